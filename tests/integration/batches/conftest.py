@@ -9,10 +9,11 @@ import dramatiq
 import pytest
 
 from switchyard.batches.counting import count_batches
-from switchyard.batches.services import current_batch
+from switchyard.batches.services import Batch, current_batch
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 from tests.factories.brokers import the_global_broker
+from tests.waiting import wait_for
 
 POLICY = RetryPolicy(max_retries=1, base_ms=5, cap_ms=20)
 
@@ -70,6 +71,21 @@ class Actors:
 @pytest.fixture
 def actors(broker: RedisBroker) -> Actors:
     return Actors()
+
+
+def until(count: Callable[[], int], found: Callable[[], Any]) -> None:
+    """Count until something holds."""
+
+    def counted() -> Any:
+        count()
+        return found()
+
+    wait_for(counted)
+
+
+def figures(of: Batch) -> tuple[str, int, int, int, int]:
+    found = of.progress()
+    return found.state, found.open, found.done, found.failed, found.cancelled
 
 
 @pytest.fixture

@@ -12,28 +12,12 @@ from switchyard.batches.services import Batch, batch, current_batch
 from switchyard.broker.errors import ActRefused
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.stores.batches import BatchRecord, batch_of
+from switchyard.broker.stores.batches import batch_of
 from tests.factories.letters import requeue
-from tests.integration.batches.conftest import Actors
-from tests.waiting import wait_for
+from tests.integration.batches.conftest import Actors, figures, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Count = Callable[[], int]
-
-
-def until(count: Count, found: Callable[[], Any]) -> None:
-    """Count until something holds."""
-
-    def counted() -> Any:
-        count()
-        return found()
-
-    wait_for(counted)
-
-
-def figures(of: Batch) -> tuple[str, int, int, int, int]:
-    found: BatchRecord = of.progress()
-    return found.state, found.open, found.done, found.failed, found.cancelled
 
 
 def test_members_of_two_queues_are_counted_and_two_callbacks_are_sent(
@@ -135,7 +119,7 @@ def test_a_block_that_raises_sends_nothing(broker: RedisBroker, actors: Actors) 
         jobs.add(actors.work.message(0))
         raise ZeroDivisionError
 
-    assert facilities(broker).transport.stats("work").waiting == 0
+    assert facilities(broker).transport.stats("work").live.waiting == 0
     with pytest.raises(ActRefused):
         jobs.progress()
 
