@@ -16,6 +16,7 @@ import msgspec
 from dramatiq.message import Message
 
 from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.administration import limits_lifted
 from switchyard.broker.stores.batches import AT_ONCE, Batches, BatchRecord, Counted, Outcome, batch_of
@@ -41,16 +42,24 @@ def count_batches() -> int:
     """Count what queues have noted, then look at batches whose time has come; return the number of counted ends.
 
     Raises:
-        BrokerError: the broker did not answer; what is left is counted by the next call.
+        BrokerError: the broker did not answer, or the server of one queue; what is left is counted by the next call.
         django.db.DatabaseError: the database did not answer.
     """
     store = facilities().batches
     if store is None:
         return 0
-    counted = sum(_count_queue(store, queue) for queue in store.noted(facilities().records.queues))
+    noted, failed = store.noted(facilities().records.queues)
+    counted = 0
+    for queue in noted:
+        try:
+            counted += _count_queue(store, queue)
+        except BrokerError as error:  # the server of a queue, or of a batch, must not hold up the others
+            failed = error
     for batch_id in store.to_look_at(LOOKED_AT_ONCE):
         store.look_again(batch_id, LOOK_MS)
         look_at(store, batch_id)
+    if failed is not None:
+        raise failed
     return counted
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import BrokerError
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls, Word
 from switchyard.broker.redis.own_keys import moment, number, read
@@ -227,11 +228,13 @@ class Batches:
             for start in range(0, len(noted), AT_ONCE):
                 yield dict(noted[start : start + AT_ONCE])
 
-    def noted(self, queues: Iterable[str]) -> list[str]:
-        """Return those queues that have noted ends."""
+    def noted(self, queues: Iterable[str]) -> tuple[list[str], BrokerError | None]:
+        """Return those queues that have noted ends, and the error of one that did not answer, if there is one."""
         names = list(queues)
-        counts = self._calls.pipeline([("HLEN", self._keys.queue(name).ends) for name in names])
-        return [name for name, count in zip(names, counts, strict=True) if count]
+        commands = [("HLEN", self._keys.queue(name).ends) for name in names]
+        counts = self._calls.pipeline(commands, raise_errors=False)
+        failed = next((count for count in counts if isinstance(count, BrokerError)), None)
+        return [name for name, count in zip(names, counts, strict=True) if isinstance(count, int) and count], failed
 
     def drop_ends(self, queue: str, ends: Mapping[bytes, bytes]) -> None:
         """Drop ends that their batches have counted (at most 500)."""

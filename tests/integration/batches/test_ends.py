@@ -249,7 +249,7 @@ def test_an_end_that_left_no_note_is_found(
     with batch("import", **actors.callbacks()) as jobs:
         jobs.add(actors.work.message(0))
     with run_worker(broker=broker):
-        until(lambda: 0, lambda: facilities(broker).batches and store.noted(["work"]))
+        until(lambda: 0, lambda: facilities(broker).batches and store.noted(["work"])[0])
         for ends in store.ends("work"):
             store.drop_ends("work", ends)
         looked_at(store, jobs.id)
