@@ -13,12 +13,14 @@
 --@include now_ms
 
 if redis.call("HEXISTS", KEYS[1], "facts") == 0 then return { "unknown" } end
-local now, place = now_ms(), { done = KEYS[3], failed = KEYS[4], cancelled = KEYS[5] }
+local now = now_ms()
 local function note(name) redis.call("HSETNX", KEYS[1], name, now) end
 
 local changed = false
 for n = 3, #ARGV, 2 do
-  local id, to = ARGV[n], place[ARGV[n + 1]]
+  local id, to = ARGV[n], KEYS[4]
+  if ARGV[n + 1] == "done" then to = KEYS[3] end
+  if ARGV[n + 1] == "cancelled" then to = KEYS[5] end
   for _, from in ipairs({ KEYS[2], KEYS[4], KEYS[5] }) do
     local queue = from ~= to and redis.call("HGET", from, id)
     if queue then

@@ -201,6 +201,17 @@ def test_a_requeued_member_adds_members_to_a_batch_that_was_complete(
     assert figures(jobs) == ("succeeded", 0, 3, 0, 0)
 
 
+def test_a_member_that_is_done_stays_done_and_another_may_end_again(actors: Actors, store: Batches) -> None:
+    with batch("import") as jobs:
+        one, other = (message.message_id for message in jobs.add(actors.work.message(0), actors.work.message(1)))
+    store.count(jobs.id, [(one, "done"), (other, "failed")])
+    store.count(jobs.id, [(one, "failed"), (other, "cancelled"), ("0123", "done")])
+    assert figures(jobs) == ("complete", 0, 1, 0, 1)
+    store.count(jobs.id, [(other, "done")])
+
+    assert figures(jobs) == ("succeeded", 0, 2, 0, 0)
+
+
 class NeverSent(Exception):
     """Raised in place of a kill."""
 
