@@ -38,6 +38,7 @@ APPS = (
     "outbox",
     "bulk",
     "jobs",
+    "batches",
     "workers",
     "dead_letters",
     "alerts",

@@ -98,7 +98,12 @@ class BatchRecord(msgspec.Struct, frozen=True):
     @property
     def total(self) -> int:
         """Return the number of members."""
-        return self.open + self.done + self.failed + self.cancelled
+        return self.open + self.ended
+
+    @property
+    def ended(self) -> int:
+        """Return the number of members that have ended."""
+        return self.done + self.failed + self.cancelled
 
 
 class Counted(NamedTuple):
@@ -190,6 +195,11 @@ class Batches:
         [after, found], *_ = self._calls.look([("HSCAN", key, cursor, "COUNT", count)])
         members = {str(id_, "ascii", "replace"): str(queue, "utf-8", "replace") for id_, queue in _pairs(found)}
         return Members(members, str(after, "ascii"))
+
+    def unfinished(self, limit: int) -> list[str]:
+        """Return batches that have not ended, or whose callbacks are not sent."""
+        [found] = self._calls.look([("ZRANGE", self._keys.batches_due(), 0, limit - 1)])
+        return [str(id_, "ascii", "replace") for id_ in found]
 
     def to_look_at(self, limit: int) -> list[str]:
         """Return batches whose time has come, oldest first."""
