@@ -10,8 +10,9 @@ It keeps true:
 - No batch waits for ever: a member that was never sent counts as failed after ten minutes, a batch that its maker left
   open is closed after an hour without a change.
 
-Files in reading order: ``services`` (making, adding, acts), ``counting`` (the scheduler's part).
+Files in reading order: ``services`` (making, adding, acts), ``counting`` (the scheduler's part), ``queries``, ``acts``
+(on a batch as a whole), ``views``, ``api``.
 The records are in :mod:`switchyard.broker.stores.batches`.
 
-Public: ``services``.
+Public: ``services``, and ``queries`` for the rooms above.
 """

@@ -14,6 +14,7 @@ from switchyard.audit.services import Who
 from switchyard.batches import queries
 from switchyard.broker.errors import NotFound
 from switchyard.bulk import services as bulk
+from switchyard.bulk.kinds import kind_of
 
 router = Router(tags=["Batches"])
 
@@ -123,4 +124,7 @@ def _started(kind: str, request: HttpRequest, batch_id: str) -> Status[dict[str,
         record = queries.find(batch_id)
     except NotFound as error:
         raise not_found(str(error)) from error
+    right = kind_of(kind).right
+    if not request.auth.owner.has_perm(right):  # type: ignore[attr-defined]
+        raise Problem(403, f"the token's owner lacks the right {right}")
     return Status(202, {"bulk_act": bulk.start(kind, {"batch": record.id}, who=Who.of_request(request)).pk})

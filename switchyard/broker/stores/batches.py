@@ -7,6 +7,7 @@ to the batches, each counted by the member's id, so that every step may be repea
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -29,6 +30,7 @@ CALLBACKS: Final = ("on_success", "on_failure", "on_complete")
 STATES: Final = ("open", "done", "failed", "cancelled")
 # Until the scheduler looks at a batch whose maker may have been killed before its next step.
 FIRST_LOOK_MS: Final = 10_000
+MEMBER: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 NAMESPACE: Final = uuid.UUID("5d2f8c61-0b7e-4a36-9c4d-1f6e2a9b7c30")
 
 MemberState = Literal["open", "done", "failed", "cancelled"]
@@ -53,8 +55,7 @@ def callback_id(batch_id: str, name: str) -> str:
 
 def batch_of(message_id: str) -> str:
     """Return the id of the batch that a message belongs to, as a member or a callback; "" for none."""
-    is_member = len(message_id) == 36 and message_id[14] == "8"
-    return message_id[:8] + message_id[9:13] if is_member else ""
+    return message_id[:8] + message_id[9:13] if MEMBER.fullmatch(message_id) else ""
 
 
 class BatchFacts(msgspec.Struct, frozen=True):

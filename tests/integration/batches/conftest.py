@@ -38,13 +38,13 @@ def broker(yard_broker: Callable[..., RedisBroker]) -> Iterator[RedisBroker]:
 class Actors:
     """Actors of a broker; the numbers that ``work`` refuses, what ran, and the callbacks that did."""
 
-    def __init__(self) -> None:
+    def __init__(self, queue: str = "work", another: str = "other", **options: Any) -> None:
         self.refused: set[int] = set()
         self.ran: list[int] = []
         self.called: list[str] = []
         made = self
 
-        @dramatiq.actor(queue_name="work")
+        @dramatiq.actor(queue_name=queue, **options)
         def work(number: int, adds: int = 0) -> None:
             if number in made.refused:
                 raise RuntimeError("no paper")
@@ -54,11 +54,11 @@ class Actors:
                 batch.add(made.other.message(1_000 * number + more))
             made.ran.append(number)
 
-        @dramatiq.actor(queue_name="other")
+        @dramatiq.actor(queue_name=another, **options)
         def other(number: int) -> None:
             made.work.fn(number)
 
-        @dramatiq.actor(queue_name="other")
+        @dramatiq.actor(queue_name=another)
         def called(name: str) -> None:
             made.called.append(name)
 
