@@ -21,6 +21,7 @@ from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.stores.alert_groups import AlertGroups
+from switchyard.broker.stores.batches import Batches
 from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.group_barriers import GroupBarriers
 from switchyard.broker.stores.job_records import JobRecords, RecordLimits
@@ -40,6 +41,7 @@ from switchyard.middleware import arguments, logs
 from switchyard.middleware.actor_pauses import ActorPauses
 from switchyard.middleware.arguments import Arguments, TypedArguments
 from switchyard.middleware.async_actors import AsyncActors
+from switchyard.middleware.batch_ends import BatchEnds
 from switchyard.middleware.callbacks import DurableCallbacks, DurableGroupCallbacks, DurablePipelines
 from switchyard.middleware.cancellation import Cancellation, ShutdownNotices
 from switchyard.middleware.circuits import Circuits
@@ -145,6 +147,7 @@ def build_yard(
         alerts=AlertGroups(calls, keys),
         pools=PoolReports(calls, keys),
         groups=GroupBarriers(calls, keys),
+        batches=Batches(calls, keys) if isinstance(broker, RedisBroker) else None,
     )
     attach(broker, facilities)
     broker.postpone = CommitSends(broker, waits=sends != "now", keeps_rows=sends == "outbox")  # type: ignore[attr-defined]
@@ -209,6 +212,7 @@ def in_order(
         RateLimits(windows=facilities.windows, transport=transport),
         Logs(tracebacks=development),
         metrics,
+        *([] if facilities.batches is None else [BatchEnds(batches=facilities.batches, yard=yard)]),
         *_group_callbacks(facilities, extra),
         Status(
             yard=yard,

@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import connection
 
 from switchyard.jobs.once import once
+from tests.chaos.batch_jobs import declare_batch_jobs
 from tests.chaos.group_jobs import declare_group_jobs
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, declare_job
@@ -22,6 +23,8 @@ for queue in settings.SWITCHYARD.topology.queues:
     declare_job(dramatiq.get_broker(), LEDGER, queue.name)
 
 declare_group_jobs(dramatiq.get_broker(), LEDGER)
+if os.environ.get("CHAOS_YARD") == "batches":
+    declare_batch_jobs(dramatiq.get_broker(), LEDGER, (QUEUE, "brief"), "aside")
 
 
 @dramatiq.actor(queue_name=QUEUE)

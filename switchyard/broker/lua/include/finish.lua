@@ -3,6 +3,21 @@ local function ended_by(id, done_0, done_1)
   return redis.call("HGET", done_0, id) or redis.call("HGET", done_1, id) or nil
 end
 
+-- Note how a member of a batch ended, for the scheduler to count: "done", "failed" or "cancelled". The id of a member is a
+-- UUID of version 8, which nothing else here has.
+local function note_end(id, outcome, ends)
+  if string.byte(id, 15) == 56 and #id == 36 then redis.call("HSET", ends, id, outcome) end
+end
+
+-- How a finished member ended, by the word of its end. An acknowledged one is done, unless its worker has noted otherwise
+-- of the run under this very token.
+local function outcome_of(id, word, ends)
+  if string.find(word, "^%d+$") then
+    return string.match(redis.call("HGET", ends, id) or "", "^%?(%l+) " .. word .. "$") or "done"
+  end
+  return string.find(word, "^cancel") and "cancelled" or "failed"
+end
+
 -- Finish ids: remove them everywhere, and record them in the younger of two hashes for 10 to 20 minutes.
 -- `words` holds for each the word to record. Needs now_ms.
 -- Returns the set of ids that were finished before, because an id was in the lane twice: the first record stays.
@@ -32,6 +47,10 @@ local function finish(ids, words, hold, bodies, done_0, done_1, notes, unique)
   local pairs_ = {}
   for n, id in ipairs(ids) do
     local word = words[n]
+    if string.byte(id, 15) == 56 then
+      local ends = string.sub(bodies, 1, -7) .. "ends"
+      note_end(id, outcome_of(id, word, ends), ends)
+    end
     if noted then
       local spent, key = unpack(redis.call("HMGET", notes, "spent:" .. id, "key:" .. id))
       if spent then word = word .. " " .. spent end
