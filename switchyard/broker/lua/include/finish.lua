@@ -4,7 +4,7 @@ local function ended_by(id, done_0, done_1)
 end
 
 -- Finish ids: remove them everywhere, and record them in the younger of two hashes for 10 to 20 minutes.
--- `words` holds for each the word to record. Needs now_ms.
+-- `words` holds for each the word to record. Needs now_ms and limits.
 -- Returns the set of ids that were finished before, because an id was in the lane twice: the first record stays.
 local function finish(ids, words, hold, bodies, done_0, done_1, notes, unique)
   local before = {}
@@ -26,8 +26,9 @@ local function finish(ids, words, hold, bodies, done_0, done_1, notes, unique)
   local now = now_ms()
   local turn = math.floor(now / 600000)
   local done = turn % 2 == 0 and done_0 or done_1
-  -- Find which of two keys exist, in one command: EXISTS counts a key as often as it is named, see queue/enqueue.lua.
-  local there = redis.call("EXISTS", notes, done, done)
+  -- Find which of three keys exist, in one command: EXISTS counts a key as often as it is named, see queue/enqueue.lua.
+  local turns = string.sub(bodies, 1, -7) .. "turns"
+  local there = redis.call("EXISTS", notes, done, done, turns, turns, turns, turns)
   local noted = there % 2 == 1
   local pairs_ = {}
   for n, id in ipairs(ids) do
@@ -43,6 +44,7 @@ local function finish(ids, words, hold, bodies, done_0, done_1, notes, unique)
   end
   redis.call("HSET", done, unpack(pairs_))
   -- An existing hash expires already, unless it is the previous one, in its last moment.
-  if there < 2 or now % 600000 < 1000 then redis.call("PEXPIREAT", done, (turn + 2) * 600000) end
+  if there % 4 < 2 or now % 600000 < 1000 then redis.call("PEXPIREAT", done, (turn + 2) * 600000) end
+  if there >= 4 then pcall(limits_of(bodies).free, ids, true) end
   return before
 end

@@ -16,6 +16,8 @@
 -- ARGV[5] bytes of the history
 -- Its unique key is free again. Returns 1 when it is in the dead list, also by an earlier call; 0 when the token is stale. O(1).
 --@include now_ms
+--@include put
+--@include limits
 --@include finish
 --@include held
 --@include records
@@ -34,4 +36,5 @@ redis.call("HSET", KEYS[5], "spent:" .. id, "dead_letter " .. token)
 if ARGV[4] ~= "" then pcall(record_ended, KEYS[9], KEYS[10], {}, 0, 1, ARGV[4], { 0, 0, ARGV[5] }) end
 redis.call("HDEL", KEYS[2], id)
 redis.call("HDEL", KEYS[1], id)
+free_places(KEYS[1], { id }, true)
 return 1

@@ -1,0 +1,107 @@
+"""Limits of actors on what runs at once: declared in the queue by its workers, enforced by the script that fetches.
+
+A key is an actor, or an actor with the value of an argument. Functions that ask the server may raise what
+:meth:`switchyard.broker.redis.calls.RedisCalls.call` raises.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from dramatiq.actor import Actor
+
+from switchyard.broker.keys import ALL_LANES
+from switchyard.broker.queue.operations import AT_ONCE, QueueOperations
+from switchyard.broker.redis.calls import Word
+from switchyard.broker.redis.scripts import script
+
+PER: Final = re.compile(r"([1-9][0-9]{0,8}) per ([A-Za-z_][A-Za-z0-9_]*)")
+MOST_AT_ONCE: Final = 999_999_999
+
+
+class UnreadableLimit(ValueError):
+    """A limit that cannot be read. Its text says how to write one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most ``n`` messages of an actor at once; with an argument, of each of its values.
+
+    Args:
+        ordered: Its messages start in their sequence, the next one when the one before it has ended.
+    """
+
+    n: int
+    argument: str = ""
+    ordered: bool = False
+
+
+def limits_of(options: Mapping[str, Any]) -> list[Limit]:
+    """Return the limits that an actor's ``concurrency`` and ``ordered_by`` say, one that keeps a sequence first.
+
+    Raises:
+        UnreadableLimit: an option has another form.
+    """
+    found = []
+    if (argument := options.get("ordered_by")) is not None:
+        if not isinstance(argument, str) or not argument.isidentifier():
+            raise UnreadableLimit('write the name of an argument, such as "customer_id"')
+        found.append(Limit(1, argument, ordered=True))
+    written = options.get("concurrency")
+    for each in written if isinstance(written, list | tuple) else [] if written is None else [written]:
+        found.append(_read(each))
+    return found
+
+
+def _read(written: Any) -> Limit:
+    if type(written) is int and 0 < written <= MOST_AT_ONCE:
+        return Limit(written)
+    if isinstance(written, str) and (found := PER.fullmatch(written)):
+        return Limit(int(found[1]), found[2])
+    raise UnreadableLimit('write a number such as 5, or "5 per customer_id", or a list of them')
+
+
+def declared(actors: Iterable[Actor[..., Any]]) -> dict[str, bytes]:
+    """Return for each actor its limits as the queue keeps them, empty for none."""
+    return {actor.actor_name: _stored(actor) for actor in actors}
+
+
+def _stored(actor: Actor[..., Any]) -> bytes:
+    limits = limits_of(actor.options)
+    return msgspec.json.encode([_fields(limit, actor) for limit in limits]) if limits else b""
+
+
+def _fields(limit: Limit, actor: Actor[..., Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {"n": limit.n} | ({"ordered": True} if limit.ordered else {})
+    if not limit.argument:
+        return found
+    parameters = list(inspect.signature(actor.fn).parameters.values())
+    found["argument"] = limit.argument
+    by_place = [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    if limit.argument in by_place:
+        found["position"] = by_place.index(limit.argument) + 1
+    default = next((each.default for each in parameters if each.name == limit.argument), None)
+    if isinstance(default, str | bool | int):
+        found["default"] = default
+    return found
+
+
+def declare(family: QueueOperations, actors: Iterable[Actor[..., Any]]) -> None:
+    """Write the limits of a queue's actors where they differ from those that it has."""
+    wanted = declared(actors)
+    [fields] = family.calls.look([("HGETALL", family.keys.limits)])
+    kept = {str(name, "utf-8", "replace"): text for name, text in zip(fields[::2], fields[1::2], strict=True)}
+    changed = {name: text for name, text in wanted.items() if text != kept.get(name, b"")}
+    if not changed:
+        return
+    words: list[Word] = [word for pair in changed.items() for word in pair]
+    for lane in ALL_LANES:
+        keys = [family.keys.limits, family.keys.due(lane), family.keys.wakeup(lane)]
+        after: Word = "-inf"
+        while after:
+            after = family.calls.call(script("declare_limits"), keys, [AT_ONCE, after, *words])
