@@ -3,7 +3,7 @@
 -- A message has a place of each of its keys from its lease on until it leaves its owner, whatever ends that; a place that
 -- keeps a sequence is kept until the message has ended. One that finds no place is scheduled beyond every due time, and
 -- gets the next free one in its turn: it goes to the head of its lane, where the next fetch leases it.
--- Keys of the family: `limits`, `slots`, `waits`, `turns`, see keys.py. Needs now_ms and notify.
+-- Keys of the family: `limits`, `slots`, `waits`, `turns`, see keys.py. Needs now_ms.
 -- A message waits for a limit at WAITING or IN_ORDER (ms since the epoch, as a due time) plus its turn.
 local WAITING, IN_ORDER = 205000000000000, 208000000000000
 
@@ -147,7 +147,8 @@ local function limits_of(sixth)
             redis.call("ZREM", key_of(wait.lane .. ".due"), id)
             stop_waiting(id, wait)
             write_places(id, "next", wait.lane, names(wait.keys))
-            notify(key_of(wait.lane .. ".bell"))
+            local bell = key_of(wait.lane .. ".bell")
+            if redis.call("LLEN", bell) == 0 then redis.call("RPUSH", bell, 1) end
           end
         end
       end
@@ -267,10 +268,4 @@ local function limits_of(sixth)
     redis.call("HSET", waits, "#scan", found[1], "#key", key)
   end
   return own
-end
-
--- Free the places of ids, where a family has any: `bodies` its bodies. A key of a wrong type frees none: the move of the
--- message, which ends with this, counts.
-local function free_places(bodies, ids, ended)
-  if redis.call("EXISTS", string.sub(bodies, 1, -7) .. "turns") == 1 then pcall(limits_of(bodies).free, ids, ended) end
 end

@@ -8,7 +8,6 @@
 -- ARGV[1...] id, token, at most 500 pairs
 -- Returns the positions (1 …) of pairs whose token is stale; they change nothing. O(messages).
 --@include now_ms
---@include put
 --@include limits
 --@include finish
 --@include acked

@@ -10,8 +10,8 @@
 -- knows. O(messages).
 
 --@include now_ms
---@include put
 --@include limits
+--@include free_places
 
 local asked, gone = {}, {}
 for i = 1, #ARGV, 3 do

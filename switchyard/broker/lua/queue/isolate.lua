@@ -12,6 +12,7 @@
 --@include now_ms
 --@include put
 --@include limits
+--@include free_places
 --@include finish
 --@include held
 --@include noted

@@ -15,6 +15,7 @@
 --@include now_ms
 --@include put
 --@include limits
+--@include free_places
 --@include finish
 --@include held
 
