@@ -41,6 +41,27 @@ class Limit:
     ordered: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class LimitWait:
+    """What a message waits for.
+
+    Args:
+        key: The actor, with the value of an argument if that is part of the key: ``sync customer_id=7``.
+        n: Messages of the key that may run at once.
+        ordered: It waits for those of its key that were sent before it.
+        since_ms: When it began to wait, ms since the epoch.
+        taken: Messages that have a place of the key.
+        before: Messages that get the next places before it.
+    """
+
+    key: str
+    n: int
+    ordered: bool
+    since_ms: int
+    taken: int
+    before: int
+
+
 def limits_of(options: Mapping[str, Any]) -> list[Limit]:
     """Return the limits that an actor's ``concurrency`` and ``ordered_by`` say, one that keeps a sequence first.
 
@@ -105,3 +126,24 @@ def declare(family: QueueOperations, actors: Iterable[Actor[..., Any]]) -> None:
         after: Word = "-inf"
         while after:
             after = family.calls.call(script("declare_limits"), keys, [AT_ONCE, after, *words])
+
+
+_WAIT: Final = re.compile(r"(\d+) ([123]) (\d+) (\d+) \S+((?:\n\d+ [^\n]+)+)")
+
+
+def wait_of(family: QueueOperations, message_id: str) -> LimitWait | None:
+    """Return the limit that a message waits for; ``None`` when it waits for none."""
+    text = family.calls.command("HGET", family.keys.waits, message_id)
+    found = _WAIT.fullmatch(str(text or b"", "utf-8", "replace"))
+    keys = found[5].split("\n")[1:] if found else []
+    if found is None or not 0 < (at := int(found[4])) <= len(keys):
+        return None
+    n, _, key = keys[at - 1].partition(" ")
+    ordered = key.startswith("o ")
+    mine = f"{key}\nw{2 if ordered else found[2]}{int(found[1]):015}"
+    reads = [
+        ("ZLEXCOUNT", family.keys.turns, f"[{key}\nh", f"({key}\ni"),
+        ("ZLEXCOUNT", family.keys.turns, f"[{key}\nw", f"({mine}"),
+    ]
+    taken, before = family.calls.look(reads)
+    return LimitWait(key[2:], int(n), ordered, int(found[3]), taken, before)
