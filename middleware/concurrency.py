@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from dramatiq.actor import Actor
 from dramatiq.middleware import Middleware
 
-from switchyard.broker.queue.limits import UnreadableLimit, limits_of
+from switchyard.broker.queue.limits import limits_of
 from switchyard.middleware.arguments import missing_arguments
 from switchyard.middleware.options import OptionRule
 
@@ -36,7 +36,7 @@ def check_limit(option: str, value: Any, actor: Actor[..., Any]) -> str:
     """Return what to write instead of a value of ``concurrency`` or ``ordered_by``; "" for one that can be read."""
     try:
         limits = limits_of({option: value})
-    except UnreadableLimit as error:
+    except ValueError as error:
         return str(error)
     if not limits:
         return 'write a number such as 5, or "5 per customer_id", or a list of them'

@@ -57,7 +57,7 @@ class RateLimits(Middleware):
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         actor = broker.actors.get(message.actor_name)
         spec = actor.options.get("rate_limit") if actor else None
-        if spec is None:
+        if actor is None or spec is None:
             return
         try:
             delay_ms = self._reserve(message, actor, rates_of(spec))

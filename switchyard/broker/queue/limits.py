@@ -24,10 +24,6 @@ PER: Final = re.compile(r"([1-9][0-9]{0,8}) per ([A-Za-z_][A-Za-z0-9_]*)")
 MOST_AT_ONCE: Final = 999_999_999
 
 
-class UnreadableLimit(ValueError):
-    """A limit that cannot be read. Its text says how to write one."""
-
-
 @dataclass(frozen=True, slots=True)
 class Limit:
     """At most ``n`` messages of an actor at once; with an argument, of each of its values.
@@ -66,12 +62,12 @@ def limits_of(options: Mapping[str, Any]) -> list[Limit]:
     """Return the limits that an actor's ``concurrency`` and ``ordered_by`` say, one that keeps a sequence first.
 
     Raises:
-        UnreadableLimit: an option has another form.
+        ValueError: an option has another form; its text says how to write one.
     """
     found = []
     if (argument := options.get("ordered_by")) is not None:
         if not isinstance(argument, str) or not argument.isidentifier():
-            raise UnreadableLimit('write the name of an argument, such as "customer_id"')
+            raise ValueError('write the name of an argument, such as "customer_id"')
         found.append(Limit(1, argument, ordered=True))
     written = options.get("concurrency")
     for each in written if isinstance(written, list | tuple) else [] if written is None else [written]:
@@ -84,7 +80,7 @@ def _read(written: Any) -> Limit:
         return Limit(written)
     if isinstance(written, str) and (found := PER.fullmatch(written)):
         return Limit(int(found[1]), found[2])
-    raise UnreadableLimit('write a number such as 5, or "5 per customer_id", or a list of them')
+    raise ValueError('write a number such as 5, or "5 per customer_id", or a list of them')
 
 
 def declared(actors: Iterable[Actor[..., Any]]) -> dict[str, bytes]:
