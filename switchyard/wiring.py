@@ -47,6 +47,7 @@ from switchyard.middleware.cancellation import Cancellation, ShutdownNotices
 from switchyard.middleware.circuits import Circuits
 from switchyard.middleware.clock_comparison import compare_clocks
 from switchyard.middleware.commits import OnCommit
+from switchyard.middleware.concurrency import Concurrency
 from switchyard.middleware.crashes import Crashes, LostLeases
 from switchyard.middleware.dead_letters import Alerts, DeadLetters
 from switchyard.middleware.envelope import Envelope, Origin
@@ -209,6 +210,7 @@ def in_order(
         circuits,
         AgeLimits(),
         Crashes(transport=transport),
+        Concurrency(),
         RateLimits(windows=facilities.windows, transport=transport),
         Logs(tracebacks=development),
         metrics,

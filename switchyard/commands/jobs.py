@@ -29,6 +29,7 @@ from switchyard.console.formatting import duration
 from switchyard.history.filters import TEXTS, Filter, why_none_found
 from switchyard.history.queries import SORTS, why_missing
 from switchyard.jobs.calls import read_json
+from switchyard.jobs.limits import limit_of
 from switchyard.jobs.listing.pages import JobsPage, find_jobs
 from switchyard.jobs.passport.act_views import due_time, edit_job, editable_job, words_of
 from switchyard.jobs.passport.again import run_again
@@ -61,6 +62,8 @@ def print_job(known: Passport, out: OutputWrapper, *, as_json: bool) -> None:
             out.write(printable(f"{name:16} {text}"))
     if not job.ended and job.state != "running" and (pause := pause_of(job.actor, known.arguments)) is not None:
         out.write(printable(f"{'paused':16} {pause.named}. {pause.facts.sentence} {pause.facts.end}"))
+    if (limit := limit_of(job)) is not None:
+        out.write(printable(f"{'why':16} {limit.sentence(arguments=True)}"))
     if job.reason == "parked":
         out.write(f"{'why':16} {_why_parked(job)}")
     if known.letter is not None:

@@ -16,6 +16,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_record import Job
 from switchyard.console.room_view import RoomResponse
 from switchyard.jobs.admin_pages import AWAY, GONE, can_stream, check, may
+from switchyard.jobs.limits import limit_of
 from switchyard.jobs.listing.views import without_broker, without_job
 from switchyard.jobs.passport.reading import TONES, Passport, passport_json, passport_of
 from switchyard.jobs.passport.timeline import acts_on, picture_of, timeline_of
@@ -72,6 +73,7 @@ def _context_of(request: HttpRequest, known: Passport) -> dict[str, Any]:
         "may_edit": _can_edit(request, job),
         "may_run_now": _can_run_now(job) and may(request, "run_job"),
         "pause": _pause_of(known),
+        "limit": _limit_of(request, known.job),
         "silent": silent_holder(job.id, job.queue) if job.state in ("queued", "running", "retrying") else None,
     }
 
@@ -91,6 +93,15 @@ def _pause_of(known: Passport) -> PausedActor | None:
         return pause_of(job.actor, known.arguments)
     except BrokerError:
         return None
+
+
+def _limit_of(request: HttpRequest, job: Job) -> str:
+    """Return in words the limit that a job waits for, "" for none."""
+    try:
+        found = limit_of(job)
+    except BrokerError:
+        return ""
+    return "" if found is None else found.sentence(arguments=may(request, "view_arguments"))
 
 
 def _can_edit(request: HttpRequest, job: Job) -> bool:
