@@ -14,6 +14,7 @@ import socket
 import subprocess
 import threading
 import time
+from importlib import import_module
 from multiprocessing.connection import wait
 
 
@@ -189,6 +190,16 @@ def fork_copies(seconds: float) -> None:
     assert codes == [1, 0, -signal.SIGTERM, -signal.SIGINT], codes
 
 
+def loop(seconds: float) -> None:
+    """Run a coroutine where the task runs."""
+    asyncio.run(asyncio.sleep(seconds))
+
+
+def loop_elsewhere(seconds: float) -> None:
+    """Run a coroutine in a thread of gevent's."""
+    import_module("gevent").get_hub().threadpool.apply(asyncio.run, (asyncio.sleep(seconds),))
+
+
 def exhaust(seconds: float) -> None:
     """Sleep, then open files until none more can be opened, and keep them."""
     sleep(seconds)
@@ -252,6 +263,7 @@ WAYS = {
         sleep, spin, defy, refuse, fail, hold, hang, delegate, seize, crash,
         vanish, vanish_early, end_itself, exhaust, cut_off, open_nothing, fell, leak, gobble, gobble_slowly,
         chatter, litter, leave_threads, hoard, hold_log, freeze_clock, freeze_ill, fork_copies,
+        loop, loop_elsewhere,
     )
 }  # fmt: skip
 ASYNC_WAYS = {way.__name__: way for way in (await_sleep, await_spin, await_refuse)}
