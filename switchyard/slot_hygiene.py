@@ -8,20 +8,23 @@ import gc
 import os
 import re
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FuturesTimeout
 from contextvars import Context, copy_context
+from functools import partial
 from inspect import iscoroutinefunction, unwrap
 from operator import attrgetter
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from asgiref.sync import SyncToAsync
 from django.db import connections
 from django.db.backends.signals import connection_created
+from django.urls import clear_script_prefix, set_urlconf
 from django.utils import timezone, translation
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker, MessageProxy
@@ -59,7 +62,7 @@ log = get_logger(__name__)
 
 
 class SlotHygiene(Middleware):
-    """Middleware that puts a worker's thread back after each attempt: database, language, time zone, decimals.
+    """Middleware that puts a worker's thread back after each attempt: database, language, time zone, decimals, context.
 
     Rows that later jobs write into a transaction that is still open are lost when its connection closes, although those
     jobs have succeeded.
@@ -81,7 +84,10 @@ class SlotHygiene(Middleware):
     def __init__(self) -> None:
         self._threads = _Threads()
         self._async: set[str] = set()  # names of actors
-        self._elsewhere: WeakSet[Any] = WeakSet()  # connections of threads that run no attempts
+        # Connections of threads that run no attempts, with the number of their statements.
+        self._elsewhere: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+        self._shared: WeakSet[Any] = WeakSet()  # those of the thread of async actors
+        self._rolling: Future[list[str]] | None = None
         self._lost: list[str] = []  # databases of what was rolled back in the thread of async actors
         self._works = False
         self._settings: dict[str, dict[str, Any]] = {}  # of databases, by alias
@@ -119,7 +125,7 @@ class SlotHygiene(Middleware):
                 if not is_in_transaction(each):
                     abandon(each)
         thread.outer = [each for each in thread.connections if state_of(each) == OPEN]
-        thread.context = copy_context()
+        thread.context, thread.hooks = copy_context(), (sys.gettrace(), sys.getprofile())
 
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
@@ -131,8 +137,18 @@ class SlotHygiene(Middleware):
         thread = self._threads.own
         # Asking Django for language and zone takes 5 µs each.
         if is_changed(thread.context, copy_context()):
-            translation.deactivate()
-            timezone.deactivate()
+            for deactivate in (
+                translation.deactivate,
+                timezone.deactivate,
+                clear_script_prefix,
+                partial(set_urlconf, None),
+            ):
+                deactivate()
+            put_back(thread.context, copy_context())
+        if (sys.gettrace(), sys.getprofile()) != thread.hooks:
+            sys.settrace(thread.hooks[0])
+            sys.setprofile(thread.hooks[1])
+            log.error("trace or profile function of the thread put back", actor=message.actor_name)
         decimal.setcontext(decimal.DefaultContext)
         if restored := self._restore(thread):
             log.error("database settings or wrappers put back", actor=message.actor_name, databases=", ".join(restored))
@@ -157,12 +173,22 @@ class SlotHygiene(Middleware):
     def roll_back_between_calls(self) -> Future[list[str]] | None:
         """Have the thread of async actors roll back what it has open when its current call has ended."""
         if any(map(is_in_transaction, list(self._elsewhere))):
-            return SyncToAsync.single_thread_executor.submit(self._roll_back)
+            self._rolling = SyncToAsync.single_thread_executor.submit(self._roll_back)
+            return self._rolling
         return None
+
+    def strays(self) -> dict[Any, int]:
+        """Return connections of threads of tasks' own on which a transaction is open, and their statements so far."""
+        if self._rolling is None or not self._rolling.done():  # not known yet which are of the thread of async actors
+            return {}
+        found = {each: count for each, count in list(self._elsewhere.items()) if each not in self._shared}
+        return {each: count for each, count in found.items() if is_in_transaction(each)}
 
     def _roll_back(self, actor: str = "one that is async") -> list[str]:
         """Give up connections of this thread that are not as they were; return the databases of open transactions."""
         thread, left = self._threads.own, []
+        if not thread.works:
+            self._shared.update(thread.connections)
         for each, session in thread.connections.items():
             if each in thread.outer:
                 continue
@@ -186,6 +212,8 @@ class SlotHygiene(Middleware):
             session := thread.connections.get(connection)
         ):
             session.keep(cursor)
+        if not thread.works and connection in self._elsewhere:
+            self._elsewhere[connection] += 1
         # Statements of psycopg.sql are read by their server alone.
         if not isinstance(sql, str) or changes_session(sql):
             thread.changed = [*thread.changed, connection]
@@ -199,7 +227,7 @@ class SlotHygiene(Middleware):
             thread.wrappers = [*thread.wrappers, (connection, list(connection.execute_wrappers))]
         thread.connections = {**thread.connections, connection: _Session.of(connection) if self._works else None}
         if not thread.works:
-            self._elsewhere.add(connection)
+            self._elsewhere[connection] = 0
 
     def _restore(self, thread: _Thread) -> list[str]:
         """Put back places of databases and a thread's execute wrappers; return the names of those that differed."""
@@ -224,6 +252,7 @@ class _Thread:
         self.works = False  # whether it runs attempts
         self.moved = self.lost = 0  # settings put back, and length of the list, when its attempt began
         self.context = Context()  # when its attempt began
+        self.hooks: tuple[Any, Any] = (None, None)  # of tracing and profiling, when its attempt began
         self.connections: dict[Any, _Session | None] = {}
         self.outer, self.changed = list[Any](), list[Any]()
         self.wrappers: list[tuple[Any, list[Any]]] = []  # of connections, as they were when first opened
@@ -244,6 +273,15 @@ def is_changed(before: Context, now: Context) -> bool:
         return before != now
     except Exception:  # noqa: BLE001  # a task's values may refuse to be compared, as arrays do
         return True
+
+
+def put_back(before: Context, now: Context) -> None:
+    """Set variables to the values that they had, or to their defaults. One that has neither cannot be unset."""
+    for variable, value in now.items():
+        with contextlib.suppress(LookupError):
+            earlier = before[variable] if variable in before else Context().run(variable.get)
+            if earlier is not value:
+                variable.set(earlier)
 
 
 def place_of(settings: dict[str, Any]) -> tuple[Any, ...]:

@@ -20,6 +20,7 @@ import pytest
 from asgiref.sync import SyncToAsync, sync_to_async
 from django.contrib.auth.models import Group, Permission
 from django.db import connection, connections, transaction
+from django.urls import get_script_prefix, get_urlconf, set_script_prefix, set_urlconf
 from django.utils import timezone, translation
 
 from switchyard import slot_hygiene
@@ -349,7 +350,7 @@ def test_a_cursor_left_half_read_hides_no_row_and_refuses_none(
     transport = facilities(broker).transport
     with run_worker("work", broker=broker, threads=1):
         broker.get_actor("leaves").send()
-        wait_for(lambda: transport.stats("work").live.running == transport.stats("work").live.waiting == 0)
+        wait_for(lambda: (live := transport.stats("work").live).running + live.waiting == 0)
         assert Group.objects.filter(name__startswith="half").count() == (3 if leave is write_and_keep_half_read else 0)
         Group.objects.create(name="row-0")
         writes.send("row-1")
@@ -432,6 +433,26 @@ def test_language_time_zone_and_decimals_end_with_the_attempt(
 
     assert seen[0] == seen[1]
     assert seen[0][1] != "Asia/Tokyo"
+
+
+def test_variables_and_hooks_end_with_the_attempt(yard_broker: Callable[..., RedisBroker], run_worker: Any) -> None:
+    broker, seen = yard_broker(small_yard()), list[tuple[Any, ...]]()
+    tenant = ContextVar[str]("tenant", default="none")
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def changes() -> None:
+        seen.append((tenant.get(), get_urlconf(), get_script_prefix(), sys.getprofile()))
+        tenant.set("other")
+        set_urlconf("tests.library_urls")
+        set_script_prefix("/other/")
+        sys.setprofile(lambda *event: None)
+
+    with run_worker("work", broker=broker, threads=1):
+        changes.send()
+        changes.send()
+        wait_for(lambda: len(seen) == 2)
+
+    assert seen == [("none", None, "/", None)] * 2
 
 
 def test_values_that_refuse_to_be_compared_count_as_changed() -> None:

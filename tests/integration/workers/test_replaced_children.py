@@ -42,6 +42,7 @@ def test_a_child_that_crashes_while_it_is_replaced_counts_as_a_crash(bench: Benc
         ("leave_threads", "recycled", 1),
         ("hoard", "recycled", 1),
         ("freeze_clock", "recycled", 1),
+        ("leave_transaction", "recycled", 1),
         ("freeze_ill", "no_descriptors", 1),
         ("hold_log", "stuck_message", 2),
     ],
@@ -97,3 +98,25 @@ def test_a_changed_folder_umask_and_handler_are_put_back_in_the_name_of_the_acto
 
     parent.terminate()
     assert parent.wait(60) == 0
+
+
+SHARED = (
+    *("time-out of sockets", "recursion limit", "switch interval", "stack size of threads", "collection of garbage"),
+    *("locale", "environment", "filter of warnings", "log", "broker"),
+)
+
+
+@pytest.mark.parametrize("queue", ["urgent", "webhook"])
+def test_what_all_jobs_of_a_process_share_is_put_back(bench: Bench, queue: str) -> None:
+    bench.environment["BENCH"] = "1"
+    pool = bench.start("runpool", queue)
+    bench.wait_for_log(f"pool {queue}: ready")
+    for times in (1, 2):
+        token = bench.send(queue, how="meddle")
+        wait_for(lambda token=token: bench.ended(token))  # type: ignore[misc]
+        for what in (*SHARED, *(["mask of signals"] if queue == "webhook" else [])):
+            line = f"another {what}, which was put back. It may be one of: {queue}_job"
+            wait_for(lambda line=line, times=times: bench.log().count(line) == times, 20)  # type: ignore[misc]
+
+    pool.terminate()
+    assert pool.wait(60) == 0
