@@ -177,10 +177,13 @@ class SlotHygiene(Middleware):
             return self._rolling
         return None
 
-    def strays(self) -> dict[Any, int]:
-        """Return connections of threads of tasks' own on which a transaction is open, and their statements so far."""
-        if self._rolling is None or not self._rolling.done():  # not known yet which are of the thread of async actors
-            return {}
+    def strays(self) -> dict[Any, int] | None:
+        """Return connections of threads of tasks' own on which a transaction is open, and their statements so far.
+
+        ``None`` as long as it is not known which are of the thread of async actors.
+        """
+        if self._rolling is None or not self._rolling.done():
+            return None
         found = {each: count for each, count in list(self._elsewhere.items()) if each not in self._shared}
         return {each: count for each, count in found.items() if is_in_transaction(each)}
 

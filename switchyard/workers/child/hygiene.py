@@ -109,6 +109,7 @@ class ChildHygiene:
         self._checks += 1
         self._clocks_replaced = put_clocks_back() or self._clocks_replaced
         self._release_log(now_s)
+        strays = self._slot_hygiene.strays()  # by the last rolling back, which has ended meanwhile
         self._slot_hygiene.roll_back_between_calls()  # a call may have outlasted its job
         if self._row.ill:  # it is to end, and the rest needs a descriptor
             return
@@ -118,7 +119,8 @@ class ChildHygiene:
         self._note_growth(ran)
         for name in self._kept:
             self._put_back(name, ran, set(running))
-        self._note_strays(now_s, set(running))
+        if strays is not None:
+            self._note_strays(strays, now_s, set(running))
         if not self._row.full and (excess := self._excess()):
             logger.error(
                 "this child holds %s; it is replaced. It ran since a second ago: %s", excess, ", ".join(sorted(ran))
@@ -154,9 +156,8 @@ class ChildHygiene:
             "a task left another %s, which was put back. It may be one of: %s", name, ", ".join(sorted(actors))
         )
 
-    def _note_strays(self, now_s: float, running: set[str]) -> None:
+    def _note_strays(self, strays: dict[Any, int], now_s: float, running: set[str]) -> None:
         """Note since when a thread that a task has started leaves a transaction open, and the tasks that ran then."""
-        strays = self._slot_hygiene.strays()
         before = {each: seen for each, seen in self._strays.items() if strays.get(each) == seen[0]}
         self._strays = {each: before.get(each, (count, now_s, running)) for each, count in strays.items()}
 

@@ -42,7 +42,6 @@ def test_a_child_that_crashes_while_it_is_replaced_counts_as_a_crash(bench: Benc
         ("leave_threads", "recycled", 1),
         ("hoard", "recycled", 1),
         ("freeze_clock", "recycled", 1),
-        ("leave_transaction", "recycled", 1),
         ("freeze_ill", "no_descriptors", 1),
         ("hold_log", "stuck_message", 2),
     ],
@@ -120,3 +119,16 @@ def test_what_all_jobs_of_a_process_share_is_put_back(bench: Bench, queue: str) 
 
     pool.terminate()
     assert pool.wait(60) == 0
+
+
+@pytest.mark.parametrize("queue", ["urgent", "webhook"])
+def test_a_child_in_which_a_thread_keeps_a_transaction_after_its_job_is_replaced(bench: Bench, queue: str) -> None:
+    bench.start("runpool", queue)
+    bench.wait_for_log(f"pool {queue}: ready")
+
+    bench.send(queue, how="leave_transaction")
+
+    bench.wait_for_log("a transaction of a thread that has outlasted its job; it is replaced")
+    assert wait_for(lambda: (found := bench.report(queue)) and found.restarts) == {"recycled": 1}
+    last = bench.send(queue)
+    assert wait_for(lambda: bench.ended(last))
