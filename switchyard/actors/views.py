@@ -21,7 +21,7 @@ from dramatiq.actor import Actor
 from dramatiq.middleware import MiddlewareError
 
 from switchyard.actors import figures, queries
-from switchyard.actors.figures import ActorHistory, ActorMetrics
+from switchyard.actors.figures import ActorHistory, AttemptFigures
 from switchyard.actors.queries import ActorFacts
 from switchyard.audit.services import Who
 from switchyard.broker.clock import datetime_of
@@ -105,7 +105,7 @@ RECENT = 10
 def actors(request: HttpRequest) -> HttpResponse:
     """List every actor of this code."""
     _require(request, VIEW)
-    ran = figures.all_of_this_machine()
+    ran = figures.last_day()
     rows = [(facts, ran.get(facts.name)) for facts in queries.all_actors()]
     sort = request.GET.get("sort", "")
     context = {"title": "Actors", "actors": in_order(rows, sort), "heads": heads(sort)}
@@ -220,15 +220,17 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
     facts = queries.facts_of(found)
     try:
         paused, yields = pauses.paused_actors(name), queries.yields_of(name)
+        lately, usual = figures.lately(name), figures.usual_text(name)
     except BrokerError:
-        paused, yields = [], 0
+        paused, yields, lately, usual = [], 0, None, ""
     context = {
         "title": name,
         "actor": facts,
         "schedule": schedule_url(name) if "periodic" in found.options else "",
         "soft_limit": whole_duration(facts.soft_limit_ms) if facts.soft_limit_ms else "",
         "signature": signature_text(found),
-        "machine": figures.of_this_machine(name),
+        "lately": lately,
+        "usual": usual,
         "ended": ended,
         "judged": of(ended),
         "groups": groups,
@@ -259,7 +261,7 @@ def _require(request: HttpRequest, right: str) -> None:
         raise PermissionDenied(f"The missing right is {right}.")
 
 
-Row = tuple[ActorFacts, ActorMetrics | None]
+Row = tuple[ActorFacts, AttemptFigures | None]
 
 # Outcomes of attempts that did not do what they were to do.
 FAILED: Final = frozenset({"dead", "retried", "expired"})
@@ -287,20 +289,14 @@ def in_order(rows: Sequence[Row], sort: str) -> list[Row]:
     return [*(row for _, row in known), *(row for row, value in found if value is None)]
 
 
-def _failed(ran: ActorMetrics) -> float | None:
+def _failed(ran: AttemptFigures) -> float | None:
     return sum(count for outcome, count in ran.outcomes if outcome in FAILED)
 
 
-def _run_ms(ran: ActorMetrics) -> float | None:
-    if ran.run is None:
-        return None
-    return float("inf") if ran.run.p95_ms is None else ran.run.p95_ms
-
-
-_FIGURES: Final[dict[str, Callable[[ActorMetrics], float | None]]] = {
+_FIGURES: Final[dict[str, Callable[[AttemptFigures], float | None]]] = {
     "ended": lambda ran: ran.attempts,
     "failed": _failed,
-    "run": _run_ms,
+    "run": lambda ran: ran.run_ms[1] if ran.run_ms else None,
 }
 
 

@@ -47,7 +47,7 @@ class FactKeeper:
         found = facilities()
         calls, keys = found.records.calls, found.records.keys
         self._yard, self._transport = found.yard, found.transport
-        self.store = store or FactStore(calls, keys)
+        self.store = store or found.facts
         self._leadership = Leadership(calls, keys, FACT_KEEPER)
         self._throttle = LogThrottle("keeping facts", "switchyard.history")
         self._next_hour: int | None = None

@@ -105,6 +105,7 @@ class FactStore:
 
     def __init__(self, calls: RedisCalls, keys: Keys) -> None:
         self._calls, self._keys = calls, keys
+        self._closed: dict[int, dict[str, dict[int, int]]] = {}
 
     def server_ms(self) -> int:
         """Return the server's time: it decides which bucket is open."""
@@ -139,9 +140,20 @@ class FactStore:
         return bool(self._calls.call(SAMPLE, keys, [*head, *read, *_fields(gauges)]))
 
     def recent(self, now_ms: int) -> list[tuple[int, dict[str, dict[int, int]]]]:
-        """Return the buckets of the last 15 minutes, oldest first: start in ms, counts by subject."""
-        first = bucket_of(now_ms - RECENT_MS)
-        return self._buckets(range(first, now_ms + 1, BUCKET_MS))
+        """Return the buckets of the last 15 minutes, oldest first: start in ms, counts by subject.
+
+        Those that are closed are read once by a process.
+        """
+        starts = range(bucket_of(now_ms - RECENT_MS), now_ms + 1, BUCKET_MS)
+        known = {start: found for start, found in self._closed.items() if start in starts}
+        read = dict(self._buckets([start for start in starts if start not in known]))
+        closed = {start: found for start, found in read.items() if start + BUCKET_MS + CLOSES_MS <= now_ms}
+        self._closed = known | closed
+        return [(start, known[start] if start in known else read[start]) for start in starts]
+
+    def forget(self) -> None:
+        """Forget the closed buckets that this process has read."""
+        self._closed = {}
 
     def fold(self, now_ms: int) -> int:
         """Write the minutes whose buckets are closed and that are not written yet; return how many.
