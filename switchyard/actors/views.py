@@ -26,6 +26,7 @@ from switchyard.actors.queries import ActorFacts
 from switchyard.audit.services import Who
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import ActRefused, BrokerError, NotFound, SwitchyardError
+from switchyard.broker.stores.yard_facts import actor_subject
 from switchyard.broker.topology import LONGEST_DELAY_MS
 from switchyard.console.formatting import duration, parse_until, whole_duration
 from switchyard.console.links import job_url, jobs_url, schedule_url
@@ -40,6 +41,7 @@ from switchyard.jobs.queries import is_job_id
 from switchyard.jobs.services import send_for
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.envelope import LONGEST_TAG, MOST_TAGS
+from switchyard.operations.charts import charts_of
 
 
 class SendForm(forms.Form):
@@ -230,6 +232,7 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
         "soft_limit": whole_duration(facts.soft_limit_ms) if facts.soft_limit_ms else "",
         "signature": signature_text(found),
         "lately": lately,
+        "charts": charts_of(actor_subject(name), "actor", request.GET.get("span", ""), target=name),
         "usual": usual,
         "ended": ended,
         "judged": of(ended),

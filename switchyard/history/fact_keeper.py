@@ -24,6 +24,7 @@ from switchyard.broker.stores.yard_facts import (
     LATER_CLASSES,
     MINUTE_MS,
     SENT,
+    YARD,
     Counts,
     FactStore,
     actor_subject,
@@ -128,4 +129,6 @@ def readings(stats: Iterable[QueueStats]) -> tuple[dict[str, tuple[str, int]], d
             actor, _, later = name.partition("\n")
             code = LATER + min(int(later), LATER_CLASSES - 1) if later.isdigit() else SENT
             counters[f"{one.queue}\n{name}"] = field(actor_subject(actor), code), count
+    depth = sum(of[DEPTH] for of in gauges.values())
+    gauges[YARD] = {DEPTH: depth, AGE_MS: max((of[AGE_MS] for of in gauges.values()), default=0)}
     return counters, gauges

@@ -42,6 +42,9 @@ DONE: Final = "#"
 _SPAN: Final = msgspec.msgpack.Decoder(dict[int, dict[int, int]])
 _MINUTES: Final = msgspec.msgpack.Decoder(list[int])
 
+# Subject of the whole yard.
+YARD: Final = "y:"
+
 
 def queue_subject(lane: str) -> str:
     """Return the subject of a lane: a queue, or its retry lane."""

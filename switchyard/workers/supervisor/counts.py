@@ -24,6 +24,7 @@ from switchyard.broker.stores.yard_facts import (
     RUNS,
     WAIT_MS,
     WAITS,
+    YARD,
     FactStore,
     actor_subject,
     queue_subject,
@@ -52,7 +53,7 @@ class CountFlush:
 
     def __init__(self, folder: Path, *, pool: str, release: str, member: str, store: FactStore) -> None:
         self._folder, self._member, self._store = folder, member, store
-        self._own = [f"p:{pool}", *([f"r:{release}"] if release else [])]
+        self._own = [YARD, f"p:{pool}", *([f"r:{release}"] if release else [])]
         self._files: dict[Path, CountFile] = {}
         self._flushed: Totals = {}
         # A flush without an answer is repeated as it was: the server may have added it.
