@@ -121,23 +121,27 @@ class CountFile:
         """Return its counts by lane, actor and code; those of the last call where it cannot be read."""
         try:
             data = self._path.read_bytes()
-        except OSError:
-            return self._counts
-        if data != self._data and len(data) >= 8:
-            self._data = data
-            self._parse(int.from_bytes(data[:4], "little"))
-            self._counts = {}
-            for key, place, unit in self._places:
-                value = int(struct.unpack_from("d", data, place)[0] * unit)
-                self._counts[key] = self._counts.get(key, 0) + value
+            if data != self._data and len(data) >= 8:
+                self._parse(data)
+                self._counts = self._sums(data)
+                self._data = data
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error):
+            self._parsed, self._places = 8, []  # it is being made, or another program wrote it: parsed anew
         return self._counts
 
-    def _parse(self, used: int) -> None:
-        while self._parsed < min(used, len(self._data)):
-            length = int.from_bytes(self._data[self._parsed : self._parsed + 4], "little")
+    def _sums(self, data: bytes) -> dict[tuple[str, str, int], int]:
+        counts: dict[tuple[str, str, int], int] = {}
+        for key, place, unit in self._places:
+            counts[key] = counts.get(key, 0) + int(struct.unpack_from("d", data, place)[0] * unit)
+        return counts
+
+    def _parse(self, data: bytes) -> None:
+        used = min(int.from_bytes(data[:4], "little"), len(data))
+        while self._parsed < used:
+            length = int.from_bytes(data[self._parsed : self._parsed + 4], "little")
             start = self._parsed + 4
             place = start + length + 8 - (length + 4) % 8
-            if (key := _key_of(self._data[start : start + length])) is not None:
+            if (key := _key_of(data[start : start + length])) is not None:
                 self._places.append((key[0], place, key[1]))
             self._parsed = place + 16
 
