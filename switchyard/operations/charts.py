@@ -44,7 +44,7 @@ PAUSES: Final = ("queue.pause", "queue.resume", "actor.pause", "actor.resume")
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class ChartSpan:
     """A time that charts show, in bins; ``compared``: with the day before and the same day of last week."""
 
     name: str
@@ -55,14 +55,14 @@ class Span:
 
 
 SPANS: Final = (
-    Span("24h", "24 hours", DAY_MS, 10 * MINUTE_MS, compared=True),
-    Span("72h", "72 hours", 3 * DAY_MS, 30 * MINUTE_MS),
-    Span("year", "a year", 365 * DAY_MS, DAY_MS),
+    ChartSpan("24h", "24 hours", DAY_MS, 10 * MINUTE_MS, compared=True),
+    ChartSpan("72h", "72 hours", 3 * DAY_MS, 30 * MINUTE_MS),
+    ChartSpan("year", "a year", 365 * DAY_MS, DAY_MS),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ChartLine:
     """A line of a chart; ``kind`` is its class in the style sheet: ``most``, ``half``, ``before`` or ``week``."""
 
     kind: str
@@ -77,11 +77,11 @@ class Chart:
     title: str
     top: str
     says: str
-    lines: tuple[Line, ...]
+    lines: tuple[ChartLine, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class ChartMark:
     """A release, or a pause or its end: ``x`` is its place."""
 
     x: float
@@ -93,15 +93,15 @@ class Mark:
 class Charts:
     """Charts of one subject with their axis, and a table of the same figures."""
 
-    span: Span
+    span: ChartSpan
     charts: tuple[Chart, ...]
-    marks: tuple[Mark, ...]
+    marks: tuple[ChartMark, ...]
     axis: tuple[str, ...]
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
     @property
-    def spans(self) -> tuple[Span, ...]:
+    def spans(self) -> tuple[ChartSpan, ...]:
         """Every time that can be chosen."""
         return SPANS
 
@@ -176,7 +176,7 @@ def charts_of(subject: str, kind: str, chosen: str, *, target: str = "") -> Char
     return Charts(span, tuple(drawn), marks, axis, heads, rows)
 
 
-def _bins(subject: str, begin: int, until: int, span: Span) -> list[Counts]:
+def _bins(subject: str, begin: int, until: int, span: ChartSpan) -> list[Counts]:
     if span.bin_ms >= HOUR_MS:
         found = hours_of([subject], range(begin // HOUR_MS, until // HOUR_MS)).get(subject, {})
         parts = [(hour * HOUR_MS, counts) for hour, counts in found.items()]
@@ -188,7 +188,7 @@ def _bins(subject: str, begin: int, until: int, span: Span) -> list[Counts]:
     return [merged(each) for each in bins]
 
 
-def _hourly(subject: str, begin: int, until: int, span: Span) -> list[Counts]:
+def _hourly(subject: str, begin: int, until: int, span: ChartSpan) -> list[Counts]:
     """Return bins of stored hours: each bin has the counts of the hour that it begins in, and stands for all of it."""
     found = hours_of([subject], range(begin // HOUR_MS, until // HOUR_MS + 1)).get(subject, {})
     return [found.get((begin + at * span.bin_ms) // HOUR_MS, {}) for at in range(span.length_ms // span.bin_ms)]
@@ -196,7 +196,7 @@ def _hourly(subject: str, begin: int, until: int, span: Span) -> list[Counts]:
 
 def _chart(
     title: str, figures: Sequence[Figure], bins: Sequence[Counts], over: Sequence[int], before: Sequence[Counts],
-    week: Sequence[Counts], span: Span,
+    week: Sequence[Counts], span: ChartSpan,
 ) -> Chart:  # fmt: skip
     main = figures[-1]
     series = [("most" if figure is main else "half", figure.title, _values(figure, bins, over)) for figure in figures]
@@ -207,7 +207,7 @@ def _chart(
         if any(compared):
             series.append((kind, f"{main.title}, {name}", _values(main, compared, [bin_ms] * len(compared))))
     top = max((value for _, _, values in series for value in values if value is not None), default=0.0) or 1.0
-    lines = tuple(Line(kind, name, path_of(values, top)) for kind, name, values in series)
+    lines = tuple(ChartLine(kind, name, path_of(values, top)) for kind, name, values in series)
     last = next((value for value in reversed(series[len(figures) - 1][2]) if value is not None), None)
     says = f"{title}: up to {main.text(top)}" + ("" if last is None else f", last {main.text(last)}")
     return Chart(title, main.text(top), says, lines)
@@ -230,7 +230,7 @@ def path_of(values: Sequence[float | None], top: float) -> str:
 
 
 def _table(
-    kind: str, bins: Sequence[Counts], over: Sequence[int], begin: int, span: Span
+    kind: str, bins: Sequence[Counts], over: Sequence[int], begin: int, span: ChartSpan
 ) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     figures = [(title, figures[-1]) for title, figures in _figures(kind)]
     size = max(len(bins) // ROWS, 1)
@@ -244,12 +244,12 @@ def _table(
     return heads, tuple(rows)
 
 
-def _clock(at: int, span: Span) -> str:
+def _clock(at: int, span: ChartSpan) -> str:
     moment = datetime_of(at)
     return f"{moment:%Y-%m-%d}" if span.bin_ms >= DAY_MS else f"{moment:%a %H:%M}"
 
 
-def _marks(begin: int, end: int, span: Span, kind: str, target: str) -> Iterator[Mark]:
+def _marks(begin: int, end: int, span: ChartSpan, kind: str, target: str) -> Iterator[ChartMark]:
     """Yield the first moment of each release, and pauses with their ends, the last twelve of each."""
     found = [(at, "release", f"release {name}") for name, at in releases(begin, end)]
     if span.bin_ms < HOUR_MS:
@@ -260,7 +260,7 @@ def _marks(begin: int, end: int, span: Span, kind: str, target: str) -> Iterator
             done = "paused" if act.endswith("pause") else "resumed"
             found.append((round(moment.timestamp() * 1_000), "pause", f"{who} {done} {what}"))
     for at, name, text in sorted(found):
-        yield Mark(round(WIDTH * (at - begin) / (end - begin), 1), name, f"{_clock(at, span)} {text}")
+        yield ChartMark(round(WIDTH * (at - begin) / (end - begin), 1), name, f"{_clock(at, span)} {text}")
 
 
 def releases(begin: int, end: int) -> list[tuple[str, int]]:
