@@ -30,6 +30,7 @@ from switchyard.broker.stores.kept_results import RecordResults
 from switchyard.broker.stores.limit_counts import RateWindows
 from switchyard.broker.stores.pool_reports import PoolReports
 from switchyard.broker.stores.result_stores import ResultStores
+from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.topology import Yard
 from switchyard.broker.transport import RedisTransport
 from switchyard.broker.worker.acks import AckBarrier, barrier_over
@@ -147,6 +148,7 @@ def build_yard(
         windows=RateWindows(calls, keys),
         alerts=AlertGroups(calls, keys),
         pools=PoolReports(calls, keys),
+        facts=FactStore(calls, keys),
         groups=GroupBarriers(calls, keys),
         batches=Batches(calls, keys) if isinstance(broker, RedisBroker) else None,
     )

@@ -25,6 +25,7 @@ from switchyard.broker.stores.group_barriers import GroupBarriers
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.limit_counts import RateWindows
 from switchyard.broker.stores.pool_reports import PoolReports
+from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.topology import Yard
 from switchyard.broker.worker.acks import AckBarrier
 from switchyard.broker.worker.prefetch import HeldMarks
@@ -188,6 +189,7 @@ class Facilities:
     windows: RateWindows
     alerts: AlertGroups
     pools: PoolReports
+    facts: FactStore
     groups: GroupBarriers | None = None
     clock: ServerClock | None = None
     batches: Batches | None = None

@@ -145,6 +145,14 @@ class QueueKeys(msgspec.Struct, frozen=True):
         return f"{self.base}yields"
 
     @property
+    def sends(self) -> str:
+        """Hash: actor -> messages of it that were enqueued; with a line break and n, those due in 2**n minutes or more.
+
+        Beyond 1,000 fields, and of bodies that name no actor, they count for ``other``.
+        """
+        return f"{self.base}sends"
+
+    @property
     def paused(self) -> str:
         """String: present while the queue is paused: ``since``, ``until`` (0: none), ``by`` and ``reason`` as JSON.
 
@@ -321,7 +329,7 @@ class QueueKeys(msgspec.Struct, frozen=True):
         lists += [self.dead, self.quarantine]
         hashes = [self.bodies, *self.done, self.dead_letters, self.notes, self.suspects, self.unique, self.known]
         hashes += [self.actor_pauses, self.yields, self.stand_ins, self.ends, self.limits, self.slots, self.waits]
-        hashes += [self.quarantined_bodies, self.running, self.jobs, self.progress, self.ended, self.purges]
+        hashes += [self.sends, self.quarantined_bodies, self.running, self.jobs, self.progress, self.ended, self.purges]
         scored = [*map(self.due, ALL_LANES), *map(self.parked, ALL_LANES), self.leases, self.followed, self.turns]
         texts = [self.token, self.swept, self.paused, self.refused]
         kinds = (("list", lists), ("hash", hashes), ("zset", scored), ("string", texts), ("stream", [self.history]))
@@ -354,6 +362,25 @@ class Keys(msgspec.Struct, frozen=True):
     def history_counts(self) -> str:
         """Hash: rows that the history writer has ``written``, and ``skipped`` because they could not be read."""
         return f"{self.prefix}:history:counts"
+
+    def facts_bucket(self, start: int) -> str:
+        """Hash: code and subject -> count, of the ten seconds from a time, ms. Expires after 17 minutes."""
+        return f"{self.prefix}:{{facts}}:bucket:{start}"
+
+    def facts_span(self, start: int) -> str:
+        """Hash: subject -> counts of each minute, MessagePack, of the ten minutes from a time (ms). Expires after 73 h.
+
+        ``#`` -> the minutes that are in it.
+        """
+        return f"{self.prefix}:{{facts}}:minutes:{start}"
+
+    def facts_flushed(self, member: str) -> str:
+        """String: number of the last flush of a supervisor. Expires after an hour."""
+        return f"{self.prefix}:{{facts}}:flushed:{member}"
+
+    def facts_read(self) -> str:
+        """Hash: queue, line break and counter of its sends -> the last reading that is in a bucket."""
+        return f"{self.prefix}:{{facts}}:read"
 
     def window(self, name: str) -> str:
         """Sorted set: message id -> start or reserved start, ms since the epoch."""

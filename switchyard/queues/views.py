@@ -17,6 +17,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused, BrokerError, UnknownQueue
+from switchyard.broker.stores.yard_facts import queue_subject
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import counted, parse_until
@@ -24,6 +25,7 @@ from switchyard.console.lists import SortColumn, SortHead, heads_of
 from switchyard.console.pauses import PauseFacts
 from switchyard.console.room_view import SWITCHED_OFF, RoomResponse, not_answered, require
 from switchyard.middleware.clock_comparison import compared_now
+from switchyard.operations.charts import charts_of
 from switchyard.operations.findings.facts import facts_of
 from switchyard.operations.overview import shown_rows
 from switchyard.operations.rows import Row, yard_rows
@@ -64,7 +66,8 @@ def queue(request: HttpRequest, name: str) -> RoomResponse:
     """Show one queue; complete without JavaScript."""
     require(request, "switchyard_operations.view_operations")
     waiting = queries.waiting_actors(queue_of(name).name)
-    context = {"waiting": waiting, "looked_through": queries.LOOKED_THROUGH}
+    charts = charts_of(queue_subject(name), "queue", request.GET.get("span", ""), target=name)
+    context = {"waiting": waiting, "looked_through": queries.LOOKED_THROUGH, "charts": charts}
     return _rendered(request, name, "switchyard_queues/queue.html", context)
 
 

@@ -222,7 +222,7 @@ class QueueOperations:
         self.keys = keys
         k = keys
         self._work_keys = [k.leases, k.running]
-        others = [k.dead_letters, k.unique, k.notes, k.refused, k.yields, k.stand_ins]
+        others = [k.dead_letters, k.unique, k.notes, k.refused, k.yields, k.stand_ins, k.sends]
         self._enqueue_keys = {
             lane: [k.bodies, *k.waiting(lane), k.due(lane), k.wakeup(lane), *k.done, *others] for lane in LANES
         }
