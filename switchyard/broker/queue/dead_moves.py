@@ -21,7 +21,7 @@ from switchyard.broker.redis.scripts import script
 from switchyard.broker.shapes import DeadLetter, Moved
 
 # Options that describe a message in its present place; a moved message and a dead letter drop them.
-LOCAL_OPTIONS = frozenset({"redis_message_id", "eta", "due_at", "delay", "parked_ms", "retries"})
+LOCAL_OPTIONS = frozenset({"redis_message_id", "eta", "due_at", "delay", "deferred_by", "parked_ms", "retries"})
 
 
 class _Payload(TypedDict):
