@@ -14,7 +14,6 @@ import pytest
 import redis
 from django.core.management import CommandError, call_command
 from django.test import Client
-from django.urls import reverse
 
 from switchyard.broker.admin import places
 from switchyard.broker.clock import now_ms
@@ -97,3 +96,96 @@ def test_a_thousand_situations(facilities: Facilities, valkey: redis.Redis, tmp_
     assert named >= LEAST_NAMED
     assert all(each["parts"] for each in found)
     assert LEAST_HELD <= held <= MOST_HELD
+
+
+def test_a_place_in_the_middle_of_a_long_queue_is_not_searched_for(
+    maker: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "COMPARED", 10)
+    ids = [maker.send() for _ in range(50)]
+
+    def said(job_id: str) -> str:
+        found = why(unfinished(job_id))  # type: ignore[arg-type]
+        return found.causes[-1].text if found is not None else ""
+
+    assert said(ids[7]).startswith("7 jobs of default start before it: 7 × probe_note.")
+    assert said(ids[25]).startswith("more than 10 jobs of default start before it")
+    assert said(ids[48]).startswith("48 jobs of default start before it: 48 × probe_note.")
+
+
+def test_it_costs_at_most_eleven_round_trips(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    maker.run([now_ms()])
+    for _ in range(20):
+        maker.send()
+    job = maker.send()
+    maker.report("quieted")
+    known = unfinished(job)
+    trips = []
+    for name in ("call", "command", "pipeline"):
+        real = getattr(RedisCalls, name)
+
+        def counted(self: RedisCalls, *args: Any, real: Any = real, **options: Any) -> Any:
+            trips.append(args)
+            return real(self, *args, **options)
+
+        monkeypatch.setattr(RedisCalls, name, counted)
+
+    assert known is not None and why(known) is not None
+    assert 0 < len(trips) <= 11
+
+
+def test_page_command_and_api_say_the_same_in_one_order(
+    maker: Maker, headers: MakeHeaders, admin_client: Client
+) -> None:
+    administration.pause(maker.family, by="a.lind", reason="an import")
+    administration.pause_actor(maker.family, ActorPause(0, 0, 0, "probe_note", "value", 1, 3, by="m.oy"))
+    job = maker.send("probe_note", 3, delay=3_600_000)
+    api = Client(headers=headers("operate"))
+    out = StringIO()
+
+    call_command("switchyard", "jobs", "why", job, "--json", stdout=out)
+    printed = StringIO()
+    call_command("switchyard", "jobs", "why", job, stdout=printed)
+    answer = api.get(f"/api/v1/jobs/{job}/why")
+    page = page_of(job, *READER)
+    hidden = page_of(job, "view_job")
+
+    said = json.loads(out.getvalue())
+    assert [each["code"] for each in said["causes"]] == ["scheduled", "value_paused", "queue_paused", "pool_down"]
+    assert said["starts"] is None and said["wait"]["scheduled_ms"] == said["wait"]["total_ms"] > 0
+    assert [each["code"] for each in answer.json()["causes"]] == [each["code"] for each in said["causes"]]
+    assert "probe_note with value=3 is paused. Paused by m.oy" in page and "Its queue default is paused" in page
+    assert "probe_note with value=3 is paused. Paused by m.oy" in printed.getvalue()
+    assert "value=3" not in hidden and "probe_note with such an argument is paused" in hidden
+    # The token's owner has no right to view arguments.
+    assert "value=3" not in answer.content.decode()
+
+
+def test_who_may_not_operate_is_not_told_what_others_do(maker: Maker, headers: MakeHeaders) -> None:
+    job = maker.send()
+
+    answer = Client(headers=headers("read")).get(f"/api/v1/jobs/{job}/why")
+
+    assert answer.status_code == 403
+
+
+def test_a_job_that_has_ended_or_is_unknown_has_no_reasons(maker: Maker, headers: MakeHeaders, run_worker: Any) -> None:
+    job = probe_actors.add.send(1, 2).message_id
+    with run_worker("default"):
+        probe_actors.add.broker.join("default")
+    api = Client(headers=headers("operate"))
+
+    assert api.get(f"/api/v1/jobs/{job}/why").status_code in (404, 409)
+    assert api.get("/api/v1/jobs/ffffffff-ffff-4fff-8fff-ffffffffffff/why").status_code == 404
+    with pytest.raises(CommandError, match="no job has this id"):
+        call_command("switchyard", "jobs", "why", "ffffffff-ffff-4fff-8fff-ffffffffffff")
+
+
+def test_a_job_without_a_record_has_reasons_too(maker: Maker) -> None:
+    job = probe_actors.note.send_with_options(args=(1,), track=False).message_id
+    administration.pause(maker.family, by="a.lind")
+    out = StringIO()
+
+    call_command("switchyard", "jobs", "why", job, stdout=out)
+
+    assert "Its queue default is paused. Paused by a.lind" in out.getvalue()

@@ -86,10 +86,11 @@ class Maker:
         self.requests += 1
         self.family.join(OWNER, lease_ms=10 * HOUR_MS)
         grants = self.family.fetch(OWNER, count, request=self.requests).grants
-        return [
-            HeldMessage(codec.decode(grant.body or b"", message_id=str(grant.lease.id, "ascii"), lane=QUEUE), grant.lease, self.family)
-            for grant in grants
-        ]  # fmt: skip
+        held = []
+        for grant in grants:
+            message = codec.decode(grant.body or b"", message_id=str(grant.lease.id, "ascii"), lane=QUEUE)
+            held.append(HeldMessage(message, grant.lease, self.family))
+        return held
 
     def run(self, started: list[int]) -> None:
         """Have a worker run jobs since some times."""
@@ -328,4 +329,3 @@ SITUATIONS: tuple[Situation, ...] = (
     scheduled, retry, rate_limit, parked, queue_paused, queue_paused_after, actor_paused, value_paused, circuit_open,
     in_outbox, behind_in_outbox, pool_away, behind, behind, behind, next_one, fetched, purged,
 )  # fmt: skip
-
