@@ -37,6 +37,7 @@ ACTS: dict[str, str] = {
     "letter.requeue": "Requeue dead letters",
     "letter.discard": "Discard dead letters",
     "letter.restore": "Restore discarded dead letters",
+    "letter.take_back": "Take back requeued dead letters",
     "letter.note": "Note on a dead letter",
     "letter.edit": "Edit and requeue a dead letter",
     "quarantine.requeue": "Requeue quarantined messages",

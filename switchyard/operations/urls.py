@@ -138,6 +138,7 @@ if installed_apps.is_installed("django.contrib.admin"):
         page(f"{BULK}<int:number>/", bulk.act, "bulk-act"),
         page(f"{BULK}<int:number>/live/", bulk.live, "bulk-act-live"),
         page(f"{BULK}<int:number>/stop/", bulk.stop, "bulk-act-stop"),
+        page(f"{BULK}<int:number>/take-back/", bulk.take_back, "bulk-act-take-back"),
         page(f"{BULK}begin/<str:kind>/", bulk.begin, "bulk-begin"),
         page(f"{ROOM}find/", frame.find, "find"),
         page(f"{ROOM}find/suggestions/", frame.suggest, "suggestions"),

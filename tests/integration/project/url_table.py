@@ -134,6 +134,10 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         get(BULK + "{bulk}/stop/", *ONLY_POST),
         post(BULK + "{bulk}/stop/", *ACTS, act="bulk.stop"),
     ),
+    "admin/operations/bulk/<int:number>/take-back/": (
+        get(BULK + "{bulk}/take-back/", *ONLY_POST),
+        post(BULK + "{bulk}/take-back/", *ACTS),
+    ),
     "admin/operations/bulk/begin/<str:kind>/": (
         get(BULK + "begin/letter.requeue/?fingerprint={fingerprint}", *OPERATORS),
         get(BULK + "begin/letter.discard/?fingerprint={fingerprint}", *OPERATORS),
