@@ -310,6 +310,7 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         get(API + "jobs/{job}", 401, 404, 200, 200, 404),
         Row(API + "jobs/{job}", (401, 403, 202, 202, 404), "DELETE", act="job.cancel"),
     ),
+    "api/v1/jobs/<job_id>/why": (get(API + "jobs/{job}/why", 401, 403, 200, 200, 403),),
     "api/v1/jobs/<job_id>/events": (get(API + "jobs/{job}/events", 401, 404, 200, 200, 404),),
     "api/v1/jobs/<job_id>/result": (get(API + "jobs/{job}/result", 401, 404, 409, 409, 404),),
     "api/v1/queues": (get(API + "queues", 401, 200, 200, 200, 200),),
