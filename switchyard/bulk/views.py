@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 from django.contrib import messages
@@ -18,9 +19,11 @@ from switchyard.broker.errors import ActRefused, BrokerError, NotFound
 from switchyard.bulk import services
 from switchyard.bulk.kinds import Kind, kind_of
 from switchyard.bulk.models import BulkAct
+from switchyard.console.export import MOST, export_of
 from switchyard.console.links import admin_url
 from switchyard.console.room_view import RoomResponse, require
 from switchyard.middleware.clock_comparison import compared_now
+from switchyard.middleware.redaction import HIDDEN
 
 VIEW, STOP = "switchyard_bulk.view_bulkact", "switchyard_bulk.stop_bulkact"
 TYPED_ABOVE = 100
@@ -28,9 +31,11 @@ TYPED_ABOVE = 100
 
 @require_safe
 @never_cache
-def acts(request: HttpRequest) -> RoomResponse:
+def acts(request: HttpRequest) -> HttpResponseBase:
     """List the acts, newest first."""
     require(request, VIEW)
+    if (file := export_of(request, "bulk-acts", lambda: _exported(request))) is not None:
+        return file
     text = request.GET.get("before", "")
     before = int(text[:18]) if text.isascii() and text.isdecimal() else None
     rows = services.newest(before=before, limit=services.PAGE + 1)
@@ -38,6 +43,14 @@ def acts(request: HttpRequest) -> RoomResponse:
     older = shown[-1].act.pk if len(rows) > services.PAGE else None
     context = {"title": "Bulk acts", "rows": shown, "older": older, "before": before, "going_on": services.going_on()}
     return _rendered(request, "acts", context)
+
+
+def _exported(request: HttpRequest) -> Iterator[dict[str, Any]]:
+    for seen in services.newest(limit=MOST + 1):
+        shown = services.summary(seen)
+        if "argument" in shown["filter"] and not request.user.has_perm("switchyard_jobs.view_arguments"):
+            shown["filter"] = {**shown["filter"], "argument": HIDDEN}
+        yield shown
 
 
 @require_safe

@@ -32,7 +32,7 @@ COLUMNS = ("fingerprint", "queue", "actor", "reason", "exception", "state")
 TIMES = {"died_since": "died_at__gte", "died_until": "died_at__lt"}
 # Parameters of the list's address, by the filter's field.
 LIST_NAMES = {"q": "search", "died_at__gte": "died_since", "died_at__lt": "died_until"}
-LIST_ONLY = ("p", "o", "all", "e", "sort", "after")
+LIST_ONLY = ("p", "o", "all", "e", "sort", "after", "export")
 # Each is five comparisons; SQLite takes at most 1,000 in one expression.
 MOST_WORDS = 50
 SEARCHED = ("message_id", "exception", "error", "actor", "fingerprint")
