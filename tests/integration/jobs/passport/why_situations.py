@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 from dramatiq.message import Message
@@ -20,7 +21,7 @@ from switchyard.broker.admin.purge import set_aside
 from switchyard.broker.clock import now_ms
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.interface import Facilities
-from switchyard.broker.queue import administration, codec
+from switchyard.broker.queue import administration, codec, limits
 from switchyard.broker.queue.circuits import Circuit, note_circuit
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.shapes import ActorPause
@@ -30,6 +31,7 @@ from switchyard.broker.topology import Dependency
 from switchyard.history.models import JobRow
 from switchyard.outbox.models import OutboxRow
 from tests.factories.slots import worked
+from tests.integration.jobs.probe_actors import note
 
 QUEUE, WORKER = "default", "default.h1.77.abcdefab.0.1"
 OWNER = f"{WORKER}/live"
@@ -242,6 +244,22 @@ def value_paused(made: Maker) -> Made:
     return paused(made, ActorPause(0, 0, 0, "probe_note", "value", 1, value, by="a.lind"), "value_paused", value)
 
 
+def limited(made: Maker) -> Made:
+    """A job that a fetch puts off, because another one has the only place of its limit."""
+    options = made.draw.choice(({"concurrency": 1}, {"concurrency": "1 per value"}, {"ordered_by": "value"}))
+    limits.declare(made.family, [SimpleNamespace(actor_name="probe_note", options=options, fn=note.fn)])  # type: ignore[list-item]
+    made.send("probe_note", 7)
+    made.fetch()
+    job = made.send("probe_note", 7)
+    made.wait(made.draw.randint(0, 20))
+    before = now_ms()
+    made.fetch()
+    after = now_ms()
+    made.report()
+    code = "order" if "ordered_by" in options else "concurrency"
+    return Made(code, job, made.at, made.waits(waiting_ms=before - made.sent_at, put_off_ms=-1), after - before)
+
+
 def circuit_open(made: Maker) -> Made:
     argument = made.draw.choice(("", "value"))
     calls = {"probe_note": 1} if argument else {"probe_note": 0}
@@ -327,5 +345,5 @@ def purged(made: Maker) -> Made:
 
 SITUATIONS: tuple[Situation, ...] = (
     scheduled, retry, rate_limit, parked, queue_paused, queue_paused_after, actor_paused, value_paused, circuit_open,
-    in_outbox, behind_in_outbox, pool_away, behind, behind, behind, next_one, fetched, purged,
+    limited, in_outbox, behind_in_outbox, pool_away, behind, behind, behind, next_one, fetched, purged,
 )  # fmt: skip
