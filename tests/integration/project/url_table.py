@@ -127,6 +127,10 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         post("/admin/operations/chosen-queues/pause/", *ACTS, act="queue.pause", queue="{queue}", reason="x"),
         post("/admin/operations/chosen-queues/resume/", *ACTS, act="queue.resume", queue="{queue}"),
     ),
+    "admin/operations/queues/<str:name>/note/": (
+        get(QUEUE + "note/", *ONLY_POST),
+        post(QUEUE + "note/", *ACTS, act="queue.note", text="see you at 6"),
+    ),
     "admin/operations/bulk/": (get(BULK, *READERS),),
     "admin/operations/bulk/<int:number>/": (get(BULK + "{bulk}/", *READERS),),
     "admin/operations/bulk/<int:number>/live/": (get(BULK + "{bulk}/live/", *READERS),),
@@ -268,6 +272,10 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "admin/switchyard_alerts/alert/channels/test/": (
         get(ALERTS + "channels/test/", *ONLY_POST),
         post(ALERTS + "channels/test/", *ACTS, act="alert.test", channel="log"),
+    ),
+    "admin/switchyard_alerts/alert/<int:pk>/note/": (
+        get(ALERTS + "{alert}/note/", *ONLY_POST),
+        post(ALERTS + "{alert}/note/", *ACTS, act="alert.note", text="see you at 6"),
     ),
     "admin/switchyard_alerts/alert/<int:pk>/<str:verb>/do/": (
         get(ALERTS + "{alert}/acknowledge/do/", *ONLY_POST),
