@@ -10,6 +10,7 @@ from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who, act
 from switchyard.broker.errors import ActRefused
 from switchyard.database import storable
+from switchyard.middleware.logs import printable
 
 LONGEST: Final = 500
 SHOWN: Final = 10
@@ -31,6 +32,11 @@ def write_note(kind: str, target: str, text: str, *, who: Who) -> None:
         raise ActRefused("note", "it is empty; write at most 500 characters")
     with act(f"{kind}.note", who=who, target=target, reason=note) as entry:
         entry.count = 1
+
+
+def note_line(note: AuditEntry) -> str:
+    """Return a note in one line."""
+    return printable(f"{'note':16} {note.at:%Y-%m-%d %H:%M} UTC, {note.who}: {note.reason}")
 
 
 def notes_on(kind: str, target: str) -> list[AuditEntry]:

@@ -15,6 +15,7 @@ from switchyard.alerts.models import Alert, Delivery, Silence
 from switchyard.alerts.notice import alert_json, fields_json
 from switchyard.alerts.silences import UNRESOLVED, end_of
 from switchyard.alerts.views import channel_rows
+from switchyard.audit.notes import note_line, notes_on, write_note
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused, NotFound
 from switchyard.conf import switchyard_settings
@@ -60,6 +61,7 @@ def silence_line(silence: Silence, named: str) -> str:
 EXAMPLES = """examples:
   manage.py switchyard alerts list                                   unresolved alerts, and silences in force
   manage.py switchyard alerts acknowledge 2041 2042
+  manage.py switchyard alerts note 2041 'the provider knows, ticket 88'
   manage.py switchyard alerts silence f00dfacef00dface --for 4h --reason 'the provider is slow on Fridays'
   manage.py switchyard alerts silence 2041 --for 1h --reason known   all of that alert's cause
   manage.py switchyard alerts silence --all --for 30m --reason 'maintenance of the database'
@@ -88,6 +90,9 @@ class Command(PrintingCommand):
             act = verbs.add_parser(verb, help=text)
             act.add_argument("ids", type=int, nargs="+", metavar="ID")
             act.add_argument("--reason", default="", help="why, for the audit log")
+        note = verbs.add_parser("note", help="write a note on an alert, for the next shift")
+        note.add_argument("id", type=int, metavar="ID")
+        note.add_argument("text", metavar="TEXT", help="at most 500 characters")
         silence = verbs.add_parser("silence", help="send no alerts of a fingerprint, or none at all, for a time")
         silence.add_argument("fingerprint", nargs="?", default="", metavar="FINGERPRINT", help="or an alert's id")
         silence.add_argument("--all", action="store_true", dest="every", help="every alert, whatever happens")
@@ -108,6 +113,7 @@ class Command(PrintingCommand):
             "show": self._show,
             "acknowledge": self._apply,
             "resolve": self._apply,
+            "note": self._note,
             "silence": self._silence,
             "unsilence": self._unsilence,
             "channels": self._channels,
@@ -143,6 +149,8 @@ class Command(PrintingCommand):
             self.print_json(alert_json(row, deliveries))
             return
         self.stdout.write(alert_text(row, deliveries))
+        for note in notes_on("alert", str(row.pk)):
+            self.stdout.write(note_line(note))
 
     def _apply(self, options: dict[str, Any]) -> None:
         rows, who, reason = self._rows(options["ids"]), Who.of_command(), options["reason"]
@@ -156,6 +164,11 @@ class Command(PrintingCommand):
             self.stdout.write(f"{past} {counted(done, 'alert')}.")
         if done < len(rows):
             raise CommandError(f"alerts: {len(rows) - done} had been {past.lower()} before")
+
+    def _note(self, options: dict[str, Any]) -> None:
+        [row] = self._rows([options["id"]])
+        write_note("alert", str(row.pk), options["text"], who=Who.of_command())
+        self.answer(f"Noted on alert {row.pk}.", {"id": row.pk, "noted": True}, as_json=options["json"])
 
     def _silence(self, options: dict[str, Any]) -> None:
         fingerprint = options["fingerprint"]

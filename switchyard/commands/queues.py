@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from switchyard.audit.notes import write_note
 from switchyard.audit.services import Who
 from switchyard.broker.admin.browse import BrowsedMessage, look
 from switchyard.broker.admin.purge import purges
@@ -161,6 +162,9 @@ class Command(PrintingCommand):
                 text = "resume by itself: in a span (30m, 2h), at a time of day (14:00 UTC) or at an ISO 8601 time"
                 turn.add_argument("--until", metavar="T", default="", help=text)
             turn.add_argument("--reason", default="", help="shown with the pause, and kept in the audit log")
+        note = acts.add_parser("note", help="write a note on a queue, for the next shift")
+        note.add_argument("queue", metavar="QUEUE")
+        note.add_argument("text", metavar="TEXT", help="at most 500 characters")
         drop = acts.add_parser("purge", help="drop what waits and what is scheduled; undone within a minute by --undo")
         drop.add_argument("queue", metavar="QUEUE")
         drop.add_argument("--yes", action="store_true", help="do it; without it the command only counts")
@@ -192,6 +196,7 @@ class Command(PrintingCommand):
         acts = {
             "pause": self._pause,
             "resume": self._resume,
+            "note": self._note,
             "purge": self._purge,
             "show": self._show,
             "status": self._status,
@@ -203,6 +208,11 @@ class Command(PrintingCommand):
                 acts.get(options["act"], self._list)(options)
         except (UnknownQueue, ForeignBroker, ActRefused) as error:
             raise CommandError(f"queues: {error}") from error
+
+    def _note(self, options: dict[str, Any]) -> None:
+        [queue] = _known([options["queue"]])
+        write_note("queue", queue, options["text"], who=Who.of_command())
+        self.answer(f"Noted on {queue}.", {"queue": queue, "noted": True}, as_json=options["json"])
 
     def _pause(self, options: dict[str, Any]) -> None:
         until = parse_until(options["until"], now=compared_now()) if options["until"] else None

@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -122,3 +123,19 @@ def test_who_may_not_act_on_it_writes_no_note(facilities: Facilities) -> None:
     assert client.post(reverse("switchyard-alert-note", args=[alert.pk]), {"text": "x"}).status_code == 403
     assert client.post(reverse("switchyard-queue-note", args=["default"]), {"text": "x"}).status_code == 403
     assert not AuditEntry.objects.exists()
+
+
+def test_commands_write_the_same_notes(facilities: Facilities, capsys: pytest.CaptureFixture[str]) -> None:
+    alert = an_alert()
+
+    call_command("switchyard", "alerts", "note", str(alert.pk), "ticket 88")
+    call_command("switchyard", "queues", "note", "default", "paused for the import", "--json")
+    call_command("switchyard", "alerts", "show", str(alert.pk))
+
+    assert "ticket 88" in capsys.readouterr().out
+    assert {*AuditEntry.objects.values_list("act", "target", "reason")} == {
+        ("alert.note", str(alert.pk), "ticket 88"),
+        ("queue.note", "default", "paused for the import"),
+    }
+    with pytest.raises(CommandError, match="note: it is empty"):
+        call_command("switchyard", "queues", "note", "default", " ")

@@ -296,6 +296,7 @@ def test_the_description_names_every_request(client: Client) -> None:
         ("delete", "jobs/{job_id}"),
         ("get", "jobs/{job_id}/events"),
         ("get", "jobs/{job_id}/result"),
+        ("get", "jobs/{job_id}/why"),
         ("get", "queues"),
     }
     assert offered == promised

@@ -129,6 +129,10 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     ),
     "admin/operations/batches/": (get("/admin/operations/batches/", *READERS),),
     "admin/operations/batches/<str:batch_id>/": (get("/admin/operations/batches/none/", 302, 404, 404, 404, 302),),
+    "admin/operations/queues/<str:name>/note/": (
+        get(QUEUE + "note/", *ONLY_POST),
+        post(QUEUE + "note/", *ACTS, act="queue.note", text="see you at 6"),
+    ),
     "admin/operations/bulk/": (get(BULK, *READERS),),
     "admin/operations/bulk/<int:number>/": (get(BULK + "{bulk}/", *READERS),),
     "admin/operations/bulk/<int:number>/live/": (get(BULK + "{bulk}/live/", *READERS),),
@@ -270,6 +274,10 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "admin/switchyard_alerts/alert/channels/test/": (
         get(ALERTS + "channels/test/", *ONLY_POST),
         post(ALERTS + "channels/test/", *ACTS, act="alert.test", channel="log"),
+    ),
+    "admin/switchyard_alerts/alert/<int:pk>/note/": (
+        get(ALERTS + "{alert}/note/", *ONLY_POST),
+        post(ALERTS + "{alert}/note/", *ACTS, act="alert.note", text="see you at 6"),
     ),
     "admin/switchyard_alerts/alert/<int:pk>/<str:verb>/do/": (
         get(ALERTS + "{alert}/acknowledge/do/", *ONLY_POST),
