@@ -147,7 +147,7 @@ if limits then
 end
 local ids, wanted, dropped = {}, tonumber(ARGV[2]), 0
 -- Whether a message that was taken from its place is to be leased; else it is put off, or dropped.
-local function is_wanted(id, level)
+local is_wanted = (noted or by_actor or limits or fair) and function(id, level)
   if noted and redis.call("HEXISTS", KEYS[13], "cancel:" .. id) == 1 then
     finish({ id }, { "cancel" }, nil, KEYS[1], KEYS[11], KEYS[12], KEYS[13], KEYS[14])
   else
@@ -170,7 +170,7 @@ for level, list in ipairs(rare and levels or { levels[2] }) do
   while #ids < wanted and dropped < 500 do
     local popped = redis.call("LPOP", list, wanted - #ids)
     if not popped then break end
-    if noted or by_actor or limits then
+    if is_wanted then
       for _, id in ipairs(popped) do is_wanted(id, level) end
     else
       for _, id in ipairs(popped) do ids[#ids + 1] = id end
