@@ -205,15 +205,18 @@ class QueueKeys(msgspec.Struct, frozen=True):
         """
         return f"{self.base}{self.lane_name(lane)}.fair"
 
-    def fair_lines(self, lane: Lane) -> tuple[str, str, str, str]:
-        """Sorted sets: the lines of a fair lane's tenants; time of those that wait; time of those that stopped; turns.
+    def fair_turn(self, lane: Lane) -> str:
+        """String: the last turn in a fair lane's lines."""
+        return f"{self.base}{self.lane_name(lane)}.turn"
+
+    def fair_lines(self, lane: Lane) -> tuple[str, str, str]:
+        """Sorted sets: the lines of a fair lane's tenants; time of those that wait; time of those that stopped.
 
         A member of a line is the tenant, a line break, priority and turn, a line break, and the id; all scores are 0.
-        A tenant's time is the number of its messages that were leased, each divided by its weight. The last one is a
-        string, the last turn.
+        A tenant's time is the number of its messages that were leased, each divided by its weight.
         """
         name = f"{self.base}{self.lane_name(lane)}"
-        return f"{name}.lines", f"{name}.shares", f"{name}.spent", f"{name}.turn"
+        return f"{name}.lines", f"{name}.shares", f"{name}.spent"
 
     @property
     def refused(self) -> str:
@@ -332,8 +335,8 @@ class QueueKeys(msgspec.Struct, frozen=True):
         hashes += [self.actor_pauses, self.yields, self.stand_ins, self.limits, self.slots, self.waits]
         hashes += [self.quarantined_bodies, self.running, self.jobs, self.progress, self.ended, self.purges]
         scored = [*map(self.due, ALL_LANES), *map(self.parked, ALL_LANES), self.leases, self.followed, self.turns]
-        scored += self.fair_lines("live")[:3]
-        texts = [self.token, self.swept, self.paused, self.refused, self.fair("live"), self.fair_lines("live")[3]]
+        scored += self.fair_lines("live")
+        texts = [self.token, self.swept, self.paused, self.refused, self.fair("live"), self.fair_turn("live")]
         kinds = (("list", lists), ("hash", hashes), ("zset", scored), ("string", texts), ("stream", [self.history]))
         return tuple((key, kind) for kind, keys in kinds for key in keys)
 

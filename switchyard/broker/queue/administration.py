@@ -234,7 +234,7 @@ def flush(family: QueueOperations) -> None:
     while not dropped:
         owners = family.owners()
         keys = [k.leases, k.bodies, *lanes, k.notes, k.unique, k.slots, k.waits, k.turns]
-        keys += [*k.fair_lines("live")[:3], *map(k.hold, owners)]
+        keys += [*k.fair_lines("live"), *map(k.hold, owners)]
         dropped = family.calls.call(script("flush"), keys, owners)
     family.calls.command("UNLINK", k.jobs, k.progress)  # records of messages that are gone count for nothing
 

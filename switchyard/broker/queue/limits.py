@@ -144,7 +144,7 @@ def declare_fair(family: QueueOperations, share: FairShare | None, actors: Itera
     [before] = family.calls.look([("GET", key)])
     if (before or b"") == text:
         return
-    lines, shares, spent, _ = family.keys.fair_lines("live")
+    lines, shares, spent = family.keys.fair_lines("live")
     keys = [key, family.keys.due("live"), family.keys.wakeup("live"), lines, shares, spent]
     while family.calls.call(script("declare_fair"), keys, [AT_ONCE, text]):
         pass
