@@ -172,7 +172,15 @@ def on_redis(
     ``options`` are those of :class:`switchyard.broker.redis_broker.RedisBroker`.
     """
     calls, keys = records.calls, records.keys
-    options = {"limits": depths(yard), "barrier": barrier, "knows": arguments.knows, "stores": (calls,), **options}
+    fair = {queue.name: share for queue in yard.queues if (share := queue.fair_share) is not None}
+    options = {
+        "limits": depths(yard),
+        "fair": fair,
+        "barrier": barrier,
+        "knows": arguments.knows,
+        "stores": (calls,),
+        **options,
+    }
     broker = RedisBroker(client, keys, middleware=[], **options)
     return broker, RedisTransport(broker, yard, DeadLists(calls, keys), Quarantine(calls, keys))
 

@@ -30,7 +30,14 @@ CIRCUIT_SPAN_MS: Final = 10_000_000_000
 # And later those that wait for a limit, see lua/include/limits.lua: of what runs at once, or of a sequence.
 WAITING_MS: Final = PUT_OFF_MS + 5_000_000_000_000
 IN_ORDER_MS: Final = PUT_OFF_MS + 8_000_000_000_000
-_REASONS: Final = ((IN_ORDER_MS, "order"), (WAITING_MS, "concurrency"), (CIRCUITS_MS, "circuit_open"))
+# Those that stand in the line of their tenant, see lua/include/fair.lua.
+FAIR_MS: Final = PUT_OFF_MS + 9_000_000_000_000
+_REASONS: Final = (
+    (FAIR_MS, "fair_share"),
+    (IN_ORDER_MS, "order"),
+    (WAITING_MS, "concurrency"),
+    (CIRCUITS_MS, "circuit_open"),
+)
 
 
 def put_off_reason(due_at: int | None) -> str:

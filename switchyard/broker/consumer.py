@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from dramatiq.broker import Consumer as DramatiqConsumer
@@ -23,7 +23,7 @@ from switchyard.broker.queue.operations import AT_ONCE, Fetched, Grant, Lease, Q
 from switchyard.broker.queue.unroutable import ParkedCalls
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.stores.dead_lists import Quarantine
-from switchyard.broker.topology import lane_of_name
+from switchyard.broker.topology import FairShare, lane_of_name
 from switchyard.broker.worker.acks import Acks
 from switchyard.broker.worker.prefetch import Credit
 from switchyard.broker.worker.wakeup import POLL_CANCELLATIONS_S, CancellationPoll, Wakeup
@@ -43,6 +43,7 @@ class ConsumingBroker(Protocol):
     knows: Callable[[str], bool]
     cancellations: CancellationPoll
     actors: dict[str, Any]
+    fair: Mapping[str, FairShare]
 
     def credit_of(self, lane_name: str) -> Credit: ...
 
@@ -315,7 +316,9 @@ class Consumer(DramatiqConsumer):
         if not self._holdings_known or changes != self._server_changes:
             self._acks.release_unknown([held.lease for held in list(self._broker.in_flight.values())])
             queue, actors = self._family.keys.queue, list(self._broker.actors.values())
-            limits.declare(self._family, [each for each in actors if lane_of_name(each.queue_name)[0] == queue])
+            own = [each for each in actors if lane_of_name(each.queue_name)[0] == queue]
+            limits.declare(self._family, own)
+            limits.declare_fair(self._family, self._broker.fair.get(queue), own)
             self._holdings_known, self._server_changes = True, changes
 
     def _abandon_wakeup(self) -> None:

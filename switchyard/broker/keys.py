@@ -214,6 +214,27 @@ class QueueKeys(msgspec.Struct, frozen=True):
         """
         return f"{self.base}turns"
 
+    def fair(self, lane: Lane) -> str:
+        """String: which argument's value is a message's tenant in a fair lane, and weights of tenants, as JSON.
+
+        ``argument``, its ``positions`` by actor in calls without names, and ``weights`` by the value's JSON. Written by
+        the queue's workers when they start. Only live lanes are fair.
+        """
+        return f"{self.base}{self.lane_name(lane)}.fair"
+
+    def fair_turn(self, lane: Lane) -> str:
+        """String: the last turn in a fair lane's lines."""
+        return f"{self.base}{self.lane_name(lane)}.turn"
+
+    def fair_lines(self, lane: Lane) -> tuple[str, str, str]:
+        """Sorted sets: the lines of a fair lane's tenants; time of those that wait; time of those that stopped.
+
+        A member of a line is the tenant, a line break, priority and turn, a line break, and the id; all scores are 0.
+        A tenant's time is the number of its messages that were leased, each divided by its weight.
+        """
+        name = f"{self.base}{self.lane_name(lane)}"
+        return f"{name}.lines", f"{name}.shares", f"{name}.spent"
+
     @property
     def refused(self) -> str:
         """String: reason why enqueuing is refused, present while the server may delete keys. Expires unless renewed."""
@@ -331,7 +352,8 @@ class QueueKeys(msgspec.Struct, frozen=True):
         hashes += [self.actor_pauses, self.yields, self.stand_ins, self.ends, self.limits, self.slots, self.waits]
         hashes += [self.sends, self.quarantined_bodies, self.running, self.jobs, self.progress, self.ended, self.purges]
         scored = [*map(self.due, ALL_LANES), *map(self.parked, ALL_LANES), self.leases, self.followed, self.turns]
-        texts = [self.token, self.swept, self.paused, self.refused]
+        scored += self.fair_lines("live")
+        texts = [self.token, self.swept, self.paused, self.refused, self.fair("live"), self.fair_turn("live")]
         kinds = (("list", lists), ("hash", hashes), ("zset", scored), ("string", texts), ("stream", [self.history]))
         return tuple((key, kind) for kind, keys in kinds for key in keys)
 

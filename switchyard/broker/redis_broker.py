@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from switchyard.broker.queue.leases import SelfManagedLeases
 from switchyard.broker.queue.operations import NO_ROW, HistoryRow, Lease, Move, QueueOperations, level_of
 from switchyard.broker.redis.calls import BUDGET_S, RedisCalls, calls_on
 from switchyard.broker.shapes import DeadLetter
-from switchyard.broker.topology import lane_of_name, whole_delay
+from switchyard.broker.topology import FairShare, lane_of_name, whole_delay
 from switchyard.broker.worker.acks import AckBarrier, Acks, record_enqueued, report_stale
 from switchyard.broker.worker.hooks import Hooks
 from switchyard.broker.worker.prefetch import Credit, HeldMarks, KeptSlots, LaneCredit, PrefetchCredit
@@ -42,6 +42,7 @@ class RedisBroker(Broker):
     Args:
         client: Connected by :func:`switchyard.broker.redis.connections.connect`.
         limits: Queue -> messages that it may hold; others hold any number.
+        fair: Queue -> whom it serves in turn.
         barrier: Flushed before messages are acknowledged, and after some were enqueued.
         knows: Returns whether a broker's actors accept a parked call, see :mod:`switchyard.broker.queue.unroutable`.
         stores: Access of the stores beside the queues; its connections are closed with the broker's.
@@ -54,6 +55,7 @@ class RedisBroker(Broker):
         *,
         middleware: list[Middleware] | None = None,
         limits: dict[str, int] | None = None,
+        fair: Mapping[str, FairShare] | None = None,
         barrier: AckBarrier | None = None,
         knows: Callable[[Broker, str], bool] = lambda broker, call: False,
         stores: Sequence[RedisCalls] = (),
@@ -75,6 +77,7 @@ class RedisBroker(Broker):
         self.postpone: Postpone | None = None
         self.slots: int | None = None
         self.limits = DepthLimits(limits or {})
+        self.fair = fair or {}
         self.barrier, self._stores = barrier, stores
         self.cancellations = CancellationPoll(partial(self.emit_after, "request_cancellation"))
         self._lanes: dict[str, tuple[QueueOperations, Lane]] = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from itertools import chain
@@ -325,6 +325,28 @@ QUEUE_NAME = re.compile(r"[a-z0-9_.-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
+class FairShare:
+    """Tenants of a queue that are served in turn. ``InvalidDeclaration`` for one that cannot be used.
+
+    Args:
+        argument: Of the queue's actors; its value is the tenant. Actors without it share one turn.
+        weights: Messages that a tenant starts for one of another, by the argument's value; 1 for those left out.
+    """
+
+    argument: str
+    weights: Mapping[Any, float] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        subject, remedy = f"fair by {self.argument}", 'write the name of an argument, such as "customer_id"'
+        usable = isinstance(self.argument, str) and self.argument.isidentifier()
+        require(usable, subject, "argument", self.argument, remedy)
+        for value, weight in self.weights.items():
+            usable = type(weight) in (int, float) and 0.001 <= weight <= 1_000 and isinstance(value, str | int | bool)
+            remedy = "write a number from 0.001 to 1,000 for each value of the argument"
+            require(usable, subject, "weights", {value: weight}, remedy)
+
+
+@dataclass(frozen=True, slots=True)
 class Queue:
     """A queue with its objective and limits. Its retry lane and dead list come with it.
 
@@ -343,6 +365,7 @@ class Queue:
             ``mail server``. A check warns when their retries are over within 15 minutes.
         slot_group: Hash tag of its keys instead of its name: it decides the place. Queues of one slot group
             are on one node. Changing it leaves messages under the old keys.
+        fair_by: Name of an argument of its actors whose values are served in turn, or a ``FairShare`` with weights.
     """
 
     name: str
@@ -354,6 +377,7 @@ class Queue:
     calls: str = ""
     done_objective_ms: int | None = None
     slot_group: str = ""
+    fair_by: str | FairShare = ""
 
     def __post_init__(self) -> None:
         check_queue_name(self.name)
@@ -378,6 +402,8 @@ class Queue:
         group = self.slot_group
         usable = isinstance(group, str) and (group == "" or QUEUE_NAME.fullmatch(group) is not None)
         require(usable, subject, "slot_group", group, "write 1 to 64 of a-z0-9_.-, or leave it out")
+        usable = isinstance(self.fair_by, FairShare) or self.fair_by == "" or str(self.fair_by).isidentifier()
+        require(usable, subject, "fair_by", self.fair_by, 'write the name of an argument, or FairShare("customer_id")')
 
     @property
     def retry_lane(self) -> str:
@@ -388,6 +414,13 @@ class Queue:
     def alone_lane(self) -> str:
         """Queue of the messages that may crash their worker. Every pool serves those of its queues, see ``runpool``."""
         return self.name + ALONE_SUFFIX
+
+    @property
+    def fair_share(self) -> FairShare | None:
+        """Whom it serves in turn; ``None`` for a queue that serves its messages in their order."""
+        if isinstance(self.fair_by, FairShare):
+            return self.fair_by
+        return FairShare(self.fair_by) if self.fair_by else None
 
     @property
     def dead_list(self) -> str:

@@ -58,7 +58,7 @@ def _check(name: str, url: str, *, debug: bool) -> None:
 def limits_over_the_consumer_timeout(own: SwitchyardSettings) -> list[CheckMessage]:
     """E026: a hard limit over half of RabbitMQ's ``consumer_timeout``; the message may have waited for the rest.
 
-    W027: dependencies, whose circuits need pauses of actors, and limits on what runs at once.
+    W027: dependencies, whose circuits need pauses of actors, limits on what runs at once, and fairness.
     """
     most_s = own.place_options["consumer_timeout_s"] / 2
     found: list[CheckMessage] = [
@@ -80,6 +80,16 @@ def limits_over_the_consumer_timeout(own: SwitchyardSettings) -> list[CheckMessa
         for actor in dramatiq.get_broker().actors.values()
         for option in ("concurrency", "ordered_by")
         if option in actor.options
+    ]
+    found += [
+        Warning(
+            "its fair_by has no effect on RabbitMQ: its messages are served in their order",
+            hint="Move to Redis or Valkey, or leave it out.",
+            obj=f"queue {queue.name}",
+            id="switchyard.W027",
+        )
+        for queue in own.topology.queues
+        if queue.fair_share is not None
     ]
     return found + [
         Error(

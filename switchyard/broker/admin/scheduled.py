@@ -215,7 +215,7 @@ def pull_forward(family: QueueOperations) -> int:
 SCHEDULES: Final = tuple(stop for stop in STOPS if stop.place == "scheduled")
 
 # Put off for a reason that lasts: a worker would put it off again.
-PUT_OFF: Final = ("actor_paused", "circuit_open", "concurrency", "order")
+PUT_OFF: Final = ("actor_paused", "circuit_open", "concurrency", "order", "fair_share")
 HELD: Final = ("rate_limit", "parked", *PUT_OFF)
 
 

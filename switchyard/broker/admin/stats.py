@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from switchyard.broker.clock import CIRCUIT_SPAN_MS, CIRCUITS_MS, now_ms
+from switchyard.broker.clock import CIRCUIT_SPAN_MS, CIRCUITS_MS, FAIR_MS, LAST_PUT_OFF_MS, now_ms
 from switchyard.broker.keys import ALL_LANES, Lane, QueueKeys
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.operations import ACTOR_PAUSE, lane_of, leases_in, owners_of
@@ -33,13 +33,15 @@ def family_stats(calls: RedisCalls, keys: QueueKeys, *, ages_held: bool = False)
         ("HGETALL", keys.yields),
         ("HGETALL", keys.sends),
         ("HGETALL", keys.actor_pauses),
+        ("ZCOUNT", keys.due("live"), FAIR_MS, LAST_PUT_OFF_MS),
+        ("ZRANGEBYSCORE", keys.due("live"), FAIR_MS, LAST_PUT_OFF_MS, "LIMIT", 0, 1),
         *(("ZCARD", keys.parked(lane)) for lane in ALL_LANES),
     ]
     for lane in ALL_LANES:
         reads.append(("ZCARD", keys.due(lane)))
         for waiting in keys.waiting(lane):
             reads += [("LLEN", waiting), ("LINDEX", waiting, 0)]
-    owners, dead, quarantined, paused, issued, yields, sends, pauses, *of_lanes = calls.look(reads)
+    owners, dead, quarantined, paused, issued, yields, sends, pauses, in_line, first, *of_lanes = calls.look(reads)
     parked, of_lanes = sum(of_lanes[: len(ALL_LANES)]), of_lanes[len(ALL_LANES) :]
     width = len(of_lanes) // len(ALL_LANES)
     by_lane = {lane: of_lanes[at * width : (at + 1) * width] for at, lane in enumerate(ALL_LANES)}
@@ -47,6 +49,9 @@ def family_stats(calls: RedisCalls, keys: QueueKeys, *, ages_held: bool = False)
     reads = []
     for _, hold in holds:
         reads += [("HLEN", hold), ("HEXISTS", hold, "#")]
+    # What stands in a fair lane's lines waits, although its schedule holds it.
+    by_lane["live"][0] -= in_line
+    by_lane["live"] += [in_line, *first]
     reads += [("HMGET", keys.bodies, *filter(None, by_lane[lane][2::2]), "") for lane in ALL_LANES]
     found = [read(ACTOR_PAUSE, text, keys.actor_pauses) for text in pauses[1::2]]
     circuits = [one for one in found if one is not None and one.is_open]

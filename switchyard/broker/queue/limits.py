@@ -19,6 +19,8 @@ from switchyard.broker.keys import ALL_LANES
 from switchyard.broker.queue.operations import AT_ONCE, QueueOperations
 from switchyard.broker.redis.calls import Word
 from switchyard.broker.redis.scripts import script
+from switchyard.broker.shapes import shown_json
+from switchyard.broker.topology import FairShare
 
 PER: Final = re.compile(r"([1-9][0-9]{0,8}) per ([A-Za-z_][A-Za-z0-9_]*)")
 MOST_AT_ONCE: Final = 999_999_999
@@ -99,13 +101,19 @@ def _fields(limit: Limit, actor: Actor[..., Any]) -> dict[str, Any]:
         return found
     parameters = list(inspect.signature(actor.fn).parameters.values())
     found["argument"] = limit.argument
-    by_place = [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
-    if limit.argument in by_place:
-        found["position"] = by_place.index(limit.argument) + 1
+    if place := _position(actor, limit.argument):
+        found["position"] = place
     default = next((each.default for each in parameters if each.name == limit.argument), None)
     if isinstance(default, str | bool | int):
         found["default"] = default
     return found
+
+
+def _position(actor: Actor[..., Any], argument: str) -> int:
+    """Return the place of an argument in calls without names, from 1; 0 where it has none."""
+    parameters = inspect.signature(actor.fn).parameters.values()
+    names = [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    return names.index(argument) + 1 if argument in names else 0
 
 
 def declare(family: QueueOperations, actors: Iterable[Actor[..., Any]]) -> None:
@@ -122,6 +130,24 @@ def declare(family: QueueOperations, actors: Iterable[Actor[..., Any]]) -> None:
         after: Word = "-inf"
         while after:
             after = family.calls.call(script("declare_limits"), keys, [AT_ONCE, after, *words])
+
+
+def declare_fair(family: QueueOperations, share: FairShare | None, actors: Iterable[Actor[..., Any]]) -> None:
+    """Have a queue's live lane serve the values of an argument in turn, or none."""
+    text = b""
+    if share is not None:
+        places = {actor.actor_name: _position(actor, share.argument) for actor in actors}
+        positions = {name: place for name, place in sorted(places.items()) if place}
+        weights = {shown_json(value): weight for value, weight in share.weights.items()}
+        text = msgspec.json.encode({"argument": share.argument, "positions": positions, "weights": weights})
+    key = family.keys.fair("live")
+    [before] = family.calls.look([("GET", key)])
+    if (before or b"") == text:
+        return
+    lines, shares, spent = family.keys.fair_lines("live")
+    keys = [key, family.keys.due("live"), family.keys.wakeup("live"), lines, shares, spent]
+    while family.calls.call(script("declare_fair"), keys, [AT_ONCE, text]):
+        pass
 
 
 _WAIT: Final = re.compile(r"(\d+) ([123]) (\d+) (\d+) \S+((?:\n\d+ [^\n]+)+)")

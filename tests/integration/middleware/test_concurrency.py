@@ -6,6 +6,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from dramatiq.brokers.stub import StubBroker
 
 from switchyard.broker.interface import facilities
-from switchyard.broker.queue.limits import wait_of
+from switchyard.broker.queue.limits import declare_fair, wait_of
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.jobs.limits import WaitingFor
 from switchyard.middleware.errors import InvalidOption
@@ -165,7 +167,7 @@ def test_an_argument_that_cannot_be_a_key_is_refused(name: str, value: str, argu
 
 def test_the_actors_of_the_guide_keep_their_limits(yard_broker: BuildBroker, run_worker: RunWorker) -> None:
     broker = yard_broker(small_yard())
-    [block] = code_blocks(read("docs/how-to/limit-what-runs-at-once.md"), "python")
+    block, _ = code_blocks(read("docs/how-to/limit-what-runs-at-once.md"), "python")
     names: dict[str, Any] = {}
     with the_global_broker(broker):
         exec(compile(block, "limit-what-runs-at-once.md", "exec"), names)
@@ -181,3 +183,32 @@ def test_the_actors_of_the_guide_keep_their_limits(yard_broker: BuildBroker, run
 
     assert running.most["reconcile"] == 1
     assert seen == [(1, str(number)) for number in range(12)]
+
+
+def test_the_fair_queue_of_the_guide_serves_its_customers_in_turn(
+    yard_broker: BuildBroker, run_worker: RunWorker
+) -> None:
+    names: dict[str, Any] = {}
+    exec(compile(code_blocks(read("docs/how-to/limit-what-runs-at-once.md"), "python")[1], "guide", "exec"), names)
+    yard = small_yard()
+    pools = (replace(yard.pools[0], queues=("exports", "mails")), yard.pools[1])
+    broker = yard_broker(replace(yard, queues=(names["EXPORTS"], names["MAILS"]), pools=pools))
+    started: dict[str, list[int]] = {"exports": [], "mails": []}
+
+    def note(queue: str, customer_id: int) -> None:
+        started[queue].append(customer_id)
+
+    export = dramatiq.actor(partial(note, "exports"), actor_name="export", broker=broker, queue_name="exports")
+    mail = dramatiq.actor(partial(note, "mails"), actor_name="mail", broker=broker, queue_name="mails")
+    for queue in ("exports", "mails"):  # as workers that ran before have declared it
+        own = [each for each in broker.actors.values() if each.queue_name == queue]
+        declare_fair(broker.lane(queue)[0], broker.fair[queue], own)
+    ids = [
+        each.send(customer_id=customer).message_id for customer in (7, 8) for each in (export, mail) for _ in range(40)
+    ]
+    with run_worker(broker=broker, threads=1):
+        wait_for(lambda: ended(broker, ids))
+
+    assert Counter(started["exports"][:20])[8] == 5
+    assert Counter(started["mails"][:20])[8] == 10
+    assert Counter(started["exports"]) == {7: 40, 8: 40}

@@ -20,7 +20,7 @@ from switchyard.broker.queue.unroutable import UnroutableLane
 from switchyard.broker.redis.calls import Word
 from switchyard.broker.redis.scripts import INCLUDE, LUA, Script, script
 from switchyard.broker.shapes import ActorPause
-from switchyard.broker.topology import Dependency
+from switchyard.broker.topology import Dependency, FairShare
 
 FILES = sorted((LUA / "queue").glob("*.lua"))
 NAMES = {file.stem for file in FILES}
@@ -107,6 +107,7 @@ class TestHeader:
 
 ANSWERS: dict[str, Any] = {
     "circuit_note": b"opened",
+    "declare_fair": 0,
     "declare_limits": b"",
     "enqueue": [],
     "fetch": [b"ok", [], -1, 0],
@@ -144,7 +145,7 @@ class Recorder:
         return [b"other/live"]
 
     def look(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
-        return [[] for _ in commands]
+        return [b"" if command[0] == "GET" else [] for command in commands]
 
 
 @pytest.fixture
@@ -188,6 +189,7 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     administration.resume_actor(family, "a")
     note_circuit(family, Circuit(Dependency("payments"), 60_000, {"a": 0}), "x", "failed")
     limits.declare(family, [SimpleNamespace(actor_name="a", options={"concurrency": 1})])  # type: ignore[list-item]
+    limits.declare_fair(family, FairShare("customer_id"), [])
     family.notify("retry")
     purge.set_aside(family, "p", by="an_operator")
     purge.undo(family, "p")

@@ -37,4 +37,5 @@ if suspects > 0 then
     if string.match(work, "^%d+ 1 ") then quiet = quiet + 1 end
   end
 end
-return { waiting(1), waiting(4), alone, redis.call("EXISTS", KEYS[11]), suspects, quiet }
+local in_line = redis.call("ZCARD", string.sub(KEYS[2], 1, -1) .. ".lines")
+return { waiting(1) + in_line, waiting(4), alone, redis.call("EXISTS", KEYS[11]), suspects, quiet }

@@ -21,12 +21,14 @@
 -- A unique key is held until its message ends. One that begins with byte 1 is held until the message is leased; the byte
 -- after it says what another send does to the message that holds it: "k" nothing, "r" replaces its body, "d" also makes it
 -- due no earlier than delay_ms from now, if it is scheduled. Byte 2, ms and ":" before a key hold it for so many ms.
+-- In a fair lane each waits in its tenant's line.
 -- Returns for each message the id that stands for it: its own, or that of the message which holds its unique key; {} when
 -- each stands for itself; or {"full", depth} with the depth as a number, when the lane has no room for all that are new:
 -- then none is added. The error UNSAFE, with the reason, while nothing may be enqueued.
 -- O(messages), and O(log scheduled) for each delayed one.
 --@include now_ms
 --@include put
+--@include fair
 
 local limit, delay_ms, level = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local keyed = ARGV[4] == "1"
@@ -140,7 +142,15 @@ if #ids > 0 then
   redis.call("HSET", KEYS[1], unpack(bodies))
   note_sends(bodies, delay_ms)
 end
-put(ids, level, delay_ms > 0 and now_ms() + delay_ms, { KEYS[2], KEYS[3], KEYS[4] }, KEYS[5], KEYS[6])
+local fair = string.sub(KEYS[5], 1, -4) .. "fair"
+if #ids > 0 and delay_ms <= 0 and redis.call("EXISTS", fair) == 1 then
+  local texts, levels = {}, {}
+  for n = 1, #ids do texts[n], levels[n] = bodies[2 * n], level end
+  fairness_of(fair).line_up(ids, texts, levels)
+  notify(KEYS[6])
+else
+  put(ids, level, delay_ms > 0 and now_ms() + delay_ms, { KEYS[2], KEYS[3], KEYS[4] }, KEYS[5], KEYS[6])
+end
 -- Last: the message that holds a key may be one of this call. None is leased: it would not hold its key.
 for n = 1, changed and #changed or 0 do
   local holder, again, body = unpack(changed[n])

@@ -13,6 +13,7 @@
 -- KEYS[14] unique: hash
 -- KEYS[15] pauses of actors: hash
 -- KEYS[16] limits: hash
+-- KEYS[17] fair: string
 -- ARGV[1] owner
 -- ARGV[2] count: messages wanted, at most 500
 -- ARGV[3] request: number of this fetch, grows with each of the owner's; the same number gets the same answer
@@ -32,6 +33,7 @@
 --@include now_ms
 --@include put
 --@include limits
+--@include fair
 --@include finish
 --@include acked
 --@include noted
@@ -47,7 +49,7 @@ local now
 local answer = { "ok", stale, -1, 0 }
 -- Most of the time neither queue nor actor is paused, and there are no notes, no scheduled messages and none of high or low
 -- priority.
-local rare = redis.call("EXISTS", KEYS[10], KEYS[13], KEYS[2], KEYS[4], KEYS[5], KEYS[15], KEYS[16]) > 0
+local rare = redis.call("EXISTS", KEYS[10], KEYS[13], KEYS[2], KEYS[4], KEYS[5], KEYS[15], KEYS[16], KEYS[17]) > 0
 local noted = rare and redis.call("EXISTS", KEYS[13]) == 1
 local function grant(ids, tokens, bodies)
   local crashes = {}
@@ -67,7 +69,13 @@ local function say_next_due()
   return answer[3] == 0
 end
 
+local fair
 local function say_left()
+  if fair and fair.waits() then
+    answer[4] = 1
+    notify(KEYS[6])
+    return
+  end
   for _, list in ipairs(levels) do
     if redis.call("LLEN", list) > 0 then
       answer[4] = 1
@@ -78,6 +86,7 @@ local function say_left()
 end
 
 local request, first, count = string.match(redis.call("HGET", hold, "#") or "", "^(%d+) (%d+) (%d+)$")
+if rare and redis.call("EXISTS", KEYS[17]) == 1 then fair = fairness_of(KEYS[17]) end
 if request == ARGV[3] then -- the reply was lost
   local held = redis.call("HGETALL", hold)
   local again = {}
@@ -115,7 +124,11 @@ local by_actor = pauses and next(pauses.by_actor) and pauses.by_actor
 if rare and say_next_due() then
   local due = redis.call("ZRANGEBYSCORE", KEYS[5], "-inf", now, "LIMIT", 0, ARGV[4])
   redis.call("ZREM", KEYS[5], unpack(due))
-  if noted then
+  if fair then
+    local its = {}
+    for n, id in ipairs(due) do its[n] = noted and level_of(id, KEYS[13]) or 2 end
+    fair.line_up(due, redis.call("HMGET", KEYS[1], unpack(due)), its)
+  elseif noted then
     for _, id in ipairs(due) do
       redis.call("RPUSH", levels[level_of(id, KEYS[13])], id)
     end
@@ -133,34 +146,44 @@ if limits then
   lane = string.sub(KEYS[3], #KEYS[1] - 5)
 end
 local ids, wanted, dropped = {}, tonumber(ARGV[2]), 0
+-- Whether a message that was taken from its place is to be leased; else it is put off, or dropped.
+local is_wanted = (noted or by_actor or limits or fair) and function(id, level)
+  if noted and redis.call("HEXISTS", KEYS[13], "cancel:" .. id) == 1 then
+    finish({ id }, { "cancel" }, nil, KEYS[1], KEYS[11], KEYS[12], KEYS[13], KEYS[14])
+  else
+    local body = (by_actor or limits) and redis.call("HGET", KEYS[1], id)
+    now = now or by_actor and now_ms()
+    local due_at = by_actor and put_off_to(by_actor, body, id, now, KEYS[15])
+    if due_at then
+      redis.call("ZADD", KEYS[5], due_at, id)
+      if limits then limits.free({ id }, false) end
+    elseif not limits or limits.admit(id, body, level, lane, ARGV[1]) then
+      ids[#ids + 1] = id
+      return true
+    end
+  end
+  dropped = dropped + 1
+  return false
+end
+
 for level, list in ipairs(rare and levels or { levels[2] }) do
   while #ids < wanted and dropped < 500 do
     local popped = redis.call("LPOP", list, wanted - #ids)
     if not popped then break end
-    local cancelled, words = {}, {}
-    for _, id in ipairs(popped) do
-      if noted and redis.call("HEXISTS", KEYS[13], "cancel:" .. id) == 1 then
-        cancelled[#cancelled + 1], words[#words + 1] = id, "cancel"
-      else
-        now = now or by_actor and now_ms()
-        local due_at = by_actor and put_off_to(by_actor, redis.call("HGET", KEYS[1], id), id, now, KEYS[15])
-        if due_at then
-          dropped = dropped + 1
-          redis.call("ZADD", KEYS[5], due_at, id)
-          if limits then limits.free({ id }, false) end
-        elseif limits and not limits.admit(id, redis.call("HGET", KEYS[1], id), level, lane, ARGV[1]) then
-          dropped = dropped + 1
-        else
-          ids[#ids + 1] = id
-        end
-      end
+    if is_wanted then
+      for _, id in ipairs(popped) do is_wanted(id, level) end
+    else
+      for _, id in ipairs(popped) do ids[#ids + 1] = id end
     end
-    dropped = dropped + #cancelled
-    finish(cancelled, words, nil, KEYS[1], KEYS[11], KEYS[12], KEYS[13], KEYS[14])
   end
 end
+while fair and #ids < wanted and dropped < 500 do
+  local id, tenant, level = fair.next()
+  if not id then break end
+  if is_wanted(id, level) then fair.charge(tenant) end
+end
 
-local full = #ids == wanted or dropped >= 500
+local full = #ids == wanted or dropped >= 500 or fair and fair.waits()
 local bodies = {}
 if #ids > 0 then
   -- An id may have been put there by hand: one that is finished, or held by this owner, is not leased again.

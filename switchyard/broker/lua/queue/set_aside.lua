@@ -54,6 +54,8 @@ local recorded = redis.call("EXISTS", KEYS[37]) == 1
 if recorded then redis.call("RENAME", KEYS[37], KEYS[36]) end
 -- Places of what is leased stay; what waits for one is scheduled, and comes back due.
 if redis.call("EXISTS", string.sub(KEYS[2], 1, -7) .. "turns") == 1 then limits_of(KEYS[2]).keep_alone(leased) end
+local function of_live(name) return string.sub(KEYS[14], 1, -4) .. name end
+redis.call("UNLINK", of_live("lines"), of_live("shares"), of_live("spent"))
 -- An index that may be lost: what comes back waits until it is due.
 redis.call("UNLINK", KEYS[17], KEYS[18], KEYS[19])
 

@@ -1,0 +1,219 @@
+"""Fair lanes: tenants are served in turn and by weight, whoever sent first, and nothing waits while a slot is free."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import redis
+
+from switchyard.broker.admin.purge import set_aside, undo
+from switchyard.broker.admin.stats import family_stats
+from switchyard.broker.clock import put_off_reason
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue import administration, limits
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.scripts import script
+from switchyard.broker.topology import FairShare
+from tests.integration.broker.queue.test_actor_pauses import ME, Family, now_ms, pause
+from tests.integration.broker.queue.test_limits import declare, end
+from tests.waiting import wait_for
+
+TURNS = 40
+
+
+@pytest.fixture
+def family(valkey: redis.Redis) -> Family:
+    made = Family(RedisCalls(valkey), Keys(f"test-{uuid.uuid4().hex[:8]}").queue("work"))
+    made.join(ME)
+    be_fair(made)
+    return made
+
+
+def be_fair(family: Family, share: FairShare | None = FairShare("customer_id")) -> None:  # noqa: B008  frozen
+    def function(customer_id: int = 0, number: int = 0) -> None: ...
+
+    actors: Any = [SimpleNamespace(actor_name=name, options={}, fn=function) for name in ("fan_out", "mail")]
+    limits.declare_fair(family, share, actors)
+
+
+def send(family: Family, tenant: Any, count: int, first: int = 0, **options: Any) -> None:
+    for number in range(first, first + count):
+        family.send(f"{tenant}.{number:04}", args=[tenant], **options)
+
+
+def tenants(ids: list[str]) -> list[str]:
+    return [id_.partition(".")[0] for id_ in ids]
+
+
+def one_by_one(family: Family, count: int) -> list[str]:
+    """Return the ids of so many fetches of one message, each ended at once."""
+    found = []
+    for _ in range(count):
+        got = family.next(1)
+        end(family, *got)
+        found += got
+    return found
+
+
+def test_one_job_of_another_tenant_starts_in_the_next_turn(family: Family) -> None:
+    send(family, 1, 500)
+    assert tenants(one_by_one(family, 3)) == ["1"] * 3
+    send(family, 2, 1)
+
+    assert "2" in tenants(one_by_one(family, 2))
+
+
+def test_tenants_are_served_in_turn_and_each_in_its_order(family: Family) -> None:
+    for tenant in (1, 2, 3):
+        send(family, tenant, TURNS)
+
+    found = one_by_one(family, 3 * TURNS)
+
+    for place in range(0, 3 * TURNS, 3):
+        assert sorted(tenants(found[place : place + 3])) == ["1", "2", "3"]
+    for tenant in "123":
+        assert [id_ for id_ in found if id_.startswith(tenant)] == [f"{tenant}.{number:04}" for number in range(TURNS)]
+    assert family.next() == []
+    assert not family.calls.command("EXISTS", *family.keys.fair_lines("live"))
+
+
+def test_tenants_get_as_much_as_they_weigh(family: Family) -> None:
+    be_fair(family, FairShare("customer_id", {1: 3, "gold": 2}))
+    for tenant in (1, "gold", 5):
+        send(family, tenant, 300)
+
+    found = Counter(tenants(one_by_one(family, 300)))
+
+    assert found["1"] == pytest.approx(150, rel=0.05)
+    assert found["gold"] == pytest.approx(100, rel=0.05)
+    assert found["5"] == pytest.approx(50, rel=0.05)
+
+
+def test_one_that_sends_again_and_again_is_not_served_before_its_turn(family: Family) -> None:
+    send(family, 1, 100)
+    found = []
+    for number in range(20):
+        send(family, 2, 1, first=number)
+        found += one_by_one(family, 2)
+
+    assert Counter(tenants(found)) == {"1": 20, "2": 20}
+
+
+def test_a_tenant_alone_has_all_slots_and_owes_nothing_later(family: Family) -> None:
+    send(family, 1, 50)
+    assert len(family.next(50)) == 50
+    send(family, 1, 10, first=50)
+    send(family, 2, 10)
+
+    assert Counter(tenants(one_by_one(family, 10))) == {"1": 5, "2": 5}
+
+
+def test_a_fetch_of_many_takes_from_all_in_turn(family: Family) -> None:
+    for tenant in range(1, 6):
+        send(family, tenant, 20)
+
+    assert Counter(tenants(family.next(10))) == dict.fromkeys("12345", 2)
+
+
+def test_what_is_due_later_stands_in_line_then(family: Family) -> None:
+    for tenant in (1, 2):
+        for number in range(5):
+            family.send(f"{tenant}.{number}", args=[tenant], delay_ms=1)
+    wait_for(lambda: max(family.due_times().values()) < now_ms(family))
+
+    assert [Counter(tenants(one_by_one(family, 4))) for _ in range(2)] == [{"1": 2, "2": 2}] * 2
+
+
+def test_what_comes_back_goes_first_and_counts_no_further_turn(family: Family) -> None:
+    send(family, 1, 5)
+    send(family, 2, 5)
+    got = family.next(2)
+
+    family.release(ME, family.held(ME))
+    assert family.next(2) == got
+    family.reclaim(ME)
+    family.join("next/live")
+    assert sorted(family.next(2, owner="next/live")) == sorted(got)
+
+
+def test_a_message_in_line_is_cancelled_paused_and_limited_like_any(family: Family) -> None:
+    declare(family, name="mail", concurrency=1)
+    send(family, 1, 3)
+    send(family, 2, 2, actor="mail")
+    assert administration.cancel(family, {"1.0000": b""}) == {"1.0000": "cancelled"}
+    made = pause(family, argument="customer_id", position=1, value=1)
+
+    assert family.next() == ["2.0000"]
+    assert sorted(put_off_reason(due_at) for due_at in family.due_times().values()) == [
+        "actor_paused",
+        "actor_paused",
+        "concurrency",
+    ]
+    administration.resume_actor(family, made.field)
+    assert family.next() == ["1.0001", "1.0002"]
+    end(family, "2.0000")
+    assert family.next() == ["2.0001"]
+
+
+def test_figures_count_what_stands_in_line_as_waiting(family: Family) -> None:
+    send(family, 1, 7)
+    family.send("later", delay_ms=60_000)
+
+    stats = family_stats(family.calls, family.keys)
+
+    assert (stats.live.waiting, stats.live.scheduled) == (7, 1)
+    assert (stats.live.oldest_age_ms or 0) > 0
+    assert {put_off_reason(due_at) for due_at in family.due_times().values()} == {"fair_share", ""}
+    keys, args = family.backlog_call()
+    assert family.calls.call(script("backlog"), keys, args)[0] == 7
+
+
+def test_a_purge_and_its_undo_keep_turns_and_all_messages(family: Family) -> None:
+    send(family, 1, 30)
+    send(family, 2, 30)
+    assert set_aside(family, "purge", by="me") == 60
+    assert family.next() == []
+    undo(family, "purge")
+
+    found: list[str] = []
+    wait_for(lambda: found.extend(one_by_one(family, 1)) or len(found) == 60)  # type: ignore[func-returns-value]
+
+    assert Counter(tenants(found[:10])) == {"1": 5, "2": 5}
+
+
+def test_a_queue_that_is_fair_no_longer_serves_what_stood_in_line(family: Family) -> None:
+    send(family, 1, 600)
+    send(family, 2, 1)
+    be_fair(family, None)
+
+    found: list[str] = []
+    wait_for(lambda: found.extend(family.next()) or len(found) == 601)  # type: ignore[func-returns-value]
+
+    assert found[-1] == "2.0000"
+    send(family, 3, 1)
+    assert family.next() == ["3.0000"]
+
+
+def test_bodies_that_cannot_be_read_and_odd_tenants_are_served(family: Family) -> None:
+    for number, args in enumerate([[None], [{"a": 1}], ["x" * 500], ["a\nb"], [], [1.5]]):
+        family.send(f"m{number}", args=args)
+    family.calls.command("HSET", family.keys.bodies, "m0", b"no json")
+
+    assert sorted(family.next()) == [f"m{number}" for number in range(6)]
+
+
+def test_many_tenants_and_stale_entries_cost_no_message(family: Family) -> None:
+    for tenant in range(1_000):
+        send(family, tenant, 1)
+    ids = [f"{tenant}.0000" for tenant in range(700)]
+    for start in range(0, 700, 100):
+        administration.cancel(family, dict.fromkeys(ids[start : start + 100], b""))
+
+    found: list[str] = []
+    wait_for(lambda: found.extend(family.next(50)) or len(found) == 300)  # type: ignore[func-returns-value]
+
+    assert sorted(map(int, tenants(found))) == list(range(700, 1_000))
