@@ -103,12 +103,15 @@ def roles(queues: Iterable[QueueKeys] = ()) -> dict[str, Role]:
     counted = ("~limit:*", "~window:*", "~group:*", "~batch:*", "~{batches}:*", "~abort:*", "%R~generation*")
     lists = (
         "lrange", "zrange", "zcount", "zrevrank", "zrevrange", "zrangebyscore", "mget", "hstrlen", "hscan", "xrevrange",
+        "zrevrangebyscore",
     )  # fmt: skip
     works_plain = (
         *RECORDS, *lists, "blpop", "hset", "hdel", "hincrby", "srem", "zrem", "expire", "setrange", "lpush",
         "zrangebylex", "lindex",
     )  # fmt: skip
-    scheduled = (("{alerts}:*", "del"), RECORDED, ("{*}:aside:*", "ltrim"), ("{*}:aside:*", "unlink"))
+    scheduled = (
+        ("{alerts}:*", "del"), RECORDED, ("batch:*", "unlink"), ("{*}:aside:*", "ltrim"), ("{*}:aside:*", "unlink"),
+    )  # fmt: skip
     looks = ("scan", "slowlog|get", "setrange", "zrangebylex", "lindex", "pttl")
     return {
         "producer": Role(sends, RECORDS, (*sent_to, *counted)),

@@ -296,6 +296,11 @@ def test_the_description_names_every_request(client: Client) -> None:
         ("delete", "jobs/{job_id}"),
         ("get", "jobs/{job_id}/events"),
         ("get", "jobs/{job_id}/result"),
+        ("get", "batches"),
+        ("get", "batches/{batch_id}"),
+        ("get", "batches/{batch_id}/members"),
+        ("delete", "batches/{batch_id}"),
+        ("post", "batches/{batch_id}/retry"),
         ("get", "queues"),
     }
     assert offered == promised
