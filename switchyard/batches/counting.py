@@ -99,7 +99,7 @@ def _is_sent(store: Batches, record: BatchRecord, name: str) -> bool:
     except REFUSALS as error:
         log.error("callback of a batch refused", batch=record.id, name=record.name, callback=name, error=str(error))
         return False
-    store.count(record.id, note=f"sent:{name}")
+    store.note(record.id, f"sent:{name}")
     log.info("callback of a batch sent", batch=record.id, name=record.name, callback=name, job_id=callback.message_id)
     return True
 
@@ -120,7 +120,7 @@ def look_at(store: Batches, batch_id: str, *, lost_after_ms: int = LOST_AFTER_MS
         _settle_lost(store, record)
     elif not figures.open and not record.closed_at and unchanged_ms >= ABANDONED_AFTER_MS:
         log.warning("batch closed, nobody added a member for an hour", batch=batch_id, name=record.name)
-        store.count(batch_id, note="abandoned")
+        store.note(batch_id, "abandoned", "closed")
         store.look_again(batch_id, 0)
 
 

@@ -89,12 +89,10 @@ def roles(queues: Iterable[QueueKeys] = ()) -> dict[str, Role]:
     The ``scheduler`` also writes history, sends alerts, looks at all that the overview looks at, does bulk acts, and
     drops or puts back what purges have set aside. The ``room`` is a web with API, pages and commands.
     """
-    sends = frozenset(
-        {"queue/enqueue", "queue/notify", "job_read", "limit_change", "window_reserve", "batch_add", "batch_count"}
-    )
+    sends = frozenset({"queue/enqueue", "queue/notify", "job_read", "limit_change", "window_reserve", "batch_add"})
     schedules = sends | PURGES | BULK | {
         "alert_claim", "alert_raise", "alert_settle", "history_remove", "job_write", "job_sweep", "lock_take",
-        "lock_release", "generation_make", "ends_drop",
+        "lock_release", "generation_make", "batch_count", "ends_drop",
     }  # fmt: skip
     works = every_script() - {"generation_accept"}
     # Commands that remove whole keys, on keys that hold no message.

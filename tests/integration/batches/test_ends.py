@@ -125,12 +125,11 @@ def test_a_count_that_is_cut_off_is_repeated_and_calls_back_once(
 ) -> None:
     cut = [0]
 
-    def cut_off(self: Batches, *args: Any, **named: Any) -> Any:
-        if (named.get("note", "") or "").startswith("sent:") or not args:
-            cut[0] += 1
-            if cut[0] <= 3:
-                raise KeyboardInterrupt
-        return real_count(self, *args, **named)
+    def cut_off(self: Batches, batch_id: str, *names: str) -> None:
+        cut[0] += 1
+        if cut[0] <= 3:
+            raise KeyboardInterrupt
+        real_note(self, batch_id, *names)
 
     def cut_drop(self: Batches, *args: Any) -> None:
         cut[0] += 1
@@ -138,8 +137,8 @@ def test_a_count_that_is_cut_off_is_repeated_and_calls_back_once(
             raise KeyboardInterrupt
         real_drop(self, *args)
 
-    real_count, real_drop = Batches.count, Batches.drop_ends
-    monkeypatch.setattr(Batches, "count", cut_off)
+    real_note, real_drop = Batches.note, Batches.drop_ends
+    monkeypatch.setattr(Batches, "note", cut_off)
     monkeypatch.setattr(Batches, "drop_ends", cut_drop)
 
     def counted() -> int:

@@ -124,7 +124,7 @@ def test_a_producer_makes_a_batch_that_the_scheduler_counts_and_forgets_and_the_
 
     made.make("0123456789ab")
     assert made.add("0123456789ab", [(id_, "work")], facts=BatchFacts("import")) == [True]
-    made.count("0123456789ab", note="closed")
+    made.note("0123456789ab", "closed")
     counts.note_end("work", id_, "done")
     assert counts.noted(["work", "other"]) == (["work"], None)
     [ends] = counts.ends("work")
