@@ -71,8 +71,9 @@ def _count_queue(store: Batches, queue: str) -> int:
             member = str(id_, "ascii", "replace")
             by_batch[batch_of(member)].append((member, str(outcome, "ascii", "replace")))  # type: ignore[arg-type]
         for batch_id, found in by_batch.items():
-            if (figures := store.count(batch_id, found)) is not None:
-                call_back(store, batch_id, figures)
+            figures = store.count(batch_id, found)
+            if figures is not None and not call_back(store, batch_id, figures):
+                store.look_again(batch_id, LOOK_MS)
         store.drop_ends(queue, ends)
         counted += len(ends)
     return counted

@@ -66,6 +66,7 @@ class Batch:
             BrokerUnavailable, QueueFull: as of ``send``. What was not sent counts as failed after ten minutes.
         """
         members = self._members(messages)
+        batches().look_on(self.id, FIRST_LOOK_MS)
         self._send(members)
         return members
 

@@ -299,6 +299,9 @@ class MemoryBatches(Batches):
     def look_again(self, batch_id: str, after_ms: int) -> None:
         """Do nothing: every batch is looked at."""
 
+    def look_on(self, batch_id: str, after_ms: int) -> None:
+        """Do nothing, as above."""
+
     def add(
         self,
         batch_id: str,

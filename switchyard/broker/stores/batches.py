@@ -218,6 +218,10 @@ class Batches:
         """Have the scheduler look at a batch after a time."""
         self._calls.command("ZADD", self._keys.batches_due(), now_ms() + after_ms, batch_id)
 
+    def look_on(self, batch_id: str, after_ms: int) -> None:
+        """Have the scheduler look at a batch that may have been complete before, if it does not anyway."""
+        self._calls.command("ZADD", self._keys.batches_due(), "NX", now_ms() + after_ms, batch_id)
+
     def look_no_more(self, batch_id: str) -> None:
         """Note that a batch has ended, and that its callbacks are sent."""
         self._calls.command("ZREM", self._keys.batches_due(), batch_id)

@@ -183,7 +183,7 @@ def test_an_attempt_that_is_repeated_adds_no_member_twice(
 
 
 def test_a_requeued_member_adds_members_to_a_batch_that_was_complete(
-    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count
+    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count, store: Batches
 ) -> None:
     from tests.factories.letters import requeue
 
@@ -193,9 +193,13 @@ def test_a_requeued_member_adds_members_to_a_batch_that_was_complete(
     with run_worker(broker=broker):
         until(count, lambda: len(actors.called) == 2)
         actors.refused = set()
+        store.look_no_more(jobs.id)
         requeue(facilities(broker).transport, "work", dead.message_id)
+        until(lambda: 0, lambda: jobs.progress().total == 3)
+        watched = store.unfinished(9)
         until(count, lambda: len(actors.called) == 3)
 
+    assert watched == [jobs.id], "it is looked at again"
     assert sorted(actors.called) == ["on_complete", "on_failure", "on_success"]
     assert figures(jobs) == ("succeeded", 0, 3, 0, 0)
 
