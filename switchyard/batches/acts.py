@@ -76,7 +76,7 @@ class CancelMembers(BulkCancel):
     def take(self, act: BulkAct, limit: int) -> Taken:
         """Return the next members that have not ended, once the batch takes no more."""
         if (store := facilities().batches) is not None:
-            store.count(act.filter["batch"], note="cancelled")
+            store.note(act.filter["batch"], "cancelled")
         items, place = _page(act, "open", limit)
         return Taken(items, place, more=_goes_on(place))
 

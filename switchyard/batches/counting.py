@@ -71,8 +71,9 @@ def _count_queue(store: Batches, queue: str) -> int:
             member = str(id_, "ascii", "replace")
             by_batch[batch_of(member)].append((member, str(outcome, "ascii", "replace")))  # type: ignore[arg-type]
         for batch_id, found in by_batch.items():
-            if (figures := store.count(batch_id, found)) is not None:
-                call_back(store, batch_id, figures)
+            figures = store.count(batch_id, found)
+            if figures is not None and not call_back(store, batch_id, figures):
+                store.look_again(batch_id, LOOK_MS)
         store.drop_ends(queue, ends)
         counted += len(ends)
     return counted
@@ -99,7 +100,7 @@ def _is_sent(store: Batches, record: BatchRecord, name: str) -> bool:
     except REFUSALS as error:
         log.error("callback of a batch refused", batch=record.id, name=record.name, callback=name, error=str(error))
         return False
-    store.count(record.id, note=f"sent:{name}")
+    store.note(record.id, f"sent:{name}")
     log.info("callback of a batch sent", batch=record.id, name=record.name, callback=name, job_id=callback.message_id)
     return True
 
@@ -120,7 +121,7 @@ def look_at(store: Batches, batch_id: str, *, lost_after_ms: int = LOST_AFTER_MS
         _settle_lost(store, record)
     elif not figures.open and not record.closed_at and unchanged_ms >= ABANDONED_AFTER_MS:
         log.warning("batch closed, nobody added a member for an hour", batch=batch_id, name=record.name)
-        store.count(batch_id, note="abandoned")
+        store.note(batch_id, "abandoned", "closed")
         store.look_again(batch_id, 0)
 
 

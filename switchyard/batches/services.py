@@ -66,6 +66,7 @@ class Batch:
             BrokerUnavailable, QueueFull: as of ``send``. What was not sent counts as failed after ten minutes.
         """
         members = self._members(messages)
+        batches().look_on(self.id, FIRST_LOOK_MS)
         self._send(members)
         return members
 
@@ -113,7 +114,7 @@ class Batch:
                 raise ActRefused(f"batch {self.id}", OVER if answer == "over" else UNKNOWN)
             going += [message for message, is_open in zip(chunk, answer, strict=True) if is_open]
         if close:
-            store.count(self.id, note="closed")
+            store.note(self.id, "closed")
             store.look_again(self.id, 0 if not members else FIRST_LOOK_MS)
         dramatiq.get_broker().enqueue_many(going)  # type: ignore[attr-defined]
 
@@ -140,7 +141,7 @@ class NewBatch(Batch):
         if kind is None:
             self._make(self._left, close=True)
         elif self._is_made:
-            batches().count(self.id, note="abandoned")
+            batches().note(self.id, "abandoned", "closed")
             batches().look_again(self.id, FIRST_LOOK_MS)
 
     def add(self, *messages: Message[Any]) -> list[Message[Any]]:

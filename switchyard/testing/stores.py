@@ -299,6 +299,9 @@ class MemoryBatches(Batches):
     def look_again(self, batch_id: str, after_ms: int) -> None:
         """Do nothing: every batch is looked at."""
 
+    def look_on(self, batch_id: str, after_ms: int) -> None:
+        """Do nothing, as above."""
+
     def add(
         self,
         batch_id: str,
@@ -318,18 +321,18 @@ class MemoryBatches(Batches):
             kept.members.setdefault(id_, ("open", queue))
         return [kept.members[id_][0] == "open" for id_, _ in members]
 
-    def count(
-        self, batch_id: str, ends: Iterable[tuple[str, Outcome]] = (), *, note: str = "", ttl_ms: int = 0
-    ) -> Counted | None:
-        """Count how members ended, and note what happened to the batch."""
+    def note(self, batch_id: str, *names: str) -> None:
+        """Note that something happened to a batch."""
+        for name in names:
+            self._kept[batch_id].at.setdefault(name, now_ms())
+
+    def count(self, batch_id: str, ends: Iterable[tuple[str, Outcome]] = (), *, ttl_ms: int = 0) -> Counted | None:
+        """Count how members ended."""
         if (kept := self._kept.get(batch_id)) is None:
             return None
         for id_, outcome in ends:
             if id_ in kept.members and kept.members[id_][0] != "done":
                 kept.members[id_] = outcome, kept.members[id_][1]
-        for name in (note, "closed" if note == "abandoned" else ""):
-            if name:
-                kept.at.setdefault(name, now_ms())
         is_open, done, failed, cancelled = (kept.count(state) for state in STATES)
         state = "complete" if "closed" in kept.at and not is_open else "open"
         if state == "complete" and not failed + cancelled and not kept.at.keys() & {"abandoned", "cancelled"}:

@@ -4,9 +4,7 @@
 -- KEYS[2] open: hash, members that have not ended
 -- KEYS[3..5] done, failed, cancelled: hashes, members that have
 -- ARGV[1] ttl_ms of a batch that has ended
--- ARGV[2] field that is noted with the time: "closed" (no more members are needed to complete it), "abandoned" (closed, and
--- it cannot succeed), "cancelled", or the name of a callback that was sent after "sent:"; "" for none
--- ARGV[3...] id, and "done", "failed" or "cancelled", at most 500 pairs
+-- ARGV[2...] id, and "done", "failed" or "cancelled", at most 500 pairs
 -- A member that is done stays so. Any other may end again: a dead one that was requeued. Only members that were added count.
 -- Returns {"unknown"}, or {state, open, done, failed, cancelled, name of each callback that is to be sent and was not noted
 -- as sent …} with state "open", "complete" or "succeeded". O(pairs).
@@ -17,7 +15,7 @@ local now = now_ms()
 local function note(name) redis.call("HSETNX", KEYS[1], name, now) end
 
 local changed = false
-for n = 3, #ARGV, 2 do
+for n = 2, #ARGV, 2 do
   local id, to = ARGV[n], KEYS[4]
   if ARGV[n + 1] == "done" then to = KEYS[3] end
   if ARGV[n + 1] == "cancelled" then to = KEYS[5] end
@@ -31,8 +29,6 @@ for n = 3, #ARGV, 2 do
   end
 end
 if changed then redis.call("HSET", KEYS[1], "changed", now) end
-if ARGV[2] ~= "" then note(ARGV[2]) end
-if ARGV[2] == "abandoned" then note("closed") end
 
 local closed, abandoned, cancelled_at = unpack(redis.call("HMGET", KEYS[1], "closed", "abandoned", "cancelled"))
 local open, done = redis.call("HLEN", KEYS[2]), redis.call("HLEN", KEYS[3])

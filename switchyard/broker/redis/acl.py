@@ -91,12 +91,10 @@ def roles(queues: Iterable[QueueKeys] = ()) -> dict[str, Role]:
     The ``scheduler`` also writes history, sends alerts, looks at all that the overview looks at, does bulk acts, and
     drops or puts back what purges have set aside. The ``room`` is a web with API, pages and commands.
     """
-    sends = frozenset(
-        {"queue/enqueue", "queue/notify", "job_read", "limit_change", "window_reserve", "batch_add", "batch_count"}
-    )
+    sends = frozenset({"queue/enqueue", "queue/notify", "job_read", "limit_change", "window_reserve", "batch_add"})
     schedules = sends | PURGES | BULK | {
         "alert_claim", "alert_raise", "alert_settle", "history_remove", "job_write", "job_sweep", "lock_take",
-        "lock_release", "generation_make", "ends_drop",
+        "lock_release", "generation_make", "batch_count", "ends_drop",
     }  # fmt: skip
     works = every_script() - {"generation_accept"}
     # Commands that remove whole keys, on keys that hold no message.
@@ -105,12 +103,15 @@ def roles(queues: Iterable[QueueKeys] = ()) -> dict[str, Role]:
     counted = ("~limit:*", "~window:*", "~group:*", "~batch:*", "~{batches}:*", "~abort:*", "%R~generation*")
     lists = (
         "lrange", "zrange", "zcount", "zrevrank", "zrevrange", "zrangebyscore", "mget", "hstrlen", "hscan", "xrevrange",
+        "zrevrangebyscore",
     )  # fmt: skip
     works_plain = (
         *RECORDS, *lists, "blpop", "hset", "hdel", "hincrby", "srem", "zrem", "expire", "setrange", "lpush",
         "zrangebylex", "lindex",
     )  # fmt: skip
-    scheduled = (("{alerts}:*", "del"), RECORDED, ("{*}:aside:*", "ltrim"), ("{*}:aside:*", "unlink"))
+    scheduled = (
+        ("{alerts}:*", "del"), RECORDED, ("batch:*", "unlink"), ("{*}:aside:*", "ltrim"), ("{*}:aside:*", "unlink"),
+    )  # fmt: skip
     looks = ("scan", "slowlog|get", "setrange", "zrangebylex", "lindex", "pttl")
     return {
         "producer": Role(sends, RECORDS, (*sent_to, *counted)),

@@ -158,15 +158,18 @@ class Batches:
         answer = self._calls.call(ADD, self._five(batch_id), [*args, *chain.from_iterable(members)])
         return str(answer, "ascii") if isinstance(answer, bytes) else [each == 1 for each in answer]
 
-    def count(
-        self, batch_id: str, ends: Iterable[tuple[str, Outcome]] = (), *, note: str = "", ttl_ms: int = TTL_MS
-    ) -> Counted | None:
-        """Count how members ended (at most 500), and note what happened to the batch; ``None`` for an unknown one.
+    def note(self, batch_id: str, *names: str) -> None:
+        """Note that something happened to a batch that is there, now if it was not noted before.
 
         Args:
-            note: See ``batch_count.lua``.
+            names: ``closed``; ``abandoned``, which is for a closed one that cannot succeed; ``cancelled``; or ``sent:``
+                with the name of a callback.
         """
-        args: list[Word] = [ttl_ms, note, *chain.from_iterable(ends)]
+        self._calls.pipeline([("HSETNX", self._keys.batch(batch_id), name, now_ms()) for name in names])
+
+    def count(self, batch_id: str, ends: Iterable[tuple[str, Outcome]] = (), *, ttl_ms: int = TTL_MS) -> Counted | None:
+        """Count how members ended, at most 500; ``None`` for an unknown batch."""
+        args: list[Word] = [ttl_ms, *chain.from_iterable(ends)]
         state, *rest = self._calls.call(COUNT, self._five(batch_id), args)
         if state == b"unknown":
             return None
@@ -214,6 +217,10 @@ class Batches:
     def look_again(self, batch_id: str, after_ms: int) -> None:
         """Have the scheduler look at a batch after a time."""
         self._calls.command("ZADD", self._keys.batches_due(), now_ms() + after_ms, batch_id)
+
+    def look_on(self, batch_id: str, after_ms: int) -> None:
+        """Have the scheduler look at a batch that may have been complete before, if it does not anyway."""
+        self._calls.command("ZADD", self._keys.batches_due(), "NX", now_ms() + after_ms, batch_id)
 
     def look_no_more(self, batch_id: str) -> None:
         """Note that a batch has ended, and that its callbacks are sent."""

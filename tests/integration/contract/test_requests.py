@@ -297,6 +297,11 @@ def test_the_description_names_every_request(client: Client) -> None:
         ("get", "jobs/{job_id}/events"),
         ("get", "jobs/{job_id}/result"),
         ("get", "jobs/{job_id}/why"),
+        ("get", "batches"),
+        ("get", "batches/{batch_id}"),
+        ("get", "batches/{batch_id}/members"),
+        ("delete", "batches/{batch_id}"),
+        ("post", "batches/{batch_id}/retry"),
         ("get", "queues"),
     }
     assert offered == promised

@@ -127,7 +127,7 @@ def test_a_yard_without_pools_is_told_of_each_group(facilities: Facilities, conf
     told = json.loads(printed)
     assert code == 1, printed
     assert list(dict.fromkeys(found["group"] for found in told["findings"])) == [
-        "configuration", "disk", "broker", "pools", "queues", "scheduler", "history", "database",
+        "configuration", "disk", "broker", "pools", "queues", "scheduler", "history", "batches", "database",
         "outbox", "dead letters", "alerts",
     ]  # fmt: skip
     assert set(told["findings"][0]) == {"group", "code", "severity", "seen", "cause", "next", "subject"}

@@ -17,6 +17,7 @@ from switchyard.broker.redis import acl
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.scripts import LUA
+from switchyard.broker.stores.batches import Batches, BatchFacts, member_id
 from tests.chaos.server import SERVER_NAMES, server_binary
 from tests.tls import GuardedServer
 from tests.unit.documentation.pages import ROOT
@@ -113,6 +114,32 @@ def test_a_worker_fetches_and_acknowledges(server: GuardedServer) -> None:
     assert worker.command("HLEN", works.keys.bodies) == 0
     for calls in (producer, worker):
         calls.close()
+
+
+def test_a_producer_makes_a_batch_that_the_scheduler_counts_and_forgets_and_the_room_lists(
+    server: GuardedServer,
+) -> None:
+    made, counts, seen = (Batches(calls_of(server, role), Keys()) for role in ("producer", "scheduler", "room"))
+    id_ = member_id("0123456789ab", "one")
+
+    made.make("0123456789ab")
+    assert made.add("0123456789ab", [(id_, "work")], facts=BatchFacts("import")) == [True]
+    made.note("0123456789ab", "closed")
+    counts.note_end("work", id_, "done")
+    assert counts.noted(["work", "other"]) == (["work"], None)
+    [ends] = counts.ends("work")
+    counts.count("0123456789ab", [(id_, "done")])
+    counts.drop_ends("work", ends)
+    [(listed, _)] = seen.newest(limit=9)
+    [record] = seen.read([listed])
+    assert record is not None
+    assert (record.state, seen.members(listed, "done").found, seen.unfinished(9)) == (
+        "succeeded", {id_: "work"}, ["0123456789ab"],
+    )  # fmt: skip
+    assert counts.age_ms(listed) < 60_000
+    counts.to_look_at(9)
+    counts.forget(listed)
+    assert seen.newest(limit=9) == []
 
 
 def test_every_lua_file_is_in_a_role_and_its_commands_are_allowed_there() -> None:
