@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Sourced by bin/test, from the repository's root: takes programs that tests need and pip does not offer from Debian's
-# packages into .venv. PostgreSQL, PgBouncer and Chromium alone are installed on the system, which needs root.
+# packages into .venv. PostgreSQL, PgBouncer, Chromium and podman alone are installed on the system, which needs root.
 # Requires .venv and the functions of bin/environment.sh.
 
 # Run a command as root, directly or through sudo without a password; return 1 when neither is possible.
@@ -45,6 +45,7 @@ provide_programs() {
     case $program in
       promtool) provide promtool have fetch_promtool "run: sudo apt install prometheus" ;;
       prometheus) provide prometheus have_prometheus fetch_prometheus "run: sudo apt install prometheus prometheus-alertmanager" ;;
+      podman) provide podman have_containers "apt_install podman runc buildah catatonit mmdebstrap" "run: sudo apt install podman runc buildah catatonit mmdebstrap" ;;
       redis-server) provide redis-server is_redis_7 fetch_redis_server "install Redis 7 so that redis-server is on PATH" ;;
       postgres) provide postgres have_postgres "apt_install postgresql" "run: sudo apt install postgresql" ;;
       rabbitmq) provide rabbitmq have_rabbitmq fetch_rabbitmq "run: sudo apt install rabbitmq-server" ;;
@@ -83,6 +84,9 @@ fetch_promtool() {
     dpkg-deb --fsys-tarfile "$folder"/*.deb | tar -x -C "$folder" ./usr/bin/promtool &&
     mv "$folder/usr/bin/promtool" .venv/bin/promtool
 }
+
+# For bin/test --part containers, which needs root: mounts and control groups.
+have_containers() { have podman && have runc && have buildah && have mmdebstrap; }
 
 # The servers alone, for bin/test --part pager: the packages would start them. Alertmanager has the folder of its templates
 # written into it.

@@ -28,6 +28,8 @@ TMP_MIB = 256
 RENDERED_CORES = 2
 # Pods of a pool that an autoscaler may start. Each opens its database connections again.
 MOST_REPLICAS = 4
+# Of the first pool of a machine without containers; the others follow.
+METRICS_PORT = 9191
 
 
 def memory_mib(pool: Pool) -> int:
@@ -98,7 +100,7 @@ _TEMPLATES: Final = {
         },
     },
 }
-TARGETS: Final = (*_TEMPLATES, "acl")
+TARGETS: Final = (*_TEMPLATES, "systemd", "acl")
 
 
 # Values of a deployment that its files may have and no topology says. Secrets are files in the folder of that name:
@@ -114,6 +116,10 @@ VALUES: Final = {
     "mail_to": "oncall@example.com",
     "mail_tls": "true",
     "ticket_url": "https://tickets.example.com/hooks/switchyard",
+    "user": "switchyard",
+    "root": "/srv/switchyard",
+    "python": "/srv/switchyard/.venv/bin/python",
+    "environment_file": "/etc/switchyard/switchyard.env",
 }
 
 
@@ -123,7 +129,7 @@ def render(
     """Return the text of every file of a target, by its path under the repository's root.
 
     Args:
-        target: ``compose``, ``kubernetes``, or ``acl`` for the users of the broker's server.
+        target: ``compose``, ``kubernetes``, ``systemd``, or ``acl`` for the users of the broker's server.
         cores: Processors of the machine: what ``processes="cores"`` stands for; ``None`` measures this machine's.
         values: Those of :data:`VALUES` that are others here.
 
@@ -139,7 +145,39 @@ def render(
     engine = Engine(dirs=[str(Path(__file__).with_name("templates"))], autoescape=False)
     figures = _figures(yard if cores is None else yard.with_cores(cores)) | {"values": VALUES | dict(values or {})}
     filled = Context(figures, autoescape=False, use_l10n=False)
+    if target == "systemd":
+        return _units(engine, filled)
     return {path: engine.get_template(name).render(filled) for path, name in _TEMPLATES[target].items()}
+
+
+def _units(engine: Engine, filled: Context) -> dict[str, str]:
+    """Return a unit for each process of the yard, and the target that starts all of them."""
+    units = [
+        {"name": "switchyard-web", "title": "web", "command": "runweb --host 127.0.0.1 --port 8000", "stop_s": 30},
+        *(
+            {"name": f"switchyard-{part['name']}", "title": part["name"], "command": part["command"], "stop_s": 30}
+            for part in filled["singletons"]
+        ),
+        *(
+            {
+                "name": f"switchyard-{pool['component']}",
+                "title": f"pool {pool['name']}",
+                "command": f"runpool {pool['name']} --metrics-port {METRICS_PORT + number}",
+                "stop_s": 75,
+                "memory_mib": pool["memory_mib"],
+                "tasks": pool["pids"],
+            }
+            for number, pool in enumerate(filled["pools"])
+        ),
+    ]
+    template = engine.get_template("systemd/unit.service")
+    with filled.push(units=units):
+        target = engine.get_template("systemd/switchyard.target").render(filled)
+    rendered: dict[str, str] = {"ops/systemd/switchyard.target": target}
+    for unit in units:
+        with filled.push(unit=unit):
+            rendered[f"ops/systemd/{unit['name']}.service"] = template.render(filled)
+    return rendered
 
 
 def _figures(yard: Yard) -> dict[str, object]:

@@ -39,6 +39,7 @@ CHECKS = QUICK | {
     "system-checks": "python manage.py check",
     "topology": "python manage.py switchyard topology render compose --check",
     "kubernetes": "python manage.py switchyard topology render kubernetes --check",
+    "systemd": "python manage.py switchyard topology render systemd --check",
     "dockerfile": "hadolint ops/Dockerfile",
     "compose": "check-jsonschema --builtin-schema vendor.compose-spec ops/compose.yaml",
 }

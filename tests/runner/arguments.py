@@ -8,7 +8,7 @@ from tests.runner.parts import GROUPS, PARTS
 
 PROGRAMS = ("promtool", "redis-server", "postgres", "rabbitmq", "pgbouncer", "nginx", "chromium")
 # Those of parts that run only where they are named.
-PROGRAMS_OF_PART = {"pager": ("prometheus",), "containers": ("prometheus", "podman")}
+PROGRAMS_OF_PART = {"pager": ("prometheus",), "containers": ("podman",)}
 LONG_PARTS = (
     *("on-postgres", "on-pgbouncer", "cluster-walk", "model", "chaos", "verdicts", "core-alone", "rest"),
     *PROGRAMS_OF_PART,

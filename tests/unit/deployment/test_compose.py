@@ -123,12 +123,12 @@ def test_files_and_results_may_lie_in_a_bucket(name: str, monkeypatch: pytest.Mo
     assert config.retention_days == {"exports": 30}
 
 
-def test_image_has_the_client_of_s3_as_it_is_tested() -> None:
-    pinned = [re.findall(rf"^{name}==[\s\S]*?(?=^\S)", DEV_LOCK + "\nend", re.MULTILINE) for name in CLIENT]
+@pytest.mark.parametrize(("extra", "packages"), [("s3", CLIENT), ("rabbitmq", ("pika",))])
+def test_image_has_the_clients_as_they_are_tested(extra: str, packages: tuple[str, ...]) -> None:
+    pinned = [re.findall(rf"^{name}==[\s\S]*?(?=^\S)", DEV_LOCK + "\nend", re.MULTILINE) for name in packages]
 
-    assert (ROOT / "ops" / "requirements-s3.txt").read_text().partition("\n")[2] == "".join(one for [one] in pinned)
-    assert "-r requirements-s3.txt" in (ROOT / "ops" / "Dockerfile").read_text()
-    assert "!ops/requirements-s3.txt" in (ROOT / ".dockerignore").read_text().splitlines()
+    assert (ROOT / f"ops/requirements-{extra}.txt").read_text().partition("\n")[2] == "".join(one for [one] in pinned)
+    assert f"!ops/requirements-{extra}.txt" in (ROOT / ".dockerignore").read_text().splitlines()
 
 
 def test_container_holds_children_a_successor_and_isolated_ones_beside_supervisor_and_files() -> None:

@@ -1,0 +1,66 @@
+"""Workflows of this repository and for a host project: their form, their expressions, and what is unsafe in them."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from django.conf import settings
+
+ROOT = settings.BASE_DIR
+FILES = [*sorted((ROOT / ".github/workflows").glob("*.yml")), ROOT / "ops/github/deploy.yml"]
+CHECKS = {
+    "form": ("check-jsonschema", "--builtin-schema", "vendor.github-workflows"),
+    "expressions": ("actionlint", "-shellcheck=", "-pyflakes="),
+    "safety": ("zizmor", "--offline", "--quiet", "--no-progress"),
+}
+# What each check finds: text of a file, and what it becomes.
+FAULTS = {
+    "form": ("runs-on:", "run-on:"),
+    "expressions": ("${{ ", "${{ steps.none.outputs.x || "),
+    "safety": ("actions/checkout@", "actions/checkout@v6 # "),
+}
+
+
+def found_by(check: str, *paths: Path) -> str:
+    """Return what a check says of files; empty when they are well."""
+    done = subprocess.run([*CHECKS[check], *map(str, paths)], capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_workflows_are_well(check: str) -> None:
+    assert found_by(check, *FILES) == ""
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_fault_in_a_workflow_is_found(check: str, path: Path, tmp_path: Path) -> None:
+    before, after = FAULTS[check]
+    wrong = tmp_path / ".github/workflows" / path.name
+    wrong.parent.mkdir(parents=True)
+    assert before in path.read_text()
+    wrong.write_text(path.read_text().replace(before, after))
+
+    assert found_by(check, wrong)
+
+
+def test_roll_of_a_host_project_checks_migrates_rolls_verifies_and_goes_back_where_that_fails() -> None:
+    jobs = yaml.safe_load((ROOT / "ops/github/deploy.yml").read_text())["jobs"]
+    steps = [step for step in jobs["roll"]["steps"] if "name" in step]
+
+    assert [jobs[name].get("needs") for name in ("test", "build", "roll")] == [None, "test", "build"]
+    names = ["Check the backlog with the new code", "Migrate", "Roll", "Verify", "Roll back"]
+    assert [step["name"] for step in steps][1:] == names
+    assert steps[-1]["if"] == "failure()"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_step_of_a_workflow_is_a_shell_script_that_bash_reads(path: Path) -> None:
+    jobs = yaml.safe_load(path.read_text())["jobs"].values()
+    scripts = [step["run"] for job in jobs for step in job["steps"] if "run" in step]
+
+    errors = [subprocess.run(["bash", "-n", "-c", script], capture_output=True, text=True).stderr for script in scripts]
+    assert [error for error in errors if error] == []
