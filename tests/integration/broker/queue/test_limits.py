@@ -304,6 +304,20 @@ def test_a_sequence_is_kept_while_its_first_one_waits_for_another_limit(family: 
     assert order == ["a", "b", "c"]
 
 
+def test_none_overtakes_a_first_one_that_waits_for_another_limit(family: Family) -> None:
+    declare(family, ordered_by="customer_id", concurrency="1 per host")
+    family.send("other", args=[2, "x"])
+    family.send("first", args=[1, "x"])
+    family.send("second", args=[1, "y"])
+
+    assert family.next() == ["other"]
+    assert reasons(family) == {"first": "concurrency", "second": "order"}
+    end(family, "other")
+    assert family.next() == ["first"]
+    end(family, "first")
+    assert family.next() == ["second"]
+
+
 def test_one_that_is_made_due_keeps_its_turn_in_a_sequence(family: Family) -> None:
     declare(family, ordered_by="customer_id")
     family.send("a", "b")
