@@ -304,6 +304,34 @@ def test_a_sequence_is_kept_while_its_first_one_waits_for_another_limit(family: 
     assert order == ["a", "b", "c"]
 
 
+def test_none_overtakes_a_first_one_that_waits_for_another_limit(family: Family) -> None:
+    declare(family, ordered_by="customer_id", concurrency="1 per host")
+    family.send("other", args=[2, "x"])
+    family.send("first", args=[1, "x"])
+    family.send("second", args=[1, "y"])
+
+    assert family.next() == ["other"]
+    assert reasons(family) == {"first": "concurrency", "second": "order"}
+    end(family, "other")
+    assert family.next() == ["first"]
+    end(family, "first")
+    assert family.next() == ["second"]
+
+
+def test_one_that_is_made_due_keeps_its_turn_in_a_sequence(family: Family) -> None:
+    declare(family, ordered_by="customer_id")
+    family.send("a", "b")
+    assert family.next() == ["a"]
+    body = family.calls.command("HGET", family.keys.bodies, "b")
+    assert administration.due_now(family, "b", as_read=body, body=body) == 1
+    family.send("c")
+
+    end(family, "a")
+
+    assert family.next() == ["b"]
+    assert reasons(family) == {"c": "order"}
+
+
 def test_a_first_priority_goes_first_but_never_in_a_sequence(family: Family) -> None:
     for options, expected in (({"concurrency": 1}, ["high", "low"]), ({"ordered_by": "customer_id"}, ["low", "high"])):
         declare(family, **options)
