@@ -30,6 +30,7 @@ from switchyard.broker.stores.kept_results import RecordResults
 from switchyard.broker.stores.limit_counts import RateWindows
 from switchyard.broker.stores.pool_reports import PoolReports
 from switchyard.broker.stores.result_stores import ResultStores
+from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.topology import Yard
 from switchyard.broker.transport import RedisTransport
 from switchyard.broker.worker.acks import AckBarrier, barrier_over
@@ -47,6 +48,7 @@ from switchyard.middleware.cancellation import Cancellation, ShutdownNotices
 from switchyard.middleware.circuits import Circuits
 from switchyard.middleware.clock_comparison import compare_clocks
 from switchyard.middleware.commits import OnCommit
+from switchyard.middleware.concurrency import Concurrency
 from switchyard.middleware.crashes import Crashes, LostLeases
 from switchyard.middleware.dead_letters import Alerts, DeadLetters
 from switchyard.middleware.envelope import Envelope, Origin
@@ -146,6 +148,7 @@ def build_yard(
         windows=RateWindows(calls, keys),
         alerts=AlertGroups(calls, keys),
         pools=PoolReports(calls, keys),
+        facts=FactStore(calls, keys),
         groups=GroupBarriers(calls, keys),
         batches=Batches(calls, keys) if isinstance(broker, RedisBroker) else None,
     )
@@ -209,6 +212,7 @@ def in_order(
         circuits,
         AgeLimits(),
         Crashes(transport=transport),
+        Concurrency(),
         RateLimits(windows=facilities.windows, transport=transport),
         Logs(tracebacks=development),
         metrics,

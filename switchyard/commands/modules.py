@@ -10,6 +10,7 @@ MODULES = {
     "runhistory": "switchyard.commands.runhistory",
     "runweb": "switchyard.commands.runweb",
     "status": "switchyard.commands.status",
+    "diagnose": "switchyard.commands.diagnose",
     "doctor": "switchyard.commands.doctor",
     "queues": "switchyard.commands.queues",
     "workers": "switchyard.commands.workers",

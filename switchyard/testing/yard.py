@@ -24,6 +24,7 @@ from switchyard.broker.queue.operations import NO_RECORD, CancelRecord
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.stores.kept_results import RecordResults
 from switchyard.broker.stores.pool_reports import PoolReports
+from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.topology import Yard, lane_of_name
 from switchyard.broker.worker.acks import AckBarrier
 from switchyard.conf import declared_yard, switchyard_settings
@@ -169,6 +170,7 @@ def build(real: Broker) -> MemoryYard:
         windows=windows,
         alerts=alerts,
         pools=PoolReports(calls, Keys()),
+        facts=FactStore(calls, Keys()),
         groups=groups,
         batches=batches,
     )

@@ -27,7 +27,9 @@ COMMON: Final = (
 # Scripts of purges; keys of ended jobs' records, and the command that removes them.
 PURGES: Final = frozenset({"queue/claim_purge", "queue/drop_purged", "queue/put_back"})
 # Scripts of bulk acts.
-BULK: Final = frozenset({"queue/requeue", "queue/discard", "queue/cancel", "queue/due_now", "job_cancel"})
+BULK: Final = frozenset(
+    {"queue/requeue", "queue/take_back", "queue/discard", "queue/cancel", "queue/due_now", "job_cancel"}
+)
 RECORDED: Final = ("{*}:job:ended*", "unlink")
 RECORDS: Final = ("xread", "xrange", "xlen", "zadd", "zremrangebyscore", "hsetnx", "pexpire")
 

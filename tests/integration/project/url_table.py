@@ -136,6 +136,10 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         get(BULK + "{bulk}/stop/", *ONLY_POST),
         post(BULK + "{bulk}/stop/", *ACTS, act="bulk.stop"),
     ),
+    "admin/operations/bulk/<int:number>/take-back/": (
+        get(BULK + "{bulk}/take-back/", *ONLY_POST),
+        post(BULK + "{bulk}/take-back/", *ACTS),
+    ),
     "admin/operations/bulk/begin/<str:kind>/": (
         get(BULK + "begin/letter.requeue/?fingerprint={fingerprint}", *OPERATORS),
         get(BULK + "begin/letter.discard/?fingerprint={fingerprint}", *OPERATORS),
@@ -308,6 +312,7 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         get(API + "jobs/{job}", 401, 404, 200, 200, 404),
         Row(API + "jobs/{job}", (401, 403, 202, 202, 404), "DELETE", act="job.cancel"),
     ),
+    "api/v1/jobs/<job_id>/why": (get(API + "jobs/{job}/why", 401, 403, 200, 200, 403),),
     "api/v1/jobs/<job_id>/events": (get(API + "jobs/{job}/events", 401, 404, 200, 200, 404),),
     "api/v1/jobs/<job_id>/result": (get(API + "jobs/{job}/result", 401, 404, 409, 409, 404),),
     "api/v1/batches": (get(API + "batches", 401, 403, 200, 200, 403),),
