@@ -27,6 +27,7 @@ from switchyard.broker.stores.pool_reports import (
     SilentChild,
     Stack,
 )
+from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.topology import Pool
 from switchyard.conf import switchyard_settings
 from switchyard.workers.shared.child_table import ChildState
@@ -56,6 +57,12 @@ class Reporter:
         # A client of its own: the broker's client waits and retries for longer than a supervisor may block.
         self.calls = calls_on(connect(switchyard_settings().broker_url, profile="quick"), budget_s=1.0)
         self._reports, self._clock = PoolReports(self.calls, Keys()), ServerClock(self.calls)
+        self.facts = FactStore(self.calls, Keys())
+
+    @property
+    def member(self) -> str:
+        """The supervisor's name, as in its reports."""
+        return f"{self._pool.name}:{self._host}:{os.getpid()}"
 
     def build(
         self, children: Iterable[tuple[int, ChildState]], *, restarts: dict[str, int], crashes: dict[str, int],
