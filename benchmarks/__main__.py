@@ -1,6 +1,7 @@
 """Switchyard beside its peers, in one run: figures, their spread, and whether the targets hold.
 
     bin/bench [NAME…] [--quick] [--json FILE] [--plot FILE]
+    bin/bench plateau ACTOR [ARGUMENTS]    the concurrency at which an actor of yours stops gaining; see its --help
 
 Peers are installed on first use. Everything takes about three hours, with --quick about half an hour. Exits 1 when the
 lower quartile of a ratio is under 0.9 of its target, or a run of Switchyard failed.
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks import plateau
 from benchmarks.bench import Bench
 from benchmarks.catalogue import BENCHMARKS
 from benchmarks.environments import Environments
@@ -32,6 +34,8 @@ QUICK_SIZE, QUICK_ROUNDS, ROUNDS = 0.2, 3, 5
 
 def main() -> int:
     """Measure, print, judge."""
+    if sys.argv[1:2] == ["plateau"]:
+        return plateau.main(sys.argv[2:])
     asked = _arguments()
     if asked.list:
         for benchmark in BENCHMARKS.values():

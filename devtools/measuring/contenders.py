@@ -58,4 +58,5 @@ def yard_with(yard: Yard, queue: str, contender: Contender) -> Yard:
         queues = (*queues, Queue(queue, None, soft_limit_ms=60_000, hard_limit_ms=90_000))
     others = [replace(pool, queues=tuple(lane for lane in pool.queues if lane != queue)) for pool in yard.pools]
     measured = Pool(POOL, contender.kind, (queue,), processes=contender.processes, slots=contender.slots)
-    return Yard(queues, (measured, *(pool for pool in others if pool.queues or pool.shared_retries)))
+    pools = (measured, *(pool for pool in others if pool.queues or pool.shared_retries))
+    return replace(yard, queues=queues, pools=pools)

@@ -13,7 +13,7 @@ from dramatiq.brokers.stub import StubBroker
 
 from devtools.attempts import VARIABLE, AttemptLog
 from devtools.measuring.apps import MeasuringConfig
-from devtools.measuring.contenders import Contender, read_contender, usual_contenders, yard_with
+from devtools.measuring.contenders import POOL, Contender, read_contender, usual_contenders, yard_with
 from devtools.measuring.run import Figures, choose
 from devtools.measuring.work import Work, read_work
 from switchyard.broker.interface import Transport
@@ -95,3 +95,11 @@ def test_what_fails_in_a_measurement_is_nobodys_dead_letter(monkeypatch: pytest.
 
     assert letters.on_dead == ()
     assert any(isinstance(entry, AttemptLog) for entry in broker.middleware)
+
+
+def test_yard_to_measure_keeps_the_dependencies_that_actors_name() -> None:
+    own = settings.SWITCHYARD.topology
+    yard = yard_with(own, "webhook", Contender("gevent", 1, 4))
+
+    assert yard.dependencies == own.dependencies != ()
+    assert [pool.name for pool in yard.pools_of("webhook")] == [POOL]
