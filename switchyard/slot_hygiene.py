@@ -15,7 +15,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FuturesTimeout
 from contextvars import Context, copy_context
-from functools import partial
 from inspect import iscoroutinefunction, unwrap
 from operator import attrgetter
 from typing import Any
@@ -48,14 +47,12 @@ SESSION = re.compile(
 )
 # Functions that change it, within any statement.
 CHANGING = ("advisory_lock", "set_config")
-# Attributes of a driver's connection that change what later statements do or return, by vendor.
-ATTRIBUTES = {
-    "sqlite": ("row_factory", "text_factory", "isolation_level"),
-    "postgresql": (
-        *("row_factory", "cursor_factory", "server_cursor_factory", "isolation_level", "read_only", "deferrable"),
-        *("prepare_threshold", "pgconn.pipeline_status"),
-    ),
-}
+# Attributes of a driver's connection that change what later statements do or return.
+OF_SQLITE = attrgetter("row_factory", "text_factory", "isolation_level")
+OF_PSYCOPG = attrgetter(
+    *("row_factory", "cursor_factory", "server_cursor_factory", "isolation_level", "read_only", "deferrable"),
+    *("prepare_threshold", "pgconn.pipeline_status"),
+)
 NOTHING = "SELECT 1 WHERE 0"
 
 log = get_logger(__name__)
@@ -137,13 +134,10 @@ class SlotHygiene(Middleware):
         thread = self._threads.own
         # Asking Django for language and zone takes 5 µs each.
         if is_changed(thread.context, copy_context()):
-            for deactivate in (
-                translation.deactivate,
-                timezone.deactivate,
-                clear_script_prefix,
-                partial(set_urlconf, None),
-            ):
-                deactivate()
+            translation.deactivate()
+            timezone.deactivate()
+            clear_script_prefix()
+            set_urlconf(None)
             put_back(thread.context, copy_context())
         if (sys.gettrace(), sys.getprofile()) != thread.hooks:
             sys.settrace(thread.hooks[0])
@@ -211,9 +205,8 @@ class SlotHygiene(Middleware):
     def _watch(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
         """Note a connection whose session a statement changes: the next job would find it changed."""
         thread, connection = self._threads.own, context["connection"]
-        if getattr(cursor := context["cursor"].cursor, "name", None) and (
-            session := thread.connections.get(connection)
-        ):
+        session = thread.connections.get(connection)
+        if session is not None and getattr(cursor := context["cursor"].cursor, "name", None):
             session.keep(cursor)
         if not thread.works and connection in self._elsewhere:
             self._elsewhere[connection] += 1
@@ -335,10 +328,10 @@ class _Session:
         self._driver = driver = connection.connection
         self._open: list[Any] = []  # cursors of the server
         self._adapted = False
-        self._cursor = driver.cursor() if connection.vendor == "sqlite" else None
+        self._cursor = driver.cursor() if isinstance(driver, sqlite3.Connection) else None
+        self._read = OF_PSYCOPG if self._cursor is None else OF_SQLITE
         if self._cursor is None:
             self._watch_adapters()
-        self._read = attrgetter(*ATTRIBUTES[connection.vendor])
         self._attributes, self._referents = self._read(driver), len(gc.get_referents(driver))
 
     @classmethod
@@ -347,9 +340,9 @@ class _Session:
 
         Threads share a connection to that, and one would interrupt the statements of others.
         """
-        if connection.vendor == "sqlite":
+        if isinstance(driver := connection.connection, sqlite3.Connection):
             return None if connection.is_in_memory_db() else cls(connection)
-        return cls(connection) if hasattr(connection.connection, "pgconn") else None  # of psycopg 3
+        return cls(connection) if hasattr(driver, "pgconn") else None  # of psycopg 3
 
     def keep(self, cursor: Any) -> None:
         """Note a cursor of the server, which outlives the driver's."""
@@ -374,9 +367,9 @@ class _Session:
         def noting(name: str) -> Callable[..., None]:
             register = getattr(type(adapters), name)  # not that of a session before, where a pool keeps connections
 
-            def note(*arguments: Any) -> None:
+            def note(*arguments: Any, **named: Any) -> None:
                 self._adapted = True
-                register(adapters, *arguments)
+                register(adapters, *arguments, **named)
 
             return note
 
@@ -402,11 +395,11 @@ def abandon(connection: Any) -> None:
     """End a Django connection's transaction and session by closing it; the next query opens another."""
     # Django keeps a connection that is closed inside of a block, and refuses it from then on.
     connection.in_atomic_block = connection.closed_in_transaction = False
-    if connection.vendor == "sqlite" and connection.connection is not None:
+    if isinstance(driver := connection.connection, sqlite3.Connection):
         # A closed connection keeps its locks for as long as a cursor of it lives, as the one in a traceback does.
-        with contextlib.suppress(connection.Database.Error):
-            connection.connection.rollback()
-            if is_half_read(driver := connection.connection, driver.cursor()):
+        with contextlib.suppress(sqlite3.Error):
+            driver.rollback()
+            if is_half_read(driver, driver.cursor()):
                 for each in gc.get_referrers(driver):  # takes 10 ms and more
                     if issubclass(type(each), sqlite3.Cursor):  # by its type: a lazy object would be evaluated
                         each.close()
