@@ -21,7 +21,8 @@ EXAMPLES = """examples:
   manage.py switchyard topology --json
   manage.py switchyard topology render compose              write the files below ops/
   manage.py switchyard topology render compose --check      exit 1 when they differ
-  manage.py switchyard topology render compose --cores 8    for a machine with 8 processors"""
+  manage.py switchyard topology render compose --cores 8    for a machine with 8 processors
+  manage.py switchyard topology render kubernetes           write the files below ops/kubernetes/"""
 
 
 class Command(PrintingCommand):

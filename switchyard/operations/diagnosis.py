@@ -33,14 +33,13 @@ from switchyard.operations.findings.finding import Ranked, causes
 from switchyard.operations.findings.lateness import BLOCKED, FAILING, FLOODED
 from switchyard.operations.past import PAST
 from switchyard.operations.rows import Row
+from switchyard.operations.slots_needed import DRAIN_S, slots_for
 
 WINDOW_MS: Final = 120_000
 # Below, a sentence begins with "most likely".
 SURE: Final = 0.8
 # A run that holds slots is one of another kind from five times the mean of the queue on.
 OTHER_KIND: Final = 5.0
-# Slots are to be busy for so much of the time at most, and what waits is to start within so many promises, or a minute.
-BUSY, PROMISES, DRAIN_S = 0.8, 3, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +185,7 @@ def _usual_ms(actor: str) -> float | None:
 def slots_needed(row: Row, queue: Counts, objective_ms: int | None) -> int | None:
     """Return how many slots would do for a late queue; ``None`` where too little ended, or as many are there.
 
-    By Little's law: those that its starts keep busy, and those that start what waits in time.
+    As :func:`switchyard.operations.slots_needed.needed` does for a pool, of what the facts counted.
 
     Args:
         queue: Its counts of the last two minutes.
@@ -194,10 +193,11 @@ def slots_needed(row: Row, queue: Counts, objective_ms: int | None) -> int | Non
     ended = ends(queue)
     if not ended:
         return None
+    promise_s = None if objective_ms is None else objective_ms / 1_000
     run_s = queue.get(RUN_MS, 0) / ended / 1_000
     load = starts(queue) / (WINDOW_MS / 1_000) * run_s
-    drain_s = max(PROMISES * (objective_ms or 0) / 1_000, DRAIN_S)
-    needed = math.ceil(max(load / BUSY, load + (row.waiting or 0) * run_s / drain_s))
+    drained = load + (row.waiting or 0) * run_s / max(promise_s or 0.0, DRAIN_S)
+    needed = max(slots_for(load, run_s, promise_s), math.ceil(drained))
     return needed if needed > row.slots else None
 
 

@@ -20,6 +20,7 @@ from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.history.metrics import history_metrics
 from switchyard.loggers import get_logger
 from switchyard.operations.queries import YardState, yard_state
+from switchyard.operations.slots_needed import SlotsNeeded
 from switchyard.operations.timeouts import NoAnswer, TimedCall
 from switchyard.outbox.metrics import outbox_metrics
 from switchyard.workers.metrics import undisturbed
@@ -27,6 +28,7 @@ from switchyard.workers.metrics import undisturbed
 TIMEOUT_S = 3.0
 YARD_STATE = TimedCall("broker", yard_state)
 OUTBOX = TimedCall("database", outbox_metrics)
+SLOTS_NEEDED = SlotsNeeded()
 
 
 class BrokerMetrics:
@@ -129,6 +131,9 @@ def _pools(state: YardState) -> Iterator[Metric]:
     ):
         values = {pool: int(getattr(each, figure)) for pool, each in state.pools.items()}
         yield _gauge(f"switchyard_worker_{name}", text, values, label="pool")
+    text = "Slots that would keep the pool's promise at the arrivals and durations of the last minute."
+    needed = SLOTS_NEEDED.note(declared_yard(), state)
+    yield _gauge("switchyard_pool_slots_needed", text, needed, label="pool")
     text = "Children restarted since the pool's supervisor started, by reason."
     restarts = CounterMetricFamily("switchyard_worker_restarts", text, labels=("pool", "reason"))
     for pool, each in state.pools.items():
