@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from django import forms
@@ -28,6 +28,7 @@ from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import ActRefused, BrokerError, NotFound, SwitchyardError
 from switchyard.broker.stores.yard_facts import actor_subject
 from switchyard.broker.topology import LONGEST_DELAY_MS
+from switchyard.console.export import export_of
 from switchyard.console.formatting import duration, parse_until, whole_duration
 from switchyard.console.links import job_url, jobs_url, schedule_url
 from switchyard.console.lists import ASCENDING, SortColumn, SortHead, heads_of
@@ -107,6 +108,8 @@ RECENT = 10
 def actors(request: HttpRequest) -> HttpResponse:
     """List every actor of this code."""
     _require(request, VIEW)
+    if (file := export_of(request, "actors", lambda: map(asdict, queries.all_actors()))) is not None:
+        return file
     ran = figures.last_day()
     rows = [(facts, ran.get(facts.name)) for facts in queries.all_actors()]
     sort = request.GET.get("sort", "")

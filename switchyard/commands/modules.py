@@ -18,6 +18,7 @@ MODULES = {
     "actors": "switchyard.commands.list_actors",  # a module "actors" of an app declares actors
     "deadletters": "switchyard.commands.deadletters",
     "history": "switchyard.commands.history",
+    "batches": "switchyard.commands.batches",
     "bulk": "switchyard.commands.bulk",
     "schedules": "switchyard.commands.schedules",
     "alerts": "switchyard.commands.alerts",

@@ -81,7 +81,11 @@ _KUBERNETES: Final = {
 }
 # Target -> path of each of its files -> its template.
 _TEMPLATES: Final = {
-    "compose": {COMPOSE_FILE: "compose.yaml", "ops/prometheus/prometheus.yml": "prometheus.yml"},
+    "compose": {
+        COMPOSE_FILE: "compose.yaml",
+        "ops/prometheus/prometheus.yml": "prometheus.yml",
+        "ops/prometheus/alertmanager.yml": "alertmanager.yml",
+    },
     "kubernetes": {
         **{
             f"ops/kubernetes/{folder}/kustomization.yaml": f"kubernetes/kustomization-{folder}.yaml"
@@ -97,12 +101,31 @@ _TEMPLATES: Final = {
 TARGETS: Final = (*_TEMPLATES, "acl")
 
 
-def render(target: str, yard: Yard, cores: int | None = RENDERED_CORES) -> dict[str, str]:
+# Values of a deployment that its files may have and no topology says. Secrets are files in the folder of that name:
+# slack_url, pagerduty_key.
+VALUES: Final = {
+    "web": "web:8000",
+    "metrics_token_file": "/tmp/metrics_token",  # noqa: S108  in the container's memory
+    "alertmanager": "alertmanager:9093",
+    "secrets": "/tmp/secrets",  # noqa: S108  likewise
+    "pagerduty_url": "https://events.pagerduty.com/v2/enqueue",
+    "mail_server": "mail.example.com:587",
+    "mail_from": "switchyard@example.com",
+    "mail_to": "oncall@example.com",
+    "mail_tls": "true",
+    "ticket_url": "https://tickets.example.com/hooks/switchyard",
+}
+
+
+def render(
+    target: str, yard: Yard, cores: int | None = RENDERED_CORES, values: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Return the text of every file of a target, by its path under the repository's root.
 
     Args:
         target: ``compose``, ``kubernetes``, or ``acl`` for the users of the broker's server.
         cores: Processors of the machine: what ``processes="cores"`` stands for; ``None`` measures this machine's.
+        values: Those of :data:`VALUES` that are others here.
 
     Raises:
         KeyError: there is no such target.
@@ -114,8 +137,9 @@ def render(target: str, yard: Yard, cores: int | None = RENDERED_CORES) -> dict[
         return {"ops/users.acl": acl.render(roles)}
     # Plain text, whatever the project says of HTML and of numbers.
     engine = Engine(dirs=[str(Path(__file__).with_name("templates"))], autoescape=False)
-    figures = Context(_figures(yard if cores is None else yard.with_cores(cores)), autoescape=False, use_l10n=False)
-    return {path: engine.get_template(name).render(figures) for path, name in _TEMPLATES[target].items()}
+    figures = _figures(yard if cores is None else yard.with_cores(cores)) | {"values": VALUES | dict(values or {})}
+    filled = Context(figures, autoescape=False, use_l10n=False)
+    return {path: engine.get_template(name).render(filled) for path, name in _TEMPLATES[target].items()}
 
 
 def _figures(yard: Yard) -> dict[str, object]:

@@ -486,7 +486,7 @@ class QueueOperations:
     def _fetch_keys(self, owner: str) -> list[str]:
         k, lane = self.keys, lane_of(owner)
         lists = [k.bodies, *k.waiting(lane), k.due(lane), k.wakeup(lane), k.leases, k.hold(owner), k.token, k.paused]
-        return [*lists, *k.done, k.notes, k.unique, k.actor_pauses]
+        return [*lists, *k.done, k.notes, k.unique, k.actor_pauses, k.limits]
 
 
 ACTOR_PAUSE: Final = msgspec.json.Decoder(ActorPause)

@@ -446,6 +446,7 @@ def checks() -> tuple[Check, ...]:
         Check(queues.GROUP, queues.look_at_purges, SOON_S, needs=BROKER),
         Check(records.SCHEDULES, records.look_at_leader, SOON_S, needs=BROKER),
         Check(records.HISTORY, records.look_at_history, SOON_S, needs=BROKER),
+        Check(records.BATCHES, records.look_at_batches, SOON_S, needs=BROKER),
         Check(actors.GROUP, own_past.look, SOON_S, needs=BROKER),
         Check(database.GROUP, database.look, SOON_S),
         Check(database.GROUP, database.look_at_migrations, RARELY_S, needs=database.GROUP),
