@@ -64,6 +64,8 @@ class FactKeeper:
             self._leadership.release()
         except BrokerError as error:  # it expires by itself
             self._throttle.failed(error)
+        finally:
+            connection.close()
 
     def step(self) -> None:
         """Fold, store and sample, if this process leads. Failures are logged, and made up for by a later step."""

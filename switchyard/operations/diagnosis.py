@@ -33,18 +33,17 @@ from switchyard.operations.findings.finding import Ranked, causes
 from switchyard.operations.findings.lateness import BLOCKED, FAILING, FLOODED
 from switchyard.operations.past import PAST
 from switchyard.operations.rows import Row
+from switchyard.operations.slots_needed import DRAIN_S, slots_for
 
 WINDOW_MS: Final = 120_000
 # Below, a sentence begins with "most likely".
 SURE: Final = 0.8
 # A run that holds slots is one of another kind from five times the mean of the queue on.
 OTHER_KIND: Final = 5.0
-# Slots are to be busy for so much of the time at most, and what waits is to start within so many promises, or a minute.
-BUSY, PROMISES, DRAIN_S = 0.8, 3, 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Cause:
+class CauseKind:
     """A kind of cause.
 
     Args:
@@ -59,31 +58,31 @@ class Cause:
 
 
 PRECEDENCE: Final = (
-    Cause("nothing_dispatches", "Nothing dispatches", 0.95, (
+    CauseKind("nothing_dispatches", "Nothing dispatches", 0.95, (
         "broker.away", "broker.hangs", "broker.refused", "broker.takes_no_work", "broker.evicting", "broker.keyspace",
         "broker.missing", "broker.another", "broker.wrong_type", "pools.down", "pools.quieted", "pools.paused",
         "pools.starting", "pools.returning", "pools.child_silent", "queues.paused", "queues.undeclared",
         "queues.lapsed", "scheduler.down",
     )),
-    Cause("dependency_down", "A dependency is down", 0.9, (
+    CauseKind("dependency_down", "A dependency is down", 0.9, (
         "queues.all_failing:Hangs", "actors.host_down", "queues.circuit_open",
     )),
-    Cause("database_bound", "The database holds up", 0.85, (
+    CauseKind("database_bound", "The database holds up", 0.85, (
         "database.locked", "database.hangs", "database.away", "database.refused", "database.bounced",
         "database.connections", "database.unmigrated",
     )),
-    Cause("failing", "Jobs fail", 0.9, (
+    CauseKind("failing", "Jobs fail", 0.9, (
         f"queues.all_failing:{FAILING}", "actors.poison", "queues.crashing", "actors.failing", "actors.gave_up",
     )),
-    Cause("slower", "Slower than its own past", 0.8, ("actors.slower",)),
-    Cause("silent", "A producer is silent", 0.8, ("actors.silent", "actors.later")),
-    Cause("wrong_queue", "The wrong queue", 0.85, (f"queues.late:{BLOCKED}",)),
-    Cause("limit", "A limit is the cap", 0.85, ("queues.limited",)),
-    Cause("flood", "One of many floods", 0.85, (f"queues.late:{FLOODED}",)),
-    Cause("head_of_line", "Long jobs stand before short ones", 0.85, ()),
-    Cause("retry_storm", "A storm of retries", 0.8, ("queues.retrying",)),
-    Cause("too_few_slots", "Too few slots", 0.8, ("queues.late", "queues.ends_late")),
-    Cause("leak", "An actor leaks", 0.8, ("pools.leak",)),
+    CauseKind("slower", "Slower than its own past", 0.8, ("actors.slower",)),
+    CauseKind("silent", "A producer is silent", 0.8, ("actors.silent", "actors.later")),
+    CauseKind("wrong_queue", "The wrong queue", 0.85, (f"queues.late:{BLOCKED}",)),
+    CauseKind("limit", "A limit is the cap", 0.85, ("queues.limited",)),
+    CauseKind("flood", "One of many floods", 0.85, (f"queues.late:{FLOODED}",)),
+    CauseKind("head_of_line", "Long jobs stand before short ones", 0.85, ()),
+    CauseKind("retry_storm", "A storm of retries", 0.8, ("queues.retrying",)),
+    CauseKind("too_few_slots", "Too few slots", 0.8, ("queues.late", "queues.ends_late")),
+    CauseKind("leak", "An actor leaks", 0.8, ("pools.leak",)),
 )  # fmt: skip
 BY_NAME: Final = {cause.name: cause for cause in PRECEDENCE}
 
@@ -152,7 +151,7 @@ def diagnose(found: Sequence[Ranked], late: Mapping[str, Row], holders: Mapping[
     return [diagnosis for _, _, diagnosis in sorted(told)]
 
 
-def _cause_of(found: Ranked) -> Cause | None:
+def _cause_of(found: Ranked) -> CauseKind | None:
     names = found.finding.name, f"{found.finding.name}:{found.label}"
     labelled = next((cause for cause in PRECEDENCE if names[1] in cause.findings), None)
     plain = (cause for cause in PRECEDENCE for name in cause.findings if fnmatchcase(names[0], name))
@@ -186,7 +185,7 @@ def _usual_ms(actor: str) -> float | None:
 def slots_needed(row: Row, queue: Counts, objective_ms: int | None) -> int | None:
     """Return how many slots would do for a late queue; ``None`` where too little ended, or as many are there.
 
-    By Little's law: those that its starts keep busy, and those that start what waits in time.
+    As :func:`switchyard.operations.slots_needed.needed` does for a pool, of what the facts counted.
 
     Args:
         queue: Its counts of the last two minutes.
@@ -194,10 +193,11 @@ def slots_needed(row: Row, queue: Counts, objective_ms: int | None) -> int | Non
     ended = ends(queue)
     if not ended:
         return None
+    promise_s = None if objective_ms is None else objective_ms / 1_000
     run_s = queue.get(RUN_MS, 0) / ended / 1_000
     load = starts(queue) / (WINDOW_MS / 1_000) * run_s
-    drain_s = max(PROMISES * (objective_ms or 0) / 1_000, DRAIN_S)
-    needed = math.ceil(max(load / BUSY, load + (row.waiting or 0) * run_s / drain_s))
+    drained = load + (row.waiting or 0) * run_s / max(promise_s or 0.0, DRAIN_S)
+    needed = max(slots_for(load, run_s, promise_s), math.ceil(drained))
     return needed if needed > row.slots else None
 
 

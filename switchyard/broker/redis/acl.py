@@ -93,8 +93,8 @@ def roles(queues: Iterable[QueueKeys] = ()) -> dict[str, Role]:
     """
     sends = frozenset({"queue/enqueue", "queue/notify", "job_read", "limit_change", "window_reserve", "batch_add"})
     schedules = sends | PURGES | BULK | {
-        "alert_claim", "alert_raise", "alert_settle", "history_remove", "job_write", "job_sweep", "lock_take",
-        "lock_release", "generation_make", "batch_count", "ends_drop",
+        "alert_claim", "alert_raise", "alert_settle", "facts_sample", "history_remove", "job_write", "job_sweep",
+        "lock_take", "lock_release", "generation_make", "batch_count", "ends_drop",
     }  # fmt: skip
     works = every_script() - {"generation_accept"}
     # Commands that remove whole keys, on keys that hold no message.

@@ -4,5 +4,5 @@ It keeps true: a check yields facts and raises nothing, one that hangs costs its
 another finding precedes it (``finding.PRECEDENCE``).
 
 Files in reading order: ``finding`` (with their precedence), ``facts``, ``queues`` and ``lateness``, ``pools``,
-``actors``, ``records``, ``database``, ``disk``, ``servers``, then ``examine``.
+``actors`` and ``own_past``, ``records``, ``database``, ``disk``, ``servers``, then ``examine``.
 """

@@ -69,8 +69,8 @@ def test_too_few_slots_are_told_with_the_number_that_would_do() -> None:
 
     assert told.sentence == "queues.late is so; about 12 slots would do, 2 are there."
     assert slots_needed(late["default"], {}, 1_000) is None
-    assert slots_needed(row(slots=3), QUEUE, 1_000) is None, "as many are there"
-    assert slots_needed(row(slots=2), QUEUE, 1_000) == 3, "two would be busy all the time"
+    assert slots_needed(row(slots=5), QUEUE, 1_000) is None, "as many are there"
+    assert slots_needed(row(slots=2), QUEUE, 10_000) == 3, "two would be busy all the time"
 
 
 def test_jobs_that_usually_run_much_longer_than_the_others_stand_before_them(counted: dict[str, Any]) -> None:

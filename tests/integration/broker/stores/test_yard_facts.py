@@ -6,6 +6,7 @@ import pytest
 import redis
 
 from switchyard.broker.keys import Keys
+from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores import yard_facts
 from switchyard.broker.stores.yard_facts import (
@@ -112,3 +113,20 @@ def test_a_percentile_lies_within_its_class(share: float, low: float, high: floa
 
     assert low <= (percentile_ms(counts, RUNS, share) or 0) <= high
     assert percentile_ms({}, RUNS, share) is None
+
+
+def test_sends_are_counted_once_by_actor_and_delay_and_beyond_1000_names_together(valkey: redis.Redis) -> None:
+    family = QueueOperations(RedisCalls(valkey), Keys().queue("work"))
+    bodies = [f'{{"actor":"{name}"}}'.encode() for name in ("mail", "mail", "mailer", "mail")]
+    entries = [Entry(f"id-{number}", body) for number, body in enumerate(bodies)]
+
+    for _ in range(2):  # the second call adds nothing
+        family.enqueue(entries)
+    family.enqueue([Entry("late", bodies[0])], delay_ms=130_000)
+    valkey.hset(family.keys.sends, mapping={f"actor {number}": 1 for number in range(997)})
+    family.enqueue([Entry("new", b'{"actor":"new"}'), Entry("none", b"no body")])
+    family.enqueue([Entry("known", bodies[2])])
+
+    found = {name: int(count) for name, count in valkey.hgetall(family.keys.sends).items()}  # type: ignore[union-attr]
+    assert (found[b"mail"], found[b"mailer"], found[b"mail\n1"]) == (3, 2, 1)
+    assert found[b"other"] == 2 and b"new" not in found
