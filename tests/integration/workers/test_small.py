@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 from switchyard.broker.keys import Keys
@@ -28,8 +29,7 @@ def heaps(pid: int) -> int:
     lines = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
     spans = [[*(int(end, 16) for end in line[0].split("-")), line[1]] for line in lines]
     return sum(
-        used[2] == "rw-p" and rest[2] == "---p" and rest[1] == used[0] + HEAP_BYTES
-        for used, rest in zip(spans, spans[1:], strict=False)
+        used[2] == "rw-p" and rest[2] == "---p" and rest[1] == used[0] + HEAP_BYTES for used, rest in pairwise(spans)
     )
 
 
