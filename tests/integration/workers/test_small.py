@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from itertools import pairwise
+from pathlib import Path
 
 from switchyard.broker.keys import Keys
 from switchyard.long_running import HISTORY_WRITER, SCHEDULER
@@ -13,12 +15,22 @@ from tests.processes import is_alive, titles_below
 from tests.waiting import wait_for
 
 HELD_MS = 10_000
+HEAP_BYTES = 64 * 2**20
 
 
 def start(bench: Bench, log: str) -> subprocess.Popen[bytes]:
     process = bench.start("switchyard", "run", settings="small_settings", log=log)
     bench.wait_for_log("pool small: ready (1 × 4 threads)", log=log)
     return process
+
+
+def heaps(pid: int) -> int:
+    """Return the number of heaps that glibc made for threads: each reserves 64 MiB, and uses the beginning."""
+    lines = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    spans = [[*(int(end, 16) for end in line[0].split("-")), line[1]] for line in lines]
+    return sum(
+        used[2] == "rw-p" and rest[2] == "---p" and rest[1] == used[0] + HEAP_BYTES for used, rest in pairwise(spans)
+    )
 
 
 def test_a_small_yard_keeps_its_promises_and_loses_nothing_when_all_of_it_is_killed(bench: Bench) -> None:
@@ -35,6 +47,7 @@ def test_a_small_yard_keeps_its_promises_and_loses_nothing_when_all_of_it_is_kil
     assert not any(bench.started(token) for token in waiting)
 
     below = titles_below(run.pid)
+    assert all(heaps(pid) <= 2 for pid in below.values())
     os.kill(run.pid, signal.SIGKILL)
     wait_for(lambda: not any(map(is_alive, below.values())))
     second = start(bench, "second")
