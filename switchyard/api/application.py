@@ -19,6 +19,7 @@ from ninja.operation import Operation
 from switchyard.api.auth import BearerToken
 from switchyard.api.exception_handlers import answer
 from switchyard.api.idempotency import once
+from switchyard.api.middleware import NAMESPACE
 from switchyard.api.parsing import StrictParser, field_errors, invalid
 from switchyard.api.problems import CONTENT_TYPE, FieldError, Problem, title_of
 from switchyard.api.schemas import ProblemBody
@@ -150,7 +151,11 @@ def _problem_schema() -> dict[str, Any]:
 
 
 # Routers of the platform apps: a path below the API's root, and a router's dotted path.
-PLATFORM_ROUTERS = (("/jobs", "switchyard.jobs.api.router"), ("/queues", "switchyard.operations.api.router"))
+PLATFORM_ROUTERS = (
+    ("/jobs", "switchyard.jobs.api.router"),
+    ("/batches", "switchyard.batches.api.router"),
+    ("/queues", "switchyard.operations.api.router"),
+)
 
 
 class SwitchyardAPI(NinjaAPI):
@@ -199,7 +204,7 @@ def build_api(*routers: tuple[str, str]) -> SwitchyardAPI:
         title="Switchyard",
         version="1",
         description=DESCRIPTION,
-        urls_namespace="switchyard_api",
+        urls_namespace=NAMESPACE,
         openapi_url="/openapi.json",
         docs_url="/docs",
         docs=OwnSwagger({"validatorUrl": None}),  # it would be asked about the document, on another server

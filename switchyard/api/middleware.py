@@ -8,12 +8,14 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.urls import NoReverseMatch, reverse
 from django.utils.decorators import sync_and_async_middleware
 
 from switchyard.api.problems import CONTENT_TYPE, Problem
 
 # Path of the API below the site's root. Here, not in application.py: this middleware runs without ninja as well.
 PREFIX = "api/v1/"
+NAMESPACE = "switchyard_api"
 DETAILS = {
     400: "the request cannot be read; see how it was encoded",
     403: "this is not allowed",
@@ -41,9 +43,18 @@ def problem_documents(get_response: Callable[[HttpRequest], Any]) -> Callable[[H
 
 
 def finish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """Return the response in the API's form; responses outside the API are unchanged."""
-    root = f"/{PREFIX}"
-    if not f"{request.path_info}/".startswith(root):
+    """Return the response in the API's form; responses outside the API are unchanged.
+
+    A project may have an API of its own below ``api/v1/``: its operations keep their answers.
+    """
+    match = request.resolver_match
+    if match is not None and NAMESPACE not in match.namespaces:
+        return response
+    try:
+        root = reverse(f"{NAMESPACE}:api-root")
+    except NoReverseMatch:  # without django-ninja there is no API
+        return response
+    if match is None and not f"{request.path}/".startswith(root):
         return response
     if response.status_code >= 400 and response.get("Content-Type") != CONTENT_TYPE:
         response = _as_problem(request, response, root)

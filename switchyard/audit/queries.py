@@ -54,6 +54,8 @@ ACTS: dict[str, str] = {
     "schedule.resume": "Resume a schedule",
     "schedule.save": "Make or change a schedule",
     "schedule.delete": "Delete a schedule",
+    "batch.cancel": "Cancel a batch",
+    "batch.retry": "Requeue what failed in a batch",
     "bulk.start": "Start a bulk act",
     "bulk.stop": "Stop a bulk act",
     "token.create": "Create an API token",

@@ -20,10 +20,12 @@ from switchyard.broker.queue.operations import NO_RECORD, CancelRecord, QueueOpe
 from switchyard.broker.redis.server_clock import ServerClock
 from switchyard.broker.shapes import ActorPause, DeadLetter, Moved, Page, QueueStats, Unreadable
 from switchyard.broker.stores.alert_groups import AlertGroups
+from switchyard.broker.stores.batches import Batches
 from switchyard.broker.stores.group_barriers import GroupBarriers
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.limit_counts import RateWindows
 from switchyard.broker.stores.pool_reports import PoolReports
+from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.topology import Yard
 from switchyard.broker.worker.acks import AckBarrier
 from switchyard.broker.worker.prefetch import HeldMarks
@@ -186,7 +188,10 @@ class Transport(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Facilities:
-    """The objects that all processes of a yard reach through their broker."""
+    """The objects that all processes of a yard reach through their broker.
+
+    ``batches`` is ``None`` where the ends of messages cannot be counted: the queues are no queues of this library.
+    """
 
     yard: Yard
     transport: Transport
@@ -195,8 +200,10 @@ class Facilities:
     windows: RateWindows
     alerts: AlertGroups
     pools: PoolReports
+    facts: FactStore
     groups: GroupBarriers | None = None
     clock: ServerClock | None = None
+    batches: Batches | None = None
 
 
 def attach(broker: Broker, facilities: Facilities) -> None:

@@ -25,6 +25,7 @@ QUEUE = f"{ROOM}queues/<str:name>/"
 ACTOR = f"{ROOM}actors/<str:name>/"
 SCHEDULE = f"{ROOM}schedules/<str:name>/"
 BULK = f"{ROOM}bulk/"
+BATCHES = f"{ROOM}batches/"
 JOBS = "admin/switchyard_jobs/job/"
 JOB = f"{JOBS}<str:job_id>/"
 LETTERS = "admin/switchyard_dead_letters/deadletter/"
@@ -50,6 +51,7 @@ stored_schedules = Views("switchyard.schedules.row_views")
 actors = Views("switchyard.actors.views")
 audit = Views("switchyard.audit.views")
 bulk = Views("switchyard.bulk.views")
+batches = Views("switchyard.batches.views")
 frame = Views("switchyard.frame.views")
 
 
@@ -136,6 +138,8 @@ if installed_apps.is_installed("django.contrib.admin"):
         page(f"{ACTOR}pause/", actors.pause, "actor-pause"),
         page(f"{ACTOR}resume/", actors.resume, "actor-resume"),
         page(f"{ROOM}audit/", audit.audit_log, "audit"),
+        page(BATCHES, batches.batches, "batches"),
+        page(f"{BATCHES}<str:batch_id>/", batches.batch, "batch"),
         page(BULK, bulk.acts, "bulk-acts"),
         page(f"{BULK}<int:number>/", bulk.act, "bulk-act"),
         page(f"{BULK}<int:number>/live/", bulk.live, "bulk-act-live"),

@@ -155,6 +155,16 @@ def waiting_job(job_id: str) -> Message[Any] | None:
     return None
 
 
+def waiting_ids(job_ids: Sequence[str]) -> set[str]:
+    """Return those of some jobs that wait in the outbox.
+
+    Raises:
+        django.db.DatabaseError: a database does not answer.
+    """
+    rows = (OutboxRow.objects.using(alias).filter(job_id__in=job_ids) for alias in aliases())
+    return {job_id for found in rows for job_id in found.values_list("job_id", flat=True)}
+
+
 class Standing(NamedTuple):
     """Place of a job in the outbox.
 

@@ -18,6 +18,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from switchyard.audit.notes import notes_on, write_note
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused, BrokerError, UnknownQueue
+from switchyard.broker.stores.yard_facts import queue_subject
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard
 from switchyard.console.export import export_of
@@ -26,6 +27,7 @@ from switchyard.console.lists import SortColumn, SortHead, heads_of
 from switchyard.console.pauses import PauseFacts
 from switchyard.console.room_view import SWITCHED_OFF, RoomResponse, not_answered, require
 from switchyard.middleware.clock_comparison import compared_now
+from switchyard.operations.charts import charts_of
 from switchyard.operations.findings.facts import facts_of
 from switchyard.operations.overview import shown_rows
 from switchyard.operations.queries import queues_json
@@ -75,7 +77,9 @@ def queue(request: HttpRequest, name: str) -> RoomResponse:
     """Show one queue; complete without JavaScript."""
     require(request, "switchyard_operations.view_operations")
     waiting = queries.waiting_actors(queue_of(name).name)
+    charts = charts_of(queue_subject(name), "queue", request.GET.get("span", ""), target=name)
     context = {
+        "charts": charts,
         "waiting": waiting,
         "looked_through": queries.LOOKED_THROUGH,
         "notes": notes_on("queue", name),

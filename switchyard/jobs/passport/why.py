@@ -36,6 +36,7 @@ from switchyard.conf import declared_yard
 from switchyard.console.formatting import ago, counted, duration, most_common
 from switchyard.console.pauses import pause_facts
 from switchyard.history.queries import recent_runs
+from switchyard.jobs.limits import limit_of
 from switchyard.jobs.passport.reading import Passport, passport_of
 from switchyard.jobs.pauses import PausedActor
 from switchyard.jobs.presentation import limit_words
@@ -347,6 +348,13 @@ def _put_off(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
         yield Cause(code, text, pause.until or None, sure=not pause.is_open, since=_put_off_at(score, pause))
 
 
+def _limited(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
+    found = None if seen.place is None else limit_of(seen.job)
+    if found is not None:
+        code = "order" if found.wait.ordered else "concurrency"
+        yield Cause(code, found.sentence(arguments=seen.arguments), since=found.wait.since_ms)
+
+
 def stops_job(pause: ActorPause, job: Job) -> bool:
     """Return whether a pause stops a job, by its arguments as the server compares them."""
     if not pause.stops(job.actor) or not pause.argument:
@@ -462,12 +470,12 @@ def _silent(seen: Situation) -> SilentHolder | None:
     return None
 
 
-# In the order in which a job meets them. Each gets what is known, and the causes before it. The reason of a limit by
-# key joins behind _due_later, where it defers the job, or behind _put_off, where it keeps it waiting.
+# In the order in which a job meets them. Each gets what is known, and the causes before it.
 CAUSES: Final[tuple[Callable[[Situation, Sequence[Cause]], Iterator[Cause]], ...]] = (
     _in_outbox,
     _due_later,
     _put_off,
+    _limited,
     _set_aside,
     _queue_paused,
     _pools,

@@ -8,7 +8,7 @@ from typing import Any
 
 import dramatiq
 from django.db import OperationalError
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 from dramatiq.brokers.stub import StubBroker
 from ninja import File, Router, Status
@@ -131,4 +131,11 @@ def signed(request: HttpRequest) -> dict[str, Any]:
     return {"number": len(calls)}
 
 
-urlpatterns = [path(PREFIX, build_api(("/probe", "tests.unit.api.probe_urls.router")).urls)]
+def of_the_project(request: HttpRequest) -> HttpResponse:
+    return JsonResponse({"error": "missing api key"}, status=401)
+
+
+urlpatterns = [
+    path(PREFIX, build_api(("/probe", "tests.unit.api.probe_urls.router")).urls),
+    path(f"{PREFIX}checks/", of_the_project),
+]

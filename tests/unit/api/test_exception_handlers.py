@@ -151,6 +151,21 @@ def test_paths_elsewhere_keep_their_own_refusals(probe: Client) -> None:
     assert response["Content-Type"].startswith("text/html")
 
 
+def test_the_projects_own_api_below_the_same_root_keeps_its_answers(probe: Client) -> None:
+    response = probe.get("/api/v1/checks/")
+
+    assert (response.status_code, response.json()) == (401, {"error": "missing api key"})
+    assert "Cache-Control" not in response
+
+
+def test_below_a_prefix_refusals_are_problem_documents_as_well(probe: Client, settings: Any) -> None:
+    settings.ROOT_URLCONF = "tests.unit.api.prefixed_urls"
+
+    assert problem(probe.get("/yard/api/v1/nothing"), 404)["detail"].endswith("see /yard/api/v1/docs")
+    problem(probe.get("/yard/api/v1/probe/orders"), 405)
+    assert probe.get("/api/v1/nothing")["Content-Type"].startswith("text/html")
+
+
 def test_our_own_failure_says_nothing_outside_and_is_logged(post: Post, caplog: pytest.LogCaptureFixture) -> None:
     response = post("/broken")
 

@@ -6,19 +6,20 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from switchyard.broker.admin import purge
 from switchyard.broker.keys import Keys
-from switchyard.broker.queue import administration, dead_moves
+from switchyard.broker.queue import administration, dead_moves, limits
 from switchyard.broker.queue.circuits import Circuit, note_circuit
 from switchyard.broker.queue.operations import Entry, Lease, MovingMessage, QueueOperations
 from switchyard.broker.queue.unroutable import UnroutableLane
 from switchyard.broker.redis.calls import Word
 from switchyard.broker.redis.scripts import INCLUDE, LUA, Script, script
-from switchyard.broker.shapes import ActorPause
+from switchyard.broker.shapes import ActorPause, DeadLetter
 from switchyard.broker.topology import Dependency
 
 FILES = sorted((LUA / "queue").glob("*.lua"))
@@ -106,6 +107,7 @@ class TestHeader:
 
 ANSWERS: dict[str, Any] = {
     "circuit_note": b"opened",
+    "declare_limits": b"",
     "enqueue": [],
     "fetch": [b"ok", [], -1, 0],
     "ack": [],
@@ -118,6 +120,7 @@ ANSWERS: dict[str, Any] = {
     "reclaim": [-1, 0],
     "requeue": [0, 1],
     "discard": [0, 1],
+    "take_back": [1],
     "cancel": [b"unknown"],
     "put_back": [0, 0],
     "resume_actor": [0, 0],
@@ -177,6 +180,8 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     letter = dead_moves.StoredLetter("a", b"{}", None)
     dead_moves.requeue(family, [letter], {"a": (b"{}", 2)}, nonce="n")
     dead_moves.discard(family, [letter], nonce="n")
+    dead = DeadLetter("a", "mail", "welcome", {}, "exhausted", "Timeout", "", "", 1, 0, 0, 0, "f")
+    dead_moves.take_back(family, [dead], nonce="n")
     administration.cancel(family, {"a": b""})
     administration.due_now(family, "a", as_read=b"{}", body=b"{}")
     administration.amend(family, "a", as_read=b"{}", body=b"{}", due_at_ms=1)
@@ -185,6 +190,7 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     administration.pause_actor(family, ActorPause(0, 0, 0, "a"))
     administration.resume_actor(family, "a")
     note_circuit(family, Circuit(Dependency("payments"), 60_000, {"a": 0}), "x", "failed")
+    limits.declare(family, [SimpleNamespace(actor_name="a", options={"concurrency": 1})])  # type: ignore[list-item]
     family.notify("retry")
     purge.set_aside(family, "p", by="an_operator")
     purge.undo(family, "p")
