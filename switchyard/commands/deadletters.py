@@ -185,7 +185,7 @@ class Command(PrintingCommand):
             )
         except ValueError as error:
             raise CommandError(f"requeue: {error}") from error
-        first = row.plan.get("canary") or "1, then 10"
+        first = given.get("canary") or "1, then 10"
         text = f"bulk act {row.pk} requeues {first}, then all of {row.total:,}: manage.py switchyard bulk show {row.pk}"
         self.answer(text, {"bulk_act": row.pk, "filter": row.filter, "total": row.total}, as_json=options["json"])
 

@@ -228,11 +228,12 @@ class BulkCanary(BulkMove):
 
     def take(self, act: BulkAct, limit: int) -> Taken:
         """Claim the letters of the next step, as far as the jobs of those before it allow it."""
-        trials = (act.plan["canary"],) if "canary" in act.plan else TRIALS
+        plan = act.plan or {}  # none in rows of the release before
+        trials = (plan["canary"],) if "canary" in plan else TRIALS
         done = act.cursor.get("trials", 0)
         cursor = _watched(act.cursor)
         is_trial = not act.cursor.get("passed")
-        percent, least = (0, 1) if is_trial else (act.plan.get("stop_percent", STOP_PERCENT), LEAST_ENDED)
+        percent, least = (0, 1) if is_trial else (plan.get("stop_percent", STOP_PERCENT), LEAST_ENDED)
         if cursor["failed"] * 100 > percent * max(cursor["ended"], least):
             text = f"job {cursor['failed_job']} {cursor['failure']}; mend the cause, then requeue the others"
             if not is_trial:

@@ -11,7 +11,7 @@ class Migration(migrations.Migration):
             model_name="bulkact",
             name="plan",
             field=models.JSONField(
-                default=dict, help_text="Of a rollout: items of its canary, share of failures that stops it."
+                default=dict, null=True, help_text="Of a rollout: items of its canary, share of failures that stops it."
             ),
         ),
     ]

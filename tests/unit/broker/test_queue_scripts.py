@@ -19,7 +19,7 @@ from switchyard.broker.queue.operations import Entry, Lease, MovingMessage, Queu
 from switchyard.broker.queue.unroutable import UnroutableLane
 from switchyard.broker.redis.calls import Word
 from switchyard.broker.redis.scripts import INCLUDE, LUA, Script, script
-from switchyard.broker.shapes import ActorPause
+from switchyard.broker.shapes import ActorPause, DeadLetter
 from switchyard.broker.topology import Dependency, FairShare
 
 FILES = sorted((LUA / "queue").glob("*.lua"))
@@ -121,6 +121,7 @@ ANSWERS: dict[str, Any] = {
     "reclaim": [-1, 0],
     "requeue": [0, 1],
     "discard": [0, 1],
+    "take_back": [1],
     "cancel": [b"unknown"],
     "put_back": [0, 0],
     "resume_actor": [0, 0],
@@ -180,6 +181,8 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     letter = dead_moves.StoredLetter("a", b"{}", None)
     dead_moves.requeue(family, [letter], {"a": (b"{}", 2)}, nonce="n")
     dead_moves.discard(family, [letter], nonce="n")
+    dead = DeadLetter("a", "mail", "welcome", {}, "exhausted", "Timeout", "", "", 1, 0, 0, 0, "f")
+    dead_moves.take_back(family, [dead], nonce="n")
     administration.cancel(family, {"a": b""})
     administration.due_now(family, "a", as_read=b"{}", body=b"{}")
     administration.amend(family, "a", as_read=b"{}", body=b"{}", due_at_ms=1)
