@@ -44,6 +44,7 @@ provide_programs() {
   for program in $1; do
     case $program in
       promtool) provide promtool have fetch_promtool "run: sudo apt install prometheus" ;;
+      prometheus) provide prometheus have_prometheus fetch_prometheus "run: sudo apt install prometheus prometheus-alertmanager" ;;
       redis-server) provide redis-server is_redis_7 fetch_redis_server "install Redis 7 so that redis-server is on PATH" ;;
       postgres) provide postgres have_postgres "apt_install postgresql" "run: sudo apt install postgresql" ;;
       rabbitmq) provide rabbitmq have_rabbitmq fetch_rabbitmq "run: sudo apt install rabbitmq-server" ;;
@@ -81,6 +82,16 @@ fetch_promtool() {
   download "$folder" prometheus &&
     dpkg-deb --fsys-tarfile "$folder"/*.deb | tar -x -C "$folder" ./usr/bin/promtool &&
     mv "$folder/usr/bin/promtool" .venv/bin/promtool
+}
+
+# The servers alone, for bin/test --part pager: the packages would start them. Alertmanager has the folder of its templates
+# written into it.
+have_prometheus() { have prometheus && have prometheus-alertmanager && [ -d /usr/share/prometheus/alertmanager ]; }
+fetch_prometheus() {
+  local folder=$scratch/prometheus name
+  download "$folder" prometheus prometheus-alertmanager && unpack "$folder" || return 1
+  as_root mkdir -p /usr/share/prometheus && as_root cp -r "$folder/usr/share/prometheus/alertmanager" /usr/share/prometheus/ || return 1
+  for name in prometheus prometheus-alertmanager; do mv "$folder/usr/bin/$name" .venv/bin/ || return 1; done
 }
 
 # The program alone: the package would start a server.

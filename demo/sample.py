@@ -270,6 +270,12 @@ class SampleRun:
 
         return int(apps.get_model(model).objects.filter(**conditions).count())
 
+    def batch(self, batch_id: str) -> Any:
+        """Return the figures of a batch."""
+        from switchyard.batches.queries import find
+
+        return find(batch_id)
+
     def keep_secret(self, secret: str) -> None:
         """Tell the receiver the secret of an endpoint."""
         path: Path = self.state.webhook_secrets

@@ -30,6 +30,7 @@ TYPED = re.compile(r"(Hash|List|Set|Sorted set|Stream|String)(?:e?s)?: (.+)", re
 # variable parts of a key.
 PLACEHOLDERS: dict[str, Any] = {
     "lane": "live", "queue": QUEUE, "bucket": 1, "job_id": "ID", "at": "TICK", "group_id": "GROUP",
+    "batch_id": "BATCH",
 }  # fmt: skip
 
 

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import functools
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from inspect import isasyncgen, isawaitable, iscoroutine, iscoroutinefunction, isgenerator
 from typing import Any
 
@@ -81,7 +82,26 @@ class AsyncActors(AsyncIO):
 
 
 class EventLoop(EventLoopThread):
-    """Event loop that outlives what its coroutines raise, and leaves none of them before it has ended."""
+    """Event loop that outlives what its coroutines raise, and leaves none of them before it has ended.
+
+    What one of them has set on the loop ends with it.
+
+    Attributes:
+        executor: Threads of ``asyncio.to_thread``. A loop whose executor was shut down refuses every later call.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.executor = Executor(thread_name_prefix="asyncio")
+        self._debug = self.loop.get_debug()
+        self.put_back()
+
+    def put_back(self) -> None:
+        """Set on the loop what a coroutine may have set, in the loop's thread."""
+        self.loop.set_default_executor(self.executor)
+        self.loop.set_task_factory(None)
+        self.loop.set_exception_handler(None)
+        self.loop.set_debug(self._debug)
 
     def run_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> Any:  # type: ignore[override]
         """Run a coroutine on the loop and return its result, for a thread that may be interrupted.
@@ -98,7 +118,7 @@ class EventLoop(EventLoopThread):
             if message := CurrentMessage.get_current_message():  # retried, whatever its policy says
                 message.shut_down = True  # type: ignore[attr-defined]
             raise RuntimeError("the event loop of this worker has ended")
-        run = _Run(self.loop, coroutine)
+        run = _Run(self.loop, coroutine, self.put_back)
         interrupt: Interrupt | None = None
         while True:
             try:
@@ -117,6 +137,17 @@ class EventLoop(EventLoopThread):
         return run.result
 
 
+class Executor(ThreadPoolExecutor):
+    """Executor that tells whether it was shut down."""
+
+    was_shut_down = False
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Shut it down."""
+        self.was_shut_down = True
+        super().shutdown(wait, cancel_futures=cancel_futures)
+
+
 class _Run:
     """A coroutine on a loop; it is put there at once.
 
@@ -124,11 +155,14 @@ class _Run:
         ended: Set when the coroutine has ended, and with it all that it cleans up.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], put_back: Callable[[], None]
+    ) -> None:
         self.ended = threading.Event()
         self.result: Any = None
         self.error: BaseException | None = None
         self._loop = loop
+        self._put_back = put_back
         self._task: asyncio.Task[None] | None = None
         loop.call_soon_threadsafe(self._begin, coroutine)
 
@@ -161,4 +195,5 @@ class _Run:
         except BaseException as error:  # noqa: BLE001  raised in the thread that waits
             self.error = error
         finally:
+            self._put_back()
             self.ended.set()

@@ -107,7 +107,7 @@ class Origin(Middleware):
     """
 
     option_rules: ClassVar = (
-        rule_of_both("tags", lambda value: _usable_tags(value)),
+        rule_of_both("tags", lambda value: usable_tags(value)),
         OptionRule("origin", None, lambda value, queue: _usable_origin(value)),
         OptionRule("parent", None, lambda value, queue: _usable_parent(value)),
     )
@@ -133,7 +133,7 @@ class Origin(Middleware):
             options["tags"] = list(dict.fromkeys([*(options.get("tags") or ()), *tags]))[:MOST_TAGS]
 
 
-def _usable_tags(value: Any) -> str:
+def usable_tags(value: Any) -> str:
     usable = (
         isinstance(value, list | tuple)
         and len(value) <= MOST_TAGS

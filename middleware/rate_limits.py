@@ -3,42 +3,51 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from typing import Any, ClassVar
 
 import msgspec
+from dramatiq.actor import Actor
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware, SkipMessage
 
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import Transport
+from switchyard.broker.queue.arguments import in_message
+from switchyard.broker.shapes import shown_json
 from switchyard.broker.stores.limit_counts import RateWindows
+from switchyard.middleware.arguments import signature_of
+from switchyard.middleware.concurrency import check_arguments
 from switchyard.middleware.errors import MoveFailed
 from switchyard.middleware.options import OptionRule
 from switchyard.middleware.outcomes import Outcome, decide
 
-SPEC = re.compile(r"^([1-9][0-9]*)/([smhd])$")
+SPEC = re.compile(r"^([1-9][0-9]*)/([smhd])(?: per ([A-Za-z_][A-Za-z0-9_]*))?$")
+LONGEST_VALUE = 120
 UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 class Rate(msgspec.Struct, frozen=True):
-    """At most ``limit`` starts in any ``window_ms``."""
+    """At most ``limit`` starts in any ``window_ms``; of each value of an argument where it is named."""
 
     limit: int
     window_ms: int
+    argument: str = ""
 
 
 class RateLimits(Middleware):
     """Middleware that defers a message over its actor's rate limit to a start slot reserved for the message.
 
-    Option of an actor: ``rate_limit``, such as ``"10/m"`` (s, m, h, d). A message cannot have a limit of its own: the
-    starts of all messages of an actor count together.
+    Option of an actor: ``rate_limit``, such as ``"10/m"`` (s, m, h, d), ``"10/m per host"`` for each value of an
+    argument, or a list of both. A message cannot have a limit of its own: the starts of all messages of an actor count
+    together.
 
     Raises:
         MoveFailed: the broker does not answer or refuses the call; the message takes the retry path, as it must not
             start too early.
     """
 
-    option_rules: ClassVar = (OptionRule("rate_limit", lambda spec, actor: _check_rate(spec)),)
+    option_rules: ClassVar = (OptionRule("rate_limit", lambda spec, actor: _check_rate(spec, actor)),)
     actor_options = {"rate_limit"}
 
     def __init__(self, *, windows: RateWindows, transport: Transport) -> None:
@@ -48,13 +57,10 @@ class RateLimits(Middleware):
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         actor = broker.actors.get(message.actor_name)
         spec = actor.options.get("rate_limit") if actor else None
-        if spec is None:
+        if actor is None or spec is None:
             return
-        rate = rate_of(spec)
         try:
-            delay_ms = self._windows.reserve(
-                message.actor_name, message.message_id, limit=rate.limit, window_ms=rate.window_ms
-            )
+            delay_ms = self._reserve(message, actor, rates_of(spec))
             if delay_ms == 0:
                 return
             self._transport.defer(message, delay_ms=delay_ms, options={"deferred_by": "rate_limit"})
@@ -65,15 +71,44 @@ class RateLimits(Middleware):
         decide(message, Outcome("deferred", "rate_limit", delay_ms=delay_ms))
         raise SkipMessage(f"rate_limit {spec}: deferred by {delay_ms} ms")
 
+    def _reserve(self, message: MessageProxy, actor: Actor[..., Any], rates: list[Rate]) -> int:
+        """Return the ms until its start under all rates, reserved in each up to the first that delays it."""
+        for rate in rates:
+            window = message.actor_name
+            if rate.argument:
+                window += f" {rate.argument}={_value_of(message, actor, rate.argument)}"
+            how = {"limit": rate.limit, "window_ms": rate.window_ms}
+            if delay_ms := self._windows.reserve(window, message.message_id, **how):
+                return delay_ms
+        return 0
 
-def _check_rate(spec: Any) -> str:
-    readable = isinstance(spec, str) and SPEC.fullmatch(spec)
-    return "" if readable else 'write for example "10/m"; units are s, m, h, d'
+
+def _value_of(message: MessageProxy, actor: Actor[..., Any], argument: str) -> str:
+    """Return the JSON of the value that a message has of an argument; of a long one its digest."""
+    bound = signature_of(actor.fn).bind_partial(*in_message(message).args, **in_message(message).kwargs)
+    bound.apply_defaults()
+    text = shown_json(bound.arguments.get(argument))
+    return text if len(text) <= LONGEST_VALUE else sha256(text.encode()).hexdigest()
+
+
+def _check_rate(spec: Any, actor: Actor[..., Any]) -> str:
+    try:
+        rates = rates_of(spec)
+    except (TypeError, ValueError):
+        rates = []
+    if not rates:
+        return 'write for example "10/m", or "10/m per host"; units are s, m, h, d'
+    return check_arguments([rate.argument for rate in rates if rate.argument], actor)
+
+
+def rates_of(spec: Any) -> list[Rate]:
+    """Return the rates of the option; as ``rate_of`` for one that cannot be read."""
+    return [rate_of(each) for each in (spec if isinstance(spec, list | tuple) else [spec])]
 
 
 def rate_of(spec: str) -> Rate:
     """Return the rate of a text such as ``"10/m"``; ``ValueError`` when it cannot be read."""
-    match = SPEC.match(spec)
+    match = SPEC.fullmatch(spec)
     if match is None:
         raise ValueError(f"rate {spec!r} cannot be read; write for example '10/m'")
-    return Rate(int(match[1]), UNIT_MS[match[2]])
+    return Rate(int(match[1]), UNIT_MS[match[2]], match[3] or "")

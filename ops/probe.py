@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import pathlib
 import sys
 
 
@@ -11,7 +12,12 @@ def main(port: int, path: str) -> int:
     """Send one request, for at most 4 s, with a host of DJANGO_ALLOWED_HOSTS and the metrics token if set."""
     hosts = os.environ.get("DJANGO_ALLOWED_HOSTS", "").replace(",", " ").split()
     headers = {"Host": hosts[0].lstrip(".") if hosts else "localhost"}
-    if token := os.environ.get("SWITCHYARD_METRICS_TOKEN"):
+    token_file = os.environ.get("SWITCHYARD_METRICS_TOKEN_FILE")
+    if (
+        token := pathlib.Path(token_file).read_text().strip()
+        if token_file
+        else os.environ.get("SWITCHYARD_METRICS_TOKEN")
+    ):
         headers["Authorization"] = f"Bearer {token}"
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=4)
     try:

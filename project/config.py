@@ -13,7 +13,7 @@ import dj_database_url
 from switchyard import conf
 from switchyard.conf import SwitchyardSettings, remedy_for_metrics, setting_of_metrics
 from switchyard.files.addresses import StorageAddress, address_of
-from switchyard.setting_values import InvalidSetting, number_of, with_valid_port
+from switchyard.setting_values import InvalidSetting, number_of, with_files, with_valid_port
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DEVELOPMENT_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -71,6 +71,7 @@ def load(environ: Mapping[str, str]) -> Config:
     Raises:
         InvalidSetting: a value cannot be used, or is missing or unsafe with ``DJANGO_DEBUG=0``.
     """
+    environ = with_files(environ)
     debug = _flag(environ, "DJANGO_DEBUG", default=True)
     secret_key = _secret(environ, "DJANGO_SECRET_KEY", debug=debug)
     hosts = _allowed_hosts(environ, debug=debug)

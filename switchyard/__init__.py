@@ -7,15 +7,16 @@ Rooms, from below; each begins with a page like this, and imports only what stan
 - ``conf``: the settings. ``console``, ``audit``, ``api``: what every room above needs of commands, acts and HTTP.
 - ``bulk``, ``workers``: acts in steps; the processes.
 - ``outbox``: sends that wait for a commit.
-- ``history``, ``dead_letters``, ``alerts``, ``jobs``, ``schedules``: records of the work, and people's acts on it.
+- ``history``, ``dead_letters``, ``alerts``, ``jobs``, ``batches``, ``schedules``: records of the work, and people's
+  acts on it.
 - ``operations``, ``tasks``, ``queues``, ``actors``: the yard as a whole, and by its parts.
 - ``frame``, ``doctor``, ``deployment``, ``serving``: around all pages; commands for the whole. ``compat``: other
   systems' declarations, of projects that move here.
 - ``wiring``: construction of the broker with its middleware, in order. ``testing``: a yard in memory.
 
 The way of one message through them: docs/explanation/a-messages-life.md. Public for a project: :func:`apps`,
-``urls``, ``wiring.build_broker``, ``jobs.services``, ``broker.topology``, ``limits``, ``testing``, and what the rooms
-name as public.
+``urls``, ``wiring.build_broker``, ``jobs.services``, ``batches.services``, ``broker.topology``, ``limits``,
+``testing``, and what the rooms name as public.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ APPS = (
     "outbox",
     "bulk",
     "jobs",
+    "batches",
     "workers",
     "dead_letters",
     "alerts",

@@ -39,6 +39,7 @@ from switchyard.setting_values import (
     number_of,
     public_url_of,
     refuse_without,
+    with_files,
 )
 
 SECOND = 1_000
@@ -348,7 +349,7 @@ def switchyard_settings() -> SwitchyardSettings:
         debug = (settings.DEBUG or "pytest" in sys.modules or asks_no_broker()) if _cache is None else _cache.debug
         value = read(
             {} if declared is None else declared,
-            os.environ,
+            with_files(os.environ),
             debug=debug,
             base_dir=getattr(settings, "BASE_DIR", None),
             hosts=settings.ALLOWED_HOSTS,

@@ -42,7 +42,7 @@ class LogThrottle:
         self._failing = None
 
 
-SCHEDULER, HISTORY_WRITER = "scheduler", "history"
+SCHEDULER, HISTORY_WRITER, FACT_KEEPER = "scheduler", "history", "facts"
 LEASE_S = 15.0
 RENEW_S = 5.0
 

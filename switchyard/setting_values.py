@@ -38,6 +38,35 @@ class InvalidSetting(SwitchyardError):
         super().__init__(f"{name}: {fact}; {remedy}")
 
 
+# Ends the name of a variable that names a file with the value: a secret in a file is in no process's environment.
+FILE: Final = "_FILE"
+
+
+def with_files(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment with the contents of the files that ``DATABASE_URL_FILE`` and the like name.
+
+    Every ``SWITCHYARD_…``, ``DJANGO_…`` and ``DATABASE_…`` may be given so. Whitespace around the contents is dropped,
+    and an empty file is no value.
+
+    Raises:
+        InvalidSetting: a file cannot be read, or the variable is set as well.
+    """
+    found = dict(environ)
+    for name, path in environ.items():
+        variable = name.removesuffix(FILE)
+        if variable == name or not path or not variable.startswith(("SWITCHYARD_", "DJANGO_", "DATABASE_")):
+            continue
+        if environ.get(variable):
+            raise InvalidSetting(name, f"is set, and {variable} as well", "leave one of them out")
+        try:
+            found[variable] = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "is no text"
+            remedy = "name a file that this user may read"
+            raise InvalidSetting(name, f"{path} cannot be read: {reason}", remedy) from error
+    return found
+
+
 def with_valid_port(name: str, url: str) -> str:
     """Return an URL whose port, if there is one, is a number.
 

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import decimal
+import gc
 import os
 import re
+import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FuturesTimeout
 from contextvars import Context, copy_context
+from functools import partial
 from inspect import iscoroutinefunction, unwrap
+from operator import attrgetter
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from asgiref.sync import SyncToAsync
 from django.db import connections
 from django.db.backends.signals import connection_created
+from django.urls import clear_script_prefix, set_urlconf
 from django.utils import timezone, translation
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker, MessageProxy
@@ -42,12 +48,21 @@ SESSION = re.compile(
 )
 # Functions that change it, within any statement.
 CHANGING = ("advisory_lock", "set_config")
+# Attributes of a driver's connection that change what later statements do or return, by vendor.
+ATTRIBUTES = {
+    "sqlite": ("row_factory", "text_factory", "isolation_level"),
+    "postgresql": (
+        *("row_factory", "cursor_factory", "server_cursor_factory", "isolation_level", "read_only", "deferrable"),
+        *("prepare_threshold", "pgconn.pipeline_status"),
+    ),
+}
+NOTHING = "SELECT 1 WHERE 0"
 
 log = get_logger(__name__)
 
 
 class SlotHygiene(Middleware):
-    """Middleware that puts a worker's thread back after each attempt: database, language, time zone, decimals.
+    """Middleware that puts a worker's thread back after each attempt: database, language, time zone, decimals, context.
 
     Rows that later jobs write into a transaction that is still open are lost when its connection closes, although those
     jobs have succeeded.
@@ -69,7 +84,10 @@ class SlotHygiene(Middleware):
     def __init__(self) -> None:
         self._threads = _Threads()
         self._async: set[str] = set()  # names of actors
-        self._elsewhere: WeakSet[Any] = WeakSet()  # connections of threads that run no attempts
+        # Connections of threads that run no attempts, with the number of their statements.
+        self._elsewhere: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+        self._shared: WeakSet[Any] = WeakSet()  # those of the thread of async actors
+        self._rolling: Future[list[str]] | None = None
         self._lost: list[str] = []  # databases of what was rolled back in the thread of async actors
         self._works = False
         self._settings: dict[str, dict[str, Any]] = {}  # of databases, by alias
@@ -81,6 +99,8 @@ class SlotHygiene(Middleware):
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
         """Watch the statements of this process from now on; those of other processes are not slowed down."""
         self._works = True
+        connection_created.disconnect(self._note)
+        connection_created.connect(self._note)  # after the receivers of apps: what they change on a connection stays
         self._settings = {alias: dict(settings) for alias, settings in connections.settings.items()}
 
     def is_blocked(self) -> bool:
@@ -105,7 +125,7 @@ class SlotHygiene(Middleware):
                 if not is_in_transaction(each):
                     abandon(each)
         thread.outer = [each for each in thread.connections if state_of(each) == OPEN]
-        thread.context = copy_context()
+        thread.context, thread.hooks = copy_context(), (sys.gettrace(), sys.getprofile())
 
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
@@ -117,12 +137,22 @@ class SlotHygiene(Middleware):
         thread = self._threads.own
         # Asking Django for language and zone takes 5 µs each.
         if is_changed(thread.context, copy_context()):
-            translation.deactivate()
-            timezone.deactivate()
+            for deactivate in (
+                translation.deactivate,
+                timezone.deactivate,
+                clear_script_prefix,
+                partial(set_urlconf, None),
+            ):
+                deactivate()
+            put_back(thread.context, copy_context())
+        if (sys.gettrace(), sys.getprofile()) != thread.hooks:
+            sys.settrace(thread.hooks[0])
+            sys.setprofile(thread.hooks[1])
+            log.error("trace or profile function of the thread put back", actor=message.actor_name)
         decimal.setcontext(decimal.DefaultContext)
         if restored := self._restore(thread):
             log.error("database settings or wrappers put back", actor=message.actor_name, databases=", ".join(restored))
-        left = self._roll_back()
+        left = self._roll_back(message.actor_name)
         if message.actor_name in self._async:
             if exception is not None and self._after_call is None:
                 self._blocked_at_s = time.monotonic() + LONGEST_CALL_S
@@ -130,6 +160,8 @@ class SlotHygiene(Middleware):
             if found := self.roll_back_between_calls():
                 with contextlib.suppress(FuturesTimeout):
                     found.result(LONGEST_CALL_S)
+            elif self._elsewhere:
+                SyncToAsync.single_thread_executor.submit(self._roll_back)
             left += self._lost[thread.lost :]
             thread.lost = len(self._lost)
         if left:
@@ -141,15 +173,33 @@ class SlotHygiene(Middleware):
     def roll_back_between_calls(self) -> Future[list[str]] | None:
         """Have the thread of async actors roll back what it has open when its current call has ended."""
         if any(map(is_in_transaction, list(self._elsewhere))):
-            return SyncToAsync.single_thread_executor.submit(self._roll_back)
+            self._rolling = SyncToAsync.single_thread_executor.submit(self._roll_back)
+            return self._rolling
         return None
 
-    def _roll_back(self) -> list[str]:
+    def strays(self) -> dict[Any, int] | None:
+        """Return connections of threads of tasks' own on which a transaction is open, and their statements so far.
+
+        ``None`` as long as it is not known which are of the thread of async actors.
+        """
+        if self._rolling is None or not self._rolling.done():
+            return None
+        found = {each: count for each, count in list(self._elsewhere.items()) if each not in self._shared}
+        return {each: count for each, count in found.items() if is_in_transaction(each)}
+
+    def _roll_back(self, actor: str = "one that is async") -> list[str]:
         """Give up connections of this thread that are not as they were; return the databases of open transactions."""
         thread, left = self._threads.own, []
-        for each in thread.connections:
+        if not thread.works:
+            self._shared.update(thread.connections)
+        for each, session in thread.connections.items():
+            if each in thread.outer:
+                continue
             state = state_of(each)
-            if (state != IDLE or each in thread.changed) and each not in thread.outer:
+            if state == IDLE and session is not None and each.connection is not None and (cause := session.change()):
+                log.error("database connection closed", cause=cause, actor=actor, database=each.alias)
+                state = UNUSABLE
+            if state != IDLE or each in thread.changed:
                 if state == OPEN:
                     left.append(each.alias)
                     if not thread.works:  # before it ends: an attempt that no longer sees it open must find it here
@@ -160,27 +210,27 @@ class SlotHygiene(Middleware):
 
     def _watch(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
         """Note a connection whose session a statement changes: the next job would find it changed."""
-        thread = self._threads.own
-        if fresh := thread.fresh:
-            # Other receivers of the signal may have added theirs before the first statement.
-            kept = [pair for pair in thread.wrappers if pair[0] not in fresh]
-            thread.wrappers = [*kept, *((each, list(each.execute_wrappers)) for each in fresh)]
-            thread.fresh = []
+        thread, connection = self._threads.own, context["connection"]
+        if getattr(cursor := context["cursor"].cursor, "name", None) and (
+            session := thread.connections.get(connection)
+        ):
+            session.keep(cursor)
+        if not thread.works and connection in self._elsewhere:
+            self._elsewhere[connection] += 1
         # Statements of psycopg.sql are read by their server alone.
         if not isinstance(sql, str) or changes_session(sql):
-            thread.changed = [*thread.changed, context["connection"]]
+            thread.changed = [*thread.changed, connection]
         return execute(sql, params, many, context)
 
     def _note(self, connection: Any, **signal: Any) -> None:
         thread = self._threads.own
         if connection not in thread.connections:
-            thread.connections = [*thread.connections, connection]
             if self._works:
                 connection.execute_wrappers.append(self._watch)
-        if self._works:
-            thread.fresh = [*thread.fresh, connection]
+            thread.wrappers = [*thread.wrappers, (connection, list(connection.execute_wrappers))]
+        thread.connections = {**thread.connections, connection: _Session.of(connection) if self._works else None}
         if not thread.works:
-            self._elsewhere.add(connection)
+            self._elsewhere[connection] = 0
 
     def _restore(self, thread: _Thread) -> list[str]:
         """Put back places of databases and a thread's execute wrappers; return the names of those that differed."""
@@ -205,10 +255,10 @@ class _Thread:
         self.works = False  # whether it runs attempts
         self.moved = self.lost = 0  # settings put back, and length of the list, when its attempt began
         self.context = Context()  # when its attempt began
-        self.connections: list[Any] = []
+        self.hooks: tuple[Any, Any] = (None, None)  # of tracing and profiling, when its attempt began
+        self.connections: dict[Any, _Session | None] = {}
         self.outer, self.changed = list[Any](), list[Any]()
-        self.fresh: list[Any] = []  # connections since whose opening no statement ran
-        self.wrappers: list[tuple[Any, list[Any]]] = []  # of connections, as they were at the first statement
+        self.wrappers: list[tuple[Any, list[Any]]] = []  # of connections, as they were when first opened
 
 
 class _Threads(threading.local):
@@ -226,6 +276,15 @@ def is_changed(before: Context, now: Context) -> bool:
         return before != now
     except Exception:  # noqa: BLE001  # a task's values may refuse to be compared, as arrays do
         return True
+
+
+def put_back(before: Context, now: Context) -> None:
+    """Set variables to the values that they had, or to their defaults. One that has neither cannot be unset."""
+    for variable, value in now.items():
+        with contextlib.suppress(LookupError):
+            earlier = before[variable] if variable in before else Context().run(variable.get)
+            if earlier is not value:
+                variable.set(earlier)
 
 
 def place_of(settings: dict[str, Any]) -> tuple[Any, ...]:
@@ -269,6 +328,76 @@ def is_in_transaction(connection: Any) -> bool:
     return state_of(connection) == OPEN
 
 
+class _Session:
+    """Driver's connection as it was when Django had opened it."""
+
+    def __init__(self, connection: Any) -> None:
+        self._driver = driver = connection.connection
+        self._open: list[Any] = []  # cursors of the server
+        self._adapted = False
+        self._cursor = driver.cursor() if connection.vendor == "sqlite" else None
+        if self._cursor is None:
+            self._watch_adapters()
+        self._read = attrgetter(*ATTRIBUTES[connection.vendor])
+        self._attributes, self._referents = self._read(driver), len(gc.get_referents(driver))
+
+    @classmethod
+    def of(cls, connection: Any) -> _Session | None:
+        """Return the session of a connection, unless its driver is another, or its database is in memory.
+
+        Threads share a connection to that, and one would interrupt the statements of others.
+        """
+        if connection.vendor == "sqlite":
+            return None if connection.is_in_memory_db() else cls(connection)
+        return cls(connection) if hasattr(connection.connection, "pgconn") else None  # of psycopg 3
+
+    def keep(self, cursor: Any) -> None:
+        """Note a cursor of the server, which outlives the driver's."""
+        self._open = [*(each for each in self._open if not each.closed), cursor]
+
+    def change(self) -> str:
+        """Return what an attempt has left to the next one that uses this connection, or nothing."""
+        driver = self._driver
+        if self._read(driver) != self._attributes or self._adapted:
+            return "changed attributes"
+        if self._cursor is None:
+            return "a cursor that was not closed" if self._open and not all(each.closed for each in self._open) else ""
+        # The callbacks of traces, of progress and of authorization: a driver refers to those that it has.
+        if len(gc.get_referents(driver)) != self._referents:
+            return "a callback"
+        return "a cursor that was not read to its end" if is_half_read(driver, self._cursor) else ""
+
+    def _watch_adapters(self) -> None:
+        """Note whether adapters are registered: psycopg does not tell."""
+        adapters = self._driver.adapters
+
+        def noting(name: str) -> Callable[..., None]:
+            register = getattr(type(adapters), name)  # not that of a session before, where a pool keeps connections
+
+            def note(*arguments: Any) -> None:
+                self._adapted = True
+                register(adapters, *arguments)
+
+            return note
+
+        for name in ("register_dumper", "register_loader"):
+            setattr(adapters, name, noting(name))
+
+
+def is_half_read(driver: Any, cursor: Any) -> bool:
+    """Return whether a statement of SQLite has not come to its end, or none is allowed any more.
+
+    Later jobs would not see what others write, nor commit what they write themselves. Such a statement keeps an
+    interrupt for the next one; without it an interrupt does nothing.
+    """
+    driver.interrupt()
+    try:
+        cursor.execute(NOTHING)
+    except sqlite3.Error:
+        return True
+    return False
+
+
 def abandon(connection: Any) -> None:
     """End a Django connection's transaction and session by closing it; the next query opens another."""
     # Django keeps a connection that is closed inside of a block, and refuses it from then on.
@@ -277,6 +406,10 @@ def abandon(connection: Any) -> None:
         # A closed connection keeps its locks for as long as a cursor of it lives, as the one in a traceback does.
         with contextlib.suppress(connection.Database.Error):
             connection.connection.rollback()
+            if is_half_read(driver := connection.connection, driver.cursor()):
+                for each in gc.get_referrers(driver):  # takes 10 ms and more
+                    if issubclass(type(each), sqlite3.Cursor):  # by its type: a lazy object would be evaluated
+                        each.close()
     try:
         if connection.connection is not None:
             connection.connection.close()  # a pool of Django's would hand it to the next

@@ -21,6 +21,7 @@ from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.stores.alert_groups import AlertGroups
+from switchyard.broker.stores.batches import Batches
 from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.group_barriers import GroupBarriers
 from switchyard.broker.stores.job_records import JobRecords, RecordLimits
@@ -29,6 +30,7 @@ from switchyard.broker.stores.kept_results import RecordResults
 from switchyard.broker.stores.limit_counts import RateWindows
 from switchyard.broker.stores.pool_reports import PoolReports
 from switchyard.broker.stores.result_stores import ResultStores
+from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.topology import Yard
 from switchyard.broker.transport import RedisTransport
 from switchyard.broker.worker.acks import AckBarrier, barrier_over
@@ -40,11 +42,13 @@ from switchyard.middleware import arguments, logs
 from switchyard.middleware.actor_pauses import ActorPauses
 from switchyard.middleware.arguments import Arguments, TypedArguments
 from switchyard.middleware.async_actors import AsyncActors
+from switchyard.middleware.batch_ends import BatchEnds
 from switchyard.middleware.callbacks import DurableCallbacks, DurableGroupCallbacks, DurablePipelines
 from switchyard.middleware.cancellation import Cancellation, ShutdownNotices
 from switchyard.middleware.circuits import Circuits
 from switchyard.middleware.clock_comparison import compare_clocks
 from switchyard.middleware.commits import OnCommit
+from switchyard.middleware.concurrency import Concurrency
 from switchyard.middleware.crashes import Crashes, LostLeases
 from switchyard.middleware.dead_letters import Alerts, DeadLetters
 from switchyard.middleware.envelope import Envelope, Origin
@@ -144,7 +148,9 @@ def build_yard(
         windows=RateWindows(calls, keys),
         alerts=AlertGroups(calls, keys),
         pools=PoolReports(calls, keys),
+        facts=FactStore(calls, keys),
         groups=GroupBarriers(calls, keys),
+        batches=Batches(calls, keys) if isinstance(broker, RedisBroker) else None,
     )
     attach(broker, facilities)
     broker.postpone = CommitSends(broker, waits=sends != "now", keeps_rows=sends == "outbox")  # type: ignore[attr-defined]
@@ -206,9 +212,11 @@ def in_order(
         circuits,
         AgeLimits(),
         Crashes(transport=transport),
+        Concurrency(),
         RateLimits(windows=facilities.windows, transport=transport),
         Logs(tracebacks=development),
         metrics,
+        *([] if facilities.batches is None else [BatchEnds(batches=facilities.batches, yard=yard)]),
         *_group_callbacks(facilities, extra),
         Status(
             yard=yard,

@@ -23,6 +23,7 @@ PATHS = (
     "integration/files/test_retention.py",
     "integration/middleware/test_slot_hygiene.py",
     "integration/jobs/listing/test_live_list.py",
+    "integration/operations/test_capacity.py",
     "integration/outbox",
     "unit/api/test_idempotency.py",
     "unit/api/test_tokens.py",

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
+import io
+import locale
 import logging
 import multiprocessing
 import os
@@ -12,9 +15,16 @@ import resource
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
+import warnings
+from importlib import import_module
 from multiprocessing.connection import wait
+
+import dramatiq
+from django.db import connection
+from dramatiq.brokers.stub import StubBroker
 
 
 def sleep(seconds: float) -> None:
@@ -123,6 +133,36 @@ def litter(seconds: float) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+def meddle(seconds: float) -> None:
+    """Change more of what all jobs of a process share; fail where a job has left it changed."""
+    assert (os.environ.get("BENCH"), socket.getdefaulttimeout(), time.tzname[0]) == ("1", None, "UTC")
+    assert (gc.isenabled(), logging.root.manager.disable, sys.getrecursionlimit()) == (True, 0, 1000)
+    os.environ.pop("BENCH")
+    os.environ["TZ"] = "Asia/Tokyo"
+    time.tzset()
+    socket.setdefaulttimeout(0.001)
+    sys.setrecursionlimit(200)
+    sys.setswitchinterval(1)
+    threading.stack_size(65_536)
+    gc.disable()
+    locale.setlocale(locale.LC_ALL, "C.UTF-8" if locale.setlocale(locale.LC_ALL) == "C" else "C")
+    warnings.simplefilter("error")
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    logging.basicConfig(force=True, stream=io.StringIO())
+    dramatiq.set_broker(StubBroker(middleware=[]))
+
+
+def leave_transaction(seconds: float) -> None:
+    """Leave a thread with a transaction that keeps others from writing."""
+
+    def begin() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("BEGIN IMMEDIATE" if connection.vendor == "sqlite" else "BEGIN")
+            time.sleep(600)
+
+    threading.Thread(target=begin, daemon=True).start()
+
+
 def leave_threads(seconds: float) -> None:
     """Start more threads than a child may keep."""
     for _ in range(210):
@@ -189,6 +229,16 @@ def fork_copies(seconds: float) -> None:
     assert codes == [1, 0, -signal.SIGTERM, -signal.SIGINT], codes
 
 
+def loop(seconds: float) -> None:
+    """Run a coroutine where the task runs."""
+    asyncio.run(asyncio.sleep(seconds))
+
+
+def loop_elsewhere(seconds: float) -> None:
+    """Run a coroutine in a thread of gevent's."""
+    import_module("gevent").get_hub().threadpool.apply(asyncio.run, (asyncio.sleep(seconds),))
+
+
 def exhaust(seconds: float) -> None:
     """Sleep, then open files until none more can be opened, and keep them."""
     sleep(seconds)
@@ -251,7 +301,9 @@ WAYS = {
     for way in (
         sleep, spin, defy, refuse, fail, hold, hang, delegate, seize, crash,
         vanish, vanish_early, end_itself, exhaust, cut_off, open_nothing, fell, leak, gobble, gobble_slowly,
-        chatter, litter, leave_threads, hoard, hold_log, freeze_clock, freeze_ill, fork_copies,
+        chatter, litter, meddle, leave_transaction, leave_threads,
+        hoard, hold_log, freeze_clock, freeze_ill, fork_copies,
+        loop, loop_elsewhere,
     )
 }  # fmt: skip
 ASYNC_WAYS = {way.__name__: way for way in (await_sleep, await_spin, await_refuse)}

@@ -19,7 +19,7 @@ _WRITTEN = ["expected", "paid", "outcome", "corrected_from", "corrected_at"]
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class ReconciledInvoices:
     """Result of a batch: counts of invoices and of corrected statuses, and the last id, where the next batch begins."""
 
     invoices: int
@@ -28,7 +28,7 @@ class Batch:
 
 
 @transaction.atomic
-def reconcile_batch(reconciliation: Reconciliation, after_id: int) -> Batch | None:
+def reconcile_batch(reconciliation: Reconciliation, after_id: int) -> ReconciledInvoices | None:
     """Reconcile the month's next invoices by primary key; ``None`` when there are no more.
 
     Payments without an invoice whose reference names one of the batch, of the same customer, are linked to it. Then
@@ -44,7 +44,7 @@ def reconcile_batch(reconciliation: Reconciliation, after_id: int) -> Batch | No
     paid = {invoice.pk: settlement.paid_amount(invoice, by_invoice[invoice.pk]) for invoice in invoices}
     corrected_from = _correct(invoices, paid)
     _upsert(reconciliation, invoices, paid, corrected_from)
-    return Batch(len(invoices), len(corrected_from), invoices[-1].pk)
+    return ReconciledInvoices(len(invoices), len(corrected_from), invoices[-1].pk)
 
 
 def outcome_of(expected: Decimal, paid: Decimal) -> Outcome:

@@ -1,29 +1,47 @@
-"""Figures of an actor: its ended jobs from the history, and the metrics of the workers on this machine."""
+"""Figures of an actor: its ended jobs from the history, and its attempts on all hosts from the facts."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db.models import Count, Max
 
 from switchyard.broker.clock import datetime_of, now_ms
-from switchyard.conf import switchyard_settings
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.interface import facilities
+from switchyard.broker.stores.yard_facts import (
+    HOUR_MS,
+    MINUTE_MS,
+    OUTCOMES,
+    RECENT_MS,
+    RUNS,
+    WAITS,
+    Counts,
+    actor_subject,
+    merged,
+    percentile_ms,
+    sent,
+)
 from switchyard.console.formatting import duration
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.queries import first_seen
 from switchyard.history.models import JobRow
-from switchyard.middleware.metrics import BUCKETS_S
-from switchyard.operations.metrics import WorkerMetrics
+from switchyard.operations.past import PAST, day_of_all
 
-HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+DAY_MS = 86_400_000
 # Rows that one page reads; an actor with more a day is counted over a shorter time, which the page says.
 LOOKED_THROUGH = 10_000
 MOST_GROUPS = 20
+
+
+def rate_text(count: float, span_ms: int) -> str:
+    """Return a rate as text, a minute."""
+    rate = count * MINUTE_MS / span_ms
+    return f"{rate:,.0f}" if rate >= 9.95 else f"{rate:.1f}" if rate >= 0.095 else f"{rate:.2f}"
 
 
 class EndedRow(NamedTuple):
@@ -61,8 +79,7 @@ class HistoryCount:
     @property
     def a_minute(self) -> str:
         """Jobs a minute as text."""
-        rate = self.jobs * 60_000 / self.span_ms
-        return f"{rate:,.0f}" if rate >= 9.95 else f"{rate:.1f}" if rate >= 0.095 else f"{rate:.2f}"
+        return rate_text(self.jobs, self.span_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,80 +240,101 @@ def _open_letters(actor: str) -> list[FailureGroup]:
     ]
 
 
-DURATION, WAIT, ENDED = (
-    "switchyard_message_duration_seconds", "switchyard_message_wait_seconds", "switchyard_messages",
-)  # fmt: skip
-
-
 @dataclass(frozen=True, slots=True)
-class Percentiles:
-    """Percentiles of a histogram in ms, each the upper bound of its bucket; ``None`` beyond the last bucket."""
+class AttemptFigures:
+    """Attempts of an actor over a time, from the facts.
 
-    count: int
-    p50_ms: float | None
-    p95_ms: float | None
+    Args:
+        counts: See :mod:`switchyard.broker.stores.yard_facts`.
+    """
+
+    title: str
+    span_ms: int
+    counts: Counts
 
     @property
-    def median(self) -> str:
-        return _at_most(self.p50_ms)
-
-    @property
-    def most(self) -> str:
-        return _at_most(self.p95_ms)
-
-
-@dataclass(frozen=True, slots=True)
-class ActorMetrics:
-    """Attempts of one actor on this machine, since its metrics folder was emptied; most frequent outcome first."""
-
-    outcomes: tuple[tuple[str, int], ...]
-    run: Percentiles | None
-    wait: Percentiles | None
+    def outcomes(self) -> list[tuple[str, int]]:
+        """How they ended, most frequent first."""
+        found = [(outcome, self.counts.get(code, 0)) for outcome, code in OUTCOMES.items()]
+        return sorted(((outcome, count) for outcome, count in found if count), key=lambda pair: -pair[1])
 
     @property
     def attempts(self) -> int:
         return sum(count for _, count in self.outcomes)
 
+    @property
+    def a_minute(self) -> str:
+        """Attempts a minute as text."""
+        return rate_text(self.attempts, self.span_ms)
 
-def of_this_machine(actor: str) -> ActorMetrics:
-    """Return an actor's figures, summed over lanes and pools. Attempts beyond 500 actors are counted as "other"."""
-    return all_of_this_machine().get(actor, ActorMetrics((), None, None))
+    @property
+    def run_ms(self) -> tuple[float, float] | None:
+        """Median and 95th percentile of the runs."""
+        return _percentiles_of(self.counts, RUNS)
+
+    @property
+    def wait_ms(self) -> tuple[float, float] | None:
+        """Median and 95th percentile of the waits."""
+        return _percentiles_of(self.counts, WAITS)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return them as commands print them."""
+        names = {"run_ms": self.run_ms, "wait_ms": self.wait_ms}
+        spread = {name: None if pair is None else [round(ms, 1) for ms in pair] for name, pair in names.items()}
+        return {"span_ms": self.span_ms, "outcomes": dict(self.outcomes), "sent": sent(self.counts), **spread}
 
 
-def all_of_this_machine() -> dict[str, ActorMetrics]:
-    """Return the figures of every actor that has run here, by its name."""
-    outcomes: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    buckets: dict[str, defaultdict[str, defaultdict[float, float]]] = {
-        DURATION: defaultdict(partial(defaultdict, float)),
-        WAIT: defaultdict(partial(defaultdict, float)),
-    }
-    for family in WorkerMetrics(switchyard_settings().metrics_dir).collect():
-        for sample in family.samples if family.name in (DURATION, WAIT, ENDED) else ():
-            actor = sample.labels.get("actor", "")
-            if family.name == ENDED and sample.name.endswith("_total") and sample.value:
-                outcomes[actor][sample.labels["outcome"]] += int(sample.value)
-            elif sample.name.endswith("_bucket"):
-                buckets[family.name][actor][float(sample.labels["le"])] += sample.value
+def _percentiles_of(counts: Counts, first: int) -> tuple[float, float] | None:
+    middle, most = percentile_ms(counts, first, 0.5), percentile_ms(counts, first, 0.95)
+    return None if middle is None or most is None else (middle, most)
+
+
+def lately(actor: str) -> list[AttemptFigures]:
+    """Return an actor's figures of the last 15 minutes, hour and day, on all hosts.
+
+    Raises:
+        BrokerError: the broker does not answer.
+    """
+    store, subject = facilities().facts, actor_subject(actor)
+    now = store.server_ms()
+    minutes = store.minutes(subject, now - DAY_MS, now)
+    recent = merged(found.get(subject, {}) for _, found in store.recent(now))
+    hour = merged(counts for at, counts in minutes.items() if at >= now - HOUR_MS)
+    return [
+        AttemptFigures("last 15 minutes", RECENT_MS, recent),
+        AttemptFigures("last hour", HOUR_MS, hour),
+        AttemptFigures("last day", DAY_MS, merged(minutes.values())),
+    ]
+
+
+def last_day() -> dict[str, AttemptFigures]:
+    """Return the figures of the last 24 hours of every actor that ran, by its name; without the broker none."""
+    try:
+        found = day_of_all(facilities().facts.server_ms())
+    except BrokerError:
+        return {}
     return {
-        actor: ActorMetrics(
-            tuple(counted.most_common()), _spread(buckets[DURATION][actor]), _spread(buckets[WAIT][actor])
-        )
-        for actor, counted in outcomes.items()
+        subject.removeprefix("a:"): AttemptFigures("last day", DAY_MS, counts)
+        for subject, counts in found.items()
+        if subject.startswith("a:") and any(counts.get(code) for code in OUTCOMES.values())
     }
 
 
-def _spread(buckets: dict[float, float]) -> Percentiles | None:
-    bounds = sorted(buckets)
-    count = int(buckets[bounds[-1]]) if bounds else 0
-    if not count:
-        return None
+def usual_text(actor: str) -> str:
+    """Return what is usual of an actor at this hour, as a sentence; "" where nothing is known.
 
-    def percentile(share: float) -> float | None:
-        bound = next(each for each in bounds if buckets[each] >= share * count)
-        return None if bound == float("inf") else bound * 1_000
-
-    return Percentiles(count, percentile(0.5), percentile(0.95))
-
-
-def _at_most(ms: float | None) -> str:
-    return f"over {duration(BUCKETS_S[-1] * 1_000)}" if ms is None else f"≤ {duration(ms)}"
+    Raises:
+        BrokerError: the broker does not answer.
+    """
+    usual = PAST.usual(facilities().facts.server_ms()).get(actor_subject(actor))
+    if usual is None:
+        return ""
+    parts = [
+        f"it takes {duration(usual.run_ms)} and waits {duration(usual.wait_ms or 0)}"
+        if usual.run_ms is not None
+        else "",
+        f"{rate_text(usual.sent_a_minute, MINUTE_MS)} a minute are sent" if usual.sent_a_minute is not None else "",
+        f"{usual.failing:.1%} of its attempts fail".replace("%", " %") if usual.failing is not None else "",
+    ]
+    said = ", ".join(filter(None, parts))
+    return f"Usually {usual.basis}, {said}." if said else ""

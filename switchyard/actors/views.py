@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from django import forms
@@ -21,12 +21,14 @@ from dramatiq.actor import Actor
 from dramatiq.middleware import MiddlewareError
 
 from switchyard.actors import figures, queries
-from switchyard.actors.figures import ActorHistory, ActorMetrics
+from switchyard.actors.figures import ActorHistory, AttemptFigures
 from switchyard.actors.queries import ActorFacts
 from switchyard.audit.services import Who
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import ActRefused, BrokerError, NotFound, SwitchyardError
+from switchyard.broker.stores.yard_facts import actor_subject
 from switchyard.broker.topology import LONGEST_DELAY_MS
+from switchyard.console.export import export_of
 from switchyard.console.formatting import duration, parse_until, whole_duration
 from switchyard.console.links import job_url, jobs_url, schedule_url
 from switchyard.console.lists import ASCENDING, SortColumn, SortHead, heads_of
@@ -40,6 +42,7 @@ from switchyard.jobs.queries import is_job_id
 from switchyard.jobs.services import send_for
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.envelope import LONGEST_TAG, MOST_TAGS
+from switchyard.operations.charts import charts_of
 
 
 class SendForm(forms.Form):
@@ -105,7 +108,9 @@ RECENT = 10
 def actors(request: HttpRequest) -> HttpResponse:
     """List every actor of this code."""
     _require(request, VIEW)
-    ran = figures.all_of_this_machine()
+    if (file := export_of(request, "actors", lambda: map(asdict, queries.all_actors()))) is not None:
+        return file
+    ran = figures.last_day()
     rows = [(facts, ran.get(facts.name)) for facts in queries.all_actors()]
     sort = request.GET.get("sort", "")
     context = {"title": "Actors", "actors": in_order(rows, sort), "heads": heads(sort)}
@@ -220,15 +225,18 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
     facts = queries.facts_of(found)
     try:
         paused, yields = pauses.paused_actors(name), queries.yields_of(name)
+        lately, usual = figures.lately(name), figures.usual_text(name)
     except BrokerError:
-        paused, yields = [], 0
+        paused, yields, lately, usual = [], 0, None, ""
     context = {
         "title": name,
         "actor": facts,
         "schedule": schedule_url(name) if "periodic" in found.options else "",
         "soft_limit": whole_duration(facts.soft_limit_ms) if facts.soft_limit_ms else "",
         "signature": signature_text(found),
-        "machine": figures.of_this_machine(name),
+        "lately": lately,
+        "charts": charts_of(actor_subject(name), "actor", request.GET.get("span", ""), target=name),
+        "usual": usual,
         "ended": ended,
         "judged": of(ended),
         "groups": groups,
@@ -259,7 +267,7 @@ def _require(request: HttpRequest, right: str) -> None:
         raise PermissionDenied(f"The missing right is {right}.")
 
 
-Row = tuple[ActorFacts, ActorMetrics | None]
+Row = tuple[ActorFacts, AttemptFigures | None]
 
 # Outcomes of attempts that did not do what they were to do.
 FAILED: Final = frozenset({"dead", "retried", "expired"})
@@ -287,20 +295,14 @@ def in_order(rows: Sequence[Row], sort: str) -> list[Row]:
     return [*(row for _, row in known), *(row for row, value in found if value is None)]
 
 
-def _failed(ran: ActorMetrics) -> float | None:
+def _failed(ran: AttemptFigures) -> float | None:
     return sum(count for outcome, count in ran.outcomes if outcome in FAILED)
 
 
-def _run_ms(ran: ActorMetrics) -> float | None:
-    if ran.run is None:
-        return None
-    return float("inf") if ran.run.p95_ms is None else ran.run.p95_ms
-
-
-_FIGURES: Final[dict[str, Callable[[ActorMetrics], float | None]]] = {
+_FIGURES: Final[dict[str, Callable[[AttemptFigures], float | None]]] = {
     "ended": lambda ran: ran.attempts,
     "failed": _failed,
-    "run": _run_ms,
+    "run": lambda ran: ran.run_ms[1] if ran.run_ms else None,
 }
 
 

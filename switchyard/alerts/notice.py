@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from urllib.parse import urlsplit
 
-from switchyard.alerts.models import Alert, Silence
+from django.db.models import Model
+
+from switchyard.alerts.models import Alert, Delivery, Silence
 from switchyard.alerts.silences import UNRESOLVED, in_force
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import BrokerError
@@ -142,3 +145,25 @@ class Notice:
 
 def _clock(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+ALERT = (
+    "state", "severity", "kind", "title", "queue", "actor", "count", "first_at", "last_at", "fingerprint", "link",
+    "acknowledged_by", "acknowledged_at", "resolved_by", "resolved_at",
+)  # fmt: skip
+DELIVERY = ("channel", "count", "state", "tries", "sent_at", "error")
+
+
+def fields_json(row: Model, names: Iterable[str]) -> dict[str, Any]:
+    """Return columns of a row as JSON values; times are ISO 8601 in UTC."""
+    values = {name: getattr(row, name) for name in names}
+    times = {name: value for name, value in values.items() if isinstance(value, datetime)}
+    return values | {name: at.isoformat(timespec="microseconds").replace("+00:00", "Z") for name, at in times.items()}
+
+
+def alert_json(alert: Alert, deliveries: Sequence[Delivery] | None = None) -> dict[str, Any]:
+    """Return an alert as JSON, with deliveries also its sample and its messages."""
+    body = {"id": alert.pk} | fields_json(alert, ALERT)
+    if deliveries is None:
+        return body
+    return body | {"sample": alert.sample, "messages": [fields_json(delivery, DELIVERY) for delivery in deliveries]}

@@ -20,11 +20,14 @@ from switchyard.alerts import acts, notice
 from switchyard.alerts.acts import COLUMNS, link_of_list
 from switchyard.alerts.channels import ChannelFailed, channels
 from switchyard.alerts.models import Alert, Delivery
+from switchyard.alerts.notice import alert_json
 from switchyard.alerts.silences import SPANS, UNRESOLVED, end_of, in_force
+from switchyard.audit.notes import notes_on, write_note
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused, NotFound
 from switchyard.conf import switchyard_settings
 from switchyard.console import links
+from switchyard.console.export import MOST, export_of
 from switchyard.console.formatting import counted, duration
 from switchyard.console.links import BY_KIND
 from switchyard.console.room_view import RoomResponse, gone, require
@@ -189,6 +192,10 @@ def alerts(request: HttpRequest) -> HttpResponse:
         else:
             messages.warning(request, "Nothing was done: no alert was chosen.")
         return redirect(request.get_full_path())
+    if (
+        file := export_of(request, "alerts", lambda: map(alert_json, matching(request.GET.dict())[: MOST + 1]))
+    ) is not None:
+        return file
     context = {"title": "Alerts", **_rights(request), **context_of(request)}
     return RoomResponse(request, "switchyard_alerts/list.html", context)
 
@@ -210,6 +217,7 @@ def alert(request: HttpRequest, pk: int) -> HttpResponse:
         "queue_url": links.queue_url(row.queue) if row.queue else "",
         "actor_url": links.actor_url(row.actor) if row.actor else "",
         "steps": BY_KIND.get(row.kind, ""),
+        "notes": notes_on("alert", str(row.pk)),
         **_rights(request),
     }
     return RoomResponse(request, "switchyard_alerts/detail.html", context)
@@ -223,6 +231,19 @@ def one(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
     if row is None:
         raise Http404(f"There is no alert {pk}.")
     _apply(request, verb, [row])
+    return redirect(PAGE, pk)
+
+
+@require_POST
+def note(request: HttpRequest, pk: int) -> HttpResponse:
+    """Write a note on an alert."""
+    require(request, ACKNOWLEDGE)
+    if not Alert.objects.filter(pk=pk).exists():
+        raise Http404(f"There is no alert {pk}.")
+    try:
+        write_note("alert", str(pk), request.POST.get("text", ""), who=Who.of_request(request))
+    except ActRefused as error:
+        messages.warning(request, str(error))
     return redirect(PAGE, pk)
 
 

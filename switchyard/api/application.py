@@ -151,7 +151,11 @@ def _problem_schema() -> dict[str, Any]:
 
 
 # Routers of the platform apps: a path below the API's root, and a router's dotted path.
-PLATFORM_ROUTERS = (("/jobs", "switchyard.jobs.api.router"), ("/queues", "switchyard.operations.api.router"))
+PLATFORM_ROUTERS = (
+    ("/jobs", "switchyard.jobs.api.router"),
+    ("/batches", "switchyard.batches.api.router"),
+    ("/queues", "switchyard.operations.api.router"),
+)
 
 
 class SwitchyardAPI(NinjaAPI):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from switchyard.audit.models import AuditEntry
-from switchyard.audit.queries import ACTS, AuditFilter, AuditPage, act_label, page, target_url
+from switchyard.audit.queries import ACTS, AuditFilter, AuditPage, act_label, as_json, entries, page, target_url
+from switchyard.broker.errors import ActRefused
+from switchyard.console.export import MOST, export_of
 from switchyard.console.room_view import RoomResponse, require
 from switchyard.middleware.redaction import HIDDEN
 
@@ -23,9 +26,11 @@ WITH_ARGUMENTS = ("changed", "filter")
 
 @require_safe
 @never_cache
-def audit_log(request: HttpRequest) -> RoomResponse:
+def audit_log(request: HttpRequest) -> HttpResponse:
     """Show one page of the log, newest first."""
     require(request, RIGHT)
+    if (file := export_of(request, "audit", lambda: _exported(request))) is not None:
+        return file
     address, asked, wrong, found = reverse("switchyard-audit"), AuditFilter(), "", AuditPage([], None)
     try:
         asked = AuditFilter.from_query(request.GET.dict())
@@ -46,6 +51,21 @@ def audit_log(request: HttpRequest) -> RoomResponse:
         "older": f"{address}?{urlencode({**query, 'before': found.older})}" if found.older else "",
     }
     return RoomResponse(request, "switchyard_audit/log.html", context, status=400 if wrong else 200)
+
+
+def _exported(request: HttpRequest) -> Iterator[dict[str, Any]]:
+    """Yield the acts that are asked for, newest first.
+
+    Raises:
+        ActRefused: the filter is unusable.
+    """
+    arguments = request.user.has_perm(ARGUMENTS)
+    try:
+        rows = entries(AuditFilter.from_query(request.GET.dict())).order_by("-id")[: MOST + 1]
+    except ValueError as error:
+        raise ActRefused("export", str(error)) from error
+    for entry in rows:
+        yield {**as_json(entry), "detail": _shown(entry, arguments=arguments)["detail"]}
 
 
 def _before(text: str) -> int | None:

@@ -27,15 +27,21 @@ CIRCUITS_MS: Final = PUT_OFF_MS + 3_000_000_000_000
 CIRCUIT_SPAN_MS: Final = 10_000_000_000
 
 
+# And later those that wait for a limit, see lua/include/limits.lua: of what runs at once, or of a sequence.
+WAITING_MS: Final = PUT_OFF_MS + 5_000_000_000_000
+IN_ORDER_MS: Final = PUT_OFF_MS + 8_000_000_000_000
+_REASONS: Final = ((IN_ORDER_MS, "order"), (WAITING_MS, "concurrency"), (CIRCUITS_MS, "circuit_open"))
+
+
 def put_off_reason(due_at: int | None) -> str:
-    """Return why a message with a due time is put off, ``actor_paused`` or ``circuit_open``; "" when it is not."""
+    """Return why a message with a due time is put off, as in the reasons of ``scheduled``; "" when it is not."""
     if due_at is None or not is_put_off(due_at):
         return ""
-    return "actor_paused" if due_at < CIRCUITS_MS else "circuit_open"
+    return next((reason for first, reason in _REASONS if due_at >= first), "actor_paused")
 
 
 def is_put_off(due_at: int | None) -> bool:
-    """Return whether a due time is that of a message whose actor is paused."""
+    """Return whether a due time is that of a message that is put off, which is no time."""
     return due_at is not None and PUT_OFF_MS <= due_at <= LAST_PUT_OFF_MS
 
 

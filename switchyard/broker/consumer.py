@@ -18,11 +18,12 @@ from dramatiq.middleware import MiddlewareError
 
 from switchyard.broker.errors import BrokerError, BrokerUnavailable, PlaceChanged
 from switchyard.broker.held_message import HeldMessage
-from switchyard.broker.queue import administration, codec
+from switchyard.broker.queue import administration, codec, limits
 from switchyard.broker.queue.operations import AT_ONCE, Fetched, Grant, Lease, QueueOperations, fetched, lane_of
 from switchyard.broker.queue.unroutable import ParkedCalls
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.stores.dead_lists import Quarantine
+from switchyard.broker.topology import lane_of_name
 from switchyard.broker.worker.acks import Acks
 from switchyard.broker.worker.prefetch import Credit
 from switchyard.broker.worker.wakeup import POLL_CANCELLATIONS_S, CancellationPoll, Wakeup
@@ -41,6 +42,7 @@ class ConsumingBroker(Protocol):
     quiet: Callable[[], bool]
     knows: Callable[[str], bool]
     cancellations: CancellationPoll
+    actors: dict[str, Any]
 
     def credit_of(self, lane_name: str) -> Credit: ...
 
@@ -312,6 +314,8 @@ class Consumer(DramatiqConsumer):
         changes = self._family.calls.server_changes
         if not self._holdings_known or changes != self._server_changes:
             self._acks.release_unknown([held.lease for held in list(self._broker.in_flight.values())])
+            queue, actors = self._family.keys.queue, list(self._broker.actors.values())
+            limits.declare(self._family, [each for each in actors if lane_of_name(each.queue_name)[0] == queue])
             self._holdings_known, self._server_changes = True, changes
 
     def _abandon_wakeup(self) -> None:

@@ -20,10 +20,12 @@ from switchyard.broker.queue.operations import NO_RECORD, CancelRecord, QueueOpe
 from switchyard.broker.redis.server_clock import ServerClock
 from switchyard.broker.shapes import ActorPause, DeadLetter, Moved, Page, QueueStats, Unreadable
 from switchyard.broker.stores.alert_groups import AlertGroups
+from switchyard.broker.stores.batches import Batches
 from switchyard.broker.stores.group_barriers import GroupBarriers
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.limit_counts import RateWindows
 from switchyard.broker.stores.pool_reports import PoolReports
+from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.topology import Yard
 from switchyard.broker.worker.acks import AckBarrier
 from switchyard.broker.worker.prefetch import HeldMarks
@@ -113,6 +115,17 @@ class Transport(Protocol):
     def discard(self, queue: str, letters: Mapping[str, int], *, nonce: str, keep: Keep) -> dict[str, Moved]:
         """Drop dead letters, as ``requeue``; ``keep`` gets the letters before they are dropped."""
 
+    def take_back(self, queue: str, letters: Sequence[DeadLetter], *, nonce: str) -> set[str]:
+        """Put messages that a requeue moved, and no worker has fetched since, back into the dead list.
+
+        Args:
+            letters: As they are to be there, without their messages.
+            nonce: Of the requeue.
+
+        Returns:
+            Ids of those that are there, also by an earlier call; none where waiting messages cannot be found.
+        """
+
     def restore(self, letter: DeadLetter) -> bool:
         """Put a dropped dead letter back into its dead list; ``False`` when its message is in the queue again."""
 
@@ -175,7 +188,10 @@ class Transport(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Facilities:
-    """The objects that all processes of a yard reach through their broker."""
+    """The objects that all processes of a yard reach through their broker.
+
+    ``batches`` is ``None`` where the ends of messages cannot be counted: the queues are no queues of this library.
+    """
 
     yard: Yard
     transport: Transport
@@ -184,8 +200,10 @@ class Facilities:
     windows: RateWindows
     alerts: AlertGroups
     pools: PoolReports
+    facts: FactStore
     groups: GroupBarriers | None = None
     clock: ServerClock | None = None
+    batches: Batches | None = None
 
 
 def attach(broker: Broker, facilities: Facilities) -> None:

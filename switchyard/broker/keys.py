@@ -102,6 +102,15 @@ class QueueKeys(msgspec.Struct, frozen=True):
         return f"{self.base}notes"
 
     @property
+    def ends(self) -> str:
+        """Hash: id of a member of a batch -> how it ended, until its batch has counted that.
+
+        ``done``, ``failed`` or ``cancelled``. After ``?``, with a token, how the run under that token will have ended
+        once its message is acknowledged.
+        """
+        return f"{self.base}ends"
+
+    @property
     def suspects(self) -> str:
         """Hash: id of a lapse suspect that is on another server -> when that changed (ms), its lone run, its lapses.
 
@@ -136,6 +145,14 @@ class QueueKeys(msgspec.Struct, frozen=True):
         return f"{self.base}yields"
 
     @property
+    def sends(self) -> str:
+        """Hash: actor -> messages of it that were enqueued; with a line break and n, those due in 2**n minutes or more.
+
+        Beyond 1,000 fields, and of bodies that name no actor, they count for ``other``.
+        """
+        return f"{self.base}sends"
+
+    @property
     def paused(self) -> str:
         """String: present while the queue is paused: ``since``, ``until`` (0: none), ``by`` and ``reason`` as JSON.
 
@@ -160,6 +177,42 @@ class QueueKeys(msgspec.Struct, frozen=True):
         Counted from a failure on; expires at the end of the dependency's window.
         """
         return f"{self.base}circuit:{digest}"
+
+    @property
+    def limits(self) -> str:
+        """Hash: actor -> its limits on what runs at once, as a JSON list; written by its workers when they start.
+
+        Each with ``n``, and ``ordered`` where a key's messages keep their sequence; ``argument``, its ``position`` in
+        calls without names and its ``default`` where its value is part of the key.
+        """
+        return f"{self.base}limits"
+
+    @property
+    def slots(self) -> str:
+        """Hash: id of a message that has places of limits -> their keys, each on a line of its own.
+
+        On the first line ``held``, a time (ms since the epoch) and the owner; ``next`` and the lane at whose head it
+        waits; or ``kept`` while a message that keeps its key's sequence waits for something else.
+        """
+        return f"{self.base}slots"
+
+    @property
+    def waits(self) -> str:
+        """Hash: id of a message that waits for a limit -> what it waits for.
+
+        On the first line its turn, priority, the time since when it waits (ms since the epoch), which of its keys it
+        waits for, and its lane; then each key behind its limit. ``#`` the last turn, ``#scan`` and ``#key`` where the
+        next check of the places begins.
+        """
+        return f"{self.base}waits"
+
+    @property
+    def turns(self) -> str:
+        """Sorted set: index of limits by key, all scores 0: the key, a line break, what it is of, a line break, the id.
+
+        ``h`` of a message that has a place; ``w``, priority and turn of one that waits.
+        """
+        return f"{self.base}turns"
 
     @property
     def refused(self) -> str:
@@ -275,9 +328,9 @@ class QueueKeys(msgspec.Struct, frozen=True):
         lists = [key for lane in ALL_LANES for key in (*self.waiting(lane), self.wakeup(lane))]
         lists += [self.dead, self.quarantine]
         hashes = [self.bodies, *self.done, self.dead_letters, self.notes, self.suspects, self.unique, self.known]
-        hashes += [self.actor_pauses, self.yields, self.stand_ins]
-        hashes += [self.quarantined_bodies, self.running, self.jobs, self.progress, self.ended, self.purges]
-        scored = [*map(self.due, ALL_LANES), *map(self.parked, ALL_LANES), self.leases, self.followed]
+        hashes += [self.actor_pauses, self.yields, self.stand_ins, self.ends, self.limits, self.slots, self.waits]
+        hashes += [self.sends, self.quarantined_bodies, self.running, self.jobs, self.progress, self.ended, self.purges]
+        scored = [*map(self.due, ALL_LANES), *map(self.parked, ALL_LANES), self.leases, self.followed, self.turns]
         texts = [self.token, self.swept, self.paused, self.refused]
         kinds = (("list", lists), ("hash", hashes), ("zset", scored), ("string", texts), ("stream", [self.history]))
         return tuple((key, kind) for kind, keys in kinds for key in keys)
@@ -309,6 +362,25 @@ class Keys(msgspec.Struct, frozen=True):
     def history_counts(self) -> str:
         """Hash: rows that the history writer has ``written``, and ``skipped`` because they could not be read."""
         return f"{self.prefix}:history:counts"
+
+    def facts_bucket(self, start: int) -> str:
+        """Hash: code and subject -> count, of the ten seconds from a time, ms. Expires after 17 minutes."""
+        return f"{self.prefix}:{{facts}}:bucket:{start}"
+
+    def facts_span(self, start: int) -> str:
+        """Hash: subject -> counts of each minute, MessagePack, of the ten minutes from a time (ms). Expires after 73 h.
+
+        ``#`` -> the minutes that are in it.
+        """
+        return f"{self.prefix}:{{facts}}:minutes:{start}"
+
+    def facts_flushed(self, member: str) -> str:
+        """String: number of the last flush of a supervisor. Expires after an hour."""
+        return f"{self.prefix}:{{facts}}:flushed:{member}"
+
+    def facts_read(self) -> str:
+        """Hash: queue, line break and counter of its sends -> the last reading that is in a bucket."""
+        return f"{self.prefix}:{{facts}}:read"
 
     def window(self, name: str) -> str:
         """Sorted set: message id -> start or reserved start, ms since the epoch."""
@@ -374,6 +446,28 @@ class Keys(msgspec.Struct, frozen=True):
         succeeded; in place of those ``sent`` once the callbacks were sent. Expires a day after the last change.
         """
         return f"{self.prefix}:group:{{{group_id}}}"
+
+    def batch(self, batch_id: str) -> str:
+        """Hash: a batch. ``facts`` as JSON; the bodies of its callbacks by name; times, ms since the epoch.
+
+        ``created``, ``changed`` (a member was added, or ended), ``closed``, ``abandoned`` (closed, and cannot succeed),
+        ``cancelled``, ``completed``, ``succeeded``, and ``sent:`` with the name of a callback. Expires seven days after
+        the last end of a member, as do its members.
+        """
+        return f"{self.prefix}:batch:{{{batch_id}}}"
+
+    def batch_members(self, batch_id: str) -> tuple[str, str, str, str]:
+        """Hashes: id of a member of a batch -> its queue; of those that have not ended, are done, failed, cancelled."""
+        name = self.batch(batch_id)
+        return f"{name}:open", f"{name}:done", f"{name}:failed", f"{name}:cancelled"
+
+    def batches(self) -> str:
+        """Sorted set: id of a batch -> when it was made, ms since the epoch."""
+        return f"{self.prefix}:{{batches}}:index"
+
+    def batches_due(self) -> str:
+        """Sorted set: id of a batch that has not ended -> when the scheduler looks at it next, ms since the epoch."""
+        return f"{self.prefix}:{{batches}}:due"
 
     def limit(self, name: str) -> str:
         """String: a counter or an event of ``dramatiq.rate_limits``. Expires when its limiter or barrier says."""

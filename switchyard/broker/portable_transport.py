@@ -6,7 +6,7 @@ A crash between the two steps leaves the message in both places: it may run twic
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol, cast
 
 from dramatiq.broker import Broker, Consumer, MessageProxy
@@ -125,6 +125,10 @@ class PortableTransport:
         found = self._named(queue, letters, answers)
         keep(found)
         return answers | {each.id: "moved" if self._dead.remove(queue, each.id) else "gone" for each in found}
+
+    def take_back(self, queue: str, letters: Sequence[DeadLetter], *, nonce: str) -> set[str]:
+        """Return nothing: a waiting message cannot be found here."""
+        return set()
 
     def restore(self, letter: DeadLetter) -> bool:
         self._dead.add(letter)

@@ -172,6 +172,7 @@ class QueueStats:
             isolated one; ``None`` where none is held, or where it was not asked for.
         issued: Attempts that were ever handed to workers; ``None`` where they are not counted.
         yields: By actor, sends that met a unique key which another unfinished message held.
+        sends: By actor, messages that were enqueued; keys with a line break count those due in 2**n minutes or later.
     """
 
     queue: str
@@ -185,6 +186,7 @@ class QueueStats:
     oldest_held_age_ms: int | None = None
     issued: int | None = None
     yields: Mapping[str, int] = field(default_factory=dict)
+    sends: Mapping[str, int] = field(default_factory=dict)
     circuits: tuple[OpenCircuit, ...] = ()
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from dramatiq.broker import MessageProxy
@@ -159,6 +159,9 @@ class RedisTransport:
             keep([one.letter for one in batch if one.letter is not None and one.id not in newer])
             answers |= dead_moves.discard(family, [one for one in batch if one.id not in newer], nonce=nonce)
         return answers
+
+    def take_back(self, queue: str, letters: Sequence[DeadLetter], *, nonce: str) -> set[str]:
+        return dead_moves.take_back(self._family(queue), letters, nonce=nonce)
 
     def restore(self, letter: DeadLetter) -> bool:
         return administration.restore(self._family(letter.queue), letter.id, letter=encode_letter(letter))

@@ -54,6 +54,8 @@ class KindTexts(msgspec.Struct, frozen=True):
         undo: Sentence.
         left: What a stop leaves as it is, such as ``dead``.
         destructive: The act cannot be undone at once: a reason is asked for.
+        rolls_out: It begins with a canary and watches what it has done, by the act's plan.
+        taken_back_by: Kind of the act that takes back what has not started; "" for none.
     """
 
     verb: str
@@ -63,6 +65,8 @@ class KindTexts(msgspec.Struct, frozen=True):
     undo: str
     left: str
     destructive: bool = False
+    rolls_out: bool = False
+    taken_back_by: str = ""
 
     def counted(self, count: int) -> str:
         """Return ``1 dead letter`` or ``5,000 dead letters``."""

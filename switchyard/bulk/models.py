@@ -25,6 +25,9 @@ class BulkAct(models.Model):
     filter = models.JSONField(default=dict)
     state = models.CharField(max_length=16, choices=State.choices, default=State.WAITING)
     rate = models.PositiveIntegerField(null=True, help_text="Items a second at most; empty for as fast as it goes.")
+    plan = models.JSONField(
+        default=dict, help_text="Of a rollout: items of its canary, share of failures that stops it."
+    )
     reason = models.CharField(max_length=500, blank=True)
     who = models.CharField(max_length=150)
     via = models.CharField(max_length=16)

@@ -10,7 +10,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from switchyard.audit.services import Who, act, begin
-from switchyard.broker.errors import NotFound
+from switchyard.broker.errors import ActRefused, NotFound
 from switchyard.bulk.kinds import KindTexts, kind_of
 from switchyard.bulk.models import UNFINISHED, BulkAct
 from switchyard.database import delete_old, storable
@@ -22,10 +22,13 @@ log = get_logger(__name__)
 # Above this number a page or a command makes a bulk act of what it would otherwise do at once.
 AT_ONCE = 100
 KEEP_DAYS = 90
+# Largest numbers of a plan.
+PLAN: Final = {"canary": 500, "stop_percent": 100}
 
 
 def start(
-    kind: str, filter: dict[str, Any], *, who: Who, reason: str = "", rate: int | None = None, form_id: str = ""
+    kind: str, filter: dict[str, Any], *, who: Who, reason: str = "", rate: int | None = None, form_id: str = "",
+    plan: dict[str, int] | None = None,
 ) -> BulkAct:  # fmt: skip
     """Start a bulk act on all that match a filter now, and return its row. The scheduler does it.
 
@@ -34,21 +37,28 @@ def start(
         filter: What it is applied to; see the kind.
         rate: Items a second at most; ``None`` for as fast as it goes.
         form_id: Of the form that asks for it.
+        plan: Of a rollout: ``canary``, items that are to end well before the others follow (without it one, then ten),
+            and ``stop_percent``, the share of failures above which it stops (without it 10).
 
     Raises:
         IntegrityError: an act of this form has started.
         NotFound: no installed app registers the kind.
-        ValueError: the filter is wrong, or the rate is below 1.
+        ValueError: the filter is wrong, the rate is below 1, or the plan has other numbers than it may.
         BrokerUnavailable: the broker did not answer; nothing is started.
     """
     chosen = kind_of(kind)
     stored = chosen.check(filter)
     if rate is not None and rate < 1:
         raise ValueError(f"rate: {rate} is below 1; give items a second, or leave it out")
-    row = BulkAct(kind=kind, filter=stored, rate=rate, reason=storable(reason)[:500], who=who.name, via=who.via)
+    plan = checked_plan(chosen.texts.rolls_out, plan or {})
+    row = BulkAct(
+        kind=kind, filter=stored, rate=rate, plan=plan, reason=storable(reason)[:500], who=who.name, via=who.via
+    )
     row.created_at = row.touched_at = compared_now()
     row.form_id = form_id or None
-    with act("bulk.start", who=who, reason=reason, detail={"kind": kind, "filter": stored, "rate": rate}) as entry:
+    with act(
+        "bulk.start", who=who, reason=reason, detail={"kind": kind, "filter": stored, "rate": rate, **plan}
+    ) as entry:
         row.total = chosen.count(row)
         with transaction.atomic():
             row.save()
@@ -56,6 +66,39 @@ def start(
         row.audit_id = begin(chosen.act, who=who, target=entry.target, reason=reason, detail={"filter": stored})
         row.save(update_fields=("audit_id",))
     return row
+
+
+def checked_plan(rolls_out: bool, plan: dict[str, int]) -> dict[str, int]:
+    """Return a plan.
+
+    Raises:
+        ValueError: the kind of act has none, or a number is out of its range.
+    """
+    if plan and not rolls_out:
+        raise ValueError("plan: only a rollout has one; leave canary and stop_percent out")
+    for name, value in plan.items():
+        if name not in PLAN or not 1 - (name == "stop_percent") <= value <= PLAN[name]:
+            raise ValueError(f"{name}: {value} is not in its range, up to {PLAN.get(name, 0)}")
+    return plan
+
+
+def take_back(number: int, *, who: Who, reason: str = "") -> BulkAct:
+    """Start the act that takes back what another one did, as far as it has not started.
+
+    Raises:
+        ActRefused: it goes on, or its kind cannot be taken back.
+        NotFound: no bulk act has this number.
+        BrokerUnavailable: the broker did not answer; nothing is started.
+    """
+    row = BulkAct.objects.filter(pk=number).first()
+    if row is None:
+        raise no_such_act(number)
+    undo = kind_of(row.kind).texts.taken_back_by
+    if not undo:
+        raise ActRefused(f"bulk act {number}", "what it has done cannot be taken back")
+    if row.unfinished:
+        raise ActRefused(f"bulk act {number}", "it goes on; stop it first")
+    return start(undo, {"act": number}, who=who, reason=reason)
 
 
 def no_such_act(number: object) -> NotFound:
@@ -186,7 +229,10 @@ def summary(progress: Progress) -> dict[str, Any]:
     act = progress.act
     return {
         "number": act.pk,
-        **{name: getattr(act, name) for name in ("kind", "filter", "state", "total", "done", "skipped", "skips")},
+        **{
+            name: getattr(act, name)
+            for name in ("kind", "filter", "plan", "state", "total", "done", "skipped", "skips")
+        },
         "rate_per_s": None if progress.rate is None else round(progress.rate, 1),
         "took_s": None if progress.took_s is None else round(progress.took_s, 3),
         "left_s": None if progress.left_s is None else round(progress.left_s, 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 from django.contrib import messages
@@ -14,13 +15,15 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from switchyard.audit.services import Who
-from switchyard.broker.errors import BrokerError, NotFound
+from switchyard.broker.errors import ActRefused, BrokerError, NotFound
 from switchyard.bulk import services
 from switchyard.bulk.kinds import Kind, kind_of
 from switchyard.bulk.models import BulkAct
+from switchyard.console.export import MOST, export_of
 from switchyard.console.links import admin_url
 from switchyard.console.room_view import RoomResponse, require
 from switchyard.middleware.clock_comparison import compared_now
+from switchyard.middleware.redaction import HIDDEN
 
 VIEW, STOP = "switchyard_bulk.view_bulkact", "switchyard_bulk.stop_bulkact"
 TYPED_ABOVE = 100
@@ -28,9 +31,11 @@ TYPED_ABOVE = 100
 
 @require_safe
 @never_cache
-def acts(request: HttpRequest) -> RoomResponse:
+def acts(request: HttpRequest) -> HttpResponseBase:
     """List the acts, newest first."""
     require(request, VIEW)
+    if (file := export_of(request, "bulk-acts", lambda: _exported(request))) is not None:
+        return file
     text = request.GET.get("before", "")
     before = int(text[:18]) if text.isascii() and text.isdecimal() else None
     rows = services.newest(before=before, limit=services.PAGE + 1)
@@ -40,13 +45,28 @@ def acts(request: HttpRequest) -> RoomResponse:
     return _rendered(request, "acts", context)
 
 
+def _exported(request: HttpRequest) -> Iterator[dict[str, Any]]:
+    for seen in services.newest(limit=MOST + 1):
+        shown = services.summary(seen)
+        if "argument" in shown["filter"] and not request.user.has_perm("switchyard_jobs.view_arguments"):
+            shown["filter"] = {**shown["filter"], "argument": HIDDEN}
+        yield shown
+
+
 @require_safe
 @never_cache
 def act(request: HttpRequest, number: int) -> RoomResponse:
     """Show one act; complete without JavaScript."""
     require(request, VIEW)
     seen = _seen(number)
-    context = {"title": f"Bulk act {number}", "seen": seen, "may_stop": request.user.has_perm(STOP)}
+    undo = seen.texts.taken_back_by
+    may_undo = bool(undo and seen.act.done and not seen.act.unfinished) and request.user.has_perm(kind_of(undo).right)
+    context = {
+        "title": f"Bulk act {number}",
+        "seen": seen,
+        "may_stop": request.user.has_perm(STOP),
+        "may_take_back": may_undo,
+    }
     return _rendered(request, "act", context)
 
 
@@ -69,6 +89,22 @@ def stop(request: HttpRequest, number: int) -> HttpResponseBase:
     else:
         messages.info(request, "Nothing to stop: it has ended, or is stopping already.")
     return HttpResponseRedirect(reverse("switchyard-bulk-act", args=[number]))
+
+
+@require_POST
+def take_back(request: HttpRequest, number: int) -> HttpResponseBase:
+    """Take back what an act did, as far as it has not started, by another act."""
+    undo = _seen(number).texts.taken_back_by
+    require(request, kind_of(undo).right if undo else STOP)
+    try:
+        row = services.take_back(number, who=Who.of_request(request), reason=request.POST.get("reason", "").strip())
+    except ActRefused as error:
+        messages.warning(request, str(error))
+        return HttpResponseRedirect(reverse("switchyard-bulk-act", args=[number]))
+    except BrokerError:
+        messages.warning(request, "The broker does not answer: nothing was taken back. Try again when it is back.")
+        return HttpResponseRedirect(reverse("switchyard-bulk-act", args=[number]))
+    return _shown(request, row)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -122,7 +158,7 @@ def _start(request: HttpRequest, planned: BulkAct, form_id: str) -> HttpResponse
     try:
         row = services.start(
             planned.kind, planned.filter, who=Who.of_request(request), reason=reason, rate=int(rate) if rate else None,
-            form_id=form_id,
+            form_id=form_id, plan=_plan(request),
         )  # fmt: skip
     except IntegrityError:
         if (started := _started(form_id)) is None:
@@ -156,7 +192,17 @@ def _refusal(request: HttpRequest, chosen: Kind, planned: BulkAct) -> str:
     rate = given.get("rate", "").strip()
     if rate and not (rate.isascii() and rate.isdecimal() and 0 < int(rate[:9]) <= 1_000_000 and len(rate) < 9):
         return "Nothing was done: the rate is a number of items a second, from 1 to 1000000, or empty."
+    try:
+        services.checked_plan(chosen.texts.rolls_out, _plan(request))
+    except ValueError as error:
+        return f"Nothing was done: {error}."
     return ""
+
+
+def _plan(request: HttpRequest) -> dict[str, int]:
+    """Return the numbers of a rollout's form; one that is none is out of every range."""
+    given = {name: request.POST.get(name, "").strip() for name in services.PLAN}
+    return {name: int(text) if text.isascii() and text.isdecimal() else -1 for name, text in given.items() if text}
 
 
 def _seen(number: int) -> services.Progress:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import datetime
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.db.models import Model
 
 from switchyard.alerts import acts, notice
 from switchyard.alerts.channels import ChannelFailed, channels
 from switchyard.alerts.models import Alert, Delivery, Silence
+from switchyard.alerts.notice import alert_json, fields_json
 from switchyard.alerts.silences import UNRESOLVED, end_of
 from switchyard.alerts.views import channel_rows
 from switchyard.audit.services import Who
@@ -24,27 +23,7 @@ from switchyard.console.formatting import counted, duration
 from switchyard.console.links import runbook_of_alert
 from switchyard.middleware.logs import printable
 
-ALERT = (
-    "state", "severity", "kind", "title", "queue", "actor", "count", "first_at", "last_at", "fingerprint", "link",
-    "acknowledged_by", "acknowledged_at", "resolved_by", "resolved_at",
-)  # fmt: skip
-DELIVERY = ("channel", "count", "state", "tries", "sent_at", "error")
 SILENCE = ("fingerprint", "until", "reason", "created_by", "created_at", "ended_by", "ended_at")
-
-
-def _fields(row: Model, names: Iterable[str]) -> dict[str, Any]:
-    """Return columns of a row as JSON values; times are ISO 8601 in UTC."""
-    values = {name: getattr(row, name) for name in names}
-    times = {name: value for name, value in values.items() if isinstance(value, datetime)}
-    return values | {name: at.isoformat(timespec="microseconds").replace("+00:00", "Z") for name, at in times.items()}
-
-
-def alert_json(alert: Alert, deliveries: Sequence[Delivery] | None = None) -> dict[str, Any]:
-    """Return an alert as JSON, with deliveries also its sample and its messages."""
-    body = {"id": alert.pk} | _fields(alert, ALERT)
-    if deliveries is None:
-        return body
-    return body | {"sample": alert.sample, "messages": [_fields(delivery, DELIVERY) for delivery in deliveries]}
 
 
 def alert_line(alert: Alert) -> str:
@@ -69,7 +48,7 @@ def alert_text(alert: Alert, deliveries: Sequence[Delivery]) -> str:
 
 def silence_json(silence: Silence) -> dict[str, Any]:
     """Return a silence as JSON; an empty fingerprint stands for every alert."""
-    return {"id": silence.pk} | _fields(silence, SILENCE)
+    return {"id": silence.pk} | fields_json(silence, SILENCE)
 
 
 def silence_line(silence: Silence, named: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from switchyard.audit.services import Who
-from switchyard.broker.errors import NotFound
+from switchyard.broker.errors import ActRefused, NotFound
 from switchyard.bulk import services
 from switchyard.console.commands import ActionParser, PrintingCommand, as_command_error, show_examples
 from switchyard.console.formatting import duration
@@ -18,13 +18,14 @@ from switchyard.middleware.logs import printable
 EXAMPLES = """examples:
   manage.py switchyard bulk list                          the newest bulk acts
   manage.py switchyard bulk show 12                       progress, rate, what was skipped and why
-  manage.py switchyard bulk stop 12 --reason 'wrong group'"""
+  manage.py switchyard bulk stop 12 --reason 'wrong group'
+  manage.py switchyard bulk take-back 12                  of a rollout: what has not started is dead again"""
 
 
 class Command(PrintingCommand):
-    """Watch and stop bulk acts. Exits 1 if there is none with the number, or it had ended."""
+    """Watch and stop bulk acts, and take rollouts back. Exits 1 if there is none with the number, or it had ended."""
 
-    help = "List, show and stop bulk acts."
+    help = "List, show and stop bulk acts, and take rollouts back."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         show_examples(parser, EXAMPLES)
@@ -34,13 +35,16 @@ class Command(PrintingCommand):
         show = verbs.add_parser("show", help="one bulk act with its progress")
         stop = verbs.add_parser("stop", help="stop one after the step that it is in; what is done stays done")
         stop.add_argument("--reason", default="", help="reason, for the audit log")
-        for verb in (show, stop):
+        back = verbs.add_parser("take-back", help="of a rollout that has ended: what has not started is dead again")
+        back.add_argument("--reason", default="", help="reason, for the audit log")
+        for verb in (show, stop, back):
             verb.add_argument("number", type=int, metavar="NUMBER")
         for verb in verbs.choices.values():
             verb.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        verb = {"list": self._list, "show": self._show, "stop": self._stop}[options["verb"]]
+        verbs = {"list": self._list, "show": self._show, "stop": self._stop, "take-back": self._take_back}
+        verb = verbs[options["verb"]]
         try:
             with as_command_error("bulk acts"):
                 verb(options)
@@ -76,6 +80,15 @@ class Command(PrintingCommand):
         for name, value in facts.items():
             if value:
                 self.stdout.write(printable(f"{name:<14} {value}"))
+
+    def _take_back(self, options: dict[str, Any]) -> None:
+        number = options["number"]
+        try:
+            row = services.take_back(number, who=Who.of_command(), reason=options["reason"])
+        except ActRefused as error:
+            raise CommandError(str(error)) from error
+        text = f"bulk act {row.pk} takes back what has not started: manage.py switchyard bulk show {row.pk}"
+        self.answer(text, {"bulk_act": row.pk, "of": number}, as_json=options["json"])
 
     def _stop(self, options: dict[str, Any]) -> None:
         number = options["number"]

@@ -25,7 +25,7 @@ EXAMPLES = """examples:
   manage.py switchyard deadletters show 0f8fad5b-d9cb-469f-a165-70867728950e      its traceback and history
   manage.py switchyard deadletters requeue --group 1f2e3d4c5b6a                   all of one cause, once it is fixed
   manage.py switchyard deadletters requeue --group 1f2e3d4c5b6a --since 1h        only those that died lately
-  manage.py switchyard deadletters requeue --group 1f2e3d4c5b6a --canary          1, then 10, then all
+  manage.py switchyard deadletters requeue --group 1f2e3d4c5b6a --canary          a rollout: 1, then 10, then all
   manage.py switchyard deadletters discard 0f8fad5b-d9cb-469f-a165-70867728950e --reason 'the customer is gone'
   manage.py switchyard deadletters restore 0f8fad5b-d9cb-469f-a165-70867728950e   within 90 days
   manage.py switchyard deadletters restore --group 1f2e3d4c5b6a                   all discarded ones of one cause
@@ -61,15 +61,19 @@ class Command(PrintingCommand):
             move.add_argument("--group", metavar="FP", default="", help=f"all {state} letters of this fingerprint")
             move.add_argument("--reason", default="", help="reason to note in the history")
             if verb == "restore":
-                move.set_defaults(quarantined=False, since="", until="", canary=False)
+                move.set_defaults(quarantined=False, since="", until="", canary=None)
             else:
                 text = "open letters that died since then: 1h ago, or a time such as 2026-11-21T12:00 (UTC)"
                 move.add_argument("--since", metavar="T", default="", help=text)
                 move.add_argument("--until", metavar="T", default="", help="as --since; the time itself is left out")
                 move.add_argument("--quarantined", action="store_true", help="the ids are of quarantined messages")
-        text = "1, then 10, then all, as a bulk act: each step waits until its jobs have ended, a failure stops it"
-        verbs.choices["requeue"].add_argument("--canary", action="store_true", help=text)
-        verbs.choices["discard"].set_defaults(canary=False)
+        text = "as a rollout: N first (without N 1, then 10), then the others; a failure of the first ones stops it"
+        requeue = verbs.choices["requeue"]
+        requeue.add_argument("--canary", type=int, nargs="?", const=0, metavar="N", help=text)
+        requeue.add_argument("--rate", type=int, metavar="N", help="of a rollout: at most so many letters a second")
+        text = "of a rollout: stop when more of the others fail (default: 10)"
+        requeue.add_argument("--stop-percent", type=int, metavar="P", help=text)
+        verbs.choices["discard"].set_defaults(canary=None)
         note = verbs.add_parser("note", help="append a note to a letter's history")
         note.add_argument("id", metavar="ID")
         note.add_argument("text", metavar="TEXT", help="at most 500 characters")
@@ -142,8 +146,10 @@ class Command(PrintingCommand):
             message = f"{options['verb']}: {choice}; quarantined messages have neither"
             raise CommandError(message, returncode=WRONG_ARGUMENTS)
         who, verb = Who.of_command(), options["verb"]
-        if options["canary"] and not many:
-            raise CommandError("requeue: --canary takes --group FP, or a time", returncode=WRONG_ARGUMENTS)
+        rolls_out = options["canary"] is not None
+        if (rolls_out and not many) or (not rolls_out and (options.get("rate") or options.get("stop_percent"))):
+            message = "requeue: --canary takes --group FP, or a time; --rate and --stop-percent take --canary"
+            raise CommandError(message, returncode=WRONG_ARGUMENTS)
         if options["quarantined"]:
             outcome = acts.move_quarantined(verb, ids, who=who, reason=reason)
         elif many and verb != "restore":
@@ -152,8 +158,8 @@ class Command(PrintingCommand):
             except ValueError as error:
                 raise CommandError(f"{verb}: {error}") from error
             self._catch_up()
-            if options["canary"]:
-                self._canary(wanted, who, reason, as_json=options["json"])
+            if rolls_out:
+                self._roll_out(wanted, who, options)
                 return
             found = bulk_moves.matching(wanted)
             ids = list(found.values_list("message_id", flat=True)[: acts.MOST_AT_ONCE])
@@ -170,12 +176,18 @@ class Command(PrintingCommand):
         moved = presentation.letters(len(outcome.done), quarantined=options["quarantined"])
         self._report(outcome, f"{past} {moved}{left}.", as_json=options["json"])
 
-    def _canary(self, wanted: dict[str, str], who: Who, reason: str, *, as_json: bool) -> None:
-        row = bulk.start("letter.canary", wanted, who=who, reason=reason)
-        text = (
-            f"bulk act {row.pk} requeues 1, then 10, then all of {row.total:,}: manage.py switchyard bulk show {row.pk}"
-        )
-        self.answer(text, {"bulk_act": row.pk, "filter": row.filter, "total": row.total}, as_json=as_json)
+    def _roll_out(self, wanted: dict[str, str], who: Who, options: dict[str, Any]) -> None:
+        plan = {"canary": options["canary"] or None, "stop_percent": options["stop_percent"]}
+        given = {name: number for name, number in plan.items() if number is not None}
+        try:
+            row = bulk.start(
+                "letter.canary", wanted, who=who, reason=options["reason"], rate=options["rate"], plan=given
+            )
+        except ValueError as error:
+            raise CommandError(f"requeue: {error}") from error
+        first = row.plan.get("canary") or "1, then 10"
+        text = f"bulk act {row.pk} requeues {first}, then all of {row.total:,}: manage.py switchyard bulk show {row.pk}"
+        self.answer(text, {"bulk_act": row.pk, "filter": row.filter, "total": row.total}, as_json=options["json"])
 
     def _note(self, options: dict[str, Any]) -> None:
         result = acts.note(options["id"], who=Who.of_command(), text=options["text"])

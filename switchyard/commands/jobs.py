@@ -34,13 +34,11 @@ from switchyard.jobs.passport.act_views import due_time, edit_job, editable_job,
 from switchyard.jobs.passport.again import run_again
 from switchyard.jobs.passport.reading import Passport, passport_json, passport_of
 from switchyard.jobs.passport.timeline import TimelineEvent, acts_on, timeline_of
-from switchyard.jobs.pauses import pause_of
+from switchyard.jobs.passport.why import Why, unfinished, why, why_json
 from switchyard.jobs.presentation import arguments_of, error_line, excerpt, job_json
 from switchyard.jobs.queries import find_untracked, holder_of_key, is_message_id
 from switchyard.jobs.services import request_cancel, start_now
-from switchyard.middleware.arguments import misfit, signature_of
 from switchyard.middleware.logs import printable
-from switchyard.middleware.places import place_of
 
 
 def print_job(known: Passport, out: OutputWrapper, *, as_json: bool) -> None:
@@ -59,13 +57,22 @@ def print_job(known: Passport, out: OutputWrapper, *, as_json: bool) -> None:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
             # Names in a message may contain terminal escape codes.
             out.write(printable(f"{name:16} {text}"))
-    if not job.ended and job.state != "running" and (pause := pause_of(job.actor, known.arguments)) is not None:
-        out.write(printable(f"{'paused':16} {pause.named}. {pause.facts.sentence} {pause.facts.end}"))
-    if job.reason == "parked":
-        out.write(f"{'why':16} {_why_parked(job)}")
+    if (found := why(known, arguments=True)) is not None:
+        print_why(found, out)
     if known.letter is not None:
         out.write(f"{'triage':16} manage.py switchyard deadletters show {job.id}")
     _print_timeline(known, acts, out)
+
+
+def print_why(found: Why, out: OutputWrapper) -> None:
+    """Print the causes in their order, the wait so far by parts, and when the job will start."""
+    for number, cause in enumerate(found.causes):
+        out.write(printable(f"{'why' if number == 0 else 'then':16} {cause.text}"))
+    if found.wait.total_ms:
+        parts = ", ".join(f"{duration(ms)} {name}" for name, ms in found.wait.parts)
+        out.write(f"{'waited':16} {duration(found.wait.total_ms)}: {parts}")
+    if found.when:
+        out.write(f"{'starts':16} {found.when}")
 
 
 def _print_timeline(known: Passport, acts: Sequence[AuditEntry], out: OutputWrapper) -> None:
@@ -95,30 +102,6 @@ def _words(job: Job, event: TimelineEvent) -> str:
     elif each is not None and each.error:
         words += f": {each.error['type']}: {each.error['message']}"
     return f"{words} ({event.more})" if event.more else words
-
-
-def _why_parked(job: Job) -> str:
-    actor = dramatiq.get_broker().actors.get(job.actor)
-    if actor is None:
-        return (
-            f"no running worker has an actor {job.actor!r}, and neither has this code: declare it in actors.py of an "
-            "installed app (manage.py check sees a file that is not found), or write "
-            f"@dramatiq.actor(actor_name={job.actor!r}) if it was renamed, then restart the pools"
-        )
-    # A record whose arguments were too long has none.
-    wrong = misfit(actor.fn, len(job.args), job.kwargs.keys()) if job.args or job.kwargs else None
-    if wrong is not None:
-        if "too many positional" in wrong:
-            wrong += "; a step of a pipeline gets the result of the step before it, unless it has pipe_ignore=True"
-        return (
-            f"its arguments do not fit this code: {wrong}. It is declared as "
-            f"{job.actor}{signature_of(actor.fn)} at {place_of(actor.fn)}: change the actor and restart the pools, "
-            "or cancel the job. After 10 minutes it becomes a dead letter"
-        )
-    return (
-        f"no running worker has the actor {job.actor!r} as this code does ({place_of(actor.fn)}): restart the "
-        "pools, which load code when they start; the job then runs by itself. After 10 minutes it becomes a dead letter"
-    )
 
 
 LONGEST_DETAIL = 60
@@ -208,6 +191,7 @@ EXAMPLES = """examples:
   manage.py switchyard jobs list --state queued,running --queue default --json
   manage.py switchyard jobs list --argument customer_id=42
   manage.py switchyard jobs show 0f8fad5b-d9cb-469f-a165-70867728950e
+  manage.py switchyard jobs why 0f8fad5b-d9cb-469f-a165-70867728950e     why it has not run, and when it will
   manage.py switchyard jobs cancel 0f8fad5b-d9cb-469f-a165-70867728950e --reason 'wrong month'
   manage.py switchyard jobs cancel --filter actor=export_invoices --filter state=queued
   manage.py switchyard jobs run-now 0f8fad5b-d9cb-469f-a165-70867728950e    before its time, or before its retry
@@ -220,7 +204,7 @@ BEGINNING = re.compile(r"[0-9a-f]{8}")
 
 
 class Command(PrintingCommand):
-    help = "List, show, edit and cancel jobs, run them now or again."
+    help = "List, show, edit and cancel jobs, say why they wait, run them now or again."
 
     def add_arguments(self, parser: CommandParser) -> None:
         show_examples(parser, EXAMPLES)
@@ -230,6 +214,7 @@ class Command(PrintingCommand):
         add_conditions(listing, states=states, most=MOST_LISTED)
         listing.add_argument("--sort", default="", choices=SORTS, help="jobs that ended; -run: the longest run first")
         show = actions.add_parser("show", help="print what is known of a job, and what happened to it")
+        reasons = actions.add_parser("why", help="print why a job has not run, its wait so far, and when it will start")
         cancel = actions.add_parser("cancel", help="cancel a job: at once when it waits, within 10 s when it runs")
         cancel.add_argument(
             "--filter", action="append", default=[], metavar="NAME=VALUE", dest="conditions",
@@ -244,17 +229,17 @@ class Command(PrintingCommand):
                 help="another value for an argument, as JSON; repeatable",
             )  # fmt: skip
         edit.add_argument("--due", default="", metavar="TIME", help="another due time: 30m, 2h or 1d from now, or ISO")
-        for action in (show, now, edit, again):
+        for action in (show, reasons, now, edit, again):
             action.add_argument("id", metavar="ID")
         cancel.add_argument("id", metavar="ID", nargs="?", default="")
         for action in (cancel, now, edit, again):
             action.add_argument("--reason", default="", help="reason, for the audit log")
-        for action in (listing, show, cancel, now, edit, again):
+        for action in (listing, show, reasons, cancel, now, edit, again):
             action.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
 
     def handle(self, *args: Any, action: str, as_json: bool = False, **options: Any) -> None:
         acts = {"list": self._list, "show": self._show, "cancel": self._cancel, "run-now": self._run_now}
-        act = {**acts, "edit": self._edit}.get(action, self._run_again)
+        act = {**acts, "edit": self._edit, "why": self._why}.get(action, self._run_again)
         job_id = options.get("id")
         with as_command_error(f"job {job_id}" if job_id else "jobs"):
             act(options, as_json)
@@ -295,6 +280,20 @@ class Command(PrintingCommand):
         if known is None:
             raise _unknown(job_id)
         print_job(known, self.stdout, as_json=as_json)
+
+    def _why(self, options: dict[str, Any], as_json: bool) -> None:
+        job_id = options["id"]
+        known = unfinished(job_id) if is_message_id(job_id) else None
+        if known is None:
+            raise _unknown(job_id)
+        if (found := why(known, arguments=True)) is None:
+            raise CommandError(
+                f"job {job_id}: it has ended, {known.job.state}; manage.py switchyard jobs show {job_id}"
+            )
+        if as_json:
+            self.stdout.write(json.dumps(why_json(found), indent=2))
+        else:
+            print_why(found, self.stdout)
 
     def _cancel(self, options: dict[str, Any], as_json: bool) -> None:
         job_id, conditions, who, reason = options["id"], options["conditions"], Who.of_command(), options["reason"]

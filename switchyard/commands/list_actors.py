@@ -43,7 +43,7 @@ class Command(PrintingCommand):
         show_examples(parser, EXAMPLES)
         actions = parser.add_subparsers(dest="action", required=True, parser_class=ActionParser)
         listing = actions.add_parser("list", help="every actor with its queue, options and place in the code")
-        show = actions.add_parser("show", help="one actor: signature, options, figures of this machine")
+        show = actions.add_parser("show", help="one actor: signature, options, figures and what is usual")
         send = actions.add_parser("send", help="enqueue one job; prints its id")
         stop = actions.add_parser("pause", help="start no job of one, in any queue; running ones continue")
         go_on = actions.add_parser("resume", help="start its jobs again, in the order of their queue")
@@ -150,7 +150,11 @@ def _shown(name: str) -> dict[str, Any]:
         {"name": each.name, "annotation": each.annotation, "required": each.required, "redacted": each.redacted}
         for each in parameters_of(actor)
     ]
-    machine = dataclasses.asdict(figures.of_this_machine(name))
+    lately: dict[str, Any] | None = None
+    usually = ""
+    with suppress(BrokerError):
+        lately = {each.title: each.as_json() for each in figures.lately(name)}
+        usually = figures.usual_text(name)
     try:
         ended: dict[str, Any] | None = dataclasses.asdict(figures.of_actor(name))
     except DatabaseError:
@@ -160,7 +164,7 @@ def _shown(name: str) -> dict[str, Any]:
         code["pauses"] = [
             f"{each.named}: {each.facts.sentence} {each.facts.end}" for each in pauses.paused_actors(name)
         ]
-    return {**facts, **code, "this_machine": machine, "history": ended}
+    return {**facts, **code, "facts": lately, "usually": usually, "history": ended}
 
 
 def _lines(shown: dict[str, Any]) -> str:
@@ -171,14 +175,19 @@ def _lines(shown: dict[str, Any]) -> str:
     for option in shown["options"]:
         rule = f"   ({option['rule']})" if option["rule"] else ""
         lines.append(f"{'option':12} {option['name']}={option['value']}{rule}")
-    ended = ", ".join(f"{count:,} {outcome}" for outcome, count in shown["this_machine"]["outcomes"])
-    lines.append(f"{'here':12} {ended or 'no attempt'} (workers of this machine, since their metrics were emptied)")
+    lines += [f"{title.removeprefix('last '):12} {_attempts(one)}" for title, one in (shown["facts"] or {}).items()]
+    lines += [f"{'usually':12} {shown['usually']}"] if shown["usually"] else []
     for title in ("hour", "day"):
         lines.append(f"{'last ' + title:12} {_counted(shown['history'] and shown['history'][title])} (history)")
     for group in (shown["history"] or {}).get("failures", ()):
         jobs = f"{group['jobs']:,} job{'' if group['jobs'] == 1 else 's'}"
         lines.append(f"{'failure':12} {group['fingerprint']} {group['exception']}, {jobs} in the last day")
     return "\n".join(lines)
+
+
+def _attempts(found: dict[str, Any]) -> str:
+    ended = ", ".join(f"{count:,} {outcome}" for outcome, count in found["outcomes"].items()) or "no attempt"
+    return ended + (f"; ran {duration(found['run_ms'][0])} at the median" if found["run_ms"] else "")
 
 
 def _counted(count: dict[str, Any] | None) -> str:

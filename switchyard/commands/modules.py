@@ -10,6 +10,7 @@ MODULES = {
     "runhistory": "switchyard.commands.runhistory",
     "runweb": "switchyard.commands.runweb",
     "status": "switchyard.commands.status",
+    "diagnose": "switchyard.commands.diagnose",
     "doctor": "switchyard.commands.doctor",
     "queues": "switchyard.commands.queues",
     "workers": "switchyard.commands.workers",
@@ -17,6 +18,7 @@ MODULES = {
     "actors": "switchyard.commands.list_actors",  # a module "actors" of an app declares actors
     "deadletters": "switchyard.commands.deadletters",
     "history": "switchyard.commands.history",
+    "batches": "switchyard.commands.batches",
     "bulk": "switchyard.commands.bulk",
     "schedules": "switchyard.commands.schedules",
     "alerts": "switchyard.commands.alerts",

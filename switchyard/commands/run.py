@@ -75,8 +75,9 @@ def run_beside() -> int:
 
     runs = [run_scheduler]
     if apps.is_installed("switchyard.history"):  # a project may be without it
+        from switchyard.history.fact_keeper import FactKeeper
         from switchyard.history.writer import HistoryWriter
 
-        runs.append(lambda stop: HistoryWriter().run(stop))
+        runs += [lambda stop: HistoryWriter().run(stop), lambda stop: FactKeeper().run(stop)]
     run_until_signal(*runs, name=BESIDE, logger="switchyard.scheduler", stop_within_s=STOP_WITHIN_S)
     return 0

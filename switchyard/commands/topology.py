@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentParser
 from typing import Any
 
@@ -21,7 +22,8 @@ EXAMPLES = """examples:
   manage.py switchyard topology --json
   manage.py switchyard topology render compose              write the files below ops/
   manage.py switchyard topology render compose --check      exit 1 when they differ
-  manage.py switchyard topology render compose --cores 8    for a machine with 8 processors"""
+  manage.py switchyard topology render compose --cores 8    for a machine with 8 processors
+  manage.py switchyard topology render kubernetes           write the files below ops/kubernetes/"""
 
 
 class Command(PrintingCommand):
@@ -38,26 +40,33 @@ class Command(PrintingCommand):
         render.add_argument("target", choices=rendered_files.TARGETS)
         text = f'what processes="cores" stands for on the machine, default {RENDERED_CORES}'
         render.add_argument("--cores", type=int, default=RENDERED_CORES, metavar="N", help=text)
+        text = f"a value that no topology says, of {', '.join(rendered_files.VALUES)}; may be repeated"
+        render.add_argument("--value", action="append", default=[], metavar="NAME=VALUE", help=text)
         render.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file differs")
 
     def handle(self, *, action: str | None, **options: Any) -> None:
         if action == "render":
-            self._render(options["target"], options["cores"], check=options["check"])
+            self._render(options["target"], options["cores"], options["value"], check=options["check"])
         elif options["json"]:
             self.print_json(as_dict(declared_yard()))
         else:
             self.stdout.write(as_text(declared_yard()))
 
-    def _render(self, target: str, cores: int, *, check: bool) -> None:
+    def _render(self, target: str, cores: int, given: list[str], *, check: bool) -> None:
         if cores < 1:
             raise CommandError(f"--cores: {cores} is below 1; give the number of the machine's processors")
-        rendered = rendered_files.render(target, declared_yard(), cores)
+        values = dict(text.partition("=")[::2] for text in given)
+        for name in values.keys() - rendered_files.VALUES.keys():
+            known = ", ".join(rendered_files.VALUES)
+            raise CommandError(f"--value: {name!r} is no value of these files; write one of {known} as NAME=VALUE")
+        rendered = rendered_files.render(target, declared_yard(), cores, values)
         if not check:
             for path in rendered_files.write(switchyard_settings().base_dir, rendered) or ["nothing changed"]:
                 self.stdout.write(path)
         elif lines := rendered_files.differences(switchyard_settings().base_dir, rendered):
             self.stdout.write("\n".join(lines))
             again = f" --cores {cores}" if cores != RENDERED_CORES else ""
+            again += "".join(f" --value {shlex.quote(text)}" for text in given)
             raise CommandError(f"files differ from the yard; run: manage.py switchyard topology render {target}{again}")
 
 

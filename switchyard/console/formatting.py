@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -18,11 +19,21 @@ MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
 SPAN_UNITS = ((DAY_S * 1_000, "day"), (HOUR_S * 1_000, "h"), (MINUTE_S * 1_000, "min"), (1_000, "s"))
 # A rounded span of fewer units is wrong by too much: 110 min are no 2 h.
 MANY_UNITS = 10
+# Names that are told with their numbers; the others are counted together.
+NAMED = 2
 
 
 def counted(count: int, noun: str, nouns: str = "") -> str:
     """Return a number with its noun: ``1 job``, ``2,000 jobs``; ``nouns`` where the plural has no plain s."""
     return f"{count:,} {noun if count == 1 else nouns or f'{noun}s'}"
+
+
+def most_common(counts: Counter[str]) -> str:
+    """Return the two names that are there most often, and the others together: ``6 × export, 2 × others``."""
+    first = counts.most_common(NAMED)
+    others = counts.total() - sum(count for _, count in first)
+    named = [f"{count:,} × {name}" for name, count in first]
+    return ", ".join([*named, f"{others:,} × others"] if others else named)
 
 
 def duration(ms: float) -> str:

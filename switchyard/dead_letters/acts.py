@@ -228,6 +228,15 @@ def item_of(row: DeadLetter) -> Item:
     return [row.pk, row.message_id, row.queue, round((row.died_at - EPOCH).total_seconds() * 1000)]
 
 
+def letter_of(row: DeadLetter) -> Letter:
+    """Return a letter as its row has it, without the message: rows keep that for display only."""
+    enqueued_at, died_at = (round((at - EPOCH).total_seconds() * 1000) for at in (row.enqueued_at, row.died_at))
+    return Letter(
+        row.message_id, row.queue, row.actor, {}, row.reason, row.exception, row.error, row.traceback, row.attempts,
+        enqueued_at, died_at, row.duration_ms, row.fingerprint,
+    )  # fmt: skip
+
+
 def claim(rows: Sequence[DeadLetter], token: str, name: MoveName, *, by: str, reason: str) -> None:
     """Claim rows for a move, within the transaction that holds their locks."""
     values = {"claim_token": token, "claim_act": name, "claim_by": by, "claim_note": storable(reason)[:500]}

@@ -15,4 +15,5 @@ class DeadLettersConfig(AppConfig):
 
         register("letter.requeue", "switchyard.dead_letters.bulk_moves:REQUEUE")
         register("letter.canary", "switchyard.dead_letters.bulk_moves:CANARY")
+        register("letter.take_back", "switchyard.dead_letters.bulk_moves:TAKE_BACK")
         register("letter.discard", "switchyard.dead_letters.bulk_moves:DISCARD")

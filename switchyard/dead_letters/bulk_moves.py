@@ -10,23 +10,29 @@ from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
+import dramatiq
 from django.db.models import Count, Max, Min, Q, QuerySet
 from django.urls import reverse
 
+from switchyard.broker.admin.actor_pauses import pauses
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.interface import facilities
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.shapes import DeadLetter as Letter
+from switchyard.broker.stores.job_record import Job
 from switchyard.bulk.kinds import Item, Kind, KindTexts, NoRoom, Taken
 from switchyard.bulk.models import BulkAct
 from switchyard.console.formatting import between, time_ms
 from switchyard.dead_letters import acts
 from switchyard.dead_letters.act_views import INSTEAD
 from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
+from switchyard.dead_letters.projection import UNCLAIMED, set_state
 
 COLUMNS = ("fingerprint", "queue", "actor", "reason", "exception", "state")
 TIMES = {"died_since": "died_at__gte", "died_until": "died_at__lt"}
 # Parameters of the list's address, by the filter's field.
 LIST_NAMES = {"q": "search", "died_at__gte": "died_since", "died_at__lt": "died_until"}
-LIST_ONLY = ("p", "o", "all", "e", "sort", "after")
+LIST_ONLY = ("p", "o", "all", "e", "sort", "after", "export")
 # Each is five comparisons; SQLite takes at most 1,000 in one expression.
 MOST_WORDS = 50
 SEARCHED = ("message_id", "exception", "error", "actor", "fingerprint")
@@ -193,60 +199,182 @@ class BulkMove:
         acts.settle(_token(act), {item[0]: answer for item, answer in zip(items, answers, strict=True)})
 
 
-# Letters of the first steps of a canary; the others follow once all of these have ended well.
+# Letters of the first steps of a rollout without a canary of its own.
 TRIALS: Final = (1, 10)
+# Share of failures above which it stops, and the jobs that are reckoned with at least: one of two is no half.
+STOP_PERCENT, LEAST_ENDED = 10, 20
+# Jobs that are watched at a time once the canary has ended well.
+WATCHED: Final = 200
+# Kinds of letters that are asked for their circuits.
+MOST_ACTORS: Final = 20
 
 
 class BulkCanary(BulkMove):
-    """Requeue of one dead letter, then of ten, then of all: the next step waits until the jobs before it have ended.
+    """Requeue as a rollout: a canary first, whose jobs all have to end well, then the others at the act's rate.
 
-    A job that fails, even if it is to be retried, stops the act. Its cursor has the jobs that it waits for.
+    A job that fails, even if it is to be retried, stops the act while it is the canary's; of the others, a share of
+    those that are watched does. While the circuit of what their actor calls is open, nothing is requeued. The cursor
+    has the jobs that are watched and have not ended, and how many ended and failed.
     """
 
     def __init__(self) -> None:
         super().__init__("requeue")
         self.texts = KindTexts(
-            "Requeue 1, then 10, then all of", "dead letter", "dead letters", left="dead",
-            effect="Each step waits until its jobs have ended; one that fails, or is to be retried, stops the act.",
-            undo=TEXTS["requeue"].undo,
+            "Roll out the requeue of", "dead letter", "dead letters", left="dead", rolls_out=True,
+            taken_back_by="letter.take_back",
+            effect="A canary first: one of its jobs that fails, or is to be retried, stops the act. Then the others.",
+            undo="Take back what has not started: it is dead again. What fails comes back as a dead letter.",
         )  # fmt: skip
 
     def take(self, act: BulkAct, limit: int) -> Taken:
-        """Claim the letters of the next step, once those of the last one have ended."""
-        done, tried = act.cursor.get("trials", 0), act.cursor.get("tried", [])
-        outcomes = {message_id: _outcome(message_id, queue) for message_id, queue in tried}
-        for message_id, outcome in outcomes.items():
-            if outcome not in ("succeeded", "unknown"):
-                text = f"job {message_id} {outcome}; mend the cause, then requeue the others"
-                return Taken([], {**act.cursor, "failed_job": message_id}, more=False, stopped=text)
-        if "unknown" in outcomes.values():
-            return Taken([], act.cursor, more=True, waits=True)
-        if act.cursor.get("last"):
-            return Taken([], act.cursor, more=False)
-        taken = super().take(act, TRIALS[done] if done < len(TRIALS) else limit)
-        tried = [[item[1], item[2]] for item in taken.items] if done < len(TRIALS) else []
-        cursor = {**taken.cursor, "trials": done + 1, "tried": tried, "last": not taken.more}
+        """Claim the letters of the next step, as far as the jobs of those before it allow it."""
+        trials = (act.plan["canary"],) if "canary" in act.plan else TRIALS
+        done = act.cursor.get("trials", 0)
+        cursor = _watched(act.cursor)
+        is_trial = not act.cursor.get("passed")
+        percent, least = (0, 1) if is_trial else (act.plan.get("stop_percent", STOP_PERCENT), LEAST_ENDED)
+        if cursor["failed"] * 100 > percent * max(cursor["ended"], least):
+            text = f"job {cursor['failed_job']} {cursor['failure']}; mend the cause, then requeue the others"
+            if not is_trial:
+                text = f"{cursor['failed']} of {cursor['ended']} jobs that were watched have failed, the last: {text}"
+            return Taken([], cursor, more=False, stopped=text)
+        if cursor["tried"] and (is_trial or cursor.get("last")):
+            return Taken([], cursor, more=True, waits=True)
+        if cursor.get("last"):
+            return Taken([], cursor, more=False)
+        if circuit := _open_circuit(act):
+            return Taken([], {**cursor, "circuit": circuit}, more=True, waits=True)
+        taken = super().take(act, trials[done] if done < len(trials) else limit)
+        tried = [*cursor["tried"], *([item[1], item[2]] for item in taken.items)]
+        if done >= len(trials):
+            tried = tried[:WATCHED]
+        cursor |= {**taken.cursor, "trials": done + 1, "tried": tried, "last": not taken.more, "circuit": ""}
+        cursor["passed"] = done >= len(trials)
         return Taken(taken.items, cursor, more=taken.more or bool(tried), skips=taken.skips)
 
 
-def _outcome(message_id: str, queue: str) -> str:
+def _watched(before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the cursor with what has become of the jobs that are watched."""
+    cursor = {"tried": [], "ended": 0, "failed": 0, **before}
+    tried, cursor["tried"] = cursor["tried"], []
+    records = facilities().records.read_many([message_id for message_id, _ in tried])
+    for (message_id, queue), record in zip(tried, records, strict=True):
+        outcome = _outcome(message_id, queue, record)
+        if outcome == "unknown":
+            cursor["tried"].append([message_id, queue])
+            continue
+        cursor["ended"] += 1
+        if outcome != "succeeded":
+            cursor["failed"] += 1
+            cursor |= {"failed_job": message_id, "failure": outcome}
+    return cursor
+
+
+def _outcome(message_id: str, queue: str, record: Job | None) -> str:
     """Return ``succeeded``, ``unknown`` while a requeued job has not ended, or what became of it, as half a sentence.
 
-    A message that is in no place has ended: it is looked for before its letter, which it may become meanwhile.
+    Without a record, a message that is in no place has ended: it is looked for before its letter, which it may become
+    meanwhile.
     """
-    parts = facilities()
-    message, record = parts.transport.find_message(queue, message_id), parts.records.read(message_id)
-    if (message is not None and message.options.get("attempts", 0)) or (record and record.state == "retrying"):
+    if record is None:
+        transport = facilities().transport
+        message = transport.find_message(queue, message_id)
+        if message is not None:
+            return "has failed and is to be retried" if message.options.get("attempts", 0) else "unknown"
+        return "succeeded" if transport.find_dead_letter(queue, message_id) is None else "is dead again"
+    if record.state == "retrying" or (not record.ended and record.attempts > 1):
         return "has failed and is to be retried"
-    if message is not None:
-        return "unknown"
-    if parts.transport.find_dead_letter(queue, message_id) is not None:
+    if record.state == "dead":
         return "is dead again"
-    if record is None or record.state == "succeeded":
-        return "succeeded"
-    return f"is {record.state}" if record.ended else "unknown"
+    return record.state if record.state == "succeeded" else f"is {record.state}" if record.ended else "unknown"
 
 
+def _open_circuit(act: BulkAct) -> str:
+    """Return the dependency of an actor of these letters whose circuit is open; "" where none is."""
+    broker = dramatiq.get_broker()
+    found = _unordered(act).values_list("queue", "actor").distinct()[:MOST_ACTORS]
+    if not isinstance(broker, RedisBroker):
+        return ""
+    for queue, actor in list(found):
+        for pause in pauses([broker.lane(queue)[0]]) if queue in broker.queues else ():
+            if pause.is_open and not pause.argument and pause.stops(actor):
+                return pause.dependency
+    return ""
+
+
+class BulkTakeBack:
+    """Return of what a rollout has requeued, and no worker has fetched since, to the dead lists: the last first."""
+
+    act, right = "letter.take_back", "switchyard_dead_letters.requeue_deadletter"
+    texts = KindTexts(
+        "Take back", "requeued letter", "requeued letters", left="in their queues",
+        effect="Those that no worker has fetched are dead letters again. What has started stays.",
+        undo="Requeue them again.",
+    )  # fmt: skip
+
+    def facts(self, act: BulkAct) -> list[tuple[str, str]]:
+        """Return the act that is taken back."""
+        return [("Bulk act", str(act.filter["act"]))]
+
+    def address(self, filter: dict[str, Any]) -> str:
+        """Return no list: its letters have no filter of their own."""
+        return ""
+
+    def check(self, filter: dict[str, Any]) -> dict[str, Any]:
+        """Return the filter in its stored form: the number of a rollout that has ended."""
+        number = str(filter.get("act"))
+        row = BulkAct.objects.filter(pk=number, kind="letter.canary").first() if number[:18].isdecimal() else None
+        if set(filter) != {"act"} or row is None or row.unfinished:
+            raise ValueError(f"act: {number!r:.40} is no rollout that has ended")
+        return {"act": row.pk}
+
+    def count(self, act: BulkAct) -> int:
+        """Return how many letters the rollout has requeued, at most."""
+        return self._rows(act).count()
+
+    def take(self, act: BulkAct, limit: int) -> Taken:
+        """Return the next letters; nobody else can change a requeued one but by its death."""
+        rows = self._rows(act)
+        if act.cursor.get("before"):
+            died_at, pk = datetime.fromisoformat(act.cursor["before"][0]), act.cursor["before"][1]
+            rows = rows.filter(Q(died_at__lt=died_at) | Q(died_at=died_at, pk__lt=pk), died_at__lte=died_at)
+        chosen = list(rows.order_by("-died_at", "-pk").only("pk", "message_id", "queue", "died_at")[:limit])
+        if not chosen:
+            return Taken([], act.cursor, more=False)
+        last = chosen[-1]
+        cursor = {"before": [last.died_at.isoformat(), last.pk]}
+        return Taken([acts.item_of(row) for row in chosen], cursor, more=len(chosen) == limit)
+
+    def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
+        """Take the messages out of their queues, into the dead lists; that of an interrupted step counts as well."""
+        nonce = BulkAct(pk=act.filter["act"]).nonce
+        by_queue: dict[str, list[Letter]] = {}
+        for row in DeadLetter.objects.filter(pk__in=[item[0] for item in items]):
+            # The reconciler opens rows of an interrupted step; a later death has another time.
+            if acts.item_of(row) in items:
+                by_queue.setdefault(row.queue, []).append(acts.letter_of(row))
+        there: set[str] = set()
+        for queue, letters in by_queue.items():
+            there |= facilities().transport.take_back(queue, letters, nonce=nonce)
+        return ["" if item[1] in there else "has started or moved" for item in items]
+
+    def settle(self, act: BulkAct, items: Sequence[Item], answers: Sequence[str]) -> None:
+        """Open the rows of the letters that are dead again."""
+        done = [item[0] for item, answer in zip(items, answers, strict=True) if not answer]
+        rows = DeadLetter.objects.select_for_update().filter(pk__in=done, state=DeadLetter.State.REQUEUED)
+        for row in rows:
+            set_state(row, DeadLetter.State.NEW, "take back", act.who, act.reason)
+            row.save(update_fields=("state", "state_at", "state_by", "history", *UNCLAIMED))
+
+    @staticmethod
+    def _rows(act: BulkAct) -> QuerySet[DeadLetter]:
+        """Return the letters that the rollout may have requeued; the broker knows which of them it did."""
+        of = BulkAct.objects.get(pk=act.filter["act"])
+        rows = DeadLetter.objects.filter(state=DeadLetter.State.REQUEUED, state_at__gte=of.created_at)
+        return _narrowed(rows, of.filter | {"state": "requeued"})
+
+
+TAKE_BACK: Final[Kind] = BulkTakeBack()
 CANARY: Final[Kind] = BulkCanary()
 REQUEUE: Final[Kind] = BulkMove("requeue")
 DISCARD: Final[Kind] = BulkMove("discard")

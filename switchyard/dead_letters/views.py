@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -19,16 +19,17 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
-from switchyard.broker.errors import BrokerError
+from switchyard.broker.errors import ActRefused, BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import Unreadable
 from switchyard.conf import declared_yard
+from switchyard.console.export import MOST, export_of
 from switchyard.console.lists import SortColumn, SortHead, heads_of
 from switchyard.console.room_view import RoomResponse, gone, require
 from switchyard.dead_letters import bulk_moves, queries
 from switchyard.dead_letters.act_views import LIST, TRIAGE, VIEW, act_on_chosen
 from switchyard.dead_letters.models import OPEN_STATES, DeadLetter
-from switchyard.dead_letters.presentation import marked, own_frame, seen_at, why_given_up
+from switchyard.dead_letters.presentation import marked, own_frame, seen_at, summary, why_given_up
 from switchyard.dead_letters.queries import LetterGroup, first_seen, hex_dump, shown_bytes
 
 DISCARDED = DeadLetter.State.DISCARDED.value
@@ -330,6 +331,8 @@ def letters(request: HttpRequest) -> HttpResponseBase:
     require(request, VIEW)
     if request.method == "POST":
         return act_on_chosen(request)
+    if (file := export_of(request, "dead-letters", lambda: _exported(request.GET.dict()))) is not None:
+        return file
     query = request.GET.dict()
     try:
         listed = LetterList(query) if query else None
@@ -338,6 +341,19 @@ def letters(request: HttpRequest) -> HttpResponseBase:
         return HttpResponseRedirect(reverse(LIST))
     context = {"title": "Dead letters", "listed": listed} | context_of(request)
     return RoomResponse(request, "switchyard_dead_letters/list.html", context)
+
+
+def _exported(query: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Yield the letters that match, newest first.
+
+    Raises:
+        ActRefused: the filter is unusable.
+    """
+    try:
+        rows = bulk_moves.listed(query).order_by("-died_at", "-id")[: MOST + 1]
+    except ValueError as error:
+        raise ActRefused("export", str(error)) from error
+    yield from map(summary, rows)
 
 
 @require_safe

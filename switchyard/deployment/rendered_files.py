@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +26,8 @@ CHILD_MIB: dict[PoolKind, int] = {"threads": 320, "gevent": 384, "processes": 76
 TMP_MIB = 256
 # Processors that ``processes="cores"`` stands for in rendered files, which do not depend on the machine.
 RENDERED_CORES = 2
+# Pods of a pool that an autoscaler may start. Each opens its database connections again.
+MOST_REPLICAS = 4
 
 
 def memory_mib(pool: Pool) -> int:
@@ -39,6 +42,19 @@ def memory_mib(pool: Pool) -> int:
 def cpus(pool: Pool) -> float:
     """Return the processors' worth of time a pool may use: a child runs Python on one at a time."""
     return float(pool.children)
+
+
+def requests(pool: Pool) -> tuple[str, int]:
+    """Return the processors (as Kubernetes writes them) and the MiB that a pool's pod is placed by.
+
+    A pool of processes computes: it gets what it is limited to, a whole number of processors, so that a kubelet with
+    the static CPU policy pins it. Threads and greenlets wait for most of their time, and their children seldom reach
+    their limits at once.
+    """
+    if pool.kind == "processes":
+        return str(pool.children), memory_mib(pool)
+    child_bytes = pool.memory_limit_bytes or CHILD_MIB[pool.kind] * MIB
+    return f"{250 * pool.children}m", -(-(SUPERVISOR_BYTES + pool.children * child_bytes) // MIB)
 
 
 def pids(pool: Pool) -> int:
@@ -56,17 +72,60 @@ def needs(pool: Pool) -> str:
 
 
 COMPOSE_FILE: Final = "ops/compose.yaml"
+_KUBERNETES: Final = {
+    "base": ("yard", "pools", "network"),
+    "monitoring": ("monitoring",),
+    "jobs": ("jobs",),
+    "hpa": ("hpa", "adapter"),
+    "keda": ("keda",),
+}
 # Target -> path of each of its files -> its template.
-_TEMPLATES: Final = {"compose": {COMPOSE_FILE: "compose.yaml", "ops/prometheus/prometheus.yml": "prometheus.yml"}}
+_TEMPLATES: Final = {
+    "compose": {
+        COMPOSE_FILE: "compose.yaml",
+        "ops/prometheus/prometheus.yml": "prometheus.yml",
+        "ops/prometheus/alertmanager.yml": "alertmanager.yml",
+    },
+    "kubernetes": {
+        **{
+            f"ops/kubernetes/{folder}/kustomization.yaml": f"kubernetes/kustomization-{folder}.yaml"
+            for folder in _KUBERNETES
+        },
+        **{
+            f"ops/kubernetes/{folder}/{name}.yaml": f"kubernetes/{name}.yaml"
+            for folder, names in _KUBERNETES.items()
+            for name in names
+        },
+    },
+}
 TARGETS: Final = (*_TEMPLATES, "acl")
 
 
-def render(target: str, yard: Yard, cores: int | None = RENDERED_CORES) -> dict[str, str]:
+# Values of a deployment that its files may have and no topology says. Secrets are files in the folder of that name:
+# slack_url, pagerduty_key.
+VALUES: Final = {
+    "web": "web:8000",
+    "metrics_token_file": "/tmp/metrics_token",  # noqa: S108  in the container's memory
+    "alertmanager": "alertmanager:9093",
+    "secrets": "/tmp/secrets",  # noqa: S108  likewise
+    "pagerduty_url": "https://events.pagerduty.com/v2/enqueue",
+    "mail_server": "mail.example.com:587",
+    "mail_from": "switchyard@example.com",
+    "mail_to": "oncall@example.com",
+    "mail_tls": "true",
+    "ticket_url": "https://tickets.example.com/hooks/switchyard",
+}
+
+
+def render(
+    target: str, yard: Yard, cores: int | None = RENDERED_CORES, values: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Return the text of every file of a target, by its path under the repository's root.
 
     Args:
-        target: ``compose``, or ``acl`` for the users of the broker's server.
+        target: ``compose``, ``kubernetes``, or ``acl`` for the users of the broker's server.
         cores: Processors of the machine: what ``processes="cores"`` stands for; ``None`` measures this machine's.
+        values: Those of :data:`VALUES` that are others here.
 
     Raises:
         KeyError: there is no such target.
@@ -78,8 +137,9 @@ def render(target: str, yard: Yard, cores: int | None = RENDERED_CORES) -> dict[
         return {"ops/users.acl": acl.render(roles)}
     # Plain text, whatever the project says of HTML and of numbers.
     engine = Engine(dirs=[str(Path(__file__).with_name("templates"))], autoescape=False)
-    figures = Context(_figures(yard if cores is None else yard.with_cores(cores)), autoescape=False, use_l10n=False)
-    return {path: engine.get_template(name).render(figures) for path, name in _TEMPLATES[target].items()}
+    figures = _figures(yard if cores is None else yard.with_cores(cores)) | {"values": VALUES | dict(values or {})}
+    filled = Context(figures, autoescape=False, use_l10n=False)
+    return {path: engine.get_template(name).render(filled) for path, name in _TEMPLATES[target].items()}
 
 
 def _figures(yard: Yard) -> dict[str, object]:
@@ -87,12 +147,28 @@ def _figures(yard: Yard) -> dict[str, object]:
         "pools": [
             {
                 "name": pool.name,
+                # Kubernetes takes names of hosts alone.
+                "component": f"pool-{re.sub('[^a-z0-9]+', '-', pool.name.lower()).strip('-')}"[:63],
                 "memory_mib": memory_mib(pool),
                 "cpus": f"{cpus(pool):.2f}",
                 "pids": pids(pool),
+                "cpu_request": requests(pool)[0],
+                "cpu_limit": pool.children,
+                "memory_request_mib": requests(pool)[1],
+                "slots": pool.total_slots,
+                "connections": pool.most_connections,
             }
             for pool in yard.pools
         ],
+        "singletons": [
+            {"name": "scheduler", "command": "runscheduler", "memory_mib": 256},
+            {"name": "history", "command": "runhistory", "memory_mib": 384},
+        ],
+        "jobs": [
+            {"name": "check-backlog", "command": "switchyard, check_backlog", "retries": 0},
+            {"name": "migrate", "command": "migrate, --noinput", "retries": 3},
+        ],
+        "most_replicas": MOST_REPLICAS,
         "tmp_mib": TMP_MIB,
         "max_connections": planned_connections(yard) + RESERVED_CONNECTIONS,
     }

@@ -150,6 +150,7 @@ ROOM = (
     RoomPage("Actors", "switchyard-actors", "actors", "a", "switchyard_operations.view_operations"),
     RoomPage("Workers", "switchyard-operations-workers", "workers", "w", "switchyard_operations.view_operations"),
     RoomPage("Jobs", "switchyard-jobs", "jobs", "j", "switchyard_jobs.view_job"),
+    RoomPage("Batches", "switchyard-batches", "batches", "", "switchyard_jobs.view_job"),
     RoomPage("Schedules", "switchyard-schedules", "schedules", "s", "switchyard_schedules.view_schedulestate"),
     RoomPage("Dead letters", "switchyard-letters", "letters", "d", "switchyard_dead_letters.view_deadletter"),
     RoomPage("Alerts", "switchyard-alerts", "alerts", "l", "switchyard_alerts.view_alert"),

@@ -130,3 +130,23 @@ class SearchValue(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name}={self.value}"
+
+
+class FactHour(models.Model):
+    """Counts of one subject in one hour.
+
+    ``hour`` counts from the epoch; ``subject`` and ``counts`` (MessagePack) are those of
+    :mod:`switchyard.broker.stores.yard_facts`.
+    """
+
+    subject = models.CharField(max_length=300)
+    hour = models.IntegerField()
+    counts = models.BinaryField()
+
+    class Meta:
+        default_permissions = ()
+        constraints = (models.UniqueConstraint(fields=("subject", "hour"), name="history_one_row_an_hour"),)
+        indexes = (models.Index(fields=("hour",), name="history_hour"),)
+
+    def __str__(self) -> str:
+        return f"{self.subject} {self.hour}"

@@ -51,6 +51,9 @@ class Cursor:
 
 
 LIMIT: Final = 50
+# From so many ended jobs, of so long, the next starts of a lane are reckoned.
+LAST_RUNS: Final = 500
+RECENT_MS: Final = 3_600_000
 # Rows that one page looks through where a condition has no index of its own, and jobs that have a searched value.
 LOOKED_THROUGH: Final = 10_000
 CHUNK: Final = 500
@@ -83,6 +86,25 @@ def find_many(job_ids: Sequence[str]) -> list[JobRow]:
 def attempts(job_id: str) -> list[AttemptRow]:
     """Return a job's attempts that failed or kept log lines, in order."""
     return list(AttemptRow.objects.filter(job_id=job_id).order_by("generation", "attempt"))
+
+
+class RecentRun(NamedTuple):
+    """Times of a job that ended, ms since the epoch, and its wait in ms."""
+
+    started_at: int | None
+    wait_ms: int | None
+
+
+def recent_runs(queue: str, lane: str, at: int) -> list[RecentRun]:
+    """Return the runs of a lane that ended within the hour before a time, the last first, at most ``LAST_RUNS``.
+
+    Of the starts since the first of these ends none is missing but those that run still, so earlier ones are left out.
+    """
+    ended = JobRow.objects.filter(queue=queue, lane=lane, finished_at__gt=at - RECENT_MS, finished_at__lte=at)
+    rows = ended.order_by("-finished_at", "-id").values_list("started_at", "wait_ms", "finished_at")[:LAST_RUNS]
+    found = list(rows)
+    first = found[-1][2] if len(found) == LAST_RUNS else at - RECENT_MS
+    return [RecentRun(started, wait) for started, wait, _ in found if started is not None and started >= first]
 
 
 def children(job_id: str, *, limit: int = LIMIT) -> list[JobRow]:

@@ -30,6 +30,7 @@ from switchyard.broker.stores.history_streams import EndedJob, HistoryEntry, His
 from switchyard.broker.stores.job_records import STEPS, sequence
 from switchyard.conf import switchyard_settings
 from switchyard.database import storable
+from switchyard.history.fact_keeper import FactKeeper
 from switchyard.history.filters import TAG, search_text, searched_names
 from switchyard.history.models import AttemptRow, JobRow, SearchValue
 from switchyard.loggers import get_logger
@@ -497,6 +498,7 @@ def run_until_stopped() -> None:
     yield_to_other_work()
     run_until_signal(
         lambda stop: HistoryWriter().run(stop),
+        lambda stop: FactKeeper().run(stop),
         lambda stop: Relay(were_enqueued).run(stop),
         name="history writer",
         logger=LOGGER,

@@ -15,8 +15,8 @@ Files in reading order: ``services`` (sending, progress, cancellation), ``querie
 it is shown), ``once``, ``results`` with ``storage`` (files), ``result_stores``, ``calls`` (arguments that a person
 writes) with ``argument_fields`` (of a form) and ``public_actors`` (over HTTP), ``pauses`` (of actors), ``api``
 with ``live`` (HTTP and live events), ``request_origin``. Pages: ``listing`` (the list, unfinished and ended jobs
-in one order), ``passport`` (one job: its waits, attempts, acts and relatives), ``bulk`` (acts on all that match a
-filter).
+in one order), ``passport`` (one job: its waits, attempts, acts and relatives, and ``why`` it has not run), ``bulk``
+(acts on all that match a filter).
 
 Public: ``services``, ``queries``, ``results``, ``once`` and ``request_origin.request_origin`` for products and
 projects; ``passport.row_jobs`` for their admin; ``queries`` for the rooms above.

@@ -11,7 +11,7 @@ from django.http.response import HttpResponseBase
 from ninja import Router, Status
 from pydantic import BaseModel, Field
 
-from switchyard.api.auth import cancel_scope, plain_token, read_scope, submit_scope, token_of
+from switchyard.api.auth import cancel_scope, operate_scope, plain_token, read_scope, submit_scope, token_of
 from switchyard.api.parsing import invalid
 from switchyard.api.problems import FieldError, Problem, not_found
 from switchyard.api.responses import accepted, job_url
@@ -28,9 +28,10 @@ from switchyard.jobs import live
 from switchyard.jobs.calls import from_values
 from switchyard.jobs.listing.pages import LIMIT, find_jobs
 from switchyard.jobs.live import free_database
+from switchyard.jobs.passport.why import unfinished, why, why_json
 from switchyard.jobs.presentation import job_json, result_file
 from switchyard.jobs.public_actors import body_of_calls, find_public
-from switchyard.jobs.queries import holder_of_key, stands_for, visible_job, visible_untracked
+from switchyard.jobs.queries import holder_of_key, is_message_id, stands_for, visible_job, visible_untracked
 from switchyard.jobs.results import open_download
 from switchyard.jobs.services import request_cancel, send_for
 
@@ -89,6 +90,46 @@ class JobBody(BaseModel):
     run_ms: int | None
     arguments: dict[str, Any] | None
     stands_for: list[str]
+
+
+class CauseBody(BaseModel):
+    """One cause that a job does not run. `until` is when it ends by itself, null where nobody knows."""
+
+    code: str
+    text: str
+    until: str | None
+
+
+class WaitBody(BaseModel):
+    """The wait of a job since it was enqueued, in parts that follow one another (ms).
+
+    `attempts_ms` ends with its last attempt. `put_off_ms` was spent behind a pause, a circuit or a limit, or without
+    code.
+    """
+
+    attempts_ms: int
+    outbox_ms: int
+    scheduled_ms: int
+    put_off_ms: int
+    waiting_ms: int
+    total_ms: int
+
+
+class StartsBody(BaseModel):
+    """When a job will start, in nine of ten cases. `latest` is null where only the earliest time is known."""
+
+    earliest: str
+    latest: str | None
+
+
+class WhyBody(BaseModel):
+    """Why a job has not run: the first cause is where it stands, the others are those that it will meet."""
+
+    id: str
+    state: State
+    causes: list[CauseBody]
+    wait: WaitBody
+    starts: StartsBody | None
 
 
 class JobRequest(StrictSchema):
@@ -273,6 +314,28 @@ def get_job(request: HttpRequest, job_id: str) -> dict[str, Any]:
     job = _visible(request, job_id)
     shown = _shown(request, job, arguments=operator and _may_view_arguments(request))
     return shown | {"stands_for": stands_for(job)}
+
+
+@router.get(
+    "/{job_id}/why",
+    auth=operate_scope,
+    response={200: WhyBody},
+    url_name="job_why",
+    operation_id="explain_job",
+    openapi_extra={"responses": {409: {"description": "The job has ended."}}},
+)
+def explain_job(request: HttpRequest, job_id: str) -> dict[str, Any]:
+    """Say why a job has not run: its causes, its wait so far by parts, and when it will start.
+
+    It tells of acts of people and of what other jobs do, so it needs the scope `operate`.
+    """
+    known = unfinished(job_id) if is_message_id(job_id) else None
+    if known is None:
+        raise not_found(UNKNOWN)
+    found = why(known, arguments=_may_view_arguments(request))
+    if found is None:
+        raise Problem(409, f"the job has ended: {known.job.state}")
+    return why_json(found)
 
 
 @router.delete(

@@ -7,7 +7,7 @@ the log then.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -155,15 +155,3 @@ def paused_actors(actor: str = "") -> list[PausedActor]:
     """Return the pauses in force and open circuits, of one actor or of all."""
     found = actor_pauses.pauses(families())
     return [PausedActor(each) for each in found if not actor or each.stops(actor)]
-
-
-def pause_of(actor: str, arguments: Mapping[str, Any] | None) -> PausedActor | None:
-    """Return a pause in force of an actor's job with some arguments."""
-    return next(
-        (
-            each
-            for each in paused_actors(actor)
-            if not each.pause.argument or (arguments or {}).get(each.pause.argument) == each.pause.value
-        ),
-        None,
-    )

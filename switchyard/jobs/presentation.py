@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
+import dramatiq
+
 from switchyard.api.responses import iso_time
 from switchyard.broker.stores.job_record import Job
 from switchyard.jobs.results import is_result_name, safe_name
@@ -83,6 +85,14 @@ def run_json(attempt: Job) -> dict[str, Any]:
     """Return the JSON form of one attempt of a job: the fields that are the attempt's own, and its log lines."""
     shown = job_json(attempt)
     return {name: shown[name] for name in RUN} | {"logs": attempt.logs or None}
+
+
+def limit_words(reason: str, actor: str) -> str:
+    """Return a reason for which messages are held, with the actor's limit where it has one: ``rate limit, 10/m``."""
+    declared = dramatiq.get_broker().actors.get(actor)
+    limit = declared.options.get(reason) if declared is not None else None
+    words = reason.replace("_", " ")
+    return f"{words}, {limit}" if isinstance(limit, str) else words
 
 
 def error_line(job: Job) -> str:

@@ -20,7 +20,7 @@ from switchyard.broker.queue import codec
 from switchyard.broker.queue.codec import MESSAGE_ID
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.stores.job_record import Holder, Job, holder_of, job_of_message, read_json
+from switchyard.broker.stores.job_record import Holder, Job, job_of_message, read_json
 from switchyard.broker.stores.job_records import ENDED
 from switchyard.broker.stores.pool_reports import SilentChild
 from switchyard.conf import declared_yard
@@ -78,12 +78,23 @@ def find_known(job_id: str) -> Job | None:
     found = with_result(find_job(job_id))
     if found is not None or not is_message_id(job_id):
         return found
-    if (waiting := waiting_job(job_id)) is not None:
-        job = job_of_message(job_id, waiting.queue_name, codec.encode(waiting, grown=True), due_at=None)
-        return replace(job, state="scheduled", reason="outbox")
+    if (waiting := job_in_outbox(job_id)) is not None:
+        return waiting
     row = find(job_id)
     # One that is to be retried has not ended: the broker would know it.
     return None if row is None or row.state not in ENDED else with_result(ended_job(row))
+
+
+def job_in_outbox(job_id: str) -> Job | None:
+    """Return a job that waits in the outbox, or ``None``.
+
+    Raises:
+        django.db.DatabaseError: the database did not answer.
+    """
+    if (waiting := waiting_job(job_id)) is None:
+        return None
+    job = job_of_message(job_id, waiting.queue_name, codec.encode(waiting, grown=True), due_at=None)
+    return replace(job, state="scheduled", reason="outbox")
 
 
 def visible_job(job_id: str, *, owner: str, operator: bool) -> Job | None:
@@ -191,17 +202,6 @@ def silent_children() -> dict[tuple[str, int | None], SilentChild]:
     except BrokerError:
         return {}
     return {(report.member, child.number): child for report in reports for child in report.silent}
-
-
-def silent_holder(job_id: str, queue: str) -> SilentHolder | None:
-    """Return the child that holds a job and answers nothing; ``None`` for every other one, and while it is unknown."""
-    silent = silent_children()
-    with contextlib.suppress(BrokerError):
-        for seen in leased(families([queue] if silent else [])):
-            holder = holder_of(seen.lease_owner.rpartition("/")[0])
-            if seen.id == job_id and (holder.member, holder.child) in silent:
-                return SilentHolder(holder, silent[holder.member, holder.child])
-    return None
 
 
 def families(queues: Iterable[str] | None = None) -> list[QueueOperations]:

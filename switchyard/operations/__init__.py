@@ -12,8 +12,8 @@ It keeps true:
 
 Files in reading order: ``queries`` (queues, pools and slots as read from the broker), ``findings`` (``finding``,
 ``facts``, a module for each group of checks, ``examine``), ``overview`` with ``rows`` (findings to one sentence, and
-what the page draws), ``supervisors`` with ``worker_views`` (who reports, and orders to them), ``metrics`` and
-``views`` (metrics, liveness, readiness).
+what the page draws), ``supervisors`` with ``worker_views`` (who reports, and orders to them), ``metrics``
+with ``slots_needed`` (one number for autoscalers) and ``views`` (metrics, liveness, readiness).
 
 Public: ``findings.examine`` and ``findings.finding``, ``overview``, ``rows`` and ``queries`` for doctor, frame and
 pages of queues; ``urls``. Below it: jobs, history, alerts and dead letters, of which it judges.

@@ -17,9 +17,12 @@ from switchyard import __version__
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.topology import Yard
 from switchyard.conf import declared_yard, switchyard_settings
+from switchyard.console.links import runbook
 from switchyard.history.metrics import history_metrics
 from switchyard.loggers import get_logger
+from switchyard.operations import capacity
 from switchyard.operations.queries import YardState, yard_state
+from switchyard.operations.slots_needed import SlotsNeeded
 from switchyard.operations.timeouts import NoAnswer, TimedCall
 from switchyard.outbox.metrics import outbox_metrics
 from switchyard.workers.metrics import undisturbed
@@ -27,6 +30,8 @@ from switchyard.workers.metrics import undisturbed
 TIMEOUT_S = 3.0
 YARD_STATE = TimedCall("broker", yard_state)
 OUTBOX = TimedCall("database", outbox_metrics)
+CONNECTIONS = TimedCall("database", capacity.database_connections)
+SLOTS_NEEDED = SlotsNeeded()
 
 
 class BrokerMetrics:
@@ -35,6 +40,9 @@ class BrokerMetrics:
     def collect(self) -> Iterator[Metric]:
         """Return the metric families."""
         yield from _declared(declared_yard())
+        yield from capacity.disk()
+        with suppress(NoAnswer, DatabaseError):
+            yield from CONNECTIONS.result(TIMEOUT_S)
         if switchyard_settings().sends == "outbox":
             with suppress(NoAnswer, DatabaseError):
                 yield from OUTBOX.result(TIMEOUT_S)
@@ -44,6 +52,7 @@ class BrokerMetrics:
             yield _broker_up(is_up=False)
             return
         yield _broker_up(is_up=not state.server.refusal)
+        yield from capacity.broker_memory(state.server)
         yield from _queues(state)
         if state.server.pools_known:
             yield from _pools(state)
@@ -61,6 +70,10 @@ def _declared(yard: Yard) -> Iterator[Metric]:
     yield _gauge("switchyard_queue_objective_seconds", "Time within which messages start, as promised.", starts)
     ends = {queue.name: queue.done_objective_ms / 1_000 for queue in yard.queues if queue.done_objective_ms is not None}
     yield _gauge("switchyard_queue_done_objective_seconds", "Time within which messages end, as promised.", ends)
+    limits = {pool.name: pool.memory_limit_bytes for pool in yard.pools if pool.memory_limit_bytes is not None}
+    text = "Resident memory at which a child of the pool is killed."
+    yield _gauge("switchyard_child_memory_limit_bytes", text, limits, label="pool")
+    yield _gauge("switchyard_steps_info", "1, of the address of the steps of alerts.", {runbook(""): 1}, label="url")
     serves = GaugeMetricFamily("switchyard_pool_serves", "1 for each lane of a pool.", labels=("pool", "queue"))
     for pool in yard.pools:
         for lane in yard.served_by(pool):
@@ -129,6 +142,14 @@ def _pools(state: YardState) -> Iterator[Metric]:
     ):
         values = {pool: int(getattr(each, figure)) for pool, each in state.pools.items()}
         yield _gauge(f"switchyard_worker_{name}", text, values, label="pool")
+    largest = {
+        pool: max((child.get("rss_bytes", 0) for report in each.reports for child in report.children), default=0)
+        for pool, each in state.pools.items()
+    }
+    yield _gauge("switchyard_worker_memory_max_bytes", "Memory of a pool's largest child.", largest, label="pool")
+    text = "Slots that would keep the pool's promise at the arrivals and durations of the last minute."
+    needed = SLOTS_NEEDED.note(declared_yard(), state)
+    yield _gauge("switchyard_pool_slots_needed", text, needed, label="pool")
     text = "Children restarted since the pool's supervisor started, by reason."
     restarts = CounterMetricFamily("switchyard_worker_restarts", text, labels=("pool", "reason"))
     for pool, each in state.pools.items():

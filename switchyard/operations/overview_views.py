@@ -14,10 +14,12 @@ from django.views.decorators.http import require_safe
 
 from switchyard.audit.queries import ShownEntry, newest_entries
 from switchyard.broker.clock import datetime_of
+from switchyard.broker.stores.yard_facts import YARD
 from switchyard.conf import switchyard_settings
 from switchyard.console.room_view import RoomResponse, require
 from switchyard.history.models import JobRow
 from switchyard.operations import overview as page
+from switchyard.operations.charts import charts_of
 from switchyard.operations.timeouts import answers_within
 
 # Whether the yard is drawn or a plain table is remembered in the browser.
@@ -32,7 +34,8 @@ def overview(request: HttpRequest) -> RoomResponse:
     require(request, "switchyard_operations.view_operations")
     chosen = request.GET.get("yard", "")
     plain = chosen == "table" if chosen else request.COOKIES.get(YARD_COOKIE) == "table"
-    context = {"title": "Overview", **_content(request, plain=plain)}
+    charts = charts_of(YARD, "yard", request.GET.get("span", ""))
+    context = {"title": "Overview", "charts": charts, **_content(request, plain=plain)}
     response = RoomResponse(request, "switchyard_operations/overview.html", context)
     if chosen:
         shown = "table" if plain else "drawing"

@@ -210,6 +210,7 @@ class ServerState:
         uptime_s: Seconds since its start, not compared; ``None`` where it does not tell.
         away: Part of the yard that does not answer or starts nothing.
         pools_known, scheduler_known: The server with the pools' reports, and with the scheduler's lease, answers.
+        memory: Bytes used and allowed, of the server that is fullest; ``None`` where none has a limit.
     """
 
     refusal: str = ""
@@ -219,6 +220,7 @@ class ServerState:
     away: AwayPart = NOTHING_AWAY
     pools_known: bool = True
     scheduler_known: bool = True
+    memory: tuple[int, int] | None = field(default=None, compare=False)
 
     @property
     def errors(self) -> tuple[ServerFinding, ...]:
@@ -264,6 +266,7 @@ def read_server_state(calls: RedisCalls, keys: Keys) -> ServerState:
     found = [item for item in servers.findings(looks) if item.code != "unverified"]
     if refusal:
         found = [item for item in found if item.code not in IMPLIED_BY_REFUSAL]
+    limits = [(look.facts.used_bytes, look.facts.max_bytes) for look in looks if look.facts and look.facts.max_bytes]
     uptimes_s = [look.facts.uptime_s for look in looks if look.facts is not None and look.facts.uptime_s is not None]
     wrong_type = wrong_types(there, calls.pipeline(type_commands(there), raise_errors=False))
     wrong = (*_lost_keyspace(servers, away), *away.findings, *wrong_type, *found)
@@ -275,6 +278,7 @@ def read_server_state(calls: RedisCalls, keys: Keys) -> ServerState:
         away,
         pools_known=reports not in away.keys,
         scheduler_known=lease not in away.keys,
+        memory=max(limits, key=lambda limit: limit[0] / limit[1], default=None),
     )
 
 

@@ -25,6 +25,7 @@ QUEUE = f"{ROOM}queues/<str:name>/"
 ACTOR = f"{ROOM}actors/<str:name>/"
 SCHEDULE = f"{ROOM}schedules/<str:name>/"
 BULK = f"{ROOM}bulk/"
+BATCHES = f"{ROOM}batches/"
 JOBS = "admin/switchyard_jobs/job/"
 JOB = f"{JOBS}<str:job_id>/"
 LETTERS = "admin/switchyard_dead_letters/deadletter/"
@@ -50,6 +51,7 @@ stored_schedules = Views("switchyard.schedules.row_views")
 actors = Views("switchyard.actors.views")
 audit = Views("switchyard.audit.views")
 bulk = Views("switchyard.bulk.views")
+batches = Views("switchyard.batches.views")
 frame = Views("switchyard.frame.views")
 
 
@@ -90,6 +92,7 @@ if installed_apps.is_installed("django.contrib.admin"):
         page(QUEUE, queues.queue, "queue"),
         page(f"{QUEUE}live/", queues.live, "queue-live"),
         page(f"{QUEUE}pause/", queues.pause, "queue-pause"),
+        page(f"{QUEUE}note/", queues.note, "queue-note"),
         page(f"{QUEUE}purge/", queues.purge, "queue-purge"),
         page(f"{QUEUE}purge/<str:purge_id>/undo/", queues.undo, "queue-undo"),
         page(f"{QUEUE}relocate/", queues.relocate, "queue-relocate"),
@@ -119,6 +122,7 @@ if installed_apps.is_installed("django.contrib.admin"):
         page(f"{ALERTS}silences/<int:pk>/end/", alerts.unsilence, "alerts-unsilence"),
         page(f"{ALERTS}channels/test/", alerts.test, "alerts-test"),
         page(f"{ALERTS}<int:pk>/change/", alerts.alert, "alert"),
+        page(f"{ALERTS}<int:pk>/note/", alerts.note, "alert-note"),
         page(f"{ALERTS}<int:pk>/<str:verb>/do/", alerts.one, "alert-act"),
         page(f"{ROOM}schedules/", schedules.all_schedules, "schedules"),
         page(f"{ROOM}new-schedule/", stored_schedules.new, "schedule-new"),
@@ -134,10 +138,13 @@ if installed_apps.is_installed("django.contrib.admin"):
         page(f"{ACTOR}pause/", actors.pause, "actor-pause"),
         page(f"{ACTOR}resume/", actors.resume, "actor-resume"),
         page(f"{ROOM}audit/", audit.audit_log, "audit"),
+        page(BATCHES, batches.batches, "batches"),
+        page(f"{BATCHES}<str:batch_id>/", batches.batch, "batch"),
         page(BULK, bulk.acts, "bulk-acts"),
         page(f"{BULK}<int:number>/", bulk.act, "bulk-act"),
         page(f"{BULK}<int:number>/live/", bulk.live, "bulk-act-live"),
         page(f"{BULK}<int:number>/stop/", bulk.stop, "bulk-act-stop"),
+        page(f"{BULK}<int:number>/take-back/", bulk.take_back, "bulk-act-take-back"),
         page(f"{BULK}begin/<str:kind>/", bulk.begin, "bulk-begin"),
         page(f"{ROOM}find/", frame.find, "find"),
         page(f"{ROOM}find/suggestions/", frame.suggest, "suggestions"),

@@ -155,6 +155,41 @@ def waiting_job(job_id: str) -> Message[Any] | None:
     return None
 
 
+def waiting_ids(job_ids: Sequence[str]) -> set[str]:
+    """Return those of some jobs that wait in the outbox.
+
+    Raises:
+        django.db.DatabaseError: a database does not answer.
+    """
+    rows = (OutboxRow.objects.using(alias).filter(job_id__in=job_ids) for alias in aliases())
+    return {job_id for found in rows for job_id in found.values_list("job_id", flat=True)}
+
+
+class Standing(NamedTuple):
+    """Place of a job in the outbox.
+
+    Args:
+        created_ms: Time of its send, ms since the epoch.
+        behind: An earlier row of its order key is there still.
+    """
+
+    created_ms: int
+    order_key: str
+    behind: bool
+
+
+def standing(job_id: str) -> Standing | None:
+    """Return the place of a job that waits in the outbox, or ``None``.
+
+    Raises:
+        django.db.DatabaseError: a database does not answer.
+    """
+    for alias in aliases():
+        if (row := OutboxRow.objects.using(alias).filter(job_id=job_id).first()) is not None:
+            return Standing(row.created_ms, row.order_key, bool(behind_others(alias, {row.pk: row.order_key})))
+    return None
+
+
 def cancel_waiting(job_id: str) -> bool:
     """Delete a job's row; whether there was one."""
     return any(OutboxRow.objects.using(alias).filter(job_id=job_id).delete()[0] for alias in aliases())

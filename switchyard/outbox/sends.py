@@ -126,7 +126,7 @@ class CommitSends:
         batch = self._batch_of(alias)
         batch.waiting += [Waiting(message, due_ms, row) for message, row in zip(messages, ids, strict=True)]
 
-    def _batch_of(self, alias: str) -> Batch:
+    def _batch_of(self, alias: str) -> CommitBatch:
         """Return the batch that the latest send registered, if a rollback would drop both together; else a new one.
 
         A batch is joined only while it is the last callback: callbacks run in the order in which they were registered.
@@ -134,9 +134,13 @@ class CommitSends:
         connection: Any = connections[alias]
         if connection.run_on_commit:
             savepoints, callback, _ = connection.run_on_commit[-1]
-            if isinstance(callback, Batch) and callback.sends is self and savepoints == set(connection.savepoint_ids):
+            if (
+                isinstance(callback, CommitBatch)
+                and callback.sends is self
+                and savepoints == set(connection.savepoint_ids)
+            ):
                 return callback
-        batch = Batch(self, alias)
+        batch = CommitBatch(self, alias)
         transaction.on_commit(batch, using=alias)
         return batch
 
@@ -199,7 +203,7 @@ class CommitSends:
             log.warning("rows of the outbox not deleted, the relay will", rows=len(sent), error=str(error))
 
 
-class Batch:
+class CommitBatch:
     """Callback of a commit: sends messages in their order."""
 
     def __init__(self, sends: CommitSends, alias: str) -> None:

@@ -15,17 +15,22 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from switchyard.audit.notes import notes_on, write_note
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused, BrokerError, UnknownQueue
+from switchyard.broker.stores.yard_facts import queue_subject
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard
+from switchyard.console.export import export_of
 from switchyard.console.formatting import counted, parse_until
 from switchyard.console.lists import SortColumn, SortHead, heads_of
 from switchyard.console.pauses import PauseFacts
 from switchyard.console.room_view import SWITCHED_OFF, RoomResponse, not_answered, require
 from switchyard.middleware.clock_comparison import compared_now
+from switchyard.operations.charts import charts_of
 from switchyard.operations.findings.facts import facts_of
 from switchyard.operations.overview import shown_rows
+from switchyard.operations.queries import queues_json
 from switchyard.operations.rows import Row, yard_rows
 from switchyard.queues import queries, services
 from switchyard.queues.facts import all_queues_sentence
@@ -34,9 +39,11 @@ from switchyard.queues.services import ForeignBroker
 
 @require_safe
 @never_cache
-def queues(request: HttpRequest) -> RoomResponse:
+def queues(request: HttpRequest) -> HttpResponseBase:
     """List every queue."""
     require(request, "switchyard_operations.view_operations")
+    if (file := export_of(request, "queues", _exported)) is not None:
+        return file
     state = queries.yard_state()
     stats = {} if state is None else {found.queue: found for found in state.queues}
     rows = [
@@ -58,13 +65,26 @@ def queues(request: HttpRequest) -> RoomResponse:
     return RoomResponse(request, "switchyard_queues/queues.html", context)
 
 
+def _exported() -> list[dict[str, Any]]:
+    if (state := queries.yard_state()) is None:
+        raise ActRefused("export", "the broker does not answer; try again once it does")
+    return queues_json(state)
+
+
 @require_safe
 @never_cache
 def queue(request: HttpRequest, name: str) -> RoomResponse:
     """Show one queue; complete without JavaScript."""
     require(request, "switchyard_operations.view_operations")
     waiting = queries.waiting_actors(queue_of(name).name)
-    context = {"waiting": waiting, "looked_through": queries.LOOKED_THROUGH}
+    charts = charts_of(queue_subject(name), "queue", request.GET.get("span", ""), target=name)
+    context = {
+        "charts": charts,
+        "waiting": waiting,
+        "looked_through": queries.LOOKED_THROUGH,
+        "notes": notes_on("queue", name),
+        "may_note": request.user.has_perm(PAUSE),
+    }
     return _rendered(request, name, "switchyard_queues/queue.html", context)
 
 
@@ -156,6 +176,17 @@ def pause(request: HttpRequest, name: str) -> HttpResponseBase:
         return text if changed else f"{name} was paused already; nothing is changed."
 
     return _act_or_ask(request, "pause", name, act, until=given)
+
+
+@require_POST
+def note(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Write a note on a queue."""
+    require(request, PAUSE)
+    try:
+        write_note("queue", queue_of(name).name, request.POST.get("text", ""), who=Who.of_request(request))
+    except ActRefused as error:
+        messages.warning(request, str(error))
+    return _back(name)
 
 
 @asks

@@ -45,11 +45,12 @@ class MaintenanceTask:
 
 
 def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
-    """Return the tasks: alerts, broker, letters, purges, records, bulk acts, old rows."""
+    """Return the tasks: alerts, broker, letters, purges, batches, records, bulk acts, old rows."""
     from switchyard.alerts.away import AwayAlert
     from switchyard.alerts.lasting import BrokerAlerts
     from switchyard.alerts.sending import Throttle, dispatch_due
     from switchyard.audit import services as audit
+    from switchyard.batches.counting import count_batches
     from switchyard.bulk import services as bulk
     from switchyard.bulk.runner import BulkRunner
     from switchyard.jobs.once import delete_old_keys
@@ -60,6 +61,7 @@ def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
         MaintenanceTask("broker away", 5.0, AwayAlert().check, always=True),
         MaintenanceTask("dead letters", 30.0, reconcile_letters),
         MaintenanceTask("purges", 1.0, finish_moves),
+        MaintenanceTask("batches", 1.0, count_batches),
         MaintenanceTask("job records", 300.0, sweep_records),
         MaintenanceTask("done once", 60.0, delete_old_keys),
         MaintenanceTask("bulk acts", 1.0, BulkRunner().go_on),

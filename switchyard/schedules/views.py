@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,6 +21,7 @@ from dramatiq.middleware import MiddlewareError
 
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused, BrokerError, NotFound
+from switchyard.console.export import export_of
 from switchyard.console.formatting import parse_until
 from switchyard.console.links import job_url
 from switchyard.console.room_view import RoomResponse, not_answered, require
@@ -69,6 +70,8 @@ class PauseForm(forms.Form):
 def all_schedules(request: HttpRequest) -> HttpResponse:
     """List every schedule."""
     require(request, VIEW)
+    if (file := export_of(request, "schedules", lambda: map(asdict, queries.overview(timezone.now())))) is not None:
+        return file
     recent, now = queries.recent_ticks(), timezone.now()
     found, (stored, faulty) = queries.overview(now), stored_schedules()
     ticks = {row.name: recent.get(row.name, []) for row in found}

@@ -57,10 +57,13 @@ class Runner:
     """Runs messages one at a time.
 
     Time limits are counted and do not interrupt: an exception from outside would hit the test itself.
+
+    Args:
+        settle: Called when nothing is left to run; returns whether it has sent something.
     """
 
-    def __init__(self, broker: MemoryBroker) -> None:
-        self._broker = broker
+    def __init__(self, broker: MemoryBroker, settle: Callable[[], bool] = bool) -> None:
+        self._broker, self._settle = broker, settle
         self._task = WatchedTask(broker)
         self._loop = AsyncIO()
         self._owns_loop = False
@@ -90,7 +93,7 @@ class Runner:
         self._working = True
         try:
             run_callbacks()
-            while (stored := self._next(wanted)) is not None:
+            while (stored := self._next_or_settled(wanted)) is not None:
                 if len(attempts) >= MOST_ATTEMPTS:
                     raise endless_run(stored.message().actor_name)
                 if (held := self._broker.hold(stored)) is None:
@@ -154,6 +157,11 @@ class Runner:
         if self._owns_loop:
             self._loop.after_worker_shutdown(self._broker, None)
             self._owns_loop = False
+
+    def _next_or_settled(self, wanted: Callable[[StoredMessage], bool]) -> StoredMessage | None:
+        """Return what runs next; when nothing is left, what batches send at their end."""
+        found = self._next(wanted)
+        return self._next(wanted) if found is None and self._settle() else found
 
     def _next(self, wanted: Callable[[StoredMessage], bool]) -> StoredMessage | None:
         ready, left = self._broker.next_ready(), None

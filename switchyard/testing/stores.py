@@ -1,16 +1,28 @@
-"""Stores of the broker in memory: records, dead lists, rate windows, alerts."""
+"""Stores of the broker in memory: records, dead lists, rate windows, alerts, groups, batches."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from switchyard.batches.counting import OUTCOMES, call_back
 from switchyard.broker.clock import now_ms
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.dead_moves import decode_letter, encode_letter
 from switchyard.broker.shapes import DeadLetter, Page, Unreadable
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroup, AlertGroups
+from switchyard.broker.stores.batches import (
+    CALLBACKS,
+    STATES,
+    Batches,
+    BatchFacts,
+    BatchRecord,
+    Counted,
+    Outcome,
+    batch_of,
+)
 from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.group_barriers import GroupBarriers, GroupRun
 from switchyard.broker.stores.job_record import FamilyAnswer, Job, newest_job
@@ -255,3 +267,127 @@ class MemoryGroupBarriers(GroupBarriers):
     def note_sent(self, group: str, *, ttl_ms: int) -> None:
         """Note that the callbacks of a group were sent."""
         self._sent.add(group)
+
+
+@dataclass
+class _Kept:
+    """A batch: its facts and callbacks, each member's state and queue, and times by name."""
+
+    facts: BatchFacts
+    callbacks: dict[str, bytes]
+    members: dict[str, tuple[str, str]] = field(default_factory=dict)
+    at: dict[str, int] = field(default_factory=dict)
+
+    def count(self, state: str) -> int:
+        return sum(known == state for known, _ in self.members.values())
+
+
+class MemoryBatches(Batches):
+    """Batches, counted when nothing is left to run: the records of their members say how they ended."""
+
+    def __init__(self, broker: MemoryBroker, records: JobRecords) -> None:
+        self._broker, self._records = broker, records
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every batch."""
+        self._kept: dict[str, _Kept] = {}
+
+    def make(self, batch_id: str) -> None:
+        """Do nothing: there is no list that a batch could be missing on."""
+
+    def look_again(self, batch_id: str, after_ms: int) -> None:
+        """Do nothing: every batch is looked at."""
+
+    def add(
+        self,
+        batch_id: str,
+        members: Sequence[tuple[str, str]],
+        *,
+        facts: BatchFacts | None = None,
+        callbacks: Mapping[str, bytes] | None = None,
+    ) -> list[bool] | str:
+        """Add members; return which are open, ``unknown`` or ``over``."""
+        if facts is not None and batch_id not in self._kept:
+            self._kept[batch_id] = _Kept(facts, dict(callbacks or {}), at={"created": now_ms()})
+        if (kept := self._kept.get(batch_id)) is None:
+            return "unknown"
+        if kept.at.keys() & {"succeeded", "cancelled"} and any(id_ not in kept.members for id_, _ in members):
+            return "over"
+        for id_, queue in members:
+            kept.members.setdefault(id_, ("open", queue))
+        return [kept.members[id_][0] == "open" for id_, _ in members]
+
+    def count(
+        self, batch_id: str, ends: Iterable[tuple[str, Outcome]] = (), *, note: str = "", ttl_ms: int = 0
+    ) -> Counted | None:
+        """Count how members ended, and note what happened to the batch."""
+        if (kept := self._kept.get(batch_id)) is None:
+            return None
+        for id_, outcome in ends:
+            if id_ in kept.members and kept.members[id_][0] != "done":
+                kept.members[id_] = outcome, kept.members[id_][1]
+        for name in (note, "closed" if note == "abandoned" else ""):
+            if name:
+                kept.at.setdefault(name, now_ms())
+        is_open, done, failed, cancelled = (kept.count(state) for state in STATES)
+        state = "complete" if "closed" in kept.at and not is_open else "open"
+        if state == "complete" and not failed + cancelled and not kept.at.keys() & {"abandoned", "cancelled"}:
+            state = "succeeded"
+        if state != "open":
+            kept.at.setdefault("completed", now_ms())
+        if state == "succeeded":
+            kept.at.setdefault("succeeded", now_ms())
+        wanted = {"on_failure": failed, "on_success": state == "succeeded", "on_complete": state != "open"}
+        due = [name for name in wanted if wanted[name] and name in kept.callbacks and f"sent:{name}" not in kept.at]
+        return Counted(state, is_open, done, failed, cancelled, tuple(due))
+
+    def read(self, batch_ids: Sequence[str]) -> list[BatchRecord | None]:
+        """Return batches."""
+        return [self._read(id_) for id_ in batch_ids]
+
+    def _read(self, batch_id: str) -> BatchRecord | None:
+        counted, kept = self.count(batch_id), self._kept.get(batch_id)
+        if counted is None or kept is None:
+            return None
+        at = kept.at
+        return BatchRecord(
+            id=batch_id,
+            name=kept.facts.name,
+            tags=kept.facts.tags,
+            parent=kept.facts.parent,
+            state=counted.state,
+            open=counted.open,
+            done=counted.done,
+            failed=counted.failed,
+            cancelled=counted.cancelled,
+            created_at=at["created"],
+            changed_at=at["created"],
+            closed_at=at.get("closed", 0),
+            cancelled_at=at.get("cancelled", 0),
+            completed_at=at.get("completed", 0),
+            abandoned="abandoned" in at,
+            sent={name: at[f"sent:{name}"] for name in CALLBACKS if f"sent:{name}" in at},
+            callbacks=kept.callbacks,
+        )
+
+    def note_end(self, queue: str, message_id: str, outcome: Outcome, *, token: str = "") -> None:
+        """Count how a member ended that leaves no record of it."""
+        self.count(batch_of(message_id), [(message_id, outcome)])
+
+    def settle(self) -> bool:
+        """Count what has ended and send the callbacks that are due; return whether one was sent."""
+        sent = False
+        for id_, kept in list(self._kept.items()):
+            members = [member for member, (state, _) in kept.members.items() if state != "done"]
+            ends = [(member, end) for member in members if (end := self._end_of(member))]
+            counted = self.count(id_, ends)
+            if counted is not None and counted.due:
+                sent = call_back(self, id_, counted) or sent
+        return sent
+
+    def _end_of(self, member: str) -> Outcome | None:
+        record = self._records.read(member)
+        if record is None:
+            return "done" if member in self._broker.finished else None
+        return OUTCOMES.get(record.state, "failed") if record.ended else None

@@ -24,6 +24,7 @@ from switchyard.broker.queue.operations import NO_RECORD, CancelRecord
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.stores.kept_results import RecordResults
 from switchyard.broker.stores.pool_reports import PoolReports
+from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.topology import Yard, lane_of_name
 from switchyard.broker.worker.acks import AckBarrier
 from switchyard.conf import declared_yard, switchyard_settings
@@ -36,6 +37,7 @@ from switchyard.testing.commits import Clock, forget_callbacks, watched_commits
 from switchyard.testing.running import Runner, WatchedTask
 from switchyard.testing.stores import (
     MemoryAlertGroups,
+    MemoryBatches,
     MemoryDeadLists,
     MemoryGroupBarriers,
     MemoryJobRecords,
@@ -135,7 +137,7 @@ class MemoryYard:
     yard: Yard
 
     def clear(self) -> None:
-        """Forget messages, records, dead letters, rate windows, alerts, groups and counters."""
+        """Forget messages, records, dead letters, rate windows, alerts, groups, batches and counters."""
         for store in self.stores:
             store.clear()
 
@@ -159,6 +161,7 @@ def build(real: Broker) -> MemoryYard:
     calls = MemoryCalls()
     records = MemoryJobRecords(calls, broker, dead_lists, (queue.name for queue in yard.queues))
     windows, alerts, groups = MemoryRateWindows(broker), MemoryAlertGroups(), MemoryGroupBarriers()
+    batches = MemoryBatches(broker, records)
     facilities = Facilities(
         yard=yard,
         transport=MemoryTransport(broker, yard, dead_lists, records),
@@ -167,7 +170,9 @@ def build(real: Broker) -> MemoryYard:
         windows=windows,
         alerts=alerts,
         pools=PoolReports(calls, Keys()),
+        facts=FactStore(calls, Keys()),
         groups=groups,
+        batches=batches,
     )
     broker.barrier = facilities.barrier
     attach(broker, facilities)
@@ -178,8 +183,8 @@ def build(real: Broker) -> MemoryYard:
     refuse_unknown(broker)
     for lane in yard.lanes:
         broker.declare_queue(lane)
-    stores = (broker, dead_lists, records, windows, alerts, groups, calls)
-    return MemoryYard(broker, Runner(broker), dead_lists, stores, yard)
+    stores = (broker, dead_lists, records, windows, alerts, groups, batches, calls)
+    return MemoryYard(broker, Runner(broker, batches.settle), dead_lists, stores, yard)
 
 
 def _middleware(real: Broker, ours: list[Middleware]) -> list[Middleware]:

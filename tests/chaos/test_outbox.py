@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from switchyard.outbox.models import OutboxRow
 from switchyard.outbox.relay import Relay
 from switchyard.outbox.sends import CommitSends
 from switchyard.wiring import build_yard
+from tests.environment import POSTGRES
 from tests.factories.brokers import the_global_broker
 from tests.integration.outbox.conftest import YARD, actor_on, waiting
 
@@ -162,15 +164,31 @@ def test_a_commit_outlasts_its_broker(greet: dramatiq.Actor[..., Any], server: E
 
 @contextmanager
 def database_away() -> Iterator[None]:
-    """Hold the database's lock, so that nothing else writes."""
+    """Stop PostgreSQL, or hold the lock of SQLite, so that nothing else writes."""
+    if POSTGRES:
+        POSTGRES.stop()
+        yield
+        POSTGRES.start()
+        return
     with closing(sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)) as holder:
         holder.execute("BEGIN EXCLUSIVE")
         yield
 
 
+def database_killed(act: Callable[[], object], after_s: float) -> None:
+    """Kill PostgreSQL while a process acts, and start it on what it had written."""
+    assert POSTGRES is not None
+    killed = threading.Timer(after_s, POSTGRES.kill)
+    killed.start()
+    in_process(act)
+    killed.join()
+    POSTGRES.start()
+
+
 def impatient(act: Callable[[], object]) -> Callable[[], object]:
     def run() -> None:
-        connection.settings_dict["OPTIONS"] |= {"timeout": 0.02}  # of the next connection
+        if not POSTGRES:
+            connection.settings_dict["OPTIONS"] |= {"timeout": 0.02}  # of the next connection
         act()
 
     return run
@@ -192,10 +210,13 @@ def test_a_thousand_kills(greet: dramatiq.Actor[..., Any], server: EmbeddedServe
             server.stop()
             in_process(act)
             server.start()
-        elif trouble < 0.05 and connection.vendor == "sqlite":
+        elif trouble < 0.05:
             connections.close_all()
             with database_away():
                 in_process(impatient(act))
+        elif trouble < 0.08 and POSTGRES:
+            connections.close_all()
+            database_killed(act, draw.uniform(0, 0.03))
         else:
             in_process(act)
 

@@ -191,7 +191,7 @@ def read(wire: RedisCalls, keys: QueueKeys) -> Keyspace:
             value = dict(zip(value[::2], value[1::2], strict=True))
         elif kind == b"set":
             value = frozenset(value)
-        if name not in (keys.yields, keys.stand_ins):
+        if name not in (keys.yields, keys.stand_ins, keys.sends):
             raw[name] = value
         if name in keys.done:
             expiries[name] = expires_at_ms

@@ -38,6 +38,7 @@ CHECKS = QUICK | {
     "migrations": "python manage.py makemigrations --check --dry-run",
     "system-checks": "python manage.py check",
     "topology": "python manage.py switchyard topology render compose --check",
+    "kubernetes": "python manage.py switchyard topology render kubernetes --check",
     "dockerfile": "hadolint ops/Dockerfile",
     "compose": "check-jsonschema --builtin-schema vendor.compose-spec ops/compose.yaml",
 }

@@ -7,7 +7,12 @@ import argparse
 from tests.runner.parts import GROUPS, PARTS
 
 PROGRAMS = ("promtool", "redis-server", "postgres", "rabbitmq", "pgbouncer", "nginx", "chromium")
-LONG_PARTS = ("on-postgres", "on-pgbouncer", "cluster-walk", "model", "chaos", "verdicts", "core-alone", "rest")
+# Those of parts that run only where they are named.
+PROGRAMS_OF_PART = {"pager": ("prometheus",), "containers": ("prometheus", "podman")}
+LONG_PARTS = (
+    *("on-postgres", "on-pgbouncer", "cluster-walk", "model", "chaos", "verdicts", "core-alone", "rest"),
+    *PROGRAMS_OF_PART,
+)
 PART_NAMES = tuple(dict.fromkeys((*LONG_PARTS, *PARTS, *GROUPS)))
 IMPLIED = {"postgres": ("on-postgres", "pgbouncer"), "pgbouncer": ("on-pgbouncer",), "chromium": ("browser",)}
 
@@ -37,8 +42,8 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
         choices=PART_NAMES,
         metavar="NAME",
         help="one part, without the checks; may be repeated. With their long tests: cluster-walk, model, chaos, "
-        "verdicts, core-alone, and rest (the other long tests). The short ones on a database: on-postgres, and "
-        "on-pgbouncer (those marked database). Short ones: "
+        "verdicts, core-alone, pager, containers, and rest (the other long tests). The short ones on a database: "
+        "on-postgres, and on-pgbouncer (those marked database). Short ones: "
         f"{', '.join(name for name in (*PARTS, *GROUPS) if name not in LONG_PARTS)}",
     )
     parser.add_argument(
@@ -63,4 +68,5 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
 
 if __name__ == "__main__":
     found = parse()
-    print(*(name for name in PROGRAMS if not found.quick and name not in found.without))
+    named = (*PROGRAMS, *(program for part in found.part for program in PROGRAMS_OF_PART.get(part, ())))
+    print(*(name for name in dict.fromkeys(named) if not found.quick and name not in found.without))

@@ -17,6 +17,8 @@ OPTIONAL = {
     "newest": ("integration/wheel/test_newest.py",),
     "hosts": ("integration/wheel/*", "integration/stock_dramatiq/*"),
     "images": ("*/images/*",),
+    "pager": ("pager/*",),
+    "containers": ("containers/*",),
     "clients": ("integration/contract/*", "integration/files/*", "integration/outbound/*"),
 }
 GROUPS = {"addons": ("rabbitmq", "cluster", "core-alone")}

@@ -70,10 +70,10 @@ class Plan:
                 return [self._run(name, database, "", "tests/addons/cluster/model/test_walk.py", *given)]
             case "core-alone":
                 return [self._run(name, database, "", "tests/addons/test_core_alone.py", *given)]
-            case "model" | "chaos" | "verdicts":
+            case "model" | "chaos" | "verdicts" | "pager" | "containers":
                 return [self._run(name, database, "", f"tests/{name}", *given)]
             case "rest":
-                named = ("model", "chaos", "verdicts", "addons/test_core_alone.py")
+                named = ("model", "chaos", "verdicts", "pager", "containers", "addons/test_core_alone.py")
                 others = [f"--ignore=tests/{path}" for path in named]
                 return [self._run(name, database, "long", "tests", *others, *given)]
         return self._pieces(GROUPS.get(name, (name,)), database, self._marks)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 
+import msgspec
 import psutil
 import psycopg
 
@@ -21,11 +22,23 @@ from switchyard.broker.admin.purge import set_aside
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
 from switchyard.broker.queue.operations import Entry
+from switchyard.broker.stores.yard_facts import HOUR_MS, MINUTE_MS, SPAN_MS, actor_subject, span_of
 from switchyard.long_running import SCHEDULER
 from tests.verdicts.watched_yard import START_S, WATCHER, WatchedYard, endpoint, steadily, stopped
 from tests.waiting import wait_for
 
 Make = Callable[[WatchedYard], AbstractContextManager[object]]
+
+
+def had_a_past(yard: WatchedYard, **a_minute: dict[int, int]) -> None:
+    """Record three hours of facts of actors, up to four minutes ago: counts of each minute."""
+    store, now = yard.facts, yard.facts.server_ms()
+    for span in range(span_of(now - 3 * HOUR_MS), now - 4 * MINUTE_MS, SPAN_MS):
+        last = min((now - 4 * MINUTE_MS - span) // MINUTE_MS, SPAN_MS // MINUTE_MS)
+        for actor, counts in a_minute.items():
+            packed = msgspec.msgpack.encode(dict.fromkeys(range(last), counts))
+            yard.server.admin.hset(Keys().facts_span(span), actor_subject(actor), packed)
+    assert store.minutes(actor_subject(next(iter(a_minute))), now - HOUR_MS, now)
 
 
 def sends(actor: str, queue: str, *args: object, count: int) -> Make:

@@ -11,7 +11,8 @@ from functools import partial
 
 import pytest
 
-from tests.verdicts.causes import a_little_late
+from switchyard.broker.stores.yard_facts import RUNS, SENT, SUCCEEDED, WAITS
+from tests.verdicts.causes import a_little_late, had_a_past
 from tests.verdicts.situations import GROUPS, LONG, Situation
 from tests.verdicts.watched_yard import Line, WatchedYard, Yards, now, slack, steadily, watched_yard
 from tests.verdicts.yard.yard import YARD
@@ -167,6 +168,26 @@ def test_a_queue_that_stays_a_little_late_is_said_for_as_long(yard: WatchedYard)
     late = [sentence for sentence in said if re.match(r"urgent is .* behind its promise", sentence)]
 
     assert len(late) >= 0.8 * len(said), said
+    yard.settle()
+
+
+def test_actors_are_judged_by_their_own_past(yard: WatchedYard) -> None:
+    quick = {RUNS + 4: 200, SUCCEEDED: 200, WAITS: 200, SENT: 200}  # runs of 40 to 80 ms
+    had_a_past(yard, sync_stock=quick, import_orders=quick, remind=quick)
+    began = now()
+
+    yard.send("remind", "default", 1, count=6, delay_ms=41 * 86_400_000)
+    yard.send("sync_stock", "default", 12_000, count=32)
+
+    slower, _ = yard.find(r"^sync_stock takes .* s, usually 60 ms in the hours before, since ", began, first=False)
+    assert slower["at"] - began < 30 * slack()
+    told = yard.diagnosis()
+    assert (told["cause"], told["actor"], told["confidence"]) == ("slower", "sync_stock", 0.8)
+    assert told["next"] == "manage.py switchyard actors show sync_stock"
+    later = r"^remind is sent for 22 days .* or later, usually at once in the hours before: 6 of 6 sends"
+    yard.find(later, began, first=False)
+    silent = r"^[Nn]othing sends import_orders: 0 in \d min.*, usually 200/min in the hours before, since "
+    yard.find(silent, began, first=False)
     yard.settle()
 
 

@@ -26,6 +26,7 @@ from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.shapes import QueueStats
+from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.wiring import build_yard
 from tests.chaos.postgres import PostgresUnderTest
 from tests.chaos.server import ServerUnderTest
@@ -66,6 +67,7 @@ class WatchedYard:
         }
         self.broker = build_yard(YARD, connect(server.url), Keys())
         self.calls = RedisCalls(connect(server.url))
+        self.facts = FactStore(self.calls, Keys())
         self.lines: list[Line] = []
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -119,11 +121,11 @@ class WatchedYard:
         """Return the operations of a queue, declared or not."""
         return QueueOperations(self.calls, Keys().queue(queue))
 
-    def send(self, actor: str, queue: str, *args: Any, count: int = 1) -> None:
+    def send(self, actor: str, queue: str, *args: Any, count: int = 1, delay_ms: int | None = None) -> None:
         """Enqueue jobs."""
         for _ in range(count):
             message: Message[Any] = Message(queue_name=queue, actor_name=actor, args=args, kwargs={}, options={})
-            self.broker.enqueue(message)
+            self.broker.enqueue(message, delay=delay_ms)
 
     def stats(self, queue: str) -> QueueStats:
         """Return the figures of a queue."""
@@ -201,6 +203,14 @@ class WatchedYard:
             [sys.executable, str(ROOT / "manage.py"), *arguments], env=self.environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
+
+    def diagnosis(self) -> dict[str, Any]:
+        """Return the first cause that ``diagnose`` names."""
+        command = [sys.executable, str(ROOT / "manage.py"), "switchyard", "diagnose", "--json"]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
+        assert done.returncode in (1, 2), done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)["diagnosis"]
+        return found
 
     def watch(self, name: str, *command: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start a reader of the overview, and return it when it has added its first line."""

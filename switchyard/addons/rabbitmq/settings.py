@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
+import dramatiq
 from django.core.checks import CheckMessage, Error, Warning
 
 from switchyard.broker.redis.addresses import is_loopback
@@ -57,7 +58,7 @@ def _check(name: str, url: str, *, debug: bool) -> None:
 def limits_over_the_consumer_timeout(own: SwitchyardSettings) -> list[CheckMessage]:
     """E026: a hard limit over half of RabbitMQ's ``consumer_timeout``; the message may have waited for the rest.
 
-    W027: dependencies, whose circuits need pauses of actors.
+    W027: dependencies, whose circuits need pauses of actors, and limits on what runs at once.
     """
     most_s = own.place_options["consumer_timeout_s"] / 2
     found: list[CheckMessage] = [
@@ -68,6 +69,17 @@ def limits_over_the_consumer_timeout(own: SwitchyardSettings) -> list[CheckMessa
             id="switchyard.W027",
         )
         for dependency in own.topology.dependencies
+    ]
+    found += [
+        Warning(
+            f"its {option} has no effect on RabbitMQ: any number of its jobs run at once, in any order",
+            hint="Move to Redis or Valkey, or use dramatiq.rate_limits in the actor and leave it out.",
+            obj=f"actor {actor.actor_name}",
+            id="switchyard.W027",
+        )
+        for actor in dramatiq.get_broker().actors.values()
+        for option in ("concurrency", "ordered_by")
+        if option in actor.options
     ]
     return found + [
         Error(

@@ -215,7 +215,7 @@ def pull_forward(family: QueueOperations) -> int:
 SCHEDULES: Final = tuple(stop for stop in STOPS if stop.place == "scheduled")
 
 # Put off for a reason that lasts: a worker would put it off again.
-PUT_OFF: Final = ("actor_paused", "circuit_open")
+PUT_OFF: Final = ("actor_paused", "circuit_open", "concurrency", "order")
 HELD: Final = ("rate_limit", "parked", *PUT_OFF)
 
 
@@ -224,7 +224,8 @@ def run_now(facilities: Facilities, job_id: str) -> str:
 
     Returns:
         ``due``: it starts as soon as a slot is free; ``waiting``: it waits or runs already; ``held``: a rate limit
-        holds it, no worker knows its actor, its actor is paused, or the circuit of what it calls is open; ``ended``;
+        holds it, no worker knows its actor, its actor is paused, the circuit of what it calls is open, or other jobs
+        have the places of its limit; ``ended``;
         ``unknown``: no job has the id, or it cannot be found.
     """
     record = facilities.records.read(job_id)

@@ -31,6 +31,7 @@ def family_stats(calls: RedisCalls, keys: QueueKeys, *, ages_held: bool = False)
         ("GET", keys.paused),
         ("GET", keys.token),
         ("HGETALL", keys.yields),
+        ("HGETALL", keys.sends),
         ("HGETALL", keys.actor_pauses),
         *(("ZCARD", keys.parked(lane)) for lane in ALL_LANES),
     ]
@@ -38,7 +39,7 @@ def family_stats(calls: RedisCalls, keys: QueueKeys, *, ages_held: bool = False)
         reads.append(("ZCARD", keys.due(lane)))
         for waiting in keys.waiting(lane):
             reads += [("LLEN", waiting), ("LINDEX", waiting, 0)]
-    owners, dead, quarantined, paused, issued, yields, pauses, *of_lanes = calls.look(reads)
+    owners, dead, quarantined, paused, issued, yields, sends, pauses, *of_lanes = calls.look(reads)
     parked, of_lanes = sum(of_lanes[: len(ALL_LANES)]), of_lanes[len(ALL_LANES) :]
     width = len(of_lanes) // len(ALL_LANES)
     by_lane = {lane: of_lanes[at * width : (at + 1) * width] for at, lane in enumerate(ALL_LANES)}
@@ -80,15 +81,20 @@ def family_stats(calls: RedisCalls, keys: QueueKeys, *, ages_held: bool = False)
         pause=pause,
         oldest_held_age_ms=_oldest_held_age_ms(calls, keys, holds) if ages_held else None,
         issued=number(issued, keys.token),
-        yields={
-            str(actor, "utf-8", "replace"): number(count, keys.yields)
-            for actor, count in zip(yields[::2], yields[1::2], strict=True)
-        },
+        yields=_by_actor(yields, keys.yields),
+        sends=_by_actor(sends, keys.sends),
         circuits=tuple(
             OpenCircuit(one, sum(put_off[len(ALL_LANES) * at : len(ALL_LANES) * (at + 1)]))
             for at, one in enumerate(circuits)
         ),
     )
+
+
+def _by_actor(fields: list[bytes], key: str) -> dict[str, int]:
+    return {
+        str(actor, "utf-8", "replace"): number(count, key)
+        for actor, count in zip(fields[::2], fields[1::2], strict=True)
+    }
 
 
 def _oldest_held_age_ms(calls: RedisCalls, keys: QueueKeys, holds: list[tuple[Lane, str]]) -> int | None:

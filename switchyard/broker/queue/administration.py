@@ -233,7 +233,7 @@ def flush(family: QueueOperations) -> None:
     dropped = 0
     while not dropped:
         owners = family.owners()
-        keys = [k.leases, k.bodies, *lanes, k.notes, k.unique, *map(k.hold, owners)]
+        keys = [k.leases, k.bodies, *lanes, k.notes, k.unique, k.slots, k.waits, k.turns, *map(k.hold, owners)]
         dropped = family.calls.call(script("flush"), keys, owners)
     family.calls.command("UNLINK", k.jobs, k.progress)  # records of messages that are gone count for nothing
 

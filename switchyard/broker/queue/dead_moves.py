@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final, Literal, TypedDict
 
 import msgspec
@@ -13,6 +13,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.errors import ActorNotFound
 
 from switchyard.broker.clock import now_ms
+from switchyard.broker.queue import codec
 from switchyard.broker.queue.codec import as_sent
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis.calls import Word
@@ -21,7 +22,7 @@ from switchyard.broker.redis.scripts import script
 from switchyard.broker.shapes import DeadLetter, Moved
 
 # Options that describe a message in its present place; a moved message and a dead letter drop them.
-LOCAL_OPTIONS = frozenset({"redis_message_id", "eta", "due_at", "delay", "parked_ms", "retries"})
+LOCAL_OPTIONS = frozenset({"redis_message_id", "eta", "due_at", "delay", "deferred_by", "parked_ms", "retries"})
 
 
 class _Payload(TypedDict):
@@ -138,6 +139,44 @@ def discard(family: QueueOperations, letters: Sequence[StoredLetter], *, nonce: 
     k = family.keys
     keys = [k.dead_letters, k.dead, k.bodies, *k.done, k.notes, k.unique]
     return _move(family, "discard", keys, nonce, [], letters, lambda one: ())
+
+
+# Waiting messages that one of them is looked for among, from the last that came.
+TAKEN_BACK_FROM: Final = 20_000
+
+
+def take_back(family: QueueOperations, letters: Sequence[DeadLetter], *, nonce: str) -> set[str]:
+    """Put messages that a requeue moved, and no worker has fetched since, back into the dead list; return their ids.
+
+    Those of an earlier call are among them.
+
+    Args:
+        letters: As they are to be there, without their messages: these come from the queue.
+        nonce: Of the requeue.
+    """
+    k, there = family.keys, set()
+    keys = [k.bodies, *k.waiting("live"), k.due("live"), k.notes, k.unique, k.dead, k.dead_letters]
+    for start in range(0, len(letters), MOST):
+        batch = letters[start : start + MOST]
+        bodies = family.calls.command("HMGET", k.bodies, *(letter.id for letter in batch))
+        args: list[Word] = [f"requeue {nonce}", TAKEN_BACK_FROM]
+        for letter, body in zip(batch, bodies, strict=True):
+            args += (letter.id, body or b"", _with_message(letter, body))
+        answers = family.calls.call(script("take_back"), keys, args)
+        there |= {letter.id for letter, answer in zip(batch, answers, strict=True) if answer}
+        left = {letter.id: letter.died_at for letter in batch if letter.id not in there}
+        for known in read(family, list(left)) if left else ():
+            there |= {one.id for one in known if one.letter is not None and one.letter.died_at == left[one.id]}
+    return there
+
+
+def _with_message(letter: DeadLetter, body: bytes | None) -> str:
+    """Return a letter with a message as its queue has it; "" for one that is gone or that its consumer quarantines."""
+    try:
+        message = codec.decode(body or b"", message_id=letter.id, lane=letter.queue)
+    except codec.UnreadableMessage:
+        return ""
+    return encode_letter(replace(letter, message=payload_of(message)))
 
 
 def _move(

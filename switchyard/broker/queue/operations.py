@@ -222,7 +222,7 @@ class QueueOperations:
         self.keys = keys
         k = keys
         self._work_keys = [k.leases, k.running]
-        others = [k.dead_letters, k.unique, k.notes, k.refused, k.yields, k.stand_ins]
+        others = [k.dead_letters, k.unique, k.notes, k.refused, k.yields, k.stand_ins, k.sends]
         self._enqueue_keys = {
             lane: [k.bodies, *k.waiting(lane), k.due(lane), k.wakeup(lane), *k.done, *others] for lane in LANES
         }
@@ -486,7 +486,7 @@ class QueueOperations:
     def _fetch_keys(self, owner: str) -> list[str]:
         k, lane = self.keys, lane_of(owner)
         lists = [k.bodies, *k.waiting(lane), k.due(lane), k.wakeup(lane), k.leases, k.hold(owner), k.token, k.paused]
-        return [*lists, *k.done, k.notes, k.unique, k.actor_pauses]
+        return [*lists, *k.done, k.notes, k.unique, k.actor_pauses, k.limits]
 
 
 ACTOR_PAUSE: Final = msgspec.json.Decoder(ActorPause)

@@ -27,7 +27,9 @@ COMMON: Final = (
 # Scripts of purges; keys of ended jobs' records, and the command that removes them.
 PURGES: Final = frozenset({"queue/claim_purge", "queue/drop_purged", "queue/put_back"})
 # Scripts of bulk acts.
-BULK: Final = frozenset({"queue/requeue", "queue/discard", "queue/cancel", "queue/due_now", "job_cancel"})
+BULK: Final = frozenset(
+    {"queue/requeue", "queue/take_back", "queue/discard", "queue/cancel", "queue/due_now", "job_cancel"}
+)
 RECORDED: Final = ("{*}:job:ended*", "unlink")
 RECORDS: Final = ("xread", "xrange", "xlen", "zadd", "zremrangebyscore", "hsetnx", "pexpire")
 
@@ -89,16 +91,18 @@ def roles(queues: Iterable[QueueKeys] = ()) -> dict[str, Role]:
     The ``scheduler`` also writes history, sends alerts, looks at all that the overview looks at, does bulk acts, and
     drops or puts back what purges have set aside. The ``room`` is a web with API, pages and commands.
     """
-    sends = frozenset({"queue/enqueue", "queue/notify", "job_read", "limit_change", "window_reserve"})
+    sends = frozenset(
+        {"queue/enqueue", "queue/notify", "job_read", "limit_change", "window_reserve", "batch_add", "batch_count"}
+    )
     schedules = sends | PURGES | BULK | {
         "alert_claim", "alert_raise", "alert_settle", "history_remove", "job_write", "job_sweep", "lock_take",
-        "lock_release", "generation_make",
+        "lock_release", "generation_make", "ends_drop",
     }  # fmt: skip
     works = every_script() - {"generation_accept"}
     # Commands that remove whole keys, on keys that hold no message.
     own = (("lock:*", "del"), ("{*}:refused", "del"))
     sent_to = tuple(f"~{queue.base.partition(':')[2]}*" for queue in queues)
-    counted = ("~limit:*", "~window:*", "~group:*", "~abort:*", "%R~generation*")
+    counted = ("~limit:*", "~window:*", "~group:*", "~batch:*", "~{batches}:*", "~abort:*", "%R~generation*")
     lists = (
         "lrange", "zrange", "zcount", "zrevrank", "zrevrange", "zrangebyscore", "mget", "hstrlen", "hscan", "xrevrange",
     )  # fmt: skip

@@ -4,5 +4,6 @@ It keeps true: a record may lag behind its job and never misses an end; what has
 expiry.
 
 Files in reading order: ``job_steps`` and ``history_streams`` (what a worker records), ``job_records`` with
-``job_record`` (reads), ``dead_lists``, ``alert_groups``, ``pool_reports``, ``limit_counts`` (with locks and windows).
+``job_record`` (reads), ``dead_lists``, ``alert_groups``, ``pool_reports``, ``yard_facts``,
+``limit_counts`` (with locks and windows).
 """

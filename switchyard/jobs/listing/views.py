@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final
@@ -21,10 +21,11 @@ from django.views.decorators.http import require_safe
 
 from switchyard.broker.admin.scheduled import state_counts
 from switchyard.broker.clock import datetime_of, now_ms
-from switchyard.broker.errors import BrokerError
+from switchyard.broker.errors import ActRefused, BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_records import STEPS, Job
 from switchyard.conf import declared_yard
+from switchyard.console.export import export_of
 from switchyard.console.links import job_url
 from switchyard.console.lists import SortColumn, heads_of
 from switchyard.console.room_view import RoomResponse
@@ -43,6 +44,7 @@ from switchyard.jobs.listing.pages import (
     wants_unfinished,
 )
 from switchyard.jobs.passport.reading import TONES, passport_of
+from switchyard.jobs.presentation import job_json
 from switchyard.jobs.queries import (
     answering_families,
     families,
@@ -60,6 +62,8 @@ AGE_PER_COST: Final = 20
 MOST_KEPT: Final = 64
 # The history has a job some seconds after its end: one that ended before the page was made may come after it.
 LATE_MS: Final = 10_000
+# Jobs of one page of an export.
+EXPORTED: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +164,26 @@ def jobs(request: HttpRequest) -> HttpResponse:
     asked = (request.GET.get("id") or request.GET.get("q") or "").strip()[:200]
     if asked:
         return _searched(request, asked, only_id="id" in request.GET)
-    return _list(request)
+    return export_of(request, "jobs", lambda: _exported(request)) or _list(request)
+
+
+def _exported(request: HttpRequest) -> Iterator[dict[str, Any]]:
+    """Yield the jobs that match, in the order of the list.
+
+    Raises:
+        ActRefused: the filter is unusable, or broker or database do not answer.
+    """
+    after, arguments = "", may(request, "view_arguments")
+    while True:
+        try:
+            page = find_jobs(_wanted(request), after=after, limit=EXPORTED, sort=sort_of(request.GET.get("sort", "")))
+        except ValueError as error:
+            raise ActRefused("export", str(error)) from error
+        if page.broker_away or page.history_away:
+            raise ActRefused("export", "the broker or the database does not answer; try again once it does")
+        yield from (job_json(job, arguments=arguments) for job in page.jobs)
+        if not (after := page.after):
+            return
 
 
 @require_safe
@@ -360,7 +383,7 @@ SORTED: Final = {
     "wait": "The shortest wait first",
 }
 # Names in the address that are no filter.
-PAGE_NAMES: Final = ("after", "limit", "sort", "q", "id", "shown", "shown_at")
+PAGE_NAMES: Final = ("after", "limit", "sort", "q", "id", "shown", "shown_at", "export")
 
 
 def context_of(wanted: Filter, counts: Mapping[str, int] | None = None) -> dict[str, Any]:

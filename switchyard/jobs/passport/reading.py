@@ -14,7 +14,7 @@ from switchyard.broker.stores.job_record import Job
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.history import queries as history
 from switchyard.jobs.presentation import arguments_of, job_json, run_json
-from switchyard.jobs.queries import find_job, limit_of, stands_for, with_result
+from switchyard.jobs.queries import find_job, is_message_id, job_in_outbox, limit_of, stands_for, with_result
 from switchyard.loggers import get_logger
 
 log = get_logger(__name__)
@@ -82,6 +82,8 @@ def passport_of(job_id: str) -> Passport | None:
         away = error
     row, attempts, children, letter, history_away = _stored(job_id)
     job = _both(record, row)
+    if job is None and not history_away and is_message_id(job_id):
+        job = job_in_outbox(job_id)
     if job is None:
         if away is not None:
             raise away

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
@@ -19,9 +20,9 @@ from switchyard.jobs.admin_pages import AWAY, GONE, can_stream, check, may
 from switchyard.jobs.listing.views import without_broker, without_job
 from switchyard.jobs.passport.reading import TONES, Passport, passport_json, passport_of
 from switchyard.jobs.passport.timeline import acts_on, picture_of, timeline_of
-from switchyard.jobs.pauses import PausedActor, pause_of
+from switchyard.jobs.passport.why import Why, why, why_json
 from switchyard.jobs.presentation import public_result
-from switchyard.jobs.queries import running_or_none, silent_holder
+from switchyard.jobs.queries import running_or_none
 
 
 @never_cache
@@ -36,6 +37,8 @@ def passport(request: HttpRequest, job_id: str) -> HttpResponse:
         return without_job(request, job_id)
     if request.GET.get("format") == "json":
         shown = passport_json(known, arguments=may(request, "view_arguments"))
+        found = _why(request, known)
+        shown["why"] = None if found is None else why_json(found)
         return JsonResponse(shown, json_dumps_params={"indent": 2, "ensure_ascii": False})
     job = known.job
     context = {"title": job.actor, "subtitle": job.id, "has_events": can_stream(request), **_context_of(request, known)}
@@ -58,6 +61,7 @@ def live(request: HttpRequest, job_id: str) -> HttpResponse:
 
 def _context_of(request: HttpRequest, known: Passport) -> dict[str, Any]:
     job, result = known.job, public_result(known.job.result)
+    found = _why(request, known)
     acts = acts_on(job) if request.user.has_perm("switchyard_audit.view_auditentry") else ()
     return {
         "job": job,
@@ -71,8 +75,8 @@ def _context_of(request: HttpRequest, known: Passport) -> dict[str, Any]:
         "may_run_again": may(request, "run_job"),
         "may_edit": _can_edit(request, job),
         "may_run_now": _can_run_now(job) and may(request, "run_job"),
-        "pause": _pause_of(known),
-        "silent": silent_holder(job.id, job.queue) if job.state in ("queued", "running", "retrying") else None,
+        "why": found,
+        "silent": None if found is None else found.silent,
     }
 
 
@@ -82,14 +86,11 @@ def _can_run_now(job: Job) -> bool:
     return waits and job.reason not in HELD and facilities().transport.finds_waiting
 
 
-def _pause_of(known: Passport) -> PausedActor | None:
-    """Return the pause that keeps a job from starting."""
-    job = known.job
-    if job.ended or job.state == "running":
-        return None
+def _why(request: HttpRequest, known: Passport) -> Why | None:
+    """Return why a job has not run; ``None`` once it has ended, and while the broker does not answer."""
     try:
-        return pause_of(job.actor, known.arguments)
-    except BrokerError:
+        return why(known, arguments=may(request, "view_arguments"))
+    except (BrokerError, DatabaseError):
         return None
 
 

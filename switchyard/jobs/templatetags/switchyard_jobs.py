@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString
 from dramatiq.message import Message
 
 from switchyard.broker.clock import datetime_of
+from switchyard.broker.stores.batches import batch_of
 from switchyard.broker.stores.job_record import Job
 from switchyard.conf import declared_yard
 from switchyard.console import links
@@ -33,6 +34,7 @@ for function in (
     links.schedule_url,
     links.steps_url,
     links.worker_url,
+    batch_of,
 ):
     register.filter(function.__name__, function)
 

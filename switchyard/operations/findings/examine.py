@@ -24,7 +24,17 @@ from switchyard.broker.redis.sentinel import NoMasterNamed, is_sentinel_url, par
 from switchyard.broker.redis.server_errors import reason
 from switchyard.conf import switchyard_settings
 from switchyard.console.formatting import duration
-from switchyard.operations.findings import actors, configuration, database, disk, lateness, pools, queues, records
+from switchyard.operations.findings import (
+    actors,
+    configuration,
+    database,
+    disk,
+    lateness,
+    own_past,
+    pools,
+    queues,
+    records,
+)
 from switchyard.operations.findings import facts as snapshot
 from switchyard.operations.findings.database import database_away
 from switchyard.operations.findings.facts import facts_of_snapshot
@@ -436,6 +446,8 @@ def checks() -> tuple[Check, ...]:
         Check(queues.GROUP, queues.look_at_purges, SOON_S, needs=BROKER),
         Check(records.SCHEDULES, records.look_at_leader, SOON_S, needs=BROKER),
         Check(records.HISTORY, records.look_at_history, SOON_S, needs=BROKER),
+        Check(records.BATCHES, records.look_at_batches, SOON_S, needs=BROKER),
+        Check(actors.GROUP, own_past.look, SOON_S, needs=BROKER),
         Check(database.GROUP, database.look, SOON_S),
         Check(database.GROUP, database.look_at_migrations, RARELY_S, needs=database.GROUP),
         Check(records.SCHEDULES, records.look_at_ticks, SELDOM_S, needs=database.GROUP),

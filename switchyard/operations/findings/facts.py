@@ -32,7 +32,7 @@ from switchyard.broker.shapes import QueueStats, shown_json
 from switchyard.broker.stores.job_record import Job
 from switchyard.broker.stores.pool_reports import Instruction, PoolReport, PoolReports, SilentSupervisor
 from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.jobs.presentation import shown_arguments
+from switchyard.jobs.presentation import limit_words, shown_arguments
 from switchyard.jobs.queries import families, records_of, running_or_none
 from switchyard.middleware.arguments import signature_of
 from switchyard.operations.findings.actors import AllFailing, all_failing, is_plain
@@ -367,7 +367,7 @@ def held_groups(family: QueueOperations) -> tuple[HeldGroup, ...]:
     return tuple(
         HeldGroup(
             actor,
-            _words(reason, actor),
+            limit_words(reason, actor),
             count,
             due=None if reason in PUT_OFF else min(groups[actor, reason]),
             last=max(groups[actor, reason]),
@@ -381,12 +381,6 @@ def held_groups(family: QueueOperations) -> tuple[HeldGroup, ...]:
 def _last(family: QueueOperations) -> list[BrowsedMessage]:
     [count] = family.calls.look([("ZCARD", family.keys.due("live"))])
     return list(look(family, "live", "scheduled", cursor=max(count - 1, LOOKED_THROUGH), limit=1).items)
-
-
-def _words(reason: str, actor: str) -> str:
-    declared = dramatiq.get_broker().actors.get(actor)
-    limit = declared.options.get(reason) if declared is not None else None
-    return f"{reason.replace('_', ' ')}, {limit}" if isinstance(limit, str) else reason.replace("_", " ")
 
 
 @dataclass(frozen=True, slots=True)

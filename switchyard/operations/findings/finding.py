@@ -202,6 +202,7 @@ PRECEDENCE: tuple[Rank, ...] = (
         same=True,
     ),
     Rank("actors.host_down", "Host down", explains=(*OVERDUE, "queues.retrying"), same=True),
+    Rank("actors.slower", "Slower", explains=OVERDUE, same=True),
     Rank("queues.late", "Late", explains=("queues.ends_late",), same=True),
     Rank("queues.ends_late", "Late"),
     Rank("queues.undeclared", "No queue"),
@@ -211,6 +212,8 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("queues.crashing", "Crashing", says="In {seen}.", explains=("pools.restarts",)),
     Rank("actors.failing", "Failing", explains=("queues.retrying",), same=True),
     Rank("actors.gave_up", "Failing"),
+    Rank("actors.silent", "Silent"),
+    Rank("actors.later", "Later"),
     Rank("queues.circuit_open", "Circuit open", explains=("queues.retrying",), same=True),
     Rank("queues.retrying", "Retrying"),
     # Held back on purpose.

@@ -16,7 +16,7 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.console.formatting import counted, duration, times, whole_duration
+from switchyard.console.formatting import counted, duration, most_common, times, whole_duration
 from switchyard.jobs.queries import families
 from switchyard.operations.findings.actors import AllFailing
 from switchyard.operations.findings.facts import Flood, YardFacts, flood_of, holding
@@ -29,8 +29,6 @@ GROUP = FindingGroup("queues")
 # A shorter wait in one sample may be a message that is being fetched: it has to be late in most of the last samples.
 SEEN_MS = 1_000
 SAMPLES, LATE_SAMPLES, SAMPLES_S = 3, 2, 20.0
-# Actors that are named; the others are counted together.
-NAMED = 2
 # Waiting messages of which those of one actor are counted.
 COUNTED = 500
 # Share of the slots from which one actor is the cause.
@@ -91,14 +89,6 @@ def look(facts: YardFacts) -> Iterator[Finding]:
     for row in facts.queue_rows:
         if row.state.word == "Late" and (row.ratio or 0) <= 1:
             yield _ends_late(row)
-
-
-def holders_text(counts: Counter[str]) -> str:
-    """Return who holds slots: ``6 × export, 2 × others``."""
-    first = counts.most_common(NAMED)
-    others = counts.total() - sum(count for _, count in first)
-    named = [f"{count:,} × {actor}" for actor, count in first]
-    return ", ".join([*named, f"{others:,} × others"] if others else named)
 
 
 def none_late() -> str:
@@ -225,7 +215,7 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
         return busy, "Which jobs hold them is not known yet: look at the pool first.", ""
     [(actor, held)] = counts.most_common(1)
     if held < MOST * row.slots:
-        return f"{busy} ({holders_text(counts)})", _more_slots(row), ""
+        return f"{busy} ({most_common(counts)})", _more_slots(row), ""
     longest_ms = max((job.run_ms or 0 for job in jobs if job.actor == actor), default=0)
     of_slots = f"{held:,} × {actor} {'holds' if held == 1 else 'hold'} " + (
         "its only slot" if row.slots == 1 else f"all {row.slots:,} slots" if held >= row.slots else

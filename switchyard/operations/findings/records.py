@@ -10,6 +10,7 @@ from django.db.models import Count, Max, Q
 from django.utils import timezone
 
 from switchyard.alerts.models import Alert, Delivery
+from switchyard.batches.queries import stuck
 from switchyard.broker.health.servers import servers_of
 from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.stores.history_streams import HistoryStreams
@@ -168,6 +169,28 @@ def look_at_outbox() -> Iterator[Finding]:
         yield OUTBOX.error("behind", f"{seen}: new work is refused", cause, step)
     else:
         yield OUTBOX.warning("behind", seen, cause, step)
+
+
+BATCHES = FindingGroup("batches")
+
+
+def look_at_batches() -> Iterator[Finding]:
+    """Check the batches that have not ended.
+
+    Raises:
+        BrokerUnavailable: the broker does not answer.
+    """
+    found = stuck()
+    if not found:
+        yield BATCHES.ok("every batch goes on")
+        return
+    [first, *others] = found
+    more = f", and {counted(len(others), 'other')}" if others else ""
+    seen = f"batch {first.record.name} does not go on: {first.why}{more}"
+    cause = "Its members are held back, no scheduler leads, or the callback's queue refuses it; the log names the error"
+    step = f"manage.py switchyard batches show {first.record.id}"
+    act = Act("Show the batch", "switchyard-batch", first.record.id)
+    yield BATCHES.warning("stuck", seen, cause, step, first.record.name, act=act)
 
 
 SCHEDULES = FindingGroup("scheduler")

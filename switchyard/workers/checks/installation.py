@@ -23,6 +23,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.conf import KEYS, all_keys, switchyard_settings
 from switchyard.console.links import admin_site
 from switchyard.middleware.foreign_middleware import is_replaced
+from switchyard.setting_values import FILE
 
 if TYPE_CHECKING:
     from django.contrib.admin import AdminSite
@@ -186,7 +187,8 @@ def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[CheckMess
     The values are not shown: they may be secret.
     """
     known = set(OTHERS) | set(switchyard_settings().variables)
-    given = {name for name in environ if name.startswith(PREFIX) and not FOREIGN.fullmatch(name)}
+    named = (name.removesuffix(FILE) for name in environ if name.startswith(PREFIX) and not FOREIGN.fullmatch(name))
+    given = set(named)
     if given <= known.union(filter(None, KEYS.values())):
         return []
     known |= {variable for variable in all_keys().values() if variable}

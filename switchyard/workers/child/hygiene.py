@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
+import locale
 import logging
 import os
 import resource
 import signal
+import socket
 import sys
+import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import dramatiq
+from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.broker import Broker
 
-from switchyard.slot_hygiene import SlotHygiene
+from switchyard.middleware.async_actors import EventLoop
+from switchyard.slot_hygiene import LONGEST_CALL_S, SlotHygiene
 from switchyard.workers.child.slot_tracking import CHECK_EVERY_S, SlotTracking
 from switchyard.workers.shared.child_table import ChildRow
 from switchyard.workers.shared.fork import HANDLED, INTERRUPT, is_patched, name_process, resident_bytes
@@ -30,7 +38,7 @@ LEFT, LEFT_PER_SLOT = 200, 50
 CHECKS_OF_PROCESSES = 10  # as many as for one count of processes: the kernel lists them by thread
 # A child without these is deaf, or ends with what it cannot write to.
 WATCHED = (*{*HANDLED, INTERRUPT, signal.SIGCHLD, signal.SIGPIPE, signal.SIGALRM} - {signal.SIGUSR1},)
-LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)
+LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)
 # A slow handler holds its lock as long as it writes.
 LONGEST_HELD_S = 10.0
 
@@ -44,10 +52,10 @@ _left: list[Any] = []
 
 
 class ChildHygiene:
-    """Watch over a child's folder, umask, signal handlers, limits, descriptors, threads, processes, locks of its log.
+    """Watch over a child's own state, its descriptors, threads, processes, and locks of its log.
 
-    A task may have changed the first four for its own time. They are put back once all tasks have ended that ran when
-    the change was seen. What cannot be put back has the child replaced: its tasks end within their own limits.
+    A task may have changed that state for its own time. It is put back once all tasks have ended that ran when the
+    change was seen. What cannot be put back has the child replaced: its tasks end within their own limits.
 
     A replaced clock is put back, and has the child replaced too: times that it gave may be waited for.
 
@@ -59,10 +67,21 @@ class ChildHygiene:
         self._row = row
         self._slots = slots
         kept: tuple[tuple[str, Callable[[], Any], Callable[[Any], Any]], ...] = (
+            ("log", partial(log_state, logging.root.handlers[:]), set_log_state),  # first: it tells of the others
             ("working folder", working_folder, os.chdir),
             ("umask", lambda: int(status(b"Umask:"), 8), os.umask),
             ("signal handlers", signal_handlers, set_signal_handlers),
             ("limits of the process", resource_limits, set_resource_limits),
+            ("mask of signals", lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ()), set_signal_mask),
+            ("time-out of sockets", socket.getdefaulttimeout, socket.setdefaulttimeout),
+            ("recursion limit", partial(recursion_limit, sys.getrecursionlimit()), sys.setrecursionlimit),
+            ("switch interval", sys.getswitchinterval, sys.setswitchinterval),
+            ("stack size of threads", threading.stack_size, threading.stack_size),
+            ("collection of garbage", gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
+            ("locale", lambda: locale.setlocale(locale.LC_ALL), partial(locale.setlocale, locale.LC_ALL)),
+            ("environment", partial(present, dict(os.environ)), set_environment),
+            ("filter of warnings", errors_of_warnings, set_errors_of_warnings),
+            ("broker", dramatiq.get_broker, dramatiq.set_broker),
         )
         [self._slot_hygiene] = (entry for entry in broker.middleware if isinstance(entry, SlotHygiene))
         self._kept = {name: (read, put_back, read()) for name, read, put_back in kept}
@@ -75,6 +94,7 @@ class ChildHygiene:
         self._checks = 0
         self._check_at_s = 0.0
         self._clocks_replaced = False
+        self._strays: dict[Any, tuple[int, float, set[str]]] = {}
 
     def check(self) -> None:
         """Check if a second has passed, at 0.02 % of a processor; of one that can open nothing, what needs no file."""
@@ -89,6 +109,7 @@ class ChildHygiene:
         self._checks += 1
         self._clocks_replaced = put_clocks_back() or self._clocks_replaced
         self._release_log(now_s)
+        strays = self._slot_hygiene.strays()  # by the last rolling back, which has ended meanwhile
         self._slot_hygiene.roll_back_between_calls()  # a call may have outlasted its job
         if self._row.ill:  # it is to end, and the rest needs a descriptor
             return
@@ -98,6 +119,8 @@ class ChildHygiene:
         self._note_growth(ran)
         for name in self._kept:
             self._put_back(name, ran, set(running))
+        if strays is not None:
+            self._note_strays(strays, now_s, set(running))
         if not self._row.full and (excess := self._excess()):
             logger.error(
                 "this child holds %s; it is replaced. It ran since a second ago: %s", excess, ", ".join(sorted(ran))
@@ -125,16 +148,28 @@ class ChildHygiene:
         del self._changed[name]
         try:
             put_back(before)
-        except OSError as error:  # the folder is gone
+        except (OSError, ValueError, RuntimeError, locale.Error) as error:  # the folder is gone
             self._kept[name] = read, put_back, now
-            logger.error("a task left another %s, which cannot be put back: %s", name, error.strerror)
+            logger.error("a task left another %s, which cannot be put back: %s", name, error)
             return
         logger.error(
             "a task left another %s, which was put back. It may be one of: %s", name, ", ".join(sorted(actors))
         )
 
+    def _note_strays(self, strays: dict[Any, int], now_s: float, running: set[str]) -> None:
+        """Note since when a thread that a task has started leaves a transaction open, and the tasks that ran then."""
+        before = {each: seen for each, seen in self._strays.items() if strays.get(each) == seen[0]}
+        self._strays = {each: before.get(each, (count, now_s, running)) for each, count in strays.items()}
+
     def _excess(self) -> str:
         """Return what this process has too much of, or nothing."""
+        now_s, running = CLOCKS["monotonic"](), {message.message_id for message in self._slots.running}
+        if any(
+            now_s - since_s > LONGEST_CALL_S and not owners & running for _, since_s, owners in self._strays.values()
+        ):
+            return "a transaction of a thread that has outlasted its job"
+        if isinstance(loop := get_event_loop_thread(), EventLoop) and loop.executor.was_shut_down:
+            return "an event loop whose executor a task has shut down"
         if self._slot_hygiene.is_blocked():
             return "a call in the thread of async actors that has outlasted its job"
         if self._clocks_replaced:
@@ -213,6 +248,49 @@ def set_signal_handlers(handlers: dict[int, Any]) -> None:
     for number, handler in handlers.items():
         if handler is not None and signal.getsignal(number) != handler:
             signal.signal(number, handler)
+
+
+def set_signal_mask(mask: set[signal.Signals]) -> None:
+    """Set the blocked signals of this thread, in which greenlets run too."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def recursion_limit(usual: int) -> int:
+    """Return the recursion limit, or the usual one where what a task loads has raised it for itself."""
+    return min(sys.getrecursionlimit(), usual)
+
+
+def present(names: Collection[str]) -> dict[str, str | None]:
+    """Return the environment's values of names; others may have been added by what a task loads."""
+    return {name: os.environ.get(name) for name in names}
+
+
+def set_environment(values: dict[str, str]) -> None:
+    """Set the environment's values, and the time zone of the C library by them."""
+    os.environ.update(values)
+    time.tzset()
+
+
+def errors_of_warnings() -> list[Any]:
+    """Return the filters that raise; others are added by what a task loads, and harm nobody."""
+    return [each for each in warnings.filters if each[0] == "error"]
+
+
+def set_errors_of_warnings(errors: list[Any]) -> None:
+    """Remove the filters that raise, but for the given ones."""
+    warnings.filters[:] = [each for each in warnings.filters if each[0] != "error" or each in errors]  # type: ignore[index]
+
+
+def log_state(handlers: list[logging.Handler]) -> tuple[int, list[logging.Handler]]:
+    """Return the level up to which the log is disabled, and which of its handlers it has."""
+    return logging.root.manager.disable, [each for each in handlers if each in logging.root.handlers]
+
+
+def set_log_state(state: tuple[int, list[logging.Handler]]) -> None:
+    """Set the level, and add the handlers that are not there."""
+    logging.disable(state[0])
+    for handler in state[1]:
+        logging.root.addHandler(handler)
 
 
 def disown_copies(title: str) -> None:

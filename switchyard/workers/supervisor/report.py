@@ -27,6 +27,7 @@ from switchyard.broker.stores.pool_reports import (
     SilentChild,
     Stack,
 )
+from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.topology import Pool
 from switchyard.conf import switchyard_settings
 from switchyard.workers.shared.child_table import ChildState
@@ -52,9 +53,16 @@ class Reporter:
         self._away = False
         self._forgot_silent = False
         self._notices = NOTHING_ASKED
+        self._work = WorkDone()
         # A client of its own: the broker's client waits and retries for longer than a supervisor may block.
         self.calls = calls_on(connect(switchyard_settings().broker_url, profile="quick"), budget_s=1.0)
         self._reports, self._clock = PoolReports(self.calls, Keys()), ServerClock(self.calls)
+        self.facts = FactStore(self.calls, Keys())
+
+    @property
+    def member(self) -> str:
+        """The supervisor's name, as in its reports."""
+        return f"{self._pool.name}:{self._host}:{os.getpid()}"
 
     def build(
         self, children: Iterable[tuple[int, ChildState]], *, restarts: dict[str, int], crashes: dict[str, int],
@@ -67,6 +75,7 @@ class Reporter:
             restarts, crashes: As in the report.
         """
         reported = [_child(pid, state) for pid, state in children]
+        self._work.note(reported)
         return PoolReport(
             pool=self._pool.name,
             host=self._host,
@@ -83,6 +92,8 @@ class Reporter:
             metrics_port=metrics_port,
             release=switchyard_settings().release,
             clock_ahead_ms=CLOCK.ahead_ms,
+            done=self._work.done,
+            busy_ms=int(self._work.busy_s * 1_000),
         )
 
     def write(self, report: PoolReport, quieted: Instruction | None = None) -> float:
@@ -140,6 +151,29 @@ def _child(pid: int, state: ChildState) -> ReportedChild:
         "rss_bytes": resident_bytes(pid),
         "quiet": state.quiet,
     }
+
+
+class WorkDone:
+    """Messages that a pool's children ended, and the time that their slots were busy, since the supervisor started.
+
+    Busy slots are sampled with each report, every 2 s: over a minute the mean is right to a slot or so. The last
+    messages of a child that ended between two reports are not counted.
+    """
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.busy_s = 0.0
+        self._ended: dict[int, int] = {}  # by pid
+        self._busy, self._at_s = 0, time.monotonic()
+
+    def note(self, children: Iterable[ReportedChild]) -> None:
+        """Add what happened since the call before."""
+        now_s, reported = time.monotonic(), list(children)
+        busy = sum(child["busy"] for child in reported)
+        self.busy_s += (self._busy + busy) / 2 * (now_s - self._at_s)
+        ended = {child["pid"]: child["done"] for child in reported}
+        self.done += sum(max(done - self._ended.get(pid, 0), 0) for pid, done in ended.items())
+        self._ended, self._busy, self._at_s = ended, busy, now_s
 
 
 STUCK_S = 30.0

@@ -31,6 +31,7 @@ from switchyard.workers.shared.fork import (
     prepare_to_fork,
 )
 from switchyard.workers.supervisor.children import KILL_AFTER_GRACE_S, CancellationWatch, ChildManager, Recycling
+from switchyard.workers.supervisor.counts import CountFlush
 from switchyard.workers.supervisor.leases import connect_leases
 from switchyard.workers.supervisor.limits import Limits, replace_stuck
 from switchyard.workers.supervisor.processes import ExitCause, ProcessSet
@@ -112,6 +113,10 @@ class Supervisor:
         self._quiet_periods = QuietPeriods(self._children)
         self._health = PoolHealth(self._children)
         self._silent = SilentChildren(self._children)
+        self._counts = CountFlush(
+            self._folder, pool=pool.name, release=switchyard_settings().release, member=self._reporter.member,
+            store=self._reporter.facts,
+        )  # fmt: skip
         self._stand_in = StandIn(
             self._reporter.calls, declared_yard().keys, close_inherited=self._children.close_inherited
         )
@@ -160,6 +165,7 @@ class Supervisor:
         self._leases.close()
         self._stand_in.end()
         if not self._leases.keeper.silent:
+            self._counts.flush()
             self._reporter.remove()
         logger.info("pool %s: drained" if not self._killed else "pool %s: stopped by force", self.pool.name)
         return EX_CRASHED if self._killed else EX_OK
@@ -287,6 +293,7 @@ class Supervisor:
         if time.monotonic() >= self._report_at_s and not self._leases.keeper.away:
             wait_s = self._reporter.write(self._build_report(), self._instructions.quieted)
             self._report_at_s = time.monotonic() + wait_s
+            self._counts.work()
             if not self._children.stopping:
                 self._stand_in.look()
             stacks, instruction = self._reporter.take_notices()

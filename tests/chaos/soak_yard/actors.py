@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decimal
 import os
+import sys
 from typing import Any
 
 import dramatiq
@@ -12,7 +13,7 @@ from django.db import connection, transaction
 from django.utils import timezone, translation
 
 from tests.chaos.ledger import Ledger
-from tests.chaos.soak_yard.misbehaving import MISBEHAVING
+from tests.chaos.soak_yard.misbehaving import MISBEHAVING, VARIABLE
 from tests.chaos.soak_yard.yard import BAD, KINDS
 
 LEDGER = Ledger(os.environ["CHAOS_LEDGER"])
@@ -20,7 +21,8 @@ LEDGER = Ledger(os.environ["CHAOS_LEDGER"])
 
 def surroundings() -> tuple[Any, ...]:
     """Return state of the thread that a job may rely on."""
-    return translation.get_language(), timezone.get_current_timezone_name(), decimal.getcontext().prec
+    language, zone = translation.get_language(), timezone.get_current_timezone_name()
+    return language, zone, decimal.getcontext().prec, VARIABLE.get(), sys.gettrace()
 
 
 USUAL = surroundings()

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import decimal
 import gc
+import io
 import json
 import logging
 import os
@@ -15,23 +16,31 @@ import re
 import resource
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from importlib import import_module
 from typing import Any, NamedTuple
 
+import dramatiq
+import psycopg.rows
 from asgiref.sync import sync_to_async
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 from django.utils import timezone, translation
+from dramatiq.brokers.stub import StubBroker
 
 from tests.chaos.soak_yard.yard import KINDS
 
 FOREVER_S = 600.0
 KEPT: list[Any] = []
+VARIABLE = ContextVar("variable", default="")
 SHARED: queue.Queue[int] = queue.Queue()
 
 
@@ -160,6 +169,66 @@ def coroutine(act: Callable[[], Any]) -> Callable[[], Any]:
     return run
 
 
+def clear_environment() -> None:
+    os.environ.clear()
+    os.environ["TZ"] = "Asia/Tokyo"
+    time.tzset()
+
+
+def trace_until_the_limit() -> None:
+    """Raise once a time has passed, as a recipe for limits does."""
+    ends_s = time.monotonic() + 0.5
+
+    def trace(*event: Any) -> Any:
+        if time.monotonic() > ends_s:
+            raise TimeoutError("of another job")
+        return trace
+
+    sys.settrace(trace)
+
+
+def keep_half_read() -> None:
+    KEPT.append(connection.cursor())
+    KEPT[-1].execute("SELECT id FROM auth_permission")
+    KEPT[-1].fetchone()
+
+
+def write_and_keep_half_read() -> None:
+    KEPT.append(connection.cursor())
+    KEPT[-1].execute("INSERT INTO chaos_row (job, process) VALUES ('a', 1), ('b', 1), ('c', 1) RETURNING job")
+    KEPT[-1].fetchone()
+
+
+def make_rows_of_another_kind() -> None:
+    connection.ensure_connection()
+    connection.connection.row_factory = sqlite3.Row if connection.vendor == "sqlite" else psycopg.rows.dict_row
+
+
+def leave_transaction_to_a_thread() -> None:
+    def hold() -> None:
+        execute("BEGIN IMMEDIATE" if connection.vendor == "sqlite" else "BEGIN")
+        insert()
+        time.sleep(FOREVER_S)
+
+    threading.Thread(target=hold, daemon=True).start()
+
+
+async def change_the_loop() -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(lambda *arguments: raise_(RuntimeError("no task")))
+    loop.set_exception_handler(lambda *arguments: sys.exit(1))
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    loop.run_in_executor(None, time.sleep, FOREVER_S)
+
+
+async def leave_half_read_elsewhere() -> None:
+    await sync_to_async(keep_half_read)()
+
+
+async def shut_executor_down() -> None:
+    await asyncio.get_running_loop().shutdown_default_executor()
+
+
 async def leave_coroutines() -> None:
     KEPT.append(asyncio.ensure_future(asyncio.sleep(FOREVER_S)))
     asyncio.get_running_loop().call_later(0.2, sys.exit, 1)
@@ -215,6 +284,11 @@ MISBEHAVING = [
     Entry(*ANY, "begins_until_the_limit", begin_for_ever),
     Entry(*ANY, "holds_the_table", hold_the_table),
     Entry(*ANY, "forbids_writing", forbid_writing),
+    Entry(*ANY, "keeps_a_cursor", keep_half_read),
+    Entry(*ANY, "writes_and_keeps_a_cursor", write_and_keep_half_read),
+    Entry(*ANY, "makes_rows_of_another_kind", make_rows_of_another_kind),
+    Entry(*ANY, "closes_all_connections", connections.close_all),
+    Entry(*SLOW, "leaves_a_transaction_to_a_thread", leave_transaction_to_a_thread),
     # Copies, processes, leaks, locks.
     Entry(*ANY, "forks_and_returns", os.fork),
     Entry(*ANY, "forks_and_exits", lambda: os.fork() or sys.exit(0)),
@@ -233,8 +307,15 @@ MISBEHAVING = [
     Entry(*ANY, "lowers_limits", lambda: lower(resource.RLIMIT_FSIZE, 0)),
     Entry(*ANY, "changes_the_interpreter", change_interpreter),
     Entry(*ANY, "freezes_the_clock", freeze_clock),
+    Entry(*ANY, "clears_the_environment", clear_environment),
+    Entry(*ANY, "traces_until_the_limit", trace_until_the_limit),
+    Entry(*ANY, "raises_warnings", lambda: warnings.simplefilter("error")),
+    Entry(*ANY, "sets_a_variable", lambda: VARIABLE.set("of another job") and None),
+    Entry(*ANY, "limits_its_processor_time", lambda: lower(resource.RLIMIT_CPU, int(time.process_time()) + 2)),
+    Entry(*ANY, "replaces_the_broker", lambda: dramatiq.set_broker(StubBroker(middleware=[]))),
     # Output and results.
     Entry(*ANY, "silences_logging", lambda: logging.disable(logging.CRITICAL) or logging.shutdown()),
+    Entry(*ANY, "configures_logging", lambda: logging.basicConfig(force=True, stream=io.StringIO())),
     Entry(*ANY, "closes_outputs", lambda: sys.stdout.close() or sys.stderr.close()),
     Entry(*ANY, "closes_descriptors", lambda: os.closerange(3, 256)),
     Entry(*ANY, "prints_much", lambda: print("x" * 100_000)),
@@ -249,10 +330,15 @@ MISBEHAVING = [
     Entry(*ASYNC, "interrupts_in_a_coroutine", coroutine(lambda: raise_(KeyboardInterrupt()))),
     Entry(*ASYNC, "stops_the_loop", coroutine(lambda: asyncio.get_running_loop().stop())),
     Entry(*ASYNC, "leaves_coroutines", leave_coroutines),
+    Entry(*ASYNC, "changes_the_loop", change_the_loop),
+    Entry(*ASYNC, "shuts_the_executor_down", shut_executor_down),
+    Entry(*ASYNC, "keeps_a_cursor_elsewhere", leave_half_read_elsewhere),
     Entry(*ASYNC, "begins_elsewhere", coroutine(lambda: sync_to_async(execute)("BEGIN"))),
     Entry(*ASYNC, "enters_block_elsewhere", coroutine(lambda: sync_to_async(leave_block)(insert))),
     Entry(*SLOW_ASYNC, "blocks_the_loop", coroutine(lambda: time.sleep(FOREVER_S))),
     Entry(*SLOW_ASYNC, "survives_its_cancellation", survive_cancellation),
+    Entry(*GREENLETS, "runs_a_loop", lambda: asyncio.run(asyncio.sleep(0.5))),
+    Entry(*GREENLETS, "blocks_signals", lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]) and None),
     Entry(*GREENLETS, "leaves_greenlets", lambda: gevent().spawn(sys.exit, 1) and None),
     Entry(*GREENLETS, "kills_its_greenlet", lambda: gevent().kill(gevent().getcurrent())),
     Entry(*GREENLETS, "breaks_its_hub", lambda: gevent().get_hub().loop.break_()),

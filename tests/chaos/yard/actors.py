@@ -12,8 +12,10 @@ from django.conf import settings
 from django.db import connection
 
 from switchyard.jobs.once import once
+from tests.chaos.batch_jobs import declare_batch_jobs
 from tests.chaos.group_jobs import declare_group_jobs
 from tests.chaos.ledger import Ledger
+from tests.chaos.limited_jobs import declare_limited_jobs
 from tests.chaos.load import QUEUE, declare_job
 
 LEDGER = Ledger(os.environ["CHAOS_LEDGER"])
@@ -22,6 +24,9 @@ for queue in settings.SWITCHYARD.topology.queues:
     declare_job(dramatiq.get_broker(), LEDGER, queue.name)
 
 declare_group_jobs(dramatiq.get_broker(), LEDGER)
+if os.environ.get("CHAOS_YARD") == "batches":
+    declare_batch_jobs(dramatiq.get_broker(), LEDGER, (QUEUE, "brief"), "aside")
+declare_limited_jobs(dramatiq.get_broker(), LEDGER)
 
 
 @dramatiq.actor(queue_name=QUEUE)

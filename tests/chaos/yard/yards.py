@@ -43,6 +43,10 @@ YARDS = {
     "ceiling threads": of(replace(THREADS, processes=2, slots=2, memory_limit_bytes=250 * MB)),
     "ceiling processes": of(replace(PROCESSES, processes=2, memory_limit_bytes=250 * MB)),
     "ceiling greenlets": of(replace(GREENLETS, processes=1, slots=4, memory_limit_bytes=250 * MB)),
+    "batches": Yard(
+        tuple(replace(queue, retry=RetryPolicy(max_retries=3, base_ms=10, cap_ms=50)) for queue in LIMITED),
+        (replace(THREADS, queues=(QUEUE, BRIEF), processes=2), ASIDE, RETRIES),
+    ),
     "greenlet": of(replace(GREENLETS, processes=1)),
     "one slot": of(replace(PROCESSES, processes=1)),
     "many greenlets": of(replace(GREENLETS, processes=1, slots=64)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import dramatiq
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 
@@ -16,8 +18,11 @@ from switchyard.actors import figures as ended_jobs
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
+from switchyard.broker.stores.yard_facts import DEAD, HOUR_MS, RUN_MS, RUNS, SENT, SUCCEEDED, WAITS
 from switchyard.dead_letters.models import DeadLetter
+from switchyard.history.fact_keeper import store_hour
 from switchyard.history.models import JobRow
+from switchyard.operations.past import PAST, same_hours
 from tests.factories.brokers import broker_without_server
 
 pytestmark = pytest.mark.django_db
@@ -73,13 +78,39 @@ def test_the_list_names_queue_pool_options_and_place(actor: Any) -> None:
     assert "time_limit=600000" not in page  # the queue's
 
 
+def test_the_page_and_the_command_show_attempts_of_all_hosts_and_what_is_usual(
+    actor: Any, facilities: Facilities, capsys: Any
+) -> None:
+    store = facilities.facts
+    now = store.server_ms()
+    counts = {SUCCEEDED: 30, DEAD: 1, RUNS + 4: 31, WAITS: 31, RUN_MS: 2_000}
+    store.forget()
+    PAST.clear()
+    store.add("pool:host:1", 1, {"a:charge": counts})
+    for hour in same_hours(now // HOUR_MS)[:4]:
+        store_hour(hour, {"a:charge": {SUCCEEDED: 60, RUNS + 4: 60, WAITS: 60, SENT: 120}})
+    store_hour(now // HOUR_MS - 2, {"a:charge": {SUCCEEDED: 7}})
+
+    page = client_with("view_operations").get(page_of("charge")).content.decode()
+    listed = client_with("view_operations").get(reverse("switchyard-actors")).content.decode()
+    call_command("switchyard", "actors", "show", "charge", "--json")
+    shown = json.loads(capsys.readouterr().out)
+    PAST.clear()
+
+    assert "31 attempts" in page and "30 succeeded, 1 dead" in page
+    assert "Usually at this hour, it takes 60 ms and waits 2 ms, 2.0 a minute are sent, 0.0 % of its attempts" in page
+    assert "7 succeeded" in listed
+    assert shown["facts"]["last 15 minutes"]["outcomes"] == {"succeeded": 30, "dead": 1}
+    assert shown["usually"].startswith("Usually at this hour, it takes 60 ms")
+
+
 def test_the_page_shows_code_options_with_their_rules_and_no_secret(actor: Any) -> None:
     page = client_with("view_operations").get(page_of("charge")).content.decode()
 
     assert "charge(customer_id: int, amount: float = 9.5, *, pin: str = [redacted]) -&gt; None" in page
     assert "Safe to repeat." in page and "0000" not in page
     assert "units are s, m, h, d" in page
-    assert "none has run here" in page and "this actor has no open dead letter" not in page
+    assert "none ended" in page and "this actor has no open dead letter" not in page
     assert "switchyard_dead_letters.view_deadletter" in page
     assert "<form" not in page.partition('id="failures"')[2].partition("</main>")[0] or send_to("charge") not in page
 

@@ -166,6 +166,6 @@ def test_the_command_and_the_button_start_it(
         "switchyard", "deadletters", "requeue", "--group", "f00dfacef00dface", "--canary", "--json", stdout=out
     )
 
-    assert address in group and "Requeue 1, then 10, then all of 3 dead letters?" in asked
+    assert address in group and "Roll out the requeue of 3 dead letters?" in asked
     act = BulkAct.objects.get(pk=json.loads(out.getvalue())["bulk_act"])
     assert (act.kind, act.total) == ("letter.canary", 3)

@@ -41,6 +41,7 @@ KNOWN = {
     "TICK": "2026-11-20T00:00Z",
     "PURGE": "a-purge",
     "GROUP": "a-group",
+    "BATCH": "a-batch",
     "KEY": "a-key",
     "TAG": "3560",
     "DIGEST": "a-digest",
@@ -52,7 +53,7 @@ BY_HAND = {"String": ("SET",), "Hash": ("HSET", "field"), "Set": ("SADD",), "Sor
 def filled(line: str) -> str:
     """Return a command of the page with real names in place of its capitals."""
     return re.sub(
-        r"\b(OWNER|ID|NAME|FINGERPRINT|MEMBER|REQUEST|ACTOR|TICK|PURGE|GROUP|KEY|TAG|DIGEST)\b",
+        r"\b(OWNER|ID|NAME|FINGERPRINT|MEMBER|REQUEST|ACTOR|TICK|PURGE|GROUP|BATCH|KEY|TAG|DIGEST)\b",
         lambda found: KNOWN[found[0]],
         line,
     )
@@ -130,6 +131,14 @@ NOT_MADE_HERE = {
     "{webhook}:keyspace:id",
     "{webhook}:keyspace:missed",
     "job:{held}",
+    "{batches}:index",
+    "{batches}:due",
+    "batch:{a-batch}",
+    "batch:{a-batch}:open",
+    "batch:{a-batch}:done",
+    "batch:{a-batch}:failed",
+    "batch:{a-batch}:cancelled",
+    "{webhook}:ends",
     "{webhook}:suspects",
     "tick:an_actor:2026-11-20T00:00Z",
 }

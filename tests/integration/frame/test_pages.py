@@ -24,6 +24,7 @@ PAGES = [
             "switchyard-schedules",
             "switchyard-audit",
             "switchyard-retention",
+            "switchyard-batches",
             "switchyard-bulk-acts",
             "switchyard-find",
             "switchyard-keys",
@@ -43,9 +44,9 @@ def test_the_menu_has_the_room_and_the_apps_of_the_admin(admin_client: Client) -
     page = admin_client.get(QUEUES).content.decode()
 
     assert entries(page) == [
-        *("Overview", "Queues", "Actors", "Workers", "Jobs", "Schedules", "Dead letters", "Alerts", "Bulk acts"),
-        *("Audit log", "Retention", "API", "Authentication and Authorization", "Billing", "Exports", "Images", "Mail"),
-        *("Reports", "Shop", "Webhooks"),
+        *("Overview", "Queues", "Actors", "Workers", "Jobs", "Batches", "Schedules", "Dead letters", "Alerts"),
+        *("Bulk acts", "Audit log", "Retention", "API", "Authentication and Authorization", "Billing", "Exports"),
+        *("Images", "Mail", "Reports", "Shop", "Webhooks"),
     ]
     assert re.search(rf'<a href="{QUEUES}" aria-current="page"', page)
 

@@ -20,6 +20,7 @@ from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.limit_counts import RateWindows
 from switchyard.broker.stores.pool_reports import PoolReports
+from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.worker.acks import AckBarrier
 from switchyard.middleware.wait_for_broker import retry_until_available
 from switchyard.wiring import in_order
@@ -119,6 +120,7 @@ def _stub_yard(valkey: Any) -> tuple[StubBroker, Facilities]:
         windows=RateWindows(calls, keys),
         alerts=AlertGroups(calls, keys),
         pools=PoolReports(calls, keys),
+        facts=FactStore(calls, keys),
     )
     attach(broker, facilities)
     for entry in [PromptRecords(facilities.barrier), *in_order(facilities)]:

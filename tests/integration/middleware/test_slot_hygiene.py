@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decimal
 import gc
+import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -13,10 +14,13 @@ from typing import Any
 from unittest.mock import MagicMock, Mock
 
 import dramatiq
+import psycopg
+import psycopg.types.string
 import pytest
 from asgiref.sync import SyncToAsync, sync_to_async
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, Permission
 from django.db import connection, connections, transaction
+from django.urls import get_script_prefix, get_urlconf, set_script_prefix, set_urlconf
 from django.utils import timezone, translation
 
 from switchyard import slot_hygiene
@@ -29,6 +33,13 @@ from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 KEPT: list[Any] = []
+
+
+@pytest.fixture
+def kept_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep connections from message to message, as a pool's child does."""
+    for name, value in (("CONN_MAX_AGE", CONNECTION_AGE_S), ("CONN_HEALTH_CHECKS", True)):
+        monkeypatch.setitem(connections.settings["default"], name, value)
 
 
 def begin() -> None:
@@ -124,6 +135,40 @@ def part_autocommit() -> None:
     """Change the driver's autocommit without Django, as an exception between its step and Django's note does."""
     connection.ensure_connection()
     connection.connection.autocommit = False
+
+
+def driver() -> Any:
+    """Return the driver's connection, opened now if it was not."""
+    connection.ensure_connection()
+    return connection.connection
+
+
+def make_rows_of_another_kind() -> None:
+    """Have the driver return rows, and read statements, in its own way, before the first statement."""
+    driver().row_factory = sqlite3.Row if connection.vendor == "sqlite" else psycopg.rows.dict_row
+
+
+def read_numbers_as_text() -> None:
+    """Have the driver return other types."""
+    if connection.vendor == "sqlite":
+        driver().text_factory = bytes
+    else:
+        driver().adapters.register_loader("int8", psycopg.types.string.TextLoader)
+
+
+def isolate_otherwise() -> None:
+    """Have the driver begin transactions in its own way."""
+    sqlite, postgres = "EXCLUSIVE", psycopg.IsolationLevel.SERIALIZABLE
+    driver().isolation_level = sqlite if connection.vendor == "sqlite" else postgres
+
+
+def call_back() -> None:
+    """Have the driver ask before each statement; on PostgreSQL, send it when it is told to."""
+    if connection.vendor == "sqlite":
+        driver().set_authorizer(lambda *args: sqlite3.SQLITE_DENY)
+    else:
+        KEPT.append(driver().pipeline())
+        KEPT[-1].__enter__()
 
 
 def rows() -> int:
@@ -223,27 +268,120 @@ def test_an_attempt_that_ends_while_its_row_is_rolled_back_has_failed(monkeypatc
         move_to_another_database,
         close_driver,
         part_autocommit,
+        make_rows_of_another_kind,
+        read_numbers_as_text,
+        isolate_otherwise,
+        call_back,
     ],
 )
 def test_a_session_that_was_changed_or_closed_is_not_the_next_jobs(
-    yard_broker: Callable[..., RedisBroker], run_worker: Any, leave: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+    yard_broker: Callable[..., RedisBroker], run_worker: Any, leave: Callable[[], None], kept_connections: None
 ) -> None:
     if connection.vendor == "sqlite" and leave is part_autocommit:
         return
-    for name, value in (("CONN_MAX_AGE", CONNECTION_AGE_S), ("CONN_HEALTH_CHECKS", True)):  # as in a pool's child
-        monkeypatch.setitem(connections.settings["default"], name, value)
     broker = yard_broker(small_yard(max_retries=0))
     dramatiq.actor(leave, broker=broker, queue_name="work", actor_name="leaves")
+
+    drivers: set[Any] = set()
 
     @dramatiq.actor(broker=broker, queue_name="work")
     def writes(name: str) -> None:
         Group.objects.create(name=name)
+        assert Group.objects.filter(name=name).values_list("name", flat=True).get() == name
+        assert isinstance(Group.objects.count(), int)
+        drivers.add(driver())
 
     with run_worker("work", broker=broker, threads=1):
         for number in range(3):
             broker.get_actor("leaves").send()
             writes.send(f"row-{number}")
         wait_for(lambda: rows() == 3)
+        wait_for(lambda: len(drivers) == 3 or leave is block_the_database)
+
+    assert facilities(broker).transport.stats("work").dead == 0
+
+
+def keep_half_read() -> None:
+    """Keep a cursor that was not read to its end; on PostgreSQL, one of the server."""
+    cursor = connection.cursor() if connection.vendor == "sqlite" else connection.chunked_cursor()
+    KEPT.append(cursor)
+    cursor.execute("SELECT id FROM auth_permission")
+    assert cursor.fetchone()
+
+
+def iterate_half() -> None:
+    """Keep an iterator over rows that was not read to its end."""
+    KEPT.append(Permission.objects.order_by().iterator(chunk_size=2))
+    assert next(KEPT[-1])
+
+
+def keep_half_read_of_driver() -> None:
+    """Keep a cursor of the driver, of which Django knows nothing."""
+    if connection.vendor == "sqlite":
+        KEPT.append(driver().execute("SELECT id FROM auth_permission"))
+        assert KEPT[-1].fetchone()
+
+
+def write_and_keep_half_read() -> None:
+    """Write rows outside of a transaction, and read some of what the statement returns."""
+    cursor = connection.cursor()
+    KEPT.append(cursor)
+    cursor.execute("INSERT INTO auth_group (name) VALUES ('half-1'), ('half-2'), ('half-3') RETURNING id")
+    assert cursor.fetchone()
+
+
+@pytest.mark.parametrize("leave", [keep_half_read, iterate_half, keep_half_read_of_driver, write_and_keep_half_read])
+def test_a_cursor_left_half_read_hides_no_row_and_refuses_none(
+    yard_broker: Callable[..., RedisBroker], run_worker: Any, leave: Callable[[], None], kept_connections: None
+) -> None:
+    """On SQLite it keeps a snapshot, and what is written beside it is not committed before it ends."""
+    broker, seen = yard_broker(small_yard(max_retries=0)), list[int]()
+    dramatiq.actor(leave, broker=broker, queue_name="work", actor_name="leaves")
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def writes(name: str) -> None:
+        seen.append(rows())
+        Group.objects.create(name=name)
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT name FROM pg_cursors WHERE is_holdable")
+                assert not cursor.fetchall()
+
+    transport = facilities(broker).transport
+    with run_worker("work", broker=broker, threads=1):
+        broker.get_actor("leaves").send()
+        wait_for(lambda: (live := transport.stats("work").live).running + live.waiting == 0)
+        assert Group.objects.filter(name__startswith="half").count() == (3 if leave is write_and_keep_half_read else 0)
+        Group.objects.create(name="row-0")
+        writes.send("row-1")
+        wait_for(lambda: rows() == 2)
+
+    assert seen == [1]
+    assert transport.stats("work").dead == 0
+
+
+@pytest.mark.parametrize("leave", [forbid_writing, make_rows_of_another_kind, keep_half_read, close_driver])
+def test_a_session_that_a_coroutine_has_changed_is_not_that_of_the_next(
+    yard_broker: Callable[..., RedisBroker], run_worker: Any, leave: Callable[[], None], kept_connections: None
+) -> None:
+    SyncToAsync.single_thread_executor.submit(connections.close_all).result()  # noted by the broker of an earlier test
+    broker = yard_broker(small_yard(max_retries=0))
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    async def leaves() -> None:
+        await sync_to_async(leave)()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    async def writes(name: str) -> None:
+        await sync_to_async(Group.objects.create)(name=name)
+        assert await Group.objects.filter(name=name).values_list("name", flat=True).aget() == name
+
+    with run_worker("work", broker=broker, threads=1):
+        for number in range(3):
+            leaves.send()
+            writes.send(f"row-{number}")
+        wait_for(lambda: rows() == 3)
+        Group.objects.create(name="row-beside")
 
     assert facilities(broker).transport.stats("work").dead == 0
 
@@ -295,6 +433,26 @@ def test_language_time_zone_and_decimals_end_with_the_attempt(
 
     assert seen[0] == seen[1]
     assert seen[0][1] != "Asia/Tokyo"
+
+
+def test_variables_and_hooks_end_with_the_attempt(yard_broker: Callable[..., RedisBroker], run_worker: Any) -> None:
+    broker, seen = yard_broker(small_yard()), list[tuple[Any, ...]]()
+    tenant = ContextVar[str]("tenant", default="none")
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def changes() -> None:
+        seen.append((tenant.get(), get_urlconf(), get_script_prefix(), sys.getprofile()))
+        tenant.set("other")
+        set_urlconf("tests.library_urls")
+        set_script_prefix("/other/")
+        sys.setprofile(lambda *event: None)
+
+    with run_worker("work", broker=broker, threads=1):
+        changes.send()
+        changes.send()
+        wait_for(lambda: len(seen) == 2)
+
+    assert seen == [("none", None, "/", None)] * 2
 
 
 def test_values_that_refuse_to_be_compared_count_as_changed() -> None:

@@ -127,12 +127,18 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         post("/admin/operations/chosen-queues/pause/", *ACTS, act="queue.pause", queue="{queue}", reason="x"),
         post("/admin/operations/chosen-queues/resume/", *ACTS, act="queue.resume", queue="{queue}"),
     ),
+    "admin/operations/batches/": (get("/admin/operations/batches/", *READERS),),
+    "admin/operations/batches/<str:batch_id>/": (get("/admin/operations/batches/none/", 302, 404, 404, 404, 302),),
     "admin/operations/bulk/": (get(BULK, *READERS),),
     "admin/operations/bulk/<int:number>/": (get(BULK + "{bulk}/", *READERS),),
     "admin/operations/bulk/<int:number>/live/": (get(BULK + "{bulk}/live/", *READERS),),
     "admin/operations/bulk/<int:number>/stop/": (
         get(BULK + "{bulk}/stop/", *ONLY_POST),
         post(BULK + "{bulk}/stop/", *ACTS, act="bulk.stop"),
+    ),
+    "admin/operations/bulk/<int:number>/take-back/": (
+        get(BULK + "{bulk}/take-back/", *ONLY_POST),
+        post(BULK + "{bulk}/take-back/", *ACTS),
     ),
     "admin/operations/bulk/begin/<str:kind>/": (
         get(BULK + "begin/letter.requeue/?fingerprint={fingerprint}", *OPERATORS),
@@ -306,8 +312,16 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         get(API + "jobs/{job}", 401, 404, 200, 200, 404),
         Row(API + "jobs/{job}", (401, 403, 202, 202, 404), "DELETE", act="job.cancel"),
     ),
+    "api/v1/jobs/<job_id>/why": (get(API + "jobs/{job}/why", 401, 403, 200, 200, 403),),
     "api/v1/jobs/<job_id>/events": (get(API + "jobs/{job}/events", 401, 404, 200, 200, 404),),
     "api/v1/jobs/<job_id>/result": (get(API + "jobs/{job}/result", 401, 404, 409, 409, 404),),
+    "api/v1/batches": (get(API + "batches", 401, 403, 200, 200, 403),),
+    "api/v1/batches/<batch_id>": (
+        get(API + "batches/none", 401, 403, 404, 404, 403),
+        Row(API + "batches/none", (401, 403, 404, 404, 403), "DELETE"),
+    ),
+    "api/v1/batches/<batch_id>/members": (get(API + "batches/none/members", 401, 403, 404, 404, 403),),
+    "api/v1/batches/<batch_id>/retry": (post(API + "batches/none/retry", 401, 403, 404, 404, 403),),
     "api/v1/queues": (get(API + "queues", 401, 200, 200, 200, 200),),
     **{
         f"api/v1/{name}": (post(f"{API}{name}", 401, 403, 403, 422, 422),)

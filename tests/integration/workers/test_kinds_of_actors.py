@@ -61,3 +61,18 @@ def test_a_coroutine_is_interrupted_at_its_time_limit_and_at_a_shutdown(bench: B
 
     assert pools.wait(60) == 0
     assert {"interrupted": "stopped"} in done(bench)
+
+
+def test_a_task_in_a_greenlet_runs_no_event_loop_that_others_would_be_inside_of(bench: Bench) -> None:
+    bench.start("runpools", "webhook", "retries", "--no-history")
+    bench.wait_for_log("pools: all ready")
+    loops = [bench.send("webhook", ms=1_500, how=how) for how in ("loop", "loop_elsewhere")]
+    wait_for(lambda: all(map(bench.started, loops)))
+
+    others = [bench.send("webhook") for _ in range(5)]
+
+    wait_for(lambda: all(map(bench.ended, (*others, loops[1]))))
+    assert "SynchronousOnlyOperation" not in bench.log()
+    [dead] = [line for line in bench.log().splitlines() if "] dead " in line]
+    assert f"job_id={bench.ids[loops[0]]}" in dead and "reason=permanent" in dead
+    assert "threadpool.apply(asyncio.run" in bench.log()

@@ -97,3 +97,38 @@ def test_a_changed_folder_umask_and_handler_are_put_back_in_the_name_of_the_acto
 
     parent.terminate()
     assert parent.wait(60) == 0
+
+
+SHARED = (
+    *("time-out of sockets", "recursion limit", "switch interval", "stack size of threads", "collection of garbage"),
+    *("locale", "environment", "filter of warnings", "log", "broker"),
+)
+
+
+@pytest.mark.parametrize("queue", ["urgent", "webhook"])
+def test_what_all_jobs_of_a_process_share_is_put_back(bench: Bench, queue: str) -> None:
+    bench.environment["BENCH"] = "1"
+    pool = bench.start("runpool", queue)
+    bench.wait_for_log(f"pool {queue}: ready")
+    for times in (1, 2):
+        token = bench.send(queue, how="meddle")
+        wait_for(lambda token=token: bench.ended(token))  # type: ignore[misc]
+        for what in (*SHARED, *(["mask of signals"] if queue == "webhook" else [])):
+            line = f"another {what}, which was put back. It may be one of: {queue}_job"
+            wait_for(lambda line=line, times=times: bench.log().count(line) == times, 20)  # type: ignore[misc]
+
+    pool.terminate()
+    assert pool.wait(60) == 0
+
+
+@pytest.mark.parametrize("queue", ["urgent", "webhook"])
+def test_a_child_in_which_a_thread_keeps_a_transaction_after_its_job_is_replaced(bench: Bench, queue: str) -> None:
+    bench.start("runpool", queue)
+    bench.wait_for_log(f"pool {queue}: ready")
+
+    bench.send(queue, how="leave_transaction")
+
+    bench.wait_for_log("a transaction of a thread that has outlasted its job; it is replaced")
+    assert wait_for(lambda: (found := bench.report(queue)) and found.restarts) == {"recycled": 1}
+    last = bench.send(queue)
+    assert wait_for(lambda: bench.ended(last))

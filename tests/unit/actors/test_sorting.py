@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from switchyard.actors.figures import ActorMetrics, Percentiles
+from switchyard.actors.figures import DAY_MS, AttemptFigures
 from switchyard.actors.queries import ActorFacts
 from switchyard.actors.views import Row, in_order
+from switchyard.broker.stores.yard_facts import CANCELLED, DEAD, RETRIED, RUNS, SUCCEEDED
 
-SLOW, QUICK, BEYOND = (Percentiles(5, 10.0, p95) for p95 in (640.0, 20.0, None))
+SLOW, QUICK, BEYOND = {RUNS + 7: 5}, {RUNS + 2: 5}, {RUNS + 18: 5}
 
 
-def row(name: str, ran: ActorMetrics | None) -> Row:
+def row(name: str, counts: dict[int, int] | None) -> Row:
+    ran = None if counts is None else AttemptFigures("last day", DAY_MS, counts)
     return ActorFacts(name, "default", (), "m", "m.py:1", "", (), None), ran
 
 
 ROWS = [
-    row("c", ActorMetrics((("succeeded", 9),), QUICK, None)),
+    row("c", {SUCCEEDED: 9, **QUICK}),
     row("a", None),
-    row("d", ActorMetrics((("dead", 2), ("retried", 3), ("cancelled", 4)), BEYOND, None)),
-    row("b", ActorMetrics((("dead", 1), ("succeeded", 50)), SLOW, None)),
+    row("d", {DEAD: 2, RETRIED: 3, CANCELLED: 4, **BEYOND}),
+    row("b", {DEAD: 1, SUCCEEDED: 50, **SLOW}),
 ]
 
 

@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from switchyard.broker.admin import purge
 from switchyard.broker.keys import Keys
-from switchyard.broker.queue import administration, dead_moves
+from switchyard.broker.queue import administration, dead_moves, limits
 from switchyard.broker.queue.circuits import Circuit, note_circuit
 from switchyard.broker.queue.operations import Entry, Lease, MovingMessage, QueueOperations
 from switchyard.broker.queue.unroutable import UnroutableLane
@@ -106,6 +107,7 @@ class TestHeader:
 
 ANSWERS: dict[str, Any] = {
     "circuit_note": b"opened",
+    "declare_limits": b"",
     "enqueue": [],
     "fetch": [b"ok", [], -1, 0],
     "ack": [],
@@ -185,6 +187,7 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     administration.pause_actor(family, ActorPause(0, 0, 0, "a"))
     administration.resume_actor(family, "a")
     note_circuit(family, Circuit(Dependency("payments"), 60_000, {"a": 0}), "x", "failed")
+    limits.declare(family, [SimpleNamespace(actor_name="a", options={"concurrency": 1})])  # type: ignore[list-item]
     family.notify("retry")
     purge.set_aside(family, "p", by="an_operator")
     purge.undo(family, "p")

@@ -20,7 +20,7 @@ def test_sum_is_that_of_the_containers_and_is_compared_with_the_machine(monkeypa
 
     line = rendered_files.summary(LIMITED)
 
-    assert f"{pools:,} MiB in the pools' containers, 4,480 MiB in the others, {pools + 4_480:,} MiB in all" in line
+    assert f"{pools:,} MiB in the pools' containers, 4,608 MiB in the others, {pools + 4_608:,} MiB in all" in line
     assert line.endswith(
         "which is less: choose a larger one, or lower memory_limit_bytes, isolated or processes of pools"
     )

@@ -49,7 +49,8 @@ def test_every_label_of_a_verdict_has_its_steps_and_a_row(label: str) -> None:
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
 def test_every_rule_leads_to_its_steps_and_has_a_row(alert: dict[str, Any]) -> None:
-    anchor = anchor_of(alert["annotations"]["runbook"])
+    # Prometheus puts the web's own address before it, and this one while it does not know that.
+    anchor = anchor_of(re.sub(r"\{\{ with .* else \}\}|\{\{ end \}\}", "", alert["annotations"]["runbook"]))
 
     assert anchor in ANCHORS
     assert re.search(rf"^\| `{alert['alert']}` \| \[[^]]+\]\(#{anchor}\)", TABLES, flags=re.MULTILINE)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import dramatiq
@@ -11,7 +13,7 @@ import pytest
 from dramatiq.actor import Actor
 from dramatiq.brokers.stub import StubBroker
 
-from switchyard.middleware.async_actors import AsyncActors
+from switchyard.middleware.async_actors import AsyncActors, EventLoop
 from switchyard.middleware.errors import MissingWorker
 from switchyard.workers.child.main import all_work
 from tests.waiting import wait_for
@@ -87,6 +89,37 @@ def test_a_loop_that_a_coroutine_stops_is_noticed(broker: StubBroker) -> None:
         wait_for(lambda: not all_work(worker))
         with pytest.raises(RuntimeError, match="the event loop of this worker has ended"):
             _double(broker)(4)
+    finally:
+        worker.stop()
+
+
+def test_what_a_coroutine_sets_on_the_loop_ends_with_it(broker: StubBroker) -> None:
+    seen = []
+
+    @dramatiq.actor(broker=broker)
+    async def sets() -> None:
+        loop = asyncio.get_running_loop()
+        seen.append((loop.get_task_factory(), loop.get_exception_handler(), loop.get_debug()))
+        seen.append(await asyncio.to_thread(lambda: threading.current_thread().name.startswith("asyncio")))
+        loop.set_task_factory(lambda loop, coroutine: asyncio.Task(coroutine, loop=loop))
+        loop.set_exception_handler(lambda loop, context: loop.stop())
+        loop.set_debug(True)
+        loop.set_default_executor(ThreadPoolExecutor(1))
+
+    @dramatiq.actor(broker=broker)
+    async def shuts_down() -> None:
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+    worker = dramatiq.Worker(broker, worker_threads=1)
+    worker.start()
+    try:
+        [loop] = [thread for thread in threading.enumerate() if isinstance(thread, EventLoop)]
+        sets()
+        sets()
+        assert seen == [(None, None, False), True] * 2
+        assert not loop.executor.was_shut_down
+        shuts_down()
+        assert loop.executor.was_shut_down
     finally:
         worker.stop()
 

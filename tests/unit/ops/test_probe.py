@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 from django.conf import settings
@@ -38,10 +39,10 @@ def port() -> Iterator[int]:
     server.server_close()
 
 
-def probe(port: int, path: str) -> subprocess.CompletedProcess[str]:
+def probe(port: int, path: str, *, token: str = "word") -> subprocess.CompletedProcess[str]:
     environment = os.environ | {
         "DJANGO_ALLOWED_HOSTS": ".yard.example.com other.example.com",
-        "SWITCHYARD_METRICS_TOKEN": "word",
+        "SWITCHYARD_METRICS_TOKEN": token,
     }
     command = [sys.executable, str(PROBE), str(port), path]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -63,3 +64,10 @@ def test_no_answer_is_unhealthy(port: int) -> None:
 
     assert done.returncode == 1
     assert "did not answer" in done.stderr
+
+
+def test_token_may_come_from_a_file(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "token").write_text("word\n")
+    monkeypatch.setenv("SWITCHYARD_METRICS_TOKEN_FILE", str(tmp_path / "token"))
+
+    assert probe(port, "/healthz", token="").returncode == 0

@@ -154,6 +154,27 @@ def test_a_folder_that_cannot_be_used_ends_the_process_with_its_variable(tmp_pat
     assert "Traceback" not in done.stderr
 
 
+def test_a_value_may_come_from_a_file_that_its_variable_names(tmp_path: Path) -> None:
+    for name in ("DATABASE_URL", "SWITCHYARD_BROKER_URL", "DJANGO_SECRET_KEY", "SWITCHYARD_ALERT_URLS"):
+        (tmp_path / name).write_text(GOOD.get(name, "") + "\n")
+    plain = {name: value for name, value in GOOD.items() if not (tmp_path / name).exists()}
+
+    config = load(plain | {f"{file.name}_FILE": str(file) for file in tmp_path.iterdir()})
+
+    assert (config.database_url, config.secret_key) == (GOOD["DATABASE_URL"], GOOD["DJANGO_SECRET_KEY"])
+    assert config.library.broker_url == GOOD["SWITCHYARD_BROKER_URL"]
+    assert config.library.alert_urls == ("log:",) or config.library.alert_urls == ()
+
+
+def test_a_file_that_cannot_be_read_or_contradicts_its_variable_is_refused(tmp_path: Path) -> None:
+    missing = str(tmp_path / "none")
+
+    with pytest.raises(InvalidSetting, match=r"DATABASE_URL_FILE: .*none cannot be read: No such file"):
+        load({"DATABASE_URL_FILE": missing})
+    with pytest.raises(InvalidSetting, match="DATABASE_URL_FILE: is set, and DATABASE_URL as well"):
+        load(GOOD | {"DATABASE_URL_FILE": missing})
+
+
 def test_what_is_secret_is_not_shown_with_the_rest() -> None:
     secrets = {
         "DJANGO_SECRET_KEY": "canary-1" + "x" * 50,

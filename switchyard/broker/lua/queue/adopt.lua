@@ -16,7 +16,7 @@
 -- ARGV[4...] ids that were in the index, at most 500
 -- An id that is no longer scheduled is not leased. An id that the owner holds was leased by this call before, and the
 -- answer was lost, if it is not in the index; if it is, the owner fetched it when it was due. One of a paused actor is made
--- due: the fetch puts it off.
+-- due: the fetch puts it off; and so is every one of a family with limits.
 -- Returns {state, id, token, crashes, body, …}, as fetch does. O(ids · log scheduled).
 --@include now_ms
 --@include noted
@@ -29,6 +29,7 @@ redis.call("PEXPIRE", KEYS[9], ARGV[3])
 if redis.call("EXISTS", KEYS[6]) == 1 then return { "paused" } end
 
 local by_actor = redis.call("EXISTS", KEYS[10]) == 1 and actor_pauses(KEYS[10], now_ms()).by_actor
+local limited = redis.call("EXISTS", string.sub(KEYS[1], 1, -7) .. "limits") == 1
 local answer = { "ok" }
 for i = 4, #ARGV do
   local id = ARGV[i]
@@ -36,7 +37,7 @@ for i = 4, #ARGV do
   local listed = redis.call("ZREM", KEYS[8], ARGV[2] .. "\n" .. id) == 1
   if token then
     if listed then token = nil end
-  elseif by_actor and put_off_to(by_actor, redis.call("HGET", KEYS[1], id), id, now_ms(), KEYS[10]) then
+  elseif limited or by_actor and put_off_to(by_actor, redis.call("HGET", KEYS[1], id), id, now_ms(), KEYS[10]) then
     redis.call("ZADD", KEYS[2], "XX", now_ms(), id)
   elseif redis.call("ZSCORE", KEYS[2], id) then
     token = string.format("%d", redis.call("INCR", KEYS[5]))

@@ -21,6 +21,7 @@
 -- Returns "owners" when the owners have changed, or for each id "cancelled" (it never starts), "asked", these two after
 -- "was " when another call did so, or "unknown". O(ids × (owners + purges)).
 --@include now_ms
+--@include limits
 --@include finish
 --@include records
 
@@ -80,6 +81,7 @@ for n, id in ipairs(ids) do
   else
     before = note_cancelled(id, KEYS[7], KEYS[8])
   end
+  if answer == "cancelled" then note_end(id, answer, string.sub(KEYS[1], 1, -7) .. "ends") end
   answers[n] = (before or nonce) == nonce and answer or "was " .. answer
   if not before and answer == "cancelled" and record_of[id] ~= "" then
     fields[#fields + 1], fields[#fields + 2], rows[#rows + 1] = id, record_of[id], record_of[id]

@@ -16,6 +16,8 @@
 -- ARGV[5] bytes of the history
 -- Its unique key is free again. Returns 1 when it is in the dead list, also by an earlier call; 0 when the token is stale. O(1).
 --@include now_ms
+--@include limits
+--@include free_places
 --@include finish
 --@include held
 --@include records
@@ -32,6 +34,8 @@ redis.call("HDEL", KEYS[5], "key:" .. id, "crash:" .. id, "cancel:" .. id, "aske
 redis.call("HSET", KEYS[5], "spent:" .. id, "dead_letter " .. token)
 -- A key of the history that is of a wrong type costs the row: the message must not be in two places for it.
 if ARGV[4] ~= "" then pcall(record_ended, KEYS[9], KEYS[10], {}, 0, 1, ARGV[4], { 0, 0, ARGV[5] }) end
+note_end(id, "failed", string.sub(KEYS[1], 1, -7) .. "ends")
 redis.call("HDEL", KEYS[2], id)
 redis.call("HDEL", KEYS[1], id)
+free_places(KEYS[1], { id }, true)
 return 1

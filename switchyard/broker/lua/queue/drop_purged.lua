@@ -11,6 +11,8 @@
 -- Of a list that has changed since, nothing is dropped. Bodies and notes go with their messages: freed at once, a million
 -- would hold the server's allocator up for 100 ms at one of its next calls.
 -- Returns how many are left, or -1 when the list has changed. O(messages).
+--@include now_ms
+--@include finish
 
 local place = tonumber(ARGV[2])
 if place > 0 and place < 14 then
@@ -22,6 +24,7 @@ elseif place >= 14 then
   redis.call("ZREM", KEYS[place], unpack(ARGV, 3))
 end
 if place > 0 then
+  for n = 3, #ARGV do note_end(ARGV[n], "cancelled", string.sub(KEYS[1], 1, -13) .. "ends") end
   redis.call("HDEL", KEYS[2], unpack(ARGV, 3))
   redis.call("HDEL", KEYS[17], unpack(ARGV, 3))
   if redis.call("EXISTS", KEYS[3]) == 1 then

@@ -12,6 +12,7 @@
 -- KEYS[13] notes: hash
 -- KEYS[14] unique: hash
 -- KEYS[15] pauses of actors: hash
+-- KEYS[16] limits: hash
 -- ARGV[1] owner
 -- ARGV[2] count: messages wanted, at most 500
 -- ARGV[3] request: number of this fetch, grows with each of the owner's; the same number gets the same answer
@@ -24,14 +25,15 @@
 -- paused until a time, or has an actor that is, answers with next_due_in_ms when that ends, if nothing is due before: the
 -- consumer fetches then.
 -- A unique key that its message holds until it starts is free once it is leased.
--- A message of a paused actor is put off when it would be leased, as many as are cancelled.
+-- A message of a paused actor is put off when it would be leased, and one that a limit holds, as many as are cancelled.
 -- `left` is 1 when messages still wait. A body is nil when a foreign client put an id there without one; a finished id
 -- that was put there again is dropped, and a cancelled one when it would be leased, at most about 500 of them in one call.
 -- O(messages).
 --@include now_ms
+--@include put
+--@include limits
 --@include finish
 --@include acked
---@include put
 --@include noted
 --@include actor_pauses
 
@@ -45,7 +47,7 @@ local now
 local answer = { "ok", stale, -1, 0 }
 -- Most of the time neither queue nor actor is paused, and there are no notes, no scheduled messages and none of high or low
 -- priority.
-local rare = redis.call("EXISTS", KEYS[10], KEYS[13], KEYS[2], KEYS[4], KEYS[5], KEYS[15]) > 0
+local rare = redis.call("EXISTS", KEYS[10], KEYS[13], KEYS[2], KEYS[4], KEYS[5], KEYS[15], KEYS[16]) > 0
 local noted = rare and redis.call("EXISTS", KEYS[13]) == 1
 local function grant(ids, tokens, bodies)
   local crashes = {}
@@ -124,8 +126,14 @@ if rare and say_next_due() then
   say_next_due()
 end
 
+local limits, lane = rare and redis.call("HLEN", KEYS[16]) > 0 and limits_of(KEYS[1]), nil
+if limits then
+  -- A key of a wrong type ends the script here, and nothing is taken.
+  limits.check()
+  lane = string.sub(KEYS[3], #KEYS[1] - 5)
+end
 local ids, wanted, dropped = {}, tonumber(ARGV[2]), 0
-for _, list in ipairs(rare and levels or { levels[2] }) do
+for level, list in ipairs(rare and levels or { levels[2] }) do
   while #ids < wanted and dropped < 500 do
     local popped = redis.call("LPOP", list, wanted - #ids)
     if not popped then break end
@@ -139,6 +147,9 @@ for _, list in ipairs(rare and levels or { levels[2] }) do
         if due_at then
           dropped = dropped + 1
           redis.call("ZADD", KEYS[5], due_at, id)
+          if limits then limits.free({ id }, false) end
+        elseif limits and not limits.admit(id, redis.call("HGET", KEYS[1], id), level, lane, ARGV[1]) then
+          dropped = dropped + 1
         else
           ids[#ids + 1] = id
         end

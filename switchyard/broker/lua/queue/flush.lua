@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- flush: drop every message of a family that is not dead, quarantined or finished.
 -- KEYS[1] leases: sorted set
--- KEYS[2...] bodies, waiting, due, bells, parked, notes, unique, holds
+-- KEYS[2...] bodies, waiting, due, bells, parked, notes, unique, slots, waits, turns, holds
 -- ARGV[1...] the owners whose holds are among the keys
 -- Leases stay. The token of a dropped message that is running is stale.
 -- Returns 1, or 0 when the owners have changed: then it does nothing. O(owners and keys), freed later.

@@ -9,7 +9,11 @@
 -- Returns the positions (1 …) of messages whose cancellation was requested meanwhile: they stay, until the other family
 -- knows. O(messages).
 
-local asked = {}
+--@include now_ms
+--@include limits
+--@include free_places
+
+local asked, gone = {}, {}
 for i = 1, #ARGV, 3 do
   local id = ARGV[i]
   local held = redis.call("HGET", KEYS[1], id) == ARGV[i + 1]
@@ -18,9 +22,11 @@ for i = 1, #ARGV, 3 do
   elseif held then
     redis.call("HDEL", KEYS[1], id)
     redis.call("HDEL", KEYS[2], id)
+    gone[#gone + 1] = id
     local key = redis.call("HGET", KEYS[3], "key:" .. id)
     if key and redis.call("HGET", KEYS[4], key) == id then redis.call("HDEL", KEYS[4], key) end
     redis.call("HDEL", KEYS[3], "key:" .. id, "level:" .. id, "crash:" .. id, "spent:" .. id, "asked:" .. id, "cancel:" .. id)
   end
 end
+free_places(KEYS[2], gone, true)
 return asked

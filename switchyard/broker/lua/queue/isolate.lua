@@ -10,9 +10,11 @@
 -- ARGV[2] token
 -- Returns 1 when it is there, also by an earlier call; 0 when the token is stale. O(1).
 --@include now_ms
+--@include put
+--@include limits
+--@include free_places
 --@include finish
 --@include held
---@include put
 --@include noted
 
 local id, token = ARGV[1], ARGV[2]
@@ -22,4 +24,5 @@ redis.call("HDEL", KEYS[1], id)
 redis.call("HSET", KEYS[6], "spent:" .. id, "isolate " .. token)
 redis.call("RPUSH", KEYS[1 + level_of(id, KEYS[6])], id)
 notify(KEYS[5])
+free_places(KEYS[9], { id }, false)
 return 1

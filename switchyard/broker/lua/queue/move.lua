@@ -19,9 +19,11 @@
 -- ARGV[8] bytes of the history
 -- Returns 1 when it is there, also by an earlier call; 0 when the token is stale. O(log scheduled).
 --@include now_ms
+--@include put
+--@include limits
+--@include free_places
 --@include finish
 --@include held
---@include put
 --@include noted
 --@include records
 
@@ -46,4 +48,5 @@ put({ id }, level, delay_ms > 0 and now_ms() + delay_ms, { KEYS[3], KEYS[4], KEY
 -- A key of the history that is of a wrong type costs the row: the message must not be in two places for it.
 if ARGV[7] ~= "" then pcall(record_ended, KEYS[11], KEYS[12], {}, 0, 1, ARGV[7], { 0, 0, ARGV[8] }) end
 redis.call("HDEL", KEYS[2], id)
+free_places(KEYS[1], { id }, false)
 return 1

@@ -16,7 +16,7 @@
 -- ARGV[1] purge: its claim is "undo"
 -- ARGV[2] count: messages moved in one call, at most 500
 -- A message whose id was sent again since is left out, wherever the newer one is: it waits, runs, is dead, or has ended in
--- the last 10 to 20 minutes. One that a pause of its actor had put off is due. A unique key stays with the newer message that holds it: both were accepted.
+-- the last 10 to 20 minutes. One that a pause of its actor had put off is due, and one that waited for a limit, in its turn. A unique key stays with the newer message that holds it: both were accepted.
 -- Returns {1 when more calls are needed, else 0; messages left out by all calls}; {0, 0} after the last one.
 -- O(count · log scheduled).
 --@include put
@@ -91,7 +91,7 @@ for place = 13, 15 do
   if #ids > 0 then
     for _, id in ipairs(moved(ids)) do
       local due_at = tonumber(score[id])
-      if due_at > PUT_OFF and due_at < LAST_PUT_OFF then due_at = due_at < CIRCUITS and due_at - PUT_OFF or 1 end
+      if due_at > PUT_OFF and due_at < LAST_PUT_OFF then due_at = due_at < CIRCUITS and due_at - PUT_OFF or math.max((due_at - LIMITS) % (3 * 10 ^ 12), 1) end
       redis.call("ZADD", KEYS[place], due_at, id)
     end
     redis.call("ZREM", KEYS[place + 23], unpack(ids))

@@ -27,9 +27,10 @@
 -- the owner has no lease: with the messages that the keeper got from it by an earlier call, whose answer was lost.
 -- O(messages held), at most 500 a call.
 --@include now_ms
+--@include put
+--@include limits
 --@include finish
 --@include acked
---@include put
 --@include noted
 
 local owner, keeper = ARGV[1], ARGV[3]
@@ -37,6 +38,7 @@ local now = now_ms()
 -- Messages of a keeper without a lease would never be reclaimed.
 if keeper ~= "" and tonumber(redis.call("ZSCORE", KEYS[1], keeper) or 0) == 0 then keeper = "" end
 local hold, notes = KEYS[2], KEYS[10]
+local limited = redis.call("EXISTS", string.sub(KEYS[3], 1, -7) .. "turns") == 1
 local last_pair = 6 + 2 * tonumber(ARGV[6])
 local answer = { 0, 0 }
 local function name(id, count, token, body)
@@ -109,18 +111,21 @@ for i = last_pair + 1, #ARGV do
       redis.call("HSET", KEYS[12], id, token)
       redis.call("HDEL", hold, id)
       body = redis.call("HGET", KEYS[3], id)
+      if limited then pcall(limits_of(KEYS[3]).hand_over, id, keeper) end
     end
     name(id, #history.crashes, token, body)
   end
 end
 
-local back = held_by_age(function(a, b) return a[2] > b[2] end)
+local back, returned = held_by_age(function(a, b) return a[2] > b[2] end), {}
 for n = 1, math.min(#back, 500) do
   local id = back[n][1]
   redis.call("LPUSH", KEYS[3 + level_of(id, notes)], id)
   redis.call("HDEL", hold, id)
   answer[1] = answer[1] + 1
+  returned[n] = id
 end
+if limited then pcall(limits_of(KEYS[3]).free, returned, false) end
 notify(KEYS[7]) -- also when none was returned: the owner may have been the only one that waited for the next due time
 if #back > 500 then
   answer[2] = 1

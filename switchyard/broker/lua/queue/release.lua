@@ -10,13 +10,15 @@
 -- ARGV[2...] id, token, at most 500 pairs
 -- Returns the positions (1 …) of pairs whose token is stale; they change nothing. O(messages).
 --@include now_ms
+--@include put
+--@include limits
+--@include free_places
 --@include finish
 --@include held
---@include put
 --@include noted
 
 local head = ARGV[1] == "head"
-local others, stale = {}, {}
+local others, stale, freed = {}, {}, {}
 local first, last, step = 2, #ARGV - 1, 2
 if head then first, last, step = #ARGV - 1, 2, -2 end
 for i = first, last, step do
@@ -26,10 +28,12 @@ for i = first, last, step do
     redis.call("HSET", KEYS[6], "spent:" .. id, "release " .. token)
     redis.call("HDEL", KEYS[1], id)
     notify(KEYS[5])
+    freed[#freed + 1] = id
   else
     others[#others + 1] = i
   end
 end
+free_places(KEYS[9], freed, false)
 -- Checked after all moves: else a repeated call with an id under an old and a new token would get another answer.
 for _, i in ipairs(others) do
   if not repeated(ARGV[i], "release " .. ARGV[i + 1], KEYS[6], KEYS[7], KEYS[8]) then stale[#stale + 1] = i / 2 end

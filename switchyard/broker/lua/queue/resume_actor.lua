@@ -66,7 +66,7 @@ end
 local over = pauses.over
 if not over then return { ended, 0 } end
 -- With the last pause go all, also those of a time that the clock has not reached again since it was set back.
-local last = next(pauses.by_actor) and PUT_OFF + over or LAST_PUT_OFF
+local last = next(pauses.by_actor) and PUT_OFF + over or LIMITS - 1
 for n = 2, 4 do
   local found = room > 0 and redis.call("ZRANGEBYSCORE", KEYS[n], PUT_OFF, last, "WITHSCORES", "LIMIT", 0, room) or {}
   local scored = {}

@@ -13,9 +13,11 @@
 -- Returns milliseconds until it is due, 1 when an earlier call scheduled it; 0 when it is due, and leased as before; -1
 -- when the token is stale. O(log scheduled).
 --@include now_ms
+--@include put
+--@include limits
+--@include free_places
 --@include finish
 --@include held
---@include put
 
 local id, token, due_at = ARGV[1], ARGV[2], tonumber(ARGV[4])
 local state = held(KEYS[2], KEYS[1], id, token, "schedule", KEYS[5], KEYS[6], KEYS[7])
@@ -27,4 +29,5 @@ redis.call("HSET", KEYS[1], id, ARGV[3])
 redis.call("HSET", KEYS[5], "spent:" .. id, "schedule " .. token)
 put({ id }, 2, due_at, nil, KEYS[3], KEYS[4])
 redis.call("HDEL", KEYS[2], id)
+free_places(KEYS[1], { id }, false)
 return delay_ms

@@ -21,6 +21,7 @@
 -- message that is enqueued from now on is new, also under an id or a unique key that was set aside.
 -- Returns the number of messages, or -1 when the owners have changed: then it does nothing. O(owners + leased messages).
 --@include now_ms
+--@include limits
 
 local before = redis.call("HGET", KEYS[20], ARGV[1])
 if before then return cjson.decode(before).count end
@@ -51,6 +52,8 @@ for i = 2, 16 do
 end
 local recorded = redis.call("EXISTS", KEYS[37]) == 1
 if recorded then redis.call("RENAME", KEYS[37], KEYS[36]) end
+-- Places of what is leased stay; what waits for one is scheduled, and comes back due.
+if redis.call("EXISTS", string.sub(KEYS[2], 1, -7) .. "turns") == 1 then limits_of(KEYS[2]).keep_alone(leased) end
 -- An index that may be lost: what comes back waits until it is due.
 redis.call("UNLINK", KEYS[17], KEYS[18], KEYS[19])
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import dramatiq
 import pytest
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
+from dramatiq.brokers.stub import StubBroker
 
 from switchyard.addons.rabbitmq.settings import limits_over_the_consumer_timeout
+from switchyard.broker.interface import facilities
 from switchyard.broker.topology import Dependency
 from switchyard.conf import SwitchyardSettings, switchyard_settings
+from switchyard.wiring import in_order
 from switchyard.workers.checks import TAG
 from tests.addons.rabbitmq.yards import settings_of
+from tests.factories.brokers import the_global_broker
 from tests.factories.yards import small_yard
 
 
@@ -37,6 +42,18 @@ def test_a_dependency_has_no_circuit_there() -> None:
     [found] = limits_over_the_consumer_timeout(with_timeout(own, 120))
 
     assert (found.id, found.obj) == ("switchyard.W027", "dependency payments")
+
+
+def test_limits_on_what_runs_at_once_have_no_effect_there() -> None:
+    broker = StubBroker(middleware=in_order(facilities()))
+    dramatiq.actor(lambda key: None, actor_name="limited", broker=broker, concurrency=1, ordered_by="key")
+
+    with the_global_broker(broker):
+        found = limits_over_the_consumer_timeout(
+            with_timeout(replace(switchyard_settings(), topology=small_yard()), 120)
+        )
+
+    assert [(one.id, one.obj) for one in found] == [("switchyard.W027", "actor limited")] * 2
 
 
 def test_manage_py_check_refuses_such_a_yard(monkeypatch: pytest.MonkeyPatch) -> None:

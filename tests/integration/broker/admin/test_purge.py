@@ -94,6 +94,7 @@ def test_leased_messages_are_not_touched(family: QueueOperations) -> None:
         family.keys.purges,
         family.keys.yields,
         family.keys.stand_ins,
+        family.keys.sends,
     }
 
 

@@ -1,0 +1,42 @@
+"""Notes of people for the next shift, on an alert or a queue: rows of the audit log, with their writer and time."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from django.db import DatabaseError
+
+from switchyard.audit.models import AuditEntry
+from switchyard.audit.services import Who, act
+from switchyard.broker.errors import ActRefused
+from switchyard.database import storable
+
+LONGEST: Final = 500
+SHOWN: Final = 10
+
+
+def write_note(kind: str, target: str, text: str, *, who: Who) -> None:
+    """Write a note.
+
+    Args:
+        kind: ``alert`` or ``queue``.
+        text: Cut after 500 characters.
+
+    Raises:
+        ActRefused: it is empty.
+        django.db.DatabaseError: the audit log cannot be written; nothing was noted.
+    """
+    note = storable(text).strip()[:LONGEST]
+    if not note:
+        raise ActRefused("note", "it is empty; write at most 500 characters")
+    with act(f"{kind}.note", who=who, target=target, reason=note) as entry:
+        entry.count = 1
+
+
+def notes_on(kind: str, target: str) -> list[AuditEntry]:
+    """Return the newest notes, at most ten, the newest first; none while the database does not answer."""
+    try:
+        rows = AuditEntry.objects.filter(act=f"{kind}.note", target=target, outcome=AuditEntry.Outcome.DONE)
+        return list(rows.order_by("-id")[:SHOWN])
+    except DatabaseError:
+        return []

@@ -1,0 +1,125 @@
+"""Acts on a batch as a whole, as bulk acts: cancel what has not ended, requeue what has failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from switchyard.batches import queries
+from switchyard.broker.errors import NotFound
+from switchyard.broker.interface import facilities
+from switchyard.broker.stores.batches import BatchRecord, MemberState
+from switchyard.bulk.kinds import Item, Kind, Taken
+from switchyard.bulk.models import BulkAct
+from switchyard.console.links import page_url
+from switchyard.dead_letters import acts
+from switchyard.dead_letters.bulk_moves import BulkMove
+from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
+from switchyard.jobs.bulk import BulkCancel
+from switchyard.jobs.services import request_cancel
+
+
+def _record(filter: dict[str, Any]) -> BatchRecord:
+    """Return the batch that a filter names.
+
+    Raises:
+        ValueError: it names none, or something else as well.
+    """
+    if list(filter) != ["batch"]:
+        raise ValueError(f"filter of a batch: write batch=ID alone, not {', '.join(filter) or 'nothing'}")
+    try:
+        return queries.find(str(filter["batch"]))
+    except NotFound as error:
+        raise ValueError(str(error)) from error
+
+
+def _facts(act: BulkAct) -> list[tuple[str, str]]:
+    record = _record(act.filter)
+    ends = f"{record.done:,} done, {record.failed:,} failed, {record.cancelled:,} cancelled, {record.open:,} not ended"
+    return [("Batch", record.name), ("Members", ends)]
+
+
+def _address(filter: dict[str, Any]) -> str:
+    return page_url("switchyard-batch", filter["batch"])
+
+
+def _page(act: BulkAct, state: MemberState, limit: int) -> tuple[list[Item], dict[str, Any]]:
+    """Return the next members, each with its queue, and where the ones after them begin.
+
+    A page of the server may be larger than asked for: what is left of it is in the cursor.
+    """
+    store, left, cursor = facilities().batches, act.cursor.get("left"), act.cursor.get("scan", "0")
+    if not left and store is not None:
+        found, cursor = store.members(act.filter["batch"], state, cursor=cursor, count=limit)
+        left = [[id_, queue] for id_, queue in found.items()]
+    left = left or []
+    return left[:limit], {"scan": cursor, "left": left[limit:]}
+
+
+def _goes_on(place: dict[str, Any]) -> bool:
+    return bool(place["left"]) or place["scan"] != "0"
+
+
+class CancelMembers(BulkCancel):
+    """Cancel the members of a batch that have not ended; it takes no more."""
+
+    act = "batch.cancel"
+    facts, address = staticmethod(_facts), staticmethod(_address)
+
+    def check(self, filter: dict[str, Any]) -> dict[str, Any]:
+        return {"batch": _record(filter).id}
+
+    def count(self, act: BulkAct) -> int:
+        """Return how many members have not ended."""
+        return _record(act.filter).open
+
+    def take(self, act: BulkAct, limit: int) -> Taken:
+        """Return the next members that have not ended, once the batch takes no more."""
+        if (store := facilities().batches) is not None:
+            store.count(act.filter["batch"], note="cancelled")
+        items, place = _page(act, "open", limit)
+        return Taken(items, place, more=_goes_on(place))
+
+    def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
+        """Cancel the members; one that is not in the queue that it was sent to is looked for everywhere."""
+        answers = super().apply(act, items, repeated=repeated)
+        elsewhere = [at for at, answer in enumerate(answers) if answer == "ended before"]
+        for at in elsewhere:
+            if request_cancel(items[at][0]) in ("cancelled", "asked"):
+                answers[at] = ""
+        return answers
+
+
+class RetryMembers(BulkMove):
+    """Requeue the dead letters of a batch's failed members."""
+
+    def __init__(self) -> None:
+        super().__init__("requeue")
+        self.act = "batch.retry"
+
+    facts, address = staticmethod(_facts), staticmethod(_address)
+
+    def check(self, filter: dict[str, Any]) -> dict[str, Any]:
+        return {"batch": _record(filter).id}
+
+    def count(self, act: BulkAct) -> int:
+        """Return how many members have failed; those without a dead letter are left."""
+        return _record(act.filter).failed
+
+    def take(self, act: BulkAct, limit: int) -> Taken:
+        """Claim the letters of the next failed members. Those that a person has claimed are left to that person."""
+        items, place = _page(act, "failed", limit)
+        letters = DeadLetter.objects.select_for_update().filter(message_id__in=[item[0] for item in items])
+        chosen = list(letters.filter(state__in=OPEN_STATES, died_at__lte=act.created_at))
+        free = [row for row in chosen if not row.claim_token]
+        acts.claim(free, f"{BULK_CLAIM}{act.pk}", "requeue", by=act.who, reason=act.reason)
+        skips = {
+            "it has no open dead letter": len(items) - len(chosen),
+            "another act has claimed it": len(chosen) - len(free),
+        }
+        skipped = {why: count for why, count in skips.items() if count}
+        return Taken([acts.item_of(row) for row in free], place, more=_goes_on(place), skips=skipped)
+
+
+CANCEL: Final[Kind] = CancelMembers()
+RETRY: Final[Kind] = RetryMembers()

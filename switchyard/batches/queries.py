@@ -1,0 +1,132 @@
+"""Reads of batches for pages, API, commands and findings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from switchyard.broker.clock import datetime_of, now_ms
+from switchyard.broker.errors import NotFound
+from switchyard.broker.interface import facilities
+from switchyard.broker.stores.batches import CALLBACKS, STATES, BatchRecord, Members, MemberState
+
+PAGE: Final = 50
+ID: Final = re.compile(r"[0-9a-f]{12}")
+# Without a callback that is due for so long, or without any change, a batch is a finding.
+UNSENT_MS: Final = 90_000
+UNCHANGED_MS: Final = 24 * 3_600_000
+LOOKED_AT: Final = 200
+
+
+class BatchPage(NamedTuple):
+    """Batches, newest first; ``before`` is where the older ones begin, ``None`` at the end."""
+
+    batches: list[BatchRecord]
+    before: int | None
+
+
+def find(batch_id: str) -> BatchRecord:
+    """Return a batch.
+
+    Raises:
+        NotFound: there is none of this id, or it ended over seven days ago.
+        BrokerUnavailable: the broker did not answer.
+    """
+    store = facilities().batches
+    found = store.read([batch_id])[0] if store is not None and ID.fullmatch(batch_id) else None
+    if found is None:
+        raise NotFound(f"batch {batch_id:.50}: there is none, or it ended over seven days ago")
+    return found
+
+
+def newest(*, before: int | None = None, limit: int = PAGE) -> BatchPage:
+    """Return batches; ``before``: made before that time, ms since the epoch. Those that have expired are left out.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+    """
+    store = facilities().batches
+    if store is None:
+        return BatchPage([], None)
+    listed = store.newest(before=before, limit=limit)
+    found = [record for record in store.read([id_ for id_, _ in listed]) if record is not None]
+    return BatchPage(found, listed[-1][1] if len(listed) == limit else None)
+
+
+def members(batch_id: str, state: str, *, cursor: str = "0") -> Members:
+    """Return about a page of the members in a state, in no order.
+
+    Raises:
+        ValueError: there is no such state, or the cursor is none.
+        BrokerUnavailable: the broker did not answer.
+    """
+    if state not in STATES:
+        raise ValueError(f"state: {state!r:.50} is none of a member; there are {', '.join(STATES)}")
+    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= 20):
+        raise ValueError(f"cursor: {cursor!r:.50} is none; take it from the answer before")
+    store = facilities().batches
+    if store is None:
+        return Members({}, "0")
+    chosen: MemberState = state  # type: ignore[assignment]
+    return store.members(batch_id, chosen, cursor=cursor, count=PAGE)
+
+
+@dataclass(frozen=True, slots=True)
+class StuckBatch:
+    """A batch that does not go on by itself, and why, as half a sentence."""
+
+    record: BatchRecord
+    why: str
+
+
+def stuck() -> list[StuckBatch]:
+    """Return the batches that need a person, of the 200 that are looked at next."""
+    store = facilities().batches
+    records: Sequence[BatchRecord | None] = [] if store is None else store.read(store.unfinished(LOOKED_AT))
+    now = now_ms()
+    found = []
+    for record in records:
+        if record is None:
+            continue
+        unsent = [name for name in CALLBACKS if name in record.callbacks and name not in record.sent]
+        due = [name for name in unsent if _is_due(record, name)]
+        if due and now - max(record.changed_at, record.completed_at) > UNSENT_MS:
+            found.append(StuckBatch(record, f"its {' and '.join(due)} cannot be sent"))
+        elif record.state == "open" and now - record.changed_at > UNCHANGED_MS:
+            found.append(StuckBatch(record, f"{record.open} of its members have not ended, and none did for a day"))
+    return found
+
+
+def _is_due(record: BatchRecord, name: str) -> bool:
+    if name == "on_failure":
+        return record.failed > 0
+    return record.state == "succeeded" or (name == "on_complete" and record.state == "complete")
+
+
+def state_of(record: BatchRecord) -> str:
+    """Return the state of a batch as pages and commands say it."""
+    if record.state == "open":
+        if record.cancelled_at:
+            return "is being cancelled"
+        return "runs" if record.closed_at else "runs, and is not closed"
+    if record.state == "succeeded":
+        return "succeeded"
+    return "ended without success" if record.abandoned or record.failed or record.cancelled else "was cancelled"
+
+
+def summary(record: BatchRecord) -> dict[str, Any]:
+    """Return a batch as a JSON value."""
+    times = ("created_at", "changed_at", "closed_at", "cancelled_at", "completed_at")
+    return {
+        **{name: getattr(record, name) for name in ("id", "name", "state", "total", *STATES)},
+        "tags": list(record.tags),
+        "parent": record.parent or None,
+        **{name: _moment(getattr(record, name)) for name in times},
+        "callbacks": {name: _moment(record.sent.get(name, 0)) for name in CALLBACKS if name in record.callbacks},
+    }
+
+
+def _moment(ms: int) -> str | None:
+    return datetime_of(ms).isoformat() if ms else None

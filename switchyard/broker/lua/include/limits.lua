@@ -1,0 +1,271 @@
+-- Limits by key: at most n messages of a key run at once, or one at a time and in sequence. A key is an actor, or an actor
+-- with the value of an argument: "c send customer_id=7", with "o " before one whose messages keep their sequence.
+-- A message has a place of each of its keys from its lease on until it leaves its owner, whatever ends that; a place that
+-- keeps a sequence is kept until the message has ended. One that finds no place is scheduled beyond every due time, and
+-- gets the next free one in its turn: it goes to the head of its lane, where the next fetch leases it.
+-- Keys of the family: `limits`, `slots`, `waits`, `turns`, see keys.py. Needs now_ms.
+-- A message waits for a limit at WAITING or IN_ORDER (ms since the epoch, as a due time) plus its turn.
+local WAITING, IN_ORDER = 205000000000000, 208000000000000
+
+-- Operations on the limits of a family, made where there are any: `sixth` is one of its keys with a name of six letters.
+local function limits_of(sixth)
+  local function key_of(name) return string.sub(sixth, 1, -7) .. name end
+  local slots, waits, turns = key_of("slots"), key_of("waits"), key_of("turns")
+  local own, declared = {}, {}
+
+  local function keeps_order(key) return string.byte(key) == 111 end -- o
+  local function count(key) return redis.call("ZLEXCOUNT", turns, "[" .. key .. "\nh\n", "(" .. key .. "\nh\11") end
+  local function waiting(key, most)
+    return redis.call("ZRANGEBYLEX", turns, "[" .. key .. "\nw", "(" .. key .. "\nx", "LIMIT", 0, most)
+  end
+
+  -- Raise an error where a key is of a wrong type.
+  function own.check()
+    redis.call("HLEN", slots)
+    redis.call("HLEN", waits)
+    redis.call("ZCARD", turns)
+  end
+
+  -- The keys of a body, {n, key} each, one that keeps the sequence first; nil when its actor has no limit.
+  local function keys_of(body)
+    local actor, fields = string.match(body, '^{"actor":"([^"\\]*)"'), nil
+    if not actor then
+      fields = cjson.decode(body)
+      actor = fields.actor
+    end
+    if declared[actor] == nil then
+      local text = redis.call("HGET", key_of("limits"), actor)
+      declared[actor] = text and cjson.decode(text) or false
+    end
+    if not declared[actor] then return nil end
+    local found = {}
+    for _, limit in ipairs(declared[actor]) do
+      local key = (limit.ordered and "o " or "c ") .. actor
+      if limit.argument then
+        fields = fields or cjson.decode(body)
+        local value
+        if type(fields.kwargs) == "table" then value = fields.kwargs[limit.argument] end
+        if value == nil and limit.position and type(fields.args) == "table" then value = fields.args[limit.position] end
+        if value == nil then value = limit.default end
+        local text = value == nil and "null" or cjson.encode(value)
+        if #text > 120 then text = string.sub(text, 1, 60) .. " " .. redis.sha1hex(text) end
+        key = key .. " " .. limit.argument .. "=" .. text
+      end
+      found[#found + 1] = { n = tonumber(limit.n), key = key }
+    end
+    return found
+  end
+
+  local function member_of(wait, id)
+    local key = wait.keys[wait.at].key
+    return string.format("%s\nw%d%015d\n%s", key, keeps_order(key) and 2 or wait.level, wait.turn, id)
+  end
+
+  local function read_wait(id)
+    local text = redis.call("HGET", waits, id)
+    local turn, level, since, at, lane, rest = string.match(text or "", "^(%d+) ([123]) (%d+) (%d+) (%S+)(.*)$")
+    if not turn then return nil end
+    local wait = { turn = tonumber(turn), level = tonumber(level), since = since, at = tonumber(at), lane = lane, keys = {} }
+    for n, key in string.gmatch(rest, "\n(%d+) ([^\n]+)") do wait.keys[#wait.keys + 1] = { n = tonumber(n), key = key } end
+    return wait.keys[wait.at] and wait or nil
+  end
+
+  local function write_wait(id, wait)
+    local lines = { string.format("%d %d %s %d %s", wait.turn, wait.level, wait.since, wait.at, wait.lane) }
+    for _, each in ipairs(wait.keys) do lines[#lines + 1] = each.n .. " " .. each.key end
+    redis.call("HSET", waits, id, table.concat(lines, "\n"))
+    redis.call("ZADD", turns, 0, member_of(wait, id))
+    local first = keeps_order(wait.keys[wait.at].key) and IN_ORDER or WAITING
+    redis.call("ZADD", key_of(wait.lane .. ".due"), first + wait.turn, id)
+  end
+
+  local function stop_waiting(id, wait)
+    redis.call("ZREM", turns, member_of(wait, id))
+    redis.call("HDEL", waits, id)
+  end
+
+  -- Places of an id, as a set of keys.
+  local function places(id)
+    local found = {}
+    for key in string.gmatch(redis.call("HGET", slots, id) or "", "\n([^\n]+)") do found[key] = true end
+    return found
+  end
+
+  -- Write the places of an id: "held" by an owner, "next" in a list, or "kept" while it waits.
+  local function write_places(id, state, where, keys)
+    local text = string.format("%s %d %s", state, now_ms(), where)
+    for _, key in ipairs(keys) do
+      redis.call("ZADD", turns, 0, key .. "\nh\n" .. id)
+      text = text .. "\n" .. key
+    end
+    redis.call("HSET", slots, id, text)
+  end
+
+  local function names(keys)
+    local found = {}
+    for n, each in ipairs(keys) do found[n] = each.key end
+    return found
+  end
+
+  -- Give the free places of a key to those that wait for it, in turn; with `other_than`, to those of other lanes.
+  function own.pass_on(key, other_than)
+    for _ = 1, 200 do
+      local member, id, wait
+      for _, each in ipairs(waiting(key, other_than and 50 or 1)) do
+        local its = string.match(each, "\n([^\n]*)$")
+        local read = read_wait(its)
+        if not read or member_of(read, its) ~= each then
+          redis.call("ZREM", turns, each)
+        elseif read.lane ~= other_than then
+          member, id, wait = each, its, read
+          break
+        end
+      end
+      if not member then
+        if other_than or #waiting(key, 1) == 0 then return end
+      elseif count(key) >= wait.keys[wait.at].n then
+        return
+      else
+        local due_at = tonumber(redis.call("ZSCORE", key_of(wait.lane .. ".due"), id) or 0)
+        if due_at < WAITING then -- made due, or gone: its fetch decides
+          if keeps_order(key) and redis.call("HEXISTS", key_of("bodies"), id) == 1 then return end
+          stop_waiting(id, wait)
+        else
+          local has, blocked = places(id), nil
+          for at, each in ipairs(wait.keys) do
+            if at ~= wait.at and not has[each.key] and count(each.key) >= each.n then blocked = blocked or at end
+          end
+          if blocked then -- for another of its keys; it never waits with a place that others could use
+            stop_waiting(id, wait)
+            if keeps_order(key) then write_places(id, "kept", "-", { key }) end
+            wait.at = blocked
+            write_wait(id, wait)
+          else
+            local level = wait.level == 1 and ".high" or wait.level == 3 and ".low" or ""
+            -- To its new place first; a list of a wrong type keeps it where it is.
+            if type(redis.pcall("LPUSH", key_of(wait.lane .. level), id)) == "table" then return end
+            redis.call("ZREM", key_of(wait.lane .. ".due"), id)
+            stop_waiting(id, wait)
+            write_places(id, "next", wait.lane, names(wait.keys))
+            local bell = key_of(wait.lane .. ".bell")
+            if redis.call("LLEN", bell) == 0 then redis.call("RPUSH", bell, 1) end
+          end
+        end
+      end
+    end
+  end
+
+  -- Free the places of ids that left their owner, and pass them on. An id that has not ended keeps its place in a sequence.
+  function own.free(ids, ended)
+    local freed = {}
+    for _, id in ipairs(ids) do
+      local wait = ended and read_wait(id)
+      if wait then
+        stop_waiting(id, wait)
+        freed[wait.keys[wait.at].key] = true
+      end
+      local kept = {}
+      for key in pairs(places(id)) do
+        if not ended and keeps_order(key) then
+          kept[#kept + 1] = key
+        else
+          redis.call("ZREM", turns, key .. "\nh\n" .. id)
+          freed[key] = true
+        end
+      end
+      redis.call("HDEL", slots, id)
+      if #kept > 0 then write_places(id, "kept", "-", kept) end
+    end
+    for key in pairs(freed) do own.pass_on(key) end
+  end
+
+  -- Note that another owner has a message, with its places.
+  function own.hand_over(id, owner)
+    local keys = redis.call("HGET", slots, id) and places(id) or {}
+    local held = {}
+    for key in pairs(keys) do held[#held + 1] = key end
+    if #held > 0 then write_places(id, "held", owner, held) end
+  end
+
+  -- Whether a message may be leased by an owner: then it has its places. Else it is scheduled in its lane.
+  function own.admit(id, body, level, lane, owner)
+    if not body or string.find(id, "\n", 1, true) then return true end
+    local read, wanted = pcall(keys_of, body) -- a body that cannot be read is its consumer's to set aside
+    if not read or not wanted then return true end
+    local has, wait, blocked = places(id), read_wait(id), nil
+    for at, each in ipairs(wanted) do
+      if not has[each.key] and not blocked then
+        local mine = wait and wait.keys[wait.at].key == each.key and member_of(wait, id)
+        local first = keeps_order(each.key) and waiting(each.key, 1)[1]
+        if count(each.key) >= each.n or first and first ~= mine then blocked = at end
+      end
+    end
+    local keep = blocked and {} or names(wanted)
+    if blocked and blocked > 1 and keeps_order(wanted[1].key) then keep = { wanted[1].key } end
+    for _, key in ipairs(keep) do has[key] = nil end
+    for key in pairs(has) do redis.call("ZREM", turns, key .. "\nh\n" .. id) end -- those that it has no longer
+    if wait then stop_waiting(id, wait) end
+    redis.call("HDEL", slots, id)
+    if #keep > 0 then write_places(id, blocked and "kept" or "held", blocked and "-" or owner, keep) end
+    if blocked then
+      local turn = wait and wait.turn or redis.call("HINCRBY", waits, "#", 1)
+      local since = wait and wait.since or string.format("%d", now_ms())
+      write_wait(id, { turn = turn, level = level, since = since, at = blocked, lane = lane, keys = wanted })
+    end
+    for key in pairs(has) do own.pass_on(key) end
+    return not blocked
+  end
+
+  -- Forget all places and waits but the places of some ids.
+  function own.keep_alone(ids)
+    local texts = {}
+    for _, id in ipairs(ids) do
+      local text = redis.pcall("HGET", slots, id)
+      if type(text) == "string" then texts[id] = text end
+    end
+    redis.call("UNLINK", slots, waits, turns)
+    for id, text in pairs(texts) do
+      local keys = {}
+      for key in string.gmatch(text, "\n([^\n]+)") do keys[#keys + 1] = key end
+      write_places(id, "held", string.match(text, "^%l+ %d+ (%S+)") or "-", keys)
+    end
+  end
+
+  -- Free places that no owner has any more, because a key was lost or another release moved their message, and those that
+  -- were passed on to a lane that fetches nothing, if other lanes wait for them. At most 500 places and 200 keys a call.
+  function own.sweep()
+    local at = redis.call("HMGET", waits, "#scan", "#key")
+    local found = redis.call("HSCAN", slots, at[1] or "0", "COUNT", 500)
+    for n = 1, #found[2], 2 do
+      local id, state, since, where = found[2][n], string.match(found[2][n + 1], "^(%l+) (%d+) (%S+)")
+      local there = redis.call("HEXISTS", key_of("bodies"), id) == 1
+      if not there then
+        own.free({ id }, true)
+      elseif state == "held" and redis.call("HEXISTS", key_of("hold:" .. where), id) == 0 then
+        own.free({ id }, false)
+      elseif state == "next" and now_ms() - tonumber(since) > 2000 then
+        local others = {}
+        for key in pairs(places(id)) do
+          for _, each in ipairs(keeps_order(key) and {} or waiting(key, 50)) do
+            local wait = read_wait(string.match(each, "\n([^\n]*)$"))
+            if wait and wait.lane ~= where then others[key] = true end
+          end
+        end
+        for key in pairs(others) do
+          redis.call("ZREM", turns, key .. "\nh\n" .. id)
+          own.pass_on(key, where)
+        end
+        if next(others) then own.free({ id }, false) end
+      end
+    end
+    local key = at[2] or ""
+    for _ = 1, 200 do
+      local after = redis.call("ZRANGEBYLEX", turns, "(" .. key .. "\nx", "+", "LIMIT", 0, 1)[1]
+      key = after and string.match(after, "^([^\n]*)\n") or ""
+      if key == "" then break end
+      own.pass_on(key)
+    end
+    redis.call("HSET", waits, "#scan", found[1], "#key", key)
+  end
+  return own
+end

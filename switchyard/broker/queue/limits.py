@@ -1,0 +1,145 @@
+"""Limits of actors on what runs at once: declared in the queue by its workers, enforced by the script that fetches.
+
+A key is an actor, or an actor with the value of an argument. Functions that ask the server may raise what
+:meth:`switchyard.broker.redis.calls.RedisCalls.call` raises.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from dramatiq.actor import Actor
+
+from switchyard.broker.keys import ALL_LANES
+from switchyard.broker.queue.operations import AT_ONCE, QueueOperations
+from switchyard.broker.redis.calls import Word
+from switchyard.broker.redis.scripts import script
+
+PER: Final = re.compile(r"([1-9][0-9]{0,8}) per ([A-Za-z_][A-Za-z0-9_]*)")
+MOST_AT_ONCE: Final = 999_999_999
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most ``n`` messages of an actor at once; with an argument, of each of its values.
+
+    Args:
+        ordered: Its messages start in their sequence, the next one when the one before it has ended.
+    """
+
+    n: int
+    argument: str = ""
+    ordered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LimitWait:
+    """What a message waits for.
+
+    Args:
+        key: The actor, with the value of an argument if that is part of the key: ``sync customer_id=7``.
+        n: Messages of the key that may run at once.
+        ordered: It waits for those of its key that were sent before it.
+        since_ms: When it began to wait, ms since the epoch.
+        taken: Messages that have a place of the key.
+        before: Messages that get the next places before it.
+    """
+
+    key: str
+    n: int
+    ordered: bool
+    since_ms: int
+    taken: int
+    before: int
+
+
+def limits_of(options: Mapping[str, Any]) -> list[Limit]:
+    """Return the limits that an actor's ``concurrency`` and ``ordered_by`` say, one that keeps a sequence first.
+
+    Raises:
+        ValueError: an option has another form; its text says how to write one.
+    """
+    found = []
+    if (argument := options.get("ordered_by")) is not None:
+        if not isinstance(argument, str) or not argument.isidentifier():
+            raise ValueError('write the name of an argument, such as "customer_id"')
+        found.append(Limit(1, argument, ordered=True))
+    written = options.get("concurrency")
+    for each in written if isinstance(written, list | tuple) else [] if written is None else [written]:
+        found.append(_read(each))
+    return found
+
+
+def _read(written: Any) -> Limit:
+    if type(written) is int and 0 < written <= MOST_AT_ONCE:
+        return Limit(written)
+    if isinstance(written, str) and (found := PER.fullmatch(written)):
+        return Limit(int(found[1]), found[2])
+    raise ValueError('write a number such as 5, or "5 per customer_id", or a list of them')
+
+
+def declared(actors: Iterable[Actor[..., Any]]) -> dict[str, bytes]:
+    """Return for each actor its limits as the queue keeps them, empty for none."""
+    return {actor.actor_name: _stored(actor) for actor in actors}
+
+
+def _stored(actor: Actor[..., Any]) -> bytes:
+    limits = limits_of(actor.options)
+    return msgspec.json.encode([_fields(limit, actor) for limit in limits]) if limits else b""
+
+
+def _fields(limit: Limit, actor: Actor[..., Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {"n": limit.n} | ({"ordered": True} if limit.ordered else {})
+    if not limit.argument:
+        return found
+    parameters = list(inspect.signature(actor.fn).parameters.values())
+    found["argument"] = limit.argument
+    by_place = [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    if limit.argument in by_place:
+        found["position"] = by_place.index(limit.argument) + 1
+    default = next((each.default for each in parameters if each.name == limit.argument), None)
+    if isinstance(default, str | bool | int):
+        found["default"] = default
+    return found
+
+
+def declare(family: QueueOperations, actors: Iterable[Actor[..., Any]]) -> None:
+    """Write the limits of a queue's actors where they differ from those that it has."""
+    wanted = declared(actors)
+    [fields] = family.calls.look([("HGETALL", family.keys.limits)])
+    kept = {str(name, "utf-8", "replace"): text for name, text in zip(fields[::2], fields[1::2], strict=True)}
+    changed = {name: text for name, text in wanted.items() if text != kept.get(name, b"")}
+    if not changed:
+        return
+    words: list[Word] = [word for pair in changed.items() for word in pair]
+    for lane in ALL_LANES:
+        keys = [family.keys.limits, family.keys.due(lane), family.keys.wakeup(lane)]
+        after: Word = "-inf"
+        while after:
+            after = family.calls.call(script("declare_limits"), keys, [AT_ONCE, after, *words])
+
+
+_WAIT: Final = re.compile(r"(\d+) ([123]) (\d+) (\d+) \S+((?:\n\d+ [^\n]+)+)")
+
+
+def wait_of(family: QueueOperations, message_id: str) -> LimitWait | None:
+    """Return the limit that a message waits for; ``None`` when it waits for none."""
+    text = family.calls.command("HGET", family.keys.waits, message_id)
+    found = _WAIT.fullmatch(str(text or b"", "utf-8", "replace"))
+    keys = found[5].split("\n")[1:] if found else []
+    if found is None or not 0 < (at := int(found[4])) <= len(keys):
+        return None
+    n, _, key = keys[at - 1].partition(" ")
+    ordered = key.startswith("o ")
+    mine = f"{key}\nw{2 if ordered else found[2]}{int(found[1]):015}"
+    reads = [
+        ("ZLEXCOUNT", family.keys.turns, f"[{key}\nh", f"({key}\ni"),
+        ("ZLEXCOUNT", family.keys.turns, f"[{key}\nw", f"({mine}"),
+    ]
+    taken, before = family.calls.look(reads)
+    return LimitWait(key[2:], int(n), ordered, int(found[3]), taken, before)

@@ -1,0 +1,68 @@
+"""``manage.py switchyard diagnose``: the cause that comes first, with its evidence and the smallest next step."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from typing import Any
+
+from switchyard.commands.status import exit_code, read_room
+from switchyard.console.commands import PrintingCommand, show_examples
+from switchyard.middleware.logs import printable
+from switchyard.operations.diagnosis import Diagnosis, diagnose
+from switchyard.operations.findings.lateness import LATE_WORDS
+from switchyard.operations.overview import FACTS, Room, most_held, shown_rows
+
+EXAMPLES = """examples:
+  manage.py switchyard diagnose
+  manage.py switchyard diagnose --json      for a program; exit 0 healthy, 1 warnings, 2 errors"""
+
+
+class Command(PrintingCommand):
+    """Name the cause of what is wrong; exit 0 when healthy, 1 for warnings, 2 for errors."""
+
+    help = "Name the cause of what is wrong now, with its evidence, how sure it is, and the next step."
+    requires_system_checks = []  # they are among the findings
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        show_examples(parser, EXAMPLES)
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Print the causes, and exit with the code of the worst finding."""
+        room = read_room()
+        told = causes_of(room)
+        if options["json"]:
+            shown = [each.as_json() for each in told]
+            first = shown[0] if shown else None
+            self.print_json({"exit_code": exit_code(room), "diagnosis": first, "others": shown[1:]})
+        else:
+            self.stdout.write("\n".join(map(printable, lines(told, room))))
+        self.stdout.flush()
+        if code := exit_code(room):
+            sys.exit(code)
+
+
+def causes_of(room: Room) -> list[Diagnosis]:
+    """Return the causes of what an overview says."""
+    facts, _ = FACTS.read()
+    rows = shown_rows(facts) if facts is not None else []
+    late = {row.queue: row for row in rows if row.kind == "queue" and row.state.word in LATE_WORDS}
+    holders = {name: most_held(row, facts)[0] for name, row in late.items()}
+    return diagnose(room.verdict.findings, late, holders)
+
+
+def lines(told: list[Diagnosis], room: Room) -> Iterator[str]:
+    """Yield the first cause with all that is known of it, and a line for each further one."""
+    if not told:
+        yield f"No cause: {room.verdict.sentence}"
+        return
+    first, *others = told
+    yield f"{first.title} ({first.confidence:.0%} sure)".replace("%", " %")
+    yield f"  {first.said}"
+    for name, text in (("evidence", first.evidence), ("next", first.next), ("page", first.link)):
+        if text:
+            yield f"  {name:9} {text}"
+    for each in others:
+        yield f"Then: {each.title.lower()}: {each.said}"

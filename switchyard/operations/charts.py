@@ -1,0 +1,286 @@
+"""Charts of a queue, an actor or the yard over time, from the facts: drawn by the server, each with a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from django.db import DatabaseError
+from django.db.models import Min
+
+from switchyard.audit.models import AuditEntry
+from switchyard.broker.clock import datetime_of
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.interface import facilities
+from switchyard.broker.stores.yard_facts import (
+    CLOSES_MS,
+    DEPTH,
+    HOUR_MS,
+    MINUTE_MS,
+    RUNS,
+    WAITS,
+    Counts,
+    ends,
+    failures,
+    merged,
+    percentile_ms,
+    sent,
+    starts,
+)
+from switchyard.console.formatting import duration
+from switchyard.history.fact_keeper import hours_of
+from switchyard.history.models import FactHour
+from switchyard.operations.past import DATABASE_S
+from switchyard.operations.timeouts import answers_within
+
+DAY_MS: Final = 24 * HOUR_MS
+WIDTH, HEIGHT = 720, 120
+LABELS, MOST_MARKS = 5, 12
+# The table has about so many rows.
+ROWS: Final = 24
+SHARES: Final = (("median", 0.5), ("95 %", 0.95))
+PAUSES: Final = ("queue.pause", "queue.resume", "actor.pause", "actor.resume")
+
+
+@dataclass(frozen=True, slots=True)
+class ChartSpan:
+    """A time that charts show, in bins; ``compared``: with the day before and the same day of last week."""
+
+    name: str
+    title: str
+    length_ms: int
+    bin_ms: int
+    compared: bool = False
+
+
+SPANS: Final = (
+    ChartSpan("24h", "24 hours", DAY_MS, 10 * MINUTE_MS, compared=True),
+    ChartSpan("72h", "72 hours", 3 * DAY_MS, 30 * MINUTE_MS),
+    ChartSpan("year", "a year", 365 * DAY_MS, DAY_MS),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ChartLine:
+    """A line of a chart; ``kind`` is its class in the style sheet: ``most``, ``half``, ``before`` or ``week``."""
+
+    kind: str
+    title: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart: ``top`` is the value of its upper edge, ``says`` what it shows in words."""
+
+    title: str
+    top: str
+    says: str
+    lines: tuple[ChartLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChartMark:
+    """A release, or a pause or its end: ``x`` is its place."""
+
+    x: float
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Charts:
+    """Charts of one subject with their axis, and a table of the same figures."""
+
+    span: ChartSpan
+    charts: tuple[Chart, ...]
+    marks: tuple[ChartMark, ...]
+    axis: tuple[str, ...]
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    @property
+    def spans(self) -> tuple[ChartSpan, ...]:
+        """Every time that can be chosen."""
+        return SPANS
+
+
+# A figure of a bin, of which as many milliseconds are over as the second argument says; ``None`` for none.
+Value = Callable[[Counts, int], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line's figure: its name, its value, and how it is written."""
+
+    title: str
+    value: Value
+    text: Callable[[float], str]
+
+
+def _percentile(first: int, share: float) -> Value:
+    return lambda counts, _: percentile_ms(counts, first, share)
+
+
+def _rate(count: Callable[[Counts], int]) -> Value:
+    return lambda counts, over_ms: count(counts) * MINUTE_MS / over_ms if over_ms else None
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.2g}"
+
+
+def _figures(kind: str) -> list[tuple[str, tuple[Figure, ...]]]:
+    """Return the charts of a kind (``queue``, ``actor`` or ``yard``): the main figure of each is the last."""
+    wait = tuple(Figure(title, _percentile(WAITS, share), duration) for title, share in SHARES)
+    run = tuple(Figure(title, _percentile(RUNS, share), duration) for title, share in SHARES)
+    sends = (Figure("sent", _rate(sent), _number),) if kind == "actor" else (Figure("started", _rate(starts), _number),)
+    charts = [
+        ("Wait", wait),
+        ("Run", run),
+        ("Attempts a minute", (*sends, Figure("ended", _rate(ends), _number))),
+        ("Failed attempts a minute", (Figure("failed", _rate(failures), _number),)),
+    ]
+    if kind != "actor":
+        charts.append(("Most that waited", (Figure("waiting", lambda counts, _: counts.get(DEPTH), _number),)))
+    return charts
+
+
+def charts_of(subject: str, kind: str, chosen: str, *, target: str = "") -> Charts | None:
+    """Return the charts of a subject; ``None`` where nothing is known of it, or a server does not answer.
+
+    Args:
+        kind: ``queue``, ``actor`` or ``yard``.
+        chosen: Name of a span; any other is the first.
+        target: Queue or actor whose pauses are marked; "" for those of all queues.
+    """
+    span = next((each for each in SPANS if each.name == chosen), SPANS[0])
+    try:
+        now = (facilities().facts.server_ms() - CLOSES_MS - MINUTE_MS) // MINUTE_MS * MINUTE_MS
+        end = -(-now // span.bin_ms) * span.bin_ms
+        begin = end - span.length_ms
+        with answers_within(DATABASE_S):
+            bins = _bins(subject, begin, now, span)
+            if not any(bins):
+                return None
+            before = _bins(subject, begin - DAY_MS, end - DAY_MS, span) if span.compared else []
+            week = _hourly(subject, begin - 7 * DAY_MS, end - 7 * DAY_MS, span) if span.compared else []
+            marks = tuple(_marks(begin, end, span, kind, target))
+    except (BrokerError, DatabaseError):
+        return None
+    over = [min(max(now - (begin + at * span.bin_ms), 0), span.bin_ms) for at in range(len(bins))]
+    drawn = [_chart(title, figures, bins, over, before, week, span) for title, figures in _figures(kind)]
+    heads, rows = _table(kind, bins, over, begin, span)
+    axis = tuple(_clock(begin + span.length_ms * at // (LABELS - 1), span) for at in range(LABELS))
+    return Charts(span, tuple(drawn), marks, axis, heads, rows)
+
+
+def _bins(subject: str, begin: int, until: int, span: ChartSpan) -> list[Counts]:
+    if span.bin_ms >= HOUR_MS:
+        found = hours_of([subject], range(begin // HOUR_MS, until // HOUR_MS)).get(subject, {})
+        parts = [(hour * HOUR_MS, counts) for hour, counts in found.items()]
+    else:
+        parts = list(facilities().facts.minutes(subject, begin, until).items())
+    bins: list[list[Counts]] = [[] for _ in range(span.length_ms // span.bin_ms)]
+    for at, counts in parts:
+        bins[(at - begin) // span.bin_ms].append(counts)
+    return [merged(each) for each in bins]
+
+
+def _hourly(subject: str, begin: int, until: int, span: ChartSpan) -> list[Counts]:
+    """Return bins of stored hours: each bin has the counts of the hour that it begins in, and stands for all of it."""
+    found = hours_of([subject], range(begin // HOUR_MS, until // HOUR_MS + 1)).get(subject, {})
+    return [found.get((begin + at * span.bin_ms) // HOUR_MS, {}) for at in range(span.length_ms // span.bin_ms)]
+
+
+def _chart(
+    title: str, figures: Sequence[Figure], bins: Sequence[Counts], over: Sequence[int], before: Sequence[Counts],
+    week: Sequence[Counts], span: ChartSpan,
+) -> Chart:  # fmt: skip
+    main = figures[-1]
+    series = [("most" if figure is main else "half", figure.title, _values(figure, bins, over)) for figure in figures]
+    for kind, name, compared, bin_ms in (
+        ("before", "the day before", before, span.bin_ms),
+        ("week", "last week", week, HOUR_MS),
+    ):
+        if any(compared):
+            series.append((kind, f"{main.title}, {name}", _values(main, compared, [bin_ms] * len(compared))))
+    top = max((value for _, _, values in series for value in values if value is not None), default=0.0) or 1.0
+    lines = tuple(ChartLine(kind, name, path_of(values, top)) for kind, name, values in series)
+    last = next((value for value in reversed(series[len(figures) - 1][2]) if value is not None), None)
+    says = f"{title}: up to {main.text(top)}" + ("" if last is None else f", last {main.text(last)}")
+    return Chart(title, main.text(top), says, lines)
+
+
+def _values(figure: Figure, bins: Sequence[Counts], over: Sequence[int]) -> list[float | None]:
+    first = next((at for at, counts in enumerate(bins) if counts), len(bins))
+    return [None if at < first else figure.value(counts, over[at]) for at, counts in enumerate(bins)]
+
+
+def path_of(values: Sequence[float | None], top: float) -> str:
+    """Return values as a path of an SVG; where there is none, the line is interrupted."""
+    step, parts, pen_up = WIDTH / max(len(values), 1), [], True
+    for at, value in enumerate(values):
+        if value is not None:
+            y = HEIGHT * (1 - min(value / top, 1.0))
+            parts.append(f"{'M' if pen_up else 'L'}{step * at:.1f} {y:.1f}H{step * (at + 1):.1f}")
+        pen_up = value is None
+    return "".join(parts)
+
+
+def _table(
+    kind: str, bins: Sequence[Counts], over: Sequence[int], begin: int, span: ChartSpan
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    figures = [(title, figures[-1]) for title, figures in _figures(kind)]
+    size = max(len(bins) // ROWS, 1)
+    rows = []
+    for at in range(0, len(bins), size):
+        counts, over_ms = merged(bins[at : at + size]), sum(over[at : at + size])
+        values = [(figure.text, figure.value(counts, over_ms)) for _, figure in figures]
+        texts = ["–" if value is None or not counts else text(value) for text, value in values]
+        rows.append((_clock(begin + at * span.bin_ms, span), *texts))
+    heads = tuple(f"{title}, {figure.title}" if figure.title == "95 %" else title for title, figure in figures)
+    return heads, tuple(rows)
+
+
+def _clock(at: int, span: ChartSpan) -> str:
+    moment = datetime_of(at)
+    return f"{moment:%Y-%m-%d}" if span.bin_ms >= DAY_MS else f"{moment:%a %H:%M}"
+
+
+def _marks(begin: int, end: int, span: ChartSpan, kind: str, target: str) -> Iterator[ChartMark]:
+    """Yield the first moment of each release, and pauses with their ends, the last twelve of each."""
+    found = [(at, "release", f"release {name}") for name, at in releases(begin, end)]
+    if span.bin_ms < HOUR_MS:
+        acts = AuditEntry.objects.filter(act__in=[act for act in PAUSES if kind == "yard" or act.startswith(kind)])
+        acts = acts.filter(at__gte=datetime_of(begin), at__lt=datetime_of(end), outcome=AuditEntry.Outcome.DONE)
+        acts = acts.filter(target=target) if target else acts
+        for moment, act, what, who in acts.order_by("-id").values_list("at", "act", "target", "who")[:MOST_MARKS]:
+            done = "paused" if act.endswith("pause") else "resumed"
+            found.append((round(moment.timestamp() * 1_000), "pause", f"{who} {done} {what}"))
+    for at, name, text in sorted(found):
+        yield ChartMark(round(WIDTH * (at - begin) / (end - begin), 1), name, f"{_clock(at, span)} {text}")
+
+
+def releases(begin: int, end: int) -> list[tuple[str, int]]:
+    """Return the releases that ran first within a time, with that moment, to the minute where that is known still.
+
+    Raises:
+        BrokerError, django.db.DatabaseError: a server does not answer.
+    """
+    store, first = facilities().facts, dict[str, int]()
+    stored = FactHour.objects.filter(subject__gte="r:", subject__lt="r;").values("subject").annotate(first=Min("hour"))
+    for subject, hour in stored.order_by("-first").values_list("subject", "first")[:MOST_MARKS]:
+        first[subject] = hour * HOUR_MS
+    for report in facilities().pools.read_all():
+        if report.release:
+            first.setdefault(f"r:{report.release}", end - 2 * HOUR_MS)
+    found = []
+    for subject, at in first.items():
+        if begin <= at + 2 * HOUR_MS and at < end:
+            moment = min(store.minutes(subject, at, at + 3 * HOUR_MS), default=at)
+            found.append((subject.removeprefix("r:"), moment))
+    oldest = FactHour.objects.aggregate(first=Min("hour"))["first"]
+    # Of the release that ran when facts began it is not known when it came.
+    return [(name, at) for name, at in found if begin <= at < end and (oldest is None or at >= (oldest + 1) * HOUR_MS)]

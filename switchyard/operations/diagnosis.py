@@ -1,0 +1,217 @@
+"""The diagnosis: the one cause that comes first, with its evidence, how sure it is, and the smallest next step.
+
+It is made of the findings that the overview says. Their order here is that of causes: what explains most comes first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.interface import facilities
+from switchyard.broker.stores.yard_facts import (
+    BUCKET_MS,
+    RUN_MS,
+    RUNS,
+    WAITS,
+    Counts,
+    actor_subject,
+    ends,
+    failures,
+    merged,
+    percentile_ms,
+    queue_subject,
+    starts,
+)
+from switchyard.conf import declared_yard
+from switchyard.console.formatting import duration
+from switchyard.operations.findings.finding import Ranked, causes
+from switchyard.operations.findings.lateness import BLOCKED, FAILING, FLOODED
+from switchyard.operations.past import PAST
+from switchyard.operations.rows import Row
+
+WINDOW_MS: Final = 120_000
+# Below, a sentence begins with "most likely".
+SURE: Final = 0.8
+# A run that holds slots is one of another kind from five times the mean of the queue on.
+OTHER_KIND: Final = 5.0
+# Slots are to be busy for so much of the time at most, and what waits is to start within so many promises, or a minute.
+BUSY, PROMISES, DRAIN_S = 0.8, 3, 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """A kind of cause.
+
+    Args:
+        confidence: From 0 to 1, as measured in a simulation of 16 yards; of kinds that were not in it, estimated.
+        findings: Names of its findings, each perhaps with a label after a colon: only those with it.
+    """
+
+    name: str
+    title: str
+    confidence: float
+    findings: tuple[str, ...]
+
+
+PRECEDENCE: Final = (
+    Cause("nothing_dispatches", "Nothing dispatches", 0.95, (
+        "broker.away", "broker.hangs", "broker.refused", "broker.takes_no_work", "broker.evicting", "broker.keyspace",
+        "broker.missing", "broker.another", "broker.wrong_type", "pools.down", "pools.quieted", "pools.paused",
+        "pools.starting", "pools.returning", "pools.child_silent", "queues.paused", "queues.undeclared",
+        "queues.lapsed", "scheduler.down",
+    )),
+    Cause("dependency_down", "A dependency is down", 0.9, (
+        "queues.all_failing:Hangs", "actors.host_down", "queues.circuit_open",
+    )),
+    Cause("database_bound", "The database holds up", 0.85, (
+        "database.locked", "database.hangs", "database.away", "database.refused", "database.bounced",
+        "database.connections", "database.unmigrated",
+    )),
+    Cause("failing", "Jobs fail", 0.9, (
+        f"queues.all_failing:{FAILING}", "actors.poison", "queues.crashing", "actors.failing", "actors.gave_up",
+    )),
+    Cause("slower", "Slower than its own past", 0.8, ("actors.slower",)),
+    Cause("silent", "A producer is silent", 0.8, ("actors.silent", "actors.later")),
+    Cause("wrong_queue", "The wrong queue", 0.85, (f"queues.late:{BLOCKED}",)),
+    Cause("limit", "A limit is the cap", 0.85, ("queues.limited",)),
+    Cause("flood", "One of many floods", 0.85, (f"queues.late:{FLOODED}",)),
+    Cause("head_of_line", "Long jobs stand before short ones", 0.85, ()),
+    Cause("retry_storm", "A storm of retries", 0.8, ("queues.retrying",)),
+    Cause("too_few_slots", "Too few slots", 0.8, ("queues.late", "queues.ends_late")),
+    Cause("leak", "An actor leaks", 0.8, ("pools.leak",)),
+)  # fmt: skip
+BY_NAME: Final = {cause.name: cause for cause in PRECEDENCE}
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One cause.
+
+    Args:
+        evidence: Figures of the last two minutes, from the facts; "" without them.
+        next: A command to copy, or a step.
+        link: Address of the page that helps; "" for none.
+    """
+
+    cause: str
+    title: str
+    sentence: str
+    evidence: str
+    confidence: float
+    next: str
+    link: str
+    queue: str
+    actor: str
+
+    @property
+    def said(self) -> str:
+        """The sentence, less sure where the cause is."""
+        return self.sentence if self.confidence >= SURE else f"Most likely: {self.sentence}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as commands print it."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def diagnose(found: Sequence[Ranked], late: Mapping[str, Row], holders: Mapping[str, str]) -> list[Diagnosis]:
+    """Return the causes of what is wrong now, the first first.
+
+    Args:
+        found: Findings as the overview ranks them; those that another one explains are left out.
+        late: Rows of the late queues, by name.
+        holders: Queue -> the actor that holds most of its slots.
+    """
+    window = _window()
+    told: list[tuple[int, int, Diagnosis]] = []
+    for each in causes([one for one in found if one.level in ("bad", "warn")]):
+        cause = _cause_of(each)
+        if cause is None:
+            continue
+        queue, actor = each.finding.subject, each.finding.actor
+        sentence = each.sentence
+        if cause.name == "too_few_slots" and queue in late:
+            actor, counts = holders.get(queue, ""), window.get(queue_subject(queue), {})
+            if _is_of_another_kind(actor, counts):
+                cause = BY_NAME["head_of_line"]
+            elif (
+                needed := slots_needed(late[queue], counts, declared_yard().queue_of(queue).objective_ms)
+            ) is not None:
+                sentence = f"{sentence[:-1]}; about {needed:,} slots would do, {late[queue].slots:,} are there."
+        at = PRECEDENCE.index(cause)
+        act = each.finding.act
+        diagnosis = Diagnosis(
+            cause.name, cause.title, sentence, _evidence(window, queue, actor), cause.confidence, each.finding.next,
+            act.href if act is not None else "", queue, actor,
+        )  # fmt: skip
+        told.append((at, len(told), diagnosis))
+    return [diagnosis for _, _, diagnosis in sorted(told)]
+
+
+def _cause_of(found: Ranked) -> Cause | None:
+    names = found.finding.name, f"{found.finding.name}:{found.label}"
+    labelled = next((cause for cause in PRECEDENCE if names[1] in cause.findings), None)
+    plain = (cause for cause in PRECEDENCE for name in cause.findings if fnmatchcase(names[0], name))
+    return labelled or next(plain, None)
+
+
+def _window() -> dict[str, dict[int, int]]:
+    """Return what was counted within the last two minutes; nothing while the broker does not answer."""
+    try:
+        store = facilities().facts
+        recent = store.recent(store.server_ms())[-WINDOW_MS // BUCKET_MS :]
+    except BrokerError:
+        return {}
+    return {name: merged(each.get(name, {}) for _, each in recent) for name in {n for _, each in recent for n in each}}
+
+
+def _is_of_another_kind(actor: str, queue: Counts) -> bool:
+    """Return whether an actor usually runs for much longer than the jobs of a queue do."""
+    usual_ms, ended = _usual_ms(actor), ends(queue)
+    return usual_ms is not None and ended > 0 and usual_ms >= OTHER_KIND * queue.get(RUN_MS, 0) / ended
+
+
+def _usual_ms(actor: str) -> float | None:
+    try:
+        usual = PAST.usual(facilities().facts.server_ms()).get(actor_subject(actor))
+    except BrokerError:
+        return None
+    return None if usual is None else usual.run_ms
+
+
+def slots_needed(row: Row, queue: Counts, objective_ms: int | None) -> int | None:
+    """Return how many slots would do for a late queue; ``None`` where too little ended, or as many are there.
+
+    By Little's law: those that its starts keep busy, and those that start what waits in time.
+
+    Args:
+        queue: Its counts of the last two minutes.
+    """
+    ended = ends(queue)
+    if not ended:
+        return None
+    run_s = queue.get(RUN_MS, 0) / ended / 1_000
+    load = starts(queue) / (WINDOW_MS / 1_000) * run_s
+    drain_s = max(PROMISES * (objective_ms or 0) / 1_000, DRAIN_S)
+    needed = math.ceil(max(load / BUSY, load + (row.waiting or 0) * run_s / drain_s))
+    return needed if needed > row.slots else None
+
+
+def _evidence(window: Mapping[str, Counts], queue: str, actor: str) -> str:
+    parts = [
+        _figures(name, window[subject])
+        for name, subject in ((actor, actor_subject(actor)), (queue, queue_subject(queue)))
+        if name and subject in window
+    ]
+    return f"Last 2 min: {'; '.join(parts)}." if parts else ""
+
+
+def _figures(name: str, counts: Counts) -> str:
+    run, wait = percentile_ms(counts, RUNS, 0.5), percentile_ms(counts, WAITS, 0.5)
+    ran = f", ran {duration(run)} at the median" if run is not None else ""
+    waited = f", waited {duration(wait)}" if wait is not None else ""
+    return f"{name} {starts(counts):,} started, {ends(counts):,} ended, {failures(counts):,} failed{ran}{waited}"

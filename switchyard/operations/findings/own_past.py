@@ -1,0 +1,178 @@
+"""Judgement of actors by their own past: slower than usual, silent although usually sent, due later than usual.
+
+Rules and thresholds of *slower* were tuned in a simulation of 16 yards; each needs evidence that chance does not give.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Final
+
+import dramatiq
+
+from switchyard.broker.clock import datetime_of
+from switchyard.broker.interface import facilities
+from switchyard.broker.stores.job_record import Job
+from switchyard.broker.stores.yard_facts import (
+    BUCKET_MS,
+    DEPTH,
+    LATER,
+    LATER_CLASSES,
+    MINUTE_MS,
+    RUN_MS,
+    RUNS,
+    Counts,
+    actor_subject,
+    merged,
+    percentile_ms,
+    sent,
+)
+from switchyard.console.formatting import counted, duration
+from switchyard.jobs.queries import running_or_none
+from switchyard.operations.findings.actors import GROUP
+from switchyard.operations.findings.finding import Act, Finding
+from switchyard.operations.past import LAST_MS, PAST, Usual, slow_runs
+
+Buckets = Sequence[tuple[int, Mapping[str, Counts]]]
+ACTOR: Final = "switchyard-actor"
+# Windows of *slower*, in buckets: 30 s to 10 min, the shortest that is clear.
+WINDOWS: Final = (3, 6, 12, 30, 60)
+# Slow runs, their share, the evidence in nats that they are not the usual eighth, and how much slower half of them are.
+LEAST_SLOW, LEAST_SHARE, EVIDENCE, USUALLY_SLOW, SLOWER = 4, 0.4, 14.0, 0.12, 1.5
+# A producer is silent after 2 min, three times its longest pause of the hours before, and 20 sends that are missing.
+SILENT_MS, PAUSES, MISSING = 2 * MINUTE_MS, 3, 20
+# Sends due so much later, from 16 min on, that one in twenty usually is: half of those of the last 2 min, at least 4.
+LATER_FROM, LATER_SHARE, USUALLY_LATER, LEAST_LATER = 4, 0.5, 0.05, 4
+
+
+def look() -> Iterator[Finding]:
+    """Judge every actor of this code that ran or was sent lately, or usually is.
+
+    Raises:
+        BrokerError: the broker does not answer.
+    """
+    store = facilities().facts
+    now = store.server_ms()
+    usual = PAST.usual(now)
+    buckets = store.recent(now)
+    running = running_or_none() or []
+    sampled = all(_sampled(found) for at, found in buckets if now - SILENT_MS <= at <= now - 2 * BUCKET_MS)
+    for name, actor in sorted(dramatiq.get_broker().actors.items()):
+        own = usual.get(actor_subject(name))
+        if own is None:
+            continue
+        mine = [(at, found.get(actor_subject(name), {})) for at, found in buckets]
+        yield from slower(name, actor.queue_name, own, mine, [job for job in running if job.actor == name], now)
+        if sampled:
+            yield from silent(name, actor.queue_name, own, mine, now)
+            yield from later(name, actor.queue_name, own, mine)
+
+
+def _sampled(found: Mapping[str, Counts]) -> bool:
+    return any(DEPTH in counts for counts in found.values())
+
+
+def slower(
+    actor: str, queue: str, usual: Usual, mine: Sequence[tuple[int, Counts]], running: Sequence[Job], now: int
+) -> Iterator[Finding]:
+    """Yield the finding for an actor whose runs take clearly longer than they usually do, by what runs now as well."""
+    if usual.run_ms is None or usual.slow_ms is None:
+        return
+    over_ms = max(usual.slow_ms, SLOWER * usual.run_ms)
+    going = [job.run_ms or 0 for job in running if (job.run_ms or 0) > over_ms]
+    for length in WINDOWS:
+        window = [counts for _, counts in mine[-length:]]
+        counts = merged(window)
+        slow, runs = slow_runs(counts, over_ms)
+        slow, runs = slow + len(going), runs + len(going)
+        lasts = len(going) >= LEAST_SLOW or sum(slow_runs(each, over_ms)[0] > 0 for each in window[-4:]) >= 2
+        if slow >= LEAST_SLOW and lasts and slow >= LEAST_SHARE * runs and evidence(slow, runs) >= EVIDENCE:
+            since = _slow_since(mine, over_ms, [now - ran_ms for ran_ms in going])
+            ended_ms = percentile_ms(counts, RUNS, 0.5) or 0.0
+            typical_ms = max(ended_ms, sorted(going)[len(going) // 2] if going else 0.0)
+            yield _slower(actor, queue, usual, typical_ms, since, slow, runs)
+            return
+
+
+def evidence(slow: int, runs: int, usually: float = USUALLY_SLOW) -> float:
+    """Return how surprising a share is where another one is usual, in nats; 0 where it is no larger."""
+    share = slow / runs if runs else 0.0
+    if share <= usually:
+        return 0.0
+    rest = (1 - share) * math.log((1 - share) / (1 - usually)) if share < 1 else 0.0
+    return runs * (share * math.log(share / usually) + rest)
+
+
+def _slow_since(mine: Sequence[tuple[int, Counts]], over_ms: float, began: Sequence[int]) -> int:
+    """Return since when most runs are slow: back to the last bucket in which most were not."""
+    since = min(began, default=mine[-1][0] if mine else 0)
+    for at, counts in reversed(mine):
+        slow, runs = slow_runs(counts, over_ms)
+        if runs and slow < LEAST_SHARE * runs:
+            break
+        if runs:  # a run began before it ended
+            since = min(since, at - counts.get(RUN_MS, 0) // runs)
+    return since
+
+
+def _slower(actor: str, queue: str, usual: Usual, ran_ms: float, since: int, slow: int, runs: int) -> Finding:
+    at_clock = f"{datetime_of(since):%H:%M:%S} UTC"
+    seen = (
+        f"{actor} takes {duration(ran_ms)}, usually {duration(usual.run_ms or 0)} {usual.basis}, since {at_clock}: "
+        f"{slow:,} of {counted(runs, 'run')}"
+    )
+    then = f"Look at what {actor} calls, and at what was released before {at_clock}. More slots would wait as well."
+    return _finding("slower", actor, queue, seen, then, f"Show {actor}", factor=ran_ms / max(usual.run_ms or 0, 1))
+
+
+def silent(actor: str, queue: str, usual: Usual, mine: Sequence[tuple[int, Counts]], now: int) -> Iterator[Finding]:
+    """Yield the finding for an actor that nothing sends any more, although it usually is sent all the time."""
+    rate = usual.sent_a_minute or 0.0
+    last = max((at + BUCKET_MS for at, counts in mine if sent(counts)), default=None)
+    recent_ms = now - mine[0][0] if mine else 0
+    silent_ms = recent_ms if last is None else now - last
+    if silent_ms < SILENT_MS or rate * silent_ms / MINUTE_MS < MISSING:
+        return
+    minutes = facilities().facts.minutes(actor_subject(actor), now - LAST_MS, now)
+    sends = [at for at, counts in minutes.items() if sent(counts)]
+    if not sends:  # not in the hours before: it may be night, or a holiday
+        return
+    pauses = [after - before - MINUTE_MS for before, after in pairwise(sends)]
+    if silent_ms < PAUSES * max(pauses, default=0):
+        return
+    since = last if last is not None else sends[-1] + MINUTE_MS
+    seen = (
+        f"nothing sends {actor}: 0 in {duration(now - since)}, usually {rate:,.0f}/min {usual.basis}, "
+        f"since {datetime_of(since):%H:%M:%S} UTC"
+    )
+    then = f"Look at what sends {actor}: a page, a schedule or another actor that fails. Workers are not the cause."
+    yield _finding("silent", actor, queue, seen, then, f"Show {actor}", factor=rate * silent_ms / MINUTE_MS)
+
+
+def later(actor: str, queue: str, usual: Usual, mine: Sequence[tuple[int, Counts]]) -> Iterator[Finding]:
+    """Yield the finding for an actor whose jobs are sent for much later than they usually are."""
+    window = merged(counts for at, counts in mine[-12:])
+    if not usual.later:
+        return
+    for n in range(LATER_CLASSES - 1, LATER_FROM - 1, -1):
+        count = sum(window.get(LATER + more, 0) for more in range(n, LATER_CLASSES))
+        if count >= max(LEAST_LATER, LATER_SHARE * sent(window)) and usual.later[n] <= USUALLY_LATER:
+            usually = next((m for m in range(LATER_CLASSES - 1, -1, -1) if usual.later[m] >= LATER_SHARE), None)
+            as_usual = "at once" if usually is None else f"in about {duration(2**usually * MINUTE_MS)}"
+            seen = (
+                f"{actor} is sent for {duration(2**n * MINUTE_MS)} from now or later, usually {as_usual} "
+                f"{usual.basis}: {count:,} of {counted(sent(window), 'send')} in the last 2 min"
+            )
+            then = "Look at the delay that its sender gives. A job that waits can be made due on its page."
+            yield _finding("later", actor, queue, seen, then, f"Show {actor}", factor=float(count))
+            return
+
+
+def _finding(code: str, actor: str, queue: str, seen: str, then: str, label: str, *, factor: float) -> Finding:
+    step, act = f"manage.py switchyard actors show {actor}", Act(label, ACTOR, actor)
+    return replace(
+        GROUP.finding("warning", code, seen, then, step, queue, then=then, act=act, factor=factor), actor=actor
+    )

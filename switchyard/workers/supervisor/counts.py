@@ -1,0 +1,163 @@
+"""Counts of a pool's children for the facts, read from their metrics files every 10 s.
+
+The files are what every attempt is counted in before it is acknowledged, and they outlast a killed child. So a message
+costs nothing more, and of a killed supervisor the counts since its last flush are lost, of 10 s.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import struct
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.stores.yard_facts import (
+    CLASSES,
+    OUTCOMES,
+    RUN_MS,
+    RUNS,
+    WAIT_MS,
+    WAITS,
+    YARD,
+    FactStore,
+    actor_subject,
+    queue_subject,
+)
+from switchyard.middleware.metrics import BUCKETS_S
+
+FLUSH_S: Final = 10.0
+KINDS: Final = ("counter", "histogram")
+WAIT, RUN = "switchyard_message_wait_seconds", "switchyard_message_duration_seconds"
+# Code of the sum, and of the first class, of each histogram.
+HISTOGRAMS: Final = {WAIT: (WAIT_MS, WAITS), RUN: (RUN_MS, RUNS)}
+# Counts by lane, actor and code.
+Totals = Mapping[tuple[str, str, int], int]
+
+logger = logging.getLogger("switchyard.workers")
+
+
+class CountFlush:
+    """Flush of a pool's counts to the facts.
+
+    Args:
+        folder: With the metrics files.
+        release: Release of the pool's code; "" for none.
+        member: The supervisor's name, see :class:`switchyard.broker.stores.pool_reports.PoolReport`.
+    """
+
+    def __init__(self, folder: Path, *, pool: str, release: str, member: str, store: FactStore) -> None:
+        self._folder, self._member, self._store = folder, member, store
+        self._own = [YARD, f"p:{pool}", *([f"r:{release}"] if release else [])]
+        self._files: dict[Path, CountFile] = {}
+        self._flushed: Totals = {}
+        # A flush without an answer is repeated as it was: the server may have added it.
+        self._pending: dict[str, dict[int, int]] = {}
+        self._number = time.time_ns() // 1_000_000
+        self._next_s = time.monotonic() + FLUSH_S
+
+    def work(self) -> None:
+        """Flush when it is due. Blocks for at most 1 s, while the broker does not answer."""
+        if time.monotonic() >= self._next_s:
+            self._next_s = time.monotonic() + FLUSH_S
+            self.flush()
+
+    def flush(self) -> bool:
+        """Add what was counted since the last flush to the facts; return whether all of it is there."""
+        try:
+            if self._pending and not self._add():
+                return False
+            totals = self.totals()
+            grown = {key: count - self._flushed.get(key, 0) for key, count in totals.items()}
+            self._flushed = totals
+            self._pending = self._by_subject({key: count for key, count in grown.items() if count > 0})
+            return not self._pending or self._add()
+        except BrokerError as error:  # with the report it is logged, and the next flush repeats it
+            logger.debug("facts are flushed later: %s", error.kind)
+            return False
+
+    def totals(self) -> Totals:
+        """Return what all processes of the pool counted, ended ones included."""
+        found: dict[Path, CountFile] = {}
+        total: Counter[tuple[str, str, int]] = Counter()
+        for kind in KINDS:
+            for path in self._folder.glob(f"{kind}_*.db"):
+                found[path] = self._files.get(path) or CountFile(path)
+                total.update(found[path].read())
+        self._files = found
+        return total
+
+    def _add(self) -> bool:
+        if self._store.add(self._member, self._number, self._pending):
+            self._number, self._pending = self._number + 1, {}
+            return True
+        return False
+
+    def _by_subject(self, counts: Totals) -> dict[str, dict[int, int]]:
+        subjects: dict[str, dict[int, int]] = {}
+        for (lane, actor, code), count in counts.items():
+            for subject in (queue_subject(lane), actor_subject(actor), *self._own):
+                of_subject = subjects.setdefault(subject, {})
+                of_subject[code] = of_subject.get(code, 0) + count
+        return subjects
+
+
+class CountFile:
+    """One file of prometheus-client, of which each name is parsed once: the values lie where they lay."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._data = b""
+        self._parsed = 8
+        self._places: list[tuple[tuple[str, str, int], int, float]] = []
+        self._counts: dict[tuple[str, str, int], int] = {}
+
+    def read(self) -> Mapping[tuple[str, str, int], int]:
+        """Return its counts by lane, actor and code; those of the last call where it cannot be read."""
+        try:
+            data = self._path.read_bytes()
+            if data != self._data and len(data) >= 8:
+                self._parse(data)
+                self._counts = self._sums(data)
+                self._data = data
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error):
+            self._parsed, self._places = 8, []  # it is being made, or another program wrote it: parsed anew
+        return self._counts
+
+    def _sums(self, data: bytes) -> dict[tuple[str, str, int], int]:
+        counts: dict[tuple[str, str, int], int] = {}
+        for key, place, unit in self._places:
+            counts[key] = counts.get(key, 0) + int(struct.unpack_from("d", data, place)[0] * unit)
+        return counts
+
+    def _parse(self, data: bytes) -> None:
+        used = min(int.from_bytes(data[:4], "little"), len(data))
+        while self._parsed < used:
+            length = int.from_bytes(data[self._parsed : self._parsed + 4], "little")
+            start = self._parsed + 4
+            place = start + length + 8 - (length + 4) % 8
+            if (key := _key_of(data[start : start + length])) is not None:
+                self._places.append((key[0], place, key[1]))
+            self._parsed = place + 16
+
+
+def _key_of(name: bytes) -> tuple[tuple[str, str, int], float] | None:
+    """Return what a value of a file counts, and its factor; ``None`` for other metrics."""
+    family, metric, labels, *_ = json.loads(name)
+    where = labels.get("queue", ""), labels.get("actor", "")
+    if family == "switchyard_messages" and metric.endswith("_total"):
+        code = OUTCOMES.get(labels.get("outcome", ""))
+        return None if code is None else ((*where, code), 1)
+    if family not in HISTOGRAMS:
+        return None
+    total, first = HISTOGRAMS[family]
+    if metric.endswith("_sum"):
+        return (*where, total), 1_000
+    if metric.endswith("_bucket"):
+        return (*where, first + min(bisect_left(BUCKETS_S, float(labels["le"])), CLASSES - 1)), 1
+    return None

@@ -1,0 +1,183 @@
+"""Limits on what runs at once, with real workers: never too many, in sequence, and no attempt spent on waiting."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import dramatiq
+import pytest
+from dramatiq.brokers.stub import StubBroker
+
+from switchyard.broker.interface import facilities
+from switchyard.broker.queue.limits import wait_of
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.jobs.limits import WaitingFor
+from switchyard.middleware.errors import InvalidOption
+from switchyard.wiring import in_order
+from tests.conftest import RunWorker
+from tests.factories.brokers import the_global_broker
+from tests.factories.yards import small_yard
+from tests.unit.documentation.pages import code_blocks, read
+from tests.waiting import wait_for
+
+BuildBroker = Callable[..., RedisBroker]
+
+
+class Running:
+    """Jobs that run, by key, and the most that ever did."""
+
+    def __init__(self) -> None:
+        self.now: Counter[Any] = Counter()
+        self.most: Counter[Any] = Counter()
+        self._lock = threading.Lock()
+
+    def __call__(self, *keys: Any) -> None:
+        with self._lock:
+            self.now.update(keys)
+            self.most |= self.now
+        time.sleep(0.005)
+        with self._lock:
+            self.now.subtract(keys)
+
+
+def ended(broker: RedisBroker, ids: list[str], state: str = "succeeded") -> bool:
+    found = [facilities(broker).records.read(id_) for id_ in ids]
+    return all(one is not None and one.state == state for one in found)
+
+
+def test_two_workers_never_run_more_than_a_limit_allows(yard_broker: BuildBroker, run_worker: RunWorker) -> None:
+    broker, running = yard_broker(small_yard()), Running()
+
+    @dramatiq.actor(broker=broker, queue_name="work", concurrency=[6, "2 per customer_id"])
+    def sync(customer_id: int, host: str = "") -> None:
+        running("all", customer_id)
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def other() -> None:
+        running("other")
+
+    ids = [sync.send(number % 5).message_id for number in range(80)]
+    others = [other.send().message_id for _ in range(10)]
+    with run_worker(broker=broker, threads=8), run_worker(broker=broker, threads=8):
+        wait_for(lambda: ended(broker, [*ids, *others]))
+
+    assert max(running.most[customer] for customer in range(5)) == 2
+    assert 2 < running.most["all"] <= 6
+    records = facilities(broker).records
+    assert {records.read(id_).attempts for id_ in ids} == {1}  # type: ignore[union-attr]
+    family = broker.lane("work")[0]
+    assert not family.calls.command("EXISTS", family.keys.slots, family.keys.turns)
+    assert facilities(broker).transport.stats("work").live.scheduled == 0
+
+
+def test_a_sequence_is_kept_though_some_fail_and_some_die(yard_broker: BuildBroker, run_worker: RunWorker) -> None:
+    broker = yard_broker(small_yard(max_retries=1, base_ms=1, cap_ms=2))
+    seen: dict[int, list[int]] = {1: [], 2: []}
+    failed: set[tuple[int, int]] = set()
+
+    @dramatiq.actor(broker=broker, queue_name="work", ordered_by="order_id")
+    def tell(order_id: int, number: int) -> None:
+        if number % 3 == 0 and ((order_id, number) not in failed or number % 6 == 0):
+            failed.add((order_id, number))
+            raise ConnectionError
+        seen[order_id].append(number)
+
+    ids = {(order_id, number): tell.send(order_id, number).message_id for number in range(1, 19) for order_id in (1, 2)}
+    good = [id_ for (_, number), id_ in ids.items() if number % 6]
+    with run_worker(broker=broker, threads=8):
+        wait_for(lambda: ended(broker, good) and ended(broker, [ids[1, 18], ids[2, 18]], "dead"))
+
+    assert seen == {key: [number for number in range(1, 19) if number % 6] for key in (1, 2)}
+
+
+def test_a_job_says_which_limit_it_waits_for(yard_broker: BuildBroker, run_worker: RunWorker) -> None:
+    broker, go_on = yard_broker(small_yard()), threading.Event()
+
+    @dramatiq.actor(broker=broker, queue_name="work", concurrency="1 per customer_id")
+    def sync(customer_id: int) -> None:
+        go_on.wait(60)
+
+    with run_worker(broker=broker, threads=4):
+        ids = [sync.send(7).message_id for _ in range(3)]
+        records = facilities(broker).records
+        try:
+            wait_for(lambda: Counter(records.read(id_).state for id_ in ids) == {"running": 1, "scheduled": 2})  # type: ignore[union-attr]
+            jobs = [records.read(id_) for id_ in ids]
+            assert {one.reason for one in jobs if one is not None and one.state == "scheduled"} == {"concurrency"}
+            family = broker.lane("work")[0]
+            waits = [wait for id_ in ids if (wait := wait_of(family, id_)) is not None]
+            assert sorted((one.key, one.n, one.taken, one.before) for one in waits) == [
+                ("sync customer_id=7", 1, 1, 0),
+                ("sync customer_id=7", 1, 1, 1),
+            ]
+            said = WaitingFor(max(waits, key=lambda one: one.before)).sentence(arguments=True)
+            places = "1 of 1 places taken, 1 job before it, since 20"
+            assert said.startswith(f"It waits for a limit: 1 of sync with customer_id=7 at once, {places}")
+            assert "customer_id" not in WaitingFor(waits[0]).sentence(arguments=False)
+        finally:
+            go_on.set()
+        wait_for(lambda: ended(broker, ids))
+
+
+def test_a_rate_counts_for_each_value_and_several_rates_at_once(
+    yard_broker: BuildBroker, run_worker: RunWorker
+) -> None:
+    broker, started = yard_broker(small_yard()), Counter[str]()
+
+    @dramatiq.actor(broker=broker, queue_name="work", rate_limit=["100/h", "3/h per host"])
+    def call(number: int, host: str = "a") -> None:
+        started[host] += 1
+
+    sent = [call.send(number, host).message_id for number in range(5) for host in ("b", "c")]
+    sent += [call.send(number).message_id for number in range(5)]
+    records = facilities(broker).records
+
+    def ends() -> Counter[Any]:
+        return Counter((found.state, found.reason) for id_ in sent if (found := records.read(id_)) is not None)
+
+    with run_worker(broker=broker, threads=4):
+        wait_for(lambda: ends() == {("succeeded", None): 9, ("scheduled", "rate_limit"): 6})
+
+    assert started == {"a": 3, "b": 3, "c": 3}
+    assert {found.attempts for id_ in sent if (found := records.read(id_)) is not None} <= {0, 1}
+    assert broker.client.zcard(broker.keys.window('call host="b"')) == 5
+    assert broker.client.zcard(broker.keys.window("call")) == 15
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("concurrency", "5 per {}"), ("ordered_by", "{}"), ("rate_limit", "5/m per {}")]
+)
+@pytest.mark.parametrize(
+    ("argument", "fact"),
+    [("secret", "secret is in redact, and would be shown; name another"), ("sekret", r"did you mean 'secret'\?")],
+)
+def test_an_argument_that_cannot_be_a_key_is_refused(name: str, value: str, argument: str, fact: str) -> None:
+    broker, option = StubBroker(middleware=in_order(facilities())), {name: value.format(argument)}
+
+    with pytest.raises(InvalidOption, match=fact):
+        dramatiq.actor(lambda secret: None, actor_name="job", broker=broker, redact=("secret",), **option)
+
+
+def test_the_actors_of_the_guide_keep_their_limits(yard_broker: BuildBroker, run_worker: RunWorker) -> None:
+    broker = yard_broker(small_yard())
+    [block] = code_blocks(read("docs/how-to/limit-what-runs-at-once.md"), "python")
+    names: dict[str, Any] = {}
+    with the_global_broker(broker):
+        exec(compile(block, "limit-what-runs-at-once.md", "exec"), names)
+    shown, seen, running = SimpleNamespace(**names), [], Running()
+    shown.reconcile.fn = lambda month: running("reconcile")
+    shown.tell_shop.fn = lambda order_id, state: seen.append((order_id, state))
+
+    with run_worker(broker=broker, threads=8):
+        ids = [shown.reconcile.send(f"2026-{month:02}").message_id for month in range(1, 13)]
+        ids += [shown.tell_shop.send(1, str(number)).message_id for number in range(12)]
+        ids += [shown.sync.send("eu", number).message_id for number in range(12)]
+        wait_for(lambda: ended(broker, ids))
+
+    assert running.most["reconcile"] == 1
+    assert seen == [(1, str(number)) for number in range(12)]

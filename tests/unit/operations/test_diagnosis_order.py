@@ -1,0 +1,100 @@
+"""The order of causes, and the number of slots that would do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from switchyard.broker.stores.yard_facts import RUN_MS, RUNS, SUCCEEDED, WAITS
+from switchyard.operations import diagnosis
+from switchyard.operations.diagnosis import PRECEDENCE, diagnose, slots_needed
+from switchyard.operations.findings.finding import PRECEDENCE as RANKS
+from switchyard.operations.findings.finding import Finding, ranked
+from switchyard.operations.past import Usual
+from switchyard.operations.rows import Row, RowStatus
+
+QUEUE = {SUCCEEDED: 240, WAITS: 240, RUNS + 8: 240, RUN_MS: 240_000}
+
+
+def row(*, waiting: int = 0, slots: int = 2) -> Row:
+    status = RowStatus("Late", "bad")
+    return Row("default", "queue", "", "clear", status, queue="default", waiting=waiting, slots=slots)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What was counted in the last two minutes, and what is usual: without a broker."""
+    known: dict[str, Any] = {"q:default": QUEUE, "a:export": {SUCCEEDED: 4, WAITS + 3: 4, RUNS + 11: 4}}
+    monkeypatch.setattr(diagnosis, "_window", lambda: known)
+    monkeypatch.setattr(diagnosis, "_usual_ms", lambda actor: known.get(f"usual {actor}"))
+    return known
+
+
+def found(*named: tuple[str, str], word: str = "", actor: str = "") -> list[Any]:
+    findings = [
+        Finding(*name.split(".", 1), "warning", f"{name} is so", next="a step", subject=of, word=word, actor=actor)
+        for name, of in named
+    ]
+    return ranked(findings)
+
+
+def test_what_explains_most_comes_first_and_what_follows_is_left_out() -> None:
+    everything = found(
+        ("pools.leak", "default"), ("queues.retrying", "other"), ("queues.late", "default"), ("queues.limited", "x"),
+        ("actors.silent", "urgent"), ("actors.slower", "default"), ("actors.failing", "urgent"), ("pools.down", "y"),
+    )  # fmt: skip
+
+    told = diagnose(everything, {}, {})
+
+    expected = ["nothing_dispatches", "failing", "slower", "silent", "limit", "retry_storm", "leak"]
+    assert [each.cause for each in told] == expected, "late follows from slower"
+    assert [each.confidence for each in told[:3]] == [0.95, 0.9, 0.8]
+
+
+@pytest.mark.parametrize(("word", "cause"), [("Blocked", "wrong_queue"), ("Flooded", "flood"), ("", "too_few_slots")])
+def test_a_late_queue_has_the_cause_of_its_label(word: str, cause: str) -> None:
+    [told] = diagnose(found(("queues.late", "default"), word=word), {}, {})
+
+    assert told.cause == cause
+    assert (
+        told.evidence == "Last 2 min: default 240 started, 240 ended, 0 failed, ran 960 ms at the median, waited 2 ms."
+    )
+
+
+def test_too_few_slots_are_told_with_the_number_that_would_do() -> None:
+    late = {"default": row(waiting=600)}
+
+    [told] = diagnose(found(("queues.late", "default")), late, {})
+
+    assert told.sentence == "queues.late is so; about 12 slots would do, 2 are there."
+    assert slots_needed(late["default"], {}, 1_000) is None
+    assert slots_needed(row(slots=3), QUEUE, 1_000) is None, "as many are there"
+    assert slots_needed(row(slots=2), QUEUE, 1_000) == 3, "two would be busy all the time"
+
+
+def test_jobs_that_usually_run_much_longer_than_the_others_stand_before_them(counted: dict[str, Any]) -> None:
+    late, holders = {"default": row(waiting=600)}, {"default": "export"}
+
+    counted["usual export"] = 30_000.0
+    [told] = diagnose(found(("queues.late", "default")), late, holders)
+    counted["usual export"] = 900.0
+    [other] = diagnose(found(("queues.late", "default")), late, holders)
+
+    assert (told.cause, told.actor, other.cause) == ("head_of_line", "export", "too_few_slots")
+    assert told.evidence.startswith("Last 2 min: export 4 started, 4 ended, 0 failed, ran")
+
+
+def test_every_finding_of_a_cause_has_a_rank() -> None:
+    named = {name.partition(":")[0] for cause in PRECEDENCE for name in cause.findings}
+
+    ranks = {rank.name for rank in RANKS}
+    unknown = {name for name in named - ranks if f"{name.partition('.')[0]}.*" not in ranks}
+    assert unknown == set()
+
+
+def test_what_is_less_than_sure_is_said_so() -> None:
+    told = diagnosis.Diagnosis("slower", "Slower", "It is.", "", 0.5, "", "", "", "")
+
+    assert told.said == "Most likely: It is."
+    assert Usual("now").run_ms is None
