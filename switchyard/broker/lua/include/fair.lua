@@ -64,7 +64,7 @@ local function fairness_of(fair)
       else
         redis.call("ZREM", shares, tenant)
         if redis.call("ZCARD", shares) == 0 then
-          redis.call("UNLINK", spent)
+          redis.call("ZREMRANGEBYSCORE", spent, "-inf", "+inf")
         else
           redis.call("ZADD", spent, time, tenant)
         end
