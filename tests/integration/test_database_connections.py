@@ -65,6 +65,7 @@ def test_the_thread_of_async_actors_looks_for_itself(looks: list[str]) -> None:
     thread = SyncToAsync.single_thread_executor
 
     def open_one() -> str:
+        connection.close()  # one that another test of this process has left there
         connection.ensure_connection()
         return threading.current_thread().name
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable
@@ -148,7 +150,9 @@ class Lanes:
             f"--outcomes={outcomes}",
             *run.arguments,
         ]
-        environment = {**self._environment, "TEST_DATABASE": run.database}
+        # Temporary folders of its own: pytest removes those of earlier runs, and fails where another one does so too.
+        folder = tempfile.mkdtemp(prefix="py")
+        environment = {**self._environment, "TEST_DATABASE": run.database, "PYTEST_DEBUG_TEMPROOT": folder}
         with log.open("wb") as file:
             process = subprocess.Popen(
                 command,
@@ -164,6 +168,8 @@ class Lanes:
             return process.wait(), log, read(outcomes)
         finally:
             self._running.discard(process)
+            if process.returncode == 0:  # else they may tell why
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @functools.cache

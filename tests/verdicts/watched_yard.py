@@ -204,13 +204,13 @@ class WatchedYard:
         )
         assert done.returncode == 0, done.stderr
 
-    def diagnosis(self) -> dict[str, Any]:
-        """Return the first cause that ``diagnose`` names."""
+    def diagnoses(self) -> list[dict[str, Any]]:
+        """Return the causes that ``diagnose`` names, in their order: those of an earlier situation may last."""
         command = [sys.executable, str(ROOT / "manage.py"), "switchyard", "diagnose", "--json"]
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
         assert done.returncode in (1, 2), done.stderr
-        found: dict[str, Any] = json.loads(done.stdout)["diagnosis"]
-        return found
+        told = json.loads(done.stdout)
+        return [told["diagnosis"], *told["others"]]
 
     def watch(self, name: str, *command: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start a reader of the overview, and return it when it has added its first line."""

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import OperationalError
 from django.http import HttpRequest
 from django.test import Client
-from django.urls import path
+from django.urls import include, path
 
 import project.urls
 from switchyard.jobs.request_origin import HEADER
@@ -42,8 +42,8 @@ def failing(settings: object) -> Client:
         path("fails/", fail),
         path("fills/", fill),
         path("fills-postgres/", fill_postgres),
-        path("api/v1/fails", fail),
         *project.urls.urlpatterns,
+        path("api/v1/", include(([path("fails", fail)], "switchyard_api"))),
     ]  # type: ignore[attr-defined]
     settings.ROOT_URLCONF = urls  # type: ignore[attr-defined]
     return Client(raise_request_exception=False)
