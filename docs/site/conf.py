@@ -6,12 +6,9 @@ The site begins with the repository's README. Its contents are the lists in docs
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 from sphinx.application import Sphinx
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from switchyard import __version__
 

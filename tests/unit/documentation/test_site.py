@@ -23,7 +23,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for version in ("0.9.0", "0.2.1"):
         (folder / version).mkdir()
         (folder / version / "llms.txt").touch()
-    command = [sys.executable, "docs/site/build.py", str(folder)]
+    command = [sys.executable, "-m", "docs.site.build", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder
