@@ -113,7 +113,7 @@ def test_yard_of_containers_comes_up_works_is_hurt_is_rolled_and_ends(
     yard.start("pool-urgent")
     assert ended(yard, killed) == ["succeeded"] * 40
 
-    # What takes more memory than its container has ends at the limit, and the container goes on.
+    # A process that takes more memory than its container has ends at the limit, and the container goes on.
     hog = yard.engine.podman("exec", "pool-default", "python", "-c", HOG, check=False)
     assert hog.returncode == 137
     assert yard.engine.state("pool-default")[0]

@@ -14,7 +14,7 @@ SEEN_IN = 40
 
 @dataclass(frozen=True)
 class Work:
-    """What a pool did until 0, and does then. Times in ms.
+    """Work of a pool until 0, and after it. Times in ms.
 
     Args:
         ended: Start and end of each run that is over by 0, the last end last.

@@ -29,7 +29,7 @@ ANSWERS = {
 
 @dataclass
 class Receiver:
-    """What Slack, PagerDuty and a tracker were sent, each with its time by the monotonic clock."""
+    """Messages that Slack, PagerDuty and a tracker were sent, each with its time by the monotonic clock."""
 
     url: str = ""
     got: list[tuple[str, float, dict[str, Any]]] = field(default_factory=list)

@@ -49,7 +49,7 @@ def family_stats(calls: RedisCalls, keys: QueueKeys, *, ages_held: bool = False)
     reads = []
     for _, hold in holds:
         reads += [("HLEN", hold), ("HEXISTS", hold, "#")]
-    # What stands in a fair lane's lines waits, although its schedule holds it.
+    # A message in a line of a fair lane waits, although its schedule holds it.
     by_lane["live"][0] -= in_line
     by_lane["live"] += [in_line, *first]
     reads += [("HMGET", keys.bodies, *filter(None, by_lane[lane][2::2]), "") for lane in ALL_LANES]

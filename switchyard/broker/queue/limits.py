@@ -41,7 +41,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class LimitWait:
-    """What a message waits for.
+    """The limit that a message waits for.
 
     Args:
         key: The actor, with the value of an argument if that is part of the key: ``sync customer_id=7``.

@@ -162,7 +162,7 @@ class Why:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What is known of a job and of what it waits for.
+    """Known facts of a job and of its wait.
 
     Args:
         lane: Name of the lane that it is in.

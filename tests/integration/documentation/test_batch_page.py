@@ -50,7 +50,7 @@ class Import:
 
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch, facilities: Facilities) -> Iterator[dict[str, Any]]:
-    """What the guide's code defines."""
+    """Names that the guide's code defines."""
     models = ModuleType("apps.catalog.models")
     models.Import = Import  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "apps.catalog", ModuleType("apps.catalog"))

@@ -16,7 +16,7 @@ CHECKS = {
     "expressions": ("actionlint", "-shellcheck=", "-pyflakes="),
     "safety": ("zizmor", "--offline", "--quiet", "--no-progress"),
 }
-# What each check finds: text of a file, and what it becomes.
+# A fault that each check finds: text of a file, and what it becomes.
 FAULTS = {
     "form": ("runs-on:", "run-on:"),
     "expressions": ("${{ ", "${{ steps.none.outputs.x || "),

@@ -24,7 +24,7 @@ def row(*, waiting: int = 0, slots: int = 2) -> Row:
 
 @pytest.fixture(autouse=True)
 def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What was counted in the last two minutes, and what is usual: without a broker."""
+    """Counts of the last two minutes, and what is usual: without a broker."""
     known: dict[str, Any] = {"q:default": QUEUE, "a:export": {SUCCEEDED: 4, WAITS + 3: 4, RUNS + 11: 4}}
     monkeypatch.setattr(diagnosis, "_window", lambda: known)
     monkeypatch.setattr(diagnosis, "_usual_ms", lambda actor: known.get(f"usual {actor}"))

@@ -6,8 +6,8 @@
 -- ARGV[1] count: messages that are made due in one call
 -- ARGV[2] after: answer of the call before, "-inf" for the first one
 -- ARGV[3...] actor, its limits as a JSON list, "" for none
--- What is made due keeps its turn. A caller that is interrupted leaves the rest waiting: free places go to it by the next
--- check of the places, see lapsed.
+-- A message that is made due keeps its turn. A caller that is interrupted leaves the rest waiting: free places go to it by
+-- the next check of the places, see lapsed.
 -- Returns where the next call begins, "" when none is needed. O(count · log scheduled).
 --@include put
 --@include actor_pauses
