@@ -47,7 +47,6 @@ def removals_left() -> int:
 
 
 def as_json(kept: KeptKind) -> dict[str, Any]:
-    """Return a kind for JSON."""
     state = kept.state if kept.measured else None
     return {
         "name": kept.kind.name,

@@ -78,7 +78,6 @@ class HistoryCount:
 
     @property
     def a_minute(self) -> str:
-        """Jobs a minute as text."""
         return rate_text(self.jobs, self.span_ms)
 
 
@@ -264,7 +263,6 @@ class AttemptFigures:
 
     @property
     def a_minute(self) -> str:
-        """Attempts a minute as text."""
         return rate_text(self.attempts, self.span_ms)
 
     @property

@@ -124,5 +124,4 @@ def yields_of(actor: str) -> int:
 
 
 def new_job_id() -> str:
-    """Return an id for a form."""
     return str(uuid.uuid4())

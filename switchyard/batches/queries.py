@@ -117,7 +117,6 @@ def state_of(record: BatchRecord) -> str:
 
 
 def summary(record: BatchRecord) -> dict[str, Any]:
-    """Return a batch as a JSON value."""
     times = ("created_at", "changed_at", "closed_at", "cancelled_at", "completed_at")
     return {
         **{name: getattr(record, name) for name in ("id", "name", "state", "total", *STATES)},

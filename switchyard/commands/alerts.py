@@ -28,7 +28,6 @@ SILENCE = ("fingerprint", "until", "reason", "created_by", "created_at", "ended_
 
 
 def alert_line(alert: Alert) -> str:
-    """Return an alert in one line."""
     times = "" if alert.count == 1 else f" ({alert.count:,} times)"
     last = f"{alert.last_at:%Y-%m-%d %H:%M:%S} UTC"
     return printable(f"{alert.pk:>6}  {alert.state:12}  {alert.severity:8}  {last}  {alert.title}{times}")
@@ -53,7 +52,6 @@ def silence_json(silence: Silence) -> dict[str, Any]:
 
 
 def silence_line(silence: Silence, named: str) -> str:
-    """Return a silence in one line."""
     until = f"until {silence.until:%Y-%m-%d %H:%M} UTC"
     return printable(f"silence {silence.pk}: {named}, {until}, by {silence.created_by}: {silence.reason}")
 

@@ -116,7 +116,6 @@ class PrintingCommand(BaseCommand):
     """
 
     def print_json(self, value: object) -> None:
-        """Print a value as JSON."""
         self.stdout.write(json.dumps(value, indent=2))
 
     def execute(self, *args: Any, **options: Any) -> Any:

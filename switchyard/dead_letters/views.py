@@ -358,7 +358,6 @@ def _exported(query: dict[str, str]) -> Iterator[dict[str, Any]]:
 
 @require_safe
 def letter(request: HttpRequest, pk: int) -> HttpResponseBase:
-    """Show one letter."""
     require(request, VIEW)
     row = DeadLetter.objects.filter(pk=pk).first()
     if row is None:

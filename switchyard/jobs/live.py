@@ -245,7 +245,6 @@ def _reader(place: str) -> _Reader:
 
 
 async def _place_of(key: str) -> str:
-    """Return the place of a stream."""
     return await sync_to_async(facilities().records.calls.place_now, thread_sensitive=False)(key)
 
 

@@ -91,7 +91,6 @@ def lately(queue: str) -> Rates | None:
 
 
 def forget() -> None:
-    """Forget the readings."""
     with _lock:
         _readings.clear()
 

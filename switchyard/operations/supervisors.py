@@ -53,7 +53,6 @@ class ReportedWorkers:
 
     @property
     def title(self) -> str:
-        """The sentence that judges."""
         if not self.reports:
             return "No worker reports"
         silent = [f"{child.pid} of {report.pool}" for report in self.reports for child in report.silent]

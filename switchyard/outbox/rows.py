@@ -134,7 +134,6 @@ def figures() -> Figures:
 
 
 def aliases() -> list[str]:
-    """Return the databases that have the table."""
     return [alias for alias in connections if has_table(alias)]
 
 

@@ -61,7 +61,6 @@ def schedulable_actors(broker: Broker | None = None) -> list[str]:
 
 
 def words_of(wrong: Mapping[str, str]) -> str:
-    """Return faults as one text."""
     return "; ".join(f"{name}: {fault}" if name else fault for name, fault in wrong.items())
 
 
@@ -136,7 +135,6 @@ def _cron_of(text: str, zone: str) -> Cron:
 
 
 def schedule_of(row: StoredSchedule, broker: Broker | None = None) -> Schedule:
-    """Return the schedule of a row without faults."""
     trigger: Trigger = _cron_of(row.cron, row.time_zone) if row.every_s is None else _every(row)
     return Schedule(
         row.name, (broker or dramatiq.get_broker()).actors[row.actor], trigger, cast("CatchUp", row.catch_up),

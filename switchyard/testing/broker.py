@@ -47,7 +47,6 @@ class MemoryCalls(RedisCalls):
         self.clear()
 
     def clear(self) -> None:
-        """Forget every counter."""
         self._counts: dict[str, tuple[int, int]] = {}
 
     def call(self, operation: Script, keys: Sequence[str], args: Sequence[Word] = (), **options: Any) -> Any:
@@ -83,15 +82,12 @@ class MemoryCalls(RedisCalls):
         return self._refuse(str(words[0]))
 
     def pipeline(self, commands: Sequence[Sequence[Word]], **options: Any) -> NoReturn:
-        """Refuse."""
         self._refuse(str(commands[0][0]) if commands else "a pipeline")
 
     def stream(self, *args: Any, **options: Any) -> NoReturn:
-        """Refuse."""
         self._refuse("a stream")
 
     def acquire(self, key: str | bytes | None = None) -> NoReturn:
-        """Refuse."""
         self._refuse("a connection")
 
     def close(self) -> None:
@@ -130,7 +126,6 @@ class StoredMessage:
         return self.level, self.ready_ms, self.order
 
     def message(self) -> Message[Any]:
-        """Return the message in the body."""
         return codec.decode(self.body, message_id=self.id, lane=self.lane)
 
 
@@ -229,7 +224,6 @@ class MemoryBroker(Broker):
         return super().get_results_backend() if own or self.results is None else self.results
 
     def declare_queue(self, queue_name: str) -> None:
-        """Declare a queue or retry lane."""
         if queue_name not in self.queues:
             self.emit_before("declare_queue", queue_name)
             self.queues[queue_name] = None
@@ -261,7 +255,6 @@ class MemoryBroker(Broker):
         return message
 
     def enqueue_many(self, messages: Any, *, delay: int | None = None) -> list[Message[Any]]:
-        """Enqueue messages one by one."""
         return [self.enqueue(message, delay=delay) for message in messages]
 
     def put(
@@ -399,7 +392,6 @@ class MemoryBroker(Broker):
         self.unique = {key: id_ for key, id_ in self.unique.items() if id_ != message_id}
 
     def lane_stats(self, lane: str) -> LaneStats:
-        """Return the figures of a lane."""
         now, found = now_ms(), [stored for stored in self.waiting.values() if stored.lane == lane]
         ready = [stored.ready_ms for stored in found if stored.ready_ms <= now]
         running = sum(held.queue_name == lane and not held.moved for held in self.held.values())
@@ -471,7 +463,6 @@ class MemoryConsumer(DramatiqConsumer):
         return self._broker.wait_for_message(self._lane, min(self._timeout_ms, 20))
 
     def ack(self, message: MessageProxy) -> None:
-        """Forget a message."""
         self._broker.finish(message)
 
     def nack(self, message: MessageProxy) -> None:
@@ -479,7 +470,6 @@ class MemoryConsumer(DramatiqConsumer):
         self._broker.finish(message)
 
     def requeue(self, messages: Any) -> None:
-        """Put messages that were not run back."""
         for message in messages:
             self._broker.enqueue(message.copy())
             self._broker.finish(message)
