@@ -171,11 +171,7 @@ class YardState:
 
 
 def yard_state() -> YardState:
-    """Read the state of the yard from the broker.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
-    """
+    """Read the state of the yard from the broker."""
     found = facilities()
     try:
         return _read(declared_yard(), found)

@@ -31,20 +31,12 @@ LARGE: Final = re.compile(r"\d{3}")
 
 
 def all_schedules(broker: Broker | None = None) -> list[Schedule]:
-    """Return the schedules of periodic actors and of rows, by name; rows that cannot be used are left out.
-
-    Raises:
-        django.db.DatabaseError: the database did not answer.
-    """
+    """Return the schedules of periodic actors and of rows, by name; rows that cannot be used are left out."""
     return sorted([*schedules(broker), *stored_schedules(broker)[0]], key=lambda schedule: schedule.name)
 
 
 def stored_schedules(broker: Broker | None = None) -> tuple[list[Schedule], dict[str, str]]:
-    """Return the schedules of rows, and the faults of the rows that cannot be used by their names.
-
-    Raises:
-        django.db.DatabaseError: the database did not answer.
-    """
+    """Return the schedules of rows, and the faults of the rows that cannot be used by their names."""
     found, faulty = [], {}
     for row in StoredSchedule.objects.all():
         if wrong := faults(row, broker):
@@ -258,11 +250,7 @@ def moment_of(text: Any) -> datetime.datetime | None:
 
 
 def exported() -> list[dict[str, Any]]:
-    """Return every row as JSON, by name.
-
-    Raises:
-        django.db.DatabaseError: the database did not answer.
-    """
+    """Return every row as JSON, by name."""
     now = clock.utc_now()
     paused = {state.actor for state in ScheduleState.objects.exclude(paused_at=None) if state.is_paused(now)}
     return [as_json(row, paused=row.name in paused) for row in StoredSchedule.objects.all()]

@@ -73,11 +73,7 @@ class ChosenAct:
 
 
 def chosen_jobs(ids: Sequence[str]) -> list[Job]:
-    """Return ticked jobs from the broker, else from the history; one that keeps no record has nothing but its id.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
-    """
+    """Return ticked jobs from the broker, else from the history; one that keeps no record has nothing but its id."""
     known = records_of(list(ids))
     try:
         known |= {row.job_id: job_of_row(row) for row in find_many([id_ for id_ in ids if id_ not in known])}

@@ -195,11 +195,7 @@ class ChildLeases:
         return Leftovers(adopted.child, adopted.served, running, row.finished(), [], held, unwritten)
 
     def cancelled(self, running: Mapping[int, Sequence[Running]]) -> set[tuple[int, Running]]:
-        """Return those of the running messages, by index, whose jobs were cancelled.
-
-        Raises:
-            BrokerUnavailable: the server did not answer.
-        """
+        """Return those of the running messages, by index, whose jobs were cancelled."""
         by_queue: dict[str, list[tuple[int, Running]]] = {}
         for index, messages in running.items():
             keys = self._children[index].served.keys
