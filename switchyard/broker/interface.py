@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import dramatiq
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 
 from switchyard.broker.errors import not_quarantined
-from switchyard.broker.keys import Keys, Lane
 from switchyard.broker.queue.circuits import Circuit
-from switchyard.broker.queue.operations import NO_RECORD, CancelRecord, QueueOperations
+from switchyard.broker.queue.operations import NO_RECORD, CancelRecord
 from switchyard.broker.redis.server_clock import ServerClock
 from switchyard.broker.shapes import ActorPause, DeadLetter, Moved, Page, QueueStats, Unreadable
 from switchyard.broker.stores.alert_groups import AlertGroups
@@ -30,7 +29,6 @@ from switchyard.broker.stores.pool_reports import PoolReports
 from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.topology import Yard
 from switchyard.broker.worker.acks import AckBarrier
-from switchyard.broker.worker.prefetch import HeldMarks
 
 Arguments = tuple[list[Any], dict[str, Any]]
 Keep = Callable[[Sequence[DeadLetter]], None]
@@ -72,6 +70,7 @@ class Transport(Protocol):
 
     def unpark(self, held: Message[Any] | MessageProxy, *, call: str) -> None:
         """Remove a parked message that is about to run from the list of parked messages, where there is one."""
+        return
 
     def known_lately(self, held: Message[Any] | MessageProxy, *, call: str, within_ms: int) -> bool:
         """Whether a worker that knows what a held message calls was seen in the last ``within_ms``."""
@@ -250,36 +249,3 @@ def facilities(broker: Broker | None = None) -> Facilities:
             "build it with switchyard.wiring.build_broker (django-dramatiq's DRAMATIQ_BROKER names it)"
         )
     return found
-
-
-@runtime_checkable
-class SupervisedBroker(Protocol):
-    """A broker of this library, wherever its queues live.
-
-    Attributes:
-        in_flight: Messages that this process holds, by id.
-        quiet: Returns whether nothing is to be fetched or started.
-        runs_suspects: Messages that may have ended their pool run here.
-        held_marks: Where a child marks what it holds, if the server gives that to others itself; its supervisor reads.
-        promises: Lanes by latency class, where slots are kept for the shorter ones; see ``Pool``.
-        families: Queue -> its operations on the Redis server.
-        make_leases: Makes a supervisor's leases from the arguments of
-            :class:`switchyard.workers.supervisor.leases.ChildLeases`; ``None`` for that class.
-    """
-
-    in_flight: Any
-    draining: bool
-    quiet: Callable[[], bool]
-    runs_suspects: bool
-    held_marks: HeldMarks | None
-    promises: Sequence[Sequence[str]]
-    families: dict[str, QueueOperations]
-    keys: Keys
-    make_leases: Callable[..., Any] | None
-
-    def become(self, child: str, *, slots: int | None = None) -> None: ...
-
-    def drain(self) -> None: ...
-
-    def lane(self, queue_name: str) -> tuple[QueueOperations, Lane]:
-        """Return the operations of a lane's queue on the Redis server, and the kind of the lane."""

@@ -201,11 +201,11 @@ class Command(PrintingCommand):
             "relocate": self._relocate,
             "import": self._import,
         }
-        try:
-            with as_command_error("queues"):
+        with as_command_error("queues"):
+            try:
                 acts.get(options["act"], self._list)(options)
-        except (UnknownQueue, ForeignBroker, ActRefused) as error:
-            raise CommandError(f"queues: {error}") from error
+            except (UnknownQueue, ForeignBroker, ActRefused) as error:
+                raise CommandError(f"queues: {error}") from error
 
     def _note(self, options: dict[str, Any]) -> None:
         [queue] = _known([options["queue"]])

@@ -62,6 +62,10 @@ class ChosenAct:
         """Return whether there is something to do for a job."""
         return job.state in self.states
 
+    def said(self, answer: str) -> str:
+        """Return what became of one job, after its name: ``was cancelled and will not start``."""
+        return self.answers[answer][0]
+
     def text_of(self, answers: Counter[str]) -> str:
         """Return what became of the jobs: ``2 jobs were cancelled and will not start; 1 job had ended already.``."""
         parts = [
