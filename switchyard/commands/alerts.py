@@ -133,7 +133,7 @@ class Command(ActsCommand):
 
     def _apply(self, options: dict[str, Any]) -> None:
         rows, who, reason = self._rows(options["ids"]), Who.of_command(), options["reason"]
-        if options["act"] == "acknowledge":
+        if options["verb"] == "acknowledge":
             done, past = acts.acknowledge(rows, who=who, reason=reason), "Acknowledged"
         else:
             done, past = acts.resolve(rows, who=who, reason=reason), "Resolved"

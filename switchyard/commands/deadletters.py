@@ -129,7 +129,7 @@ class Command(ActsCommand):
             choice = "name ids, or one group with --group FP, or a time with --since and --until, or both of these"
             message = f"{options['verb']}: {choice}; quarantined messages have neither"
             raise CommandError(message, returncode=WRONG_ARGUMENTS)
-        who, verb = Who.of_command(), options["act"]
+        who, verb = Who.of_command(), options["verb"]
         rolls_out = options["canary"] is not None
         if (rolls_out and not many) or (not rolls_out and (options.get("rate") or options.get("stop_percent"))):
             message = "requeue: --canary takes --group FP, or a time; --rate and --stop-percent take --canary"

@@ -302,7 +302,7 @@ class Command(ActsCommand):
 
     def _do_to_one(self, options: dict[str, Any]) -> None:
         """Do the act of the options to one job, and print what became of it."""
-        job_id, act = options["id"], ACTS[options["act"]]
+        job_id, act = options["id"], ACTS[options["verb"]]
         answer = act.apply(job_id, Who.of_command(), options["reason"], "") if is_message_id(job_id) else "unknown"
         if answer == "unknown":
             raise _unknown(job_id)

@@ -160,7 +160,7 @@ class PrintingCommand(BaseCommand):
 class ActsCommand(PrintingCommand):
     """Command of several acts, such as ``jobs list`` and ``jobs run-now``: methods ``_list`` and ``_run_now``.
 
-    Each method gets the options of its act, among them ``act``, its name, and ``json``.
+    Each method gets the options of its act, among them ``verb``, its name, and ``json``.
 
     Attributes:
         examples: Calls, one a line.
@@ -176,23 +176,19 @@ class ActsCommand(PrintingCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         show_examples(parser, self.examples)
-        acts = parser.add_subparsers(dest="act", required=True, parser_class=ActionParser)
+        acts = parser.add_subparsers(dest="verb", required=True, parser_class=ActionParser)
         self.add_acts(acts.add_parser)
         for each in acts.choices.values():
             each.add_argument("--json", action="store_true", help="print JSON")
 
-    def handle(self, *args: Any, act: str, **options: Any) -> None:
+    def handle(self, *args: Any, **options: Any) -> None:
         with as_command_error(self.subject):
-            getattr(self, f"_{act.replace('-', '_')}")({"act": act, **options})
+            getattr(self, f"_{options['verb'].replace('-', '_')}")(options)
 
 
 def _is_no_text(argument: str) -> bool:
     """Return whether an argument has bytes that Python could not decode, and holds as halves of surrogate pairs."""
-    try:
-        argument.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
+    return any("\ud800" <= character <= "\udfff" for character in argument)
 
 
 def _has_lost_its_reader(stream: Any) -> bool:
