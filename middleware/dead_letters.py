@@ -62,7 +62,7 @@ class Alerts(Middleware):
 
 
 def fact_of(letter: DeadLetter) -> AlertFact:
-    """Return the alert of a dead letter, without its arguments."""
+    """Return what an alert says of a dead letter: no arguments."""
     attempts = f"{letter.attempts} attempt{'' if letter.attempts == 1 else 's'}"
     return AlertFact(
         fingerprint=letter.fingerprint,

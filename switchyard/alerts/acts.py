@@ -78,7 +78,7 @@ def unsilence(silence_id: int, *, who: Who, reason: str = "") -> Silence | None:
 
 
 def send_test(name: str, *, who: Who) -> float:
-    """Send one channel a message that says it is a test; return the seconds until it was accepted, at most 5.
+    """Send a test message to one channel; return the seconds until it was accepted, at most 5.
 
     Raises:
         NotFound: SWITCHYARD_ALERT_URLS names no such channel.

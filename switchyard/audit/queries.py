@@ -150,7 +150,7 @@ class AuditFilter:
 
     @classmethod
     def from_query(cls, query: Mapping[str, str]) -> AuditFilter:
-        """Return the filter that a query says; other names are ignored.
+        """Return the filter in a request's query; unknown names are ignored.
 
         Raises:
             ValueError: a value is unusable; the text begins with its name and quotes it.

@@ -106,7 +106,7 @@ def _is_due(record: BatchRecord, name: str) -> bool:
 
 
 def state_of(record: BatchRecord) -> str:
-    """Return the state of a batch as pages and commands say it."""
+    """Return the state of a batch, as pages and commands show it."""
     if record.state == "open":
         if record.cancelled_at:
             return "is being cancelled"

@@ -36,7 +36,7 @@ def start(
         kind: Name of a registered kind, such as ``letter.requeue``.
         filter: What it is applied to; see the kind.
         rate: Items a second at most; ``None`` for as fast as it goes.
-        form_id: Of the form that asks for it.
+        form_id: Id of the form that starts it.
         plan: Of a rollout: ``canary``, items that are to end well before the others follow (without it one, then ten),
             and ``stop_percent``, the share of failures above which it stops (without it 10).
 
@@ -152,7 +152,7 @@ class Progress:
         share: Of the items, 0 to 1.
         rate: Items a second since its start; ``None`` before the first step, and of less than a second.
         left_s: Seconds until its end at that rate.
-        took_s: Seconds from when it was asked for to its end, with its wait for the scheduler; ``None`` before.
+        took_s: Seconds from its request to its end, with its wait for the scheduler; ``None`` before.
     """
 
     act: BulkAct
@@ -206,7 +206,7 @@ def progress_of(act: BulkAct) -> Progress:
 
 
 def find(number: int) -> Progress | None:
-    """Return one act, or ``None``."""
+    """Return the progress of the bulk act of a number, or ``None``."""
     act = BulkAct.objects.filter(pk=number).first()
     return None if act is None else progress_of(act)
 

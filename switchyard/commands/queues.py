@@ -52,7 +52,7 @@ def print_queues(state: queries.YardState, out: OutputWrapper) -> None:
 
 
 def print_sentences(state: queries.YardState, out: OutputWrapper) -> None:
-    """Print what the page of all queues says first, and what the overview says of broker, pools and queues."""
+    """Print the first sentence of the page of queues, and those of the overview about broker, pools and queues."""
     facts = facts_of(state)
     rows = [row for row in shown_rows(facts) if row.kind == "queue"]
     out.write(f"queues: {printable(all_queues_sentence(rows, away=False))}.")
@@ -62,7 +62,7 @@ def print_sentences(state: queries.YardState, out: OutputWrapper) -> None:
 
 
 def status_lines(view: QueueView) -> list[str]:
-    """Return what a queue's page says, and what the overview says of the queue, one sentence a line."""
+    """Return the sentences of a queue's page, and those of the overview about the queue, one a line."""
     lines = [f"{view.queue.name}: {view.row.state.word.lower()}; {view.row.promise}", view.lead]
     if view.holders and view.holding:
         lines.append(f"{view.holders[0].actor} {view.holding}.")

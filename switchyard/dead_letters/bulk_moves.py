@@ -39,7 +39,7 @@ SEARCHED = ("message_id", "exception", "error", "actor", "fingerprint")
 
 
 def check(filter: dict[str, Any]) -> dict[str, str]:
-    """Return the filter with its empty fields left out, and the times of now in place of ``1h`` ago.
+    """Return the filter with its empty fields left out, and relative times such as ``1h`` made absolute.
 
     Raises:
         ValueError: a field is not known, or has no valid value.
@@ -71,7 +71,7 @@ def of_list(query: Mapping[str, str]) -> dict[str, str] | None:
 
 
 def listed(query: Mapping[str, str]) -> QuerySet[DeadLetter]:
-    """Return the letters that the list's address asks for: the open ones, those of a state, or all.
+    """Return the letters that the list's address selects: the open ones, those of a state, or all.
 
     Raises:
         ValueError: a field of the address is not known, or has no valid value.

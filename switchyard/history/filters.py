@@ -87,7 +87,7 @@ class Filter:
 
     @classmethod
     def from_query(cls, query: Mapping[str, Any], *, ignore: Iterable[str] = ("after", "limit")) -> Filter:
-        """Return the filter that a query says: ``state`` (repeated, or with commas), ``argument`` as ``name=value``.
+        """Return the filter in a request's query: ``state`` (repeated, or with commas), ``argument`` as ``name=value``.
 
         Args:
             query: Texts, or sequences of them, by name; a ``QueryDict`` too.

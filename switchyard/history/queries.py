@@ -433,7 +433,7 @@ SENT: Final = ("actor", "queue", "attempts", "enqueued_at", "failed_at", "wait_m
 
 
 def job_of_row(row: JobRow) -> Job:
-    """Return a job as its row has it; its error is that of the last failure, also of a job that succeeded since."""
+    """Return a job from its row; its error is that of the last failure, also of a job that succeeded since."""
     origin = {"request": row.request_id, "user": row.user, "schedule": row.schedule}
     return replace(
         _ran(row),

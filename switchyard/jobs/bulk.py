@@ -181,7 +181,7 @@ class BulkRunAgain(Kind):
         return dict(wanted.to_query())
 
     def facts(self, act: BulkAct) -> list[tuple[str, str]]:
-        """Return the actors of the newest ones."""
+        """Return the actors of the newest jobs that match."""
         shown = most_common((row.actor for row in search(_wanted(act), limit=COUNTED).rows), 4)
         return [("Actors", shown), ("Counted", f"the newest {COUNTED:,} at most; all that match are hit")]
 

@@ -273,7 +273,7 @@ def _unblock(place: str, connection_id: int) -> None:
 
 
 async def client_of_events(place: str = "") -> redis.asyncio.Redis:
-    """Return a client of one connection to the server at a place; it waits as long as it is told."""
+    """Return a client of one connection to the server at a place, without a time limit of its own for answers."""
     url_at = sync_to_async(facilities().records.calls.url_at, thread_sensitive=False)
     return redis.asyncio.Redis.from_url(
         await url_at(place, switchyard_settings().broker_url),

@@ -69,7 +69,7 @@ def note_tick(
 
 
 def note_run(schedule: str, now: datetime.datetime, job_id: str, by: str) -> None:
-    """Keep a run that a person asked for."""
+    """Keep the note of a run that a person requested."""
     _keep(schedule, [ScheduleTick(due_at=now, outcome=ScheduleTick.Outcome.RUN_NOW, job_id=job_id, by=by)])
 
 

@@ -315,7 +315,7 @@ class MemoryBroker(Broker):
             self.unique[_key_of(entry, lane)] = entry.id
 
     def _change(self, holder: str, entry: Entry, delay_ms: int) -> None:
-        """Do to the message that holds a unique key what its actor's ``on_duplicate`` says, as ``enqueue.lua`` does."""
+        """Apply the actor's ``on_duplicate`` to the message that holds a unique key, as ``enqueue.lua`` does."""
         again = entry.unique_key[1:2] if entry.unique_key.startswith(UNTIL_STARTED) else ""
         if again in ("r", "d") and (stored := self.waiting.get(holder)) is not None:
             later = again == "d" and stored.ready_ms > now_ms()

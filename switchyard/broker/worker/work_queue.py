@@ -111,7 +111,7 @@ SETTLE_S: Final = 2.0
 class Settles(Protocol):
     @property
     def settled(self) -> bool:
-        """Whether nothing is left to acknowledge or to give back."""
+        """Whether nothing is left to acknowledge or to return."""
 
 
 def join(lane: str, works: Callable[[], bool], *, timeout: int | None, interval: int) -> None:

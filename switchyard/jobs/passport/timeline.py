@@ -54,7 +54,7 @@ class TimelineEvent:
 
     @property
     def moment(self) -> datetime:
-        """Its time in UTC."""
+        """Time of the event, in UTC."""
         return datetime_of(self.at)
 
     @property
