@@ -117,7 +117,7 @@ class EventLoop(EventLoopThread):
             coroutine.close()
             if message := CurrentMessage.get_current_message():  # retried, whatever its policy says
                 message.shut_down = True  # type: ignore[attr-defined]
-            raise RuntimeError("the event loop of this worker has ended")
+            raise RuntimeError("the event loop of this worker has ended; the message is retried elsewhere")
         run = _Run(self.loop, coroutine, self.put_back)
         interrupt: Interrupt | None = None
         while True:

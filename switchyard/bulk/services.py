@@ -78,7 +78,7 @@ def checked_plan(rolls_out: bool, plan: dict[str, int]) -> dict[str, int]:
         raise ValueError("plan: only a rollout has one; leave canary and stop_percent out")
     for name, value in plan.items():
         if name not in PLAN or not 1 - (name == "stop_percent") <= value <= PLAN[name]:
-            raise ValueError(f"{name}: {value} is not in its range, up to {PLAN.get(name, 0)}")
+            raise ValueError(f"{name}: {value} is not in its range; write a number up to {PLAN.get(name, 0)}")
     return plan
 
 

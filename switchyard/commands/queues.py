@@ -249,7 +249,7 @@ class Command(PrintingCommand):
         family = services.family_of(queue)
         if not options["yes"]:
             count = waiting_and_scheduled(family_stats(family.calls, family.keys))
-            raise CommandError(f"queues: purge would drop {count:,} messages of {queue}; say --yes")
+            raise CommandError(f"queues: purge would drop {count:,} messages of {queue}; write --yes")
         done = services.purge(queue, who=Who.of_command(), reason=options["reason"])
         count, until = (0, None) if done is None else (done.count, datetime_of(done.until))
         if options["json"]:

@@ -47,7 +47,7 @@ def check(filter: dict[str, Any]) -> dict[str, str]:
     known = (*COLUMNS, *TIMES, "search")
     for name, value in filter.items():
         if "\0" in str(value):
-            raise ValueError(f"{name}: {value!r:.40} has a NUL character, which no letter has")
+            raise ValueError(f"{name}: {value!r:.40} has a NUL character; remove it")
     given = {name: str(value).strip() for name, value in filter.items() if value not in (None, "")}
     if wrong := next((name for name in given if name not in known), None):
         raise ValueError(f"filter of dead letters: no field {wrong!r}; known are {', '.join(known)}")
@@ -326,7 +326,7 @@ class BulkTakeBack:
         number = str(filter.get("act"))
         row = BulkAct.objects.filter(pk=number, kind="letter.canary").first() if number[:18].isdecimal() else None
         if set(filter) != {"act"} or row is None or row.unfinished:
-            raise ValueError(f"act: {number!r:.40} is no rollout that has ended")
+            raise ValueError(f"act: {number!r:.40} is no rollout that has ended; see manage.py switchyard bulk list")
         return {"act": row.pk}
 
     def count(self, act: BulkAct) -> int:

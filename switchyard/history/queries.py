@@ -326,7 +326,7 @@ def sort_of(text: str) -> str:
         ValueError: there is no such order.
     """
     if text and text not in SORTS:
-        raise ValueError(f"sort: {text!r:.100} is no order of jobs; there are {', '.join(SORTS)}")
+        raise ValueError(f"sort: {text!r:.100} is no order of jobs; write one of {', '.join(SORTS)}")
     return text
 
 

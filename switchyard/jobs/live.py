@@ -319,7 +319,7 @@ class StreamPlace:
                 detail = f"{STREAMS_PER_CALLER} event streams of this token or user are open, the limit; close some"
                 raise Problem(429, detail, headers=RETRY_AFTER)
             if self._open.total() >= STREAMS_PER_PROCESS:
-                raise Problem(503, "as many event streams are open as may be; try again later", headers=RETRY_AFTER)
+                raise Problem(503, "all event streams of this process are in use; try again later", headers=RETRY_AFTER)
             self._caller = caller
             self._open[caller] += 1
 
