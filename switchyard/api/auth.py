@@ -75,7 +75,9 @@ class BearerToken(HttpBearer):
             if (jobs := current_request()) is not None:
                 jobs.refused_before_work = True
             headers = {"Retry-After": f"{60 - passed_s}"}
-            detail = f"a token may send {self.a_minute} requests to this route a minute; send it again after Retry-After"
+            detail = (
+                f"a token may send {self.a_minute} requests to this route a minute; send it again after Retry-After"
+            )
             raise Problem(429, detail, headers=headers)
 
     def authenticate(self, request: HttpRequest, token: str) -> Token | None:
