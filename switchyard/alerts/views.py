@@ -181,7 +181,7 @@ PAST = {"acknowledge": "acknowledged", "resolve": "resolved"}
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def alerts(request: HttpRequest) -> HttpResponse:
-    """Show the alerts of now and the silences in force; with a filter the alerts that match, to act on some of them."""
+    """Show unresolved alerts and silences in force; with a filter the alerts that match, to act on some of them."""
     require(request, VIEW)
     if request.method == "POST":
         verb = request.POST.get("action", "")
