@@ -269,7 +269,7 @@ LIVE: Final[tuple[Lane, ...]] = ("live", "alone")
 
 
 def state_counts(families: Sequence[QueueOperations], records: JobRecords) -> dict[str, int]:
-    """Return how many messages are ``queued``, ``scheduled``, ``retrying`` and ``running``, by the rules of the list of jobs.
+    """Return how many messages are ``queued``, ``scheduled``, ``retrying`` and ``running``, as in the list of jobs.
 
     A message that a worker has fetched and not started is queued. A waiting one that was cancelled counts until it is
     dropped.
