@@ -120,7 +120,6 @@ def actors(request: HttpRequest) -> HttpResponse:
 @require_safe
 @never_cache
 def actor(request: HttpRequest, name: str) -> HttpResponse:
-    """Show one actor."""
     _require(request, VIEW)
     found = _find(name)
     return _page(request, found, _form(request, found))

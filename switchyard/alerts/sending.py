@@ -201,9 +201,6 @@ def dispatch_due(throttle: Throttle | None = None) -> int:
     processes. While the database does not answer, messages are sent without rows.
 
     The caller renews its database connection between calls.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
     """
     targets = channels(switchyard_settings().alert_urls)
     alerts = facilities().alerts

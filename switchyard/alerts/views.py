@@ -170,7 +170,6 @@ def channel_rows() -> list[ChannelRow]:
 
 
 def _sent(alert: Alert) -> list[tuple[str, Delivery]]:
-    """Return the newest message of each channel."""
     return sorted({delivery.channel: delivery for delivery in alert.deliveries.all()}.items())
 
 
@@ -202,7 +201,6 @@ def alerts(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def alert(request: HttpRequest, pk: int) -> HttpResponse:
-    """Show one alert."""
     require(request, VIEW)
     row = Alert.objects.filter(pk=pk).first()
     if row is None:
@@ -225,7 +223,6 @@ def alert(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_POST
 def one(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
-    """Acknowledge or resolve one alert."""
     _require_act(request, verb)
     row = Alert.objects.filter(pk=pk).first()
     if row is None:
@@ -236,7 +233,6 @@ def one(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
 
 @require_POST
 def note(request: HttpRequest, pk: int) -> HttpResponse:
-    """Write a note on an alert."""
     require(request, ACKNOWLEDGE)
     if not Alert.objects.filter(pk=pk).exists():
         raise Http404(f"There is no alert {pk}.")

@@ -42,11 +42,7 @@ def find(batch_id: str) -> BatchRecord:
 
 
 def newest(*, before: int | None = None, limit: int = PAGE) -> BatchPage:
-    """Return batches; ``before``: made before that time, ms since the epoch. Those that have expired are left out.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
-    """
+    """Return batches; ``before``: made before that time, ms since the epoch. Those that have expired are left out."""
     store = facilities().batches
     if store is None:
         return BatchPage([], None)
@@ -117,7 +113,6 @@ def state_of(record: BatchRecord) -> str:
 
 
 def summary(record: BatchRecord) -> dict[str, Any]:
-    """Return a batch as a JSON value."""
     times = ("created_at", "changed_at", "closed_at", "cancelled_at", "completed_at")
     return {
         **{name: getattr(record, name) for name in ("id", "name", "state", "total", *STATES)},

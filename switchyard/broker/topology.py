@@ -596,7 +596,6 @@ class Yard:
 
     @property
     def keys(self) -> Keys:
-        """Names of the keys of this yard."""
         return Keys(slot_groups=tuple((queue.name, queue.slot_group) for queue in self.queues if queue.slot_group))
 
     def hurried(self, retry_speed: int) -> Yard:

@@ -102,7 +102,6 @@ def take_back(number: int, *, who: Who, reason: str = "") -> BulkAct:
 
 
 def no_such_act(number: object) -> NotFound:
-    """Return the error that no bulk act has this number."""
     return NotFound(f"bulk act {number}: there is none; see `manage.py switchyard bulk list`")
 
 
@@ -186,7 +185,6 @@ class Progress:
 
 
 def progress_of(act: BulkAct) -> Progress:
-    """Return the progress of an act."""
     try:
         kind = kind_of(act.kind)
     except NotFound:

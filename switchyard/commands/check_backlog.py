@@ -53,7 +53,6 @@ class Trouble:
     samples: list[str] = field(default_factory=list)
 
     def note(self, message_id: str) -> None:
-        """Count one more message."""
         self.count += 1
         if len(self.samples) < SAMPLES:
             self.samples.append(message_id)
@@ -68,7 +67,6 @@ class Backlog:
     troubles: dict[tuple[str, str, str, str], Trouble] = field(default_factory=dict)
 
     def trouble(self, queue: str, actor: str, kind: str, detail: str) -> Trouble:
-        """Return the counter of one trouble."""
         at = (queue, actor, kind, detail)
         return self.troubles.setdefault(at, Trouble(*at))
 

@@ -46,7 +46,6 @@ REFUSALS_SHOWN = 5
 
 
 def print_queues(state: queries.YardState, out: OutputWrapper) -> None:
-    """Print every queue."""
     console = Console(file=cast(TextIO, out), width=None if out.isatty() else 160, highlight=False)
     console.print(_table(state))
 
@@ -111,7 +110,6 @@ def _paused(row: dict[str, Any]) -> str:
 
 
 def import_lines(found: Imported) -> list[str]:
-    """Return the result of the import of a queue as lines."""
     lines = [f"{found.queue}: {counted(found.moved, 'message')} imported"]
     if found.unreadable:
         lines.append(f"{found.queue}: {found.unreadable:,} are no messages of Dramatiq; they stay on its server")
@@ -203,11 +201,11 @@ class Command(PrintingCommand):
             "relocate": self._relocate,
             "import": self._import,
         }
-        try:
-            with as_command_error("queues"):
+        with as_command_error("queues"):
+            try:
                 acts.get(options["act"], self._list)(options)
-        except (UnknownQueue, ForeignBroker, ActRefused) as error:
-            raise CommandError(f"queues: {error}") from error
+            except (UnknownQueue, ForeignBroker, ActRefused) as error:
+                raise CommandError(f"queues: {error}") from error
 
     def _note(self, options: dict[str, Any]) -> None:
         [queue] = _known([options["queue"]])

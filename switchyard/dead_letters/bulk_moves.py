@@ -155,7 +155,6 @@ class BulkMove:
         return f"{reverse(LIST)}?{urlencode({**known, 'state': 'all'})}"
 
     def check(self, filter: dict[str, Any]) -> dict[str, Any]:
-        """Return the filter in its stored form."""
         return dict(check(filter))
 
     def count(self, act: BulkAct) -> int:
@@ -314,7 +313,6 @@ class BulkTakeBack:
     )  # fmt: skip
 
     def facts(self, act: BulkAct) -> list[tuple[str, str]]:
-        """Return the act that is taken back."""
         return [("Bulk act", str(act.filter["act"]))]
 
     def address(self, filter: dict[str, Any]) -> str:

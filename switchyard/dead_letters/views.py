@@ -358,7 +358,6 @@ def _exported(query: dict[str, str]) -> Iterator[dict[str, Any]]:
 
 @require_safe
 def letter(request: HttpRequest, pk: int) -> HttpResponseBase:
-    """Show one letter."""
     require(request, VIEW)
     row = DeadLetter.objects.filter(pk=pk).first()
     if row is None:
@@ -432,11 +431,7 @@ class QuarantinePage:
 
 
 def page(after: str = "") -> QuarantinePage:
-    """Return a page; an unknown place is the beginning.
-
-    Raises:
-        BrokerError: the broker does not answer.
-    """
+    """Return a page; an unknown place is the beginning."""
     names = [queue.name for queue in declared_yard().queues]
     name, _, text = after.rpartition("~")
     is_place = name in names and text.isascii() and text.isdecimal() and len(text) < 10

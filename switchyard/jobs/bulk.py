@@ -51,7 +51,7 @@ def live_filter(query: dict[str, Any]) -> Filter:
         if getattr(wanted, name):
             raise ValueError(f"{name}: is known of ended jobs only; leave it out, or name jobs that wait or run")
     if wanted.states and not set(wanted.states) & set(LIVE_STATES):
-        raise ValueError(f"state: {','.join(wanted.states)} have ended; write one of {', '.join(LIVE_STATES)}")
+        raise ValueError(f"state: {','.join(wanted.states)} have ended; there are {', '.join(LIVE_STATES)}")
     return wanted
 
 
@@ -97,7 +97,6 @@ class LiveKind(Kind):
         return True
 
     def facts(self, act: BulkAct) -> list[tuple[str, str]]:
-        """Return the actors of those that match."""
         return [("Actors", most_common(found.message.actor_name for found in self.matching(act)))]
 
     def address(self, filter: dict[str, Any]) -> str:
@@ -175,13 +174,12 @@ class BulkRunAgain(Kind):
         """Return the filter in its stored form: of ended jobs, with fixed times."""
         wanted = Filter.from_query(filter).fixed()
         if not wanted:
-            raise ValueError("state: no condition is given, and every job of the history would run again; write one")
+            raise ValueError("state: name a condition; a second run of every job of the history is refused")
         if wanted.states and not set(wanted.states) <= ENDED:
             raise ValueError(f"state: {','.join(wanted.states)}: only jobs that have ended can run again")
         return dict(wanted.to_query())
 
     def facts(self, act: BulkAct) -> list[tuple[str, str]]:
-        """Return the actors of the newest jobs that match."""
         shown = most_common((row.actor for row in search(_wanted(act), limit=COUNTED).rows), 4)
         return [("Actors", shown), ("Counted", f"the newest {COUNTED:,} at most; all that match are hit")]
 
@@ -265,7 +263,7 @@ class BulkCancel(LiveKind):
         if not names:
             raise ValueError("this broker's queues cannot be searched; cancel jobs one by one")
         if wanted.queue and wanted.queue not in names:
-            raise ValueError(f"queue: {wanted.queue!r} is no queue; write one of {', '.join(names)}")
+            raise ValueError(f"queue: {wanted.queue!r} is no queue; there are {', '.join(names)}")
         return dict(wanted.to_query())
 
     def count(self, act: BulkAct) -> int:
@@ -320,7 +318,7 @@ class BulkRunNow(LiveKind):
         wanted = live_filter(filter)
         if wanted.states and not set(wanted.states) & set(STATES):
             raise ValueError(
-                f"state: {','.join(wanted.states)} have no time to wait for; write one of {', '.join(STATES)}"
+                f"state: {','.join(wanted.states)} have no time to wait for; there are {', '.join(STATES)}"
             )
         if not families():
             raise ValueError("this broker's queues cannot be searched, nor can a delayed job be run now")
@@ -332,7 +330,6 @@ class BulkRunNow(LiveKind):
         return options.get("deferred_by") != "rate_limit" and "parked_ms" not in options
 
     def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
-        """Make the jobs due."""
         transport = facilities().transport
         return [NOT_STARTED.get(transport.due_now(queue, job_id), "") for job_id, queue in items]
 

@@ -108,9 +108,6 @@ async def watch(job_id: str, queue: str, *, after: str) -> AsyncGenerator[Watche
 
     Args:
         queue: Its queue, in case the job is gone.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
     """
     records = facilities().records
     key = await sync_to_async(records.follow, thread_sensitive=False)(job_id)
@@ -245,7 +242,6 @@ def _reader(place: str) -> _Reader:
 
 
 async def _place_of(key: str) -> str:
-    """Return the place of a stream."""
     return await sync_to_async(facilities().records.calls.place_now, thread_sensitive=False)(key)
 
 
@@ -338,11 +334,7 @@ class StreamPlace:
 
 
 async def has_news(job: Job, after: str) -> bool:
-    """Return whether events follow ``after``; none do if the job has ended and its last event was read.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
-    """
+    """Return whether events follow ``after``; none do if the job has ended and its last event was read."""
     if not job.ended or not is_event_id(after):
         return True
     return bool(await _ask("XRANGE", job, f"({after}", "+", "COUNT", 1))

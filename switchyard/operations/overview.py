@@ -313,7 +313,6 @@ class Room:
 
     @property
     def drawn_rows(self) -> tuple[tuple[Row, Drawing], ...]:
-        """The rows that the page draws."""
         return self.old_rows or self.rows
 
     @property
@@ -386,7 +385,6 @@ class KeptFacts:
         self._kept: _Reading | None = None
 
     def forget(self) -> None:
-        """Forget the last reading."""
         self._kept = None
 
     def keep(self, facts: YardFacts) -> None:

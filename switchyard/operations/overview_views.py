@@ -86,7 +86,6 @@ class Change(NamedTuple):
 
 
 def _starts(room: page.Room) -> list[Change]:
-    """Return the starts of the supervisors that report."""
     reports = [report for pool in room.pools if pool.state is not None for report in pool.state.reports]
     starts: list[Change] = []
     for report in sorted(reports, key=attrgetter("host", "release", "started_at")):

@@ -58,7 +58,6 @@ class SlotBar:
 
     @property
     def label_x(self) -> float:
-        """Place of the label."""
         return round(self.x + 8, 1)
 
     @property

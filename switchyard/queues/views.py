@@ -139,7 +139,6 @@ _FIGURES: Final[dict[str, Callable[[QueueRow], float | None]]] = {
 
 
 def heads(sort: str) -> dict[str, SortHead]:
-    """Return the headings of the list."""
     return heads_of(COLUMNS, {}, sort)
 
 
@@ -180,7 +179,6 @@ def pause(request: HttpRequest, name: str) -> HttpResponseBase:
 
 @require_POST
 def note(request: HttpRequest, name: str) -> HttpResponseBase:
-    """Write a note on a queue."""
     require(request, PAUSE)
     try:
         write_note("queue", queue_of(name).name, request.POST.get("text", ""), who=Who.of_request(request))

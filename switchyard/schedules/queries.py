@@ -153,7 +153,6 @@ def overview(now: datetime.datetime) -> list[ScheduleRow]:
 
 
 def row_of(schedule: Schedule, state: ScheduleState | None, now: datetime.datetime) -> ScheduleRow:
-    """Return a schedule's row."""
     known = state or ScheduleState()
     row = ScheduleRow(
         name=schedule.name,
@@ -217,7 +216,6 @@ def headline(rows: Sequence[ScheduleRow], leads: bool | None) -> str:
 
 
 def paused(now: datetime.datetime) -> list[ScheduleRow]:
-    """Return the schedules that are paused."""
     return [row for row in overview(now) if row.paused_at is not None]
 
 

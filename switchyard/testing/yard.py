@@ -249,7 +249,6 @@ class in_memory(TestContextDecorator):
         return cls
 
     def enable(self) -> MemoryYard:
-        """Switch to the broker in memory."""
         self._real = dramatiq.get_broker()
         self.yard = _yard_of(self._real)
         self._actors = dict(self._real.actors)

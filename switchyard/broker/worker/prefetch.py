@@ -35,7 +35,6 @@ class HeldMarks:
         self._free.append(cell)
 
     def read(self) -> list[int]:
-        """Return the marks of all messages that are held."""
         return [mark for mark in self._cells.tolist() if mark]
 
 
@@ -110,7 +109,6 @@ class PrefetchCredit:
                     self._changed.notify_all()
 
     def release(self, count: int) -> None:
-        """Return credit that was not used."""
         if count == 0:
             return
         with self._lock:
@@ -172,7 +170,6 @@ class KeptSlots:
                 self._changed.notify_all()
 
     def release(self, rank: int, count: int) -> None:
-        """Return the slots of messages of a rank."""
         if count:
             with self._changed:
                 self._held[rank] -= count

@@ -54,7 +54,6 @@ class TimelineEvent:
 
     @property
     def moment(self) -> datetime:
-        """Time of the event, in UTC."""
         return datetime_of(self.at)
 
     @property

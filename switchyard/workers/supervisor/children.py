@@ -176,7 +176,6 @@ class ChildManager:
         return sum(self.rows[process.index].read().ready for process in self.own if process.pid) >= self.pool.children
 
     def states(self) -> list[tuple[int, ChildState]]:
-        """Return pid and state of each child that runs."""
         return [(process.pid, self.rows[process.index].read()) for process in self.running]
 
     def work(self) -> float:
