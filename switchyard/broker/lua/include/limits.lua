@@ -193,6 +193,12 @@ local function limits_of(sixth)
     local read, wanted = pcall(keys_of, body) -- a body that cannot be read is its consumer's to set aside
     if not read or not wanted then return true end
     local has, wait, blocked = places(id), read_wait(id), nil
+    local stays = not wait
+    for _, each in ipairs(wanted) do stays = stays or wait.keys[wait.at].key == each.key end
+    if not stays then -- its arguments have changed: it leaves this line, which goes on
+      stop_waiting(id, wait)
+      has[wait.keys[wait.at].key], wait = true, nil
+    end
     for at, each in ipairs(wanted) do
       if not has[each.key] and not blocked then
         local mine = wait and wait.keys[wait.at].key == each.key and member_of(wait, id)
