@@ -31,31 +31,35 @@ from switchyard.broker.queue.operations import (
 from switchyard.broker.redis.calls import RedisCalls, Word
 from switchyard.broker.redis.scripts import Script
 from switchyard.broker.shapes import LaneStats
-from switchyard.broker.stores.limit_counts import CHANGE
+from switchyard.broker.stores.limit_counts import ACQUIRE, CHANGE, RELEASE
 from switchyard.broker.topology import lane_of_name, whole_delay
 from switchyard.broker.worker.acks import AckBarrier, record_enqueued
 from switchyard.broker.worker.hooks import Hooks
 
 
 class MemoryCalls(RedisCalls):
-    """Counters of :class:`switchyard.broker.stores.limit_counts.LimitCounts`, and the refusal of everything else.
+    """Counters and locks of :mod:`switchyard.broker.stores.limit_counts`, and the refusal of everything else.
 
-    What is refused belongs to a real server: pages of the operations room, locks of processes, streams of events.
+    What is refused belongs to a real server: pages of the operations room, streams of events.
     """
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        """Forget every counter."""
+        """Forget every counter and lock."""
         self._counts: dict[str, tuple[int, int]] = {}
+        self._locks: dict[str, tuple[Word, int]] = {}
+        self._taken = 0
 
     def call(self, operation: Script, keys: Sequence[str], args: Sequence[Word] = (), **options: Any) -> Any:
-        """Change a counter, as ``switchyard/broker/lua/limit_change.lua`` does.
+        """Change a counter, or acquire or release a lock, as ``switchyard/broker/lua`` does.
 
         Raises:
             BrokerUnavailable: it is another operation.
         """
+        if operation in (ACQUIRE, RELEASE):
+            return self._lock(keys[0], args[0], None if operation is RELEASE else int(args[1]))
         if operation is not CHANGE:
             self._refuse(operation.name)
         amount, minimum, maximum, ttl_ms = (int(word) for word in args[:4])
@@ -96,6 +100,17 @@ class MemoryCalls(RedisCalls):
 
     def close(self) -> None:
         """Do nothing: there is no connection."""
+
+    def _lock(self, key: str, token: Word, lease_ms: int | None) -> int:
+        holder, until_ms = self._locks.get(key, (token, 0))
+        if holder != token and until_ms > now_ms():
+            return 0
+        if lease_ms is None:
+            return int(self._locks.pop(key, None) is not None)
+        if holder != token or until_ms == 0:
+            self._taken += 1
+        self._locks[key] = token, now_ms() + lease_ms
+        return self._taken
 
     def _count(self, key: str) -> int | None:
         value, expires_ms = self._counts.get(key, (0, 0))

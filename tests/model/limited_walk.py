@@ -350,9 +350,9 @@ class Walk:
         with (
             mock.patch.object(counting, "facilities", lambda: place),
             mock.patch.object(counting.dramatiq, "get_broker", lambda: broker),
+            suppress(Killed),
         ):
-            with suppress(Killed):
-                counting.count_batches()
+            counting.count_batches()
 
     def _send_callback(self, message: DramatiqMessage[Any]) -> None:
         known = self._known()
