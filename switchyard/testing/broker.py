@@ -30,11 +30,12 @@ from switchyard.broker.queue.operations import (
 )
 from switchyard.broker.redis.calls import RedisCalls, Word
 from switchyard.broker.redis.scripts import Script
-from switchyard.broker.shapes import LaneStats
+from switchyard.broker.shapes import LaneStats, shown_json
 from switchyard.broker.stores.limit_counts import ACQUIRE, CHANGE, RELEASE
 from switchyard.broker.topology import lane_of_name, whole_delay
 from switchyard.broker.worker.acks import AckBarrier, record_enqueued
 from switchyard.broker.worker.hooks import Hooks
+from switchyard.middleware.arguments import signature_of
 
 
 class MemoryCalls(RedisCalls):
@@ -215,6 +216,7 @@ class MemoryBroker(Broker):
         self.unique: dict[tuple[str, str], str] = {}
         self.windows: dict[tuple[str, str], tuple[str, int]] = {}
         self.sent: list[SentMessage] = []
+        self.turns: dict[str, tuple[str, int]] = {}
         self.in_task = False
         self.moment_ms: int | None = None
         self._count = 0
@@ -354,6 +356,8 @@ class MemoryBroker(Broker):
             priority = self.actors[message.actor_name].priority
         with self._changed:
             self._count += 1
+            if not delay:
+                self._join_sequence(message)
             ready_ms = self.now_ms() + (delay or 0)
             place = (message.message_id, message.queue_name, body, level_of(priority), ready_ms, self._count)
             self.waiting[message.message_id] = StoredMessage(*place)
@@ -365,7 +369,24 @@ class MemoryBroker(Broker):
         """Return the message that starts next, or ``None`` while none is due."""
         now = now_ms()
         ready = [one for one in self.waiting.values() if one.ready_ms <= now and (lanes is None or one.lane in lanes)]
-        return min(ready, key=lambda stored: stored.place, default=None)
+        first: dict[str, int] = {}
+        for id_, (sequence, turn) in self.turns.items():
+            if id_ in self.waiting or id_ in self.held:
+                first[sequence] = min(turn, first.get(sequence, turn))
+        going = [
+            one for one in ready if one.id not in self.turns or first[self.turns[one.id][0]] == self.turns[one.id][1]
+        ]
+        return min(going, key=lambda stored: stored.place, default=None)
+
+    def _join_sequence(self, message: Message[Any] | MessageProxy) -> None:
+        """Note the turn of a message whose actor is ``ordered_by`` an argument; it keeps it through its retries."""
+        actor = self.actors.get(message.actor_name)
+        if actor is None or (argument := actor.options.get("ordered_by")) is None:
+            return
+        values = signature_of(actor.fn).bind_partial(*message.args, **message.kwargs)
+        values.apply_defaults()
+        sequence = f"{actor.actor_name} {shown_json(values.arguments.get(argument))}"
+        self.turns.setdefault(message.message_id, (sequence, self._count))
 
     def hold(self, stored: StoredMessage) -> HeldMessage | None:
         """Take a message out of its lane, for the caller to run; ``None`` where it is scheduled by its ``eta``."""
@@ -379,6 +400,7 @@ class MemoryBroker(Broker):
                 self._put(message, codec.encode(message, grown=True), int(eta) - self.now_ms())
                 return None
             self.waiting.pop(stored.id, None)
+            self._join_sequence(message)
             for key in [key for key, id_ in self.unique.items() if id_ == stored.id and key[1][0] == UNTIL_STARTED]:
                 del self.unique[key]
             self._count += 1
@@ -405,6 +427,7 @@ class MemoryBroker(Broker):
                 del self.held[held.message_id]
             if not getattr(held, "moved", False):
                 self.stopping.discard(held.message_id)
+                self.turns.pop(held.message_id, None)
                 self.finished.add(held.message_id)
                 self.release_key(held.message_id)
             self._changed.notify_all()
