@@ -14,7 +14,7 @@
 local holder = redis.call("GET", KEYS[1])
 if holder and holder ~= ARGV[1] then return 0 end
 local number = 1
-if KEYS[2] then
+if ARGV[3] then
   number = tonumber(redis.call("GET", KEYS[2]) or 0)
   if not holder and ARGV[3] ~= "" and number ~= tonumber(ARGV[3]) then return 0 end
   if not holder and ARGV[3] == "" then number = math.max(number + 1, now_ms()) end
