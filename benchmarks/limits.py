@@ -66,9 +66,13 @@ def _drain(server: MemoryServer, name: str, turn: int, count: int) -> tuple[floa
     with _broker(server, f"{name}-{turn}", is_fair=is_fair) as (broker, worker_of):
         import dramatiq
 
+        from switchyard.broker.queue import limits
+        from switchyard.broker.topology import FairShare
+
         actor = dramatiq.actor(work, broker=broker, queue_name="work", **options)
-        with worker_of():  # declares what its queue keeps of limits
-            pass
+        family = broker.lane("work")[0]
+        limits.declare(family, [actor])
+        limits.declare_fair(family, FairShare("key") if is_fair else None, [actor])
         broker.enqueue_many([actor.message(number % values) for number in range(count)])
         before_s, began_s = server.cpu_s(), time.perf_counter()
         with worker_of():

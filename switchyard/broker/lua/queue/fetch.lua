@@ -184,6 +184,7 @@ while fair and #ids < wanted and dropped < 500 do
   if not id then break end
   if is_wanted(id, level) then fair.charge(tenant) end
 end
+if fair then fair.forget_past() end
 
 local full = #ids == wanted or dropped >= 500 or fair and fair.waits()
 local bodies = {}
