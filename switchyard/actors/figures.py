@@ -302,7 +302,7 @@ def lately(actor: str) -> list[AttemptFigures]:
 
 
 def last_day() -> dict[str, AttemptFigures]:
-    """Return the figures of the last 24 hours of every actor that ran, by its name; without the broker none."""
+    """Return the figures of every actor that ran in the last 24 hours, by name; empty while the broker is away."""
     try:
         found = day_of_all(facilities().facts.server_ms())
     except BrokerError:

@@ -175,7 +175,7 @@ MOST_A_MINUTE, MINUTE_S = 8, 60.0
 
 
 class Throttle:
-    """Limit of messages about dead letters: of many causes eight are told a minute; the others wait, and count on.
+    """Limit of messages about dead letters: eight a minute over all causes; further ones wait, and go on counting.
 
     Alerts of other kinds are told at once: there is one for each kind of finding.
     """

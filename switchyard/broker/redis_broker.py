@@ -245,7 +245,7 @@ class RedisBroker(YardBroker):
         return messages
 
     def require_room(self, queue_name: str) -> None:
-        """Raise ``QueueFull`` for a queue at its limit, ``BrokerUnavailable`` when the server does not tell."""
+        """Raise ``QueueFull`` for a queue at its limit, ``BrokerUnavailable`` when the server does not answer."""
         family, lane = self.lane(queue_name)
         if not (limit := self.limits.of(queue_name)):
             return

@@ -177,7 +177,7 @@ class Command(ActsCommand):
         ended = acts.unsilence(options["id"], who=Who.of_command(), reason=options["reason"])
         if ended is None:
             raise CommandError(
-                f"silence {options['id']}: none in force has this id; see manage.py switchyard alerts list"
+                f"silence {options['id']}: no silence in force has this id; see manage.py switchyard alerts list"
             )
         if options["json"]:
             self.print_json(silence_json(ended))
@@ -211,6 +211,6 @@ class Command(ActsCommand):
         unknown = [str(pk) for pk in ids if pk not in found]
         if unknown:
             raise CommandError(
-                f"alert {', '.join(unknown)}: there is none; see manage.py switchyard alerts list --state all"
+                f"alert {', '.join(unknown)}: no alert has this id; see manage.py switchyard alerts list --state all"
             )
         return [found[pk] for pk in dict.fromkeys(ids)]

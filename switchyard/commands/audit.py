@@ -52,7 +52,7 @@ class Command(ActsCommand):
         for entry in found.rows:
             self.stdout.write(_line(entry))
         if not found.rows:
-            self.stdout.write("No act is as asked." if asked.to_query() else "No act yet.")
+            self.stdout.write("No act matches." if asked.to_query() else "No act yet.")
         if found.older:
             self.stdout.write(f"more: --before {found.older}")
 

@@ -148,12 +148,12 @@ class Command(ActsCommand):
             found = bulk_moves.matching(wanted)
             ids = list(found.values_list("message_id", flat=True)[: acts.MOST_AT_ONCE])
             if not ids and any(times.values()):
-                raise CommandError(f"{verb}: no open letter of that group and time")
+                raise CommandError(f"{verb}: no open letter matches; see manage.py switchyard deadletters list")
             outcome = acts.apply(verb, ids, who=who, reason=reason, group=group)
             outcome = replace(outcome, left=found.count())
         else:
             if group and not (ids := queries.ids_of(group, state=DeadLetter.State.DISCARDED)):
-                raise CommandError(f"group {group}: it has no discarded letter")
+                raise CommandError(f"group {group}: it has no discarded letter; nothing was restored")
             outcome = acts.apply(verb, ids, who=who, reason=reason)
         past = {"requeue": "Requeued", "discard": "Discarded", "restore": "Restored"}[verb]
         left = f"; {outcome.left} of these are open: died meanwhile, or beyond one run" if outcome.left else ""

@@ -51,7 +51,7 @@ def print_queues(state: queries.YardState, out: OutputWrapper) -> None:
 
 
 def print_sentences(state: queries.YardState, out: OutputWrapper) -> None:
-    """Print what the page of all queues says first, and what the overview says of broker, pools and queues."""
+    """Print the first sentence of the page of queues, and those of the overview about broker, pools and queues."""
     facts = facts_of(state)
     rows = [row for row in shown_rows(facts) if row.kind == "queue"]
     out.write(f"queues: {printable(all_queues_sentence(rows, away=False))}.")
@@ -61,7 +61,7 @@ def print_sentences(state: queries.YardState, out: OutputWrapper) -> None:
 
 
 def status_lines(view: QueueView) -> list[str]:
-    """Return what a queue's page says, and what the overview says of the queue, one sentence a line."""
+    """Return the sentences of a queue's page, and those of the overview about the queue, one a line."""
     lines = [f"{view.queue.name}: {view.row.state.word.lower()}; {view.row.promise}", view.lead]
     if view.holders and view.holding:
         lines.append(f"{view.holders[0].actor} {view.holding}.")
@@ -247,7 +247,7 @@ class Command(PrintingCommand):
         family = services.family_of(queue)
         if not options["yes"]:
             count = waiting_and_scheduled(family_stats(family.calls, family.keys))
-            raise CommandError(f"queues: purge would drop {count:,} messages of {queue}; say --yes")
+            raise CommandError(f"queues: purge would drop {count:,} messages of {queue}; write --yes")
         done = services.purge(queue, who=Who.of_command(), reason=options["reason"])
         count, until = (0, None) if done is None else (done.count, datetime_of(done.until))
         if options["json"]:

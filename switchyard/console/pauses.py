@@ -1,4 +1,4 @@
-"""Pauses as pages and commands say them."""
+"""Pauses in words, for pages and commands."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def is_message_id(text: str) -> bool:
 
 
 def written_id(text: str) -> str:
-    """Return an id as somebody wrote it: a UUID in lower case, every other one as it is."""
+    """Return an id that a person wrote: a UUID in lower case, any other text unchanged."""
     return text.lower() if is_job_id(text.lower()) else text
 
 

@@ -400,7 +400,7 @@ class KeptFacts:
         return tuple(replace(row, state=UNKNOWN) for row in rows), kept.at
 
     def read(self) -> tuple[YardFacts | None, str | ServerFinding]:
-        """Return the facts, and why they are not of now; ``None`` where the last ones are too old, or it is certain."""
+        """Return the facts, and why they are not current; ``None`` where the last are too old, or it is certain."""
         try:
             facts = facts_of(YARD_STATE.result(TIMEOUT_S))
         except NoAnswer:

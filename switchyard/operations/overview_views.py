@@ -63,7 +63,7 @@ def _content(request: HttpRequest, *, plain: bool) -> dict[str, Any]:
 
 
 def _first_steps(room: page.Room) -> dict[str, Any] | None:
-    """Return what a page says before the first job; ``None`` once there was one, or where that is unknown."""
+    """Return the first steps, shown before the first job; ``None`` once there was one, or where that is unknown."""
     if room.away or any(row.waiting or row.held or row.busy or row.dead for row, _ in room.rows):
         return None
     try:

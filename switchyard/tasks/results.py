@@ -214,7 +214,7 @@ def make_result(
 
 
 def task_as_sent(task: Task[..., Any], queue: str, options: Mapping[str, Any]) -> Task[..., Any]:
-    """Return a task with the priority, queue, time and backend that its message says."""
+    """Return a task with the priority, queue, time and backend of its message."""
     sent, changes = fields_of(options), {"queue_name": queue}
     if isinstance(alias := sent.get("backend"), str) and alias in task_backends.settings:
         changes["backend"] = alias

@@ -111,7 +111,7 @@ class RabbitBroker(YardBroker, RabbitmqBroker):
         return consumer
 
     def drain(self) -> None:
-        """Hand out nothing from now on. Running messages end, others are given back."""
+        """Stop delivering. Running messages end, others are returned."""
         self.draining = True
 
     def leave(self, message: RabbitMessage) -> None:

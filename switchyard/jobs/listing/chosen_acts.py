@@ -42,7 +42,7 @@ class ChosenAct:
         danger: It ends work.
         apply: Does it to one job, and returns a name of ``answers``.
         answers: What became of jobs, after their count: of one and of several.
-        good: Answers that are what was asked for.
+        good: Answers that count as success.
     """
 
     verb: str

@@ -128,7 +128,7 @@ def work(assignment: Assignment, row: ChildRow, parent_pid: int) -> int:
 
 
 def check_descriptors(row: ChildRow) -> None:
-    """Mark this process as ill when it cannot open anything: to it, every server looks as if it were away."""
+    """Mark this process as ill, to be replaced, when it has no file descriptor left: servers would seem away."""
     if not row.ill and lacks_descriptors():
         row.set_ill()
         logger.error("this process has no file descriptor left; it is replaced")

@@ -201,7 +201,7 @@ class ChildManager:
         self.process_set.fill(free)
 
     def kill_at_s(self) -> float:
-        """Return the monotonic time at which a child that is told to end now is killed."""
+        """Return the monotonic time at which a child that gets its signal now is killed."""
         return time.monotonic() + self._grace_s + KILL_AFTER_GRACE_S
 
     def leaks(self) -> dict[str, int]:

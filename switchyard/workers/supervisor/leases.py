@@ -34,7 +34,7 @@ from switchyard.workers.supervisor.backlog import BacklogPoll
 
 # A message that runs for longer than this is reported, in case it ends the supervisor as well.
 LONG_S = 1.0
-# The oldest leases that may run: all, unless it is known that some wait in stock.
+# The oldest leases that may run: all, unless it is known that some are only prefetched.
 ALL_HELD = 500
 
 logger = logging.getLogger("switchyard.workers")
@@ -255,7 +255,7 @@ class ChildLeases:
             done_before, was_full = self._seen.get(index, (0, False))
             self._seen[index] = state.done, full
             done = state.done - done_before
-            # A free slot takes the next message at once: there is stock only while all are busy. Among the oldest
+            # A free slot takes the next message at once: some are only prefetched while all are busy. Among the oldest
             # leases are those of finished messages whose acknowledgement is on its way: at most all of the last second.
             stocks = full and was_full and 0 <= done < adopted.slots
             work = self._work(adopted, rows[index], adopted.slots + done if stocks else ALL_HELD)
