@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import dramatiq
@@ -25,6 +26,14 @@ def with_timeout(own: SwitchyardSettings, timeout_s: int) -> SwitchyardSettings:
     return replace(own, **settings_of("amqp://127.0.0.1/", consumer_timeout_s=timeout_s))
 
 
+@pytest.fixture
+def no_actors() -> Iterator[None]:
+    """Have no actor declared: those of the products have options that RabbitMQ lacks."""
+    with the_global_broker(StubBroker(middleware=[])):
+        yield
+
+
+@pytest.mark.usefixtures("no_actors")
 def test_a_hard_limit_over_half_of_the_consumer_timeout_is_refused() -> None:
     yard = small_yard(soft_limit_ms=30_000)  # its hard limit is twice that
     own = replace(switchyard_settings(), topology=yard)
@@ -36,6 +45,7 @@ def test_a_hard_limit_over_half_of_the_consumer_timeout_is_refused() -> None:
     assert limits_over_the_consumer_timeout(with_timeout(own, 120)) == []
 
 
+@pytest.mark.usefixtures("no_actors")
 def test_a_dependency_has_no_circuit_there() -> None:
     own = replace(switchyard_settings(), topology=replace(small_yard(), dependencies=(Dependency("payments"),)))
 
