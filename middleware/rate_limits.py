@@ -74,10 +74,11 @@ class RateLimits(Middleware):
     def _reserve(self, message: MessageProxy, actor: Actor[..., Any], rates: list[Rate]) -> int:
         """Return the ms until its start under all rates, reserved in each up to the first that delays it."""
         for rate in rates:
-            window = message.actor_name
+            window = name = message.actor_name
             if rate.argument:
-                window += f" {rate.argument}={_value_of(message, actor, rate.argument)}"
-            how = {"limit": rate.limit, "window_ms": rate.window_ms}
+                name += f" {rate.argument}"
+                window = f"{name}={_value_of(message, actor, rate.argument)}"
+            how = {"limit": self._windows.limit_of(name, rate.limit), "window_ms": rate.window_ms}
             if delay_ms := self._windows.reserve(window, message.message_id, **how):
                 return delay_ms
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from argparse import SUPPRESS, ArgumentParser
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from difflib import get_close_matches
 from typing import Any, TextIO, cast
 
 import dramatiq
+import msgspec
 from django.core.management.base import CommandError, OutputWrapper
 from rich.console import Console
 from rich.table import Table
@@ -19,10 +21,11 @@ from rich.text import Text
 from switchyard.audit.notes import write_note
 from switchyard.audit.services import Who
 from switchyard.broker.admin.browse import BrowsedMessage, look
+from switchyard.broker.admin.limits import KeyState, LimitState
 from switchyard.broker.admin.purge import purges
 from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.clock import datetime_of
-from switchyard.broker.errors import ActRefused, UnknownQueue
+from switchyard.broker.errors import ActRefused, NotFound, UnknownQueue
 from switchyard.broker.keys import LANES, Lane
 from switchyard.conf import declared_yard
 from switchyard.console.commands import ActionParser, PrintingCommand, as_command_error, show_examples
@@ -33,7 +36,7 @@ from switchyard.middleware.redaction import redacted
 from switchyard.operations import queries
 from switchyard.operations.findings.facts import facts_of
 from switchyard.operations.overview import judged_now, shown_rows
-from switchyard.queues import services, stock
+from switchyard.queues import limits, services, stock
 from switchyard.queues.facts import QueueView, all_queues_sentence, waiting_and_scheduled
 from switchyard.queues.queries import view_of, yard_state
 from switchyard.queues.services import ForeignBroker
@@ -110,6 +113,27 @@ def _paused(row: dict[str, Any]) -> str:
     return f" (paused until {datetime.fromisoformat(until):%H:%M:%S} UTC)" if until else " (paused)"
 
 
+def counts_text(one: LimitState | KeyState) -> str:
+    """Return what a limit, or one of its keys, holds back."""
+    parts = [
+        f"{count:,} {word}" for count, word in ((one.taken, "taken"), (one.waiting, "waiting")) if count is not None
+    ]
+    parts += [f"next since {one.since:%Y-%m-%d %H:%M:%S} UTC"] if one.since else []
+    parts += [f"for {still} still"] if (still := limits.still_text(one)) else []
+    if isinstance(one, LimitState) and one.until:
+        parts.append(f"{one.current:,} until {one.until:%Y-%m-%d %H:%M:%S} UTC by {one.by}: {one.reason}")
+    return ", ".join(parts) or "by value, of which no index is kept"
+
+
+def circuit_line(each: limits.CircuitState) -> str:
+    """Return a circuit as a line."""
+    of = f" {each.argument}={each.value or '…'}" if each.argument else ""
+    since = f" since {each.opened_at:%Y-%m-%d %H:%M:%S} UTC, {each.waiting:,} waiting" if each.opened_at else ""
+    probe = f", probed at {each.next_probe_at:%H:%M:%S} UTC" if each.next_probe_at else ""
+    reason = f", {each.by or 'first failure'}: {each.reason}" if each.reason else ""
+    return f"{each.queue}  circuit {each.dependency}{of}: {each.state.replace('_', '-')}{since}{probe}{reason}"
+
+
 def import_lines(found: Imported) -> list[str]:
     """Return the result of the import of a queue as lines."""
     lines = [f"{found.queue}: {counted(found.moved, 'message')} imported"]
@@ -141,6 +165,9 @@ EXAMPLES = """examples:
   manage.py switchyard queues purge slow --undo                      within a minute: put it back
   manage.py switchyard queues show webhook --lane retry --place scheduled --limit 20
   manage.py switchyard queues relocate render_report --from default --to slow
+  manage.py switchyard queues limits                                 what waits for which limit or circuit
+  manage.py switchyard queues limits work:concurrency:sync:customer_id      by value of its argument
+  manage.py switchyard queues override work:concurrency:sync:customer_id 2 --until 1h --reason "their server is slow"
   manage.py switchyard queues import redis://old:6379/0           what stock Dramatiq left in queues of these names"""
 
 
@@ -153,7 +180,9 @@ class Command(PrintingCommand):
         show_examples(parser, EXAMPLES)
         parser.add_argument("--json", action="store_true", help="print JSON")
         acts = parser.add_subparsers(
-            dest="act", metavar="status|pause|resume|purge|show|relocate|import", parser_class=ActionParser
+            dest="act",
+            metavar="status|limits|override|pause|resume|purge|show|relocate|import",
+            parser_class=ActionParser,
         )
         for act, text in (("pause", "start nothing; running messages continue"), ("resume", "start messages again")):
             turn = acts.add_parser(act, help=text)
@@ -172,6 +201,15 @@ class Command(PrintingCommand):
         drop.add_argument("--reason", default="", help="kept in the audit log")
         status = acts.add_parser("status", help="say what its page says: what waits, who holds its slots, what helps")
         status.add_argument("queue", metavar="QUEUE")
+        limit = acts.add_parser("limits", help="list limits and circuits with what waits for them, or a limit's values")
+        limit.add_argument("limit", metavar="LIMIT", nargs="?", default="", help="id of one, as the list prints it")
+        limit.add_argument("--value", default="", help="begin at this value; of a rate, show it")
+        limit.add_argument("--after", default="", help="value printed by the previous page")
+        other = acts.add_parser("override", help="let another number count for a limit until a time")
+        other.add_argument("limit", metavar="LIMIT", help="its id, as queues limits prints it")
+        other.add_argument("n", metavar="N", type=int, nargs="?", help="the number; left out: end the override")
+        other.add_argument("--until", metavar="T", default="", help="its end, written as that of a pause")
+        other.add_argument("--reason", default="", help="shown with the limit, and kept in the audit log")
         show = acts.add_parser("show", help="list messages")
         show.add_argument("queue", metavar="QUEUE")
         show.add_argument("--lane", choices=["live", "retry"], default="live")
@@ -200,13 +238,15 @@ class Command(PrintingCommand):
             "purge": self._purge,
             "show": self._show,
             "status": self._status,
+            "limits": self._limits,
+            "override": self._override,
             "relocate": self._relocate,
             "import": self._import,
         }
         try:
             with as_command_error("queues"):
                 acts.get(options["act"], self._list)(options)
-        except (UnknownQueue, ForeignBroker, ActRefused) as error:
+        except (UnknownQueue, ForeignBroker, ActRefused, NotFound) as error:
             raise CommandError(f"queues: {error}") from error
 
     def _note(self, options: dict[str, Any]) -> None:
@@ -240,6 +280,31 @@ class Command(PrintingCommand):
         # One queue is an object, as it was before the command took several.
         if options["json"]:
             self.stdout.write(json.dumps(found[0] if len(found) == 1 else found))
+
+    def _limits(self, options: dict[str, Any]) -> None:
+        if not options["limit"]:
+            found: Any = limits.limits_now(arguments=True)
+            lines = [f"{each.id}  {limits.text_of(each)}: {counts_text(each)}" for each in found.limits]
+            lines += [circuit_line(each) for each in found.circuits]
+        else:
+            found = limits.keys_of(limits.find(options["limit"]), value=options["value"], after=options["after"])
+            lines = [f"largest  {each.value}: {counts_text(each)}" for each in found.largest]
+            lines += [f"{each.value}: {counts_text(each)}" for each in found.keys]
+            lines += [f"more: --after {shlex.quote(found.after)}"] if found.after else []
+        text = "\n".join(map(printable, lines)) or "nothing waits, and none is declared"
+        self.answer(text, msgspec.to_builtins(found), as_json=options["json"], indent=2)
+
+    def _override(self, options: dict[str, Any]) -> None:
+        limit, who, reason = options["limit"], Who.of_command(), options["reason"]
+        if options["n"] is None:
+            was = limits.restore(limit, who=who, reason=reason)
+            text = f"{limit}: the declared limit counts{' again' if was else ', as before'}"
+            self.answer(text, {"limit": limit, "changed": was}, as_json=options["json"])
+            return
+        until = parse_until(options["until"], now=compared_now())
+        state = limits.override(limit, options["n"], until=until, who=who, reason=reason)
+        text = f"{limit}: {state.current:,} in place of {state.declared:,} until {until:%Y-%m-%d %H:%M:%S} UTC"
+        self.answer(text, msgspec.to_builtins(state), as_json=options["json"])
 
     def _purge(self, options: dict[str, Any]) -> None:
         if options["undo"]:

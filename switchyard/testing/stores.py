@@ -185,6 +185,10 @@ class MemoryRateWindows(RateWindows):
         """Forget every window."""
         self._starts: dict[str, dict[str, int]] = {}
 
+    def limit_of(self, rate: str, declared: int) -> int:
+        """Return what is declared: nobody overrides it."""
+        return declared
+
     def reserve(self, name: str, member: str, *, limit: int, window_ms: int) -> int:
         """Start now or reserve the next start; return the milliseconds until it."""
         now, starts = self._broker.now_ms(), self._starts.setdefault(name, {})
