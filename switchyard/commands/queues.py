@@ -21,7 +21,6 @@ from rich.text import Text
 from switchyard.audit.notes import write_note
 from switchyard.audit.services import Who
 from switchyard.broker.admin.browse import BrowsedMessage, look
-from switchyard.broker.admin.limits import KeyState, LimitState
 from switchyard.broker.admin.purge import purges
 from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.clock import datetime_of
@@ -111,27 +110,6 @@ def _paused(row: dict[str, Any]) -> str:
         return ""
     until = row["pause"] and row["pause"]["until"]
     return f" (paused until {datetime.fromisoformat(until):%H:%M:%S} UTC)" if until else " (paused)"
-
-
-def counts_text(one: LimitState | KeyState) -> str:
-    """Return what a limit, or one of its keys, holds back."""
-    parts = [
-        f"{count:,} {word}" for count, word in ((one.taken, "taken"), (one.waiting, "waiting")) if count is not None
-    ]
-    parts += [f"next since {one.since:%Y-%m-%d %H:%M:%S} UTC"] if one.since else []
-    parts += [f"for {still} still"] if (still := limits.still_text(one)) else []
-    if isinstance(one, LimitState) and one.until:
-        parts.append(f"{one.current:,} until {one.until:%Y-%m-%d %H:%M:%S} UTC by {one.by}: {one.reason}")
-    return ", ".join(parts) or "by value, of which no index is kept"
-
-
-def circuit_line(each: limits.CircuitState) -> str:
-    """Return a circuit as a line."""
-    of = f" {each.argument}={each.value or '…'}" if each.argument else ""
-    since = f" since {each.opened_at:%Y-%m-%d %H:%M:%S} UTC, {each.waiting:,} waiting" if each.opened_at else ""
-    probe = f", probed at {each.next_probe_at:%H:%M:%S} UTC" if each.next_probe_at else ""
-    reason = f", {each.by or 'first failure'}: {each.reason}" if each.reason else ""
-    return f"{each.queue}  circuit {each.dependency}{of}: {each.state.replace('_', '-')}{since}{probe}{reason}"
 
 
 def import_lines(found: Imported) -> list[str]:
@@ -282,17 +260,13 @@ class Command(PrintingCommand):
             self.stdout.write(json.dumps(found[0] if len(found) == 1 else found))
 
     def _limits(self, options: dict[str, Any]) -> None:
-        if not options["limit"]:
-            found: Any = limits.limits_now(arguments=True)
-            lines = [f"{each.id}  {limits.text_of(each)}: {counts_text(each)}" for each in found.limits]
-            lines += [circuit_line(each) for each in found.circuits]
-        else:
+        found: Any = limits.limits_now(arguments=True)
+        if options["limit"]:
             found = limits.keys_of(limits.find(options["limit"]), value=options["value"], after=options["after"])
-            lines = [f"largest  {each.value}: {counts_text(each)}" for each in found.largest]
-            lines += [f"{each.value}: {counts_text(each)}" for each in found.keys]
-            lines += [f"more: --after {shlex.quote(found.after)}"] if found.after else []
-        text = "\n".join(map(printable, lines)) or "nothing waits, and none is declared"
-        self.answer(text, msgspec.to_builtins(found), as_json=options["json"], indent=2)
+        shown = msgspec.to_builtins(found)
+        lines = [f"{name}  {_pairs(each)}" for name in shown if name != "after" for each in shown[name]]
+        lines += [f"more: --after {shlex.quote(shown['after'])}"] if shown.get("after") else []
+        self.answer("\n".join(lines) or "none is declared, and nothing waits", shown, as_json=options["json"], indent=2)
 
     def _override(self, options: dict[str, Any]) -> None:
         limit, who, reason = options["limit"], Who.of_command(), options["reason"]
@@ -355,8 +329,7 @@ class Command(PrintingCommand):
             self.print_json({"messages": found, "cursor": page.cursor})
             return
         for item in found:
-            line = "  ".join(f"{name}={value}" for name, value in item.items() if value is not None)
-            self.stdout.write(printable(line))
+            self.stdout.write(_pairs(item))
         if not found:
             self.stdout.write(f"{family.keys.lane_name(lane)}: nothing is {options['place']}")
         if page.cursor is not None:
@@ -415,6 +388,10 @@ class Command(PrintingCommand):
 def _known(names: list[str]) -> list[str]:
     """Return each name once; a name that the topology does not have is refused before anything is done."""
     return [declared_yard().queue_of(name).name for name in dict.fromkeys(names)]
+
+
+def _pairs(item: dict[str, Any]) -> str:
+    return printable("  ".join(f"{name}={value}" for name, value in item.items() if value not in (None, "")))
 
 
 def _described(seen: BrowsedMessage) -> dict[str, Any]:

@@ -135,13 +135,14 @@ def key_page(family: QueueOperations, state: LimitState, *, first: str = "", aft
     begin = f"({prefix}{after}\nx" if after else f"[{prefix}{first}" if first else low
     keys = [k.fair_lines("live")[0] if fair else k.turns, k.waits, k.bodies]
     arguments: list[Word] = [low, high, begin, count + 1, 0 if after or first else SAMPLES]
-    named, *rows = family.calls.call(script("key_counts"), keys, arguments)
+    named, members, *rows = family.calls.call(script("key_counts"), keys, arguments)
     found = [
         KeyState(_text(key)[len(prefix) :], taken, waiting, _text(next_), _moment(since))
         for key, taken, waiting, next_, since in rows
     ]
     page = found[: min(named, count)]
-    largest = sorted(found[named:], key=lambda each: -(each.taken + each.waiting))
+    largest = [each for each in found[named:] if (each.taken + each.waiting) * SAMPLES > members]
+    largest.sort(key=lambda each: -each.waiting)
     return KeyPage(page, largest, page[-1].value if named > count else "")
 
 

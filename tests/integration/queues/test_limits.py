@@ -21,6 +21,7 @@ from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import utc_now
 from switchyard.broker.interface import Facilities
 from switchyard.broker.queue import limits as declared
+from switchyard.broker.topology import FairShare
 from switchyard.queues import limits
 from switchyard.queues.services import family_of
 from tests.integration.broker.queue.test_actor_pauses import Family
@@ -91,7 +92,7 @@ def test_page_command_and_api_say_the_same(api: tuple[Client, User], superuser: 
     assert "2 of 2" in text
     assert f"?limit={BY_CUSTOMER.replace(':', '%3A')}" in text
     assert "state=scheduled&amp;queue=default&amp;actor=reconcile" in text
-    assert f"{AT_ONCE}  2: 2 taken, 3 waiting, next since" in said("limits")
+    assert f"limits  id={AT_ONCE}  queue=default  kind=concurrency  actor=reconcile  declared=2" in said("limits")
 
 
 def test_keys_are_listed_where_arguments_may_be_seen(
@@ -111,7 +112,7 @@ def test_keys_are_listed_where_arguments_may_be_seen(
     assert (found["largest"], found["after"]) == ([key], "")
     assert "1 of 1" in page
     assert "argument=customer_id%3D7" in page
-    assert "7: 1 taken, 2 waiting" in said("limits", BY_CUSTOMER)
+    assert "keys  value=7  taken=1  waiting=2  next_job=b" in said("limits", BY_CUSTOMER)
     assert watcher.get(reverse("switchyard-limits"), {"limit": BY_CUSTOMER}).status_code == 403
     assert superuser.get(reverse("switchyard-limits"), {"limit": "none"}).status_code == 404
     assert client.get("/api/v1/limits/keys?limit=none").status_code == 404
@@ -174,7 +175,7 @@ def test_command_and_api_override_with_the_right_to_pause(api: tuple[Client, Use
     assert client.delete(f"/api/v1/limits/override?limit={AT_ONCE}").json() == {"changed": False}
 
     assert command("override", AT_ONCE, "7", "--until", "1h")["current"] == 7
-    assert "7 until" in said("limits")
+    assert "current=7  until=" in said("limits")
     assert "counts again" in said("override", AT_ONCE)
     with pytest.raises(CommandError, match="is not declared"):
         said("override", "none", "1", "--until", "1h")
@@ -221,7 +222,7 @@ def test_a_circuit_is_opened_until_a_time_and_closed_by_a_person(
     [opened] = client.get("/api/v1/limits").json()["circuits"]
     assert (opened["state"], opened["value"], opened["by"]) == ("open", '"5f0c"', "root")
     assert opened["next_probe_at"]
-    assert "circuit webhook endpoint_id=" in said("limits")
+    assert "circuits  queue=webhook  dependency=webhook  argument=endpoint_id" in said("limits")
     assert "Circuit opened by root" in superuser.get(reverse("switchyard-queue", args=["webhook"])).content.decode()
     assert "they move" in superuser.get(reverse("switchyard-limits")).content.decode()
 
@@ -238,3 +239,24 @@ def test_a_circuit_is_opened_until_a_time_and_closed_by_a_person(
     assert [each.pause.by for each in facilities.transport.stats("webhook").circuits] != []
     acts = list(AuditEntry.objects.order_by("pk").values_list("act", flat=True))
     assert acts == ["circuit.open", "actor.resume", "circuit.open", "actor.resume", "circuit.open"]
+
+
+def test_metrics_count_by_limit_and_tell_the_part_of_the_largest_customer(
+    waiting: Family, admin_client: Client
+) -> None:
+    def function(customer_id: int) -> None: ...
+
+    actor = dramatiq.actor(function, actor_name="fan_out", broker=StubBroker(middleware=[]))
+    slow = family_of("slow")
+    lane = Family(slow.calls, slow.keys)
+    declared.declare_fair(lane, FairShare("customer_id"), [actor])
+    lane.send("a", "b", "c", args=[7])
+    lane.send("d", args=[8])
+
+    text = admin_client.get("/metrics").content.decode()
+
+    of = '{actor="sync",argument="customer_id",kind="concurrency",queue="default"}'
+    assert f"switchyard_limit_taken{of} 1.0" in text
+    assert f"switchyard_limit_waiting{of} 2.0" in text
+    assert 'switchyard_fair_values{queue="slow"} 2.0' in text
+    assert 'switchyard_fair_largest_share{queue="slow"} 0.75' in text

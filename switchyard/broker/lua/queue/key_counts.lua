@@ -7,12 +7,13 @@
 -- ARGV[4] count: keys of the page
 -- ARGV[5] samples: members, evenly spaced in the range, whose keys are the largest: one with more than 1 / samples of the
 --   members is found; 0 for none
--- Reads only. Returns {number of keys of the page, then for each of them, and for each of the largest, {key, members with a
+-- Reads only. Returns {number of keys of the page, members of the range, then for each of them, and for each of the largest, {key, members with a
 -- place, members that wait, id of the next of these, since when it waits (ms since the epoch)}}; the last two may be "".
 -- O((count + samples) · log members).
 --@include since_of
 
-local index, answer, all = KEYS[1], { 0 }, redis.call("ZLEXCOUNT", KEYS[1], ARGV[1], ARGV[2])
+local index, all = KEYS[1], redis.call("ZLEXCOUNT", KEYS[1], ARGV[1], ARGV[2])
+local answer = { 0, all }
 local function first(from, to) return redis.call("ZRANGEBYLEX", index, from, to, "LIMIT", 0, 1)[1] end
 local function key_of(member) return member and string.match(member, "^([^\n]*)\n") end
 local function add(key)
