@@ -28,7 +28,6 @@ ACTS: dict[str, str] = {
     "actor.resume": "Resume an actor",
     "circuit.open": "Open a circuit",
     "limit.override": "Override a limit",
-    "limit.restore": "End the override of a limit",
     "worker.quiet": "Quiet a worker",
     "worker.resume": "Let a worker take work again",
     "worker.stop": "Stop a worker",

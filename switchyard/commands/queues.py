@@ -269,16 +269,11 @@ class Command(PrintingCommand):
         self.answer("\n".join(lines) or "none is declared, and nothing waits", shown, as_json=options["json"], indent=2)
 
     def _override(self, options: dict[str, Any]) -> None:
-        limit, who, reason = options["limit"], Who.of_command(), options["reason"]
-        if options["n"] is None:
-            was = limits.restore(limit, who=who, reason=reason)
-            text = f"{limit}: the declared limit counts{' again' if was else ', as before'}"
-            self.answer(text, {"limit": limit, "changed": was}, as_json=options["json"])
-            return
-        until = parse_until(options["until"], now=compared_now())
-        state = limits.override(limit, options["n"], until=until, who=who, reason=reason)
-        text = f"{limit}: {state.current:,} in place of {state.declared:,} until {until:%Y-%m-%d %H:%M:%S} UTC"
-        self.answer(text, msgspec.to_builtins(state), as_json=options["json"])
+        until = None if options["n"] is None else parse_until(options["until"], now=compared_now())
+        who, reason = Who.of_command(), options["reason"]
+        state = limits.override(options["limit"], options["n"], until=until, who=who, reason=reason)
+        end = f" until {until:%Y-%m-%d %H:%M:%S} UTC, then {state.declared:,} again" if until else ", as declared"
+        self.answer(f"{state.id}: {state.current:,}{end}", msgspec.to_builtins(state), as_json=options["json"])
 
     def _purge(self, options: dict[str, Any]) -> None:
         if options["undo"]:

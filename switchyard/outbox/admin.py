@@ -35,21 +35,17 @@ class OutboxRowAdmin(ReadOnly, CheckedQuery, admin.ModelAdmin):
     ordering = ("id",)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Return whether the user may see jobs."""
         return bool(request.user.has_perm("switchyard_jobs.view_job"))
 
     has_module_permission = has_view_permission
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[OutboxRow]:
-        """Return the rows without their bodies, which hold arguments."""
         return super().get_queryset(request).defer("body")
 
     def job(self, row: OutboxRow) -> str:
-        """Return a link to the job's page."""
         return format_html('<a href="{}">{}</a>', job_url(row.job_id), row.job_id)
 
     def age(self, row: OutboxRow) -> str:
-        """Return the time since its send."""
         return duration(max(now_ms() - row.created_ms, 0))
 
     def waits_for(self, row: OutboxRow) -> str:
@@ -61,5 +57,4 @@ class OutboxRowAdmin(ReadOnly, CheckedQuery, admin.ModelAdmin):
         return "room in its queue, the broker, or the relay of a scheduler: see manage.py switchyard doctor"
 
     def due(self, row: OutboxRow) -> str:
-        """Return the time of a delayed message."""
         return f"{datetime_of(row.due_ms):%Y-%m-%d %H:%M:%S} UTC" if row.due_ms else "at once"

@@ -27,11 +27,11 @@ PAUSE, ARGUMENTS = "switchyard_operations.pause_queue", "switchyard_jobs.view_ar
 
 
 class OverrideRequest(StrictSchema):
-    """An override to make; `until` is a span such as 30m or 2h, a time of day in UTC, or ISO 8601."""
+    """An override to make, until a span such as 30m or 2h, a time of day in UTC, or ISO 8601; or to end."""
 
     limit: Line = Field(description="Id of the limit.")
-    n: int
-    until: Line
+    n: int | None = Field(description="The number that counts until then; null ends the override.")
+    until: Line = ""
     reason: str = ""
 
 
@@ -72,23 +72,10 @@ def list_limit_keys(request: HttpRequest, limit: str, value: str = "", after: st
     operation_id="override_limit",
 )
 def override_limit(request: HttpRequest, body: OverrideRequest) -> LimitState:
-    """Let another number count for a limit until a time."""
+    """Let another number count for a limit until a time, or end that."""
     with _answers(request, PAUSE):
-        until = parse_until(body.until, now=compared_now())
+        until = None if body.n is None else parse_until(body.until, now=compared_now())
         return limits.override(body.limit, body.n, until=until, who=Who.of_request(request), reason=body.reason)
-
-
-@router.delete(
-    "/override",
-    auth=operate_scope,
-    response={200: ChangedBody},
-    url_name="limit_override",
-    operation_id="restore_limit",
-)
-def restore_limit(request: HttpRequest, limit: str, reason: str = "") -> dict[str, bool]:
-    """End the override of a limit."""
-    with _answers(request, PAUSE):
-        return {"changed": limits.restore(limit, who=Who.of_request(request), reason=reason)}
 
 
 @router.put(

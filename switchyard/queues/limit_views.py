@@ -95,13 +95,11 @@ def override(request: HttpRequest) -> HttpResponseBase:
 
 
 def _act(request: HttpRequest, *, limit: str, n: str, until: str, reason: str) -> str:
-    who = Who.of_request(request)
-    if "restore" in request.POST:
-        ended = queries.restore(limit, who=who, reason=reason)
-        return "The declared limit counts again." if ended else "There was no override any more."
-    if not reason:
-        raise ActRefused("override", "write a reason; nothing was changed")
-    number = int(n) if n.isascii() and n.isdecimal() and len(n) < 10 else 0
-    end = parse_until(until, now=compared_now())
-    state = queries.override(limit, number, until=end, who=who, reason=reason)
-    return f"{state.actor}: {state.current:,} in place of {state.declared:,} until {end:%Y-%m-%d %H:%M:%S} UTC."
+    number, end = None, None
+    if "restore" not in request.POST:
+        if not reason:
+            raise ActRefused("override", "write a reason; nothing was changed")
+        number = int(n) if n.isascii() and n.isdecimal() and len(n) < 10 else 0
+        end = parse_until(until, now=compared_now())
+    state = queries.override(limit, number, until=end, who=Who.of_request(request), reason=reason)
+    return f"{state.current:,} count for {state.actor}{f' until {end:%Y-%m-%d %H:%M:%S} UTC' if end else ''}."

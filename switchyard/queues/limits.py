@@ -104,9 +104,8 @@ def states() -> list[LimitState]:
     for actor in dramatiq.get_broker().actors.values():
         queue = yard.queue_of(actor.queue_name).name
         for rate in rates_of(actor.options.get("rate_limit") or ()):
-            rates.append(
-                limit_of(queue, "rate_limit", actor.actor_name, rate.argument, rate.limit, window_ms=rate.window_ms)
-            )
+            about = actor.actor_name, rate.argument, rate.limit, rate.window_ms, rate.suffix
+            rates.append(limit_of(queue, "rate_limit", *about))
     if rates:
         records = facilities().records
         found += stored.rate_states(records.calls, records.keys, rates)
@@ -198,56 +197,42 @@ def _circuits(*, arguments: bool) -> list[CircuitState]:
     return found
 
 
-def override(limit_id: str, n: int, *, until: datetime | None, who: Who, reason: str = "") -> LimitState:
-    """Let another number count for a limit until a time, by the server's clock; workers obey within two seconds.
+def override(limit_id: str, n: int | None, *, who: Who, until: datetime | None = None, reason: str = "") -> LimitState:
+    """Let another number count for a limit until a time, by the server's clock; ``None`` ends that.
 
-    What runs goes on. Of a larger rate without argument the reserved starts are brought forward; other reserved starts
-    keep their time.
+    Workers obey within two seconds; what runs goes on. Of a larger rate without argument the reserved starts are
+    brought forward; other reserved starts keep their time.
 
     Raises:
         ActRefused: the limit is none of those that have a number, or the number or the time is unusable.
         NotFound: there is no such limit.
     """
-    state = _changeable(limit_id)
-    if not 0 < n <= MOST_AT_ONCE:
-        raise ActRefused(f"limit of {n}", f"write 1 to {MOST_AT_ONCE:,}; to start nothing, pause the actor")
-    if until is None:
-        raise unusable_end("", "an override has an end")
-    wanted = Override(n, int(until.timestamp() * 1_000), now_ms(), who.name, reason[:LONGEST_REASON])
-    detail = {"n": n, "declared": state.declared, "until": until.isoformat()}
+    state, wanted = find(limit_id), None
+    if state.kind not in CHANGEABLE:
+        raise ActRefused(limit_id, "a sequence has one place, and a fair queue its weights in the topology")
+    if n is not None:
+        if not 0 < n <= MOST_AT_ONCE:
+            raise ActRefused(f"limit of {n}", f"write 1 to {MOST_AT_ONCE:,}; to start nothing, pause the actor")
+        if until is None:
+            raise unusable_end("", "an override has an end")
+        wanted = Override(n, int(until.timestamp() * 1_000), now_ms(), who.name, reason[:LONGEST_REASON])
+    detail = {"n": n, "declared": state.declared, "until": until and until.isoformat()}
     with act("limit.override", who=who, target=state.id, reason=reason, detail=detail, essential=False) as entry:
         try:
             _write(state, wanted)
         except ValueError as error:
-            raise unusable_end(until.isoformat(), str(error)) from error
+            raise unusable_end(until.isoformat() if until else "", str(error)) from error
         entry.count = 1
-    return state.overridden(wanted)
+    return find(limit_id)
 
 
-def restore(limit_id: str, *, who: Who, reason: str = "") -> bool:
-    """End an override; ``False`` when there was none. Raises as :func:`override`."""
-    state = _changeable(limit_id)
-    with act("limit.restore", who=who, target=state.id, reason=reason, essential=False) as entry:
-        was = _write(state, None)
-        entry.count = int(was)
-        return was
-
-
-def _changeable(limit_id: str) -> LimitState:
-    state = find(limit_id)
-    if state.kind not in CHANGEABLE:
-        what = "a sequence has one place" if state.kind == "order" else "a fair queue has weights, in the topology"
-        raise ActRefused(f"limit {limit_id}", f"{what}; a concurrency or a rate can be overridden")
-    return state
-
-
-def _write(state: LimitState, wanted: Override | None) -> bool:
+def _write(state: LimitState, wanted: Override | None) -> None:
     if state.kind == "concurrency":
-        return stored.override_limit(family_of(state.queue), state.name, wanted)
+        stored.override_limit(family_of(state.queue), state.name, wanted)
+        return
     found = facilities()
     calls, keys = found.records.calls, found.records.keys
-    was = stored.override_rate(calls, keys, state.rate, wanted)
+    stored.override_rate(calls, keys, state.rate, wanted)
     if not state.argument and (state.declared if wanted is None else wanted.n) > state.current:
-        for id_ in stored.forget_reserved(calls, keys, state.actor, most=BROUGHT_FORWARD):
+        for id_ in stored.forget_reserved(calls, keys, state.rate, most=BROUGHT_FORWARD):
             found.transport.due_now(state.queue, id_)
-    return was

@@ -13,11 +13,12 @@ from typing import Any, Final
 import msgspec
 
 from switchyard.broker.clock import datetime_of, now_ms
+from switchyard.broker.errors import BrokerRefused
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.limits import Override, override_of
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis.calls import RedisCalls, Word
-from switchyard.broker.redis.own_keys import number
+from switchyard.broker.redis.own_keys import note, number
 from switchyard.broker.redis.scripts import script
 
 # Members that are looked at for the largest keys: one with over a hundredth of them is found.
@@ -63,8 +64,8 @@ class LimitState:
 
     @property
     def rate(self) -> str:
-        """Actor and argument, with a space between."""
-        return f"{self.actor} {self.argument}" if self.argument else self.actor
+        """Actor and argument, with a space between, and the suffix of a rate."""
+        return f"{self.actor} {self.id.rpartition(':')[2]}".rstrip()
 
     @property
     def name(self) -> str:
@@ -106,9 +107,12 @@ def limit_states(families: Sequence[QueueOperations]) -> list[LimitState]:
     for family in families:
         k = family.keys
         keys = [k.limits, k.turns, k.waits, k.bodies, k.fair("live"), k.fair_lines("live")[1], k.due("live")]
-        for kind, actor, argument, n, other, tenants, taken, waiting, since in family.calls.call(
-            script("limit_counts"), keys, []
-        ):
+        try:
+            rows = family.calls.call(script("limit_counts"), keys, [])
+        except BrokerRefused as error:  # a key of a wrong type
+            note(k.limits, error)
+            continue
+        for kind, actor, argument, n, other, tenants, taken, waiting, since in rows:
             state = limit_of(k.queue, _text(kind), _text(actor), _text(argument), number(n, k.limits))
             state = state.overridden(override_of(other or None, k.limits))
             counts = {"taken": taken, "waiting": waiting, "since": _moment(since)}
@@ -116,9 +120,11 @@ def limit_states(families: Sequence[QueueOperations]) -> list[LimitState]:
     return found
 
 
-def limit_of(queue: str, kind: str, actor: str, argument: str, n: int, window_ms: int = 0) -> LimitState:
-    """Return a limit of which nothing is counted."""
-    id_ = ":".join((queue, kind, actor, argument))
+def limit_of(
+    queue: str, kind: str, actor: str, argument: str, n: int, window_ms: int = 0, suffix: str = ""
+) -> LimitState:
+    """Return a limit of which nothing is counted; ``suffix`` as of a rate."""
+    id_ = ":".join((queue, kind, actor, argument)) + suffix
     return LimitState(id_, queue, kind, actor, argument, n, window_ms)
 
 
@@ -154,21 +160,19 @@ def _moment(ms: bytes) -> datetime | None:
     return datetime_of(int(ms)) if ms else None
 
 
-def override_limit(family: QueueOperations, limit: str, wanted: Override | None) -> bool:
+def override_limit(family: QueueOperations, limit: str, wanted: Override | None) -> None:
     """Let another number of messages of each key of a limit run at once, until a time; ``None`` as it is declared.
 
-    Returns whether there was an override before. Interrupted, it holds, and the places are passed on within seconds.
+    Interrupted, it holds, and the places are passed on within seconds.
 
     Raises:
         ValueError: its ``until`` is over by the server's clock.
     """
-    text, after, before = b"" if wanted is None else msgspec.json.encode(wanted), b"", None
-    while before is None or after:
-        was, after = family.calls.call(script("override_limit"), [family.keys.limits], [limit, text, after])
-        if was < 0:
+    text, after = b"" if wanted is None else msgspec.json.encode(wanted), None
+    while after is None or after:
+        after = family.calls.call(script("override_limit"), [family.keys.limits], [limit, text, after or b""])
+        if after == -1:
             raise ValueError("its end is over by the server's clock; give a later one")
-        before = bool(was) if before is None else before
-    return before
 
 
 def rate_states(calls: RedisCalls, keys: Keys, rates: Sequence[LimitState]) -> list[LimitState]:
@@ -176,7 +180,7 @@ def rate_states(calls: RedisCalls, keys: Keys, rates: Sequence[LimitState]) -> l
     now = now_ms()
     reads: list[tuple[Word, ...]] = [("HGETALL", keys.rate_overrides())]
     for each in rates:
-        window = keys.window(each.actor)
+        window = keys.window(each.rate)
         reads += [("ZCOUNT", window, now - each.window_ms, now), ("ZCOUNT", window, f"({now}", "+inf")]
         reads.append(("ZRANGE", window, -1, -1, "WITHSCORES"))
     fields, *counts = calls.look(reads)
@@ -191,20 +195,18 @@ def rate_states(calls: RedisCalls, keys: Keys, rates: Sequence[LimitState]) -> l
     return found
 
 
-def override_rate(calls: RedisCalls, keys: Keys, rate: str, wanted: Override | None) -> bool:
+def override_rate(calls: RedisCalls, keys: Keys, rate: str, wanted: Override | None) -> None:
     """Let another number of messages start in a rate's window, until a time; ``None`` as it is declared.
 
-    Workers obey within a second. Returns whether there was an override before.
+    Workers obey within a second.
     """
-    key = keys.rate_overrides()
-    if wanted is None:
-        return bool(calls.command("HDEL", key, rate))
-    return not calls.command("HSET", key, rate, msgspec.json.encode(wanted))
+    words = ("HDEL",) if wanted is None else ("HSET",)
+    calls.command(*words, keys.rate_overrides(), rate, *([] if wanted is None else [msgspec.json.encode(wanted)]))
 
 
-def forget_reserved(calls: RedisCalls, keys: Keys, actor: str, *, most: int) -> list[str]:
-    """Drop the reserved starts of an actor's rate; return up to ``most`` ids of their messages, the next ones first."""
-    window, low = keys.window(actor), f"({now_ms()}"
+def forget_reserved(calls: RedisCalls, keys: Keys, rate: str, *, most: int) -> list[str]:
+    """Drop the reserved starts of a rate; return up to ``most`` ids of their messages, the next ones first."""
+    window, low = keys.window(rate), f"({now_ms()}"
     ids = calls.command("ZRANGEBYSCORE", window, low, "+inf", "LIMIT", 0, most)
     calls.command("ZREMRANGEBYSCORE", window, low, "+inf")
     return [_text(id_) for id_ in ids]

@@ -346,10 +346,7 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "api/v1/batches/<batch_id>/retry": (post(API + "batches/none/retry", 401, 403, 404, 404, 403),),
     "api/v1/limits": (get(API + "limits", 401, 403, 200, 200, 403),),
     "api/v1/limits/keys": (get(API + "limits/keys?limit=none", 401, 403, 404, 404, 403),),
-    "api/v1/limits/override": (
-        Row(API + "limits/override?limit=none", (401, 403, 404, 404, 403), "DELETE"),
-        Row(API + "limits/override", (401, 403, 422, 422, 403), "PUT"),
-    ),
+    "api/v1/limits/override": (Row(API + "limits/override", (401, 403, 422, 422, 403), "PUT"),),
     "api/v1/limits/circuit": (Row(API + "limits/circuit", (401, 403, 422, 422, 403), "PUT"),),
     "api/v1/queues": (get(API + "queues", 401, 200, 200, 200, 200),),
     **{

@@ -11,7 +11,7 @@
 
 local fields, rows = redis.call("HGETALL", KEYS[1]), {}
 local function count_limit(actor, limit)
-  local kind, argument = limit.ordered and "order" or "concurrency", limit.argument or ""
+  local kind, argument = limit.ordered and "order" or "concurrency", tostring(limit.argument or "")
   local name = (limit.ordered and "o " or "c ") .. actor .. (argument == "" and "" or " " .. argument)
   local low, high = "[" .. name .. "\n", "(" .. name .. "\11"
   if argument ~= "" then low, high = "[" .. name .. "=", "(" .. name .. ">" end
@@ -25,16 +25,18 @@ end
 
 for n = 1, #fields, 2 do
   local read, limits = pcall(cjson.decode, fields[n + 1])
-  if read and string.sub(fields[n], 1, 1) ~= "\n" then
-    for _, limit in ipairs(limits) do count_limit(fields[n], limit) end
+  if read and type(limits) == "table" and string.sub(fields[n], 1, 1) ~= "\n" then
+    for _, limit in ipairs(limits) do
+      if type(limit) == "table" then count_limit(fields[n], limit) end
+    end
   end
 end
-local fair = redis.call("GET", KEYS[5])
-if fair then
+local read, fair = pcall(cjson.decode, redis.call("GET", KEYS[5]) or "")
+if read and type(fair) == "table" then
   local FAIR, LAST = 209000000000000, 210000000000000
   local first = redis.call("ZRANGEBYSCORE", KEYS[7], FAIR, LAST, "LIMIT", 0, 1)[1]
   local since = first and since_of(KEYS[3], KEYS[4], first) or ""
-  rows[#rows + 1] = { "fair_share", "", cjson.decode(fair).argument, "0", "", redis.call("ZCARD", KEYS[6]), 0,
+  rows[#rows + 1] = { "fair_share", "", tostring(fair.argument), "0", "", redis.call("ZCARD", KEYS[6]), 0,
     redis.call("ZCOUNT", KEYS[7], FAIR, LAST), since }
 end
 return rows

@@ -4,20 +4,19 @@
 -- ARGV[1] limit: "c", its actor, and its argument if it has one, with spaces between
 -- ARGV[2] override as a JSON object, "n" and "until" (ms since the epoch) first; "" to end it
 -- ARGV[3] after: key that the call before answered, "" for the first one
--- Free places go to those that wait. A caller that is interrupted leaves the rest of the keys to the next check of the places, see
--- lapsed; so does the end of an override at its time. Of a smaller number those that run are not stopped.
--- Returns {1 when there was an override that this call replaced or ended, the last key that was seen, "" when there are no more}; {-1, ""} when until is
--- over by the server's clock: then it does nothing. O(200 · log waiting).
+-- Free places go to those that wait. A caller that is interrupted leaves the rest of the keys to the next check of the
+-- places, see lapsed; so does the end of an override at its time. Of a smaller number those that run are not stopped.
+-- Returns the last key that was seen, "" when there are no more; -1 when until is over by the server's clock: then it does
+-- nothing. O(200 · log waiting).
 --@include now_ms
 --@include limits
 
 local field, ends = "\n" .. ARGV[1], string.match(ARGV[2], '"until":(%d+)')
-if ends and tonumber(ends) <= now_ms() then return { -1, "" } end
-local before = redis.call("HGET", KEYS[1], field)
+if ends and tonumber(ends) <= now_ms() then return -1 end
 if ARGV[2] == "" then
   redis.call("HDEL", KEYS[1], field)
 else
   redis.call("HSET", KEYS[1], field, ARGV[2])
 end
 local after = ARGV[3] == "" and string.sub(ARGV[1], 1, -2) or ARGV[3]
-return { before and 1 or 0, limits_of(KEYS[1]).pass_on_from(after, "[" .. ARGV[1] .. "\255") }
+return limits_of(KEYS[1]).pass_on_from(after, "[" .. ARGV[1] .. "\255")
