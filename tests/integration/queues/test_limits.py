@@ -22,6 +22,7 @@ from switchyard.broker.clock import utc_now
 from switchyard.broker.interface import Facilities
 from switchyard.broker.queue import limits as declared
 from switchyard.broker.topology import FairShare
+from switchyard.middleware.rate_limits import rates_of
 from switchyard.queues import limits
 from switchyard.queues.services import family_of
 from tests.integration.broker.queue.test_actor_pauses import Family
@@ -260,3 +261,19 @@ def test_metrics_count_by_limit_and_tell_the_part_of_the_largest_customer(
     assert f"switchyard_limit_waiting{of} 2.0" in text
     assert 'switchyard_fair_values{queue="slow"} 2.0' in text
     assert 'switchyard_fair_largest_share{queue="slow"} 0.75' in text
+
+
+def test_several_rates_of_an_actor_count_in_windows_of_their_own(facilities: Facilities) -> None:
+    rates = rates_of(["2/s", "3/h"])
+    names = [f"many{rate.suffix}" for rate in rates]
+
+    def start(member: str) -> list[int]:
+        return [
+            facilities.windows.reserve(name, member, limit=rate.limit, window_ms=rate.window_ms)
+            for name, rate in zip(names, rates, strict=True)
+        ]
+
+    assert names == ["many/1s", "many/3600s"]
+    assert [start(member)[1] for member in "abc"] == [0, 0, 0]
+    assert start("d")[1] > 3_000_000
+    assert [rate.suffix for rate in rates_of("2/s")] == [""]
