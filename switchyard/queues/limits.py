@@ -25,7 +25,7 @@ from switchyard.broker.shapes import shown_json
 from switchyard.broker.stores.yard_facts import RUNS, Counts, actor_subject, percentile_ms
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import duration, unusable_end
-from switchyard.jobs.queries import answering_families
+from switchyard.jobs.queries import answering_families, families
 from switchyard.middleware.rate_limits import UNIT_MS, rates_of
 from switchyard.operations.past import day_of_all
 from switchyard.operations.queries import yard_state
@@ -167,6 +167,8 @@ def _still(state: LimitState, one: LimitState | KeyState, runs: Mapping[str, Cou
 
 def _circuits(*, arguments: bool) -> list[CircuitState]:
     yard, found = declared_yard(), []
+    if not families():  # circuits have no effect on other brokers
+        return []
     opened = {stats.queue: stats.circuits for stats in yard_state().queues}
     actors: dict[tuple[str, str, str], list[str]] = {}
     for actor in dramatiq.get_broker().actors.values():

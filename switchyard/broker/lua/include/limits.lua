@@ -96,9 +96,9 @@ local function limits_of(sixth)
 
   local function stop_waiting(id, wait)
     redis.call("ZREM", turns, member_of(wait, id))
-    if redis.call("HDEL", waits, id) == 1 then
-      redis.call("HINCRBY", waits, "#" .. limit_of(wait.keys[wait.at].key), -1)
-    end
+    local counted = "#" .. limit_of(wait.keys[wait.at].key)
+    local gone = redis.call("HDEL", waits, id) == 1
+    if gone and redis.call("HINCRBY", waits, counted, -1) < 0 then redis.call("HSET", waits, counted, 0) end
   end
 
   -- Places of an id, as a set of keys.
