@@ -84,7 +84,7 @@ def test_page_command_and_api_say_the_same(api: tuple[Client, User], superuser: 
     page = superuser.get(reverse("switchyard-limits"))
     text = page.content.decode()
 
-    assert by_api.keys() == by_command.keys() == {BY_CUSTOMER, AT_ONCE, MAIL}
+    assert by_api.keys() == by_command.keys() >= {BY_CUSTOMER, AT_ONCE, MAIL}
     for found in (by_api, by_command):
         assert [(found[id_]["taken"], found[id_]["waiting"]) for id_ in (BY_CUSTOMER, AT_ONCE)] == [(1, 2), (2, 3)]
         assert found[AT_ONCE]["since"]
@@ -123,7 +123,7 @@ def test_keys_are_listed_where_arguments_may_be_seen(
 def test_how_long_still_is_a_range_by_the_runs_of_the_last_day(
     waiting: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert [each.earliest for each in limits.limits_now(arguments=True).limits] == [None, None, None]
+    assert {each.earliest for each in limits.limits_now(arguments=True).limits} == {None}
 
     runs = {"a:reconcile": {limits.RUNS + 8: 90, limits.RUNS + 10: 10}}
     monkeypatch.setattr(limits, "day_of_all", lambda now_ms: runs)
