@@ -29,7 +29,7 @@ class OutboxRowAdmin(ReadOnly, CheckedQuery, admin.ModelAdmin):
     list_display_links = None
     list_filter = ("queue",)
     search_fields = ("=job_id",)
-    fields = ("job_id", "queue", "age", "waits_for", "due")  # an order key holds an argument
+    fields = readonly_fields = ("job_id", "queue", "age", "waits_for", "due")  # an order key holds an argument
     list_per_page = 50
     show_full_result_count = False
     ordering = ("id",)
