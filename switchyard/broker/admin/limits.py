@@ -149,7 +149,7 @@ def key_page(family: QueueOperations, state: LimitState, *, first: str = "", aft
     page = found[: min(named, count)]
     largest = [each for each in found[named:] if (each.taken + each.waiting) * SAMPLES > members]
     largest.sort(key=lambda each: -each.waiting)
-    return KeyPage(page, largest, page[-1].value if named > count else "")
+    return KeyPage(page, largest, page[-1].value if page and named > count else "")
 
 
 def _text(data: bytes) -> str:

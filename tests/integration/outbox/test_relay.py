@@ -297,9 +297,7 @@ def test_the_admin_lists_what_is_not_sent_yet_with_its_age_and_reason(
     broker: RedisBroker, admin_client: Client
 ) -> None:
     greet, in_turn = actor_on(broker), actor_on(broker, "in_turn", ordered_by="name")
-    with nothing_sent(broker):
-        for actor, name in ((greet, "anna"), (in_turn, "ben"), (in_turn, "ben")):
-            actor.send(name)
+    send_and_die(broker, (greet, "anna"), (in_turn, "ben"), (in_turn, "ben"))
     OutboxRow.objects.update(created_ms=F("created_ms") - 90_000)
 
     text = admin_client.get("/admin/switchyard_outbox/outboxrow/").content.decode()

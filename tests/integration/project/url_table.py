@@ -399,7 +399,7 @@ MODELS: dict[str, Model] = {
     "auth/group": Model("{group}", adds=True, changes=True, deletes=True),
     "auth/user": Model("{user}", adds=True, changes=True, deletes=True),
     "django_dramatiq/task": Model(),
-    "switchyard_outbox/outboxrow": Model(),
+    "switchyard_outbox/outboxrow": Model(viewers=READERS),
 }
 
 

@@ -1,4 +1,5 @@
--- key_counts: count the messages of a limit's keys, or of a fair lane's tenants: of a page of them by name, and of the largest.
+#!lua flags=allow-oom
+-- key_counts: count the messages of a limit's keys, or of a fair lane's tenants: of a page by name, and of the largest.
 -- KEYS[1] turns, or lines of a fair lane: sorted set
 -- KEYS[2] waits: hash
 -- KEYS[3] bodies: hash

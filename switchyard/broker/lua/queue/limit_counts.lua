@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- limit_counts: count what the limits of a family, and the tenants of its fair lane, hold back; without their keys.
 -- KEYS[1] limits: hash
 -- KEYS[2] turns: sorted set
