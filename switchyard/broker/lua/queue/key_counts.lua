@@ -8,8 +8,9 @@
 -- ARGV[4] count: keys of the page
 -- ARGV[5] samples: members, evenly spaced in the range, whose keys are the largest: one with more than 1 / samples of the
 --   members is found; 0 for none
--- Reads only. Returns {number of keys of the page, members of the range, then for each of them, and for each of the largest, {key, members with a
--- place, members that wait, id of the next of these, since when it waits (ms since the epoch)}}; the last two may be "".
+-- Reads only. Returns {number of keys of the page, members of the range, then for each of these keys, and for each of the
+-- largest, {key, members with a place, members that wait, id of the next of these, since when it waits (ms since the
+-- epoch)}}; the last two may be "".
 -- O((count + samples) · log members).
 --@include since_of
 
