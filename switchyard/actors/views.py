@@ -186,6 +186,23 @@ def resume(request: HttpRequest, name: str) -> HttpResponse:
     return _ask(request, "resume", name, act)
 
 
+@require_http_methods(["GET", "HEAD", "POST"])
+@never_cache
+def open_circuit(request: HttpRequest, name: str) -> HttpResponse:
+    """Ask for a reason and an end, and open the circuit of an actor's dependency."""
+
+    def act(wanted: pauses.Chosen, reason: str) -> str:
+        if not reason:
+            raise ActRefused("circuit", "write a reason; nothing was opened")
+        until = parse_until(request.POST.get("until", ""), now=compared_now())
+        changed = pauses.open_circuit(wanted, who=Who.of_request(request), reason=reason, until=until)
+        return (
+            "The circuit is open." if changed else "The circuit was open already, and is now until this time or later."
+        )
+
+    return _ask(request, "open the circuit of", name, act)
+
+
 def _ask(request: HttpRequest, verb: str, name: str, act: Callable[[pauses.Chosen, str], str]) -> HttpResponse:
     """Do the act of a submitted form and show its outcome; else show the form, with the reason of a refusal."""
     _require(request, PAUSE)
