@@ -276,6 +276,9 @@ COLUMNS: Final = (
     SortColumn("ended", "Ended", ("-ended", "ended")),
     SortColumn("failed", "How, by failures", ("-failed", "failed")),
     SortColumn("run", "Ran, 95 %", ("-run", "run")),
+    SortColumn("total", "In all", ("-total", "total")),
+    SortColumn("processor", "Processor", ("-processor", "processor")),
+    SortColumn("sql", "In SQL", ("-sql", "sql")),
 )
 
 
@@ -303,6 +306,9 @@ _FIGURES: Final[dict[str, Callable[[AttemptFigures], float | None]]] = {
     "ended": lambda ran: ran.attempts,
     "failed": _failed,
     "run": lambda ran: ran.run_ms[1] if ran.run_ms else None,
+    "total": lambda ran: ran.total_ms,
+    "processor": lambda ran: ran.processor_ms,
+    "sql": lambda ran: ran.sql_ms,
 }
 
 

@@ -15,8 +15,10 @@ from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.yard_facts import (
     BUCKET_MS,
+    PROCESSOR_MS,
     RUN_MS,
     RUNS,
+    SQL_MS,
     WAITS,
     Counts,
     actor_subject,
@@ -31,11 +33,14 @@ from switchyard.conf import declared_yard
 from switchyard.console.formatting import duration
 from switchyard.operations.findings.finding import Ranked, causes
 from switchyard.operations.findings.lateness import BLOCKED, FAILING, FLOODED
+from switchyard.operations.findings.spending import DATABASE_SLOW, DEPENDENCY_SLOW
 from switchyard.operations.past import PAST
 from switchyard.operations.rows import Row
 from switchyard.operations.slots_needed import DRAIN_S, slots_for
 
 WINDOW_MS: Final = 120_000
+# Actors that are told to take most of something, and the share from which one is.
+MOST_EATERS, LEAST_EATEN = 3, 0.1
 # Below, a sentence begins with "most likely".
 SURE: Final = 0.8
 # A run that holds slots is one of another kind from five times the mean of the queue on.
@@ -65,15 +70,17 @@ PRECEDENCE: Final = (
         "queues.lapsed", "scheduler.down",
     )),
     CauseKind("dependency_down", "A dependency is down", 0.9, (
-        "queues.all_failing:Hangs", "actors.host_down", "queues.circuit_open",
+        "queues.all_failing:Hangs", "actors.dependency_down", "actors.host_down", "queues.circuit_open",
     )),
     CauseKind("database_bound", "The database holds up", 0.85, (
         "database.locked", "database.hangs", "database.away", "database.refused", "database.bounced",
-        "database.connections", "database.unmigrated",
+        "database.connections", "database.unmigrated", "actors.database_bound",
+        f"actors.slower:{DATABASE_SLOW}",
     )),
     CauseKind("failing", "Jobs fail", 0.9, (
         f"queues.all_failing:{FAILING}", "actors.poison", "queues.crashing", "actors.failing", "actors.gave_up",
     )),
+    CauseKind("dependency_slow", "A dependency is slow", 0.8, (f"actors.slower:{DEPENDENCY_SLOW}",)),
     CauseKind("slower", "Slower than its own past", 0.8, ("actors.slower",)),
     CauseKind("silent", "A producer is silent", 0.8, ("actors.silent", "actors.later")),
     CauseKind("wrong_queue", "The wrong queue", 0.85, (f"queues.late:{BLOCKED}",)),
@@ -82,7 +89,7 @@ PRECEDENCE: Final = (
     CauseKind("head_of_line", "Long jobs stand before short ones", 0.85, ()),
     CauseKind("retry_storm", "A storm of retries", 0.8, ("queues.retrying",)),
     CauseKind("too_few_slots", "Too few slots", 0.8, ("queues.late", "queues.ends_late")),
-    CauseKind("leak", "An actor leaks", 0.8, ("pools.leak",)),
+    CauseKind("leak", "An actor leaks", 0.8, ("actors.leaking",)),
 )  # fmt: skip
 BY_NAME: Final = {cause.name: cause for cause in PRECEDENCE}
 
@@ -199,6 +206,17 @@ def slots_needed(row: Row, queue: Counts, objective_ms: int | None) -> int | Non
     drained = load + (row.waiting or 0) * run_s / max(promise_s or 0.0, DRAIN_S)
     needed = max(slots_for(load, run_s, promise_s), math.ceil(drained))
     return needed if needed > row.slots else None
+
+
+def eaters() -> dict[str, list[tuple[str, float]]]:
+    """Return the actors that took most run time, processor time and SQL of the last two minutes, with their shares."""
+    window, found = _window(), {}
+    for kind, code in (("run", RUN_MS), ("processor", PROCESSOR_MS), ("sql", SQL_MS)):
+        actors = [(name[2:], counts.get(code, 0)) for name, counts in window.items() if name.startswith("a:")]
+        total = sum(ms for _, ms in actors)
+        most = sorted(actors, key=lambda pair: -pair[1])[:MOST_EATERS]
+        found[kind] = [(actor, ms / total) for actor, ms in most if ms >= LEAST_EATEN * total > 0]
+    return found
 
 
 def _evidence(window: Mapping[str, Counts], queue: str, actor: str) -> str:

@@ -41,7 +41,7 @@ def found(*named: tuple[str, str], word: str = "", actor: str = "") -> list[Any]
 
 def test_what_explains_most_comes_first_and_what_follows_is_left_out() -> None:
     everything = found(
-        ("pools.leak", "default"), ("queues.retrying", "other"), ("queues.late", "default"), ("queues.limited", "x"),
+        ("actors.leaking", "mail"), ("queues.retrying", "other"), ("queues.late", "default"), ("queues.limited", "x"),
         ("actors.silent", "urgent"), ("actors.slower", "default"), ("actors.failing", "urgent"), ("pools.down", "y"),
     )  # fmt: skip
 
