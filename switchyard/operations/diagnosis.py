@@ -43,8 +43,8 @@ WINDOW_MS: Final = 120_000
 MOST_EATERS, LEAST_EATEN = 3, 0.1
 # Below, a sentence begins with "most likely".
 SURE: Final = 0.8
-# A run that holds slots is one of another kind from five times the mean of the queue on.
-OTHER_KIND: Final = 5.0
+# A run that holds slots is one of another kind from five times the mean of the others on, of so many at least.
+OTHER_KIND, LEAST_OTHERS = 5.0, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def diagnose(found: Sequence[Ranked], late: Mapping[str, Row], holders: Mapping[
         sentence = each.sentence
         if cause.name == "too_few_slots" and queue in late:
             actor, counts = holders.get(queue, ""), window.get(queue_subject(queue), {})
-            if _is_of_another_kind(actor, counts):
+            if _is_of_another_kind(actor, queue, window):
                 cause = BY_NAME["head_of_line"]
             elif (
                 needed := slots_needed(late[queue], counts, declared_yard().queue_of(queue).objective_ms)
@@ -175,15 +175,21 @@ def _window() -> dict[str, dict[int, int]]:
     return {name: merged(each.get(name, {}) for _, each in recent) for name in {n for _, each in recent for n in each}}
 
 
-def _is_of_another_kind(actor: str, queue: Counts) -> bool:
-    """Return whether an actor usually runs for much longer than the jobs of a queue do."""
-    usual_ms, ended = _usual_ms(actor), ends(queue)
-    return usual_ms is not None and ended > 0 and usual_ms >= OTHER_KIND * queue.get(RUN_MS, 0) / ended
+def _is_of_another_kind(actor: str, queue: str, window: Mapping[str, Counts]) -> bool:
+    """Return whether an actor usually runs for much longer than the other jobs of a queue do, now or usually."""
+    usual_ms = _usual_ms(actor_subject(actor))
+    of_queue, own = window.get(queue_subject(queue), {}), window.get(actor_subject(actor), {})
+    others = ends(of_queue) - ends(own)
+    if others >= LEAST_OTHERS:
+        others_ms: float | None = (of_queue.get(RUN_MS, 0) - own.get(RUN_MS, 0)) / others
+    else:
+        others_ms = _usual_ms(queue_subject(queue))
+    return usual_ms is not None and others_ms is not None and usual_ms >= OTHER_KIND * others_ms
 
 
-def _usual_ms(actor: str) -> float | None:
+def _usual_ms(subject: str) -> float | None:
     try:
-        usual = PAST.usual(facilities().facts.server_ms()).get(actor_subject(actor))
+        usual = PAST.usual(facilities().facts.server_ms()).get(subject)
     except BrokerError:
         return None
     return None if usual is None else usual.run_ms

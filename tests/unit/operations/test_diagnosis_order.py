@@ -76,9 +76,9 @@ def test_too_few_slots_are_told_with_the_number_that_would_do() -> None:
 def test_jobs_that_usually_run_much_longer_than_the_others_stand_before_them(counted: dict[str, Any]) -> None:
     late, holders = {"default": row(waiting=600)}, {"default": "export"}
 
-    counted["usual export"] = 30_000.0
+    counted["usual a:export"] = 30_000.0
     [told] = diagnose(found(("queues.late", "default")), late, holders)
-    counted["usual export"] = 900.0
+    counted["usual a:export"] = 900.0
     [other] = diagnose(found(("queues.late", "default")), late, holders)
 
     assert (told.cause, told.actor, other.cause) == ("head_of_line", "export", "too_few_slots")
