@@ -43,13 +43,13 @@ KINDS: Final = ("counter", "histogram")
 WAIT, RUN = "switchyard_message_wait_seconds", "switchyard_message_duration_seconds"
 # Code of the sum, and of the first class, of each histogram.
 HISTOGRAMS: Final = {WAIT: (WAIT_MS, WAITS), RUN: (RUN_MS, RUNS)}
-# Code of each counter, and its factor.
+# Code of each counter, and its factor: of actors alone, for the room that they take.
 COUNTERS: Final = {
     "switchyard_message_processor_seconds": (PROCESSOR_MS, 1_000), "switchyard_message_sql_seconds": (SQL_MS, 1_000),
     "switchyard_message_log_bytes": (LOG_BYTES, 1), "switchyard_memory_growth_bytes": (GROWN_BYTES, 1),
 }  # fmt: skip
 CALLS: Final = {"answered": SUCCEEDED, "failed": RETRIED}
-# Counts by subjects and code: lane and actor, or a dependency alone.
+# Counts by subjects and code: lane and actor, or an actor or a dependency alone.
 Totals = Mapping[tuple[tuple[str, ...], int], int]
 
 logger = logging.getLogger("switchyard.workers")
@@ -171,7 +171,7 @@ def _key_of(name: bytes) -> tuple[tuple[tuple[str, ...], int], float] | None:
             return ((dependency_subject(labels["dependency"]),), CALLS[outcome]), 1
         if family in COUNTERS:
             code, factor = COUNTERS[family]
-            return (where, code), factor
+            return (where[1:], code), factor
         return None
     if family not in HISTOGRAMS:
         return None
