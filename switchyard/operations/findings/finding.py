@@ -165,7 +165,7 @@ class Rank:
     ends: bool = False
 
 
-OVERDUE = ("queues.late", "queues.just_late", "queues.ends_late")
+OVERDUE = ("queues.late", "queues.just_late", "queues.ends_late", "queues.burning")
 LATE = ("queues.all_failing", *OVERDUE)
 UNSAFE = "The broker is not safe: {seen}."
 
@@ -217,8 +217,9 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("actors.database_bound", "Database slow", explains=(*OVERDUE, "actors.slower"), same=True),
     Rank("actors.host_down", "Host down", explains=(*OVERDUE, "queues.retrying"), same=True),
     Rank("actors.slower", "Slower", explains=OVERDUE, same=True),
-    Rank("queues.late", "Late", explains=("queues.ends_late",), same=True),
+    Rank("queues.late", "Late", explains=("queues.ends_late", "queues.burning"), same=True),
     Rank("queues.ends_late", "Late"),
+    Rank("queues.burning", "Late often"),
     Rank("queues.undeclared", "No queue"),
     Rank("queues.lapsed", "Stuck", says="In {seen}."),
     # Jobs fail.

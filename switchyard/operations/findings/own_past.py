@@ -32,7 +32,7 @@ from switchyard.broker.stores.yard_facts import (
 )
 from switchyard.console.formatting import counted, duration
 from switchyard.jobs.queries import running_or_none
-from switchyard.operations.findings import spending
+from switchyard.operations.findings import promises, spending
 from switchyard.operations.findings.actors import GROUP
 from switchyard.operations.findings.finding import Act, Finding
 from switchyard.operations.past import LAST_MS, PAST, Usual, slow_runs
@@ -60,6 +60,7 @@ def look() -> Iterator[Finding]:
     buckets = store.recent(now)
     running = running_or_none() or []
     yield from spending.look(buckets, usual)
+    yield from promises.look(store, buckets, now)
     sampled = all(_sampled(found) for at, found in buckets if now - SILENT_MS <= at <= now - 2 * BUCKET_MS)
     for name, actor in sorted(dramatiq.get_broker().actors.items()):
         own = usual.get(actor_subject(name))
