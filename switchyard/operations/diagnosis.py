@@ -142,7 +142,9 @@ def diagnose(found: Sequence[Ranked], late: Mapping[str, Row], holders: Mapping[
         sentence = each.sentence
         if cause.name == "too_few_slots" and queue in late:
             actor, counts = holders.get(queue, ""), window.get(queue_subject(queue), {})
-            if _is_of_another_kind(actor, queue, window):
+            if late[queue].busy * 2 < late[queue].slots:  # more slots would start nothing as well
+                cause = BY_NAME["nothing_dispatches"]
+            elif _is_of_another_kind(actor, queue, window):
                 cause = BY_NAME["head_of_line"]
             elif (
                 needed := slots_needed(late[queue], counts, declared_yard().queue_of(queue).objective_ms)
