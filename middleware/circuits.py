@@ -129,7 +129,9 @@ class Circuits(Middleware):
         outcome = "ok" if exception is None else "other"
         if exception is not None and _is_outage(exception, self._calls[message.actor_name].outage):
             outcome = "failed"
-        if outcome == "other" and not probed:
+        if outcome != "other":
+            message.called = circuit.dependency.name, "failed" if outcome == "failed" else "answered"  # type: ignore[attr-defined]
+        elif not probed:
             return ""
         reason = type(exception).__name__  # its text may hold arguments
         state = self._transport.note_circuit(message, circuit, outcome, reason=reason)

@@ -9,6 +9,7 @@ import io
 import logging
 import sys
 import time
+from collections import defaultdict
 from collections.abc import MutableMapping
 from contextvars import ContextVar
 from importlib import import_module
@@ -28,6 +29,8 @@ _running: ContextVar[MessageProxy | None] = ContextVar("switchyard_running", def
 
 # A failure's text may be as long as what a stranger sent; a longer traceback keeps its beginning and its end.
 LONGEST_TRACEBACK = 16 * 1024
+# Bytes that attempts of this process logged, by queue and actor. Changed under the handler's lock alone.
+LOGGED: defaultdict[tuple[str, str], int] = defaultdict(int)
 # Logs messages with their arguments.
 SILENCED = ("dramatiq.worker.WorkerThread",)
 # Dramatiq logs it with a traceback for each parked message, and claims that the message was moved to its dead list.
@@ -204,6 +207,17 @@ def _without_traceback_of_refusals(record: logging.LogRecord) -> bool:
     return True
 
 
+class CountedHandler(logging.StreamHandler[TextIO]):
+    """Handler of standard error that notes how much each attempt logs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = self.formatter.format(record)  # type: ignore[union-attr]  # it is given one at once
+        if (message := _running.get()) is not None:
+            count = len(text) if text.isascii() else len(text.encode("utf-8", "backslashreplace"))
+            LOGGED[message.queue_name, message.actor_name] += count + 1
+        return text
+
+
 def configure(log_format: str, *, level: int = logging.INFO) -> None:
     """Send every log of this process to standard error: as ``json`` for machines, or ``console`` for terminals."""
     import structlog
@@ -228,7 +242,7 @@ def configure(log_format: str, *, level: int = logging.INFO) -> None:
     ]
     if log_format == "json":
         render = [structlog.processors.format_exc_info, _short_traceback, structlog.processors.JSONRenderer()]
-    handler = logging.StreamHandler()
+    handler = CountedHandler()
     handler.addFilter(lambda record: not (isinstance(record.msg, str) and record.msg.startswith(UNTRUE)))
     handler.addFilter(_without_traceback_of_refusals)
     handler.setFormatter(

@@ -32,6 +32,7 @@ from dramatiq.worker import Worker
 
 from switchyard.loggers import get_logger
 from switchyard.middleware.errors import OpenTransaction
+from switchyard.middleware.logs import running_message
 
 # A call of the thread of async actors that takes longer is one of another job, whose transaction is its own.
 LONGEST_CALL_S = 10.0
@@ -203,7 +204,7 @@ class SlotHygiene(Middleware):
         return left
 
     def _watch(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
-        """Note a connection whose session a statement changes: the next job would find it changed."""
+        """Note a statement's time, and a connection whose session it changes: the next job would find it changed."""
         thread, connection = self._threads.own, context["connection"]
         session = thread.connections.get(connection)
         if session is not None and getattr(cursor := context["cursor"].cursor, "name", None):
@@ -213,7 +214,13 @@ class SlotHygiene(Middleware):
         # Statements of psycopg.sql are read by their server alone.
         if not isinstance(sql, str) or changes_session(sql):
             thread.changed = [*thread.changed, connection]
-        return execute(sql, params, many, context)
+        if (message := running_message()) is None:
+            return execute(sql, params, many, context)
+        began_s = time.monotonic()
+        try:
+            return execute(sql, params, many, context)
+        finally:
+            message.sql_s = getattr(message, "sql_s", 0.0) + time.monotonic() - began_s  # type: ignore[attr-defined]
 
     def _note(self, connection: Any, **signal: Any) -> None:
         thread = self._threads.own

@@ -69,6 +69,7 @@ from switchyard.send_warnings import warnings_of_sends
 from switchyard.setting_values import refuse_without_driver
 from switchyard.slot_hygiene import SlotHygiene
 from switchyard.workers.metrics import keep_files, name_files
+from switchyard.workers.shared.fork import is_patched
 
 STORES_REFUSED_S = 0.3
 # Makes the broker of a yard and its transport, as on_redis does.
@@ -206,7 +207,9 @@ def in_order(
     yard, transport, interrupts = facilities.yard, facilities.transport, make_interrupts()
     circuits = Circuits(yard=yard, transport=transport)
     # Participant of the flush before acknowledgements; a pool's child adds its row, in workers/child/main.py.
-    metrics = facilities.barrier.metrics = Metrics(barrier=facilities.barrier, keep_files=keep_files)
+    metrics = facilities.barrier.metrics = Metrics(
+        barrier=facilities.barrier, keep_files=keep_files, thread_time=not is_patched()
+    )
     name_files()
     return [
         Options(),

@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.broker import Broker
 
 from switchyard.middleware.async_actors import EventLoop
+from switchyard.middleware.metrics import Metrics
 from switchyard.slot_hygiene import LONGEST_CALL_S, SlotHygiene
 from switchyard.workers.child.slot_tracking import CHECK_EVERY_S, SlotTracking
 from switchyard.workers.shared.child_table import ChildRow
@@ -83,11 +83,12 @@ class ChildHygiene:
             ("filter of warnings", errors_of_warnings, set_errors_of_warnings),
             ("broker", dramatiq.get_broker, dramatiq.set_broker),
         )
+        [self._metrics] = (entry for entry in broker.middleware if isinstance(entry, Metrics))
         [self._slot_hygiene] = (entry for entry in broker.middleware if isinstance(entry, SlotHygiene))
         self._kept = {name: (read, put_back, read()) for name, read, put_back in kept}
         self._changed: dict[str, tuple[set[str], set[str]]] = {}
         self._ran: set[str] = set()
-        self._largest_bytes, self._grown = resident_bytes(os.getpid()), Counter[str]()
+        self._largest_bytes = resident_bytes(os.getpid())
         left = max(LEFT, LEFT_PER_SLOT * slot_count)
         self._most_threads, self._most_processes = int(status(b"Threads:")) + left, left
         self._held_since_s: dict[logging.Handler, float] = {}
@@ -133,9 +134,8 @@ class ChildHygiene:
         grown = resident_bytes(os.getpid()) - self._largest_bytes
         if grown > 0:
             self._largest_bytes += grown
-            self._grown.update(dict.fromkeys(ran, grown // max(len(ran), 1)))
-            for actor, _ in self._grown.most_common(1):
-                self._row.set_grew(actor)
+            for each in [actor for name in ran if (actor := self._broker.actors.get(name)) is not None]:
+                self._metrics.grown[each.queue_name, each.actor_name].inc(grown / len(ran))
 
     def _put_back(self, name: str, ran: set[str], running: set[str]) -> None:
         read, put_back, before = self._kept[name]

@@ -21,7 +21,6 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from time import monotonic_ns
-from zlib import crc32
 
 from switchyard.broker.worker.prefetch import HELD_BYTES, HeldMarks
 
@@ -83,7 +82,7 @@ class Finished:
 CELL_BYTES = 8
 HEADER_CELLS = 16  # more than are used, so that a header can grow in place
 READY, BEAT, LEASED, LAST_END, WRITTEN, PROGRESS, WORKING, FULL, RETIRED, LOGGED, STUCK, QUIET, DRAINED, ILL = range(14)
-GREW, DOZES = ILL + 1, ILL + 2
+DOZES = ILL + 1
 # Values of FULL.
 HOLDS_TOO_MUCH, LACKS_MEMORY = 1, 2
 
@@ -179,15 +178,6 @@ class ChildRow:
     def lacks_memory(self) -> bool:
         """Whether the child is full because of its memory."""
         return self._cells[FULL] == LACKS_MEMORY
-
-    def set_grew(self, actor: str) -> None:
-        """Note the actor during whose runs the child has grown most."""
-        self._cells[GREW] = crc32(actor.encode())
-
-    @property
-    def grew(self) -> int:
-        """Checksum (CRC-32) of that actor's name; 0 for none."""
-        return self._cells[GREW]
 
     def set_stuck(self) -> None:
         """Mark the child as one that holds a message which nothing runs, or waits for a lock that nobody releases."""

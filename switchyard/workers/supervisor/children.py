@@ -10,9 +10,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from zlib import crc32
-
-import dramatiq
 
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.stores.pool_reports import ON_PURPOSE
@@ -45,7 +42,6 @@ END_AFTER_S = 3.0
 KILL_AFTER_GRACE_S = 5.0
 # Crashes are reported for so long, and at most so many.
 CRASHES_KEPT_S, MOST_CRASHES = 3_600.0, 1_000
-LEAKS_S, MOST_LEAKS = 600.0, 1_000
 
 Key = tuple[int, Running]
 
@@ -137,7 +133,6 @@ class ChildManager:
         self.restarts: dict[str, int] = {}
         self.crashes: deque[tuple[float, str]] = deque(maxlen=MOST_CRASHES)  # moment and reason of each
         # Time of each end for memory, and what its row said of its growth.
-        self._leaks: deque[tuple[float, int]] = deque(maxlen=MOST_LEAKS)
         self.exit_causes: dict[int, ExitCause] = {}
         self.paused = False
         self.quiet = False
@@ -203,15 +198,6 @@ class ChildManager:
     def kill_at_s(self) -> float:
         """Return the monotonic time at which a child that gets its signal now is killed."""
         return time.monotonic() + self._grace_s + KILL_AFTER_GRACE_S
-
-    def leaks(self) -> dict[str, int]:
-        """Return actor -> children that were recycled for memory within 10 min and had grown most while it ran.
-
-        The actor is "" where it is not known.
-        """
-        since_s = time.monotonic() - LEAKS_S
-        names = {crc32(name.encode()): name for name in dramatiq.get_broker().actors} if self._leaks else {}
-        return dict(Counter(names.get(grew, "") for at_s, grew in self._leaks if at_s > since_s))
 
     def retire(self, process: Process, why: str) -> None:
         """Mark a child as replaced by a successor: for its tasks only their own limits apply, no grace period."""
@@ -322,7 +308,7 @@ class ChildManager:
     def _ended(self, index: int, pid: int, status: int) -> bool:
         """Record why a child ended and which messages it left; return whether the child had worked."""
         row, process = self.rows[index], self.process_set.processes[index - 1]
-        state, logged, drained, grew = row.read(), row.logged(), row.drained, row.grew
+        state, logged, drained = row.read(), row.logged(), row.drained
         to_drain = process.told or row.quiet or row.full
         leftovers = self._without_cancelled(index, self.leases.leftovers(index, row))
         exit_cause = self.exit_causes.pop(index, None)
@@ -345,8 +331,6 @@ class ChildManager:
             process.wanted = bool(suspects) and not (self.paused or self.quiet)
         if exit_cause is not None and exit_cause.why in REPLACED and clean:
             self._count_restart(exit_cause.why)
-            if exit_cause.why == "recycled_memory":
-                self._leaks.append((time.monotonic(), grew))
             logger.info("pool %s: child %d (pid %d) is replaced after %d tasks", self.pool.name, index, pid, state.done)
             return True
         if (clean and not process.wanted) or self.process_set.stopping or self.paused:

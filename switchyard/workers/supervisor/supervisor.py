@@ -311,8 +311,7 @@ class Supervisor:
             state=QUIETED if self._state == "up" and self._instructions.quieted else self._state,
             metrics_port=self._listener.port,
         )
-        silent = self._silent.look(self._limits.heartbeats.unanswered())
-        return replace(report, silent=silent, leaks=self._children.leaks())
+        return replace(report, silent=self._silent.look(self._limits.heartbeats.unanswered()))
 
     def _unhealthy_reason(self) -> str:
         # A restart does not help a pool that drains, or waits for a person to examine the broker.
