@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -66,11 +67,18 @@ from switchyard.middleware.time_limits import AgeLimits, TimeLimits
 from switchyard.middleware.unique_keys import UniqueKeys
 from switchyard.outbox.sends import CommitSends
 from switchyard.send_warnings import warnings_of_sends
-from switchyard.setting_values import refuse_without_driver
+from switchyard.setting_values import refuse_without, refuse_without_driver
 from switchyard.slot_hygiene import SlotHygiene
 from switchyard.workers.metrics import keep_files, name_files
 
 STORES_REFUSED_S = 0.3
+# Where OpenTelemetry sends traces, and what it takes: modules, requirement and extra.
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+TRACES = (
+    "opentelemetry.sdk opentelemetry.exporter.otlp.proto.http",
+    "opentelemetry-exporter-otlp-proto-http>=1.45,<2",
+    "traces",
+)
 # Makes the broker of a yard and its transport, as on_redis does.
 Place = Callable[..., tuple[Broker, Transport]]
 
@@ -84,6 +92,7 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
     try:
         refuse_without_driver(settings.DATABASES)
         own = switchyard_settings()
+        options: dict[str, Any] = {"traces": traces(own.release)}
     except SwitchyardError as error:
         refuse(str(error), *getattr(error, "__notes__", ()))
     if own.configure_logging:
@@ -91,7 +100,7 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
     else:
         once_imported("structlog", logs.use_standard_logging)
     extra = [*without_replaced(middleware or []), *warnings_of_sends(debug=own.debug and own.sends == "now")]
-    options: dict[str, Any] = {"development": own.debug, "release": own.release, "limits": own.record_limits}
+    options |= {"development": own.debug, "release": own.release, "limits": own.record_limits}
     options |= {"results": result_stores(own.results), "extra": extra, "on_dead": (project_dead_letter,)}
     options |= {"sends": own.sends}
     if (place := own.place) is not None:
@@ -117,6 +126,7 @@ def build_yard(
     limits: RecordLimits | None = None,
     results: ResultStores | None = None,
     sends: str = "now",
+    traces: Sequence[Middleware] = (),
     **options: Any,
 ) -> Any:
     """Return a broker for a yard on a server; the project and the tests both use it.
@@ -128,6 +138,7 @@ def build_yard(
         release: Name of this code in records of jobs.
         sends: See the setting ``SENDS``.
         limits, results: Of what the broker keeps of ended jobs; stores of results that records do not hold.
+        traces: As :func:`traces` returns it.
         options: For ``place``.
     """
     keys = msgspec.structs.replace(keys, slot_groups=yard.keys.slot_groups)
@@ -154,7 +165,7 @@ def build_yard(
     )
     attach(broker, facilities)
     broker.postpone = CommitSends(broker, waits=sends != "now", keeps_rows=sends == "outbox")  # type: ignore[attr-defined]
-    for entry in in_order(facilities, on_dead, extra or [], development=development):
+    for entry in in_order(facilities, on_dead, extra or [], traces, development=development):
         broker.add_middleware(entry)
     # Sentry and its like put theirs first when a broker is made, and would pass for the sender with their options.
     broker.middleware.sort(key=lambda entry: not isinstance(entry, Options))
@@ -194,6 +205,7 @@ def in_order(
     facilities: Facilities,
     on_dead: tuple[Any, ...] = (),
     extra: Sequence[Middleware] = (),
+    traces: Sequence[Middleware] = (),
     *,
     development: bool = False,
 ) -> list[Middleware]:
@@ -222,6 +234,7 @@ def in_order(
         Crashes(transport=transport),
         Concurrency(),
         RateLimits(windows=facilities.windows, transport=transport),
+        *traces,
         Logs(tracebacks=development),
         metrics,
         *([] if facilities.batches is None else [BatchEnds(batches=facilities.batches, yard=yard)]),
@@ -252,6 +265,21 @@ def in_order(
         SlotHygiene(),
         TimeLimits(yard=yard, interrupts=interrupts),
     ]
+
+
+def traces(release: str) -> list[Middleware]:
+    """Return the middleware of traces where the environment names an endpoint for them.
+
+    OpenTelemetry is not loaded elsewhere.
+    """
+    name = next((name for name in ENDPOINTS if os.environ.get(name)), "")
+    is_off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
+    if not name or is_off:
+        return []
+    refuse_without(name, TRACES, "a trace")
+    from switchyard.middleware.tracing import start
+
+    return [start(release)]
 
 
 def _group_callbacks(facilities: Facilities, extra: Sequence[Middleware]) -> list[Middleware]:
