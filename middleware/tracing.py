@@ -58,8 +58,8 @@ class Tracing(Middleware):
     Listed after the middleware that may stop a message, and before those that log its end and send what follows it.
     """
 
-    def __init__(self) -> None:
-        self._tracer = trace.get_tracer("switchyard")
+    def __init__(self, tracer: trace.Tracer) -> None:
+        self._tracer = tracer
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Make the span of a send. A retry keeps its trace, and gets the id of the attempt that it follows."""
@@ -138,7 +138,7 @@ class Tracing(Middleware):
 
 
 def context_in(options: Mapping[str, Any]) -> Context | None:
-    """Return the context in a message's options; ``None`` without one, with a malformed one, or if it is not sampled."""
+    """Return the sampled context in a message's options; ``None`` without one, and where it is malformed."""
     carried = {name: value for name in OF_W3C if isinstance(value := options.get(name), str)}
     if not carried:
         return None
@@ -164,7 +164,7 @@ def start(release: str) -> Tracing:
         for found in entry_points(group="opentelemetry_instrumentor"):
             if found.name in INSTRUMENTED:
                 found.load()().instrument()
-    return Tracing()
+    return Tracing(trace.get_tracer("switchyard"))
 
 
 class Export(SpanProcessor):

@@ -73,7 +73,8 @@ from switchyard.workers.metrics import keep_files, name_files
 
 STORES_REFUSED_S = 0.3
 # Where OpenTelemetry sends traces, and what it takes: modules, requirement and extra.
-ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+OWN_ENDPOINT, ENDPOINT = "SWITCHYARD_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
+ENDPOINTS = (OWN_ENDPOINT, ENDPOINT, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 TRACES = (
     "opentelemetry.sdk opentelemetry.exporter.otlp.proto.http",
     "opentelemetry-exporter-otlp-proto-http>=1.45,<2",
@@ -272,11 +273,13 @@ def traces(release: str) -> list[Middleware]:
 
     OpenTelemetry is not loaded elsewhere.
     """
-    name = next((name for name in ENDPOINTS if os.environ.get(name)), "")
-    is_off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
-    if not name or is_off:
+    given = os.environ.get
+    name = next((name for name in ENDPOINTS if given(name)), "")
+    if not name or given("OTEL_SDK_DISABLED", "").lower() == "true" or given("OTEL_TRACES_EXPORTER") == "none":
         return []
     refuse_without(name, TRACES, "a trace")
+    if name == OWN_ENDPOINT:
+        os.environ.setdefault(ENDPOINT, os.environ[name])
     from switchyard.middleware.tracing import start
 
     return [start(release)]

@@ -95,8 +95,8 @@ def test_a_batch_with_its_callback_is_one_tree(demo: RunningDemo, traces: Traces
     batch_id = in_shell(demo, MAKE_A_BATCH)
 
     def tree() -> list[Received]:
-        [made] = [span for span in traces.spans if span.attributes.get("switchyard.batch") == batch_id] or [None]
-        return [] if made is None else [span for span in traces.spans if span.trace == made.trace]
+        made = {span.trace for span in traces.spans if span.attributes.get("switchyard.batch") == batch_id}
+        return [span for span in traces.spans if span.trace in made]
 
     wait_for(lambda: len(named(tree(), "run purge_delivery_attempts")) == 4, what="three members and a callback")
 
