@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,6 +38,7 @@ from switchyard.broker.transport import RedisTransport
 from switchyard.broker.worker.acks import AckBarrier, barrier_over
 from switchyard.conf import switchyard_settings
 from switchyard.console.commands import refuse
+from switchyard.console.links import absolute, job_url
 from switchyard.database import Connections
 from switchyard.jobs.result_stores import result_stores
 from switchyard.middleware import arguments, logs
@@ -93,11 +95,11 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
     try:
         refuse_without_driver(settings.DATABASES)
         own = switchyard_settings()
-        options: dict[str, Any] = {"traces": traces(own.release)}
+        options: dict[str, Any] = {"observers": [*traces(own.release), *error_tracker()]}
     except SwitchyardError as error:
         refuse(str(error), *getattr(error, "__notes__", ()))
     if own.configure_logging:
-        logs.configure(own.log_format)
+        logs.configure(own.log_format, release=own.release)
     else:
         once_imported("structlog", logs.use_standard_logging)
     extra = [*without_replaced(middleware or []), *warnings_of_sends(debug=own.debug and own.sends == "now")]
@@ -127,7 +129,7 @@ def build_yard(
     limits: RecordLimits | None = None,
     results: ResultStores | None = None,
     sends: str = "now",
-    traces: Sequence[Middleware] = (),
+    observers: Sequence[Middleware] = (),
     **options: Any,
 ) -> Any:
     """Return a broker for a yard on a server; the project and the tests both use it.
@@ -139,7 +141,7 @@ def build_yard(
         release: Name of this code in records of jobs.
         sends: See the setting ``SENDS``.
         limits, results: Of what the broker keeps of ended jobs; stores of results that records do not hold.
-        traces: As :func:`traces` returns it.
+        observers: As :func:`traces` and :func:`error_tracker` return them.
         options: For ``place``.
     """
     keys = msgspec.structs.replace(keys, slot_groups=yard.keys.slot_groups)
@@ -166,7 +168,7 @@ def build_yard(
     )
     attach(broker, facilities)
     broker.postpone = CommitSends(broker, waits=sends != "now", keeps_rows=sends == "outbox")  # type: ignore[attr-defined]
-    for entry in in_order(facilities, on_dead, extra or [], traces, development=development):
+    for entry in in_order(facilities, on_dead, extra or [], observers, development=development):
         broker.add_middleware(entry)
     # Sentry and its like put theirs first when a broker is made, and would pass for the sender with their options.
     broker.middleware.sort(key=lambda entry: not isinstance(entry, Options))
@@ -206,7 +208,7 @@ def in_order(
     facilities: Facilities,
     on_dead: tuple[Any, ...] = (),
     extra: Sequence[Middleware] = (),
-    traces: Sequence[Middleware] = (),
+    observers: Sequence[Middleware] = (),
     *,
     development: bool = False,
 ) -> list[Middleware]:
@@ -235,7 +237,7 @@ def in_order(
         Crashes(transport=transport),
         Concurrency(),
         RateLimits(windows=facilities.windows, transport=transport),
-        *traces,
+        *observers,
         Logs(tracebacks=development),
         metrics,
         *([] if facilities.batches is None else [BatchEnds(batches=facilities.batches, yard=yard)]),
@@ -283,6 +285,16 @@ def traces(release: str) -> list[Middleware]:
     from switchyard.middleware.tracing import start
 
     return [start(release)]
+
+
+def error_tracker() -> list[Middleware]:
+    """Return the middleware that reports final failures to Sentry, where the project has set up its client."""
+    sdk = sys.modules.get("sentry_sdk")
+    if sdk is None or not sdk.is_initialized():
+        return []
+    from switchyard.middleware.error_tracker import ErrorTracker
+
+    return [ErrorTracker(link=lambda job_id: absolute(job_url(job_id)))]
 
 
 def _group_callbacks(facilities: Facilities, extra: Sequence[Middleware]) -> list[Middleware]:

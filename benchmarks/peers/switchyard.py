@@ -54,7 +54,7 @@ def whole_stack() -> Broker:
         from switchyard.addons.rabbitmq.place import on_rabbitmq  # needs pika
 
         return build_yard(yard, client, Keys("bench"), place=on_rabbitmq, url=RABBITMQ_URL)
-    return build_yard(yard, client, Keys("bench"), traces=traces("bench"))
+    return build_yard(yard, client, Keys("bench"), observers=traces("bench"))
 
 
 class OnSwitchyard(OnDramatiq):
