@@ -110,7 +110,7 @@ def test_a_final_failure_is_one_event_without_arguments(
     for event in failures:
         assert event["tags"] == {"actor": "failing", "queue": "work", "reason": "exhausted"}
         job = event["contexts"]["job"]
-        assert job["link"].endswith(f"/jobs/{job['id']}/") and job["attempts"] == 3
+        assert job["link"].endswith(f"/{job['id']}/") and job["attempts"] == 3
         [failure] = event["exception"]["values"]
         assert failure["type"] == "RuntimeError" and failure["stacktrace"]["frames"][-1]["function"] == "failing"
     assert [event["message"] for event in events if "exception" not in event] == ["of the project"] * 3
