@@ -80,7 +80,6 @@ def key_of(words: Sequence[Any]) -> str | bytes | None:
 
 
 def slot_of(key: str | bytes) -> int:
-    """Return the hash slot of a key."""
     return int(key_slot(key.encode() if isinstance(key, str) else key))
 
 
@@ -206,6 +205,7 @@ class Asking:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self.send_packed_command = connection.send_packed_command
+        self.can_read = connection.can_read
         self.disconnect = connection.disconnect
 
     def pack_command(self, *words: Word) -> list[bytes]:
