@@ -203,19 +203,10 @@ def without_secrets(span: ReadableSpan) -> ReadableSpan:
     facts = {name: _public(name, value) for name, value in (span.attributes or {}).items()}
     events = [Event(event.name, _of_event(event), event.timestamp) for event in span.events]
     return ReadableSpan(
-        name=span.name,
-        context=span.get_span_context(),
-        parent=span.parent,
-        resource=span.resource,
-        attributes=facts,
-        events=events,
-        links=span.links,
-        kind=span.kind,
-        status=Status(span.status.status_code),
-        start_time=span.start_time,
-        end_time=span.end_time,
-        instrumentation_scope=span.instrumentation_scope,
-    )
+        span.name, span.get_span_context(), span.parent, span.resource, facts, events, span.links, span.kind,
+        instrumentation_scope=span.instrumentation_scope, status=Status(span.status.status_code),
+        start_time=span.start_time, end_time=span.end_time,
+    )  # fmt: skip
 
 
 def _public(name: str, value: Any) -> Any:

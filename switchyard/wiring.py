@@ -77,11 +77,7 @@ STORES_REFUSED_S = 0.3
 # Where OpenTelemetry sends traces, and what it takes: modules, requirement and extra.
 OWN_ENDPOINT, ENDPOINT = "SWITCHYARD_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
 ENDPOINTS = (OWN_ENDPOINT, ENDPOINT, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-TRACES = (
-    "opentelemetry.sdk opentelemetry.exporter.otlp.proto.http",
-    "opentelemetry-exporter-otlp-proto-http>=1.45,<2",
-    "traces",
-)
+TRACES = ("opentelemetry.exporter.otlp.proto.http", "opentelemetry-exporter-otlp-proto-http>=1.45,<2", "traces")
 # Makes the broker of a yard and its transport, as on_redis does.
 Place = Callable[..., tuple[Broker, Transport]]
 

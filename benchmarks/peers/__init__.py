@@ -81,11 +81,8 @@ TRACED = replace(
     STACK,
     name="switchyard-traced",
     title="Switchyard, whole stack, traces at 1 %",
-    environment={
-        "BENCH_STACK": "1",
-        "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
-        "OTEL_TRACES_SAMPLER_ARG": "0.01",
-    },
+    environment=STACK.environment
+    | {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.01"},
 )
 STOCK = Peer("dramatiq", "dramatiq", "Dramatiq")
 TUNED = (

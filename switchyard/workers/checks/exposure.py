@@ -45,16 +45,13 @@ def _unsafe() -> Iterator[tuple[str, str, str]]:
         yield "SWITCHYARD_METRICS_TOKEN", f"is weak: below {TOKEN_CHARACTERS} characters, or few different ones", remedy
     for name, address in ((own.server_variable, own.broker_url), ("SWITCHYARD_BROKER_URL", own.place_url)):
         parts, hosts = split_hosts(address)
-        if parts.scheme in WITHOUT_TLS and (far := next(filter(_is_public, (_host(host) for host in hosts)), "")):
-            yield name, f"{far} is a public address, reached without TLS", "Use rediss:// or amqps://."
+        for host in hosts if parts.scheme in WITHOUT_TLS else ():
+            if _is_public(far := urlsplit(f"//{host}").hostname or ""):
+                yield name, f"{far} is a public address, reached without TLS", "Use rediss:// or amqps://."
 
 
 def _is_weak(secret: str, characters: int) -> bool:
     return len(secret) < characters or len(set(secret)) < LEAST_DISTINCT
-
-
-def _host(place: str) -> str:
-    return urlsplit(f"//{place}").hostname or ""
 
 
 def _is_public(host: str) -> bool:
