@@ -323,6 +323,11 @@ def state_of(connection: Any) -> str:
     return IDLE if driver.autocommit == connection.autocommit else UNUSABLE
 
 
+def driver_of(connection: Any) -> Any:
+    """Return the driver's own connection of a Django connection, below what traces have put around it."""
+    return getattr(connection.connection, "__wrapped__", connection.connection)
+
+
 def is_in_transaction(connection: Any) -> bool:
     """Return whether a transaction is open on a Django connection."""
     return state_of(connection) == OPEN
@@ -332,7 +337,7 @@ class _Session:
     """Driver's connection as it was when Django had opened it."""
 
     def __init__(self, connection: Any) -> None:
-        self._driver = driver = connection.connection
+        self._driver = driver = driver_of(connection)
         self._open: list[Any] = []  # cursors of the server
         self._adapted = False
         self._cursor = driver.cursor() if isinstance(driver, sqlite3.Connection) else None
@@ -347,7 +352,7 @@ class _Session:
 
         Threads share a connection to that, and one would interrupt the statements of others.
         """
-        if isinstance(driver := connection.connection, sqlite3.Connection):
+        if isinstance(driver := driver_of(connection), sqlite3.Connection):
             return None if connection.is_in_memory_db() else cls(connection)
         return cls(connection) if hasattr(driver, "pgconn") else None  # of psycopg 3
 
@@ -402,7 +407,7 @@ def abandon(connection: Any) -> None:
     """End a Django connection's transaction and session by closing it; the next query opens another."""
     # Django keeps a connection that is closed inside of a block, and refuses it from then on.
     connection.in_atomic_block = connection.closed_in_transaction = False
-    if isinstance(driver := connection.connection, sqlite3.Connection):
+    if isinstance(driver := driver_of(connection), sqlite3.Connection):
         # A closed connection keeps its locks for as long as a cursor of it lives, as the one in a traceback does.
         with contextlib.suppress(sqlite3.Error):
             driver.rollback()

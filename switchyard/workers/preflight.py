@@ -153,7 +153,8 @@ def log_to_standard_error() -> None:
     """
     never_wait_for_readers()
     if not logging.getLogger("switchyard").hasHandlers():
-        logs.configure(switchyard_settings().log_format)
+        own = switchyard_settings()
+        logs.configure(own.log_format, release=own.release)
 
 
 def mark_keyspace() -> list[CheckMessage]:

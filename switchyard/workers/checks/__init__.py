@@ -18,7 +18,7 @@ from dramatiq.broker import Broker
 
 from switchyard.broker.topology import Yard
 from switchyard.conf import asks_no_broker, declared_yard, switchyard_settings
-from switchyard.workers.checks import actors, database, installation, servers, topology
+from switchyard.workers.checks import actors, database, exposure, installation, servers, topology
 
 TAG = "switchyard"
 
@@ -41,6 +41,7 @@ def register_all() -> None:
     register(server_keeps_work, TAG, Tags.database)
     register(database_has_room, TAG, Tags.database)
     register(server_keeps_work_deployed, TAG, deploy=True)
+    register(exposure.unsafe_exposure, TAG, deploy=True)
 
 
 def _check(find: Callable[[], list[CheckMessage]]) -> Callable[..., list[CheckMessage]]:
