@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error
+from django.utils.encoding import force_str
 
 from switchyard.broker.redis.addresses import is_loopback, split_hosts
 from switchyard.conf import switchyard_settings
@@ -38,7 +39,7 @@ def _unsafe() -> Iterator[tuple[str, str, str]]:
     if "*" in settings.ALLOWED_HOSTS:
         yield "ALLOWED_HOSTS", "is *: links in mails lead wherever a stranger says", "Name the hosts of the web."
     remedy = "Make one: python -c 'import secrets; print(secrets.token_urlsafe(50))'"
-    for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
+    for key in map(force_str, (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)):
         if key.startswith(MADE_BY_DJANGO) or _is_weak(key, KEY_CHARACTERS):
             yield "SECRET_KEY", f"one is weak: below {KEY_CHARACTERS} characters, or few different ones", remedy
     if own.metrics_token and _is_weak(own.metrics_token, TOKEN_CHARACTERS):
