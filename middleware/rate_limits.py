@@ -29,7 +29,7 @@ UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 class Rate(msgspec.Struct, frozen=True):
     """At most ``limit`` starts in any ``window_ms``; of each value of an argument where it is named.
 
-    ``suffix`` tells the windows of several rates of an actor apart.
+    ``suffix`` tells the windows of several rates by one argument apart.
     """
 
     limit: int
@@ -108,9 +108,11 @@ def _check_rate(spec: Any, actor: Actor[..., Any]) -> str:
 def rates_of(spec: Any) -> list[Rate]:
     """Return the rates of the option; as ``rate_of`` for one that cannot be read."""
     found = [rate_of(each) for each in (spec if isinstance(spec, list | tuple) else [spec])]
-    if len(found) == 1:
-        return found
-    return [msgspec.structs.replace(each, suffix=f"/{each.window_ms // 1_000}s") for each in found]
+    by = [each.argument for each in found]
+    return [
+        each if by.count(each.argument) == 1 else msgspec.structs.replace(each, suffix=f"/{each.window_ms // 1_000}s")
+        for each in found
+    ]
 
 
 def rate_of(spec: str) -> Rate:

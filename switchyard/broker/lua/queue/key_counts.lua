@@ -14,15 +14,15 @@
 -- O((count + samples) · log members).
 --@include since_of
 
-local index, all = KEYS[1], redis.call("ZLEXCOUNT", KEYS[1], ARGV[1], ARGV[2])
+local all = redis.call("ZLEXCOUNT", KEYS[1], ARGV[1], ARGV[2])
 local answer = { 0, all }
-local function first(from, to) return redis.call("ZRANGEBYLEX", index, from, to, "LIMIT", 0, 1)[1] end
+local function first(from, to) return redis.call("ZRANGEBYLEX", KEYS[1], from, to, "LIMIT", 0, 1)[1] end
 local function key_of(member) return member and string.match(member, "^([^\n]*)\n") end
 local function add(key)
-  local held = redis.call("ZLEXCOUNT", index, "[" .. key .. "\nh", "(" .. key .. "\ni")
+  local held = redis.call("ZLEXCOUNT", KEYS[1], "[" .. key .. "\nh", "(" .. key .. "\ni")
   -- In a line a digit stands where "w" does in a limit's members.
   local next = first("[" .. key .. "\n0", "(" .. key .. "\nh") or first("[" .. key .. "\ni", "(" .. key .. "\11")
-  local both = redis.call("ZLEXCOUNT", index, "[" .. key .. "\n", "(" .. key .. "\11")
+  local both = redis.call("ZLEXCOUNT", KEYS[1], "[" .. key .. "\n", "(" .. key .. "\11")
   local id = next and string.match(next, "\n([^\n]*)$") or ""
   answer[#answer + 1] = { key, held, both - held, id, id == "" and "" or since_of(KEYS[2], KEYS[3], id) }
 end
@@ -34,10 +34,10 @@ while key and answer[1] < tonumber(ARGV[4]) do
   key = key_of(first("(" .. key .. "\nx", ARGV[2]))
 end
 local samples, seen = math.min(tonumber(ARGV[5]), all), {}
-local rank = samples > 0 and redis.call("ZRANK", index, first(ARGV[1], ARGV[2]))
+local rank = samples > 0 and redis.call("ZRANK", KEYS[1], first(ARGV[1], ARGV[2]))
 for n = 0, samples - 1 do
   local at = rank + math.floor(n * all / samples)
-  local sample = key_of(redis.call("ZRANGE", index, at, at)[1])
+  local sample = key_of(redis.call("ZRANGE", KEYS[1], at, at)[1])
   if sample and not seen[sample] then
     seen[sample] = true
     add(sample)
