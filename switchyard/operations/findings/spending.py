@@ -44,9 +44,10 @@ PART, PARTS, LEAST_PARTS, LEAKED_BYTES, LAST_SHARE = 12, 5, 4, 64 * 2**20, 0.25
 
 
 def dependency_of(actor: str) -> str:
-    """Return the dependency that an actor declares; "" for none."""
+    """Return the dependency that an actor declares; "" for none, and for many, by the value of an argument."""
     declared = dramatiq.get_broker().actors.get(actor)
-    return "" if declared is None else str(declared.options.get("depends_on") or "").partition(" per ")[0]
+    depends_on = "" if declared is None else str(declared.options.get("depends_on") or "")
+    return "" if " per " in depends_on else depends_on
 
 
 def look(buckets: Buckets, usual: Mapping[str, Usual]) -> Iterator[Finding]:

@@ -146,10 +146,11 @@ def silent(of: Draw) -> Drawn:
 def wrong_queue(of: Draw) -> Drawn:
     """An actor whose runs do not fit the promise of its queue, and of which many are sent."""
     queue = of.draw.choice(("default", "urgent"))
-    work = Work(queue, 0.0, of.many(8_000, 40_000), spread=0.2, sql=0.05)
+    work, after_s = Work(queue, 0.0, of.many(12_000, 40_000), spread=0.2, sql=0.05), of.draw.uniform(40, 90)
     of.after["export"] = work
-    of.made.burst("export", work, PAST_S, PAST_S + 20, of.draw.randint(3, 6) * SLOTS[queue], 1)
-    return of.end("wrong_queue", of.draw.uniform(40, 90), about="export")
+    rounds = round(after_s * 1_000 / work.run_ms) + of.draw.randint(2, 4)  # they last for longer than it is watched
+    of.made.burst("export", work, PAST_S, PAST_S + 20, rounds * SLOTS[queue], 1)
+    return of.end("wrong_queue", after_s, about="export")
 
 
 def limit(of: Draw) -> Drawn:
