@@ -88,17 +88,14 @@ class Job:
 
     @property
     def state(self) -> str:
-        """State as the API names it."""
         return str(self.body.get("state", "sent"))
 
     @property
     def reason(self) -> str:
-        """Reason why the job is scheduled or dead."""
         return str(self.body.get("reason") or "")
 
     @property
     def attempts(self) -> int:
-        """Number of times the job was started."""
         return int(self.body.get("attempts", 0))
 
     def seconds(self, first: str = "enqueued_at", second: str = "finished_at") -> float | None:
@@ -158,7 +155,6 @@ class Order:
         self.jobs.append(Job(title, job_id))
 
     def ended_as(self, state: str, reason: str = "") -> bool:
-        """Whether there is a job and all are in a state."""
         return bool(self.jobs) and all((job.state, job.reason) == (state, reason) for job in self.jobs)
 
     def seen(self, as_expected: bool, text: str = "") -> Seen:
@@ -205,7 +201,6 @@ class SampleRun:
         return f"demo-{self.key}-{next(self._numbers)}"
 
     def jobs(self) -> list[Job]:
-        """Return every job of the run."""
         return [job for order in self.orders.values() for job in list(order.jobs)]
 
     def _send_and_follow(self, rows: Mapping[str, Callable[[Order], object]]) -> None:
@@ -271,7 +266,6 @@ class SampleRun:
         return int(apps.get_model(model).objects.filter(**conditions).count())
 
     def batch(self, batch_id: str) -> Any:
-        """Return the figures of a batch."""
         from switchyard.batches.queries import find
 
         return find(batch_id)

@@ -42,7 +42,6 @@ _kinds: dict[str, RetentionKind] = {}
 
 
 def register(kind: RetentionKind) -> None:
-    """Register a kind under its name."""
     _kinds[kind.name] = kind
 
 

@@ -19,7 +19,6 @@ CHUNK_ROWS = 500
 
 
 def customer_or_none(customer_id: int) -> Customer | None:
-    """Return a customer, or ``None`` when there is none of that id."""
     return Customer.objects.filter(pk=customer_id).first()
 
 
@@ -51,7 +50,6 @@ def stream(rows: QuerySet[Row], chunk_rows: int = CHUNK_ROWS) -> Iterator[Row]:
 
 
 def month_invoices(month: str) -> QuerySet[Invoice]:
-    """Return the invoices that were issued in a month."""
     first, after = months.bounds(month)
     return Invoice.objects.filter(issued_on__gte=first, issued_on__lt=after)
 
@@ -65,7 +63,6 @@ def invoices_after(month: str, after_id: int, limit: int) -> list[Invoice]:
 
 
 def payments_for(invoices: Sequence[Invoice]) -> list[Payment]:
-    """Return the payments that are linked to any of the invoices."""
     return list(Payment.objects.filter(invoice__in=[invoice.pk for invoice in invoices]).order_by("pk"))
 
 
@@ -75,5 +72,4 @@ def unlinked_payments(customer_ids: Sequence[int]) -> list[Payment]:
 
 
 def invoice_numbered(number: str) -> Invoice | None:
-    """Return the invoice of that number, or ``None``."""
     return Invoice.objects.filter(number=number).first()

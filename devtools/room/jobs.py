@@ -61,7 +61,6 @@ def send_ending() -> dict[str, str]:
 
 
 def wait_for(states: dict[str, str]) -> None:
-    """Wait until each job has the state it is named for."""
     for state, job_id in states.items():
         until(partial(_is, job_id, state), f"{job_id} to be {state}")
 

@@ -142,21 +142,17 @@ class BulkAcknowledge:
         return given
 
     def facts(self, act: BulkAct) -> list[tuple[str, str]]:
-        """Return the severities and kinds."""
         found = _alerts(act).order_by().values_list("severity", "kind").annotate(count=Count("pk")).order_by("-count")
         return [("Alerts", ", ".join(f"{count:,} {severity} {kind}" for severity, kind, count in found[:4]) or "–")]
 
     def address(self, filter: dict[str, Any]) -> str:
-        """Return the list of these alerts."""
         shown = {f"{name}__exact": filter[name] for name in ("kind", "severity", "queue") if name in filter}
         return f"{reverse('switchyard-alerts')}?{urlencode(shown)}"
 
     def count(self, act: BulkAct) -> int:
-        """Return how many open alerts match."""
         return _alerts(act).count()
 
     def take(self, act: BulkAct, limit: int) -> Taken:
-        """Return the next alerts by their number."""
         rows = _alerts(act).filter(pk__gt=act.cursor.get("after", 0)).order_by("pk")
         ids = list(rows.values_list("pk", flat=True)[:limit])
         return Taken([[pk] for pk in ids], {"after": ids[-1]} if ids else act.cursor, more=len(ids) == limit)
@@ -168,7 +164,6 @@ class BulkAcknowledge:
         return ["" if item[0] in still else "acknowledged or resolved before" for item in items]
 
     def settle(self, act: BulkAct, items: Sequence[Item], answers: Sequence[str]) -> None:
-        """Acknowledge the alerts."""
         ids = [item[0] for item, answer in zip(items, answers, strict=True) if not answer]
         silences.acknowledge(*ids, by=act.who)
 

@@ -41,12 +41,10 @@ def counted_now(alerts: Iterable[Alert]) -> list[Alert]:
 
 
 def open_count() -> int:
-    """Return the number of unacknowledged alerts."""
     return Alert.objects.filter(state=Alert.State.OPEN).count()
 
 
 def headline(open_count: int) -> str:
-    """Return the title of the list of alerts."""
     return counted(open_count, "open alert") if open_count else "No open alerts"
 
 
@@ -91,7 +89,6 @@ class Notice:
 
     @property
     def headline(self) -> str:
-        """Severity, or that it is resolved, title and count in one line."""
         times = "" if self.count == 1 else f" ({self.count:,} times)"
         return f"[{'resolved' if self.alert.resolved_at else self.alert.severity}] {self.alert.title}{times}"
 

@@ -99,17 +99,14 @@ class EmbeddedServer:
 
     @property
     def log_path(self) -> Path:
-        """The server's log."""
         return self.data_dir / "valkey.log"
 
     @property
     def pid(self) -> int | None:
-        """Process id while the server runs."""
         return self._process.pid if self._process is not None and self.running else None
 
     @property
     def running(self) -> bool:
-        """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> EmbeddedServer:

@@ -75,7 +75,6 @@ def jobs(asked: str) -> Iterator[Hit]:
 
 
 def owners(asked: str) -> Iterator[Hit]:
-    """Find an owner by its whole name."""
     page = find_jobs(Filter(owner=asked), limit=1)
     if page.jobs:
         yield Hit(asked, jobs_url(owner=asked), "jobs of this owner", is_exact=True)
@@ -140,14 +139,12 @@ MOST_WORKERS = 20
 
 
 def queues() -> Iterator[Hit]:
-    """Yield the queues of the yard."""
     for queue in declared_yard().queues:
         pools = ", ".join(pool.name for pool in declared_yard().pools_of(queue.name))
         yield Hit(queue.name, queue_url(queue.name), f"pools: {pools}" if pools else "")
 
 
 def actors() -> Iterator[Hit]:
-    """Yield the actors of this code."""
     for name, actor in sorted(dramatiq.get_broker().actors.items()):
         yield Hit(name, actor_url(name), f"queue {actor.queue_name}")
 

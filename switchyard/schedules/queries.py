@@ -217,7 +217,6 @@ def headline(rows: Sequence[ScheduleRow], leads: bool | None) -> str:
 
 
 def paused(now: datetime.datetime) -> list[ScheduleRow]:
-    """Return the schedules that are paused."""
     return [row for row in overview(now) if row.paused_at is not None]
 
 

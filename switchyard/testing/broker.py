@@ -47,7 +47,6 @@ class MemoryCalls(RedisCalls):
         self.clear()
 
     def clear(self) -> None:
-        """Forget every counter."""
         self._counts: dict[str, tuple[int, int]] = {}
 
     def call(self, operation: Script, keys: Sequence[str], args: Sequence[Word] = (), **options: Any) -> Any:
@@ -83,15 +82,12 @@ class MemoryCalls(RedisCalls):
         return self._refuse(str(words[0]))
 
     def pipeline(self, commands: Sequence[Sequence[Word]], **options: Any) -> NoReturn:
-        """Refuse."""
         self._refuse(str(commands[0][0]) if commands else "a pipeline")
 
     def stream(self, *args: Any, **options: Any) -> NoReturn:
-        """Refuse."""
         self._refuse("a stream")
 
     def acquire(self, key: str | bytes | None = None) -> NoReturn:
-        """Refuse."""
         self._refuse("a connection")
 
     def close(self) -> None:
@@ -130,7 +126,6 @@ class StoredMessage:
         return self.level, self.ready_ms, self.order
 
     def message(self) -> Message[Any]:
-        """Return the message in the body."""
         return codec.decode(self.body, message_id=self.id, lane=self.lane)
 
 
@@ -191,7 +186,6 @@ class MemoryBroker(Broker):
         self.clear()
 
     def clear(self) -> None:
-        """Forget every message."""
         self.waiting: dict[str, StoredMessage] = {}
         self.held: dict[str, HeldMessage] = {}
         self.finished: set[str] = set()
@@ -207,29 +201,24 @@ class MemoryBroker(Broker):
     # --- Signals ---
 
     def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """Call the hooks ``before_<signal>``, first to last; raise a ``MiddlewareError``, log any other exception."""
         self.hooks.call_before(self, signal, args, kwargs)
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """Call the hooks ``after_<signal>``, last to first; log their exceptions."""
         self.hooks.call_after(self, signal, args, kwargs)
 
     def add_middleware(
         self, middleware: Middleware, *, before: type[Middleware] | None = None, after: type[Middleware] | None = None
     ) -> None:
-        """Add a middleware, unless it is added already."""
         if middleware not in self.middleware:
             super().add_middleware(middleware, before=before, after=after)
 
     # --- Queues and results ---
 
     def get_results_backend(self) -> ResultBackend:
-        """Return where ``get_result`` reads."""
         own = any(isinstance(entry, Results) for entry in self.middleware)
         return super().get_results_backend() if own or self.results is None else self.results
 
     def declare_queue(self, queue_name: str) -> None:
-        """Declare a queue or retry lane."""
         if queue_name not in self.queues:
             self.emit_before("declare_queue", queue_name)
             self.queues[queue_name] = None
@@ -261,7 +250,6 @@ class MemoryBroker(Broker):
         return message
 
     def enqueue_many(self, messages: Any, *, delay: int | None = None) -> list[Message[Any]]:
-        """Enqueue messages one by one."""
         return [self.enqueue(message, delay=delay) for message in messages]
 
     def put(
@@ -395,11 +383,9 @@ class MemoryBroker(Broker):
             self._changed.notify_all()
 
     def release_key(self, message_id: str) -> None:
-        """Free the unique key of a message that has ended."""
         self.unique = {key: id_ for key, id_ in self.unique.items() if id_ != message_id}
 
     def lane_stats(self, lane: str) -> LaneStats:
-        """Return the figures of a lane."""
         now, found = now_ms(), [stored for stored in self.waiting.values() if stored.lane == lane]
         ready = [stored.ready_ms for stored in found if stored.ready_ms <= now]
         running = sum(held.queue_name == lane and not held.moved for held in self.held.values())
@@ -407,7 +393,6 @@ class MemoryBroker(Broker):
         return LaneStats(lane, len(ready), len(found) - len(ready), running, oldest)
 
     def rejected(self, lane: str) -> int:
-        """Return 0: nothing is rejected."""
         return 0
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> DramatiqConsumer:
@@ -428,7 +413,6 @@ class MemoryBroker(Broker):
             self.release_key(stored.id)
 
     def flush_all(self) -> None:
-        """Drop every message of every queue."""
         self.waiting.clear()
         self.unique.clear()
 
@@ -471,15 +455,12 @@ class MemoryConsumer(DramatiqConsumer):
         return self._broker.wait_for_message(self._lane, min(self._timeout_ms, 20))
 
     def ack(self, message: MessageProxy) -> None:
-        """Forget a message."""
         self._broker.finish(message)
 
     def nack(self, message: MessageProxy) -> None:
-        """Forget a message that was rejected; its dead letter is stored."""
         self._broker.finish(message)
 
     def requeue(self, messages: Any) -> None:
-        """Put messages that were not run back."""
         for message in messages:
             self._broker.enqueue(message.copy())
             self._broker.finish(message)

@@ -75,7 +75,6 @@ class Table:
 
 
 def tables() -> list[Table]:
-    """Return every table that has a model."""
     return [Table.of(alias, model) for alias, model in _models()]
 
 
@@ -158,7 +157,6 @@ def _models() -> Iterator[tuple[str, type[models.Model]]]:
 
 
 def _key_of(table: Table, row: Sequence[Any]) -> Any:
-    """Return the primary key of a row; of several columns as a tuple."""
     return row[table.key[0]] if len(table.key) == 1 else tuple(row[place] for place in table.key)
 
 
@@ -274,7 +272,6 @@ class _Redelivery:
         require_known(ignored, self._tables)
 
     def run(self) -> list[str]:
-        """Run everything, and return the names of the actors."""
         run_callbacks()
         found: list[Repetition] = []
         checked: list[str] = []

@@ -195,13 +195,11 @@ class WatchedTask(Middleware):
         self.begin()
 
     def begin(self) -> None:
-        """Forget the attempt before."""
         self.result: Any = None
         self.exception: BaseException | None = None
         self.callback_error: Exception | None = None
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Note that the task starts."""
         self._transactions.begin()
         self._broker.in_task = True
 

@@ -153,12 +153,10 @@ def listed(sent: Iterable[SentMessage]) -> str:
 
 
 def text_of(call: Call) -> str:
-    """Return the arguments of a call as they are written."""
     return ", ".join(f"{name}={shown(value)}" for name, value in call.items())
 
 
 def shown(value: Any) -> str:
-    """Return a value as it is shown in a failure."""
     text = repr(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 

@@ -70,7 +70,6 @@ class Name(dict[int, int | str]):
         return name
 
     def forget(self, gap: str = "") -> None:
-        """Have another name made."""
         self.before, self._gap, self._again_at_s = self.pop(0, self.before), gap, 0.0
 
     def has_room(self, prefix: str) -> bool:
@@ -237,7 +236,6 @@ class EndedChildren:
         self._pids: dict[int, float] = {}
 
     def add(self, pid: int) -> None:
-        """Note a process that has ended."""
         self._pids[pid] = time.monotonic()
 
     def fold(self) -> float:

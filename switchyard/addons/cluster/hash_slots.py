@@ -80,7 +80,6 @@ def key_of(words: Sequence[Any]) -> str | bytes | None:
 
 
 def slot_of(key: str | bytes) -> int:
-    """Return the hash slot of a key."""
     return int(key_slot(key.encode() if isinstance(key, str) else key))
 
 
@@ -90,7 +89,6 @@ def is_half_moved(error: Exception) -> bool:
 
 
 def text_of(address: Address) -> str:
-    """Return an address as people write it."""
     return f"{address[0]}:{address[1]}"
 
 

@@ -289,7 +289,6 @@ class RabbitBroker(RabbitmqBroker):
         return codec.encode(in_json(message, self.actors), grown="attempts" in message.options)
 
     def level(self, message: Message[Any]) -> int:
-        """Return the level of a message: of its own priority, else of its actor's."""
         priority = message.options.get("priority")
         if priority is None:
             priority = getattr(self.actors.get(message.actor_name), "priority", 0)
@@ -346,5 +345,4 @@ class RabbitBroker(RabbitmqBroker):
         return LaneStats(lane, sum(ready), delayed + later, 0, None)
 
     def rejected(self, lane: str) -> int:
-        """Return how many messages of a lane the server rejected."""
         return self.count([(lane, self.server_queues.rejected(lane))])[0]

@@ -113,7 +113,6 @@ class Redeliveries:
         self._host = socket.gethostname()
 
     def note_crash(self, message_id: str, cause: str, *, counts: bool = True) -> None:
-        """Note that a message was running when its worker crashed."""
         key = self._own_keys.redelivered(message_id)
         self._calls.pipeline(
             [("HINCRBY", key, "crashes", int(counts)), ("HSET", key, "cause", cause), ("EXPIRE", key, KEPT_S)]
@@ -211,7 +210,6 @@ class Redeliveries:
         return found
 
     def _suspect(self, queue: str, message_id: str, note: LapseRecord) -> list[Sequence[Any]]:
-        """Return the commands that store a suspect's note."""
         key = self._keys.queue(queue).suspects
         return [("HSET", key, message_id, note.encode()), ("EXPIRE", key, KEPT_S)]
 

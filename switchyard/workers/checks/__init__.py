@@ -48,14 +48,12 @@ def _check(find: Callable[[], list[CheckMessage]]) -> Callable[..., list[CheckMe
 
 
 def yard_is_sound() -> list[CheckMessage]:
-    """Check ``declared_yard()``."""
     own = switchyard_settings()
     of_addons = [message for addon in own.addons for message in addon.call("check", [], own)]
     return check_yard(declared_yard()) + of_addons + actors.hurried_retries(declared_yard(), debug=own.debug)
 
 
 def actors_are_sound() -> list[CheckMessage]:
-    """Check the actors that the installed apps declared."""
     return check_actors(declared_yard(), dramatiq.get_broker())
 
 

@@ -72,6 +72,14 @@ class SignalPipe:
         self._came.append(signum)
 
 
+def signals_of_parent(*, below: bool) -> SignalPipe:
+    """Return the signals of a process with children; one below another is passed what a terminal sends to all."""
+    if below:
+        noted = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGCHLD)
+        return SignalPipe(noted, ignored=(signal.SIGINT, signal.SIGHUP))
+    return SignalPipe((*HANDLED, signal.SIGCHLD))
+
+
 def is_patched() -> bool:
     """Return whether gevent patched this process before anything else was loaded."""
     return "gevent.monkey" in sys.modules and bool(sys.modules["gevent.monkey"].is_module_patched("threading"))
@@ -149,12 +157,10 @@ def prepare_to_fork() -> None:
 
 
 def name_process(title: str) -> None:
-    """Set what ``ps`` shows, ``switchyard: <title>``."""
     setproctitle(process_title(title))
 
 
 def process_title(title: str) -> str:
-    """Return what ``ps`` shows of a process that was given a title."""
     return f"switchyard: {title}"
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from apps.mail import guard, services
 from apps.mail.models import MailState, SentMail, Template
-from apps.mail.smtp import MailNotSent
+from apps.mail.services import MailNotSent
 from switchyard.middleware.errors import PermanentFailure, RetryLater
 from tests.factories.shop import make_customer
 

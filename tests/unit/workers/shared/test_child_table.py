@@ -39,7 +39,7 @@ def test_a_forked_child_writes_and_its_parent_reads() -> None:
     pid = os.fork()
     if pid == 0:
         table.rows[1].lease(time.monotonic() + 60)
-        table.rows[1].set_ready()
+        table.rows[1].ready = True
         start(table.rows[1], token=7, limit_ns=5_000)
         os._exit(0)
 
@@ -65,9 +65,9 @@ def test_a_table_is_found_again_by_its_descriptor() -> None:
 
 
 def test_a_row_is_cleared_for_the_next_child(row: ChildRow) -> None:
-    row.set_ready()
+    row.ready = True
     row.set_full()
-    row.retire()
+    row.retired = True
     row.log("said\n")
     start(row)
     work_off(row, 2)
@@ -88,7 +88,7 @@ def test_nothing_is_put_down_for_a_child_without_leases(row: ChildRow) -> None:
 
 def test_a_child_works_while_it_is_up_and_has_its_leases(row: ChildRow) -> None:
     loading = row.read().works
-    row.set_ready()
+    row.ready = True
     up = row.read().works
     row.lease(time.monotonic() - 1)
 
