@@ -44,12 +44,3 @@ def midnight(day: datetime.date) -> datetime.datetime:
 
 def month_of(day: datetime.date) -> str:
     return f"{day.year:04d}-{day.month:02d}"
-
-
-def has_begun(month: str, today: datetime.date) -> bool:
-    """Return whether a month is the running one or an earlier one.
-
-    Raises:
-        ValueError: as :func:`first_day`.
-    """
-    return first_day(month) <= today

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import dramatiq
 
 from devtools.room import actors
@@ -13,7 +11,6 @@ from switchyard.broker.admin.cancel import cancel
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.dead_lists import Quarantine
-from switchyard.history.models import JobRow
 from switchyard.jobs.services import submit
 from switchyard.queues import services as queues
 
@@ -62,22 +59,13 @@ def send_ending() -> dict[str, str]:
 
 def wait_for(states: dict[str, str]) -> None:
     for state, job_id in states.items():
-        until(partial(_is, job_id, state), f"{job_id} to be {state}")
-
-
-def _is(job_id: str, state: str) -> bool:
-    return job_state(job_id) == state
+        until(lambda job_id=job_id, state=state: job_state(job_id) == state, f"{job_id} to be {state}")
 
 
 def job_state(job_id: str) -> str:
     """Return a job's state, or ""."""
     record = facilities().records.read(job_id)
     return "" if record is None else str(record.state)
-
-
-def wait_for_history(job_ids: list[str]) -> None:
-    """Wait until the history has rows of the jobs."""
-    until(lambda: JobRow.objects.filter(job_id__in=job_ids).count() == len(job_ids), "the history to be written")
 
 
 def _quarantine() -> None:

@@ -264,7 +264,12 @@ class LaterDeliveries:
         if not due:
             return []
         try:
-            found = self._redeliveries.read([_delivery(message, again) for message, again in due])
+            found = self._redeliveries.read(
+                [
+                    Redelivery(Publication(each.message_id, each.lease.token), each.family.keys.queue, again)
+                    for each, again in due
+                ]
+            )
         except BrokerError:
             for message, again in due:
                 self.add(message, again=again)
@@ -280,7 +285,3 @@ class LaterDeliveries:
         taken = [message for _, message, _ in self._waiting]
         self._waiting.clear()
         return taken
-
-
-def _delivery(message: RabbitMessage, again: bool) -> Redelivery:
-    return Redelivery(Publication(message.message_id, message.lease.token), message.family.keys.queue, again)

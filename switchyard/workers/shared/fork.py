@@ -85,14 +85,6 @@ def is_patched() -> bool:
     return "gevent.monkey" in sys.modules and bool(sys.modules["gevent.monkey"].is_module_patched("threading"))
 
 
-def reinit_after_fork() -> None:
-    """Give a forked process an event loop of its own, before it waits for anything."""
-    if is_patched():
-        import gevent
-
-        gevent.reinit()
-
-
 EX_CRASHED = 70
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -226,7 +218,10 @@ def _be_child(
     try:
         if end_with_parent is not None:
             end_with_parent()
-        reinit_after_fork()
+        if is_patched():  # an event loop of its own, before it waits for anything
+            import gevent
+
+            gevent.reinit()
         signal.set_wakeup_fd(-1)
         for handled in (*HANDLED, signal.SIGCHLD):
             signal.signal(handled, signal.SIG_DFL)
@@ -261,7 +256,7 @@ def die_with_parent(signum: int = signal.SIGTERM, *, parent_pid: int | None = No
     """
     if sys.platform != "linux":
         return None
-    prctl = _prctl()
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent_pid = parent_pid or os.getpid()
 
     def ask_kernel() -> None:
@@ -269,11 +264,6 @@ def die_with_parent(signum: int = signal.SIGTERM, *, parent_pid: int | None = No
             os._exit(1)
 
     return ask_kernel
-
-
-def _prctl() -> Callable[..., int]:
-    found: Callable[..., int] = ctypes.CDLL(None, use_errno=True).prctl
-    return found
 
 
 FRAME = re.compile(r'^  File "(?P<file>[^"]*)", line (?P<line>\d+) in (?P<function>.*)$', re.MULTILINE)
