@@ -226,7 +226,7 @@ def test_a_storage_that_is_away_keeps_the_names_of_files_and_stops_no_other_kind
         services.work(1, for_s=60)
 
     states = {state.name: state for state in KindState.objects.all()}
-    assert [services.name for removal in FileRemoval.objects.all()] == [gone]
+    assert [removal.name for removal in FileRemoval.objects.all()] == [gone]
     assert not Export.objects.exists()
     assert "the storage did not remove" in states["exports"].error
     assert (states["mails"].removed, states["mails"].error) == (2, "")
