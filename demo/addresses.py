@@ -93,7 +93,6 @@ class Addresses:
 
 
 def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without the settings of another yard."""
     return {
         name: value
         for name, value in environment.items()

@@ -67,7 +67,6 @@ def payments_for(invoices: Sequence[Invoice]) -> list[Payment]:
 
 
 def unlinked_payments(customer_ids: Sequence[int]) -> list[Payment]:
-    """Return these customers' payments that are linked to no invoice."""
     return list(Payment.objects.filter(invoice=None, customer__in=customer_ids).order_by("pk"))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import dramatiq
 
 from devtools.room import actors
@@ -59,7 +61,11 @@ def send_ending() -> dict[str, str]:
 
 def wait_for(states: dict[str, str]) -> None:
     for state, job_id in states.items():
-        until(lambda job_id=job_id, state=state: job_state(job_id) == state, f"{job_id} to be {state}")
+        until(partial(_is, job_id, state), f"{job_id} to be {state}")
+
+
+def _is(job_id: str, state: str) -> bool:
+    return job_state(job_id) == state
 
 
 def job_state(job_id: str) -> str:

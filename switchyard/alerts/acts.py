@@ -58,7 +58,7 @@ def silence(fingerprint: str, until: datetime, *, who: Who, reason: str) -> Sile
     detail = {"until": until.isoformat(timespec="seconds")}
     with act("alert.silence", who=who, target=fingerprint, reason=reason, detail=detail) as entry:
         if not reason.strip():
-            raise ActRefused("silence", "there is no reason; say why, for those who wonder what is quiet")
+            raise ActRefused("silence", "no reason is given; write why, for those who see the silence")
         made = Silence.objects.create(
             fingerprint=storable(fingerprint)[:128], until=until, reason=storable(reason.strip())[:LONGEST_REASON],
             created_by=who.name[:150],
@@ -78,7 +78,7 @@ def unsilence(silence_id: int, *, who: Who, reason: str = "") -> Silence | None:
 
 
 def send_test(name: str, *, who: Who) -> float:
-    """Send one channel a message that says it is a test; return the seconds until it was accepted, at most 5.
+    """Send a test message to one channel; return the seconds until it was accepted, at most 5.
 
     Raises:
         NotFound: SWITCHYARD_ALERT_URLS names no such channel.
@@ -136,7 +136,7 @@ class BulkAcknowledge:
         """Return the filter without its empty fields."""
         given = {name: str(value) for name, value in filter.items() if value not in (None, "")}
         if wrong := next((name for name, value in given.items() if "\0" in value), None):
-            raise ValueError(f"{wrong}: {given[wrong]!r:.40} has a NUL character, which no alert has")
+            raise ValueError(f"{wrong}: {given[wrong]!r:.40} has a NUL character; remove it")
         if wrong := next((name for name in given if name not in COLUMNS), None):
             raise ValueError(f"filter of alerts: no field {wrong!r}; known are {', '.join(COLUMNS)}")
         return given

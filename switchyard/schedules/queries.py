@@ -39,7 +39,7 @@ class TickStrip:
 
 
 def draw(ticks: list[ScheduleTick]) -> TickStrip:
-    """Return the strip of a schedule's last ticks."""
+    """Return the bars of a schedule's last ticks."""
     bars, counts = [], {"on time": 0, "late": 0, "missed": 0, "skipped": 0, "dropped": 0, "run now": 0}
     for number, tick in enumerate(ticks):
         word = word_of(tick)
@@ -137,7 +137,6 @@ def overview(now: datetime.datetime) -> list[ScheduleRow]:
 
 
 def row_of(schedule: Schedule, state: ScheduleState | None, now: datetime.datetime) -> ScheduleRow:
-    """Return a schedule's row."""
     known = state or ScheduleState()
     row = ScheduleRow(
         name=schedule.name,

@@ -7,40 +7,37 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, cast
 
-from dramatiq.broker import Broker, MessageProxy
 from dramatiq.broker import Consumer as DramatiqConsumer
+from dramatiq.broker import MessageProxy
 from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
-from dramatiq.results import ResultBackend, Results
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerUnavailable, QueueFull
 from switchyard.broker.held_message import HeldMessage
-from switchyard.broker.interface import Postpone
 from switchyard.broker.queue import codec
-from switchyard.broker.queue.administration import DepthLimits
 from switchyard.broker.queue.operations import (
     FOR_A_WINDOW,
     UNTIL_STARTED,
     Entry,
     Lease,
     QueueOperations,
-    level_of,
 )
 from switchyard.broker.redis.calls import RedisCalls, Word
 from switchyard.broker.redis.scripts import Script
-from switchyard.broker.shapes import LaneStats
-from switchyard.broker.stores.limit_counts import CHANGE
+from switchyard.broker.shapes import LaneStats, shown_json
+from switchyard.broker.stores.limit_counts import ACQUIRE, CHANGE, RELEASE
 from switchyard.broker.topology import lane_of_name, whole_delay
-from switchyard.broker.worker.acks import AckBarrier, record_enqueued
-from switchyard.broker.worker.hooks import Hooks
+from switchyard.broker.worker.acks import record_enqueued
+from switchyard.broker.yard_broker import HookedBroker
+from switchyard.middleware.arguments import signature_of
 
 
 class MemoryCalls(RedisCalls):
-    """Counters of :class:`switchyard.broker.stores.limit_counts.LimitCounts`, and the refusal of everything else.
+    """Counters and locks of :mod:`switchyard.broker.stores.limit_counts`, and the refusal of everything else.
 
-    What is refused belongs to a real server: pages of the operations room, locks of processes, streams of events.
+    What is refused belongs to a real server: pages of the operations room, streams of events.
     """
 
     def __init__(self) -> None:
@@ -48,13 +45,17 @@ class MemoryCalls(RedisCalls):
 
     def clear(self) -> None:
         self._counts: dict[str, tuple[int, int]] = {}
+        self._locks: dict[str, tuple[Word, int]] = {}
+        self._taken = 0
 
     def call(self, operation: Script, keys: Sequence[str], args: Sequence[Word] = (), **options: Any) -> Any:
-        """Change a counter, as ``switchyard/broker/lua/limit_change.lua`` does.
+        """Change a counter, or acquire or release a lock, as ``switchyard/broker/lua`` does.
 
         Raises:
             BrokerUnavailable: it is another operation.
         """
+        if operation in (ACQUIRE, RELEASE):
+            return self._lock(keys[0], args[0], None if operation is RELEASE else int(args[1]))
         if operation is not CHANGE:
             self._refuse(operation.name)
         amount, minimum, maximum, ttl_ms = (int(word) for word in args[:4])
@@ -92,6 +93,17 @@ class MemoryCalls(RedisCalls):
 
     def close(self) -> None:
         """Do nothing: there is no connection."""
+
+    def _lock(self, key: str, token: Word, lease_ms: int | None) -> int:
+        holder, until_ms = self._locks.get(key, (token, 0))
+        if holder != token and until_ms > now_ms():
+            return 0
+        if lease_ms is None:
+            return int(self._locks.pop(key, None) is not None)
+        if holder != token or until_ms == 0:
+            self._taken += 1
+        self._locks[key] = token, now_ms() + lease_ms
+        return self._taken
 
     def _count(self, key: str) -> int | None:
         value, expires_ms = self._counts.get(key, (0, 0))
@@ -156,11 +168,8 @@ def _key_of(entry: Entry, lane: str) -> tuple[str, str]:
     return lane_of_name(lane)[0], key
 
 
-class MemoryBroker(Broker):
+class MemoryBroker(HookedBroker):
     """Keeps messages in this process. :class:`switchyard.testing.running.Runner` runs them in the caller's thread.
-
-    Args:
-        limits: Depth limits of queues.
 
     Attributes:
         waiting: Messages that wait or are scheduled, by id.
@@ -171,17 +180,11 @@ class MemoryBroker(Broker):
         moment_ms: Start of the message that runs: all that it defers is counted from there, so that messages which
             are due at the same time keep their order. ``None`` while none runs.
         on_enqueue: Called after a message was put into a lane.
-        results: Where ``get_result`` reads; a project's own ``Results`` go before it.
     """
 
-    def __init__(self, *, limits: dict[str, int] | None = None, barrier: AckBarrier | None = None) -> None:
-        super().__init__(middleware=[])
-        self.hooks = Hooks()
-        self.limits = DepthLimits(limits or {})
-        self.barrier = barrier
+    def __init__(self, **options: Any) -> None:
+        super().__init__(middleware=[], **options)
         self.on_enqueue: Callable[[], object] = lambda: None
-        self.results: ResultBackend | None = None
-        self.postpone: Postpone | None = None
         self._changed = threading.Condition(threading.RLock())
         self.clear()
 
@@ -194,29 +197,16 @@ class MemoryBroker(Broker):
         self.unique: dict[tuple[str, str], str] = {}
         self.windows: dict[tuple[str, str], tuple[str, int]] = {}
         self.sent: list[SentMessage] = []
+        self.turns: dict[str, tuple[str, int]] = {}
         self.in_task = False
         self.moment_ms: int | None = None
         self._count = 0
-
-    # --- Signals ---
-
-    def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        self.hooks.call_before(self, signal, args, kwargs)
-
-    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        self.hooks.call_after(self, signal, args, kwargs)
 
     def add_middleware(
         self, middleware: Middleware, *, before: type[Middleware] | None = None, after: type[Middleware] | None = None
     ) -> None:
         if middleware not in self.middleware:
             super().add_middleware(middleware, before=before, after=after)
-
-    # --- Queues and results ---
-
-    def get_results_backend(self) -> ResultBackend:
-        own = any(isinstance(entry, Results) for entry in self.middleware)
-        return super().get_results_backend() if own or self.results is None else self.results
 
     def declare_queue(self, queue_name: str) -> None:
         if queue_name not in self.queues:
@@ -303,7 +293,7 @@ class MemoryBroker(Broker):
             self.unique[_key_of(entry, lane)] = entry.id
 
     def _change(self, holder: str, entry: Entry, delay_ms: int) -> None:
-        """Do to the message that holds a unique key what its actor's ``on_duplicate`` says, as ``enqueue.lua`` does."""
+        """Apply the actor's ``on_duplicate`` to the message that holds a unique key, as ``enqueue.lua`` does."""
         again = entry.unique_key[1:2] if entry.unique_key.startswith(UNTIL_STARTED) else ""
         if again in ("r", "d") and (stored := self.waiting.get(holder)) is not None:
             later = again == "d" and stored.ready_ms > now_ms()
@@ -322,13 +312,12 @@ class MemoryBroker(Broker):
             raise QueueFull(lane, depth, limit)
 
     def _put(self, message: Message[Any], body: bytes, delay: int | None) -> None:
-        priority = message.options.get("priority")
-        if priority is None and message.actor_name in self.actors:
-            priority = self.actors[message.actor_name].priority
         with self._changed:
             self._count += 1
+            if not delay:
+                self._join_sequence(message)
             ready_ms = self.now_ms() + (delay or 0)
-            place = (message.message_id, message.queue_name, body, level_of(priority), ready_ms, self._count)
+            place = (message.message_id, message.queue_name, body, self.level(message), ready_ms, self._count)
             self.waiting[message.message_id] = StoredMessage(*place)
             self._changed.notify_all()
 
@@ -338,7 +327,24 @@ class MemoryBroker(Broker):
         """Return the message that starts next, or ``None`` while none is due."""
         now = now_ms()
         ready = [one for one in self.waiting.values() if one.ready_ms <= now and (lanes is None or one.lane in lanes)]
-        return min(ready, key=lambda stored: stored.place, default=None)
+        first: dict[str, int] = {}
+        for id_, (sequence, turn) in self.turns.items():
+            if id_ in self.waiting or id_ in self.held:
+                first[sequence] = min(turn, first.get(sequence, turn))
+        going = [
+            one for one in ready if one.id not in self.turns or first[self.turns[one.id][0]] == self.turns[one.id][1]
+        ]
+        return min(going, key=lambda stored: stored.place, default=None)
+
+    def _join_sequence(self, message: Message[Any] | MessageProxy) -> None:
+        """Note the turn of a message whose actor is ``ordered_by`` an argument; it keeps it through its retries."""
+        actor = self.actors.get(message.actor_name)
+        if actor is None or (argument := actor.options.get("ordered_by")) is None:
+            return
+        values = signature_of(actor.fn).bind_partial(*message.args, **message.kwargs)
+        values.apply_defaults()
+        sequence = f"{actor.actor_name} {shown_json(values.arguments.get(argument))}"
+        self.turns.setdefault(message.message_id, (sequence, self._count))
 
     def hold(self, stored: StoredMessage) -> HeldMessage | None:
         """Take a message out of its lane, for the caller to run; ``None`` where it is scheduled by its ``eta``."""
@@ -352,6 +358,7 @@ class MemoryBroker(Broker):
                 self._put(message, codec.encode(message, grown=True), int(eta) - self.now_ms())
                 return None
             self.waiting.pop(stored.id, None)
+            self._join_sequence(message)
             for key in [key for key, id_ in self.unique.items() if id_ == stored.id and key[1][0] == UNTIL_STARTED]:
                 del self.unique[key]
             self._count += 1
@@ -378,6 +385,7 @@ class MemoryBroker(Broker):
                 del self.held[held.message_id]
             if not getattr(held, "moved", False):
                 self.stopping.discard(held.message_id)
+                self.turns.pop(held.message_id, None)
                 self.finished.add(held.message_id)
                 self.release_key(held.message_id)
             self._changed.notify_all()

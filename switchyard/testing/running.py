@@ -105,7 +105,6 @@ class Runner:
         return attempts
 
     def run_one(self, held: HeldMessage) -> TestedAttempt:
-        """Run a held message to its end and acknowledge it."""
         task = self._task
         task.begin()
         self._broker.moment_ms = now_ms()

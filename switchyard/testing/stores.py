@@ -66,7 +66,6 @@ class MemoryDeadLists(DeadLists):
         return decode_letter(queue, found) if found else None
 
     def encoded(self, queue: str, message_id: str) -> bytes:
-        """Return a dead letter as it is stored, empty when there is none."""
         return self._letters.get(queue, {}).get(message_id, b"")
 
     def page(self, queue: str, *, cursor: int, limit: int) -> Page[DeadLetter]:
@@ -351,7 +350,6 @@ class MemoryBatches(Batches):
         self.count(batch_of(message_id), [(message_id, outcome)])
 
     def settle(self) -> bool:
-        """Count what has ended and send the callbacks that are due; return whether one was sent."""
         sent = False
         for id_, kept in list(self._kept.items()):
             members = [member for member, (state, _) in kept.members.items() if state != "done"]

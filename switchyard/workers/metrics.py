@@ -121,7 +121,7 @@ _name = Name()
 
 
 def name_files() -> None:
-    """Name this process's files so that they can be started anew. Does nothing in a process without files."""
+    """Name this process's metrics files, so that new ones can replace lost ones. No-op without files."""
     if values.ValueClass is values.MutexValue:
         return
     if not _name.before:

@@ -152,7 +152,6 @@ class ChildRow:
         self._moved = 0
 
     def read(self) -> ChildState:
-        """Return the child's state."""
         cells = self.cells
         taken, done = self._counts()
         busy, ready = max(taken - done, 0), bool(cells[READY])
