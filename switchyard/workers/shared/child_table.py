@@ -104,7 +104,7 @@ LOG_BYTES = 4_096
 NO_LIMIT = 0
 
 
-class Mark:
+class RowMark:
     """A cell that is true or false: read and set as an attribute of its row.
 
     Args:
@@ -130,14 +130,14 @@ class ChildRow:
         memory: Of :meth:`ChildTable.row_bytes` bytes.
     """
 
-    ready, working = Mark(READY), Mark(WORKING)  # it is up; it consumes
-    full = Mark(FULL)  # it must be replaced because of what it holds
-    stuck = Mark(STUCK, wakes=True)  # something in it never goes on: a message that nothing runs, a lock
-    ill = Mark(ILL, wakes=True)  # its process has no file descriptor left
-    retired = Mark(RETIRED)  # by the supervisor: a successor works, its tasks may end without grace period
-    quiet = Mark(QUIET)  # it fetches and starts nothing, while what it runs ends
-    drained = Mark(DRAINED)  # nothing but its exit follows; one that a task ended has not drained, whatever its code
-    dozes = Mark(DOZES)  # it has started nothing, nor marked itself, since :meth:`doze`
+    ready, working = RowMark(READY), RowMark(WORKING)  # it is up; it consumes
+    full = RowMark(FULL)  # it must be replaced because of what it holds
+    stuck = RowMark(STUCK, wakes=True)  # something in it never goes on: a message that nothing runs, a lock
+    ill = RowMark(ILL, wakes=True)  # its process has no file descriptor left
+    retired = RowMark(RETIRED)  # by the supervisor: a successor works, its tasks may end without grace period
+    quiet = RowMark(QUIET)  # it fetches and starts nothing, while what it runs ends
+    drained = RowMark(DRAINED)  # nothing but its exit follows; one that a task ended has not drained, whatever its code
+    dozes = RowMark(DOZES)  # it has started nothing, nor marked itself, since :meth:`doze`
 
     def __init__(self, memory: memoryview, slots: int) -> None:
         self._memory = memory
