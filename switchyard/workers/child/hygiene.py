@@ -198,7 +198,7 @@ class ChildHygiene:
                     handler.lock.release()
             elif now_s - self._held_since_s.setdefault(handler, now_s) > LONGEST_HELD_S:
                 handler.createLock()
-                self._row.set_stuck()
+                self._row.stuck = True
                 logger.error("a lock of the log was held for %g s; this child is replaced", LONGEST_HELD_S)
 
 
@@ -231,7 +231,6 @@ def resource_limits() -> dict[int, tuple[int, int]]:
 
 
 def set_resource_limits(limits: dict[int, tuple[int, int]]) -> None:
-    """Set the soft limits, as far as the hard ones allow it."""
     for limit, (soft, _) in limits.items():
         highest = resource.getrlimit(limit)[1]
         within = highest == resource.RLIM_INFINITY or resource.RLIM_INFINITY != soft <= highest
@@ -244,7 +243,6 @@ def signal_handlers() -> dict[int, Any]:
 
 
 def set_signal_handlers(handlers: dict[int, Any]) -> None:
-    """Set the handlers that differ."""
     for number, handler in handlers.items():
         if handler is not None and signal.getsignal(number) != handler:
             signal.signal(number, handler)
@@ -277,7 +275,6 @@ def errors_of_warnings() -> list[Any]:
 
 
 def set_errors_of_warnings(errors: list[Any]) -> None:
-    """Remove the filters that raise, but for the given ones."""
     warnings.filters[:] = [each for each in warnings.filters if each[0] != "error" or each in errors]  # type: ignore[index]
 
 
@@ -287,7 +284,6 @@ def log_state(handlers: list[logging.Handler]) -> tuple[int, list[logging.Handle
 
 
 def set_log_state(state: tuple[int, list[logging.Handler]]) -> None:
-    """Set the level, and add the handlers that are not there."""
     logging.disable(state[0])
     for handler in state[1]:
         logging.root.addHandler(handler)

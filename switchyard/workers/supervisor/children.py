@@ -14,7 +14,7 @@ from dataclasses import replace
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.stores.pool_reports import ON_PURPOSE
 from switchyard.broker.topology import SUCCESSORS, Pool
-from switchyard.workers.child.assignment import Assignment
+from switchyard.workers.child.main import Assignment
 from switchyard.workers.child.spawn import start_child
 from switchyard.workers.shared.child_table import ChildState, ChildTable, Running
 from switchyard.workers.shared.fork import crash_location, describe_exit, resident_bytes, stacks_file
@@ -87,7 +87,6 @@ class CancellationWatch:
         return max(self._poll_at_s - time.monotonic(), 0.0)
 
     def is_cancelled(self, index: int, ran: Running) -> bool:
-        """Return whether the job of a running message was cancelled."""
         return (index, ran) in self._since_ns
 
     def to_interrupt(self) -> list[Key]:
@@ -152,12 +151,10 @@ class ChildManager:
 
     @property
     def running(self) -> list[Process]:
-        """The children that run."""
         return self.process_set.running
 
     @property
     def stopping(self) -> bool:
-        """Whether the children end for good."""
         return self.process_set.stopping
 
     @property
@@ -202,11 +199,10 @@ class ChildManager:
     def retire(self, process: Process, why: str) -> None:
         """Mark a child as replaced by a successor: for its tasks only their own limits apply, no grace period."""
         if process.pid:
-            self.rows[process.index].retire()
+            self.rows[process.index].retired = True
             self.exit_causes.setdefault(process.index, ExitCause(why))
 
     def kill(self, process: Process, exit_cause: ExitCause) -> None:
-        """Send SIGKILL to a child."""
         exit_cause.killed = True
         self.exit_causes[process.index] = exit_cause
         send(process, signal.SIGKILL)
@@ -231,7 +227,6 @@ class ChildManager:
             self.process_set.end(process)
 
     def resume(self) -> None:
-        """Start children again after :meth:`pause`."""
         self.paused = False
         for process in self.own[: self.pool.children]:
             self.process_set.fill(process)
@@ -246,13 +241,13 @@ class ChildManager:
             if process in self.isolated:
                 self.end_unhurried(process)
             else:
-                self.rows[process.index].set_quiet()
+                self.rows[process.index].quiet = True
 
     def end_quiet(self) -> None:
         """Have the children fetch again after :meth:`begin_quiet`, unless an operator quieted the supervisor."""
         self.quiet, self.exclusive = self.quieted, None
         for process in self.own:
-            self.rows[process.index].set_quiet(self.quiet)
+            self.rows[process.index].quiet = self.quiet
 
     def set_quieted(self, quieted: bool) -> None:
         """Have the children fetch and start nothing until this is taken back; no quiet period begins meanwhile."""
@@ -270,13 +265,13 @@ class ChildManager:
 
     def end_unhurried(self, process: Process) -> None:
         """End a child once its tasks have ended within their own limits."""
-        self.rows[process.index].retire()
+        self.rows[process.index].retired = True
         self.process_set.end(process)
 
     def _start(self, index: int) -> int:
         row = self.rows[index]
         row.clear()
-        row.set_quiet(self.quiet)
+        row.quiet = self.quiet
         self.exit_causes.pop(index, None)
         process = self.process_set.processes[index - 1]
         isolated, exclusive = process in self.isolated, process is self.exclusive
