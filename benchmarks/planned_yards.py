@@ -3,8 +3,8 @@
     python -m benchmarks.planned_yards [--yards 20] [--seed 1] [--log var/planned_yards.jsonl]
 
 A yard is one pool of threads whose tasks sleep. It runs for five minutes with the slots that the plan names, and at
-the same time with two less: where those keep the promise, the plan names more than one too many. The log has a line for each
-yard; the same command goes on after the last one. Exits 1 when fewer than 17 of 20 plans hold.
+the same time with two less: where those keep the promise, the plan names more than one too many. The log has a line
+for each yard; the same command goes on after the last one. Exits 1 when fewer than 17 of 20 plans hold.
 """
 
 from __future__ import annotations
