@@ -32,9 +32,9 @@ from switchyard.operations.slots_needed import LATE, promise_of, slots_for
 
 MINUTE_S: Final = 60.0
 # Simulated stretches for each number of slots, of which so many must keep the promise.
-STRETCHES, KEEP = 40, 32
+STRETCHES, KEEP = 40, 36
 # Messages of a simulated stretch at most; of a busier pool a shorter one is simulated.
-MOST_MESSAGES: Final = 10_000
+MOST_MESSAGES: Final = 20_000
 # Part of a stretch before the first minute that counts, so that the queue is as long as usual by then.
 WARM: Final = 0.25
 # Between two messages of a slot, and from a message's sending to its start where a slot is free: the median of
