@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from benchmarks.records import PROBE
 
-ANSWER_TIMEOUT_S = 600.0
+ANSWER_TIMEOUT_S = 900.0
 
 
 class PeerFailed(Exception):
