@@ -26,6 +26,11 @@ class Sender:
         self._process = process
         self._log_path = log_path
 
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        return self._process.pid
+
     def one_by_one(self, count: int, *, first: int = 0, **options: Any) -> float:
         """Enqueue tasks one after another and return the seconds it took."""
         return self._ask("one_by_one", numbers=[first, first + count], **options)
