@@ -96,7 +96,7 @@ class Outcome:
 
     def note(self, what: str, at_s: int) -> None:
         """Keep when something failed first in the sale."""
-        if at_s >= NOON_S:
+        if NOON_S <= at_s < NOON_S + 3_600:
             self.first.setdefault(what, at_s)
 
 
@@ -206,11 +206,11 @@ HEAD = (
     "fails first | cost of the day, $ |\n| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: |"
 )
 COLOURS = ("#9aa4b2", "#d29922", "#1f6feb", "#1a7f37", "#8250df", "#cf222e", "#0a7ea4")
-WIDTH, PANEL, LEFT, BEFORE_S, AFTER_S, EVERY_S = 860, 190, 80, 600, 3_000, 10
+WIDTH, PANEL, LEFT, BEFORE_S, AFTER_S, EVERY_S = 860, 190, 80, 120, 1_320, 6
 
 
 def draw(outcomes: Sequence[Outcome]) -> str:
-    """Return the hour of the sale as SVG: starts a second, what waits, and pods of each layout."""
+    """Return 24 minutes of the sale as SVG: starts a second, what waits, and pods of each layout."""
     panels: tuple[tuple[str, Callable[[Outcome], Sequence[float]]], ...] = (
         ("started a second (dashed: arrivals)", lambda each: each.starts),
         ("waiting", lambda each: each.depth),
@@ -241,8 +241,8 @@ def draw(outcomes: Sequence[Outcome]) -> str:
             )
             parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"{dashed}/>')
         y += PANEL + 20
-    parts.append(f'<text x="{LEFT}" y="{y}">11:50</text>')
-    parts.append(f'<text x="{WIDTH - 10}" y="{y}" text-anchor="end">12:50</text>')
+    parts.append(f'<text x="{LEFT}" y="{y}">11:58</text>')
+    parts.append(f'<text x="{WIDTH - 10}" y="{y}" text-anchor="end">12:22</text>')
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y + 10}" viewBox="0 0 {WIDTH} {y + 10}" '
         'font-family="system-ui, sans-serif" font-size="12">\n<rect width="100%" height="100%" fill="white"/>\n'
@@ -261,7 +261,7 @@ def main(given: Sequence[str]) -> int:
         "benchmarks.flash_sale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--day", type=Path, metavar="FILE", help="what `plan --json` printed")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the hour of the sale there, as SVG")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the sale there, as SVG")
     asked = parser.parse_args(given)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
     django.setup()

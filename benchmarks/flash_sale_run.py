@@ -2,10 +2,11 @@
 
     python -m benchmarks.flash_sale_run [--peak 1.5] [--rounds 3]
 
-Before each sale the processor time of a message is measured part by part: its sender and the server while nothing runs,
-then the server and the workers while nothing is sent. The sale's peak is more than the cores hold. The model knows those
-costs, what was sent in each tenth of a second, and the processor time that the sale got in it (others use this machine,
-too); from them it says how many messages start a second, how many wait at most, and when the last one has started.
+Before each sale the processor time of a message is measured part by part: its sender and the server while nothing
+runs, then the server and the workers while nothing is sent. The sale's peak is more than the cores hold. The model
+knows those costs, what was sent in each tenth of a second, and the processor time that the sale got in it (others use
+this machine, too); from them it says how many messages start a second, how many wait at most, and when the last one
+has started.
 """
 
 from __future__ import annotations
@@ -175,8 +176,8 @@ def main(given: Sequence[str]) -> int:
             real, sends, budget = really(stage, shape(asked.peak * holds))
             model = modelled(sends, cost, budget)
             print(
-                f"a message costs {cost.sent_s * 1e6:.0f} us sent, {cost.run_s * 1e6:.0f} us run, {holds:,.0f}/s at most; "
-                f"{sum(sends):,} messages, {statistics.mean(budget) / TICK_S:.2f} cores"
+                f"a message costs {cost.sent_s * 1e6:.0f} us sent, {cost.run_s * 1e6:.0f} us run, {holds:,.0f}/s at "
+                f"most; {sum(sends):,} messages, {statistics.mean(budget) / TICK_S:.2f} cores"
             )
             for name in ("per_s", "deepest", "over_s", "p95_s"):
                 was, said = getattr(real, name), getattr(model, name)

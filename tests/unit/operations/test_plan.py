@@ -117,7 +117,7 @@ def test_each_pool_is_planned_for_its_own_lanes() -> None:
 def test_servers_are_a_range_from_messages_in_batches_to_single_ones() -> None:
     assert places_for(100.0) == (1, 1)
     assert places_for(20_000.0) == (1, 5)
-    assert places_for(150_000.0) == (4, 37)
+    assert places_for(150_000.0) == (5, 37)
 
 
 def test_stretches_differ_by_seed() -> None:
