@@ -188,6 +188,7 @@ def _as_json(each: PoolPlan) -> dict[str, Any]:
         "pool": each.pool.name,
         "lanes": each.lanes,
         "arrivals_per_s": max(each.demand.rates),
+        "rates_per_s": each.demand.rates,
         "run_mean_s": each.demand.run_s,
         "busy_slots": each.demand.load,
         "promise_s": each.promise_s,
