@@ -26,7 +26,7 @@ from switchyard.api.problems import Problem
 from switchyard.api.responses import iso_time
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
-from switchyard.broker.redis.server_connection import AsyncServerConnection
+from switchyard.broker.redis.server_connection import NAMELESS, AsyncServerConnection
 from switchyard.broker.stores.job_records import Job
 from switchyard.conf import switchyard_settings
 from switchyard.jobs.presentation import snapshot
@@ -280,7 +280,7 @@ async def client_of_events(place: str = "") -> redis.asyncio.Redis:
         retry=Retry(NoBackoff(), 0),
         connection_class=AsyncServerConnection,  # but over TLS, where redis-py chooses its own by the address
         single_connection_client=True,
-        driver_info=None,  # its name and version, which no user of the ACL file may tell
+        **NAMELESS,
         protocol=2,
         socket_timeout=None,
         socket_connect_timeout=2.0,

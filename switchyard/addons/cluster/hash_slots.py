@@ -206,6 +206,7 @@ class Asking:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self.send_packed_command = connection.send_packed_command
+        self.can_read = connection.can_read
         self.disconnect = connection.disconnect
 
     def pack_command(self, *words: Word) -> list[bytes]:

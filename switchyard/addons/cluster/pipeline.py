@@ -11,7 +11,7 @@ from redis.exceptions import AskError, BusyLoadingError, TryAgainError
 
 from switchyard.addons.cluster.hash_slots import FOLLOWED_AT_ONCE, NOTHING_DONE, Address, Asking, is_half_moved, key_of
 from switchyard.broker.redis.calls import ANSWER_S, Budget
-from switchyard.broker.redis.exchange import Word, connect_within, left_s
+from switchyard.broker.redis.exchange import Word, connect_within, left_s, read_answer
 from switchyard.broker.redis.server_errors import is_away, named
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class ClusterPipeline:
         for at, position in enumerate(positions):
             timeout_s = min(max(left_s(self._budget.give_up_s), LEAST_S), ANSWER_S)
             try:
-                self._answers[position] = on.read_response(disable_decoding=True, timeout=timeout_s)
+                self._answers[position] = read_answer(on, timeout_s)
             except AskError as error:
                 self._failed([position], error, address, asking=asking)
                 if (asked := self._slots.redirected(error, address)) is not None:

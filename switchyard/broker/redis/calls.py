@@ -31,7 +31,7 @@ from redis.exceptions import BusyLoadingError, NoScriptError, OutOfMemoryError
 from switchyard.addon import Addon
 from switchyard.broker.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable
 from switchyard.broker.redis.connections import Client, lone_connection
-from switchyard.broker.redis.exchange import PACE, ask, connect_within, evaluate, left_s, sent_ahead
+from switchyard.broker.redis.exchange import PACE, ask, connect_within, evaluate, left_s, read_answer, sent_ahead
 from switchyard.broker.redis.exchange import RECONNECT_S as RECONNECT_S
 from switchyard.broker.redis.exchange import Word as Word
 from switchyard.broker.redis.own_keys import note, unread
@@ -199,7 +199,7 @@ class RedisCalls:
             answers: list[Any] = []
             for command in commands:
                 try:
-                    answers.append(connection.read_response(disable_decoding=True, timeout=answer_s))
+                    answers.append(read_answer(connection, answer_s))
                 except redis.ResponseError as error:
                     answers.append(error if raise_errors else named(str(command[0]), error))
                 except BusyLoadingError as error:  # at which redis-py closes the connection: no further answer comes
@@ -379,7 +379,7 @@ class CallStream:
         done_nothing = not one.sent
         if one.connection is not None:
             try:
-                answer = one.connection.read_response(disable_decoding=True, timeout=min(left_s(give_up_s), ANSWER_S))
+                answer = read_answer(one.connection, min(left_s(give_up_s), ANSWER_S))
             except OutOfMemoryError as error:
                 raise BrokerFull(self._operation.name, str(error)) from error
             except redis.RedisError as error:

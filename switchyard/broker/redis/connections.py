@@ -16,6 +16,7 @@ from redis.retry import Retry
 
 from switchyard.addon import Addon, addon_for
 from switchyard.broker.redis.sentinel import SCHEMES, pool_options
+from switchyard.broker.redis.server_connection import NAMELESS
 
 Profile = Literal["quick", "normal", "blocking"]
 OWN_SCHEMES = ("redis", "rediss", "unix", *SCHEMES)
@@ -28,8 +29,7 @@ def options(profile: Profile) -> dict[str, Any]:
     server's connections, and gives up after 3 s on a server that hangs. ``blocking`` waits as long as the command
     says and never repeats it.
     """
-    # A connection that tells its library asks for rights that it does not need, and costs a round trip more.
-    common = {"protocol": 2, "driver_info": None}
+    common = {"protocol": 2, **NAMELESS}
     if profile == "quick":
         return {"socket_timeout": 1.0, "socket_connect_timeout": 1.0, **common}
     if profile == "normal":
@@ -97,6 +97,5 @@ def lone_connection(pool: ConnectionPool, timeout_s: float, **place: Any) -> Any
     """
     connection: Any = pool.connection_class(**{**pool.connection_kwargs, **place})
     connection.retry = Retry(NoBackoff(), 0)
-    connection.driver_info = None  # its name and version: two round trips, each of which may hang
     connection.socket_timeout = timeout_s
     return connection

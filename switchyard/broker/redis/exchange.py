@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from redis.connection import Connection
 from redis.exceptions import NoScriptError
+from redis.exceptions import TimeoutError as NoAnswer
 
 from switchyard.broker.redis.scripts import Script
 from switchyard.broker.redis.server_errors import AWAY
@@ -33,6 +36,9 @@ class Pace:
 
 
 PACE = Pace()
+
+# redis-py before 8.0 takes no time limit for one answer.
+TIMED = "timeout" in inspect.signature(Connection.read_response).parameters
 
 
 def left_s(give_up_s: float) -> float:
@@ -69,4 +75,14 @@ def evaluate(operation: Script, keys: Sequence[str], args: Sequence[Word], conne
 def ask(connection: Any, words: Sequence[Word], answer_s: float) -> Any:
     """Send a command and return its answer, waiting ``answer_s`` seconds for it at most."""
     connection.send_packed_command(connection.pack_command(*words), check_health=False)
-    return connection.read_response(disable_decoding=True, timeout=answer_s)
+    return read_answer(connection, answer_s)
+
+
+def read_answer(connection: Any, within_s: float) -> Any:
+    """Return the next answer. ``redis.TimeoutError`` when no byte of it comes within so many seconds."""
+    if TIMED:
+        return connection.read_response(disable_decoding=True, timeout=within_s)
+    if not connection.can_read(timeout=within_s):
+        connection.disconnect()
+        raise NoAnswer("Timeout reading from socket")
+    return connection.read_response(disable_decoding=True)

@@ -23,7 +23,7 @@ from redis.retry import Retry
 
 from switchyard.broker.errors import UnusableAddress
 from switchyard.broker.redis.addresses import split_hosts
-from switchyard.broker.redis.server_connection import ServerConnection, TlsConnection
+from switchyard.broker.redis.server_connection import NAMELESS, ServerConnection, TlsConnection
 
 SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
 PORT: Final = 26379
@@ -261,7 +261,7 @@ class MasterConnection(ServerConnection):
         """
         if self._drop_former() and self._unread:
             raise redis.ConnectionError("the master was replaced")
-        if not self.is_connected:
+        if self._sock is None:
             self._demoted, self._unread = False, 0
             self.host, self.port = self._sentinels.locate(self.socket_connect_timeout)
         super().connect_check_health(check_health=check_health, retry_socket_connect=retry_socket_connect)
@@ -276,8 +276,8 @@ class MasterConnection(ServerConnection):
             raise ReadOnlyError(f"the sentinels name {self.host}:{self.port}, which is no master now")
 
     def can_read(self, timeout: float = 0) -> bool:
-        """Return whether an answer is there. ``redis.ConnectionError`` when the master was replaced."""
-        if self._drop_former():
+        """Return whether an answer is there. ``redis.ConnectionError`` when another connection found another master."""
+        if not self._demoted and self._drop_former():
             raise redis.ConnectionError("the master was replaced")
         return bool(super().can_read(timeout))
 
@@ -298,9 +298,10 @@ class MasterConnection(ServerConnection):
             raise
 
     def _drop_former(self) -> bool:
-        if self.is_connected:
-            self._sentinels.refresh()
-        former = self.is_connected and (self._demoted or self._sentinels.master != (self.host, self.port))
+        if self._sock is None:
+            return False
+        self._sentinels.refresh()
+        former = self._demoted or self._sentinels.master != (self.host, self.port)
         if former:
             self.disconnect()
         return former
@@ -340,7 +341,7 @@ def sentinels_of(parts: SentinelUrl) -> Sentinels:
         "username": parts.sentinel_username,
         "password": parts.sentinel_password,
         "protocol": 2,
-        "driver_info": None,
+        **NAMELESS,
     }
     if parts.sentinel_secure:
         read = redis.connection.parse_url(parts.at(*parts.sentinels[0]))

@@ -10,13 +10,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import inspect
 import os
 import ssl
 from typing import Any
 
 from redis import asyncio
-from redis.connection import Connection, SSLConnection
+from redis.connection import AbstractConnection, Connection, SSLConnection
 from redis.exceptions import AuthenticationError, ResponseError
+
+# A connection that tells its library asks for rights that it does not need, and costs two round trips more.
+NAMELESS: dict[str, Any] = (
+    {"driver_info": None}
+    if "driver_info" in inspect.signature(AbstractConnection.__init__).parameters
+    else {"lib_name": None, "lib_version": None}  # redis-py before 7.2
+)
 
 
 class ServerConnection(Connection):
@@ -36,6 +44,9 @@ def refuse_itself(end: Any, other_end: Any) -> None:
     """Raise ``ConnectionRefusedError`` where a connection's two ends are one: nothing listens there."""
     if end == other_end:
         raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+
+
+TLS_RULES = ("ssl_include_verify_flags", "ssl_exclude_verify_flags", "ssl_ciphers", "ssl_min_version")
 
 
 class TlsConnection(SSLConnection, ServerConnection):
@@ -59,9 +70,7 @@ class TlsConnection(SSLConnection, ServerConnection):
 
     def _wrap_socket_with_ssl(self, sock: Any) -> Any:
         named = self.ca_certs or self.ca_path or self.ca_data
-        rules = (
-            self.ssl_include_verify_flags or self.ssl_exclude_verify_flags or self.ssl_ciphers or self.ssl_min_version
-        )
+        rules = any(getattr(self, name, None) for name in TLS_RULES)  # redis-py before 7 has no flags
         if not named or rules or self.ssl_validate_ocsp or self.ssl_validate_ocsp_stapled:
             return super()._wrap_socket_with_ssl(sock)
         context = ssl.create_default_context(cafile=self.ca_certs, capath=self.ca_path, cadata=self.ca_data)

@@ -20,6 +20,7 @@ from redis.exceptions import NoScriptError
 
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.redis.calls import ANSWER_S, RECONNECT_S, RedisCalls, Word
+from switchyard.broker.redis.exchange import read_answer
 from switchyard.broker.redis.scripts import Script
 
 POLL_CANCELLATIONS_S = 0.25
@@ -142,11 +143,11 @@ class Wakeup:
                 if time.monotonic() - requested_s > SILENT_S:
                     raise redis.TimeoutError(f"no answer for {SILENT_S:g} s")
                 return None
-            notified = connection.read_response(disable_decoding=True, timeout=ANSWER_S) is not None
+            notified = read_answer(connection, ANSWER_S) is not None
             fetch = None
             if self._has_operation:
                 with contextlib.suppress(NoScriptError):
-                    fetch = connection.read_response(disable_decoding=True, timeout=ANSWER_S)
+                    fetch = read_answer(connection, ANSWER_S)
         except BaseException as error:
             self.disconnect()
             if isinstance(error, redis.RedisError):

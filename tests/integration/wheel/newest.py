@@ -57,11 +57,11 @@ def install_django(python: Path, folder: Path) -> Environment:
     Raises:
         LeftOut: the index of packages does not answer.
     """
-    _uv("venv", "--quiet", "--python", str(python), str(folder))
+    uv("venv", "--quiet", "--python", str(python), str(folder))
     # Asked for again although it may be in the cache: what comes next is red when the index is away.
     locked = ("--refresh-package", "django", "--require-hashes", "-r", str(NEWEST))
     try:
-        _uv("pip", "install", "--quiet", "--python", str(folder / "bin/python"), *locked)
+        uv("pip", "install", "--quiet", "--python", str(folder / "bin/python"), *locked)
     except AssertionError as error:
         if AWAY.search(str(error)) is None:
             raise
@@ -80,10 +80,11 @@ def install_wheel(environment: Environment, wheel: Path, *extras: str) -> None:
         str(file),
         f"switchyard[{','.join(extras)}] @ {wheel.as_uri()}",
     )
-    _uv("pip", "install", "--quiet", "--python", str(environment.python), *wanted)
+    uv("pip", "install", "--quiet", "--python", str(environment.python), *wanted)
 
 
-def _uv(*arguments: str) -> None:
+def uv(*arguments: str) -> None:
+    """Run uv of this environment. ``AssertionError`` with its words when it fails."""
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     # With the caller's settings of index, proxy and certificates.
     foreign = ("VIRTUAL_ENV", "PYTHONPATH", "UV_OFFLINE")

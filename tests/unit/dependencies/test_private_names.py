@@ -231,7 +231,7 @@ def _sock() -> None:
 
 
 @canary(
-    "`ConnectionPool.connection_class`, `.connection_kwargs`, `Connection.driver_info`, `.retry`, `.socket_timeout`, "
+    "`ConnectionPool.connection_class`, `.connection_kwargs`, `Connection.retry`, `.socket_timeout`, "
     "`.socket_connect_timeout`, `.pack_command`, `.send_packed_command`, `.read_response`, `.can_read`"
 )
 def _pool() -> None:
@@ -241,9 +241,8 @@ def _pool() -> None:
     pool = redis.Redis.from_url("redis://:secret@127.0.0.1:1/3").connection_pool
     connection = pool.connection_class(**pool.connection_kwargs)
     assert (connection.host, connection.port, connection.db) == ("127.0.0.1", 1, 3)
-    for name in ("driver_info", "retry", "socket_timeout", "socket_connect_timeout"):
+    for name in ("retry", "socket_timeout", "socket_connect_timeout"):
         assert hasattr(connection, name), name
-    assert "self.driver_info" in inspect.getsource(Connection.__mro__[1].on_connect_check_health)
     assert b"".join(Connection().pack_command("GET", "a")) == b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n"
     parameters = {
         name: set(inspect.signature(getattr(Connection, name)).parameters)

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.test import override_settings
 
 from switchyard.broker.redis.connections import Profile, connect
-from switchyard.broker.redis.server_connection import ServerConnection, TlsConnection
+from switchyard.broker.redis.server_connection import NAMELESS, ServerConnection, TlsConnection
 from switchyard.jobs.live import client_of_events
 
 HOST = "127.0.0.1"
@@ -41,7 +41,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def test_such_a_socket_would_answer_a_command_with_its_words(port: int) -> None:
-    client = redis.Redis(host=HOST, port=port, protocol=2, driver_info=None)
+    client = redis.Redis(host=HOST, port=port, protocol=2, **NAMELESS)
     assert client.execute_command("EVALSHA", "digest", 1) == [b"EVALSHA", b"digest", b"1"]
 
 
