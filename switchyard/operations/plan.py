@@ -43,7 +43,7 @@ OWN_S, OWN_MOST_S = 0.0015, 0.020
 # Equally likely run times that stand for all.
 POINTS: Final = 400
 # The server's processor time for a message, in seconds: of messages that are sent and fetched in batches
-# (`bin/bench enqueue drain`), and of those that come one by one (`bin/bench cluster`, 1,000 a second). A server is full
+# (`bin/bench enqueue drain`), and of those that come one by one, 1,000 a second (docs/performance.md). A server is full
 # at this share of a processor.
 SERVER_S, FULL = (20e-6, 171e-6), 0.7
 
