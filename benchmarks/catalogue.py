@@ -15,6 +15,7 @@ from benchmarks import (
     history,
     idle,
     later,
+    limits,
     long_drain,
     pages,
     rabbitmq,
@@ -24,6 +25,7 @@ from benchmarks import (
     storm,
     submit,
     supervised,
+    urgent,
 )
 from benchmarks.bench import Benchmark
 
@@ -40,6 +42,8 @@ _MODULES = (
     later,
     greenlets,
     storm,
+    urgent,
+    limits,
     submit,
     pages,
     distance,

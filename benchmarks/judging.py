@@ -29,14 +29,14 @@ class Judgement:
         target: In words.
         median, quartile: Of the ratio, or of the figure; the quartile on the worse side.
         holds: ``None`` when it was not measured.
-        is_ratio: Only ratios decide the exit code: they do not depend on the machine's speed.
+        decides: It decides the exit code: a ratio, as the machine's speed does not matter, or a limit that says so.
     """
 
     target: str
     median: float | None
     quartile: float | None
     holds: bool | None
-    is_ratio: bool
+    decides: bool
 
 
 def judge(target: Target, values: Values) -> Judgement:
@@ -45,9 +45,9 @@ def judge(target: Target, values: Values) -> Judgement:
         runs = [value for value in values.get(target.figure, {}).get(target.peer, ()) if value is not None]
         words = f"{target.figure} of {target.peer} ≤ {target.at_most:g}"
         if not runs:
-            return Judgement(words, None, None, None, is_ratio=False)
+            return Judgement(words, None, None, None, decides=target.decides)
         _, median, upper = quartiles(runs)
-        return Judgement(words, median, upper, median <= target.at_most, is_ratio=False)
+        return Judgement(words, median, upper, median <= target.at_most, decides=target.decides)
     return _judge_ratio(target, values)
 
 
@@ -57,13 +57,13 @@ def _judge_ratio(target: Ratio, values: Values) -> Judgement:
     runs = ratios(values.get(top, {}).get(of, ()), values.get(bottom, {}).get(rival, ()))
     words = _words(target, to if rival in ("", to) else f"{to} ({rival})")
     if not runs:
-        return Judgement(words, None, None, None, is_ratio=True)
+        return Judgement(words, None, None, None, decides=True)
     lower, median, upper = quartiles(runs)
     if target.at_least is not None:
-        return Judgement(words, median, lower, lower >= TOLERANCE * target.at_least, is_ratio=True)
+        return Judgement(words, median, lower, lower >= TOLERANCE * target.at_least, decides=True)
     if target.at_most is None:
         raise ValueError(f"{words}: the target has neither at_least nor at_most")
-    return Judgement(words, median, upper, TOLERANCE * upper <= target.at_most, is_ratio=True)
+    return Judgement(words, median, upper, TOLERANCE * upper <= target.at_most, decides=True)
 
 
 def _words(target: Ratio, to: str) -> str:

@@ -16,11 +16,16 @@ EVERY_KEEPING_PEER = "the best peer that keeps work until it is done"
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Upper limit of a figure's median."""
+    """Upper limit of a figure's median.
+
+    Args:
+        decides: Missed, it fails the run: it is far above what any machine needs.
+    """
 
     figure: str
     peer: str
     at_most: float
+    decides: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,11 @@ TARGETS: tuple[Target, ...] = (
     Limit("steady_p99_ms", OURS, at_most=1.5),
     _over("steady_server_us_per_task", OURS, STOCK, at_most=1),
     Limit("storm_urgent_p99_ms", OURS, at_most=8),
+    Limit("urgent_saturated_p99_ms", STACK, at_most=80, decides=True),
+    *(
+        Ratio((f"limits_{name}_per_s", STACK), ("limits_none_per_s", STACK), at_least=0.85)
+        for name in ("fair", "fair_10000", "keys")
+    ),
     _over("queued_bytes", OURS, STOCK, at_most=0.75),
     _over("queued_bytes", STACK, STOCK, at_most=0.75),
     _over("drain_1x8_server_us_per_task", OURS, STOCK, at_most=0.25),

@@ -209,12 +209,13 @@ def said(order: Order) -> str:
     return ", ".join(map(str, order.statuses)) or "not sent yet"
 
 
-def send_events(order: Order, path: str, event: str, count: int) -> None:
+def send_events(order: Order, path: str, event: str, count: int, *, in_order: bool = False) -> None:
     """Register the endpoint on the demo's receiver where it is missing, and publish its event so many times."""
     run, url = order.run, order.run.receiver + path
     # The 410 of the endpoint that is gone disables it, so each run registers it anew.
     if not run.count("webhooks.Endpoint", url=url, active=True):
-        made = run.client.ask("POST", "/api/v1/webhooks/endpoints", expect=201, json={"url": url, "events": [event]})
+        body = {"url": url, "events": [event], "in_order": in_order}
+        made = run.client.ask("POST", "/api/v1/webhooks/endpoints", expect=201, json=body)
         run.keep_secret(made["secret"])
     for number in range(count):
         content = {"event": event, "payload": {"number": number, "run": run.key}}
@@ -230,9 +231,12 @@ def healthy(order: Order) -> Seen:
 
 def flaky(order: Order) -> Seen:
     attempts = " and ".join(str(job.attempts) for job in order.jobs)
-    failed = sum(entry["status"] == 500 for entry in order.run.arrived("/flaky"))
+    arrived = order.run.arrived("/flaky")
+    failed = sum(entry["status"] == 500 for entry in arrived)
     retried = all(job.attempts > 1 for job in order.jobs) and failed >= len(order.jobs)
-    return order.seen(order.ended_as("succeeded") and retried, f"at attempts {attempts}")
+    ids = [entry["id"] for entry in arrived]
+    in_order = ids == sorted(ids, key=ids.index)  # none between the attempts of another
+    return order.seen(order.ended_as("succeeded") and retried and in_order, f"at attempts {attempts}")
 
 
 def broken(order: Order) -> Seen:
@@ -266,8 +270,8 @@ def nothing(order: Order) -> None:
 WORK = (
     Work("webhooks", "broken endpoint", "6 attempts, dead letter, one alert",
          lambda order: send_events(order, "/broken", "customer.created", 1), broken),
-    Work("webhooks", "flaky endpoint", "retried, then delivered",
-         lambda order: send_events(order, "/flaky", "report.ready", 2), flaky),
+    Work("webhooks", "flaky endpoint, in order", "retried, delivered one after the other",
+         lambda order: send_events(order, "/flaky", "report.ready", 2, in_order=True), flaky),
     Work("webhooks", "endpoint that is gone", "disabled by its 410, one alert",
          lambda order: send_events(order, "/gone", "customer.deleted", 1), gone),
     Work("webhooks", "healthy endpoint", "each delivered at once, signed",

@@ -40,11 +40,7 @@ def check_limit(option: str, value: Any, actor: Actor[..., Any]) -> str:
         return str(error)
     if not limits:
         return 'write a number such as 5, or "5 per customer_id", or a list of them'
-    return check_arguments([limit.argument for limit in limits if limit.argument], actor)
-
-
-def check_arguments(names: list[str], actor: Actor[..., Any]) -> str:
-    """Return why a limit cannot be kept by the value of these arguments; "" where it can."""
+    names = [limit.argument for limit in limits if limit.argument]
     if redacted := [name for name in names if name in (actor.options.get("redact") or ())]:
         return f"{redacted[0]} is in redact, and would be shown; name another argument"
     return missing_arguments(actor, names)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from dramatiq.errors import ActorNotFound, Retry
 from dramatiq.middleware import MiddlewareError
@@ -13,6 +14,8 @@ from dramatiq.threading import Interrupt
 from switchyard.broker.errors import SpoiledAttempt, SwitchyardError
 from switchyard.broker.queue.arguments import callee_of
 from switchyard.middleware.places import place_of
+
+LOCK_PAUSE_MS: Final = 4_000
 
 
 class RetryLater(SwitchyardError, Retry):
@@ -27,6 +30,18 @@ class RetryLater(SwitchyardError, Retry):
     def __init__(self, delay_s: float, reason: str, *, per: str = "") -> None:
         self.per = per
         super().__init__(reason, delay=max(int(delay_s * 1000), 0))
+
+
+class LockTaken(SwitchyardError, Retry):
+    """Another task holds a lock. Raised in a job, it runs again some seconds later, and spends no retry."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        delay = random.randint(LOCK_PAUSE_MS // 2, LOCK_PAUSE_MS)  # noqa: S311  no secret
+        super().__init__(f"lock {key}: another task holds it; wait for it with wait_s=..., or try later", delay=delay)
+
+    def __reduce__(self) -> tuple[type[LockTaken], tuple[str]]:
+        return LockTaken, (self.key,)
 
 
 class PermanentFailure(SwitchyardError):

@@ -16,8 +16,7 @@ from switchyard.broker.interface import Transport
 from switchyard.broker.queue.arguments import in_message
 from switchyard.broker.shapes import shown_json
 from switchyard.broker.stores.limit_counts import RateWindows
-from switchyard.middleware.arguments import signature_of
-from switchyard.middleware.concurrency import check_arguments
+from switchyard.middleware.arguments import missing_arguments, signature_of
 from switchyard.middleware.errors import MoveFailed
 from switchyard.middleware.options import OptionRule
 from switchyard.middleware.outcomes import Outcome, decide
@@ -84,11 +83,12 @@ class RateLimits(Middleware):
 
 
 def _value_of(message: MessageProxy, actor: Actor[..., Any], argument: str) -> str:
-    """Return the JSON of the value that a message has of an argument; of a long one its digest."""
+    """Return the JSON of the value that a message has of an argument; of a long or redacted one its digest."""
     bound = signature_of(actor.fn).bind_partial(*in_message(message).args, **in_message(message).kwargs)
     bound.apply_defaults()
     text = shown_json(bound.arguments.get(argument))
-    return text if len(text) <= LONGEST_VALUE else sha256(text.encode()).hexdigest()
+    is_shown = len(text) <= LONGEST_VALUE and argument not in (actor.options.get("redact") or ())
+    return text if is_shown else sha256(text.encode()).hexdigest()
 
 
 def _check_rate(spec: Any, actor: Actor[..., Any]) -> str:
@@ -98,7 +98,7 @@ def _check_rate(spec: Any, actor: Actor[..., Any]) -> str:
         rates = []
     if not rates:
         return 'write for example "10/m", or "10/m per host"; units are s, m, h, d'
-    return check_arguments([rate.argument for rate in rates if rate.argument], actor)
+    return missing_arguments(actor, [rate.argument for rate in rates if rate.argument])
 
 
 def rates_of(spec: Any) -> list[Rate]:

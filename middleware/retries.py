@@ -28,7 +28,14 @@ from switchyard.loggers import get_logger
 from switchyard.middleware.callbacks import fields_of, follow_up_of
 from switchyard.middleware.circuits import Circuits
 from switchyard.middleware.crashes import Poison, SuspectedPoison
-from switchyard.middleware.errors import ArgumentMismatch, CancelInterrupt, Cancelled, PermanentFailure, RetryLater
+from switchyard.middleware.errors import (
+    ArgumentMismatch,
+    CancelInterrupt,
+    Cancelled,
+    LockTaken,
+    PermanentFailure,
+    RetryLater,
+)
 from switchyard.middleware.options import OptionRule, actor_name, rule_of_both
 from switchyard.middleware.outcomes import SUCCEEDED, Outcome, attempt, decide, text_of, traceback_of
 from switchyard.middleware.wait_for_broker import retry_until_available
@@ -311,7 +318,7 @@ class Retries(Middleware):
             text_of(outcome.exception)  # by the actor's code, which has a limit now
         try:
             if outcome.kind == "deferred":
-                self._defer(message, outcome.reason)
+                self._defer(message, outcome)
             else:
                 self._divert(message, outcome.delay_ms or 0)
             message.open = False  # type: ignore[attr-defined]
@@ -326,6 +333,8 @@ class Retries(Middleware):
         # Any failure of a cancelled job: it is not retried.
         if isinstance(exception, (Cancelled, CancelInterrupt)) or getattr(message, "cancel_requested", False):
             return Outcome("cancelled", exception=exception)
+        if isinstance(exception, LockTaken):
+            return Outcome("deferred", "lock", delay_ms=exception.delay, exception=exception)
         actor = broker.actors.get(message.actor_name)
         if isinstance(exception, (Poison, SuspectedPoison)):
             reason = "poison" if isinstance(exception, Poison) else "suspected_poison"
@@ -361,10 +370,11 @@ class Retries(Middleware):
         follows = follow_up_of(broker, message, target, "on_retry_exhausted", (data, info))
         retry_until_available(partial(broker.enqueue, follows), job_id=message.message_id, what="on_retry_exhausted")
 
-    def _defer(self, message: MessageProxy, reason: str) -> None:
-        """Return it to its lane as it was, no attempt spent: its next fetch puts it off."""
-        defer = partial(self._transport.defer, message, delay_ms=0, options={"deferred_by": reason})
-        retry_until_available(defer, job_id=message.message_id, what=reason)
+    def _defer(self, message: MessageProxy, outcome: Outcome) -> None:
+        """Return it to its lane as it was, no attempt spent: its next fetch puts it off, where it has no delay."""
+        options = {"deferred_by": outcome.reason}
+        defer = partial(self._transport.defer, message, delay_ms=outcome.delay_ms or 0, options=options)
+        retry_until_available(defer, job_id=message.message_id, what=outcome.reason)
 
     def _divert(self, message: MessageProxy, delay_ms: int) -> None:
         lane = self._yard.queue_of(message.queue_name).retry_lane

@@ -31,7 +31,7 @@ YARD = Yard(
         Queue("images", objective_ms=10 * SECOND, soft_limit_ms=60 * SECOND, hard_limit_ms=90 * SECOND,
               calls="hosts of pictures", max_depth=20_000),
         Queue("slow", objective_ms=5 * MINUTE, soft_limit_ms=5 * MINUTE, hard_limit_ms=6 * MINUTE,
-              calls="database", max_depth=20_000),
+              calls="database", max_depth=20_000, fair_by="customer_id"),
         Queue("billing", objective_ms=10 * MINUTE, soft_limit_ms=10 * MINUTE, hard_limit_ms=11 * MINUTE,
               calls="database", max_depth=10_000),
         Queue("webhook", objective_ms=1 * SECOND, soft_limit_ms=15 * SECOND, hard_limit_ms=30 * SECOND,

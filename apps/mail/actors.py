@@ -31,9 +31,14 @@ def send_password_reset(to: str) -> None:
     services.deliver(Template.PASSWORD_RESET, to, job_id=current_job_id())
 
 
-@dramatiq.actor(queue_name="default", priority=LOW_PRIORITY, time_limit=TIME_LIMIT_MS, redact=("to",))
+@dramatiq.actor(
+    queue_name="default", priority=LOW_PRIORITY, rate_limit="10/h per to", time_limit=TIME_LIMIT_MS, redact=("to",)
+)
 def newsletter(to: str, headline: str, paragraphs: list[str]) -> None:
-    """Send one newsletter to one address, best effort: one attempt, after all other work, never a dead letter."""
+    """Send one newsletter to one address, best effort: one attempt, after all other work, never a dead letter.
+
+    An address gets ten within an hour at most; others wait for the next hour.
+    """
     services.send_newsletter(to, headline, paragraphs, job_id=current_job_id())
 
 

@@ -28,6 +28,21 @@ def deliver_webhook(delivery_id: str, endpoint_id: str = "") -> None:
     delivering.deliver(delivery_id, is_last=_is_last())
 
 
+@dramatiq.actor(
+    queue_name=QUEUE,
+    search=("delivery_id",),
+    ordered_by="endpoint_id",
+    depends_on="webhook per endpoint_id",
+    outage=(delivering.DeliveryFailed,),
+)
+def deliver_in_order(delivery_id: str, endpoint_id: str) -> None:
+    """Deliver one event to an endpoint that wants them in their order, after all that were sent before it have ended.
+
+    Safe to repeat, as ``deliver_webhook``, whose circuits it shares.
+    """
+    delivering.deliver(delivery_id, is_last=_is_last())
+
+
 @dramatiq.actor(queue_name="default", periodic=cron("40 3 * * *"))
 def purge_delivery_attempts() -> None:
     """Delete records of attempts older than 30 days. Safe to repeat: deleted rows stay deleted."""

@@ -47,7 +47,8 @@ class EndpointAdmin(ReadOnly, CheckedQuery):
     search_fields = ("url", "=owner_key")
     search_help_text = "URL or owner"
     fields = readonly_fields = (
-        "id", "owner_key", "shown_url", "shown_events", "active", "disabled_reason", "shown_secret", "created_at",
+        "id", "owner_key", "shown_url", "shown_events", "active", "in_order", "disabled_reason", "shown_secret",
+        "created_at",
     )  # fmt: skip
     actions = ("enable", "disable", "rotate_secret")
     list_per_page = 50

@@ -44,6 +44,7 @@ class EndpointRequest(StrictSchema):
         AfterValidator(_distinct),
         Field(min_length=1, max_length=100, json_schema_extra={"uniqueItems": True}),
     ]
+    in_order: Annotated[bool, Field(description="Deliver each event after the end of those before it.")] = False
 
 
 class EndpointCreated(BaseModel):
@@ -76,7 +77,7 @@ def create_endpoint(request: HttpRequest, body: EndpointRequest) -> Status[dict[
     """Register an endpoint for types of events. Its address must be public; deliveries follow Standard Webhooks."""
     refuse_forbidden("url", body.url)
     try:
-        endpoint, secret = services.create_endpoint(_owner(request), body.url, body.events)
+        endpoint, secret = services.create_endpoint(_owner(request), body.url, body.events, in_order=body.in_order)
     except services.TooManyEndpoints as error:
         raise Problem(409, str(error)) from error
     return Status(201, {"id": str(endpoint.pk), "secret": secret})

@@ -27,6 +27,7 @@ class Endpoint(models.Model):
     previous_secret = models.CharField(max_length=80, blank=True)
     previous_secret_until = models.DateTimeField(null=True, blank=True)
     active = models.BooleanField(default=True)
+    in_order = models.BooleanField(default=False, db_default=False, help_text="Events wait for those before them.")
     disabled_reason = models.CharField(max_length=200, blank=True)
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db import transaction
 
-from apps.webhooks.actors import deliver_webhook
+from apps.webhooks.actors import deliver_in_order, deliver_webhook
 from apps.webhooks.models import Delivery, DeliveryState, Endpoint, Event
 from apps.webhooks.signing import canonical
 from switchyard.api.request_jobs import is_repeated_request, row_id_of_request
@@ -28,7 +28,11 @@ def publish(owner_key: str, event_type: str, payload: dict[str, Any]) -> list[st
     """
     event_id = row_id_of_request("event")
     if event_id is not None and is_repeated_request() and Event.objects.filter(pk=event_id).exists():
-        recorded = Delivery.objects.filter(event_id=event_id).order_by("endpoint__created_at", "endpoint_id")
+        recorded = (
+            Delivery.objects.select_related("endpoint")
+            .filter(event_id=event_id)
+            .order_by("endpoint__created_at", "endpoint_id")
+        )
         return [_enqueue(delivery, owner_key, job_id=delivery.job_id) for delivery in recorded]
     event = Event.objects.create(
         pk=event_id or uuid.uuid4(), owner_key=owner_key, type=event_type, payload=canonical(payload)
@@ -48,7 +52,11 @@ def redeliver(delivery_ids: Iterable[uuid.UUID]) -> list[str]:
         Ids of the new jobs.
     """
     jobs = []
-    chosen = Delivery.objects.select_related("event").select_for_update(of=("self",)).filter(pk__in=list(delivery_ids))
+    chosen = (
+        Delivery.objects.select_related("event", "endpoint")
+        .select_for_update(of=("self",))
+        .filter(pk__in=list(delivery_ids))
+    )
     for delivery in chosen.order_by("created_at"):
         transaction.on_commit(partial(request_cancel, delivery.job_id))
         delivery.job_id = _enqueue(delivery, delivery.event.owner_key)
@@ -67,4 +75,5 @@ def _subscribed(owner_key: str, event_type: str) -> list[Endpoint]:
 
 def _enqueue(delivery: Delivery, owner_key: str, *, job_id: str | None = None) -> str:
     kwargs = {"delivery_id": str(delivery.pk), "endpoint_id": str(delivery.endpoint_id)}
-    return enqueue_on_commit(deliver_webhook, owner=owner_key, job_id=job_id, kwargs=kwargs)
+    actor = deliver_in_order if delivery.endpoint.in_order else deliver_webhook
+    return enqueue_on_commit(actor, owner=owner_key, job_id=job_id, kwargs=kwargs)

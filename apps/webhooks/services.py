@@ -43,7 +43,7 @@ class AttemptOutcome:
     disable_reason: str = ""
 
 
-def create_endpoint(owner_key: str, url: str, events: Sequence[str]) -> tuple[Endpoint, str]:
+def create_endpoint(owner_key: str, url: str, events: Sequence[str], *, in_order: bool = False) -> tuple[Endpoint, str]:
     """Register an endpoint and return it with its secret. The caller has validated the URL.
 
     Raises:
@@ -59,7 +59,12 @@ def create_endpoint(owner_key: str, url: str, events: Sequence[str]) -> tuple[En
         raise TooManyEndpoints(f"{fact}; have one that is not needed disabled in the admin")
     secret = new_secret()
     endpoint = Endpoint.objects.create(
-        pk=endpoint_id or uuid.uuid4(), owner_key=owner_key, url=url, events=list(events), secret=secret
+        pk=endpoint_id or uuid.uuid4(),
+        owner_key=owner_key,
+        url=url,
+        events=list(events),
+        secret=secret,
+        in_order=in_order,
     )
     return endpoint, secret
 

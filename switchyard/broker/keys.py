@@ -506,6 +506,10 @@ class Keys(msgspec.Struct, frozen=True):
         """String: the token of the process that holds a named lock."""
         return f"{self.prefix}:lock:{name}"
 
+    def task_lock(self, name: str) -> tuple[str, str]:
+        """Strings: the token of the task that holds a lock; number of the last one, remembered for a week."""
+        return f"{self.prefix}:lock:{{{name}}}", f"{self.prefix}:lock:{{{name}}}:fence"
+
     def tick(self, actor: str, at: str) -> str:
         """String: a tick of a schedule, present after it was enqueued."""
         return f"{self.prefix}:tick:{actor}:{at}"

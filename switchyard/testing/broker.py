@@ -26,31 +26,37 @@ from switchyard.broker.queue.operations import (
 )
 from switchyard.broker.redis.calls import RedisCalls, Word
 from switchyard.broker.redis.scripts import Script
-from switchyard.broker.shapes import LaneStats
-from switchyard.broker.stores.limit_counts import CHANGE
+from switchyard.broker.shapes import LaneStats, shown_json
+from switchyard.broker.stores.limit_counts import ACQUIRE, CHANGE, RELEASE
 from switchyard.broker.topology import lane_of_name, whole_delay
 from switchyard.broker.worker.acks import record_enqueued
 from switchyard.broker.yard_broker import HookedBroker
+from switchyard.middleware.arguments import signature_of
 
 
 class MemoryCalls(RedisCalls):
-    """Counters of :class:`switchyard.broker.stores.limit_counts.LimitCounts`, and the refusal of everything else.
+    """Counters and locks of :mod:`switchyard.broker.stores.limit_counts`, and the refusal of everything else.
 
-    What is refused belongs to a real server: pages of the operations room, locks of processes, streams of events.
+    What is refused belongs to a real server: pages of the operations room, streams of events.
     """
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
+        """Forget every counter and lock."""
         self._counts: dict[str, tuple[int, int]] = {}
+        self._locks: dict[str, tuple[Word, int]] = {}
+        self._taken = 0
 
     def call(self, operation: Script, keys: Sequence[str], args: Sequence[Word] = (), **options: Any) -> Any:
-        """Change a counter, as ``switchyard/broker/lua/limit_change.lua`` does.
+        """Change a counter, or acquire or release a lock, as ``switchyard/broker/lua`` does.
 
         Raises:
             BrokerUnavailable: it is another operation.
         """
+        if operation in (ACQUIRE, RELEASE):
+            return self._lock(keys[0], args[0], None if operation is RELEASE else int(args[1]))
         if operation is not CHANGE:
             self._refuse(operation.name)
         amount, minimum, maximum, ttl_ms = (int(word) for word in args[:4])
@@ -88,6 +94,17 @@ class MemoryCalls(RedisCalls):
 
     def close(self) -> None:
         """Do nothing: there is no connection."""
+
+    def _lock(self, key: str, token: Word, lease_ms: int | None) -> int:
+        holder, until_ms = self._locks.get(key, (token, 0))
+        if holder != token and until_ms > now_ms():
+            return 0
+        if lease_ms is None:
+            return int(self._locks.pop(key, None) is not None)
+        if holder != token or until_ms == 0:
+            self._taken += 1
+        self._locks[key] = token, now_ms() + lease_ms
+        return self._taken
 
     def _count(self, key: str) -> int | None:
         value, expires_ms = self._counts.get(key, (0, 0))
@@ -182,6 +199,7 @@ class MemoryBroker(HookedBroker):
         self.unique: dict[tuple[str, str], str] = {}
         self.windows: dict[tuple[str, str], tuple[str, int]] = {}
         self.sent: list[SentMessage] = []
+        self.turns: dict[str, tuple[str, int]] = {}
         self.in_task = False
         self.moment_ms: int | None = None
         self._count = 0
@@ -299,6 +317,8 @@ class MemoryBroker(HookedBroker):
     def _put(self, message: Message[Any], body: bytes, delay: int | None) -> None:
         with self._changed:
             self._count += 1
+            if not delay:
+                self._join_sequence(message)
             ready_ms = self.now_ms() + (delay or 0)
             place = (message.message_id, message.queue_name, body, self.level(message), ready_ms, self._count)
             self.waiting[message.message_id] = StoredMessage(*place)
@@ -310,7 +330,24 @@ class MemoryBroker(HookedBroker):
         """Return the message that starts next, or ``None`` while none is due."""
         now = now_ms()
         ready = [one for one in self.waiting.values() if one.ready_ms <= now and (lanes is None or one.lane in lanes)]
-        return min(ready, key=lambda stored: stored.place, default=None)
+        first: dict[str, int] = {}
+        for id_, (sequence, turn) in self.turns.items():
+            if id_ in self.waiting or id_ in self.held:
+                first[sequence] = min(turn, first.get(sequence, turn))
+        going = [
+            one for one in ready if one.id not in self.turns or first[self.turns[one.id][0]] == self.turns[one.id][1]
+        ]
+        return min(going, key=lambda stored: stored.place, default=None)
+
+    def _join_sequence(self, message: Message[Any] | MessageProxy) -> None:
+        """Note the turn of a message whose actor is ``ordered_by`` an argument; it keeps it through its retries."""
+        actor = self.actors.get(message.actor_name)
+        if actor is None or (argument := actor.options.get("ordered_by")) is None:
+            return
+        values = signature_of(actor.fn).bind_partial(*message.args, **message.kwargs)
+        values.apply_defaults()
+        sequence = f"{actor.actor_name} {shown_json(values.arguments.get(argument))}"
+        self.turns.setdefault(message.message_id, (sequence, self._count))
 
     def hold(self, stored: StoredMessage) -> HeldMessage | None:
         """Take a message out of its lane, for the caller to run; ``None`` where it is scheduled by its ``eta``."""
@@ -324,6 +361,7 @@ class MemoryBroker(HookedBroker):
                 self._put(message, codec.encode(message, grown=True), int(eta) - self.now_ms())
                 return None
             self.waiting.pop(stored.id, None)
+            self._join_sequence(message)
             for key in [key for key, id_ in self.unique.items() if id_ == stored.id and key[1][0] == UNTIL_STARTED]:
                 del self.unique[key]
             self._count += 1
@@ -350,6 +388,7 @@ class MemoryBroker(HookedBroker):
                 del self.held[held.message_id]
             if not getattr(held, "moved", False):
                 self.stopping.discard(held.message_id)
+                self.turns.pop(held.message_id, None)
                 self.finished.add(held.message_id)
                 self.release_key(held.message_id)
             self._changed.notify_all()

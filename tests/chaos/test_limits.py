@@ -6,7 +6,9 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -14,8 +16,10 @@ from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.limited_jobs import AT_ONCE, declare_limited_jobs, first_starts, most_at_once
 from tests.chaos.load import QUEUE, wait_until_drained
+from tests.chaos.server import ServerUnderTest, server_binary
 from tests.chaos.test_killed_children import workers
 from tests.processes import is_alive
+from tests.sentinels import Watched
 from tests.waiting import wait_for
 
 long = pytest.mark.long
@@ -73,3 +77,54 @@ def test_no_kill_leaves_a_place_taken_or_gives_one_too_many(
         assert not key.startswith("o") or first_starts(ledger, key) == sorted(first_starts(ledger, key))
     family = pools.broker.lane(QUEUE)[0]
     assert not family.calls.command("EXISTS", family.keys.slots, family.keys.turns)
+
+
+Lossy = tuple[str, Callable[[], object]]
+
+
+@pytest.fixture(params=["killed, its file synced each second", "replaced by a sentinel"])
+def lossy(request: pytest.FixtureRequest, tmp_path: Path, server_name: str) -> Iterator[Lossy]:
+    """The address of a server, and an act after which it may have forgotten its last writes."""
+    if request.param.startswith("killed"):
+        with ServerUnderTest(tmp_path / "server", server_binary(server_name)) as server:
+            server.config_set("appendfsync", "everysec")
+            yield server.url, server.restart
+    else:
+        with Watched(tmp_path / "sentinels", server_binary(server_name), down_ms=4_000) as servers:
+
+            def fail_over() -> None:
+                former = servers.master
+                former.kill()
+                wait_for(lambda: servers.master is not former)
+                former.restart()
+                servers.wait_until_settled()
+
+            yield servers.url, fail_over
+
+
+@long
+@pytest.mark.timeout(900)
+def test_a_server_that_forgets_its_last_writes_leaves_no_place_taken(
+    pools_on: PoolsOn, lossy: Lossy, ledger: Ledger
+) -> None:
+    url, forget = lossy
+    pools = pools_on("threads", url)
+    limited = declare_limited_jobs(pools.broker, ledger).limited
+    pools.start("runpool", "work")
+    sent = []
+    for number in range(900):
+        ledger.note("accepted", f"k{number % 30}.{number}")
+        sent.append(limited.message(f"k{number % 30}", f"k{number % 30}.{number}", 50))
+    pools.broker.enqueue_many(sent)
+
+    for number in range(1, 4):
+        wait_for(lambda due=number: len(ledger.jobs("completed")) >= 200 * due)  # type: ignore[misc]
+        forget()
+    wait_until_drained(pools.broker, 300)
+
+    most, found = most_at_once(ledger, {}), ledger.account()
+    over = {key: count for key, count in most.items() if count > AT_ONCE}
+    print(f"900 jobs of 30 keys: {len(found.lost)} lost, {len(found.duplicated)} ran twice, over their limit: {over}")
+    family = pools.broker.lane(QUEUE)[0]
+    assert not family.calls.command("EXISTS", family.keys.slots, family.keys.turns)
+    assert found.lost == ()

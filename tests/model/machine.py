@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 from typing import Any
-from unittest import mock
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -43,12 +42,7 @@ def run(bench: Bench, examples: int, steps: int = 50, *, shrink: bool = False) -
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
-    with (
-        mock.patch("switchyard.broker.queue.operations.script", bench.scripts),
-        mock.patch("switchyard.broker.queue.administration.script", bench.scripts),
-        mock.patch("switchyard.broker.queue.dead_moves.script", bench.scripts),
-        mock.patch("switchyard.broker.queue.unroutable.script", bench.scripts),
-    ):
+    with bench.scripts.in_place():
         run_state_machine_as_test(lambda: FamilyMachine(bench), settings=chosen)
 
 

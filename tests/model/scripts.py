@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import sha1
+from unittest import mock
 
 from switchyard.broker.redis.scripts import INCLUDE, LUA, Script
 
@@ -14,6 +16,9 @@ CLOCK = f"""local function now_ms()
   return tonumber(redis.call("GET", "{CLOCK_KEY}"))
 end
 """
+
+
+CALLERS = ("operations", "administration", "dead_moves", "unroutable", "limits")
 
 
 class ChangeDoesNotApply(LookupError):
@@ -59,6 +64,14 @@ class Scripts:
         if name not in self._known:
             self._known[name] = script_of(name, INCLUDE.sub(lambda match: self._include(match[1]), self._read(name)))
         return self._known[name]
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Have the operations of a family call these scripts."""
+        with ExitStack() as stack:
+            for module in CALLERS:
+                stack.enter_context(mock.patch(f"switchyard.broker.queue.{module}.script", self))
+            yield
 
     def _read(self, name: str, folder: str = "queue") -> str:
         text = (LUA / folder / f"{name}.lua").read_text()

@@ -11,7 +11,7 @@ from typing import Any, Final
 from dramatiq.rate_limits import RateLimiterBackend
 
 from switchyard.broker.keys import Keys
-from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.calls import RedisCalls, Word
 from switchyard.broker.redis.scripts import script
 
 CHANGE: Final = script("limit_change", folder="")
@@ -112,21 +112,56 @@ class RateWindows:
 
 
 ACQUIRE, RELEASE = (script(name, folder="") for name in ("lock_take", "lock_release"))
+# How long the number of a lock's last acquisition is remembered.
+FENCE_MS: Final = 7 * 24 * 3_600_000
 
 
 class Lock:
     """A lock that expires ``lease_ms`` after its holder last acquired it."""
 
     def __init__(self, calls: RedisCalls, keys: Keys, name: str, *, lease_ms: int) -> None:
-        self._key = keys.lock(name)
+        self._keys = [keys.lock(name)]
         self._lease_ms = lease_ms
         self._token = secrets.token_hex(16)
         self._calls = calls
 
     def acquire(self) -> bool:
         """Acquire the lock, or renew it; ``False`` when another process holds it."""
-        return bool(self._calls.call(ACQUIRE, [self._key], [self._token, self._lease_ms]))
+        return bool(self._calls.call(ACQUIRE, self._keys, [self._token, self._lease_ms]))
 
     def release(self) -> bool:
         """Release the lock; ``False`` when it had expired."""
-        return bool(self._calls.call(RELEASE, [self._key], [self._token]))
+        return bool(self._calls.call(RELEASE, self._keys[:1], [self._token]))
+
+
+class TaskLock(Lock):
+    """A lock whose acquisitions have growing numbers.
+
+    Attributes:
+        number: That of this acquisition, 0 before it. A resource that refuses a number below the last one it has seen
+            is safe from a holder that was suspended and has lost the lock.
+        lost: Another holder has it, as a renewal found.
+    """
+
+    def __init__(self, calls: RedisCalls, keys: Keys, name: str, *, lease_ms: int) -> None:
+        super().__init__(calls, keys, name, lease_ms=lease_ms)
+        self._keys = [*keys.task_lock(name)]
+        self.name, self.number, self.lost = name, 0, False
+        self._renewed_s = 0.0
+
+    def acquire(self) -> bool:
+        """Acquire the lock, or renew it; ``False`` when another holds it, or has held it since."""
+        began_s = time.monotonic()
+        args: list[Word] = [self._token, self._lease_ms, self.number or "", FENCE_MS]
+        if not (number := self._calls.call(ACQUIRE, self._keys, args)):
+            return False
+        self.number, self._renewed_s = int(number), began_s
+        return True
+
+    def keep(self) -> None:
+        """Renew the lock when a third of its lease is over; once it is lost, log that and do no more."""
+        if self.lost or time.monotonic() < self._renewed_s + self._lease_ms / 3_000:
+            return
+        self.lost = not self.acquire()
+        if self.lost:
+            logger.error("lock %s: lost while its task ran; this process could not renew it in time", self.name)

@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
@@ -15,6 +16,7 @@ from switchyard.broker.errors import BrokerError, BrokerUnavailable
 from switchyard.broker.queue.operations import AT_ONCE, NO_ROW, HistoryRow, Lease, QueueOperations
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.job_steps import ENDED, Step, WorkerPlace, later
+from switchyard.broker.stores.limit_counts import TaskLock
 
 logger = logging.getLogger("switchyard.broker")
 
@@ -24,6 +26,7 @@ START_LAG_S = 0.025
 AWAY_PAUSE_S = 1.0
 ENDS_ATTEMPT = {*ENDED, "retrying"}
 WRITTEN_AT_ONCE = 200
+LOCKS_S = 1.0
 
 
 class MetricsFlush(Protocol):
@@ -54,6 +57,8 @@ class AckBarrier:
         row_of: Returns the row of a held message whose attempt ends with a move.
         begun: Number of the last flush that has begun. It writes all that was noted before it began.
         written: Number of the last flush of all queues that has ended.
+        locks: Locks of the tasks that run in this process, by their ``id()``; the background renews them. One that its
+            task has dropped without a release, as by an interrupt between two lines, is renewed no more.
     """
 
     def __init__(self, records: JobRecords) -> None:
@@ -63,6 +68,7 @@ class AckBarrier:
         self.row_of: Callable[[Any], HistoryRow] = lambda held: NO_ROW
         self.begun = 0
         self.written = 0
+        self.locks: weakref.WeakValueDictionary[int, TaskLock] = weakref.WeakValueDictionary()
         self._records = records
         # Every thread adds to these two without a lock; the steps are of the thread that holds ``_writing``.
         self._added: deque[Step] = deque()
@@ -194,12 +200,21 @@ class AckBarrier:
             self._steps.pop(step.job_id, None)
         return len(taken)
 
+    def _keep_locks(self) -> None:
+        try:
+            for found in self.locks.valuerefs():  # a copy: other threads acquire meanwhile
+                if (lock := found()) is not None:
+                    lock.keep()
+        except BrokerUnavailable as error:
+            logger.warning("locks of tasks are not renewed: %s", error)
+
     def _write_soon(self) -> None:
         while not self._stopping.is_set():
-            self._some.wait()
+            self._some.wait(LOCKS_S if self.locks else None)
             self._some.clear()
             self._stopping.wait(LAG_S)
             try:
+                self._keep_locks()
                 self.flush(with_starts=False)
                 if self._started:
                     self._some.set()

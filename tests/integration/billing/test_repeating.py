@@ -10,6 +10,7 @@ import time_machine
 from apps.billing import services
 from apps.billing.actors import apply_payment_event, reconcile_current_month, reconcile_month
 from apps.shop.models import InvoiceStatus, Payment
+from switchyard.limits import lock
 from switchyard.testing import redelivered, run_enqueued
 from tests.factories.shop import make_invoice, make_payment
 
@@ -42,3 +43,13 @@ def test_a_second_job_has_corrected_nothing() -> None:
         second = run_enqueued()
 
     assert [attempt.result["corrected"] for attempt in (*first, *second)] == [1, 0]
+
+
+def test_a_month_is_reconciled_by_one_run_at_a_time() -> None:
+    reconcile_month.send("2026-10")
+    with lock("reconcile 2026-10"):
+        refused = run_enqueued(raises=False)
+
+    [done] = run_enqueued(delayed=True)
+
+    assert ([attempt.outcome for attempt in refused], done.outcome) == (["deferred"], "succeeded")

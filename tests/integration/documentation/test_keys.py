@@ -23,7 +23,7 @@ from switchyard.broker.stores.group_barriers import GroupBarriers
 from switchyard.broker.stores.history_streams import EndedJob, HistoryStreams
 from switchyard.broker.stores.job_records import FINISHED_TTL_MS
 from switchyard.broker.stores.job_steps import LiveJob, ended_step, live_step
-from switchyard.broker.stores.limit_counts import LimitCounts, Lock
+from switchyard.broker.stores.limit_counts import LimitCounts, Lock, TaskLock
 from switchyard.broker.stores.pool_reports import Instruction, PoolReport
 from tests.unit.documentation.pages import code_blocks, read
 
@@ -109,6 +109,7 @@ def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
     facilities.pools.ask_for_stacks("webhook:host:4711", "a-request")
     facilities.pools.answer_stacks("a-request", [])
     Lock(RedisCalls(valkey), keys, "a-name", lease_ms=60_000).acquire()
+    TaskLock(RedisCalls(valkey), keys, "a-name", lease_ms=60_000).acquire()
     GroupBarriers(RedisCalls(valkey), keys).add("a-group", 2, 60_000)
     LimitCounts(lambda: (RedisCalls(valkey), keys)).add("a-name", 1, 60_000)
     for row in [*make_keys.family_rows(), *make_keys.shared_rows()]:

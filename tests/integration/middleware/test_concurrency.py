@@ -156,9 +156,22 @@ def test_a_rate_counts_for_each_value_and_several_rates_at_once(
     assert broker.client.zcard(broker.keys.window("call")) == 15
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("concurrency", "5 per {}"), ("ordered_by", "{}"), ("rate_limit", "5/m per {}")]
-)
+def test_a_rate_counts_by_a_redacted_value_without_showing_it(yard_broker: BuildBroker, run_worker: RunWorker) -> None:
+    broker, started = yard_broker(small_yard()), Counter[str]()
+
+    @dramatiq.actor(broker=broker, queue_name="work", rate_limit="1/h per to", redact=("to",))
+    def mail(to: str) -> None:
+        started[to] += 1
+
+    sent = [mail.send(to).message_id for to in ("a@x.example", "b@x.example", "a@x.example")]
+    with run_worker(broker=broker):
+        wait_for(lambda: sum(ended(broker, [id_], "scheduled") for id_ in sent) == 1 and len(started) == 2)
+
+    assert set(started.values()) == {1}
+    assert not [name for name in broker.client.keys("*") if b"x.example" in name]
+
+
+@pytest.mark.parametrize(("name", "value"), [("concurrency", "5 per {}"), ("ordered_by", "{}")])
 @pytest.mark.parametrize(
     ("argument", "fact"),
     [("secret", "secret is in redact, and would be shown; name another"), ("sekret", r"did you mean 'secret'\?")],
@@ -172,7 +185,7 @@ def test_an_argument_that_cannot_be_a_key_is_refused(name: str, value: str, argu
 
 def test_the_actors_of_the_guide_keep_their_limits(yard_broker: BuildBroker, run_worker: RunWorker) -> None:
     broker = yard_broker(small_yard())
-    block, _ = code_blocks(read("docs/how-to/limit-what-runs-at-once.md"), "python")
+    block, *_ = code_blocks(read("docs/how-to/limit-what-runs-at-once.md"), "python")
     names: dict[str, Any] = {}
     with the_global_broker(broker):
         exec(compile(block, "limit-what-runs-at-once.md", "exec"), names)

@@ -8,10 +8,12 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from apps.webhooks.actors import deliver_webhook, purge_delivery_attempts
-from apps.webhooks.models import Attempt, Delivery
+from apps.webhooks import publishing, services
+from apps.webhooks.actors import deliver_in_order, deliver_webhook, purge_delivery_attempts
+from apps.webhooks.models import Attempt, Delivery, DeliveryState
 from apps.webhooks.receiver import Receiver
-from switchyard.testing import redelivered
+from switchyard.testing import redelivered, run_enqueued
+from tests.integration.webhooks.conftest import OWNER
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker")]
 
@@ -22,6 +24,26 @@ def test_every_actor_of_webhooks_can_be_repeated(receiver: Receiver, make_delive
     deliver_webhook.send(str(delivery.pk))
     purge_delivery_attempts.send()
 
-    assert redelivered() == ["deliver_webhook", "purge_delivery_attempts"]
-    assert [arrived["id"] for arrived in receiver.log] == [delivery.webhook_id]
+    ordered = make_delivery(receiver.url + "healthy")
+    deliver_in_order.send(str(ordered.pk), str(ordered.endpoint_id))
+
+    assert redelivered() == ["deliver_in_order", "deliver_webhook", "purge_delivery_attempts"]
+    assert sorted(arrived["id"] for arrived in receiver.log) == sorted([delivery.webhook_id, ordered.webhook_id])
     assert not Attempt.objects.filter(delivery=old).exists()
+
+
+def test_an_endpoint_gets_its_events_in_their_order_where_it_wants_that(
+    receiver: Receiver, switchyard_broker: None
+) -> None:
+    services.create_endpoint(OWNER, receiver.url + "flaky", ["order.paid"], in_order=True)
+    for number in range(3):
+        publishing.publish(OWNER, "order.paid", {"number": number})
+
+    run_enqueued(raises=False, delayed=True)
+
+    sent = Delivery.objects.order_by("created_at")
+    assert [state for (state,) in sent.values_list("state")] == [DeliveryState.SUCCEEDED] * 3
+    arrivals = [arrived["id"] for arrived in receiver.log]
+    assert list(dict.fromkeys(arrivals)) == [delivery.webhook_id for delivery in sent]
+    assert len(arrivals) > 3
+    assert arrivals == sorted(arrivals, key=arrivals.index)  # no other one between the attempts of one

@@ -26,7 +26,7 @@ def test_a_ratio_holds_when_its_lower_quartile_is_within_a_tenth(ours: list[floa
     found = judge(over("dramatiq", at_least=10), runs(switchyard=ours, dramatiq=[10.0] * 5))
 
     assert found.holds is holds
-    assert found.is_ratio
+    assert found.decides
 
 
 @pytest.mark.parametrize(("ours", "holds"), [([0.75, 0.8, 0.83], True), ([0.7, 0.7, 1.2], False)])
@@ -65,7 +65,7 @@ def test_a_limit_holds_by_its_median_and_leaves_the_exit_code_alone() -> None:
 
     found = judge(Limit("idle_p50_ms", "switchyard", at_most=1.0), values)
 
-    assert (found.holds, found.is_ratio, found.median) == (True, False, 0.9)
+    assert (found.holds, found.decides, found.median) == (True, False, 0.9)
     assert judge(Limit("idle_p50_ms", "switchyard", at_most=0.8), values).holds is False
 
 

@@ -308,3 +308,22 @@ def test_results_groups_and_limiters_of_dramatiq_work() -> None:
 
     assert list(group.get_results()) == [1, 3]
     assert ran == [True, True, "complete"]
+
+
+def test_a_sequence_waits_for_the_retries_of_its_first_one() -> None:
+    started = []
+
+    @dramatiq.actor(queue_name="default", ordered_by="customer")
+    def tell(customer: int, state: str) -> None:
+        started.append((customer, state))
+        if started.count((customer, state)) == 1 and state == "new":
+            raise RuntimeError("for once")
+
+    for customer, state in ((1, "new"), (1, "paid"), (2, "paid")):
+        tell.send(customer, state)
+    run_enqueued(raises=False)
+    before = list(started)
+    run_enqueued(raises=False, delayed=True)
+
+    assert before == [(1, "new"), (2, "paid")]
+    assert started == [*before, (1, "new"), (1, "paid")]

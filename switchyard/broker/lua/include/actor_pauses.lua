@@ -6,6 +6,7 @@ local LAST_PUT_OFF = PUT_OFF + 10000000000000 -- later ones are due times of sen
 -- that its next probe is found without a search: CIRCUITS, its slot times SPAN, and the ms since it opened.
 local CIRCUITS, SPAN = PUT_OFF + 3000000000000, 10000000000
 local LIMITS = PUT_OFF + 5000000000000 -- from here on a limit holds it, see limits.lua
+local LINES = PUT_OFF + 9000000000000 -- and from here on it stands in a line, see fair.lua
 
 -- A circuit's head, which changes, as a table with the `rest` of its text; nil for another pause. `times` is how often it
 -- opened without a success between, 0 when it is closed and its messages go; `won` are probes that succeeded since; `probe`

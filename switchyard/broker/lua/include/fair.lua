@@ -76,7 +76,12 @@ local function fairness_of(fair)
   -- Charge a tenant for a message that is leased.
   function own.charge(tenant)
     redis.call("ZINCRBY", shares, string.format("%.17g", 1 / (tonumber(weights[tenant]) or 1)), tenant)
-    redis.call("ZREMRANGEBYSCORE", spent, "-inf", "(" .. least())
+  end
+
+  -- Forget when those stopped whose time has passed: they would begin at the least one.
+  function own.forget_past()
+    local time = least()
+    if time then redis.call("ZREMRANGEBYSCORE", spent, "-inf", "(" .. time) end
   end
 
   -- Whether messages stand in a line.

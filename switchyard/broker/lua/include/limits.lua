@@ -11,7 +11,7 @@ local WAITING, IN_ORDER = 205000000000000, 208000000000000
 local function limits_of(sixth)
   local function key_of(name) return string.sub(sixth, 1, -7) .. name end
   local slots, waits, turns = key_of("slots"), key_of("waits"), key_of("turns")
-  local own, declared = {}, {}
+  local own, declared, now = {}, {}, nil
 
   local function keeps_order(key) return string.byte(key) == 111 end -- o
   local function count(key) return redis.call("ZLEXCOUNT", turns, "[" .. key .. "\nh\n", "(" .. key .. "\nh\11") end
@@ -84,16 +84,17 @@ local function limits_of(sixth)
     redis.call("HDEL", waits, id)
   end
 
-  -- Places of an id, as a set of keys.
+  -- Places of an id, as a set of keys, and their state: "held", "next", "kept", or "" for none.
   local function places(id)
-    local found = {}
-    for key in string.gmatch(redis.call("HGET", slots, id) or "", "\n([^\n]+)") do found[key] = true end
-    return found
+    local found, text = {}, redis.call("HGET", slots, id) or ""
+    for key in string.gmatch(text, "\n([^\n]+)") do found[key] = true end
+    return found, string.match(text, "^%l*")
   end
 
   -- Write the places of an id: "held" by an owner, "next" in a list, or "kept" while it waits.
   local function write_places(id, state, where, keys)
-    local text = string.format("%s %d %s", state, now_ms(), where)
+    now = now or now_ms()
+    local text = string.format("%s %d %s", state, now, where)
     for _, key in ipairs(keys) do
       redis.call("ZADD", turns, 0, key .. "\nh\n" .. id)
       text = text .. "\n" .. key
@@ -159,13 +160,14 @@ local function limits_of(sixth)
   function own.free(ids, ended)
     local freed = {}
     for _, id in ipairs(ids) do
-      local wait = ended and read_wait(id)
+      local has, state = places(id)
+      local wait = ended and state ~= "held" and read_wait(id)
       if wait then
         stop_waiting(id, wait)
         freed[wait.keys[wait.at].key] = true
       end
       local kept = {}
-      for key in pairs(places(id)) do
+      for key in pairs(has) do
         if not ended and keeps_order(key) then
           kept[#kept + 1] = key
         else
@@ -192,7 +194,14 @@ local function limits_of(sixth)
     if not body or string.find(id, "\n", 1, true) then return true end
     local read, wanted = pcall(keys_of, body) -- a body that cannot be read is its consumer's to set aside
     if not read or not wanted then return true end
-    local has, wait, blocked = places(id), read_wait(id), nil
+    local has, state = places(id)
+    local wait, blocked = read_wait(id), nil
+    local stays = not wait
+    for _, each in ipairs(wanted) do stays = stays or wait.keys[wait.at].key == each.key end
+    if not stays then -- its arguments have changed: it leaves this line, which goes on
+      stop_waiting(id, wait)
+      has[wait.keys[wait.at].key], wait = true, nil
+    end
     for at, each in ipairs(wanted) do
       if not has[each.key] and not blocked then
         local mine = wait and wait.keys[wait.at].key == each.key and member_of(wait, id)
@@ -205,7 +214,7 @@ local function limits_of(sixth)
     for _, key in ipairs(keep) do has[key] = nil end
     for key in pairs(has) do redis.call("ZREM", turns, key .. "\nh\n" .. id) end -- those that it has no longer
     if wait then stop_waiting(id, wait) end
-    redis.call("HDEL", slots, id)
+    if state ~= "" then redis.call("HDEL", slots, id) end
     if #keep > 0 then write_places(id, blocked and "kept" or "held", blocked and "-" or owner, keep) end
     if blocked then
       local turn = wait and wait.turn or redis.call("HINCRBY", waits, "#", 1)

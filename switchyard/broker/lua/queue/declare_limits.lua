@@ -20,7 +20,7 @@ for n = 3, #ARGV, 2 do
   end
 end
 local after = ARGV[2] == "-inf" and string.format("%d", LIMITS) or "(" .. ARGV[2]
-local found = redis.call("ZRANGEBYSCORE", KEYS[2], after, LAST_PUT_OFF, "WITHSCORES", "LIMIT", 0, ARGV[1])
+local found = redis.call("ZRANGEBYSCORE", KEYS[2], after, string.format("(%d", LINES), "WITHSCORES", "LIMIT", 0, ARGV[1])
 if #found == 0 then return "" end
 local scored = {}
 for i = 1, #found, 2 do

@@ -153,13 +153,15 @@ local is_wanted = (noted or by_actor or limits or fair) and function(id, level)
   else
     local body = (by_actor or limits) and redis.call("HGET", KEYS[1], id)
     now = now or by_actor and now_ms()
-    local due_at = by_actor and put_off_to(by_actor, body, id, now, KEYS[15])
-    if due_at then
+    -- Its limits first: what is put off before it has its turn would lose its place in a sequence.
+    if not limits or limits.admit(id, body, level, lane, ARGV[1]) then
+      local due_at = by_actor and put_off_to(by_actor, body, id, now, KEYS[15])
+      if not due_at then
+        ids[#ids + 1] = id
+        return true
+      end
       redis.call("ZADD", KEYS[5], due_at, id)
       if limits then limits.free({ id }, false) end
-    elseif not limits or limits.admit(id, body, level, lane, ARGV[1]) then
-      ids[#ids + 1] = id
-      return true
     end
   end
   dropped = dropped + 1
@@ -182,6 +184,7 @@ while fair and #ids < wanted and dropped < 500 do
   if not id then break end
   if is_wanted(id, level) then fair.charge(tenant) end
 end
+if fair then fair.forget_past() end
 
 local full = #ids == wanted or dropped >= 500 or fair and fair.waits()
 local bodies = {}

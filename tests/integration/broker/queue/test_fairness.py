@@ -159,6 +159,15 @@ def test_a_message_in_line_is_cancelled_paused_and_limited_like_any(family: Fami
     assert family.next() == ["2.0001"]
 
 
+def test_new_limits_leave_the_lines_as_they_are(family: Family) -> None:
+    send(family, 1, 5)
+    before = family.due_times()
+
+    declare(family, name="mail", concurrency=1)
+
+    assert family.due_times() == before
+
+
 def test_figures_count_what_stands_in_line_as_waiting(family: Family) -> None:
     send(family, 1, 7)
     family.send("later", delay_ms=60_000)

@@ -391,6 +391,40 @@ def test_one_whose_body_is_replaced_waits_by_its_new_value(family: Family) -> No
     assert places(family) == {"c fan_out customer_id=2": ["b"]}
 
 
+def test_one_whose_argument_changes_leaves_its_sequence_which_goes_on(family: Family) -> None:
+    declare(family, ordered_by="customer_id")
+    family.send("a", "b", "c", args=[1])
+    family.send("x", "y", args=[2])
+    assert family.next() == ["a", "x"]
+    as_read, body = family.calls.command("HMGET", family.keys.bodies, "b", "x")
+    assert administration.due_now(family, "b", as_read=as_read, body=body) == 1
+
+    end(family, "a")
+
+    assert family.next() == ["c"]
+    end(family, "x")
+    assert family.next() == ["y"]
+    end(family, "y")
+    assert family.next() == ["b"]
+
+
+def test_a_pause_keeps_the_sequence(family: Family) -> None:
+    declare(family, ordered_by="customer_id")
+    made = pause(family)
+    family.send("d", "c", args=[1])
+    assert family.next() == []
+    assert reasons(family) == {"d": "actor_paused", "c": "order"}
+    family.send("b", args=[1])
+
+    administration.resume_actor(family, made.field)
+
+    order: list[str] = []
+    for _ in range(3):
+        order += family.next()
+        end(family, order[-1])
+    assert order == ["d", "c", "b"]
+
+
 def test_one_of_a_paused_actor_gives_its_place_up(family: Family) -> None:
     declare(family, concurrency="1 per host")
     family.send("a", "b", args=[1, "x"])

@@ -1,0 +1,194 @@
+"""Named locks: one holder at a time, renewed while its task runs, and free again after whatever has ended it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from typing import Any
+
+import dramatiq
+import pytest
+
+from switchyard.broker.interface import facilities
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.limit_counts import RELEASE, TaskLock
+from switchyard.limits import lock
+from switchyard.middleware.errors import LockTaken
+from tests.conftest import RunWorker
+from tests.waiting import wait_for
+
+HOLDER = """
+import sys, threading
+import django
+django.setup()
+import dramatiq
+from dramatiq import Worker
+from switchyard.broker.keys import Keys
+from switchyard.broker.redis.connections import connect
+from switchyard.limits import lock
+from switchyard.wiring import build_yard
+from tests.factories.yards import small_yard
+
+broker = build_yard(small_yard(), connect(sys.argv[1]), Keys(sys.argv[2]))
+dramatiq.set_broker(broker)
+
+@dramatiq.actor(queue_name="work")
+def hold(key):
+    with lock(key, expiry_s=2) as held:
+        print(held.number, flush=True)
+        threading.Event().wait()
+
+hold.send(sys.argv[3])
+Worker(broker, worker_threads=1).start()
+threading.Event().wait()
+"""
+
+
+@pytest.fixture
+def key() -> str:
+    return f"reconcile {uuid.uuid4().hex[:8]}"
+
+
+def left_ms(broker: RedisBroker, key: str) -> int:
+    return int(broker.client.pttl(broker.keys.task_lock(key)[0]))
+
+
+def test_one_at_a_time_holds_a_lock_and_numbers_grow(broker: RedisBroker, key: str) -> None:
+    inside, numbers, most = 0, [], 0
+
+    def work() -> None:
+        nonlocal inside, most
+        for _ in range(10):
+            with lock(key, wait_s=60) as held:
+                inside += 1
+                most = max(most, inside)
+                numbers.append(held.number)
+                inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert (most, len(numbers)) == (1, 40)
+    assert numbers == sorted(set(numbers))
+
+
+def test_a_lock_is_refused_at_once_and_has_a_number_above_a_forgotten_one(broker: RedisBroker, key: str) -> None:
+    with lock(key) as first:
+        with pytest.raises(LockTaken, match="another task"), lock(key):
+            pass
+        assert 0 < left_ms(broker, key) <= 15_000
+    broker.client.delete(broker.keys.task_lock(key)[1])
+
+    with lock(key) as second:
+        assert second.number > first.number
+    assert left_ms(broker, key) == -2
+
+
+@pytest.mark.parametrize("bad", ["", "a{b}", "x" * 201, "a\n"])
+def test_a_key_that_cannot_be_used_is_refused(broker: RedisBroker, bad: str) -> None:
+    with pytest.raises(ValueError, match="printable"), lock(bad):
+        pass
+
+
+def test_a_holder_that_was_suspended_for_too_long_learns_that_it_has_lost(broker: RedisBroker, key: str) -> None:
+    calls = facilities().records.calls
+    ours, theirs = (TaskLock(calls, broker.keys, key, lease_ms=1) for _ in range(2))
+    assert ours.acquire()
+    wait_for(lambda: left_ms(broker, key) == -2)
+    ours.keep()  # nobody has had it since
+    assert not ours.lost
+    wait_for(lambda: left_ms(broker, key) == -2)
+    assert theirs.acquire()
+    assert theirs.release() or left_ms(broker, key) == -2
+
+    ours.keep()
+
+    assert ours.lost
+    assert theirs.number > ours.number
+
+
+def test_a_task_that_is_refused_runs_again_without_an_attempt(
+    broker: RedisBroker, run_worker: RunWorker, key: str
+) -> None:
+    done = []
+
+    @dramatiq.actor(queue_name="work", max_retries=0)
+    def alone() -> None:
+        with lock(key):
+            done.append(key)
+
+    with lock(key), run_worker(broker=broker):
+        message = alone.send()
+        records = facilities().records
+
+        def waits() -> bool:
+            found = records.read(message.message_id)
+            return found is not None and (found.state, found.reason) == ("scheduled", "lock")
+
+        wait_for(waits)
+        assert not done
+    with run_worker(broker=broker):
+        wait_for(lambda: done)
+        wait_for(lambda: getattr(records.read(message.message_id), "state", "") == "succeeded")
+    assert getattr(records.read(message.message_id), "attempts", 0) == 1
+
+
+def test_a_worker_renews_the_lock_of_a_task_that_runs(broker: RedisBroker, run_worker: RunWorker, key: str) -> None:
+    go_on, seen = threading.Event(), []
+
+    @dramatiq.actor(queue_name="work")
+    def slow() -> None:
+        with lock(key, expiry_s=2) as held:
+            seen.append(held)
+            go_on.wait(60)
+
+    with run_worker(broker=broker):
+        slow.send()
+        for _ in range(2):
+            wait_for(lambda: 0 < left_ms(broker, key) < 1_300)
+            wait_for(lambda: left_ms(broker, key) > 1_500)
+        assert not seen[0].lost
+        go_on.set()
+        wait_for(lambda: left_ms(broker, key) == -2)
+    assert not facilities().barrier.locks
+
+
+def test_a_lock_that_its_task_dropped_is_renewed_no_more(broker: RedisBroker, key: str) -> None:
+    barrier = facilities().barrier
+    dropped = TaskLock(facilities().records.calls, broker.keys, key, lease_ms=1_000)
+    assert dropped.acquire()
+    barrier.locks[id(dropped)] = dropped
+
+    del dropped
+
+    assert not barrier.locks
+
+
+def test_the_lock_of_a_killed_worker_goes_to_the_next(broker: RedisBroker, valkey_url: str, key: str) -> None:
+    script = [sys.executable, "-c", HOLDER, valkey_url, broker.keys.prefix, key]
+    with subprocess.Popen(script, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        number = int(holder.stdout.readline())
+        with pytest.raises(LockTaken), lock(key, wait_s=3):  # longer than it lasts without its worker
+            pass
+        holder.send_signal(signal.SIGKILL)
+
+        with lock(key, wait_s=60) as held:
+            assert held.number > number
+            # What the killed one may still send changes nothing.
+            keys = broker.keys.task_lock(key)
+            assert facilities().records.calls.call(RELEASE, [keys[0]], ["a token of the killed one"]) == 0
+            assert left_ms(broker, key) > 0
+
+
+def test_a_test_in_memory_has_locks(switchyard_broker: Any, key: str) -> None:
+    with lock(key) as first, pytest.raises(LockTaken), lock(key):
+        pass
+    with lock(key) as second:
+        assert second.number > first.number
