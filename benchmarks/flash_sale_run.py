@@ -2,11 +2,11 @@
 
     python -m benchmarks.flash_sale_run [--peak 1.5] [--rounds 3]
 
-Before each sale a tenth of its messages is sent as fast as the sender can, and the processor time of a message is
-measured: its sender's, and the server's with the workers'. The sale's peak is more than the cores hold. The model knows
-those costs, what was sent in each tenth of a second, and the processor time that the sale got in it (others use this
-machine, too); from them it says how many messages start a second, how many wait at most, and when the last one has
-started.
+Before each sale the processor time of a message is measured part by part: its sender and the server while nothing
+runs, then the server and the workers while nothing is sent. The sale's peak is more than the cores hold. The model
+knows those costs, what was sent in each tenth of a second, and the processor time that the sale got in it (others use
+this machine, too); from them it says how many messages start a second, how many wait at most, and when the last one
+has started.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from benchmarks.records import LAYOUT
 from benchmarks.stage import Stage
 
 WORKERS, SLOTS, TICK_S = 2, 8, 0.1
-CALIBRATED, CHUNK = 40_000, 1_000
+CALIBRATED = 40_000
 RISE_S, HOLD_S, FALL_S = 4.0, 8.0, 4.0
 
 
@@ -73,13 +73,16 @@ def _of(processes: Sequence[psutil.Process]) -> float:
 
 
 def measured_cost(stage: Stage) -> Cost:
-    """Measure a message while some are sent and some run."""
-    first, (sender_s, *others_s) = len(stage.records()), processor_s(stage)
-    for number in range(0, CALIBRATED, CHUNK):
-        stage.sender.bulk(CHUNK, first=first + number)
+    """Measure both halves of a message, one after the other."""
+    first = len(stage.records())
+    stage.pause_workers()
+    before = sum(processor_s(stage)[:2])
+    stage.sender.bulk(CALIBRATED, first=first)
+    between = processor_s(stage)
+    stage.resume_workers()
     stage.wait_for_records(first + CALIBRATED)
-    sender_after_s, *others_after_s = processor_s(stage)
-    return Cost((sender_after_s - sender_s) / CALIBRATED, (sum(others_after_s) - sum(others_s)) / CALIBRATED)
+    run_s = sum(processor_s(stage)[1:]) - sum(between[1:])
+    return Cost((sum(between[:2]) - before) / CALIBRATED, run_s / CALIBRATED)
 
 
 def shape(peak: float) -> list[int]:
