@@ -5,7 +5,6 @@ It is made of the findings that the overview says. Their order here is that of c
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -36,7 +35,7 @@ from switchyard.operations.findings.lateness import BLOCKED, FAILING, FLOODED
 from switchyard.operations.findings.spending import DATABASE_SLOW, DEPENDENCY_SLOW
 from switchyard.operations.past import PAST
 from switchyard.operations.rows import Row
-from switchyard.operations.slots_needed import DRAIN_S, slots_for
+from switchyard.operations.slots_needed import slots_with_backlog
 
 WINDOW_MS: Final = 120_000
 # Actors that are told to take most of something, and the share from which one is.
@@ -211,8 +210,7 @@ def slots_needed(row: Row, queue: Counts, objective_ms: int | None) -> int | Non
     promise_s = None if objective_ms is None else objective_ms / 1_000
     run_s = queue.get(RUN_MS, 0) / ended / 1_000
     load = starts(queue) / (WINDOW_MS / 1_000) * run_s
-    drained = load + (row.waiting or 0) * run_s / max(promise_s or 0.0, DRAIN_S)
-    needed = max(slots_for(load, run_s, promise_s), math.ceil(drained))
+    needed = slots_with_backlog(load, run_s, promise_s, row.waiting or 0)
     return needed if needed > row.slots else None
 
 
