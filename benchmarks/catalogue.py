@@ -54,4 +54,6 @@ _MODULES = (
     rabbitmq_start,
     cluster,
 )
-BENCHMARKS: dict[str, Benchmark] = {module.BENCHMARK.name: module.BENCHMARK for module in _MODULES}
+BENCHMARKS: dict[str, Benchmark] = {
+    benchmark.name: benchmark for benchmark in (*(module.BENCHMARK for module in _MODULES), growth.CROWD)
+}

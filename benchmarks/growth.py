@@ -12,6 +12,7 @@ from benchmarks.stage import Stage
 QUEUES = (1, 10, 50)
 WORKERS = (1, 4, 12)
 RATE_PER_S = 50
+CROWD_WORKERS, CROWD_AT_ONCE = 200, 25
 
 
 def measure(bench: Bench, peer: Peer) -> Figures:
@@ -29,6 +30,15 @@ def measure(bench: Bench, peer: Peer) -> Figures:
     return figures
 
 
+def crowd(bench: Bench, peer: Peer) -> Figures:
+    """Put 200 worker processes of one slot on one queue: 8 GB of memory, and a minute of both cores to start."""
+    with bench.stage(peer) as stage:
+        count = bench.count(CROWD_WORKERS)
+        for start in range(0, count, CROWD_AT_ONCE):
+            stage.start_workers(min(CROWD_AT_ONCE, count - start), slots=1, timeout_s=300.0)
+        return _cost(bench, stage, "growth_200_workers")
+
+
 def _cost(bench: Bench, stage: Stage, name: str) -> Figures:
     quiet_s = bench.count(5, least=2)
     before = stage.server.usage()
@@ -44,3 +54,4 @@ def _cost(bench: Bench, stage: Stage, name: str) -> Figures:
 
 
 BENCHMARK = Benchmark("growth", "What do more queues and more workers cost?", measure, (*OURS, STOCK), most_rounds=3)
+CROWD = Benchmark("crowd", "What do 200 workers of one queue cost?", crowd, OURS[:1], most_rounds=1)

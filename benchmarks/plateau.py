@@ -50,10 +50,8 @@ def main(given: list[str]) -> int:
     asked = _arguments(given)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
     django.setup()
-    from devtools.measuring.contenders import Contender
     from devtools.measuring.run import NotMeasured, measure
-    from devtools.measuring.slow_server import slow_server
-    from devtools.measuring.work import read_work
+    from devtools.measuring.work import Contender, read_work, slow_server
 
     with slow_server() as url:
         try:

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from benchmarks.records import PROBE
 
-ANSWER_TIMEOUT_S = 600.0
+ANSWER_TIMEOUT_S = 900.0
 
 
 class PeerFailed(Exception):
@@ -25,6 +25,11 @@ class Sender:
     def __init__(self, process: subprocess.Popen[str], log_path: Path) -> None:
         self._process = process
         self._log_path = log_path
+
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        return self._process.pid
 
     def one_by_one(self, count: int, *, first: int = 0, **options: Any) -> float:
         """Enqueue tasks one after another and return the seconds it took."""

@@ -83,7 +83,9 @@ class Stage:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def start_workers(self, count: int, *, slots: int, queue: str = "", **environment: str) -> None:
+    def start_workers(
+        self, count: int, *, slots: int, queue: str = "", timeout_s: float = 60.0, **environment: str
+    ) -> None:
         """Start worker commands, each in a process group of its own, and wait until every one has run a task.
 
         Args:
@@ -93,7 +95,7 @@ class Stage:
         if queue:
             environment["BENCH_QUEUES"] = queue
         started = [self.start_worker(slots, **environment) for _ in range(count)]
-        self._warm_up(started, where)
+        self._warm_up(started, where, timeout_s)
 
     def start_worker(self, slots: int, **environment: str) -> int:
         """Start one worker command, do not wait for it, and return its index."""
@@ -207,7 +209,7 @@ class Stage:
             **self._more_variables,
         }
 
-    def _warm_up(self, started: Sequence[int], where: dict[str, str], timeout_s: float = 60.0) -> None:
+    def _warm_up(self, started: Sequence[int], where: dict[str, str], timeout_s: float) -> None:
         """Send probes until every new worker has run one, wait for the last of them, and discard their records."""
         sent, seen = 0, set[int]()
         deadline = time.monotonic() + timeout_s

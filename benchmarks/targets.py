@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+TRACED = "switchyard-traced"
 OURS, STACK, HISTORY, STOCK = "switchyard", "switchyard-stack", "switchyard-history", "dramatiq"
 POOL = "switchyard-pool"
 MEBIBYTE = 1024 * 1024
@@ -61,6 +62,8 @@ TARGETS: tuple[Target, ...] = (
     _over("drain_2x8_per_s", STACK, OURS, at_least=0.6),
     _over("drain_1x8_per_s", HISTORY, OURS, at_least=0.6),
     _over("drain_2x8_per_s", HISTORY, OURS, at_least=0.6),
+    _over("drain_1x8_per_s", TRACED, STACK, at_least=0.9),
+    _over("drain_2x8_per_s", TRACED, STACK, at_least=0.9),
     _over("drain_1x8_per_s", STACK, EVERY_PYTHON_PEER, at_least=1),
     Ratio(("supervised_drain_per_s", POOL), ("unsupervised_drain_per_s", POOL), at_least=0.97),
     _over("rabbitmq_drain_per_s", "switchyard-rabbitmq", "dramatiq-rabbitmq", at_least=1),

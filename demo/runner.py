@@ -152,18 +152,15 @@ class ServerPart(Part):
 
     @property
     def pid(self) -> int | None:
-        """Process id while it runs."""
         return self._server.pid
 
     def exit_code(self) -> int | None:
-        """Return 1 when it has ended; ``None`` while it runs."""
         return None if self._server.running else 1
 
     def terminate(self) -> None:
         self._server.stop(self.stop_timeout_s)  # it first syncs its append-only file
 
     def start(self) -> None:
-        """Start the server and wait until it answers."""
         self._server.start()
 
     def kill(self) -> None:
@@ -183,7 +180,6 @@ class Runner:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Name -> process id of every running part."""
         return {part.name: part.pid for part in self._parts if part.pid is not None}
 
     def start(self, *parts: Part) -> None:
@@ -263,7 +259,6 @@ class Runner:
 
 
 def describe_exit(code: int) -> str:
-    """Return an exit code as text; a negative one is the signal that killed the process."""
     return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
 
 

@@ -92,12 +92,10 @@ class Job:
 
     @property
     def reason(self) -> str:
-        """Reason why the job is scheduled or dead."""
         return str(self.body.get("reason") or "")
 
     @property
     def attempts(self) -> int:
-        """Number of times the job was started."""
         return int(self.body.get("attempts", 0))
 
     def seconds(self, first: str = "enqueued_at", second: str = "finished_at") -> float | None:
@@ -157,7 +155,6 @@ class Order:
         self.jobs.append(Job(title, job_id))
 
     def ended_as(self, state: str, reason: str = "") -> bool:
-        """Whether there is a job and all are in a state."""
         return bool(self.jobs) and all((job.state, job.reason) == (state, reason) for job in self.jobs)
 
     def seen(self, as_expected: bool, text: str = "") -> Seen:

@@ -142,7 +142,6 @@ class Identity:
     receiver_port: int = 0
 
     def save(self, path: Path) -> None:
-        """Write the identity to its file, for the next start."""
         write_private(path, asdict(self))
 
 

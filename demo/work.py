@@ -205,7 +205,6 @@ def payments(order: Order, payment_id: str, statuses: list[int], booked: int) ->
 
 
 def said(order: Order) -> str:
-    """Return the statuses of the answers so far."""
     return ", ".join(map(str, order.statuses)) or "not sent yet"
 
 

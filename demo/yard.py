@@ -134,7 +134,6 @@ class DemoYard:
 
     @property
     def is_running(self) -> bool:
-        """Whether any part runs."""
         return bool(self._runner.pids)
 
     def restart_dead(self) -> None:
@@ -202,7 +201,6 @@ class DemoYard:
 
 
 def run(*command: str) -> None:
-    """Run a command of the library in this process."""
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(["manage.py", "switchyard", *command])

@@ -18,7 +18,7 @@ Files in reading order: ``options``, ``arguments``, ``envelope`` and ``unique_ke
 leases, ``parking``, ``cancellation``, ``actor_pauses``, ``circuits``, ``concurrency``, ``rate_limits`` (before a
 start);
 ``time_limits`` with ``interrupts`` (while it runs); ``outcomes``, ``retries``, ``dead_letters``, ``callbacks`` (its
-end); ``status``, ``logs``, ``metrics`` (what is recorded).
+end); ``status``, ``logs``, ``metrics``, ``tracing``, ``error_tracker`` (what is recorded).
 
 Public: the classes for a project that lists middleware itself, ``errors`` for actors, and the functions that pages,
 checks and tests share, such as ``arguments.misfit``, ``redaction.redacted`` and ``outcomes.outcome_of``.

@@ -91,6 +91,13 @@ class Circuits(Middleware):
                 tuple(outage) if outage else None,
             )
 
+    def circuit_of(self, actor: str, argument: str, value: Any) -> Circuit | None:
+        """Return the circuit of an actor for a value of an argument, "" for none; ``None`` where it has no such one."""
+        call = self._calls.get(actor)
+        if call is None or call.argument != argument:
+            return None
+        return Circuit(call.dependency, call.lease_ms, call.calls, argument, value)
+
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         call = self._calls.get(message.actor_name)
         if call is None or (circuit := _circuit(call, message)) is None:
@@ -122,7 +129,9 @@ class Circuits(Middleware):
         outcome = "ok" if exception is None else "other"
         if exception is not None and _is_outage(exception, self._calls[message.actor_name].outage):
             outcome = "failed"
-        if outcome == "other" and not probed:
+        if outcome != "other":
+            message.called = circuit.dependency.name, "failed" if outcome == "failed" else "answered"  # type: ignore[attr-defined]
+        elif not probed:
             return ""
         reason = type(exception).__name__  # its text may hold arguments
         state = self._transport.note_circuit(message, circuit, outcome, reason=reason)

@@ -87,6 +87,12 @@ def sent_by(sender: Sender) -> Iterator[None]:
         _sender.reset(token)
 
 
+def current_origin() -> dict[str, str]:
+    """Return what is known of the sender of the jobs that the current code enqueues."""
+    sender = _sender.get()
+    return {} if sender is None else sender.origin()
+
+
 @contextmanager
 def following(job_id: str) -> Iterator[None]:
     """Write a job's id as the parent of what the block enqueues: the steps that follow it."""
@@ -124,7 +130,7 @@ class Origin(Middleware):
         options = message.options
         if "enqueued_at" in options:
             return
-        if (sender := _sender.get()) is not None and "origin" not in options and (origin := sender.origin()):
+        if "origin" not in options and (origin := current_origin()):
             options["origin"] = {name: value[:LONGEST_VALUE] for name, value in origin.items()}
         current = CurrentMessage.get_current_message()
         if (parent := _ended_job.get() if current is None else current.message_id) and "parent" not in options:

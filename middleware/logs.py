@@ -9,6 +9,7 @@ import io
 import logging
 import sys
 import time
+from collections import defaultdict
 from collections.abc import MutableMapping
 from contextvars import ContextVar
 from importlib import import_module
@@ -19,15 +20,19 @@ from dramatiq.middleware import Middleware
 from dramatiq.worker import Worker
 
 from switchyard.loggers import get_logger
+from switchyard.middleware.envelope import current_origin
 from switchyard.middleware.outcomes import Outcome, attempt, outcome_of, text_of
 
 JOBS_LOGGER = "switchyard.jobs"
+REQUEST_ID = "switchyard.request_id"  # in the META of a request; no header of a client leads there
 log = get_logger(JOBS_LOGGER)
 
 _running: ContextVar[MessageProxy | None] = ContextVar("switchyard_running", default=None)
 
 # A failure's text may be as long as what a stranger sent; a longer traceback keeps its beginning and its end.
 LONGEST_TRACEBACK = 16 * 1024
+# Bytes that attempts of this process logged, by queue and actor. Changed under the handler's lock alone.
+LOGGED: defaultdict[tuple[str, str], int] = defaultdict(int)
 # Logs messages with their arguments.
 SILENCED = ("dramatiq.worker.WorkerThread",)
 # Dramatiq logs it with a traceback for each parked message, and claims that the message was moved to its dead list.
@@ -118,18 +123,35 @@ def _unbind() -> None:
 
 
 def _of_job(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Add the running job's names to a log line. Built for each line, because most jobs log nothing."""
+    """Add the running job's names, request and trace to a line. Built for each line, because most jobs log nothing."""
     message = _running.get()
-    return event if message is None else {**_names(message), **event}
+    if message is not None:
+        return {**_names(message), **_of_trace(), **event}
+    # Django logs a refusal after the middleware that knows the request has ended.
+    answered: Any = getattr(event.get("_record"), "request", None)
+    request = getattr(answered, "META", {}).get(REQUEST_ID) or current_origin().get("request")
+    return {**({"request": request} if request else {}), **_of_trace(), **event}
 
 
 def _names(message: MessageProxy) -> dict[str, Any]:
-    return {
+    names = {
         "job_id": message.message_id,
         "actor": message.actor_name,
         "queue": message.queue_name,
         "attempt": attempt(message),
     }
+    origin = message.options.get("origin")
+    if isinstance(origin, dict) and (request := origin.get("request")):
+        names["request"] = request
+    return names
+
+
+def _of_trace() -> dict[str, str]:
+    """Return the ids of the current span, where OpenTelemetry is loaded and the trace is sampled."""
+    if (trace := sys.modules.get("opentelemetry.trace")) is None:
+        return {}
+    span = trace.get_current_span().get_span_context()
+    return {"trace_id": f"{span.trace_id:032x}", "span_id": f"{span.span_id:016x}"} if span.trace_flags.sampled else {}
 
 
 def _printable(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -204,8 +226,22 @@ def _without_traceback_of_refusals(record: logging.LogRecord) -> bool:
     return True
 
 
-def configure(log_format: str, *, level: int = logging.INFO) -> None:
-    """Send every log of this process to standard error: as ``json`` for machines, or ``console`` for terminals."""
+class CountedHandler(logging.StreamHandler[TextIO]):
+    """Handler of standard error that notes how much each attempt logs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = self.formatter.format(record)  # type: ignore[union-attr]  # it is given one at once
+        if (message := _running.get()) is not None:
+            count = len(text) if text.isascii() else len(text.encode("utf-8", "backslashreplace"))
+            LOGGED[message.queue_name, message.actor_name] += count + 1
+        return text
+
+
+def configure(log_format: str, *, level: int = logging.INFO, release: str = "") -> None:
+    """Send every log of this process to standard error: as ``json`` for machines, or ``console`` for terminals.
+
+    Machines are told the release in each line.
+    """
     import structlog
 
     shared: list[Any] = [
@@ -227,8 +263,14 @@ def configure(log_format: str, *, level: int = logging.INFO) -> None:
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_plain),
     ]
     if log_format == "json":
-        render = [structlog.processors.format_exc_info, _short_traceback, structlog.processors.JSONRenderer()]
-    handler = logging.StreamHandler()
+        named = {"release": release} if release else {}
+        render = [
+            lambda logger, method, event: {**event, **named},
+            structlog.processors.format_exc_info,
+            _short_traceback,
+            structlog.processors.JSONRenderer(),
+        ]
+    handler = CountedHandler()
     handler.addFilter(lambda record: not (isinstance(record.msg, str) and record.msg.startswith(UNTRUE)))
     handler.addFilter(_without_traceback_of_refusals)
     handler.setFormatter(

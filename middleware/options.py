@@ -156,7 +156,7 @@ WRITTEN_BY_US = frozenset({"attempts", "due_at", "generation", "deferred_by", "p
 INTERNAL = WRITTEN_BY_US | frozenset(
     {"enqueued_at", "redis_message_id", "eta", "owner", "delay"}
     | {"pipe_target", "group_completion_uuid", "group_completion_callbacks", "traceback", "retries", "asyncio_loop"}
-    | {"requeue_timestamp"}
+    | {"requeue_timestamp", "traceparent", "tracestate", "previous_span"}
 )
 
 

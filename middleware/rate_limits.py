@@ -27,11 +27,15 @@ UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 class Rate(msgspec.Struct, frozen=True):
-    """At most ``limit`` starts in any ``window_ms``; of each value of an argument where it is named."""
+    """At most ``limit`` starts in any ``window_ms``; of each value of an argument where it is named.
+
+    ``suffix`` tells the windows of several rates by one argument apart.
+    """
 
     limit: int
     window_ms: int
     argument: str = ""
+    suffix: str = ""
 
 
 class RateLimits(Middleware):
@@ -73,10 +77,10 @@ class RateLimits(Middleware):
     def _reserve(self, message: MessageProxy, actor: Actor[..., Any], rates: list[Rate]) -> int:
         """Return the ms until its start under all rates, reserved in each up to the first that delays it."""
         for rate in rates:
-            window = message.actor_name
+            window = name = f"{message.actor_name} {rate.argument}{rate.suffix}".rstrip()
             if rate.argument:
-                window += f" {rate.argument}={_value_of(message, actor, rate.argument)}"
-            how = {"limit": rate.limit, "window_ms": rate.window_ms}
+                window = f"{name}={_value_of(message, actor, rate.argument)}"
+            how = {"limit": self._windows.limit_of(name, rate.limit), "window_ms": rate.window_ms}
             if delay_ms := self._windows.reserve(window, message.message_id, **how):
                 return delay_ms
         return 0
@@ -103,7 +107,12 @@ def _check_rate(spec: Any, actor: Actor[..., Any]) -> str:
 
 def rates_of(spec: Any) -> list[Rate]:
     """Return the rates of the option; as ``rate_of`` for one that cannot be read."""
-    return [rate_of(each) for each in (spec if isinstance(spec, list | tuple) else [spec])]
+    found = [rate_of(each) for each in (spec if isinstance(spec, list | tuple) else [spec])]
+    by = [each.argument for each in found]
+    return [
+        each if by.count(each.argument) == 1 else msgspec.structs.replace(each, suffix=f"/{each.window_ms // 1_000}s")
+        for each in found
+    ]
 
 
 def rate_of(spec: str) -> Rate:

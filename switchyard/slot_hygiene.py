@@ -32,6 +32,7 @@ from dramatiq.worker import Worker
 
 from switchyard.loggers import get_logger
 from switchyard.middleware.errors import OpenTransaction
+from switchyard.middleware.logs import running_message
 
 # A call of the thread of async actors that takes longer is one of another job, whose transaction is its own.
 LONGEST_CALL_S = 10.0
@@ -203,7 +204,7 @@ class SlotHygiene(Middleware):
         return left
 
     def _watch(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
-        """Note a connection whose session a statement changes: the next job would find it changed."""
+        """Note a statement's time, and a connection whose session it changes: the next job would find it changed."""
         thread, connection = self._threads.own, context["connection"]
         session = thread.connections.get(connection)
         if session is not None and getattr(cursor := context["cursor"].cursor, "name", None):
@@ -213,7 +214,13 @@ class SlotHygiene(Middleware):
         # Statements of psycopg.sql are read by their server alone.
         if not isinstance(sql, str) or changes_session(sql):
             thread.changed = [*thread.changed, connection]
-        return execute(sql, params, many, context)
+        if (message := running_message()) is None:
+            return execute(sql, params, many, context)
+        began_s = time.monotonic()
+        try:
+            return execute(sql, params, many, context)
+        finally:
+            message.sql_s = getattr(message, "sql_s", 0.0) + time.monotonic() - began_s  # type: ignore[attr-defined]
 
     def _note(self, connection: Any, **signal: Any) -> None:
         thread = self._threads.own
@@ -316,6 +323,11 @@ def state_of(connection: Any) -> str:
     return IDLE if driver.autocommit == connection.autocommit else UNUSABLE
 
 
+def driver_of(connection: Any) -> Any:
+    """Return the driver's own connection of a Django connection, below what traces have put around it."""
+    return getattr(connection.connection, "__wrapped__", connection.connection)
+
+
 def is_in_transaction(connection: Any) -> bool:
     """Return whether a transaction is open on a Django connection."""
     return state_of(connection) == OPEN
@@ -325,7 +337,7 @@ class _Session:
     """Driver's connection as it was when Django had opened it."""
 
     def __init__(self, connection: Any) -> None:
-        self._driver = driver = connection.connection
+        self._driver = driver = driver_of(connection)
         self._open: list[Any] = []  # cursors of the server
         self._adapted = False
         self._cursor = driver.cursor() if isinstance(driver, sqlite3.Connection) else None
@@ -340,7 +352,7 @@ class _Session:
 
         Threads share a connection to that, and one would interrupt the statements of others.
         """
-        if isinstance(driver := connection.connection, sqlite3.Connection):
+        if isinstance(driver := driver_of(connection), sqlite3.Connection):
             return None if connection.is_in_memory_db() else cls(connection)
         return cls(connection) if hasattr(driver, "pgconn") else None  # of psycopg 3
 
@@ -395,7 +407,7 @@ def abandon(connection: Any) -> None:
     """End a Django connection's transaction and session by closing it; the next query opens another."""
     # Django keeps a connection that is closed inside of a block, and refuses it from then on.
     connection.in_atomic_block = connection.closed_in_transaction = False
-    if isinstance(driver := connection.connection, sqlite3.Connection):
+    if isinstance(driver := driver_of(connection), sqlite3.Connection):
         # A closed connection keeps its locks for as long as a cursor of it lives, as the one in a traceback does.
         with contextlib.suppress(sqlite3.Error):
             driver.rollback()

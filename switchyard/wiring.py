@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,6 +38,7 @@ from switchyard.broker.transport import RedisTransport
 from switchyard.broker.worker.acks import AckBarrier, barrier_over
 from switchyard.conf import switchyard_settings
 from switchyard.console.commands import refuse
+from switchyard.console.links import absolute, job_url
 from switchyard.database import Connections
 from switchyard.jobs.result_stores import result_stores
 from switchyard.middleware import arguments, logs
@@ -66,11 +69,16 @@ from switchyard.middleware.time_limits import AgeLimits, TimeLimits
 from switchyard.middleware.unique_keys import UniqueKeys
 from switchyard.outbox.sends import CommitSends
 from switchyard.send_warnings import warnings_of_sends
-from switchyard.setting_values import refuse_without_driver
+from switchyard.setting_values import refuse_without, refuse_without_driver
 from switchyard.slot_hygiene import SlotHygiene
 from switchyard.workers.metrics import keep_files, name_files
+from switchyard.workers.shared.fork import is_patched
 
 STORES_REFUSED_S = 0.3
+# Where OpenTelemetry sends traces, and what it takes: modules, requirement and extra.
+OWN_ENDPOINT, ENDPOINT = "SWITCHYARD_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
+ENDPOINTS = (OWN_ENDPOINT, ENDPOINT, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+TRACES = ("opentelemetry.exporter.otlp.proto.http", "opentelemetry-exporter-otlp-proto-http>=1.45,<2", "traces")
 # Makes the broker of a yard and its transport, as on_redis does.
 Place = Callable[..., tuple[Broker, Transport]]
 
@@ -84,14 +92,15 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
     try:
         refuse_without_driver(settings.DATABASES)
         own = switchyard_settings()
+        options: dict[str, Any] = {"observers": [*traces(own.release), *error_tracker()]}
     except SwitchyardError as error:
         refuse(str(error), *getattr(error, "__notes__", ()))
     if own.configure_logging:
-        logs.configure(own.log_format)
+        logs.configure(own.log_format, release=own.release)
     else:
         once_imported("structlog", logs.use_standard_logging)
     extra = [*without_replaced(middleware or []), *warnings_of_sends(debug=own.debug and own.sends == "now")]
-    options: dict[str, Any] = {"development": own.debug, "release": own.release, "limits": own.record_limits}
+    options |= {"development": own.debug, "release": own.release, "limits": own.record_limits}
     options |= {"results": result_stores(own.results), "extra": extra, "on_dead": (project_dead_letter,)}
     options |= {"sends": own.sends}
     if (place := own.place) is not None:
@@ -117,6 +126,7 @@ def build_yard(
     limits: RecordLimits | None = None,
     results: ResultStores | None = None,
     sends: str = "now",
+    observers: Sequence[Middleware] = (),
     **options: Any,
 ) -> Any:
     """Return a broker for a yard on a server; the project and the tests both use it.
@@ -128,6 +138,7 @@ def build_yard(
         release: Name of this code in records of jobs.
         sends: See the setting ``SENDS``.
         limits, results: Of what the broker keeps of ended jobs; stores of results that records do not hold.
+        observers: As :func:`traces` and :func:`error_tracker` return them.
         options: For ``place``.
     """
     keys = msgspec.structs.replace(keys, slot_groups=yard.keys.slot_groups)
@@ -154,7 +165,7 @@ def build_yard(
     )
     attach(broker, facilities)
     broker.postpone = CommitSends(broker, waits=sends != "now", keeps_rows=sends == "outbox")  # type: ignore[attr-defined]
-    for entry in in_order(facilities, on_dead, extra or [], development=development):
+    for entry in in_order(facilities, on_dead, extra or [], observers, development=development):
         broker.add_middleware(entry)
     # Sentry and its like put theirs first when a broker is made, and would pass for the sender with their options.
     broker.middleware.sort(key=lambda entry: not isinstance(entry, Options))
@@ -194,6 +205,7 @@ def in_order(
     facilities: Facilities,
     on_dead: tuple[Any, ...] = (),
     extra: Sequence[Middleware] = (),
+    observers: Sequence[Middleware] = (),
     *,
     development: bool = False,
 ) -> list[Middleware]:
@@ -206,7 +218,9 @@ def in_order(
     yard, transport, interrupts = facilities.yard, facilities.transport, make_interrupts()
     circuits = Circuits(yard=yard, transport=transport)
     # Participant of the flush before acknowledgements; a pool's child adds its row, in workers/child/main.py.
-    metrics = facilities.barrier.metrics = Metrics(barrier=facilities.barrier, keep_files=keep_files)
+    metrics = facilities.barrier.metrics = Metrics(
+        barrier=facilities.barrier, keep_files=keep_files, thread_time=not is_patched()
+    )
     name_files()
     return [
         Options(),
@@ -222,6 +236,7 @@ def in_order(
         Crashes(transport=transport),
         Concurrency(),
         RateLimits(windows=facilities.windows, transport=transport),
+        *observers,
         Logs(tracebacks=development),
         metrics,
         *([] if facilities.batches is None else [BatchEnds(batches=facilities.batches, yard=yard)]),
@@ -252,6 +267,33 @@ def in_order(
         SlotHygiene(),
         TimeLimits(yard=yard, interrupts=interrupts),
     ]
+
+
+def traces(release: str) -> list[Middleware]:
+    """Return the middleware of traces where the environment names an endpoint for them.
+
+    OpenTelemetry is not loaded elsewhere.
+    """
+    given = os.environ.get
+    name = next((name for name in ENDPOINTS if given(name)), "")
+    if not name or given("OTEL_SDK_DISABLED", "").lower() == "true" or given("OTEL_TRACES_EXPORTER") == "none":
+        return []
+    refuse_without(name, TRACES, "a trace")
+    if name == OWN_ENDPOINT:
+        os.environ.setdefault(ENDPOINT, os.environ[name])
+    from switchyard.middleware.tracing import start
+
+    return [start(release)]
+
+
+def error_tracker() -> list[Middleware]:
+    """Return the middleware that reports final failures to Sentry, where the project has set up its client."""
+    sdk = sys.modules.get("sentry_sdk")
+    if sdk is None or not sdk.is_initialized():
+        return []
+    from switchyard.middleware.error_tracker import ErrorTracker
+
+    return [ErrorTracker(link=lambda job_id: absolute(job_url(job_id)))]
 
 
 def _group_callbacks(facilities: Facilities, extra: Sequence[Middleware]) -> list[Middleware]:

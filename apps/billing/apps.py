@@ -1,13 +1,18 @@
+from collections.abc import Sequence
+from typing import Any
+
 from django.apps import AppConfig
+from django.conf import settings
 from django.core import checks
 from django.db.models import Q
+
+from apps.billing import signatures
 
 
 class BillingConfig(AppConfig):
     name = "apps.billing"
 
     def ready(self) -> None:
-        from apps.billing.checks import check_payment_secret
         from apps.billing.models import EventState, PaymentEvent
         from apps.retention.kinds import RetentionKind, register
 
@@ -22,3 +27,13 @@ class BillingConfig(AppConfig):
                 ended=Q(state=EventState.APPLIED),
             )
         )
+
+
+def check_payment_secret(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Refuse a secret of inbound payment events that is no valid signing key."""
+    try:
+        signatures.key_of(settings.PAYMENT_SECRET)
+    except ValueError as error:
+        fact, _, remedy = str(error).partition("; ")
+        return [checks.Error(fact, hint=remedy, id="switchyard.E060")]
+    return []

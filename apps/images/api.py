@@ -66,7 +66,7 @@ def make_thumbnail(request: HttpRequest) -> Status[dict[str, str]]:
     if request.content_type == JSON:
         body = read_json(request, ThumbnailByUrl)
         refuse_forbidden("url", body.url)
-        job_id = requests.request_by_url(owner, body.url, body.width, body.height)
+        job_id = requests.request(owner, body.width, body.height, source_url=body.url)
     elif request.content_type == FORM:
         size, file = _read_form(request)
         job_id = requests.request_by_upload(owner, file, size.width, size.height)

@@ -5,7 +5,7 @@ class ImagesConfig(AppConfig):
     name = "apps.images"
 
     def ready(self) -> None:
-        from apps.images.retention import KIND
+        from apps.images.models import RETENTION
         from apps.retention.kinds import register
 
-        register(KIND)
+        register(RETENTION)

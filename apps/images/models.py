@@ -1,12 +1,18 @@
-"""Uploaded and fetched pictures, and their thumbnails."""
+"""Uploaded and fetched pictures, their thumbnails, and the retention of both."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable, Sequence
 
 from django.contrib import admin
 from django.db import models
+from django.db.models import BigIntegerField, Sum
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Cast
 from django.utils import timezone
+
+from apps.retention.kinds import RetentionKind
 
 
 def stored_name(picture: Picture, sent_name: str) -> str:
@@ -75,3 +81,38 @@ class Thumbnail(models.Model):
     @admin.display(description="At most")
     def box(self) -> str:
         return f"{self.width} × {self.height}"
+
+
+def _size() -> int:
+    """Return the bytes of all uploads that were verified, and of all thumbnails."""
+    uploads = Picture.objects.exclude(file="").aggregate(total=Sum("size_bytes"))["total"] or 0
+    of_one = Cast(KeyTextTransform("size_bytes", "result"), BigIntegerField())
+    return uploads + (Thumbnail.objects.filter(result__isnull=False).aggregate(total=Sum(of_one))["total"] or 0)
+
+
+def _files(pictures: Sequence[Picture]) -> Iterable[str]:
+    """Return the files of some pictures: their uploads and their thumbnails."""
+    made = Thumbnail.objects.filter(picture__in=pictures, result__isnull=False).values_list("result", flat=True)
+    return [
+        *(picture.file.name for picture in pictures if picture.file),
+        *(result["file"] for result in made if result),
+    ]
+
+
+def _named(names: Sequence[str]) -> Iterable[str]:
+    """Return those of some files that a picture or a thumbnail has."""
+    uploads = Picture.objects.filter(file__in=names).values_list("file", flat=True)
+    made = Thumbnail.objects.filter(result__file__in=names).values_list("result__file", flat=True)
+    return [*uploads, *made]
+
+
+RETENTION = RetentionKind(
+    name="pictures",
+    title="Pictures",
+    content="Uploaded and fetched pictures with their thumbnails",
+    model=Picture,
+    size=_size,
+    files=_files,
+    named=_named,
+    folder="pictures",
+)

@@ -19,14 +19,9 @@ from switchyard.jobs.services import enqueue_on_commit, request_cancel
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 
-def request_by_url(owner_key: str, url: str, width: int, height: int) -> str:
-    """Enqueue a thumbnail of the picture at a URL and return the job's id. The caller has validated the URL."""
-    return _request(owner_key, width, height, source_url=url)
-
-
 def request_by_upload(owner_key: str, file: UploadedFile[Any], width: int, height: int) -> str:
     """Store an uploaded picture under a generated name, enqueue its thumbnail and return the job's id."""
-    return _request(
+    return request(
         owner_key,
         width,
         height,
@@ -53,7 +48,8 @@ def make_again(thumbnail_ids: Iterable[int]) -> list[str]:
 
 
 @transaction.atomic
-def _request(owner_key: str, width: int, height: int, **columns: Any) -> str:
+def request(owner_key: str, width: int, height: int, **columns: Any) -> str:
+    """Enqueue a thumbnail of a picture with these columns and return the job's id. The caller has validated a URL."""
     request_id = row_id_of_request("picture")
     if request_id is not None and is_repeated_request():
         known = Thumbnail.objects.select_related("picture").filter(picture__request_id=request_id).first()

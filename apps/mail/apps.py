@@ -1,13 +1,18 @@
+from collections.abc import Sequence
+from typing import Any
+
 from django.apps import AppConfig
 from django.core import checks
 from django.db.models import Q
+
+from switchyard.broker.errors import UnknownQueue
+from switchyard.conf import declared_yard
 
 
 class MailConfig(AppConfig):
     name = "apps.mail"
 
     def ready(self) -> None:
-        from apps.mail.checks import check_reset_retries
         from apps.mail.models import MailState, SentMail
         from apps.retention.kinds import RetentionKind, register
 
@@ -21,3 +26,23 @@ class MailConfig(AppConfig):
                 ended=Q(state__in=(MailState.SENT, MailState.REFUSED)),
             )
         )
+
+
+def check_reset_retries(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Refuse retries of a password reset that may outlast its link: a mail that late is of no use to anybody."""
+    from apps.mail.actors import send_password_reset
+    from apps.mail.links import VALID_FOR
+    from switchyard.console.formatting import retries_text
+    from switchyard.middleware.retries import span_of
+
+    try:
+        policy = declared_yard().queue_of(send_password_reset.queue_name).retry
+    except UnknownQueue:  # another check names the queue
+        return []
+    span_ms = span_of(send_password_reset, policy)
+    if span_ms[1] < VALID_FOR.total_seconds() * 1_000:
+        return []
+    retries = send_password_reset.options.get("max_retries", policy.retries)
+    fact = f"{retries_text(retries, span_ms)}, but its link is valid for {VALID_FOR}"
+    hint = "Lower max_retries of the actor, or the delays of its queue in project/topology.py."
+    return [checks.Error(fact, hint=hint, obj=f"actor {send_password_reset.actor_name}", id="switchyard.E061")]

@@ -24,7 +24,6 @@ CLAIM_S = 30
 
 
 def key_of(job_id: str, template: str) -> str:
-    """Return the unique key of a job's mail."""
     return f"{job_id}:{template}"
 
 
@@ -56,5 +55,4 @@ def release(mail: SentMail, **outcome: object) -> None:
 
 
 def sender_domain() -> str:
-    """Return the domain that mails are sent from."""
     return settings.DEFAULT_FROM_EMAIL.rpartition("@")[2].strip(" >")

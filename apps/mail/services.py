@@ -1,20 +1,139 @@
-"""Sending of a job's mail, once."""
+"""Sending of a job's mail, once: composed from the templates in ``templates/mail/``, sent, refusals sorted.
+
+No message of an error names a recipient, because messages are logged.
+"""
 
 from __future__ import annotations
 
+import re
+import smtplib
+import ssl
 import uuid
+from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from django.core.exceptions import ValidationError
+from django.core.mail import EmailMultiAlternatives
 from django.core.validators import validate_email
+from django.template.loader import render_to_string
 from django.utils import timezone
 
-from apps.mail import guard, messages, smtp
-from apps.mail.messages import Issue
+from apps.mail import guard, links
+from apps.mail.guard import sender_domain
 from apps.mail.models import MailState, SentMail, Template
-from apps.mail.smtp import MailNotSent, MailRefused
+from apps.shop.models import Customer
 from switchyard.broker import clock
+from switchyard.broker.errors import SwitchyardError
+from switchyard.conf import switchyard_settings
 from switchyard.middleware.errors import PermanentFailure, RetryLater
+
+SUBJECTS = {
+    Template.WELCOME: "Welcome to Switchyard",
+    Template.PASSWORD_RESET: "Set a new password",
+    Template.NEWSLETTER: "What is new in the yard",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """Content of a newsletter: a headline and its paragraphs."""
+
+    headline: str = ""
+    paragraphs: tuple[str, ...] = ()
+
+
+def compose(mail: SentMail, issue: Issue | None = None) -> EmailMultiAlternatives:
+    """Return the composed mail. Every run composes it anew, with the same Message-ID.
+
+    Args:
+        issue: The newsletter's content; only for that template.
+    """
+    template = Template(mail.template)
+    context: dict[str, Any] = {
+        "subject": issue.headline if issue and issue.headline else SUBJECTS[template],
+        "name": Customer.objects.filter(email=mail.to).values_list("name", flat=True).first() or "",
+        "to": mail.to,
+        "site_url": switchyard_settings().public_url + "/",
+        "issue": issue,
+    }
+    if template == Template.PASSWORD_RESET:
+        context["reset_link"] = links.reset_link(mail)
+        context["valid_minutes"] = int(links.VALID_FOR.total_seconds() // 60)
+    headers = {"Message-ID": mail.message_id, "Auto-Submitted": "auto-generated"}
+    if template == Template.NEWSLETTER:
+        address = f"unsubscribe@{sender_domain()}?subject=unsubscribe"
+        headers |= {"Precedence": "bulk", "List-Unsubscribe": f"<mailto:{address}>"}
+    message = EmailMultiAlternatives(
+        subject=" ".join(context["subject"].split()),
+        body=render_to_string(f"mail/{template}.txt", context),
+        to=[mail.to],
+        headers=headers,
+    )
+    message.attach_alternative(render_to_string(f"mail/{template}.html", context), "text/html")
+    return message
+
+
+_ENHANCED_CODE = re.compile(rb"^\s*([245]\.\d{1,3}\.\d{1,3})\b")
+
+
+class MailNotSent(SwitchyardError):
+    """The mail server was not reached, or refused the mail temporarily. Retrying may succeed.
+
+    Args:
+        reply: The server's codes, for example ``451 4.7.1``; or the exception's class without one.
+        asked_to_wait: The server answered 4xx, so a retry within seconds is pointless.
+    """
+
+    def __init__(self, reply: str, *, asked_to_wait: bool = False) -> None:
+        self.reply = reply
+        self.asked_to_wait = asked_to_wait
+        super().__init__(
+            f"mail server: did not take the mail ({reply}); it is tried again, see SWITCHYARD_SMTP_URL if this stays"
+        )
+
+
+class MailRefused(SwitchyardError):
+    """The mail server refused recipient or content permanently."""
+
+    def __init__(self, reply: str) -> None:
+        self.reply = reply
+        super().__init__(f"mail server: refused the mail for good ({reply}); check the recipient's address")
+
+
+def send(message: EmailMultiAlternatives) -> None:
+    """Send a mail to its one recipient, with ``EMAIL_TIMEOUT`` seconds for each step.
+
+    Raises:
+        MailNotSent: no connection, no answer, a 4xx, or a refusal of login or sender.
+        MailRefused: a 5xx for the recipient or the content.
+    """
+    # `from None` drops the causes: smtplib's messages hold the recipient's address.
+    try:
+        message.send()
+    except smtplib.SMTPRecipientsRefused as refused:
+        code, text = next(iter(refused.recipients.values()))
+        raise _judge(code, text) from None
+    except smtplib.SMTPDataError as refused:
+        raise _judge(refused.smtp_code, refused.smtp_error) from None
+    except smtplib.SMTPResponseException as refused:
+        reply = _reply(refused.smtp_code, refused.smtp_error)
+        raise MailNotSent(reply, asked_to_wait=400 <= refused.smtp_code < 500) from None
+    except (smtplib.SMTPException, ssl.SSLError, OSError) as failure:
+        raise MailNotSent(type(failure).__name__) from None
+
+
+def _judge(code: int, text: bytes | str) -> MailNotSent | MailRefused:
+    if code >= 500:
+        return MailRefused(_reply(code, text))
+    return MailNotSent(_reply(code, text), asked_to_wait=400 <= code < 500)
+
+
+def _reply(code: int, text: bytes | str) -> str:
+    raw = text.encode("ascii", "replace") if isinstance(text, str) else text
+    enhanced = _ENHANCED_CODE.match(raw)
+    return f"{code} {enhanced[1].decode()}" if enhanced else str(code)
+
 
 # A server that answers 4xx (greylisting, mailbox busy) repeats it within the next seconds.
 ASKED_TO_WAIT_S = 60.0
@@ -54,7 +173,7 @@ def deliver(template: Template, to: str, *, job_id: str | None, issue: Issue | N
     if mail is None:
         return _nothing_to_do(SentMail.objects.get(key=key))
     try:
-        smtp.send(messages.compose(mail, issue))
+        send(compose(mail, issue))
     except MailRefused as refused:
         guard.release(mail, state=MailState.REFUSED, reply=refused.reply)
         raise PermanentFailure(str(refused)) from None

@@ -53,7 +53,6 @@ class Place:
 
     @property
     def host_header(self) -> str:
-        """Value of the ``Host`` header."""
         host = f"[{self.host}]" if isinstance(self.literal, IPv6Address) else self.host
         return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 

@@ -32,7 +32,7 @@ def create_report(request: Any, body: ReportRequest) -> Status[dict[str, str]]:
     errors = []
     if shop.customer_or_none(body.customer_id) is None:
         errors.append(FieldError("customer_id", f"there is no customer {body.customer_id}"))
-    if not months.has_begun(body.month, timezone.now().date()):
+    if months.first_day(body.month) > timezone.now().date():
         errors.append(FieldError("month", f"{body.month} has not begun; give the running month or an earlier one"))
     if errors:
         raise Problem(422, "; ".join(error.message for error in errors), errors=errors)

@@ -92,7 +92,6 @@ def typeset(content: dict[str, Any]) -> bytes:
 
 
 def checksum_of(content: dict[str, Any]) -> str:
-    """Return the SHA-256 of a statement's content and design."""
     return hashlib.sha256(hashlib.sha256(TEMPLATE.read_bytes()).digest() + _encode(content)).hexdigest()
 
 

@@ -38,7 +38,6 @@ def kept_kinds() -> list[KeptKind]:
 
 
 def removals_left() -> int:
-    """Return the number of files that are still to be removed."""
     return FileRemoval.objects.count()
 
 

@@ -36,7 +36,6 @@ class StoredFile(models.Model):
 
     @property
     def is_stored(self) -> bool:
-        """Whether the file is still in the storage."""
         return default_storage.exists(self.file)
 
     @property

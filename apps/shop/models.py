@@ -72,7 +72,6 @@ class InvoiceLine(models.Model):
 
     @property
     def amount(self) -> Decimal:
-        """Quantity times unit price."""
         return self.quantity * self.unit_price
 
 

@@ -39,19 +39,8 @@ def later(first: datetime.date, months: int) -> datetime.date:
 
 
 def midnight(day: datetime.date) -> datetime.datetime:
-    """Return the moment a day begins, in UTC."""
     return datetime.datetime.combine(day, datetime.time(), tzinfo=datetime.UTC)
 
 
 def month_of(day: datetime.date) -> str:
-    """Return the month a day lies in, as ``YYYY-MM``."""
     return f"{day.year:04d}-{day.month:02d}"
-
-
-def has_begun(month: str, today: datetime.date) -> bool:
-    """Return whether a month is the running one or an earlier one.
-
-    Raises:
-        ValueError: as :func:`first_day`.
-    """
-    return first_day(month) <= today

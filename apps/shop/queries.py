@@ -19,7 +19,6 @@ CHUNK_ROWS = 500
 
 
 def customer_or_none(customer_id: int) -> Customer | None:
-    """Return a customer, or ``None`` when there is none of that id."""
     return Customer.objects.filter(pk=customer_id).first()
 
 
@@ -72,5 +71,4 @@ def unlinked_payments(customer_ids: Sequence[int]) -> list[Payment]:
 
 
 def invoice_numbered(number: str) -> Invoice | None:
-    """Return the invoice of that number, or ``None``."""
     return Invoice.objects.filter(number=number).first()

@@ -93,7 +93,6 @@ def rotate_secret(endpoint_id: uuid.UUID) -> str:
 
 
 def skip(delivery_id: uuid.UUID) -> None:
-    """Mark a delivery as skipped because its endpoint is disabled."""
     Delivery.objects.filter(pk=delivery_id).update(state=DeliveryState.SKIPPED, finished_at=timezone.now())
 
 

@@ -76,6 +76,14 @@ SUPERVISED = replace(
 HISTORY = replace(
     STACK, name="switchyard-history", title="Switchyard, whole stack, its history written meanwhile", keeps_history=True
 )
+# The same with traces, one job in a hundred sampled.
+TRACED = replace(
+    STACK,
+    name="switchyard-traced",
+    title="Switchyard, whole stack, traces at 1 %",
+    environment=STACK.environment
+    | {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.01"},
+)
 STOCK = Peer("dramatiq", "dramatiq", "Dramatiq")
 TUNED = (
     Peer("dramatiq-64", "dramatiq", "Dramatiq, prefetch 64", {"dramatiq_queue_prefetch": "64"}, backlog=15_000),
@@ -115,4 +123,4 @@ ON_RABBITMQ = (
 # Not a peer, but their common basis: shows the machine's share of a wait.
 RAW_MOVE = Peer("raw-move", "raw_move", "a raw blocking move")
 EVERYONE = (*OURS, STOCK, *TUNED, *OTHERS)
-PEERS = {peer.name: peer for peer in (*EVERYONE, SUPERVISED, HISTORY, *ON_RABBITMQ, RAW_MOVE)}
+PEERS = {peer.name: peer for peer in (*EVERYONE, SUPERVISED, HISTORY, TRACED, *ON_RABBITMQ, RAW_MOVE)}

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import itertools
 import json
 import sys
 import time
 from collections.abc import Sequence
+from itertools import cycle, repeat
 from typing import Any
 
 from benchmarks.peers.loading import load
@@ -42,16 +42,22 @@ async def paced(
     gaps_s: list[float],
     numbers: Sequence[int],
     work_s: float = 0.0,
+    works_s: Sequence[float] = (),
     queues: Sequence[str] = (),
     **where: str,
 ) -> float:
-    """Enqueue one task after each gap, to several queues by turns; a late task does not delay the following ones."""
-    places = itertools.cycle([{**where, "queue": queue} for queue in queues] or [where])
+    """Enqueue one task after each gap, to several queues by turns; a late task does not delay the following ones.
+
+    Args:
+        works_s: Work of each task, in place of ``work_s``.
+    """
+    places = cycle([{**where, "queue": queue} for queue in queues] or [where])
     started_s = due_s = time.perf_counter()
-    for number, gap_s, place in zip(range(*numbers), gaps_s, places, strict=False):
+    works = works_s or repeat(work_s)
+    for number, gap_s, own_s, place in zip(range(*numbers), gaps_s, works, places, strict=False):
         due_s += gap_s
         await asyncio.sleep(max(due_s - time.perf_counter(), 0))
-        await _done(adapter.enqueue(payload(number, work_s=work_s), **place))
+        await _done(adapter.enqueue(payload(number, work_s=own_s), **place))
     return time.perf_counter() - started_s
 
 

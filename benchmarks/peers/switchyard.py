@@ -43,7 +43,7 @@ def whole_stack() -> Broker:
 
     django.setup()
     from switchyard.middleware import logs
-    from switchyard.wiring import build_yard
+    from switchyard.wiring import build_yard, traces
 
     logs.configure("json", level=logging.WARNING)
     names = [lane for lane in LANES if not lane.endswith(RETRY_SUFFIX)]
@@ -54,7 +54,7 @@ def whole_stack() -> Broker:
         from switchyard.addons.rabbitmq.place import on_rabbitmq  # needs pika
 
         return build_yard(yard, client, Keys("bench"), place=on_rabbitmq, url=RABBITMQ_URL)
-    return build_yard(yard, client, Keys("bench"))
+    return build_yard(yard, client, Keys("bench"), observers=traces("bench"))
 
 
 class OnSwitchyard(OnDramatiq):

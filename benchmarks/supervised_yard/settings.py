@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 from benchmarks.peers.on_dramatiq import LANES
@@ -13,7 +14,7 @@ from switchyard.broker.topology import Pool, Queue, Yard
 YARD = Yard(
     queues=tuple(Queue(lane, objective_ms=80, soft_limit_ms=60_000, hard_limit_ms=90_000) for lane in LANES),
     pools=(
-        Pool("bench", "threads", LANES, processes=1, slots=8),
+        Pool("bench", "threads", LANES, processes=1, slots=int(os.environ.get("BENCH_SLOTS", "8"))),
         Pool("retries", "threads", (), processes=1, slots=1, shared_retries=True),
     ),
 )

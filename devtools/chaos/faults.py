@@ -76,7 +76,7 @@ class FaultInjector:
         The message's id is pushed into its lane, where another child of the lane fetches it. Without another child,
         the holder's leases are reclaimed while it runs, as after a partition, and its supervisor replaces it.
         """
-        supervisors = {process.pid for process in self._supervisors()}
+        supervisors = {process.pid for process in self._titled(SUPERVISOR)}
         held = [
             (queue, owner, leases)
             for queue in self._queues
@@ -97,9 +97,6 @@ class FaultInjector:
         queue.calls.command("LPUSH", queue.keys.waiting(lane)[1], lease.id)
         queue.notify(lane)
         return f"put {lease.id.decode(errors='replace')} of {name} there once more, {owner} holds it"
-
-    def _supervisors(self) -> list[psutil.Process]:
-        return self._titled(SUPERVISOR)
 
     def _connected(self) -> dict[psutil.Process, list[str]]:
         """Return child -> the server's ids of its connections, for the children that are up.

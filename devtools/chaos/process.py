@@ -81,7 +81,6 @@ class Chaos:
         )
 
     def pools_drain(self) -> None:
-        """Stop injecting faults, because the pools drain."""
         self._signal(signal.SIGTERM)
 
     def finish(self) -> None:

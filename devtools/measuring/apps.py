@@ -2,7 +2,7 @@ import os
 
 from django.apps import AppConfig
 
-from devtools.measuring.contenders import SAMPLES_QUEUE
+from devtools.measuring.work import SAMPLES_QUEUE
 
 
 class MeasuringConfig(AppConfig):

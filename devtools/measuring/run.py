@@ -18,8 +18,7 @@ from django.conf import settings
 from dramatiq import Message
 
 from devtools.attempts import VARIABLE, Attempt, read_attempts
-from devtools.measuring.contenders import POOL, Contender
-from devtools.measuring.work import Work
+from devtools.measuring.work import POOL, Contender, Work
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker

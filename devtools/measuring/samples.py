@@ -7,7 +7,7 @@ import urllib.request
 import dramatiq
 from django.db import connection
 
-from devtools.measuring.contenders import SAMPLES_QUEUE
+from devtools.measuring.work import SAMPLES_QUEUE
 
 # About 20 ms of plain Python.
 ROUNDS = 300_000
@@ -18,7 +18,6 @@ COUNT_SQL = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHER
 
 @dramatiq.actor(actor_name="sample_cpu", queue_name=SAMPLES_QUEUE, track=False)
 def cpu() -> None:
-    """Count in plain Python."""
     total = 0
     for number in range(ROUNDS):
         total += number
@@ -26,14 +25,12 @@ def cpu() -> None:
 
 @dramatiq.actor(actor_name="sample_http", queue_name=SAMPLES_QUEUE, track=False)
 def http(url: str) -> None:
-    """Fetch a URL."""
     with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  given by the command
         answer.read()
 
 
 @dramatiq.actor(actor_name="sample_database", queue_name=SAMPLES_QUEUE, track=False)
 def database() -> None:
-    """Query the database."""
     with connection.cursor() as cursor:
         cursor.execute(WAIT_SQL if connection.vendor == "postgresql" else COUNT_SQL)
         cursor.fetchone()

@@ -6,7 +6,7 @@ import importlib
 import os
 from dataclasses import replace
 
-from devtools.measuring.contenders import read_contender, yard_with
+from devtools.measuring.work import read_contender, yard_with
 
 _project = importlib.import_module(os.environ["SWITCHYARD_MEASURED_SETTINGS"])
 globals().update({name: getattr(_project, name) for name in dir(_project) if name.isupper()})

@@ -13,7 +13,6 @@ from switchyard.broker.admin.cancel import cancel
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.dead_lists import Quarantine
-from switchyard.history.models import JobRow
 from switchyard.jobs.services import submit
 from switchyard.queues import services as queues
 
@@ -61,7 +60,6 @@ def send_ending() -> dict[str, str]:
 
 
 def wait_for(states: dict[str, str]) -> None:
-    """Wait until each job has the state it is named for."""
     for state, job_id in states.items():
         until(partial(_is, job_id, state), f"{job_id} to be {state}")
 
@@ -74,10 +72,6 @@ def job_state(job_id: str) -> str:
     """Return a job's state, or ""."""
     record = facilities().records.read(job_id)
     return "" if record is None else str(record.state)
-
-
-def wait_for_history(job_ids: list[str]) -> None:
-    until(lambda: JobRow.objects.filter(job_id__in=job_ids).count() == len(job_ids), "the history to be written")
 
 
 def _quarantine() -> None:

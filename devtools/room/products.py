@@ -12,10 +12,8 @@ from apps.exports.models import Dataset, Export, Format
 from apps.images.models import Picture, Thumbnail, ThumbnailState
 from apps.mail.models import MailState, SentMail, Template
 from apps.reports.models import Report
-from apps.retention import services as retention
 from apps.shop.models import Customer, Invoice
 from apps.webhooks.models import Attempt, Delivery, DeliveryState, Endpoint, Event
-from switchyard.broker.clock import now_ms
 
 SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
@@ -47,11 +45,6 @@ def make() -> None:
             reconciliation=run, invoice=invoice, expected="120.00", paid="100.00", outcome=outcome
         )
     PaymentEvent.objects.create(external_id="evt_0001", payload={"amount": "12.00"}, state=EventState.UNPLACED)
-
-
-def count_kept() -> None:
-    """Run the retention, so that its page has figures."""
-    retention.work(now_ms(), for_s=10.0)
 
 
 def _pictures() -> None:

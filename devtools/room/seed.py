@@ -23,7 +23,11 @@ def main() -> None:
     django.setup()
     from django.core.management import call_command
 
+    from apps.retention import services as retention
     from devtools.room import acts, jobs, products
+    from devtools.room.yard import until
+    from switchyard.broker.clock import now_ms
+    from switchyard.history.models import JobRow
 
     call_command("migrate", verbosity=0)
     sessions = _people()
@@ -33,14 +37,15 @@ def main() -> None:
         _answer()
         return
     products.make()
-    products.count_kept()
+    retention.work(now_ms(), for_s=10.0)  # so that its page has figures
     acts.make()
     _say("prepared")
     sent = jobs.send_waiting()
     running = jobs.send_running()
     ended = jobs.send_ending()
     jobs.wait_for(ended | sent | {"running": running[0]})
-    jobs.wait_for_history([ended["succeeded"], ended["dead"], ended["cancelled"]])
+    in_history = [ended["succeeded"], ended["dead"], ended["cancelled"]]
+    until(lambda: JobRow.objects.filter(job_id__in=in_history).count() == len(in_history), "the history to be written")
     facts = {"sessions": sessions, "jobs": sent | ended | {"running": running[0]}, "rows": _rows()}
     _say(f"facts {json.dumps(facts)}")
     _answer()

@@ -78,7 +78,6 @@ class RoomYard:
         return json.loads(self.wait_for_line("seed", f"answer {number} "))
 
     def log(self, name: str) -> Path:
-        """Return the file with a process's output."""
         return self.folder / f"{name}.log"
 
     def wait_for_line(self, name: str, ready: str) -> str:
@@ -101,7 +100,6 @@ class RoomYard:
         return log.read_text().partition(ready)[2].partition("\n")[0].strip()
 
     def stop(self) -> None:
-        """Stop every process."""
         (self.folder / "exports-run").unlink(missing_ok=True)
         for process in self.processes.values():
             if process.stdin is not None:

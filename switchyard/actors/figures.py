@@ -14,11 +14,16 @@ from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.yard_facts import (
+    GROWN_BYTES,
     HOUR_MS,
+    LOG_BYTES,
     MINUTE_MS,
     OUTCOMES,
+    PROCESSOR_MS,
     RECENT_MS,
+    RUN_MS,
     RUNS,
+    SQL_MS,
     WAITS,
     Counts,
     actor_subject,
@@ -275,11 +280,30 @@ class AttemptFigures:
         """Median and 95th percentile of the waits."""
         return _percentiles_of(self.counts, WAITS)
 
+    @property
+    def total_ms(self) -> int:
+        """Run time of all attempts together."""
+        return self.counts.get(RUN_MS, 0)
+
+    @property
+    def processor_ms(self) -> int:
+        """Processor time of all attempts together, in their own threads."""
+        return self.counts.get(PROCESSOR_MS, 0)
+
+    @property
+    def sql_ms(self) -> int:
+        """Time of all attempts together in SQL."""
+        return self.counts.get(SQL_MS, 0)
+
     def as_json(self) -> dict[str, Any]:
         """Return them as commands print them."""
         names = {"run_ms": self.run_ms, "wait_ms": self.wait_ms}
         spread = {name: None if pair is None else [round(ms, 1) for ms in pair] for name, pair in names.items()}
-        return {"span_ms": self.span_ms, "outcomes": dict(self.outcomes), "sent": sent(self.counts), **spread}
+        spent = {
+            "total_ms": self.total_ms, "processor_ms": self.processor_ms, "sql_ms": self.sql_ms,
+            "log_bytes": self.counts.get(LOG_BYTES, 0), "grown_bytes": self.counts.get(GROWN_BYTES, 0),
+        }  # fmt: skip
+        return {"span_ms": self.span_ms, "outcomes": dict(self.outcomes), "sent": sent(self.counts), **spread, **spent}
 
 
 def _percentiles_of(counts: Counts, first: int) -> tuple[float, float] | None:

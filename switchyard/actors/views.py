@@ -186,6 +186,23 @@ def resume(request: HttpRequest, name: str) -> HttpResponse:
     return _ask(request, "resume", name, act)
 
 
+@require_http_methods(["GET", "HEAD", "POST"])
+@never_cache
+def open_circuit(request: HttpRequest, name: str) -> HttpResponse:
+    """Ask for a reason and an end, and open the circuit of an actor's dependency."""
+
+    def act(wanted: pauses.Chosen, reason: str) -> str:
+        if not reason:
+            raise ActRefused("circuit", "write a reason; nothing was opened")
+        until = parse_until(request.POST.get("until", ""), now=compared_now())
+        changed = pauses.open_circuit(wanted, who=Who.of_request(request), reason=reason, until=until)
+        return (
+            "The circuit is open." if changed else "The circuit was open already, and is now until this time or later."
+        )
+
+    return _ask(request, "open the circuit of", name, act)
+
+
 def _ask(request: HttpRequest, verb: str, name: str, act: Callable[[pauses.Chosen, str], str]) -> HttpResponse:
     """Do the act of a submitted form and show its outcome; else show the form, with the reason of a refusal."""
     _require(request, PAUSE)
@@ -275,6 +292,9 @@ COLUMNS: Final = (
     SortColumn("ended", "Ended", ("-ended", "ended")),
     SortColumn("failed", "How, by failures", ("-failed", "failed")),
     SortColumn("run", "Ran, 95 %", ("-run", "run")),
+    SortColumn("total", "In all", ("-total", "total")),
+    SortColumn("processor", "Processor", ("-processor", "processor")),
+    SortColumn("sql", "In SQL", ("-sql", "sql")),
 )
 
 
@@ -302,14 +322,14 @@ _FIGURES: Final[dict[str, Callable[[AttemptFigures], float | None]]] = {
     "ended": lambda ran: ran.attempts,
     "failed": _failed,
     "run": lambda ran: ran.run_ms[1] if ran.run_ms else None,
+    "total": lambda ran: ran.total_ms,
+    "processor": lambda ran: ran.processor_ms,
+    "sql": lambda ran: ran.sql_ms,
 }
 
 
 # Of the jobs that ended: fewer dead ones are told, and are no fault of the actor as a whole.
 MANY_DEAD = 0.05
-SLOWER = 2.0
-# Fewer jobs say little about a change of the run time.
-ENOUGH = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,23 +352,14 @@ def of(ended: ActorHistory | None) -> Judgement:
         return Judgement("Quiet", "", f"None of its jobs ended in the last hour; {_jobs(day.jobs)} in the last day.")
     dead = dict(hour.outcomes).get("dead", 0)
     if not dead:
-        return _healthy(ended)
+        median = f", {duration(hour.run_ms[0])} each at the median" if hour.run_ms else ""
+        return Judgement("Healthy", "ok", f"{_jobs(hour.jobs)} ended in the last hour, none gave up{median}.")
     share = f"{_jobs(dead)} of {hour.jobs:,} that ended in the last hour gave up"
     causes = ended.failures
     cause = f", all with {causes[0].exception}" if len(causes) == 1 else f", of {len(causes)} causes" if causes else ""
     since = f"; since release {ended.dead_since}, before it none did" if ended.dead_since else ""
     many = dead > hour.jobs * MANY_DEAD
     return Judgement("Failing" if many else "Some fail", "bad" if many else "warn", f"{share}{cause}{since}.")
-
-
-def _healthy(ended: ActorHistory) -> Judgement:
-    hour, day = ended.hour, ended.day
-    median = f", {duration(hour.run_ms[0])} each at the median" if hour.run_ms else ""
-    text = f"{_jobs(hour.jobs)} ended in the last hour, none gave up{median}"
-    if hour.run_ms and day.run_ms and hour.jobs >= ENOUGH and hour.run_ms[0] >= SLOWER * max(day.run_ms[0], 1):
-        times = hour.run_ms[0] / max(day.run_ms[0], 1)
-        return Judgement("Slower", "warn", f"{text}: {times:.1f} times as long as in the last day.")
-    return Judgement("Healthy", "ok", f"{text}.")
 
 
 def _jobs(count: int) -> str:

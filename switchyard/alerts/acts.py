@@ -150,7 +150,6 @@ class BulkAcknowledge:
         return f"{reverse('switchyard-alerts')}?{urlencode(shown)}"
 
     def count(self, act: BulkAct) -> int:
-        """Return how many open alerts match."""
         return _alerts(act).count()
 
     def take(self, act: BulkAct, limit: int) -> Taken:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -13,11 +14,11 @@ from django.utils.http import urlencode
 
 from switchyard.alerts.models import Alert, Delivery
 from switchyard.alerts.notice import Notice
-from switchyard.alerts.rules import chosen, further
 from switchyard.alerts.silences import UNRESOLVED, in_force
 from switchyard.broker import clock
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroup
+from switchyard.conf import declared_yard
 from switchyard.console.links import absolute
 from switchyard.database import storable
 
@@ -74,6 +75,21 @@ def worsen(fact: AlertFact) -> None:
     rows = Alert.objects.filter(kind=fact.kind, fingerprint=fact.fingerprint[:128], state__in=UNRESOLVED)
     title, sample = storable(fact.title)[:300], storable(fact.detail)[:LONGEST_SAMPLE]
     rows.filter(severity=Alert.Severity.WARNING).update(severity=Alert.Severity.CRITICAL, title=title, sample=sample)
+
+
+def chosen(fact: AlertFact, names: Collection[str]) -> list[str]:
+    """Return the channels that a rule names for an alert; all where it names none that there is."""
+    rule = declared_yard().alert_rule(fact.name)
+    return [name for name in names if rule is not None and name in rule.channels] or list(names)
+
+
+def further(fact: AlertFact, names: Collection[str], now: datetime) -> list[tuple[str, datetime]]:
+    """Return the channels to which an alert goes unless it is acknowledged by then, each with that time."""
+    rule = declared_yard().alert_rule(fact.name)
+    if rule is None or rule.escalate_after_s is None:
+        return []
+    at, told = now + timedelta(seconds=rule.escalate_after_s), chosen(fact, names)
+    return [(name, at) for name in names if name in rule.escalate_to and name not in told]
 
 
 def _reopen(alert: Alert) -> bool:

@@ -89,7 +89,6 @@ class Notice:
 
     @property
     def headline(self) -> str:
-        """Severity, or that it is resolved, title and count in one line."""
         times = "" if self.count == 1 else f" ({self.count:,} times)"
         return f"[{'resolved' if self.alert.resolved_at else self.alert.severity}] {self.alert.title}{times}"
 

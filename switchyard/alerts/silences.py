@@ -1,4 +1,4 @@
-"""Silences in force, and marks of alerts that their acts set."""
+"""Silences in force and quiet hours, and marks of alerts that their acts set."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from switchyard.alerts.models import Alert, Delivery, Silence
 from switchyard.broker.errors import ActRefused
+from switchyard.conf import declared_yard
 from switchyard.middleware.clock_comparison import compared_now
 
 LONGEST = timedelta(days=30)
@@ -38,6 +39,15 @@ def end_of(span: str) -> datetime:
     if length > LONGEST:
         raise ActRefused("silence", f"{span} is over {LONGEST.days} days; mend the cause, or leave its channel out")
     return compared_now() + length
+
+
+def is_quiet(now: datetime) -> bool:
+    """Return whether it is one of the quiet hours, in which only what is critical is sent."""
+    hours, clock = declared_yard().quiet_hours, f"{timezone.localtime(now):%H:%M}"
+    if hours is None:
+        return False
+    begins, ends = hours
+    return begins <= clock < ends if begins < ends else clock >= begins or clock < ends
 
 
 UNRESOLVED = (Alert.State.OPEN, Alert.State.ACKNOWLEDGED)

@@ -155,6 +155,7 @@ PLATFORM_ROUTERS = (
     ("/jobs", "switchyard.jobs.api.router"),
     ("/batches", "switchyard.batches.api.router"),
     ("/queues", "switchyard.operations.api.router"),
+    ("/limits", "switchyard.queues.api.router"),
 )
 
 

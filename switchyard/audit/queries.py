@@ -26,6 +26,8 @@ ACTS: dict[str, str] = {
     "queue.import": "Import a queue's messages",
     "actor.pause": "Pause an actor",
     "actor.resume": "Resume an actor",
+    "circuit.open": "Open a circuit",
+    "limit.override": "Override a limit",
     "worker.quiet": "Quiet a worker",
     "worker.resume": "Let a worker take work again",
     "worker.stop": "Stop a worker",

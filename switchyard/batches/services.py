@@ -126,23 +126,28 @@ class NewBatch(Batch):
     nothing; after that the batch cannot succeed any more.
     """
 
-    def __init__(self, batch_id: str, facts: BatchFacts, callbacks: Mapping[str, bytes]) -> None:
+    def __init__(self, batch_id: str, facts: BatchFacts, callbacks: Mapping[str, Message[Any]]) -> None:
         super().__init__(batch_id)
-        self._facts, self._callbacks = facts, callbacks
+        self.callbacks = callbacks
+        self._facts = facts
         self._left: list[Message[Any]] = []
         self._is_made = False
 
     def __enter__(self) -> Self:
+        dramatiq.get_broker().emit_before("make_batch", self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._make(self._left, close=True)
-        elif self._is_made:
-            batches().note(self.id, "abandoned", "closed")
-            batches().look_again(self.id, FIRST_LOOK_MS)
+        try:
+            if kind is None:
+                self._make(self._left, close=True)
+            elif self._is_made:
+                batches().note(self.id, "abandoned", "closed")
+                batches().look_again(self.id, FIRST_LOOK_MS)
+        finally:
+            dramatiq.get_broker().emit_after("make_batch", self)
 
     def add(self, *messages: Message[Any]) -> list[Message[Any]]:
         """Add members, which are sent 500 at a time or as the block ends; return them with their ids.
@@ -162,7 +167,8 @@ class NewBatch(Batch):
         if not self._is_made:
             batches().make(self.id)
             self._is_made = True
-        self._send(members, facts=self._facts, callbacks=self._callbacks, close=close)
+        callbacks = {name: msgspec.json.encode(message.asdict()) for name, message in self.callbacks.items()}
+        self._send(members, facts=self._facts, callbacks=callbacks, close=close)
 
 
 def batch(
@@ -221,11 +227,10 @@ def batches() -> Batches:
     return found
 
 
-def _stored(batch_id: str, name: str, message: Message[Any]) -> bytes:
+def _stored(batch_id: str, name: str, message: Message[Any]) -> Message[Any]:
     """Return a callback as it is kept, under an id that follows from its batch."""
     require_message(message)
-    named = message.copy(message_id=callback_id(batch_id, name))
-    return msgspec.json.encode(in_json(named, dramatiq.get_broker().actors).asdict())
+    return in_json(message.copy(message_id=callback_id(batch_id, name)), dramatiq.get_broker().actors)
 
 
 def _numbered(sender: Any, call: str) -> str:

@@ -30,12 +30,16 @@ class HeldMessage(MessageProxy):
         moved: It is in another place already; the worker's acknowledgement is not sent.
         runs_in: Ident of the thread or greenlet that runs it.
         given_back: Its server has it again, before it started here.
-        circuit: Its dependency's, and whether it is the probe; set by a hook, as is ``circuit_opened``, what opened.
+        circuit: Its dependency's, and whether it is the probe; set by a hook, as are ``circuit_opened``, what opened,
+            and ``called``, its dependency and whether that answered.
+        sql_s: Its seconds in SQL.
     """
 
     given_back = False
     circuit: Any = None
     circuit_opened = ""
+    called: Any = None
+    sql_s = 0.0
 
     def __init__(
         self,

@@ -186,7 +186,8 @@ class QueueKeys(msgspec.Struct, frozen=True):
         """Hash: actor -> its limits on what runs at once, as a JSON list; written by its workers when they start.
 
         Each with ``n``, and ``ordered`` where a key's messages keep their sequence; ``argument``, its ``position`` in
-        calls without names and its ``default`` where its value is part of the key.
+        calls without names and its ``default`` where its value is part of the key. After a line break a limit -> its
+        override: ``n`` until ``until`` (ms since the epoch), ``since``, ``by`` and ``reason``.
         """
         return f"{self.base}limits"
 
@@ -205,7 +206,7 @@ class QueueKeys(msgspec.Struct, frozen=True):
 
         On the first line its turn, priority, the time since when it waits, which of its keys it
         waits for, and its lane; then each key behind its limit. ``#`` the last turn, ``#scan`` and ``#key`` where the
-        next check of the places begins.
+        next check of the places begins; ``#`` and a limit: how many wait for it.
         """
         return f"{self.base}waits"
 
@@ -410,6 +411,10 @@ class Keys(msgspec.Struct, frozen=True):
     def window(self, name: str) -> str:
         """Sorted set: message id -> start or reserved start."""
         return f"{self.prefix}:window:{{{name}}}"
+
+    def rate_overrides(self) -> str:
+        """Hash: actor, with a space and the argument by whose value its rate counts -> the override, as of a limit."""
+        return f"{self.prefix}:{{rates}}:overrides"
 
     def alerts_due(self) -> str:
         """Sorted set: fingerprint -> when its group is to be sent next."""

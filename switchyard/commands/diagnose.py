@@ -10,7 +10,7 @@ from typing import Any
 from switchyard.commands.status import exit_code, read_room
 from switchyard.console.commands import PrintingCommand, show_examples
 from switchyard.middleware.logs import printable
-from switchyard.operations.diagnosis import Diagnosis, diagnose
+from switchyard.operations.diagnosis import Diagnosis, diagnose, eaters
 from switchyard.operations.findings.lateness import LATE_WORDS
 from switchyard.operations.overview import FACTS, Room, most_held, shown_rows
 
@@ -36,9 +36,11 @@ class Command(PrintingCommand):
         if options["json"]:
             shown = [each.as_json() for each in told]
             first = shown[0] if shown else None
-            self.print_json({"exit_code": exit_code(room), "diagnosis": first, "others": shown[1:]})
+            self.print_json(
+                {"exit_code": exit_code(room), "diagnosis": first, "others": shown[1:], "takes_most": eaters()}
+            )
         else:
-            self.stdout.write("\n".join(map(printable, lines(told, room))))
+            self.stdout.write("\n".join(map(printable, (*lines(told, room), *most_taken()))))
         self.stdout.flush()
         if code := exit_code(room):
             sys.exit(code)
@@ -51,6 +53,14 @@ def causes_of(room: Room) -> list[Diagnosis]:
     late = {row.queue: row for row in rows if row.kind == "queue" and row.state.word in LATE_WORDS}
     holders = {name: most_held(row, facts)[0] for name, row in late.items()}
     return diagnose(room.verdict.findings, late, holders)
+
+
+def most_taken() -> Iterator[str]:
+    """Yield who takes most of the run time, of the processors and of SQL."""
+    for kind, actors in eaters().items():
+        if actors:
+            shares = ", ".join(f"{actor} {share:.0%}".replace("%", " %") for actor, share in actors)
+            yield f"Most {'run time' if kind == 'run' else 'SQL' if kind == 'sql' else kind}, last 2 min: {shares}"
 
 
 def lines(told: list[Diagnosis], room: Room) -> Iterator[str]:

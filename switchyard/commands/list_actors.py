@@ -32,7 +32,8 @@ EXAMPLES = """examples:
   manage.py switchyard actors send generate_report --args '[7, "2026-10"]' --delay 60000 --tag audit
   manage.py switchyard actors pause generate_report --until 10m --reason "wrong rates"
   manage.py switchyard actors pause generate_report --argument customer_id=7    only the jobs of one customer
-  manage.py switchyard actors resume generate_report --argument customer_id=7"""
+  manage.py switchyard actors resume generate_report --argument customer_id=7
+  manage.py switchyard actors open charge --until 10m --reason "they are down for maintenance"    its circuit"""
 
 
 class Command(ActsCommand):
@@ -47,7 +48,8 @@ class Command(ActsCommand):
         send = add("send", help="enqueue one job; prints its id")
         stop = add("pause", help="start no job of one, in any queue; running ones continue")
         go_on = add("resume", help="start its jobs again, in the order of their queue")
-        for each in (show, send, stop, go_on):
+        opened = add("open", help="open the circuit that one depends on; resume closes it")
+        for each in (show, send, stop, go_on, opened):
             each.add_argument("name", metavar="NAME", help="name of the actor, see list")
         send.add_argument("bare", nargs="*", help=SUPPRESS)  # refused with what to write
         send.add_argument("--args", metavar="JSON", default="[]", dest="arguments", help="positional arguments: a list")
@@ -56,12 +58,13 @@ class Command(ActsCommand):
         send.add_argument(
             "--tag", metavar="TAG", action="append", default=[], dest="tags", help="a tag; may be repeated"
         )
-        for each in (stop, go_on):
+        for each in (stop, go_on, opened):
             text = "only jobs with this value of an argument: a JSON value, or the text of a parameter that takes one"
             each.add_argument("--argument", metavar="NAME=VALUE", default="", help=text)
             each.add_argument("--reason", default="", help="shown with the pause, and kept in the audit log")
         text = "resume by itself: in a span (10m, 2h), at a time of day (14:00 UTC) or at an ISO 8601 time"
         stop.add_argument("--until", metavar="T", default="", help=text)
+        opened.add_argument("--until", metavar="T", required=True, help="one job probes it then; written as of a pause")
 
     def _list(self, options: dict[str, Any]) -> None:
         actors = queries.all_actors()
@@ -79,22 +82,26 @@ class Command(ActsCommand):
         self.stdout.write(json.dumps(body, indent=2, default=str) if options["json"] else text(found))
 
     def _turn(self, options: dict[str, Any]) -> None:
-        action, name, argument, reason = (options[key] for key in ("act", "name", "argument", "reason"))
+        action, name, argument, reason = (options[key] for key in ("verb", "name", "argument", "reason"))
         until = options.get("until", "")
         wanted = pauses.chosen(queries.find_actor(name), argument)
         end = parse_until(until, now=compared_now()) if until else None
         if action == "pause":
             changed = pauses.pause(wanted, who=Who.of_command(), reason=reason, until=end)
             text = "paused: no job of it starts, running ones continue"
+        elif action == "open":
+            changed = pauses.open_circuit(wanted, who=Who.of_command(), reason=reason, until=end)
+            text = "its circuit is open: no job that depends on the same starts in its queue"
         else:
             changed, text = pauses.resume(wanted, who=Who.of_command(), reason=reason), "resumed"
         text += "" if changed else " (as before)"
-        text += f"; resumes by itself at {end:%Y-%m-%d %H:%M:%S} UTC" if end is not None else ""
-        body = {"actor": name, "argument": argument or None, "paused": action == "pause", "changed": changed}
+        then = "one job probes it" if action == "open" else "resumes by itself"
+        text += f"; {then} at {end:%Y-%m-%d %H:%M:%S} UTC" if end is not None else ""
+        body = {"actor": name, "argument": argument or None, "paused": action != "resume", "changed": changed}
         found = body | ({"until": end.isoformat()} if end is not None else {})
         self.answer(f"{name}{f' with {argument}' if argument else ''}: {text}", found, as_json=options["json"])
 
-    _pause = _resume = _turn
+    _pause = _resume = _open = _turn
 
 
 def _sent(

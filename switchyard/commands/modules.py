@@ -24,6 +24,7 @@ MODULES = {
     "alerts": "switchyard.commands.alerts",
     "audit": "switchyard.commands.audit",
     "topology": "switchyard.commands.topology",
+    "plan": "switchyard.commands.plan",
     "broker": "switchyard.commands.broker",
     "check_backlog": "switchyard.commands.check_backlog",
     "tokens": "switchyard.commands.tokens",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from argparse import SUPPRESS, ArgumentParser
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from difflib import get_close_matches
 from typing import Any, TextIO, cast
 
 import dramatiq
+import msgspec
 from django.core.management.base import CommandError, OutputWrapper
 from rich.console import Console
 from rich.table import Table
@@ -22,7 +24,7 @@ from switchyard.broker.admin.browse import BrowsedMessage, look
 from switchyard.broker.admin.purge import purges
 from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.clock import datetime_of
-from switchyard.broker.errors import ActRefused, UnknownQueue
+from switchyard.broker.errors import ActRefused, NotFound, UnknownQueue
 from switchyard.broker.keys import LANES, Lane
 from switchyard.conf import declared_yard
 from switchyard.console.commands import ActionParser, PrintingCommand, as_command_error, show_examples
@@ -33,7 +35,7 @@ from switchyard.middleware.redaction import redacted
 from switchyard.operations import queries
 from switchyard.operations.findings.facts import facts_of
 from switchyard.operations.overview import judged_now, shown_rows
-from switchyard.queues import services, stock
+from switchyard.queues import limits, services, stock
 from switchyard.queues.facts import QueueView, all_queues_sentence, waiting_and_scheduled
 from switchyard.queues.queries import view_of, yard_state
 from switchyard.queues.services import ForeignBroker
@@ -139,6 +141,9 @@ EXAMPLES = """examples:
   manage.py switchyard queues purge slow --undo                      within a minute: put it back
   manage.py switchyard queues show webhook --lane retry --place scheduled --limit 20
   manage.py switchyard queues relocate render_report --from default --to slow
+  manage.py switchyard queues limits                                 what waits for which limit or circuit
+  manage.py switchyard queues limits work:concurrency:sync:customer_id      by value of its argument
+  manage.py switchyard queues override work:concurrency:sync:customer_id 2 --until 1h --reason "their server is slow"
   manage.py switchyard queues import redis://old:6379/0           what stock Dramatiq left in queues of these names"""
 
 
@@ -151,7 +156,9 @@ class Command(PrintingCommand):
         show_examples(parser, EXAMPLES)
         parser.add_argument("--json", action="store_true", help="print JSON")
         acts = parser.add_subparsers(
-            dest="act", metavar="status|pause|resume|purge|show|relocate|import", parser_class=ActionParser
+            dest="act",
+            metavar="status|limits|override|pause|resume|purge|show|relocate|import",
+            parser_class=ActionParser,
         )
         for act, text in (("pause", "start nothing; running messages continue"), ("resume", "start messages again")):
             turn = acts.add_parser(act, help=text)
@@ -170,6 +177,15 @@ class Command(PrintingCommand):
         drop.add_argument("--reason", default="", help="kept in the audit log")
         status = acts.add_parser("status", help="say what its page says: what waits, who holds its slots, what helps")
         status.add_argument("queue", metavar="QUEUE")
+        limit = acts.add_parser("limits", help="list limits and circuits with what waits for them, or a limit's values")
+        limit.add_argument("limit", metavar="LIMIT", nargs="?", default="", help="id of one, as the list prints it")
+        limit.add_argument("--value", default="", help="begin at this value; of a rate, show it")
+        limit.add_argument("--after", default="", help="value printed by the previous page")
+        other = acts.add_parser("override", help="let another number count for a limit until a time")
+        other.add_argument("limit", metavar="LIMIT", help="its id, as queues limits prints it")
+        other.add_argument("n", metavar="N", type=int, nargs="?", help="the number; left out: end the override")
+        other.add_argument("--until", metavar="T", default="", help="its end, written as that of a pause")
+        other.add_argument("--reason", default="", help="shown with the limit, and kept in the audit log")
         show = acts.add_parser("show", help="list messages")
         show.add_argument("queue", metavar="QUEUE")
         show.add_argument("--lane", choices=["live", "retry"], default="live")
@@ -198,13 +214,15 @@ class Command(PrintingCommand):
             "purge": self._purge,
             "show": self._show,
             "status": self._status,
+            "limits": self._limits,
+            "override": self._override,
             "relocate": self._relocate,
             "import": self._import,
         }
         with as_command_error("queues"):
             try:
                 acts.get(options["act"], self._list)(options)
-            except (UnknownQueue, ForeignBroker, ActRefused) as error:
+            except (UnknownQueue, ForeignBroker, ActRefused, NotFound) as error:
                 raise CommandError(f"queues: {error}") from error
 
     def _note(self, options: dict[str, Any]) -> None:
@@ -238,6 +256,22 @@ class Command(PrintingCommand):
         # One queue is an object, as it was before the command took several.
         if options["json"]:
             self.stdout.write(json.dumps(found[0] if len(found) == 1 else found))
+
+    def _limits(self, options: dict[str, Any]) -> None:
+        found: Any = limits.limits_now(arguments=True)
+        if options["limit"]:
+            found = limits.keys_of(limits.find(options["limit"]), value=options["value"], after=options["after"])
+        shown = msgspec.to_builtins(found)
+        lines = [f"{name}  {_pairs(each)}" for name in shown if name != "after" for each in shown[name]]
+        lines += [f"more: --after {shlex.quote(shown['after'])}"] if shown.get("after") else []
+        self.answer("\n".join(lines) or "none is declared, and nothing waits", shown, as_json=options["json"], indent=2)
+
+    def _override(self, options: dict[str, Any]) -> None:
+        until = None if options["n"] is None else parse_until(options["until"], now=compared_now())
+        who, reason = Who.of_command(), options["reason"]
+        state = limits.override(options["limit"], options["n"], until=until, who=who, reason=reason)
+        end = f" until {until:%Y-%m-%d %H:%M:%S} UTC, then {state.declared:,} again" if until else ", as declared"
+        self.answer(f"{state.id}: {state.current:,}{end}", msgspec.to_builtins(state), as_json=options["json"])
 
     def _purge(self, options: dict[str, Any]) -> None:
         if options["undo"]:
@@ -288,8 +322,7 @@ class Command(PrintingCommand):
             self.print_json({"messages": found, "cursor": page.cursor})
             return
         for item in found:
-            line = "  ".join(f"{name}={value}" for name, value in item.items() if value is not None)
-            self.stdout.write(printable(line))
+            self.stdout.write(_pairs(item))
         if not found:
             self.stdout.write(f"{family.keys.lane_name(lane)}: nothing is {options['place']}")
         if page.cursor is not None:
@@ -348,6 +381,10 @@ class Command(PrintingCommand):
 def _known(names: list[str]) -> list[str]:
     """Return each name once; a name that the topology does not have is refused before anything is done."""
     return [declared_yard().queue_of(name).name for name in dict.fromkeys(names)]
+
+
+def _pairs(item: dict[str, Any]) -> str:
+    return printable("  ".join(f"{name}={value}" for name, value in item.items() if value not in (None, "")))
 
 
 def _described(seen: BrowsedMessage) -> dict[str, Any]:

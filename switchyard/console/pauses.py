@@ -28,7 +28,9 @@ class PauseFacts:
         since = f", {ago(self.since)} ({self.since:%Y-%m-%d %H:%M:%S} UTC)" if self.since else ""
         if self.times:
             failed = f" {self.times - 1} probes failed." if self.times > 1 else ""
-            return f"Circuit open{since}.{failed}{f' First failure: {self.reason}.' if self.reason else ''}"
+            first = "Reason" if self.by else "First failure"
+            opened = f"opened{by}" if self.by else "open"
+            return f"Circuit {opened}{since}.{failed}{f' {first}: {self.reason}.' if self.reason else ''}"
         return f"Paused{by}{since}.{f' Reason: {self.reason}.' if self.reason else ''}"
 
     @property

@@ -103,12 +103,10 @@ class EmbeddedServer:
 
     @property
     def pid(self) -> int | None:
-        """Process id while the server runs."""
         return self._process.pid if self._process is not None and self.running else None
 
     @property
     def running(self) -> bool:
-        """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> EmbeddedServer:

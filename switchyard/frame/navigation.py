@@ -147,6 +147,7 @@ class RoomPage(NamedTuple):
 ROOM = (
     RoomPage("Overview", "switchyard-operations", "overview", "o", "switchyard_operations.view_operations"),
     RoomPage("Queues", "switchyard-queues", "queues", "q", "switchyard_operations.view_operations"),
+    RoomPage("Limits", "switchyard-limits", "limits", "", "switchyard_operations.view_operations"),
     RoomPage("Actors", "switchyard-actors", "actors", "a", "switchyard_operations.view_operations"),
     RoomPage("Workers", "switchyard-operations-workers", "workers", "w", "switchyard_operations.view_operations"),
     RoomPage("Jobs", "switchyard-jobs", "jobs", "j", "switchyard_jobs.view_job"),

@@ -141,7 +141,6 @@ def queues() -> Iterator[Hit]:
 
 
 def actors() -> Iterator[Hit]:
-    """Yield the actors of this code."""
     for name, actor in sorted(dramatiq.get_broker().actors.items()):
         yield Hit(name, actor_url(name), f"queue {actor.queue_name}")
 

@@ -129,13 +129,11 @@ DIGEST: Final = "sha256:"
 
 
 def owners(text: str) -> Iterator[Suggestion]:
-    """Yield owners of jobs that have ended."""
     rows = JobRow.objects.filter(owner__isnull=False)
     yield from (Suggestion("owner", name, jobs_url(owner=name)) for name in _beginning_with(rows, "owner", text))
 
 
 def tags(text: str) -> Iterator[Suggestion]:
-    """Yield tags of jobs that have ended."""
     rows = SearchValue.objects.filter(name=TAG)
     yield from (Suggestion("tag", name, jobs_url(tag=name)) for name in _beginning_with(rows, "value", text))
 

@@ -112,7 +112,9 @@ def hours_of(subjects: Iterable[str] | None, hours: Iterable[int]) -> dict[str, 
     Raises:
         django.db.DatabaseError: the database does not answer.
     """
-    rows = FactHour.objects.filter(hour__in=list(hours))
+    # A year of hours is a range: named one by one, it takes the database longer to read them than to find the rows.
+    named = {"hour__gte": hours.start, "hour__lt": hours.stop} if isinstance(hours, range) else {"hour__in": [*hours]}
+    rows = FactHour.objects.filter(**named)
     if subjects is not None:
         rows = rows.filter(subject__in=list(subjects))
     found: dict[str, dict[int, dict[int, int]]] = {}

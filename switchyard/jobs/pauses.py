@@ -17,17 +17,23 @@ from dramatiq.actor import Actor
 
 from switchyard.audit.services import Who, act
 from switchyard.broker.admin import actor_pauses
+from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import ActRefused
+from switchyard.broker.queue.circuits import note_circuit
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.shapes import ActorPause, field_of
+from switchyard.conf import declared_yard
 from switchyard.console.formatting import unusable_end
 from switchyard.console.pauses import PauseFacts, circuit_facts, pause_facts
 from switchyard.jobs.calls import parameters_of, read_json
 from switchyard.jobs.queries import families
+from switchyard.middleware.circuits import Circuits
 
 LONGEST_REASON: Final = 500
 # Lua reads numbers as floats: others would equal their neighbours.
 LARGEST_NUMBER: Final = 2**53
+# Stands for the message that failed; no message has this id.
+BY_HAND: Final = "-"
 BY_POSITION: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -118,6 +124,36 @@ def resume(wanted: Chosen, *, who: Who, reason: str = "") -> bool:
         changed = any(ended)
         entry.count = int(changed)
         return changed
+
+
+def open_circuit(wanted: Chosen, *, who: Who, until: datetime | None, reason: str = "") -> bool:
+    """Open the circuit of an actor's dependency in its queue until a time: then one job probes it.
+
+    Returns ``False`` when it is open until then or later already. A success of the probe,
+    or :func:`resume`, closes it.
+
+    Raises:
+        ActRefused: the actor has no such circuit, ``until`` is no time in the future, or too many are open.
+    """
+    broker = dramatiq.get_broker()
+    circuits = next((one for one in broker.middleware if isinstance(one, Circuits)), None)
+    circuit = None if circuits is None else circuits.circuit_of(wanted.actor, wanted.argument, wanted.value)
+    if circuit is None:
+        depends = broker.actors[wanted.actor].options.get("depends_on")
+        raise ActRefused("circuit", f"{wanted.actor} depends on {depends!r}" if depends else f"{wanted.actor} has none")
+    if until is None or (until_ms := int(until.timestamp() * 1000)) <= now_ms():
+        raise unusable_end("" if until is None else until.isoformat(), "an open circuit has an end in the future")
+    _families()
+    [family] = families([declared_yard().queue_of(broker.actors[wanted.actor].queue_name).name])
+    named = ActorPause(0, 0, 0, wanted.actor, wanted.argument, None, wanted.value).named
+    detail = {"dependency": circuit.dependency.name, "until": until.isoformat()}
+    with act("circuit.open", who=who, target=named, reason=reason, detail=detail, essential=False) as entry:
+        said = reason[:LONGEST_REASON]
+        state = note_circuit(family, circuit, BY_HAND, "failed", until_ms=until_ms, reason=said, by=who.name)
+        if state == "closed":
+            raise ActRefused("circuit", "too many are open in its queue for which jobs wait; pause the actor")
+        entry.count = int(state == "opened")
+        return state == "opened"
 
 
 def _families() -> Sequence[QueueOperations]:

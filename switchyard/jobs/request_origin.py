@@ -13,10 +13,9 @@ from django.http.response import HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
 
 from switchyard.middleware.envelope import sent_by
+from switchyard.middleware.logs import REQUEST_ID
 
 HEADER = "X-Request-ID"
-# In the request's META; no header of a client leads there.
-KEPT = "switchyard.request_id"
 USABLE_ID = re.compile(r"[\w.:+/=@-]{1,64}")
 
 
@@ -27,7 +26,7 @@ class RequestSender:
         self._request = request
         given = request.headers.get(HEADER, "")
         self.id = given if USABLE_ID.fullmatch(given) else secrets.token_hex(8)
-        request.META[KEPT] = self.id
+        request.META[REQUEST_ID] = self.id
 
     def origin(self) -> dict[str, str]:
         """Return the id of the request, and its user or the name of its token."""
@@ -49,7 +48,7 @@ class RequestSender:
 
 def request_id(request: HttpRequest) -> str:
     """Return the id of a request; "" where it failed before it had one."""
-    return str(request.META.get(KEPT, ""))
+    return str(request.META.get(REQUEST_ID, ""))
 
 
 @sync_and_async_middleware

@@ -164,8 +164,10 @@ def charts_of(subject: str, kind: str, chosen: str, *, target: str = "") -> Char
             bins = _bins(subject, begin, now, span)
             if not any(bins):
                 return None
-            before = _bins(subject, begin - DAY_MS, end - DAY_MS, span) if span.compared else []
-            week = _hourly(subject, begin - 7 * DAY_MS, end - 7 * DAY_MS, span) if span.compared else []
+            before, week = (
+                _hourly(subject, begin - days * DAY_MS, end - days * DAY_MS, span) if span.compared else []
+                for days in (1, 7)
+            )
             marks = tuple(_marks(begin, end, span, kind, target))
     except (BrokerError, DatabaseError):
         return None
@@ -200,12 +202,9 @@ def _chart(
 ) -> Chart:  # fmt: skip
     main = figures[-1]
     series = [("most" if figure is main else "half", figure.title, _values(figure, bins, over)) for figure in figures]
-    for kind, name, compared, bin_ms in (
-        ("before", "the day before", before, span.bin_ms),
-        ("week", "last week", week, HOUR_MS),
-    ):
+    for kind, name, compared in (("before", "the day before", before), ("week", "last week", week)):
         if any(compared):
-            series.append((kind, f"{main.title}, {name}", _values(main, compared, [bin_ms] * len(compared))))
+            series.append((kind, f"{main.title}, {name}", _values(main, compared, [HOUR_MS] * len(compared))))
     top = max((value for _, _, values in series for value in values if value is not None), default=0.0) or 1.0
     lines = tuple(ChartLine(kind, name, path_of(values, top)) for kind, name, values in series)
     last = next((value for value in reversed(series[len(figures) - 1][2]) if value is not None), None)

@@ -5,7 +5,6 @@ It is made of the findings that the overview says. Their order here is that of c
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,8 +14,10 @@ from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.yard_facts import (
     BUCKET_MS,
+    PROCESSOR_MS,
     RUN_MS,
     RUNS,
+    SQL_MS,
     WAITS,
     Counts,
     actor_subject,
@@ -31,15 +32,18 @@ from switchyard.conf import declared_yard
 from switchyard.console.formatting import duration
 from switchyard.operations.findings.finding import Ranked, causes
 from switchyard.operations.findings.lateness import BLOCKED, FAILING, FLOODED
+from switchyard.operations.findings.spending import DATABASE_SLOW, DEPENDENCY_SLOW
 from switchyard.operations.past import PAST
 from switchyard.operations.rows import Row
-from switchyard.operations.slots_needed import DRAIN_S, slots_for
+from switchyard.operations.slots_needed import slots_with_backlog
 
 WINDOW_MS: Final = 120_000
+# Actors that are told to take most of something, and the share from which one is.
+MOST_EATERS, LEAST_EATEN = 3, 0.1
 # Below, a sentence begins with "most likely".
 SURE: Final = 0.8
-# A run that holds slots is one of another kind from five times the mean of the queue on.
-OTHER_KIND: Final = 5.0
+# A run that holds slots is one of another kind from five times the mean of the others on, of so many at least.
+OTHER_KIND, LEAST_OTHERS = 5.0, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +69,17 @@ PRECEDENCE: Final = (
         "queues.lapsed", "scheduler.down",
     )),
     CauseKind("dependency_down", "A dependency is down", 0.9, (
-        "queues.all_failing:Hangs", "actors.host_down", "queues.circuit_open",
+        "queues.all_failing:Hangs", "actors.dependency_down", "actors.host_down", "queues.circuit_open",
     )),
     CauseKind("database_bound", "The database holds up", 0.85, (
         "database.locked", "database.hangs", "database.away", "database.refused", "database.bounced",
-        "database.connections", "database.unmigrated",
+        "database.connections", "database.unmigrated", "actors.database_bound",
+        f"actors.slower:{DATABASE_SLOW}",
     )),
     CauseKind("failing", "Jobs fail", 0.9, (
         f"queues.all_failing:{FAILING}", "actors.poison", "queues.crashing", "actors.failing", "actors.gave_up",
     )),
+    CauseKind("dependency_slow", "A dependency is slow", 0.8, (f"actors.slower:{DEPENDENCY_SLOW}",)),
     CauseKind("slower", "Slower than its own past", 0.8, ("actors.slower",)),
     CauseKind("silent", "A producer is silent", 0.8, ("actors.silent", "actors.later")),
     CauseKind("wrong_queue", "The wrong queue", 0.85, (f"queues.late:{BLOCKED}",)),
@@ -81,8 +87,8 @@ PRECEDENCE: Final = (
     CauseKind("flood", "One of many floods", 0.85, (f"queues.late:{FLOODED}",)),
     CauseKind("head_of_line", "Long jobs stand before short ones", 0.85, ()),
     CauseKind("retry_storm", "A storm of retries", 0.8, ("queues.retrying",)),
-    CauseKind("too_few_slots", "Too few slots", 0.8, ("queues.late", "queues.ends_late")),
-    CauseKind("leak", "An actor leaks", 0.8, ("pools.leak",)),
+    CauseKind("too_few_slots", "Too few slots", 0.8, ("queues.late", "queues.ends_late", "queues.burning")),
+    CauseKind("leak", "An actor leaks", 0.8, ("actors.leaking",)),
 )  # fmt: skip
 BY_NAME: Final = {cause.name: cause for cause in PRECEDENCE}
 
@@ -135,7 +141,9 @@ def diagnose(found: Sequence[Ranked], late: Mapping[str, Row], holders: Mapping[
         sentence = each.sentence
         if cause.name == "too_few_slots" and queue in late:
             actor, counts = holders.get(queue, ""), window.get(queue_subject(queue), {})
-            if _is_of_another_kind(actor, counts):
+            if late[queue].busy * 2 < late[queue].slots:  # more slots would start nothing as well
+                cause = BY_NAME["nothing_dispatches"]
+            elif _is_of_another_kind(actor, queue, window):
                 cause = BY_NAME["head_of_line"]
             elif (
                 needed := slots_needed(late[queue], counts, declared_yard().queue_of(queue).objective_ms)
@@ -168,15 +176,21 @@ def _window() -> dict[str, dict[int, int]]:
     return {name: merged(each.get(name, {}) for _, each in recent) for name in {n for _, each in recent for n in each}}
 
 
-def _is_of_another_kind(actor: str, queue: Counts) -> bool:
-    """Return whether an actor usually runs for much longer than the jobs of a queue do."""
-    usual_ms, ended = _usual_ms(actor), ends(queue)
-    return usual_ms is not None and ended > 0 and usual_ms >= OTHER_KIND * queue.get(RUN_MS, 0) / ended
+def _is_of_another_kind(actor: str, queue: str, window: Mapping[str, Counts]) -> bool:
+    """Return whether an actor usually runs for much longer than the other jobs of a queue do, now or usually."""
+    usual_ms = _usual_ms(actor_subject(actor))
+    of_queue, own = window.get(queue_subject(queue), {}), window.get(actor_subject(actor), {})
+    others = ends(of_queue) - ends(own)
+    if others >= LEAST_OTHERS:
+        others_ms: float | None = (of_queue.get(RUN_MS, 0) - own.get(RUN_MS, 0)) / others
+    else:
+        others_ms = _usual_ms(queue_subject(queue))
+    return usual_ms is not None and others_ms is not None and usual_ms >= OTHER_KIND * others_ms
 
 
-def _usual_ms(actor: str) -> float | None:
+def _usual_ms(subject: str) -> float | None:
     try:
-        usual = PAST.usual(facilities().facts.server_ms()).get(actor_subject(actor))
+        usual = PAST.usual(facilities().facts.server_ms()).get(subject)
     except BrokerError:
         return None
     return None if usual is None else usual.run_ms
@@ -196,9 +210,19 @@ def slots_needed(row: Row, queue: Counts, objective_ms: int | None) -> int | Non
     promise_s = None if objective_ms is None else objective_ms / 1_000
     run_s = queue.get(RUN_MS, 0) / ended / 1_000
     load = starts(queue) / (WINDOW_MS / 1_000) * run_s
-    drained = load + (row.waiting or 0) * run_s / max(promise_s or 0.0, DRAIN_S)
-    needed = max(slots_for(load, run_s, promise_s), math.ceil(drained))
+    needed = slots_with_backlog(load, run_s, promise_s, row.waiting or 0)
     return needed if needed > row.slots else None
+
+
+def eaters() -> dict[str, list[tuple[str, float]]]:
+    """Return the actors that took most run time, processor time and SQL of the last two minutes, with their shares."""
+    window, found = _window(), {}
+    for kind, code in (("run", RUN_MS), ("processor", PROCESSOR_MS), ("sql", SQL_MS)):
+        actors = [(name[2:], counts.get(code, 0)) for name, counts in window.items() if name.startswith("a:")]
+        total = sum(ms for _, ms in actors)
+        most = sorted(actors, key=lambda pair: -pair[1])[:MOST_EATERS]
+        found[kind] = [(actor, ms / total) for actor, ms in most if ms >= LEAST_EATEN * total > 0]
+    return found
 
 
 def _evidence(window: Mapping[str, Counts], queue: str, actor: str) -> str:

@@ -14,11 +14,13 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from switchyard import __version__
+from switchyard.broker.admin.limits import key_page, limit_states
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.topology import Yard
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.links import runbook
 from switchyard.history.metrics import history_metrics
+from switchyard.jobs.queries import answering_families
 from switchyard.loggers import get_logger
 from switchyard.operations import capacity
 from switchyard.operations.queries import YardState, yard_state
@@ -32,6 +34,30 @@ YARD_STATE = TimedCall("broker", yard_state)
 OUTBOX = TimedCall("database", outbox_metrics)
 CONNECTIONS = TimedCall("database", capacity.database_connections)
 SLOTS_NEEDED = SlotsNeeded()
+
+
+def limit_metrics() -> list[Metric]:
+    """Return what limits hold back, by limit and never by key; of a fair queue the part of the largest value."""
+    families = answering_families()
+    labels = ("queue", "kind", "actor", "argument")
+    taken = GaugeMetricFamily("switchyard_limit_taken", "Places of a limit that are taken.", labels=labels)
+    waiting = GaugeMetricFamily("switchyard_limit_waiting", "Messages that wait for a limit.", labels=labels)
+    tenants = GaugeMetricFamily("switchyard_fair_values", "Values that wait in a fair queue.", labels=("queue",))
+    share = GaugeMetricFamily("switchyard_fair_largest_share", "Part of the largest value.", labels=("queue",))
+    for one in limit_states(families):
+        of = (one.queue, one.kind, one.actor, one.argument)
+        if one.kind != "fair_share":
+            taken.add_metric(of, one.taken or 0)
+            waiting.add_metric(of, one.waiting or 0)
+            continue
+        family = next(each for each in families if each.keys.queue == one.queue)
+        largest = [each.waiting for each in key_page(family, one, count=0).largest[:1]]
+        tenants.add_metric((one.queue,), one.keys or 0)
+        share.add_metric((one.queue,), min(sum(largest) / one.waiting, 1) if one.waiting else 0)
+    return [taken, waiting, tenants, share]
+
+
+LIMITS = TimedCall("broker", limit_metrics)
 
 
 class BrokerMetrics:
@@ -53,6 +79,8 @@ class BrokerMetrics:
         yield _broker_up(is_up=not state.server.refusal)
         yield from capacity.broker_memory(state.server)
         yield from _queues(state)
+        with suppress(NoAnswer, BrokerError):
+            yield from LIMITS.result(TIMEOUT_S)
         if state.server.pools_known:
             yield from _pools(state)
         if state.server.scheduler_known:

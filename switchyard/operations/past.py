@@ -20,9 +20,12 @@ from switchyard.broker.stores.yard_facts import (
     LATER_CLASSES,
     LEAST_MS,
     MINUTE_MS,
+    PROCESSOR_MS,
     RECENT_MS,
+    RUN_MS,
     RUNS,
     SPAN_MS,
+    SQL_MS,
     WAITS,
     Counts,
     ends,
@@ -54,6 +57,7 @@ class Usual:
         run_ms: Median run; ``None`` of fewer than ``LEAST_RUNS``. Nearly nine tenths take at most ``slow_ms``.
         wait_ms: Median wait.
         sent_a_minute: Median of the rates; ``None`` where sends are not known.
+        mean_ms: Mean run, of which ``sql_ms`` in SQL, and ``processor_ms`` of a processor; 0 of too few runs.
         failing: Share of the attempts that fail, from 0 to 1.
         later: Share of the sends that are due in 2**n minutes or more, by n.
     """
@@ -63,6 +67,9 @@ class Usual:
     slow_ms: float | None = None
     wait_ms: float | None = None
     sent_a_minute: float | None = None
+    mean_ms: float = 0.0
+    sql_ms: float = 0.0
+    processor_ms: float = 0.0
     failing: float | None = None
     later: tuple[float, ...] = ()
 
@@ -79,6 +86,9 @@ def usual_of(hours: Sequence[Counts], *, hour_ms: int, basis: str) -> Usual:
         slow_ms=_median(percentile_ms(each, RUNS, SLOW_SHARE) for each in hours) if enough else None,
         wait_ms=_median(percentile_ms(each, WAITS, 0.5) for each in hours) if enough else None,
         sent_a_minute=median(sent(each) for each in hours) * MINUTE_MS / hour_ms if sends else None,
+        mean_ms=total.get(RUN_MS, 0) / runs if enough else 0.0,
+        sql_ms=total.get(SQL_MS, 0) / runs if enough else 0.0,
+        processor_ms=total.get(PROCESSOR_MS, 0) / runs if enough else 0.0,
         failing=median(failures(each) / ends(each) for each in hours if ends(each)) if enough and ends(total) else None,
         later=tuple(count / sends for count in later) if sends >= LEAST_RUNS else (),
     )

@@ -62,11 +62,16 @@ def slots_for(load: float, duration_s: float, promise_s: float | None) -> int:
             return slots
 
 
+def slots_with_backlog(load: float, duration_s: float, promise_s: float | None, waiting: int) -> int:
+    """Return the slots of :func:`slots_for`, or those that also start what waits within a minute, or the promise."""
+    drained = load + waiting * duration_s / max(promise_s or 0.0, DRAIN_S)
+    return max(slots_for(load, duration_s, promise_s), math.ceil(drained))
+
+
 def needed(first: PoolSnapshot, last: PoolSnapshot, promise_s: float | None) -> int | None:
     """Return the slots that a pool needs by two snapshots; ``None`` where no supervisor is in both.
 
     The mean of busy slots is the load that was served (Little's law), and the growth of what waits is load as well.
-    What waits now is to be started within a minute, or within the promise if that is longer.
     """
     both = [(first.work[member], last.work[member]) for member in first.work.keys() & last.work.keys()]
     seconds = last.at_s - first.at_s
@@ -76,8 +81,7 @@ def needed(first: PoolSnapshot, last: PoolSnapshot, promise_s: float | None) -> 
     busy_s = sum(after[1] - before[1] for before, after in both)
     duration_s = busy_s / max(ended, last.busy, 1)
     load = max(busy_s + (last.waiting - first.waiting) * duration_s, 0.0) / seconds
-    drained = load + last.waiting * duration_s / max(promise_s or 0.0, DRAIN_S)
-    return max(slots_for(load, duration_s, promise_s), math.ceil(drained))
+    return slots_with_backlog(load, duration_s, promise_s, last.waiting)
 
 
 class SlotsNeeded:

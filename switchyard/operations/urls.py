@@ -36,6 +36,7 @@ measured = Views("switchyard.operations.views")
 overview = Views("switchyard.operations.overview_views")
 workers = Views("switchyard.operations.worker_views")
 queues = Views("switchyard.queues.views")
+limits = Views("switchyard.queues.limit_views")
 job_pages = Views("switchyard.jobs.admin_pages")
 job_list = Views("switchyard.jobs.listing.views")
 job_stream = Views("switchyard.jobs.listing.stream")
@@ -136,6 +137,9 @@ if installed_apps.is_installed("django.contrib.admin"):
         page(f"{ACTOR}send/", actors.send, "actor-send"),
         page(f"{ACTOR}pause/", actors.pause, "actor-pause"),
         page(f"{ACTOR}resume/", actors.resume, "actor-resume"),
+        page(f"{ACTOR}open-circuit/", actors.open_circuit, "actor-open-circuit"),
+        page(f"{ROOM}limits/", limits.limits, "limits"),
+        page(f"{ROOM}limits/override/", limits.override, "limit-override"),
         page(f"{ROOM}audit/", audit.audit_log, "audit"),
         page(BATCHES, batches.batches, "batches"),
         page(f"{BATCHES}<str:batch_id>/", batches.batch, "batch"),

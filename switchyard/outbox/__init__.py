@@ -6,7 +6,7 @@ is sent twice, by its process and by the relay, is one job: the broker knows its
 
 Files in reading order: ``sends`` (keeps what is sent, and the batch that a commit sends), ``models`` and ``rows`` (the
 table), ``relay`` (a thread of the history process that sends what is left),
-``metrics``.
+``metrics``, ``admin``.
 
 Public: ``rows.waiting_job`` and ``rows.cancel_waiting`` for pages and API, ``rows.figures`` for metrics and findings.
 """

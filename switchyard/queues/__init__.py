@@ -5,10 +5,12 @@ It keeps true:
 - An act is written to the audit log before it begins. Pausing and resuming work without the database.
 - A purge sets messages aside whole; within a minute it can be undone, and only the scheduler drops them.
 - Page, list and command say the same sentences, from one reading of the broker.
+- An override of a limit has its end with it: no process has to end it.
 - An import enqueues here, then acknowledges there: killed in between, it is run again.
 
 Files in reading order: ``services`` (the acts), ``queries`` and ``facts`` (what is read, its sentences, what held the
-slots, the line of code to change), ``stock`` (import), ``views``.
+slots, the line of code to change), ``limits`` (what limits and circuits hold back, and overrides), ``stock`` (import),
+``views``, ``limit_views``, ``api``.
 
 Public: nothing for rooms below; products and projects use the commands and pages.
 """

@@ -21,7 +21,6 @@ def check_schedules(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Ch
 
 
 def errors_of(actor: Actor[Any, Any]) -> list[CheckMessage]:
-    """Return the errors of one periodic actor."""
     subject = f"actor {actor.actor_name} ({place_of(actor.fn)})"
     return [Error(fact, hint, subject, "switchyard.E050") for fact, hint in _faults(actor)]
 

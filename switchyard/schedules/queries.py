@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from switchyard.broker.errors import BrokerError
@@ -61,29 +61,13 @@ def word_of(tick: ScheduleTick) -> str:
 KEPT = 50
 
 
-def note_tick(
-    schedule: str, tick: datetime.datetime, outcome: ScheduleTick.Outcome, job_id: str, lateness_ms: int | None
-) -> None:
-    """Keep a tick that was settled. Nothing changes when it is kept already."""
-    _keep(schedule, [ScheduleTick(due_at=tick, outcome=outcome, job_id=job_id, lateness_ms=lateness_ms)])
-
-
-def note_run(schedule: str, now: datetime.datetime, job_id: str, by: str) -> None:
-    """Keep the note of a run that a person requested."""
-    _keep(schedule, [ScheduleTick(due_at=now, outcome=ScheduleTick.Outcome.RUN_NOW, job_id=job_id, by=by)])
-
-
-def note_missed(schedule: str, ticks: Iterable[datetime.datetime], by: str) -> None:
-    """Keep ticks that fell due during a pause, at most ``KEPT`` of them."""
-    _keep(schedule, [ScheduleTick(due_at=tick, outcome=ScheduleTick.Outcome.MISSED, by=by) for tick in ticks])
-
-
 def last_ticks(schedule: str, limit: int = KEPT) -> list[ScheduleTick]:
     """Return a schedule's last ticks and runs, newest first."""
     return list(ScheduleTick.objects.filter(schedule=schedule).order_by("-due_at", "-id")[:limit])
 
 
-def _keep(schedule: str, ticks: list[ScheduleTick]) -> None:
+def keep(schedule: str, *ticks: ScheduleTick) -> None:
+    """Keep ticks that were settled or missed, or runs that a person asked for; at most ``KEPT``, each once."""
     if not ticks:
         return
     for tick in ticks:

@@ -90,7 +90,16 @@ def schedules(broker: Broker | None = None) -> list[Schedule]:
 
     The system check refuses an actor whose ``periodic`` or ``time_zone`` is unusable; here it is left out.
     """
-    found = (_schedule(actor) for actor in periodic_actors(broker) if is_usable(actor))
+    found = [
+        Schedule(
+            actor.actor_name,
+            actor,
+            Cron.of(actor.options["periodic"], actor.options.get("time_zone", UTC)),
+            actor.options.get("catch_up", "once"),
+        )
+        for actor in periodic_actors(broker)
+        if is_usable(actor)
+    ]
     return sorted(found, key=lambda schedule: schedule.name)
 
 
@@ -109,8 +118,3 @@ def is_cron(spec: object) -> bool:
     from periodiq import CronSpec
 
     return isinstance(spec, CronSpec)
-
-
-def _schedule(actor: Actor[Any, Any]) -> Schedule:
-    trigger = Cron.of(actor.options["periodic"], actor.options.get("time_zone", UTC))
-    return Schedule(actor.actor_name, actor, trigger, actor.options.get("catch_up", "once"))

@@ -62,7 +62,7 @@ def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
         MaintenanceTask("dead letters", 30.0, reconcile_letters),
         MaintenanceTask("purges", 1.0, finish_moves),
         MaintenanceTask("batches", 1.0, count_batches),
-        MaintenanceTask("job records", 300.0, sweep_records),
+        MaintenanceTask("job records", 300.0, lambda: sweep(facilities().records)),
         MaintenanceTask("done once", 60.0, delete_old_keys),
         MaintenanceTask("bulk acts", 1.0, BulkRunner().go_on),
         MaintenanceTask("old bulk acts", 3_600.0, bulk.delete_old_rows),
@@ -82,11 +82,6 @@ def reconcile_letters() -> None:
 
     reconcile_all()
     resolve_triaged(open_fingerprints)
-
-
-def sweep_records() -> int:
-    """Drop the live records of jobs whose message is gone; return their number."""
-    return sweep(facilities(dramatiq.get_broker()).records)
 
 
 def finish_moves() -> int:

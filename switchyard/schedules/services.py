@@ -68,7 +68,9 @@ def run_now(name: str, *, who: Who, reason: str = "") -> str:
         with sent_by(FixedSender(schedule=name, user=who.name)):
             job_id = submit(schedule.actor, *schedule.args, kwargs=schedule.kwargs)
         try:
-            queries.note_run(name, clock.utc_now(), job_id, who.name)
+            queries.keep(
+                name, ScheduleTick(due_at=clock.utc_now(), outcome=Outcome.RUN_NOW, job_id=job_id, by=who.name)
+            )
         except DatabaseError as error:  # the job is sent: raising here would report that it is not
             log.warning("run not kept in the history", schedule=name, job_id=job_id, error=type(error).__name__)
         entry.count, entry.detail = 1, {"job": job_id}
@@ -107,7 +109,8 @@ def send_tick(schedule: Schedule, tick: datetime.datetime, now: datetime.datetim
     job_id = job_id_of(schedule.name, tick)
     outcome, is_new = _settle(schedule, tick, now, job_id)
     late_ms = max(int((now - tick).total_seconds() * 1000), 0) if is_new else None
-    queries.note_tick(schedule.name, tick, outcome, job_id if outcome == Outcome.SENT else "", late_ms)
+    sent_id = job_id if outcome == Outcome.SENT else ""
+    queries.keep(schedule.name, ScheduleTick(due_at=tick, outcome=outcome, job_id=sent_id, lateness_ms=late_ms))
     fields: dict[str, object] = {"since": tick}
     if outcome == Outcome.SENT:
         fields |= {"last_tick": tick, "last_job_id": job_id} | ({} if late_ms is None else {"lateness_ms": late_ms})
@@ -266,7 +269,8 @@ def _miss(schedule: Schedule, state: ScheduleState, until: datetime.datetime) ->
     # Compared and set: of two schedulers that both believe to lead, one counts.
     unchanged = ScheduleState.objects.filter(pk=state.pk, since=state.since)
     if unchanged.update(since=until, missed=F("missed") + count):
-        queries.note_missed(schedule.name, newest, state.paused_by)
+        missed = (ScheduleTick(due_at=tick, outcome=Outcome.MISSED, by=state.paused_by) for tick in newest)
+        queries.keep(schedule.name, *missed)
     state.refresh_from_db(fields=["since", "missed"])
 
 

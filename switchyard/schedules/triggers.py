@@ -84,7 +84,6 @@ class Every:
     expression = text
 
     def back(self, after: datetime.datetime, until: datetime.datetime) -> Iterator[datetime.datetime]:
-        """Yield the due minutes after ``after`` up to and including ``until``, newest first."""
         step = datetime.timedelta(seconds=self.every_s)
         tick = self.anchor + (until - self.anchor) // step * step
         while tick > after and tick >= self.anchor:
@@ -92,7 +91,6 @@ class Every:
             tick -= step
 
     def next(self, after: datetime.datetime) -> datetime.datetime | None:
-        """Return the first due minute after ``after``."""
         step = datetime.timedelta(seconds=self.every_s)
         return self.anchor + max((after - self.anchor) // step + 1, 0) * step
 

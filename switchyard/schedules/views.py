@@ -90,7 +90,6 @@ def all_schedules(request: HttpRequest) -> HttpResponse:
 @require_safe
 @never_cache
 def schedule(request: HttpRequest, name: str) -> HttpResponse:
-    """Show one schedule with its last ticks."""
     require(request, VIEW)
     return _page(request, _find(name), PauseForm())
 

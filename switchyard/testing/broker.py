@@ -44,7 +44,6 @@ class MemoryCalls(RedisCalls):
         self.clear()
 
     def clear(self) -> None:
-        """Forget every counter and lock."""
         self._counts: dict[str, tuple[int, int]] = {}
         self._locks: dict[str, tuple[Word, int]] = {}
         self._taken = 0
@@ -190,7 +189,6 @@ class MemoryBroker(HookedBroker):
         self.clear()
 
     def clear(self) -> None:
-        """Forget every message."""
         self.waiting: dict[str, StoredMessage] = {}
         self.held: dict[str, HeldMessage] = {}
         self.finished: set[str] = set()
@@ -207,7 +205,6 @@ class MemoryBroker(HookedBroker):
     def add_middleware(
         self, middleware: Middleware, *, before: type[Middleware] | None = None, after: type[Middleware] | None = None
     ) -> None:
-        """Add a middleware, unless it is added already."""
         if middleware not in self.middleware:
             super().add_middleware(middleware, before=before, after=after)
 
@@ -394,7 +391,6 @@ class MemoryBroker(HookedBroker):
             self._changed.notify_all()
 
     def release_key(self, message_id: str) -> None:
-        """Free the unique key of a message that has ended."""
         self.unique = {key: id_ for key, id_ in self.unique.items() if id_ != message_id}
 
     def lane_stats(self, lane: str) -> LaneStats:
@@ -405,7 +401,6 @@ class MemoryBroker(HookedBroker):
         return LaneStats(lane, len(ready), len(found) - len(ready), running, oldest)
 
     def rejected(self, lane: str) -> int:
-        """Return 0: nothing is rejected."""
         return 0
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> DramatiqConsumer:
@@ -426,7 +421,6 @@ class MemoryBroker(HookedBroker):
             self.release_key(stored.id)
 
     def flush_all(self) -> None:
-        """Drop every message of every queue."""
         self.waiting.clear()
         self.unique.clear()
 
@@ -472,7 +466,6 @@ class MemoryConsumer(DramatiqConsumer):
         self._broker.finish(message)
 
     def nack(self, message: MessageProxy) -> None:
-        """Forget a message that was rejected; its dead letter is stored."""
         self._broker.finish(message)
 
     def requeue(self, messages: Any) -> None:

@@ -43,7 +43,6 @@ class Clock:
         self._coordinates.shift(timedelta(seconds=seconds))
 
     def stop(self) -> None:
-        """Return to the real time."""
         if self._travel is not None:
             self._travel.stop()
             self._travel = self._coordinates = None
@@ -143,7 +142,6 @@ class TaskTransactions:
         self._savepoints: list[tuple[BaseDatabaseWrapper, str]] = []
 
     def begin(self) -> None:
-        """Set a savepoint in each transaction of a ``TestCase``."""
         open_ = [connection for connection in connections.all(initialized_only=True) if _is_in_test(connection)]
         self._savepoints = [(connection, sid) for connection in open_ if (sid := connection.savepoint())]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -27,26 +27,9 @@ from switchyard.testing.yard import active
 
 # Primary key -> all columns.
 Rows = dict[Any, tuple[Any, ...]]
-# Storage and name -> digest of the content.
-Files = dict[tuple[str, str], str]
 STATIC_FILES = "staticfiles"
 RESULT = "result."
 MOST_NAMED = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Effects:
-    """A state of everything that is compared.
-
-    Args:
-        mails: Recipients and subject of each mail in ``django.core.mail.outbox``.
-        messages: What was sent by tasks, as text.
-    """
-
-    rows: dict[Table, Rows]
-    files: Files
-    mails: tuple[str, ...]
-    messages: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,105 +47,71 @@ class Table:
     key: tuple[int, ...]
     query: str
 
-    @classmethod
-    def of(cls, alias: str, model: type[models.Model]) -> Table:
-        """Return the table of a model. Its rows are compared as the database returns them."""
-        quote = connections[alias].ops.quote_name
-        columns = tuple(str(field.column) for field in model._meta.concrete_fields)
-        query = f"SELECT {', '.join(map(quote, columns))} FROM {quote(model._meta.db_table)}"  # noqa: S608  of models
-        key = tuple(columns.index(str(field.column)) for field in model._meta.pk_fields)
-        return cls(alias, model._meta.db_table, columns, key, query)
+    def rows(self) -> Rows:
+        """Return the rows as the database has them, by their primary key; of several columns a tuple."""
+        with connections[self.alias].cursor() as cursor:
+            cursor.execute(self.query)
+            found = [tuple(row) for row in cursor.fetchall()]
+        return {row[self.key[0]] if len(self.key) == 1 else tuple(row[at] for at in self.key): row for row in found}
+
+    def differences(self, before: Rows, after: Rows, ignored: frozenset[str]) -> Iterator[str]:
+        """Yield in words what changed, but for ignored columns: ``table.column`` or ``column``."""
+        for verb, keys in (
+            ("added to", [key for key in after if key not in before]),
+            ("deleted from", [key for key in before if key not in after]),
+        ):
+            if keys:
+                more = f" and {len(keys) - MOST_NAMED} more" if len(keys) > MOST_NAMED else ""
+                named = f"{', '.join(str(key) for key in keys[:MOST_NAMED])}{more}"
+                yield f"{verb} {self.name}: {len(keys)} row{'s' if len(keys) > 1 else ''}, {named}"
+        for key in after.keys() & before.keys():
+            changed = [
+                f"{name} from {old!r:.80} to {new!r:.80}"
+                for name, old, new in zip(self.columns, before[key], after[key], strict=True)
+                if old != new and name not in ignored and f"{self.name}.{name}" not in ignored
+            ]
+            if changed:
+                yield f"changed {self.name} {key}: {', '.join(changed)}"
 
 
-def tables() -> list[Table]:
-    return [Table.of(alias, model) for alias, model in _models()]
-
-
-def require_known(ignored: frozenset[str], compared: list[Table]) -> None:
-    """Refuse names of columns that no table has. Keys of results (``result.key``) are known only later.
+def tables(ignored: frozenset[str]) -> list[Table]:
+    """Return every table that has a model.
 
     Raises:
-        ValueError: with the first of them, and the name that was most likely meant.
+        ValueError: a name that is ignored is none of a column, with the one that was most likely meant. Keys of results
+            (``result.key``) are known only later.
     """
-    columns = {name for table in compared for column in table.columns for name in (column, f"{table.name}.{column}")}
-    for name in sorted(ignored - columns):
+    found: list[Table] = []
+    for alias in connections:
+        there, quote = connections[alias].introspection.table_names(), connections[alias].ops.quote_name
+        for model in apps.get_models(include_auto_created=True):
+            meta = model._meta
+            if not meta.managed or meta.proxy or meta.db_table not in there:
+                continue
+            if router.allow_migrate_model(alias, model):
+                columns = tuple(str(field.column) for field in meta.concrete_fields)
+                query = f"SELECT {', '.join(map(quote, columns))} FROM {quote(meta.db_table)}"  # noqa: S608  of models
+                key = tuple(columns.index(str(field.column)) for field in meta.pk_fields)
+                found.append(Table(alias, meta.db_table, columns, key, query))
+    known = {name for table in found for column in table.columns for name in (column, f"{table.name}.{column}")}
+    for name in sorted(ignored - known):
         if not name.startswith(RESULT):
-            near = get_close_matches(name, columns, n=1)
+            near = get_close_matches(name, known, n=1)
             meant = f"did you mean {near[0]!r}?" if near else "write column, table.column or result.key"
             raise ValueError(f"ignore: no table has a column {name!r}; {meant}")
-
-
-def read(messages: tuple[str, ...], compared: list[Table]) -> Effects:
-    """Read the state: tables, every storage that can be listed, and the outbox."""
-    rows: dict[Table, Rows] = {}
-    for table in compared:
-        with connections[table.alias].cursor() as cursor:
-            cursor.execute(table.query)
-            rows[table] = {_key_of(table, row): tuple(row) for row in cursor.fetchall()}
-    outbox = getattr(mail, "outbox", [])
-    mails = tuple(f"{sent.subject!r} to {', '.join(sent.recipients())}" for sent in outbox)
-    return Effects(rows, dict(_files()), mails, messages)
-
-
-def differences(before: Effects, after: Effects, *, ignored: frozenset[str] = frozenset()) -> list[str]:
-    """Return in words what changed between two states.
-
-    Args:
-        ignored: Columns that are not compared, as ``table.column`` or ``column``.
-    """
-    found: list[str] = []
-    for table, rows in after.rows.items():
-        found += _of_table(table, before.rows.get(table, {}), rows, ignored)
-    for name, old, new in (("sent the mail", before.mails, after.mails), ("enqueued", before.messages, after.messages)):
-        more = Counter(new) - Counter(old)
-        found += [f"{name} {text}" + (f" {count} times" if count > 1 else "") for text, count in more.items()]
-    for file in before.files.keys() | after.files.keys():
-        old_digest, new_digest = before.files.get(file), after.files.get(file)
-        if old_digest != new_digest:
-            act = "wrote" if old_digest is None else "deleted" if new_digest is None else "changed"
-            found.append(f"{act} the file {file[1]}")
     return found
 
 
-def _of_table(table: Table, before: Rows, after: Rows, ignored: frozenset[str]) -> Iterator[str]:
-    for verb, keys in (
-        ("added to", [key for key in after if key not in before]),
-        ("deleted from", [key for key in before if key not in after]),
-    ):
-        if keys:
-            yield f"{verb} {table.name}: {_rows(keys)}"
-    for key in after.keys() & before.keys():
-        changed = [
-            f"{name} from {old!r:.80} to {new!r:.80}"
-            for name, old, new in zip(table.columns, before[key], after[key], strict=True)
-            if old != new and name not in ignored and f"{table.name}.{name}" not in ignored
-        ]
-        if changed:
-            yield f"changed {table.name} {key}: {', '.join(changed)}"
-
-
-def _rows(keys: list[Any]) -> str:
-    more = f" and {len(keys) - MOST_NAMED} more" if len(keys) > MOST_NAMED else ""
-    return f"{len(keys)} row{'s' if len(keys) > 1 else ''}, {', '.join(str(key) for key in keys[:MOST_NAMED])}{more}"
-
-
-def _models() -> Iterator[tuple[str, type[models.Model]]]:
-    there = {alias: set(connections[alias].introspection.table_names()) for alias in connections}
-    for model in apps.get_models(include_auto_created=True):
-        if not model._meta.managed or model._meta.proxy:
-            continue
-        for alias in connections:
-            if model._meta.db_table in there[alias] and router.allow_migrate_model(alias, model):
-                yield alias, model
-
-
-def _key_of(table: Table, row: Sequence[Any]) -> Any:
-    """Return the primary key of a row; of several columns as a tuple."""
-    return row[table.key[0]] if len(table.key) == 1 else tuple(row[place] for place in table.key)
-
-
 def _files() -> Iterator[tuple[tuple[str, str], str]]:
-    for place, storage in _storages().items():
+    """Yield place and name, with the digest, of each file of the project's storages and of its file fields, once.
+
+    Without MEDIA_ROOT a storage is the folder that the tests run in: code, logs and sockets of what runs there.
+    """
+    found = [storages[alias] for alias in storages.backends if alias != STATIC_FILES]
+    fields = (field for model in apps.get_models() for field in model._meta.concrete_fields)
+    found += [field.storage for field in fields if isinstance(field, models.FileField)]
+    found = [storage for storage in found if getattr(storage, "base_location", None) != ""]
+    for place, storage in {str(getattr(one, "location", id(one))): one for one in found}.items():
         try:
             for name in _names(storage, ""):
                 with storage.open(name) as opened:
@@ -171,23 +120,39 @@ def _files() -> Iterator[tuple[tuple[str, str], str]]:
             continue
 
 
-def _storages() -> dict[str, Storage]:
-    """Return the project's storages and those of its file fields, each place once.
-
-    Without MEDIA_ROOT a storage is the folder that the tests run in: code, logs and sockets of what runs there.
-    """
-    found = [storages[alias] for alias in storages.backends if alias != STATIC_FILES]
-    fields = (field for model in apps.get_models() for field in model._meta.concrete_fields)
-    found += [field.storage for field in fields if isinstance(field, models.FileField)]
-    found = [storage for storage in found if getattr(storage, "base_location", None) != ""]
-    return {str(getattr(storage, "location", id(storage))): storage for storage in found}
-
-
 def _names(storage: Storage, folder: str) -> Iterator[str]:
     folders, files = storage.listdir(folder)
     yield from (f"{folder}{name}" for name in sorted(files))
     for name in sorted(folders):
         yield from _names(storage, f"{folder}{name}/")
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """A state of everything that is compared: rows, digests of files, mails, and what was sent by tasks, as text."""
+
+    rows: dict[Table, Rows]
+    files: dict[tuple[str, str], str]
+    mails: list[str]
+    messages: list[str]
+
+    def differences(self, after: Effects, ignored: frozenset[str]) -> list[str]:
+        """Return in words what changed since."""
+        found: list[str] = []
+        for table, rows in after.rows.items():
+            found += table.differences(self.rows.get(table, {}), rows, ignored)
+        for name, old, new in (
+            ("sent the mail", self.mails, after.mails),
+            ("enqueued", self.messages, after.messages),
+        ):
+            more = Counter(new) - Counter(old)
+            found += [f"{name} {text}" + (f" {count} times" if count > 1 else "") for text, count in more.items()]
+        for file in self.files.keys() | after.files.keys():
+            before, now = self.files.get(file), after.files.get(file)
+            if before != now:
+                act = "wrote" if before is None else "deleted" if now is None else "changed"
+                found.append(f"{act} the file {file[1]}")
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,17 +167,13 @@ class Repetition:
 
     actor: str
     call: str
-    again: tuple[str, ...]
-    twice: tuple[str, ...]
+    again: list[str]
+    twice: list[str]
 
     def __str__(self) -> str:
-        lines = [f"  {self.call}"]
-        for when, found in (
-            ("run again after a crash at its end, it", self.again),
-            ("delivered once more after that, it", self.twice),
-        ):
-            lines += [f"    {when} {text}" for text in found]
-        return "\n".join(lines)
+        lines = [f"    run again after a crash at its end, it {text}" for text in self.again]
+        lines += [f"    delivered once more after that, it {text}" for text in self.twice]
+        return "\n".join([f"  {self.call}", *lines])
 
 
 class NotRepeatable(AssertionError):
@@ -266,21 +227,17 @@ def redelivered(*, ignore: Iterable[str] = ()) -> list[str]:
 
 class _Redelivery:
     def __init__(self, broker: MemoryBroker, runner: Runner, ignored: frozenset[str]) -> None:
-        self._broker = broker
-        self._runner = runner
-        self._ignored = ignored
-        self._tables = tables()
-        require_known(ignored, self._tables)
+        self._broker, self._runner, self._ignored = broker, runner, ignored
+        self._tables = tables(ignored)
 
     def run(self) -> list[str]:
-        """Run everything, and return the names of the actors."""
         run_callbacks()
         found: list[Repetition] = []
         checked: list[str] = []
         while (stored := self._broker.next_ready()) is not None:
-            if len(checked) >= MOST_ATTEMPTS:
-                raise endless_run(stored.message().actor_name)
             message = stored.message()
+            if len(checked) >= MOST_ATTEMPTS:
+                raise endless_run(message.actor_name)
             checked.append(message.actor_name)
             repetition = self._repeat(stored, message)
             if repetition.again or repetition.twice:
@@ -292,14 +249,16 @@ class _Redelivery:
     def _repeat(self, stored: StoredMessage, message: Message[Any]) -> Repetition:
         sent_before = len(self._broker.sent)
         first_result = self._crashing(stored)
-        sent_first = list(self._broker.sent[sent_before:])
+        sent_first = {one.message.message_id for one in self._broker.sent[sent_before:]}
         first = self._effects()
         second_result = self._ending(stored)
         second = self._effects()
-        again = self._differences(first, second, first_result, second_result)
+        again = first.differences(second, self._ignored) + self._of_results(first_result, second_result)
         third_result = self._ending(stored)
-        twice = self._differences(second, self._effects(), second_result, third_result)
-        self._drop_repeated(sent_before, sent_first)
+        twice = second.differences(self._effects(), self._ignored) + self._of_results(second_result, third_result)
+        for one in self._broker.sent[sent_before:]:  # what repetitions sent again would be run and compared as well
+            if one.by_task and one.message.message_id not in sent_first:
+                self._broker.waiting.pop(one.message.message_id, None)
         call = described(SentMessage(message, by_task=False, delay_ms=None))
         return Repetition(message.actor_name, call, again, twice)
 
@@ -325,27 +284,15 @@ class _Redelivery:
         return attempt.result
 
     def _effects(self) -> Effects:
-        sent = tuple(described(one) for one in self._broker.sent if one.by_task)
-        return read(sent, self._tables)
-
-    def _differences(self, before: Effects, after: Effects, old_result: Any, new_result: Any) -> tuple[str, ...]:
-        found = differences(before, after, ignored=self._ignored)
-        if isinstance(new_result, BaseException):
-            found.append(f"raised {type(new_result).__name__}: {new_result}")
-        else:
-            found += self._of_results(old_result, new_result)
-        return tuple(found)
+        mails = [f"{sent.subject!r} to {', '.join(sent.recipients())}" for sent in getattr(mail, "outbox", [])]
+        messages = [described(one) for one in self._broker.sent if one.by_task]
+        return Effects({table: table.rows() for table in self._tables}, dict(_files()), mails, messages)
 
     def _of_results(self, old: Any, new: Any) -> list[str]:
+        if isinstance(new, BaseException):
+            return [f"raised {type(new).__name__}: {new}"]
         if not isinstance(old, dict) or not isinstance(new, dict):
             return [] if old == new else [f"returned {new!r:.200}, before {old!r:.200}"]
-        names = [name for name in {**old, **new} if f"result.{name}" not in self._ignored]
+        names = [name for name in {**old, **new} if f"{RESULT}{name}" not in self._ignored]
         changed = [(name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)]
         return [f"returned {name}={after!r:.200}, before {name}={before!r:.200}" for name, before, after in changed]
-
-    def _drop_repeated(self, sent_before: int, sent_first: list[SentMessage]) -> None:
-        """Forget what repetitions sent again: it would be run and compared as well."""
-        first = {one.message.message_id for one in sent_first}
-        for one in self._broker.sent[sent_before:]:
-            if one.by_task and one.message.message_id not in first:
-                self._broker.waiting.pop(one.message.message_id, None)

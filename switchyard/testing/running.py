@@ -194,7 +194,6 @@ class WatchedTask(Middleware):
         self.begin()
 
     def begin(self) -> None:
-        """Forget the attempt before."""
         self.result: Any = None
         self.exception: BaseException | None = None
         self.callback_error: Exception | None = None

@@ -152,7 +152,6 @@ def listed(sent: Iterable[SentMessage]) -> str:
 
 
 def text_of(call: Call) -> str:
-    """Return the arguments of a call as they are written."""
     return ", ".join(f"{name}={shown(value)}" for name, value in call.items())
 
 

@@ -172,6 +172,10 @@ class MemoryRateWindows(RateWindows):
     def clear(self) -> None:
         self._starts: dict[str, dict[str, int]] = {}
 
+    def limit_of(self, rate: str, declared: int) -> int:
+        """Return what is declared: nobody overrides it."""
+        return declared
+
     def reserve(self, name: str, member: str, *, limit: int, window_ms: int) -> int:
         now, starts = self._broker.now_ms(), self._starts.setdefault(name, {})
         mine = starts.get(member)

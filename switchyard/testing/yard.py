@@ -76,7 +76,6 @@ class MemoryTransport(PortableTransport):
         return not self._memory.knows(letter.id) and self._dead.add(letter)
 
     def find_message(self, queue: str, message_id: str) -> Message[Any] | None:
-        """Return a message that waits, is scheduled or runs."""
         family, stored = self._yard.queue_of(queue).name, self._memory.waiting.get(message_id)
         if stored is not None and lane_of_name(stored.lane)[0] == family:
             return stored.message()
@@ -91,7 +90,6 @@ class MemoryTransport(PortableTransport):
         return self._memory.knows(message_id) and message_id not in self._memory.dead
 
     def cancel(self, queue: str, message_id: str, *, end: CancelRecord = NO_RECORD) -> str:
-        """Remove a message that waits, request cancellation of one that runs."""
         if self.find_message(queue, message_id) is None:
             return "unknown"
         if message_id in self._memory.held:
@@ -104,7 +102,6 @@ class MemoryTransport(PortableTransport):
         return "cancelled"
 
     def due_now(self, queue: str, message_id: str) -> str:
-        """Let a scheduled message start at once."""
         if self.find_message(queue, message_id) is None:
             return "unknown"
         stored, now = self._memory.waiting.get(message_id), self._memory.now_ms()
@@ -116,7 +113,6 @@ class MemoryTransport(PortableTransport):
         return "due"
 
     def cancel_requested(self, held: Message[Any] | MessageProxy) -> bool:
-        """Whether the cancellation of a message that runs was requested."""
         return bool(getattr(held, "cancel_requested", False))
 
 
@@ -137,7 +133,6 @@ class MemoryYard:
     yard: Yard
 
     def clear(self) -> None:
-        """Forget messages, records, dead letters, rate windows, alerts, groups, batches and counters."""
         for store in self.stores:
             store.clear()
 

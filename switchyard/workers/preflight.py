@@ -59,7 +59,7 @@ def refuse_if_wrong(*, ask_broker: bool = True) -> None:
     found = run_checks(tags=[TAG], databases=["default"] if ask_broker else None)
     wrong = [message for message in found if message.is_serious() and not message.is_silenced()]
     if ask_broker and not wrong:
-        found += unmigrated(DEFAULT_DB_ALIAS) + mark_keyspace()
+        found += [*unmigrated(DEFAULT_DB_ALIAS), *mark_keyspace()]
     for message in found:
         if message not in wrong and not message.is_silenced():
             sys.stderr.write(f"switchyard: warning: {_line(message)}\n")
@@ -153,7 +153,8 @@ def log_to_standard_error() -> None:
     """
     never_wait_for_readers()
     if not logging.getLogger("switchyard").hasHandlers():
-        logs.configure(switchyard_settings().log_format)
+        own = switchyard_settings()
+        logs.configure(own.log_format, release=own.release)
 
 
 def mark_keyspace() -> list[CheckMessage]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from project.topology import YARD
+from switchyard.broker.redis import acl
 from tests.chaos.postgres import PostgresUnderTest
+from tests.chaos.server import server_binary
 from tests.containers.engine import Engine
 from tests.containers.yard import ContainerYard
-from tests.environment import SERVER
+from tests.tls import Authority, GuardedServer
 
 
 @pytest.fixture(scope="session")
@@ -33,11 +37,21 @@ def engine() -> Iterator[Engine]:
 
 
 @pytest.fixture
-def yard(engine: Engine, valkey: object) -> Iterator[ContainerYard]:
-    """A yard on a PostgreSQL and a Valkey of this machine, migrated and with sample rows."""
-    with PostgresUnderTest() as postgres:
-        yard = ContainerYard(engine, f"redis://127.0.0.1:{SERVER.port}/0", postgres.url)
-        try:
-            yield yard
-        finally:
-            yard.close()
+def yard(engine: Engine, tmp_path: Path) -> Iterator[ContainerYard]:
+    """A yard on a PostgreSQL and a Redis of this machine, which takes TLS alone and the users of the rendered file."""
+    users = re.sub(
+        r"user (\S+) off",
+        r"user \1 on >\1",
+        acl.render(acl.roles(YARD.keys.queue(queue.name) for queue in YARD.queues)),
+    )
+    authority = Authority(tmp_path / "authority")
+    broker = GuardedServer(tmp_path / "server", server_binary("redis-server"), users, authority=authority)
+    try:
+        with PostgresUnderTest() as postgres:
+            yard = ContainerYard(engine, broker, authority.file, postgres.url)
+            try:
+                yield yard
+            finally:
+                yard.close()
+    finally:
+        broker.close()

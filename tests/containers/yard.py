@@ -15,6 +15,7 @@ import yaml
 
 from switchyard.embedded.server import free_port
 from tests.containers.engine import ROOT, Engine
+from tests.tls import GuardedServer
 from tests.waiting import wait_for
 
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "ops/compose.yaml").read_text())["services"]
@@ -32,9 +33,13 @@ class ContainerYard:
     """Web, pools, scheduler and history writer, each in the container that compose describes.
 
     Ports differ from compose's: without networks of their own the containers share this machine's.
+
+    Args:
+        broker: With a user for each role.
+        authority: File of the authority that signed its certificate.
     """
 
-    def __init__(self, engine: Engine, broker_url: str, database_url: str) -> None:
+    def __init__(self, engine: Engine, broker: GuardedServer, authority: Path, database_url: str) -> None:
         self.engine = engine
         self._folder = Path(tempfile.mkdtemp(prefix="switchyard-secrets-"))
         self.ports = {name: free_port() for name in ("web", *POOLS)}
@@ -48,13 +53,29 @@ class ContainerYard:
             "SWITCHYARD_LOG_FORMAT": "json",
         }
         values = {name: f"{name} of the tests".ljust(60, ".") for name in SECRETS}
-        for name, value in (values | {"DATABASE_URL": database_url, "SWITCHYARD_BROKER_URL": broker_url}).items():
-            file = self._folder / name
-            file.write_text(value)
-            file.chmod(0o444)
-            self.environment[f"{name}_FILE"] = f"/run/secrets/switchyard/{name}"
+        for name, value in (values | {"DATABASE_URL": database_url}).items():
+            self.environment[f"{name}_FILE"] = self._secret(name, value)
+        query = f"?ssl_ca_certs={self._secret('ca.pem', authority.read_text())}"
+        self._brokers = {
+            role: self._secret(f"broker-{role}", broker.url(f"switchyard-{role}", query))
+            for role in ("worker", "scheduler", "room")
+        }
         self._folder.chmod(0o755)
         self.token = ""
+
+    def _secret(self, name: str, value: str) -> str:
+        """Write the file of a secret, and return its path in containers."""
+        file = self._folder / name
+        file.write_text(value)
+        file.chmod(0o444)
+        return f"/run/secrets/switchyard/{name}"
+
+    def _given(self, service: str, **more: str) -> list[str]:
+        """Return the options that give a service its settings: each logs in to the broker with the user of its role."""
+        roles = {"scheduler": "scheduler", "history": "scheduler"}
+        role = "worker" if service.startswith("pool-") else roles.get(service, "room")
+        given = self.environment | {"SWITCHYARD_BROKER_URL_FILE": self._brokers[role]} | more
+        return [part for key, value in given.items() for part in ("--env", f"{key}={value}")]
 
     def start(self, service: str, release: str = "one", *, name: str = "", **more: str) -> None:
         """Start the container of a service."""
@@ -64,7 +85,7 @@ class ContainerYard:
         options = [
             *("--memory", f"{limits['memory'].lower()}", "--pids-limit", str(limits["pids"])),
             *(part for tmpfs in found["tmpfs"] for part in ("--tmpfs", tmpfs.replace(":", ":mode=1777,"))),
-            *(part for key, value in (self.environment | more).items() for part in ("--env", f"{key}={value}")),
+            *self._given(service, **more),
             *("-v", f"{self._folder}:/run/secrets/switchyard:ro"),
             *("-v", "media:/srv/media", "--stop-timeout", found.get("stop_grace_period", "10s").removesuffix("s")),
         ]
@@ -75,8 +96,8 @@ class ContainerYard:
 
     def manage(self, *command: str, release: str = "one") -> str:
         """Run a command of ``manage.py`` in a container, to its end."""
-        options = [part for key, value in self.environment.items() for part in ("--env", f"{key}={value}")]
-        options += ["--rm", "-v", f"{self._folder}:/run/secrets/switchyard:ro", "--tmpfs", "/tmp:mode=1777"]
+        mounted = ["-v", f"{self._folder}:/run/secrets/switchyard:ro", "--tmpfs", "/tmp:mode=1777"]
+        options = ["--rm", *mounted, *self._given("command")]
         return self.engine.run("command", release, options, ["python", "manage.py", *command], wait=True)
 
     def prepare(self) -> None:

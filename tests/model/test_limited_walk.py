@@ -37,8 +37,8 @@ DEFECTS = (
     lua(
         "one place more is passed on",
         "include/limits",
-        "elseif count(key) >= wait.keys",
-        "elseif count(key) > wait.keys",
+        "elseif full(wait.keys[wait.at]) then",
+        "elseif count(key) > wait.keys[wait.at].n then",
     ),
     lua("a line drops its entry", "include/fair", '    redis.call("ZADD", lines, unpack(members))\n'),
     lua("a tenant is not charged", "queue/fetch", "then fair.charge(tenant) end", "then end"),

@@ -9,10 +9,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from devtools.measuring.contenders import Contender, read_contender, usual_contenders
 from devtools.measuring.run import Figures, NotMeasured, choose, measure
-from devtools.measuring.slow_server import slow_server
-from devtools.measuring.work import SAMPLES, Work, read_work
+from devtools.measuring.work import SAMPLES, Contender, Work, read_contender, read_work, slow_server, usual_contenders
 from switchyard.console.commands import show_examples
 
 COLUMNS = ("pool", "tasks/s", "p50 ms", "p95 ms", "memory MB", "CPU %", "failed")

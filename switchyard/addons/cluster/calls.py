@@ -88,7 +88,6 @@ class ClusterCalls(RedisCalls):
         self._nodes: dict[Address, RedisCalls] = {}
 
     def command(self, *words: Word, budget_s: float | None = None) -> Any:
-        """Run a plain command on the node of its key, or on any without one."""
         return self._until(key_of(words), budget_s, str(words[0]), lambda connection, s: ask(connection, words, s))
 
     def pipeline(
@@ -185,7 +184,6 @@ class ClusterCalls(RedisCalls):
         return self.place_of(key)
 
     def url_at(self, place: str, url: str) -> str:
-        """Return the address of a node."""
         return node_url(url, place)
 
     def close(self) -> None:

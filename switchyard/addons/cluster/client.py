@@ -92,10 +92,6 @@ class ClusterClient(Client):
                         raise
         raise AssertionError("the last try returns or raises")
 
-    def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> Any:
-        """Return a pipeline for commands whose keys are on one node: that of the first key."""
-        return NodePipeline(self, transaction)
-
 
 def _ask_once(node: Client, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Return the answer of a node that is being given the slot of a key."""
@@ -103,22 +99,6 @@ def _ask_once(node: Client, args: tuple[Any, ...], options: dict[str, Any]) -> A
         pipe.execute_command("ASKING")
         pipe.execute_command(*args, **options)
         return pipe.execute()[1]
-
-
-class NodePipeline(redis.client.Pipeline):
-    """A pipeline that goes to the node of its first key."""
-
-    def __init__(self, cluster: ClusterClient, transaction: bool) -> None:
-        super().__init__(cluster.connection_pool, cluster.response_callbacks, transaction, None)
-        self._cluster = cluster
-
-    def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """Send the commands and return the answers."""
-        keys = (key_of(words) for words, _ in self.command_stack)
-        address = self._cluster.slots.master_of(next((key for key in keys if key is not None), None))
-        with self._cluster.node(address) as node:
-            self.connection_pool = node.connection_pool
-            return list(super().execute(raise_on_error))
 
 
 def connect_cluster(url: str, *, profile: Profile = "normal", absence: Absence | None = None) -> ClusterClient:

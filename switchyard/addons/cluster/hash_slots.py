@@ -89,7 +89,6 @@ def is_half_moved(error: Exception) -> bool:
 
 
 def text_of(address: Address) -> str:
-    """Return an address as people write it."""
     return f"{address[0]}:{address[1]}"
 
 

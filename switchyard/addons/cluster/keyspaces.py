@@ -73,7 +73,6 @@ class Keyspaces(KeyspaceId):
         return [command for one in self._ids for command in one.commands()]
 
     def look(self, answers: Sequence[Any]) -> State:
-        """Compare each keyspace with what this process saw first, and return the worst result."""
         states = [one.look(answers[2 * at : 2 * at + 2]) for at, one in enumerate(self._ids)]
         self._all_of([one.seen for one in self._ids])
         self.state = min(states, key=ORDER.index, default="unmarked")

@@ -307,5 +307,4 @@ class RabbitBroker(YardBroker, RabbitmqBroker):
         return LaneStats(lane, sum(ready), delayed + later, 0, None)
 
     def rejected(self, lane: str) -> int:
-        """Return how many messages of a lane the server rejected."""
         return self.count([(lane, self.server_queues.rejected(lane))])[0]

@@ -54,7 +54,6 @@ class RabbitBacklog(BacklogPoll):
         self._notes = Redeliveries(calls, keys)
 
     def poll(self, budget: TickBudget) -> int:
-        """Count when a poll is due; return the number of messages that wait for isolated children."""
         if time.monotonic() < self._poll_at_s:
             return 0
         self._poll_at_s = time.monotonic() + POLL_EVERY_S
@@ -103,7 +102,6 @@ class RabbitLeases(ChildLeases):
 
     @property
     def settled(self) -> bool:
-        """Whether all messages of children that ended are noted."""
         return super().settled and not self._notes
 
     def settle(self, leftovers: Leftovers, suspects: Sequence[Running] = (), cause: str = "") -> None:

@@ -69,7 +69,6 @@ class LongDelays:
         return [later for lane, members in zip(lanes, found, strict=True) for later in self._bodies(lane, members)]
 
     def postpone(self, later: Later, *, delay_ms: int) -> None:
-        """Make a stored message due in ``delay_ms``."""
         self._calls.command("ZADD", self._keys.later(later.lane), "XX", self._now_ms() + delay_ms, later.member)
 
     def remove(self, later: Later) -> None:
@@ -78,7 +77,6 @@ class LongDelays:
         self._calls.command("HDEL", self._keys.later_bodies(later.lane), later.member)
 
     def count(self, lanes: Iterable[str]) -> list[int]:
-        """Return how many messages of each lane are due later."""
         return [int(count) for count in self._calls.pipeline([("ZCARD", self._keys.later(lane)) for lane in lanes])]
 
     def clear(self, lane: str) -> None:

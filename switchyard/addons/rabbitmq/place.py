@@ -31,7 +31,6 @@ class RabbitTransport(PortableTransport):
         self._rabbit = broker
 
     def isolate(self, held: Message[Any] | MessageProxy) -> bool:
-        """Put a copy into the isolated lane of its queue."""
         lane = self._yard.queue_of(held.queue_name).alone_lane
         self._rabbit.declare_queue(lane)
         self._rabbit.publish(moved_copy(held, lane, {}), lane)

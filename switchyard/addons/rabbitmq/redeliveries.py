@@ -113,7 +113,6 @@ class Redeliveries:
         self._host = socket.gethostname()
 
     def note_crash(self, message_id: str, cause: str, *, counts: bool = True) -> None:
-        """Note that a message was running when its worker crashed."""
         key = self._own_keys.redelivered(message_id)
         self._calls.pipeline(
             [("HINCRBY", key, "crashes", int(counts)), ("HSET", key, "cause", cause), ("EXPIRE", key, KEPT_S)]
@@ -211,7 +210,6 @@ class Redeliveries:
         return found
 
     def _suspect(self, queue: str, message_id: str, note: LapseRecord) -> list[Sequence[Any]]:
-        """Return the commands that store a suspect's note."""
         key = self._keys.queue(queue).suspects
         return [("HSET", key, message_id, note.encode()), ("EXPIRE", key, KEPT_S)]
 
@@ -266,7 +264,12 @@ class LaterDeliveries:
         if not due:
             return []
         try:
-            found = self._redeliveries.read([_delivery(message, again) for message, again in due])
+            found = self._redeliveries.read(
+                [
+                    Redelivery(Publication(each.message_id, each.lease.token), each.family.keys.queue, again)
+                    for each, again in due
+                ]
+            )
         except BrokerError:
             for message, again in due:
                 self.add(message, again=again)
@@ -282,7 +285,3 @@ class LaterDeliveries:
         taken = [message for _, message, _ in self._waiting]
         self._waiting.clear()
         return taken
-
-
-def _delivery(message: RabbitMessage, again: bool) -> Redelivery:
-    return Redelivery(Publication(message.message_id, message.lease.token), message.family.keys.queue, again)

@@ -51,12 +51,14 @@ MOST_OPEN_CIRCUITS: Final = 80
 
 
 def note_circuit(
-    family: QueueOperations, circuit: Circuit, message_id: str, outcome: str, *, until_ms: int = 0, reason: str = ""
-) -> str:
+    family: QueueOperations, circuit: Circuit, message_id: str, outcome: str, *, until_ms: int = 0, reason: str = "",
+    by: str = "",
+) -> str:  # fmt: skip
     """Count a call of a dependency by a message: ``ok``, ``failed``, or ``other`` for an attempt that does not count.
 
     Args:
         until_ms: Open the circuit until then, ms since the epoch, whatever was counted; 0 for no.
+        by: The person who opens it.
 
     Returns:
         ``closed``; ``opened`` by this call; ``probed``: the message was the probe, and failed; ``open``: it was not the
@@ -66,7 +68,7 @@ def note_circuit(
     stored: dict[str, Any] = {"actor": CIRCUIT + declared.name, "calls": circuit.calls, "lease_ms": circuit.lease_ms}
     if circuit.argument:
         stored |= {"argument": circuit.argument, "value": circuit.value}
-    rest = msgspec.json.encode(stored | {"reason": reason})
+    rest = msgspec.json.encode(stored | {"by": by, "reason": reason})
     keys = [k.actor_pauses, k.circuit(circuit.digest), k.token, *map(k.wakeup, ALL_LANES)]
     numbers: list[Word] = [str(declared.failures), declared.least, declared.window_ms, declared.open_ms]
     numbers += [declared.longest_open_ms, declared.probes, until_ms, MOST_OPEN_CIRCUITS]

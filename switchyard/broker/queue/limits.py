@@ -15,12 +15,35 @@ from typing import Any, Final
 import msgspec
 from dramatiq.actor import Actor
 
+from switchyard.broker.clock import now_ms
 from switchyard.broker.keys import ALL_LANES
 from switchyard.broker.queue.operations import AT_ONCE, QueueOperations
 from switchyard.broker.redis.calls import Word
+from switchyard.broker.redis.own_keys import read
 from switchyard.broker.redis.scripts import script
-from switchyard.broker.shapes import shown_json
+from switchyard.broker.shapes import Whole, shown_json
 from switchyard.broker.topology import FairShare
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """Another number for a limit until a time; times in ms since the epoch by the server's clock."""
+
+    n: Whole
+    until: Whole
+    since: Whole = 0
+    by: str = ""
+    reason: str = ""
+
+
+_OVERRIDE: Final = msgspec.json.Decoder(Override)
+
+
+def override_of(text: bytes | None, key: str) -> Override | None:
+    """Return the override that a key holds, ``None`` for none that is in force."""
+    found = None if text is None else read(_OVERRIDE, text, key)
+    return found if found is not None and found.until > now_ms() else None
+
 
 PER: Final = re.compile(r"([1-9][0-9]{0,8}) per ([A-Za-z_][A-Za-z0-9_]*)")
 MOST_AT_ONCE: Final = 999_999_999
@@ -163,9 +186,11 @@ def wait_of(family: QueueOperations, message_id: str) -> LimitWait | None:
     n, _, key = keys[at - 1].partition(" ")
     ordered = key.startswith("o ")
     mine = f"{key}\nw{2 if ordered else found[2]}{int(found[1]):015}"
-    reads = [
+    reads: list[tuple[Word, ...]] = [
         ("ZLEXCOUNT", family.keys.turns, f"[{key}\nh", f"({key}\ni"),
         ("ZLEXCOUNT", family.keys.turns, f"[{key}\nw", f"({mine}"),
+        ("HGET", family.keys.limits, "\n" + key.partition("=")[0]),
     ]
-    taken, before = family.calls.look(reads)
-    return LimitWait(key[2:], int(n), ordered, int(found[3]), taken, before)
+    taken, before, text = family.calls.look(reads)
+    other = override_of(text, family.keys.limits)
+    return LimitWait(key[2:], other.n if other else int(n), ordered, int(found[3]), taken, before)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from dramatiq.rate_limits import RateLimiterBackend
 
 from switchyard.broker.keys import Keys
+from switchyard.broker.queue.limits import override_of
 from switchyard.broker.redis.calls import RedisCalls, Word
 from switchyard.broker.redis.scripts import script
 
@@ -83,6 +84,7 @@ class LimitCounts(RateLimiterBackend):
         return bool(calls.call(CHANGE, names, arguments))
 
 
+OVERRIDES_S: Final = 1.0
 RESERVE = script("window_reserve", folder="")
 
 logger = logging.getLogger(__name__)
@@ -94,6 +96,18 @@ class RateWindows:
     def __init__(self, calls: RedisCalls, keys: Keys) -> None:
         self._keys = keys
         self._calls = calls
+        self._overrides: dict[bytes, bytes] = {}
+        self._fresh_until_s = 0.0
+
+    def limit_of(self, rate: str, declared: int) -> int:
+        """Return the starts of a rate: those of its override until its time. Overrides are read once a second."""
+        key = self._keys.rate_overrides()
+        if (now_s := time.monotonic()) >= self._fresh_until_s:
+            fields = self._calls.command("HGETALL", key)
+            self._overrides = dict(zip(fields[::2], fields[1::2], strict=True))
+            self._fresh_until_s = now_s + OVERRIDES_S
+        found = override_of(self._overrides.get(rate.encode()), key) if self._overrides else None
+        return declared if found is None else found.n
 
     def reserve(self, name: str, member: str, *, limit: int, window_ms: int) -> int:
         """Start now or reserve the next start; return the milliseconds until it, 0 for now.

@@ -112,7 +112,6 @@ class PoolReport:
             is not the one it knew.
         clock_ahead_ms: How far its host's own clock is ahead of the server's; ``None`` before it was compared.
         silent: Children that answer nothing.
-        leaks: Actor -> children recycled for memory within 10 min that had grown most while it ran; "" for unknown.
         done: Messages that ended since the supervisor started; ``busy_ms``: time that slots were busy since then.
     """
 
@@ -132,7 +131,6 @@ class PoolReport:
     clock_ahead_ms: Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)] | None = None
     crashes: dict[str, Whole] = field(default_factory=dict)
     silent: list[SilentChild] = field(default_factory=list)
-    leaks: dict[str, Whole] = field(default_factory=dict)
     done: Whole = 0
     busy_ms: Whole = 0
 

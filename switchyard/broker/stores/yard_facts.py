@@ -31,6 +31,8 @@ OUTCOMES: Final = {
     "deferred": DEFERRED,
 }  # fmt: skip
 SENT, WAIT_MS, RUN_MS, DEPTH, AGE_MS = range(7, 12)
+# Milliseconds of processors and of SQL, bytes of the log, and bytes that processes grew by: of actors that ran then.
+PROCESSOR_MS, SQL_MS, LOG_BYTES, GROWN_BYTES = range(12, 16)
 GAUGES: Final = frozenset({DEPTH, AGE_MS})
 # First codes of classes. Waits and runs: class n is at most 5 ms * 2**n, the last one is longer. Sends due
 # later: class n is due in 2**n minutes or more.
@@ -54,6 +56,11 @@ def queue_subject(lane: str) -> str:
 def actor_subject(actor: str) -> str:
     """Return the subject of an actor, over all lanes."""
     return f"a:{actor}"
+
+
+def dependency_subject(dependency: str) -> str:
+    """Return the subject of a dependency: calls that it answered succeeded, those that failed by it are retried."""
+    return f"d:{dependency}"
 
 
 def merged(parts: Iterable[Counts]) -> dict[int, int]:

@@ -410,6 +410,8 @@ class Flood:
     @property
     def text(self) -> str:
         """The share as pages say it: ``about 96 % of acme``, ``97 of the newest 100 are customer_id=7``."""
+        if self.owner and self.place:
+            return f"{self.count} of the {self.place} {self.seen} of {self.owner}"
         if self.owner:
             return f"about {self.count / self.seen * 100:.0f} % of {self.owner}"
         if self.argument:
@@ -427,7 +429,7 @@ def flood_of(row: Row) -> Flood | None:
         [family] = families([row.queue])
         pages = [look(family, "live", "waiting", cursor=at, limit=SAMPLE) for at in (waiting - SAMPLE, 0)]
         newest, oldest = [[one.message for one in page.items if one.message is not None] for page in pages]
-        return _sent_by_itself(newest, row.queue) or _one_value(newest, oldest) or _one_owner([*newest, *oldest])
+        return _sent_by_itself(newest, row.queue) or _one_value(newest, oldest) or _one_owner(newest, oldest)
     except (ValueError, BrokerError):
         return None
 
@@ -471,7 +473,12 @@ def _values(message: Message[Any]) -> list[tuple[tuple[str, str], str]]:
     return [((message.actor_name, name), shown_json(value)) for name, value in found]
 
 
-def _one_owner(seen: _Messages) -> Flood | None:
-    owners = Counter(str(message.options.get("owner") or "") for message in seen)
-    [(owner, count)] = owners.most_common(1) or [("", 0)]
-    return Flood(count, len(seen), owner=owner) if owner and len(owners) > 1 and count >= MOST * len(seen) else None
+def _one_owner(newest: _Messages, oldest: _Messages) -> Flood | None:
+    """Return the owner of most of both, or of the newest or the next alone: what came after a flood is of others."""
+    several = len({message.options.get("owner") for message in (*newest, *oldest)}) > 1
+    for place, seen in (("", (*newest, *oldest)), ("newest", newest), ("next", oldest)):
+        owners = Counter(str(message.options.get("owner") or "") for message in seen)
+        [(owner, count)] = owners.most_common(1) or [("", 0)]
+        if owner and several and count >= MOST * len(seen):
+            return Flood(count, len(seen), owner=owner, place=place)
+    return None

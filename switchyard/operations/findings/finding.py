@@ -165,7 +165,7 @@ class Rank:
     ends: bool = False
 
 
-OVERDUE = ("queues.late", "queues.just_late", "queues.ends_late")
+OVERDUE = ("queues.late", "queues.just_late", "queues.ends_late", "queues.burning")
 LATE = ("queues.all_failing", *OVERDUE)
 UNSAFE = "The broker is not safe: {seen}."
 
@@ -201,10 +201,25 @@ PRECEDENCE: tuple[Rank, ...] = (
         explains=("actors.failing", "actors.gave_up", "actors.host_down", "queues.ends_late", "queues.retrying"),
         same=True,
     ),
+    Rank(
+        "actors.dependency_down",
+        "Dependency down",
+        explains=(
+            *LATE,
+            "actors.failing",
+            "actors.gave_up",
+            "actors.host_down",
+            "queues.circuit_open",
+            "queues.retrying",
+        ),
+        same=True,
+    ),
+    Rank("actors.database_bound", "Database slow", explains=(*OVERDUE, "actors.slower"), same=True),
     Rank("actors.host_down", "Host down", explains=(*OVERDUE, "queues.retrying"), same=True),
     Rank("actors.slower", "Slower", explains=OVERDUE, same=True),
-    Rank("queues.late", "Late", explains=("queues.ends_late",), same=True),
+    Rank("queues.late", "Late", explains=("queues.ends_late", "queues.burning"), same=True),
     Rank("queues.ends_late", "Late"),
+    Rank("queues.burning", "Late often"),
     Rank("queues.undeclared", "No queue"),
     Rank("queues.lapsed", "Stuck", says="In {seen}."),
     # Jobs fail.
@@ -231,7 +246,7 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("pools.clock_off", "Clock", says="Of the clocks: {seen}."),
     Rank("pools.undeclared", "Old pool", says="The {seen}."),
     Rank("pools.releases", "Two releases"),
-    Rank("pools.leak", "Leak"),
+    Rank("actors.leaking", "Leak"),
     # The room itself sees less.
     Rank("history.down", "History", says="Of the history: {seen}."),
     Rank("history.behind", "History", says="Of the history: {seen}."),

@@ -33,8 +33,6 @@ SAMPLES, LATE_SAMPLES, SAMPLES_S = 3, 2, 20.0
 COUNTED = 500
 # Share of the slots from which one actor is the cause.
 MOST = 0.5
-# A run of so many times a queue's promise lets the next message wait past it.
-TOO_LONG = 3
 # Starts beside arrivals of a queue that is told to become empty: two readings differ by a few jobs.
 CLEARLY = 1.1
 # A supervisor reports every 2 s.
@@ -221,7 +219,9 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
         "its only slot" if row.slots == 1 else f"all {row.slots:,} slots" if held >= row.slots else
         f"{held:,} of {row.slots:,} slots"
     )  # fmt: skip
-    if queue.objective_ms is not None and longest_ms > TOO_LONG * queue.objective_ms and _others(queue, actor):
+    # Slots that are held by runs of some length at random moments free one after that divided by slots + 1.
+    fits_ms = (row.slots + 1) * (queue.objective_ms or 0)
+    if queue.objective_ms is not None and longest_ms > fits_ms and _others(queue, actor):
         ran = f"{of_slots}, the longest for {duration(longest_ms)}"
         then = (
             f"{actor} runs too long for a queue that promises a start in {whole_duration(queue.objective_ms)}: name "

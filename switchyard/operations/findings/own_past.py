@@ -32,11 +32,11 @@ from switchyard.broker.stores.yard_facts import (
 )
 from switchyard.console.formatting import counted, duration
 from switchyard.jobs.queries import running_or_none
+from switchyard.operations.findings import promises, spending
 from switchyard.operations.findings.actors import GROUP
 from switchyard.operations.findings.finding import Act, Finding
 from switchyard.operations.past import LAST_MS, PAST, Usual, slow_runs
 
-Buckets = Sequence[tuple[int, Mapping[str, Counts]]]
 ACTOR: Final = "switchyard-actor"
 # Windows of *slower*, in buckets: 30 s to 10 min, the shortest that is clear.
 WINDOWS: Final = (3, 6, 12, 30, 60)
@@ -59,6 +59,8 @@ def look() -> Iterator[Finding]:
     usual = PAST.usual(now)
     buckets = store.recent(now)
     running = running_or_none() or []
+    yield from spending.look(buckets, usual)
+    yield from promises.look(store, buckets, now)
     sampled = all(_sampled(found) for at, found in buckets if now - SILENT_MS <= at <= now - 2 * BUCKET_MS)
     for name, actor in sorted(dramatiq.get_broker().actors.items()):
         own = usual.get(actor_subject(name))
@@ -93,7 +95,11 @@ def slower(
             since = _slow_since(mine, over_ms, [now - ran_ms for ran_ms in going])
             ended_ms = percentile_ms(counts, RUNS, 0.5) or 0.0
             typical_ms = max(ended_ms, sorted(going)[len(going) // 2] if going else 0.0)
-            yield _slower(actor, queue, usual, typical_ms, since, slow, runs)
+            word, goes, at = spending.goes_to(actor, usual, counts)
+            yield replace(
+                _slower(actor, queue, usual, typical_ms, since, f"{slow:,} of {counted(runs, 'run')}{goes}", at),
+                word=word,
+            )
             return
 
 
@@ -118,13 +124,13 @@ def _slow_since(mine: Sequence[tuple[int, Counts]], over_ms: float, began: Seque
     return since
 
 
-def _slower(actor: str, queue: str, usual: Usual, ran_ms: float, since: int, slow: int, runs: int) -> Finding:
+def _slower(actor: str, queue: str, usual: Usual, ran_ms: float, since: int, of_runs: str, at: str) -> Finding:
     at_clock = f"{datetime_of(since):%H:%M:%S} UTC"
     seen = (
         f"{actor} takes {duration(ran_ms)}, usually {duration(usual.run_ms or 0)} {usual.basis}, since {at_clock}: "
-        f"{slow:,} of {counted(runs, 'run')}"
+        f"{of_runs}"
     )
-    then = f"Look at what {actor} calls, and at what was released before {at_clock}. More slots would wait as well."
+    then = f"Look at {at}, and at what was released before {at_clock}. More slots would wait as well."
     return _finding("slower", actor, queue, seen, then, f"Show {actor}", factor=ran_ms / max(usual.run_ms or 0, 1))
 
 

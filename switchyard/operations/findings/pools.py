@@ -239,7 +239,6 @@ def look(snapshot: Snapshot) -> Iterator[Finding]:
         mine = [report for report in snapshot.reports if report.pool == pool.name]
         for report in mine:
             yield from _supervisor(pool, report, snapshot.now_ms)
-        yield from _leak(pool.name, mine)
         yield from _releases(pool.name, mine, snapshot.now_ms)
     declared = {pool.name for pool in declared_yard().pools}
     for report in snapshot.reports:
@@ -248,18 +247,6 @@ def look(snapshot: Snapshot) -> Iterator[Finding]:
             cause = "It was renamed or removed, and processes of the previous release still run"
             step = f"kill -TERM {report.pid}, on {report.host}"
             yield GROUP.warning("undeclared", seen, cause, step, report.pool, LOOK_AT_WORKERS)
-
-
-def _leak(name: str, reports: list[PoolReport]) -> Iterator[Finding]:
-    """Tell children that are recycled for memory more often than every 10 min each, and what they have in common."""
-    leaks = Counter(actor for report in reports for actor in Counter(report.leaks).elements())
-    if leaks.total() <= max(sum(len(report.children) for report in reports), 1):
-        return
-    seen = f"children of {name} are recycled for memory {leaks.total():,} times in 10 min"
-    for actor, count in leaks.most_common(1):
-        seen += f"; the most in common: {count:,} of them grew most while {actor} ran" if actor else ""
-    cause = "A task keeps what it loads, in a cache or a list of its module; or the limit is close to what it needs"
-    yield GROUP.warning("leak", seen, cause, f"manage.py switchyard workers --pool {name}", name, LOOK_AT_WORKERS)
 
 
 def _releases(name: str, reports: list[PoolReport], now_ms: int) -> Iterator[Finding]:

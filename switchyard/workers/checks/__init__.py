@@ -7,7 +7,7 @@ the broker's server as well. Workers, web and scheduler run them before they sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import dramatiq
@@ -18,7 +18,7 @@ from dramatiq.broker import Broker
 
 from switchyard.broker.topology import Yard
 from switchyard.conf import asks_no_broker, declared_yard, switchyard_settings
-from switchyard.workers.checks import actors, database, installation, servers, topology
+from switchyard.workers.checks import actors, database, exposure, installation, servers, topology
 
 TAG = "switchyard"
 
@@ -41,21 +41,20 @@ def register_all() -> None:
     register(server_keeps_work, TAG, Tags.database)
     register(database_has_room, TAG, Tags.database)
     register(server_keeps_work_deployed, TAG, deploy=True)
+    register(exposure.unsafe_exposure, TAG, deploy=True)
 
 
-def _check(find: Callable[[], list[CheckMessage]]) -> Callable[..., list[CheckMessage]]:
-    return lambda app_configs, **options: find()
+def _check(find: Callable[[], Iterable[CheckMessage]]) -> Callable[..., list[CheckMessage]]:
+    return lambda app_configs, **options: list(find())
 
 
 def yard_is_sound() -> list[CheckMessage]:
-    """Check ``declared_yard()``."""
     own = switchyard_settings()
     of_addons = [message for addon in own.addons for message in addon.call("check", [], own)]
-    return check_yard(declared_yard()) + of_addons + actors.hurried_retries(declared_yard(), debug=own.debug)
+    return [*check_yard(declared_yard()), *of_addons, *actors.hurried_retries(declared_yard(), debug=own.debug)]
 
 
 def actors_are_sound() -> list[CheckMessage]:
-    """Check the actors that the installed apps declared."""
     return check_actors(declared_yard(), dramatiq.get_broker())
 
 
@@ -73,7 +72,7 @@ def database_has_room(app_configs: Apps, databases: Databases = None, **options:
     return [
         message
         for alias in databases or ()
-        for message in database.undeclared_bouncer(alias) + database.too_few_connections(alias)
+        for message in (*database.undeclared_bouncer(alias), *database.too_few_connections(alias))
     ]
 
 

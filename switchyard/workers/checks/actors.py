@@ -275,12 +275,11 @@ def short_policies(yard: Yard) -> Iterator[CheckMessage]:
             yield Warning(fact, hint, f"queue {queue.name}", "switchyard.W007")
 
 
-def hurried_retries(yard: Yard, *, debug: bool) -> list[CheckMessage]:
+def hurried_retries(yard: Yard, *, debug: bool) -> Iterator[CheckMessage]:
     """E034: a production yard whose retries are shortened as in a demo."""
-    if yard.retry_speed == 1 or debug:
-        return []
-    fact = f"retry_speed is {yard.retry_speed:,}: retries are over {yard.retry_speed:,} times as fast as declared"
-    return [Error(fact, f"Leave retry_speed out in {TOPOLOGY}.", "yard", "switchyard.E034")]
+    if yard.retry_speed != 1 and not debug:
+        fact = f"retry_speed is {yard.retry_speed:,}: retries are over {yard.retry_speed:,} times as fast as declared"
+        yield Error(fact, f"Leave retry_speed out in {TOPOLOGY}.", "yard", "switchyard.E034")
 
 
 def _short(queue: Queue, retries: int, span_ms: tuple[int, int]) -> str:

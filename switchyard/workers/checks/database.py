@@ -40,37 +40,31 @@ def is_bounced(alias: str) -> bool:
     return connection.vendor == "postgresql" and bool(connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS"))
 
 
-def forbidden_options() -> list[CheckMessage]:
+def forbidden_options() -> Iterator[CheckMessage]:
     """E023: an option of a bounced database that fails behind a bouncer, or keeps connections from it."""
-    found: list[CheckMessage] = []
     for alias in filter(is_bounced, settings.DATABASES):
         for key, value in connections[alias].settings_dict.get("OPTIONS", {}).items():
             if key in FORBIDDEN and value not in (None, False):
                 fact = f"OPTIONS has {key!r}, and the database is behind a bouncer: {FORBIDDEN[key]}"
                 hint = INSTEAD.get(key, f"Leave {key} out of OPTIONS, or of DATABASE_URL.")
-                found.append(Error(fact, hint, f"database {alias}", "switchyard.E023"))
-    return found
+                yield Error(fact, hint, f"database {alias}", "switchyard.E023")
 
 
 T = TypeVar("T")
 
 
-def unmigrated(alias: str) -> list[CheckMessage]:
-    """Return W037 where migrations of the library's apps are not applied. A database that does not answer is left out.
+def unmigrated(alias: str) -> Iterator[CheckMessage]:
+    """Yield W037 where migrations of the library's apps are not applied. A database that does not answer is left out.
 
     No check of Django's: ``manage.py migrate`` itself would print it.
     """
     connection = connections[alias]
     lacks_file = connection.vendor == "sqlite" and not _file_exists(connection)
     applied = () if lacks_file else _asked(lambda own: MigrationRecorder(own).applied_migrations().keys(), connection)
-    if applied is None:
-        return []
-    missing = sorted(set(_own_migrations()) - set(applied))
-    if not missing:
-        return []
-    number, first = counted(len(missing), "migration"), ".".join(missing[0])
-    fact = f"lacks {number}, {first} first, and what needs their tables fails"
-    return [Warning(fact, "Run manage.py migrate.", f"database {alias}", "switchyard.W037")]
+    if applied is not None and (missing := sorted(set(_own_migrations()) - set(applied))):
+        number, first = counted(len(missing), "migration"), ".".join(missing[0])
+        fact = f"lacks {number}, {first} first, and what needs their tables fails"
+        yield Warning(fact, "Run manage.py migrate.", f"database {alias}", "switchyard.W037")
 
 
 def _own_migrations() -> Iterator[tuple[str, str]]:
@@ -82,34 +76,31 @@ def _own_migrations() -> Iterator[tuple[str, str]]:
             yield config.label, file.stem
 
 
-def undeclared_bouncer(alias: str) -> list[CheckMessage]:
+def undeclared_bouncer(alias: str) -> Iterator[CheckMessage]:
     """E023: a bouncer stands before a database whose settings are those of a server."""
     connection = connections[alias]
     if connection.vendor != "postgresql" or is_bounced(alias) or not _asked(bouncer_answers, connection):
-        return []
+        return
     fact = (
         "is reached through a bouncer such as PgBouncer, and its settings are those of a server: cursors and "
         "session settings would belong to connections that other clients get next"
     )
     hint = "Set DATABASE_BOUNCED=1 (in other projects DISABLE_SERVER_SIDE_CURSORS), or name the server itself."
-    return [Error(fact, hint, f"database {alias}", "switchyard.E023")]
+    yield Error(fact, hint, f"database {alias}", "switchyard.E023")
 
 
-def too_few_connections(alias: str) -> list[CheckMessage]:
+def too_few_connections(alias: str) -> Iterator[CheckMessage]:
     """W010: all processes of the yard may open more connections than the server allows; a bouncer shares its own."""
     connection = connections[alias]
     if connection.vendor != "postgresql" or is_bounced(alias):
-        return []
+        return
     allowed = _asked(connections_allowed, connection)
     planned = planned_connections(declared_yard(), pool_size=pool_size(alias))
-    if allowed is None or planned <= allowed:
-        return []
-    hint = (
-        f"Set max_connections to {planned + RESERVED_CONNECTIONS} or more and restart the server, reduce the "
-        "slots of pools, or put PgBouncer before it."
-    )
-    fact = f"allows {allowed} connections, and all processes may open {planned}"
-    return [Warning(fact, hint, f"database {alias}", "switchyard.W010")]
+    if allowed is not None and planned > allowed:
+        enough = f"Set max_connections to {planned + RESERVED_CONNECTIONS} or more and restart the server"
+        hint = f"{enough}, reduce the slots of pools, or put PgBouncer before it."
+        fact = f"allows {allowed} connections, and all processes may open {planned}"
+        yield Warning(fact, hint, f"database {alias}", "switchyard.W010")
 
 
 def connections_allowed(connection: BaseDatabaseWrapper) -> int:

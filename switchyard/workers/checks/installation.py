@@ -39,90 +39,84 @@ OPTIONAL_MIDDLEWARE = {
 }
 
 
-def missing_apps() -> list[CheckMessage]:
-    """Return E030 when apps of the library are not in ``INSTALLED_APPS``."""
+def missing_apps() -> Iterator[CheckMessage]:
+    """Yield E030 when apps of the library are not in ``INSTALLED_APPS``."""
     names = {config.name for config in installed_apps.get_app_configs()}
     missing = [f"{library}.{app}" for app in APPS if app != BROKER_APP and f"{library}.{app}" not in names]
-    if not missing:
-        return []
-    remedy = f"Write `INSTALLED_APPS += {library}.apps()`; see docs/how-to/put-it-into-an-existing-project.md."
-    return [Error(f"lacks {', '.join(missing)}", hint=remedy, obj="INSTALLED_APPS", id="switchyard.E030")]
+    if missing:
+        remedy = f"Write `INSTALLED_APPS += {library}.apps()`; see docs/how-to/put-it-into-an-existing-project.md."
+        yield Error(f"lacks {', '.join(missing)}", hint=remedy, obj="INSTALLED_APPS", id="switchyard.E030")
 
 
-def foreign_broker() -> list[CheckMessage]:
-    """Return E030 when Dramatiq's broker was not built by this library."""
+def foreign_broker() -> Iterator[CheckMessage]:
+    """Yield E030 when Dramatiq's broker was not built by this library."""
     broker = dramatiq.get_broker()
-    if isinstance(getattr(broker, "switchyard", None), Facilities):
-        return []
-    fact = f"gives a {type(broker).__name__}, which this library's pools cannot work for"
-    remedy = f'Remove it, or set it to {{"BROKER": "{library}.wiring.build_broker"}}.'
-    return [Error(fact, hint=remedy, obj="DRAMATIQ_BROKER", id="switchyard.E030")]
+    if not isinstance(getattr(broker, "switchyard", None), Facilities):
+        fact = f"gives a {type(broker).__name__}, which this library's pools cannot work for"
+        remedy = f'Remove it, or set it to {{"BROKER": "{library}.wiring.build_broker"}}.'
+        yield Error(fact, hint=remedy, obj="DRAMATIQ_BROKER", id="switchyard.E030")
 
 
-def replaced_middleware() -> list[CheckMessage]:
-    """Return W030 for middleware of Dramatiq in ``DRAMATIQ_BROKER`` that is left out, because ours does its work."""
+def replaced_middleware() -> Iterator[CheckMessage]:
+    """Yield W030 for middleware of Dramatiq in ``DRAMATIQ_BROKER`` that is left out, because ours does its work."""
     listed = getattr(settings, "DRAMATIQ_BROKER", {}).get("MIDDLEWARE", [])
     kinds = (import_string(entry) if isinstance(entry, str) else type(entry) for entry in listed)
     names = [kind.__name__ for kind in kinds if isinstance(kind, type) and is_replaced(kind)]
-    if not names:
-        return []
-    fact = f"lists {', '.join(names)}, left out: {library}'s own middleware does the work, with the queue's settings"
-    hint = "Remove it; docs/reference/dramatiq.md says where each of its options is written."
-    return [Warning(fact, hint=hint, obj="DRAMATIQ_BROKER", id="switchyard.W030")]
+    if names:
+        fact = (
+            f"lists {', '.join(names)}, left out: {library}'s own middleware does the work, with the queue's settings"
+        )
+        hint = "Remove it; docs/reference/dramatiq.md says where each of its options is written."
+        yield Warning(fact, hint=hint, obj="DRAMATIQ_BROKER", id="switchyard.W030")
 
 
-def unsupported_database() -> list[CheckMessage]:
-    """Return E030 where the database ``default`` is neither SQLite nor PostgreSQL."""
-    if (vendor := connections[DEFAULT_DB_ALIAS].vendor) in ("sqlite", "postgresql"):
-        return []
-    fact = f"is {vendor}: the history of jobs and once() need statements that only SQLite and PostgreSQL have"
-    return [Error(fact, hint="Use one of the two.", obj="database default", id="switchyard.E030")]
+def unsupported_database() -> Iterator[CheckMessage]:
+    """Yield E030 where the database ``default`` is neither SQLite nor PostgreSQL."""
+    if (vendor := connections[DEFAULT_DB_ALIAS].vendor) not in ("sqlite", "postgresql"):
+        fact = f"is {vendor}: the history of jobs and once() need statements that only SQLite and PostgreSQL have"
+        yield Error(fact, hint="Use one of the two.", obj="database default", id="switchyard.E030")
 
 
-def routed_models() -> list[CheckMessage]:
-    """Return E030 where a router of the project keeps tables of the library out of the database ``default``."""
+def routed_models() -> Iterator[CheckMessage]:
+    """Yield E030 where a router of the project keeps tables of the library out of the database ``default``."""
     own = [config for config in installed_apps.get_app_configs() if config.name.startswith(f"{library}.")]
     models = [model for config in own for model in config.get_models()]
     routed = [model._meta.label for model in models if router.db_for_write(model) != DEFAULT_DB_ALIAS]
-    if not routed:
-        return []
-    fact = f"sends {', '.join(routed[:3])}{' and others' if len(routed) > 3 else ''} to another database than 'default'"
-    hint = f"Return None for apps whose label begins with {LABEL!r}: pools write them to 'default'."
-    return [Error(fact, hint=hint, obj="DATABASE_ROUTERS", id="switchyard.E030")]
+    if routed:
+        named = f"{', '.join(routed[:3])}{' and others' if len(routed) > 3 else ''}"
+        hint = f"Return None for apps whose label begins with {LABEL!r}: pools write them to 'default'."
+        yield Error(f"sends {named} to another database than 'default'", hint, "DATABASE_ROUTERS", "switchyard.E030")
 
 
-def addresses() -> list[CheckMessage]:
-    """Return W030 without the library's URLs or a part of the API's, E030 where an admin hides them or is another."""
+def addresses() -> Iterator[CheckMessage]:
+    """Yield W030 without the library's URLs or a part of the API's, E030 where an admin hides them or is another."""
     include = f'`path("", include("{library}.urls"))`'
     named = dict(_named(get_resolver()))
     if METRICS not in named:
         fact = "has neither the operations room nor /metrics, /healthz and /readyz"
-        return [Warning(fact, hint=f"Add {include} to it.", obj="ROOT_URLCONF", id="switchyard.W030")]
-    found: list[CheckMessage] = []
+        yield Warning(fact, hint=f"Add {include} to it.", obj="ROOT_URLCONF", id="switchyard.W030")
+        return
     if ROOM in named and _shown(named[ROOM]) != ROOM:
         page = reverse(ROOM)  # exact where the project includes the addresses below a regular expression
         if (shown := _shown(f"/{page.removeprefix(get_script_prefix())}")) != ROOM:
             fact = f"{page} shows {shown}, not the operations room"
-            found.append(Error(fact, f"Put {include} before the admin's addresses.", "ROOT_URLCONF", "switchyard.E030"))
-    found += _other_site(named)
-    if API not in named:
-        return found
-    if PROBLEM_DOCUMENTS not in settings.MIDDLEWARE:
+            yield Error(fact, f"Put {include} before the admin's addresses.", "ROOT_URLCONF", "switchyard.E030")
+    yield from _other_site(named)
+    if API in named and PROBLEM_DOCUMENTS not in settings.MIDDLEWARE:
         fact = "lacks the middleware that answers errors below the API's root as problem documents"
         others = [
             f'"{path}", which {what}' for path, what in OPTIONAL_MIDDLEWARE.items() if path not in settings.MIDDLEWARE
         ]
         rest = f", and perhaps {', and '.join(others)}" if others else ""
         hint = f'Add "{PROBLEM_DOCUMENTS}" near its beginning{rest}.'
-        found.append(Warning(fact, hint=hint, obj="MIDDLEWARE", id="switchyard.W030"))
-    return found
+        yield Warning(fact, hint=hint, obj="MIDDLEWARE", id="switchyard.W030")
 
 
-def _other_site(named: Mapping[str, str]) -> list[CheckMessage]:
-    """Return E030 where the project mounts an admin without the room's entries, and not the one that has them."""
+def _other_site(named: Mapping[str, str]) -> Iterator[CheckMessage]:
+    """Yield E030 where the project mounts an admin without the room's entries, and not the one that has them."""
     sites = {id(site): site for site in _mounted(get_resolver())}
     if not sites or f"{admin_site().name}:{LABEL}jobs_job_changelist" in named:
-        return []
+        return
     # The addresses of a site are those of what is registered when urls.py is imported, and ours needs the site before.
     places = [
         f"{module}.{name}"
@@ -135,7 +129,7 @@ def _other_site(named: Mapping[str, str]) -> list[CheckMessage]:
     fact = f"mounts {own or 'an AdminSite'}, and the entries of the room and the tokens are on another site"
     move = "Make that site in a module beside urls.py, such as mysite/admin.py, and name it: "
     hint = f'{"" if own else move}SWITCHYARD = {{"ADMIN_SITE": "{own or "mysite.admin.site"}"}}.'
-    return [Error(fact, hint=hint, obj="ROOT_URLCONF", id="switchyard.E030")]
+    yield Error(fact, hint=hint, obj="ROOT_URLCONF", id="switchyard.E030")
 
 
 def _mounted(resolver: URLResolver) -> Iterator[AdminSite]:
@@ -146,12 +140,12 @@ def _mounted(resolver: URLResolver) -> Iterator[AdminSite]:
             yield site
 
 
-def misnamed_middleware() -> list[CheckMessage]:
-    """Return E030 for middleware of the library that names its module, with which the web does not start."""
+def misnamed_middleware() -> Iterator[CheckMessage]:
+    """Yield E030 for middleware of the library that names its module, with which the web does not start."""
     right = {path.rpartition(".")[0]: path for path in (PROBLEM_DOCUMENTS, *OPTIONAL_MIDDLEWARE)}
     fact = "names the module {}, not the middleware in it"
-    wrong = [entry for entry in settings.MIDDLEWARE if entry in right]
-    return [Error(fact.format(entry), f'Write "{right[entry]}".', "MIDDLEWARE", "switchyard.E030") for entry in wrong]
+    for entry in (entry for entry in settings.MIDDLEWARE if entry in right):
+        yield Error(fact.format(entry), f'Write "{right[entry]}".', "MIDDLEWARE", "switchyard.E030")
 
 
 def _named(resolver: URLResolver, below: str = "/", namespace: str = "") -> Iterator[tuple[str, str]]:
@@ -175,14 +169,14 @@ def _shown(page: str) -> str:
 
 
 PREFIX = "SWITCHYARD_"
-# Not settings: development and measuring, and two that are reserved.
+# Not settings: development and measuring, and an address that OpenTelemetry reads.
 OTHERS = frozenset({"SWITCHYARD_CHILD_MIDDLEWARE", "SWITCHYARD_RESULTS_URL", "SWITCHYARD_OTLP_ENDPOINT"})
 # Measuring and chaos runs, and what Kubernetes sets for each service whose name begins with "switchyard".
 FOREIGN = re.compile(r"SWITCHYARD_((MEASURED|CHAOS)_\w+|(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT(_\d+_\w+)?))")
 
 
-def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[CheckMessage]:
-    """Return W032 for each variable that begins with ``SWITCHYARD_`` and that neither library nor project reads.
+def unknown_variables(environ: Mapping[str, str] = os.environ) -> Iterator[CheckMessage]:
+    """Yield W032 for each variable that begins with ``SWITCHYARD_`` and that neither library nor project reads.
 
     The values are not shown: they may be secret.
     """
@@ -190,16 +184,12 @@ def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[CheckMess
     named = (name.removesuffix(FILE) for name in environ if name.startswith(PREFIX) and not FOREIGN.fullmatch(name))
     given = set(named)
     if given <= known.union(filter(None, KEYS.values())):
-        return []
+        return
     known |= {variable for variable in all_keys().values() if variable}
-    unknown = sorted(given - known)
-    return [_warning(name, known) for name in unknown]
-
-
-def _warning(name: str, known: set[str]) -> CheckMessage:
     # Compared without the prefix, which would make all of them alike.
     endings = {each.removeprefix(PREFIX): each for each in known}
-    near = get_close_matches(name.removeprefix(PREFIX), endings, n=1)
-    guess = f"Did you mean {endings[near[0]]}?" if near else f"Known are {', '.join(sorted(known))}."
-    remedy = f'{guess} Name one of your own in SWITCHYARD["VARIABLES"].'
-    return Warning("is set, and nothing reads it", hint=remedy, obj=name, id="switchyard.W032")
+    for name in sorted(given - known):
+        near = get_close_matches(name.removeprefix(PREFIX), endings, n=1)
+        guess = f"Did you mean {endings[near[0]]}?" if near else f"Known are {', '.join(sorted(known))}."
+        remedy = f'{guess} Name one of your own in SWITCHYARD["VARIABLES"].'
+        yield Warning("is set, and nothing reads it", hint=remedy, obj=name, id="switchyard.W032")

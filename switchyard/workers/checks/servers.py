@@ -65,16 +65,12 @@ DEFAULT_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
 SMTP_SETTINGS = ("EMAIL_BACKEND", "EMAIL_HOST", "EMAIL_HOST_USER", "EMAIL_PORT")
 
 
-def endless_mail() -> list[CheckMessage]:
+def endless_mail() -> Iterator[CheckMessage]:
     """E006: mail goes through SMTP without a timeout, so that sending may block for ever."""
-    return [
-        Error(
-            f"{name} is {timeout!r}, so a mail server that hangs holds its slot for ever",
-            f"Set {name} to seconds, for example 8, in the settings.", "settings", "switchyard.E006",
-        )
-        for name, timeout in _smtp_timeouts()
-        if not timeout
-    ]  # fmt: skip
+    for name, timeout in _smtp_timeouts():
+        if not timeout:
+            fact = f"{name} is {timeout!r}, so a mail server that hangs holds its slot for ever"
+            yield Error(fact, f"Set {name} to seconds, for example 8, in the settings.", "settings", "switchyard.E006")
 
 
 def _smtp_timeouts() -> Iterator[tuple[str, Any]]:

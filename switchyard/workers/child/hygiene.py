@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.broker import Broker
 
 from switchyard.middleware.async_actors import EventLoop
+from switchyard.middleware.metrics import Metrics
 from switchyard.slot_hygiene import LONGEST_CALL_S, SlotHygiene
 from switchyard.workers.child.slot_tracking import CHECK_EVERY_S, SlotTracking
 from switchyard.workers.shared.child_table import ChildRow
@@ -83,11 +83,12 @@ class ChildHygiene:
             ("filter of warnings", errors_of_warnings, set_errors_of_warnings),
             ("broker", dramatiq.get_broker, dramatiq.set_broker),
         )
+        [self._metrics] = (entry for entry in broker.middleware if isinstance(entry, Metrics))
         [self._slot_hygiene] = (entry for entry in broker.middleware if isinstance(entry, SlotHygiene))
         self._kept = {name: (read, put_back, read()) for name, read, put_back in kept}
         self._changed: dict[str, tuple[set[str], set[str]]] = {}
         self._ran: set[str] = set()
-        self._largest_bytes, self._grown = resident_bytes(os.getpid()), Counter[str]()
+        self._largest_bytes = resident_bytes(os.getpid())
         left = max(LEFT, LEFT_PER_SLOT * slot_count)
         self._most_threads, self._most_processes = int(status(b"Threads:")) + left, left
         self._held_since_s: dict[logging.Handler, float] = {}
@@ -133,9 +134,8 @@ class ChildHygiene:
         grown = resident_bytes(os.getpid()) - self._largest_bytes
         if grown > 0:
             self._largest_bytes += grown
-            self._grown.update(dict.fromkeys(ran, grown // max(len(ran), 1)))
-            for actor, _ in self._grown.most_common(1):
-                self._row.set_grew(actor)
+            for each in [actor for name in ran if (actor := self._broker.actors.get(name)) is not None]:
+                self._metrics.grown[each.queue_name, each.actor_name].inc(grown / len(ran))
 
     def _put_back(self, name: str, ran: set[str], running: set[str]) -> None:
         read, put_back, before = self._kept[name]
@@ -198,7 +198,7 @@ class ChildHygiene:
                     handler.lock.release()
             elif now_s - self._held_since_s.setdefault(handler, now_s) > LONGEST_HELD_S:
                 handler.createLock()
-                self._row.set_stuck()
+                self._row.stuck = True
                 logger.error("a lock of the log was held for %g s; this child is replaced", LONGEST_HELD_S)
 
 
@@ -231,7 +231,6 @@ def resource_limits() -> dict[int, tuple[int, int]]:
 
 
 def set_resource_limits(limits: dict[int, tuple[int, int]]) -> None:
-    """Set the soft limits, as far as the hard ones allow it."""
     for limit, (soft, _) in limits.items():
         highest = resource.getrlimit(limit)[1]
         within = highest == resource.RLIM_INFINITY or resource.RLIM_INFINITY != soft <= highest
@@ -244,7 +243,6 @@ def signal_handlers() -> dict[int, Any]:
 
 
 def set_signal_handlers(handlers: dict[int, Any]) -> None:
-    """Set the handlers that differ."""
     for number, handler in handlers.items():
         if handler is not None and signal.getsignal(number) != handler:
             signal.signal(number, handler)
@@ -277,7 +275,6 @@ def errors_of_warnings() -> list[Any]:
 
 
 def set_errors_of_warnings(errors: list[Any]) -> None:
-    """Remove the filters that raise, but for the given ones."""
     warnings.filters[:] = [each for each in warnings.filters if each[0] != "error" or each in errors]  # type: ignore[index]
 
 
@@ -287,7 +284,6 @@ def log_state(handlers: list[logging.Handler]) -> tuple[int, list[logging.Handle
 
 
 def set_log_state(state: tuple[int, list[logging.Handler]]) -> None:
-    """Set the level, and add the handlers that are not there."""
     logging.disable(state[0])
     for handler in state[1]:
         logging.root.addHandler(handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import math
 import os
@@ -11,6 +12,7 @@ import select
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
 from queue import Empty
 from typing import Any, TextIO
@@ -26,11 +28,11 @@ from switchyard.addon import addon_for
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis.sentinel import is_sentinel_url
+from switchyard.broker.topology import Pool
 from switchyard.broker.yard_broker import YardBroker
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.middleware import wait_for_broker
 from switchyard.middleware.cancellation import Cancellation, ShutdownNotices
-from switchyard.workers.child.assignment import Assignment
 from switchyard.workers.child.hygiene import ChildHygiene, disown_copies, put_clocks_back
 from switchyard.workers.child.memory_guard import MemoryGuard
 from switchyard.workers.child.slot_tracking import SlotTracking, StuckMessages, install
@@ -53,6 +55,42 @@ FAILOVER_PAUSE_S = 1.0
 logger = logging.getLogger("switchyard.workers")
 
 
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Role of a child: everything its supervisor decides before the start.
+
+    Args:
+        title: Shown by ``ps``.
+        child: Name of the child in the broker.
+        index: Its row of the table, from 1.
+        lanes: Names of the lanes it serves.
+        slots: Messages it runs at once.
+        grace_s: Seconds that its tasks may take to end when it drains.
+        isolated: Whether it runs suspects, one at a time, and ends when there are none left.
+        exclusive: Whether the pool's other children are quiet meanwhile; only then it runs lapse suspects.
+    """
+
+    pool: Pool
+    title: str
+    child: str
+    index: int
+    lanes: tuple[str, ...]
+    slots: int
+    grace_s: float
+    isolated: bool
+    exclusive: bool = False
+
+    def to_argument(self) -> str:
+        """Return the assignment as one argument of a command line."""
+        return json.dumps({**asdict(self), "pool": self.pool.name})
+
+
+def read_assignment(argument: str) -> Assignment:
+    """Return the assignment of a command line, with the pool of that name of the declared yard."""
+    fields = json.loads(argument)
+    return Assignment(**{**fields, "pool": declared_yard().pool(fields["pool"]), "lanes": tuple(fields["lanes"])})
+
+
 def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
     """Work for a pool until SIGTERM, then drain; return 0, or 3 when tasks outlasted the grace.
 
@@ -63,7 +101,7 @@ def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
         parent_pid: The supervisor; this process ends when it is gone.
     """
     code = work(assignment, row, parent_pid)
-    row.set_drained()
+    row.drained = True
     return code
 
 
@@ -106,7 +144,7 @@ def work(assignment: Assignment, row: ChildRow, parent_pid: int) -> int:
     # The supervisor kills a child over its limit. Before its first message no message is to be suspected of that.
     if wait_until(lambda: guard is None or not guard.over_limit, signals, row, parent_pid):
         return 0
-    row.set_ready()
+    row.ready = True
     if received := wait_until(lambda: row.leased and not row.quiet, signals, row, parent_pid):
         return 0
     worker.start()
@@ -114,7 +152,7 @@ def work(assignment: Assignment, row: ChildRow, parent_pid: int) -> int:
     if guard is not None and assignment.slots == 1:
         guard.limit_allocations()
     row.progressed()
-    row.set_working()
+    row.working = True
     stuck = watch_stuck_messages(broker, worker, row)
     hygiene = ChildHygiene(broker, row, slots, assignment.slots)
     while not received and all_work(worker) and not (assignment.isolated and is_done(row)):
@@ -130,7 +168,7 @@ def work(assignment: Assignment, row: ChildRow, parent_pid: int) -> int:
 def check_descriptors(row: ChildRow) -> None:
     """Mark this process as ill, to be replaced, when it has no file descriptor left: servers would seem away."""
     if not row.ill and lacks_descriptors():
-        row.set_ill()
+        row.ill = True
         logger.error("this process has no file descriptor left; it is replaced")
 
 

@@ -92,7 +92,7 @@ class SlotTracking(Middleware):
             SkipMessage: the child drained before the lease was certain; or it is quiet, and the message was released.
         """
         if message.lapses is not None and self._quiet_for_suspects:
-            self._row.set_quiet()
+            self._row.quiet = True
         lease, (lane, limit_ns) = message.lease, self._lanes[message.queue_name]
         while (slot := self._row.start(lane, lease.id, lease.token, limit_ns)) is None:
             if self._row.quiet:
@@ -198,4 +198,4 @@ class StuckMessages:
                     "the child is replaced, and the message returned to its queue",
                     message.message_id, message.queue_name, held_s,
                 )  # fmt: skip
-                self._row.set_stuck()
+                self._row.stuck = True

@@ -13,9 +13,8 @@ import dramatiq
 from switchyard.broker.cores import usable_cpus
 from switchyard.broker.topology import Pool
 from switchyard.conf import switchyard_settings
-from switchyard.workers.child.assignment import Assignment
 from switchyard.workers.child.gevent import become_child
-from switchyard.workers.child.main import serve
+from switchyard.workers.child.main import Assignment, serve
 from switchyard.workers.shared.child_table import ChildTable
 from switchyard.workers.shared.fork import fork, import_path, is_patched
 

@@ -21,14 +21,13 @@ from switchyard.workers.child.spawn import execute
 from switchyard.workers.shared.child_table import ChildRow, ChildTable
 from switchyard.workers.shared.fork import (
     EX_CRASHED,
-    HANDLED,
-    SignalPipe,
     describe_exit,
     fork,
     is_patched,
     name_process,
     prepare_to_fork,
     process_title,
+    signals_of_parent,
 )
 from switchyard.workers.supervisor.children import KILL_AFTER_GRACE_S
 from switchyard.workers.supervisor.limits import Heartbeats
@@ -139,25 +138,14 @@ KILL_MARGIN_S = KILL_AFTER_GRACE_S + 5.0
 # 15 s: nothing of what its children run is theirs any more. One that is not ready may still load the project.
 HUNG_S, BOOT_S, LOOK_S = 60.0, 300.0, 5.0
 GREENLETS = "greenlet pools"
-# Signals for a parent below another one, which passes on what a terminal sends to its whole process group.
-NOTED_BELOW = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGCHLD)
 
 
 class Companion(Protocol):
-    """A process beside the supervisors, such as one that injects faults during development."""
+    """A process beside the supervisors: forked before them, and told when they drain and when they have ended."""
 
-    def start(self, close_inherited: Callable[[], None]) -> None:
-        """Fork the process, before any supervisor.
-
-        Args:
-            close_inherited: Closes, in that process, what belongs to the parent alone.
-        """
-
-    def pools_drain(self) -> None:
-        """Notify the process that the pools begin to drain."""
-
-    def finish(self) -> None:
-        """End the process and wait for it, after all supervisors have ended."""
+    def start(self, close_inherited: Callable[[], None]) -> None: ...
+    def pools_drain(self) -> None: ...
+    def finish(self) -> None: ...
 
 
 class PoolGroup:
@@ -196,11 +184,7 @@ class PoolGroup:
         self._heartbeats = Heartbeats(hung_s=HUNG_S, boot_s=BOOT_S)
         self._look_at_s = 0.0
         self._selector = selectors.DefaultSelector()
-        self._signals = (
-            SignalPipe(noted=(*HANDLED, signal.SIGCHLD))
-            if own_row is None
-            else SignalPipe(noted=NOTED_BELOW, ignored=(signal.SIGINT, signal.SIGHUP))
-        )
+        self._signals = signals_of_parent(below=own_row is not None)
         spare = 0 if replaces is None else count
         self._process_set = ProcessSet(self._selector, count - spare, spare=spare, start=self._start, ended=self._ended)
         titles = [*map(_title, self._parts), ""]
@@ -277,7 +261,7 @@ class PoolGroup:
                 if self._companion is not None:
                     self._companion.pools_drain()
                 if self._own_row is not None:
-                    self._own_row.retire()
+                    self._own_row.retired = True
                 self._kill_at_s = time.monotonic() + self._grace_s + KILL_MARGIN_S
                 self._process_set.stop(signal.SIGTERM)
         if self._kill_at_s is not None and time.monotonic() >= self._kill_at_s:
@@ -289,7 +273,7 @@ class PoolGroup:
         row = table.rows[index - 1]
         row.clear()
         if self._is_history(index) and self._history is not None:
-            row.set_ready()  # nothing waits for it
+            row.ready = True  # nothing waits for it
             return fork(self._history, title="history", close_inherited=[self._close_inherited])
         part = self._parts[index - 1]
 
@@ -321,7 +305,6 @@ class PoolGroup:
         return index > len(self._parts)
 
     def _close_inherited(self) -> None:
-        """Close, in a child, what belongs to the parent."""
         self._selector.close()
         self._process_set.close_inherited()
         self._signals.close()
@@ -332,7 +315,7 @@ class PoolGroup:
             if self._own_row is None:
                 logger.info("pools: all ready")
             else:
-                self._own_row.set_ready()
+                self._own_row.ready = True
 
     def _sleep_s(self) -> float | None:
         waits = [] if self._ready else [POLL_READY_S]

@@ -21,7 +21,6 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from time import monotonic_ns
-from zlib import crc32
 
 from switchyard.broker.worker.prefetch import HELD_BYTES, HeldMarks
 
@@ -67,7 +66,6 @@ class Running:
 
     @property
     def over_at_ns(self) -> int | None:
-        """Monotonic time at which its limit is over."""
         return self.start_ns + self.limit_ns if self.limit_ns else None
 
 
@@ -83,7 +81,7 @@ class Finished:
 CELL_BYTES = 8
 HEADER_CELLS = 16  # more than are used, so that a header can grow in place
 READY, BEAT, LEASED, LAST_END, WRITTEN, PROGRESS, WORKING, FULL, RETIRED, LOGGED, STUCK, QUIET, DRAINED, ILL = range(14)
-GREW, DOZES = ILL + 1, ILL + 2
+DOZES = ILL + 1
 # Values of FULL.
 HOLDS_TOO_MUCH, LACKS_MEMORY = 1, 2
 
@@ -105,6 +103,25 @@ LOG_BYTES = 4_096
 NO_LIMIT = 0
 
 
+class RowMark:
+    """A cell that is true or false: read and set as an attribute of its row.
+
+    Args:
+        wakes: Setting it wakes a supervisor that dozes.
+    """
+
+    def __init__(self, cell: int, *, wakes: bool = False) -> None:
+        self._cell, self._wakes = cell, wakes
+
+    def __get__(self, row: ChildRow, kind: type) -> bool:
+        return bool(row.cells[self._cell])
+
+    def __set__(self, row: ChildRow, value: bool) -> None:
+        row.cells[self._cell] = value
+        if self._wakes:
+            row.wake()
+
+
 class ChildRow:
     """Row of one child, written by the child except for the supervisor's cells; cleared between children.
 
@@ -112,20 +129,29 @@ class ChildRow:
         memory: Of :meth:`ChildTable.row_bytes` bytes.
     """
 
+    ready, working = RowMark(READY), RowMark(WORKING)  # it is up; it consumes
+    full = RowMark(FULL)  # it must be replaced because of what it holds
+    stuck = RowMark(STUCK, wakes=True)  # something in it never goes on: a message that nothing runs, a lock
+    ill = RowMark(ILL, wakes=True)  # its process has no file descriptor left
+    retired = RowMark(RETIRED)  # by the supervisor: a successor works, its tasks may end without grace period
+    quiet = RowMark(QUIET)  # it fetches and starts nothing, while what it runs ends
+    drained = RowMark(DRAINED)  # nothing but its exit follows; one that a task ended has not drained, whatever its code
+    dozes = RowMark(DOZES)  # it has started nothing, nor marked itself, since :meth:`doze`
+
     def __init__(self, memory: memoryview, slots: int) -> None:
         self._memory = memory
-        self._cells = memory.cast("q")
+        self.cells = memory.cast("q")
         self._entries = entries_of(slots)
         # The entry that ended first is overwritten first.
         self._free = deque(HEADER_CELLS + entry * ENTRY_CELLS + STATE for entry in range(self._entries))
         self._kinds_at = (HEADER_CELLS + STATE) * CELL_BYTES
         self._log_at = (HEADER_CELLS + self._entries * ENTRY_CELLS) * CELL_BYTES
-        self.held_marks = HeldMarks(self._cells[self._log_at // CELL_BYTES + LOG_BYTES // CELL_BYTES :])
+        self.held_marks = HeldMarks(self.cells[self._log_at // CELL_BYTES + LOG_BYTES // CELL_BYTES :])
         self._events = itertools.count(EVENT, EVENT)
         self._moved = 0
 
     def read(self) -> ChildState:
-        cells = self._cells
+        cells = self.cells
         taken, done = self._counts()
         busy, ready = max(taken - done, 0), bool(cells[READY])
         return ChildState(ready, cells[BEAT], taken, done, busy, cells[PROGRESS], ready and self.leased, self.quiet)
@@ -135,136 +161,58 @@ class ChildRow:
 
     def beat(self) -> None:
         """Write a heartbeat, and the progress since the one before."""
-        now_ns = self._cells[BEAT] = monotonic_ns()
+        now_ns = self.cells[BEAT] = monotonic_ns()
         moved = sum(self._counts())
         if moved != self._moved:
-            self._moved, self._cells[PROGRESS] = moved, now_ns
+            self._moved, self.cells[PROGRESS] = moved, now_ns
 
     def progressed(self) -> None:
-        """Write progress now."""
-        self._cells[PROGRESS] = monotonic_ns()
-
-    def set_ready(self) -> None:
-        self._cells[READY] = 1
-
-    def set_working(self) -> None:
-        """Note that the child consumes."""
-        self._cells[WORKING] = 1
-
-    @property
-    def working(self) -> bool:
-        """Whether the child consumes."""
-        return bool(self._cells[WORKING])
+        self.cells[PROGRESS] = monotonic_ns()
 
     def lease(self, until_s: float) -> None:
         """Set, as the supervisor, the monotonic time until which the child's leases are certainly valid."""
-        self._cells[LEASED] = int(until_s * 1e9)
+        self.cells[LEASED] = int(until_s * 1e9)
 
     @property
     def leased(self) -> bool:
         """Whether the child may fetch and start messages."""
-        return self._cells[LEASED] > monotonic_ns()
+        return self.cells[LEASED] > monotonic_ns()
 
     def set_full(self, *, memory: bool = False) -> None:
         """Mark the child as full: it starts no more messages, because of the memory or whatever else it holds."""
-        self._cells[FULL] = LACKS_MEMORY if memory else HOLDS_TOO_MUCH
-        self._wake()
-
-    @property
-    def full(self) -> bool:
-        """Whether the child must be replaced because of what it holds."""
-        return bool(self._cells[FULL])
+        self.cells[FULL] = LACKS_MEMORY if memory else HOLDS_TOO_MUCH
+        self.wake()
 
     @property
     def lacks_memory(self) -> bool:
         """Whether the child is full because of its memory."""
-        return self._cells[FULL] == LACKS_MEMORY
-
-    def set_grew(self, actor: str) -> None:
-        """Note the actor during whose runs the child has grown most."""
-        self._cells[GREW] = crc32(actor.encode())
-
-    @property
-    def grew(self) -> int:
-        """Checksum (CRC-32) of that actor's name; 0 for none."""
-        return self._cells[GREW]
-
-    def set_stuck(self) -> None:
-        """Mark the child as one that holds a message which nothing runs, or waits for a lock that nobody releases."""
-        self._cells[STUCK] = 1
-        self._wake()
-
-    @property
-    def stuck(self) -> bool:
-        """Whether the child must be replaced because something in it never goes on."""
-        return bool(self._cells[STUCK])
-
-    def retire(self) -> None:
-        """Note, as the supervisor, that a successor works: the child's tasks may end without grace period."""
-        self._cells[RETIRED] = 1
-
-    @property
-    def retired(self) -> bool:
-        """Whether a successor works in place of the child."""
-        return bool(self._cells[RETIRED])
-
-    def set_quiet(self, quiet: bool = True) -> None:
-        """Have the child fetch and start nothing, while what it runs ends; or go on."""
-        self._cells[QUIET] = quiet
-
-    @property
-    def quiet(self) -> bool:
-        """Whether the child fetches and starts nothing."""
-        return bool(self._cells[QUIET])
-
-    def set_ill(self) -> None:
-        """Mark the child as one whose process has no file descriptor left."""
-        self._cells[ILL] = 1
-        self._wake()
-
-    @property
-    def ill(self) -> bool:
-        """Whether the child must be replaced because its process has no file descriptor left."""
-        return bool(self._cells[ILL])
+        return self.cells[FULL] == LACKS_MEMORY
 
     def doze(self, dozes: bool = True) -> None:
         """Have the child signal its next start or mark to this process, its supervisor, which does not look before."""
-        self._cells[DOZES] = os.getpid() if dozes else 0
+        self.cells[DOZES] = os.getpid() if dozes else 0
 
-    @property
-    def dozes(self) -> bool:
-        """Whether the child has started nothing, nor marked itself, since :meth:`doze`."""
-        return bool(self._cells[DOZES])
-
-    def _wake(self) -> None:
-        if supervisor := self._cells[DOZES]:
-            self._cells[DOZES] = 0
+    def wake(self) -> None:
+        """Signal the supervisor that dozes."""
+        if supervisor := self.cells[DOZES]:
+            self.cells[DOZES] = 0
             with contextlib.suppress(OSError):  # it is gone
                 os.kill(supervisor, signal.SIGCHLD)
-
-    def set_drained(self) -> None:
-        """Note that the child has drained: nothing but its exit follows."""
-        self._cells[DRAINED] = 1
-
-    @property
-    def drained(self) -> bool:
-        """Whether the child has drained. One that a task ended has not, whatever its exit code."""
-        return bool(self._cells[DRAINED])
 
     def log(self, text: str) -> None:
         """Keep the last 4 KiB of the child's log. Not thread-safe."""
         data = text.encode("utf-8", "backslashreplace")
         # Cut text counts as well, so that a line without its beginning, where a secret may be named, is recognised.
-        logged, data = self._cells[LOGGED] + max(len(data) - LOG_BYTES, 0), data[-LOG_BYTES:]
+        logged, data = self.cells[LOGGED] + max(len(data) - LOG_BYTES, 0), data[-LOG_BYTES:]
         at = logged % LOG_BYTES
         first = data[: LOG_BYTES - at]
         self._memory[self._log_at + at : self._log_at + at + len(first)] = first
         self._memory[self._log_at : self._log_at + len(data) - len(first)] = data[len(first) :]
-        self._cells[LOGGED] = logged + len(data)
+        self.cells[LOGGED] = logged + len(data)
 
     def logged(self) -> list[str]:
         """Return the last whole lines of the child's log."""
-        logged = self._cells[LOGGED]
+        logged = self.cells[LOGGED]
         kept = bytes(self._memory[self._log_at : self._log_at + min(logged, LOG_BYTES)])
         if logged > LOG_BYTES:
             _, _, kept = (kept[logged % LOG_BYTES :] + kept[: logged % LOG_BYTES]).partition(b"\n")
@@ -277,53 +225,52 @@ class ChildRow:
             Its slot until it ends; ``None``, with nothing written, if the child is quiet or its leases may be expired.
         """
         now_ns = monotonic_ns()
-        if self._cells[LEASED] <= now_ns or self._cells[QUIET]:
+        if self.cells[LEASED] <= now_ns or self.cells[QUIET]:
             return None
         slot = self._free.popleft()
         state, at = next(self._events) + RUNS, (slot - STATE) * CELL_BYTES
         _ENTRY.pack_into(self._memory, at, now_ns, limit_ns, token, lane, len(id_), id_, 0, state)
-        if self._cells[DOZES]:
-            self._wake()
+        if self.cells[DOZES]:
+            self.wake()
         return slot
 
     def end(self, slot: int, *, worked_off: bool) -> None:
         """Free a slot, and keep the end of its message until 512 others have ended."""
-        self._cells[slot] = self._cells[LAST_END] = next(self._events) + (WORKED_OFF if worked_off else GONE)
+        self.cells[slot] = self.cells[LAST_END] = next(self._events) + (WORKED_OFF if worked_off else GONE)
         self._free.append(slot)
 
     def stop_clock(self, slot: int) -> int:
         """Stop the limit of a slot's message; return the limit that ran, or 0."""
-        limit_ns, self._cells[slot + LIMIT] = self._cells[slot + LIMIT], NO_LIMIT
+        limit_ns, self.cells[slot + LIMIT] = self.cells[slot + LIMIT], NO_LIMIT
         return limit_ns
 
     def start_clock(self, slot: int, limit_ns: int) -> None:
         """Start a limit for a slot's message, from now on."""
-        self._cells[slot + START] = monotonic_ns()
-        self._cells[slot + LIMIT] = limit_ns  # written last: the limit is never measured from the first start
+        self.cells[slot + START] = monotonic_ns()
+        self.cells[slot + LIMIT] = limit_ns  # written last: the limit is never measured from the first start
 
     def request_stop(self, ran: Running) -> None:
         """Request, as the supervisor, that a running message stops."""
         for slot, state, found in self._running():
             if found == ran:
-                self._cells[slot + STOP] = state
+                self.cells[slot + STOP] = state
 
     def is_to_stop(self, slot: int) -> bool:
         """Return whether the supervisor requested that the message in a slot stops."""
-        return self._cells[slot + STOP] == self._cells[slot]
+        return self.cells[slot + STOP] == self.cells[slot]
 
     def last_end(self) -> int:
         """Return the number of the last end, for :meth:`confirm_flush`."""
-        return self._cells[LAST_END]
+        return self.cells[LAST_END]
 
     def confirm_flush(self, last_end: int) -> None:
         """Note that metrics and job records are written of the messages up to an end.
 
         Called by :class:`switchyard.broker.worker.acks.AckBarrier`, last in each flush.
         """
-        self._cells[WRITTEN] = max(self._cells[WRITTEN], last_end)  # a later flush may have been quicker
+        self.cells[WRITTEN] = max(self.cells[WRITTEN], last_end)  # a later flush may have been quicker
 
     def running(self) -> list[Running]:
-        """Return the messages in the slots."""
         return [ran for _, _, ran in self._running()]
 
     def finished(self) -> list[Finished]:
@@ -331,12 +278,12 @@ class ChildRow:
 
         A child may have died while it filled an entry, which clears it first: entries without token or id are left out.
         """
-        written = self._cells[WRITTEN]
+        written = self.cells[WRITTEN]
         return [Finished(ran.lane, ran.id, ran.token) for state, ran in self._ended() if state <= written]
 
     def ended_unwritten(self, count: int) -> list[Running]:
         """Return up to ``count`` messages of an ended child whose tasks ended last, their records not written."""
-        written = self._cells[WRITTEN]
+        written = self.cells[WRITTEN]
         unwritten = sorted((ended for ended in self._ended() if ended[0] > written), reverse=True)
         return [ran for _, ran in unwritten[:count]]
 
@@ -353,7 +300,7 @@ class ChildRow:
         An entry that is being filled may be read half written: two reads must agree, on the state as well.
         """
         for slot in self._slots(RUNS):
-            state, entry = self._cells[slot], self._entry(slot)
+            state, entry = self.cells[slot], self._entry(slot)
             start_ns, limit_ns, token, lane, length, id_, _, seen = entry
             if state % EVENT == RUNS and seen == state and entry == self._entry(slot) and 0 < length <= ID_BYTES:
                 yield slot, state, Running(lane, id_[:length], int(token.rstrip(b"\0")), start_ns, limit_ns)
@@ -374,8 +321,8 @@ class ChildRow:
 
     def _counts(self) -> tuple[int, int]:
         """Return how many messages were started, and how many ended."""
-        running = [state for slot in self._slots(RUNS) if (state := self._cells[slot]) % EVENT == RUNS]
-        events, busy = max([self._cells[LAST_END], *running]) // EVENT, len(running)
+        running = [state for slot in self._slots(RUNS) if (state := self.cells[slot]) % EVENT == RUNS]
+        events, busy = max([self.cells[LAST_END], *running]) // EVENT, len(running)
         return (events + busy) // 2, max(events - busy, 0) // 2
 
 

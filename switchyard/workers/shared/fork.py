@@ -72,17 +72,17 @@ class SignalPipe:
         self._came.append(signum)
 
 
+def signals_of_parent(*, below: bool) -> SignalPipe:
+    """Return the signals of a process with children; one below another is passed what a terminal sends to all."""
+    if below:
+        noted = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGCHLD)
+        return SignalPipe(noted, ignored=(signal.SIGINT, signal.SIGHUP))
+    return SignalPipe((*HANDLED, signal.SIGCHLD))
+
+
 def is_patched() -> bool:
     """Return whether gevent patched this process before anything else was loaded."""
     return "gevent.monkey" in sys.modules and bool(sys.modules["gevent.monkey"].is_module_patched("threading"))
-
-
-def reinit_after_fork() -> None:
-    """Give a forked process an event loop of its own, before it waits for anything."""
-    if is_patched():
-        import gevent
-
-        gevent.reinit()
 
 
 EX_CRASHED = 70
@@ -149,12 +149,10 @@ def prepare_to_fork() -> None:
 
 
 def name_process(title: str) -> None:
-    """Set what ``ps`` shows, ``switchyard: <title>``."""
     setproctitle(process_title(title))
 
 
 def process_title(title: str) -> str:
-    """Return what ``ps`` shows of a process that was given a title."""
     return f"switchyard: {title}"
 
 
@@ -220,7 +218,10 @@ def _be_child(
     try:
         if end_with_parent is not None:
             end_with_parent()
-        reinit_after_fork()
+        if is_patched():  # an event loop of its own, before it waits for anything
+            import gevent
+
+            gevent.reinit()
         signal.set_wakeup_fd(-1)
         for handled in (*HANDLED, signal.SIGCHLD):
             signal.signal(handled, signal.SIG_DFL)
@@ -255,7 +256,7 @@ def die_with_parent(signum: int = signal.SIGTERM, *, parent_pid: int | None = No
     """
     if sys.platform != "linux":
         return None
-    prctl = _prctl()
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent_pid = parent_pid or os.getpid()
 
     def ask_kernel() -> None:
@@ -263,11 +264,6 @@ def die_with_parent(signum: int = signal.SIGTERM, *, parent_pid: int | None = No
             os._exit(1)
 
     return ask_kernel
-
-
-def _prctl() -> Callable[..., int]:
-    found: Callable[..., int] = ctypes.CDLL(None, use_errno=True).prctl
-    return found
 
 
 FRAME = re.compile(r'^  File "(?P<file>[^"]*)", line (?P<line>\d+) in (?P<function>.*)$', re.MULTILINE)

@@ -10,14 +10,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from zlib import crc32
-
-import dramatiq
 
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.stores.pool_reports import ON_PURPOSE
 from switchyard.broker.topology import SUCCESSORS, Pool
-from switchyard.workers.child.assignment import Assignment
+from switchyard.workers.child.main import Assignment
 from switchyard.workers.child.spawn import start_child
 from switchyard.workers.shared.child_table import ChildState, ChildTable, Running
 from switchyard.workers.shared.fork import crash_location, describe_exit, resident_bytes, stacks_file
@@ -45,7 +42,6 @@ END_AFTER_S = 3.0
 KILL_AFTER_GRACE_S = 5.0
 # Crashes are reported for so long, and at most so many.
 CRASHES_KEPT_S, MOST_CRASHES = 3_600.0, 1_000
-LEAKS_S, MOST_LEAKS = 600.0, 1_000
 
 Key = tuple[int, Running]
 
@@ -91,7 +87,6 @@ class CancellationWatch:
         return max(self._poll_at_s - time.monotonic(), 0.0)
 
     def is_cancelled(self, index: int, ran: Running) -> bool:
-        """Return whether the job of a running message was cancelled."""
         return (index, ran) in self._since_ns
 
     def to_interrupt(self) -> list[Key]:
@@ -137,7 +132,6 @@ class ChildManager:
         self.restarts: dict[str, int] = {}
         self.crashes: deque[tuple[float, str]] = deque(maxlen=MOST_CRASHES)  # moment and reason of each
         # Time of each end for memory, and what its row said of its growth.
-        self._leaks: deque[tuple[float, int]] = deque(maxlen=MOST_LEAKS)
         self.exit_causes: dict[int, ExitCause] = {}
         self.paused = False
         self.quiet = False
@@ -157,12 +151,10 @@ class ChildManager:
 
     @property
     def running(self) -> list[Process]:
-        """The children that run."""
         return self.process_set.running
 
     @property
     def stopping(self) -> bool:
-        """Whether the children end for good."""
         return self.process_set.stopping
 
     @property
@@ -204,23 +196,13 @@ class ChildManager:
         """Return the monotonic time at which a child that gets its signal now is killed."""
         return time.monotonic() + self._grace_s + KILL_AFTER_GRACE_S
 
-    def leaks(self) -> dict[str, int]:
-        """Return actor -> children that were recycled for memory within 10 min and had grown most while it ran.
-
-        The actor is "" where it is not known.
-        """
-        since_s = time.monotonic() - LEAKS_S
-        names = {crc32(name.encode()): name for name in dramatiq.get_broker().actors} if self._leaks else {}
-        return dict(Counter(names.get(grew, "") for at_s, grew in self._leaks if at_s > since_s))
-
     def retire(self, process: Process, why: str) -> None:
         """Mark a child as replaced by a successor: for its tasks only their own limits apply, no grace period."""
         if process.pid:
-            self.rows[process.index].retire()
+            self.rows[process.index].retired = True
             self.exit_causes.setdefault(process.index, ExitCause(why))
 
     def kill(self, process: Process, exit_cause: ExitCause) -> None:
-        """Send SIGKILL to a child."""
         exit_cause.killed = True
         self.exit_causes[process.index] = exit_cause
         send(process, signal.SIGKILL)
@@ -245,7 +227,6 @@ class ChildManager:
             self.process_set.end(process)
 
     def resume(self) -> None:
-        """Start children again after :meth:`pause`."""
         self.paused = False
         for process in self.own[: self.pool.children]:
             self.process_set.fill(process)
@@ -260,13 +241,13 @@ class ChildManager:
             if process in self.isolated:
                 self.end_unhurried(process)
             else:
-                self.rows[process.index].set_quiet()
+                self.rows[process.index].quiet = True
 
     def end_quiet(self) -> None:
         """Have the children fetch again after :meth:`begin_quiet`, unless an operator quieted the supervisor."""
         self.quiet, self.exclusive = self.quieted, None
         for process in self.own:
-            self.rows[process.index].set_quiet(self.quiet)
+            self.rows[process.index].quiet = self.quiet
 
     def set_quieted(self, quieted: bool) -> None:
         """Have the children fetch and start nothing until this is taken back; no quiet period begins meanwhile."""
@@ -284,13 +265,13 @@ class ChildManager:
 
     def end_unhurried(self, process: Process) -> None:
         """End a child once its tasks have ended within their own limits."""
-        self.rows[process.index].retire()
+        self.rows[process.index].retired = True
         self.process_set.end(process)
 
     def _start(self, index: int) -> int:
         row = self.rows[index]
         row.clear()
-        row.set_quiet(self.quiet)
+        row.quiet = self.quiet
         self.exit_causes.pop(index, None)
         process = self.process_set.processes[index - 1]
         isolated, exclusive = process in self.isolated, process is self.exclusive
@@ -322,7 +303,7 @@ class ChildManager:
     def _ended(self, index: int, pid: int, status: int) -> bool:
         """Record why a child ended and which messages it left; return whether the child had worked."""
         row, process = self.rows[index], self.process_set.processes[index - 1]
-        state, logged, drained, grew = row.read(), row.logged(), row.drained, row.grew
+        state, logged, drained = row.read(), row.logged(), row.drained
         to_drain = process.told or row.quiet or row.full
         leftovers = self._without_cancelled(index, self.leases.leftovers(index, row))
         exit_cause = self.exit_causes.pop(index, None)
@@ -345,8 +326,6 @@ class ChildManager:
             process.wanted = bool(suspects) and not (self.paused or self.quiet)
         if exit_cause is not None and exit_cause.why in REPLACED and clean:
             self._count_restart(exit_cause.why)
-            if exit_cause.why == "recycled_memory":
-                self._leaks.append((time.monotonic(), grew))
             logger.info("pool %s: child %d (pid %d) is replaced after %d tasks", self.pool.name, index, pid, state.done)
             return True
         if (clean and not process.wanted) or self.process_set.stopping or self.paused:

@@ -19,14 +19,21 @@ from typing import Final
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.stores.yard_facts import (
     CLASSES,
+    GROWN_BYTES,
+    LOG_BYTES,
     OUTCOMES,
+    PROCESSOR_MS,
+    RETRIED,
     RUN_MS,
     RUNS,
+    SQL_MS,
+    SUCCEEDED,
     WAIT_MS,
     WAITS,
     YARD,
     FactStore,
     actor_subject,
+    dependency_subject,
     queue_subject,
 )
 from switchyard.middleware.metrics import BUCKETS_S
@@ -36,8 +43,14 @@ KINDS: Final = ("counter", "histogram")
 WAIT, RUN = "switchyard_message_wait_seconds", "switchyard_message_duration_seconds"
 # Code of the sum, and of the first class, of each histogram.
 HISTOGRAMS: Final = {WAIT: (WAIT_MS, WAITS), RUN: (RUN_MS, RUNS)}
-# Counts by lane, actor and code.
-Totals = Mapping[tuple[str, str, int], int]
+# Code of each counter, and its factor: of actors alone, for the room that they take.
+COUNTERS: Final = {
+    "switchyard_message_processor_seconds": (PROCESSOR_MS, 1_000), "switchyard_message_sql_seconds": (SQL_MS, 1_000),
+    "switchyard_message_log_bytes": (LOG_BYTES, 1), "switchyard_memory_growth_bytes": (GROWN_BYTES, 1),
+}  # fmt: skip
+CALLS: Final = {"answered": SUCCEEDED, "failed": RETRIED}
+# Counts by subjects and code: lane and actor, or an actor or a dependency alone.
+Totals = Mapping[tuple[tuple[str, ...], int], int]
 
 logger = logging.getLogger("switchyard.workers")
 
@@ -84,7 +97,7 @@ class CountFlush:
     def totals(self) -> Totals:
         """Return what all processes of the pool counted, ended ones included."""
         found: dict[Path, CountFile] = {}
-        total: Counter[tuple[str, str, int]] = Counter()
+        total: Counter[tuple[tuple[str, ...], int]] = Counter()
         for kind in KINDS:
             for path in self._folder.glob(f"{kind}_*.db"):
                 found[path] = self._files.get(path) or CountFile(path)
@@ -100,8 +113,8 @@ class CountFlush:
 
     def _by_subject(self, counts: Totals) -> dict[str, dict[int, int]]:
         subjects: dict[str, dict[int, int]] = {}
-        for (lane, actor, code), count in counts.items():
-            for subject in (queue_subject(lane), actor_subject(actor), *self._own):
+        for (named, code), count in counts.items():
+            for subject in (*named, *self._own) if len(named) > 1 else named:
                 of_subject = subjects.setdefault(subject, {})
                 of_subject[code] = of_subject.get(code, 0) + count
         return subjects
@@ -114,11 +127,11 @@ class CountFile:
         self._path = path
         self._data = b""
         self._parsed = 8
-        self._places: list[tuple[tuple[str, str, int], int, float]] = []
-        self._counts: dict[tuple[str, str, int], int] = {}
+        self._places: list[tuple[tuple[tuple[str, ...], int], int, float]] = []
+        self._counts: dict[tuple[tuple[str, ...], int], int] = {}
 
-    def read(self) -> Mapping[tuple[str, str, int], int]:
-        """Return its counts by lane, actor and code; those of the last call where it cannot be read."""
+    def read(self) -> Totals:
+        """Return its counts; those of the last call where it cannot be read."""
         try:
             data = self._path.read_bytes()
             if data != self._data and len(data) >= 8:
@@ -129,8 +142,8 @@ class CountFile:
             self._parsed, self._places = 8, []  # it is being made, or another program wrote it: parsed anew
         return self._counts
 
-    def _sums(self, data: bytes) -> dict[tuple[str, str, int], int]:
-        counts: dict[tuple[str, str, int], int] = {}
+    def _sums(self, data: bytes) -> dict[tuple[tuple[str, ...], int], int]:
+        counts: dict[tuple[tuple[str, ...], int], int] = {}
         for key, place, unit in self._places:
             counts[key] = counts.get(key, 0) + int(struct.unpack_from("d", data, place)[0] * unit)
         return counts
@@ -146,18 +159,25 @@ class CountFile:
             self._parsed = place + 16
 
 
-def _key_of(name: bytes) -> tuple[tuple[str, str, int], float] | None:
+def _key_of(name: bytes) -> tuple[tuple[tuple[str, ...], int], float] | None:
     """Return what a value of a file counts, and its factor; ``None`` for other metrics."""
     family, metric, labels, *_ = json.loads(name)
-    where = labels.get("queue", ""), labels.get("actor", "")
-    if family == "switchyard_messages" and metric.endswith("_total"):
-        code = OUTCOMES.get(labels.get("outcome", ""))
-        return None if code is None else ((*where, code), 1)
+    where = queue_subject(labels.get("queue", "")), actor_subject(labels.get("actor", ""))
+    if metric.endswith("_total"):
+        outcome = labels.get("outcome", "")
+        if family == "switchyard_messages" and (code := OUTCOMES.get(outcome)) is not None:
+            return (where, code), 1
+        if family == "switchyard_dependency_calls":
+            return ((dependency_subject(labels["dependency"]),), CALLS[outcome]), 1
+        if family in COUNTERS:
+            code, factor = COUNTERS[family]
+            return (where[1:], code), factor
+        return None
     if family not in HISTOGRAMS:
         return None
     total, first = HISTOGRAMS[family]
     if metric.endswith("_sum"):
-        return (*where, total), 1_000
+        return (where, total), 1_000
     if metric.endswith("_bucket"):
-        return (*where, first + min(bisect_left(BUCKETS_S, float(labels["le"])), CLASSES - 1)), 1
+        return (where, first + min(bisect_left(BUCKETS_S, float(labels["le"])), CLASSES - 1)), 1
     return None

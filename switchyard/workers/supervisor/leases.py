@@ -241,7 +241,6 @@ class ChildLeases:
         self._calls.close()
 
     def close_inherited(self) -> None:
-        """Close, in a forked child, the connections of its parent."""
         self._calls.close()
 
     def _report(self, rows: Mapping[int, ChildRow]) -> None:

@@ -10,7 +10,7 @@ import selectors
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import psutil
 
@@ -25,25 +25,6 @@ HEALTHY_AFTER_S = 10.0
 HAS_PIDFD = hasattr(os, "pidfd_open")
 
 logger = logging.getLogger("switchyard.workers")
-
-
-class RestartDelay:
-    """Delays between restarts of one process."""
-
-    def __init__(self) -> None:
-        self._idle_deaths = 0
-
-    def after(self, *, worked: bool) -> float:
-        """Return the seconds to wait before the next start of a process that ended.
-
-        The delay is 0 after a process that had worked; else 0.1 s, doubled with each such death in a row, up to 30 s.
-        """
-        if worked:
-            self._idle_deaths = 0
-            return 0.0
-        delay_s = min(FIRST_DELAY_S * 2.0**self._idle_deaths, LONGEST_DELAY_S)
-        self._idle_deaths = min(self._idle_deaths + 1, 16)
-        return delay_s
 
 
 @dataclass(slots=True)
@@ -66,7 +47,19 @@ class Process:
     start_at_s: float = 0.0
     told: bool = False
     peak_bytes: int = 0
-    delay: RestartDelay = field(default_factory=RestartDelay)
+    idle_deaths: int = 0
+
+    def delay_s(self, *, worked: bool) -> float:
+        """Return the seconds to wait before the next start of the process that ended.
+
+        The delay is 0 after a process that had worked; else 0.1 s, doubled with each such death in a row, up to 30 s.
+        """
+        if worked:
+            self.idle_deaths = 0
+            return 0.0
+        delay_s = min(FIRST_DELAY_S * 2.0**self.idle_deaths, LONGEST_DELAY_S)
+        self.idle_deaths = min(self.idle_deaths + 1, 16)
+        return delay_s
 
 
 class ProcessSet:
@@ -97,12 +90,10 @@ class ProcessSet:
 
     @property
     def running(self) -> list[Process]:
-        """The positions whose process runs."""
         return [process for process in self.processes if process.pid]
 
     @property
     def pids(self) -> list[int]:
-        """The pids of running processes."""
         return [process.pid for process in self.running]
 
     def work(self) -> None:
@@ -128,7 +119,6 @@ class ProcessSet:
         send(process, signum)
 
     def stop(self, signum: int = signal.SIGTERM) -> None:
-        """Signal all processes and restart none of them."""
         self.stopping = True
         for process in self.running:
             send(process, signum)
@@ -146,7 +136,7 @@ class ProcessSet:
         try:
             process.pid = self._start(process.index)
         except OSError as error:  # out of memory or of process ids: retry this process, the others keep running
-            wait_s = process.delay.after(worked=False)
+            wait_s = process.delay_s(worked=False)
             process.start_at_s = time.monotonic() + wait_s
             logger.error("a process could not be started: %s; retried in %.1f s", error.strerror, wait_s)
             return
@@ -172,7 +162,7 @@ class ProcessSet:
             os.close(process.pidfd)
         process.pid, process.pidfd = 0, -1
         worked = self._ended(process.index, pid, status) or time.monotonic() - process.started_s >= HEALTHY_AFTER_S
-        process.start_at_s = time.monotonic() + process.delay.after(worked=worked)
+        process.start_at_s = time.monotonic() + process.delay_s(worked=worked)
 
 
 def send(process: Process, signum: int) -> None:

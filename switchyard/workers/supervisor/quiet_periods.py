@@ -91,7 +91,7 @@ class QuietPeriods:
         elif self._gone:  # it could not work
             self._close(now_s)
         elif exclusive.pid and now_s - self._step_s > SETTLED_S and not self._others_run:
-            children.rows[exclusive.index].set_quiet(False)
+            children.rows[exclusive.index].quiet = False
             self._patience_s = PATIENCE_S
             self._enter("running", now_s)
 

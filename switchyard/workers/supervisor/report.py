@@ -74,7 +74,13 @@ class Reporter:
             children: Pid and state of each running child.
             restarts, crashes: As in the report.
         """
-        reported = [_child(pid, state) for pid, state in children]
+        reported: list[ReportedChild] = [
+            {
+                "pid": pid, "ready": state.works, "busy": state.busy, "done": state.done,
+                "rss_bytes": resident_bytes(pid), "quiet": state.quiet,
+            }
+            for pid, state in children
+        ]  # fmt: skip
         self._work.note(reported)
         return PoolReport(
             pool=self._pool.name,
@@ -142,17 +148,6 @@ class Reporter:
             logger.warning("pool %s: report not removed, it expires by itself: %s", self._pool.name, error.kind)
 
 
-def _child(pid: int, state: ChildState) -> ReportedChild:
-    return {
-        "pid": pid,
-        "ready": state.works,
-        "busy": state.busy,
-        "done": state.done,
-        "rss_bytes": resident_bytes(pid),
-        "quiet": state.quiet,
-    }
-
-
 class WorkDone:
     """Messages that a pool's children ended, and the time that their slots were busy, since the supervisor started.
 
@@ -187,7 +182,6 @@ class PoolHealth:
         self.reset()
 
     def reset(self) -> None:
-        """Restart the time limit for progress, because the children start again."""
         self._taken, self._taken_s = -1, time.monotonic()
 
     def unhealthy_reason(self) -> str:

@@ -23,12 +23,11 @@ from switchyard.workers.preflight import make_watch
 from switchyard.workers.shared.child_table import ChildRow
 from switchyard.workers.shared.fork import (
     EX_CRASHED,
-    HANDLED,
-    SignalPipe,
     describe_exit,
     fork,
     memory_bytes,
     prepare_to_fork,
+    signals_of_parent,
 )
 from switchyard.workers.supervisor.children import KILL_AFTER_GRACE_S, CancellationWatch, ChildManager, Recycling
 from switchyard.workers.supervisor.counts import CountFlush
@@ -83,7 +82,7 @@ class Supervisor:
         self._report_at_s = 0.0
         self._watch = make_watch()
         self._selector = selectors.DefaultSelector()
-        self._signals = self._listen_to_signals()
+        self._signals = signals_of_parent(below=own_row is not None)
         self._folder, lock = claim(switchyard_settings().metrics_dir, pool.name)
         self._folder_watch = FolderWatch(self._folder, pool.name, lock)
         self._ended_children = EndedChildren(self._folder)
@@ -170,15 +169,6 @@ class Supervisor:
         logger.info("pool %s: drained" if not self._killed else "pool %s: stopped by force", self.pool.name)
         return EX_CRASHED if self._killed else EX_OK
 
-    def _listen_to_signals(self) -> SignalPipe:
-        if self._own_row is None:
-            return SignalPipe(noted=(*HANDLED, signal.SIGCHLD))
-        # The parent passes on what a terminal sends to its whole process group.
-        return SignalPipe(
-            noted=(signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGCHLD),
-            ignored=(signal.SIGINT, signal.SIGHUP),
-        )
-
     def _handle_signals(self, signals: list[int]) -> None:
         for signum in signals:
             if signum == signal.SIGCHLD:
@@ -191,7 +181,7 @@ class Supervisor:
                 self._kill("told to stop at once")
             elif not self._children.stopping:
                 if self._own_row is not None:
-                    self._own_row.retire()  # a parent that is replaced by a newer one starts it no more
+                    self._own_row.retired = True  # a parent that is replaced by a newer one starts it no more
                 self._drain()
 
     def _drain(self) -> None:
@@ -272,7 +262,6 @@ class Supervisor:
         return bool(why)
 
     def _close_inherited(self) -> None:
-        """Close, in a child, what belongs to the supervisor."""
         self._selector.close()
         self._listener.close()
         self._watch.close()
@@ -285,7 +274,7 @@ class Supervisor:
         self._state = "up"
         self._report_at_s = 0.0
         if self._own_row is not None:
-            self._own_row.set_ready()
+            self._own_row.ready = True
         pool = self.pool
         logger.info("pool %s: ready (%d × %d %s)", pool.name, pool.children, pool.slots, pool.kind)
 
@@ -311,8 +300,7 @@ class Supervisor:
             state=QUIETED if self._state == "up" and self._instructions.quieted else self._state,
             metrics_port=self._listener.port,
         )
-        silent = self._silent.look(self._limits.heartbeats.unanswered())
-        return replace(report, silent=silent, leaks=self._children.leaks())
+        return replace(report, silent=self._silent.look(self._limits.heartbeats.unanswered()))
 
     def _unhealthy_reason(self) -> str:
         # A restart does not help a pool that drains, or waits for a person to examine the broker.

@@ -90,7 +90,7 @@ def test_silence_and_unsilence_leave_rows(alert: Alert) -> None:
         ("alert.silence", "", 1),
         ("alert.unsilence", str(made["id"]), 1),
     ]
-    with pytest.raises(CommandError, match="none in force"):
+    with pytest.raises(CommandError, match="no silence in force"):
         run("unsilence", made["id"])
 
 

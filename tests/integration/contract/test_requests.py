@@ -303,6 +303,10 @@ def test_the_description_names_every_request(client: Client) -> None:
         ("delete", "batches/{batch_id}"),
         ("post", "batches/{batch_id}/retry"),
         ("get", "queues"),
+        ("get", "limits"),
+        ("get", "limits/keys"),
+        ("put", "limits/override"),
+        ("put", "limits/circuit"),
     }
     assert offered == promised
 

@@ -91,6 +91,14 @@ def test_a_value_that_says_nothing_or_is_hidden_is_never_told(enqueue: Enqueue, 
     assert flood(enqueue, *(entry(number, **values(number)) for number in range(250))) is None
 
 
+def test_an_owner_is_told_whose_flood_others_wait_behind(enqueue: Enqueue) -> None:
+    of_acme = [entry(number, number, owner="acme") for number in range(150)]
+
+    found = flood(enqueue, *of_acme, *(entry(number, number, owner=f"c-{number}") for number in range(200, 320)))
+
+    assert found is not None and found.text == "100 of the next 100 of acme"
+
+
 def test_an_owner_is_told_where_nothing_else_is_common_and_slots_are_busy(enqueue: Enqueue) -> None:
     of_acme = [entry(number, number, owner="acme" if number % 20 else "globex") for number in range(250)]
 

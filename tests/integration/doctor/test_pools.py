@@ -90,22 +90,6 @@ def test_children_that_crashed_within_the_hour_are_a_warning_and_those_before_ar
     assert ("dmesg" in crashed.cause, "dmesg" in killed.cause) == (False, True)
 
 
-def test_children_that_are_recycled_for_memory_again_and_again_are_a_leak_of_an_actor(report: Report) -> None:
-    report(leaks={"render_report": 1, "": 1})
-    assert of(look(), "warning") == {}
-
-    report(leaks={"render_report": 5, "": 1})
-    named = of(look(), "warning")["leak"]
-    report(leaks={"": 3})
-    unnamed = of(look(), "warning")["leak"]
-
-    assert named.seen == (
-        "children of slow are recycled for memory 6 times in 10 min; "
-        "the most in common: 5 of them grew most while render_report ran"
-    )
-    assert unnamed.seen == "children of slow are recycled for memory 3 times in 10 min"
-
-
 def test_two_releases_on_one_pool_are_a_warning_once_a_deploy_has_had_its_time(
     report: Report, facilities: Facilities
 ) -> None:

@@ -126,6 +126,7 @@ NOT_MADE_HERE = {
     "{webhook}:refused",
     "{webhook}:circuit:a-digest",
     "{webhook}:limits",
+    "{rates}:overrides",
     "{webhook}:slots",
     "{webhook}:waits",
     "{webhook}:turns",

@@ -22,7 +22,7 @@ from apps.exports.models import Dataset, Export, Format
 from apps.images.models import Picture, Thumbnail, ThumbnailState
 from apps.mail.models import MailState, SentMail, Template
 from apps.reports.models import Report
-from apps.retention import removal, services
+from apps.retention import services
 from apps.retention.listing import files_below
 from apps.retention.models import FileRemoval, KindState
 from switchyard.jobs.results import save_file
@@ -171,7 +171,7 @@ def test_a_kill_at_any_step_leaves_no_row_without_file_and_no_file_without_name(
     storage: str, stride: int, keep: Any, aged: Callable[[str, timedelta], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep({"pictures": 90, "exports": 90, "results": 90})
-    monkeypatch.setattr(removal, "BATCH", 2)
+    monkeypatch.setattr(services, "BATCH", 2)
     monkeypatch.setattr(services, "PAGE", 2)
     point, left = 0, 0
     while left <= 0:

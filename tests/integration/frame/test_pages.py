@@ -25,6 +25,7 @@ PAGES = [
             "switchyard-audit",
             "switchyard-retention",
             "switchyard-batches",
+            "switchyard-limits",
             "switchyard-bulk-acts",
             "switchyard-find",
             "switchyard-keys",
@@ -44,15 +45,27 @@ def test_the_menu_has_the_room_and_the_apps_of_the_admin(admin_client: Client) -
     page = admin_client.get(QUEUES).content.decode()
 
     assert entries(page) == [
-        *("Overview", "Queues", "Actors", "Workers", "Jobs", "Batches", "Schedules", "Dead letters", "Alerts"),
+        *(
+            "Overview",
+            "Queues",
+            "Limits",
+            "Actors",
+            "Workers",
+            "Jobs",
+            "Batches",
+            "Schedules",
+            "Dead letters",
+            "Alerts",
+        ),
         *("Bulk acts", "Audit log", "Retention", "API", "Authentication and Authorization", "Billing", "Exports"),
-        *("Images", "Mail", "Reports", "Shop", "Webhooks"),
+        *("Images", "Mail", "Outbox", "Reports", "Shop", "Webhooks"),
     ]
     assert re.search(rf'<a href="{QUEUES}" aria-current="page"', page)
 
 
 def test_the_menu_has_what_the_user_may_see(watcher: Client) -> None:
-    assert entries(watcher.get(QUEUES).content.decode()) == ["Overview", "Queues", "Actors", "Workers", "Retention"]
+    seen = ["Overview", "Queues", "Limits", "Actors", "Workers", "Retention"]
+    assert entries(watcher.get(QUEUES).content.decode()) == seen
 
 
 def test_every_page_but_the_overview_has_the_verdict(admin_client: Client) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from apps.mail import guard, services
 from apps.mail.models import MailState, SentMail, Template
-from apps.mail.smtp import MailNotSent
+from apps.mail.services import MailNotSent
 from switchyard.middleware.errors import PermanentFailure, RetryLater
 from tests.factories.shop import make_customer
 
@@ -58,7 +58,7 @@ def test_a_mail_has_a_text_and_an_html_version_and_the_jobs_message_id(smtp):
 def test_a_crash_after_the_server_accepted_sends_again_under_the_same_message_id(smtp):
     job_id = job()
     mail = guard.claim(guard.key_of(job_id, Template.WELCOME), TO)
-    services.smtp.send(services.messages.compose(mail))  # the worker dies here, before mark_sent
+    services.send(services.compose(mail))  # the worker dies here, before mark_sent
     SentMail.objects.update(claimed_until=None)  # the claim lapsed
 
     services.deliver(Template.WELCOME, TO, job_id=job_id)

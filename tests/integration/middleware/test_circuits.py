@@ -93,6 +93,13 @@ def test_what_waits_for_an_endpoint_costs_few_attempts_and_all_of_it_arrives(
     assert metrics.registry.get_sample_value(
         "switchyard_circuit_openings_total", {"queue": "work", "dependency": "web"}
     )
+    calls = "switchyard_dependency_calls_total"
+    failed, answered = (
+        metrics.registry.get_sample_value(calls, {"dependency": "web", "outcome": outcome})
+        for outcome in ("failed", "answered")
+    )
+    assert failed == len(reached_down)
+    assert answered == len(endpoint.asked) - len(reached_down)
 
 
 def deferred(broker: RedisBroker) -> float:

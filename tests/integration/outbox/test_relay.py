@@ -10,6 +10,8 @@ from typing import Any
 import dramatiq
 import pytest
 from django.db import transaction
+from django.db.models import F
+from django.test import Client
 
 from switchyard.broker.errors import BrokerUnavailable, QueueFull
 from switchyard.broker.interface import facilities
@@ -289,3 +291,19 @@ def test_groups_and_pipelines_are_relayed_with_their_steps(broker: RedisBroker, 
     message = facilities(broker).transport.find_message("default", id_.decode())
     assert message is not None
     assert message.options["pipe_target"]["args"] == ["second"]
+
+
+def test_the_admin_lists_what_is_not_sent_yet_with_its_age_and_reason(
+    broker: RedisBroker, admin_client: Client
+) -> None:
+    greet, in_turn = actor_on(broker), actor_on(broker, "in_turn", ordered_by="name")
+    send_and_die(broker, (greet, "anna"), (in_turn, "ben"), (in_turn, "ben"))
+    OutboxRow.objects.update(created_ms=F("created_ms") - 90_000)
+
+    text = admin_client.get("/admin/switchyard_outbox/outboxrow/").content.decode()
+
+    assert text.count("room in its queue, the broker, or the relay") == 2
+    assert text.count("an earlier message of its order") == 1
+    assert text.count("1 min 3") == 3
+    assert all(row.job_id in text for row in OutboxRow.objects.all())
+    assert "ben" not in text

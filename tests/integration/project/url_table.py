@@ -127,6 +127,16 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         post("/admin/operations/chosen-queues/pause/", *ACTS, act="queue.pause", queue="{queue}", reason="x"),
         post("/admin/operations/chosen-queues/resume/", *ACTS, act="queue.resume", queue="{queue}"),
     ),
+    "admin/operations/limits/": (
+        get("/admin/operations/limits/", *READERS),
+        get("/admin/operations/limits/?limit=none", 302, 403, 404, 404, 302),
+    ),
+    "admin/operations/limits/override/": (
+        get("/admin/operations/limits/override/?limit=none", 302, 403, 404, 404, 302),
+        post(
+            "/admin/operations/limits/override/", 302, 403, 404, 404, 302, limit="none", n="1", until="1h", reason="x"
+        ),
+    ),
     "admin/operations/batches/": (get("/admin/operations/batches/", *READERS),),
     "admin/operations/batches/<str:batch_id>/": (get("/admin/operations/batches/none/", 302, 404, 404, 404, 302),),
     "admin/operations/queues/<str:name>/note/": (
@@ -189,6 +199,10 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "admin/operations/actors/<str:name>/resume/": (
         get(ACTOR + "resume/", *OPERATORS),
         post(ACTOR + "resume/", *ACTS, act="actor.resume", reason="x"),
+    ),
+    "admin/operations/actors/<str:name>/open-circuit/": (
+        get(ACTOR + "open-circuit/", *OPERATORS),
+        post(ACTOR + "open-circuit/", 302, 403, 422, 422, 302, until="5m", reason="x"),
     ),
     "admin/operations/actors/<str:name>/send/": (
         get(ACTOR + "send/", *ONLY_POST),
@@ -330,6 +344,10 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     ),
     "api/v1/batches/<batch_id>/members": (get(API + "batches/none/members", 401, 403, 404, 404, 403),),
     "api/v1/batches/<batch_id>/retry": (post(API + "batches/none/retry", 401, 403, 404, 404, 403),),
+    "api/v1/limits": (get(API + "limits", 401, 403, 200, 200, 403),),
+    "api/v1/limits/keys": (get(API + "limits/keys?limit=none", 401, 403, 404, 404, 403),),
+    "api/v1/limits/override": (Row(API + "limits/override", (401, 403, 422, 422, 403), "PUT"),),
+    "api/v1/limits/circuit": (Row(API + "limits/circuit", (401, 403, 422, 422, 403), "PUT"),),
     "api/v1/queues": (get(API + "queues", 401, 200, 200, 200, 200),),
     **{
         f"api/v1/{name}": (post(f"{API}{name}", 401, 403, 403, 422, 422),)
@@ -381,6 +399,7 @@ MODELS: dict[str, Model] = {
     "auth/group": Model("{group}", adds=True, changes=True, deletes=True),
     "auth/user": Model("{user}", adds=True, changes=True, deletes=True),
     "django_dramatiq/task": Model(),
+    "switchyard_outbox/outboxrow": Model(viewers=READERS),
 }
 
 

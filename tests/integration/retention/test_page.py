@@ -16,7 +16,7 @@ from django.utils import timezone
 from apps.mail.models import MailState, SentMail, Template
 from apps.retention import services
 from apps.retention.actors import apply_retention
-from apps.retention.checks import check_retention_days
+from apps.retention.apps import check_retention_days
 from apps.retention.models import FileRemoval, KindState
 from switchyard.broker.interface import Facilities
 from switchyard.schedules.services import find

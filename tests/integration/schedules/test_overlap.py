@@ -100,7 +100,7 @@ def test_skip_knows_a_job_whose_scheduler_died_before_it_stored_it(yard, clock, 
     yard.actor()
     yard.store(overlap="skip")
     dead, heir = yard.scheduler(), yard.scheduler()
-    monkeypatch.setattr(services.queries, "note_tick", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(services.queries, "keep", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         dead.step()
     monkeypatch.undo()

@@ -16,8 +16,13 @@ pytestmark = pytest.mark.timeout(900)  # builds, installs and starts processes, 
 
 # Executed in processes of their own, which they patch before anything else is loaded.
 PATCH_FIRST = ("switchyard.workers.child.gevent_main", "switchyard.workers.group.gevent_group")
-# Of the extras s3 and gcs, whose packages are large: each is imported where an address names it.
-CLIENTS = {"switchyard.files.google": "google", "switchyard.files.s3": "boto3"}
+# Of the extras s3, gcs and traces, and of a tracker: each is imported where an address names it, or the project does.
+CLIENTS = {
+    "switchyard.files.google": "google",
+    "switchyard.files.s3": "boto3",
+    "switchyard.middleware.error_tracker": "sentry_sdk",
+    "switchyard.middleware.tracing": "opentelemetry",
+}
 IMPORT_ALL = """
 import importlib, json, os, sys
 import django

@@ -11,7 +11,18 @@ from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores import yard_facts
-from switchyard.broker.stores.yard_facts import RETRIED, RUNS, SUCCEEDED, FactStore, percentile_ms, starts
+from switchyard.broker.stores.yard_facts import (
+    LOG_BYTES,
+    PROCESSOR_MS,
+    RETRIED,
+    RUN_MS,
+    RUNS,
+    SQL_MS,
+    SUCCEEDED,
+    FactStore,
+    percentile_ms,
+    starts,
+)
 from tests.integration.workers.conftest import Bench
 from tests.waiting import wait_for
 
@@ -32,7 +43,7 @@ def test_each_attempt_is_counted_once_whatever_child_is_killed(bench: Bench, kin
     first = [bench.send(kind, 10) for _ in range(JOBS)]
     wait_for(lambda: all(bench.ended(token) for token in first) and not held(bench, kind))
     os.kill(report.children[0]["pid"], signal.SIGKILL)
-    second = [bench.send(kind, 10) for _ in range(JOBS)]
+    second = [bench.send(kind, 10, "spin") for _ in range(JOBS)]
     wait_for(lambda: all(bench.ended(token) for token in second))
     supervisor.send_signal(signal.SIGTERM)
     assert supervisor.wait(60) == 0, bench.log()
@@ -46,3 +57,11 @@ def test_each_attempt_is_counted_once_whatever_child_is_killed(bench: Bench, kin
         assert counts[SUCCEEDED] == starts(counts) == 2 * JOBS, name
         assert RETRIED not in counts
         assert (percentile_ms(counts, RUNS, 0.5) or 0) >= 5
+        if not name.startswith("a:"):
+            assert SQL_MS not in counts, "told of actors alone"
+            continue
+        assert counts[LOG_BYTES] >= 2 * JOBS * len('{"job_id": "", "event": "succeeded"}')
+        assert 0 < counts[SQL_MS] < counts[RUN_MS], "each asks the database"
+        # Greenlets share a thread: its time is of none alone.
+        assert 0 <= counts.get(PROCESSOR_MS, 0) <= (counts[RUN_MS] if kind == "slow" else 0)
+        assert kind == "webhook" or counts[PROCESSOR_MS] > JOBS, "they compute"

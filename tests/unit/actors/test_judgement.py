@@ -59,18 +59,6 @@ def test_an_actor_is_judged_by_its_last_hour(ended: ActorHistory | None, word: s
     assert (found.word, found.level, found.sentence) == (word, level, sentence)
 
 
-def test_a_slower_actor_is_told_only_with_enough_jobs() -> None:
-    day = count(500, median_ms=100)
-
-    slower, few, little = (
-        of(history(count(jobs, median_ms=ms), day)) for jobs, ms in ((20, 230), (19, 230), (20, 190))
-    )
-
-    assert (slower.word, slower.level) == ("Slower", "warn")
-    assert slower.sentence.endswith("230 ms each at the median: 2.3 times as long as in the last day.")
-    assert (few.word, little.word) == ("Healthy", "Healthy")
-
-
 def test_a_release_is_named_where_it_alone_fails() -> None:
     ended = replace(history(count(100, dead=41), None, "KeyError"), dead_since="2026.11.3")
 

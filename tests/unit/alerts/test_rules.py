@@ -10,7 +10,8 @@ import pytest
 from django.test import override_settings
 
 from switchyard.alerts.checks import check_alert_rules
-from switchyard.alerts.rules import chosen, further, is_quiet
+from switchyard.alerts.intake import chosen, further
+from switchyard.alerts.silences import is_quiet
 from switchyard.broker.errors import InvalidDeclaration
 from switchyard.broker.stores.alert_groups import AlertFact
 from switchyard.broker.topology import AlertRule, Yard

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from switchyard.broker.admin import purge
+from switchyard.broker.admin.limits import key_page, limit_of, limit_states, override_limit
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration, dead_moves, limits
 from switchyard.broker.queue.circuits import Circuit, note_circuit
+from switchyard.broker.queue.limits import Override
 from switchyard.broker.queue.operations import Entry, Lease, MovingMessage, QueueOperations
 from switchyard.broker.queue.unroutable import UnroutableLane
 from switchyard.broker.redis.calls import Word
@@ -125,6 +127,9 @@ ANSWERS: dict[str, Any] = {
     "cancel": [b"unknown"],
     "put_back": [0, 0],
     "resume_actor": [0, 0],
+    "limit_counts": [],
+    "key_counts": [0, 0],
+    "override_limit": b"",
 }
 
 
@@ -193,6 +198,9 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     note_circuit(family, Circuit(Dependency("payments"), 60_000, {"a": 0}), "x", "failed")
     limits.declare(family, [SimpleNamespace(actor_name="a", options={"concurrency": 1})])  # type: ignore[list-item]
     limits.declare_fair(family, FairShare("customer_id"), [])
+    limit_states([family])
+    key_page(family, limit_of("mail", "concurrency", "a", "", 1), count=1)
+    override_limit(family, "c a", Override(1, 1))
     family.notify("retry")
     purge.set_aside(family, "p", by="an_operator")
     purge.undo(family, "p")

@@ -13,9 +13,8 @@ from dramatiq.brokers.stub import StubBroker
 
 from devtools.attempts import VARIABLE, AttemptLog
 from devtools.measuring.apps import MeasuringConfig
-from devtools.measuring.contenders import POOL, Contender, read_contender, usual_contenders, yard_with
 from devtools.measuring.run import Figures, choose
-from devtools.measuring.work import Work, read_work
+from devtools.measuring.work import POOL, Contender, Work, read_contender, read_work, usual_contenders, yard_with
 from switchyard.broker.interface import Transport
 from switchyard.middleware.dead_letters import DeadLetters
 from switchyard.workers.checks import check_yard

@@ -16,13 +16,14 @@ from switchyard.console import links as console_runbook
 from switchyard.console.links import BY_KIND, PAGE, runbook, runbook_of_alert
 from switchyard.operations.findings.finding import PRECEDENCE
 from switchyard.operations.findings.lateness import LATE_WORDS
+from switchyard.operations.findings.spending import DATABASE_SLOW, DEPENDENCY_SLOW
 from tests.unit.documentation.pages import ROOT, read
 from tests.unit.documentation.test_command_help import parser_of
 
 TEXT = read(PAGE)
 HEADINGS = re.findall(r"^#{2,3} (.+)$", TEXT, flags=re.MULTILINE)
 ANCHORS = {heading.lower().replace(" ", "-") for heading in HEADINGS}
-LABELS = sorted({*(rank.label for rank in PRECEDENCE), *LATE_WORDS})
+LABELS = sorted({*(rank.label for rank in PRECEDENCE), *LATE_WORDS, DATABASE_SLOW, DEPENDENCY_SLOW})
 GROUPS = yaml.safe_load(read("ops/prometheus/rules.yml"))["groups"]
 ALERTS = [rule for group in GROUPS for rule in group["rules"] if "alert" in rule]
 DJANGO = {"migrate", "check"}

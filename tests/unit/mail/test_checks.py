@@ -7,7 +7,7 @@ from dataclasses import replace
 from pytest_django import Settings
 
 from apps.mail.actors import send_password_reset
-from apps.mail.checks import check_reset_retries
+from apps.mail.apps import check_reset_retries
 from apps.mail.links import VALID_FOR
 from project.topology import YARD
 from switchyard.broker.topology import RetryPolicy

@@ -17,9 +17,9 @@ from switchyard.operations.rows import Row, RowStatus
 QUEUE = {SUCCEEDED: 240, WAITS: 240, RUNS + 8: 240, RUN_MS: 240_000}
 
 
-def row(*, waiting: int = 0, slots: int = 2) -> Row:
-    status = RowStatus("Late", "bad")
-    return Row("default", "queue", "", "clear", status, queue="default", waiting=waiting, slots=slots)  # type: ignore[arg-type]
+def row(*, waiting: int = 0, slots: int = 2, busy: int | None = None) -> Row:
+    status, taken = RowStatus("Late", "bad"), slots if busy is None else busy
+    return Row("default", "queue", "", "open", status, queue="default", waiting=waiting, slots=slots, busy=taken)
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def found(*named: tuple[str, str], word: str = "", actor: str = "") -> list[Any]
 
 def test_what_explains_most_comes_first_and_what_follows_is_left_out() -> None:
     everything = found(
-        ("pools.leak", "default"), ("queues.retrying", "other"), ("queues.late", "default"), ("queues.limited", "x"),
+        ("actors.leaking", "mail"), ("queues.retrying", "other"), ("queues.late", "default"), ("queues.limited", "x"),
         ("actors.silent", "urgent"), ("actors.slower", "default"), ("actors.failing", "urgent"), ("pools.down", "y"),
     )  # fmt: skip
 
@@ -73,12 +73,18 @@ def test_too_few_slots_are_told_with_the_number_that_would_do() -> None:
     assert slots_needed(row(slots=2), QUEUE, 10_000) == 3, "two would be busy all the time"
 
 
+def test_a_late_queue_whose_slots_are_free_needs_no_more_of_them() -> None:
+    [told] = diagnose(found(("queues.late", "default")), {"default": row(waiting=600, slots=4, busy=1)}, {})
+
+    assert (told.cause, told.sentence) == ("nothing_dispatches", "queues.late is so.")
+
+
 def test_jobs_that_usually_run_much_longer_than_the_others_stand_before_them(counted: dict[str, Any]) -> None:
     late, holders = {"default": row(waiting=600)}, {"default": "export"}
 
-    counted["usual export"] = 30_000.0
+    counted["usual a:export"] = 30_000.0
     [told] = diagnose(found(("queues.late", "default")), late, holders)
-    counted["usual export"] = 900.0
+    counted["usual a:export"] = 900.0
     [other] = diagnose(found(("queues.late", "default")), late, holders)
 
     assert (told.cause, told.actor, other.cause) == ("head_of_line", "export", "too_few_slots")

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import heapq
-import random
+import math
 
 import pytest
 
+from switchyard.operations.plan import OWN_S, Demand, simulate
 from switchyard.operations.slots_needed import PoolSnapshot, needed, slots_for
 
 
-def late_share(slots: int, load: float, duration_s: float, promise_s: float, *, messages: int = 40_000) -> float:
+def late_share(slots: int, load: float, duration_s: float, promise_s: float) -> float:
     """Return the share of messages of simulated queues that start later than promised."""
-    late = 0
-    for seed in range(4):
-        chance, at_s, free_at = random.Random(seed), 0.0, [0.0] * slots
-        for _ in range(messages):
-            at_s += chance.expovariate(load / duration_s)
-            start_s = max(at_s, heapq.heappop(free_at))
-            heapq.heappush(free_at, start_s + chance.expovariate(1 / duration_s))
-            late += start_s - at_s > promise_s
-    return late / messages / 4
+    runs_s = tuple(-math.log(1 - (n + 0.5) / 400) * duration_s for n in range(400))
+    demand = Demand((load / (duration_s + OWN_S),) * 1_000, runs_s)
+    waits = [wait_s for seed in range(16) for wait_s in simulate(demand, slots, seed=seed)]
+    return sum(wait_s > promise_s for wait_s in waits) / len(waits)
 
 
 @pytest.mark.parametrize(

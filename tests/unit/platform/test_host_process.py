@@ -65,7 +65,7 @@ def test_a_process_that_works_logs_even_where_nothing_is_configured(
     handled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configured: list[str] = []
-    monkeypatch.setattr(preflight.logs, "configure", configured.append)
+    monkeypatch.setattr(preflight.logs, "configure", lambda log_format, **named: configured.append(log_format))
     monkeypatch.setattr(logging.Logger, "hasHandlers", lambda logger: handled)
 
     preflight.log_to_standard_error()

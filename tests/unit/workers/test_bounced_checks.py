@@ -49,7 +49,7 @@ def test_an_option_that_needs_a_session_is_refused(option: str, value: Any, data
 
 def test_options_of_a_server_and_harmless_ones_are_allowed(database: Bounce) -> None:
     database(connect_timeout=5, prepare_threshold=None, pool=None)
-    assert bounced.forbidden_options() == []
+    assert not list(bounced.forbidden_options())
 
     database(bounced_=False, pool=True, options="-c lock_timeout=5s")
-    assert bounced.forbidden_options() == []
+    assert not list(bounced.forbidden_options())

@@ -11,12 +11,27 @@ local WAITING, IN_ORDER = 205000000000000, 208000000000000
 local function limits_of(sixth)
   local function key_of(name) return string.sub(sixth, 1, -7) .. name end
   local slots, waits, turns = key_of("slots"), key_of("waits"), key_of("turns")
-  local own, declared, now = {}, {}, nil
+  local own, declared, overridden, now = {}, {}, {}, nil
 
   local function keeps_order(key) return string.byte(key) == 111 end -- o
   local function count(key) return redis.call("ZLEXCOUNT", turns, "[" .. key .. "\nh\n", "(" .. key .. "\nh\11") end
   local function waiting(key, most)
     return redis.call("ZRANGEBYLEX", turns, "[" .. key .. "\nw", "(" .. key .. "\nx", "LIMIT", 0, most)
+  end
+
+  -- The limit that a key is of: "c send customer_id" of "c send customer_id=7".
+  local function limit_of(key) return string.match(key, "^(. %S+ [^=]+)=") or key end
+
+  -- Whether all places of a key, {n, key}, are taken. An override of its limit counts until its time.
+  local function full(each)
+    local limit = limit_of(each.key)
+    if overridden[limit] == nil then
+      local text = redis.call("HGET", key_of("limits"), "\n" .. limit)
+      local n, ends = string.match(text or "", '^{"n":(%d+),"until":(%d+)')
+      now = now or n and now_ms()
+      overridden[limit] = n and tonumber(ends) > now and tonumber(n) or false
+    end
+    return count(each.key) >= (overridden[limit] or each.n)
   end
 
   -- Raise an error where a key is of a wrong type.
@@ -75,13 +90,16 @@ local function limits_of(sixth)
     for _, each in ipairs(wait.keys) do lines[#lines + 1] = each.n .. " " .. each.key end
     redis.call("HSET", waits, id, table.concat(lines, "\n"))
     redis.call("ZADD", turns, 0, member_of(wait, id))
+    redis.call("HINCRBY", waits, "#" .. limit_of(wait.keys[wait.at].key), 1)
     local first = keeps_order(wait.keys[wait.at].key) and IN_ORDER or WAITING
     redis.call("ZADD", key_of(wait.lane .. ".due"), first + wait.turn, id)
   end
 
   local function stop_waiting(id, wait)
     redis.call("ZREM", turns, member_of(wait, id))
-    redis.call("HDEL", waits, id)
+    local counted = "#" .. limit_of(wait.keys[wait.at].key)
+    local gone = redis.call("HDEL", waits, id) == 1
+    if gone and redis.call("HINCRBY", waits, counted, -1) < 0 then redis.call("HSET", waits, counted, 0) end
   end
 
   -- Places of an id, as a set of keys, and their state: "held", "next", "kept", or "" for none.
@@ -124,7 +142,7 @@ local function limits_of(sixth)
       end
       if not member then
         if other_than or #waiting(key, 1) == 0 then return end
-      elseif count(key) >= wait.keys[wait.at].n then
+      elseif full(wait.keys[wait.at]) then
         return
       else
         local due_at = tonumber(redis.call("ZSCORE", key_of(wait.lane .. ".due"), id) or 0)
@@ -134,7 +152,7 @@ local function limits_of(sixth)
         else
           local has, blocked = places(id), nil
           for at, each in ipairs(wait.keys) do
-            if at ~= wait.at and not has[each.key] and count(each.key) >= each.n then blocked = blocked or at end
+            if at ~= wait.at and not has[each.key] and full(each) then blocked = blocked or at end
           end
           if blocked then -- for another of its keys; it never waits with a place that others could use
             stop_waiting(id, wait)
@@ -154,6 +172,17 @@ local function limits_of(sixth)
         end
       end
     end
+  end
+
+  -- Pass on the free places of the next 200 keys; returns the last one, "" when there are no more.
+  function own.pass_on_from(key, to)
+    for _ = 1, 200 do
+      local after = redis.call("ZRANGEBYLEX", turns, "(" .. key .. "\nx", to, "LIMIT", 0, 1)[1]
+      key = after and string.match(after, "^([^\n]*)\n") or ""
+      if key == "" then break end
+      own.pass_on(key)
+    end
+    return key
   end
 
   -- Free the places of ids that left their owner, and pass them on. An id that has not ended keeps its place in a sequence.
@@ -206,7 +235,7 @@ local function limits_of(sixth)
       if not has[each.key] and not blocked then
         local mine = wait and wait.keys[wait.at].key == each.key and member_of(wait, id)
         local first = keeps_order(each.key) and waiting(each.key, 1)[1]
-        if count(each.key) >= each.n or first and first ~= mine then blocked = at end
+        if full(each) or first and first ~= mine then blocked = at end
       end
     end
     local keep = blocked and {} or names(wanted)
@@ -267,14 +296,7 @@ local function limits_of(sixth)
         if next(others) then own.free({ id }, false) end
       end
     end
-    local key = at[2] or ""
-    for _ = 1, 200 do
-      local after = redis.call("ZRANGEBYLEX", turns, "(" .. key .. "\nx", "+", "LIMIT", 0, 1)[1]
-      key = after and string.match(after, "^([^\n]*)\n") or ""
-      if key == "" then break end
-      own.pass_on(key)
-    end
-    redis.call("HSET", waits, "#scan", found[1], "#key", key)
+    redis.call("HSET", waits, "#scan", found[1], "#key", own.pass_on_from(at[2] or "", "+"))
   end
   return own
 end

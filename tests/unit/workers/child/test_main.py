@@ -18,8 +18,7 @@ from dramatiq.brokers.stub import StubBroker
 from switchyard import database
 from switchyard.broker.topology import Pool
 from switchyard.database import keep_in_child
-from switchyard.workers.child.assignment import Assignment, read_assignment
-from switchyard.workers.child.main import copy_log, make_worker
+from switchyard.workers.child.main import Assignment, copy_log, make_worker, read_assignment
 from switchyard.workers.shared.child_table import ChildTable
 
 

@@ -79,7 +79,7 @@ def test_a_quiet_child_starts_nothing_and_releases_what_it_fetched(
     released: list[Any] = []
     slots.release = released.append
     held = hand_out(broker, "a", 5)
-    row.set_quiet()
+    row.quiet = True
 
     with pytest.raises(SkipMessage):
         slots.before_process_message(broker, held)

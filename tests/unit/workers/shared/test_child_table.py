@@ -29,6 +29,14 @@ def start(row: ChildRow, id_: bytes = b"a", token: int = 1, *, lane: int = 0, li
     return slot
 
 
+def mark_stuck(row: ChildRow) -> None:
+    row.stuck = True
+
+
+def mark_ill(row: ChildRow) -> None:
+    row.ill = True
+
+
 def work_off(row: ChildRow, token: int, *, lane: int = 0) -> None:
     """Start a message and end it."""
     row.end(start(row, token=token, lane=lane), worked_off=True)
@@ -39,7 +47,7 @@ def test_a_forked_child_writes_and_its_parent_reads() -> None:
     pid = os.fork()
     if pid == 0:
         table.rows[1].lease(time.monotonic() + 60)
-        table.rows[1].set_ready()
+        table.rows[1].ready = True
         start(table.rows[1], token=7, limit_ns=5_000)
         os._exit(0)
 
@@ -65,9 +73,9 @@ def test_a_table_is_found_again_by_its_descriptor() -> None:
 
 
 def test_a_row_is_cleared_for_the_next_child(row: ChildRow) -> None:
-    row.set_ready()
+    row.ready = True
     row.set_full()
-    row.retire()
+    row.retired = True
     row.log("said\n")
     start(row)
     work_off(row, 2)
@@ -88,7 +96,7 @@ def test_nothing_is_put_down_for_a_child_without_leases(row: ChildRow) -> None:
 
 def test_a_child_works_while_it_is_up_and_has_its_leases(row: ChildRow) -> None:
     loading = row.read().works
-    row.set_ready()
+    row.ready = True
     up = row.read().works
     row.lease(time.monotonic() - 1)
 
@@ -269,7 +277,7 @@ def test_what_a_child_holds_is_read_by_its_supervisor_until_the_row_is_cleared()
     assert table.rows[0].held_marks.read() == []
 
 
-@pytest.mark.parametrize("act", [start, ChildRow.set_full, ChildRow.set_stuck, ChildRow.set_ill])
+@pytest.mark.parametrize("act", [start, ChildRow.set_full, mark_stuck, mark_ill])
 def test_a_child_that_is_not_looked_at_signals_its_next_act_once(
     row: ChildRow, monkeypatch: pytest.MonkeyPatch, act: Callable[[ChildRow], object]
 ) -> None:

@@ -47,7 +47,7 @@ class Bench:
         for process in self.children.own[:2]:
             process.pid = 100 + process.index
             self.row(process.index).lease(time.monotonic() + 60)
-            self.row(process.index).set_working()
+            self.row(process.index).working = True
         self.clock = Clock()
         monkeypatch.setattr("switchyard.workers.supervisor.report.time", self.clock)
         self.health = PoolHealth(self.children)

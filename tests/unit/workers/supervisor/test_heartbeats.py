@@ -19,7 +19,7 @@ class Watched:
         self.row: ChildRow = ChildTable.create(1, 1).rows[0]
         self.heartbeats = Heartbeats()
         self.pid = 1
-        self.row.set_ready()
+        self.row.ready = True
 
     def silent_after(self, seconds: int) -> list[tuple[int, float]]:
         """Look every second for so long, and return what the last look found."""

@@ -27,7 +27,7 @@ def children(monkeypatch: pytest.MonkeyPatch) -> ChildManager:
     children = make_children(POOL, server)
     children.work()
     for process in children.running:
-        children.rows[process.index].set_ready()
+        children.rows[process.index].ready = True
         children.rows[process.index].lease(time.monotonic() + 60)
     children.leases.backlog._poll_at_s = 0.0
     children.leases.tick(children.rows)

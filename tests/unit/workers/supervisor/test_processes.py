@@ -8,18 +8,18 @@ import selectors
 
 import pytest
 
-from switchyard.workers.supervisor.processes import ProcessSet, RestartDelay
+from switchyard.workers.supervisor.processes import Process, ProcessSet
 from tests.waiting import wait_for
 
 
 def test_a_process_that_worked_is_started_again_at_once() -> None:
-    assert RestartDelay().after(worked=True) == 0.0
+    assert Process(1).delay_s(worked=True) == 0.0
 
 
 def test_a_process_that_dies_before_it_worked_waits_longer_each_time_up_to_30_s() -> None:
-    delay = RestartDelay()
+    process = Process(1)
 
-    waits = [delay.after(worked=False) for _ in range(12)]
+    waits = [process.delay_s(worked=False) for _ in range(12)]
 
     assert waits[:4] == [0.1, 0.2, 0.4, 0.8]
     assert waits[-1] == 30.0
@@ -27,13 +27,13 @@ def test_a_process_that_dies_before_it_worked_waits_longer_each_time_up_to_30_s(
 
 
 def test_work_forgives_idle_deaths() -> None:
-    delay = RestartDelay()
+    process = Process(1)
     for _ in range(5):
-        delay.after(worked=False)
+        process.delay_s(worked=False)
 
-    delay.after(worked=True)
+    process.delay_s(worked=True)
 
-    assert delay.after(worked=False) == 0.1
+    assert process.delay_s(worked=False) == 0.1
 
 
 @pytest.mark.parametrize("reason", [errno.EMFILE, errno.ENOSYS, errno.EPERM])

@@ -54,7 +54,7 @@ def children(server: Server, monkeypatch: pytest.MonkeyPatch) -> ChildManager:
     children = make_children(POOL, server)
     children.work()
     for process in children.running:
-        children.rows[process.index].set_ready()
+        children.rows[process.index].ready = True
         children.rows[process.index].lease(time.monotonic() + 60)
     poll(children)
     return children
@@ -128,7 +128,7 @@ def test_a_period_ends_after_its_time_and_the_pool_works_as_long_before_the_next
     periods = QuietPeriods(children)
     open_period(periods, children, clock)
     last, row = exclusive(children), children.rows[exclusive(children).index]
-    row.set_working()
+    row.working = True
     begin(row)
     periods.work()
     clock.ahead_s += PERIOD_S + 1
@@ -154,7 +154,7 @@ def test_a_period_whose_child_is_idle_or_gone_or_never_works_ends(children: Chil
         open_period(periods, children, clock)
         row = children.rows[exclusive(children).index]
         if how == "idle":
-            row.set_working()
+            row.working = True
             row.progressed()
             clock.ahead_s += 2
         elif how == "never works":
@@ -181,7 +181,7 @@ def test_no_period_begins_where_others_run_the_suspects_or_the_pool_is_not_up(
     QuietPeriods(children).work()
 
     assert not by_others and not children.quiet
-    children.rows[2].set_ready()
+    children.rows[2].ready = True
     QuietPeriods(children).work()
     assert children.quiet
 
@@ -240,7 +240,7 @@ def test_an_isolated_child_that_runs_for_long_puts_a_period_off(children: ChildM
     periods = QuietPeriods(children)
     children.process_set.fill(children.isolated[1])
     children.work()
-    children.rows[children.isolated[1].index].set_ready()
+    children.rows[children.isolated[1].index].ready = True
 
     periods.work()
     clock.ahead_s += PATIENCE_S + 1
@@ -264,7 +264,7 @@ def test_a_pause_ends_a_period(children: ChildManager, clock: Clock) -> None:
 def test_a_pool_in_a_quiet_period_is_healthy(children: ChildManager, monkeypatch: pytest.MonkeyPatch) -> None:
     health = PoolHealth(children)
     for process in children.own[:2]:
-        children.rows[process.index].set_working()
+        children.rows[process.index].working = True
     health.unhealthy_reason()
     children.begin_quiet()
     health._taken_s -= 100

@@ -46,7 +46,7 @@ def test_a_pause_in_the_middle_of_a_replacement_leaves_every_position_filled() -
     old.pid = other.pid = 0
     recycling.enforce()
     children.resume()
-    children.rows[free.index].set_working()
+    children.rows[free.index].working = True
     recycling.enforce()
 
     assert free.wanted

@@ -42,7 +42,7 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[.
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     settings = replace(switchyard_settings(), metrics_dir=tmp_path, broker_url="redis://127.0.0.1:1/0")
     monkeypatch.setattr(module, "switchyard_settings", lambda: settings)
-    monkeypatch.setattr(module, "SignalPipe", Signals)
+    monkeypatch.setattr(module, "signals_of_parent", Signals)
     monkeypatch.setattr(module, "prepare_to_fork", lambda: None)
     monkeypatch.setattr("switchyard.workers.supervisor.children.start_child", lambda *_, **__: 0)
     made: list[Supervisor] = []

@@ -1,0 +1,164 @@
+"""Judgement of what attempts spend and call: dependencies that are down, a database that holds up, actors that leak.
+
+Rules and thresholds of dependencies and databases were tuned in a simulation of 16 yards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+import dramatiq
+
+from switchyard.broker.stores.yard_facts import (
+    BUCKET_MS,
+    GROWN_BYTES,
+    PROCESSOR_MS,
+    RUN_MS,
+    SQL_MS,
+    Counts,
+    actor_subject,
+    ends,
+    failures,
+    merged,
+)
+from switchyard.console.formatting import counted, duration, whole_duration
+from switchyard.operations.findings.actors import GROUP
+from switchyard.operations.findings.finding import Act, Finding
+from switchyard.operations.past import Usual
+
+Buckets = Sequence[tuple[int, Mapping[str, Counts]]]
+# Words for an actor that is slower than usual, by what most of the time goes to.
+DATABASE_SLOW, DEPENDENCY_SLOW = "Database slow", "Dependency slow"
+# A dependency is down by its calls of 30, 60 or 180 s: so many, so many failed, and a third at least, for sure.
+CALLED: Final = (3, 6, 18)
+LEAST_CALLS, LEAST_FAILED, LEAST_RATE, Z = 5, 4, 0.33, 2.58
+# The database holds up actors whose runs of the last 2 min are in SQL for four times as long as usually, 50 ms at
+# least, and whose share of SQL went half the way from the usual one to all.
+BOUND_BUCKETS, LEAST_RUNS, LEAST_ACTORS, TIMES, LEAST_SQL_MS = 12, 5, 2, 4.0, 50.0
+# An actor leaks that grows its processes by 64 MiB in 10 min, in each part of it in which it runs, and as much at the
+# end: what a process loads once comes at the beginning.
+PART, PARTS, LEAST_PARTS, LEAKED_BYTES, LAST_SHARE = 12, 5, 4, 64 * 2**20, 0.25
+
+
+def dependency_of(actor: str) -> str:
+    """Return the dependency that an actor declares; "" for none, and for many, by the value of an argument."""
+    declared = dramatiq.get_broker().actors.get(actor)
+    depends_on = "" if declared is None else str(declared.options.get("depends_on") or "")
+    return "" if " per " in depends_on else depends_on
+
+
+def look(buckets: Buckets, usual: Mapping[str, Usual]) -> Iterator[Finding]:
+    """Judge dependencies, the database and every actor of this code by the facts of the last 15 minutes."""
+    actors = {name: actor.queue_name for name, actor in sorted(dramatiq.get_broker().actors.items())}
+    for dependency in sorted({dependency_of(name) for name in actors} - {""}):
+        yield from down(dependency, actors, [found.get(f"d:{dependency}", {}) for _, found in buckets])
+    recent = merged_by_subject(buckets[-BOUND_BUCKETS:])
+    bound = {
+        name: counts
+        for name in actors
+        if (own := usual.get(actor_subject(name))) is not None
+        and in_database(own, counts := recent.get(actor_subject(name), {}))
+    }
+    if len(bound) >= LEAST_ACTORS:
+        yield _database_bound(bound, actors, usual)
+    for name, queue in actors.items():
+        yield from leaking(name, queue, [found.get(actor_subject(name), {}) for _, found in buckets])
+
+
+def merged_by_subject(buckets: Buckets) -> dict[str, dict[int, int]]:
+    """Return the sum of some buckets."""
+    names = {name for _, found in buckets for name in found}
+    return {name: merged(found.get(name, {}) for _, found in buckets) for name in names}
+
+
+def least_rate(failed: int, calls: int) -> float:
+    """Return the rate of failures that is certain: Wilson's lower bound."""
+    rate, square = failed / calls, Z * Z
+    spread = Z * math.sqrt(rate * (1 - rate) / calls + square / (4 * calls * calls))
+    return (rate + square / (2 * calls) - spread) / (1 + square / calls)
+
+
+def down(dependency: str, actors: Mapping[str, str], mine: Sequence[Counts]) -> Iterator[Finding]:
+    """Yield the finding for a dependency of which calls fail, the last of them too."""
+    newest = next((counts for counts in reversed(mine) if ends(counts)), {})
+    for length in CALLED if failures(newest) else ():
+        counts = merged(mine[-length:])
+        calls, failed = ends(counts), failures(counts)
+        if calls >= LEAST_CALLS and failed >= LEAST_FAILED and least_rate(failed, calls) >= LEAST_RATE:
+            users = [name for name in actors if dependency_of(name) == dependency]
+            of = f"{users[0]} and {counted(len(users) - 1, 'other actor')}" if len(users) > 1 else users[0]
+            span = whole_duration(length * BUCKET_MS)
+            seen = f"{dependency} is down: {failed:,} of {calls:,} calls of {of} failed within {span}"
+            then = f"Mend {dependency}. Its circuit puts off further calls by itself, and what waits starts then."
+            yield _finding("dependency_down", users, actors, seen, then, float(failed))
+            return
+
+
+def in_database(usual: Usual, counts: Counts) -> bool:
+    """Return whether an actor's runs spend clearly more in SQL than usually, and more than in anything else."""
+    ended, ran_ms = ends(counts), counts.get(RUN_MS, 0)
+    if ended < LEAST_RUNS or not ran_ms or not usual.mean_ms:
+        return False
+    sql_ms, normal = counts.get(SQL_MS, 0), usual.sql_ms / usual.mean_ms
+    enough = sql_ms / ended >= max(TIMES * usual.sql_ms, LEAST_SQL_MS)
+    return enough and sql_ms / ran_ms >= normal + (1 - normal) / 2
+
+
+def _database_bound(bound: Mapping[str, Counts], actors: Mapping[str, str], usual: Mapping[str, Usual]) -> Finding:
+    users = sorted(bound, key=lambda name: -bound[name].get(SQL_MS, 0))
+    counts, own = bound[users[0]], usual[actor_subject(users[0])]
+    seen = (
+        f"the database holds up {users[0]} and {counted(len(users) - 1, 'other actor')}: {users[0]} is in SQL for "
+        f"{duration(counts[SQL_MS] / ends(counts))} of {duration(counts[RUN_MS] / ends(counts))} a job, usually "
+        f"{duration(own.sql_ms)} {own.basis}"
+    )
+    then = "Look for a lock or a slow query in the database's list of activity. More slots would add queries."
+    return _finding("database_bound", users, actors, seen, then, float(len(users)))
+
+
+def goes_to(actor: str, usual: Usual, counts: Counts) -> tuple[str, str, str]:
+    """Return where most of the time goes that an actor's runs take longer than usually.
+
+    Returns:
+        Its word, "" for none of its own; how a sentence goes on; and what to look at.
+    """
+    ended, dependency = ends(counts), dependency_of(actor)
+    more_ms = counts.get(RUN_MS, 0) / ended - usual.mean_ms if ended else 0.0
+    if more_ms > 0 and counts.get(SQL_MS, 0) / ended - usual.sql_ms >= more_ms / 2:
+        return DATABASE_SLOW, ", most of it in SQL", f"the queries of {actor} and what locks their rows"
+    if more_ms > 0 and counts.get(PROCESSOR_MS, 0) / ended - usual.processor_ms >= more_ms / 2:
+        return "", ", most of it on a processor", f"what {actor} computes"
+    if dependency:
+        return DEPENDENCY_SLOW, f"; it calls {dependency}", dependency
+    return "", "", f"what {actor} calls"
+
+
+def leaking(actor: str, queue: str, mine: Sequence[Counts]) -> Iterator[Finding]:
+    """Yield the finding for an actor with each of whose runs its processes grow."""
+    parts = [merged(mine[at : at + PART]) for at in range(max(len(mine) - PART * PARTS, 0), len(mine), PART)]
+    ran = [(ends(part), part.get(GROWN_BYTES, 0)) for part in parts if ends(part)]
+    jobs, grown = sum(ended for ended, _ in ran), sum(bytes_ for _, bytes_ in ran)
+    if len(ran) < LEAST_PARTS or grown < LEAKED_BYTES or not all(bytes_ for _, bytes_ in ran):
+        return
+    if sum(bytes_ for _, bytes_ in ran[-2:]) < LAST_SHARE * grown:
+        return
+    seen = (
+        f"{actor} leaks about {grown / jobs / 1e6:.2g} MB a job: its processes grew by {grown / 1e6:,.0f} MB in "
+        f"{whole_duration(len(parts) * PART * BUCKET_MS)}, within {counted(jobs, 'job')}"
+    )
+    then = f"Look at what {actor} keeps, in a cache or a list of its module. Its pool replaces what grows too large."
+    yield _finding("leaking", [actor], {actor: queue}, seen, then, grown / 1e6)
+
+
+def _finding(
+    code: str, users: Sequence[str], actors: Mapping[str, str], seen: str, then: str, factor: float
+) -> Finding:
+    actor, queues = users[0], list(dict.fromkeys(actors[name] for name in users))
+    step, act = f"manage.py switchyard actors show {actor}", Act(f"Show {actor}", "switchyard-actor", actor)
+    found = GROUP.finding(
+        "warning", code, seen, then, step, queues[0], then=then, act=act, factor=factor, also=tuple(queues[1:])
+    )
+    return replace(found, actor=actor)

@@ -1,0 +1,267 @@
+"""A plan: slots that would keep a promise, and the waits to expect, by a seeded simulation of arrivals and run times.
+
+Source of the model: docs/explanation/planning.md.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import heapify, heapreplace
+from itertools import accumulate, pairwise, zip_longest
+from statistics import NormalDist, mean
+from typing import Final
+
+from switchyard.broker.stores.yard_facts import (
+    CLASSES,
+    DEPTH,
+    MINUTE_MS,
+    RUN_MS,
+    RUNS,
+    Counts,
+    FactStore,
+    merged,
+    percentile_ms,
+    queue_subject,
+    starts,
+)
+from switchyard.broker.topology import Pool, Yard
+from switchyard.operations.slots_needed import LATE, promise_of, slots_for
+
+MINUTE_S: Final = 60.0
+# Simulated stretches for each number of slots, of which so many must keep the promise.
+STRETCHES, KEEP = 40, 36
+# Messages of a simulated stretch at most; of a busier pool a shorter one is simulated.
+MOST_MESSAGES: Final = 20_000
+# Part of a stretch before the first minute that counts, so that the queue is as long as usual by then.
+WARM: Final = 0.25
+# Between two messages of a slot, and from a message's sending to its start where a slot is free: the median of
+# `bin/bench idle` with the whole stack, and what a machine adds whose cores are all busy.
+OWN_S, OWN_MOST_S = 0.0015, 0.020
+# Equally likely run times that stand for all.
+POINTS: Final = 400
+# The server's processor time for a message, in seconds: of messages that are sent and fetched in batches
+# (`bin/bench enqueue drain`), and of those that come one by one, 1,000 a second (docs/performance.md). A server is full
+# at this share of a processor.
+SERVER_S, FULL = (20e-6, 171e-6), 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Work that arrives.
+
+    Args:
+        rates: Messages a second, minute by minute.
+        runs_s: Equally likely run times.
+    """
+
+    rates: tuple[float, ...]
+    runs_s: tuple[float, ...]
+
+    @property
+    def run_s(self) -> float:
+        """Mean run time."""
+        return mean(self.runs_s)
+
+    @property
+    def load(self) -> float:
+        """Slots that the work keeps busy in the mean, with what the yard needs between two messages."""
+        return mean(self.rates) * (self.run_s + OWN_S)
+
+    def busiest(self, minutes: int) -> Demand:
+        """Return the stretch of so many minutes in which most arrives."""
+        sums = [0.0, *accumulate(self.rates)]
+        length = min(max(minutes, 1), len(self.rates))
+        begin = max(range(len(self.rates) - length + 1), key=lambda at: sums[at + length] - sums[at])
+        return Demand(self.rates[begin : begin + length], self.runs_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """Waits of simulated stretches with a number of slots.
+
+    Args:
+        late: Share of the messages that start later than promised, over all stretches; 0 without a promise.
+        kept: Share of the stretches in which at most one message in a hundred does.
+        p95_s: Least and largest 95th percentile of a stretch's waits.
+    """
+
+    slots: int
+    late: float
+    kept: float
+    p95_s: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPlan:
+    """Plan of one pool.
+
+    Args:
+        demand: Its busiest stretch.
+        declared: Outlook with the slots that the topology declares.
+        named: Outlook with the slots that it needs.
+        fewer: Outlook with one slot less; ``None`` for a single slot.
+        places: Broker's servers that carry the arrivals: where messages come in batches, and one by one.
+    """
+
+    pool: Pool
+    lanes: tuple[str, ...]
+    promise_s: float | None
+    demand: Demand
+    declared: Outlook
+    named: Outlook
+    fewer: Outlook | None
+    places: tuple[int, int]
+
+    @property
+    def processes(self) -> int:
+        """Children with the slots of the declared ones."""
+        return math.ceil(self.named.slots / self.pool.slots)
+
+
+def by_percentiles(p50_s: float, p95_s: float) -> tuple[float, ...]:
+    """Return run times of a log-normal distribution with these percentiles."""
+    normal = NormalDist()
+    sigma = math.log(p95_s / p50_s) / normal.inv_cdf(0.95)
+    return tuple(p50_s * math.exp(sigma * normal.inv_cdf((n + 0.5) / POINTS)) for n in range(POINTS))
+
+
+def by_counts(counts: Counts) -> tuple[float, ...]:
+    """Return run times as a yard counted them: spread evenly within their class, with the mean that was measured."""
+    points = [percentile_ms(counts, RUNS, (n + 0.5) / POINTS) or 0.0 for n in range(POINTS)]
+    ended = sum(counts.get(RUNS + n, 0) for n in range(CLASSES))
+    if not ended or not sum(points):
+        return (0.0,)
+    scale = counts.get(RUN_MS, 0) / ended / mean(points) / 1_000
+    return tuple(point * scale for point in points)
+
+
+def recorded(store: FactStore, lanes: Iterable[str], since_ms: int, until_ms: int) -> dict[str, Demand]:
+    """Return what arrived in lanes minute by minute: what started, and what then waited more than a minute before.
+
+    Lanes in which nothing ran are left out.
+
+    Raises:
+        BrokerError: the broker does not answer.
+    """
+    found = {lane: store.minutes(queue_subject(lane), since_ms, until_ms) for lane in lanes}
+    found = {lane: minutes for lane, minutes in found.items() if any(map(starts, minutes.values()))}
+    known = {at for minutes in found.values() for at in minutes}
+    every = range(min(known), max(known) + 1, MINUTE_MS) if known else ()
+    return {lane: counted([minutes.get(at, {}) for at in every]) for lane, minutes in found.items()}
+
+
+def counted(minutes: Sequence[Counts]) -> Demand:
+    """Return what arrived by the counts of a lane, one for each minute."""
+    waiting = [0, *(counts.get(DEPTH, 0) for counts in minutes)]
+    more = [after - before for before, after in pairwise(waiting)]
+    rates = [max(starts(counts) + grown, 0) / MINUTE_S for counts, grown in zip(minutes, more, strict=True)]
+    return Demand(tuple(rates), by_counts(merged(minutes)))
+
+
+def together(demands: Sequence[Demand]) -> Demand:
+    """Return the work of several lanes as that of one line. Run times are mixed by how many arrive of each."""
+    total = sum(sum(demand.rates) for demand in demands) or 1.0
+    runs_s: list[float] = []
+    for demand in demands:
+        points, known = math.ceil(POINTS * sum(demand.rates) / total), sorted(demand.runs_s)
+        runs_s += [known[int((n + 0.5) * len(known) / points)] for n in range(points)]
+    rates = tuple(map(sum, zip_longest(*(demand.rates for demand in demands), fillvalue=0.0)))
+    return Demand(rates, tuple(runs_s) or (0.0,))
+
+
+def simulate(demand: Demand, slots: int, *, seed: int) -> list[float]:
+    """Return how long each message of a stretch waits for one of so many slots, in seconds.
+
+    Messages arrive by chance at the rate of their minute and start in their order. The stretch begins with the usual
+    number of busy slots, and with a quarter of its length more at the first rate, which does not count.
+    """
+    chance = random.Random(seed)  # noqa: S311  a simulation
+    draw, runs_s, last = chance.random, [run_s + OWN_S for run_s in demand.runs_s], len(demand.runs_s)
+    length_s = _length_s(demand)
+    warm_s = length_s * WARM
+    # A run that is caught at a moment is a long one more often than a short one.
+    busy = min(slots, round(demand.rates[0] * (demand.run_s + OWN_S)))
+    free_s = [run_s * draw() for run_s in chance.choices(runs_s, weights=runs_s, k=busy)] + [0.0] * (slots - busy)
+    heapify(free_s)
+    waits: list[float] = []
+    at_s = end_s = 0.0
+    for number, rate in enumerate((demand.rates[0], *demand.rates)):
+        end_s = min(end_s + MINUTE_S, warm_s + length_s) if number else warm_s
+        if rate <= 0:
+            at_s = end_s
+            continue
+        while (at_s := at_s + chance.expovariate(rate)) < end_s:
+            start_s = max(at_s, free_s[0])
+            heapreplace(free_s, start_s + runs_s[int(draw() * last)])
+            if number:
+                waits.append(start_s - at_s)
+        at_s = end_s  # the time to the next arrival does not depend on the last one
+    return waits
+
+
+def _length_s(demand: Demand) -> float:
+    """Return the seconds of a stretch that are simulated."""
+    rate = mean(demand.rates)
+    return min(MINUTE_S * len(demand.rates), MOST_MESSAGES / rate if rate else math.inf)
+
+
+def outlook(demand: Demand, slots: int, promise_s: float | None, *, seed: int = 0) -> Outlook:
+    """Return what to expect of so many slots."""
+    late = messages = kept = 0
+    p95s = []
+    for number in range(STRETCHES):
+        waits = sorted(simulate(demand, slots, seed=seed * STRETCHES + number)) or [0.0]
+        over = sum(wait_s > promise_s for wait_s in waits) if promise_s is not None else 0
+        late, messages, kept = late + over, messages + len(waits), kept + (over <= LATE * len(waits))
+        p95s.append(waits[math.ceil(0.95 * len(waits)) - 1])
+    return Outlook(slots, late / messages, kept / STRETCHES, (min(p95s), max(p95s) + OWN_MOST_S))
+
+
+def least_slots(demand: Demand, promise_s: float | None, *, seed: int = 0) -> Outlook:
+    """Return the outlook of the least slots that keep a promise in nearly every stretch; without one, that keep up."""
+    least = math.floor(demand.load) + 1
+    found = outlook(demand, max(slots_for(demand.load, demand.run_s, promise_s), least), promise_s, seed=seed)
+    if promise_s is None:
+        return found
+    while found.kept * STRETCHES < KEEP:
+        found = outlook(demand, found.slots + max(1, found.slots // 20), promise_s, seed=seed)
+    while found.slots > least:
+        less = outlook(demand, found.slots - 1, promise_s, seed=seed)
+        if less.kept * STRETCHES < KEEP:
+            break
+        found = less
+    return found
+
+
+def places_for(rate: float) -> tuple[int, int]:
+    """Return the broker's servers that carry so many messages a second, in batches and one by one."""
+    least, most = (max(math.ceil(rate * each_s / FULL), 1) for each_s in SERVER_S)
+    return least, most
+
+
+def plan(
+    yard: Yard, lanes: Mapping[str, Demand], promise_s: float | None = None, *, minutes: int, seed: int = 0
+) -> list[PoolPlan]:
+    """Return the plan of each pool that serves some of the lanes, for the busiest stretch of its work.
+
+    Lanes that no pool serves are left out. One of several pools counts for each of them.
+
+    Args:
+        promise_s: In place of the shortest objective of a pool's queues.
+        minutes: Length of the stretch.
+    """
+    plans = []
+    for pool in yard.pools:
+        served = tuple(lane for lane in yard.served_by(pool) if lane in lanes)
+        if not served:
+            continue
+        demand = together([lanes[lane] for lane in served]).busiest(minutes)
+        own_s = promise_of(yard, pool) if promise_s is None else promise_s
+        named = least_slots(demand, own_s, seed=seed)
+        fewer = outlook(demand, named.slots - 1, own_s, seed=seed) if named.slots > 1 else None
+        declared = outlook(demand, pool.total_slots, own_s, seed=seed)
+        plans.append(PoolPlan(pool, served, own_s, demand, declared, named, fewer, places_for(max(demand.rates))))
+    return plans

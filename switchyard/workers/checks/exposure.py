@@ -1,0 +1,63 @@
+"""Unsafe settings of what others can reach, as errors of ``check --deploy``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error
+from django.utils.encoding import force_str
+
+from switchyard.broker.redis.addresses import is_loopback, split_hosts
+from switchyard.conf import switchyard_settings
+
+ID: Final = "switchyard.E060"
+FORWARDERS: Final = "FORWARDED_ALLOW_IPS"
+KEY_CHARACTERS, TOKEN_CHARACTERS, LEAST_DISTINCT = 32, 16, 8
+WITHOUT_TLS: Final = frozenset({"redis", "redis+sentinel", "redis+cluster", "amqp"})
+# Django's own start of a project writes it.
+MADE_BY_DJANGO: Final = "django-insecure-"
+
+
+def unsafe_exposure(app_configs: Any = None, **options: Any) -> list[CheckMessage]:
+    """Refuse what is unsafe once others can reach the yard. Values that are secret are not shown."""
+    return [Error(fact, hint=remedy, obj=name, id=ID) for name, fact, remedy in _unsafe()]
+
+
+def _unsafe() -> Iterator[tuple[str, str, str]]:
+    own = switchyard_settings()
+    web = urlsplit(own.public_url)
+    if web.scheme == "http" and not is_loopback(web.hostname):
+        yield "SWITCHYARD_PUBLIC_URL", f"{own.public_url} is without TLS", "Serve the web by HTTPS, and write https://."
+    if "*" in os.environ.get(FORWARDERS, "").replace(",", " ").split():
+        fact = "is *: anybody may claim any address, and that the request came by HTTPS"
+        yield FORWARDERS, fact, "Name the addresses of your proxies, for example 10.0.0.5,172.16.0.0/12."
+    if "*" in settings.ALLOWED_HOSTS:
+        yield "ALLOWED_HOSTS", "is *: links in mails lead wherever a stranger says", "Name the hosts of the web."
+    remedy = "Make one: python -c 'import secrets; print(secrets.token_urlsafe(50))'"
+    for key in map(force_str, (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)):
+        if key.startswith(MADE_BY_DJANGO) or _is_weak(key, KEY_CHARACTERS):
+            yield "SECRET_KEY", f"one is weak: below {KEY_CHARACTERS} characters, or few different ones", remedy
+    if own.metrics_token and _is_weak(own.metrics_token, TOKEN_CHARACTERS):
+        yield "SWITCHYARD_METRICS_TOKEN", f"is weak: below {TOKEN_CHARACTERS} characters, or few different ones", remedy
+    for name, address in ((own.server_variable, own.broker_url), ("SWITCHYARD_BROKER_URL", own.place_url)):
+        parts, hosts = split_hosts(address)
+        for host in hosts if parts.scheme in WITHOUT_TLS else ():
+            if _is_public(far := urlsplit(f"//{host}").hostname or ""):
+                yield name, f"{far} is a public address, reached without TLS", "Use rediss:// or amqps://."
+
+
+def _is_weak(secret: str, characters: int) -> bool:
+    return len(secret) < characters or len(set(secret)) < LEAST_DISTINCT
+
+
+def _is_public(host: str) -> bool:
+    """Return whether a host is written as a public address. A name says nothing: it may lead to a private one."""
+    try:
+        return ip_address(host).is_global
+    except ValueError:
+        return False

@@ -1,0 +1,111 @@
+"""Receiver of traces: OTLP over HTTP in protobuf, on loopback."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+
+
+@dataclass(frozen=True)
+class Received:
+    """A span as it arrived. Ids are hexadecimal, times nanoseconds since the epoch."""
+
+    trace: str
+    id: str
+    parent: str
+    name: str
+    kind: int
+    start: int
+    end: int
+    attributes: dict[str, Any]
+    links: tuple[str, ...]
+    status: int
+    resource: dict[str, Any]
+
+
+@dataclass
+class Traces:
+    """Spans that were received, and the bytes of all requests."""
+
+    url: str = ""
+    spans: list[Received] = field(default_factory=list)
+    raw: bytes = b""
+
+    def tree_of(self, job_id: str) -> list[Received]:
+        """Return the spans of the trace to which a job belongs, as they began; none before one arrived."""
+        traces = {span.trace for span in self.spans if span.attributes.get("messaging.message.id") == job_id}
+        assert len(traces) < 2, f"{job_id} is in {len(traces)} traces"
+        return sorted((span for span in self.spans if span.trace in traces), key=lambda span: span.start)
+
+
+def roots_of(tree: list[Received]) -> list[str]:
+    """Return the names of spans of which no parent arrived."""
+    ids = {span.id for span in tree}
+    return [span.name for span in tree if span.parent not in ids]
+
+
+@contextmanager
+def receiving() -> Iterator[Traces]:
+    """Serve an endpoint for the block."""
+    found, lock = Traces(), threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
+            with lock:
+                found.raw += body
+                found.spans += spans_in(body)
+            answer = ExportTraceServiceResponse().SerializeToString()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/x-protobuf")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *args: Any) -> None:
+            """Print nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        found.url = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        yield found
+        server.shutdown()
+        thread.join(30)
+
+
+def spans_in(body: bytes) -> list[Received]:
+    """Return the spans of a request."""
+    return [
+        Received(
+            trace=span.trace_id.hex(),
+            id=span.span_id.hex(),
+            parent=span.parent_span_id.hex(),
+            name=span.name,
+            kind=span.kind,
+            start=span.start_time_unix_nano,
+            end=span.end_time_unix_nano,
+            attributes=_plain(span.attributes),
+            links=tuple(link.span_id.hex() for link in span.links),
+            status=span.status.code,
+            resource=_plain(of_resource.resource.attributes),
+        )
+        for of_resource in ExportTraceServiceRequest.FromString(body).resource_spans
+        for of_scope in of_resource.scope_spans
+        for span in of_scope.spans
+    ]
+
+
+def _plain(pairs: Any) -> dict[str, Any]:
+    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value") or "string_value") for pair in pairs}

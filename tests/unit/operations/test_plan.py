@@ -1,0 +1,127 @@
+"""Plans: the simulated queue, and slots by it."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+from statistics import mean
+
+import pytest
+
+from project.topology import YARD
+from switchyard.broker.stores.yard_facts import DEPTH, RUN_MS, RUNS, WAITS
+from switchyard.operations.plan import (
+    STRETCHES,
+    Demand,
+    by_counts,
+    by_percentiles,
+    counted,
+    least_slots,
+    outlook,
+    places_for,
+    plan,
+    simulate,
+    together,
+)
+
+EXPONENTIAL = tuple(-math.log(1 - (n + 0.5) / 400) for n in range(400))
+
+
+@pytest.mark.parametrize(("slots", "load"), [(2, 1.2), (6, 4.0), (12, 9.0)])
+def test_the_simulated_queue_is_late_as_often_as_erlangs_formula_says(slots: int, load: float) -> None:
+    blocked = 1.0
+    for number in range(1, slots + 1):
+        blocked = load * blocked / (number + load * blocked)
+    waits = slots * blocked / (slots - load * (1 - blocked))
+    expected = waits * math.exp(-(slots - load) * 0.3)
+
+    found = [wait_s for seed in range(20) for wait_s in simulate(Demand((load,) * 60, EXPONENTIAL), slots, seed=seed)]
+
+    assert sum(wait_s > 0.3 for wait_s in found) / len(found) == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize("promise_s", [0.08, 0.5, 3.0])
+def test_named_slots_keep_the_promise_in_most_stretches_and_one_less_in_fewer(promise_s: float) -> None:
+    demand = Demand((20.0,) * 10, by_percentiles(0.08, 0.4))
+
+    named = least_slots(demand, promise_s)
+
+    assert named.kept >= 0.9
+    assert named.slots - 1 <= demand.load or outlook(demand, named.slots - 1, promise_s).kept < 0.9
+    assert named.p95_s[0] <= promise_s
+
+
+def test_a_burst_needs_more_than_its_mean_and_a_plan_is_the_same_each_time() -> None:
+    steady = Demand((10.0,) * 10, by_percentiles(0.1, 0.4))
+    burst = replace(steady, rates=(5.0, 55.0, *(5.0,) * 8))
+
+    named = least_slots(burst, 1.0)
+
+    assert named.slots > least_slots(steady, 1.0).slots
+    assert named == least_slots(burst, 1.0)
+    assert burst.busiest(1).rates == (55.0,)
+    assert sum(burst.busiest(2).rates) == 60.0
+
+
+def test_without_a_promise_the_slots_keep_up_though_nothing_is_late() -> None:
+    found = least_slots(Demand((10.0,), (0.3,)), None)
+
+    assert (found.slots, found.late, found.kept) == (4, 0.0, 1.0)
+
+
+def test_a_promise_longer_than_the_stretch_needs_slots_that_keep_up() -> None:
+    assert least_slots(Demand((10.0,), (1.0,)), 3_600.0).slots == 11
+
+
+def test_counted_run_times_keep_their_mean_and_their_share_in_each_class() -> None:
+    runs_s = by_counts({RUNS + 3: 90, RUNS + 9: 10, RUN_MS: 90 * 30 + 10 * 2_000})
+
+    assert mean(runs_s) == pytest.approx(0.227)
+    assert sum(run_s > 0.1 for run_s in runs_s) / len(runs_s) == pytest.approx(0.1, abs=0.01)
+    assert by_counts({}) == (0.0,)
+
+
+def test_arrivals_are_what_started_and_what_waits_more() -> None:
+    minutes = [{WAITS: 60, DEPTH: 0}, {WAITS: 60, DEPTH: 120}, {WAITS: 120, DEPTH: 30}, {WAITS: 30}, {}]
+
+    assert counted(minutes).rates == (1.0, 3.0, 0.5, 0.0, 0.0)
+
+
+def test_lanes_of_a_pool_mix_by_what_arrives() -> None:
+    mixed = together([Demand((3.0, 3.0), (0.1,)), Demand((1.0,), (1.0,))])
+
+    assert mixed.rates == (4.0, 3.0)
+    assert mixed.run_s == pytest.approx(0.1 * 6 / 7 + 1 / 7, rel=0.02)
+    assert together([Demand((0.0,), (0.1,))]).rates == (0.0,)
+
+
+def test_each_pool_is_planned_for_its_own_lanes() -> None:
+    lanes = {
+        "default": Demand((20.0,), (0.1,)),
+        "webhook": Demand((0.0,), (0.1,)),
+        "default-retry": Demand((1.0,), (1.0,)),
+    }
+
+    plans = {each.pool.name: each for each in plan(YARD, lanes, minutes=1)}
+
+    assert list(plans) == ["default", "webhook", "retries"]
+    assert (plans["default"].promise_s, plans["default"].lanes) == (1.0, ("default",))
+    assert plans["default"].declared.slots == 8
+    assert (plans["webhook"].named.slots, plans["webhook"].fewer) == (1, None)
+    assert (plans["retries"].promise_s, plans["retries"].named.slots) == (None, 2)
+    assert plans["retries"].processes == 1
+    assert {each.promise_s for each in plan(YARD, lanes, 0.5, minutes=1)} == {0.5}
+
+
+def test_servers_are_a_range_from_messages_in_batches_to_single_ones() -> None:
+    assert places_for(100.0) == (1, 1)
+    assert places_for(20_000.0) == (1, 5)
+    assert places_for(150_000.0) == (5, 37)
+
+
+def test_stretches_differ_by_seed() -> None:
+    demand, chance = Demand((5.0,), (0.5,)), random.Random(1)
+    first, second = (simulate(demand, 3, seed=chance.randrange(STRETCHES)) for _ in range(2))
+
+    assert first != second

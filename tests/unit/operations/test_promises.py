@@ -1,0 +1,57 @@
+"""A queue that spends its share of late starts too fast is told, by a slow and a fast window."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from switchyard.broker.stores.yard_facts import BUCKET_MS, WAITS, Counts
+from switchyard.operations.findings.promises import burns, late, look
+
+NOW = 1_767_571_200_000
+
+
+def waited(quick: int, slow: int) -> dict[int, int]:
+    """Return starts within 80 ms, and between 1.28 and 2.56 s."""
+    return {WAITS + 4: quick, WAITS + 9: slow}
+
+
+@pytest.mark.parametrize(
+    ("counts", "promise_ms", "count"),
+    [
+        (waited(5, 3), 1_280, 3),
+        (waited(5, 3), 1_281, 0),  # some of the class may have been in time
+        (waited(5, 3), 40, 8),
+        ({}, 1_000, 0),
+    ],
+)
+def test_starts_are_late_that_certainly_waited_for_longer(counts: Counts, promise_ms: int, count: int) -> None:
+    assert late(counts, promise_ms) == count
+
+
+@pytest.mark.parametrize(
+    ("counts", "bad"), [(waited(85, 15), True), (waited(86, 14), False), (waited(40, 9), False), ({}, False)]
+)
+def test_a_seventh_of_the_starts_burns_ten_at_least(counts: Counts, bad: bool) -> None:
+    assert burns(counts, 1_000) is bad
+
+
+@pytest.mark.parametrize(
+    ("hour", "recent", "said"),
+    [
+        (waited(700, 300), waited(70, 30), ["default is late again and again: 300 of 1,000 jobs of the last hour "
+                                            "started later than 1 s"]),
+        (waited(7_000, 300), waited(70, 30), []),  # a burst of minutes
+        (waited(700, 300), waited(70, 3), []),  # it is over
+    ],
+)  # fmt: skip
+def test_both_windows_have_to_burn(hour: Counts, recent: Counts, said: list[str]) -> None:
+    store: Any = SimpleNamespace(minutes=lambda subject, since, until: {since: hour} if subject == "q:default" else {})
+    buckets = [(NOW - ago * BUCKET_MS, {"q:default": recent} if ago == 12 else {}) for ago in range(90, 0, -1)]
+
+    found = list(look(store, buckets, NOW))
+
+    assert [each.seen for each in found] == said
+    assert {each.name for each in found} <= {"queues.burning"}

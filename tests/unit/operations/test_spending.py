@@ -1,0 +1,139 @@
+"""Dependencies, the database and actors are judged by what attempts spend and call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from switchyard.broker.stores.yard_facts import (
+    GROWN_BYTES,
+    PROCESSOR_MS,
+    RETRIED,
+    RUN_MS,
+    SQL_MS,
+    SUCCEEDED,
+    Counts,
+)
+from switchyard.operations.findings import spending
+from switchyard.operations.findings.spending import (
+    DATABASE_SLOW,
+    DEPENDENCY_SLOW,
+    down,
+    goes_to,
+    in_database,
+    leaking,
+    look,
+)
+from switchyard.operations.past import Usual
+
+USUAL = Usual("at this hour", mean_ms=100.0, sql_ms=20.0, processor_ms=10.0)
+MIB = 2**20
+
+
+def ran(jobs: int, run_ms: int, **spent: int) -> dict[int, int]:
+    """Return counts of jobs that each ran for so long."""
+    codes = {"sql": SQL_MS, "processor": PROCESSOR_MS, "grown": GROWN_BYTES}
+    return {SUCCEEDED: jobs, RUN_MS: jobs * run_ms, **{codes[name]: jobs * each for name, each in spent.items()}}
+
+
+@pytest.fixture(autouse=True)
+def dependencies(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    known = {"call_bank": "bank", "refund": "bank"}
+    monkeypatch.setattr(spending, "dependency_of", lambda actor: known.get(actor, ""))
+    return known
+
+
+def calls(*buckets: tuple[int, int]) -> list[Counts]:
+    """Return buckets of calls that were answered and failed."""
+    return [{SUCCEEDED: answered, RETRIED: failed} if answered or failed else {} for answered, failed in buckets]
+
+
+@pytest.mark.parametrize(
+    ("buckets", "said"),
+    [
+        (calls((0, 3), (1, 3), (0, 3)), "9 of 10 calls of call_bank and 1 other actor failed within 30 s"),
+        (calls((4, 0), (4, 0), (0, 0), (0, 2), (0, 2), (0, 2)), "6 of 6 calls"),
+        (calls((0, 1), (0, 0), (0, 0), (0, 1), (0, 1), (0, 0), (0, 1), (0, 1), (0, 0)), "5 of 5 calls"),
+        (calls((0, 0), (0, 2), (0, 2)), ""),  # of so few it is chance
+        (calls((8, 2), (8, 2), (8, 2)), ""),  # a fifth is flaky
+        (calls((0, 4), (0, 4), (3, 0)), ""),  # it is back
+        (calls(), ""),
+    ],
+)
+def test_a_dependency_of_which_most_calls_fail_is_down(buckets: list[Counts], said: str) -> None:
+    found = list(down("bank", {"call_bank": "default", "mail": "urgent", "refund": "hooks"}, buckets))
+
+    assert [each.name for each in found] == ["actors.dependency_down"] * bool(said)
+    for each in found:
+        assert each.seen.startswith("bank is down: ") and said in each.seen
+        assert (each.subject, each.also, each.actor) == ("default", ("hooks",), "call_bank")
+
+
+@pytest.mark.parametrize(
+    ("counts", "bound"),
+    [
+        (ran(6, 900, sql=800), True),
+        (ran(6, 180, sql=90), False),  # no share that stands out
+        (ran(4, 900, sql=800), False),
+        (ran(6, 900, sql=70), False),  # slower for another cause
+        (ran(6, 49, sql=45), False),
+        ({}, False),
+    ],
+)
+def test_an_actor_is_bound_by_the_database_where_nearly_all_of_its_time_goes_there(counts: Counts, bound: bool) -> None:
+    assert in_database(USUAL, counts) is bound
+    assert not in_database(Usual("at this hour"), counts), "nothing is usual of it"
+
+
+def test_a_database_that_holds_up_two_actors_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    actors: dict[str, Any] = {
+        "export": type("Actor", (), {"queue_name": "slow"}),
+        "vat": type("Actor", (), {"queue_name": "default"}),
+    }
+    monkeypatch.setattr(spending.dramatiq, "get_broker", lambda: type("Broker", (), {"actors": actors}))
+    bucket = {"a:vat": ran(6, 900, sql=800), "a:export": ran(8, 9_000, sql=8_000)}
+    usual = {"a:vat": USUAL, "a:export": USUAL}
+
+    [found] = look([(0, bucket)], usual)
+    alone = list(look([(0, {"a:vat": bucket["a:vat"]})], usual))
+
+    assert (found.name, found.subject, found.also) == ("actors.database_bound", "slow", ("default",))
+    assert found.seen == (
+        "the database holds up export and 1 other actor: export is in SQL for 8.0 s of 9.0 s a job, "
+        "usually 20 ms at this hour"
+    )
+    assert alone == []
+
+
+@pytest.mark.parametrize(
+    ("actor", "counts", "word", "says"),
+    [
+        ("vat", ran(5, 900, sql=700), DATABASE_SLOW, ", most of it in SQL"),
+        ("vat", ran(5, 900, processor=700), "", ", most of it on a processor"),
+        ("vat", ran(5, 900), "", ""),
+        ("call_bank", ran(5, 900), DEPENDENCY_SLOW, "; it calls bank"),
+        ("call_bank", ran(5, 900, sql=700), DATABASE_SLOW, ", most of it in SQL"),
+        ("call_bank", {}, DEPENDENCY_SLOW, "; it calls bank"),  # none has ended yet
+    ],
+)
+def test_what_takes_longer_is_named_where_it_is_known(actor: str, counts: Counts, word: str, says: str) -> None:
+    assert goes_to(actor, USUAL, counts)[:2] == (word, says)
+
+
+@pytest.mark.parametrize(
+    ("grown", "leaks"),
+    [
+        ([2 * MIB] * 60, True),
+        ([0] * 12 + [2 * MIB] * 48, False),  # not in each part
+        ([30 * MIB] * 12 + [1] * 48, False),  # what a process loads once
+        ([MIB] * 60, False),  # 60 MiB
+        ([2 * MIB] * 30, False),  # for 5 min
+    ],
+)
+def test_an_actor_leaks_whose_processes_grow_all_the_time(grown: list[int], leaks: bool) -> None:
+    found = list(leaking("export", "slow", [ran(1, 100, grown=each) for each in grown]))
+
+    assert [each.seen for each in found] == [
+        "export leaks about 2.1 MB a job: its processes grew by 126 MB in 10 min, within 60 jobs"
+    ] * leaks
