@@ -65,11 +65,11 @@ class Command(ActsCommand):
         )  # fmt: skip
         importing.add_argument("--reason", metavar="TEXT", default="", help="why, for the audit log")
 
-    def handle(self, *args: Any, act: str, **options: Any) -> None:
-        as_json = options["json"] or act == "export"
+    def handle(self, *args: Any, verb: str, **options: Any) -> None:
+        as_json = options["json"] or verb == "export"
         answer: Any
         with as_command_error(self.subject):
-            if act == "list":
+            if verb == "list":
                 rows = queries.overview(timezone.now())
                 answer, text = [dataclasses.asdict(row) for row in rows], _table(rows)
                 for name, fault in stored_schedules()[1].items():
@@ -77,9 +77,9 @@ class Command(ActsCommand):
                 if rows and not as_json:
                     self.stderr.write(f"schedules: {queries.headline(rows, queries.scheduler_leads())}.")
             else:
-                answer, text = getattr(self, f"_{act}")(**options)
+                answer, text = getattr(self, f"_{verb}")(**options)
         self.stdout.write(json.dumps(answer, default=_iso, indent=2) if as_json else printable_lines(text))
-        if act == "import" and answer["left"]:
+        if verb == "import" and answer["left"]:
             raise CommandError(f"{counted(len(answer['left']), 'schedule')} left out; the others are stored")
 
     def _run(self, *, name: str, reason: str, **options: Any) -> tuple[Any, str]:
