@@ -18,7 +18,6 @@ from switchyard.conf import switchyard_settings
 ID: Final = "switchyard.E060"
 FORWARDERS: Final = "FORWARDED_ALLOW_IPS"
 KEY_CHARACTERS, TOKEN_CHARACTERS, LEAST_DISTINCT = 32, 16, 8
-WITHOUT_TLS: Final = frozenset({"redis", "redis+sentinel", "redis+cluster", "amqp"})
 # Django's own start of a project writes it.
 MADE_BY_DJANGO: Final = "django-insecure-"
 
@@ -46,9 +45,14 @@ def _unsafe() -> Iterator[tuple[str, str, str]]:
         yield "SWITCHYARD_METRICS_TOKEN", f"is weak: below {TOKEN_CHARACTERS} characters, or few different ones", remedy
     for name, address in ((own.server_variable, own.broker_url), ("SWITCHYARD_BROKER_URL", own.place_url)):
         parts, hosts = split_hosts(address)
-        for host in hosts if parts.scheme in WITHOUT_TLS else ():
+        scheme = parts.scheme.partition("+")[0]  # with TLS it ends with another s
+        for host in hosts if scheme == "redis" or not scheme.endswith("s") else ():
             if _is_public(far := urlsplit(f"//{host}").hostname or ""):
-                yield name, f"{far} is a public address, reached without TLS", "Use rediss:// or amqps://."
+                yield (
+                    name,
+                    f"{far} is a public address, reached without TLS",
+                    "Use its scheme with TLS, such as rediss://.",
+                )
 
 
 def _is_weak(secret: str, characters: int) -> bool:

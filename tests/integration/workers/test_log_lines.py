@@ -22,7 +22,7 @@ OF_JOB = {"job_id", "actor", "queue", "attempt", "request"}
 
 
 @pytest.fixture
-def as_json() -> Iterator[None]:
+def as_json(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:  # whose stream the handler takes
     root, config = logging.getLogger(), structlog.get_config()
     handlers, level = root.handlers[:], root.level
     logs.configure("json", release="7")
