@@ -59,7 +59,6 @@ def _named_by_a_setting(module: str) -> str:
 
 
 def _texts(value: object) -> list[str]:
-    """Return the texts in the value of a setting."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple):

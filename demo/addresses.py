@@ -60,7 +60,6 @@ def listen_near(port: int, next_ports: int = NEXT_PORTS) -> socket.socket:
 
 
 def port_of(listener: socket.socket) -> int:
-    """Return the port a socket listens on."""
     return int(listener.getsockname()[1])
 
 
@@ -94,7 +93,6 @@ class Addresses:
 
 
 def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without the settings of another yard."""
     return {
         name: value
         for name, value in environment.items()
@@ -130,5 +128,4 @@ def as_exports(settings: Mapping[str, str]) -> str:
 
 
 def database_url(state: StateFolder) -> str:
-    """Return the URL of the demo's SQLite database."""
     return f"sqlite:///{state.database}"

@@ -97,7 +97,6 @@ def wait_for_outcomes(yard: DemoYard, say: Callable[[str], object], stop: StopRe
 
 
 def table(found: list[Seen]) -> Table:
-    """Return the table of expected and seen outcomes."""
     result = Table(width=TABLE_WIDTH)
     for column in ("app", "what", "expected", "seen"):
         result.add_column(column)

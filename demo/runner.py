@@ -291,6 +291,5 @@ def end_leftovers() -> list[str]:
 
 
 def memory_bytes() -> int:
-    """Return the proportional memory of the demo and its descendants."""
     root = psutil.Process()
     return fork.memory_bytes(process.pid for process in [root, *root.children(recursive=True)])

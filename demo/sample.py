@@ -88,7 +88,6 @@ class Job:
 
     @property
     def state(self) -> str:
-        """State as the API names it."""
         return str(self.body.get("state", "sent"))
 
     @property
@@ -205,7 +204,6 @@ class SampleRun:
         return f"demo-{self.key}-{next(self._numbers)}"
 
     def jobs(self) -> list[Job]:
-        """Return every job of the run."""
         return [job for order in self.orders.values() for job in list(order.jobs)]
 
     def _send_and_follow(self, rows: Mapping[str, Callable[[Order], object]]) -> None:
@@ -271,7 +269,6 @@ class SampleRun:
         return int(apps.get_model(model).objects.filter(**conditions).count())
 
     def batch(self, batch_id: str) -> Any:
-        """Return the figures of a batch."""
         from switchyard.batches.queries import find
 
         return find(batch_id)

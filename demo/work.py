@@ -56,7 +56,6 @@ class Work:
 
 
 def send_mails(order: Order, template: str, title: str, count: int) -> None:
-    """Send a mail to each of the first people."""
     for name in PEOPLE[:count]:
         to = f"{name}@example.com"
         order.submit(f"{title} {to}", "/api/v1/emails", json={"to": to, "template": template})

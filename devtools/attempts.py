@@ -61,7 +61,6 @@ class AttemptLog(Middleware):
 
 
 def read_attempts(path: Path) -> list[Attempt]:
-    """Return the attempts logged so far."""
     lines = (line.split(" ", 3) for line in path.read_text().splitlines()) if path.exists() else ()
     return [Attempt(outcome, float(start), float(end), id_) for outcome, start, end, id_ in lines]
 

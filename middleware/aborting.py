@@ -91,7 +91,7 @@ class CancelAbortable(Abortable):
         cancel(known, message_id)
 
     def get_abort_request(self, message_id: str | None = None) -> float | None:
-        """Return the milliseconds until a job that runs here is interrupted; ``None`` when nobody asked for it."""
+        """Return the milliseconds until a job that runs here is interrupted; ``None`` without an abort."""
         if message_id is None:
             current = CurrentMessage.get_current_message()
             message_id = "" if current is None else current.message_id

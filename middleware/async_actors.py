@@ -41,7 +41,7 @@ class AsyncActors(AsyncIO):
         set_event_loop_thread(loop)
 
     def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
-        """Stop the loop, and leave behind what does not let it stop: the process ends."""
+        """Stop the loop. What keeps it from stopping ends with the process."""
         loop = get_event_loop_thread()
         set_event_loop_thread(None)
         if loop is not None:
@@ -117,7 +117,7 @@ class EventLoop(EventLoopThread):
             coroutine.close()
             if message := CurrentMessage.get_current_message():  # retried, whatever its policy says
                 message.shut_down = True  # type: ignore[attr-defined]
-            raise RuntimeError("the event loop of this worker has ended")
+            raise RuntimeError("the event loop of this worker has ended; the message is retried elsewhere")
         run = _Run(self.loop, coroutine, self.put_back)
         interrupt: Interrupt | None = None
         while True:
@@ -138,7 +138,7 @@ class EventLoop(EventLoopThread):
 
 
 class Executor(ThreadPoolExecutor):
-    """Executor that tells whether it was shut down."""
+    """Executor that knows whether it was shut down."""
 
     was_shut_down = False
 

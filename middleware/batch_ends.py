@@ -1,4 +1,4 @@
-"""Ends of a batch's members that no script of the broker can tell: a run that was cancelled, or a send that yielded."""
+"""Ends of a batch's members that no script of the broker sees: a run that was cancelled, or a send that yielded."""
 
 from __future__ import annotations
 

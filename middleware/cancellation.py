@@ -93,7 +93,7 @@ class ShutdownNotices(Middleware):
             self.notify()
 
     def notify(self) -> None:
-        """Interrupt the tasks that ask for it, each once."""
+        """Interrupt the tasks whose cancellation was requested, each once."""
         asking = self._asking - self._notified
         self._notified |= asking
         self._interrupts.shut_down(asking)

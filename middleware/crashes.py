@@ -33,7 +33,7 @@ class LostLeases(Middleware):
         self._lost.add(owner)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Skip a message of a lost owner, or one that waited for a thread for so long that it was given back."""
+        """Skip a message whose lease is lost, or that was returned because it waited too long for a thread."""
         if getattr(message, "given_back", False) or (self._lost and message.lease.owner in self._lost):
             message.moved = True  # type: ignore[attr-defined]
             decide(message, Outcome("deferred", "lease"))

@@ -62,7 +62,7 @@ class Alerts(Middleware):
 
 
 def fact_of(letter: DeadLetter) -> AlertFact:
-    """Return the alert of a dead letter, without its arguments."""
+    """Return the facts of a dead letter for its alert; arguments are not among them."""
     attempts = f"{letter.attempts} attempt{'' if letter.attempts == 1 else 's'}"
     return AlertFact(
         fingerprint=letter.fingerprint,

@@ -64,7 +64,7 @@ def retry_rules() -> tuple[OptionRule, ...]:
 def max_retries_of(message: Any, actor: Actor[..., Any], policy: RetryPolicy) -> float:
     """Return how often a message is retried: its own ``max_retries``, else its actor's, else its queue's.
 
-    Infinity for ``None``, which is without end.
+    Infinity where that is ``None``: retries never end.
     """
     for options in (message.options, actor.options):
         if "max_retries" not in options:
@@ -78,7 +78,7 @@ def max_retries_of(message: Any, actor: Actor[..., Any], policy: RetryPolicy) ->
 
 
 def is_retried(message: Any, actor: Actor[..., Any], policy: RetryPolicy, exception: BaseException, retry: int) -> bool:
-    """Return whether a failed message is retried: what ``retry_when`` of its actor says, else its number of retries.
+    """Return whether a failed message is retried: by ``retry_when`` of its actor, else by its number of retries.
 
     ``retry`` counts from 1; the function gets the number of retries that there were. One that fails is logged, and the
     number decides.
@@ -277,7 +277,7 @@ class Retries(Middleware):
         self._transport = transport
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Mark the attempt as open, so that ``before_ack`` detects a missing end; say how many retries there were."""
+        """Mark the attempt as open, so that ``before_ack`` detects a missing end; note the number of retries."""
         message.open = True  # type: ignore[attr-defined]
         if attempts := message.options.get("attempts"):
             message.options["retries"] = attempts  # as Dramatiq names it, for actors that read their own message

@@ -12,7 +12,6 @@ class StaticFiles(ServeStaticMiddleware):
     """ServeStatic, which in development raises for a missing file: anybody could have Django's debug page that way."""
 
     async def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        """Serve a static file, or pass the request on."""
         try:
             return await super().__call__(request)
         except MissingFileError as missing:

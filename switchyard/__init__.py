@@ -14,6 +14,9 @@ Rooms, from below; each begins with a page like this, and imports only what stan
   systems' declarations, of projects that move here.
 - ``wiring``: construction of the broker with its middleware, in order. ``testing``: a yard in memory.
 
+Whatever asks the broker raises :class:`switchyard.broker.errors.BrokerError` while it does not answer, and whatever
+reads rows ``django.db.DatabaseError``; a docstring names them where more is to be known, such as what was done by then.
+
 The way of one message through them: docs/explanation/a-messages-life.md. Public for a project: :func:`apps`,
 ``urls``, ``wiring.build_broker``, ``jobs.services``, ``batches.services``, ``broker.topology``, ``limits``,
 ``testing``, and what the rooms name as public.

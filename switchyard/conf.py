@@ -52,60 +52,21 @@ ISOLATED = 2
 # A slow leak ends here.
 RECYCLE_AFTER = 100_000
 
+# Everybody's actors run in these: they may call anything.
+QUEUES: dict[str, Any] = {"calls": "other services", "max_depth": MAX_DEPTH}
+POOLS: dict[str, Any] = {"processes": 1, "isolated": ISOLATED}
+POOLS |= {"recycle_after": RECYCLE_AFTER, "memory_limit_bytes": CHILD_BYTES}
 DEFAULT_YARD = Yard(
     queues=(
-        # Everybody's actors run here: they may call anything.
         Queue(
-            "urgent",
-            objective_ms=80,
-            done_objective_ms=5 * SECOND,
-            soft_limit_ms=10 * SECOND,
-            hard_limit_ms=15 * SECOND,
-            calls="other services",
-            max_depth=MAX_DEPTH,
+            "urgent", 80, done_objective_ms=5 * SECOND, soft_limit_ms=10 * SECOND, hard_limit_ms=15 * SECOND, **QUEUES
         ),
-        Queue(
-            "default",
-            objective_ms=1 * SECOND,
-            soft_limit_ms=60 * SECOND,
-            hard_limit_ms=90 * SECOND,
-            calls="other services",
-            max_depth=MAX_DEPTH,
-        ),
+        Queue("default", 1 * SECOND, soft_limit_ms=60 * SECOND, hard_limit_ms=90 * SECOND, **QUEUES),
     ),
     pools=(
-        Pool(
-            "urgent",
-            "threads",
-            ("urgent",),
-            processes=1,
-            slots=4,
-            prefetch=4,
-            isolated=ISOLATED,
-            recycle_after=RECYCLE_AFTER,
-            memory_limit_bytes=CHILD_BYTES,
-        ),
-        Pool(
-            "default",
-            "threads",
-            ("default",),
-            processes=1,
-            slots=8,
-            isolated=ISOLATED,
-            recycle_after=RECYCLE_AFTER,
-            memory_limit_bytes=CHILD_BYTES,
-        ),
-        Pool(
-            "retries",
-            "threads",
-            (),
-            processes=1,
-            slots=4,
-            shared_retries=True,
-            isolated=ISOLATED,
-            recycle_after=RECYCLE_AFTER,
-            memory_limit_bytes=CHILD_BYTES,
-        ),
+        Pool("urgent", "threads", ("urgent",), slots=4, prefetch=4, **POOLS),
+        Pool("default", "threads", ("default",), slots=8, **POOLS),
+        Pool("retries", "threads", (), slots=4, shared_retries=True, **POOLS),
     ),
 )
 

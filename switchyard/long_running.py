@@ -108,7 +108,7 @@ STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 def run_until_signal(*runs: Callable[[threading.Event], None], name: str, logger: str, stop_within_s: float) -> None:
     """Run each ``run(stop)`` in a thread; set ``stop`` at SIGTERM, SIGINT or SIGQUIT and wait for their end.
 
-    Leaves the loops behind after ``stop_within_s``. Exits with 70 when a ``run`` raised.
+    Returns after ``stop_within_s`` even if a loop still runs. Exits with 70 when a ``run`` raised.
     """
     log = get_logger(logger)
     # Blocked and awaited, not handled: a handler could interrupt a thread that holds the event's lock.

@@ -281,7 +281,7 @@ def put_back(before: Context, now: Context) -> None:
 
 
 def place_of(settings: dict[str, Any]) -> tuple[Any, ...]:
-    """Return the settings that say which database a connection is to; others, such as a password, may change."""
+    """Return the settings that identify the database of a connection; others, such as a password, may change."""
     return tuple(settings.get(name) for name in PLACE)
 
 
@@ -361,7 +361,7 @@ class _Session:
         return "a cursor that was not read to its end" if is_half_read(driver, self._cursor) else ""
 
     def _watch_adapters(self) -> None:
-        """Note whether adapters are registered: psycopg does not tell."""
+        """Note whether adapters are registered: psycopg does not report it."""
         adapters = self._driver.adapters
 
         def noting(name: str) -> Callable[..., None]:

@@ -26,7 +26,7 @@ Figures = dict[str, int]
 
 
 def ceilings() -> dict[str, Figures]:
-    """Return the tables of ``budget.toml``: ``code``, ``lines`` and ``surface``."""
+    """Return the tables of ``budget.toml``: ``code``, ``lines``, ``words`` and ``surface``."""
     return tomllib.loads(FILE.read_text())
 
 
@@ -38,7 +38,7 @@ def figures() -> dict[str, Figures]:
         package = next((name for name in packages if path == name or path.startswith(f"{name}/")), path)
         code[package] += code_lines(text)
         lines[package] += len(text.splitlines())
-    return {"code": dict(code), "lines": dict(lines), "surface": _surface()}
+    return {"code": dict(code), "lines": dict(lines), "words": {"docs": _words()}, "surface": _surface()}
 
 
 def code_lines(text: str) -> int:
@@ -57,6 +57,12 @@ def _sources(*folders: str) -> Iterator[tuple[str, str]]:
     for path in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
         if (ROOT / path).is_file() and "/migrations/" not in path and (not folders or path.startswith(folders)):
             yield path, (ROOT / path).read_text(encoding="utf-8")
+
+
+def _words() -> int:
+    """Return the words of all pages below ``docs``: what stands between spaces and has a letter or a digit."""
+    pages = (path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md"))
+    return sum(any(map(str.isalnum, word)) for page in pages for word in page.split())
 
 
 def _surface() -> Figures:
@@ -96,7 +102,7 @@ def _exceptions(texts: Iterable[str]) -> set[str]:
 
 
 def lower() -> None:
-    """Print each figure beside its ceiling, and write the lower of the two; lines are rounded up to fifty."""
+    """Print each figure beside its ceiling, and write the lower; lines and words are rounded up to fifty."""
     found = figures()
     text = FILE.read_text()
     for table, limits in ceilings().items():

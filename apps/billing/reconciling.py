@@ -48,7 +48,6 @@ def reconcile_batch(reconciliation: Reconciliation, after_id: int) -> Reconciled
 
 
 def outcome_of(expected: Decimal, paid: Decimal) -> Outcome:
-    """Compare the paid amount with the expected one."""
     if paid == expected:
         return Outcome.MATCHED
     if paid > expected:

@@ -78,7 +78,6 @@ def job_id_of(event: PaymentEvent) -> str:
 
 
 def note_job(event: PaymentEvent, job_id: str) -> None:
-    """Store the id of the job that applies an event."""
     PaymentEvent.objects.filter(pk=event.pk).update(job_id=job_id)
 
 

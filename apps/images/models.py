@@ -74,5 +74,4 @@ class Thumbnail(models.Model):
     @property
     @admin.display(description="At most")
     def box(self) -> str:
-        """Requested size."""
         return f"{self.width} × {self.height}"

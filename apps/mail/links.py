@@ -39,7 +39,6 @@ class _Signer(signing.TimestampSigner):
 
 
 def reset_link(mail: SentMail) -> str:
-    """Return the absolute URL of a reset link."""
     token = _Signer(salt=_SALT).sign_object({"mail": mail.pk, "account": _account_state(mail.to)})
     return absolute(reverse("mail-reset", args=[token]))
 

@@ -42,7 +42,6 @@ class Mail:
 
 
 def folder() -> Path:
-    """Return the folder of the mailbox."""
     return switchyard_settings().state_dir / "mail"
 
 

@@ -42,7 +42,6 @@ class Mailbox:
         return "250 2.0.0 kept"
 
     def keep(self, raw: bytes, recipients: list[str]) -> Path:
-        """Write one mail and return its path."""
         name = f"{time.time_ns():020d}-{os.getpid()}-{next(self._numbers)}.eml"
         head = "".join(f"X-Envelope-To: {address}\r\n" for address in recipients).encode("utf-8")
         with (self.tmp / name).open("wb") as file:

@@ -42,7 +42,6 @@ _kinds: dict[str, RetentionKind] = {}
 
 
 def register(kind: RetentionKind) -> None:
-    """Register a kind under its name."""
     _kinds[kind.name] = kind
 
 
@@ -52,5 +51,4 @@ def kinds() -> list[RetentionKind]:
 
 
 def named_by_rows(names: Sequence[str]) -> set[str]:
-    """Return those of some names in the storage that a row of any kind has."""
     return {name for kind in _kinds.values() if kind.named is not None for name in kind.named(names)}

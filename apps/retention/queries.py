@@ -31,11 +31,7 @@ class KeptKind:
 
 
 def kept_kinds() -> list[KeptKind]:
-    """Return every kind, by its title.
-
-    Raises:
-        django.db.DatabaseError: the database did not answer.
-    """
+    """Return every kind, by its title."""
     days, states = settings.RETENTION_DAYS, {state.name: state for state in KindState.objects.all()}
     found = [KeptKind(kind, days.get(kind.name, 0), states.get(kind.name)) for kind in kinds()]
     return sorted(found, key=lambda kept: kept.kind.title)
@@ -47,7 +43,6 @@ def removals_left() -> int:
 
 
 def as_json(kept: KeptKind) -> dict[str, Any]:
-    """Return a kind for JSON."""
     state = kept.state if kept.measured else None
     return {
         "name": kept.kind.name,

@@ -107,7 +107,6 @@ def _walk(
 
 
 def _with(walked: dict[str, Any], files: Sequence[FileEntry]) -> dict[str, Any]:
-    """Return figures with some more files."""
     times = [file.modified_at.isoformat() for file in files] + ([walked["oldest"]] if walked.get("oldest") else [])
     return {
         "count": walked.get("count", 0) + len(files),
@@ -117,7 +116,6 @@ def _with(walked: dict[str, Any], files: Sequence[FileEntry]) -> dict[str, Any]:
 
 
 def _finish(kind: RetentionKind, run: int) -> None:
-    """Write the figures of a kind."""
     if kind.model is not None:
         found = kind.model._default_manager.aggregate(count=Count("pk"), oldest_at=Min(kind.age))
         values = {**found, "size_bytes": None if kind.size is None else kind.size()}

@@ -51,7 +51,6 @@ def stream(rows: QuerySet[Row], chunk_rows: int = CHUNK_ROWS) -> Iterator[Row]:
 
 
 def month_invoices(month: str) -> QuerySet[Invoice]:
-    """Return the invoices that were issued in a month."""
     first, after = months.bounds(month)
     return Invoice.objects.filter(issued_on__gte=first, issued_on__lt=after)
 
@@ -65,12 +64,10 @@ def invoices_after(month: str, after_id: int, limit: int) -> list[Invoice]:
 
 
 def payments_for(invoices: Sequence[Invoice]) -> list[Payment]:
-    """Return the payments that are linked to any of the invoices."""
     return list(Payment.objects.filter(invoice__in=[invoice.pk for invoice in invoices]).order_by("pk"))
 
 
 def unlinked_payments(customer_ids: Sequence[int]) -> list[Payment]:
-    """Return these customers' payments that are linked to no invoice."""
     return list(Payment.objects.filter(invoice=None, customer__in=customer_ids).order_by("pk"))
 
 

@@ -75,9 +75,6 @@ class FaultInjector:
 
         The message's id is pushed into its lane, where another child of the lane fetches it. Without another child,
         the holder's leases are reclaimed while it runs, as after a partition, and its supervisor replaces it.
-
-        Raises:
-            BrokerUnavailable: the server did not answer.
         """
         supervisors = {process.pid for process in self._supervisors()}
         held = [

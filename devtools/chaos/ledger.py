@@ -67,9 +67,6 @@ def make_ledger(
         attempts: Those that the children have logged.
         queues: Operations of the yard's queues.
         records: Job records, for messages that left the queue without completing.
-
-    Raises:
-        BrokerUnavailable: the server did not answer.
     """
     outcomes = Counter((attempt.outcome, attempt.message_id) for attempt in attempts)
     completed = {id_: count for (outcome, id_), count in outcomes.items() if outcome == "completed"}

@@ -172,7 +172,6 @@ def _warning_of(foreign_pools: list[str]) -> str:
 
 
 def _enqueued_ids(queues: Iterable[QueueOperations]) -> frozenset[str]:
-    """Return the ids of all messages in the queues."""
     found: set[str] = set()
     for queue in queues:
         found.update(str(id_, "utf-8", "replace") for id_ in queue.calls.command("HKEYS", queue.keys.bodies))

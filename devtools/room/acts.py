@@ -19,7 +19,6 @@ OPERATOR = Who("a.lind", "page")
 
 
 def make() -> None:
-    """Write the rows."""
     _alerts()
     _bulk_acts()
     StoredSchedule.objects.create(

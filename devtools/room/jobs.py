@@ -77,7 +77,6 @@ def job_state(job_id: str) -> str:
 
 
 def wait_for_history(job_ids: list[str]) -> None:
-    """Wait until the history has rows of the jobs."""
     until(lambda: JobRow.objects.filter(job_id__in=job_ids).count() == len(job_ids), "the history to be written")
 
 

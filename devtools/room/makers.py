@@ -68,7 +68,6 @@ def alert(title: str) -> int:
 
 
 def alert_state(pk: int) -> str:
-    """Return the state of an alert."""
     return str(Alert.objects.get(pk=pk).state)
 
 

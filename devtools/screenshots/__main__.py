@@ -123,7 +123,6 @@ def main() -> int:
 
 
 def _make(situation: str, yard: RoomYard, browser: Browser) -> dict[str, Any]:
-    """Make the situation, and return what the addresses name."""
     if situation == FIRST_DAY:
         return {}
     made = yard.make("letters", 12)

@@ -15,7 +15,7 @@ class ActorsConfig(AppConfig):
     verbose_name = "Actors"
 
     def ready(self) -> None:
-        """Declare all tasks; options of theirs that cannot be used stop the process with exit 78."""
+        """Declare all tasks. An option of a task that cannot be used stops the process with exit code 78."""
         if not getattr(settings, "TASKS", None) or not any(map(find_spec, ("django.tasks", "django_tasks"))):
             return
         from switchyard.tasks.discovery import declare_tasks

@@ -78,7 +78,6 @@ class HistoryCount:
 
     @property
     def a_minute(self) -> str:
-        """Jobs a minute as text."""
         return rate_text(self.jobs, self.span_ms)
 
 
@@ -264,7 +263,6 @@ class AttemptFigures:
 
     @property
     def a_minute(self) -> str:
-        """Attempts a minute as text."""
         return rate_text(self.attempts, self.span_ms)
 
     @property
@@ -290,11 +288,7 @@ def _percentiles_of(counts: Counts, first: int) -> tuple[float, float] | None:
 
 
 def lately(actor: str) -> list[AttemptFigures]:
-    """Return an actor's figures of the last 15 minutes, hour and day, on all hosts.
-
-    Raises:
-        BrokerError: the broker does not answer.
-    """
+    """Return an actor's figures of the last 15 minutes, hour and day, on all hosts."""
     store, subject = facilities().facts, actor_subject(actor)
     now = store.server_ms()
     minutes = store.minutes(subject, now - DAY_MS, now)
@@ -308,7 +302,7 @@ def lately(actor: str) -> list[AttemptFigures]:
 
 
 def last_day() -> dict[str, AttemptFigures]:
-    """Return the figures of the last 24 hours of every actor that ran, by its name; without the broker none."""
+    """Return the figures of every actor that ran in the last 24 hours, by name; empty while the broker is away."""
     try:
         found = day_of_all(facilities().facts.server_ms())
     except BrokerError:
@@ -321,11 +315,7 @@ def last_day() -> dict[str, AttemptFigures]:
 
 
 def usual_text(actor: str) -> str:
-    """Return what is usual of an actor at this hour, as a sentence; "" where nothing is known.
-
-    Raises:
-        BrokerError: the broker does not answer.
-    """
+    """Return what is usual of an actor at this hour, as a sentence; "" where nothing is known."""
     usual = PAST.usual(facilities().facts.server_ms()).get(actor_subject(actor))
     if usual is None:
         return ""

@@ -113,16 +113,11 @@ def _written(value: Any) -> str:
 
 
 def yields_of(actor: str) -> int:
-    """Return how many sends of an actor met a unique key which another unfinished message held.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
-    """
+    """Return how many sends of an actor met a unique key which another unfinished message held."""
     asked = families()
     found = asked[0].calls.look([("HGET", family.keys.yields, actor) for family in asked]) if asked else []
     return sum(number(count, family.keys.yields) for family, count in zip(asked, found, strict=True))
 
 
 def new_job_id() -> str:
-    """Return an id for a form."""
     return str(uuid.uuid4())

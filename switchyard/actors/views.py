@@ -120,7 +120,6 @@ def actors(request: HttpRequest) -> HttpResponse:
 @require_safe
 @never_cache
 def actor(request: HttpRequest, name: str) -> HttpResponse:
-    """Show one actor."""
     _require(request, VIEW)
     found = _find(name)
     return _page(request, found, _form(request, found))
@@ -188,7 +187,7 @@ def resume(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def _ask(request: HttpRequest, verb: str, name: str, act: Callable[[pauses.Chosen, str], str]) -> HttpResponse:
-    """Do the act of a form that was sent and say what it came to; otherwise ask, and say why the act is refused."""
+    """Do the act of a submitted form and show its outcome; else show the form, with the reason of a refusal."""
     _require(request, PAUSE)
     found, refused = _find(name), ""
     given = {key: request.POST.get(key, request.GET.get(key, "")).strip() for key in ("argument", "until", "reason")}

@@ -7,7 +7,7 @@ It keeps true:
   while none leads: no worker waits for a channel.
 - That the broker is away is written and sent without it.
 - Each channel sends in a thread of its own; one that hangs or fails delays no other, and is a finding of the doctor.
-- A silence stops sending, not writing. While the database is away, alerts are sent all the same.
+- A silence stops sending, not writing. While the database is away, alerts are still sent.
 - An alert is resolved by a person, or by itself once its cause has ended.
 
 Files in reading order: ``models``, ``intake`` (a group becomes an alert and its deliveries), ``lasting`` (raised and

@@ -58,7 +58,7 @@ def silence(fingerprint: str, until: datetime, *, who: Who, reason: str) -> Sile
     detail = {"until": until.isoformat(timespec="seconds")}
     with act("alert.silence", who=who, target=fingerprint, reason=reason, detail=detail) as entry:
         if not reason.strip():
-            raise ActRefused("silence", "there is no reason; say why, for those who wonder what is quiet")
+            raise ActRefused("silence", "no reason is given; write why, for those who see the silence")
         made = Silence.objects.create(
             fingerprint=storable(fingerprint)[:128], until=until, reason=storable(reason.strip())[:LONGEST_REASON],
             created_by=who.name[:150],
@@ -78,7 +78,7 @@ def unsilence(silence_id: int, *, who: Who, reason: str = "") -> Silence | None:
 
 
 def send_test(name: str, *, who: Who) -> float:
-    """Send one channel a message that says it is a test; return the seconds until it was accepted, at most 5.
+    """Send a test message to one channel; return the seconds until it was accepted, at most 5.
 
     Raises:
         NotFound: SWITCHYARD_ALERT_URLS names no such channel.
@@ -136,18 +136,16 @@ class BulkAcknowledge:
         """Return the filter without its empty fields."""
         given = {name: str(value) for name, value in filter.items() if value not in (None, "")}
         if wrong := next((name for name, value in given.items() if "\0" in value), None):
-            raise ValueError(f"{wrong}: {given[wrong]!r:.40} has a NUL character, which no alert has")
+            raise ValueError(f"{wrong}: {given[wrong]!r:.40} has a NUL character; remove it")
         if wrong := next((name for name in given if name not in COLUMNS), None):
             raise ValueError(f"filter of alerts: no field {wrong!r}; known are {', '.join(COLUMNS)}")
         return given
 
     def facts(self, act: BulkAct) -> list[tuple[str, str]]:
-        """Return the severities and kinds."""
         found = _alerts(act).order_by().values_list("severity", "kind").annotate(count=Count("pk")).order_by("-count")
         return [("Alerts", ", ".join(f"{count:,} {severity} {kind}" for severity, kind, count in found[:4]) or "–")]
 
     def address(self, filter: dict[str, Any]) -> str:
-        """Return the list of these alerts."""
         shown = {f"{name}__exact": filter[name] for name in ("kind", "severity", "queue") if name in filter}
         return f"{reverse('switchyard-alerts')}?{urlencode(shown)}"
 
@@ -156,7 +154,6 @@ class BulkAcknowledge:
         return _alerts(act).count()
 
     def take(self, act: BulkAct, limit: int) -> Taken:
-        """Return the next alerts by their number."""
         rows = _alerts(act).filter(pk__gt=act.cursor.get("after", 0)).order_by("pk")
         ids = list(rows.values_list("pk", flat=True)[:limit])
         return Taken([[pk] for pk in ids], {"after": ids[-1]} if ids else act.cursor, more=len(ids) == limit)
@@ -168,7 +165,6 @@ class BulkAcknowledge:
         return ["" if item[0] in still else "acknowledged or resolved before" for item in items]
 
     def settle(self, act: BulkAct, items: Sequence[Item], answers: Sequence[str]) -> None:
-        """Acknowledge the alerts."""
         ids = [item[0] for item, answer in zip(items, answers, strict=True) if not answer]
         silences.acknowledge(*ids, by=act.who)
 

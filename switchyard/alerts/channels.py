@@ -122,7 +122,7 @@ class WebhookChannel:
 
 @dataclass(frozen=True, slots=True)
 class IncidentChannel:
-    """Base of channels whose incidents stay open until they are told of the end."""
+    """Base of channels whose incidents stay open until a message closes them."""
 
     key: str = field(repr=False)
     origin: str
@@ -264,7 +264,7 @@ class LabelledChannel:
 
 
 def keeps_incidents(channel: Channel) -> bool:
-    """Return whether what was sent to a channel stays open there until it is told of the end."""
+    """Return whether an incident of a channel stays open until a message closes it."""
     return isinstance(channel.channel if isinstance(channel, LabelledChannel) else channel, IncidentChannel)
 
 

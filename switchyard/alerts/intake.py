@@ -87,7 +87,6 @@ def _reopen(alert: Alert) -> bool:
 
 
 def notice_of(delivery: Delivery) -> Notice:
-    """Return the message of a delivery."""
     return Notice(f"{delivery.alert.pk}-{delivery.reported}", delivery.alert, delivery.count, delivery.reported)
 
 

@@ -21,12 +21,12 @@ from switchyard.console.links import runbook_of_alert
 
 
 def recent(limit: int = 5) -> list[Alert]:
-    """Return the newest alerts by their last occurrence, with their counts of now."""
+    """Return the newest alerts by their last occurrence, with current counts."""
     return counted_now(Alert.objects.all()[:limit])
 
 
 def counted_now(alerts: Iterable[Alert]) -> list[Alert]:
-    """Return alerts with count and last time of now: a row has those of its last message, up to ten minutes older."""
+    """Return alerts with current count and last time: a row has those of its last message, up to ten minutes older."""
     found = list(alerts)
     unresolved = [alert for alert in found if alert.state in UNRESOLVED]
     try:
@@ -41,12 +41,10 @@ def counted_now(alerts: Iterable[Alert]) -> list[Alert]:
 
 
 def open_count() -> int:
-    """Return the number of unacknowledged alerts."""
     return Alert.objects.filter(state=Alert.State.OPEN).count()
 
 
 def headline(open_count: int) -> str:
-    """Return the title of the list of alerts."""
     return counted(open_count, "open alert") if open_count else "No open alerts"
 
 

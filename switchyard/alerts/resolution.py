@@ -1,4 +1,4 @@
-"""Ends of alerts: by a person, by the triage of their dead letters, or since their cause is gone; and who is told."""
+"""Ends of alerts: by a person, by the triage of dead letters, or with their cause; and the messages about it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _fingerprints() -> Iterator[list[str]]:
 
 
 def resolve_gone(kind: str, lasting: Collection[str]) -> None:
-    """Resolve a kind's alerts but those of causes that last, and tell every channel that was told of them.
+    """Resolve a kind's alerts whose cause is gone, and notify every channel that had been notified of them.
 
     The group goes first: an alert raised after the message of the resolution must not count as part of what ended.
     """

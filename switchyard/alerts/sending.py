@@ -175,7 +175,7 @@ MOST_A_MINUTE, MINUTE_S = 8, 60.0
 
 
 class Throttle:
-    """Limit of messages about dead letters: of many causes eight are told a minute; the others wait, and count on.
+    """Limit of messages about dead letters: eight a minute over all causes; further ones wait, and go on counting.
 
     Alerts of other kinds are told at once: there is one for each kind of finding.
     """
@@ -201,9 +201,6 @@ def dispatch_due(throttle: Throttle | None = None) -> int:
     processes. While the database does not answer, messages are sent without rows.
 
     The caller renews its database connection between calls.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
     """
     targets = channels(switchyard_settings().alert_urls)
     alerts = facilities().alerts

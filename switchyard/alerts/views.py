@@ -75,12 +75,12 @@ RULES = (
 
 
 def asks(request: HttpRequest) -> bool:
-    """Return whether the address asks for a list of alerts, and not only for those of now."""
+    """Return whether the address selects a list of alerts, instead of the unresolved ones."""
     return bool(request.GET)
 
 
 def context_of(request: HttpRequest) -> dict[str, Any]:
-    """Return what the page shows, with the list that a filter asks for."""
+    """Return the template's context: silences, unresolved alerts, and the list that the address selects."""
     state = request.GET.get("state__exact", request.GET.get("state", ""))
     now = timezone.now()
     silences = notice.open_silences()
@@ -109,7 +109,7 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
 
 
 def matching(query: Mapping[str, str]) -> QuerySet[Alert]:
-    """Return the alerts that the list's address asks for, the newest first."""
+    """Return the alerts that the list's address selects, newest first."""
     given = {name.removesuffix("__exact"): value.replace("\0", "") for name, value in query.items()}
     rows = Alert.objects.filter(**{name: given[name] for name in ("state", *COLUMNS) if given.get(name)})
     for word in given.get("q", "").split()[:MOST_WORDS]:
@@ -170,7 +170,6 @@ def channel_rows() -> list[ChannelRow]:
 
 
 def _sent(alert: Alert) -> list[tuple[str, Delivery]]:
-    """Return the newest message of each channel."""
     return sorted({delivery.channel: delivery for delivery in alert.deliveries.all()}.items())
 
 
@@ -181,7 +180,7 @@ PAST = {"acknowledge": "acknowledged", "resolve": "resolved"}
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def alerts(request: HttpRequest) -> HttpResponse:
-    """Show the alerts of now and the silences in force; with a filter the alerts that match, to act on some of them."""
+    """Show unresolved alerts and silences in force; with a filter the alerts that match, to act on some of them."""
     require(request, VIEW)
     if request.method == "POST":
         verb = request.POST.get("action", "")
@@ -202,7 +201,6 @@ def alerts(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def alert(request: HttpRequest, pk: int) -> HttpResponse:
-    """Show one alert."""
     require(request, VIEW)
     row = Alert.objects.filter(pk=pk).first()
     if row is None:
@@ -225,7 +223,6 @@ def alert(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_POST
 def one(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
-    """Acknowledge or resolve one alert."""
     _require_act(request, verb)
     row = Alert.objects.filter(pk=pk).first()
     if row is None:
@@ -236,7 +233,6 @@ def one(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
 
 @require_POST
 def note(request: HttpRequest, pk: int) -> HttpResponse:
-    """Write a note on an alert."""
     require(request, ACKNOWLEDGE)
     if not Alert.objects.filter(pk=pk).exists():
         raise Http404(f"There is no alert {pk}.")
@@ -309,7 +305,7 @@ def _require_act(request: HttpRequest, verb: str) -> None:
 
 
 def _apply(request: HttpRequest, verb: str, alerts: list[Alert]) -> None:
-    """Acknowledge or resolve alerts, and say how many."""
+    """Acknowledge or resolve alerts, and report how many."""
     who, reason = Who.of_request(request), request.POST.get("reason", "").strip()
     done = (acts.acknowledge if verb == "acknowledge" else acts.resolve)(alerts, who=who, reason=reason)
     already = len(alerts) - done

@@ -68,7 +68,6 @@ class TokenAdmin(CheckedQuery):
 
     @admin.display(description="token")
     def shown_prefix(self, token: Token) -> str:
-        """Return the public part of a token."""
         return f"sy_{token.prefix}_…"
 
     @admin.display(description="scopes")
@@ -136,7 +135,6 @@ class TokenAdmin(CheckedQuery):
 
     @admin.action(description="Revoke", permissions=["change"])
     def revoke(self, request: HttpRequest, tokens: QuerySet[Token]) -> None:
-        """Revoke the selected tokens."""
         usable = tokens.filter(revoked_at__isnull=True)
         prefixes = list(usable.values_list("prefix", flat=True))
         for prefix in prefixes:
@@ -157,5 +155,4 @@ class IdempotentRequestAdmin(ReadOnly, CheckedQuery):
 
     @admin.display(description="answer")
     def shown_status(self, kept: IdempotentRequest) -> str:
-        """Return the status of the stored answer."""
         return str(kept.status or "in flight")

@@ -168,7 +168,6 @@ class SwitchyardAPI(NinjaAPI):
     def validation_error_from_error_contexts(  # type: ignore[override]
         self, error_contexts: list[ValidationErrorContext[Any]]
     ) -> Problem:
-        """Return the validation errors of a request as one problem."""
         errors: list[FieldError] = []
         for context in error_contexts:
             wrapped = hasattr(context.model, "__read_from_single_attr__")

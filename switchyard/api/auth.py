@@ -75,7 +75,10 @@ class BearerToken(HttpBearer):
             if (jobs := current_request()) is not None:
                 jobs.refused_before_work = True
             headers = {"Retry-After": f"{60 - passed_s}"}
-            raise Problem(429, f"a token may send {self.a_minute} requests to this route a minute", headers=headers)
+            detail = (
+                f"a token may send {self.a_minute} requests to this route a minute; send it again after Retry-After"
+            )
+            raise Problem(429, detail, headers=headers)
 
     def authenticate(self, request: HttpRequest, token: str) -> Token | None:
         """Not called: ``__call__`` reads the header itself."""

@@ -52,7 +52,6 @@ def problem_of(request: HttpRequest, error: Exception) -> Problem:
 
 
 def answer(request: HttpRequest, error: Any) -> HttpResponse:
-    """Return the response to an exception."""
     return problem_of(request, error).response()
 
 

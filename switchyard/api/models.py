@@ -85,7 +85,6 @@ class Token(models.Model):
         return ", ".join(f"{scope} (not its owner's)" if scope in lost else scope for scope in self.scopes)
 
     def allows(self, scope: str) -> bool:
-        """Return whether the token has a right."""
         return scope in self.rights
 
 

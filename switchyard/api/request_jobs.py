@@ -64,7 +64,6 @@ class RequestJobs:
         return uuid.uuid5(_NAMESPACE, f"{self.claim} row {kind}") if self.claim else None
 
     def note_enqueued(self, job_id: str) -> None:
-        """Note a job that is enqueued."""
         self.job_ids.append(job_id)
 
     def note_failure(self, job_id: str, outcome: str) -> None:

@@ -35,7 +35,6 @@ def write_note(kind: str, target: str, text: str, *, who: Who) -> None:
 
 
 def note_line(note: AuditEntry) -> str:
-    """Return a note in one line."""
     return printable(f"{'note':16} {note.at:%Y-%m-%d %H:%M} UTC, {note.who}: {note.reason}")
 
 

@@ -150,7 +150,7 @@ class AuditFilter:
 
     @classmethod
     def from_query(cls, query: Mapping[str, str]) -> AuditFilter:
-        """Return the filter that a query says; other names are ignored.
+        """Return the filter in a request's query; unknown names are ignored.
 
         Raises:
             ValueError: a value is unusable; the text begins with its name and quotes it.
@@ -158,7 +158,7 @@ class AuditFilter:
         values = {field.name: query.get(field.name, "").strip() for field in fields(cls)}
         for name, value in values.items():
             if len(value) > LONGEST_TEXT or "\0" in value:
-                raise ValueError(f"{name}: {value!r:.40} is longer than {LONGEST_TEXT} characters, or has a NUL")
+                raise ValueError(f"{name}: {value!r:.40} has over {LONGEST_TEXT} characters, or a NUL; shorten it")
         _check_choice("via", values["via"], AuditEntry.Via.values)
         _check_choice("outcome", values["outcome"], AuditEntry.Outcome.values)
         _check_choice("act", values["act"], [*ACTS, *{name.partition(".")[0] for name in ACTS}])

@@ -62,7 +62,6 @@ class Who(msgspec.Struct, frozen=True):
 
     @classmethod
     def of_token(cls, token: Any) -> Who:
-        """Return the owner of an API token."""
         return cls(str(token.owner.get_username())[:LONGEST_NAME], "api", token.prefix)
 
     @classmethod

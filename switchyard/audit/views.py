@@ -54,7 +54,7 @@ def audit_log(request: HttpRequest) -> HttpResponse:
 
 
 def _exported(request: HttpRequest) -> Iterator[dict[str, Any]]:
-    """Yield the acts that are asked for, newest first.
+    """Yield the acts that the filter selects, newest first.
 
     Raises:
         ActRefused: the filter is unusable.

@@ -33,14 +33,19 @@ def _record(filter: dict[str, Any]) -> BatchRecord:
         raise ValueError(str(error)) from error
 
 
-def _facts(act: BulkAct) -> list[tuple[str, str]]:
-    record = _record(act.filter)
-    ends = f"{record.done:,} done, {record.failed:,} failed, {record.cancelled:,} cancelled, {record.open:,} not ended"
-    return [("Batch", record.name), ("Members", ends)]
+class OfBatch:
+    """What the acts on a batch as a whole have in common: its filter, and what the page that asks says of it."""
 
+    def facts(self, act: BulkAct) -> list[tuple[str, str]]:
+        record = _record(act.filter)
+        counts = f"{record.done:,} done, {record.failed:,} failed, {record.cancelled:,} cancelled"
+        return [("Batch", record.name), ("Members", f"{counts}, {record.open:,} not ended")]
 
-def _address(filter: dict[str, Any]) -> str:
-    return page_url("switchyard-batch", filter["batch"])
+    def address(self, filter: dict[str, Any]) -> str:
+        return page_url("switchyard-batch", filter["batch"])
+
+    def check(self, filter: dict[str, Any]) -> dict[str, Any]:
+        return {"batch": _record(filter).id}
 
 
 def _page(act: BulkAct, state: MemberState, limit: int) -> tuple[list[Item], dict[str, Any]]:
@@ -60,14 +65,10 @@ def _goes_on(place: dict[str, Any]) -> bool:
     return bool(place["left"]) or place["scan"] != "0"
 
 
-class CancelMembers(BulkCancel):
+class CancelMembers(OfBatch, BulkCancel):
     """Cancel the members of a batch that have not ended; it takes no more."""
 
     act = "batch.cancel"
-    facts, address = staticmethod(_facts), staticmethod(_address)
-
-    def check(self, filter: dict[str, Any]) -> dict[str, Any]:
-        return {"batch": _record(filter).id}
 
     def count(self, act: BulkAct) -> int:
         """Return how many members have not ended."""
@@ -90,17 +91,12 @@ class CancelMembers(BulkCancel):
         return answers
 
 
-class RetryMembers(BulkMove):
+class RetryMembers(OfBatch, BulkMove):
     """Requeue the dead letters of a batch's failed members."""
 
     def __init__(self) -> None:
         super().__init__("requeue")
         self.act = "batch.retry"
-
-    facts, address = staticmethod(_facts), staticmethod(_address)
-
-    def check(self, filter: dict[str, Any]) -> dict[str, Any]:
-        return {"batch": _record(filter).id}
 
     def count(self, act: BulkAct) -> int:
         """Return how many members have failed; those without a dead letter are left."""

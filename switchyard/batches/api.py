@@ -126,5 +126,5 @@ def _started(kind: str, request: HttpRequest, batch_id: str) -> Status[dict[str,
         raise not_found(str(error)) from error
     right = kind_of(kind).right
     if not request.auth.owner.has_perm(right):  # type: ignore[attr-defined]
-        raise Problem(403, f"the token's owner lacks the right {right}")
+        raise Problem(403, f"the token's owner lacks the right {right}; give it to that user")
     return Status(202, {"bulk_act": bulk.start(kind, {"batch": record.id}, who=Who.of_request(request)).pk})

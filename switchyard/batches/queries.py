@@ -37,16 +37,12 @@ def find(batch_id: str) -> BatchRecord:
     store = facilities().batches
     found = store.read([batch_id])[0] if store is not None and ID.fullmatch(batch_id) else None
     if found is None:
-        raise NotFound(f"batch {batch_id:.50}: there is none, or it ended over seven days ago")
+        raise NotFound(f"batch {batch_id:.50}: no batch has this id, or it ended over seven days ago")
     return found
 
 
 def newest(*, before: int | None = None, limit: int = PAGE) -> BatchPage:
-    """Return batches; ``before``: made before that time, ms since the epoch. Those that have expired are left out.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
-    """
+    """Return batches; ``before``: made before that time, ms since the epoch. Those that have expired are left out."""
     store = facilities().batches
     if store is None:
         return BatchPage([], None)
@@ -63,9 +59,9 @@ def members(batch_id: str, state: str, *, cursor: str = "0") -> Members:
         BrokerUnavailable: the broker did not answer.
     """
     if state not in STATES:
-        raise ValueError(f"state: {state!r:.50} is none of a member; there are {', '.join(STATES)}")
+        raise ValueError(f"state: {state!r:.50} is no state of a member; write one of {', '.join(STATES)}")
     if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= 20):
-        raise ValueError(f"cursor: {cursor!r:.50} is none; take it from the answer before")
+        raise ValueError(f"cursor: {cursor!r:.50} is no cursor; take it from the answer before")
     store = facilities().batches
     if store is None:
         return Members({}, "0")
@@ -106,7 +102,7 @@ def _is_due(record: BatchRecord, name: str) -> bool:
 
 
 def state_of(record: BatchRecord) -> str:
-    """Return the state of a batch as pages and commands say it."""
+    """Return the state of a batch, as pages and commands show it."""
     if record.state == "open":
         if record.cancelled_at:
             return "is being cancelled"
@@ -117,7 +113,6 @@ def state_of(record: BatchRecord) -> str:
 
 
 def summary(record: BatchRecord) -> dict[str, Any]:
-    """Return a batch as a JSON value."""
     times = ("created_at", "changed_at", "closed_at", "cancelled_at", "completed_at")
     return {
         **{name: getattr(record, name) for name in ("id", "name", "state", "total", *STATES)},

@@ -41,7 +41,7 @@ from switchyard.broker.stores.batches import (
 from switchyard.middleware.envelope import usable_tags
 
 LONGEST_NAME: Final = 100
-UNKNOWN: Final = "there is none, or it ended over seven days ago; make a new one"
+UNKNOWN: Final = "no batch has this id, or it ended over seven days ago; make a new one"
 OVER: Final = "it is cancelled, or has succeeded, and takes no more members; make a new one"
 
 

@@ -12,9 +12,9 @@ It keeps true:
 - Nothing here knows Django, and nothing polls where it can block.
 
 Files in reading order: ``topology`` (what a yard declares), ``interface`` (what middleware and services may ask for),
-``redis_broker`` with ``consumer`` (Dramatiq's broker and consumer), ``held_message`` and ``transport``
-(messages that a worker holds, and their moves), ``portable_transport`` (the same on a broker that can
-only enqueue). Then, from below: ``keys``, ``redis`` (the one access to the server), ``queue`` (operations of a queue
+``yard_broker`` and ``redis_broker`` with ``consumer`` (Dramatiq's broker and consumer), ``held_message`` and
+``transport`` (messages that a worker holds, and their moves), ``portable_transport`` (the same on a broker that only
+enqueues). Then, from below: ``keys``, ``redis`` (the one access to the server), ``queue`` (operations of a queue
 family), ``stores`` (records, dead lists, locks, reports), ``worker`` (a consumer's parts), ``admin`` (acts of
 people), ``health`` (the server's state). The scripts are in ``lua``.
 

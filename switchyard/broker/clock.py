@@ -94,7 +94,6 @@ def now_ms() -> int:
 
 
 def utc_now() -> datetime:
-    """Return the wall clock as a time in UTC."""
     if not CLOCK.wrong:
         return datetime.now(UTC)
     return EPOCH + timedelta(microseconds=CLOCK.now_ns() // 1_000)

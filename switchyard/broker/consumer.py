@@ -8,8 +8,8 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from dramatiq.broker import Consumer as DramatiqConsumer
 from dramatiq.broker import MessageProxy
@@ -23,41 +23,16 @@ from switchyard.broker.queue.operations import AT_ONCE, Fetched, Grant, Lease, Q
 from switchyard.broker.queue.unroutable import ParkedCalls
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.stores.dead_lists import Quarantine
-from switchyard.broker.topology import FairShare, lane_of_name
-from switchyard.broker.worker.acks import Acks
-from switchyard.broker.worker.prefetch import Credit
-from switchyard.broker.worker.wakeup import POLL_CANCELLATIONS_S, CancellationPoll, Wakeup
+from switchyard.broker.topology import lane_of_name
+from switchyard.broker.worker.wakeup import POLL_CANCELLATIONS_S, Wakeup
+
+if TYPE_CHECKING:
+    from switchyard.broker.redis_broker import RedisBroker
 
 # After this pause the server has closed an abandoned connection, and runs nothing more that was sent on it.
 CLOSING_PAUSE_S = 0.05
 # Acknowledgements wait for the next fetch, but no longer than this where there is no credit for one.
 ACKS_WAIT_S = 0.02
-
-
-class ConsumingBroker(Protocol):
-    """The part of a :class:`switchyard.broker.redis_broker.RedisBroker` that its consumers use."""
-
-    in_flight: dict[str, HeldMessage]
-    draining: bool
-    quiet: Callable[[], bool]
-    knows: Callable[[str], bool]
-    cancellations: CancellationPoll
-    actors: dict[str, Any]
-    fair: Mapping[str, FairShare]
-
-    def credit_of(self, lane_name: str) -> Credit: ...
-
-    def acks_of(self, family: QueueOperations, owner: str) -> Acks: ...
-
-    def dead_letter(self, held: HeldMessage) -> None: ...
-
-    def emit_before(self, signal: str, *args: Any) -> None: ...
-
-    def emit_after(self, signal: str, *args: Any) -> None: ...
-
-    def lost_lease(self, owner: str) -> None: ...
-
-    def report_stale(self, family: QueueOperations, leases: Iterable[Lease]) -> None: ...
 
 
 class Consumer(DramatiqConsumer):
@@ -79,7 +54,7 @@ class Consumer(DramatiqConsumer):
     they are once another server took over: it may lack acknowledgements that the former one answered.
     """
 
-    def __init__(self, broker: ConsumingBroker, family: QueueOperations, owner: str, *, timeout_ms: int) -> None:
+    def __init__(self, broker: RedisBroker, family: QueueOperations, owner: str, *, timeout_ms: int) -> None:
         self._broker, self._family = broker, family
         self._owner, self._lane = owner, lane_of(owner)
         self._lane_name = family.keys.lane_name(self._lane)
@@ -339,7 +314,7 @@ class Consumer(DramatiqConsumer):
 logger = logging.getLogger("switchyard.broker")
 
 
-def receive(grant: Grant, family: QueueOperations, lane_name: str, broker: ConsumingBroker) -> HeldMessage | None:
+def receive(grant: Grant, family: QueueOperations, lane_name: str, broker: RedisBroker) -> HeldMessage | None:
     """Return the message of a grant, or ``None`` when it was scheduled or quarantined.
 
     Middleware refuses an option in ``before_receive_message``, by raising a ``MiddlewareError``. Nothing that is
@@ -364,7 +339,7 @@ def receive(grant: Grant, family: QueueOperations, lane_name: str, broker: Consu
     return HeldMessage(message, grant.lease, family, *known)
 
 
-def _scheduled(message: Message[Any], grant: Grant, family: QueueOperations, broker: ConsumingBroker) -> bool:
+def _scheduled(message: Message[Any], grant: Grant, family: QueueOperations, broker: RedisBroker) -> bool:
     """Make a due time of a message's ``eta``; return ``False`` when it is due, and still held."""
     eta, _ = message.options.pop("eta"), message.options.pop("delay", None)
     if eta is None:

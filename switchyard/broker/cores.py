@@ -23,12 +23,17 @@ def memory_here() -> int | None:
     return read_memory()
 
 
+def usable_cpus() -> frozenset[int] | None:
+    """Return the CPUs that this process may use; ``None`` where the platform pins no processes (macOS)."""
+    return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
 def read_cores(root: Path = Path("/")) -> int:
     """Return the smaller of the CPU affinity and the quota of all control groups, rounded down, at least 1.
 
     ``root`` is the folder of ``proc`` and ``sys``.
     """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = len(usable_cpus() or ()) or os.cpu_count() or 1
     return max(1, min([allowed, *_quotas(root)]))
 
 

@@ -22,7 +22,7 @@ class NotFound(SwitchyardError):
 
 
 class ActRefused(SwitchyardError):
-    """A person's act on a subject, such as ``job <id>``, cannot be done as asked for; nothing was changed."""
+    """A person's act on a subject, such as ``job <id>``, cannot be done; nothing was changed."""
 
     def __init__(self, subject: str, fact: str) -> None:
         self.fact = fact
@@ -201,7 +201,7 @@ class ResultStoreUnavailable(SwitchyardError):
 
 
 class ResultNotKept(SwitchyardError, ResultMissing, ResultTimeout):
-    """The result of a job is asked for, and its actor keeps none. Waiting would be in vain."""
+    """A result was requested of a job whose actor stores none. Waiting would be in vain."""
 
     def __init__(self, actor: str, fact: str, remedy: str) -> None:
         super().__init__(f"actor {actor}: {fact}; {remedy}")

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import dramatiq
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 
-from switchyard.broker.keys import Keys, Lane
+from switchyard.broker.errors import not_quarantined
 from switchyard.broker.queue.circuits import Circuit
-from switchyard.broker.queue.operations import NO_RECORD, CancelRecord, QueueOperations
+from switchyard.broker.queue.operations import NO_RECORD, CancelRecord
 from switchyard.broker.redis.server_clock import ServerClock
 from switchyard.broker.shapes import ActorPause, DeadLetter, Moved, Page, QueueStats, Unreadable
 from switchyard.broker.stores.alert_groups import AlertGroups
 from switchyard.broker.stores.batches import Batches
+from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.group_barriers import GroupBarriers
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.limit_counts import RateWindows
@@ -28,7 +29,6 @@ from switchyard.broker.stores.pool_reports import PoolReports
 from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.topology import Yard
 from switchyard.broker.worker.acks import AckBarrier
-from switchyard.broker.worker.prefetch import HeldMarks
 
 Arguments = tuple[list[Any], dict[str, Any]]
 Keep = Callable[[Sequence[DeadLetter]], None]
@@ -37,7 +37,10 @@ Postpone = Callable[[Sequence[Message[Any]], int | None], Sequence[Message[Any]]
 
 
 class Transport(Protocol):
-    """Moves and inspects messages. ``held`` is a message that a worker is processing and will acknowledge.
+    """Moves and inspects messages: held ones, dead letters, those that wait, and figures.
+
+    ``held`` is a message that a worker is processing and will acknowledge. What has a body here is so on a broker that
+    can do no such thing: it has no lists of parked messages, no circuits, no pauses of actors, and finds nothing.
 
     Attributes:
         finds_waiting: :meth:`find_message` and :meth:`cancel` find a waiting message by its id. Otherwise jobs are
@@ -45,6 +48,8 @@ class Transport(Protocol):
     """
 
     finds_waiting: bool
+    _dead: DeadLists
+    _quarantine: Quarantine
 
     def divert(self, held: Message[Any] | MessageProxy, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
         """Put a copy of a held message, with changed options, into a lane, due in ``delay_ms``."""
@@ -64,16 +69,20 @@ class Transport(Protocol):
         """
 
     def unpark(self, held: Message[Any] | MessageProxy, *, call: str) -> None:
-        """Remove a parked message that is about to run from the list of parked messages."""
+        """Remove a parked message that is about to run from the list of parked messages, where there is one."""
+        return
 
     def known_lately(self, held: Message[Any] | MessageProxy, *, call: str, within_ms: int) -> bool:
         """Whether a worker that knows what a held message calls was seen in the last ``within_ms``."""
+        return False
 
     def isolate(self, held: Message[Any] | MessageProxy) -> bool:
         """Put a held message where it runs alone, no attempt spent; ``False`` where there is no such place."""
+        return False
 
     def return_paused(self, held: Message[Any] | MessageProxy) -> bool:
         """Return a held message whose actor was paused after it was fetched, unstarted; whether that was so."""
+        return False
 
     def circuit_stops(self, held: Message[Any] | MessageProxy, circuit: Circuit) -> str:
         """Return a held message, unstarted, whose circuit is open.
@@ -81,6 +90,7 @@ class Transport(Protocol):
         Returns:
             ``stopped`` when that was so, ``probe`` when it is the message that may start, "" when it is closed.
         """
+        return ""
 
     def note_circuit(
         self,
@@ -92,9 +102,11 @@ class Transport(Protocol):
         reason: str = "",
     ) -> str:
         """Count a call of a dependency; see :func:`switchyard.broker.queue.circuits.note_circuit`."""
+        return "closed"
 
     def pause_for(self, held: Message[Any] | MessageProxy, pause: ActorPause) -> bool:
         """Pause an actor in a held message's queue; ``False`` where that cannot be."""
+        return False
 
     def dead_letter(self, held: Message[Any] | MessageProxy, dead_letter: DeadLetter) -> None:
         """Put a held message into its queue's dead list as ``dead_letter``. The same id twice stays one."""
@@ -125,18 +137,22 @@ class Transport(Protocol):
         Returns:
             Ids of those that are there, also by an earlier call; none where waiting messages cannot be found.
         """
+        return set()
 
     def restore(self, letter: DeadLetter) -> bool:
         """Put a dropped dead letter back into its dead list; ``False`` when its message is in the queue again."""
 
     def find_dead_letter(self, queue: str, message_id: str) -> DeadLetter | None:
         """Return one dead letter, or ``None``."""
+        return self._dead.get(queue, message_id)
 
     def dead_letters(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[DeadLetter]:
         """Return dead letters, newest first."""
+        return self._dead.page(queue, cursor=cursor, limit=limit)
 
     def unreadable(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[Unreadable]:
         """Return quarantined messages, newest first."""
+        return self._quarantine.page(queue, cursor=cursor, limit=limit)
 
     def requeue_quarantined(self, queue: str, message_id: str) -> None:
         """Move a quarantined message back to its lane, after an upgrade to a release that understands it.
@@ -145,15 +161,19 @@ class Transport(Protocol):
             NotFound: it is not in the quarantine.
             ActRefused: this process does not understand it either, or the queue is at its ``max_depth``.
         """
+        raise not_quarantined(queue, message_id)
 
     def discard_quarantined(self, queue: str, message_id: str) -> None:
         """Drop a quarantined message for good; ``NotFound`` when it is not in the quarantine."""
+        raise not_quarantined(queue, message_id)
 
     def find_message(self, queue: str, message_id: str) -> Message[Any] | None:
         """Return a message that waits, is scheduled or is held; ``None`` where it is not, or cannot be found."""
+        return None
 
     def knows(self, queue: str, message_id: str) -> bool:
         """Whether a message of this id waits, runs or has ended, so that another is not enqueued; not a dead one."""
+        return False
 
     def cancel(self, queue: str, message_id: str, *, end: CancelRecord = NO_RECORD) -> str:
         """Keep a message from starting.
@@ -162,8 +182,10 @@ class Transport(Protocol):
             end: Record of its job as cancelled, written in the same step where the transport can.
 
         Returns:
-            ``cancelled``: it never starts. ``asked``: a worker holds it. ``unknown``: the broker does not know it.
+            ``cancelled``: it never starts. ``asked``: a worker holds it. ``unknown``: the broker does not know it, and
+                the record of its job carries the request.
         """
+        return "unknown"
 
     def due_now(self, queue: str, message_id: str) -> str:
         """Make a scheduled message due at once.
@@ -172,6 +194,7 @@ class Transport(Protocol):
             ``due``: it starts as soon as a slot is free. ``waiting``: it waits or is held already. ``unknown``: the
                 queue has no such message, or cannot find it.
         """
+        return "unknown"
 
     def cancel_requested(self, held: Message[Any] | MessageProxy) -> bool:
         """Whether the cancellation of a held message was requested; ``BrokerUnavailable`` when no server answers it."""
@@ -184,6 +207,7 @@ class Transport(Protocol):
 
         Raises ``BrokerUnavailable`` where it does not answer.
         """
+        return "", ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,36 +249,3 @@ def facilities(broker: Broker | None = None) -> Facilities:
             "build it with switchyard.wiring.build_broker (django-dramatiq's DRAMATIQ_BROKER names it)"
         )
     return found
-
-
-@runtime_checkable
-class SupervisedBroker(Protocol):
-    """A broker of this library, wherever its queues live.
-
-    Attributes:
-        in_flight: Messages that this process holds, by id.
-        quiet: Returns whether nothing is to be fetched or started.
-        runs_suspects: Messages that may have ended their pool run here.
-        held_marks: Where a child marks what it holds, if the server gives that to others itself; its supervisor reads.
-        promises: Lanes by latency class, where slots are kept for the shorter ones; see ``Pool``.
-        families: Queue -> its operations on the Redis server.
-        make_leases: Makes a supervisor's leases from the arguments of
-            :class:`switchyard.workers.supervisor.leases.ChildLeases`; ``None`` for that class.
-    """
-
-    in_flight: Any
-    draining: bool
-    quiet: Callable[[], bool]
-    runs_suspects: bool
-    held_marks: HeldMarks | None
-    promises: Sequence[Sequence[str]]
-    families: dict[str, QueueOperations]
-    keys: Keys
-    make_leases: Callable[..., Any] | None
-
-    def become(self, child: str, *, slots: int | None = None) -> None: ...
-
-    def drain(self) -> None: ...
-
-    def lane(self, queue_name: str) -> tuple[QueueOperations, Lane]:
-        """Return the operations of a lane's queue on the Redis server, and the kind of the lane."""

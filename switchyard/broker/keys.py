@@ -1,4 +1,7 @@
-"""The name of every key that Switchyard writes, one function for each."""
+"""The name of every key that Switchyard writes, one function for each.
+
+Times are in milliseconds since the epoch, by the server's clock.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ class QueueKeys(msgspec.Struct, frozen=True):
         return f"{name}.high", name, f"{name}.low"
 
     def due(self, lane: Lane) -> str:
-        """Sorted set: id of a scheduled message of a lane -> due time, ms since the epoch by the server's clock."""
+        """Sorted set: id of a scheduled message of a lane -> due time."""
         return f"{self.base}{self.lane_name(lane)}.due"
 
     def parked(self, lane: Lane) -> str:
@@ -53,7 +56,7 @@ class QueueKeys(msgspec.Struct, frozen=True):
 
     @property
     def known(self) -> str:
-        """Hash: call of parked messages -> time of the last poll by a worker that knows it, ms since the epoch."""
+        """Hash: call of parked messages -> time of the last poll by a worker that knows it."""
         return f"{self.base}known"
 
     def wakeup(self, lane: Lane) -> str:
@@ -62,7 +65,7 @@ class QueueKeys(msgspec.Struct, frozen=True):
 
     @property
     def leases(self) -> str:
-        """Sorted set: owner -> time when its lease expires, ms since the epoch; 0 while its messages are reclaimed."""
+        """Sorted set: owner -> time when its lease expires; 0 while its messages are reclaimed."""
         return f"{self.base}leases"
 
     def hold(self, owner: str) -> str:
@@ -93,7 +96,7 @@ class QueueKeys(msgspec.Struct, frozen=True):
         """Hash: data that only few messages have.
 
         ``level:<id>`` priority (1 high, 3 low); ``key:<id>`` unique key; ``crash:<id>`` number of crashes, time
-        of the first (ms since the epoch) and cause of the last: a signal, ``limit`` for the hard limit,
+        of the first and cause of the last: a signal, ``limit`` for the hard limit,
         ``alone`` after a move or without a crash; on the last line, after ``@``, the times of the crashes
         (``-`` for none) and, of a lapse suspect, ``+`` or time and host of each counted lapse; ``spent:<id>``
         the last move and its token; ``cancel:<id>`` the message must not start; ``asked:<id>`` its cancellation
@@ -156,7 +159,7 @@ class QueueKeys(msgspec.Struct, frozen=True):
     def paused(self) -> str:
         """String: present while the queue is paused: ``since``, ``until`` (0: none), ``by`` and ``reason`` as JSON.
 
-        Expires at ``until``, ms since the epoch. Releases before 1.0 wrote the time of the pause alone.
+        Expires at ``until``. Releases before 1.0 wrote the time of the pause alone.
         """
         return f"{self.base}paused"
 
@@ -164,7 +167,7 @@ class QueueKeys(msgspec.Struct, frozen=True):
     def actor_pauses(self) -> str:
         """Hash: actor, with a line break and an argument's value as JSON if only those pause -> the pause as JSON.
 
-        ``since``, ``until`` (0: none; ms since the epoch by the server's clock), ``token`` (the last that was issued
+        ``since``, ``until`` (0: none), ``token`` (the last that was issued
         before it), ``by``, ``reason``, ``actor``, ``argument``, its ``position`` and its ``value``. One that has ended
         stays until the messages that it had set aside are due again. An open circuit is one with ``calls``, the
         argument's position by actor; its ``until`` is the time of its next probe.
@@ -191,7 +194,7 @@ class QueueKeys(msgspec.Struct, frozen=True):
     def slots(self) -> str:
         """Hash: id of a message that has places of limits -> their keys, each on a line of its own.
 
-        On the first line ``held``, a time (ms since the epoch) and the owner; ``next`` and the lane at whose head it
+        On the first line ``held``, a time and the owner; ``next`` and the lane at whose head it
         waits; or ``kept`` while a message that keeps its key's sequence waits for something else.
         """
         return f"{self.base}slots"
@@ -200,7 +203,7 @@ class QueueKeys(msgspec.Struct, frozen=True):
     def waits(self) -> str:
         """Hash: id of a message that waits for a limit -> what it waits for.
 
-        On the first line its turn, priority, the time since when it waits (ms since the epoch), which of its keys it
+        On the first line its turn, priority, the time since when it waits, which of its keys it
         waits for, and its lane; then each key behind its limit. ``#`` the last turn, ``#scan`` and ``#key`` where the
         next check of the places begins.
         """
@@ -242,7 +245,7 @@ class QueueKeys(msgspec.Struct, frozen=True):
 
     @property
     def swept(self) -> str:
-        """String: time of the last sweep for expired leases, ms since the epoch."""
+        """String: time of the last sweep for expired leases."""
         return f"{self.base}swept"
 
     @property
@@ -277,7 +280,7 @@ class QueueKeys(msgspec.Struct, frozen=True):
 
     @property
     def followed(self) -> str:
-        """Sorted set: id of a job that somebody follows -> until when its steps become events, ms since the epoch."""
+        """Sorted set: id of a job that somebody follows -> until when its steps become events."""
         return f"{self.base}job:followed"
 
     @property
@@ -337,7 +340,7 @@ class QueueKeys(msgspec.Struct, frozen=True):
         return f"{name}.high", name, f"{name}.low"
 
     def aside_due(self, purge: str, lane: Lane) -> str:
-        """Sorted set: id that a purge set aside -> due time, ms since the epoch."""
+        """Sorted set: id that a purge set aside -> due time."""
         return f"{self.base}aside:{purge}:{self.lane_name(lane)}.due"
 
     def aside_jobs(self, purge: str) -> str:
@@ -405,11 +408,11 @@ class Keys(msgspec.Struct, frozen=True):
         return f"{self.prefix}:{{facts}}:read"
 
     def window(self, name: str) -> str:
-        """Sorted set: message id -> start or reserved start, ms since the epoch."""
+        """Sorted set: message id -> start or reserved start."""
         return f"{self.prefix}:window:{{{name}}}"
 
     def alerts_due(self) -> str:
-        """Sorted set: fingerprint -> when its group is to be sent next, ms since the epoch."""
+        """Sorted set: fingerprint -> when its group is to be sent next."""
         return f"{self.prefix}:{{alerts}}:due"
 
     def alert_group(self, fingerprint: str) -> str:
@@ -452,7 +455,7 @@ class Keys(msgspec.Struct, frozen=True):
         return f"{self.prefix}:headline"
 
     def generation(self) -> str:
-        """Hash: the keyspace id. ``id``, ``made_at`` (ms since the epoch), ``instead_of`` the ids of lost keyspaces."""
+        """Hash: the keyspace id. ``id``, ``made_at``, ``instead_of`` the ids of lost keyspaces."""
         return f"{self.prefix}:generation"
 
     def generations_missed(self) -> str:
@@ -470,7 +473,7 @@ class Keys(msgspec.Struct, frozen=True):
         return f"{self.prefix}:group:{{{group_id}}}"
 
     def batch(self, batch_id: str) -> str:
-        """Hash: a batch. ``facts`` as JSON; the bodies of its callbacks by name; times, ms since the epoch.
+        """Hash: a batch. ``facts`` as JSON; the bodies of its callbacks by name; times.
 
         ``created``, ``changed`` (a member was added, or ended), ``closed``, ``abandoned`` (closed, and cannot succeed),
         ``cancelled``, ``completed``, ``succeeded``, and ``sent:`` with the name of a callback. Expires seven days after
@@ -484,11 +487,11 @@ class Keys(msgspec.Struct, frozen=True):
         return f"{name}:open", f"{name}:done", f"{name}:failed", f"{name}:cancelled"
 
     def batches(self) -> str:
-        """Sorted set: id of a batch -> when it was made, ms since the epoch."""
+        """Sorted set: id of a batch -> when it was made."""
         return f"{self.prefix}:{{batches}}:index"
 
     def batches_due(self) -> str:
-        """Sorted set: id of a batch that has not ended -> when the scheduler looks at it next, ms since the epoch."""
+        """Sorted set: id of a batch that has not ended -> when the scheduler looks at it next."""
         return f"{self.prefix}:{{batches}}:due"
 
     def limit(self, name: str) -> str:

@@ -6,19 +6,17 @@ A crash between the two steps leaves the message in both places: it may run twic
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final, Protocol, cast
 
 from dramatiq.broker import Broker, Consumer, MessageProxy
 from dramatiq.message import Message
 from dramatiq.middleware import MiddlewareError
 
-from switchyard.broker.errors import QueueFull, not_quarantined
+from switchyard.broker.errors import QueueFull
 from switchyard.broker.held_message import moved_copy, requeued_copy
-from switchyard.broker.interface import Arguments, Keep
-from switchyard.broker.queue.circuits import Circuit
-from switchyard.broker.queue.operations import NO_RECORD, CancelRecord
-from switchyard.broker.shapes import ActorPause, DeadLetter, LaneStats, Moved, Page, QueueStats, Unreadable
+from switchyard.broker.interface import Arguments, Keep, Transport
+from switchyard.broker.shapes import DeadLetter, LaneStats, Moved, QueueStats
 from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.topology import Yard
@@ -36,8 +34,8 @@ class CountsLanes(Protocol):
         """Return how many messages the broker itself moved to its list of rejected messages."""
 
 
-class PortableTransport:
-    """A :class:`switchyard.broker.interface.Transport` that needs only ``enqueue`` and a server for dead lists.
+class PortableTransport(Transport):
+    """Transport that needs only ``enqueue`` and a server for dead lists.
 
     A moved message is acknowledged, also where Dramatiq rejects it: its broker would keep a second copy.
     """
@@ -68,41 +66,6 @@ class PortableTransport:
         self.defer(held, delay_ms=delay_ms, options={**options, "parked_ms": parked_ms + delay_ms})
         return delay_ms
 
-    def unpark(self, held: Message[Any] | MessageProxy, *, call: str) -> None:
-        """Do nothing: this broker keeps no list of parked messages."""
-
-    def known_lately(self, held: Message[Any] | MessageProxy, *, call: str, within_ms: int) -> bool:
-        """Return ``False``: workers register no calls on this broker."""
-        return False
-
-    def isolate(self, held: Message[Any] | MessageProxy) -> bool:
-        """Return ``False``: this broker has no lane for isolated runs."""
-        return False
-
-    def return_paused(self, held: Message[Any] | MessageProxy) -> bool:
-        """Return ``False``: this broker pauses no actors."""
-        return False
-
-    def circuit_stops(self, held: Message[Any] | MessageProxy, circuit: Circuit) -> str:
-        """Return "": this broker has no circuits."""
-        return ""
-
-    def note_circuit(
-        self,
-        held: Message[Any] | MessageProxy,
-        circuit: Circuit,
-        outcome: str,
-        *,
-        until_ms: int = 0,
-        reason: str = "",
-    ) -> str:
-        """Return ``closed``: this broker has no circuits."""
-        return "closed"
-
-    def pause_for(self, held: Message[Any] | MessageProxy, pause: ActorPause) -> bool:
-        """Return ``False``: this broker pauses no actors."""
-        return False
-
     def dead_letter(self, held: Message[Any] | MessageProxy, dead_letter: DeadLetter) -> None:
         self._dead.add(dead_letter)
         held.moved = True  # type: ignore[union-attr]
@@ -126,45 +89,9 @@ class PortableTransport:
         keep(found)
         return answers | {each.id: "moved" if self._dead.remove(queue, each.id) else "gone" for each in found}
 
-    def take_back(self, queue: str, letters: Sequence[DeadLetter], *, nonce: str) -> set[str]:
-        """Return nothing: a waiting message cannot be found here."""
-        return set()
-
     def restore(self, letter: DeadLetter) -> bool:
         self._dead.add(letter)
         return True
-
-    def find_dead_letter(self, queue: str, message_id: str) -> DeadLetter | None:
-        return self._dead.get(queue, message_id)
-
-    def dead_letters(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[DeadLetter]:
-        return self._dead.page(queue, cursor=cursor, limit=limit)
-
-    def unreadable(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[Unreadable]:
-        return self._quarantine.page(queue, cursor=cursor, limit=limit)
-
-    def requeue_quarantined(self, queue: str, message_id: str) -> None:
-        """Refuse: workers on this transport quarantine nothing."""
-        raise not_quarantined(queue, message_id)
-
-    def discard_quarantined(self, queue: str, message_id: str) -> None:
-        raise not_quarantined(queue, message_id)
-
-    def find_message(self, queue: str, message_id: str) -> Message[Any] | None:
-        """Return ``None``: no queue can be searched."""
-        return None
-
-    def knows(self, queue: str, message_id: str) -> bool:
-        """Return ``False``: messages of one id are enqueued as often as they are sent."""
-        return False
-
-    def cancel(self, queue: str, message_id: str, *, end: CancelRecord = NO_RECORD) -> str:
-        """Return ``unknown``: no queue can remove a message; the job's record carries the request."""
-        return "unknown"
-
-    def due_now(self, queue: str, message_id: str) -> str:
-        """Return ``unknown``: no queue can find a delayed message."""
-        return "unknown"
 
     def cancel_requested(self, held: Message[Any] | MessageProxy) -> bool:
         return self._records.cancel_requested(held.message_id)
@@ -176,10 +103,6 @@ class PortableTransport:
         live, retry = (counting.lane_stats(lane) for lane in lanes)
         set_aside = self._quarantine.count(family.name) + sum(counting.rejected(lane) for lane in lanes)
         return QueueStats(family.name, live, retry, dead=self._dead.count(family.name), quarantined=set_aside)
-
-    def refusal(self) -> tuple[str, str]:
-        """Return nothing: its server is not asked."""
-        return "", ""
 
     def _named(self, queue: str, letters: Mapping[str, int], answers: dict[str, Moved]) -> list[DeadLetter]:
         """Return those that are in the dead list as they are named; ``answers`` gets the others."""

@@ -9,43 +9,35 @@ from typing import Any
 
 import redis
 from dramatiq.broker import Broker
-from dramatiq.errors import QueueNotFound
 from dramatiq.message import Message
-from dramatiq.middleware import Middleware
-from dramatiq.results import ResultBackend, Results
 
 from switchyard.broker.consumer import Consumer
 from switchyard.broker.errors import QueueFull
 from switchyard.broker.held_message import HeldMessage
-from switchyard.broker.interface import Postpone
-from switchyard.broker.keys import Keys, Lane
+from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration, codec
-from switchyard.broker.queue.administration import DepthLimits
 from switchyard.broker.queue.dead_moves import encode_letter, rejected
 from switchyard.broker.queue.leases import SelfManagedLeases
-from switchyard.broker.queue.operations import NO_ROW, HistoryRow, Lease, Move, QueueOperations, level_of
-from switchyard.broker.redis.calls import BUDGET_S, RedisCalls, calls_on
+from switchyard.broker.queue.operations import NO_ROW, HistoryRow, Lease, Move, QueueOperations
+from switchyard.broker.redis.calls import BUDGET_S, calls_on
 from switchyard.broker.shapes import DeadLetter
-from switchyard.broker.topology import FairShare, lane_of_name, whole_delay
-from switchyard.broker.worker.acks import AckBarrier, Acks, record_enqueued, report_stale
-from switchyard.broker.worker.hooks import Hooks
-from switchyard.broker.worker.prefetch import Credit, HeldMarks, KeptSlots, LaneCredit, PrefetchCredit
-from switchyard.broker.worker.wakeup import CancellationPoll
+from switchyard.broker.topology import FairShare, whole_delay
+from switchyard.broker.worker.acks import Acks, record_enqueued, report_stale
+from switchyard.broker.worker.prefetch import Credit, KeptSlots, LaneCredit, PrefetchCredit
 from switchyard.broker.worker.work_queue import WorkQueue, join
+from switchyard.broker.yard_broker import YardBroker
 
 
-class RedisBroker(Broker):
+class RedisBroker(YardBroker):
     """Keeps messages on a Redis (7 or later) or Valkey (8 or later) server.
 
     A queue whose name ends with ``-retry`` is the retry lane of the queue before it: both are one family.
 
     Args:
         client: Connected by :func:`switchyard.broker.redis.connections.connect`.
-        limits: Queue -> messages that it may hold; others hold any number.
         fair: Queue -> whom it serves in turn.
-        barrier: Flushed before messages are acknowledged, and after some were enqueued.
         knows: Returns whether a broker's actors accept a parked call, see :mod:`switchyard.broker.queue.unroutable`.
-        stores: Access of the stores beside the queues; its connections are closed with the broker's.
+        options: Of :class:`switchyard.broker.yard_broker.YardBroker`.
     """
 
     def __init__(
@@ -53,34 +45,14 @@ class RedisBroker(Broker):
         client: redis.Redis,
         keys: Keys,
         *,
-        middleware: list[Middleware] | None = None,
-        limits: dict[str, int] | None = None,
         fair: Mapping[str, FairShare] | None = None,
-        barrier: AckBarrier | None = None,
         knows: Callable[[Broker, str], bool] = lambda broker, call: False,
-        stores: Sequence[RedisCalls] = (),
+        **options: Any,
     ) -> None:
-        self.hooks = Hooks()
-        super().__init__(middleware=middleware)
-        self.client, self.keys, self.calls = client, keys, calls_on(client)
-        self.families: dict[str, QueueOperations] = {}
+        super().__init__(calls_on(client), keys, **options)
         self.in_flight: dict[str, HeldMessage] = {}
-        self.draining, self.runs_suspects = False, True
-        # Not needed here: the server knows what is leased.
-        self.held_marks: HeldMarks | None = None
-        self.promises: Sequence[Sequence[str]] = ()
-        self.make_leases: Callable[..., Any] | None = None
         self.knows: Callable[[str], bool] = partial(knows, self)
-        self.quiet: Callable[[], bool] = bool
-        self.results: ResultBackend | None = None  # a project's own Results go before it
-        # Keeps messages until a commit and returns those to send now; called after their hooks.
-        self.postpone: Postpone | None = None
-        self.slots: int | None = None
-        self.limits = DepthLimits(limits or {})
         self.fair = fair or {}
-        self.barrier, self._stores = barrier, stores
-        self.cancellations = CancellationPoll(partial(self.emit_after, "request_cancellation"))
-        self._lanes: dict[str, tuple[QueueOperations, Lane]] = {}
         self._acks: dict[str, Acks] = {}
         self._consumers: list[Consumer] = []
         self._credit: PrefetchCredit | KeptSlots | None = None
@@ -168,7 +140,7 @@ class RedisBroker(Broker):
         for calls in (self.calls, *self._stores):
             calls.close()
 
-    # --- Signals ---
+    # --- Signals and queues ---
 
     def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
         """Call the hooks ``before_<signal>``, first to last; raise a ``MiddlewareError``, log any other exception."""
@@ -177,36 +149,16 @@ class RedisBroker(Broker):
             worker.work_queue, self.slots = WorkQueue(), self.slots or worker.worker_threads
         elif signal == "process_message":
             args[0].runs_in = threading.get_ident()
-        self.hooks.call_before(self, signal, args, kwargs)
-
-    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """Call the hooks ``after_<signal>``, last to first; log their exceptions."""
-        self.hooks.call_after(self, signal, args, kwargs)
-
-    # --- Queues and results ---
-
-    def get_results_backend(self) -> ResultBackend:
-        """Return where ``get_result`` reads; without the whole stack there may be no such place."""
-        own = any(isinstance(entry, Results) for entry in self.middleware)
-        return super().get_results_backend() if own or self.results is None else self.results
+        super().emit_before(signal, *args, **kwargs)
 
     def declare_queue(self, queue_name: str) -> None:
         """Declare a queue or retry lane. Its scheduled messages need no queue of their own."""
         if queue_name in self.queues:
             return
         self.emit_before("declare_queue", queue_name)
-        base, lane = lane_of_name(queue_name)
-        family = self.families.setdefault(base, QueueOperations(self.calls, self.keys.queue(base)))
-        self._lanes[queue_name] = (family, lane)
+        self._declare_lane(queue_name)
         self.queues[queue_name] = None
         self.emit_after("declare_queue", queue_name)
-
-    def lane(self, queue_name: str) -> tuple[QueueOperations, Lane]:
-        """Return the family and the lane behind a queue's name; ``QueueNotFound`` when it was never declared."""
-        try:
-            return self._lanes[queue_name]
-        except KeyError:
-            raise QueueNotFound(queue_name) from None
 
     # --- Sending ---
 
@@ -293,7 +245,7 @@ class RedisBroker(Broker):
         return messages
 
     def require_room(self, queue_name: str) -> None:
-        """Raise ``QueueFull`` for a queue at its limit, ``BrokerUnavailable`` when the server does not tell."""
+        """Raise ``QueueFull`` for a queue at its limit, ``BrokerUnavailable`` when the server does not answer."""
         family, lane = self.lane(queue_name)
         if not (limit := self.limits.of(queue_name)):
             return
@@ -301,13 +253,6 @@ class RedisBroker(Broker):
         commands = [("ZCARD", keys.due(lane)), *(("LLEN", key) for key in keys.waiting(lane))]
         if (depth := sum(family.calls.pipeline(commands))) >= limit:
             raise QueueFull(queue_name, depth, limit)
-
-    def level(self, message: Message[Any]) -> int:
-        """Return the level of a message: of its own priority, else of its actor's."""
-        priority = message.options.get("priority")
-        if priority is None:
-            priority = getattr(self.actors.get(message.actor_name), "priority", 0)
-        return level_of(priority)
 
     def _held_by_sender(self, message: Message[Any], family: QueueOperations) -> HeldMessage | None:
         """Return the held message of the same id that the caller runs; for other threads such an id is merely known."""

@@ -145,7 +145,6 @@ CIRCUIT: Final = "circuit "
 
 
 def shown_json(value: Any) -> str:
-    """Return a JSON value as text on one line."""
     return str(msgspec.json.encode(value), "utf-8", "replace")
 
 

@@ -435,7 +435,7 @@ class AlertRule:
     Args:
         finding: Name, such as ``queues.late``, ``dead_letter`` or ``broker.away``; ``*`` stands for any characters.
         after_s: Seconds that a finding must last; ``None`` leaves that to the table of defaults. Not of dead letters
-            and the broker, which are told at once.
+            and the broker, which are sent at once.
         channels: Labels of SWITCHYARD_ALERT_URLS; empty for every channel.
         escalate_after_s: Seconds without an acknowledgement after which the alert goes to ``escalate_to`` as well.
         escalate_to: Labels of further channels.
@@ -596,7 +596,6 @@ class Yard:
 
     @property
     def keys(self) -> Keys:
-        """Names of the keys of this yard."""
         return Keys(slot_groups=tuple((queue.name, queue.slot_group) for queue in self.queues if queue.slot_group))
 
     def hurried(self, retry_speed: int) -> Yard:

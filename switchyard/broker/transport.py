@@ -15,7 +15,7 @@ from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import ActRefused, QueueFull, not_quarantined
 from switchyard.broker.held_message import HeldMessage, moved_copy, requeued_copy
-from switchyard.broker.interface import Arguments, Keep
+from switchyard.broker.interface import Arguments, Keep, Transport
 from switchyard.broker.keys import Lane
 from switchyard.broker.queue import administration, codec, dead_moves
 from switchyard.broker.queue.circuits import Circuit, note_circuit
@@ -32,7 +32,7 @@ from switchyard.broker.queue.operations import (
 from switchyard.broker.queue.unroutable import UnroutableLane
 from switchyard.broker.redis.own_keys import read
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.shapes import ActorPause, DeadLetter, Moved, Page, QueueStats, Unreadable
+from switchyard.broker.shapes import ActorPause, DeadLetter, Moved, QueueStats
 from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.topology import Yard
 
@@ -40,8 +40,8 @@ LEAST_PARKED_MS: Final = 30_000
 BODY_CHANGED: Final = -2
 
 
-class RedisTransport:
-    """The :class:`switchyard.broker.interface.Transport` of :class:`switchyard.broker.redis_broker.RedisBroker`.
+class RedisTransport(Transport):
+    """Transport of :class:`switchyard.broker.redis_broker.RedisBroker`.
 
     A message whose lease was lost belongs to another worker: it is not moved, and the loss is logged.
     """
@@ -166,15 +166,6 @@ class RedisTransport:
     def restore(self, letter: DeadLetter) -> bool:
         return administration.restore(self._family(letter.queue), letter.id, letter=encode_letter(letter))
 
-    def find_dead_letter(self, queue: str, message_id: str) -> DeadLetter | None:
-        return self._dead.get(queue, message_id)
-
-    def dead_letters(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[DeadLetter]:
-        return self._dead.page(queue, cursor=cursor, limit=limit)
-
-    def unreadable(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[Unreadable]:
-        return self._quarantine.page(queue, cursor=cursor, limit=limit)
-
     def requeue_quarantined(self, queue: str, message_id: str) -> None:
         found = self._quarantine.find(queue, message_id)
         if found is None:
@@ -243,10 +234,6 @@ class RedisTransport:
         keys = self._family(queue).keys
         ages_held = self._yard.queue_of(queue).done_objective_ms is not None
         return family_stats(self._broker.calls, keys, ages_held=ages_held)
-
-    def refusal(self) -> tuple[str, str]:
-        """Return nothing: this server refuses writes of records as well, which says so."""
-        return "", ""
 
     def _ready(
         self,

@@ -66,7 +66,6 @@ class BulkAct(models.Model):
 
     @property
     def unfinished(self) -> bool:
-        """Return whether the act goes on."""
         return self.state in UNFINISHED
 
     @property

@@ -86,7 +86,7 @@ class BulkRunner:
 
 
 def claim(number: int) -> int:
-    """Return the number of a new run of an act; earlier ones end."""
+    """Return the number of a new run of an act. It ends earlier runs."""
     with transaction.atomic():
         BulkAct.objects.filter(pk=number).update(run=F("run") + 1)
         return BulkAct.objects.values_list("run", flat=True).get(pk=number)
@@ -110,7 +110,7 @@ class Begun(msgspec.Struct, frozen=True):
 def begin(number: int, run: int) -> Begun | None:
     """Take the next items in hand, or those that an interrupted step left there; ``None`` when there is nothing to do.
 
-    Ends the act where none is left, or where somebody asked for its stop.
+    Ends the act where none is left, or where its stop was requested.
     """
     with transaction.atomic():
         act = BulkAct.objects.select_for_update().filter(pk=number).first()

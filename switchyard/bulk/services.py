@@ -36,7 +36,7 @@ def start(
         kind: Name of a registered kind, such as ``letter.requeue``.
         filter: What it is applied to; see the kind.
         rate: Items a second at most; ``None`` for as fast as it goes.
-        form_id: Of the form that asks for it.
+        form_id: Id of the form that starts it.
         plan: Of a rollout: ``canary``, items that are to end well before the others follow (without it one, then ten),
             and ``stop_percent``, the share of failures above which it stops (without it 10).
 
@@ -78,7 +78,7 @@ def checked_plan(rolls_out: bool, plan: dict[str, int]) -> dict[str, int]:
         raise ValueError("plan: only a rollout has one; leave canary and stop_percent out")
     for name, value in plan.items():
         if name not in PLAN or not 1 - (name == "stop_percent") <= value <= PLAN[name]:
-            raise ValueError(f"{name}: {value} is not in its range, up to {PLAN.get(name, 0)}")
+            raise ValueError(f"{name}: {value} is not in its range; write a number up to {PLAN.get(name, 0)}")
     return plan
 
 
@@ -102,7 +102,6 @@ def take_back(number: int, *, who: Who, reason: str = "") -> BulkAct:
 
 
 def no_such_act(number: object) -> NotFound:
-    """Return the error that no bulk act has this number."""
     return NotFound(f"bulk act {number}: there is none; see `manage.py switchyard bulk list`")
 
 
@@ -152,7 +151,7 @@ class Progress:
         share: Of the items, 0 to 1.
         rate: Items a second since its start; ``None`` before the first step, and of less than a second.
         left_s: Seconds until its end at that rate.
-        took_s: Seconds from when it was asked for to its end, with its wait for the scheduler; ``None`` before.
+        took_s: Seconds from its request to its end, with its wait for the scheduler; ``None`` before.
     """
 
     act: BulkAct
@@ -186,7 +185,6 @@ class Progress:
 
 
 def progress_of(act: BulkAct) -> Progress:
-    """Return the progress of an act."""
     try:
         kind = kind_of(act.kind)
     except NotFound:
@@ -206,7 +204,7 @@ def progress_of(act: BulkAct) -> Progress:
 
 
 def find(number: int) -> Progress | None:
-    """Return one act, or ``None``."""
+    """Return the progress of the bulk act of a number, or ``None``."""
     act = BulkAct.objects.filter(pk=number).first()
     return None if act is None else progress_of(act)
 

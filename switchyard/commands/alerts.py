@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, CommandParser
 
 from switchyard.alerts import acts, notice
 from switchyard.alerts.channels import ChannelFailed, channels
@@ -17,9 +16,9 @@ from switchyard.alerts.silences import UNRESOLVED, end_of
 from switchyard.alerts.views import channel_rows
 from switchyard.audit.notes import note_line, notes_on, write_note
 from switchyard.audit.services import Who
-from switchyard.broker.errors import ActRefused, NotFound
+from switchyard.broker.errors import ActRefused
 from switchyard.conf import switchyard_settings
-from switchyard.console.commands import WRONG_ARGUMENTS, ActionParser, PrintingCommand, as_command_error, show_examples
+from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand
 from switchyard.console.formatting import counted, duration
 from switchyard.console.links import runbook_of_alert
 from switchyard.middleware.logs import printable
@@ -28,7 +27,6 @@ SILENCE = ("fingerprint", "until", "reason", "created_by", "created_at", "ended_
 
 
 def alert_line(alert: Alert) -> str:
-    """Return an alert in one line."""
     times = "" if alert.count == 1 else f" ({alert.count:,} times)"
     last = f"{alert.last_at:%Y-%m-%d %H:%M:%S} UTC"
     return printable(f"{alert.pk:>6}  {alert.state:12}  {alert.severity:8}  {last}  {alert.title}{times}")
@@ -53,7 +51,6 @@ def silence_json(silence: Silence) -> dict[str, Any]:
 
 
 def silence_line(silence: Silence, named: str) -> str:
-    """Return a silence in one line."""
     until = f"until {silence.until:%Y-%m-%d %H:%M} UTC"
     return printable(f"silence {silence.pk}: {named}, {until}, by {silence.created_by}: {silence.reason}")
 
@@ -73,54 +70,36 @@ EXAMPLES = """examples:
 FINGERPRINT_LENGTH = 16
 
 
-class Command(PrintingCommand):
+class Command(ActsCommand):
     """Operate alerts. Exits 1 if an id is unknown or there was nothing to do; stderr names it."""
 
     help = "List alerts; acknowledge, resolve or silence them."
+    examples, subject = EXAMPLES, "alerts"
 
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        show_examples(parser, EXAMPLES)
-        verbs = parser.add_subparsers(dest="verb", required=True, parser_class=ActionParser)
-        listing = verbs.add_parser("list", help="unresolved alerts, newest first, and the silences in force")
+    def add_acts(self, add: Callable[..., CommandParser]) -> None:
+        listing = add("list", help="unresolved alerts, newest first, and the silences in force")
         listing.add_argument("--state", choices=[*Alert.State.values, "all"], default="", help="alerts in this state")
         listing.add_argument("--limit", type=int, default=50, metavar="N", help="at most N alerts (default: 50)")
-        show = verbs.add_parser("show", help="one alert with its messages")
+        show = add("show", help="one alert with its messages")
         show.add_argument("id", type=int, metavar="ID")
         for verb, text in (("acknowledge", "mark as known"), ("resolve", "mark as over")):
-            act = verbs.add_parser(verb, help=text)
+            act = add(verb, help=text)
             act.add_argument("ids", type=int, nargs="+", metavar="ID")
             act.add_argument("--reason", default="", help="why, for the audit log")
-        note = verbs.add_parser("note", help="write a note on an alert, for the next shift")
+        note = add("note", help="write a note on an alert, for the next shift")
         note.add_argument("id", type=int, metavar="ID")
         note.add_argument("text", metavar="TEXT", help="at most 500 characters")
-        silence = verbs.add_parser("silence", help="send no alerts of a fingerprint, or none at all, for a time")
+        silence = add("silence", help="send no alerts of a fingerprint, or none at all, for a time")
         silence.add_argument("fingerprint", nargs="?", default="", metavar="FINGERPRINT", help="or an alert's id")
         silence.add_argument("--all", action="store_true", dest="every", help="every alert, whatever happens")
         silence.add_argument("--for", dest="span", required=True, metavar="SPAN", help="30m, 2h or 7d; at most 30d")
         silence.add_argument("--reason", required=True, help="why, shown beside the silence")
-        unsilence = verbs.add_parser("unsilence", help="end a silence before its time")
+        unsilence = add("unsilence", help="end a silence before its time")
         unsilence.add_argument("id", type=int, metavar="ID", help="of the silence, see list")
         unsilence.add_argument("--reason", default="", help="why, for the audit log")
-        verbs.add_parser("channels", help="the channels, each with its last message")
-        test = verbs.add_parser("test", help="send a channel one message that says it is a test")
+        add("channels", help="the channels, each with its last message")
+        test = add("test", help="send a channel one message that says it is a test")
         test.add_argument("channel", metavar="CHANNEL", help="its name or number, see channels")
-        for sub in verbs.choices.values():
-            sub.add_argument("--json", action="store_true", help="print JSON")
-
-    def handle(self, *args: Any, **options: Any) -> None:
-        verbs: dict[str, Callable[[dict[str, Any]], None]] = {
-            "list": self._list,
-            "show": self._show,
-            "acknowledge": self._apply,
-            "resolve": self._apply,
-            "note": self._note,
-            "silence": self._silence,
-            "unsilence": self._unsilence,
-            "channels": self._channels,
-            "test": self._test,
-        }
-        with as_command_error("alerts"):
-            verbs[options["verb"]](options)
 
     def _list(self, options: dict[str, Any]) -> None:
         if options["limit"] < 1:
@@ -165,6 +144,8 @@ class Command(PrintingCommand):
         if done < len(rows):
             raise CommandError(f"alerts: {len(rows) - done} had been {past.lower()} before")
 
+    _acknowledge = _resolve = _apply
+
     def _note(self, options: dict[str, Any]) -> None:
         [row] = self._rows([options["id"]])
         write_note("alert", str(row.pk), options["text"], who=Who.of_command())
@@ -196,7 +177,7 @@ class Command(PrintingCommand):
         ended = acts.unsilence(options["id"], who=Who.of_command(), reason=options["reason"])
         if ended is None:
             raise CommandError(
-                f"silence {options['id']}: none in force has this id; see manage.py switchyard alerts list"
+                f"silence {options['id']}: no silence in force has this id; see manage.py switchyard alerts list"
             )
         if options["json"]:
             self.print_json(silence_json(ended))
@@ -219,8 +200,6 @@ class Command(PrintingCommand):
             name = names[int(name) - 1]
         try:
             took_s = acts.send_test(name, who=Who.of_command())
-        except NotFound as error:
-            raise CommandError(str(error)) from error
         except ChannelFailed as error:
             fact = f"{name} did not accept the test: {error.fact}; check its entry in SWITCHYARD_ALERT_URLS"
             raise CommandError(fact) from error
@@ -232,6 +211,6 @@ class Command(PrintingCommand):
         unknown = [str(pk) for pk in ids if pk not in found]
         if unknown:
             raise CommandError(
-                f"alert {', '.join(unknown)}: there is none; see manage.py switchyard alerts list --state all"
+                f"alert {', '.join(unknown)}: no alert has this id; see manage.py switchyard alerts list --state all"
             )
         return [found[pk] for pk in dict.fromkeys(ids)]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.queries import AuditFilter, as_json, page
-from switchyard.console.commands import WRONG_ARGUMENTS, ActionParser, PrintingCommand, as_command_error, show_examples
+from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand
 from switchyard.middleware.logs import printable
 
 MOST = 1_000
@@ -19,15 +19,14 @@ EXAMPLES = """examples:
   manage.py switchyard audit list --who ada --outcome failed --json"""
 
 
-class Command(PrintingCommand):
+class Command(ActsCommand):
     """Read the audit log."""
 
     help = "List the acts of people on the yard: who, when, why, what, how many."
+    examples, subject = EXAMPLES, "audit log"
 
-    def add_arguments(self, parser: CommandParser) -> None:
-        show_examples(parser, EXAMPLES)
-        verbs = parser.add_subparsers(dest="verb", required=True, parser_class=ActionParser)
-        listing = verbs.add_parser("list", help="acts, newest first")
+    def add_acts(self, add: Callable[..., CommandParser]) -> None:
+        listing = add("list", help="acts, newest first")
         listing.add_argument("--who", default="", metavar="NAME", help="user, owner of a token, or system user")
         listing.add_argument("--act", default="", metavar="ACT", help="queue.pause, or its thing alone: queue")
         listing.add_argument("--target", default="", metavar="ID", help="queue, job, schedule, … by name or id")
@@ -37,25 +36,23 @@ class Command(PrintingCommand):
         listing.add_argument("--until", default="", metavar="TIME", help="as --since")
         listing.add_argument("--before", type=int, metavar="ID", help="acts older than this one: the next page")
         listing.add_argument("--limit", type=int, default=50, metavar="N", help=f"1 to {MOST:,} (default: 50)")
-        listing.add_argument("--json", action="store_true", help="print JSON")
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def _list(self, options: dict[str, Any]) -> None:
         try:
             asked = AuditFilter.from_query({name: value for name, value in options.items() if isinstance(value, str)})
             if not 1 <= options["limit"] <= MOST:
                 raise ValueError(f"--limit: {options['limit']} is not within 1 to {MOST:,}")
         except ValueError as error:
             raise CommandError(str(error), returncode=WRONG_ARGUMENTS) from error
-        with as_command_error("audit log"):
-            found = page(asked, before=options["before"], limit=options["limit"])
+        found = page(asked, before=options["before"], limit=options["limit"])
         if options["json"]:
             shown = {"acts": [as_json(entry) for entry in found.rows], "older": found.older}
-            self.stdout.write(json.dumps(shown, indent=2))
+            self.print_json(shown)
             return
         for entry in found.rows:
             self.stdout.write(_line(entry))
         if not found.rows:
-            self.stdout.write("No act is as asked." if asked.to_query() else "No act yet.")
+            self.stdout.write("No act matches." if asked.to_query() else "No act yet.")
         if found.older:
             self.stdout.write(f"more: --before {found.older}")
 

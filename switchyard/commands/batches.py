@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from argparse import ArgumentParser
+from collections.abc import Callable
 from typing import Any
 
-from django.core.management.base import CommandError
+from django.core.management.base import CommandParser
 
 from switchyard.audit.services import Who
 from switchyard.batches import queries
-from switchyard.broker.errors import NotFound
 from switchyard.broker.stores.batches import STATES, BatchRecord
 from switchyard.bulk import services as bulk
-from switchyard.console.commands import ActionParser, PrintingCommand, as_command_error, show_examples
+from switchyard.console.commands import ActsCommand
 from switchyard.middleware.logs import printable
 
 EXAMPLES = """examples:
@@ -22,39 +20,28 @@ EXAMPLES = """examples:
   manage.py switchyard batches cancel 0f3a9c2d4e5f --reason 'wrong file'"""
 
 
-class Command(PrintingCommand):
+class Command(ActsCommand):
     """Watch batches, cancel what has not ended in one, requeue what failed. Exits 1 if there is none of the id."""
 
     help = "List and show batches; cancel one, or requeue what failed in it."
+    examples, subject = EXAMPLES, "batches"
 
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        show_examples(parser, EXAMPLES)
-        verbs = parser.add_subparsers(dest="verb", required=True, parser_class=ActionParser)
-        listing = verbs.add_parser("list", help="the newest batches")
+    def add_acts(self, add: Callable[..., CommandParser]) -> None:
+        listing = add("list", help="the newest batches")
         listing.add_argument("--limit", type=int, default=20, metavar="N", help="at most N (default: 20)")
-        show = verbs.add_parser("show", help="one batch with some of its members")
+        show = add("show", help="one batch with some of its members")
         show.add_argument("--state", default="open", choices=STATES, help="state of the members (default: open)")
-        cancel = verbs.add_parser("cancel", help="cancel what has not ended, as a bulk act")
-        retry = verbs.add_parser("retry", help="requeue the dead letters of what failed, as a bulk act")
+        cancel = add("cancel", help="cancel what has not ended, as a bulk act")
+        retry = add("retry", help="requeue the dead letters of what failed, as a bulk act")
         for verb in (cancel, retry):
             verb.add_argument("--reason", default="", help="reason, for the audit log")
         for verb in (show, cancel, retry):
             verb.add_argument("batch", metavar="ID")
-        for verb in verbs.choices.values():
-            verb.add_argument("--json", action="store_true", help="print JSON")
-
-    def handle(self, *args: Any, **options: Any) -> None:
-        verb = {"list": self._list, "show": self._show}.get(options["verb"], self._start)
-        try:
-            with as_command_error("batches"):
-                verb(options)
-        except NotFound as error:
-            raise CommandError(str(error)) from error
 
     def _list(self, options: dict[str, Any]) -> None:
         found = queries.newest(limit=min(max(1, options["limit"]), 1_000)).batches
         if options["json"]:
-            self.stdout.write(json.dumps([queries.summary(record) for record in found], indent=2))
+            self.print_json([queries.summary(record) for record in found])
             return
         for record in found:
             self.stdout.write(_line(record))
@@ -66,7 +53,7 @@ class Command(PrintingCommand):
         members = queries.members(record.id, options["state"]).found
         if options["json"]:
             shown = [{"id": id_, "queue": queue} for id_, queue in members.items()]
-            self.stdout.write(json.dumps(queries.summary(record) | {"members": shown}, indent=2))
+            self.print_json(queries.summary(record) | {"members": shown})
             return
         self.stdout.write(_line(record))
         for name in record.callbacks:
@@ -80,6 +67,8 @@ class Command(PrintingCommand):
         started = bulk.start(kind, {"batch": record.id}, who=Who.of_command(), reason=reason)
         text = f"bulk act {started.pk} started; see manage.py switchyard bulk show {started.pk}"
         self.answer(text, {"bulk_act": started.pk}, as_json=options["json"])
+
+    _cancel = _retry = _start
 
 
 def _line(record: BatchRecord) -> str:

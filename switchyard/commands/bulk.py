@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from argparse import ArgumentParser
+from collections.abc import Callable
 from typing import Any
 
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, CommandParser
 
 from switchyard.audit.services import Who
-from switchyard.broker.errors import ActRefused, NotFound
 from switchyard.bulk import services
-from switchyard.console.commands import ActionParser, PrintingCommand, as_command_error, show_examples
+from switchyard.console.commands import ActsCommand
 from switchyard.console.formatting import duration
 from switchyard.middleware.logs import printable
 
@@ -22,39 +20,27 @@ EXAMPLES = """examples:
   manage.py switchyard bulk take-back 12                  of a rollout: what has not started is dead again"""
 
 
-class Command(PrintingCommand):
+class Command(ActsCommand):
     """Watch and stop bulk acts, and take rollouts back. Exits 1 if there is none with the number, or it had ended."""
 
     help = "List, show and stop bulk acts, and take rollouts back."
+    examples, subject = EXAMPLES, "bulk acts"
 
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        show_examples(parser, EXAMPLES)
-        verbs = parser.add_subparsers(dest="verb", required=True, parser_class=ActionParser)
-        listing = verbs.add_parser("list", help="the newest bulk acts")
+    def add_acts(self, add: Callable[..., CommandParser]) -> None:
+        listing = add("list", help="the newest bulk acts")
         listing.add_argument("--limit", type=int, default=20, metavar="N", help="at most N (default: 20)")
-        show = verbs.add_parser("show", help="one bulk act with its progress")
-        stop = verbs.add_parser("stop", help="stop one after the step that it is in; what is done stays done")
+        show = add("show", help="one bulk act with its progress")
+        stop = add("stop", help="stop one after the step that it is in; what is done stays done")
         stop.add_argument("--reason", default="", help="reason, for the audit log")
-        back = verbs.add_parser("take-back", help="of a rollout that has ended: what has not started is dead again")
+        back = add("take-back", help="of a rollout that has ended: what has not started is dead again")
         back.add_argument("--reason", default="", help="reason, for the audit log")
         for verb in (show, stop, back):
             verb.add_argument("number", type=int, metavar="NUMBER")
-        for verb in verbs.choices.values():
-            verb.add_argument("--json", action="store_true", help="print JSON")
-
-    def handle(self, *args: Any, **options: Any) -> None:
-        verbs = {"list": self._list, "show": self._show, "stop": self._stop, "take-back": self._take_back}
-        verb = verbs[options["verb"]]
-        try:
-            with as_command_error("bulk acts"):
-                verb(options)
-        except NotFound as error:
-            raise CommandError(str(error)) from error
 
     def _list(self, options: dict[str, Any]) -> None:
         found = services.newest(limit=max(1, options["limit"]))
         if options["json"]:
-            self.stdout.write(json.dumps([services.summary(one) for one in found], indent=2))
+            self.print_json([services.summary(one) for one in found])
             return
         for one in found:
             self.stdout.write(f"{one.act.pk:>6}  {_line(one)}")
@@ -66,7 +52,7 @@ class Command(PrintingCommand):
         if found is None:
             raise services.no_such_act(options["number"])
         if options["json"]:
-            self.stdout.write(json.dumps(services.summary(found), indent=2))
+            self.print_json(services.summary(found))
             return
         act = found.act
         self.stdout.write(f"bulk act {act.pk}: {_line(found)}")
@@ -83,10 +69,7 @@ class Command(PrintingCommand):
 
     def _take_back(self, options: dict[str, Any]) -> None:
         number = options["number"]
-        try:
-            row = services.take_back(number, who=Who.of_command(), reason=options["reason"])
-        except ActRefused as error:
-            raise CommandError(str(error)) from error
+        row = services.take_back(number, who=Who.of_command(), reason=options["reason"])
         text = f"bulk act {row.pk} takes back what has not started: manage.py switchyard bulk show {row.pk}"
         self.answer(text, {"bulk_act": row.pk, "of": number}, as_json=options["json"])
 

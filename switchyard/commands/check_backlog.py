@@ -53,7 +53,6 @@ class Trouble:
     samples: list[str] = field(default_factory=list)
 
     def note(self, message_id: str) -> None:
-        """Count one more message."""
         self.count += 1
         if len(self.samples) < SAMPLES:
             self.samples.append(message_id)
@@ -68,7 +67,6 @@ class Backlog:
     troubles: dict[tuple[str, str, str, str], Trouble] = field(default_factory=dict)
 
     def trouble(self, queue: str, actor: str, kind: str, detail: str) -> Trouble:
-        """Return the counter of one trouble."""
         at = (queue, actor, kind, detail)
         return self.troubles.setdefault(at, Trouble(*at))
 
@@ -220,13 +218,14 @@ class Command(PrintingCommand):
         """Read the backlog and print the result."""
         broker = dramatiq.get_broker()
         if not isinstance(broker, RedisBroker):
-            raise CommandError(f"check_backlog: a {type(broker).__name__} cannot be browsed")
+            fact = f"a {type(broker).__name__} cannot be browsed"
+            raise CommandError(f"check_backlog: {fact}; deploy workers first: what they do not know is parked")
         self._reported_s = time.monotonic()
         with as_command_error("check_backlog"):
             found = families(broker, declared_yard())
             if unknown := set(options["queue"]) - found.keys():
                 raise CommandError(
-                    f"check_backlog: no queue {', '.join(sorted(unknown))}; there are {', '.join(found)}"
+                    f"check_backlog: no queue {', '.join(sorted(unknown))}; write one of {', '.join(found)}"
                 )
             chosen = [found[name] for name in options["queue"] or found]
             backlog = check_backlog(chosen, broker, declared_yard(), report=self._report)

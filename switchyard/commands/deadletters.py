@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, CommandParser
 
 from switchyard.audit.services import Who
-from switchyard.broker.errors import BrokerError, NotFound
+from switchyard.broker.errors import BrokerError
 from switchyard.bulk import services as bulk
 from switchyard.conf import declared_yard
-from switchyard.console.commands import WRONG_ARGUMENTS, ActionParser, PrintingCommand, as_command_error, show_examples
+from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand
 from switchyard.dead_letters import acts, bulk_moves, presentation, queries
 from switchyard.dead_letters.acts import BulkResult
 from switchyard.dead_letters.models import DeadLetter
@@ -32,31 +32,31 @@ EXAMPLES = """examples:
   manage.py switchyard deadletters note 0f8fad5b-d9cb-469f-a165-70867728950e 'waits for the new rates'"""
 
 
-class Command(PrintingCommand):
+class Command(ActsCommand):
     """Triage dead letters. Exits 1 if an id or group is unknown or a letter was not moved; stderr names each."""
 
     help = "List, group, show, requeue, discard and restore dead letters, and note on them."
+    examples, subject = EXAMPLES, "dead letters"
 
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        show_examples(parser, EXAMPLES)
-        verbs = parser.add_subparsers(dest="verb", required=True, parser_class=ActionParser)
-        listing = verbs.add_parser("list", help="open dead letters, newest first")
+    def add_acts(self, add: Callable[..., CommandParser]) -> None:
+        listing = add("list", help="open dead letters, newest first")
         listing.add_argument("--queue", choices=[queue.name for queue in declared_yard().queues], default="")
         listing.add_argument("--group", metavar="FP", default="", help="only this fingerprint")
         text = "letters in this state instead of the open ones"
         listing.add_argument("--state", choices=DeadLetter.State.values, default="", help=text)
         listing.add_argument("--limit", type=int, default=100, metavar="N", help="at most N letters (default: 100)")
         listing.add_argument("--quarantined", action="store_true", help="messages that could not be decoded")
-        groups = verbs.add_parser("groups", help="open dead letters by cause, the largest group first")
+        groups = add("groups", help="open dead letters by cause, the largest group first")
         groups.add_argument("--limit", type=int, default=20, metavar="N", help="at most N groups (default: 20)")
-        show = verbs.add_parser("show", help="one dead letter with its traceback")
+        show = add("show", help="one dead letter with its traceback")
         show.add_argument("id", metavar="ID")
+        moves: dict[str, CommandParser] = {}
         for verb, state, text in (
             ("requeue", "open", "send back to their queues, by id or by group"),
             ("discard", "open", "delete from the broker, by id or by group"),
             ("restore", "discarded", "put discarded letters back into their dead lists, for 90 days"),
         ):
-            move = verbs.add_parser(verb, help=text)
+            move = moves[verb] = add(verb, help=text)
             move.add_argument("ids", nargs="*", metavar="ID")
             move.add_argument("--group", metavar="FP", default="", help=f"all {state} letters of this fingerprint")
             move.add_argument("--reason", default="", help="reason to note in the history")
@@ -68,31 +68,15 @@ class Command(PrintingCommand):
                 move.add_argument("--until", metavar="T", default="", help="as --since; the time itself is left out")
                 move.add_argument("--quarantined", action="store_true", help="the ids are of quarantined messages")
         text = "as a rollout: N first (without N 1, then 10), then the others; a failure of the first ones stops it"
-        requeue = verbs.choices["requeue"]
+        requeue = moves["requeue"]
         requeue.add_argument("--canary", type=int, nargs="?", const=0, metavar="N", help=text)
         requeue.add_argument("--rate", type=int, metavar="N", help="of a rollout: at most so many letters a second")
         text = "of a rollout: stop when more of the others fail (default: 10)"
         requeue.add_argument("--stop-percent", type=int, metavar="P", help=text)
-        verbs.choices["discard"].set_defaults(canary=None)
-        note = verbs.add_parser("note", help="append a note to a letter's history")
+        moves["discard"].set_defaults(canary=None)
+        note = add("note", help="append a note to a letter's history")
         note.add_argument("id", metavar="ID")
         note.add_argument("text", metavar="TEXT", help="at most 500 characters")
-        for sub in verbs.choices.values():
-            sub.add_argument("--json", action="store_true", help="print JSON")
-
-    def handle(self, *args: Any, **options: Any) -> None:
-        verbs = {
-            "list": self._list,
-            "groups": self._groups,
-            "show": self._show,
-            "note": self._note,
-        }
-        verb = verbs.get(options["verb"], self._move)
-        try:
-            with as_command_error("dead letters"):
-                verb(options)
-        except NotFound as error:
-            raise CommandError(str(error)) from error
 
     def _list(self, options: dict[str, Any]) -> None:
         limit = _limit(options)
@@ -164,17 +148,19 @@ class Command(PrintingCommand):
             found = bulk_moves.matching(wanted)
             ids = list(found.values_list("message_id", flat=True)[: acts.MOST_AT_ONCE])
             if not ids and any(times.values()):
-                raise CommandError(f"{verb}: no open letter of that group and time")
+                raise CommandError(f"{verb}: no open letter matches; see manage.py switchyard deadletters list")
             outcome = acts.apply(verb, ids, who=who, reason=reason, group=group)
             outcome = replace(outcome, left=found.count())
         else:
             if group and not (ids := queries.ids_of(group, state=DeadLetter.State.DISCARDED)):
-                raise CommandError(f"group {group}: it has no discarded letter")
+                raise CommandError(f"group {group}: it has no discarded letter; nothing was restored")
             outcome = acts.apply(verb, ids, who=who, reason=reason)
         past = {"requeue": "Requeued", "discard": "Discarded", "restore": "Restored"}[verb]
         left = f"; {outcome.left} of these are open: died meanwhile, or beyond one run" if outcome.left else ""
         moved = presentation.letters(len(outcome.done), quarantined=options["quarantined"])
         self._report(outcome, f"{past} {moved}{left}.", as_json=options["json"])
+
+    _requeue = _discard = _restore = _move
 
     def _roll_out(self, wanted: dict[str, str], who: Who, options: dict[str, Any]) -> None:
         plan = {"canary": options["canary"] or None, "stop_percent": options["stop_percent"]}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from django.core.management.base import CommandError, CommandParser
 
 from switchyard.commands.jobs import CONDITIONS, add_conditions, print_job, print_page
-from switchyard.console.commands import ActionParser, PrintingCommand, as_command_error, show_examples
+from switchyard.console.commands import ActsCommand
 from switchyard.history.filters import Filter, why_none_found
 from switchyard.history.queries import Cursor, find, job_of_row, search
 from switchyard.jobs.listing.pages import JobsPage
@@ -24,30 +25,18 @@ EXAMPLES = """examples:
   manage.py switchyard history show 0f8fad5b-d9cb-469f-a165-70867728950e"""
 
 
-class Command(PrintingCommand):
+class Command(ActsCommand):
     """List jobs of the history, or show one."""
 
     help = "List jobs that ended, by any condition, or show one with its attempts."
+    examples, subject = EXAMPLES, "history"
 
-    def add_arguments(self, parser: CommandParser) -> None:
-        show_examples(parser, EXAMPLES)
-        actions = parser.add_subparsers(dest="action", required=True, parser_class=ActionParser)
-        listing = actions.add_parser("list", help="jobs that match all conditions, newest end first")
+    def add_acts(self, add: Callable[..., CommandParser]) -> None:
+        listing = add("list", help="jobs that match all conditions, newest end first")
         add_conditions(listing, states="state, repeatable: succeeded, dead, cancelled, expired", most=MOST)
-        listing.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
-        show = actions.add_parser("show", help="one job with its attempts")
-        show.add_argument("id", metavar="ID")
-        show.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
+        add("show", help="one job with its attempts").add_argument("id", metavar="ID")
 
-    def handle(self, *args: Any, action: str, as_json: bool, **options: Any) -> None:
-        """Print a page or a job; exit 1 for an unusable condition and for an unknown job."""
-        with as_command_error("history"):
-            if action == "show":
-                self._show(options["id"], as_json)
-            else:
-                self._list(options, as_json)
-
-    def _list(self, options: dict[str, Any], as_json: bool) -> None:
+    def _list(self, options: dict[str, Any]) -> None:
         try:
             wanted = Filter.from_query({name: options[name] for name in CONDITIONS})
             after = Cursor.parse(options["after"]) if options["after"] else None
@@ -55,18 +44,19 @@ class Command(PrintingCommand):
             raise CommandError(str(error)) from error
         page = search(wanted, after=after, limit=min(max(options["limit"], 1), MOST))
         jobs, following = tuple(map(job_of_row, page.rows)), str(page.after or "")
-        if as_json:
+        if options["json"]:
             self.print_json({"jobs": [job_json(job, arguments=True) for job in jobs], "after": following or None})
             return
         print_page(JobsPage(jobs, following), self.stdout)
         if note := why_none_found(wanted.argument, wanted.actor):
             self.stdout.write(f"note: {note}")
 
-    def _show(self, job_id: str, as_json: bool) -> None:
+    def _show(self, options: dict[str, Any]) -> None:
+        job_id = options["id"]
         known = None if find(job_id) is None else passport_of(job_id)
         if known is None:
             raise CommandError(
                 f"job {job_id}: it is not in the history; a job that has not ended is in the broker: "
                 f"manage.py switchyard jobs show {job_id}"
             )
-        print_job(known, self.stdout, as_json=as_json)
+        print_job(known, self.stdout, as_json=options["json"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any, Final, TextIO, cast
 
@@ -24,11 +24,12 @@ from switchyard.broker.errors import ActRefused, ArgumentsRefused, SwitchyardErr
 from switchyard.broker.stores.job_records import Job
 from switchyard.bulk import services as bulk
 from switchyard.conf import declared_yard, in_words_of_project
-from switchyard.console.commands import DATABASE_REMEDY, ActionParser, PrintingCommand, as_command_error, show_examples
+from switchyard.console.commands import DATABASE_REMEDY, ActsCommand
 from switchyard.console.formatting import duration
 from switchyard.history.filters import TEXTS, Filter, why_none_found
 from switchyard.history.queries import SORTS, why_missing
 from switchyard.jobs.calls import read_json
+from switchyard.jobs.listing.chosen_acts import ACTS
 from switchyard.jobs.listing.pages import JobsPage, find_jobs
 from switchyard.jobs.passport.act_views import due_time, edit_job, editable_job, words_of
 from switchyard.jobs.passport.again import run_again
@@ -37,7 +38,6 @@ from switchyard.jobs.passport.timeline import TimelineEvent, acts_on, timeline_o
 from switchyard.jobs.passport.why import Why, unfinished, why, why_json
 from switchyard.jobs.presentation import arguments_of, error_line, excerpt, job_json
 from switchyard.jobs.queries import find_untracked, holder_of_key, is_message_id
-from switchyard.jobs.services import request_cancel, start_now
 from switchyard.middleware.logs import printable
 
 
@@ -177,15 +177,6 @@ def add_conditions(listing: CommandParser, *, states: str, most: int) -> None:
     listing.add_argument("--limit", type=int, default=50, help=f"jobs of a page, 50, at most {most}")
 
 
-ANSWERS = {"cancelled": "cancelled, it never starts", "asked": "asked to stop, it is over within 10 seconds"}
-RUN_NOW_ANSWERS = {
-    "due": "due now, it starts as soon as a slot is free",
-    "waiting": "it waits or runs already, nothing was changed",
-    "held": "a rate limit holds it, or no worker knows its actor; nothing was changed",
-    "ended": "it has ended already; to repeat it, use run-again",
-}
-
-
 EXAMPLES = """examples:
   manage.py switchyard jobs list --failures --since 1h             the last hour's failures, those that were retried too
   manage.py switchyard jobs list --state queued,running --queue default --json
@@ -203,26 +194,25 @@ MOST_LISTED = 1_000
 BEGINNING = re.compile(r"[0-9a-f]{8}")
 
 
-class Command(PrintingCommand):
+class Command(ActsCommand):
     help = "List, show, edit and cancel jobs, say why they wait, run them now or again."
+    examples = EXAMPLES
 
-    def add_arguments(self, parser: CommandParser) -> None:
-        show_examples(parser, EXAMPLES)
-        actions = parser.add_subparsers(dest="action", required=True, parser_class=ActionParser)
-        listing = actions.add_parser("list", help="jobs that match all conditions, newest first; scheduled by due time")
+    def add_acts(self, add: Callable[..., CommandParser]) -> None:
+        listing = add("list", help="jobs that match all conditions, newest first; scheduled by due time")
         states = "state, repeatable or with commas: queued, running, dead"
         add_conditions(listing, states=states, most=MOST_LISTED)
         listing.add_argument("--sort", default="", choices=SORTS, help="jobs that ended; -run: the longest run first")
-        show = actions.add_parser("show", help="print what is known of a job, and what happened to it")
-        reasons = actions.add_parser("why", help="print why a job has not run, its wait so far, and when it will start")
-        cancel = actions.add_parser("cancel", help="cancel a job: at once when it waits, within 10 s when it runs")
+        show = add("show", help="print what is known of a job, and what happened to it")
+        reasons = add("why", help="print why a job has not run, its wait so far, and when it will start")
+        cancel = add("cancel", help="cancel a job: at once when it waits, within 10 s when it runs")
         cancel.add_argument(
             "--filter", action="append", default=[], metavar="NAME=VALUE", dest="conditions",
             help="instead of an id: cancel all that match, as a bulk act; repeatable, names as in the list",
         )  # fmt: skip
-        again = actions.add_parser("run-again", help="enqueue a job again as a new one")
-        now = actions.add_parser("run-now", help="start a scheduled job, or one that waits for its retry, at once")
-        edit = actions.add_parser("edit", help="change arguments or due time of a job that has not started")
+        again = add("run-again", help="enqueue a job again as a new one")
+        now = add("run-now", help="start a scheduled job, or one that waits for its retry, at once")
+        edit = add("edit", help="change arguments or due time of a job that has not started")
         for action in (edit, again):
             action.add_argument(
                 "--set", action="append", default=[], metavar="NAME=JSON", dest="changes",
@@ -234,24 +224,19 @@ class Command(PrintingCommand):
         cancel.add_argument("id", metavar="ID", nargs="?", default="")
         for action in (cancel, now, edit, again):
             action.add_argument("--reason", default="", help="reason, for the audit log")
-        for action in (listing, show, reasons, cancel, now, edit, again):
-            action.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
 
-    def handle(self, *args: Any, action: str, as_json: bool = False, **options: Any) -> None:
-        acts = {"list": self._list, "show": self._show, "cancel": self._cancel, "run-now": self._run_now}
-        act = {**acts, "edit": self._edit, "why": self._why}.get(action, self._run_again)
-        job_id = options.get("id")
-        with as_command_error(f"job {job_id}" if job_id else "jobs"):
-            act(options, as_json)
+    def handle(self, *args: Any, **options: Any) -> None:
+        self.subject = f"job {options['id']}" if options.get("id") else "jobs"
+        super().handle(*args, **options)
 
-    def _list(self, options: dict[str, Any], as_json: bool) -> None:
+    def _list(self, options: dict[str, Any]) -> None:
         try:
             wanted = Filter.from_query({name: options[name] for name in CONDITIONS})
             limit = min(max(options["limit"], 1), MOST_LISTED)
             page = find_jobs(wanted, after=options["after"], limit=limit, sort=options["sort"])
         except ValueError as error:
             raise CommandError(str(error)) from error
-        if as_json:
+        if options["json"]:
             missing = [name for name, away in (("broker", page.broker_away), ("history", page.history_away)) if away]
             jobs = [job_json(job, arguments=True) for job in page.jobs]
             body = {"jobs": jobs, "after": page.after or None, "cut": page.cut, "away": page.away}
@@ -267,7 +252,7 @@ class Command(PrintingCommand):
             cause = page.broker_error or f"the database does not answer; {in_words_of_project(DATABASE_REMEDY)}"
             raise CommandError(f"jobs: the list is not complete: {cause}")
 
-    def _show(self, options: dict[str, Any], as_json: bool) -> None:
+    def _show(self, options: dict[str, Any]) -> None:
         job_id = options["id"]
         known = passport_of(job_id) if is_message_id(job_id) else None
         if known is None and (message := find_untracked(job_id)) is not None:
@@ -279,9 +264,9 @@ class Command(PrintingCommand):
             raise CommandError(f"job {job_id}: nothing was enqueued: job {held} held its unique key and stands for it")
         if known is None:
             raise _unknown(job_id)
-        print_job(known, self.stdout, as_json=as_json)
+        print_job(known, self.stdout, as_json=options["json"])
 
-    def _why(self, options: dict[str, Any], as_json: bool) -> None:
+    def _why(self, options: dict[str, Any]) -> None:
         job_id = options["id"]
         known = unfinished(job_id) if is_message_id(job_id) else None
         if known is None:
@@ -290,26 +275,21 @@ class Command(PrintingCommand):
             raise CommandError(
                 f"job {job_id}: it has ended, {known.job.state}; manage.py switchyard jobs show {job_id}"
             )
-        if as_json:
+        if options["json"]:
             self.stdout.write(json.dumps(why_json(found), indent=2))
         else:
             print_why(found, self.stdout)
 
-    def _cancel(self, options: dict[str, Any], as_json: bool) -> None:
+    def _cancel(self, options: dict[str, Any]) -> None:
         job_id, conditions, who, reason = options["id"], options["conditions"], Who.of_command(), options["reason"]
         if bool(job_id) == bool(conditions):
             raise CommandError("jobs cancel: write one job's ID, or --filter NAME=VALUE for all that match")
         if conditions:
-            self._cancel_matching(conditions, who, reason, as_json)
-            return
-        answer = request_cancel(job_id, who=who, reason=reason) if is_message_id(job_id) else "unknown"
-        if answer == "unknown":
-            raise _unknown(job_id)
-        if answer == "ended":
-            raise CommandError(f"job {job_id}: it has ended already; there is nothing to cancel")
-        self.answer(f"job {job_id}: {ANSWERS[answer]}", {"id": job_id, "answer": answer}, as_json=as_json)
+            self._cancel_matching(conditions, who, reason, as_json=options["json"])
+        else:
+            self._do_to_one(options)
 
-    def _cancel_matching(self, conditions: list[str], who: Who, reason: str, as_json: bool) -> None:
+    def _cancel_matching(self, conditions: list[str], who: Who, reason: str, *, as_json: bool) -> None:
         try:
             row = bulk.start("job.cancel", _pairs("--filter", conditions), who=who, reason=reason)
         except ValueError as error:
@@ -320,17 +300,20 @@ class Command(PrintingCommand):
         body = {"bulk_act": row.pk, "filter": row.filter, "total": row.total}
         self.answer(f"{text}: manage.py switchyard bulk show {row.pk}", body, as_json=as_json)
 
-    def _run_now(self, options: dict[str, Any], as_json: bool) -> None:
-        job_id = options["id"]
-        known = is_message_id(job_id)
-        answer = start_now(job_id, who=Who.of_command(), reason=options["reason"]) if known else "unknown"
+    def _do_to_one(self, options: dict[str, Any]) -> None:
+        """Do the act of the options to one job, and print what became of it."""
+        job_id, act = options["id"], ACTS[options["verb"]]
+        answer = act.apply(job_id, Who.of_command(), options["reason"], "") if is_message_id(job_id) else "unknown"
         if answer == "unknown":
             raise _unknown(job_id)
-        if answer != "due":
-            raise CommandError(f"job {job_id}: {RUN_NOW_ANSWERS[answer]}")
-        self.answer(f"job {job_id}: {RUN_NOW_ANSWERS[answer]}", {"id": job_id, "answer": answer}, as_json=as_json)
+        text = f"job {job_id}: {act.said(answer)}"
+        if answer not in act.good:
+            raise CommandError(text)
+        self.answer(text, {"id": job_id, "answer": answer}, as_json=options["json"])
 
-    def _edit(self, options: dict[str, Any], as_json: bool) -> None:
+    _run_now = _do_to_one
+
+    def _edit(self, options: dict[str, Any]) -> None:
         job_id, text = options["id"], None
         if not is_message_id(job_id):
             raise _unknown(job_id)
@@ -347,9 +330,9 @@ class Command(PrintingCommand):
             raise CommandError(f"job {job_id}: {error}") from error
         except (ArgumentsRefused, ActRefused) as error:
             raise CommandError(str(error)) from error
-        self.answer(f"job {job_id}: changed {words_of(done)}", {"id": job_id, "changes": done}, as_json=as_json)
+        self.answer(f"job {job_id}: changed {words_of(done)}", {"id": job_id, "changes": done}, as_json=options["json"])
 
-    def _run_again(self, options: dict[str, Any], as_json: bool) -> None:
+    def _run_again(self, options: dict[str, Any]) -> None:
         job_id = options["id"]
         known = passport_of(job_id)
         if known is None:
@@ -362,7 +345,9 @@ class Command(PrintingCommand):
             raise CommandError(f"job {job_id}: {error}") from error
         except SwitchyardError as error:
             raise CommandError(str(error)) from error
-        self.answer(f"job {sent}: enqueued, {known.job.actor} again", {"id": sent, "of": job_id}, as_json=as_json)
+        self.answer(
+            f"job {sent}: enqueued, {known.job.actor} again", {"id": sent, "of": job_id}, as_json=options["json"]
+        )
 
 
 def _pairs(option: str, given: list[str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from argparse import SUPPRESS
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -15,8 +16,8 @@ from dramatiq.middleware import MiddlewareError
 
 from switchyard.actors import figures, queries
 from switchyard.audit.services import Who
-from switchyard.broker.errors import ActRefused, BrokerError, NotFound, SwitchyardError
-from switchyard.console.commands import WRONG_ARGUMENTS, ActionParser, PrintingCommand, as_command_error, show_examples
+from switchyard.broker.errors import BrokerError, SwitchyardError
+from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand, as_command_error
 from switchyard.console.formatting import aligned, duration, parse_until
 from switchyard.jobs import pauses
 from switchyard.jobs.calls import VARIADIC, checked, parameters_of, read_json, signature_text
@@ -34,19 +35,18 @@ EXAMPLES = """examples:
   manage.py switchyard actors resume generate_report --argument customer_id=7"""
 
 
-class Command(PrintingCommand):
+class Command(ActsCommand):
     """List the actors, show one, send one, pause or resume one."""
 
     help = "List the actors; show, send, pause or resume one."
+    examples, subject = EXAMPLES, "actors"
 
-    def add_arguments(self, parser: CommandParser) -> None:
-        show_examples(parser, EXAMPLES)
-        actions = parser.add_subparsers(dest="action", required=True, parser_class=ActionParser)
-        listing = actions.add_parser("list", help="every actor with its queue, options and place in the code")
-        show = actions.add_parser("show", help="one actor: signature, options, figures and what is usual")
-        send = actions.add_parser("send", help="enqueue one job; prints its id")
-        stop = actions.add_parser("pause", help="start no job of one, in any queue; running ones continue")
-        go_on = actions.add_parser("resume", help="start its jobs again, in the order of their queue")
+    def add_acts(self, add: Callable[..., CommandParser]) -> None:
+        add("list", help="every actor with its queue, options and place in the code")
+        show = add("show", help="one actor: signature, options, figures and what is usual")
+        send = add("send", help="enqueue one job; prints its id")
+        stop = add("pause", help="start no job of one, in any queue; running ones continue")
+        go_on = add("resume", help="start its jobs again, in the order of their queue")
         for each in (show, send, stop, go_on):
             each.add_argument("name", metavar="NAME", help="name of the actor, see list")
         send.add_argument("bare", nargs="*", help=SUPPRESS)  # refused with what to write
@@ -62,30 +62,25 @@ class Command(PrintingCommand):
             each.add_argument("--reason", default="", help="shown with the pause, and kept in the audit log")
         text = "resume by itself: in a span (10m, 2h), at a time of day (14:00 UTC) or at an ISO 8601 time"
         stop.add_argument("--until", metavar="T", default="", help=text)
-        for each in (listing, show, send, stop, go_on):
-            each.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
 
-    def handle(self, *args: Any, action: str, as_json: bool, **options: Any) -> None:
-        if action == "list":
-            actors = queries.all_actors()
-            self.stdout.write(_json([dataclasses.asdict(each) for each in actors]) if as_json else _table(actors))
-            return
-        try:
-            if action == "show":
-                shown = _shown(options["name"])
-                self.stdout.write(_json(shown) if as_json else _lines(shown))
-            elif action in ("pause", "resume"):
-                with as_command_error("actors"):
-                    self._turn(action, as_json=as_json, **options)
-            else:
-                job_id = self._send(**options)
-                self.stdout.write(_json({"id": job_id}) if as_json else job_id)
-        except (NotFound, ActRefused) as error:
-            raise CommandError(str(error)) from error
+    def _list(self, options: dict[str, Any]) -> None:
+        actors = queries.all_actors()
+        self._print([dataclasses.asdict(each) for each in actors], _table, actors, options)
 
-    def _turn(
-        self, action: str, *, name: str, argument: str, reason: str, as_json: bool, until: str = "", **_: Any
-    ) -> None:
+    def _show(self, options: dict[str, Any]) -> None:
+        shown = _shown(options["name"])
+        self._print(shown, _lines, shown, options)
+
+    def _send(self, options: dict[str, Any]) -> None:
+        job_id = _sent(**options)
+        self._print({"id": job_id}, str, job_id, options)
+
+    def _print(self, body: Any, text: Callable[[Any], str], found: Any, options: dict[str, Any]) -> None:
+        self.stdout.write(json.dumps(body, indent=2, default=str) if options["json"] else text(found))
+
+    def _turn(self, options: dict[str, Any]) -> None:
+        action, name, argument, reason = (options[key] for key in ("act", "name", "argument", "reason"))
+        until = options.get("until", "")
         wanted = pauses.chosen(queries.find_actor(name), argument)
         end = parse_until(until, now=compared_now()) if until else None
         if action == "pause":
@@ -97,32 +92,34 @@ class Command(PrintingCommand):
         text += f"; resumes by itself at {end:%Y-%m-%d %H:%M:%S} UTC" if end is not None else ""
         body = {"actor": name, "argument": argument or None, "paused": action == "pause", "changed": changed}
         found = body | ({"until": end.isoformat()} if end is not None else {})
-        self.answer(f"{name}{f' with {argument}' if argument else ''}: {text}", found, as_json=as_json)
+        self.answer(f"{name}{f' with {argument}' if argument else ''}: {text}", found, as_json=options["json"])
 
-    def _send(
-        self,
-        *,
-        name: str,
-        bare: list[str],
-        arguments: str,
-        named: str,
-        delay: int | None,
-        tags: list[str],
-        **options: Any,
-    ) -> str:
-        actor = queries.find_actor(name)
-        if bare:
-            raise CommandError(f"actor {name}: its arguments are JSON; {_form_of(actor)}", returncode=WRONG_ARGUMENTS)
-        places = _value("--args", arguments, list)
-        names = _value("--kwargs", named, dict)
-        with as_command_error(f"actor {name}"):
-            try:
-                call = checked(actor, places, names)
-                return send_for(actor, call, who=Who.of_command(), delay_ms=delay, tags=tags)
-            except BrokerError:
-                raise
-            except (SwitchyardError, MiddlewareError) as error:
-                raise CommandError(str(error)) from error
+    _pause = _resume = _turn
+
+
+def _sent(
+    *,
+    name: str,
+    bare: list[str],
+    arguments: str,
+    named: str,
+    delay: int | None,
+    tags: list[str],
+    **_: Any,
+) -> str:
+    actor = queries.find_actor(name)
+    if bare:
+        raise CommandError(f"actor {name}: its arguments are JSON; {_form_of(actor)}", returncode=WRONG_ARGUMENTS)
+    places = _value("--args", arguments, list)
+    names = _value("--kwargs", named, dict)
+    with as_command_error(f"actor {name}"):
+        try:
+            call = checked(actor, places, names)
+            return send_for(actor, call, who=Who.of_command(), delay_ms=delay, tags=tags)
+        except BrokerError:
+            raise
+        except (SwitchyardError, MiddlewareError) as error:
+            raise CommandError(str(error)) from error
 
 
 def _form_of(actor: Actor[..., Any]) -> str:
@@ -208,7 +205,3 @@ def _table(actors: list[queries.ActorFacts]) -> str:
 def _cells(actor: queries.ActorFacts) -> tuple[str, ...]:
     options = " ".join(f"{option.name}={option.value}" for option in actor.options)
     return actor.name, actor.queue, ",".join(actor.pools) or "none", options or "-", actor.place
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2, default=str)

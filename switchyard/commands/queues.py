@@ -46,13 +46,12 @@ REFUSALS_SHOWN = 5
 
 
 def print_queues(state: queries.YardState, out: OutputWrapper) -> None:
-    """Print every queue."""
     console = Console(file=cast(TextIO, out), width=None if out.isatty() else 160, highlight=False)
     console.print(_table(state))
 
 
 def print_sentences(state: queries.YardState, out: OutputWrapper) -> None:
-    """Print what the page of all queues says first, and what the overview says of broker, pools and queues."""
+    """Print the first sentence of the page of queues, and those of the overview about broker, pools and queues."""
     facts = facts_of(state)
     rows = [row for row in shown_rows(facts) if row.kind == "queue"]
     out.write(f"queues: {printable(all_queues_sentence(rows, away=False))}.")
@@ -62,7 +61,7 @@ def print_sentences(state: queries.YardState, out: OutputWrapper) -> None:
 
 
 def status_lines(view: QueueView) -> list[str]:
-    """Return what a queue's page says, and what the overview says of the queue, one sentence a line."""
+    """Return the sentences of a queue's page, and those of the overview about the queue, one a line."""
     lines = [f"{view.queue.name}: {view.row.state.word.lower()}; {view.row.promise}", view.lead]
     if view.holders and view.holding:
         lines.append(f"{view.holders[0].actor} {view.holding}.")
@@ -111,7 +110,6 @@ def _paused(row: dict[str, Any]) -> str:
 
 
 def import_lines(found: Imported) -> list[str]:
-    """Return the result of the import of a queue as lines."""
     lines = [f"{found.queue}: {counted(found.moved, 'message')} imported"]
     if found.unreadable:
         lines.append(f"{found.queue}: {found.unreadable:,} are no messages of Dramatiq; they stay on its server")
@@ -203,11 +201,11 @@ class Command(PrintingCommand):
             "relocate": self._relocate,
             "import": self._import,
         }
-        try:
-            with as_command_error("queues"):
+        with as_command_error("queues"):
+            try:
                 acts.get(options["act"], self._list)(options)
-        except (UnknownQueue, ForeignBroker, ActRefused) as error:
-            raise CommandError(f"queues: {error}") from error
+            except (UnknownQueue, ForeignBroker, ActRefused) as error:
+                raise CommandError(f"queues: {error}") from error
 
     def _note(self, options: dict[str, Any]) -> None:
         [queue] = _known([options["queue"]])
@@ -249,7 +247,7 @@ class Command(PrintingCommand):
         family = services.family_of(queue)
         if not options["yes"]:
             count = waiting_and_scheduled(family_stats(family.calls, family.keys))
-            raise CommandError(f"queues: purge would drop {count:,} messages of {queue}; say --yes")
+            raise CommandError(f"queues: purge would drop {count:,} messages of {queue}; write --yes")
         done = services.purge(queue, who=Who.of_command(), reason=options["reason"])
         count, until = (0, None) if done is None else (done.count, datetime_of(done.until))
         if options["json"]:

@@ -10,18 +10,11 @@ from typing import Any
 from django.apps import apps
 from django.core.management.base import BaseCommand, CommandParser
 
-from switchyard.broker.cores import memory_here
 from switchyard.broker.topology import SMALL
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.commands import refuse, seconds, show_examples
 from switchyard.long_running import run_until_signal
-from switchyard.workers.preflight import (
-    log_to_standard_error,
-    refuse_if_unwritable,
-    refuse_if_wrong,
-    warn_about_threads,
-    warn_if_too_small,
-)
+from switchyard.workers.preflight import prepare
 from switchyard.workers.shared.fork import name_process, run_or_crash
 from switchyard.workers.supervisor.supervisor import BESIDE, GRACE_S, Supervisor
 
@@ -57,11 +50,7 @@ class Command(BaseCommand):
         if switchyard_settings().place is not None:
             refuse("SWITCHYARD_BROKER_URL: a small yard keeps its queues on Redis or Valkey; name such a server")
         [pool] = yard.pools
-        log_to_standard_error()
-        refuse_if_wrong()
-        refuse_if_unwritable([pool])
-        warn_if_too_small([pool], memory_here())
-        warn_about_threads()
+        prepare([pool])
         name_process(f"pool {SMALL}")
         with contextlib.suppress(AttributeError):  # another C library has no such option
             ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)  # its children inherit it

@@ -7,18 +7,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from switchyard.broker.cores import memory_here
 from switchyard.broker.errors import NotFound
 from switchyard.conf import declared_yard
 from switchyard.console.commands import refuse, seconds, show_examples
-from switchyard.workers.child.spawn import refuse_if_not_pinnable
-from switchyard.workers.preflight import (
-    log_to_standard_error,
-    refuse_if_unwritable,
-    refuse_if_wrong,
-    warn_about_threads,
-    warn_if_too_small,
-)
+from switchyard.workers.preflight import prepare
 from switchyard.workers.shared.fork import name_process, run_or_crash
 from switchyard.workers.supervisor.supervisor import GRACE_S, Supervisor
 
@@ -46,12 +38,7 @@ class Command(BaseCommand):
             pool = declared_yard().pool(options["pool"])
         except NotFound as error:
             refuse(str(error))
-        log_to_standard_error()
-        refuse_if_wrong()
-        refuse_if_unwritable([pool])
-        refuse_if_not_pinnable([pool])
-        warn_if_too_small([pool], memory_here())
-        warn_about_threads()
+        prepare([pool])
         name_process(f"pool {pool.name}")
         try:
             supervisor = Supervisor(

@@ -8,20 +8,12 @@ from typing import Any
 from django.apps import apps
 from django.core.management.base import BaseCommand, CommandParser
 
-from switchyard.broker.cores import memory_here
 from switchyard.broker.errors import NotFound
 from switchyard.conf import declared_yard
 from switchyard.console.commands import refuse, seconds, show_examples
-from switchyard.workers.child.spawn import refuse_if_not_pinnable
 from switchyard.workers.group import autoreload, pool_group
 from switchyard.workers.group.pool_group import Companion, PoolGroup
-from switchyard.workers.preflight import (
-    log_to_standard_error,
-    refuse_if_unwritable,
-    refuse_if_wrong,
-    warn_about_threads,
-    warn_if_too_small,
-)
+from switchyard.workers.preflight import prepare
 from switchyard.workers.shared.fork import run_or_crash
 from switchyard.workers.supervisor.supervisor import GRACE_S
 
@@ -64,12 +56,7 @@ class Command(BaseCommand):
             options["grace"] = pool_group.SUCCESSOR_GRACE_S if options["reload"] else GRACE_S
         if options["reload"]:
             sys.exit(autoreload.keep_reloaded(self.command_line(options)))
-        log_to_standard_error()
-        refuse_if_wrong()
-        refuse_if_unwritable(pools)
-        refuse_if_not_pinnable(pools)
-        warn_if_too_small(pools, memory_here())
-        warn_about_threads()
+        prepare(pools)
         older = options["replaces"]
         replaces = None if older is None else [int(pid) for pid in older.split(",") if pid]
         # A project may be without the history's app.

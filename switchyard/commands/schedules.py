@@ -14,8 +14,8 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
 from switchyard.audit.services import Who
-from switchyard.broker.errors import ActRefused, ArgumentsRefused, NotFound
-from switchyard.console.commands import ActionParser, PrintingCommand, as_command_error, show_examples
+from switchyard.broker.errors import ArgumentsRefused
+from switchyard.console.commands import ActsCommand, as_command_error
 from switchyard.console.formatting import aligned, counted, parse_until
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.logs import printable_lines
@@ -38,26 +38,25 @@ EXAMPLES = """examples:
   manage.py switchyard schedules import --from celery-beat --actor news.tasks.fetch=fetch_feeds"""
 
 
-class Command(PrintingCommand):
+class Command(ActsCommand):
     """List the schedules, show one, run one now, pause or resume one; export and import the stored ones."""
 
     help = "List the schedules; show, run, pause or resume one; export and import the stored ones."
+    examples, subject = EXAMPLES, "schedules"
 
-    def add_arguments(self, parser: CommandParser) -> None:
-        show_examples(parser, EXAMPLES)
-        forms = parser.add_subparsers(dest="action", required=True, parser_class=ActionParser)
-        listing = forms.add_parser("list", help="every schedule, with its last tick and its next")
-        show = forms.add_parser("show", help="one schedule with its last ticks")
-        run = forms.add_parser("run", help="enqueue a schedule's job now, independent of its ticks")
-        pause = forms.add_parser("pause", help="send none of a schedule's ticks; they are missed")
-        resume = forms.add_parser("resume", help="send its ticks again, from the next one on")
+    def add_acts(self, add: Callable[..., CommandParser]) -> None:
+        add("list", help="every schedule, with its last tick and its next")
+        show = add("show", help="one schedule with its last ticks")
+        run = add("run", help="enqueue a schedule's job now, independent of its ticks")
+        pause = add("pause", help="send none of a schedule's ticks; they are missed")
+        resume = add("resume", help="send its ticks again, from the next one on")
         for each in (show, run, pause, resume):
             each.add_argument("name", metavar="NAME", help="name of the schedule, see list")
         for each in (run, pause, resume):
             each.add_argument("--reason", metavar="TEXT", default="", help="why, for the audit log")
         pause.add_argument("--until", metavar="TIME", help="2h, 14:00 or ISO 8601 in UTC; without it until resumed")
-        export = forms.add_parser("export", help="print every stored schedule as JSON")
-        importing = forms.add_parser("import", help="make and change stored schedules; 1 if any of them was left out")
+        add("export", help="print every stored schedule as JSON")
+        importing = add("import", help="make and change stored schedules; 1 if any of them was left out")
         importing.add_argument("file", metavar="FILE", nargs="?", help="JSON of export; - for standard input")
         importing.add_argument("--from", dest="source", choices=["celery-beat"], help="its tables in this database")
         importing.add_argument(
@@ -65,32 +64,22 @@ class Command(PrintingCommand):
             help="actor that does the work of a Celery task; by default that of the same name",
         )  # fmt: skip
         importing.add_argument("--reason", metavar="TEXT", default="", help="why, for the audit log")
-        export.set_defaults(json=True)
-        for each in (listing, show, run, pause, resume, importing):
-            each.add_argument("--json", action="store_true", help="print JSON")
 
-    def handle(self, *args: Any, action: str, **options: Any) -> None:
-        actions: dict[str, Callable[..., tuple[Any, str]]] = {
-            "run": self._run, "pause": self._pause, "resume": self._resume, "show": self._show,
-            "export": self._export, "import": self._import,
-        }  # fmt: skip
-        as_json = options["json"]
+    def handle(self, *args: Any, act: str, **options: Any) -> None:
+        as_json = options["json"] or act == "export"
         answer: Any
-        with as_command_error("schedules"):
-            try:
-                if action == "list":
-                    rows = queries.overview(timezone.now())
-                    answer, text = [dataclasses.asdict(row) for row in rows], _table(rows)
-                    for name, fault in stored_schedules()[1].items():
-                        self.stderr.write(f"{name} is not sent: {fault}")
-                    if rows and not as_json:
-                        self.stderr.write(f"schedules: {queries.headline(rows, queries.scheduler_leads())}.")
-                else:
-                    answer, text = actions[action](**options)
-            except (NotFound, ActRefused) as error:
-                raise CommandError(str(error)) from error
+        with as_command_error(self.subject):
+            if act == "list":
+                rows = queries.overview(timezone.now())
+                answer, text = [dataclasses.asdict(row) for row in rows], _table(rows)
+                for name, fault in stored_schedules()[1].items():
+                    self.stderr.write(f"{name} is not sent: {fault}")
+                if rows and not as_json:
+                    self.stderr.write(f"schedules: {queries.headline(rows, queries.scheduler_leads())}.")
+            else:
+                answer, text = getattr(self, f"_{act}")(**options)
         self.stdout.write(json.dumps(answer, default=_iso, indent=2) if as_json else printable_lines(text))
-        if action == "import" and answer["left"]:
+        if act == "import" and answer["left"]:
             raise CommandError(f"{counted(len(answer['left']), 'schedule')} left out; the others are stored")
 
     def _run(self, *, name: str, reason: str, **options: Any) -> tuple[Any, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TextIO, cast
 
@@ -14,7 +14,7 @@ from rich.text import Text
 from switchyard.api.models import Token
 from switchyard.api.tokens import revoke_token
 from switchyard.audit.services import Who
-from switchyard.console.commands import ActionParser, PrintingCommand, as_command_error, show_examples
+from switchyard.console.commands import ActsCommand
 from switchyard.middleware.logs import printable
 
 EXAMPLES = """examples:
@@ -22,42 +22,35 @@ EXAMPLES = """examples:
   manage.py switchyard tokens revoke 3f9a1c07b2de"""
 
 
-class Command(PrintingCommand):
+class Command(ActsCommand):
     help = "List API tokens, or revoke one."
+    examples, subject = EXAMPLES, "tokens"
 
-    def add_arguments(self, parser: CommandParser) -> None:
-        show_examples(parser, EXAMPLES)
-        actions = parser.add_subparsers(dest="action", required=True, parser_class=ActionParser)
-        listing = actions.add_parser("list", help="print every token, without its secret")
-        listing.add_argument("--json", action="store_true", dest="as_json", help="print them as JSON")
-        revoke = actions.add_parser("revoke", help="revoke a token permanently")
+    def add_acts(self, add: Callable[..., CommandParser]) -> None:
+        add("list", help="print every token, without its secret")
+        revoke = add("revoke", help="revoke a token permanently")
         revoke.add_argument(
             "prefix", metavar="PREFIX", help="the part between sy_ and the secret, or the whole plain form"
         )
-        revoke.add_argument("--json", action="store_true", dest="as_json", help="print the token as JSON")
 
-    def handle(self, *args: Any, action: str, as_json: bool = False, prefix: str = "", **options: Any) -> None:
-        with as_command_error("tokens"):
-            self._list(as_json) if action == "list" else self._revoke(prefix, as_json)
-
-    def _list(self, as_json: bool) -> None:
+    def _list(self, options: dict[str, Any]) -> None:
         tokens = list(Token.objects.select_related("owner"))
-        if as_json:
-            self.stdout.write(json.dumps([_row(token) for token in tokens], indent=2))
+        if options["json"]:
+            self.print_json([_row(token) for token in tokens])
             return
         width = None if self.stdout.isatty() else 240
         console = Console(file=cast(TextIO, self.stdout), width=width, highlight=False, markup=False, soft_wrap=True)
         console.print(_table(tokens) if tokens else "No tokens; make one with manage.py switchyard createtoken.")
 
-    def _revoke(self, given: str, as_json: bool) -> None:
-        prefix = given.removeprefix("sy_").partition("_")[0]
+    def _revoke(self, options: dict[str, Any]) -> None:
+        prefix = options["prefix"].removeprefix("sy_").partition("_")[0]
         try:
             token = revoke_token(prefix, who=Who.of_command())
         except Token.DoesNotExist as error:
             raise CommandError(
                 f"token {prefix!r}: no token has this prefix; see manage.py switchyard tokens list"
             ) from error
-        self.answer(f"token {token.prefix}: revoked", _row(token), as_json=as_json, indent=2)
+        self.answer(f"token {token.prefix}: revoked", _row(token), as_json=options["json"], indent=2)
 
 
 def _table(tokens: list[Token]) -> Table:

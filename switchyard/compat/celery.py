@@ -48,7 +48,6 @@ class Task(dramatiq.Actor[Any, Any]):
         return TaskJob(message.message_id, message.options.get("retries", 0)) if is_own else TaskJob()
 
     def delay(self, *args: Any, **kwargs: Any) -> TaskJob:
-        """Enqueue a job now."""
         return self.apply_async(args, kwargs)
 
     def apply_async(self, args: Any = (), kwargs: Any = None, *, queue: str | None = None, **when: Any) -> TaskJob:

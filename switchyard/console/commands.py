@@ -8,7 +8,7 @@ import os
 import select
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any, NoReturn
@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter, SystemCheckError
 from django.db import DatabaseError
 
-from switchyard.broker.errors import BrokerError
+from switchyard.broker.errors import ActRefused, BrokerError, NotFound
 from switchyard.conf import in_words_of_project
 from switchyard.middleware.logs import printable_lines
 
@@ -40,13 +40,15 @@ def as_command_error(subject: str) -> Iterator[None]:
     """Turn a failure of the database or the broker into a one-line ``CommandError`` without a traceback.
 
     Args:
-        subject: Object of the command, such as ``job <id>``; the line begins with it.
+        subject: Object of the command, such as ``job <id>``; the line begins with it, unless the error names its own.
 
     Raises:
-        CommandError: the database or the broker refused or did not answer.
+        CommandError: the database or the broker refused or did not answer, or an act is refused.
     """
     try:
         yield
+    except (NotFound, ActRefused) as error:
+        raise CommandError(str(error)) from error
     except DatabaseError as error:
         raise CommandError(
             f"{subject}: the database does not answer: {error}; {in_words_of_project(DATABASE_REMEDY)}"
@@ -116,7 +118,6 @@ class PrintingCommand(BaseCommand):
     """
 
     def print_json(self, value: object) -> None:
-        """Print a value as JSON."""
         self.stdout.write(json.dumps(value, indent=2))
 
     def execute(self, *args: Any, **options: Any) -> Any:
@@ -156,13 +157,38 @@ class PrintingCommand(BaseCommand):
             sys.exit(code)
 
 
+class ActsCommand(PrintingCommand):
+    """Command of several acts, such as ``jobs list`` and ``jobs run-now``: methods ``_list`` and ``_run_now``.
+
+    Each method gets the options of its act, among them ``verb``, its name, and ``json``.
+
+    Attributes:
+        examples: Calls, one a line.
+        subject: Begins the line of an error that names none.
+    """
+
+    examples: str
+    subject: str
+
+    def add_acts(self, add: Callable[..., CommandParser]) -> None:
+        """Add the parser of each act: ``add(name, help=text)``."""
+        raise NotImplementedError
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        show_examples(parser, self.examples)
+        acts = parser.add_subparsers(dest="verb", required=True, parser_class=ActionParser)
+        self.add_acts(acts.add_parser)
+        for each in acts.choices.values():
+            each.add_argument("--json", action="store_true", help="print JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        with as_command_error(self.subject):
+            getattr(self, f"_{options['verb'].replace('-', '_')}")(options)
+
+
 def _is_no_text(argument: str) -> bool:
     """Return whether an argument has bytes that Python could not decode, and holds as halves of surrogate pairs."""
-    try:
-        argument.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
+    return any("\ud800" <= character <= "\udfff" for character in argument)
 
 
 def _has_lost_its_reader(stream: Any) -> bool:

@@ -21,7 +21,7 @@ FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def export_of(request: HttpRequest, name: str, rows: Callable[[], Iterable[Mapping[str, Any]]]) -> HttpResponse | None:
-    """Return a list as a file where its address says ``export=csv`` or ``export=json``, else ``None``.
+    """Return a list as a file where its address has ``export=csv`` or ``export=json``, else ``None``.
 
     It has the first 10,000 rows; where there are more, its name says so, and the JSON has ``cut``.
 

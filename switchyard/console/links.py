@@ -76,7 +76,6 @@ def letters_url(**filters: str) -> str:
 
 
 def bulk_act_url(number: int) -> str:
-    """Return the address of a bulk act."""
     return page_url("switchyard-bulk-act", number)
 
 

@@ -78,7 +78,7 @@ class _CheckedList(ChangeList):
 
 @contextmanager
 def _usable(request: HttpRequest) -> Iterator[None]:
-    """Have Django redirect to ``?e=1`` where a value of the address cannot be converted; it may ask for nothing."""
+    """Have Django redirect to ``?e=1`` where a value of the address cannot be converted; it may match nothing."""
     try:
         yield
     except _UNUSABLE as error:
@@ -88,7 +88,7 @@ def _usable(request: HttpRequest) -> Iterator[None]:
 
 
 def check_foreign_lists(site: AdminSite) -> None:
-    """Register the admin pages of other libraries again, with the check before their own class."""
+    """Register other libraries' admin pages anew, with :class:`CheckedQuery` as their first base class."""
     for model in apps.get_models():
         if site.is_registered(model) and not isinstance(page := site.get_model_admin(model), CheckedQuery):
             site.unregister(model)

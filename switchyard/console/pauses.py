@@ -1,4 +1,4 @@
-"""Pauses as pages and commands say them."""
+"""Pauses in words, for pages and commands."""
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ class PauseFacts:
 
     @property
     def end(self) -> str:
-        """Until when it stays paused."""
         if self.probe:
             return "The next job probes it." if self.probe == "*" else f"Job {self.probe} probes it now."
         if self.times and self.until is not None:
@@ -44,7 +43,6 @@ class PauseFacts:
 
 
 def circuit_facts(pause: ActorPause) -> PauseFacts:
-    """Return an open circuit."""
     begun, end = (datetime_of(ms) if ms else None for ms in (pause.since, pause.until))
     return PauseFacts(begun, end, pause.by, pause.reason, pause.probe, pause.times)
 

@@ -67,7 +67,6 @@ class RoomResponse(TemplateResponse):
 
     @property
     def rendered_content(self) -> str:
-        """The page."""
         template: Any = self.resolve_template(self.template_name)
         context = make_context(self.resolve_context(self.context_data), self._request)
         context.use_l10n = False

@@ -120,7 +120,7 @@ def note(request: HttpRequest, pk: int) -> HttpResponseBase:
 
 
 def edit(request: HttpRequest, pk: int) -> HttpResponseBase:
-    """Show a letter's arguments to edit, and requeue it with the edited ones."""
+    """Show a letter's arguments in a form, and requeue it with the edited values."""
     _check(request, "requeue")
     require(request, ARGUMENTS)
     row = _row(pk)
@@ -147,7 +147,7 @@ def edit(request: HttpRequest, pk: int) -> HttpResponseBase:
 
 
 def group(request: HttpRequest, fingerprint: str, action: str) -> HttpResponseBase:
-    """Ask whether to apply an action to a group's open letters, or to restore its discarded ones."""
+    """Ask whether to apply an action to a group's open letters, or to restore its discarded letters."""
     _check(request, action, RESTORE)
     if "\0" in fingerprint:
         raise Http404("A fingerprint has no NUL character.")
@@ -206,7 +206,7 @@ def _confirmed(request: HttpRequest, action: str, count: int) -> bool:
 
 
 def _apply(request: HttpRequest, action: Any, rows: Iterable[DeadLetter], back: str) -> HttpResponseBase:
-    """Act, and say what came of it on the page that asked; where the broker did not answer, on one of its own."""
+    """Do the act, and report its outcome on the page of the form, or apart when the broker did not answer."""
     reason = request.POST.get("reason", "").strip()
     outcome = acts.apply(action, list(rows), who=Who.of_request(request), reason=reason)
     if outcome.done:

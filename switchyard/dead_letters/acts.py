@@ -229,7 +229,7 @@ def item_of(row: DeadLetter) -> Item:
 
 
 def letter_of(row: DeadLetter) -> Letter:
-    """Return a letter as its row has it, without the message: rows keep that for display only."""
+    """Return a letter from its row, without the message: rows keep that for display only."""
     enqueued_at, died_at = (round((at - EPOCH).total_seconds() * 1000) for at in (row.enqueued_at, row.died_at))
     return Letter(
         row.message_id, row.queue, row.actor, {}, row.reason, row.exception, row.error, row.traceback, row.attempts,

@@ -39,7 +39,7 @@ SEARCHED = ("message_id", "exception", "error", "actor", "fingerprint")
 
 
 def check(filter: dict[str, Any]) -> dict[str, str]:
-    """Return the filter with its empty fields left out, and the times of now in place of ``1h`` ago.
+    """Return the filter with its empty fields left out, and relative times such as ``1h`` made absolute.
 
     Raises:
         ValueError: a field is not known, or has no valid value.
@@ -47,7 +47,7 @@ def check(filter: dict[str, Any]) -> dict[str, str]:
     known = (*COLUMNS, *TIMES, "search")
     for name, value in filter.items():
         if "\0" in str(value):
-            raise ValueError(f"{name}: {value!r:.40} has a NUL character, which no letter has")
+            raise ValueError(f"{name}: {value!r:.40} has a NUL character; remove it")
     given = {name: str(value).strip() for name, value in filter.items() if value not in (None, "")}
     if wrong := next((name for name in given if name not in known), None):
         raise ValueError(f"filter of dead letters: no field {wrong!r}; known are {', '.join(known)}")
@@ -71,7 +71,7 @@ def of_list(query: Mapping[str, str]) -> dict[str, str] | None:
 
 
 def listed(query: Mapping[str, str]) -> QuerySet[DeadLetter]:
-    """Return the letters that the list's address asks for: the open ones, those of a state, or all.
+    """Return the letters that the list's address selects: the open ones, those of a state, or all.
 
     Raises:
         ValueError: a field of the address is not known, or has no valid value.
@@ -155,7 +155,6 @@ class BulkMove:
         return f"{reverse(LIST)}?{urlencode({**known, 'state': 'all'})}"
 
     def check(self, filter: dict[str, Any]) -> dict[str, Any]:
-        """Return the filter in its stored form."""
         return dict(check(filter))
 
     def count(self, act: BulkAct) -> int:
@@ -314,7 +313,6 @@ class BulkTakeBack:
     )  # fmt: skip
 
     def facts(self, act: BulkAct) -> list[tuple[str, str]]:
-        """Return the act that is taken back."""
         return [("Bulk act", str(act.filter["act"]))]
 
     def address(self, filter: dict[str, Any]) -> str:
@@ -326,7 +324,7 @@ class BulkTakeBack:
         number = str(filter.get("act"))
         row = BulkAct.objects.filter(pk=number, kind="letter.canary").first() if number[:18].isdecimal() else None
         if set(filter) != {"act"} or row is None or row.unfinished:
-            raise ValueError(f"act: {number!r:.40} is no rollout that has ended")
+            raise ValueError(f"act: {number!r:.40} is no rollout that has ended; see manage.py switchyard bulk list")
         return {"act": row.pk}
 
     def count(self, act: BulkAct) -> int:

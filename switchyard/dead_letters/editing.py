@@ -133,7 +133,7 @@ def _placed(actor: Actor[..., Any], values: dict[str, Any], by_place: int) -> Ar
             break
         args.append(rest.pop(name))
     if left():
-        raise ArgumentsRefused(f"arguments: {left()} has a place and no name: {name} is missing before it")
+        raise ArgumentsRefused(f"arguments: {left()} has a place and no name: {name} is missing before it; write both")
     return args, rest
 
 

@@ -82,7 +82,6 @@ def group_summary(group: LetterGroup) -> dict[str, Any]:
 
 
 def print_groups(found: Sequence[LetterGroup], out: OutputWrapper) -> None:
-    """Print a table of groups."""
     table = Table("group", "letters", "new", "actor", "queue", "failure", "first (UTC)", "last (UTC)", box=None)
     for group in found:
         first, last = (f"{at:%Y-%m-%d %H:%M:%S}" for at in (group.first_at, group.last_at))
@@ -92,7 +91,6 @@ def print_groups(found: Sequence[LetterGroup], out: OutputWrapper) -> None:
 
 
 def print_letters(rows: Sequence[DeadLetter], out: OutputWrapper) -> None:
-    """Print a table of letters."""
     table = Table("id", "queue", "actor", "failure", "reason", "tries", "died (UTC)", "state", "group", box=None)
     for row in rows:
         cells = (
@@ -116,7 +114,6 @@ def print_unreadable(items: Sequence[Unreadable], out: OutputWrapper) -> None:
 
 
 def print_letter(row: DeadLetter, out: OutputWrapper) -> None:
-    """Print one letter in full."""
     facts = (
         ("job", row.message_id),
         ("actor", f"{row.actor} on {row.queue}"),

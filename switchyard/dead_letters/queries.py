@@ -84,7 +84,6 @@ def open_fingerprints(fingerprints: Collection[str]) -> set[str]:
 
 
 def open_count() -> int:
-    """Return the number of open letters."""
     return DeadLetter.objects.filter(is_open=1).count()
 
 
@@ -139,7 +138,6 @@ def first_seen(fingerprints: Collection[str]) -> dict[str, datetime]:
 
 
 def group_count() -> int:
-    """Return the number of groups with open letters."""
     return DeadLetter.objects.filter(is_open=1).order_by().values("fingerprint").distinct().count()
 
 

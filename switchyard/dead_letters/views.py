@@ -311,7 +311,7 @@ def _parse(after: str) -> Mapping[str, str] | None:
         return None
     found = _PLACE.fullmatch(after)
     if found is None:
-        raise ValueError(f"after: {after!r:.100} is no place in the list")
+        raise ValueError(f"after: {after!r:.100} is no place in the list; begin with its first page")
     return found.groupdict()
 
 
@@ -322,7 +322,7 @@ def _time_of(text: str) -> datetime:
             return at
     except ValueError:
         pass
-    raise ValueError(f"after: {text!r:.100} is no time of a letter")
+    raise ValueError(f"after: {text!r:.100} is no time of a letter; begin with the first page")
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -358,7 +358,6 @@ def _exported(query: dict[str, str]) -> Iterator[dict[str, Any]]:
 
 @require_safe
 def letter(request: HttpRequest, pk: int) -> HttpResponseBase:
-    """Show one letter."""
     require(request, VIEW)
     row = DeadLetter.objects.filter(pk=pk).first()
     if row is None:
@@ -432,11 +431,7 @@ class QuarantinePage:
 
 
 def page(after: str = "") -> QuarantinePage:
-    """Return a page; an unknown place is the beginning.
-
-    Raises:
-        BrokerError: the broker does not answer.
-    """
+    """Return a page; an unknown place is the beginning."""
     names = [queue.name for queue in declared_yard().queues]
     name, _, text = after.rpartition("~")
     is_place = name in names and text.isascii() and text.isdecimal() and len(text) < 10

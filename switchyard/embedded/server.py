@@ -99,7 +99,6 @@ class EmbeddedServer:
 
     @property
     def log_path(self) -> Path:
-        """The server's log."""
         return self.data_dir / "valkey.log"
 
     @property

@@ -17,8 +17,8 @@ from django.urls import NoReverseMatch, reverse
 from switchyard.broker.stores.job_records import STEPS
 from switchyard.conf import declared_yard
 from switchyard.console.links import job_url, jobs_url
-from switchyard.frame.finding import OPERATIONS, Hit, User, actors, queues, schedules
 from switchyard.frame.navigation import room_pages
+from switchyard.frame.search import OPERATIONS, Hit, User, actors, queues, schedules
 from switchyard.history.filters import TAG, searched_names
 from switchyard.history.models import JobRow, SearchValue
 from switchyard.jobs.queries import is_job_id, written_id

@@ -12,8 +12,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from switchyard.console.room_view import RoomResponse, require
-from switchyard.frame.finding import OPERATIONS, found
 from switchyard.frame.navigation import STRIP
+from switchyard.frame.search import OPERATIONS, found
 from switchyard.frame.suggesting import suggestions
 
 THEME_COOKIE: Final = "switchyard_theme"

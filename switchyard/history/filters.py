@@ -87,7 +87,7 @@ class Filter:
 
     @classmethod
     def from_query(cls, query: Mapping[str, Any], *, ignore: Iterable[str] = ("after", "limit")) -> Filter:
-        """Return the filter that a query says: ``state`` (repeated, or with commas), ``argument`` as ``name=value``.
+        """Return the filter in a request's query: ``state`` (repeated, or with commas), ``argument`` as ``name=value``.
 
         Args:
             query: Texts, or sequences of them, by name; a ``QueryDict`` too.
@@ -101,7 +101,7 @@ class Filter:
         known = ("state", "argument", "failures", *TEXTS, *TIMES)
         for name in given:
             if name not in known:
-                raise ValueError(f"{name}: is no filter; there are {', '.join(known)}")
+                raise ValueError(f"{name}: is no filter; write one of {', '.join(known)}")
         values: dict[str, Any] = {name: _text(name, _one(name, given)) for name in (*TEXTS, *TIMES)}
         for name in TIMES:
             time_ms(name, values[name])
@@ -158,7 +158,7 @@ def _values(query: Mapping[str, Any], name: str) -> tuple[str, ...]:
 def _one(name: str, given: Mapping[str, tuple[str, ...]]) -> str:
     found = given.get(name, ())
     if len(found) > 1:
-        raise ValueError(f"{name}: is given {len(found)} times; only state may be")
+        raise ValueError(f"{name}: is given {len(found)} times; give it once, only state may be repeated")
     return found[0] if found else ""
 
 
@@ -172,7 +172,7 @@ def _states(given: Sequence[str]) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(state for value in given for state in value.split(",") if state))
     for state in found:
         if state not in STEPS:
-            raise ValueError(f"state: {state!r:.100} is no state; there are {', '.join(STEPS)}")
+            raise ValueError(f"state: {state!r:.100} is no state; write one of {', '.join(STEPS)}")
     return found
 
 

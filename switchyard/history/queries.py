@@ -326,7 +326,7 @@ def sort_of(text: str) -> str:
         ValueError: there is no such order.
     """
     if text and text not in SORTS:
-        raise ValueError(f"sort: {text!r:.100} is no order of jobs; there are {', '.join(SORTS)}")
+        raise ValueError(f"sort: {text!r:.100} is no order of jobs; write one of {', '.join(SORTS)}")
     return text
 
 
@@ -433,7 +433,7 @@ SENT: Final = ("actor", "queue", "attempts", "enqueued_at", "failed_at", "wait_m
 
 
 def job_of_row(row: JobRow) -> Job:
-    """Return a job as its row has it; its error is that of the last failure, also of a job that succeeded since."""
+    """Return a job from its row; its error is that of the last failure, also of a job that succeeded since."""
     origin = {"request": row.request_id, "user": row.user, "schedule": row.schedule}
     return replace(
         _ran(row),

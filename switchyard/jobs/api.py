@@ -334,7 +334,7 @@ def explain_job(request: HttpRequest, job_id: str) -> dict[str, Any]:
         raise not_found(UNKNOWN)
     found = why(known, arguments=_may_view_arguments(request))
     if found is None:
-        raise Problem(409, f"the job has ended: {known.job.state}")
+        raise Problem(409, f"the job has ended ({known.job.state}); read it at its status_url")
     return why_json(found)
 
 
@@ -407,7 +407,7 @@ def _visible(request: HttpRequest, job_id: str) -> Job:
         held = holder_of_key(job_id)
         if held and visible_job(held, owner=owner, operator=operator) is not None:
             raise not_found(f"nothing was enqueued under this id: job {held} held its unique key and stands for it")
-        raise not_found("no job has this id, or it has expired")
+        raise not_found("no job has this id, or it has left broker and history")
     return job
 
 

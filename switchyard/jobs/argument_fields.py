@@ -16,7 +16,6 @@ LONGEST_TEXT = 100_000
 
 
 def fields_of(parameters: Iterable[ActorParameter]) -> dict[str, forms.Field]:
-    """Return the fields of parameters by their names in a form."""
     return {PREFIX + each.name: _field(each) for each in parameters}
 
 

@@ -97,7 +97,6 @@ class LiveKind(Kind):
         return True
 
     def facts(self, act: BulkAct) -> list[tuple[str, str]]:
-        """Return the actors of those that match."""
         return [("Actors", most_common(found.message.actor_name for found in self.matching(act)))]
 
     def address(self, filter: dict[str, Any]) -> str:
@@ -181,7 +180,6 @@ class BulkRunAgain(Kind):
         return dict(wanted.to_query())
 
     def facts(self, act: BulkAct) -> list[tuple[str, str]]:
-        """Return the actors of the newest ones."""
         shown = most_common((row.actor for row in search(_wanted(act), limit=COUNTED).rows), 4)
         return [("Actors", shown), ("Counted", f"the newest {COUNTED:,} at most; all that match are hit")]
 
@@ -332,7 +330,6 @@ class BulkRunNow(LiveKind):
         return options.get("deferred_by") != "rate_limit" and "parked_ms" not in options
 
     def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
-        """Make the jobs due."""
         transport = facilities().transport
         return [NOT_STARTED.get(transport.due_now(queue, job_id), "") for job_id, queue in items]
 

@@ -94,7 +94,6 @@ def signature_text(actor: Actor[..., Any]) -> str:
 
 
 def redacted_names(actor: Actor[..., Any]) -> frozenset[str]:
-    """Return the names of the arguments that an actor hides."""
     return frozenset(actor.options.get("redact", ()))
 
 

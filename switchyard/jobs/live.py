@@ -108,9 +108,6 @@ async def watch(job_id: str, queue: str, *, after: str) -> AsyncGenerator[Watche
 
     Args:
         queue: Its queue, in case the job is gone.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
     """
     records = facilities().records
     key = await sync_to_async(records.follow, thread_sensitive=False)(job_id)
@@ -245,7 +242,6 @@ def _reader(place: str) -> _Reader:
 
 
 async def _place_of(key: str) -> str:
-    """Return the place of a stream."""
     return await sync_to_async(facilities().records.calls.place_now, thread_sensitive=False)(key)
 
 
@@ -273,7 +269,7 @@ def _unblock(place: str, connection_id: int) -> None:
 
 
 async def client_of_events(place: str = "") -> redis.asyncio.Redis:
-    """Return a client of one connection to the server at a place; it waits as long as it is told."""
+    """Return a client of one connection to the server at a place, without a time limit of its own for answers."""
     url_at = sync_to_async(facilities().records.calls.url_at, thread_sensitive=False)
     return redis.asyncio.Redis.from_url(
         await url_at(place, switchyard_settings().broker_url),
@@ -319,7 +315,7 @@ class StreamPlace:
                 detail = f"{STREAMS_PER_CALLER} event streams of this token or user are open, the limit; close some"
                 raise Problem(429, detail, headers=RETRY_AFTER)
             if self._open.total() >= STREAMS_PER_PROCESS:
-                raise Problem(503, "as many event streams are open as may be; try again later", headers=RETRY_AFTER)
+                raise Problem(503, "all event streams of this process are in use; try again later", headers=RETRY_AFTER)
             self._caller = caller
             self._open[caller] += 1
 
@@ -338,11 +334,7 @@ class StreamPlace:
 
 
 async def has_news(job: Job, after: str) -> bool:
-    """Return whether events follow ``after``; none do if the job has ended and its last event was read.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
-    """
+    """Return whether events follow ``after``; none do if the job has ended and its last event was read."""
     if not job.ended or not is_event_id(after):
         return True
     return bool(await _ask("XRANGE", job, f"({after}", "+", "COUNT", 1))

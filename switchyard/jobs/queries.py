@@ -41,16 +41,12 @@ def is_message_id(text: str) -> bool:
 
 
 def written_id(text: str) -> str:
-    """Return an id as somebody wrote it: a UUID in lower case, every other one as it is."""
+    """Return an id that a person wrote: a UUID in lower case, any other text unchanged."""
     return text.lower() if is_job_id(text.lower()) else text
 
 
 def find_job(job_id: str) -> Job | None:
-    """Return a job's record, or ``None`` if the id is unknown, malformed or expired.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
-    """
+    """Return a job's record, or ``None`` if the id is unknown, malformed or expired."""
     if not is_message_id(job_id):
         return None
     return facilities().records.read(job_id)
@@ -86,11 +82,7 @@ def find_known(job_id: str) -> Job | None:
 
 
 def job_in_outbox(job_id: str) -> Job | None:
-    """Return a job that waits in the outbox, or ``None``.
-
-    Raises:
-        django.db.DatabaseError: the database did not answer.
-    """
+    """Return a job that waits in the outbox, or ``None``."""
     if (waiting := waiting_job(job_id)) is None:
         return None
     job = job_of_message(job_id, waiting.queue_name, codec.encode(waiting, grown=True), due_at=None)
@@ -131,11 +123,7 @@ def stands_for(job: Job) -> list[str]:
 
 
 def find_untracked(job_id: str) -> Message[Any] | None:
-    """Return the message of an unfinished job without a record, as after ``track=False``, or ``None``.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
-    """
+    """Return the message of an unfinished job without a record, as after ``track=False``, or ``None``."""
     return find_unrecorded(facilities(), job_id) if is_message_id(job_id) else None
 
 
@@ -155,9 +143,6 @@ def running_jobs(*, queue: str = "", actor: str = "", pool: str = "", member: st
     Args:
         member: Name of a supervisor.
         parent: Id of the job that sent them.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
     """
     found: list[Job] = []
     asked = families([queue]) if queue else answering_families()
@@ -215,11 +200,7 @@ def families(queues: Iterable[str] | None = None) -> list[QueueOperations]:
 
 
 def answering_families() -> list[QueueOperations]:
-    """Return the families of the yard's queues, without those that are away or start nothing.
-
-    Raises:
-        BrokerUnavailable: no server answers.
-    """
+    """Return the families of the yard's queues, without those that are away or start nothing."""
     found = families()
     if not found:
         return []
@@ -229,11 +210,7 @@ def answering_families() -> list[QueueOperations]:
 
 
 def asked_families(queue: str) -> tuple[list[QueueOperations], tuple[str, ...]]:
-    """Return the family of a queue; for "" those that answer, and the names of the others.
-
-    Raises:
-        BrokerUnavailable: no server answers.
-    """
+    """Return the family of a queue; for "" those that answer, and the names of the others."""
     if queue:
         return families([queue]), ()
     asked = answering_families()
@@ -246,9 +223,6 @@ def records_of(ids: list[str], *, queues: Sequence[str] = ()) -> dict[str, Job]:
 
     Args:
         queues: Of the jobs, where they are known.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
     """
     found = facilities().records.read_many(ids, queues=queues, partly=True) if ids else []
     return {record.id: record for record in found if record is not None}

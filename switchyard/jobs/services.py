@@ -213,9 +213,6 @@ def request_cancel(job_id: str, *, who: Who | None = None, reason: str = "") -> 
 
     Returns:
         ``cancelled`` (it never starts), ``asked`` (a worker runs it), ``ended`` (too late) or ``unknown``.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
     """
     if who is None:
         return _cancel(job_id)

@@ -38,11 +38,7 @@ def disk() -> Iterator[Metric]:
 
 
 def database_connections() -> list[Metric]:
-    """Return open and allowed connections of a PostgreSQL, and close those of this thread; empty for SQLite.
-
-    Raises:
-        django.db.DatabaseError: the database does not answer.
-    """
+    """Return open and allowed connections of a PostgreSQL, and close those of this thread; empty for SQLite."""
     if connection.vendor != "postgresql":
         return []
     try:

@@ -38,7 +38,6 @@ class BrokerMetrics:
     """Collector of the broker's metrics; while it is unavailable only ``switchyard_broker_up 0`` and the outbox's."""
 
     def collect(self) -> Iterator[Metric]:
-        """Return the metric families."""
         yield from _declared(declared_yard())
         yield from capacity.disk()
         with suppress(NoAnswer, DatabaseError):
@@ -176,7 +175,6 @@ class WorkerMetrics:
         self._taken = taken
 
     def collect(self) -> Iterator[Metric]:
-        """Return the metric families."""
         for family in self._merged():
             if family.name not in self._taken:
                 yield family

@@ -313,7 +313,6 @@ class Room:
 
     @property
     def drawn_rows(self) -> tuple[tuple[Row, Drawing], ...]:
-        """The rows that the page draws."""
         return self.old_rows or self.rows
 
     @property
@@ -386,7 +385,6 @@ class KeptFacts:
         self._kept: _Reading | None = None
 
     def forget(self) -> None:
-        """Forget the last reading."""
         self._kept = None
 
     def keep(self, facts: YardFacts) -> None:
@@ -402,7 +400,7 @@ class KeptFacts:
         return tuple(replace(row, state=UNKNOWN) for row in rows), kept.at
 
     def read(self) -> tuple[YardFacts | None, str | ServerFinding]:
-        """Return the facts, and why they are not of now; ``None`` where the last ones are too old, or it is certain."""
+        """Return the facts, and why they are not current; ``None`` where the last are too old, or it is certain."""
         try:
             facts = facts_of(YARD_STATE.result(TIMEOUT_S))
         except NoAnswer:

@@ -63,7 +63,7 @@ def _content(request: HttpRequest, *, plain: bool) -> dict[str, Any]:
 
 
 def _first_steps(room: page.Room) -> dict[str, Any] | None:
-    """Return what a page says before the first job; ``None`` once there was one, or where that is unknown."""
+    """Return the first steps, shown before the first job; ``None`` once there was one, or where that is unknown."""
     if room.away or any(row.waiting or row.held or row.busy or row.dead for row, _ in room.rows):
         return None
     try:
@@ -86,7 +86,6 @@ class Change(NamedTuple):
 
 
 def _starts(room: page.Room) -> list[Change]:
-    """Return the starts of the supervisors that report."""
     reports = [report for pool in room.pools if pool.state is not None for report in pool.state.reports]
     starts: list[Change] = []
     for report in sorted(reports, key=attrgetter("host", "release", "started_at")):

@@ -91,7 +91,6 @@ def lately(queue: str) -> Rates | None:
 
 
 def forget() -> None:
-    """Forget the readings."""
     with _lock:
         _readings.clear()
 
@@ -172,11 +171,7 @@ class YardState:
 
 
 def yard_state() -> YardState:
-    """Read the state of the yard from the broker.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
-    """
+    """Read the state of the yard from the broker."""
     found = facilities()
     try:
         return _read(declared_yard(), found)

@@ -47,7 +47,6 @@ class ShownChild:
 
 
 def shown_stacks(children: Sequence[ChildStacks]) -> list[ShownChild]:
-    """Return the children of an answer."""
     found = []
     for child in children:
         tasks, others = (tuple(_shown_stack(s) for s in child.stacks if s.runs_task == runs) for runs in (True, False))

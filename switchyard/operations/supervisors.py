@@ -53,7 +53,6 @@ class ReportedWorkers:
 
     @property
     def title(self) -> str:
-        """The sentence that judges."""
         if not self.reports:
             return "No worker reports"
         silent = [f"{child.pid} of {report.pool}" for report in self.reports for child in report.silent]
@@ -91,11 +90,7 @@ class ReportedWorkers:
 
 
 def reported_workers() -> ReportedWorkers:
-    """Read the supervisors that report.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
-    """
+    """Read the supervisors that report."""
     names = [pool.name for pool in declared_yard().pools]
     order = {name: place for place, name in enumerate(names)}
     reports = sorted(facilities().pools.read_all(), key=lambda it: (order.get(it.pool, len(order)), it.host, it.pid))
@@ -152,11 +147,7 @@ def instruct(verb: Verb, reports: Iterable[PoolReport], *, who: Who, reason: str
 
 
 def obeyed(verb: Verb, told: Sequence[PoolReport]) -> list[PoolReport]:
-    """Return the supervisors that have obeyed, by what they report now.
-
-    Raises:
-        BrokerError: the broker did not answer.
-    """
+    """Return the supervisors that have obeyed, by what they report now."""
     now = {report.member: report for report in facilities().pools.read_all()}
     return [report for report in told if _has_obeyed(verb, report, now.get(report.member))]
 
@@ -237,11 +228,7 @@ TAKES_WORK = ServerState()
 
 
 def read_broker_state(found: Facilities) -> ServerState:
-    """Check the broker's server, and where another one keeps the messages both.
-
-    Raises:
-        BrokerUnavailable: no server answers.
-    """
+    """Check the broker's server, and where another one keeps the messages both."""
     state = read_server_state(found.records.calls, found.records.keys)
     if state.refusal:
         return state
@@ -253,9 +240,6 @@ def read_server_state(calls: RedisCalls, keys: Keys) -> ServerState:
     """Check whether the server accepts writes, its own figures, its keyspace marker and the types of our keys.
 
     Of several servers those that answer are judged; the others are named in ``away``, and in a finding.
-
-    Raises:
-        BrokerUnavailable: no server answers.
     """
     servers = servers_of(calls, keys, [queue.name for queue in declared_yard().queues])
     reports, lease = keys.pool_reports(), keys.lock(SCHEDULER)

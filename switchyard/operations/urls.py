@@ -56,7 +56,6 @@ frame = Views("switchyard.frame.views")
 
 
 def page(address: str, view: Callable[..., Any], name: str) -> URLPattern:
-    """Return the pattern of a page of the room."""
     return path(address, room_view(view), name=f"switchyard-{name}")
 
 

@@ -9,11 +9,7 @@ from switchyard.outbox.rows import figures
 
 
 def outbox_metrics() -> list[Metric]:
-    """Return the metric families, and close the connections of this thread.
-
-    Raises:
-        django.db.DatabaseError: the database does not answer.
-    """
+    """Return the metric families, and close the connections of this thread."""
     try:
         found = figures()
     finally:

@@ -119,11 +119,7 @@ class Figures(NamedTuple):
 
 
 def figures() -> Figures:
-    """Return the figures over all databases.
-
-    Raises:
-        django.db.DatabaseError: a database does not answer.
-    """
+    """Return the figures over all databases."""
     count, oldest = 0, None
     for alias in aliases():
         rows = OutboxRow.objects.using(alias)
@@ -134,7 +130,6 @@ def figures() -> Figures:
 
 
 def aliases() -> list[str]:
-    """Return the databases that have the table."""
     return [alias for alias in connections if has_table(alias)]
 
 
@@ -144,11 +139,7 @@ def depth(alias: str) -> int:
 
 
 def waiting_job(job_id: str) -> Message[Any] | None:
-    """Return the message of a job that waits in the outbox, or ``None``.
-
-    Raises:
-        django.db.DatabaseError: a database does not answer.
-    """
+    """Return the message of a job that waits in the outbox, or ``None``."""
     for alias in aliases():
         if (row := OutboxRow.objects.using(alias).filter(job_id=job_id).first()) is not None:
             return message_of(row)
@@ -156,11 +147,7 @@ def waiting_job(job_id: str) -> Message[Any] | None:
 
 
 def waiting_ids(job_ids: Sequence[str]) -> set[str]:
-    """Return those of some jobs that wait in the outbox.
-
-    Raises:
-        django.db.DatabaseError: a database does not answer.
-    """
+    """Return those of some jobs that wait in the outbox."""
     rows = (OutboxRow.objects.using(alias).filter(job_id__in=job_ids) for alias in aliases())
     return {job_id for found in rows for job_id in found.values_list("job_id", flat=True)}
 
@@ -179,11 +166,7 @@ class Standing(NamedTuple):
 
 
 def standing(job_id: str) -> Standing | None:
-    """Return the place of a job that waits in the outbox, or ``None``.
-
-    Raises:
-        django.db.DatabaseError: a database does not answer.
-    """
+    """Return the place of a job that waits in the outbox, or ``None``."""
     for alias in aliases():
         if (row := OutboxRow.objects.using(alias).filter(job_id=job_id).first()) is not None:
             return Standing(row.created_ms, row.order_key, bool(behind_others(alias, {row.pk: row.order_key})))

@@ -39,7 +39,6 @@ class Waiting(NamedTuple):
     row: int | None
 
     def delay_ms(self) -> int | None:
-        """Return the delay that is left."""
         return None if self.due_ms is None else max(self.due_ms - now_ms(), 0)
 
 

@@ -58,7 +58,6 @@ class SlotBar:
 
     @property
     def label_x(self) -> float:
-        """Place of the label."""
         return round(self.x + 8, 1)
 
     @property
@@ -277,7 +276,7 @@ class QueueView:
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """Its pools, promise and limits by the topology."""
+        """Pools, promise and limits of the queue, from the topology."""
         pools = [declared_yard().pool(name) for name in self.pools]
         retry = self.queue.retry
         limits = (whole_duration(self.queue.soft_limit_ms), whole_duration(self.queue.hard_limit_ms))
@@ -355,7 +354,7 @@ def waiting_and_scheduled(stats: QueueStats) -> int:
 
 
 def all_queues_sentence(rows: Sequence[Row], *, away: bool) -> str:
-    """Return what the list of queues says first."""
+    """Return the first sentence of the list of queues."""
     if away:
         return "What waits is unknown"
     named = [f"{row.name} is {row.state.word.lower()}" for row in rows if row.state.level in ("warn", "bad")]

@@ -39,7 +39,7 @@ class Imported:
         moved: Messages that are in the yard's queue now.
         unreadable: Messages that are none; they stay on their server.
         refused: Messages that the yard refused, with the reason; they stay where they are.
-        left: Messages that are still in stock Dramatiq's queue; ``None`` where the server does not tell.
+        left: Messages that are still in stock Dramatiq's queue; ``None`` where the server does not count them.
         cut: Whether so many were refused that the server delivers no more.
     """
 
@@ -82,7 +82,7 @@ class StockQueues(Protocol):
         """Move what waits in a queue, which may not exist: acknowledge each message that ``into`` does not refuse."""
 
     def left(self, names: tuple[str, str]) -> int | None:
-        """Return how many messages are in queues; ``None`` where the server does not tell."""
+        """Return how many messages are in queues; ``None`` where the server does not count them."""
 
 
 class StockRedis:

@@ -139,7 +139,6 @@ _FIGURES: Final[dict[str, Callable[[QueueRow], float | None]]] = {
 
 
 def heads(sort: str) -> dict[str, SortHead]:
-    """Return the headings of the list."""
     return heads_of(COLUMNS, {}, sort)
 
 
@@ -180,7 +179,6 @@ def pause(request: HttpRequest, name: str) -> HttpResponseBase:
 
 @require_POST
 def note(request: HttpRequest, name: str) -> HttpResponseBase:
-    """Write a note on a queue."""
     require(request, PAUSE)
     try:
         write_note("queue", queue_of(name).name, request.POST.get("text", ""), who=Who.of_request(request))
@@ -258,11 +256,11 @@ def relocate(request: HttpRequest, name: str) -> HttpResponseBase:
 
 
 class _Incomplete(Exception):
-    """A form without something that the act needs; the text says what."""
+    """A form that lacks a field which the act needs; the text names it."""
 
 
 def _act_or_ask(request: HttpRequest, verb: str, name: str, act: Callable[[], str], **given: Any) -> HttpResponseBase:
-    """Do the act of a form that was sent and say what it came to; otherwise ask, and say why the act is refused."""
+    """Do the act of a submitted form and show its outcome; else show the form, with the reason of a refusal."""
     queue = queue_of(name)
     refused: str | Exception = ""
     if request.method == "POST":

@@ -47,7 +47,7 @@ class ScheduleState(models.Model):
 
 
 class ScheduleTick(models.Model):
-    """One of the last ticks of a schedule, or a run that a person asked for. ``strips.KEPT`` are kept of each."""
+    """One of the last ticks of a schedule, or a run that a person requested."""
 
     class Outcome(models.TextChoices):
         SENT = "sent", "Sent"

@@ -39,7 +39,7 @@ class TickStrip:
 
 
 def draw(ticks: list[ScheduleTick]) -> TickStrip:
-    """Return the strip of a schedule's last ticks."""
+    """Return the bars of a schedule's last ticks."""
     bars, counts = [], {"on time": 0, "late": 0, "missed": 0, "skipped": 0, "dropped": 0, "run now": 0}
     for number, tick in enumerate(ticks):
         word = word_of(tick)
@@ -69,7 +69,7 @@ def note_tick(
 
 
 def note_run(schedule: str, now: datetime.datetime, job_id: str, by: str) -> None:
-    """Keep a run that a person asked for."""
+    """Keep the note of a run that a person requested."""
     _keep(schedule, [ScheduleTick(due_at=now, outcome=ScheduleTick.Outcome.RUN_NOW, job_id=job_id, by=by)])
 
 
@@ -153,7 +153,6 @@ def overview(now: datetime.datetime) -> list[ScheduleRow]:
 
 
 def row_of(schedule: Schedule, state: ScheduleState | None, now: datetime.datetime) -> ScheduleRow:
-    """Return a schedule's row."""
     known = state or ScheduleState()
     row = ScheduleRow(
         name=schedule.name,
@@ -217,7 +216,6 @@ def headline(rows: Sequence[ScheduleRow], leads: bool | None) -> str:
 
 
 def paused(now: datetime.datetime) -> list[ScheduleRow]:
-    """Return the schedules that are paused."""
     return [row for row in overview(now) if row.paused_at is not None]
 
 

@@ -61,7 +61,6 @@ class Schedule(msgspec.Struct, frozen=True):
         return f"{self.trigger.text}{start}{end}"[:LONGEST_TIMING]
 
     def message(self, job_id: str) -> Message[Any]:
-        """Return the message of one tick."""
         return self.actor.message_with_options(args=self.args, kwargs=self.kwargs).copy(message_id=job_id)
 
     def due(self, since: datetime.datetime, now: datetime.datetime) -> list[datetime.datetime]:

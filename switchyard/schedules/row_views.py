@@ -173,7 +173,7 @@ def edit(request: HttpRequest, name: str) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @never_cache
 def delete(request: HttpRequest, name: str) -> HttpResponse:
-    """Ask, and delete a stored schedule."""
+    """Show the page that confirms, and delete a stored schedule."""
     require(request, VIEW, EDIT)
     row, refused = _find(name), ""
     if request.method == "POST":

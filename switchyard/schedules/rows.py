@@ -31,20 +31,12 @@ LARGE: Final = re.compile(r"\d{3}")
 
 
 def all_schedules(broker: Broker | None = None) -> list[Schedule]:
-    """Return the schedules of periodic actors and of rows, by name; rows that cannot be used are left out.
-
-    Raises:
-        django.db.DatabaseError: the database did not answer.
-    """
+    """Return the schedules of periodic actors and of rows, by name; rows that cannot be used are left out."""
     return sorted([*schedules(broker), *stored_schedules(broker)[0]], key=lambda schedule: schedule.name)
 
 
 def stored_schedules(broker: Broker | None = None) -> tuple[list[Schedule], dict[str, str]]:
-    """Return the schedules of rows, and the faults of the rows that cannot be used by their names.
-
-    Raises:
-        django.db.DatabaseError: the database did not answer.
-    """
+    """Return the schedules of rows, and the faults of the rows that cannot be used by their names."""
     found, faulty = [], {}
     for row in StoredSchedule.objects.all():
         if wrong := faults(row, broker):
@@ -61,7 +53,6 @@ def schedulable_actors(broker: Broker | None = None) -> list[str]:
 
 
 def words_of(wrong: Mapping[str, str]) -> str:
-    """Return faults as one text."""
     return "; ".join(f"{name}: {fault}" if name else fault for name, fault in wrong.items())
 
 
@@ -136,7 +127,6 @@ def _cron_of(text: str, zone: str) -> Cron:
 
 
 def schedule_of(row: StoredSchedule, broker: Broker | None = None) -> Schedule:
-    """Return the schedule of a row without faults."""
     trigger: Trigger = _cron_of(row.cron, row.time_zone) if row.every_s is None else _every(row)
     return Schedule(
         row.name, (broker or dramatiq.get_broker()).actors[row.actor], trigger, cast("CatchUp", row.catch_up),
@@ -260,11 +250,7 @@ def moment_of(text: Any) -> datetime.datetime | None:
 
 
 def exported() -> list[dict[str, Any]]:
-    """Return every row as JSON, by name.
-
-    Raises:
-        django.db.DatabaseError: the database did not answer.
-    """
+    """Return every row as JSON, by name."""
     now = clock.utc_now()
     paused = {state.actor for state in ScheduleState.objects.exclude(paused_at=None) if state.is_paused(now)}
     return [as_json(row, paused=row.name in paused) for row in StoredSchedule.objects.all()]

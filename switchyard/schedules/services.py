@@ -118,7 +118,6 @@ def send_tick(schedule: Schedule, tick: datetime.datetime, now: datetime.datetim
 
 
 def job_id_of(schedule: str, tick: datetime.datetime) -> str:
-    """Return the id of the job of a tick of the schedule of a name."""
     return str(uuid.uuid5(_TICKS, f"{schedule} {tick.isoformat()}"))
 
 

@@ -131,7 +131,7 @@ def pause(request: HttpRequest, name: str) -> HttpResponse:
 
 @require_POST
 def resume(request: HttpRequest, name: str) -> HttpResponse:
-    """Resume the schedule, and say how many ticks it missed."""
+    """Resume the schedule, and report how many ticks it missed."""
     require(request, VIEW, PAUSE)
     _find(name)
     try:

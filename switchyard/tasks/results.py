@@ -101,7 +101,6 @@ def fields_of(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def failed_attempts(options: Mapping[str, Any]) -> list[FailedAttempt]:
-    """Return the failed attempts in a message's options."""
     found = fields_of(options).get("attempts")
     return [FailedAttempt(*each) for each in found if _is_attempt(each)] if isinstance(found, list) else []
 
@@ -140,7 +139,6 @@ MODULES: Final[tuple[ModuleType, ...]] = (builtins, errors, crashes, dramatiq.er
 
 
 def result_of_record(task: Task[..., Any], job: Job) -> TaskResult[..., Any]:
-    """Return the result that a job's record shows."""
     error = None
     if job.error is not None:
         error = TaskError(exception_class_path=_path_of_name(job.error["type"]), traceback=job.error["message"])
@@ -216,7 +214,7 @@ def make_result(
 
 
 def task_as_sent(task: Task[..., Any], queue: str, options: Mapping[str, Any]) -> Task[..., Any]:
-    """Return a task with the priority, queue, time and backend that its message says."""
+    """Return a task with the priority, queue, time and backend of its message."""
     sent, changes = fields_of(options), {"queue_name": queue}
     if isinstance(alias := sent.get("backend"), str) and alias in task_backends.settings:
         changes["backend"] = alias

@@ -7,34 +7,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, cast
 
-from dramatiq.broker import Broker, MessageProxy
 from dramatiq.broker import Consumer as DramatiqConsumer
+from dramatiq.broker import MessageProxy
 from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
-from dramatiq.results import ResultBackend, Results
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerUnavailable, QueueFull
 from switchyard.broker.held_message import HeldMessage
-from switchyard.broker.interface import Postpone
 from switchyard.broker.queue import codec
-from switchyard.broker.queue.administration import DepthLimits
 from switchyard.broker.queue.operations import (
     FOR_A_WINDOW,
     UNTIL_STARTED,
     Entry,
     Lease,
     QueueOperations,
-    level_of,
 )
 from switchyard.broker.redis.calls import RedisCalls, Word
 from switchyard.broker.redis.scripts import Script
 from switchyard.broker.shapes import LaneStats, shown_json
 from switchyard.broker.stores.limit_counts import ACQUIRE, CHANGE, RELEASE
 from switchyard.broker.topology import lane_of_name, whole_delay
-from switchyard.broker.worker.acks import AckBarrier, record_enqueued
-from switchyard.broker.worker.hooks import Hooks
+from switchyard.broker.worker.acks import record_enqueued
+from switchyard.broker.yard_broker import HookedBroker
 from switchyard.middleware.arguments import signature_of
 
 
@@ -88,15 +84,12 @@ class MemoryCalls(RedisCalls):
         return self._refuse(str(words[0]))
 
     def pipeline(self, commands: Sequence[Sequence[Word]], **options: Any) -> NoReturn:
-        """Refuse."""
         self._refuse(str(commands[0][0]) if commands else "a pipeline")
 
     def stream(self, *args: Any, **options: Any) -> NoReturn:
-        """Refuse."""
         self._refuse("a stream")
 
     def acquire(self, key: str | bytes | None = None) -> NoReturn:
-        """Refuse."""
         self._refuse("a connection")
 
     def close(self) -> None:
@@ -146,7 +139,6 @@ class StoredMessage:
         return self.level, self.ready_ms, self.order
 
     def message(self) -> Message[Any]:
-        """Return the message in the body."""
         return codec.decode(self.body, message_id=self.id, lane=self.lane)
 
 
@@ -177,11 +169,8 @@ def _key_of(entry: Entry, lane: str) -> tuple[str, str]:
     return lane_of_name(lane)[0], key
 
 
-class MemoryBroker(Broker):
+class MemoryBroker(HookedBroker):
     """Keeps messages in this process. :class:`switchyard.testing.running.Runner` runs them in the caller's thread.
-
-    Args:
-        limits: Depth limits of queues.
 
     Attributes:
         waiting: Messages that wait or are scheduled, by id.
@@ -192,17 +181,11 @@ class MemoryBroker(Broker):
         moment_ms: Start of the message that runs: all that it defers is counted from there, so that messages which
             are due at the same time keep their order. ``None`` while none runs.
         on_enqueue: Called after a message was put into a lane.
-        results: Where ``get_result`` reads; a project's own ``Results`` go before it.
     """
 
-    def __init__(self, *, limits: dict[str, int] | None = None, barrier: AckBarrier | None = None) -> None:
-        super().__init__(middleware=[])
-        self.hooks = Hooks()
-        self.limits = DepthLimits(limits or {})
-        self.barrier = barrier
+    def __init__(self, **options: Any) -> None:
+        super().__init__(middleware=[], **options)
         self.on_enqueue: Callable[[], object] = lambda: None
-        self.results: ResultBackend | None = None
-        self.postpone: Postpone | None = None
         self._changed = threading.Condition(threading.RLock())
         self.clear()
 
@@ -221,16 +204,6 @@ class MemoryBroker(Broker):
         self.moment_ms: int | None = None
         self._count = 0
 
-    # --- Signals ---
-
-    def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """Call the hooks ``before_<signal>``, first to last; raise a ``MiddlewareError``, log any other exception."""
-        self.hooks.call_before(self, signal, args, kwargs)
-
-    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """Call the hooks ``after_<signal>``, last to first; log their exceptions."""
-        self.hooks.call_after(self, signal, args, kwargs)
-
     def add_middleware(
         self, middleware: Middleware, *, before: type[Middleware] | None = None, after: type[Middleware] | None = None
     ) -> None:
@@ -238,15 +211,7 @@ class MemoryBroker(Broker):
         if middleware not in self.middleware:
             super().add_middleware(middleware, before=before, after=after)
 
-    # --- Queues and results ---
-
-    def get_results_backend(self) -> ResultBackend:
-        """Return where ``get_result`` reads."""
-        own = any(isinstance(entry, Results) for entry in self.middleware)
-        return super().get_results_backend() if own or self.results is None else self.results
-
     def declare_queue(self, queue_name: str) -> None:
-        """Declare a queue or retry lane."""
         if queue_name not in self.queues:
             self.emit_before("declare_queue", queue_name)
             self.queues[queue_name] = None
@@ -278,7 +243,6 @@ class MemoryBroker(Broker):
         return message
 
     def enqueue_many(self, messages: Any, *, delay: int | None = None) -> list[Message[Any]]:
-        """Enqueue messages one by one."""
         return [self.enqueue(message, delay=delay) for message in messages]
 
     def put(
@@ -332,7 +296,7 @@ class MemoryBroker(Broker):
             self.unique[_key_of(entry, lane)] = entry.id
 
     def _change(self, holder: str, entry: Entry, delay_ms: int) -> None:
-        """Do to the message that holds a unique key what its actor's ``on_duplicate`` says, as ``enqueue.lua`` does."""
+        """Apply the actor's ``on_duplicate`` to the message that holds a unique key, as ``enqueue.lua`` does."""
         again = entry.unique_key[1:2] if entry.unique_key.startswith(UNTIL_STARTED) else ""
         if again in ("r", "d") and (stored := self.waiting.get(holder)) is not None:
             later = again == "d" and stored.ready_ms > now_ms()
@@ -351,15 +315,12 @@ class MemoryBroker(Broker):
             raise QueueFull(lane, depth, limit)
 
     def _put(self, message: Message[Any], body: bytes, delay: int | None) -> None:
-        priority = message.options.get("priority")
-        if priority is None and message.actor_name in self.actors:
-            priority = self.actors[message.actor_name].priority
         with self._changed:
             self._count += 1
             if not delay:
                 self._join_sequence(message)
             ready_ms = self.now_ms() + (delay or 0)
-            place = (message.message_id, message.queue_name, body, level_of(priority), ready_ms, self._count)
+            place = (message.message_id, message.queue_name, body, self.level(message), ready_ms, self._count)
             self.waiting[message.message_id] = StoredMessage(*place)
             self._changed.notify_all()
 
@@ -437,7 +398,6 @@ class MemoryBroker(Broker):
         self.unique = {key: id_ for key, id_ in self.unique.items() if id_ != message_id}
 
     def lane_stats(self, lane: str) -> LaneStats:
-        """Return the figures of a lane."""
         now, found = now_ms(), [stored for stored in self.waiting.values() if stored.lane == lane]
         ready = [stored.ready_ms for stored in found if stored.ready_ms <= now]
         running = sum(held.queue_name == lane and not held.moved for held in self.held.values())
@@ -509,7 +469,6 @@ class MemoryConsumer(DramatiqConsumer):
         return self._broker.wait_for_message(self._lane, min(self._timeout_ms, 20))
 
     def ack(self, message: MessageProxy) -> None:
-        """Forget a message."""
         self._broker.finish(message)
 
     def nack(self, message: MessageProxy) -> None:
@@ -517,7 +476,6 @@ class MemoryConsumer(DramatiqConsumer):
         self._broker.finish(message)
 
     def requeue(self, messages: Any) -> None:
-        """Put messages that were not run back."""
         for message in messages:
             self._broker.enqueue(message.copy())
             self._broker.finish(message)

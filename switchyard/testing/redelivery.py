@@ -75,7 +75,6 @@ class Table:
 
 
 def tables() -> list[Table]:
-    """Return every table that has a model."""
     return [Table.of(alias, model) for alias, model in _models()]
 
 

@@ -105,7 +105,6 @@ class Runner:
         return attempts
 
     def run_one(self, held: HeldMessage) -> TestedAttempt:
-        """Run a held message to its end and acknowledge it."""
         task = self._task
         task.begin()
         self._broker.moment_ms = now_ms()
@@ -201,7 +200,6 @@ class WatchedTask(Middleware):
         self.callback_error: Exception | None = None
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Note that the task starts."""
         self._transactions.begin()
         self._broker.in_task = True
 

@@ -55,7 +55,6 @@ class Expectation:
         return call_of(self.actor, codec.decode(body, message_id=message.message_id, lane=message.queue_name))
 
     def matches(self, sent: SentMessage) -> bool:
-        """Whether a sent message is the expected one."""
         return sent.message.actor_name == self.actor.actor_name and not self.differences(sent)
 
     def differences(self, sent: SentMessage) -> list[str]:
@@ -158,7 +157,6 @@ def text_of(call: Call) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return a value as it is shown in a failure."""
     text = repr(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 

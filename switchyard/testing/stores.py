@@ -41,11 +41,9 @@ class MemoryDeadLists(DeadLists):
         self.clear()
 
     def clear(self) -> None:
-        """Forget every dead letter."""
         self._letters: dict[str, dict[str, bytes]] = {}
 
     def add(self, dead_letter: DeadLetter) -> bool:
-        """Add a dead letter, or replace it."""
         letters = self._letters.setdefault(dead_letter.queue, {})
         is_new = dead_letter.id not in letters
         letters[dead_letter.id] = encode_letter(dead_letter).encode()
@@ -54,7 +52,6 @@ class MemoryDeadLists(DeadLists):
         return is_new
 
     def remove(self, queue: str, message_id: str, *, as_read: DeadLetter | None = None) -> bool:
-        """Remove a dead letter."""
         letters = self._letters.get(queue, {})
         if message_id not in letters or (
             as_read is not None and letters[message_id] != encode_letter(as_read).encode()
@@ -65,23 +62,19 @@ class MemoryDeadLists(DeadLists):
         return True
 
     def get(self, queue: str, message_id: str) -> DeadLetter | None:
-        """Return one dead letter, or ``None``."""
         found = self.encoded(queue, message_id)
         return decode_letter(queue, found) if found else None
 
     def encoded(self, queue: str, message_id: str) -> bytes:
-        """Return a dead letter as it is stored, empty when there is none."""
         return self._letters.get(queue, {}).get(message_id, b"")
 
     def page(self, queue: str, *, cursor: int, limit: int) -> Page[DeadLetter]:
-        """Return dead letters, newest first."""
         found = list(self._letters.get(queue, {}).values())[::-1]
         letters = [decode_letter(queue, letter) for letter in found[cursor : cursor + limit]]
         following = cursor + limit if len(found) > cursor + limit else None
         return Page([letter for letter in letters if letter is not None], following)
 
     def count(self, queue: str) -> int:
-        """Return how many dead letters a queue has."""
         return len(self._letters.get(queue, {}))
 
 
@@ -92,14 +85,12 @@ class MemoryQuarantine(Quarantine):
         pass
 
     def page(self, queue: str, *, cursor: int, limit: int) -> Page[Unreadable]:
-        """Return an empty page."""
         return Page([])
 
     def find(self, queue: str, entry_id: str) -> None:
         """Return ``None``."""
 
     def count(self, queue: str) -> int:
-        """Return 0."""
         return 0
 
 
@@ -115,7 +106,6 @@ class MemoryJobRecords(JobRecords):
         self.clear()
 
     def clear(self) -> None:
-        """Forget every record."""
         self._live: dict[str, Step] = {}
         self._ended: dict[str, Step] = {}
         self._progress: dict[str, bytes] = {}
@@ -164,12 +154,10 @@ class MemoryJobRecords(JobRecords):
         )
 
     def progress(self, job_id: str, progress: dict[str, Any], *, queue: str | None = None) -> bool:
-        """Record the progress of a running job; ``True`` when its cancellation was requested."""
         self._progress[job_id] = json.dumps(progress).encode()
         return self.cancel_requested(job_id)
 
     def cancel_requested(self, job_id: str) -> bool:
-        """Whether the cancellation of a job that runs was requested."""
         held = self._broker.held.get(job_id)
         return held is not None and held.cancel_requested
 
@@ -182,11 +170,9 @@ class MemoryRateWindows(RateWindows):
         self.clear()
 
     def clear(self) -> None:
-        """Forget every window."""
         self._starts: dict[str, dict[str, int]] = {}
 
     def reserve(self, name: str, member: str, *, limit: int, window_ms: int) -> int:
-        """Start now or reserve the next start; return the milliseconds until it."""
         now, starts = self._broker.now_ms(), self._starts.setdefault(name, {})
         mine = starts.get(member)
         if mine is not None and mine > now:
@@ -207,18 +193,15 @@ class MemoryAlertGroups(AlertGroups):
         self.clear()
 
     def clear(self) -> None:
-        """Forget every alert."""
         self._facts: dict[str, list[AlertFact]] = {}
         self._sent: dict[str, int] = {}
 
     def raise_(self, fact: AlertFact) -> int:
-        """Count an alert in its group; return the group's count."""
         facts = self._facts.setdefault(fact.fingerprint, [])
         facts.append(fact)
         return len(facts)
 
     def claim_due(self, limit: int = 20) -> list[AlertGroup]:
-        """Return groups with alerts that were not settled."""
         due = [(name, facts) for name, facts in self._facts.items() if len(facts) > self._sent.get(name, 0)]
         return [
             AlertGroup(facts[0], len(facts), self._sent.get(name, 0), facts[0].at, facts[-1].at, "1")
@@ -226,12 +209,10 @@ class MemoryAlertGroups(AlertGroups):
         ]
 
     def settle(self, group: AlertGroup) -> bool:
-        """Note a group as sent."""
         self._sent[group.fingerprint] = group.count
         return True
 
     def forget(self, fingerprint: str) -> None:
-        """Drop a group."""
         self._facts.pop(fingerprint, None)
         self._sent.pop(fingerprint, None)
 
@@ -244,20 +225,17 @@ class MemoryGroupBarriers(GroupBarriers):
         self.clear()
 
     def clear(self) -> None:
-        """Forget every group."""
         self._sizes: dict[str, int] = {}
         self._ended: dict[str, set[str]] = {}
         self._sent: set[str] = set()
 
     def add(self, key: str, value: int, ttl: int) -> bool:
-        """Make the barrier of a group."""
         self.run.begin(key, value)
         is_new = key not in self._sizes
         self._sizes.setdefault(key, value)
         return is_new
 
     def count(self, group: str, job_id: str, *, ttl_ms: int) -> Literal["unknown", "open", "complete"]:
-        """Count a job as succeeded, once."""
         if group not in self._sizes:
             return "unknown"
         ended = self._ended.setdefault(group, set())
@@ -265,7 +243,6 @@ class MemoryGroupBarriers(GroupBarriers):
         return "complete" if len(ended) >= self._sizes[group] and group not in self._sent else "open"
 
     def note_sent(self, group: str, *, ttl_ms: int) -> None:
-        """Note that the callbacks of a group were sent."""
         self._sent.add(group)
 
 
@@ -290,7 +267,6 @@ class MemoryBatches(Batches):
         self.clear()
 
     def clear(self) -> None:
-        """Forget every batch."""
         self._kept: dict[str, _Kept] = {}
 
     def make(self, batch_id: str) -> None:
@@ -310,7 +286,6 @@ class MemoryBatches(Batches):
         facts: BatchFacts | None = None,
         callbacks: Mapping[str, bytes] | None = None,
     ) -> list[bool] | str:
-        """Add members; return which are open, ``unknown`` or ``over``."""
         if facts is not None and batch_id not in self._kept:
             self._kept[batch_id] = _Kept(facts, dict(callbacks or {}), at={"created": now_ms()})
         if (kept := self._kept.get(batch_id)) is None:
@@ -322,12 +297,10 @@ class MemoryBatches(Batches):
         return [kept.members[id_][0] == "open" for id_, _ in members]
 
     def note(self, batch_id: str, *names: str) -> None:
-        """Note that something happened to a batch."""
         for name in names:
             self._kept[batch_id].at.setdefault(name, now_ms())
 
     def count(self, batch_id: str, ends: Iterable[tuple[str, Outcome]] = (), *, ttl_ms: int = 0) -> Counted | None:
-        """Count how members ended."""
         if (kept := self._kept.get(batch_id)) is None:
             return None
         for id_, outcome in ends:
@@ -346,7 +319,6 @@ class MemoryBatches(Batches):
         return Counted(state, is_open, done, failed, cancelled, tuple(due))
 
     def read(self, batch_ids: Sequence[str]) -> list[BatchRecord | None]:
-        """Return batches."""
         return [self._read(id_) for id_ in batch_ids]
 
     def _read(self, batch_id: str) -> BatchRecord | None:
@@ -375,11 +347,9 @@ class MemoryBatches(Batches):
         )
 
     def note_end(self, queue: str, message_id: str, outcome: Outcome, *, token: str = "") -> None:
-        """Count how a member ended that leaves no record of it."""
         self.count(batch_of(message_id), [(message_id, outcome)])
 
     def settle(self) -> bool:
-        """Count what has ended and send the callbacks that are due; return whether one was sent."""
         sent = False
         for id_, kept in list(self._kept.items()):
             members = [member for member, (state, _) in kept.members.items() if state != "done"]

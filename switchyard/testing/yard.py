@@ -142,7 +142,7 @@ class MemoryYard:
             store.clear()
 
     def adopt(self, actors: dict[str, Actor[Any, Any]], *, known: frozenset[str]) -> None:
-        """Take over the actors of the real broker; middleware is told of those that are new."""
+        """Take over the actors of the real broker, and declare the new ones to the middleware."""
         self.broker.actors = actors
         for name, actor in actors.items():
             self.broker.declare_queue(actor.queue_name)
@@ -249,7 +249,6 @@ class in_memory(TestContextDecorator):
         return cls
 
     def enable(self) -> MemoryYard:
-        """Switch to the broker in memory."""
         self._real = dramatiq.get_broker()
         self.yard = _yard_of(self._real)
         self._actors = dict(self._real.actors)

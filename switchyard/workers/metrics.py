@@ -70,7 +70,6 @@ class Name(dict[int, int | str]):
         return name
 
     def forget(self, gap: str = "") -> None:
-        """Have another name made."""
         self.before, self._gap, self._again_at_s = self.pop(0, self.before), gap, 0.0
 
     def has_room(self, prefix: str) -> bool:
@@ -122,7 +121,7 @@ _name = Name()
 
 
 def name_files() -> None:
-    """Name this process's files so that they can be started anew. Does nothing in a process without files."""
+    """Name this process's metrics files, so that new ones can replace lost ones. No-op without files."""
     if values.ValueClass is values.MutexValue:
         return
     if not _name.before:
@@ -237,7 +236,6 @@ class EndedChildren:
         self._pids: dict[int, float] = {}
 
     def add(self, pid: int) -> None:
-        """Note a process that has ended."""
         self._pids[pid] = time.monotonic()
 
     def fold(self) -> float:

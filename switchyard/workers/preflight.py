@@ -6,13 +6,13 @@ import logging
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from django.conf import settings
-from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Warning, run_checks
 from django.db import DEFAULT_DB_ALIAS
 
+from switchyard.broker.cores import memory_here, usable_cpus
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.health.keyspace_id import ACCEPT
 from switchyard.broker.health.watch import Watch
@@ -26,6 +26,8 @@ from switchyard.workers.checks import TAG
 from switchyard.workers.checks.database import unmigrated
 from switchyard.workers.shared.output import never_wait_for_readers
 
+logger = logging.getLogger("switchyard.workers")
+
 
 def make_watch() -> Watch:
     """Return a watch with a connection of its own, which is not thread-safe."""
@@ -33,6 +35,16 @@ def make_watch() -> Watch:
     calls = calls_on(connect(own.broker_url, profile="quick", absence=own.absence), budget_s=1.0)
     queues = [queue.name for queue in declared_yard().queues]
     return Watch(calls, declared_yard().keys, queues, production=not settings.DEBUG)
+
+
+def prepare(pools: Sequence[Pool]) -> None:
+    """Check that these pools may run in this process, and exit 78 where they may not; warn of what is doubtful."""
+    log_to_standard_error()
+    refuse_if_wrong()
+    refuse_if_unwritable(pools)
+    refuse_if_not_pinnable(pools)
+    warn_if_too_small(pools, memory_here())
+    warn_about_threads()
 
 
 def refuse_if_wrong(*, ask_broker: bool = True) -> None:
@@ -57,17 +69,46 @@ def refuse_if_wrong(*, ask_broker: bool = True) -> None:
 
 def refuse_if_unwritable(pools: Iterable[Pool]) -> None:
     """Refuse to start, with exit code 78, where this user cannot write the metrics of some pools."""
-    settings = switchyard_settings()
+    own = switchyard_settings()
     for pool in pools:
-        folder = settings.metrics_dir / pool.name
+        folder = own.metrics_dir / pool.name
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
             fact = f"its metrics cannot be written to {folder} ({str(error.strerror).lower()})"
-            remedy = remedy_for_metrics(error, settings, getattr(django_settings, "SWITCHYARD", None))
+            remedy = remedy_for_metrics(error, own, getattr(settings, "SWITCHYARD", None))
             refuse(f"pool {pool.name}: {fact}; {remedy}")
+
+
+def refuse_if_not_pinnable(pools: Iterable[Pool]) -> None:
+    """Exit 78 when a pool names a CPU that this process may not use.
+
+    In development the CPU is only warned about, and the pool runs on the CPUs that exist. A platform without pinning
+    is warned about as well.
+    """
+    usable = usable_cpus()
+    for pool in pools:
+        if not pool.cpus:
+            continue
+        if usable is None:
+            logger.warning("pool %s: cpus is ignored, this platform pins no processes", pool.name)
+            continue
+        missing = sorted(set(pool.cpus) - usable)
+        if not missing:
+            continue
+        fact = (
+            f"pool {pool.name}: cpus names {_listed(missing)}, this process may use {_listed(usable)}; "
+            "name some of these in the topology, or leave cpus out"
+        )
+        if not settings.DEBUG:
+            refuse(fact)
+        logger.warning("%s", fact)
+
+
+def _listed(cpus: Iterable[int]) -> str:
+    return ", ".join(str(cpu) for cpu in sorted(cpus))
 
 
 def warn_if_too_small(pools: Iterable[Pool], memory_bytes: int | None) -> None:
@@ -124,7 +165,7 @@ def mark_keyspace() -> list[CheckMessage]:
     watch = make_watch()
     try:
         marked = watch.generation.prepare()
-        if not marked and django_settings.DEBUG and not watch.generation.is_missed():
+        if not marked and settings.DEBUG and not watch.generation.is_missed():
             marked = watch.generation.accept()
     except BrokerError:
         return []

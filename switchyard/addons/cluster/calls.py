@@ -115,7 +115,7 @@ class ClusterCalls(RedisCalls):
     def given_up(
         self, name: str, error: redis.RedisError, key: str | bytes | None, giver: Address | None, *, sent: bool
     ) -> BrokerError:
-        """Return the error for a call whose time is over; ``giver`` said last that it hands the key's slot over."""
+        """Return the error for a call whose time is over; ``giver`` is the node that hands the key's slot over."""
         outcome = "unknown" if sent else "refused"
         made: BrokerError
         if key is not None and giver is not None:
@@ -180,7 +180,7 @@ class ClusterCalls(RedisCalls):
             raise unanswered("CLUSTER", error, self.client, sent=False) from error
 
     def place_now(self, key: str) -> str:
-        """Return the address of the master that holds a key, as its answer tells."""
+        """Return the address of the master that holds a key, by the cluster's answer."""
         self.command("EXISTS", key)
         return self.place_of(key)
 

@@ -80,7 +80,6 @@ def key_of(words: Sequence[Any]) -> str | bytes | None:
 
 
 def slot_of(key: str | bytes) -> int:
-    """Return the hash slot of a key."""
     return int(key_slot(key.encode() if isinstance(key, str) else key))
 
 

@@ -7,16 +7,14 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Final
 
 from dramatiq.actor import Actor
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.common import dq_name, q_name
-from dramatiq.errors import QueueNotFound
 from dramatiq.message import Message
-from dramatiq.results import ResultBackend, Results
 
 from switchyard.addons.rabbitmq.connections import AWAY, PUBLISH_S, Publishers, parameters_of, unavailable
 from switchyard.addons.rabbitmq.consumer import RabbitConsumer
@@ -30,30 +28,27 @@ from switchyard.addons.rabbitmq.unique_claims import UniqueClaims
 from switchyard.addons.rabbitmq.waiting_messages import start
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import QueueFull
-from switchyard.broker.interface import Postpone
-from switchyard.broker.keys import Keys, Lane
+from switchyard.broker.keys import Keys
 from switchyard.broker.queue import codec
-from switchyard.broker.queue.administration import DepthLimits
 from switchyard.broker.queue.arguments import in_json
-from switchyard.broker.queue.operations import QueueOperations, level_of
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.shapes import LaneStats
 from switchyard.broker.stores.dead_lists import Quarantine
-from switchyard.broker.topology import lane_of_name, whole_delay
-from switchyard.broker.worker.acks import AckBarrier, record_enqueued
-from switchyard.broker.worker.hooks import Hooks
-from switchyard.broker.worker.prefetch import HeldMarks
-from switchyard.broker.worker.wakeup import CancellationPoll
-from switchyard.broker.worker.work_queue import WorkQueue, join, settle
+from switchyard.broker.topology import whole_delay
+from switchyard.broker.worker.acks import record_enqueued
+from switchyard.broker.worker.work_queue import WorkQueue, join
+from switchyard.broker.yard_broker import YardBroker
 from switchyard.middleware.errors import InvalidOption
 from switchyard.middleware.places import place_of
 from switchyard.middleware.unique_keys import POLICIES
 
 # A purge declares the queues of a lane first, which takes a while each.
 PURGE_S: Final = 30.0
+# Time to send the last acknowledgements of a worker that ends.
+SETTLE_S: Final = 2.0
 
 
-class RabbitBroker(RabbitmqBroker):
+class RabbitBroker(YardBroker, RabbitmqBroker):
     """Keeps messages on a RabbitMQ server; a Redis or Valkey server beside it keeps what moves nothing.
 
     Args:
@@ -61,10 +56,9 @@ class RabbitBroker(RabbitmqBroker):
         calls: Access to the server beside it: cancellations, quarantine, notes of crashes.
         queue_type: Of all queues; those that exist cannot be changed.
         consumer_timeout_s: The server's setting: how long it lets a worker hold a message.
-        limits: Queue -> messages that may wait in it; read before a send, so that concurrent sends may exceed it.
-        barrier: Flushed before messages are acknowledged, and after some were enqueued.
         claims: Of unique keys; without them each message is sent.
-        stores: Access of the stores; its connections are closed with the broker's.
+        options: Of :class:`switchyard.broker.yard_broker.YardBroker`. Limits are read before a send, so that concurrent
+            sends may exceed them.
     """
 
     def __init__(
@@ -75,35 +69,20 @@ class RabbitBroker(RabbitmqBroker):
         *,
         queue_type: QueueType = "quorum",
         consumer_timeout_s: int = 1_800,
-        limits: dict[str, int] | None = None,
-        barrier: AckBarrier | None = None,
         claims: UniqueClaims | None = None,
-        stores: Sequence[RedisCalls] = (),
+        **options: Any,
     ) -> None:
-        self.hooks = Hooks()
-        super().__init__(confirm_delivery=True, parameters=[], middleware=[])
+        super().__init__(calls, keys, **options, confirm_delivery=True, parameters=[], middleware=[])
         self.parameters = parameters_of(url)
         # A worker may hold a message for half of it before it starts, and for half of it afterwards.
         self.longest_held_ms = consumer_timeout_s * 1000 // 2
-        self.client, self.calls, self.keys = calls.client, calls, keys
         self.server_queues = RabbitQueues(keys.prefix, queue_type)
         self.publishers = Publishers(self.parameters)
-        self.families: dict[str, QueueOperations] = {}
         self.in_flight: dict[str, RabbitMessage] = {}
-        self.draining, self.runs_suspects = False, True
-        self.held_marks: HeldMarks | None = None
-        self.promises: Sequence[Sequence[str]] = ()  # such a pool runs on a Redis server alone
-        self.quiet: Callable[[], bool] = bool
-        self.results: ResultBackend | None = None  # a project's own Results go before it
-        self.postpone: Postpone | None = None
-        self.slots: int | None = None
-        self.limits = DepthLimits(limits or {})
-        self.barrier, self.claims, self._stores = barrier, claims, stores
-        self.cancellations = CancellationPoll(partial(self.emit_after, "request_cancellation"))
+        self.claims = claims
         self.delivering = threading.RLock()
         self.redeliveries, self.unreadable = Redeliveries(calls, keys), Quarantine(calls, keys)
         self.mover = Mover(calls, keys, lanes=lambda: sorted(self.queues), enqueue=self.enqueue)
-        self._lanes: dict[str, tuple[QueueOperations, Lane]] = {}
         self._consumers: list[RabbitConsumer] = []
         self._numbers, self._name = itertools.count(1), ""
 
@@ -132,7 +111,7 @@ class RabbitBroker(RabbitmqBroker):
         return consumer
 
     def drain(self) -> None:
-        """Hand out nothing from now on. Running messages end, others are given back."""
+        """Stop delivering. Running messages end, others are returned."""
         self.draining = True
 
     def leave(self, message: RabbitMessage) -> None:
@@ -161,44 +140,33 @@ class RabbitBroker(RabbitmqBroker):
             worker.work_queue, self.slots = WorkQueue(self.level), self.slots or worker.worker_threads
         elif signal == "process_message":
             start(args[0], self.delivering)
-        self.hooks.call_before(self, signal, args, kwargs)
+        super().emit_before(signal, *args, **kwargs)
         if signal == "process_message" and args[0].lapses is not None and self._name and self.runs_suspects:
             self.redeliveries.note_alone(args[0].family.keys.queue, args[0].message_id, args[0].lapses)
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        self.hooks.call_after(self, signal, args, kwargs)
+        super().emit_after(signal, *args, **kwargs)
         if signal == "worker_boot":
             self.mover.start()
         elif signal == "worker_shutdown":
             self.mover.stop()
-            settle(self._consumers)
+            give_up_s = time.monotonic() + SETTLE_S
+            while not all(consumer.settled for consumer in self._consumers) and time.monotonic() < give_up_s:
+                time.sleep(0.01)
 
     # --- Queues and results ---
-
-    def get_results_backend(self) -> ResultBackend:
-        own = any(isinstance(entry, Results) for entry in self.middleware)
-        return super().get_results_backend() if own or self.results is None else self.results
 
     def declare_queue(self, queue_name: str, *, ensure: bool = False) -> None:
         """Declare a queue or retry lane; on the server when it is first used."""
         if queue_name in self.queues:
             return
         self.emit_before("declare_queue", queue_name)
-        base, lane = lane_of_name(queue_name)
-        family = self.families.setdefault(base, QueueOperations(self.calls, self.keys.queue(base)))
-        self._lanes[queue_name] = (family, lane)
+        self._declare_lane(queue_name)
         self.queues.add(queue_name)
         self.emit_after("declare_queue", queue_name)
         delayed = dq_name(queue_name)
         self.delay_queues.add(delayed)
         self.emit_after("declare_delay_queue", delayed)
-
-    def lane(self, queue_name: str) -> tuple[QueueOperations, Lane]:
-        """Return the keys of a queue's family, and the kind of the lane; ``QueueNotFound`` for an undeclared one."""
-        try:
-            return self._lanes[queue_name]
-        except KeyError:
-            raise QueueNotFound(queue_name) from None
 
     def make_leases(self, *arguments: Any) -> Any:
         from switchyard.addons.rabbitmq.leases import RabbitLeases  # of supervisors
@@ -287,13 +255,6 @@ class RabbitBroker(RabbitmqBroker):
     def _body(self, message: Message[Any]) -> bytes:
         codec.require_id(message.message_id)
         return codec.encode(in_json(message, self.actors), grown="attempts" in message.options)
-
-    def level(self, message: Message[Any]) -> int:
-        """Return the level of a message: of its own priority, else of its actor's."""
-        priority = message.options.get("priority")
-        if priority is None:
-            priority = getattr(self.actors.get(message.actor_name), "priority", 0)
-        return level_of(priority)
 
     def require_room(self, lane: str) -> None:
         """Raise ``QueueFull`` for a queue at its limit."""

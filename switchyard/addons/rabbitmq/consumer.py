@@ -96,7 +96,7 @@ class RabbitConsumer(DramatiqConsumer):
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is left to acknowledge or to give back."""
+        """Whether nothing is left to acknowledge or to return."""
         return self.closed or not (self.outgoing.pending or (self._broker.draining and self._queues.active))
 
     def __next__(self) -> RabbitMessage | None:
@@ -164,7 +164,7 @@ class RabbitConsumer(DramatiqConsumer):
             self._broker.redeliveries.note_ends_or_log([Publication(message.message_id, message.lease.token)])
 
     def nack(self, message: MessageProxy) -> None:
-        """Have the server reject a message that no middleware moved: it goes to the queue of rejected ones."""
+        """Have the server reject a message that no middleware moved: it goes to the queue of rejected messages."""
         assert isinstance(message, RabbitMessage)  # noqa: S101  see ack
         if message.moved:
             self.ack(message)

@@ -49,7 +49,7 @@ def is_unstarted(message: RabbitMessage) -> bool:
 
 
 def ends_suspicion(message: RabbitMessage) -> bool:
-    """Return whether a message is a lapse suspect that has ended, well or not; one that was deferred remains one."""
+    """Return whether a message is a lapse suspect that has ended, well or not; a deferred one stays a suspect."""
     outcome = message.outcome
     return message.lapses is not None and (outcome is None or outcome.kind != "deferred")
 

@@ -18,7 +18,7 @@ class Publication(NamedTuple):
 
     @property
     def mark(self) -> int:
-        """Its number, or one that is made of its id, as a positive number of 63 bits."""
+        """Number of the publication, or a hash of its id, as a positive number of 63 bits."""
         if self.number != NO_NUMBER:
             return int(self.number) & _HIGHEST
         return int.from_bytes(hashlib.blake2b(self.id.encode(), digest_size=8).digest()) & _HIGHEST

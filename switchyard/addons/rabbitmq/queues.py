@@ -52,7 +52,7 @@ class RabbitQueues:
 
     @property
     def always_empty(self) -> str:
-        """Name of the queue of :func:`switchyard.addons.rabbitmq.majority.confirms`; no lane has capitals."""
+        """Name of the queue for :func:`switchyard.addons.rabbitmq.majority.confirms`; no lane has capitals."""
         return f"{self.prefix}.EMPTY"
 
     def declare_empty(self, channel: Any) -> None:

@@ -174,7 +174,7 @@ class Redeliveries:
             logger.warning("job %s runs alone, and an end of its pool will not be counted: %s", message_id, error)
 
     def clear(self, queue: str, message_id: str) -> None:
-        """Note that a lapse suspect has ended, well or not: it is none any more."""
+        """Note that a lapse suspect has ended, well or not, which clears it."""
         try:
             self._calls.command("HDEL", self._keys.queue(queue).suspects, message_id)
         except BrokerError as error:

@@ -22,7 +22,7 @@ NOT_FOUND: Final = 404
 
 
 class _QueueMissing(Exception):
-    """The server has no such queue, and has closed the channel on which it was asked for."""
+    """The server has no such queue, and has closed the channel of the question."""
 
 
 class StockRabbitmq:
@@ -41,7 +41,7 @@ class StockRabbitmq:
         self._broker = RabbitmqBroker(url=url, middleware=[])
 
     def drain(self, name: str, into: Imported) -> None:
-        """Move what waits in a queue; what is no message goes to the rejected ones (``.XQ``).
+        """Move what waits in a queue; bytes that are no message go to the queue of rejected messages (``.XQ``).
 
         The server delivers no more than a consumer's prefetch while refused messages are held: once they fill it,
         another consumer with twice the prefetch goes on behind them.

@@ -26,7 +26,7 @@ MOVED: Final = frozenset({"attempts", "generation", "deferred_by", "parked_ms"})
 
 
 class UniqueClaims:
-    """Claims of unique keys by messages. A claim ends with its job, as the job's record tells.
+    """Claims of unique keys by messages. A claim ends with its job, by the job's record.
 
     A job that keeps no record holds its key for 10 s.
     """

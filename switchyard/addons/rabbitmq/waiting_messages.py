@@ -56,7 +56,7 @@ class WaitingMessages:
 
 
 def start(message: Any, delivering: threading.RLock) -> None:
-    """Note in a message that this thread runs it: it is no stock any more."""
+    """Note in a message that this thread runs it: it is no longer only prefetched."""
     with delivering:
         message.runs_in = threading.get_ident()
     message.source.waiting.begin(message)

@@ -109,7 +109,6 @@ class WalkPage:
 
 
 def look(family: QueueOperations, stop: Stop, after: Sequence[Any] | None, limit: int) -> WalkPage:
-    """Return the next page of a stop."""
     if stop.place == "waiting":
         ids, following = _waiting(family, stop, after, limit)
     elif stop.place == "scheduled":

@@ -43,11 +43,7 @@ class Place:
 
 
 def place_of(family: QueueOperations, message_id: str, at: int) -> Place:
-    """Return the place of a message that no worker holds at a time, ms since the epoch: what is due by then waits.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
-    """
+    """Return the place of a message that no worker holds at a time, ms since the epoch: what is due by then waits."""
     keys = family.keys
     reads: list[tuple[Word, ...]] = [
         ("GET", keys.paused),

@@ -72,7 +72,7 @@ class _Schedule:
         self.key = family.keys.due(lane)
 
     def read(self, start: tuple[int, bytes] | None, skipped: int, count: int) -> tuple[str | int, ...]:
-        """Return the command that reads on from a time, without the first ones of that time."""
+        """Return the command that continues at a time, and skips the entries of that time which were read."""
         since = "-inf" if start is None else start[0]
         return ("ZRANGEBYSCORE", self.key, since, "+inf", "WITHSCORES", "LIMIT", skipped, count)
 
@@ -269,7 +269,7 @@ LIVE: Final[tuple[Lane, ...]] = ("live", "alone")
 
 
 def state_counts(families: Sequence[QueueOperations], records: JobRecords) -> dict[str, int]:
-    """Return how many messages are ``queued``, ``scheduled``, ``retrying`` and ``running``, as the list of jobs says.
+    """Return how many messages are ``queued``, ``scheduled``, ``retrying`` and ``running``, as in the list of jobs.
 
     A message that a worker has fetched and not started is queued. A waiting one that was cancelled counts until it is
     dropped.

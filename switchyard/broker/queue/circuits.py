@@ -53,7 +53,7 @@ MOST_OPEN_CIRCUITS: Final = 80
 def note_circuit(
     family: QueueOperations, circuit: Circuit, message_id: str, outcome: str, *, until_ms: int = 0, reason: str = ""
 ) -> str:
-    """Count a call of a dependency by a message: ``ok``, ``failed``, or ``other`` for an attempt that says nothing.
+    """Count a call of a dependency by a message: ``ok``, ``failed``, or ``other`` for an attempt that does not count.
 
     Args:
         until_ms: Open the circuit until then, ms since the epoch, whatever was counted; 0 for no.

@@ -110,7 +110,7 @@ def decode(body: bytes, *, message_id: str, lane: str) -> Message[Any]:
     if len(actor) > LONGEST_NAME:
         raise UnreadableMessage(f"its actor's name has {len(actor)} characters; at most {LONGEST_NAME} are read")
     if not 0 <= sent_at <= LARGEST:
-        raise UnreadableMessage("sent_at is no time in milliseconds")
+        raise UnreadableMessage("sent_at is out of range: 0 to the year 9999, in milliseconds")
     if type(args) is not list and args != ():
         raise UnreadableMessage(f"args is {kind_of(args)}, not a list")
     if type(kwargs) is not dict and kwargs is not None:

@@ -61,7 +61,7 @@ class LimitWait:
 
 
 def limits_of(options: Mapping[str, Any]) -> list[Limit]:
-    """Return the limits that an actor's ``concurrency`` and ``ordered_by`` say, one that keeps a sequence first.
+    """Return the limits of an actor's ``concurrency`` and ``ordered_by``; one that keeps a sequence comes first.
 
     Raises:
         ValueError: an option has another form; its text says how to write one.

@@ -90,7 +90,7 @@ class UnroutableLane:
         return fetched(owner, [state, [], -1, 0, *grants])
 
     def known_lately(self, call: str, within_ms: int) -> bool:
-        """Return whether a worker that knows a call has listed it in the last ``within_ms``."""
+        """Return whether a worker that can run a call looked for it within the last ``within_ms``."""
         seen = self._family.calls.command("HGET", self._family.keys.known, call)
         seconds, micros = self._family.calls.command("TIME")
         at_ms = number(seen, self._family.keys.known)

@@ -112,7 +112,6 @@ class Way:
         return Again(max(pause_s, PACE.turn_s())) if is_away(error) else None
 
     def given_up(self, name: str, error: redis.RedisError, *, sent: bool) -> BrokerError:
-        """Return the error for a call whose time is over."""
         return unanswered(name, error, self.calls.client, sent=sent)
 
 
@@ -277,7 +276,6 @@ class RedisCalls:
             budget.wait(again.wait_s)
 
     def way(self, key: str | bytes | None) -> Way:
-        """Return the way of a call that failed."""
         return Way(self, key)
 
     def acquire(self, key: str | bytes | None = None) -> Any:

@@ -67,7 +67,7 @@ def connect(url: str, *, profile: Profile = "normal", absence: Absence | None = 
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``; ``redis+sentinel://`` or ``rediss+sentinel://`` for the master
             that sentinels name; or one whose scheme an add-on takes over.
-        absence: Words for an address at which nothing listens.
+        absence: Text of the error when nothing listens at the address.
     """
     scheme = url.partition("://")[0].lower()
     addon = None if scheme in OWN_SCHEMES else addon_for(scheme)

@@ -152,7 +152,7 @@ class Sentinels:
         self._places = list(url.sentinels)
 
     def locate(self, within_s: float | None = None) -> tuple[str, int]:
-        """Return host and port of the master, as the first sentinel says that answers and is up to date.
+        """Return host and port of the master, from the first sentinel that answers and is up to date.
 
         Raises:
             NoMasterNamed: none answers, or none that does knows the master.
@@ -286,7 +286,7 @@ class MasterConnection(ServerConnection):
         self._unread += 1
 
     def read_response(self, *args: Any, **options: Any) -> Any:
-        """Return the next answer. After one that says that the server is a replica, this connection is not used again.
+        """Return the next answer. After an error that the server is a replica, this connection is not used again.
 
         It stays open until then: answers to the same pipeline may follow.
         """

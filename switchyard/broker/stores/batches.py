@@ -98,12 +98,10 @@ class BatchRecord(msgspec.Struct, frozen=True):
 
     @property
     def total(self) -> int:
-        """Return the number of members."""
         return self.open + self.ended
 
     @property
     def ended(self) -> int:
-        """Return the number of members that have ended."""
         return self.done + self.failed + self.cancelled
 
 
@@ -215,7 +213,6 @@ class Batches:
         return now_ms() - moment(self._calls.command("ZSCORE", self._keys.batches(), batch_id) or 0)
 
     def look_again(self, batch_id: str, after_ms: int) -> None:
-        """Have the scheduler look at a batch after a time."""
         self._calls.command("ZADD", self._keys.batches_due(), now_ms() + after_ms, batch_id)
 
     def look_on(self, batch_id: str, after_ms: int) -> None:

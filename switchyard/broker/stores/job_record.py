@@ -205,12 +205,12 @@ def options_of(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_untracked(message: dict[str, Any]) -> bool:
-    """Return whether a message says that its job keeps no record."""
+    """Return whether a message has ``track=False``: its job keeps no record."""
     return options_of(message).get("track") is False
 
 
 def shown_error(failure: Failure | None) -> dict[str, str] | None:
-    """Return a failure as records show it."""
+    """Return ``type`` and ``message`` of a failure, or ``None``."""
     return None if failure is None else {"type": failure.type, "message": failure.message}
 
 
@@ -308,7 +308,7 @@ class _Candidate(NamedTuple):
 
 
 def newest_job(job_id: str, found: Sequence[FamilyAnswer], *, finds_waiting: bool) -> Job | None:
-    """Return a job as its newest source has it, or ``None``.
+    """Return a job from its newest source, or ``None``.
 
     With ``finds_waiting`` a live record counts only beside its message: without one the job has ended.
     """
@@ -408,7 +408,7 @@ def job_of_live(live: LiveJob, found: FamilyAnswer) -> Job:
 
 
 def job_of_letter(letter: DeadLetter, queue: str) -> Job:
-    """Return a job that was given up, as its dead letter has it."""
+    """Return a dead job from its dead letter."""
     message = letter.message if isinstance(letter.message, dict) else {}
     options = options_of(message)
     fields = {**message, "actor": letter.actor, "sent_at": message.get("message_timestamp"), "options": options}
@@ -453,7 +453,7 @@ def _candidate(rank: int, job: Job, *, state: str = "") -> _Candidate:
 
 
 def _next_attempt_of(live: LiveJob, found: FamilyAnswer, message: dict[str, Any]) -> int | None:
-    """Return when a job is to start again: as its schedule says, which an operator may have changed."""
+    """Return when a job is to start again: by the schedule of its message, which an operator may have changed."""
     if live.next_attempt_at is None or not found.body:
         return live.next_attempt_at
     if (due_at := found.due_at) is not None:

@@ -59,7 +59,7 @@ class Hooks:
         """Call the hooks ``after_<signal>``, last to first; log their exceptions.
 
         Raises:
-            SpoiledAttempt: from a hook of an actor that has returned: its attempt has failed all the same.
+            SpoiledAttempt: a hook raised it after the actor had returned: the attempt has failed nevertheless.
         """
         count = 0 if kwargs else len(args)
         first = args[0] if args else None

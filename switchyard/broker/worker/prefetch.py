@@ -35,7 +35,6 @@ class HeldMarks:
         self._free.append(cell)
 
     def read(self) -> list[int]:
-        """Return the marks of all messages that are held."""
         return [mark for mark in self._cells.tolist() if mark]
 
 
@@ -43,10 +42,10 @@ class HeldMarks:
 # at most this long.
 WORTH_WAITING_S = 0.002
 
-# The stock covers the time until the next fetch is answered, on a busy machine or by a server 1 ms away.
-STOCK_S = 0.010
-# Messages in stock wait behind one that takes long, so a slot has at most this many.
-STOCK_A_SLOT = 16
+# Prefetched messages cover the time until the next fetch is answered, on a busy machine or by a server 1 ms away.
+PREFETCHED_S = 0.010
+# They wait behind one that takes long, so a slot has at most this many.
+PREFETCHED_A_SLOT = 16
 
 
 class Credit(Protocol):
@@ -64,19 +63,19 @@ class Credit(Protocol):
 class PrefetchCredit:
     """Credit for messages. Waiting consumers acquire it in turn, and each gets a fair share.
 
-    The stock beside the running messages grows while messages are short: with tasks of microseconds and a server 1 ms
+    More is prefetched while messages are short: with tasks of microseconds and a server 1 ms
     away, fetches could not follow often enough otherwise.
 
     Args:
-        limit: Messages that may be held at first, running ones included. No more than ``slots`` means no stock, ever.
+        limit: Messages that may be held at first, running ones included. At most ``slots``: nothing is prefetched.
         slots: Messages that run at once.
     """
 
     def __init__(self, limit: int, slots: int) -> None:
         self.consumers = 0
         self._least = max(limit - slots, 0)
-        self._most = max(self._least, STOCK_A_SLOT * slots) if self._least else 0
-        self._stock = self._least
+        self._most = max(self._least, PREFETCHED_A_SLOT * slots) if self._least else 0
+        self._prefetched = self._least
         self._free = limit
         self._finished = 0
         self._since = time.monotonic()
@@ -97,7 +96,7 @@ class PrefetchCredit:
                     if first and fetch_at is None:
                         fetch_at = now + WORTH_WAITING_S
                     if first and fetch_at is not None and (self._is_worth() or now >= fetch_at):
-                        self._fit_stock(now)
+                        self._fit_prefetched(now)
                         share = max(1, self._free // len(self._waiting))
                         self._free -= share
                         return share
@@ -110,7 +109,6 @@ class PrefetchCredit:
                     self._changed.notify_all()
 
     def release(self, count: int) -> None:
-        """Return credit that was not used."""
         if count == 0:
             return
         with self._lock:
@@ -121,21 +119,21 @@ class PrefetchCredit:
 
     def release_finished(self) -> None:
         """Return the credit of a finished message."""
-        self._finished += 1  # a lost count changes the stock by one
+        self._finished += 1  # a lost count changes what is prefetched by one
         self.release(1)
 
     def _is_worth(self) -> bool:
-        return self._free >= max(1, self._stock // 2)
+        return self._free >= max(1, self._prefetched // 2)
 
-    def _fit_stock(self, now: float) -> None:
+    def _fit_prefetched(self, now: float) -> None:
         elapsed_s = now - self._since
-        if elapsed_s < STOCK_S:
+        if elapsed_s < PREFETCHED_S:
             return
-        wanted = int(self._finished * STOCK_S / elapsed_s)
-        # Credit in use cannot be revoked: the stock shrinks as far as there is free credit.
-        change = max(min(max(wanted, self._least), self._most) - self._stock, 1 - self._free)
+        wanted = int(self._finished * PREFETCHED_S / elapsed_s)
+        # Credit in use cannot be revoked: less is prefetched as far as there is free credit.
+        change = max(min(max(wanted, self._least), self._most) - self._prefetched, 1 - self._free)
         self._free += change
-        self._stock += change
+        self._prefetched += change
         self._finished, self._since = 0, now
 
 
@@ -143,7 +141,7 @@ class KeptSlots:
     """Credit of a worker that serves several latency classes: a free slot for each class shorter than a message's own.
 
     Messages of a rank and of all longer ones together hold at most ``slots - rank`` slots, so that rank 0 always finds
-    one that no longer promise can take. What waits is served by rank, and in turn within one. There is no stock.
+    one that no longer promise can take. What waits is served by rank, and in turn within one. Nothing is prefetched.
 
     Args:
         ranks: Number of latency classes, no more than the slots.
@@ -172,7 +170,6 @@ class KeptSlots:
                 self._changed.notify_all()
 
     def release(self, rank: int, count: int) -> None:
-        """Return the slots of messages of a rank."""
         if count:
             with self._changed:
                 self._held[rank] -= count

@@ -36,7 +36,6 @@ class Frame(msgspec.Struct, frozen=True):
 
     @property
     def version(self) -> str:
-        """Switchyard's."""
         return __version__
 
     @property

@@ -59,7 +59,7 @@ def _ask(request: HttpRequest, act: ChosenAct, jobs: Sequence[Job]) -> HttpRespo
 
 
 def _do(request: HttpRequest, act: ChosenAct, ids: Sequence[str]) -> HttpResponse:
-    """Do the act to one job after the other. An error ends it: the answer says how many were reached before."""
+    """Do the act to one job after the other. An error ends it; the answer counts those before."""
     who, reason = Who.of_request(request), request.POST.get("reason", "").strip()
     form_id, answers, wrong, is_away = request.POST.get("form_id", ""), Counter[str](), "", False
     try:

@@ -42,7 +42,7 @@ class ChosenAct:
         danger: It ends work.
         apply: Does it to one job, and returns a name of ``answers``.
         answers: What became of jobs, after their count: of one and of several.
-        good: Answers that are what was asked for.
+        good: Answers that count as success.
     """
 
     verb: str
@@ -62,6 +62,10 @@ class ChosenAct:
         """Return whether there is something to do for a job."""
         return job.state in self.states
 
+    def said(self, answer: str) -> str:
+        """Return what became of one job, after its name: ``was cancelled and will not start``."""
+        return self.answers[answer][0]
+
     def text_of(self, answers: Counter[str]) -> str:
         """Return what became of the jobs: ``2 jobs were cancelled and will not start; 1 job had ended already.``."""
         parts = [
@@ -73,11 +77,7 @@ class ChosenAct:
 
 
 def chosen_jobs(ids: Sequence[str]) -> list[Job]:
-    """Return ticked jobs from the broker, else from the history; one that keeps no record has nothing but its id.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
-    """
+    """Return ticked jobs from the broker, else from the history; one that keeps no record has nothing but its id."""
     known = records_of(list(ids))
     try:
         known |= {row.job_id: job_of_row(row) for row in find_many([id_ for id_ in ids if id_ not in known])}

@@ -144,9 +144,6 @@ def unfinished_jobs(
         before: Time of enqueueing and id of a job; those that follow it in the list are returned.
         limit: Jobs at most.
         among: Ids of which the answer says whether they match.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
     """
     states = UNFINISHED & set(wanted.states) if wanted.states else UNFINISHED
     places = frozenset().union(*(_PLACES[state] for state in states))
@@ -177,9 +174,6 @@ def jobs_of(found: list[Unfinished], wanted: Filter) -> list[Job]:
 
     A waiting job that was cancelled, or has ended meanwhile, is so although its message is still there; it is left out
     when the filter names other states.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
     """
     records = records_of([each.id for each in found], queues=sorted({each.seen.queue for each in found}))
     jobs = [_job(each, records.get(each.id)) for each in found]

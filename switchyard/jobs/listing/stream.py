@@ -31,9 +31,6 @@ def read_counters() -> tuple[Any, ...]:
     """Return counters one of which changes when a job is sent, starts, is put off, ends, or comes into the history.
 
     One round trip.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
     """
     found = families()
     reads: list[tuple[str, ...]] = [("HGET", facilities().records.keys.history_counts(), "written")]

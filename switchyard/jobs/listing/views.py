@@ -118,7 +118,7 @@ def _kept(wanted: Filter) -> _Kept:
 
 
 def fresh_page(wanted: Filter) -> JobsPage:
-    """Return the first page of a list, read once for all who ask for it within 2 s, or 20 times what it took."""
+    """Return the first page of a list, read once for all requests within 2 s, or 20 times its duration."""
     kept = _kept(wanted)
     with kept.lock:
         began = time.monotonic()
@@ -314,7 +314,7 @@ def _wanted(request: HttpRequest) -> Filter:
 
     Raises:
         ValueError: it is unusable.
-        PermissionDenied: it asks for an argument, and the user may not view arguments.
+        PermissionDenied: it filters by an argument, and the user may not view arguments.
     """
     wanted = Filter.from_query(request.GET, ignore=PAGE_NAMES)
     if wanted.argument is not None:

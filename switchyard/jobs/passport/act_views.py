@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,11 +33,11 @@ from switchyard.console.room_view import RoomResponse
 from switchyard.dead_letters.editing import parse_text, shown_text
 from switchyard.jobs.admin_pages import check, may
 from switchyard.jobs.calls import checked, read_json
+from switchyard.jobs.listing.chosen_acts import ACTS
 from switchyard.jobs.listing.views import untracked_job, without_broker, without_job
 from switchyard.jobs.passport.again import run_again
 from switchyard.jobs.passport.reading import passport_of
 from switchyard.jobs.queries import families, is_job_id, is_message_id
-from switchyard.jobs.services import request_cancel, start_now
 
 STARTED: Final = "a worker has it already, with the arguments that it has; cancel it, and run it again with others"
 FACTS: Final = {
@@ -165,22 +165,6 @@ def words_of(changes: Mapping[str, Any]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-CANCEL_ANSWERS = {
-    "cancelled": (messages.SUCCESS, "Cancelled. The job will not start."),
-    "asked": (messages.SUCCESS, "Cancellation requested. The job is running and stops within 10 seconds."),
-    "ended": (messages.WARNING, "The job has ended already; there is nothing to cancel."),
-    "unknown": (messages.ERROR, "No job has this id any longer. One without a record may have ended."),
-}
-RUN_NOW_ANSWERS = {
-    "due": (messages.SUCCESS, "The job is due now: it starts as soon as a slot is free."),
-    "waiting": (messages.WARNING, "The job waits or runs already; nothing was changed."),
-    "held": (
-        messages.WARNING,
-        "A rate limit holds the job, no worker knows its actor, or it is paused; nothing was changed.",
-    ),
-    "ended": (messages.WARNING, "The job has ended already; to repeat it, run it again."),
-    "unknown": (messages.ERROR, "No job has this id any longer, or this broker cannot find a delayed one."),
-}
 METHODS = ["GET", "HEAD", "POST"]
 LOST = "The audit log cannot be written, so nothing was {}; check /readyz, then try again."
 
@@ -193,7 +177,7 @@ def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
     try:
         if request.method != "POST":
             return _ask_cancel(request, job_id)
-        return _do(request, job_id, request_cancel, CANCEL_ANSWERS)
+        return _do(request, job_id, "cancel")
     except BrokerError:
         return without_broker(request)
 
@@ -204,23 +188,26 @@ def run_now(request: HttpRequest, job_id: str) -> HttpResponse:
     """Make a scheduled job, or one that waits for its retry, due at once."""
     check(request, "run_job")
     try:
-        return _do(request, job_id, start_now, RUN_NOW_ANSWERS)
+        return _do(request, job_id, "run-now")
     except BrokerError:
         return without_broker(request)
 
 
-def _do(
-    request: HttpRequest, job_id: str, act: Callable[..., str], answers: Mapping[str, tuple[int, str]]
-) -> HttpResponse:
+def _do(request: HttpRequest, job_id: str, verb: str) -> HttpResponse:
     answer = "unknown"
     try:
         if is_message_id(job_id):
-            answer = act(job_id, who=Who.of_request(request), reason=_reason(request))
+            answer = ACTS[verb].apply(job_id, Who.of_request(request), _reason(request), "")
     except DatabaseError:
         messages.error(request, LOST.format("changed"))
     else:
-        messages.add_message(request, *answers[answer])
+        _say(request, verb, answer)
     return redirect("switchyard-job", job_id)
+
+
+def _say(request: HttpRequest, verb: str, answer: str) -> None:
+    level = messages.SUCCESS if answer in ACTS[verb].good else messages.WARNING
+    messages.add_message(request, level, f"The job {ACTS[verb].said(answer)}.")
 
 
 def _reason(request: HttpRequest) -> str:
@@ -233,7 +220,7 @@ def _ask_cancel(request: HttpRequest, job_id: str) -> HttpResponse:
     if job is None and untracked_job(job_id) is None:
         return without_job(request, job_id)
     if job is not None and job.ended:
-        messages.add_message(request, *CANCEL_ANSWERS["ended"])
+        _say(request, "cancel", "ended")
         return redirect("switchyard-job", job_id)
     context = {"title": "Cancel job", "job": job, "job_id": job_id}
     return RoomResponse(request, "switchyard_jobs/cancel.html", context)

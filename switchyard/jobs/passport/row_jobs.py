@@ -48,13 +48,11 @@ class JobLinks(CheckedQuery):
 
     @admin.display(description="Actor")
     def shown_actor(self, row: Any) -> str:
-        """Link the actor of the job."""
         job, _ = self._job(row)
         return actor_link("" if job is None else job.actor)
 
     @admin.display(description="Dead letter")
     def shown_letter(self, row: Any) -> str:
-        """Link the dead letter of the job."""
         letters = DeadLetter.objects.filter(message_id=row.job_id) if row.job_id else DeadLetter.objects.none()
         letter = letters.values_list("pk", flat=True).first()
         return NOTHING if letter is None else _link(letter_url(letter), f"Letter {letter}")

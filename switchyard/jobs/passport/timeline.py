@@ -54,7 +54,6 @@ class TimelineEvent:
 
     @property
     def moment(self) -> datetime:
-        """Its time in UTC."""
         return datetime_of(self.at)
 
     @property

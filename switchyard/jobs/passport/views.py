@@ -27,7 +27,6 @@ from switchyard.jobs.queries import running_or_none
 
 @never_cache
 def passport(request: HttpRequest, job_id: str) -> HttpResponse:
-    """Show one job."""
     check(request)
     try:
         known = passport_of(job_id)

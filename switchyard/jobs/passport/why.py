@@ -205,11 +205,7 @@ class Situation:
 
 
 def unfinished(job_id: str) -> Passport | None:
-    """Return the passport of a job, also of one without a record, or ``None``.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
-    """
+    """Return the passport of a job, also of one without a record, or ``None``."""
     if (known := passport_of(job_id)) is not None:
         return known
     if (message := find_untracked(job_id)) is None:
@@ -227,9 +223,6 @@ def why(known: Passport, *, arguments: bool = False, at: int | None = None) -> W
     Args:
         arguments: Whether its reader may view arguments: the value by which an actor is paused is one.
         at: Time for which it is asked, ms since the epoch.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
     """
     if known.job.ended:
         return None

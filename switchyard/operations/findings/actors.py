@@ -95,7 +95,7 @@ def look() -> Iterator[Finding]:
 
 
 def failing_actors() -> list[FailingActor]:
-    """Return the actors with failures to tell of, the most failures first."""
+    """Return the actors with enough failures for a finding, the most failures first."""
     since = now_ms() - WINDOW_MS
     rows = list(
         JobRow.objects.filter(failed_at__gte=since)

@@ -25,7 +25,7 @@ _NUMBER: Final = re.compile(r"(\d[\d.,:]*( (ms|s|min|h|days?)\b)? ?)+")
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """The finding that leads, as it is said.
+    """The finding that leads, with its words.
 
     Args:
         since: When it came to lead, ms since the epoch.
@@ -41,7 +41,7 @@ HEADLINE: Final = msgspec.json.Decoder(Headline)
 
 
 def calm(found: Sequence[Ranked]) -> list[Ranked]:
-    """Return findings in the order in which they are said, the headline as everybody sees it.
+    """Return findings in the order in which they are shown, with the headline that all processes share.
 
     The headline is kept in the broker; while that fails, findings are returned as they are.
     """

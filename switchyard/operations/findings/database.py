@@ -391,7 +391,7 @@ class LockHolder:
 
 
 def sqlite_writer(database: str | Path, table: Path = Path("/proc/locks")) -> LockHolder | None:
-    """Return the process that holds the write lock; ``None`` where none does, or the kernel does not tell.
+    """Return the process that holds the write lock; ``None`` where none does, or the kernel does not show it.
 
     Opening and closing the file would release this process's own locks on it, so its inode is compared instead.
     """

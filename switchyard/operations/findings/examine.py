@@ -316,7 +316,7 @@ class KeptCheck:
 
     @property
     def waits(self) -> bool:
-        """Whether it had no answer when it was last asked."""
+        """Whether the check had no answer at the last attempt."""
         return self._unanswered_s is not None
 
     def ask(self) -> list[Finding] | None:

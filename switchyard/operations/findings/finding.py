@@ -107,7 +107,7 @@ class FindingGroup:
         return Finding(self.name, code, severity, seen, cause, next_step, subject, then, act, factor, word, also=also)
 
     def ok(self, seen: str, *, cause: str = "", subject: str = "") -> Finding:
-        """Return a fact; its code is ``ok``."""
+        """Return a finding of severity and code ``ok``."""
         return self.finding("ok", "ok", seen, cause, "", subject)
 
     def skipped(self, code: str, seen: str) -> Finding:
@@ -302,7 +302,7 @@ class Ranked:
     """A finding at its place.
 
     Args:
-        sentence: It, as pages and commands say it.
+        sentence: The finding in words, for pages and commands.
     """
 
     finding: Finding
@@ -322,7 +322,7 @@ class Ranked:
 
     @property
     def sentence(self) -> str:
-        """The sentence that pages and commands say."""
+        """The finding in words, for pages and commands."""
         text = self.clause
         return text[:1].upper() + text[1:] if text.startswith(_CAPITALISED) else text
 
@@ -335,7 +335,7 @@ _CAPITALISED = (
 
 
 def ranked(findings: Iterable[Finding]) -> list[Ranked]:
-    """Return what is to be said, the first first."""
+    """Return the findings to show, in their order."""
     placed = [found for finding in findings if (found := _placed(finding)) is not None]
     placed.sort(key=lambda found: (LEVELS[found.level], found.place, -found.finding.factor))
     ending = next((found for found in placed if found.rank.ends), None)

@@ -92,7 +92,7 @@ def look(facts: YardFacts) -> Iterator[Finding]:
 
 
 def none_late() -> str:
-    """Return what is said of queues of which none is late. Not every server tells for how long a message has waited."""
+    """Return the sentence about queues of which none is late. Not every server knows how long a message has waited."""
     place = switchyard_settings().place
     if place is not None and not place.tells_ages:
         return f"Whether a queue is late is not known, as {place.title} tells no ages"

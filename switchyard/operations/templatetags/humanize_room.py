@@ -24,13 +24,11 @@ register.filter("filesize_room", formatting.size)
 
 @register.filter
 def seconds(value: float) -> str:
-    """Return seconds as a time span."""
     return formatting.duration(value * 1_000)
 
 
 @register.filter
 def thousands(value: int) -> str:
-    """Return a count with separators."""
     return f"{value:,}"
 
 

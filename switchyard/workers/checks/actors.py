@@ -46,7 +46,7 @@ class DeclaredActor(msgspec.Struct, frozen=True):
 
     @property
     def time_limit_ms(self) -> float | None:
-        """Its time limit, else its queue's; ``None`` for one that is no duration."""
+        """Time limit of the actor, else of its queue; ``None`` for a value that is no duration."""
         limit = self.actor.options.get("time_limit", self.queue and self.queue.soft_limit_ms)
         return limit if is_duration(limit) else None
 
@@ -149,7 +149,7 @@ def no_plain_function(each: DeclaredActor) -> Iterator[CheckMessage]:
 
 
 def endless(each: DeclaredActor) -> Iterator[CheckMessage]:
-    """W023: an actor that declares no time limit, and is interrupted before its queue's hard limit all the same."""
+    """W023: an actor that declares no time limit, and is interrupted before its queue's hard limit nevertheless."""
     name, queue = each.actor.actor_name, each.queue
     for entry in each.broker.middleware:
         if queue is not None and isinstance(entry, TimeLimits) and name in entry.endless:

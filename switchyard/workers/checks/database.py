@@ -35,7 +35,7 @@ INSTEAD = {
 
 
 def is_bounced(alias: str) -> bool:
-    """Return whether the settings say that a bouncer stands before a PostgreSQL."""
+    """Return whether the settings declare that PostgreSQL is reached through a bouncer."""
     connection = connections[alias]
     return connection.vendor == "postgresql" and bool(connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS"))
 

@@ -35,7 +35,6 @@ class Assignment:
     exclusive: bool = False
 
     def to_argument(self) -> str:
-        """Return the assignment as one argument of a command line."""
         return json.dumps({**asdict(self), "pool": self.pool.name})
 
 

@@ -203,7 +203,7 @@ class ChildHygiene:
 
 
 def put_clocks_back() -> bool:
-    """Put back the clocks that a task has replaced; return whether one was. Without them a process does not drain."""
+    """Put back the clocks that a task has replaced, or the process would not drain; return whether one was."""
     replaced = {name: clock for name, clock in CLOCKS.items() if getattr(time, name) is not clock}
     for name, clock in replaced.items():
         setattr(time, name, clock)

@@ -24,8 +24,9 @@ from dramatiq.errors import ConnectionClosed
 from switchyard import database
 from switchyard.addon import addon_for
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.interface import SupervisedBroker, facilities
+from switchyard.broker.interface import facilities
 from switchyard.broker.redis.sentinel import is_sentinel_url
+from switchyard.broker.yard_broker import YardBroker
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.middleware import wait_for_broker
 from switchyard.middleware.cancellation import Cancellation, ShutdownNotices
@@ -73,11 +74,10 @@ def work(assignment: Assignment, row: ChildRow, parent_pid: int) -> int:
     signals = SignalPipe(noted=(signal.SIGTERM,), ignored=(signal.SIGINT, signal.SIGHUP, signal.SIGQUIT))
     disown_copies(assignment.title)
     broker = dramatiq.get_broker()
-    assert isinstance(broker, Broker)  # noqa: S101  and of this library: its supervisor starts on no other
-    supervised: SupervisedBroker = broker  # type: ignore[assignment]
+    assert isinstance(broker, YardBroker)  # noqa: S101  its supervisor starts on no other
     for path in os.environ.get(MIDDLEWARE_VARIABLE, "").split():
         broker.add_middleware(import_string(path)())
-    supervised.become(assignment.child, slots=assignment.slots)
+    broker.become(assignment.child, slots=assignment.slots)
     barrier = facilities(broker).barrier
     barrier.finished = row
     barrier.worker_place = barrier.worker_place._replace(pool=assignment.pool.name, worker=assignment.child)
@@ -86,11 +86,11 @@ def work(assignment: Assignment, row: ChildRow, parent_pid: int) -> int:
         os.nice(assignment.pool.nice)
     for lane in assignment.lanes:
         broker.declare_queue(lane)
-    supervised.quiet = lambda: row.quiet
-    supervised.runs_suspects, supervised.held_marks = assignment.exclusive, row.held_marks
-    supervised.promises = () if assignment.isolated else assignment.pool.promises
+    broker.quiet = lambda: row.quiet
+    broker.runs_suspects, broker.held_marks = assignment.exclusive, row.held_marks
+    broker.promises = () if assignment.isolated else assignment.pool.promises
     leaves_suspects = assignment.isolated and not assignment.exclusive
-    slots = SlotTracking(supervised, row, declared_yard(), assignment.lanes, quiet_for_suspects=leaves_suspects)
+    slots = SlotTracking(broker, row, declared_yard(), assignment.lanes, quiet_for_suspects=leaves_suspects)
     install(broker, slots)
     wait_for_broker.waiting = slots.without_limit
     broker.emit_after("process_boot")
@@ -115,7 +115,7 @@ def work(assignment: Assignment, row: ChildRow, parent_pid: int) -> int:
         guard.limit_allocations()
     row.progressed()
     row.set_working()
-    stuck = watch_stuck_messages(supervised, worker, row)
+    stuck = watch_stuck_messages(broker, worker, row)
     hygiene = ChildHygiene(broker, row, slots, assignment.slots)
     while not received and all_work(worker) and not (assignment.isolated and is_done(row)):
         received = wait(signals, row, BEAT_S, parent_pid)
@@ -128,7 +128,7 @@ def work(assignment: Assignment, row: ChildRow, parent_pid: int) -> int:
 
 
 def check_descriptors(row: ChildRow) -> None:
-    """Mark this process as ill when it cannot open anything: to it, every server looks as if it were away."""
+    """Mark this process as ill, to be replaced, when it has no file descriptor left: servers would seem away."""
     if not row.ill and lacks_descriptors():
         row.set_ill()
         logger.error("this process has no file descriptor left; it is replaced")
@@ -143,7 +143,7 @@ def lacks_descriptors() -> bool:
     return False
 
 
-def watch_stuck_messages(broker: SupervisedBroker, worker: dramatiq.Worker, row: ChildRow) -> StuckMessages:
+def watch_stuck_messages(broker: YardBroker, worker: dramatiq.Worker, row: ChildRow) -> StuckMessages:
     """Return the watch over messages that this child holds and nothing runs."""
     work_queue: Any = worker.work_queue  # a WorkQueue, put there by the broker
     yard = declared_yard()

@@ -12,8 +12,8 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware, SkipMessage
 
 from switchyard.broker.held_message import HeldMessage
-from switchyard.broker.interface import SupervisedBroker
 from switchyard.broker.topology import Yard
+from switchyard.broker.yard_broker import YardBroker
 from switchyard.middleware.outcomes import Outcome, decide
 from switchyard.workers.shared.child_table import ChildRow
 
@@ -39,7 +39,7 @@ class SlotTracking(Middleware):
 
     def __init__(
         self,
-        broker: SupervisedBroker,
+        broker: YardBroker,
         row: ChildRow,
         yard: Yard,
         lanes: Sequence[str],
@@ -164,7 +164,7 @@ class StuckMessages:
 
     def __init__(
         self,
-        broker: SupervisedBroker,
+        broker: YardBroker,
         row: ChildRow,
         *,
         queued: Callable[[], list[Any]],

@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 import dramatiq
-from django.conf import settings
 
+from switchyard.broker.cores import usable_cpus
 from switchyard.broker.topology import Pool
 from switchyard.conf import switchyard_settings
-from switchyard.console.commands import refuse
 from switchyard.workers.child.assignment import Assignment
 from switchyard.workers.child.gevent import become_child
 from switchyard.workers.child.main import serve
@@ -21,36 +20,6 @@ from switchyard.workers.shared.child_table import ChildTable
 from switchyard.workers.shared.fork import fork, import_path, is_patched
 
 logger = logging.getLogger("switchyard.workers")
-
-
-def usable_cpus() -> frozenset[int] | None:
-    """Return the CPUs that this process may use; ``None`` where the platform pins no processes (macOS)."""
-    return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-
-
-def refuse_if_not_pinnable(pools: Iterable[Pool]) -> None:
-    """Exit 78 when a pool names a CPU that this process may not use.
-
-    In development the CPU is only warned about, and the pool runs on the CPUs that exist. A platform without pinning
-    is warned about as well.
-    """
-    usable = usable_cpus()
-    for pool in pools:
-        if not pool.cpus:
-            continue
-        if usable is None:
-            logger.warning("pool %s: cpus is ignored, this platform pins no processes", pool.name)
-            continue
-        missing = sorted(set(pool.cpus) - usable)
-        if not missing:
-            continue
-        fact = (
-            f"pool {pool.name}: cpus names {_listed(missing)}, this process may use {_listed(usable)}; "
-            "name some of these in the topology, or leave cpus out"
-        )
-        if not settings.DEBUG:
-            refuse(fact)
-        logger.warning("%s", fact)
 
 
 def pin(pool: Pool) -> None:
@@ -62,11 +31,8 @@ def pin(pool: Pool) -> None:
     if existing:
         os.sched_setaffinity(0, existing)
     else:
-        logger.warning("pool %s: not pinned, none of its CPUs may be used: %s", pool.name, _listed(pool.cpus))
-
-
-def _listed(cpus: Iterable[int]) -> str:
-    return ", ".join(str(cpu) for cpu in sorted(cpus))
+        named = ", ".join(map(str, sorted(pool.cpus)))
+        logger.warning("pool %s: not pinned, none of its CPUs may be used: %s", pool.name, named)
 
 
 def start_child(assignment: Assignment, table: ChildTable, *, close_inherited: Iterable[Callable[[], None]]) -> int:

@@ -125,14 +125,12 @@ class ChildRow:
         self._moved = 0
 
     def read(self) -> ChildState:
-        """Return the child's state."""
         cells = self._cells
         taken, done = self._counts()
         busy, ready = max(taken - done, 0), bool(cells[READY])
         return ChildState(ready, cells[BEAT], taken, done, busy, cells[PROGRESS], ready and self.leased, self.quiet)
 
     def clear(self) -> None:
-        """Clear the row for another child."""
         self._memory[:] = bytes(len(self._memory))
 
     def beat(self) -> None:
@@ -147,7 +145,6 @@ class ChildRow:
         self._cells[PROGRESS] = monotonic_ns()
 
     def set_ready(self) -> None:
-        """Note that the child is up."""
         self._cells[READY] = 1
 
     def set_working(self) -> None:
@@ -405,7 +402,6 @@ class ChildTable:
 
     @staticmethod
     def row_bytes(slots: int) -> int:
-        """Return the size of a row."""
         return HEADER_CELLS * CELL_BYTES + entries_of(slots) * _ENTRY.size + (LOG_BYTES + HELD_BYTES if slots else 0)
 
     @classmethod

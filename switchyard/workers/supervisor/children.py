@@ -176,7 +176,6 @@ class ChildManager:
         return sum(self.rows[process.index].read().ready for process in self.own if process.pid) >= self.pool.children
 
     def states(self) -> list[tuple[int, ChildState]]:
-        """Return pid and state of each child that runs."""
         return [(process.pid, self.rows[process.index].read()) for process in self.running]
 
     def work(self) -> float:
@@ -202,7 +201,7 @@ class ChildManager:
         self.process_set.fill(free)
 
     def kill_at_s(self) -> float:
-        """Return the monotonic time at which a child that is told to end now is killed."""
+        """Return the monotonic time at which a child that gets its signal now is killed."""
         return time.monotonic() + self._grace_s + KILL_AFTER_GRACE_S
 
     def leaks(self) -> dict[str, int]:

@@ -14,7 +14,6 @@ from typing import cast
 from dramatiq.broker import Broker
 
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.interface import SupervisedBroker
 from switchyard.broker.queue.leases import (
     REPORT_S,
     TICK_S,
@@ -29,12 +28,13 @@ from switchyard.broker.redis.calls import RedisCalls, calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.topology import Pool, Yard
+from switchyard.broker.yard_broker import YardBroker
 from switchyard.workers.shared.child_table import ChildRow, Finished, Running
 from switchyard.workers.supervisor.backlog import BacklogPoll
 
 # A message that runs for longer than this is reported, in case it ends the supervisor as well.
 LONG_S = 1.0
-# The oldest leases that may run: all, unless it is known that some wait in stock.
+# The oldest leases that may run: all, unless it is known that some are only prefetched.
 ALL_HELD = 500
 
 logger = logging.getLogger("switchyard.workers")
@@ -195,11 +195,7 @@ class ChildLeases:
         return Leftovers(adopted.child, adopted.served, running, row.finished(), [], held, unwritten)
 
     def cancelled(self, running: Mapping[int, Sequence[Running]]) -> set[tuple[int, Running]]:
-        """Return those of the running messages, by index, whose jobs were cancelled.
-
-        Raises:
-            BrokerUnavailable: the server did not answer.
-        """
+        """Return those of the running messages, by index, whose jobs were cancelled."""
         by_queue: dict[str, list[tuple[int, Running]]] = {}
         for index, messages in running.items():
             keys = self._children[index].served.keys
@@ -259,7 +255,7 @@ class ChildLeases:
             done_before, was_full = self._seen.get(index, (0, False))
             self._seen[index] = state.done, full
             done = state.done - done_before
-            # A free slot takes the next message at once: there is stock only while all are busy. Among the oldest
+            # A free slot takes the next message at once: some are only prefetched while all are busy. Among the oldest
             # leases are those of finished messages whose acknowledgement is on its way: at most all of the last second.
             stocks = full and was_full and 0 <= done < adopted.slots
             work = self._work(adopted, rows[index], adopted.slots + done if stocks else ALL_HELD)
@@ -325,7 +321,7 @@ def connect_leases(pool: Pool, yard: Yard, broker: Broker, url: str) -> ChildLea
     Raises:
         TypeError: the broker is not this library's.
     """
-    if not isinstance(broker, SupervisedBroker):
+    if not isinstance(broker, YardBroker):
         raise TypeError(f"pools run on no {type(broker).__name__}; use manage.py rundramatiq")
     lanes = [(name, *broker.lane(name)) for name in yard.served_by(pool)]
     served = Served(tuple(name for name, _, _ in lanes), tuple((family.keys.queue, lane) for _, family, lane in lanes))

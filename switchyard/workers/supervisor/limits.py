@@ -145,10 +145,10 @@ class Heartbeats:
 
 
 def replace_stuck(children: ChildManager) -> None:
-    """Replace children whose rows are marked as stuck, see :mod:`switchyard.workers.child.slot_tracking`, or as ill.
+    """Replace children whose rows are marked as stuck, or as ill (no file descriptor left).
 
     Their running tasks have the grace period; a child that does not end by itself soon after is killed. Messages that a
-    stuck child leaves are returned without counting a crash; one that an ill child leaves may have made it ill.
+    stuck child held are returned without counting a crash; one that an ill child ran may have caused it, and counts.
     """
     if children.stopping or children.paused:
         return

@@ -54,7 +54,7 @@ class Process:
         index: From 1.
         wanted: Whether a process is started here. Without it, one that runs is not replaced when it ends.
         pid: 0 while none runs.
-        told: Whether the process was told to end.
+        told: Whether the process got its signal to end.
         peak_bytes: Largest resident memory of the process before.
     """
 
@@ -209,7 +209,7 @@ class ExitCause:
     Args:
         why: Label for metrics.
         over: Messages over their limits, or cancelled, for which it is ended.
-        crash: Cause to note with its running messages, when the end counts as a crash of theirs.
+        crash: Cause to note with its running messages, when the end counts as a crash by them.
         killed: Whether it was sent SIGKILL.
         kill_at_s: Monotonic time at which it is sent SIGKILL if it has not ended by itself.
     """

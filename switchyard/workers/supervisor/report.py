@@ -345,7 +345,7 @@ SILENT_S, WRITES_S = 4.0, 0.05
 
 
 class SilentChildren:
-    """Children that answer nothing. Each is asked for its stacks once, when its silence is noticed.
+    """Children that answer nothing. The stacks of each are requested once, when its silence is noticed.
 
     A call that keeps the interpreter's lock keeps no signal handler of C from writing them.
     """

@@ -75,7 +75,7 @@ def test_an_alert_is_silenced_by_its_id_or_fingerprint_and_an_unknown_one_is_nam
 
     assert by_id["fingerprint"] == alert.fingerprint
     assert "no alert has had the fingerprint f00dfacef00dface yet" in capsys.readouterr().err
-    with pytest.raises(CommandError, match="alert 4711: there is none"):
+    with pytest.raises(CommandError, match="alert 4711: no alert has this id"):
         run("silence", "4711", "--for", "1h", "--reason", "known")
 
 

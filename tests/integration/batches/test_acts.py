@@ -182,7 +182,7 @@ def test_commands_show_batches_and_start_acts(half_failed: NewBatch, capsys: pyt
     assert len(json.loads(said("show", half_failed.id, "--state", "done", "--json"))["members"]) == 2
     assert "started; see manage.py switchyard bulk show" in said("retry", half_failed.id, "--reason", "mended")
     assert BulkAct.objects.get().kind == "batch.retry"
-    with pytest.raises(CommandError, match="there is none"):
+    with pytest.raises(CommandError, match="no batch has this id"):
         said("show", "none")
     with pytest.raises(ValueError, match="write batch=ID alone"):
         services.start("batch.cancel", {}, who=Who("ada", "page"))

@@ -81,9 +81,9 @@ def test_a_batch_takes_members_from_outside_until_it_has_succeeded(
 
     with pytest.raises(ActRefused, match="takes no more members"):
         Batch(jobs.id).add(actors.other.message(2))
-    with pytest.raises(ActRefused, match="there is none"):
+    with pytest.raises(ActRefused, match="no batch has this id"):
         Batch("0123456789ab").add(actors.other.message(2))
-    with pytest.raises(ActRefused, match="there is none"):
+    with pytest.raises(ActRefused, match="no batch has this id"):
         Batch("0123456789ab").progress()
 
 

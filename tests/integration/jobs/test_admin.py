@@ -59,7 +59,7 @@ def test_a_job_is_cancelled_from_its_page(job_id: str) -> None:
     page = client.post(cancel(job_id), follow=True).content.decode()
 
     assert offered
-    assert "Cancelled. The job will not start." in page
+    assert "The job was cancelled and will not start." in page
     assert cancel(job_id) not in page
     job = find_job(job_id)
     assert job is not None

@@ -60,7 +60,7 @@ def test_show_prints_what_a_job_works_on_and_what_happened_to_it(run_worker: Run
 
 
 def test_cancel_cancels(job_id: str) -> None:
-    assert run("cancel", job_id) == f"job {job_id}: cancelled, it never starts\n"
+    assert run("cancel", job_id) == f"job {job_id}: was cancelled and will not start\n"
 
     job = find_job(job_id)
     assert job is not None
@@ -70,9 +70,9 @@ def test_cancel_cancels(job_id: str) -> None:
 def test_run_now_starts_a_scheduled_job_and_refuses_another(job_id: str) -> None:
     later = submit(probe_actors.add, kwargs={"a": 1, "b": 2}, delay_ms=3_600_000)
 
-    assert run("run-now", later) == f"job {later}: due now, it starts as soon as a slot is free\n"
+    assert run("run-now", later) == f"job {later}: starts as soon as a slot is free\n"
     assert json.loads(run("run-now", later, "--json")) == {"id": later, "answer": "due"}
-    with pytest.raises(CommandError, match="it waits or runs already, nothing was changed"):
+    with pytest.raises(CommandError, match="waits or runs already"):
         run("run-now", job_id)
     with pytest.raises(CommandError, match="no job has this id"):
         run("run-now", UNKNOWN)

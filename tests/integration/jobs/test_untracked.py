@@ -61,7 +61,7 @@ def by_command(job_id: str, ada: User, headers: MakeHeaders) -> None:
         call_command("switchyard", "jobs", "show", job_id)
     out = StringIO()
     call_command("switchyard", "jobs", "cancel", job_id, stdout=out)
-    assert "cancelled" in out.getvalue() or "asked to stop" in out.getvalue()
+    assert "cancelled" in out.getvalue() or "runs and stops" in out.getvalue()
 
 
 def in_the_room(job_id: str, ada: User, headers: MakeHeaders) -> None:

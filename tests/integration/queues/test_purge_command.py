@@ -37,7 +37,7 @@ def family(facilities: Facilities) -> QueueOperations:
 
 
 def test_without_yes_it_only_counts(family: QueueOperations) -> None:
-    with pytest.raises(CommandError, match="would drop 6 messages of default; say --yes"):
+    with pytest.raises(CommandError, match="would drop 6 messages of default; write --yes"):
         run("purge", "default")
 
     assert purge.purges(family) == [] and not AuditEntry.objects.exists()

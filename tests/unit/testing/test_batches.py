@@ -106,5 +106,5 @@ def test_a_cancelled_member_is_counted_and_a_block_that_raises_sends_nothing(act
 
     assert actors.called == ["on_complete 1"]
     assert (jobs.progress().done, jobs.progress().cancelled) == (1, 1)
-    with pytest.raises(ActRefused, match="there is none"):
+    with pytest.raises(ActRefused, match="no batch has this id"):
         other.progress()

@@ -21,7 +21,6 @@ EXAMPLES = """examples:
 
 
 def load(name: str) -> BaseCommand:
-    """Return a command by its name."""
     command: BaseCommand = import_module(MODULES[name]).Command()
     return command
 
@@ -47,7 +46,6 @@ class Command(BaseCommand):
             super().run_from_argv(argv)
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the command and its own arguments."""
         parser.add_argument("command", metavar="COMMAND", choices=MODULES, help="one of those below")
         parser.add_argument("arguments", metavar="…", nargs=REMAINDER, help="see manage.py switchyard COMMAND --help")
         commands = "\n".join(f"  {name:14} {load(name).help}" for name in MODULES)

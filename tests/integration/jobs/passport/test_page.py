@@ -192,7 +192,7 @@ def test_a_scheduled_job_is_run_now_from_its_passport_with_one_row(transactional
     assert staff(*READER).post(address).status_code == 403
     answers = [run_now_of(staff(*OPERATOR), job_id) for _ in "12"]
 
-    assert answers == [(302, ["The job is due now: it starts as soon as a slot is free."])] * 2
+    assert answers == [(302, ["The job starts as soon as a slot is free."])] * 2
     assert address not in page_of(job_id, *OPERATOR)
     rows = AuditEntry.objects.order_by("id").values_list("act", "target", "count", "outcome")
     assert list(rows) == [("job.run_now", job_id, 1, "done")] * 2

@@ -32,7 +32,7 @@ def test_stock_grows_with_short_tasks_and_shrinks_with_long_ones(monkeypatch: py
     assert take_all(credit) == 16
     for _ in range(16):
         credit.release_finished()
-    now[0] += module.STOCK_S
+    now[0] += module.PREFETCHED_S
     assert take_all(credit) == 8 + 16
     for _ in range(24):
         credit.release_finished()
@@ -48,9 +48,9 @@ def test_stock_is_bounded_for_each_slot(monkeypatch: pytest.MonkeyPatch) -> None
     for _ in range(20):
         for _ in range(out):
             credit.release_finished()
-        now[0] += module.STOCK_S
+        now[0] += module.PREFETCHED_S
         out = take_all(credit)
-    assert out <= 8 + module.STOCK_A_SLOT * 8
+    assert out <= 8 + module.PREFETCHED_A_SLOT * 8
 
 
 def test_whoever_waits_is_woken_by_room() -> None:

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.test import override_settings
 
 from switchyard.broker.topology import Pool
+from switchyard.workers import preflight
 from switchyard.workers.child import spawn
 
 SLOW = settings.SWITCHYARD.topology.pool("slow")
@@ -30,7 +31,7 @@ def test_a_cpu_that_is_not_there_is_refused_in_production_with_those_that_are(
     usable(monkeypatch, 0, 1)
 
     with override_settings(DEBUG=False), pytest.raises(SystemExit) as exit:
-        spawn.refuse_if_not_pinnable([SLOW, PINNED])
+        preflight.refuse_if_not_pinnable([SLOW, PINNED])
 
     assert exit.value.code == 78
     assert "pool slow: cpus names 7, this process may use 0, 1; name some of these" in capsys.readouterr().err
@@ -42,7 +43,7 @@ def test_on_a_development_machine_a_pool_runs_on_the_cpus_that_are_there(
     pinned = usable(monkeypatch, 0, 1)
 
     with override_settings(DEBUG=True), caplog.at_level(logging.WARNING):
-        spawn.refuse_if_not_pinnable([PINNED])
+        preflight.refuse_if_not_pinnable([PINNED])
     spawn.pin(PINNED)
 
     assert "cpus names 7" in caplog.text
@@ -55,7 +56,7 @@ def test_a_platform_without_pinning_warns_of_what_it_ignores(
 ) -> None:
     monkeypatch.delattr("os.sched_getaffinity")
 
-    spawn.refuse_if_not_pinnable([pool])
+    preflight.refuse_if_not_pinnable([pool])
     spawn.pin(pool)
 
     assert ("pool slow: cpus is ignored" in caplog.text) is bool(pool.cpus)

@@ -64,18 +64,13 @@ DIGITS = 15
 
 
 def jobs(asked: str) -> Iterator[Hit]:
-    """Find a job by its id.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
-    """
+    """Find a job by its id."""
     job_id = written_id(asked)
     if is_message_id(job_id) and passport_of(job_id) is not None:
         yield Hit(job_id, job_url(job_id), is_exact=True, is_id=True)
 
 
 def owners(asked: str) -> Iterator[Hit]:
-    """Find an owner by its whole name."""
     page = find_jobs(Filter(owner=asked), limit=1)
     if page.jobs:
         yield Hit(asked, jobs_url(owner=asked), "jobs of this owner", is_exact=True)
@@ -140,7 +135,6 @@ MOST_WORKERS = 20
 
 
 def queues() -> Iterator[Hit]:
-    """Yield the queues of the yard."""
     for queue in declared_yard().queues:
         pools = ", ".join(pool.name for pool in declared_yard().pools_of(queue.name))
         yield Hit(queue.name, queue_url(queue.name), f"pools: {pools}" if pools else "")
@@ -153,11 +147,7 @@ def actors() -> Iterator[Hit]:
 
 
 def schedules() -> Iterator[Hit]:
-    """Yield the schedules of this code, and those of rows.
-
-    Raises:
-        django.db.DatabaseError: the database did not answer.
-    """
+    """Yield the schedules of this code, and those of rows."""
     for schedule in all_schedules():
         yield Hit(schedule.name, schedule_url(schedule.name), schedule.trigger.text)
 
@@ -172,11 +162,7 @@ def _by_name(declared: Callable[[], Iterator[Hit]]) -> Callable[[str], Iterator[
 
 
 def workers(asked: str) -> Iterator[Hit]:
-    """Find supervisors by pool, host, process or release.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
-    """
+    """Find supervisors by pool, host, process or release."""
     shown = 0
     for report in facilities(dramatiq.get_broker()).pools.read_all():
         pids = {str(report.pid), *(str(child.get("pid")) for child in report.children)}
