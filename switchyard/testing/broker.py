@@ -326,15 +326,19 @@ class MemoryBroker(HookedBroker):
     def next_ready(self, lanes: set[str] | None = None) -> StoredMessage | None:
         """Return the message that starts next, or ``None`` while none is due."""
         now = now_ms()
-        ready = [one for one in self.waiting.values() if one.ready_ms <= now and (lanes is None or one.lane in lanes)]
+        ready = [one for one in self.in_turn() if one.ready_ms <= now and (lanes is None or one.lane in lanes)]
+        return min(ready, key=lambda stored: stored.place, default=None)
+
+    def in_turn(self) -> list[StoredMessage]:
+        """Return what waits, but for messages behind another one of their sequence."""
         first: dict[str, int] = {}
         for id_, (sequence, turn) in self.turns.items():
             if id_ in self.waiting or id_ in self.held:
                 first[sequence] = min(turn, first.get(sequence, turn))
-        going = [
-            one for one in ready if one.id not in self.turns or first[self.turns[one.id][0]] == self.turns[one.id][1]
+        found = list(self.waiting.values())
+        return [
+            one for one in found if one.id not in self.turns or first[self.turns[one.id][0]] == self.turns[one.id][1]
         ]
-        return min(going, key=lambda stored: stored.place, default=None)
 
     def _join_sequence(self, message: Message[Any] | MessageProxy) -> None:
         """Note the turn of a message whose actor is ``ordered_by`` an argument; it keeps it through its retries."""

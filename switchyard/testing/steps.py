@@ -240,7 +240,7 @@ def run_enqueued(*, queue: str | None = None, raises: bool = True, delayed: bool
         return queue is None or lane_of_name(stored.lane)[0] == queue
 
     attempts = switch.yard.runner.run_ready(wanted, raises=raises)
-    while delayed and (later := [one.ready_ms for one in switch.yard.broker.waiting.values() if wanted(one)]):
+    while delayed and (later := [one.ready_ms for one in switch.yard.broker.in_turn() if wanted(one)]):
         switch.clock.advance(max(min(later) - now_ms(), 0) / 1000)
         attempts += switch.yard.runner.run_ready(wanted, raises=raises)
     return attempts
