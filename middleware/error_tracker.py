@@ -6,7 +6,7 @@ Loaded where the project has set up Sentry's client, see :mod:`switchyard.wiring
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import sentry_sdk
@@ -89,7 +89,7 @@ def event_of(letter: DeadLetter, link: str) -> Any:
     }
 
 
-def without_arguments(event: MutableMapping[str, Any], hint: Any) -> Any:
+def without_arguments(event: Any, hint: Any) -> Any:
     """Return an event without what may hold arguments of a job; ``None`` for one that Sentry's integration made."""
     values = (event.get("exception") or {}).get("values") or []
     makers = {(value.get("mechanism") or {}).get("type") for value in values}

@@ -31,7 +31,6 @@ class OutboxRowAdmin(ReadOnly, CheckedQuery, admin.ModelAdmin):
     search_fields = ("=job_id",)
     fields = readonly_fields = ("job_id", "queue", "age", "waits_for", "due")  # an order key holds an argument
     list_per_page = 50
-    show_full_result_count = False
     ordering = ("id",)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
