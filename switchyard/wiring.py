@@ -17,7 +17,7 @@ from dramatiq.middleware import CurrentMessage, GroupCallbacks, Middleware
 from switchyard.broker.errors import SwitchyardError, UnusableAddress
 from switchyard.broker.interface import Facilities, Transport, attach
 from switchyard.broker.keys import Keys
-from switchyard.broker.late_imports import once_imported
+from switchyard.broker.late_imports import is_patched, once_imported
 from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
@@ -72,7 +72,6 @@ from switchyard.send_warnings import warnings_of_sends
 from switchyard.setting_values import refuse_without, refuse_without_driver
 from switchyard.slot_hygiene import SlotHygiene
 from switchyard.workers.metrics import keep_files, name_files
-from switchyard.workers.shared.fork import is_patched
 
 STORES_REFUSED_S = 0.3
 # Where OpenTelemetry sends traces, and what it takes: modules, requirement and extra.

@@ -41,6 +41,15 @@ def spin(seconds: float) -> None:
         pass
 
 
+def query(seconds: float) -> None:
+    """Have the database count, then sleep."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) SELECT max(i) FROM n"
+        )
+    sleep(seconds)
+
+
 def defy(seconds: float) -> None:
     """Go on whatever exception comes, as a loop that must not end for one bad item."""
     deadline = time.monotonic() + seconds
@@ -299,7 +308,7 @@ CANARY = "c4n4ry"  # a secret that nobody may be shown
 WAYS = {
     way.__name__: way
     for way in (
-        sleep, spin, defy, refuse, fail, hold, hang, delegate, seize, crash,
+        sleep, spin, query, defy, refuse, fail, hold, hang, delegate, seize, crash,
         vanish, vanish_early, end_itself, exhaust, cut_off, open_nothing, fell, leak, gobble, gobble_slowly,
         chatter, litter, meddle, leave_transaction, leave_threads,
         hoard, hold_log, freeze_clock, freeze_ill, fork_copies,

@@ -1,4 +1,4 @@
-"""Act on a module when a process imports it, without importing it."""
+"""Act on a module when a process imports it, and ask gevent's what it patched, without importing them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
+
+
+def is_patched() -> bool:
+    """Return whether gevent patched this process before anything else was loaded."""
+    return "gevent.monkey" in sys.modules and bool(sys.modules["gevent.monkey"].is_module_patched("threading"))
 
 
 def once_imported(name: str, act: Callable[[], None]) -> None:

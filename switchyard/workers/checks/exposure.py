@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -20,6 +20,14 @@ FORWARDERS: Final = "FORWARDED_ALLOW_IPS"
 KEY_CHARACTERS, TOKEN_CHARACTERS, LEAST_DISTINCT = 32, 16, 8
 # Django's own start of a project writes it.
 MADE_BY_DJANGO: Final = "django-insecure-"
+# Fixed: what Python calls private differs between its versions.
+PRIVATE: Final = [
+    ip_network(text)
+    for text in (
+        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16"),
+        *("fc00::/7", "fe80::/10", "::1/128"),
+    )
+]
 
 
 def unsafe_exposure(app_configs: Any = None, **options: Any) -> list[CheckMessage]:
@@ -60,8 +68,9 @@ def _is_weak(secret: str, characters: int) -> bool:
 
 
 def _is_public(host: str) -> bool:
-    """Return whether a host is written as a public address. A name says nothing: it may lead to a private one."""
+    """Return whether a host is written as an address of no private network. A name says nothing: it may lead to one."""
     try:
-        return ip_address(host).is_global
+        address = ip_address(host)
     except ValueError:
         return False
+    return not any(address in network for network in PRIVATE)

@@ -24,12 +24,13 @@ import dramatiq
 from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.broker import Broker
 
+from switchyard.broker.late_imports import is_patched
 from switchyard.middleware.async_actors import EventLoop
 from switchyard.middleware.metrics import Metrics
 from switchyard.slot_hygiene import LONGEST_CALL_S, SlotHygiene
 from switchyard.workers.child.slot_tracking import CHECK_EVERY_S, SlotTracking
 from switchyard.workers.shared.child_table import ChildRow
-from switchyard.workers.shared.fork import HANDLED, INTERRUPT, is_patched, name_process, resident_bytes
+from switchyard.workers.shared.fork import HANDLED, INTERRUPT, name_process, resident_bytes
 
 # Share of the descriptors that may be open: a replacement needs some until it has drained.
 MOST_DESCRIPTORS = 0.9

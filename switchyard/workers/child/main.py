@@ -33,6 +33,7 @@ from switchyard.broker.yard_broker import YardBroker
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.middleware import wait_for_broker
 from switchyard.middleware.cancellation import Cancellation, ShutdownNotices
+from switchyard.middleware.logs import CountedHandler
 from switchyard.workers.child.hygiene import ChildHygiene, disown_copies, put_clocks_back
 from switchyard.workers.child.memory_guard import MemoryGuard
 from switchyard.workers.child.slot_tracking import SlotTracking, StuckMessages, install
@@ -196,10 +197,10 @@ def watch_stuck_messages(broker: YardBroker, worker: dramatiq.Worker, row: Child
 def copy_log(row: ChildRow) -> None:
     """Copy this process's log into its row, where its supervisor finds it after a crash.
 
-    Only handlers of streams are copied: one of a subclass, such as a file, may use more of its stream than ``write``.
+    Only handlers of streams are copied: another, such as that of a file, may use more of its stream than ``write``.
     """
     for handler in logging.getLogger().handlers:
-        if type(handler) is logging.StreamHandler:
+        if type(handler) in (logging.StreamHandler, CountedHandler):
             handler.setStream(LogCopy(handler.stream, row))
 
 

@@ -11,12 +11,13 @@ from typing import NoReturn
 import dramatiq
 
 from switchyard.broker.cores import usable_cpus
+from switchyard.broker.late_imports import is_patched
 from switchyard.broker.topology import Pool
 from switchyard.conf import switchyard_settings
 from switchyard.workers.child.gevent import become_child
 from switchyard.workers.child.main import Assignment, serve
 from switchyard.workers.shared.child_table import ChildTable
-from switchyard.workers.shared.fork import fork, import_path, is_patched
+from switchyard.workers.shared.fork import fork, import_path
 
 logger = logging.getLogger("switchyard.workers")
 

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import psutil
 
+from switchyard.broker.late_imports import is_patched
 from switchyard.broker.topology import Pool
 from switchyard.workers.child.spawn import execute
 from switchyard.workers.shared.child_table import ChildRow, ChildTable
@@ -23,7 +24,6 @@ from switchyard.workers.shared.fork import (
     EX_CRASHED,
     describe_exit,
     fork,
-    is_patched,
     name_process,
     prepare_to_fork,
     process_title,

@@ -24,6 +24,7 @@ from django.db import connections
 from setproctitle import setproctitle
 
 from switchyard import database
+from switchyard.broker.late_imports import is_patched
 from switchyard.conf import switchyard_settings
 
 # Signals that our processes handle. Not SIGCHLD: gevent cannot see a subprocess end while that is blocked.
@@ -78,11 +79,6 @@ def signals_of_parent(*, below: bool) -> SignalPipe:
         noted = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGCHLD)
         return SignalPipe(noted, ignored=(signal.SIGINT, signal.SIGHUP))
     return SignalPipe((*HANDLED, signal.SIGCHLD))
-
-
-def is_patched() -> bool:
-    """Return whether gevent patched this process before anything else was loaded."""
-    return "gevent.monkey" in sys.modules and bool(sys.modules["gevent.monkey"].is_module_patched("threading"))
 
 
 EX_CRASHED = 70

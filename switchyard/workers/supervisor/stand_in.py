@@ -15,12 +15,13 @@ from django.apps import apps
 
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.keys import Keys
+from switchyard.broker.late_imports import is_patched
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.limit_counts import Lock
 from switchyard.conf import switchyard_settings
 from switchyard.long_running import LEASE_S, anyone_leads
 from switchyard.workers.child.spawn import execute
-from switchyard.workers.shared.fork import fork, is_patched
+from switchyard.workers.shared.fork import fork
 
 NAME: Final = "alerts"
 # A scheduler that is restarted leads again by then.

@@ -22,10 +22,9 @@ OF_JOB = {"job_id", "actor", "queue", "attempt", "request"}
 
 
 @pytest.fixture
-def as_json(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:  # whose stream the handler takes
+def own_logs() -> Iterator[None]:
     root, config = logging.getLogger(), structlog.get_config()
     handlers, level = root.handlers[:], root.level
-    logs.configure("json", release="7")
     yield
     root.handlers[:], root.level = handlers, level
     structlog.configure(**config)
@@ -61,7 +60,9 @@ def test_lines_of_supervisor_child_and_scheduler(bench: Bench) -> None:
     assert all(line.keys() >= OF_JOB and line["request"] == "r-1" for line in ends)
 
 
-def test_lines_of_the_web(client: Client, as_json: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_of_the_web(client: Client, own_logs: None, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("json", release="7")  # here: a test's captured stream is another one than its fixtures'
+
     client.get("/nowhere", headers={"X-Request-ID": "r-2"})
 
     [line] = [line for line in lines_of(capsys.readouterr().err) if line["logger"] == "django.request"]

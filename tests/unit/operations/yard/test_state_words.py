@@ -56,11 +56,20 @@ def test_a_late_queue_full_of_one_owners_jobs_is_flooded(monkeypatch: pytest.Mon
     assert (found.state.word, found.state.level, found.state.detail) == ("Flooded", "bad", "about 90 % of acme")
 
 
+def test_a_queue_whose_next_jobs_are_one_owners_is_flooded_for_those_behind_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waiting(monkeypatch, ["acme"] * 100, ["acme"] * 30 + ["globex"] * 70)
+    row = late(waiting=5_000, age_ms=60_000)
+
+    assert shown_row(row, of(row)).state.detail == "100 of the next 100 of acme"
+
+
 @pytest.mark.parametrize(
     ("first", "last"),
     [
         (["acme"] * 100, ["acme"] * 100),  # nobody else waits behind them
-        (["acme"] * 50 + ["globex"] * 50, ["acme"] * 100),
+        (["acme"] * 50 + ["globex"] * 50, ["acme"] * 70 + ["globex"] * 30),
         ([""] * 100, [""] * 99 + ["acme"]),
         ([], []),
     ],
