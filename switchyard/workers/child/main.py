@@ -200,7 +200,7 @@ def copy_log(row: ChildRow) -> None:
     Only handlers of streams are copied: another, such as that of a file, may use more of its stream than ``write``.
     """
     for handler in logging.getLogger().handlers:
-        if type(handler) in (logging.StreamHandler, CountedHandler):
+        if isinstance(handler, logging.StreamHandler) and type(handler) in (logging.StreamHandler, CountedHandler):
             handler.setStream(LogCopy(handler.stream, row))
 
 

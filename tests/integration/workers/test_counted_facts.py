@@ -40,10 +40,10 @@ def test_each_attempt_is_counted_once_whatever_child_is_killed(bench: Bench, kin
     bench.wait_for_log(f"pool {kind}: ready")
     report = wait_for(lambda: bench.report(kind))
 
-    first = [bench.send(kind, 10, "query") for _ in range(JOBS)]
+    first = [bench.send(kind, 10) for _ in range(JOBS)]
     wait_for(lambda: all(bench.ended(token) for token in first) and not held(bench, kind))
     os.kill(report.children[0]["pid"], signal.SIGKILL)
-    second = [bench.send(kind, 10, "spin") for _ in range(JOBS)]
+    second = [bench.send(kind, 10, how) for how in ("spin", "query") for _ in range(JOBS // 2)]
     wait_for(lambda: all(bench.ended(token) for token in second))
     supervisor.send_signal(signal.SIGTERM)
     assert supervisor.wait(60) == 0, bench.log()
@@ -61,7 +61,7 @@ def test_each_attempt_is_counted_once_whatever_child_is_killed(bench: Bench, kin
             assert SQL_MS not in counts, "told of actors alone"
             continue
         assert counts[LOG_BYTES] >= 2 * JOBS * len('{"job_id": "", "event": "succeeded"}')
-        assert 0 < counts[SQL_MS] < counts[RUN_MS], "half of them ask the database for a while"
+        assert 0 < counts[SQL_MS] < counts[RUN_MS], "some ask the database for a while"
         # Greenlets share a thread: its time is of none alone.
         assert 0 <= counts.get(PROCESSOR_MS, 0) <= (counts[RUN_MS] if kind == "slow" else 0)
         assert kind == "webhook" or counts[PROCESSOR_MS] > JOBS, "they compute"
