@@ -12,6 +12,7 @@ from switchyard.broker.stores.yard_facts import (
     CLASSES,
     HOUR_MS,
     LEAST_MS,
+    MINUTE_MS,
     WAITS,
     Counts,
     FactStore,
@@ -26,6 +27,8 @@ from switchyard.operations.findings.finding import Act, Finding, FindingGroup
 GROUP = FindingGroup("queues")
 # One job in a hundred may start later than promised. Windows of an hour and of 5 min spend it 14.4 times as fast.
 MAY_BE_LATE, BURN_RATE, FAST_BUCKETS, LEAST_LATE = 0.01, 14.4, 30, 10
+# One burst is not again and again, and in a young yard it is all of the hour. What is over for a minute is past.
+LEAST_SPELLS, PRESENT_BUCKETS = 3, 6
 
 
 def look(store: FactStore, buckets: Sequence[tuple[int, Mapping[str, Counts]]], now_ms: int) -> Iterator[Finding]:
@@ -38,17 +41,26 @@ def look(store: FactStore, buckets: Sequence[tuple[int, Mapping[str, Counts]]], 
         promise_ms, subject = queue.objective_ms, queue_subject(queue.name)
         if promise_ms is None:
             continue
-        fast = merged(found.get(subject, {}) for _, found in buckets[-FAST_BUCKETS:])
-        if not burns(fast, promise_ms):
+        fast, present = (
+            merged(found.get(subject, {}) for _, found in buckets[-count:]) for count in (FAST_BUCKETS, PRESENT_BUCKETS)
+        )
+        if not burns(fast, promise_ms) or not late(present, promise_ms):
             continue
-        slow = merged(store.minutes(subject, now_ms - HOUR_MS, now_ms).values())
-        if burns(slow, promise_ms):
+        minutes = store.minutes(subject, now_ms - HOUR_MS, now_ms)
+        slow = merged(minutes.values())
+        if burns(slow, promise_ms) and spells(minutes, promise_ms) >= LEAST_SPELLS:
             yield _burning(queue.name, promise_ms, late(slow, promise_ms), starts(slow))
 
 
 def late(counts: Counts, promise_ms: int) -> int:
     """Return the starts that were certainly later than promised: those of its own class may have been in time."""
     return sum(counts.get(WAITS + n, 0) for n in range(1, CLASSES) if LEAST_MS * 2 ** (n - 1) >= promise_ms)
+
+
+def spells(minutes: Mapping[int, Counts], promise_ms: int) -> int:
+    """Return how many times late starts began: in minutes, by their begin in ms, that follow one without any."""
+    bad = {minute for minute, counts in minutes.items() if late(counts, promise_ms)}
+    return sum(minute - MINUTE_MS not in bad for minute in bad)
 
 
 def burns(counts: Counts, promise_ms: int) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from switchyard.broker.stores.yard_facts import BUCKET_MS, WAITS, Counts
+from switchyard.broker.stores.yard_facts import BUCKET_MS, MINUTE_MS, WAITS, Counts
 from switchyard.operations.findings.promises import burns, late, look
 
 NOW = 1_767_571_200_000
@@ -38,18 +38,26 @@ def test_a_seventh_of_the_starts_burns_ten_at_least(counts: Counts, bad: bool) -
     assert burns(counts, 1_000) is bad
 
 
+LATE = "default is late again and again: 300 of 1,000 jobs of the last hour started later than 1 s"
+SPELLS = [{}, waited(0, 1), {}, waited(0, 1)]
+
+
 @pytest.mark.parametrize(
-    ("hour", "recent", "said"),
+    ("hour", "recent", "ago", "said"),
     [
-        (waited(700, 300), waited(70, 30), ["default is late again and again: 300 of 1,000 jobs of the last hour "
-                                            "started later than 1 s"]),
-        (waited(7_000, 300), waited(70, 30), []),  # a burst of minutes
-        (waited(700, 300), waited(70, 3), []),  # it is over
+        ([waited(700, 298), *SPELLS], waited(70, 30), 3, [LATE]),
+        ([waited(7_000, 298), *SPELLS], waited(70, 30), 3, []),  # a burst of minutes
+        ([waited(700, 298), *SPELLS], waited(70, 3), 3, []),  # it is over
+        ([waited(700, 298), *SPELLS], waited(70, 30), 12, []),  # as well, for a minute
+        ([waited(700, 300)], waited(70, 30), 3, []),  # once is not again
     ],
-)  # fmt: skip
-def test_both_windows_have_to_burn(hour: Counts, recent: Counts, said: list[str]) -> None:
-    store: Any = SimpleNamespace(minutes=lambda subject, since, until: {since: hour} if subject == "q:default" else {})
-    buckets = [(NOW - ago * BUCKET_MS, {"q:default": recent} if ago == 12 else {}) for ago in range(90, 0, -1)]
+)
+def test_a_queue_is_late_again_and_again(hour: list[Counts], recent: Counts, ago: int, said: list[str]) -> None:
+    def minutes(subject: str, since_ms: int, until_ms: int) -> dict[int, Counts]:
+        return {since_ms + n * MINUTE_MS: counts for n, counts in enumerate(hour)} if subject == "q:default" else {}
+
+    store: Any = SimpleNamespace(minutes=minutes)
+    buckets = [(NOW - n * BUCKET_MS, {"q:default": recent} if n == ago else {}) for n in range(90, 0, -1)]
 
     found = list(look(store, buckets, NOW))
 
