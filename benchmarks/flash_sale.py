@@ -68,7 +68,7 @@ LAYOUTS = (
 
 @dataclass(slots=True)
 class Outcome:
-    """What happened over a day; lists have an entry for each second."""
+    """Course of a day; lists have an entry for each second."""
 
     layout: Layout
     arrivals: list[float] = field(default_factory=list)

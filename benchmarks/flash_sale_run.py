@@ -46,7 +46,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Sale:
-    """What a sale was like: measured, or by the model.
+    """Course of a sale: measured, or by the model.
 
     Args:
         per_s: Messages that start a second while some wait.

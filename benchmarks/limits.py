@@ -1,4 +1,4 @@
-"""What do limits cost a drain: none, a fair queue, 10,000 customers in one, five at once of each of 2,000 keys?"""
+"""Cost of limits to a drain: none, a fair queue, 10,000 customers in one, five at once of each of 2,000 keys."""
 
 from __future__ import annotations
 

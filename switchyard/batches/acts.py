@@ -34,7 +34,7 @@ def _record(filter: dict[str, Any]) -> BatchRecord:
 
 
 class OfBatch:
-    """What the acts on a batch as a whole have in common: its filter, and what the page that asks says of it."""
+    """Common part of the acts on a batch as a whole: its filter, and its line on the page that asks."""
 
     def facts(self, act: BulkAct) -> list[tuple[str, str]]:
         record = _record(act.filter)

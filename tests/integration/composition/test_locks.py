@@ -181,7 +181,7 @@ def test_the_lock_of_a_killed_worker_goes_to_the_next(broker: RedisBroker, valke
 
         with lock(key, wait_s=60) as held:
             assert held.number > number
-            # What the killed one may still send changes nothing.
+            # A release that the killed one may still send changes nothing.
             keys = broker.keys.task_lock(key)
             assert facilities().records.calls.call(RELEASE, [keys[0]], ["a token of the killed one"]) == 0
             assert left_ms(broker, key) > 0

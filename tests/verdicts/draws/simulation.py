@@ -39,7 +39,7 @@ BOUNDS_MS = tuple(LEAST_MS * 2**n for n in range(CLASSES - 1))
 
 @dataclass(frozen=True)
 class Work:
-    """What an actor does.
+    """Behaviour of an actor.
 
     Args:
         per_s: Jobs that arrive a second, by chance.

@@ -1,4 +1,4 @@
-"""What the facts of a large yard take in the broker, and in the database."""
+"""Memory that the facts of a large yard take in the broker, and room in the database."""
 
 from __future__ import annotations
 
