@@ -161,12 +161,21 @@ class Stage:
         stack.callback(end, proxy)
         return f"redis://127.0.0.1:{int(pipe(proxy.stdout).readline())}/0"
 
-    def _start_history(self, stack: contextlib.ExitStack) -> None:
-        """Create the tables, and start the history writer on the yard of this peer's queues."""
+    def migrate(self) -> None:
+        """Create the tables of a yard of real commands.
+
+        Raises:
+            PeerFailed: the command failed.
+        """
         settings = {"DJANGO_SETTINGS_MODULE": "benchmarks.supervised_yard.settings"}
         migrating = self._process([sys.executable, "manage.py", "migrate", "--verbosity=0"], "migrate", **settings)
         if migrating.wait() != 0:
             raise PeerFailed(f"{self.peer.name}: manage.py migrate\n{self.log()}")
+
+    def _start_history(self, stack: contextlib.ExitStack) -> None:
+        """Create the tables, and start the history writer on the yard of this peer's queues."""
+        self.migrate()
+        settings = {"DJANGO_SETTINGS_MODULE": "benchmarks.supervised_yard.settings"}
         writer = self._process([sys.executable, "manage.py", "runhistory"], "history", BENCH_LOGS="1", **settings)
         stack.callback(end, writer)
         self._wait(lambda: "this process writes the history" in self.log(), 60.0, lambda: "the history writer began")

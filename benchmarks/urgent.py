@@ -1,10 +1,11 @@
-"""How long does urgent work wait while a slow pool is idle, and while each of its slots is held?"""
+"""How long does urgent work wait beside a pool with nothing to do, and with each slot held? And in a small yard?"""
 
 from __future__ import annotations
 
 from benchmarks.bench import Bench, Benchmark, Figures
 from benchmarks.figures import waits
-from benchmarks.peers import STACK, Peer
+from benchmarks.peers import SMALL, SMALL_SLOTS, STACK, Peer
+from benchmarks.stage import Stage
 
 PER_S, SECONDS, TURNS = 20, 20.0, 2
 SLOW_SLOTS, SLOW_WORK_S = 4, 0.05
@@ -14,11 +15,11 @@ FIRST_SLOW = 1_000_000
 def measure(bench: Bench, peer: Peer) -> Figures:
     """Send urgent work beside an idle pool and beside one with a backlog, by turns."""
     count = bench.count(int(PER_S * SECONDS / TURNS))
-    backlog = int(SLOW_SLOTS / SLOW_WORK_S * (count / PER_S + 5))
+    slow_slots = SMALL_SLOTS - 1 if peer is SMALL else SLOW_SLOTS
+    backlog = int(slow_slots / SLOW_WORK_S * (count / PER_S + 5))
     numbers: dict[str, set[int]] = {"idle": set(), "saturated": set()}
     with bench.stage(peer, BENCH_LANES="urgent slow") as stage:
-        stage.start_workers(1, slots=4, queue="urgent")
-        stage.start_workers(1, slots=SLOW_SLOTS, queue="slow")
+        _start(stage)
         for turn, where in enumerate([*numbers] * TURNS):
             slow = set[int]()
             if where == "saturated":
@@ -37,4 +38,14 @@ def measure(bench: Bench, peer: Peer) -> Figures:
     }
 
 
-BENCHMARK = Benchmark("urgent", "How long does urgent work wait beside a saturated pool?", measure, (STACK,))
+def _start(stage: Stage) -> None:
+    """Start a pool for each queue, or the one of a small yard."""
+    if stage.peer is SMALL:
+        stage.migrate()
+        stage.start_workers(1, slots=SMALL_SLOTS, queue="urgent")
+        return
+    stage.start_workers(1, slots=4, queue="urgent")
+    stage.start_workers(1, slots=SLOW_SLOTS, queue="slow")
+
+
+BENCHMARK = Benchmark("urgent", "How long does urgent work wait beside a saturated pool?", measure, (STACK, SMALL))

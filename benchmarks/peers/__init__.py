@@ -72,6 +72,14 @@ SUPERVISED = replace(
         "DJANGO_SETTINGS_MODULE": "benchmarks.supervised_yard.settings",
     },
 )
+# The same as a small yard: urgent and slow work in one child, with schedules and history beside it.
+SMALL_SLOTS = 8
+SMALL = replace(
+    SUPERVISED,
+    name="switchyard-small",
+    title="Switchyard, a small yard",
+    environment=SUPERVISED.environment | {"BENCH_SMALL": str(SMALL_SLOTS)},
+)
 # The same while runhistory moves what has ended into a database.
 HISTORY = replace(
     STACK, name="switchyard-history", title="Switchyard, whole stack, its history written meanwhile", keeps_history=True
@@ -123,4 +131,4 @@ ON_RABBITMQ = (
 # Not a peer, but their common basis: shows the machine's share of a wait.
 RAW_MOVE = Peer("raw-move", "raw_move", "a raw blocking move")
 EVERYONE = (*OURS, STOCK, *TUNED, *OTHERS)
-PEERS = {peer.name: peer for peer in (*EVERYONE, SUPERVISED, HISTORY, TRACED, *ON_RABBITMQ, RAW_MOVE)}
+PEERS = {peer.name: peer for peer in (*EVERYONE, SUPERVISED, SMALL, HISTORY, TRACED, *ON_RABBITMQ, RAW_MOVE)}

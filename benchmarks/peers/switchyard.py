@@ -69,6 +69,8 @@ class OnSwitchyard(OnDramatiq):
 
     def worker_command(self, slots: int) -> list[str]:
         """Start Dramatiq's own worker, or a pool, whose slots its yard declares."""
+        if os.environ.get("BENCH_SMALL"):
+            return ["manage.py", "switchyard", "run"]
         if os.environ.get("BENCH_SUPERVISED"):
             return ["manage.py", "runpool", "bench"]
         return super().worker_command(slots)
