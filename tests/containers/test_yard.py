@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 
 import pytest
@@ -21,10 +23,22 @@ PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360606060000000050001"
     "a5f645400000000049454e44ae426082"
 )
-HOG = "import time; kept = [bytearray(50_000_000) for _ in range(200)]; time.sleep(60)"
+LARGE_PX = 4_990
+# An idle pool of pictures takes 200 MB, and a large picture as much again.
+TOO_SMALL = "300m"
 
 
-def picture() -> bytes:
+def large_png() -> bytes:
+    """Return a transparent picture of 25 million pixels: 100 MB in memory, 100 KB as a file."""
+    rows = zlib.compress(bytes((1 + 4 * LARGE_PX) * LARGE_PX))
+    parts = ((b"IHDR", struct.pack(">IIBBBBB", LARGE_PX, LARGE_PX, 8, 6, 0, 0, 0)), (b"IDAT", rows), (b"IEND", b""))
+    chunks = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts
+    ]
+    return PNG[:8] + b"".join(chunks)
+
+
+def picture(content: bytes) -> bytes:
     """Return a form with a picture and its size."""
     fields = [
         f'--{PART}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n64\r\n'.encode()
@@ -33,7 +47,7 @@ def picture() -> bytes:
     head = (
         f'--{PART}\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
     )
-    return b"".join([*fields, head.encode(), PNG, f"\r\n--{PART}--\r\n".encode()])
+    return b"".join([*fields, head.encode(), content, f"\r\n--{PART}--\r\n".encode()])
 
 
 @pytest.fixture
@@ -44,6 +58,10 @@ def mail() -> Iterator[Recorder]:
 
 def reset(yard: ContainerYard, number: int) -> str:
     return yard.send("/api/v1/emails", {"to": f"ada.{number}@example.com", "template": "password_reset"})
+
+
+def thumbnail(yard: ContainerYard, content: bytes = PNG) -> str:
+    return yard.send("/api/v1/thumbnails", picture(content), kind=f"multipart/form-data; boundary={PART}")
 
 
 def ended(yard: ContainerYard, jobs: list[str], timeout_s: float = 180.0) -> list[str]:
@@ -100,7 +118,7 @@ def test_yard_of_containers_comes_up_works_is_hurt_is_rolled_and_ends(
         yard.send("/api/v1/reports", {"customer_id": 1, "month": "2026-01"}),
         yard.send("/api/v1/exports", {"dataset": "customers", "format": "csv"}),
         yard.send("/api/v1/reconciliations", {"month": "2026-01"}),
-        yard.send("/api/v1/thumbnails", picture(), kind=f"multipart/form-data; boundary={PART}"),
+        thumbnail(yard),
     ]
     began_s = time.monotonic()
     assert ended(yard, jobs) == ["succeeded"] * len(jobs)
@@ -113,11 +131,19 @@ def test_yard_of_containers_comes_up_works_is_hurt_is_rolled_and_ends(
     yard.start("pool-urgent")
     assert ended(yard, killed) == ["succeeded"] * 40
 
-    # A process that takes more memory than its container has ends at the limit, and the container goes on.
-    hog = yard.engine.podman("exec", "pool-default", "python", "-c", HOG, check=False)
-    assert hog.returncode == 137
-    assert yard.engine.state("pool-default")[0]
-    wait_for(lambda: yard.is_up("pool-default"), what="the pool beside it")
+    # A job that takes more memory than its container has ends at the limit, each time with its child alone; the doctor
+    # names it, and the container goes on.
+    yard.stop("pool-images")
+    yard.start("pool-images", memory=TOO_SMALL)
+    wait_for(lambda: yard.is_up("pool-images"), 120, what="a pool of pictures with little memory")
+    hog = thumbnail(yard, large_png())
+    assert ended(yard, [hog]) == ["dead"]
+    assert yard.job(hog)["reason"] == "poison"
+    told = yard.engine.podman("exec", "web", "python", "manage.py", "switchyard", "doctor", check=False).stdout
+    assert hog in told and "uses too much memory" in told
+    assert yard.engine.state("pool-images")[0]
+    small = thumbnail(yard)
+    assert ended(yard, [small]) == ["succeeded"]
 
     # A roll under load: the successor is up before the old one drains.
     yard.engine.build("two")

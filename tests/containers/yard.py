@@ -77,13 +77,13 @@ class ContainerYard:
         given = self.environment | {"SWITCHYARD_BROKER_URL_FILE": self._brokers[role]} | more
         return [part for key, value in given.items() for part in ("--env", f"{key}={value}")]
 
-    def start(self, service: str, release: str = "one", *, name: str = "", **more: str) -> None:
-        """Start the container of a service."""
+    def start(self, service: str, release: str = "one", *, name: str = "", memory: str = "", **more: str) -> None:
+        """Start the container of a service, with another limit of its memory if one is given."""
         found = SERVICES[service]
         command = [self._port_of(service, part) for part in found["command"]]
         limits = found["deploy"]["resources"]["limits"]
         options = [
-            *("--memory", f"{limits['memory'].lower()}", "--pids-limit", str(limits["pids"])),
+            *("--memory", memory or limits["memory"].lower(), "--pids-limit", str(limits["pids"])),
             *(part for tmpfs in found["tmpfs"] for part in ("--tmpfs", tmpfs.replace(":", ":mode=1777,"))),
             *self._given(service, **more),
             *("-v", f"{self._folder}:/run/secrets/switchyard:ro"),
