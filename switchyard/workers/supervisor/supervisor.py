@@ -180,8 +180,6 @@ class Supervisor:
             if at_once:
                 self._kill("told to stop at once")
             elif not self._children.stopping:
-                if self._own_row is not None:
-                    self._own_row.retired = True  # a parent that is replaced by a newer one starts it no more
                 self._drain()
 
     def _drain(self) -> None:
