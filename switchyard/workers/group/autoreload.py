@@ -47,8 +47,8 @@ class Changes(StatReloader):
         next(self._polls)
         return self._written
 
-    def notify_file_changed(self, path: Path) -> None:
-        self._written.add(path)
+    def notify_file_changed(self, path: str | os.PathLike[str]) -> None:
+        self._written.add(Path(path))
 
 
 def keep_reloaded(arguments: Sequence[str]) -> int:
