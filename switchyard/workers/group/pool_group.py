@@ -26,7 +26,7 @@ from switchyard.workers.shared.fork import (
     signals_of_parent,
 )
 from switchyard.workers.supervisor.children import KILL_AFTER_GRACE_S
-from switchyard.workers.supervisor.limits import Heartbeats
+from switchyard.workers.supervisor.hard_limits import Heartbeats
 from switchyard.workers.supervisor.processes import ProcessSet, send
 from switchyard.workers.supervisor.supervisor import EX_OK, GRACE_S, POLL_READY_S, Supervisor
 
