@@ -174,11 +174,8 @@ def _late(row: Row, facts: YardFacts) -> Finding:
         button = Button(f"Show the waiting jobs of {flood.owner}", JOBS, query=f"?{query}")
         step = f"manage.py switchyard jobs list --state queued --queue {row.queue} --owner {shlex.quote(flood.owner)}"
         then = f"Ask {flood.owner} whether all of them are wanted; the list cancels those that are not. {then}"
-    button, ratio, word = (
-        button or _holders_button(row),
-        row.ratio or 0,
-        BLOCKED if misplaced else FLOODED if flood else "",
-    )
+    button, ratio = button or _holders_button(row), row.ratio or 0
+    word = BLOCKED if misplaced else FLOODED if flood else ""
     severity = _severity(ratio)
     return GROUP.finding(
         severity, "late", seen, then, step, row.queue, then=then, button=button, factor=ratio, word=word
