@@ -1,6 +1,5 @@
 """``bin/bench plateau ACTOR [ARGUMENTS]``: the concurrency at which an actor of yours stops gaining.
 
-    bin/bench plateau http                                    a sample that waits for 50 ms
     bin/bench plateau send_welcome_mail '["ada@example.com"]' an actor of the project: it really runs
     bin/bench plateau build_report '[7]' --kind processes
 
@@ -51,31 +50,30 @@ def main(given: list[str]) -> int:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
     django.setup()
     from devtools.measuring.run import NotMeasured, measure
-    from devtools.measuring.work import Contender, read_work, slow_server
+    from devtools.measuring.work import read_work
 
-    with slow_server() as url:
-        try:
-            work = read_work(asked.actor, asked.arguments, url=url)
-        except ValueError as error:
-            print(error, file=sys.stderr)
-            return 2
+    try:
+        work = read_work(asked.actor, asked.arguments)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
 
-        def rate_with(slots: int) -> float:
-            size = (slots, 1) if asked.kind == "processes" else (1, slots)
-            tasks = max(asked.tasks, TASKS_PER_SLOT * slots)
-            found = measure(Contender(asked.kind, *size), work, tasks=tasks, timeout_s=asked.timeout)
-            print(
-                f"{slots:>6} slots  {found.tasks_per_s:>9,.1f} tasks/s  p95 {found.p95_ms:>8,.1f} ms  "
-                f"{found.memory_mb:>5,.0f} MB  CPU {found.cpu_percent:>4,.0f} %  failed {found.failed}",
-                flush=True,
-            )
-            return found.tasks_per_s
+    def rate_with(slots: int) -> float:
+        size = (slots, 1) if asked.kind == "processes" else (1, slots)
+        tasks = max(asked.tasks, TASKS_PER_SLOT * slots)
+        found = measure(asked.kind, *size, work, tasks=tasks, timeout_s=asked.timeout)
+        print(
+            f"{slots:>6} slots  {found.tasks_per_s:>9,.1f} tasks/s  p95 {found.p95_ms:>8,.1f} ms  "
+            f"{found.memory_mb:>5,.0f} MB  CPU {found.cpu_percent:>4,.0f} %  failed {found.failed}",
+            flush=True,
+        )
+        return found.tasks_per_s
 
-        try:
-            steps = climb(rate_with, asked.most)
-        except NotMeasured as error:
-            print(error, file=sys.stderr)
-            return 1
+    try:
+        steps = climb(rate_with, asked.most)
+    except NotMeasured as error:
+        print(error, file=sys.stderr)
+        return 1
     best = plateau_of(steps)
     print(
         f"plateau: {asked.actor} gains up to {best} slots of {asked.kind}; more cost memory and gain less than a tenth"
@@ -89,7 +87,7 @@ def _arguments(given: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "bin/bench plateau", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("actor", help="an actor of the project, or a sample: cpu, http, database")
+    parser.add_argument("actor", help="an actor of the project")
     parser.add_argument("arguments", nargs="?", default="", help="its arguments as JSON: a list, or an object")
     parser.add_argument("--kind", choices=get_args(PoolKind), default="threads")
     parser.add_argument("--most", type=int, default=128, metavar="N", help="slots at which it ends, default 128")

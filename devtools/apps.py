@@ -4,7 +4,7 @@ from switchyard.commands.modules import MODULES
 
 
 class DevtoolsConfig(AppConfig):
-    """Management commands for development: ``measure_pools``, and ``runpools`` with ``--chaos``."""
+    """App for development: ``runpools`` with ``--chaos``."""
 
     name = "devtools"
 

@@ -90,7 +90,7 @@ class MissingWorker(SwitchyardError, RuntimeError):
         name = getattr(function, "__name__", actor_name)
         place = place_of(function)
         super().__init__(
-            f"actor {actor_name}: it is async ({place}), and this process is no worker, whose event loop runs it; "
+            f"actor {actor_name}: it is async ({place}), and this process is not a worker, whose event loop runs it; "
             f"write {name}.send(...), or asyncio.run({name}.fn.__wrapped__(...)) to run it here"
         )
 

@@ -120,7 +120,7 @@ def check_message(actor: str, queue: str, options: Mapping[str, Any], rules: Map
             continue
         if rule.of_message is None:
             raise UnknownOption(
-                f"actor {actor}: {name} is no option of a message, only of an actor; "
+                f"actor {actor}: {name} is not an option of a message, only of an actor; "
                 f"write it in @dramatiq.actor({name}=...), or declare a second actor with it"
             )
         if (value is not None or not rule.takes_none) and (remedy := rule.of_message(value, queue)):

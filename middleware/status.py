@@ -58,7 +58,7 @@ def result_of(
     except (TypeError, ValueError, RecursionError):
         path, fault, remedy = refused_part(result, "result")
         instead = remedy.replace("{}", path) or "text, numbers, lists, and dicts with text as keys"
-        error, fact = ResultNotStored(f"is not stored: {path} {fault}; return {instead}"), "is no JSON"
+        error, fact = ResultNotStored(f"is not stored: {path} {fault}; return {instead}"), "is not JSON"
     else:
         kept_in = stores.keep(message.message_id, text, keep_ms=keep_ms) if len(text) <= stores.limit_bytes else None
         if kept_in is not None:

@@ -104,7 +104,7 @@ def _database_url(variable: str, value: str | None, state_dir: Path) -> str:
     try:
         parsed = dj_database_url.parse(url)
     except ValueError as error:  # its words may quote a part of the password
-        fact = f"{scheme!r:.40} is no database" if separator else "is no URL"
+        fact = f"{scheme!r:.40} is not a database" if separator else "is not a URL"
         remedy = f"set {variable} to for example postgresql://user:password@host/name"
         raise InvalidSetting(variable, fact, remedy) from error
     pool = parsed.get("OPTIONS", {}).get("pool", 0)
@@ -112,7 +112,7 @@ def _database_url(variable: str, value: str | None, state_dir: Path) -> str:
         remedy = "append it after the host: postgresql://user:password@host/name"
         raise InvalidSetting(variable, "names no database", remedy)
     if type(pool) is not int:  # a whole number is read as one, "true" as a bool
-        fact = f"has pool={pool!r:.40}, which is no number of connections"
+        fact = f"has pool={pool!r:.40}, which is not a number of connections"
         raise InvalidSetting(variable, fact, "write for example ?pool=10, or leave it out")
     return url
 
@@ -171,7 +171,7 @@ def _addresses(environ: Mapping[str, str], name: str) -> frozenset[tuple[str, in
     for entry in environ.get(name, "").replace(",", " ").split():
         host, _, port = entry.rpartition(":")
         if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
-            raise InvalidSetting(name, f"{entry!r} is no host:port", f"set {name} to for example 127.0.0.1:9000")
+            raise InvalidSetting(name, f"{entry!r} is not a host:port", f"set {name} to for example 127.0.0.1:9000")
         found.add((host.strip("[]"), int(port)))
     return frozenset(found)
 
@@ -183,7 +183,7 @@ def _days(environ: Mapping[str, str], name: str) -> dict[str, int]:
         kind, _, days = pair.partition("=")
         if not kind.isidentifier():
             raise InvalidSetting(
-                name, f"{pair!r:.60} is no name with its days", "write for example pictures=90 exports=30"
+                name, f"{pair!r:.60} is not a name with its days", "write for example pictures=90 exports=30"
             )
         if kind in found:
             raise InvalidSetting(name, f"names {kind} twice", "write it once")
@@ -195,5 +195,7 @@ def _smtp_url(environ: Mapping[str, str]) -> str:
     value = environ.get("SWITCHYARD_SMTP_URL") or "smtp://127.0.0.1:8025"
     parts = urlsplit(value)
     if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
-        raise InvalidSetting("SWITCHYARD_SMTP_URL", "is no smtp: URL", "use for example smtp://user:password@mail:587")
+        raise InvalidSetting(
+            "SWITCHYARD_SMTP_URL", "is not an smtp: URL", "use for example smtp://user:password@mail:587"
+        )
     return value

@@ -96,7 +96,9 @@ def on_cores(yard: Yard, name: str, value: Any) -> Yard:
         return yard
     cores = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
     if type(cores) is not int or not 1 <= cores <= MOST_CORES:
-        raise InvalidSetting(name, f"{value!r} is no number from 1 to {MOST_CORES}", f"set {name}=2, or leave it out")
+        raise InvalidSetting(
+            name, f"{value!r} is not a number from 1 to {MOST_CORES}", f"set {name}=2, or leave it out"
+        )
     return yard.with_cores(cores) if any(pool.per_core for pool in yard.pools) else yard
 
 
@@ -367,7 +369,7 @@ def read(
         raise InvalidSetting("SWITCHYARD", fact, 'write SWITCHYARD = {"TOPOLOGY": "mysite.topology.YARD"}')
     for key in declared:
         if key not in KEYS and key not in all_keys():
-            raise InvalidSetting(f"SWITCHYARD[{key!r}]", "is no setting of Switchyard", _known(key))
+            raise InvalidSetting(f"SWITCHYARD[{key!r}]", "is not a setting of Switchyard", _known(key))
     given = _Given(declared, environ)
     debug = given.flag("DEBUG", default=debug)
     base = Path(given.value("BASE_DIR", base_dir or Path.cwd())[1]).resolve()
@@ -482,7 +484,7 @@ class _Given(msgspec.Struct, frozen=True):
         name, value = self.value(key, "")
         entries = value.split() if isinstance(value, str) else value
         if not isinstance(entries, list | tuple) or not all(isinstance(entry, str) for entry in entries):
-            raise InvalidSetting(name, "is no list of strings", f'set {name} to for example ["log:"]')
+            raise InvalidSetting(name, "is not a list of strings", f'set {name} to for example ["log:"]')
         return tuple(entries)
 
 

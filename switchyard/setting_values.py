@@ -61,7 +61,7 @@ def with_files(environ: Mapping[str, str]) -> dict[str, str]:
         try:
             found[variable] = Path(path).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "is no text"
+            reason = error.strerror if isinstance(error, OSError) else "is not text"
             remedy = "name a file that this user may read"
             raise InvalidSetting(name, f"{path} cannot be read: {reason}", remedy) from error
     return found
@@ -76,7 +76,7 @@ def with_valid_port(name: str, url: str) -> str:
         urlsplit(url).port  # noqa: B018  the error quotes a part of the URL, perhaps of its password
     except ValueError:
         remedy = "write /, ? and # within a password as %2F, %3F and %23"
-        raise InvalidSetting(name, "has a port that is no number", remedy) from None
+        raise InvalidSetting(name, "has a port that is not a number", remedy) from None
     return url
 
 
@@ -146,7 +146,7 @@ def number_of(name: str, value: Any, *, least: int, most: int) -> int:
     number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
     if type(number) is not int or not least <= number <= most:
         raise InvalidSetting(
-            name, f"{value!r} is no number from {least:,} to {most:,}", f"set it to one, or leave {name} out"
+            name, f"{value!r} is not a number from {least:,} to {most:,}", f"set it to one, or leave {name} out"
         )
     return number
 
@@ -176,7 +176,7 @@ def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str
             database = unquote(parts.path).replace("/", "")
             if parts.scheme != "unix" and database and not database.isdecimal():  # redis-py would use database 0
                 remedy = "write for example redis://127.0.0.1:6379/0, and / within a password as %2F"
-                raise InvalidSetting(name, "has a database that is no number", remedy)
+                raise InvalidSetting(name, "has a database that is not a number", remedy)
         check_options(value, own=sentinel.OWN if sentinel.is_sentinel_url(value) else ())
     except UnusableAddress as error:
         raise InvalidSetting(name, error.fact, error.remedy) from None
@@ -199,7 +199,7 @@ def public_url_of(name: str, value: str, hosts: Iterable[str], *, debug: bool) -
         value = f"https://{host}"
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidSetting(name, f"{value!r} is no web address", "use https://yard.example.com")
+        raise InvalidSetting(name, f"{value!r} is not a web address", "use https://yard.example.com")
     return value.rstrip("/")
 
 
@@ -207,7 +207,7 @@ def heartbeat_url_of(name: str, value: str) -> str:
     """Return the address of a watcher, or "". It is a secret, and not in the error's message."""
     parts = urlsplit(with_valid_port(name, value))
     if value and (parts.scheme not in ("http", "https") or not parts.hostname):
-        raise InvalidSetting(name, "is no web address", "use https://watcher.example.com/…, or leave it out")
+        raise InvalidSetting(name, "is not a web address", "use https://watcher.example.com/…, or leave it out")
     return value
 
 

@@ -21,7 +21,7 @@ def _amount(value: object) -> Decimal:
     text = repr(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
     if not isinstance(text, str) or _AMOUNT.fullmatch(text) is None or Decimal(text) == 0:
         raise PydanticCustomError(
-            "amount", 'is no amount of money; give one from 0.01 to 999999999.99, for example "119.00"'
+            "amount", 'is not an amount of money; give one from 0.01 to 999999999.99, for example "119.00"'
         )
     return Decimal(text).quantize(Decimal("0.01"))
 
@@ -33,7 +33,7 @@ def _moment(value: object) -> datetime.datetime:
             return moment.astimezone(datetime.UTC)
     except (ValueError, OverflowError):
         pass
-    raise PydanticCustomError("moment", "is no time with its zone; give one as 2026-11-20T08:30:00Z")
+    raise PydanticCustomError("moment", "is not a time with its zone; give one as 2026-11-20T08:30:00Z")
 
 
 Amount = Annotated[

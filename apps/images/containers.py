@@ -61,7 +61,7 @@ def read_facts(content: bytes) -> Facts:
     """
     format_name = sniff(content)
     if format_name is None:
-        raise PictureRefused("is no PNG, JPEG, WebP or GIF")
+        raise PictureRefused("is not a PNG, JPEG, WebP or GIF")
     if format_name == "JPEG" and content.count(SCAN) > MAX_SCANS:
         raise PictureRefused("has too many parts", "save it anew")
     try:

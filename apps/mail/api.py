@@ -26,7 +26,7 @@ def _address(value: str) -> str:
     try:
         validate_email(value)
     except ValidationError:
-        raise PydanticCustomError("address", "is no e-mail address; give one such as ada@example.com") from None
+        raise PydanticCustomError("address", "is not an e-mail address; give one such as ada@example.com") from None
     if value.startswith('"'):
         remedy = "has a quoted name before the @, which mailboxes do not need; give it without quotes: ada@example.com"
         raise PydanticCustomError("address", remedy)

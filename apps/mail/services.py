@@ -167,7 +167,7 @@ def deliver(template: Template, to: str, *, job_id: str | None, issue: Issue | N
     try:
         validate_email(to)
     except ValidationError:
-        raise PermanentFailure("recipient: is no e-mail address; correct it and send it as a new job") from None
+        raise PermanentFailure("recipient: is not an e-mail address; correct it and send it as a new job") from None
     key = guard.key_of(job_id or str(uuid.uuid4()), template)
     mail = guard.claim(key, to)
     if mail is None:

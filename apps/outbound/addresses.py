@@ -141,7 +141,9 @@ def _is_allowed(place: Place) -> bool:
 
 def _refuse_inner(place: Place, reason: str | None) -> None:
     if reason is not None and not _is_allowed(place):
-        raise ForbiddenAddress(place.host, f"is no public address ({reason})", "give a URL that is reachable publicly")
+        raise ForbiddenAddress(
+            place.host, f"is not a public address ({reason})", "give a URL that is reachable publicly"
+        )
 
 
 def read_url(url: str) -> Place:
@@ -187,18 +189,18 @@ def _read_host(written: str, *, bracketed: bool) -> tuple[str, IPv4Address | IPv
         # Full-width and circled digits, ideographic full stops and the like become ASCII here, as in any resolver.
         host = written.encode("idna").decode("ascii").lower() if not written.isascii() else written
     except UnicodeError:
-        raise _malformed("has a host that is no name") from None
+        raise _malformed("has a host that is not a name") from None
     host = host.removesuffix(".")
     labels = host.split(".")
     if len(host) > MAX_HOST_CHARACTERS or not all(_LABEL.fullmatch(label) for label in labels):
-        raise _malformed("has a host that is no name")
+        raise _malformed("has a host that is not a name")
     if not _NUMBER.fullmatch(labels[-1]):
         return host, None
     try:
         # Refuses 127.1, 0177.0.0.1, 0x7f.1 and 2130706433: resolvers interpret them differently.
         return host, IPv4Address(host)
     except ValueError:
-        raise _malformed("has a numeric host that is no plain IPv4 address") from None
+        raise _malformed("has a numeric host that is not a plain IPv4 address") from None
 
 
 def _malformed(fact: str) -> ForbiddenAddress:

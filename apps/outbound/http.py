@@ -221,4 +221,4 @@ def _cause(error: Exception) -> str:
         return "it closed the connection without an answer"
     if isinstance(cause, OSError):
         return cause.strerror or type(cause).__name__
-    return f"its answer is no HTTP ({type(cause).__name__})"
+    return f"its answer is not HTTP ({type(cause).__name__})"

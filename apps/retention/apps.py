@@ -41,7 +41,7 @@ def check_retention_days(app_configs: Sequence[Any] | None, **kwargs: Any) -> li
             hint = f"did you mean {near[0]}?" if near else f"the kinds are {', '.join(sorted(known))}"
             found.append(
                 checks.Error(
-                    f"SWITCHYARD_RETENTION_DAYS: {name!r} is no kind of kept data", hint=hint, id="switchyard.E054"
+                    f"SWITCHYARD_RETENTION_DAYS: {name!r} is not a kind of kept data", hint=hint, id="switchyard.E054"
                 )
             )
     return found

@@ -16,7 +16,7 @@ def first_day(month: str) -> datetime.date:
     """
     found = _MONTH.fullmatch(month)
     if found is None or found[1] == "0000":
-        raise ValueError(f"month {month!r}: is no month; write it as YYYY-MM, for example 2026-10")
+        raise ValueError(f"month {month!r}: is not a month; write it as YYYY-MM, for example 2026-10")
     return datetime.date(int(found[1]), int(found[2]), 1)
 
 

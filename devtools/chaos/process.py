@@ -45,7 +45,7 @@ def read_rate(text: str) -> float:
     """
     found = RATE.fullmatch(text)
     if found is None or int(found[1]) < 1:
-        raise ValueError(f"{text!r} is no rate; write the number of faults per unit, for example 6/m, 2/s or 10/h")
+        raise ValueError(f"{text!r} is not a rate; write the number of faults per unit, for example 6/m, 2/s or 10/h")
     return int(found[1]) / SECONDS[found[2]]
 
 

@@ -1,8 +1,4 @@
-import os
-
 from django.apps import AppConfig
-
-from devtools.measuring.work import SAMPLES_QUEUE
 
 
 class MeasuringConfig(AppConfig):
@@ -11,7 +7,7 @@ class MeasuringConfig(AppConfig):
     name = "devtools.measuring"
 
     def ready(self) -> None:
-        """Add the log of attempts as the innermost middleware, and declare the samples when they are measured.
+        """Add the log of attempts as the innermost middleware.
 
         Failures are not projected into the database: their broker is thrown away after the measurement.
         """
@@ -25,5 +21,3 @@ class MeasuringConfig(AppConfig):
         for entry in broker.middleware:
             if isinstance(entry, DeadLetters):
                 entry.on_dead = ()
-        if os.environ["SWITCHYARD_MEASURED_QUEUE"] == SAMPLES_QUEUE:
-            from devtools.measuring import samples  # noqa: F401  declares the actors

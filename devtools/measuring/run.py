@@ -1,35 +1,36 @@
-"""One measurement: a real pool drains a backlog on its own server; and the choice among measured pools."""
+"""One measurement: a real pool drains a backlog on its own server."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psutil
 from django.conf import settings
 from dramatiq import Message
 
 from devtools.attempts import VARIABLE, Attempt, read_attempts
-from devtools.measuring.work import POOL, Contender, Work
+from devtools.measuring.work import POOL, Work
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.topology import PoolKind
 from switchyard.conf import switchyard_settings
 from switchyard.embedded.server import EmbeddedServer
 from switchyard.workers.shared.fork import die_with_parent, memory_bytes
 
 START_S = 60.0
 SHOWN_LOG_CHARACTERS = 2_000
-# Share of the best rate that counts as equally fast: repeated runs differ by as much.
-AS_FAST = 0.9
 
 
 class NotMeasured(Exception):
@@ -41,23 +42,20 @@ class Figures:
     """Measured figures of a pool.
 
     Args:
-        pool: Text form of the :class:`Contender`.
-        p50_ms, p95_ms: Run time of a task in its worker.
+        p95_ms: Run time of a task in its worker.
         memory_mb: Proportional set size of supervisor and children.
         cpu_percent: Processor time of supervisor and children; 100 is one core.
         failed: Tasks that raised.
     """
 
-    pool: str
     tasks_per_s: float
-    p50_ms: float
     p95_ms: float
     memory_mb: float
     cpu_percent: float
     failed: int
 
 
-def measure(contender: Contender, work: Work, *, tasks: int, timeout_s: float) -> Figures:
+def measure(kind: PoolKind, processes: int, slots: int, work: Work, *, tasks: int, timeout_s: float) -> Figures:
     """Let a pool drain ``tasks`` tasks and return its figures. Each slot runs one task before, to warm up.
 
     Raises:
@@ -72,7 +70,7 @@ def measure(contender: Contender, work: Work, *, tasks: int, timeout_s: float) -
         log = stack.enter_context((folder / "log").open("w+"))
         pool = subprocess.Popen(
             [sys.executable, str(Path(switchyard_settings().base_dir) / "manage.py"), "runpool", POOL, "--grace=2"],
-            env=_environment(server.url, folder, contender, work),
+            env=_environment(server.url, folder, [kind, work.queue, processes, slots]),
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -85,12 +83,14 @@ def measure(contender: Contender, work: Work, *, tasks: int, timeout_s: float) -
             while not condition():
                 if pool.poll() is not None or time.monotonic() > deadline:
                     said = (folder / "log").read_text()[-SHOWN_LOG_CHARACTERS:]
-                    raise NotMeasured(f"{contender}: {what} within {within_s:.0f} s; it logged:\n{said}")
+                    raise NotMeasured(
+                        f"{kind} {processes} × {slots}: {what} within {within_s:.0f} s; it logged:\n{said}"
+                    )
                 time.sleep(0.02)
 
         until(lambda: f"pool {POOL}: ready" in (folder / "log").read_text(), START_S, "not ready")
         times = folder / "times"
-        warm = contender.processes * contender.slots
+        warm = processes * slots
         _enqueue(broker, work, warm)
         until(lambda: len(read_attempts(times)) >= warm, timeout_s, "not warm")
         members = [psutil.Process(pool.pid), *psutil.Process(pool.pid).children(recursive=True)]
@@ -98,29 +98,16 @@ def measure(contender: Contender, work: Work, *, tasks: int, timeout_s: float) -
         _enqueue(broker, work, tasks)
         until(lambda: len(read_attempts(times)) >= warm + tasks, timeout_s, f"{tasks} tasks not done")
         cpu_s, took_s = _cpu_s(members) - cpu_s, time.monotonic() - start_s
-        return _figures(contender, read_attempts(times)[warm:], members, cpu_s / took_s)
+        return _figures(read_attempts(times)[warm:], members, cpu_s / took_s)
 
 
-def choose(figures: Sequence[Figures]) -> Figures | None:
-    """Return the pool with the least memory among those within a tenth of the best rate.
-
-    Pools in which tasks failed are left out, because an early failure looks fast; ``None`` when tasks failed in all.
-    """
-    sound = [one for one in figures if not one.failed]
-    if not sound:
-        return None
-    best = max(one.tasks_per_s for one in sound)
-    return min((one for one in sound if one.tasks_per_s >= AS_FAST * best), key=lambda one: one.memory_mb)
-
-
-def _environment(url: str, folder: Path, contender: Contender, work: Work) -> dict[str, str]:
+def _environment(url: str, folder: Path, pool: list[Any]) -> dict[str, str]:
     config = switchyard_settings()
     return {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "devtools.measuring.settings",
         "SWITCHYARD_MEASURED_SETTINGS": os.environ["DJANGO_SETTINGS_MODULE"],
-        "SWITCHYARD_MEASURED_QUEUE": work.queue,
-        "SWITCHYARD_MEASURED_POOL": str(contender),
+        "SWITCHYARD_MEASURED_POOL": json.dumps(pool),
         VARIABLE: str(folder / "times"),
         "SWITCHYARD_BROKER_URL": url,
         "SWITCHYARD_STATE_DIR": str(folder),
@@ -144,13 +131,11 @@ def _enqueue(broker: RedisBroker, work: Work, count: int) -> None:
         )
 
 
-def _figures(contender: Contender, attempts: list[Attempt], members: list[psutil.Process], cores: float) -> Figures:
+def _figures(attempts: list[Attempt], members: list[psutil.Process], cores: float) -> Figures:
     took_s = max(one.end_s for one in attempts) - min(one.start_s for one in attempts)
     times_ms = sorted((one.end_s - one.start_s) * 1_000 for one in attempts)
     return Figures(
-        pool=str(contender),
         tasks_per_s=round(len(attempts) / max(took_s, 1e-6), 1),
-        p50_ms=round(times_ms[len(times_ms) // 2], 1),
         p95_ms=round(times_ms[int(len(times_ms) * 0.95)], 1),
         memory_mb=round(memory_bytes(member.pid for member in members) / 1e6),
         cpu_percent=round(cores * 100),

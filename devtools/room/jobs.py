@@ -78,5 +78,5 @@ def _quarantine() -> None:
     broker = dramatiq.get_broker()
     if not isinstance(broker, RedisBroker):
         raise TypeError(f"the broker is {type(broker).__name__}, not RedisBroker; remove SWITCHYARD_BROKER_URL")
-    entry = Quarantine.entry("default", b'{"queue_name": "default", "actor_na', "it is no JSON")
+    entry = Quarantine.entry("default", b'{"queue_name": "default", "actor_na', "it is not JSON")
     broker.client.lpush(broker.keys.queue("default").quarantine, entry)

@@ -314,7 +314,7 @@ def parse(url: str, position: int) -> Channel:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise _unusable(position, "is no URL") from error
+        raise _unusable(position, "is not a URL") from error
     match parts.scheme:
         case "log":
             return LogChannel()
@@ -344,7 +344,7 @@ def refuse_unusable(urls: Sequence[str]) -> None:
         channel = parse(url, position)
         channel = channel.channel if isinstance(channel, LabelledChannel) else channel
         if isinstance(channel, AppriseChannel) and channel.service() is None:
-            raise _unusable(position, f"is no address that apprise can use for {urlsplit(channel.url).scheme}")
+            raise _unusable(position, f"is not an address that apprise can use for {urlsplit(channel.url).scheme}")
 
 
 def _unusable(position: int, fact: str) -> InvalidSetting:
@@ -378,5 +378,5 @@ def _recipients(path: str, position: int) -> tuple[str, ...]:
         try:
             validate_email(address)
         except ValidationError as error:
-            raise _unusable(position, f"names {address!r}, which is no e-mail address") from error
+            raise _unusable(position, f"names {address!r}, which is not an e-mail address") from error
     return addresses

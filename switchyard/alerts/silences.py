@@ -34,7 +34,7 @@ def end_of(span: str) -> datetime:
     """
     matched = _SPAN.fullmatch(span.strip())
     if matched is None:
-        raise ActRefused("silence", f"{span!r:.40} is no span of time; write 30m, 2h or 7d")
+        raise ActRefused("silence", f"{span!r:.40} is not a span of time; write 30m, 2h or 7d")
     length = timedelta(**{_UNITS[matched[2]]: int(matched[1])})
     if length > LONGEST:
         raise ActRefused("silence", f"{span} is over {LONGEST.days} days; mend the cause, or leave its channel out")

@@ -69,7 +69,7 @@ def decode(body: bytes) -> Any:
     except RecursionError as error:
         raise Problem(400, f"the body is nested deeper than {MAX_DEPTH} levels; flatten it") from error
     except ValueError as error:
-        raise Problem(400, f"the body is no JSON: {_reason(error)}; send a JSON object in UTF-8") from error
+        raise Problem(400, f"the body is not JSON: {_reason(error)}; send a JSON object in UTF-8") from error
     refuse_bad_text(value)
     return value
 
@@ -163,12 +163,12 @@ def _finite(text: str) -> float:
 
 
 def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON number")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _reason(error: ValueError) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at line {error.lineno}, column {error.colno}"
     if isinstance(error, UnicodeDecodeError):
-        return f"byte {error.start} is no UTF-8"
+        return f"byte {error.start} is not UTF-8"
     return str(error)[:200]

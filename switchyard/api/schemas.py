@@ -27,7 +27,7 @@ def _month(value: object) -> object:
     if isinstance(value, str) and not _MONTH.fullmatch(value):
         shown = value[:20]
         raise PydanticCustomError(
-            "month", "is no month: {shown}; give one from 1900-01 to 2199-12 as YYYY-MM", {"shown": repr(shown)}
+            "month", "is not a month: {shown}; give one from 1900-01 to 2199-12 as YYYY-MM", {"shown": repr(shown)}
         )
     return value
 

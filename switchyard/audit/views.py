@@ -72,7 +72,7 @@ def _before(text: str) -> int | None:
     if not text:
         return None
     if not (text.isascii() and text.isdecimal()):
-        raise ValueError(f"before: {text!r:.40} is no id of a row; follow the link Older")
+        raise ValueError(f"before: {text!r:.40} is not an id of a row; follow the link Older")
     return int(text[:19])
 
 

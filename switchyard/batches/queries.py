@@ -59,9 +59,9 @@ def members(batch_id: str, state: str, *, cursor: str = "0") -> Members:
         BrokerUnavailable: the broker did not answer.
     """
     if state not in STATES:
-        raise ValueError(f"state: {state!r:.50} is no state of a member; write one of {', '.join(STATES)}")
+        raise ValueError(f"state: {state!r:.50} is not a state of a member; write one of {', '.join(STATES)}")
     if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= 20):
-        raise ValueError(f"cursor: {cursor!r:.50} is no cursor; take it from the answer before")
+        raise ValueError(f"cursor: {cursor!r:.50} is not a cursor; take it from the answer before")
     store = facilities().batches
     if store is None:
         return Members({}, "0")

@@ -87,7 +87,9 @@ class Batch:
     def _seed(self, message: Message[Any]) -> str:
         require_message(message)
         if has_steps(message.options):
-            raise ActRefused(f"batch {self.id}", "a pipeline or group is no member; add the next step from the member")
+            raise ActRefused(
+                f"batch {self.id}", "a pipeline or group is not a member; add the next step from the member"
+            )
         sender: Any = CurrentMessage.get_current_message()
         if sender is None:
             return str(message.message_id)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 import redis
 from dramatiq.broker import Broker
@@ -17,7 +17,6 @@ from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration, codec
 from switchyard.broker.queue.dead_moves import encode_letter, rejected
-from switchyard.broker.queue.leases import SelfManagedLeases
 from switchyard.broker.queue.operations import NO_ROW, HistoryRow, Lease, Move, QueueOperations
 from switchyard.broker.redis.calls import BUDGET_S, calls_on
 from switchyard.broker.shapes import DeadLetter
@@ -26,6 +25,9 @@ from switchyard.broker.worker.acks import Acks, record_enqueued, report_stale
 from switchyard.broker.worker.prefetch import Credit, KeptSlots, LaneCredit, PrefetchCredit
 from switchyard.broker.worker.work_queue import WorkQueue, join
 from switchyard.broker.yard_broker import YardBroker
+
+if TYPE_CHECKING:
+    from switchyard.broker.queue.leases import SelfManagedLeases
 
 
 class RedisBroker(YardBroker):
@@ -58,9 +60,14 @@ class RedisBroker(YardBroker):
         self._credit: PrefetchCredit | KeptSlots | None = None
         self._lock = threading.RLock()
         self._child: str | None = None
-        self._own_leases = SelfManagedLeases(client, lost=self.lost_lease)
 
     # --- A worker's side ---
+
+    @cached_property
+    def _own_leases(self) -> SelfManagedLeases:
+        from switchyard.broker.queue.leases import SelfManagedLeases  # what only sends has none
+
+        return SelfManagedLeases(self.client, lost=self.lost_lease)
 
     def become(self, child: str, *, slots: int | None = None) -> None:
         """Work under the name of a pool's child, before anything is consumed. A name is used once.
@@ -70,7 +77,7 @@ class RedisBroker(YardBroker):
         """
         self._child, self.slots = child, slots
         self.in_flight, self._acks, self._consumers, self._credit = {}, {}, [], None
-        self._own_leases = SelfManagedLeases(self.client, lost=self.lost_lease)
+        self.__dict__.pop("_own_leases", None)
 
     def credit_of(self, lane_name: str) -> Credit:
         """Return the prefetch credit of a lane: of the worker, once it consumes; with promises, its share."""
@@ -133,10 +140,11 @@ class RedisBroker(YardBroker):
     def close(self) -> None:
         """Release what this process holds, unless its supervisor does so; close the connections until the next use."""
         with self._lock:
-            own_leases, self._own_leases = self._own_leases, SelfManagedLeases(self.client, lost=self.lost_lease)
+            own_leases: SelfManagedLeases | None = self.__dict__.pop("_own_leases", None)
             self.in_flight, self._acks, self._consumers, self._credit = {}, {}, [], None
             self.draining = False
-        own_leases.stop()
+        if own_leases is not None:
+            own_leases.stop()
         for calls in (self.calls, *self._stores):
             calls.close()
 

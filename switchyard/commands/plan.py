@@ -90,7 +90,7 @@ def _yard(path: str) -> Yard:
     except ImportError as error:
         raise CommandError(f"--topology: {error}") from error
     if not isinstance(yard, Yard):
-        raise CommandError(f"--topology: {path} is no Yard; name one, such as project.topology.YARD")
+        raise CommandError(f"--topology: {path} is not a Yard; name one, such as project.topology.YARD")
     return yard
 
 
@@ -135,11 +135,11 @@ def _demand(queue: str, arrivals: str | list[str], text: str) -> Demand:
     rates = []
     for rate in [arrivals] if isinstance(arrivals, str) else arrivals:
         if (found := _RATE.fullmatch(rate)) is None:
-            raise CommandError(f"plan: {queue}: {rate!r} is no rate; write 20/s, 300/m or 5/h")
+            raise CommandError(f"plan: {queue}: {rate!r} is not a rate; write 20/s, 300/m or 5/h")
         rates.append(float(found[1]) / _UNITS_S[found[2]])
     given = dict(part.strip().partition("=")[::2] for part in text.split(","))
     if not {"p50"} <= given.keys() <= {"p50", "p95"}:
-        raise CommandError(f"plan: {queue}: {text!r} is no duration; write p50=80ms,p95=400ms")
+        raise CommandError(f"plan: {queue}: {text!r} is not a duration; write p50=80ms,p95=400ms")
     p50_s = _span_s(given["p50"])
     p95_s = _span_s(given["p95"]) if "p95" in given else P95_OF_P50 * p50_s
     if not 0 < p50_s <= p95_s:
@@ -149,7 +149,7 @@ def _demand(queue: str, arrivals: str | list[str], text: str) -> Demand:
 
 def _span_s(text: str) -> float:
     if (found := _SPAN.fullmatch(text)) is None:
-        raise CommandError(f"plan: {text!r} is no duration; write 80ms, 1.5s, 5m or 1h")
+        raise CommandError(f"plan: {text!r} is not a duration; write 80ms, 1.5s, 5m or 1h")
     return float(found[1]) * _UNITS_S[found[2]]
 
 

@@ -114,7 +114,7 @@ def _paused(row: dict[str, Any]) -> str:
 def import_lines(found: Imported) -> list[str]:
     lines = [f"{found.queue}: {counted(found.moved, 'message')} imported"]
     if found.unreadable:
-        lines.append(f"{found.queue}: {found.unreadable:,} are no messages of Dramatiq; they stay on its server")
+        lines.append(f"{found.queue}: {found.unreadable:,} are not messages of Dramatiq; they stay on its server")
     lines += [f"{found.queue}: refused, it stays where it is: {refusal}" for refusal in found.refused[:REFUSALS_SHOWN]]
     if (more := len(found.refused) - REFUSALS_SHOWN) > 0:
         lines.append(f"{found.queue}: {more:,} more were refused")

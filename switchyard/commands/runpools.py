@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandParser
 from switchyard.broker.errors import NotFound
 from switchyard.conf import declared_yard
 from switchyard.console.commands import refuse, seconds, show_examples
-from switchyard.workers.group import autoreload, pool_group
+from switchyard.workers.group.autoreload import RELOAD_GRACE_S, keep_reloaded
 from switchyard.workers.group.pool_group import Companion, PoolGroup
 from switchyard.workers.preflight import prepare
 from switchyard.workers.shared.fork import run_or_crash
@@ -35,14 +35,15 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         show_examples(parser, self.examples)
         parser.add_argument("pools", metavar="NAME", nargs="*", help="pools of the topology; default all")
-        parser.add_argument("--reload", action="store_true", help="replace the pools when a Python file changes")
+        parser.add_argument(
+            "--reload", action="store_true", help="drain the pools and start them again when a Python file changes"
+        )
         parser.add_argument(
             "--grace",
             type=seconds,
-            help=f"seconds for tasks to end, default {GRACE_S:g}, with --reload {pool_group.SUCCESSOR_GRACE_S:g}",
+            help=f"seconds for tasks to end, default {GRACE_S:g}, with --reload {RELOAD_GRACE_S:g}",
         )
         parser.add_argument("--no-history", action="store_true", help="do not start the history writer, see runhistory")
-        parser.add_argument("--replaces", metavar="PIDS", help="parents whose pools --reload replaces by these")
 
     def handle(self, **options: Any) -> None:
         try:
@@ -53,16 +54,14 @@ class Command(BaseCommand):
         companion = self.make_companion(options)
         pools = pools or list(declared_yard().pools)
         if options["grace"] is None:
-            options["grace"] = pool_group.SUCCESSOR_GRACE_S if options["reload"] else GRACE_S
+            options["grace"] = RELOAD_GRACE_S if options["reload"] else GRACE_S
         if options["reload"]:
-            sys.exit(autoreload.keep_reloaded(self.command_line(options)))
+            sys.exit(keep_reloaded(self.command_line(options)))
         prepare(pools)
-        older = options["replaces"]
-        replaces = None if older is None else [int(pid) for pid in older.split(",") if pid]
         # A project may be without the history's app.
         found = None if options["no_history"] else apps.app_configs.get("switchyard_history")
         history = None if found is None else found.run_writer  # type: ignore[attr-defined]
-        parent = PoolGroup(pools, grace_s=options["grace"], companion=companion, history=history, replaces=replaces)
+        parent = PoolGroup(pools, grace_s=options["grace"], companion=companion, history=history)
         sys.exit(run_or_crash(parent.run))
 
     def make_companion(self, options: dict[str, Any]) -> Companion | None:

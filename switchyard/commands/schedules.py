@@ -147,7 +147,7 @@ def _read(file: str) -> list[Any]:
 def _pair(text: str) -> tuple[str, str]:
     task, _, actor = text.partition("=")
     if not task or not actor:
-        raise CommandError(f"schedules import: --actor {text!r:.200} is no TASK=ACTOR")
+        raise CommandError(f"schedules import: --actor {text!r:.200} is not TASK=ACTOR")
     return task, actor
 
 

@@ -154,8 +154,8 @@ def _help(verdict: Verdict) -> Iterator[tuple[str, str]]:
     """Yield what happens and what to do, the page's button, and the command that does the same."""
     if verdict.then and verdict.then != verdict.step:
         yield "Then", verdict.then
-    if verdict.act and verdict.act.href:
-        yield "On the page", f"{verdict.act.label} ({verdict.act.href})"
+    if verdict.button and verdict.button.href:
+        yield "On the page", f"{verdict.button.label} ({verdict.button.href})"
     if verdict.step and verdict.step not in verdict.then:
         yield "Command" if verdict.step.startswith(("manage.py", "kill")) else "Next", verdict.step
     if verdict.findings:
@@ -241,7 +241,7 @@ def as_json(room: Room) -> dict[str, Any]:
             "label": verdict.label,
             "sentence": verdict.sentence,
             "then": verdict.then,
-            "button": verdict.act.label if verdict.act else "",
+            "button": verdict.button.label if verdict.button else "",
             "next": verdict.step,
             "steps": runbook(verdict.label) if verdict.findings else "",
         },

@@ -59,7 +59,7 @@ class Command(PrintingCommand):
         values = dict(text.partition("=")[::2] for text in given)
         for name in values.keys() - rendered_files.VALUES.keys():
             known = ", ".join(rendered_files.VALUES)
-            raise CommandError(f"--value: {name!r} is no value of these files; write one of {known} as NAME=VALUE")
+            raise CommandError(f"--value: {name!r} is not a value of these files; write one of {known} as NAME=VALUE")
         rendered = rendered_files.render(target, declared_yard(), cores, values)
         if not check:
             for path in rendered_files.write(switchyard_settings().base_dir, rendered) or ["nothing changed"]:

@@ -74,7 +74,7 @@ def seconds(text: str) -> float:
     except ValueError:
         number = math.nan
     if not 0 <= number < math.inf:  # nan is neither
-        raise ArgumentTypeError(f"{text!r} is no number of seconds; give 0 or more, such as 25")
+        raise ArgumentTypeError(f"{text!r} is not a number of seconds; give 0 or more, such as 25")
     return number
 
 
@@ -135,7 +135,7 @@ class PrintingCommand(BaseCommand):
 
     def run_from_argv(self, argv: list[str]) -> None:
         if unusable := next((text for text in argv[1:] if _is_no_text(text)), ""):
-            sys.stderr.write(f"{argv[1]}: the argument {unusable!a} is no UTF-8 text; write it in UTF-8\n")
+            sys.stderr.write(f"{argv[1]}: the argument {unusable!a} is not UTF-8 text; write it in UTF-8\n")
             sys.exit(WRONG_ARGUMENTS)
         code: Any = None
         try:

@@ -181,7 +181,7 @@ def _parse(text: str, now: datetime) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise unusable_end(text, "it is no time") from error
+        raise unusable_end(text, "it is not a time") from error
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
@@ -207,4 +207,4 @@ def time_ms(name: str, text: str) -> int | None:
         return min(max((at - EPOCH) // timedelta(milliseconds=1), 0), LARGEST)
     except (ValueError, OverflowError):
         remedy = "write 30m, 1h or 7d ago, or a time such as 2026-11-21T13:00:00Z"
-        raise ValueError(f"{name}: {text!r:.100} is no time; {remedy}") from None
+        raise ValueError(f"{name}: {text!r:.100} is not a time; {remedy}") from None

@@ -52,7 +52,7 @@ def check(filter: dict[str, Any]) -> dict[str, str]:
     if wrong := next((name for name in given if name not in known), None):
         raise ValueError(f"filter of dead letters: no field {wrong!r}; known are {', '.join(known)}")
     if given.get("state", "new") not in OPEN_STATES:
-        raise ValueError(f"state: {given['state']!r} is no state of an open letter; write new or acknowledged")
+        raise ValueError(f"state: {given['state']!r} is not a state of an open letter; write new or acknowledged")
     given |= {name: _fixed(name, given[name]) for name in TIMES if name in given}
     if len(given.get("search", "").split()) > MOST_WORDS:
         raise ValueError(f"search: more than {MOST_WORDS} words; a part of the error's text is enough")
@@ -324,7 +324,7 @@ class BulkTakeBack:
         number = str(filter.get("act"))
         row = BulkAct.objects.filter(pk=number, kind="letter.canary").first() if number[:18].isdecimal() else None
         if set(filter) != {"act"} or row is None or row.unfinished:
-            raise ValueError(f"act: {number!r:.40} is no rollout that has ended; see manage.py switchyard bulk list")
+            raise ValueError(f"act: {number!r:.40} is not a rollout that has ended; see manage.py switchyard bulk list")
         return {"act": row.pk}
 
     def count(self, act: BulkAct) -> int:

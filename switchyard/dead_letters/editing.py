@@ -110,7 +110,7 @@ def _parsed(text: str) -> dict[str, Any]:
     try:
         given = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ArgumentsRefused(f"arguments: they are no JSON: {error}") from error
+        raise ArgumentsRefused(f"arguments: they are not JSON: {error}") from error
     if not isinstance(given, dict):
         raise ArgumentsRefused('arguments: write them by name: {"name": value, ...}')
     return given

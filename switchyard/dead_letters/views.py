@@ -311,7 +311,7 @@ def _parse(after: str) -> Mapping[str, str] | None:
         return None
     found = _PLACE.fullmatch(after)
     if found is None:
-        raise ValueError(f"after: {after!r:.100} is no place in the list; begin with its first page")
+        raise ValueError(f"after: {after!r:.100} is not a place in the list; begin with its first page")
     return found.groupdict()
 
 
@@ -322,7 +322,7 @@ def _time_of(text: str) -> datetime:
             return at
     except ValueError:
         pass
-    raise ValueError(f"after: {text!r:.100} is no time of a letter; begin with the first page")
+    raise ValueError(f"after: {text!r:.100} is not a time of a letter; begin with the first page")
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

@@ -138,9 +138,9 @@ def address_of(name: str, value: str) -> StorageAddress:
         parts = urlsplit(value)
         held = parts.username is not None or parts.password is not None or parts.port is not None
     except ValueError:
-        raise InvalidSetting(name, "is no URL", f"use for example {GOOD}") from None
+        raise InvalidSetting(name, "is not a URL", f"use for example {GOOD}") from None
     if parts.scheme not in BACKENDS:
-        fact = f"{parts.scheme!r:.40} is none of {', '.join(BACKENDS)}" if parts.scheme else "is no URL"
+        fact = f"{parts.scheme!r:.40} is none of {', '.join(BACKENDS)}" if parts.scheme else "is not a URL"
         raise InvalidSetting(name, fact, f"use for example file:///var/lib/switchyard/media or {GOOD}")
     if held:
         remedy = "leave them out; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS"
@@ -154,9 +154,9 @@ def address_of(name: str, value: str) -> StorageAddress:
         return StorageAddress("file", folder=path)
     bucket, prefix = parts.netloc, path.strip("/")
     if _BUCKET.fullmatch(bucket) is None:
-        raise InvalidSetting(name, f"{bucket!r:.70} is no name of a bucket", f"use for example {GOOD}")
+        raise InvalidSetting(name, f"{bucket!r:.70} is not a name of a bucket", f"use for example {GOOD}")
     if _PREFIX.fullmatch(prefix) is None or ".." in prefix or "//" in prefix:
-        raise InvalidSetting(name, f"{prefix!r:.70} is no prefix of keys", "use letters, digits and . _ - / in it")
+        raise InvalidSetting(name, f"{prefix!r:.70} is not a prefix of keys", "use letters, digits and . _ - / in it")
     refuse_without_package(name, parts.scheme)
     return StorageAddress(parts.scheme, bucket=bucket, prefix=prefix, options=options)
 
@@ -186,7 +186,7 @@ def _options(name: str, scheme: str, query: str) -> dict[str, Any]:
     for key, value in parse_qsl(query, keep_blank_values=True):
         if key not in known:
             remedy = f"{scheme}: takes {', '.join(known) or 'no options'}"
-            raise InvalidSetting(name, f"{key!r:.40} is no option of {scheme}:", remedy)
+            raise InvalidSetting(name, f"{key!r:.40} is not an option of {scheme}:", remedy)
         found[known[key]] = _value(name, key, value)
     return found
 
@@ -200,13 +200,13 @@ def _value(name: str, key: str, value: str) -> Any:
         return value == "1"
     if key == "link_s":
         if not (value.isascii() and value.isdigit()) or len(value) > 6 or int(value) > LONGEST_LINK_S:
-            fact = f"link_s={value!r:.40} is no number from 0 to {LONGEST_LINK_S:,}"
+            fact = f"link_s={value!r:.40} is not a number from 0 to {LONGEST_LINK_S:,}"
             raise InvalidSetting(name, fact, "write link_s=300 for links of five minutes")
         return int(value)
     if key == "endpoint_url":
         return _endpoint(name, value)
     if not _NAME.fullmatch(value):
-        raise InvalidSetting(name, f"{key}={value!r:.40} is no name", f"write for example {key}=eu-central-1")
+        raise InvalidSetting(name, f"{key}={value!r:.40} is not a name", f"write for example {key}=eu-central-1")
     return value
 
 
@@ -218,5 +218,5 @@ def _endpoint(name: str, value: str) -> str:
         fine, parts = False, urlsplit("")
     if not fine or parts.username is not None or parts.password is not None:
         remedy = "write endpoint_url=https://s3.example.com, without user and password"
-        raise InvalidSetting(name, "endpoint_url is no http: or https: address, or holds a password", remedy)
+        raise InvalidSetting(name, "endpoint_url is not an http: or https: address, or holds a password", remedy)
     return value.rstrip("/")

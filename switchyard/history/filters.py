@@ -101,7 +101,7 @@ class Filter:
         known = ("state", "argument", "failures", *TEXTS, *TIMES)
         for name in given:
             if name not in known:
-                raise ValueError(f"{name}: is no filter; write one of {', '.join(known)}")
+                raise ValueError(f"{name}: is not a filter; write one of {', '.join(known)}")
         values: dict[str, Any] = {name: _text(name, _one(name, given)) for name in (*TEXTS, *TIMES)}
         for name in TIMES:
             time_ms(name, values[name])
@@ -151,7 +151,7 @@ def _values(query: Mapping[str, Any], name: str) -> tuple[str, ...]:
     if found is None or isinstance(found, str | bool | int):
         found = () if found is None or found is False else ("1" if found is True else str(found),)
     if not isinstance(found, Sequence) or not all(isinstance(value, str) for value in found):
-        raise ValueError(f"{name}: {found!r:.100} is no text")
+        raise ValueError(f"{name}: {found!r:.100} is not text")
     return tuple(value for value in found if value != "")
 
 
@@ -172,7 +172,7 @@ def _states(given: Sequence[str]) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(state for value in given for state in value.split(",") if state))
     for state in found:
         if state not in STEPS:
-            raise ValueError(f"state: {state!r:.100} is no state; write one of {', '.join(STEPS)}")
+            raise ValueError(f"state: {state!r:.100} is not a state; write one of {', '.join(STEPS)}")
     return found
 
 

@@ -43,7 +43,7 @@ class Cursor:
         """
         found = _CURSOR.fullmatch(text)
         if found is None:
-            raise ValueError(f"after: {text!r:.100} is no place in a list; begin with its first page")
+            raise ValueError(f"after: {text!r:.100} is not a place in a list; begin with its first page")
         return cls(int(found[1]), int(found[2]))
 
     def __str__(self) -> str:
@@ -326,7 +326,7 @@ def sort_of(text: str) -> str:
         ValueError: there is no such order.
     """
     if text and text not in SORTS:
-        raise ValueError(f"sort: {text!r:.100} is no order of jobs; write one of {', '.join(SORTS)}")
+        raise ValueError(f"sort: {text!r:.100} is not an order of jobs; write one of {', '.join(SORTS)}")
     return text
 
 
@@ -370,7 +370,7 @@ def _parse(after: str) -> _Place | None:
         return None
     found = _PLACE.fullmatch(after)
     if found is None:
-        raise ValueError(f"after: {after!r:.100} is no place in a sorted list; begin with its first page")
+        raise ValueError(f"after: {after!r:.100} is not a place in a sorted list; begin with its first page")
     return _Place(Cursor.parse(found[1]), int(found[2]), int(found[3]))
 
 

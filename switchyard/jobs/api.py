@@ -426,5 +426,5 @@ def _limit(text: str) -> int:
     if not text:
         return LIMIT
     if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MOST_LISTED):
-        raise ValueError(f"limit: {text!r:.50} is no number from 1 to {MOST_LISTED}")
+        raise ValueError(f"limit: {text!r:.50} is not a number from 1 to {MOST_LISTED}")
     return int(text)

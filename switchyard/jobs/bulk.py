@@ -263,7 +263,7 @@ class BulkCancel(LiveKind):
         if not names:
             raise ValueError("this broker's queues cannot be searched; cancel jobs one by one")
         if wanted.queue and wanted.queue not in names:
-            raise ValueError(f"queue: {wanted.queue!r} is no queue; there are {', '.join(names)}")
+            raise ValueError(f"queue: {wanted.queue!r} is not a queue; there are {', '.join(names)}")
         return dict(wanted.to_query())
 
     def count(self, act: BulkAct) -> int:

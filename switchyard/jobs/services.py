@@ -248,7 +248,7 @@ def message_of(
         given: More options of the message.
     """
     if not isinstance(actor, Actor):
-        raise TypeError(f"a {type(actor).__name__} is no actor; pass what @dramatiq.actor returns")
+        raise TypeError(f"a {type(actor).__name__} is not an actor; pass what @dramatiq.actor returns")
     require_named(actor, kwargs or {})
     if job_id is not None:
         _require_uuid(job_id)
@@ -274,7 +274,9 @@ def _merged(kwargs: dict[str, Any] | None, named: dict[str, Any]) -> Any:
 
 def _require_uuid(job_id: Any) -> None:
     if not isinstance(job_id, str) or not is_job_id(job_id):
-        raise ValueError(f"job_id {job_id!r:.100} is no UUID in lower case; write str(uuid4()), or a uuid5 of your key")
+        raise ValueError(
+            f"job_id {job_id!r:.100} is not a UUID in lower case; write str(uuid4()), or a uuid5 of your key"
+        )
 
 
 def _require_delay(actor: Actor[Any, Any], message: Message[Any], delay_ms: Any) -> None:

@@ -9,6 +9,6 @@ from switchyard import __name__ as library
 
 if library in settings.INSTALLED_APPS:
     raise ImproperlyConfigured(
-        f'INSTALLED_APPS lists "{library}", which is no app but a package of apps: remove it, and write '
+        f'INSTALLED_APPS lists "{library}", which is not an app but a package of apps: remove it, and write '
         f"INSTALLED_APPS += {library}.apps()"
     )

@@ -150,10 +150,10 @@ def diagnose(found: Sequence[Ranked], late: Mapping[str, Row], holders: Mapping[
             ) is not None:
                 sentence = f"{sentence[:-1]}; about {needed:,} slots would do, {late[queue].slots:,} are there."
         at = PRECEDENCE.index(cause)
-        act = each.finding.act
+        button = each.finding.button
         diagnosis = Diagnosis(
             cause.name, cause.title, sentence, _evidence(window, queue, actor), cause.confidence, each.finding.next,
-            act.href if act is not None else "", queue, actor,
+            button.href if button is not None else "", queue, actor,
         )  # fmt: skip
         told.append((at, len(told), diagnosis))
     return [diagnosis for _, _, diagnosis in sorted(told)]

@@ -33,7 +33,7 @@ from switchyard.operations.findings.examine import KEPT
 from switchyard.operations.findings.facts import YardFacts, facts_of
 from switchyard.operations.findings.finding import (
     CHECK_BROKER,
-    Act,
+    Button,
     Finding,
     FindingGroup,
     Level,
@@ -103,7 +103,7 @@ class Verdict:
     Args:
         facts: Figures with their meaning.
         then: Remedy, or "".
-        act: The one button; ``None`` where no page helps.
+        button: The one button; ``None`` where no page helps.
         findings: All of them, the first first.
     """
 
@@ -112,7 +112,7 @@ class Verdict:
     sentence: str
     facts: tuple[tuple[str, str], ...] = ()
     then: str = ""
-    act: Act | None = None
+    button: Button | None = None
     findings: tuple[Ranked, ...] = ()
 
     @property
@@ -170,8 +170,8 @@ def _now(facts: YardFacts, open_letters: int = 0, told: int = 0) -> Iterable[Fin
     if not facts.state.scheduler_up:
         seen, step = "no scheduler leads: no schedule starts", "manage.py switchyard runscheduler"
         then = f"Start `{step}`. Missed ticks are caught up as each schedule says; a pool sends the alerts meanwhile."
-        act = look_at_schedules()
-        yield SCHEDULER.finding("warning", "down", seen, "No scheduler runs", step, then=then, act=act)
+        button = look_at_schedules()
+        yield SCHEDULER.finding("warning", "down", seen, "No scheduler runs", step, then=then, button=button)
     if open_letters > told:
         yield _untriaged(open_letters, told)
 
@@ -182,7 +182,7 @@ def _verdict(found: Sequence[Ranked], figures: tuple[tuple[str, str], ...]) -> V
     first = found[0]
     sentence = f"{lateness.none_late()}; {first.clause}" if first.level == "ok" else first.sentence
     then = first.finding.then or first.finding.next
-    return Verdict(first.level, first.label, sentence, figures, then, first.finding.act, tuple(found))
+    return Verdict(first.level, first.label, sentence, figures, then, first.finding.button, tuple(found))
 
 
 def _broker_away(how: str) -> Finding:
@@ -192,7 +192,7 @@ def _broker_away(how: str) -> Finding:
         "Whether workers reach it is not known from here. New jobs are refused with 503 until it answers; pools "
         "try again by themselves. Check that the server runs and that SWITCHYARD_BROKER_URL names it."
     )
-    return BROKER.finding("error", "away", seen, cause, step, then=then, act=CHECK_BROKER)
+    return BROKER.finding("error", "away", seen, cause, step, then=then, button=CHECK_BROKER)
 
 
 def _server(server: ServerState) -> Iterable[Finding]:
@@ -201,13 +201,13 @@ def _server(server: ServerState) -> Iterable[Finding]:
         cause = "The server refuses writes"
         # The rest of the page follows from this: on Redis reports and leases expire, which cannot be written.
         then = f"{server.remedy} There is no need to restart pools or scheduler, also where they cannot report."
-        yield BROKER.finding("error", "takes_no_work", seen, cause, server.remedy, then=then, act=CHECK_BROKER)
+        yield BROKER.finding("error", "takes_no_work", seen, cause, server.remedy, then=then, button=CHECK_BROKER)
     for found in server.findings:
         then = f"{found.remedy}{_FOLLOWS.get(found.code, '')}"
         if found.partial:
             then += "" if server.pools_known else " The pools' reports are on it: which pools run is not known."
             then += "" if server.scheduler_known else " The scheduler's lease is on it: no schedule starts meanwhile."
-        yield BROKER.finding(found.severity, found.code, found.seen, "", found.remedy, then=then, act=CHECK_BROKER)
+        yield BROKER.finding(found.severity, found.code, found.seen, "", found.remedy, then=then, button=CHECK_BROKER)
 
 
 # Consequences of a finding that the rest of the page does not show, by code.
@@ -220,8 +220,8 @@ def _untriaged(open_letters: int, told: int) -> Finding:
     letters = counted(rest, "more dead letter" if told else "dead letter")
     seen = f"{letters} {'waits' if rest == 1 else 'wait'} to be triaged"
     then = f"{cause}: requeue the letters when the cause is removed, or discard them."
-    step, act = "manage.py switchyard deadletters list", Act(f"Triage {count}", "switchyard-letters")
-    return LETTERS.finding("warning", "untriaged", seen, cause, step, then=then, act=act)
+    step, button = "manage.py switchyard deadletters list", Button(f"Triage {count}", "switchyard-letters")
+    return LETTERS.finding("warning", "untriaged", seen, cause, step, then=then, button=button)
 
 
 def _pending() -> Finding:

@@ -63,11 +63,11 @@ def _no_counterpart(task: Mapping[str, Any]) -> str:
     if task["crontab_id"] is not None and task["day_of_month"] != "*" and task["day_of_week"] != "*":
         return "days of the month and weekdays must both fit in Celery, one of them suffices in cron; choose one"
     if task["interval_id"] is not None and task["every"] * PERIOD_S.get(task["period"], 0) % 60:
-        return f"its interval of {task['every']} {task['period']} is no whole number of minutes"
+        return f"its interval of {task['every']} {task['period']} is not a whole number of minutes"
     try:
         json.loads(task["args"] or "[]"), json.loads(task["kwargs"] or "{}")
     except ValueError:
-        return "its arguments are no JSON"
+        return "its arguments are not JSON"
     return ""
 
 

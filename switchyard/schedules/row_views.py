@@ -123,7 +123,7 @@ class ScheduleForm(forms.Form):
         try:
             return rows.moment_of(self.cleaned_data[field].strip())
         except ValueError as error:
-            raise forms.ValidationError("this is no time; write 2026-12-01 06:00, in UTC") from error
+            raise forms.ValidationError("this is not a time; write 2026-12-01 06:00, in UTC") from error
 
 
 def _initial(actor: Actor[..., Any], row: StoredSchedule) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def _trigger_fault(row: StoredSchedule) -> str:
     try:
         fault = cron_fault(_cron_of(row.cron, row.time_zone))
     except (ValueError, KeyError, IndexError):
-        return f"{row.cron!r:.110} is no cron expression; write minute, hour, day, month and weekday: 0 2 * * *"
+        return f"{row.cron!r:.110} is not a cron expression; write minute, hour, day, month and weekday: 0 2 * * *"
     return "; ".join(fault) if fault else ""
 
 
@@ -229,7 +229,7 @@ def from_json(given: Any) -> tuple[StoredSchedule, bool]:
         try:
             values[field] = moment_of(values.get(field))
         except (TypeError, ValueError):
-            raise ArgumentsRefused(f"schedule {name:.100}: {field} is no time; write ISO 8601 in UTC") from None
+            raise ArgumentsRefused(f"schedule {name:.100}: {field} is not a time; write ISO 8601 in UTC") from None
     row = StoredSchedule(**values)
     if not all(isinstance(getattr(row, field), str) for field in ("actor", "cron", "time_zone", "overlap", "catch_up")):
         raise ArgumentsRefused(f"schedule {name:.100}: actor, cron, time_zone, overlap and catch_up are texts")

@@ -13,7 +13,7 @@ served too.
 
 Files in reading order: ``preflight`` with ``checks`` (what must hold before a start, and the watch of the server),
 ``discovery`` (actors of all apps), ``group`` (several pools under one parent), ``supervisor`` (one pool:
-``supervisor``, ``children`` and ``processes``, ``leases``, ``limits``, ``quiet_periods``, ``report``,
+``supervisor``, ``children`` and ``processes``, ``leases``, ``hard_limits``, ``quiet_periods``, ``report``,
 ``counts``), ``child`` (``spawn``, ``main``, ``slot_tracking``, ``hygiene``, ``memory_guard``),
 ``shared`` (the table in memory that both see, forking, signals), ``metrics`` (of all processes of a pool).
 

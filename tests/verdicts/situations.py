@@ -1,6 +1,6 @@
 """Situations that the overview names: how each is made, its sentence, its seconds and its button.
 
-``docs/reference/verdicts.md`` lists them. Each is made by means that know nothing of how the overview judges.
+Each is made by means that know nothing of how the overview judges.
 """
 
 from __future__ import annotations

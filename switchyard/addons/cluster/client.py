@@ -54,7 +54,7 @@ def _seed(text: str) -> Address:
     try:
         port = parts.port
     except ValueError:
-        raise UnusableAddress("has a node whose port is no number from 1 to 65535", REMEDY) from None
+        raise UnusableAddress("has a node whose port is not a number from 1 to 65535", REMEDY) from None
     if not parts.hostname:
         raise UnusableAddress("has a node without a name", REMEDY)
     return parts.hostname, port or DEFAULT_PORT

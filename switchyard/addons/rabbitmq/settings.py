@@ -50,9 +50,9 @@ def _check(name: str, url: str, *, debug: bool) -> None:
             remedy = f"write one of {', '.join(OPTIONS)}, or leave it out"
             raise InvalidSetting(name, f"has the option {option!r:.60}, which pika does not know", remedy)
         if option in WHOLE_NUMBERS and not re.fullmatch(r"[0-9]+", given):
-            raise InvalidSetting(name, f"has {option}={given!r:.40}, which is no whole number", f"write {option}=15")
+            raise InvalidSetting(name, f"has {option}={given!r:.40}, which is not a whole number", f"write {option}=15")
         if option in SECONDS and not re.fullmatch(r"[0-9]+(\.[0-9]+)?", given):
-            raise InvalidSetting(name, f"has {option}={given!r:.40}, which is no number", f"write {option}=15")
+            raise InvalidSetting(name, f"has {option}={given!r:.40}, which is not a number", f"write {option}=15")
 
 
 def limits_over_the_consumer_timeout(own: SwitchyardSettings) -> list[CheckMessage]:

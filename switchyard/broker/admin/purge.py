@@ -107,7 +107,7 @@ def purges(family: QueueOperations) -> list[Purge]:
             claim = str(fields.get(f"{name}:claim", b""), "ascii", "replace")
             found.append(replace(facts, id=name, queue=family.keys.queue, claim=claim))
         elif ":" not in name:
-            note(key, f"{name!r} is no purge")
+            note(key, f"{name!r} is not a purge")
     return sorted(found, key=lambda purge: purge.at)
 
 

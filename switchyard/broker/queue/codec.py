@@ -65,7 +65,7 @@ def require_message(message: Any) -> None:
     if hasattr(message, "message_id"):
         return
     name = getattr(message, "actor_name", "actor")
-    raise TypeError(f"{kind_of(message)} is no message; write {name}.message(...), which makes one and runs nothing")
+    raise TypeError(f"{kind_of(message)} is not a message; write {name}.message(...), which makes one and runs nothing")
 
 
 def require_id(id_: object) -> None:
@@ -98,7 +98,7 @@ def decode(body: bytes, *, message_id: str, lane: str) -> Message[Any]:
         UnreadableMessage: the body or the id is invalid.
     """
     if not _is_usable_id(message_id):
-        raise UnreadableMessage(f"its id is no id: {message_id[:50]!r}")
+        raise UnreadableMessage(f"its id is not an id: {message_id[:50]!r}")
     try:
         fields = json_body.decode(body)
     except UnreadablePayload as error:

@@ -25,11 +25,11 @@ from switchyard.broker.redis.own_keys import note
 # Longest time of a tick, and of one answer within it: a supervisor's loop waits that long for the server.
 TICK_S: Final = 1.0
 ANSWER_S: Final = 0.5
-# Pause before a refused step is tried again.
+# Pause before a refused duty is tried again.
 REFUSED_S: Final = 1.0
 
-Step = Literal["renewal", "join", "report", "reclaim", "sweep"]
-STEPS: Final[tuple[Step, ...]] = ("renewal", "join", "report", "reclaim", "sweep")
+LeaseDuty = Literal["renewal", "join", "report", "reclaim", "sweep"]
+DUTIES: Final[tuple[LeaseDuty, ...]] = ("renewal", "join", "report", "reclaim", "sweep")
 
 logger = logging.getLogger(__name__)
 
@@ -53,24 +53,24 @@ class TickBudget(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class ServedQueue:
-    """A queue in which leases are kept: when each step is due next, and which steps the server refused last time."""
+    """A queue in which leases are kept: when each duty is due next, and which steps the server refused last time."""
 
     operations: QueueOperations
-    due_s: dict[Step, float] = field(default_factory=dict)
-    refused: set[Step] = field(default_factory=set)
+    due_s: dict[LeaseDuty, float] = field(default_factory=dict)
+    refused: set[LeaseDuty] = field(default_factory=set)
 
-    def is_due(self, step: Step) -> bool:
-        return time.monotonic() >= self.due_s.get(step, 0.0)
+    def is_due(self, duty: LeaseDuty) -> bool:
+        return time.monotonic() >= self.due_s.get(duty, 0.0)
 
-    def attempt(self, step: Step, act: Callable[[], None], *, again_s: float = 0.0) -> None:
-        """Do a step, due again in ``again_s``. One that the server refuses is logged once and due again in a second.
+    def attempt(self, duty: LeaseDuty, act: Callable[[], None], *, again_s: float = 0.0) -> None:
+        """Do a duty, due again in ``again_s``. One that the server refuses is logged once and due again in a second.
 
-        Where queues live at several places so is one whose place does not answer, and with it every other step of the
+        Where queues live at several places so is one whose place does not answer, and with it every other duty of the
         queue: the queues of the other places go on.
 
         Raises:
             BrokerUnavailable: the only server did not answer.
-            TickExhausted: the tick has no time left for the step.
+            TickExhausted: the tick has no time left for the duty.
         """
         name = self.operations.keys.queue
         try:
@@ -83,16 +83,16 @@ class ServedQueue:
                     raise
                 if not self.refused:
                     logger.warning("queue %s: its leases are not renewed, its node does not answer: %s", name, error)
-                self.due_s.update(dict.fromkeys(STEPS, time.monotonic() + REFUSED_S))
-            elif step not in self.refused:  # of any kind: whatever a key may hold, the supervisor goes on
-                logger.error("queue %s: the broker refuses the lease %s, retried every second: %r", name, step, error)
-            self.refused.add(step)
-            self.due_s[step] = time.monotonic() + REFUSED_S
+                self.due_s.update(dict.fromkeys(DUTIES, time.monotonic() + REFUSED_S))
+            elif duty not in self.refused:  # of any kind: whatever a key may hold, the supervisor goes on
+                logger.error("queue %s: the broker refuses the lease %s, retried every second: %r", name, duty, error)
+            self.refused.add(duty)
+            self.due_s[duty] = time.monotonic() + REFUSED_S
             return
-        self.due_s[step] = time.monotonic() + again_s
-        if step in self.refused:
-            self.refused.discard(step)
-            logger.info("queue %s: the broker accepts the lease %s again", name, step)
+        self.due_s[duty] = time.monotonic() + again_s
+        if duty in self.refused:
+            self.refused.discard(duty)
+            logger.info("queue %s: the broker accepts the lease %s again", name, duty)
 
 
 RENEW_S: Final = 4.0
@@ -147,7 +147,7 @@ class LeaseKeeper:
     It has no thread of its own: call :meth:`tick` whenever :meth:`seconds_to_next` is over. Not thread-safe.
 
     A server that does not answer is logged once and asked again every second; pending reclaims are kept meanwhile. A
-    step that the server refuses for one queue is logged once and retried every second. The other queues go on.
+    duty that the server refuses for one queue is logged once and retried every second. The other queues go on.
 
     Args:
         queues: Queue -> its operations, on a :class:`switchyard.broker.redis.calls.RedisCalls` that nothing else uses.

@@ -473,7 +473,7 @@ class QueueOperations:
         """Return the owners among some members; remove those that no release names so: they would be found for ever."""
         odd = [member for member in found if not OWNER.fullmatch(member) and member != b"rearmed"]
         if odd:
-            note(self.keys.leases, f"{odd[0]!r} is no owner")
+            note(self.keys.leases, f"{odd[0]!r} is not an owner")
             self.calls.command("ZREM", self.keys.leases, *odd)
         return [str(member, "ascii") for member in found if OWNER.fullmatch(member)]
 
@@ -500,7 +500,7 @@ def owners_of(members: Sequence[bytes], key: str) -> list[str]:
     owners = [str(member, "utf-8", "replace") for member in members]
     known = [owner for owner in owners if owner.endswith(LANE_ENDS) and owner.isascii()]
     if len(known) < len(owners):
-        note(key, f"{len(owners) - len(known)} members are no owners of a lane")
+        note(key, f"{len(owners) - len(known)} members are not owners of a lane")
     return known
 
 

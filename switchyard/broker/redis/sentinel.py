@@ -76,7 +76,7 @@ def parse(url: str) -> SentinelUrl:
     if not name or "@" in name:  # no name has one: it is the rest of a password
         raise UnusableAddress("names no master after the sentinels", f"append the master's name: {EXAMPLE}")
     if database and not (database.isascii() and database.isdigit()):
-        raise UnusableAddress("has a database that is no number", f"write for example {EXAMPLE}")
+        raise UnusableAddress("has a database that is not a number", f"write for example {EXAMPLE}")
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
     options = {option: value for option, value in given.items() if option not in OWN}
     secure = parts.scheme == "rediss+sentinel"
@@ -106,7 +106,7 @@ def _place(place: str) -> tuple[str, int]:
     if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
         # Not the place itself: what looks like one may be the rest of a password.
         raise UnusableAddress(
-            "has a sentinel that is no host:port",
+            "has a sentinel that is not a host:port",
             f"write for example {EXAMPLE}, with /, ?, # and @ of a password as %2F, %3F, %23 and %40",
         )
     return host, int(port)
@@ -273,7 +273,7 @@ class MasterConnection(ServerConnection):
         role = self.read_response(disable_decoding=True)
         if role[0] != b"master":
             self._sentinels.distrust()
-            raise ReadOnlyError(f"the sentinels name {self.host}:{self.port}, which is no master now")
+            raise ReadOnlyError(f"the sentinels name {self.host}:{self.port}, which is not a master now")
 
     def can_read(self, timeout: float = 0) -> bool:
         """Return whether an answer is there. ``redis.ConnectionError`` when another connection found another master."""

@@ -290,7 +290,7 @@ def _parse(after: str) -> tuple[int, str] | None:
         return None
     found = _PLACE.fullmatch(after)
     if found is None:
-        raise ValueError(f"after: {after!r:.100} is no place in a list of scheduled jobs; begin with its first page")
+        raise ValueError(f"after: {after!r:.100} is not a place in a list of scheduled jobs; begin with its first page")
     return int(found[1]), found[2]
 
 
@@ -413,7 +413,7 @@ class ListCursor:
         at, _, job_id = live.partition(".")
         usable = tilde and (live in ("", _END) or (at.isdecimal() and len(at) <= 15 and 0 < len(job_id) <= _LONGEST_ID))
         if not usable:
-            raise ValueError(f"after: {text!r:.100} is no place in a list; begin with its first page")
+            raise ValueError(f"after: {text!r:.100} is not a place in a list; begin with its first page")
         return cls(
             live=(int(at), job_id) if job_id else None,
             ended=Cursor.parse(ended) if ended not in ("", _END) else None,

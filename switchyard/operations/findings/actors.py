@@ -20,7 +20,7 @@ from switchyard.dead_letters.models import DeadLetter
 from switchyard.history.models import AttemptRow, JobRow
 from switchyard.history.queries import stored_arguments
 from switchyard.jobs.pauses import LARGEST_NUMBER
-from switchyard.operations.findings.finding import Act, Finding, FindingGroup
+from switchyard.operations.findings.finding import Button, Finding, FindingGroup
 
 GROUP = FindingGroup("actors")
 WINDOW_MS: Final = 5 * 60_000
@@ -356,17 +356,17 @@ def _ended(found: FailingActor) -> Finding:
 def _finding(found: FailingActor, code: str, seen: str, then: str) -> Finding:
     if found.letters:
         label = f"Triage {counted(found.letters, 'dead letter')} of {found.actor}"
-        act = Act(label, LETTERS, query=f"?{urlencode({'fingerprint': found.fingerprint})}")
+        button = Button(label, LETTERS, query=f"?{urlencode({'fingerprint': found.fingerprint})}")
     else:
         query = urlencode({"failures": "1", "actor": found.actor, "since": "5m"})
-        act = Act(f"Show {found.failed:,} failed jobs of {found.actor}", JOBS, query=f"?{query}")
+        button = Button(f"Show {found.failed:,} failed jobs of {found.actor}", JOBS, query=f"?{query}")
     step = (
         f"manage.py switchyard deadletters list --group {found.fingerprint}"
         if found.letters
         else f"manage.py switchyard jobs list --failures --actor {found.actor} --since 5m"
     )
     factor = float(found.failed or found.letters)
-    told = GROUP.finding("warning", code, seen, then, step, found.queue, then=then, act=act, factor=factor)
+    told = GROUP.finding("warning", code, seen, then, step, found.queue, then=then, button=button, factor=factor)
     return replace(told, actor=found.actor, letters=found.letters)
 
 
@@ -376,9 +376,9 @@ def _poison() -> Iterator[Finding]:
     for pk, id_, actor, queue, died_at in rows:
         seen = f"the job {id_} of {actor} ended its worker again and again, and was given up as poison {ago(died_at)}"
         then = "It runs no more. The worker is back; look at what the job does before you requeue it."
-        act = Act(f"Look at the poison job of {actor}", LETTER, str(pk))
+        button = Button(f"Look at the poison job of {actor}", LETTER, str(pk))
         told = GROUP.finding(
             "warning", "poison", seen, "Its task crashes the process, or uses too much memory",
-            f"manage.py switchyard deadletters show {id_}", queue, then=then, act=act,
+            f"manage.py switchyard deadletters show {id_}", queue, then=then, button=button,
         )  # fmt: skip
         yield replace(told, actor=actor, letters=1)

@@ -90,6 +90,6 @@ def _again(found: Sequence[Ranked], finding: Finding) -> Ranked | None:
 
 def _words(finding: Finding) -> tuple[str, ...]:
     """Return what does not change while numbers move: the sentence's words, the label, and where the button leads."""
-    act = finding.act
-    button = (act.link, act.of, _NUMBER.sub("#", act.label)) if act is not None else ()
-    return (_NUMBER.sub("#", finding.seen), finding.word, *button)
+    button = finding.button
+    leads = (button.link, button.of, _NUMBER.sub("#", button.label)) if button is not None else ()
+    return (_NUMBER.sub("#", finding.seen), finding.word, *leads)

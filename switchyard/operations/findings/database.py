@@ -18,7 +18,7 @@ from django.db.migrations.executor import MigrationExecutor
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import counted, duration
 from switchyard.database import RESERVED_CONNECTIONS, planned_connections, pool_size
-from switchyard.operations.findings.finding import CHECK_DATABASE, LOOK_AT_WORKERS, Act, Finding, FindingGroup
+from switchyard.operations.findings.finding import CHECK_DATABASE, LOOK_AT_WORKERS, Button, Finding, FindingGroup
 from switchyard.workers.checks.database import connections_allowed, is_bounced, undeclared_bouncer
 
 NEXT = "Check that the server runs and that DATABASE_URL names it; then `manage.py migrate --check`"
@@ -45,7 +45,7 @@ class Refusal:
     seen: str
     cause: str
     next: str
-    act: Act | None = None
+    button: Button | None = None
 
 
 FULL = Refusal(
@@ -138,10 +138,10 @@ def database_away(group: FindingGroup, error: Exception) -> Finding:
         if found is FULL and (last := _COUNTED.get(connection.alias)):
             seen += f"; {last[0]}, counted {duration((time.monotonic() - last[1]) * 1_000)} ago"
             step = f"As a superuser, find whose they are, and end those that should not be: {WHOSE}. Only then: {step}"
-        return group.error(found.code, seen, found.cause, step, act=found.act)
+        return group.error(found.code, seen, found.cause, step, button=found.button)
     why = next((words for part, words in REASONS if part in message), type(error).__name__)
     seen = f"the database does not answer ({why})"
-    return group.error("away", seen, "It is down, or the address is wrong", NEXT, act=CHECK_DATABASE)
+    return group.error("away", seen, "It is down, or the address is wrong", NEXT, button=CHECK_DATABASE)
 
 
 def _refusal(error: Exception, message: str) -> Refusal | None:
@@ -173,7 +173,7 @@ def look() -> Iterator[Finding]:
     if connection.vendor == "sqlite" and not _file_exists():
         seen = "the SQLite file does not exist"
         cause = "First start on this machine, or SWITCHYARD_STATE_DIR or DATABASE_URL names another place"
-        yield GROUP.error("unmigrated", seen, cause, "manage.py migrate", act=CHECK_DATABASE)
+        yield GROUP.error("unmigrated", seen, cause, "manage.py migrate", button=CHECK_DATABASE)
         return
     connection.ensure_connection()
     yield _latency()
@@ -260,10 +260,10 @@ def _locked(name: str, before: LockHolder | None, after: LockHolder | None) -> F
     if holder is None:
         seen = f"the database is locked for {LOCK_S:g} s and more: nothing can be written"
         step = f"fuser -v '{name}'; end the process that should not hold it"
-        return GROUP.finding("error", "locked", seen, cause, step, then=UNLOCK, act=LOOK_AT_WORKERS)
+        return GROUP.finding("error", "locked", seen, cause, step, then=UNLOCK, button=LOOK_AT_WORKERS)
     seen = f"the database is locked, by {holder}: nothing can be written"
     step = f"Let pid {holder.pid} end its transaction, or end it: kill -TERM {holder.pid}"
-    return GROUP.finding("error", "locked", seen, cause, step, then=f"{step}. {UNLOCK}", act=LOOK_AT_WORKERS)
+    return GROUP.finding("error", "locked", seen, cause, step, then=f"{step}. {UNLOCK}", button=LOOK_AT_WORKERS)
 
 
 WHOSE = 'psql -c "SELECT application_name, client_addr, state, count(*) FROM pg_stat_activity GROUP BY 1, 2, 3"'
@@ -347,7 +347,7 @@ def _blocked() -> Iterator[Finding]:
         cause = "A transaction holds the lock and does not end: a migration, a shell, a long task"
         step = f'psql -c "SELECT pg_terminate_backend({blockers[0] if blockers else "PID"})"'
         then = f"End that transaction: `{step}`. {UNLOCK}"
-        yield GROUP.finding("error", "locked", seen, cause, step, then=then, act=LOOK_AT_WORKERS)
+        yield GROUP.finding("error", "locked", seen, cause, step, then=then, button=LOOK_AT_WORKERS)
 
 
 def _backend(pid: int) -> str:

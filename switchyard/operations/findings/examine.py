@@ -208,8 +208,10 @@ def hangs(group: FindingGroup, unanswered_s: float) -> Finding:
     if group.name in SERVERS:
         seen = f"the {group.name} has not answered {after}"
         cause = "The server is stopped, overloaded, or behind a network that drops packets"
-        act = CHECK_BROKER if group.name == "broker" else CHECK_DATABASE
-        return group.error("hangs", seen, cause, "Check the server's process, its log and the network between", act=act)
+        button = CHECK_BROKER if group.name == "broker" else CHECK_DATABASE
+        return group.error(
+            "hangs", seen, cause, "Check the server's process, its log and the network between", button=button
+        )
     seen = f"the checks of {group.name} have no answer {after}"
     return group.warning(
         "hangs", seen, "This machine is busy, or a query is slow", "manage.py switchyard doctor, again"

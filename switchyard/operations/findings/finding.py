@@ -18,7 +18,7 @@ EXIT_CODES: dict[Severity, int] = {"ok": 0, "skipped": 0, "warning": 1, "error":
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
+class Button:
     """A button: it says what it does and to how many.
 
     Args:
@@ -52,7 +52,7 @@ class Finding:
         next: Remedy: a command to copy, or a step.
         subject: Queue, pool, schedule or channel concerned; "" for the whole group.
         then: What happens by itself and what to do, for a page; "" repeats ``next``.
-        act: Button of a page.
+        button: Button of a page.
         factor: Weight among findings of one code, the largest first.
         word: Label of this one, where its code's says less; "" for that.
         actor: Actor concerned; "" for findings that are not about one.
@@ -68,7 +68,7 @@ class Finding:
     next: str = ""
     subject: str = ""
     then: str = ""
-    act: Act | None = None
+    button: Button | None = None
     factor: float = 0.0
     word: str = ""
     actor: str = ""
@@ -97,14 +97,16 @@ class FindingGroup:
         subject: str = "",
         *,
         then: str = "",
-        act: Act | None = None,
+        button: Button | None = None,
         factor: float = 0.0,
         word: str = "",
         also: tuple[str, ...] = (),
     ) -> Finding:
         """Return a finding whose severity was computed."""
         cause, next_step = in_words_of_project(cause), in_words_of_project(next_step)
-        return Finding(self.name, code, severity, seen, cause, next_step, subject, then, act, factor, word, also=also)
+        return Finding(
+            self.name, code, severity, seen, cause, next_step, subject, then, button, factor, word, also=also
+        )
 
     def ok(self, seen: str, *, cause: str = "", subject: str = "") -> Finding:
         """Return a finding of severity and code ``ok``."""
@@ -115,21 +117,21 @@ class FindingGroup:
         return self.finding("skipped", code, seen, "", "")
 
     def warning(
-        self, code: str, seen: str, cause: str, next_step: str, subject: str = "", act: Act | None = None
+        self, code: str, seen: str, cause: str, next_step: str, subject: str = "", button: Button | None = None
     ) -> Finding:
         """Return a warning."""
-        return self.finding("warning", code, seen, cause, next_step, subject, act=act)
+        return self.finding("warning", code, seen, cause, next_step, subject, button=button)
 
     def error(
-        self, code: str, seen: str, cause: str, next_step: str, subject: str = "", act: Act | None = None
+        self, code: str, seen: str, cause: str, next_step: str, subject: str = "", button: Button | None = None
     ) -> Finding:
         """Return an error."""
-        return self.finding("error", code, seen, cause, next_step, subject, act=act)
+        return self.finding("error", code, seen, cause, next_step, subject, button=button)
 
 
-LOOK_AT_WORKERS = Act("Show every worker", "switchyard-operations-workers")
-CHECK_BROKER = Act("Check the broker again", "switchyard-operations")
-CHECK_DATABASE = Act("Check the database again", "switchyard-operations")
+LOOK_AT_WORKERS = Button("Show every worker", "switchyard-operations-workers")
+CHECK_BROKER = Button("Check the broker again", "switchyard-operations")
+CHECK_DATABASE = Button("Check the database again", "switchyard-operations")
 
 
 def worst(findings: list[Finding]) -> Severity:

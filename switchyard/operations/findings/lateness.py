@@ -20,7 +20,7 @@ from switchyard.console.formatting import counted, duration, most_common, times,
 from switchyard.jobs.queries import families
 from switchyard.operations.findings.actors import AllFailing
 from switchyard.operations.findings.facts import Flood, YardFacts, flood_of, holding
-from switchyard.operations.findings.finding import Act, Finding, FindingGroup, Severity
+from switchyard.operations.findings.finding import Button, Finding, FindingGroup, Severity
 from switchyard.operations.findings.pools import HOLDS_UP, silent_cause
 from switchyard.operations.queries import lately
 from switchyard.operations.rows import BAD_RATIO, Row
@@ -141,10 +141,10 @@ def _all_failing(rows: Sequence[Row], facts: YardFacts) -> Finding:
     then = f"Look at {called}: mend it, and what waits starts. Jobs with retries left are tried again by themselves."
     actor, ratio = next(iter(found)), first.ratio or 0
     query = urlencode({"failures": "1", "actor": actor, "since": "5m"})
-    act = Act(f"Show the failed jobs of {actor}", JOBS, query=f"?{query}")
+    button = Button(f"Show the failed jobs of {actor}", JOBS, query=f"?{query}")
     step = f"manage.py switchyard jobs list --failures --actor {actor} --since 5m"
     return GROUP.finding(
-        _severity(ratio), "all_failing", seen, then, step, first.queue, then=then, act=act, factor=ratio,
+        _severity(ratio), "all_failing", seen, then, step, first.queue, then=then, button=button, factor=ratio,
         word=failing_word(fails), also=tuple(row.queue for row in others),
     )  # fmt: skip
 
@@ -163,20 +163,23 @@ def _late(row: Row, facts: YardFacts) -> Finding:
         f"{row.name} is {times(row.ratio or 0)} behind its promise, because {cause}; "
         f"{jobs_text(row.waiting or 0)}, {share}the oldest for {duration(row.oldest_age_ms or 0)}{_empty_in(row)}"
     )
-    act = _move_act(row, misplaced) if misplaced else None
+    button = _move_button(row, misplaced) if misplaced else None
     step = f"manage.py switchyard queues status {row.queue}"
-    if act is not None:
+    if button is not None:
         step = f"manage.py switchyard queues relocate {misplaced} --from {row.queue} --to QUEUE"
     if flood is not None and flood.actor:
-        act, step, then = _pause(flood)
+        button, step, then = _pause(flood)
     elif flood is not None:
         query = urlencode({"state": "queued", "queue": row.queue, "owner": flood.owner})
-        act = Act(f"Show the waiting jobs of {flood.owner}", JOBS, query=f"?{query}")
+        button = Button(f"Show the waiting jobs of {flood.owner}", JOBS, query=f"?{query}")
         step = f"manage.py switchyard jobs list --state queued --queue {row.queue} --owner {shlex.quote(flood.owner)}"
         then = f"Ask {flood.owner} whether all of them are wanted; the list cancels those that are not. {then}"
-    act, ratio, word = act or _holders_act(row), row.ratio or 0, BLOCKED if misplaced else FLOODED if flood else ""
+    button, ratio = button or _holders_button(row), row.ratio or 0
+    word = BLOCKED if misplaced else FLOODED if flood else ""
     severity = _severity(ratio)
-    return GROUP.finding(severity, "late", seen, then, step, row.queue, then=then, act=act, factor=ratio, word=word)
+    return GROUP.finding(
+        severity, "late", seen, then, step, row.queue, then=then, button=button, factor=ratio, word=word
+    )
 
 
 def _severity(ratio: float) -> Severity:
@@ -231,16 +234,16 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
     return of_slots, _more_slots(row), ""
 
 
-def _pause(flood: Flood) -> tuple[Act, str, str]:
+def _pause(flood: Flood) -> tuple[Button, str, str]:
     """Return the button, the command and the words for the pause that ends a flood."""
     actor, of, step = flood.actor, "switchyard-actor-pause", f"manage.py switchyard actors pause {flood.actor}"
     if flood.sends_itself:
         cancel = f"manage.py switchyard jobs cancel --filter actor={actor}"
         then = f"If that is not wanted, pause {actor}, then cancel what waits of it: `{cancel}`. What runs goes on."
-        return Act(f"Pause {actor}…", of, actor), step, then
+        return Button(f"Pause {actor}…", of, actor), step, then
     label, query = f"Pause {actor} for {flood.argument}", urlencode({"argument": flood.argument})
     then = f"{label}, and the others start at once; what is held back starts when you resume it, if it is wanted."
-    return Act(f"{label}…", of, actor, f"?{query}"), f"{step} --argument {shlex.quote(flood.argument)}", then
+    return Button(f"{label}…", of, actor, f"?{query}"), f"{step} --argument {shlex.quote(flood.argument)}", then
 
 
 def _empty_in(row: Row) -> str:
@@ -293,16 +296,18 @@ def _ends_late(row: Row) -> Finding:
         f"promise to end, {duration(row.unfinished_age_ms or 0)} after it was ready"
     )
     then = "What its tasks call is slow, or one of them hangs: its page shows what holds the slots."
-    step, act, ratio = f"manage.py switchyard queues status {row.queue}", _holders_act(row), row.done_ratio or 0
-    return GROUP.finding(_severity(ratio), "ends_late", seen, then, step, row.queue, then=then, act=act, factor=ratio)
+    step, button, ratio = f"manage.py switchyard queues status {row.queue}", _holders_button(row), row.done_ratio or 0
+    return GROUP.finding(
+        _severity(ratio), "ends_late", seen, then, step, row.queue, then=then, button=button, factor=ratio
+    )
 
 
-def _holders_act(row: Row) -> Act:
+def _holders_button(row: Row) -> Button:
     slots = "slot" if row.slots == 1 else counted(row.slots, "slot")
-    return Act(f"Show who holds the {slots} of {row.name}", "switchyard-queue", row.queue, "#sy-holders")
+    return Button(f"Show who holds the {slots} of {row.name}", "switchyard-queue", row.queue, "#sy-holders")
 
 
-def _move_act(row: Row, actor: str) -> Act | None:
+def _move_button(row: Row, actor: str) -> Button | None:
     """Return the button that moves an actor's waiting jobs; ``None`` where none wait or too many to count."""
     try:
         [family] = families([row.queue])
@@ -314,4 +319,4 @@ def _move_act(row: Row, actor: str) -> Act | None:
         return None
     jobs = f"the waiting {actor}" if page.cursor is not None else f"{count:,} waiting {actor}"
     query = f"?{urlencode({'actor': actor})}"
-    return Act(f"Move {jobs} to another queue…", "switchyard-queue-relocate", row.queue, query)
+    return Button(f"Move {jobs} to another queue…", "switchyard-queue-relocate", row.queue, query)

@@ -34,7 +34,7 @@ from switchyard.console.formatting import counted, duration
 from switchyard.jobs.queries import running_or_none
 from switchyard.operations.findings import promises, spending
 from switchyard.operations.findings.actors import GROUP
-from switchyard.operations.findings.finding import Act, Finding
+from switchyard.operations.findings.finding import Button, Finding
 from switchyard.operations.past import LAST_MS, PAST, Usual, slow_runs
 
 ACTOR: Final = "switchyard-actor"
@@ -178,7 +178,7 @@ def later(actor: str, queue: str, usual: Usual, mine: Sequence[tuple[int, Counts
 
 
 def _finding(code: str, actor: str, queue: str, seen: str, then: str, label: str, *, factor: float) -> Finding:
-    step, act = f"manage.py switchyard actors show {actor}", Act(label, ACTOR, actor)
+    step, button = f"manage.py switchyard actors show {actor}", Button(label, ACTOR, actor)
     return replace(
-        GROUP.finding("warning", code, seen, then, step, queue, then=then, act=act, factor=factor), actor=actor
+        GROUP.finding("warning", code, seen, then, step, queue, then=then, button=button, factor=factor), actor=actor
     )

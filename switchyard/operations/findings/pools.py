@@ -16,7 +16,7 @@ from switchyard.broker.topology import Pool
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import counted, duration, rough_duration
 from switchyard.operations.findings.facts import Snapshot, YardFacts
-from switchyard.operations.findings.finding import LOOK_AT_WORKERS, Act, Finding, FindingGroup, Severity
+from switchyard.operations.findings.finding import LOOK_AT_WORKERS, Button, Finding, FindingGroup, Severity
 from switchyard.operations.queries import PoolState
 from switchyard.operations.rows import Row
 from switchyard.operations.stacks import own_frame
@@ -59,7 +59,9 @@ def _none_started(idle: list[PoolState], *, all_of_them: bool) -> Finding:
     seen = f"no pool serves {', '.join(names[:NAMED])}{more}: no supervisor of them reports; nothing waits there yet"
     step = "manage.py switchyard runpools" if all_of_them else f"manage.py switchyard runpool {names[0]}"
     then = f"{_then(step)} Each pool has a supervisor of its own: `manage.py switchyard runpool POOL`."
-    return GROUP.finding("warning", "down", seen, LOST, step, then=then, act=LOOK_AT_WORKERS, factor=float(len(names)))
+    return GROUP.finding(
+        "warning", "down", seen, LOST, step, then=then, button=LOOK_AT_WORKERS, factor=float(len(names))
+    )
 
 
 def _returning(names: list[str], since_s: float) -> Finding:
@@ -75,13 +77,13 @@ def _down(pool: PoolState, facts: YardFacts) -> Finding:
     waiting = _waits(pool, facts)
     last = max(pool.silent, key=lambda one: one.beat_at, default=None)
     why, step = _why(name, last)
-    then, act = _then(step), LOOK_AT_WORKERS
+    then, button = _then(step), LOOK_AT_WORKERS
     if not waiting:
         seen = f"no pool serves {name}: {why}; nothing waits there yet"
-        return GROUP.finding("warning", "down", seen, LOST, step, name, then=then, act=act)
+        return GROUP.finding("warning", "down", seen, LOST, step, name, then=then, button=button)
     jobs = f"{counted(waiting, 'job')} wait{'s' if waiting == 1 else ''}"
     seen = f"{name} starts nothing, because no pool serves it: {why}; {jobs}"
-    return GROUP.finding("error", "down", seen, LOST, step, name, then=then, act=act, factor=float(waiting))
+    return GROUP.finding("error", "down", seen, LOST, step, name, then=then, button=button, factor=float(waiting))
 
 
 def _quieted(pool: PoolState, facts: YardFacts) -> Finding:
@@ -108,9 +110,9 @@ def _quieted(pool: PoolState, facts: YardFacts) -> Finding:
     cause = "A person quieted it, and has not let it take work again or stopped it yet"
     step = f"manage.py switchyard workers resume --pool {name}"
     then = "Jobs that run go on. It fetches again within 2 s once it may; a restart undoes it as well."
-    button, query = f"Let {counted(pool.quieted, 'supervisor')} of {name} take work again…", urlencode({"pool": name})
-    act = Act(button, "switchyard-operations-instruct", "resume", f"?{query}")
-    return GROUP.finding(severity, "quieted", seen, cause, step, name, then=then, act=act, factor=float(waiting))
+    label, query = f"Let {counted(pool.quieted, 'supervisor')} of {name} take work again…", urlencode({"pool": name})
+    button = Button(label, "switchyard-operations-instruct", "resume", f"?{query}")
+    return GROUP.finding(severity, "quieted", seen, cause, step, name, then=then, button=button, factor=float(waiting))
 
 
 def _then(step: str) -> str:
@@ -165,7 +167,7 @@ def _hosts_gone(facts: YardFacts) -> Iterator[Finding]:
         )
         yield GROUP.finding(
             "warning", "host_gone", seen, "The machine or container ended, or the network to it is cut",
-            f"ping {host}; then start its pools", host, then=then, act=LOOK_AT_WORKERS, factor=float(len(fresh)),
+            f"ping {host}; then start its pools", host, then=then, button=LOOK_AT_WORKERS, factor=float(len(fresh)),
         )  # fmt: skip
 
 
@@ -187,10 +189,10 @@ def _silent_children(facts: YardFacts) -> Iterator[Finding]:
             f"Show stacks, on the page of workers, names its line. {HOLDS_UP} (kill -CONT). It is killed at the hard "
             f"limit of its job, or within 10 s of `manage.py switchyard jobs cancel {next(iter(child.runs))}`."
         )
-        act = Act(f"Show child {child.pid} of {name}", "switchyard-operations-workers", query=f"#{report.member}")
+        button = Button(f"Show child {child.pid} of {name}", "switchyard-operations-workers", query=f"#{report.member}")
         yield GROUP.finding(
             "error" if late else "warning", "child_silent", seen, HOLDS_UP, step, [*late, name][0],
-            then=then, act=act, factor=float(child.silent_ms),
+            then=then, button=button, factor=float(child.silent_ms),
         )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from switchyard.broker.stores.yard_facts import (
 )
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import whole_duration
-from switchyard.operations.findings.finding import Act, Finding, FindingGroup
+from switchyard.operations.findings.finding import Button, Finding, FindingGroup
 
 GROUP = FindingGroup("queues")
 # One job in a hundred may start later than promised. Windows of an hour and of 5 min spend it 14.4 times as fast.
@@ -77,5 +77,5 @@ def _burning(queue: str, promise_ms: int, count: int, started: int) -> Finding:
     then = (
         "Its chart shows when: at a burst, at a schedule, or all the time. Spread what is sent at once, or add slots."
     )
-    step, act = f"manage.py switchyard queues status {queue}", Act(f"Show {queue}", "switchyard-queue", queue)
-    return GROUP.finding("warning", "burning", seen, then, step, queue, then=then, act=act, factor=float(count))
+    step, button = f"manage.py switchyard queues status {queue}", Button(f"Show {queue}", "switchyard-queue", queue)
+    return GROUP.finding("warning", "burning", seen, then, step, queue, then=then, button=button, factor=float(count))

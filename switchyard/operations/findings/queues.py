@@ -14,7 +14,7 @@ from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.formatting import counted, duration
 from switchyard.jobs.queries import answering_families
 from switchyard.operations.findings.facts import HeldGroup, QueueFacts, Snapshot, YardFacts, undeclared_queues
-from switchyard.operations.findings.finding import LOOK_AT_WORKERS, Act, Finding, FindingGroup
+from switchyard.operations.findings.finding import LOOK_AT_WORKERS, Button, Finding, FindingGroup
 from switchyard.operations.rows import Row
 
 GROUP = FindingGroup("queues")
@@ -74,9 +74,9 @@ def look_at_purges() -> Iterator[Finding]:
             left = duration(max(purge.until - now_ms(), 0))
             seen = f"{purge.by or 'an operator'} purged {jobs} of {queue}{reason}; {they} can be put back for {left}"
             then = f"After that {'it is' if purge.count == 1 else 'they are'} dropped for good."
-            act = Act(f"Put back {jobs} of {queue}…", "switchyard-queue", queue)
+            button = Button(f"Put back {jobs} of {queue}…", "switchyard-queue", queue)
             step = f"manage.py switchyard queues purge {queue} --undo"
-            yield GROUP.finding("warning", "purged", seen, then, step, queue, then=then, act=act)
+            yield GROUP.finding("warning", "purged", seen, then, step, queue, then=then, button=button)
 
 
 def _until_ms(group: HeldGroup) -> int:
@@ -91,9 +91,9 @@ def _limited(queue: str, group: HeldGroup) -> Finding:
     )
     count = f"{group.count:,}" if not group.more else "the"
     query = urlencode({"state": "scheduled", "queue": queue, "actor": group.actor})
-    act = Act(f"Show {count} held {group.actor}", JOBS, query=f"?{query}")
+    button = Button(f"Show {count} held {group.actor}", JOBS, query=f"?{query}")
     step, factor = f"manage.py switchyard queues show {queue} --place scheduled", float(_until_ms(group))
-    return GROUP.finding("warning", "limited", seen, then, step, queue, then=then, act=act, factor=factor)
+    return GROUP.finding("warning", "limited", seen, then, step, queue, then=then, button=button, factor=factor)
 
 
 def _paused(row: Row, pause: QueuePause) -> Finding:
@@ -109,10 +109,10 @@ def _paused(row: Row, pause: QueuePause) -> Finding:
         else "It stays paused until a person resumes it; then what waits starts as fast as its slots take it."
     )
     label = f"Resume {row.name} and start {counted(waiting, 'job')}…" if waiting else f"Resume {row.name}…"
-    act = Act(label, "switchyard-queue-resume", row.queue)
+    button = Button(label, "switchyard-queue-resume", row.queue)
     cause = f"{pause.by or 'An operator'} paused it" + (f": {pause.reason}" if pause.reason else ", without a reason")
     step, factor = f"manage.py switchyard queues resume {row.name}", float(waiting)
-    return GROUP.finding("warning", "paused", seen, cause, step, row.queue, then=then, act=act, factor=factor)
+    return GROUP.finding("warning", "paused", seen, cause, step, row.queue, then=then, button=button, factor=factor)
 
 
 def circuit_open(queue: str, dependency: str, circuits: Sequence[OpenCircuit]) -> Finding:
@@ -125,9 +125,11 @@ def circuit_open(queue: str, dependency: str, circuits: Sequence[OpenCircuit]) -
     then = "One job probes it every few seconds; when one succeeds, what waits starts by itself. Nothing is lost."
     actor = min(pause.calls or (queue,))
     step = f"manage.py switchyard actors show {actor}"
-    act = Act(f"Show {actor}", "switchyard-actor", actor)
+    button = Button(f"Show {actor}", "switchyard-actor", actor)
     cause = "Calls of it failed" + (f", first with: {pause.reason}" if pause.reason and not pause.argument else "")
-    return GROUP.finding("warning", "circuit_open", seen, cause, step, queue, then=then, act=act, factor=float(waiting))
+    return GROUP.finding(
+        "warning", "circuit_open", seen, cause, step, queue, then=then, button=button, factor=float(waiting)
+    )
 
 
 def _retrying(queue: str, count: int) -> Finding:
@@ -136,8 +138,8 @@ def _retrying(queue: str, count: int) -> Finding:
     step = f"manage.py switchyard queues show {queue} --lane retry --place scheduled"
     then = "Remove the cause and they finish by themselves; until then nothing is lost."
     query = urlencode({"state": "retrying", "queue": queue})
-    act = Act(f"Show {count:,} retrying jobs of {queue}", JOBS, query=f"?{query}")
-    return GROUP.finding("warning", "retrying", seen, cause, step, queue, then=then, act=act, factor=float(count))
+    button = Button(f"Show {count:,} retrying jobs of {queue}", JOBS, query=f"?{query}")
+    return GROUP.finding("warning", "retrying", seen, cause, step, queue, then=then, button=button, factor=float(count))
 
 
 # Expired leases are reclaimed every 2 s; older ones mean that no process reclaims them.
@@ -191,7 +193,7 @@ def _failing(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
         cause = "A task crashes its process; after the third time its message becomes a dead letter `poison`"
         worst = first[0]
         step = f"manage.py switchyard jobs show {shlex.quote(worst)}"  # ids are user input
-        yield GROUP.warning("crashing", seen, cause, step, queue.name, _job_act(worst, state))
+        yield GROUP.warning("crashing", seen, cause, step, queue.name, _job_button(worst, state))
     if state.lapses:
         most = max(state.lapses, key=lambda id_: state.lapses[id_])
         named = ", ".join(sorted(state.lapses)[:SHOWN])
@@ -205,13 +207,13 @@ def _failing(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
                 "memory; after the fifth time it becomes a dead letter `suspected_poison`"
             )
         step = f"manage.py switchyard jobs show {shlex.quote(most)}"
-        yield GROUP.warning("suspects", seen, cause, step, queue.name, _job_act(most, state))
+        yield GROUP.warning("suspects", seen, cause, step, queue.name, _job_button(most, state))
 
 
-def _job_act(id_: str, state: QueueFacts) -> Act | None:
+def _job_button(id_: str, state: QueueFacts) -> Button | None:
     """Return the button that leads to a job; ``None`` for an id that no URL can have."""
     of = f" of {state.actors[id_]}" if id_ in state.actors else ""
-    return Act(f"Show the job{of}", "switchyard-job", id_) if "/" not in id_ else None
+    return Button(f"Show the job{of}", "switchyard-job", id_) if "/" not in id_ else None
 
 
 def _set_aside(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
@@ -221,8 +223,8 @@ def _set_aside(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
         seen = f"{queue.name}: {messages} {'is' if stats.quarantined == 1 else 'are'} quarantined"
         cause = "Another program writes to the queue, or the server evicted message bodies"
         step = f"manage.py switchyard deadletters list --quarantined --queue {queue.name}"
-        act = Act(f"Show {messages}", "switchyard-quarantine")
-        yield GROUP.warning("quarantined", seen, cause, step, queue.name, act)
+        button = Button(f"Show {messages}", "switchyard-quarantine")
+        yield GROUP.warning("quarantined", seen, cause, step, queue.name, button)
     if stats.parked:
         actors = ", ".join(state.unknown[:SHOWN]) or "?"
         one = stats.parked == 1
@@ -236,10 +238,10 @@ def _set_aside(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
             "manage.py switchyard check_backlog, with the code that the pools run; then deploy code that declares the "
             "actors, in actors.py of an installed app"
         )
-        yield GROUP.warning("parked", seen, cause, step, queue.name, _parked_act(queue, state))
+        yield GROUP.warning("parked", seen, cause, step, queue.name, _parked_button(queue, state))
 
 
-def _parked_act(queue: Queue, state: QueueFacts) -> Act:
+def _parked_button(queue: Queue, state: QueueFacts) -> Button:
     """Return the button that leads to the parked messages: they are held for later, those of one actor if it can be."""
     filters = {"state": "scheduled", "queue": queue.name}
     called, count = f"jobs of {queue.name}", state.stats.parked
@@ -247,7 +249,7 @@ def _parked_act(queue: Queue, state: QueueFacts) -> Act:
         filters["actor"] = called = state.unknown[0]
     elif count == 1:
         called = f"job of {queue.name}"
-    return Act(f"Show {count:,} held {called}", "switchyard-jobs", query=f"?{urlencode(filters)}")
+    return Button(f"Show {count:,} held {called}", "switchyard-jobs", query=f"?{urlencode(filters)}")
 
 
 def look_at_undeclared() -> Iterator[Finding]:

@@ -20,7 +20,7 @@ from switchyard.console.links import page_url
 from switchyard.dead_letters.queries import groups
 from switchyard.long_running import HISTORY_WRITER, LEASE_S, SCHEDULER, anyone_leads
 from switchyard.operations.findings.facts import quick_client
-from switchyard.operations.findings.finding import Act, Finding, FindingGroup
+from switchyard.operations.findings.finding import Button, Finding, FindingGroup
 from switchyard.outbox.rows import MOST_ROWS, figures
 from switchyard.schedules.models import ScheduleState
 from switchyard.schedules.registry import schedules
@@ -72,8 +72,8 @@ def look_at_alerts() -> Iterator[Finding]:
         cause, command = "Nobody has acted on them", "`manage.py switchyard alerts acknowledge ID`"
         step = f"Acknowledge them in {_page()} or with {command}"
         then = "Who acknowledges an alert tells the others that somebody works on it; its count goes on."
-        act = Act(f"Acknowledge {counted(waiting, 'critical alert')}…", "switchyard-alerts")
-        yield ALERTS.finding("warning", "open", seen, cause, step, then=then, act=act)
+        button = Button(f"Acknowledge {counted(waiting, 'critical alert')}…", "switchyard-alerts")
+        yield ALERTS.finding("warning", "open", seen, cause, step, then=then, button=button)
 
 
 def _page() -> str:
@@ -189,8 +189,8 @@ def look_at_batches() -> Iterator[Finding]:
     seen = f"batch {first.record.name} does not go on: {first.why}{more}"
     cause = "Its members are held back, no scheduler leads, or the callback's queue refuses it; the log names the error"
     step = f"manage.py switchyard batches show {first.record.id}"
-    act = Act("Show the batch", "switchyard-batch", first.record.id)
-    yield BATCHES.warning("stuck", seen, cause, step, first.record.name, act=act)
+    button = Button("Show the batch", "switchyard-batch", first.record.id)
+    yield BATCHES.warning("stuck", seen, cause, step, first.record.name, button=button)
 
 
 SCHEDULES = FindingGroup("scheduler")
@@ -209,7 +209,7 @@ def look_at_leader() -> Iterator[Finding]:
     if left_ms == -2:
         seen = "no scheduler leads: no schedule is sent"
         cause = "No scheduler runs; missed ticks are caught up as each schedule declares"
-        yield SCHEDULES.warning("down", seen, cause, "manage.py switchyard runscheduler", act=look_at_schedules())
+        yield SCHEDULES.warning("down", seen, cause, "manage.py switchyard runscheduler", button=look_at_schedules())
     elif left_ms == -1 or left_ms > LEASE_S * 1000:
         seen = (
             "the leader's lease never expires"
@@ -218,20 +218,20 @@ def look_at_leader() -> Iterator[Finding]:
         )
         cause = "Another program wrote the lock; no scheduler can take over, and two may lead once it is deleted"
         yield SCHEDULES.error(
-            "lease", seen, cause, f"valkey-cli DEL {declared_yard().keys.lock(SCHEDULER)}", act=look_at_schedules()
+            "lease", seen, cause, f"valkey-cli DEL {declared_yard().keys.lock(SCHEDULER)}", button=look_at_schedules()
         )
     else:
         yield SCHEDULES.ok(f"a scheduler leads, its lease expires in {duration(left_ms)}")
 
 
-def look_at_schedules() -> Act | None:
+def look_at_schedules() -> Button | None:
     """Return the button that leads to all schedules; ``None`` where there is none."""
     count = len(schedules())
-    return Act(f"Show {counted(count, 'schedule')}", "switchyard-schedules") if count else None
+    return Button(f"Show {counted(count, 'schedule')}", "switchyard-schedules") if count else None
 
 
-def _look_at(name: str) -> Act:
-    return Act(f"Show the schedule {name}", "switchyard-schedule", name)
+def _look_at(name: str) -> Button:
+    return Button(f"Show the schedule {name}", "switchyard-schedule", name)
 
 
 def look_at_ticks() -> Iterator[Finding]:

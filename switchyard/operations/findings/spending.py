@@ -26,7 +26,7 @@ from switchyard.broker.stores.yard_facts import (
 )
 from switchyard.console.formatting import counted, duration, whole_duration
 from switchyard.operations.findings.actors import GROUP
-from switchyard.operations.findings.finding import Act, Finding
+from switchyard.operations.findings.finding import Button, Finding
 from switchyard.operations.past import Usual
 
 Buckets = Sequence[tuple[int, Mapping[str, Counts]]]
@@ -157,8 +157,8 @@ def _finding(
     code: str, users: Sequence[str], actors: Mapping[str, str], seen: str, then: str, factor: float
 ) -> Finding:
     actor, queues = users[0], list(dict.fromkeys(actors[name] for name in users))
-    step, act = f"manage.py switchyard actors show {actor}", Act(f"Show {actor}", "switchyard-actor", actor)
+    step, button = f"manage.py switchyard actors show {actor}", Button(f"Show {actor}", "switchyard-actor", actor)
     found = GROUP.finding(
-        "warning", code, seen, then, step, queues[0], then=then, act=act, factor=factor, also=tuple(queues[1:])
+        "warning", code, seen, then, step, queues[0], then=then, button=button, factor=factor, also=tuple(queues[1:])
     )
     return replace(found, actor=actor)

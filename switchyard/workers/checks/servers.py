@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.conf import global_settings, settings
 from django.core.checks import CheckMessage, Error, Warning
-from django.core.mail.backends.smtp import EmailBackend as SmtpBackend
 from django.utils.module_loading import import_string
 
 from switchyard.addon import addons
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.health.server import ServerFinding, away
-from switchyard.broker.health.servers import servers_of
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.conf import switchyard_settings
+
+if TYPE_CHECKING:
+    from switchyard.broker.health.server import ServerFinding
 
 IDS = {
     "evicting": "switchyard.E015",
@@ -42,6 +42,9 @@ def unsafe_server(url: str, *, debug: bool) -> list[CheckMessage]:
         url: Address of the broker. Never shown: it may hold a password.
         debug: A server of a development machine may do without persistence.
     """
+    from switchyard.broker.health.server import away  # a check without a server is done before these are loaded
+    from switchyard.broker.health.servers import servers_of
+
     calls = calls_on(connect(url, profile="quick", absence=switchyard_settings().absence), budget_s=1.0)
     try:
         servers = servers_of(calls, Keys())
@@ -91,6 +94,10 @@ def _email_setting(name: str) -> Any:
 
 
 def _is_smtp(path: str) -> bool:
+    if path == DEFAULT_BACKEND:
+        return True
+    from django.core.mail.backends.smtp import EmailBackend as SmtpBackend
+
     try:
         backend = import_string(path)
     except ImportError:  # Django's own error names it, at the first mail

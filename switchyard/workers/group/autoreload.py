@@ -1,4 +1,4 @@
-"""Replacement of pools when a Python file of the project changes, for development.
+"""Restart of the pools when a Python file of the project changes, for development.
 
 Django's own reloader runs the reloaded program in a thread and ends it at any point. Pools fork from a main thread and
 hold work: so only its file watching is used, and the pools are a process of their own, which drains.
@@ -7,144 +7,101 @@ hold work: so only its file watching is used, and the pools are a process of the
 from __future__ import annotations
 
 import logging
-import math
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import psutil
-from django.apps import apps
 from django.utils.autoreload import StatReloader, iter_all_python_module_files
 
 from switchyard.conf import switchyard_settings
 from switchyard.middleware.places import place
-from switchyard.workers.group.pool_group import has_title
 from switchyard.workers.shared.fork import die_with_parent, import_path, name_process
 
 POLL_S = 0.5
-# New code that is not loaded by then is given up: loading the project takes seconds.
-READY_S = 60.0
-# Title that a parent has once it is loaded.
-PARENT = "pools"
+# A task that does not end delays the new code no longer: its message is delivered again.
+RELOAD_GRACE_S = 5.0
 
 logger = logging.getLogger("switchyard.workers")
 
 
 class Changes(StatReloader):
-    """The Python files of the project, and their changes."""
+    """The Python files that were written: loaded modules, and all in the folders of the project's packages."""
+
+    SLEEP_TIME = POLL_S  # type: ignore[assignment]
 
     def __init__(self) -> None:
         super().__init__()
-        self._folders = own_folders()
-        for folder in self._folders:
+        base = Path(switchyard_settings().base_dir)
+        loaded = (file for file in iter_all_python_module_files() if "site-packages" not in file.parts)
+        for folder in {base / file.relative_to(base).parts[0] for file in loaded if file.is_relative_to(base)}:
             self.watch_dir(folder, "**/*.py")
-        self._known = dict(self.snapshot_files())
+        self._polls = self.tick()
+        self.poll()
 
-    def poll(self) -> list[Path]:
-        """Return the files that were written since the last call, and those of the project that are new or deleted."""
-        known, self._known = self._known, dict(self.snapshot_files())
-        # A library's module is first seen when something imports it: that is no change.
-        written = [path for path, mtime in self._known.items() if path in known and known[path] != mtime]
-        return written + [path for path in known.keys() ^ self._known.keys() if self._own(path)]
+    def poll(self) -> set[Path]:
+        """Return the files that were written since the last call. Blocks for 0.5 s."""
+        self._written: set[Path] = set()
+        next(self._polls)
+        return self._written
 
-    def _own(self, path: Path) -> bool:
-        return any(path.is_relative_to(folder) for folder in self._folders)
-
-
-def own_folders() -> set[Path]:
-    """Return the folders that hold the project's code: its packages, and apps that are not installed as packages."""
-    base = Path(switchyard_settings().base_dir)
-    modules = {Path(file) for file in iter_all_python_module_files()}
-    packages = {base / file.relative_to(base).parts[0] for file in modules if file.is_relative_to(base)}
-    folders = {folder for folder in packages if (folder / "__init__.py").exists() or folder.name == "apps"}
-    own_apps = {Path(config.path) for config in apps.get_app_configs() if "site-packages" not in config.path}
-    return folders | {path for path in own_apps if not any(path.is_relative_to(folder) for folder in folders)}
+    def notify_file_changed(self, path: str | os.PathLike[str]) -> None:
+        self._written.add(Path(path))
 
 
 def keep_reloaded(arguments: Sequence[str]) -> int:
-    """Run ``manage.py`` with arguments, anew after each change, until SIGTERM or Ctrl-C; return its exit code.
+    """Run ``manage.py`` with arguments, and after each change drain it and run it again, until SIGTERM or Ctrl-C.
 
-    New pools start beside the old ones, one after another. Each old pool drains once its successor works: every queue
-    is served all the time, no more than one pool is there twice, and code that does not start leaves the old pools.
+    Pools that end by themselves, such as by code that does not load, are started with the next change.
+
+    Returns:
+        The exit code of the newest pools.
     """
     name_process("reloader")
     received: list[int] = []
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda signum, frame: received.append(signum))
-    changes, pools = Changes(), Pools(arguments)
-    pools.start()
-    pending: set[Path] = set()  # changed since the pools started; while one does not compile, none is loaded
+    changes = Changes()
+    pending: set[Path] = set()  # written since the pools started; while one does not compile, the pools stay
+    pools, has_ended = _start(arguments), False
     while not received:
-        time.sleep(POLL_S)
-        pools.watch()
-        changed = changes.poll()
-        pending.update(changed)
-        if not changed or received or not _compile(pending):
+        written = changes.poll()
+        pending |= written
+        if not has_ended and pools.poll() is not None:
+            has_ended = True
+            logger.error("reload: the pools ended with %d; they start again when a file changes", pools.returncode)
+        if not written or received or not _compile(pending):
             continue
-        logger.info("reload: %s changed; new pools start", ", ".join(sorted(path.name for path in pending)))
+        logger.info("reload: %s changed; the pools restart", ", ".join(sorted(path.name for path in pending)))
         pending.clear()
-        pools.start()
-    return pools.end(received)
+        _drain(pools, received)
+        if not received:
+            pools, has_ended = _start(arguments), False
+    return _drain(pools, received)
 
 
-class Pools:
-    """The parents of pools of one command line: the newest replaces the pools of the others one by one.
+def _start(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    # In a separate session: Ctrl-C reaches only this process, which then signals the pools once.
+    return subprocess.Popen(
+        [sys.executable, "-m", "django", *arguments],
+        start_new_session=True,
+        preexec_fn=die_with_parent(signal.SIGTERM),
+        env={**os.environ, "PYTHONPATH": import_path()},
+    )
 
-    A parent ends with the last of its pools. SIGHUP has one start no more, or ends it while it loads.
-    """
 
-    def __init__(self, arguments: Sequence[str]) -> None:
-        self._arguments = arguments
-        self._parents: list[subprocess.Popen[bytes]] = []  # oldest first
-        self._load_until_s = math.inf
-
-    def start(self) -> None:
-        """Start a parent of new pools, instead of one whose pools are still starting."""
-        if self._parents:
-            self._parents[-1].send_signal(signal.SIGHUP)
-        older = ",".join(str(parent.pid) for parent in self._parents)
-        # In a separate session: Ctrl-C reaches only this process, which then signals the pools once.
-        parent = subprocess.Popen(
-            [sys.executable, "-m", "django", *self._arguments, f"--replaces={older}"],
-            start_new_session=True,
-            preexec_fn=die_with_parent(signal.SIGTERM),
-            env={**os.environ, "PYTHONPATH": import_path()},
-        )
-        self._parents.append(parent)
-        self._load_until_s = time.monotonic() + READY_S
-
-    def watch(self) -> None:
-        """Log that the newest pools ended, or do not load."""
-        newest = self._parents[-1] if self._parents else None
-        self._parents = [parent for parent in self._parents if parent.poll() is None]
-        if newest is not None and newest.returncode is not None:
-            self._give_up(f"ended with {newest.returncode}")
-        elif newest is not None and time.monotonic() > self._load_until_s:
-            self._load_until_s = math.inf
-            if not has_title(psutil.Process(newest.pid), PARENT):
-                newest.send_signal(signal.SIGHUP)
-                self._parents.remove(newest)
-                self._give_up(f"were not ready within {READY_S:g} s")
-
-    def end(self, received: list[int]) -> int:
-        """Drain all pools; return the exit code of the newest. A further signal is passed on, and ends them at once."""
-        parents, passed_on = self._parents, 0
-        while any(parent.poll() is None for parent in parents):
-            if len(received) > passed_on:
-                passed_on += 1
-                for parent in parents:
-                    parent.send_signal(signal.SIGTERM)
-            time.sleep(POLL_S / 10)
-        # One that a signal killed was not loaded yet.
-        return next((parent.returncode for parent in reversed(parents) if parent.returncode >= 0), 0)
-
-    def _give_up(self, fact: str) -> None:
-        remains = "the old pools keep running the old code" if self._parents else "no pool runs"
-        logger.error("reload: the newest pools %s; %s; they start again when a file changes", fact, remains)
+def _drain(pools: subprocess.Popen[bytes], received: list[int]) -> int:
+    """Drain pools, or end them at once by a second signal; return their exit code, 0 for those not loaded yet."""
+    pools.send_signal(signal.SIGTERM)
+    while True:
+        try:
+            return max(pools.wait(POLL_S), 0)
+        except subprocess.TimeoutExpired:
+            for _ in received[1:]:
+                received.pop()
+                pools.send_signal(signal.SIGTERM)
 
 
 def _compile(files: Iterable[Path]) -> bool:
@@ -154,11 +111,12 @@ def _compile(files: Iterable[Path]) -> bool:
             compile(path.read_bytes(), str(path), "exec")
         except FileNotFoundError:
             continue
-        except SyntaxError as error:
-            where = place(str(path), error.lineno or 1)
-            logger.error("reload: %s: %s; the pools keep running the old code", where, error.msg)
-            return False
-        except ValueError as error:
-            logger.error("reload: %s: %s; the pools keep running the old code", path, error)
+        except (SyntaxError, ValueError) as error:
+            line = (error.lineno or 1) if isinstance(error, SyntaxError) else 1
+            logger.error(
+                "reload: %s: %s; the pools keep running the old code",
+                place(str(path), line),
+                getattr(error, "msg", error),
+            )
             return False
     return True

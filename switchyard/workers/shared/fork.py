@@ -145,11 +145,7 @@ def prepare_to_fork() -> None:
 
 
 def name_process(title: str) -> None:
-    setproctitle(process_title(title))
-
-
-def process_title(title: str) -> str:
-    return f"switchyard: {title}"
+    setproctitle(f"switchyard: {title}")
 
 
 def memory_bytes(pids: Iterable[int]) -> int:

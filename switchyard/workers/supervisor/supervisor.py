@@ -31,8 +31,8 @@ from switchyard.workers.shared.fork import (
 )
 from switchyard.workers.supervisor.children import KILL_AFTER_GRACE_S, CancellationWatch, ChildManager, Recycling
 from switchyard.workers.supervisor.counts import CountFlush
+from switchyard.workers.supervisor.hard_limits import HardLimits, replace_stuck
 from switchyard.workers.supervisor.leases import connect_leases
-from switchyard.workers.supervisor.limits import Limits, replace_stuck
 from switchyard.workers.supervisor.processes import ExitCause, ProcessSet
 from switchyard.workers.supervisor.quiet_periods import QuietPeriods
 from switchyard.workers.supervisor.report import Instructions, PoolHealth, Reporter, SilentChildren, StackRequests
@@ -107,7 +107,7 @@ class Supervisor:
             close_inherited=[self._close_inherited, self._beside.close_inherited],
             child_ended=self._ended_children.add,
         )
-        self._limits = Limits(self._children, cancellations)
+        self._limits = HardLimits(self._children, cancellations)
         self._recycling = Recycling(self._children)
         self._quiet_periods = QuietPeriods(self._children)
         self._health = PoolHealth(self._children)
@@ -180,8 +180,6 @@ class Supervisor:
             if at_once:
                 self._kill("told to stop at once")
             elif not self._children.stopping:
-                if self._own_row is not None:
-                    self._own_row.retired = True  # a parent that is replaced by a newer one starts it no more
                 self._drain()
 
     def _drain(self) -> None:

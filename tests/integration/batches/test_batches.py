@@ -142,7 +142,7 @@ def test_what_cannot_be_a_batch_is_refused(broker: RedisBroker, actors: Actors) 
         batch("")
     with pytest.raises(ValueError, match="tags are"):
         batch("import", tags=[1])  # type: ignore[list-item]
-    with batch("import") as jobs, pytest.raises(ActRefused, match="no member"):
+    with batch("import") as jobs, pytest.raises(ActRefused, match="not a member"):
         steps = pipeline([actors.work.message(1), actors.work.message(2)])
         jobs.add(steps.messages[0])
     assert current_batch() is None

@@ -192,7 +192,7 @@ def test_a_message_without_a_usable_id_is_whole_and_requeued_under_a_new_one(
         facilities(broker).transport.requeue_quarantined("work", new)
         wait_for(lambda: runs)
 
-    assert error == f"its id is no id: {id_!r}"
+    assert error == f"its id is not an id: {id_!r}"
     assert runs == {new: 1}
     assert quarantined(broker) == {}
 
@@ -285,7 +285,7 @@ def test_a_message_whose_id_makes_another_jobs_key_is_quarantined(
     with run_worker(broker=broker):
         wait_for(lambda: len(quarantined(broker)) == 2)
 
-    assert all("its id is no id" in reason for reason in quarantined(broker).values())
+    assert all("its id is not an id" in reason for reason in quarantined(broker).values())
     assert runs == {} and broker.client.hlen(family.keys.bodies) == 0
 
 

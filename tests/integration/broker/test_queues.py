@@ -133,9 +133,9 @@ def test_what_is_no_message_is_refused_with_the_call_that_makes_one(build: Build
     def add(a: int, b: int) -> int:
         return a + b
 
-    with pytest.raises(TypeError, match=r"an int is no message; write actor\.message\("):
+    with pytest.raises(TypeError, match=r"an int is not a message; write actor\.message\("):
         dramatiq.group([add(1, 2)], broker=broker).run()
-    with pytest.raises(TypeError, match=r"an Actor is no message; write add\.message\("):
+    with pytest.raises(TypeError, match=r"an Actor is not a message; write add\.message\("):
         broker.enqueue(add)
     assert depth(broker) == 0
 

@@ -181,8 +181,8 @@ def test_a_kill_between_the_cancellation_and_its_record_loses_no_job(
 
 @pytest.mark.parametrize(
     ("filter", "fault"),
-    [({"fingerprint": "f00d"}, "ended jobs only"), ({"state": "succeeded"}, "have ended"), ({"queue": "x"}, "no queue"),
-     ({"colour": "red"}, "is no filter")],
+    [({"fingerprint": "f00d"}, "ended jobs only"), ({"state": "succeeded"}, "have ended"), ({"queue": "x"}, "a queue"),
+     ({"colour": "red"}, "is not a filter")],
 )  # fmt: skip
 def test_filter_that_no_waiting_job_can_match_is_refused(filter: dict[str, str], fault: str, start: Start) -> None:
     with pytest.raises(ValueError, match=fault):

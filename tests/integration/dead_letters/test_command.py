@@ -90,7 +90,7 @@ def test_letters_of_a_time_are_moved_and_the_others_stay(bury: Callable[..., Let
     assert run(verb, "--until", "1h").strip() == f"{past} 1 dead letter."
     with pytest.raises(CommandError, match="no open letter"):
         run(verb, "--until", "1h")
-    with pytest.raises(CommandError, match="is no time"):
+    with pytest.raises(CommandError, match="is not a time"):
         run(verb, "--since", "noon")
 
 

@@ -91,7 +91,7 @@ def test_changed_secret_is_named_without_its_values(row: DeadLetter) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ("[]", 'write them by name: {"name"'),
         ('{"args": [], "kwargs": {}}', "unexpected keyword argument 'args'"),
         ('{"number": 1, "colour": 1}', "unexpected keyword argument 'colour'"),

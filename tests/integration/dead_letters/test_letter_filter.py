@@ -21,8 +21,8 @@ from tests.factories.letters import letter
         ({"fingerprint": "f\0"}, "fingerprint: 'f\\x00' has a NUL character"),
         ({"search": "\0"}, "search: '\\x00' has a NUL character"),
         ({"search": "a " * 51}, "search: more than 50 words"),
-        ({"died_since": "yesterday"}, "died_since: 'yesterday' is no time"),
-        ({"died_until": "2026-13-01"}, "died_until: '2026-13-01' is no time"),
+        ({"died_since": "yesterday"}, "died_since: 'yesterday' is not a time"),
+        ({"died_until": "2026-13-01"}, "died_until: '2026-13-01' is not a time"),
     ],
 )
 def test_value_that_cannot_be_compared_is_refused(filter: dict[str, str], words: str) -> None:

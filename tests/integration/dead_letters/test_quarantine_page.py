@@ -24,7 +24,7 @@ def client(operator: User) -> Client:
     return client
 
 
-def put(queue: str, *, count: int, raw: bytes = b"{" + b"x" * 5_000, error: str = "it is no JSON") -> list[str]:
+def put(queue: str, *, count: int, raw: bytes = b"{" + b"x" * 5_000, error: str = "it is not JSON") -> list[str]:
     """Put messages into the quarantine; return their ids, newest first."""
     broker = dramatiq.get_broker()
     assert isinstance(broker, RedisBroker)

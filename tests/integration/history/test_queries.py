@@ -123,5 +123,5 @@ def test_pages_together_hold_every_job_once(
 
 
 def test_a_place_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="after: '5' is no place in a list"):
+    with pytest.raises(ValueError, match="after: '5' is not a place in a list"):
         Cursor.parse("5")

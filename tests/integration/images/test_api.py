@@ -90,7 +90,7 @@ def test_a_liar_is_dead_at_once_and_says_why(post, facilities, run_worker):
         job = wait_for(lambda: (found := post.get(f"/api/v1/jobs/{job_id}").json())["state"] == "dead" and found)
 
     assert (job["reason"], job["attempts"]) == ("permanent", 1)
-    assert "is no PNG" in job["error"]["message"]
+    assert "is not a PNG" in job["error"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_submit_takes_arguments_as_send_does(valkey: redis.Redis) -> None:
 @pytest.mark.parametrize("job_id", ["invoice-5", JOB_ID.upper(), uuid.UUID(JOB_ID)])
 def test_a_job_id_that_would_never_be_found_is_refused(valkey: redis.Redis, job_id: Any) -> None:
     for send in (submit, enqueue_on_commit):
-        with pytest.raises(ValueError, match="is no UUID in lower case"):
+        with pytest.raises(ValueError, match="is not a UUID in lower case"):
             send(probe_actors.add, job_id=job_id, kwargs={"a": 1, "b": 2})
 
     assert facilities().transport.stats("default").live.waiting == 0

@@ -141,7 +141,7 @@ def test_no_traceback_of_a_refusal_holds_the_recipient(smtp, reply):
 
 @pytest.mark.parametrize("address", ["", "nobody", "a@b@c.example", "ada@mail.example\nBcc: eve@mail.example"])
 def test_what_is_no_address_fails_for_good_before_anything_is_sent(smtp, address):
-    with pytest.raises(PermanentFailure, match="no e-mail address"):
+    with pytest.raises(PermanentFailure, match="not an e-mail address"):
         services.deliver(Template.WELCOME, address, job_id=job())
 
     assert smtp.mails == []

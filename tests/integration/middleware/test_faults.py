@@ -24,6 +24,7 @@ from switchyard.embedded.server import EmbeddedServer
 from switchyard.wiring import build_yard
 from tests.factories.letters import requeue
 from tests.factories.yards import small_yard
+from tests.integration.middleware.flaky import runs_until_success
 from tests.waiting import wait_for
 
 BuildBroker = Callable[..., RedisBroker]
@@ -82,19 +83,7 @@ class Interrupting(Middleware):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_failed_message_whose_end_is_interrupted_is_retried(yard_broker: BuildBroker, run_worker: Any) -> None:
     broker = yard_broker(small_yard(), extra=[Interrupting()])
-    runs: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def once_broken() -> None:
-        runs.append(1)
-        if len(runs) == 1:
-            raise RuntimeError("the first time")
-
-    with run_worker(broker=broker):
-        job_id = once_broken.send().message_id
-        wait_for(lambda: facilities(broker).records.read(job_id).state == "succeeded")
-
-    assert len(runs) == 2
+    assert runs_until_success(broker, run_worker) == 2
 
 
 def test_a_broker_that_is_away_holds_a_dead_letter_until_it_is_back(

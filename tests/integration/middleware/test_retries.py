@@ -18,6 +18,7 @@ from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Yard
 from switchyard.middleware.errors import PermanentFailure, RetryLater
 from tests.factories.yards import small_yard
+from tests.integration.middleware.flaky import runs_until_success
 from tests.waiting import wait_for
 
 BuildBroker = Callable[..., RedisBroker]
@@ -134,19 +135,7 @@ def test_a_backoff_that_fails_costs_no_retry(
         queue = replace(yard.queues[0], retry=replace(yard.queues[0].retry, **options))
         yard, options = Yard((queue,), yard.pools), {}
     broker = yard_broker(yard)
-    runs: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work", **options)
-    def flaky() -> None:
-        runs.append(1)
-        if len(runs) == 1:
-            raise RuntimeError("once")
-
-    with run_worker(broker=broker):
-        job_id = flaky.send().message_id
-        wait_for(lambda: facilities(broker).records.read(job_id).state == "succeeded")
-
-    assert len(runs) == 2
+    assert runs_until_success(broker, run_worker, **options) == 2
 
 
 def test_a_permanent_check_that_raises_costs_no_retry(yard_broker: BuildBroker, run_worker: Any) -> None:
@@ -158,19 +147,7 @@ def test_a_permanent_check_that_raises_costs_no_retry(yard_broker: BuildBroker, 
         pass
 
     broker = yard_broker(small_yard(max_retries=1))
-    runs: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work", permanent=(Never,))
-    def flaky() -> None:
-        runs.append(1)
-        if len(runs) == 1:
-            raise RuntimeError("once")
-
-    with run_worker(broker=broker):
-        job_id = flaky.send().message_id
-        wait_for(lambda: facilities(broker).records.read(job_id).state == "succeeded")
-
-    assert len(runs) == 2
+    assert runs_until_success(broker, run_worker, permanent=(Never,)) == 2
 
 
 def test_a_hook_that_refuses_a_retry_does_not_lose_the_message(yard_broker: BuildBroker, run_worker: Any) -> None:
@@ -253,20 +230,8 @@ def test_a_broker_that_is_away_holds_a_retry_until_it_is_back(
 
     monkeypatch.setattr("switchyard.middleware.wait_for_broker.PAUSE_S", 0.01)
     monkeypatch.setattr(family, "move", away_once)
-    runs: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def flaky() -> None:
-        runs.append(1)
-        if len(runs) == 1:
-            raise RuntimeError("once")
-
-    with run_worker(broker=broker):
-        job_id = flaky.send().message_id
-        wait_for(lambda: facilities(broker).records.read(job_id).state == "succeeded")
-
+    assert runs_until_success(broker, run_worker) == 2
     assert refused.is_set()
-    assert len(runs) == 2
 
 
 def _retrying(broker: RedisBroker, job_id: str) -> Any:

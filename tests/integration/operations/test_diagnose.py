@@ -13,7 +13,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.commands import diagnose as command
 from switchyard.operations import overview
 from switchyard.operations.findings.actors import GROUP
-from switchyard.operations.findings.finding import Act, ranked
+from switchyard.operations.findings.finding import Button, ranked
 from switchyard.operations.overview import Verdict
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -39,10 +39,10 @@ def test_pools_that_are_down_come_first(facilities: Facilities, capsys: Any) -> 
 def test_the_text_has_the_cause_its_step_and_the_others(
     facilities: Facilities, capsys: Any, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
-    act = Act("Show mail", "switchyard-actor", "mail")
+    button = Button("Show mail", "switchyard-actor", "mail")
     findings = [
         GROUP.finding("warning", "silent", "nothing sends news", "", "look", "slow"),
-        GROUP.finding("warning", "slower", "mail takes 25 s", "", "manage.py x", "default", act=act),
+        GROUP.finding("warning", "slower", "mail takes 25 s", "", "manage.py x", "default", button=button),
     ]
     verdict = Verdict("warn", "Slower", "Every queue is on time.", findings=tuple(ranked(findings if said else [])))
     room = overview.overview()

@@ -93,15 +93,15 @@ def test_one_queue_is_planned_for_another_promise(capsys: Any) -> None:
     ("wrong", "said"),
     [
         (["--queue", "default"], "go together; give all three"),
-        ([*ONE[:3], "20", *ONE[4:]], "'20' is no rate; write 20/s"),
-        ([*ONE[:5], "80ms"], "no duration; write p50=80ms,p95=400ms"),
-        ([*ONE[:5], "p50=soon"], "'soon' is no duration; write 80ms"),
+        ([*ONE[:3], "20", *ONE[4:]], "'20' is not a rate; write 20/s"),
+        ([*ONE[:5], "80ms"], "not a duration; write p50=80ms,p95=400ms"),
+        ([*ONE[:5], "p50=soon"], "'soon' is not a duration; write 80ms"),
         ([*ONE[:5], "p50=9s,p95=1s"], "above p95"),
         (["--queue", "mails", *ONE[2:]], "mails"),
         ([*ONE, "--topology", "project.topology.NONE"], "--topology: "),
-        ([*ONE, "--topology", "project.topology.MB"], "is no Yard"),
+        ([*ONE, "--topology", "project.topology.MB"], "is not a Yard"),
         (["--given", "/none.toml"], "write a table for each queue"),
-        (["--since", "soon"], "'soon' is no time"),
+        (["--since", "soon"], "'soon' is not a time"),
     ],
 )
 def test_what_cannot_be_planned_is_refused_with_what_to_write(

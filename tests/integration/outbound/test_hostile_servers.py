@@ -326,5 +326,5 @@ def test_a_negative_size_of_a_chunk_is_an_unusable_answer(allow) -> None:
     with listening(answering(OK + b"Transfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n")) as listener:
         url = allow(listener)
 
-        with pytest.raises(Unreachable, match="no HTTP"):
+        with pytest.raises(Unreachable, match="not HTTP"):
             send("GET", url, deadline_s=2.0, max_bytes=65536)

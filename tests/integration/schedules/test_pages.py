@@ -101,7 +101,7 @@ def test_a_pause_needs_a_reason_and_an_end_in_the_future(operator, sweep):
     answer = operator.post(address("-pause"), {"reason": "", "until": "yesterday"})
 
     assert answer.status_code == 422
-    assert "This field is required" in answer.content.decode() and "it is no time" in answer.content.decode()
+    assert "This field is required" in answer.content.decode() and "it is not a time" in answer.content.decode()
     assert not ScheduleState.objects.filter(paused_at__isnull=False).exists()
 
 

@@ -77,7 +77,7 @@ def test_a_changed_timing_begins_now_and_a_changed_argument_loses_no_tick(yard):
         ({"name": "code"}, "name", "the actor code is periodic"),
         ({"name": "a/b"}, "name", "without /"),
         ({"cron": "61 * * * *"}, "cron", "never due"),
-        ({"cron": "soon"}, "cron", "no cron expression"),
+        ({"cron": "soon"}, "cron", "not a cron expression"),
         ({"cron": "0-999999999 * * * *"}, "cron", "numbers up to 59"),
         ({"cron": "0 0 2 * * *"}, "cron", "of which five are read"),
         ({"cron": ""}, "cron", "a cron expression or an interval"),

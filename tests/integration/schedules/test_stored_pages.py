@@ -79,7 +79,7 @@ def test_an_admin_makes_a_schedule_by_the_typed_form(admin, weather, facilities)
         ({"cron": "", "every": "90s"}, "write whole minutes"),
         ({"every": "soon"}, "such as 15m"),
         ({"time_zone": "Atlantis"}, "such as Europe/Berlin"),
-        ({"start": "tomorrow"}, "this is no time"),
+        ({"start": "tomorrow"}, "this is not a time"),
         ({"name": "purge_delivery_attempts"}, "is periodic, and its schedule has this name"),
     ],
 )

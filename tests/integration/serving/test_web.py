@@ -27,7 +27,7 @@ MOST_GROWN_MIB = 32
 
 
 def refused(answer: bytes) -> bool:
-    """Return whether a raw answer is the refusal of what is no HTTP, or of too large a head."""
+    """Return whether a raw answer is the refusal of what is not HTTP, or of too large a head."""
     return answer.startswith(b"HTTP/1.1 400 ") and answer.endswith(b"Invalid HTTP request received.")
 
 

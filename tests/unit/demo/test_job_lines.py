@@ -56,13 +56,13 @@ def test_a_parked_job_a_reload_and_a_refusal_are_shown(log: Path) -> None:
     shown = news(
         log,
         f"{AT} [warning  ] parked until a worker knows it (logged once a minute) [m.parking] actor=x job_id=1\n",
-        f"{AT} [error    ] reload: the new pools ended with 1; the old pools keep running [switchyard.workers]\n",
+        f"{AT} [error    ] reload: the pools ended with 1; they start again when a file changes [switchyard.workers]\n",
         "switchyard: refused to start: actor hello: max_retries is '3'; write a number (a/actors.py:3)\n",
     )
 
     assert shown == [
         "x 1: parked until a worker knows it",
-        "reload: the new pools ended with 1; the old pools keep running",
+        "reload: the pools ended with 1; they start again when a file changes",
         "switchyard: refused to start: actor hello: max_retries is '3'; write a number (a/actors.py:3)",
     ]
 

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from queue import Queue
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dramatiq
@@ -295,8 +296,6 @@ print([name.startswith("counter_") for name in os.listdir(sys.argv[1])])
 
 @canary("`values.ValueClass`, `.MutexValue`, `.MultiProcessValue`")
 def _storage_chosen_late() -> None:
-    from tempfile import TemporaryDirectory
-
     with TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, "-c", STORAGE_CHOSEN_LATE, folder],
@@ -314,8 +313,6 @@ def _storage_chosen_late() -> None:
     "`counter_<pid>.db`"
 )
 def _multiprocess() -> None:
-    from tempfile import TemporaryDirectory
-
     with TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, "-c", MULTIPROCESS],
@@ -328,13 +325,26 @@ def _multiprocess() -> None:
     assert done.stdout.strip() == "[4.0]", done.stderr[-500:]
 
 
-@canary("`StatReloader.snapshot_files`, `.watch_dir`, `iter_all_python_module_files`")
+@canary("`StatReloader.tick`, `.watch_dir`, `.notify_file_changed`, `iter_all_python_module_files`")
 def _reloader() -> None:
     from django.utils.autoreload import StatReloader, iter_all_python_module_files
 
-    reloader = StatReloader()
-    reloader.watch_dir(Path(__file__).parent, "**/*.py")
-    assert Path(__file__).resolve() in {path.resolve() for path in dict(reloader.snapshot_files())}
+    class Reloader(StatReloader):
+        SLEEP_TIME = 0
+
+        def notify_file_changed(self, path: Path) -> None:
+            written.append(path)
+
+    written: list[Path] = []
+    with TemporaryDirectory() as folder:
+        (module := Path(folder, "written.py")).touch()
+        reloader = Reloader()
+        reloader.watch_dir(folder, "**/*.py")
+        polls = reloader.tick()
+        next(polls)
+        os.utime(module, (2**32, 2**32))
+        next(polls)
+    assert written == [module]
     assert Path(__file__) in {Path(file) for file in iter_all_python_module_files()}
 
 

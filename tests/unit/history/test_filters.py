@@ -59,16 +59,16 @@ def test_times_that_no_job_can_have_are_the_first_and_the_last(since: str, fixed
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ({"colour": "red"}, "colour: is no filter"),
-        ({"state": "dying"}, "state: 'dying' is no state"),
-        ({"since": "yesterday"}, "since: 'yesterday' is no time"),
-        ({"until": "9999999999"}, "until: '9999999999' is no time"),
+        ({"colour": "red"}, "colour: is not a filter"),
+        ({"state": "dying"}, "state: 'dying' is not a state"),
+        ({"since": "yesterday"}, "since: 'yesterday' is not a time"),
+        ({"until": "9999999999"}, "until: '9999999999' is not a time"),
         ({"argument": "customer_id"}, "argument: 'customer_id' has no name and value"),
         ({"failures": "perhaps"}, "failures: 'perhaps' is neither"),
         ({"actor": "a" * 300}, "actor: 'aaa"),
         ({"actor": "a\x00"}, r"actor: 'a\x00' is too long or not printable"),
         ({"actor": ["a", "b"]}, "actor: is given 2 times"),
-        ({"actor": [1]}, "actor: [1] is no text"),
+        ({"actor": [1]}, "actor: [1] is not text"),
     ],
 )
 def test_an_unusable_value_is_refused_with_its_name(query: Any, words: str) -> None:

@@ -37,7 +37,7 @@ def test_a_call_outside_of_a_worker_says_what_to_write(broker: StubBroker) -> No
     double = _double(broker)
 
     words = (
-        r"^actor double: it is async \(tests/unit/middleware/test_async_actors\.py:\d+\), and this process is no worker"
+        r"^actor double: it is async \(tests/unit/middleware/test_async_actors\.py:\d+\), and this process is not a "
         r".*; write double\.send\(\.\.\.\), or asyncio\.run\(double\.fn\.__wrapped__\(\.\.\.\)\) to run it here$"
     )
     with pytest.raises(MissingWorker, match=words):

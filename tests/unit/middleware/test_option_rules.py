@@ -282,7 +282,7 @@ def test_a_message_with_an_unusable_option_is_refused_by_name_when_it_is_sent(
 def test_an_option_that_only_actors_can_have_is_refused_as_a_messages(broker: StubBroker, option: str) -> None:
     actor = declare(broker)
 
-    with pytest.raises(UnknownOption, match=rf"^actor send_mail: {option} is no option of a message, only of an actor"):
+    with pytest.raises(UnknownOption, match=rf"^actor send_mail: {option} is not an option of a message, only"):
         actor.send_with_options(**{option: ACTORS_ONLY[option]})
     with pytest.raises(UnknownOption):
         broker.enqueue(actor.message_with_options(**{option: ACTORS_ONLY[option]}))

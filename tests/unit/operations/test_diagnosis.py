@@ -71,7 +71,7 @@ def test_a_yard_with_old_dead_letters_is_on_time_and_not_healthy() -> None:
 
     assert (found.level, found.label) == ("ok", "On time")
     assert found.sentence == "Every queue is on time; 16 dead letters wait to be triaged."
-    assert (found.act.label, found.act.href) == (
+    assert (found.button.label, found.button.href) == (
         "Triage 16 dead letters",
         "/admin/switchyard_dead_letters/deadletter/",
     )
@@ -84,7 +84,7 @@ def test_broker_that_is_away_comes_before_everything_and_nothing_is_claimed_of_i
     assert (found.level, found.label, found.also, found.facts) == ("bad", "Broker away", (), ())
     assert found.sentence == "No job can be sent or seen from here, because the broker does not answer within 2 s."
     assert "safe" not in found.then and "doctor" not in found.then
-    assert found.act.label == "Check the broker again"
+    assert found.button.label == "Check the broker again"
 
 
 def test_broker_that_is_nearly_full_is_told_last() -> None:
@@ -110,7 +110,7 @@ def test_many_retries_are_told_before_the_first_job_gives_up() -> None:
     found = verdict(state(retry=lane("mail-retry", 3, scheduled=96, running=1)))
 
     assert (found.level, found.sentence) == ("warn", "100 failed jobs of mail wait for a retry.")
-    assert found.act.href == "/admin/switchyard_jobs/job/?state=retrying&queue=mail"
+    assert found.button.href == "/admin/switchyard_jobs/job/?state=retrying&queue=mail"
     assert verdict(state(retry=lane("mail-retry", scheduled=99))).label == "Healthy"
 
 
@@ -126,7 +126,7 @@ def test_the_label_of_a_late_queue_is_the_word_of_its_row(monkeypatch: pytest.Mo
 
     assert (blocked.label, flooded.label) == ("Blocked", "Flooded")
     assert "64 jobs wait, about 96 % of acme, the oldest for" in flooded.sentence
-    assert (flooded.act.label, flooded.act.href) == (
+    assert (flooded.button.label, flooded.button.href) == (
         "Show the waiting jobs of acme",
         "/admin/switchyard_jobs/job/?state=queued&queue=mail&owner=acme",
     )
@@ -156,11 +156,11 @@ def test_actors_whose_calls_all_fail_are_one_cause_of_all_queues_that_are_late_b
         "What reset and news call does not answer: all of their 16 jobs in 2 min 00 s failed with MailNotSent; "
         "mail and hooks are late by it."
     )
-    assert (found.act.label, found.act.href) == (
+    assert (found.button.label, found.button.href) == (
         "Show the failed jobs of reset", "/admin/switchyard_jobs/job/?failures=1&actor=reset&since=5m"
     )  # fmt: skip
     for each in found.findings:
-        for text in (each.finding.then, each.finding.next, each.finding.act.label if each.finding.act else ""):
+        for text in (each.finding.then, each.finding.next, each.finding.button.label if each.finding.button else ""):
             assert not re.search("another queue|more slots|relocate|Move", text), text
     assert [each.finding.name for each in causes(found.findings)] == ["queues.all_failing"]
     assert {row.name: row.state.word for row in shown_rows(facts(now, jobs, failing={"reset": hanging()}))} == {
@@ -206,7 +206,7 @@ def test_an_actor_that_sends_itself_is_to_be_paused(monkeypatch: pytest.MonkeyPa
         "mail is 41 × behind its promise, because fan_out sends itself: 98 of the newest 100 that wait, 101 arrive a "
         "second; 64 jobs wait, the oldest for 41 s."
     )
-    assert (found.act.label, found.act.href) == ("Pause fan_out…", "/admin/operations/actors/fan_out/pause/")
+    assert (found.button.label, found.button.href) == ("Pause fan_out…", "/admin/operations/actors/fan_out/pause/")
     assert found.step == "manage.py switchyard actors pause fan_out"
     assert "jobs cancel --filter actor=fan_out" in found.then and "more slots" not in found.then
 
@@ -223,8 +223,8 @@ def test_the_value_that_floods_a_queue_is_to_be_paused_and_its_end_is_told(monke
     assert found.sentence.endswith(
         '64 jobs wait, 97 of the next 100 are of="a b", the oldest for 41 s; empty in about 8.0 s at 13/s.'
     )
-    assert found.act.label == 'Pause sync for of="a b"…'
-    assert found.act.href == "/admin/operations/actors/sync/pause/?argument=of%3D%22a+b%22"
+    assert found.button.label == 'Pause sync for of="a b"…'
+    assert found.button.href == "/admin/operations/actors/sync/pause/?argument=of%3D%22a+b%22"
     assert found.step == "manage.py switchyard actors pause sync --argument 'of=\"a b\"'"
     assert "more slots" not in found.then
 
@@ -239,7 +239,7 @@ def test_a_quieted_pool_is_told_with_who_and_why_before_what_waits_for_it() -> N
     assert waits.sentence == (
         "mail starts nothing, because ada quieted its only supervisor 1 min 05 s ago (leaks); 64 jobs wait."
     )
-    assert (waits.act.label, waits.act.href) == (
+    assert (waits.button.label, waits.button.href) == (
         "Let 1 supervisor of mail take work again…", "/admin/operations/instructions/resume/?pool=mail",
     )  # fmt: skip
     assert waits.step == "manage.py switchyard workers resume --pool mail"
@@ -292,7 +292,7 @@ def test_messages_that_a_limit_holds_back_are_told_with_the_time_of_the_last() -
     assert found.sentence == (
         "50 welcome wait for their turn, the last for 5 min 00 s: its rate limit, 10/m, holds them back."
     )
-    assert found.act.href == "/admin/switchyard_jobs/job/?state=scheduled&queue=mail&actor=welcome"
+    assert found.button.href == "/admin/switchyard_jobs/job/?state=scheduled&queue=mail&actor=welcome"
     soon = replace(group, last=now + timedelta(seconds=30))
     assert diagnose(facts(state(lane("mail", scheduled=50)), mail=(soon,)), (), 0).label == "Healthy"
 
@@ -301,12 +301,12 @@ def test_failures_name_actor_exception_share_and_number() -> None:
     found = verdict(state(), failing(letters=9, fingerprint="f00d"))
 
     assert found.sentence == "Half of report's jobs fail with KeyError: 50 of 100 in the last 5 min, 9 gave up."
-    assert (found.act.label, found.act.href) == (
+    assert (found.button.label, found.button.href) == (
         "Triage 9 dead letters of report",
         "/admin/switchyard_dead_letters/deadletter/?fingerprint=f00d",
     )
     alone = verdict(state(), failing())
-    assert alone.act.href == "/admin/switchyard_jobs/job/?failures=1&actor=report&since=5m"
+    assert alone.button.href == "/admin/switchyard_jobs/job/?failures=1&actor=report&since=5m"
     one = verdict(state(), failing(failed=1, jobs=1, letters=1, fingerprint="f00d"))
     assert one.sentence == "1 job of report gave up in the last 10 min with KeyError."
 
@@ -390,7 +390,10 @@ def test_a_child_that_answers_nothing_is_why_a_queue_is_late_and_comes_before_it
     said = "hild 24636 of mail has answered nothing for 8 s; it runs parse_address"
     assert (found.level, found.label, found.sentence) == ("bad", "Child silent", f"C{said}.")
     assert f"because c{said}; 64 jobs wait" in found.also[0] and "free slots" not in found.also[0]
-    assert (found.act.label, found.act.href) == ("Show child 24636 of mail", "/admin/operations/workers/#mail:h:7")
+    assert (found.button.label, found.button.href) == (
+        "Show child 24636 of mail",
+        "/admin/operations/workers/#mail:h:7",
+    )
 
 
 def test_a_child_that_answers_nothing_is_a_warning_where_no_queue_is_late_and_one_of_many_is_no_cause() -> None:

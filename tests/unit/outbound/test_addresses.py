@@ -179,7 +179,7 @@ def test_a_url_that_two_parsers_could_read_differently_is_refused(url: str) -> N
     [host.strip("[]") for host in REFUSED_HOSTS[:52]] + ["fe80::1%eth0", "::ffff:127.0.0.1"],
 )
 def test_a_name_that_resolves_to_an_inner_address_is_refused_even_among_public_answers(answer: str) -> None:
-    with pytest.raises(ForbiddenAddress, match="no public address"):
+    with pytest.raises(ForbiddenAddress, match="not a public address"):
         check_url("https://example.com/", resolve=lambda host, port, deadline_s: [PUBLIC, answer, "2606:4700::1"])
 
 
@@ -284,7 +284,7 @@ def test_a_refusal_names_host_and_remedy_but_never_path_query_or_user() -> None:
             check_url(url)
         refusals.append(str(caught.value))
 
-    assert "10.0.0.1: is no public address (private)" in refusals[0]
+    assert "10.0.0.1: is not a public address (private)" in refusals[0]
     assert all("; give" in refusal and "canary" not in refusal for refusal in refusals)
 
 

@@ -66,9 +66,9 @@ def test_a_topology_is_named_or_given() -> None:
         ({"TOPOLOGY": 3}, 'SWITCHYARD["TOPOLOGY"]', "is a int, not a Yard"),
         ({"CONFIGURE_LOGGING": "yes"}, 'SWITCHYARD["CONFIGURE_LOGGING"]', "neither True nor False"),
         ({"METRICS_DIR": 3}, 'SWITCHYARD["METRICS_DIR"]', "not a path"),
-        ({"ALERT_URLS": {"log:"}}, 'SWITCHYARD["ALERT_URLS"]', "no list of strings"),
-        ({"PUBLIC_URL": "yard"}, 'SWITCHYARD["PUBLIC_URL"]', "no web address"),
-        ({"AUDIT_DAYS": 0}, 'SWITCHYARD["AUDIT_DAYS"]', "no number from 1 to 36,500"),
+        ({"ALERT_URLS": {"log:"}}, 'SWITCHYARD["ALERT_URLS"]', "not a list of strings"),
+        ({"PUBLIC_URL": "yard"}, 'SWITCHYARD["PUBLIC_URL"]', "not a web address"),
+        ({"AUDIT_DAYS": 0}, 'SWITCHYARD["AUDIT_DAYS"]', "a number from 1 to 36,500"),
         ({"LOG_FORMAT": "xml"}, 'SWITCHYARD["LOG_FORMAT"]', "'xml'"),
     ],
 )

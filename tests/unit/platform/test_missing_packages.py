@@ -63,7 +63,7 @@ def test_an_address_in_a_projects_own_settings_ends_the_process(capfd: pytest.Ca
         declared_storage("FILES_URL", "s3://")
 
     assert ended.value.code == 78
-    assert "refused to start: FILES_URL: '' is no name of a bucket" in capfd.readouterr().err
+    assert "refused to start: FILES_URL: '' is not a name of a bucket" in capfd.readouterr().err
 
 
 def test_either_driver_of_django_will_do(monkeypatch: pytest.MonkeyPatch) -> None:

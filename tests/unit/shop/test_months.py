@@ -13,7 +13,7 @@ from apps.shop import months
     "text", ["2026-13", "2026-00", "2026-1", "26-10", "2026/10", "0000-01", "2026-10-01", "٢٠٢٦-10", ""]
 )
 def test_a_month_that_does_not_exist_is_refused(text):
-    with pytest.raises(ValueError, match="is no month; write it as YYYY-MM"):
+    with pytest.raises(ValueError, match="is not a month; write it as YYYY-MM"):
         months.first_day(text)
 
 

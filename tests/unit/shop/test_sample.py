@@ -88,7 +88,9 @@ def test_the_command_says_what_it_made_and_what_it_left_alone(capsys):
     assert left.endswith("already there, nothing changed")
 
 
-@pytest.mark.parametrize(("option", "reason"), [("--customers=0", "is not from 1 to"), ("--until=soon", "is no day")])
+@pytest.mark.parametrize(
+    ("option", "reason"), [("--customers=0", "is not from 1 to"), ("--until=soon", "is not a day")]
+)
 def test_the_command_refuses_an_option_it_cannot_use(option, reason):
     with pytest.raises(CommandError, match=reason):
         call_command("seed", option)

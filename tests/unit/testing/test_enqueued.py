@@ -125,7 +125,7 @@ def test_a_wrong_call_or_option_fails_where_it_is_written(greet: Any) -> None:
         greet.send_with_options(args=("Ada",), max_retries=-1)
     with pytest.raises(QueueNotFound):
         dramatiq.get_broker().enqueue(greet.message("Ada").copy(queue_name="nowhere"))
-    with pytest.raises(TypeError, match=r"an Actor is no message; write greet\.message\("):
+    with pytest.raises(TypeError, match=r"an Actor is not a message; write greet\.message\("):
         dramatiq.get_broker().enqueue(greet)
     assert_nothing_enqueued()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
 from collections import Counter
 from pathlib import Path
@@ -14,6 +12,7 @@ import redis
 
 from switchyard.broker.interface import Facilities
 from switchyard.history.models import JobRow
+from tests.resumed import resumed
 from tests.verdicts.draws.recorded_yard import RecordedYard, declared, forget, named
 from tests.verdicts.draws.situations import SITUATIONS, Draw
 
@@ -55,14 +54,7 @@ def test_one_situation_of_each_kind_is_named(facilities: Facilities, valkey: red
 @pytest.mark.timeout(1_800)
 def test_a_hundred_situations(facilities: Facilities, valkey: redis.Redis, tmp_path: Path) -> None:
     """Resumed where its log ends: ``python -m tests.verdicts.draws --seed 1 --log FILE``."""
-    seed, count = int(os.environ.get("DRAWS_SEED", "2")), int(os.environ.get("DRAWS_COUNT", "100"))
-    log = Path(os.environ.get("DRAWS_LOG") or tmp_path / "draws.jsonl")
-    found = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    with log.open("a") as out:
-        for number in range(len(found), count):
-            found.append(judged(seed, number, facilities, valkey))
-            out.write(f"{json.dumps(found[-1])}\n")
-            out.flush()
+    found = resumed("DRAWS", lambda *case: judged(*case, facilities, valkey), tmp_path, count=100)
 
     for (made, said), times in sorted(Counter((each["made"], each["named"]) for each in found).items()):
         print(f"{made or 'calm':20} named {said or 'nothing':20} {times:4}")

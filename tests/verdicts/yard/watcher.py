@@ -34,16 +34,16 @@ def main() -> None:
             "label": verdict.label,
             "sentence": verdict.sentence,
             "then": verdict.then,
-            "action": verdict.act.label if verdict.act else "",
-            "href": verdict.act.href if verdict.act else "",
-            "on_page": verdict.sentence in page and (verdict.act.label if verdict.act else "") in page,
+            "action": verdict.button.label if verdict.button else "",
+            "href": verdict.button.href if verdict.button else "",
+            "on_page": verdict.sentence in page and (verdict.button.label if verdict.button else "") in page,
             "findings": [
                 {
                     "name": found.finding.name,
                     "sentence": found.sentence,
                     "then": found.finding.then or found.finding.next,
-                    "action": found.finding.act.label if found.finding.act else "",
-                    "href": found.finding.act.href if found.finding.act else "",
+                    "action": found.finding.button.label if found.finding.button else "",
+                    "href": found.finding.button.href if found.finding.button else "",
                 }
                 for found in verdict.findings
             ],

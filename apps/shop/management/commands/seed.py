@@ -54,4 +54,4 @@ def _day(text: str) -> datetime.date:
     try:
         return datetime.date.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no day; write it as for example 2026-11-20") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a day; write it as for example 2026-11-20") from None

@@ -24,7 +24,7 @@ CLUSTER = "redis+cluster://user:secret@10.0.0.1:6379,10.0.0.2:6379"
 @pytest.mark.parametrize(
     ("value", "fact"),
     [
-        ("redis+cluster://user:pass/word@a:1,b:2", "has a node whose port is no number"),
+        ("redis+cluster://user:pass/word@a:1,b:2", "has a node whose port is not a number"),
         ("redis+cluster://127.0.0.1:1,b:2", "b is reached without a password"),
         ("redis+cluster://user:word@a:1,b:2/3", "names database 3"),
         (

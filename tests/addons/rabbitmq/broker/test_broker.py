@@ -231,7 +231,7 @@ def test_queues_of_another_type_are_refused_with_the_variable(rabbit_yard: Build
 def test_what_is_no_message_is_refused_and_nothing_is_sent(rabbit_yard: Build) -> None:
     broker = rabbit_yard()
 
-    with pytest.raises(TypeError, match=r"an int is no message; write actor\.message\("):
+    with pytest.raises(TypeError, match=r"an int is not a message; write actor\.message\("):
         broker.enqueue(3)
 
     assert broker.lane_stats("work").waiting == 0

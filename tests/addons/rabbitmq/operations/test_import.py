@@ -77,7 +77,7 @@ def test_what_is_no_message_does_not_end_the_import(
     lines = run(rabbitmq_server.url, "default").splitlines()
 
     assert lines[0] == "default: 1 message imported"
-    assert "1 are no messages of Dramatiq; they stay on its server" in lines[1]
+    assert "1 are not messages of Dramatiq; they stay on its server" in lines[1]
 
 
 def test_what_waits_behind_more_refused_ones_than_are_delivered_is_told(

@@ -52,7 +52,7 @@ class Promises:
         takes_out: A waiting message can be kept from starting by the broker; otherwise only its job's record tells.
         isolates: A message can be moved to where it runs alone.
         lists_parked: Workers find what is parked before it is due; otherwise it is due soon, again and again.
-        keeps_unreadable: What is no message is set aside; otherwise it cannot come into a queue.
+        keeps_unreadable: What is not a message is set aside; otherwise it cannot come into a queue.
         tells_all: Figures say what workers hold, and how long the oldest message has waited.
     """
 
@@ -263,7 +263,7 @@ class Memory(Subject):
         return {message.message_id for message in found if options.items() <= message.options.items()}
 
     def spoil(self, raw: bytes) -> None:
-        raise AssertionError("nothing that is no message comes into the queue")
+        raise AssertionError("nothing that is not a message comes into the queue")
 
     def crash(self) -> None:
         self._consumers.clear()

@@ -52,8 +52,8 @@ def test_filters_are_in_the_address_and_in_the_link_to_older_jobs() -> None:
 
 @pytest.mark.parametrize(
     ("query", "text"),
-    [({"state": "lost"}, "state: &#x27;lost&#x27; is no state"), ({"colour": "x"}, "colour: is no filter"),
-     ({"after": "x"}, "is no place in a list"), ({"since": "soon"}, "is no time")],
+    [({"state": "lost"}, "state: &#x27;lost&#x27; is not a state"), ({"colour": "x"}, "colour: is not a filter"),
+     ({"after": "x"}, "is not a place in a list"), ({"since": "soon"}, "is not a time")],
 )  # fmt: skip
 def test_an_address_that_is_wrong_says_what_is(query: dict[str, str], text: str) -> None:
     page = staff("view_job").get(LIST, query)

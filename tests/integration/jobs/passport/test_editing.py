@@ -132,10 +132,10 @@ def test_what_somebody_else_changed_meanwhile_is_not_overwritten() -> None:
     [
         ({"arguments": '{"a": "five", "b": 2}'}, "a: expects int; this is a text"),
         ({"arguments": '{"a": 5}'}, "the actor is declared as probe_add("),
-        ({"arguments": "[1, 2"}, "they are no JSON"),
+        ({"arguments": "[1, 2"}, "they are not JSON"),
         ({"due": "2001-01-01T00:00:00"}, "is over; write a later time"),
         ({"due": "2999-01-01T00:00:00"}, "is too far"),
-        ({"due": "soon"}, "is no time"),
+        ({"due": "soon"}, "is not a time"),
         ({}, "nothing is different"),
     ],
     ids=str,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from io import StringIO
 from pathlib import Path
@@ -29,6 +28,7 @@ from tests.integration.jobs import probe_actors
 from tests.integration.jobs.conftest import MakeHeaders
 from tests.integration.jobs.passport.test_page import READER, page_of
 from tests.integration.jobs.passport.why_situations import SITUATIONS, Maker
+from tests.resumed import resumed
 
 pytestmark = pytest.mark.django_db(transaction=True)
 CLOSE_MS = 5
@@ -80,14 +80,7 @@ def test_random_situations_are_named_and_their_parts_add_up(facilities: Faciliti
 @pytest.mark.timeout(1_800)
 def test_a_thousand_situations(facilities: Facilities, valkey: redis.Redis, tmp_path: Path) -> None:
     """Resumed where its log ends; see the module of the situations for the command."""
-    seed, count = int(os.environ.get("WHY_SEED", "2")), int(os.environ.get("WHY_COUNT", "1000"))
-    log = Path(os.environ.get("WHY_LOG") or tmp_path / "why.jsonl")
-    found = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    with log.open("a") as out:
-        for number in range(len(found), count):
-            found.append(judged(seed, number, facilities, valkey))
-            out.write(f"{json.dumps(found[-1])}\n")
-            out.flush()
+    found = resumed("WHY", lambda *case: judged(*case, facilities, valkey), tmp_path, count=1_000)
 
     named = sum(each["named"] == each["code"] for each in found) / len(found)
     ranges = [each["range"] for each in found if each["range"] is not None]

@@ -14,7 +14,7 @@ from .cases import case
 
 
 class Report(dramatiq.GenericActor):
-    """A base of actors: it is no actor itself."""
+    """A base of actors, not an actor itself."""
 
     class Meta:
         abstract = True

@@ -91,7 +91,7 @@ def divide(by: int) -> float:
 
 @task
 def unserialisable() -> Any:
-    """Return what is no JSON."""
+    """Return what is not JSON."""
     return object()
 
 

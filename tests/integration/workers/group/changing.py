@@ -20,10 +20,10 @@ class Changing:
         (self.file.parent / "__init__.py").touch()
         bench.environment["PYTHONPATH"] = str(bench.folder)
 
-    def write(self, word: str, first: str = "") -> None:
-        """Have the actor say a word, from now on, in a file with other code first."""
+    def write(self, word: str) -> None:
+        """Have the actor say a word, from now on."""
         self.replace(
-            f"{first}import dramatiq\n\n@dramatiq.actor(queue_name='urgent')\ndef say():\n"
+            "import dramatiq\n\n@dramatiq.actor(queue_name='urgent')\ndef say():\n"
             f"    dramatiq.get_broker().client.rpush({SAID!r}, {word!r})\n"
         )
 

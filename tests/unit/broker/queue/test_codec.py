@@ -50,7 +50,7 @@ def test_a_body_says_once_when_a_message_was_made_and_enqueued(enqueued_at: int,
 
 @pytest.mark.parametrize("id_", ["", "x" * 201, "two\nlines", "\x1b[2J", "#", "a:events", "a:progress", "events"])
 def test_an_id_that_nobody_could_have_sent_is_unreadable(id_: str) -> None:
-    with pytest.raises(UnreadableMessage, match="its id is no id"):
+    with pytest.raises(UnreadableMessage, match="its id is not an id"):
         decode(b'{"actor":"audit","sent_at":1}', message_id=id_, lane="work")
 
 

@@ -137,7 +137,7 @@ def test_the_background_goes_on_after_a_refusal(caplog: pytest.LogCaptureFixture
 
 def test_a_start_that_cannot_be_told_holds_up_no_other() -> None:
     def fail(message: Any) -> Step:
-        raise ValueError("generation is no number")
+        raise ValueError("generation is not a number")
 
     records = Records()
     steps = make(records)

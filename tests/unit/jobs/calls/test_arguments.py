@@ -63,7 +63,7 @@ def test_fields_become_named_arguments_and_defaults_are_left_out() -> None:
         ({"customer_id": '"7"'}, "customer_id", "expects int; this is a text"),
         ({"customer_id": "true"}, "customer_id", "expects int; this is true or false"),
         ({"customer_id": "seven"}, "customer_id", "texts stand in quotes"),
-        ({"customer_id": "NaN"}, "customer_id", "NaN is no JSON"),
+        ({"customer_id": "NaN"}, "customer_id", "NaN is not JSON"),
         ({"customer_id": "[" * 100_000}, "customer_id", "nested too deeply"),
         ({"customer_id": "7", "kind": '"doc"'}, "kind", "expects Literal"),
         ({"customer_id": "7", "tags": '["a", 1]'}, "tags", "expects list[str]; at [1] it is another value"),

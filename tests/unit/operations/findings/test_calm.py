@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from switchyard.operations.findings.calm import KEPT_MS, SETTLES_MS, Headline, keep
-from switchyard.operations.findings.finding import Act, Finding, Ranked, ranked
+from switchyard.operations.findings.finding import Button, Finding, Ranked, ranked
 
 NOW = 1_900_000_000_000
-MOVE = Act("Move 5 waiting sync to another queue…", "switchyard-queue-relocate", "mail")
-SHOW = Act("Show who holds the 4 slots of mail", "switchyard-queue", "mail")
+MOVE = Button("Move 5 waiting sync to another queue…", "switchyard-queue-relocate", "mail")
+SHOW = Button("Show who holds the 4 slots of mail", "switchyard-queue", "mail")
 
 
 def late(wait: str = "5 s", **changes: object) -> Finding:
     seen = f"mail is 5 × behind its promise, because 4 × sync hold all 4 slots, the longest for {wait}"
-    found = Finding("queues", "late", "warning", seen, subject="mail", act=MOVE, word="Blocked")
+    found = Finding("queues", "late", "warning", seen, subject="mail", button=MOVE, word="Blocked")
     return replace(found, **changes)  # type: ignore[arg-type]
 
 
 LATE = late()
-CHANGED = late(seen="mail is 5 × behind its promise, because all 4 slots are busy", act=SHOW, word="")
+CHANGED = late(seen="mail is 5 × behind its promise, because all 4 slots are busy", button=SHOW, word="")
 FAILING = Finding("actors", "failing", "warning", "all of sync's jobs fail: 9 of 9", subject="mail", actor="sync")
 PARKED = Finding("queues", "parked", "warning", "default: 1 message waits", subject="default")
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from switchyard.workers.shared.child_table import ChildRow, ChildTable
-from switchyard.workers.supervisor.limits import Heartbeats
+from switchyard.workers.supervisor.hard_limits import Heartbeats
 
 
 class Watched:
@@ -15,7 +15,7 @@ class Watched:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = 1_000.0
-        monkeypatch.setattr("switchyard.workers.supervisor.limits.time.monotonic", lambda: self.now_s)
+        monkeypatch.setattr("switchyard.workers.supervisor.hard_limits.time.monotonic", lambda: self.now_s)
         self.row: ChildRow = ChildTable.create(1, 1).rows[0]
         self.heartbeats = Heartbeats()
         self.pid = 1

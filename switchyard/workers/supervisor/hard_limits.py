@@ -19,7 +19,7 @@ LONGEST_PAUSE_S = 1.0
 logger = logging.getLogger("switchyard.workers")
 
 
-class Limits:
+class HardLimits:
     """Termination of children that hang, or whose tasks exceed their hard limits or do not stop when cancelled."""
 
     def __init__(self, children: ChildManager, cancellations: CancellationWatch) -> None:
