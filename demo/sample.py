@@ -10,6 +10,7 @@ import itertools
 import json
 import secrets
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from demo.yard import DemoYard
 TIMEOUT_S = 10.0
 POLL_S = 0.5
 PAUSE_S = 0.05
+HOLDS = {"rate_limit": "held back by the rate limit", "lock": "waits for a lock"}
 ENDED = frozenset({"succeeded", "dead", "cancelled", "expired"})
 
 
@@ -80,11 +82,12 @@ class Client:
 
 @dataclass
 class Job:
-    """One job, and the last answer of ``GET /api/v1/jobs/{id}``; its state is ``sent`` before the first."""
+    """One job, the last answer of ``GET /api/v1/jobs/{id}``, and each reason seen; its state is ``sent`` at first."""
 
     title: str
     job_id: str
     body: dict[str, Any] = field(default_factory=dict)
+    reasons: set[str] = field(default_factory=set)
 
     @property
     def state(self) -> str:
@@ -114,7 +117,7 @@ class Job:
             "succeeded": f"done in {self.seconds() or 0:.1f} s{again}",
             "retrying": f"attempt {self.attempts} failed ({error}); it waits in its retry queue",
             "dead": f"given up after {attempts} ({error}); see the dead letters",
-            "scheduled": "held back by the rate limit" if self.reason == "rate_limit" else "",
+            "scheduled": HOLDS.get(self.reason, ""),
             "cancelled": "cancelled",
             "expired": "expired",
         }
@@ -153,6 +156,13 @@ class Order:
 
     def follow(self, title: str, job_id: str) -> None:
         self.jobs.append(Job(title, job_id))
+
+    def wait_for(self, reason: str) -> None:
+        """Follow the row's jobs until one had a reason, for at most 10 s."""
+        until_s = time.monotonic() + TIMEOUT_S
+        while not any(reason in job.reasons for job in self.jobs) and time.monotonic() < until_s:
+            self.run.follow()
+            self.run.pause()
 
     def ended_as(self, state: str, reason: str = "") -> bool:
         return bool(self.jobs) and all((job.state, job.reason) == (state, reason) for job in self.jobs)
@@ -211,12 +221,13 @@ class SampleRun:
                 send(self.orders[name])
             except RequestFailed as error:
                 self.say(f"sample work could not be sent: {error}")
-            self._follow()
+            self.follow()
         connections.close_all()
         while not self._is_over(POLL_S):
-            self._follow()
+            self.follow()
 
-    def _follow(self) -> None:
+    def follow(self) -> None:
+        """Ask for the state of each job that has not ended, and say what is new."""
         for job in self.jobs():
             if job.state in ENDED:
                 continue
@@ -228,6 +239,7 @@ class SampleRun:
                 continue
             before = (job.state, job.attempts)
             job.body = answer.json()
+            job.reasons.add(job.reason)
             if before != (job.state, job.attempts) and (line := job.news()):
                 self.say(line)
 

@@ -8,16 +8,18 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from apps.billing.signatures import signed_headers
 from demo.addresses import ALERT_MAILBOX
 from demo.sample import Order, Seen
+from switchyard.broker.cores import cores_here
 
 PEOPLE = (
     "ada", "alan", "barbara", "cecilia", "donald", "edsger", "frances", "grace", "hedy", "ida", "joan", "katherine",
 )  # fmt: skip
-RESETS = 5
-PER_MINUTE = 10
+RESETS, YEAR = 5, 12
+LIMIT = 10  # of welcome mails in a minute, and of newsletters to one reader in an hour
 SOON_MS, LATE_MS = 20_000, 600_000
 ATTEMPTS = 6
 COUNTS = ("matched", "unmatched", "corrected")
@@ -66,25 +68,36 @@ def resets(order: Order) -> Seen:
     return order.seen(order.ended_as("succeeded") and len(order.jobs) == mails == RESETS, f"{mails} mails")
 
 
-def welcomes(order: Order) -> Seen:
+def limited(order: Order) -> Seen:
+    """Expect ten mails, and every other job held by a rate limit."""
     sent = sum(job.state == "succeeded" for job in order.jobs)
     held = sum((job.state, job.reason) == ("scheduled", "rate_limit") for job in order.jobs)
-    as_expected = (sent, held, order.mails()) == (PER_MINUTE, len(PEOPLE) - PER_MINUTE, PER_MINUTE)
+    as_expected = (sent, held, order.mails()) == (LIMIT, len(order.jobs) - LIMIT, LIMIT)
     return order.seen(as_expected, f"{order.mails()} mails, {held} held by the limit")
 
 
-def send_newsletter(order: Order, delay_ms: int, to: str, *, cancel: bool = False) -> None:
-    """Enqueue a newsletter for later as an app of the yard does, since the API has no delay; cancel it if wanted."""
-    from apps.mail.actors import newsletter
+def submit(order: Order, title: str, actor: Any, delay_ms: int | None = None, **arguments: Any) -> str:
+    """Enqueue a job as an app of the yard does, for what the API has no address."""
     from switchyard.api.tokens import find_token
-    from switchyard.jobs.services import submit
+    from switchyard.jobs import services
 
     token = find_token(order.run.token)
-    content = {"to": to, "headline": "This week in the yard", "paragraphs": ["Twelve new customers came aboard."]}
-    job_id = submit(newsletter, owner=token.owner_key if token else "", delay_ms=delay_ms, kwargs=content)
-    order.follow("Newsletter that is cancelled" if cancel else "Newsletter scheduled for later", job_id)
-    if cancel:
-        order.run.client.send("DELETE", f"/api/v1/jobs/{job_id}")
+    owner = token.owner_key if token else ""
+    order.follow(title, job_id := services.submit(actor, owner=owner, delay_ms=delay_ms, kwargs=arguments))
+    return job_id
+
+
+def send_newsletters(order: Order, title: str, to: str, count: int = 1, delay_ms: int | None = None) -> None:
+    from apps.mail.actors import newsletter
+
+    content = {"headline": "This week in the yard", "paragraphs": ["Twelve new customers came aboard."]}
+    for _ in range(count):
+        submit(order, f"Newsletter {title}", newsletter, delay_ms, to=to, **content)
+
+
+def send_cancelled(order: Order) -> None:
+    send_newsletters(order, "that is cancelled", "never@readers.example", delay_ms=LATE_MS)
+    order.run.client.send("DELETE", f"/api/v1/jobs/{order.jobs[0].job_id}")
 
 
 def scheduled(order: Order) -> Seen:
@@ -102,6 +115,26 @@ def send_statements(order: Order) -> None:
     for customer_id, month in order.run.facts["statements"]:
         body = {"customer_id": customer_id, "month": month}
         order.submit(f"Statement of customer {customer_id} for {month}", "/api/v1/reports", json=body)
+
+
+def send_in_turn(order: Order) -> None:
+    """Send a year's statements of one customer, then one of another, faster than they are made."""
+    from apps.reports.actors import generate_report
+    from apps.shop.queries import months_with_invoices
+
+    (many, _), (one, month), *_ = order.run.facts["statements"]
+    for customer, its in [*((many, each) for each in months_with_invoices()[:YEAR]), (one, month)]:
+        title = f"Statement of customer {customer} for {its}"
+        submit(order, title, generate_report, customer_id=customer, month=its)
+
+
+def in_turn(order: Order) -> Seen:
+    """Expect that few of the first customer's start between the send and the start of the other's."""
+    starts = [job.body.get("started_at") or "" for job in order.jobs]
+    if not order.ended_as("succeeded"):
+        return order.seen(as_expected=False)
+    before = sum(order.jobs[-1].body["enqueued_at"] < start < starts[-1] for start in starts)
+    return order.seen(before <= 2 * cores_here() + 1, f"{before} of the first one's before it")
 
 
 def send_picture_address(order: Order) -> None:
@@ -145,14 +178,9 @@ def export_csv(order: Order) -> Seen:
 
 
 def send_everything(order: Order) -> None:
-    """Send every export as one batch, as a schedule of the yard does, since the API has no address for it."""
     from apps.exports.actors import export_everything
-    from switchyard.api.tokens import find_token
-    from switchyard.jobs.services import submit
 
-    token = find_token(order.run.token)
-    owner = token.owner_key if token else ""
-    order.follow("Batch of every export", submit(export_everything, owner=owner, kwargs={"format": "csv"}))
+    submit(order, "Batch of every export", export_everything, format="csv")
 
 
 def everything(order: Order) -> Seen:
@@ -164,16 +192,21 @@ def everything(order: Order) -> Seen:
 
 
 def send_reconciliation(order: Order) -> None:
+    """Send it while the demo itself holds the lock of its month."""
+    from switchyard.limits import lock
+
     month = order.run.facts["month"]
-    order.submit(f"Reconciliation of {month}", "/api/v1/reconciliations", json={"month": month})
+    with lock(f"reconcile {month}", wait_s=5):
+        order.submit(f"Reconciliation of {month}", "/api/v1/reconciliations", json={"month": month})
+        order.wait_for("lock")
 
 
 def reconciliation(order: Order) -> Seen:
     if not order.ended_as("succeeded"):
         return order.seen(as_expected=False)
-    result = order.jobs[0].body["result"] or {}
+    result, reasons = order.jobs[0].body["result"] or {}, order.jobs[0].reasons
     text = ", ".join(f"{result.get(name)} {name}" for name in COUNTS)
-    return order.seen(all(isinstance(result.get(name), int) for name in COUNTS), text)
+    return order.seen("lock" in reasons and all(isinstance(result.get(name), int) for name in COUNTS), text)
 
 
 def send_payment(order: Order, payment_id: str, secret: str = "") -> None:
@@ -276,13 +309,14 @@ WORK = (
     Work("webhooks", "healthy endpoint", "each delivered at once, signed",
          lambda order: send_events(order, "/healthy", "invoice.paid", 4), healthy),
     Work("mail", "newsletter in 20 s", "scheduled, then sent, not before",
-         lambda order: send_newsletter(order, SOON_MS, "later@readers.example"), scheduled),
-    Work("mail", "newsletter in 10 min", "cancelled, never sent",
-         lambda order: send_newsletter(order, LATE_MS, "never@readers.example", cancel=True), cancelled),
+         lambda order: send_newsletters(order, "for later", "later@readers.example", delay_ms=SOON_MS), scheduled),
+    Work("mail", "newsletter in 10 min", "cancelled, never sent", send_cancelled, cancelled),
     Work("mail", "5 password resets", "5 succeeded, a mail each",
          lambda order: send_mails(order, "password_reset", "Password reset for", RESETS), resets),
     Work("reports", "monthly statements", "all succeeded, a PDF each",
          send_statements, lambda order: files(order, PDF)),
+    Work("reports", "a year's statements, then another customer's", "the other's in its turn, not last",
+         send_in_turn, in_turn),
     Work("images", "thumbnail by URL", "succeeded, an image",
          send_picture_address, lambda order: files(order, PNG, JPEG, WEBP)),
     Work("images", "thumbnail of an upload", "succeeded, an image",
@@ -293,14 +327,17 @@ WORK = (
     Work("exports", "payments as XLSX", "succeeded, a workbook",
          lambda order: send_export(order, "payments", "xlsx"), lambda order: files(order, WORKBOOK)),
     Work("exports", "every dataset as a batch", "each succeeded, then the callback", send_everything, everything),
-    Work("billing", "reconciliation", "succeeded with its counts", send_reconciliation, reconciliation),
+    Work("billing", "reconciliation of a locked month", "waits for the lock, then its counts",
+         send_reconciliation, reconciliation),
     Work("billing", "signed payment event, sent twice", "202, 202, booked once",
          lambda order: send_payment(order, "pay"), lambda order: payments(order, "pay", [202, 202], 1)),
     Work("billing", "payment event, wrong signature", "401, booked never",
          lambda order: send_payment(order, "forged", "a secret that is not the yard's own"),
          lambda order: payments(order, "forged", [401], 0)),
     Work("mail", "12 welcome mails", "10 sent, 2 held by the limit of 10/min",
-         lambda order: send_mails(order, "welcome", "Welcome mail to", len(PEOPLE)), welcomes, passes=True),
+         lambda order: send_mails(order, "welcome", "Welcome mail to", len(PEOPLE)), limited, passes=True),
+    Work("mail", "11 newsletters to one reader", "10 sent, 1 held by the limit of 10/h per reader",
+         lambda order: send_newsletters(order, "of eleven", f"{order.run.key}@readers.example", LIMIT + 1), limited),
     Work("operations", "/metrics", "depth, age, wait, outcomes, pools", nothing, metrics),
 )  # fmt: skip
 SENT = {work.what: work.send for work in WORK}

@@ -56,7 +56,7 @@ class Consumer(DramatiqConsumer):
 
     def __init__(self, broker: RedisBroker, family: QueueOperations, owner: str, *, timeout_ms: int) -> None:
         self._broker, self._family = broker, family
-        self._owner, self._lane = owner, lane_of(owner)
+        self.owner, self._lane = owner, lane_of(owner)
         self._lane_name = family.keys.lane_name(self._lane)
         self._timeout_s = timeout_ms / 1000
         self.closed = False
@@ -124,7 +124,7 @@ class Consumer(DramatiqConsumer):
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """Release messages to the head of their lane, in their order."""
         held = [message for message in messages if isinstance(message, HeldMessage) and not message.moved]
-        self._family.release(self._owner, [message.lease for message in held])
+        self._family.release(self.owner, [message.lease for message in held])
         for message in held:
             self._release_credit(message)
 
@@ -200,7 +200,7 @@ class Consumer(DramatiqConsumer):
         acked: list[Lease] = []
         try:
             acked = self._acks.take_written()
-            found = self._family.fetch(self._owner, min(credit, AT_ONCE), request=request, acked=acked)
+            found = self._family.fetch(self.owner, min(credit, AT_ONCE), request=request, acked=acked)
         except BaseException:
             self._acks.put_back(acked)
             self._credit.release(credit)
@@ -228,7 +228,7 @@ class Consumer(DramatiqConsumer):
                 self._credit.release(credit)
                 return
             self._request = next(self._requests)
-            call = self._family.fetch_call(self._owner, min(credit, AT_ONCE), request=self._request)
+            call = self._family.fetch_call(self.owner, min(credit, AT_ONCE), request=self._request)
             self._wakeup.request(script("fetch"), *call)
         else:
             return
@@ -239,7 +239,7 @@ class Consumer(DramatiqConsumer):
             return
         credit, self._reserved_credit = self._reserved_credit, 0
         if answer.fetch is not None:
-            self._receive(fetched(self._owner, answer.fetch), credit)
+            self._receive(fetched(self.owner, answer.fetch), credit)
         elif credit:
             self._fetch(credit, self._request)
         elif credit := self._credit.acquire(self, timeout_s=0):
@@ -275,9 +275,9 @@ class Consumer(DramatiqConsumer):
         """Queue the leased messages for the worker, and release the credit that is left."""
         try:
             if found.state == "gone":
-                self._broker.lost_lease(self._owner)
+                self._broker.lost_lease(self.owner)
                 fact = "lost its lease, others have its messages; it goes on under another owner's name"
-                raise BrokerError(f"{self._owner} {fact}")
+                raise BrokerError(f"{self.owner} {fact}")
             for grant in found.grants:
                 if (message := receive(grant, self._family, self._lane_name, self._broker)) is not None:
                     self._ready.append(message)

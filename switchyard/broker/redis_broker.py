@@ -106,9 +106,10 @@ class RedisBroker(YardBroker):
                 slots = self.slots or max(1, prefetch // 2)
                 kept = KeptSlots(slots, len(self.promises)) if self.promises else None
                 self._credit = kept or PrefetchCredit(prefetch, slots)
-            owner = f"{self._child}/{lane}" if self._child else self._own_leases.owner(family, lane)
-            consumer = Consumer(self, family, owner, timeout_ms=timeout)
             others = [other for other in self._consumers if not other.closed]
+            in_use = [other.owner for other in others]
+            owner = f"{self._child}/{lane}" if self._child else self._own_leases.owner(family, lane, in_use=in_use)
+            consumer = Consumer(self, family, owner, timeout_ms=timeout)
             self._consumers = [*others, consumer]
         for other in others:
             other.share()

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.chaos.conftest import PoolsOn
+from tests.chaos.held_locks import HELD, held_locks
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import load, wait_until_drained
 from tests.chaos.server import server_binary
 from tests.chaos.test_failover import seconds_until_new_work_completes, wait_until_replicated
 from tests.sentinels import Watched
+from tests.waiting import wait_for
 
 long = pytest.mark.long
 MEDIAN_S, WORST_S = 5.0, 10.0
@@ -164,3 +168,15 @@ def longest_silence_s(ledger: Ledger) -> float:
     """Return the longest time in which no job completed."""
     ends = sorted(entry.at_s for entry in ledger.entries() if entry.phase == "completed")
     return max((later - at for at, later in pairwise(ends)), default=0.0)
+
+
+def test_a_lock_has_one_holder_while_its_master_is_replaced(watched: Watched, run_worker: Any) -> None:
+    with held_locks(watched.url, run_worker) as locks:
+        locks.wait_for_more()
+        wait_for(lambda: watched.replica.admin.exists(locks.broker.keys.task_lock(HELD)[0]))
+        killed_s = time.monotonic()
+        watched.master.kill()
+        locks.wait_for_more()
+        locks.check_task()
+
+    locks.check_turns(killed_s)

@@ -96,6 +96,8 @@ class Walk:
         self.last_fetch: dict[str, int] = {}
         self.next_due_ms: dict[str, int | None] = {}
         self.paused: set[str] = set()
+        self.waited: dict[str, tuple[str, int]] = {}
+        self.passed_on: dict[str, int] = {}
         self.served: Counter[str] = Counter()
         self.callbacks: Counter[str] = Counter()
         for node in self.family.calls.places().values():
@@ -317,8 +319,9 @@ class Walk:
         if scheduled:
             id_ = self.dice.choice(sorted(scheduled))
             one = self.sent[id_]
-            assert administration.due_now(self.family, id_, as_read=one.body, body=one.body) == 1
-            one.out_of_turn |= not FOR_A_LIMIT <= scheduled[id_] < IN_A_LINE  # elsewhere it leaves its turn
+            answer = administration.due_now(self.family, id_, as_read=one.body, body=one.body)
+            assert answer == (scheduled[id_] < IN_A_LINE)  # in a line it keeps its turn
+            one.out_of_turn |= scheduled[id_] < FOR_A_LIMIT  # that of a pause, or of its delay
 
     def declare_again(self) -> None:
         """Change a limit while messages wait for it."""
@@ -473,6 +476,7 @@ class Walk:
         holders = self._holders()
         self._check_limits(before, holders)
         self._check_places(holders, now)
+        self._check_turns()
         self._check_bells()
 
     def _keys_of(self, one: Sent) -> dict[str, int]:
@@ -534,6 +538,23 @@ class Walk:
                 assert its_key == key
                 assert len(holders.get(key, ())) >= int(n), f"{id_} waits for {key}, of which a place is free"
 
+    def _check_turns(self) -> None:
+        """Check that those who got a place of a key stand in their list in the order in which they waited for it."""
+        slots = self.found.raw.get(self.family.keys.slots, {})
+        passed_on = {str(id_, "ascii") for id_, text in slots.items() if text.startswith(b"next")}
+        self.passed_on = {id_: self.passed_on.get(id_, len(self.history)) for id_ in passed_on}
+        for id_, text in self.found.raw.get(self.family.keys.waits, {}).items():
+            if not id_.startswith(b"#"):
+                head, *wanted = str(text, "ascii").split("\n")
+                turn, *_, at, _ = head.split()
+                self.waited[str(id_, "ascii")] = (wanted[int(at) - 1], int(turn))
+        for ids in self.found.waiting.values():
+            got = [(*self.waited[id_], id_) for id_ in ids if id_ in passed_on and id_ in self.waited]
+            for key, turn, id_ in got:
+                after = [other for other in got[got.index((key, turn, id_)) :] if other[0] == key]
+                early = [each[2] for each in after if (self.passed_on[each[2]], each[1]) < (self.passed_on[id_], turn)]
+                assert not early, f"{id_} goes before {early}, which waited for {key} before it"
+
     def _check_sequence(self, id_: str) -> None:
         """Check that a message with a sequence starts after the end of those of its key that were sent before it."""
         one = self.sent[id_]
@@ -574,10 +595,16 @@ class Walk:
 
     def _check_served(self, before: Keyspace, in_line: Counter[str], granted: list[str]) -> None:
         """Check that of two customers who both wait all the time neither is served by more than two turns more."""
-        waiting = {id_ for id_, at in before.scheduled["live"].items() if at >= IN_A_LINE}
+        waiting = {id_: at for id_, at in before.scheduled["live"].items() if at >= IN_A_LINE}
+        left, places = self.found.scheduled["live"], before.raw.get(self.family.keys.waits, {})
         for id_ in granted:
             if id_ in waiting:
-                self.served[str(self.sent[id_].customer)] += 1
+                customer = self.sent[id_].customer
+                self.served[str(customer)] += 1
+                early = [other for other, at in waiting.items() if at < waiting[id_] and left.get(other) == at]
+                early = [other for other in early if self.sent[other].customer == customer]
+                # One whose place of a limit came free goes first.
+                assert not early or id_.encode() in places, f"{id_} was served before {early}, of the same line"
         all_along = [customer for customer in in_line if self._in_line()[customer] and customer in self.served]
         for customer in set(map(str, CUSTOMERS)) - set(all_along):
             # One that has not waited all the time begins anew, with as much as the one that got least.

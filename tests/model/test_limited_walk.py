@@ -41,6 +41,13 @@ DEFECTS = (
         "elseif count(key) > wait.keys[wait.at].n then",
     ),
     lua("a line drops its entry", "include/fair", '    redis.call("ZADD", lines, unpack(members))\n'),
+    lua(
+        "free places go to the last one first",
+        "include/limits",
+        'if not after or redis.call("LINSERT", list, "AFTER", after, id) < 1 then redis.call("LPUSH", list, id) end',
+        'redis.call("LPUSH", list, id)',
+    ),
+    lua("one that is made due leaves its line", "queue/due_now", "< FAIR + 10 ^ 12", "< 0"),
     lua("a tenant is not charged", "queue/fetch", "then fair.charge(tenant) end", "then end"),
     lua("a pause comes before the sequence", "queue/fetch", ADMITTED, f"if by_actor and {PUT_OFF} or " + ADMITTED[3:]),
     lua("new limits empty the lines", "queue/declare_limits", 'string.format("(%d", LINES)', "LAST_PUT_OFF"),

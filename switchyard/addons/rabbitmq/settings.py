@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -19,6 +21,7 @@ QUEUE_TYPES = ("quorum", "classic")
 # Options of pika, which raises an error without a variable's name for others.
 WHOLE_NUMBERS = ("channel_max", "connection_attempts", "frame_max", "heartbeat")
 SECONDS = ("blocked_connection_timeout", "retry_delay", "socket_timeout", "stack_timeout")
+BATCHES = [("switchyard.batches.services", name) for name in ("batch", "Batch")]
 OPTIONS = (*WHOLE_NUMBERS, *SECONDS, "client_properties", "locale", "ssl_options", "tcp_options")
 
 
@@ -58,7 +61,7 @@ def _check(name: str, url: str, *, debug: bool) -> None:
 def limits_over_the_consumer_timeout(own: SwitchyardSettings) -> list[CheckMessage]:
     """E026: a hard limit over half of RabbitMQ's ``consumer_timeout``; the message may have waited for the rest.
 
-    W027: dependencies, whose circuits need pauses of actors, limits on what runs at once, and fairness.
+    W027: dependencies, whose circuits need pauses of actors, limits on what runs at once, fairness, and batches.
     """
     most_s = own.place_options["consumer_timeout_s"] / 2
     found: list[CheckMessage] = [
@@ -91,6 +94,16 @@ def limits_over_the_consumer_timeout(own: SwitchyardSettings) -> list[CheckMessa
         for queue in own.topology.queues
         if queue.fair_share is not None
     ]
+    found += [
+        Warning(
+            "it makes a batch, which raises ActRefused on RabbitMQ: nothing counts its members there",
+            hint="Move to Redis or Valkey, or use Dramatiq's groups.",
+            obj=f"actor {actor.actor_name}",
+            id="switchyard.W027",
+        )
+        for actor in dramatiq.get_broker().actors.values()
+        if calls_batch(actor.fn)
+    ]
     return found + [
         Error(
             f"its hard limit of {queue.hard_limit_ms / 1000:g} s is over {most_s:g} s, half of RabbitMQ's "
@@ -103,3 +116,11 @@ def limits_over_the_consumer_timeout(own: SwitchyardSettings) -> list[CheckMessa
         for queue in own.topology.queues
         if queue.hard_limit_ms > most_s * 1000
     ]
+
+
+def calls_batch(function: Callable[..., Any]) -> bool:
+    """Return whether a function itself makes a batch, or adds to one, by a name that its module imported."""
+    inner = inspect.unwrap(function)
+    names, known = getattr(getattr(inner, "__code__", None), "co_names", ()), getattr(inner, "__globals__", {})
+    found = (known.get(name) for name in names)
+    return any((getattr(each, "__module__", ""), getattr(each, "__qualname__", "")) in BATCHES for each in found)

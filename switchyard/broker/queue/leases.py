@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Literal
@@ -388,7 +388,9 @@ def owner_of(child: str, key: LaneKey) -> str:
 
 
 class SelfManagedLeases:
-    """Owners of this process, one for each lane, until it stops, on connections of their own.
+    """Owners of this process, one for each lane and consuming thread, until it stops, on connections of their own.
+
+    Two workers that shared an owner would take what the other has fetched for messages that nobody knows.
 
     ``lost`` is called in the renewing thread with an owner that lost its lease: others have its messages.
     """
@@ -398,32 +400,39 @@ class SelfManagedLeases:
         self._keeper = LeaseKeeper({}, [])
         self._lost = lost
         # Each owner is a child of its own, because a lost owner's name cannot be used again.
-        self._children: dict[LaneKey, str] = {}
+        self._children: dict[str, tuple[LaneKey, threading.Thread]] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="switchyard-leases", daemon=True)
 
-    def owner(self, queue: QueueOperations, lane: Lane) -> str:
-        """Return the owner that consumes a lane in this process. It has its lease."""
-        key = (queue.keys.queue, lane)
+    def owner(self, queue: QueueOperations, lane: Lane, *, in_use: Collection[str] = ()) -> str:
+        """Return the owner that consumes a lane in this thread, or one of a thread that has ended. It has its lease.
+
+        ``in_use`` are those of open consumers: they may have messages that this thread does not know.
+        """
+        key, here = (queue.keys.queue, lane), threading.current_thread()
         with self._lock:
-            if key not in self._children:
+            for child, (its, thread) in self._children.items():
+                free = not thread.is_alive() and owner_of(child, key) not in in_use
+                if its == key and (thread is here or free):
+                    break
+            else:
                 child = f"worker.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
                 own = QueueOperations(self._calls, queue.keys)
                 own.join(owner_of(child, key))
                 self._keeper.add_queue(own)
                 self._keeper.adopt(child, [key])
-                self._children[key] = child
                 if not self._thread.is_alive():
                     self._thread.start()
-            return owner_of(self._children[key], key)
+            self._children[child] = key, here
+            return owner_of(child, key)
 
     def drop(self, owner: str) -> bool:
         """Forget an owner that lost its lease, if it is known; :meth:`owner` makes another one for its lane."""
         with self._lock:
-            for key, child in list(self._children.items()):
+            for child, (key, _) in self._children.items():
                 if owner_of(child, key) == owner:
-                    del self._children[key]
+                    del self._children[child]
                     self._keeper.reclaim(child)
                     return True
         return False
@@ -434,7 +443,7 @@ class SelfManagedLeases:
         if self._thread.is_alive():
             self._thread.join()
         with self._lock:
-            for child in self._children.values():
+            for child in self._children:
                 self._keeper.reclaim(child)
             self._children.clear()
         self._calls.close()
@@ -443,7 +452,7 @@ class SelfManagedLeases:
         while not self._stopping.is_set():
             with self._lock:
                 lost = set(self._keeper.tick())
-                owners = [owner_of(child, key) for key, child in self._children.items() if child in lost]
+                owners = [owner_of(child, key) for child, (key, _) in self._children.items() if child in lost]
                 next_s = self._keeper.seconds_to_next()
             for owner in owners:
                 self._lost(owner)

@@ -84,6 +84,29 @@ def test_what_only_the_former_server_acknowledged_is_released_to_its_lane(
     assert [message.message_id for message in found if message] == ["forgotten", "next"]
 
 
+def test_a_second_worker_leaves_alone_what_another_has_fetched_and_not_yet_started(yard_broker: BuildBroker) -> None:
+    broker, found = yard_broker(small_yard()), []
+    for number in range(4):
+        put(broker, f"m{number}")
+
+    def consume() -> None:  # as each worker does in a thread of its own
+        consumer = broker.consume("work", prefetch=4, timeout=50)
+        found.append(next(consumer))
+        consumer.close()
+
+    first = broker.consume("work", prefetch=8)
+    mine = [next(first)]
+    for _ in range(2):
+        thread = threading.Thread(target=consume)
+        thread.start()
+        thread.join()
+    mine += [next(first) for _ in range(3)]
+
+    assert found == [None, None]
+    assert [message.message_id for message in mine if message] == ["m0", "m1", "m2", "m3"]
+    assert len(broker.families["work"].owners()) == 2  # the third consumer has that of the second
+
+
 def test_a_consumer_that_is_closed_twice_counts_once(yard_broker: BuildBroker) -> None:
     broker = yard_broker(small_yard())
     first, second = broker.consume("work"), broker.consume("work-retry")

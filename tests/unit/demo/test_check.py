@@ -106,5 +106,38 @@ def test_broken_endpoint_must_end_in_one_dead_letter_and_one_alert(world: World)
     assert not work.broken(world.order).as_expected
 
 
+def test_ten_mails_go_to_one_reader_and_the_limit_holds_the_others(world: World) -> None:
+    for number in range(10):
+        world.job(f"job-{number}-")
+        world.mail("ada@readers.example", f"<job-{number}-.newsletter@switchyard.example>")
+    world.job("held", "scheduled", reason="delay")
+    assert not work.limited(world.order).as_expected
+
+    world.job("held", "scheduled", reason="rate_limit")
+
+    assert work.limited(world.order).as_expected
+
+
+def test_a_reconciliation_must_have_waited_for_the_lock_of_its_month(world: World) -> None:
+    world.job("job", result={"matched": 1, "unmatched": 0, "corrected": 0})
+    assert not work.reconciliation(world.order).as_expected
+
+    world.order.jobs[0].reasons.add("lock")
+
+    assert work.reconciliation(world.order).as_expected
+
+
+def test_the_other_customer_must_not_be_served_last(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "cores_here", lambda: 2)
+    for second in range(12):
+        world.job(f"many-{second}", started_at=f"12:00:{second:02}")
+    world.job("one", enqueued_at="12:00:01", started_at="12:00:06")
+    assert work.in_turn(world.order).as_expected
+
+    world.job("one", enqueued_at="12:00:01", started_at="12:00:12")
+
+    assert not work.in_turn(world.order).as_expected
+
+
 def test_before_anything_was_sent_nothing_but_what_needs_no_work_is_as_expected(world: World) -> None:
     assert not [row.what for row in WORK if row.look(world.order).as_expected]

@@ -2,7 +2,8 @@
 -- with the value of an argument: "c send customer_id=7", with "o " before one whose messages keep their sequence.
 -- A message has a place of each of its keys from its lease on until it leaves its owner, whatever ends that; a place that
 -- keeps a sequence is kept until the message has ended. One that finds no place is scheduled beyond every due time, and
--- gets the next free one in its turn: it goes to the head of its lane, where the next fetch leases it.
+-- gets the next free one in its turn: it goes to the head of its lane, behind those that got theirs before it, where the
+-- next fetch leases it.
 -- Keys of the family: `limits`, `slots`, `waits`, `turns`, see keys.py. Needs now_ms.
 -- A message waits for a limit at WAITING or IN_ORDER (ms since the epoch, as a due time) plus its turn.
 local WAITING, IN_ORDER = 205000000000000, 208000000000000
@@ -11,7 +12,7 @@ local WAITING, IN_ORDER = 205000000000000, 208000000000000
 local function limits_of(sixth)
   local function key_of(name) return string.sub(sixth, 1, -7) .. name end
   local slots, waits, turns = key_of("slots"), key_of("waits"), key_of("turns")
-  local own, declared, overridden, now = {}, {}, {}, nil
+  local own, declared, overridden, behind, now = {}, {}, {}, {}, nil
 
   local function keeps_order(key) return string.byte(key) == 111 end -- o
   local function count(key) return redis.call("ZLEXCOUNT", turns, "[" .. key .. "\nh\n", "(" .. key .. "\nh\11") end
@@ -126,6 +127,23 @@ local function limits_of(sixth)
     return found
   end
 
+  -- Put an id at the head of a list, behind those there that were passed on before it; false where it is no list.
+  local function put_next(list, id)
+    local after = behind[list]
+    for _, most in ipairs(after and {} or { 20, 500 }) do
+      local head, last = redis.pcall("LRANGE", list, 0, most - 1), 0
+      if head.err then return false end
+      for n, text in ipairs(#head > 0 and redis.call("HMGET", slots, unpack(head)) or {}) do
+        if text and string.sub(text, 1, 4) == "next" then last = n end
+      end
+      after = head[last]
+      if last < most then break end
+    end
+    if not after or redis.call("LINSERT", list, "AFTER", after, id) < 1 then redis.call("LPUSH", list, id) end
+    behind[list] = id
+    return true
+  end
+
   -- Give the free places of a key to those that wait for it, in turn; with `other_than`, to those of other lanes.
   function own.pass_on(key, other_than)
     for _ = 1, 200 do
@@ -162,7 +180,7 @@ local function limits_of(sixth)
           else
             local level = wait.level == 1 and ".high" or wait.level == 3 and ".low" or ""
             -- To its new place first; a list of a wrong type keeps it where it is.
-            if type(redis.pcall("LPUSH", key_of(wait.lane .. level), id)) == "table" then return end
+            if not put_next(key_of(wait.lane .. level), id) then return end
             redis.call("ZREM", key_of(wait.lane .. ".due"), id)
             stop_waiting(id, wait)
             write_places(id, "next", wait.lane, names(wait.keys))

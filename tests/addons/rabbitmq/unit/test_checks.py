@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import dramatiq
 import pytest
@@ -12,6 +13,7 @@ from django.core.management.base import SystemCheckError
 from dramatiq.brokers.stub import StubBroker
 
 from switchyard.addons.rabbitmq.settings import limits_over_the_consumer_timeout
+from switchyard.batches.services import Batch, batch, current_batch
 from switchyard.broker.interface import facilities
 from switchyard.broker.topology import Dependency
 from switchyard.conf import SwitchyardSettings, switchyard_settings
@@ -64,6 +66,35 @@ def test_limits_on_what_runs_at_once_have_no_effect_there() -> None:
 
     assert {one.id for one in found} == {"switchyard.W027"}
     assert [one.obj for one in found] == ["actor limited", "actor limited", "queue work"]
+
+
+def import_all() -> None:
+    with batch("import"):
+        pass
+
+
+async def import_more(batch_id: str) -> None:
+    Batch(batch_id).add()
+
+
+def import_one() -> None:
+    current_batch()
+
+
+def test_a_batch_cannot_be_made_there() -> None:
+    broker = StubBroker(middleware=in_order(facilities()))
+    functions: list[Any] = [import_all, import_more, import_one]
+    for function in functions:
+        dramatiq.actor(broker=broker)(function)
+    own = replace(switchyard_settings(), topology=small_yard())
+
+    with the_global_broker(broker):
+        found = limits_over_the_consumer_timeout(with_timeout(own, 120))
+
+    assert [(one.id, one.obj) for one in found] == [
+        ("switchyard.W027", "actor import_all"),
+        ("switchyard.W027", "actor import_more"),
+    ]
 
 
 def test_manage_py_check_refuses_such_a_yard(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,6 +140,19 @@ def test_what_comes_back_goes_first_and_counts_no_further_turn(family: Family) -
     assert sorted(family.next(2, owner="next/live")) == sorted(got)
 
 
+def test_one_that_is_run_now_keeps_its_turn_in_its_line(family: Family) -> None:
+    send(family, 1, 3)
+    family.send("1.later", args=[1], delay_ms=60_000)
+    before = {id_: at for id_, at in family.due_times().items() if id_ != "1.later"}
+
+    for id_, answer in {"1.0000": 0, "1.later": 1}.items():
+        body = family.calls.command("HGET", family.keys.bodies, id_)
+        assert administration.due_now(family, id_, as_read=body, body=body) == answer
+
+    assert before.items() <= family.due_times().items()
+    assert one_by_one(family, 4) == ["1.0000", "1.0001", "1.0002", "1.later"]
+
+
 def test_a_message_in_line_is_cancelled_paused_and_limited_like_any(family: Family) -> None:
     declare(family, name="mail", concurrency=1)
     send(family, 1, 3)
