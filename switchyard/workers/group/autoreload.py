@@ -1,20 +1,22 @@
 """Restart of the pools when a Python file of the project changes, for development.
 
 Django's own reloader runs the reloaded program in a thread and ends it at any point. Pools fork from a main thread and
-hold work: so only its file watching is used, and the pools are a process of their own, which drains.
+hold work: so they are a process of their own, which drains.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from django.utils.autoreload import StatReloader, iter_all_python_module_files
+from django.apps import apps
 
 from switchyard.conf import switchyard_settings
 from switchyard.middleware.places import place
@@ -27,28 +29,35 @@ RELOAD_GRACE_S = 5.0
 logger = logging.getLogger("switchyard.workers")
 
 
-class Changes(StatReloader):
-    """The Python files that were written: loaded modules, and all in the folders of the project's packages."""
+class Changes:
+    """Changes of Python files: of those that are watched, and of all in the folders among them."""
 
-    SLEEP_TIME = POLL_S  # type: ignore[assignment]
-
-    def __init__(self) -> None:
-        super().__init__()
-        base = Path(switchyard_settings().base_dir)
-        loaded = (file for file in iter_all_python_module_files() if "site-packages" not in file.parts)
-        for folder in {base / file.relative_to(base).parts[0] for file in loaded if file.is_relative_to(base)}:
-            self.watch_dir(folder, "**/*.py")
-        self._polls = self.tick()
-        self.poll()
+    def __init__(self, watched: Iterable[Path]) -> None:
+        self._watched = tuple(watched)
+        self._known = self._written()
 
     def poll(self) -> set[Path]:
-        """Return the files that were written since the last call. Blocks for 0.5 s."""
-        self._written: set[Path] = set()
-        next(self._polls)
-        return self._written
+        """Return the files that were written, are new or are gone since the last call."""
+        known, self._known = self._known, self._written()
+        return {path for path in known.keys() | self._known.keys() if known.get(path) != self._known.get(path)}
 
-    def notify_file_changed(self, path: str | os.PathLike[str]) -> None:
-        self._written.add(Path(path))
+    def _written(self) -> dict[Path, int]:
+        found = {}
+        for watched in self._watched:
+            for path in watched.rglob("*.py") if watched.is_dir() else (watched,):
+                with contextlib.suppress(FileNotFoundError):
+                    found[path] = path.stat().st_mtime_ns
+        return found
+
+
+def own_code() -> set[Path]:
+    """Return the project's loaded files, the folders at its root that hold some, and its apps that lie elsewhere."""
+    base = Path(switchyard_settings().base_dir)
+    loaded = {Path(file) for module in tuple(sys.modules.values()) if (file := getattr(module, "__file__", None))}
+    own = (file for file in loaded if file.is_relative_to(base) and "site-packages" not in file.parts)
+    files = {file for file in own if file.suffix == ".py"}  # a script, such as django-admin, lies in the environment
+    elsewhere = {Path(app.path) for app in apps.get_app_configs() if "site-packages" not in app.path}
+    return files | {base / file.relative_to(base).parts[0] for file in files} | elsewhere
 
 
 def keep_reloaded(arguments: Sequence[str]) -> int:
@@ -63,10 +72,11 @@ def keep_reloaded(arguments: Sequence[str]) -> int:
     received: list[int] = []
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda signum, frame: received.append(signum))
-    changes = Changes()
+    changes = Changes(own_code())
     pending: set[Path] = set()  # written since the pools started; while one does not compile, the pools stay
     pools, has_ended = _start(arguments), False
     while not received:
+        time.sleep(POLL_S)
         written = changes.poll()
         pending |= written
         if not has_ended and pools.poll() is not None:

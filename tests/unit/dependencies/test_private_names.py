@@ -12,7 +12,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from queue import Queue
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -323,29 +322,6 @@ def _multiprocess() -> None:
             check=False,
         )
     assert done.stdout.strip() == "[4.0]", done.stderr[-500:]
-
-
-@canary("`StatReloader.tick`, `.watch_dir`, `.notify_file_changed`, `iter_all_python_module_files`")
-def _reloader() -> None:
-    from django.utils.autoreload import StatReloader, iter_all_python_module_files
-
-    class Reloader(StatReloader):
-        SLEEP_TIME = 0
-
-        def notify_file_changed(self, path: Path) -> None:
-            written.append(path)
-
-    written: list[Path] = []
-    with TemporaryDirectory() as folder:
-        (module := Path(folder, "written.py")).touch()
-        reloader = Reloader()
-        reloader.watch_dir(folder, "**/*.py")
-        polls = reloader.tick()
-        next(polls)
-        os.utime(module, (2**32, 2**32))
-        next(polls)
-    assert written == [module]
-    assert Path(__file__) in {Path(file) for file in iter_all_python_module_files()}
 
 
 @canary("`OpenAPISchema.operation_details`, `Operation.auth_callbacks`")
