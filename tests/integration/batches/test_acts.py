@@ -26,6 +26,7 @@ from switchyard.bulk.models import BulkAct
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.reconcile import reconcile_all
 from switchyard.operations.findings.records import look_at_batches
+from tests.factories.staff import client_of
 from tests.integration.batches.conftest import Actors, figures, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -49,9 +50,7 @@ def actors(broker: Any) -> Iterator[Actors]:
 
 @pytest.fixture
 def admin() -> Client:
-    client = Client()
-    client.force_login(User.objects.create_superuser("root"))
-    return client
+    return client_of(User.objects.create_superuser("root"))
 
 
 @pytest.fixture

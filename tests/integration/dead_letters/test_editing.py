@@ -20,6 +20,7 @@ from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.dead_letters import editing, projection
 from switchyard.dead_letters.models import DeadLetter
 from tests.factories.letters import letter
+from tests.factories.staff import client_of
 
 pytestmark = pytest.mark.django_db
 Bury = Callable[..., Letter]
@@ -38,9 +39,7 @@ def row(bury: Bury) -> DeadLetter:
 @pytest.fixture
 def page(operator: User) -> Client:
     """A browser of the operator."""
-    client = Client()
-    client.force_login(operator)
-    return client
+    return client_of(operator)
 
 
 def test_editing_needs_the_right_to_view_arguments(row: DeadLetter, operator: User, page: Client) -> None:

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from switchyard.dead_letters import views
 from switchyard.dead_letters.models import DeadLetter
+from tests.factories.staff import client_of
 
 pytestmark = pytest.mark.django_db
 
@@ -25,9 +26,7 @@ NOW = timezone.now()
 
 @pytest.fixture
 def client(operator: User) -> Client:
-    client = Client()
-    client.force_login(operator)
-    return client
+    return client_of(operator)
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from django.urls import reverse
 
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.dead_lists import Quarantine
+from tests.factories.staff import client_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("facilities")]
 PAGE = reverse("switchyard-quarantine")
@@ -19,9 +20,7 @@ PAGE = reverse("switchyard-quarantine")
 
 @pytest.fixture
 def client(operator: User) -> Client:
-    client = Client()
-    client.force_login(operator)
-    return client
+    return client_of(operator)
 
 
 def put(queue: str, *, count: int, raw: bytes = b"{" + b"x" * 5_000, error: str = "it is not JSON") -> list[str]:

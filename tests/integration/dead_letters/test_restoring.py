@@ -11,7 +11,6 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.test import Client
 from django.utils import timezone
 from dramatiq.actor import Actor
 
@@ -22,6 +21,7 @@ from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.bulk import runner, services
 from switchyard.dead_letters import acts, projection, reconcile
 from switchyard.dead_letters.models import DeadLetter
+from tests.factories.staff import client_of
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
@@ -108,8 +108,7 @@ def test_copy_is_erased_with_the_row_after_90_days(bury: Bury) -> None:
 
 def test_page_restores_and_notes(bury: Bury, operator: User, facilities: Facilities) -> None:
     made = discarded(bury)
-    client = Client()
-    client.force_login(operator)
+    client = client_of(operator)
     page = f"/admin/switchyard_dead_letters/deadletter/{DeadLetter.objects.get().pk}/"
     assert "Restore letter" in client.get(f"{page}change/").content.decode()
     assert made.message["kwargs"] == {"number": 7}
@@ -130,8 +129,7 @@ def test_page_restores_and_notes(bury: Bury, operator: User, facilities: Facilit
 def test_the_list_of_discarded_letters_restores_a_group(bury: Bury, operator: User, facilities: Facilities) -> None:
     for _ in range(2):
         discarded(bury)
-    client = Client()
-    client.force_login(operator)
+    client = client_of(operator)
     listed = "/admin/switchyard_dead_letters/deadletter/"
     assert 'href="?state=discarded"' in client.get(listed).content.decode()
 

@@ -19,6 +19,7 @@ from switchyard.console.links import admin_site
 from switchyard.operations.admin import LISTS, RoomEntry
 from switchyard.setting_values import InvalidSetting
 from switchyard.workers.checks.installation import addresses
+from tests.factories.staff import client_of
 
 pytestmark = pytest.mark.django_db
 
@@ -55,9 +56,7 @@ class Bare:
 @pytest.fixture
 def ada() -> Client:
     """A superuser's browser."""
-    client = Client()
-    client.force_login(User.objects.create_superuser("ada"))
-    return client
+    return client_of(User.objects.create_superuser("ada"))
 
 
 @pytest.mark.parametrize(("urls", "name"), [(Named, "site"), (Namesake, "namesake")])

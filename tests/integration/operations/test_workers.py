@@ -6,7 +6,6 @@ import re
 
 import pytest
 import redis
-from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
@@ -16,6 +15,7 @@ from switchyard.broker.keys import Keys
 from switchyard.broker.stores.job_record import Job
 from switchyard.broker.stores.pool_reports import ChildStacks, PoolReport, Stack
 from switchyard.operations import worker_views
+from tests.factories.staff import staff
 
 pytestmark = pytest.mark.django_db
 
@@ -29,11 +29,7 @@ def looker() -> Client:
 
 
 def client_with(*rights: str, enforce_csrf_checks: bool = False) -> Client:
-    user = User.objects.create_user("-".join(rights), is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=rights))
-    client = Client(enforce_csrf_checks=enforce_csrf_checks)
-    client.force_login(user)
-    return client
+    return staff(*rights, name="-".join(rights), enforce_csrf_checks=enforce_csrf_checks)
 
 
 def test_page_names_every_supervisor_and_its_children(looker: Client, slow_pool: PoolReport) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.test import Client
+
+from tests.factories.staff import client_of, staff
 
 
 def _client(name: str, *rights: str) -> Client:
-    user = User.objects.create_user(name, is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=rights))
-    client = Client()
-    client.force_login(user)
-    return client
+    return staff(*rights, name=name)
 
 
 @pytest.fixture
@@ -30,6 +28,4 @@ def operator(transactional_db: None) -> Client:
 @pytest.fixture
 def superuser(transactional_db: None) -> Client:
     """A superuser."""
-    client = Client()
-    client.force_login(User.objects.create_superuser("root"))
-    return client
+    return client_of(User.objects.create_superuser("root"))

@@ -15,6 +15,8 @@ from django.urls import reverse
 
 from switchyard.api.models import SCOPES, Token, covered_scopes
 from switchyard.api.tokens import find_token
+from tests.factories.staff import client_of
+from tests.factories.staff import staff as staff_client
 
 MakeToken = Callable[..., tuple[Token, str]]
 LIST = "admin:switchyard_api_token_changelist"
@@ -22,9 +24,7 @@ LIST = "admin:switchyard_api_token_changelist"
 
 @pytest.fixture
 def admin(db: None) -> Client:
-    client = Client()
-    client.force_login(User.objects.create_superuser("root"))
-    return client
+    return client_of(User.objects.create_superuser("root"))
 
 
 def test_a_token_is_made_and_its_plain_form_shown_once(admin: Client, owner: User) -> None:
@@ -94,10 +94,7 @@ def test_tokens_are_revoked(admin: Client, make_token: MakeToken) -> None:
 
 def test_who_may_only_look_cannot_revoke(make_token: MakeToken) -> None:
     token, plain = make_token()
-    viewer = User.objects.create_user("viewer", is_staff=True)
-    viewer.user_permissions.add(Permission.objects.get(codename="view_token"))
-    client = Client()
-    client.force_login(viewer)
+    client = staff_client("view_token", name="viewer")
 
     client.post(reverse(LIST), {"action": "revoke", "_selected_action": [token.pk]})
 
@@ -114,8 +111,7 @@ def staff(*permissions: str) -> User:
 
 
 def make_as(user: User, *scopes: str, owner: User | None = None) -> Token | None:
-    client = Client()
-    client.force_login(user)
+    client = client_of(user)
     form = {"name": "ci", "owner": (owner or user).pk, "scopes": scopes}
     client.post(reverse("admin:switchyard_api_token_add"), form)
     return Token.objects.first()
