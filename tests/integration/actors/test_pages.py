@@ -9,7 +9,6 @@ from typing import Any
 
 import dramatiq
 import pytest
-from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
@@ -24,7 +23,7 @@ from switchyard.history.fact_keeper import store_hour
 from switchyard.history.models import JobRow
 from switchyard.operations.past import PAST, same_hours
 from tests.factories.brokers import broker_without_server
-from tests.factories.staff import client_of, staff
+from tests.factories.staff import staff
 
 pytestmark = pytest.mark.django_db
 
@@ -52,12 +51,6 @@ def page_of(name: str) -> str:
 
 def send_to(name: str) -> str:
     return reverse("switchyard-actor-send", args=[name])
-
-
-@pytest.fixture
-def sender(admin_user: User) -> Client:
-    """A logged-in administrator, who has every right."""
-    return client_of(admin_user)
 
 
 def test_the_list_names_queue_pool_options_and_place(actor: Any) -> None:
@@ -167,13 +160,13 @@ def test_recent_jobs_need_their_rights(actor: Any) -> None:
     assert ["4711" in page for page in pages] == [False, False, True]
 
 
-def test_the_form_sends_one_job_and_links_it(sender: Client, actor: Any, facilities: Facilities) -> None:
-    page = sender.get(page_of("charge")).content.decode()
+def test_the_form_sends_one_job_and_links_it(admin_client: Client, actor: Any, facilities: Facilities) -> None:
+    page = admin_client.get(page_of("charge")).content.decode()
     job_id = page.partition('name="job_id" value="')[2].partition('"')[0]
     fields = {"argument-customer_id": "7", "argument-amount": "9.5", "argument-pin": '"1234"', "job_id": job_id}
 
-    first = sender.post(send_to("charge"), fields)
-    again = sender.post(send_to("charge"), fields)
+    first = admin_client.post(send_to("charge"), fields)
+    again = admin_client.post(send_to("charge"), fields)
 
     assert first.status_code == again.status_code == 302
     assert first["Location"] == again["Location"] and job_id in first["Location"]
@@ -185,11 +178,11 @@ def test_the_form_sends_one_job_and_links_it(sender: Client, actor: Any, facilit
 
 
 def test_a_wrong_field_has_its_error_beside_it_and_no_secret_returns(
-    sender: Client, actor: Any, facilities: Facilities
+    admin_client: Client, actor: Any, facilities: Facilities
 ) -> None:
     fields = {"argument-customer_id": '"seven"', "argument-pin": '"1234"', "delay_s": "-1"}
 
-    answer = sender.post(send_to("charge"), fields)
+    answer = admin_client.post(send_to("charge"), fields)
 
     page = answer.content.decode()
     assert answer.status_code == 422
@@ -199,12 +192,14 @@ def test_a_wrong_field_has_its_error_beside_it_and_no_secret_returns(
     assert facilities.transport.stats("billing").live.waiting == 0 and not AuditEntry.objects.exists()
 
 
-def test_a_unique_key_that_is_held_is_said_with_its_job(sender: Client, facilities: Facilities) -> None:
+def test_a_unique_key_that_is_held_is_said_with_its_job(admin_client: Client, facilities: Facilities) -> None:
     broker = dramatiq.get_broker()
     dramatiq.actor(lambda: None, broker=broker, actor_name="count_all", queue_name="billing", unique_key="count")
     try:
-        first = sender.post(send_to("count_all"), {"job_id": str(uuid.UUID(int=1))}, follow=True).content.decode()
-        second = sender.post(send_to("count_all"), {"job_id": str(uuid.UUID(int=2))}, follow=True).content.decode()
+        first = admin_client.post(send_to("count_all"), {"job_id": str(uuid.UUID(int=1))}, follow=True).content.decode()
+        second = admin_client.post(
+            send_to("count_all"), {"job_id": str(uuid.UUID(int=2))}, follow=True
+        ).content.decode()
     finally:
         del broker.actors["count_all"]
 
@@ -213,12 +208,14 @@ def test_a_unique_key_that_is_held_is_said_with_its_job(sender: Client, faciliti
     assert facilities.transport.stats("billing").live.waiting == 1
 
 
-def test_a_broker_that_is_away_is_said_and_audited(sender: Client, actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_that_is_away_is_said_and_audited(
+    admin_client: Client, actor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with broker_without_server():
         monkeypatch.setattr(actor, "broker", dramatiq.get_broker())
 
-        page = sender.get(page_of("charge"))
-        answer = sender.post(send_to("charge"), {"argument-customer_id": "7"})
+        page = admin_client.get(page_of("charge"))
+        answer = admin_client.post(send_to("charge"), {"argument-customer_id": "7"})
 
     assert page.status_code == 200
     assert answer.status_code == 503 and "sy-error" in answer.content.decode()

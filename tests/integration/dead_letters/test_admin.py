@@ -26,11 +26,6 @@ EVIL = "<script>alert(1)</script>"
 
 
 @pytest.fixture
-def client(operator: User) -> Client:
-    return client_of(operator)
-
-
-@pytest.fixture
 def reader(db: None) -> Client:
     """May look, nothing else."""
     return staff("view_deadletter", name="reader")

@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from django.urls import reverse
@@ -16,17 +15,11 @@ from django.utils import timezone
 
 from switchyard.dead_letters import views
 from switchyard.dead_letters.models import DeadLetter
-from tests.factories.staff import client_of
 
 pytestmark = pytest.mark.django_db
 
 LIST = reverse("switchyard-letters")
 NOW = timezone.now()
-
-
-@pytest.fixture
-def client(operator: User) -> Client:
-    return client_of(operator)
 
 
 @pytest.fixture(autouse=True)

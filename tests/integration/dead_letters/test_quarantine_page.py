@@ -6,21 +6,14 @@ import re
 
 import dramatiq
 import pytest
-from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.dead_lists import Quarantine
-from tests.factories.staff import client_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("facilities")]
 PAGE = reverse("switchyard-quarantine")
-
-
-@pytest.fixture
-def client(operator: User) -> Client:
-    return client_of(operator)
 
 
 def put(queue: str, *, count: int, raw: bytes = b"{" + b"x" * 5_000, error: str = "it is not JSON") -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.test import Client
 from django.utils import timezone
 from dramatiq.actor import Actor
 
@@ -21,7 +22,6 @@ from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.bulk import runner, services
 from switchyard.dead_letters import acts, projection, reconcile
 from switchyard.dead_letters.models import DeadLetter
-from tests.factories.staff import client_of
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
@@ -106,9 +106,8 @@ def test_copy_is_erased_with_the_row_after_90_days(bury: Bury) -> None:
     assert not DeadLetter.objects.exists()
 
 
-def test_page_restores_and_notes(bury: Bury, operator: User, facilities: Facilities) -> None:
+def test_page_restores_and_notes(bury: Bury, operator: User, client: Client, facilities: Facilities) -> None:
     made = discarded(bury)
-    client = client_of(operator)
     page = f"/admin/switchyard_dead_letters/deadletter/{DeadLetter.objects.get().pk}/"
     assert "Restore letter" in client.get(f"{page}change/").content.decode()
     assert made.message["kwargs"] == {"number": 7}
@@ -126,10 +125,11 @@ def test_page_restores_and_notes(bury: Bury, operator: User, facilities: Facilit
         assert client.post(f"{page}{name}/").status_code == 403
 
 
-def test_the_list_of_discarded_letters_restores_a_group(bury: Bury, operator: User, facilities: Facilities) -> None:
+def test_the_list_of_discarded_letters_restores_a_group(
+    bury: Bury, operator: User, client: Client, facilities: Facilities
+) -> None:
     for _ in range(2):
         discarded(bury)
-    client = client_of(operator)
     listed = "/admin/switchyard_dead_letters/deadletter/"
     assert 'href="?state=discarded"' in client.get(listed).content.decode()
 

@@ -91,8 +91,7 @@ def test_without_the_setting_a_check_names_the_site_and_no_page_fails(
 
 
 @pytest.mark.parametrize(
-    ("path", "fact"),
-    [("tests.nowhere.site", "No module named"), (f"{__name__}.BackOffice", "is a type, no AdminSite")],
+    ("path", "fact"), [("tests.nowhere.site", "No module named"), (f"{__name__}.BackOffice", "is a type, no AdminSite")]
 )
 def test_a_setting_that_names_no_site_is_refused(path: str, fact: str, settings: Any) -> None:
     settings.SWITCHYARD = replace(switchyard_settings(), admin_site=path)

@@ -138,11 +138,7 @@ def test_sidebar_leads_to_the_room_and_counts_open_letters(watcher: Client, faci
     page = watcher.get(PAGE).content.decode()
 
     sidebar = page[page.index('aria-label="Menu"') : page.index("<header")]
-    for address in (
-        PAGE,
-        reverse("switchyard-letters"),
-        reverse("switchyard-alerts"),
-    ):
+    for address in (PAGE, reverse("switchyard-letters"), reverse("switchyard-alerts")):
         assert f'href="{address}"' in sidebar
     assert "Dead letters 1" in text_of(sidebar)
 

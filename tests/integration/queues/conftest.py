@@ -9,20 +9,16 @@ from django.test import Client
 from tests.factories.staff import client_of, staff
 
 
-def _client(name: str, *rights: str) -> Client:
-    return staff(*rights, name=name)
-
-
 @pytest.fixture
 def watcher(transactional_db: None) -> Client:
     """A staff user who may see the operations room."""
-    return _client("watcher", "view_operations")
+    return staff("view_operations", name="watcher")
 
 
 @pytest.fixture
 def operator(transactional_db: None) -> Client:
     """A staff user who may pause and purge as well."""
-    return _client("operator", "view_operations", "pause_queue", "purge_queue")
+    return staff("view_operations", "pause_queue", "purge_queue", name="operator")
 
 
 @pytest.fixture
