@@ -20,3 +20,8 @@ def client_of(user: User, **options: Any) -> Client:
     client = Client(**options)
     client.force_login(user)
     return client
+
+
+def log_in(*rights: str) -> Client:
+    """Return the browser of a staff user with these permissions; without any, that of the superuser ``root``."""
+    return staff(*rights, name="staff") if rights else client_of(User.objects.create_superuser("root"))

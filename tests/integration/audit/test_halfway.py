@@ -18,7 +18,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.dead_letters import acts
 from switchyard.dead_letters.queries import find
 from tests.factories.letters import keep, letter
-from tests.factories.staff import client_of
+from tests.factories.staff import client_of, log_in
 
 CHOSEN = reverse("switchyard-letters-chosen", args=["requeue"])
 KILLED = """
@@ -49,7 +49,7 @@ def failing_at_the_third(error: Exception, monkeypatch: pytest.MonkeyPatch) -> I
 def test_bulk_whose_broker_goes_away_counts_what_it_did(
     facilities: Facilities, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = client_of(User.objects.create_superuser("root"))
+    client = log_in()
     rows = [find(keep(letter(id=f"{number}")).id).pk for number in range(5)]
     data = {"ids": ",".join(map(str, rows)), "confirmed": "1", "reason": "fixed"}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from django.contrib.admin import AdminSite
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import Group
 from django.test import Client
 from django.urls import include, path, reverse
 
@@ -19,7 +19,6 @@ from switchyard.console.links import admin_site
 from switchyard.operations.admin import LISTS, RoomEntry
 from switchyard.setting_values import InvalidSetting
 from switchyard.workers.checks.installation import addresses
-from tests.factories.staff import client_of
 
 pytestmark = pytest.mark.django_db
 
@@ -53,19 +52,15 @@ class Bare:
     urlpatterns = [path("", include("switchyard.urls")), path("admin/", bare.urls)]
 
 
-@pytest.fixture
-def ada() -> Client:
-    """A superuser's browser."""
-    return client_of(User.objects.create_superuser("ada"))
-
-
 @pytest.mark.parametrize(("urls", "name"), [(Named, "site"), (Namesake, "namesake")])
-def test_the_room_is_on_the_site_that_the_setting_names(urls: type, name: str, ada: Client, settings: Any) -> None:
+def test_the_room_is_on_the_site_that_the_setting_names(
+    urls: type, name: str, admin_client: Client, settings: Any
+) -> None:
     settings.ROOT_URLCONF = urls
     settings.SWITCHYARD = replace(switchyard_settings(), admin_site=f"{__name__}.{name}")
 
-    room = ada.get("/admin/operations/")
-    tokens = ada.get(reverse("admin:switchyard_api_token_changelist", current_app=admin_site().name))
+    room = admin_client.get("/admin/operations/")
+    tokens = admin_client.get(reverse("admin:switchyard_api_token_changelist", current_app=admin_site().name))
     login = Client().get("/admin/operations/").headers["Location"]
 
     menu = html.unescape(room.content.decode())
@@ -78,12 +73,12 @@ def test_the_room_is_on_the_site_that_the_setting_names(urls: type, name: str, a
 
 @pytest.mark.parametrize(("urls", "name"), [(Named, "site"), (Bare, "bare")])
 def test_without_the_setting_a_check_names_the_site_and_no_page_fails(
-    urls: type, name: str, ada: Client, settings: Any
+    urls: type, name: str, admin_client: Client, settings: Any
 ) -> None:
     settings.ROOT_URLCONF = urls
 
     (found,) = addresses()
-    pages = {address: ada.get(address).status_code for address in ("/admin/operations/", "/api/v1/docs")}
+    pages = {address: admin_client.get(address).status_code for address in ("/admin/operations/", "/api/v1/docs")}
 
     assert pages == dict.fromkeys(pages, 200)
     assert found.id == "switchyard.E030"

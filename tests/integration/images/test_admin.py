@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from django.contrib.auth.models import User
-from django.test import Client
 from django.urls import reverse
 
 from apps.images.making import make
 from apps.images.models import Picture, Thumbnail, ThumbnailState
 from tests.factories.pictures import encode, gradient
-from tests.factories.staff import client_of, staff
+from tests.factories.staff import log_in
 
 pytestmark = pytest.mark.django_db
-
-
-def log_in(*permissions: str) -> Client:
-    """A client of staff with just these permissions; with none given, of a superuser."""
-    return staff(*permissions, name="staff") if permissions else client_of(User.objects.create_superuser("root"))
 
 
 @pytest.fixture

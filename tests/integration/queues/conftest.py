@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from django.contrib.auth.models import User
 from django.test import Client
 
-from tests.factories.staff import client_of, staff
+from tests.factories.staff import log_in, staff
 
 
 @pytest.fixture
@@ -24,4 +23,4 @@ def operator(transactional_db: None) -> Client:
 @pytest.fixture
 def superuser(transactional_db: None) -> Client:
     """A superuser."""
-    return client_of(User.objects.create_superuser("root"))
+    return log_in()

@@ -11,15 +11,10 @@ from apps.webhooks import delivering
 from apps.webhooks.delivering import DeliveryFailed
 from apps.webhooks.models import DeliveryState, Endpoint
 from switchyard.broker.stores.job_steps import LiveJob, live_step
-from tests.factories.staff import client_of, staff
+from tests.factories.staff import client_of, log_in
 from tests.integration.operations.test_overview import text_of
 
 pytestmark = pytest.mark.django_db
-
-
-def log_in(*permissions: str) -> Client:
-    """A client of staff with just these permissions; with none given, of a superuser."""
-    return staff(*permissions, name="staff") if permissions else client_of(User.objects.create_superuser("root"))
 
 
 def act(client: Client, model: str, action: str, *keys: object):
