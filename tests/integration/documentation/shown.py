@@ -37,10 +37,9 @@ def run_block(page: str, number: int = 0) -> dict[str, Any]:
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **names: object) -> None:
     """Give a how-to the module that it imports, with its package."""
-    module = ModuleType(name)
-    vars(module).update(names)
-    monkeypatch.setitem(sys.modules, name.rpartition(".")[0], ModuleType(name.rpartition(".")[0]))
-    monkeypatch.setitem(sys.modules, name, module)
+    for one in (name.rpartition(".")[0], name):
+        monkeypatch.setitem(sys.modules, one, ModuleType(one))
+    vars(sys.modules[name]).update(names)
 
 
 def wait_counting(found: Callable[[], object]) -> None:
