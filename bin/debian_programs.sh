@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Sourced by bin/test, from the repository's root: takes programs that tests need and pip does not offer from Debian's
-# packages into .venv. PostgreSQL, PgBouncer, Chromium and podman alone are installed on the system, which needs root.
+# packages into .venv. PostgreSQL, PgBouncer, Chromium, FFmpeg and podman alone are installed on the system, which needs root.
 # Requires .venv and the functions of bin/environment.sh.
 
 # Run a command as root, directly or through sudo without a password; return 1 when neither is possible.
@@ -51,7 +51,7 @@ provide_programs() {
       rabbitmq) provide rabbitmq have_rabbitmq fetch_rabbitmq "run: sudo apt install rabbitmq-server" ;;
       pgbouncer) provide pgbouncer have_pgbouncer "apt_install pgbouncer" "run: sudo apt install pgbouncer" ;;
       nginx) provide nginx have_nginx fetch_nginx "run: sudo apt install nginx" ;;
-      chromium) provide chromium have "apt_install chromium" "run: sudo apt install chromium" ;;
+      chromium | ffmpeg) provide "$program" have "apt_install $program" "run: sudo apt install $program" ;;
     esac
   done
   [ -z "$1" ] || have_libfaketime >/dev/null || fetch_libfaketime >"$scratch/output" 2>&1 ||

@@ -79,8 +79,7 @@ def test_there_are_a_hundred_payloads() -> None:
 
 # By default every second one.
 @pytest.mark.parametrize(
-    "address",
-    [pytest.param(one, marks=[pytest.mark.long] if number % 2 else []) for number, one in enumerate(LISTS)],
+    "address", [pytest.param(one, marks=[pytest.mark.long] if number % 2 else []) for number, one in enumerate(LISTS)]
 )
 def test_list_shows_texts_and_adds_no_node(address: str, hostile: dict[str, Any], page: Page) -> None:
     page.goto(address)

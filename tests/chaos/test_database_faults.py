@@ -17,15 +17,7 @@ import pytest
 import redis
 
 from tests.chaos.database_yard.yard import KINDS, PLAIN
-from tests.chaos.databases import (
-    SQLITE_TABLE,
-    TABLE,
-    DatabaseYard,
-    environment,
-    manage,
-    sqlite_writer,
-    steadily,
-)
+from tests.chaos.databases import SQLITE_TABLE, TABLE, DatabaseYard, environment, manage, sqlite_writer, steadily
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import let_pass
 from tests.chaos.postgres import PostgresUnderTest

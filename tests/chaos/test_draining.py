@@ -39,10 +39,7 @@ def proxy() -> Iterator[FaultProxy]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("how", "grace_s", "looking_s", "most_late_s", "again_within_s"),
-    [
-        (FIRST, 2 * GRACE_S, 10 * LOOKING_S, inf, inf),
-        pytest.param("sleep", GRACE_S, LOOKING_S, 3, 2, marks=long),
-    ],
+    [(FIRST, 2 * GRACE_S, 10 * LOOKING_S, inf, inf), pytest.param("sleep", GRACE_S, LOOKING_S, 3, 2, marks=long)],
 )
 @pytest.mark.parametrize("yard", ["threads", pytest.param("greenlets", marks=long)])
 def test_a_task_that_outlasts_the_grace_starts_elsewhere_with_its_attempt_unspent(
@@ -98,11 +95,7 @@ def test_a_task_that_outlasts_the_grace_starts_elsewhere_with_its_attempt_unspen
 # At once, and not after its grace of 25 s.
 @pytest.mark.parametrize(
     ("signum", "within_s"),
-    [
-        (signal.SIGTERM, inf),
-        pytest.param(signal.SIGTERM, 2, marks=long),
-        pytest.param(signal.SIGINT, 2, marks=long),
-    ],
+    [(signal.SIGTERM, inf), pytest.param(signal.SIGTERM, 2, marks=long), pytest.param(signal.SIGINT, 2, marks=long)],
 )
 def test_a_second_signal_ends_a_pool_at_once_and_its_tasks_start_elsewhere(
     pools_on: PoolsOn, valkey_url: str, ledger: Ledger, signum: int, within_s: float

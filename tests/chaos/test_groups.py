@@ -33,12 +33,7 @@ JOBS = 5
     [moment if moment == "after the callbacks" else pytest.param(moment, marks=long) for moment in GROUP_MOMENTS],
 )
 def test_a_worker_killed_between_end_and_acknowledgement_leaves_one_callback(
-    pools_on: PoolsOn,
-    valkey_url: str,
-    ledger: Ledger,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    moment: str,
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     monkeypatch.setenv("CHAOS_MOMENT", moment)
     monkeypatch.setenv("CHAOS_MOMENT_MARK", str(tmp_path / "died"))

@@ -68,11 +68,7 @@ Execute = Callable[[str], list[tuple[Any, ...]]]
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def execute(
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    ledger: Ledger,
-    valkey_url: str,
-    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest, tmp_path: Path, ledger: Ledger, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Execute]:
     """Run a statement on the pools' database, which has the platform's tables and ``chaos_row``."""
     with contextlib.ExitStack() as stack:

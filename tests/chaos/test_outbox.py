@@ -32,10 +32,7 @@ from tests.factories.brokers import the_global_broker
 from tests.integration.outbox.conftest import YARD, actor_on, waiting
 
 # Each is a place of a function, and whether the process dies before or after it.
-OF_SENDER = {
-    "after the row": (rows, "add", "after"),
-    "after the commit": (CommitSends, "flush", "before"),
-}
+OF_SENDER = {"after the row": (rows, "add", "after"), "after the commit": (CommitSends, "flush", "before")}
 OF_BOTH = {
     "before the send": (RedisBroker, "put", "before"),
     "after the send": (RedisBroker, "put", "after"),

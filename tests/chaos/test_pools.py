@@ -21,13 +21,7 @@ from tests.waiting import wait_for
     [(1, 300, 300, inf), pytest.param(5, 30_000, 0, 5, marks=pytest.mark.long)],
 )
 def test_pools_outlive_kills_of_their_server_and_lose_nothing(
-    server: ServerUnderTest,
-    pools_on: PoolsOn,
-    ledger: Ledger,
-    kills: int,
-    enqueues: int,
-    per_s: float,
-    within_s: float,
+    server: ServerUnderTest, pools_on: PoolsOn, ledger: Ledger, kills: int, enqueues: int, per_s: float, within_s: float
 ) -> None:
     server.sync_each_write()
     pools = pools_on("load", server.url)

@@ -51,13 +51,7 @@ def watched(server_name: str, tmp_path: Path, down_ms: int) -> Iterator[Watched]
     [(1, 4_000, inf, inf, 3.0), pytest.param(5, 1_000, MEDIAN_S, WORST_S, BEHIND_S, marks=long)],
 )
 def test_pools_go_on_at_the_new_master(
-    watched: Watched,
-    pools_on: PoolsOn,
-    ledger: Ledger,
-    kills: int,
-    median_s: float,
-    worst_s: float,
-    behind_s: float,
+    watched: Watched, pools_on: PoolsOn, ledger: Ledger, kills: int, median_s: float, worst_s: float, behind_s: float
 ) -> None:
     pools = pools_on("threads", watched.url)
     pools.start("runpool", "work")

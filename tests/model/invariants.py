@@ -6,17 +6,7 @@ from collections.abc import Mapping
 
 from switchyard.broker.keys import ALL_LANES
 from switchyard.broker.queue.operations import lane_of
-from tests.model.keyspace import (
-    ACTIVE,
-    DEAD,
-    FINISHED,
-    NOTES,
-    QUARANTINED,
-    SCHEDULED,
-    UNFINISHED,
-    WAITING,
-    Keyspace,
-)
+from tests.model.keyspace import ACTIVE, DEAD, FINISHED, NOTES, QUARANTINED, SCHEDULED, UNFINISHED, WAITING, Keyspace
 
 Places = Mapping[str, str]
 

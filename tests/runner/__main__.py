@@ -28,12 +28,7 @@ SETTINGS = re.compile(
 )
 # Once, before all processes of the tests find the project new and compile it beside each other.
 BYTECODE = r"python -m compileall -q -j 0 -x (/\.|/var/|/test_[^/]*\.py$) ."
-QUICK = {
-    "ruff": "ruff check .",
-    "format": "ruff format --check .",
-    "mypy": "mypy .",
-    "layers": "lint-imports",
-}
+QUICK = {"ruff": "ruff check .", "format": "ruff format --check .", "mypy": "mypy .", "layers": "lint-imports"}
 CHECKS = QUICK | {
     "migrations": "python manage.py makemigrations --check --dry-run",
     "system-checks": "python manage.py check",

@@ -6,7 +6,7 @@ import argparse
 
 from tests.runner.parts import GROUPS, PARTS
 
-PROGRAMS = ("promtool", "redis-server", "postgres", "rabbitmq", "pgbouncer", "nginx", "chromium")
+PROGRAMS = ("promtool", "redis-server", "postgres", "rabbitmq", "pgbouncer", "nginx", "chromium", "ffmpeg")
 # Those of parts that run only where they are named.
 PROGRAMS_OF_PART = {"pager": ("prometheus",), "containers": ("podman",)}
 LONG_PARTS = (

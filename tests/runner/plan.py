@@ -31,7 +31,7 @@ class Plan:
         self._database = options.database
         self._marks = "" if options.long else "not long"
         # Tests that need one of these carry it in their name; those of other programs are found by their fixtures.
-        named = ("promtool", "postgres", "pgbouncer", "nginx")
+        named = ("promtool", "postgres", "pgbouncer", "nginx", "ffmpeg")
         names = " and ".join(f"not {name}" for name in named if name in options.without)
         self._filter = (
             *(("-k", names) if names else ()),

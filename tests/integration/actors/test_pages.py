@@ -9,7 +9,6 @@ from typing import Any
 
 import dramatiq
 import pytest
-from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
@@ -24,6 +23,7 @@ from switchyard.history.fact_keeper import store_hour
 from switchyard.history.models import JobRow
 from switchyard.operations.past import PAST, same_hours
 from tests.factories.brokers import broker_without_server
+from tests.factories.staff import staff
 
 pytestmark = pytest.mark.django_db
 
@@ -53,24 +53,8 @@ def send_to(name: str) -> str:
     return reverse("switchyard-actor-send", args=[name])
 
 
-def client_with(*rights: str, enforce_csrf_checks: bool = False) -> Client:
-    user = User.objects.create_user(f"with-{uuid.uuid4().hex[:6]}", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=rights))
-    client = Client(enforce_csrf_checks=enforce_csrf_checks)
-    client.force_login(user)
-    return client
-
-
-@pytest.fixture
-def sender(admin_user: User) -> Client:
-    """A logged-in administrator, who has every right."""
-    client = Client()
-    client.force_login(admin_user)
-    return client
-
-
 def test_the_list_names_queue_pool_options_and_place(actor: Any) -> None:
-    page = client_with("view_operations").get(LIST).content.decode()
+    page = staff("view_operations").get(LIST).content.decode()
 
     assert page_of("charge") in page and "Charge a customer." in page
     assert "rate_limit=&#x27;10/m&#x27;" in page and "redact=(&#x27;pin&#x27;,)" in page
@@ -91,8 +75,8 @@ def test_the_page_and_the_command_show_attempts_of_all_hosts_and_what_is_usual(
         store_hour(hour, {"a:charge": {SUCCEEDED: 60, RUNS + 4: 60, WAITS: 60, SENT: 120}})
     store_hour(now // HOUR_MS - 2, {"a:charge": {SUCCEEDED: 7}})
 
-    page = client_with("view_operations").get(page_of("charge")).content.decode()
-    listed = client_with("view_operations").get(reverse("switchyard-actors")).content.decode()
+    page = staff("view_operations").get(page_of("charge")).content.decode()
+    listed = staff("view_operations").get(reverse("switchyard-actors")).content.decode()
     call_command("switchyard", "actors", "show", "charge", "--json")
     shown = json.loads(capsys.readouterr().out)
     PAST.clear()
@@ -105,7 +89,7 @@ def test_the_page_and_the_command_show_attempts_of_all_hosts_and_what_is_usual(
 
 
 def test_the_page_shows_code_options_with_their_rules_and_no_secret(actor: Any) -> None:
-    page = client_with("view_operations").get(page_of("charge")).content.decode()
+    page = staff("view_operations").get(page_of("charge")).content.decode()
 
     assert "charge(customer_id: int, amount: float = 9.5, *, pin: str = [redacted]) -&gt; None" in page
     assert "Safe to repeat." in page and "0000" not in page
@@ -116,7 +100,7 @@ def test_the_page_shows_code_options_with_their_rules_and_no_secret(actor: Any) 
 
 
 def test_pages_need_the_right_and_an_actor(actor: Any) -> None:
-    nobody, watcher = client_with(), client_with("view_operations")
+    nobody, watcher = staff(), staff("view_operations")
 
     assert [nobody.get(address).status_code for address in (LIST, page_of("charge"))] == [403, 403]
     assert watcher.get(page_of("chagre")).status_code == 404
@@ -133,7 +117,7 @@ def test_failures_link_their_letters(actor: Any) -> None:
             enqueued_at=when, died_at=when, duration_ms=1, state_at=when,
         )  # fmt: skip
 
-    page = client_with("view_operations", "view_deadletter").get(page_of("charge")).content.decode()
+    page = staff("view_operations", "view_deadletter").get(page_of("charge")).content.decode()
 
     assert '?fingerprint=abc">2</a>' in page and "KeyError" in page
 
@@ -154,7 +138,7 @@ def test_history_gives_figures_of_the_hour_and_the_day(actor: Any) -> None:
     ended(200, actor="other")
 
     figures = ended_jobs.of_actor("charge")
-    page = client_with("view_operations", "view_job").get(page_of("charge")).content.decode()
+    page = staff("view_operations", "view_job").get(page_of("charge")).content.decode()
 
     assert (figures.hour.jobs, figures.day.jobs, figures.day.cut) == (59, 120, False)
     assert (figures.day.run_ms, figures.hour.a_minute, figures.day.a_minute) == ((600, 1_140), "1.0", "0.08")
@@ -168,7 +152,7 @@ def test_recent_jobs_need_their_rights(actor: Any) -> None:
     job_id = str(uuid.UUID(int=1))
 
     pages = [
-        client_with("view_operations", *rights).get(page_of("charge")).content.decode()
+        staff("view_operations", *rights).get(page_of("charge")).content.decode()
         for rights in ((), ("view_job",), ("view_job", "view_arguments"))
     ]
 
@@ -176,13 +160,13 @@ def test_recent_jobs_need_their_rights(actor: Any) -> None:
     assert ["4711" in page for page in pages] == [False, False, True]
 
 
-def test_the_form_sends_one_job_and_links_it(sender: Client, actor: Any, facilities: Facilities) -> None:
-    page = sender.get(page_of("charge")).content.decode()
+def test_the_form_sends_one_job_and_links_it(admin_client: Client, actor: Any, facilities: Facilities) -> None:
+    page = admin_client.get(page_of("charge")).content.decode()
     job_id = page.partition('name="job_id" value="')[2].partition('"')[0]
     fields = {"argument-customer_id": "7", "argument-amount": "9.5", "argument-pin": '"1234"', "job_id": job_id}
 
-    first = sender.post(send_to("charge"), fields)
-    again = sender.post(send_to("charge"), fields)
+    first = admin_client.post(send_to("charge"), fields)
+    again = admin_client.post(send_to("charge"), fields)
 
     assert first.status_code == again.status_code == 302
     assert first["Location"] == again["Location"] and job_id in first["Location"]
@@ -194,11 +178,11 @@ def test_the_form_sends_one_job_and_links_it(sender: Client, actor: Any, facilit
 
 
 def test_a_wrong_field_has_its_error_beside_it_and_no_secret_returns(
-    sender: Client, actor: Any, facilities: Facilities
+    admin_client: Client, actor: Any, facilities: Facilities
 ) -> None:
     fields = {"argument-customer_id": '"seven"', "argument-pin": '"1234"', "delay_s": "-1"}
 
-    answer = sender.post(send_to("charge"), fields)
+    answer = admin_client.post(send_to("charge"), fields)
 
     page = answer.content.decode()
     assert answer.status_code == 422
@@ -208,12 +192,14 @@ def test_a_wrong_field_has_its_error_beside_it_and_no_secret_returns(
     assert facilities.transport.stats("billing").live.waiting == 0 and not AuditEntry.objects.exists()
 
 
-def test_a_unique_key_that_is_held_is_said_with_its_job(sender: Client, facilities: Facilities) -> None:
+def test_a_unique_key_that_is_held_is_said_with_its_job(admin_client: Client, facilities: Facilities) -> None:
     broker = dramatiq.get_broker()
     dramatiq.actor(lambda: None, broker=broker, actor_name="count_all", queue_name="billing", unique_key="count")
     try:
-        first = sender.post(send_to("count_all"), {"job_id": str(uuid.UUID(int=1))}, follow=True).content.decode()
-        second = sender.post(send_to("count_all"), {"job_id": str(uuid.UUID(int=2))}, follow=True).content.decode()
+        first = admin_client.post(send_to("count_all"), {"job_id": str(uuid.UUID(int=1))}, follow=True).content.decode()
+        second = admin_client.post(
+            send_to("count_all"), {"job_id": str(uuid.UUID(int=2))}, follow=True
+        ).content.decode()
     finally:
         del broker.actors["count_all"]
 
@@ -222,12 +208,14 @@ def test_a_unique_key_that_is_held_is_said_with_its_job(sender: Client, faciliti
     assert facilities.transport.stats("billing").live.waiting == 1
 
 
-def test_a_broker_that_is_away_is_said_and_audited(sender: Client, actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_that_is_away_is_said_and_audited(
+    admin_client: Client, actor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with broker_without_server():
         monkeypatch.setattr(actor, "broker", dramatiq.get_broker())
 
-        page = sender.get(page_of("charge"))
-        answer = sender.post(send_to("charge"), {"argument-customer_id": "7"})
+        page = admin_client.get(page_of("charge"))
+        answer = admin_client.post(send_to("charge"), {"argument-customer_id": "7"})
 
     assert page.status_code == 200
     assert answer.status_code == 503 and "sy-error" in answer.content.decode()

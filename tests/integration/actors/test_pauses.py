@@ -17,7 +17,7 @@ from django.urls import reverse
 
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.interface import Facilities
-from tests.integration.actors.test_pages import client_with
+from tests.factories.staff import staff
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -165,7 +165,7 @@ def test_a_text_is_resumed_as_it_was_paused_and_as_the_page_writes_it(
 
 def test_a_pause_takes_its_right_and_by_a_value_that_to_see_arguments(sync: Any) -> None:
     pause = reverse("switchyard-actor-pause", args=["sync"])
-    without, with_it = client_with("view_operations"), client_with("view_operations", "pause_queue")
+    without, with_it = staff("view_operations"), staff("view_operations", "pause_queue")
 
     answers = [
         without.post(pause, {"reason": "r"}),

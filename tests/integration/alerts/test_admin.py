@@ -1,20 +1,22 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
-from django.contrib.auth.models import Permission, User
-from django.test import Client
 from django.urls import reverse
 
 from switchyard.alerts import sending
 from switchyard.alerts.models import Alert, Silence
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.stores.alert_groups import AlertGroups
+from tests.factories.staff import staff
 from tests.integration.alerts.conftest import fact
 from tests.unit.alerts.configuration import with_alert_urls
 
 pytestmark = pytest.mark.django_db
 
 LIST = reverse("switchyard-alerts")
+logged_in = partial(staff, name="a.lind")
 
 
 @pytest.fixture
@@ -23,14 +25,6 @@ def alert(groups: AlertGroups) -> Alert:
     with with_alert_urls("log:"):
         sending.dispatch_due()
     return Alert.objects.get()
-
-
-def logged_in(*codenames: str) -> Client:
-    user = User.objects.create_user("a.lind", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def test_alerts_are_listed_and_shown_escaped(alert: Alert) -> None:

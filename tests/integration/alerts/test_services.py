@@ -92,10 +92,7 @@ def test_opsgenie_closes_what_it_created(groups: AlertGroups, receiver: Receiver
         resolution.resolve_gone("finding", ())
         sending.dispatch_due()
 
-    assert receiver.paths == [
-        "/v2/alerts",
-        "/v2/alerts/127.0.0.1%2Ffinding-pools.down/close?identifierType=alias",
-    ]
+    assert receiver.paths == ["/v2/alerts", "/v2/alerts/127.0.0.1%2Ffinding-pools.down/close?identifierType=alias"]
     assert receiver.bodies[0]["alias"] == "127.0.0.1/finding-pools.down"
     assert [headers["authorization"] for headers in receiver.headers] == [f"GenieKey {KEY}"] * 2
     assert set(Delivery.objects.values_list("channel", flat=True)) == {"oncall"}

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 import pytest
 from django.contrib.auth.models import User
 from django.db import DatabaseError
-from django.test import Client
 from django.urls import reverse
 
 from switchyard.audit.models import AuditEntry
@@ -19,6 +18,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.dead_letters import acts
 from switchyard.dead_letters.queries import find
 from tests.factories.letters import keep, letter
+from tests.factories.staff import client_of, log_in
 
 CHOSEN = reverse("switchyard-letters-chosen", args=["requeue"])
 KILLED = """
@@ -49,8 +49,7 @@ def failing_at_the_third(error: Exception, monkeypatch: pytest.MonkeyPatch) -> I
 def test_bulk_whose_broker_goes_away_counts_what_it_did(
     facilities: Facilities, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = Client()
-    client.force_login(User.objects.create_superuser("root"))
+    client = log_in()
     rows = [find(keep(letter(id=f"{number}")).id).pk for number in range(5)]
     data = {"ids": ",".join(map(str, rows)), "confirmed": "1", "reason": "fixed"}
 
@@ -64,8 +63,7 @@ def test_bulk_whose_broker_goes_away_counts_what_it_did(
 
 @pytest.mark.django_db
 def test_bulk_whose_database_fails_counts_what_it_did(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = Client(raise_request_exception=False)
-    client.force_login(User.objects.create_superuser("root"))
+    client = client_of(User.objects.create_superuser("root"), raise_request_exception=False)
     rows = [find(keep(letter(id=f"{number}")).id).pk for number in range(5)]
 
     with failing_at_the_third(DatabaseError("disk I/O error"), monkeypatch):

@@ -17,6 +17,7 @@ from django.utils import timezone
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.roles import READ_ONLY
 from switchyard.audit.services import Who, act, delete_old_rows
+from tests.factories.staff import client_of, staff
 
 pytestmark = pytest.mark.django_db
 
@@ -28,9 +29,7 @@ def reader() -> Client:
     """A logged-in user with the read-only role."""
     user = User.objects.create_user("r.eader", is_staff=True)
     user.groups.add(Group.objects.get(name=READ_ONLY))
-    client = Client()
-    client.force_login(user)
-    return client
+    return client_of(user)
 
 
 def did(name: str, who: str = "ada", via: str = "page", **more: Any) -> None:
@@ -105,8 +104,7 @@ def test_unusable_value_is_named_and_answered_with_400(reader: Client, query: di
 
 
 def test_page_needs_its_right_and_is_only_read(reader: Client) -> None:
-    other = Client()
-    other.force_login(User.objects.create_user("b", is_staff=True))
+    other = staff(name="b")
 
     assert other.get(PAGE).status_code == 403
     assert reader.post(PAGE).status_code == 405

@@ -48,13 +48,6 @@ def actors(broker: Any) -> Iterator[Actors]:
 
 
 @pytest.fixture
-def admin() -> Client:
-    client = Client()
-    client.force_login(User.objects.create_superuser("root"))
-    return client
-
-
-@pytest.fixture
 def half_failed(broker: Any, run_worker: Any, actors: Actors, count: Count) -> NewBatch:
     """A batch with two members that are done and two that are dead."""
     actors.refused = {1, 3}
@@ -75,7 +68,7 @@ def finish(act: BulkAct) -> BulkAct:
 
 
 def test_what_failed_in_a_batch_is_requeued_and_it_succeeds(
-    broker: Any, run_worker: Any, actors: Actors, count: Count, half_failed: NewBatch, admin: Client
+    broker: Any, run_worker: Any, actors: Actors, count: Count, half_failed: NewBatch, admin_client: Client
 ) -> None:
     with batch("another") as other:
         other.add(actors.work.message(1))
@@ -84,10 +77,10 @@ def test_what_failed_in_a_batch_is_requeued_and_it_succeeds(
     reconcile_all()
     actors.refused = set()
     address = f"/admin/operations/bulk/begin/batch.retry/?batch={half_failed.id}"
-    page = admin.get(address).content.decode()
+    page = admin_client.get(address).content.decode()
     assert "Requeue 2 dead letters?" in page
     assert "2 done, 2 failed" in page
-    admin.post(address, {"count": "2", "form_id": "a-form", "reason": ""})
+    admin_client.post(address, {"count": "2", "form_id": "a-form", "reason": ""})
     act = finish(BulkAct.objects.get())
 
     assert (act.state, act.done, act.skips) == ("done", 2, {})
@@ -118,10 +111,10 @@ def test_a_batch_is_cancelled_as_a_whole_and_takes_no_more_members(
     assert (actors.ran, actors.called) == ([0], ["on_complete"])
 
 
-def test_the_room_shows_batches_and_their_members(half_failed: NewBatch, actors: Actors, admin: Client) -> None:
-    listed = admin.get(ROOM).content.decode()
-    page = admin.get(f"{ROOM}{half_failed.id}/").content.decode()
-    done = admin.get(f"{ROOM}{half_failed.id}/?state=done").content.decode()
+def test_the_room_shows_batches_and_their_members(half_failed: NewBatch, actors: Actors, admin_client: Client) -> None:
+    listed = admin_client.get(ROOM).content.decode()
+    page = admin_client.get(f"{ROOM}{half_failed.id}/").content.decode()
+    done = admin_client.get(f"{ROOM}{half_failed.id}/?state=done").content.decode()
 
     assert "import of May" in listed
     assert "ended without success" in listed
@@ -135,11 +128,11 @@ def test_the_room_shows_batches_and_their_members(half_failed: NewBatch, actors:
     assert "Requeue what failed…" in page
     assert "Cancel what has not ended…" not in page
     job = next(iter(store.members(half_failed.id, "failed").found))
-    assert f"{ROOM}{half_failed.id}/" in admin.get(f"/admin/switchyard_jobs/job/{job}/").content.decode()
-    assert admin.get(f"{ROOM}{half_failed.id}/?state=odd").status_code == 404
-    assert admin.get(f"{ROOM}{half_failed.id}/?cursor=odd").status_code == 404
-    assert admin.get(f"{ROOM}none/").status_code == 404
-    assert "There are no older ones" in admin.get(f"{ROOM}?before=1").content.decode()
+    assert f"{ROOM}{half_failed.id}/" in admin_client.get(f"/admin/switchyard_jobs/job/{job}/").content.decode()
+    assert admin_client.get(f"{ROOM}{half_failed.id}/?state=odd").status_code == 404
+    assert admin_client.get(f"{ROOM}{half_failed.id}/?cursor=odd").status_code == 404
+    assert admin_client.get(f"{ROOM}none/").status_code == 404
+    assert "There are no older ones" in admin_client.get(f"{ROOM}?before=1").content.decode()
 
 
 def test_the_api_shows_batches_and_starts_acts(half_failed: NewBatch) -> None:
@@ -204,8 +197,8 @@ def test_a_batch_whose_callback_cannot_be_sent_is_a_finding(
 
     assert (found.severity, found.code) == ("warning", "stuck")
     assert found.seen == "batch import does not go on: its on_complete cannot be sent"
-    assert found.act is not None
-    assert found.act.href == f"{ROOM}{jobs.id}/"
+    assert found.button is not None
+    assert found.button.href == f"{ROOM}{jobs.id}/"
 
 
 def test_a_batch_in_which_nothing_ends_for_a_day_is_a_finding(

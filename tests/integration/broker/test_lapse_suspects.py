@@ -129,9 +129,7 @@ def test_a_move_and_an_isolation_keep_the_mark(family: QueueOperations) -> None:
     assert (found.crashes, found.cause) == (0, "alone")
 
 
-def test_the_backlog_shows_suspects_that_wait_to_run_alone_and_the_pools_that_run_them(
-    family: QueueOperations,
-) -> None:
+def test_the_backlog_shows_suspects_that_wait_to_run_alone_and_the_pools_that_run_them(family: QueueOperations) -> None:
     lapse(family, grants(family, "live", 2, work="2 1 host-1"))
     for held in grants(family, "live", 3):
         family.isolate(held.lease)

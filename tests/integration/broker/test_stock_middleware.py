@@ -10,14 +10,7 @@ import dramatiq
 import pytest
 import redis
 from dramatiq.composition import group
-from dramatiq.middleware import (
-    CurrentMessage,
-    GroupCallbacks,
-    Middleware,
-    Pipelines,
-    Retries,
-    default_middleware,
-)
+from dramatiq.middleware import CurrentMessage, GroupCallbacks, Middleware, Pipelines, Retries, default_middleware
 from dramatiq.rate_limits.backends import RedisBackend as RateLimiterBackend
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend as ResultBackend

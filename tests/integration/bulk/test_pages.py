@@ -15,6 +15,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.bulk import runner, views
 from switchyard.bulk.models import BulkAct
 from switchyard.dead_letters.models import DeadLetter
+from tests.factories.staff import client_of
 from tests.integration.bulk.conftest import Start
 from tests.integration.bulk.test_letters import bury
 
@@ -35,9 +36,7 @@ def operator(facilities: Facilities) -> User:
 @pytest.fixture
 def page(operator: User) -> Client:
     """A browser of the operator."""
-    client = Client()
-    client.force_login(operator)
-    return client
+    return client_of(operator)
 
 
 def text_of(response: object) -> str:

@@ -18,6 +18,7 @@ from apps.shop.models import Customer, Invoice, Payment
 from apps.webhooks.models import Delivery, Endpoint
 from switchyard.api.models import Token
 from switchyard.broker.interface import Facilities
+from tests.factories.staff import client_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -40,9 +41,7 @@ def addresses(model: type[Model]) -> Iterator[str]:
 
 @pytest.fixture
 def staff(facilities: Facilities) -> Client:
-    client = Client(raise_request_exception=False)
-    client.force_login(User.objects.create_superuser("root"))
-    return client
+    return client_of(User.objects.create_superuser("root"), raise_request_exception=False)
 
 
 @pytest.mark.parametrize("value", ["0", "99999", "-1"])

@@ -29,9 +29,7 @@ def manage(folder: Path, *arguments: str, **variables: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [("jobs", "show", JOB), ("broker",), ("shell", "-v0", "-c", SEND)],
-    ids=lambda arguments: arguments[0],
+    "arguments", [("jobs", "show", JOB), ("broker",), ("shell", "-v0", "-c", SEND)], ids=lambda arguments: arguments[0]
 )
 def test_a_terminal_without_a_yard_is_told_that_none_runs_there(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     said = manage(tmp_path / "var", *arguments)

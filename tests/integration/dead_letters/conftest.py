@@ -6,12 +6,14 @@ from typing import Any
 import dramatiq
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.test import Client
 from dramatiq.actor import Actor
 
 from switchyard.broker.interface import Facilities
 from switchyard.broker.shapes import DeadLetter as Letter
 from tests.factories.brokers import broker_without_server
 from tests.factories.letters import keep, letter
+from tests.factories.staff import client_of
 
 
 @pytest.fixture
@@ -43,6 +45,12 @@ def operator(db: None) -> User:
     user.user_permissions.set(Permission.objects.filter(content_type__app_label="switchyard_dead_letters"))
     user.user_permissions.add(Permission.objects.get(codename="view_arguments"))
     return user
+
+
+@pytest.fixture
+def client(operator: User) -> Client:
+    """A browser of the operator."""
+    return client_of(operator)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import dramatiq
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
@@ -16,6 +16,7 @@ from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.dead_letters import acts, projection, reconcile
 from switchyard.dead_letters.models import DeadLetter
+from tests.factories.staff import client_of, staff
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
@@ -25,20 +26,9 @@ EVIL = "<script>alert(1)</script>"
 
 
 @pytest.fixture
-def client(operator: User) -> Client:
-    client = Client()
-    client.force_login(operator)
-    return client
-
-
-@pytest.fixture
 def reader(db: None) -> Client:
     """May look, nothing else."""
-    user = User.objects.create_user("reader", is_staff=True)
-    user.user_permissions.add(Permission.objects.get(codename="view_deadletter"))
-    client = Client()
-    client.force_login(user)
-    return client
+    return staff("view_deadletter", name="reader")
 
 
 def page_of(row: DeadLetter) -> str:
@@ -160,8 +150,7 @@ def test_discard_asks_first_and_wants_a_reason(
 
 def test_acts_refuse_forged_requests(bury: Callable[..., Letter], operator: User) -> None:
     row = mirrored(bury())
-    strict = Client(enforce_csrf_checks=True)
-    strict.force_login(operator)
+    strict = client_of(operator, enforce_csrf_checks=True)
 
     assert strict.post(one(row, "requeue")).status_code == 403
 

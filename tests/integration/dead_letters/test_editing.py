@@ -35,37 +35,29 @@ def row(bury: Bury) -> DeadLetter:
     return DeadLetter.objects.get()
 
 
-@pytest.fixture
-def page(operator: User) -> Client:
-    """A browser of the operator."""
-    client = Client()
-    client.force_login(operator)
-    return client
-
-
-def test_editing_needs_the_right_to_view_arguments(row: DeadLetter, operator: User, page: Client) -> None:
+def test_editing_needs_the_right_to_view_arguments(row: DeadLetter, operator: User, client: Client) -> None:
     operator.user_permissions.remove(Permission.objects.get(codename="view_arguments"))
     address = f"/admin/switchyard_dead_letters/deadletter/{row.pk}/edit/"
 
-    answers = page.get(address), page.post(address, {"arguments": "{}"})
+    answers = client.get(address), client.post(address, {"arguments": "{}"})
 
     assert [answer.status_code for answer in answers] == [403, 403]
     assert DeadLetter.objects.get().state == "new"
-    assert address not in page.get(f"/admin/switchyard_dead_letters/deadletter/{row.pk}/change/").content.decode()
+    assert address not in client.get(f"/admin/switchyard_dead_letters/deadletter/{row.pk}/change/").content.decode()
 
 
 def test_page_shows_no_secret_and_requeues_with_what_was_edited(
-    row: DeadLetter, page: Client, facilities: Facilities
+    row: DeadLetter, client: Client, facilities: Facilities
 ) -> None:
     address = f"/admin/switchyard_dead_letters/deadletter/{row.pk}/edit/"
     shown = re.search(
-        r"<textarea[^>]*name=\"arguments\"[^>]*>(.*?)</textarea>", page.get(address).content.decode(), re.S
+        r"<textarea[^>]*name=\"arguments\"[^>]*>(.*?)</textarea>", client.get(address).content.decode(), re.S
     )
     assert shown is not None
     text = html.unescape(shown[1])
     assert json.loads(text) == {"number": {"api_key": "[redacted]", "rows": [1, 2]}, "address": "[redacted]"}
 
-    page.post(address, {"arguments": text.replace("1,", "5,"), "reason": "wrong row"})
+    client.post(address, {"arguments": text.replace("1,", "5,"), "reason": "wrong row"})
 
     message = facilities.transport.find_message("default", row.message_id)
     assert message is not None
@@ -104,12 +96,12 @@ def test_changed_secret_is_named_without_its_values(row: DeadLetter) -> None:
     ],
 )
 def test_wrong_arguments_are_refused_and_nothing_moves(
-    text: str, fault: str, row: DeadLetter, page: Client, facilities: Facilities
+    text: str, fault: str, row: DeadLetter, client: Client, facilities: Facilities
 ) -> None:
     with pytest.raises(ArgumentsRefused, match=f"(?i){re.escape(fault)}"):
         editing.parse(row, text)
 
-    answer = page.post(f"/admin/switchyard_dead_letters/deadletter/{row.pk}/edit/", {"arguments": text[:2_000]})
+    answer = client.post(f"/admin/switchyard_dead_letters/deadletter/{row.pk}/edit/", {"arguments": text[:2_000]})
 
     assert answer.status_code == 400
     assert facilities.transport.stats("default").dead == 1

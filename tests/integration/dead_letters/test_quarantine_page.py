@@ -6,7 +6,6 @@ import re
 
 import dramatiq
 import pytest
-from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
@@ -15,13 +14,6 @@ from switchyard.broker.stores.dead_lists import Quarantine
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("facilities")]
 PAGE = reverse("switchyard-quarantine")
-
-
-@pytest.fixture
-def client(operator: User) -> Client:
-    client = Client()
-    client.force_login(operator)
-    return client
 
 
 def put(queue: str, *, count: int, raw: bytes = b"{" + b"x" * 5_000, error: str = "it is not JSON") -> list[str]:

@@ -106,10 +106,8 @@ def test_copy_is_erased_with_the_row_after_90_days(bury: Bury) -> None:
     assert not DeadLetter.objects.exists()
 
 
-def test_page_restores_and_notes(bury: Bury, operator: User, facilities: Facilities) -> None:
+def test_page_restores_and_notes(bury: Bury, operator: User, client: Client, facilities: Facilities) -> None:
     made = discarded(bury)
-    client = Client()
-    client.force_login(operator)
     page = f"/admin/switchyard_dead_letters/deadletter/{DeadLetter.objects.get().pk}/"
     assert "Restore letter" in client.get(f"{page}change/").content.decode()
     assert made.message["kwargs"] == {"number": 7}
@@ -127,11 +125,11 @@ def test_page_restores_and_notes(bury: Bury, operator: User, facilities: Facilit
         assert client.post(f"{page}{name}/").status_code == 403
 
 
-def test_the_list_of_discarded_letters_restores_a_group(bury: Bury, operator: User, facilities: Facilities) -> None:
+def test_the_list_of_discarded_letters_restores_a_group(
+    bury: Bury, operator: User, client: Client, facilities: Facilities
+) -> None:
     for _ in range(2):
         discarded(bury)
-    client = Client()
-    client.force_login(operator)
     listed = "/admin/switchyard_dead_letters/deadletter/"
     assert 'href="?state=discarded"' in client.get(listed).content.decode()
 

@@ -49,11 +49,7 @@ ERROR = Finding("broker", "away", "error", "the server does not answer", "It is 
 
 @pytest.mark.parametrize(
     ("findings", "code", "verdict"),
-    [
-        ((OK, SKIPPED), 0, "healthy"),
-        ((OK, WARNING), 1, "warnings"),
-        ((WARNING, ERROR, OK), 2, "errors"),
-    ],
+    [((OK, SKIPPED), 0, "healthy"), ((OK, WARNING), 1, "warnings"), ((WARNING, ERROR, OK), 2, "errors")],
 )
 def test_it_exits_as_the_worst_finding_says(
     findings: tuple[Finding, ...], code: int, verdict: str, monkeypatch: pytest.MonkeyPatch

@@ -78,9 +78,7 @@ def test_a_password_that_the_server_beside_another_one_refuses_is_told_with_its_
     assert of(look(), "error")["refused"].next == "Correct user and password in SWITCHYARD_REDIS_URL"
 
 
-def test_sentinels_beside_another_one_that_name_no_master_are_told_with_their_variable(
-    configure: Configure,
-) -> None:
+def test_sentinels_beside_another_one_that_name_no_master_are_told_with_their_variable(configure: Configure) -> None:
     configure(place_url="elsewhere://127.0.0.1:1/", broker_url="redis+sentinel://127.0.0.1:1/yard/0")
 
     away = of(look(), "error")["away"]

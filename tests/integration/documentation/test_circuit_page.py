@@ -16,7 +16,7 @@ from switchyard.broker.redis_broker import RedisBroker
 from tests.conftest import RunWorker
 from tests.factories.brokers import the_global_broker
 from tests.factories.yards import small_yard
-from tests.unit.documentation.pages import code_blocks, read
+from tests.integration.documentation.shown import run_block
 from tests.waiting import wait_for
 
 
@@ -45,15 +45,13 @@ def shown(monkeypatch: pytest.MonkeyPatch, yard_broker: Callable[..., RedisBroke
     """The guide's dependencies and actors, on a yard of their own."""
     servers = Servers()
     monkeypatch.setitem(sys.modules, "requests", servers)
-    declared, actors = code_blocks(read("docs/how-to/break-a-circuit.md"), "python")
-    names: dict[str, Any] = {}
-    exec(compile(declared, "break-a-circuit.md", "exec"), names)
+    dependencies = run_block("break-a-circuit")["DEPENDENCIES"]
     yard = small_yard()
     billing = replace(yard.queues[0], name="billing")
     pools = (replace(yard.pools[0], queues=("billing",)), yard.pools[1])
-    broker = yard_broker(replace(yard, queues=(billing,), pools=pools, dependencies=names["DEPENDENCIES"]))
+    broker = yard_broker(replace(yard, queues=(billing,), pools=pools, dependencies=dependencies))
     with the_global_broker(broker):
-        exec(compile(actors, "break-a-circuit.md", "exec"), names)
+        names = run_block("break-a-circuit", 1)
         yield SimpleNamespace(broker=broker, servers=servers, charge=names["charge"], sync=names["sync"])
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import dramatiq
@@ -15,7 +13,7 @@ from switchyard.jobs.models import DoneOnce
 from switchyard.jobs.queries import find_job
 from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
-from tests.unit.documentation.pages import code_blocks, read
+from tests.integration.documentation.shown import run_block, stand_in
 from tests.waiting import wait_for
 
 
@@ -43,20 +41,15 @@ class Account:
 @pytest.fixture
 def account(monkeypatch: pytest.MonkeyPatch) -> Account:
     """Stand-in for the guide's model."""
-    account, models = Account(), ModuleType("apps.bonuses.models")
-    models.Account = account  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "apps.bonuses", ModuleType("apps.bonuses"))
-    monkeypatch.setitem(sys.modules, models.__name__, models)
+    account = Account()
+    stand_in(monkeypatch, "apps.bonuses.models", Account=account)
     return account
 
 
 @pytest.fixture
 def shown(account: Account) -> Iterator[Any]:
-    """The guide's actor, and its question."""
-    actor, _, question = code_blocks(read("docs/how-to/do-something-once.md"), "python")
-    names: dict[str, Any] = {}
-    exec(compile(actor, "do-something-once.md", "exec"), names)
-    yield SimpleNamespace(credit_bonus=names["credit_bonus"], question=question)
+    """The guide's actor."""
+    yield run_block("do-something-once")["credit_bonus"]
     del dramatiq.get_broker().actors["credit_bonus"]
 
 
@@ -67,7 +60,7 @@ def test_the_guides_bonus_is_credited_once(
     account.failures = 1  # the first run takes its key back
     arguments = {"account_id": 17, "month": "2026-10", "cents": 500}
     with run_worker("default", "default-retry"):
-        jobs = [submit(shown.credit_bonus, kwargs=arguments) for _ in range(3)]
+        jobs = [submit(shown, kwargs=arguments) for _ in range(3)]
         wait_for(lambda: all((job := find_job(id_)) and job.ended for id_ in jobs))
 
     assert [find_job(id_).state for id_ in jobs] == ["succeeded"] * 3
@@ -75,16 +68,14 @@ def test_the_guides_bonus_is_credited_once(
     assert account.saved_cents == 500
     row = DoneOnce.objects.get()
     assert row.job_id in jobs
-    exec(shown.question)
+    run_block("do-something-once", 2)
     assert f"'token': {row.token}" in capsys.readouterr().out
 
 
 def test_the_guides_unique_actors_keep_replace_and_delay(facilities: Facilities) -> None:
-    _, policies, _ = code_blocks(read("docs/how-to/do-something-once.md"), "python")
-    names: dict[str, Any] = {}
     before = set(dramatiq.get_broker().actors)
     try:
-        exec(compile(policies, "do-something-once.md", "exec"), names)
+        names = run_block("do-something-once", 1)
         sent = [names["index"].send(7, text).message_id for text in ("old", "new")]
         later = [names["offer_help"].send_with_options(args=(7, items), delay=600_000).message_id for items in (1, 2)]
         names["sync"].send(7)

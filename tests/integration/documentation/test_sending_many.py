@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from types import ModuleType
 
 import dramatiq
 import pytest
@@ -13,7 +11,7 @@ from django.db import transaction
 from switchyard.broker.interface import Facilities
 from switchyard.jobs.queries import find_job
 from tests.conftest import RunWorker
-from tests.unit.documentation.pages import code_blocks, read
+from tests.integration.documentation.shown import run_block, stand_in
 from tests.waiting import wait_for
 
 RemindAll = Callable[[list[int]], list[str]]
@@ -27,15 +25,9 @@ def remind_all(monkeypatch: pytest.MonkeyPatch) -> Iterator[RemindAll]:
     def remind(invoice_id: int) -> None:
         reminded.append(invoice_id)
 
-    actors = ModuleType("apps.invoicing.actors")
-    actors.remind = dramatiq.actor(remind)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "apps.invoicing", ModuleType("apps.invoicing"))
-    monkeypatch.setitem(sys.modules, actors.__name__, actors)
+    stand_in(monkeypatch, "apps.invoicing.actors", remind=dramatiq.actor(remind))
     reminded.clear()
-    [code] = code_blocks(read("docs/how-to/send-many-at-once.md"), "python")
-    names: dict[str, RemindAll] = {}
-    exec(compile(code, "send-many-at-once.md", "exec"), names)
-    yield names["remind_all"]
+    yield run_block("send-many-at-once")["remind_all"]
     del dramatiq.get_broker().actors["remind"]
 
 
@@ -53,12 +45,3 @@ def test_the_guides_reminders_are_sent_with_the_commit(
 
     assert sorted(reminded) == invoices
     assert {find_job(id_).state for id_ in jobs} == {"succeeded"}
-
-
-@pytest.mark.usefixtures("transactional_db")
-def test_the_guides_reminders_are_not_sent_without_the_commit(facilities: Facilities, remind_all: RemindAll) -> None:
-    with pytest.raises(RuntimeError, match="roll back"), transaction.atomic():
-        [job] = remind_all([17])
-        raise RuntimeError("roll back")
-
-    assert find_job(job) is None

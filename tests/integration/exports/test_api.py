@@ -6,13 +6,14 @@ import asyncio
 
 import pytest
 from django.contrib.auth.models import Permission, User
-from django.test import AsyncClient, Client
+from django.test import AsyncClient
 from django.urls import reverse
 
 from apps.exports import services
 from apps.exports.models import Export
 from tests.factories.callers import Caller
 from tests.factories.shop import make_customer, make_invoice
+from tests.factories.staff import client_of
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -73,8 +74,7 @@ def test_a_file_that_is_gone_is_not_found(admin_client, storage):
 
 
 def download(user, address):
-    client = Client()
-    client.force_login(user)
+    client = client_of(user)
     asked = AsyncClient()
     asked.cookies = client.cookies
 

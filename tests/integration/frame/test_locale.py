@@ -20,6 +20,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.bulk.models import BulkAct
 from switchyard.dead_letters.models import DeadLetter
+from tests.factories.staff import client_of
 from tests.integration.project.test_urls import Sample, make_sample
 from tests.integration.project.url_table import ROLES, ROUTES
 
@@ -61,8 +62,7 @@ def sample(valkey: redis.Redis) -> Sample:
 @pytest.fixture
 def browser() -> Iterator[Client]:
     """A superuser's browser, at one moment."""
-    client = Client()
-    client.force_login(User.objects.create_superuser("ada"))
+    client = client_of(User.objects.create_superuser("ada"))
     with time_machine.travel(timezone.now(), tick=False):
         yield client
 

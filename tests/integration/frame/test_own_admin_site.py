@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from django.contrib.admin import AdminSite
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import Group
 from django.test import Client
 from django.urls import include, path, reverse
 
@@ -52,21 +52,15 @@ class Bare:
     urlpatterns = [path("", include("switchyard.urls")), path("admin/", bare.urls)]
 
 
-@pytest.fixture
-def ada() -> Client:
-    """A superuser's browser."""
-    client = Client()
-    client.force_login(User.objects.create_superuser("ada"))
-    return client
-
-
 @pytest.mark.parametrize(("urls", "name"), [(Named, "site"), (Namesake, "namesake")])
-def test_the_room_is_on_the_site_that_the_setting_names(urls: type, name: str, ada: Client, settings: Any) -> None:
+def test_the_room_is_on_the_site_that_the_setting_names(
+    urls: type, name: str, admin_client: Client, settings: Any
+) -> None:
     settings.ROOT_URLCONF = urls
     settings.SWITCHYARD = replace(switchyard_settings(), admin_site=f"{__name__}.{name}")
 
-    room = ada.get("/admin/operations/")
-    tokens = ada.get(reverse("admin:switchyard_api_token_changelist", current_app=admin_site().name))
+    room = admin_client.get("/admin/operations/")
+    tokens = admin_client.get(reverse("admin:switchyard_api_token_changelist", current_app=admin_site().name))
     login = Client().get("/admin/operations/").headers["Location"]
 
     menu = html.unescape(room.content.decode())
@@ -79,12 +73,12 @@ def test_the_room_is_on_the_site_that_the_setting_names(urls: type, name: str, a
 
 @pytest.mark.parametrize(("urls", "name"), [(Named, "site"), (Bare, "bare")])
 def test_without_the_setting_a_check_names_the_site_and_no_page_fails(
-    urls: type, name: str, ada: Client, settings: Any
+    urls: type, name: str, admin_client: Client, settings: Any
 ) -> None:
     settings.ROOT_URLCONF = urls
 
     (found,) = addresses()
-    pages = {address: ada.get(address).status_code for address in ("/admin/operations/", "/api/v1/docs")}
+    pages = {address: admin_client.get(address).status_code for address in ("/admin/operations/", "/api/v1/docs")}
 
     assert pages == dict.fromkeys(pages, 200)
     assert found.id == "switchyard.E030"
@@ -92,8 +86,7 @@ def test_without_the_setting_a_check_names_the_site_and_no_page_fails(
 
 
 @pytest.mark.parametrize(
-    ("path", "fact"),
-    [("tests.nowhere.site", "No module named"), (f"{__name__}.BackOffice", "is a type, no AdminSite")],
+    ("path", "fact"), [("tests.nowhere.site", "No module named"), (f"{__name__}.BackOffice", "is a type, no AdminSite")]
 )
 def test_a_setting_that_names_no_site_is_refused(path: str, fact: str, settings: Any) -> None:
     settings.SWITCHYARD = replace(switchyard_settings(), admin_site=path)

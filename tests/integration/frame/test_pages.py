@@ -11,6 +11,7 @@ from django.test import Client, RequestFactory
 from django.urls import reverse
 
 from switchyard.frame.navigation import STRIP
+from tests.factories.staff import staff
 from tests.integration.operations.test_overview import Seen, text_of
 
 pytestmark = pytest.mark.django_db
@@ -78,8 +79,7 @@ def test_every_page_but_the_overview_has_the_verdict(admin_client: Client) -> No
 
 
 def test_the_verdict_needs_the_right_to_see_the_room(db: None) -> None:
-    client = Client()
-    client.force_login(User.objects.create_user("clerk", is_staff=True))
+    client = staff(name="clerk")
 
     assert 'id="sy-strip"' not in client.get(reverse("switchyard-keys")).content.decode()
     assert client.get(reverse("switchyard-strip")).status_code == 403

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from django.contrib.auth.models import Permission, User
-from django.test import Client
 from django.urls import reverse
 
 from apps.images.making import make
 from apps.images.models import Picture, Thumbnail, ThumbnailState
 from tests.factories.pictures import encode, gradient
+from tests.factories.staff import log_in
 
 pytestmark = pytest.mark.django_db
-
-
-def log_in(*permissions: str) -> Client:
-    """A client of staff with just these permissions; with none given, of a superuser."""
-    if permissions:
-        user = User.objects.create_user("staff", is_staff=True)
-        user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    else:
-        user = User.objects.create_superuser("root")
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture

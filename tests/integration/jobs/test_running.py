@@ -5,25 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
-from django.test import Client
 from django.urls import reverse
 
 from switchyard.jobs.presentation import arguments_of
 from switchyard.jobs.queries import limit_of, running_jobs
 from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
+from tests.factories.staff import staff
 from tests.integration.jobs import probe_actors
 from tests.waiting import wait_for
-
-
-def staff(*permissions: str) -> Client:
-    """Return a client of a staff user with permissions."""
-    user = User.objects.create_user(f"staff{User.objects.count()}", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture

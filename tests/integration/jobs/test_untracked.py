@@ -10,7 +10,7 @@ from typing import Any
 
 import dramatiq
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
@@ -20,6 +20,7 @@ from switchyard.jobs.queries import find_job
 from switchyard.jobs.services import request_cancel, submit
 from tests.conftest import RunWorker
 from tests.factories.callers import api_user
+from tests.factories.staff import staff
 from tests.integration.jobs.conftest import MakeHeaders
 from tests.unit.api.conftest import problem
 from tests.waiting import wait_for
@@ -65,10 +66,7 @@ def by_command(job_id: str, ada: User, headers: MakeHeaders) -> None:
 
 
 def in_the_room(job_id: str, ada: User, headers: MakeHeaders) -> None:
-    user = User.objects.create_user("staff", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=("view_job", "cancel_job")))
-    client = Client()
-    client.force_login(user)
+    client = staff("view_job", "cancel_job", name="staff")
     page = client.get(reverse("switchyard-jobs"), {"id": job_id}).content.decode()
     address = reverse("switchyard-job-cancel", args=[job_id])
     assert "keeps no record" in page

@@ -42,13 +42,7 @@ def yard_with(**options: Any) -> Yard:
     [(300, 0, 100, 200), pytest.param(5_000, 60, 2_000, 10_000, marks=pytest.mark.long)],
 )
 def test_what_waits_for_an_endpoint_costs_few_attempts_and_all_of_it_arrives(
-    yard_broker: BuildBroker,
-    run_worker: Any,
-    endpoint: Endpoint,
-    count: int,
-    down_s: int,
-    least_ms: int,
-    most_ms: int,
+    yard_broker: BuildBroker, run_worker: Any, endpoint: Endpoint, count: int, down_s: int, least_ms: int, most_ms: int
 ) -> None:
     broker = yard_broker(yard_with(open_ms=least_ms, longest_open_ms=most_ms))
     records = facilities(broker).records

@@ -185,9 +185,7 @@ def test_options_of_a_pipelines_steps_are_validated_and_honoured(yard_broker: Bu
     assert letter.attempts == 2
 
 
-def test_a_delay_in_a_messages_options_is_honoured_by_pipelines_and_refused_elsewhere(
-    yard_broker: BuildBroker,
-) -> None:
+def test_a_delay_in_a_messages_options_is_honoured_by_pipelines_and_refused_elsewhere(yard_broker: BuildBroker) -> None:
     broker = yard_broker(small_yard())
 
     @dramatiq.actor(broker=broker, queue_name="work")

@@ -4,13 +4,13 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.operations import overview
 from tests.factories.brokers import broker_without_server
+from tests.factories.staff import staff
 
 
 @pytest.fixture
@@ -24,13 +24,7 @@ def broker_away() -> Iterator[None]:
 @pytest.fixture
 def watcher(db: None) -> Client:
     """A logged-in staff user who may see the operations room."""
-    user = User.objects.create_user("watcher", is_staff=True)
-    user.user_permissions.set(
-        Permission.objects.filter(codename__in=["view_operations", "view_deadletter", "view_alert"])
-    )
-    client = Client()
-    client.force_login(user)
-    return client
+    return staff("view_operations", "view_deadletter", "view_alert", name="watcher")
 
 
 @pytest.fixture

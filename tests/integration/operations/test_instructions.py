@@ -21,7 +21,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.stores.pool_reports import INSTRUCTION_TTL_MS, Instruction, PoolReport
 from switchyard.commands import workers as command
-from tests.integration.operations.test_workers import client_with
+from tests.factories.staff import staff
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PAGE = reverse("switchyard-operations-workers")
@@ -34,7 +34,7 @@ def text_of(page: Any) -> str:
 
 @pytest.fixture
 def operator(db: None) -> Client:
-    return client_with("view_operations", "instruct_workers")
+    return staff("view_operations", "instruct_workers")
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_a_queue_whose_only_pool_is_quieted_is_not_on_time(
 ) -> None:
     facilities.pools.write(replace(supervisor, state="quieted"))
 
-    row = re.search(r'value="slow".*?</tr>', client_with("view_operations", "pause_queue").get(
+    row = re.search(r'value="slow".*?</tr>', staff("view_operations", "pause_queue").get(
         reverse("switchyard-queues")).content.decode(), re.DOTALL)  # fmt: skip
 
     assert row is not None and "Quieted" in row[0] and "its pool takes no new work" in row[0]

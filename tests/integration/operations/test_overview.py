@@ -7,7 +7,6 @@ from html.parser import HTMLParser
 import dramatiq
 import pytest
 from django.conf import settings
-from django.contrib.auth.models import Permission, User
 from django.db import DatabaseError
 from django.test import Client
 from django.urls import reverse
@@ -24,6 +23,7 @@ from switchyard.operations.findings.calm import KEPT_MS, calm
 from switchyard.operations.findings.finding import Finding, ranked
 from tests.factories.brokers import broker_without_server
 from tests.factories.letters import letter
+from tests.factories.staff import staff
 
 pytestmark = pytest.mark.django_db
 
@@ -120,11 +120,10 @@ def test_database_that_is_away_leaves_the_queues(
 
 
 def test_page_needs_its_right(db: None) -> None:
-    staff = Client()
-    staff.force_login(User.objects.create_user("staff", is_staff=True))
+    someone = staff(name="staff")
 
     for address in (PAGE, LIVE):
-        assert staff.get(address).status_code == 403
+        assert someone.get(address).status_code == 403
         assert Client().get(address).status_code == 302
 
 
@@ -139,11 +138,7 @@ def test_sidebar_leads_to_the_room_and_counts_open_letters(watcher: Client, faci
     page = watcher.get(PAGE).content.decode()
 
     sidebar = page[page.index('aria-label="Menu"') : page.index("<header")]
-    for address in (
-        PAGE,
-        reverse("switchyard-letters"),
-        reverse("switchyard-alerts"),
-    ):
+    for address in (PAGE, reverse("switchyard-letters"), reverse("switchyard-alerts")):
         assert f'href="{address}"' in sidebar
     assert "Dead letters 1" in text_of(sidebar)
 
@@ -169,10 +164,7 @@ def test_starts_of_pools_are_told_with_host_and_release_among_what_people_did(db
         report = PoolReport(pool, "web-1", 1, "threads", 8, 0, started_at, now, "up", release="2026.11.3")
         facilities.pools.write(report)
     AuditEntry.objects.create(act="queue.pause", target="default", who="ada", via="page", outcome="done")
-    user = User.objects.create_user("reader", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=["view_operations", "view_auditentry"]))
-    client = Client()
-    client.force_login(user)
+    client = staff("view_operations", "view_auditentry", name="reader")
 
     text = text_of(client.get(PAGE).content.decode())
 

@@ -11,9 +11,7 @@ from typing import Any
 import dramatiq
 import pytest
 from django.conf import settings
-from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
-from django.test import Client
 from django.urls import reverse
 
 from switchyard.broker.clock import now_ms
@@ -23,6 +21,7 @@ from switchyard.jobs.queries import families, running_jobs
 from switchyard.jobs.services import submit
 from switchyard.operations.findings import facts, pools
 from switchyard.operations.findings.facts import facts_of_snapshot
+from tests.factories.staff import staff
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PID = 24_636
@@ -62,10 +61,7 @@ def held(facilities: Facilities) -> Iterator[list[str]]:
 
 
 def shown(page: str, *arguments: str) -> str:
-    user = User.objects.create_user(f"staff{User.objects.count()}", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=["view_operations", "view_job"]))
-    client = Client()
-    client.force_login(user)
+    client = staff("view_operations", "view_job")
     content = client.get(reverse(page, args=arguments)).content.decode()
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", content)).split())
 

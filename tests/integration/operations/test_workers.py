@@ -6,7 +6,6 @@ import re
 
 import pytest
 import redis
-from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
@@ -16,6 +15,7 @@ from switchyard.broker.keys import Keys
 from switchyard.broker.stores.job_record import Job
 from switchyard.broker.stores.pool_reports import ChildStacks, PoolReport, Stack
 from switchyard.operations import worker_views
+from tests.factories.staff import staff
 
 pytestmark = pytest.mark.django_db
 
@@ -25,15 +25,7 @@ PAGE = reverse("switchyard-operations-workers")
 @pytest.fixture
 def looker() -> Client:
     """A logged-in staff user who may see workers and their stacks."""
-    return client_with("view_operations", "dump_stacks")
-
-
-def client_with(*rights: str, enforce_csrf_checks: bool = False) -> Client:
-    user = User.objects.create_user("-".join(rights), is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=rights))
-    client = Client(enforce_csrf_checks=enforce_csrf_checks)
-    client.force_login(user)
-    return client
+    return staff("view_operations", "dump_stacks")
 
 
 def test_page_names_every_supervisor_and_its_children(looker: Client, slow_pool: PoolReport) -> None:
@@ -51,14 +43,14 @@ def test_page_names_what_each_supervisor_runs_since_when(
     job = Job("11112222-run", "render_report", "slow", "running", attempts=1, started_at=since, worker=worker)
     monkeypatch.setattr(worker_views, "running_or_none", lambda: [job])
 
-    page = client_with("view_operations", "view_job").get(PAGE).content.decode()
+    page = staff("view_operations", "view_job").get(PAGE).content.decode()
     text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
 
     assert f'id="{slow_pool.member}"' in page
     assert re.search(r"slow on h, pid 1 .* up 1 of 2 302 MB .* 1 by memory", text)
     assert re.search(r"runs render_report for [\d.]+ s \( 11112222 \)", text)
     assert re.search(r"render_report .* [\d.]+ s since [\d:]+ UTC .* 11112222", text)
-    assert "render_report" not in client_with("view_operations").get(PAGE).content.decode()
+    assert "render_report" not in staff("view_operations").get(PAGE).content.decode()
 
 
 def test_stacks_are_refused_to_staff_without_the_right(watcher: Client, slow_pool: PoolReport) -> None:
@@ -69,7 +61,7 @@ def test_stacks_are_refused_to_staff_without_the_right(watcher: Client, slow_poo
 
 
 def test_stacks_are_asked_for_by_a_form_of_ours_alone(slow_pool: PoolReport) -> None:
-    client = client_with("dump_stacks", enforce_csrf_checks=True)
+    client = staff("dump_stacks", enforce_csrf_checks=True)
     address = reverse("switchyard-operations-ask-for-stacks", args=[slow_pool.member])
 
     assert client.post(address).status_code == 403

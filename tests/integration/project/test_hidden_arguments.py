@@ -19,6 +19,7 @@ from switchyard.dead_letters.queries import find
 from switchyard.jobs.services import submit
 from switchyard.schedules.models import StoredSchedule
 from tests.factories.letters import keep, letter
+from tests.factories.staff import client_of
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row
 from tests.integration.project.url_table import ROUTES, model_rows
@@ -34,9 +35,7 @@ def eve(db: None) -> Client:
     user = User.objects.create_user("eve", is_staff=True)
     rights = Permission.objects.filter(content_type__app_label__startswith="switchyard_")
     user.user_permissions.set(rights.exclude(codename="view_arguments"))
-    client = Client()
-    client.force_login(user)
-    return client
+    return client_of(user)
 
 
 @pytest.fixture

@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import pytest
-from django.contrib.auth.models import Permission, User
 from django.test import Client
 
-
-def _client(name: str, *rights: str) -> Client:
-    user = User.objects.create_user(name, is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=rights))
-    client = Client()
-    client.force_login(user)
-    return client
+from tests.factories.staff import log_in, staff
 
 
 @pytest.fixture
 def watcher(transactional_db: None) -> Client:
     """A staff user who may see the operations room."""
-    return _client("watcher", "view_operations")
+    return staff("view_operations", name="watcher")
 
 
 @pytest.fixture
 def operator(transactional_db: None) -> Client:
     """A staff user who may pause and purge as well."""
-    return _client("operator", "view_operations", "pause_queue", "purge_queue")
+    return staff("view_operations", "pause_queue", "purge_queue", name="operator")
 
 
 @pytest.fixture
 def superuser(transactional_db: None) -> Client:
     """A superuser."""
-    client = Client()
-    client.force_login(User.objects.create_superuser("root"))
-    return client
+    return log_in()

@@ -155,10 +155,7 @@ def test_an_operator_overrides_a_limit_on_its_page_and_ends_that(
     assert operator.post(address, {"limit": BY_CUSTOMER, "restore": "1"}).status_code == 302
     assert limits.find(BY_CUSTOMER).current == 1
     done = [(each.act, each.target, each.outcome, each.count) for each in AuditEntry.objects.order_by("pk")]
-    assert done == [
-        ("limit.override", BY_CUSTOMER, "done", 1),
-        ("limit.override", BY_CUSTOMER, "done", 1),
-    ]
+    assert done == [("limit.override", BY_CUSTOMER, "done", 1), ("limit.override", BY_CUSTOMER, "done", 1)]
     assert [entry.detail["n"] for entry in AuditEntry.objects.order_by("pk")] == [2, None]
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import datetime
 import json
-import uuid
 
 import dramatiq
 import pytest
-from django.contrib.auth.models import Permission, User
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
@@ -20,6 +18,7 @@ from switchyard.audit.services import Who
 from switchyard.operations.findings.records import look_at_ticks
 from switchyard.schedules import services
 from switchyard.schedules.models import ScheduleState, ScheduleTick
+from tests.factories.staff import staff
 
 pytestmark = pytest.mark.django_db
 
@@ -40,17 +39,9 @@ def address(what: str, name: str = "sweep") -> str:
     return reverse(f"switchyard-schedule{what}", args=[name])
 
 
-def client_with(*rights: str) -> Client:
-    user = User.objects.create_user(f"with-{uuid.uuid4().hex[:6]}", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=rights))
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 @pytest.fixture
 def operator() -> Client:
-    return client_with("view_schedulestate", "run_schedule", "pause_schedule", "view_job")
+    return staff("view_schedulestate", "run_schedule", "pause_schedule", "view_job")
 
 
 def test_the_list_shows_every_schedule_with_its_last_ticks(operator, sweep):
@@ -91,7 +82,7 @@ def test_pause_and_resume_name_who_why_and_until(operator, sweep):
     ScheduleState.objects.update(missed=4)
     resumed = operator.post(address("-resume"), follow=True).content.decode()
 
-    assert "table &lt;rebuilt&gt;" in page and "Paused by with-" in page and "It has missed" in page
+    assert "table &lt;rebuilt&gt;" in page and "Paused by staff" in page and "It has missed" in page
     assert ">Paused</span>" in listed and address("-resume") in listed
     assert "missed 4 ticks, which will not be sent" in resumed
     assert not ScheduleState.objects.get().is_paused(timezone.now())

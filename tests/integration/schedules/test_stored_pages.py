@@ -15,7 +15,7 @@ from django.urls import reverse
 from switchyard.audit.models import AuditEntry
 from switchyard.schedules import queries
 from switchyard.schedules.models import ScheduleState, StoredSchedule
-from tests.integration.schedules.test_pages import client_with
+from tests.factories.staff import staff
 
 pytestmark = pytest.mark.django_db
 
@@ -41,7 +41,7 @@ def weather(facilities):
 
 @pytest.fixture
 def admin() -> Client:
-    return client_with(*RIGHTS)
+    return staff(*RIGHTS)
 
 
 def make(admin: Client, **changed) -> None:
@@ -115,7 +115,7 @@ def test_a_schedule_is_changed_and_deleted(admin, weather):
 
 def test_who_may_not_see_arguments_sees_none_and_changes_nothing(admin, weather):
     make(admin)
-    viewer = client_with("view_schedulestate", "edit_schedule")
+    viewer = staff("view_schedulestate", "edit_schedule")
 
     shown = viewer.get(page("")).content.decode()
 

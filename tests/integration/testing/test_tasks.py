@@ -10,14 +10,7 @@ import pytest
 from django.db import transaction
 
 from switchyard.tasks.discovery import declare_tasks
-from switchyard.testing import (
-    assert_enqueued,
-    assert_nothing_enqueued,
-    enqueued,
-    in_memory,
-    redelivered,
-    run_enqueued,
-)
+from switchyard.testing import assert_enqueued, assert_nothing_enqueued, enqueued, in_memory, redelivered, run_enqueued
 from tests.integration.tasks.host import tasks
 from tests.integration.tasks.host.topology import YARD
 

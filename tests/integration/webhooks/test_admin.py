@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
@@ -11,21 +11,10 @@ from apps.webhooks import delivering
 from apps.webhooks.delivering import DeliveryFailed
 from apps.webhooks.models import DeliveryState, Endpoint
 from switchyard.broker.stores.job_steps import LiveJob, live_step
+from tests.factories.staff import client_of, log_in
 from tests.integration.operations.test_overview import text_of
 
 pytestmark = pytest.mark.django_db
-
-
-def log_in(*permissions: str) -> Client:
-    """A client of staff with just these permissions; with none given, of a superuser."""
-    if permissions:
-        user = User.objects.create_user("staff", is_staff=True)
-        user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    else:
-        user = User.objects.create_superuser("root")
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def act(client: Client, model: str, action: str, *keys: object):
@@ -135,8 +124,7 @@ def test_a_delivery_that_waits_says_when_it_is_tried_again(failed, facilities):
     in_ms = 4_102_444_800_000
     waits = LiveJob(failed.job_id, "retrying", attempt=1, next_attempt_at=in_ms)
     facilities.records.write([live_step("webhook", waits)])
-    client = Client()
-    client.force_login(User.objects.get(username="root"))
+    client = client_of(User.objects.get(username="root"))
 
     page = client.get(reverse("admin:webhooks_delivery_change", args=[failed.pk])).content.decode()
 

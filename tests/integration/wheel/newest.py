@@ -75,11 +75,7 @@ def install_wheel(environment: Environment, wheel: Path, *extras: str) -> None:
     pins = [f"{name}{version}" for name, version in PINNED.findall(LOCK.read_text()) if name not in own]
     file = environment.folder / "pins.txt"
     file.write_text("\n".join(pins))
-    wanted = (
-        "--constraints",
-        str(file),
-        f"switchyard[{','.join(extras)}] @ {wheel.as_uri()}",
-    )
+    wanted = ("--constraints", str(file), f"switchyard[{','.join(extras)}] @ {wheel.as_uri()}")
     uv("pip", "install", "--quiet", "--python", str(environment.python), *wanted)
 
 

@@ -15,23 +15,18 @@ from django.urls import reverse
 
 from switchyard.api.models import SCOPES, Token, covered_scopes
 from switchyard.api.tokens import find_token
+from tests.factories.staff import client_of
+from tests.factories.staff import staff as staff_client
 
 MakeToken = Callable[..., tuple[Token, str]]
 LIST = "admin:switchyard_api_token_changelist"
 
 
-@pytest.fixture
-def admin(db: None) -> Client:
-    client = Client()
-    client.force_login(User.objects.create_superuser("root"))
-    return client
-
-
-def test_a_token_is_made_and_its_plain_form_shown_once(admin: Client, owner: User) -> None:
+def test_a_token_is_made_and_its_plain_form_shown_once(admin_client: Client, owner: User) -> None:
     form = {"name": "ci", "owner": owner.pk, "scopes": ["submit", "read"]}
 
-    page = admin.post(reverse("admin:switchyard_api_token_add"), form, follow=True).content.decode()
-    again = admin.get(reverse(LIST)).content.decode()
+    page = admin_client.post(reverse("admin:switchyard_api_token_add"), form, follow=True).content.decode()
+    again = admin_client.get(reverse(LIST)).content.decode()
 
     shown = re.findall(r"sy_[0-9a-f]{12}_[A-Za-z0-9_-]{43}", page)
     assert len(shown) == 1
@@ -41,10 +36,10 @@ def test_a_token_is_made_and_its_plain_form_shown_once(admin: Client, owner: Use
     assert shown[0] not in again
 
 
-def test_a_new_token_is_in_no_cookie_and_no_cache(admin: Client, owner: User) -> None:
+def test_a_new_token_is_in_no_cookie_and_no_cache(admin_client: Client, owner: User) -> None:
     form = {"name": "<b>ci", "owner": owner.pk, "scopes": ["read"], "_continue": "1"}
 
-    answer = admin.post(reverse("admin:switchyard_api_token_add"), form)
+    answer = admin_client.post(reverse("admin:switchyard_api_token_add"), form)
 
     prefix = Token.objects.get().prefix
     assert f"sy_{prefix}_" in answer.content.decode()
@@ -54,50 +49,47 @@ def test_a_new_token_is_in_no_cookie_and_no_cache(admin: Client, owner: User) ->
 
 
 @pytest.mark.parametrize("scopes", [[], ["everything"]])
-def test_a_token_without_known_scopes_is_not_made(admin: Client, owner: User, scopes: list[str]) -> None:
+def test_a_token_without_known_scopes_is_not_made(admin_client: Client, owner: User, scopes: list[str]) -> None:
     form = {"name": "ci", "owner": owner.pk, "scopes": scopes}
 
-    response = admin.post(reverse("admin:switchyard_api_token_add"), form)
+    response = admin_client.post(reverse("admin:switchyard_api_token_add"), form)
 
     assert response.status_code == 200
     assert not Token.objects.exists()
 
 
-def test_once_made_only_the_name_changes(admin: Client, make_token: MakeToken) -> None:
+def test_once_made_only_the_name_changes(admin_client: Client, make_token: MakeToken) -> None:
     token, plain = make_token("read")
     form = {"name": "renamed", "scopes": ["operate"], "owner": User.objects.create_user("eve").pk}
 
-    admin.post(reverse("admin:switchyard_api_token_change", args=[token.pk]), form)
+    admin_client.post(reverse("admin:switchyard_api_token_change", args=[token.pk]), form)
 
     token.refresh_from_db()
     assert (token.name, token.scopes, token.owner.username) == ("renamed", ["read"], "ada")
     assert find_token(plain) == token
 
 
-def test_pages_show_no_secret_and_no_hash(admin: Client, make_token: MakeToken) -> None:
+def test_pages_show_no_secret_and_no_hash(admin_client: Client, make_token: MakeToken) -> None:
     token, plain = make_token()
 
     for address in (reverse(LIST), reverse("admin:switchyard_api_token_change", args=[token.pk])):
-        page = admin.get(address).content.decode()
+        page = admin_client.get(address).content.decode()
         assert f"sy_{token.prefix}_…" in page
         assert plain not in page
         assert token.secret_hash not in page
 
 
-def test_tokens_are_revoked(admin: Client, make_token: MakeToken) -> None:
+def test_tokens_are_revoked(admin_client: Client, make_token: MakeToken) -> None:
     token, plain = make_token()
 
-    admin.post(reverse(LIST), {"action": "revoke", "_selected_action": [token.pk]})
+    admin_client.post(reverse(LIST), {"action": "revoke", "_selected_action": [token.pk]})
 
     assert find_token(plain) is None
 
 
 def test_who_may_only_look_cannot_revoke(make_token: MakeToken) -> None:
     token, plain = make_token()
-    viewer = User.objects.create_user("viewer", is_staff=True)
-    viewer.user_permissions.add(Permission.objects.get(codename="view_token"))
-    client = Client()
-    client.force_login(viewer)
+    client = staff_client("view_token", name="viewer")
 
     client.post(reverse(LIST), {"action": "revoke", "_selected_action": [token.pk]})
 
@@ -114,8 +106,7 @@ def staff(*permissions: str) -> User:
 
 
 def make_as(user: User, *scopes: str, owner: User | None = None) -> Token | None:
-    client = Client()
-    client.force_login(user)
+    client = client_of(user)
     form = {"name": "ci", "owner": (owner or user).pk, "scopes": scopes}
     client.post(reverse("admin:switchyard_api_token_add"), form)
     return Token.objects.first()

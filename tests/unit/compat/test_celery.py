@@ -16,13 +16,7 @@ from dramatiq.middleware import CurrentMessage
 from switchyard.compat.celery import Retry, TaskJob, shared_task
 from switchyard.jobs.queries import find_job
 from switchyard.middleware.errors import ArgumentMismatch, PermanentFailure, UnknownOption
-from switchyard.testing import (
-    assert_enqueued,
-    assert_nothing_enqueued,
-    dead_letters,
-    enqueued,
-    run_enqueued,
-)
+from switchyard.testing import assert_enqueued, assert_nothing_enqueued, dead_letters, enqueued, run_enqueued
 
 pytestmark = pytest.mark.usefixtures("switchyard_broker")
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from switchyard.console.lists import ASCENDING, SortColumn, heads_of
 
-COLUMNS = (
-    SortColumn("name", "Name", ("", "-name"), own=ASCENDING),
-    SortColumn("size", "Size", ("-size", "size")),
-)
+COLUMNS = (SortColumn("name", "Name", ("", "-name"), own=ASCENDING), SortColumn("size", "Size", ("-size", "size")))
 
 
 def clicks(name: str, count: int) -> list[tuple[str, str]]:

@@ -10,12 +10,7 @@ from typing import Any
 
 def closed(required: str = "", **properties: Any) -> dict[str, Any]:
     """Return the schema of an object with these fields and no other."""
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": required.split(),
-        "additionalProperties": False,
-    }
+    return {"type": "object", "properties": properties, "required": required.split(), "additionalProperties": False}
 
 
 TEXT = {"type": "string", "minLength": 1}

@@ -13,12 +13,7 @@ from django.conf import settings
 from project.config import load
 from switchyard.broker.topology import MOST_ALONE, Yard
 from switchyard.conf import DEFAULT_YARD
-from switchyard.database import (
-    RESERVED_CONNECTIONS,
-    SPARE_CONNECTIONS,
-    WEB_CONNECTIONS,
-    planned_connections,
-)
+from switchyard.database import RESERVED_CONNECTIONS, SPARE_CONNECTIONS, WEB_CONNECTIONS, planned_connections
 from switchyard.deployment import rendered_files
 from switchyard.deployment.rendered_files import COMPOSE_FILE, RENDERED_CORES, render
 from switchyard.workers.supervisor.supervisor import GRACE_S

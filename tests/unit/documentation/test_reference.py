@@ -174,6 +174,7 @@ def test_every_direct_dependency_earns_its_line() -> None:
         "pgbouncer",
         "libfaketime",
         "nginx",
+        "ffmpeg",
     }  # of Debian's packages, in a table of their own
     assert {name.lower() for name in first_column("docs/dependencies.md")} == names | programs
 

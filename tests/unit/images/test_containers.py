@@ -14,15 +14,7 @@ from apps.images.errors import PictureRefused
 from apps.images.making import check_content_type, check_name
 from apps.images.rendering import render
 from switchyard.middleware.errors import PermanentFailure
-from tests.factories.pictures import (
-    chunk,
-    encode,
-    gradient,
-    png_bomb,
-    png_header,
-    webp,
-    webp_canvas,
-)
+from tests.factories.pictures import chunk, encode, gradient, png_bomb, png_header, webp, webp_canvas
 
 PNG, JPEG = encode(gradient(), "PNG"), encode(gradient(), "JPEG")
 WEBP, GIF = encode(gradient(), "WEBP"), encode(gradient(), "GIF")

@@ -65,9 +65,7 @@ class Transport:
         return 1_000
 
 
-def test_messages_with_ever_new_names_cost_a_bounded_number_of_lines_and_bytes(
-    broker: StubBroker,
-) -> None:
+def test_messages_with_ever_new_names_cost_a_bounded_number_of_lines_and_bytes(broker: StubBroker) -> None:
     parking = Parking(transport=Transport())  # type: ignore[arg-type]
 
     with capture_logs() as lines:

@@ -14,11 +14,7 @@ ERROR = RuntimeError("no")
 DELAYS = st.lists(st.integers(0, 36_000_000), min_size=1, max_size=8)
 
 
-@given(
-    retry=st.integers(1, 10_000),
-    base_ms=st.integers(1, 60_000),
-    over_base_ms=st.integers(0, 3_600_000),
-)
+@given(retry=st.integers(1, 10_000), base_ms=st.integers(1, 60_000), over_base_ms=st.integers(0, 3_600_000))
 def test_a_delay_is_between_half_of_the_doubled_and_capped_base_and_all_of_it(
     retry: int, base_ms: int, over_base_ms: int
 ) -> None:

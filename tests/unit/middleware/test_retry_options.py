@@ -9,14 +9,7 @@ from typing import Any
 import pytest
 
 from switchyard.broker.topology import RetryPolicy
-from switchyard.middleware.retries import (
-    bounds_of,
-    delay_of,
-    is_never_retried,
-    is_retried,
-    max_retries_of,
-    span_of,
-)
+from switchyard.middleware.retries import bounds_of, delay_of, is_never_retried, is_retried, max_retries_of, span_of
 
 POLICY = RetryPolicy(max_retries=3, base_ms=1_000, cap_ms=60_000)
 ERROR = RuntimeError("no")

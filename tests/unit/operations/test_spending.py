@@ -6,15 +6,7 @@ from typing import Any
 
 import pytest
 
-from switchyard.broker.stores.yard_facts import (
-    GROWN_BYTES,
-    PROCESSOR_MS,
-    RETRIED,
-    RUN_MS,
-    SQL_MS,
-    SUCCEEDED,
-    Counts,
-)
+from switchyard.broker.stores.yard_facts import GROWN_BYTES, PROCESSOR_MS, RETRIED, RUN_MS, SQL_MS, SUCCEEDED, Counts
 from switchyard.operations.findings import spending
 from switchyard.operations.findings.spending import (
     DATABASE_SLOW,

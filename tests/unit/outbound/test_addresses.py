@@ -175,8 +175,7 @@ def test_a_url_that_two_parsers_could_read_differently_is_refused(url: str) -> N
 
 
 @pytest.mark.parametrize(
-    "answer",
-    [host.strip("[]") for host in REFUSED_HOSTS[:52]] + ["fe80::1%eth0", "::ffff:127.0.0.1"],
+    "answer", [host.strip("[]") for host in REFUSED_HOSTS[:52]] + ["fe80::1%eth0", "::ffff:127.0.0.1"]
 )
 def test_a_name_that_resolves_to_an_inner_address_is_refused_even_among_public_answers(answer: str) -> None:
     with pytest.raises(ForbiddenAddress, match="not a public address"):

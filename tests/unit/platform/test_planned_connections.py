@@ -11,13 +11,7 @@ from django.db.utils import ConnectionHandler
 
 from switchyard import database
 from switchyard.conf import DEFAULT_YARD
-from switchyard.database import (
-    RESERVED_CONNECTIONS,
-    SPARE_CONNECTIONS,
-    WEB_CONNECTIONS,
-    planned_connections,
-    pool_size,
-)
+from switchyard.database import RESERVED_CONNECTIONS, SPARE_CONNECTIONS, WEB_CONNECTIONS, planned_connections, pool_size
 from tests.unit.documentation.pages import read
 
 PAGE = read("docs/how-to/run-on-postgresql.md")

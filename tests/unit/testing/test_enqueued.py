@@ -12,14 +12,7 @@ from dramatiq.errors import QueueNotFound
 
 from switchyard.broker.errors import QueueFull, UnencodablePayload
 from switchyard.middleware.errors import ArgumentMismatch, InvalidOption, UnknownOption
-from switchyard.testing import (
-    MemoryBroker,
-    assert_enqueued,
-    assert_nothing_enqueued,
-    enqueued,
-    in_memory,
-    run_enqueued,
-)
+from switchyard.testing import MemoryBroker, assert_enqueued, assert_nothing_enqueued, enqueued, in_memory, run_enqueued
 
 DAY = datetime.date(2026, 5, 1)
 

@@ -44,11 +44,7 @@ def test_what_else_is_sent_meanwhile_reaches_the_broker(broker: StubBroker) -> N
     with no_sends(broker):
         exec(
             compile("broker.enqueue(message=m)", "go", "exec"),
-            {
-                "__name__": "__main__",
-                "broker": broker,
-                "m": broker.get_actor("hello").message(),
-            },
+            {"__name__": "__main__", "broker": broker, "m": broker.get_actor("hello").message()},
         )
 
     assert broker.queues["default"].qsize() == 1

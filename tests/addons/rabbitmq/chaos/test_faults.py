@@ -157,11 +157,7 @@ def test_a_pool_cut_off_for_longer_than_the_heartbeat_loses_nothing(
 
 
 def finish(
-    producers: Producers,
-    began_s: float,
-    ledger: Ledger,
-    pools: RabbitPools,
-    away: Sequence[tuple[float, float]] = (),
+    producers: Producers, began_s: float, ledger: Ledger, pools: RabbitPools, away: Sequence[tuple[float, float]] = ()
 ) -> None:
     """Stop sending, wait until all is done, and drain the pools: the server then has whatever would run once more.
 

@@ -22,17 +22,10 @@ from tests.waiting import wait_for
 
 # A login that times out leaves pika's socket to the garbage collection.
 SOCKET_LEFT = "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
-pytestmark = [
-    pytest.mark.usefixtures("valkey"),
-    pytest.mark.filterwarnings(SOCKET_LEFT),
-    pytest.mark.timeout(600),
-]
+pytestmark = [pytest.mark.usefixtures("valkey"), pytest.mark.filterwarnings(SOCKET_LEFT), pytest.mark.timeout(600)]
 
 PAGE = "docs/how-to/move-between-brokers.md"
-ON_REDIS, ON_RABBITMQ = (
-    "redis://old.example.com:6379/0",
-    "amqps://yard:PASSWORD@rabbit.example.com:5671/yard",
-)
+ON_REDIS, ON_RABBITMQ = ("redis://old.example.com:6379/0", "amqps://yard:PASSWORD@rabbit.example.com:5671/yard")
 
 
 @pytest.fixture

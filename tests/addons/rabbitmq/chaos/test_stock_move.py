@@ -17,11 +17,7 @@ from tests.chaos.load import QUEUE, YARD, declare_job, enqueue
 from tests.chaos.pools import ROOT
 from tests.waiting import wait_for
 
-pytestmark = [
-    pytest.mark.usefixtures("valkey"),
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.timeout(600),
-]
+pytestmark = [pytest.mark.usefixtures("valkey"), pytest.mark.django_db(transaction=True), pytest.mark.timeout(600)]
 
 PAGE = "docs/how-to/move-from-stock-dramatiq.md"
 ON_REDIS, ON_RABBITMQ = "redis://old.example.com:6379/0", "amqp://user:password@old.example.com:5672/"

@@ -70,12 +70,7 @@ PROMISES = {
     "atomic": ATOMIC,
     "portable": Promises(places=2, requeues_what_it_read=False, takes_out=False, isolates=False, lists_parked=False),
     "memory": Promises(
-        places=1,
-        requeues_what_it_read=True,
-        takes_out=True,
-        isolates=False,
-        lists_parked=False,
-        keeps_unreadable=False,
+        places=1, requeues_what_it_read=True, takes_out=True, isolates=False, lists_parked=False, keeps_unreadable=False
     ),
 }
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
@@ -21,6 +20,7 @@ from switchyard.jobs.queries import running_jobs
 from switchyard.jobs.services import request_cancel, submit
 from tests.conftest import RunWorker
 from tests.factories.brokers import broker_without_server
+from tests.factories.staff import staff
 from tests.factories.web import serving
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.followers import Follower, open_streams
@@ -42,15 +42,6 @@ def fresh(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> None:
 def web() -> Iterator[str]:
     with serving(application) as address:
         yield address
-
-
-def staff(*permissions: str) -> Client:
-    """Return a client of a staff user with permissions."""
-    user = User.objects.create_user(f"staff{User.objects.count()}", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def part_of(client: Client, page: str) -> str:

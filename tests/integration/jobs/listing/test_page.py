@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from django.contrib.auth.models import Permission, User
-from django.test import Client
 
 from switchyard.jobs.services import submit
+from tests.factories.staff import staff
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row
 
 
 @pytest.fixture(autouse=True)
 def database(transactional_db: None) -> None: ...
-
-
-def staff(*permissions: str) -> Client:
-    """Return a client of a staff user with permissions."""
-    user = User.objects.create_user(f"staff{User.objects.count()}", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 LIST = "/admin/switchyard_jobs/job/"

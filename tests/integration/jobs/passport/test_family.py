@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
-from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
 from switchyard.jobs.queries import running_jobs
 from tests.conftest import RunWorker
+from tests.factories.staff import staff
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row
 from tests.waiting import wait_for
@@ -19,11 +19,7 @@ from tests.waiting import wait_for
 @pytest.fixture
 def reader(transactional_db: None) -> Client:
     """A logged-in staff user who may view jobs."""
-    user = User.objects.create_user("reader", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename="view_job"))
-    client = Client()
-    client.force_login(user)
-    return client
+    return staff("view_job", name="reader")
 
 
 def family_of(reader: Client, job_id: str) -> str:

@@ -6,7 +6,6 @@ import json
 import uuid
 
 import pytest
-from django.contrib.auth.models import Permission, User
 from django.contrib.messages import get_messages
 from django.test import Client
 from django.urls import reverse
@@ -20,21 +19,13 @@ from switchyard.jobs.passport.timeline import acts_on, timeline_of
 from switchyard.jobs.queries import find_job, find_untracked
 from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
+from tests.factories.staff import staff
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row
 from tests.waiting import wait_for
 
 READER = ("view_job", "view_arguments")
 OPERATOR = (*READER, "cancel_job", "run_job")
-
-
-def staff(*permissions: str) -> Client:
-    """Return a client of a staff user with permissions."""
-    user = User.objects.create_user(f"staff{User.objects.count()}", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def page_of(job_id: str, *permissions: str) -> str:

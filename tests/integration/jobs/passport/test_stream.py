@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import urllib3
-from django.contrib.auth.models import Permission, User
-from django.test import Client
+from django.contrib.auth.models import User
 from django.urls import reverse
 
 from project.asgi import application
@@ -16,6 +15,7 @@ from switchyard.jobs import admin_pages, live
 from switchyard.jobs.passport import views
 from switchyard.jobs.services import request_cancel, submit
 from tests.conftest import RunWorker
+from tests.factories.staff import staff
 from tests.factories.web import serving
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.conftest import MakeHeaders
@@ -35,15 +35,6 @@ def web() -> Iterator[str]:
 @pytest.fixture
 def job_id(transactional_db: None) -> str:
     return submit(probe_actors.steps, kwargs={"total": 3})
-
-
-def staff(*permissions: str) -> Client:
-    """Return a client of a staff user with permissions."""
-    user = User.objects.create_user(f"staff{User.objects.count()}", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def session(*permissions: str) -> Headers:

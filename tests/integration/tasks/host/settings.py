@@ -9,11 +9,7 @@ from project.settings import SWITCHYARD as OTHER_SWITCHYARD
 from tests.integration.tasks.host.topology import YARD
 from tests.library_apps import LIBRARY_APPS
 
-INSTALLED_APPS = [
-    *LIBRARY_APPS,
-    "django_tasks",
-    "tests.integration.tasks.host",
-]
+INSTALLED_APPS = [*LIBRARY_APPS, "django_tasks", "tests.integration.tasks.host"]
 DRAMATIQ_BROKER = {"BROKER": "switchyard.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
 ROOT_URLCONF = "tests.library_urls"
 SWITCHYARD = replace(OTHER_SWITCHYARD, topology=YARD)

@@ -10,8 +10,5 @@ from tests.integration.workers.bench.settings import SWITCHYARD as OTHER_SWITCHY
 from tests.integration.workers.bench.settings import YARD as SMALL
 
 ABOVE_BYTES = 200_000_000
-YARD = Yard(
-    queues=SMALL.queues,
-    pools=(replace(SMALL.pools[0], recycle_above_bytes=ABOVE_BYTES), *SMALL.pools[1:]),
-)
+YARD = Yard(queues=SMALL.queues, pools=(replace(SMALL.pools[0], recycle_above_bytes=ABOVE_BYTES), *SMALL.pools[1:]))
 SWITCHYARD = replace(OTHER_SWITCHYARD, topology=YARD)

@@ -11,9 +11,6 @@ from tests.integration.workers.bench.settings import YARD as SOUND
 
 YARD = Yard(
     queues=SOUND.queues,
-    pools=(
-        replace(SOUND.pools[0], queues=("urgent", "webhook-dead"), database_connections=2),
-        *SOUND.pools[1:],
-    ),
+    pools=(replace(SOUND.pools[0], queues=("urgent", "webhook-dead"), database_connections=2), *SOUND.pools[1:]),
 )
 SWITCHYARD = replace(OTHER_SWITCHYARD, topology=YARD)

@@ -40,9 +40,7 @@ def test_a_command_names_its_server_tls_and_a_user_that_may_run_it(
     url: str, seen: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        examine,
-        "switchyard_settings",
-        lambda: SimpleNamespace(broker_url=url, server_variable="SWITCHYARD_BROKER_URL"),
+        examine, "switchyard_settings", lambda: SimpleNamespace(broker_url=url, server_variable="SWITCHYARD_BROKER_URL")
     )
 
     found = examine.copyable(Finding("broker", "stalls", "warning", seen, next=COMMAND))

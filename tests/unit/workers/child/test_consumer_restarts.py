@@ -15,10 +15,7 @@ DRAMATIQ_S = 3.0
 
 @pytest.mark.parametrize(
     ("url", "pause_s"),
-    [
-        ("redis://valkey:6379/0", DRAMATIQ_S),
-        ("redis+sentinel://one:26379,two:26379/mymaster/0", main.FAILOVER_PAUSE_S),
-    ],
+    [("redis://valkey:6379/0", DRAMATIQ_S), ("redis+sentinel://one:26379,two:26379/mymaster/0", main.FAILOVER_PAUSE_S)],
 )
 def test_the_pause_is_short_where_a_replica_takes_over(
     url: str, pause_s: float, monkeypatch: pytest.MonkeyPatch

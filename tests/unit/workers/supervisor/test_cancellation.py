@@ -8,12 +8,7 @@ import pytest
 
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.workers.shared.child_table import Running
-from switchyard.workers.supervisor.children import (
-    END_AFTER_S,
-    INTERRUPT_AFTER_S,
-    POLL_AGAIN_S,
-    CancellationWatch,
-)
+from switchyard.workers.supervisor.children import END_AFTER_S, INTERRUPT_AFTER_S, POLL_AGAIN_S, CancellationWatch
 
 S = 1_000_000_000
 
