@@ -13,6 +13,7 @@ from django.contrib import messages
 from django.contrib.admin.options import BaseModelAdmin
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
+from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.template.context import make_context
@@ -42,6 +43,13 @@ class Views:
         return view
 
 
+def independent(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Exempt a view from ``ATOMIC_REQUESTS``: audit rows and keys are committed before an act, it before its answer."""
+    for alias in connections:
+        transaction.non_atomic_requests(alias)(view)
+    return view
+
+
 def room_view(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
     """Return a view for active staff; others are sent to the admin's login, or to ``LOGIN_URL`` without an admin."""
 
@@ -52,7 +60,7 @@ def room_view(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpRespon
                 return view(request, *args, **parts)
         return redirect_to_login(request.get_full_path(), admin_url("login") or None)
 
-    return never_cache(csrf_protect(guarded))
+    return independent(never_cache(csrf_protect(guarded)))
 
 
 @contextmanager
