@@ -1,4 +1,4 @@
-"""Guard of the room's pages, for staff alone, and words of the pages while the broker is away."""
+"""Guard of the room's pages, which asks the admin site, and words of the pages while the broker is away."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 
 from switchyard.broker.errors import BrokerError
-from switchyard.console.links import admin_url
+from switchyard.console.links import admin_site, admin_url
 
 
 class Views:
@@ -51,11 +51,11 @@ def independent(view: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def room_view(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
-    """Return a view for active staff; others are sent to the admin's login, or to ``LOGIN_URL`` without an admin."""
+    """Return a view for users whom the admin site admits; it sends others to its login, or else to ``LOGIN_URL``."""
 
     @wraps(view)
     def guarded(request: HttpRequest, *args: Any, **parts: Any) -> HttpResponseBase:
-        if request.user.is_active and request.user.is_staff:
+        if admin_site().has_permission(request):
             with room_locale():
                 return view(request, *args, **parts)
         return redirect_to_login(request.get_full_path(), admin_url("login") or None)
