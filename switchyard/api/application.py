@@ -179,7 +179,7 @@ class SwitchyardAPI(NinjaAPI):
 
     @property
     def urls(self) -> tuple[list[URLResolver | URLPattern], str, str]:
-        """The addresses, whose requests have no transaction of ``ATOMIC_REQUESTS``."""
+        """The addresses, exempt from ``ATOMIC_REQUESTS`` and ``LoginRequiredMiddleware``."""
         patterns, app_name, namespace = super().urls
         for pattern in patterns:
             if isinstance(pattern, URLPattern):

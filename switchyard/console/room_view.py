@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from django.contrib import messages
 from django.contrib.admin.options import BaseModelAdmin
+from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.db import connections, transaction
@@ -44,7 +45,11 @@ class Views:
 
 
 def independent(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Exempt a view from ``ATOMIC_REQUESTS``: audit rows and keys are committed before an act, it before its answer."""
+    """Exempt a view from ``ATOMIC_REQUESTS`` and ``LoginRequiredMiddleware``; it checks by itself who may call it.
+
+    Audit rows and keys are committed before an act, and that before the answer.
+    """
+    login_not_required(view)
     for alias in connections:
         transaction.non_atomic_requests(alias)(view)
     return view
