@@ -28,7 +28,8 @@ _VALUE = r"""\\"[^"]*+"?|"(?:[^"\\]|\\.)*+"?|'[^']*+'?|\[[^\]]*+\]?|\{[^}]*+\}?|
 _NAMED = re.compile(rf"""({_NAME}\\?["']?\s*+[:=]\s*+)({_VALUE})""", re.IGNORECASE)
 _SCHEME = re.compile(r"\b(Bearer|Basic|(?<=: )Token)\s++[\w.~+/=-]++", re.IGNORECASE)
 _USER = re.compile(r"(://)[^/\s]*@")
-_QUERY = re.compile(r"(\w://[^\s?\"']++\?)[^\s\"']++")
+# One without a query matches too: the search goes on behind it, and not at each "://" in it.
+_ADDRESS = re.compile(r"(\w://[^\s?\"']++)(\?[^\s\"']++)?")
 
 
 class Redaction(Middleware):
@@ -74,7 +75,7 @@ def without_secrets(text: str) -> str:
     """Return a text without values that are named like secrets, and without users and queries of URLs."""
     text = _SCHEME.sub(rf"\1 {HIDDEN}", text)
     text = _USER.sub(rf"\1{HIDDEN}@", text)
-    text = _QUERY.sub(rf"\1{HIDDEN}", text)
+    text = _ADDRESS.sub(lambda found: f"{found[1]}?{HIDDEN}" if found[2] else found[0], text)
     return _NAMED.sub(rf"\1{HIDDEN}", text)
 
 

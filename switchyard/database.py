@@ -6,9 +6,10 @@ import threading
 from typing import Any
 
 from asgiref.sync import SyncToAsync
-from django.db import connections
+from django.apps import apps
+from django.db import connections, router
 from django.db.backends.signals import connection_created
-from django.db.models import QuerySet
+from django.db.models import Model, QuerySet
 from django_dramatiq.middleware import DbConnectionsMiddleware
 from dramatiq.broker import Broker, MessageProxy
 
@@ -132,6 +133,36 @@ def open_transaction() -> str:
         if connection.in_atomic_block and in_transaction(connection):
             return connection.alias
     return ""
+
+
+KNOWN_TABLES: set[tuple[str, str]] = set()
+
+
+def has_table(alias: str, model: type[Model]) -> bool:
+    """Return whether a database has a model's table: the default one after ``migrate``, others if migrated too.
+
+    A replica has none: a database in which the project's routers read models, and write none.
+    """
+    table = model._meta.db_table
+    if (alias, table) not in KNOWN_TABLES:
+        if not router.allow_migrate_model(alias, model) or _is_replica(alias):
+            return False
+        with connections[alias].cursor() as cursor:
+            if table not in connections[alias].introspection.table_names(cursor):
+                return False
+        KNOWN_TABLES.add((alias, table))
+    return True
+
+
+def _is_replica(alias: str) -> bool:
+    models = apps.get_models()
+    read, written = ({choose(model) for model in models} for choose in (router.db_for_read, router.db_for_write))
+    return alias in read - written
+
+
+def aliases_with(model: type[Model]) -> list[str]:
+    """Return the databases that have a model's table."""
+    return [alias for alias in connections if has_table(alias, model)]
 
 
 AT_ONCE, MOST_BATCHES = 1_000, 100

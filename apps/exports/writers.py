@@ -1,12 +1,6 @@
 """Writers of CSV and XLSX: row by row, in constant memory.
 
-Numbers and dates keep their type; :func:`safe_text` escapes text in both formats, because XLSX files get saved as CSV.
-
-Excel, LibreOffice and Google Sheets evaluate a cell that starts with one of a few characters as a formula, which can
-run commands and leak data. Cells hold customers' input, such as names. A leading quote makes a cell text.
-
-Where a comma is the decimal sign, Excel splits a CSV file at semicolons and ignores the quotes around our cells: text
-with a semicolon or an end of line becomes several cells. Each of them gets its own quote.
+Numbers and dates keep their type; ``safe_text`` escapes text in both formats, because XLSX files get saved as CSV.
 """
 
 from __future__ import annotations
@@ -14,8 +8,6 @@ from __future__ import annotations
 import csv
 import datetime
 import os
-import re
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -23,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apps.exports.datasets import Cell, Table
+from switchyard.console.cells import safe_text
 
 if TYPE_CHECKING:
     from xlsxwriter.format import Format
@@ -37,13 +30,6 @@ MAX_SHEET_ROWS = 1_048_576
 _NUMBER_FORMATS = {"money": "#,##0.00", "date": "yyyy-mm-dd", "moment": "yyyy-mm-dd hh:mm:ss", "integer": "0"}
 # Excel miscounts days before this one.
 _FIRST_DAY = datetime.date(1900, 3, 1)
-# The last four are the full-width forms, which some programs fold to the plain ones.
-TRIGGERS = frozenset("=+-@\t\r\n＝＋－＠")
-QUOTE = "'"
-# Limit of an XLSX cell; CSV is cut at the same length, so that both hold the same text.
-MAX_CHARACTERS = 32_767
-CUT = "…"
-_PARTED = re.compile(r"([;\t\r\n])")
 
 
 @contextmanager
@@ -142,31 +128,3 @@ def _write_cell(sheet: Worksheet, row: int, position: int, cell: Cell, column_fo
 
 def _utc(moment: datetime.datetime) -> datetime.datetime:
     return moment.astimezone(datetime.UTC).replace(tzinfo=None)
-
-
-def safe_text(text: str) -> str:
-    """Return text that no spreadsheet evaluates as a formula.
-
-    A quote is prefixed when the text starts with a trigger, or has one after leading blanks or invisible
-    characters, which import dialogs may strip; likewise to the parts after a semicolon, a tab or an end of line.
-    Text beyond 32,767 characters is cut and ends with ``…``.
-    """
-    start, *rest = _PARTED.split(text)
-    # A leading tab or end of line is itself a trigger.
-    leads = _first_visible(start) in TRIGGERS or (
-        not _first_visible(start) and text[len(start) : len(start) + 1] in TRIGGERS
-    )
-    text = (QUOTE if leads else "") + start + "".join(map(_quoted, rest))
-    if len(text) > MAX_CHARACTERS:
-        text = text[: MAX_CHARACTERS - len(CUT)] + CUT
-    return text
-
-
-def _quoted(part: str) -> str:
-    # A quotation mark is doubled in the file: at the start of a cell the two are an empty text, and the rest follows.
-    return QUOTE + part if _first_visible(part.replace('"', "")) in TRIGGERS and not _PARTED.fullmatch(part) else part
-
-
-def _first_visible(text: str) -> str:
-    # Separators (Z*), control and format characters (C*) are not: blanks, byte order mark, zero-width space.
-    return next((each for each in text if each in TRIGGERS or unicodedata.category(each)[0] not in "ZC"), "")

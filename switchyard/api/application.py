@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from asgiref.sync import iscoroutinefunction
-from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import URLPattern, URLResolver
@@ -23,6 +21,7 @@ from switchyard.api.middleware import NAMESPACE
 from switchyard.api.parsing import StrictParser, field_errors, invalid
 from switchyard.api.problems import CONTENT_TYPE, FieldError, Problem, title_of
 from switchyard.api.schemas import ProblemBody
+from switchyard.console.room_view import independent
 
 DESCRIPTION = """Submit background jobs, query their state, cancel them.
 
@@ -180,11 +179,11 @@ class SwitchyardAPI(NinjaAPI):
 
     @property
     def urls(self) -> tuple[list[URLResolver | URLPattern], str, str]:
-        """The addresses. Those with an asynchronous operation have no transaction of ``ATOMIC_REQUESTS``."""
+        """The addresses, exempt from ``ATOMIC_REQUESTS`` and ``LoginRequiredMiddleware``."""
         patterns, app_name, namespace = super().urls
         for pattern in patterns:
-            if isinstance(pattern, URLPattern) and iscoroutinefunction(pattern.callback):
-                transaction.non_atomic_requests(pattern.callback)
+            if isinstance(pattern, URLPattern):
+                independent(pattern.callback)
         return patterns, app_name, namespace
 
     def get_openapi_schema(

@@ -27,6 +27,7 @@ from switchyard.broker.errors import (
 )
 from switchyard.files.addresses import DiskFull, StorageError, is_full
 from switchyard.middleware.errors import ArgumentMisfit
+from switchyard.middleware.logs import printable
 
 RETRY_AFTER_S = 5
 # Errors of what a request needs, the narrower ones first.
@@ -47,8 +48,13 @@ def problem_of(request: HttpRequest, error: Exception) -> Problem:
     for kinds, make in REFUSALS:
         if isinstance(error, kinds):
             return make(request, error)
-    logger.error("api request failed: %s %s", request.method, request.path, exc_info=error)
+    logger.error("api request failed: %s", _line(request), exc_info=error)
     return _failed(500, "something went wrong on our side, it was logged", error)
+
+
+def _line(request: HttpRequest, *facts: object) -> str:
+    """Return what a line of the log says of a request: a path is the caller's, and may hold an end of line."""
+    return printable(": ".join(map(str, (f"{request.method} {request.path}", *facts))))
 
 
 def answer(request: HttpRequest, error: Any) -> HttpResponse:
@@ -79,7 +85,7 @@ def _validation(request: HttpRequest, error: ValidationError) -> Problem:
 
 
 def _unavailable(request: HttpRequest, error: Exception) -> Problem:
-    logger.warning("api request refused, %s: %s %s: %s", type(error).__name__, request.method, request.path, error)
+    logger.warning("api request refused, %s: %s", type(error).__name__, _line(request, error))
     what = next((text for kind, text in AWAY if isinstance(error, kind)), "database does not answer")
     if isinstance(error, OperationalError) and is_full(error):
         what = "disk of the database is full"
@@ -87,7 +93,7 @@ def _unavailable(request: HttpRequest, error: Exception) -> Problem:
 
 
 def _full(request: HttpRequest, error: QueueFull) -> Problem:
-    logger.warning("api request refused: %s %s: %s", request.method, request.path, error)
+    logger.warning("api request refused: %s", _line(request, error))
     what = f"queue {error.queue_name} holds as much work as it may"
     return _failed(429, what, error, retry_after_s=RETRY_AFTER_S)
 
@@ -112,7 +118,7 @@ def _failed(status: int, what: str, error: Exception, *, retry_after_s: int | No
 
 
 def _unencodable(request: HttpRequest, error: UnencodablePayload | ArgumentMisfit) -> Problem:
-    logger.warning("api request refused: %s %s: %s", request.method, request.path, error)
+    logger.warning("api request refused: %s", _line(request, error))
     fact = error.fact if isinstance(error, ArgumentMisfit) else f"it {error.fact}"
     return invalid([FieldError("", f"holds a value that cannot be enqueued: {fact}")])
 

@@ -25,7 +25,7 @@ SCOPE_PERMISSIONS: dict[str, tuple[str, ...]] = {
 
 def covered_scopes(user: Any) -> list[str]:
     """Return the scopes that a user's permissions cover; a superuser's cover all."""
-    return [scope for scope, permissions in SCOPE_PERMISSIONS.items() if user.has_perms(permissions)]
+    return [scope for scope, permissions in SCOPE_PERMISSIONS.items() if all(map(user.has_perm, permissions))]
 
 
 def validate_scopes(scopes: object) -> None:

@@ -93,7 +93,7 @@ class ShownEntry(msgspec.Struct, frozen=True):
 def newest_entries(*, since: datetime, limit: int) -> list[ShownEntry]:
     """Return the newest acts since a moment."""
     rows = AuditEntry.objects.filter(at__gte=since)[:limit]
-    return [ShownEntry(entry, act_label(entry), target_url(entry)) for entry in rows]
+    return [ShownEntry(entry.without_value(), act_label(entry), target_url(entry)) for entry in rows]
 
 
 def as_json(entry: AuditEntry) -> dict[str, Any]:

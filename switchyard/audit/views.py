@@ -20,8 +20,8 @@ from switchyard.middleware.redaction import HIDDEN
 
 RIGHT = "switchyard_audit.view_auditentry"
 ARGUMENTS = "switchyard_jobs.view_arguments"
-# Details with values of arguments: those of an edit by name, and the filter of a bulk act.
-WITH_ARGUMENTS = ("changed", "filter")
+# Details with values of arguments: of an edit by name ("changes" up to 0.10), of a pause, in the filter of a bulk act.
+WITH_ARGUMENTS = ("changed", "changes", "argument", "filter")
 
 
 @require_safe
@@ -65,7 +65,8 @@ def _exported(request: HttpRequest) -> Iterator[dict[str, Any]]:
     except ValueError as error:
         raise ActRefused("export", str(error)) from error
     for entry in rows:
-        yield {**as_json(entry), "detail": _shown(entry, arguments=arguments)["detail"]}
+        detail = _shown(entry, arguments=arguments)["detail"]
+        yield {**as_json(entry), "detail": detail}
 
 
 def _before(text: str) -> int | None:
@@ -79,11 +80,13 @@ def _before(text: str) -> int | None:
 def _shown(entry: AuditEntry, *, arguments: bool) -> dict[str, Any]:
     detail = {name: value for name, value in entry.detail.items() if value not in ("", None, [], {})}
     if not arguments:
+        entry.without_value()
         detail |= {name: _without_values(name, detail[name]) for name in WITH_ARGUMENTS if name in detail}
     return {"entry": entry, "label": act_label(entry), "url": target_url(entry), "detail": detail}
 
 
 def _without_values(name: str, value: Any) -> Any:
     if not isinstance(value, dict):
-        return value
-    return {key: HIDDEN if name == "changed" or key == "argument" else shown for key, shown in value.items()}
+        return HIDDEN
+    shown = {"(due)"} if name != "filter" else value.keys() - {"argument"}
+    return {key: each if key in shown else HIDDEN for key, each in value.items()}

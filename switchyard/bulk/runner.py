@@ -89,7 +89,8 @@ def claim(number: int) -> int:
     """Return the number of a new run of an act. It ends earlier runs."""
     with transaction.atomic():
         BulkAct.objects.filter(pk=number).update(run=F("run") + 1)
-        return BulkAct.objects.values_list("run", flat=True).get(pk=number)
+        # For update, so that it is read where it was written: a router may name a replica for reads.
+        return BulkAct.objects.select_for_update().values_list("run", flat=True).get(pk=number)
 
 
 log = get_logger(__name__)

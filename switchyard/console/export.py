@@ -13,11 +13,10 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
 from switchyard.broker.errors import ActRefused
+from switchyard.console.cells import safe_text
 
 FORMATS: Final = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
 MOST: Final = 10_000
-# A table calculates a cell that begins so.
-FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def export_of(request: HttpRequest, name: str, rows: Callable[[], Iterable[Mapping[str, Any]]]) -> HttpResponse | None:
@@ -58,7 +57,5 @@ def _cell(value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if value is None or isinstance(value, str):
-        text = value or ""
-    else:
-        text = json.dumps(value, ensure_ascii=False, default=str)
-    return f"'{text}" if text.startswith(FORMULAS) else text
+        return safe_text(value or "")
+    return safe_text(json.dumps(value, ensure_ascii=False, default=str))

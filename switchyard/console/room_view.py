@@ -1,4 +1,4 @@
-"""Guard of the room's pages, for staff alone, and words of the pages while the broker is away."""
+"""Guard of the room's pages, which asks the admin site, and words of the pages while the broker is away."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any, Final
 
 from django.contrib import messages
 from django.contrib.admin.options import BaseModelAdmin
+from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
+from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.template.context import make_context
@@ -23,7 +25,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 
 from switchyard.broker.errors import BrokerError
-from switchyard.console.links import admin_url
+from switchyard.console.links import admin_site, admin_url
 
 
 class Views:
@@ -42,17 +44,28 @@ class Views:
         return view
 
 
+def independent(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Exempt a view from ``ATOMIC_REQUESTS`` and ``LoginRequiredMiddleware``; it checks by itself who may call it.
+
+    Audit rows and keys are committed before an act, and that before the answer.
+    """
+    login_not_required(view)
+    for alias in connections:
+        transaction.non_atomic_requests(alias)(view)
+    return view
+
+
 def room_view(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
-    """Return a view for active staff; others are sent to the admin's login, or to ``LOGIN_URL`` without an admin."""
+    """Return a view for users whom the admin site admits; it sends others to its login, or else to ``LOGIN_URL``."""
 
     @wraps(view)
     def guarded(request: HttpRequest, *args: Any, **parts: Any) -> HttpResponseBase:
-        if request.user.is_active and request.user.is_staff:
+        if admin_site().has_permission(request):
             with room_locale():
                 return view(request, *args, **parts)
         return redirect_to_login(request.get_full_path(), admin_url("login") or None)
 
-    return never_cache(csrf_protect(guarded))
+    return independent(never_cache(csrf_protect(guarded)))
 
 
 @contextmanager

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
 
 import dramatiq
 from django.contrib import messages
-from django.db.models import CharField, Count, Q
-from django.db.models.functions import Cast, Substr
+from django.db.models import Count, Q
+from django.db.models.functions import Trunc
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
@@ -122,8 +124,6 @@ def _alerts_of(request: HttpRequest, fingerprint: str) -> str:
 
 STEPS, STEP = 12, timedelta(minutes=10)
 BAR_PX, GAP_PX, HIGH_PX = 8, 1, 24
-# Of a time as text: up to the tens of minutes, 2026-11-21 22:5.
-_TEXT = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,24 +178,24 @@ def rows_of(groups: Sequence[LetterGroup]) -> list[GroupRow]:
     return found
 
 
-def _recent(fingerprints: list[str]) -> dict[str, dict[str, int]]:
+def _recent(fingerprints: list[str]) -> dict[str, Counter[datetime]]:
     """Return for each fingerprint its open letters of the last two hours, by ten minutes."""
-    counted: dict[str, dict[str, int]] = {}
+    counted: dict[str, Counter[datetime]] = {}
     # The states are named, so that the index of groups is used up to the time.
     rows = (
         DeadLetter.objects.filter(is_open=1, fingerprint__in=fingerprints, state__in=OPEN_STATES, died_at__gte=_start())
         .order_by()
-        .annotate(step=Substr(Cast("died_at", CharField()), 1, _TEXT))
-        .values_list("fingerprint", "step")
+        .annotate(minute=Trunc("died_at", "minute", tzinfo=UTC))
+        .values_list("fingerprint", "minute")
         .annotate(letters=Count("id"))
     )
-    for fingerprint, step, letters in rows:
-        counted.setdefault(fingerprint, {})[step] = letters
+    for fingerprint, minute, letters in rows:
+        counted.setdefault(fingerprint, Counter())[_step(minute)] += letters
     return counted
 
 
-def _bars(counts: dict[str, int]) -> tuple[GroupBar, ...]:
-    steps = [f"{_start() + number * STEP:%Y-%m-%d %H:%M}"[:_TEXT] for number in range(STEPS)]
+def _bars(counts: Mapping[datetime, int]) -> tuple[GroupBar, ...]:
+    steps = [_start() + number * STEP for number in range(STEPS)]
     most = max(counts.values(), default=0)
     bars = []
     for number, step in enumerate(steps):
@@ -207,8 +207,11 @@ def _bars(counts: dict[str, int]) -> tuple[GroupBar, ...]:
 
 
 def _start() -> datetime:
-    now = timezone.now()
-    return now.replace(minute=now.minute // 10 * 10, second=0, microsecond=0) - (STEPS - 1) * STEP
+    return _step(timezone.now()) - (STEPS - 1) * STEP
+
+
+def _step(at: datetime) -> datetime:
+    return at.replace(minute=at.minute // 10 * 10, second=0, microsecond=0)
 
 
 # Letters that are counted, and among which a list without an index for its order is sorted.
@@ -316,12 +319,10 @@ def _parse(after: str) -> Mapping[str, str] | None:
 
 
 def _time_of(text: str) -> datetime:
-    try:
+    with suppress(ValueError, OverflowError):
         at = datetime.fromisoformat(text)
         if at.tzinfo is not None:
-            return at
-    except ValueError:
-        pass
+            return at.astimezone(UTC)
     raise ValueError(f"after: {text!r:.100} is not a time of a letter; begin with the first page")
 
 

@@ -10,7 +10,7 @@ from django.db import connections, transaction
 from django.utils import timezone
 from dramatiq.middleware import CurrentMessage
 
-from switchyard.database import delete_old
+from switchyard.database import aliases_with, delete_old
 from switchyard.jobs.models import DoneOnce
 from switchyard.loggers import get_logger
 
@@ -61,10 +61,10 @@ def once(key: str | None = None, *, using: str = "default") -> Iterator[bool]:
         yield is_first
 
 
-def delete_old_keys(using: str = "default") -> int:
-    """Delete keys older than a week, as many as ``delete_old`` does; return the count."""
-    old = DoneOnce.objects.using(using).filter(created_at__lt=timezone.now() - KEPT)
-    return delete_old(old.order_by("created_at"))
+def delete_old_keys() -> int:
+    """Delete keys older than a week, in each database as many as ``delete_old`` does; return the count."""
+    old = DoneOnce.objects.filter(created_at__lt=timezone.now() - KEPT).order_by("created_at")
+    return sum(delete_old(old.using(alias)) for alias in aliases_with(DoneOnce))
 
 
 def _log_first(key: str, using: str) -> None:

@@ -21,7 +21,7 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import ActRefused
 from switchyard.broker.queue.circuits import note_circuit
 from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.shapes import ActorPause, field_of
+from switchyard.broker.shapes import ActorPause, field_of, shown_json
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import unusable_end
 from switchyard.console.pauses import PauseFacts, circuit_facts, pause_facts
@@ -50,6 +50,11 @@ class Chosen:
     def field(self) -> str:
         """Name by which queues keep the pause."""
         return field_of(self.actor, self.argument, self.value)
+
+    @property
+    def detail(self) -> dict[str, Any]:
+        """Its value for the audit log, which hides this detail from who may not view arguments."""
+        return {"argument": f"{self.argument}={shown_json(self.value)}"} if self.argument else {}
 
 
 def chosen(actor: Actor[..., Any], text: str = "") -> Chosen:
@@ -98,9 +103,9 @@ def pause(wanted: Chosen, *, who: Who, reason: str = "", until: datetime | None 
     stored = ActorPause(
         0, until_ms, 0, wanted.actor, wanted.argument, wanted.position, wanted.value, who.name, reason[:LONGEST_REASON]
     )
-    detail = {"until": until.isoformat()} if until is not None else {}
+    detail = wanted.detail | ({"until": until.isoformat()} if until is not None else {})
     asked = _families()
-    with act("actor.pause", who=who, target=stored.named, reason=reason, detail=detail, essential=False) as entry:
+    with act("actor.pause", who=who, target=wanted.actor, reason=reason, detail=detail, essential=False) as entry:
         try:
             changed = actor_pauses.pause(asked, stored)
         except ValueError as error:
@@ -114,12 +119,13 @@ def resume(wanted: Chosen, *, who: Who, reason: str = "") -> bool:
 
     The actor's open circuit, or that of the argument's value, is closed as well.
     """
-    named = ActorPause(0, 0, 0, wanted.actor, wanted.argument, wanted.position, wanted.value).named
     asked = _families()
     of = (wanted.argument, wanted.value)
     open_ = [each.pause for each in paused_actors(wanted.actor) if each.pause.is_open]
     circuits = [each.field for each in open_ if (each.argument, each.value) == of]
-    with act("actor.resume", who=who, target=named, reason=reason, essential=False) as entry:
+    with act(
+        "actor.resume", who=who, target=wanted.actor, reason=reason, detail=wanted.detail, essential=False
+    ) as entry:
         ended = [actor_pauses.resume(asked, field) for field in (wanted.field, *circuits)]
         changed = any(ended)
         entry.count = int(changed)
@@ -145,9 +151,8 @@ def open_circuit(wanted: Chosen, *, who: Who, until: datetime | None, reason: st
         raise unusable_end("" if until is None else until.isoformat(), "an open circuit has an end in the future")
     _families()
     [family] = families([declared_yard().queue_of(broker.actors[wanted.actor].queue_name).name])
-    named = ActorPause(0, 0, 0, wanted.actor, wanted.argument, None, wanted.value).named
-    detail = {"dependency": circuit.dependency.name, "until": until.isoformat()}
-    with act("circuit.open", who=who, target=named, reason=reason, detail=detail, essential=False) as entry:
+    detail = {**wanted.detail, "dependency": circuit.dependency.name, "until": until.isoformat()}
+    with act("circuit.open", who=who, target=wanted.actor, reason=reason, detail=detail, essential=False) as entry:
         said = reason[:LONGEST_REASON]
         state = note_circuit(family, circuit, BY_HAND, "failed", until_ms=until_ms, reason=said, by=who.name)
         if state == "closed":

@@ -12,12 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 from django.apps import apps as installed_apps
-from django.db import transaction
 from django.http import HttpRequest
 from django.urls import URLPattern, path
 from django.views.decorators.http import require_GET, require_POST
 
-from switchyard.console.room_view import Views, room_view
+from switchyard.console.room_view import Views, independent, room_view
 
 ROOM = "admin/operations/"
 STACKS = f"{ROOM}workers/<str:member>/stacks/"
@@ -63,9 +62,8 @@ def page(address: str, view: Callable[..., Any], name: str) -> URLPattern:
 def events_view(answer: Callable[..., Any]) -> Callable[..., Any]:
     """Return a view that streams events, see :func:`switchyard.jobs.admin_pages.stream`."""
 
-    # Django refuses asynchronous views within ATOMIC_REQUESTS.
     @require_GET
-    @transaction.non_atomic_requests
+    @independent
     async def events(request: HttpRequest, **parts: str) -> Any:
         return await job_pages.stream(request, answer, **parts)
 
@@ -73,9 +71,9 @@ def events_view(answer: Callable[..., Any]) -> Callable[..., Any]:
 
 
 urlpatterns = [
-    path("metrics", measured.metrics, name="switchyard-metrics"),
-    path("healthz", measured.healthz, name="switchyard-healthz"),
-    path("readyz", measured.readyz, name="switchyard-readyz"),
+    path("metrics", independent(measured.metrics), name="switchyard-metrics"),
+    path("healthz", independent(measured.healthz), name="switchyard-healthz"),
+    path("readyz", independent(measured.readyz), name="switchyard-readyz"),
 ]
 if installed_apps.is_installed("django.contrib.admin"):
     urlpatterns += [

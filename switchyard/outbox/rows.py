@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from django.db import connections, router
+from django.db import connections
 from django.db.models import Max, Min
 from dramatiq.actor import Actor
 from dramatiq.message import Message
@@ -14,6 +14,7 @@ from dramatiq.message import Message
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import QueueFull
 from switchyard.broker.queue import codec
+from switchyard.database import aliases_with
 from switchyard.middleware.arguments import signature_of
 from switchyard.outbox.models import OutboxRow
 
@@ -27,20 +28,7 @@ DELETED_AT_ONCE: Final = 500
 TABLE: Final = OutboxRow._meta.db_table
 COLUMNS: Final = ("job_id", "queue", "order_key", "body", "due_ms", "created_ms")
 
-_with_table: set[str] = set()
 _counted_s: dict[str, float] = {}
-
-
-def has_table(alias: str) -> bool:
-    """Return whether a database has the table: the default one after ``migrate``, others if they are migrated too."""
-    if alias not in _with_table:
-        if not router.allow_migrate_model(alias, OutboxRow):
-            return False
-        with connections[alias].cursor() as cursor:
-            if TABLE not in connections[alias].introspection.table_names(cursor):
-                return False
-        _with_table.add(alias)
-    return True
 
 
 def add(
@@ -130,7 +118,7 @@ def figures() -> Figures:
 
 
 def aliases() -> list[str]:
-    return [alias for alias in connections if has_table(alias)]
+    return aliases_with(OutboxRow)
 
 
 def depth(alias: str) -> int:

@@ -20,7 +20,7 @@ from switchyard.broker.errors import BrokerUnavailable, SwitchyardError
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.administration import follows_a_job
 from switchyard.broker.redis.calls import BUDGET_S
-from switchyard.database import in_transaction, open_transaction
+from switchyard.database import has_table, in_transaction, open_transaction
 from switchyard.loggers import get_logger
 
 log = get_logger("switchyard.outbox")
@@ -112,12 +112,12 @@ class CommitSends:
         return open_transaction()
 
     def _keep(self, alias: str, messages: Sequence[Message[Any]], delay: int | None) -> None:
-        from switchyard.outbox import rows  # models are not loaded yet when the broker is built
+        from switchyard.outbox import models, rows  # models are not loaded yet when the broker is built
 
         due_ms = None if delay is None else now_ms() + delay
         bodies = [codec.entry_of(message, self._broker.actors).body for message in messages]
         ids: Sequence[int | None] = [None] * len(messages)
-        if self.keeps_rows and rows.has_table(alias):
+        if self.keeps_rows and has_table(alias, models.OutboxRow):
             ids = rows.add(alias, messages, bodies, due_ms=due_ms, actors=self._broker.actors)
         else:
             for queue_name in {message.queue_name for message in messages}:

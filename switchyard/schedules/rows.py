@@ -246,7 +246,10 @@ def moment_of(text: Any) -> datetime.datetime | None:
     if text in (None, ""):
         return None
     moment = datetime.datetime.fromisoformat(text)
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=datetime.UTC)
+    try:
+        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC)
+    except OverflowError as error:
+        raise ValueError(str(error)) from error
 
 
 def exported() -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from django import template
 from django.utils import timezone
 
 from switchyard import __version__
+from switchyard.console.links import admin_site
 
 if TYPE_CHECKING:
     from switchyard.frame.navigation import KeptVerdict, MenuEntry, MenuGroup
@@ -51,7 +52,7 @@ class Frame(msgspec.Struct, frozen=True):
 
 @register.simple_tag(takes_context=True)
 def room_frame(context: Mapping[str, Any]) -> Frame:
-    """Return the frame of the page; without a menu for somebody who is not logged in, and in a pop-up window."""
+    """Return the frame of the page; without a menu for a user whom the admin site refuses, and in a pop-up window."""
     from switchyard.frame.navigation import current, menu
     from switchyard.frame.views import KEYS_COOKIE, THEME_COOKIE, THEMES
 
@@ -59,8 +60,7 @@ def room_frame(context: Mapping[str, Any]) -> Frame:
     if request is None:
         return Frame((), None, "", True, "", timezone.now())
     theme = request.COOKIES.get(THEME_COOKIE, "")
-    user = getattr(request, "user", None)
-    shown = user is not None and user.is_active and user.is_staff and not context.get("is_popup")
+    shown = hasattr(request, "user") and admin_site().has_permission(request) and not context.get("is_popup")
     groups = menu(request) if shown else ()
     return Frame(
         groups=groups,

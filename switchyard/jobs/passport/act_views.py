@@ -121,7 +121,7 @@ def edit_job(job: EditableJob, *, text: str | None, due_at: int | None, who: Who
     with act("job.edit", who=who, target=job.id, reason=reason) as entry:
         own_first = sorted(families(), key=lambda family: family.keys.queue != job.queue)
         answer = amend(own_first, job.id, expected=before, arguments=arguments, due_at_ms=due_at)
-        entry.count, entry.detail = int(answer == "amended"), {"answer": answer, "changes": changes}
+        entry.count, entry.detail = int(answer == "amended"), {"answer": answer, "changed": changes}
         entry.error = "" if entry.count else answer
     if answer != "amended":
         raise ActRefused(f"job {job.id}", FACTS[answer])

@@ -78,13 +78,14 @@ def unsupported_database() -> Iterator[CheckMessage]:
 
 
 def routed_models() -> Iterator[CheckMessage]:
-    """Yield E030 where a router of the project keeps tables of the library out of the database ``default``."""
+    """Yield E030 where a router of the project writes or reads tables of the library elsewhere than in ``default``."""
     own = [config for config in installed_apps.get_app_configs() if config.name.startswith(f"{library}.")]
     models = [model for config in own for model in config.get_models()]
-    routed = [model._meta.label for model in models if router.db_for_write(model) != DEFAULT_DB_ALIAS]
+    chosen = (router.db_for_write, router.db_for_read)
+    routed = [model._meta.label for model in models if any(of(model) != DEFAULT_DB_ALIAS for of in chosen)]
     if routed:
         named = f"{', '.join(routed[:3])}{' and others' if len(routed) > 3 else ''}"
-        hint = f"Return None for apps whose label begins with {LABEL!r}: pools write them to 'default'."
+        hint = f"Return None for apps labelled {LABEL!r}…: pools write to 'default', and read there what they wrote."
         yield Error(f"sends {named} to another database than 'default'", hint, "DATABASE_ROUTERS", "switchyard.E030")
 
 

@@ -72,11 +72,8 @@ def test_a_person_closes_it_where_pauses_are_resumed(
     assert (job := facilities.records.read(waiting)) is not None
     assert job.reason != "circuit_open"
     [entry] = AuditEntry.objects.all()
-    assert (entry.act, entry.target, entry.count) == (
-        "actor.resume",
-        f'deliver_webhook with endpoint_id="{ENDPOINT}"',
-        1,
-    )
+    assert (entry.act, entry.target, entry.count) == ("actor.resume", "deliver_webhook", 1)
+    assert entry.detail == {"argument": f'endpoint_id="{ENDPOINT}"'}
 
 
 def test_a_finding_and_a_metric_name_the_dependency_and_count_what_waits(waiting: str, admin_client: Client) -> None:

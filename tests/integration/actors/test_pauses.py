@@ -142,8 +142,8 @@ def test_the_pages_pause_say_so_and_resume(sync: Any, facilities: Facilities, ad
             word in answer.content.decode() for word in ("customer_id=7", "Reason: too many", "Resumes by itself")
         )
     assert "too many" not in admin_client.get(page).content.decode()
-    acts = list(AuditEntry.objects.values_list("act", "target").order_by("id"))
-    assert acts == [("actor.pause", "sync with customer_id=7"), ("actor.resume", "sync with customer_id=7")]
+    acts = list(AuditEntry.objects.values_list("act", "target", "detail__argument").order_by("id"))
+    assert acts == [("actor.pause", "sync", "customer_id=7"), ("actor.resume", "sync", "customer_id=7")]
 
 
 def test_a_text_is_resumed_as_it_was_paused_and_as_the_page_writes_it(

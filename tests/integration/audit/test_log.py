@@ -58,13 +58,16 @@ def test_page_shows_an_act_with_a_link_to_its_target_escaped(reader: Client) -> 
 def test_arguments_in_details_are_hidden_from_who_may_not_view_them(reader: Client) -> None:
     did("letter.edit", detail={"changed": {"month": {"from": "argument-1", "to": "argument-2"}}, "actor": "reconcile"})
     did("bulk.start", detail={"kind": "job.cancel", "filter": {"argument": "month=argument-3", "queue": "billing"}})
+    did("actor.pause", target="export", detail={"argument": "month=argument-4"})
+    did("job.edit", detail={"changes": {"month": {"from": "argument-5", "to": ""}, "(due)": {"to": "2026-11-05"}}})
+    did("circuit.open", target='notify with month="argument-6"')  # as earlier releases wrote it
 
     poor = reader.get(PAGE).content.decode()
     User.objects.get().user_permissions.add(Permission.objects.get(codename="view_arguments"))
     full = reader.get(PAGE).content.decode()
 
-    assert all(f"argument-{n}" in full and f"argument-{n}" not in poor for n in (1, 2, 3))
-    assert all(word in poor for word in ("month", "billing", "reconcile"))
+    assert all(f"argument-{n}" in full and f"argument-{n}" not in poor for n in range(1, 7))
+    assert all(word in poor for word in ("month", "billing", "reconcile", "notify", "2026-11-05"))
 
 
 @pytest.mark.parametrize(

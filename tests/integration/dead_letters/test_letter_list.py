@@ -8,13 +8,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, connections
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
 from switchyard.dead_letters import views
 from switchyard.dead_letters.models import DeadLetter
+from switchyard.dead_letters.queries import groups
 
 pytestmark = pytest.mark.django_db
 
@@ -46,6 +47,34 @@ def walk(client: Client, query: dict[str, str], between: Callable[[], object] = 
         page = client.get(LIST + link)
         pages.append(list(page.context["listed"].rows))
     return pages
+
+
+@pytest.mark.parametrize("offset", ["+14:00", "-14:00"])
+@pytest.mark.parametrize("sort", ["", "actor"])
+def test_a_place_beyond_all_times_leads_to_the_first_page(client: Client, offset: str, sort: str) -> None:
+    row(1)
+    at = f"{'0001-01-01T00:00:00' if offset[0] == '+' else '9999-12-31T23:59:59'}{offset}"
+
+    answer = client.get(LIST, {"after": f"{at if sort else '-'}~5~{'work' if sort else at}", "sort": sort})
+
+    assert (answer.status_code, answer.headers["Location"]) == (302, LIST)
+
+
+@pytest.mark.parametrize("zone", [None, "Asia/Kolkata"])
+def test_bars_are_drawn_whatever_zone_the_database_has(zone: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = vars(connections["default"])
+    monkeypatch.setitem(connection.settings_dict, "TIME_ZONE", zone)
+    for name in ("timezone", "timezone_name"):
+        kept.pop(name, None)
+    for minute in (1, 97, 98):
+        row(minute)
+
+    (group,) = views.rows_of(groups())
+
+    drawn = [bar for bar in group.bars if bar.kind == "trend"]
+    assert group.words == "3 in the last 2 h" and len(drawn) in (2, 3)
+    for name in ("timezone", "timezone_name"):
+        kept.pop(name, None)
 
 
 def test_the_next_page_goes_on_behind_the_last_letter(client: Client) -> None:

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 from django.contrib.admin import AdminSite
-from django.contrib.auth.models import Group
-from django.test import Client
+from django.contrib.auth.models import Group, User
+from django.test import Client, RequestFactory
 from django.urls import include, path, reverse
 
 from switchyard.api.admin import TokenAdmin
 from switchyard.api.models import Token
+from switchyard.broker.interface import Facilities
 from switchyard.conf import switchyard_settings
 from switchyard.console.links import admin_site
+from switchyard.frame.templatetags.switchyard_frame import room_frame
 from switchyard.operations.admin import LISTS, RoomEntry
 from switchyard.setting_values import InvalidSetting
 from switchyard.workers.checks.installation import addresses
@@ -69,6 +71,26 @@ def test_the_room_is_on_the_site_that_the_setting_names(
     assert (room.status_code, tokens.status_code) == (200, 200)
     assert login.startswith(reverse("admin:login", current_app=admin_site().name))
     assert not list(addresses())
+
+
+def test_who_lacks_the_second_factor_of_the_site_sees_and_does_nothing(
+    admin_client: Client, settings: Any, monkeypatch: pytest.MonkeyPatch, facilities: Facilities
+) -> None:
+    settings.ROOT_URLCONF = Named
+    settings.SWITCHYARD = replace(switchyard_settings(), admin_site=f"{__name__}.site")
+    monkeypatch.setattr(site, "has_permission", lambda request: False)
+    request = RequestFactory().get("/")
+    request.user = User.objects.get()
+
+    answers = [
+        admin_client.get("/admin/operations/"),
+        admin_client.post("/admin/operations/queues/default/pause/", {"reason": "x"}),
+        admin_client.get("/admin/switchyard_jobs/job/events/"),
+    ]
+
+    assert [answer.status_code for answer in answers] == [302, 302, 302]
+    assert facilities.transport.stats("default").pause is None
+    assert room_frame({"request": request}).groups == ()
 
 
 @pytest.mark.parametrize(("urls", "name"), [(Named, "site"), (Bare, "bare")])

@@ -16,6 +16,8 @@ from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.dead_lists import Quarantine
 from switchyard.bulk.models import BulkAct
 from switchyard.dead_letters.queries import find
+from switchyard.jobs import pauses
+from switchyard.jobs.passport.act_views import edit_job, editable_job
 from switchyard.jobs.services import submit
 from switchyard.schedules.models import StoredSchedule
 from tests.factories.letters import keep, letter
@@ -27,7 +29,14 @@ from tests.integration.project.url_table import ROUTES, model_rows
 pytestmark = pytest.mark.django_db
 SECRET = "Tr0ub4dor"
 JOBS = "/admin/switchyard_jobs/job/"
-OTHERS = [f"{JOBS}?state=scheduled", f"{JOBS}?state=queued", f"{JOBS}?state=dead", f"{JOBS}?argument=reason={SECRET}"]
+OTHERS = [
+    *(f"/admin/operations/{page}" for page in ("audit/?export=csv", "audit/?export=json", "actors/probe_fail/")),
+    *(f"/admin/operations/{page}" for page in ("", "live/", "queues/default/", "queues/default/live/")),
+    f"{JOBS}?state=scheduled",
+    f"{JOBS}?state=queued",
+    f"{JOBS}?state=dead",
+    f"{JOBS}?argument=reason={SECRET}",
+]
 
 
 @pytest.fixture
@@ -58,9 +67,19 @@ def test_no_address_shows_an_argument_without_the_right(jobs: list[str], eve: Cl
     StoredSchedule.objects.create(name="nightly", actor="export_dataset", cron="0 2 * * *", kwargs=kwargs)
     chosen = {"argument": f"reason={SECRET}"}
     bulk = BulkAct.objects.create(kind="job.cancel", filter=chosen, total=1, created_at=now, touched_at=now)
-    detail = {"changed": {"reason": [SECRET, "x"]}, "filter": chosen}
-    with act("job.edit", who=Who("ada", "page"), target=jobs[0], detail=detail):
-        pass
+    who = Who("ada", "page")
+    edit_job(editable_job(jobs[1]), text=f'{{"reason": "{SECRET} of ada"}}', due_at=None, who=who)
+    pauses.pause(pauses.chosen(probe_actors.fail, f"reason={SECRET} of bob"), who=who)
+    pauses.resume(pauses.chosen(probe_actors.fail, f"reason={SECRET} of bob"), who=who)
+    pauses.pause(pauses.chosen(probe_actors.fail, f"reason={SECRET}"), who=who)
+    for name, of_old, detail in (
+        ("job.edit", "", {"changes": {"reason": {"from": SECRET, "to": "x"}}}),
+        ("actor.pause", f'probe_fail with reason="{SECRET}"', {}),
+        ("circuit.open", f'probe_fail with reason="{SECRET}"', {}),
+        ("bulk.start", "", {"filter": chosen}),
+    ):
+        with act(name, who=who, target=of_old or jobs[0], detail=detail):
+            pass
     names: dict[str, Any] = dict.fromkeys(
         ("alert", "silence", "token", "user", "group", "worker", "quieted", "member"), "1"
     )

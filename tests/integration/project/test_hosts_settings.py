@@ -1,27 +1,112 @@
-"""Settings that other projects have and this one does not: transactions around requests, compression, other users."""
+"""Settings that other projects have and this one does not: transactions around requests, logins, compression, users."""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import dramatiq
 import pytest
-from django.contrib.auth.models import User
-from django.db import connections
-from django.http import HttpRequest
+from django.contrib import admin
+from django.contrib.auth.middleware import LoginRequiredMiddleware
+from django.contrib.auth.models import AnonymousUser, User
+from django.core.handlers.base import BaseHandler
+from django.db import connection, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.http import HttpRequest, HttpResponse
 from django.middleware.gzip import GZipMiddleware
 from django.test import Client
+from django.urls import URLResolver
+from django.utils import timezone
 
-from switchyard.api.models import Token
+from apps.retention import urls as retention
+from project.urls import urlpatterns
+from switchyard import database
+from switchyard.api.admin import TokenAdmin
+from switchyard.api.middleware import NAMESPACE
+from switchyard.api.models import Token, covered_scopes
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who, act
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.interface import Facilities
+from switchyard.bulk.models import BulkAct
+from switchyard.bulk.runner import claim
+from switchyard.console.room_view import room_view
 from switchyard.jobs import live
+from switchyard.jobs.models import DoneOnce
+from switchyard.jobs.once import delete_old_keys
+from switchyard.operations import urls as room
+from switchyard.outbox.models import OutboxRow
+from switchyard.outbox.rows import aliases
+from switchyard.outbox.sends import CommitSends
+from tests.factories.callers import Caller
 from tests.integration.project.test_urls import bear
 
 pytestmark = pytest.mark.django_db
 API = "/api/v1/jobs/00000000-0000-0000-0000-000000000000"
+
+
+def views(patterns: list[Any]) -> Iterator[Callable[..., Any]]:
+    for each in patterns:
+        yield from views(each.url_patterns) if isinstance(each, URLResolver) else [each.callback]
+
+
+API_PATTERNS: list[Any] = [each for each in urlpatterns if getattr(each, "namespace", "") == NAMESPACE]
+OURS = [*views(room.urlpatterns), *views(list(retention.urlpatterns)), *views(API_PATTERNS)]
+
+
+def test_no_view_of_ours_is_within_a_transaction_of_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
+
+    assert len(OURS) > 100
+    assert [view for view in OURS if BaseHandler().make_view_atomic(view) is not view] == []
+
+
+def test_no_page_is_within_a_transaction_on_another_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(connections.settings, "other", {"ATOMIC_REQUESTS": True})
+
+    page = room_view(lambda request: HttpResponse())
+
+    assert BaseHandler().make_view_atomic(page) is page
+
+
+def test_no_view_of_ours_waits_for_a_login_that_it_does_not_need() -> None:
+    request = HttpRequest()
+    request.user = AnonymousUser()
+    demanding = LoginRequiredMiddleware(lambda request: HttpResponse())
+
+    assert [view for view in OURS if demanding.process_view(request, view, (), {}) is not None] == []
+    assert Client().get("/admin/operations/").headers["Location"].startswith("/admin/login/")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_key_replays_no_answer_of_a_job_that_was_not_sent(
+    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    broker: Any = dramatiq.get_broker()
+    sends = CommitSends(broker, waits=True, keeps_rows=False)
+    monkeypatch.setattr(broker, "postpone", sends)
+    caller = Caller()
+    caller.headers["Idempotency-Key"] = "one"
+
+    def away(*_: Any, **__: Any) -> None:
+        raise BrokerUnavailable("enqueue", "timeout")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broker, "put", away)
+        patch.setattr(broker, "postpone", lambda messages, delay: away() if sends(messages, delay) else ())
+        first = caller.post("/emails", {"to": "ada@mail.example", "template": "welcome"})
+    second = caller.post("/emails", {"to": "ada@mail.example", "template": "welcome"})
+
+    assert (first.status_code, second.status_code) == (503, 202)
+    assert facilities.transport.stats("default").live.waiting == 1
 
 
 @pytest.mark.parametrize("part", ["", "/events", "/result"])
@@ -59,6 +144,80 @@ def test_a_user_name_need_not_be_a_text(name: Any) -> None:
 
     token: Any = SimpleNamespace(owner=owner, prefix="abc")
     assert (AuditEntry.objects.get().who, Who.of_token(token).name) == (str(name), str(name))
+
+
+def test_a_user_model_need_not_have_the_mixin_of_permissions() -> None:
+    user: Any = SimpleNamespace(has_perm=lambda right: right == "switchyard_api.submit_work")
+    request = HttpRequest()
+    request.user = user
+
+    assert covered_scopes(user) == ["submit", "read"]
+    assert TokenAdmin(Token, admin.site).get_fields(request) == ("name", "scopes")
+
+
+class ReadsElsewhere:
+    """Django's example of a router with a replica."""
+
+    def db_for_read(self, model: Any, **hints: Any) -> str:
+        return "other"
+
+    def db_for_write(self, model: Any, **hints: Any) -> str:
+        return "default"
+
+
+class OwnElsewhere:
+    """A router of a project that keeps its own tables in another database, and ours beside them."""
+
+    def db_for_write(self, model: Any, **hints: Any) -> str | None:
+        return "other" if model._meta.app_label == "shop" else None
+
+    db_for_read = db_for_write
+
+
+@pytest.fixture
+def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BaseDatabaseWrapper]:
+    """A second database, with our tables that rows of any database need."""
+    monkeypatch.setattr(database, "KNOWN_TABLES", set())
+    declared = connections.configure_settings(
+        {"default": {}, "other": {"ENGINE": "django.db.backends.sqlite3", "NAME": tmp_path / "other.sqlite3"}}
+    )
+    monkeypatch.setitem(connections.settings, "other", declared["other"])
+    made: Any = connections["other"]
+    monkeypatch.setattr(made, "ensure_connection", lambda: made.connection or made.connect())  # Django refuses it here
+    with made.schema_editor() as editor:
+        editor.create_model(DoneOnce)
+        editor.create_model(OutboxRow)
+    yield made
+    made.close()
+    del connections["other"]
+
+
+def test_a_bulk_act_goes_on_where_reads_are_of_a_replica(settings: Any, other: BaseDatabaseWrapper) -> None:
+    now = timezone.now()
+    row = BulkAct.objects.create(kind="letter.requeue", filter={}, total=0, created_at=now, touched_at=now)
+    settings.DATABASE_ROUTERS = [f"{__name__}.ReadsElsewhere"]
+
+    assert (claim(row.pk), claim(row.pk)) == (row.run + 1, row.run + 2)
+
+
+def test_the_outbox_leaves_a_replica_out_and_no_other_database(settings: Any, other: BaseDatabaseWrapper) -> None:
+    assert set(aliases()) == {"default", "other"}
+    settings.DATABASE_ROUTERS = [f"{__name__}.OwnElsewhere"]
+    assert set(aliases()) == {"default", "other"}
+
+    database.KNOWN_TABLES.clear()
+    settings.DATABASE_ROUTERS = [f"{__name__}.ReadsElsewhere"]
+
+    assert aliases() == ["default"]
+
+
+def test_what_is_done_once_is_forgotten_in_every_database(other: BaseDatabaseWrapper) -> None:
+    for alias in ("default", "other"):
+        DoneOnce.objects.using(alias).create(key="old", created_at=timezone.now() - timedelta(days=8))
+        DoneOnce.objects.using(alias).create(key="new", created_at=timezone.now())
+
+    assert delete_old_keys() == 2
+    assert list(DoneOnce.objects.using("other").values_list("key", flat=True)) == ["new"]
 
 
 def test_users_have_no_reverse_name_of_a_token() -> None:

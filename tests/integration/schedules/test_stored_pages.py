@@ -80,6 +80,7 @@ def test_an_admin_makes_a_schedule_by_the_typed_form(admin, weather, facilities)
         ({"every": "soon"}, "such as 15m"),
         ({"time_zone": "Atlantis"}, "such as Europe/Berlin"),
         ({"start": "tomorrow"}, "this is not a time"),
+        ({"start": "0001-01-01T00:00:00+14:00"}, "this is not a time"),
         ({"name": "purge_delivery_attempts"}, "is periodic, and its schedule has this name"),
     ],
 )

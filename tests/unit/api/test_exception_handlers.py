@@ -6,12 +6,32 @@ import json
 from typing import Any
 
 import pytest
-from django.test import Client
+from django.db import OperationalError
+from django.test import Client, RequestFactory
 
+from switchyard.api.exception_handlers import problem_of
+from switchyard.broker.errors import QueueFull, UnencodablePayload
 from tests.unit.api import probe_urls
 from tests.unit.api.conftest import Post, problem
 
 GOOD = {"id": 1, "month": "2026-10"}
+
+
+def test_no_line_of_the_log_is_written_by_a_stranger(caplog: pytest.LogCaptureFixture) -> None:
+    request = RequestFactory().post("/api/v1/jobs/x%0A2026-11-28 CRITICAL forged")
+    errors = [
+        OperationalError("gone"),
+        QueueFull("default", 3, 3),
+        UnencodablePayload("x", "args[0]", "has a\nline"),
+        KeyError(),
+    ]
+
+    for error in errors:
+        problem_of(request, error)
+
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == len(errors)
+    assert [line for line in lines if "\n" in line or "forged" not in line] == []
 
 
 def test_a_good_body_is_taken(post: Post) -> None:

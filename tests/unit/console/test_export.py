@@ -35,6 +35,15 @@ def test_csv_has_every_column_and_no_formula() -> None:
     assert rows == [["1", '["a", "b"]', "", ""], ["-2", "[]", "'=1+1", "true"]]
 
 
+@pytest.mark.parametrize("text", ["x;=1+1", " =1+1", "\uff1d1+1", "\n=1+1", "\u200b@x"])
+def test_no_cell_is_a_formula_where_a_comma_is_the_decimal_sign(text: str) -> None:
+    answer = exported("csv", lambda: [{"error": text}])
+
+    assert answer is not None
+    cells = [cell for row in csv.reader(io.StringIO(answer.content.decode()), delimiter=";") for cell in row]
+    assert [cell for cell in cells if cell.strip("\u200b ").startswith(("=", "@", "\uff1d"))] == []
+
+
 def test_json_has_the_rows_as_they_are() -> None:
     answer = exported("json")
 

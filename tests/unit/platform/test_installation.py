@@ -156,6 +156,18 @@ def test_a_router_that_moves_our_tables_is_named_with_some_of_them() -> None:
     )
 
 
+class Replica:
+    def db_for_read(self, model: Any, **hints: Any) -> str:
+        return "other"
+
+
+def test_a_router_that_reads_our_tables_elsewhere_is_named_too() -> None:
+    with override_settings(DATABASE_ROUTERS=[Replica()]):
+        (found,) = routed_models()
+
+    assert "and read there what they wrote" in str(found.hint)
+
+
 @pytest.mark.parametrize(
     ("urls", "ids"),
     [(WithoutLibrary, ["switchyard.W030"]), (Hidden, ["switchyard.E030"]), (WithoutApi, []), (BelowExpression, [])],

@@ -86,7 +86,7 @@ def test_the_page_changes_arguments_and_due_time_of_a_scheduled_job() -> None:
     assert int(float(score)) == job.due_at
     row = AuditEntry.objects.get(act="job.edit")
     assert (row.target, row.count, row.reason) == (job_id, 1, "wrong sum")
-    assert row.detail["changes"]["a"] == {"from": "1", "to": "5"} and "(due)" in row.detail["changes"]
+    assert row.detail["changed"]["a"] == {"from": "1", "to": "5"} and "(due)" in row.detail["changed"]
 
 
 def test_a_waiting_job_runs_with_its_new_arguments(run_worker: RunWorker) -> None:

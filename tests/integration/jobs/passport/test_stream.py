@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import urllib3
-from django.contrib.auth.models import User
+from django.contrib import admin
+from django.contrib.auth.models import Permission, User
 from django.urls import reverse
 
 from project.asgi import application
@@ -91,6 +92,34 @@ def test_a_stream_needs_a_session_the_right_and_a_job(web: str, job_id: str) -> 
         assert refused.status == status
     assert open_streams() == 0
     assert staff("view_job").post(address(job_id)).status_code == 405
+
+
+def sites_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin.site, "has_permission", lambda request: False)
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        sites_refusal,
+        lambda _: User.objects.update(is_staff=False),
+        lambda _: User.objects.update(is_active=False),
+        lambda _: Permission.objects.get(codename="view_job").user_set.clear(),
+    ],
+    ids=["second factor", "staff", "account", "right"],
+)
+def test_a_stream_ends_when_its_user_may_not_see_the_room_any_more(
+    web: str, job_id: str, monkeypatch: pytest.MonkeyPatch, lose: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    monkeypatch.setattr(live, "HEARTBEAT_S", 0.1)
+    follower = Follower(web + address(job_id), session("view_job"))
+    wait_for(lambda: len(follower.comments) >= 3)
+    went_on = not follower.closed
+
+    lose(monkeypatch)
+
+    wait_for(lambda: follower.closed)
+    assert went_on and "end" not in follower.names()
 
 
 def test_a_user_and_a_process_have_so_many_streams(

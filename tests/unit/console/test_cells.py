@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.exports.writers import MAX_CHARACTERS, TRIGGERS, safe_text
+from switchyard.console.cells import MAX_CHARACTERS, TRIGGERS, safe_text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,49 @@
+"""Text in cells of spreadsheets: no file that the yard writes holds a formula.
+
+Excel, LibreOffice and Google Sheets evaluate a cell that starts with one of a few characters as a formula, which can
+run commands and leak data. Cells hold strangers' input, such as names and errors. A leading quote makes a cell text.
+
+Where a comma is the decimal sign, Excel splits a CSV file at semicolons and ignores the quotes around our cells: text
+with a semicolon or an end of line becomes several cells. Each of them gets its own quote.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# The last four are the full-width forms, which some programs fold to the plain ones.
+TRIGGERS = frozenset("=+-@\t\r\n＝＋－＠")
+QUOTE = "'"
+# Limit of an XLSX cell; CSV is cut at the same length, so that both hold the same text.
+MAX_CHARACTERS = 32_767
+CUT = "…"
+_PARTED = re.compile(r"([;\t\r\n])")
+
+
+def safe_text(text: str) -> str:
+    """Return text that no spreadsheet evaluates as a formula.
+
+    A quote is prefixed when the text starts with a trigger, or has one after leading blanks or invisible
+    characters, which import dialogs may strip; likewise to the parts after a semicolon, a tab or an end of line.
+    Text beyond 32,767 characters is cut and ends with ``…``.
+    """
+    start, *rest = _PARTED.split(text)
+    # A leading tab or end of line is itself a trigger.
+    leads = _first_visible(start) in TRIGGERS or (
+        not _first_visible(start) and text[len(start) : len(start) + 1] in TRIGGERS
+    )
+    text = (QUOTE if leads else "") + start + "".join(map(_quoted, rest))
+    if len(text) > MAX_CHARACTERS:
+        text = text[: MAX_CHARACTERS - len(CUT)] + CUT
+    return text
+
+
+def _quoted(part: str) -> str:
+    # A quotation mark is doubled in the file: at the start of a cell the two are an empty text, and the rest follows.
+    return QUOTE + part if _first_visible(part.replace('"', "")) in TRIGGERS and not _PARTED.fullmatch(part) else part
+
+
+def _first_visible(text: str) -> str:
+    # Separators (Z*), control and format characters (C*) are not: blanks, byte order mark, zero-width space.
+    return next((each for each in text if each in TRIGGERS or unicodedata.category(each)[0] not in "ZC"), "")
