@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -15,6 +16,7 @@ from typing import Any, Final
 import dramatiq
 from dramatiq.actor import Actor
 
+from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who, act
 from switchyard.broker.admin import actor_pauses
 from switchyard.broker.clock import now_ms
@@ -22,11 +24,10 @@ from switchyard.broker.errors import ActRefused
 from switchyard.broker.queue.circuits import note_circuit
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.shapes import ActorPause, field_of
-from switchyard.conf import declared_yard
 from switchyard.console.formatting import unusable_end
 from switchyard.console.pauses import PauseFacts, circuit_facts, pause_facts
 from switchyard.jobs.calls import parameters_of, read_json
-from switchyard.jobs.queries import families
+from switchyard.jobs.queries import families, own_queues
 from switchyard.middleware.circuits import Circuits
 
 LONGEST_REASON: Final = 500
@@ -50,6 +51,10 @@ class Chosen:
     def field(self) -> str:
         """Name by which queues keep the pause."""
         return field_of(self.actor, self.argument, self.value)
+
+    def queues(self) -> list[str]:
+        """Return the actor's own queue."""
+        return own_queues(dramatiq.get_broker().actors[self.actor])
 
 
 def chosen(actor: Actor[..., Any], text: str = "") -> Chosen:
@@ -100,7 +105,7 @@ def pause(wanted: Chosen, *, who: Who, reason: str = "", until: datetime | None 
     )
     detail = {"until": until.isoformat()} if until is not None else {}
     asked = _families()
-    with act("actor.pause", who=who, target=stored.named, reason=reason, detail=detail, essential=False) as entry:
+    with _act("actor.pause", wanted, who, reason, detail) as entry:
         try:
             changed = actor_pauses.pause(asked, stored)
         except ValueError as error:
@@ -114,12 +119,11 @@ def resume(wanted: Chosen, *, who: Who, reason: str = "") -> bool:
 
     The actor's open circuit, or that of the argument's value, is closed as well.
     """
-    named = ActorPause(0, 0, 0, wanted.actor, wanted.argument, wanted.position, wanted.value).named
     asked = _families()
     of = (wanted.argument, wanted.value)
     open_ = [each.pause for each in paused_actors(wanted.actor) if each.pause.is_open]
     circuits = [each.field for each in open_ if (each.argument, each.value) == of]
-    with act("actor.resume", who=who, target=named, reason=reason, essential=False) as entry:
+    with _act("actor.resume", wanted, who, reason) as entry:
         ended = [actor_pauses.resume(asked, field) for field in (wanted.field, *circuits)]
         changed = any(ended)
         entry.count = int(changed)
@@ -144,16 +148,22 @@ def open_circuit(wanted: Chosen, *, who: Who, until: datetime | None, reason: st
     if until is None or (until_ms := int(until.timestamp() * 1000)) <= now_ms():
         raise unusable_end("" if until is None else until.isoformat(), "an open circuit has an end in the future")
     _families()
-    [family] = families([declared_yard().queue_of(broker.actors[wanted.actor].queue_name).name])
-    named = ActorPause(0, 0, 0, wanted.actor, wanted.argument, None, wanted.value).named
+    [family] = families(wanted.queues())
     detail = {"dependency": circuit.dependency.name, "until": until.isoformat()}
-    with act("circuit.open", who=who, target=named, reason=reason, detail=detail, essential=False) as entry:
+    with _act("circuit.open", wanted, who, reason, detail) as entry:
         said = reason[:LONGEST_REASON]
         state = note_circuit(family, circuit, BY_HAND, "failed", until_ms=until_ms, reason=said, by=who.name)
         if state == "closed":
             raise ActRefused("circuit", "too many are open in its queue for which jobs wait; pause the actor")
         entry.count = int(state == "opened")
         return state == "opened"
+
+
+def _act(
+    name: str, wanted: Chosen, who: Who, reason: str, detail: dict[str, Any] | None = None
+) -> AbstractContextManager[AuditEntry]:
+    target = ActorPause(0, 0, 0, wanted.actor, wanted.argument, wanted.position, wanted.value).named
+    return act(name, who=who, target=target, reason=reason, detail=detail, essential=False, queues=wanted.queues)
 
 
 def _families() -> Sequence[QueueOperations]:

@@ -18,12 +18,13 @@ from switchyard.audit.services import Who
 from switchyard.broker.admin.limits import KeyPage, LimitState
 from switchyard.broker.errors import ActRefused, NotFound
 from switchyard.console.formatting import parse_until
+from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.jobs import pauses
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.queues import limits
 
 router = Router(tags=["Limits"])
-PAUSE, ARGUMENTS = "switchyard_operations.pause_queue", "switchyard_jobs.view_arguments"
+PAUSE = "switchyard_operations.pause_queue"
 
 
 class OverrideRequest(StrictSchema):
@@ -94,7 +95,7 @@ def turn_circuit(request: HttpRequest, body: CircuitRequest) -> dict[str, bool]:
 
 
 def _may(request: HttpRequest, right: str) -> bool:
-    return bool(request.auth.owner.has_perm(right))  # type: ignore[attr-defined]
+    return holds(request.auth.owner, right)  # type: ignore[attr-defined]
 
 
 @contextmanager

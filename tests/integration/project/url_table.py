@@ -382,6 +382,7 @@ class Model:
 MODELS: dict[str, Model] = {
     "switchyard_api/token": Model("{token}", adds=True, changes=True, deletes=True),
     "switchyard_api/idempotentrequest": Model(deletes=True),
+    "switchyard_audit/groupqueues": Model(adds=True, changes=True, deletes=True),
     "shop/customer": Model(adds=True, changes=True, deletes=True),
     "shop/invoice": Model(adds=True, changes=True, deletes=True),
     "shop/payment": Model(adds=True, changes=True, deletes=True),
