@@ -218,6 +218,10 @@ LIST_DOC: dict[str, Any] = {
             ("error", "Class of the last failure's exception, or a part of its text."),
             ("fingerprint", "Fingerprint of the last failure."),
             ("release", "Release of the worker that ran it last."),
+            (
+                "waited",
+                "Milliseconds that ended jobs waited for their last start: `80-320`, `80-`, `-320`.",
+            ),
             ("since", "`30m`, `1h` or `7d` ago, or an ISO 8601 time."),
             ("until", "As `since`; the time itself is left out."),
             ("failures", "1: jobs with a failed attempt, also those that were retried."),

@@ -152,6 +152,7 @@ MORE_FIELDS = (
     ("error", "Error", "ValueError, or a part of its text"),
     ("fingerprint", "Fingerprint", "of a dead letter"),
     ("release", "Release", "2026.11.3"),
+    ("waited", "Waited, ms", "5000-20000"),
     ("until", "Until", "2026-11-21T13:00Z"),
 )
 # Digits of a time in ms since the epoch.
@@ -410,7 +411,7 @@ def context_of(wanted: Filter, counts: Mapping[str, int] | None = None) -> dict[
             for text, preset in PRESETS
         ],
         "more_open": any(
-            query.get(name) for name in ("owner", "parent", "tag", "error", "fingerprint", "release", "until")
+            query.get(name) for name in ("owner", "parent", "tag", "error", "fingerprint", "release", "waited", "until")
         ),
     }
 
