@@ -25,7 +25,6 @@ from switchyard.jobs import pauses
 from switchyard.jobs.queries import own_queues
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.queues import limits, services
-from switchyard.queues.queries import queue_pauses
 
 router, pauses_router = Router(tags=["Limits"]), Router(tags=["Pauses"])
 PAUSE = "switchyard_operations.pause_queue"
@@ -128,7 +127,7 @@ def turn_circuit(request: HttpRequest, body: CircuitRequest) -> dict[str, bool]:
 @pauses_router.get("", auth=operate_scope, response={200: PausesBody}, url_name="pauses", operation_id="list_pauses")
 def list_pauses(request: HttpRequest) -> dict[str, list[dict[str, Any]]]:
     """Return the pauses in force; open circuits are among the limits."""
-    found = [{"queue": queue, "actor": None, "argument": None, **asdict(one)} for queue, one in queue_pauses()]
+    found = [{"queue": queue, "actor": None, "argument": None, **asdict(one)} for queue, one in pauses.paused_queues()]
     actors = dramatiq.get_broker().actors
     for each in pauses.paused_actors():
         if each.pause.is_open:

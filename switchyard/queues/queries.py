@@ -12,7 +12,6 @@ from django.utils import timezone
 from switchyard.broker.admin import actor_pauses
 from switchyard.broker.admin.browse import BrowsedMessage, look
 from switchyard.broker.admin.purge import Purge, purges
-from switchyard.broker.admin.stats import pause_of
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.queue.operations import QueueOperations
@@ -23,7 +22,7 @@ from switchyard.conf import declared_yard
 from switchyard.console import pauses
 from switchyard.console.pauses import PauseFacts
 from switchyard.jobs.pauses import PausedActor
-from switchyard.jobs.queries import families, running_or_none
+from switchyard.jobs.queries import running_or_none
 from switchyard.operations.findings.facts import HeldGroup, YardFacts, failures_of, held_groups
 from switchyard.operations.findings.lateness import BLOCKED, LATE_WORDS
 from switchyard.operations.metrics import YARD_STATE
@@ -113,14 +112,6 @@ def yard_state() -> YardState | None:
         return YARD_STATE.result(TIMEOUT_S)
     except (NoAnswer, BrokerError):
         return None
-
-
-def queue_pauses() -> list[tuple[str, PauseFacts]]:
-    """Return the queues that are paused, in the order of the topology; a round trip to each server."""
-    asked = families()
-    texts = asked[0].calls.look([("GET", family.keys.paused) for family in asked]) if asked else []
-    found = [pause_facts(pause_of(text, family.keys.paused)) for family, text in zip(asked, texts, strict=True)]
-    return [(family.keys.queue, facts) for family, facts in zip(asked, found, strict=True) if facts is not None]
 
 
 def pause_facts(pause: QueuePause | None) -> PauseFacts | None:
