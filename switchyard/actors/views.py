@@ -244,9 +244,9 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
     facts = queries.facts_of(found)
     try:
         paused, yields = pauses.paused_actors(name), queries.yields_of(name)
-        lately, usual = figures.lately(name), figures.usual_text(name)
+        lately, usual, hosts = figures.lately(name), figures.usual_text(name), figures.hosts_called(found)
     except BrokerError:
-        paused, yields, lately, usual = [], 0, None, ""
+        paused, yields, lately, usual, hosts = [], 0, None, "", []
     context = {
         "title": name,
         "actor": facts,
@@ -256,6 +256,7 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
         "lately": lately,
         "charts": charts_of(actor_subject(name), "actor", request.GET.get("span", ""), target=name),
         "usual": usual,
+        "hosts": hosts,
         "ended": ended,
         "judged": of(ended),
         "groups": groups,

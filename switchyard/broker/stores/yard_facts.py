@@ -63,6 +63,16 @@ def dependency_subject(dependency: str) -> str:
     return f"d:{dependency}"
 
 
+def host_subject(dependency: str, host: str) -> str:
+    """Return the subject of a host of a dependency, which is kept for 72 h alone; ``other`` for those beyond 32."""
+    return f"{dependency_subject(dependency)} {host}"
+
+
+def is_host(subject: str) -> bool:
+    """Return whether a subject is a host of a dependency."""
+    return subject.startswith("d:") and " " in subject
+
+
 def merged(parts: Iterable[Counts]) -> dict[int, int]:
     """Return the sum of counts; of gauges the largest."""
     total: dict[int, int] = {}
