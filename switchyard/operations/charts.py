@@ -178,8 +178,7 @@ def charts_of(subject: str, kind: str, chosen: str, *, target: str = "") -> Char
     drawn = [_chart(title, figures, bins, over, before, week, span) for title, figures in _figures(kind)]
     heads, rows = _table(kind, bins, over, begin, span)
     axis = tuple(_clock(begin + span.length_ms * at // (LABELS - 1), span) for at in range(LABELS))
-    only = {kind: target} if target else {}
-    waits = heat_map(bins, begin, span.bin_ms, partial(_clock, span=span), only)
+    waits = heat_map(bins, begin, span.bin_ms, partial(_clock, span=span), {kind: target} if target else {})
     return Charts(span, tuple(drawn), marks, axis, heads, rows, waits)
 
 

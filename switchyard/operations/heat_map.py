@@ -57,13 +57,12 @@ def heat_map(
         return None
     most, rows = max(map(max, counts)), []
     for at in range(filled[-1], filled[0] - 1, -1):
-        title, waited = _row(at)
-        cells = []
+        (title, waited), cells = _row(at), []
         for start, count in zip(starts, counts[at], strict=True):
-            span = {"since": _iso(start), "until": _iso(start + size * bin_ms)}
-            says = f"{clock(start)}: {count:,} waited {title}"
-            url = jobs_url(**only, **span, waited=waited) if count else ""
-            cells.append(HeatCell(short(count), _level(count, most), says, url))
+            level = math.ceil(LEVELS * math.log1p(count) / math.log1p(most))
+            span = {"since": _iso(start), "until": _iso(start + size * bin_ms), "waited": waited}
+            url = jobs_url(**only, **span) if count else ""
+            cells.append(HeatCell(short(count), level, f"{clock(start)}: {count:,} waited {title}", url))
         rows.append((title, tuple(cells)))
     return HeatMap(tuple(map(clock, starts)), tuple(rows))
 
@@ -75,10 +74,6 @@ def _row(at: int) -> tuple[str, str]:
         return f"over {duration(low)}", f"{low}-"
     high = LEAST_MS * 2 ** (FIRSTS[at + 1] - 1)
     return f"up to {duration(high)}", f"{low if at else ''}-{high}"
-
-
-def _level(count: int, most: int) -> int:
-    return math.ceil(LEVELS * math.log1p(count) / math.log1p(most))
 
 
 def short(count: int) -> str:

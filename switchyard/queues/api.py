@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
 from typing import Any, Literal
 
 import dramatiq
@@ -24,6 +23,7 @@ from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.jobs import pauses
 from switchyard.jobs.queries import own_queues
 from switchyard.middleware.clock_comparison import compared_now
+from switchyard.operations.api import PauseBody
 from switchyard.queues import limits, services
 
 router, pauses_router = Router(tags=["Limits"]), Router(tags=["Pauses"])
@@ -60,16 +60,12 @@ class PauseRequest(StrictSchema):
     reason: str = ""
 
 
-class PauseInForce(BaseModel):
+class PauseInForce(PauseBody):
     """A pause of a queue or of an actor."""
 
     queue: str | None
     actor: str | None
     argument: str | None = Field(description="NAME=VALUE if that alone is paused; NAME without the right to see it.")
-    since: datetime | None
-    until: datetime | None
-    by: str
-    reason: str
 
 
 class PausesBody(BaseModel):
@@ -129,9 +125,7 @@ def list_pauses(request: HttpRequest) -> dict[str, list[dict[str, Any]]]:
     """Return the pauses in force; open circuits are among the limits."""
     found = [{"queue": queue, "actor": None, "argument": None, **asdict(one)} for queue, one in pauses.paused_queues()]
     actors = dramatiq.get_broker().actors
-    for each in pauses.paused_actors():
-        if each.pause.is_open:
-            continue
+    for each in (one for one in pauses.paused_actors() if not one.pause.is_open):
         actor = actors.get(each.pause.actor)
         shown = _may(request, ARGUMENTS, own_queues(actor)[0] if actor is not None else "")
         argument = (each.argument if shown else each.pause.argument) or None
