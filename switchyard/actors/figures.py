@@ -28,9 +28,9 @@ from switchyard.broker.stores.yard_facts import (
     WAITS,
     Counts,
     actor_subject,
+    dependency_subject,
     ends,
     failures,
-    host_subject,
     merged,
     percentile_ms,
     sent,
@@ -343,7 +343,7 @@ def hosts_called(actor: Actor[..., Any]) -> list[HostCalls]:
     """Return the hosts of an actor's dependency with the most failures, then calls, in the last 15 minutes."""
     dependency, store = str(actor.options.get("depends_on") or "").partition(" ")[0], facilities().facts
     found = merged_by_subject(store.recent(store.server_ms())) if dependency else {}
-    of = host_subject(dependency, "")
+    of = f"{dependency_subject(dependency)} "
     hosts = [HostCalls(name[len(of) :], ends(n), failures(n)) for name, n in found.items() if name.startswith(of)]
     return sorted(hosts, key=lambda each: (-each.failed, -each.calls, each.host))[:MOST_GROUPS]
 

@@ -107,8 +107,7 @@ def queues_of(*job_ids: str) -> set[str]:
     """Return the queues of jobs, from broker, outbox or history; "" among them for one that is not known."""
     found = [find_job(id_) or job_in_outbox(id_) or find(id_) or find_untracked(id_) for id_ in job_ids]
     names = {"" if one is None else one.queue_name if isinstance(one, Message) else one.queue for one in found}
-    yard = declared_yard()
-    return {yard.queue_of(name).name if name in yard.lanes else name for name in names}
+    return {declared_yard().queue_of(name).name if name in declared_yard().lanes else name for name in names}
 
 
 def holder_of_key(job_id: str) -> str:

@@ -63,13 +63,8 @@ def dependency_subject(dependency: str) -> str:
     return f"d:{dependency}"
 
 
-def host_subject(dependency: str, host: str) -> str:
-    """Return the subject of a host of a dependency, which is kept for 72 h alone; ``other`` for those beyond 32."""
-    return f"{dependency_subject(dependency)} {host}"
-
-
 def is_host(subject: str) -> bool:
-    """Return whether a subject is a host of a dependency."""
+    """Return whether a subject is a host of a dependency, kept for 72 h alone: that of the dependency and its name."""
     return subject.startswith("d:") and " " in subject
 
 

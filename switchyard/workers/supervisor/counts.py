@@ -34,7 +34,6 @@ from switchyard.broker.stores.yard_facts import (
     FactStore,
     actor_subject,
     dependency_subject,
-    host_subject,
     is_host,
     queue_subject,
 )
@@ -175,7 +174,7 @@ def _key_of(name: bytes) -> tuple[tuple[tuple[str, ...], int], float] | None:
         if family == "switchyard_dependency_calls":
             return ((dependency_subject(labels["dependency"]),), CALLS[outcome]), 1
         if family == "switchyard_dependency_host_calls":
-            return ((host_subject(labels["dependency"], labels["host"]),), CALLS[outcome]), 1
+            return ((f"{dependency_subject(labels['dependency'])} {labels['host']}",), CALLS[outcome]), 1
         if family in COUNTERS:
             code, factor = COUNTERS[family]
             return (where[1:], code), factor

@@ -27,7 +27,6 @@ from switchyard.broker.stores.yard_facts import (
     SENT,
     SUCCEEDED,
     WAITS,
-    host_subject,
 )
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.history.fact_keeper import store_hour
@@ -247,7 +246,7 @@ def test_a_broker_that_is_away_is_said_and_audited(sender: Client, actor: Any, m
 
 def test_page_names_the_hosts_that_were_called(facilities: Facilities, admin_client: Client) -> None:
     counts = {"slow.example": {SUCCEEDED: 5, RETRIED: 3}, "fine.example": {SUCCEEDED: 1_200}, "other": {RETRIED: 4}}
-    facilities.facts.add("pool:host:1", 1, {host_subject("webhook", host): each for host, each in counts.items()})
+    facilities.facts.add("pool:host:1", 1, {f"d:webhook {host}": each for host, each in counts.items()})
 
     found = ended_jobs.hosts_called(dramatiq.get_broker().get_actor("deliver_webhook"))
     pages = [admin_client.get(page_of(name)).content.decode() for name in ("deliver_webhook", "send_welcome_mail")]
