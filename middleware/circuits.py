@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker, MessageProxy
-from dramatiq.middleware import Middleware, SkipMessage, TimeLimitExceeded
+from dramatiq.middleware import CurrentMessage, Middleware, SkipMessage, TimeLimitExceeded
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError, NotFound
@@ -33,6 +33,15 @@ LEASE_MORE_MS: Final = 5_000
 # Errors of files are ``OSError`` too.
 OF_FILES: Final = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 LARGEST: Final = 2**53
+
+
+def calls_host(host: str) -> None:
+    """Count the call of the attempt that runs here for a host of its dependency too; the last host that is named.
+
+    Does nothing outside of a worker, or in an actor without ``depends_on``.
+    """
+    if (message := CurrentMessage.get_current_message()) is not None:
+        message.called_host = host  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)

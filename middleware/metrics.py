@@ -29,6 +29,7 @@ BUCKETS_S = tuple(0.005 * 2**step for step in range(18))
 MOST_ACTORS = 500
 KEEP_EVERY_S = 2.0
 MOST_EXCEPTIONS = 1_000
+MOST_HOSTS = 32
 
 
 class Metrics(Middleware):
@@ -102,6 +103,12 @@ class Metrics(Middleware):
             ("dependency", "outcome"),
             registry=registry,
         )
+        self.host_calls = Counter(
+            "switchyard_dependency_host_calls",
+            "Calls of a dependency by host, where the attempt named one.",
+            ("dependency", "host", "outcome"),
+            registry=registry,
+        )
         self._thread_time, self._thread = thread_time, _ThreadTime()
         # Processor time in ns and seconds in SQL that are not written yet; bytes of the log that are.
         self._spent: defaultdict[tuple[str, ...], list[float]] = defaultdict(lambda: [0, 0.0])
@@ -117,7 +124,7 @@ class Metrics(Middleware):
         self._keep_files = keep_files
         self._keep_at_s = 0.0
         self._actors = BoundedLabels(MOST_ACTORS)
-        self._exceptions = BoundedLabels(MOST_EXCEPTIONS)
+        self._exceptions, self._hosts = BoundedLabels(MOST_EXCEPTIONS), BoundedLabels(MOST_HOSTS)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         started_ms = message.started_ms = now_ms()  # type: ignore[attr-defined]
@@ -145,6 +152,8 @@ class Metrics(Middleware):
             self.openings.labels(labels[0], opened).inc()
         if called := getattr(message, "called", None):
             self.calls.labels(*called).inc()
+            if host := getattr(message, "called_host", ""):
+                self.host_calls.labels(*self._hosts.bounded(called[0], host), called[1]).inc()
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         self._messages[*self._labels(message), outcome_of(message).kind].inc()

@@ -19,7 +19,7 @@ from typing import Any
 from urllib3.exceptions import HTTPError
 from urllib3.response import HTTPResponse
 
-from apps.outbound.addresses import RESOLVE_DEADLINE_S, Checked, Resolve, check_url, look_up
+from apps.outbound.addresses import RESOLVE_DEADLINE_S, Checked, Resolve, check_url, look_up, read_url
 from apps.outbound.connection import (
     Connect,
     Deadline,
@@ -30,6 +30,7 @@ from apps.outbound.connection import (
     open_connection,
 )
 from apps.outbound.errors import TooLarge, Unreachable
+from switchyard.middleware.circuits import calls_host
 
 USER_AGENT = "Switchyard/1"
 MAX_HEADER_BYTES = 64 * 1024
@@ -92,6 +93,7 @@ def send(
         Unreachable: no connection, no trusted certificate, or a response that is not HTTP.
     """
     deadline = Deadline("URL", deadline_s)
+    calls_host(read_url(url).host)
     checked = check_url(url, deadline_s=min(deadline_s, RESOLVE_DEADLINE_S), resolve=resolve)
     deadline.host = checked.place.host
     sent = {

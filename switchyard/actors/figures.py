@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from django.db.models import Count, Max
+from dramatiq.actor import Actor
 
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError
@@ -27,6 +28,9 @@ from switchyard.broker.stores.yard_facts import (
     WAITS,
     Counts,
     actor_subject,
+    dependency_subject,
+    ends,
+    failures,
     merged,
     percentile_ms,
     sent,
@@ -35,6 +39,7 @@ from switchyard.console.formatting import duration
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.queries import first_seen
 from switchyard.history.models import JobRow
+from switchyard.operations.findings.spending import merged_by_subject
 from switchyard.operations.past import PAST, day_of_all
 
 DAY_MS = 86_400_000
@@ -323,6 +328,24 @@ def lately(actor: str) -> list[AttemptFigures]:
         AttemptFigures("last hour", HOUR_MS, hour),
         AttemptFigures("last day", DAY_MS, merged(minutes.values())),
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class HostCalls:
+    """Calls of a host in the last 15 minutes, and how many of them failed because of it."""
+
+    host: str
+    calls: int
+    failed: int
+
+
+def hosts_called(actor: Actor[..., Any]) -> list[HostCalls]:
+    """Return the hosts of an actor's dependency with the most failures, then calls, in the last 15 minutes."""
+    dependency, store = str(actor.options.get("depends_on") or "").partition(" ")[0], facilities().facts
+    found = merged_by_subject(store.recent(store.server_ms())) if dependency else {}
+    of = f"{dependency_subject(dependency)} "
+    hosts = [HostCalls(name[len(of) :], ends(n), failures(n)) for name, n in found.items() if name.startswith(of)]
+    return sorted(hosts, key=lambda each: (-each.failed, -each.calls, each.host))[:MOST_GROUPS]
 
 
 def last_day() -> dict[str, AttemptFigures]:

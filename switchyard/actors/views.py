@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Final
 
 from django import forms
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -32,13 +32,14 @@ from switchyard.console.export import export_of
 from switchyard.console.formatting import duration, parse_until, whole_duration
 from switchyard.console.links import job_url, jobs_url, schedule_url
 from switchyard.console.lists import ASCENDING, SortColumn, SortHead, heads_of
-from switchyard.console.room_view import RoomResponse
+from switchyard.console.queue_rights import ARGUMENTS, holds
+from switchyard.console.room_view import RoomResponse, require
 from switchyard.history import queries as history
 from switchyard.history.filters import Filter
 from switchyard.jobs import pauses
 from switchyard.jobs.argument_fields import bound_fields, call_of, fields_of
 from switchyard.jobs.calls import ActorParameter, CallArguments, parameters_of, signature_text
-from switchyard.jobs.queries import is_job_id
+from switchyard.jobs.queries import is_job_id, own_queues
 from switchyard.jobs.services import send_for
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.envelope import LONGEST_TAG, MOST_TAGS
@@ -97,7 +98,7 @@ class SendForm(forms.Form):
 
 
 VIEW, RUN = "switchyard_operations.view_operations", "switchyard_jobs.run_job"
-JOBS, ARGUMENTS = "switchyard_jobs.view_job", "switchyard_jobs.view_arguments"
+JOBS = "switchyard_jobs.view_job"
 LETTERS = "switchyard_dead_letters.view_deadletter"
 PAUSE = "switchyard_operations.pause_queue"
 RECENT = 10
@@ -107,7 +108,7 @@ RECENT = 10
 @never_cache
 def actors(request: HttpRequest) -> HttpResponse:
     """List every actor of this code."""
-    _require(request, VIEW)
+    require(request, VIEW)
     if (file := export_of(request, "actors", lambda: map(asdict, queries.all_actors()))) is not None:
         return file
     ran = figures.last_day()
@@ -120,7 +121,7 @@ def actors(request: HttpRequest) -> HttpResponse:
 @require_safe
 @never_cache
 def actor(request: HttpRequest, name: str) -> HttpResponse:
-    _require(request, VIEW)
+    require(request, VIEW)
     found = _find(name)
     return _page(request, found, _form(request, found))
 
@@ -129,9 +130,9 @@ def actor(request: HttpRequest, name: str) -> HttpResponse:
 @sensitive_post_parameters()
 def send(request: HttpRequest, name: str) -> HttpResponse:
     """Send the actor with the form's arguments and link the job; show the form again with its errors, as 422."""
-    _require(request, VIEW)
-    _require(request, RUN)
     found = _find(name)
+    require(request, VIEW)
+    require(request, RUN, queue=own_queues(found)[0])
     form = SendForm(found, request.POST)
     if not form.is_valid():
         form.focus_first_fault()
@@ -205,11 +206,12 @@ def open_circuit(request: HttpRequest, name: str) -> HttpResponse:
 
 def _ask(request: HttpRequest, verb: str, name: str, act: Callable[[pauses.Chosen, str], str]) -> HttpResponse:
     """Do the act of a submitted form and show its outcome; else show the form, with the reason of a refusal."""
-    _require(request, PAUSE)
     found, refused = _find(name), ""
+    queue = own_queues(found)[0]
+    require(request, PAUSE, queue=queue)
     given = {key: request.POST.get(key, request.GET.get(key, "")).strip() for key in ("argument", "until", "reason")}
     if given["argument"]:  # its value may be one that the user may not see
-        _require(request, ARGUMENTS)
+        require(request, ARGUMENTS, queue=queue)
     status = 200
     if request.method == "POST":
         try:
@@ -224,13 +226,14 @@ def _ask(request: HttpRequest, verb: str, name: str, act: Callable[[pauses.Chose
 
 
 def _form(request: HttpRequest, found: Actor[..., Any]) -> SendForm | None:
-    if not request.user.has_perm(RUN):
+    if not holds(request.user, RUN, own_queues(found)[0]):
         return None
     return SendForm(found, initial={"job_id": queries.new_job_id()})
 
 
 def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *, status: int = 200) -> HttpResponse:
-    name, may = found.actor_name, request.user.has_perm
+    name, queue = found.actor_name, own_queues(found)[0]
+    may = partial(holds, request.user, queue=queue)
     try:
         ended = figures.of_actor(name)
         rows = history.search(Filter(actor=name), limit=RECENT).rows if may(JOBS) else []
@@ -241,9 +244,9 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
     facts = queries.facts_of(found)
     try:
         paused, yields = pauses.paused_actors(name), queries.yields_of(name)
-        lately, usual = figures.lately(name), figures.usual_text(name)
+        lately, usual, hosts = figures.lately(name), figures.usual_text(name), figures.hosts_called(found)
     except BrokerError:
-        paused, yields, lately, usual = [], 0, None, ""
+        paused, yields, lately, usual, hosts = [], 0, None, "", []
     context = {
         "title": name,
         "actor": facts,
@@ -253,6 +256,7 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
         "lately": lately,
         "charts": charts_of(actor_subject(name), "actor", request.GET.get("span", ""), target=name),
         "usual": usual,
+        "hosts": hosts,
         "ended": ended,
         "judged": of(ended),
         "groups": groups,
@@ -262,6 +266,7 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
         "form": form,
         "pauses": [each for each in paused if not each.argument or may(ARGUMENTS)],
         "may_pause": may(PAUSE),
+        "acts_on": queue,
         "yields": yields,
     }
     return _render(request, "actor.html", context, status=status)
@@ -276,11 +281,6 @@ def _find(name: str) -> Actor[..., Any]:
 
 def _render(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
     return RoomResponse(request, f"switchyard_actors/{template}", context, status=status)
-
-
-def _require(request: HttpRequest, right: str) -> None:
-    if not request.user.has_perm(right):
-        raise PermissionDenied(f"The missing right is {right}.")
 
 
 Row = tuple[ActorFacts, AttemptFigures | None]

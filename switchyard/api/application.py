@@ -155,6 +155,7 @@ PLATFORM_ROUTERS = (
     ("/batches", "switchyard.batches.api.router"),
     ("/queues", "switchyard.operations.api.router"),
     ("/limits", "switchyard.queues.api.router"),
+    ("/pauses", "switchyard.queues.api.pauses_router"),
 )
 
 

@@ -136,7 +136,7 @@ REFUSALS: tuple[tuple[Any, Callable[[HttpRequest, Any], Problem]], ...] = (
     ((UnencodablePayload, ArgumentMisfit), _unencodable),
     ((BrokerError, OperationalError, StorageError, ResultStoreUnavailable), _unavailable),
     (Http404, lambda request, error: Problem(404, "nothing is here")),
-    (PermissionDenied, lambda request, error: Problem(403, "this is not allowed")),
+    (PermissionDenied, lambda request, error: Problem(403, str(error) or "this is not allowed")),
     (RequestDataTooBig, lambda request, error: Problem(413, "the body is too large; send less")),
     (
         (SuspiciousOperation, BadRequest, MultiPartParserError, UnreadablePostError),

@@ -1,8 +1,9 @@
-"""Audit log: a row for each act of a person on the yard, from page, API or command; and the ready roles.
+"""Audit log: a row for each act of a person on the yard, from page, API or command; and the rights of roles and groups.
 
 It keeps true: the row is committed before the act begins, and an act without one is refused, but for those that are
-urgent while the database is away. A row holds no secrets.
+urgent while the database is away. An act on a queue for which the person's right does not hold is refused here, once
+for all ways. A row holds no secrets.
 
-Files in reading order: ``services`` (around each act), ``models``, ``roles``, ``queries``, ``views``. Public:
-``services.act`` and ``services.Who``.
+Files in reading order: ``services`` (around each act), ``models``, ``roles``, ``queries``, ``views``, ``admin``.
+Public: ``services.act`` and ``services.Who``.
 """

@@ -1,4 +1,4 @@
-"""Rows of the audit log, one for each act of a person on the yard; and the rights that roles were given."""
+"""Rows of the audit log, one for each act of a person on the yard; and the rights of roles and of groups."""
 
 from __future__ import annotations
 
@@ -68,3 +68,19 @@ class GrantedRight(models.Model):
 
     def __str__(self) -> str:
         return f"{self.role}: {self.right}"
+
+
+class GroupQueues(models.Model):
+    """The queues on which the rights of a group hold; of a group without a row they hold on all.
+
+    Names are those of the topology. One that is not declared, or not yet, does no harm.
+    """
+
+    group = models.OneToOneField("auth.Group", on_delete=models.CASCADE, related_name="+")
+    queues = models.JSONField(default=list, help_text="A queue that is added to the topology is not among them.")
+
+    class Meta:
+        verbose_name = verbose_name_plural = "queues of a group"
+
+    def __str__(self) -> str:
+        return f"{self.group}: {', '.join(self.queues)}"

@@ -67,6 +67,20 @@ ACTS: dict[str, str] = {
     "settings.change": "Change a setting",
 }
 
+PAUSE, PURGE, RUN = "switchyard_operations.pause_queue", "switchyard_operations.purge_queue", "switchyard_jobs.run_job"
+LETTERS = "switchyard_dead_letters.{}_deadletter"
+# Rights that acts on queues need, on each of their queues; that of a bulk act is its kind's.
+QUEUE_RIGHTS: Final = {
+    **dict.fromkeys(("queue.pause", "queue.resume", "queue.relocate", "queue.note"), PAUSE),
+    **dict.fromkeys(("actor.pause", "actor.resume", "circuit.open", "limit.override"), PAUSE),
+    **dict.fromkeys(("queue.purge", "queue.purge_undo"), PURGE),
+    **dict.fromkeys(("job.edit", "job.run_again", "job.run_now", "job.send"), RUN),
+    "job.cancel": "switchyard_jobs.cancel_job",
+    **dict.fromkeys(("letter.acknowledge", "letter.note"), LETTERS.format("acknowledge")),
+    **dict.fromkeys(("letter.requeue", "letter.edit"), LETTERS.format("requeue")),
+    **dict.fromkeys(("letter.discard", "letter.restore"), LETTERS.format("discard")),
+}
+
 
 # Columns that the JSON of a row has as they are.
 IN_JSON = ("act", "target", "who", "via", "token", "reason", "count", "outcome", "error", "detail")

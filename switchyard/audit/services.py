@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from switchyard.audit.models import AuditEntry
-from switchyard.audit.queries import ACTS
+from switchyard.audit.queries import ACTS, QUEUE_RIGHTS
 from switchyard.conf import switchyard_settings
+from switchyard.console.queue_rights import queue_rights
 from switchyard.database import delete_old, storable
 from switchyard.loggers import get_logger
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
 LONGEST_NAME = 150
+Queues = Iterable[str] | Callable[[], Iterable[str] | None] | None
 
 
 class Who(msgspec.Struct, frozen=True):
@@ -39,30 +42,52 @@ class Who(msgspec.Struct, frozen=True):
         name: User name.
         via: ``page``, ``api`` or ``command``.
         token: Public part of the API token, if any.
+        only: Of rights that hold for some queues alone, these queues.
     """
 
     name: str
     via: str
     token: str = ""
+    only: Mapping[str, frozenset[str]] = {}
 
     @property
     def signature(self) -> str:
         """Name for the history of a row: that of a command's user is marked, ``ada (shell)``."""
         return f"{self.name} (shell)"[:LONGEST_NAME] if self.via == "command" else self.name
 
-    @classmethod
-    def of_request(cls, request: HttpRequest) -> Who:
-        """Return the owner of a request's token, or else the user who is logged in."""
-        token = getattr(request, "auth", None)
-        if token is not None and hasattr(token, "prefix"):
-            return cls.of_token(token)
-        user = getattr(request, "user", None)
-        name = str(user.get_username()) if isinstance(user, AbstractBaseUser) else "anonymous"
-        return cls(name[:LONGEST_NAME], "page")
+    def require(self, right: str, queues: Queues) -> None:
+        """Refuse an act on other queues than those that a right holds for; also one whose queues are not known.
+
+        Raises:
+            PermissionDenied: with the right and the queue.
+        """
+        if (only := self.only.get(right)) is None:
+            return
+        found = queues() if callable(queues) else queues
+        if found is None or (beyond := {*found} - only):
+            of = "all queues" if found is None else min(beyond) or "a queue that is not known"
+            has = ", ".join(sorted(only)) or "no queue"
+            raise PermissionDenied(f"The missing right is {right}, for {of}; {self.name} has it for {has}.")
 
     @classmethod
-    def of_token(cls, token: Any) -> Who:
-        return cls(str(token.owner.get_username())[:LONGEST_NAME], "api", token.prefix)
+    def of_request(cls, request: HttpRequest, *, own: bool = False) -> Who:
+        """Return the owner of a request's token, or else the user who is logged in.
+
+        Args:
+            own: The act is on work of the person's own, whatever the queue.
+        """
+        token = getattr(request, "auth", None)
+        if token is not None and hasattr(token, "prefix"):
+            return cls.of_token(token, own=own)
+        user = getattr(request, "user", None)
+        if not isinstance(user, AbstractBaseUser):
+            return cls("anonymous", "page")
+        return cls(str(user.get_username())[:LONGEST_NAME], "page", only={} if own else queue_rights(user))
+
+    @classmethod
+    def of_token(cls, token: Any, *, own: bool = False) -> Who:
+        only = {} if own else queue_rights(token.owner)
+        return cls(str(token.owner.get_username())[:LONGEST_NAME], "api", token.prefix, only)
 
     @classmethod
     def of_command(cls) -> Who:
@@ -87,9 +112,11 @@ log = get_logger(__name__)
 @contextmanager
 def act(
     name: str, *, who: Who, target: str = "", reason: str = "", detail: dict[str, Any] | None = None,
-    essential: bool = True,
+    essential: bool = True, queues: Queues = None,
 ) -> Iterator[AuditEntry]:  # fmt: skip
     """Write an act's row, run the act, and complete the row: ``done``, or ``failed`` with the error's class.
+
+    Here, and nowhere else, an act is refused on queues on which the person's right does not hold.
 
     The act sets ``entry.count``, and may set ``target`` and ``detail``. One that fails without an exception sets
     ``entry.error``. Outside of a transaction the row is committed before the act begins, so that an act whose process
@@ -101,12 +128,15 @@ def act(
         detail: More of it as JSON: ids, filter, values before and after. Arguments of jobs only where the page hides
             them.
         essential: Refuse the act when the row cannot be written. Without it the act runs, and the log has the row.
+        queues: Queues that it is on, or what finds them, called if it matters. ``None`` for all, or for the target.
 
     Raises:
+        PermissionDenied: the person's right does not hold on one of the queues; nothing is written.
         ValueError: the name is not known.
         django.db.DatabaseError: the row could not be written, and the act has not begun.
     """
     entry = _begun(name, who, target, reason, detail)
+    who.require(QUEUE_RIGHTS.get(name, ""), [target] if queues is None and name.startswith("queue.") else queues)
     try:
         with transaction.atomic():  # a failed write leaves the caller's transaction usable
             entry.save(force_insert=True)

@@ -15,6 +15,7 @@ from switchyard.audit.models import AuditEntry
 from switchyard.audit.queries import ACTS, AuditFilter, AuditPage, act_label, as_json, entries, page, target_url
 from switchyard.broker.errors import ActRefused
 from switchyard.console.export import MOST, export_of
+from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.console.room_view import RoomResponse, require
 from switchyard.middleware.redaction import HIDDEN
 
@@ -40,7 +41,7 @@ def audit_log(request: HttpRequest) -> HttpResponse:
     query = asked.to_query()
     context = {
         "title": "Audit log",
-        "rows": [_shown(entry, arguments=request.user.has_perm(ARGUMENTS)) for entry in found.rows],
+        "rows": [_shown(entry, arguments=holds(request.user, ARGUMENTS)) for entry in found.rows],
         "given": request.GET if wrong else query,
         "wrong": wrong,
         "acts": ACTS,
@@ -59,7 +60,7 @@ def _exported(request: HttpRequest) -> Iterator[dict[str, Any]]:
     Raises:
         ActRefused: the filter is unusable.
     """
-    arguments = request.user.has_perm(ARGUMENTS)
+    arguments = holds(request.user, ARGUMENTS)
     try:
         rows = entries(AuditFilter.from_query(request.GET.dict())).order_by("-id")[: MOST + 1]
     except ValueError as error:

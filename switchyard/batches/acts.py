@@ -47,6 +47,10 @@ class OfBatch:
     def check(self, filter: dict[str, Any]) -> dict[str, Any]:
         return {"batch": _record(filter).id}
 
+    def queues(self, act: BulkAct) -> list[str] | None:
+        """Return ``None``: members may be in any queue."""
+        return None
+
 
 def _page(act: BulkAct, state: MemberState, limit: int) -> tuple[list[Item], dict[str, Any]]:
     """Return the next members, each with its queue, and where the ones after them begin.

@@ -13,6 +13,7 @@ from switchyard.batches import queries
 from switchyard.batches.acts import CANCEL, RETRY
 from switchyard.broker.errors import BrokerError, NotFound
 from switchyard.broker.stores.batches import CALLBACKS, STATES
+from switchyard.console.queue_rights import holds
 from switchyard.console.room_view import RoomResponse, not_answered, require
 
 VIEW = "switchyard_jobs.view_job"
@@ -59,7 +60,7 @@ def batch(request: HttpRequest, batch_id: str) -> RoomResponse:
         "members": page.found.items(),
         "cursor": page.cursor if page.cursor != "0" else "",
         "callbacks": [(name, record.sent.get(name, 0)) for name in CALLBACKS if name in record.callbacks],
-        "may_cancel": record.open and request.user.has_perm(CANCEL.right),
-        "may_retry": record.failed and request.user.has_perm(RETRY.right),
+        "may_cancel": record.open and holds(request.user, CANCEL.right, ""),
+        "may_retry": record.failed and holds(request.user, RETRY.right, ""),
     }
     return RoomResponse(request, "switchyard_batches/batch.html", context)

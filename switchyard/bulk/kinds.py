@@ -100,6 +100,11 @@ class Kind(Protocol):
             ValueError: a field is not known, or has no valid value.
         """
 
+    def queues(self, act: BulkAct) -> Iterable[str] | None:
+        """Return the queues of all that match; ``None`` where that may be any. Asked for a person of some queues."""
+        queue = act.filter.get("queue")
+        return [queue] if queue else None
+
     def count(self, act: BulkAct) -> int:
         """Return about how many items match, at most so many."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 from django.db import transaction
@@ -43,6 +44,7 @@ def start(
     Raises:
         IntegrityError: an act of this form has started.
         NotFound: no installed app registers the kind.
+        PermissionDenied: the right to the act holds for other queues than those of all that match.
         ValueError: the filter is wrong, the rate is below 1, or the plan has other numbers than it may.
         BrokerUnavailable: the broker did not answer; nothing is started.
     """
@@ -56,6 +58,7 @@ def start(
     )
     row.created_at = row.touched_at = compared_now()
     row.form_id = form_id or None
+    who.require(chosen.right, partial(chosen.queues, row))
     with act(
         "bulk.start", who=who, reason=reason, detail={"kind": kind, "filter": stored, "rate": rate, **plan}
     ) as entry:

@@ -21,6 +21,7 @@ from switchyard.bulk.kinds import Kind, kind_of
 from switchyard.bulk.models import BulkAct
 from switchyard.console.export import MOST, export_of
 from switchyard.console.links import admin_url
+from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.console.room_view import RoomResponse, require
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.redaction import HIDDEN
@@ -48,7 +49,7 @@ def acts(request: HttpRequest) -> HttpResponseBase:
 def _exported(request: HttpRequest) -> Iterator[dict[str, Any]]:
     for seen in services.newest(limit=MOST + 1):
         shown = services.summary(seen)
-        if "argument" in shown["filter"] and not request.user.has_perm("switchyard_jobs.view_arguments"):
+        if "argument" in shown["filter"] and not holds(request.user, ARGUMENTS, shown["filter"].get("queue", "")):
             shown["filter"] = {**shown["filter"], "argument": HIDDEN}
         yield shown
 
@@ -60,12 +61,15 @@ def act(request: HttpRequest, number: int) -> RoomResponse:
     require(request, VIEW)
     seen = _seen(number)
     undo = seen.texts.taken_back_by
-    may_undo = bool(undo and seen.act.done and not seen.act.unfinished) and request.user.has_perm(kind_of(undo).right)
+    may_undo = bool(undo and seen.act.done and not seen.act.unfinished) and holds(
+        request.user, kind_of(undo).right, seen.act.filter.get("queue", "")
+    )
     context = {
         "title": f"Bulk act {number}",
         "seen": seen,
         "may_stop": request.user.has_perm(STOP),
         "may_take_back": may_undo,
+        "acts_on": seen.act.filter.get("queue", ""),
     }
     return _rendered(request, "act", context)
 
@@ -117,7 +121,7 @@ def begin(request: HttpRequest, kind: str) -> HttpResponseBase:
         raise Http404(str(error)) from error
     require(request, chosen.right)
     if "argument" in request.GET:  # the number that match tells what an argument is
-        require(request, "switchyard_jobs.view_arguments")
+        require(request, ARGUMENTS, queue=request.GET.get("queue", ""))
     form_id = request.POST.get("form_id", "")[:36].replace("\0", "")
     if (started := _started(form_id)) is not None:
         return _shown(request, started)

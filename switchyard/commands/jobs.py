@@ -153,6 +153,7 @@ HELP: Final = {
     "error": "class of the last failure's exception, or a part of its text",
     "fingerprint": "fingerprint of the last failure",
     "release": "release of the worker that ran it last",
+    "waited": "milliseconds that it waited for its last start, as 80-320, 80- or -320",
 }
 
 # Names of the options that ``add_conditions`` adds.

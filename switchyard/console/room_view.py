@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from django.contrib import messages
 from django.contrib.admin.options import BaseModelAdmin
+from django.contrib.auth.context_processors import PermWrapper
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
@@ -26,6 +27,7 @@ from django.views.decorators.csrf import csrf_protect
 
 from switchyard.broker.errors import BrokerError
 from switchyard.console.links import admin_site, admin_url
+from switchyard.console.queue_rights import UserOfQueue, holds
 
 
 class Views:
@@ -76,26 +78,34 @@ def room_locale() -> Iterator[None]:
 
 
 class RoomResponse(TemplateResponse):
-    """Page of the room, in its own locale. Numbers are plain: they stand in forms, addresses and drawings too."""
+    """Page of the room, in its own locale. Numbers are plain: they stand in forms, addresses and drawings too.
+
+    Its ``perms`` are those for the queue that the context names as ``acts_on``, by default for all queues.
+    """
 
     @property
     def rendered_content(self) -> str:
         template: Any = self.resolve_template(self.template_name)
-        context = make_context(self.resolve_context(self.context_data), self._request)
+        found = self.resolve_context(self.context_data) or {}
+        user = getattr(self._request, "user", None)
+        if user is not None:
+            found = {"perms": PermWrapper(UserOfQueue(user, found.get("acts_on", ""))), **found}
+        context = make_context(found, self._request)
         context.use_l10n = False
         with room_locale():
             return str(template.template.render(context))
 
 
-def require(request: HttpRequest, *rights: str) -> None:
-    """Refuse a user who lacks one of some rights, each written with the label of its app.
+def require(request: HttpRequest, *rights: str, queue: str | None = None) -> None:
+    """Refuse a user who lacks one of some rights, each written with the label of its app, perhaps for a queue.
 
     Raises:
         PermissionDenied: with the first right that is missing.
     """
     for right in rights:
-        if not request.user.has_perm(right):
-            raise PermissionDenied(f"The missing right is {right}.")
+        if not holds(request.user, right, queue):
+            of = f", for {queue or 'all queues'}" if request.user.has_perm(right) else ""
+            raise PermissionDenied(f"The missing right is {right}{of}.")
 
 
 def gone(request: HttpRequest, noun: str, pk: int, page: str) -> HttpResponseRedirect:

@@ -122,8 +122,8 @@ def note(request: HttpRequest, pk: int) -> HttpResponseBase:
 def edit(request: HttpRequest, pk: int) -> HttpResponseBase:
     """Show a letter's arguments in a form, and requeue it with the edited values."""
     _check(request, "requeue")
-    require(request, ARGUMENTS)
     row = _row(pk)
+    require(request, ARGUMENTS, queue=row.queue)
     text, wrong, status = request.POST.get("arguments", ""), "", 400
     try:
         if request.method == "POST":

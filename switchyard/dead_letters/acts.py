@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -105,7 +105,10 @@ def apply(
         result = act_on(by_id[message_id], name, by=who.signature, reason=reason)
         return "" if result.done else result.message
 
-    return _move_each(f"letter.{name}", list(by_id), move, who=who, reason=reason, group=group)
+    def queues() -> set[str]:
+        return {find(letter).queue if isinstance(letter, str) else letter.queue for letter in by_id.values()}
+
+    return _move_each(f"letter.{name}", list(by_id), move, who=who, reason=reason, group=group, queues=queues)
 
 
 def move_quarantined(name: MoveName, ids: Sequence[str], *, who: Who, reason: str = "") -> BulkResult:
@@ -137,7 +140,10 @@ def note(letter: DeadLetter | str, *, who: Who, text: str) -> ActionResult:
         NotFound: no dead letter has that id.
     """
     target = letter if isinstance(letter, str) else letter.message_id
-    with act("letter.note", who=who, target=target, reason=text) as entry, locked(find(letter)) as row:
+    with (
+        act("letter.note", who=who, target=target, reason=text, queues=lambda: [find(letter).queue]) as entry,
+        locked(find(letter)) as row,
+    ):
         entry.count = int(bool(text.strip()))
         if not entry.count:
             return ActionResult(row, False, "The note is empty; nothing was written.")
@@ -149,7 +155,8 @@ def note(letter: DeadLetter | str, *, who: Who, text: str) -> ActionResult:
 def edit_and_requeue(row: DeadLetter, edited: EditedArguments, *, who: Who, reason: str = "") -> ActionResult:
     """Requeue a letter with other arguments; the audit log names each change, without secrets."""
     detail = {"changed": edited.changes, "actor": row.actor}
-    with act("letter.edit", who=who, target=row.message_id, reason=reason, detail=detail) as entry:
+    queues = [row.queue]
+    with act("letter.edit", who=who, target=row.message_id, reason=reason, detail=detail, queues=queues) as entry:
         text = f"{reason} (changed: {', '.join(edited.changes) or 'nothing'})".strip()
         result = act_on(row, "requeue", by=who.signature, reason=text, arguments=edited.arguments)
         entry.count = int(result.done)
@@ -157,14 +164,15 @@ def edit_and_requeue(row: DeadLetter, edited: EditedArguments, *, who: Who, reas
 
 
 def _move_each(
-    name: str, ids: Sequence[str], move: Callable[[str], str], *, who: Who, reason: str, group: str = ""
-) -> BulkResult:
+    name: str, ids: Sequence[str], move: Callable[[str], str], *, who: Who, reason: str, group: str = "",
+    queues: Callable[[], Iterable[str]] | None = None,
+) -> BulkResult:  # fmt: skip
     """Move messages within one act; ``move`` returns why it did not, or ""."""
     done: list[str] = []
     skipped: list[str] = []
     stopped, target = "", group or (ids[0] if len(ids) == 1 else "")
     detail = {"group": group} if group else {} if target else {"ids": list(ids[:MOST_IDS]), "chosen": len(ids)}
-    with act(name, who=who, target=target, reason=reason, detail=detail) as entry:
+    with act(name, who=who, target=target, reason=reason, detail=detail, queues=queues) as entry:
         if group and not ids:
             raise NotFound(
                 f"group {group!r}: no open dead letter has this fingerprint; "

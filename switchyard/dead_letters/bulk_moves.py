@@ -125,7 +125,7 @@ TEXTS = {
 }  # fmt: skip
 
 
-class BulkMove:
+class BulkMove(Kind):
     """Requeue or discard of dead letters, oldest first."""
 
     def __init__(self, move: acts.MoveName) -> None:
@@ -160,6 +160,10 @@ class BulkMove:
     def count(self, act: BulkAct) -> int:
         """Return how many open letters match."""
         return _unordered(act).count()
+
+    def queues(self, act: BulkAct) -> list[str] | None:
+        """Return the queues of the letters that match; none can join them, as later ones stay."""
+        return list(_unordered(act).values_list("queue", flat=True).distinct())
 
     def take(self, act: BulkAct, limit: int) -> Taken:
         """Claim the next letters. Those that a person has claimed are left to that person."""
@@ -302,7 +306,7 @@ def _open_circuit(act: BulkAct) -> str:
     return ""
 
 
-class BulkTakeBack:
+class BulkTakeBack(Kind):
     """Return of what a rollout has requeued, and no worker has fetched since, to the dead lists: the last first."""
 
     act, right = "letter.take_back", "switchyard_dead_letters.requeue_deadletter"
@@ -330,6 +334,9 @@ class BulkTakeBack:
     def count(self, act: BulkAct) -> int:
         """Return how many letters the rollout has requeued, at most."""
         return self._rows(act).count()
+
+    def queues(self, act: BulkAct) -> list[str] | None:
+        return list(self._rows(act).order_by().values_list("queue", flat=True).distinct())
 
     def take(self, act: BulkAct, limit: int) -> Taken:
         """Return the next letters; nobody else can change a requeued one but by its death."""

@@ -27,6 +27,7 @@ from switchyard.broker.shapes import Unreadable
 from switchyard.conf import declared_yard
 from switchyard.console.export import MOST, export_of
 from switchyard.console.lists import SortColumn, SortHead, heads_of
+from switchyard.console.queue_rights import holds, queue_rights
 from switchyard.console.room_view import RoomResponse, gone, require
 from switchyard.dead_letters import bulk_moves, queries
 from switchyard.dead_letters.act_views import LIST, TRIAGE, VIEW, act_on_chosen
@@ -51,7 +52,8 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
         groups = queries.groups(of=bulk_moves.matching(filter)) if filter or not request.GET else []
     else:
         groups = []
-    letters, bugs, rights = queries.open_count(), queries.group_count(), _rights(request)
+    queue = given.get("queue", "") or _only_queue(request, filter)
+    letters, bugs, rights = queries.open_count(), queries.group_count(), _rights(request, queue)
     found = {
         "sentence": _sentence(letters, bugs, state),
         "letter_count": letters,
@@ -67,6 +69,7 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
         "fields": list(_fields(given)),
         "rights": rights,
         "may_choose": any(rights.values()),
+        "acts_on": queue,
         "all_requeue": _bulk_address("letter.requeue", filter),
         "all_discard": _bulk_address("letter.discard", filter),
     }
@@ -374,7 +377,8 @@ def letter(request: HttpRequest, pk: int) -> HttpResponseBase:
         "why": why_given_up(row),
         "payload": json.dumps(row.payload, indent=2, ensure_ascii=False),
         "history": list(reversed(row.history)),
-        "rights": _rights(request),
+        "rights": _rights(request, row.queue),
+        "acts_on": row.queue,
     }
     return RoomResponse(request, "switchyard_dead_letters/detail.html", context)
 
@@ -392,8 +396,16 @@ def quarantined(request: HttpRequest) -> HttpResponseBase:
     return RoomResponse(request, "switchyard_dead_letters/quarantine.html", context)
 
 
-def _rights(request: HttpRequest) -> dict[str, bool]:
-    return {action: request.user.has_perm(f"switchyard_dead_letters.{action}_deadletter") for action in TRIAGE}
+def _rights(request: HttpRequest, queue: str) -> dict[str, bool]:
+    return {action: holds(request.user, f"switchyard_dead_letters.{action}_deadletter", queue) for action in TRIAGE}
+
+
+def _only_queue(request: HttpRequest, filter: dict[str, str]) -> str:
+    """Return the queue of all open letters that match, for a user of some queues; "" for several."""
+    if not queue_rights(request.user):
+        return ""
+    found = set(bulk_moves.matching(filter).order_by().values_list("queue", flat=True).distinct()[:2])
+    return found.pop() if len(found) == 1 else ""
 
 
 SHOWN: Final = 20

@@ -25,6 +25,7 @@ from switchyard.console.links import (
     schedule_url,
     worker_url,
 )
+from switchyard.console.queue_rights import holds
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.history.filters import Filter, search_text, searched_names
 from switchyard.history.models import SearchValue
@@ -218,7 +219,7 @@ def found(user: User, asked: str) -> SearchAnswer:
     """Return what a text names, of the kinds that the user may see."""
     groups, unread = [], []
     for kind in KINDS:
-        if not user.has_perm(kind.right):  # type: ignore[union-attr]
+        if not holds(user, kind.right):
             continue
         try:
             hits = tuple(hit for hit in kind.search(asked) if hit.address)

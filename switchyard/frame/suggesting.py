@@ -17,6 +17,7 @@ from django.urls import NoReverseMatch, reverse
 from switchyard.broker.stores.job_records import STEPS
 from switchyard.conf import declared_yard
 from switchyard.console.links import job_url, jobs_url
+from switchyard.console.queue_rights import holds
 from switchyard.frame.navigation import room_pages
 from switchyard.frame.search import OPERATIONS, Hit, User, actors, queues, schedules
 from switchyard.history.filters import TAG, searched_names
@@ -111,7 +112,7 @@ def _arguments(asked: str) -> Iterator[Suggestion]:
 
 
 def _may(user: User, right: str) -> bool:
-    return bool(user.has_perm(right))  # type: ignore[union-attr]
+    return holds(user, right)
 
 
 def _reversed(name: str) -> str:

@@ -29,6 +29,7 @@ from switchyard.broker.stores.yard_facts import (
     FactStore,
     actor_subject,
     field,
+    is_host,
     queue_subject,
 )
 from switchyard.history.models import FactHour
@@ -89,7 +90,8 @@ class FactKeeper:
             last = FactHour.objects.aggregate(last=Max("hour"))["last"]
             self._next_hour = max((last or 0) + 1, ended - KEPT_MS // HOUR_MS)
         for hour in range(self._next_hour, min(ended, self._next_hour + MOST_HOURS)):
-            store_hour(hour, self.store.all_minutes(hour * HOUR_MS, (hour + 1) * HOUR_MS))
+            found = self.store.all_minutes(hour * HOUR_MS, (hour + 1) * HOUR_MS)
+            store_hour(hour, {subject: counts for subject, counts in found.items() if not is_host(subject)})
             self._next_hour = hour + 1
             FactHour.objects.filter(hour__lt=hour - YEAR_HOURS).delete()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
@@ -52,8 +53,9 @@ def why_none_found(argument: tuple[str, str] | None, actor: str = "") -> str:
 
 
 LONGEST_TEXT: Final = 255
-TEXTS: Final = ("actor", "queue", "owner", "parent", "tag", "error", "fingerprint", "release")
+TEXTS: Final = ("actor", "queue", "owner", "parent", "tag", "error", "fingerprint", "release", "waited")
 TIMES: Final = ("since", "until")
+WAITED: Final = re.compile(r"[0-9]{0,12}-[0-9]{0,12}", re.ASCII)
 _FLAGS: Final = {"": False, "0": False, "false": False, "1": True, "true": True}
 
 
@@ -68,6 +70,8 @@ class Filter:
         error: The class of the last failure's exception, or a part of its text.
         since: Time of the end, or of the failure with ``failures``: ISO 8601, or ``30m``, ``1h``, ``7d`` ago.
         until: As ``since``; the time itself is left out.
+        waited: Milliseconds for which ended jobs waited for their last start: ``80-320`` for more than 80 and up to
+            320, ``80-`` and ``-320`` without an end.
         failures: Jobs with an attempt that failed, also those that were retried.
     """
 
@@ -81,6 +85,7 @@ class Filter:
     error: str = ""
     fingerprint: str = ""
     release: str = ""
+    waited: str = ""
     since: str = ""
     until: str = ""
     failures: bool = False
@@ -105,6 +110,8 @@ class Filter:
         values: dict[str, Any] = {name: _text(name, _one(name, given)) for name in (*TEXTS, *TIMES)}
         for name in TIMES:
             time_ms(name, values[name])
+        if values["waited"] and not (WAITED.fullmatch(values["waited"]) and values["waited"] != "-"):
+            raise ValueError(f"waited: {values['waited']!r:.40} is no range of milliseconds; write 80-320, 80- or -320")
         return cls(
             states=_states(given.get("state", ())),
             argument=_argument(_one("argument", given)),
@@ -134,6 +141,12 @@ class Filter:
     def until_ms(self) -> int | None:
         """``until`` in ms since the epoch."""
         return time_ms("until", self.until)
+
+    @property
+    def waited_ms(self) -> tuple[int | None, int | None]:
+        """Waits in ms: longer than the first, up to the second."""
+        low, _, high = self.waited.partition("-")
+        return int(low) if low else None, int(high) if high else None
 
     def __bool__(self) -> bool:
         """Whether there is any condition."""

@@ -162,6 +162,9 @@ def conditions(wanted: Filter) -> list[Q]:
         found.append(Q(plain_fingerprint=wanted.fingerprint))
     if wanted.error:
         found.append(Q(error_type=wanted.error) | Q(error_message__icontains=wanted.error))
+    if wanted.waited:
+        low, high = wanted.waited_ms
+        found += [Q(wait_ms__gt=low)] * (low is not None) + [Q(wait_ms__lte=high)] * (high is not None)
     if wanted.states:
         found.append(Q(plain_state__in=wanted.states))
     elif not (wanted.failures or wanted.fingerprint or wanted.error):

@@ -14,6 +14,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from switchyard.api.problems import Problem
 from switchyard.broker.errors import BrokerError
 from switchyard.console.links import admin_site
+from switchyard.console.queue_rights import holds
 from switchyard.console.room_view import require, room_view
 from switchyard.jobs import live
 from switchyard.jobs.queries import find_known
@@ -23,18 +24,22 @@ GONE = "No job has this id, or its record and its history have expired."
 NO_STREAMS = "Django runs under WSGI here, where a stream would block a thread; serve it by ASGI, or poll the page."
 
 
-def may(request: HttpRequest, right: str) -> bool:
-    """Return whether the user has a right of jobs: ``view_job``, ``view_arguments``, ``cancel_job``, ``run_job``."""
-    return bool(request.user.has_perm(f"switchyard_jobs.{right}"))
+def may(request: HttpRequest, right: str, queue: str = "") -> bool:
+    """Return whether the user has a right of jobs for a queue, by default for all of them.
+
+    Args:
+        right: ``view_arguments``, ``cancel_job`` or ``run_job``.
+    """
+    return holds(request.user, f"switchyard_jobs.{right}", queue)
 
 
-def check(request: HttpRequest, *rights: str) -> None:
-    """Refuse a user who may not view jobs, or lacks one of further rights of jobs.
+def check(request: HttpRequest, *rights: str, queue: str | None = None) -> None:
+    """Refuse a user who may not view jobs, or lacks one of further rights of jobs, perhaps for a queue.
 
     Raises:
         PermissionDenied: with the name of the right.
     """
-    require(request, *(f"switchyard_jobs.{right}" for right in ("view_job", *rights)))
+    require(request, *(f"switchyard_jobs.{right}" for right in ("view_job", *rights)), queue=queue)
 
 
 def can_stream(request: HttpRequest) -> bool:

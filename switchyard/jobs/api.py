@@ -22,6 +22,7 @@ from switchyard.broker.errors import ArgumentsRefused, NotFound
 from switchyard.broker.queue.codec import LONGEST_NAME
 from switchyard.broker.stores.job_records import Job
 from switchyard.broker.topology import LONGEST_DELAY_MS
+from switchyard.console.queue_rights import holds
 from switchyard.history.filters import Filter
 from switchyard.history.queries import SORTS, sort_of
 from switchyard.jobs import live
@@ -217,6 +218,10 @@ LIST_DOC: dict[str, Any] = {
             ("error", "Class of the last failure's exception, or a part of its text."),
             ("fingerprint", "Fingerprint of the last failure."),
             ("release", "Release of the worker that ran it last."),
+            (
+                "waited",
+                "Milliseconds that ended jobs waited for their last start: `80-320`, `80-`, `-320`.",
+            ),
             ("since", "`30m`, `1h` or `7d` ago, or an ISO 8601 time."),
             ("until", "As `since`; the time itself is left out."),
             ("failures", "1: jobs with a failed attempt, also those that were retried."),
@@ -255,7 +260,7 @@ def list_jobs(request: HttpRequest) -> dict[str, Any]:
         limit = _limit(request.GET.get("limit", ""))
     except ValueError as error:
         raise Problem(422, str(error)) from error
-    arguments = operator and _may_view_arguments(request)
+    arguments = operator and _may_view_arguments(request, wanted.queue)
     if wanted.argument is not None and not arguments:
         raise Problem(403, "searching arguments needs the scope operate and the right switchyard_jobs.view_arguments")
     if not operator:
@@ -297,9 +302,8 @@ def send_job(request: HttpRequest, response: HttpResponse, body: JobRequest) -> 
             [FieldError(f"arguments.{name}" if name else "arguments", fault) for name, fault in faults]
         ) from error
     owner = request.auth.owner_key  # type: ignore[attr-defined]
-    answer = accepted(
-        request, send_for(actor, call, who=Who.of_request(request), owner=owner, delay_ms=body.delay_ms or None)
-    )
+    who = Who.of_request(request, own=True)  # the token's scope lets it, not the right to run jobs
+    answer = accepted(request, send_for(actor, call, who=who, owner=owner, delay_ms=body.delay_ms or None))
     response["Location"] = answer["status_url"]
     return Status(202, answer)
 
@@ -312,7 +316,7 @@ def get_job(request: HttpRequest, job_id: str) -> dict[str, Any]:
     """Return the state of a job."""
     _, operator = _caller(request)
     job = _visible(request, job_id)
-    shown = _shown(request, job, arguments=operator and _may_view_arguments(request))
+    shown = _shown(request, job, arguments=operator and _may_view_arguments(request, job.queue))
     return shown | {"stands_for": stands_for(job)}
 
 
@@ -332,7 +336,7 @@ def explain_job(request: HttpRequest, job_id: str) -> dict[str, Any]:
     known = unfinished(job_id) if is_message_id(job_id) else None
     if known is None:
         raise not_found(UNKNOWN)
-    found = why(known, arguments=_may_view_arguments(request))
+    found = why(known, arguments=_may_view_arguments(request, known.job.queue))
     if found is None:
         raise Problem(409, f"the job has ended ({known.job.state}); read it at its status_url")
     return why_json(found)
@@ -352,10 +356,10 @@ def cancel_job(request: HttpRequest, job_id: str) -> Status[dict[str, str]]:
     A job without a record can be cancelled until it ends; its state cannot be read.
     """
     owner, operator = _caller(request)
-    tracked = visible_job(job_id, owner=owner, operator=operator) is not None
-    if not tracked and not visible_untracked(job_id, owner=owner, operator=operator):
+    is_own = _sees(job_id, owner=owner, operator=False)
+    if not is_own and not (operator and _sees(job_id, owner=owner, operator=True)):
         raise not_found(UNKNOWN)
-    outcome = request_cancel(job_id, who=Who.of_request(request))
+    outcome = request_cancel(job_id, who=Who.of_request(request, own=is_own))
     if outcome == "unknown":
         raise not_found(UNKNOWN)
     if outcome == "ended":
@@ -400,6 +404,12 @@ def _shown(request: HttpRequest, job: Job, *, arguments: bool) -> dict[str, Any]
     return job_json(job, arguments=arguments, result_url=url)
 
 
+def _sees(job_id: str, *, owner: str, operator: bool) -> bool:
+    """Return whether a caller may see a job, tracked or not."""
+    tracked = visible_job(job_id, owner=owner, operator=operator) is not None
+    return tracked or visible_untracked(job_id, owner=owner, operator=operator)
+
+
 def _visible(request: HttpRequest, job_id: str) -> Job:
     owner, operator = _caller(request)
     job = visible_job(job_id, owner=owner, operator=operator)
@@ -417,9 +427,9 @@ def _caller(request: HttpRequest) -> tuple[str, bool]:
     return ("", False) if token is None else (token.owner_key, token.allows("operate"))
 
 
-def _may_view_arguments(request: HttpRequest) -> bool:
+def _may_view_arguments(request: HttpRequest, queue: str) -> bool:
     token = token_of(request)
-    return token is not None and bool(token.owner.has_perm("switchyard_jobs.view_arguments"))
+    return token is not None and holds(token.owner, "switchyard_jobs.view_arguments", queue)
 
 
 def _limit(text: str) -> int:

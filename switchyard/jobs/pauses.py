@@ -1,4 +1,4 @@
-"""Pauses of actors: acts, each written to the audit log before it begins, and reads for pages and commands.
+"""Pauses of actors: acts, each written to the audit log before it begins; and reads of all pauses.
 
 Every function may raise ``switchyard.broker.errors.BrokerError``. The acts work without the database; their rows are in
 the log then.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -15,18 +16,19 @@ from typing import Any, Final
 import dramatiq
 from dramatiq.actor import Actor
 
+from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who, act
 from switchyard.broker.admin import actor_pauses
+from switchyard.broker.admin.stats import pause_of
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import ActRefused
 from switchyard.broker.queue.circuits import note_circuit
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.shapes import ActorPause, field_of, shown_json
-from switchyard.conf import declared_yard
 from switchyard.console.formatting import unusable_end
 from switchyard.console.pauses import PauseFacts, circuit_facts, pause_facts
 from switchyard.jobs.calls import parameters_of, read_json
-from switchyard.jobs.queries import families
+from switchyard.jobs.queries import families, own_queues
 from switchyard.middleware.circuits import Circuits
 
 LONGEST_REASON: Final = 500
@@ -55,6 +57,10 @@ class Chosen:
     def detail(self) -> dict[str, Any]:
         """Its value for the audit log, which hides this detail from who may not view arguments."""
         return {"argument": f"{self.argument}={shown_json(self.value)}"} if self.argument else {}
+
+    def queues(self) -> list[str]:
+        """Return the actor's own queue."""
+        return own_queues(dramatiq.get_broker().actors[self.actor])
 
 
 def chosen(actor: Actor[..., Any], text: str = "") -> Chosen:
@@ -105,7 +111,7 @@ def pause(wanted: Chosen, *, who: Who, reason: str = "", until: datetime | None 
     )
     detail = wanted.detail | ({"until": until.isoformat()} if until is not None else {})
     asked = _families()
-    with act("actor.pause", who=who, target=wanted.actor, reason=reason, detail=detail, essential=False) as entry:
+    with _act("actor.pause", wanted, who, reason, detail) as entry:
         try:
             changed = actor_pauses.pause(asked, stored)
         except ValueError as error:
@@ -123,9 +129,7 @@ def resume(wanted: Chosen, *, who: Who, reason: str = "") -> bool:
     of = (wanted.argument, wanted.value)
     open_ = [each.pause for each in paused_actors(wanted.actor) if each.pause.is_open]
     circuits = [each.field for each in open_ if (each.argument, each.value) == of]
-    with act(
-        "actor.resume", who=who, target=wanted.actor, reason=reason, detail=wanted.detail, essential=False
-    ) as entry:
+    with _act("actor.resume", wanted, who, reason, wanted.detail) as entry:
         ended = [actor_pauses.resume(asked, field) for field in (wanted.field, *circuits)]
         changed = any(ended)
         entry.count = int(changed)
@@ -150,15 +154,21 @@ def open_circuit(wanted: Chosen, *, who: Who, until: datetime | None, reason: st
     if until is None or (until_ms := int(until.timestamp() * 1000)) <= now_ms():
         raise unusable_end("" if until is None else until.isoformat(), "an open circuit has an end in the future")
     _families()
-    [family] = families([declared_yard().queue_of(broker.actors[wanted.actor].queue_name).name])
+    [family] = families(wanted.queues())
     detail = {**wanted.detail, "dependency": circuit.dependency.name, "until": until.isoformat()}
-    with act("circuit.open", who=who, target=wanted.actor, reason=reason, detail=detail, essential=False) as entry:
+    with _act("circuit.open", wanted, who, reason, detail) as entry:
         said = reason[:LONGEST_REASON]
         state = note_circuit(family, circuit, BY_HAND, "failed", until_ms=until_ms, reason=said, by=who.name)
         if state == "closed":
             raise ActRefused("circuit", "too many are open in its queue for which jobs wait; pause the actor")
         entry.count = int(state == "opened")
         return state == "opened"
+
+
+def _act(
+    name: str, wanted: Chosen, who: Who, reason: str, detail: dict[str, Any]
+) -> AbstractContextManager[AuditEntry]:
+    return act(name, who=who, target=wanted.actor, reason=reason, detail=detail, essential=False, queues=wanted.queues)
 
 
 def _families() -> Sequence[QueueOperations]:
@@ -196,3 +206,11 @@ def paused_actors(actor: str = "") -> list[PausedActor]:
     """Return the pauses in force and open circuits, of one actor or of all."""
     found = actor_pauses.pauses(families())
     return [PausedActor(each) for each in found if not actor or each.stops(actor)]
+
+
+def paused_queues() -> list[tuple[str, PauseFacts]]:
+    """Return the queues that are paused, in the order of the topology; a round trip to each server."""
+    asked = families()
+    texts = asked[0].calls.look([("GET", family.keys.paused) for family in asked]) if asked else []
+    found = [(family.keys, pause_of(text, family.keys.paused)) for family, text in zip(asked, texts, strict=True)]
+    return [(keys.queue, pause_facts(one.since, one.until, one.by, one.reason)) for keys, one in found if one]

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import dramatiq
+from dramatiq.actor import Actor
 from dramatiq.message import Message
 
 from switchyard.broker.admin.browse import leased
@@ -95,6 +96,18 @@ def visible_job(job_id: str, *, owner: str, operator: bool) -> Job | None:
     if job is None or not (operator or (owner and job.owner == owner)):
         return None
     return job
+
+
+def own_queues(actor: Actor[..., Any]) -> list[str]:
+    """Return the queue to which an actor's jobs are sent, as the list that an act on it takes."""
+    return [declared_yard().queue_of(actor.queue_name).name]
+
+
+def queues_of(*job_ids: str) -> set[str]:
+    """Return the queues of jobs, from broker, outbox or history; "" among them for one that is not known."""
+    found = [find_job(id_) or job_in_outbox(id_) or find(id_) or find_untracked(id_) for id_ in job_ids]
+    names = {"" if one is None else one.queue_name if isinstance(one, Message) else one.queue for one in found}
+    return {declared_yard().queue_of(name).name if name in declared_yard().lanes else name for name in names}
 
 
 def holder_of_key(job_id: str) -> str:

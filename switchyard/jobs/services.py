@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.db import DatabaseError, connections, transaction
@@ -29,7 +30,7 @@ from switchyard.broker.topology import LONGEST_DELAY_MS, is_whole
 from switchyard.database import in_transaction
 from switchyard.history.queries import find
 from switchyard.jobs.calls import CallArguments
-from switchyard.jobs.queries import is_job_id
+from switchyard.jobs.queries import is_job_id, own_queues, queues_of
 from switchyard.middleware.arguments import require_named, signature_of
 from switchyard.middleware.errors import ArgumentMismatch, Cancelled, InvalidOption
 from switchyard.middleware.options import usable_delay
@@ -134,7 +135,8 @@ def send_for(
         InvalidOption: a tag or the delay cannot be used.
         django.db.DatabaseError: the audit log cannot be written; nothing was sent.
     """
-    with act("job.send", who=who, target=actor.actor_name) as entry:
+    queues = partial(own_queues, actor)
+    with act("job.send", who=who, target=actor.actor_name, queues=queues) as entry:
         if delay_ms is not None and not is_whole(delay_ms, most=LONGEST_DELAY_MS):  # a person means no negative delay
             remedy = f"write milliseconds, from 0 to {LONGEST_DELAY_MS}"
             raise InvalidOption(actor.actor_name, "delay", delay_ms, remedy)
@@ -217,7 +219,8 @@ def request_cancel(job_id: str, *, who: Who | None = None, reason: str = "") -> 
     if who is None:
         return _cancel(job_id)
     # Without a row rather than not at all: it is asked for when things go wrong.
-    with act("job.cancel", who=who, target=job_id, reason=reason, essential=False) as entry:
+    queues = partial(queues_of, job_id)
+    with act("job.cancel", who=who, target=job_id, reason=reason, essential=False, queues=queues) as entry:
         answer = _cancel(job_id)
         entry.count, entry.detail = int(answer in ("cancelled", "asked")), {"answer": answer}
         entry.error = "" if entry.count else answer
@@ -301,7 +304,7 @@ def start_now(job_id: str, *, who: Who, reason: str = "") -> str:
         BrokerUnavailable: the broker did not answer.
         django.db.DatabaseError: the audit log cannot be written; nothing was changed.
     """
-    with act("job.run_now", who=who, target=job_id, reason=reason) as entry:
+    with act("job.run_now", who=who, target=job_id, reason=reason, queues=partial(queues_of, job_id)) as entry:
         answer = run_now(facilities(), job_id)
         entry.count, entry.detail = int(answer == "due"), {"answer": answer}
         entry.error = "" if entry.count else answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from django.db import DatabaseError
@@ -31,6 +32,7 @@ from switchyard.broker.stores.yard_facts import (
 from switchyard.console.formatting import duration
 from switchyard.history.fact_keeper import hours_of
 from switchyard.history.models import FactHour
+from switchyard.operations.heat_map import HeatMap, heat_map
 from switchyard.operations.past import DATABASE_S
 from switchyard.operations.timeouts import answers_within
 
@@ -99,6 +101,7 @@ class Charts:
     axis: tuple[str, ...]
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    waits: HeatMap | None
 
     @property
     def spans(self) -> tuple[ChartSpan, ...]:
@@ -175,7 +178,8 @@ def charts_of(subject: str, kind: str, chosen: str, *, target: str = "") -> Char
     drawn = [_chart(title, figures, bins, over, before, week, span) for title, figures in _figures(kind)]
     heads, rows = _table(kind, bins, over, begin, span)
     axis = tuple(_clock(begin + span.length_ms * at // (LABELS - 1), span) for at in range(LABELS))
-    return Charts(span, tuple(drawn), marks, axis, heads, rows)
+    waits = heat_map(bins, begin, span.bin_ms, partial(_clock, span=span), {kind: target} if target else {})
+    return Charts(span, tuple(drawn), marks, axis, heads, rows, waits)
 
 
 def _bins(subject: str, begin: int, until: int, span: ChartSpan) -> list[Counts]:

@@ -1,10 +1,11 @@
-"""Limits and circuits in the API."""
+"""Limits, circuits and pauses in the API."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from dataclasses import asdict
+from typing import Any, Literal
 
 import dramatiq
 from django.http import HttpRequest
@@ -16,14 +17,17 @@ from switchyard.api.problems import Problem, not_found
 from switchyard.api.schemas import Line, StrictSchema
 from switchyard.audit.services import Who
 from switchyard.broker.admin.limits import KeyPage, LimitState
-from switchyard.broker.errors import ActRefused, NotFound
+from switchyard.broker.errors import ActRefused, NotFound, UnknownQueue
 from switchyard.console.formatting import parse_until
+from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.jobs import pauses
+from switchyard.jobs.queries import own_queues
 from switchyard.middleware.clock_comparison import compared_now
-from switchyard.queues import limits
+from switchyard.operations.api import PauseBody
+from switchyard.queues import limits, services
 
-router = Router(tags=["Limits"])
-PAUSE, ARGUMENTS = "switchyard_operations.pause_queue", "switchyard_jobs.view_arguments"
+router, pauses_router = Router(tags=["Limits"]), Router(tags=["Pauses"])
+PAUSE = "switchyard_operations.pause_queue"
 
 
 class OverrideRequest(StrictSchema):
@@ -43,6 +47,31 @@ class CircuitRequest(StrictSchema):
     state: Literal["open", "closed"]
     until: Line = Field("", description="When one job probes it; needed to open it.")
     reason: str = ""
+
+
+class PauseRequest(StrictSchema):
+    """A queue, or an actor, to pause or to resume."""
+
+    queue: Line = Field("", description="Name of a queue; or leave it out, and name an actor.")
+    actor: Line = ""
+    argument: Line = Field("", description="NAME=VALUE of an argument of the actor: jobs with it alone.")
+    state: Literal["paused", "resumed"]
+    until: Line = Field("", description="When it resumes by itself, as in an override; without it somebody resumes it.")
+    reason: str = ""
+
+
+class PauseInForce(PauseBody):
+    """A pause of a queue or of an actor."""
+
+    queue: str | None
+    actor: str | None
+    argument: str | None = Field(description="NAME=VALUE if that alone is paused; NAME without the right to see it.")
+
+
+class PausesBody(BaseModel):
+    """Pauses of queues, in the order of the topology, then those of actors."""
+
+    pauses: list[PauseInForce]
 
 
 class ChangedBody(BaseModel):
@@ -83,29 +112,66 @@ def override_limit(request: HttpRequest, body: OverrideRequest) -> LimitState:
 )
 def turn_circuit(request: HttpRequest, body: CircuitRequest) -> dict[str, bool]:
     """Open the circuit that an actor depends on until a time, or close it."""
-    with _answers(request, PAUSE, *([ARGUMENTS] if body.argument else [])):
-        if (actor := dramatiq.get_broker().actors.get(body.actor)) is None:
-            raise NotFound(f"actor {body.actor!r} is not declared")
-        wanted, who = pauses.chosen(actor, body.argument), Who.of_request(request)
+    with _answers(request, PAUSE):
+        wanted, who = _chosen(request, body), Who.of_request(request)
         if body.state == "closed":
             return {"changed": pauses.resume(wanted, who=who, reason=body.reason)}
         until = parse_until(body.until, now=compared_now())
         return {"changed": pauses.open_circuit(wanted, who=who, until=until, reason=body.reason)}
 
 
-def _may(request: HttpRequest, right: str) -> bool:
-    return bool(request.auth.owner.has_perm(right))  # type: ignore[attr-defined]
+@pauses_router.get("", auth=operate_scope, response={200: PausesBody}, url_name="pauses", operation_id="list_pauses")
+def list_pauses(request: HttpRequest) -> dict[str, list[dict[str, Any]]]:
+    """Return the pauses in force; open circuits are among the limits."""
+    found = [{"queue": queue, "actor": None, "argument": None, **asdict(one)} for queue, one in pauses.paused_queues()]
+    actors = dramatiq.get_broker().actors
+    for each in (one for one in pauses.paused_actors() if not one.pause.is_open):
+        actor = actors.get(each.pause.actor)
+        shown = _may(request, ARGUMENTS, own_queues(actor)[0] if actor is not None else "")
+        argument = (each.argument if shown else each.pause.argument) or None
+        found.append({"queue": None, "actor": each.pause.actor, "argument": argument, **asdict(each.facts)})
+    return {"pauses": found}
+
+
+@pauses_router.put("", auth=operate_scope, response={200: ChangedBody}, url_name="pauses", operation_id="turn_pause")
+def turn_pause(request: HttpRequest, body: PauseRequest) -> dict[str, bool]:
+    """Pause a queue or an actor: nothing of it starts, what runs goes on; or resume it."""
+    with _answers(request, PAUSE):
+        if bool(body.queue) == bool(body.actor) or (body.queue and body.argument):
+            raise Problem(422, "name a queue, or an actor and perhaps an argument of it")
+        on, wanted = (services, body.queue) if body.queue else (pauses, _chosen(request, body))
+        who: dict[str, Any] = {"who": Who.of_request(request), "reason": body.reason}
+        if body.state == "resumed":
+            return {"changed": on.resume(wanted, **who)}
+        until = parse_until(body.until, now=compared_now()) if body.until else None
+        return {"changed": on.pause(wanted, until=until, **who)}
+
+
+def _chosen(request: HttpRequest, body: CircuitRequest | PauseRequest) -> pauses.Chosen:
+    if (actor := dramatiq.get_broker().actors.get(body.actor)) is None:
+        raise NotFound(f"actor {body.actor!r} is not declared")
+    if body.argument:  # whether its value is paused tells of jobs
+        _require(request, ARGUMENTS, own_queues(actor)[0])
+    return pauses.chosen(actor, body.argument)
+
+
+def _may(request: HttpRequest, right: str, queue: str | None = None) -> bool:
+    return holds(request.auth.owner, right, queue)  # type: ignore[attr-defined]
+
+
+def _require(request: HttpRequest, right: str, queue: str | None = None) -> None:
+    if not _may(request, right, queue):
+        raise Problem(403, f"the token's owner lacks the right {right}")
 
 
 @contextmanager
 def _answers(request: HttpRequest, *rights: str) -> Iterator[None]:
     """Require rights of the token's owner, and turn refusals into problem documents."""
     for right in rights:
-        if not _may(request, right):
-            raise Problem(403, f"the token's owner lacks the right {right}")
+        _require(request, right)
     try:
         yield
-    except NotFound as error:
+    except (NotFound, UnknownQueue) as error:
         raise not_found(str(error)) from error
-    except ActRefused as error:
+    except (ActRefused, services.ForeignBroker) as error:
         raise Problem(422, str(error)) from error

@@ -15,10 +15,11 @@ from switchyard.audit.services import Who
 from switchyard.broker.admin.limits import KeyState, LimitState
 from switchyard.broker.errors import ActRefused, BrokerError, NotFound
 from switchyard.console.formatting import parse_until
+from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.console.room_view import RoomResponse, not_answered, require
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.queues import limits as queries
-from switchyard.queues.api import ARGUMENTS, PAUSE
+from switchyard.queues.api import PAUSE
 
 VIEW = "switchyard_operations.view_operations"
 SECTIONS = (
@@ -38,7 +39,7 @@ def limits(request: HttpRequest) -> RoomResponse:
         require(request, ARGUMENTS)
     try:
         if not limit:
-            found = queries.limits_now(arguments=request.user.has_perm(ARGUMENTS))
+            found = queries.limits_now(arguments=holds(request.user, ARGUMENTS))
             rows = [(title, [_row(one) for one in found.limits if one.kind in kinds]) for title, kinds in SECTIONS]
             context: dict[str, object] = {"title": "Limits", "sections": rows, "circuits": found.circuits}
             return RoomResponse(request, "switchyard_queues/limits.html", context)

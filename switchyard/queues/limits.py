@@ -219,7 +219,9 @@ def override(limit_id: str, n: int | None, *, who: Who, until: datetime | None =
             raise unusable_end("", "an override has an end")
         wanted = Override(n, int(until.timestamp() * 1_000), now_ms(), who.name, reason[:LONGEST_REASON])
     detail = {"n": n, "declared": state.declared, "until": until and until.isoformat()}
-    with act("limit.override", who=who, target=state.id, reason=reason, detail=detail, essential=False) as entry:
+    with act(
+        "limit.override", who=who, target=state.id, reason=reason, detail=detail, essential=False, queues=[state.queue]
+    ) as entry:
         try:
             _write(state, wanted)
         except ValueError as error:

@@ -144,7 +144,8 @@ def relocate_actor(
     if old.keys.queue == new.keys.queue:
         raise ActRefused("relocate", f"{source!r} is both the old and the new queue; name another one")
     detail = {"actor": actor, "to": new.keys.queue}
-    with act("queue.relocate", who=who, target=old.keys.queue, reason=reason, detail=detail) as entry:
+    queues = old.keys.queue, new.keys.queue
+    with act("queue.relocate", who=who, target=queues[0], reason=reason, detail=detail, queues=queues) as entry:
         entry.count = 0
         for lane in lanes:
             moved = entry.count

@@ -25,6 +25,7 @@ from switchyard.console.export import export_of
 from switchyard.console.formatting import counted, parse_until
 from switchyard.console.lists import SortColumn, SortHead, heads_of
 from switchyard.console.pauses import PauseFacts
+from switchyard.console.queue_rights import holds
 from switchyard.console.room_view import SWITCHED_OFF, RoomResponse, not_answered, require
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.operations.charts import charts_of
@@ -57,7 +58,7 @@ def queues(request: HttpRequest) -> HttpResponseBase:
     context = {
         "title": "Queues", "rows": in_order(rows, sort), "sentence": sentence, "away": state is None,
         "at": timezone.now(), "heads": heads(sort), "sort": sort if sort in ORDERS else "",
-        "may_choose": request.user.has_perm("switchyard_operations.pause_queue"),
+        "may_choose": holds(request.user, PAUSE, ""),
         "off": SWITCHED_OFF if state is None else "",
     }  # fmt: skip
     if request.GET.get("part") == "live":  # what the open page fetches
@@ -83,7 +84,7 @@ def queue(request: HttpRequest, name: str) -> RoomResponse:
         "waiting": waiting,
         "looked_through": queries.LOOKED_THROUGH,
         "notes": notes_on("queue", name),
-        "may_note": request.user.has_perm(PAUSE),
+        "may_note": holds(request.user, PAUSE, name),
     }
     return _rendered(request, name, "switchyard_queues/queue.html", context)
 
@@ -110,7 +111,8 @@ def queue_of(name: str) -> Queue:
 def _rendered(request: HttpRequest, name: str, template: str, context: dict[str, Any]) -> RoomResponse:
     require(request, "switchyard_operations.view_operations")
     seen = queries.view_of(queue_of(name))
-    return RoomResponse(request, template, {**context, "title": f"Queue {name}", "seen": seen, "queue": seen.queue})
+    context |= {"title": f"Queue {name}", "seen": seen, "queue": seen.queue, "acts_on": name}
+    return RoomResponse(request, template, context)
 
 
 # A row of the yard, its pause, and its counts of retries and of dead letters.
@@ -165,7 +167,7 @@ asks = require_http_methods(["GET", "HEAD", "POST"])
 @never_cache
 def pause(request: HttpRequest, name: str) -> HttpResponseBase:
     """Ask for a reason and an end, and pause a queue."""
-    require(request, PAUSE)
+    require(request, PAUSE, queue=name)
     given, reason = request.POST.get("until", "").strip(), _reason(request)
 
     def act() -> str:
@@ -179,7 +181,7 @@ def pause(request: HttpRequest, name: str) -> HttpResponseBase:
 
 @require_POST
 def note(request: HttpRequest, name: str) -> HttpResponseBase:
-    require(request, PAUSE)
+    require(request, PAUSE, queue=name)
     try:
         write_note("queue", queue_of(name).name, request.POST.get("text", ""), who=Who.of_request(request))
     except ActRefused as error:
@@ -191,7 +193,7 @@ def note(request: HttpRequest, name: str) -> HttpResponseBase:
 @never_cache
 def resume(request: HttpRequest, name: str) -> HttpResponseBase:
     """Ask, and resume a queue."""
-    require(request, PAUSE)
+    require(request, PAUSE, queue=name)
 
     def act() -> str:
         changed = services.resume(name, who=Who.of_request(request), reason=_reason(request))
@@ -204,7 +206,7 @@ def resume(request: HttpRequest, name: str) -> HttpResponseBase:
 @never_cache
 def purge(request: HttpRequest, name: str) -> HttpResponseBase:
     """Ask for a reason, and for the count where it is over 100; then set aside what waits and what is scheduled."""
-    require(request, PURGE)
+    require(request, PURGE, queue=name)
 
     def act() -> str:
         shown, typed = request.POST.get("shown", ""), request.POST.get("typed", "")
@@ -222,7 +224,7 @@ def purge(request: HttpRequest, name: str) -> HttpResponseBase:
 @require_POST
 def undo(request: HttpRequest, name: str, purge_id: str) -> HttpResponseBase:
     """Put back what a purge set aside."""
-    require(request, PURGE)
+    require(request, PURGE, queue=name)
     try:
         undone = services.undo_purge(queue_of(name).name, purge_id, who=Who.of_request(request))
     except BrokerError as error:
@@ -239,7 +241,7 @@ def undo(request: HttpRequest, name: str, purge_id: str) -> HttpResponseBase:
 @never_cache
 def relocate(request: HttpRequest, name: str) -> HttpResponseBase:
     """Ask for an actor and a queue, and move the actor's waiting messages there."""
-    require(request, PAUSE)
+    require(request, PAUSE, queue=name)
     queue_of(name)
     given = {key: request.POST.get(key, request.GET.get(key, "")).strip() for key in ("actor", "to")}
 
@@ -272,6 +274,7 @@ def _act_or_ask(request: HttpRequest, verb: str, name: str, act: Callable[[], st
     seen = queries.view_of(queue)
     title = f"{verb.capitalize()} {name}"
     context = {"reason": _reason(request), **given, "title": title, "seen": seen, "off": seen.switched_off}
+    context["acts_on"] = name
     return _page(request, verb, context, refused)
 
 
@@ -325,6 +328,7 @@ def chosen(request: HttpRequest, verb: str) -> HttpResponseBase:
 def _do(request: HttpRequest, verb: str, queues: Sequence[str], reason: str, until: str) -> str | Exception:
     """Do the act to one queue after the other; return why it is refused before the first one, or ""."""
     who, done, unchanged = Who.of_request(request), 0, 0
+    who.require(PAUSE, queues)  # of several all or none
     try:
         end = parse_until(until, now=compared_now()) if verb == "pause" and until else None
         for name in queues:

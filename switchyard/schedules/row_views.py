@@ -19,6 +19,7 @@ from dramatiq.actor import Actor
 from switchyard.audit.services import Who
 from switchyard.broker.errors import NotFound
 from switchyard.console.formatting import SPAN, UNITS_MS
+from switchyard.console.queue_rights import ARGUMENTS
 from switchyard.console.room_view import RoomResponse, require
 from switchyard.jobs.argument_fields import PREFIX, bound_fields, call_of, fields_of
 from switchyard.jobs.calls import CallArguments, parameters_of
@@ -26,7 +27,7 @@ from switchyard.middleware.arguments import signature_of
 from switchyard.schedules import rows
 from switchyard.schedules.models import StoredSchedule
 from switchyard.schedules.triggers import UTC
-from switchyard.schedules.views import ARGUMENTS, EDIT, LOST, VIEW
+from switchyard.schedules.views import EDIT, LOST, VIEW
 
 OVERLAP = (
     ("allow", "allow: send each tick"),

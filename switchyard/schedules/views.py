@@ -24,6 +24,7 @@ from switchyard.broker.errors import ActRefused, BrokerError, NotFound
 from switchyard.console.export import export_of
 from switchyard.console.formatting import parse_until
 from switchyard.console.links import job_url
+from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.console.room_view import RoomResponse, not_answered, require
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.schedules import queries, services
@@ -35,7 +36,7 @@ from switchyard.schedules.rows import stored_schedules
 VIEW, RUN, PAUSE = (
     f"switchyard_schedules.{codename}" for codename in ("view_schedulestate", "run_schedule", "pause_schedule")
 )
-EDIT, ARGUMENTS = "switchyard_schedules.edit_schedule", "switchyard_jobs.view_arguments"
+EDIT = "switchyard_schedules.edit_schedule"
 LOST = "The database does not answer, so nothing was done; check /readyz, then try again."
 
 
@@ -154,7 +155,7 @@ def _page(request: HttpRequest, found: Schedule, form: PauseForm, *, status: int
         "ticks": ticks,
         "kept": queries.KEPT,
         "form": form,
-        "arguments": queries.arguments_of(found) if request.user.has_perm(ARGUMENTS) else None,
+        "arguments": queries.arguments_of(found) if holds(request.user, ARGUMENTS) else None,
         "leads": queries.scheduler_leads(),
     }
     return _render(request, "schedule.html", context, status=status)

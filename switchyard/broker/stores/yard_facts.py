@@ -63,6 +63,11 @@ def dependency_subject(dependency: str) -> str:
     return f"d:{dependency}"
 
 
+def is_host(subject: str) -> bool:
+    """Return whether a subject is a host of a dependency, kept for 72 h alone: that of the dependency and its name."""
+    return subject.startswith("d:") and " " in subject
+
+
 def merged(parts: Iterable[Counts]) -> dict[int, int]:
     """Return the sum of counts; of gauges the largest."""
     total: dict[int, int] = {}

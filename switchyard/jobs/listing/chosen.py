@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from django.contrib import messages
@@ -23,7 +24,7 @@ from switchyard.jobs.admin_pages import check
 from switchyard.jobs.listing.chosen_acts import ACTS, ChosenAct, chosen_jobs
 from switchyard.jobs.listing.pages import LIMIT
 from switchyard.jobs.listing.views import without_broker
-from switchyard.jobs.queries import is_message_id
+from switchyard.jobs.queries import is_message_id, queues_of
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -61,6 +62,7 @@ def _ask(request: HttpRequest, act: ChosenAct, jobs: Sequence[Job]) -> HttpRespo
 def _do(request: HttpRequest, act: ChosenAct, ids: Sequence[str]) -> HttpResponse:
     """Do the act to one job after the other. An error ends it; the answer counts those before."""
     who, reason = Who.of_request(request), request.POST.get("reason", "").strip()
+    who.require(f"switchyard_jobs.{act.right}", partial(queues_of, *ids))  # of several all or none
     form_id, answers, wrong, is_away = request.POST.get("form_id", ""), Counter[str](), "", False
     try:
         for id_ in ids:

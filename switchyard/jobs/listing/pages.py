@@ -122,8 +122,8 @@ class Comparison:
 
 
 def wants_unfinished(wanted: Filter) -> bool:
-    """Return whether jobs that have not ended can match a filter: they have no release and no last failure."""
-    ended = wanted.failures or wanted.error or wanted.fingerprint or wanted.release
+    """Return whether jobs that have not ended can match a filter: they have no release, last failure or whole wait."""
+    ended = wanted.failures or wanted.error or wanted.fingerprint or wanted.release or wanted.waited
     return not ended and (not wanted.states or not UNFINISHED.isdisjoint(wanted.states))
 
 
@@ -248,7 +248,7 @@ _PLACE: Final = re.compile(r"due\.([0-9]{1,15})\.(.{1,200})", re.DOTALL)
 def is_by_due_time(wanted: Filter) -> bool:
     """Return whether a list is ordered by due time: one of scheduled jobs alone."""
     return wanted.states == ("scheduled",) and not (
-        wanted.failures or wanted.error or wanted.fingerprint or wanted.release
+        wanted.failures or wanted.error or wanted.fingerprint or wanted.release or wanted.waited
     )
 
 

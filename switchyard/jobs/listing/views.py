@@ -152,6 +152,7 @@ MORE_FIELDS = (
     ("error", "Error", "ValueError, or a part of its text"),
     ("fingerprint", "Fingerprint", "of a dead letter"),
     ("release", "Release", "2026.11.3"),
+    ("waited", "Waited, ms", "5000-20000"),
     ("until", "Until", "2026-11-21T13:00Z"),
 )
 # Digits of a time in ms since the epoch.
@@ -173,7 +174,7 @@ def _exported(request: HttpRequest) -> Iterator[dict[str, Any]]:
     Raises:
         ActRefused: the filter is unusable, or broker or database do not answer.
     """
-    after, arguments = "", may(request, "view_arguments")
+    after, arguments = "", may(request, "view_arguments", request.GET.get("queue", ""))
     while True:
         try:
             page = find_jobs(_wanted(request), after=after, limit=EXPORTED, sort=sort_of(request.GET.get("sort", "")))
@@ -205,8 +206,9 @@ def live(request: HttpRequest) -> HttpResponse:
         "changes": found,
         "tones": TONES,
         "by_due_time": is_by_due_time(wanted),
-        "may_cancel": may(request, "cancel_job"),
-        "may_run": may(request, "run_job"),
+        "may_cancel": may(request, "cancel_job", wanted.queue),
+        "may_run": may(request, "run_job", wanted.queue),
+        "acts_on": wanted.queue,
     }
     return RoomResponse(request, "switchyard_jobs/list_live.html", context)
 
@@ -283,9 +285,10 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
         "asked_id": asked_id,
         "untracked": untracked_job(asked_id),
         "stand_in": stand_in(asked_id),
-        "may_cancel": may(request, "cancel_job"),
-        "may_run": may(request, "run_job"),
-        "chosen_acts": _chosen_acts(request, page),
+        "may_cancel": may(request, "cancel_job", wanted.queue),
+        "may_run": may(request, "run_job", wanted.queue),
+        "acts_on": wanted.queue,
+        "chosen_acts": _chosen_acts(request, page, wanted.queue),
         "none_found": why_none_found(wanted.argument, wanted.actor),
         "is_later": is_later,
         "missing": "" if page.broker_away or page.history_away else why_missing(),
@@ -318,17 +321,17 @@ def _wanted(request: HttpRequest) -> Filter:
     """
     wanted = Filter.from_query(request.GET, ignore=PAGE_NAMES)
     if wanted.argument is not None:
-        check(request, "view_arguments")
+        check(request, "view_arguments", queue=wanted.queue)
     return wanted
 
 
-def _chosen_acts(request: HttpRequest, page: JobsPage) -> list[tuple[str, str, bool]]:
+def _chosen_acts(request: HttpRequest, page: JobsPage, queue: str) -> list[tuple[str, str, bool]]:
     """Return the acts on ticked jobs that apply to a job of a page: button, address, whether it ends work."""
     shown = {job.state for job in page.jobs}
     return [
         (act.button, reverse("switchyard-jobs-chosen", args=[verb]), act.danger)
         for verb, act in ACTS.items()
-        if may(request, act.right) and not shown.isdisjoint(act.states)
+        if may(request, act.right, queue) and not shown.isdisjoint(act.states)
     ]
 
 
@@ -336,12 +339,12 @@ def _bulk_links(request: HttpRequest, wanted: Filter) -> list[tuple[str, str, bo
     """Return the acts on all jobs that match, with address, and whether they end work; none without a filter."""
     links = []
     later = tuple(state for state in wanted.states if state in DUE_LATER)
-    if wanted and wants_unfinished(wanted) and (later or not wanted.states) and may(request, "run_job"):
+    if wanted and wants_unfinished(wanted) and (later or not wanted.states) and may(request, "run_job", wanted.queue):
         links.append(("Run all that wait for a time now…", "job.run_now", later))
     ended = tuple(state for state in wanted.states if state not in UNFINISHED)
-    if wanted and (ended or not wanted.states) and may(request, "run_job"):
+    if wanted and (ended or not wanted.states) and may(request, "run_job", wanted.queue):
         links.append(("Run all again that have ended…", "job.run_again", ended))
-    if wanted and wants_unfinished(wanted) and may(request, "cancel_job"):
+    if wanted and wants_unfinished(wanted) and may(request, "cancel_job", wanted.queue):
         states = tuple(state for state in wanted.states if state in UNFINISHED)
         links.append(("Cancel all that have not ended…", "job.cancel", states))
     return [
@@ -408,7 +411,7 @@ def context_of(wanted: Filter, counts: Mapping[str, int] | None = None) -> dict[
             for text, preset in PRESETS
         ],
         "more_open": any(
-            query.get(name) for name in ("owner", "parent", "tag", "error", "fingerprint", "release", "until")
+            query.get(name) for name in ("owner", "parent", "tag", "error", "fingerprint", "release", "waited", "until")
         ),
     }
 

@@ -118,7 +118,7 @@ def edit_job(job: EditableJob, *, text: str | None, due_at: int | None, who: Who
         changes["(due)"] = {"from": _iso(job.due_at), "to": _iso(due_at)}
     if not changes:
         raise ActRefused(f"job {job.id}", "nothing is different; change an argument or its time")
-    with act("job.edit", who=who, target=job.id, reason=reason) as entry:
+    with act("job.edit", who=who, target=job.id, reason=reason, queues=[job.queue]) as entry:
         own_first = sorted(families(), key=lambda family: family.keys.queue != job.queue)
         answer = amend(own_first, job.id, expected=before, arguments=arguments, due_at_ms=due_at)
         entry.count, entry.detail = int(answer == "amended"), {"answer": answer, "changed": changes}
@@ -243,7 +243,7 @@ def again(request: HttpRequest, job_id: str) -> HttpResponse:
         return _ask_again(request, job, json.dumps(known.arguments or {}, indent=2, ensure_ascii=False, default=str))
     text, new_id = request.POST.get("arguments", ""), request.POST.get("job_id", "")
     try:
-        edited = _object_of(text) if may(request, "view_arguments") else None
+        edited = _object_of(text) if may(request, "view_arguments", job.queue) else None
         who, new_id = Who.of_request(request), new_id if is_job_id(new_id) else ""
         sent = run_again(known, edited=edited, who=who, reason=_reason(request), job_id=new_id)
     except BrokerError as error:
@@ -264,6 +264,7 @@ def _ask_again(request: HttpRequest, job: Job, text: str, *, wrong: str = "", st
         "wrong": wrong,
         "reason": request.POST.get("reason", ""),
         "new_id": request.POST.get("job_id") or str(uuid.uuid4()),
+        "acts_on": job.queue,
     }
     return RoomResponse(request, "switchyard_jobs/again.html", context, status=status)
 
@@ -296,10 +297,10 @@ def edit(request: HttpRequest, job_id: str) -> HttpResponse:
     except BrokerError:
         return without_broker(request)
     if job.due_at is None:
-        check(request, "view_arguments")  # there is nothing else to edit
+        check(request, "view_arguments", queue=job.queue)  # there is nothing else to edit
     if request.method != "POST":
         return _ask(request, job)
-    sees = may(request, "view_arguments")
+    sees = may(request, "view_arguments", job.queue)
     given = request.POST.get("arguments", job.text)
     try:
         if sees and request.POST.get("version", job.version) != job.version:
@@ -326,6 +327,7 @@ def _ask(request: HttpRequest, job: EditableJob, text: str = "", *, wrong: str =
         "job": job,
         "text": text or job.text,
         "due": request.POST.get("due") or _shown_time(job),
+        "acts_on": job.queue,
         "wrong": wrong,
         "reason": request.POST.get("reason", ""),
     }

@@ -12,6 +12,7 @@ from dramatiq.message import Message
 from switchyard.audit.services import Who, act
 from switchyard.broker.errors import ActRefused
 from switchyard.broker.interface import facilities
+from switchyard.conf import declared_yard
 from switchyard.jobs.calls import CallArguments, checked
 from switchyard.jobs.passport.reading import Passport
 from switchyard.jobs.presentation import shown_arguments
@@ -47,7 +48,11 @@ def run_again(
         django.db.DatabaseError: the audit log cannot be written; nothing was enqueued.
     """
     job, message = known.job, again_message(known, edited=edited, job_id=job_id)
-    with act("job.run_again", who=who, target=job.id, reason=reason) as entry:
+
+    def queues() -> tuple[str, ...]:
+        return job.queue, declared_yard().queue_of(message.queue_name).name
+
+    with act("job.run_again", who=who, target=job.id, reason=reason, queues=queues) as entry:
         sent = enqueue_again(message, once=bool(job_id))
         entry.count, entry.detail = 1, {"job": sent, "actor": job.actor, "edited": edited is not None}
     return sent

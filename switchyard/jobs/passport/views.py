@@ -35,7 +35,7 @@ def passport(request: HttpRequest, job_id: str) -> HttpResponse:
     if known is None:
         return without_job(request, job_id)
     if request.GET.get("format") == "json":
-        shown = passport_json(known, arguments=may(request, "view_arguments"))
+        shown = passport_json(known, arguments=may(request, "view_arguments", known.job.queue))
         found = _why(request, known)
         shown["why"] = None if found is None else why_json(found)
         return JsonResponse(shown, json_dumps_params={"indent": 2, "ensure_ascii": False})
@@ -70,10 +70,11 @@ def _context_of(request: HttpRequest, known: Passport) -> dict[str, Any]:
         "children": children_of(known),
         "events": timeline_of(known, acts),
         "tones": TONES,
-        "may_cancel": not job.ended and not job.cancel_requested and may(request, "cancel_job"),
-        "may_run_again": may(request, "run_job"),
+        "may_cancel": not job.ended and not job.cancel_requested and may(request, "cancel_job", job.queue),
+        "may_run_again": may(request, "run_job", job.queue),
+        "acts_on": job.queue,
         "may_edit": _can_edit(request, job),
-        "may_run_now": _can_run_now(job) and may(request, "run_job"),
+        "may_run_now": _can_run_now(job) and may(request, "run_job", job.queue),
         "why": found,
         "silent": None if found is None else found.silent,
     }
@@ -88,7 +89,7 @@ def _can_run_now(job: Job) -> bool:
 def _why(request: HttpRequest, known: Passport) -> Why | None:
     """Return why a job has not run; ``None`` once it has ended, and while the broker does not answer."""
     try:
-        return why(known, arguments=may(request, "view_arguments"))
+        return why(known, arguments=may(request, "view_arguments", known.job.queue))
     except (BrokerError, DatabaseError):
         return None
 
@@ -96,7 +97,8 @@ def _why(request: HttpRequest, known: Passport) -> Why | None:
 def _can_edit(request: HttpRequest, job: Job) -> bool:
     """Return whether a user may change a job that has not started: its arguments, or when it is due."""
     has_not_started = job.state in ("queued", "scheduled", "retrying") and not job.cancel_requested
-    has_right = may(request, "run_job") and (may(request, "view_arguments") or job.state == "scheduled")
+    sees = job.state == "scheduled" or may(request, "view_arguments", job.queue)
+    has_right = sees and may(request, "run_job", job.queue)
     return has_not_started and has_right and facilities().transport.finds_waiting
 
 

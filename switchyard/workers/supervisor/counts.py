@@ -34,9 +34,10 @@ from switchyard.broker.stores.yard_facts import (
     FactStore,
     actor_subject,
     dependency_subject,
+    is_host,
     queue_subject,
 )
-from switchyard.middleware.metrics import BUCKETS_S
+from switchyard.middleware.metrics import BUCKETS_S, MOST_HOSTS, BoundedLabels
 
 FLUSH_S: Final = 10.0
 KINDS: Final = ("counter", "histogram")
@@ -68,6 +69,7 @@ class CountFlush:
         self._folder, self._member, self._store = folder, member, store
         self._own = [YARD, f"p:{pool}", *([f"r:{release}"] if release else [])]
         self._files: dict[Path, CountFile] = {}
+        self._hosts = BoundedLabels(MOST_HOSTS)  # of all children, each of which counts other ones by name
         self._flushed: Totals = {}
         # A flush without an answer is repeated as it was: the server may have added it.
         self._pending: dict[str, dict[int, int]] = {}
@@ -114,6 +116,8 @@ class CountFlush:
     def _by_subject(self, counts: Totals) -> dict[str, dict[int, int]]:
         subjects: dict[str, dict[int, int]] = {}
         for (named, code), count in counts.items():
+            if is_host(named[0]):
+                named = (" ".join(self._hosts.bounded(*named[0].split(" ", 1))),)
             for subject in (*named, *self._own) if len(named) > 1 else named:
                 of_subject = subjects.setdefault(subject, {})
                 of_subject[code] = of_subject.get(code, 0) + count
@@ -169,6 +173,8 @@ def _key_of(name: bytes) -> tuple[tuple[tuple[str, ...], int], float] | None:
             return (where, code), 1
         if family == "switchyard_dependency_calls":
             return ((dependency_subject(labels["dependency"]),), CALLS[outcome]), 1
+        if family == "switchyard_dependency_host_calls":
+            return ((f"{dependency_subject(labels['dependency'])} {labels['host']}",), CALLS[outcome]), 1
         if family in COUNTERS:
             code, factor = COUNTERS[family]
             return (where[1:], code), factor

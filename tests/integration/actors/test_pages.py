@@ -17,7 +17,16 @@ from switchyard.actors import figures as ended_jobs
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
-from switchyard.broker.stores.yard_facts import DEAD, HOUR_MS, RUN_MS, RUNS, SENT, SUCCEEDED, WAITS
+from switchyard.broker.stores.yard_facts import (
+    DEAD,
+    HOUR_MS,
+    RETRIED,
+    RUN_MS,
+    RUNS,
+    SENT,
+    SUCCEEDED,
+    WAITS,
+)
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.history.fact_keeper import store_hour
 from switchyard.history.models import JobRow
@@ -221,3 +230,17 @@ def test_a_broker_that_is_away_is_said_and_audited(
     assert answer.status_code == 503 and "sy-error" in answer.content.decode()
     entry = AuditEntry.objects.get()
     assert (entry.outcome, entry.error) == ("failed", "BrokerUnavailable")
+
+
+def test_page_names_the_hosts_that_were_called(facilities: Facilities, admin_client: Client) -> None:
+    counts = {"slow.example": {SUCCEEDED: 5, RETRIED: 3}, "fine.example": {SUCCEEDED: 1_200}, "other": {RETRIED: 4}}
+    facilities.facts.add("pool:host:1", 1, {f"d:webhook {host}": each for host, each in counts.items()})
+
+    found = ended_jobs.hosts_called(dramatiq.get_broker().get_actor("deliver_webhook"))
+    pages = [admin_client.get(page_of(name)).content.decode() for name in ("deliver_webhook", "send_welcome_mail")]
+
+    assert [(each.host, each.calls, each.failed) for each in found] == [
+        ("other", 4, 4), ("slow.example", 8, 3), ("fine.example", 1_200, 0),
+    ]  # fmt: skip
+    assert ["Hosts called" in page for page in pages] == [True, False]
+    assert "slow.example" in pages[0] and "1,200" in pages[0]

@@ -307,6 +307,8 @@ def test_the_description_names_every_request(client: Client) -> None:
         ("get", "limits/keys"),
         ("put", "limits/override"),
         ("put", "limits/circuit"),
+        ("get", "pauses"),
+        ("put", "pauses"),
     }
     assert offered == promised
 

@@ -80,7 +80,7 @@ def test_an_ended_hour_is_stored_once_and_old_ones_leave(
     now = store.server_ms()
     hour = now // HOUR_MS
     key = Keys().facts_bucket(yard_facts.bucket_of(now))
-    valkey.hset(key, mapping={f"{SUCCEEDED} a:mail": 5})
+    valkey.hset(key, mapping={f"{SUCCEEDED} {each}": 5 for each in ("a:mail", "d:web", "d:web example.com")})
     store_hour(hour - 80, {"a:mail": {SUCCEEDED: 1}})
     store_hour(hour - YEAR_HOURS - 90, {"a:mail": {SUCCEEDED: 1}})
     store.ahead_ms = 5 * MINUTE_MS  # its minute is closed
@@ -94,6 +94,7 @@ def test_an_ended_hour_is_stored_once_and_old_ones_leave(
     FactKeeper(store).step()
 
     assert hours_of(["a:mail"], [hour])["a:mail"] == {hour: {SUCCEEDED: 5}}
+    assert sorted(hours_of(None, [hour])) == ["a:mail", "d:web"], "no hosts, of which there may be many in a year"
     assert FactHour.objects.filter(hour__lt=hour - YEAR_HOURS).count() == 0
     store_hour(hour, {"a:mail": {SUCCEEDED: 6}})
     assert hours_of(None, [hour])["a:mail"] == {hour: {SUCCEEDED: 6}}, "written again, not twice"

@@ -38,6 +38,10 @@ def ids(found: queries.HistoryPage) -> list[int]:
         ({"parent": "p-1"}, "late dead"),
         ({"parent": "p-1", "state": "dead"}, "dead"),
         ({"release": "1.4"}, "vip"),
+        ({"waited": "20-80"}, "plain"),
+        ({"waited": "-20"}, "vip"),
+        ({"waited": "80-"}, "late"),
+        ({"waited": "20-", "queue": "default"}, "late plain"),
         ({"tag": "gold"}, "vip"),
         ({"argument": "customer_id=42"}, "dead vip"),
         ({"argument": "customer_id=42", "tag": "gold"}, "vip"),
@@ -58,11 +62,11 @@ def test_each_condition_finds_its_jobs(query: dict[str, str], expected: str) -> 
     rows = {
         "vip": job_row(
             10, values={TAG: "gold", "customer_id": "42"}, queue="slow", release="1.4", failed_at=BASE_MS + 5,
-            fingerprint="beef", error_message="no order",
+            fingerprint="beef", error_message="no order", wait_ms=20,
         ),
-        "plain": job_row(20, owner="shop"),
+        "plain": job_row(20, owner="shop", wait_ms=80),
         "dead": job_row(30, state="dead", actor="send_mail", values={"customer_id": "42"}, parent="p-1", **failure),
-        "late": job_row(40, parent="p-1", values={"customer_id": "43"}),
+        "late": job_row(40, wait_ms=81, parent="p-1", values={"customer_id": "43"}),
         "again": job_row(50, state="retrying", error_type="KeyError", fingerprint="cafe"),
     }  # fmt: skip
     names = {row.pk: name for name, row in rows.items()}

@@ -16,6 +16,7 @@ import pytest
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Dependency, Yard
+from switchyard.middleware.circuits import calls_host
 from switchyard.middleware.errors import InvalidOption, RetryLater
 from switchyard.middleware.metrics import Metrics
 from tests.factories.endpoints import Endpoint, listening_endpoint
@@ -49,6 +50,7 @@ def test_what_waits_for_an_endpoint_costs_few_attempts_and_all_of_it_arrives(
 
     @dramatiq.actor(broker=broker, queue_name="work", depends_on="web per host", max_retries=3)
     def call(host: str, number: int) -> None:
+        calls_host(f"{host}.example")
         try:
             urlopen(endpoint.url(f"{host}/{number}"), timeout=10).close()
         except HTTPError as error:
@@ -94,6 +96,16 @@ def test_what_waits_for_an_endpoint_costs_few_attempts_and_all_of_it_arrives(
     )
     assert failed == len(reached_down)
     assert answered == len(endpoint.asked) - len(reached_down)
+    by_host = {
+        (host, outcome): metrics.registry.get_sample_value(
+            "switchyard_dependency_host_calls_total",
+            {"dependency": "web", "host": f"{host}.example", "outcome": outcome},
+        )
+        for host in ("broken", "fine")
+        for outcome in ("failed", "answered")
+    }
+    assert (by_host["broken", "failed"], by_host["fine", "failed"]) == (failed, None)
+    assert (by_host["broken", "answered"] or 0) + (by_host["fine", "answered"] or 0) == answered
 
 
 def deferred(broker: RedisBroker) -> float:

@@ -348,6 +348,10 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "api/v1/limits/keys": (get(API + "limits/keys?limit=none", 401, 403, 404, 404, 403),),
     "api/v1/limits/override": (Row(API + "limits/override", (401, 403, 422, 422, 403), "PUT"),),
     "api/v1/limits/circuit": (Row(API + "limits/circuit", (401, 403, 422, 422, 403), "PUT"),),
+    "api/v1/pauses": (
+        get(API + "pauses", 401, 403, 200, 200, 403),
+        Row(API + "pauses", (401, 403, 422, 422, 403), "PUT"),
+    ),
     "api/v1/queues": (get(API + "queues", 401, 200, 200, 200, 200),),
     **{
         f"api/v1/{name}": (post(f"{API}{name}", 401, 403, 403, 422, 422),)
@@ -382,6 +386,7 @@ class Model:
 MODELS: dict[str, Model] = {
     "switchyard_api/token": Model("{token}", adds=True, changes=True, deletes=True),
     "switchyard_api/idempotentrequest": Model(deletes=True),
+    "switchyard_audit/groupqueues": Model(adds=True, changes=True, deletes=True),
     "shop/customer": Model(adds=True, changes=True, deletes=True),
     "shop/invoice": Model(adds=True, changes=True, deletes=True),
     "shop/payment": Model(adds=True, changes=True, deletes=True),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from django.utils import timezone
+from dramatiq.middleware import CurrentMessage
 from standardwebhooks.webhooks import Webhook
 
 from apps.webhooks import delivering, services
@@ -248,3 +251,13 @@ def test_attempts_are_deleted_after_thirty_days(make_delivery, receiver):
 
     assert services.purge_attempts() == 1_101
     assert delivery.attempts.count() == 1
+
+
+def test_the_host_of_an_attempt_is_named_for_its_counts(make_delivery, allow, monkeypatch):
+    message = SimpleNamespace()
+    monkeypatch.setattr(CurrentMessage, "get_current_message", classmethod(lambda cls: message))
+
+    with listening(answer_with(200)) as listener:
+        run(make_delivery(allow(listener)))
+
+    assert message.called_host == "127.0.0.1"

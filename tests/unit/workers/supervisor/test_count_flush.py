@@ -10,7 +10,8 @@ import pytest
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.stores.yard_facts import RUN_MS, RUNS, SUCCEEDED, Counts
+from switchyard.broker.stores.yard_facts import RETRIED, RUN_MS, RUNS, SUCCEEDED, Counts
+from switchyard.middleware.metrics import MOST_HOSTS
 from switchyard.workers.metrics import fold
 from switchyard.workers.supervisor.counts import RUN, CountFlush
 
@@ -136,3 +137,23 @@ def test_a_broken_file_stops_no_supervisor(tmp_path: Path, store: Store, flush: 
 
     assert flush.flush()
     assert store.counts["a:mail", SUCCEEDED] == 2
+
+
+def test_hosts_are_counted_up_to_a_number_however_many_each_child_names(
+    tmp_path: Path, store: Store, flush: CountFlush
+) -> None:
+    labels = ["dependency", "host", "outcome"]
+    family = "switchyard_dependency_host_calls"
+    for pid in (7, 8):
+        values = MmapedDict(str(tmp_path / f"counter_{pid}.db"))
+        for number in range(MOST_HOSTS):
+            host = f"{number}.of-{pid}.example"
+            values.write_value(mmap_key(family, f"{family}_total", labels, ["web", host, "failed"], ""), 2, 0.0)
+        values.close()
+
+    assert flush.flush()
+
+    assert {code for _, code in store.counts} == {RETRIED}
+    assert len(store.counts) == MOST_HOSTS + 1
+    assert store.counts["d:web other", RETRIED] == 2 * MOST_HOSTS
+    assert all(count == 2 for (subject, _), count in store.counts.items() if subject != "d:web other")

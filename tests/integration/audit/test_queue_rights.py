@@ -1,0 +1,257 @@
+"""Rights of a group on some queues alone: every act is refused on others, and no page offers it there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+from django.contrib.auth.models import Group, Permission, User
+from django.core.exceptions import PermissionDenied
+from django.test import Client
+from django.urls import reverse
+
+from switchyard.api.tokens import create_token
+from switchyard.audit.models import AuditEntry, GroupQueues
+from switchyard.audit.roles import OPERATOR
+from switchyard.audit.services import Who
+from switchyard.broker.interface import Facilities
+from switchyard.bulk import services as bulk
+from switchyard.bulk.models import BulkAct
+from switchyard.console.queue_rights import holds, queue_rights
+from switchyard.dead_letters import acts
+from switchyard.dead_letters.models import DeadLetter
+from switchyard.dead_letters.projection import project
+from switchyard.jobs import pauses
+from switchyard.jobs.services import submit
+from tests.factories.letters import keep, letter
+
+pytestmark = pytest.mark.django_db(transaction=True)
+PAUSE = "switchyard_operations.pause_queue"
+
+
+@pytest.fixture
+def group(transactional_db: None) -> Group:
+    """Operators of ``slow`` alone."""
+    made = Group.objects.create(name="reports team")
+    made.permissions.set(Group.objects.get(name=OPERATOR).permissions.all())
+    GroupQueues.objects.create(group=made, queues=["slow"])
+    return made
+
+
+@pytest.fixture
+def user(group: Group) -> User:
+    made = User.objects.create_user("ada", is_staff=True)
+    made.groups.add(group)
+    return made
+
+
+@pytest.fixture
+def page(user: User) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def sent(facilities: Facilities) -> Iterator[Callable[[str], str]]:
+    """Send a job to a queue."""
+    made = []
+    for queue in ("slow", "default"):
+
+        @dramatiq.actor(actor_name=f"of_{queue}", queue_name=queue)
+        def waits(customer: int) -> None:
+            raise AssertionError("nothing runs here")
+
+        made.append(waits)
+    actors = {actor.queue_name: actor for actor in made}
+    yield lambda queue: submit(actors[queue], customer=4711)
+    for actor in made:
+        del dramatiq.get_broker().actors[actor.actor_name]
+
+
+def who(user: User) -> Who:
+    fresh = User.objects.get(pk=user.pk)
+    return Who(fresh.username, "page", only=queue_rights(fresh))
+
+
+def test_right_holds_on_the_queues_of_its_group_alone(user: User) -> None:
+    assert holds(user, PAUSE, "slow") and holds(user, PAUSE)
+    assert not holds(user, PAUSE, "default") and not holds(user, PAUSE, "")
+    assert not holds(user, "switchyard_jobs.view_arguments"), "arguments of every queue"
+    assert holds(user, "switchyard_jobs.view_job", "default"), "a right that is of no queue"
+
+
+def test_right_from_elsewhere_holds_on_all_queues(user: User, group: Group) -> None:
+    user.user_permissions.add(Permission.objects.get(codename="purge_queue"))
+    other = Group.objects.create(name="on call")
+    other.permissions.set(Permission.objects.filter(codename="cancel_job"))
+    third = Group.objects.create(name="mail team")
+    third.permissions.set(Permission.objects.filter(codename="pause_queue"))
+    GroupQueues.objects.create(group=third, queues=["bulk", "gone"])
+    user.groups.add(other, third)
+
+    found = queue_rights(User.objects.get(pk=user.pk))
+
+    assert "switchyard_operations.purge_queue" not in found and "switchyard_jobs.cancel_job" not in found
+    assert found[PAUSE] == {"slow", "bulk", "gone"}
+    assert found["switchyard_jobs.run_job"] == {"slow"}
+    assert not queue_rights(User.objects.create_superuser("root"))
+
+
+def test_queue_is_paused_and_purged_where_the_right_holds(
+    page: Client, facilities: Facilities, sent: Callable[[str], str]
+) -> None:
+    for queue in ("slow", "default"):
+        sent(queue)
+    for verb in ("pause", "purge"):
+        answers = [
+            page.post(reverse(f"switchyard-queue-{verb}", args=[queue]), {"reason": "slow", "shown": "1"})
+            for queue in ("slow", "default")
+        ]
+
+        assert [answer.status_code for answer in answers] == [302, 403]
+        assert b"for default" in answers[1].content
+
+    assert AuditEntry.objects.filter(act="queue.purge").values_list("target", flat=True).get() == "slow"
+
+
+def test_several_queues_are_acted_on_all_or_none(page: Client, facilities: Facilities) -> None:
+    chosen = reverse("switchyard-queues-chosen", args=["pause"])
+
+    answer = page.post(chosen, {"queue": ["slow", "default"], "reason": "deploy"})
+
+    assert answer.status_code == 403
+    assert not AuditEntry.objects.exists()
+    assert page.post(chosen, {"queue": ["slow"], "reason": "deploy"}).status_code == 302
+
+
+@pytest.mark.parametrize(("queue", "offered"), [("slow", True), ("default", False)])
+def test_pages_offer_what_is_allowed_and_no_more(
+    page: Client, sent: Callable[[str], str], queue: str, offered: bool
+) -> None:
+    job_id = sent(queue)
+    at_queue = page.get(reverse("switchyard-queue", args=[queue])).content.decode()
+    at_job = page.get(reverse("switchyard-job", args=[job_id])).content.decode()
+    at_actor = page.get(reverse("switchyard-actor", args=[f"of_{queue}"])).content.decode()
+    listed = page.get(reverse("switchyard-jobs"), {"queue": queue}).content.decode()
+
+    for verb in ("pause", "purge"):
+        assert (reverse(f"switchyard-queue-{verb}", args=[queue]) in at_queue) is offered
+    for verb in ("cancel", "edit", "again"):
+        assert (reverse(f"switchyard-job-{verb}", args=[job_id]) in at_job) is offered
+    assert (reverse("switchyard-actor-pause", args=[f"of_{queue}"]) in at_actor) is offered
+    assert (reverse("switchyard-jobs-chosen", args=["cancel"]) in listed) is offered
+    for text in (at_queue, at_job, listed):
+        assert ("4711" in text) is offered, "the arguments"
+
+
+def test_lists_of_all_queues_offer_nothing_that_could_be_refused(page: Client, sent: Callable[[str], str]) -> None:
+    sent("slow")
+    listed = page.get(reverse("switchyard-jobs")).content.decode()
+
+    assert "4711" not in listed and reverse("switchyard-jobs-chosen", args=["cancel"]) not in listed
+    assert 'name="queue"' not in page.get(reverse("switchyard-queues")).content.decode()
+    assert page.get(reverse("switchyard-jobs"), {"argument": "customer=4711"}).status_code == 403
+
+
+def test_job_is_cancelled_where_the_right_holds(page: Client, sent: Callable[[str], str]) -> None:
+    ids = {queue: sent(queue) for queue in ("slow", "default")}
+    chosen = reverse("switchyard-jobs-chosen", args=["cancel"])
+
+    assert page.post(chosen, {"job": list(ids.values()), "form_id": "1"}).status_code == 403
+    answers = [page.post(reverse("switchyard-job-cancel", args=[id_])).status_code for id_ in ids.values()]
+
+    assert answers == [302, 403]
+    assert [entry.target for entry in AuditEntry.objects.filter(act="job.cancel")] == [ids["slow"]]
+
+
+def test_token_has_the_rights_of_its_owner_on_queues(user: User, sent: Callable[[str], str]) -> None:
+    user.user_permissions.add(Permission.objects.get(codename="submit_work"))
+    _, plain = create_token(owner=user, scopes=["operate", "submit"], name="test")
+    api = Client(headers={"Authorization": f"Bearer {plain}"})
+    ids = {queue: sent(queue) for queue in ("slow", "default")}
+    shown = {queue: api.get(f"/api/v1/jobs/{id_}").json() for queue, id_ in ids.items()}
+    answers = {queue: api.delete(f"/api/v1/jobs/{id_}") for queue, id_ in ids.items()}
+
+    assert {queue: answer.status_code for queue, answer in answers.items()} == {"slow": 202, "default": 403}
+    assert "for default" in answers["default"].json()["detail"]
+    assert "4711" in json.dumps(shown["slow"]) and "4711" not in json.dumps(shown["default"])
+
+
+def test_own_job_is_cancelled_on_any_queue(user: User, sent: Callable[[str], str]) -> None:
+    user.user_permissions.add(Permission.objects.get(codename="submit_work"))
+    token, plain = create_token(owner=user, scopes=["submit"], name="test")
+    sent("default")
+    own = submit(dramatiq.get_broker().get_actor("of_default"), owner=token.owner_key, customer=1)
+
+    answer = Client(headers={"Authorization": f"Bearer {plain}"}).delete(f"/api/v1/jobs/{own}")
+
+    assert answer.status_code == 202
+
+
+def test_actor_is_paused_on_its_own_queue(user: User, sent: Callable[[str], str]) -> None:
+    actors: dict[str, Any] = dramatiq.get_broker().actors
+
+    assert pauses.pause(pauses.chosen(actors["of_slow"]), who=who(user), reason="late")
+    with pytest.raises(PermissionDenied, match="for default"):
+        pauses.pause(pauses.chosen(actors["of_default"]), who=who(user), reason="late")
+    assert [each.named for each in pauses.paused_actors()] == ["of_slow"]
+
+
+def test_letters_are_moved_where_the_right_holds(page: Client, user: User, facilities: Facilities) -> None:
+    for queue in ("slow", "default"):
+        project(keep(letter(id=f"of-{queue}", queue=queue)))
+    rows = {row.queue: row for row in DeadLetter.objects.all()}
+    shown = {
+        queue: page.get(reverse("switchyard-letter", args=[row.pk])).content.decode() for queue, row in rows.items()
+    }
+    addresses = {queue: reverse("switchyard-letter-act", args=[row.pk, "requeue"]) for queue, row in rows.items()}
+
+    assert addresses["slow"] in shown["slow"] and addresses["default"] not in shown["default"]
+    assert page.post(addresses["default"]).status_code == 403
+    with pytest.raises(PermissionDenied):
+        acts.apply("acknowledge", list(rows.values()), who=who(user))
+    assert page.post(addresses["slow"]).status_code == 302
+    assert {row.queue: row.state for row in DeadLetter.objects.all()} == {"slow": "requeued", "default": "new"}
+
+
+def test_bulk_act_is_refused_as_a_whole_unless_all_that_match_are_on_such_queues(
+    user: User, facilities: Facilities, sent: Callable[[str], str]
+) -> None:
+    for queue in ("slow", "default"):
+        project(keep(letter(id=f"of-{queue}", queue=queue)))
+    [fingerprint] = set(DeadLetter.objects.values_list("fingerprint", flat=True))
+    refused: list[tuple[str, dict[str, str]]] = [
+        ("letter.requeue", {"fingerprint": fingerprint}),
+        ("job.cancel", {"actor": "of_slow"}),
+        ("job.cancel", {"queue": "default"}),
+        ("job.run_again", {"state": "dead"}),
+    ]
+
+    for kind, filter in refused:
+        with pytest.raises(PermissionDenied):
+            bulk.start(kind, filter, who=who(user))
+    assert not BulkAct.objects.exists() and not AuditEntry.objects.exists()
+    bulk.start("letter.requeue", {"fingerprint": fingerprint, "queue": "slow"}, who=who(user))
+    bulk.start("job.cancel", {"queue": "slow"}, who=who(user))
+
+    assert BulkAct.objects.count() == 2
+
+
+def test_admin_gives_queues_to_a_group_and_keeps_those_that_are_not_declared(group: Group) -> None:
+    client = Client()
+    client.force_login(User.objects.create_superuser("root"))
+    row = GroupQueues.objects.get()
+    row.queues = ["slow", "gone"]
+    row.save()
+    address = reverse("admin:switchyard_audit_groupqueues_change", args=[row.pk])
+
+    shown = client.get(address).content.decode()
+    client.post(address, {"group": group.pk, "queues": ["default", "gone"]})
+
+    assert "gone, not declared" in shown
+    row.refresh_from_db()
+    assert row.queues == ["default", "gone"]
