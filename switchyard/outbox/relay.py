@@ -15,10 +15,11 @@ from typing import Any, Final
 
 import dramatiq
 from django.db import close_old_connections, connections, transaction
+from django.db.models import Q
 from dramatiq.errors import QueueNotFound
 from dramatiq.message import Message
 
-from switchyard.broker.clock import now_ms
+from switchyard.broker.clock import TOLERATED_MS, now_ms
 from switchyard.broker.errors import BrokerError, BrokerUnavailable, QueueFull, SwitchyardError
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue import codec
@@ -134,8 +135,10 @@ class Round:
         return len(self.full) > before or (len(found) == AT_ONCE and bool(self._done))
 
     def _next_rows(self) -> list[OutboxRow]:
-        old_enough = OutboxRow.objects.using(self._alias).filter(created_ms__lte=now_ms() - LEFT_TO_SENDER_MS)
-        due = old_enough.exclude(queue__in=self.full).order_by("pk")
+        now = now_ms()
+        # Rows that a clock ahead has written would wait for as long as it was ahead.
+        of_age = Q(created_ms__lte=now - LEFT_TO_SENDER_MS) | Q(created_ms__gt=now + TOLERATED_MS)
+        due = OutboxRow.objects.using(self._alias).filter(of_age).exclude(queue__in=self.full).order_by("pk")
         return list((due.select_for_update(skip_locked=True) if self._locks else due)[:AT_ONCE])
 
     def _send(self, found: Sequence[OutboxRow]) -> None:

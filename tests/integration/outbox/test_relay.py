@@ -237,12 +237,13 @@ def test_rows_of_a_key_wait_for_an_earlier_one_and_others_do_not(
 ) -> None:
     monkeypatch.setattr(rows, "order_key", lambda message, actor: message.args[0][0])
     greet = actor_on(broker)
-    send_and_die(broker, (greet, "a1"), (greet, "b1"))
-    OutboxRow.objects.filter(order_key="a").update(created_ms=2**60)  # another process has it in hand
+    monkeypatch.setattr("switchyard.outbox.relay.LEFT_TO_SENDER_MS", 60_000)
+    send_and_die(broker, (greet, "a1"), (greet, "b1"))  # another process has the first in hand
 
     with transaction.atomic():
         for name in ("a2", "c1"):
             greet.send(name)
+    OutboxRow.objects.exclude(pk=OutboxRow.objects.earliest("pk").pk).update(created_ms=0)
     relay.step()
     before = waiting(broker)
     OutboxRow.objects.update(created_ms=0)
@@ -274,6 +275,18 @@ def test_a_delay_that_is_over_is_none(broker: RedisBroker, relay: Relay) -> None
     due = family.calls.command("ZSCORE", family.keys.due("live"), later.message_id)
     assert waiting(broker) == ["over"]
     assert float(due) == pytest.approx(later.options["due_at"], abs=5_000)
+
+
+def test_a_row_of_a_clock_that_was_ahead_is_sent(
+    broker: RedisBroker, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("switchyard.outbox.relay.LEFT_TO_SENDER_MS", 60_000)
+    send_and_die(broker, (actor_on(broker), "Ada"))
+    OutboxRow.objects.update(created_ms=F("created_ms") + 86_400_000)
+
+    relay.step()
+
+    assert (left(), waiting(broker)) == ([], ["Ada"])
 
 
 def test_a_full_outbox_refuses(broker: RedisBroker, monkeypatch: pytest.MonkeyPatch) -> None:
