@@ -91,6 +91,23 @@ def test_a_member_whose_unique_key_is_held_counts_as_done(
     assert (actors.ran, figures(jobs)) == ([1], ("succeeded", 0, 2, 0, 0))
 
 
+def test_a_member_that_yielded_is_done_though_its_sender_was_killed_then(
+    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dramatiq.actor(queue_name="work", unique_key=lambda: "one")
+    def only_one() -> None:
+        actors.ran.append(1)
+
+    with monkeypatch.context() as patch:  # before the hook
+        patch.setattr(Batches, "note_end", lambda *args, **options: None)
+        with batch("import", **actors.callbacks()) as jobs:
+            jobs.add(only_one.message(), only_one.message())
+    with run_worker(broker=broker):
+        until(count, lambda: len(actors.called) == 2)
+
+    assert (actors.ran, figures(jobs)) == ([1], ("succeeded", 0, 2, 0, 0))
+
+
 def test_purged_discarded_and_unreadable_members_have_ended(
     broker: RedisBroker, run_worker: Any, actors: Actors, count: Count
 ) -> None:
