@@ -21,7 +21,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.queue.administration import limits_lifted
 from switchyard.broker.stores.batches import AT_ONCE, Batches, BatchRecord, Counted, Outcome, batch_of
 from switchyard.broker.stores.job_records import ENDED
-from switchyard.history.queries import find_many
+from switchyard.history.models import JobRow
 from switchyard.loggers import get_logger
 from switchyard.middleware.callbacks import REFUSALS
 from switchyard.outbox.rows import waiting_ids
@@ -151,19 +151,20 @@ def _settle_lost(store: Batches, record: BatchRecord) -> None:
 def ends_of(members: Mapping[str, str]) -> dict[str, Outcome | None]:
     """Return how those of some members, each with its queue, ended that have; ``None`` for one that is nowhere.
 
-    A message is looked for in its queue, then in the others, the outbox and the history.
+    A message is looked for in the outbox, its queue, the other queues and the history: in the order in which it moves,
+    so that one that moves meanwhile is found.
     """
     records = facilities().records
-    states: dict[str, str | None] = {}
+    waiting = waiting_ids(list(members))
+    states: dict[str, str | None] = dict.fromkeys(waiting, "scheduled")
     by_queue: defaultdict[str, list[str]] = defaultdict(list)
-    for id_, queue in members.items():
-        by_queue[queue].append(id_)
+    for id_ in members.keys() - waiting:
+        by_queue[members[id_]].append(id_)
     for queue, ids in by_queue.items():
         states |= zip(ids, records.states(ids, queues=(queue,) if queue in records.queues else ()), strict=True)
     missing = [id_ for id_, state in states.items() if state is None]
     states |= zip(missing, records.states(missing), strict=True)
     missing = [id_ for id_ in missing if states[id_] is None]
-    states |= dict.fromkeys(waiting_ids(missing), "scheduled")
-    states |= {row.job_id: row.state for row in find_many(missing)}
+    states |= JobRow.objects.filter(job_id__in=missing).values_list("job_id", "state")
     ended = {id_: state for id_, state in states.items() if state is None or state in ENDED}
     return {id_: None if state is None else OUTCOMES.get(state, "failed") for id_, state in ended.items()}

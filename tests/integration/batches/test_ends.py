@@ -21,6 +21,7 @@ from switchyard.outbox.models import OutboxRow
 from tests.factories.brokers import the_global_broker
 from tests.factories.letters import discard
 from tests.integration.batches.conftest import Actors, figures, two_queues, until
+from tests.integration.history.rows import job_row
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Count = Callable[[], int]
@@ -333,6 +334,28 @@ def test_members_of_a_transaction_are_counted_at_once_and_sent_with_it(
         assert sorted(actors.called) == ["on_complete", "on_success"]
         with pytest.raises(ActRefused):
             rolled_back.progress()
+
+
+def test_members_that_are_relayed_meanwhile_and_those_that_only_the_history_knows_are_found(
+    broker: RedisBroker, actors: Actors, store: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Message[Any]] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(broker, "enqueue_many", sent.extend)
+        with batch("import", **actors.callbacks()) as jobs:
+            jobs.add(*(actors.work.message(number) for number in range(61)))
+    for message in sent[1:]:
+        job_row(job_id=message.message_id, queue="work")
+    look = counting.waiting_ids
+
+    def relayed_then(ids: Any) -> Any:
+        broker.put(sent[:1])
+        return look(ids)
+
+    monkeypatch.setattr(counting, "waiting_ids", relayed_then)
+    looked_at(store, jobs.id)
+
+    assert figures(jobs) == ("open", 1, 60, 0, 0)
 
 
 def test_a_callback_that_is_refused_is_sent_once_it_can_be(
