@@ -16,7 +16,7 @@ import msgspec
 from dramatiq.message import Message
 
 from switchyard.broker.clock import now_ms
-from switchyard.broker.errors import BrokerError
+from switchyard.broker.errors import BrokerError, BrokerUnavailable
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.administration import limits_lifted
 from switchyard.broker.stores.batches import AT_ONCE, Batches, BatchRecord, Counted, Outcome, batch_of
@@ -42,7 +42,8 @@ def count_batches() -> int:
     """Count what queues have noted, then look at batches whose time has come; return the number of counted ends.
 
     Raises:
-        BrokerError: the broker did not answer, or the server of one queue; what is left is counted by the next call.
+        BrokerError: the broker did not answer, or the server or a key of one queue or batch; what is left is counted by
+            the next call, the others are.
         django.db.DatabaseError: the database did not answer.
     """
     store = facilities().batches
@@ -57,26 +58,40 @@ def count_batches() -> int:
             failed = error
     for batch_id in store.to_look_at(LOOKED_AT_ONCE):
         store.look_again(batch_id, LOOK_MS)
-        look_at(store, batch_id)
+        try:
+            look_at(store, batch_id)
+        except BrokerError as error:
+            failed = error
     if failed is not None:
         raise failed
     return counted
 
 
 def _count_queue(store: Batches, queue: str) -> int:
-    counted = 0
+    counted, away = 0, dict[str, BrokerError]()
     for ends in store.ends(queue):
-        by_batch: defaultdict[str, list[tuple[str, Outcome]]] = defaultdict(list)
+        by_batch, done = defaultdict[str, dict[bytes, bytes]](dict), dict[bytes, bytes]()
         for id_, outcome in ends.items():
-            member = str(id_, "ascii", "replace")
-            by_batch[batch_of(member)].append((member, str(outcome, "ascii", "replace")))  # type: ignore[arg-type]
+            by_batch[batch_of(str(id_, "ascii", "replace"))][id_] = outcome
         for batch_id, found in by_batch.items():
-            figures = store.count(batch_id, found)
-            if figures is not None and not call_back(store, batch_id, figures):
-                store.look_again(batch_id, LOOK_MS)
-        store.drop_ends(queue, ends)
-        counted += len(ends)
+            try:
+                if (place := store.place_of(batch_id)) not in away:  # each server that is away is waited for once
+                    _count_ends(store, batch_id, found)
+                    done |= found
+            except BrokerError as error:
+                away[place if isinstance(error, BrokerUnavailable) else batch_id] = error
+        store.drop_ends(queue, done)
+        counted += len(done)
+    if away:
+        raise next(iter(away.values()))
     return counted
+
+
+def _count_ends(store: Batches, batch_id: str, ends: Mapping[bytes, bytes]) -> None:
+    found: Any = [(str(id_, "ascii", "replace"), str(outcome, "ascii", "replace")) for id_, outcome in ends.items()]
+    figures = store.count(batch_id, found)
+    if figures is not None and not call_back(store, batch_id, figures):
+        store.look_again(batch_id, LOOK_MS)
 
 
 def call_back(store: Batches, batch_id: str, figures: Counted) -> bool:
@@ -97,7 +112,7 @@ def _is_sent(store: Batches, record: BatchRecord, name: str) -> bool:
             broker.declare_queue(callback.queue_name)
         with limits_lifted():
             broker.enqueue(callback)
-    except REFUSALS as error:
+    except (*REFUSALS, BrokerError) as error:
         log.error("callback of a batch refused", batch=record.id, name=record.name, callback=name, error=str(error))
         return False
     store.note(record.id, f"sent:{name}")

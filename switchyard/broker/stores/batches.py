@@ -255,6 +255,10 @@ class Batches:
         """Drop ends that their batches have counted (at most 500)."""
         self._calls.call(DROP, [self._keys.queue(queue).ends], [*chain.from_iterable(ends.items())])
 
+    def place_of(self, batch_id: str) -> str:
+        """Return the place of the server that has a batch; "" for the only one."""
+        return self._calls.place_of(self._keys.batch(batch_id))
+
     def _five(self, batch_id: str) -> list[str]:
         return [self._keys.batch(batch_id), *self._keys.batch_members(batch_id)]
 

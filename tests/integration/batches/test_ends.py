@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import dramatiq
@@ -13,7 +14,7 @@ from dramatiq.message import Message
 from switchyard.batches import counting
 from switchyard.batches.services import Batch, batch, current_batch
 from switchyard.broker.admin import purge
-from switchyard.broker.errors import ActRefused
+from switchyard.broker.errors import ActRefused, BrokerRefused
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.batches import Batches
@@ -334,6 +335,38 @@ def test_members_of_a_transaction_are_counted_at_once_and_sent_with_it(
         assert sorted(actors.called) == ["on_complete", "on_success"]
         with pytest.raises(ActRefused):
             rolled_back.progress()
+
+
+@pytest.mark.parametrize("refused", ["the queue of its callback", "itself"])
+def test_a_batch_that_is_refused_keeps_no_other_one_open(
+    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count, store: Batches, refused: str
+) -> None:
+    family = broker.lane("other")[0]
+    with batch("first", on_complete=actors.call.message("on_complete")) as first:
+        first.add(actors.work.message(0))
+    with batch("second") as second:
+        second.add(actors.work.message(1))
+    with run_worker(broker=broker):
+        until(lambda: 0, lambda: len(actors.ran) == 2)
+    key = family.keys.bodies if refused != "itself" else broker.keys.batch(first.id)
+    if refused == "itself":
+        family.calls.command("RENAME", key, f"{key}:kept")
+    family.calls.command("SET", key, "of another program")
+
+    def counted() -> None:
+        with suppress(BrokerRefused):
+            count()
+
+    until(counted, lambda: figures(second)[0] == "succeeded")
+    counting.look_at(store, second.id)
+    family.calls.command("DEL", key)
+    if refused == "itself":
+        family.calls.command("RENAME", f"{key}:kept", key)
+    store.look_again(first.id, 0)
+    with run_worker(broker=broker):
+        until(count, lambda: actors.called)
+
+    assert (actors.called, figures(first)) == (["on_complete"], ("succeeded", 0, 1, 0, 0))
 
 
 def test_members_that_are_relayed_meanwhile_and_those_that_only_the_history_knows_are_found(
