@@ -146,15 +146,19 @@ class Round:
         by_queue: dict[str, list[OutboxRow]] = {}
         for row in found:
             by_queue.setdefault(row.queue, []).append(row)
-        one_server = facilities(self._broker).records.calls.addon is None
         for queue, together in by_queue.items():
             try:
                 if queue not in self.full:
                     self._send_to(queue, together, behind)
             except BrokerError as error:
-                # Of several servers another may answer, and one that refuses a key may take others.
-                self.full |= by_queue.keys() if one_server and isinstance(error, BrokerUnavailable) else {queue}
+                # A server that is away is asked once, one that refuses a key may take others.
+                same = isinstance(error, BrokerUnavailable) and self._place_of(queue)
+                self.full |= {other for other in by_queue if other == queue or same == self._place_of(other)}
                 self.away = self.away or error
+
+    def _place_of(self, queue: str) -> str:
+        records = facilities(self._broker).records
+        return records.calls.place_of(records.keys.queue(lane_of_name(queue)[0]).bodies)
 
     def _send_to(self, queue: str, found: Sequence[OutboxRow], behind: Collection[int]) -> None:
         known = self._were_enqueued([row.job_id for row in found], lane_of_name(queue)[0])

@@ -172,13 +172,14 @@ def test_a_queue_whose_key_is_refused_keeps_its_rows_and_others_go_on(
     assert (left(), waiting(broker)) == ([], ["Ada", "Grace"])
 
 
-@pytest.mark.parametrize("addon", [None, "a cluster"])
+@pytest.mark.parametrize("servers", [1, 2])
 def test_a_server_that_is_away_is_asked_once_and_others_are_as_well(
-    broker: RedisBroker, relay: Relay, monkeypatch: pytest.MonkeyPatch, addon: Any
+    broker: RedisBroker, relay: Relay, monkeypatch: pytest.MonkeyPatch, servers: int
 ) -> None:
     greet, hurry = actor_on(broker), actor_on(broker, "hurry", "urgent")
     send_and_die(broker, (greet, "Ada"), (hurry, "urgent"), (greet, "Grace"))
-    monkeypatch.setattr(facilities(broker).records.calls, "addon", addon, raising=False)
+    if servers == 2:
+        monkeypatch.setattr(facilities(broker).records.calls, "place_of", lambda key: key)
     put, asked = broker.put, list[str]()
 
     def away(messages: Any, **how: Any) -> Any:
@@ -190,8 +191,8 @@ def test_a_server_that_is_away_is_asked_once_and_others_are_as_well(
     monkeypatch.setattr(broker, "put", away)
     relay.step()
 
-    assert asked == (["default", "urgent"] if addon else ["default"])
-    assert left() == (["Ada", "Grace"] if addon else ["Ada", "urgent", "Grace"])
+    assert asked == ["default", "urgent"][:servers]
+    assert left() == (["Ada", "Grace"] if servers == 2 else ["Ada", "urgent", "Grace"])
 
 
 def test_a_message_that_is_refused_for_good_is_a_dead_letter(broker: RedisBroker, relay: Relay) -> None:
