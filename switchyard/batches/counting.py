@@ -19,7 +19,7 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError, BrokerUnavailable
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.administration import limits_lifted
-from switchyard.broker.stores.batches import AT_ONCE, Batches, BatchRecord, Counted, Outcome, batch_of
+from switchyard.broker.stores.batches import AT_ONCE, TTL_MS, Batches, BatchRecord, Counted, Outcome, batch_of
 from switchyard.broker.stores.job_records import ENDED
 from switchyard.history.models import JobRow
 from switchyard.loggers import get_logger
@@ -161,6 +161,23 @@ def _settle_lost(store: Batches, record: BatchRecord) -> None:
     for start in range(0, len(ends), AT_ONCE):
         store.count(record.id, ends[start : start + AT_ONCE])
     store.look_again(record.id, 0)
+
+
+def forget_expired() -> int:
+    """Take batches that have expired off the list; return how many.
+
+    Raises:
+        BrokerError: the broker did not answer; the next call goes on.
+    """
+    store, before, forgotten = facilities().batches, now_ms() - TTL_MS, 0
+    while store is not None and (page := store.newest(before=before, limit=AT_ONCE)):
+        ids = [batch_id for batch_id, _ in page]
+        for batch_id, record in zip(ids, store.read(ids), strict=True):
+            if record is None:
+                store.forget(batch_id)
+                forgotten += 1
+        before = page[-1][1]
+    return forgotten
 
 
 def ends_of(members: Mapping[str, str]) -> dict[str, Outcome | None]:

@@ -19,10 +19,12 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.batches import Batches
 from switchyard.outbox.models import OutboxRow
+from switchyard.schedules.runner import maintenance_tasks
 from tests.factories.brokers import the_global_broker
 from tests.factories.letters import discard
 from tests.integration.batches.conftest import Actors, figures, two_queues, until
 from tests.integration.history.rows import job_row
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Count = Callable[[], int]
@@ -411,6 +413,26 @@ def test_a_callback_that_is_refused_is_sent_once_it_can_be(
         until(count, lambda: actors.called)
 
     assert actors.called == ["on_complete"]
+
+
+def test_batches_that_have_expired_leave_the_list(
+    actors: Actors, store: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with batch("old") as old:
+        old.add(actors.work.message(0))
+    with batch("expired") as expired:
+        pass
+    store.count(expired.id, ttl_ms=1)
+    wait_for(lambda: store.read([expired.id]) == [None])
+    [task] = [task for task in maintenance_tasks() if task.name == "expired batches"]
+
+    task.run()
+    young = [batch_id for batch_id, _ in store.newest(limit=9)]
+    monkeypatch.setattr(counting, "TTL_MS", -1_000)
+    task.run()
+
+    assert sorted(young) == sorted([old.id, expired.id])
+    assert [batch_id for batch_id, _ in store.newest(limit=9)] == [old.id]
 
 
 def test_a_callback_finds_its_batch(broker: RedisBroker, run_worker: Any, count: Count) -> None:
