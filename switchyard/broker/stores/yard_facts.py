@@ -178,7 +178,7 @@ class FactStore:
         written = dict(zip(spans, marks, strict=True))
         for span in spans:
             if any(at >= now_ms for at in self._minutes(span, written[span])):
-                self._calls.command("UNLINK", self._keys.facts_span(span))
+                self._calls.command("PEXPIRE", self._keys.facts_span(span), 0)
                 written[span] = None
         missing = [at for at in closed if at not in self._minutes(span_of(at), written[span_of(at)])]
         for at in missing:
