@@ -163,21 +163,19 @@ def _settle_lost(store: Batches, record: BatchRecord) -> None:
     store.look_again(record.id, 0)
 
 
-def forget_expired() -> int:
-    """Take batches that have expired off the list; return how many.
+def forget_expired() -> None:
+    """Take batches that have expired off the list.
 
     Raises:
         BrokerError: the broker did not answer; the next call goes on.
     """
-    store, before, forgotten = facilities().batches, now_ms() - TTL_MS, 0
+    store, before = facilities().batches, now_ms() - TTL_MS
     while store is not None and (page := store.newest(before=before, limit=AT_ONCE)):
         ids = [batch_id for batch_id, _ in page]
         for batch_id, record in zip(ids, store.read(ids), strict=True):
             if record is None:
                 store.forget(batch_id)
-                forgotten += 1
         before = page[-1][1]
-    return forgotten
 
 
 def ends_of(members: Mapping[str, str]) -> dict[str, Outcome | None]:
