@@ -68,14 +68,15 @@ def count_batches() -> int:
 
 
 def _count_queue(store: Batches, queue: str) -> int:
-    counted, away = 0, dict[str, BrokerError]()
+    records, counted, away = facilities().records, 0, dict[str, BrokerError]()
     for ends in store.ends(queue):
         by_batch, done = defaultdict[str, dict[bytes, bytes]](dict), dict[bytes, bytes]()
         for id_, outcome in ends.items():
             by_batch[batch_of(str(id_, "ascii", "replace"))][id_] = outcome
         for batch_id, found in by_batch.items():
             try:
-                if (place := store.place_of(batch_id)) not in away:  # each server that is away is waited for once
+                place = records.calls.place_of(records.keys.batch(batch_id))
+                if place not in away:  # each server that is away is waited for once
                     _count_ends(store, batch_id, found)
                     done |= found
             except BrokerError as error:

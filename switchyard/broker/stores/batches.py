@@ -131,8 +131,7 @@ class Batches:
 
     def make(self, batch_id: str) -> None:
         """Put a batch on the list, before its first member is added."""
-        now = now_ms()
-        self._calls.command("ZADD", self._keys.batches(), "NX", now, batch_id)
+        self._calls.command("ZADD", self._keys.batches(), "NX", now_ms(), batch_id)
         self.look_again(batch_id, FIRST_LOOK_MS)
 
     def add(
@@ -254,10 +253,6 @@ class Batches:
     def drop_ends(self, queue: str, ends: Mapping[bytes, bytes]) -> None:
         """Drop ends that their batches have counted (at most 500)."""
         self._calls.call(DROP, [self._keys.queue(queue).ends], [*chain.from_iterable(ends.items())])
-
-    def place_of(self, batch_id: str) -> str:
-        """Return the place of the server that has a batch; "" for the only one."""
-        return self._calls.place_of(self._keys.batch(batch_id))
 
     def _five(self, batch_id: str) -> list[str]:
         return [self._keys.batch(batch_id), *self._keys.batch_members(batch_id)]

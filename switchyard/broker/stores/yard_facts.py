@@ -176,10 +176,9 @@ class FactStore:
         spans = sorted({span_of(at) for at in closed})
         marks = self._calls.look([("HGET", self._keys.facts_span(span), DONE) for span in spans])
         written = dict(zip(spans, marks, strict=True))
-        for span in spans:
-            if any(at >= now_ms for at in self._minutes(span, written[span])):
-                self._calls.command("PEXPIRE", self._keys.facts_span(span), 0)
-                written[span] = None
+        for span in [span for span in spans if any(at >= now_ms for at in self._minutes(span, written[span]))]:
+            self._calls.command("PEXPIRE", self._keys.facts_span(span), 0)
+            written[span] = None
         missing = [at for at in closed if at not in self._minutes(span_of(at), written[span_of(at)])]
         for at in missing:
             self._write(at)
