@@ -204,8 +204,8 @@ def test_a_batch_whose_callback_cannot_be_sent_is_a_finding(
 
     assert (found.severity, found.code) == ("warning", "stuck")
     assert found.seen == "batch import does not go on: its on_complete cannot be sent"
-    assert found.act is not None
-    assert found.act.href == f"{ROOM}{jobs.id}/"
+    assert found.button is not None
+    assert found.button.href == f"{ROOM}{jobs.id}/"
 
 
 def test_a_batch_in_which_nothing_ends_for_a_day_is_a_finding(
