@@ -22,7 +22,7 @@ redis.call("SET", KEYS[2], now)
 if now - before > tonumber(ARGV[2]) or now < before then
   if before - now > 1000 then
     redis.call("HSET", KEYS[3], "ahead", before - now)
-    local fields = redis.call("TYPE", KEYS[4]).ok == "hash" and redis.call("HGETALL", KEYS[4]) or {}
+    local fields = redis.pcall("HGETALL", KEYS[4]) -- of a wrong type: no pair
     for i = 1, #fields, 2 do
       local circuit = read_circuit(fields[i], fields[i + 1])
       if circuit and circuit.ends > now then
