@@ -122,7 +122,7 @@ def link_of_list(query: Mapping[str, str]) -> tuple[int, str]:
     return Alert.objects.filter(state=Alert.State.OPEN, **given).count(), f"{address}?{urlencode(given)}"
 
 
-class BulkAcknowledge:
+class BulkAcknowledge(Kind):
     """Acknowledge open alerts, oldest row first."""
 
     act, right = "alert.acknowledge", "switchyard_alerts.acknowledge_alert"

@@ -16,12 +16,12 @@ import msgspec
 from dramatiq.message import Message
 
 from switchyard.broker.clock import now_ms
-from switchyard.broker.errors import BrokerError
+from switchyard.broker.errors import BrokerError, BrokerUnavailable
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.administration import limits_lifted
-from switchyard.broker.stores.batches import AT_ONCE, Batches, BatchRecord, Counted, Outcome, batch_of
+from switchyard.broker.stores.batches import AT_ONCE, TTL_MS, Batches, BatchRecord, Counted, Outcome, batch_of
 from switchyard.broker.stores.job_records import ENDED
-from switchyard.history.queries import find_many
+from switchyard.history.models import JobRow
 from switchyard.loggers import get_logger
 from switchyard.middleware.callbacks import REFUSALS
 from switchyard.outbox.rows import waiting_ids
@@ -42,7 +42,8 @@ def count_batches() -> int:
     """Count what queues have noted, then look at batches whose time has come; return the number of counted ends.
 
     Raises:
-        BrokerError: the broker did not answer, or the server of one queue; what is left is counted by the next call.
+        BrokerError: the broker did not answer, or the server or a key of one queue or batch; what is left is counted by
+            the next call, the others are.
         django.db.DatabaseError: the database did not answer.
     """
     store = facilities().batches
@@ -57,26 +58,41 @@ def count_batches() -> int:
             failed = error
     for batch_id in store.to_look_at(LOOKED_AT_ONCE):
         store.look_again(batch_id, LOOK_MS)
-        look_at(store, batch_id)
+        try:
+            look_at(store, batch_id)
+        except BrokerError as error:
+            failed = error
     if failed is not None:
         raise failed
     return counted
 
 
 def _count_queue(store: Batches, queue: str) -> int:
-    counted = 0
+    records, counted, away = facilities().records, 0, dict[str, BrokerError]()
     for ends in store.ends(queue):
-        by_batch: defaultdict[str, list[tuple[str, Outcome]]] = defaultdict(list)
+        by_batch, done = defaultdict[str, dict[bytes, bytes]](dict), dict[bytes, bytes]()
         for id_, outcome in ends.items():
-            member = str(id_, "ascii", "replace")
-            by_batch[batch_of(member)].append((member, str(outcome, "ascii", "replace")))  # type: ignore[arg-type]
+            by_batch[batch_of(str(id_, "ascii", "replace"))][id_] = outcome
         for batch_id, found in by_batch.items():
-            figures = store.count(batch_id, found)
-            if figures is not None and not call_back(store, batch_id, figures):
-                store.look_again(batch_id, LOOK_MS)
-        store.drop_ends(queue, ends)
-        counted += len(ends)
+            try:
+                place = records.calls.place_of(records.keys.batch(batch_id))
+                if place not in away:  # each server that is away is waited for once
+                    _count_ends(store, batch_id, found)
+                    done |= found
+            except BrokerError as error:
+                away[place if isinstance(error, BrokerUnavailable) else batch_id] = error
+        store.drop_ends(queue, done)
+        counted += len(done)
+    if away:
+        raise next(iter(away.values()))
     return counted
+
+
+def _count_ends(store: Batches, batch_id: str, ends: Mapping[bytes, bytes]) -> None:
+    found: Any = [(str(id_, "ascii", "replace"), str(outcome, "ascii", "replace")) for id_, outcome in ends.items()]
+    figures = store.count(batch_id, found)
+    if figures is not None and not call_back(store, batch_id, figures):
+        store.look_again(batch_id, LOOK_MS)
 
 
 def call_back(store: Batches, batch_id: str, figures: Counted) -> bool:
@@ -97,7 +113,7 @@ def _is_sent(store: Batches, record: BatchRecord, name: str) -> bool:
             broker.declare_queue(callback.queue_name)
         with limits_lifted():
             broker.enqueue(callback)
-    except REFUSALS as error:
+    except (*REFUSALS, BrokerError) as error:
         log.error("callback of a batch refused", batch=record.id, name=record.name, callback=name, error=str(error))
         return False
     store.note(record.id, f"sent:{name}")
@@ -148,22 +164,38 @@ def _settle_lost(store: Batches, record: BatchRecord) -> None:
     store.look_again(record.id, 0)
 
 
+def forget_expired() -> None:
+    """Take batches that have expired off the list.
+
+    Raises:
+        BrokerError: the broker did not answer; the next call goes on.
+    """
+    store, before = facilities().batches, now_ms() - TTL_MS
+    while store is not None and (page := store.newest(before=before, limit=AT_ONCE)):
+        ids = [batch_id for batch_id, _ in page]
+        for batch_id, record in zip(ids, store.read(ids), strict=True):
+            if record is None:
+                store.forget(batch_id)
+        before = page[-1][1]
+
+
 def ends_of(members: Mapping[str, str]) -> dict[str, Outcome | None]:
     """Return how those of some members, each with its queue, ended that have; ``None`` for one that is nowhere.
 
-    A message is looked for in its queue, then in the others, the outbox and the history.
+    A message is looked for in the outbox, its queue, the other queues and the history: in the order in which it moves,
+    so that one that moves meanwhile is found.
     """
     records = facilities().records
-    states: dict[str, str | None] = {}
+    waiting = waiting_ids(list(members))
+    states: dict[str, str | None] = dict.fromkeys(waiting, "scheduled")
     by_queue: defaultdict[str, list[str]] = defaultdict(list)
-    for id_, queue in members.items():
-        by_queue[queue].append(id_)
+    for id_ in members.keys() - waiting:
+        by_queue[members[id_]].append(id_)
     for queue, ids in by_queue.items():
         states |= zip(ids, records.states(ids, queues=(queue,) if queue in records.queues else ()), strict=True)
     missing = [id_ for id_, state in states.items() if state is None]
     states |= zip(missing, records.states(missing), strict=True)
     missing = [id_ for id_ in missing if states[id_] is None]
-    states |= dict.fromkeys(waiting_ids(missing), "scheduled")
-    states |= {row.job_id: row.state for row in find_many(missing)}
+    states |= JobRow.objects.filter(job_id__in=missing).values_list("job_id", "state")
     ended = {id_: state for id_, state in states.items() if state is None or state in ENDED}
     return {id_: None if state is None else OUTCOMES.get(state, "failed") for id_, state in ended.items()}

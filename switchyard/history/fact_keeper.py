@@ -86,8 +86,8 @@ class FactKeeper:
     def _store_hours(self, now: int) -> None:
         """Store the hours whose last minute is folded, oldest first."""
         ended = (now - CLOSES_MS - MINUTE_MS) // HOUR_MS
-        if self._next_hour is None:
-            last = FactHour.objects.aggregate(last=Max("hour"))["last"]
+        if self._next_hour is None or self._next_hour > ended:  # a clock that was ahead has stored hours to come
+            last = FactHour.objects.filter(hour__lt=ended).aggregate(last=Max("hour"))["last"]
             self._next_hour = max((last or 0) + 1, ended - KEPT_MS // HOUR_MS)
         for hour in range(self._next_hour, min(ended, self._next_hour + MOST_HOURS)):
             found = self.store.all_minutes(hour * HOUR_MS, (hour + 1) * HOUR_MS)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, NamedTuple
 
 from django.db.models import CharField, Func, Q, QuerySet
 
-from switchyard.broker.errors import BrokerError
+from switchyard.broker.errors import BrokerError, BrokerUnavailable
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.history_streams import HistoryStreams
 from switchyard.broker.stores.job_record import Job, read_json
@@ -81,6 +82,26 @@ def find(job_id: str) -> JobRow | None:
 def find_many(job_ids: Sequence[str]) -> list[JobRow]:
     """Return the rows of jobs that the history has, at most a page of them."""
     return list(JobRow.objects.filter(job_id__in=job_ids[:LIMIT]))
+
+
+def were_enqueued(job_ids: Sequence[str], queue: str = "") -> set[str]:
+    """Return those of some jobs that the broker or the history knows.
+
+    Args:
+        queue: Where they were sent to, without its lane. They may have been moved to another, which need not answer. By
+            default all are asked, and must.
+
+    Raises:
+        BrokerError: the broker does not answer. django.db.DatabaseError: the database does not.
+    """
+    records = facilities().records
+    states = dict(zip(job_ids, records.states(job_ids, queues=(queue,) if queue else ()), strict=True))
+    left = [job_id for job_id, state in states.items() if state is None]
+    if queue:
+        with suppress(BrokerUnavailable):
+            states |= zip(left, records.states(left, partly=True), strict=True)
+    states |= JobRow.objects.filter(job_id__in=left).values_list("job_id", "state")
+    return {job_id for job_id, state in states.items() if state is not None}
 
 
 def attempts(job_id: str) -> list[AttemptRow]:

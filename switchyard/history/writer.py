@@ -33,6 +33,7 @@ from switchyard.database import storable
 from switchyard.history.fact_keeper import FactKeeper
 from switchyard.history.filters import TAG, search_text, searched_names
 from switchyard.history.models import AttemptRow, JobRow, SearchValue
+from switchyard.history.queries import were_enqueued
 from switchyard.loggers import get_logger
 from switchyard.long_running import HISTORY_WRITER, LEASE_S, RENEW_S, Leadership, LogThrottle, run_until_signal
 from switchyard.middleware.redaction import HIDDEN
@@ -504,17 +505,6 @@ def run_until_stopped() -> None:
         logger=LOGGER,
         stop_within_s=STOP_WITHIN_S,
     )
-
-
-def were_enqueued(job_ids: Sequence[str]) -> set[str]:
-    """Return those of some jobs that the broker or the history knows.
-
-    Raises:
-        BrokerError: the broker does not answer. django.db.DatabaseError: the database does not.
-    """
-    states = facilities().records.states(job_ids)
-    known = {job_id for job_id, state in zip(job_ids, states, strict=True) if state is not None}
-    return known | set(JobRow.objects.filter(job_id__in=job_ids).values_list("job_id", flat=True))
 
 
 NICE: Final = 19

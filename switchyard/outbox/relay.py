@@ -15,15 +15,17 @@ from typing import Any, Final
 
 import dramatiq
 from django.db import close_old_connections, connections, transaction
+from django.db.models import Q
 from dramatiq.errors import QueueNotFound
 from dramatiq.message import Message
 
-from switchyard.broker.clock import now_ms
-from switchyard.broker.errors import BrokerError, QueueFull, SwitchyardError
+from switchyard.broker.clock import TOLERATED_MS, now_ms
+from switchyard.broker.errors import BrokerError, BrokerUnavailable, QueueFull, SwitchyardError
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue import codec
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.topology import lane_of_name
+from switchyard.database import has_table
 from switchyard.loggers import get_logger
 from switchyard.long_running import LEASE_S, RENEW_S, Leadership, LogThrottle
 from switchyard.middleware.outcomes import fingerprint
@@ -44,8 +46,8 @@ POLL_S: Final = 0.5
 RARELY_S: Final = 10.0
 PAUSE_S: Final = 1.0
 
-# Returns those of some job ids that the broker or the history knows.
-WereEnqueued = Callable[[Sequence[str]], Collection[str]]
+# Returns those of some job ids, all sent to one queue, that the broker or the history knows.
+WereEnqueued = Callable[[Sequence[str], str], Collection[str]]
 
 
 class Relay:
@@ -78,79 +80,102 @@ class Relay:
     def step(self) -> float:
         """Send what is left in every database; return the seconds to wait. Logs failures."""
         close_old_connections()
-        try:
-            for alias in rows.aliases():
+        failed: Exception | None = None
+        for alias in connections:
+            try:
                 self._relay(alias)
-        except Exception as error:  # noqa: BLE001  logged by the throttle; no failure may end the loop
-            self._throttle.failed(error)
-            connections.close_all()
+            except Exception as error:  # noqa: BLE001  logged by the throttle; no failure may end the loop
+                failed = error
+                connections[alias].close()
+        if failed is not None:
+            self._throttle.failed(failed)
             return PAUSE_S
         self._throttle.succeeded()
         return self._poll_s
 
     def _relay(self, alias: str) -> None:
-        """Send the rows of a database; those of a full queue stay.
+        """Send the rows of a database; those of a full queue, or of one whose server takes nothing, stay.
 
         Raises:
-            BrokerError: the broker takes nothing, and the rows that are left stay.
+            BrokerError: the server of a queue takes nothing; the rows of the others were sent.
             django.db.DatabaseError: the database does not answer.
         """
+        if not has_table(alias, OutboxRow):
+            return
         locks = connections[alias].features.has_select_for_update_skip_locked
         round_ = Round(self._broker, alias, self._were_enqueued, locks=locks)
         while (locks or self._leadership.acquire_or_renew()) and round_.goes_on():
             pass
+        if round_.away is not None:
+            raise round_.away
 
 
 class Round:
     """One passage through the rows of a database, oldest first.
 
     Attributes:
-        full: Queues without room, or with a row that fails as nobody foresaw: their rows are left out from then on.
+        full: Queues without room, whose server takes nothing, or with a row that fails as nobody foresaw: their rows
+            are left out from then on.
+        away: The first error of a server that takes nothing.
     """
 
     def __init__(self, broker: Any, alias: str, were_enqueued: WereEnqueued, *, locks: bool) -> None:
         self._broker, self._alias, self._were_enqueued, self._locks = broker, alias, were_enqueued, locks
         self.full: set[str] = set()
+        self.away: BrokerError | None = None
         self._done: list[int] = []
 
     def goes_on(self) -> bool:
         """Send the next rows; return whether there may be more to send."""
         before, self._done = len(self.full), []
-        away: BrokerError | None = None
         with transaction.atomic(using=self._alias) if self._locks else contextlib.nullcontext():
             found = self._next_rows()
-            try:
-                self._send(found)
-            except BrokerError as error:
-                away = error
+            self._send(found)
             if self._done:
                 rows.delete(self._alias, self._done)
-        if away is not None:
-            raise away
         return len(self.full) > before or (len(found) == AT_ONCE and bool(self._done))
 
     def _next_rows(self) -> list[OutboxRow]:
-        old_enough = OutboxRow.objects.using(self._alias).filter(created_ms__lte=now_ms() - LEFT_TO_SENDER_MS)
-        due = old_enough.exclude(queue__in=self.full).order_by("pk")
+        now = now_ms()
+        # Rows that a clock ahead has written would wait for as long as it was ahead.
+        of_age = Q(created_ms__lte=now - LEFT_TO_SENDER_MS) | Q(created_ms__gt=now + TOLERATED_MS)
+        due = OutboxRow.objects.using(self._alias).filter(of_age).exclude(queue__in=self.full).order_by("pk")
         return list((due.select_for_update(skip_locked=True) if self._locks else due)[:AT_ONCE])
 
     def _send(self, found: Sequence[OutboxRow]) -> None:
         behind = rows.behind_others(self._alias, {row.pk: row.order_key for row in found})
-        known = self._were_enqueued([row.job_id for row in found]) if found else ()
+        by_queue: dict[str, list[OutboxRow]] = {}
+        for row in found:
+            by_queue.setdefault(row.queue, []).append(row)
+        for queue, together in by_queue.items():
+            try:
+                if queue not in self.full:
+                    self._send_to(queue, together, behind)
+            except BrokerError as error:
+                # A server that is away is asked once, one that refuses a key may take others.
+                same = isinstance(error, BrokerUnavailable) and self._place_of(queue)
+                self.full |= {other for other in by_queue if other == queue or same == self._place_of(other)}
+                self.away = self.away or error
+
+    def _place_of(self, queue: str) -> str:
+        records = facilities(self._broker).records
+        return records.calls.place_of(records.keys.queue(lane_of_name(queue)[0]).bodies)
+
+    def _send_to(self, queue: str, found: Sequence[OutboxRow], behind: Collection[int]) -> None:
+        known = self._were_enqueued([row.job_id for row in found], lane_of_name(queue)[0])
         self._done += [row.pk for row in found if row.job_id in known]
-        by_queue: dict[str, list[tuple[OutboxRow, Message[Any]]]] = {}
+        ready: list[tuple[OutboxRow, Message[Any]]] = []
         for row in found:
             if row.job_id in known or row.pk in behind:
                 continue
             try:
-                by_queue.setdefault(row.queue, []).append((row, rows.message_of(row)))
+                ready.append((row, rows.message_of(row)))
             except codec.UnreadableMessage as error:
-                self._bury(row, Message(row.queue, "unknown", (), {}, {}, row.job_id, row.created_ms), error)
+                self._bury(row, Message(queue, "unknown", (), {}, {}, row.job_id, row.created_ms), error)
         now = now_ms()
-        for queue, each in by_queue.items():
-            for delay_ms, together in groupby(each, key=lambda one: max((one[0].due_ms or 0) - now, 0)):
-                if queue not in self.full:
-                    self._put(list(together), delay_ms or None)
+        for delay_ms, together in groupby(ready, key=lambda one: max((one[0].due_ms or 0) - now, 0)):
+            if queue not in self.full:
+                self._put(list(together), delay_ms or None)
 
     def _put(self, together: Sequence[tuple[OutboxRow, Message[Any]]], delay_ms: int | None) -> None:
         """Send rows of one queue in order; where they are refused, halves of them, down to the one that is."""

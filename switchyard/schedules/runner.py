@@ -50,7 +50,7 @@ def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
     from switchyard.alerts.lasting import BrokerAlerts
     from switchyard.alerts.sending import Throttle, dispatch_due
     from switchyard.audit import services as audit
-    from switchyard.batches.counting import count_batches
+    from switchyard.batches.counting import count_batches, forget_expired
     from switchyard.bulk import services as bulk
     from switchyard.bulk.runner import BulkRunner
     from switchyard.jobs.once import delete_old_keys
@@ -62,6 +62,7 @@ def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
         MaintenanceTask("dead letters", 30.0, reconcile_letters),
         MaintenanceTask("purges", 1.0, finish_moves),
         MaintenanceTask("batches", 1.0, count_batches),
+        MaintenanceTask("expired batches", 3_600.0, forget_expired),
         MaintenanceTask("job records", 300.0, lambda: sweep(facilities().records)),
         MaintenanceTask("done once", 60.0, delete_old_keys),
         MaintenanceTask("bulk acts", 1.0, BulkRunner().go_on),

@@ -31,8 +31,11 @@ log = get_logger("switchyard.scheduler")
 TICK_KEPT_S = 7 * 24 * 3600
 # Clocks of two schedulers may differ by so much.
 CLOCKS_DIFFER = datetime.timedelta(minutes=1)
-# Values of a tick's key: claimed by a scheduler, then what became of it.
-CLAIMED = b"claimed"
+# Ticks that are forgotten when a clock was ahead, the latest ones: more than a hundred days of minutes.
+MOST_FORGOTTEN, FORGOTTEN_AT_ONCE = 150_000, 500
+# Values of a tick's key: claimed by a scheduler, then what became of it; or that it was sent before its time, and when
+# that was noticed.
+CLAIMED, AGAIN = b"claimed", b"again "
 Outcome = ScheduleTick.Outcome
 SENT, SKIPPED, DROPPED = (outcome.value.encode() for outcome in (Outcome.SENT, Outcome.SKIPPED, Outcome.DROPPED))
 _TICKS = uuid.UUID("5b0a1c51-6d0f-5f0e-9d9e-6f1d1b0f7c11")
@@ -89,7 +92,7 @@ def load_state(schedule: Schedule, minute: datetime.datetime) -> ScheduleState:
     is_ahead = state.since > minute + CLOCKS_DIFFER
     if is_ahead:
         log.warning("progress lies in the future, ticks go on from now", schedule=schedule.name, since=str(state.since))
-        _forget(schedule, state.last_tick)
+        _forget(schedule, minute, state.since)
     if not created and (is_ahead or state.spec != schedule.timing):
         state.spec, state.since = schedule.timing, before
         state.save(update_fields=["spec", "since"])
@@ -101,13 +104,13 @@ def send_tick(schedule: Schedule, tick: datetime.datetime, now: datetime.datetim
 
     Claims the tick with a key kept for 7 days, enqueues it, skips it for an unfinished job or drops it by its
     deadline, then marks the key. If a scheduler dies in between, the next one finds the claim and enqueues the tick
-    only if its job, whose id is derived from the schedule's name and the minute, does not exist.
+    only if its job, whose id is derived from the schedule's name and the minute, does not exist. One that a clock ahead
+    had sent before its time is sent again, as another job.
 
     Raises:
         BrokerUnavailable: the broker did not answer; call again.
     """
-    job_id = job_id_of(schedule.name, tick)
-    outcome, is_new = _settle(schedule, tick, now, job_id)
+    outcome, is_new, job_id = _settle(schedule, tick, now)
     late_ms = max(int((now - tick).total_seconds() * 1000), 0) if is_new else None
     sent_id = job_id if outcome == Outcome.SENT else ""
     queries.keep(schedule.name, ScheduleTick(due_at=tick, outcome=outcome, job_id=sent_id, lateness_ms=late_ms))
@@ -120,15 +123,18 @@ def send_tick(schedule: Schedule, tick: datetime.datetime, now: datetime.datetim
     return job_id if is_new and outcome == Outcome.SENT else None
 
 
-def job_id_of(schedule: str, tick: datetime.datetime) -> str:
-    return str(uuid.uuid5(_TICKS, f"{schedule} {tick.isoformat()}"))
+def job_id_of(schedule: str, tick: datetime.datetime, again: str = "") -> str:
+    return str(uuid.uuid5(_TICKS, f"{schedule} {tick.isoformat()}{again}"))
 
 
-def _forget(schedule: Schedule, tick: datetime.datetime | None) -> None:
-    """Have a tick that was sent before its time sent again when it is due."""
-    if tick is not None:
-        records = facilities(schedule.actor.broker).records
-        records.calls.command("DEL", _key(records, schedule, tick))
+def _forget(schedule: Schedule, minute: datetime.datetime, until: datetime.datetime) -> None:
+    """Have the ticks after ``minute`` that were settled before their time settled again when they are due."""
+    records, again = facilities(schedule.actor.broker).records, AGAIN + minute.isoformat().encode()
+    ahead = itertools.islice(schedule.back(minute, until), MOST_FORGOTTEN)
+    while ticks := list(itertools.islice(ahead, FORGOTTEN_AT_ONCE)):
+        keys = [_key(records, schedule, tick) for tick in ticks]
+        records.calls.pipeline([("SET", key, again, "XX", "EX", TICK_KEPT_S) for key in keys])
+    ScheduleTick.objects.filter(schedule=schedule.name, due_at__gt=minute).exclude(outcome=Outcome.RUN_NOW).delete()
 
 
 def _key(records: JobRecords, schedule: Schedule, tick: datetime.datetime) -> str:
@@ -136,22 +142,24 @@ def _key(records: JobRecords, schedule: Schedule, tick: datetime.datetime) -> st
 
 
 def _settle(
-    schedule: Schedule, tick: datetime.datetime, now: datetime.datetime, job_id: str
-) -> tuple[ScheduleTick.Outcome, bool]:
-    """Return what became of a tick, and whether it was settled here and now."""
+    schedule: Schedule, tick: datetime.datetime, now: datetime.datetime
+) -> tuple[ScheduleTick.Outcome, bool, str]:
+    """Return what became of a tick, whether it was settled here and now, and the id of its job."""
     records = facilities(schedule.actor.broker).records
-    key = _key(records, schedule, tick)
+    key, job_id = _key(records, schedule, tick), job_id_of(schedule.name, tick)
     was_sent = False
     if records.calls.command("SET", key, CLAIMED, "NX", "EX", TICK_KEPT_S) is None:
         if (known := records.calls.command("GET", key)) in (SENT, SKIPPED, DROPPED):
-            return Outcome(known.decode()), False
+            return Outcome(known.decode()), False, job_id
+        if known and known.startswith(AGAIN):
+            job_id = job_id_of(schedule.name, tick, known.decode())
         was_sent = records.read(job_id) is not None
     outcome = Outcome.SENT if was_sent else _decided(schedule, tick, now)
     if outcome == Outcome.SENT and not was_sent:
         with sent_by(FixedSender(schedule=schedule.name)):
             schedule.actor.broker.enqueue(schedule.message(job_id))
     records.calls.command("SET", key, outcome.value, "EX", TICK_KEPT_S)
-    return outcome, not was_sent
+    return outcome, not was_sent, job_id
 
 
 def _decided(schedule: Schedule, tick: datetime.datetime, now: datetime.datetime) -> ScheduleTick.Outcome:

@@ -21,7 +21,7 @@ from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.embedded.server import EmbeddedServer
-from switchyard.history.writer import were_enqueued
+from switchyard.history.queries import were_enqueued
 from switchyard.outbox import relay, rows
 from switchyard.outbox.models import OutboxRow
 from switchyard.outbox.relay import Relay

@@ -35,6 +35,7 @@ CHECKS = QUICK | {
     "topology": "python manage.py switchyard topology render compose --check",
     "kubernetes": "python manage.py switchyard topology render kubernetes --check",
     "systemd": "python manage.py switchyard topology render systemd --check",
+    "acl": "python manage.py switchyard topology render acl --check",
     "dockerfile": "hadolint ops/Dockerfile",
     "compose": "check-jsonschema --builtin-schema vendor.compose-spec ops/compose.yaml",
 }

@@ -391,7 +391,7 @@ class QueueOperations:
 
     def lapsed(self, *, lease_ms: int = LEASE_MS, gap_ms: int = SWEEP_GAP_MS, budget_s: float = BUDGET_S) -> list[str]:
         """Return owners whose lease expired; none after a gap without sweeps, when every lease starts anew."""
-        keys = [self.keys.leases, self.keys.swept, self.keys.notes]
+        keys = [self.keys.leases, self.keys.swept, self.keys.notes, self.keys.actor_pauses]
         answer = self.calls.call(script("lapsed"), keys, [lease_ms, gap_ms], budget_s=budget_s)
         return [owner for owner in self._known(answer) if owner.endswith(LANE_ENDS)]
 

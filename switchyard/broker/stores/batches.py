@@ -131,8 +131,7 @@ class Batches:
 
     def make(self, batch_id: str) -> None:
         """Put a batch on the list, before its first member is added."""
-        now = now_ms()
-        self._calls.command("ZADD", self._keys.batches(), "NX", now, batch_id)
+        self._calls.command("ZADD", self._keys.batches(), "NX", now_ms(), batch_id)
         self.look_again(batch_id, FIRST_LOOK_MS)
 
     def add(

@@ -173,13 +173,17 @@ class FactStore:
     def fold(self, now_ms: int) -> int:
         """Write the minutes whose buckets are closed and that are not written yet; return how many.
 
-        Safe to repeat: a minute is always made of the same buckets.
+        Safe to repeat: a minute is always made of the same buckets. A span in which a clock ahead has written minutes
+        to come is made anew.
         """
         first = (now_ms - RECENT_MS) // MINUTE_MS * MINUTE_MS
         closed = [at for at in range(first, now_ms, MINUTE_MS) if at + MINUTE_MS + CLOSES_MS <= now_ms]
         spans = sorted({span_of(at) for at in closed})
         marks = self._calls.look([("HGET", self._keys.facts_span(span), DONE) for span in spans])
         written = dict(zip(spans, marks, strict=True))
+        for span in [span for span in spans if any(at >= now_ms for at in self._minutes(span, written[span]))]:
+            self._calls.command("PEXPIRE", self._keys.facts_span(span), 0)
+            written[span] = None
         missing = [at for at in closed if at not in self._minutes(span_of(at), written[span_of(at)])]
         for at in missing:
             self._write(at)

@@ -11,8 +11,8 @@ from dramatiq.message import Message
 
 from switchyard.audit.services import Who, act
 from switchyard.broker.errors import ActRefused
-from switchyard.broker.interface import facilities
 from switchyard.conf import declared_yard
+from switchyard.history.queries import were_enqueued
 from switchyard.jobs.calls import CallArguments, checked
 from switchyard.jobs.passport.reading import Passport
 from switchyard.jobs.presentation import shown_arguments
@@ -76,10 +76,10 @@ def enqueue_again(message: Message[Any], *, once: bool) -> str:
     """Enqueue a message and return its id.
 
     Args:
-        once: Not if a job of its id is known.
+        once: Not if the broker or the history knows a job of its id.
     """
     broker = dramatiq.get_broker()
-    if once and facilities(broker).records.states([message.message_id]) != [None]:
+    if once and were_enqueued([message.message_id]):
         return message.message_id
     return str(broker.enqueue(message).message_id)
 

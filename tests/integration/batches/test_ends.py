@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import dramatiq
@@ -13,14 +14,17 @@ from dramatiq.message import Message
 from switchyard.batches import counting
 from switchyard.batches.services import Batch, batch, current_batch
 from switchyard.broker.admin import purge
-from switchyard.broker.errors import ActRefused
+from switchyard.broker.errors import ActRefused, BrokerRefused
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.batches import Batches
 from switchyard.outbox.models import OutboxRow
+from switchyard.schedules.runner import maintenance_tasks
 from tests.factories.brokers import the_global_broker
 from tests.factories.letters import discard
 from tests.integration.batches.conftest import Actors, figures, two_queues, until
+from tests.integration.history.rows import job_row
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Count = Callable[[], int]
@@ -85,6 +89,23 @@ def test_a_member_whose_unique_key_is_held_counts_as_done(
         jobs.add(only_one.message(), only_one.message())
     count()
     assert figures(jobs) == ("open", 1, 1, 0, 0)
+    with run_worker(broker=broker):
+        until(count, lambda: len(actors.called) == 2)
+
+    assert (actors.ran, figures(jobs)) == ([1], ("succeeded", 0, 2, 0, 0))
+
+
+def test_a_member_that_yielded_is_done_though_its_sender_was_killed_then(
+    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dramatiq.actor(queue_name="work", unique_key=lambda: "one")
+    def only_one() -> None:
+        actors.ran.append(1)
+
+    with monkeypatch.context() as patch:  # before the hook
+        patch.setattr(Batches, "note_end", lambda *args, **options: None)
+        with batch("import", **actors.callbacks()) as jobs:
+            jobs.add(only_one.message(), only_one.message())
     with run_worker(broker=broker):
         until(count, lambda: len(actors.called) == 2)
 
@@ -318,6 +339,60 @@ def test_members_of_a_transaction_are_counted_at_once_and_sent_with_it(
             rolled_back.progress()
 
 
+@pytest.mark.parametrize("refused", ["the queue of its callback", "itself"])
+def test_a_batch_that_is_refused_keeps_no_other_one_open(
+    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count, store: Batches, refused: str
+) -> None:
+    family = broker.lane("other")[0]
+    with batch("first", on_complete=actors.call.message("on_complete")) as first:
+        first.add(actors.work.message(0))
+    with batch("second") as second:
+        second.add(actors.work.message(1))
+    with run_worker(broker=broker):
+        until(lambda: 0, lambda: len(actors.ran) == 2)
+    key = family.keys.bodies if refused != "itself" else broker.keys.batch(first.id)
+    if refused == "itself":
+        family.calls.command("RENAME", key, f"{key}:kept")
+    family.calls.command("SET", key, "of another program")
+
+    def counted() -> None:
+        with suppress(BrokerRefused):
+            count()
+
+    until(counted, lambda: figures(second)[0] == "succeeded")
+    counting.look_at(store, second.id)
+    family.calls.command("DEL", key)
+    if refused == "itself":
+        family.calls.command("RENAME", f"{key}:kept", key)
+    store.look_again(first.id, 0)
+    with run_worker(broker=broker):
+        until(count, lambda: actors.called)
+
+    assert (actors.called, figures(first)) == (["on_complete"], ("succeeded", 0, 1, 0, 0))
+
+
+def test_members_that_are_relayed_meanwhile_and_those_that_only_the_history_knows_are_found(
+    broker: RedisBroker, actors: Actors, store: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Message[Any]] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(broker, "enqueue_many", sent.extend)
+        with batch("import", **actors.callbacks()) as jobs:
+            jobs.add(*(actors.work.message(number) for number in range(61)))
+    for message in sent[1:]:
+        job_row(job_id=message.message_id, queue="work")
+    look = counting.waiting_ids
+
+    def relayed_then(ids: Any) -> Any:
+        broker.put(sent[:1])
+        return look(ids)
+
+    monkeypatch.setattr(counting, "waiting_ids", relayed_then)
+    looked_at(store, jobs.id)
+
+    assert figures(jobs) == ("open", 1, 60, 0, 0)
+
+
 def test_a_callback_that_is_refused_is_sent_once_it_can_be(
     broker: RedisBroker, run_worker: Any, actors: Actors, count: Count, store: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,6 +413,26 @@ def test_a_callback_that_is_refused_is_sent_once_it_can_be(
         until(count, lambda: actors.called)
 
     assert actors.called == ["on_complete"]
+
+
+def test_batches_that_have_expired_leave_the_list(
+    actors: Actors, store: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with batch("old") as old:
+        old.add(actors.work.message(0))
+    with batch("expired") as expired:
+        pass
+    store.count(expired.id, ttl_ms=1)
+    wait_for(lambda: store.read([expired.id]) == [None])
+    [task] = [task for task in maintenance_tasks() if task.name == "expired batches"]
+
+    task.run()
+    young = [batch_id for batch_id, _ in store.newest(limit=9)]
+    monkeypatch.setattr(counting, "TTL_MS", -1_000)
+    task.run()
+
+    assert sorted(young) == sorted([old.id, expired.id])
+    assert [batch_id for batch_id, _ in store.newest(limit=9)] == [old.id]
 
 
 def test_a_callback_finds_its_batch(broker: RedisBroker, run_worker: Any, count: Count) -> None:

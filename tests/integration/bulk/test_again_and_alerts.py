@@ -57,9 +57,9 @@ def sent(facilities: Facilities) -> list[int]:
     return sorted(message.kwargs["number"] for message in messages if message is not None)
 
 
-@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("killed", ["", "killed", "killed, and the broker has forgotten"])
 def test_ended_jobs_run_again_once_each(
-    killed: bool, start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any],
+    killed: str, start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(runner, "MOST", 4)
@@ -72,11 +72,17 @@ def test_ended_jobs_run_again_once_each(
         begun = runner.begin(act.pk, act.run)
         assert begun is not None
         kind_of(act.kind).apply(begun.act, begun.items[:3], repeated=False)
+    forgotten = sent(facilities) if killed.endswith("forgotten") else []
+    if forgotten:
+        calls, keys = facilities.records.calls, facilities.records.keys.queue("urgent")
+        for id_ in calls.command("LRANGE", keys.waiting("live")[1], 0, -1):
+            ended(0, job_id=str(id_, "ascii"), state="succeeded", not_succeeded_at=None)
+        calls.command("DEL", keys.bodies, keys.waiting("live")[1])
 
     act = finish(act)
 
     assert (act.state, act.done, act.skipped) == ("done", 10, 1)
-    assert sent(facilities) == list(range(10))
+    assert sent(facilities) == [number for number in range(10) if number not in forgotten]
     assert AuditEntry.objects.get(act="job.run_again").count == 10
 
 

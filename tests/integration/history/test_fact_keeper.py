@@ -25,6 +25,7 @@ from switchyard.broker.stores.yard_facts import (
 from switchyard.history import fact_keeper
 from switchyard.history.fact_keeper import YEAR_HOURS, FactKeeper, hours_of, store_hour
 from switchyard.history.models import FactHour
+from switchyard.long_running import FACT_KEEPER
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -98,6 +99,30 @@ def test_an_ended_hour_is_stored_once_and_old_ones_leave(
     assert FactHour.objects.filter(hour__lt=hour - YEAR_HOURS).count() == 0
     store_hour(hour, {"a:mail": {SUCCEEDED: 6}})
     assert hours_of(None, [hour])["a:mail"] == {hour: {SUCCEEDED: 6}}, "written again, not twice"
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_clock_that_was_ahead_costs_no_hour_and_no_minute(
+    store: ShiftedStore, valkey: redis.Redis, restarted: bool
+) -> None:
+    now, keeper = store.server_ms(), FactKeeper(store)
+    hour, ahead_ms = now // HOUR_MS, 3 * HOUR_MS
+    store_hour(hour - 1, {"a:mail": {SUCCEEDED: 1}})
+    for at in range(now, now + 4 * HOUR_MS, 5 * MINUTE_MS):  # three hours ahead for an hour
+        store.ahead_ms = at - now + ahead_ms
+        keeper.step()
+    if restarted:
+        valkey.delete(Keys().lock(FACT_KEEPER))
+        keeper = FactKeeper(store)
+    store.ahead_ms = 0
+    valkey.hset(Keys().facts_bucket(yard_facts.bucket_of(now)), mapping={f"{SUCCEEDED} a:mail": 5})
+
+    for minute in range(5, 70, 5):
+        store.ahead_ms = minute * MINUTE_MS
+        store.fold(store.server_ms())
+        keeper.step()
+
+    assert hours_of(["a:mail"], [hour])["a:mail"] == {hour: {SUCCEEDED: 5}}
 
 
 def test_one_of_several_keepers_samples(facilities: Facilities, keeper: FactKeeper, monkeypatch: Any) -> None:

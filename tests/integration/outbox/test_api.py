@@ -42,7 +42,7 @@ def broker_away() -> Iterator[None]:
 @pytest.fixture
 def relay(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> Relay:
     monkeypatch.setattr("switchyard.outbox.relay.LEFT_TO_SENDER_MS", -1_000)
-    return Relay(lambda job_ids: ())
+    return Relay(lambda job_ids, queue: ())
 
 
 def test_a_job_is_accepted_while_the_broker_is_away_and_sent_later(facilities: Facilities, relay: Relay) -> None:

@@ -16,7 +16,7 @@ from django.test import Client
 from switchyard.broker.errors import BrokerUnavailable, QueueFull
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.history.writer import were_enqueued
+from switchyard.history.queries import were_enqueued
 from switchyard.outbox import rows
 from switchyard.outbox.models import OutboxRow
 from switchyard.outbox.relay import Relay
@@ -25,7 +25,7 @@ from tests.integration.outbox.conftest import MakeBroker, actor_on, waiting
 from tests.waiting import wait_for
 
 
-def nobody(job_ids: Any) -> set[str]:
+def nobody(job_ids: Any, queue: str) -> set[str]:
     return set()
 
 
@@ -126,7 +126,7 @@ def test_a_job_that_is_known_is_not_sent_again_whatever_the_broker_forgot(broker
     send_and_die(broker, (greet, "ended long ago"), (greet, "new"))
     first, _ = OutboxRow.objects.values_list("job_id", flat=True)
 
-    Relay(lambda job_ids: {first} & set(job_ids)).step()
+    Relay(lambda job_ids, queue: {first} & set(job_ids)).step()
 
     assert (left(), waiting(broker)) == ([], ["new"])
 
@@ -135,7 +135,8 @@ def test_the_history_and_the_broker_tell_which_jobs_are_known(broker: RedisBroke
     greet = actor_on(broker)
     sent = greet.send("Ada")
 
-    assert were_enqueued([sent.message_id, "2d4b4c35-9d5c-4f0e-9b5c-3a8f0a3b9c11"]) == {sent.message_id}
+    for queue in ("", "default", "urgent"):  # one that was moved is known too
+        assert were_enqueued([sent.message_id, "2d4b4c35-9d5c-4f0e-9b5c-3a8f0a3b9c11"], queue) == {sent.message_id}
 
 
 def test_a_full_queue_keeps_its_rows_and_others_go_on(broker: RedisBroker, relay: Relay) -> None:
@@ -150,6 +151,48 @@ def test_a_full_queue_keeps_its_rows_and_others_go_on(broker: RedisBroker, relay
     broker.flush("default")
     relay.step()
     assert (left(), waiting(broker)) == ([], ["2", "3"])
+
+
+def test_a_queue_whose_key_is_refused_keeps_its_rows_and_others_go_on(
+    broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("switchyard.outbox.relay.AT_ONCE", 2)
+    greet, hurry = actor_on(broker), actor_on(broker, "hurry", "urgent")
+    send_and_die(broker, (greet, "Ada"), (greet, "Grace"), (hurry, "urgent 1"), (hurry, "urgent 2"))
+    family, _ = broker.lane("default")
+    family.calls.command("SET", family.keys.bodies, "of another program")
+    relay = Relay(were_enqueued)
+
+    relay.step()
+    during = left(), waiting(broker, "urgent")
+    family.calls.command("DEL", family.keys.bodies)
+    relay.step()
+
+    assert during == (["Ada", "Grace"], ["urgent 1", "urgent 2"])
+    assert (left(), waiting(broker)) == ([], ["Ada", "Grace"])
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+def test_a_server_that_is_away_is_asked_once_and_others_are_as_well(
+    broker: RedisBroker, relay: Relay, monkeypatch: pytest.MonkeyPatch, servers: int
+) -> None:
+    greet, hurry = actor_on(broker), actor_on(broker, "hurry", "urgent")
+    send_and_die(broker, (greet, "Ada"), (hurry, "urgent"), (greet, "Grace"))
+    if servers == 2:
+        monkeypatch.setattr(facilities(broker).records.calls, "place_of", lambda key: key)
+    put, asked = broker.put, list[str]()
+
+    def away(messages: Any, **how: Any) -> Any:
+        asked.append(messages[0].queue_name)
+        if messages[0].queue_name == "default":
+            raise BrokerUnavailable("enqueue", "timeout")
+        return put(messages, **how)
+
+    monkeypatch.setattr(broker, "put", away)
+    relay.step()
+
+    assert asked == ["default", "urgent"][:servers]
+    assert left() == (["Ada", "Grace"] if servers == 2 else ["Ada", "urgent", "Grace"])
 
 
 def test_a_message_that_is_refused_for_good_is_a_dead_letter(broker: RedisBroker, relay: Relay) -> None:
@@ -195,12 +238,13 @@ def test_rows_of_a_key_wait_for_an_earlier_one_and_others_do_not(
 ) -> None:
     monkeypatch.setattr(rows, "order_key", lambda message, actor: message.args[0][0])
     greet = actor_on(broker)
-    send_and_die(broker, (greet, "a1"), (greet, "b1"))
-    OutboxRow.objects.filter(order_key="a").update(created_ms=2**60)  # another process has it in hand
+    monkeypatch.setattr("switchyard.outbox.relay.LEFT_TO_SENDER_MS", 60_000)
+    send_and_die(broker, (greet, "a1"), (greet, "b1"))  # another process has the first in hand
 
     with transaction.atomic():
         for name in ("a2", "c1"):
             greet.send(name)
+    OutboxRow.objects.exclude(pk=OutboxRow.objects.earliest("pk").pk).update(created_ms=0)
     relay.step()
     before = waiting(broker)
     OutboxRow.objects.update(created_ms=0)
@@ -232,6 +276,18 @@ def test_a_delay_that_is_over_is_none(broker: RedisBroker, relay: Relay) -> None
     due = family.calls.command("ZSCORE", family.keys.due("live"), later.message_id)
     assert waiting(broker) == ["over"]
     assert float(due) == pytest.approx(later.options["due_at"], abs=5_000)
+
+
+def test_a_row_of_a_clock_that_was_ahead_is_sent(
+    broker: RedisBroker, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("switchyard.outbox.relay.LEFT_TO_SENDER_MS", 60_000)
+    send_and_die(broker, (actor_on(broker), "Ada"))
+    OutboxRow.objects.update(created_ms=F("created_ms") + 86_400_000)
+
+    relay.step()
+
+    assert (left(), waiting(broker)) == ([], ["Ada"])
 
 
 def test_a_full_outbox_refuses(broker: RedisBroker, monkeypatch: pytest.MonkeyPatch) -> None:

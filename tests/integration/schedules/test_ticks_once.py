@@ -6,8 +6,8 @@ import datetime
 
 import pytest
 
-from switchyard.schedules import services
-from switchyard.schedules.models import ScheduleState
+from switchyard.schedules import queries, services
+from switchyard.schedules.models import ScheduleState, ScheduleTick
 from switchyard.schedules.registry import schedules
 from tests.waiting import wait_for
 
@@ -117,6 +117,28 @@ def test_a_clock_that_was_ahead_silences_no_schedule_and_skips_no_later_tick(yar
     assert ScheduleState.objects.get(actor="daily").last_tick == clock()
     key = yard.facilities.records.keys.tick("daily", clock().strftime("%Y-%m-%dT%H:%MZ"))
     assert yard.facilities.records.calls.client.get(key) == services.SENT
+
+
+@pytest.mark.parametrize("spec, options", [("0 * * * *", {"catch_up": "all"}), ("*/30 * * * *", {})])
+def test_ticks_that_a_clock_ahead_sent_are_sent_again_when_they_are_due(yard, clock, spec, options):
+    yard.declare(spec=spec, **options)
+    scheduler = yard.scheduler()
+    scheduler.step()
+    for _ in range(4):  # a day ahead, and for two hours
+        clock.forward(days=1)
+        scheduler.step()
+        clock.forward(days=-1, minutes=30)
+    before = yard.sent()  # they wait: the second job of a tick is another one
+
+    for _ in range(2 * 26):
+        scheduler.step()
+        clock.forward(minutes=30)
+
+    last = clock() - 30 * MINUTE
+    due = list(schedules(yard.broker)[0].back(last - 52 * 30 * MINUTE, last))
+    assert yard.sent() - before == len(due)
+    kept = ScheduleTick.objects.filter(due_at__in=due, outcome=ScheduleTick.Outcome.SENT).count()
+    assert kept == min(len(due), queries.KEPT)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -123,6 +123,14 @@ if limit > 0 and #new > 0 then
   if depth + #new > limit then return { "full", depth } end
 end
 
+-- A member of a batch for which another message stands has ended, see note_end.
+for n = 1, for_others and #standing or 0 do
+  local id = ARGV[5 + step * (n - 1)]
+  if standing[n] ~= id and string.byte(id, 15) == 56 and #id == 36 then
+    redis.pcall("HSET", string.sub(KEYS[1], 1, -7) .. "ends", id, "done")
+  end
+end
+
 local bodies, ids = {}, {}
 for n, i in ipairs(new) do
   local id = ARGV[i]

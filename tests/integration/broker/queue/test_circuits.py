@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import Any
 
@@ -70,6 +71,20 @@ def test_all_actors_that_call_it_wait_and_others_start(family: Family) -> None:
     assert note(family) == "open"
     assert note(family, "ok") == "closed"  # of a call that began before
     assert family.next() == []
+
+
+def test_a_clock_that_was_ahead_delays_no_probe(family: Family) -> None:
+    family.send("p1", actor="pay")
+    family.calls.command("SET", family.keys.swept, now_ms(family) + 86_400_000)
+    open_it(family)
+    text = str(family.calls.command("HGET", family.keys.actor_pauses, CIRCUIT.field), "utf-8")
+    ahead = re.sub(r'"(since|until)":(\d+)', lambda time: f'"{time[1]}":{int(time[2]) + 86_400_000}', text, count=2)
+    family.calls.command("HSET", family.keys.actor_pauses, CIRCUIT.field, ahead)
+    family.calls.command("HSET", family.keys.actor_pauses, "x", "no circuit")  # of another program
+
+    family.lapsed()
+
+    assert probe(family) == "p1"
 
 
 def test_it_opens_at_the_share_of_failures_since_the_first(family: Family) -> None:
