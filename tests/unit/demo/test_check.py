@@ -119,10 +119,11 @@ def test_ten_mails_go_to_one_reader_and_the_limit_holds_the_others(world: World)
 
 
 def test_a_reconciliation_must_have_waited_for_the_lock_of_its_month(world: World) -> None:
-    world.job("job", result={"matched": 1, "unmatched": 0, "corrected": 0})
+    times = {"enqueued_at": "2026-11-28T12:00:00+00:00", "started_at": "2026-11-28T12:00:00.1+00:00"}
+    world.job("job", result=dict.fromkeys(work.COUNTS, 1), **times)
     assert not work.reconciliation(world.order).as_expected
 
-    world.order.jobs[0].reasons.add("lock")
+    world.job("job", result=dict.fromkeys(work.COUNTS, 1), **times | {"started_at": "2026-11-28T12:00:02.1+00:00"})
 
     assert work.reconciliation(world.order).as_expected
 
