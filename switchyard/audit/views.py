@@ -20,7 +20,6 @@ from switchyard.console.room_view import RoomResponse, require
 from switchyard.middleware.redaction import HIDDEN
 
 RIGHT = "switchyard_audit.view_auditentry"
-ARGUMENTS = "switchyard_jobs.view_arguments"
 # Details with values of arguments: of an edit by name ("changes" up to 0.10), of a pause, in the filter of a bulk act.
 WITH_ARGUMENTS = ("changed", "changes", "argument", "filter")
 
