@@ -5,7 +5,7 @@ from django.db.models.signals import post_migrate
 class AuditConfig(AppConfig):
     name = "switchyard.audit"
     label = "switchyard_audit"
-    verbose_name = "Audit log"
+    verbose_name = "Audit and rights"
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

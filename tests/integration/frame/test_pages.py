@@ -58,8 +58,18 @@ def test_the_menu_has_the_room_and_the_apps_of_the_admin(admin_client: Client) -
             "Dead letters",
             "Alerts",
         ),
-        *("Bulk acts", "Audit log", "Retention", "API", "Authentication and Authorization", "Billing", "Exports"),
-        *("Images", "Mail", "Outbox", "Reports", "Shop", "Webhooks"),
+        *("Bulk acts", "Audit log", "Retention", "API", "Audit and rights"),
+        *(
+            "Authentication and Authorization",
+            "Billing",
+            "Exports",
+            "Images",
+            "Mail",
+            "Outbox",
+            "Reports",
+            "Shop",
+            "Webhooks",
+        ),
     ]
     assert re.search(rf'<a href="{QUEUES}" aria-current="page"', page)
 

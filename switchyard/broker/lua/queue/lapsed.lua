@@ -13,6 +13,7 @@
 -- Returns the owners, at most 100, or {"rearmed"} first and none. O(owners).
 --@include now_ms
 --@include actor_pauses
+--@include fair
 --@include limits
 
 if redis.call("EXISTS", string.sub(KEYS[1], 1, -7) .. "turns") == 1 then pcall(limits_of(KEYS[1]).sweep) end

@@ -15,6 +15,7 @@ from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.clock import put_off_reason
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration, limits
+from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.topology import FairShare
@@ -153,6 +154,82 @@ def test_one_that_is_run_now_keeps_its_turn_in_its_line(family: Family) -> None:
     assert one_by_one(family, 4) == ["1.0000", "1.0001", "1.0002", "1.later"]
 
 
+def test_a_tenant_whose_messages_a_limit_holds_gets_its_turns_alone(family: Family) -> None:
+    declare(family, concurrency="4 per customer_id")
+    send(family, 1, 300)
+    running = [family.next(1)[0] for _ in range(4)]
+    assert family.next(1) == []  # the others wait for the limit
+    for tenant in (2, 3, 4):
+        send(family, tenant, 50)
+
+    started = []
+    for _ in range(100):
+        end(family, running.pop(0))
+        running += family.next(1)
+        started.append(running[-1])
+
+    assert Counter(tenants(started)) == pytest.approx(dict.fromkeys("1234", 25), abs=1)
+    for name in "1234":
+        mine = [id_ for id_ in started if id_.startswith(f"{name}.")]
+        assert mine == sorted(mine)
+
+
+@pytest.mark.parametrize("weight", [1, 3])
+def test_tenants_get_the_places_of_a_limit_that_they_share_in_turn(family: Family, weight: int) -> None:
+    be_fair(family, FairShare("customer_id", {1: weight}))
+    declare(family, concurrency=2)
+    send(family, 1, 300)
+    running = family.next(5)
+    assert len(running) == 2
+    for tenant in (2, 3):
+        send(family, tenant, 50)
+    family.next(5)
+    send(family, 4, 50)
+    family.next(5)
+    waits = [limits.wait_of(family, id_) for id_ in ("2.0000", "4.0000")]
+    assert [wait.before for wait in waits if wait is not None] == pytest.approx([weight, weight + 2], abs=1)
+
+    started = []
+    for _ in range(20 * (weight + 3)):
+        end(family, running.pop(0))
+        [got] = family.next(5)
+        running.append(got)
+        started.append(got)
+
+    assert Counter(tenants(started)) == pytest.approx({"1": 20 * weight, "2": 20, "3": 20, "4": 20}, abs=3)
+    for name in "1234":
+        mine = [id_ for id_ in started if id_.startswith(f"{name}.")]
+        assert mine == sorted(mine)
+
+
+def test_a_retry_waits_for_a_limit_that_tenants_share_as_long_as_its_tenant(family: Family) -> None:
+    declare(family, concurrency=1)
+    family.join("me/retry")
+    for number in range(20):  # each place makes the first one's turn lag behind those that came since
+        send(family, 1 + number % 4, 5, first=number * 5)
+        family.next(5)
+        end(family, str(family.held(ME)[0].id, "ascii"))
+    family.enqueue([Entry("9.retry", b'{"actor":"fan_out","sent_at":1,"args":[9]}')], lane="retry")
+    family.next(5)
+    assert family.next(5, owner="me/retry") == []
+    started: list[str] = []
+    while "9.retry" not in started:
+        held = [str(lease.id, "ascii") for owner in (ME, "me/retry") for lease in family.held(owner)]
+        end(family, *held)
+        started += family.next(5) + family.next(5, owner="me/retry")
+
+    assert len(started) <= 6
+
+
+def test_many_messages_that_a_limit_holds_delay_no_other_tenant_while_they_are_put_off(family: Family) -> None:
+    declare(family, concurrency="1 per customer_id")
+    send(family, 1, 1_200)
+    assert family.next(1) == ["1.0000"]
+    send(family, 2, 1)
+
+    assert family.next(1) == ["2.0000"]
+
+
 def test_a_message_in_line_is_cancelled_paused_and_limited_like_any(family: Family) -> None:
     declare(family, name="mail", concurrency=1)
     send(family, 1, 3)
@@ -218,6 +295,25 @@ def test_a_queue_that_is_fair_no_longer_serves_what_stood_in_line(family: Family
     assert found[-1] == "2.0000"
     send(family, 3, 1)
     assert family.next() == ["3.0000"]
+
+
+@pytest.mark.parametrize("again", [None, FairShare("customer_id")], ids=["unfair", "fair again"])
+def test_a_kill_while_a_queue_stops_being_fair_loses_none(
+    family: Family, again: FairShare | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(family, 1, 1_200)
+    with monkeypatch.context() as killed:
+        answers = iter([family.calls.call])
+        killed.setattr(family.calls, "call", lambda *args: next(answers)(*args))
+        with pytest.raises(StopIteration):
+            be_fair(family, None)
+    assert sum(put_off_reason(due_at) == "fair_share" for due_at in family.due_times().values()) == 700
+
+    be_fair(family, again)  # as the next worker does when it starts
+
+    found: list[str] = []
+    wait_for(lambda: found.extend(family.next()) or len(found) == 1_200)  # type: ignore[func-returns-value]
+    assert found == sorted(found)
 
 
 def test_bodies_that_cannot_be_read_and_odd_tenants_are_served(family: Family) -> None:
