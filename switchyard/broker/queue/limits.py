@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from dramatiq.actor import Actor
 
-from switchyard.broker.clock import now_ms
+from switchyard.broker.clock import FAIR_MS, LAST_PUT_OFF_MS, now_ms
 from switchyard.broker.keys import ALL_LANES
 from switchyard.broker.queue.operations import AT_ONCE, QueueOperations
 from switchyard.broker.redis.calls import Word
@@ -164,8 +164,10 @@ def declare_fair(family: QueueOperations, share: FairShare | None, actors: Itera
         weights = {shown_json(value): weight for value, weight in share.weights.items()}
         text = msgspec.json.encode({"argument": share.argument, "positions": positions, "weights": weights})
     key = family.keys.fair("live")
-    [before] = family.calls.look([("GET", key)])
-    if (before or b"") == text:
+    # What stands in a line that is not declared: a call that was to make it due was interrupted.
+    in_line = ("ZCOUNT", family.keys.due("live"), FAIR_MS, f"({LAST_PUT_OFF_MS}")
+    before, left = family.calls.look([("GET", key), in_line])
+    if (before or b"") == text and (text or not left):
         return
     lines, shares, spent = family.keys.fair_lines("live")
     keys = [key, family.keys.due("live"), family.keys.wakeup("live"), lines, shares, spent]

@@ -220,6 +220,25 @@ def test_a_queue_that_is_fair_no_longer_serves_what_stood_in_line(family: Family
     assert family.next() == ["3.0000"]
 
 
+@pytest.mark.parametrize("again", [None, FairShare("customer_id")], ids=["unfair", "fair again"])
+def test_a_kill_while_a_queue_stops_being_fair_loses_none(
+    family: Family, again: FairShare | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(family, 1, 1_200)
+    with monkeypatch.context() as killed:
+        answers = iter([family.calls.call])
+        killed.setattr(family.calls, "call", lambda *args: next(answers)(*args))
+        with pytest.raises(StopIteration):
+            be_fair(family, None)
+    assert sum(put_off_reason(due_at) == "fair_share" for due_at in family.due_times().values()) == 700
+
+    be_fair(family, again)  # as the next worker does when it starts
+
+    found: list[str] = []
+    wait_for(lambda: found.extend(family.next()) or len(found) == 1_200)  # type: ignore[func-returns-value]
+    assert found == sorted(found)
+
+
 def test_bodies_that_cannot_be_read_and_odd_tenants_are_served(family: Family) -> None:
     for number, args in enumerate([[None], [{"a": 1}], ["x" * 500], ["a\nb"], [], [1.5]]):
         family.send(f"m{number}", args=args)
