@@ -145,7 +145,7 @@ class Lock:
 
     def release(self) -> bool:
         """Release the lock; ``False`` when it had expired."""
-        return bool(self._calls.call(RELEASE, self._keys[:1], [self._token]))
+        return bool(self._calls.call(RELEASE, self._keys, [self._token]))
 
 
 class TaskLock(Lock):
@@ -161,7 +161,7 @@ class TaskLock(Lock):
         super().__init__(calls, keys, name, lease_ms=lease_ms)
         self._keys = [*keys.task_lock(name)]
         self.name, self.number, self.lost = name, 0, False
-        self._renewed_s = 0.0
+        self._renewed_s, self._released = 0.0, False
 
     def acquire(self) -> bool:
         """Acquire the lock, or renew it; ``False`` when another holds it, or has held it since."""
@@ -172,10 +172,15 @@ class TaskLock(Lock):
         self.number, self._renewed_s = int(number), began_s
         return True
 
+    def release(self) -> bool:
+        """Release the lock, also for a renewal that is on its way in another thread; ``False`` when it had expired."""
+        self._released = True
+        return bool(self._calls.call(RELEASE, self._keys, [self._token, self.number]))
+
     def keep(self) -> None:
         """Renew the lock when a third of its lease is over; once it is lost, log that and do no more."""
         if self.lost or time.monotonic() < self._renewed_s + self._lease_ms / 3_000:
             return
-        self.lost = not self.acquire()
-        if self.lost:
+        if not self.acquire() and not self._released:
+            self.lost = True
             logger.error("lock %s: lost while its task ran; this process could not renew it in time", self.name)

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
+from types import SimpleNamespace
 from typing import Any
 
 import dramatiq
@@ -14,6 +16,7 @@ import pytest
 
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores import limit_counts
 from switchyard.broker.stores.limit_counts import RELEASE, TaskLock
 from switchyard.limits import lock
 from switchyard.middleware.errors import LockTaken
@@ -111,6 +114,28 @@ def test_a_holder_that_was_suspended_for_too_long_learns_that_it_has_lost(broker
 
     assert ours.lost
     assert theirs.number > ours.number
+
+
+def test_a_renewal_on_its_way_as_the_block_ends_does_not_acquire_the_lock_again(
+    broker: RedisBroker, key: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = facilities().records.calls
+    held = TaskLock(calls, broker.keys, key, lease_ms=60_000)
+    assert held.acquire()
+    monkeypatch.setattr(limit_counts, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 30))
+    call = calls.call
+
+    def overtaken(*words: Any) -> Any:
+        monkeypatch.setattr(calls, "call", call)
+        assert held.release()
+        return call(*words)
+
+    monkeypatch.setattr(calls, "call", overtaken)
+    held.keep()
+
+    assert left_ms(broker, key) == -2
+    assert not held.lost
+    assert not caplog.records
 
 
 def test_a_task_that_is_refused_runs_again_without_an_attempt(
