@@ -143,6 +143,25 @@ def test_a_message_that_a_killed_worker_had_started_does_not_get_its_key_back(br
     assert walk.fetch(2) == [first, second]
 
 
+@pytest.mark.parametrize("policy", [DONE, KEEP, REPLACE, DELAY])
+def test_a_send_that_is_repeated_once_its_holder_has_started_is_no_new_job(broker: RedisBroker, policy: str) -> None:
+    walk = Walk(broker.families["work"])
+    first = walk.send("a", policy)
+    entry = Entry("again", b'{"actor":"job","sent_at":2}', policy_key("a", options_of(policy)))
+    assert walk.family.enqueue([entry]) == [first]
+    walk.bodies[first] = broker.client.hget(walk.family.keys.bodies, first)  # type: ignore[assignment]
+    assert walk.fetch(2) == [first]
+
+    assert walk.family.enqueue([entry]) == [first]  # its answer was lost, or the relay sends it too
+    walk.end(first)
+    later = walk.send("a", policy)
+    body = walk.bodies[later]
+    assert walk.family.enqueue([entry]) == [first]
+
+    assert walk.fetch(2) == [later]
+    assert walk.held[later].body == body
+
+
 def test_a_delayed_send_moves_the_scheduled_one_later_and_never_earlier(broker: RedisBroker) -> None:
     walk = Walk(broker.families["work"])
     due = broker.families["work"].keys.due("live")

@@ -21,7 +21,8 @@
 -- A unique key is held until its message ends. One that begins with byte 1 is held until the message is leased; the byte
 -- after it says what another send does to the message that holds it: "k" nothing, "r" replaces its body, "d" also makes it
 -- due no earlier than delay_ms from now, if it is scheduled. Byte 2, ms and ":" before a key hold it for so many ms.
--- In a fair lane each waits in its tenant's line.
+-- In a fair lane each waits in its tenant's line. A message for which another one stands is known for an hour: a repeated call
+-- changes nothing, also when that one has started.
 -- Returns for each message the id that stands for it: its own, or that of the message which holds its unique key; {} when
 -- each stands for itself; or {"full", depth} with the depth as a number, when the lane has no room for all that are new:
 -- then none is added. The error UNSAFE, with the reason, while nothing may be enqueued.
@@ -47,7 +48,7 @@ local function known(id)
     or buried and redis.call("HEXISTS", KEYS[9], id) == 1
 end
 
--- Count a send that its key's holder stands for; a repeated call counts it again. Keep, for an hour from the first one of at
+-- Count a send that its key's holder stands for. Keep, for an hour from the first one of at
 -- most 2,000, which message stands for it, and the last five that each stands for.
 local function note_yield(id, holder, body)
   local actor = string.match(body, '^{"actor":"([^"\\]+)"') or "other"
@@ -100,13 +101,14 @@ for i = 5, #ARGV, step do
   standing[#standing + 1] = own
   for_others = for_others or own ~= id
   if not taken[id] and not known(id) then
-    local holder = key ~= "" and (taken["key " .. key] or window and redis.call("GET", KEYS[window])
+    local yielded = key ~= "" and redis.call("HGET", KEYS[14], id)
+    local holder = yielded or key ~= "" and (taken["key " .. key] or window and redis.call("GET", KEYS[window])
       or not window and redis.call("HGET", KEYS[10], key))
     taken[id] = holder or id
     if holder then
       standing[#standing] = holder
       for_others = for_others or holder ~= id
-      if holder ~= id then
+      if holder ~= id and not yielded then
         note_yield(id, holder, ARGV[i + 1])
         if again_of[i] then changed[#changed + 1] = { holder, again_of[i], ARGV[i + 1] } end
       end
