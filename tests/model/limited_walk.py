@@ -515,12 +515,13 @@ class Walk:
 
     def _check_places(self, holders: dict[str, set[str]], now: dict[str, str]) -> None:
         """Check that each place is of one that runs or is next, and none is free for which a message waits."""
+        due = {id_: at for lane in self.found.scheduled.values() for id_, at in lane.items()}
         for key, ids in holders.items():
             for id_ in ids:
-                assert now[id_] in ((ACTIVE, WAITING) if key[0] == "c" else UNFINISHED), (
+                is_next = now[id_] in (ACTIVE, WAITING) or due.get(id_, 0) >= IN_A_LINE
+                assert is_next if key[0] == "c" else now[id_] in UNFINISHED, (
                     f"{id_}, which is {now[id_]}, has a place of {key}"
                 )
-        due = {id_: at for lane in self.found.scheduled.values() for id_, at in lane.items()}
         records = {str(id_, "ascii"): text for id_, text in self.found.raw.get(self.family.keys.waits, {}).items()}
         indexed: set[str] = set()
         first: dict[str, str] = {}
@@ -595,16 +596,16 @@ class Walk:
 
     def _check_served(self, before: Keyspace, in_line: Counter[str], granted: list[str]) -> None:
         """Check that of two customers who both wait all the time neither is served by more than two turns more."""
-        waiting = {id_: at for id_, at in before.scheduled["live"].items() if at >= IN_A_LINE}
-        left, places = self.found.scheduled["live"], before.raw.get(self.family.keys.waits, {})
+        waiting, left = before.scheduled["live"], self.found.scheduled["live"]
         for id_ in granted:
-            if id_ in waiting:
+            if id_ in waiting:  # else it was in a list, and costs no turn
                 customer = self.sent[id_].customer
                 self.served[str(customer)] += 1
-                early = [other for other, at in waiting.items() if at < waiting[id_] and left.get(other) == at]
+                early = [
+                    other for other, at in waiting.items() if IN_A_LINE <= at < waiting[id_] and left.get(other) == at
+                ]
                 early = [other for other in early if self.sent[other].customer == customer]
-                # One whose place of a limit came free goes first.
-                assert not early or id_.encode() in places, f"{id_} was served before {early}, of the same line"
+                assert not early, f"{id_} was served before {early}, of the same line"
         all_along = [customer for customer in in_line if self._in_line()[customer] and customer in self.served]
         for customer in set(map(str, CUSTOMERS)) - set(all_along):
             # One that has not waited all the time begins anew, with as much as the one that got least.

@@ -48,7 +48,7 @@ DEFECTS = (
         'redis.call("LPUSH", list, id)',
     ),
     lua("one that is made due leaves its line", "queue/due_now", "< FAIR + 10 ^ 12", "< 0"),
-    lua("a tenant is not charged", "queue/fetch", "then fair.charge(tenant) end", "then end"),
+    lua("a tenant is not charged", "queue/fetch", "if is_leased or put_off", "if not is_leased and put_off"),
     lua("a pause comes before the sequence", "queue/fetch", ADMITTED, f"if by_actor and {PUT_OFF} or " + ADMITTED[3:]),
     lua("new limits empty the lines", "queue/declare_limits", 'string.format("(%d", LINES)', "LAST_PUT_OFF"),
     lua(

@@ -1,9 +1,10 @@
 -- Fairness: the waiting messages of a live lane stand in a line for each tenant, which is the value of an argument, and the
 -- tenant that was served least goes next. A message in a line is scheduled at FAIR (ms since the epoch, as a due time) plus
--- its turn; one that is there no longer is dropped from its line when it would be served.
+-- its turn; one that is there no longer is dropped from its line when it would be served. The turns of those that go before
+-- their tenant's others are less than BEHIND.
 -- A tenant's time is what it was given, a message counting 1 / weight. One that joins begins at the least time of those
 -- that wait, or where it stopped.
-local FAIR = 209000000000000
+local FAIR, BEHIND = 209000000000000, 500000000000
 
 -- Operations on the lines of a lane, made where there are any: `fair` is its key of that name.
 local function fairness_of(fair)
@@ -28,10 +29,11 @@ local function fairness_of(fair)
 
   local function least() return redis.call("ZRANGE", shares, 0, 0, "WITHSCORES")[2] end
 
-  -- Put messages at the ends of their tenants' lines: ids, bodies and levels in the same order.
-  function own.line_up(ids, bodies, levels)
+  -- Put messages at the ends of their tenants' lines: ids, bodies and levels in the same order. With a turn less than BEHIND
+  -- one goes before the others of its level, in the order of these turns.
+  function own.line_up(ids, bodies, levels, early)
     if #ids == 0 then return end
-    local turn = redis.call("INCRBY", key_of("turn"), #ids) - #ids
+    local turn = early and early - 1 or BEHIND + redis.call("INCRBY", key_of("turn"), #ids) - #ids
     local scored, members, joined = {}, {}, {}
     for n, id in ipairs(ids) do
       local tenant = tenant_of(bodies[n])
@@ -43,8 +45,8 @@ local function fairness_of(fair)
         redis.call("ZADD", shares, "NX", string.format("%.17g", math.max(tonumber(least() or 0), before)), tenant)
       end
     end
-    redis.call("ZADD", key_of("due"), unpack(scored))
     redis.call("ZADD", lines, unpack(members))
+    redis.call("ZADD", key_of("due"), unpack(scored))
   end
 
   -- Take the next message of the tenant whose turn it is: returns its id, tenant and level, nil when none waits. It is in no
@@ -73,9 +75,10 @@ local function fairness_of(fair)
     return nil
   end
 
-  -- Charge a tenant for a message that is leased.
-  function own.charge(tenant)
-    redis.call("ZINCRBY", shares, string.format("%.17g", 1 / (tonumber(weights[tenant]) or 1)), tenant)
+  -- Charge a tenant for messages that it was given, also one that stands in no line any more.
+  function own.charge(tenant, count)
+    local its = redis.call("ZSCORE", shares, tenant) and shares or spent
+    redis.call("ZINCRBY", its, string.format("%.17g", count / (tonumber(weights[tenant]) or 1)), tenant)
   end
 
   -- Forget when those stopped whose time has passed: they would begin at the least one.

@@ -3,8 +3,8 @@
 -- A message has a place of each of its keys from its lease on until it leaves its owner, whatever ends that; a place that
 -- keeps a sequence is kept until the message has ended. One that finds no place is scheduled beyond every due time, and
 -- gets the next free one in its turn: it goes to the head of its lane, behind those that got theirs before it, where the
--- next fetch leases it.
--- Keys of the family: `limits`, `slots`, `waits`, `turns`, see keys.py. Needs now_ms.
+-- next fetch leases it; in a fair lane to the head of its tenant's line.
+-- Keys of the family: `limits`, `slots`, `waits`, `turns`, see keys.py. Needs now_ms and fair.
 -- A message waits for a limit at WAITING or IN_ORDER (ms since the epoch, as a due time) plus its turn.
 local WAITING, IN_ORDER = 205000000000000, 208000000000000
 
@@ -179,9 +179,15 @@ local function limits_of(sixth)
             write_wait(id, wait)
           else
             local level = wait.level == 1 and ".high" or wait.level == 3 and ".low" or ""
+            local fair = key_of(wait.lane .. ".fair")
             -- To its new place first; a list of a wrong type keeps it where it is.
-            if not put_next(key_of(wait.lane .. level), id) then return end
-            redis.call("ZREM", key_of(wait.lane .. ".due"), id)
+            if redis.call("EXISTS", fair) == 1 then
+              fairness_of(fair).line_up({ id }, { redis.call("HGET", key_of("bodies"), id) }, { wait.level }, wait.turn)
+            elseif put_next(key_of(wait.lane .. level), id) then
+              redis.call("ZREM", key_of(wait.lane .. ".due"), id)
+            else
+              return
+            end
             stop_waiting(id, wait)
             write_places(id, "next", wait.lane, names(wait.keys))
             local bell = key_of(wait.lane .. ".bell")

@@ -8,6 +8,7 @@
 -- ARGV[1...] id, token, at most 500 pairs
 -- Returns the positions (1 …) of pairs whose token is stale; they change nothing. O(messages).
 --@include now_ms
+--@include fair
 --@include limits
 --@include finish
 --@include acked

@@ -21,6 +21,7 @@
 -- Returns "owners" when the owners have changed, or for each id "cancelled" (it never starts), "asked", these two after
 -- "was " when another call did so, or "unknown". O(ids × (owners + purges)).
 --@include now_ms
+--@include fair
 --@include limits
 --@include finish
 --@include records

@@ -16,6 +16,7 @@
 -- ARGV[5] bytes of the history
 -- Its unique key is free again. Returns 1 when it is in the dead list, also by an earlier call; 0 when the token is stale. O(1).
 --@include now_ms
+--@include fair
 --@include limits
 --@include free_places
 --@include finish

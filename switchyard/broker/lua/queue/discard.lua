@@ -12,6 +12,7 @@
 -- Returns the place for the next call, and for each id 1 when it is gone, also by an earlier call, 0 when there is no such
 -- dead letter, -1 when it is to be asked for again: it lies far from the others. O(ids), O(dead letters) for the list.
 --@include now_ms
+--@include fair
 --@include limits
 --@include finish
 --@include held

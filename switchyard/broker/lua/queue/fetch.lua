@@ -32,8 +32,8 @@
 -- O(messages).
 --@include now_ms
 --@include put
---@include limits
 --@include fair
+--@include limits
 --@include finish
 --@include acked
 --@include noted
@@ -179,10 +179,18 @@ for level, list in ipairs(rare and levels or { levels[2] }) do
     end
   end
 end
+-- Of a tenant with many messages that a limit holds, those from the 21st on are turns in this call: they must not keep others
+-- from theirs.
+local PUT_OFF_AT_ONCE, put_off = 20, {}
 while fair and #ids < wanted and dropped < 500 do
   local id, tenant, level = fair.next()
   if not id then break end
-  if is_wanted(id, level) then fair.charge(tenant) end
+  local is_leased = is_wanted(id, level)
+  if not is_leased then put_off[tenant] = (put_off[tenant] or 0) + 1 end
+  if is_leased or put_off[tenant] > PUT_OFF_AT_ONCE then fair.charge(tenant, 1) end
+end
+for tenant, count in pairs(put_off) do
+  if count > PUT_OFF_AT_ONCE then fair.charge(tenant, PUT_OFF_AT_ONCE - count) end
 end
 if fair then fair.forget_past() end
 

@@ -10,6 +10,7 @@
 -- knows. O(messages).
 
 --@include now_ms
+--@include fair
 --@include limits
 --@include free_places
 

@@ -10,6 +10,7 @@
 -- A clock set back by more than a second is noted: what it has delayed meanwhile is due too late.
 -- Returns the owners, at most 100, or {"rearmed"} first and none. O(owners).
 --@include now_ms
+--@include fair
 --@include limits
 
 if redis.call("EXISTS", string.sub(KEYS[1], 1, -7) .. "turns") == 1 then pcall(limits_of(KEYS[1]).sweep) end

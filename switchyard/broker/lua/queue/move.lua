@@ -20,6 +20,7 @@
 -- Returns 1 when it is there, also by an earlier call; 0 when the token is stale. O(log scheduled).
 --@include now_ms
 --@include put
+--@include fair
 --@include limits
 --@include free_places
 --@include finish

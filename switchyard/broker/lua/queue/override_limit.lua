@@ -9,6 +9,7 @@
 -- Returns the last key that was seen, "" when there are no more; -1 when until is over by the server's clock: then it does
 -- nothing. O(200 · log waiting).
 --@include now_ms
+--@include fair
 --@include limits
 
 local field, ends = "\n" .. ARGV[1], string.match(ARGV[2], '"until":(%d+)')

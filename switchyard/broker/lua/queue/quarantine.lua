@@ -14,6 +14,7 @@
 -- ARGV[5] id of the entry; "" where it is the message's
 -- Returns 1 when it is in the quarantine, also by an earlier call; 0 when the token is stale. O(1).
 --@include now_ms
+--@include fair
 --@include limits
 --@include finish
 --@include held

@@ -28,6 +28,7 @@
 -- O(messages held), at most 500 a call.
 --@include now_ms
 --@include put
+--@include fair
 --@include limits
 --@include finish
 --@include acked

@@ -11,6 +11,7 @@
 -- Returns the positions (1 …) of pairs whose token is stale; they change nothing. O(messages).
 --@include now_ms
 --@include put
+--@include fair
 --@include limits
 --@include free_places
 --@include finish

@@ -14,6 +14,7 @@
 -- when the token is stale. O(log scheduled).
 --@include now_ms
 --@include put
+--@include fair
 --@include limits
 --@include free_places
 --@include finish

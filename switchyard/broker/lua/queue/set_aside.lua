@@ -21,6 +21,7 @@
 -- message that is enqueued from now on is new, also under an id or a unique key that was set aside.
 -- Returns the number of messages, or -1 when the owners have changed: then it does nothing. O(owners + leased messages).
 --@include now_ms
+--@include fair
 --@include limits
 
 local before = redis.call("HGET", KEYS[20], ARGV[1])

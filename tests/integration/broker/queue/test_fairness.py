@@ -153,6 +153,35 @@ def test_one_that_is_run_now_keeps_its_turn_in_its_line(family: Family) -> None:
     assert one_by_one(family, 4) == ["1.0000", "1.0001", "1.0002", "1.later"]
 
 
+def test_a_tenant_whose_messages_a_limit_holds_gets_its_turns_alone(family: Family) -> None:
+    declare(family, concurrency="4 per customer_id")
+    send(family, 1, 300)
+    running = [family.next(1)[0] for _ in range(4)]
+    assert family.next(1) == []  # the others wait for the limit
+    for tenant in (2, 3, 4):
+        send(family, tenant, 50)
+
+    started = []
+    for _ in range(100):
+        end(family, running.pop(0))
+        running += family.next(1)
+        started.append(running[-1])
+
+    assert Counter(tenants(started)) == pytest.approx(dict.fromkeys("1234", 25), abs=1)
+    for tenant in "1234":
+        mine = [id_ for id_ in started if id_.startswith(f"{tenant}.")]
+        assert mine == sorted(mine)
+
+
+def test_many_messages_that_a_limit_holds_delay_no_other_tenant_while_they_are_put_off(family: Family) -> None:
+    declare(family, concurrency="1 per customer_id")
+    send(family, 1, 1_200)
+    assert family.next(1) == ["1.0000"]
+    send(family, 2, 1)
+
+    assert family.next(1) == ["2.0000"]
+
+
 def test_a_message_in_line_is_cancelled_paused_and_limited_like_any(family: Family) -> None:
     declare(family, name="mail", concurrency=1)
     send(family, 1, 3)
