@@ -30,7 +30,7 @@ local function first_of(circuit) return CIRCUITS + circuit.slot * SPAN end
 
 -- The pauses of a family: `by_actor` lists of those in force, `ends` when the first of them ends (nil for none), `over`
 -- when the last one of those ended that still have messages to give back (nil for none), `circuits` those that are closed
--- or whose next probe is due.
+-- or whose next probe is due, as it is where a clock that was ahead has opened one.
 local function actor_pauses(key, now)
   local found = { by_actor = {}, circuits = {} }
   local fields = redis.call("HGETALL", key)
@@ -45,6 +45,7 @@ local function actor_pauses(key, now)
       local circuit = type(pause.calls) == "table" and read_circuit(fields[i], fields[i + 1])
       if circuit then
         circuit.lease_ms = tonumber(pause.lease_ms) or 60000
+        if circuit.since > now then circuit.since, circuit.ends, until_ms = now, now, now end
         if circuit.times == 0 or (until_ms > 0 and until_ms <= now) then table.insert(found.circuits, circuit) end
         if circuit.times > 0 then
           for actor, position in pairs(pause.calls) do

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import Any
 
@@ -151,6 +152,24 @@ def test_a_probe_whose_worker_was_killed_starts_again(family: Family) -> None:
     family.join("other/live")
 
     assert family.next(owner="other/live") == ["p1"]
+
+
+def shift(family: Family, ms: int) -> None:
+    """Have the circuit opened so much later, as by a clock that was ahead."""
+    text = str(family.calls.command("HGET", family.keys.actor_pauses, CIRCUIT.field), "ascii")
+    later = re.sub(r'(?<="since":|"until":)\d+', lambda found: str(int(found[0]) + ms), text)
+    family.calls.command("HSET", family.keys.actor_pauses, CIRCUIT.field, later)
+
+
+def test_a_circuit_that_opened_under_a_clock_that_was_ahead_has_its_probe_once(family: Family) -> None:
+    open_it(family)
+    shift(family, 86_400_000)
+    family.send("p1", "p2", actor="pay")
+
+    assert probe(family) == "p1"
+    assert family.next() == []
+    assert note(family, "ok", id_="p1") == "closed"
+    wait_for(lambda: family.next() == ["p2"])
 
 
 def test_only_one_value_of_an_argument_waits_at_its_place_in_each_actor(family: Family) -> None:
