@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from dramatiq.actor import Actor
 from dramatiq.broker import Consumer as DramatiqConsumer
 from dramatiq.broker import MessageProxy
 from dramatiq.message import Message
@@ -18,7 +19,7 @@ from dramatiq.middleware import MiddlewareError
 
 from switchyard.broker.errors import BrokerError, BrokerUnavailable, PlaceChanged
 from switchyard.broker.held_message import HeldMessage
-from switchyard.broker.queue import administration, codec, limits
+from switchyard.broker.queue import circuits, codec, limits
 from switchyard.broker.queue.operations import AT_ONCE, Fetched, Grant, Lease, QueueOperations, fetched, lane_of
 from switchyard.broker.queue.unroutable import ParkedCalls
 from switchyard.broker.redis.scripts import script
@@ -266,7 +267,7 @@ class Consumer(DramatiqConsumer):
     def _receive(self, found: Fetched, credit: int) -> None:
         self._due_at_s = time.monotonic() + found.next_due_ms / 1000 if found.next_due_ms else None
         if found.state == "over":
-            administration.resume_actor(self._family)
+            circuits.resume_over(self._family, self._own_actors())
         more = found.left or (found.next_due_ms == 0 and found.state == "ok")
         self._lane_empty = not more and len(found.grants) < credit
         self._make_ready(found, credit)
@@ -290,11 +291,14 @@ class Consumer(DramatiqConsumer):
         changes = self._family.calls.server_changes
         if not self._holdings_known or changes != self._server_changes:
             self._acks.release_unknown([held.lease for held in list(self._broker.in_flight.values())])
-            queue, actors = self._family.keys.queue, list(self._broker.actors.values())
-            own = [each for each in actors if lane_of_name(each.queue_name)[0] == queue]
+            own = self._own_actors()
             limits.declare(self._family, own)
-            limits.declare_fair(self._family, self._broker.fair.get(queue), own)
+            limits.declare_fair(self._family, self._broker.fair.get(self._family.keys.queue), own)
             self._holdings_known, self._server_changes = True, changes
+
+    def _own_actors(self) -> list[Actor[..., Any]]:
+        actors = list(self._broker.actors.values())
+        return [each for each in actors if lane_of_name(each.queue_name)[0] == self._family.keys.queue]
 
     def _abandon_wakeup(self) -> None:
         """End a pending wait. The fetch that was sent ahead may be run until the server has closed the connection."""

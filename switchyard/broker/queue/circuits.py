@@ -6,16 +6,20 @@ An open circuit is a pause of its actors. Every function may raise what
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
+from dramatiq.actor import Actor
 
+from switchyard.broker.clock import now_ms
 from switchyard.broker.keys import ALL_LANES
-from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.queue import administration
+from switchyard.broker.queue.operations import ACTOR_PAUSE, QueueOperations
 from switchyard.broker.redis.calls import Word
+from switchyard.broker.redis.own_keys import read
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.shapes import CIRCUIT, field_of
 from switchyard.broker.topology import Dependency
@@ -44,6 +48,26 @@ class Circuit:
     def digest(self) -> str:
         """Name of its key: a value may be long."""
         return sha256(self.field.encode()).hexdigest()[:16]
+
+
+# So long two releases may run side by side, of which one still declares a dependency.
+DEPLOY_MS: Final = 600_000
+
+
+def resume_over(family: QueueOperations, actors: Iterable[Actor[..., Any]]) -> None:
+    """Make due what pauses that are over had put off, and let open circuits have their probes.
+
+    A circuit that stops an actor which does not declare it any more is closed: nothing would count how its probes end.
+    One that has opened in the last 10 minutes stays: workers of another release may declare it.
+    """
+    specs = {each.actor_name: each.options.get("depends_on") for each in actors}
+    for text in family.calls.command("HVALS", family.keys.actor_pauses):
+        one = read(ACTOR_PAUSE, text, family.keys.actor_pauses)
+        if one is not None and one.is_open and one.since < now_ms() - DEPLOY_MS:
+            spec = one.dependency + (f" per {one.argument}" if one.argument else "")
+            if any(specs.get(actor) != spec for actor in one.calls or ()):
+                administration.resume_actor(family, one.field)
+    administration.resume_actor(family)
 
 
 # Some are left for people's pauses.

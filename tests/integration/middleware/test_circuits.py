@@ -14,6 +14,7 @@ import dramatiq
 import pytest
 
 from switchyard.broker.interface import facilities
+from switchyard.broker.queue import circuits
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Dependency, Yard
 from switchyard.middleware.errors import InvalidOption, RetryLater
@@ -125,6 +126,22 @@ def test_what_fails_because_its_circuit_is_open_spends_no_attempt(yard_broker: B
 
     assert (waits := records.read(held)) is not None
     assert (waits.state, waits.attempts, waits.next_attempt_at) == ("scheduled", 0, None)
+
+
+def test_a_worker_closes_a_circuit_that_its_actor_no_longer_declares(
+    yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = yard_broker(yard_with())
+    monkeypatch.setattr(circuits, "DEPLOY_MS", -60_000)
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def call(number: int) -> None: ...
+
+    before = circuits.Circuit(Dependency("old", least=1, open_ms=50), 600_000, {"call": 0})
+    assert circuits.note_circuit(broker.lane("work")[0], before, "x", "failed") == "opened"
+    sent = [call.send(number).message_id for number in range(20)]
+    with run_worker("work", broker=broker):
+        wait_for(lambda: facilities(broker).records.states(sent) == ["succeeded"] * 20)
 
 
 def test_errors_of_the_program_open_no_circuit(yard_broker: BuildBroker, run_worker: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from switchyard.broker.admin.purge import set_aside, undo
 from switchyard.broker.clock import put_off_reason
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
-from switchyard.broker.queue.circuits import Circuit, note_circuit
+from switchyard.broker.queue.circuits import Circuit, note_circuit, resume_over
 from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.topology import Dependency
@@ -170,6 +171,32 @@ def test_a_circuit_that_opened_under_a_clock_that_was_ahead_has_its_probe_once(f
     assert family.next() == []
     assert note(family, "ok", id_="p1") == "closed"
     wait_for(lambda: family.next() == ["p2"])
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "declared", "stays"),
+    [
+        (700_000, {"pay": "payments", "refund": "payments"}, True),
+        (0, {"pay": None, "refund": None}, True),
+        (700_000, {"pay": None, "refund": "payments"}, False),
+        (700_000, {"pay": "payments per host", "refund": "payments"}, False),
+        (700_000, {}, False),
+    ],
+)
+def test_a_circuit_that_an_actor_of_it_no_longer_declares_is_closed_after_a_deploy(
+    family: Family, age_ms: int, declared: dict[str, str | None], stays: bool
+) -> None:
+    actors: Any = [SimpleNamespace(actor_name=name, options={"depends_on": spec}) for name, spec in declared.items()]
+    open_it(family)
+    family.send(*(f"p{number}" for number in range(9)), actor="pay")
+    assert family.next() == []
+    shift(family, -age_ms)
+
+    resume_over(family, actors)
+
+    found: list[str] = []
+    wait_for(lambda: found.extend(family.next()) or len(found) == (1 if stays else 9))  # type: ignore[func-returns-value]
+    assert bool(family.calls.command("EXISTS", family.keys.actor_pauses)) == stays
 
 
 def test_only_one_value_of_an_argument_waits_at_its_place_in_each_actor(family: Family) -> None:
