@@ -168,8 +168,8 @@ def test_a_tenant_whose_messages_a_limit_holds_gets_its_turns_alone(family: Fami
         started.append(running[-1])
 
     assert Counter(tenants(started)) == pytest.approx(dict.fromkeys("1234", 25), abs=1)
-    for tenant in "1234":
-        mine = [id_ for id_ in started if id_.startswith(f"{tenant}.")]
+    for name in "1234":
+        mine = [id_ for id_ in started if id_.startswith(f"{name}.")]
         assert mine == sorted(mine)
 
 
