@@ -175,19 +175,20 @@ def declare_fair(family: QueueOperations, share: FairShare | None, actors: Itera
         pass
 
 
-_WAIT: Final = re.compile(r"(\d+) ([123]) (\d+) (\d+) \S+((?:\n\d+ [^\n]+)+)")
+_WAIT: Final = re.compile(r"(\d+) ([123]) (\d+) (\d+) [^\s:]+(?::(\d*)\S+)?((?:\n\d+ [^\n]+)+)")
 
 
 def wait_of(family: QueueOperations, message_id: str) -> LimitWait | None:
     """Return the limit that a message waits for; ``None`` when it waits for none."""
     text = family.calls.command("HGET", family.keys.waits, message_id)
     found = _WAIT.fullmatch(str(text or b"", "utf-8", "replace"))
-    keys = found[5].split("\n")[1:] if found else []
+    keys = found[6].split("\n")[1:] if found else []
     if found is None or not 0 < (at := int(found[4])) <= len(keys):
         return None
     n, _, key = keys[at - 1].partition(" ")
     ordered = key.startswith("o ")
-    mine = f"{key}\nw{2 if ordered else found[2]}{int(found[1]):015}"
+    tag = f"{found[5]:0>15}" if found[5] else ""
+    mine = f"{key}\nw{2 if ordered else found[2]}{tag}{int(found[1]):015}"
     reads: list[tuple[Word, ...]] = [
         ("ZLEXCOUNT", family.keys.turns, f"[{key}\nh", f"({key}\ni"),
         ("ZLEXCOUNT", family.keys.turns, f"[{key}\nw", f"({mine}"),

@@ -87,6 +87,12 @@ local function fairness_of(fair)
     if time then redis.call("ZREMRANGEBYSCORE", spent, "-inf", "(" .. time) end
   end
 
+  -- The tenant of a body, as a name without spaces, and the time that a message of it counts.
+  function own.share_of(body)
+    local tenant = tenant_of(body)
+    return string.sub(redis.sha1hex(tenant), 1, 16), 1 / (tonumber(weights[tenant]) or 1)
+  end
+
   -- Whether messages stand in a line.
   function own.waits() return redis.call("ZCARD", shares) > 0 end
   return own

@@ -4,6 +4,8 @@
 -- keeps a sequence is kept until the message has ended. One that finds no place is scheduled beyond every due time, and
 -- gets the next free one in its turn: it goes to the head of its lane, behind those that got theirs before it, where the
 -- next fetch leases it; in a fair lane to the head of its tenant's line.
+-- Those of a family whose live lane is fair, retries too, wait in the turns of their tenants: one of a tenant of which n wait
+-- for the key stands n turns behind the first. Its tag is the turn by which it goes on.
 -- Keys of the family: `limits`, `slots`, `waits`, `turns`, see keys.py. Needs now_ms and fair.
 -- A message waits for a limit at WAITING or IN_ORDER (ms since the epoch, as a due time) plus its turn.
 local WAITING, IN_ORDER = 205000000000000, 208000000000000
@@ -12,12 +14,18 @@ local WAITING, IN_ORDER = 205000000000000, 208000000000000
 local function limits_of(sixth)
   local function key_of(name) return string.sub(sixth, 1, -7) .. name end
   local slots, waits, turns = key_of("slots"), key_of("waits"), key_of("turns")
-  local own, declared, overridden, behind, now = {}, {}, {}, {}, nil
+  local own, declared, overridden, behind, fairs, now = {}, {}, {}, {}, {}, nil
 
   local function keeps_order(key) return string.byte(key) == 111 end -- o
   local function count(key) return redis.call("ZLEXCOUNT", turns, "[" .. key .. "\nh\n", "(" .. key .. "\nh\11") end
   local function waiting(key, most)
     return redis.call("ZRANGEBYLEX", turns, "[" .. key .. "\nw", "(" .. key .. "\nx", "LIMIT", 0, most)
+  end
+
+  local function fairness(lane)
+    local fair = key_of(lane .. ".fair")
+    if fairs[lane] == nil then fairs[lane] = redis.call("EXISTS", fair) == 1 and fairness_of(fair) end
+    return fairs[lane]
   end
 
   -- The limit that a key is of: "c send customer_id" of "c send customer_id=7".
@@ -74,20 +82,41 @@ local function limits_of(sixth)
 
   local function member_of(wait, id)
     local key = wait.keys[wait.at].key
-    return string.format("%s\nw%d%015d\n%s", key, keeps_order(key) and 2 or wait.level, wait.turn, id)
+    local tag = wait.tag and string.format("%015d", wait.tag) or ""
+    return string.format("%s\nw%d%s%015d\n%s", key, keeps_order(key) and 2 or wait.level, tag, wait.turn, id)
+  end
+
+  -- Count one more, or less, of a tenant's that wait for a key; returns how many do then.
+  local function count_share(wait, more)
+    local name = "#" .. wait.share .. "\n" .. wait.keys[wait.at].key
+    local left = redis.call("HINCRBY", waits, name, more)
+    if left <= 0 then redis.call("HDEL", waits, name) end
+    return left
   end
 
   local function read_wait(id)
     local text = redis.call("HGET", waits, id)
     local turn, level, since, at, lane, rest = string.match(text or "", "^(%d+) ([123]) (%d+) (%d+) (%S+)(.*)$")
     if not turn then return nil end
-    local wait = { turn = tonumber(turn), level = tonumber(level), since = since, at = tonumber(at), lane = lane, keys = {} }
+    local wait = { turn = tonumber(turn), level = tonumber(level), since = since, at = tonumber(at), keys = {} }
+    local name, tag, share, step = string.match(lane, "^([^:]+):(%d*):(%x+):(%S+)$")
+    wait.lane, wait.tag, wait.share, wait.step = name or lane, tonumber(tag), share, step
     for n, key in string.gmatch(rest, "\n(%d+) ([^\n]+)") do wait.keys[#wait.keys + 1] = { n = tonumber(n), key = key } end
     return wait.keys[wait.at] and wait or nil
   end
 
   local function write_wait(id, wait)
-    local lines = { string.format("%d %d %s %d %s", wait.turn, wait.level, wait.since, wait.at, wait.lane) }
+    local lane, key = wait.lane, wait.keys[wait.at].key
+    if wait.share and keeps_order(key) then
+      wait.tag = nil
+    elseif wait.share then
+      local before = string.format("%s\nw%d", key, wait.level)
+      local first = redis.call("ZRANGEBYLEX", turns, "[" .. before, "(" .. before .. "\255", "LIMIT", 0, 1)[1]
+      local behind_it = math.floor((count_share(wait, 1) - 1) * wait.step)
+      wait.tag = wait.tag or (tonumber(string.sub(first or "", #before + 1, #before + 15)) or wait.turn) + behind_it
+    end
+    if wait.share then lane = string.format("%s:%s:%s:%s", lane, wait.tag or "", wait.share, wait.step) end
+    local lines = { string.format("%d %d %s %d %s", wait.turn, wait.level, wait.since, wait.at, lane) }
     for _, each in ipairs(wait.keys) do lines[#lines + 1] = each.n .. " " .. each.key end
     redis.call("HSET", waits, id, table.concat(lines, "\n"))
     redis.call("ZADD", turns, 0, member_of(wait, id))
@@ -100,6 +129,7 @@ local function limits_of(sixth)
     redis.call("ZREM", turns, member_of(wait, id))
     local counted = "#" .. limit_of(wait.keys[wait.at].key)
     local gone = redis.call("HDEL", waits, id) == 1
+    if gone and wait.tag then count_share(wait, -1) end
     if gone and redis.call("HINCRBY", waits, counted, -1) < 0 then redis.call("HSET", waits, counted, 0) end
   end
 
@@ -175,14 +205,14 @@ local function limits_of(sixth)
           if blocked then -- for another of its keys; it never waits with a place that others could use
             stop_waiting(id, wait)
             if keeps_order(key) then write_places(id, "kept", "-", { key }) end
-            wait.at = blocked
+            wait.at, wait.tag = blocked, nil
             write_wait(id, wait)
           else
             local level = wait.level == 1 and ".high" or wait.level == 3 and ".low" or ""
-            local fair = key_of(wait.lane .. ".fair")
+            local fair = fairness(wait.lane)
             -- To its new place first; a list of a wrong type keeps it where it is.
-            if redis.call("EXISTS", fair) == 1 then
-              fairness_of(fair).line_up({ id }, { redis.call("HGET", key_of("bodies"), id) }, { wait.level }, wait.turn)
+            if fair then
+              fair.line_up({ id }, { redis.call("HGET", key_of("bodies"), id) }, { wait.level }, wait.turn)
             elseif put_next(key_of(wait.lane .. level), id) then
               redis.call("ZREM", key_of(wait.lane .. ".due"), id)
             else
@@ -272,7 +302,11 @@ local function limits_of(sixth)
     if blocked then
       local turn = wait and wait.turn or redis.call("HINCRBY", waits, "#", 1)
       local since = wait and wait.since or string.format("%d", now_ms())
-      write_wait(id, { turn = turn, level = level, since = since, at = blocked, lane = lane, keys = wanted })
+      local tag = wait and wait.keys[wait.at].key == wanted[blocked].key and wait.tag or nil
+      local waits_on = { turn = turn, level = level, since = since, at = blocked, lane = lane, keys = wanted, tag = tag }
+      local fair = fairness(string.match(lane, "^(.*)%-retry$") or string.match(lane, "^(.*)%-alone$") or lane)
+      if fair then waits_on.share, waits_on.step = fair.share_of(body) end
+      write_wait(id, waits_on)
     end
     for key in pairs(has) do own.pass_on(key) end
     return not blocked

@@ -15,6 +15,7 @@ from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.clock import put_off_reason
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration, limits
+from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.topology import FairShare
@@ -171,6 +172,53 @@ def test_a_tenant_whose_messages_a_limit_holds_gets_its_turns_alone(family: Fami
     for name in "1234":
         mine = [id_ for id_ in started if id_.startswith(f"{name}.")]
         assert mine == sorted(mine)
+
+
+@pytest.mark.parametrize("weight", [1, 3])
+def test_tenants_get_the_places_of_a_limit_that_they_share_in_turn(family: Family, weight: int) -> None:
+    be_fair(family, FairShare("customer_id", {1: weight}))
+    declare(family, concurrency=2)
+    send(family, 1, 300)
+    running = family.next(5)
+    assert len(running) == 2
+    for tenant in (2, 3):
+        send(family, tenant, 50)
+    family.next(5)
+    send(family, 4, 50)
+    family.next(5)
+    waits = [limits.wait_of(family, id_) for id_ in ("2.0000", "4.0000")]
+    assert [wait.before for wait in waits if wait is not None] == pytest.approx([weight, weight + 2], abs=1)
+
+    started = []
+    for _ in range(20 * (weight + 3)):
+        end(family, running.pop(0))
+        [got] = family.next(5)
+        running.append(got)
+        started.append(got)
+
+    assert Counter(tenants(started)) == pytest.approx({"1": 20 * weight, "2": 20, "3": 20, "4": 20}, abs=3)
+    for name in "1234":
+        mine = [id_ for id_ in started if id_.startswith(f"{name}.")]
+        assert mine == sorted(mine)
+
+
+def test_a_retry_waits_for_a_limit_that_tenants_share_as_long_as_its_tenant(family: Family) -> None:
+    declare(family, concurrency=1)
+    family.join("me/retry")
+    for number in range(20):  # each place makes the first one's turn lag behind those that came since
+        send(family, 1 + number % 4, 5, first=number * 5)
+        family.next(5)
+        end(family, str(family.held(ME)[0].id, "ascii"))
+    family.enqueue([Entry("9.retry", b'{"actor":"fan_out","sent_at":1,"args":[9]}')], lane="retry")
+    family.next(5)
+    assert family.next(5, owner="me/retry") == []
+    started: list[str] = []
+    while "9.retry" not in started:
+        held = [str(lease.id, "ascii") for owner in (ME, "me/retry") for lease in family.held(owner)]
+        end(family, *held)
+        started += family.next(5) + family.next(5, owner="me/retry")
+
+    assert len(started) <= 6
 
 
 def test_many_messages_that_a_limit_holds_delay_no_other_tenant_while_they_are_put_off(family: Family) -> None:
