@@ -206,8 +206,8 @@ class QueueKeys(msgspec.Struct, frozen=True):
 
         On the first line its turn, priority, the time since when it waits, which of its keys it
         waits for, and its lane, in a fair queue with its tag and tenant; then each key behind its limit. ``#`` the last
-        turn, ``#scan`` and ``#key`` where the next check of the places begins; ``#`` and a limit, or a tenant and a key:
-        how many wait for it.
+        turn, ``#scan`` and ``#key`` where the next check of the places begins; ``#`` and a limit, or a tenant and a
+        key: how many wait for it.
         """
         return f"{self.base}waits"
 
