@@ -169,6 +169,39 @@ def test_a_probe_whose_worker_was_killed_starts_again(family: Family) -> None:
     assert family.next(owner="other/live") == ["p1"]
 
 
+def shift(family: Family, ms: int) -> None:
+    """Have the circuit opened so much later, as by a clock that was ahead."""
+    text = str(family.calls.command("HGET", family.keys.actor_pauses, CIRCUIT.field), "ascii")
+    later = re.sub(r'(?<="since":|"until":)\d+', lambda found: str(int(found[0]) + ms), text)
+    family.calls.command("HSET", family.keys.actor_pauses, CIRCUIT.field, later)
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "declared", "stays"),
+    [
+        (700_000, {"pay": "payments", "refund": "payments"}, True),
+        (0, {"pay": None, "refund": None}, True),
+        (700_000, {"pay": None, "refund": "payments"}, False),
+        (700_000, {"pay": "payments per host", "refund": "payments"}, False),
+        (700_000, {}, False),
+    ],
+)
+def test_a_circuit_that_an_actor_of_it_no_longer_declares_is_closed_after_a_deploy(
+    family: Family, age_ms: int, declared: dict[str, str | None], stays: bool
+) -> None:
+    actors: Any = [SimpleNamespace(actor_name=name, options={"depends_on": spec}) for name, spec in declared.items()]
+    open_it(family)
+    family.send(*(f"p{number}" for number in range(9)), actor="pay")
+    assert family.next() == []
+    shift(family, -age_ms)
+
+    resume_over(family, actors)
+
+    found: list[str] = []
+    wait_for(lambda: found.extend(family.next()) or len(found) == (1 if stays else 9))  # type: ignore[func-returns-value]
+    assert bool(family.calls.command("EXISTS", family.keys.actor_pauses)) == stays
+
+
 def test_only_one_value_of_an_argument_waits_at_its_place_in_each_actor(family: Family) -> None:
     one = Circuit(PAYMENTS, 60_000, {"pay": 2, "refund": 0}, "host", "a.example")
     open_it(family, one)
