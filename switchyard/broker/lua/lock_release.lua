@@ -7,6 +7,6 @@
 -- The number counts on: a renewal that was on its way meanwhile would acquire the lock again, for nobody.
 -- Returns 1 when released, else 0. O(1).
 
-if KEYS[2] and redis.call("GET", KEYS[2]) == ARGV[2] then redis.call("INCR", KEYS[2]) end
+if ARGV[2] and redis.call("GET", KEYS[2]) == ARGV[2] then redis.call("INCR", KEYS[2]) end
 if redis.call("GET", KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call("DEL", KEYS[1])
