@@ -349,7 +349,8 @@ class Walk:
         for name in ("count", "note", "drop_ends"):
             setattr(store, name, _burning(getattr(Batches, name).__get__(store), burn))
         broker = SimpleNamespace(queues={"q"}, enqueue=_burning(self._send_callback, burn))
-        place = SimpleNamespace(batches=store, records=SimpleNamespace(queues=("q",)))
+        records = SimpleNamespace(queues=("q",), calls=self.family.calls, keys=Keys("model"))
+        place = SimpleNamespace(batches=store, records=records)
         with (
             mock.patch.object(counting, "facilities", lambda: place),
             mock.patch.object(counting.dramatiq, "get_broker", lambda: broker),
