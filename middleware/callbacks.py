@@ -5,13 +5,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 from dramatiq.middleware import Callbacks, GroupCallbacks, MiddlewareError, Pipelines
 
-from switchyard.broker.errors import InvalidMessageId, PayloadTooLarge, UnencodablePayload
+from switchyard.broker.errors import BrokerRefused, InvalidMessageId, PayloadTooLarge, UnencodablePayload
 from switchyard.broker.interface import Transport
 from switchyard.broker.queue.administration import follows_a_job
 from switchyard.broker.queue.codec import as_sent
@@ -23,6 +23,8 @@ from switchyard.middleware.errors import UnusableResult
 from switchyard.middleware.options import OptionRule, actor_name, flag, is_message, rule_of_both
 from switchyard.middleware.outcomes import attempt, text_of
 from switchyard.middleware.wait_for_broker import retry_until_available
+
+T = TypeVar("T")
 
 _NAMESPACE: Final = uuid.UUID("1c7a5f0e-6d8f-5b0a-9f5e-52a7e0f1d0c4")
 
@@ -52,8 +54,8 @@ def fields_of(message: MessageProxy) -> dict[str, Any]:
 
 # A forged or altered follow-up fails in Dramatiq and in the broker in many ways.
 REFUSALS: Final = (
-    PayloadTooLarge, UnencodablePayload, InvalidMessageId, MiddlewareError, TypeError, ValueError, LookupError,
-    AttributeError,
+    PayloadTooLarge, UnencodablePayload, InvalidMessageId, BrokerRefused, MiddlewareError, TypeError, ValueError,
+    LookupError, AttributeError,
 )  # fmt: skip
 
 log = get_logger(__name__)
@@ -80,13 +82,14 @@ class DurablePipelines(Pipelines):
             after(broker, message, result=result, exception=exception)
 
         after = super().after_process_message
-        _send(send, message, "next step of a pipeline")
+        send_follow_up(send, message, "next step of a pipeline")
 
 
 class DurableCallbacks(Callbacks):
-    """Middleware that sends a job's callback, with retries while the broker is unavailable.
+    """Middleware that sends the callback of a job that succeeded, with retries while the broker is unavailable.
 
-    A callback to an actor that this code does not have is sent to the job's queue, where a newer worker runs it.
+    A callback to an actor that this code does not have is sent to the job's queue, where a newer worker runs it. That
+    of a failure is sent by :class:`switchyard.middleware.retries.Retries`: a deferral is none.
     """
 
     option_rules: ClassVar = (rule_of_both("on_success", actor_name), rule_of_both("on_failure", actor_name))
@@ -94,21 +97,34 @@ class DurableCallbacks(Callbacks):
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        name = "on_success" if exception is None else "on_failure"
-        actor = broker.actors.get(message.actor_name)
-        callback = actor and (message.options.get(name) or actor.options.get(name))
-        if actor is None or not callback:
-            return
-        outcome = result if exception is None else {"type": type(exception).__name__, "message": text_of(exception)}
-        # Created once: a second send after a lost answer enqueues the same message id.
-        follows = follow_up_of(broker, message, callback, name, (fields_of(message), outcome))
-        _send(partial(broker.enqueue, follows), message, "callback")
+        if exception is None and (target := target_of(broker, message, "on_success")):
+            call_back(broker, message, target, "on_success", fields_of(message), result)
 
 
-def _send(send: Callable[[], object], message: MessageProxy, what: str) -> None:
+def target_of(broker: Broker, message: MessageProxy, option: str) -> Any:
+    """Return the name of the actor in an option of a message, or of its actor; what is false without one."""
+    actor = broker.actors.get(message.actor_name)
+    return actor and (message.options.get(option) or actor.options.get(option))
+
+
+def call_back(broker: Broker, message: MessageProxy, target: str, option: str, *args: Any) -> None:
+    """Send the message of an option that names an actor; ``UnusableResult`` where it is refused."""
+    # Created once: a second send after a lost answer enqueues the same message id.
+    follows = follow_up_of(broker, message, target, option, args)
+    send_follow_up(partial(broker.enqueue, follows), message, option)
+
+
+def report_failure(broker: Broker, message: MessageProxy, exception: BaseException) -> None:
+    """Send the message of ``on_failure``, if there is one; ``UnusableResult`` where it is refused."""
+    if target := target_of(broker, message, "on_failure"):
+        error = {"type": type(exception).__name__, "message": text_of(exception)}
+        call_back(broker, message, target, "on_failure", fields_of(message), error)
+
+
+def send_follow_up(send: Callable[[], T], message: MessageProxy, what: str) -> T:
     """Send what follows a job, which is part of it: without it the job has not succeeded."""
     try:
-        retry_until_available(send, job_id=message.message_id, what=what)
+        return retry_until_available(send, job_id=message.message_id, what=what)
     except REFUSALS as error:
         raise UnusableResult(f"actor {message.actor_name}: its {what} was refused: {error}") from error
 
@@ -163,12 +179,12 @@ class DurableGroupCallbacks(GroupCallbacks):
         if (job := _job_in(message.message_id, message.options)) is None:
             return
         count = partial(self._count, job.group, message)
-        state = retry_until_available(count, job_id=message.message_id, what="end of a group's job")
+        state = send_follow_up(count, message, "end of a group's job")
         if state == "unknown":
             log.error("group unknown, its callbacks are not sent", group=job.group, job_id=message.message_id)
         if state == "complete":
             call_back = partial(self._call_back, broker, job)
-            _send(call_back, message, "callback of a group")
+            send_follow_up(call_back, message, "callback of a group")
 
     def _count(self, group: str, message: MessageProxy) -> str:
         self._barrier.flush(with_starts=False, queue=self._yard.queue_of(message.queue_name).name)

@@ -89,7 +89,7 @@ class Logs(Middleware):
         duration_ms = int((time.monotonic() - (getattr(message, "started_s", None) or time.monotonic())) * 1000)
         cause = outcome.exception or exception
         if outcome.kind == "dead":
-            refusal = {"retry_refused": outcome.refusal} if outcome.refusal else {}
+            refusal = {"refusal": outcome.refusal} if outcome.refusal else {}
             if outcome.expected:
                 log.info("dead", reason=outcome.reason, duration_ms=duration_ms, **_error(cause), **names)
                 return

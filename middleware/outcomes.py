@@ -28,7 +28,7 @@ class Outcome(msgspec.Struct, frozen=True):
         reason: Reason why the message is dead (``exhausted``, ``permanent``, ``poison``, ``suspected_poison``,
             ``time_limit``) or deferred.
         delay_ms: When it runs again, for ``retried`` and ``deferred``.
-        refusal: Reason why the retry was refused. ``reason`` stays ``exhausted``: the list of reasons is closed.
+        refusal: Reason why the retry, or a callback, was refused. ``reason`` stays: the list of reasons is closed.
         expected: The actor declared the exception as one that it raises: it is no error in the log.
     """
 
@@ -83,8 +83,8 @@ def traceback_of(exception: BaseException, limit: int | None = None) -> str:
 
 
 def error_text(exception: BaseException, refusal: str = "") -> str:
-    """Return an exception's text, after the refusal of its retry if there was one."""
-    return f"retry refused ({refusal}): {text_of(exception)}" if refusal else text_of(exception)
+    """Return an exception's text, after the refusal of its retry or callback if there was one."""
+    return f"{refusal}: {text_of(exception)}" if refusal else text_of(exception)
 
 
 def attempt(message: Any) -> int:

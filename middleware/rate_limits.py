@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from hashlib import sha256
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from dramatiq.actor import Actor
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware, SkipMessage
 
-from switchyard.broker.errors import BrokerError
+from switchyard.broker.errors import BrokerError, BrokerUnavailable
 from switchyard.broker.interface import Transport
 from switchyard.broker.queue.arguments import in_message
 from switchyard.broker.shapes import shown_json
@@ -20,6 +21,7 @@ from switchyard.middleware.arguments import missing_arguments, signature_of
 from switchyard.middleware.errors import MoveFailed
 from switchyard.middleware.options import OptionRule
 from switchyard.middleware.outcomes import Outcome, decide
+from switchyard.middleware.wait_for_broker import retry_until_available
 
 SPEC = re.compile(r"^([1-9][0-9]*)/([smhd])(?: per ([A-Za-z_][A-Za-z0-9_]*))?$")
 LONGEST_VALUE = 120
@@ -46,8 +48,8 @@ class RateLimits(Middleware):
     together.
 
     Raises:
-        MoveFailed: the broker does not answer or refuses the call; the message takes the retry path, as it must not
-            start too early.
+        MoveFailed: the broker refuses the call; the message takes the retry path, as it must not start too early. While
+            the broker is unavailable no job with a limit starts.
     """
 
     option_rules: ClassVar = (OptionRule("rate_limit", lambda spec, actor: _check_rate(spec, actor)),)
@@ -63,10 +65,16 @@ class RateLimits(Middleware):
         if actor is None or spec is None:
             return
         try:
-            delay_ms = self._reserve(message, actor, rates_of(spec))
+            reserve = partial(self._reserve, message, actor, rates_of(spec))
+            try:
+                delay_ms = reserve()
+            except BrokerUnavailable:
+                delay_ms = retry_until_available(reserve, job_id=message.message_id, what="reservation of a start")
             if delay_ms == 0:
                 return
-            self._transport.defer(message, delay_ms=delay_ms, options={"deferred_by": "rate_limit"})
+            options = {"deferred_by": "rate_limit"}
+            defer = partial(self._transport.defer, message, delay_ms=delay_ms, options=options)
+            retry_until_available(defer, job_id=message.message_id, what="rate_limit")
         except BrokerError as error:
             raise MoveFailed(
                 f"actor {message.actor_name}: a message over its limit could not be deferred: {error}"

@@ -13,6 +13,7 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.common import compute_backoff
 from dramatiq.errors import Retry
 from dramatiq.middleware import Middleware, TimeLimitExceeded
+from msgspec.structs import replace
 
 from switchyard.broker.interface import Transport
 from switchyard.broker.topology import (
@@ -25,7 +26,7 @@ from switchyard.broker.topology import (
     takes_arguments,
 )
 from switchyard.loggers import get_logger
-from switchyard.middleware.callbacks import fields_of, follow_up_of
+from switchyard.middleware.callbacks import call_back, fields_of, report_failure, target_of
 from switchyard.middleware.circuits import Circuits
 from switchyard.middleware.crashes import Poison, SuspectedPoison
 from switchyard.middleware.errors import (
@@ -263,6 +264,9 @@ class Retries(Middleware):
     A task that was interrupted because its worker stops is always retried, at once. One that fails because what it
     calls is down (:mod:`switchyard.middleware.circuits`) waits for that instead, its attempt not spent.
 
+    Sends ``on_failure`` and ``on_retry_exhausted`` between the two: a deferral is no failure, and a message that has
+    moved is not repeated if its worker dies.
+
     Listed after the middleware that read the outcome (:mod:`switchyard.middleware.outcomes`): after-hooks run from last
     to first. While the broker is unavailable the move is retried and the worker's slot waits: an acknowledgement would
     lose the message.
@@ -307,12 +311,12 @@ class Retries(Middleware):
             waits = self._circuits.defers(broker, message, exception)
             if waits and (outcome.kind == "retried" or outcome.reason in ("exhausted", "time_limit")):
                 outcome = Outcome("deferred", waits, delay_ms=0, exception=exception)
+        if exception is not None and outcome.kind != "deferred":
+            outcome = self._call_back(broker, message, outcome, exception)
         decide(message, outcome)
         if outcome.kind not in ("retried", "deferred"):
             # A dead message may still be lost until it is in its dead list.
             message.open = outcome.kind == "dead"  # type: ignore[attr-defined]
-            if outcome.kind == "dead" and outcome.reason in ("exhausted", "time_limit"):
-                self._tell_exhausted(broker, message, outcome)
             return
         if outcome.exception is not None:
             text_of(outcome.exception)  # by the actor's code, which has a limit now
@@ -324,8 +328,10 @@ class Retries(Middleware):
             message.open = False  # type: ignore[attr-defined]
         except Exception as refusal:  # noqa: BLE001  any hook may refuse; the message must end somewhere
             log.error("retry refused", job_id=message.message_id, actor=message.actor_name, refusal=repr(refusal))
-            why = repr(refusal)[:REFUSAL_CHARACTERS]
+            why = f"retry refused ({repr(refusal)[:REFUSAL_CHARACTERS]})"
             decide(message, Outcome("dead", "exhausted", exception=exception, refusal=why))
+            if outcome.kind == "deferred" and exception is not None:
+                self._call_back(broker, message, message.outcome, exception)
 
     def _judge(self, broker: Broker, message: MessageProxy, exception: BaseException | None) -> Outcome:
         if exception is None:
@@ -355,20 +361,32 @@ class Retries(Middleware):
         delay_ms = delay_of(retry, policy, exception, actor.options.get("backoff"), bounds=bounds, speed=speed)
         return Outcome("retried", delay_ms=delay_ms, exception=exception)
 
-    def _tell_exhausted(self, broker: Broker, message: MessageProxy, outcome: Outcome) -> None:
-        """Send the message of ``on_retry_exhausted``, before the dead letter: a repetition has the same id."""
-        actor = broker.actors[message.actor_name]
-        target = message.options.get("on_retry_exhausted") or actor.options.get("on_retry_exhausted")
-        if not target:
+    def _call_back(self, broker: Broker, message: MessageProxy, outcome: Outcome, exception: BaseException) -> Outcome:
+        """Send what follows a failure; return its outcome, with why that was refused."""
+        sends = [partial(report_failure, broker, message, exception)]
+        if outcome.kind == "dead" and outcome.reason in ("exhausted", "time_limit"):
+            sends.append(partial(self._report_exhausted, broker, message, exception))
+        for send in sends:
+            try:
+                send()
+            except Exception as refusal:  # noqa: BLE001  without its move the message would be lost
+                why = text_of(refusal)
+                log.error("callback refused", job_id=message.message_id, actor=message.actor_name, refusal=why)
+                outcome = replace(outcome, refusal=why[:REFUSAL_CHARACTERS])
+        return outcome
+
+    def _report_exhausted(self, broker: Broker, message: MessageProxy, exception: BaseException) -> None:
+        """Send the message of ``on_retry_exhausted``, if there is one."""
+        if not (target := target_of(broker, message, "on_retry_exhausted")):
             return
+        actor = broker.actors[message.actor_name]
         most = max_retries_of(message, actor, self._yard.queue_of(message.queue_name).retry)
         retries = attempt(message) - 1
         data = fields_of(message)
-        formatted = "" if outcome.exception is None else traceback_of(outcome.exception, 30)  # frames, as Dramatiq does
+        formatted = traceback_of(exception, 30)  # frames, as Dramatiq does
         data["options"] = {**data["options"], "retries": retries + 1, "traceback": formatted}
         info = {"retries": retries, "max_retries": None if most == math.inf else int(most)}
-        follows = follow_up_of(broker, message, target, "on_retry_exhausted", (data, info))
-        retry_until_available(partial(broker.enqueue, follows), job_id=message.message_id, what="on_retry_exhausted")
+        call_back(broker, message, target, "on_retry_exhausted", data, info)
 
     def _defer(self, message: MessageProxy, outcome: Outcome) -> None:
         """Return it to its lane as it was, no attempt spent: its next fetch puts it off, where it has no delay."""

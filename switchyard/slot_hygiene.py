@@ -167,7 +167,7 @@ class SlotHygiene(Middleware):
 
     def roll_back_between_calls(self) -> Future[list[str]] | None:
         """Have the thread of async actors roll back what it has open when its current call has ended."""
-        if any(map(is_in_transaction, list(self._elsewhere))):
+        if any(map(is_in_transaction, self._of_other_threads())):
             self._rolling = SyncToAsync.single_thread_executor.submit(self._roll_back)
             return self._rolling
         return None
@@ -179,8 +179,12 @@ class SlotHygiene(Middleware):
         """
         if self._rolling is None or not self._rolling.done():
             return None
-        found = {each: count for each, count in list(self._elsewhere.items()) if each not in self._shared}
-        return {each: count for each, count in found.items() if is_in_transaction(each)}
+        found = [each for each in self._of_other_threads() if each not in self._shared and is_in_transaction(each)]
+        return {each: self._elsewhere.get(each, 0) for each in found}
+
+    def _of_other_threads(self) -> list[Any]:
+        """Return connections of threads that run no attempts, by a copy: those threads open others meanwhile."""
+        return [each for ref in self._elsewhere.keyrefs() if (each := ref()) is not None]
 
     def _roll_back(self, actor: str = "one that is async") -> list[str]:
         """Give up connections of this thread that are not as they were; return the databases of open transactions."""

@@ -303,11 +303,11 @@ def drain(
     """
     put_clocks_back()
     deadline = math.inf if row.retired else time.monotonic() + grace_s
-    worker.broker.emit_before("worker_shutdown", worker)
     worker.broker.drain()  # type: ignore[attr-defined]
     for thread in worker.workers:
         thread.stop()
     worker.work_queue.end()  # type: ignore[attr-defined]
+    worker.broker.emit_before("worker_shutdown", worker)  # after it no task starts that would miss the notice
     for thread in worker.workers:
         while thread.is_alive() and (left_s := deadline - time.monotonic()) > 0:
             release_unstarted(worker)
@@ -340,21 +340,26 @@ def shutdown_notices(broker: Broker) -> ShutdownNotices:
 def release_all(worker: dramatiq.Worker, message: MessageProxy) -> None:
     """Release the messages that wait for a thread, and then the given one, to the heads of their lanes.
 
-    Where the server does not answer they stay leased.
+    The thread waits for a server that does not answer: nothing else would release the message.
     """
     release_unstarted(worker)
+    release = partial(worker.consumers[message.queue_name].requeue_messages, [message])
     with contextlib.suppress(ConnectionClosed):
-        worker.consumers[message.queue_name].requeue_messages([message])
+        wait_for_broker.retry_until_available(release, job_id=message.message_id, what="release")
     message.moved = True  # type: ignore[attr-defined]
 
 
 def release_unstarted(worker: dramatiq.Worker) -> None:
-    """Release messages that wait for a thread to the heads of their lanes; without an answer they stay leased."""
+    """Release messages that wait for a thread to the heads of their lanes; without an answer they wait on."""
     unstarted: dict[str, list[Any]] = {}
     with contextlib.suppress(Empty):
         while True:
-            message = worker.work_queue.get_nowait().message
-            unstarted.setdefault(message.queue_name, []).append(message)
-    for lane, messages in unstarted.items():
-        with contextlib.suppress(ConnectionClosed):
-            worker.consumers[lane].requeue_messages(sorted(messages, key=lambda held: int(held.lease.token)))
+            item: Any = worker.work_queue.get_nowait()
+            unstarted.setdefault(item.message.queue_name, []).append(item)
+    for lane, items in unstarted.items():
+        items.sort(key=lambda item: int(item.message.lease.token))
+        try:
+            worker.consumers[lane].requeue_messages([item.message for item in items])
+        except ConnectionClosed:
+            for item in items:  # nothing else would start or release them
+                worker.work_queue.put(item)

@@ -328,7 +328,9 @@ class ChildManager:
             self._count_restart(exit_cause.why)
             logger.info("pool %s: child %d (pid %d) is replaced after %d tasks", self.pool.name, index, pid, state.done)
             return True
-        if (clean and not process.wanted) or self.process_set.stopping or self.paused:
+        # One that a pause told to drain may outlast the pause: its position is wanted again.
+        drained_as_told = clean and (not process.wanted or (process.told and exit_cause is None))
+        if drained_as_told or self.process_set.stopping or self.paused:
             if not clean:
                 logger.warning("pool %s: child %d (pid %d) %s", self.pool.name, index, pid, description)
             return True

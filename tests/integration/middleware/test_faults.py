@@ -115,6 +115,32 @@ def test_a_broker_that_is_away_holds_a_dead_letter_until_it_is_back(
     assert facilities(broker).records.read(job_id).state == "dead"
 
 
+def test_a_job_with_a_rate_limit_waits_for_a_broker_that_is_away_without_an_attempt(
+    yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = yard_broker(small_yard(max_retries=0))
+    windows, away = facilities(broker).windows, [1, 1, 1]
+    reserve = windows.reserve
+
+    def away_thrice(*window: Any, **how: Any) -> int:
+        if away:
+            away.pop()
+            raise BrokerUnavailable("reserve", "connection refused")
+        return reserve(*window, **how)
+
+    monkeypatch.setattr("switchyard.middleware.wait_for_broker.PAUSE_S", 0.01)
+    monkeypatch.setattr(type(windows), "reserve", lambda self, *window, **how: away_thrice(*window, **how))
+
+    @dramatiq.actor(broker=broker, queue_name="work", rate_limit="5/s")
+    def limited() -> None: ...
+
+    with run_worker(broker=broker):
+        job_id = limited.send().message_id
+        record = wait_for(lambda: (found := facilities(broker).records.read(job_id)) and found.ended and found)
+
+    assert (record.state, record.attempts, away) == ("succeeded", 1, [])
+
+
 class Unprintable(Exception):
     def __str__(self) -> str:
         raise KeyError("a text of an error that cannot be made")

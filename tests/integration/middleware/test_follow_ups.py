@@ -6,6 +6,7 @@ import datetime
 import functools
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import dramatiq
@@ -15,6 +16,8 @@ from dramatiq.broker import Broker
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter
+from switchyard.broker.topology import Yard
+from switchyard.middleware.errors import LockTaken, RetryLater
 from tests.factories.letters import requeue
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
@@ -76,6 +79,63 @@ def test_a_follow_up_that_cannot_be_sent_makes_the_job_a_dead_letter(
         letter = only_letter(broker)
 
     assert (letter.id, letter.reason, letter.exception) == (message.message_id, "permanent", "UnusableResult")
+
+
+@pytest.mark.parametrize("follows", ["step", "on_success", "group", "on_failure", "on_retry_exhausted"])
+def test_a_follow_up_that_the_broker_refuses_leaves_a_dead_letter_that_says_so(
+    yard_broker: Callable[..., RedisBroker], run_worker: Any, follows: str
+) -> None:
+    [work], pools = small_yard(max_retries=0).queues, small_yard().pools
+    pools = (*pools, replace(pools[0], name="other", queues=("other",)))
+    broker = yard_broker(Yard(queues=(work, replace(work, name="other")), pools=pools))
+
+    @dramatiq.actor(broker=broker, queue_name="other")
+    def second(*args: Any) -> None: ...
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def first() -> None:
+        if follows in ("on_failure", "on_retry_exhausted"):
+            raise ValueError("as it was told to")
+
+    facilities(broker).records.calls.command("SET", broker.lane("other")[0].keys.bodies, "of another type")
+    with run_worker("work", broker=broker):
+        if follows == "step":
+            dramatiq.pipeline([first.message(), second.message()], broker=broker).run()
+        elif follows == "group":
+            jobs = dramatiq.group([first.message()], broker=broker)
+            jobs.add_completion_callback(second.message())
+            jobs.run()
+        else:
+            first.send_with_options(**{follows: "second"})
+        letter = only_letter(broker)
+
+    assert letter.reason == ("exhausted" if letter.exception == "ValueError" else "permanent")
+    assert re.search("was refused: broker refused .*WRONGTYPE", letter.error)
+
+
+@pytest.mark.parametrize("deferral", [LockTaken("ledger"), RetryLater(0.1, "busy", per="host")])
+def test_on_failure_is_sent_for_the_failure_that_follows_a_deferral_and_not_for_that(
+    yard_broker: Callable[..., RedisBroker], run_worker: Any, deferral: Exception
+) -> None:
+    broker = yard_broker(small_yard(max_retries=0))
+    runs, told = list[str](), list[str]()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def tell(message: dict[str, Any], error: Any) -> None:
+        told.append(error["type"])
+
+    @dramatiq.actor(broker=broker, queue_name="work", on_failure="tell")
+    def job(host: str) -> None:
+        runs.append(host)
+        raise deferral if len(runs) == 1 else ValueError("as it was told to")
+
+    with run_worker("work", "work-retry", broker=broker):
+        job.send("one")
+        only_letter(broker)
+        wait_for(lambda: told)
+        wait_for(lambda: facilities(broker).transport.stats("work").live.running == 0)
+
+    assert (runs, told) == (["one", "one"], ["ValueError"])
 
 
 def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -20,6 +20,7 @@ import pytest
 from asgiref.sync import SyncToAsync, sync_to_async
 from django.contrib.auth.models import Group, Permission
 from django.db import connection, connections, transaction
+from django.db.backends.signals import connection_created
 from django.urls import get_script_prefix, get_urlconf, set_script_prefix, set_urlconf
 from django.utils import timezone, translation
 
@@ -257,6 +258,42 @@ def test_an_attempt_that_ends_while_its_row_is_rolled_back_has_failed(monkeypatc
         go_on.set()
         rolling.result(60)
     assert rows() == 0
+
+
+class Opened:
+    """Connection on which no transaction is open."""
+
+    in_atomic_block, connection = False, None
+
+    def __init__(self) -> None:
+        self.execute_wrappers: list[Any] = []
+
+
+def test_connections_that_tasks_threads_open_meanwhile_do_not_end_the_look_at_them() -> None:
+    hygiene, ended = slot_hygiene.SlotHygiene(), threading.Event()
+
+    def open_connections() -> None:
+        opened = [Opened() for _ in range(30)]
+        for each in opened:
+            connection_created.send(Opened, connection=each)
+
+    def start_threads() -> None:
+        while not ended.is_set():
+            thread = threading.Thread(target=open_connections)
+            thread.start()
+            thread.join()
+
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    starter = threading.Thread(target=start_threads)
+    starter.start()
+    try:
+        for _ in range(5_000):
+            hygiene.roll_back_between_calls()
+    finally:
+        ended.set()
+        starter.join()
+        sys.setswitchinterval(before_s)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ PAGE = "docs/reference/log-lines.md"
 LEVELS = frozenset({"debug", "info", "warning", "error", "exception", "critical"})
 # Of structlog itself, of each line, and of dicts that are passed on.
 ELSEWHERE = frozenset({"event", "level", "logger", "timestamp", "release", "request", "trace_id", "span_id"}) | {
-    *("attempt", "raised", "retry_refused")
+    *("attempt", "raised")
 }
 
 

@@ -11,7 +11,7 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import Callbacks, Pipelines
 
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.middleware.callbacks import DurableCallbacks, DurablePipelines
+from switchyard.middleware.callbacks import DurableCallbacks, DurablePipelines, report_failure
 
 FAILURE = ValueError("no")
 
@@ -33,7 +33,10 @@ def broker() -> StubBroker:
 
 
 def _sent(broker: StubBroker, middleware: Any, message: MessageProxy, exception: BaseException | None) -> list[Any]:
-    middleware.after_process_message(broker, message, result=1, exception=exception)
+    if isinstance(middleware, DurableCallbacks) and exception is not None:
+        report_failure(broker, message, exception)
+    else:
+        middleware.after_process_message(broker, message, result=1, exception=exception)
     queue = broker.queues["default"]
     return [dramatiq.Message.decode(queue.get_nowait()) for _ in range(queue.qsize())]
 

@@ -132,3 +132,21 @@ def test_crashes_are_reported_for_an_hour_and_what_is_intended_is_none(
     monkeypatch.setattr("switchyard.workers.supervisor.children.time.monotonic", lambda: began_s + CRASHES_KEPT_S + 60)
     assert children.recent_crashes() == {}
     assert children.restarts == {"SIGKILL": 2, "SIGSEGV": 1}
+
+
+@pytest.mark.parametrize(("drained", "restarts"), [(True, {}), (False, {"exit": 1})])
+def test_a_child_that_a_pause_drains_is_no_crash_when_it_ends_after_the_pause(
+    children: ChildManager, monkeypatch: pytest.MonkeyPatch, drained: bool, restarts: dict[str, int]
+) -> None:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    monkeypatch.setattr("switchyard.workers.supervisor.processes.os.kill", lambda pid, signum: None)
+    children.work()
+    [process] = children.running
+    children.pause()
+    children.resume()
+    children.rows[process.index].drained = drained
+    monkeypatch.setattr("switchyard.workers.supervisor.processes.os.wait4", lambda pid, options: (pid, 0, used))
+
+    children.process_set.work()
+
+    assert (children.restarts, sum(children.recent_crashes().values())) == (restarts, len(restarts))
