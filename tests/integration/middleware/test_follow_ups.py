@@ -106,7 +106,8 @@ def test_a_follow_up_that_the_broker_refuses_leaves_a_dead_letter_that_says_so(
             jobs.add_completion_callback(second.message())
             jobs.run()
         else:
-            first.send_with_options(**{follows: "second"})
+            options: dict[str, Any] = {follows: "second"}
+            first.send_with_options(**options)
         letter = only_letter(broker)
 
     assert letter.reason == ("exhausted" if letter.exception == "ValueError" else "permanent")
