@@ -118,6 +118,7 @@ class Model:
         self.leases: dict[str, int] = {}
         self.requests: dict[str, tuple[int, int, int]] = {}
         self.told_due_ms: dict[str, int | None] = {}  # by the owner's last fetch
+        self.stand_ins: dict[str, str] = {}  # the message that stands for one that yielded to it, for an hour
         self.dead: list[str] = []
         self.quarantined: list[str] = []
         self.token = 0
@@ -188,11 +189,14 @@ class Model:
         holders = {m.key: m.id for m in self.messages.values() if m.key}
         for entry in entries:
             if entry.id not in decided and entry.id not in self.messages:
-                decided[entry.id] = holders.get(entry.unique_key, entry.id)
+                before = self.stand_ins.get(entry.id) if entry.unique_key else None
+                decided[entry.id] = before or holders.get(entry.unique_key, entry.id)
                 if decided[entry.id] == entry.id:
                     new.append(Message(entry.id, entry.body, entry.unique_key))
                     if entry.unique_key:
                         holders[entry.unique_key] = entry.id
+                else:
+                    self.stand_ins[entry.id] = decided[entry.id]
             standing.append(decided.get(entry.id, entry.id))
         depth = sum(m.lane == lane and m.place in (WAITING, SCHEDULED) for m in self.messages.values())
         if limit and new and depth + len(new) > limit:
