@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -42,6 +43,8 @@ from switchyard.setting_values import (
     with_files,
 )
 
+# Imported by the settings: when this process began, in ms since the epoch.
+STARTED_MS = time.time_ns() // 1_000_000
 SECOND = 1_000
 # Full queues take 200 MB of the broker with jobs of 1 KB; 550 bytes is what a job with short arguments takes.
 MAX_DEPTH = 100_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlencode
 
 import psutil
@@ -13,7 +13,7 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.shapes import LaneStats
 from switchyard.broker.stores.pool_reports import REPORT_TTL_MS, PoolReport, SilentChild, SilentSupervisor
 from switchyard.broker.topology import Pool
-from switchyard.conf import declared_yard
+from switchyard.conf import STARTED_MS, declared_yard, switchyard_settings
 from switchyard.console.formatting import counted, duration, rough_duration
 from switchyard.operations.findings.facts import Snapshot, YardFacts
 from switchyard.operations.findings.finding import LOOK_AT_WORKERS, Button, Finding, FindingGroup, Severity
@@ -242,13 +242,39 @@ def look(snapshot: Snapshot) -> Iterator[Finding]:
         for report in mine:
             yield from _supervisor(pool, report, snapshot.now_ms)
         yield from _releases(pool.name, mine, snapshot.now_ms)
+    for report in undeclared(snapshot.reports):
+        seen = f"pool {report.pool}, which this release does not declare, runs on {report.host}"
+        cause = "It was renamed or removed, and processes of the previous release still run"
+        step = f"kill -TERM {report.pid}, on {report.host}"
+        if is_newer(report, snapshot.reports):
+            cause = f"This process, on {socket.gethostname()}, is of an older release than the pool"
+            step = "Deploy the new release to web, scheduler and this host, too; the pool is right"
+        elif not _of_own_release(snapshot.reports):
+            step += ", if its release is the older one"
+        yield GROUP.warning("undeclared", seen, cause, step, report.pool, LOOK_AT_WORKERS)
+
+
+def undeclared(reports: Sequence[PoolReport]) -> list[PoolReport]:
+    """Return the reports of pools that this release does not declare."""
     declared = {pool.name for pool in declared_yard().pools}
-    for report in snapshot.reports:
-        if report.pool not in declared:
-            seen = f"pool {report.pool}, which this release does not declare, runs on {report.host}"
-            cause = "It was renamed or removed, and processes of the previous release still run"
-            step = f"kill -TERM {report.pid}, on {report.host}"
-            yield GROUP.warning("undeclared", seen, cause, step, report.pool, LOOK_AT_WORKERS)
+    return [report for report in reports if report.pool not in declared]
+
+
+def is_newer(report: PoolReport, reports: Sequence[PoolReport]) -> bool:
+    """Return whether a supervisor is of a release that was deployed after that of this process.
+
+    It is of another one, and began after this process, or after the last supervisor of the same release as this.
+    """
+    own = switchyard_settings().release
+    if own and report.release == own:
+        return False
+    since = max((each.started_at for each in _of_own_release(reports)), default=STARTED_MS)
+    return report.started_at > min(since, STARTED_MS)
+
+
+def _of_own_release(reports: Sequence[PoolReport]) -> list[PoolReport]:
+    own = switchyard_settings().release
+    return [report for report in reports if own and report.release == own]
 
 
 def _releases(name: str, reports: list[PoolReport], now_ms: int) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from switchyard.broker.admin.purge import purges
 from switchyard.broker.clock import datetime_of, now_ms
+from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import OpenCircuit, QueuePause
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard, switchyard_settings
@@ -15,6 +16,7 @@ from switchyard.console.formatting import counted, duration
 from switchyard.jobs.queries import answering_families
 from switchyard.operations.findings.facts import HeldGroup, QueueFacts, Snapshot, YardFacts, undeclared_queues
 from switchyard.operations.findings.finding import LOOK_AT_WORKERS, Button, Finding, FindingGroup
+from switchyard.operations.findings.pools import is_newer, undeclared
 from switchyard.operations.rows import Row
 
 GROUP = FindingGroup("queues")
@@ -256,12 +258,18 @@ def look_at_undeclared() -> Iterator[Finding]:
     """Report queues with messages that this release does not declare.
 
     Raises:
-        redis.RedisError: the broker does not answer.
+        redis.RedisError, BrokerError: the broker does not answer.
     """
-    for name, count in sorted(undeclared_queues().items()):
-        if count:
-            messages = f"{counted(count, 'message')} {'is' if count == 1 else 'are'}"
-            seen = f"{messages} in the queue {name}, which this release does not declare"
-            cause = "It was renamed or removed while work waited"
-            step = "Declare it again in the topology and start a pool for it"
-            yield GROUP.error("undeclared", seen, cause, step, name)
+    found = {name: count for name, count in sorted(undeclared_queues().items()) if count}
+    reports = facilities().pools.read_all() if found else []
+    serving = {each.pool for each in reports if each.release and is_newer(each, reports)}
+    serving |= {each.pool for each in undeclared(reports)}
+    for name, count in found.items():
+        messages = f"{counted(count, 'message')} {'is' if count == 1 else 'are'}"
+        seen = f"{messages} in the queue {name}, which this release does not declare"
+        cause = "It was renamed or removed while work waited"
+        step = "Declare it again in the topology and start a pool for it"
+        if serving:
+            cause = f"Pools of another release may serve it: {', '.join(sorted(serving))}"
+            step = "Deploy what is of the older release, then look again"
+        yield GROUP.finding("warning" if serving else "error", "undeclared", seen, cause, step, name)

@@ -13,10 +13,11 @@ from django.conf import settings
 from switchyard.broker.interface import Facilities
 from switchyard.broker.queue.operations import Entry
 from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.conf import STARTED_MS
 from switchyard.operations.findings import facts, pools
 from switchyard.operations.findings.facts import facts_of_snapshot
 from switchyard.operations.findings.finding import Finding
-from tests.integration.doctor.conftest import of
+from tests.integration.doctor.conftest import Configure, of
 
 Report = Callable[..., None]
 
@@ -108,12 +109,31 @@ def test_two_releases_on_one_pool_are_a_warning_once_a_deploy_has_had_its_time(
     )
 
 
-def test_a_pool_of_another_release_is_a_warning(report: Report, facilities: Facilities) -> None:
-    report()
+@pytest.mark.parametrize(
+    ("own_since_s", "release", "since_s", "step"),
+    [
+        (90, "1.0", 300, "kill -TERM 9, on h"),
+        (90, "1.1", 20, "Deploy the new release"),
+        (90, "1.1", -600, "Deploy the new release"),
+        (None, "1.1", -600, "Deploy the new release"),
+        (None, "", -600, "Deploy the new release"),
+        (None, "1.1", 300, "kill -TERM 9, on h, if its release is the older one"),
+    ],
+)
+def test_a_pool_that_is_not_declared_is_ended_only_where_it_is_of_the_older_release(
+    report: Report, facilities: Facilities, configure: Configure, own_since_s: int | None, release: str, since_s: int,
+    step: str,
+) -> None:  # fmt: skip
+    """Pools are deployed first: web and scheduler, and a doctor beside them, are of the older release for a while."""
+    configure(release="own")
     now = time.time_ns() // 1_000_000
-    facilities.pools.write(PoolReport("gone", "h", 9, "threads", 1, 0, now, now, state="up"))
+    if own_since_s is not None:
+        report(release="own", started_at=STARTED_MS - own_since_s * 1000)
+    started_at = STARTED_MS - since_s * 1000
+    facilities.pools.write(PoolReport("gone", "h", 9, "threads", 1, 0, started_at, now, state="up", release=release))
 
-    assert of(look(), "warning")["undeclared"].next == "kill -TERM 9, on h"
+    told = of(look(), "warning")["undeclared"].next
+    assert told == step or (not step.startswith("kill") and told.startswith(step))
 
 
 @pytest.mark.parametrize(("off_s", "word"), [(60, "ahead of"), (-60, "behind")])

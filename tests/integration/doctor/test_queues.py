@@ -166,6 +166,19 @@ def test_messages_of_a_queue_that_was_removed_are_an_error(enqueue: Any) -> None
     assert "2 messages are in the queue renamed" in found.seen
 
 
+@pytest.mark.parametrize(("pool", "release"), [("imports", ""), ("slow", "newer")])
+def test_messages_of_a_queue_that_another_release_may_serve_are_a_warning(
+    enqueue: Any, facilities: Facilities, pool: str, release: str
+) -> None:
+    enqueue("renamed", Entry("left", b"{}"))
+    now = time.time_ns() // 1_000_000
+    facilities.pools.write(PoolReport(pool, "h", 7, "threads", 2, 0, now, now, state="up", release=release))
+
+    found = of(look(), "warning")["undeclared"]
+
+    assert found.cause == f"Pools of another release may serve it: {pool}"
+
+
 def test_a_removed_queue_is_found_among_any_number_of_keys(enqueue: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"renamed-{number}" for number in range(40)]
     for name in names:
