@@ -25,3 +25,11 @@ def test_no_rule_names_a_queue_or_a_pool_of_a_yard() -> None:
     expressions = " ".join(rule["expr"] for group in GROUPS for rule in group["rules"])
 
     assert 'queue="' not in expressions and 'pool="' not in expressions
+
+
+def test_idle_slots_are_asked_for_their_reason_before_a_restart() -> None:
+    """A person may have quieted the pool, which a restart would undo."""
+    [told] = [alert["annotations"]["next_step"] for alert in ALERTS if alert["alert"] == "SwitchyardNothingDispatches"]
+
+    assert told.startswith("`manage.py switchyard workers` says why: quieted")
+    assert "restart" not in told
