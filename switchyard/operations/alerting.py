@@ -24,7 +24,7 @@ from switchyard.operations.overview import FACTS, diagnose
 BAD_AFTER_S = 30.0
 AFTER_S = {
     "pools.down": 20.0, "database.locked": 20.0, "database.away": 20.0, "pools.host_gone": 60.0, "queues.late": 60.0,
-    "queues.ends_late": 60.0, "queues.burning": 30.0, "queues.all_failing": 60.0, "queues.parked": 60.0,
+    "queues.ends_late": 60.0, "queues.burning": 60.0, "queues.all_failing": 60.0, "queues.parked": 60.0,
     "actors.failing": 120.0, "actors.host_down": 120.0, "actors.dependency_down": 120.0, "scheduler.late": 60.0,
     "actors.database_bound": 120.0, "actors.slower": 120.0, "actors.silent": 120.0,
     "scheduler.down": 5.0, "history.down": 60.0, "history.behind": 60.0, "database.connections": 60.0,

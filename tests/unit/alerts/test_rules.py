@@ -16,7 +16,7 @@ from switchyard.broker.errors import InvalidDeclaration
 from switchyard.broker.stores.alert_groups import AlertFact
 from switchyard.broker.topology import AlertRule, Yard
 from switchyard.conf import declared_yard
-from switchyard.operations.alerting import after_s
+from switchyard.operations.alerting import after_s, fact_of
 from switchyard.operations.checks import check_rule_names
 from switchyard.operations.findings.finding import Finding, ranked
 from tests.unit.alerts.configuration import with_alert_urls
@@ -110,3 +110,12 @@ def test_a_rule_for_a_finding_or_a_label_that_there_is_not_is_an_error() -> None
         "alert rule of queues.lat: no entry of SWITCHYARD_ALERT_URLS has the label 'oncal'"
     ]
     assert "They are oncall" in str(labels[0].hint) and without == []
+
+
+@pytest.mark.parametrize(("severity", "seconds", "called"), [("warning", 60.0, "warning"), ("error", 30.0, "critical")])
+def test_late_often_waits_for_a_minute_and_for_the_end_of_quiet_hours_unless_it_is_bad(
+    severity: Any, seconds: float, called: str
+) -> None:
+    [often] = ranked([Finding("queues", "burning", severity, "x", "y", "z", "default")])
+
+    assert (after_s(often), fact_of([often]).severity) == (seconds, called)
