@@ -72,7 +72,7 @@ def look(facts: YardFacts) -> Iterator[Finding]:
     """Judge every queue against its own promise."""
     late = [row for row in facts.queue_rows if row.state.word == "Late" and (row.ratio or 0) > 1]
     lasting = SAMPLED.note(row.queue for row in late)
-    lasting |= {row.queue for row in late if (row.oldest_age_ms or 0) >= SEEN_MS}
+    lasting |= {row.queue for row in late if _over_ms(row) >= SEEN_MS}
     failing: dict[str, list[Row]] = {}  # queues by the host, or the error, that is their cause
     for row in late:
         if row.queue not in lasting:
@@ -87,6 +87,10 @@ def look(facts: YardFacts) -> Iterator[Finding]:
     for row in facts.queue_rows:
         if row.state.word == "Late" and (row.ratio or 0) <= 1:
             yield _ends_late(row)
+
+
+def _over_ms(row: Row) -> int:
+    return (row.oldest_age_ms or 0) - (declared_yard().queue_of(row.queue).objective_ms or 0)
 
 
 def none_late() -> str:

@@ -273,12 +273,15 @@ def test_more_slots_are_advised_only_where_it_is_known_what_holds_them() -> None
     assert locked.also[0].startswith("mail is 41 × behind its promise")
 
 
-def test_a_short_wait_is_late_when_it_lasts_and_never_healthy() -> None:
+def test_a_wait_is_late_a_second_past_the_promise_and_never_healthy_before() -> None:
     quick = replace(state(lane("mail", 1, age_ms=999), pool("mail", busy=4)))
     urgent = replace(quick, queues=(replace(quick.queues[0], live=lane("mail", 3, age_ms=1_100)), quick.queues[1]))
 
+    long = replace(quick, queues=(replace(quick.queues[0], live=lane("mail", 3, age_ms=2_100)), quick.queues[1]))
+
     assert verdict(quick).label == "Healthy"
-    assert verdict(urgent).label == "Late"
+    assert verdict(urgent).label == "Just late"
+    assert verdict(long).label == "Late"
 
 
 def test_messages_that_a_limit_holds_back_are_told_with_the_time_of_the_last() -> None:

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from switchyard.operations.findings import lateness
-from switchyard.operations.findings.lateness import LateSamples
+from switchyard.operations.findings.lateness import SAMPLED, LateSamples
+from switchyard.operations.rows import Row, RowStatus
 
 
 @pytest.fixture
@@ -39,3 +40,20 @@ def test_a_sample_of_long_ago_does_not_count(clock: SimpleNamespace) -> None:
     clock.s += 60
 
     assert samples.note(["urgent"]) == frozenset()
+
+
+@pytest.mark.parametrize(("age_ms", "code"), [(1_010, "just_late"), (1_990, "just_late"), (2_000, "late")])
+def test_a_first_reading_counts_the_time_past_the_promise_not_the_whole_wait(
+    monkeypatch: pytest.MonkeyPatch, age_ms: int, code: str
+) -> None:
+    """The promise of ``default`` is 1 s."""
+    monkeypatch.setattr(lateness, "_late", lambda row, facts: SimpleNamespace(code="late"))
+    status = RowStatus("Late", "warn")
+    row = Row(
+        "default", "queue", "", "open", status, queue="default", waiting=3, oldest_age_ms=age_ms, ratio=age_ms / 1_000
+    )
+    SAMPLED.clear()
+
+    found = list(lateness.look(SimpleNamespace(queue_rows=[row], failing={}, running=[])))  # type: ignore[arg-type]
+
+    assert [each.code for each in found] == [code]
