@@ -65,9 +65,9 @@ PRECEDENCE: Final = (
     CauseKind("nothing_dispatches", "Nothing dispatches", 0.95, (
         "broker.away", "broker.hangs", "broker.refused", "broker.takes_no_work", "broker.evicting", "broker.keyspace",
         "broker.missing", "broker.another", "broker.wrong_type", "pools.down", "pools.quieted", "pools.paused",
-        "pools.starting", "pools.returning", "pools.child_silent", "queues.paused", "queues.undeclared",
-        "queues.lapsed", "scheduler.down",
+        "pools.starting", "pools.returning", "pools.child_silent", "queues.paused",
     )),
+    CauseKind("stuck", "Jobs of a lost pool are stuck", 0.9, ("queues.lapsed",)),
     CauseKind("dependency_down", "A dependency is down", 0.9, (
         "queues.all_failing:Hangs", "actors.dependency_down", "actors.host_down", "queues.circuit_open",
     )),
@@ -79,6 +79,8 @@ PRECEDENCE: Final = (
     CauseKind("failing", "Jobs fail", 0.9, (
         f"queues.all_failing:{FAILING}", "actors.poison", "queues.crashing", "actors.failing", "actors.gave_up",
     )),
+    CauseKind("no_queue", "A queue is not declared", 0.9, ("queues.undeclared",)),
+    CauseKind("no_scheduler", "No scheduler runs", 0.9, ("scheduler.down",)),
     CauseKind("dependency_slow", "A dependency is slow", 0.8, (f"actors.slower:{DEPENDENCY_SLOW}",)),
     CauseKind("slower", "Slower than its own past", 0.8, ("actors.slower",)),
     CauseKind("silent", "A producer is silent", 0.8, ("actors.silent", "actors.later")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from switchyard.operations.findings.finding import PRECEDENCE as RANKS
 from switchyard.operations.findings.finding import Finding, ranked
 from switchyard.operations.past import Usual
 from switchyard.operations.rows import Row, RowStatus
+from tests.unit.documentation.pages import read
 
 QUEUE = {SUCCEEDED: 240, WAITS: 240, RUNS + 8: 240, RUN_MS: 240_000}
 
@@ -97,6 +99,28 @@ def test_every_finding_of_a_cause_has_a_rank() -> None:
     ranks = {rank.name for rank in RANKS}
     unknown = {name for name in named - ranks if f"{name.partition('.')[0]}.*" not in ranks}
     assert unknown == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [("queues.undeclared", "no_queue"), ("queues.lapsed", "stuck"), ("scheduler.down", "no_scheduler")],
+)
+def test_a_part_that_stands_still_is_not_told_as_if_nothing_started(name: str, cause: str) -> None:
+    [told] = diagnose(found((name, "renamed")), {}, {})
+
+    assert told.cause == cause
+
+
+@pytest.mark.parametrize("kind", PRECEDENCE, ids=lambda kind: kind.name)
+def test_the_table_of_causes_names_the_labels_of_each(kind: diagnosis.CauseKind) -> None:
+    [row] = [line for line in read("docs/reference/verdicts.md").splitlines() if line.startswith(f"| `{kind.name}` |")]
+    labels = {
+        name.partition(":")[2] or next(rank.label for rank in RANKS if fnmatchcase(name, rank.name))
+        for name in kind.findings
+    }
+
+    assert [label for label in labels - {"Database"} if f"*{label}*" not in row] == []
+    assert row.endswith(f"| {kind.confidence * 100:.0f} % |")
 
 
 def test_what_is_less_than_sure_is_said_so() -> None:
