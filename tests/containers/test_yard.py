@@ -24,8 +24,8 @@ PNG = bytes.fromhex(
     "a5f645400000000049454e44ae426082"
 )
 LARGE_PX = 4_990
-# An idle pool of pictures takes 200 MB, and a large picture as much again.
-TOO_SMALL = "300m"
+# An idle pool of pictures fits, a large picture in it does not.
+TOO_SMALL = "200m"
 
 
 def large_png() -> bytes:
