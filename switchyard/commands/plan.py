@@ -98,8 +98,8 @@ def _recorded(yard: Yard, since: str, until: str) -> dict[str, Demand]:
     with as_command_error("plan"):
         store = facilities().facts
         try:
-            until_ms = time_ms("--until", until) or store.server_ms()
             since_ms = time_ms("--since", since) or 0
+            until_ms = time_ms("--until", until) or store.server_ms()
         except ValueError as error:
             raise refusal(error) from error
         lanes = recorded(store, yard.lanes, max(since_ms, until_ms - KEPT_MS), until_ms)

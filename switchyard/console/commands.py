@@ -36,10 +36,7 @@ DATABASE_REMEDY = "check DATABASE_URL and SWITCHYARD_STATE_DIR, and that manage.
 
 
 def refusal(error: Exception, text: str = "") -> CommandError:
-    """Return the error of a command for one of an act: exit code 2 where an argument is unusable.
-
-    A ``ValueError`` is one of filters, times and ``NAME=VALUE``.
-    """
+    """Return the command's error: its exit code is 2 for a ``ValueError`` of an argument, and where one is unusable."""
     wrong = isinstance(error, ValueError) or (isinstance(error, ActRefused) and error.by_argument)
     return CommandError(text or str(error), returncode=WRONG_ARGUMENTS if wrong else 1)
 
