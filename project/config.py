@@ -20,8 +20,10 @@ DEVELOPMENT_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 # Beginning of fixed keys: the web answers only this machine with them, see project/development_keys.py.
 DEVELOPMENT_KEY = "development-only-"
 TOPOLOGY = "project.topology.YARD"
-# Those that the library does not read; a check warns of others, which are misspelt.
+# Those that the library does not read: a check warns of others, which are misspelt, and the doctor speaks of these.
 VARIABLES = (
+    "DJANGO_DEBUG",
+    "DATABASE_BOUNCED",
     "SWITCHYARD_STORAGE_URL",
     "SWITCHYARD_SMTP_URL",
     "SWITCHYARD_PAYMENT_SECRET",

@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from errno import EACCES, EPERM
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from django.conf import settings
@@ -268,7 +268,8 @@ class SwitchyardSettings:
 
     @property
     def server_variable(self) -> str:
-        return "SWITCHYARD_REDIS_URL" if self.place_url else "SWITCHYARD_BROKER_URL"
+        variable = "SWITCHYARD_REDIS_URL" if self.place_url else "SWITCHYARD_BROKER_URL"
+        return self.broker_named_by if self.broker_named_by.endswith("]") else variable
 
     @property
     def absence(self) -> Absence:
@@ -437,8 +438,21 @@ def _all_of(*rules: Callable[[], str]) -> list[str]:
     return found
 
 
+IN_SETTINGS: Final = 'SWITCHYARD["BROKER_URL"]'
+OF_BOUNCERS: Final = (
+    ("DATABASE_BOUNCED=1, and DATABASE_DIRECT_URL to", "DISABLE_SERVER_SIDE_CURSORS to True, and HOST and PORT to"),
+    ("DATABASE_BOUNCED=1", "DISABLE_SERVER_SIDE_CURSORS to True"),
+    ("DATABASE_BOUNCED", "DISABLE_SERVER_SIDE_CURSORS"),
+)
+
+
 def in_words_of_project(text: str) -> str:
-    """Return a text about ``DATABASE_URL`` with the setting in its place, where the project reads no such variable."""
+    """Return a text about environment variables with settings in their place, where the project reads those."""
+    if switchyard_settings().broker_named_by == IN_SETTINGS:
+        text = text.replace("SWITCHYARD_BROKER_URL", IN_SETTINGS)
+    if "DATABASE_BOUNCED" not in switchyard_settings().variables:
+        for words, others in OF_BOUNCERS:
+            text = text.replace(words, others)
     reads = "DATABASE_URL" in os.environ or "dj_database_url" in sys.modules
     return text if reads else text.replace("DATABASE_URL", 'DATABASES["default"]')
 

@@ -58,7 +58,7 @@ def create_reconciliation(request: Any, body: ReconciliationRequest) -> Status[d
 @payments_router.post(
     "/events",
     auth=None,
-    response={202: EventTaken, 401: ProblemBody, 409: ProblemBody},
+    response={202: EventTaken, 401: ProblemBody, 409: ProblemBody, 429: ProblemBody},
     summary="Take in a payment event",
     openapi_extra=_SIGNED_EVENT,
 )

@@ -321,12 +321,13 @@ def lately(actor: str) -> list[AttemptFigures]:
     store, subject = facilities().facts, actor_subject(actor)
     now = store.server_ms()
     minutes = store.minutes(subject, now - DAY_MS, now)
-    recent = merged(found.get(subject, {}) for _, found in store.recent(now))
-    hour = merged(counts for at, counts in minutes.items() if at >= now - HOUR_MS)
+    latest = [(at, found.get(subject, {})) for at, found in store.recent(now)]
+    # A minute is written a while after its end, and none while no history writer runs.
+    parts = [*minutes.items(), *((at, found) for at, found in latest if at // MINUTE_MS * MINUTE_MS not in minutes)]
     return [
-        AttemptFigures("last 15 minutes", RECENT_MS, recent),
-        AttemptFigures("last hour", HOUR_MS, hour),
-        AttemptFigures("last day", DAY_MS, merged(minutes.values())),
+        AttemptFigures("last 15 minutes", RECENT_MS, merged(found for _, found in latest)),
+        AttemptFigures("last hour", HOUR_MS, merged(found for at, found in parts if at >= now - HOUR_MS)),
+        AttemptFigures("last day", DAY_MS, merged(found for _, found in parts)),
     ]
 
 

@@ -22,10 +22,13 @@ class NotFound(SwitchyardError):
 
 
 class ActRefused(SwitchyardError):
-    """A person's act on a subject, such as ``job <id>``, cannot be done; nothing was changed."""
+    """A person's act on a subject, such as ``job <id>``, cannot be done; nothing was changed.
 
-    def __init__(self, subject: str, fact: str) -> None:
-        self.fact = fact
+    ``by_argument``: whatever the state of the subject, since what the person wrote is unusable.
+    """
+
+    def __init__(self, subject: str, fact: str, *, by_argument: bool = False) -> None:
+        self.fact, self.by_argument = fact, by_argument
         super().__init__(f"{subject}: {fact}")
 
 

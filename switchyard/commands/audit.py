@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django.core.management.base import CommandError, CommandParser
+from django.core.management.base import CommandParser
 
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.queries import AuditFilter, as_json, page
-from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand
+from switchyard.console.commands import ActsCommand, refusal
 from switchyard.middleware.logs import printable
 
 MOST = 1_000
@@ -43,7 +43,7 @@ class Command(ActsCommand):
             if not 1 <= options["limit"] <= MOST:
                 raise ValueError(f"--limit: {options['limit']} is not within 1 to {MOST:,}")
         except ValueError as error:
-            raise CommandError(str(error), returncode=WRONG_ARGUMENTS) from error
+            raise refusal(error) from error
         found = page(asked, before=options["before"], limit=options["limit"])
         if options["json"]:
             shown = {"acts": [as_json(entry) for entry in found.rows], "older": found.older}

@@ -12,7 +12,7 @@ from switchyard.audit.services import Who
 from switchyard.broker.errors import BrokerError
 from switchyard.bulk import services as bulk
 from switchyard.conf import declared_yard
-from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand
+from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand, refusal
 from switchyard.dead_letters import acts, bulk_moves, presentation, queries
 from switchyard.dead_letters.acts import BulkResult
 from switchyard.dead_letters.models import DeadLetter
@@ -140,7 +140,7 @@ class Command(ActsCommand):
             try:
                 wanted = bulk_moves.check({"fingerprint": group, **times})
             except ValueError as error:
-                raise CommandError(f"{verb}: {error}") from error
+                raise refusal(error, f"{verb}: {error}") from error
             self._catch_up()
             if rolls_out:
                 self._roll_out(wanted, who, options)
@@ -170,7 +170,7 @@ class Command(ActsCommand):
                 "letter.canary", wanted, who=who, reason=options["reason"], rate=options["rate"], plan=given
             )
         except ValueError as error:
-            raise CommandError(f"requeue: {error}") from error
+            raise refusal(error, f"requeue: {error}") from error
         first = given.get("canary") or "1, then 10"
         text = f"bulk act {row.pk} requeues {first}, then all of {row.total:,}: manage.py switchyard bulk show {row.pk}"
         self.answer(text, {"bulk_act": row.pk, "filter": row.filter, "total": row.total}, as_json=options["json"])

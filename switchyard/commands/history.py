@@ -8,7 +8,7 @@ from typing import Any, Final
 from django.core.management.base import CommandError, CommandParser
 
 from switchyard.commands.jobs import CONDITIONS, add_conditions, print_job, print_page
-from switchyard.console.commands import ActsCommand
+from switchyard.console.commands import ActsCommand, refusal
 from switchyard.history.filters import Filter, why_none_found
 from switchyard.history.queries import Cursor, find, job_of_row, search
 from switchyard.jobs.listing.pages import JobsPage
@@ -41,7 +41,7 @@ class Command(ActsCommand):
             wanted = Filter.from_query({name: options[name] for name in CONDITIONS})
             after = Cursor.parse(options["after"]) if options["after"] else None
         except ValueError as error:
-            raise CommandError(str(error)) from error
+            raise refusal(error) from error
         page = search(wanted, after=after, limit=min(max(options["limit"], 1), MOST))
         jobs, following = tuple(map(job_of_row, page.rows)), str(page.after or "")
         if options["json"]:

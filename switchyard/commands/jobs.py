@@ -24,7 +24,7 @@ from switchyard.broker.errors import ActRefused, ArgumentsRefused, SwitchyardErr
 from switchyard.broker.stores.job_records import Job
 from switchyard.bulk import services as bulk
 from switchyard.conf import declared_yard, in_words_of_project
-from switchyard.console.commands import DATABASE_REMEDY, ActsCommand
+from switchyard.console.commands import DATABASE_REMEDY, WRONG_ARGUMENTS, ActsCommand, refusal
 from switchyard.console.formatting import duration
 from switchyard.history.filters import TEXTS, Filter, why_none_found
 from switchyard.history.queries import SORTS, why_missing
@@ -236,7 +236,7 @@ class Command(ActsCommand):
             limit = min(max(options["limit"], 1), MOST_LISTED)
             page = find_jobs(wanted, after=options["after"], limit=limit, sort=options["sort"])
         except ValueError as error:
-            raise CommandError(str(error)) from error
+            raise refusal(error) from error
         if options["json"]:
             missing = [name for name, away in (("broker", page.broker_away), ("history", page.history_away)) if away]
             jobs = [job_json(job, arguments=True) for job in page.jobs]
@@ -284,7 +284,8 @@ class Command(ActsCommand):
     def _cancel(self, options: dict[str, Any]) -> None:
         job_id, conditions, who, reason = options["id"], options["conditions"], Who.of_command(), options["reason"]
         if bool(job_id) == bool(conditions):
-            raise CommandError("jobs cancel: write one job's ID, or --filter NAME=VALUE for all that match")
+            text = "jobs cancel: write one job's ID, or --filter NAME=VALUE for all that match"
+            raise CommandError(text, returncode=WRONG_ARGUMENTS)
         if conditions:
             self._cancel_matching(conditions, who, reason, as_json=options["json"])
         else:
@@ -294,7 +295,7 @@ class Command(ActsCommand):
         try:
             row = bulk.start("job.cancel", _pairs("--filter", conditions), who=who, reason=reason)
         except ValueError as error:
-            raise CommandError(f"jobs cancel: {error}") from error
+            raise refusal(error, f"jobs cancel: {error}") from error
         text = f"no job matches so far; bulk act {row.pk} looks through all"
         if row.total:
             text = f"bulk act {row.pk} cancels about {row.total:,} jobs"
@@ -328,7 +329,7 @@ class Command(ActsCommand):
                 raise ActRefused(f"job {job_id}", f"it is {job.state}, so it has no time to change")
             done = edit_job(job, text=text, due_at=due_at, who=Who.of_command(), reason=options["reason"])
         except ValueError as error:
-            raise CommandError(f"job {job_id}: {error}") from error
+            raise refusal(error, f"job {job_id}: {error}") from error
         except (ArgumentsRefused, ActRefused) as error:
             raise CommandError(str(error)) from error
         self.answer(f"job {job_id}: changed {words_of(done)}", {"id": job_id, "changes": done}, as_json=options["json"])
@@ -343,7 +344,7 @@ class Command(ActsCommand):
             edited = {**(known.arguments or {}), **changes} if changes else None
             sent = run_again(known, edited=edited, who=Who.of_command(), reason=options["reason"])
         except (MiddlewareError, ValueError) as error:
-            raise CommandError(f"job {job_id}: {error}") from error
+            raise refusal(error, f"job {job_id}: {error}") from error
         except SwitchyardError as error:
             raise CommandError(str(error)) from error
         self.answer(

@@ -17,7 +17,7 @@ from dramatiq.middleware import MiddlewareError
 from switchyard.actors import figures, queries
 from switchyard.audit.services import Who
 from switchyard.broker.errors import BrokerError, SwitchyardError
-from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand, as_command_error
+from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand, as_command_error, refusal
 from switchyard.console.formatting import aligned, duration, parse_until
 from switchyard.jobs import pauses
 from switchyard.jobs.calls import VARIADIC, checked, parameters_of, read_json, signature_text
@@ -140,10 +140,11 @@ def _value(option: str, text: str, kind: type) -> Any:
     try:
         value = read_json(text)
     except ValueError as error:
-        raise CommandError(f"{option}: {error}") from error
+        raise refusal(error, f"{option}: {error}") from error
     if not isinstance(value, kind):
         example = '[7, "2026-10"]' if kind is list else '{"month": "2026-10"}'
-        raise CommandError(f"{option}: write a JSON {'list' if kind is list else 'object'}, such as {example}")
+        text = f"{option}: write a JSON {'list' if kind is list else 'object'}, such as {example}"
+        raise CommandError(text, returncode=WRONG_ARGUMENTS)
     return value
 
 

@@ -17,7 +17,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.stores.yard_facts import KEPT_MS
 from switchyard.broker.topology import Yard
 from switchyard.conf import declared_yard
-from switchyard.console.commands import PrintingCommand, as_command_error, show_examples
+from switchyard.console.commands import WRONG_ARGUMENTS, PrintingCommand, as_command_error, refusal, show_examples
 from switchyard.console.formatting import aligned, duration, time_ms
 from switchyard.deployment.rendered_files import memory_mib
 from switchyard.operations.plan import KEEP, STRETCHES, Demand, Outlook, PoolPlan, by_percentiles, plan, recorded
@@ -98,10 +98,10 @@ def _recorded(yard: Yard, since: str, until: str) -> dict[str, Demand]:
     with as_command_error("plan"):
         store = facilities().facts
         try:
-            until_ms = time_ms("--until", until) or store.server_ms()
             since_ms = time_ms("--since", since) or 0
+            until_ms = time_ms("--until", until) or store.server_ms()
         except ValueError as error:
-            raise CommandError(str(error)) from error
+            raise refusal(error) from error
         lanes = recorded(store, yard.lanes, max(since_ms, until_ms - KEPT_MS), until_ms)
     if not lanes:
         raise CommandError(
@@ -118,7 +118,8 @@ def _given(options: dict[str, Any]) -> dict[str, Demand] | None:
         return None
     if options["given"] is None:
         if not all(one):
-            raise CommandError("plan: --queue, --arrivals and --duration go together; give all three")
+            text = "plan: --queue, --arrivals and --duration go together; give all three"
+            raise CommandError(text, returncode=WRONG_ARGUMENTS)
         return {options["queue"]: _demand(options["queue"], options["arrivals"], options["duration"])}
     try:
         found = tomllib.loads(options["given"].read_text(encoding="utf-8"))
@@ -135,21 +136,21 @@ def _demand(queue: str, arrivals: str | list[str], text: str) -> Demand:
     rates = []
     for rate in [arrivals] if isinstance(arrivals, str) else arrivals:
         if (found := _RATE.fullmatch(rate)) is None:
-            raise CommandError(f"plan: {queue}: {rate!r} is not a rate; write 20/s, 300/m or 5/h")
+            raise refusal(ValueError(f"plan: {queue}: {rate!r} is not a rate; write 20/s, 300/m or 5/h"))
         rates.append(float(found[1]) / _UNITS_S[found[2]])
     given = dict(part.strip().partition("=")[::2] for part in text.split(","))
     if not {"p50"} <= given.keys() <= {"p50", "p95"}:
-        raise CommandError(f"plan: {queue}: {text!r} is not a duration; write p50=80ms,p95=400ms")
+        raise refusal(ValueError(f"plan: {queue}: {text!r} is not a duration; write p50=80ms,p95=400ms"))
     p50_s = _span_s(given["p50"])
     p95_s = _span_s(given["p95"]) if "p95" in given else P95_OF_P50 * p50_s
     if not 0 < p50_s <= p95_s:
-        raise CommandError(f"plan: {queue}: {text!r}: p50 is 0, or above p95; write p50=80ms,p95=400ms")
+        raise refusal(ValueError(f"plan: {queue}: {text!r}: p50 is 0, or above p95; write p50=80ms,p95=400ms"))
     return Demand(tuple(rates), by_percentiles(p50_s, p95_s))
 
 
 def _span_s(text: str) -> float:
     if (found := _SPAN.fullmatch(text)) is None:
-        raise CommandError(f"plan: {text!r} is not a duration; write 80ms, 1.5s, 5m or 1h")
+        raise refusal(ValueError(f"plan: {text!r} is not a duration; write 80ms, 1.5s, 5m or 1h"))
     return float(found[1]) * _UNITS_S[found[2]]
 
 

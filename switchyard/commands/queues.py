@@ -27,7 +27,7 @@ from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import ActRefused, NotFound, UnknownQueue
 from switchyard.broker.keys import LANES, Lane
 from switchyard.conf import declared_yard
-from switchyard.console.commands import ActionParser, PrintingCommand, as_command_error, show_examples
+from switchyard.console.commands import ActionParser, PrintingCommand, as_command_error, refusal, show_examples
 from switchyard.console.formatting import counted, duration, parse_until, promise
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.logs import printable
@@ -223,7 +223,7 @@ class Command(PrintingCommand):
             try:
                 acts.get(options["act"], self._list)(options)
             except (UnknownQueue, ForeignBroker, ActRefused, NotFound) as error:
-                raise CommandError(f"queues: {error}") from error
+                raise refusal(error, f"queues: {error}") from error
 
     def _note(self, options: dict[str, Any]) -> None:
         [queue] = _known([options["queue"]])

@@ -11,7 +11,7 @@ from django.core.management.base import CommandError
 
 from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.console.commands import ActionParser, PrintingCommand, show_examples
+from switchyard.console.commands import WRONG_ARGUMENTS, ActionParser, PrintingCommand, show_examples
 from switchyard.console.formatting import aligned, retries_text, whole_duration
 from switchyard.deployment import rendered_files
 from switchyard.deployment.rendered_files import RENDERED_CORES
@@ -55,11 +55,13 @@ class Command(PrintingCommand):
 
     def _render(self, target: str, cores: int, given: list[str], *, check: bool) -> None:
         if cores < 1:
-            raise CommandError(f"--cores: {cores} is below 1; give the number of the machine's processors")
+            text = f"--cores: {cores} is below 1; give the number of the machine's processors"
+            raise CommandError(text, returncode=WRONG_ARGUMENTS)
         values = dict(text.partition("=")[::2] for text in given)
         for name in values.keys() - rendered_files.VALUES.keys():
             known = ", ".join(rendered_files.VALUES)
-            raise CommandError(f"--value: {name!r} is not a value of these files; write one of {known} as NAME=VALUE")
+            text = f"--value: {name!r} is not a value of these files; write one of {known} as NAME=VALUE"
+            raise CommandError(text, returncode=WRONG_ARGUMENTS)
         rendered = rendered_files.render(target, declared_yard(), cores, values)
         if not check:
             for path in rendered_files.write(switchyard_settings().base_dir, rendered) or ["nothing changed"]:

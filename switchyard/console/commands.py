@@ -35,6 +35,12 @@ WRONG_ARGUMENTS = 2
 DATABASE_REMEDY = "check DATABASE_URL and SWITCHYARD_STATE_DIR, and that manage.py migrate was run"
 
 
+def refusal(error: Exception, text: str = "") -> CommandError:
+    """Return the command's error: its exit code is 2 for a ``ValueError`` of an argument, and where one is unusable."""
+    wrong = isinstance(error, ValueError) or (isinstance(error, ActRefused) and error.by_argument)
+    return CommandError(text or str(error), returncode=WRONG_ARGUMENTS if wrong else 1)
+
+
 @contextmanager
 def as_command_error(subject: str) -> Iterator[None]:
     """Turn a failure of the database or the broker into a one-line ``CommandError`` without a traceback.
@@ -48,7 +54,7 @@ def as_command_error(subject: str) -> Iterator[None]:
     try:
         yield
     except (NotFound, ActRefused) as error:
-        raise CommandError(str(error)) from error
+        raise refusal(error) from error
     except DatabaseError as error:
         raise CommandError(
             f"{subject}: the database does not answer: {error}; {in_words_of_project(DATABASE_REMEDY)}"

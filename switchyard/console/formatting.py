@@ -152,7 +152,8 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours",
 
 def unusable_end(text: str, why: str) -> ActRefused:
     """Return the error that the end of a pause is no time in the future."""
-    return ActRefused(f"until {text!r}", f"{why}; write a span (30m, 2h), a time of day in UTC (14:00) or ISO 8601")
+    remedy = "write a span (30m, 2h), a time of day in UTC (14:00) or ISO 8601"
+    return ActRefused(f"until {text!r}", f"{why}; {remedy}", by_argument=True)
 
 
 def parse_until(text: str, *, now: datetime) -> datetime:

@@ -77,7 +77,8 @@ def chosen(actor: Actor[..., Any], text: str = "") -> Chosen:
     subject = f"argument {text!r:.100}"
     if not equals or not written or found is None:
         known = ", ".join(each.name for each in parameters if not each.redacted)
-        raise ActRefused(subject, f"write NAME=VALUE, with an argument of {actor.actor_name}: {known or 'it has none'}")
+        fact = f"write NAME=VALUE, with an argument of {actor.actor_name}: {known or 'it has none'}"
+        raise ActRefused(subject, fact, by_argument=True)
     if found.redacted:
         raise ActRefused(f"argument {name}", "its actor hides its values; pause by another argument, or all of it")
     value: Any = written
@@ -86,9 +87,10 @@ def chosen(actor: Actor[..., Any], text: str = "") -> Chosen:
             value = read_json(written)
         except ValueError as error:
             if not found.takes_text:
-                raise ActRefused(subject, str(error)) from error
+                raise ActRefused(subject, str(error), by_argument=True) from error
     if isinstance(value, (list, dict)) or (type(value) in (int, float) and not abs(value) < LARGEST_NUMBER):
-        raise ActRefused(subject, "a text, true, false, null or a number below 2**53 can be compared; write one")
+        fact = "a text, true, false, null or a number below 2**53 can be compared; write one"
+        raise ActRefused(subject, fact, by_argument=True)
     positions = [each.name for each in parameters if each.kind in BY_POSITION]
     return Chosen(actor.actor_name, name, positions.index(name) + 1 if name in positions else None, value)
 

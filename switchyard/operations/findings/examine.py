@@ -113,8 +113,8 @@ def copyable(found: Finding) -> Finding:
         address = options(url, found.next)
     elif is_sentinel_url(url):  # valkey-cli knows no such address
         address = _master(url)
-    elif url.startswith("rediss:") or "--user" in login:  # -u takes neither files nor another user
-        parts = urlsplit(url)
+    elif url.startswith("rediss:") or "--user" in login or own.server_variable[-1] == "]":
+        parts = urlsplit(url)  # -u takes neither files nor another user, and a shell has variables alone
         address = f"-h {parts.hostname} -p {parts.port or 6379}"
     else:
         address, login = f'-u "${own.server_variable}"', ""

@@ -103,7 +103,7 @@ class FindingGroup:
         also: tuple[str, ...] = (),
     ) -> Finding:
         """Return a finding whose severity was computed."""
-        cause, next_step = in_words_of_project(cause), in_words_of_project(next_step)
+        seen, cause, next_step, then = map(in_words_of_project, (seen, cause, next_step, then))
         return Finding(
             self.name, code, severity, seen, cause, next_step, subject, then, button, factor, word, also=also
         )

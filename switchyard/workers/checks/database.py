@@ -16,7 +16,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
 
 from switchyard import __name__ as library
-from switchyard.conf import declared_yard
+from switchyard.conf import declared_yard, in_words_of_project
 from switchyard.console.formatting import counted
 from switchyard.database import RESERVED_CONNECTIONS, planned_connections, pool_size
 
@@ -85,7 +85,7 @@ def undeclared_bouncer(alias: str) -> Iterator[CheckMessage]:
         "is reached through a bouncer such as PgBouncer, and its settings are those of a server: cursors and "
         "session settings would belong to connections that other clients get next"
     )
-    hint = "Set DATABASE_BOUNCED=1 (in other projects DISABLE_SERVER_SIDE_CURSORS), or name the server itself."
+    hint = in_words_of_project("Set DATABASE_BOUNCED=1, or name the server itself.")
     yield Error(fact, hint, f"database {alias}", "switchyard.E023")
 
 

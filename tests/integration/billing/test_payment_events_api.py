@@ -37,6 +37,12 @@ def post(content: bytes, webhook_id: str = "evt_1", *, secret: str | None = None
     return Client().post(PATH, data=content, content_type="application/json", headers=sent)
 
 
+def test_the_description_lists_what_a_full_queue_answers():
+    operation = Client().get("/api/v1/openapi.json").json()["paths"][PATH]["post"]
+
+    assert {"202", "401", "409", "429", "503"} <= operation["responses"].keys()
+
+
 @pytest.fixture
 def waiting(facilities):
     """Messages that wait in ``urgent``."""

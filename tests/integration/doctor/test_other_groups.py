@@ -50,6 +50,12 @@ def test_development_settings_on_something_deployed_are_an_error(configure: Conf
     assert "DJANGO_DEBUG=0" in found.next
 
 
+def test_development_of_a_project_that_says_so_in_its_settings_is_no_error(configure: Configure) -> None:
+    configure(DEBUG=True, broker_url="redis://:canary@valkey.example.com/0", variables=())
+
+    assert "debug" not in of(configuration.look(), "error")
+
+
 def test_production_with_its_defaults_is_warned_of_them(configure: Configure) -> None:
     configure(DEBUG=False, alert_urls=())
 

@@ -18,9 +18,11 @@ from django.core.management import get_commands
 
 from project.urls import PRODUCT_ROUTERS
 from switchyard.api.application import PLATFORM_ROUTERS
+from switchyard.broker.admin.purge import PURGED
 from switchyard.broker.topology import AlertRule, Dependency, Pool, Queue, RetryPolicy
 from switchyard.commands.modules import MODULES
 from switchyard.conf import KEYS
+from switchyard.dead_letters.views import REASONS
 from tests.unit.documentation.pages import PAGES, ROOT, name_of, read
 
 OWN_SOURCES = [
@@ -159,6 +161,13 @@ def test_every_address_of_the_api_is_described() -> None:
 
     roots = [path for path, _ in (*PLATFORM_ROUTERS, *PRODUCT_ROUTERS)]
     assert [path for path in roots if f"/api/v1{path}" not in page] == []
+
+
+def test_every_reason_of_a_jobs_state_is_described() -> None:
+    states = read("docs/reference/http-api.md").partition("## States of a job")[2].partition("\n## ")[0]
+
+    others = ("delay", "eta", "rate_limit", "outbox", "parked", "skipped", "max_age", PURGED, "quarantined")
+    assert [reason for reason in (*others, *REASONS) if f"`{reason}`" not in states] == []
 
 
 def test_every_direct_dependency_earns_its_line() -> None:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from switchyard.conf import read
 from switchyard.operations.findings import examine
 from switchyard.operations.findings.finding import Finding
 
@@ -46,3 +47,12 @@ def test_a_command_names_its_server_tls_and_a_user_that_may_run_it(
     found = examine.copyable(Finding("broker", "stalls", "warning", seen, next=COMMAND))
 
     assert found.next == expected
+
+
+def test_a_command_names_the_host_of_an_address_that_no_shell_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = read({"TOPOLOGY": "project.topology.YARD", "BROKER_URL": "redis://v:6390/0"}, {}, debug=True)
+    monkeypatch.setattr(examine, "switchyard_settings", lambda: own)
+
+    found = examine.copyable(Finding("broker", "stalls", "warning", "it blocks", next=COMMAND))
+
+    assert "$" not in found.next and " -h v -p 6390" in found.next
