@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -244,6 +245,15 @@ def test_an_actor_that_sends_itself_for_ever_is_stopped(monkeypatch: pytest.Monk
 
     with pytest.raises(AssertionError, match="5 messages were run and more wait, the next for again"):
         run_enqueued()
+
+
+def test_a_result_that_is_kept_is_not_said_to_be_discarded(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "dramatiq.worker.WorkerThread")  # a pool in this process silences it
+    sent = actor(store_results=True).send("kept")
+    run_enqueued()
+
+    assert sent.get_result() == "kept"
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("dramatiq")] == []
 
 
 def test_a_result_and_a_progress_are_in_the_record() -> None:
