@@ -62,6 +62,18 @@ def test_a_queue_that_is_not_declared_is_refused_with_those_that_are(name: str) 
         run_enqueued(queue=name)
 
 
+def test_a_send_to_a_queue_that_the_yard_does_not_declare_is_refused_with_the_nearest(
+    switchyard_broker: MemoryBroker,
+) -> None:
+    note = actor(queue_name="defualt")
+
+    with pytest.raises(
+        UnknownQueue, match=r"queue 'defualt' is not declared; the yard has urgent, .*, or write 'default'"
+    ):
+        note.send("never")
+    assert_nothing_enqueued()
+
+
 def test_messages_run_by_priority_then_in_order_with_what_they_send() -> None:
     note = actor()
 
