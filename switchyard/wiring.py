@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import redis
 from django.conf import settings
-from django.db import close_old_connections
+from django.db import close_old_connections, connections
 from dramatiq.broker import Broker
 from dramatiq.middleware import CurrentMessage, GroupCallbacks, Middleware
 
@@ -257,7 +257,7 @@ def in_order(
         CurrentMessage(),
         Redaction(),
         Periodic(),
-        OnCommit(),
+        OnCommit(databases=connections),
         Origin(),
         Envelope(),
         *extra,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Final
 
 from dramatiq.errors import ConnectionClosed
@@ -102,8 +103,10 @@ class UnknownQueue(SwitchyardError):
     """The yard declares no queue of this name."""
 
     def __init__(self, queue_name: str, declared: tuple[str, ...]) -> None:
+        near = get_close_matches(queue_name, declared, n=1)
         super().__init__(
             f"queue {queue_name!r} is not declared; the yard has {', '.join(declared)}; add it to the topology"
+            + (f", or write {near[0]!r}" if near else "")
         )
 
 

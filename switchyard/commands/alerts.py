@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -18,7 +19,7 @@ from switchyard.audit.notes import note_line, notes_on, write_note
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused
 from switchyard.conf import switchyard_settings
-from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand
+from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand, listed_number
 from switchyard.console.formatting import counted, duration
 from switchyard.console.links import runbook_of_alert
 from switchyard.middleware.logs import printable
@@ -77,17 +78,18 @@ class Command(ActsCommand):
     examples, subject = EXAMPLES, "alerts"
 
     def add_acts(self, add: Callable[..., CommandParser]) -> None:
+        number = partial(listed_number, "alerts list")
         listing = add("list", help="unresolved alerts, newest first, and the silences in force")
         listing.add_argument("--state", choices=[*Alert.State.values, "all"], default="", help="alerts in this state")
         listing.add_argument("--limit", type=int, default=50, metavar="N", help="at most N alerts (default: 50)")
         show = add("show", help="one alert with its messages")
-        show.add_argument("id", type=int, metavar="ID")
+        show.add_argument("id", type=number, metavar="ID")
         for verb, text in (("acknowledge", "mark as known"), ("resolve", "mark as over")):
             act = add(verb, help=text)
-            act.add_argument("ids", type=int, nargs="+", metavar="ID")
+            act.add_argument("ids", type=number, nargs="+", metavar="ID")
             act.add_argument("--reason", default="", help="why, for the audit log")
         note = add("note", help="write a note on an alert, for the next shift")
-        note.add_argument("id", type=int, metavar="ID")
+        note.add_argument("id", type=number, metavar="ID")
         note.add_argument("text", metavar="TEXT", help="at most 500 characters")
         silence = add("silence", help="send no alerts of a fingerprint, or none at all, for a time")
         silence.add_argument("fingerprint", nargs="?", default="", metavar="FINGERPRINT", help="or an alert's id")
@@ -95,7 +97,7 @@ class Command(ActsCommand):
         silence.add_argument("--for", dest="span", required=True, metavar="SPAN", help="30m, 2h or 7d; at most 30d")
         silence.add_argument("--reason", required=True, help="why, shown beside the silence")
         unsilence = add("unsilence", help="end a silence before its time")
-        unsilence.add_argument("id", type=int, metavar="ID", help="of the silence, see list")
+        unsilence.add_argument("id", type=number, metavar="ID", help="of the silence, see list")
         unsilence.add_argument("--reason", default="", help="why, for the audit log")
         add("channels", help="the channels, each with its last message")
         test = add("test", help="send a channel one message that says it is a test")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
 from switchyard.audit.services import Who
 from switchyard.bulk import services
-from switchyard.console.commands import ActsCommand
+from switchyard.console.commands import ActsCommand, listed_number
 from switchyard.console.formatting import duration
 from switchyard.middleware.logs import printable
 
@@ -35,7 +36,7 @@ class Command(ActsCommand):
         back = add("take-back", help="of a rollout that has ended: what has not started is dead again")
         back.add_argument("--reason", default="", help="reason, for the audit log")
         for verb in (show, stop, back):
-            verb.add_argument("number", type=int, metavar="NUMBER")
+            verb.add_argument("number", type=partial(listed_number, "bulk list"), metavar="NUMBER")
 
     def _list(self, options: dict[str, Any]) -> None:
         found = services.newest(limit=max(1, options["limit"]))

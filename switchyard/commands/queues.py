@@ -267,6 +267,8 @@ class Command(PrintingCommand):
         self.answer("\n".join(lines) or "none is declared, and nothing waits", shown, as_json=options["json"], indent=2)
 
     def _override(self, options: dict[str, Any]) -> None:
+        if options["n"] is not None and not options["until"]:
+            raise CommandError("queues: an override has an end; write --until 30m, --until 14:00 (UTC) or ISO 8601")
         until = None if options["n"] is None else parse_until(options["until"], now=compared_now())
         who, reason = Who.of_command(), options["reason"]
         state = limits.override(options["limit"], options["n"], until=until, who=who, reason=reason)

@@ -65,8 +65,7 @@ def as_command_error(subject: str) -> Iterator[None]:
 
 def show_examples(parser: ArgumentParser, examples: str) -> None:
     """Show example calls, one a line, below a command's arguments."""
-    parser.epilog = examples
-    parser.formatter_class = _KeepsLines
+    parser.epilog, parser.formatter_class = examples, _KeepsLines
 
 
 def seconds(text: str) -> float:
@@ -82,6 +81,13 @@ def seconds(text: str) -> float:
     if not 0 <= number < math.inf:  # nan is neither
         raise ArgumentTypeError(f"{text!r} is not a number of seconds; give 0 or more, such as 25")
     return number
+
+
+def listed_number(command: str, text: str) -> int:
+    """Return the number that an argument is; ``ArgumentTypeError`` names the command that prints such numbers."""
+    if text.isdecimal():
+        return int(text)
+    raise ArgumentTypeError(f"{text!r} is not a number; write one that manage.py switchyard {command} prints")
 
 
 class ActionParser(CommandParser):

@@ -28,7 +28,7 @@ from switchyard.broker.redis.calls import RedisCalls, Word
 from switchyard.broker.redis.scripts import Script
 from switchyard.broker.shapes import LaneStats, shown_json
 from switchyard.broker.stores.limit_counts import ACQUIRE, CHANGE, RELEASE
-from switchyard.broker.topology import lane_of_name, whole_delay
+from switchyard.broker.topology import Yard, lane_of_name, whole_delay
 from switchyard.broker.worker.acks import record_enqueued
 from switchyard.broker.yard_broker import HookedBroker
 from switchyard.middleware.arguments import signature_of
@@ -180,11 +180,13 @@ class MemoryBroker(HookedBroker):
         moment_ms: Start of the message that runs: all that it defers is counted from there, so that messages which
             are due at the same time keep their order. ``None`` while none runs.
         on_enqueue: Called after a message was put into a lane.
+        yard: Declares the queues that messages may be sent to; with ``None`` any.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(middleware=[], **options)
         self.on_enqueue: Callable[[], object] = lambda: None
+        self.yard: Yard | None = None
         self._changed = threading.Condition(threading.RLock())
         self.clear()
 
@@ -219,10 +221,13 @@ class MemoryBroker(HookedBroker):
 
         Raises:
             QueueNotFound: the queue was never declared. QueueFull: it is at its limit. TypeError: it is no message.
+            UnknownQueue: an actor declared the queue and the yard does not, so that no pool serves it.
         """
         codec.require_message(message)
         if message.queue_name not in self.queues:
             raise QueueNotFound(message.queue_name)
+        if self.yard is not None:
+            self.yard.queue_of(message.queue_name)
         delay = delay and whole_delay(delay)
         held = self.held.get(message.message_id)
         if held is not None and not held.moved:

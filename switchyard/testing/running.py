@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,6 +75,8 @@ class Runner:
             work_queue=_NoQueue(),
             worker_timeout=1_000,
         )
+        # It says of results in the jobs' records that they are discarded; pools silence it too.
+        self._thread.logger = logging.Logger(self._thread.logger.name, logging.CRITICAL)
         broker.add_middleware(self._task)
 
     def run_ready(

@@ -152,6 +152,7 @@ def build(real: Broker) -> MemoryYard:
     """Return a broker in memory for the actors of a real one, which is not changed."""
     yard = declared_yard()
     broker = MemoryBroker(limits={queue.name: queue.max_depth for queue in yard.queues if queue.max_depth is not None})
+    broker.yard = yard
     dead_lists = MemoryDeadLists(broker)
     calls = MemoryCalls()
     records = MemoryJobRecords(calls, broker, dead_lists, (queue.name for queue in yard.queues))

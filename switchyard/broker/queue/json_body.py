@@ -44,6 +44,11 @@ def expression_for(value: Any) -> str:
     for types, expression in _BY_TYPE:
         if isinstance(value, types):
             return expression
+    # A row and a lazy text of Django, which is not imported here.
+    if hasattr(value, "_meta") and hasattr(value, "pk"):
+        return "{}.pk"
+    if type(value).__name__ == "__proxy__":
+        return "str({})"
     return "dataclasses.asdict({})" if is_dataclass(value) else ""
 
 

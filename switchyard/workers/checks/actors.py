@@ -24,6 +24,7 @@ from switchyard.middleware.arguments import signature_of
 from switchyard.middleware.places import place_of
 from switchyard.middleware.retries import RETRY_DELAYS, span_of
 from switchyard.middleware.time_limits import TimeLimits
+from switchyard.middleware.unique_keys import POLICIES
 from switchyard.workers.checks.topology import TOPOLOGY
 
 # Threads are interrupted within a quarter of a second, so nobody needs a shorter limit.
@@ -217,7 +218,7 @@ LEAST_SPAN_MS = 15 * 60_000
 
 
 def options_without_effect(each: DeclaredActor) -> Iterator[CheckMessage]:
-    """W023: ``result_ttl`` without results, ``catch_up`` or ``time_zone`` without a schedule, a redacted ``search``."""
+    """W023: ``result_ttl`` without results, options of a schedule or a unique key without it, a redacted ``search``."""
     options, id_ = each.actor.options, "switchyard.W023"
     if "result_ttl" in options and not options.get("store_results"):
         fact = "its result_ttl has no effect, because its results are not stored"
@@ -226,6 +227,10 @@ def options_without_effect(each: DeclaredActor) -> Iterator[CheckMessage]:
         if options.get(name) is not None and options.get("periodic") is None:
             fact = f"its {name} has no effect, because it is not periodic"
             yield each.warning(id_, fact, f"Add periodic=cron('0 2 * * *'), or leave {name} out.")
+    for name in POLICIES if "unique_key" not in options else ():
+        if name in options:
+            fact = f"its {name} has no effect on messages that are sent without a unique_key of their own"
+            yield each.warning(id_, fact, f"Add unique_key=lambda ...: ..., or leave {name} out.")
     redacted = options.get("redact") or ()
     if hidden := [name for name in options.get("search") or () if name in redacted]:
         fact = f"no job is found by {', '.join(hidden)}, because redacted arguments are not kept"

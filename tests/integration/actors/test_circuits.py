@@ -8,7 +8,7 @@ from typing import Any
 
 import dramatiq
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
 
@@ -74,6 +74,18 @@ def test_a_person_closes_it_where_pauses_are_resumed(
     [entry] = AuditEntry.objects.all()
     assert (entry.act, entry.target, entry.count) == ("actor.resume", "deliver_webhook", 1)
     assert entry.detail == {"argument": f'endpoint_id="{ENDPOINT}"'}
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (("send_welcome_mail",), "declare what it calls with depends_on, or pause it"),
+        (("deliver_webhook",), "choose it by a value of endpoint_id"),
+    ],
+)
+def test_an_actor_without_such_a_circuit_is_told_what_to_do(words: tuple[str, ...], remedy: str) -> None:
+    with pytest.raises(CommandError, match=remedy):
+        run("actors", "open", *words, "--until", "10m")
 
 
 def test_a_finding_and_a_metric_name_the_dependency_and_count_what_waits(waiting: str, admin_client: Client) -> None:

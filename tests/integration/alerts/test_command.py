@@ -112,6 +112,13 @@ def test_unusable_arguments_exit_with_2(words: tuple[str, ...]) -> None:
     assert not Silence.objects.exists()
 
 
+@pytest.mark.parametrize("command", ["alerts", "bulk"])
+def test_a_text_in_place_of_a_number_is_answered_with_what_prints_numbers(command: str) -> None:
+    words = f"'abc' is not a number; write one that manage.py switchyard {command} list prints"
+    with pytest.raises(CommandError, match=words):
+        call_command("switchyard", command, "show", "abc")
+
+
 def test_channels_are_numbered_and_one_is_sent_a_test_by_name_or_number(receiver: Receiver) -> None:
     with with_alert_urls("log:", f"team={receiver.url}"):
         listed = run("channels")

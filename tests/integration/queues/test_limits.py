@@ -177,7 +177,7 @@ def test_command_and_api_override_with_the_right_to_pause(api: tuple[Client, Use
     assert said("override", AT_ONCE) == f"{AT_ONCE}: 2, as declared\n"
     with pytest.raises(CommandError, match="is not declared"):
         said("override", "none", "1", "--until", "1h")
-    with pytest.raises(CommandError, match="until"):
+    with pytest.raises(CommandError, match="an override has an end; write --until 30m"):
         said("override", AT_ONCE, "1")
 
 

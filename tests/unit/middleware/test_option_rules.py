@@ -107,6 +107,7 @@ def declare(broker: StubBroker, **options: Any) -> dramatiq.Actor[..., Any]:
         ("unique_for", 0),
         ("unique_for", 1.5),
         ("on_duplicate", "drop"),
+        ("on_commit", "billing"),
         ("on_success", 5),
         ("on_failure", ""),
         ("pipe_ignore", "yes"),
@@ -249,6 +250,7 @@ def test_usable_options_are_accepted_and_none_is_the_same_as_leaving_them_out(br
         ("alert", "no"),
         ("priority", "high"),
         ("unique_key", lambda to: to),
+        ("on_commit", "billing"),
         ("pipe_ignore", "yes"),
         ("pipe_target", "next"),
         ("delay", 10**15),
@@ -316,6 +318,15 @@ def test_a_unique_key_whose_function_fails_is_refused_and_named(broker: StubBrok
     words = r"unique_key is .*; it raised IndexError, mend the function \(.*test_option_rules.py:\d+\)"
     with pytest.raises(InvalidOption, match=words):
         actor.send("ann@example.org")
+
+
+def test_a_call_that_the_function_of_a_unique_key_does_not_take_is_named_with_its_error(broker: StubBroker) -> None:
+    mail = declare(broker, unique_key=lambda: "k")
+
+    with pytest.raises(
+        InvalidOption, match=r"it raised TypeError: .* takes 0 positional arguments but 1 was given, mend"
+    ):
+        mail.send("ada@example.org")
 
 
 def test_every_option_has_a_rule_and_the_reference_says_who_can_have_it(broker: StubBroker) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -59,6 +60,18 @@ def actor(**options: Any) -> Any:
 def test_a_queue_that_is_not_declared_is_refused_with_those_that_are(name: str) -> None:
     with pytest.raises(UnknownQueue, match=f"queue '{name}' is not declared; the yard has urgent, default, "):
         run_enqueued(queue=name)
+
+
+def test_a_send_to_a_queue_that_the_yard_does_not_declare_is_refused_with_the_nearest(
+    switchyard_broker: MemoryBroker,
+) -> None:
+    note = actor(queue_name="defualt")
+
+    with pytest.raises(
+        UnknownQueue, match=r"queue 'defualt' is not declared; the yard has urgent, .*, or write 'default'"
+    ):
+        note.send("never")
+    assert_nothing_enqueued()
 
 
 def test_messages_run_by_priority_then_in_order_with_what_they_send() -> None:
@@ -244,6 +257,15 @@ def test_an_actor_that_sends_itself_for_ever_is_stopped(monkeypatch: pytest.Monk
 
     with pytest.raises(AssertionError, match="5 messages were run and more wait, the next for again"):
         run_enqueued()
+
+
+def test_a_result_that_is_kept_is_not_said_to_be_discarded(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "dramatiq.worker.WorkerThread")  # a pool in this process silences it
+    sent = actor(store_results=True).send("kept")
+    run_enqueued()
+
+    assert sent.get_result() == "kept"
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("dramatiq")] == []
 
 
 def test_a_result_and_a_progress_are_in_the_record() -> None:

@@ -208,15 +208,20 @@ def test_a_lifetime_of_results_that_are_not_stored_is_seen() -> None:
             {"search": ("name",), "redact": ("name",)},
             "no job is found by name, because redacted arguments are not kept",
         ),
+        (
+            {"unique_for": 5_000},
+            "its unique_for has no effect on messages that are sent without a unique_key of their own",
+        ),
         ({"catch_up": "skip", "periodic": "0 2 * * *"}, ""),
         ({"search": ("name",), "redact": ("mail",)}, ""),
+        ({"unique_for": 5_000, "unique_key": "k"}, ""),
     ],
 )
 def test_an_option_that_another_one_leaves_without_effect_is_seen(options: dict[str, Any], words: str) -> None:
     class Given(Middleware):
         @property
         def actor_options(self) -> set[str]:
-            return {"catch_up", "periodic", "search", "redact"}
+            return {"catch_up", "periodic", "search", "redact", "unique_key", "unique_for"}
 
     found = check_actors(YARD, broker_with((Limits(), Given()), queue_name="work", **options))
 

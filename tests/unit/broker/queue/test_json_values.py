@@ -8,7 +8,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.utils.translation import gettext_lazy
 
+from switchyard.alerts.models import Alert
 from switchyard.broker.queue.json_body import refused_part
 
 DUE = date(2030, 1, 1)
@@ -30,6 +32,8 @@ for _ in range(5_000):
         (CYCLE, "result['rows'][0]", "holds itself", ""),
         ({"x" * 100: DUE}, f"result['{'x' * 39}…]", "is a date", "{}.isoformat()"),
         (object(), "result", "is an object, which", ""),
+        ([Alert(pk=3)], "result[0]", "is an Alert, which", "{}.pk"),
+        (gettext_lazy("Hello"), "result", "is a __proxy__, which", "str({})"),
     ],
 )
 def test_the_refused_part_has_a_path(value: Any, path: str, fact: str, remedy: str) -> None:
