@@ -265,7 +265,7 @@ def test_an_attempt_that_ends_while_its_row_is_rolled_back_has_failed(monkeypatc
 class Opened:
     """Connection on which no transaction is open."""
 
-    in_atomic_block, connection = False, None
+    vendor, in_atomic_block, connection = "other", False, None
 
     def __init__(self) -> None:
         self.execute_wrappers: list[Any] = []
