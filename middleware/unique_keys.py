@@ -65,9 +65,8 @@ class UniqueKeys(Middleware):
                 key = _made(option, actor, message) if callable(option) else option
             remedy = _of_key(key) or _of_steps(message, actor)
         except Exception as error:  # noqa: BLE001  the project's own function
-            said = (
-                f": {error}" if isinstance(error, TypeError) else ""
-            )  # others may quote arguments, which may be secret
+            # Texts of others may quote arguments, which may be secret.
+            said = f": {error}" if isinstance(error, TypeError) else ""
             key, remedy = option, f"it raised {type(error).__name__}{said}, mend the function"
         if remedy and follows_a_job():
             log.error("sent without a unique key", job_id=message.message_id, actor=message.actor_name, fact=remedy)

@@ -26,7 +26,7 @@ from tests.waiting import wait_for
 
 HELD, BUSY = "held", "busy"
 THREADS = 4
-# What a server that is replaced may have forgotten, see docs/how-to/limit-what-runs-at-once.md.
+# A server that is replaced may have forgotten this much, see docs/how-to/limit-what-runs-at-once.md.
 FORGOTTEN_S = 1.0
 
 

@@ -164,7 +164,7 @@ def declare_fair(family: QueueOperations, share: FairShare | None, actors: Itera
         weights = {shown_json(value): weight for value, weight in share.weights.items()}
         text = msgspec.json.encode({"argument": share.argument, "positions": positions, "weights": weights})
     key = family.keys.fair("live")
-    # What stands in a line that is not declared: a call that was to make it due was interrupted.
+    # Messages stand in a line that is not declared where a call that was to make them due was interrupted.
     in_line = ("ZCOUNT", family.keys.due("live"), FAIR_MS, f"({LAST_PUT_OFF_MS}")
     before, left = family.calls.look([("GET", key), in_line])
     if (before or b"") == text and (text or not left):
