@@ -185,6 +185,12 @@ def hoard(seconds: float) -> None:
         OPEN.append(os.open(os.devnull, os.O_RDONLY))
 
 
+def close_descriptors(seconds: float) -> None:
+    """Close all files of the process, and open as many others."""
+    os.closerange(3, 64)
+    OPEN.extend(end for _ in range(30) for end in os.pipe())
+
+
 def hold_log(seconds: float) -> None:
     """Keep the lock of the log."""
     logging.getLogger().handlers[0].acquire()
@@ -311,7 +317,7 @@ WAYS = {
         sleep, spin, query, defy, refuse, fail, hold, hang, delegate, seize, crash,
         vanish, vanish_early, end_itself, exhaust, cut_off, open_nothing, fell, leak, gobble, gobble_slowly,
         chatter, litter, meddle, leave_transaction, leave_threads,
-        hoard, hold_log, freeze_clock, freeze_ill, fork_copies,
+        hoard, close_descriptors, hold_log, freeze_clock, freeze_ill, fork_copies,
         loop, loop_elsewhere,
     )
 }  # fmt: skip

@@ -623,11 +623,12 @@ class Walk:
         self.batches.make(BATCH)
         if self.members:
             self.batches.note(BATCH, "closed")
+        self._check("drain")
         for _ in range(MOST_ROUNDS):
             for owner in self.owners:
                 self._fetch(owner, 4, [])
                 self._ack(owner, [lease for lease in self.grants if lease.owner == owner])
-            self._check("drain")
+                self._check("drain")
             places = Counter(where[0] for where in self.found.places().values())
             if not any(places[state] for state in UNFINISHED):
                 if all(id_ in self.sent for id_ in self._callbacks_due()):

@@ -159,16 +159,25 @@ def work(assignment: Assignment, row: ChildRow, parent_pid: int) -> int:
     while not received and all_work(worker) and not (assignment.isolated and is_done(row)):
         received = wait(signals, row, BEAT_S, parent_pid)
         stuck.check()
-        check_descriptors(row)
+        check_descriptors(row, signals)
         hygiene.check()
         if row.quiet:
             release_unstarted(worker)
     return drain(worker, slots, row, signals, hygiene, assignment.grace_s)
 
 
-def check_descriptors(row: ChildRow) -> None:
-    """Mark this process as ill, to be replaced, when it has no file descriptor left: servers would seem away."""
-    if not row.ill and lacks_descriptors():
+def check_descriptors(row: ChildRow, signals: SignalPipe) -> None:
+    """Mark this process as ill, to be replaced, when it can open nothing, or a task has closed what it had open.
+
+    In the first case servers would seem away; in the second, connections read and write what is not theirs.
+    """
+    if row.ill:
+        return
+    if not signals.is_open():
+        signal.set_wakeup_fd(-1)
+        row.ill = True
+        logger.error("a task has closed file descriptors that are not its own; this process is replaced")
+    elif lacks_descriptors():
         row.ill = True
         logger.error("this process has no file descriptor left; it is replaced")
 
@@ -239,7 +248,7 @@ def is_done(row: ChildRow) -> bool:
 def wait(signals: SignalPipe, row: ChildRow, longest_s: float, parent_pid: int) -> list[int]:
     """Wait for a signal; return those that came."""
     row.beat()
-    select.select([signals.read_fd], [], [], longest_s)
+    select.select([signals.read_fd] if signals.is_open() else [], [], [], longest_s)
     if os.getppid() != parent_pid:
         os._exit(EX_LEFT_WORK)  # where the kernel does not kill orphans
     return signals.take()
@@ -313,7 +322,7 @@ def drain(
             release_unstarted(worker)
             row.beat()
             hygiene.check()
-            check_descriptors(row)
+            check_descriptors(row, signals)
             if row.ill:
                 deadline = min(deadline, time.monotonic() + grace_s)
             thread.join(min(BEAT_S, left_s))

@@ -46,6 +46,7 @@ class SignalPipe:
     def __init__(self, noted: Iterable[int], ignored: Iterable[int] = ()) -> None:
         self._came: list[int] = []
         self.read_fd, self._write_fd = os.pipe()
+        self._made = os.fstat(self.read_fd)
         os.set_blocking(self.read_fd, False)
         os.set_blocking(self._write_fd, False)
         signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
@@ -59,10 +60,16 @@ class SignalPipe:
     def take(self) -> list[int]:
         """Return the signals that came since the last call, oldest first."""
         with contextlib.suppress(BlockingIOError):
-            while os.read(self.read_fd, 512):
+            while self.is_open() and os.read(self.read_fd, 512):
                 pass
         came, self._came = self._came, []
         return came
+
+    def is_open(self) -> bool:
+        """Return whether its descriptors are still its own: of those that a task has closed, others have the numbers."""
+        with contextlib.suppress(OSError):
+            return all(os.path.samestat(os.fstat(each), self._made) for each in (self.read_fd, self._write_fd))
+        return False
 
     def close(self) -> None:
         """Close both ends, in a forked child, whose own wake-ups would wake its parent."""

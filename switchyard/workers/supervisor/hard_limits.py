@@ -145,7 +145,7 @@ class Heartbeats:
 
 
 def replace_stuck(children: ChildManager) -> None:
-    """Replace children whose rows are marked as stuck, or as ill (no file descriptor left).
+    """Replace children whose rows are marked as stuck, or as ill (no file descriptor left, or closed ones).
 
     Their running tasks have the grace period; a child that does not end by itself soon after is killed. Messages that a
     stuck child held are returned without counting a crash; one that an ill child ran may have caused it, and counts.
@@ -156,7 +156,9 @@ def replace_stuck(children: ChildManager) -> None:
         row, exit_cause = children.rows[process.index], children.exit_causes.get(process.index)
         if row.ill and (exit_cause is None or exit_cause.why in RECYCLED):  # also one that drains with no deadline
             children.exit_causes[process.index] = ExitCause(
-                NO_DESCRIPTORS, crash="it left no file descriptor", kill_at_s=children.kill_at_s()
+                NO_DESCRIPTORS,
+                crash="it left no file descriptor, or closed those of its worker",
+                kill_at_s=children.kill_at_s(),
             )
             children.replace(process)
         elif row.stuck and exit_cause is None:

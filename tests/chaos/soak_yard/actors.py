@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import decimal
 import os
 import sys
@@ -16,8 +17,6 @@ from tests.chaos.ledger import Ledger
 from tests.chaos.soak_yard.misbehaving import MISBEHAVING, VARIABLE
 from tests.chaos.soak_yard.yard import BAD, KINDS
 
-LEDGER = Ledger(os.environ["CHAOS_LEDGER"])
-
 
 def surroundings() -> tuple[Any, ...]:
     """Return state of the thread that a job may rely on."""
@@ -28,6 +27,12 @@ def surroundings() -> tuple[Any, ...]:
 USUAL = surroundings()
 
 
+def note(phase: str, run_of: str) -> None:
+    """Note in the ledger, opened each time: a misbehaving neighbour may have closed each descriptor of the process."""
+    with contextlib.closing(Ledger(os.environ["CHAOS_LEDGER"])) as ledger:
+        ledger.note(phase, run_of)
+
+
 def write(job: str) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("INSERT INTO chaos_row (job, process) VALUES (%s, %s)", [job, os.getpid()])
@@ -36,20 +41,20 @@ def write(job: str) -> None:
 def good(job: str, fails_once: bool = False) -> None:
     """Write a row in surroundings that are as usual."""
     run_of = f"{job}@{os.getppid()}"
-    LEDGER.note("started", run_of)
+    note("started", run_of)
     if fails_once and not dramatiq.middleware.CurrentMessage.get_current_message().options.get("attempts"):
         raise RuntimeError("as it was told to")
     assert surroundings() == USUAL, surroundings()
     write(job)
-    LEDGER.note("completed", run_of)
+    note("completed", run_of)
 
 
 @dramatiq.actor(queue_name="threads")
 async def async_good(job: str) -> None:
     run_of = f"{job}@{os.getppid()}"
-    LEDGER.note("started", run_of)
+    note("started", run_of)
     await sync_to_async(write)(job)
-    LEDGER.note("completed", run_of)
+    note("completed", run_of)
 
 
 for kind in KINDS:

@@ -43,6 +43,7 @@ def test_a_child_that_crashes_while_it_is_replaced_counts_as_a_crash(bench: Benc
         ("hoard", "recycled", 1),
         ("freeze_clock", "recycled", 1),
         ("freeze_ill", "no_descriptors", 1),
+        ("close_descriptors", "no_descriptors", 1),
         ("hold_log", "stuck_message", 2),
     ],
 )
