@@ -66,7 +66,7 @@ class SignalPipe:
         return came
 
     def is_open(self) -> bool:
-        """Return whether its descriptors are still its own: of those that a task has closed, others have the numbers."""
+        """Return whether its descriptors are still its own: a task may have closed them, and others got the numbers."""
         with contextlib.suppress(OSError):
             return all(os.path.samestat(os.fstat(each), self._made) for each in (self.read_fd, self._write_fd))
         return False
