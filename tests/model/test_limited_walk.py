@@ -47,7 +47,7 @@ DEFECTS = (
         'if not after or redis.call("LINSERT", list, "AFTER", after, id) < 1 then redis.call("LPUSH", list, id) end',
         'redis.call("LPUSH", list, id)',
     ),
-    lua("one that is made due leaves its line", "queue/due_now", "< FAIR + 10 ^ 12", "< 0"),
+    lua("one that is made due leaves its line", "queue/due_now", "< LAST_PUT_OFF", "< 0"),
     lua("a tenant is not charged", "include/fair", "line.served = line.served + 1\n"),
     lua(
         "a pause comes before the sequence",

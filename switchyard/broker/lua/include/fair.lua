@@ -76,13 +76,12 @@ local function fairness_of(fair)
     redis.call("ZADD", due, unpack(scored))
   end
 
-  -- The next member of a line, read some at a time; nil at its end.
+  -- The next member of a line, read some at a time, with one more that shows whether the line goes on; nil at its end.
   local function next_in_line(line, some)
-    if line.at == #line.members then
-      line.members = redis.call("ZRANGEBYLEX", lines, line.after, "(" .. line.tenant .. "\11", "LIMIT", 0, some)
-      line.at = 0
-      if #line.members == 0 then return nil end
-      line.after = "(" .. line.members[#line.members]
+    if line.at == #line.members and not line.ends then
+      line.members = redis.call("ZRANGEBYLEX", lines, line.after, "(" .. line.tenant .. "\11", "LIMIT", 0, some + 1)
+      line.at, line.ends = 0, #line.members <= some
+      line.after = "(" .. (line.members[#line.members] or "")
     end
     line.at = line.at + 1
     return line.members[line.at]
@@ -109,6 +108,11 @@ local function fairness_of(fair)
         local level, turn, id = string.match(string.sub(member, #line.tenant + 2), "^(%d)(%d+)\n(.*)$")
         members[#members + 1] = member
         chosen[#chosen + 1] = { id = id or "", line = line, level = tonumber(level), turn = tonumber(turn) }
+      end
+      if not member or line.ends and line.at == #line.members then
+        line.ended = true
+        ended[#ended + 1] = line
+      else
         line.time = line.time + line.step
         local at = last
         while at >= first and queue[at].time > line.time do
@@ -116,12 +120,12 @@ local function fairness_of(fair)
           at = at - 1
         end
         queue[at + 1], last = line, last + 1
-      else
-        ended[#ended + 1] = line
       end
     end
     return chosen, members, ended
   end
+
+  local function time_of(line) return string.format("%.17g", line.began + line.served * line.step) end
 
   -- Take up to `count` messages in the turns of their tenants, who are charged: returns {id, level, tenant} of each, fewer
   -- where no more wait, or where 500 lines or messages that have left them were dropped. They are in no place then.
@@ -130,7 +134,7 @@ local function fairness_of(fair)
     while #taken < count and dropped < 500 do
       local chosen, members, ended = choose(count - #taken)
       if #chosen + #ended == 0 then break end
-      local ids, going, times, stopped, served = {}, {}, {}, {}, {}
+      local ids, going, times, served, names, stopped = {}, {}, {}, {}, {}, {}
       for n, each in ipairs(chosen) do ids[n] = each.id end
       for n, at in ipairs(#ids > 0 and redis.call("ZMSCORE", due, unpack(ids)) or {}) do
         local line = chosen[n].line
@@ -146,21 +150,18 @@ local function fairness_of(fair)
       if #members > 0 then redis.call("ZREM", lines, unpack(members)) end
       if #going > 0 then redis.call("ZREM", due, unpack(going)) end
       for line in pairs(served) do
-        times[#times + 1] = string.format("%.17g", line.began + line.served * line.step)
-        times[#times + 1] = line.tenant
+        if not line.ended then
+          times[#times + 1], times[#times + 2] = time_of(line), line.tenant
+        end
       end
       if #times > 0 then redis.call("ZADD", shares, unpack(times)) end
       for n, line in ipairs(ended) do
-        ids[n], dropped = line.tenant, dropped + 1
-        stopped[2 * n - 1], stopped[2 * n] = string.format("%.17g", line.began + line.served * line.step), line.tenant
+        names[n], stopped[2 * n - 1], stopped[2 * n] = line.tenant, time_of(line), line.tenant
+        if line.served == 0 then dropped = dropped + 1 end
       end
       if #ended > 0 then
-        redis.call("ZREM", shares, unpack(ids, 1, #ended))
-        if redis.call("ZCARD", shares) == 0 then
-          redis.call("ZREMRANGEBYSCORE", spent, "-inf", "+inf")
-        else
-          redis.call("ZADD", spent, unpack(stopped))
-        end
+        redis.call("ZREM", shares, unpack(names))
+        redis.call("ZADD", spent, unpack(stopped))
       end
     end
     return taken
@@ -172,10 +173,10 @@ local function fairness_of(fair)
     redis.call("ZINCRBY", its, string.format("%.17g", count * step_of(tenant)), tenant)
   end
 
-  -- Forget when those stopped whose time has passed: they would begin at the least one.
+  -- Forget when those stopped whose time has passed, all where none waits: they would begin at the least one.
   function own.forget_past()
     local time = least()
-    if time then redis.call("ZREMRANGEBYSCORE", spent, "-inf", "(" .. time) end
+    redis.call("ZREMRANGEBYSCORE", spent, "-inf", time and "(" .. time or "+inf")
   end
 
   -- The tenant of a body, as a name without spaces, and the time that a message of it counts.
