@@ -70,7 +70,7 @@ DEFECTS = (
     lua(
         "nobody is told of the next one",
         "include/limits",
-        'if redis.call("LLEN", bell) == 0 then redis.call("RPUSH", bell, 1) end',
+        'if not rung[bell] and redis.call("LLEN", bell) == 0 then redis.call("RPUSH", bell, 1) end',
     ),
     lua(
         "a member ends unnoted",

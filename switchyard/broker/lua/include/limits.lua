@@ -14,9 +14,10 @@ local WAITING, IN_ORDER = 205000000000000, 208000000000000
 local function limits_of(sixth)
   local function key_of(name) return string.sub(sixth, 1, -7) .. name end
   local slots, waits, turns = key_of("slots"), key_of("waits"), key_of("turns")
-  local own, declared, overridden, behind, fairs, now = {}, {}, {}, {}, {}, nil
+  local own, declared, overridden, behind, fairs, rung, now = {}, {}, {}, {}, {}, {}, nil
 
-  -- Of this call: places by key, those that were taken and are not written, and texts of places and waits that were read.
+  -- Of this call: places by key, those that are taken and not written yet, with their members and texts, and what was read
+  -- of ids that may be leased.
   local counted, taken, members, texts, read_before = {}, {}, {}, {}, {}
 
   local function keeps_order(key) return string.byte(key) == 111 end -- o
@@ -151,15 +152,15 @@ local function limits_of(sixth)
   -- Write the places of an id: "held" by an owner, "next" in a list, or "kept" while it waits.
   local function write_places(id, state, where, keys)
     for _, key in ipairs(keys) do
-      redis.call("ZADD", turns, 0, key .. "\nh\n" .. id)
-      counted[key] = nil
+      local added = redis.call("ZADD", turns, 0, key .. "\nh\n" .. id)
+      counted[key] = counted[key] and counted[key] + added
     end
     redis.call("HSET", slots, id, places_text(state, where, keys))
   end
 
   local function leave_place(id, key)
-    redis.call("ZREM", turns, key .. "\nh\n" .. id)
-    counted[key] = nil
+    local gone = redis.call("ZREM", turns, key .. "\nh\n" .. id)
+    counted[key] = counted[key] and counted[key] - gone
   end
 
   -- Call a command with words in chunks that Lua's stack has room for.
@@ -256,7 +257,8 @@ local function limits_of(sixth)
             stop_waiting(id, wait)
             write_places(id, "next", wait.lane, names(wait.keys))
             local bell = key_of(wait.lane .. ".bell")
-            if redis.call("LLEN", bell) == 0 then redis.call("RPUSH", bell, 1) end
+            if not rung[bell] and redis.call("LLEN", bell) == 0 then redis.call("RPUSH", bell, 1) end
+            rung[bell] = true
           end
         end
       end
@@ -350,24 +352,26 @@ local function limits_of(sixth)
         if full(each) or first and first ~= mine then blocked = at end
       end
     end
-    local keep = blocked and {} or names(wanted)
-    if not blocked and not wait and state == "" and not next(has) then
-      for _, key in ipairs(keep) do
-        members[#members + 1], members[#members + 2] = 0, key .. "\nh\n" .. id
-        taken[key] = (taken[key] or 0) + 1
-      end
+    local keep, new = blocked and {} or names(wanted), {}
+    if blocked and blocked > 1 and keeps_order(wanted[1].key) then keep = { wanted[1].key } end
+    for _, key in ipairs(keep) do
+      if not has[key] then new[#new + 1] = key end
+      has[key] = nil
+    end
+    if not blocked and not wait and not next(has) then -- as most: written with others
+      for _, key in ipairs(keep) do members[#members + 1], members[#members + 2] = 0, key .. "\nh\n" .. id end
+      for _, key in ipairs(new) do taken[key] = (taken[key] or 0) + 1 end
       texts[#texts + 1], texts[#texts + 2] = id, places_text("held", owner, keep)
       return true
     end
-    if blocked and blocked > 1 and keeps_order(wanted[1].key) then keep = { wanted[1].key } end
-    for _, key in ipairs(keep) do has[key] = nil end
     for key in pairs(has) do leave_place(id, key) end -- those that it has no longer
     if wait then stop_waiting(id, wait) end
     if state ~= "" then redis.call("HDEL", slots, id) end
     if #keep > 0 then write_places(id, blocked and "kept" or "held", blocked and "-" or owner, keep) end
     if blocked then
       local turn = wait and wait.turn or redis.call("HINCRBY", waits, "#", 1)
-      local since = wait and wait.since or string.format("%d", now_ms())
+      now = now or now_ms()
+      local since = wait and wait.since or string.format("%d", now)
       local tag = wait and wait.keys[wait.at].key == wanted[blocked].key and wait.tag or nil
       local waits_on = { turn = turn, level = level, since = since, at = blocked, lane = lane, keys = wanted, tag = tag }
       local fair = fairness(live_of(lane))
