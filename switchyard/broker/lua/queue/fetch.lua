@@ -150,6 +150,7 @@ local bodies_of = {}
 -- Whether a message that was taken from its place is to be leased; else it is put off, or dropped.
 local function is_wanted(id, level)
   if noted and redis.call("HEXISTS", KEYS[13], "cancel:" .. id) == 1 then
+    if limits then limits.flush() end -- what ends here passes its places on, and counts those that are taken
     finish({ id }, { "cancel" }, nil, KEYS[1], KEYS[11], KEYS[12], KEYS[13], KEYS[14])
     return false
   end
