@@ -309,7 +309,7 @@ local function limits_of(sixth)
     for key in pairs(freed) do
       local limit = limit_of(key)
       if waited_for[limit] == nil then
-        waited_for[limit] = tonumber(redis.call("HGET", waits, "#" .. limit) or 0) > 0
+        waited_for[limit] = (tonumber(redis.call("HGET", waits, "#" .. limit)) or 0) > 0
       end
       if waited_for[limit] then own.pass_on(key) end
     end
