@@ -10,9 +10,10 @@ local FAIR, BEHIND = 209000000000000, 500000000000
 -- where nothing needed it yet: a number or a plain word that stands first in the call, as our senders write it, does not.
 -- Returns the decoded body as well, where there is one.
 local function value_of(body, fields, argument, position, default)
-  local first = not fields and (string.match(body, '^{"actor":"[^"\\]*","sent_at":%d+,"kwargs":{"' .. argument .. '":([^,}]*)')
-    or position == 1 and not string.find(body, '"kwargs":', 1, true)
-    and string.match(body, '^{"actor":"[^"\\]*","sent_at":%d+,"args":%[([^,%]]*)'))
+  local at = not fields and select(2, string.find(body, '^{"actor":"[^"\\]*","sent_at":%d+,'))
+  local first = at and (position == 1 and string.match(body, '^"args":%[([^,%]]*)', at + 1)
+    or string.match(body, '^"kwargs":{"' .. argument .. '":([^,}]*)', at + 1))
+  if first and string.find(body, '"kwargs":', at + 2, true) then first = nil end
   if first and #first < 15 and string.find(first, '^[1-9]%d*$') then return first end
   if first and #first < 120 and string.find(first, '^"[%w_-]*"$') then return first end
   local value

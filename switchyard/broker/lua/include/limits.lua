@@ -40,7 +40,7 @@ local function limits_of(sixth)
 
   -- Whether all places of a key, {n, key}, are taken. An override of its limit counts until its time.
   local function full(each)
-    local limit = limit_of(each.key)
+    local limit = each.limit or limit_of(each.key)
     if overridden[limit] == nil then
       local text = redis.call("HGET", key_of("limits"), "\n" .. limit)
       local n, ends = string.match(text or "", '^{"n":(%d+),"until":(%d+)')
@@ -60,22 +60,26 @@ local function limits_of(sixth)
     fairness(live_of(lane))
   end
 
-  -- The keys of a body, {n, key} each, one that keeps the sequence first; nil when its actor has no limit.
+  -- The keys of a body, {n, key, limit} each, one that keeps the sequence first; nil when its actor has no limit.
   local function keys_of(body)
     local actor, fields = actor_of(body)
     if declared[actor] == nil then
       local text = redis.call("HGET", key_of("limits"), actor)
-      declared[actor] = text and cjson.decode(text) or false
+      local limits = text and cjson.decode(text)
+      for _, limit in ipairs(limits or {}) do
+        limit.name = (limit.ordered and "o " or "c ") .. actor .. (limit.argument and " " .. limit.argument or "")
+      end
+      declared[actor] = limits
     end
     if not declared[actor] then return nil end
     local found = {}
     for n, limit in ipairs(declared[actor]) do
-      local key, text = (limit.ordered and "o " or "c ") .. actor, nil
+      local key, text = limit.name, nil
       if limit.argument then
         text, fields = value_of(body, fields, limit.argument, limit.position, limit.default)
-        key = key .. " " .. limit.argument .. "=" .. text
+        key = key .. "=" .. text
       end
-      found[n] = { n = tonumber(limit.n), key = key }
+      found[n] = { n = tonumber(limit.n), key = key, limit = limit.name }
     end
     return found
   end
@@ -95,7 +99,8 @@ local function limits_of(sixth)
   end
 
   local function wait_in(text)
-    local turn, level, since, at, lane, rest = string.match(text or "", "^(%d+) ([123]) (%d+) (%d+) (%S+)(.*)$")
+    if not text then return nil end
+    local turn, level, since, at, lane, rest = string.match(text, "^(%d+) ([123]) (%d+) (%d+) (%S+)(.*)$")
     if not turn then return nil end
     local wait = { turn = tonumber(turn), level = tonumber(level), since = since, at = tonumber(at), keys = {} }
     local name, tag, share, step = string.match(lane, "^([^:]+):(%d*):(%x+):(%S+)$")
@@ -282,10 +287,10 @@ local function limits_of(sixth)
     own.flush()
     local freed, left, gone, kept, others = {}, {}, {}, {}, {}
     for n, text in ipairs(read_all(slots, ids)) do
-      local id, has, state = ids[n], places_in(text)
+      local id = ids[n]
       if text then gone[#gone + 1] = id end
-      if ended and state ~= "held" then others[#others + 1] = id end
-      for key in pairs(has) do
+      if ended and string.sub(text or "", 1, 4) ~= "held" then others[#others + 1] = id end
+      for key in string.gmatch(text or "", "\n([^\n]+)") do
         if not ended and keeps_order(key) then
           kept[id] = kept[id] or {}
           table.insert(kept[id], key)
