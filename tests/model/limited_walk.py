@@ -320,7 +320,7 @@ class Walk:
             id_ = self.dice.choice(sorted(scheduled))
             one = self.sent[id_]
             answer = administration.due_now(self.family, id_, as_read=one.body, body=one.body)
-            assert answer == (scheduled[id_] < IN_A_LINE)  # in a line it keeps its turn
+            assert answer == (scheduled[id_] < FOR_A_LIMIT)  # there, and in a line, it keeps its turn
             one.out_of_turn |= scheduled[id_] < FOR_A_LIMIT  # that of a pause, or of its delay
 
     def declare_again(self) -> None:

@@ -6,27 +6,51 @@
 -- that wait, or where it stopped.
 local FAIR, BEHIND = 209000000000000, 500000000000
 
--- Operations on the lines of a lane, made where there are any: `fair` is its key of that name.
+-- An argument's value in a body, as JSON that was cut where it is long, "null" for none. `fields` is the decoded body, nil
+-- where nothing needed it yet: a number or a plain word that stands first in the call, as our senders write it, does not.
+-- Returns the decoded body as well, where there is one.
+local function value_of(body, fields, argument, position, default)
+  local at = not fields and select(2, string.find(body, '^{"actor":"[^"\\]*","sent_at":%d+,'))
+  local first = at and (position == 1 and string.match(body, '^"args":%[([^,%]]*)', at + 1)
+    or string.match(body, '^"kwargs":{"' .. argument .. '":([^,}]*)', at + 1))
+  if first and string.find(body, '"kwargs":', at + 2, true) then first = nil end
+  if first and #first < 15 and string.find(first, '^[1-9]%d*$') then return first end
+  if first and #first < 120 and string.find(first, '^"[%w_-]*"$') then return first end
+  local value
+  fields = fields or cjson.decode(body)
+  if type(fields.kwargs) == "table" then value = fields.kwargs[argument] end
+  if value == nil and position and type(fields.args) == "table" then value = fields.args[position] end
+  if value == nil then value = default end
+  local text = value == nil and "null" or cjson.encode(value)
+  return #text > 120 and string.sub(text, 1, 60) .. " " .. redis.sha1hex(text) or text, fields
+end
+
+-- The actor of a body, and the decoded body where it was needed.
+local function actor_of(body)
+  local actor = string.match(body, '^{"actor":"([^"\\]*)"')
+  if actor then return actor end
+  local fields = cjson.decode(body)
+  return fields.actor, fields
+end
+
+-- Operations on the lines of a lane, made where there are any: `fair` is its key of that name. An error where a key is of a
+-- wrong type.
 local function fairness_of(fair)
   local function key_of(name) return string.sub(fair, 1, -5) .. name end
-  local lines, shares, spent = key_of("lines"), key_of("shares"), key_of("spent")
+  local lines, shares, spent, due = key_of("lines"), key_of("shares"), key_of("spent"), key_of("due")
   local declared, own = cjson.decode(redis.call("GET", fair)), {}
   local weights = type(declared.weights) == "table" and declared.weights or {}
-
-  local function read_tenant(body)
-    local fields, value = cjson.decode(body), nil
-    if type(fields.kwargs) == "table" then value = fields.kwargs[declared.argument] end
-    local position = declared.positions[fields.actor]
-    if value == nil and position and type(fields.args) == "table" then value = fields.args[position] end
-    local text = value == nil and "null" or cjson.encode(value)
-    return #text > 120 and string.sub(text, 1, 60) .. " " .. redis.sha1hex(text) or text
-  end
+  for _, key in ipairs({ lines, shares, spent, due }) do redis.call("ZCARD", key) end
 
   local function tenant_of(body)
-    local read, tenant = pcall(read_tenant, body or "")
+    local read, tenant = pcall(function()
+      local actor, fields = actor_of(body)
+      return (value_of(body, fields, declared.argument, declared.positions[actor]))
+    end)
     return read and tenant or "null"
   end
 
+  local function step_of(tenant) return 1 / (tonumber(weights[tenant]) or 1) end
   local function least() return redis.call("ZRANGE", shares, 0, 0, "WITHSCORES")[2] end
 
   -- Put messages at the ends of their tenants' lines: ids, bodies and levels in the same order. With a turn less than BEHIND
@@ -34,63 +58,132 @@ local function fairness_of(fair)
   function own.line_up(ids, bodies, levels, early)
     if #ids == 0 then return end
     local turn = early and early - 1 or BEHIND + redis.call("INCRBY", key_of("turn"), #ids) - #ids
-    local scored, members, joined = {}, {}, {}
+    local scored, members, joined, tenants = {}, {}, {}, {}
     for n, id in ipairs(ids) do
       local tenant = tenant_of(bodies[n])
       scored[2 * n - 1], scored[2 * n] = FAIR + turn + n, id
       members[2 * n - 1], members[2 * n] = 0, string.format("%s\n%d%015d\n%s", tenant, levels[n], turn + n, id)
       if not joined[tenant] then
         joined[tenant] = true
-        local before = tonumber(redis.call("ZSCORE", spent, tenant) or 0)
-        redis.call("ZADD", shares, "NX", string.format("%.17g", math.max(tonumber(least() or 0), before)), tenant)
+        tenants[#tenants + 1] = tenant
       end
     end
+    local from, times = tonumber(least() or 0), {}
+    for n, before in ipairs(redis.call("ZMSCORE", spent, unpack(tenants))) do
+      times[2 * n - 1], times[2 * n] = string.format("%.17g", math.max(from, tonumber(before or 0))), tenants[n]
+    end
+    redis.call("ZADD", shares, "NX", unpack(times))
     redis.call("ZADD", lines, unpack(members))
-    redis.call("ZADD", key_of("due"), unpack(scored))
+    redis.call("ZADD", due, unpack(scored))
   end
 
-  -- Take the next message of the tenant whose turn it is: returns its id, tenant and level, nil when none waits. It is in no
-  -- place then. Of messages that have left their line at most 500 are dropped.
-  function own.next()
-    for _ = 1, 500 do
-      local tenant, time = unpack(redis.call("ZRANGE", shares, 0, 0, "WITHSCORES"))
-      if not tenant then return nil end
-      local member = redis.call("ZRANGEBYLEX", lines, "[" .. tenant .. "\n", "(" .. tenant .. "\11", "LIMIT", 0, 1)[1]
+  -- The next member of a line, read some at a time, with one more that shows whether the line goes on; nil at its end.
+  local function next_in_line(line, some)
+    if line.at == #line.members and not line.ends then
+      line.members = redis.call("ZRANGEBYLEX", lines, line.after, "(" .. line.tenant .. "\11", "LIMIT", 0, some + 1)
+      line.at, line.ends = 0, #line.members <= some
+      line.after = "(" .. (line.members[#line.members] or "")
+    end
+    line.at = line.at + 1
+    return line.members[line.at]
+  end
+
+  -- Choose messages from the lines of the tenants that were served least, each tenant charged in turn: {id, line, level, turn}
+  -- of each, their members, the lines that were looked at, and those that ended.
+  local function choose(count)
+    local least_served, queue = redis.call("ZRANGE", shares, 0, count - 1, "WITHSCORES"), {}
+    for n = 1, #least_served, 2 do
+      local tenant, time = least_served[n], tonumber(least_served[n + 1])
+      queue[#queue + 1] = { tenant = tenant, time = time, began = time, step = step_of(tenant), served = 0,
+        members = {}, at = 0, after = "[" .. tenant .. "\n" }
+    end
+    local first, last, chosen, members, ended = 1, #queue, {}, {}, {}
+    -- From here on others may be served less.
+    local until_time = last == count and queue[last].time or math.huge
+    local some = last > 0 and math.ceil(count / last)
+    while #chosen < count and first <= last and queue[first].time <= until_time do
+      local line = queue[first]
+      local member = next_in_line(line, some)
+      first = first + 1
       if member then
-        local level, turn, id = string.match(string.sub(member, #tenant + 2), "^(%d)(%d+)\n(.*)$")
-        redis.call("ZREM", lines, member)
-        if id and tonumber(redis.call("ZSCORE", key_of("due"), id) or 0) == FAIR + tonumber(turn) then
-          redis.call("ZREM", key_of("due"), id)
-          return id, tenant, tonumber(level)
-        end
+        local level, turn, id = string.match(string.sub(member, #line.tenant + 2), "^(%d)(%d+)\n(.*)$")
+        members[#members + 1] = member
+        chosen[#chosen + 1] = { id = id or "", line = line, level = tonumber(level), turn = tonumber(turn) }
+      end
+      if not member or line.ends and line.at == #line.members then
+        line.ended = true
+        ended[#ended + 1] = line
       else
-        redis.call("ZREM", shares, tenant)
-        if redis.call("ZCARD", shares) == 0 then
-          redis.call("ZREMRANGEBYSCORE", spent, "-inf", "+inf")
-        else
-          redis.call("ZADD", spent, time, tenant)
+        line.time = line.time + line.step
+        local at = last
+        while at >= first and queue[at].time > line.time do
+          queue[at + 1] = queue[at]
+          at = at - 1
         end
+        queue[at + 1], last = line, last + 1
       end
     end
-    return nil
+    return chosen, members, ended
+  end
+
+  local function time_of(line) return string.format("%.17g", line.began + line.served * line.step) end
+
+  -- Take up to `count` messages in the turns of their tenants, who are charged: returns {id, level, tenant} of each, fewer
+  -- where no more wait, or where 500 lines or messages that have left them were dropped. They are in no place then.
+  function own.take(count)
+    local taken, dropped = {}, 0
+    while #taken < count and dropped < 500 do
+      local chosen, members, ended = choose(count - #taken)
+      if #chosen + #ended == 0 then break end
+      local ids, going, times, served, names, stopped = {}, {}, {}, {}, {}, {}
+      for n, each in ipairs(chosen) do ids[n] = each.id end
+      for n, at in ipairs(#ids > 0 and redis.call("ZMSCORE", due, unpack(ids)) or {}) do
+        local line = chosen[n].line
+        if tonumber(at or 0) == FAIR + (chosen[n].turn or 0) then
+          going[#going + 1] = ids[n]
+          taken[#taken + 1] = { id = ids[n], level = chosen[n].level, tenant = line.tenant }
+          line.served = line.served + 1
+          served[line] = true
+        else
+          dropped = dropped + 1
+        end
+      end
+      if #members > 0 then redis.call("ZREM", lines, unpack(members)) end
+      if #going > 0 then redis.call("ZREM", due, unpack(going)) end
+      for line in pairs(served) do
+        if not line.ended then
+          times[#times + 1], times[#times + 2] = time_of(line), line.tenant
+        end
+      end
+      if #times > 0 then redis.call("ZADD", shares, unpack(times)) end
+      for n, line in ipairs(ended) do
+        names[n], stopped[2 * n - 1], stopped[2 * n] = line.tenant, time_of(line), line.tenant
+        if line.served == 0 then dropped = dropped + 1 end
+      end
+      if #ended > 0 then
+        redis.call("ZREM", shares, unpack(names))
+        redis.call("ZADD", spent, unpack(stopped))
+      end
+    end
+    return taken
   end
 
   -- Charge a tenant for messages that it was given, also one that stands in no line any more.
   function own.charge(tenant, count)
     local its = redis.call("ZSCORE", shares, tenant) and shares or spent
-    redis.call("ZINCRBY", its, string.format("%.17g", count / (tonumber(weights[tenant]) or 1)), tenant)
+    redis.call("ZINCRBY", its, string.format("%.17g", count * step_of(tenant)), tenant)
   end
 
-  -- Forget when those stopped whose time has passed: they would begin at the least one.
+  -- Forget when those stopped whose time has passed, all where none waits: they would begin at the least one.
   function own.forget_past()
     local time = least()
-    if time then redis.call("ZREMRANGEBYSCORE", spent, "-inf", "(" .. time) end
+    redis.call("ZREMRANGEBYSCORE", spent, "-inf", time and "(" .. time or "+inf")
   end
 
   -- The tenant of a body, as a name without spaces, and the time that a message of it counts.
   function own.share_of(body)
     local tenant = tenant_of(body)
-    return string.sub(redis.sha1hex(tenant), 1, 16), 1 / (tonumber(weights[tenant]) or 1)
+    return string.sub(redis.sha1hex(tenant), 1, 16), step_of(tenant)
   end
 
   -- Whether messages stand in a line.

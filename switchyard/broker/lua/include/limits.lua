@@ -14,10 +14,17 @@ local WAITING, IN_ORDER = 205000000000000, 208000000000000
 local function limits_of(sixth)
   local function key_of(name) return string.sub(sixth, 1, -7) .. name end
   local slots, waits, turns = key_of("slots"), key_of("waits"), key_of("turns")
-  local own, declared, overridden, behind, fairs, now = {}, {}, {}, {}, {}, nil
+  local own, declared, overridden, behind, fairs, rung, now = {}, {}, {}, {}, {}, {}, nil
+
+  -- Of this call: places by key, those that are taken and not written yet, with their members and texts, and what was read
+  -- of ids that may be leased.
+  local counted, taken, members, texts, read_before = {}, {}, {}, {}, {}
 
   local function keeps_order(key) return string.byte(key) == 111 end -- o
-  local function count(key) return redis.call("ZLEXCOUNT", turns, "[" .. key .. "\nh\n", "(" .. key .. "\nh\11") end
+  local function count(key)
+    counted[key] = counted[key] or redis.call("ZLEXCOUNT", turns, "[" .. key .. "\nh\n", "(" .. key .. "\nh\11")
+    return counted[key] + (taken[key] or 0)
+  end
   local function waiting(key, most)
     return redis.call("ZRANGEBYLEX", turns, "[" .. key .. "\nw", "(" .. key .. "\nx", "LIMIT", 0, most)
   end
@@ -33,7 +40,7 @@ local function limits_of(sixth)
 
   -- Whether all places of a key, {n, key}, are taken. An override of its limit counts until its time.
   local function full(each)
-    local limit = limit_of(each.key)
+    local limit = each.limit or limit_of(each.key)
     if overridden[limit] == nil then
       local text = redis.call("HGET", key_of("limits"), "\n" .. limit)
       local n, ends = string.match(text or "", '^{"n":(%d+),"until":(%d+)')
@@ -43,39 +50,36 @@ local function limits_of(sixth)
     return count(each.key) >= (overridden[limit] or each.n)
   end
 
-  -- Raise an error where a key is of a wrong type.
-  function own.check()
+  local function live_of(lane) return string.match(lane, "^(.*)%-retry$") or string.match(lane, "^(.*)%-alone$") or lane end
+
+  -- Raise an error where a key is of a wrong type, also one of the lines where a message of a lane would wait.
+  function own.check(lane)
     redis.call("HLEN", slots)
     redis.call("HLEN", waits)
     redis.call("ZCARD", turns)
+    fairness(live_of(lane))
   end
 
-  -- The keys of a body, {n, key} each, one that keeps the sequence first; nil when its actor has no limit.
+  -- The keys of a body, {n, key, limit} each, one that keeps the sequence first; nil when its actor has no limit.
   local function keys_of(body)
-    local actor, fields = string.match(body, '^{"actor":"([^"\\]*)"'), nil
-    if not actor then
-      fields = cjson.decode(body)
-      actor = fields.actor
-    end
+    local actor, fields = actor_of(body)
     if declared[actor] == nil then
       local text = redis.call("HGET", key_of("limits"), actor)
-      declared[actor] = text and cjson.decode(text) or false
+      local limits = text and cjson.decode(text)
+      for _, limit in ipairs(limits or {}) do
+        limit.name = (limit.ordered and "o " or "c ") .. actor .. (limit.argument and " " .. limit.argument or "")
+      end
+      declared[actor] = limits
     end
     if not declared[actor] then return nil end
     local found = {}
-    for _, limit in ipairs(declared[actor]) do
-      local key = (limit.ordered and "o " or "c ") .. actor
+    for n, limit in ipairs(declared[actor]) do
+      local key, text = limit.name, nil
       if limit.argument then
-        fields = fields or cjson.decode(body)
-        local value
-        if type(fields.kwargs) == "table" then value = fields.kwargs[limit.argument] end
-        if value == nil and limit.position and type(fields.args) == "table" then value = fields.args[limit.position] end
-        if value == nil then value = limit.default end
-        local text = value == nil and "null" or cjson.encode(value)
-        if #text > 120 then text = string.sub(text, 1, 60) .. " " .. redis.sha1hex(text) end
-        key = key .. " " .. limit.argument .. "=" .. text
+        text, fields = value_of(body, fields, limit.argument, limit.position, limit.default)
+        key = key .. "=" .. text
       end
-      found[#found + 1] = { n = tonumber(limit.n), key = key }
+      found[n] = { n = tonumber(limit.n), key = key, limit = limit.name }
     end
     return found
   end
@@ -94,9 +98,9 @@ local function limits_of(sixth)
     return left
   end
 
-  local function read_wait(id)
-    local text = redis.call("HGET", waits, id)
-    local turn, level, since, at, lane, rest = string.match(text or "", "^(%d+) ([123]) (%d+) (%d+) (%S+)(.*)$")
+  local function wait_in(text)
+    if not text then return nil end
+    local turn, level, since, at, lane, rest = string.match(text, "^(%d+) ([123]) (%d+) (%d+) (%S+)(.*)$")
     if not turn then return nil end
     local wait = { turn = tonumber(turn), level = tonumber(level), since = since, at = tonumber(at), keys = {} }
     local name, tag, share, step = string.match(lane, "^([^:]+):(%d*):(%x+):(%S+)$")
@@ -104,6 +108,8 @@ local function limits_of(sixth)
     for n, key in string.gmatch(rest, "\n(%d+) ([^\n]+)") do wait.keys[#wait.keys + 1] = { n = tonumber(n), key = key } end
     return wait.keys[wait.at] and wait or nil
   end
+
+  local function read_wait(id) return wait_in(redis.call("HGET", waits, id)) end
 
   local function write_wait(id, wait)
     local lane, key = wait.lane, wait.keys[wait.at].key
@@ -133,22 +139,56 @@ local function limits_of(sixth)
     if gone and redis.call("HINCRBY", waits, counted, -1) < 0 then redis.call("HSET", waits, counted, 0) end
   end
 
-  -- Places of an id, as a set of keys, and their state: "held", "next", "kept", or "" for none.
-  local function places(id)
-    local found, text = {}, redis.call("HGET", slots, id) or ""
+  -- Places in a text, as a set of keys, and their state: "held", "next", "kept", or "" for none.
+  local function places_in(text)
+    local found = {}
+    if not text then return found, "" end
     for key in string.gmatch(text, "\n([^\n]+)") do found[key] = true end
     return found, string.match(text, "^%l*")
   end
 
+  local function places(id) return places_in(redis.call("HGET", slots, id)) end
+
+  local function places_text(state, where, keys)
+    now = now or now_ms()
+    return string.format("%s %d %s\n%s", state, now, where, table.concat(keys, "\n"))
+  end
+
   -- Write the places of an id: "held" by an owner, "next" in a list, or "kept" while it waits.
   local function write_places(id, state, where, keys)
-    now = now or now_ms()
-    local text = string.format("%s %d %s", state, now, where)
     for _, key in ipairs(keys) do
-      redis.call("ZADD", turns, 0, key .. "\nh\n" .. id)
-      text = text .. "\n" .. key
+      local added = redis.call("ZADD", turns, 0, key .. "\nh\n" .. id)
+      counted[key] = counted[key] and counted[key] + added
     end
-    redis.call("HSET", slots, id, text)
+    redis.call("HSET", slots, id, places_text(state, where, keys))
+  end
+
+  local function leave_place(id, key)
+    local gone = redis.call("ZREM", turns, key .. "\nh\n" .. id)
+    counted[key] = counted[key] and counted[key] - gone
+  end
+
+  -- Call a command with words in chunks that Lua's stack has room for.
+  local function call_with(command, key, words)
+    for n = 1, #words, 1000 do redis.call(command, key, unpack(words, n, math.min(n + 999, #words))) end
+  end
+
+  -- The values of fields of a hash, false where there is none.
+  local function read_all(key, fields)
+    local found = {}
+    for n = 1, #fields, 1000 do
+      for _, value in ipairs(redis.call("HMGET", key, unpack(fields, n, math.min(n + 999, #fields)))) do
+        found[#found + 1] = value
+      end
+    end
+    return found
+  end
+
+  -- Write the places that `admit` has given.
+  function own.flush()
+    call_with("ZADD", turns, members)
+    call_with("HSET", slots, texts)
+    counted, taken, members, texts = {}, {}, {}, {}
   end
 
   local function names(keys)
@@ -178,7 +218,8 @@ local function limits_of(sixth)
   function own.pass_on(key, other_than)
     for _ = 1, 200 do
       local member, id, wait
-      for _, each in ipairs(waiting(key, other_than and 50 or 1)) do
+      local first = waiting(key, other_than and 50 or 1)
+      for _, each in ipairs(first) do
         local its = string.match(each, "\n([^\n]*)$")
         local read = read_wait(its)
         if not read or member_of(read, its) ~= each then
@@ -189,7 +230,7 @@ local function limits_of(sixth)
         end
       end
       if not member then
-        if other_than or #waiting(key, 1) == 0 then return end
+        if other_than or #first == 0 then return end
       elseif full(wait.keys[wait.at]) then
         return
       else
@@ -221,7 +262,8 @@ local function limits_of(sixth)
             stop_waiting(id, wait)
             write_places(id, "next", wait.lane, names(wait.keys))
             local bell = key_of(wait.lane .. ".bell")
-            if redis.call("LLEN", bell) == 0 then redis.call("RPUSH", bell, 1) end
+            if not rung[bell] and redis.call("LLEN", bell) == 0 then redis.call("RPUSH", bell, 1) end
+            rung[bell] = true
           end
         end
       end
@@ -240,28 +282,42 @@ local function limits_of(sixth)
   end
 
   -- Free the places of ids that left their owner, and pass them on. An id that has not ended keeps its place in a sequence.
+  -- Where none waits for a limit, by the count of its waits, nothing is passed on; the sweep does not trust the count.
   function own.free(ids, ended)
-    local freed = {}
-    for _, id in ipairs(ids) do
-      local has, state = places(id)
-      local wait = ended and state ~= "held" and read_wait(id)
-      if wait then
-        stop_waiting(id, wait)
-        freed[wait.keys[wait.at].key] = true
-      end
-      local kept = {}
-      for key in pairs(has) do
+    own.flush()
+    local freed, left, gone, kept, others = {}, {}, {}, {}, {}
+    for n, text in ipairs(read_all(slots, ids)) do
+      local id = ids[n]
+      if text then gone[#gone + 1] = id end
+      if ended and string.sub(text or "", 1, 4) ~= "held" then others[#others + 1] = id end
+      for key in string.gmatch(text or "", "\n([^\n]+)") do
         if not ended and keeps_order(key) then
-          kept[#kept + 1] = key
+          kept[id] = kept[id] or {}
+          table.insert(kept[id], key)
         else
-          redis.call("ZREM", turns, key .. "\nh\n" .. id)
-          freed[key] = true
+          left[#left + 1] = key .. "\nh\n" .. id
+          freed[key], counted[key] = true, nil
         end
       end
-      redis.call("HDEL", slots, id)
-      if #kept > 0 then write_places(id, "kept", "-", kept) end
     end
-    for key in pairs(freed) do own.pass_on(key) end
+    call_with("ZREM", turns, left)
+    call_with("HDEL", slots, gone)
+    for id, keys in pairs(kept) do write_places(id, "kept", "-", keys) end
+    for n, text in ipairs(read_all(waits, others)) do
+      local wait = wait_in(text)
+      if wait then
+        stop_waiting(others[n], wait)
+        freed[wait.keys[wait.at].key] = true
+      end
+    end
+    local waited_for = {}
+    for key in pairs(freed) do
+      local limit = limit_of(key)
+      if waited_for[limit] == nil then
+        waited_for[limit] = (tonumber(redis.call("HGET", waits, "#" .. limit)) or 0) > 0
+      end
+      if waited_for[limit] then own.pass_on(key) end
+    end
   end
 
   -- Note that another owner has a message, with its places.
@@ -272,13 +328,22 @@ local function limits_of(sixth)
     if #held > 0 then write_places(id, "held", owner, held) end
   end
 
+  -- Read the places and waits of ids, for `admit`.
+  function own.read(ids)
+    own.flush()
+    local places_of, waits_of = redis.call("HMGET", slots, unpack(ids)), redis.call("HMGET", waits, unpack(ids))
+    for n, id in ipairs(ids) do read_before[id] = { places = places_of[n], wait = waits_of[n] } end
+  end
+
   -- Whether a message may be leased by an owner: then it has its places. Else it is scheduled in its lane.
   function own.admit(id, body, level, lane, owner)
     if not body or string.find(id, "\n", 1, true) then return true end
     local read, wanted = pcall(keys_of, body) -- a body that cannot be read is its consumer's to set aside
     if not read or not wanted then return true end
-    local has, state = places(id)
-    local wait, blocked = read_wait(id), nil
+    if not read_before[id] then own.read({ id }) end
+    local has, state = places_in(read_before[id].places)
+    local wait, blocked = wait_in(read_before[id].wait), nil
+    read_before[id] = nil -- of one that comes twice they have changed
     local stays = not wait
     for _, each in ipairs(wanted) do stays = stays or wait.keys[wait.at].key == each.key end
     if not stays then -- its arguments have changed: it leaves this line, which goes on
@@ -292,19 +357,29 @@ local function limits_of(sixth)
         if full(each) or first and first ~= mine then blocked = at end
       end
     end
-    local keep = blocked and {} or names(wanted)
+    local keep, new = blocked and {} or names(wanted), {}
     if blocked and blocked > 1 and keeps_order(wanted[1].key) then keep = { wanted[1].key } end
-    for _, key in ipairs(keep) do has[key] = nil end
-    for key in pairs(has) do redis.call("ZREM", turns, key .. "\nh\n" .. id) end -- those that it has no longer
+    for _, key in ipairs(keep) do
+      if not has[key] then new[#new + 1] = key end
+      has[key] = nil
+    end
+    if not blocked and not wait and not next(has) then -- as most: written with others
+      for _, key in ipairs(keep) do members[#members + 1], members[#members + 2] = 0, key .. "\nh\n" .. id end
+      for _, key in ipairs(new) do taken[key] = (taken[key] or 0) + 1 end
+      texts[#texts + 1], texts[#texts + 2] = id, places_text("held", owner, keep)
+      return true
+    end
+    for key in pairs(has) do leave_place(id, key) end -- those that it has no longer
     if wait then stop_waiting(id, wait) end
     if state ~= "" then redis.call("HDEL", slots, id) end
     if #keep > 0 then write_places(id, blocked and "kept" or "held", blocked and "-" or owner, keep) end
     if blocked then
       local turn = wait and wait.turn or redis.call("HINCRBY", waits, "#", 1)
-      local since = wait and wait.since or string.format("%d", now_ms())
+      now = now or now_ms()
+      local since = wait and wait.since or string.format("%d", now)
       local tag = wait and wait.keys[wait.at].key == wanted[blocked].key and wait.tag or nil
       local waits_on = { turn = turn, level = level, since = since, at = blocked, lane = lane, keys = wanted, tag = tag }
-      local fair = fairness(string.match(lane, "^(.*)%-retry$") or string.match(lane, "^(.*)%-alone$") or lane)
+      local fair = fairness(live_of(lane))
       if fair then waits_on.share, waits_on.step = fair.share_of(body) end
       write_wait(id, waits_on)
     end
@@ -348,7 +423,7 @@ local function limits_of(sixth)
           end
         end
         for key in pairs(others) do
-          redis.call("ZREM", turns, key .. "\nh\n" .. id)
+          leave_place(id, key)
           own.pass_on(key, where)
         end
         if next(others) then own.free({ id }, false) end

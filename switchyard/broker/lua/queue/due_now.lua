@@ -7,11 +7,11 @@
 -- ARGV[2] body as it was read
 -- ARGV[3] body with its new due time
 -- The next fetch of the lane promotes it by its priority, as every due message. A paused family keeps it scheduled.
--- Returns 1 when it is due, also by an earlier call; 0 when it waits, also in a tenant's line, where it keeps its turn, or is
--- leased; -1 when it is not here; -2 when its body is another one by now: read it again. O(log scheduled).
+-- Returns 1 when it is due, also by an earlier call; 0 when it waits, also for a limit or in a tenant's line, where it keeps
+-- its turn, or is leased; -1 when it is not here; -2 when its body is another one by now: read it again. O(log scheduled).
 --@include now_ms
 --@include put
---@include fair
+--@include actor_pauses
 
 local id = ARGV[1]
 local body = redis.call("HGET", KEYS[1], id)
@@ -21,7 +21,7 @@ for n = 2, 4 do
   if due_at then
     local now = now_ms()
     if tonumber(due_at) <= now then return 1 end
-    if tonumber(due_at) >= FAIR and tonumber(due_at) < FAIR + 10 ^ 12 then return 0 end
+    if tonumber(due_at) >= LIMITS and tonumber(due_at) < LAST_PUT_OFF then return 0 end
     if body ~= ARGV[2] then return -2 end
     redis.call("HSET", KEYS[1], id, ARGV[3])
     redis.call("ZADD", KEYS[n], "XX", now, id)

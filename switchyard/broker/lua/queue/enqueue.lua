@@ -133,6 +133,13 @@ for n = 1, for_others and #standing or 0 do
   end
 end
 
+-- Before the first of its writes: where a key of the lines is of a wrong type, nothing is added.
+local fair, at_once = string.sub(KEYS[5], 1, -4) .. "fair", {}
+if #new > 0 and delay_ms <= 0 and redis.call("EXISTS", fair) == 1 then
+  local texts, levels = {}, {}
+  for n, i in ipairs(new) do at_once[n], texts[n], levels[n] = ARGV[i], ARGV[i + 1], level end
+  fairness_of(fair).line_up(at_once, texts, levels)
+end
 local bodies, ids = {}, {}
 for n, i in ipairs(new) do
   local id = ARGV[i]
@@ -150,11 +157,7 @@ if #ids > 0 then
   redis.call("HSET", KEYS[1], unpack(bodies))
   note_sends(bodies, delay_ms)
 end
-local fair = string.sub(KEYS[5], 1, -4) .. "fair"
-if #ids > 0 and delay_ms <= 0 and redis.call("EXISTS", fair) == 1 then
-  local texts, levels = {}, {}
-  for n = 1, #ids do texts[n], levels[n] = bodies[2 * n], level end
-  fairness_of(fair).line_up(ids, texts, levels)
+if #at_once > 0 then
   notify(KEYS[6])
 else
   put(ids, level, delay_ms > 0 and now_ms() + delay_ms, { KEYS[2], KEYS[3], KEYS[4] }, KEYS[5], KEYS[6])

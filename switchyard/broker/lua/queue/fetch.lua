@@ -142,40 +142,48 @@ end
 local limits, lane = rare and redis.call("HLEN", KEYS[16]) > 0 and limits_of(KEYS[1]), nil
 if limits then
   -- A key of a wrong type ends the script here, and nothing is taken.
-  limits.check()
   lane = string.sub(KEYS[3], #KEYS[1] - 5)
+  limits.check(lane)
 end
 local ids, wanted, dropped = {}, tonumber(ARGV[2]), 0
+local bodies_of = {}
 -- Whether a message that was taken from its place is to be leased; else it is put off, or dropped.
-local is_wanted = (noted or by_actor or limits or fair) and function(id, level)
+local function is_wanted(id, level)
   if noted and redis.call("HEXISTS", KEYS[13], "cancel:" .. id) == 1 then
+    if limits then limits.flush() end -- what ends here passes its places on, and counts those that are taken
     finish({ id }, { "cancel" }, nil, KEYS[1], KEYS[11], KEYS[12], KEYS[13], KEYS[14])
-  else
-    local body = (by_actor or limits) and redis.call("HGET", KEYS[1], id)
-    now = now or by_actor and now_ms()
-    -- Its limits first: what is put off before it has its turn would lose its place in a sequence.
-    if not limits or limits.admit(id, body, level, lane, ARGV[1]) then
-      local due_at = by_actor and put_off_to(by_actor, body, id, now, KEYS[15])
-      if not due_at then
-        ids[#ids + 1] = id
-        return true
-      end
-      redis.call("ZADD", KEYS[5], due_at, id)
-      if limits then limits.free({ id }, false) end
-    end
+    return false
   end
-  dropped = dropped + 1
+  local body = bodies_of[id]
+  now = now or by_actor and now_ms()
+  -- Its limits first: what is put off before it has its turn would lose its place in a sequence.
+  if limits and not limits.admit(id, body, level, lane, ARGV[1]) then return false end
+  local due_at = by_actor and put_off_to(by_actor, body, id, now, KEYS[15])
+  if not due_at then return true end
+  redis.call("ZADD", KEYS[5], due_at, id)
+  if limits then limits.free({ id }, false) end
   return false
+end
+
+local is_any_wanted = not (noted or by_actor or limits)
+-- Read at once what decides which of some ids are to be leased.
+local function read_about(some)
+  if is_any_wanted then return end
+  for n, body in ipairs(redis.call("HMGET", KEYS[1], unpack(some))) do bodies_of[some[n]] = body end
+  if limits then limits.read(some) end
 end
 
 for level, list in ipairs(rare and levels or { levels[2] }) do
   while #ids < wanted and dropped < 500 do
     local popped = redis.call("LPOP", list, wanted - #ids)
     if not popped then break end
-    if is_wanted then
-      for _, id in ipairs(popped) do is_wanted(id, level) end
-    else
-      for _, id in ipairs(popped) do ids[#ids + 1] = id end
+    read_about(popped)
+    for _, id in ipairs(popped) do
+      if is_any_wanted or is_wanted(id, level) then
+        ids[#ids + 1] = id
+      else
+        dropped = dropped + 1
+      end
     end
   end
 end
@@ -183,27 +191,38 @@ end
 -- from theirs.
 local PUT_OFF_AT_ONCE, put_off = 20, {}
 while fair and #ids < wanted and dropped < 500 do
-  local id, tenant, level = fair.next()
-  if not id then break end
-  local is_leased = is_wanted(id, level)
-  if not is_leased then put_off[tenant] = (put_off[tenant] or 0) + 1 end
-  if is_leased or put_off[tenant] > PUT_OFF_AT_ONCE then fair.charge(tenant, 1) end
+  local taken, some = fair.take(wanted - #ids), {}
+  if #taken == 0 then break end
+  for n, each in ipairs(taken) do some[n] = each.id end
+  read_about(some)
+  for _, each in ipairs(taken) do
+    if is_any_wanted or is_wanted(each.id, each.level) then
+      ids[#ids + 1] = each.id
+    else
+      local tenant = each.tenant
+      dropped, put_off[tenant] = dropped + 1, (put_off[tenant] or 0) + 1
+      if put_off[tenant] <= PUT_OFF_AT_ONCE then fair.charge(tenant, -1) end
+    end
+  end
 end
 for tenant, count in pairs(put_off) do
   if count > PUT_OFF_AT_ONCE then fair.charge(tenant, PUT_OFF_AT_ONCE - count) end
 end
 if fair then fair.forget_past() end
+if limits then limits.flush() end
 
 local full = #ids == wanted or dropped >= 500 or fair and fair.waits()
 local bodies = {}
 if #ids > 0 then
   -- An id may have been put there by hand: one that is finished, or held by this owner, is not leased again.
-  local texts, mine = redis.call("HMGET", KEYS[1], unpack(ids)), redis.call("HMGET", hold, unpack(ids))
+  local texts, mine = is_any_wanted and redis.call("HMGET", KEYS[1], unpack(ids)), redis.call("HMGET", hold, unpack(ids))
   local fresh, seen = {}, {}
   for n, id in ipairs(ids) do
-    if not seen[id] and not mine[n] and (texts[n] or not ended_by(id, KEYS[11], KEYS[12])) then
+    local body
+    if texts then body = texts[n] else body = bodies_of[id] end
+    if not seen[id] and not mine[n] and (body or not ended_by(id, KEYS[11], KEYS[12])) then
       seen[id] = true
-      fresh[#fresh + 1], bodies[#bodies + 1] = id, texts[n]
+      fresh[#fresh + 1], bodies[#bodies + 1] = id, body
     end
   end
   ids = fresh

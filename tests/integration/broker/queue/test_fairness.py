@@ -13,6 +13,7 @@ import redis
 from switchyard.broker.admin.purge import set_aside, undo
 from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.clock import put_off_reason
+from switchyard.broker.errors import BrokerError
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration, limits
 from switchyard.broker.queue.operations import Entry
@@ -335,3 +336,23 @@ def test_many_tenants_and_stale_entries_cost_no_message(family: Family) -> None:
     wait_for(lambda: found.extend(family.next(50)) or len(found) == 300)  # type: ignore[func-returns-value]
 
     assert sorted(map(int, tenants(found))) == list(range(700, 1_000))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2], ids=["lines", "shares", "spent"])
+def test_a_key_of_a_wrong_type_costs_no_message(family: Family, place: int) -> None:
+    key = family.keys.fair_lines("live")[place]
+    send(family, 1, 2)
+    send(family, 2, 1)
+    found = one_by_one(family, 1)
+    kept = family.calls.command("DUMP", key) if place < 2 else None
+    family.calls.command("SET", key, "foreign")
+
+    for act in (lambda: send(family, 3, 1), lambda: family.next(5)):
+        with pytest.raises(BrokerError):
+            act()
+    family.calls.command("DEL", key)
+    if kept is not None:
+        family.calls.command("RESTORE", key, 0, kept)
+    send(family, 3, 1)
+
+    assert sorted(found + family.next(5)) == ["1.0000", "1.0001", "2.0000", "3.0000"]
