@@ -14,7 +14,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.common import current_millis, q_name
 from dramatiq.middleware import MiddlewareError
 
-from switchyard.addons.rabbitmq.connections import AWAY, connect, disconnect, unavailable
+from switchyard.addons.rabbitmq.connections import AWAY, connect, disconnect, refuse_other_type, unavailable
 from switchyard.addons.rabbitmq.held import (
     RabbitMessage,
     UnreadableDeliveries,
@@ -92,6 +92,7 @@ class RabbitConsumer(DramatiqConsumer):
             self._queues.start()
         except AWAY as error:
             self._disconnect()
+            refuse_other_type(error)
             raise unavailable("a consumer", error) from error
 
     @property
@@ -109,6 +110,8 @@ class RabbitConsumer(DramatiqConsumer):
         try:
             while True:
                 self._woken = False
+                if self._queues.ended is not None:
+                    raise self._queues.ended
                 self.outgoing.send(busy=bool(self._ready))
                 if self._later or self._unreadable.found:
                     self._admit()
@@ -122,6 +125,7 @@ class RabbitConsumer(DramatiqConsumer):
                     continue
                 else:
                     self._queues.start()
+                    self._queues.check()
                 if not self._holds_delayed:
                     self._give_back_old()
                     self._broker.cancellations.run(self._broker.in_flight)
