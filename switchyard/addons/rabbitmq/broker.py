@@ -223,7 +223,7 @@ class RabbitBroker(YardBroker, RabbitmqBroker):
         with self.claims.sending(message, lane) if self.claims else nullcontext(message.message_id) as holder:
             if holder == message.message_id:
                 if delay and message.queue_name == lane:
-                    self.mover.delays.add(lane, holder, self._body(message), delay_ms=delay)
+                    self.mover.delays.add(lane, holder, self.body_of(message), delay_ms=delay)
                 else:
                     self.publish(message, lane)
         if holder != message.message_id:
@@ -241,7 +241,7 @@ class RabbitBroker(YardBroker, RabbitmqBroker):
     ) -> list[Message[Any]]:
         """Enqueue messages whose hooks before that have run. The server's answers are awaited as long as ever.
 
-        Sends none of them to a queue without room for all: its caller sends fewer then, and none would be known as sent.
+        Sends none of them to a queue without room for all: its caller sends fewer of them then, and none twice.
         """
         messages = list(messages)
         for lane, count in Counter(message.queue_name for message in messages).items():
@@ -250,14 +250,14 @@ class RabbitBroker(YardBroker, RabbitmqBroker):
 
     def publish(self, message: Message[Any], lane: str) -> None:
         """Publish a message into the queue of its level, or that of delayed messages, without calling hooks."""
-        body = self._body(message)
+        body = self.body_of(message)
         properties = PublicationFields(message.message_id)
         held = message.queue_name != lane
         name = self.server_queues.delayed(lane) if held else self.server_queues.name(lane, self.level(message))
         declare = partial(self.server_queues.declare, lane=lane, name=name)
         self.publishers.publish(name, body, properties, declare=declare)
 
-    def _body(self, message: Message[Any]) -> bytes:
+    def body_of(self, message: Message[Any]) -> bytes:
         codec.require_id(message.message_id)
         return codec.encode(in_json(message, self.actors), grown="attempts" in message.options)
 

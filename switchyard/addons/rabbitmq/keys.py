@@ -12,7 +12,7 @@ class RabbitKeys:
     prefix: str
 
     def unique_claim(self, queue: str, key: str) -> str:
-        """String: unique key of a message -> its id, and when it was sent (ms), negative until confirmed. Expires after nine days."""
+        """String: unique key of a message -> its id, and when it was sent (ms). Expires after nine days."""
         return f"{self.prefix}:{{{queue}}}:unique:{key}"
 
     def later(self, lane: str) -> str:

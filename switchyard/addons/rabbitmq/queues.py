@@ -89,8 +89,8 @@ class RabbitQueues:
 class QueueConsumers:
     """Deliveries from queues to a channel; they can be stopped, and started again.
 
-    ``held`` returns how many deliveries are not acknowledged; ``prefetch`` is for each queue. ``ended`` says why nothing
-    is delivered any more, although the connection lives: the server closed the channel, or a queue was deleted.
+    ``held`` returns how many deliveries are not acknowledged; ``prefetch`` is for each queue. ``ended`` says why
+    nothing is delivered any more although the connection lives: the server closed the channel, or a queue was deleted.
     """
 
     def __init__(
