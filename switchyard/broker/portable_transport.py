@@ -87,7 +87,9 @@ class PortableTransport(Transport):
         answers: dict[str, Moved] = {}
         found = self._named(queue, letters, answers)
         keep(found)
-        return answers | {each.id: "moved" if self._dead.remove(queue, each.id) else "gone" for each in found}
+        return answers | {
+            each.id: "moved" if self._dead.remove(queue, each.id, as_read=each) else "gone" for each in found
+        }
 
     def restore(self, letter: DeadLetter) -> bool:
         self._dead.add(letter)

@@ -264,7 +264,7 @@ def _number(event_id: str) -> tuple[int, int]:
 
 
 def _unblock(place: str, connection_id: int) -> None:
-    if (server := facilities().records.calls.places().get(place)) is not None:
+    if (server := facilities().records.calls.places().get(place.partition("#")[0])) is not None:
         server.command("CLIENT", "UNBLOCK", connection_id)
 
 

@@ -179,12 +179,15 @@ class ClusterCalls(RedisCalls):
             raise unanswered("CLUSTER", error, self.client, sent=False) from error
 
     def place_now(self, key: str) -> str:
-        """Return the address of the master that holds a key, by the cluster's answer."""
+        """Return the address of the master that holds a key, by the cluster's answer, ``#`` and the hash slot.
+
+        One read takes keys of one slot only.
+        """
         self.command("EXISTS", key)
-        return self.place_of(key)
+        return f"{self.place_of(key)}#{slot_of(key)}"
 
     def url_at(self, place: str, url: str) -> str:
-        return node_url(url, place)
+        return node_url(url, place.partition("#")[0])
 
     def close(self) -> None:
         for idle in list(self._idle_at.values()):

@@ -166,6 +166,7 @@ class HashSlots:
         candidates = dict.fromkeys([*nodes, *self._seeds])
         ordered = sorted(candidates, key=lambda address: address == avoid)
         error: redis.RedisError | None = None
+        unjoined: Address | None = None
         for address in ordered:
             connection = self._connection(address, ANSWER_S)
             connection.socket_connect_timeout = CONNECT_S
@@ -177,7 +178,11 @@ class HashSlots:
                 continue
             finally:
                 connection.disconnect()
-            return self._keep(answer, address)
+            if answer:
+                return self._keep(answer, address)
+            unjoined = unjoined or address  # it has left the cluster, or was never joined: others may know it
+        if unjoined is not None:
+            return self._keep((), unjoined)
         if isinstance(error, redis.ConnectionError | redis.TimeoutError):
             raise error
         raise redis.ConnectionError(str(error)) from error

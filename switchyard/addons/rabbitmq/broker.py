@@ -7,7 +7,9 @@ import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Final
 
@@ -218,14 +220,15 @@ class RabbitBroker(YardBroker, RabbitmqBroker):
         message = self._as_held(message, delay)
         if message.queue_name != lane:  # after the hook that compares this process's clock with the server's
             message.options["eta"] = now_ms() + (delay or 0)
-        holder = self.claims.holder_of(message, lane) if self.claims else message.message_id
+        with self.claims.sending(message, lane) if self.claims else nullcontext(message.message_id) as holder:
+            if holder == message.message_id:
+                if delay and message.queue_name == lane:
+                    self.mover.delays.add(lane, holder, self.body_of(message), delay_ms=delay)
+                else:
+                    self.publish(message, lane)
         if holder != message.message_id:
             self.emit_after("yield_to_holder", message)
             return message.copy(queue_name=lane, message_id=holder)
-        if delay and message.queue_name == lane:
-            self.mover.delays.add(lane, message.message_id, self._body(message), delay_ms=delay)
-        else:
-            self.publish(message, lane)
         self.emit_after("enqueue", message, delay)
         record_enqueued(self.barrier, 1, family.keys.queue)
         return message
@@ -236,33 +239,35 @@ class RabbitBroker(YardBroker, RabbitmqBroker):
     def put(
         self, messages: Iterable[Message[Any]], *, delay: int | None = None, budget_s: float = 0.0
     ) -> list[Message[Any]]:
-        """Enqueue messages whose hooks before that have run. The server's answers are awaited as long as ever."""
-        found = []
-        for message in messages:
-            self.require_room(message.queue_name)
-            found.append(self._put(message, delay))
-        return found
+        """Enqueue messages whose hooks before that have run. The server's answers are awaited as long as ever.
+
+        Sends none of them to a queue without room for all: its caller sends fewer of them then, and none twice.
+        """
+        messages = list(messages)
+        for lane, count in Counter(message.queue_name for message in messages).items():
+            self.require_room(lane, count)
+        return [self._put(message, delay) for message in messages]
 
     def publish(self, message: Message[Any], lane: str) -> None:
         """Publish a message into the queue of its level, or that of delayed messages, without calling hooks."""
-        body = self._body(message)
+        body = self.body_of(message)
         properties = PublicationFields(message.message_id)
         held = message.queue_name != lane
         name = self.server_queues.delayed(lane) if held else self.server_queues.name(lane, self.level(message))
         declare = partial(self.server_queues.declare, lane=lane, name=name)
         self.publishers.publish(name, body, properties, declare=declare)
 
-    def _body(self, message: Message[Any]) -> bytes:
+    def body_of(self, message: Message[Any]) -> bytes:
         codec.require_id(message.message_id)
         return codec.encode(in_json(message, self.actors), grown="attempts" in message.options)
 
-    def require_room(self, lane: str) -> None:
-        """Raise ``QueueFull`` for a queue at its limit."""
+    def require_room(self, lane: str, count: int = 1) -> None:
+        """Raise ``QueueFull`` for a queue that so many messages would take beyond its limit."""
         limit = self.limits.of(lane)
         if not limit:
             return
         levels = [(lane, name) for name in self.server_queues.of(lane)]
-        if (depth := sum(self.count(levels, patience_s=PUBLISH_S))) >= limit:
+        if (depth := sum(self.count(levels, patience_s=PUBLISH_S))) + count > limit:
             raise QueueFull(lane, depth, limit)
 
     def flush(self, queue_name: str) -> None:

@@ -58,6 +58,7 @@ OF_CLASS: Final = {
     "IncompatibleProtocolError": "begin SWITCHYARD_BROKER_URL with amqps:// where its port takes TLS, and name a "
     "certificate where it asks for one, see docs/how-to/run-on-rabbitmq.md; on its host: rabbitmqctl status",
 }
+HELD_TOO_LONG: Final = "set SWITCHYARD_RABBITMQ_CONSUMER_TIMEOUT_S to the server's consumer_timeout, in seconds"
 OTHER_TYPE: Final = "name the type that the queues have in SWITCHYARD_RABBITMQ_QUEUES, or drain and delete them first"
 # pika raises these for a connection that is gone, or that is not made in time.
 AWAY: Final = (AMQPError, AMQPConnectorException, OSError, AssertionError)
@@ -113,14 +114,17 @@ def remedy_for(error: BaseException) -> str:
         return OF_CERTIFICATE.get(error.verify_code, UNTRUSTED)
     if isinstance(error, ChannelClosedByBroker) and error.reply_code == ACCESS_REFUSED:
         return NO_RIGHT
+    if isinstance(error, ChannelClosedByBroker) and "timed out" in error.reply_text:
+        return HELD_TOO_LONG
     if isinstance(error, pika.exceptions.IncompatibleProtocolError) and "SSL" in str(error):
         return OWN_CERTIFICATE
     return OF_CLASS.get(type(error).__name__, USUAL)
 
 
-def other_type(error: ChannelClosedByBroker) -> BrokerRefused:
-    """Return the error for a queue that exists with other arguments."""
-    return BrokerRefused("a declaration", f"{error.reply_code} {error.reply_text}", remedy=OTHER_TYPE)
+def refuse_other_type(error: BaseException) -> None:
+    """Raise ``BrokerRefused`` for a queue that exists with other arguments."""
+    if isinstance(error, ChannelClosedByBroker) and error.reply_code == PRECONDITION_FAILED:
+        raise BrokerRefused("a declaration", f"{error.reply_code} {error.reply_text}", remedy=OTHER_TYPE) from error
 
 
 @contextmanager
@@ -270,8 +274,7 @@ class _Loan:
             self._publishers.keep(self._line)
             return
         disconnect(self._line.connection)
-        if isinstance(error, ChannelClosedByBroker) and error.reply_code == PRECONDITION_FAILED:
-            raise other_type(error) from error
+        refuse_other_type(error)
 
 
 def _disconnect_all(lines: Iterable[_Line]) -> None:

@@ -7,14 +7,17 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
+from heapq import heapify, heappop, heappush, nlargest
 from typing import TYPE_CHECKING, Any, Final
 
 from dramatiq.broker import Consumer as DramatiqConsumer
 from dramatiq.broker import MessageProxy
-from dramatiq.common import current_millis, q_name
+from dramatiq.common import q_name
+from dramatiq.message import Message
 from dramatiq.middleware import MiddlewareError
 
-from switchyard.addons.rabbitmq.connections import AWAY, connect, disconnect, unavailable
+from switchyard.addons.rabbitmq.connections import AWAY, connect, disconnect, refuse_other_type, unavailable
 from switchyard.addons.rabbitmq.held import (
     RabbitMessage,
     UnreadableDeliveries,
@@ -38,6 +41,11 @@ if TYPE_CHECKING:
     from switchyard.addons.rabbitmq.broker import RabbitBroker
 
 CHECK_OLD_S: Final = 1.0
+# The connection is served after so long a time of moving what is due.
+MOVE_S: Final = 1.0
+# Delayed messages that are kept in Redis in one go, and when they are due at the earliest.
+KEPT_AT_ONCE: Final = 100
+KEPT_FROM_S: Final = 5.0
 
 logger = logging.getLogger("switchyard.broker")
 
@@ -49,7 +57,9 @@ class RabbitConsumer(DramatiqConsumer):
     connection ends, the server gives all that is not acknowledged to others. Messages that no thread had started are
     dropped here then. One that runs and is delivered again to this process is acknowledged as the new delivery.
 
-    ``lane`` may be the queue of its delayed messages, ``work.DQ``; ``prefetch`` is for each level.
+    ``lane`` may be the queue of its delayed messages, ``work.DQ``; ``prefetch`` is for each level. Delayed messages are
+    never handed out: those that are due are enqueued, and then acknowledged. Where as many are held as the server
+    delivers, those that are due last go to Redis, as long delays do: others may be behind them.
     """
 
     def __init__(
@@ -62,6 +72,8 @@ class RabbitConsumer(DramatiqConsumer):
         self.owner = broker.new_owner(lane)
         self.closed = False
         self._ready: deque[RabbitMessage] = deque()
+        self._delayed: list[tuple[float, int, RabbitMessage]] = []  # a heap: when it is due, its tag
+        self._prefetch = prefetch
         self._later = LaterDeliveries(broker.redeliveries)
         self.waiting = WaitingMessages(broker.redeliveries, broker.delivering)
         self._woken = self._away = False
@@ -92,6 +104,7 @@ class RabbitConsumer(DramatiqConsumer):
             self._queues.start()
         except AWAY as error:
             self._disconnect()
+            refuse_other_type(error)
             raise unavailable("a consumer", error) from error
 
     @property
@@ -109,9 +122,12 @@ class RabbitConsumer(DramatiqConsumer):
         try:
             while True:
                 self._woken = False
+                if self._queues.ended is not None:
+                    raise self._queues.ended
                 self.outgoing.send(busy=bool(self._ready))
                 if self._later or self._unreadable.found:
                     self._admit()
+                self._move_due()
                 stops = self._broker.draining or self._broker.quiet()
                 if stops:
                     self._queues.stop()
@@ -122,14 +138,18 @@ class RabbitConsumer(DramatiqConsumer):
                     continue
                 else:
                     self._queues.start()
+                    self._queues.check()
                 if not self._holds_delayed:
                     self._give_back_old()
                     self._broker.cancellations.run(self._broker.in_flight)
-                left_s = give_up_s - time.monotonic()
-                if left_s <= 0:
+                next_s = self._delayed[0][0] if self._delayed else give_up_s
+                left_s = min(next_s, give_up_s) - time.monotonic()
+                if time.monotonic() >= give_up_s:
                     return None
                 soon = self._later or self.outgoing.pending or self._broker.in_flight
-                self._connection.process_data_events(time_limit=min(left_s, POLL_CANCELLATIONS_S) if soon else left_s)
+                self._connection.process_data_events(
+                    time_limit=max(min(left_s, POLL_CANCELLATIONS_S) if soon else left_s, 0)
+                )
         except AWAY as error:
             self._lose()
             raise unavailable("a fetch", error) from error
@@ -214,8 +234,6 @@ class RabbitConsumer(DramatiqConsumer):
             self._unreadable.add(tag, id_of(properties), body, error, message)
             return
         self.outgoing.receive(tag, Publication(message.message_id, number))
-        if (due_ms := message.options.get("eta")) is not None:  # Dramatiq's worker compares it with this host's clock
-            message.options["eta"] = current_millis() + due_ms - now_ms()
         lease = Lease(self.owner, message.message_id.encode(), number)
         held = RabbitMessage(message, lease, self._family, source=self, tag=tag, body=body)
         if method.redelivered or (self._runs_alone and not self._holds_delayed):
@@ -224,10 +242,13 @@ class RabbitConsumer(DramatiqConsumer):
             self._ready.append(held)
 
     def _hand_out(self) -> RabbitMessage | None:
-        """Return the next ready message, unless one of its id runs here."""
+        """Return the next ready message, unless it is delayed, or one of its id runs here."""
         message = self._ready.popleft()
-        if self._holds_delayed:
-            return message
+        if self._holds_delayed or message.options.get("eta") is not None:
+            self._broker.emit_before("delay_message", message)
+            delay_ms = (message.options.pop("eta", None) or 0) - now_ms()
+            heappush(self._delayed, (time.monotonic() + delay_ms / 1000, message.tag, message))
+            return None
         with self._broker.delivering:
             if message.message_id in self._broker.in_flight:
                 self._later.add(message, again=False)
@@ -251,6 +272,40 @@ class RabbitConsumer(DramatiqConsumer):
             else:
                 self._ready.append(message)
 
+    def _move_due(self) -> None:
+        """Enqueue what is due. After ``BrokerUnavailable`` the rest is kept."""
+        until_s = time.monotonic() + MOVE_S
+        while self._delayed and self._delayed[0][0] <= time.monotonic() < until_s:
+            _, tag, message = self._delayed[0]
+            self._broker.mover.send(self._without_delay(message), put_off=partial(self._keep, message))
+            heappop(self._delayed)
+            self.outgoing.drop(tag)
+            self._away = False
+        if self._holds_delayed and len(self.outgoing.unacked) >= self._prefetch:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Keep in Redis some of what is due last, so that the server delivers what is behind it."""
+        from_s = time.monotonic() + KEPT_FROM_S
+        try:
+            for each in nlargest(KEPT_AT_ONCE, self._delayed):
+                due_s, tag, message = each
+                if due_s < from_s:
+                    break
+                self._keep(message, delay_ms=round((due_s - time.monotonic()) * 1000))
+                self._delayed.remove(each)
+                self.outgoing.drop(tag)
+        finally:
+            heapify(self._delayed)
+
+    def _keep(self, message: RabbitMessage, *, delay_ms: int) -> None:
+        sent = self._without_delay(message)
+        self._broker.mover.delays.add(sent.queue_name, sent.message_id, self._broker.body_of(sent), delay_ms=delay_ms)
+
+    def _without_delay(self, message: RabbitMessage) -> Message[Any]:
+        found: Message[Any] = message.copy(queue_name=q_name(self._lane))
+        return found
+
     def _give_back_ready(self) -> None:
         while self._ready:
             self.outgoing.give_back(self._ready.popleft().tag)
@@ -272,7 +327,7 @@ class RabbitConsumer(DramatiqConsumer):
         self.waiting.note(self._broker.in_flight, self)
 
     def _end_suspicion(self, message: RabbitMessage) -> None:
-        if ends_suspicion(message) and not (message.given_back or self._holds_delayed):  # the end of a delay is none
+        if ends_suspicion(message) and not message.given_back:
             self._broker.redeliveries.clear(message.family.keys.queue, message.message_id)
 
     def _wake(self) -> None:
@@ -289,6 +344,7 @@ class RabbitConsumer(DramatiqConsumer):
                 return
             self.closed = True
         self._ready.clear()
+        self._delayed.clear()
         self._later.take()
         processed = self._disconnect()
         ended = self.outgoing.ended(processed=processed)

@@ -17,11 +17,11 @@ from switchyard.addons.rabbitmq.connections import (
     answers_within,
     connect,
     disconnect,
-    other_type,
     parameters_of,
+    refuse_other_type,
     unavailable,
 )
-from switchyard.addons.rabbitmq.queues import ACCESS_REFUSED, PRECONDITION_FAILED, RabbitQueues
+from switchyard.addons.rabbitmq.queues import ACCESS_REFUSED, RabbitQueues
 from switchyard.broker.errors import BrokerRefused
 
 # Within the 2 s of /readyz. A new leader is elected within 0.5 s of the end of a node (3.10.8).
@@ -154,8 +154,7 @@ def _declare_existing(
                 queues.declare(channel, lane, name)
                 channel.close()
             except ChannelClosedByBroker as error:  # the next lane has a channel of its own
-                if error.reply_code == PRECONDITION_FAILED:
-                    raise other_type(error) from error
+                refuse_other_type(error)
                 if error.reply_code != NOT_FOUND:
                     break
     return found

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from dramatiq.message import Message
@@ -116,7 +117,7 @@ class Mover:
     ) -> None:
         self.delays = LongDelays(calls, keys)
         self._unreadable = Quarantine(calls, keys)
-        self._refused: set[bytes] = set()  # those that the log has
+        self._refused: set[str] = set()  # ids of those that the log has
         self._away: set[str] = set()  # lanes whose queue did not answer last time
         self._lock = Lock(calls, keys, "long-delays", lease_ms=LEASE_MS)
         self._lanes, self._enqueue = lanes, enqueue
@@ -170,25 +171,36 @@ class Mover:
         except codec.UnreadableMessage as error:
             self._set_aside(later, error)
             return False
+        if not self.send(message, put_off=partial(self.delays.postpone, later)):
+            return False
+        self.delays.remove(later)
+        return True
+
+    def send(self, message: Message[Any], *, put_off: Callable[..., object]) -> bool:
+        """Enqueue a message that is due; one that is refused is put off by ``delay_ms``, and logged once.
+
+        Raises:
+            BrokerUnavailable: a server did not answer; the message is where it was.
+        """
         try:
             with limits_lifted():
                 self._enqueue(message)
         except BrokerUnavailable:  # the others of its queue would wait for the same answer
             raise
         except Exception as error:  # of this message, by middleware or for its queue: others are moved
-            self.delays.postpone(later, delay_ms=REFUSED_AGAIN_MS)
-            if later.member not in self._refused:
+            put_off(delay_ms=REFUSED_AGAIN_MS)
+            if message.message_id not in self._refused:
                 if len(self._refused) >= NOTED:  # some were cancelled meanwhile
                     self._refused.clear()
-                self._refused.add(later.member)
+                self._refused.add(message.message_id)
                 text = (
                     "message %s of %s, actor %s, is refused after its delay: %s: %s; it is kept, and tried every %d s"
                 )
                 fact = type(error).__name__, error, REFUSED_AGAIN_MS // 1000
-                logger.error(text, later.id, later.lane, message.actor_name, *fact, exc_info=True)
+                whose = message.message_id, message.queue_name, message.actor_name
+                logger.error(text, *whose, *fact, exc_info=True)
             return False
-        self.delays.remove(later)
-        self._refused.discard(later.member)
+        self._refused.discard(message.message_id)
         return True
 
     def _set_aside(self, later: Later, error: codec.UnreadableMessage) -> None:
@@ -205,9 +217,8 @@ class Mover:
         while not self._stopping.wait(pause_s):
             try:
                 leads = self._lock.acquire()
-                if leads:
-                    self.move()
-                pause_s, away = POLL_S if leads else AGAIN_S, False
+                goes_on = leads and self.move() >= AT_ONCE
+                pause_s, away = 0.0 if goes_on else POLL_S if leads else AGAIN_S, False
             except BrokerError as error:
                 if not away:
                     logger.warning("messages with long delays are moved later: %s", error)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from dramatiq.common import dq_name, q_name
+from pika.exceptions import ConsumerCancelled
+from pika.spec import Basic
 
 from switchyard.broker.queue.operations import HIGH, LOW, NORMAL
 
@@ -17,6 +19,8 @@ LEVELS: Final = {HIGH: ".high", NORMAL: "", LOW: ".low"}
 # Deliveries have stopped when none came for so long; they are stopped after the longer time in any case.
 STILL_S: Final = 0.1
 STOP_S: Final = 1.0
+# Consumers of a queue are compared so often.
+CHECK_S: Final = 10.0
 # Server's error for a user without the right to a queue or an exchange.
 ACCESS_REFUSED: Final = 403
 # Server's error for a queue that exists with other arguments.
@@ -85,7 +89,8 @@ class RabbitQueues:
 class QueueConsumers:
     """Deliveries from queues to a channel; they can be stopped, and started again.
 
-    ``held`` returns how many deliveries are not acknowledged; ``prefetch`` is for each queue.
+    ``held`` returns how many deliveries are not acknowledged; ``prefetch`` is for each queue. ``ended`` says why
+    nothing is delivered any more although the connection lives: the server closed the channel, or a queue was deleted.
     """
 
     def __init__(
@@ -101,7 +106,27 @@ class QueueConsumers:
         self._connection, self._channel, self._names, self._receive = connection, channel, names, receive
         self._held, self._prefetch = held, prefetch
         self._tags: list[str] = []
+        self._check_s = time.monotonic() + CHECK_S
         self.active = False
+        self.ended: Exception | None = None
+        channel.add_on_cancel_callback(lambda _: self._end(ConsumerCancelled("a queue was deleted")))
+        channel._impl.add_on_close_callback(lambda _, reason: self._end(reason))
+
+    def _end(self, reason: Exception) -> None:
+        self.ended = self.ended or reason
+
+    def check(self) -> None:
+        """Compare what the server has now and then: it may end a consumer without a word, as 3.10 does with a queue.
+
+        Raises one of pika's errors where a queue is missing.
+        """
+        if time.monotonic() < self._check_s:
+            return
+        self._check_s = time.monotonic() + CHECK_S
+        for name in self._names:
+            found = self._channel.queue_declare(name, passive=True).method
+            if found.message_count and not found.consumer_count:
+                self._end(ConsumerCancelled(f"{name} has messages and no consumer"))
 
     def start(self) -> None:
         if not self.active:
@@ -118,8 +143,6 @@ class QueueConsumers:
         its own. So this waits until nothing more comes: acknowledgements that were sent are answered with deliveries,
         and none is sent meanwhile. pika cancels before the next start.
         """
-        from pika.spec import Basic  # pika is installed where it is used
-
         if not self.active or not self._connection.is_open:  # what a closed one held is noted by the consumer
             return
         give_up_s, held = time.monotonic() + STOP_S, -1

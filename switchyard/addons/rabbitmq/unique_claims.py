@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +14,7 @@ from dramatiq.message import Message
 
 from switchyard.addons.rabbitmq.keys import RabbitKeys
 from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import BrokerError, BrokerUnavailable
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.acl import PURGES, RECORDED, Role
 from switchyard.broker.redis.calls import RedisCalls
@@ -21,43 +25,87 @@ CLAIM_FILE: Final = str(Path(__file__).with_name("unique_claim"))
 CLAIM: Final = script(CLAIM_FILE, folder="")
 # A job without a record counts as unfinished for so long after it was sent: its record may be on its way.
 UNRECORDED_MS: Final = 10_000
+# Another sender's publish takes milliseconds; one that takes longer is refused, as one to a server that is away.
+PATIENCE_S: Final = 2.0
 # Options of a message that is not sent for the first time.
 MOVED: Final = frozenset({"attempts", "generation", "deferred_by", "parked_ms"})
+
+logger = logging.getLogger("switchyard.broker")
 
 
 class UniqueClaims:
     """Claims of unique keys by messages. A claim ends with its job, by the job's record.
 
-    A job that keeps no record holds its key for 10 s.
+    A job that keeps no record holds its key for 10 s. A claim whose message is not confirmed to be on RabbitMQ stands
+    for no message: its time is negative.
     """
 
     def __init__(self, calls: RedisCalls, keys: Keys, records: JobRecords) -> None:
         self._calls, self._keys, self._records = calls, RabbitKeys(keys.prefix), records
 
-    def holder_of(self, message: Message[Any], lane: str) -> str:
-        """Claim the unique key of a new message, and return the id of the message that holds it.
+    @contextmanager
+    def sending(self, message: Message[Any], lane: str) -> Iterator[str]:
+        """Claim the unique key of a new message while a block sends it; yields the id of the message that holds it.
 
-        It is the message itself where nothing else holds the key, where it has none, and where it was sent before.
+        It is the message itself where nothing else holds the key, where it has none, and where it was sent before. The
+        key is free again where the block fails, although the message may be on the server then.
+
+        Raises:
+            BrokerUnavailable: another sender has claimed the key, and not confirmed its message within 2 s.
         """
-        key = message.options.get("unique_key")
-        if key is None or message.options.keys() & MOVED:
-            return message.message_id
-        return self.claim(lane, str(key), message.message_id)
+        unique_key = message.options.get("unique_key")
+        if unique_key is None or message.options.keys() & MOVED:
+            yield message.message_id
+            return
+        key = self._keys.unique_claim(lane, str(unique_key))
+        holder, claim = self._claim(key, message.message_id)
+        if holder != message.message_id or not _is_unconfirmed(claim):
+            yield holder
+            return
+        try:
+            yield holder
+        except BaseException:
+            self._replace(key, claim, by=claim, ttl_ms=1)
+            raise
+        self._replace(key, claim, by=f"{holder} {now_ms()}")
 
-    def claim(self, queue: str, unique_key: str, message_id: str) -> str:
-        """Claim a key, and return the id of the message that holds it: the given one, or that of an unfinished job."""
-        key, value, judged = self._keys.unique_claim(queue, unique_key), f"{message_id} {now_ms()}", b""
+    def _claim(self, key: str, message_id: str) -> tuple[str, str]:
+        """Claim a key; return the message that holds it, the given one or an unfinished one, and its claim."""
+        own, judged, give_up_s = f"{message_id} -{now_ms()}", "", time.monotonic() + PATIENCE_S
         # Only the claim that was judged is replaced: another sender may have replaced it meanwhile.
-        while held := self._calls.call(CLAIM, [key], [value, LIVE_TTL_MS, judged]):
-            holder, _, sent_ms = str(held, "utf-8").rpartition(" ")
-            if holder == message_id or self._is_unfinished(holder, int(sent_ms)):
-                return holder
-            judged = held
-        return message_id
+        while held := str(self._calls.call(CLAIM, [key], [own, LIVE_TTL_MS, judged]), "utf-8"):
+            holder = held.rpartition(" ")[0]
+            judged = ""
+            if holder == message_id or (state := self._state(held)) == "unfinished":
+                return holder, held
+            if state == "ended":
+                judged = held
+            elif time.monotonic() < give_up_s:
+                time.sleep(0.02)
+            else:
+                fact = f"message {holder} has that key and may not be sent"
+                raise BrokerUnavailable("a unique send", fact, outcome="refused", remedy="try again in 10 s")
+        return message_id, own
 
-    def _is_unfinished(self, message_id: str, sent_ms: int) -> bool:
+    def _state(self, claim: str) -> str:
+        """Return ``unfinished``, ``ended`` or ``unconfirmed`` for a claim of another message."""
+        message_id, _, stamp = claim.rpartition(" ")
         [state] = self._records.states([message_id])
-        return state not in ENDED if state is not None else now_ms() - sent_ms < UNRECORDED_MS
+        if state is not None:
+            return "ended" if state in ENDED else "unfinished"
+        if now_ms() - abs(int(stamp)) >= UNRECORDED_MS:
+            return "ended"
+        return "unconfirmed" if _is_unconfirmed(claim) else "unfinished"
+
+    def _replace(self, key: str, claim: str, *, by: str, ttl_ms: int = LIVE_TTL_MS) -> None:
+        try:
+            self._calls.call(CLAIM, [key], [by, ttl_ms, claim])
+        except BrokerError as error:
+            logger.warning("unique key %s is claimed for 10 s by a message that is not confirmed: %s", key, error)
+
+
+def _is_unconfirmed(claim: str) -> bool:
+    return claim.rpartition(" ")[2].startswith("-")
 
 
 def rights(roles: Mapping[str, Role]) -> dict[str, Role]:

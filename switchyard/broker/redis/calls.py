@@ -311,7 +311,7 @@ class RedisCalls:
         return ""
 
     def place_now(self, key: str) -> str:
-        """Return the place of a key after asking for it."""
+        """Return the place of a key after asking for it: keys of one place can be read together."""
         return ""
 
     def url_at(self, place: str, url: str) -> str:

@@ -18,9 +18,9 @@ def rabbit_yard(valkey: redis.Redis, rabbitmq_server: Any) -> Iterator[Callable[
     """Build a broker with the whole stack of middleware for the small yard."""
     built: list[Any] = []
 
-    def build(**options: Any) -> Any:
+    def build(*, keys: str = "rabbit", **options: Any) -> Any:
         options = {"url": rabbitmq_server.url, **options}
-        broker = build_rabbit_yard(small_yard(max_retries=1), valkey, Keys("test-rabbit"), **options)
+        broker = build_rabbit_yard(small_yard(max_retries=1), valkey, Keys(f"test-{keys}"), **options)
         if not built:
             for lane in broker.switchyard.yard.lanes:
                 broker.flush(lane)

@@ -11,7 +11,7 @@ import dramatiq
 import pytest
 
 from switchyard.addons.rabbitmq.connections import Publishers, disconnect, parameters_of
-from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
+from switchyard.broker.errors import BrokerRefused, BrokerUnavailable, QueueFull
 from switchyard.broker.queue.administration import DepthLimits
 from tests.chaos.fault_proxy import FaultProxy
 from tests.waiting import wait_for
@@ -226,6 +226,27 @@ def test_queues_of_another_type_are_refused_with_the_variable(rabbit_yard: Build
 
     with pytest.raises(BrokerRefused, match="SWITCHYARD_RABBITMQ_QUEUES"):
         rabbit_yard(queue_type="classic").lane_stats("work")
+
+
+def test_a_worker_refuses_queues_of_another_type_with_the_variable(rabbit_yard: Build) -> None:
+    rabbit_yard().enqueue(dramatiq.Message("work", "job", (), {}, {}))
+
+    with pytest.raises(BrokerRefused, match="SWITCHYARD_RABBITMQ_QUEUES"):
+        rabbit_yard(queue_type="classic").consume("work")
+
+
+def test_of_messages_without_room_for_all_none_is_sent(rabbit_yard: Build) -> None:
+    broker = rabbit_yard()
+    broker.limits = DepthLimits({"work": 3})
+    one, other, third, fourth = (dramatiq.Message("work", "job", (), {}, {}) for _ in range(4))
+    broker.put([one, other])
+
+    with pytest.raises(QueueFull):
+        broker.put([third, fourth])
+
+    assert broker.lane_stats("work").waiting == 2
+    broker.put([third])
+    assert broker.lane_stats("work").waiting == 3
 
 
 def test_what_is_no_message_is_refused_and_nothing_is_sent(rabbit_yard: Build) -> None:

@@ -37,7 +37,7 @@ class Refuses:
 def keep(broker: Any, *actors: str) -> None:
     """Store messages of actors with a long delay, due in this order."""
     for number, actor in enumerate(actors):
-        broker.mover.delays.add("work", f"{actor}-{number}", broker._body(message(actor)), delay_ms=number - 1_000)
+        broker.mover.delays.add("work", f"{actor}-{number}", broker.body_of(message(actor)), delay_ms=number - 1_000)
 
 
 def message(actor: str) -> dramatiq.Message[Any]:
@@ -75,7 +75,7 @@ def test_a_hundred_refused_messages_leave_room_for_the_next(rabbit_yard: Build) 
 def test_a_queue_that_does_not_answer_keeps_back_its_own_messages_alone(rabbit_yard: Build) -> None:
     broker = rabbit_yard()
     keep(broker, "refused", "job", "refused")
-    broker.mover.delays.add("work-retry", "other-1", broker._body(message("other")), delay_ms=-1)
+    broker.mover.delays.add("work-retry", "other-1", broker.body_of(message("other")), delay_ms=-1)
     broker.emit_before = refuses = Refuses(broker, BrokerUnavailable("a publish", "away"))
 
     for _ in range(2):

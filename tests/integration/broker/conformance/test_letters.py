@@ -73,6 +73,18 @@ def test_a_discarded_letter_is_gone_and_a_second_time_is_said(subject: Subject) 
     assert discard(subject.transport, "work", made.id) == "gone"
 
 
+def test_a_letter_that_died_again_while_it_was_discarded_stays(subject: Subject) -> None:
+    made = dead_letter(subject)
+    second = dataclasses.replace(made, died_at=made.died_at + 1)
+
+    answers = subject.transport.discard(
+        "work", {made.id: made.died_at}, nonce="n", keep=lambda letters: subject.dead_lists.add(second)
+    )
+
+    assert answers != {made.id: "moved"}
+    assert subject.transport.find_dead_letter("work", made.id) == second
+
+
 def test_a_letter_that_nobody_wrote_is_none(subject: Subject) -> None:
     assert subject.transport.find_dead_letter("work", "nobody") is None
     assert subject.transport.dead_letters("work").items == []
