@@ -163,8 +163,9 @@ class _Run:
         self.error: BaseException | None = None
         self._loop = loop
         self._put_back = put_back
+        self._coroutine = coroutine
         self._task: asyncio.Task[None] | None = None
-        loop.call_soon_threadsafe(self._begin, coroutine)
+        loop.call_soon_threadsafe(self._begin)
 
     def cancel(self) -> None:
         """Cancel the coroutine, in the loop's thread."""
@@ -186,14 +187,19 @@ class _Run:
                     message = None
                 before = occupant
 
-    def _begin(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        self._task = self._loop.create_task(self._contain(coroutine))
+    def _begin(self) -> None:
+        self._task = self._loop.create_task(self._contain())
+        self._task.add_done_callback(self._end)  # one that is cancelled before its first step runs nothing of its own
 
-    async def _contain(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+    async def _contain(self) -> None:
         try:
-            self.result = await coroutine
+            self.result = await self._coroutine
         except BaseException as error:  # noqa: BLE001  raised in the thread that waits
             self.error = error
         finally:
-            self._put_back()
-            self.ended.set()
+            self._end()
+
+    def _end(self, task: asyncio.Task[None] | None = None) -> None:
+        self._coroutine.close()
+        self._put_back()
+        self.ended.set()

@@ -21,10 +21,11 @@ from switchyard.middleware.places import place_of
 
 @dataclass(frozen=True, slots=True)
 class DeclaredOption:
-    """One option of an actor: its value as Python writes it, and the values that it takes, in words ("" for none)."""
+    """One option of an actor: its value for JSON and as Python writes it, and what it takes, in words ("" for none)."""
 
     name: str
-    value: str
+    value: Any
+    text: str
     rule: str
 
 
@@ -84,8 +85,7 @@ def _options_of(actor: Actor[..., Any]) -> list[DeclaredOption]:
     found = []
     for name, value in sorted(options.items()):
         rule = rules.get(name)
-        text = "" if rule is None else rule.text(actor)
-        found.append(DeclaredOption(name, _written(value), text))
+        found.append(DeclaredOption(name, _plain(value), _written(value), "" if rule is None else rule.text(actor)))
     return found
 
 
@@ -101,6 +101,14 @@ def _is_default(actor: Actor[..., Any], name: str, value: Any) -> bool:
 
 def _pools_of(queue: str) -> tuple[str, ...]:
     return tuple(pool.name for pool in declared_yard().pools_of(queue))
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, dict):
+        return {str(name): _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else _written(value)
 
 
 def _written(value: Any) -> str:

@@ -19,7 +19,7 @@ from switchyard.audit.notes import note_line, notes_on, write_note
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused
 from switchyard.conf import switchyard_settings
-from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand, listed_number
+from switchyard.console.commands import LIMIT, WRONG_ARGUMENTS, ActsCommand, listed_number
 from switchyard.console.formatting import counted, duration
 from switchyard.console.links import runbook_of_alert
 from switchyard.middleware.logs import printable
@@ -81,7 +81,7 @@ class Command(ActsCommand):
         number = partial(listed_number, "alerts list")
         listing = add("list", help="unresolved alerts, newest first, and the silences in force")
         listing.add_argument("--state", choices=[*Alert.State.values, "all"], default="", help="alerts in this state")
-        listing.add_argument("--limit", type=int, default=50, metavar="N", help="at most N alerts (default: 50)")
+        listing.add_argument("--limit", type=LIMIT, default=50, metavar="N", help="at most N alerts (default: 50)")
         show = add("show", help="one alert with its messages")
         show.add_argument("id", type=number, metavar="ID")
         for verb, text in (("acknowledge", "mark as known"), ("resolve", "mark as over")):
@@ -104,9 +104,6 @@ class Command(ActsCommand):
         test.add_argument("channel", metavar="CHANNEL", help="its name or number, see channels")
 
     def _list(self, options: dict[str, Any]) -> None:
-        if options["limit"] < 1:
-            message = f"--limit: {options['limit']} is below 1; ask for at least one alert"
-            raise CommandError(message, returncode=WRONG_ARGUMENTS)
         state = options["state"]
         states = () if state == "all" else (state,) if state else tuple(UNRESOLVED)
         rows = list((Alert.objects.filter(state__in=states) if states else Alert.objects.all())[: options["limit"]])

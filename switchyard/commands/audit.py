@@ -9,7 +9,7 @@ from django.core.management.base import CommandParser
 
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.queries import AuditFilter, as_json, page
-from switchyard.console.commands import ActsCommand, refusal
+from switchyard.console.commands import ActsCommand, number_within, refusal
 from switchyard.middleware.logs import printable
 
 MOST = 1_000
@@ -35,13 +35,12 @@ class Command(ActsCommand):
         listing.add_argument("--since", default="", metavar="TIME", help="30m, 1h, 7d ago, or ISO 8601")
         listing.add_argument("--until", default="", metavar="TIME", help="as --since")
         listing.add_argument("--before", type=int, metavar="ID", help="acts older than this one: the next page")
-        listing.add_argument("--limit", type=int, default=50, metavar="N", help=f"1 to {MOST:,} (default: 50)")
+        limit = number_within(1, MOST)
+        listing.add_argument("--limit", type=limit, default=50, metavar="N", help=f"1 to {MOST:,} (default: 50)")
 
     def _list(self, options: dict[str, Any]) -> None:
         try:
             asked = AuditFilter.from_query({name: value for name, value in options.items() if isinstance(value, str)})
-            if not 1 <= options["limit"] <= MOST:
-                raise ValueError(f"--limit: {options['limit']} is not within 1 to {MOST:,}")
         except ValueError as error:
             raise refusal(error) from error
         found = page(asked, before=options["before"], limit=options["limit"])

@@ -11,9 +11,10 @@ from switchyard.audit.services import Who
 from switchyard.batches import queries
 from switchyard.broker.stores.batches import STATES, BatchRecord
 from switchyard.bulk import services as bulk
-from switchyard.console.commands import ActsCommand
+from switchyard.console.commands import ActsCommand, number_within
 from switchyard.middleware.logs import printable
 
+MOST = 1_000
 EXAMPLES = """examples:
   manage.py switchyard batches list                       the newest batches
   manage.py switchyard batches show 0f3a9c2d4e5f --state failed
@@ -28,7 +29,8 @@ class Command(ActsCommand):
 
     def add_acts(self, add: Callable[..., CommandParser]) -> None:
         listing = add("list", help="the newest batches")
-        listing.add_argument("--limit", type=int, default=20, metavar="N", help="at most N (default: 20)")
+        limit = number_within(1, MOST)
+        listing.add_argument("--limit", type=limit, default=20, metavar="N", help="at most N (default: 20)")
         show = add("show", help="one batch with some of its members")
         show.add_argument("--state", default="open", choices=STATES, help="state of the members (default: open)")
         cancel = add("cancel", help="cancel what has not ended, as a bulk act")
@@ -39,7 +41,7 @@ class Command(ActsCommand):
             verb.add_argument("batch", metavar="ID")
 
     def _list(self, options: dict[str, Any]) -> None:
-        found = queries.newest(limit=min(max(1, options["limit"]), 1_000)).batches
+        found = queries.newest(limit=options["limit"]).batches
         if options["json"]:
             self.print_json([queries.summary(record) for record in found])
             return

@@ -10,7 +10,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from switchyard.audit.services import Who
 from switchyard.bulk import services
-from switchyard.console.commands import ActsCommand, listed_number
+from switchyard.console.commands import LIMIT, ActsCommand, listed_number
 from switchyard.console.formatting import duration
 from switchyard.middleware.logs import printable
 
@@ -29,7 +29,7 @@ class Command(ActsCommand):
 
     def add_acts(self, add: Callable[..., CommandParser]) -> None:
         listing = add("list", help="the newest bulk acts")
-        listing.add_argument("--limit", type=int, default=20, metavar="N", help="at most N (default: 20)")
+        listing.add_argument("--limit", type=LIMIT, default=20, metavar="N", help="at most N (default: 20)")
         show = add("show", help="one bulk act with its progress")
         stop = add("stop", help="stop one after the step that it is in; what is done stays done")
         stop.add_argument("--reason", default="", help="reason, for the audit log")
@@ -39,7 +39,7 @@ class Command(ActsCommand):
             verb.add_argument("number", type=partial(listed_number, "bulk list"), metavar="NUMBER")
 
     def _list(self, options: dict[str, Any]) -> None:
-        found = services.newest(limit=max(1, options["limit"]))
+        found = services.newest(limit=options["limit"])
         if options["json"]:
             self.print_json([services.summary(one) for one in found])
             return

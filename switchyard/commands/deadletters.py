@@ -12,7 +12,7 @@ from switchyard.audit.services import Who
 from switchyard.broker.errors import BrokerError
 from switchyard.bulk import services as bulk
 from switchyard.conf import declared_yard
-from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand, refusal
+from switchyard.console.commands import LIMIT, WRONG_ARGUMENTS, ActsCommand, refusal
 from switchyard.dead_letters import acts, bulk_moves, presentation, queries
 from switchyard.dead_letters.acts import BulkResult
 from switchyard.dead_letters.models import DeadLetter
@@ -44,10 +44,10 @@ class Command(ActsCommand):
         listing.add_argument("--group", metavar="FP", default="", help="only this fingerprint")
         text = "letters in this state instead of the open ones"
         listing.add_argument("--state", choices=DeadLetter.State.values, default="", help=text)
-        listing.add_argument("--limit", type=int, default=100, metavar="N", help="at most N letters (default: 100)")
+        listing.add_argument("--limit", type=LIMIT, default=100, metavar="N", help="at most N letters (default: 100)")
         listing.add_argument("--quarantined", action="store_true", help="messages that could not be decoded")
         groups = add("groups", help="open dead letters by cause, the largest group first")
-        groups.add_argument("--limit", type=int, default=20, metavar="N", help="at most N groups (default: 20)")
+        groups.add_argument("--limit", type=LIMIT, default=20, metavar="N", help="at most N groups (default: 20)")
         show = add("show", help="one dead letter with its traceback")
         show.add_argument("id", metavar="ID")
         moves: dict[str, CommandParser] = {}
@@ -79,7 +79,7 @@ class Command(ActsCommand):
         note.add_argument("text", metavar="TEXT", help="at most 500 characters")
 
     def _list(self, options: dict[str, Any]) -> None:
-        limit = _limit(options)
+        limit = options["limit"]
         if options["quarantined"]:
             self._quarantined(options)
             return
@@ -97,7 +97,7 @@ class Command(ActsCommand):
             )
 
     def _groups(self, options: dict[str, Any]) -> None:
-        limit = _limit(options)
+        limit = options["limit"]
         self._catch_up()
         found = queries.groups(limit=limit)
         if options["json"]:
@@ -199,10 +199,3 @@ class Command(ActsCommand):
             reconcile_all()
         except BrokerError as error:
             self.stderr.write(f"The list may be out of date: {error}")
-
-
-def _limit(options: dict[str, Any]) -> int:
-    limit: int = options["limit"]
-    if limit < 1:
-        raise CommandError(f"--limit: {limit} is below 1; ask for at least one", returncode=WRONG_ARGUMENTS)
-    return limit

@@ -42,7 +42,7 @@ class Command(ActsCommand):
             after = Cursor.parse(options["after"]) if options["after"] else None
         except ValueError as error:
             raise refusal(error) from error
-        page = search(wanted, after=after, limit=min(max(options["limit"], 1), MOST))
+        page = search(wanted, after=after, limit=options["limit"])
         jobs, following = tuple(map(job_of_row, page.rows)), str(page.after or "")
         if options["json"]:
             self.print_json({"jobs": [job_json(job, arguments=True) for job in jobs], "after": following or None})

@@ -10,7 +10,6 @@ from typing import Any, Final, TextIO, cast
 
 import dramatiq
 from django.core.management.base import CommandError, CommandParser, OutputWrapper
-from dramatiq.middleware import MiddlewareError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -20,11 +19,11 @@ from switchyard.audit.queries import as_json as audit_json
 from switchyard.audit.services import Who
 from switchyard.broker.admin.browse import MOST
 from switchyard.broker.clock import datetime_of
-from switchyard.broker.errors import ActRefused, ArgumentsRefused, SwitchyardError
+from switchyard.broker.errors import ActRefused
 from switchyard.broker.stores.job_records import Job
 from switchyard.bulk import services as bulk
 from switchyard.conf import declared_yard, in_words_of_project
-from switchyard.console.commands import DATABASE_REMEDY, WRONG_ARGUMENTS, ActsCommand, refusal
+from switchyard.console.commands import DATABASE_REMEDY, WRONG_ARGUMENTS, ActsCommand, number_within, refusal
 from switchyard.console.formatting import duration
 from switchyard.history.filters import TEXTS, Filter, why_none_found
 from switchyard.history.queries import SORTS, why_missing
@@ -175,7 +174,8 @@ def add_conditions(listing: CommandParser, *, states: str, most: int) -> None:
     listing.add_argument("--until", help="as --since; the time itself is left out")
     listing.add_argument("--failures", action="store_true", help="with a failed attempt, also those retried")
     listing.add_argument("--after", default="", help="where the page before ended")
-    listing.add_argument("--limit", type=int, default=50, help=f"jobs of a page, 50, at most {most}")
+    limit = number_within(1, most)
+    listing.add_argument("--limit", type=limit, default=50, help=f"jobs of a page, 50, at most {most}")
 
 
 EXAMPLES = """examples:
@@ -233,8 +233,7 @@ class Command(ActsCommand):
     def _list(self, options: dict[str, Any]) -> None:
         try:
             wanted = Filter.from_query({name: options[name] for name in CONDITIONS})
-            limit = min(max(options["limit"], 1), MOST_LISTED)
-            page = find_jobs(wanted, after=options["after"], limit=limit, sort=options["sort"])
+            page = find_jobs(wanted, after=options["after"], limit=options["limit"], sort=options["sort"])
         except ValueError as error:
             raise refusal(error) from error
         if options["json"]:
@@ -330,8 +329,6 @@ class Command(ActsCommand):
             done = edit_job(job, text=text, due_at=due_at, who=Who.of_command(), reason=options["reason"])
         except ValueError as error:
             raise refusal(error, f"job {job_id}: {error}") from error
-        except (ArgumentsRefused, ActRefused) as error:
-            raise CommandError(str(error)) from error
         self.answer(f"job {job_id}: changed {words_of(done)}", {"id": job_id, "changes": done}, as_json=options["json"])
 
     def _run_again(self, options: dict[str, Any]) -> None:
@@ -343,10 +340,8 @@ class Command(ActsCommand):
             changes = {name: read_json(text) for name, text in _pairs("--set", options["changes"]).items()}
             edited = {**(known.arguments or {}), **changes} if changes else None
             sent = run_again(known, edited=edited, who=Who.of_command(), reason=options["reason"])
-        except (MiddlewareError, ValueError) as error:
+        except ValueError as error:
             raise refusal(error, f"job {job_id}: {error}") from error
-        except SwitchyardError as error:
-            raise CommandError(str(error)) from error
         self.answer(
             f"job {sent}: enqueued, {known.job.actor} again", {"id": sent, "of": job_id}, as_json=options["json"]
         )

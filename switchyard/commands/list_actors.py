@@ -12,11 +12,10 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError
 from dramatiq.actor import Actor
-from dramatiq.middleware import MiddlewareError
 
 from switchyard.actors import figures, queries
 from switchyard.audit.services import Who
-from switchyard.broker.errors import BrokerError, SwitchyardError
+from switchyard.broker.errors import BrokerError
 from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand, as_command_error, refusal
 from switchyard.console.formatting import aligned, duration, parse_until
 from switchyard.jobs import pauses
@@ -120,13 +119,8 @@ def _sent(
     places = _value("--args", arguments, list)
     names = _value("--kwargs", named, dict)
     with as_command_error(f"actor {name}"):
-        try:
-            call = checked(actor, places, names)
-            return send_for(actor, call, who=Who.of_command(), delay_ms=delay, tags=tags)
-        except BrokerError:
-            raise
-        except (SwitchyardError, MiddlewareError) as error:
-            raise CommandError(str(error)) from error
+        call = checked(actor, places, names)
+        return send_for(actor, call, who=Who.of_command(), delay_ms=delay, tags=tags)
 
 
 def _form_of(actor: Actor[..., Any]) -> str:
@@ -179,7 +173,7 @@ def _lines(shown: dict[str, Any]) -> str:
     lines.append(f"{'where':12} {shown['module']}, {shown['place']}")
     for option in shown["options"]:
         rule = f"   ({option['rule']})" if option["rule"] else ""
-        lines.append(f"{'option':12} {option['name']}={option['value']}{rule}")
+        lines.append(f"{'option':12} {option['name']}={option['text']}{rule}")
     lines += [f"{title.removeprefix('last '):12} {_attempts(one)}" for title, one in (shown["facts"] or {}).items()]
     lines += [f"{'usually':12} {shown['usually']}"] if shown["usually"] else []
     for title in ("hour", "day"):
@@ -211,5 +205,5 @@ def _table(actors: list[queries.ActorFacts]) -> str:
 
 
 def _cells(actor: queries.ActorFacts) -> tuple[str, ...]:
-    options = " ".join(f"{option.name}={option.value}" for option in actor.options)
+    options = " ".join(f"{option.name}={option.text}" for option in actor.options)
     return actor.name, actor.queue, ",".join(actor.pools) or "none", options or "-", actor.place

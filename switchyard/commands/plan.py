@@ -12,12 +12,18 @@ from typing import Any, Final
 from django.core.management.base import CommandError
 from django.utils.module_loading import import_string
 
-from switchyard.broker.errors import UnknownQueue
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.yard_facts import KEPT_MS
 from switchyard.broker.topology import Yard
 from switchyard.conf import declared_yard
-from switchyard.console.commands import WRONG_ARGUMENTS, PrintingCommand, as_command_error, refusal, show_examples
+from switchyard.console.commands import (
+    WRONG_ARGUMENTS,
+    PrintingCommand,
+    as_command_error,
+    number_within,
+    refusal,
+    show_examples,
+)
 from switchyard.console.formatting import aligned, duration, time_ms
 from switchyard.deployment.rendered_files import memory_mib
 from switchyard.operations.plan import KEEP, STRETCHES, Demand, Outlook, PoolPlan, by_percentiles, plan, recorded
@@ -36,6 +42,8 @@ HEAD = [
 _RATE: Final = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)")
 _SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0}
+# Of the record: 72 h.
+MOST_MINUTES: Final = KEPT_MS // 60_000
 # An exponential distribution's: where only the median is given.
 P95_OF_P50: Final = 4.3
 
@@ -51,7 +59,7 @@ class Command(PrintingCommand):
         parser.add_argument("--since", default="24h", metavar="T", help="begin of the record, at most 72h, default 24h")
         parser.add_argument("--until", default="", metavar="T", help="its end, default now")
         text = "length of the busiest stretch of the record that is planned for, default 10"
-        parser.add_argument("--minutes", type=int, default=10, metavar="N", help=text)
+        parser.add_argument("--minutes", type=number_within(1, MOST_MINUTES), default=10, metavar="N", help=text)
         text = "dotted path of another yard that does the same work, such as project.next_topology.YARD"
         parser.add_argument("--topology", default="", metavar="PATH", help=text)
         parser.add_argument("--given", type=Path, metavar="FILE", help="TOML: arrivals and duration of each queue")
@@ -67,12 +75,10 @@ class Command(PrintingCommand):
         if lanes is None:
             lanes = _recorded(yard, options["since"], options["until"])
         for lane in lanes:
-            try:
+            with as_command_error("plan"):
                 yard.queue_of(lane)
-            except UnknownQueue as error:
-                raise CommandError(f"plan: {error}") from error
         promise_s = _span_s(options["promise"]) if options["promise"] else None
-        minutes = max(options["minutes"], 1)
+        minutes = options["minutes"]
         plans = plan(yard, lanes, promise_s, minutes=minutes, seed=options["seed"])
         if options["json"]:
             self.print_json({"minutes": minutes, "seed": options["seed"], "pools": [_as_json(each) for each in plans]})
@@ -88,9 +94,10 @@ def _yard(path: str) -> Yard:
     try:
         yard = import_string(path) if path else declared_yard()
     except ImportError as error:
-        raise CommandError(f"--topology: {error}") from error
+        raise CommandError(f"--topology: {error}", returncode=WRONG_ARGUMENTS) from error
     if not isinstance(yard, Yard):
-        raise CommandError(f"--topology: {path} is not a Yard; name one, such as project.topology.YARD")
+        text = f"--topology: {path} is not a Yard; name one, such as project.topology.YARD"
+        raise CommandError(text, returncode=WRONG_ARGUMENTS)
     return yard
 
 
@@ -123,12 +130,16 @@ def _given(options: dict[str, Any]) -> dict[str, Demand] | None:
         return {options["queue"]: _demand(options["queue"], options["arrivals"], options["duration"])}
     try:
         found = tomllib.loads(options["given"].read_text(encoding="utf-8"))
-        return {queue: _demand(queue, of["arrivals"], of["duration"]) for queue, of in found.items()}
-    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-        raise CommandError(
+        given = {queue: _demand(queue, of["arrivals"], of["duration"]) for queue, of in found.items()}
+        if not given:
+            raise ValueError("it has no table")
+        return given
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        text = (
             f"--given {options['given']}: {type(error).__name__}: {error}; write a table for each queue, with arrivals "
             'and duration: [default], arrivals = "20/s", duration = "p50=80ms,p95=400ms"'
-        ) from error
+        )
+        raise CommandError(text, returncode=WRONG_ARGUMENTS) from error
 
 
 def _demand(queue: str, arrivals: str | list[str], text: str) -> Demand:
@@ -138,6 +149,8 @@ def _demand(queue: str, arrivals: str | list[str], text: str) -> Demand:
         if (found := _RATE.fullmatch(rate)) is None:
             raise refusal(ValueError(f"plan: {queue}: {rate!r} is not a rate; write 20/s, 300/m or 5/h"))
         rates.append(float(found[1]) / _UNITS_S[found[2]])
+    if not rates:
+        raise refusal(ValueError(f"plan: {queue}: no rate is given; write 20/s, 300/m or 5/h"))
     given = dict(part.strip().partition("=")[::2] for part in text.split(","))
     if not {"p50"} <= given.keys() <= {"p50", "p95"}:
         raise refusal(ValueError(f"plan: {queue}: {text!r} is not a duration; write p50=80ms,p95=400ms"))

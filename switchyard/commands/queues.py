@@ -15,8 +15,6 @@ import dramatiq
 import msgspec
 from django.core.management.base import CommandError, OutputWrapper
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from switchyard.audit.notes import write_note
 from switchyard.audit.services import Who
@@ -24,10 +22,17 @@ from switchyard.broker.admin.browse import BrowsedMessage, look
 from switchyard.broker.admin.purge import purges
 from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.clock import datetime_of
-from switchyard.broker.errors import ActRefused, NotFound, UnknownQueue
 from switchyard.broker.keys import LANES, Lane
+from switchyard.commands.status import Cells, fitted_table
 from switchyard.conf import declared_yard
-from switchyard.console.commands import ActionParser, PrintingCommand, as_command_error, refusal, show_examples
+from switchyard.console.commands import (
+    WRONG_ARGUMENTS,
+    ActionParser,
+    PrintingCommand,
+    as_command_error,
+    number_within,
+    show_examples,
+)
 from switchyard.console.formatting import counted, duration, parse_until, promise
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.logs import printable
@@ -38,18 +43,22 @@ from switchyard.operations.overview import judged_now, shown_rows
 from switchyard.queues import limits, services, stock
 from switchyard.queues.facts import QueueView, all_queues_sentence, waiting_and_scheduled
 from switchyard.queues.queries import view_of, yard_state
-from switchyard.queues.services import ForeignBroker
 from switchyard.queues.stock import Imported
 
 # Heading -> figure. Workers hold more than they run: the messages that they prefetched, too.
 COUNTED = {"waiting": "depth", "scheduled": "scheduled", "parked": "parked", "at workers": "running"}
 COUNTED |= {name: name for name in ("retrying", "dead", "quarantined")}
+# Each column with the width of the terminal from which it is shown.
+COLUMNS = {"queue": 0, "waiting": 0, "scheduled": 60, "parked": 98, "at workers": 90, "retrying": 50, "dead": 0}
+COLUMNS |= {"quarantined": 112, "oldest": 40, "promise": 140, "busy/slots": 70}
+FIGURES = COLUMNS.keys() - {"queue", "promise"}
 REFUSALS_SHOWN = 5
+MOST_SHOWN = 500
 
 
 def print_queues(state: queries.YardState, out: OutputWrapper) -> None:
     console = Console(file=cast(TextIO, out), width=None if out.isatty() else 160, highlight=False)
-    console.print(_table(state))
+    console.print(fitted_table(COLUMNS, console.width, map(_cells, queries.queues_json(state)), numbers=FIGURES))
 
 
 def print_sentences(state: queries.YardState, out: OutputWrapper) -> None:
@@ -87,21 +96,16 @@ def status_lines(view: QueueView) -> list[str]:
     return lines
 
 
-def _table(state: queries.YardState) -> Table:
-    table = Table(box=None, header_style="bold")
-    for name in ("queue", *COUNTED, "oldest", "promise", "busy/slots"):
-        table.add_column(name, justify="left" if name in ("queue", "promise") else "right")
-    for row in queries.queues_json(state):
-        queue, age_s = declared_yard().queue_of(row["queue"]), row["oldest_age_seconds"]
-        late = age_s is not None and queue.objective_ms is not None and age_s * 1_000 > queue.objective_ms
-        table.add_row(
-            queue.name + _paused(row),
-            *(f"{row[name]:,}" for name in COUNTED.values()),
-            Text("" if age_s is None else duration(age_s * 1_000), style="red" if late else ""),
-            promise(queue.objective_ms, queue.done_objective_ms),
-            f"{row['slots_busy']}/{row['slots']}" if row["pools_up"] else "no pool",
-        )
-    return table
+def _cells(row: dict[str, Any]) -> Cells:
+    queue, age_s = declared_yard().queue_of(row["queue"]), row["oldest_age_seconds"]
+    late = age_s is not None and queue.objective_ms is not None and age_s * 1_000 > queue.objective_ms
+    return (
+        queue.name + _paused(row),
+        *(f"{row[name]:,}" for name in COUNTED.values()),
+        ("" if age_s is None else duration(age_s * 1_000), "bad" if late else ""),
+        promise(queue.objective_ms, queue.done_objective_ms),
+        f"{row['slots_busy']}/{row['slots']}" if row["pools_up"] else "no pool",
+    )
 
 
 def _paused(row: dict[str, Any]) -> str:
@@ -190,7 +194,8 @@ class Command(PrintingCommand):
         show.add_argument("queue", metavar="QUEUE")
         show.add_argument("--lane", choices=["live", "retry"], default="live")
         show.add_argument("--place", choices=["waiting", "scheduled", "leased"], default="waiting")
-        show.add_argument("--limit", type=int, default=20, help="messages, at most 500 (default 20)")
+        text = f"messages, at most {MOST_SHOWN} (default 20)"
+        show.add_argument("--limit", type=number_within(1, MOST_SHOWN), default=20, help=text)
         show.add_argument("--cursor", type=int, default=0, help="cursor printed by the previous page")
         move = acts.add_parser("relocate", help="move an actor's waiting messages to another queue")
         move.add_argument(
@@ -220,10 +225,7 @@ class Command(PrintingCommand):
             "import": self._import,
         }
         with as_command_error("queues"):
-            try:
-                acts.get(options["act"], self._list)(options)
-            except (UnknownQueue, ForeignBroker, ActRefused, NotFound) as error:
-                raise refusal(error, f"queues: {error}") from error
+            acts.get(options["act"], self._list)(options)
 
     def _note(self, options: dict[str, Any]) -> None:
         [queue] = _known([options["queue"]])
@@ -268,7 +270,8 @@ class Command(PrintingCommand):
 
     def _override(self, options: dict[str, Any]) -> None:
         if options["n"] is not None and not options["until"]:
-            raise CommandError("queues: an override has an end; write --until 30m, --until 14:00 (UTC) or ISO 8601")
+            text = "queues: an override has an end; write --until 30m, --until 14:00 (UTC) or ISO 8601"
+            raise CommandError(text, returncode=WRONG_ARGUMENTS)
         until = None if options["n"] is None else parse_until(options["until"], now=compared_now())
         who, reason = Who.of_command(), options["reason"]
         state = limits.override(options["limit"], options["n"], until=until, who=who, reason=reason)
@@ -317,8 +320,8 @@ class Command(PrintingCommand):
 
     def _show(self, options: dict[str, Any]) -> None:
         family = services.family_of(options["queue"])
-        lane, limit = cast(Lane, options["lane"]), min(max(options["limit"], 1), 500)
-        page = look(family, lane, options["place"], cursor=max(options["cursor"], 0), limit=limit)
+        lane = cast(Lane, options["lane"])
+        page = look(family, lane, options["place"], cursor=max(options["cursor"], 0), limit=options["limit"])
         found = [_described(seen) for seen in page.items]
         if options["json"]:
             self.print_json({"messages": found, "cursor": page.cursor})

@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from switchyard.broker.errors import NotFound
 from switchyard.conf import declared_yard
-from switchyard.console.commands import refuse, seconds, show_examples
+from switchyard.console.commands import port, refuse, seconds, show_examples
 from switchyard.workers.preflight import prepare
 from switchyard.workers.shared.fork import name_process, run_or_crash
 from switchyard.workers.supervisor.supervisor import GRACE_S, Supervisor
@@ -28,7 +28,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         show_examples(parser, EXAMPLES)
         parser.add_argument("pool", metavar="NAME", help="a pool of the topology")
-        parser.add_argument("--metrics-port", type=int, default=0, help="default: a free one, which is reported")
+        parser.add_argument("--metrics-port", type=port, default=0, help="default: a free one, which is reported")
         parser.add_argument("--metrics-host", default="127.0.0.1", help="default: loopback, only this machine reads it")
         help_of_grace = "seconds for running tasks to end, default 25"
         parser.add_argument("--grace", type=seconds, default=GRACE_S, help=help_of_grace)

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from switchyard.console.commands import show_examples
+from switchyard.console.commands import port, show_examples
 from switchyard.workers.preflight import log_to_standard_error
 
 EXAMPLES = """examples:
@@ -22,7 +22,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-        parser.add_argument("--port", type=int, default=8000, help="port, 0 for a free one (default: %(default)s)")
+        parser.add_argument("--port", type=port, default=8000, help="port, 0 for a free one (default: %(default)s)")
         show_examples(parser, EXAMPLES)
 
     def handle(self, *args: Any, host: str, port: int, **options: Any) -> None:

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ArgumentsRefused
-from switchyard.console.commands import ActsCommand, as_command_error
+from switchyard.console.commands import ActsCommand, as_command_error, refusal
 from switchyard.console.formatting import aligned, counted, parse_until
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.logs import printable_lines
@@ -120,7 +120,7 @@ class Command(ActsCommand):
         self, *, file: str | None, source: str | None, actors: list[str], reason: str, **options: Any
     ) -> tuple[Any, str]:
         if (file is None) == (source is None):
-            raise CommandError("schedules import: write FILE, or --from celery-beat")
+            raise refusal(ValueError("schedules import: write FILE, or --from celery-beat"))
         items, left = periodic_tasks(dict(_pair(text) for text in actors)) if source else (_read(file or "-"), {})
         stored: dict[str, bool] = {}
         for number, item in enumerate(items):
@@ -138,16 +138,16 @@ def _read(file: str) -> list[Any]:
     try:
         items = json.loads(sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CommandError(f"schedules import: {file} cannot be read: {error}") from error
+        raise refusal(ValueError(f"schedules import: {file} cannot be read: {error}")) from error
     if not isinstance(items, list):
-        raise CommandError(f"schedules import: {file} has no JSON list; compare schedules export")
+        raise refusal(ValueError(f"schedules import: {file} has no JSON list; compare schedules export"))
     return items
 
 
 def _pair(text: str) -> tuple[str, str]:
     task, _, actor = text.partition("=")
     if not task or not actor:
-        raise CommandError(f"schedules import: --actor {text!r:.200} is not TASK=ACTOR")
+        raise refusal(ValueError(f"schedules import: --actor {text!r:.200} is not TASK=ACTOR"))
     return task, actor
 
 

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from argparse import ArgumentParser
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, TextIO, cast
 
 from django.core.management.base import CommandError
@@ -36,12 +36,12 @@ NOT_A_TERMINAL_WIDTH = 120
 SHOWN_RUNNING = 12
 STYLES = {"bad": "bold red", "warn": "yellow", "ok": "green"}
 # Each column with the width of the terminal from which it is shown.
-YARD = {"queue": 0, "state": 0, "oldest": 60, "waiting": 0, "later": 72, "retry": 72, "busy/slots": 0, "dead": 0}
+YARD = {"queue": 0, "state": 0, "oldest": 60, "waiting": 0, "scheduled": 72, "retry": 88, "busy/slots": 0, "dead": 0}
 YARD |= {"promise": 104, "detail": 120}
 POOLS = {"pool": 0, "state": 0, "busy/slots": 0, "memory": 60, "heartbeat": 0, "restarts": 72}
 RUNNING = {"actor": 0, "queue": 60, "runs for": 0, "limit": 72, "job": 0, "worker": 128}
 ALERTS = {"last": 0, "state": 0, "alert": 0, "times": 60}
-NUMBERS = frozenset({"oldest", "waiting", "later", "retry", "busy/slots", "dead", "memory", "limit", "times"})
+NUMBERS = frozenset({"oldest", "waiting", "scheduled", "retry", "busy/slots", "dead", "memory", "limit", "times"})
 
 EXAMPLES = """examples:
   manage.py switchyard status                        one frame; exit 0 healthy, 1 warnings, 2 errors, as doctor
@@ -134,18 +134,18 @@ def _parts(room: Room, width: int) -> Iterator[RenderableType]:
     yield _title("The yard", "what waits is unknown while the broker does not answer" if room.away else "")
     if room.old_at is not None:
         yield Text(f"The last figures, of {room.old_at:%H:%M:%S} UTC:", style="dim")
-    yield _table(YARD, width, (_track(row) for row, _ in room.drawn_rows))
+    yield fitted_table(YARD, width, (_track(row) for row, _ in room.drawn_rows))
     yield _title("Running now")
     if room.running:
-        yield _table(RUNNING, width, map(_running, room.running[:SHOWN_RUNNING]))
+        yield fitted_table(RUNNING, width, map(_running, room.running[:SHOWN_RUNNING]))
     else:
         yield Text("Unknown while the broker is unavailable." if room.running is None else "Nothing runs.", style="dim")
     up = f"{room.pools_up} of {len(room.pools)} up, {room.slots} slots, {size(room.memory_bytes)}"
     yield _title("Pools", "unknown while the broker is unavailable" if room.away else up)
-    yield _table(POOLS, width, map(_pool, room.pools))
+    yield fitted_table(POOLS, width, map(_pool, room.pools))
     yield _title("Recent alerts")
     if room.alerts:
-        yield _table(ALERTS, width, map(_alert, room.alerts))
+        yield fitted_table(ALERTS, width, map(_alert, room.alerts))
     else:
         yield Text("Unknown while the database is unavailable." if room.alerts is None else "None.", style="dim")
 
@@ -171,13 +171,21 @@ def _title(title: str, note: str = "") -> Text:
     return Text.assemble("\n", (title, "bold"), (f"  {note}" if note else "", "dim"))
 
 
-def _table(columns: dict[str, int], width: int, rows: Iterable[Cells]) -> Table:
-    """Return a table with one line a row; a cell is a text, or one with its level."""
+def fitted_table(
+    columns: dict[str, int], width: int, rows: Iterable[Cells], *, numbers: Collection[str] = NUMBERS
+) -> Table:
+    """Return a table with one line a row, of the columns that the width has room for.
+
+    Args:
+        columns: Width from which each is shown, by its title.
+        rows: A cell is a text, or one with its level.
+        numbers: Columns that are never cut.
+    """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
     kept = [at for at, least in enumerate(columns.values()) if least <= width]
     for title in columns:
         if columns[title] <= width:
-            right = title in NUMBERS
+            right = title in numbers
             # A column of text gives way to one of numbers; its cells stay on one line.
             table.add_column(
                 Text(title, no_wrap=True, overflow="ellipsis"), justify="right" if right else "left", no_wrap=right
@@ -269,6 +277,6 @@ def _row(row: Row) -> dict[str, Any]:
         "state": row.state.word,
         "level": row.state.level,
         "detail": row.state.detail,
-        "later": row.held if row.waiting is not None else None,
+        "scheduled": row.held if row.waiting is not None else None,
         "slots_busy": row.busy,
     } | {name: getattr(row, name) for name in same}

@@ -11,7 +11,7 @@ from django.core.management.base import CommandError
 
 from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.console.commands import WRONG_ARGUMENTS, ActionParser, PrintingCommand, show_examples
+from switchyard.console.commands import WRONG_ARGUMENTS, ActionParser, PrintingCommand, number_within, show_examples
 from switchyard.console.formatting import aligned, retries_text, whole_duration
 from switchyard.deployment import rendered_files
 from switchyard.deployment.rendered_files import RENDERED_CORES
@@ -40,7 +40,7 @@ class Command(PrintingCommand):
         render = actions.add_parser("render", help="write the deployment files")
         render.add_argument("target", choices=rendered_files.TARGETS)
         text = f'what processes="cores" stands for on the machine, default {RENDERED_CORES}'
-        render.add_argument("--cores", type=int, default=RENDERED_CORES, metavar="N", help=text)
+        render.add_argument("--cores", type=number_within(1, 4_096), default=RENDERED_CORES, metavar="N", help=text)
         text = f"a value that no topology says, of {', '.join(rendered_files.VALUES)}; may be repeated"
         render.add_argument("--value", action="append", default=[], metavar="NAME=VALUE", help=text)
         render.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file differs")
@@ -54,14 +54,13 @@ class Command(PrintingCommand):
             self.stdout.write(as_text(declared_yard()))
 
     def _render(self, target: str, cores: int, given: list[str], *, check: bool) -> None:
-        if cores < 1:
-            text = f"--cores: {cores} is below 1; give the number of the machine's processors"
-            raise CommandError(text, returncode=WRONG_ARGUMENTS)
         values = dict(text.partition("=")[::2] for text in given)
-        for name in values.keys() - rendered_files.VALUES.keys():
-            known = ", ".join(rendered_files.VALUES)
-            text = f"--value: {name!r} is not a value of these files; write one of {known} as NAME=VALUE"
-            raise CommandError(text, returncode=WRONG_ARGUMENTS)
+        for name, value in values.items():
+            if name not in rendered_files.VALUES or not value:  # an empty user would be root
+                known = ", ".join(rendered_files.VALUES)
+                fact = "is given no text" if name in rendered_files.VALUES else "is not a value of these files"
+                text = f"--value: {name!r} {fact}; write one of {known} as NAME=VALUE"
+                raise CommandError(text, returncode=WRONG_ARGUMENTS)
         rendered = rendered_files.render(target, declared_yard(), cores, values)
         if not check:
             for path in rendered_files.write(switchyard_settings().base_dir, rendered) or ["nothing changed"]:

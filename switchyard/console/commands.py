@@ -9,15 +9,18 @@ import select
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter, SystemCheckError
 from django.db import DatabaseError
+from dramatiq.middleware import MiddlewareError
 
-from switchyard.broker.errors import ActRefused, BrokerError, NotFound
+from switchyard.broker.errors import ActRefused, ArgumentsRefused, BrokerError, SwitchyardError
 from switchyard.conf import in_words_of_project
+from switchyard.middleware.errors import ArgumentMismatch, InvalidOption
 from switchyard.middleware.logs import printable_lines
 
 EX_CONFIG = 78
@@ -32,12 +35,14 @@ def refuse(*facts: str) -> NoReturn:
 
 
 WRONG_ARGUMENTS = 2
+# What a person has written cannot be used, whatever the state of its subject.
+WRONG = (ValueError, ArgumentsRefused, ArgumentMismatch, InvalidOption)
 DATABASE_REMEDY = "check DATABASE_URL and SWITCHYARD_STATE_DIR, and that manage.py migrate was run"
 
 
 def refusal(error: Exception, text: str = "") -> CommandError:
     """Return the command's error: its exit code is 2 for a ``ValueError`` of an argument, and where one is unusable."""
-    wrong = isinstance(error, ValueError) or (isinstance(error, ActRefused) and error.by_argument)
+    wrong = isinstance(error, WRONG) or (isinstance(error, ActRefused) and error.by_argument)
     return CommandError(text or str(error), returncode=WRONG_ARGUMENTS if wrong else 1)
 
 
@@ -49,18 +54,18 @@ def as_command_error(subject: str) -> Iterator[None]:
         subject: Object of the command, such as ``job <id>``; the line begins with it, unless the error names its own.
 
     Raises:
-        CommandError: the database or the broker refused or did not answer, or an act is refused.
+        CommandError: the database or the broker refused or did not answer, or the yard or a middleware refuses.
     """
     try:
         yield
-    except (NotFound, ActRefused) as error:
-        raise refusal(error) from error
     except DatabaseError as error:
         raise CommandError(
             f"{subject}: the database does not answer: {error}; {in_words_of_project(DATABASE_REMEDY)}"
         ) from error
     except BrokerError as error:
         raise CommandError(f"{subject}: {error}") from error
+    except (SwitchyardError, MiddlewareError) as error:
+        raise refusal(error) from error
 
 
 def show_examples(parser: ArgumentParser, examples: str) -> None:
@@ -81,6 +86,24 @@ def seconds(text: str) -> float:
     if not 0 <= number < math.inf:  # nan is neither
         raise ArgumentTypeError(f"{text!r} is not a number of seconds; give 0 or more, such as 25")
     return number
+
+
+def number_within(least: int, most: int) -> Callable[[str], int]:
+    """Return the type of an argument that is a whole number in a range."""
+
+    def number(text: str) -> int:
+        with suppress(ValueError):
+            if least <= int(text) <= most:
+                return int(text)
+        raise ArgumentTypeError(f"{text!r:.40} is not a number from {least:,} to {most:,}")
+
+    return number
+
+
+# 0 stands for a free one.
+port = number_within(0, 65_535)
+# Of a list that is printed in one piece.
+LIMIT = number_within(1, 100_000)
 
 
 def listed_number(command: str, text: str) -> int:
@@ -116,17 +139,17 @@ class _KeepsLines(RawDescriptionHelpFormatter, DjangoHelpFormatter):
     """Django's formatter, which lists a command's own arguments first, with the lines of the examples kept."""
 
 
-# As a shell reports a program that SIGPIPE ended.
-READER_LEFT = 141
+# As a shell reports a program that SIGPIPE, or Ctrl-C, ended.
+READER_LEFT, INTERRUPTED = 141, 130
 
 
 class PrintingCommand(BaseCommand):
     """Command that ends quietly, with exit code ``READER_LEFT``, when the reader of its output has left.
 
-    ``manage.py switchyard jobs show ID | head -3`` is such a case. Other commands print a traceback of
-    ``BrokenPipeError`` then. The control characters of its errors are escaped: names in them may be those of a message,
-    and drive a terminal. An argument whose bytes are no UTF-8 is refused with exit code 2: neither a database nor a
-    terminal takes it.
+    ``manage.py switchyard jobs show ID | head -3`` is such a case. Ctrl-C ends it as quietly, with ``INTERRUPTED``.
+    Other commands print a traceback then. The control characters of its errors are escaped: names in them may be those
+    of a message, and drive a terminal; so are characters that the output's encoding lacks. An argument whose bytes are
+    no UTF-8 is refused with exit code 2: neither a database nor a terminal takes it.
     """
 
     def print_json(self, value: object) -> None:
@@ -150,6 +173,8 @@ class PrintingCommand(BaseCommand):
             sys.stderr.write(f"{argv[1]}: the argument {unusable!a} is not UTF-8 text; write it in UTF-8\n")
             sys.exit(WRONG_ARGUMENTS)
         code: Any = None
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             try:
                 super().run_from_argv(argv)
@@ -165,6 +190,8 @@ class PrintingCommand(BaseCommand):
             for stream in unread:  # Python flushes them once more when it ends
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             code = READER_LEFT
+        except KeyboardInterrupt:
+            code = INTERRUPTED
         if code is not None:
             sys.exit(code)
 

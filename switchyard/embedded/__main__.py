@@ -6,8 +6,10 @@ import argparse
 import os
 import signal
 import sys
-import threading
+import time
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from switchyard.embedded.server import EmbeddedServer, EmbeddedServerFailed
 
@@ -27,24 +29,31 @@ def main() -> int:
     )
     parser.add_argument("--port", type=int, default=0, help="TCP port on loopback; default a free one")
     arguments = parser.parse_args()
-    stop = threading.Event()
     for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, lambda *_: stop.set())
+        signal.signal(signum, _leave)
     folder: Path = arguments.folder
-    server = EmbeddedServer(folder / "valkey", port=arguments.port, socket_path=folder / "valkey.sock", report=_say)
+    try:
+        server = EmbeddedServer(folder / "valkey", port=arguments.port, socket_path=folder / "valkey.sock", report=_say)
+    except ValueError as error:
+        parser.error(str(error))
     try:
         server.start()
+        sys.stdout.write(f"ready: {server.socket_url} and {server.url}\n")
+        sys.stdout.flush()
+        while server.running:
+            time.sleep(CHECK_EVERY_S)
     except EmbeddedServerFailed as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    sys.stdout.write(f"ready: {server.socket_url} and {server.url}\n")
-    sys.stdout.flush()
-    while not stop.wait(CHECK_EVERY_S):
-        if not server.running:
-            sys.stderr.write(f"the server ended by itself; read {server.log_path}\n")
-            return 1
-    server.stop()
-    return 0
+    finally:
+        server.stop()
+    sys.stderr.write(f"the server ended by itself; read {server.log_path}\n")
+    return 1
+
+
+def _leave(signum: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(signum, signal.SIG_IGN)  # the server stops
+    sys.exit(0)
 
 
 def _say(sentence: str) -> None:

@@ -142,7 +142,8 @@ def relocate_actor(
     """
     old, new = family_of(source), family_of(target)
     if old.keys.queue == new.keys.queue:
-        raise ActRefused("relocate", f"{source!r} is both the old and the new queue; name another one")
+        fact = f"{source!r} is both the old and the new queue; name another one"
+        raise ActRefused("relocate", fact, by_argument=True)
     detail = {"actor": actor, "to": new.keys.queue}
     queues = old.keys.queue, new.keys.queue
     with act("queue.relocate", who=who, target=queues[0], reason=reason, detail=detail, queues=queues) as entry:

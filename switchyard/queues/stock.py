@@ -96,7 +96,8 @@ class StockRedis:
         try:
             self.broker = RedisBroker(url=url, namespace=namespace, middleware=[], maintenance_chance=MAINTENANCE_SCALE)
         except ValueError as error:  # redis-py names the part
-            raise ActRefused("import", f"the address cannot be read: {error}; write redis://HOST:6379/0") from error
+            fact = f"the address cannot be read: {error}; write redis://HOST:6379/0"
+            raise ActRefused("import", fact, by_argument=True) from error
 
     def drain(self, name: str, into: Imported) -> None:
         """Move what waits in a queue."""
@@ -130,7 +131,8 @@ def stock_queues(url: str, *, namespace: str = "dramatiq") -> StockQueues:
         return StockRedis(url, namespace=namespace)
     addon = addon_for(scheme)
     if addon is None or not addon.stock:
-        raise ActRefused("import", f"the address begins with {scheme!r}; write {known_addresses()}")
+        fact = f"the address begins with {scheme!r}; write {known_addresses()}"
+        raise ActRefused("import", fact, by_argument=True)
     found: StockQueues = addon.load("stock")(url)
     return found
 

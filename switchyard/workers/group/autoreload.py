@@ -44,8 +44,10 @@ class Changes:
     def _written(self) -> dict[Path, int]:
         found = {}
         for watched in self._watched:
-            for path in watched.rglob("*.py") if watched.is_dir() else (watched,):
-                with contextlib.suppress(FileNotFoundError):
+            below = os.walk(watched)  # ``rglob`` fails where a folder goes away meanwhile, as by a change of branches
+            paths = (Path(folder, name) for folder, _, names in below for name in names if name.endswith(".py"))
+            for path in paths if watched.is_dir() else (watched,):
+                with contextlib.suppress(OSError):
                     found[path] = path.stat().st_mtime_ns
         return found
 
@@ -119,7 +121,7 @@ def _compile(files: Iterable[Path]) -> bool:
     for path in files:
         try:
             compile(path.read_bytes(), str(path), "exec")
-        except FileNotFoundError:
+        except OSError:
             continue
         except (SyntaxError, ValueError) as error:
             line = (error.lineno or 1) if isinstance(error, SyntaxError) else 1

@@ -13,6 +13,7 @@ import resource
 import select
 import signal
 import sys
+import sysconfig
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
@@ -235,8 +236,14 @@ def _be_child(
 
 
 def import_path() -> str:
-    """Return ``PYTHONPATH`` for a new interpreter: the project's folder comes first, as for ``manage.py``."""
-    return os.pathsep.join(filter(None, (str(switchyard_settings().base_dir), os.environ.get("PYTHONPATH"))))
+    """Return ``PYTHONPATH`` for a new interpreter: the project's folder, then what ``manage.py`` or a host has added.
+
+    The interpreter's own folders are left out: a task may start another version of Python.
+    """
+    own = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    found = (folder for folder in sys.path if folder and Path(folder).exists())
+    folders = (folder for folder in found if not any(Path(folder).is_relative_to(each) for each in own))
+    return os.pathsep.join(dict.fromkeys((str(switchyard_settings().base_dir), *folders)))
 
 
 PR_SET_PDEATHSIG = 1

@@ -37,7 +37,8 @@ def test_the_list_names_every_actor(actor: Any, capsys: pytest.CaptureFixture[st
     rows = {row["name"]: row for row in json.loads(output(capsys, "list", "--json"))}
     table = output(capsys, "list")
 
-    assert rows["weigh"]["queue"] == "billing" and rows["weigh"]["options"][0]["name"] == "max_retries"
+    [option] = [each for each in rows["weigh"]["options"] if each["name"] == "max_retries"]
+    assert rows["weigh"]["queue"] == "billing" and (option["value"], option["text"]) == (3, "3")
     assert any(line.split()[:4] == ["weigh", "billing", "billing", "max_retries=3"] for line in table.splitlines())
 
 

@@ -101,7 +101,6 @@ def test_silence_and_unsilence_leave_rows(alert: Alert) -> None:
         ("silence", "f00d", "--all", "--for", "1h", "--reason", "x"),
         ("silence", "f00d", "--for", "2w", "--reason", "x"),
         ("silence", "f00d", "--for", "1h", "--reason", " "),
-        ("list", "--limit", "0"),
     ],
 )
 def test_unusable_arguments_exit_with_2(words: tuple[str, ...]) -> None:

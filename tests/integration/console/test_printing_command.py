@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
 
-from switchyard.console.commands import READER_LEFT, PrintingCommand
+from switchyard.console.commands import INTERRUPTED, READER_LEFT, PrintingCommand
 
 PRINTING = [["topology"], ["switchyard", "topology"]]
 
@@ -41,6 +42,33 @@ def test_a_defect_is_not_taken_for_a_reader_that_has_left(error: Exception) -> N
     with pytest.raises(type(error)) as raised:
         Command().run_from_argv(["manage.py", "any"])
     assert raised.value is error
+
+
+def test_an_interrupted_command_ends_quietly() -> None:
+    class Command(PrintingCommand):
+        requires_system_checks = []
+
+        def handle(self, *args: object, **options: object) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        Command().run_from_argv(["manage.py", "any"])
+    assert ended.value.code == INTERRUPTED
+
+
+def test_characters_that_a_terminal_lacks_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Command(PrintingCommand):
+        requires_system_checks = []
+
+        def handle(self, *args: object, **options: object) -> None:
+            self.stdout.write("80 – 320 ms")
+
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
+
+    Command().run_from_argv(["manage.py", "any"])
+
+    assert written.getvalue() == b"80 \\u2013 320 ms\n"
 
 
 def test_a_command_without_a_standard_output_ends_with_its_own_exit_code() -> None:

@@ -149,7 +149,7 @@ def test_quarantined_messages_are_requeued_after_an_upgrade_or_discarded(
     assert facilities.transport.stats("default").quarantined == 0
 
 
-@pytest.mark.parametrize("arguments", [("list", "--limit", "0"), ("requeue",), ("discard", "ID", "--group", "FP")])
+@pytest.mark.parametrize("arguments", [("requeue",), ("discard", "ID", "--group", "FP")])
 def test_wrong_arguments_end_with_2(arguments: tuple[str, ...], facilities: Facilities) -> None:
     with pytest.raises(CommandError) as caught:
         run(*arguments)

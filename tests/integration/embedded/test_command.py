@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -40,6 +41,26 @@ def test_killed_server_ends_the_command_with_the_place_of_its_log(tmp_path: Path
 
         assert process.wait(60) == 1
         assert "valkey.log" in process.stderr.read()
+
+
+def test_a_signal_ends_the_wait_for_another_server(tmp_path: Path) -> None:
+    (tmp_path / "valkey").mkdir()
+    with (tmp_path / "valkey" / "valkey.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with subprocess.Popen([*COMMAND, str(tmp_path)], cwd=BASE_DIR, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            assert "another server uses" in process.stderr.readline()
+            process.send_signal(signal.SIGTERM)
+
+            assert process.wait(20) == 0  # of the 30 s that it would wait
+
+
+def test_port_that_there_is_not_is_a_wrong_call(tmp_path: Path) -> None:
+    command = [*COMMAND, str(tmp_path), "--port", "70000"]
+
+    done = subprocess.run(command, cwd=BASE_DIR, capture_output=True, text=True, timeout=60)
+
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
 
 
 def test_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:

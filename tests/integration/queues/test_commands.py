@@ -14,6 +14,7 @@ from django.core.management import CommandError, call_command
 
 from switchyard.broker.interface import Facilities
 from switchyard.broker.redis_broker import RedisBroker
+from switchyard.conf import declared_yard
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -130,6 +131,20 @@ def test_what_a_worker_holds_is_listed_with_its_owner(actors: Any) -> None:
 
     [seen] = json.loads(run("show", "default", "--place", "leased", "--json"))["messages"]
     assert (seen["id"], seen["owner"]) == (message_id, "somebody/live")
+
+
+def test_a_terminal_of_80_columns_has_room_for_every_name(
+    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(out, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+    call_command("switchyard", "queues", stdout=out)
+    head, *rows = (line.split() for line in out.getvalue().splitlines() if line)
+
+    assert head == ["queue", "waiting", "scheduled", "retrying", "dead", "oldest", "busy/slots"]
+    assert [row[0] for row in rows] == [queue.name for queue in declared_yard().queues]
 
 
 def test_a_queue_that_is_not_declared_is_named() -> None:

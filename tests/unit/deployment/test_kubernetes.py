@@ -131,6 +131,14 @@ def test_every_pool_is_a_deployment_that_runs_it_and_outlives_its_drain() -> Non
         assert container["resources"]["limits"]["memory"] == f"{memory_mib(pool)}Mi"
 
 
+def test_no_process_of_the_yard_is_the_first_of_its_namespace() -> None:
+    """The kernel ignores a signal that such a process does not handle yet, and nobody but it can reap an orphan."""
+    templates = [document["spec"]["template"]["spec"] for _, document in RENDERED if "template" in document["spec"]]
+
+    assert len(templates) > 10
+    assert all(template["shareProcessNamespace"] for template in templates)
+
+
 def test_pool_that_computes_gets_whole_processors_and_others_a_part_of_one() -> None:
     assert requests(VANS) == ("3", memory_mib(VANS))
     assert requests(SPARE) == ("250m", 480)

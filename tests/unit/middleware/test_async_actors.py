@@ -12,6 +12,7 @@ import dramatiq
 import pytest
 from dramatiq.actor import Actor
 from dramatiq.brokers.stub import StubBroker
+from dramatiq.threading import Interrupt, raise_thread_exception
 
 from switchyard.middleware.async_actors import AsyncActors, EventLoop
 from switchyard.middleware.errors import MissingWorker
@@ -90,6 +91,45 @@ def test_a_loop_that_a_coroutine_stops_is_noticed(broker: StubBroker) -> None:
         with pytest.raises(RuntimeError, match="the event loop of this worker has ended"):
             _double(broker)(4)
     finally:
+        worker.stop()
+
+
+def test_an_interrupt_of_a_coroutine_that_has_not_begun_ends_its_call(
+    broker: StubBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    occupied, leave, interrupts, waiting = threading.Event(), threading.Event(), [], []
+
+    @dramatiq.actor(broker=broker)
+    async def occupies() -> None:
+        occupied.set()
+        leave.wait(30)
+
+    def call() -> None:
+        with pytest.raises(Interrupt) as interrupt:
+            double(4)
+        interrupts.append(interrupt)
+
+    double = _double(broker)
+    worker = dramatiq.Worker(broker, worker_threads=1)
+    worker.start()
+    try:
+        [loop] = [thread.loop for thread in threading.enumerate() if isinstance(thread, EventLoop)]
+        put = loop.call_soon_threadsafe
+        monkeypatch.setattr(loop, "call_soon_threadsafe", lambda *args: waiting.append(put(*args)))
+        occupying, calling = (threading.Thread(target=target, daemon=True) for target in (occupies, call))
+        occupying.start()
+        assert occupied.wait(30)
+        calling.start()
+        wait_for(lambda: len(waiting) == 2)
+        raise_thread_exception(cast(int, calling.ident), Interrupt)
+        wait_for(lambda: len(waiting) == 3)
+        leave.set()
+        for thread in (occupying, calling):
+            thread.join(30)
+
+        assert interrupts
+    finally:
+        leave.set()
         worker.stop()
 
 

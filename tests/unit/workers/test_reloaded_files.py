@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 import apps.exports.actors
 import switchyard.middleware.status
+from project.config import BASE_DIR
 from switchyard.workers.group.autoreload import Changes, own_code
+from switchyard.workers.shared.fork import import_path
 
 
 def test_written_new_and_deleted_files_are_changes_and_others_are_none(tmp_path: Path) -> None:
@@ -26,6 +32,34 @@ def test_written_new_and_deleted_files_are_changes_and_others_are_none(tmp_path:
 
     assert changes.poll() == {written, alone, deleted, new}
     assert changes.poll() == set()
+
+
+def test_a_folder_that_goes_away_while_it_is_looked_at_is_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "package" / "gone"
+    gone.mkdir(parents=True)
+    (gone / "module.py").touch()
+    changes = Changes([tmp_path / "package"])
+    scan = os.scandir
+
+    def scandir(folder: str | os.PathLike[str]) -> Any:
+        if os.fspath(folder) == str(gone) and gone.is_dir():
+            (gone / "module.py").unlink()
+            gone.rmdir()
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+    assert changes.poll() == {gone / "module.py"}
+
+
+def test_a_new_interpreter_finds_what_this_one_was_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path / "apps")  # as the manage.py of many a project does
+    folders = import_path().split(os.pathsep)
+
+    assert {str(BASE_DIR), str(tmp_path / "apps")} <= set(folders)
+    assert [folder for folder in folders if Path(folder).is_relative_to(sys.prefix) or "lib/python3" in folder] == []
 
 
 def test_the_projects_code_is_watched_and_no_packages() -> None:
