@@ -340,7 +340,8 @@ def judge(found: FailingActor) -> Finding:
         then = "Remove the cause; jobs with retries left are tried again by themselves."
         code = "failing"
     else:
-        seen, gave_up = f"{counted(found.letters, 'job')} of {found.actor} gave up in the last 10 min with {found.exception}", ""
+        those, gave_up = counted(found.letters, "job"), ""
+        seen = f"{those} of {found.actor} gave up in the last 10 min with {found.exception}"
         then = "Nothing consumes a dead list: requeue the letters when the cause is removed, or discard them."
         code = "gave_up"
     seen += f", {gave_up}" if gave_up else ""
@@ -357,10 +358,11 @@ def _ended(found: FailingActor) -> Finding:
     )
     gave_up = f", {found.letters:,} gave up" if found.letters and found.failed else ""
     verb = "failed" if found.failed else "gave up"
+    window, since = 5 if found.failed else 10, duration((timezone.now() - found.last_at).total_seconds() * 1_000)
     seen = (
-        f"{many} of {found.actor} {verb} with {found.exception} in the last {5 if found.failed else 10} min, the last at "
-        f"{found.last_at:%H:%M:%S} UTC{gave_up}; none since, for "
-    ) + duration((timezone.now() - found.last_at).total_seconds() * 1_000)
+        f"{many} of {found.actor} {verb} with {found.exception} in the last {window} min, the last at "
+        f"{found.last_at:%H:%M:%S} UTC{gave_up}; none since, for {since}"
+    )
     then = "The failures have ended. Requeue the letters, if there are any, once you know the cause."
     return _finding(found, "failed_before", seen, then)
 

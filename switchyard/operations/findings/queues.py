@@ -133,7 +133,8 @@ def circuit_open(queue: str, dependency: str, circuits: Sequence[OpenCircuit]) -
     if all(each.pause.by and each.pause.times == 1 for each in circuits):
         reason = f" ({pause.reason})" if pause.reason and not pause.argument else ""
         seen = f"{pause.by} opened the circuit of {dependency}{values} in {queue} {since} ago{reason}; {waits}"
-        then = f"One job probes it {ago(datetime_of(pause.until))}; its success starts the others. Close it to start them now."
+        probed = ago(datetime_of(pause.until))
+        then = f"One job probes it {probed}; its success starts the others. Close it to start them now."
         step = "manage.py switchyard queues limits"
         return GROUP.finding("warning", "paused", seen, then, step, queue, then=then, button=button, factor=factor)
     seen = f"{dependency} is down{values}: its circuit is open in {queue} since {since}, {waits}"

@@ -87,12 +87,15 @@ def test_broker_that_is_away_comes_before_everything_and_nothing_is_claimed_of_i
     assert found.button.label == "Check the broker again"
 
 
-def test_broker_that_is_nearly_full_is_told_last() -> None:
+def test_broker_that_is_nearly_full_is_told_before_what_is_late_now_and_then() -> None:
     full = ServerFinding("nearly_full", "warning", "the server uses 93 % of its memory", "Raise it.")
-    found = verdict(replace(state(scheduler_up=False), server=ServerState(findings=(full,))))
+    often = Finding("queues", "burning", "warning", "mail is late again and again", subject="mail")
+    found = verdict(replace(state(scheduler_up=False), server=ServerState(findings=(full,))), often)
 
     assert found.label == "No scheduler"
-    assert found.also == ("The broker is not safe: the server uses 93 % of its memory.",)
+    assert found.also == (
+        "The broker is not safe: the server uses 93 % of its memory.", "mail is late again and again.",
+    )  # fmt: skip
     assert verdict(replace(state(), server=ServerState(findings=(full,)))).level == "warn"
 
 
@@ -261,8 +264,8 @@ def test_many_pools_that_are_down_are_told_in_one_sentence_with_all_that_waits()
     assert some.step == "manage.py switchyard runpool mail"
     assert needed.level == "bad"
     assert needed.sentence == (
-        "No pool serves mail, hooks, hooks-retry, retries: of mail, its supervisor (pid 4711 on web-2) has not reported "
-        "for 16 s; 3 jobs wait."
+        "No pool serves mail, hooks, hooks-retry, retries: of mail, its supervisor (pid 4711 on web-2) has not "
+        "reported for 16 s; 3 jobs wait."
     )
     assert needed.step.startswith("On web-2: `kill -CONT 4711` if")
     assert [each.finding.name for each in causes(needed.findings)] == ["pools.down"]
@@ -336,7 +339,8 @@ def test_a_fault_that_has_ended_is_told_in_the_past_and_below_a_present_one() ->
     found = verdict(state(), ended, failing(failed=6, jobs=12))
 
     assert found.sentence.startswith("Half of report's jobs fail")
-    assert "of old failed with KeyError in the last 5 min, the last at" in found.also[0] and "none since, for 3 min" in found.also[0]
+    assert "of old failed with KeyError in the last 5 min, the last at" in found.also[0]
+    assert "none since, for 3 min" in found.also[0]
 
 
 def test_what_has_ended_stands_below_all_that_is_present() -> None:
