@@ -114,7 +114,7 @@ def failing_actors() -> list[FailingActor]:
         compared = share < 1 and (share >= LEAST_COMMON_SHARE or (dead and share > 0)) and len(found) < MOST_COMPARED
         for failures, gave_up in _by_error(mine, dead):
             common = common_of(actor, [row[5] for row in failures], since) if compared and failures else ""
-            jobs_since = _all_since(actor, failures) if share < NEARLY_ALL else 0
+            jobs_since = _all_since(actor, failures) if len(failures) < NEARLY_ALL * jobs else 0
             if share >= LEAST_SHARE or common or dead or jobs_since:
                 told = _failing(actor, failures, gave_up, max(jobs, len(mine)), common)
                 found.append(replace(told, jobs_since=jobs_since and max(jobs_since, told.failed)))
