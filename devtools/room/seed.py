@@ -1,7 +1,7 @@
 """``python -m devtools.room.seed``: fill a yard, then make more of one thing or another on request.
 
-Migrates and fills the database, and sends jobs to the pools that start meanwhile; with ``--empty`` it only makes the
-users. Prints ``prepared`` when pools may start, and ``facts`` with JSON when every job has the state it was sent for:
+Migrates and fills the database, and sends jobs to the pools that start meanwhile.
+Prints ``prepared`` when pools may start, and ``facts`` with JSON when every job has the state it was sent for:
 ``sessions`` of users, ``jobs`` by state, ``rows``: the key of one row of each model of the admin. Then answers each
 line of standard input, a JSON list of a name of ``makers.MAKERS`` and its arguments, with a line of JSON, until it is
 closed.
@@ -14,8 +14,6 @@ import sys
 from typing import Any
 
 import django
-
-EMPTY = "--empty"
 
 
 def main() -> None:
@@ -31,11 +29,6 @@ def main() -> None:
 
     call_command("migrate", verbosity=0)
     sessions = _people()
-    if EMPTY in sys.argv[1:]:
-        _say("prepared")
-        _say(f"facts {json.dumps({'sessions': sessions, 'jobs': {}, 'rows': {}})}")
-        _answer()
-        return
     products.make()
     retention.work(now_ms(), for_s=10.0)  # so that its page has figures
     acts.make()

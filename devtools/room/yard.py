@@ -113,8 +113,8 @@ class RoomYard:
 
 
 @contextlib.contextmanager
-def room_yard(*, empty: bool = False, **environment: str) -> Iterator[RoomYard]:
-    """Run a yard with something on every page, or with nothing on any, until the block ends."""
+def room_yard(**environment: str) -> Iterator[RoomYard]:
+    """Run a yard with something on every page, until the block ends."""
     folder = Path(tempfile.mkdtemp(prefix="switchyard-room-"))
     server = EmbeddedServer(folder / "valkey").start()
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
@@ -131,7 +131,7 @@ def room_yard(*, empty: bool = False, **environment: str) -> Iterator[RoomYard]:
     )
     try:
         yard.server = server
-        yard.start("seed", "-m", "devtools.room.seed", *(["--empty"] if empty else []))
+        yard.start("seed", "-m", "devtools.room.seed")
         yard.wait_for_line("seed", PREPARED)
         yard.start("pools", "manage.py", "runpools", "--grace=2")
         yard.start("scheduler", "manage.py", "runscheduler")

@@ -2,7 +2,7 @@
 
     python -m devtools.screenshots [NAME…] [--all] [--folder FOLDER]
 
-The yards are filled the same way every time; times, ids and processes differ. Needs Chromium.
+The yard is filled the same way every time; times, ids and processes differ. Needs Chromium.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ WAYS = {"light": ("light", WIDE), "dark": ("dark", WIDE), "phone": ("light", PHO
 # A page has few colours: its most frequent ones are kept, the others are made from those that cover most.
 KEPT, COVERING = 128, 128
 PATIENCE_MS = 60_000
-LATE, FIRST_DAY, BROKER_AWAY = "late", "first day", "broker away"
-BOTH, ALL_WAYS = ("light", "dark"), ("light", "dark", "phone")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +38,14 @@ class Shot:
         name: Of its files: ``<name>-light.png``, ``<name>-dark.png``, ``<name>-phone.png``.
         path: With names of the situation in braces.
         heading: A pattern of the heading that it must show first; "" for any.
-        ways: Those of ``docs/screenshots/``: light, dark, phone.
-        situation: The yard it is taken in.
+        kept: ``docs/screenshots/`` has it, in light: a page of the documentation shows it.
         text: A text that it must show, by a live update if not at first.
     """
 
     name: str
     path: str
     heading: str = ""
-    ways: tuple[str, ...] = ()
-    situation: str = LATE
+    kept: bool = False
     text: str = ""
 
 
@@ -57,46 +53,37 @@ QUEUE = "/admin/operations/queues/default/"
 JOB, LETTER = "/admin/switchyard_jobs/job/", "/admin/switchyard_dead_letters/deadletter/"
 ALERT = "/admin/switchyard_alerts/alert/"
 SHOTS = (
-    Shot("overview", "/admin/operations/", "^default is .* behind", ALL_WAYS, text="Blocked"),
+    Shot("overview", "/admin/operations/", "^default is .* behind", kept=True, text="Blocked"),
     Shot("overview-table", "/admin/operations/?yard=table"),
-    Shot("queue", QUEUE, ways=BOTH),
+    Shot("queue", QUEUE, kept=True),
     Shot("queues", "/admin/operations/queues/"),
     Shot("pause", f"{QUEUE}pause/"),
     Shot("purge", f"{QUEUE}purge/"),
     Shot("move", f"{QUEUE}relocate/?actor=thank"),
-    Shot("workers", "/admin/operations/workers/", ways=("light",)),
-    Shot("jobs", JOB, ways=BOTH),
-    Shot("job", f"{JOB}{{job}}/", ways=BOTH),
+    Shot("workers", "/admin/operations/workers/", kept=True),
+    Shot("jobs", JOB),
+    Shot("job", f"{JOB}{{job}}/", kept=True),
     Shot("actors", "/admin/operations/actors/"),
-    Shot("actor", "/admin/operations/actors/price_basket/", ways=("light",)),
-    Shot("dead-letters", LETTER, ways=ALL_WAYS),
-    Shot("dead-letter-group", f"{LETTER}?fingerprint={{fingerprint}}", ways=ALL_WAYS),
-    Shot("dead-letter", f"{LETTER}{{letter}}/change/", ways=("light",)),
+    Shot("actor", "/admin/operations/actors/price_basket/"),
+    Shot("dead-letters", LETTER),
+    Shot("dead-letter-group", f"{LETTER}?fingerprint={{fingerprint}}", kept=True),
+    Shot("dead-letter", f"{LETTER}{{letter}}/change/"),
     Shot("requeue", f"{LETTER}group/{{fingerprint}}/requeue/"),
-    Shot("discard", f"{LETTER}group/{{fingerprint}}/discard/", ways=("light",)),
+    Shot("discard", f"{LETTER}group/{{fingerprint}}/discard/"),
     Shot("quarantine", f"{LETTER}quarantine/"),
-    Shot("schedules", "/admin/operations/schedules/", ways=("light",)),
-    Shot("alerts", ALERT, ways=ALL_WAYS),
+    Shot("schedules", "/admin/operations/schedules/"),
+    Shot("alerts", ALERT, kept=True),
     Shot("alert", f"{ALERT}1/change/"),
     Shot("silence", f"{ALERT}silences/new/"),
     Shot("bulk-acts", "/admin/operations/bulk/"),
     Shot("audit-log", "/admin/operations/audit/"),
     Shot("retention", "/admin/operations/retention/"),
     Shot("find", "/admin/operations/find/?q=price"),
-    Shot("first-day", "/admin/operations/", "^The yard is up", BOTH, FIRST_DAY),
-    Shot("first-day-jobs", JOB, situation=FIRST_DAY),
-    Shot("first-day-letters", LETTER, situation=FIRST_DAY),
-    Shot("first-day-alerts", ALERT, situation=FIRST_DAY),
-    Shot("first-day-audit-log", "/admin/operations/audit/", situation=FIRST_DAY),
-    Shot("broker-away", "/admin/operations/", "^No job can be sent", BOTH, BROKER_AWAY),
-    Shot("broker-away-queue", QUEUE, situation=BROKER_AWAY),
-    Shot("broker-away-jobs", JOB, situation=BROKER_AWAY),
-    Shot("broker-away-workers", "/admin/operations/workers/", situation=BROKER_AWAY),
 )
 
 
 def main() -> int:
-    """Start the yards, make the situations, and take the pictures."""
+    """Start the yard, make what its pages show, and take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(shot.name for shot in SHOTS)}")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="instead of docs/screenshots")
@@ -107,32 +94,19 @@ def main() -> int:
     program = shutil.which("chromium")
     if program is None:
         parser.error("chromium is not on PATH; run: sudo apt install chromium")
-    shots = [shot for shot in SHOTS if shot.name in asked.names or (not asked.names and (asked.all or shot.ways))]
+    shots = [shot for shot in SHOTS if shot.name in asked.names or (not asked.names and (asked.all or shot.kept))]
     asked.folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=CHROMIUM, timeout=2 * PATIENCE_MS)
-        for situation in dict.fromkeys(shot.situation for shot in shots):
-            of_situation = [shot for shot in shots if shot.situation == situation]
-            with room_yard(empty=situation == FIRST_DAY) as yard:
-                names = _make(situation, yard, browser)
-                for shot in of_situation:
-                    for way in WAYS if asked.all or not shot.ways else shot.ways:
-                        _take(shot, way, browser, yard, names, asked.folder)
+        with room_yard() as yard:
+            made = yard.make("letters", 12)
+            yard.make("make_default_late")
+            names = {"job": made["jobs"][0], "letter": made["letters"][0], "fingerprint": made["fingerprint"]}
+            for shot in shots:
+                for way in WAYS if asked.all else ("light",):
+                    _take(shot, way, browser, yard, names, asked.folder)
         browser.close()
     return 0
-
-
-def _make(situation: str, yard: RoomYard, browser: Browser) -> dict[str, Any]:
-    if situation == FIRST_DAY:
-        return {}
-    made = yard.make("letters", 12)
-    yard.make("make_default_late")
-    if situation == BROKER_AWAY and yard.server is not None:
-        context = _context(yard, browser, "light", WIDE)
-        context.new_page().goto("/admin/operations/")  # the web keeps what it has read last
-        context.close()
-        yard.server.stop()
-    return {"job": made["jobs"][0], "letter": made["letters"][0], "fingerprint": made["fingerprint"]}
 
 
 def _take(shot: Shot, way: str, browser: Browser, yard: RoomYard, names: dict[str, Any], folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -258,7 +258,7 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
         "usual": usual,
         "hosts": hosts,
         "ended": ended,
-        "judged": of(ended),
+        "judged": held_back(of(ended), paused),
         "groups": groups,
         "recent": recent,
         "jobs": jobs_url(actor=name),
@@ -360,6 +360,14 @@ def of(ended: ActorHistory | None) -> Judgement:
     since = f"; since release {ended.dead_since}, before it none did" if ended.dead_since else ""
     many = dead > hour.jobs * MANY_DEAD
     return Judgement("Failing" if many else "Some fail", "bad" if many else "warn", f"{share}{cause}{since}.")
+
+
+def held_back(judged: Judgement, paused: Sequence[pauses.PausedActor]) -> Judgement:
+    """Return the judgement of an actor of which nothing starts: it is not healthy for what ended before."""
+    whole = next((each.pause for each in paused if not each.argument), None)
+    if whole is None or judged.level != "ok":
+        return judged
+    return replace(judged, word="Circuit open" if whole.is_open else "Paused", level="warn")
 
 
 def _jobs(count: int) -> str:

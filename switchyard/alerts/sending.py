@@ -193,6 +193,11 @@ class Throttle:
         return False
 
 
+# Dead letters told while the database did not answer, by fingerprint: their rows follow once it does, for people to
+# acknowledge. Other kinds last, and are written by what judges them.
+_unwritten: dict[str, AlertGroup] = {}
+
+
 def dispatch_due(throttle: Throttle | None = None) -> int:
     """Claim the due alert groups and send them to every channel; return how many messages were accepted.
 
@@ -215,9 +220,14 @@ def dispatch_due(throttle: Throttle | None = None) -> int:
             if told := send_without_rows(group, targets):
                 accepted += told
                 alerts.settle(group)
+                if group.sample.kind == "dead_letter":
+                    _unwritten[group.fingerprint] = group
         else:
             alerts.settle(written)
     try:
+        for fingerprint, group in list(_unwritten.items()):
+            write_alert(group, ())
+            del _unwritten[fingerprint]
         return accepted + send_due(targets)
     except DatabaseError as error:
         _log_database_error(error)

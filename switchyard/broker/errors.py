@@ -80,10 +80,12 @@ class BrokerRefused(BrokerError):
 class BrokerUnavailable(BrokerError):
     """The broker did not answer; ``cause`` is the client's message, and ``remedy`` replaces the usual one."""
 
+    fact = "did not answer"
+
     def __init__(self, operation: str, cause: str, *, outcome: str = "unknown", remedy: str = "") -> None:
         self.operation, self.cause, self.outcome, self.remedy = operation, cause, outcome, remedy
         remedy = remedy or f"{CHECK_THE_ADDRESS}, then try again"
-        super().__init__(f"broker did not answer {operation}: {cause} (outcome {outcome}); {remedy}")
+        super().__init__(f"broker {self.fact} {operation}: {cause} (outcome {outcome}); {remedy}")
 
     def after_a_lost_answer(self) -> BrokerUnavailable:
         """Return this error for an operation that was sent before: an earlier try may have carried it out."""
@@ -127,8 +129,11 @@ def not_quarantined(queue_name: str, message_id: str) -> NotFound:
 class BrokerFull(BrokerUnavailable):
     """The server has no memory left for new messages. Messages already there can still be processed."""
 
+    fact = "refused"
+
     def __init__(self, operation: str, cause: str) -> None:
-        super().__init__(operation, f"out of memory: {cause}", outcome="refused")
+        remedy = "raise maxmemory on the broker's server (manage.py switchyard broker), then send again"
+        super().__init__(operation, f"out of memory: {cause}", outcome="refused", remedy=remedy)
 
 
 class BrokerUnsafe(BrokerUnavailable):

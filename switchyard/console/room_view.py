@@ -77,10 +77,22 @@ def room_locale() -> Iterator[None]:
         yield
 
 
+class PermsOn:
+    """The ``perms`` of a user by queue, for the rows of a list of several."""
+
+    def __init__(self, user: Any) -> None:
+        self._user = user
+
+    def get(self, queue: str, default: object = None) -> PermWrapper:
+        """Return those for a queue; with "" for all queues."""
+        return PermWrapper(UserOfQueue(self._user, queue))
+
+
 class RoomResponse(TemplateResponse):
     """Page of the room, in its own locale. Numbers are plain: they stand in forms, addresses and drawings too.
 
-    Its ``perms`` are those for the queue that the context names as ``acts_on``, by default for all queues.
+    Its ``perms`` are those for the queue that the context names as ``acts_on``, by default for all queues. A row asks
+    those for its own queue of ``perms_on``.
     """
 
     @property
@@ -89,7 +101,8 @@ class RoomResponse(TemplateResponse):
         found = self.resolve_context(self.context_data) or {}
         user = getattr(self._request, "user", None)
         if user is not None:
-            found = {"perms": PermWrapper(UserOfQueue(user, found.get("acts_on", ""))), **found}
+            perms = PermsOn(user)
+            found = {"perms": perms.get(found.get("acts_on", "")), "perms_on": perms, **found}
         context = make_context(found, self._request)
         context.use_l10n = False
         with room_locale():

@@ -24,8 +24,8 @@ GONE = "No job has this id, or its record and its history have expired."
 NO_STREAMS = "Django runs under WSGI here, where a stream would block a thread; serve it by ASGI, or poll the page."
 
 
-def may(request: HttpRequest, right: str, queue: str = "") -> bool:
-    """Return whether the user has a right of jobs for a queue, by default for all of them.
+def may(request: HttpRequest, right: str, queue: str | None = "") -> bool:
+    """Return whether the user has a right of jobs for a queue, by default for all of them; with ``None`` for any.
 
     Args:
         right: ``view_arguments``, ``cancel_job`` or ``run_job``.

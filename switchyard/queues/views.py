@@ -58,7 +58,7 @@ def queues(request: HttpRequest) -> HttpResponseBase:
     context = {
         "title": "Queues", "rows": in_order(rows, sort), "sentence": sentence, "away": state is None,
         "at": timezone.now(), "heads": heads(sort), "sort": sort if sort in ORDERS else "",
-        "may_choose": holds(request.user, PAUSE, ""),
+        "may_choose": holds(request.user, PAUSE),
         "off": SWITCHED_OFF if state is None else "",
     }  # fmt: skip
     if request.GET.get("part") == "live":  # what the open page fetches

@@ -266,7 +266,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             "a fault that has ended",
             causes.half_failing,
             # Of "failing", in a run of all, another 20 of 40.
-            r"^[24]0 (of [48]0 )?jobs of vat_report (failed|gave up) with PermanentFailure (from|at) .*; none since",
+            r"^[24]0 (of [48]0 )?jobs of vat_report (failed|gave up) with PermanentFailure in the last .*; none since",
             r"Triage [24]0 dead letters of vat_report",
             within_s=60.0,
             first=False,

@@ -206,8 +206,8 @@ def live(request: HttpRequest) -> HttpResponse:
         "changes": found,
         "tones": TONES,
         "by_due_time": is_by_due_time(wanted),
-        "may_cancel": may(request, "cancel_job", wanted.queue),
-        "may_run": may(request, "run_job", wanted.queue),
+        "may_cancel": may(request, "cancel_job", wanted.queue or None),
+        "may_run": may(request, "run_job", wanted.queue or None),
         "acts_on": wanted.queue,
     }
     return RoomResponse(request, "switchyard_jobs/list_live.html", context)
@@ -285,10 +285,10 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
         "asked_id": asked_id,
         "untracked": untracked_job(asked_id),
         "stand_in": stand_in(asked_id),
-        "may_cancel": may(request, "cancel_job", wanted.queue),
-        "may_run": may(request, "run_job", wanted.queue),
+        "may_cancel": may(request, "cancel_job", wanted.queue or None),
+        "may_run": may(request, "run_job", wanted.queue or None),
         "acts_on": wanted.queue,
-        "chosen_acts": _chosen_acts(request, page, wanted.queue),
+        "chosen_acts": _chosen_acts(request, page),
         "none_found": why_none_found(wanted.argument, wanted.actor),
         "is_later": is_later,
         "missing": "" if page.broker_away or page.history_away else why_missing(),
@@ -325,13 +325,13 @@ def _wanted(request: HttpRequest) -> Filter:
     return wanted
 
 
-def _chosen_acts(request: HttpRequest, page: JobsPage, queue: str) -> list[tuple[str, str, bool]]:
-    """Return the acts on ticked jobs that apply to a job of a page: button, address, whether it ends work."""
-    shown = {job.state for job in page.jobs}
+def _chosen_acts(request: HttpRequest, page: JobsPage) -> list[tuple[str, str, bool]]:
+    """Return the acts on ticked jobs that a user may do to one of a page: button, address, whether it ends work."""
+    shown = {(job.queue, job.state) for job in page.jobs}
     return [
         (act.button, reverse("switchyard-jobs-chosen", args=[verb]), act.danger)
         for verb, act in ACTS.items()
-        if may(request, act.right, queue) and not shown.isdisjoint(act.states)
+        if any(state in act.states and may(request, act.right, queue) for queue, state in shown)
     ]
 
 

@@ -28,7 +28,7 @@ from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.keys import Lane
 from switchyard.broker.queue import codec
-from switchyard.broker.shapes import ActorPause
+from switchyard.broker.shapes import CIRCUIT, ActorPause
 from switchyard.broker.stores.job_record import Job, holder_of, job_of_message, number_or_none
 from switchyard.broker.stores.pool_reports import QUIETED, Instruction, PoolReport
 from switchyard.broker.topology import Pool, lane_of_name
@@ -334,7 +334,7 @@ def _put_off(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
         code = "circuit_open" if pause.is_open else "value_paused" if pause.argument else "actor_paused"
         named = shown.named if seen.arguments or not pause.argument else ""
         if pause.is_open:
-            what = f"The circuit of {named or 'such an argument'} is open"
+            what = f"The circuit of {named.removeprefix(CIRCUIT) or 'such an argument'} is open"
         else:
             what = f"{named or f'{pause.actor} with such an argument'} is paused"
         text = f"{what}. {shown.facts.sentence} {shown.facts.end}"
@@ -384,7 +384,10 @@ def _queue_paused(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
 
 
 def _pools(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
-    if seen.held is not None or seen.job.state == "running" or seen.reports is None or seen.taking:
+    if seen.held is not None or seen.job.state == "running" or seen.reports is None:
+        return
+    if seen.taking:
+        yield from _all_silent(seen)
         return
     names, states = seen.pool_names, {report.state for report in seen.reports}
     if not seen.pools:
@@ -407,6 +410,19 @@ def _pools(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
             f"Pool {names} is paused: the broker's keyspace is not the one that it knew (manage.py switchyard doctor)."
         )
         yield Cause("pool_paused", text)
+
+
+def _all_silent(seen: Situation) -> Iterator[Cause]:
+    """Say which child keeps its pools from starting anything, where children that answer nothing have every slot."""
+    slots = {pool.name: pool.slots for pool in seen.pools}
+    silent = [(report, child) for report in seen.taking for child in report.silent]
+    if silent and sum(slots[report.pool] for report, _ in silent) >= sum(report.slots for report in seen.taking):
+        report, child = silent[0]
+        text = (
+            f"Child {child.pid} of {report.pool} on {report.host} has answered nothing for "
+            f"{duration(child.silent_ms)}, and no other has a slot: nothing starts before its job ends or is killed."
+        )
+        yield Cause("silent", text)
 
 
 def _held(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:

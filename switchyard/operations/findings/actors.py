@@ -59,6 +59,7 @@ class FailingActor:
 
     Args:
         failed: Jobs with an attempt that failed, retried ones too; ``jobs`` all that ran.
+        jobs_since: Those that ran since the first of them, where nearly all of these failed; 0 elsewhere.
         host: Host that most failures name, or ""; ``fact`` what it did.
         letters: Open dead letters of the largest ``fingerprint``: of the failed jobs, or of the last ten minutes.
         common: Property that the failed jobs have and no other of the actor, as ``customer_id 7, 27``; "" for none.
@@ -76,6 +77,7 @@ class FailingActor:
     letters: int = 0
     fingerprint: str = ""
     common: str = ""
+    jobs_since: int = 0
 
     @property
     def ended(self) -> bool:
@@ -112,9 +114,19 @@ def failing_actors() -> list[FailingActor]:
         compared = share < 1 and (share >= LEAST_COMMON_SHARE or (dead and share > 0)) and len(found) < MOST_COMPARED
         for failures, gave_up in _by_error(mine, dead):
             common = common_of(actor, [row[5] for row in failures], since) if compared and failures else ""
-            if share >= LEAST_SHARE or common or dead:
-                found.append(_failing(actor, failures, gave_up, max(jobs, len(mine)), common))
+            jobs_since = _all_since(actor, failures) if len(failures) < NEARLY_ALL * jobs else 0
+            if share >= LEAST_SHARE or common or dead or jobs_since:
+                told = _failing(actor, failures, gave_up, max(jobs, len(mine)), common)
+                found.append(replace(told, jobs_since=jobs_since and max(jobs_since, told.failed)))
     return sorted(found, key=lambda one: (one.ended, -one.failed, -one.letters))
+
+
+def _all_since(actor: str, failures: Sequence[_Row]) -> int:
+    """Return how many jobs of an actor ran since some failures began, where nearly all of them failed; else 0."""
+    if len(failures) < FEWEST:
+        return 0
+    jobs = JobRow.objects.filter(actor=actor, finished_at__gte=min(row[4] or 0 for row in failures)).count()
+    return max(jobs, len(failures)) if len(failures) >= NEARLY_ALL * jobs else 0
 
 
 _Row = tuple[str, str, str, str, "int | None", int]
@@ -313,20 +325,23 @@ def judge(found: FailingActor) -> Finding:
         return _ended(found)
     if found.host:
         fact = f" ({found.fact})" if found.fact else ""
-        jobs = f"{found.failed:,} of {found.jobs:,}" if found.failed else f"{found.letters:,}"
-        seen = f"{found.host} is down for {found.actor}{fact}: {jobs} jobs failed in the last 5 min"
+        those = f"{found.failed:,} of {found.jobs:,}" if found.failed else f"{found.letters:,}"
+        seen = f"{found.host} is down for {found.actor}{fact}: {those} jobs failed in the last 5 min"
         then = "Jobs are retried by themselves; what gave up waits in the dead letters until you requeue it."
         code = "host_down"
     elif found.failed >= FEWEST:
+        jobs, when = found.jobs_since or found.jobs, "in the last 5 min"
+        if found.jobs_since:
+            when = f"since {found.first_at:%H:%M:%S} UTC"
         seen = (
-            f"{share_text(found.failed, found.jobs)} {found.actor}'s jobs fail with {found.exception}: "
-            f"{found.failed:,} of {found.jobs:,} in the last 5 min"
+            f"{share_text(found.failed, jobs)} {found.actor}'s jobs fail with {found.exception}: "
+            f"{found.failed:,} of {jobs:,} {when}"
         )
         then = "Remove the cause; jobs with retries left are tried again by themselves."
         code = "failing"
     else:
-        jobs = counted(found.letters, "job")
-        seen, gave_up = f"{jobs} of {found.actor} gave up in the last 10 min with {found.exception}", ""
+        those, gave_up = counted(found.letters, "job"), ""
+        seen = f"{those} of {found.actor} gave up in the last 10 min with {found.exception}"
         then = "Nothing consumes a dead list: requeue the letters when the cause is removed, or discard them."
         code = "gave_up"
     seen += f", {gave_up}" if gave_up else ""
@@ -343,11 +358,10 @@ def _ended(found: FailingActor) -> Finding:
     )
     gave_up = f", {found.letters:,} gave up" if found.letters and found.failed else ""
     verb = "failed" if found.failed else "gave up"
-    over = f"from {found.first_at:%H:%M:%S} to {found.last_at:%H:%M:%S} UTC"
-    if found.last_at - found.first_at < timedelta(seconds=1):
-        over = f"at {found.last_at:%H:%M:%S} UTC"
-    seen = f"{many} of {found.actor} {verb} with {found.exception} {over}{gave_up}; none since, for " + duration(
-        (timezone.now() - found.last_at).total_seconds() * 1_000
+    window, since = 5 if found.failed else 10, duration((timezone.now() - found.last_at).total_seconds() * 1_000)
+    seen = (
+        f"{many} of {found.actor} {verb} with {found.exception} in the last {window} min, the last at "
+        f"{found.last_at:%H:%M:%S} UTC{gave_up}; none since, for {since}"
     )
     then = "The failures have ended. Requeue the letters, if there are any, once you know the cause."
     return _finding(found, "failed_before", seen, then)

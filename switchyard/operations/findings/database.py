@@ -420,7 +420,7 @@ def sqlite_writer(database: str | Path, table: Path = Path("/proc/locks")) -> Lo
 def command_of(pid: int) -> str:
     """Return the command line of a process, shortened and without passwords; "" where it cannot be read."""
     try:
-        command = " ".join(psutil.Process(pid).cmdline()).strip()
+        command = " ".join(" ".join(psutil.Process(pid).cmdline()).split())
     except psutil.Error:
         return ""
     for secret, hidden in _SECRETS:

@@ -456,8 +456,10 @@ def _one_value(newest: _Messages, oldest: _Messages) -> Flood | None:
     """
     values = [[pair for message in messages for pair in _values(message)] for messages in (newest, oldest)]
     kinds = Counter(argument for argument, _ in {*values[0], *values[1]})
+    # Where jobs of others wait as well, all of one actor may have the same value: a customer's batch before them.
+    fewest = 1 if len({message.actor_name for message in (*newest, *oldest)}) > 1 else 2
     for place, pairs, seen in zip(("newest", "next"), values, (len(newest), len(oldest)), strict=True):
-        counts = [(kinds[pair[0]], count, pair) for pair, count in Counter(pairs).items() if kinds[pair[0]] > 1]
+        counts = [(kinds[pair[0]], count, pair) for pair, count in Counter(pairs).items() if kinds[pair[0]] >= fewest]
         _, count, ((actor, name), value) = max((each for each in counts if each[1] >= MOST * seen), default=_NONE)
         if count:
             return Flood(count, seen, actor=actor, argument=f"{name}={value}", place=place)

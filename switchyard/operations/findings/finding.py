@@ -221,7 +221,6 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("actors.slower", "Slower", explains=OVERDUE, same=True),
     Rank("queues.late", "Late", explains=("queues.ends_late", "queues.burning"), same=True),
     Rank("queues.ends_late", "Late"),
-    Rank("queues.burning", "Late often"),
     Rank("queues.undeclared", "No queue"),
     Rank("queues.lapsed", "Stuck", says="In {seen}."),
     # Jobs fail.
@@ -245,6 +244,8 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("scheduler.down", "No scheduler", explains=("scheduler.late",)),
     Rank("scheduler.lease", "No scheduler", says="Of the scheduler, {seen}."),
     Rank("scheduler.late", "Schedule late"),
+    *_unsafe("nearly_full"),
+    Rank("queues.burning", "Late often"),
     Rank("pools.clock_off", "Clock", says="Of the clocks: {seen}."),
     Rank("pools.undeclared", "Old pool", says="The {seen}."),
     Rank("pools.releases", "Two releases"),
@@ -265,7 +266,7 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("pools.children", "On time", "ok", says="the pool {seen}."),
     Rank("pools.restarts", "On time", "ok", says="the pool {seen}."),
     Rank("history.*", "On time", "ok", says="of the history: {seen}."),
-    *_unsafe("nearly_full", "disk", "replica", "loading", "too_old"),
+    *_unsafe("disk", "replica", "loading", "too_old"),
     *_unsafe("no_quorum", "no_replica", "sentinels_split", "nothing_kept", "snapshots_only"),
     # The past, below all of its level that is present.
     Rank("actors.failed_before", "Failed"),

@@ -22,6 +22,7 @@ from switchyard.operations.findings.actors import AllFailing
 from switchyard.operations.findings.facts import Flood, YardFacts, flood_of, holding
 from switchyard.operations.findings.finding import Button, Finding, FindingGroup, Severity
 from switchyard.operations.findings.pools import HOLDS_UP, silent_cause
+from switchyard.operations.findings.spending import dependency_of
 from switchyard.operations.queries import lately
 from switchyard.operations.rows import BAD_RATIO, Row
 
@@ -235,7 +236,9 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
             f"another queue in its `queue_name`, or move those that wait. Jobs that run go on."
         )
         return ran, then, actor
-    return of_slots, _more_slots(row), ""
+    called = dependency_of(actor)
+    slow = f"Look at {called} first: if it answers slowly, more slots would call it more often. " if called else ""
+    return of_slots, f"{slow}{_more_slots(row)}", ""
 
 
 def _pause(flood: Flood) -> tuple[Button, str, str]:

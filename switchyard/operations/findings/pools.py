@@ -24,7 +24,7 @@ from switchyard.operations.stacks import own_frame
 GROUP = FindingGroup("pools")
 # A host that does not come back is no longer told after so long.
 HOST_TOLD_MS = 15 * 60_000
-# So many pools that were never seen are told in one sentence, with the first by name.
+# So many pools are told in one sentence, with the first by name.
 MANY, NAMED = 3, 4
 LOST = "It was not started, was killed, is stopped (kill -CONT), or cannot reach the broker; nothing is lost"
 
@@ -38,12 +38,11 @@ def look_at_absence(facts: YardFacts) -> Iterator[Finding]:
     if returning:
         yield _returning([pool.pool.name for pool in returning], facts.state.returned_s or 0)
         missing = [pool for pool in missing if pool not in returning]
-    idle = [pool for pool in missing if not pool.silent and not _waits(pool, facts)]
-    if len(idle) >= MANY:
-        yield _none_started(idle, all_of_them=len(idle) == len(facts.state.pools))
-        missing = [pool for pool in missing if pool not in idle]
-    for pool in missing:
-        yield _down(pool, facts)
+    if len(missing) >= MANY:
+        yield _many_down(missing, facts)
+    else:
+        for pool in missing:
+            yield _down(pool, facts)
     for pool in facts.state.pools.values():
         if pool.quieted:
             yield _quieted(pool, facts)
@@ -52,16 +51,32 @@ def look_at_absence(facts: YardFacts) -> Iterator[Finding]:
     yield from _silent_children(facts)
 
 
-def _none_started(idle: list[PoolState], *, all_of_them: bool) -> Finding:
-    """Return one finding for pools that were never seen and miss nothing: a yard before its first start."""
-    names = [pool.pool.name for pool in idle]
+def _many_down(missing: list[PoolState], facts: YardFacts) -> Finding:
+    """Return one finding for many pools, that with most waiting jobs first: their host is gone, or all were killed."""
+    missing = sorted(missing, key=lambda pool: -_waits(pool, facts))
+    names, waiting = [pool.pool.name for pool in missing], sum(_waits(pool, facts) for pool in missing)
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    seen = f"no pool serves {', '.join(names[:NAMED])}{more}: no supervisor of them reports; nothing waits there yet"
-    step = "manage.py switchyard runpools" if all_of_them else f"manage.py switchyard runpool {names[0]}"
-    then = f"{_then(step)} Each pool has a supervisor of its own: `manage.py switchyard runpool POOL`."
+    last = max(missing[0].silent, key=lambda one: one.beat_at, default=None)
+    why, step = _why(names[0], last)
+    why = "no supervisor of them reports" if not any(pool.silent for pool in missing) else f"of {names[0]}, {why}"
+    waits = f"{counted(waiting, 'job')} wait{'s' if waiting == 1 else ''}" if waiting else "nothing waits there yet"
+    seen = f"no pool serves {', '.join(names[:NAMED])}{more}: {why}; {waits}"
+    if len(missing) == len(facts.state.pools) and step == _start(names[0]):
+        step = "manage.py switchyard runpools"
+    then = f"{_then(step)} Each pool has a supervisor of its own: `{_start('POOL')}`."
     return GROUP.finding(
-        "warning", "down", seen, LOST, step, then=then, button=LOOK_AT_WORKERS, factor=float(len(names))
-    )
+        "error" if waiting else "warning", "down", seen, LOST, step, names[0],
+        then=then, button=LOOK_AT_WORKERS, factor=float(waiting), also=_served(*missing),
+    )  # fmt: skip
+
+
+def _served(*pools: PoolState) -> tuple[str, ...]:
+    """Return the queues and lanes that pools serve: they are late because of them."""
+    return tuple(lane for pool in pools for lane in declared_yard().served_by(pool.pool))
+
+
+def _start(name: str) -> str:
+    return f"manage.py switchyard runpool {name}"
 
 
 def _returning(names: list[str], since_s: float) -> Finding:
@@ -83,7 +98,10 @@ def _down(pool: PoolState, facts: YardFacts) -> Finding:
         return GROUP.finding("warning", "down", seen, LOST, step, name, then=then, button=button)
     jobs = f"{counted(waiting, 'job')} wait{'s' if waiting == 1 else ''}"
     seen = f"{name} starts nothing, because no pool serves it: {why}; {jobs}"
-    return GROUP.finding("error", "down", seen, LOST, step, name, then=then, button=button, factor=float(waiting))
+    return GROUP.finding(
+        "error", "down", seen, LOST, step, name,
+        then=then, button=button, factor=float(waiting), also=_served(pool),
+    )  # fmt: skip
 
 
 def _quieted(pool: PoolState, facts: YardFacts) -> Finding:
@@ -122,7 +140,7 @@ def _then(step: str) -> str:
 
 def _why(name: str, last: SilentSupervisor | None) -> tuple[str, str]:
     """Return what is known of a pool's absence, and the step that helps."""
-    start = f"manage.py switchyard runpool {name}"
+    start = _start(name)
     if last is None:
         return "no supervisor of it reports", start
     since = duration(max(now_ms() - last.beat_at, 0))
@@ -325,9 +343,9 @@ def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding
         yield GROUP.warning(
             "restarts", seen, cause, "manage.py switchyard deadletters list", pool.name, LOOK_AT_WORKERS
         )
-    # Without a comparison by the supervisor itself: a report is at most 2 s old, 5 s while the broker was unavailable.
-    ahead_s = (report.beat_at - now_ms if report.clock_ahead_ms is None else report.clock_ahead_ms) / 1000
-    if ahead_s > CLOCK_S or ahead_s < -CLOCK_S - 5:
+    # Not judged before the supervisor itself has compared it: the report of one that was killed grows old as well.
+    ahead_s = (report.clock_ahead_ms or 0) / 1000
+    if abs(ahead_s) > CLOCK_S:
         seen = (
             f"the clock of {report.host} is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the broker's"
         )

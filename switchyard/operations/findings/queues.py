@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from urllib.parse import urlencode
 
 from switchyard.broker.admin.purge import purges
@@ -12,8 +13,9 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import OpenCircuit, QueuePause
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.console.formatting import counted, duration
+from switchyard.console.formatting import ago, counted, duration
 from switchyard.jobs.queries import answering_families
+from switchyard.operations.findings.actors import GROUP as ACTORS
 from switchyard.operations.findings.facts import HeldGroup, QueueFacts, Snapshot, YardFacts, undeclared_queues
 from switchyard.operations.findings.finding import LOOK_AT_WORKERS, Button, Finding, FindingGroup
 from switchyard.operations.findings.pools import is_newer, undeclared
@@ -118,20 +120,30 @@ def _paused(row: Row, pause: QueuePause) -> Finding:
 
 
 def circuit_open(queue: str, dependency: str, circuits: Sequence[OpenCircuit]) -> Finding:
-    """Say what is down and what waits for it; never the values of arguments."""
+    """Say what is down, or who opened its circuit, and what waits for it; never the values of arguments.
+
+    That of a whole dependency, which nothing calls any more, is the finding about its calls.
+    """
     waiting, pause = sum(each.waiting for each in circuits), circuits[0].pause
     since = duration(max(now_ms() - min(each.pause.since for each in circuits), 0))
     values = f" for {counted(len(circuits), 'value')} of {pause.argument}" if pause.argument else ""
     waits = f"{counted(waiting, 'job')} wait{'s' if waiting == 1 else ''}"
+    actor, factor = min(pause.calls or (queue,)), float(waiting)
+    button = Button(f"Show {actor}", "switchyard-actor", actor)
+    if all(each.pause.by and each.pause.times == 1 for each in circuits):
+        reason = f" ({pause.reason})" if pause.reason and not pause.argument else ""
+        seen = f"{pause.by} opened the circuit of {dependency}{values} in {queue} {since} ago{reason}; {waits}"
+        probed = ago(datetime_of(pause.until))
+        then = f"One job probes it {probed}; its success starts the others. Close it to start them now."
+        step = "manage.py switchyard queues limits"
+        return GROUP.finding("warning", "paused", seen, then, step, queue, then=then, button=button, factor=factor)
     seen = f"{dependency} is down{values}: its circuit is open in {queue} since {since}, {waits}"
     then = "One job probes it every few seconds; when one succeeds, what waits starts by itself. Nothing is lost."
-    actor = min(pause.calls or (queue,))
     step = f"manage.py switchyard actors show {actor}"
-    button = Button(f"Show {actor}", "switchyard-actor", actor)
     cause = "Calls of it failed" + (f", first with: {pause.reason}" if pause.reason and not pause.argument else "")
-    return GROUP.finding(
-        "warning", "circuit_open", seen, cause, step, queue, then=then, button=button, factor=float(waiting)
-    )
+    group, code = (GROUP, "circuit_open") if pause.argument else (ACTORS, "dependency_down")
+    found = group.finding("warning", code, seen, cause, step, queue, then=then, button=button, factor=factor)
+    return found if pause.argument else replace(found, actor=actor)
 
 
 def _retrying(queue: str, count: int) -> Finding:
@@ -173,7 +185,7 @@ def on_time(snapshot: Snapshot) -> Finding:
 
 def _expired(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
     old = {owner: since_s for owner, since_s in state.expired.items() if since_s > RECLAIMED_S}
-    if not old:
+    if not old or not state.expired_messages:
         return
     since = duration(max(old.values()) * 1000)
     leases, messages = counted(len(old), "lease"), counted(state.expired_messages, "message")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -148,12 +149,18 @@ def test_pages_offer_what_is_allowed_and_no_more(
         assert ("4711" in text) is offered, "the arguments"
 
 
-def test_lists_of_all_queues_offer_nothing_that_could_be_refused(page: Client, sent: Callable[[str], str]) -> None:
-    sent("slow")
-    listed = page.get(reverse("switchyard-jobs")).content.decode()
+def test_lists_of_all_queues_offer_acts_on_the_rows_of_own_queues_alone(
+    page: Client, sent: Callable[[str], str]
+) -> None:
+    foreign = sent("default")
+    alone = page.get(reverse("switchyard-jobs")).content.decode()
+    own = sent("slow")
+    both = page.get(reverse("switchyard-jobs")).content.decode()
 
-    assert "4711" not in listed and reverse("switchyard-jobs-chosen", args=["cancel"]) not in listed
-    assert 'name="queue"' not in page.get(reverse("switchyard-queues")).content.decode()
+    assert "4711" not in alone and reverse("switchyard-jobs-chosen", args=["cancel"]) not in alone
+    assert both.count("4711") == 1 and reverse("switchyard-jobs-chosen", args=["cancel"]) in both
+    assert (f'value="{own}"' in both, f'value="{foreign}"' in both) == (True, False)
+    assert re.findall('name="queue" value="(.*?)"', page.get(reverse("switchyard-queues")).content.decode()) == ["slow"]
     assert page.get(reverse("switchyard-jobs"), {"argument": "customer=4711"}).status_code == 403
 
 

@@ -138,8 +138,11 @@ def test_a_pool_that_is_not_declared_is_ended_only_where_it_is_of_the_older_rele
 
 @pytest.mark.parametrize(("off_s", "word"), [(60, "ahead of"), (-60, "behind")])
 def test_a_host_whose_clock_is_off_is_a_warning(report: Report, off_s: int, word: str) -> None:
-    report(beat_at=time.time_ns() // 1_000_000 + off_s * 1000)
+    report(beat_at=time.time_ns() // 1_000_000 - 12_000)  # of one that was killed before it had compared its clock
+    killed = of(look(), "warning")
+    report(clock_ahead_ms=off_s * 1000)
 
+    assert "clock_off" not in killed
     found = of(look(), "warning")["clock_off"]
 
     assert word in found.seen and "timedatectl" in found.next

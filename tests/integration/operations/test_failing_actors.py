@@ -39,8 +39,29 @@ def test_an_error_that_has_ended_is_told_apart_from_the_present_one() -> None:
 
     present, past = said()
 
-    assert present == "38 % of sync's jobs fail with ConnectionRefusedError: 6 of 16 in the last 5 min, 6 gave up"
-    assert past.startswith("10 of 16 jobs of sync failed with HardLimitExceeded at") and "gave up" not in past
+    assert present.startswith("all of sync's jobs fail with ConnectionRefusedError: 6 of 6 since ")
+    assert present.endswith(" UTC, 6 gave up")
+    assert past.startswith("10 of 16 jobs of sync failed with HardLimitExceeded in the last 5 min, the last at ")
+    assert "gave up" not in past
+
+
+def test_an_actor_of_which_all_jobs_fail_since_a_moment_is_told_so_at_once() -> None:
+    for _ in range(200):
+        job_row(actor="sync", finished_at=now_ms() - 60_000)
+    fail("KeyError", 5)
+
+    [only] = said()
+
+    assert only.startswith("all of sync's jobs fail with KeyError: 5 of 5 since ")
+
+
+def test_rare_failures_among_others_are_a_share_of_the_window() -> None:
+    for number in range(40):
+        job_row(actor="sync", finished_at=now_ms() - 1_000 * number)
+    fail("KeyError", 5, ago_ms=30_000)
+    fail("KeyError", 5)
+
+    assert said() == ["20 % of sync's jobs fail with KeyError: 10 of 50 in the last 5 min"]
 
 
 def test_jobs_that_gave_up_are_no_more_than_those_that_failed() -> None:

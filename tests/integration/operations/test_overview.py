@@ -69,7 +69,8 @@ def test_waiting_work_without_its_pool_is_the_verdict(watcher: Client, facilitie
 
     text = text_of(watcher.get(LIVE).content.decode())
 
-    assert "images starts nothing, because no pool serves it: no supervisor of it reports; 1 job waits." in text
+    assert "No pool serves images, urgent, default, images-retry and 5 more: no supervisor of them" in text
+    assert "reports; 1 job waits." in text
 
 
 def test_every_process_says_the_same_headline(facilities: Facilities) -> None:

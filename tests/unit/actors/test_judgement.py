@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 
 from switchyard.actors.figures import ActorHistory, EndedRow, HistoryCount, HistoryFailure, _dead_since
-from switchyard.actors.views import of
+from switchyard.actors.views import Judgement, held_back, of
 from switchyard.broker.clock import datetime_of
+from switchyard.broker.shapes import ActorPause
+from switchyard.jobs.pauses import PausedActor
 
 HOUR_MS = 3_600_000
 
@@ -82,3 +84,14 @@ def row(at: int, state: str, release: str) -> EndedRow:
 )
 def test_a_release_fails_alone_after_jobs_of_another_one(rows: list[EndedRow], release: str) -> None:
     assert _dead_since(rows) == release
+
+
+def test_an_actor_whose_circuit_is_open_or_that_is_paused_is_not_called_healthy() -> None:
+    healthy, failing = Judgement("Healthy", "ok", "fine"), Judgement("Failing", "bad", "no")
+    open_ = PausedActor(ActorPause(1, 0, 1, "circuit crm", calls={"sync": 1}, times=1))
+    paused, by_value = PausedActor(ActorPause(1, 0, 1, "sync")), PausedActor(ActorPause(1, 0, 1, "sync", "of", 1, 7))
+
+    assert held_back(healthy, [open_]) == Judgement("Circuit open", "warn", "fine")
+    assert held_back(healthy, [paused]) == Judgement("Paused", "warn", "fine")
+    assert held_back(healthy, [by_value]) == healthy
+    assert held_back(failing, [open_]) == failing

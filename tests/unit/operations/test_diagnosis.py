@@ -9,7 +9,7 @@ import pytest
 from switchyard.broker.clock import now_ms
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.stores.job_record import Job
-from switchyard.broker.stores.pool_reports import Instruction, PoolReport, SilentChild
+from switchyard.broker.stores.pool_reports import Instruction, PoolReport, SilentChild, SilentSupervisor
 from switchyard.operations.findings import lateness
 from switchyard.operations.findings.actors import AllFailing, FailingActor, judge
 from switchyard.operations.findings.facts import Flood, HeldGroup
@@ -87,12 +87,15 @@ def test_broker_that_is_away_comes_before_everything_and_nothing_is_claimed_of_i
     assert found.button.label == "Check the broker again"
 
 
-def test_broker_that_is_nearly_full_is_told_last() -> None:
+def test_broker_that_is_nearly_full_is_told_before_what_is_late_now_and_then() -> None:
     full = ServerFinding("nearly_full", "warning", "the server uses 93 % of its memory", "Raise it.")
-    found = verdict(replace(state(scheduler_up=False), server=ServerState(findings=(full,))))
+    often = Finding("queues", "burning", "warning", "mail is late again and again", subject="mail")
+    found = verdict(replace(state(scheduler_up=False), server=ServerState(findings=(full,))), often)
 
     assert found.label == "No scheduler"
-    assert found.also == ("The broker is not safe: the server uses 93 % of its memory.",)
+    assert found.also == (
+        "The broker is not safe: the server uses 93 % of its memory.", "mail is late again and again.",
+    )  # fmt: skip
     assert verdict(replace(state(), server=ServerState(findings=(full,)))).level == "warn"
 
 
@@ -247,20 +250,25 @@ def test_a_quieted_pool_is_told_with_who_and_why_before_what_waits_for_it() -> N
     assert half.sentence == "1 of 2 supervisors of mail takes no new work: an operator quieted it."
 
 
-def test_pools_that_were_never_started_are_told_in_one_sentence() -> None:
+def test_many_pools_that_are_down_are_told_in_one_sentence_with_all_that_waits() -> None:
     found = verdict(state(None, *(down(one.name) for one in YARD.pools)))
     some = verdict(state(None, *(down(name) for name in ("mail", "hooks", "retries"))))
-    needed = verdict(state(lane("mail", 3), *(down(one.name) for one in YARD.pools)))
+    killed = SilentSupervisor("mail", "web-2", 4711, now_ms() - 16_000)
+    late = lane("mail", 3, age_ms=16_000)
+    needed = verdict(state(late, *(replace(down(one.name), silent=(killed,)) for one in YARD.pools)))
 
     assert found.sentence == (
         "No pool serves mail, hooks, hooks-retry, retries: no supervisor of them reports; nothing waits there yet."
     )
     assert (found.step, found.also) == ("manage.py switchyard runpools", ())
     assert some.step == "manage.py switchyard runpool mail"
-    assert needed.sentence.startswith("mail starts nothing, because no pool serves it")
-    assert needed.also == (
-        "No pool serves hooks, hooks-retry, retries: no supervisor of them reports; nothing waits there yet.",
+    assert needed.level == "bad"
+    assert needed.sentence == (
+        "No pool serves mail, hooks, hooks-retry, retries: of mail, its supervisor (pid 4711 on web-2) has not "
+        "reported for 16 s; 3 jobs wait."
     )
+    assert needed.step.startswith("On web-2: `kill -CONT 4711` if")
+    assert [each.finding.name for each in causes(needed.findings)] == ["pools.down"]
 
 
 def test_more_slots_are_advised_only_where_it_is_known_what_holds_them() -> None:
@@ -331,7 +339,8 @@ def test_a_fault_that_has_ended_is_told_in_the_past_and_below_a_present_one() ->
     found = verdict(state(), ended, failing(failed=6, jobs=12))
 
     assert found.sentence.startswith("Half of report's jobs fail")
-    assert "of old failed with KeyError at" in found.also[0] and "none since, for 3 min" in found.also[0]
+    assert "of old failed with KeyError in the last 5 min, the last at" in found.also[0]
+    assert "none since, for 3 min" in found.also[0]
 
 
 def test_what_has_ended_stands_below_all_that_is_present() -> None:

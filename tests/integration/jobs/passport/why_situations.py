@@ -336,6 +336,13 @@ def fetched(made: Maker) -> Made:
     return Made("silent" if silent else "fetched", job, made.at, made.waits(waiting_ms=-1))
 
 
+def behind_silence(made: Maker) -> Made:
+    made.run([made.began - 100 * number for number in range(20)])
+    job = made.send()
+    made.report(slots=8, silent=(SilentChild(78, 0, 9_000, {"another": made.began}),))
+    return Made("silent", job, made.at, made.waits(waiting_ms=-1))
+
+
 def purged(made: Maker) -> Made:
     job = made.send()
     set_aside(made.family, uuid.uuid4().hex, by="a.lind")
@@ -345,5 +352,6 @@ def purged(made: Maker) -> Made:
 
 SITUATIONS: tuple[Situation, ...] = (
     scheduled, retry, rate_limit, parked, queue_paused, queue_paused_after, actor_paused, value_paused, circuit_open,
-    limited, in_outbox, behind_in_outbox, pool_away, behind, behind, behind, next_one, fetched, purged,
+    limited, in_outbox, behind_in_outbox, pool_away, behind, behind, behind, next_one, fetched,
+    behind_silence, purged,
 )  # fmt: skip
