@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Mapping
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from threading import Lock
 from typing import Any, Final
 
@@ -162,7 +163,8 @@ def start(release: str) -> Tracing:
         trace.set_tracer_provider(provider)
         os.environ.setdefault(EXCLUDED_VARIABLE, POLLED)
         for found in entry_points(group="opentelemetry_instrumentor"):
-            if found.name in INSTRUMENTED:
+            # Each is named for the package that it imports, which may be missing: psycopg, in a project on SQLite.
+            if found.name in INSTRUMENTED and find_spec(found.name) is not None:
                 found.load()().instrument()
     return Tracing(trace.get_tracer("switchyard"))
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from switchyard.broker.errors import SwitchyardError
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.limit_counts import Lock
@@ -31,7 +32,9 @@ class LogThrottle:
         """Log a failure, unless the same kind was logged within the last 60 s."""
         kind, now_s = type(error).__name__, time.monotonic()
         if kind != self._failing or now_s >= self._logged_s + REPEAT_S:
-            self._log.error("failing, will be retried", what=self._operation, exc_info=error)
+            # Ours say what is wrong and what to do: the way to them through the code would hide it.
+            told = {"error": str(error)} if isinstance(error, SwitchyardError) else {"exc_info": error}
+            self._log.error("failing, will be retried", what=self._operation, **told)
             self._logged_s = now_s
         self._failing = kind
 

@@ -23,6 +23,7 @@ PACKAGES: Final = {
     "gs": ("google.cloud.storage storages", "django-storages[google]>=1.14.6,<1.15", "gcs"),
 }
 DRIVER: Final = ("psycopg[binary,pool]>=3.2", "postgres")
+WEB_SERVER: Final = ("uvicorn", "uvicorn>=0.54,<1", "web")
 LOG_FORMATS = ("json", "console")
 PRODUCTION_BROKER = "name the broker, for example rediss://user:password@valkey:6379/0"
 

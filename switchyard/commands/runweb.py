@@ -6,7 +6,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from switchyard.console.commands import port, show_examples
+from switchyard.console.commands import port, refuse, show_examples
+from switchyard.setting_values import WEB_SERVER, InvalidSetting, refuse_without
 from switchyard.workers.preflight import log_to_standard_error
 
 EXAMPLES = """examples:
@@ -28,6 +29,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, host: str, port: int, **options: Any) -> None:
         """Serve; exit 78 if the configuration is invalid."""
         # Imported here: a host that serves its web otherwise needs no uvicorn.
+        try:
+            refuse_without("runweb", WEB_SERVER, "the web")
+        except InvalidSetting as error:
+            refuse(str(error))
         from switchyard.serving.server import load_application, serve
 
         log_to_standard_error()

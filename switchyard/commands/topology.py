@@ -62,10 +62,13 @@ class Command(PrintingCommand):
                 text = f"--value: {name!r} {fact}; write one of {known} as NAME=VALUE"
                 raise CommandError(text, returncode=WRONG_ARGUMENTS)
         rendered = rendered_files.render(target, declared_yard(), cores, values)
+        root = switchyard_settings().base_dir
         if not check:
-            for path in rendered_files.write(switchyard_settings().base_dir, rendered) or ["nothing changed"]:
+            for path in rendered_files.write(root, rendered) or ["nothing changed"]:
                 self.stdout.write(path)
-        elif lines := rendered_files.differences(switchyard_settings().base_dir, rendered):
+            if missing := [path for path in rendered_files.BESIDE.get(target, ()) if not (root / path).exists()]:
+                self.stderr.write(f"they need {', '.join(missing)}: copy them from Switchyard's repository")
+        elif lines := rendered_files.differences(root, rendered):
             self.stdout.write("\n".join(lines))
             again = f" --cores {cores}" if cores != RENDERED_CORES else ""
             again += "".join(f" --value {shlex.quote(text)}" for text in given)

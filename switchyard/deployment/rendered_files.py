@@ -101,6 +101,14 @@ _TEMPLATES: Final = {
     },
 }
 TARGETS: Final = (*_TEMPLATES, "systemd", "acl")
+# Target -> what its files need beside them: files of Switchyard's repository, which a wheel does not have.
+BESIDE: Final = {
+    "compose": (
+        *("ops/Dockerfile", "ops/probe.py", "ops/production.env.example", "ops/prometheus/rules.yml"),
+        *("ops/grafana/dashboard.json", "ops/grafana/provisioning"),
+    ),
+    "kubernetes": ("ops/Dockerfile", "ops/kubernetes/production"),
+}
 
 
 # Values of a deployment that its files may have and no topology says. Secrets are files in the folder of that name:

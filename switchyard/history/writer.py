@@ -514,12 +514,13 @@ AUTOGROUP: Final = Path("/proc/self/autogroup")
 
 
 def yield_to_other_work() -> None:
-    """Lower the priority of this process, and of its session if it leads one.
+    """Lower the priority of this process, and of its session if it leads one, unless it is as low already.
 
     Where the kernel groups processes by session (``kernel.sched_autogroup_enabled``), a process is nice only to those
     of its own session, and sessions have a priority of their own.
     """
-    nice = NICE_WITH_THE_LOCK if connection.vendor == "sqlite" else NICE
+    wanted = NICE_WITH_THE_LOCK if connection.vendor == "sqlite" else NICE
+    nice = max(wanted, os.getpriority(os.PRIO_PROCESS, 0))  # the kernel lets none but root raise a priority again
     os.setpriority(os.PRIO_PROCESS, 0, nice)
     if os.getsid(0) == os.getpid():
         with contextlib.suppress(OSError):  # a kernel without such groups, or a read-only /proc

@@ -353,7 +353,7 @@ class LeaseKeeper:
                 note(queue.operations.keys.hold(owner), error)
                 continue
             if found is not None:
-                logger.warning(
+                (logger.warning if found.returned else logger.info)(
                     "the lease of %s in %s lapsed; %d messages went back; %d of them ran, and run alone from now on",
                     owner, name, found.returned, len(found.suspects),
                 )  # fmt: skip

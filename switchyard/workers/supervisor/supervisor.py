@@ -217,7 +217,8 @@ class Supervisor:
         return fork(self._run_beside, title=BESIDE, close_inherited=self._children.close_inherited)
 
     def _beside_ended(self, index: int, pid: int, status: int) -> bool:
-        if not self._beside.stopping:
+        # Ctrl-C and systemd signal it as well; it is started once more, to write down what ends during the drain.
+        if not (self._beside.stopping or self._children.stopping):
             logger.error("%s (pid %d) %s; it is started again", BESIDE, pid, describe_exit(status)[1])
         return False  # with backoff: its database may be broken
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -26,16 +27,24 @@ print(os.getpriority(os.PRIO_PROCESS, 0), "same" if before == after else after.s
 
 
 @pytest.mark.parametrize(
-    ("database_url", "leads", "nice"),
-    [("postgres://ada@127.0.0.1/yard", True, "19"), ("postgres://ada@127.0.0.1/yard", False, "19"), ("", True, "5")],
-    ids=["postgres", "postgres, no leader", "sqlite, whose lock stops all others"],
+    ("database_url", "leads", "started", "nice"),
+    [
+        ("postgres://ada@127.0.0.1/yard", True, 0, 19),
+        ("postgres://ada@127.0.0.1/yard", False, 0, 19),
+        ("", True, 0, 5),
+        ("", True, 10, 10),
+    ],
+    ids=["postgres", "postgres, no leader", "sqlite, whose lock stops all others", "started lower than that"],
 )
 def test_the_priority_of_a_session_is_lowered_by_its_leader_alone(
-    database_url: str, leads: bool, nice: str, monkeypatch: pytest.MonkeyPatch
+    database_url: str, leads: bool, started: int, nice: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
     of_a_child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {PROGRAM!r}], check=True)"
-    command = [sys.executable, "-c", PROGRAM if leads else of_a_child]
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    lowered = ["nice", "-n", str(max(started - own, 0))]
+    command = [*lowered, sys.executable, "-c", PROGRAM if leads else of_a_child]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=300, start_new_session=True, check=True)
 
-    assert ran.stdout.split() == [nice, nice if leads and AUTOGROUP.exists() else "same"]
+    expected = str(max(nice, own))
+    assert ran.stdout.split() == [expected, expected if leads and AUTOGROUP.exists() else "same"]

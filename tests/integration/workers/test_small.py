@@ -53,8 +53,11 @@ def test_a_small_yard_keeps_its_promises_and_loses_nothing_when_all_of_it_is_kil
     second = start(bench, "second")
     wait_for(lambda: all(bench.ended(token) for token in (*held, *waiting)))
 
-    second.terminate()
+    beside = titles_below(second.pid)["schedules and history"]
+    for pid in (second.pid, beside):  # as Ctrl-C in a terminal does
+        os.kill(pid, signal.SIGINT)
     assert second.wait(60) == 0
+    assert f"schedules and history (pid {beside}) exited" not in bench.log("second")
     assert not bench.client.exists(Keys().lock(SCHEDULER))
 
 

@@ -51,7 +51,7 @@ def filled_in(value: str) -> str:
 def test_every_pool_of_the_yard_has_its_container_and_no_dead_list_has_one() -> None:
     services = services_of(YARD)
 
-    pools = {name: service["command"][2:4] for name, service in services.items() if name.startswith("pool-")}
+    pools = {name: service["command"][3:5] for name, service in services.items() if name.startswith("pool-")}
     assert pools == {"pool-vans": ["runpool", "vans"], "pool-spare": ["runpool", "spare"]}
 
 

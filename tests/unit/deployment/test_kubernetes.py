@@ -125,7 +125,7 @@ def test_every_pool_is_a_deployment_that_runs_it_and_outlives_its_drain() -> Non
         spec = SMALL[f"pool-{pool.name}"]["spec"]["template"]["spec"]
         [container] = spec["containers"]
 
-        assert container["command"][2:4] == ["runpool", pool.name]
+        assert container["command"][3:5] == ["runpool", pool.name]
         assert spec["terminationGracePeriodSeconds"] > GRACE_S + KILL_AFTER_GRACE_S
         assert container["livenessProbe"]["httpGet"] == {"path": "/health", "port": "metrics"}
         assert container["resources"]["limits"]["memory"] == f"{memory_mib(pool)}Mi"
@@ -165,7 +165,7 @@ def test_name_that_no_host_may_have_is_written_as_one() -> None:
         if title(document) == "Deployment-pool-big-vans-2"
     )
 
-    assert found["spec"]["template"]["spec"]["containers"][0]["command"][3] == "Big_Vans.2"
+    assert found["spec"]["template"]["spec"]["containers"][0]["command"][4] == "Big_Vans.2"
 
 
 def test_both_autoscalers_ask_for_the_same_number_by_pod() -> None:

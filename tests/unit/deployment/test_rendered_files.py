@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import pytest
 import yaml
 from django.conf import settings
 
@@ -21,6 +23,16 @@ def test_every_file_says_where_it_comes_from_and_is_yaml() -> None:
     for text in rendered_files.render("compose", YARD).values():
         assert text.startswith("# Rendered by `manage.py switchyard topology render compose`")
         assert isinstance(yaml.safe_load(text), dict)
+
+
+@pytest.mark.parametrize("target", ["compose", "kubernetes", "systemd"])
+def test_every_process_starts_by_the_manage_py_of_any_project(target: str) -> None:
+    """Only this repository's own takes a command of ours without the word ``switchyard`` before it."""
+    lines = "\n".join(rendered_files.render(target, YARD).values()).replace(",", "").replace('"', "").splitlines()
+    started = [words for line in lines if not line.startswith("#") and (words := re.findall(r"manage\.py (\w+)", line))]
+
+    assert len(started) > 3
+    assert {word for words in started for word in words} <= {"switchyard", "migrate"}
 
 
 def test_every_container_of_a_pool_is_scraped_by_the_name_of_its_service() -> None:

@@ -54,7 +54,7 @@ def test_pool_has_its_memory_and_is_killed_after_its_drain_alone() -> None:
         line.split("=", 1) for line in FILES["ops/systemd/switchyard-pool-vans.service"].splitlines() if "=" in line
     )
 
-    assert unit["ExecStart"].endswith("manage.py runpool vans --metrics-port 9191")
+    assert unit["ExecStart"].endswith("manage.py switchyard runpool vans --metrics-port 9191")
     assert int(unit["TimeoutStopSec"]) > GRACE_S + KILL_AFTER_GRACE_S
     assert (unit["KillMode"], unit["RestartPreventExitStatus"]) == ("mixed", "78")
     assert unit["MemoryMax"] == f"{memory_mib(VANS)}M"

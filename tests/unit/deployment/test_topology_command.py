@@ -12,11 +12,14 @@ from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
 from project.topology import YARD
+from switchyard.deployment.rendered_files import BESIDE
+
+YARD_ROOT = Path(__file__).resolve().parents[3]
 
 
-def run(*arguments: str) -> str:
+def run(*arguments: str, warnings: io.StringIO | None = None) -> str:
     output = io.StringIO()
-    call_command("switchyard", "topology", *arguments, stdout=output)
+    call_command("switchyard", "topology", *arguments, stdout=output, stderr=warnings)
     return output.getvalue()
 
 
@@ -40,6 +43,23 @@ def test_json_tells_what_a_queue_promises_and_who_serves_it() -> None:
     assert (webhook["retry"]["max_retries"], webhook["retry"]["own_backoff"]) == (5, False)
     assert webhook["retry"]["delays_ms"] == [5_000, 300_000, 1_800_000, 7_200_000, 18_000_000]
     assert webhook["retry"]["span_ms"] == [13_652_500, 27_305_000]
+
+
+@pytest.mark.parametrize("target", list(BESIDE))
+def test_what_rendered_files_need_beside_them_is_named_until_it_is_there(
+    target: str, tmp_path: Path, settings: Settings
+) -> None:
+    settings.SWITCHYARD = replace(settings.SWITCHYARD, base_dir=tmp_path)
+    first, second = io.StringIO(), io.StringIO()
+
+    run("render", target, warnings=first)
+    for path in BESIDE[target]:
+        (tmp_path / path).mkdir(parents=True)
+        assert (YARD_ROOT / path).exists()
+    run("render", target, warnings=second)
+
+    assert [path for path in BESIDE[target] if path not in first.getvalue()] == []
+    assert second.getvalue() == ""
 
 
 def test_check_passes_on_fresh_files_and_fails_with_a_diff_on_changed_ones(tmp_path: Path, settings: Settings) -> None:

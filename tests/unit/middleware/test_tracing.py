@@ -124,3 +124,12 @@ def test_an_endpoint_without_the_package_is_refused(monkeypatch: pytest.MonkeyPa
 
     with pytest.raises(InvalidSetting, match=r"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: .* extra traces"):
         wiring.traces("test")
+
+
+def test_a_package_that_a_project_does_not_have_is_not_instrumented() -> None:
+    absent = "import sys; sys.modules['psycopg'] = None"
+    code = f"{absent}; from switchyard.middleware import tracing; tracing.start('test')"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, text=True)
+
+    assert done.returncode == 0, done.stderr

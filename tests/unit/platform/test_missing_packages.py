@@ -12,7 +12,7 @@ import pytest
 
 from switchyard.addon import addons
 from switchyard.files.addresses import declared_storage
-from switchyard.setting_values import DRIVER, PACKAGES, InvalidSetting, refuse_without_driver
+from switchyard.setting_values import DRIVER, PACKAGES, WEB_SERVER, InvalidSetting, refuse_without_driver
 
 # Found by Python before its own: hides packages, as if they were not installed.
 HIDING = """\
@@ -28,12 +28,18 @@ sys.meta_path.insert(0, Hidden())
 POSTGRES = "postgresql://user:hunter2@127.0.0.1:1/yard"
 
 
-def check_without(hidden: str, folder: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def check_without(
+    hidden: str, folder: Path, variables: dict[str, str], *command: str
+) -> subprocess.CompletedProcess[str]:
     (folder / "sitecustomize.py").write_text(HIDING)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SWITCHYARD_", "DATABASE_"))}
     environment = kept | {"HIDDEN": hidden, "PYTHONPATH": str(folder), "SWITCHYARD_STATE_DIR": str(folder), **variables}
     return subprocess.run(
-        [sys.executable, "manage.py", "check"], env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "manage.py", *(command or ["check"])],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 
@@ -56,6 +62,13 @@ def test_the_process_ends_with_one_line(tmp_path: Path, hidden: str, variable: s
     assert line.startswith("switchyard: refused to start: ")
     assert remedy in line
     assert "hunter2" not in line
+
+
+def test_the_web_without_its_server_ends_with_one_line(tmp_path: Path) -> None:
+    done = check_without("uvicorn", tmp_path, {}, "switchyard", "runweb")
+
+    assert (done.returncode, len(done.stderr.splitlines())) == (78, 1), done.stderr
+    assert "run: pip install 'uvicorn" in done.stderr
 
 
 def test_an_address_in_a_projects_own_settings_ends_the_process(capfd: pytest.CaptureFixture[str]) -> None:
@@ -92,3 +105,4 @@ def test_the_requirements_are_those_of_the_wheels_extras() -> None:
     for _, requirement, extra in filter(any, packages):
         assert extras[extra] == [requirement]
     assert extras[DRIVER[1]] == [DRIVER[0]]
+    assert WEB_SERVER[1] in extras[WEB_SERVER[2]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import structlog
 
 from switchyard import long_running
+from switchyard.broker.errors import BrokerUnavailable
 
 
 def test_a_failure_that_lasts_is_logged_once_a_minute_and_its_end_once(monkeypatch):
@@ -30,5 +31,7 @@ def test_another_kind_of_failure_is_logged_at_once():
     with structlog.testing.capture_logs() as lines:
         said.failed(ValueError("no"))
         said.failed(OSError("down"))
+        said.failed(BrokerUnavailable("lease", "no server is there", remedy="start one"))
 
-    assert [type(line["exc_info"]) for line in lines] == [ValueError, OSError]
+    assert [type(line.get("exc_info")) for line in lines] == [ValueError, OSError, type(None)]
+    assert "start one" in lines[2]["error"]
