@@ -92,8 +92,7 @@ class KeyState:
     latest: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class KeyPage:
+class KeyPage(msgspec.Struct, frozen=True):
     """Keys of a limit by name, and the largest ones on the first page; ``after`` leads to the next, "" at the end."""
 
     keys: list[KeyState]

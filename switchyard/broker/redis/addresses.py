@@ -84,24 +84,19 @@ def check_options(url: str, *, own: tuple[str, ...] = ()) -> None:
     parts, _ = split_hosts(url)
     if not parts.query:
         return
-    from redis.connection import (
-        URL_QUERY_ARGUMENT_PARSERS,
-        AbstractConnection,
-        Connection,
-        SSLConnection,
-        UnixDomainSocketConnection,
-    )
+    from redis import connection as client
 
     # Name of an option -> what reads its value; others are texts.
-    readers = cast("dict[str, Callable[[str], Any]]", URL_QUERY_ARGUMENT_PARSERS)
+    readers = cast("dict[str, Callable[[str], Any]]", client.URL_QUERY_ARGUMENT_PARSERS)
     secure = parts.scheme.startswith("rediss")
-    kind = SSLConnection if secure else UnixDomainSocketConnection if parts.scheme == "unix" else Connection
-    known = {"max_connections", *own, *_options_of(kind), *_options_of(AbstractConnection)}
+    direct = client.UnixDomainSocketConnection if parts.scheme == "unix" else client.Connection
+    kind = client.SSLConnection if secure else direct
+    known = {"max_connections", *own, *_options_of(kind), *_options_of(client.AbstractConnection)}
     if secure:
-        known |= _options_of(Connection)
+        known |= _options_of(client.Connection)
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name not in known:
-            if name in _options_of(SSLConnection):
+            if name in _options_of(client.SSLConnection):
                 scheme = parts.scheme.replace("redis", "rediss", 1)
                 remedy = f"begin the address with {scheme}://" if scheme != parts.scheme else "leave it out"
                 raise UnusableAddress(f"has the option {name}, which is for TLS", remedy)

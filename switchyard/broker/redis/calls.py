@@ -229,7 +229,7 @@ class RedisCalls:
             return []
 
         def act(connection: Any, answer_s: float) -> list[Any]:
-            from redis.exceptions import BusyLoadingError, RedisError, ResponseError
+            import redis
 
             from switchyard.broker.redis.server_errors import named
 
@@ -238,14 +238,14 @@ class RedisCalls:
             for command in commands:
                 try:
                     answers.append(read_answer(connection, answer_s))
-                except ResponseError as error:
+                except redis.ResponseError as error:
                     answers.append(error if raise_errors else named(str(command[0]), error))
-                except BusyLoadingError as error:  # at which redis-py closes the connection: no further answer comes
+                except redis.BusyLoadingError as error:  # redis-py has closed the connection: no further answer comes
                     connection.disconnect()
                     if raise_errors:
                         raise
                     return answers + [named(str(later[0]), error) for later in commands[len(answers) :]]
-            failed = next((answer for answer in answers if isinstance(answer, RedisError)), None)
+            failed = next((answer for answer in answers if isinstance(answer, redis.RedisError)), None)
             if failed is not None:
                 raise failed
             return answers
@@ -294,12 +294,11 @@ class RedisCalls:
                     if connection is not None:
                         connection.disconnect()
                     raise
-                from redis.exceptions import OutOfMemoryError
-                from redis.exceptions import TimeoutError as NoAnswer
+                import redis
 
                 from switchyard.broker.redis.server_errors import named
 
-                if isinstance(error, OutOfMemoryError):
+                if isinstance(error, redis.OutOfMemoryError):
                     if sent_before:  # the answer to an earlier try was lost: it may have happened
                         raise BrokerUnavailable(name, str(error)) from error
                     raise BrokerFull(name, str(error)) from error
@@ -311,7 +310,7 @@ class RedisCalls:
                     sent = sent_before
                 elif connection is not None:
                     connection.disconnect()
-                lost = isinstance(error, NoAnswer) and not repeatable
+                lost = isinstance(error, redis.TimeoutError) and not repeatable
                 if lost or budget.ends_within(again.wait_s, reached=sent or again.reached):
                     raise way.given_up(name, error, sent=sent) from error
             finally:
@@ -408,13 +407,13 @@ class CallStream:
                 self._calls.release(connection)
 
     def _send_ahead(self, one: _InFlight) -> None:
+        import redis
+
         used = self._flying[-1].connection if self._flying else None
         self._flying.append(one)
         try:
             connection = self._calls.acquire_beside(used, one.keys)
-        except Exception as error:
-            if not is_of_client(error):
-                raise
+        except redis.RedisError:
             return
         one.sent = sent_ahead(connection, self._operation, one.keys, one.args)
         if one.sent:
@@ -425,16 +424,16 @@ class CallStream:
 
     def _next_answer(self, give_up_s: float) -> Any:
         """Return the answer to the oldest call; one that its server did not carry out is made anew, by itself."""
+        import redis
+
+        from switchyard.broker.redis.server_errors import is_away, named
+
         one = self._flying[0]
         done_nothing = not one.sent
         if one.connection is not None:
             try:
                 answer = read_answer(one.connection, min(left_s(give_up_s), ANSWER_S))
-            except Exception as error:
-                if not is_of_client(error):
-                    raise
-                from switchyard.broker.redis.server_errors import is_away, named
-
+            except redis.RedisError as error:
                 done_nothing = is_unknown_script(error) or isinstance(error, self._calls.done_nothing)
                 if not done_nothing:
                     if not is_away(error):  # full is refused too
