@@ -92,7 +92,8 @@ class KeyState:
     latest: datetime | None = None
 
 
-class KeyPage(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class KeyPage:
     """Keys of a limit by name, and the largest ones on the first page; ``after`` leads to the next, "" at the end."""
 
     keys: list[KeyState]
