@@ -196,23 +196,22 @@ class RecordedYard:
         """Write the rows of thousands of jobs; an object of the model for each would take half the time of a draw."""
         fields = [each for each in JobRow._meta.concrete_fields if not each.primary_key]
         blank = {each.column: each.get_db_prep_save(getattr(JobRow(), each.attname), connection) for each in fields}
-        columns, marks = ", ".join(map(connection.ops.quote_name, blank)), ", ".join(["%s"] * len(blank))
-        rows = (tuple((blank | row).values()) for row in self._ended_rows())
-        with connection.cursor() as cursor, transaction.atomic():
-            cursor.executemany(f"INSERT INTO {JobRow._meta.db_table} ({columns}) VALUES ({marks})", rows)
-
-    def _ended_rows(self) -> Iterator[dict[str, Any]]:
+        names, rows = ", ".join(map(connection.ops.quote_name, blank)), []
         for number, job in enumerate(self._drawn.simulation.ended(self._drawn.until - 300, self._drawn.until)):
             state = ("retrying" if job.work.outage else "dead") if job.failed else "succeeded"
             end, (kind, text) = self._at(job.end), job.work.error
             failed = {"failed_at": end, "error_type": kind, "error_message": text, "fingerprint": kind}
-            yield {
+            row = {
                 "job_id": f"ended-{number}", "sequence": 1, "state": state, "actor": job.actor,
                 "queue": job.work.queue, "lane": job.work.queue, "attempts": 1, "generation": 0,
                 "started_at": self._at(job.start), "finished_at": end,
                 "wait_ms": round((job.start - job.sent) * 1_000), "run_ms": round((job.end - job.start) * 1_000),
                 **(failed if job.failed else {}),
             }  # fmt: skip
+            rows.append(tuple((blank | row).values()))
+        insert = f"INSERT INTO {JobRow._meta.db_table} ({names}) VALUES ({', '.join(['%s'] * len(blank))})"
+        with connection.cursor() as cursor, transaction.atomic():
+            cursor.executemany(insert, rows)
 
 
 def forget() -> None:
