@@ -5,7 +5,7 @@
 
 Peers are installed on first use. Everything takes about three hours, with --quick about half an hour. Exits 1 when the
 lower quartile of a ratio is under 0.9 of its target, urgent work waits for more than 80 ms, or a run of Switchyard
-failed.
+failed. A peer is a module of ``peers/`` with a lock beside it, a question one here with an entry in ``catalogue.py``.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import CurrentMessage, Middleware, SkipMessage, TimeLimitExceeded
@@ -44,8 +44,7 @@ def calls_host(host: str) -> None:
         message.called_host = host  # type: ignore[attr-defined]
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
+class _Call(msgspec.Struct, frozen=True):
     """The dependency of an actor, with the argument (and its position, 0 for none) by whose value it is one of many."""
 
     dependency: Dependency

@@ -24,7 +24,7 @@ from django.utils.module_loading import import_string
 
 from switchyard.addon import Addon, addon_for, addons
 from switchyard.broker.errors import InvalidDeclaration, SwitchyardError
-from switchyard.broker.redis.connections import Absence
+from switchyard.broker.redis.addresses import Absence
 from switchyard.broker.stores.job_records import RecordLimits
 from switchyard.broker.topology import AlertRule, Pool, Queue, RetryPolicy, Yard
 from switchyard.files.addresses import ResultsAddress, results_of

@@ -13,10 +13,9 @@ from urllib.parse import unquote, urlsplit
 
 from switchyard.addon import addon_for, addons
 from switchyard.broker.errors import SwitchyardError, UnusableAddress
-from switchyard.broker.redis import sentinel
-from switchyard.broker.redis.addresses import check_options, is_loopback, split_hosts
+from switchyard.broker.redis.addresses import SCHEMES, check_options, is_loopback, is_sentinel_url, split_hosts
 
-BROKER_SCHEMES = ("redis", "rediss", "unix", *sentinel.SCHEMES)
+BROKER_SCHEMES = ("redis", "rediss", "unix", *SCHEMES)
 # Scheme of an address -> its modules, with requirement and extra of the wheel as pyproject.toml has them.
 PACKAGES: Final = {
     "s3": ("boto3 storages", "django-storages[s3]>=1.14.6,<1.15", "s3"),
@@ -167,7 +166,11 @@ def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str
         fact = f"scheme {parts.scheme!r} is not one of {', '.join(known)}"
         raise InvalidSetting(name, fact, "use for example redis://127.0.0.1:6379/0")
     try:
-        if sentinel.is_sentinel_url(value):
+        own: tuple[str, ...] = ()
+        if is_sentinel_url(value):
+            from switchyard.broker.redis import sentinel
+
+            own = sentinel.OWN
             hosts = {host for host, _ in sentinel.parse(value).sentinels}
         elif hosts_of := addon and addon.load("hosts"):
             hosts = hosts_of(value)
@@ -178,7 +181,7 @@ def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str
             if parts.scheme != "unix" and database and not database.isdecimal():  # redis-py would use database 0
                 remedy = "write for example redis://127.0.0.1:6379/0, and / within a password as %2F"
                 raise InvalidSetting(name, "has a database that is not a number", remedy)
-        check_options(value, own=sentinel.OWN if sentinel.is_sentinel_url(value) else ())
+        check_options(value, own=own)
     except UnusableAddress as error:
         raise InvalidSetting(name, error.fact, error.remedy) from None
     loopback = hosts and all(map(is_loopback, hosts))

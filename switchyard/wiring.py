@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import redis
 from django.conf import settings
 from django.db import close_old_connections, connections
 from dramatiq.broker import Broker
@@ -18,8 +17,8 @@ from switchyard.broker.errors import SwitchyardError, UnusableAddress
 from switchyard.broker.interface import Facilities, Transport, attach
 from switchyard.broker.keys import Keys
 from switchyard.broker.late_imports import is_patched, once_imported
+from switchyard.broker.redis.addresses import Server
 from switchyard.broker.redis.calls import calls_on
-from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.stores.alert_groups import AlertGroups
@@ -36,7 +35,7 @@ from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.topology import Yard
 from switchyard.broker.transport import RedisTransport
 from switchyard.broker.worker.acks import AckBarrier, barrier_over
-from switchyard.conf import switchyard_settings
+from switchyard.conf import SwitchyardSettings, switchyard_settings
 from switchyard.console.commands import refuse
 from switchyard.console.links import absolute, job_url
 from switchyard.database import Connections
@@ -73,6 +72,9 @@ from switchyard.setting_values import refuse_without, refuse_without_driver
 from switchyard.slot_hygiene import SlotHygiene
 from switchyard.workers.metrics import keep_files, name_files
 
+if TYPE_CHECKING:
+    import redis
+
 STORES_REFUSED_S = 0.3
 # Where OpenTelemetry sends traces, and what it takes: modules, requirement and extra.
 OWN_ENDPOINT, ENDPOINT = "SWITCHYARD_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -105,16 +107,29 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
     if (place := own.place) is not None:
         options |= {"place": place.load("place"), "url": own.place_url, **own.place_options}
     try:
-        broker: Broker = build_yard(own.topology, connect(own.broker_url, absence=own.absence), Keys(), **options)
+        broker: Broker = build_yard(own.topology, server_of(own), Keys(), **options)
     except UnusableAddress as error:
         refuse(str(error))
     compare_clocks(broker)
     return broker
 
 
+def server_of(own: SwitchyardSettings) -> redis.Redis | Server:
+    """Return the server of the settings; most are connected to when they are first asked.
+
+    Raises:
+        UnusableAddress: a part of an address with several hosts is missing or wrong.
+    """
+    if own.broker_url.startswith(("redis://", "rediss://", "unix://")):
+        return Server(own.broker_url, own.absence)
+    from switchyard.broker.redis.connections import connect
+
+    return connect(own.broker_url, absence=own.absence)
+
+
 def build_yard(
     yard: Yard,
-    client: redis.Redis,
+    client: redis.Redis | Server,
     keys: Keys,
     *,
     place: Place | None = None,
@@ -175,7 +190,7 @@ def build_yard(
 
 
 def on_redis(
-    yard: Yard, client: redis.Redis, records: JobRecords, barrier: AckBarrier, **options: Any
+    yard: Yard, client: redis.Redis | Server, records: JobRecords, barrier: AckBarrier, **options: Any
 ) -> tuple[RedisBroker, RedisTransport]:
     """Return the broker of a yard whose queues live on the server of its records, with its transport.
 

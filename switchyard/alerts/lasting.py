@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from django.db import DatabaseError
+from msgspec.structs import replace
 
 from switchyard.alerts.intake import worsen, write_alert
 from switchyard.alerts.models import Alert

@@ -195,8 +195,7 @@ def _check_choice(name: str, value: str, choices: list[str]) -> None:
 LARGEST_ID = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class AuditPage:
+class AuditPage(msgspec.Struct, frozen=True):
     """Rows, newest first. ``older``: where the next page begins; ``None`` for the last."""
 
     rows: list[AuditEntry]

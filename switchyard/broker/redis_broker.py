@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-import redis
 from dramatiq.broker import Broker
 from dramatiq.message import Message
 
@@ -18,6 +17,7 @@ from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration, codec
 from switchyard.broker.queue.dead_moves import encode_letter, rejected
 from switchyard.broker.queue.operations import NO_ROW, HistoryRow, Lease, Move, QueueOperations
+from switchyard.broker.redis.addresses import Server
 from switchyard.broker.redis.calls import BUDGET_S, calls_on
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.topology import FairShare, whole_delay
@@ -27,6 +27,8 @@ from switchyard.broker.worker.work_queue import WorkQueue, join
 from switchyard.broker.yard_broker import YardBroker
 
 if TYPE_CHECKING:
+    import redis
+
     from switchyard.broker.queue.leases import SelfManagedLeases
 
 
@@ -36,7 +38,7 @@ class RedisBroker(YardBroker):
     A queue whose name ends with ``-retry`` is the retry lane of the queue before it: both are one family.
 
     Args:
-        client: Connected by :func:`switchyard.broker.redis.connections.connect`.
+        client: Connected by :func:`switchyard.broker.redis.connections.connect`, or a server that is to be.
         fair: Queue -> whom it serves in turn.
         knows: Returns whether a broker's actors accept a parked call, see :mod:`switchyard.broker.queue.unroutable`.
         options: Of :class:`switchyard.broker.yard_broker.YardBroker`.
@@ -44,7 +46,7 @@ class RedisBroker(YardBroker):
 
     def __init__(
         self,
-        client: redis.Redis,
+        client: redis.Redis | Server,
         keys: Keys,
         *,
         fair: Mapping[str, FairShare] | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 import msgspec
@@ -58,8 +58,7 @@ class Unreadable(msgspec.Struct, frozen=True):
     seen_at: Whole
 
 
-@dataclass(frozen=True, slots=True)
-class LaneStats:
+class LaneStats(msgspec.Struct, frozen=True):
     """Figures of a lane (a queue or a retry lane). Ages in ms; ``None`` when nothing waits."""
 
     name: str
@@ -74,8 +73,7 @@ class LaneStats:
         return self.waiting + self.scheduled + self.running
 
 
-@dataclass(frozen=True, slots=True)
-class QueuePause:
+class QueuePause(msgspec.Struct, frozen=True):
     """Pause of a queue; times in ms since the epoch, ``None`` where it is not known, or has no end."""
 
     since: Whole | None = None
@@ -84,8 +82,7 @@ class QueuePause:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ActorPause:
+class ActorPause(msgspec.Struct, frozen=True):
     """Pause of an actor, or of one value of an argument of it. Times in ms since the epoch by the server's clock.
 
     Args:
@@ -153,16 +150,14 @@ def field_of(actor: str, argument: str, value: Any) -> str:
     return f"{actor}\n{argument}={shown_json(value)}" if argument else actor
 
 
-@dataclass(frozen=True, slots=True)
-class OpenCircuit:
+class OpenCircuit(msgspec.Struct, frozen=True):
     """An open circuit of a queue, and how many messages it has put off."""
 
     pause: ActorPause
     waiting: int
 
 
-@dataclass(frozen=True, slots=True)
-class QueueStats:
+class QueueStats(msgspec.Struct, frozen=True):
     """Figures of a queue family.
 
     Args:
@@ -184,8 +179,8 @@ class QueueStats:
     pause: QueuePause | None = None
     oldest_held_age_ms: int | None = None
     issued: int | None = None
-    yields: Mapping[str, int] = field(default_factory=dict)
-    sends: Mapping[str, int] = field(default_factory=dict)
+    yields: Mapping[str, int] = {}
+    sends: Mapping[str, int] = {}
     circuits: tuple[OpenCircuit, ...] = ()
 
     @property

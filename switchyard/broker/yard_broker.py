@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dramatiq.broker import Broker
 from dramatiq.errors import QueueNotFound
@@ -21,6 +21,9 @@ from switchyard.broker.worker.acks import AckBarrier
 from switchyard.broker.worker.hooks import Hooks
 from switchyard.broker.worker.prefetch import HeldMarks
 from switchyard.broker.worker.wakeup import CancellationPoll
+
+if TYPE_CHECKING:
+    import redis
 
 
 class HookedBroker(Broker):
@@ -97,7 +100,7 @@ class YardBroker(HookedBroker):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.client, self.calls, self.keys = calls.client, calls, keys
+        self.calls, self.keys = calls, keys
         self.families: dict[str, QueueOperations] = {}
         self.in_flight: dict[str, Any] = {}
         self.draining, self.runs_suspects = False, True
@@ -108,6 +111,11 @@ class YardBroker(HookedBroker):
         self._stores = stores
         self.cancellations = CancellationPoll(partial(self.emit_after, "request_cancellation"))
         self._lanes: dict[str, tuple[QueueOperations, Lane]] = {}
+
+    @property
+    def client(self) -> redis.Redis:
+        """Client of the Redis server."""
+        return self.calls.client
 
     def become(self, child: str, *, slots: int | None = None) -> None:
         """Work under the name of a pool's child, before anything is consumed. A name is used once."""

@@ -59,14 +59,13 @@ class Command(BaseCommand):
 
 
 def run_beside() -> int:
-    """Run scheduler and history writer until a signal stops them; return 0."""
+    """Run the scheduler, the history writer and the outbox's relay until a signal stops them; return 0."""
     from switchyard.commands.runscheduler import run_scheduler
 
     runs = [run_scheduler]
     if apps.is_installed("switchyard.history"):  # a project may be without it
-        from switchyard.history.fact_keeper import FactKeeper
-        from switchyard.history.writer import HistoryWriter
+        from switchyard.history.writer import RUNS
 
-        runs += [lambda stop: HistoryWriter().run(stop), lambda stop: FactKeeper().run(stop)]
+        runs += RUNS
     run_until_signal(*runs, name=BESIDE, logger="switchyard.scheduler", stop_within_s=STOP_WITHIN_S)
     return 0

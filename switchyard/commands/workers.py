@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from argparse import SUPPRESS, ArgumentParser
-from dataclasses import asdict
 from typing import Any
 
+import msgspec
 from django.core.management.base import CommandError
 
 from switchyard.audit.services import Who
@@ -145,7 +145,7 @@ def _as_json(found: ReportedWorkers, shown: list[PoolReport], running: list[Job]
         "sentence": found.title,
         "missing": list(found.missing),
         "supervisors": [
-            asdict(report)
+            msgspec.to_builtins(report)
             | {
                 "member": report.member,
                 "running": [job_json(job) for job in running if job.holder.member == report.member],

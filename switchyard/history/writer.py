@@ -490,6 +490,14 @@ ATTEMPTS = _upsert(AttemptRow, '"job_id", "generation", "attempt"', "DO NOTHING"
 STOP_WITHIN_S = 10.0
 
 
+# What is done beside the pools until an event is set.
+RUNS: Final[tuple[Callable[[threading.Event], object], ...]] = (
+    lambda stop: HistoryWriter().run(stop),
+    lambda stop: FactKeeper().run(stop),
+    lambda stop: Relay(were_enqueued).run(stop),
+)
+
+
 def run_until_stopped() -> None:
     """Run the writer, and the relay of the outbox beside it, until a signal stops them.
 
@@ -497,14 +505,7 @@ def run_until_stopped() -> None:
         SystemExit: with 70, when it crashed.
     """
     yield_to_other_work()
-    run_until_signal(
-        lambda stop: HistoryWriter().run(stop),
-        lambda stop: FactKeeper().run(stop),
-        lambda stop: Relay(were_enqueued).run(stop),
-        name="history writer",
-        logger=LOGGER,
-        stop_within_s=STOP_WITHIN_S,
-    )
+    run_until_signal(*RUNS, name="history writer", logger=LOGGER, stop_within_s=STOP_WITHIN_S)
 
 
 NICE: Final = 19

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from switchyard.broker.keys import ALL_LANES, Lane
 from switchyard.broker.queue.operations import (
     CRASH_WINDOW_MS,
@@ -309,7 +311,7 @@ class Model:
         for one in taken:
             message = self._active(owner, one.lease)
             if message and message.asked and not one.cancel_requested:
-                stay.append(replace(one, cancel_requested=True))
+                stay.append(msgspec.structs.replace(one, cancel_requested=True))
             elif message:
                 del self.messages[message.id]
         return stay

@@ -77,7 +77,7 @@ class SlotWay(Way):
 class ClusterCalls(RedisCalls):
     """Calls scripts on the nodes of a cluster, from any thread or greenlet, also after a fork."""
 
-    client: ClusterClient
+    _client: ClusterClient
     addon = ADDON
     done_nothing = NOTHING_DONE
 
@@ -86,6 +86,11 @@ class ClusterCalls(RedisCalls):
         self.slots: HashSlots = client.slots
         self._idle_at: dict[Address, list[Any]] = {}
         self._nodes: dict[Address, RedisCalls] = {}
+
+    @property
+    def client(self) -> ClusterClient:
+        """The client whose address and TLS are used."""
+        return self._client
 
     def command(self, *words: Word, budget_s: float | None = None) -> Any:
         return self._until(key_of(words), budget_s, str(words[0]), lambda connection, s: ask(connection, words, s))

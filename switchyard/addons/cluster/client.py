@@ -12,8 +12,8 @@ from redis.exceptions import AskError
 from switchyard.addons.cluster import ADDON
 from switchyard.addons.cluster.hash_slots import Address, HashSlots, key_of, text_of
 from switchyard.broker.errors import UnusableAddress
-from switchyard.broker.redis.addresses import split_hosts
-from switchyard.broker.redis.connections import Absence, Client, Profile, client_of, lone_connection
+from switchyard.broker.redis.addresses import Absence, split_hosts
+from switchyard.broker.redis.connections import Client, Profile, client_of, lone_connection
 
 SCHEMES: Final = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 DEFAULT_PORT: Final = 6379

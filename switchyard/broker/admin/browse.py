@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -18,8 +17,7 @@ from switchyard.broker.shapes import Page
 Place = Literal["waiting", "scheduled", "leased"]
 
 
-@dataclass(frozen=True, slots=True)
-class BrowsedMessage:
+class BrowsedMessage(msgspec.Struct, frozen=True):
     """A message and its place; ``message`` is ``None`` when its body is missing or cannot be read."""
 
     id: str

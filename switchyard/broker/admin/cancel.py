@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
+import msgspec
 from dramatiq.message import Message
 
 from switchyard.broker.interface import Facilities
@@ -83,8 +83,7 @@ STOPS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """A message on the walk, with its state as in job records, and as the broker holds it."""
 
     id: str
@@ -93,8 +92,7 @@ class Found:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class WalkPage:
+class WalkPage(msgspec.Struct, frozen=True):
     """A page of a walk.
 
     Args:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from switchyard.broker.admin.browse import compared_fields_of
 from switchyard.broker.admin.stats import pause_of
@@ -21,8 +22,7 @@ COMPARED: Final = 10_000
 SAMPLED: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where a message is, and what stops its queue.
 
     Args:

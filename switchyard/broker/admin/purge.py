@@ -237,8 +237,7 @@ def _every(waiting: Callable[[Lane], tuple[str, str, str]]) -> list[str]:
 BATCH = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Relocated:
+class Relocated(msgspec.Struct, frozen=True):
     """Progress of a relocation: messages that waited at first, that were read, and that were moved."""
 
     looked_at: int

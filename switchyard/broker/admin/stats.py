@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, Final
 
 import msgspec
@@ -118,7 +117,7 @@ def pause_of(text: bytes | None, key: str) -> QueuePause | None:
     """Return a pause; one that cannot be read has neither times nor names, and pauses nevertheless."""
     found = None if text is None else read(PAUSE, text, key)
     if isinstance(found, QueuePause):
-        return dataclasses.replace(found, until=found.until or None)
+        return msgspec.structs.replace(found, until=found.until or None)
     return None if text is None else QueuePause()
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+import msgspec
 
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.keys import Keys
@@ -23,8 +24,7 @@ ACCEPT = "manage.py switchyard broker accept"
 MAKE, ACCEPT_HERE = (script(name, folder="") for name in ("generation_make", "generation_accept"))
 
 
-@dataclass(frozen=True, slots=True)
-class Marker:
+class Marker(msgspec.Struct, frozen=True):
     """The marker that a keyspace holds.
 
     Args:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.health.keyspace_id import finding
@@ -27,8 +28,7 @@ REFUSED_MS: Final = 20_000
 logger = logging.getLogger("switchyard.broker")
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(msgspec.Struct, frozen=True):
     """Result of a look.
 
     Args:

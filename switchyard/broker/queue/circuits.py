@@ -7,7 +7,6 @@ An open circuit is a pause of its actors. Every function may raise what
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
@@ -25,8 +24,7 @@ from switchyard.broker.shapes import CIRCUIT, field_of
 from switchyard.broker.topology import Dependency
 
 
-@dataclass(frozen=True, slots=True)
-class Circuit:
+class Circuit(msgspec.Struct, frozen=True):
     """The breaker of a dependency, or of one value of an argument, in a queue. ``calls`` as of :class:`ActorPause`.
 
     Args:

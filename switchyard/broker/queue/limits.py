@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -25,8 +24,7 @@ from switchyard.broker.shapes import Whole, shown_json
 from switchyard.broker.topology import FairShare
 
 
-@dataclass(frozen=True, slots=True)
-class Override:
+class Override(msgspec.Struct, frozen=True):
     """Another number for a limit until a time; times in ms since the epoch by the server's clock."""
 
     n: Whole
@@ -49,8 +47,7 @@ PER: Final = re.compile(r"([1-9][0-9]{0,8}) per ([A-Za-z_][A-Za-z0-9_]*)")
 MOST_AT_ONCE: Final = 999_999_999
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(msgspec.Struct, frozen=True):
     """At most ``n`` messages of an actor at once; with an argument, of each of its values.
 
     Args:
@@ -62,8 +59,7 @@ class Limit:
     ordered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LimitWait:
+class LimitWait(msgspec.Struct, frozen=True):
     """The limit that a message waits for.
 
     Args:

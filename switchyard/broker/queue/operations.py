@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, Final, Literal, NamedTuple
 
@@ -95,8 +94,7 @@ class Grant(NamedTuple):
     lapses: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MovingMessage:
+class MovingMessage(msgspec.Struct, frozen=True):
     """A waiting message that was leased in order to move it to another family.
 
     ``body`` is ``None`` for one that is cancelled or has none; ``crashes`` is the note as the server wrote it.

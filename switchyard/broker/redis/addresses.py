@@ -10,26 +10,43 @@ from difflib import get_close_matches
 from typing import Any, Final, cast
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-from redis.connection import (
-    URL_QUERY_ARGUMENT_PARSERS,
-    AbstractConnection,
-    Connection,
-    SSLConnection,
-    UnixDomainSocketConnection,
-)
+import msgspec
 
 from switchyard.broker.errors import UnusableAddress
 
 # Scheme, login and hosts; the rest begins with a path, a query or nothing.
 PARTS = re.compile(r"([^:/?#]*://)((?:[^/?#]*@)?)([^/?#]*)(.*)", re.DOTALL)
-# Name of an option -> what reads its value; others are texts.
-READERS: Final = cast("dict[str, Callable[[str], Any]]", URL_QUERY_ARGUMENT_PARSERS)
+SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
 # Name of an option -> its values: others end in an error far from the address. Answers are read as bytes.
 VALUES: Final = {
     "ssl_cert_reqs": ("required", "optional", "none"),
     "protocol": ("2",),
     "decode_responses": ("no", "false", "False", "0"),
 }
+
+
+class Absence(msgspec.Struct, frozen=True):
+    """Words for the error where nothing listens at an address; an empty ``fact`` keeps the client's message."""
+
+    fact: str = ""
+    remedy: str = ""
+
+
+class Server(msgspec.Struct, frozen=True):
+    """A server that is connected to when it is first asked: code that only declares actors never loads redis-py.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://``, as the settings have checked it.
+        absence: Text of the error when nothing listens at the address.
+    """
+
+    url: str
+    absence: Absence | None = None
+
+
+def is_sentinel_url(url: str) -> bool:
+    """Return whether an address names sentinels."""
+    return url.partition("://")[0].lower() in SCHEMES
 
 
 def split_hosts(url: str) -> tuple[SplitResult, list[str]]:
@@ -65,14 +82,21 @@ def check_options(url: str, *, own: tuple[str, ...] = ()) -> None:
     ``own`` are options that are checked elsewhere. The ``UnusableAddress`` holds no value of the address.
     """
     parts, _ = split_hosts(url)
+    if not parts.query:
+        return
+    from redis import connection as client
+
+    # Name of an option -> what reads its value; others are texts.
+    readers = cast("dict[str, Callable[[str], Any]]", client.URL_QUERY_ARGUMENT_PARSERS)
     secure = parts.scheme.startswith("rediss")
-    kind = SSLConnection if secure else UnixDomainSocketConnection if parts.scheme == "unix" else Connection
-    known = {"max_connections", *own, *_options_of(kind), *_options_of(AbstractConnection)}
+    direct = client.UnixDomainSocketConnection if parts.scheme == "unix" else client.Connection
+    kind = client.SSLConnection if secure else direct
+    known = {"max_connections", *own, *_options_of(kind), *_options_of(client.AbstractConnection)}
     if secure:
-        known |= _options_of(Connection)
+        known |= _options_of(client.Connection)
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name not in known:
-            if name in _options_of(SSLConnection):
+            if name in _options_of(client.SSLConnection):
                 scheme = parts.scheme.replace("redis", "rediss", 1)
                 remedy = f"begin the address with {scheme}://" if scheme != parts.scheme else "leave it out"
                 raise UnusableAddress(f"has the option {name}, which is for TLS", remedy)
@@ -83,7 +107,7 @@ def check_options(url: str, *, own: tuple[str, ...] = ()) -> None:
             remedy = f"write {name}={VALUES[name][0]}, or leave it out"
             raise UnusableAddress(f"has the option {name} with a value that it cannot have", remedy)
         try:
-            READERS.get(name, str)(value)
+            readers.get(name, str)(value)
         except (TypeError, ValueError):
             raise UnusableAddress(f"has the option {name} with a value that it cannot have", "correct it") from None
 

@@ -8,8 +8,10 @@ only.
 Errors leave this module as :class:`switchyard.broker.errors.BrokerUnavailable` (no answer, or none that serves) or
 :class:`switchyard.broker.errors.BrokerRefused` (an error that the server answered), caused by redis-py's error.
 
-Redis-py itself is used by blocking reads of :mod:`switchyard.broker.worker.wakeup` (on a connection of this module),
-streams that a browser follows, probes of doctor and of the operations page, and development tools.
+Redis-py is loaded by the first connection, so that code which only declares actors does without: what handles its
+errors imports it there. It is used by itself by blocking reads of :mod:`switchyard.broker.worker.wakeup` (on a
+connection of this module), streams that a browser follows, probes of doctor and of the operations page, and development
+tools.
 """
 
 from __future__ import annotations
@@ -22,22 +24,32 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, TypeVar
-
-import redis
-from redis.connection import ConnectionPool
-from redis.exceptions import BusyLoadingError, NoScriptError, OutOfMemoryError
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from switchyard.addon import Addon
 from switchyard.broker.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable
-from switchyard.broker.redis.connections import Client, lone_connection
-from switchyard.broker.redis.exchange import PACE, ask, connect_within, evaluate, left_s, read_answer, sent_ahead
+from switchyard.broker.redis.addresses import Server
+from switchyard.broker.redis.exchange import (
+    PACE,
+    ask,
+    connect_within,
+    evaluate,
+    is_of_client,
+    is_unknown_script,
+    left_s,
+    read_answer,
+    sent_ahead,
+)
 from switchyard.broker.redis.exchange import RECONNECT_S as RECONNECT_S
 from switchyard.broker.redis.exchange import Word as Word
 from switchyard.broker.redis.own_keys import note, unread
 from switchyard.broker.redis.scripts import Script
-from switchyard.broker.redis.sentinel import Sentinels, server_url
-from switchyard.broker.redis.server_errors import is_away, named, unanswered
+
+if TYPE_CHECKING:
+    import redis
+    from redis.connection import ConnectionPool
+
+    from switchyard.broker.redis.sentinel import Sentinels
 
 T = TypeVar("T")
 
@@ -109,9 +121,13 @@ class Way:
             connection: That of the failed try; ``None`` where there was none.
             pause_s: Shortest pause of a server that is away.
         """
+        from switchyard.broker.redis.server_errors import is_away
+
         return Again(max(pause_s, PACE.turn_s())) if is_away(error) else None
 
     def given_up(self, name: str, error: redis.RedisError, *, sent: bool) -> BrokerError:
+        from switchyard.broker.redis.server_errors import unanswered
+
         return unanswered(name, error, self.calls.client, sent=sent)
 
 
@@ -119,8 +135,8 @@ class RedisCalls:
     """Calls scripts on one server, from any thread or greenlet, also after a fork.
 
     Args:
-        client: Connected by :func:`switchyard.broker.redis.connections.connect`; its address and TLS are used, no
-            connection.
+        client: Connected by :func:`switchyard.broker.redis.connections.connect`, or a server that is to be; its
+            address and TLS are used, no connection.
         budget_s: Seconds after which a call is given up that names no budget of its own.
         refused_s: Seconds after which a call is given up that could not be sent, for pages that do without.
 
@@ -132,13 +148,32 @@ class RedisCalls:
     addon: ClassVar[Addon | None] = None
     done_nothing: ClassVar[tuple[type[Exception], ...]] = ()
 
-    def __init__(self, client: redis.Redis, *, budget_s: float = BUDGET_S, refused_s: float = BUDGET_S) -> None:
+    def __init__(
+        self, client: redis.Redis | Server, *, budget_s: float = BUDGET_S, refused_s: float = BUDGET_S
+    ) -> None:
         self.budget_s, self.refused_s = budget_s, refused_s
-        self.client = client
-        self._pool: ConnectionPool = client.connection_pool
-        self._sentinels: Sentinels | None = self._pool.connection_kwargs.get("sentinels")
+        self._client = client
+        # A server that is not connected yet has none: the settings leave the addresses of sentinels to ``connect``.
+        self._sentinels: Sentinels | None = None
+        if not isinstance(client, Server):
+            self._sentinels = client.connection_pool.connection_kwargs.get("sentinels")
         self._idle: list[Any] = []
         self._pid = os.getpid()
+
+    @property
+    def client(self) -> redis.Redis:
+        """The client whose address and TLS are used."""
+        client = self._client
+        if isinstance(client, Server):
+            from switchyard.broker.redis.connections import connect
+
+            # Two threads may do so at once: it holds no connection.
+            client = self._client = connect(client.url, absence=client.absence)
+        return client
+
+    @property
+    def _pool(self) -> ConnectionPool:
+        return self.client.connection_pool
 
     @property
     def server_changes(self) -> int:
@@ -194,6 +229,10 @@ class RedisCalls:
             return []
 
         def act(connection: Any, answer_s: float) -> list[Any]:
+            import redis
+
+            from switchyard.broker.redis.server_errors import named
+
             connection.send_packed_command(connection.pack_commands(commands), check_health=False)
             answers: list[Any] = []
             for command in commands:
@@ -201,7 +240,7 @@ class RedisCalls:
                     answers.append(read_answer(connection, answer_s))
                 except redis.ResponseError as error:
                     answers.append(error if raise_errors else named(str(command[0]), error))
-                except BusyLoadingError as error:  # at which redis-py closes the connection: no further answer comes
+                except redis.BusyLoadingError as error:  # redis-py has closed the connection: no further answer comes
                     connection.disconnect()
                     if raise_errors:
                         raise
@@ -250,11 +289,19 @@ class RedisCalls:
                 sent = True
                 on = connection if way is None else way.through(connection)
                 return act(on, min(within_s, ANSWER_S) if repeatable else within_s)
-            except OutOfMemoryError as error:
-                if sent_before:  # the answer to an earlier try was lost: it may have happened
-                    raise BrokerUnavailable(name, str(error)) from error
-                raise BrokerFull(name, str(error)) from error
-            except redis.RedisError as error:
+            except BaseException as error:
+                if not is_of_client(error):  # such as a time limit, raised by another thread: the answer may still come
+                    if connection is not None:
+                        connection.disconnect()
+                    raise
+                import redis
+
+                from switchyard.broker.redis.server_errors import named
+
+                if isinstance(error, redis.OutOfMemoryError):
+                    if sent_before:  # the answer to an earlier try was lost: it may have happened
+                        raise BrokerUnavailable(name, str(error)) from error
+                    raise BrokerFull(name, str(error)) from error
                 way = way or self.way(key)
                 again = way.after(error, connection, budget.pause_s())
                 if again is None:
@@ -266,10 +313,6 @@ class RedisCalls:
                 lost = isinstance(error, redis.TimeoutError) and not repeatable
                 if lost or budget.ends_within(again.wait_s, reached=sent or again.reached):
                     raise way.given_up(name, error, sent=sent) from error
-            except BaseException:  # such as a time limit, raised by another thread: the answer may still be to come
-                if connection is not None:
-                    connection.disconnect()
-                raise
             finally:
                 if connection is not None:
                     self.release(connection)
@@ -285,6 +328,8 @@ class RedisCalls:
         try:
             return self._idle.pop()
         except IndexError:
+            from switchyard.broker.redis.connections import lone_connection
+
             return lone_connection(self._pool, ANSWER_S)
 
     def release(self, connection: Any) -> None:
@@ -294,6 +339,8 @@ class RedisCalls:
 
     def failed(self, operation: str, error: redis.RedisError, key: str) -> BrokerError:
         """Return this project's error for one on an acquired connection, after learning from it."""
+        from switchyard.broker.redis.server_errors import named
+
         return named(operation, error)
 
     def acquire_beside(self, used: Any, keys: Sequence[str]) -> Any:
@@ -316,6 +363,8 @@ class RedisCalls:
 
     def url_at(self, place: str, url: str) -> str:
         """Return the address of the server at a place of the broker's address, as it is now."""
+        from switchyard.broker.redis.sentinel import server_url
+
         return server_url(url)
 
     def close(self) -> None:
@@ -358,6 +407,8 @@ class CallStream:
                 self._calls.release(connection)
 
     def _send_ahead(self, one: _InFlight) -> None:
+        import redis
+
         used = self._flying[-1].connection if self._flying else None
         self._flying.append(one)
         try:
@@ -373,17 +424,19 @@ class CallStream:
 
     def _next_answer(self, give_up_s: float) -> Any:
         """Return the answer to the oldest call; one that its server did not carry out is made anew, by itself."""
+        import redis
+
+        from switchyard.broker.redis.server_errors import is_away, named
+
         one = self._flying[0]
         done_nothing = not one.sent
         if one.connection is not None:
             try:
                 answer = read_answer(one.connection, min(left_s(give_up_s), ANSWER_S))
-            except OutOfMemoryError as error:
-                raise BrokerFull(self._operation.name, str(error)) from error
             except redis.RedisError as error:
-                done_nothing = isinstance(error, (NoScriptError, *self._calls.done_nothing))
+                done_nothing = is_unknown_script(error) or isinstance(error, self._calls.done_nothing)
                 if not done_nothing:
-                    if not is_away(error):
+                    if not is_away(error):  # full is refused too
                         raise named(self._operation.name, error) from error
                     broken = one.connection
                     self._break(broken)
@@ -436,7 +489,7 @@ def call_together(
     """
     by_name = [("EVALSHA", operation.sha, len(keys), *keys, *args) for keys, args in batches]
     answers = calls.pipeline([*by_name, *commands], raise_errors=False)
-    if any(isinstance(answer, BrokerError) and isinstance(answer.__cause__, NoScriptError) for answer in answers):
+    if any(isinstance(answer, BrokerError) and is_unknown_script(answer.__cause__) for answer in answers):
         # A server knows it for all calls or for none.
         whole = [("EVAL", operation.text, len(keys), *keys, *args) for keys, args in batches]
         answers[: len(batches)] = calls.pipeline(whole, raise_errors=False)
@@ -447,9 +500,9 @@ def call_together(
     return answers
 
 
-def calls_on(client: redis.Redis, *, budget_s: float = BUDGET_S, refused_s: float = BUDGET_S) -> RedisCalls:
+def calls_on(client: redis.Redis | Server, *, budget_s: float = BUDGET_S, refused_s: float = BUDGET_S) -> RedisCalls:
     """Return the access over a client's address; see :class:`switchyard.broker.redis.calls.RedisCalls`."""
-    addon = client.addon if isinstance(client, Client) else None
+    addon: Addon | None = getattr(client, "addon", None)  # redis-py's own client has none
     kind = (addon and addon.load("calls")) or RedisCalls
     calls: RedisCalls = kind(client, budget_s=budget_s, refused_s=refused_s)
     return calls

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeVar
 
-import msgspec
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.connection import ConnectionPool
 from redis.retry import Retry
 
 from switchyard.addon import Addon, addon_for
-from switchyard.broker.redis.sentinel import SCHEMES, pool_options
+from switchyard.broker.redis.addresses import SCHEMES, Absence
+from switchyard.broker.redis.sentinel import pool_options
 from switchyard.broker.redis.server_connection import NAMELESS
 
 Profile = Literal["quick", "normal", "blocking"]
@@ -35,13 +35,6 @@ def options(profile: Profile) -> dict[str, Any]:
     if profile == "normal":
         return {"socket_timeout": 3.0, "socket_connect_timeout": 2.0, "health_check_interval": 30, **common}
     return {"socket_timeout": None, "socket_connect_timeout": 2.0, **common}
-
-
-class Absence(msgspec.Struct, frozen=True):
-    """Words for the error where nothing listens at an address; an empty ``fact`` keeps the client's message."""
-
-    fact: str = ""
-    remedy: str = ""
 
 
 class Client(redis.Redis):

@@ -1,4 +1,7 @@
-"""One command and its answer on a connection, each within a time, and the pace of reconnections."""
+"""One command and its answer on a connection, each within a time, and the pace of reconnections.
+
+redis-py is loaded by whoever connects: what only declares actors does without.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,13 @@ import inspect
 import random
 import time
 from collections.abc import Sequence
-from typing import Any
-
-from redis.connection import Connection
-from redis.exceptions import NoScriptError
-from redis.exceptions import TimeoutError as NoAnswer
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from switchyard.broker.redis.scripts import Script
-from switchyard.broker.redis.server_errors import AWAY
+
+if TYPE_CHECKING:
+    import redis
 
 Word = str | bytes | int
 
@@ -37,8 +39,13 @@ class Pace:
 
 PACE = Pace()
 
-# redis-py before 8.0 takes no time limit for one answer.
-TIMED = "timeout" in inspect.signature(Connection.read_response).parameters
+
+@cache
+def is_timed() -> bool:
+    """Return whether redis-py takes a time limit for one answer: before 8.0 it does not."""
+    from redis.connection import Connection
+
+    return "timeout" in inspect.signature(Connection.read_response).parameters
 
 
 def left_s(give_up_s: float) -> float:
@@ -55,6 +62,8 @@ def connect_within(connection: Any, within_s: float) -> None:
 
 def sent_ahead(connection: Any, operation: Script, keys: Sequence[str], args: Sequence[Word]) -> bool:
     """Send an operation whose answer is read later; ``False`` where the server is away."""
+    from switchyard.broker.redis.server_errors import AWAY
+
     try:
         connect_within(connection, RECONNECT_S)
         command = connection.pack_command("EVALSHA", operation.sha, len(keys), *keys, *args)
@@ -68,8 +77,24 @@ def evaluate(operation: Script, keys: Sequence[str], args: Sequence[Word], conne
     """Run an operation on a connection. A server that does not know it, new or flushed, is given its text."""
     try:
         return ask(connection, ("EVALSHA", operation.sha, len(keys), *keys, *args), answer_s)
-    except NoScriptError:
+    except Exception as error:
+        if not is_unknown_script(error):
+            raise
         return ask(connection, ("EVAL", operation.text, len(keys), *keys, *args), answer_s)
+
+
+def is_of_client(error: BaseException) -> TypeGuard[redis.RedisError]:
+    """Return whether an error is redis-py's."""
+    from redis.exceptions import RedisError
+
+    return isinstance(error, RedisError)
+
+
+def is_unknown_script(error: BaseException | None) -> bool:
+    """Return whether a server answered that it does not know a script by its hash."""
+    from redis.exceptions import NoScriptError
+
+    return isinstance(error, NoScriptError)
 
 
 def ask(connection: Any, words: Sequence[Word], answer_s: float) -> Any:
@@ -80,9 +105,11 @@ def ask(connection: Any, words: Sequence[Word], answer_s: float) -> Any:
 
 def read_answer(connection: Any, within_s: float) -> Any:
     """Return the next answer. ``redis.TimeoutError`` when no byte of it comes within so many seconds."""
-    if TIMED:
+    if is_timed():
         return connection.read_response(disable_decoding=True, timeout=within_s)
     if not connection.can_read(timeout=within_s):
+        from redis.exceptions import TimeoutError as NoAnswer
+
         connection.disconnect()
         raise NoAnswer("Timeout reading from socket")
     return connection.read_response(disable_decoding=True)

@@ -22,20 +22,14 @@ from redis.exceptions import ReadOnlyError
 from redis.retry import Retry
 
 from switchyard.broker.errors import UnusableAddress
-from switchyard.broker.redis.addresses import split_hosts
+from switchyard.broker.redis.addresses import is_sentinel_url, split_hosts
 from switchyard.broker.redis.server_connection import NAMELESS, ServerConnection, TlsConnection
 
-SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
 PORT: Final = 26379
 EXAMPLE: Final = "redis+sentinel://user:password@host1:26379,host2:26379,host3:26379/mymaster/0"
 # Options of the query that are for the sentinels alone.
 OWN: Final = ("sentinel_username", "sentinel_password", "sentinel_ssl")
 YES_NO: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-
-
-def is_sentinel_url(url: str) -> bool:
-    """Return whether an address names sentinels."""
-    return url.partition("://")[0].lower() in SCHEMES
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from redis.exceptions import (
 )
 
 from switchyard.broker.errors import ADDRESSES, BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable
-from switchyard.broker.redis.connections import Absence
+from switchyard.broker.redis.addresses import Absence
 from switchyard.broker.redis.sentinel import NoMasterNamed
 
 # Answers of a server that cannot serve now: it starts, follows another one, or lost its master.

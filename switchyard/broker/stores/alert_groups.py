@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -26,8 +25,7 @@ CLAIM_MS = 30_000
 RAISE, CLAIM, SETTLE = (script(name, folder="") for name in ("alert_raise", "alert_claim", "alert_settle"))
 
 
-@dataclass(frozen=True, slots=True)
-class AlertFact:
+class AlertFact(msgspec.Struct, frozen=True):
     """One fact to report. ``at``: ms since the epoch; ``severity``: "" for the kind's own."""
 
     fingerprint: str

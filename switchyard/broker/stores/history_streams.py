@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -161,8 +160,7 @@ REMOVE: Final = script("history_remove", folder="")
 AT_ONCE: Final = 1_500
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryEntry:
+class HistoryEntry(msgspec.Struct, frozen=True):
     """An entry of a stream: number of rows, and rows for :func:`decode_rows`."""
 
     queue: str
@@ -171,8 +169,7 @@ class HistoryEntry:
     rows: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryBacklog:
+class HistoryBacklog(msgspec.Struct, frozen=True):
     """Entries of one family that are not in the database yet.
 
     Args:

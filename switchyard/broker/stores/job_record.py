@@ -30,8 +30,7 @@ LARGEST_COUNT: Final = 2**53
 _CHILD = re.compile(r"(?P<pool>.+?)\.(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]{8}\.(?P<child>\d+)\.\d+")
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(msgspec.Struct, frozen=True):
     """The worker that holds a message. Empty where its name is no pool's, as that of ``manage.py runworker``.
 
     Args:

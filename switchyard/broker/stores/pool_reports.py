@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal, NamedTuple, TypedDict
 
 import msgspec
@@ -31,8 +30,7 @@ VERBS: Final[tuple[Verb, ...]] = ("quiet", "resume", "stop")
 QUIETED = "quieted"
 
 
-@dataclass(frozen=True, slots=True)
-class Instruction:
+class Instruction(msgspec.Struct, frozen=True):
     """An operator's instruction to one supervisor.
 
     Args:
@@ -61,12 +59,11 @@ class ReportedChild(TypedDict, total=False):
     quiet: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Stack:
+class Stack(msgspec.Struct, frozen=True):
     """Stack of a thread or greenlet: frames as ``file:line function``, innermost first."""
 
     of: str
-    frames: list[str] = field(default_factory=list)
+    frames: list[str] = []
 
     @property
     def runs_task(self) -> bool:
@@ -74,8 +71,7 @@ class Stack:
         return any(map(CALL.match, self.frames))
 
 
-@dataclass(frozen=True, slots=True)
-class SilentChild:
+class SilentChild(msgspec.Struct, frozen=True):
     """A child that is up and has given no heartbeat for 4 s or more.
 
     Args:
@@ -88,8 +84,8 @@ class SilentChild:
     pid: Whole
     number: Whole
     silent_ms: Whole
-    runs: dict[str, Whole] = field(default_factory=dict)
-    stacks: list[Stack] = field(default_factory=list)
+    runs: dict[str, Whole] = {}
+    stacks: list[Stack] = []
 
 
 class Notices(NamedTuple):
@@ -99,8 +95,7 @@ class Notices(NamedTuple):
     instruction: Instruction | None
 
 
-@dataclass(frozen=True, slots=True)
-class PoolReport:
+class PoolReport(msgspec.Struct, frozen=True):
     """One supervisor's state.
 
     Args:
@@ -124,13 +119,13 @@ class PoolReport:
     started_at: Whole
     beat_at: Whole
     state: str
-    children: list[ReportedChild] = field(default_factory=list)
-    restarts: dict[str, Whole] = field(default_factory=dict)
+    children: list[ReportedChild] = []
+    restarts: dict[str, Whole] = {}
     metrics_port: Whole = 0
     release: str = ""
     clock_ahead_ms: Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)] | None = None
-    crashes: dict[str, Whole] = field(default_factory=dict)
-    silent: list[SilentChild] = field(default_factory=list)
+    crashes: dict[str, Whole] = {}
+    silent: list[SilentChild] = []
     done: Whole = 0
     busy_ms: Whole = 0
 
@@ -153,8 +148,7 @@ class SilentSupervisor(msgspec.Struct, frozen=True):
         return f"{self.pool}:{self.host}:{self.pid}"
 
 
-@dataclass(frozen=True, slots=True)
-class ChildStacks:
+class ChildStacks(msgspec.Struct, frozen=True):
     pid: Whole
     stacks: list[Stack]
 

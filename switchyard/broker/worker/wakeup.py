@@ -15,12 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-import redis
-from redis.exceptions import NoScriptError
 
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.redis.calls import ANSWER_S, RECONNECT_S, RedisCalls, Word
-from switchyard.broker.redis.exchange import read_answer
+from switchyard.broker.redis.exchange import is_of_client, is_unknown_script, read_answer
 from switchyard.broker.redis.scripts import Script
 
 POLL_CANCELLATIONS_S = 0.25
@@ -128,7 +126,7 @@ class Wakeup:
             connection.send_packed_command([b"".join(command)], check_health=False)
         except BaseException as error:
             self.disconnect()
-            if isinstance(error, redis.RedisError):
+            if is_of_client(error):
                 raise self._calls.failed("BLPOP", error, self._key) from error
             raise
         self._has_operation = then is not None
@@ -141,16 +139,21 @@ class Wakeup:
         try:
             if not connection.can_read(timeout=timeout_s):
                 if time.monotonic() - requested_s > SILENT_S:
-                    raise redis.TimeoutError(f"no answer for {SILENT_S:g} s")
+                    from redis import TimeoutError as NoAnswer
+
+                    raise NoAnswer(f"no answer for {SILENT_S:g} s")
                 return None
             notified = read_answer(connection, ANSWER_S) is not None
             fetch = None
             if self._has_operation:
-                with contextlib.suppress(NoScriptError):
+                try:
                     fetch = read_answer(connection, ANSWER_S)
+                except Exception as error:
+                    if not is_unknown_script(error):
+                        raise
         except BaseException as error:
             self.disconnect()
-            if isinstance(error, redis.RedisError):
+            if is_of_client(error):
                 raise self._calls.failed("BLPOP", error, self._key) from error
             raise
         self._requested_s = None

@@ -20,7 +20,8 @@ from redis.exceptions import NoPermissionError
 
 from switchyard.addon import addon_for
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.redis.sentinel import NoMasterNamed, is_sentinel_url, parse, server_url
+from switchyard.broker.redis.addresses import is_sentinel_url
+from switchyard.broker.redis.sentinel import NoMasterNamed, parse, server_url
 from switchyard.broker.redis.server_errors import reason
 from switchyard.conf import switchyard_settings
 from switchyard.console.formatting import duration

@@ -28,10 +28,11 @@ from switchyard.broker.health.servers import (
     told,
 )
 from switchyard.broker.keys import Keys
+from switchyard.broker.redis.addresses import is_sentinel_url
 from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.own_keys import noted
-from switchyard.broker.redis.sentinel import is_sentinel_url, parse, sentinels_of
+from switchyard.broker.redis.sentinel import parse, sentinels_of
 from switchyard.broker.stores.alert_groups import AlertGroups
 from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.pool_reports import PoolReports

@@ -15,7 +15,6 @@ from switchyard.addon import addons
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import calls_on
-from switchyard.broker.redis.connections import connect
 from switchyard.conf import switchyard_settings
 
 if TYPE_CHECKING:
@@ -44,6 +43,7 @@ def unsafe_server(url: str, *, debug: bool) -> list[CheckMessage]:
     """
     from switchyard.broker.health.server import away  # a check without a server is done before these are loaded
     from switchyard.broker.health.servers import servers_of
+    from switchyard.broker.redis.connections import connect
 
     calls = calls_on(connect(url, profile="quick", absence=switchyard_settings().absence), budget_s=1.0)
     try:

@@ -27,7 +27,7 @@ from switchyard import database
 from switchyard.addon import addon_for
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import facilities
-from switchyard.broker.redis.sentinel import is_sentinel_url
+from switchyard.broker.redis.addresses import is_sentinel_url
 from switchyard.broker.topology import Pool
 from switchyard.broker.yard_broker import YardBroker
 from switchyard.conf import declared_yard, switchyard_settings

@@ -147,7 +147,9 @@ def leave(code: int) -> NoReturn:
 
 def prepare_to_fork() -> None:
     """Keep loaded objects shared with the children: a later collection would touch, and so copy, every page of them."""
-    import_module("structlog")  # all children log
+    # All children log, and connect.
+    for name in ("structlog", "switchyard.broker.redis.connections", "switchyard.broker.redis.server_errors"):
+        import_module(name)
     gc.collect()
     gc.freeze()
 

@@ -11,9 +11,9 @@ import selectors
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import dramatiq
+from msgspec.structs import replace
 
 from switchyard.broker.stores.pool_reports import QUIETED, PoolReport
 from switchyard.broker.topology import Pool

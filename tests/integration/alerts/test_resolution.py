@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from unittest.mock import Mock
 
@@ -10,6 +9,7 @@ import pytest
 import redis
 from django.db import DatabaseError
 from django.utils import timezone
+from msgspec.structs import replace
 
 from switchyard.alerts import resolution, sending, silences
 from switchyard.alerts.intake import notice_of

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from unittest.mock import Mock
 
 import pytest
 from django.utils import timezone
+from msgspec.structs import replace
 
 from switchyard.alerts import resolution, sending, silences
 from switchyard.alerts.lasting import LastingAlerts

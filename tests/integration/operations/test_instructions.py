@@ -6,7 +6,6 @@ import html
 import io
 import json
 import re
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ import redis
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
+from msgspec.structs import replace
 
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import now_ms

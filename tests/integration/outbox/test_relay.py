@@ -16,7 +16,9 @@ from django.test import Client
 from switchyard.broker.errors import BrokerUnavailable, QueueFull
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
+from switchyard.commands.run import run_beside
 from switchyard.history.queries import were_enqueued
+from switchyard.history.writer import RUNS
 from switchyard.outbox import rows
 from switchyard.outbox.models import OutboxRow
 from switchyard.outbox.relay import Relay
@@ -363,3 +365,12 @@ def test_the_admin_lists_what_is_not_sent_yet_with_its_age_and_reason(
     assert text.count("1 min 3") == 3
     assert all(row.job_id in text for row in OutboxRow.objects.all())
     assert "ben" not in text
+
+
+def test_a_small_yard_relays_as_the_history_process_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[Any] = []
+    monkeypatch.setattr("switchyard.commands.run.run_until_signal", lambda *given, **options: runs.extend(given))
+
+    run_beside()
+
+    assert set(runs) > set(RUNS)

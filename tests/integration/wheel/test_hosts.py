@@ -115,7 +115,7 @@ import sys
 from django.core.management import execute_from_command_line
 
 execute_from_command_line(["manage.py", "check"])
-USELESS = {"pdb", "pendulum", "periodiq", "psutil", "rich", "structlog", "unittest", "urllib3", "yaml"}
+USELESS = {"pdb", "pendulum", "periodiq", "psutil", "redis", "rich", "structlog", "unittest", "urllib3", "yaml"}
 USELESS |= {"switchyard." + name for name in ("frame.views", "jobs.live", "jobs.presentation", "operations.queries")}
 print("loaded:", *sorted(USELESS & sys.modules.keys()))
 """

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from django.test import override_settings
 
@@ -34,8 +35,8 @@ def with_rules(*rules: AlertRule, urls: tuple[str, ...] = ("log:",), quiet: tupl
     ("fact", "name"),
     [
         (LATE, "queues.late"),
-        (replace(LATE, kind="broker", fingerprint="broker-nearly_full"), "broker.nearly_full"),
-        (replace(LATE, kind="dead_letter", fingerprint="f00dfacef00dface"), "dead_letter"),
+        (msgspec.structs.replace(LATE, kind="broker", fingerprint="broker-nearly_full"), "broker.nearly_full"),
+        (msgspec.structs.replace(LATE, kind="dead_letter", fingerprint="f00dfacef00dface"), "dead_letter"),
     ],
 )
 def test_an_alert_has_the_name_of_its_finding(fact: AlertFact, name: str) -> None:
@@ -48,7 +49,7 @@ def test_the_first_rule_that_matches_chooses_the_channels_and_those_beyond() -> 
     with with_rules(late, AlertRule("*", channels=("boss",))):
         assert chosen(LATE, names) == ["team"]
         assert further(LATE, names, NOW) == [("oncall", NOW + timedelta(minutes=10))]
-        other = replace(LATE, fingerprint="finding-pools.down")
+        other = msgspec.structs.replace(LATE, fingerprint="finding-pools.down")
         assert (chosen(other, names), further(other, names, NOW)) == (["boss"], [])
         assert chosen(other, ["mail"]) == ["mail"]  # nobody is forgotten for a label that is gone
     with with_rules():

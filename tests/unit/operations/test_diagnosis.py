@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from switchyard.broker.clock import now_ms
@@ -144,7 +145,7 @@ def hanging(**changes: object) -> AllFailing:
 def two_late() -> tuple[YardState, list[Job]]:
     """Return a yard of which both queues are late, and two actors that hold their slots."""
     now = state(LATE, pool("mail", busy=4), pool("hooks", busy=64))
-    hooks = replace(now.queues[1], live=lane("hooks", 9, running=64, age_ms=3_000))
+    hooks = msgspec.structs.replace(now.queues[1], live=lane("hooks", 9, running=64, age_ms=3_000))
     jobs = [running("reset", "mail", ran_ms=9_000)] * 4 + [running("news", "hooks", ran_ms=9_000)] * 60
     return replace(now, queues=(now.queues[0], hooks)), jobs
 
@@ -282,10 +283,8 @@ def test_more_slots_are_advised_only_where_it_is_known_what_holds_them() -> None
 
 
 def test_a_wait_is_late_a_second_past_the_promise_and_never_healthy_before() -> None:
-    quick = replace(state(lane("mail", 1, age_ms=999), pool("mail", busy=4)))
-    urgent = replace(quick, queues=(replace(quick.queues[0], live=lane("mail", 3, age_ms=1_100)), quick.queues[1]))
-
-    long = replace(quick, queues=(replace(quick.queues[0], live=lane("mail", 3, age_ms=2_100)), quick.queues[1]))
+    ages = ((1, 999), (3, 1_100), (3, 2_100))
+    quick, urgent, long = (state(lane("mail", waits, age_ms=age), pool("mail", busy=4)) for waits, age in ages)
 
     assert verdict(quick).label == "Healthy"
     assert verdict(urgent).label == "Just late"

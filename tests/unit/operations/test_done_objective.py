@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from switchyard.broker.errors import InvalidDeclaration
@@ -24,7 +25,7 @@ def held_for(held_ms: int | None, *, age_ms: int | None = None, paused: bool = F
     lane = yards.lane("mail", waiting=1 if age_ms else 0, running=1, age_ms=age_ms)
     now = yards.state(lane, yards.pool("mail", busy=1), paused=paused)
     mail, hooks = now.queues
-    return replace(now, queues=(replace(mail, oldest_held_age_ms=held_ms), hooks))
+    return replace(now, queues=(msgspec.structs.replace(mail, oldest_held_age_ms=held_ms), hooks))
 
 
 def row(now: YardState) -> Row:

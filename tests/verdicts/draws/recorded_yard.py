@@ -10,6 +10,7 @@ from typing import Any
 
 import dramatiq
 import pytest
+from django.db import connection, transaction
 from dramatiq.message import Message
 
 from switchyard.broker.clock import CLOCK, NS_IN_MS, YardClock, now_ms
@@ -192,18 +193,25 @@ class RecordedYard:
                 transport.divert(each, lane="default-retry", delay_ms=delay_ms, options={"attempts": 1})
 
     def _write_history(self) -> None:
-        rows = []
+        """Write the rows of thousands of jobs; an object of the model for each would take half the time of a draw."""
+        fields = [each for each in JobRow._meta.concrete_fields if not each.primary_key]
+        blank = {each.column: each.get_db_prep_save(getattr(JobRow(), each.attname), connection) for each in fields}
+        names, rows = ", ".join(map(connection.ops.quote_name, blank)), []
         for number, job in enumerate(self._drawn.simulation.ended(self._drawn.until - 300, self._drawn.until)):
             state = ("retrying" if job.work.outage else "dead") if job.failed else "succeeded"
             end, (kind, text) = self._at(job.end), job.work.error
             failed = {"failed_at": end, "error_type": kind, "error_message": text, "fingerprint": kind}
-            rows.append(JobRow(
-                job_id=f"ended-{number}", sequence=1, state=state, actor=job.actor, queue=job.work.queue,
-                lane=job.work.queue, attempts=1, generation=0, started_at=self._at(job.start), finished_at=end,
-                wait_ms=round((job.start - job.sent) * 1_000), run_ms=round((job.end - job.start) * 1_000),
+            row = {
+                "job_id": f"ended-{number}", "sequence": 1, "state": state, "actor": job.actor,
+                "queue": job.work.queue, "lane": job.work.queue, "attempts": 1, "generation": 0,
+                "started_at": self._at(job.start), "finished_at": end,
+                "wait_ms": round((job.start - job.sent) * 1_000), "run_ms": round((job.end - job.start) * 1_000),
                 **(failed if job.failed else {}),
-            ))  # fmt: skip
-        JobRow.objects.bulk_create(rows, batch_size=500)
+            }  # fmt: skip
+            rows.append(tuple((blank | row).values()))
+        insert = f"INSERT INTO {JobRow._meta.db_table} ({names}) VALUES ({', '.join(['%s'] * len(blank))})"
+        with connection.cursor() as cursor, transaction.atomic():
+            cursor.executemany(insert, rows)
 
 
 def forget() -> None:

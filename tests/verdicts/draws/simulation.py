@@ -129,7 +129,9 @@ class Counted:
     def __init__(self, jobs: Iterable[SimulatedJob], until: float) -> None:
         self.counts: dict[int, dict[str, dict[int, int]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(int)))
         self.sent: dict[int, dict[tuple[str, str], int]] = defaultdict(lambda: defaultdict(int))
+        self._of: dict[str, str] = {}
         for job in jobs:
+            self._of[job.actor] = job.work.queue
             if job.sent <= until:
                 self.sent[int(job.sent // BUCKET_S)][job.work.queue, job.actor] += 1
             if job.start <= until:
@@ -140,12 +142,16 @@ class Counted:
                     of = self.counts[int(job.end // BUCKET_S)][dependency_subject(job.work.dependency)]
                     of[RETRIED if job.failed else SUCCEEDED] += 1
 
+        for bucket in self.counts.values():
+            for actor, queue in self._of.items():
+                for code, count in bucket.get(actor_subject(actor), {}).items():
+                    bucket[queue_subject(queue)][code] += count
+                    bucket[YARD][code] += count
+
     def _add(self, job: SimulatedJob, at: float, counts: Iterator[tuple[int, int]]) -> None:
-        found = list(counts)
-        for subject in (queue_subject(job.work.queue), actor_subject(job.actor), YARD):
-            of = self.counts[int(at // BUCKET_S)][subject]
-            for code, count in found:
-                of[code] += count
+        of = self.counts[int(at // BUCKET_S)][actor_subject(job.actor)]
+        for code, count in counts:
+            of[code] += count
 
 
 def _timed(first: int, total: int, ms: float) -> Iterator[tuple[int, int]]:
