@@ -41,6 +41,8 @@ def run(folder: Path, *command: str) -> str:
     return "\n".join(line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))) or "failed"
 
 
+# By default `tests/unit/platform/test_core_words.py` reads their imports: here pytest compiles every test anew.
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_every_test_of_the_core_is_collected(core: Path) -> None:
     assert run(core, "pytest", "--collect-only", "tests") == ""

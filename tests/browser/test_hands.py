@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.browser.conftest import Open
 from tests.browser.hands import Mouse
 
 SLOW_NETWORK = {"offline": False, "latency": 1_000, "downloadThroughput": -1, "uploadThroughput": -1}
 
 
+@pytest.mark.long
 def test_an_act_waits_for_the_styles_of_its_page(open_page: Open) -> None:
     """A row of links for narrow screens has the names of the table's headings; on a wide one, only a style hides it."""
     page = open_page(scripts=False)

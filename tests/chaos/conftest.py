@@ -19,7 +19,7 @@ from tests.chaos.server import SERVER_NAMES, ServerUnderTest, server_binary
 
 BrokerOn = Callable[[str], RedisBroker]
 PoolsOn = Callable[..., Pools]
-ON_BOTH = ("test_server", "test_pools")
+ON_BOTH = ("test_pools",)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -97,11 +97,6 @@ class DatabaseYard:
         parent = psutil.Process(self._process.pid)
         return [parent, *parent.children(recursive=True)]
 
-    def signal_parent(self, signum: int) -> None:
-        """Signal the process that starts the supervisors."""
-        assert self._process is not None
-        self._process.send_signal(signum)
-
     def reports(self) -> list[PoolReport]:
         """Return what the supervisors say of themselves."""
         return facilities(self.broker).pools.read_all()

@@ -92,13 +92,11 @@ def test_a_task_that_outlasts_the_grace_starts_elsewhere_with_its_attempt_unspen
     assert record.attempts == 1
 
 
-# At once, and not after its grace of 25 s.
-@pytest.mark.parametrize(
-    ("signum", "within_s"),
-    [(signal.SIGTERM, inf), pytest.param(signal.SIGTERM, 2, marks=long), pytest.param(signal.SIGINT, 2, marks=long)],
-)
+# At once, and not after its grace of 25 s. By default `integration/workers/test_stopping.py` has it of all pools.
+@long
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_a_pool_at_once_and_its_tasks_start_elsewhere(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, signum: int, within_s: float
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, signum: int
 ) -> None:
     pools = pools_on("threads", valkey_url)
     old = pools.start("runpool", "work")
@@ -121,7 +119,7 @@ def test_a_second_signal_ends_a_pool_at_once_and_its_tasks_start_elsewhere(
     found = ledger.account()
     assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
     assert code != 0
-    assert took_s <= within_s
+    assert took_s <= 2
 
 
 @pytest.mark.timeout(300)
@@ -208,9 +206,9 @@ def test_tasks_that_end_within_the_grace_count_although_the_server_was_away_when
     assert pools.broker.families[QUEUE].calls.command("HLEN", pools.broker.families[QUEUE].keys.bodies) == 0
 
 
-@pytest.mark.parametrize("within_s", [inf, pytest.param(5, marks=long)])
+@long
 def test_a_pool_without_tasks_that_drains_without_its_server_ends_at_once(
-    pools_on: PoolsOn, valkey_url: str, proxy: FaultProxy, within_s: float
+    pools_on: PoolsOn, valkey_url: str, proxy: FaultProxy
 ) -> None:
     pool = pools_on("threads", valkey_url).start("runpool", "work", url=proxy.url)
     proxy.blackhole()
@@ -220,7 +218,7 @@ def test_a_pool_without_tasks_that_drains_without_its_server_ends_at_once(
     pool.process.terminate()
     pool.process.wait(60)
 
-    assert time.monotonic() - told_s <= within_s, "it waited for its grace of 25 s"
+    assert time.monotonic() - told_s <= 5, "it waited for its grace of 25 s"
 
 
 def held_by(broker: RedisBroker, pool: RunningPool) -> set[str]:

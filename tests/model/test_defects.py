@@ -24,7 +24,7 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerUn
 @pytest.mark.parametrize(
     "defect",
     [
-        pytest.param(defect, id=defect.name, marks=[pytest.mark.long] if defect.rare or number % 3 else [])
+        pytest.param(defect, id=defect.name, marks=[pytest.mark.long] if defect.rare or number % 6 else [])
         for number, defect in enumerate(DEFECTS)
     ],
 )

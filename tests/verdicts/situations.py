@@ -36,21 +36,35 @@ class Situation:
 PROMISE = r"behind its promise, because"
 # Situations of one group are made one after the other and stand together.
 GROUPS: dict[str, tuple[Situation, ...]] = {
-    "one actor holds the slots": (
+    "slow jobs in three queues, a pool quieted": (
         Situation(
             "40 slow jobs before quick ones on one queue",
             causes.sends("export_invoices", "default", 4_000, count=24),
             rf"^default is .* {PROMISE} 8 × export_invoices hold all 8 slots.*; \d+ jobs wait, the oldest for",
             r"(Show who holds the 8 slots of default|Move \d+ waiting export_invoices to another queue…)",
+            first=False,
         ),
-    ),
-    "slow actor": (
         Situation(
             "a slow actor on a fast queue",
             causes.sends("slow_report", "urgent", 1_500, count=20),
             rf"^urgent is .* {PROMISE} 4 × slow_report hold all 4 slots, the longest for",
             r"Move \d+ waiting slow_report to another queue…",
             then=r"slow_report runs too long for a queue that promises a start in 80 ms",
+            first=False,
+        ),
+        Situation(
+            "jobs that start in time and end late",
+            causes.sends("long_export", "reports", 4_000, count=2),
+            r"^reports starts its jobs in time and ends them late: the oldest is .* behind the promise to end",
+            r"Show who holds the 4 slots of reports",
+            first=False,
+        ),
+        Situation(
+            "a pool that a person quieted",
+            causes.quieted,
+            r"^hooks starts nothing, because \S+ quieted its only supervisor .* ago \(bank API is away\); 10 jobs wait",
+            r"Let 1 supervisor of hooks take work again…",
+            then=r"It fetches again within 2 s once it may",
         ),
     ),
     "a little late": (
@@ -59,14 +73,6 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             causes.a_little_late,
             rf"^urgent is .* {PROMISE}",
             r"(Show who holds the 4 slots of urgent|Move .*)",
-        ),
-    ),
-    "ends late": (
-        Situation(
-            "jobs that start in time and end late",
-            causes.sends("long_export", "reports", 4_000, count=2),
-            r"^reports starts its jobs in time and ends them late: the oldest is .* behind the promise to end",
-            r"Show who holds the 4 slots of reports",
         ),
     ),
     "held back": (
@@ -113,6 +119,14 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             r"Show 3 held from_the_future",
             first=False,
         ),
+        Situation(
+            "a job that ends its worker",
+            causes.sends("crash_worker", "default", count=1),
+            r"^The job \S+ of crash_worker ended its worker again and again, and was given up as poison",
+            r"Look at the poison job of crash_worker",
+            within_s=BEAT_S,
+            first=False,
+        ),
     ),
     "failing": (
         Situation(
@@ -140,6 +154,13 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             causes.letters_of_before,
             r"^\d+ more dead letters wait to be triaged",
             r"Triage \d+ dead letters",
+            first=False,
+        ),
+        Situation(
+            "failed jobs that have a value in common",
+            causes.one_customer_refused,
+            r"^5 % of charge's jobs fail with CardRefused: 10 of 200 in the last 5 min.*; only customer_id 7: all of",
+            r"Triage 10 dead letters of charge",
             first=False,
         ),
     ),
@@ -180,25 +201,6 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             r"customer_id=7, the oldest for .*; empty in about .* at [\d.]+/s\.",
             r"Pause sync_customer for customer_id=7…",
             then=r"^(?!.*more slots)Pause sync_customer for customer_id=7",
-        ),
-    ),
-    "one customer refused": (
-        Situation(
-            "failed jobs that have a value in common",
-            causes.one_customer_refused,
-            r"^5 % of charge's jobs fail with CardRefused: 10 of 200 in the last 5 min.*; only customer_id 7: all of",
-            r"Triage 10 dead letters of charge",
-            first=False,
-        ),
-    ),
-    "poison": (
-        Situation(
-            "a job that ends its worker",
-            causes.sends("crash_worker", "default", count=1),
-            r"^The job \S+ of crash_worker ended its worker again and again, and was given up as poison",
-            r"Look at the poison job of crash_worker",
-            within_s=BEAT_S,
-            first=False,
         ),
     ),
     "silent": (
@@ -250,15 +252,6 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             r"it runs (\w+, )*parse_address, (\w+, )*in hold, tests/ways\.py:\d+",
             r"Show child \d+ of default",
             then=r"Show stacks, on the page of workers, names its line",
-        ),
-    ),
-    "quieted": (
-        Situation(
-            "a pool that a person quieted",
-            causes.quieted,
-            r"^hooks starts nothing, because \S+ quieted its only supervisor .* ago \(bank API is away\); 10 jobs wait",
-            r"Let 1 supervisor of hooks take work again…",
-            then=r"It fetches again within 2 s once it may",
         ),
     ),
     "ended": (
@@ -416,5 +409,8 @@ POSTGRES: tuple[Situation, ...] = (
     ),
 )
 SITUATIONS = [situation for group in (*GROUPS.values(), POSTGRES) for situation in group]
-# Situations that take long to make or to end run with ``bin/test --long``.
-LONG = ("retry storm", "fan-out", "ended", "schedule paused", "clock", "uneven host", "disk full", "broker stopped")
+# Situations that take long to make or to end, or whose finding other tests have, run with ``bin/test --long``.
+LONG = (
+    *("a little late", "retry storm", "fan-out", "ended", "schedule paused", "clock", "uneven host", "disk full"),
+    *("broker stopped", "evicting", "replica"),
+)

@@ -103,16 +103,6 @@ class RabbitServer:
                     process.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def freeze(self) -> None:
-        """Stop the node's process without ending its connections."""
-        for process in self._node():
-            process.suspend()
-
-    def thaw(self) -> None:
-        """Let a stopped node go on."""
-        for process in self._node():
-            process.resume()
-
     def _node(self) -> list[psutil.Process]:
         if self._process is None:
             return []

@@ -83,16 +83,3 @@ def test_of_fifty_requests_at_once_one_makes_the_job(sums: dict[str, str], facil
             assert facilities.transport.stats("default").live.waiting == done
 
     assert IdempotentRequest.objects.count() == rounds
-
-
-def test_the_job_of_a_repeated_request_is_the_first_ones(sums: dict[str, str], facilities: Facilities) -> None:
-    def send(body: dict[str, int]) -> HttpResponse:
-        headers = sums | {"Idempotency-Key": "one"}
-        return Client().post("/api/v1/sums", json.dumps(body), content_type="application/json", headers=headers)
-
-    first, again, other = send({"a": 1, "b": 2}), send({"a": 1, "b": 2}), send({"a": 1, "b": 3})
-
-    assert again.content == first.content
-    assert other.status_code == 422
-    assert facilities.transport.stats("default").live.waiting == 1
-    assert Client().get(first.json()["status_url"], headers=sums).json()["state"] == "queued"

@@ -39,16 +39,6 @@ def test_a_month_is_reconciled_and_the_result_is_kept(submit, run_worker):
 
 
 @LIVE
-def test_a_second_run_corrects_nothing(submit, run_worker):
-    make_payment(make_invoice())
-
-    with run_worker("billing"):
-        results = [finished(submit({"month": "2026-10"}).json()["job_id"]).result for _ in range(2)]
-
-    assert [result["corrected"] for result in results] == [1, 0]
-
-
-@LIVE
 def test_a_month_without_invoices_reconciles_to_zeros(submit, run_worker):
     with run_worker("billing"):
         job = finished(submit({"month": "2199-12"}).json()["job_id"])

@@ -15,7 +15,6 @@ PATHS = (
     f"{BROKER}conformance/test_letters.py",
     f"{BROKER}redis/test_sentinel.py",
     f"{BROKER}redis/test_tls.py",
-    "tests/chaos/test_server.py",
     "tests/integration/doctor/test_server.py",
 )
 REDIS_FILES = ("test_sentinel.py", "test_tls.py")

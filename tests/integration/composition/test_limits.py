@@ -1,10 +1,9 @@
-"""``dramatiq.rate_limits`` on the broker's client, and with Dramatiq's own backend on its server."""
+"""``dramatiq.rate_limits`` on the broker's client."""
 
 from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -18,7 +17,6 @@ from dramatiq.rate_limits import (
     RateLimitExceeded,
     WindowRateLimiter,
 )
-from dramatiq.rate_limits.backends import RedisBackend, StubBackend
 
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis_broker import RedisBroker
@@ -29,15 +27,9 @@ from tests.waiting import wait_for
 pytestmark = pytest.mark.usefixtures("broker")
 
 
-@pytest.fixture(params=["ours", "redis", "stub"])
-def backend(request: pytest.FixtureRequest, valkey_url: str) -> Any:
-    """Ours, and Dramatiq's own two: all do the same."""
-    makers: dict[str, Callable[[], RateLimiterBackend]] = {
-        "ours": rate_limiter_backend,
-        "redis": lambda: RedisBackend(url=valkey_url),
-        "stub": StubBackend,
-    }
-    return makers[request.param]()
+@pytest.fixture
+def backend() -> RateLimiterBackend:
+    return rate_limiter_backend()
 
 
 @pytest.fixture

@@ -154,7 +154,8 @@ def test_checks_that_all_hang_end_in_ten_seconds(monkeypatch: pytest.MonkeyPatch
     for module in ("configuration", "disk", "database"):
         monkeypatch.setattr(getattr(examine, module), "look", hang)
     monkeypatch.setattr(examine, "look_at_servers", hang)
-    monkeypatch.setattr(examine, "DEADLINE_S", 2.0)
+    monkeypatch.setattr(examine, "DEADLINE_S", 0.5)
+    monkeypatch.setattr(examine, "UNANSWERED_S", 1.0)
 
     findings = examine.examine()
     over = 0.0

@@ -98,7 +98,7 @@ def test_a_killed_writer_loses_no_row_and_writes_none_twice(
     assert SearchValue.objects.count() == total
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_a_signal_ends_the_writer_with_0(
     number: int, transactional_db: None, start: Start, put: Put, valkey: redis.Redis, tmp_path: Path
 ) -> None:

@@ -66,7 +66,7 @@ def forget_ended(valkey: redis.Redis, job_id: str) -> None:
 
 @pytest.mark.parametrize("ends", ["succeeded", "dead"])
 def test_a_repeated_request_sends_nothing_again_when_record_and_history_are_gone(
-    db: None, valkey: redis.Redis, run_worker: RunWorker, ends: str
+    transactional_db: None, valkey: redis.Redis, run_worker: RunWorker, ends: str
 ) -> None:
     runs: list[int] = []
 

@@ -10,7 +10,6 @@ import pytest
 from dramatiq.message import Message
 
 from switchyard.broker.interface import facilities
-from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis_broker import RedisBroker
 from tests.factories.letters import requeue
 from tests.factories.yards import small_yard
@@ -42,55 +41,6 @@ def test_a_message_for_an_actor_that_nobody_knows_in_time_is_a_dead_letter_and_b
     assert stats.quarantined == 0
     assert facilities(broker).records.read(orphan.message_id).state == "dead"
     assert len(facilities(broker).alerts.claim_due()) == 1
-
-
-def test_arguments_that_do_not_fit_never_enter_the_actor(
-    yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("switchyard.middleware.parking.GIVE_UP_MS", 0)
-    broker = yard_broker(small_yard())
-    entered: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def strict(customer_id: int) -> None:
-        entered.append(customer_id)
-
-    stamped = {"enqueued_at": 1}  # as from a release whose signature was another
-    sent = broker.enqueue(
-        Message(queue_name="work", actor_name="strict", args=(), kwargs={"client": 3}, options=stamped)
-    )
-    with run_worker(broker=broker):
-        letter = wait_for(lambda: facilities(broker).transport.find_dead_letter("work", sent.message_id))
-
-    assert (letter.reason, letter.exception) == ("permanent", "ArgumentMismatch")
-    assert entered == []
-
-
-@pytest.mark.parametrize(
-    "body",
-    [b"\xff\xfe not json", b"[]", b"null", b'{"queue_name": "work"}', b"{" * 5000, b'"text"'],
-    ids=["bytes", "list", "null", "half", "deep", "string"],
-)
-def test_bytes_that_are_no_message_are_set_aside_and_block_nothing(
-    yard_broker: BuildBroker, run_worker: Any, body: bytes
-) -> None:
-    broker = yard_broker(small_yard())
-    done: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def known() -> None:
-        done.append(1)
-
-    broker.families["work"].enqueue([Entry("rubbish", body)])
-    with run_worker(broker=broker):
-        known.send()
-        wait_for(lambda: done)
-        wait_for(lambda: facilities(broker).transport.stats("work").quarantined == 1)
-
-    entry = facilities(broker).transport.unreadable("work").items[0]
-    assert entry.raw == body[:4096]
-    assert entry.size_bytes == len(body)
-    broker.join("work", timeout=60_000)
 
 
 def test_a_requeued_letter_runs_again_with_fresh_attempts(yard_broker: BuildBroker, run_worker: Any) -> None:

@@ -1,4 +1,4 @@
-"""Messages for other code than the worker's: they wait for a worker that knows them, on our broker and on others."""
+"""Messages for other code than the worker's wait for a worker that knows them; deploys: `workers/test_rolling.py`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
 BuildBroker = Callable[..., RedisBroker]
-
-RUNS_WITHIN_S = 20.0  # it would be due again 30 s after it was parked
 
 
 class Deploy:
@@ -66,40 +64,6 @@ def deploy(yard_broker: BuildBroker) -> Deploy:
     """A deploy in progress."""
     yard = small_yard()
     return Deploy(yard_broker(yard), yard)
-
-
-def test_what_old_code_does_not_know_is_seen_parked_and_runs_soon_after_a_new_worker_started(
-    deploy: Deploy, run_worker: Any
-) -> None:
-    with run_worker(broker=deploy.old):
-        ids = [deploy.audit.send(1).message_id, deploy.new_report.send("May", language="de").message_id]
-        wait_for(lambda: all(map(deploy.is_parked, ids)))
-        wait_for(lambda: deploy.transport.stats("work").parked == 2)
-        stats = deploy.transport.stats("work")
-        with run_worker(broker=deploy.new):
-            wait_for(lambda: all(deploy.record(job_id).state == "succeeded" for job_id in ids), RUNS_WITHIN_S)
-
-    assert (stats.live.scheduled, stats.dead) == (2, 0)
-    assert sorted(deploy.ran, key=str) == [("new", ("May", "de")), ("new", 1)]
-    assert [deploy.record(job_id).attempts for job_id in ids] == [1, 1]
-    assert [deploy.record(job_id).reason for job_id in ids] == [None, None]
-    assert deploy.transport.stats("work").parked == 0
-
-
-def test_old_and_new_workers_together_run_every_job_once_each_by_one_that_can(deploy: Deploy, run_worker: Any) -> None:
-    with run_worker(broker=deploy.old), run_worker(broker=deploy.new):
-        ids = []
-        for number in range(60):
-            ids.append(deploy.audit.send(number).message_id)
-            ids.append(deploy.new_report.send(f"m{number}", language="de").message_id)
-            ids.append(deploy.old.actors["report"].send(f"m{number}").message_id)
-        wait_for(lambda: all(deploy.record(job_id).state == "succeeded" for job_id in ids))
-
-    expected = [("new", n) for n in range(60)] + [("new", (f"m{n}", "de")) for n in range(60)]
-    expected += [("old", f"m{n}") for n in range(60)]
-    assert sorted(deploy.ran, key=str) == sorted(expected, key=str)
-    assert {deploy.record(job_id).attempts for job_id in ids} == {1}
-    assert deploy.transport.stats("work").dead == 0
 
 
 def test_a_new_worker_that_is_idle_or_full_takes_what_is_parked_before_it_is_due(

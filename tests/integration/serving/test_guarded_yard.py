@@ -24,6 +24,11 @@ PASSED_TICK = """
 INSERT INTO switchyard_schedules_schedulestate (actor, spec, since, last_job_id, paused_by, paused_reason, missed)
 VALUES (?, '*/5 * * * *', datetime('now', '-20 minutes'), '', '', '', 0)
 """
+A_ROW = """
+INSERT INTO switchyard_schedules_storedschedule
+    (name, actor, args, kwargs, cron, time_zone, overlap, catch_up, created_at, changed_at, changed_by)
+VALUES ('stored', 'send_mail', '[1]', '{}', '0 2 * * *', 'UTC', 'allow', 'once', datetime('now'), datetime('now'), '')
+"""
 EVERY_TASK = """
 from switchyard.operations.alerting import FindingAlerts
 from switchyard.schedules.runner import maintenance_tasks
@@ -69,8 +74,8 @@ def sample(yard: GuardedYard, job: str) -> dict[str, str]:
     member = next(report for report in pools if report.pool == "hooks")
     return {
         "job": job, "letter": letter, "fingerprint": fingerprint, "alert": alert, "queue": "default",
-        "schedule": SCHEDULE, "member": member.member, "worker": f"{member.member}@{member.started_at}",
-        "quieted": f"{member.member}@{member.started_at}", "silence": "0", "token": "1", "bulk": "1",
+        "schedule": SCHEDULE, "stored": "stored", "silence": "0", "token": "1", "bulk": "1", "member": member.member,
+        "worker": f"{member.member}@{member.started_at}", "quieted": f"{member.member}@{member.started_at}",
     }  # fmt: skip
 
 
@@ -87,6 +92,7 @@ def test_no_process_needs_more_than_the_rights_of_its_role(
     yard: GuardedYard, browser: Browser, writes_history: str
 ) -> None:
     yard.rows(PASSED_TICK, SCHEDULE)
+    yard.rows(A_ROW)
     yard.start("worker", "runpools", "--no-history")
     yard.start("scheduler", "runscheduler")
     yard.start(writes_history, "runhistory")

@@ -15,8 +15,6 @@ from switchyard.embedded.server import EmbeddedServer
 from tests.integration.workers.conftest import Bench
 from tests.waiting import wait_for
 
-detected = pytest.mark.parametrize("within_s", [60.0, pytest.param(15.0, marks=pytest.mark.long)])
-
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Bench]:
@@ -39,57 +37,42 @@ def test_no_pool_starts_on_a_server_with_an_evicting_policy(own: Bench) -> None:
     assert own.client.dbsize() == 0
 
 
-@detected
-def test_a_policy_that_is_set_live_stops_enqueuing_within_15_s(own: Bench, within_s: float) -> None:
-    own.start("runpool", "urgent")
-    own.wait_for_log("pool urgent: ready")
+@pytest.mark.parametrize("within_s", [60.0, pytest.param(15.0, marks=pytest.mark.long)])
+def test_an_evicting_policy_stops_enqueuing_within_15_s_and_an_emptied_keyspace_pauses_until_it_is_accepted(
+    own: Bench, within_s: float
+) -> None:
+    pools = own.start("runpools", "urgent", "slow", "--no-history")
+    own.wait_for_log("pools: all ready")
+    first = own.send("urgent")
+    wait_for(lambda: own.ended(first))
 
     own.client.config_set("maxmemory-policy", "allkeys-lru")
     took_s = refused_after_s(own)
     own.client.config_set("maxmemory-policy", "noeviction")
-
     print(f"enqueuing stopped {took_s:.1f} s after the policy was set")
     assert took_s < within_s
-    token = wait_for(lambda: accepted(own), within_s, what="enqueuing goes on")
-    wait_for(lambda: own.ended(token))
+    second = wait_for(lambda: accepted(own), within_s, what="enqueuing goes on")
+    wait_for(lambda: own.ended(second))
 
-
-@detected
-def test_a_pool_whose_keyspace_was_emptied_pauses_until_it_is_accepted(own: Bench, within_s: float) -> None:
-    pool = own.start("runpool", "urgent")
-    own.wait_for_log("pool urgent: ready")
-    first = own.send("urgent")
-    wait_for(lambda: own.ended(first))
-
+    running = own.send("slow", ms=8_000)
+    wait_for(lambda: own.started(running))
     own.client.flushdb()
     flushed_s = time.monotonic()
-    own.wait_for_log("paused, it fetches nothing", within_s)
-    took_s = time.monotonic() - flushed_s
+    own.wait_for_log("pool urgent: paused, it fetches nothing", within_s)
+    print(f"noticed {time.monotonic() - flushed_s:.1f} s after FLUSHDB")
     report = wait_for(lambda: (found := own.report("urgent")) and not found.children and found)
     token = own.send("urgent")
-
-    print(f"noticed {took_s:.1f} s after FLUSHDB")
     assert report.state == "paused"
     assert own.waiting("urgent") == 1
     assert not own.client.exists(Keys().generation())
-    accepted = own.start("broker", "accept", log="accept")
-    assert accepted.wait(60) == 0
+    wait_for(lambda: own.ended(running), what="a job that ran may end")
+
+    accept = own.start("broker", "accept", log="accept")
+    assert accept.wait(60) == 0
     wait_for(lambda: own.ended(token), within_s, what="the waiting job runs")
-    assert own.log().count("paused, it fetches nothing") == 1
-    pool.send_signal(signal.SIGTERM)
-    assert pool.wait(60) == 0
-
-
-def test_a_running_job_may_end_when_the_keyspace_is_gone(own: Bench) -> None:
-    own.start("runpool", "slow")
-    own.wait_for_log("pool slow: ready")
-    token = own.send("slow", ms=8_000)
-    wait_for(lambda: own.started(token))
-
-    own.client.flushdb()
-
-    wait_for(lambda: own.ended(token), what="the job that ran")
-    own.wait_for_log("paused, it fetches nothing")
+    assert own.log().count("pool urgent: paused, it fetches nothing") == 1
+    pools.send_signal(signal.SIGTERM)
+    assert pools.wait(60) == 0
 
 
 def refused_after_s(bench: Bench) -> float:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections import Counter
 from math import inf
 from typing import Any
 
@@ -39,6 +41,7 @@ class Jobs:
         self.bench = bench
         bench.broker = build_yard(YARD, bench.client, Keys())
         self.facilities: Facilities = facilities(bench.broker)
+        self._earlier = set(bench.ids)
 
     def record(self, token: str) -> Job:
         """Return a job's record."""
@@ -77,27 +80,41 @@ class Jobs:
         assert self.record(token).state == "cancelled"
         return took_s
 
-    def metrics(self, pool: str) -> str:
-        """Return what a pool counted."""
-        report = self.bench.report(pool)
-        assert report is not None
-        with urllib.request.urlopen(f"http://127.0.0.1:{report.metrics_port}/metrics", timeout=30) as answer:
-            return str(answer.read(), "utf-8")
+    def replaced(self, pool: str) -> Counter[str]:
+        """Return how many children a pool has replaced, by cause."""
+        return Counter(wait_for(lambda: self.bench.report(pool)).restarts)
+
+    def cancelled(self, pool: str) -> float:
+        """Return how many cancelled jobs a pool counted."""
+        port = wait_for(lambda: self.bench.report(pool)).metrics_port
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+            text = str(answer.read(), "utf-8")
+        found = re.search(rf'actor="{pool}_job",outcome="cancelled",queue="{pool}"}} (\S+)', text)
+        return float(found[1]) if found else 0.0
 
     def assert_forgotten(self, token: str, queue: str) -> None:
-        """Check that a job never starts again, and that no crash was counted."""
+        """Check that a job never starts again, and that no crash of this test's jobs was counted."""
         family = self.bench.broker.families[queue]
         wait_for(lambda: not family.calls.command("HEXISTS", family.keys.bodies, self.bench.ids[token]))
         assert len(self.starts(token)) == 1
         assert DeadLists(RedisCalls(self.bench.client), Keys()).page(queue, cursor=0, limit=1).items == []
-        crashes = [note for note in family.calls.command("HKEYS", family.keys.notes) if note.startswith(b"crash:")]
-        assert crashes == []
+        own = [id_.encode() for token, id_ in self.bench.ids.items() if token not in self._earlier]
+        notes = [note for note in family.calls.command("HKEYS", family.keys.notes) if note.startswith(b"crash:")]
+        assert [note for note in notes if any(id_ in note for id_ in own)] == []
+
+
+@pytest.fixture(scope="module")
+def pools(module_bench: Bench) -> subprocess.Popen[bytes]:
+    """A pool of each kind, up, for all tests of the module."""
+    process = module_bench.start("runpools", "urgent", "slow", "webhook", "--no-history")
+    module_bench.wait_for_log("pools: all ready")
+    return process
 
 
 @pytest.fixture
-def jobs(bench: Bench) -> Iterator[Jobs]:
-    """Jobs on an emptied Valkey."""
-    return Jobs(bench)
+def jobs(module_bench: Bench, pools: subprocess.Popen[bytes]) -> Jobs:
+    """Jobs of these pools."""
+    return Jobs(module_bench)
 
 
 @pytest.mark.parametrize("within_s", [inf, pytest.param(PROMISED_S, marks=long)])
@@ -118,8 +135,6 @@ def jobs(bench: Bench) -> Iterator[Jobs]:
 def test_a_task_that_runs_python_ends_soon_and_its_neighbours_go_on(
     jobs: Jobs, queue: str, how: str, within_s: float
 ) -> None:
-    jobs.bench.start("runpool", queue)
-    jobs.bench.wait_for_log(f"pool {queue}: ready")
     neighbour = jobs.running(queue, ms=3_000)
     token = jobs.running(queue, how)
 
@@ -146,10 +161,9 @@ def test_a_task_that_runs_python_ends_soon_and_its_neighbours_go_on(
     ],
 )
 def test_a_task_that_does_not_return_is_killed_within_10_s_and_its_neighbours_start_again_at_once(
-    jobs: Jobs, queue: str, how: str, within_s: float, again_within_s: float
+    jobs: Jobs, pools: subprocess.Popen[bytes], queue: str, how: str, within_s: float, again_within_s: float
 ) -> None:
-    pool = jobs.bench.start("runpool", queue)
-    jobs.bench.wait_for_log(f"pool {queue}: ready")
+    before = jobs.replaced(queue), jobs.cancelled(queue)
     neighbours = [] if queue == "slow" else [jobs.running(queue) for _ in range(2)]
     token = jobs.running(queue, how)
 
@@ -166,29 +180,15 @@ def test_a_task_that_does_not_return_is_killed_within_10_s_and_its_neighbours_st
         wait_for(lambda neighbour=neighbour: jobs.record(neighbour).state == "running")
         assert jobs.record(neighbour).attempts == 1
     jobs.assert_forgotten(token, queue)
-    assert pool.poll() is None
-    wait_for(lambda: (report := jobs.bench.report(queue)) and report.restarts == {"cancelled": 1})
-    wait_for(lambda: f'actor="{queue}_job",outcome="cancelled",queue="{queue}"}} 1.0' in jobs.metrics(queue))
-
-
-@pytest.mark.long
-def test_a_greenlet_that_computes_ends_in_pools_that_share_a_parent(jobs: Jobs) -> None:
-    jobs.bench.start("runpools", "webhook", "retries", settings="two_gevent_settings")
-    jobs.bench.wait_for_log("pool webhook: ready")
-    neighbour = jobs.running("webhook", ms=3_000)
-    token = jobs.running("webhook", "spin")
-
-    jobs.cancelled_after_s(token)
-
-    wait_for(lambda: jobs.record(neighbour).ended)
-    assert len(jobs.starts(neighbour)) == 1
-    jobs.assert_forgotten(token, "webhook")
+    assert pools.poll() is None
+    wait_for(lambda: jobs.replaced(queue) - before[0] == Counter(cancelled=1))
+    wait_for(lambda: jobs.cancelled(queue) == before[1] + 1)
+    for neighbour in neighbours:
+        jobs.cancelled_after_s(neighbour)
 
 
 @pytest.mark.long
 def test_c_code_that_a_signal_wakes_ends_in_a_gevent_pool_without_its_child(jobs: Jobs) -> None:
-    jobs.bench.start("runpool", "webhook")
-    jobs.bench.wait_for_log("pool webhook: ready")
     neighbour = jobs.running("webhook", ms=3_000)
     token = jobs.running("webhook", "hold")
 
@@ -199,8 +199,6 @@ def test_c_code_that_a_signal_wakes_ends_in_a_gevent_pool_without_its_child(jobs
 
 
 def test_a_killed_child_reruns_its_tasks_but_for_the_one_that_was_asked_to_stop(jobs: Jobs) -> None:
-    jobs.bench.start("runpool", "urgent")
-    jobs.bench.wait_for_log("pool urgent: ready")
     neighbour = jobs.running("urgent", ms=8_000)
     token = jobs.running("urgent", "refuse")
     assert jobs.cancel(token) == "asked"
@@ -216,8 +214,6 @@ def test_a_killed_child_reruns_its_tasks_but_for_the_one_that_was_asked_to_stop(
 
 @pytest.mark.parametrize("queue", ["urgent", pytest.param("webhook", marks=long)])
 def test_what_runs_alone_ends_as_well(jobs: Jobs, queue: str) -> None:
-    jobs.bench.start("runpool", queue)
-    jobs.bench.wait_for_log(f"pool {queue}: ready")
     token = jobs.running(queue, "spin")
     os.kill(jobs.starts(token)[0]["pid"], signal.SIGKILL)
     wait_for(lambda: len(jobs.starts(token)) == 2)
@@ -229,8 +225,6 @@ def test_what_runs_alone_ends_as_well(jobs: Jobs, queue: str) -> None:
 
 
 def test_what_waits_is_scheduled_or_is_to_be_retried_never_starts(jobs: Jobs) -> None:
-    jobs.bench.start("runpool", "urgent")
-    jobs.bench.wait_for_log("pool urgent: ready")
     failed = jobs.bench.send("urgent", how="fail")
     wait_for(lambda: jobs.record(failed).state == "retrying")
     for _ in range(4):
@@ -252,8 +246,6 @@ def test_what_waits_is_scheduled_or_is_to_be_retried_never_starts(jobs: Jobs) ->
 
 
 def test_what_a_worker_has_in_stock_does_not_start(jobs: Jobs) -> None:
-    jobs.bench.start("runpool", "webhook")
-    jobs.bench.wait_for_log("pool webhook: ready")
     running = [jobs.running("webhook", ms=8_000) for _ in range(8)]
     stocked = [jobs.bench.send("webhook") for _ in range(3)]
     family = jobs.bench.broker.families["webhook"]

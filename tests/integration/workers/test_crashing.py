@@ -13,19 +13,6 @@ from tests.processes import titles_below
 from tests.waiting import wait_for
 
 
-def test_a_child_for_what_runs_alone_ends_when_there_is_none(bench: Bench) -> None:
-    pool = bench.start("runpool", "urgent")
-    bench.wait_for_log("pool urgent: ready")
-    token = bench.send("urgent", ms=3_000)
-    os.kill(wait_for(lambda: bench.started(token))["pid"], signal.SIGKILL)
-    wait_for(lambda: bench.ended(token))
-
-    alone = bench.ended(token)["pid"]  # type: ignore[index]
-
-    assert titles_below(pool.pid)["urgent alone 1"] == alone
-    wait_for(lambda: "urgent alone 1" not in titles_below(pool.pid))
-
-
 def test_a_copy_of_a_greenlet_runs_no_other_greenlet_and_ends_with_its_own() -> None:
     program = [sys.executable, "-m", "tests.integration.workers.child.forking_greenlets"]
     done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True)
@@ -33,12 +20,18 @@ def test_a_copy_of_a_greenlet_runs_no_other_greenlet_and_ends_with_its_own() -> 
     assert lines == ["joined", *["slept in a copy"] * 2, *["woke in the original"] * 2], done.stderr
 
 
-def test_a_process_that_a_task_forks_is_no_child_of_the_pool(bench: Bench) -> None:
-    bench.start("runpools", "urgent", "slow", "webhook", "--no-history")
+def test_a_child_for_what_runs_alone_ends_when_there_is_none_and_what_a_task_forks_is_no_child(bench: Bench) -> None:
+    pools = bench.start("runpools", "urgent", "slow", "webhook", "--no-history")
     bench.wait_for_log("pools: all ready")
+    token = bench.send("urgent", ms=3_000)
+    os.kill(wait_for(lambda: bench.started(token))["pid"], signal.SIGKILL)
+    alone = wait_for(lambda: bench.ended(token))["pid"]
+    assert titles_below(pools.pid)["urgent alone 1"] == alone
+    wait_for(lambda: "urgent alone 1" not in titles_below(pools.pid))
+
     # The first would go on in the copies of the last, and end there once more.
     tokens = [bench.send("webhook", ms=1_500)]
     tokens += [bench.send(queue, ms=1_000, how="fork_copies") for queue in ("urgent", "slow", "webhook")]
 
     wait_for(lambda: {note["token"] for note in bench.notes(ENDED)} >= set(tokens))
-    assert sorted(note["token"] for note in bench.notes(ENDED)) == sorted(tokens)
+    assert sorted(note["token"] for note in bench.notes(ENDED)) == sorted([token, *tokens])

@@ -10,6 +10,7 @@ import pytest
 
 from switchyard.broker.queue.operations import QueueOperations
 from tests.chaos.server import ServerUnderTest
+from tests.integration.workers.bench.actors import STARTED
 from tests.integration.workers.conftest import Bench
 from tests.processes import titles_below
 from tests.waiting import wait_for
@@ -26,49 +27,42 @@ def held(bench: Bench, queue: str) -> list[str]:
     return [owner for owner in found.owners() for _ in found.held(owner)]
 
 
-def test_a_child_that_lost_its_lease_is_killed_and_replaced(bench: Bench) -> None:
-    pool = bench.start("runpool", "urgent")
-    bench.wait_for_log("pool urgent: ready")
-    token = bench.send("urgent", ms=60_000)
+def test_a_child_that_lost_its_lease_is_replaced_nothing_is_leased_in_stock_and_a_drain_leaves_no_lease(
+    bench: Bench,
+) -> None:
+    pools = bench.start("runpools", "urgent", "slow", "--no-history", "--grace", "0.2")
+    bench.wait_for_log("pools: all ready")
+    token = bench.send("urgent", ms=4_000)
     first = wait_for(lambda: bench.started(token))
 
     family(bench, "urgent").reclaim(first["owner"])
 
     bench.wait_for_log("child 1 lost its lease")
-    wait_for(lambda: len([note for note in bench.notes("bench:started") if note["token"] == token]) == 2)
-    assert titles_below(pool.pid)["urgent child 1"] != first["pid"]
+    wait_for(lambda: len([note for note in bench.notes(STARTED) if note["token"] == token]) == 2)
+    assert titles_below(pools.pid)["urgent child 1"] != first["pid"]
 
-
-def test_without_prefetch_nothing_is_leased_that_does_not_run(bench: Bench) -> None:
-    bench.start("runpool", "slow")
-    bench.wait_for_log("pool slow: ready")
     slow = bench.send("slow", ms=60_000)
     wait_for(lambda: bench.started(slow))
-
     quick = [bench.send("slow", ms=50) for _ in range(10)]
     most = 0
-    while not all(bench.ended(token) for token in quick):
+    while not all(bench.ended(each) for each in quick):
         most = max(most, len(held(bench, "slow")))
-
     assert not bench.ended(slow)
-    assert most <= 2
+    assert most <= 2, "its pool prefetches nothing"
 
-
-def test_a_drained_pool_leaves_no_lease(bench: Bench) -> None:
-    pool = bench.start("runpool", "urgent", "--grace", "0.2")
-    bench.wait_for_log("pool urgent: ready")
+    wait_for(lambda: bench.ended(token))
     tokens = [bench.send("urgent", ms=60_000) for _ in range(6)]
-    wait_for(lambda: len(bench.notes("bench:started")) == 4)
-    started = {bench.ids[note["token"]].encode() for note in bench.notes("bench:started")}
+    wait_for(lambda: len({note["token"] for note in bench.notes(STARTED)} & set(tokens)) == 4)
+    started = {bench.ids[note["token"]].encode() for note in bench.notes(STARTED) if note["token"] in tokens}
 
-    pool.terminate()
+    pools.terminate()
 
-    assert pool.wait(30) == 0
+    assert pools.wait(30) == 0
     found = family(bench, "urgent")
     assert found.owners() == []
     waiting = found.calls.command("LRANGE", found.keys.waiting("live")[1], 0, -1)
     assert set(waiting[:4]) == started
-    assert waiting == [bench.ids[token].encode() for token in tokens]
+    assert waiting == [bench.ids[each].encode() for each in tokens]
 
 
 @pytest.mark.parametrize("kind", ["kill", pytest.param("stop", marks=pytest.mark.long)])
@@ -90,5 +84,5 @@ def test_a_child_that_dies_while_the_server_is_away_is_replaced_before_it_is_bac
             server.cont()
         else:
             server.restart()
-        wait_for(lambda: len([note for note in away.notes("bench:started") if note["token"] == token]) == 2)
+        wait_for(lambda: len([note for note in away.notes(STARTED) if note["token"] == token]) == 2)
         away.stop_all()

@@ -25,7 +25,9 @@ def done(bench: Bench) -> list[dict[str, Any]]:
     return [json.loads(note) for note in bench.client.lrange(DONE, 0, -1)]  # type: ignore[union-attr]
 
 
-def test_each_kind_of_actor_runs_in_both_pools_and_its_callbacks_follow(bench: Bench) -> None:
+def test_each_kind_of_actor_runs_in_both_pools_its_callbacks_follow_and_a_coroutine_is_interrupted(
+    bench: Bench,
+) -> None:
     pools = bench.start("runpools", *POOLS, settings="kinds_settings")
     bench.wait_for_log("pools: all ready")
     word = {"urgent": "Hi", "slow": "Good evening"}
@@ -45,18 +47,11 @@ def test_each_kind_of_actor_runs_in_both_pools_and_its_callbacks_follow(bench: B
         assert {"of": fetch, "result": "Ann"} in notes
         assert {"of": fetch, "error": "ValueError"} in notes
         assert notes.count({"runs": fetch, "loop": True}) == 2
-    pools.terminate()
-    assert pools.wait(60) == 0
-
-
-def test_a_coroutine_is_interrupted_at_its_time_limit_and_at_a_shutdown(bench: Bench) -> None:
-    pools = bench.start("runpools", *POOLS, settings="kinds_settings")
-    bench.wait_for_log("pools: all ready")
 
     send(bench, "urgent", "urgent_fetch", "limited", 60_000, time_limit=300)
     wait_for(lambda: {"interrupted": "limited"} in done(bench))
     send(bench, "slow", "slow_fetch", "stopped", 60_000, notify_shutdown=True)
-    wait_for(lambda: {"runs": "slow_fetch", "loop": True} in done(bench))
+    wait_for(lambda: done(bench).count({"runs": "slow_fetch", "loop": True}) == 3)
     pools.terminate()
 
     assert pools.wait(60) == 0

@@ -123,17 +123,3 @@ def test_rolling_with_work_waiting_has_every_job_done_by_a_worker_that_can_none_
     assert {note["token"] for note in roll.bench.notes(ENDED)} == set(old_tokens)
     assert dict(roll.ran()) == new_tokens
     assert dead == 0
-
-
-def test_check_backlog_of_the_new_code_tells_what_it_would_break(roll: Roll) -> None:
-    for _ in range(5):
-        roll.bench.send("urgent")
-    roll.send("audit")
-
-    old = roll.bench.start("check_backlog", log="old")
-    new = roll.bench.start("check_backlog", "--json", settings="newer_settings", log="new")
-
-    assert (old.wait(60), new.wait(60)) == (1, 1)
-    assert "urgent: 1 of audit: this code has no such actor" in roll.bench.log("old")
-    [trouble] = json.loads(roll.bench.log("new"))["troubles"]
-    assert (trouble["actor"], trouble["kind"], trouble["count"]) == ("urgent_job", "arguments", 5)

@@ -10,6 +10,7 @@ WORDS = ("rabbit", "amqp", "pika", r"\bquorum\b", "cluster", "crossslot", "hash_
 # A word of Sentinel's protocol: how many of the sentinels have to agree.
 OF_SENTINEL = {"switchyard/broker/health/servers.py": {"quorum"}}
 KINDS = (".py", ".lua", ".html", ".js", ".css")
+ADDON = re.compile(r"^\s*(from|import) (switchyard|tests)\.addons\b", re.MULTILINE)
 
 
 def test_no_file_of_the_core_names_what_an_add_on_knows() -> None:
@@ -24,3 +25,10 @@ def test_no_file_of_the_core_names_what_an_add_on_knows() -> None:
                     found[name] = words
 
     assert found == {}
+
+
+def test_no_test_of_the_core_imports_an_add_on() -> None:
+    """Without add-ons every other test is collected still."""
+    tests = (path for path in (ROOT / "tests").rglob("*.py") if not path.is_relative_to(ROOT / "tests/addons"))
+
+    assert [path.relative_to(ROOT) for path in tests if ADDON.search(path.read_text(encoding="utf-8"))] == []

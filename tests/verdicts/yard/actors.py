@@ -19,7 +19,7 @@ def work(ms: int) -> None:
     threading.Event().wait(ms / 1000)
 
 
-dramatiq.actor(work, actor_name="send_mail", queue_name="default")
+dramatiq.actor(work, actor_name="send_mail", queue_name="default", schedulable=True)
 dramatiq.actor(work, actor_name="export_invoices", queue_name="default")
 dramatiq.actor(work, actor_name="login_mail", queue_name="urgent")
 dramatiq.actor(work, actor_name="slow_report", queue_name="urgent")

@@ -25,22 +25,6 @@ def bench(valkey: redis.Redis, valkey_url: str, tmp_path: Path, rabbitmq_server:
     bench.stop_all()
 
 
-def test_sigterm_lets_the_running_task_end_and_leaves_the_rest(bench: RabbitBench) -> None:
-    pool = bench.start("runpool", "slow")
-    bench.wait_for_log("pool slow: ready")
-    running = [bench.send("slow", ms=1_500) for _ in range(2)]
-    wait_for(lambda: all(bench.started(token) for token in running))
-    late = [bench.send("slow") for _ in range(5)]
-
-    pool.terminate()
-
-    assert pool.wait(60) == 0
-    assert all(bench.ended(token) for token in running)
-    assert not any(bench.started(token) for token in late)
-    wait_for(lambda: bench.waiting("slow") == 5)
-    assert "drained" in bench.log()
-
-
 def test_what_a_killed_child_held_runs_again_and_nothing_that_it_had_finished(bench: RabbitBench) -> None:
     bench.start("runpool", "urgent")
     bench.wait_for_log("pool urgent: ready")

@@ -24,6 +24,8 @@ from tests.waiting import wait_for
 
 PAYMENTS = Dependency("payments", least=4, open_ms=100, longest_open_ms=200)
 CIRCUIT = Circuit(PAYMENTS, 60_000, {"pay": 0, "refund": 0})
+# Stays open for longer than a busy machine takes for any test.
+LASTING = Circuit(Dependency("payments", least=4, open_ms=60_000, longest_open_ms=60_000), 60_000, CIRCUIT.calls)
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def end(family: Family, id_: str) -> None:
 
 
 def test_all_actors_that_call_it_wait_and_others_start(family: Family) -> None:
-    open_it(family)
+    open_it(family, LASTING)
     family.send("p1", actor="pay")
     family.send("r1", actor="refund")
     family.send("m1", actor="mail")
@@ -69,8 +71,8 @@ def test_all_actors_that_call_it_wait_and_others_start(family: Family) -> None:
 
     assert family.next() == ["m1"]
     assert [put_off_reason(due_at) for due_at in family.due_times().values()] == ["circuit_open"] * 2
-    assert note(family) == "open"
-    assert note(family, "ok") == "closed"  # of a call that began before
+    assert note(family, circuit=LASTING) == "open"
+    assert note(family, "ok", circuit=LASTING) == "closed"  # of a call that began before
     assert family.next() == []
 
 
@@ -108,7 +110,6 @@ def test_one_message_probes_at_a_time_in_their_order_and_a_success_releases_the_
     open_it(family)
     ids = [f"p{number:03}" for number in range(20)]
     family.send(*ids, actor="pay")
-    assert family.next() == []
 
     first = probe(family)
     assert (first, family.next()) == ("p000", [])
@@ -128,7 +129,6 @@ def test_two_probes_must_succeed_where_two_are_asked_for(family: Family) -> None
     twice = Circuit(Dependency("payments", least=4, open_ms=50, probes=2), 60_000, {"pay": 0})
     open_it(family, twice)
     family.send("p1", "p2", "p3", actor="pay")
-    assert family.next() == []
 
     assert note(family, "ok", probe(family), twice) == "closed"
     assert note(family, "ok", probe(family), twice) == "closed"
@@ -152,7 +152,6 @@ def test_a_probe_that_never_ends_is_replaced(family: Family) -> None:
     brief = Circuit(PAYMENTS, 50, {"pay": 0})
     open_it(family, brief)
     family.send("p1", "p2", actor="pay")
-    assert family.next() == []
 
     assert [probe(family), probe(family)] == ["p1", "p2"]
 
@@ -160,7 +159,6 @@ def test_a_probe_that_never_ends_is_replaced(family: Family) -> None:
 def test_a_probe_whose_worker_was_killed_starts_again(family: Family) -> None:
     open_it(family)
     family.send("p1", "p2", actor="pay")
-    assert family.next() == []
     assert probe(family) == "p1"
 
     family.reclaim(ME)
@@ -192,12 +190,11 @@ def test_a_circuit_that_an_actor_of_it_no_longer_declares_is_closed_after_a_depl
     actors: Any = [SimpleNamespace(actor_name=name, options={"depends_on": spec}) for name, spec in declared.items()]
     open_it(family)
     family.send(*(f"p{number}" for number in range(9)), actor="pay")
-    assert family.next() == []
+    found = family.next()  # none, or on a busy machine the first, as a probe
     shift(family, -age_ms)
 
     resume_over(family, actors)
 
-    found: list[str] = []
     wait_for(lambda: found.extend(family.next()) or len(found) == (1 if stays else 9))  # type: ignore[func-returns-value]
     assert bool(family.calls.command("EXISTS", family.keys.actor_pauses)) == stays
 
@@ -214,31 +211,30 @@ def test_only_one_value_of_an_argument_waits_at_its_place_in_each_actor(family: 
 
 
 def test_a_person_closes_it_and_what_waits_in_every_lane_is_due(family: Family) -> None:
-    slow = Circuit(Dependency("payments", least=4, open_ms=60_000, longest_open_ms=60_000), 60_000, {"pay": 0})
-    open_it(family, slow)
+    open_it(family, LASTING)
     family.send("p1", actor="pay")
     family.enqueue([Entry("p2", b'{"actor":"pay","sent_at":1}')], lane="retry")
     family.join("me/retry")
     assert (family.next(), family.next(owner="me/retry")) == ([], [])
 
-    assert administration.resume_actor(family, slow.field)
-    assert not administration.resume_actor(family, slow.field)
+    assert administration.resume_actor(family, LASTING.field)
+    assert not administration.resume_actor(family, LASTING.field)
 
     wait_for(lambda: family.next() == ["p1"])
     wait_for(lambda: family.next(owner="me/retry") == ["p2"])
 
 
 def test_a_pause_of_the_actor_holds_what_its_circuit_releases_and_the_other_way_round(family: Family) -> None:
-    open_it(family)
+    open_it(family, LASTING)
     family.send("p1", actor="pay")
     assert family.next() == []
     made = pause(family, "pay")
-    administration.resume_actor(family, CIRCUIT.field)
+    administration.resume_actor(family, LASTING.field)
 
     wait_for(
         lambda: family.next() == [] and {put_off_reason(at) for at in family.due_times().values()} == {"actor_paused"}
     )
-    open_it(family)
+    open_it(family, LASTING)
     administration.resume_actor(family, made.field)
     assert family.next() == []
     assert {put_off_reason(at) for at in family.due_times().values()} == {"circuit_open"}
@@ -282,11 +278,11 @@ def test_a_time_that_was_asked_for_opens_it_and_moves_its_probe(family: Family) 
 
 
 def test_a_purge_that_is_undone_makes_what_a_circuit_has_put_off_due(family: Family) -> None:
-    open_it(family)
+    open_it(family, LASTING)
     family.send("p1", actor="pay")
     assert family.next() == []
     set_aside(family, "purge", by="ada", reason="")
-    administration.resume_actor(family, CIRCUIT.field)
+    administration.resume_actor(family, LASTING.field)
     undo(family, "purge")
 
     assert probe(family) == "p1"

@@ -23,13 +23,14 @@ from tests.waiting import wait_for
         pytest.param("webhook", "sleep", marks=pytest.mark.long),
     ],
 )
-def test_a_signal_shows_where_every_child_stands_even_while_c_holds_the_interpreter(
+def test_a_signal_and_a_request_show_where_every_child_stands_even_while_c_holds_the_interpreter(
     bench: Bench, pool: str, how: str
 ) -> None:
-    supervisor = bench.start("runpool", pool)
-    bench.wait_for_log(f"pool {pool}: ready")
+    supervisor = bench.start("runpools", pool, "--no-history")
+    bench.wait_for_log("pools: all ready")
     token = bench.send(pool, ms=30_000, how=how)
     pid = wait_for(lambda: bench.started(token))["pid"]
+    report = wait_for(lambda: bench.report(pool))
 
     shown = bench.folder / "stacks" / f"{pool}-{pid}.txt"
     where = "actors.py" if how == "sleep" else "in lock_twice"
@@ -44,11 +45,21 @@ def test_a_signal_shows_where_every_child_stands_even_while_c_holds_the_interpre
         # Its child is replaced once it has passed the hard limit, and the task runs again in another one.
         return list(shown.parent.glob(f"{pool}-*.txt"))
 
+    def frames_there() -> list[str]:
+        request = uuid.uuid4().hex
+        bench.reports.ask_for_stacks(report.member, request)
+        [child] = wait_for(lambda: bench.reports.read_stacks(request))
+        assert child.pid == pid
+        frames = [frame for stack in child.stacks for frame in stack.frames]
+        return frames if any(where.removeprefix("in ") in frame for frame in frames) else []
+
+    frames = wait_for(frames_there)
     try:
         wait_for(is_shown, 60, what=f"{where} in {shown}")
     except AssertionError:
         print(*(f"{path}\n{path.read_text()[-2_000:]}" for path in written()), bench.log(), sep="\n")
         raise
+    assert [frame for frame in frames if not re.fullmatch(r"[^:]+:\d+ [\w.<>]+", frame)] == []
     assert str(shown) in bench.log()
     assert supervisor.poll() is None
 
@@ -75,28 +86,3 @@ def test_a_crash_says_where_it_was_and_leaves_no_file(bench: Bench) -> None:
     assert "actors.py" in bench.log()
     assert "crash" in bench.log()
     wait_for(lambda: not (bench.folder / "stacks" / f"urgent-{pid}.txt").exists())
-
-
-@pytest.mark.parametrize(
-    ("pool", "how"), [("webhook", "seize"), pytest.param("urgent", "seize", marks=pytest.mark.long)]
-)
-def test_who_asks_through_the_broker_is_shown_where_every_child_stands(bench: Bench, pool: str, how: str) -> None:
-    bench.start("runpools", pool)
-    bench.wait_for_log("pools: all ready")
-    token = bench.send(pool, ms=30_000, how=how)
-    pid = wait_for(lambda: bench.started(token))["pid"]
-    report = wait_for(lambda: bench.report(pool))
-
-    def answer() -> list[str]:
-        request = uuid.uuid4().hex
-        bench.reports.ask_for_stacks(report.member, request)
-        [child] = wait_for(lambda: bench.reports.read_stacks(request))
-        assert child.pid == pid
-        return [frame for stack in child.stacks for frame in stack.frames]
-
-    def frames_there() -> list[str]:
-        frames = answer()
-        return frames if any("lock_twice" in frame for frame in frames) else []
-
-    frames = wait_for(frames_there)
-    assert [frame for frame in frames if not re.fullmatch(r"[^:]+:\d+ [\w.<>]+", frame)] == []
