@@ -5,7 +5,6 @@ from __future__ import annotations
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 from django.urls import reverse
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from apps.retention.actors import apply_retention
@@ -16,7 +15,6 @@ RIGHT, SCHEDULES = "switchyard_operations.view_operations", "switchyard_schedule
 
 
 @require_safe
-@never_cache
 def retention(request: HttpRequest) -> RoomResponse:
     """Show each kind with the figures of its last run."""
     if not request.user.has_perm(RIGHT):

@@ -14,7 +14,6 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.html import format_html
-from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from dramatiq.actor import Actor
@@ -105,7 +104,6 @@ RECENT = 10
 
 
 @require_safe
-@never_cache
 def actors(request: HttpRequest) -> HttpResponse:
     """List every actor of this code."""
     require(request, VIEW)
@@ -119,7 +117,6 @@ def actors(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
-@never_cache
 def actor(request: HttpRequest, name: str) -> HttpResponse:
     require(request, VIEW)
     found = _find(name)
@@ -159,7 +156,6 @@ def send(request: HttpRequest, name: str) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@never_cache
 def pause(request: HttpRequest, name: str) -> HttpResponse:
     """Ask for a reason, an end and perhaps the value of an argument, and pause an actor."""
 
@@ -176,7 +172,6 @@ def pause(request: HttpRequest, name: str) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@never_cache
 def resume(request: HttpRequest, name: str) -> HttpResponse:
     """Ask, and end a pause of an actor."""
 
@@ -188,7 +183,6 @@ def resume(request: HttpRequest, name: str) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@never_cache
 def open_circuit(request: HttpRequest, name: str) -> HttpResponse:
     """Ask for a reason and an end, and open the circuit of an actor's dependency."""
 

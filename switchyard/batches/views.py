@@ -6,7 +6,6 @@ from typing import Any
 
 from django.http import Http404, HttpRequest
 from django.urls import reverse
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from switchyard.batches import queries
@@ -21,7 +20,6 @@ LEVELS = {"open": "", "complete": "warn", "succeeded": "ok"}
 
 
 @require_safe
-@never_cache
 def batches(request: HttpRequest) -> RoomResponse:
     """List the batches, newest first."""
     require(request, VIEW)
@@ -37,7 +35,6 @@ def batches(request: HttpRequest) -> RoomResponse:
 
 
 @require_safe
-@never_cache
 def batch(request: HttpRequest, batch_id: str) -> RoomResponse:
     """Show one batch, and a page of its members in one state."""
     require(request, VIEW)

@@ -11,7 +11,6 @@ from django.db import IntegrityError
 from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from switchyard.audit.services import Who
@@ -31,7 +30,6 @@ TYPED_ABOVE = 100
 
 
 @require_safe
-@never_cache
 def acts(request: HttpRequest) -> HttpResponseBase:
     """List the acts, newest first."""
     require(request, VIEW)
@@ -55,7 +53,6 @@ def _exported(request: HttpRequest) -> Iterator[dict[str, Any]]:
 
 
 @require_safe
-@never_cache
 def act(request: HttpRequest, number: int) -> RoomResponse:
     """Show one act; complete without JavaScript."""
     require(request, VIEW)
@@ -75,7 +72,6 @@ def act(request: HttpRequest, number: int) -> RoomResponse:
 
 
 @require_safe
-@never_cache
 def live(request: HttpRequest, number: int) -> RoomResponse:
     """Render the part of an act's page that changes."""
     require(request, VIEW)
@@ -112,7 +108,6 @@ def take_back(request: HttpRequest, number: int) -> HttpResponseBase:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@never_cache
 def begin(request: HttpRequest, kind: str) -> HttpResponseBase:
     """Ask whether to start an act on all that match the filter in the address; start it on POST."""
     try:

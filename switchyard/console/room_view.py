@@ -58,7 +58,10 @@ def independent(view: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def room_view(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
-    """Return a view for users whom the admin site admits; it sends others to its login, or else to ``LOGIN_URL``."""
+    """Return a view for users whom the admin site admits; it sends others to its login, or else to ``LOGIN_URL``.
+
+    No answer of it is kept in a cache.
+    """
 
     @wraps(view)
     def guarded(request: HttpRequest, *args: Any, **parts: Any) -> HttpResponseBase:

@@ -8,7 +8,6 @@ from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_safe
 
 from switchyard.audit.services import Who
@@ -30,7 +29,6 @@ SECTIONS = (
 
 
 @require_safe
-@never_cache
 def limits(request: HttpRequest) -> RoomResponse:
     """List the limits and circuits of the yard, or with ``limit`` the keys of one."""
     require(request, VIEW)
@@ -72,7 +70,6 @@ def _row(state: LimitState, key: KeyState | None = None) -> dict[str, object]:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@never_cache
 def override(request: HttpRequest) -> HttpResponseBase:
     """Ask for a number, an end and a reason, and override a limit; or end its override."""
     require(request, PAUSE)

@@ -12,7 +12,6 @@ from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedi
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from switchyard.audit.notes import notes_on, write_note
@@ -39,7 +38,6 @@ from switchyard.queues.services import ForeignBroker
 
 
 @require_safe
-@never_cache
 def queues(request: HttpRequest) -> HttpResponseBase:
     """List every queue."""
     require(request, "switchyard_operations.view_operations")
@@ -73,7 +71,6 @@ def _exported() -> list[dict[str, Any]]:
 
 
 @require_safe
-@never_cache
 def queue(request: HttpRequest, name: str) -> RoomResponse:
     """Show one queue; complete without JavaScript."""
     require(request, "switchyard_operations.view_operations")
@@ -90,7 +87,6 @@ def queue(request: HttpRequest, name: str) -> RoomResponse:
 
 
 @require_safe
-@never_cache
 def live(request: HttpRequest, name: str) -> RoomResponse:
     """Render the part that changes."""
     return _rendered(request, name, "switchyard_queues/queue_live.html", {})
@@ -164,7 +160,6 @@ asks = require_http_methods(["GET", "HEAD", "POST"])
 
 
 @asks
-@never_cache
 def pause(request: HttpRequest, name: str) -> HttpResponseBase:
     """Ask for a reason and an end, and pause a queue."""
     require(request, PAUSE, queue=name)
@@ -190,7 +185,6 @@ def note(request: HttpRequest, name: str) -> HttpResponseBase:
 
 
 @asks
-@never_cache
 def resume(request: HttpRequest, name: str) -> HttpResponseBase:
     """Ask, and resume a queue."""
     require(request, PAUSE, queue=name)
@@ -203,7 +197,6 @@ def resume(request: HttpRequest, name: str) -> HttpResponseBase:
 
 
 @asks
-@never_cache
 def purge(request: HttpRequest, name: str) -> HttpResponseBase:
     """Ask for a reason, and for the count where it is over 100; then set aside what waits and what is scheduled."""
     require(request, PURGE, queue=name)
@@ -238,7 +231,6 @@ def undo(request: HttpRequest, name: str, purge_id: str) -> HttpResponseBase:
 
 
 @asks
-@never_cache
 def relocate(request: HttpRequest, name: str) -> HttpResponseBase:
     """Ask for an actor and a queue, and move the actor's waiting messages there."""
     require(request, PAUSE, queue=name)
@@ -304,7 +296,6 @@ class ChosenQueue:
 
 
 @asks
-@never_cache
 def chosen(request: HttpRequest, verb: str) -> HttpResponseBase:
     """Ask for a reason, and pause or resume the queues that ``queue`` names."""
     require(request, PAUSE)

@@ -11,7 +11,6 @@ from django.contrib import messages
 from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
 from dramatiq.actor import Actor
@@ -147,7 +146,6 @@ def _span(seconds: int | None) -> str:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@never_cache
 @sensitive_post_parameters()
 def new(request: HttpRequest) -> HttpResponse:
     """Ask for an actor that people may schedule, then for its schedule; store it."""
@@ -159,7 +157,6 @@ def new(request: HttpRequest) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@never_cache
 @sensitive_post_parameters()
 def edit(request: HttpRequest, name: str) -> HttpResponse:
     """Change a stored schedule."""
@@ -172,7 +169,6 @@ def edit(request: HttpRequest, name: str) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@never_cache
 def delete(request: HttpRequest, name: str) -> HttpResponse:
     """Show the page that confirms, and delete a stored schedule."""
     require(request, VIEW, EDIT)

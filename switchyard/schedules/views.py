@@ -15,7 +15,6 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 from dramatiq.middleware import MiddlewareError
 
@@ -67,7 +66,6 @@ class PauseForm(forms.Form):
 
 
 @require_safe
-@never_cache
 def all_schedules(request: HttpRequest) -> HttpResponse:
     """List every schedule."""
     require(request, VIEW)
@@ -89,7 +87,6 @@ def all_schedules(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
-@never_cache
 def schedule(request: HttpRequest, name: str) -> HttpResponse:
     require(request, VIEW)
     return _page(request, _find(name), PauseForm())

@@ -16,7 +16,6 @@ from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from switchyard.broker.admin.scheduled import state_counts
@@ -188,7 +187,6 @@ def _exported(request: HttpRequest) -> Iterator[dict[str, Any]]:
 
 
 @require_safe
-@never_cache
 def live(request: HttpRequest) -> HttpResponse:
     """Show what has changed in a list: ``shown`` are the ids of its jobs, ``shown_at`` is when it was made (ms)."""
     check(request)

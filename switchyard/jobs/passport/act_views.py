@@ -14,7 +14,6 @@ from django.contrib import messages
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 from dramatiq.message import Message
@@ -170,7 +169,6 @@ LOST = "The audit log cannot be written, so nothing was {}; check /readyz, then 
 
 
 @require_http_methods(METHODS)
-@never_cache
 def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
     """Ask whether to cancel a job, and request its cancellation when the answer is posted."""
     check(request, "cancel_job")
@@ -183,7 +181,6 @@ def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
 
 
 @require_POST
-@never_cache
 def run_now(request: HttpRequest, job_id: str) -> HttpResponse:
     """Make a scheduled job, or one that waits for its retry, due at once."""
     check(request, "run_job")
@@ -228,7 +225,6 @@ def _ask_cancel(request: HttpRequest, job_id: str) -> HttpResponse:
 
 @require_http_methods(METHODS)
 @sensitive_post_parameters()
-@never_cache
 def again(request: HttpRequest, job_id: str) -> HttpResponse:
     """Ask whether to run a job again, with its arguments to edit; enqueue it when the answer is posted."""
     check(request, "run_job")
@@ -283,7 +279,6 @@ def _object_of(text: str) -> dict[str, Any]:
 
 @require_http_methods(METHODS)
 @sensitive_post_parameters()
-@never_cache
 def edit(request: HttpRequest, job_id: str) -> HttpResponse:
     """Show a job's arguments and due time to edit; change them when the form is posted."""
     check(request, "run_job")
