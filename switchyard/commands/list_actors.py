@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from argparse import SUPPRESS
 from collections.abc import Callable
 from contextlib import suppress
@@ -68,18 +67,15 @@ class Command(ActsCommand):
 
     def _list(self, options: dict[str, Any]) -> None:
         actors = queries.all_actors()
-        self._print([dataclasses.asdict(each) for each in actors], _table, actors, options)
+        self.answer(_table(actors), list(map(dataclasses.asdict, actors)), indent=2)
 
     def _show(self, options: dict[str, Any]) -> None:
         shown = _shown(options["name"])
-        self._print(shown, _lines, shown, options)
+        self.answer(_lines(shown), shown, indent=2)
 
     def _send(self, options: dict[str, Any]) -> None:
         job_id = _sent(**options)
-        self._print({"id": job_id}, str, job_id, options)
-
-    def _print(self, body: Any, text: Callable[[Any], str], found: Any, options: dict[str, Any]) -> None:
-        self.stdout.write(json.dumps(body, indent=2, default=str) if options["json"] else text(found))
+        self.answer(job_id, {"id": job_id}, indent=2)
 
     def _turn(self, options: dict[str, Any]) -> None:
         action, name, argument, reason = (options[key] for key in ("verb", "name", "argument", "reason"))
@@ -99,7 +95,7 @@ class Command(ActsCommand):
         text += f"; {then} at {end:%Y-%m-%d %H:%M:%S} UTC" if end is not None else ""
         body = {"actor": name, "argument": argument or None, "paused": action != "resume", "changed": changed}
         found = body | ({"until": end.isoformat()} if end is not None else {})
-        self.answer(f"{name}{f' with {argument}' if argument else ''}: {text}", found, as_json=options["json"])
+        self.answer(f"{name}{f' with {argument}' if argument else ''}: {text}", found)
 
     _pause = _resume = _open = _turn
 

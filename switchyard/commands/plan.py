@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import tomllib
-from argparse import ArgumentParser
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, CommandParser
 from django.utils.module_loading import import_string
 
 from switchyard.broker.errors import UnknownQueue
@@ -17,7 +16,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.stores.yard_facts import KEPT_MS
 from switchyard.broker.topology import Yard
 from switchyard.conf import declared_yard
-from switchyard.console.commands import WRONG_ARGUMENTS, PrintingCommand, as_command_error, refusal, show_examples
+from switchyard.console.commands import WRONG_ARGUMENTS, PrintingCommand, as_command_error, refusal
 from switchyard.console.formatting import aligned, duration, time_ms
 from switchyard.deployment.rendered_files import memory_mib
 from switchyard.operations.plan import KEEP, STRETCHES, Demand, Outlook, PoolPlan, by_percentiles, plan, recorded
@@ -44,10 +43,10 @@ class Command(PrintingCommand):
     """Plan slots, processes, memory and broker's servers."""
 
     help = "Plan slots, processes, memory and broker's servers for each promise, by recorded or given work."
+    examples = EXAMPLES
 
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        show_examples(parser, EXAMPLES)
-        parser.add_argument("--json", action="store_true", help="print JSON")
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
         parser.add_argument("--since", default="24h", metavar="T", help="begin of the record, at most 72h, default 24h")
         parser.add_argument("--until", default="", metavar="T", help="its end, default now")
         text = "length of the busiest stretch of the record that is planned for, default 10"
@@ -74,14 +73,12 @@ class Command(PrintingCommand):
         promise_s = _span_s(options["promise"]) if options["promise"] else None
         minutes = max(options["minutes"], 1)
         plans = plan(yard, lanes, promise_s, minutes=minutes, seed=options["seed"])
-        if options["json"]:
-            self.print_json({"minutes": minutes, "seed": options["seed"], "pools": [_as_json(each) for each in plans]})
-        else:
-            self.stdout.write(aligned([HEAD, *map(_row, plans)]))
-            self.stdout.write(
-                f"\nThe busiest {minutes} min; at most 1 % late in {KEEP} of {STRETCHES} simulations, "
-                f"seed {options['seed']}. Waits are ranges over all of them."
-            )
+        text = (
+            f"{aligned([HEAD, *map(_row, plans)])}\n\nThe busiest {minutes} min; at most 1 % late in {KEEP} of "
+            f"{STRETCHES} simulations, seed {options['seed']}. Waits are ranges over all of them."
+        )
+        value = {"minutes": minutes, "seed": options["seed"], "pools": [_as_json(each) for each in plans]}
+        self.answer(text, value, indent=2)
 
 
 def _yard(path: str) -> Yard:

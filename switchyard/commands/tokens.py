@@ -35,12 +35,12 @@ class Command(ActsCommand):
 
     def _list(self, options: dict[str, Any]) -> None:
         tokens = list(Token.objects.select_related("owner"))
-        if options["json"]:
-            self.print_json([_row(token) for token in tokens])
-            return
         width = None if self.stdout.isatty() else 240
         console = Console(file=cast(TextIO, self.stdout), width=width, highlight=False, markup=False, soft_wrap=True)
-        console.print(_table(tokens) if tokens else "No tokens; make one with manage.py switchyard createtoken.")
+        if tokens and not self.as_json:
+            console.print(_table(tokens))
+        text = "" if tokens else "No tokens; make one with manage.py switchyard createtoken."
+        self.answer(text, list(map(_row, tokens)), indent=2)
 
     def _revoke(self, options: dict[str, Any]) -> None:
         prefix = options["prefix"].removeprefix("sy_").partition("_")[0]
@@ -50,7 +50,7 @@ class Command(ActsCommand):
             raise CommandError(
                 f"token {prefix!r}: no token has this prefix; see manage.py switchyard tokens list"
             ) from error
-        self.answer(f"token {token.prefix}: revoked", _row(token), as_json=options["json"], indent=2)
+        self.answer(f"token {token.prefix}: revoked", _row(token), indent=2)
 
 
 def _table(tokens: list[Token]) -> Table:
