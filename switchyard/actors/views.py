@@ -10,7 +10,7 @@ from typing import Any, Final
 from django import forms
 from django.contrib import messages
 from django.db import DatabaseError
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.html import format_html
@@ -24,13 +24,13 @@ from switchyard.actors.figures import ActorHistory, AttemptFigures
 from switchyard.actors.queries import ActorFacts
 from switchyard.audit.services import Who
 from switchyard.broker.clock import datetime_of
-from switchyard.broker.errors import ActRefused, BrokerError, NotFound, SwitchyardError
+from switchyard.broker.errors import ActRefused, BrokerError, SwitchyardError
 from switchyard.broker.stores.yard_facts import actor_subject
 from switchyard.broker.topology import LONGEST_DELAY_MS
 from switchyard.console.export import export_of
 from switchyard.console.formatting import duration, parse_until, whole_duration
 from switchyard.console.links import job_url, jobs_url, schedule_url
-from switchyard.console.lists import ASCENDING, SortColumn, SortHead, heads_of
+from switchyard.console.lists import ASCENDING, SortColumn, by_figure, heads_of
 from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.console.room_view import RoomResponse, require
 from switchyard.history import queries as history
@@ -112,14 +112,14 @@ def actors(request: HttpRequest) -> HttpResponse:
     ran = figures.last_day()
     rows = [(facts, ran.get(facts.name)) for facts in queries.all_actors()]
     sort = request.GET.get("sort", "")
-    context = {"title": "Actors", "actors": in_order(rows, sort), "heads": heads(sort)}
+    context = {"title": "Actors", "actors": in_order(rows, sort), "heads": heads_of(COLUMNS, {}, sort)}
     return _render(request, "list.html", context)
 
 
 @require_safe
 def actor(request: HttpRequest, name: str) -> HttpResponse:
     require(request, VIEW)
-    found = _find(name)
+    found = queries.find_actor(name)
     return _page(request, found, _form(request, found))
 
 
@@ -127,7 +127,7 @@ def actor(request: HttpRequest, name: str) -> HttpResponse:
 @sensitive_post_parameters()
 def send(request: HttpRequest, name: str) -> HttpResponse:
     """Send the actor with the form's arguments and link the job; show the form again with its errors, as 422."""
-    found = _find(name)
+    found = queries.find_actor(name)
     require(request, VIEW)
     require(request, RUN, queue=own_queues(found)[0])
     form = SendForm(found, request.POST)
@@ -200,7 +200,7 @@ def open_circuit(request: HttpRequest, name: str) -> HttpResponse:
 
 def _ask(request: HttpRequest, verb: str, name: str, act: Callable[[pauses.Chosen, str], str]) -> HttpResponse:
     """Do the act of a submitted form and show its outcome; else show the form, with the reason of a refusal."""
-    found, refused = _find(name), ""
+    found, refused = queries.find_actor(name), ""
     queue = own_queues(found)[0]
     require(request, PAUSE, queue=queue)
     given = {key: request.POST.get(key, request.GET.get(key, "")).strip() for key in ("argument", "until", "reason")}
@@ -266,13 +266,6 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
     return _render(request, "actor.html", context, status=status)
 
 
-def _find(name: str) -> Actor[..., Any]:
-    try:
-        return queries.find_actor(name)
-    except NotFound as error:
-        raise Http404(str(error)) from error
-
-
 def _render(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
     return RoomResponse(request, f"switchyard_actors/{template}", context, status=status)
 
@@ -292,20 +285,13 @@ COLUMNS: Final = (
 )
 
 
-def heads(sort: str) -> dict[str, SortHead]:
-    return heads_of(COLUMNS, {}, sort)
-
-
 def in_order(rows: Sequence[Row], sort: str) -> list[Row]:
     """Return actors in an order, those without a figure last; of the same figure, and of no such order, by name."""
     by_name = sorted(rows, key=lambda row: row[0].name, reverse=sort == "-name")
     figure = _FIGURES.get(sort.lstrip("-"))
     if figure is None:
         return by_name
-    found = [(row, None if row[1] is None else figure(row[1])) for row in by_name]
-    known = [(value, row) for row, value in found if value is not None]
-    known.sort(key=lambda pair: pair[0], reverse=sort.startswith("-"))
-    return [*(row for _, row in known), *(row for row, value in found if value is None)]
+    return by_figure(by_name, lambda row: None if row[1] is None else figure(row[1]), sort)
 
 
 def _failed(ran: AttemptFigures) -> float | None:

@@ -10,7 +10,7 @@ from django.views.decorators.http import require_safe
 
 from switchyard.batches import queries
 from switchyard.batches.acts import CANCEL, RETRY
-from switchyard.broker.errors import BrokerError, NotFound
+from switchyard.broker.errors import BrokerError
 from switchyard.broker.stores.batches import CALLBACKS, STATES
 from switchyard.console.queue_rights import holds
 from switchyard.console.room_view import RoomResponse, not_answered, require
@@ -43,7 +43,7 @@ def batch(request: HttpRequest, batch_id: str) -> RoomResponse:
         default = next((state for state in ("failed", "open", "cancelled") if getattr(record, state)), "done")
         state = request.GET.get("state", default)
         page = queries.members(batch_id, state, cursor=request.GET.get("cursor", "0"))
-    except (NotFound, ValueError) as error:
+    except ValueError as error:
         raise Http404(str(error)) from error
     except BrokerError as error:
         return not_answered(request, error, back=reverse("switchyard-batches"))

@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from switchyard.audit.services import Who
-from switchyard.broker.errors import ActRefused, BrokerError, NotFound
+from switchyard.broker.errors import ActRefused, BrokerError
 from switchyard.bulk import services
 from switchyard.bulk.kinds import Kind, kind_of
 from switchyard.bulk.models import BulkAct
@@ -110,10 +110,7 @@ def take_back(request: HttpRequest, number: int) -> HttpResponseBase:
 @require_http_methods(["GET", "HEAD", "POST"])
 def begin(request: HttpRequest, kind: str) -> HttpResponseBase:
     """Ask whether to start an act on all that match the filter in the address; start it on POST."""
-    try:
-        chosen = kind_of(kind)
-    except NotFound as error:
-        raise Http404(str(error)) from error
+    chosen = kind_of(kind)
     require(request, chosen.right)
     if "argument" in request.GET:  # the number that match tells what an argument is
         require(request, ARGUMENTS, queue=request.GET.get("queue", ""))

@@ -97,8 +97,7 @@ class Command(ActsCommand):
         answer = {"name": name, "resumed": missed is not None, "missed": missed or 0, "next_tick": row.next_tick}
         if missed is None:
             return answer, f"{name} was not paused"
-        counted = "1 tick" if missed == 1 else f"{missed:,} ticks"
-        return answer, f"{name} is resumed; it missed {counted}, which will not be sent"
+        return answer, f"{name} is resumed; it missed {counted(missed, 'tick')}, which will not be sent"
 
     def _show(self, *, name: str, **options: Any) -> tuple[Any, str]:
         row, ticks = _row(name), queries.last_ticks(name)

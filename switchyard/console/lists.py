@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 from django.apps import apps
@@ -20,6 +20,7 @@ from django.db.models import Model, QuerySet
 from django.db.models.constants import LOOKUP_SEP
 from django.http import HttpRequest
 
+T = TypeVar("T")
 _UNUSABLE = (
     *(ValueError, TypeError, IndexError, OverflowError),
     *(DataError, NotSupportedError, OperationalError, ProgrammingError),
@@ -151,6 +152,14 @@ class SortHead(NamedTuple):
     text: str
     link: str
     direction: str
+
+
+def by_figure(rows: Iterable[T], figure: Callable[[T], float | None], sort: str) -> list[T]:
+    """Return rows in the order of a figure, downwards where ``sort`` begins with ``-``; those without one last."""
+    found = [(figure(row), row) for row in rows]
+    known = [(value, row) for value, row in found if value is not None]
+    known.sort(key=lambda pair: pair[0], reverse=sort.startswith("-"))
+    return [*(row for _, row in known), *(row for value, row in found if value is None)]
 
 
 def heads_of(columns: Iterable[SortColumn], query: Mapping[str, str], sort: str) -> dict[str, SortHead]:

@@ -12,7 +12,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from switchyard.audit.services import Who
 from switchyard.broker.admin.limits import KeyState, LimitState
-from switchyard.broker.errors import ActRefused, BrokerError, NotFound
+from switchyard.broker.errors import ActRefused, BrokerError
 from switchyard.console.formatting import parse_until
 from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.console.room_view import RoomResponse, not_answered, require
@@ -43,7 +43,7 @@ def limits(request: HttpRequest) -> RoomResponse:
             return RoomResponse(request, "switchyard_queues/limits.html", context)
         state = queries.find(limit)
         page = queries.keys_of(state, value=value, after=after)
-    except (NotFound, ActRefused) as error:
+    except ActRefused as error:
         raise Http404(str(error)) from error
     except BrokerError as error:
         return not_answered(request, error, back=reverse("switchyard-operations"))
@@ -84,8 +84,6 @@ def override(request: HttpRequest) -> HttpResponseBase:
             except ActRefused as error:
                 refused, status = str(error), 422
         row = _row(queries.find(given["limit"]))
-    except NotFound as error:
-        raise Http404(str(error)) from error
     except BrokerError as error:
         return not_answered(request, error, back=reverse("switchyard-limits"))
     context = {**given, **row, "title": "Override a limit", "refused": refused}

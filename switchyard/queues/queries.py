@@ -15,12 +15,10 @@ from switchyard.broker.admin.purge import Purge, purges
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.shapes import QueuePause
 from switchyard.broker.stores.job_record import Job
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard
-from switchyard.console import pauses
-from switchyard.console.pauses import PauseFacts
+from switchyard.console.pauses import pause_facts
 from switchyard.jobs.pauses import PausedActor
 from switchyard.jobs.queries import running_or_none
 from switchyard.operations.findings.facts import HeldGroup, YardFacts, failures_of, held_groups
@@ -79,7 +77,7 @@ def view_of(queue: Queue) -> QueueView:
         queue=queue,
         row=row,
         stats=stats,
-        pause=pause_facts(stats.pause) if stats is not None else None,
+        pause=pause_facts(stats.pause) if stats is not None and stats.pause is not None else None,
         paused_actors=paused,
         rates=None if state is None else state.rates.get(queue.name),
         holders=holders,
@@ -112,13 +110,6 @@ def yard_state() -> YardState | None:
         return YARD_STATE.result(TIMEOUT_S)
     except (NoAnswer, BrokerError):
         return None
-
-
-def pause_facts(pause: QueuePause | None) -> PauseFacts | None:
-    """Return a pause with its times; ``None`` for none."""
-    if pause is None:
-        return None
-    return pauses.pause_facts(pause.since, pause.until, pause.by, pause.reason)
 
 
 _OfBroker = tuple[tuple[BrowsedMessage, ...], tuple[HeldGroup, ...], tuple[PurgeFacts, ...], tuple[PausedActor, ...]]

@@ -9,14 +9,13 @@ import dramatiq
 from django import forms
 from django.contrib import messages
 from django.db import DatabaseError
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
 from dramatiq.actor import Actor
 
 from switchyard.audit.services import Who
-from switchyard.broker.errors import NotFound
 from switchyard.console.formatting import SPAN, UNITS_MS
 from switchyard.console.queue_rights import ARGUMENTS
 from switchyard.console.room_view import RoomResponse, require
@@ -161,7 +160,7 @@ def new(request: HttpRequest) -> HttpResponse:
 def edit(request: HttpRequest, name: str) -> HttpResponse:
     """Change a stored schedule."""
     require(request, VIEW, EDIT, ARGUMENTS)
-    row = _find(name)
+    row = rows.find_row(name)
     if row.actor not in rows.schedulable_actors():
         messages.error(request, f"{name} cannot be changed: {rows.words_of(rows.faults(row))}")
         return redirect("switchyard-schedules")
@@ -172,7 +171,7 @@ def edit(request: HttpRequest, name: str) -> HttpResponse:
 def delete(request: HttpRequest, name: str) -> HttpResponse:
     """Show the page that confirms, and delete a stored schedule."""
     require(request, VIEW, EDIT)
-    row, refused = _find(name), ""
+    row, refused = rows.find_row(name), ""
     if request.method == "POST":
         try:
             rows.delete(name, who=Who.of_request(request), reason=request.POST.get("reason", "")[:500])
@@ -203,13 +202,6 @@ def _form(request: HttpRequest, actor: Actor[..., Any], row: StoredSchedule) -> 
     context = {"form": form, "row": row, "actor": actor.actor_name, "queue": actor.queue_name}
     context["title"] = f"Change {row.name}" if row.pk else f"New schedule of {actor.actor_name}"
     return _render(request, "edit.html", context, status=status)
-
-
-def _find(name: str) -> StoredSchedule:
-    try:
-        return rows.find_row(name)
-    except NotFound as error:
-        raise Http404(str(error)) from error
 
 
 def _render(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
