@@ -113,7 +113,7 @@ def actors(request: HttpRequest) -> HttpResponse:
     rows = [(facts, ran.get(facts.name)) for facts in queries.all_actors()]
     sort = request.GET.get("sort", "")
     context = {"title": "Actors", "actors": in_order(rows, sort), "heads": heads_of(COLUMNS, {}, sort)}
-    return _render(request, "list.html", context)
+    return RoomResponse(request, "switchyard_actors/list.html", context)
 
 
 @require_safe
@@ -216,7 +216,7 @@ def _ask(request: HttpRequest, verb: str, name: str, act: Callable[[pauses.Chose
     names = [each.name for each in parameters_of(found) if not each.redacted]
     title = f"{verb.capitalize()} {name}"
     context = {**given, "title": title, "verb": verb, "name": name, "names": names, "refused": refused}
-    return _render(request, "pause.html", context, status=status)
+    return RoomResponse(request, "switchyard_actors/pause.html", context, status=status)
 
 
 def _form(request: HttpRequest, found: Actor[..., Any]) -> SendForm | None:
@@ -263,11 +263,7 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
         "acts_on": queue,
         "yields": yields,
     }
-    return _render(request, "actor.html", context, status=status)
-
-
-def _render(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
-    return RoomResponse(request, f"switchyard_actors/{template}", context, status=status)
+    return RoomResponse(request, "switchyard_actors/actor.html", context, status=status)
 
 
 Row = tuple[ActorFacts, AttemptFigures | None]
@@ -294,13 +290,9 @@ def in_order(rows: Sequence[Row], sort: str) -> list[Row]:
     return by_figure(by_name, lambda row: None if row[1] is None else figure(row[1]), sort)
 
 
-def _failed(ran: AttemptFigures) -> float | None:
-    return sum(count for outcome, count in ran.outcomes if outcome in FAILED)
-
-
 _FIGURES: Final[dict[str, Callable[[AttemptFigures], float | None]]] = {
     "ended": lambda ran: ran.attempts,
-    "failed": _failed,
+    "failed": lambda ran: sum(count for outcome, count in ran.outcomes if outcome in FAILED),
     "run": lambda ran: ran.run_ms[1] if ran.run_ms else None,
     "total": lambda ran: ran.total_ms,
     "processor": lambda ran: ran.processor_ms,

@@ -20,7 +20,6 @@ from switchyard.broker.queue import codec
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.shapes import QueueStats
 from switchyard.broker.topology import Yard
 from switchyard.conf import declared_yard
 from switchyard.console.commands import PrintingCommand, as_command_error
@@ -114,7 +113,10 @@ def check_backlog(
     for family in found:
         queue = family.keys.queue
         if queue in declared:
-            _note_unserved(backlog, family_stats(broker.calls, family.keys), yard)
+            stats = family_stats(broker.calls, family.keys)
+            for lane in (stats.live, stats.retry):
+                if lane.total and not yard.pools_of(lane.name):
+                    backlog.trouble(stats.queue, "*", "queue", f"no pool serves {lane.name}").count += lane.total
         for id_, body in _bodies(family):
             backlog.looked_at += 1
             if backlog.looked_at % AT_ONCE == 0:
@@ -149,12 +151,6 @@ def _bodies(family: QueueOperations) -> Iterator[tuple[str, bytes]]:
             yield str(id_, "utf-8", "replace"), body
         if cursor == b"0":
             return
-
-
-def _note_unserved(backlog: Backlog, stats: QueueStats, yard: Yard) -> None:
-    for lane in (stats.live, stats.retry):
-        if lane.total and not yard.pools_of(lane.name):
-            backlog.trouble(stats.queue, "*", "queue", f"no pool serves {lane.name}").count += lane.total
 
 
 def _verdict(broker: Broker, call: str) -> tuple[str, str, str] | None:

@@ -161,7 +161,7 @@ def _row(each: PoolPlan) -> list[str]:
         "no promise" if each.promise_s is None else duration(each.promise_s * 1_000),
         *_outlook(each.declared),
         *_outlook(each.named),
-        "-" if each.fewer is None or each.promise_s is None else _percent(each.fewer.kept),
+        "-" if each.fewer is None or each.promise_s is None else f"{each.fewer.kept:.0%}".replace("%", " %"),
         f"{each.processes} x {each.pool.slots}",
         f"{_memory_mib(each):,}M",
         f"{least}" if least == most else f"{least} to {most}",
@@ -171,10 +171,6 @@ def _row(each: PoolPlan) -> list[str]:
 def _outlook(found: Outlook) -> list[str]:
     least, most = (duration(wait_s * 1_000) for wait_s in found.p95_s)
     return [str(found.slots), f"{found.late:.1%}".replace("%", " %"), f"{least} to {most}"]
-
-
-def _percent(share: float) -> str:
-    return f"{share:.0%}".replace("%", " %")
 
 
 def _memory_mib(each: PoolPlan) -> int:

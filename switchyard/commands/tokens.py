@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, TextIO, cast
 
 from django.core.management.base import CommandError, CommandParser
@@ -58,13 +57,12 @@ def _table(tokens: list[Token]) -> Table:
     for token in tokens:
         state = "revoked" if token.revoked_at else "usable"
         name = Text(printable(token.name))  # free text of a user: Text disables markup
-        scopes, last_used = token.shown_scopes, _moment(token.last_used_at)
+        scopes, last_used = (
+            token.shown_scopes,
+            f"{token.last_used_at:%Y-%m-%d %H:%M:%S}" if token.last_used_at else "never",
+        )
         table.add_row(token.prefix, state, str(token.owner.get_username()), scopes, last_used, name)
     return table
-
-
-def _moment(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else "never"
 
 
 def _row(token: Token) -> dict[str, Any]:

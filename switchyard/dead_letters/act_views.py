@@ -10,8 +10,9 @@ from urllib.parse import urlencode
 from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseNotAllowed, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
 from django.urls import reverse
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_POST, require_safe
 
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ArgumentsRefused, BrokerError, NotFound
@@ -102,7 +103,7 @@ TYPED_ABOVE = 100
 def one(request: HttpRequest, pk: int, action: str) -> HttpResponseBase:
     """Apply an action to one letter; ask before discarding."""
     _check(request, action, RESTORE)
-    row, page = _row(pk), _page(pk)
+    row, page = get_object_or_404(DeadLetter, pk=pk), _page(pk)
     if action == "discard" and not _confirmed(request, action, 1):
         return _ask(request, of_rows(action, [row], back=page))
     if request.method != "POST":
@@ -114,7 +115,8 @@ def one(request: HttpRequest, pk: int, action: str) -> HttpResponseBase:
 def note(request: HttpRequest, pk: int) -> HttpResponseBase:
     """Append a note to a letter's history."""
     _check(request, "acknowledge")
-    result = acts.note(_row(pk), who=Who.of_request(request), text=request.POST.get("text", ""))
+    row, text = get_object_or_404(DeadLetter, pk=pk), request.POST.get("text", "")
+    result = acts.note(row, who=Who.of_request(request), text=text)
     (messages.success if result.done else messages.warning)(request, result.message)
     return HttpResponseRedirect(_page(pk))
 
@@ -122,7 +124,7 @@ def note(request: HttpRequest, pk: int) -> HttpResponseBase:
 def edit(request: HttpRequest, pk: int) -> HttpResponseBase:
     """Show a letter's arguments in a form, and requeue it with the edited values."""
     _check(request, "requeue")
-    row = _row(pk)
+    row = get_object_or_404(DeadLetter, pk=pk)
     require(request, ARGUMENTS, queue=row.queue)
     text, wrong, status = request.POST.get("arguments", ""), "", 400
     try:
@@ -146,6 +148,7 @@ def edit(request: HttpRequest, pk: int) -> HttpResponseBase:
     return RoomResponse(request, "switchyard_dead_letters/edit.html", context, status=status if wrong else 200)
 
 
+@require_safe
 def group(request: HttpRequest, fingerprint: str, action: str) -> HttpResponseBase:
     """Ask whether to apply an action to a group's open letters, or to restore its discarded letters."""
     _check(request, action, RESTORE)
@@ -153,19 +156,16 @@ def group(request: HttpRequest, fingerprint: str, action: str) -> HttpResponseBa
         raise Http404("A fingerprint has no NUL character.")
     states = (DeadLetter.State.DISCARDED.value,) if action == RESTORE else ()
     rows = queries.listing(fingerprint=fingerprint, states=states).order_by("died_at", "id")
-    if request.method not in ("GET", "HEAD"):
-        return HttpResponseNotAllowed(["GET", "HEAD"])
     if action in BULK and rows.count() > AT_ONCE:
         begin = reverse("switchyard-bulk-begin", args=[f"letter.{action}"])
         return HttpResponseRedirect(f"{begin}?{urlencode({'fingerprint': fingerprint})}")
     return _confirm_rows(request, action, rows)
 
 
+@require_POST
 def chosen(request: HttpRequest, action: str) -> HttpResponseBase:
     """Apply an action to the letters listed by the confirmation page, or ask again."""
     _check(request, action, RESTORE)
-    if request.method != "POST":
-        return HttpResponseNotAllowed(["POST"])
     rows = DeadLetter.objects.filter(pk__in=_numbers(request.POST.get("ids", "").split(","))).order_by("died_at", "id")
     if not rows or not _confirmed(request, action, len(rows)):
         return _confirm_rows(request, action, rows)
@@ -233,13 +233,6 @@ def _check(request: HttpRequest, action: str, *others: str) -> None:
 
 def _numbers(texts: Iterable[str]) -> list[int]:
     return [int(text) for text in texts if text.isdecimal() and len(text) < 19][:MOST_AT_ONCE]
-
-
-def _row(pk: int) -> DeadLetter:
-    row = DeadLetter.objects.filter(pk=pk).first()
-    if row is None:
-        raise Http404(f"There is no dead letter {pk}.")
-    return row
 
 
 def _page(pk: int) -> str:

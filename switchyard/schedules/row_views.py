@@ -151,7 +151,8 @@ def new(request: HttpRequest) -> HttpResponse:
     require(request, VIEW, EDIT, ARGUMENTS)
     names, chosen = rows.schedulable_actors(), request.GET.get("actor", "")
     if chosen not in names:
-        return _render(request, "choose.html", {"title": "New schedule", "actors": names, "unknown": chosen})
+        context = {"title": "New schedule", "actors": names, "unknown": chosen}
+        return RoomResponse(request, "switchyard_schedules/choose.html", context)
     return _form(request, dramatiq.get_broker().actors[chosen], StoredSchedule(overlap="allow", catch_up="once"))
 
 
@@ -181,7 +182,7 @@ def delete(request: HttpRequest, name: str) -> HttpResponse:
             messages.success(request, f"{name} is deleted. Jobs that it sent go on.")
             return redirect("switchyard-schedules")
     context = {"title": f"Delete {name}", "row": row, "refused": refused}
-    return _render(request, "delete.html", context, status=503 if refused else 200)
+    return RoomResponse(request, "switchyard_schedules/delete.html", context, status=503 if refused else 200)
 
 
 def _form(request: HttpRequest, actor: Actor[..., Any], row: StoredSchedule) -> HttpResponse:
@@ -201,8 +202,4 @@ def _form(request: HttpRequest, actor: Actor[..., Any], row: StoredSchedule) -> 
     # A template calls what can be called, so it gets no actor: that would run.
     context = {"form": form, "row": row, "actor": actor.actor_name, "queue": actor.queue_name}
     context["title"] = f"Change {row.name}" if row.pk else f"New schedule of {actor.actor_name}"
-    return _render(request, "edit.html", context, status=status)
-
-
-def _render(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
-    return RoomResponse(request, f"switchyard_schedules/{template}", context, status=status)
+    return RoomResponse(request, "switchyard_schedules/edit.html", context, status=status)

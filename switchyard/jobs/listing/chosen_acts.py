@@ -86,14 +86,6 @@ def chosen_jobs(ids: Sequence[str]) -> list[Job]:
     return [known.get(id_) or Job(id_) for id_ in ids]
 
 
-def _cancel(job_id: str, who: Who, reason: str, form_id: str) -> str:
-    return request_cancel(job_id, who=who, reason=reason)
-
-
-def _run_now(job_id: str, who: Who, reason: str, form_id: str) -> str:
-    return start_now(job_id, who=who, reason=reason)
-
-
 def _run_again(job_id: str, who: Who, reason: str, form_id: str) -> str:
     known = passport_of(job_id)
     if known is None:
@@ -126,7 +118,7 @@ ACTS: Final = {
         undo="Cancel them while they wait.",
         done="due now",
         states=frozenset({"", "scheduled", "retrying"}),
-        apply=_run_now,
+        apply=lambda job_id, who, reason, form_id: start_now(job_id, who=who, reason=reason),
         answers={
             "due": ("starts as soon as a slot is free", "start as soon as a slot is free"),
             "waiting": ("waits or runs already", "wait or run already"),
@@ -180,7 +172,7 @@ ACTS: Final = {
         done="cancelled",
         states=frozenset({"", "queued", "scheduled", "running", "retrying"}),
         danger=True,
-        apply=_cancel,
+        apply=lambda job_id, who, reason, form_id: request_cancel(job_id, who=who, reason=reason),
         answers={
             "cancelled": ("was cancelled and will not start", "were cancelled and will not start"),
             "asked": ("runs and stops within 10 seconds", "run and stop within 10 seconds"),

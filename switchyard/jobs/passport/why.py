@@ -311,7 +311,7 @@ def _due_later(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
     job, due = seen.job, seen.due_at
     if due is None or due <= seen.at or is_put_off(due):
         return
-    when = f"{datetime_of(due):%Y-%m-%d %H:%M:%S} UTC, {_in(due - seen.at)}"
+    when = f"{datetime_of(due):%Y-%m-%d %H:%M:%S} UTC, in {duration(max(due - seen.at, 0))}"
     deferred = str(job.options.get("deferred_by") or "")
     if "parked_ms" in job.options:
         yield Cause("parked", f"No worker can run it: {why_parked(job)}. Looked at again at {when}.", due, sure=False)
@@ -490,10 +490,6 @@ CAUSES: Final[tuple[Callable[[Situation, Sequence[Cause]], Iterator[Cause]], ...
     _held,
     _behind,
 )
-
-
-def _in(ms: int) -> str:
-    return f"in {duration(max(ms, 0))}"
 
 
 def why_parked(job: Job) -> str:

@@ -6,7 +6,7 @@ Rules and thresholds of *slower* were tuned in a simulation of 16 yards; each ne
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Final
@@ -61,7 +61,11 @@ def look() -> Iterator[Finding]:
     running = running_or_none() or []
     yield from spending.look(buckets, usual)
     yield from promises.look(store, buckets, now)
-    sampled = all(_sampled(found) for at, found in buckets if now - SILENT_MS <= at <= now - 2 * BUCKET_MS)
+    sampled = all(
+        any(DEPTH in counts for counts in found.values())
+        for at, found in buckets
+        if now - SILENT_MS <= at <= now - 2 * BUCKET_MS
+    )
     for name, actor in sorted(dramatiq.get_broker().actors.items()):
         own = usual.get(actor_subject(name))
         if own is None:
@@ -71,10 +75,6 @@ def look() -> Iterator[Finding]:
         if sampled:
             yield from silent(name, actor.queue_name, own, mine, now)
             yield from later(name, actor.queue_name, own, mine)
-
-
-def _sampled(found: Mapping[str, Counts]) -> bool:
-    return any(DEPTH in counts for counts in found.values())
 
 
 def slower(
