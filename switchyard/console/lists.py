@@ -36,7 +36,15 @@ class CheckedQuery(ModelAdmin):
     Django admits every lookup of every column of the model, also of columns that no page shows. It validates a lookup
     when it builds the query, but converts some values only when it runs: ``?created_at__year=0`` raises ``ValueError``
     then. Stands before ``ModelAdmin`` in the list of base classes.
+
+    Args:
+        run_right: What actions with the permission ``run`` need.
     """
+
+    run_right = ""
+
+    def has_run_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm(self.run_right)
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
         """Return whether a filter, the date hierarchy or a link uses the lookup."""
