@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
 import sys
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from django.utils import timezone
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ArgumentsRefused
 from switchyard.console.commands import ActsCommand
-from switchyard.console.formatting import aligned, counted, parse_until
+from switchyard.console.formatting import aligned, counted, iso, parse_until
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.logs import printable_lines
 from switchyard.schedules import queries, services
@@ -69,7 +68,7 @@ class Command(ActsCommand):
         verb = options["verb"]
         self.as_json = self.as_json or verb == "export"
         answer, text = getattr(self, f"_{verb}")(**options)
-        self.answer(printable_lines(text), json.loads(json.dumps(answer, default=_iso)), indent=2)
+        self.answer(printable_lines(text), json.loads(json.dumps(answer, default=iso)), indent=2)
         if verb == "import" and answer["left"]:
             raise CommandError(f"{counted(len(answer['left']), 'schedule')} left out; the others are stored")
 
@@ -152,10 +151,6 @@ def _pair(text: str) -> tuple[str, str]:
 def _row(name: str) -> queries.ScheduleRow:
     state = ScheduleState.objects.filter(actor=name).first()
     return queries.row_of(services.find(name), state, timezone.now())
-
-
-def _iso(moment: datetime.datetime) -> str:
-    return moment.astimezone(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _table(rows: list[queries.ScheduleRow]) -> str:

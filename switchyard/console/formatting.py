@@ -11,7 +11,7 @@ from typing import Final
 
 from django.utils import timezone
 
-from switchyard.broker.clock import EPOCH, now_ms
+from switchyard.broker.clock import EPOCH, datetime_of, now_ms
 from switchyard.broker.errors import ActRefused
 from switchyard.broker.queue.codec import LARGEST
 
@@ -122,6 +122,12 @@ def ago(moment: datetime) -> str:
     if abs(seconds) < 1:
         return "just now"
     return f"{duration(seconds * 1_000)} ago" if seconds > 0 else f"in {duration(-seconds * 1_000)}"
+
+
+def iso(moment: datetime | int, timespec: str = "microseconds") -> str:
+    """Return a moment, or milliseconds since the epoch, in ISO 8601 in UTC: ``2026-11-20T08:30:00.000000Z``."""
+    at = datetime_of(moment) if isinstance(moment, int) else moment.astimezone(UTC)
+    return at.isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 def size(count_bytes: float) -> str:

@@ -26,7 +26,7 @@ from switchyard.broker.errors import ActRefused, ArgumentsRefused, BrokerError, 
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_records import Job
 from switchyard.broker.topology import LONGEST_DELAY_MS
-from switchyard.console.formatting import SPAN, UNITS_MS, time_ms, whole_duration
+from switchyard.console.formatting import SPAN, UNITS_MS, iso, time_ms, whole_duration
 from switchyard.console.links import job_url
 from switchyard.console.room_view import RoomResponse
 from switchyard.dead_letters.editing import parse_text, shown_text
@@ -114,7 +114,7 @@ def edit_job(job: EditableJob, *, text: str | None, due_at: int | None, who: Who
         arguments, changes = edited.arguments, dict(edited.changes)
         checked(dramatiq.get_broker().actors[message.actor_name], *arguments)
     if due_at is not None:
-        changes["(due)"] = {"from": _iso(job.due_at), "to": _iso(due_at)}
+        changes["(due)"] = {"from": iso(job.due_at or 0, "seconds"), "to": iso(due_at, "seconds")}
     if not changes:
         raise ActRefused(f"job {job.id}", "nothing is different; change an argument or its time")
     with act("job.edit", who=who, target=job.id, reason=reason, queues=[job.queue]) as entry:
@@ -152,10 +152,6 @@ def _message_of(job_id: str, record: Job | None) -> tuple[str, Message[Any]] | N
         if message is not None:
             return name, message
     return None
-
-
-def _iso(at: int | None) -> str:
-    return "" if at is None else datetime_of(at).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def words_of(changes: Mapping[str, Any]) -> str:
