@@ -33,7 +33,6 @@ class Command(PrintingCommand):
         value = {"exit_code": exit_code(room), "diagnosis": shown[0] if shown else None, "others": shown[1:]}
         text = map(printable, (*lines(told, room), *most_taken(taken)))
         self.answer(text, value | {"takes_most": taken}, indent=2)
-        self.stdout.flush()
         if code := exit_code(room):
             sys.exit(code)
 

@@ -33,7 +33,6 @@ class Command(PrintingCommand):
         took_ms = int((time.monotonic() - started) * 1000)
         text = lines(findings, self._paint, took_ms=took_ms)
         self.answer(text, as_json(findings, took_ms=took_ms), indent=2)
-        sys.stdout.flush()
         if code := EXIT_CODES[worst(findings)]:
             sys.exit(code)
 

@@ -78,7 +78,6 @@ class Command(PrintingCommand):
         if not self.as_json:
             console.print(frame(room, console.width))
         self.answer("", as_json(room), indent=2)
-        self.stdout.flush()
         if code := exit_code(room):
             sys.exit(code)
 
