@@ -50,8 +50,7 @@ def duration(ms: float) -> str:
         return f"{whole // MINUTE_S} min {whole % MINUTE_S:02d} s"
     if whole < DAY_S:
         return f"{whole // HOUR_S} h {whole % HOUR_S // MINUTE_S:02d} min"
-    days = whole // DAY_S
-    return counted(days, "day")
+    return counted(whole // DAY_S, "day")
 
 
 def whole_duration(ms: int) -> str:
@@ -153,7 +152,6 @@ def between(first: datetime, last: datetime) -> str:
 LONGEST: Final = timedelta(days=365)
 _SPAN = re.compile(r"(\d{1,7})\s*(s|m|min|h|d)")
 _OF_DAY = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
-_UNITS: Final = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days"}
 
 
 def unusable_end(text: str, why: str) -> ActRefused:
@@ -181,7 +179,7 @@ def parse_until(text: str, *, now: datetime) -> datetime:
 
 def _parse(text: str, now: datetime) -> datetime:
     if span := _SPAN.fullmatch(text):
-        return now + min(timedelta(**{_UNITS[span[2]]: int(span[1])}), 2 * LONGEST)
+        return now + min(timedelta(milliseconds=int(span[1]) * UNITS_MS[span[2]]), 2 * LONGEST)
     if of_day := _OF_DAY.fullmatch(text):
         today = now.astimezone(UTC).replace(hour=int(of_day[1]), minute=int(of_day[2]), second=0, microsecond=0)
         return today if today > now else today + timedelta(days=1)
@@ -193,7 +191,7 @@ def _parse(text: str, now: datetime) -> datetime:
 
 
 SPAN: Final = re.compile(r"([1-9][0-9]{0,5})([smhd])")
-UNITS_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+UNITS_MS: Final = {"s": 1_000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 def time_ms(name: str, text: str) -> int | None:
