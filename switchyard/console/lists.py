@@ -35,7 +35,7 @@ class CheckedQuery(ModelAdmin):
 
     Django admits every lookup of every column of the model, also of columns that no page shows. It validates a lookup
     when it builds the query, but converts some values only when it runs: ``?created_at__year=0`` raises ``ValueError``
-    then. Stands before ``ModelAdmin`` in the list of base classes. Actions of the permission ``run`` need ``run_right``.
+    then. Stands before ``ModelAdmin`` in the list of base classes. ``run_right``: what actions with ``run`` need.
     """
 
     run_right = ""

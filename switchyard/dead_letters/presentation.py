@@ -55,7 +55,10 @@ def letters(count: int, *, quarantined: bool = False) -> str:
 def _plain_values(row: DeadLetter | Unreadable | LetterGroup, *names: str) -> dict[str, Any]:
     """Return fields as JSON values. Times are ISO 8601 in UTC."""
     values = {name: getattr(row, name) for name in names}
-    return {name: _iso(value) if isinstance(value, datetime) else value for name, value in values.items()}
+    return {
+        name: value.isoformat(timespec="microseconds") if isinstance(value, datetime) else value
+        for name, value in values.items()
+    }
 
 
 def summary(row: DeadLetter) -> dict[str, Any]:
@@ -72,7 +75,7 @@ def detail(row: DeadLetter) -> dict[str, Any]:
 def unreadable_summary(item: Unreadable) -> dict[str, Any]:
     """Return a quarantined message as a JSON value, its bytes in hexadecimal."""
     values = _plain_values(item, "id", "queue", "error", "size_bytes")
-    return values | {"seen_at": _iso(seen_at(item)), "raw_hex": shown_bytes(item).hex()}
+    return values | {"seen_at": seen_at(item).isoformat(timespec="microseconds"), "raw_hex": shown_bytes(item).hex()}
 
 
 def group_summary(group: LetterGroup) -> dict[str, Any]:
@@ -157,10 +160,6 @@ def _cut(text: str) -> str:
 
 def _moment(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="microseconds")
 
 
 FRAME = re.compile(r'^  File "([^"\n]*)", line (\d+), in (.*)$')
