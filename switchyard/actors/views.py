@@ -28,7 +28,7 @@ from switchyard.broker.errors import ActRefused, BrokerError, SwitchyardError
 from switchyard.broker.stores.yard_facts import actor_subject
 from switchyard.broker.topology import LONGEST_DELAY_MS
 from switchyard.console.export import export_of
-from switchyard.console.formatting import duration, parse_until, whole_duration
+from switchyard.console.formatting import counted, duration, parse_until, whole_duration
 from switchyard.console.links import job_url, jobs_url, schedule_url
 from switchyard.console.lists import ASCENDING, SortColumn, by_figure, heads_of
 from switchyard.console.queue_rights import ARGUMENTS, holds
@@ -321,18 +321,16 @@ def of(ended: ActorHistory | None) -> Judgement:
     if not day.jobs:
         return Judgement("Quiet", "", "None of its jobs ended in the last day.")
     if not hour.jobs:
-        return Judgement("Quiet", "", f"None of its jobs ended in the last hour; {_jobs(day.jobs)} in the last day.")
+        return Judgement(
+            "Quiet", "", f"None of its jobs ended in the last hour; {counted(day.jobs, 'job')} in the last day."
+        )
     dead = dict(hour.outcomes).get("dead", 0)
     if not dead:
         median = f", {duration(hour.run_ms[0])} each at the median" if hour.run_ms else ""
-        return Judgement("Healthy", "ok", f"{_jobs(hour.jobs)} ended in the last hour, none gave up{median}.")
-    share = f"{_jobs(dead)} of {hour.jobs:,} that ended in the last hour gave up"
+        return Judgement("Healthy", "ok", f"{counted(hour.jobs, 'job')} ended in the last hour, none gave up{median}.")
+    share = f"{counted(dead, 'job')} of {hour.jobs:,} that ended in the last hour gave up"
     causes = ended.failures
     cause = f", all with {causes[0].exception}" if len(causes) == 1 else f", of {len(causes)} causes" if causes else ""
     since = f"; since release {ended.dead_since}, before it none did" if ended.dead_since else ""
     many = dead > hour.jobs * MANY_DEAD
     return Judgement("Failing" if many else "Some fail", "bad" if many else "warn", f"{share}{cause}{since}.")
-
-
-def _jobs(count: int) -> str:
-    return f"{count:,} job{'' if count == 1 else 's'}"

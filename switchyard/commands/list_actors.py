@@ -17,7 +17,7 @@ from switchyard.actors import figures, queries
 from switchyard.audit.services import Who
 from switchyard.broker.errors import BrokerError, SwitchyardError
 from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand, as_command_error, refusal
-from switchyard.console.formatting import aligned, duration, parse_until
+from switchyard.console.formatting import aligned, counted, duration, parse_until
 from switchyard.jobs import pauses
 from switchyard.jobs.calls import VARIADIC, checked, parameters_of, read_json, signature_text
 from switchyard.jobs.services import send_for
@@ -181,7 +181,7 @@ def _lines(shown: dict[str, Any]) -> str:
     for title in ("hour", "day"):
         lines.append(f"{'last ' + title:12} {_counted(shown['history'] and shown['history'][title])} (history)")
     for group in (shown["history"] or {}).get("failures", ()):
-        jobs = f"{group['jobs']:,} job{'' if group['jobs'] == 1 else 's'}"
+        jobs = counted(group["jobs"], "job")
         lines.append(f"{'failure':12} {group['fingerprint']} {group['exception']}, {jobs} in the last day")
     return "\n".join(lines)
 

@@ -14,6 +14,7 @@ from dramatiq.middleware import MiddlewareError
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused, BrokerError, SwitchyardError
 from switchyard.broker.stores.job_records import ENDED, Job
+from switchyard.console.formatting import counted
 from switchyard.history.queries import find_many, job_of_row
 from switchyard.jobs.passport.again import run_again
 from switchyard.jobs.passport.reading import passport_of
@@ -69,7 +70,7 @@ class ChosenAct:
     def text_of(self, answers: Counter[str]) -> str:
         """Return what became of the jobs: ``2 jobs were cancelled and will not start; 1 job had ended already.``."""
         parts = [
-            f"{count} job{'' if count == 1 else 's'} {one if count == 1 else many}"
+            f"{counted(count, 'job')} {one if count == 1 else many}"
             for name, (one, many) in self.answers.items()
             if (count := answers[name])
         ]

@@ -408,9 +408,7 @@ def context_of(wanted: Filter, counts: Mapping[str, int] | None = None) -> dict[
             (text, f"?{urlencode(preset)}", preset == query, (counts or {}).get(preset.get("state", "")))
             for text, preset in PRESETS
         ],
-        "more_open": any(
-            query.get(name) for name in ("owner", "parent", "tag", "error", "fingerprint", "release", "waited", "until")
-        ),
+        "more_open": any(query.get(name) for name, _, _ in MORE_FIELDS),
     }
 
 
