@@ -99,7 +99,7 @@ class Leadership:
             try:
                 self._lock.release()
             except BrokerError as error:
-                log.warning("lease not released; it expires by itself", lease=self._name, error=str(error))
+                log.warning("lease not released; it expires by itself", what=self._name, error=str(error))
 
     def _younger_than(self, age_s: float) -> bool:
         renewed_s = self._renewed_s  # other threads write it
