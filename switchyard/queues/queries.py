@@ -11,8 +11,8 @@ from django.utils import timezone
 
 from switchyard.broker.admin import actor_pauses
 from switchyard.broker.admin.browse import BrowsedMessage, look
-from switchyard.broker.admin.purge import Purge, purges
-from switchyard.broker.clock import datetime_of, now_ms
+from switchyard.broker.admin.purge import purges
+from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.stores.job_record import Job
@@ -119,7 +119,7 @@ def _of_broker(queue: Queue) -> _OfBroker:
     try:
         family = family_of(queue.name)
         waiting = look(family, "live", "waiting", limit=NEXT)
-        aside = tuple(map(_purge_facts, purges(family)))
+        aside = tuple(map(PurgeFacts, purges(family)))
         held = held_groups(family)
         return tuple(waiting.items), held, aside, _paused_actors(queue, family, held)
     except (BrokerError, LookupError, ForeignBroker):
@@ -132,11 +132,6 @@ def _paused_actors(queue: Queue, family: QueueOperations, held: Sequence[HeldGro
     here |= {group.actor for group in held if group.due is None}
     found = actor_pauses.pauses([family])
     return tuple(PausedActor(each) for each in found if each.is_open or each.actor in here)
-
-
-def _purge_facts(purge: Purge) -> PurgeFacts:
-    at, until, claim = datetime_of(purge.at), datetime_of(purge.until), purge.claim
-    return PurgeFacts(purge.id, purge.count, at, until, purge.by, purge.reason, claim == "", claim == "undo")
 
 
 def holders_of(queue: str, pools: Sequence[str], running: Iterable[Job]) -> tuple[SlotHolder, ...]:
