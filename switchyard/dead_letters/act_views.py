@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseNotAllowed, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_POST
 
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ArgumentsRefused, BrokerError, NotFound
@@ -148,7 +148,6 @@ def edit(request: HttpRequest, pk: int) -> HttpResponseBase:
     return RoomResponse(request, "switchyard_dead_letters/edit.html", context, status=status if wrong else 200)
 
 
-@require_safe
 def group(request: HttpRequest, fingerprint: str, action: str) -> HttpResponseBase:
     """Ask whether to apply an action to a group's open letters, or to restore its discarded letters."""
     _check(request, action, RESTORE)
@@ -156,16 +155,19 @@ def group(request: HttpRequest, fingerprint: str, action: str) -> HttpResponseBa
         raise Http404("A fingerprint has no NUL character.")
     states = (DeadLetter.State.DISCARDED.value,) if action == RESTORE else ()
     rows = queries.listing(fingerprint=fingerprint, states=states).order_by("died_at", "id")
+    if request.method not in ("GET", "HEAD"):
+        return HttpResponseNotAllowed(["GET", "HEAD"])
     if action in BULK and rows.count() > AT_ONCE:
         begin = reverse("switchyard-bulk-begin", args=[f"letter.{action}"])
         return HttpResponseRedirect(f"{begin}?{urlencode({'fingerprint': fingerprint})}")
     return _confirm_rows(request, action, rows)
 
 
-@require_POST
 def chosen(request: HttpRequest, action: str) -> HttpResponseBase:
     """Apply an action to the letters listed by the confirmation page, or ask again."""
     _check(request, action, RESTORE)
+    if request.method != "POST":
+        return HttpResponseNotAllowed(["POST"])
     rows = DeadLetter.objects.filter(pk__in=_numbers(request.POST.get("ids", "").split(","))).order_by("died_at", "id")
     if not rows or not _confirmed(request, action, len(rows)):
         return _confirm_rows(request, action, rows)
