@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from switchyard.broker.errors import SwitchyardError
+from switchyard.broker.errors import BrokerError, SwitchyardError
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.limit_counts import Lock
 from switchyard.loggers import get_logger
 
 REPEAT_S = 60.0
+log = get_logger("switchyard.scheduler")
 
 
 class LogThrottle:
@@ -71,7 +72,7 @@ class Leadership:
         if not 0 < renew_s < lease_s:
             raise ValueError(f"renew_s must be between 0 and lease_s ({lease_s}), got {renew_s}")
         self._lock = Lock(calls, keys, name, lease_ms=int(lease_s * 1000))
-        self._lease_s, self._renew_s, self._clock = lease_s, renew_s, clock
+        self._name, self._lease_s, self._renew_s, self._clock = name, lease_s, renew_s, clock
         self._renewed_s: float | None = None
 
     def held(self) -> bool:
@@ -93,11 +94,14 @@ class Leadership:
     def release(self) -> None:
         """Release the lease so that another process takes over at once. Does nothing if this process lost it.
 
-        After a ``BrokerError`` it expires by itself.
+        Where the broker does not answer it expires by itself.
         """
         if self._renewed_s is not None:
             self._renewed_s = None
-            self._lock.release()
+            try:
+                self._lock.release()
+            except BrokerError as error:
+                log.warning("lease not released; it expires by itself", what=self._name, error=str(error))
 
     def _younger_than(self, age_s: float) -> bool:
         renewed_s = self._renewed_s  # other threads write it

@@ -51,6 +51,7 @@ class ReconciliationAdmin(ReadOnly, CheckedQuery):
     search_help_text = "Month (2026-10)"
     readonly_fields = ["matched", "unmatched", "corrected", "started_at", "finished_at"]
     actions = ["reconcile_again"]
+    run_right = "billing.add_reconciliation"
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.has_run_permission(request)
@@ -62,9 +63,6 @@ class ReconciliationAdmin(ReadOnly, CheckedQuery):
     @admin.display(description="actor")
     def made_by(self, reconciliation: Reconciliation) -> str:
         return actor_link(reconcile_month.actor_name)
-
-    def has_run_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("billing.add_reconciliation")
 
     def save_model(self, request: HttpRequest, obj: Any, form: ModelForm[Any], change: bool) -> None:
         super().save_model(request, obj, form, change)
@@ -107,9 +105,7 @@ class PaymentEventAdmin(ReadOnly, JobLinks):
     search_help_text = "Id of the event or payment, or job id"
     date_hierarchy = "received_at"
     actions = ["apply_again"]
-
-    def has_run_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("billing.change_paymentevent")
+    run_right = "billing.change_paymentevent"
 
     @admin.action(description="Apply again what was not applied", permissions=["run"])
     def apply_again(self, request: HttpRequest, queryset: QuerySet[PaymentEvent]) -> None:

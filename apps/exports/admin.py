@@ -23,13 +23,11 @@ class ExportAdmin(StoredFileAdmin, JobLinks):
     search_fields = ("filename", "=job_id")
     search_help_text = "File name or job id"
     actions = ("export_again",)
+    run_right = "exports.run_export"
     fields = (
         "download_link", "job_id", "dataset", "format", "row_count", "filename", "content_type", "size_bytes", "file",
         "sha256", "created_at",
     )  # fmt: skip
-
-    def has_run_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("exports.run_export")
 
     @admin.action(description="Export again", permissions=["run"])
     def export_again(self, request: HttpRequest, exports: QuerySet[Export]) -> None:

@@ -27,10 +27,8 @@ class ThumbnailAdmin(ReadOnly, JobLinks):
         "picture", "box", "size", "state", "refusal", "job_id", "created_at", "finished_at",
     )  # fmt: skip
     actions = ("make_again",)
+    run_right = "images.remake_thumbnail"
     list_per_page = 50
-
-    def has_remake_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("images.remake_thumbnail")
 
     @admin.display(description="Is")
     def size(self, thumbnail: Thumbnail) -> str:
@@ -39,7 +37,7 @@ class ThumbnailAdmin(ReadOnly, JobLinks):
             return "–"
         return f"{made['width']} × {made['height']}, {made['size_bytes']} bytes, {made['content_type']}"
 
-    @admin.action(description="Make again", permissions=["remake"])
+    @admin.action(description="Make again", permissions=["run"])
     def make_again(self, request: HttpRequest, thumbnails: QuerySet[Thumbnail]) -> None:
         """Enqueue a new job for each chosen thumbnail; it fetches the picture again."""
         try:

@@ -32,12 +32,10 @@ class SentMailAdmin(ReadOnly, JobLinks):
     search_fields = ("to", "=job_id", "=message_id")
     search_help_text = "Address, job id or Message-ID"
     actions = ("send_again",)
+    run_right = "mail.send_mail"
     list_per_page = 50
 
-    def has_send_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("mail.send_mail")
-
-    @admin.action(description="Send the same mail again", permissions=["send"])
+    @admin.action(description="Send the same mail again", permissions=["run"])
     def send_again(self, request: HttpRequest, mails: QuerySet[SentMail]) -> None:
         """Enqueue a new job for each chosen welcome or reset mail, a reset with a new link; newsletters are skipped."""
         chosen = mails.filter(template__in=ACTORS).values_list("template", "to").order_by("id")

@@ -22,10 +22,10 @@ from apps.mail.models import UsedAllowance
 from switchyard.api.problems import Problem
 from switchyard.api.request_jobs import current_request, is_repeated_request
 from switchyard.broker import clock
+from switchyard.database import delete_old
 from switchyard.middleware.clock_comparison import compared_now
 
 PURGE_EVERY = 100
-PURGE_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +99,7 @@ DOTLESS = {"gmail.com": "gmail.com", "googlemail.com": "gmail.com"}
 def purge() -> int:
     """Delete counts of windows that ended a day ago or more, a bounded number at once; return how many."""
     old = UsedAllowance.objects.filter(began_at__lt=clock.utc_now() - timedelta(days=2)).order_by("began_at")
-    doomed = list(old.values_list("pk", flat=True)[:PURGE_AT_ONCE])
-    return UsedAllowance.objects.filter(pk__in=doomed).delete()[0]
+    return delete_old(old, batches=1)
 
 
 def mailbox_of(address: str) -> str:

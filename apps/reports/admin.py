@@ -25,6 +25,7 @@ class ReportAdmin(StoredFileAdmin):
     search_fields = ("customer__name", "customer__company", "customer__email", "=month")
     search_help_text = "Customer or month (2026-10)"
     actions = ("regenerate",)
+    run_right = "reports.generate_report"
     fields = (
         "download_link", "customer", "month", "made_by", "filename", "content_type", "size_bytes", "file", "sha256",
         "checksum", "generated_at",
@@ -34,10 +35,7 @@ class ReportAdmin(StoredFileAdmin):
     def made_by(self, report: Report) -> str:
         return actor_link(generate_report.actor_name)
 
-    def has_generate_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("reports.generate_report")
-
-    @admin.action(description="Regenerate report", permissions=["generate"])
+    @admin.action(description="Regenerate report", permissions=["run"])
     def regenerate(self, request: HttpRequest, reports: QuerySet[Report]) -> None:
         """Enqueue each chosen statement again. Unchanged content is not rewritten."""
         pairs = list(reports.values_list("customer_id", "month"))

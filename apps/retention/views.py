@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 from django.urls import reverse
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from apps.retention.actors import apply_retention
 from apps.retention.queries import kept_kinds, removals_left
-from switchyard.console.room_view import RoomResponse
+from switchyard.console.room_view import RoomResponse, require
 
 RIGHT, SCHEDULES = "switchyard_operations.view_operations", "switchyard_schedules.view_schedulestate"
 
 
 @require_safe
-@never_cache
 def retention(request: HttpRequest) -> RoomResponse:
     """Show each kind with the figures of its last run."""
-    if not request.user.has_perm(RIGHT):
-        raise PermissionDenied(f"The missing right is {RIGHT}.")
+    require(request, RIGHT)
     kept, name = kept_kinds(), apply_retention.actor_name
     context = {
         "title": "Retention",

@@ -10,6 +10,7 @@ from django.http import HttpRequest
 
 from apps.shop.models import Customer, Invoice, InvoiceLine, Payment
 from switchyard.console.lists import CheckedQuery
+from switchyard.console.room_view import ReadOnly
 
 
 @admin.register(Customer)
@@ -40,17 +41,12 @@ class InvoiceLineInline(admin.StackedInline):
     extra = 0
 
 
-class PaymentInline(admin.StackedInline):
-    """The payments of an invoice, on its page."""
+class PaymentInline(ReadOnly, admin.StackedInline):
+    """The payments of an invoice, on its page. They are added on their own page."""
 
     model = Payment
     extra = 0
-    can_delete = False
     fields = readonly_fields = ("external_id", "amount", "currency", "method", "received_at")
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Payments are added on their own page."""
-        return False
 
 
 @admin.register(Invoice)

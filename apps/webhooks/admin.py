@@ -51,10 +51,8 @@ class EndpointAdmin(ReadOnly, CheckedQuery):
         "created_at",
     )  # fmt: skip
     actions = ("enable", "disable", "rotate_secret")
+    run_right = "webhooks.operate_endpoint"
     list_per_page = 50
-
-    def has_operate_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("webhooks.operate_endpoint")
 
     @admin.display(description="Events")
     def shown_events(self, endpoint: Endpoint) -> str:
@@ -67,18 +65,18 @@ class EndpointAdmin(ReadOnly, CheckedQuery):
             shown += f", and the one before until {endpoint.previous_secret_until:%Y-%m-%d %H:%M} UTC"
         return shown
 
-    @admin.action(description="Enable", permissions=["operate"])
+    @admin.action(description="Enable", permissions=["run"])
     def enable(self, request: HttpRequest, endpoints: QuerySet[Endpoint]) -> None:
         count = sum(services.enable(pk) for pk in endpoints.values_list("pk", flat=True))
         messages.success(request, f"{count} enabled. What was skipped meanwhile can be redelivered.")
 
-    @admin.action(description="Disable", permissions=["operate"])
+    @admin.action(description="Disable", permissions=["run"])
     def disable(self, request: HttpRequest, endpoints: QuerySet[Endpoint]) -> None:
         reason = f"disabled by {request.user.get_username()}"
         count = sum(services.disable(pk, reason) for pk in endpoints.values_list("pk", flat=True))
         messages.success(request, f"{count} disabled. Deliveries on their way to them are skipped.")
 
-    @admin.action(description="Rotate secret", permissions=["operate"])
+    @admin.action(description="Rotate secret", permissions=["run"])
     def rotate_secret(self, request: HttpRequest, endpoints: QuerySet[Endpoint]) -> HttpResponse | None:
         """Rotate the secret of each chosen endpoint and show the new one once."""
         chosen = list(endpoints[: MAX_ROTATED + 1])
@@ -135,10 +133,8 @@ class DeliveryAdmin(ReadOnly, JobLinks):
     )  # fmt: skip
     inlines = (AttemptInline,)
     actions = ("redeliver",)
+    run_right = "webhooks.redeliver_delivery"
     list_per_page = 50
-
-    def has_redeliver_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("webhooks.redeliver_delivery")
 
     @admin.display(description="Event", ordering="event__type")
     def event_type(self, delivery: Delivery) -> str:
@@ -148,7 +144,7 @@ class DeliveryAdmin(ReadOnly, JobLinks):
     def shown_endpoint(self, delivery: Delivery) -> str:
         return delivery.endpoint.shown_url
 
-    @admin.action(description="Redeliver", permissions=["redeliver"])
+    @admin.action(description="Redeliver", permissions=["run"])
     def redeliver(self, request: HttpRequest, deliveries: QuerySet[Delivery]) -> None:
         """Enqueue a new job for each chosen delivery, with the same webhook-id."""
         try:

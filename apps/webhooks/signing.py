@@ -15,6 +15,7 @@ from typing import Any
 from standardwebhooks.webhooks import Webhook
 
 from apps.webhooks.models import Event
+from switchyard.console.formatting import iso
 
 SECRET_PREFIX = "whsec_"  # noqa: S105  no secret
 SECRET_BYTES = 32
@@ -37,7 +38,7 @@ def canonical(value: Any) -> str:
 
 def body_of(event: Event) -> bytes:
     """Return the body that every attempt for an event sends: ``type``, ``timestamp`` and ``data``."""
-    at = event.created_at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    at = iso(event.created_at)
     return f'{{"type":{canonical(event.type)},"timestamp":{canonical(at)},"data":{event.payload}}}'.encode()
 
 

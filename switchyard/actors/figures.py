@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -186,24 +186,15 @@ def _failures(rows: Iterable[EndedRow]) -> list[HistoryFailure]:
 
 
 @dataclass(frozen=True, slots=True)
-class FailureGroup:
-    """Failures of one actor with one fingerprint.
+class FailureGroup(HistoryFailure):
+    """The same, of the last day, with its open dead letters.
 
     Args:
-        letters: Open dead letters; ``None`` for a user who may not see them.
-        jobs: Jobs of the last day, retried ones too; ``None`` for a user who may not see them.
-        first_at: Of every letter of the fingerprint, also of those that are no longer open.
-        release: Of the first failure; "" where the history does not reach back to it.
+        letters: ``None`` for a user who may not see them. ``first_at`` is of all, also of those no longer open, and
+            ``release`` "" where the history does not reach back to the first.
     """
 
-    fingerprint: str
-    exception: str
-    error: str
-    letters: int | None
-    jobs: int | None
-    first_at: datetime
-    last_at: datetime
-    release: str = ""
+    letters: int | None = None
 
 
 def failures_of(actor: str, ended: Iterable[HistoryFailure] | None, *, letters: bool) -> list[FailureGroup]:
@@ -211,17 +202,12 @@ def failures_of(actor: str, ended: Iterable[HistoryFailure] | None, *, letters: 
     groups = {group.fingerprint: group for group in _open_letters(actor)} if letters else {}
     for failure in ended or ():
         known = groups.get(failure.fingerprint)
-        is_first = known is None or failure.first_at <= known.first_at
-        groups[failure.fingerprint] = FailureGroup(
-            fingerprint=failure.fingerprint,
-            exception=failure.exception,
-            error=failure.error,
-            letters=known.letters if known else (0 if letters else None),
-            jobs=failure.jobs,
-            first_at=min(failure.first_at, known.first_at) if known else failure.first_at,
-            last_at=max(failure.last_at, known.last_at) if known else failure.last_at,
-            release=failure.release if is_first else "",
-        )
+        group = FailureGroup(**asdict(failure), letters=0 if letters else None)
+        if known is not None:
+            first, last = min(group.first_at, known.first_at), max(group.last_at, known.last_at)
+            release = group.release if group.first_at <= known.first_at else ""
+            group = replace(group, letters=known.letters, first_at=first, last_at=last, release=release)
+        groups[failure.fingerprint] = group
     return sorted(groups.values(), key=lambda group: group.last_at, reverse=True)[:MOST_GROUPS]
 
 

@@ -69,7 +69,7 @@ def facts_of(actor: Actor[..., Any]) -> ActorFacts:
     return ActorFacts(
         name=actor.actor_name,
         queue=actor.queue_name,
-        pools=_pools_of(actor.queue_name),
+        pools=tuple(pool.name for pool in declared_yard().pools_of(actor.queue_name)),
         module=actor.fn.__module__,
         place=place_of(actor.fn),
         docstring=inspect.getdoc(actor.fn) or "",
@@ -97,10 +97,6 @@ def _is_default(actor: Actor[..., Any], name: str, value: Any) -> bool:
         return bool(value == declared_yard().queue_of(actor.queue_name).soft_limit_ms)
     except UnknownQueue:
         return False
-
-
-def _pools_of(queue: str) -> tuple[str, ...]:
-    return tuple(pool.name for pool in declared_yard().pools_of(queue))
 
 
 def _plain(value: Any) -> Any:

@@ -10,11 +10,10 @@ from typing import Any, Final
 from django import forms
 from django.contrib import messages
 from django.db import DatabaseError
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.html import format_html
-from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from dramatiq.actor import Actor
@@ -25,13 +24,13 @@ from switchyard.actors.figures import ActorHistory, AttemptFigures
 from switchyard.actors.queries import ActorFacts
 from switchyard.audit.services import Who
 from switchyard.broker.clock import datetime_of
-from switchyard.broker.errors import ActRefused, BrokerError, NotFound, SwitchyardError
+from switchyard.broker.errors import ActRefused, BrokerError, SwitchyardError
 from switchyard.broker.stores.yard_facts import actor_subject
 from switchyard.broker.topology import LONGEST_DELAY_MS
 from switchyard.console.export import export_of
-from switchyard.console.formatting import duration, parse_until, whole_duration
+from switchyard.console.formatting import counted, duration, parse_until, whole_duration
 from switchyard.console.links import job_url, jobs_url, schedule_url
-from switchyard.console.lists import ASCENDING, SortColumn, SortHead, heads_of
+from switchyard.console.lists import ASCENDING, SortColumn, by_figure, heads_of
 from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.console.room_view import RoomResponse, require
 from switchyard.history import queries as history
@@ -105,7 +104,6 @@ RECENT = 10
 
 
 @require_safe
-@never_cache
 def actors(request: HttpRequest) -> HttpResponse:
     """List every actor of this code."""
     require(request, VIEW)
@@ -114,15 +112,14 @@ def actors(request: HttpRequest) -> HttpResponse:
     ran = figures.last_day()
     rows = [(facts, ran.get(facts.name)) for facts in queries.all_actors()]
     sort = request.GET.get("sort", "")
-    context = {"title": "Actors", "actors": in_order(rows, sort), "heads": heads(sort)}
-    return _render(request, "list.html", context)
+    context = {"title": "Actors", "actors": in_order(rows, sort), "heads": heads_of(COLUMNS, {}, sort)}
+    return RoomResponse(request, "switchyard_actors/list.html", context)
 
 
 @require_safe
-@never_cache
 def actor(request: HttpRequest, name: str) -> HttpResponse:
     require(request, VIEW)
-    found = _find(name)
+    found = queries.find_actor(name)
     return _page(request, found, _form(request, found))
 
 
@@ -130,7 +127,7 @@ def actor(request: HttpRequest, name: str) -> HttpResponse:
 @sensitive_post_parameters()
 def send(request: HttpRequest, name: str) -> HttpResponse:
     """Send the actor with the form's arguments and link the job; show the form again with its errors, as 422."""
-    found = _find(name)
+    found = queries.find_actor(name)
     require(request, VIEW)
     require(request, RUN, queue=own_queues(found)[0])
     form = SendForm(found, request.POST)
@@ -159,7 +156,6 @@ def send(request: HttpRequest, name: str) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@never_cache
 def pause(request: HttpRequest, name: str) -> HttpResponse:
     """Ask for a reason, an end and perhaps the value of an argument, and pause an actor."""
 
@@ -176,7 +172,6 @@ def pause(request: HttpRequest, name: str) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@never_cache
 def resume(request: HttpRequest, name: str) -> HttpResponse:
     """Ask, and end a pause of an actor."""
 
@@ -188,7 +183,6 @@ def resume(request: HttpRequest, name: str) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@never_cache
 def open_circuit(request: HttpRequest, name: str) -> HttpResponse:
     """Ask for a reason and an end, and open the circuit of an actor's dependency."""
 
@@ -206,7 +200,7 @@ def open_circuit(request: HttpRequest, name: str) -> HttpResponse:
 
 def _ask(request: HttpRequest, verb: str, name: str, act: Callable[[pauses.Chosen, str], str]) -> HttpResponse:
     """Do the act of a submitted form and show its outcome; else show the form, with the reason of a refusal."""
-    found, refused = _find(name), ""
+    found, refused = queries.find_actor(name), ""
     queue = own_queues(found)[0]
     require(request, PAUSE, queue=queue)
     given = {key: request.POST.get(key, request.GET.get(key, "")).strip() for key in ("argument", "until", "reason")}
@@ -222,7 +216,7 @@ def _ask(request: HttpRequest, verb: str, name: str, act: Callable[[pauses.Chose
     names = [each.name for each in parameters_of(found) if not each.redacted]
     title = f"{verb.capitalize()} {name}"
     context = {**given, "title": title, "verb": verb, "name": name, "names": names, "refused": refused}
-    return _render(request, "pause.html", context, status=status)
+    return RoomResponse(request, "switchyard_actors/pause.html", context, status=status)
 
 
 def _form(request: HttpRequest, found: Actor[..., Any]) -> SendForm | None:
@@ -269,18 +263,7 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
         "acts_on": queue,
         "yields": yields,
     }
-    return _render(request, "actor.html", context, status=status)
-
-
-def _find(name: str) -> Actor[..., Any]:
-    try:
-        return queries.find_actor(name)
-    except NotFound as error:
-        raise Http404(str(error)) from error
-
-
-def _render(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
-    return RoomResponse(request, f"switchyard_actors/{template}", context, status=status)
+    return RoomResponse(request, "switchyard_actors/actor.html", context, status=status)
 
 
 Row = tuple[ActorFacts, AttemptFigures | None]
@@ -298,29 +281,18 @@ COLUMNS: Final = (
 )
 
 
-def heads(sort: str) -> dict[str, SortHead]:
-    return heads_of(COLUMNS, {}, sort)
-
-
 def in_order(rows: Sequence[Row], sort: str) -> list[Row]:
     """Return actors in an order, those without a figure last; of the same figure, and of no such order, by name."""
     by_name = sorted(rows, key=lambda row: row[0].name, reverse=sort == "-name")
     figure = _FIGURES.get(sort.lstrip("-"))
     if figure is None:
         return by_name
-    found = [(row, None if row[1] is None else figure(row[1])) for row in by_name]
-    known = [(value, row) for row, value in found if value is not None]
-    known.sort(key=lambda pair: pair[0], reverse=sort.startswith("-"))
-    return [*(row for _, row in known), *(row for row, value in found if value is None)]
-
-
-def _failed(ran: AttemptFigures) -> float | None:
-    return sum(count for outcome, count in ran.outcomes if outcome in FAILED)
+    return by_figure(by_name, lambda row: None if row[1] is None else figure(row[1]), sort)
 
 
 _FIGURES: Final[dict[str, Callable[[AttemptFigures], float | None]]] = {
     "ended": lambda ran: ran.attempts,
-    "failed": _failed,
+    "failed": lambda ran: sum(count for outcome, count in ran.outcomes if outcome in FAILED),
     "run": lambda ran: ran.run_ms[1] if ran.run_ms else None,
     "total": lambda ran: ran.total_ms,
     "processor": lambda ran: ran.processor_ms,
@@ -349,12 +321,14 @@ def of(ended: ActorHistory | None) -> Judgement:
     if not day.jobs:
         return Judgement("Quiet", "", "None of its jobs ended in the last day.")
     if not hour.jobs:
-        return Judgement("Quiet", "", f"None of its jobs ended in the last hour; {_jobs(day.jobs)} in the last day.")
+        return Judgement(
+            "Quiet", "", f"None of its jobs ended in the last hour; {counted(day.jobs, 'job')} in the last day."
+        )
     dead = dict(hour.outcomes).get("dead", 0)
     if not dead:
         median = f", {duration(hour.run_ms[0])} each at the median" if hour.run_ms else ""
-        return Judgement("Healthy", "ok", f"{_jobs(hour.jobs)} ended in the last hour, none gave up{median}.")
-    share = f"{_jobs(dead)} of {hour.jobs:,} that ended in the last hour gave up"
+        return Judgement("Healthy", "ok", f"{counted(hour.jobs, 'job')} ended in the last hour, none gave up{median}.")
+    share = f"{counted(dead, 'job')} of {hour.jobs:,} that ended in the last hour gave up"
     causes = ended.failures
     cause = f", all with {causes[0].exception}" if len(causes) == 1 else f", of {len(causes)} causes" if causes else ""
     since = f"; since release {ended.dead_since}, before it none did" if ended.dead_since else ""
@@ -368,7 +342,3 @@ def held_back(judged: Judgement, paused: Sequence[pauses.PausedActor]) -> Judgem
     if whole is None or judged.level != "ok":
         return judged
     return replace(judged, word="Circuit open" if whole.is_open else "Paused", level="warn")
-
-
-def _jobs(count: int) -> str:
-    return f"{count:,} job{'' if count == 1 else 's'}"

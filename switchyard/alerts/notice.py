@@ -16,7 +16,7 @@ from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.conf import switchyard_settings
-from switchyard.console.formatting import counted
+from switchyard.console.formatting import counted, iso
 from switchyard.console.links import runbook_of_alert
 
 
@@ -155,7 +155,7 @@ def fields_json(row: Model, names: Iterable[str]) -> dict[str, Any]:
     """Return columns of a row as JSON values; times are ISO 8601 in UTC."""
     values = {name: getattr(row, name) for name in names}
     times = {name: value for name, value in values.items() if isinstance(value, datetime)}
-    return values | {name: at.isoformat(timespec="microseconds").replace("+00:00", "Z") for name, at in times.items()}
+    return values | {name: iso(at) for name, at in times.items()}
 
 
 def alert_json(alert: Alert, deliveries: Sequence[Delivery] | None = None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from django.db import DatabaseError
-from django.db.models import F, QuerySet
+from django.db.models import F
 
 from switchyard.alerts.channels import Channel, ChannelFailed, LogChannel, channels
 from switchyard.alerts.intake import notice_of, notice_of_group, write_alert
@@ -105,7 +105,10 @@ def _claim_due(names: Sequence[str]) -> list[Delivery]:
     pending = Delivery.objects.filter(state=Delivery.State.PENDING, next_try_at__lte=now)
     gone = pending.exclude(channel__in=names)
     gone.update(state=Delivery.State.GIVEN_UP, error="the channel is no longer configured")
-    _hold_back(pending)
+    silenced = set(in_force().values_list("fingerprint", flat=True))
+    if silenced:  # since the alert waits
+        held = pending if "" in silenced else pending.filter(alert__fingerprint__in=silenced)
+        held.update(state=Delivery.State.SILENCED)
     if is_quiet(now):
         pending = pending.filter(alert__severity=Alert.Severity.CRITICAL)
     claimed = []
@@ -123,14 +126,6 @@ def _retry_given_up(now: datetime) -> None:
     given_up = Delivery.objects.filter(state=Delivery.State.GIVEN_UP, alert__state__in=UNRESOLVED)
     given_up = given_up.filter(next_try_at__lt=now - RETRY_AFTER, next_try_at__gte=now - KEPT_FOR)
     given_up.update(state=Delivery.State.PENDING, tries=MOST_TRIES - 1, next_try_at=now)
-
-
-def _hold_back(pending: QuerySet[Delivery]) -> None:
-    """Send nothing whose alert was silenced while it waited."""
-    silenced = set(in_force().values_list("fingerprint", flat=True))
-    if silenced:
-        held = pending if "" in silenced else pending.filter(alert__fingerprint__in=silenced)
-        held.update(state=Delivery.State.SILENCED)
 
 
 def _record_results(batch: ChannelBatch, deliveries: Sequence[Delivery]) -> int:

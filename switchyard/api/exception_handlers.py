@@ -17,9 +17,11 @@ from switchyard.api.parsing import invalid
 from switchyard.api.problems import FieldError, Problem
 from switchyard.api.request_jobs import NOT_ENQUEUED, UNKNOWN, HistoryUnavailable, current_request
 from switchyard.broker.errors import (
+    ActRefused,
     BrokerError,
     BrokerFull,
     BrokerUnsafe,
+    NotFound,
     PayloadTooLarge,
     QueueFull,
     ResultStoreUnavailable,
@@ -136,6 +138,8 @@ REFUSALS: tuple[tuple[Any, Callable[[HttpRequest, Any], Problem]], ...] = (
     ((UnencodablePayload, ArgumentMisfit), _unencodable),
     ((BrokerError, OperationalError, StorageError, ResultStoreUnavailable), _unavailable),
     (Http404, lambda request, error: Problem(404, "nothing is here")),
+    (NotFound, lambda request, error: Problem(404, str(error))),
+    (ActRefused, lambda request, error: Problem(422, str(error))),
     (PermissionDenied, lambda request, error: Problem(403, str(error) or "this is not allowed")),
     (RequestDataTooBig, lambda request, error: Problem(413, "the body is too large; send less")),
     (

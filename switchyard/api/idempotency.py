@@ -31,13 +31,13 @@ from switchyard.api.models import IdempotentRequest, Token
 from switchyard.api.problems import Problem
 from switchyard.api.request_jobs import NOT_ENQUEUED, RequestJobs, request_jobs
 from switchyard.broker import clock
+from switchyard.database import delete_old
 from switchyard.middleware.clock_comparison import compared_now
 
 KEPT = timedelta(hours=24)
 # A request that runs for longer has lost its process; a repetition takes its key over.
 LAPSES = timedelta(seconds=60)
 PURGE_EVERY = 100
-PURGE_AT_ONCE = 1_000
 STORED_HEADERS = ("Content-Type", "Location")
 # Refusals before any work began: the key is free again.
 UNSTORED = frozenset({401, 403, 413, 415})
@@ -146,8 +146,7 @@ def settle(run: IdempotentRequest, response: HttpResponseBase, *, refused: bool 
 def purge() -> int:
     """Delete stored requests older than a day, a bounded number at once; return the count."""
     old = IdempotentRequest.objects.filter(claimed_at__lt=clock.utc_now() - KEPT).order_by("claimed_at")
-    doomed = list(old.values_list("pk", flat=True)[:PURGE_AT_ONCE])
-    return IdempotentRequest.objects.filter(pk__in=doomed).delete()[0]
+    return delete_old(old, batches=1)
 
 
 def fingerprint(request: HttpRequest) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -28,6 +28,7 @@ class FieldError:
     message: str
 
 
+@dataclass(eq=False, repr=False)
 class Problem(Exception):
     """A refused request; raised anywhere below a view, returned as ``application/problem+json``.
 
@@ -41,25 +42,17 @@ class Problem(Exception):
         job_ids: Jobs of the request that are or may be enqueued.
     """
 
-    def __init__(
-        self,
-        status: int,
-        detail: str,
-        *,
-        errors: Sequence[FieldError] = (),
-        headers: Mapping[str, str] | None = None,
-        type: str = "about:blank",
-        outcome: str = "",
-        job_ids: Sequence[str] = (),
-    ) -> None:
-        self.status = status
-        self.detail = detail
-        self.errors = tuple(errors)
-        self.headers = dict(headers or {})
-        self.type = type
-        self.outcome = outcome
-        self.job_ids = tuple(job_ids)
-        super().__init__(f"{status}: {detail}")
+    status: int
+    detail: str
+    _: KW_ONLY
+    errors: Sequence[FieldError] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    type: str = "about:blank"
+    outcome: str = ""
+    job_ids: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        super().__init__(f"{self.status}: {self.detail}")
 
     def document(self) -> dict[str, Any]:
         """Return the body: ``type``, ``title``, ``status``, ``detail``; ``errors``, ``outcome``, ``job_ids`` if any."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from django.http import HttpRequest
 from django.urls import reverse
 
-from switchyard.broker.clock import datetime_of
 from switchyard.conf import switchyard_settings
+from switchyard.console.formatting import iso
 from switchyard.console.links import absolute
 
 
@@ -35,4 +35,4 @@ def job_url(request: HttpRequest, job_id: str, *, part: str = "") -> str:
 
 def iso_time(ms: int | None) -> str | None:
     """Return milliseconds since the epoch in the API's format: ISO 8601 in UTC with microseconds."""
-    return None if ms is None else datetime_of(ms).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return None if ms is None else iso(ms)

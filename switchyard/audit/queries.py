@@ -14,7 +14,7 @@ from django.db.models import QuerySet
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import datetime_of
 from switchyard.console import links
-from switchyard.console.formatting import time_ms
+from switchyard.console.formatting import iso, time_ms
 
 ACTS: dict[str, str] = {
     "queue.pause": "Pause a queue",
@@ -114,8 +114,8 @@ def as_json(entry: AuditEntry) -> dict[str, Any]:
     """Return a row as JSON; times are ISO 8601 in UTC."""
     return {
         "id": entry.pk,
-        "at": _iso(entry.at),
-        "ended_at": _iso(entry.ended_at),
+        "at": iso(entry.at),
+        "ended_at": entry.ended_at and iso(entry.ended_at),
         **{name: getattr(entry, name) for name in IN_JSON},
     }
 
@@ -137,10 +137,6 @@ def target_url(entry: AuditEntry) -> str:
     if thing == "alert":
         return links.alert_url(int(target)) if target.isdecimal() else ""
     return PAGES[thing](target) if thing in PAGES else ""
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 LONGEST_TEXT: Final = 255

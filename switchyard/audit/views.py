@@ -8,7 +8,6 @@ from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from switchyard.audit.models import AuditEntry
@@ -25,7 +24,6 @@ WITH_ARGUMENTS = ("changed", "changes", "argument", "filter")
 
 
 @require_safe
-@never_cache
 def audit_log(request: HttpRequest) -> HttpResponse:
     """Show one page of the log, newest first."""
     require(request, RIGHT)

@@ -9,10 +9,9 @@ from ninja import Router, Status
 from pydantic import BaseModel, Field
 
 from switchyard.api.auth import operate_scope
-from switchyard.api.problems import Problem, not_found
+from switchyard.api.problems import Problem
 from switchyard.audit.services import Who
 from switchyard.batches import queries
-from switchyard.broker.errors import NotFound
 from switchyard.bulk import services as bulk
 from switchyard.bulk.kinds import kind_of
 
@@ -77,10 +76,7 @@ def list_batches(request: HttpRequest, before: int | None = None) -> dict[str, A
 @router.get("/{batch_id}", auth=operate_scope, response={200: BatchBody}, url_name="batch", operation_id="get_batch")
 def get_batch(request: HttpRequest, batch_id: str) -> dict[str, Any]:
     """Return a batch."""
-    try:
-        return queries.summary(queries.find(batch_id))
-    except NotFound as error:
-        raise not_found(str(error)) from error
+    return queries.summary(queries.find(batch_id))
 
 
 @router.get(
@@ -92,11 +88,9 @@ def get_batch(request: HttpRequest, batch_id: str) -> dict[str, Any]:
 )
 def list_batch_members(request: HttpRequest, batch_id: str, state: str = "open", cursor: str = "0") -> dict[str, Any]:
     """List the members of a batch in a state: `open`, `done`, `failed` or `cancelled`."""
+    record = queries.find(batch_id)
     try:
-        record = queries.find(batch_id)
         page = queries.members(record.id, state, cursor=cursor)
-    except NotFound as error:
-        raise not_found(str(error)) from error
     except ValueError as error:
         raise Problem(422, str(error)) from error
     members = [{"id": id_, "queue": queue} for id_, queue in page.found.items()]
@@ -120,11 +114,7 @@ def retry_batch(request: HttpRequest, batch_id: str) -> Status[dict[str, int]]:
 
 
 def _started(kind: str, request: HttpRequest, batch_id: str) -> Status[dict[str, int]]:
-    try:
-        record = queries.find(batch_id)
-    except NotFound as error:
-        raise not_found(str(error)) from error
-    right = kind_of(kind).right
+    record, right = queries.find(batch_id), kind_of(kind).right
     if not request.auth.owner.has_perm(right):  # type: ignore[attr-defined]
         raise Problem(403, f"the token's owner lacks the right {right}; give it to that user")
     return Status(202, {"bulk_act": bulk.start(kind, {"batch": record.id}, who=Who.of_request(request)).pk})

@@ -6,12 +6,11 @@ from typing import Any
 
 from django.http import Http404, HttpRequest
 from django.urls import reverse
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from switchyard.batches import queries
 from switchyard.batches.acts import CANCEL, RETRY
-from switchyard.broker.errors import BrokerError, NotFound
+from switchyard.broker.errors import BrokerError
 from switchyard.broker.stores.batches import CALLBACKS, STATES
 from switchyard.console.queue_rights import holds
 from switchyard.console.room_view import RoomResponse, not_answered, require
@@ -21,7 +20,6 @@ LEVELS = {"open": "", "complete": "warn", "succeeded": "ok"}
 
 
 @require_safe
-@never_cache
 def batches(request: HttpRequest) -> RoomResponse:
     """List the batches, newest first."""
     require(request, VIEW)
@@ -37,7 +35,6 @@ def batches(request: HttpRequest) -> RoomResponse:
 
 
 @require_safe
-@never_cache
 def batch(request: HttpRequest, batch_id: str) -> RoomResponse:
     """Show one batch, and a page of its members in one state."""
     require(request, VIEW)
@@ -46,7 +43,7 @@ def batch(request: HttpRequest, batch_id: str) -> RoomResponse:
         default = next((state for state in ("failed", "open", "cancelled") if getattr(record, state)), "done")
         state = request.GET.get("state", default)
         page = queries.members(batch_id, state, cursor=request.GET.get("cursor", "0"))
-    except (NotFound, ValueError) as error:
+    except ValueError as error:
         raise Http404(str(error)) from error
     except BrokerError as error:
         return not_answered(request, error, back=reverse("switchyard-batches"))

@@ -8,14 +8,13 @@ from typing import Any
 
 from django.contrib import messages
 from django.db import IntegrityError
-from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from switchyard.audit.services import Who
-from switchyard.broker.errors import ActRefused, BrokerError, NotFound
+from switchyard.broker.errors import ActRefused, BrokerError
 from switchyard.bulk import services
 from switchyard.bulk.kinds import Kind, kind_of
 from switchyard.bulk.models import BulkAct
@@ -31,7 +30,6 @@ TYPED_ABOVE = 100
 
 
 @require_safe
-@never_cache
 def acts(request: HttpRequest) -> HttpResponseBase:
     """List the acts, newest first."""
     require(request, VIEW)
@@ -55,11 +53,10 @@ def _exported(request: HttpRequest) -> Iterator[dict[str, Any]]:
 
 
 @require_safe
-@never_cache
 def act(request: HttpRequest, number: int) -> RoomResponse:
     """Show one act; complete without JavaScript."""
     require(request, VIEW)
-    seen = _seen(number)
+    seen = services.find(number)
     undo = seen.texts.taken_back_by
     may_undo = bool(undo and seen.act.done and not seen.act.unfinished) and holds(
         request.user, kind_of(undo).right, seen.act.filter.get("queue", "")
@@ -75,11 +72,10 @@ def act(request: HttpRequest, number: int) -> RoomResponse:
 
 
 @require_safe
-@never_cache
 def live(request: HttpRequest, number: int) -> RoomResponse:
     """Render the part of an act's page that changes."""
     require(request, VIEW)
-    context = {"seen": _seen(number), "may_stop": request.user.has_perm(STOP), "at": timezone.now()}
+    context = {"seen": services.find(number), "may_stop": request.user.has_perm(STOP), "at": timezone.now()}
     return RoomResponse(request, "switchyard_bulk/act_live.html", context)
 
 
@@ -87,7 +83,7 @@ def live(request: HttpRequest, number: int) -> RoomResponse:
 def stop(request: HttpRequest, number: int) -> HttpResponseBase:
     """Stop an act after the step that it is in."""
     require(request, STOP)
-    _seen(number)
+    services.find(number)
     if services.stop(number, who=Who.of_request(request), reason=request.POST.get("reason", "").strip()):
         messages.success(request, "It stops after the step that it is in; what is done stays done.")
     else:
@@ -98,7 +94,7 @@ def stop(request: HttpRequest, number: int) -> HttpResponseBase:
 @require_POST
 def take_back(request: HttpRequest, number: int) -> HttpResponseBase:
     """Take back what an act did, as far as it has not started, by another act."""
-    undo = _seen(number).texts.taken_back_by
+    undo = services.find(number).texts.taken_back_by
     require(request, kind_of(undo).right if undo else STOP)
     try:
         row = services.take_back(number, who=Who.of_request(request), reason=request.POST.get("reason", "").strip())
@@ -112,13 +108,9 @@ def take_back(request: HttpRequest, number: int) -> HttpResponseBase:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@never_cache
 def begin(request: HttpRequest, kind: str) -> HttpResponseBase:
     """Ask whether to start an act on all that match the filter in the address; start it on POST."""
-    try:
-        chosen = kind_of(kind)
-    except NotFound as error:
-        raise Http404(str(error)) from error
+    chosen = kind_of(kind)
     require(request, chosen.right)
     if "argument" in request.GET:  # the number that match tells what an argument is
         require(request, ARGUMENTS, queue=request.GET.get("queue", ""))
@@ -207,13 +199,6 @@ def _plan(request: HttpRequest) -> dict[str, int]:
     """Return the numbers of a rollout's form; one that is none is out of every range."""
     given = {name: request.POST.get(name, "").strip() for name in services.PLAN}
     return {name: int(text) if text.isascii() and text.isdecimal() else -1 for name, text in given.items() if text}
-
-
-def _seen(number: int) -> services.Progress:
-    seen = services.find(number)
-    if seen is None:
-        raise Http404(f"There is no bulk act {number}.")
-    return seen
 
 
 def _rendered(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> RoomResponse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import starmap
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -108,27 +109,17 @@ class Command(ActsCommand):
         states = () if state == "all" else (state,) if state else tuple(UNRESOLVED)
         rows = list((Alert.objects.filter(state__in=states) if states else Alert.objects.all())[: options["limit"]])
         silences = notice.open_silences()
-        if options["json"]:
-            shown = [silence_json(silence) for silence, _ in silences]
-            self.print_json({"alerts": [alert_json(row) for row in rows], "silences": shown})
-            return
-        for row in rows:
-            self.stdout.write(alert_line(row))
-        if not rows:
-            self.stdout.write("No alert is as asked.")
-        self.stderr.write(f"alerts: {notice.headline(notice.open_count())}.")
-        for silence, named in silences:
-            self.stdout.write(silence_line(silence, named))
+        shown = [silence_json(silence) for silence, _ in silences]
+        lines = [*(map(alert_line, rows) if rows else ["No alert is as asked."]), *starmap(silence_line, silences)]
+        self.answer(lines, {"alerts": [alert_json(row) for row in rows], "silences": shown}, indent=2)
+        if not self.as_json:
+            self.stderr.write(f"alerts: {notice.headline(notice.open_count())}.")
 
     def _show(self, options: dict[str, Any]) -> None:
         [row] = self._rows([options["id"]])
         deliveries = list(row.deliveries.all())
-        if options["json"]:
-            self.print_json(alert_json(row, deliveries))
-            return
-        self.stdout.write(alert_text(row, deliveries))
-        for note in notes_on("alert", str(row.pk)):
-            self.stdout.write(note_line(note))
+        lines = [alert_text(row, deliveries), *map(note_line, notes_on("alert", str(row.pk)))]
+        self.answer(lines, alert_json(row, deliveries), indent=2)
 
     def _apply(self, options: dict[str, Any]) -> None:
         rows, who, reason = self._rows(options["ids"]), Who.of_command(), options["reason"]
@@ -136,10 +127,7 @@ class Command(ActsCommand):
             done, past = acts.acknowledge(rows, who=who, reason=reason), "Acknowledged"
         else:
             done, past = acts.resolve(rows, who=who, reason=reason), "Resolved"
-        if options["json"]:
-            self.print_json({"done": done, "asked": len(rows)})
-        else:
-            self.stdout.write(f"{past} {counted(done, 'alert')}.")
+        self.answer(f"{past} {counted(done, 'alert')}.", {"done": done, "asked": len(rows)}, indent=2)
         if done < len(rows):
             raise CommandError(f"alerts: {len(rows) - done} had been {past.lower()} before")
 
@@ -148,7 +136,7 @@ class Command(ActsCommand):
     def _note(self, options: dict[str, Any]) -> None:
         [row] = self._rows([options["id"]])
         write_note("alert", str(row.pk), options["text"], who=Who.of_command())
-        self.answer(f"Noted on alert {row.pk}.", {"id": row.pk, "noted": True}, as_json=options["json"])
+        self.answer(f"Noted on alert {row.pk}.", {"id": row.pk, "noted": True})
 
     def _silence(self, options: dict[str, Any]) -> None:
         fingerprint = options["fingerprint"]
@@ -165,12 +153,8 @@ class Command(ActsCommand):
             made = acts.silence(fingerprint, end_of(options["span"]), who=Who.of_command(), reason=options["reason"])
         except ActRefused as error:
             raise CommandError(str(error), returncode=WRONG_ARGUMENTS) from error
-        if options["json"]:
-            self.print_json(silence_json(made))
-            return
-        self.stdout.write(
-            f"Silence {made.pk}: {made}. It ends by itself, or with manage.py switchyard alerts unsilence {made.pk}"
-        )
+        text = f"Silence {made.pk}: {made}. It ends by itself, or with manage.py switchyard alerts unsilence {made.pk}"
+        self.answer(text, silence_json(made), indent=2)
 
     def _unsilence(self, options: dict[str, Any]) -> None:
         ended = acts.unsilence(options["id"], who=Who.of_command(), reason=options["reason"])
@@ -178,10 +162,7 @@ class Command(ActsCommand):
             raise CommandError(
                 f"silence {options['id']}: no silence in force has this id; see manage.py switchyard alerts list"
             )
-        if options["json"]:
-            self.print_json(silence_json(ended))
-            return
-        self.stdout.write(f"Silence {ended.pk} has ended: alerts from now on are sent.")
+        self.answer(f"Silence {ended.pk} has ended: alerts from now on are sent.", silence_json(ended), indent=2)
 
     def _channels(self, options: dict[str, Any]) -> None:
         rows = channel_rows()
@@ -190,7 +171,7 @@ class Command(ActsCommand):
             at = f"last message {row.at:%Y-%m-%d %H:%M:%S} UTC" if row.at else "no message yet"
             lines.append(printable(f"{number:>3}  {row.name}: {at}{f', failing: {row.error}' if row.error else ''}"))
         values = [asdict(row) | {"at": row.at and row.at.isoformat()} for row in rows]
-        self.answer("\n".join(lines), values, as_json=options["json"])
+        self.answer(lines, values)
 
     def _test(self, options: dict[str, Any]) -> None:
         name = options["channel"]
@@ -203,7 +184,7 @@ class Command(ActsCommand):
             fact = f"{name} did not accept the test: {error.fact}; check its entry in SWITCHYARD_ALERT_URLS"
             raise CommandError(fact) from error
         text = f"{name} accepted a test message within {duration(took_s * 1_000)}."
-        self.answer(text, {"channel": name, "took_s": round(took_s, 3)}, as_json=options["json"])
+        self.answer(text, {"channel": name, "took_s": round(took_s, 3)})
 
     def _rows(self, ids: list[int]) -> list[Alert]:
         found = Alert.objects.in_bulk([pk for pk in ids if 0 < pk < 2**63])

@@ -44,16 +44,9 @@ class Command(ActsCommand):
         except ValueError as error:
             raise refusal(error) from error
         found = page(asked, before=options["before"], limit=options["limit"])
-        if options["json"]:
-            shown = {"acts": [as_json(entry) for entry in found.rows], "older": found.older}
-            self.print_json(shown)
-            return
-        for entry in found.rows:
-            self.stdout.write(_line(entry))
-        if not found.rows:
-            self.stdout.write("No act matches." if asked.to_query() else "No act yet.")
-        if found.older:
-            self.stdout.write(f"more: --before {found.older}")
+        lines = list(map(_line, found.rows)) or ["No act matches." if asked.to_query() else "No act yet."]
+        lines += [f"more: --before {found.older}"] if found.older else []
+        self.answer(lines, {"acts": [as_json(entry) for entry in found.rows], "older": found.older}, indent=2)
 
 
 def _line(entry: AuditEntry) -> str:

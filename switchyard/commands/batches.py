@@ -42,33 +42,23 @@ class Command(ActsCommand):
 
     def _list(self, options: dict[str, Any]) -> None:
         found = queries.newest(limit=options["limit"]).batches
-        if options["json"]:
-            self.print_json([queries.summary(record) for record in found])
-            return
-        for record in found:
-            self.stdout.write(_line(record))
-        if not found:
-            self.stdout.write("No batches.")
+        self.answer(map(_line, found) if found else "No batches.", list(map(queries.summary, found)), indent=2)
 
     def _show(self, options: dict[str, Any]) -> None:
         record = queries.find(options["batch"])
         members = queries.members(record.id, options["state"]).found
-        if options["json"]:
-            shown = [{"id": id_, "queue": queue} for id_, queue in members.items()]
-            self.print_json(queries.summary(record) | {"members": shown})
-            return
-        self.stdout.write(_line(record))
-        for name in record.callbacks:
-            self.stdout.write(f"{name:<14} {'sent' if name in record.sent else 'not sent'}")
-        for id_, queue in members.items():
-            self.stdout.write(printable(f"{options['state']:<14} {id_}  {queue}"))
+        lines = [_line(record)]
+        lines += [f"{name:<14} {'sent' if name in record.sent else 'not sent'}" for name in record.callbacks]
+        lines += [printable(f"{options['state']:<14} {id_}  {queue}") for id_, queue in members.items()]
+        shown = [{"id": id_, "queue": queue} for id_, queue in members.items()]
+        self.answer(lines, queries.summary(record) | {"members": shown}, indent=2)
 
     def _start(self, options: dict[str, Any]) -> None:
         record = queries.find(options["batch"])
         kind, reason = f"batch.{options['verb']}", options["reason"]
         started = bulk.start(kind, {"batch": record.id}, who=Who.of_command(), reason=reason)
         text = f"bulk act {started.pk} started; see manage.py switchyard bulk show {started.pk}"
-        self.answer(text, {"bulk_act": started.pk}, as_json=options["json"])
+        self.answer(text, {"bulk_act": started.pk})
 
     _cancel = _retry = _start
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from argparse import ArgumentParser
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from django.core.management.base import CommandParser
+
 from switchyard.broker.health.server import ServerFinding
 from switchyard.conf import switchyard_settings
-from switchyard.console.commands import PrintingCommand, as_command_error, show_examples
+from switchyard.console.commands import PrintingCommand, as_command_error
 from switchyard.middleware.logs import printable
 from switchyard.workers.preflight import make_watch
 
@@ -25,11 +25,11 @@ class Command(PrintingCommand):
     """Check the broker's server, or accept its keyspace. Exit 1: the server is not safe or unavailable."""
 
     help = "Check the broker's server; `accept` lets workers resume in a keyspace that was emptied."
+    examples = EXAMPLES
 
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        show_examples(parser, EXAMPLES)
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
         parser.add_argument("action", nargs="?", choices=("show", "accept"), default="show")
-        parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the action."""
@@ -39,27 +39,20 @@ class Command(PrintingCommand):
                 with as_command_error("broker"):
                     watch.generation.accept()
                 message = "broker: the keyspace is accepted; paused workers resume within seconds"
-                self.stdout.write(json.dumps({"accepted": True}) if options["json"] else message)
+                self.answer(message, {"accepted": True})
                 return
             health = watch.look()
         finally:
             watch.close()
         of_addons = list(_of_addons())
         safe = not (health.red or of_addons or any(found.code == "away" for found in health.findings))
-        self._print([*health.findings, *of_addons], safe, as_json=options["json"])
+        findings, place = [*health.findings, *of_addons], switchyard_settings().place
+        servers = f"{place.title} and the Redis server beside it" if place else "its server"
+        lines = [printable(f"{found.severity}: {found.seen}; {found.remedy}") for found in findings]
+        value = {"ok": safe, "findings": [asdict(found) for found in findings]}
+        self.answer(lines or f"broker: nothing is wrong with {servers}", value, indent=2)
         if not safe:
             sys.exit(1)
-
-    def _print(self, findings: list[ServerFinding], safe: bool, *, as_json: bool) -> None:
-        if as_json:
-            self.print_json({"ok": safe, "findings": [asdict(found) for found in findings]})
-            return
-        for found in findings:
-            self.stdout.write(printable(f"{found.severity}: {found.seen}; {found.remedy}"))
-        if not findings:
-            place = switchyard_settings().place
-            servers = f"{place.title} and the Redis server beside it" if place else "its server"
-            self.stdout.write(f"broker: nothing is wrong with {servers}")
 
 
 def _of_addons() -> Iterator[ServerFinding]:

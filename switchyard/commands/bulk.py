@@ -40,23 +40,12 @@ class Command(ActsCommand):
 
     def _list(self, options: dict[str, Any]) -> None:
         found = services.newest(limit=options["limit"])
-        if options["json"]:
-            self.print_json([services.summary(one) for one in found])
-            return
-        for one in found:
-            self.stdout.write(f"{one.act.pk:>6}  {_line(one)}")
-        if not found:
-            self.stdout.write("No bulk acts.")
+        lines = [f"{one.act.pk:>6}  {_line(one)}" for one in found] or ["No bulk acts."]
+        self.answer(lines, list(map(services.summary, found)), indent=2)
 
     def _show(self, options: dict[str, Any]) -> None:
         found = services.find(options["number"])
-        if found is None:
-            raise services.no_such_act(options["number"])
-        if options["json"]:
-            self.print_json(services.summary(found))
-            return
         act = found.act
-        self.stdout.write(f"bulk act {act.pk}: {_line(found)}")
         facts = {
             "filter": ", ".join(f"{name}={value}" for name, value in act.filter.items()) or "none: everything",
             "by": f"{act.who}, {act.created_at:%Y-%m-%d %H:%M:%S} UTC",
@@ -64,22 +53,20 @@ class Command(ActsCommand):
             "error": act.error,
             **{f"skipped {count:,}": reason for reason, count in act.skips.items()},
         }
-        for name, value in facts.items():
-            if value:
-                self.stdout.write(printable(f"{name:<14} {value}"))
+        lines = [printable(f"{name:<14} {value}") for name, value in facts.items() if value]
+        self.answer([f"bulk act {act.pk}: {_line(found)}", *lines], services.summary(found), indent=2)
 
     def _take_back(self, options: dict[str, Any]) -> None:
         number = options["number"]
         row = services.take_back(number, who=Who.of_command(), reason=options["reason"])
         text = f"bulk act {row.pk} takes back what has not started: manage.py switchyard bulk show {row.pk}"
-        self.answer(text, {"bulk_act": row.pk, "of": number}, as_json=options["json"])
+        self.answer(text, {"bulk_act": row.pk, "of": number})
 
     def _stop(self, options: dict[str, Any]) -> None:
         number = options["number"]
         stopped = services.stop(number, who=Who.of_command(), reason=options["reason"])
-        if stopped or options["json"]:
-            text = f"bulk act {number}: stops after the step that it is in; what is done stays done"
-            self.answer(text, {"number": number, "stopping": stopped}, as_json=options["json"])
+        text = f"bulk act {number}: stops after the step that it is in; what is done stays done" if stopped else ""
+        self.answer(text, {"number": number, "stopping": stopped})
         if not stopped:
             raise CommandError(f"bulk act {number}: it has ended, or is stopping already; nothing to stop")
 

@@ -6,14 +6,13 @@ import json
 import re
 import sys
 import time
-from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from types import SimpleNamespace
 from typing import Any, Final
 
 import dramatiq
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, CommandParser
 from dramatiq.broker import Broker
 
 from switchyard.broker.admin.stats import family_stats
@@ -21,10 +20,9 @@ from switchyard.broker.queue import codec
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.shapes import QueueStats
 from switchyard.broker.topology import Yard
 from switchyard.conf import declared_yard
-from switchyard.console.commands import PrintingCommand, as_command_error, show_examples
+from switchyard.console.commands import PrintingCommand, as_command_error
 from switchyard.console.formatting import counted
 from switchyard.middleware.arguments import call_of, misfit, signature_of
 from switchyard.middleware.logs import printable
@@ -115,7 +113,10 @@ def check_backlog(
     for family in found:
         queue = family.keys.queue
         if queue in declared:
-            _note_unserved(backlog, family_stats(broker.calls, family.keys), yard)
+            stats = family_stats(broker.calls, family.keys)
+            for lane in (stats.live, stats.retry):
+                if lane.total and not yard.pools_of(lane.name):
+                    backlog.trouble(stats.queue, "*", "queue", f"no pool serves {lane.name}").count += lane.total
         for id_, body in _bodies(family):
             backlog.looked_at += 1
             if backlog.looked_at % AT_ONCE == 0:
@@ -150,12 +151,6 @@ def _bodies(family: QueueOperations) -> Iterator[tuple[str, bytes]]:
             yield str(id_, "utf-8", "replace"), body
         if cursor == b"0":
             return
-
-
-def _note_unserved(backlog: Backlog, stats: QueueStats, yard: Yard) -> None:
-    for lane in (stats.live, stats.retry):
-        if lane.total and not yard.pools_of(lane.name):
-            backlog.trouble(stats.queue, "*", "queue", f"no pool serves {lane.name}").count += lane.total
 
 
 def _verdict(broker: Broker, call: str) -> tuple[str, str, str] | None:
@@ -206,10 +201,10 @@ class Command(PrintingCommand):
     """Compare the backlog with the code. Exit 1: the code cannot run a message, or the broker does not answer."""
 
     help = "Compare the backlog with this code; exit 1 when this code cannot run a message. Only reads."
+    examples = EXAMPLES
 
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        show_examples(parser, EXAMPLES)
-        parser.add_argument("--json", action="store_true", help="print JSON")
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
         parser.add_argument(
             "--queue", action="append", default=[], metavar="QUEUE", help="only this queue; may be repeated"
         )
@@ -229,10 +224,7 @@ class Command(PrintingCommand):
                 )
             chosen = [found[name] for name in options["queue"] or found]
             backlog = check_backlog(chosen, broker, declared_yard(), report=self._report)
-        if options["json"]:
-            self.print_json(_as_json(backlog))
-        else:
-            self._show(backlog)
+        self.answer(_lines(backlog), _as_json(backlog), indent=2)
         if backlog.troubles:
             sys.exit(1)
 
@@ -241,13 +233,13 @@ class Command(PrintingCommand):
             self._reported_s = time.monotonic()
             self.stderr.write(f"check_backlog: {looked_at:,} messages looked at")
 
-    def _show(self, backlog: Backlog) -> None:
-        for trouble in backlog.troubles.values():
-            samples = f" (such as {', '.join(trouble.samples)})" if trouble.samples else ""
-            line = f"{trouble.queue}: {trouble.count:,} of {trouble.actor}: {trouble.detail}{samples}"
-            self.stdout.write(printable(line))
-        actors = f"{counted(backlog.looked_at, 'message')} of {counted(len(backlog.by_actor), 'actor')} looked at"
-        self.stdout.write(f"{actors}; this code {'cannot' if backlog.troubles else 'can'} run all of them")
+
+def _lines(backlog: Backlog) -> Iterator[str]:
+    for trouble in backlog.troubles.values():
+        samples = f" (such as {', '.join(trouble.samples)})" if trouble.samples else ""
+        yield printable(f"{trouble.queue}: {trouble.count:,} of {trouble.actor}: {trouble.detail}{samples}")
+    actors = f"{counted(backlog.looked_at, 'message')} of {counted(len(backlog.by_actor), 'actor')} looked at"
+    yield f"{actors}; this code {'cannot' if backlog.troubles else 'can'} run all of them"
 
 
 def _as_json(backlog: Backlog) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from django.core.management.base import CommandError, CommandParser
 from switchyard.api.models import SCOPES
 from switchyard.api.tokens import create_token
 from switchyard.audit.services import Who, act
-from switchyard.console.commands import WRONG_ARGUMENTS, PrintingCommand, as_command_error, show_examples
+from switchyard.console.commands import WRONG_ARGUMENTS, PrintingCommand, as_command_error
 
 EXAMPLES = """examples:
   manage.py switchyard createtoken --user ada --scopes submit,read --name 'billing system'"""
@@ -19,19 +19,19 @@ EXAMPLES = """examples:
 
 class Command(PrintingCommand):
     help = "Make an API token for a user and print it. It cannot be shown again."
+    examples = EXAMPLES
 
     def add_arguments(self, parser: CommandParser) -> None:
-        show_examples(parser, EXAMPLES)
+        super().add_arguments(parser)
         parser.add_argument("--user", required=True, metavar="NAME", help="user name of the owner")
         parser.add_argument("--scopes", required=True, metavar="LIST", help=f"comma-separated: {', '.join(SCOPES)}")
         parser.add_argument("--name", default="", help="description, such as where the token is used")
-        parser.add_argument("--json", action="store_true", dest="as_json", help="print it with its scopes as JSON")
 
-    def handle(self, *args: Any, user: str, scopes: str, name: str, as_json: bool, **options: Any) -> None:
+    def handle(self, *args: Any, user: str, scopes: str, name: str, **options: Any) -> None:
         with as_command_error("token"):
-            self._make(user, scopes, name, as_json)
+            self._make(user, scopes, name)
 
-    def _make(self, user: str, scopes: str, name: str, as_json: bool) -> None:
+    def _make(self, user: str, scopes: str, name: str) -> None:
         users = get_user_model()
         try:
             owner = users._default_manager.get_by_natural_key(user)
@@ -45,4 +45,4 @@ class Command(PrintingCommand):
                 entry.count, entry.target = 1, token.prefix
         except ValidationError as error:
             raise CommandError("; ".join(error.messages), returncode=WRONG_ARGUMENTS) from error
-        self.answer(plain, {"token": plain, "prefix": token.prefix, "scopes": token.scopes}, as_json=as_json)
+        self.answer(plain, {"token": plain, "prefix": token.prefix, "scopes": token.scopes})

@@ -14,7 +14,6 @@ from switchyard.bulk import services as bulk
 from switchyard.conf import declared_yard
 from switchyard.console.commands import LIMIT, WRONG_ARGUMENTS, ActsCommand, refusal
 from switchyard.dead_letters import acts, bulk_moves, presentation, queries
-from switchyard.dead_letters.acts import BulkResult
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.reconcile import reconcile_all
 from switchyard.middleware.logs import printable
@@ -87,39 +86,31 @@ class Command(ActsCommand):
         states = (options["state"],) if options["state"] else ()
         found = queries.listing(queue=options["queue"], fingerprint=options["group"], states=states)[: limit + 1]
         rows = list(found)[:limit]
-        if options["json"]:
-            self.print_json([presentation.summary(row) for row in rows])
-            return
-        presentation.print_letters(rows, self.stdout)
-        if len(found) > limit:
-            self.stdout.write(
-                f"more than {limit:,}: --limit N for more; manage.py switchyard deadletters groups counts by cause"
-            )
+        text = f"more than {limit:,}: --limit N for more; manage.py switchyard deadletters groups counts by cause"
+        if not self.as_json:
+            presentation.print_letters(rows, self.stdout)
+        self.answer(text if len(found) > limit else "", list(map(presentation.summary, rows)), indent=2)
 
     def _groups(self, options: dict[str, Any]) -> None:
         limit = options["limit"]
         self._catch_up()
         found = queries.groups(limit=limit)
-        if options["json"]:
-            self.print_json([presentation.group_summary(group) for group in found])
-            return
-        presentation.print_groups(found, self.stdout)
-        if (left := queries.group_count() - len(found)) > 0:
-            self.stdout.write(f"{left:,} more: --limit N for more")
+        if not self.as_json:
+            presentation.print_groups(found, self.stdout)
+        more = f"{left:,} more: --limit N for more" if (left := queries.group_count() - len(found)) > 0 else ""
+        self.answer(more, list(map(presentation.group_summary, found)), indent=2)
 
     def _quarantined(self, options: dict[str, Any]) -> None:
         items = queries.unreadable(queue=options["queue"], limit=options["limit"])
-        if options["json"]:
-            self.print_json([presentation.unreadable_summary(item) for item in items])
-        else:
+        if not self.as_json:
             presentation.print_unreadable(items, self.stdout)
+        self.answer("", list(map(presentation.unreadable_summary, items)), indent=2)
 
     def _show(self, options: dict[str, Any]) -> None:
         row = queries.find(options["id"])
-        if options["json"]:
-            self.print_json(presentation.detail(row))
-        else:
+        if not self.as_json:
             presentation.print_letter(row, self.stdout)
+        self.answer("", presentation.detail(row), indent=2)
 
     def _move(self, options: dict[str, Any]) -> None:
         reason, ids, group = options["reason"], list(dict.fromkeys(options["ids"])), options["group"]
@@ -158,7 +149,11 @@ class Command(ActsCommand):
         past = {"requeue": "Requeued", "discard": "Discarded", "restore": "Restored"}[verb]
         left = f"; {outcome.left} of these are open: died meanwhile, or beyond one run" if outcome.left else ""
         moved = presentation.letters(len(outcome.done), quarantined=options["quarantined"])
-        self._report(outcome, f"{past} {moved}{left}.", as_json=options["json"])
+        self.answer(f"{past} {moved}{left}.", asdict(outcome), indent=2)
+        for text in (*outcome.skipped, *filter(None, [outcome.stopped])):
+            self.stderr.write(printable(text))
+        if outcome.skipped or outcome.stopped:
+            raise SystemExit(1)
 
     _requeue = _discard = _restore = _move
 
@@ -173,26 +168,13 @@ class Command(ActsCommand):
             raise refusal(error, f"requeue: {error}") from error
         first = given.get("canary") or "1, then 10"
         text = f"bulk act {row.pk} requeues {first}, then all of {row.total:,}: manage.py switchyard bulk show {row.pk}"
-        self.answer(text, {"bulk_act": row.pk, "filter": row.filter, "total": row.total}, as_json=options["json"])
+        self.answer(text, {"bulk_act": row.pk, "filter": row.filter, "total": row.total})
 
     def _note(self, options: dict[str, Any]) -> None:
         result = acts.note(options["id"], who=Who.of_command(), text=options["text"])
         if not result.done:
             raise CommandError(result.message)
-        if options["json"]:
-            self.print_json({"id": options["id"], "noted": True})
-        else:
-            self.stdout.write(result.message)
-
-    def _report(self, outcome: BulkResult, sentence: str, *, as_json: bool) -> None:
-        if as_json:
-            self.print_json(asdict(outcome))
-        else:
-            self.stdout.write(sentence)
-        for text in (*outcome.skipped, *filter(None, [outcome.stopped])):
-            self.stderr.write(printable(text))
-        if outcome.skipped or outcome.stopped:
-            raise SystemExit(1)
+        self.answer(result.message, {"id": options["id"], "noted": True}, indent=2)
 
     def _catch_up(self) -> None:
         try:

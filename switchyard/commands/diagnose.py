@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from switchyard.commands.status import exit_code, read_room
-from switchyard.console.commands import PrintingCommand, show_examples
+from switchyard.console.commands import PrintingCommand
 from switchyard.middleware.logs import printable
 from switchyard.operations.diagnosis import Diagnosis, diagnose, eaters
 from switchyard.operations.findings.lateness import LATE_WORDS
@@ -24,24 +23,16 @@ class Command(PrintingCommand):
 
     help = "Name the cause of what is wrong now, with its evidence, how sure it is, and the next step."
     requires_system_checks = []  # they are among the findings
-
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        show_examples(parser, EXAMPLES)
-        parser.add_argument("--json", action="store_true", help="print JSON")
+    examples = EXAMPLES
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print the causes, and exit with the code of the worst finding."""
         room = read_room()
         told = causes_of(room)
-        if options["json"]:
-            shown = [each.as_json() for each in told]
-            first = shown[0] if shown else None
-            self.print_json(
-                {"exit_code": exit_code(room), "diagnosis": first, "others": shown[1:], "takes_most": eaters()}
-            )
-        else:
-            self.stdout.write("\n".join(map(printable, (*lines(told, room), *most_taken()))))
-        self.stdout.flush()
+        shown, taken = [each.as_json() for each in told], eaters()
+        value = {"exit_code": exit_code(room), "diagnosis": shown[0] if shown else None, "others": shown[1:]}
+        text = map(printable, (*lines(told, room), *most_taken(taken)))
+        self.answer(text, value | {"takes_most": taken}, indent=2)
         if code := exit_code(room):
             sys.exit(code)
 
@@ -55,9 +46,9 @@ def causes_of(room: Room) -> list[Diagnosis]:
     return diagnose(room.verdict.findings, late, holders)
 
 
-def most_taken() -> Iterator[str]:
-    """Yield who takes most of the run time, of the processors and of SQL."""
-    for kind, actors in eaters().items():
+def most_taken(taken: Mapping[str, Sequence[tuple[str, float]]]) -> Iterator[str]:
+    """Yield who takes most of the run time, of the processors and of SQL, as :func:`eaters` returns them."""
+    for kind, actors in taken.items():
         if actors:
             shares = ", ".join(f"{actor} {share:.0%}".replace("%", " %") for actor, share in actors)
             yield f"Most {'run time' if kind == 'run' else 'SQL' if kind == 'sql' else kind}, last 2 min: {shares}"

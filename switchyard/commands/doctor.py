@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from switchyard import __version__
-from switchyard.console.commands import PrintingCommand, show_examples
+from switchyard.console.commands import PrintingCommand
 from switchyard.console.formatting import counted
 from switchyard.middleware.logs import printable
 from switchyard.operations.findings.examine import examine
@@ -25,21 +24,15 @@ class Command(PrintingCommand):
 
     help = "Check configuration, broker, database, pools, queues and scheduler; report defects, causes and remedies."
     requires_system_checks = []  # the command runs them itself and reports every one
-
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        show_examples(parser, EXAMPLES)
-        parser.add_argument("--json", action="store_true", help="print JSON")
+    examples = EXAMPLES
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the checks, print the findings, and exit with the code of the worst."""
         started = time.monotonic()
         findings = examine()
         took_ms = int((time.monotonic() - started) * 1000)
-        if options["json"]:
-            self.print_json(as_json(findings, took_ms=took_ms))
-        else:
-            self.stdout.write("\n".join(lines(findings, self._paint, took_ms=took_ms)))
-        sys.stdout.flush()
+        text = lines(findings, self._paint, took_ms=took_ms)
+        self.answer(text, as_json(findings, took_ms=took_ms), indent=2)
         if code := EXIT_CODES[worst(findings)]:
             sys.exit(code)
 

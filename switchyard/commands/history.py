@@ -44,12 +44,11 @@ class Command(ActsCommand):
             raise refusal(error) from error
         page = search(wanted, after=after, limit=options["limit"])
         jobs, following = tuple(map(job_of_row, page.rows)), str(page.after or "")
-        if options["json"]:
-            self.print_json({"jobs": [job_json(job, arguments=True) for job in jobs], "after": following or None})
-            return
-        print_page(JobsPage(jobs, following), self.stdout)
-        if note := why_none_found(wanted.argument, wanted.actor):
-            self.stdout.write(f"note: {note}")
+        if not self.as_json:
+            print_page(JobsPage(jobs, following), self.stdout)
+        note = why_none_found(wanted.argument, wanted.actor)
+        value = {"jobs": [job_json(job, arguments=True) for job in jobs], "after": following or None}
+        self.answer(f"note: {note}" if note else "", value, indent=2)
 
     def _show(self, options: dict[str, Any]) -> None:
         job_id = options["id"]
@@ -59,4 +58,4 @@ class Command(ActsCommand):
                 f"job {job_id}: it is not in the history; a job that has not ended is in the broker: "
                 f"manage.py switchyard jobs show {job_id}"
             )
-        print_job(known, self.stdout, as_json=options["json"])
+        print_job(known, self.stdout, as_json=self.as_json)

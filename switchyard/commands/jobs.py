@@ -236,17 +236,15 @@ class Command(ActsCommand):
             page = find_jobs(wanted, after=options["after"], limit=options["limit"], sort=options["sort"])
         except ValueError as error:
             raise refusal(error) from error
-        if options["json"]:
-            missing = [name for name, away in (("broker", page.broker_away), ("history", page.history_away)) if away]
-            jobs = [job_json(job, arguments=True) for job in page.jobs]
-            body = {"jobs": jobs, "after": page.after or None, "cut": page.cut, "away": page.away}
-            self.stdout.write(json.dumps(body | {"missing": missing}, indent=2, default=str))
-        else:
+        missing = [name for name, away in (("broker", page.broker_away), ("history", page.history_away)) if away]
+        jobs = [job_json(job, arguments=True) for job in page.jobs]
+        body = {"jobs": jobs, "after": page.after or None, "cut": page.cut, "away": page.away, "missing": missing}
+        notes: list[str] = []
+        if not self.as_json:
             print_page(page, self.stdout)
-            for note in filter(None, (why_none_found(wanted.argument, wanted.actor), why_missing())):
-                self.stdout.write(f"note: {note}")
-            if not page.jobs and (note := _unknown_name(wanted)):
-                self.stdout.write(f"note: {note}")
+            unknown = "" if page.jobs else _unknown_name(wanted)
+            notes = list(filter(None, (why_none_found(wanted.argument, wanted.actor), why_missing(), unknown)))
+        self.answer([f"note: {note}" for note in notes], body, indent=2)
         if page.broker_away or page.history_away:
             # The broker's remedy goes first: where no yard runs, there is no database either.
             cause = page.broker_error or f"the database does not answer; {in_words_of_project(DATABASE_REMEDY)}"
@@ -264,7 +262,7 @@ class Command(ActsCommand):
             raise CommandError(f"job {job_id}: nothing was enqueued: job {held} held its unique key and stands for it")
         if known is None:
             raise _unknown(job_id)
-        print_job(known, self.stdout, as_json=options["json"])
+        print_job(known, self.stdout, as_json=self.as_json)
 
     def _why(self, options: dict[str, Any]) -> None:
         job_id = options["id"]
@@ -275,10 +273,9 @@ class Command(ActsCommand):
             raise CommandError(
                 f"job {job_id}: it has ended, {known.job.state}; manage.py switchyard jobs show {job_id}"
             )
-        if options["json"]:
-            self.stdout.write(json.dumps(why_json(found), indent=2))
-        else:
+        if not self.as_json:
             print_why(found, self.stdout)
+        self.answer("", why_json(found), indent=2)
 
     def _cancel(self, options: dict[str, Any]) -> None:
         job_id, conditions, who, reason = options["id"], options["conditions"], Who.of_command(), options["reason"]
@@ -286,11 +283,11 @@ class Command(ActsCommand):
             text = "jobs cancel: write one job's ID, or --filter NAME=VALUE for all that match"
             raise CommandError(text, returncode=WRONG_ARGUMENTS)
         if conditions:
-            self._cancel_matching(conditions, who, reason, as_json=options["json"])
+            self._cancel_matching(conditions, who, reason)
         else:
             self._do_to_one(options)
 
-    def _cancel_matching(self, conditions: list[str], who: Who, reason: str, *, as_json: bool) -> None:
+    def _cancel_matching(self, conditions: list[str], who: Who, reason: str) -> None:
         try:
             row = bulk.start("job.cancel", _pairs("--filter", conditions), who=who, reason=reason)
         except ValueError as error:
@@ -299,7 +296,7 @@ class Command(ActsCommand):
         if row.total:
             text = f"bulk act {row.pk} cancels about {row.total:,} jobs"
         body = {"bulk_act": row.pk, "filter": row.filter, "total": row.total}
-        self.answer(f"{text}: manage.py switchyard bulk show {row.pk}", body, as_json=as_json)
+        self.answer(f"{text}: manage.py switchyard bulk show {row.pk}", body)
 
     def _do_to_one(self, options: dict[str, Any]) -> None:
         """Do the act of the options to one job, and print what became of it."""
@@ -310,7 +307,7 @@ class Command(ActsCommand):
         text = f"job {job_id}: {act.said(answer)}"
         if answer not in act.good:
             raise CommandError(text)
-        self.answer(text, {"id": job_id, "answer": answer}, as_json=options["json"])
+        self.answer(text, {"id": job_id, "answer": answer})
 
     _run_now = _do_to_one
 
@@ -329,7 +326,7 @@ class Command(ActsCommand):
             done = edit_job(job, text=text, due_at=due_at, who=Who.of_command(), reason=options["reason"])
         except ValueError as error:
             raise refusal(error, f"job {job_id}: {error}") from error
-        self.answer(f"job {job_id}: changed {words_of(done)}", {"id": job_id, "changes": done}, as_json=options["json"])
+        self.answer(f"job {job_id}: changed {words_of(done)}", {"id": job_id, "changes": done})
 
     def _run_again(self, options: dict[str, Any]) -> None:
         job_id = options["id"]
@@ -342,9 +339,7 @@ class Command(ActsCommand):
             sent = run_again(known, edited=edited, who=Who.of_command(), reason=options["reason"])
         except ValueError as error:
             raise refusal(error, f"job {job_id}: {error}") from error
-        self.answer(
-            f"job {sent}: enqueued, {known.job.actor} again", {"id": sent, "of": job_id}, as_json=options["json"]
-        )
+        self.answer(f"job {sent}: enqueued, {known.job.actor} again", {"id": sent, "of": job_id})
 
 
 def _pairs(option: str, given: list[str]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from argparse import SUPPRESS
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,7 +16,7 @@ from switchyard.actors import figures, queries
 from switchyard.audit.services import Who
 from switchyard.broker.errors import BrokerError
 from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand, as_command_error, refusal
-from switchyard.console.formatting import aligned, duration, parse_until
+from switchyard.console.formatting import aligned, counted, duration, parse_until
 from switchyard.jobs import pauses
 from switchyard.jobs.calls import VARIADIC, checked, parameters_of, read_json, signature_text
 from switchyard.jobs.services import send_for
@@ -67,18 +66,15 @@ class Command(ActsCommand):
 
     def _list(self, options: dict[str, Any]) -> None:
         actors = queries.all_actors()
-        self._print([dataclasses.asdict(each) for each in actors], _table, actors, options)
+        self.answer(_table(actors), list(map(dataclasses.asdict, actors)), indent=2)
 
     def _show(self, options: dict[str, Any]) -> None:
         shown = _shown(options["name"])
-        self._print(shown, _lines, shown, options)
+        self.answer(_lines(shown), shown, indent=2)
 
     def _send(self, options: dict[str, Any]) -> None:
         job_id = _sent(**options)
-        self._print({"id": job_id}, str, job_id, options)
-
-    def _print(self, body: Any, text: Callable[[Any], str], found: Any, options: dict[str, Any]) -> None:
-        self.stdout.write(json.dumps(body, indent=2, default=str) if options["json"] else text(found))
+        self.answer(job_id, {"id": job_id}, indent=2)
 
     def _turn(self, options: dict[str, Any]) -> None:
         action, name, argument, reason = (options[key] for key in ("verb", "name", "argument", "reason"))
@@ -98,7 +94,7 @@ class Command(ActsCommand):
         text += f"; {then} at {end:%Y-%m-%d %H:%M:%S} UTC" if end is not None else ""
         body = {"actor": name, "argument": argument or None, "paused": action != "resume", "changed": changed}
         found = body | ({"until": end.isoformat()} if end is not None else {})
-        self.answer(f"{name}{f' with {argument}' if argument else ''}: {text}", found, as_json=options["json"])
+        self.answer(f"{name}{f' with {argument}' if argument else ''}: {text}", found)
 
     _pause = _resume = _open = _turn
 
@@ -179,7 +175,7 @@ def _lines(shown: dict[str, Any]) -> str:
     for title in ("hour", "day"):
         lines.append(f"{'last ' + title:12} {_counted(shown['history'] and shown['history'][title])} (history)")
     for group in (shown["history"] or {}).get("failures", ()):
-        jobs = f"{group['jobs']:,} job{'' if group['jobs'] == 1 else 's'}"
+        jobs = counted(group["jobs"], "job")
         lines.append(f"{'failure':12} {group['fingerprint']} {group['exception']}, {jobs} in the last day")
     return "\n".join(lines)
 

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import re
 import tomllib
-from argparse import ArgumentParser
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, CommandParser
 from django.utils.module_loading import import_string
 
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.yard_facts import KEPT_MS
 from switchyard.broker.topology import Yard
 from switchyard.conf import declared_yard
-from switchyard.console.commands import (
-    WRONG_ARGUMENTS,
-    PrintingCommand,
-    as_command_error,
-    number_within,
-    refusal,
-    show_examples,
-)
+from switchyard.console.commands import WRONG_ARGUMENTS, PrintingCommand, as_command_error, number_within, refusal
 from switchyard.console.formatting import aligned, duration, time_ms
 from switchyard.deployment.rendered_files import memory_mib
 from switchyard.operations.plan import KEEP, STRETCHES, Demand, Outlook, PoolPlan, by_percentiles, plan, recorded
@@ -52,10 +44,10 @@ class Command(PrintingCommand):
     """Plan slots, processes, memory and broker's servers."""
 
     help = "Plan slots, processes, memory and broker's servers for each promise, by recorded or given work."
+    examples = EXAMPLES
 
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        show_examples(parser, EXAMPLES)
-        parser.add_argument("--json", action="store_true", help="print JSON")
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
         parser.add_argument("--since", default="24h", metavar="T", help="begin of the record, at most 72h, default 24h")
         parser.add_argument("--until", default="", metavar="T", help="its end, default now")
         text = "length of the busiest stretch of the record that is planned for, default 10"
@@ -80,14 +72,12 @@ class Command(PrintingCommand):
         promise_s = _span_s(options["promise"]) if options["promise"] else None
         minutes = options["minutes"]
         plans = plan(yard, lanes, promise_s, minutes=minutes, seed=options["seed"])
-        if options["json"]:
-            self.print_json({"minutes": minutes, "seed": options["seed"], "pools": [_as_json(each) for each in plans]})
-        else:
-            self.stdout.write(aligned([HEAD, *map(_row, plans)]))
-            self.stdout.write(
-                f"\nThe busiest {minutes} min; at most 1 % late in {KEEP} of {STRETCHES} simulations, "
-                f"seed {options['seed']}. Waits are ranges over all of them."
-            )
+        text = (
+            f"{aligned([HEAD, *map(_row, plans)])}\n\nThe busiest {minutes} min; at most 1 % late in {KEEP} of "
+            f"{STRETCHES} simulations, seed {options['seed']}. Waits are ranges over all of them."
+        )
+        value = {"minutes": minutes, "seed": options["seed"], "pools": [_as_json(each) for each in plans]}
+        self.answer(text, value, indent=2)
 
 
 def _yard(path: str) -> Yard:
@@ -177,7 +167,7 @@ def _row(each: PoolPlan) -> list[str]:
         "no promise" if each.promise_s is None else duration(each.promise_s * 1_000),
         *_outlook(each.declared),
         *_outlook(each.named),
-        "-" if each.fewer is None or each.promise_s is None else _percent(each.fewer.kept),
+        "-" if each.fewer is None or each.promise_s is None else f"{each.fewer.kept:.0%}".replace("%", " %"),
         f"{each.processes} x {each.pool.slots}",
         f"{_memory_mib(each):,}M",
         f"{least}" if least == most else f"{least} to {most}",
@@ -187,10 +177,6 @@ def _row(each: PoolPlan) -> list[str]:
 def _outlook(found: Outlook) -> list[str]:
     least, most = (duration(wait_s * 1_000) for wait_s in found.p95_s)
     return [str(found.slots), f"{found.late:.1%}".replace("%", " %"), f"{least} to {most}"]
-
-
-def _percent(share: float) -> str:
-    return f"{share:.0%}".replace("%", " %")
 
 
 def _memory_mib(each: PoolPlan) -> int:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
-from argparse import SUPPRESS, ArgumentParser
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, TextIO, cast
 
 import dramatiq
 import msgspec
-from django.core.management.base import CommandError, OutputWrapper
+from django.core.management.base import CommandError, CommandParser, OutputWrapper
 from rich.console import Console
 
 from switchyard.audit.notes import write_note
@@ -25,14 +25,7 @@ from switchyard.broker.clock import datetime_of
 from switchyard.broker.keys import LANES, Lane
 from switchyard.commands.status import Cells, fitted_table
 from switchyard.conf import declared_yard
-from switchyard.console.commands import (
-    WRONG_ARGUMENTS,
-    ActionParser,
-    PrintingCommand,
-    as_command_error,
-    number_within,
-    show_examples,
-)
+from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand, number_within
 from switchyard.console.formatting import counted, duration, parse_until, promise
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.logs import printable
@@ -151,113 +144,86 @@ EXAMPLES = """examples:
   manage.py switchyard queues import redis://old:6379/0           what stock Dramatiq left in queues of these names"""
 
 
-class Command(PrintingCommand):
+class Command(ActsCommand):
     """List and operate queues. Exit 1: the broker does not answer, or the queue does not exist."""
 
     help = "List every queue; say how one is; pause, resume or show one; move an actor's waiting messages to another."
+    examples, subject, without = EXAMPLES, "queues", "list"
 
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        show_examples(parser, EXAMPLES)
-        parser.add_argument("--json", action="store_true", help="print JSON")
-        acts = parser.add_subparsers(
-            dest="act",
-            metavar="status|limits|override|pause|resume|purge|show|relocate|import",
-            parser_class=ActionParser,
-        )
+    def add_acts(self, add: Callable[..., CommandParser]) -> None:
         for act, text in (("pause", "start nothing; running messages continue"), ("resume", "start messages again")):
-            turn = acts.add_parser(act, help=text)
+            turn = add(act, help=text)
             turn.add_argument("queues", metavar="QUEUE", nargs="+")
             if act == "pause":
                 text = "resume by itself: in a span (30m, 2h), at a time of day (14:00 UTC) or at an ISO 8601 time"
                 turn.add_argument("--until", metavar="T", default="", help=text)
             turn.add_argument("--reason", default="", help="shown with the pause, and kept in the audit log")
-        note = acts.add_parser("note", help="write a note on a queue, for the next shift")
+        note = add("note", help="write a note on a queue, for the next shift")
         note.add_argument("queue", metavar="QUEUE")
         note.add_argument("text", metavar="TEXT", help="at most 500 characters")
-        drop = acts.add_parser("purge", help="drop what waits and what is scheduled; undone within a minute by --undo")
+        drop = add("purge", help="drop what waits and what is scheduled; undone within a minute by --undo")
         drop.add_argument("queue", metavar="QUEUE")
         drop.add_argument("--yes", action="store_true", help="do it; without it the command only counts")
         drop.add_argument("--undo", action="store_true", help="put back what purges of the last minute set aside")
         drop.add_argument("--reason", default="", help="kept in the audit log")
-        status = acts.add_parser("status", help="say what its page says: what waits, who holds its slots, what helps")
+        status = add("status", help="say what its page says: what waits, who holds its slots, what helps")
         status.add_argument("queue", metavar="QUEUE")
-        limit = acts.add_parser("limits", help="list limits and circuits with what waits for them, or a limit's values")
+        limit = add("limits", help="list limits and circuits with what waits for them, or a limit's values")
         limit.add_argument("limit", metavar="LIMIT", nargs="?", default="", help="id of one, as the list prints it")
         limit.add_argument("--value", default="", help="begin at this value; of a rate, show it")
         limit.add_argument("--after", default="", help="value printed by the previous page")
-        other = acts.add_parser("override", help="let another number count for a limit until a time")
+        other = add("override", help="let another number count for a limit until a time")
         other.add_argument("limit", metavar="LIMIT", help="its id, as queues limits prints it")
         other.add_argument("n", metavar="N", type=int, nargs="?", help="the number; left out: end the override")
         other.add_argument("--until", metavar="T", default="", help="its end, written as that of a pause")
         other.add_argument("--reason", default="", help="shown with the limit, and kept in the audit log")
-        show = acts.add_parser("show", help="list messages")
+        show = add("show", help="list messages")
         show.add_argument("queue", metavar="QUEUE")
         show.add_argument("--lane", choices=["live", "retry"], default="live")
         show.add_argument("--place", choices=["waiting", "scheduled", "leased"], default="waiting")
         text = f"messages, at most {MOST_SHOWN} (default 20)"
         show.add_argument("--limit", type=number_within(1, MOST_SHOWN), default=20, help=text)
         show.add_argument("--cursor", type=int, default=0, help="cursor printed by the previous page")
-        move = acts.add_parser("relocate", help="move an actor's waiting messages to another queue")
+        move = add("relocate", help="move an actor's waiting messages to another queue")
         move.add_argument(
             "actor", metavar="ACTOR", help="name of the actor, as manage.py switchyard actors list prints it"
         )
         move.add_argument("--from", dest="source", metavar="QUEUE", required=True, help="where its messages wait")
         move.add_argument("--to", dest="target", metavar="QUEUE", required=True, help="where they go")
         move.add_argument("--reason", default="", help="kept in the audit log")
-        take = acts.add_parser("import", help="move what stock Dramatiq left into queues of the same names")
+        take = add("import", help="move what stock Dramatiq left into queues of the same names")
         take.add_argument("url", metavar="URL", help=f"its server: {stock.known_addresses()}")
         take.add_argument("queues", metavar="QUEUE", nargs="*", help="only these queues")
         take.add_argument("--namespace", default="dramatiq", help="of its keys on Redis (default dramatiq)")
-        for turn in acts.choices.values():
-            turn.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
-
-    def handle(self, *args: Any, **options: Any) -> None:
-        acts = {
-            "pause": self._pause,
-            "resume": self._resume,
-            "note": self._note,
-            "purge": self._purge,
-            "show": self._show,
-            "status": self._status,
-            "limits": self._limits,
-            "override": self._override,
-            "relocate": self._relocate,
-            "import": self._import,
-        }
-        with as_command_error("queues"):
-            acts.get(options["act"], self._list)(options)
 
     def _note(self, options: dict[str, Any]) -> None:
         [queue] = _known([options["queue"]])
         write_note("queue", queue, options["text"], who=Who.of_command())
-        self.answer(f"Noted on {queue}.", {"queue": queue, "noted": True}, as_json=options["json"])
+        self.answer(f"Noted on {queue}.", {"queue": queue, "noted": True})
 
     def _pause(self, options: dict[str, Any]) -> None:
         until = parse_until(options["until"], now=compared_now()) if options["until"] else None
         end = {} if until is None else {"until": until.isoformat()}
-        found: list[dict[str, Any]] = []
-        for queue in _known(options["queues"]):
-            changed = services.pause(queue, who=Who.of_command(), reason=options["reason"], until=until)
-            found.append({"queue": queue, "paused": True, "changed": changed, **end})
-            if not options["json"]:
-                text = "paused: nothing starts, running messages continue" + ("" if changed else " (as before)")
-                end_text = "" if until is None else f"; resumes by itself at {until:%Y-%m-%d %H:%M:%S} UTC"
-                self.stdout.write(f"{queue}: {text}{end_text}")
-        self._print_turned(found, options)
+        end_text = "" if until is None else f"; resumes by itself at {until:%Y-%m-%d %H:%M:%S} UTC"
+        texts = "paused: nothing starts, running messages continue", end_text
+        self._turn(options, texts, {"paused": True}, end, partial(services.pause, until=until))
 
     def _resume(self, options: dict[str, Any]) -> None:
+        self._turn(options, ("resumed", ""), {"paused": False}, {}, services.resume)
+
+    def _turn(
+        self, options: dict[str, Any], texts: tuple[str, str], state: dict[str, Any], end: dict[str, Any],
+        turn: Callable[..., bool],
+    ) -> None:  # fmt: skip
+        """Pause or resume queues, and say of each what it came to as soon as it is known."""
         found: list[dict[str, Any]] = []
         for queue in _known(options["queues"]):
-            changed = services.resume(queue, who=Who.of_command(), reason=options["reason"])
-            found.append({"queue": queue, "paused": False, "changed": changed})
-            if not options["json"]:
-                self.stdout.write(f"{queue}: resumed" + ("" if changed else " (as before)"))
-        self._print_turned(found, options)
-
-    def _print_turned(self, found: list[dict[str, Any]], options: dict[str, Any]) -> None:
+            changed = turn(queue, who=Who.of_command(), reason=options["reason"])
+            found.append({"queue": queue, **state, "changed": changed, **end})
+            if not self.as_json:
+                self.stdout.write(f"{queue}: {texts[0]}{'' if changed else ' (as before)'}{texts[1]}")
         # One queue is an object, as it was before the command took several.
-        if options["json"]:
-            self.stdout.write(json.dumps(found[0] if len(found) == 1 else found))
+        self.answer("", found[0] if len(found) == 1 else found)
 
     def _limits(self, options: dict[str, Any]) -> None:
         found: Any = limits.limits_now(arguments=True)
@@ -266,7 +232,7 @@ class Command(PrintingCommand):
         shown = msgspec.to_builtins(found)
         lines = [f"{name}  {_pairs(each)}" for name in shown if name != "after" for each in shown[name]]
         lines += [f"more: --after {shlex.quote(shown['after'])}"] if shown.get("after") else []
-        self.answer("\n".join(lines) or "none is declared, and nothing waits", shown, as_json=options["json"], indent=2)
+        self.answer(lines or "none is declared, and nothing waits", shown, indent=2)
 
     def _override(self, options: dict[str, Any]) -> None:
         if options["n"] is not None and not options["until"]:
@@ -276,7 +242,7 @@ class Command(PrintingCommand):
         who, reason = Who.of_command(), options["reason"]
         state = limits.override(options["limit"], options["n"], until=until, who=who, reason=reason)
         end = f" until {until:%Y-%m-%d %H:%M:%S} UTC, then {state.declared:,} again" if until else ", as declared"
-        self.answer(f"{state.id}: {state.current:,}{end}", msgspec.to_builtins(state), as_json=options["json"])
+        self.answer(f"{state.id}: {state.current:,}{end}", msgspec.to_builtins(state))
 
     def _purge(self, options: dict[str, Any]) -> None:
         if options["undo"]:
@@ -288,18 +254,15 @@ class Command(PrintingCommand):
             count = waiting_and_scheduled(family_stats(family.calls, family.keys))
             raise CommandError(f"queues: purge would drop {count:,} messages of {queue}; write --yes")
         done = services.purge(queue, who=Who.of_command(), reason=options["reason"])
-        count, until = (0, None) if done is None else (done.count, datetime_of(done.until))
-        if options["json"]:
-            ends = until and until.isoformat()
-            facts = {"queue": queue, "purged": count, "purge": done and done.id, "undo_until": ends}
-            self.stdout.write(json.dumps(facts))
-        elif until is None:
-            self.stdout.write(f"{queue}: nothing waits and nothing is scheduled")
-        else:
-            self.stdout.write(
+        text, count, until = f"{queue}: nothing waits and nothing is scheduled", 0, None
+        if done is not None:
+            count, until = done.count, datetime_of(done.until)
+            text = (
                 f"{queue}: {count:,} messages are set aside; the scheduler drops them after {until:%H:%M:%S} UTC. "
                 f"Until then: manage.py switchyard queues purge {queue} --undo"
             )
+        ends = until and until.isoformat()
+        self.answer(text, {"queue": queue, "purged": count, "purge": done and done.id, "undo_until": ends})
 
     def _undo_purges(self, options: dict[str, Any]) -> None:
         queue, put_back, left_out = options["queue"], 0, 0
@@ -309,47 +272,35 @@ class Command(PrintingCommand):
             put_back, left_out = put_back + undone.put_back, left_out + undone.left_out
         if not found:
             raise CommandError(f"queues: {queue} has no purge that can be undone; it can for a minute")
-        if options["json"]:
-            ids = [purge.id for purge in found]
-            facts = {"queue": queue, "put_back": put_back, "left_out": left_out, "purges": ids}
-            self.stdout.write(json.dumps(facts))
-        else:
-            self.stdout.write(f"{queue}: {put_back:,} messages are put back, before those that were sent since")
-            if left_out:
-                self.stdout.write(f"{queue}: {services.LEFT_OUT.format(left_out)}")
+        lines = [f"{queue}: {put_back:,} messages are put back, before those that were sent since"]
+        lines += [f"{queue}: {services.LEFT_OUT.format(left_out)}"] if left_out else []
+        ids = [purge.id for purge in found]
+        self.answer(lines, {"queue": queue, "put_back": put_back, "left_out": left_out, "purges": ids})
 
     def _show(self, options: dict[str, Any]) -> None:
         family = services.family_of(options["queue"])
         lane = cast(Lane, options["lane"])
         page = look(family, lane, options["place"], cursor=max(options["cursor"], 0), limit=options["limit"])
         found = [_described(seen) for seen in page.items]
-        if options["json"]:
-            self.print_json({"messages": found, "cursor": page.cursor})
-            return
-        for item in found:
-            self.stdout.write(_pairs(item))
-        if not found:
-            self.stdout.write(f"{family.keys.lane_name(lane)}: nothing is {options['place']}")
-        if page.cursor is not None:
-            self.stdout.write(f"more: --cursor {page.cursor}")
+        lines = list(map(_pairs, found)) or [f"{family.keys.lane_name(lane)}: nothing is {options['place']}"]
+        lines += [f"more: --cursor {page.cursor}"] if page.cursor is not None else []
+        self.answer(lines, {"messages": found, "cursor": page.cursor}, indent=2)
 
     def _relocate(self, options: dict[str, Any]) -> None:
-        actor, source, target, as_json = options["actor"], options["source"], options["target"], options["json"]
+        actor, source, target = options["actor"], options["source"], options["target"]
         moved: dict[str, int] = dict.fromkeys(LANES, 0)
         steps = services.relocate_actor(actor, source, target, who=Who.of_command(), reason=options["reason"])
         for lane, step in steps:
             moved[lane] = step.moved
-            if not as_json:
+            if not self.as_json:
                 self.stdout.write(f"{lane}: {step.looked_at:,} of {step.waiting:,} looked at, {step.moved:,} moved")
-        if as_json:
-            self.stdout.write(json.dumps({"actor": actor, "from": source, "to": target, "moved": moved}))
-        elif any(moved.values()):
-            self.stdout.write(f"{actor}: what waited in {source} waits in {target}; declare the actor there as well")
-        else:
+        text = f"{actor}: what waited in {source} waits in {target}; declare the actor there as well"
+        if not any(moved.values()):
             known = dramatiq.get_broker().actors
             near = get_close_matches(actor, known, n=1) if actor not in known else []
             remedy = f"did you mean {near[0]}?" if near else f"see manage.py switchyard queues show {source}"
-            self.stdout.write(f"{printable(actor)}: nothing of it waited in {source}; {remedy}")
+            text = f"{printable(actor)}: nothing of it waited in {source}; {remedy}"
+        self.answer(text, {"actor": actor, "from": source, "to": target, "moved": moved})
 
     def _import(self, options: dict[str, Any]) -> None:
         names = options["queues"] or [queue.name for queue in declared_yard().queues]
@@ -357,30 +308,24 @@ class Command(PrintingCommand):
         found = [stock.import_queue(source, name, who=Who.of_command()) for name in names]
         for line in stock.leftover_lines(source):
             self.stderr.write(printable(line))
-        if options["json"]:
-            self.stdout.write(json.dumps([asdict(queue) for queue in found]))
-            return
-        self.stdout.write("\n".join(printable(line) for queue in found for line in import_lines(queue)))
+        lines = (printable(line) for queue in found for line in import_lines(queue))
+        self.answer(lines, list(map(asdict, found)))
 
     def _list(self, options: dict[str, Any]) -> None:
         state = queries.yard_state()
-        if options["json"]:  # rates are those between two readings
+        if self.as_json:  # rates are those between two readings
             time.sleep(queries.SHORTEST_S)
             state = queries.yard_state()
         # A program that reads the table or the JSON gets nothing else.
         print_sentences(state, self.stderr)
-        if options["json"]:
-            self.print_json(queries.queues_json(state))
-        else:
+        if not self.as_json:
             print_queues(state, self.stdout)
+        self.answer("", queries.queues_json(state), indent=2)
 
     def _status(self, options: dict[str, Any]) -> None:
         queue = declared_yard().queue_of(options["queue"])
         lines = status_lines(view_of(queue))
-        if options["json"]:
-            self.print_json({"queue": queue.name, "sentences": lines})
-        else:
-            self.stdout.write("\n".join(map(printable, lines)))
+        self.answer(map(printable, lines), {"queue": queue.name, "sentences": lines}, indent=2)
 
 
 def _known(names: list[str]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
 import sys
 from collections.abc import Callable
@@ -15,8 +14,8 @@ from django.utils import timezone
 
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ArgumentsRefused
-from switchyard.console.commands import ActsCommand, as_command_error, refusal
-from switchyard.console.formatting import aligned, counted, parse_until
+from switchyard.console.commands import ActsCommand, refusal
+from switchyard.console.formatting import aligned, counted, iso, parse_until
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.logs import printable_lines
 from switchyard.schedules import queries, services
@@ -65,22 +64,21 @@ class Command(ActsCommand):
         )  # fmt: skip
         importing.add_argument("--reason", metavar="TEXT", default="", help="why, for the audit log")
 
-    def handle(self, *args: Any, verb: str, **options: Any) -> None:
-        as_json = options["json"] or verb == "export"
-        answer: Any
-        with as_command_error(self.subject):
-            if verb == "list":
-                rows = queries.overview(timezone.now())
-                answer, text = [dataclasses.asdict(row) for row in rows], _table(rows)
-                for name, fault in stored_schedules()[1].items():
-                    self.stderr.write(f"{name} is not sent: {fault}")
-                if rows and not as_json:
-                    self.stderr.write(f"schedules: {queries.headline(rows, queries.scheduler_leads())}.")
-            else:
-                answer, text = getattr(self, f"_{verb}")(**options)
-        self.stdout.write(json.dumps(answer, default=_iso, indent=2) if as_json else printable_lines(text))
+    def act(self, options: dict[str, Any]) -> None:
+        verb = options["verb"]
+        self.as_json = self.as_json or verb == "export"
+        answer, text = getattr(self, f"_{verb}")(**options)
+        self.answer(printable_lines(text), json.loads(json.dumps(answer, default=iso)), indent=2)
         if verb == "import" and answer["left"]:
             raise CommandError(f"{counted(len(answer['left']), 'schedule')} left out; the others are stored")
+
+    def _list(self, **options: Any) -> tuple[Any, str]:
+        rows = queries.overview(timezone.now())
+        for name, fault in stored_schedules()[1].items():
+            self.stderr.write(f"{name} is not sent: {fault}")
+        if rows and not self.as_json:
+            self.stderr.write(f"schedules: {queries.headline(rows, queries.scheduler_leads())}.")
+        return list(map(dataclasses.asdict, rows)), _table(rows)
 
     def _run(self, *, name: str, reason: str, **options: Any) -> tuple[Any, str]:
         job_id = services.run_now(name, who=Who.of_command(), reason=reason)
@@ -98,8 +96,7 @@ class Command(ActsCommand):
         answer = {"name": name, "resumed": missed is not None, "missed": missed or 0, "next_tick": row.next_tick}
         if missed is None:
             return answer, f"{name} was not paused"
-        counted = "1 tick" if missed == 1 else f"{missed:,} ticks"
-        return answer, f"{name} is resumed; it missed {counted}, which will not be sent"
+        return answer, f"{name} is resumed; it missed {counted(missed, 'tick')}, which will not be sent"
 
     def _show(self, *, name: str, **options: Any) -> tuple[Any, str]:
         row, ticks = _row(name), queries.last_ticks(name)
@@ -154,10 +151,6 @@ def _pair(text: str) -> tuple[str, str]:
 def _row(name: str) -> queries.ScheduleRow:
     state = ScheduleState.objects.filter(actor=name).first()
     return queries.row_of(services.find(name), state, timezone.now())
-
-
-def _iso(moment: datetime.datetime) -> str:
-    return moment.astimezone(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _table(rows: list[queries.ScheduleRow]) -> str:

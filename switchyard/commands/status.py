@@ -75,11 +75,9 @@ class Command(PrintingCommand):
             self._watch(console, interval)
             return
         room = read_room()
-        if options["json"]:
-            self.print_json(as_json(room))
-        else:
+        if not self.as_json:
             console.print(frame(room, console.width))
-        self.stdout.flush()
+        self.answer("", as_json(room), indent=2)
         if code := exit_code(room):
             sys.exit(code)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, TextIO, cast
 
 from django.core.management.base import CommandError, CommandParser
@@ -35,12 +34,12 @@ class Command(ActsCommand):
 
     def _list(self, options: dict[str, Any]) -> None:
         tokens = list(Token.objects.select_related("owner"))
-        if options["json"]:
-            self.print_json([_row(token) for token in tokens])
-            return
         width = None if self.stdout.isatty() else 240
         console = Console(file=cast(TextIO, self.stdout), width=width, highlight=False, markup=False, soft_wrap=True)
-        console.print(_table(tokens) if tokens else "No tokens; make one with manage.py switchyard createtoken.")
+        if tokens and not self.as_json:
+            console.print(_table(tokens))
+        text = "" if tokens else "No tokens; make one with manage.py switchyard createtoken."
+        self.answer(text, list(map(_row, tokens)), indent=2)
 
     def _revoke(self, options: dict[str, Any]) -> None:
         prefix = options["prefix"].removeprefix("sy_").partition("_")[0]
@@ -50,7 +49,7 @@ class Command(ActsCommand):
             raise CommandError(
                 f"token {prefix!r}: no token has this prefix; see manage.py switchyard tokens list"
             ) from error
-        self.answer(f"token {token.prefix}: revoked", _row(token), as_json=options["json"], indent=2)
+        self.answer(f"token {token.prefix}: revoked", _row(token), indent=2)
 
 
 def _table(tokens: list[Token]) -> Table:
@@ -58,13 +57,12 @@ def _table(tokens: list[Token]) -> Table:
     for token in tokens:
         state = "revoked" if token.revoked_at else "usable"
         name = Text(printable(token.name))  # free text of a user: Text disables markup
-        scopes, last_used = token.shown_scopes, _moment(token.last_used_at)
+        scopes, last_used = (
+            token.shown_scopes,
+            f"{token.last_used_at:%Y-%m-%d %H:%M:%S}" if token.last_used_at else "never",
+        )
         table.add_row(token.prefix, state, str(token.owner.get_username()), scopes, last_used, name)
     return table
-
-
-def _moment(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else "never"
 
 
 def _row(token: Token) -> dict[str, Any]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from argparse import ArgumentParser
 from typing import Any
 
 import dramatiq
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, CommandParser
 
 from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.console.commands import WRONG_ARGUMENTS, ActionParser, PrintingCommand, number_within, show_examples
+from switchyard.console.commands import WRONG_ARGUMENTS, ActionParser, PrintingCommand, number_within
 from switchyard.console.formatting import aligned, retries_text, whole_duration
 from switchyard.deployment import rendered_files
 from switchyard.deployment.rendered_files import RENDERED_CORES
@@ -32,10 +31,10 @@ class Command(PrintingCommand):
 
     help = "Print the declared yard, or render its deployment files."
     requires_system_checks: list[str] = []
+    examples = EXAMPLES
 
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        show_examples(parser, EXAMPLES)
-        parser.add_argument("--json", action="store_true", help="print the yard as JSON")
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
         actions = parser.add_subparsers(dest="action", metavar="render", parser_class=ActionParser)
         render = actions.add_parser("render", help="write the deployment files")
         render.add_argument("target", choices=rendered_files.TARGETS)
@@ -48,10 +47,8 @@ class Command(PrintingCommand):
     def handle(self, *, action: str | None, **options: Any) -> None:
         if action == "render":
             self._render(options["target"], options["cores"], options["value"], check=options["check"])
-        elif options["json"]:
-            self.print_json(as_dict(declared_yard()))
         else:
-            self.stdout.write(as_text(declared_yard()))
+            self.answer(as_text(declared_yard()), as_dict(declared_yard()), indent=2)
 
     def _render(self, target: str, cores: int, given: list[str], *, check: bool) -> None:
         values = dict(text.partition("=")[::2] for text in given)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from argparse import SUPPRESS, ArgumentParser
+from argparse import SUPPRESS
 from typing import Any
 
 import msgspec
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, CommandParser
 
 from switchyard.audit.services import Who
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.stores.job_record import Job
 from switchyard.broker.stores.pool_reports import Instruction, PoolReport, Verb
 from switchyard.conf import declared_yard
-from switchyard.console.commands import ActionParser, PrintingCommand, as_command_error, show_examples
+from switchyard.console.commands import ActionParser, PrintingCommand, as_command_error
 from switchyard.console.formatting import ago, duration, size
 from switchyard.jobs.presentation import job_json
 from switchyard.jobs.queries import running_jobs
@@ -45,12 +45,12 @@ class Command(PrintingCommand):
     """
 
     help = "List the pools' supervisors, their children and what they run; quiet or stop them."
+    examples = EXAMPLES
 
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        show_examples(parser, EXAMPLES)
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
         parser.add_argument("--pool", default="", metavar="NAME", help="only this pool")
         parser.add_argument("--member", default="", metavar="NAME", help="only this supervisor: POOL:HOST:PID")
-        parser.add_argument("--json", action="store_true", help="print JSON")
         acts = parser.add_subparsers(dest="act", metavar="quiet|resume|stop", parser_class=ActionParser)
         for act, text in ACTS.items():
             turn = acts.add_parser(act, help=text)
@@ -75,20 +75,15 @@ class Command(PrintingCommand):
         if options["act"]:
             self._instruct(options["act"], shown, named=member or pool, **options)
             return
-        if options["json"]:
-            self.print_json(_as_json(found, shown, running))
-            return
-        self.stdout.write(f"{found.title}.\n{found.lead.replace('`', '')}")
+        lines = [f"{found.title}.\n{found.lead.replace('`', '')}"]
         for report in shown:
             jobs = [job for job in running if job.holder.member == report.member]
-            lines = _lines(report, jobs, found.instructions.get(report.member))
-            self.stdout.write("\n" + "\n".join(map(printable, lines)))
+            lines += ["", *map(printable, _lines(report, jobs, found.instructions.get(report.member)))]
         if not shown and (pool or member):
-            self.stdout.write(f"\n{pool or member}: no supervisor reports")
+            lines.append(f"\n{pool or member}: no supervisor reports")
+        self.answer(lines, _as_json(found, shown, running), indent=2)
 
-    def _instruct(
-        self, verb: Verb, chosen: list[PoolReport], *, named: str, reason: str, json: bool, **options: Any
-    ) -> None:
+    def _instruct(self, verb: Verb, chosen: list[PoolReport], *, named: str, reason: str, **options: Any) -> None:
         """Instruct supervisors, and wait until they have obeyed."""
         refused = {report.member: why for report in chosen if (why := supervisors.refusal(report, verb))}
         with as_command_error("workers"):
@@ -97,20 +92,12 @@ class Command(PrintingCommand):
             )
             left = supervisors.wait_until_obeyed(verb, told, PATIENCE_S) if told else []
         done = [report.member for report in told if report not in left]
-        if json:
-            facts = {"act": verb, "done": done, "refused": refused, "not_obeyed": [report.member for report in left]}
-            self.print_json(facts)
-        else:
-            for name in done:
-                self.stdout.write(printable(f"{name}: {DONE[verb]}"))
-            for name, why in refused.items():
-                self.stdout.write(printable(f"{name}: left out, because {why}"))
-            for report in left:
-                self.stdout.write(
-                    printable(
-                        f"{report.member}: has not obeyed within {PATIENCE_S:g} s, and may for a minute; see its log"
-                    )
-                )
+        late = [report.member for report in left]
+        lines = [f"{name}: {DONE[verb]}" for name in done]
+        lines += [f"{name}: left out, because {why}" for name, why in refused.items()]
+        lines += [f"{name}: has not obeyed within {PATIENCE_S:g} s, and may for a minute; see its log" for name in late]
+        facts = {"act": verb, "done": done, "refused": refused, "not_obeyed": late}
+        self.answer(map(printable, lines), facts, indent=2)
         if not chosen:
             raise CommandError(
                 f"workers: {named}: no supervisor reports; manage.py switchyard workers lists those that do"

@@ -7,8 +7,8 @@ import math
 import os
 import select
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterator
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from io import TextIOWrapper
@@ -150,12 +150,21 @@ class PrintingCommand(BaseCommand):
     Other commands print a traceback then. The control characters of its errors are escaped: names in them may be those
     of a message, and drive a terminal; so are characters that the output's encoding lacks. An argument whose bytes are
     no UTF-8 is refused with exit code 2: neither a database nor a terminal takes it.
+
+    Attributes:
+        examples: Calls, one a line.
+        as_json: It was called with ``--json``.
     """
 
-    def print_json(self, value: object) -> None:
-        self.stdout.write(json.dumps(value, indent=2))
+    examples = ""
+    as_json = False
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        show_examples(parser, self.examples)
+        parser.add_argument("--json", action="store_true", help="print JSON")
 
     def execute(self, *args: Any, **options: Any) -> Any:
+        self.as_json = bool(options.get("json"))
         try:
             return super().execute(*args, **options)
         except SystemCheckError:  # of Django, in colours
@@ -164,9 +173,12 @@ class PrintingCommand(BaseCommand):
             error.args = tuple(printable_lines(part) if isinstance(part, str) else part for part in error.args)
             raise
 
-    def answer(self, text: str, value: Any, *, as_json: bool, indent: int | None = None) -> None:
-        """Print a text, or in its place a value as JSON."""
-        self.stdout.write(json.dumps(value, indent=indent) if as_json else text)
+    def answer(self, text: str | Iterable[str], value: Any, *, indent: int | None = None) -> None:
+        """Print a text, or its lines, of which there may be none; with ``--json`` a value in its place."""
+        if self.as_json:
+            self.stdout.write(json.dumps(value, indent=indent, default=str))
+        elif text := text if isinstance(text, str) else "\n".join(text):
+            self.stdout.write(text)
 
     def run_from_argv(self, argv: list[str]) -> None:
         if unusable := next((text for text in argv[1:] if _is_no_text(text)), ""):
@@ -199,30 +211,38 @@ class PrintingCommand(BaseCommand):
 class ActsCommand(PrintingCommand):
     """Command of several acts, such as ``jobs list`` and ``jobs run-now``: methods ``_list`` and ``_run_now``.
 
-    Each method gets the options of its act, among them ``verb``, its name, and ``json``.
+    Each method gets the options of its act, among them ``verb``, its name.
 
     Attributes:
-        examples: Calls, one a line.
         subject: Begins the line of an error that names none.
+        without: Name of the act that is done without a name; "" where one has to be written.
     """
 
-    examples: str
     subject: str
+    without = ""
 
     def add_acts(self, add: Callable[..., CommandParser]) -> None:
         """Add the parser of each act: ``add(name, help=text)``."""
         raise NotImplementedError
 
     def add_arguments(self, parser: CommandParser) -> None:
+        if self.without:
+            super().add_arguments(parser)
         show_examples(parser, self.examples)
-        acts = parser.add_subparsers(dest="verb", required=True, parser_class=ActionParser)
+        acts = parser.add_subparsers(dest="verb", required=not self.without, parser_class=ActionParser)
         self.add_acts(acts.add_parser)
+        if self.without:
+            acts.metavar = "|".join(acts.choices)
         for each in acts.choices.values():
-            each.add_argument("--json", action="store_true", help="print JSON")
+            each.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         with as_command_error(self.subject):
-            getattr(self, f"_{options['verb'].replace('-', '_')}")(options)
+            self.act(options)
+
+    def act(self, options: dict[str, Any]) -> None:
+        """Do the act of the options."""
+        getattr(self, f"_{(options['verb'] or self.without).replace('-', '_')}")(options)
 
 
 def _is_no_text(argument: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Final
 
 from django.utils import timezone
 
-from switchyard.broker.clock import EPOCH, now_ms
+from switchyard.broker.clock import EPOCH, datetime_of, now_ms
 from switchyard.broker.errors import ActRefused
 from switchyard.broker.queue.codec import LARGEST
 
@@ -50,8 +50,7 @@ def duration(ms: float) -> str:
         return f"{whole // MINUTE_S} min {whole % MINUTE_S:02d} s"
     if whole < DAY_S:
         return f"{whole // HOUR_S} h {whole % HOUR_S // MINUTE_S:02d} min"
-    days = whole // DAY_S
-    return counted(days, "day")
+    return counted(whole // DAY_S, "day")
 
 
 def whole_duration(ms: int) -> str:
@@ -124,6 +123,12 @@ def ago(moment: datetime) -> str:
     return f"{duration(seconds * 1_000)} ago" if seconds > 0 else f"in {duration(-seconds * 1_000)}"
 
 
+def iso(moment: datetime | int, timespec: str = "microseconds") -> str:
+    """Return a moment, or milliseconds since the epoch, in ISO 8601 in UTC: ``2026-11-20T08:30:00.000000Z``."""
+    at = datetime_of(moment) if isinstance(moment, int) else moment.astimezone(UTC)
+    return at.isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
 def size(count_bytes: float) -> str:
     """Return bytes as ``118 MB`` or ``1.27 GB``."""
     if count_bytes >= 1_000_000_000:
@@ -147,7 +152,6 @@ def between(first: datetime, last: datetime) -> str:
 LONGEST: Final = timedelta(days=365)
 _SPAN = re.compile(r"(\d{1,7})\s*(s|m|min|h|d)")
 _OF_DAY = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
-_UNITS: Final = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days"}
 
 
 def unusable_end(text: str, why: str) -> ActRefused:
@@ -175,7 +179,7 @@ def parse_until(text: str, *, now: datetime) -> datetime:
 
 def _parse(text: str, now: datetime) -> datetime:
     if span := _SPAN.fullmatch(text):
-        return now + min(timedelta(**{_UNITS[span[2]]: int(span[1])}), 2 * LONGEST)
+        return now + min(timedelta(milliseconds=int(span[1]) * UNITS_MS[span[2]]), 2 * LONGEST)
     if of_day := _OF_DAY.fullmatch(text):
         today = now.astimezone(UTC).replace(hour=int(of_day[1]), minute=int(of_day[2]), second=0, microsecond=0)
         return today if today > now else today + timedelta(days=1)
@@ -187,7 +191,7 @@ def _parse(text: str, now: datetime) -> datetime:
 
 
 SPAN: Final = re.compile(r"([1-9][0-9]{0,5})([smhd])")
-UNITS_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+UNITS_MS: Final = {"s": 1_000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 def time_ms(name: str, text: str) -> int | None:

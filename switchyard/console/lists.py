@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 from django.apps import apps
@@ -20,6 +20,7 @@ from django.db.models import Model, QuerySet
 from django.db.models.constants import LOOKUP_SEP
 from django.http import HttpRequest
 
+T = TypeVar("T")
 _UNUSABLE = (
     *(ValueError, TypeError, IndexError, OverflowError),
     *(DataError, NotSupportedError, OperationalError, ProgrammingError),
@@ -34,8 +35,13 @@ class CheckedQuery(ModelAdmin):
 
     Django admits every lookup of every column of the model, also of columns that no page shows. It validates a lookup
     when it builds the query, but converts some values only when it runs: ``?created_at__year=0`` raises ``ValueError``
-    then. Stands before ``ModelAdmin`` in the list of base classes.
+    then. Stands before ``ModelAdmin`` in the list of base classes. ``run_right``: what actions with ``run`` need.
     """
+
+    run_right = ""
+
+    def has_run_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm(self.run_right)
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
         """Return whether a filter, the date hierarchy or a link uses the lookup."""
@@ -151,6 +157,14 @@ class SortHead(NamedTuple):
     text: str
     link: str
     direction: str
+
+
+def by_figure(rows: Iterable[T], figure: Callable[[T], float | None], sort: str) -> list[T]:
+    """Return rows in the order of a figure, downwards where ``sort`` begins with ``-``; those without one last."""
+    found = [(figure(row), row) for row in rows]
+    known = [(value, row) for value, row in found if value is not None]
+    known.sort(key=lambda pair: pair[0], reverse=sort.startswith("-"))
+    return [*(row for _, row in known), *(row for value, row in found if value is None)]
 
 
 def heads_of(columns: Iterable[SortColumn], query: Mapping[str, str], sort: str) -> dict[str, SortHead]:

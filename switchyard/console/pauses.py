@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from switchyard.broker.clock import datetime_of
-from switchyard.broker.shapes import ActorPause
+from switchyard.broker.shapes import ActorPause, QueuePause
 from switchyard.console.formatting import ago
 
 
@@ -44,12 +44,9 @@ class PauseFacts:
         return f"Resumes by itself {ago(self.until)}, at {self.until:%Y-%m-%d %H:%M:%S} UTC."
 
 
-def circuit_facts(pause: ActorPause) -> PauseFacts:
+def pause_facts(pause: ActorPause | QueuePause) -> PauseFacts:
+    """Return a pause or an open circuit as pages and commands show it."""
     begun, end = (datetime_of(ms) if ms else None for ms in (pause.since, pause.until))
-    return PauseFacts(begun, end, pause.by, pause.reason, pause.probe, pause.times)
-
-
-def pause_facts(since: int | None, until: int | None, by: str, reason: str) -> PauseFacts:
-    """Return a pause whose times are in ms since the epoch; ``None`` and 0 stand for none."""
-    begun, end = (datetime_of(ms) if ms else None for ms in (since, until))
-    return PauseFacts(begun, end, by, reason)
+    if isinstance(pause, ActorPause) and pause.is_open:
+        return PauseFacts(begun, end, pause.by, pause.reason, pause.probe, pause.times)
+    return PauseFacts(begun, end, pause.by, pause.reason)

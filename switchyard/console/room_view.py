@@ -16,7 +16,7 @@ from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.db import connections, transaction
-from django.http import HttpRequest, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.template.context import make_context
 from django.template.response import TemplateResponse
@@ -25,7 +25,7 @@ from django.utils import timezone, translation
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 
-from switchyard.broker.errors import BrokerError
+from switchyard.broker.errors import BrokerError, NotFound
 from switchyard.console.links import admin_site, admin_url
 from switchyard.console.queue_rights import UserOfQueue, holds
 
@@ -58,13 +58,19 @@ def independent(view: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def room_view(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
-    """Return a view for users whom the admin site admits; it sends others to its login, or else to ``LOGIN_URL``."""
+    """Return a view for users whom the admin site admits; it sends others to its login, or else to ``LOGIN_URL``.
+
+    No answer of it is kept in a cache, and what it does not find is a page that is not found.
+    """
 
     @wraps(view)
     def guarded(request: HttpRequest, *args: Any, **parts: Any) -> HttpResponseBase:
         if admin_site().has_permission(request):
             with room_locale():
-                return view(request, *args, **parts)
+                try:
+                    return view(request, *args, **parts)
+                except NotFound as error:
+                    raise Http404(str(error)) from error
         return redirect_to_login(request.get_full_path(), admin_url("login") or None)
 
     return independent(never_cache(csrf_protect(guarded)))

@@ -15,14 +15,13 @@ from django.db.models import Count, Max, Min, Q, QuerySet
 from django.urls import reverse
 
 from switchyard.broker.admin.actor_pauses import pauses
-from switchyard.broker.clock import datetime_of
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.broker.stores.job_record import Job
 from switchyard.bulk.kinds import Item, Kind, KindTexts, NoRoom, Taken
 from switchyard.bulk.models import BulkAct
-from switchyard.console.formatting import between, time_ms
+from switchyard.console.formatting import between, iso, time_ms
 from switchyard.dead_letters import acts
 from switchyard.dead_letters.act_views import INSTEAD
 from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
@@ -53,7 +52,7 @@ def check(filter: dict[str, Any]) -> dict[str, str]:
         raise ValueError(f"filter of dead letters: no field {wrong!r}; known are {', '.join(known)}")
     if given.get("state", "new") not in OPEN_STATES:
         raise ValueError(f"state: {given['state']!r} is not a state of an open letter; write new or acknowledged")
-    given |= {name: _fixed(name, given[name]) for name in TIMES if name in given}
+    given |= {name: iso(time_ms(name, given[name]) or 0, "milliseconds") for name in TIMES if name in given}
     if len(given.get("search", "").split()) > MOST_WORDS:
         raise ValueError(f"search: more than {MOST_WORDS} words; a part of the error's text is enough")
     return given
@@ -104,10 +103,6 @@ def _narrowed(rows: QuerySet[DeadLetter], filter: dict[str, str]) -> QuerySet[De
             wanted |= Q(**{f"{column}__icontains": word})
         rows = rows.filter(wanted)
     return rows
-
-
-def _fixed(name: str, text: str) -> str:
-    return datetime_of(time_ms(name, text) or 0).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 LIST = "switchyard-letters"

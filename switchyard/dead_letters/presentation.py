@@ -17,6 +17,7 @@ from rich.text import Text
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.shapes import Unreadable
 from switchyard.conf import switchyard_settings
+from switchyard.console.formatting import counted
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.queries import LetterGroup, hex_dump, shown_bytes
 from switchyard.middleware.logs import printable_lines
@@ -34,8 +35,7 @@ def short_paths(traceback: str) -> str:
 def why_given_up(row: DeadLetter) -> str:
     """Return what happened to a letter's message, after its actor's name: ``was given up after 6 attempts, …``."""
     if row.reason == "exhausted":
-        attempts = f"{row.attempts:,} attempt{'' if row.attempts == 1 else 's'}"
-        return f"was given up after {attempts}, the maximum of its retry policy"
+        return f"was given up after {counted(row.attempts, 'attempt')}, the maximum of its retry policy"
     return _WHY.get(row.reason, "was given up")
 
 
@@ -49,13 +49,16 @@ _WHY = {
 
 def letters(count: int, *, quarantined: bool = False) -> str:
     """Return ``1 dead letter`` or ``5 dead letters``; ``5 quarantined messages``."""
-    return f"{count:,} {'quarantined message' if quarantined else 'dead letter'}" + ("" if count == 1 else "s")
+    return counted(count, "quarantined message" if quarantined else "dead letter")
 
 
 def _plain_values(row: DeadLetter | Unreadable | LetterGroup, *names: str) -> dict[str, Any]:
     """Return fields as JSON values. Times are ISO 8601 in UTC."""
     values = {name: getattr(row, name) for name in names}
-    return {name: _iso(value) if isinstance(value, datetime) else value for name, value in values.items()}
+    return {
+        name: value.isoformat(timespec="microseconds") if isinstance(value, datetime) else value
+        for name, value in values.items()
+    }
 
 
 def summary(row: DeadLetter) -> dict[str, Any]:
@@ -72,7 +75,7 @@ def detail(row: DeadLetter) -> dict[str, Any]:
 def unreadable_summary(item: Unreadable) -> dict[str, Any]:
     """Return a quarantined message as a JSON value, its bytes in hexadecimal."""
     values = _plain_values(item, "id", "queue", "error", "size_bytes")
-    return values | {"seen_at": _iso(seen_at(item)), "raw_hex": shown_bytes(item).hex()}
+    return values | {"seen_at": seen_at(item).isoformat(timespec="microseconds"), "raw_hex": shown_bytes(item).hex()}
 
 
 def group_summary(group: LetterGroup) -> dict[str, Any]:
@@ -157,10 +160,6 @@ def _cut(text: str) -> str:
 
 def _moment(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="microseconds")
 
 
 FRAME = re.compile(r'^  File "([^"\n]*)", line (\d+), in (.*)$')

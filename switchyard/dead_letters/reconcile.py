@@ -14,6 +14,7 @@ from switchyard.broker.clock import datetime_of
 from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.conf import declared_yard
+from switchyard.database import delete_old
 from switchyard.dead_letters.acts import CLAIM_S, settle_claim
 from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
 from switchyard.dead_letters.projection import GONE, locked, project, set_state
@@ -150,7 +151,4 @@ def _set_if_same(row: DeadLetter, state: DeadLetter.State, action: str, note: st
 def _prune() -> int:
     before = timezone.now() - timedelta(days=KEEP_DAYS)
     old = DeadLetter.objects.exclude(state__in=OPEN_STATES).filter(state_at__lt=before).order_by("id")
-    ids = list(old.values_list("id", flat=True)[:PAGE])
-    if ids:
-        DeadLetter.objects.filter(id__in=ids).delete()
-    return len(ids)
+    return delete_old(old, batches=1)

@@ -26,6 +26,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import Unreadable
 from switchyard.conf import declared_yard
 from switchyard.console.export import MOST, export_of
+from switchyard.console.formatting import counted
 from switchyard.console.lists import SortColumn, SortHead, heads_of
 from switchyard.console.queue_rights import holds, queue_rights
 from switchyard.console.room_view import RoomResponse, gone, require
@@ -92,8 +93,8 @@ def _tabs(shown: str, open_letters: int) -> Iterable[tuple[str, str, bool, str]]
     shown = "" if shown == "open" else shown
     for text, state in TABS:
         count = queries.count_up_to(COUNTED, state="" if state == "all" else state) if state else open_letters
-        counted = f"{count:,}" if not state or count <= COUNTED else f"{COUNTED:,}+"
-        yield text, f"?state={state}" if state else reverse(LIST), state == shown, counted
+        number = f"{count:,}" if not state or count <= COUNTED else f"{COUNTED:,}+"
+        yield text, f"?state={state}" if state else reverse(LIST), state == shown, number
 
 
 def _sentence(letters: int, bugs: int, state: str) -> str:
@@ -102,8 +103,7 @@ def _sentence(letters: int, bugs: int, state: str) -> str:
         return named.get(state, f"{state.capitalize()} dead letters"[:40])
     if not letters:
         return "No open dead letters"
-    verb, plural = ("is", "") if letters == 1 else ("are", "s")
-    return f"{letters:,} open dead letter{plural} {verb} {bugs:,} bug{'' if bugs == 1 else 's'}"
+    return f"{counted(letters, 'open dead letter')} {'is' if letters == 1 else 'are'} {counted(bugs, 'bug')}"
 
 
 def _fields(given: dict[str, str]) -> Iterable[tuple[str, str, list[tuple[str, str, bool]]]]:

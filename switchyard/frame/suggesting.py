@@ -51,7 +51,7 @@ def suggestions(user: User, asked: str) -> tuple[Suggestion, ...]:
         return ()
     job_id = written_id(asked)
     if is_job_id(job_id):
-        return (Suggestion("job", job_id, job_url(job_id)),) if _may(user, "switchyard_jobs.view_job") else ()
+        return (Suggestion("job", job_id, job_url(job_id)),) if holds(user, "switchyard_jobs.view_job") else ()
     wanted = asked.lower()
     found = [one for one in _known(user, asked) if one.address and (wanted in one.name.lower() or one.kind == ARGUMENT)]
     found.sort(key=lambda one: not one.name.lower().startswith(wanted))
@@ -61,10 +61,10 @@ def suggestions(user: User, asked: str) -> tuple[Suggestion, ...]:
 
 def _values(user: User, asked: str) -> list[Suggestion]:
     """Return what jobs have that begins with a text; nothing while the database does not answer."""
-    if not _may(user, "switchyard_jobs.view_job"):
+    if not holds(user, "switchyard_jobs.view_job"):
         return []
     kinds = [owners, tags]
-    if _may(user, "switchyard_jobs.view_arguments"):
+    if holds(user, "switchyard_jobs.view_arguments"):
         kinds.append(arguments)
     try:
         each = [list(islice(kind(asked), MOST_VALUES)) for kind in kinds]
@@ -77,17 +77,17 @@ def _values(user: User, asked: str) -> list[Suggestion]:
 
 def _known(user: User, asked: str) -> Iterator[Suggestion]:
     yield from _pages(user)
-    if _may(user, OPERATIONS):
+    if holds(user, OPERATIONS):
         yield from (Suggestion("queue", one.name, one.address) for one in queues())
         yield from (Suggestion("actor", one.name, one.address) for one in actors())
         workers = _reversed("switchyard-operations-workers")
         for pool in declared_yard().pools:
             yield Suggestion("pool", pool.name, workers and f"{workers}#pool-{pool.name}")
-    if _may(user, "switchyard_schedules.view_schedulestate"):
+    if holds(user, "switchyard_schedules.view_schedulestate"):
         yield from (Suggestion("schedule", one.name, one.address) for one in _schedules())
-    if _may(user, "switchyard_jobs.view_job"):
+    if holds(user, "switchyard_jobs.view_job"):
         yield from (Suggestion("jobs by state", state, jobs_url(state=state)) for state in STEPS)
-        if _may(user, "switchyard_jobs.view_arguments"):
+        if holds(user, "switchyard_jobs.view_arguments"):
             yield from _arguments(asked)
 
 
@@ -101,7 +101,7 @@ def _schedules() -> Sequence[Hit]:
 
 
 def _pages(user: User) -> Iterable[Suggestion]:
-    pages = (page for page in room_pages() if _may(user, page.right))
+    pages = (page for page in room_pages() if holds(user, page.right))
     return (Suggestion("page", page.title, _reversed(page.name)) for page in pages)
 
 
@@ -109,10 +109,6 @@ def _arguments(asked: str) -> Iterator[Suggestion]:
     name, equals, value = (part.strip() for part in asked.partition("="))
     if equals and value and any(name in searched_names(actor) for actor in dramatiq.get_broker().actors):
         yield Suggestion(ARGUMENT, f"{name}={value}", jobs_url(argument=f"{name}={value}"))
-
-
-def _may(user: User, right: str) -> bool:
-    return holds(user, right)
 
 
 def _reversed(name: str) -> str:

@@ -8,7 +8,6 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, HttpR
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from switchyard.console.room_view import RoomResponse, require
@@ -26,7 +25,6 @@ YEAR_S = 365 * 24 * 3_600
 
 
 @require_safe
-@never_cache
 def find(request: HttpRequest) -> HttpResponse:
     """List what a text names, by kind; redirect to the only thing that it names exactly."""
     asked = _asked(request)
@@ -37,7 +35,6 @@ def find(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
-@never_cache
 def suggest(request: HttpRequest) -> JsonResponse:
     """Return what the text of a search may mean; asks the indexes of the history, never the broker."""
     found = suggestions(request.user, _asked(request))
@@ -51,7 +48,6 @@ def steps(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
-@never_cache
 def strip(request: HttpRequest) -> HttpResponse:
     """Render the strip alone, for pages that are open."""
     require(request, OPERATIONS)

@@ -11,7 +11,6 @@ import msgspec
 from django.db import close_old_connections, connection
 from django.db.models import Max
 
-from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import QueueStats
 from switchyard.broker.stores.yard_facts import (
@@ -61,12 +60,8 @@ class FactKeeper:
             if time.monotonic() >= next_s:
                 next_s = time.monotonic() + EVERY_S
                 self.step()
-        try:
-            self._leadership.release()
-        except BrokerError as error:  # it expires by itself
-            self._throttle.failed(error)
-        finally:
-            connection.close()
+        self._leadership.release()
+        connection.close()
 
     def step(self) -> None:
         """Fold, store and sample, if this process leads. Failures are logged, and made up for by a later step."""

@@ -7,14 +7,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import timedelta
 from typing import Any, Final
 
 import dramatiq
 
-from switchyard.broker.clock import EPOCH
 from switchyard.broker.stores.job_records import STEPS
-from switchyard.console.formatting import time_ms
+from switchyard.console.formatting import iso, time_ms
 from switchyard.database import storable
 
 LONGEST_VALUE: Final = 200
@@ -130,7 +128,8 @@ class Filter:
 
     def fixed(self) -> Filter:
         """Return the filter with the times of today in place of ``1h`` ago, for an act that takes a while."""
-        return replace(self, since=_fixed(self.since_ms), until=_fixed(self.until_ms))
+        since, until = ("" if at is None else iso(at, "milliseconds") for at in (self.since_ms, self.until_ms))
+        return replace(self, since=since, until=until)
 
     @property
     def since_ms(self) -> int | None:
@@ -151,12 +150,6 @@ class Filter:
     def __bool__(self) -> bool:
         """Whether there is any condition."""
         return any(getattr(self, field.name) != field.default for field in fields(self))
-
-
-def _fixed(at_ms: int | None) -> str:
-    if at_ms is None:
-        return ""
-    return (EPOCH + timedelta(milliseconds=at_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _values(query: Mapping[str, Any], name: str) -> tuple[str, ...]:

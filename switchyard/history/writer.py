@@ -22,7 +22,6 @@ from django.db import (
 )
 
 from switchyard.broker.clock import now_ms
-from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.codec import LARGEST
 from switchyard.broker.redis.own_keys import UNREADABLE
@@ -320,7 +319,7 @@ class HistoryWriter:
             self._burst_s = 0.0
             self.step()  # what the pools finished while they drained
         finally:
-            self._release()
+            self.leadership.release()
             connection.close()
         log.info("history writer stopped")
 
@@ -381,12 +380,6 @@ class HistoryWriter:
         if leading != self._was_leading:
             log.info("this process writes the history" if leading else "another process writes the history")
         self._was_leading = leading
-
-    def _release(self) -> None:
-        try:
-            self.leadership.release()
-        except BrokerError as error:
-            log.warning("the lease was not released, it expires by itself", error=str(error))
 
 
 def _batches(entries: Sequence[HistoryEntry], most: int) -> Iterator[_Batch]:
@@ -491,7 +484,7 @@ STOP_WITHIN_S = 10.0
 
 
 # What is done beside the pools until an event is set.
-RUNS: Final[tuple[Callable[[threading.Event], object], ...]] = (
+RUNS: Final[tuple[Callable[[threading.Event], None], ...]] = (
     lambda stop: HistoryWriter().run(stop),
     lambda stop: FactKeeper().run(stop),
     lambda stop: Relay(were_enqueued).run(stop),

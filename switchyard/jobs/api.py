@@ -18,7 +18,7 @@ from switchyard.api.responses import accepted, job_url
 from switchyard.api.schemas import Accepted, StrictSchema
 from switchyard.api.tokens import find_token
 from switchyard.audit.services import Who
-from switchyard.broker.errors import ArgumentsRefused, NotFound
+from switchyard.broker.errors import ArgumentsRefused
 from switchyard.broker.queue.codec import LONGEST_NAME
 from switchyard.broker.stores.job_records import Job
 from switchyard.broker.topology import LONGEST_DELAY_MS
@@ -291,11 +291,9 @@ def send_job(request: HttpRequest, response: HttpResponse, body: JobRequest) -> 
 
     An actor is public by `public=True` where it is declared; its queue and its other options are its own.
     """
+    actor = find_public(body.actor)
     try:
-        actor = find_public(body.actor)
         call = from_values(actor, body.arguments)
-    except NotFound as error:
-        raise not_found(str(error)) from error
     except ArgumentsRefused as error:
         faults = error.faults.items()
         raise invalid(

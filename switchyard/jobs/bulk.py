@@ -22,6 +22,7 @@ from switchyard.broker.stores.job_records import ENDED
 from switchyard.broker.stores.job_steps import ended_step
 from switchyard.bulk.kinds import Item, Kind, KindTexts, Taken, most_common
 from switchyard.bulk.models import BulkAct
+from switchyard.console.formatting import iso
 from switchyard.console.links import jobs_url
 from switchyard.history.filters import Filter
 from switchyard.history.queries import Cursor, search
@@ -226,7 +227,7 @@ def _wanted(act: BulkAct) -> Filter:
     wanted = Filter.from_query(act.filter)
     if wanted.until_ms is not None and wanted.until_ms <= began_ms(act):
         return wanted
-    return replace(wanted, until=act.created_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"))
+    return replace(wanted, until=iso(act.created_at, "milliseconds"))
 
 
 NOT_CANCELLED: Final = {

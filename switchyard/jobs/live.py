@@ -12,7 +12,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import redis.asyncio
@@ -360,7 +360,7 @@ async def answer(request: HttpRequest, job: Job, *, caller: str, allowed: Callab
 def response(events: AsyncGenerator[bytes], *, place: StreamPlace) -> StreamingHttpResponse:
     """Return the response of server-sent events, which releases its place when it is closed."""
     return StreamingHttpResponse(
-        Stream(events, source=place),
+        Stream(events, place),
         content_type="text/event-stream",
         # Django's GZipMiddleware would make each event a file of its own, of which browsers read the first.
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Content-Encoding": "identity"},
@@ -466,13 +466,6 @@ def _sse(name: str, data: dict[str, Any], event_id: str) -> bytes:
     return f"id: {event_id}\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
-class Closable(Protocol):
-    """A resource of a stream."""
-
-    def close(self) -> object:
-        """Release the resource. Called from any thread."""
-
-
 class Stream:
     """Chunks for a ``StreamingHttpResponse``, closed together with it.
 
@@ -481,12 +474,11 @@ class Stream:
 
     Args:
         chunks: A generator that was not started, of the running event loop.
-        source: Closed as well: the ``finally`` of a generator that never started does not run.
+        place: Closed as well: the ``finally`` of a generator that never started does not run.
     """
 
-    def __init__(self, chunks: AsyncGenerator[bytes], *, source: Closable | None = None) -> None:
-        self._chunks = chunks
-        self._source = source
+    def __init__(self, chunks: AsyncGenerator[bytes], place: StreamPlace) -> None:
+        self._chunks, self._place = chunks, place
         self._loop = asyncio.get_running_loop()
 
     def __aiter__(self) -> AsyncGenerator[bytes]:
@@ -496,8 +488,7 @@ class Stream:
         """Schedule the generator's clean-up. The response calls this method from any thread."""
         if self._loop.is_running():
             asyncio.run_coroutine_threadsafe(_close(self._chunks), self._loop)
-        if self._source is not None:
-            self._source.close()
+        self._place.close()
 
 
 async def free_database() -> None:

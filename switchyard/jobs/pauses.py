@@ -26,7 +26,7 @@ from switchyard.broker.queue.circuits import note_circuit
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.shapes import ActorPause, field_of, shown_json
 from switchyard.console.formatting import unusable_end
-from switchyard.console.pauses import PauseFacts, circuit_facts, pause_facts
+from switchyard.console.pauses import PauseFacts, pause_facts
 from switchyard.jobs.calls import parameters_of, read_json
 from switchyard.jobs.queries import families, own_queues
 from switchyard.middleware.circuits import Circuits
@@ -207,9 +207,7 @@ class PausedActor:
     @property
     def facts(self) -> PauseFacts:
         """Who paused it, since when, why, and until when."""
-        if self.pause.is_open:
-            return circuit_facts(self.pause)
-        return pause_facts(self.pause.since, self.pause.until, self.pause.by, self.pause.reason)
+        return pause_facts(self.pause)
 
 
 def paused_actors(actor: str = "") -> list[PausedActor]:
@@ -223,4 +221,4 @@ def paused_queues() -> list[tuple[str, PauseFacts]]:
     asked = families()
     texts = asked[0].calls.look([("GET", family.keys.paused) for family in asked]) if asked else []
     found = [(family.keys, pause_of(text, family.keys.paused)) for family, text in zip(asked, texts, strict=True)]
-    return [(keys.queue, pause_facts(one.since, one.until, one.by, one.reason)) for keys, one in found if one]
+    return [(keys.queue, pause_facts(one)) for keys, one in found if one]

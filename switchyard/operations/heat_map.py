@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from switchyard.broker.clock import datetime_of
 from switchyard.broker.stores.yard_facts import CLASSES, LEAST_MS, WAITS, Counts, merged
-from switchyard.console.formatting import duration
+from switchyard.console.formatting import duration, iso
 from switchyard.console.links import jobs_url
 
 COLUMNS: Final = 24
@@ -60,7 +59,7 @@ def heat_map(
         (title, waited), cells = _row(at), []
         for start, count in zip(starts, counts[at], strict=True):
             level = math.ceil(LEVELS * math.log1p(count) / math.log1p(most))
-            span = {"since": _iso(start), "until": _iso(start + size * bin_ms), "waited": waited}
+            span = {"since": iso(start, "seconds"), "until": iso(start + size * bin_ms, "seconds"), "waited": waited}
             url = jobs_url(**only, **span) if count else ""
             cells.append(HeatCell(short(count), level, f"{clock(start)}: {count:,} waited {title}", url))
         rows.append((title, tuple(cells)))
@@ -84,7 +83,3 @@ def short(count: int) -> str:
             break
         value, unit = value / 1_000, larger
     return f"{value:.1f}{unit}" if unit and value < 9.95 else f"{value:.0f}{unit}" if count else ""
-
-
-def _iso(at: int) -> str:
-    return datetime_of(at).isoformat(timespec="seconds").replace("+00:00", "Z")

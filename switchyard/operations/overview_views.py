@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from django.db import DatabaseError
 from django.http import HttpRequest
 from django.utils import timezone
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from switchyard.audit.queries import ShownEntry, newest_entries
@@ -28,7 +27,6 @@ MOST_CHANGES, TOGETHER = 6, timedelta(minutes=1)
 
 
 @require_safe
-@never_cache
 def overview(request: HttpRequest) -> RoomResponse:
     """Render the whole page, complete without JavaScript."""
     require(request, "switchyard_operations.view_operations")
@@ -46,7 +44,6 @@ def overview(request: HttpRequest) -> RoomResponse:
 
 
 @require_safe
-@never_cache
 def live(request: HttpRequest) -> RoomResponse:
     """Render the part that changes."""
     require(request, "switchyard_operations.view_operations")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -263,10 +263,9 @@ def pool_state(
     up = [report for report in mine if report.state != "starting"]
     quieted = [report for report in up if report.state == QUIETED]
     taking = [report for report in up if report.state != QUIETED]
-    restarts: dict[str, int] = {}
+    restarts: Counter[str] = Counter()
     for report in mine:
-        for reason, count in report.restarts.items():
-            restarts[reason] = restarts.get(reason, 0) + count
+        restarts.update(report.restarts)
     return PoolState(
         pool=pool,
         up=bool(up),
@@ -276,7 +275,7 @@ def pool_state(
         busy=sum(report.busy for report in up),
         memory_bytes=sum(int(child.get("rss_bytes", 0)) for report in mine for child in report.children),
         beat_at=max((report.beat_at for report in mine), default=None),
-        restarts=restarts,
+        restarts=dict(restarts),
         silent=tuple(one for one in silent if one.pool == pool.name),
         supervisors=len(up),
         quieted=len(quieted),

@@ -16,7 +16,6 @@ from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from switchyard.audit.services import Who
@@ -37,7 +36,6 @@ TITLES = {"quiet": "Quiet {}", "resume": "Let {} take work again", "stop": "Stop
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@never_cache
 def instruct(request: HttpRequest, verb: str) -> HttpResponseBase:
     """Ask for a reason, and instruct the supervisors that ``member`` or ``pool`` names."""
     require(request, "switchyard_operations.instruct_workers")
@@ -187,7 +185,6 @@ class ShownPool:
 
 
 @require_safe
-@never_cache
 def workers(request: HttpRequest) -> RoomResponse:
     """List every supervisor with its children; complete without JavaScript."""
     require(request, "switchyard_operations.view_operations")
@@ -195,7 +192,6 @@ def workers(request: HttpRequest) -> RoomResponse:
 
 
 @require_safe
-@never_cache
 def live(request: HttpRequest) -> RoomResponse:
     """Render the part that changes."""
     require(request, "switchyard_operations.view_operations")
@@ -253,7 +249,6 @@ def ask_for_stacks(request: HttpRequest, member: str) -> HttpResponse:
 
 
 @require_safe
-@never_cache
 def stacks(request: HttpRequest, member: str, name: str) -> RoomResponse:
     """Show the requested stacks; the page reloads every second until they arrive."""
     require(request, "switchyard_operations.dump_stacks")

@@ -73,8 +73,7 @@ class Relay:
             while not stop.is_set():
                 stop.wait(self.step())
         finally:
-            with contextlib.suppress(BrokerError):  # the lease expires by itself
-                self._leadership.release()
+            self._leadership.release()
             connections.close_all()
 
     def step(self) -> float:

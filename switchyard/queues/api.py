@@ -17,7 +17,7 @@ from switchyard.api.problems import Problem, not_found
 from switchyard.api.schemas import Line, StrictSchema
 from switchyard.audit.services import Who
 from switchyard.broker.admin.limits import KeyPage, LimitState
-from switchyard.broker.errors import ActRefused, NotFound, UnknownQueue
+from switchyard.broker.errors import NotFound, UnknownQueue
 from switchyard.console.formatting import parse_until
 from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.jobs import pauses
@@ -171,7 +171,7 @@ def _answers(request: HttpRequest, *rights: str) -> Iterator[None]:
         _require(request, right)
     try:
         yield
-    except (NotFound, UnknownQueue) as error:
+    except UnknownQueue as error:
         raise not_found(str(error)) from error
-    except (ActRefused, services.ForeignBroker) as error:
+    except services.ForeignBroker as error:
         raise Problem(422, str(error)) from error

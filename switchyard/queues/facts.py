@@ -11,12 +11,13 @@ import dramatiq
 from django.db import DatabaseError
 
 from switchyard.broker.admin.browse import BrowsedMessage
+from switchyard.broker.admin.purge import Purge
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.shapes import QueueStats
 from switchyard.broker.stores.job_record import Job
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard
-from switchyard.console.formatting import ago, duration, promise, retries_text, whole_duration
+from switchyard.console.formatting import ago, counted, duration, promise, retries_text, whole_duration
 from switchyard.console.pauses import PauseFacts
 from switchyard.console.room_view import NODE_SWITCHED_OFF, SWITCHED_OFF
 from switchyard.history.models import JobRow
@@ -206,36 +207,27 @@ class SlotHolder:
 
 @dataclass(frozen=True, slots=True)
 class PurgeFacts:
-    """A purge whose messages are set aside, with its times.
+    """A purge whose messages are set aside, in words. While it is not being dropped it can be undone."""
 
-    Args:
-        can_undo: It is not being dropped.
-    """
+    purge: Purge
 
-    id: str
-    count: int
-    at: datetime
-    until: datetime
-    by: str
-    reason: str
-    can_undo: bool
-    undoing: bool
+    @property
+    def can_undo(self) -> bool:
+        return not self.purge.claim
 
     @property
     def sentence(self) -> str:
         """Sentence of who set messages aside, when, and why."""
-        messages = "1 message" if self.count == 1 else f"{self.count:,} messages"
-        reason = f" Reason: {self.reason}." if self.reason else ""
-        return f"{messages} set aside {ago(self.at)} by {self.by}.{reason}"
+        purge = self.purge
+        reason = f" Reason: {purge.reason}." if purge.reason else ""
+        return f"{counted(purge.count, 'message')} set aside {ago(datetime_of(purge.at))} by {purge.by}.{reason}"
 
     @property
     def end(self) -> str:
         """Sentence of what becomes of them."""
-        if self.undoing:
-            return "They are being put back."
-        return (
-            f"The scheduler drops them after {self.until:%H:%M:%S} UTC." if self.can_undo else "They are being dropped."
-        )
+        if self.can_undo:
+            return f"The scheduler drops them after {datetime_of(self.purge.until):%H:%M:%S} UTC."
+        return "They are being put back." if self.purge.claim == "undo" else "They are being dropped."
 
 
 @dataclass(frozen=True, slots=True)

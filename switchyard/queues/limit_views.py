@@ -8,12 +8,11 @@ from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_safe
 
 from switchyard.audit.services import Who
 from switchyard.broker.admin.limits import KeyState, LimitState
-from switchyard.broker.errors import ActRefused, BrokerError, NotFound
+from switchyard.broker.errors import ActRefused, BrokerError
 from switchyard.console.formatting import parse_until
 from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.console.room_view import RoomResponse, not_answered, require
@@ -30,7 +29,6 @@ SECTIONS = (
 
 
 @require_safe
-@never_cache
 def limits(request: HttpRequest) -> RoomResponse:
     """List the limits and circuits of the yard, or with ``limit`` the keys of one."""
     require(request, VIEW)
@@ -45,7 +43,7 @@ def limits(request: HttpRequest) -> RoomResponse:
             return RoomResponse(request, "switchyard_queues/limits.html", context)
         state = queries.find(limit)
         page = queries.keys_of(state, value=value, after=after)
-    except (NotFound, ActRefused) as error:
+    except ActRefused as error:
         raise Http404(str(error)) from error
     except BrokerError as error:
         return not_answered(request, error, back=reverse("switchyard-operations"))
@@ -72,7 +70,6 @@ def _row(state: LimitState, key: KeyState | None = None) -> dict[str, object]:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@never_cache
 def override(request: HttpRequest) -> HttpResponseBase:
     """Ask for a number, an end and a reason, and override a limit; or end its override."""
     require(request, PAUSE)
@@ -87,8 +84,6 @@ def override(request: HttpRequest) -> HttpResponseBase:
             except ActRefused as error:
                 refused, status = str(error), 422
         row = _row(queries.find(given["limit"]))
-    except NotFound as error:
-        raise Http404(str(error)) from error
     except BrokerError as error:
         return not_answered(request, error, back=reverse("switchyard-limits"))
     context = {**given, **row, "title": "Override a limit", "refused": refused}

@@ -11,16 +11,14 @@ from django.utils import timezone
 
 from switchyard.broker.admin import actor_pauses
 from switchyard.broker.admin.browse import BrowsedMessage, look
-from switchyard.broker.admin.purge import Purge, purges
-from switchyard.broker.clock import datetime_of, now_ms
+from switchyard.broker.admin.purge import purges
+from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.shapes import QueuePause
 from switchyard.broker.stores.job_record import Job
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard
-from switchyard.console import pauses
-from switchyard.console.pauses import PauseFacts
+from switchyard.console.pauses import pause_facts
 from switchyard.jobs.pauses import PausedActor
 from switchyard.jobs.queries import running_or_none
 from switchyard.operations.findings.facts import HeldGroup, YardFacts, failures_of, held_groups
@@ -79,7 +77,7 @@ def view_of(queue: Queue) -> QueueView:
         queue=queue,
         row=row,
         stats=stats,
-        pause=pause_facts(stats.pause) if stats is not None else None,
+        pause=pause_facts(stats.pause) if stats is not None and stats.pause is not None else None,
         paused_actors=paused,
         rates=None if state is None else state.rates.get(queue.name),
         holders=holders,
@@ -114,13 +112,6 @@ def yard_state() -> YardState | None:
         return None
 
 
-def pause_facts(pause: QueuePause | None) -> PauseFacts | None:
-    """Return a pause with its times; ``None`` for none."""
-    if pause is None:
-        return None
-    return pauses.pause_facts(pause.since, pause.until, pause.by, pause.reason)
-
-
 _OfBroker = tuple[tuple[BrowsedMessage, ...], tuple[HeldGroup, ...], tuple[PurgeFacts, ...], tuple[PausedActor, ...]]
 
 
@@ -128,7 +119,7 @@ def _of_broker(queue: Queue) -> _OfBroker:
     try:
         family = family_of(queue.name)
         waiting = look(family, "live", "waiting", limit=NEXT)
-        aside = tuple(map(_purge_facts, purges(family)))
+        aside = tuple(map(PurgeFacts, purges(family)))
         held = held_groups(family)
         return tuple(waiting.items), held, aside, _paused_actors(queue, family, held)
     except (BrokerError, LookupError, ForeignBroker):
@@ -141,11 +132,6 @@ def _paused_actors(queue: Queue, family: QueueOperations, held: Sequence[HeldGro
     here |= {group.actor for group in held if group.due is None}
     found = actor_pauses.pauses([family])
     return tuple(PausedActor(each) for each in found if each.is_open or each.actor in here)
-
-
-def _purge_facts(purge: Purge) -> PurgeFacts:
-    at, until, claim = datetime_of(purge.at), datetime_of(purge.until), purge.claim
-    return PurgeFacts(purge.id, purge.count, at, until, purge.by, purge.reason, claim == "", claim == "undo")
 
 
 def holders_of(queue: str, pools: Sequence[str], running: Iterable[Job]) -> tuple[SlotHolder, ...]:

@@ -12,7 +12,6 @@ from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedi
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from switchyard.audit.notes import notes_on, write_note
@@ -23,8 +22,8 @@ from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard
 from switchyard.console.export import export_of
 from switchyard.console.formatting import counted, parse_until
-from switchyard.console.lists import SortColumn, SortHead, heads_of
-from switchyard.console.pauses import PauseFacts
+from switchyard.console.lists import SortColumn, by_figure, heads_of
+from switchyard.console.pauses import PauseFacts, pause_facts
 from switchyard.console.queue_rights import holds
 from switchyard.console.room_view import SWITCHED_OFF, RoomResponse, not_answered, require
 from switchyard.middleware.clock_comparison import compared_now
@@ -39,7 +38,6 @@ from switchyard.queues.services import ForeignBroker
 
 
 @require_safe
-@never_cache
 def queues(request: HttpRequest) -> HttpResponseBase:
     """List every queue."""
     require(request, "switchyard_operations.view_operations")
@@ -48,7 +46,9 @@ def queues(request: HttpRequest) -> HttpResponseBase:
     state = queries.yard_state()
     stats = {} if state is None else {found.queue: found for found in state.queues}
     rows = [
-        (row, queries.pause_facts(found.pause), found.retry.total, found.dead) if found else (row, None, None, None)
+        (row, found.pause and pause_facts(found.pause), found.retry.total, found.dead)
+        if found
+        else (row, None, None, None)
         for row in (yard_rows(declared_yard(), None) if state is None else shown_rows(facts_of(state)))
         if row.kind == "queue"
         for found in [stats.get(row.name)]
@@ -57,7 +57,7 @@ def queues(request: HttpRequest) -> HttpResponseBase:
     sort = request.GET.get("sort", "")
     context = {
         "title": "Queues", "rows": in_order(rows, sort), "sentence": sentence, "away": state is None,
-        "at": timezone.now(), "heads": heads(sort), "sort": sort if sort in ORDERS else "",
+        "at": timezone.now(), "heads": heads_of(COLUMNS, {}, sort), "sort": sort if sort in ORDERS else "",
         "may_choose": holds(request.user, PAUSE),
         "off": SWITCHED_OFF if state is None else "",
     }  # fmt: skip
@@ -73,7 +73,6 @@ def _exported() -> list[dict[str, Any]]:
 
 
 @require_safe
-@never_cache
 def queue(request: HttpRequest, name: str) -> RoomResponse:
     """Show one queue; complete without JavaScript."""
     require(request, "switchyard_operations.view_operations")
@@ -90,7 +89,6 @@ def queue(request: HttpRequest, name: str) -> RoomResponse:
 
 
 @require_safe
-@never_cache
 def live(request: HttpRequest, name: str) -> RoomResponse:
     """Render the part that changes."""
     return _rendered(request, name, "switchyard_queues/queue_live.html", {})
@@ -140,19 +138,9 @@ _FIGURES: Final[dict[str, Callable[[QueueRow], float | None]]] = {
 }
 
 
-def heads(sort: str) -> dict[str, SortHead]:
-    return heads_of(COLUMNS, {}, sort)
-
-
 def in_order(rows: Sequence[QueueRow], sort: str) -> list[QueueRow]:
     """Return queues in an order, those without a figure last; the others, and of no such order, as in the topology."""
-    if sort not in ORDERS:
-        return list(rows)
-    figure = _FIGURES[sort.lstrip("-")]
-    found = [(figure(row), row) for row in rows]
-    known = [(value, row) for value, row in found if value is not None]
-    known.sort(key=lambda pair: pair[0], reverse=sort.startswith("-"))
-    return [*(row for _, row in known), *(row for value, row in found if value is None)]
+    return by_figure(rows, _FIGURES[sort.lstrip("-")], sort) if sort in ORDERS else list(rows)
 
 
 PAUSE, PURGE = "switchyard_operations.pause_queue", "switchyard_operations.purge_queue"
@@ -164,7 +152,6 @@ asks = require_http_methods(["GET", "HEAD", "POST"])
 
 
 @asks
-@never_cache
 def pause(request: HttpRequest, name: str) -> HttpResponseBase:
     """Ask for a reason and an end, and pause a queue."""
     require(request, PAUSE, queue=name)
@@ -190,7 +177,6 @@ def note(request: HttpRequest, name: str) -> HttpResponseBase:
 
 
 @asks
-@never_cache
 def resume(request: HttpRequest, name: str) -> HttpResponseBase:
     """Ask, and resume a queue."""
     require(request, PAUSE, queue=name)
@@ -203,7 +189,6 @@ def resume(request: HttpRequest, name: str) -> HttpResponseBase:
 
 
 @asks
-@never_cache
 def purge(request: HttpRequest, name: str) -> HttpResponseBase:
     """Ask for a reason, and for the count where it is over 100; then set aside what waits and what is scheduled."""
     require(request, PURGE, queue=name)
@@ -238,7 +223,6 @@ def undo(request: HttpRequest, name: str, purge_id: str) -> HttpResponseBase:
 
 
 @asks
-@never_cache
 def relocate(request: HttpRequest, name: str) -> HttpResponseBase:
     """Ask for an actor and a queue, and move the actor's waiting messages there."""
     require(request, PAUSE, queue=name)
@@ -304,7 +288,6 @@ class ChosenQueue:
 
 
 @asks
-@never_cache
 def chosen(request: HttpRequest, verb: str) -> HttpResponseBase:
     """Ask for a reason, and pause or resume the queues that ``queue`` names."""
     require(request, PAUSE)
@@ -358,9 +341,8 @@ def _context(verb: str, names: Sequence[str]) -> dict[str, Any]:
     state = queries.yard_state()
     stats = {} if state is None else {found.queue: found for found in state.queues}
     rows = {row.name: row for row in yard_rows(declared_yard(), state) if row.kind == "queue"}
-    found = [
-        ChosenQueue(rows[name], queries.pause_facts(stats[name].pause) if name in stats else None) for name in names
-    ]
+    pauses = {name: pause_facts(each.pause) for name, each in stats.items() if each.pause is not None}
+    found = [ChosenQueue(rows[name], pauses.get(name)) for name in names]
     # Without the broker's answer nobody knows which of them are paused.
     hit = [each for each in found if verb == "pause" or state is None or each.pause is not None]
     return {

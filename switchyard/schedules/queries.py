@@ -138,18 +138,13 @@ def overview(now: datetime.datetime) -> list[ScheduleRow]:
 
 def row_of(schedule: Schedule, state: ScheduleState | None, now: datetime.datetime) -> ScheduleRow:
     known = state or ScheduleState()
+    same = ("name", "catch_up", "overlap", "deadline_s", "start", "end", "is_stored")
     row = ScheduleRow(
-        name=schedule.name,
+        **{name: getattr(schedule, name) for name in same},
         actor=schedule.actor.actor_name,
         spec=schedule.trigger.expression,
         time_zone=schedule.trigger.zone,
         queue=schedule.actor.queue_name,
-        catch_up=schedule.catch_up,
-        overlap=schedule.overlap,
-        deadline_s=schedule.deadline_s,
-        start=schedule.start,
-        end=schedule.end,
-        is_stored=schedule.is_stored,
         last_tick=known.last_tick,
         last_job_id=known.last_job_id or None,
         lateness_ms=known.lateness_ms,

@@ -9,15 +9,13 @@ import dramatiq
 from django import forms
 from django.contrib import messages
 from django.db import DatabaseError
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
 from dramatiq.actor import Actor
 
 from switchyard.audit.services import Who
-from switchyard.broker.errors import NotFound
 from switchyard.console.formatting import SPAN, UNITS_MS
 from switchyard.console.queue_rights import ARGUMENTS
 from switchyard.console.room_view import RoomResponse, require
@@ -147,24 +145,23 @@ def _span(seconds: int | None) -> str:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@never_cache
 @sensitive_post_parameters()
 def new(request: HttpRequest) -> HttpResponse:
     """Ask for an actor that people may schedule, then for its schedule; store it."""
     require(request, VIEW, EDIT, ARGUMENTS)
     names, chosen = rows.schedulable_actors(), request.GET.get("actor", "")
     if chosen not in names:
-        return _render(request, "choose.html", {"title": "New schedule", "actors": names, "unknown": chosen})
+        context = {"title": "New schedule", "actors": names, "unknown": chosen}
+        return RoomResponse(request, "switchyard_schedules/choose.html", context)
     return _form(request, dramatiq.get_broker().actors[chosen], StoredSchedule(overlap="allow", catch_up="once"))
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@never_cache
 @sensitive_post_parameters()
 def edit(request: HttpRequest, name: str) -> HttpResponse:
     """Change a stored schedule."""
     require(request, VIEW, EDIT, ARGUMENTS)
-    row = _find(name)
+    row = rows.find_row(name)
     if row.actor not in rows.schedulable_actors():
         messages.error(request, f"{name} cannot be changed: {rows.words_of(rows.faults(row))}")
         return redirect("switchyard-schedules")
@@ -172,11 +169,10 @@ def edit(request: HttpRequest, name: str) -> HttpResponse:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@never_cache
 def delete(request: HttpRequest, name: str) -> HttpResponse:
     """Show the page that confirms, and delete a stored schedule."""
     require(request, VIEW, EDIT)
-    row, refused = _find(name), ""
+    row, refused = rows.find_row(name), ""
     if request.method == "POST":
         try:
             rows.delete(name, who=Who.of_request(request), reason=request.POST.get("reason", "")[:500])
@@ -186,7 +182,7 @@ def delete(request: HttpRequest, name: str) -> HttpResponse:
             messages.success(request, f"{name} is deleted. Jobs that it sent go on.")
             return redirect("switchyard-schedules")
     context = {"title": f"Delete {name}", "row": row, "refused": refused}
-    return _render(request, "delete.html", context, status=503 if refused else 200)
+    return RoomResponse(request, "switchyard_schedules/delete.html", context, status=503 if refused else 200)
 
 
 def _form(request: HttpRequest, actor: Actor[..., Any], row: StoredSchedule) -> HttpResponse:
@@ -206,15 +202,4 @@ def _form(request: HttpRequest, actor: Actor[..., Any], row: StoredSchedule) -> 
     # A template calls what can be called, so it gets no actor: that would run.
     context = {"form": form, "row": row, "actor": actor.actor_name, "queue": actor.queue_name}
     context["title"] = f"Change {row.name}" if row.pk else f"New schedule of {actor.actor_name}"
-    return _render(request, "edit.html", context, status=status)
-
-
-def _find(name: str) -> StoredSchedule:
-    try:
-        return rows.find_row(name)
-    except NotFound as error:
-        raise Http404(str(error)) from error
-
-
-def _render(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
-    return RoomResponse(request, f"switchyard_schedules/{template}", context, status=status)
+    return RoomResponse(request, "switchyard_schedules/edit.html", context, status=status)

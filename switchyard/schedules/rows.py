@@ -161,7 +161,11 @@ def save(row: StoredSchedule, *, who: Who, reason: str = "", broker: Broker | No
         raise ArgumentsRefused(f"schedule {row.name:.100}: {words_of(wrong)}", wrong)
     known = StoredSchedule.objects.filter(name=row.name).first()
     # Values of arguments are not for everybody who may read the audit log.
-    changed = {name: _shown(getattr(row, name)) for name in FIELDS if known is None or _differs(row, known, name)}
+    changed = {
+        name: _shown(getattr(row, name))
+        for name in FIELDS
+        if known is None or getattr(row, name) != getattr(known, name)
+    }
     if not changed:
         return False
     detail = {name: "changed" if name in ("args", "kwargs") else value for name, value in changed.items()}
@@ -197,10 +201,6 @@ def _forget(name: str) -> None:
     """Drop progress and ticks: a schedule that is made later begins then."""
     ScheduleState.objects.filter(actor=name).delete()
     ScheduleTick.objects.filter(schedule=name).delete()
-
-
-def _differs(row: StoredSchedule, known: StoredSchedule, name: str) -> bool:
-    return bool(getattr(row, name) != getattr(known, name))
 
 
 def _shown(value: Any) -> Any:

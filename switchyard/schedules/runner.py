@@ -185,7 +185,7 @@ class Scheduler:
             stop.set()
             for thread in threads:
                 thread.join(STOP_WITHIN_S)
-            self._release()
+            self.leadership.release()
         log.info("scheduler stopped")
 
     def step(self) -> None:
@@ -258,9 +258,3 @@ class Scheduler:
         now = self._now()
         to_next_minute_s = 60 - now.second - now.microsecond / 1_000_000
         return min(self._poll_s, to_next_minute_s)
-
-    def _release(self) -> None:
-        try:
-            self.leadership.release()
-        except Exception as error:  # noqa: BLE001  logged; the lease expires by itself
-            log.warning("lease not released; it expires by itself", error=str(error))

@@ -10,19 +10,18 @@ from typing import Any
 from django import forms
 from django.contrib import messages
 from django.db import DatabaseError
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 from dramatiq.middleware import MiddlewareError
 
 from switchyard.audit.services import Who
-from switchyard.broker.errors import ActRefused, BrokerError, NotFound
+from switchyard.broker.errors import ActRefused, BrokerError
 from switchyard.console.export import export_of
-from switchyard.console.formatting import parse_until
+from switchyard.console.formatting import counted, parse_until
 from switchyard.console.links import job_url
 from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.console.room_view import RoomResponse, not_answered, require
@@ -67,7 +66,6 @@ class PauseForm(forms.Form):
 
 
 @require_safe
-@never_cache
 def all_schedules(request: HttpRequest) -> HttpResponse:
     """List every schedule."""
     require(request, VIEW)
@@ -89,17 +87,16 @@ def all_schedules(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
-@never_cache
 def schedule(request: HttpRequest, name: str) -> HttpResponse:
     require(request, VIEW)
-    return _page(request, _find(name), PauseForm())
+    return _page(request, services.find(name), PauseForm())
 
 
 @require_POST
 def run(request: HttpRequest, name: str) -> HttpResponse:
     """Enqueue the schedule's actor now, and link the job."""
     require(request, VIEW, RUN)
-    _find(name)
+    services.find(name)  # before an act of which the audit log has a row
     try:
         job_id = services.run_now(name, who=Who.of_request(request))
     except BrokerError as error:
@@ -116,7 +113,7 @@ def run(request: HttpRequest, name: str) -> HttpResponse:
 def pause(request: HttpRequest, name: str) -> HttpResponse:
     """Pause the schedule; show the form again with its errors, as 422."""
     require(request, VIEW, PAUSE)
-    found, form = _find(name), PauseForm(request.POST)
+    found, form = services.find(name), PauseForm(request.POST)
     if not form.is_valid():
         return _page(request, found, form, status=422)
     given = form.cleaned_data
@@ -133,7 +130,7 @@ def pause(request: HttpRequest, name: str) -> HttpResponse:
 def resume(request: HttpRequest, name: str) -> HttpResponse:
     """Resume the schedule, and report how many ticks it missed."""
     require(request, VIEW, PAUSE)
-    _find(name)
+    services.find(name)
     try:
         missed = services.resume(name, who=Who.of_request(request))
     except DatabaseError:
@@ -142,8 +139,7 @@ def resume(request: HttpRequest, name: str) -> HttpResponse:
     if missed is None:
         messages.warning(request, f"{name} was not paused.")
     else:
-        counted = "1 tick" if missed == 1 else f"{missed:,} ticks"
-        messages.success(request, f"{name} is resumed. It missed {counted}, which will not be sent.")
+        messages.success(request, f"{name} is resumed. It missed {counted(missed, 'tick')}, which will not be sent.")
     return _back(name)
 
 
@@ -159,13 +155,6 @@ def _page(request: HttpRequest, found: Schedule, form: PauseForm, *, status: int
         "leads": queries.scheduler_leads(),
     }
     return _render(request, "schedule.html", context, status=status)
-
-
-def _find(name: str) -> Schedule:
-    try:
-        return services.find(name)
-    except NotFound as error:
-        raise Http404(str(error)) from error
 
 
 def _back(name: str) -> HttpResponseRedirect:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import dramatiq
 from django.apps import AppConfig, apps
@@ -41,7 +40,8 @@ def declare_tasks() -> None:
     prepare(broker)
     _register_others(modules, ours[0])
     for task in all_tasks():
-        actor_of(task, broker, **_backend_of(task, ours).actor_options)
+        backend = next((backend for backend in ours if backend.alias == task.backend), ours[0])
+        actor_of(task, broker, **backend.actor_options)
     mark_discovered()
 
 
@@ -57,13 +57,10 @@ def _modules_of(app: AppConfig) -> Iterator[str]:
             continue
         if any(other.is_relative_to(folder) and file.is_relative_to(other) for other in inner):
             continue
-        if file.is_file() and _declares_tasks(file.read_bytes()):
+        source = file.read_bytes() if file.is_file() else b""
+        if IMPORTED.search(source) and DECLARED.search(source):
             parts = below.with_suffix("").parts
             yield ".".join((app.name, *(parts[:-1] if parts[-1] == "__init__" else parts)))
-
-
-def _declares_tasks(source: bytes) -> bool:
-    return IMPORTED.search(source) is not None and DECLARED.search(source) is not None
 
 
 def _register_others(modules: list[ModuleType], backend: SwitchyardBackend) -> None:
@@ -73,7 +70,3 @@ def _register_others(modules: list[ModuleType], backend: SwitchyardBackend) -> N
         if issubclass(type(value), Task) and task_at(value.module_path) is None:
             with contextlib.suppress(InvalidTask):  # nobody can send it to this backend either
                 value.using(backend=backend.alias)
-
-
-def _backend_of(task: Task[..., Any], ours: list[SwitchyardBackend]) -> Any:
-    return next((backend for backend in ours if backend.alias == task.backend), ours[0])

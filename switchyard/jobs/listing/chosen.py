@@ -13,7 +13,6 @@ from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
 from switchyard.audit.services import Who
@@ -28,7 +27,6 @@ from switchyard.jobs.queries import is_message_id, queues_of
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@never_cache
 def chosen(request: HttpRequest, verb: str) -> HttpResponse:
     """Ask whether to do an act to the jobs that ``job`` names; do it when the answer is posted."""
     act = ACTS.get(verb)

@@ -14,6 +14,7 @@ from dramatiq.middleware import MiddlewareError
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused, BrokerError, SwitchyardError
 from switchyard.broker.stores.job_records import ENDED, Job
+from switchyard.console.formatting import counted
 from switchyard.history.queries import find_many, job_of_row
 from switchyard.jobs.passport.again import run_again
 from switchyard.jobs.passport.reading import passport_of
@@ -69,7 +70,7 @@ class ChosenAct:
     def text_of(self, answers: Counter[str]) -> str:
         """Return what became of the jobs: ``2 jobs were cancelled and will not start; 1 job had ended already.``."""
         parts = [
-            f"{count} job{'' if count == 1 else 's'} {one if count == 1 else many}"
+            f"{counted(count, 'job')} {one if count == 1 else many}"
             for name, (one, many) in self.answers.items()
             if (count := answers[name])
         ]
@@ -84,14 +85,6 @@ def chosen_jobs(ids: Sequence[str]) -> list[Job]:
     except DatabaseError as error:  # what has not ended can be cancelled all the same
         log.warning("chosen jobs that have ended are not found: the database does not answer", error=str(error))
     return [known.get(id_) or Job(id_) for id_ in ids]
-
-
-def _cancel(job_id: str, who: Who, reason: str, form_id: str) -> str:
-    return request_cancel(job_id, who=who, reason=reason)
-
-
-def _run_now(job_id: str, who: Who, reason: str, form_id: str) -> str:
-    return start_now(job_id, who=who, reason=reason)
 
 
 def _run_again(job_id: str, who: Who, reason: str, form_id: str) -> str:
@@ -126,7 +119,7 @@ ACTS: Final = {
         undo="Cancel them while they wait.",
         done="due now",
         states=frozenset({"", "scheduled", "retrying"}),
-        apply=_run_now,
+        apply=lambda job_id, who, reason, form_id: start_now(job_id, who=who, reason=reason),
         answers={
             "due": ("starts as soon as a slot is free", "start as soon as a slot is free"),
             "waiting": ("waits or runs already", "wait or run already"),
@@ -180,7 +173,7 @@ ACTS: Final = {
         done="cancelled",
         states=frozenset({"", "queued", "scheduled", "running", "retrying"}),
         danger=True,
-        apply=_cancel,
+        apply=lambda job_id, who, reason, form_id: request_cancel(job_id, who=who, reason=reason),
         answers={
             "cancelled": ("was cancelled and will not start", "were cancelled and will not start"),
             "asked": ("runs and stops within 10 seconds", "run and stop within 10 seconds"),

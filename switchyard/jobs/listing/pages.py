@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from heapq import merge
 from itertools import islice
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -326,7 +327,7 @@ def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT, sort: str 
     # The rest of the history is not known yet: unfinished jobs that are older come with a later page.
     known_to = ended_to.at if ended_to is not None else 0
     older = [(job.at, job) for job in live.jobs if job.at >= known_to]
-    both: Iterator[tuple[int, Unfinished | JobRow]] = merge(older, timed, key=_time_of, reverse=True)
+    both: Iterator[tuple[int, Unfinished | JobRow]] = merge(older, timed, key=itemgetter(0), reverse=True)
     chosen = list(islice(both, limit))
     taken_live = [entry for _, entry in chosen if isinstance(entry, Unfinished)]
     taken_rows = [(at, entry) for at, entry in chosen if isinstance(entry, JobRow)]
@@ -365,10 +366,6 @@ def _ended(wanted: Filter, place: ListCursor, limit: int) -> tuple[list[JobRow],
     except DatabaseError as error:
         log.warning("the list of jobs lacks the history: the database does not answer", error=str(error))
         return [], None, True
-
-
-def _time_of(entry: tuple[int, Unfinished | JobRow]) -> int:
-    return entry[0]
 
 
 def _place_after(

@@ -16,7 +16,6 @@ from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from switchyard.broker.admin.scheduled import state_counts
@@ -188,7 +187,6 @@ def _exported(request: HttpRequest) -> Iterator[dict[str, Any]]:
 
 
 @require_safe
-@never_cache
 def live(request: HttpRequest) -> HttpResponse:
     """Show what has changed in a list: ``shown`` are the ids of its jobs, ``shown_at`` is when it was made (ms)."""
     check(request)
@@ -410,9 +408,7 @@ def context_of(wanted: Filter, counts: Mapping[str, int] | None = None) -> dict[
             (text, f"?{urlencode(preset)}", preset == query, (counts or {}).get(preset.get("state", "")))
             for text, preset in PRESETS
         ],
-        "more_open": any(
-            query.get(name) for name in ("owner", "parent", "tag", "error", "fingerprint", "release", "waited", "until")
-        ),
+        "more_open": any(query.get(name) for name, _, _ in MORE_FIELDS),
     }
 
 

@@ -14,7 +14,6 @@ from django.contrib import messages
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 from dramatiq.message import Message
@@ -27,7 +26,7 @@ from switchyard.broker.errors import ActRefused, ArgumentsRefused, BrokerError, 
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_records import Job
 from switchyard.broker.topology import LONGEST_DELAY_MS
-from switchyard.console.formatting import SPAN, UNITS_MS, time_ms, whole_duration
+from switchyard.console.formatting import SPAN, UNITS_MS, iso, time_ms, whole_duration
 from switchyard.console.links import job_url
 from switchyard.console.room_view import RoomResponse
 from switchyard.dead_letters.editing import parse_text, shown_text
@@ -115,7 +114,7 @@ def edit_job(job: EditableJob, *, text: str | None, due_at: int | None, who: Who
         arguments, changes = edited.arguments, dict(edited.changes)
         checked(dramatiq.get_broker().actors[message.actor_name], *arguments)
     if due_at is not None:
-        changes["(due)"] = {"from": _iso(job.due_at), "to": _iso(due_at)}
+        changes["(due)"] = {"from": iso(job.due_at or 0, "seconds"), "to": iso(due_at, "seconds")}
     if not changes:
         raise ActRefused(f"job {job.id}", "nothing is different; change an argument or its time")
     with act("job.edit", who=who, target=job.id, reason=reason, queues=[job.queue]) as entry:
@@ -155,10 +154,6 @@ def _message_of(job_id: str, record: Job | None) -> tuple[str, Message[Any]] | N
     return None
 
 
-def _iso(at: int | None) -> str:
-    return "" if at is None else datetime_of(at).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
 def words_of(changes: Mapping[str, Any]) -> str:
     """Return the names of what was changed: ``month and the due time``."""
     names = [name if name != "(due)" else "the due time" for name in changes]
@@ -170,7 +165,6 @@ LOST = "The audit log cannot be written, so nothing was {}; check /readyz, then 
 
 
 @require_http_methods(METHODS)
-@never_cache
 def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
     """Ask whether to cancel a job, and request its cancellation when the answer is posted."""
     check(request, "cancel_job")
@@ -183,7 +177,6 @@ def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
 
 
 @require_POST
-@never_cache
 def run_now(request: HttpRequest, job_id: str) -> HttpResponse:
     """Make a scheduled job, or one that waits for its retry, due at once."""
     check(request, "run_job")
@@ -228,7 +221,6 @@ def _ask_cancel(request: HttpRequest, job_id: str) -> HttpResponse:
 
 @require_http_methods(METHODS)
 @sensitive_post_parameters()
-@never_cache
 def again(request: HttpRequest, job_id: str) -> HttpResponse:
     """Ask whether to run a job again, with its arguments to edit; enqueue it when the answer is posted."""
     check(request, "run_job")
@@ -283,7 +275,6 @@ def _object_of(text: str) -> dict[str, Any]:
 
 @require_http_methods(METHODS)
 @sensitive_post_parameters()
-@never_cache
 def edit(request: HttpRequest, job_id: str) -> HttpResponse:
     """Show a job's arguments and due time to edit; change them when the form is posted."""
     check(request, "run_job")

@@ -64,7 +64,9 @@ class TimelineEvent:
 
 def timeline_of(known: Passport, acts: Sequence[AuditEntry] = ()) -> list[TimelineEvent]:
     """Return what happened to a job, the first thing first."""
-    found = [*_enqueued(known.job), *_attempts(known), *_end(known), *map(_act, acts)]
+    found = [*_attempts(known), *_end(known), *map(_act, acts)]
+    if known.job.enqueued_at is not None:
+        found.insert(0, TimelineEvent(known.job.enqueued_at, "open", "Enqueued", origin=True))
     ordered = sorted(found, key=lambda event: event.at)  # stable: what has one time keeps its order
     return list(_with_days([*ordered, *_next(known.job)]))
 
@@ -75,11 +77,6 @@ def acts_on(job: Job) -> list[AuditEntry]:
         return list(AuditEntry.objects.filter(target=job.id).order_by("-id")[:MOST_ACTS])
     except DatabaseError:
         return []  # the page says that the database is away
-
-
-def _enqueued(job: Job) -> Iterator[TimelineEvent]:
-    if job.enqueued_at is not None:
-        yield TimelineEvent(job.enqueued_at, "open", "Enqueued", origin=True)
 
 
 def _attempts(known: Passport) -> Iterator[TimelineEvent]:

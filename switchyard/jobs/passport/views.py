@@ -7,7 +7,6 @@ from typing import Any
 
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from switchyard.broker.admin.scheduled import HELD
@@ -25,7 +24,6 @@ from switchyard.jobs.presentation import public_result
 from switchyard.jobs.queries import running_or_none
 
 
-@never_cache
 def passport(request: HttpRequest, job_id: str) -> HttpResponse:
     check(request)
     try:
@@ -45,7 +43,6 @@ def passport(request: HttpRequest, job_id: str) -> HttpResponse:
 
 
 @require_safe
-@never_cache
 def live(request: HttpRequest, job_id: str) -> HttpResponse:
     """Show the part of a job's page that changes."""
     check(request)

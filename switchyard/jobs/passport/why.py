@@ -28,6 +28,7 @@ from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.keys import Lane
 from switchyard.broker.queue import codec
+from switchyard.broker.queue.limits import LimitWait, wait_of
 from switchyard.broker.shapes import CIRCUIT, ActorPause
 from switchyard.broker.stores.job_record import Job, holder_of, job_of_message, number_or_none
 from switchyard.broker.stores.pool_reports import QUIETED, Instruction, PoolReport
@@ -36,7 +37,6 @@ from switchyard.conf import declared_yard
 from switchyard.console.formatting import ago, counted, duration, most_common
 from switchyard.console.pauses import pause_facts
 from switchyard.history.queries import recent_runs
-from switchyard.jobs.limits import limit_of
 from switchyard.jobs.passport.reading import Passport, passport_of
 from switchyard.jobs.pauses import PausedActor
 from switchyard.jobs.presentation import limit_words
@@ -56,6 +56,8 @@ SEEN_SUMS: Final = 20
 # A gap since the last start that so few would exceed says that the rate is over.
 STALLED: Final = 0.999
 NORMAL: Final = NormalDist()
+# Reasons of jobs that wait for a limit which knows since when.
+LIMITS: Final = ("concurrency", "order")
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +311,7 @@ def _due_later(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
     job, due = seen.job, seen.due_at
     if due is None or due <= seen.at or is_put_off(due):
         return
-    when = f"{datetime_of(due):%Y-%m-%d %H:%M:%S} UTC, {_in(due - seen.at)}"
+    when = f"{datetime_of(due):%Y-%m-%d %H:%M:%S} UTC, in {duration(max(due - seen.at, 0))}"
     deferred = str(job.options.get("deferred_by") or "")
     if "parked_ms" in job.options:
         yield Cause("parked", f"No worker can run it: {why_parked(job)}. Looked at again at {when}.", due, sure=False)
@@ -342,10 +344,23 @@ def _put_off(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
 
 
 def _limited(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
-    found = None if seen.place is None else limit_of(seen.job)
-    if found is not None:
-        code = "order" if found.wait.ordered else "concurrency"
-        yield Cause(code, found.sentence(arguments=seen.arguments), since=found.wait.since_ms)
+    job = seen.job
+    for family in families([job.queue]) if seen.place is not None and job.reason in LIMITS else ():
+        if (wait := wait_of(family, job.id)) is not None:
+            code = "order" if wait.ordered else "concurrency"
+            yield Cause(code, limit_sentence(wait, arguments=seen.arguments), since=wait.since_ms)
+
+
+def limit_sentence(wait: LimitWait, *, arguments: bool) -> str:
+    """Say the limit, who has its places, and since when a job waits for it; the value only where it may be seen."""
+    actor, _, value = wait.key.partition(" ")
+    of = f"{actor} with {value if arguments else 'such an argument'}" if value else actor
+    before = f"{counted(wait.before, 'job')} before it" if wait.before else "none before it"
+    since = f"since {datetime_of(wait.since_ms):%Y-%m-%d %H:%M:%S}"
+    if wait.ordered:
+        return f"It waits for its turn: {of} runs in the sequence of its sends, {before}, {since} UTC."
+    taken = f"{wait.taken} of {wait.n} places taken"
+    return f"It waits for a limit: {wait.n} of {of} at once, {taken}, {before}, {since} UTC."
 
 
 def stops_job(pause: ActorPause, job: Job) -> bool:
@@ -378,7 +393,7 @@ def _set_aside(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
 def _queue_paused(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
     pause = None if seen.place is None else seen.place.pause
     if pause is not None and not (pause.until and pause.until <= seen.at):
-        facts = pause_facts(pause.since, pause.until, pause.by, pause.reason)
+        facts = pause_facts(pause)
         text = f"Its queue {seen.job.queue} is paused. {facts.sentence} {facts.end}"
         yield Cause("queue_paused", text, pause.until, since=pause.since)
 
@@ -491,10 +506,6 @@ CAUSES: Final[tuple[Callable[[Situation, Sequence[Cause]], Iterator[Cause]], ...
     _held,
     _behind,
 )
-
-
-def _in(ms: int) -> str:
-    return f"in {duration(max(ms, 0))}"
 
 
 def why_parked(job: Job) -> str:

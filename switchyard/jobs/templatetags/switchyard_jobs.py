@@ -65,14 +65,11 @@ def named(sentence: str, subject: str = "") -> SafeString:
             if not address:
                 continue
             left = "" if name == left else left
-            parts += (format_html("{}", text[at : word.start()]), _link(address, name))
+            link = format_html('<a class="sy-link sy-code" href="{}">{}</a>', address, name)
+            parts += (format_html("{}", text[at : word.start()]), link)
             at = word.end()
         parts.append(format_html("{}", text[at:]))
     return format_html_join("", "{}", ((part,) for part in parts))
-
-
-def _link(address: str, name: str) -> SafeString:
-    return format_html('<a class="sy-link sy-code" href="{}">{}</a>', address, name)
 
 
 @register.filter

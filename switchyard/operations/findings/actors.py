@@ -380,8 +380,10 @@ def _finding(found: FailingActor, code: str, seen: str, then: str) -> Finding:
         else f"manage.py switchyard jobs list --failures --actor {found.actor} --since 5m"
     )
     factor = float(found.failed or found.letters)
-    told = GROUP.finding("warning", code, seen, then, step, found.queue, then=then, button=button, factor=factor)
-    return replace(told, actor=found.actor, letters=found.letters)
+    return GROUP.finding(
+        "warning", code, seen, then, step, found.queue, then=then, button=button, factor=factor,
+        actor=found.actor, letters=found.letters,
+    )  # fmt: skip
 
 
 def _poison() -> Iterator[Finding]:
@@ -391,8 +393,8 @@ def _poison() -> Iterator[Finding]:
         seen = f"the job {id_} of {actor} ended its worker again and again, and was given up as poison {ago(died_at)}"
         then = "It runs no more. The worker is back; look at what the job does before you requeue it."
         button = Button(f"Look at the poison job of {actor}", LETTER, str(pk))
-        told = GROUP.finding(
+        yield GROUP.finding(
             "warning", "poison", seen, "Its task crashes the process, or uses too much memory",
             f"manage.py switchyard deadletters show {id_}", queue, then=then, button=button,
+            actor=actor, letters=1,
         )  # fmt: skip
-        yield replace(told, actor=actor, letters=1)

@@ -180,7 +180,9 @@ def look() -> Iterator[Finding]:
     if connection.vendor == "sqlite":
         yield from _writer_lock()
     if connection.vendor == "postgresql":
-        yield from _bouncer()
+        for message in undeclared_bouncer(connection.alias):
+            cause = "DATABASE_URL names a bouncer, and DATABASE_BOUNCED is not set"
+            yield GROUP.error(str(message.id), f"the database {message.msg}", cause, str(message.hint))
         yield from _lock_timeout()
         yield from _connections()
         yield from _blocked()
@@ -315,12 +317,6 @@ def _connections() -> Iterator[Finding]:
         yield GROUP.warning("connections", seen, cause, step)
     else:
         yield GROUP.ok(seen)
-
-
-def _bouncer() -> Iterator[Finding]:
-    for message in undeclared_bouncer(connection.alias):
-        cause = "DATABASE_URL names a bouncer, and DATABASE_BOUNCED is not set"
-        yield GROUP.error(str(message.id), f"the database {message.msg}", cause, str(message.hint))
 
 
 def _lock_timeout() -> Iterator[Finding]:

@@ -98,9 +98,9 @@ class Snapshot:
 
 
 @contextmanager
-def quick_client() -> Iterator[Client]:
-    """Provide a client that waits for at most 1 s."""
-    client = connect(switchyard_settings().broker_url, profile="quick")
+def quick_client(url: str = "") -> Iterator[Client]:
+    """Provide a client of the broker, or of a URL, that waits for at most 1 s."""
+    client = connect(url or switchyard_settings().broker_url, profile="quick")
     try:
         yield client
     finally:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 from switchyard.addon import addons
 from switchyard.conf import in_words_of_project
@@ -97,16 +97,11 @@ class FindingGroup:
         subject: str = "",
         *,
         then: str = "",
-        button: Button | None = None,
-        factor: float = 0.0,
-        word: str = "",
-        also: tuple[str, ...] = (),
+        **others: Any,
     ) -> Finding:
-        """Return a finding whose severity was computed."""
+        """Return a finding whose severity was computed, with further fields by name."""
         seen, cause, next_step, then = map(in_words_of_project, (seen, cause, next_step, then))
-        return Finding(
-            self.name, code, severity, seen, cause, next_step, subject, then, button, factor, word, also=also
-        )
+        return Finding(self.name, code, severity, seen, cause, next_step, subject, then, **others)
 
     def ok(self, seen: str, *, cause: str = "", subject: str = "") -> Finding:
         """Return a finding of severity and code ``ok``."""

@@ -6,8 +6,7 @@ Rules and thresholds of *slower* were tuned in a simulation of 16 yards; each ne
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -61,7 +60,11 @@ def look() -> Iterator[Finding]:
     running = running_or_none() or []
     yield from spending.look(buckets, usual)
     yield from promises.look(store, buckets, now)
-    sampled = all(_sampled(found) for at, found in buckets if now - SILENT_MS <= at <= now - 2 * BUCKET_MS)
+    sampled = all(
+        any(DEPTH in counts for counts in found.values())
+        for at, found in buckets
+        if now - SILENT_MS <= at <= now - 2 * BUCKET_MS
+    )
     for name, actor in sorted(dramatiq.get_broker().actors.items()):
         own = usual.get(actor_subject(name))
         if own is None:
@@ -71,10 +74,6 @@ def look() -> Iterator[Finding]:
         if sampled:
             yield from silent(name, actor.queue_name, own, mine, now)
             yield from later(name, actor.queue_name, own, mine)
-
-
-def _sampled(found: Mapping[str, Counts]) -> bool:
-    return any(DEPTH in counts for counts in found.values())
 
 
 def slower(
@@ -96,10 +95,8 @@ def slower(
             ended_ms = percentile_ms(counts, RUNS, 0.5) or 0.0
             typical_ms = max(ended_ms, sorted(going)[len(going) // 2] if going else 0.0)
             word, goes, at = spending.goes_to(actor, usual, counts)
-            yield replace(
-                _slower(actor, queue, usual, typical_ms, since, f"{slow:,} of {counted(runs, 'run')}{goes}", at),
-                word=word,
-            )
+            of_runs = f"{slow:,} of {counted(runs, 'run')}{goes}"
+            yield _slower(actor, queue, usual, typical_ms, since, of_runs, at, word)
             return
 
 
@@ -124,14 +121,16 @@ def _slow_since(mine: Sequence[tuple[int, Counts]], over_ms: float, began: Seque
     return since
 
 
-def _slower(actor: str, queue: str, usual: Usual, ran_ms: float, since: int, of_runs: str, at: str) -> Finding:
+def _slower(
+    actor: str, queue: str, usual: Usual, ran_ms: float, since: int, of_runs: str, at: str, word: str
+) -> Finding:
     at_clock = f"{datetime_of(since):%H:%M:%S} UTC"
     seen = (
         f"{actor} takes {duration(ran_ms)}, usually {duration(usual.run_ms or 0)} {usual.basis}, since {at_clock}: "
         f"{of_runs}"
     )
     then = f"Look at {at}, and at what was released before {at_clock}. More slots would wait as well."
-    return _finding("slower", actor, queue, seen, then, f"Show {actor}", factor=ran_ms / max(usual.run_ms or 0, 1))
+    return _finding("slower", actor, queue, seen, then, ran_ms / max(usual.run_ms or 0, 1), word=word)
 
 
 def silent(actor: str, queue: str, usual: Usual, mine: Sequence[tuple[int, Counts]], now: int) -> Iterator[Finding]:
@@ -155,7 +154,7 @@ def silent(actor: str, queue: str, usual: Usual, mine: Sequence[tuple[int, Count
         f"since {datetime_of(since):%H:%M:%S} UTC"
     )
     then = f"Look at what sends {actor}: a page, a schedule or another actor that fails. Workers are not the cause."
-    yield _finding("silent", actor, queue, seen, then, f"Show {actor}", factor=rate * silent_ms / MINUTE_MS)
+    yield _finding("silent", actor, queue, seen, then, rate * silent_ms / MINUTE_MS)
 
 
 def later(actor: str, queue: str, usual: Usual, mine: Sequence[tuple[int, Counts]]) -> Iterator[Finding]:
@@ -173,12 +172,13 @@ def later(actor: str, queue: str, usual: Usual, mine: Sequence[tuple[int, Counts
                 f"{usual.basis}: {count:,} of {counted(sent(window), 'send')} in the last 2 min"
             )
             then = "Look at the delay that its sender gives. A job that waits can be made due on its page."
-            yield _finding("later", actor, queue, seen, then, f"Show {actor}", factor=float(count))
+            yield _finding("later", actor, queue, seen, then, float(count))
             return
 
 
-def _finding(code: str, actor: str, queue: str, seen: str, then: str, label: str, *, factor: float) -> Finding:
-    step, button = f"manage.py switchyard actors show {actor}", Button(label, ACTOR, actor)
-    return replace(
-        GROUP.finding("warning", code, seen, then, step, queue, then=then, button=button, factor=factor), actor=actor
-    )
+def _finding(code: str, actor: str, queue: str, seen: str, then: str, factor: float, *, word: str = "") -> Finding:
+    step = f"manage.py switchyard actors show {actor}"
+    return GROUP.finding(
+        "warning", code, seen, then, step, queue, then=then, button=Button(f"Show {actor}", ACTOR, actor),
+        factor=factor, actor=actor, word=word,
+    )  # fmt: skip

@@ -30,7 +30,6 @@ from switchyard.broker.health.servers import (
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.addresses import is_sentinel_url
 from switchyard.broker.redis.calls import calls_on
-from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.own_keys import noted
 from switchyard.broker.redis.sentinel import parse, sentinels_of
 from switchyard.broker.stores.alert_groups import AlertGroups
@@ -186,10 +185,9 @@ def look_at_servers() -> Iterator[Finding]:
     Raises:
         BrokerError: no server answers.
     """
-    client = connect(switchyard_settings().broker_url, profile="quick")
-    keys, calls = declared_yard().keys, calls_on(client, budget_s=1.0)
-    servers = servers_of(calls, keys, [queue.name for queue in declared_yard().queues])
-    try:
+    keys = declared_yard().keys
+    with quick_client() as client, closing(calls_on(client, budget_s=1.0)) as calls:
+        servers = servers_of(calls, keys, [queue.name for queue in declared_yard().queues])
         client.ping()
         looks = servers.read(production=True, away=servers.away())
         yield from _state(servers, looks)
@@ -202,9 +200,6 @@ def look_at_servers() -> Iterator[Finding]:
             yield from _at(place, [latency(server), clock(server), *slow_log(server, keys)])
         if calls.addon is not None and (look := calls.addon.load("look_at")):
             yield from look(servers, clients)
-    finally:
-        calls.close()
-        client.close()
 
 
 def look_at_own_keys() -> Iterator[Finding]:
@@ -294,11 +289,8 @@ def look_at_sentinels() -> Iterator[Finding]:
 
 
 def _replication(url: str) -> dict[str, Any] | None:
-    client = connect(url, profile="quick")
-    try:
+    with quick_client(url) as client, suppress(redis.RedisError):
+        # Away, which the server's own check reports; or an ACL user without INFO.
         found: Any = client.info("replication")
         return dict(found)
-    except redis.RedisError:  # away, which the server's own check reports; or an ACL user without INFO
-        return None
-    finally:
-        client.close()
+    return None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 import dramatiq
@@ -158,7 +157,7 @@ def _finding(
 ) -> Finding:
     actor, queues = users[0], list(dict.fromkeys(actors[name] for name in users))
     step, button = f"manage.py switchyard actors show {actor}", Button(f"Show {actor}", "switchyard-actor", actor)
-    found = GROUP.finding(
-        "warning", code, seen, then, step, queues[0], then=then, button=button, factor=factor, also=tuple(queues[1:])
-    )
-    return replace(found, actor=actor)
+    return GROUP.finding(
+        "warning", code, seen, then, step, queues[0], then=then, button=button, factor=factor, also=tuple(queues[1:]),
+        actor=actor,
+    )  # fmt: skip

@@ -20,7 +20,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.limits import declare_fair, wait_of
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.jobs.limits import WaitingFor
+from switchyard.jobs.passport.why import limit_sentence
 from switchyard.middleware.errors import InvalidOption
 from switchyard.wiring import build_yard, in_order
 from tests.conftest import RunWorker
@@ -122,10 +122,10 @@ def test_a_job_says_which_limit_it_waits_for(yard_broker: BuildBroker, run_worke
                 ("sync customer_id=7", 1, 1, 0),
                 ("sync customer_id=7", 1, 1, 1),
             ]
-            said = WaitingFor(max(waits, key=lambda one: one.before)).sentence(arguments=True)
+            said = limit_sentence(max(waits, key=lambda one: one.before), arguments=True)
             places = "1 of 1 places taken, 1 job before it, since 20"
             assert said.startswith(f"It waits for a limit: 1 of sync with customer_id=7 at once, {places}")
-            assert "customer_id" not in WaitingFor(waits[0]).sentence(arguments=False)
+            assert "customer_id" not in limit_sentence(waits[0], arguments=False)
         finally:
             go_on.set()
         wait_for(lambda: ended(broker, ids))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from django.core.management.base import CommandParser
 from django.template.defaultfilters import filesizeformat
 
 from apps.retention.queries import KeptKind, as_json, kept_kinds, removals_left
-from switchyard.console.commands import PrintingCommand, as_command_error, show_examples
+from switchyard.console.commands import PrintingCommand, as_command_error
 from switchyard.console.formatting import counted
 
 EXAMPLES = """examples:
@@ -21,21 +19,14 @@ class Command(PrintingCommand):
     """Show what is kept, as the page of the room does. Changes nothing."""
 
     help = "Show what is kept beside the jobs: how much, since when, for how long."
-
-    def add_arguments(self, parser: CommandParser) -> None:
-        show_examples(parser, EXAMPLES)
-        parser.add_argument("--json", action="store_true", help="print JSON")
+    examples = EXAMPLES
 
     def handle(self, *args: Any, **options: Any) -> None:
         with as_command_error("retention"):
             found, left = kept_kinds(), removals_left()
-        if options["json"]:
-            self.stdout.write(json.dumps({"kinds": [as_json(kept) for kept in found], "removals_left": left}, indent=2))
-            return
-        for kept in found:
-            self.stdout.write(_line(kept))
-        if left:
-            self.stdout.write(f"{counted(left, 'file')} still to be removed; the next run does it")
+        lines = list(map(_line, found))
+        lines += [f"{counted(left, 'file')} still to be removed; the next run does it"] if left else []
+        self.answer(lines, {"kinds": list(map(as_json, found)), "removals_left": left}, indent=2)
 
 
 def _line(kept: KeptKind) -> str:
