@@ -87,9 +87,8 @@ class PortableTransport(Transport):
         answers: dict[str, Moved] = {}
         found = self._named(queue, letters, answers)
         keep(found)
-        return answers | {
-            each.id: "moved" if self._dead.remove(queue, each.id, as_read=each) else "gone" for each in found
-        }
+        removed = ((each.id, self._dead.remove(queue, each.id, as_read=each)) for each in found)
+        return answers | {id_: "moved" if done else "gone" for id_, done in removed}
 
     def restore(self, letter: DeadLetter) -> bool:
         self._dead.add(letter)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import dramatiq
+import pika
 import pytest
 
 from switchyard.addons.rabbitmq import queues
@@ -14,8 +15,10 @@ from tests.waiting import wait_for
 
 
 def delete_its_queue(broker: Any, lane: str) -> None:
-    with broker.publishers.channel() as channel:
-        channel.queue_delete(broker.server_queues.name(lane))
+    """Delete a queue as a person does, over another connection."""
+    with pika.BlockingConnection(broker.parameters) as connection:
+        connection.channel().queue_delete(broker.server_queues.name(lane))
+    broker.publishers.close()
 
 
 def close_its_channel(broker: Any, lane: str) -> None:
