@@ -55,6 +55,7 @@ def test_a_folder_that_goes_away_while_it_is_looked_at_is_a_change(
 
 
 def test_a_new_interpreter_finds_what_this_one_was_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "apps").mkdir()
     monkeypatch.syspath_prepend(tmp_path / "apps")  # as the manage.py of many a project does
     folders = import_path().split(os.pathsep)
 
