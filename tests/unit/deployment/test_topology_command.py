@@ -93,5 +93,5 @@ def test_number_of_cores_is_repeated_in_the_command_that_mends_the_files(tmp_pat
         run("render", "compose", "--check")
     with pytest.raises(CommandError, match=r"run: manage\.py switchyard topology render compose --cores 4$"):
         run("render", "compose", "--cores", "4", "--check")
-    with pytest.raises(CommandError, match="--cores: 0 is below 1"):
+    with pytest.raises(CommandError, match="--cores: '0' is not a number from 1"):
         run("render", "compose", "--cores", "0")
