@@ -64,7 +64,7 @@ class Command(PrintingCommand):
             for path in rendered_files.write(root, rendered) or ["nothing changed"]:
                 self.stdout.write(path)
             if missing := [path for path in rendered_files.BESIDE.get(target, ()) if not (root / path).exists()]:
-                self.stderr.write(f"they need {', '.join(missing)}: copy them from Switchyard's repository")
+                self.stderr.write(f"the files need {', '.join(missing)}: copy it from Switchyard's repository")
         elif lines := rendered_files.differences(root, rendered):
             self.stdout.write("\n".join(lines))
             again = f" --cores {cores}" if cores != RENDERED_CORES else ""
