@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections import Counter
+
+import pytest
 
 from tests.integration.workers.bench.actors import ENDED
 from tests.integration.workers.conftest import Bench
@@ -35,44 +36,43 @@ def test_a_child_that_crashes_while_it_is_replaced_counts_as_a_crash(bench: Benc
     assert report.restarts["SIGKILL"] == 1, "successors may have been replaced as well, on purpose"
 
 
-def test_a_child_in_which_a_task_left_too_much_is_replaced_and_its_neighbour_not_blamed(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("hows", "why", "runs"),
+    [
+        (["leave_threads", "hoard", "freeze_clock"], "recycled", 1),
+        (["freeze_ill", "close_descriptors"], "no_descriptors", 1),
+        (["hold_log"], "stuck_message", 2),
+    ],
+)
+def test_a_child_in_which_a_task_left_too_much_is_replaced_and_its_neighbour_not_blamed(
+    bench: Bench, hows: list[str], why: str, runs: int
+) -> None:
     bench.start("runpool", "urgent", "--grace", "1")
     bench.wait_for_log("pool urgent: ready")
-    expected: Counter[str] = Counter()
-
-    def replaced() -> Counter[str]:
-        """Return the causes once one child more was replaced."""
-
-        def causes() -> Counter[str]:
-            report = bench.report("urgent")
-            found = Counter(report.restarts if report else {})
-            return found if found.total() >= expected.total() else Counter()
-
-        return wait_for(causes)
-
-    for how, why, runs in (
-        ("leave_threads", "recycled", 1),
-        ("hoard", "recycled", 1),
-        ("freeze_clock", "recycled", 1),
-        ("freeze_ill", "no_descriptors", 1),
-        ("close_descriptors", "no_descriptors", 1),
-        ("hold_log", "stuck_message", 2),
-    ):
+    for times, how in enumerate(hows, start=1):
         neighbour = bench.send("urgent", ms=3_000)
         first = wait_for(lambda token=neighbour: bench.started(token))  # type: ignore[misc]
+
         bench.send("urgent", how=how)
 
-        expected[why] += 1
-        assert replaced() == expected, how
+        def replaced(times: int = times) -> dict[str, int] | None:
+            report = bench.report("urgent")
+            return report.restarts if report and sum(report.restarts.values()) >= times else None
+
+        assert wait_for(replaced) == {why: times}, how
         last = bench.send("urgent")
         assert wait_for(lambda token=last: bench.ended(token))["pid"] != first["pid"], how  # type: ignore[misc]
-        wait_for(lambda token=neighbour, runs=runs: [n["token"] for n in bench.notes(ENDED)].count(token) == runs)  # type: ignore[misc]
+        wait_for(lambda token=neighbour: [note["token"] for note in bench.notes(ENDED)].count(token) == runs)  # type: ignore[misc]
 
-    bench.send("urgent", ms=3_000, how="cut_off")  # as it drains it can reach no server: it has the grace, no longer
-    expected["no_descriptors"] += 1
-    assert replaced() == expected
-    last = bench.send("urgent")
-    assert wait_for(lambda: bench.ended(last))
+
+def test_a_child_that_can_reach_no_server_as_it_drains_has_the_grace_and_no_longer(bench: Bench) -> None:
+    bench.start("runpool", "urgent", "--grace", "1")
+    bench.wait_for_log("pool urgent: ready")
+
+    bench.send("urgent", ms=3_000, how="cut_off")
+
+    assert wait_for(lambda: (found := bench.report("urgent")) and found.restarts.get("no_descriptors"))
+    assert wait_for(lambda: bench.ended(bench.send("urgent")))
 
 
 def test_a_child_that_is_replaced_and_stands_still_is_killed(bench: Bench) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from switchyard.broker.clock import now_ms
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("small_yard")
 def circuit(**changes: object) -> OpenCircuit:
     """Return the circuit of crm, open for 40 s, for which three jobs wait."""
     pause = ActorPause(now_ms() - 40_500, now_ms() + 90_500, 1, "circuit crm", calls={"sync": 1}, times=4)
-    return OpenCircuit(replace(pause, **changes), 3)  # type: ignore[arg-type]
+    return OpenCircuit(msgspec.structs.replace(pause, **changes), 3)  # type: ignore[arg-type]
 
 
 def test_a_circuit_that_a_person_opened_is_told_as_his_act_until_a_probe_fails() -> None:
@@ -35,7 +36,9 @@ def test_a_circuit_that_a_person_opened_is_told_as_his_act_until_a_probe_fails()
 def test_an_open_circuit_and_the_calls_before_it_are_one_finding_from_its_start() -> None:
     calls = Finding("actors", "dependency_down", "warning", "crm is down: 5 of 5 calls failed", actor="sync")
     now = state()
-    stats = tuple(replace(each, circuits=(circuit(),)) if each.queue == "mail" else each for each in now.queues)
+    stats = tuple(
+        msgspec.structs.replace(each, circuits=(circuit(),)) if each.queue == "mail" else each for each in now.queues
+    )
 
     found = diagnose(facts(replace(now, queues=stats)), [calls], 0).findings
     by_value = queues.circuit_open("mail", "crm", [circuit(argument="host", value="eu")])
