@@ -159,27 +159,27 @@ def work(assignment: Assignment, row: ChildRow, parent_pid: int) -> int:
     while not received and all_work(worker) and not (assignment.isolated and is_done(row)):
         received = wait(signals, row, BEAT_S, parent_pid)
         stuck.check()
-        check_descriptors(row, signals)
+        check_descriptors(broker, row, signals)
         hygiene.check()
-        if row.quiet:
+        if row.quiet or row.ill:
             release_unstarted(worker)
     return drain(worker, slots, row, signals, hygiene, assignment.grace_s)
 
 
-def check_descriptors(row: ChildRow, signals: SignalPipe) -> None:
+def check_descriptors(broker: YardBroker, row: ChildRow, signals: SignalPipe) -> None:
     """Mark this process as ill, to be replaced, when it can open nothing, or a task has closed what it had open.
 
     In the first case servers would seem away; in the second, connections read and write what is not theirs.
     """
-    if row.ill:
+    if row.ill or (signals.is_open() and not lacks_descriptors()):
         return
-    if not signals.is_open():
-        signal.set_wakeup_fd(-1)
-        row.ill = True
-        logger.error("a task has closed file descriptors that are not its own; this process is replaced")
-    elif lacks_descriptors():
-        row.ill = True
+    if signals.is_open():
         logger.error("this process has no file descriptor left; it is replaced")
+    else:
+        signal.set_wakeup_fd(-1)
+        logger.error("a task has closed file descriptors that are not its own; this process is replaced")
+    broker.drain()
+    row.ill = True
 
 
 def lacks_descriptors() -> bool:
@@ -322,7 +322,7 @@ def drain(
             release_unstarted(worker)
             row.beat()
             hygiene.check()
-            check_descriptors(row, signals)
+            check_descriptors(worker.broker, row, signals)  # type: ignore[arg-type]
             if row.ill:
                 deadline = min(deadline, time.monotonic() + grace_s)
             thread.join(min(BEAT_S, left_s))
