@@ -491,7 +491,7 @@ STOP_WITHIN_S = 10.0
 
 
 # What is done beside the pools until an event is set.
-RUNS: Final[tuple[Callable[[threading.Event], object], ...]] = (
+RUNS: Final[tuple[Callable[[threading.Event], None], ...]] = (
     lambda stop: HistoryWriter().run(stop),
     lambda stop: FactKeeper().run(stop),
     lambda stop: Relay(were_enqueued).run(stop),
