@@ -111,21 +111,22 @@ class DemoYard:
         environment = without_settings(os.environ) | settings
         os.environ.clear()
         os.environ.update(environment)
+        # Forked before Django is loaded, so it stays small.
+        sidecars = Part("sidecars", lambda: serve_sidecars(smtp, receiver, state), logs / "sidecars.log")
+        sidecars.missing = answers(port_of(receiver), "/healthz")
+        self._runner.start(sidecars)
         self._set_up(kept.receiver_port)
         self._save_credentials()
         if self._stop.is_stopping():
             raise Stopped("stopped before everything was ready")
-        # All are forked from here, so that they share what is loaded.
-        sidecars = Part("sidecars", lambda: serve_sidecars(smtp, receiver, state), logs / "sidecars.log")
-        sidecars.missing = answers(port_of(receiver), "/healthz")
         pools = Part("pools", self._run_pools, logs / "pools.log", missing=missing_pools())
         site = Part("web", lambda: serve_web(web), logs / "web.log", stop_timeout_s=8.0)
         site.missing = answers(port_of(web), "/readyz")
         # Stopped in reverse: the writer outlasts the pools, and writes what they finish while they drain.
         self._runner.start(
-            sidecars,
-            Part("schedules", run_schedules, logs / "schedules.log"),
+            Part("history", lambda: run("runhistory"), logs / "history.log"),
             pools,
+            Part("scheduler", lambda: run("runscheduler"), logs / "scheduler.log"),
             site,
         )
         self._save_credentials()
@@ -203,16 +204,6 @@ def run(*command: str) -> None:
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(["manage.py", "switchyard", *command])
-
-
-def run_schedules() -> None:
-    """Run schedules and history in one process until SIGTERM."""
-    from switchyard.commands.run import run_beside
-    from switchyard.workers.preflight import log_to_standard_error, refuse_if_wrong
-
-    log_to_standard_error()
-    refuse_if_wrong()
-    run_beside()
 
 
 def serve_web(listener: socket.socket) -> None:

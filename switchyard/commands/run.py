@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
-from collections.abc import Callable
-from threading import Event
 from typing import Any
 
 from django.apps import apps
@@ -64,7 +62,7 @@ def run_beside() -> int:
     """Run the scheduler, the history writer and the outbox's relay until a signal stops them; return 0."""
     from switchyard.commands.runscheduler import run_scheduler
 
-    runs: tuple[Callable[[Event], None], ...] = (run_scheduler,)
+    runs: list[Any] = [run_scheduler]
     if apps.is_installed("switchyard.history"):  # a project may be without it
         from switchyard.history.writer import RUNS
 
