@@ -406,7 +406,7 @@ def test_one_whose_argument_changes_leaves_its_sequence_which_goes_on(family: Fa
     family.send("x", "y", args=[2])
     assert family.next() == ["a", "x"]
     as_read, body = family.calls.command("HMGET", family.keys.bodies, "b", "x")
-    assert administration.due_now(family, "b", as_read=as_read, body=body) == 1
+    assert administration.amend(family, "b", as_read=as_read, body=body) == 1
 
     end(family, "a")
 
