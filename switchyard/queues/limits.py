@@ -214,8 +214,7 @@ def override(limit_id: str, n: int | None, *, who: Who, until: datetime | None =
         raise ActRefused(limit_id, "a sequence has one place, and a fair queue its weights in the topology")
     if n is not None:
         if not 0 < n <= MOST_AT_ONCE:
-            fact = f"write 1 to {MOST_AT_ONCE:,}; to start nothing, pause the actor"
-            raise ActRefused(f"limit of {n}", fact, by_argument=True)
+            raise ActRefused(f"limit of {n}", f"write 1 to {MOST_AT_ONCE:,}, or pause the actor", by_argument=True)
         if until is None:
             raise unusable_end("", "an override has an end")
         wanted = Override(n, int(until.timestamp() * 1_000), now_ms(), who.name, reason[:LONGEST_REASON])

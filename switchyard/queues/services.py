@@ -142,8 +142,7 @@ def relocate_actor(
     """
     old, new = family_of(source), family_of(target)
     if old.keys.queue == new.keys.queue:
-        fact = f"{source!r} is both the old and the new queue; name another one"
-        raise ActRefused("relocate", fact, by_argument=True)
+        raise ActRefused("relocate", f"{source!r} is both the old and the new queue; name another", by_argument=True)
     detail = {"actor": actor, "to": new.keys.queue}
     queues = old.keys.queue, new.keys.queue
     with act("queue.relocate", who=who, target=queues[0], reason=reason, detail=detail, queues=queues) as entry:

@@ -131,8 +131,7 @@ def stock_queues(url: str, *, namespace: str = "dramatiq") -> StockQueues:
         return StockRedis(url, namespace=namespace)
     addon = addon_for(scheme)
     if addon is None or not addon.stock:
-        fact = f"the address begins with {scheme!r}; write {known_addresses()}"
-        raise ActRefused("import", fact, by_argument=True)
+        raise ActRefused("import", f"the address begins with {scheme!r}; write {known_addresses()}", by_argument=True)
     found: StockQueues = addon.load("stock")(url)
     return found
 
