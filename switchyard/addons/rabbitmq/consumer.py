@@ -138,7 +138,6 @@ class RabbitConsumer(DramatiqConsumer):
                     continue
                 else:
                     self._queues.start()
-                    self._queues.check()
                 if not self._holds_delayed:
                     self._give_back_old()
                     self._broker.cancellations.run(self._broker.in_flight)

@@ -19,8 +19,6 @@ LEVELS: Final = {HIGH: ".high", NORMAL: "", LOW: ".low"}
 # Deliveries have stopped when none came for so long; they are stopped after the longer time in any case.
 STILL_S: Final = 0.1
 STOP_S: Final = 1.0
-# Consumers of a queue are compared so often.
-CHECK_S: Final = 10.0
 # Server's error for a user without the right to a queue or an exchange.
 ACCESS_REFUSED: Final = 403
 # Server's error for a queue that exists with other arguments.
@@ -106,7 +104,6 @@ class QueueConsumers:
         self._connection, self._channel, self._names, self._receive = connection, channel, names, receive
         self._held, self._prefetch = held, prefetch
         self._tags: list[str] = []
-        self._check_s = time.monotonic() + CHECK_S
         self.active = False
         self.ended: Exception | None = None
         channel.add_on_cancel_callback(lambda _: self._end(ConsumerCancelled("a queue was deleted")))
@@ -114,19 +111,6 @@ class QueueConsumers:
 
     def _end(self, reason: Exception) -> None:
         self.ended = self.ended or reason
-
-    def check(self) -> None:
-        """Compare what the server has now and then: it may end a consumer without a word, as 3.10 does with a queue.
-
-        Raises one of pika's errors where a queue is missing.
-        """
-        if time.monotonic() < self._check_s:
-            return
-        self._check_s = time.monotonic() + CHECK_S
-        for name in self._names:
-            found = self._channel.queue_declare(name, passive=True).method
-            if found.message_count and not found.consumer_count:
-                self._end(ConsumerCancelled(f"{name} has messages and no consumer"))
 
     def start(self) -> None:
         if not self.active:
