@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
@@ -23,6 +24,16 @@ from tests.waiting import wait_for
 @pytest.fixture
 def broker() -> StubBroker:
     return StubBroker(middleware=[AsyncActors()])
+
+
+@pytest.fixture
+def worker(broker: StubBroker) -> Iterator[dramatiq.Worker]:
+    worker = dramatiq.Worker(broker, worker_threads=1, worker_timeout=10)
+    worker.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
 
 
 def _double(broker: StubBroker) -> Actor[[int], int]:
@@ -47,55 +58,40 @@ def test_a_call_outside_of_a_worker_says_what_to_write(broker: StubBroker) -> No
     assert inspect.signature(double.fn).parameters.keys() == {"value"}
 
 
-def test_a_worker_runs_it(broker: StubBroker) -> None:
-    double = _double(broker)
-    worker = dramatiq.Worker(broker, worker_threads=1)
-
-    worker.start()
-    try:
-        assert double(4) == 8
-    finally:
-        worker.stop()
+def test_a_worker_runs_it(broker: StubBroker, worker: dramatiq.Worker) -> None:
+    assert _double(broker)(4) == 8
 
 
 # asyncio ends a loop by the first two: it would be gone for every other coroutine of the process.
 @pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit])
-def test_whatever_a_coroutine_raises_is_its_own_failure(broker: StubBroker, raised: type[BaseException]) -> None:
+def test_whatever_a_coroutine_raises_is_its_own_failure(
+    broker: StubBroker, worker: dramatiq.Worker, raised: type[BaseException]
+) -> None:
     double = _double(broker)
 
     @dramatiq.actor(broker=broker)
     async def fails() -> None:
         raise raised("no such customer")
 
-    worker = dramatiq.Worker(broker, worker_threads=1)
-    worker.start()
-    try:
-        with pytest.raises(raised, match="no such customer"):
-            fails()
-        assert double(4) == 8
-    finally:
-        worker.stop()
+    with pytest.raises(raised, match="no such customer"):
+        fails()
+    assert double(4) == 8
 
 
-def test_a_loop_that_a_coroutine_stops_is_noticed(broker: StubBroker) -> None:
+def test_a_loop_that_a_coroutine_stops_is_noticed(broker: StubBroker, worker: dramatiq.Worker) -> None:
     @dramatiq.actor(broker=broker)
     async def stops() -> None:
         asyncio.get_running_loop().stop()
 
-    worker = dramatiq.Worker(broker, worker_threads=1)
-    worker.start()
-    try:
-        assert all_work(worker)
-        stops()
-        wait_for(lambda: not all_work(worker))
-        with pytest.raises(RuntimeError, match="the event loop of this worker has ended"):
-            _double(broker)(4)
-    finally:
-        worker.stop()
+    assert all_work(worker)
+    stops()
+    wait_for(lambda: not all_work(worker))
+    with pytest.raises(RuntimeError, match="the event loop of this worker has ended"):
+        _double(broker)(4)
 
 
 def test_an_interrupt_of_a_coroutine_that_has_not_begun_ends_its_call(
-    broker: StubBroker, monkeypatch: pytest.MonkeyPatch
+    broker: StubBroker, worker: dramatiq.Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     occupied, leave, interrupts, waiting = threading.Event(), threading.Event(), [], []
 
@@ -110,30 +106,26 @@ def test_an_interrupt_of_a_coroutine_that_has_not_begun_ends_its_call(
         interrupts.append(interrupt)
 
     double = _double(broker)
-    worker = dramatiq.Worker(broker, worker_threads=1)
-    worker.start()
+    [loop] = [thread.loop for thread in threading.enumerate() if isinstance(thread, EventLoop)]
+    put = loop.call_soon_threadsafe
+    monkeypatch.setattr(loop, "call_soon_threadsafe", lambda *args: waiting.append(put(*args)))
+    occupying, calling = (threading.Thread(target=target, daemon=True) for target in (occupies, call))
     try:
-        [loop] = [thread.loop for thread in threading.enumerate() if isinstance(thread, EventLoop)]
-        put = loop.call_soon_threadsafe
-        monkeypatch.setattr(loop, "call_soon_threadsafe", lambda *args: waiting.append(put(*args)))
-        occupying, calling = (threading.Thread(target=target, daemon=True) for target in (occupies, call))
         occupying.start()
         assert occupied.wait(30)
         calling.start()
         wait_for(lambda: len(waiting) == 2)
         raise_thread_exception(cast(int, calling.ident), Interrupt)
         wait_for(lambda: len(waiting) == 3)
-        leave.set()
-        for thread in (occupying, calling):
-            thread.join(30)
-
-        assert interrupts
     finally:
         leave.set()
-        worker.stop()
+    for thread in (occupying, calling):
+        thread.join(30)
+
+    assert interrupts
 
 
-def test_what_a_coroutine_sets_on_the_loop_ends_with_it(broker: StubBroker) -> None:
+def test_what_a_coroutine_sets_on_the_loop_ends_with_it(broker: StubBroker, worker: dramatiq.Worker) -> None:
     seen = []
 
     @dramatiq.actor(broker=broker)
@@ -150,18 +142,13 @@ def test_what_a_coroutine_sets_on_the_loop_ends_with_it(broker: StubBroker) -> N
     async def shuts_down() -> None:
         await asyncio.get_running_loop().shutdown_default_executor()
 
-    worker = dramatiq.Worker(broker, worker_threads=1)
-    worker.start()
-    try:
-        [loop] = [thread for thread in threading.enumerate() if isinstance(thread, EventLoop)]
-        sets()
-        sets()
-        assert seen == [(None, None, False), True] * 2
-        assert not loop.executor.was_shut_down
-        shuts_down()
-        assert loop.executor.was_shut_down
-    finally:
-        worker.stop()
+    [loop] = [thread for thread in threading.enumerate() if isinstance(thread, EventLoop)]
+    sets()
+    sets()
+    assert seen == [(None, None, False), True] * 2
+    assert not loop.executor.was_shut_down
+    shuts_down()
+    assert loop.executor.was_shut_down
 
 
 def test_other_actors_keep_their_function(broker: StubBroker) -> None:
