@@ -168,17 +168,13 @@ local function limits_of(sixth)
     counted[key] = counted[key] and counted[key] - gone
   end
 
-  -- Call a function with words in chunks that Lua's stack has room for.
+  -- Call a function with words in chunks that Lua's stack has room for; returns all values that it returns, as lists.
   local function in_chunks(words, call)
-    for n = 1, #words, 1000 do call(unpack(words, n, math.min(n + 999, #words))) end
-  end
-
-  -- The values of fields of a hash, false where there is none.
-  local function read_all(hash, fields)
     local found = {}
-    in_chunks(fields, function(...)
-      for _, value in ipairs(redis.call("HMGET", hash, ...)) do found[#found + 1] = value end
-    end)
+    for n = 1, #words, 1000 do
+      local values = call(unpack(words, n, math.min(n + 999, #words)))
+      for _, value in ipairs(type(values) == "table" and values or {}) do found[#found + 1] = value end
+    end
     return found
   end
 
@@ -284,7 +280,7 @@ local function limits_of(sixth)
   function own.free(ids, ended)
     own.flush()
     local freed, left, gone, kept, others = {}, {}, {}, {}, {}
-    for n, text in ipairs(read_all(slots, ids)) do
+    for n, text in ipairs(in_chunks(ids, function(...) return redis.call("HMGET", slots, ...) end)) do
       local id = ids[n]
       if text then gone[#gone + 1] = id end
       if ended and string.sub(text or "", 1, 4) ~= "held" then others[#others + 1] = id end
@@ -301,7 +297,7 @@ local function limits_of(sixth)
     in_chunks(left, function(...) redis.call("ZREM", turns, ...) end)
     in_chunks(gone, function(...) redis.call("HDEL", slots, ...) end)
     for id, keys in pairs(kept) do write_places(id, "kept", "-", keys) end
-    for n, text in ipairs(read_all(waits, others)) do
+    for n, text in ipairs(in_chunks(others, function(...) return redis.call("HMGET", waits, ...) end)) do
       local wait = wait_in(text)
       if wait then
         stop_waiting(others[n], wait)
