@@ -12,7 +12,7 @@ from django.contrib import messages
 from django.core.paginator import Paginator
 from django.db.models import Count, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect
+from django.shortcuts import redirect
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
@@ -224,14 +224,18 @@ def alert(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def one(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
     _require_act(request, verb)
-    _apply(request, verb, [get_object_or_404(Alert, pk=pk)])
+    row = Alert.objects.filter(pk=pk).first()
+    if row is None:
+        raise Http404(f"There is no alert {pk}.")
+    _apply(request, verb, [row])
     return redirect(PAGE, pk)
 
 
 @require_POST
 def note(request: HttpRequest, pk: int) -> HttpResponse:
     require(request, ACKNOWLEDGE)
-    get_object_or_404(Alert, pk=pk)
+    if not Alert.objects.filter(pk=pk).exists():
+        raise Http404(f"There is no alert {pk}.")
     try:
         write_note("alert", str(pk), request.POST.get("text", ""), who=Who.of_request(request))
     except ActRefused as error:

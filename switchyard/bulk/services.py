@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, Final
 
 from django.db import transaction
-from django.db.models import QuerySet
 from django.utils import timezone
 
 from switchyard.audit.services import Who, act, begin
@@ -94,7 +93,9 @@ def take_back(number: int, *, who: Who, reason: str = "") -> BulkAct:
         NotFound: no bulk act has this number.
         BrokerUnavailable: the broker did not answer; nothing is started.
     """
-    row = _row(BulkAct.objects.all(), number)
+    row = BulkAct.objects.filter(pk=number).first()
+    if row is None:
+        raise no_such_act(number)
     undo = kind_of(row.kind).texts.taken_back_by
     if not undo:
         raise ActRefused(f"bulk act {number}", "what it has done cannot be taken back")
@@ -103,10 +104,8 @@ def take_back(number: int, *, who: Who, reason: str = "") -> BulkAct:
     return start(undo, {"act": number}, who=who, reason=reason)
 
 
-def _row(rows: QuerySet[BulkAct], number: int) -> BulkAct:
-    if (row := rows.filter(pk=number).first()) is None:
-        raise NotFound(f"bulk act {number}: there is none; see `manage.py switchyard bulk list`")
-    return row
+def no_such_act(number: object) -> NotFound:
+    return NotFound(f"bulk act {number}: there is none; see `manage.py switchyard bulk list`")
 
 
 def stop(number: int, *, who: Who, reason: str = "") -> bool:
@@ -118,7 +117,9 @@ def stop(number: int, *, who: Who, reason: str = "") -> bool:
         NotFound: no bulk act has this number.
     """
     with act("bulk.stop", who=who, target=f"bulk act {number}", reason=reason) as entry, transaction.atomic():
-        row = _row(BulkAct.objects.select_for_update(), number)
+        row = BulkAct.objects.select_for_update().filter(pk=number).first()
+        if row is None:
+            raise no_such_act(number)
         if not row.unfinished or row.stop_asked_at is not None:
             entry.count = 0
             return False
@@ -205,9 +206,10 @@ def progress_of(act: BulkAct) -> Progress:
     return Progress(act, texts, share, rate, left_s, took_s, address)
 
 
-def find(number: int) -> Progress:
-    """Return the progress of the bulk act of a number; ``NotFound`` where there is none."""
-    return progress_of(_row(BulkAct.objects.all(), number))
+def find(number: int) -> Progress | None:
+    """Return the progress of the bulk act of a number, or ``None``."""
+    act = BulkAct.objects.filter(pk=number).first()
+    return None if act is None else progress_of(act)
 
 
 def newest(*, before: int | None = None, limit: int = PAGE) -> list[Progress]:

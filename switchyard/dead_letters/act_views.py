@@ -10,7 +10,6 @@ from urllib.parse import urlencode
 from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseNotAllowed, HttpResponseRedirect
-from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.views.decorators.http import require_POST
 
@@ -103,7 +102,7 @@ TYPED_ABOVE = 100
 def one(request: HttpRequest, pk: int, action: str) -> HttpResponseBase:
     """Apply an action to one letter; ask before discarding."""
     _check(request, action, RESTORE)
-    row, page = get_object_or_404(DeadLetter, pk=pk), _page(pk)
+    row, page = _row(pk), _page(pk)
     if action == "discard" and not _confirmed(request, action, 1):
         return _ask(request, of_rows(action, [row], back=page))
     if request.method != "POST":
@@ -115,8 +114,7 @@ def one(request: HttpRequest, pk: int, action: str) -> HttpResponseBase:
 def note(request: HttpRequest, pk: int) -> HttpResponseBase:
     """Append a note to a letter's history."""
     _check(request, "acknowledge")
-    row, text = get_object_or_404(DeadLetter, pk=pk), request.POST.get("text", "")
-    result = acts.note(row, who=Who.of_request(request), text=text)
+    result = acts.note(_row(pk), who=Who.of_request(request), text=request.POST.get("text", ""))
     (messages.success if result.done else messages.warning)(request, result.message)
     return HttpResponseRedirect(_page(pk))
 
@@ -124,7 +122,7 @@ def note(request: HttpRequest, pk: int) -> HttpResponseBase:
 def edit(request: HttpRequest, pk: int) -> HttpResponseBase:
     """Show a letter's arguments in a form, and requeue it with the edited values."""
     _check(request, "requeue")
-    row = get_object_or_404(DeadLetter, pk=pk)
+    row = _row(pk)
     require(request, ARGUMENTS, queue=row.queue)
     text, wrong, status = request.POST.get("arguments", ""), "", 400
     try:
@@ -235,6 +233,13 @@ def _check(request: HttpRequest, action: str, *others: str) -> None:
 
 def _numbers(texts: Iterable[str]) -> list[int]:
     return [int(text) for text in texts if text.isdecimal() and len(text) < 19][:MOST_AT_ONCE]
+
+
+def _row(pk: int) -> DeadLetter:
+    row = DeadLetter.objects.filter(pk=pk).first()
+    if row is None:
+        raise Http404(f"There is no dead letter {pk}.")
+    return row
 
 
 def _page(pk: int) -> str:
