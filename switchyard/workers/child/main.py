@@ -161,7 +161,7 @@ def work(assignment: Assignment, row: ChildRow, parent_pid: int) -> int:
         stuck.check()
         check_descriptors(broker, row, signals)
         hygiene.check()
-        if row.quiet or row.ill:
+        if row.quiet:
             release_unstarted(worker)
     return drain(worker, slots, row, signals, hygiene, assignment.grace_s)
 
@@ -171,15 +171,16 @@ def check_descriptors(broker: YardBroker, row: ChildRow, signals: SignalPipe) ->
 
     In the first case servers would seem away; in the second, connections read and write what is not theirs.
     """
-    if row.ill or (signals.is_open() and not lacks_descriptors()):
+    if row.ill:
         return
-    if signals.is_open():
-        logger.error("this process has no file descriptor left; it is replaced")
-    else:
+    if not signals.is_open():
         signal.set_wakeup_fd(-1)
         logger.error("a task has closed file descriptors that are not its own; this process is replaced")
-    broker.drain()
-    row.ill = True
+        broker.drain()
+        row.ill = True
+    elif lacks_descriptors():
+        row.ill = True
+        logger.error("this process has no file descriptor left; it is replaced")
 
 
 def lacks_descriptors() -> bool:

@@ -60,7 +60,7 @@ def test_a_signal_and_a_request_show_where_every_child_stands_even_while_c_holds
         print(*(f"{path}\n{path.read_text()[-2_000:]}" for path in written()), bench.log(), sep="\n")
         raise
     assert [frame for frame in frames if not re.fullmatch(r"[^:]+:\d+ [\w.<>]+", frame)] == []
-    assert str(shown) in bench.log()
+    wait_for(lambda: str(shown) in bench.log())
     assert supervisor.poll() is None
 
 
