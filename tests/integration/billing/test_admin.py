@@ -106,7 +106,7 @@ def test_a_broker_that_refuses_is_told_and_the_page_stays_up(admin_client, facil
         page = admin_client.post(reverse("admin:billing_reconciliation_add"), {"month": "2026-10"}, follow=True)
 
     assert page.status_code == 200
-    assert "0 of 1 sent: broker did not answer" in page.content.decode()
+    assert "0 of 1 sent: broker refused" in page.content.decode()
 
 
 def test_rows_cannot_be_changed_or_deleted_by_hand(admin_client):
