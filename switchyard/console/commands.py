@@ -35,7 +35,7 @@ def refuse(*facts: str) -> NoReturn:
 
 
 WRONG_ARGUMENTS = 2
-# What a person has written cannot be used, whatever the state of its subject.
+# Errors of a call that is wrong in itself, whatever the state of its subject.
 WRONG = (ValueError, ArgumentsRefused, ArgumentMismatch, InvalidOption)
 DATABASE_REMEDY = "check DATABASE_URL and SWITCHYARD_STATE_DIR, and that manage.py migrate was run"
 

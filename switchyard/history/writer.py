@@ -483,7 +483,7 @@ ATTEMPTS = _upsert(AttemptRow, '"job_id", "generation", "attempt"', "DO NOTHING"
 STOP_WITHIN_S = 10.0
 
 
-# What is done beside the pools until an event is set.
+# The loops that run beside the pools, each until its event is set.
 RUNS: Final[tuple[Callable[[threading.Event], None], ...]] = (
     lambda stop: HistoryWriter().run(stop),
     lambda stop: FactKeeper().run(stop),

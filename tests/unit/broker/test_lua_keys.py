@@ -12,7 +12,7 @@ from tests.unit.broker.lua_keys import LuaKeys
 SCRIPTS = sorted(
     str(path.relative_to(LUA).with_suffix("")) for path in LUA.rglob("*.lua") if path.parent.name != "include"
 )
-# What tells a key from another value is tested for a few of them, unless all are asked for.
+# The keys that this replaces are a few, unless all are asked for: each costs a reading of the script.
 TRIED = [pytest.param(name, marks=[pytest.mark.long] if at % 5 else []) for at, name in enumerate(SCRIPTS)]
 # The length of a key, and a part of it in another name, are no keys.
 GIVEN = re.compile(r"(?<!#)\bKEYS\[[^\[\]]*\](?!, #KEYS)")
