@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import shutil
 import signal
@@ -35,6 +36,7 @@ UNSHARE: Final = ("unshare", "--net", "--uts", "--pid", "--mount-proc", "--fork"
 FIRST: Final = """
 mount -t tmpfs none /dev/shm && echo $0 > /proc/sys/kernel/hostname && ip link set lo up && exec sleep infinity
 """
+_NETWORKS: Final = itertools.count()
 
 
 @functools.cache
@@ -75,14 +77,14 @@ class Host:
         self.folder.mkdir()
         self.ledger = Ledger(self.folder / "ledger")
         self.clock_s = clock_s
-        self._own = number
         self._started: list[RunningPool] = []
         self._first: subprocess.Popen[bytes] | None = None
         self._first_pid = 0
-        self._link = f"sy{os.getpid() % 1_000_000}-{number}"
+        network = next(_NETWORKS)  # never that of a host before: a kernel may take its time to remove it
+        self._link = f"sy{os.getpid()}-{network}"
         address = self.address = f"127.0.0.{number + 1}"
         if has_namespaces():
-            address = self._make_network(f"10.{100 + os.getpid() % 150}.{os.getpid() // 150 % 250}.{number * 4}")
+            address = self._make_network(f"10.{100 + os.getpid() % 150}.{os.getpid() // 150 % 250}.{network % 64 * 4}")
         self.broker = FaultProxy(broker_port, host=address).__enter__()
         self.database = self.storage = self.place = None
         self._own_environment = {"DJANGO_SETTINGS_MODULE": settings, "SWITCHYARD_BROKER_URL": self.broker.url}

