@@ -14,6 +14,7 @@ from switchyard.broker.errors import BrokerError, SwitchyardError
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.limit_counts import Lock
+from switchyard.conf import in_words_of_project
 from switchyard.console.commands import database_trouble
 from switchyard.loggers import get_logger
 
@@ -35,7 +36,8 @@ class LogThrottle:
         kind, now_s = type(error).__name__, time.monotonic()
         if kind != self._failing or now_s >= self._logged_s + REPEAT_S:
             # Ours say what is wrong and what to do: the way to them through the code would hide it.
-            told = str(error) if isinstance(error, SwitchyardError) else database_trouble(error)
+            ours = isinstance(error, SwitchyardError)
+            told = in_words_of_project(str(error)) if ours else database_trouble(error)
             cause = {"error": told} if told else {"exc_info": error}
             self._log.error("failing, will be retried", what=self._operation, **cause)
             self._logged_s = now_s

@@ -75,7 +75,7 @@ def as_command_error(subject: str) -> Iterator[None]:
     except DatabaseError as error:
         raise CommandError(f"{subject}: {database_trouble(error) or error}") from error
     except BrokerError as error:
-        raise CommandError(f"{subject}: {error}") from error
+        raise CommandError(in_words_of_project(f"{subject}: {error}")) from error
     except (SwitchyardError, MiddlewareError) as error:
         raise refusal(error) from error
 
