@@ -104,7 +104,6 @@ if installed_apps.is_installed("django.contrib.admin"):
         path(f"{JOB}events/", events_view(job_pages.job_events), name="switchyard-job-events"),
         page(f"{JOB}cancel/", passport_acts.cancel, "job-cancel"),
         page(f"{JOB}run-now/", passport_acts.run_now, "job-run-now"),
-        page(f"{JOB}edit/", passport_acts.edit, "job-edit"),
         page(f"{JOB}again/", passport_acts.again, "job-again"),
         page(LETTERS, letters.letters, "letters"),
         page(f"{LETTERS}quarantine/", letters.quarantined, "quarantine"),

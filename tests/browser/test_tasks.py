@@ -113,20 +113,6 @@ def test_run_a_scheduled_job_now(hand: Hand, yard: RoomYard) -> None:
     wait_for(lambda: yard.make("job_state", job) != "scheduled", WAIT_S, what="the job to leave its schedule")
 
 
-def test_edit_a_scheduled_job(hand: Hand, yard: RoomYard) -> None:
-    job = yard.make("scheduled")
-    before = len(yard.make("acts", "job.edit"))
-    hand.find(job)
-    hand.act("link", "^Edit…$")
-    hand.write("Arguments, by name", '{"customer": "customer-other"}')
-
-    hand.act("button", "^Change this job$")
-
-    shown(hand, "Changed customer")
-    shown(hand, "customer-other")
-    wait_for_more(yard, "job.edit", before)
-
-
 @pytest.mark.long
 def test_see_the_slowest_jobs(hand: Hand) -> None:
     hand.menu("Jobs")

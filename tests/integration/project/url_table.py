@@ -6,7 +6,6 @@ A new URL needs an entry in ``ROUTES``, a new model of the admin one in ``MODELS
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 # A logged-in user with a token of the scopes that their rights cover; the last has a token of their own alone.
@@ -58,7 +57,6 @@ ACTS = (302, 403, 302, 302, 302)
 ADMIN_ACTS = (302, 403, 403, 302, 302)
 
 NO_ARGUMENTS = "{{}}"
-IN_AN_HOUR = f"{datetime.now(UTC) + timedelta(hours=1):%Y-%m-%dT%H:%M:%S}"
 QUEUE = "/admin/operations/queues/{queue}/"
 SCHEDULE = "/admin/operations/schedules/{schedule}/"
 STORED = "/admin/operations/schedules/{stored}/"
@@ -221,10 +219,6 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "admin/switchyard_jobs/job/<str:job_id>/cancel/": (
         get(JOB + "cancel/", *OPERATORS),
         post(JOB + "cancel/", *ACTS, act="job.cancel"),
-    ),
-    "admin/switchyard_jobs/job/<str:job_id>/edit/": (
-        get(JOB + "edit/", *OPERATORS),
-        post(JOB + "edit/", *ACTS, act="job.edit", due=IN_AN_HOUR),
     ),
     "admin/switchyard_jobs/job/<str:job_id>/again/": (
         get(JOB + "again/", *OPERATORS),
