@@ -331,21 +331,6 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "api/v1/jobs/<job_id>/why": (get(API + "jobs/{job}/why", 401, 403, 200, 200, 403),),
     "api/v1/jobs/<job_id>/events": (get(API + "jobs/{job}/events", 401, 404, 200, 200, 404),),
     "api/v1/jobs/<job_id>/result": (get(API + "jobs/{job}/result", 401, 404, 409, 409, 404),),
-    "api/v1/batches": (get(API + "batches", 401, 403, 200, 200, 403),),
-    "api/v1/batches/<batch_id>": (
-        get(API + "batches/none", 401, 403, 404, 404, 403),
-        Row(API + "batches/none", (401, 403, 404, 404, 403), "DELETE"),
-    ),
-    "api/v1/batches/<batch_id>/members": (get(API + "batches/none/members", 401, 403, 404, 404, 403),),
-    "api/v1/batches/<batch_id>/retry": (post(API + "batches/none/retry", 401, 403, 404, 404, 403),),
-    "api/v1/limits": (get(API + "limits", 401, 403, 200, 200, 403),),
-    "api/v1/limits/keys": (get(API + "limits/keys?limit=none", 401, 403, 404, 404, 403),),
-    "api/v1/limits/override": (Row(API + "limits/override", (401, 403, 422, 422, 403), "PUT"),),
-    "api/v1/limits/circuit": (Row(API + "limits/circuit", (401, 403, 422, 422, 403), "PUT"),),
-    "api/v1/pauses": (
-        get(API + "pauses", 401, 403, 200, 200, 403),
-        Row(API + "pauses", (401, 403, 422, 422, 403), "PUT"),
-    ),
     "api/v1/queues": (get(API + "queues", 401, 200, 200, 200, 200),),
     **{
         f"api/v1/{name}": (post(f"{API}{name}", 401, 403, 403, 422, 422),)
