@@ -147,7 +147,6 @@ if installed_apps.is_installed("django.contrib.admin"):
         page(f"{BULK}<int:number>/take-back/", bulk.take_back, "bulk-act-take-back"),
         page(f"{BULK}begin/<str:kind>/", bulk.begin, "bulk-begin"),
         page(f"{ROOM}find/", frame.find, "find"),
-        page(f"{ROOM}find/suggestions/", frame.suggest, "suggestions"),
         page(f"{ROOM}steps/", frame.steps, "steps"),
         page(f"{ROOM}strip/", frame.strip, "strip"),
         page(f"{ROOM}keys/", frame.keys, "keys"),

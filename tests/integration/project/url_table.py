@@ -77,7 +77,6 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "admin/operations/": (get("/admin/operations/", *READERS),),
     "admin/operations/live/": (get("/admin/operations/live/", *READERS),),
     "admin/operations/find/": (get("/admin/operations/find/?q=nothing+has+this+name", *READERS),),
-    "admin/operations/find/suggestions/": (get("/admin/operations/find/suggestions/?q=default", *READERS),),
     "admin/operations/steps/": (get("/admin/operations/steps/", *READERS),),
     "admin/operations/strip/": (get("/admin/operations/strip/", *READERS),),
     "admin/operations/keys/": (get("/admin/operations/keys/", *READERS),),
