@@ -85,7 +85,6 @@ if installed_apps.is_installed("django.contrib.admin"):
         page(f"{STACKS}<str:name>/", workers.stacks, "operations-stacks"),
         # Beside the workers and the queues, whose names may be any word.
         page(f"{ROOM}instructions/<str:verb>/", workers.instruct, "operations-instruct"),
-        page(f"{ROOM}chosen-queues/<str:verb>/", queues.chosen, "queues-chosen"),
         page(f"{ROOM}queues/", queues.queues, "queues"),
         page(QUEUE, queues.queue, "queue"),
         page(f"{QUEUE}live/", queues.live, "queue-live"),

@@ -196,27 +196,6 @@ def test_pause_and_resume_a_queue(hand: Hand, yard: RoomYard) -> None:
 
 
 @pytest.mark.long
-def test_pause_and_resume_several_queues(hand: Hand, yard: RoomYard) -> None:
-    hand.menu("Queues")
-    hand.tick("default")
-    hand.tick("images")
-    hand.act("button", "^Pause chosen…$")
-    hand.write("Reason", reason_of(hand))
-    hand.act("button", "^Pause 2 queues$")
-    shown(hand, "2 queues are paused")
-    assert newest(yard, "queue.pause", reason_of(hand))[0] == "done"
-    assert hand.acts <= MOST_ACTS
-
-    hand.begin()
-    hand.menu("Queues")
-    hand.tick("default")
-    hand.tick("images")
-    hand.act("button", "^Resume chosen…$")
-    hand.act("button", "^Resume 2 queues$")
-    shown(hand, "2 queues are resumed")
-
-
-@pytest.mark.long
 def test_list_the_failures_of_the_last_hour(hand: Hand) -> None:
     hand.menu("Jobs")
     hand.act("link", "^Last hour.s failures")

@@ -119,16 +119,6 @@ def test_queue_is_paused_and_purged_where_the_right_holds(
     assert AuditEntry.objects.filter(act="queue.purge").values_list("target", flat=True).get() == "slow"
 
 
-def test_several_queues_are_acted_on_all_or_none(page: Client, facilities: Facilities) -> None:
-    chosen = reverse("switchyard-queues-chosen", args=["pause"])
-
-    answer = page.post(chosen, {"queue": ["slow", "default"], "reason": "deploy"})
-
-    assert answer.status_code == 403
-    assert not AuditEntry.objects.exists()
-    assert page.post(chosen, {"queue": ["slow"], "reason": "deploy"}).status_code == 302
-
-
 @pytest.mark.parametrize(("queue", "offered"), [("slow", True), ("default", False)])
 def test_pages_offer_what_is_allowed_and_no_more(
     page: Client, sent: Callable[[str], str], queue: str, offered: bool

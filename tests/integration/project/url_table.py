@@ -118,12 +118,6 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         post("/admin/operations/instructions/resume/", *ACTS, act="worker.resume", member="{quieted}"),
         post("/admin/operations/instructions/stop/", *ACTS, act="worker.stop", member="{worker}", reason="x"),
     ),
-    "admin/operations/chosen-queues/<str:verb>/": (
-        get("/admin/operations/chosen-queues/pause/?queue={queue}", *OPERATORS),
-        get("/admin/operations/chosen-queues/explode/", 302, 403, 404, 404, 302),
-        post("/admin/operations/chosen-queues/pause/", *ACTS, act="queue.pause", queue="{queue}", reason="x"),
-        post("/admin/operations/chosen-queues/resume/", *ACTS, act="queue.resume", queue="{queue}"),
-    ),
     "admin/operations/limits/": (
         get("/admin/operations/limits/", *READERS),
         get("/admin/operations/limits/?limit=none", 302, 403, 404, 404, 302),
