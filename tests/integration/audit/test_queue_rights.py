@@ -150,7 +150,7 @@ def test_lists_of_all_queues_offer_acts_on_the_rows_of_own_queues_alone(
     assert "4711" not in alone and reverse("switchyard-jobs-chosen", args=["cancel"]) not in alone
     assert both.count("4711") == 1 and reverse("switchyard-jobs-chosen", args=["cancel"]) in both
     assert (f'value="{own}"' in both, f'value="{foreign}"' in both) == (True, False)
-    assert re.findall(r"/queues/(\w+)/pause/", page.get(reverse("switchyard-queues")).content.decode()) == ["slow"]
+    assert set(re.findall(r"/queues/(\w+)/pause/", page.get(reverse("switchyard-queues")).content.decode())) == {"slow"}
     assert page.get(reverse("switchyard-jobs"), {"argument": "customer=4711"}).status_code == 403
 
 
