@@ -25,7 +25,7 @@ from switchyard.conf import declared_yard, in_words_of_project
 from switchyard.console.commands import DATABASE_REMEDY, WRONG_ARGUMENTS, ActsCommand, number_within, refusal
 from switchyard.console.formatting import duration
 from switchyard.history.filters import TEXTS, Filter, why_none_found
-from switchyard.history.queries import SORTS, why_missing
+from switchyard.history.queries import why_missing
 from switchyard.jobs.calls import read_json
 from switchyard.jobs.listing.chosen_acts import ACTS
 from switchyard.jobs.listing.pages import JobsPage, find_jobs
@@ -151,6 +151,7 @@ HELP: Final = {
     "fingerprint": "fingerprint of the last failure",
     "release": "release of the worker that ran it last",
     "waited": "milliseconds that it waited for its last start, as 80-320, 80- or -320",
+    "ran": "milliseconds that its last attempt ran, as --waited",
 }
 
 # Names of the options that ``add_conditions`` adds.
@@ -200,7 +201,6 @@ class Command(ActsCommand):
         listing = add("list", help="jobs that match all conditions, newest first; scheduled by due time")
         states = "state, repeatable or with commas: queued, running, dead"
         add_conditions(listing, states=states, most=MOST_LISTED)
-        listing.add_argument("--sort", default="", choices=SORTS, help="jobs that ended; -run: the longest run first")
         show = add("show", help="print what is known of a job, and what happened to it")
         reasons = add("why", help="print why a job has not run, its wait so far, and when it will start")
         cancel = add("cancel", help="cancel a job: at once when it waits, within 10 s when it runs")
@@ -227,7 +227,7 @@ class Command(ActsCommand):
     def _list(self, options: dict[str, Any]) -> None:
         try:
             wanted = Filter.from_query({name: options[name] for name in CONDITIONS})
-            page = find_jobs(wanted, after=options["after"], limit=options["limit"], sort=options["sort"])
+            page = find_jobs(wanted, after=options["after"], limit=options["limit"])
         except ValueError as error:
             raise refusal(error) from error
         missing = [name for name, away in (("broker", page.broker_away), ("history", page.history_away)) if away]

@@ -114,15 +114,6 @@ def test_run_a_scheduled_job_now(hand: Hand, yard: RoomYard) -> None:
 
 
 @pytest.mark.long
-def test_see_the_slowest_jobs(hand: Hand) -> None:
-    hand.menu("Jobs")
-
-    hand.act("link", "^Ran$")
-
-    shown(hand, "The longest run first")
-
-
-@pytest.mark.long
 def test_requeue_one_letter(hand: Hand, yard: RoomYard) -> None:
     made = yard.make("letters", 1)
     before = len(yard.make("acts", "letter.requeue"))
