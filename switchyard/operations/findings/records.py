@@ -58,10 +58,12 @@ def look_at_alerts() -> Iterator[Finding]:
             continue
         found += 1
         sent = f"the last delivery was {ago(row['sent_at'])}" if row["sent_at"] else "none was delivered"
-        failed = f"{counted(row['given_up'], 'alert')} given up, {row['failing']} to be retried ({row['error']})"
+        given_up_text = f"{counted(row['given_up'], 'alert')} given up, " if row["given_up"] else ""
+        failed = f"{given_up_text}{row['failing']} to be retried ({row['error']})"
         seen = f"{row['channel']}: {failed}; {sent}"
-        cause = "Its server is down or refuses the alert, or its URL in SWITCHYARD_ALERT_URLS is wrong"
-        step = f"Check SWITCHYARD_ALERT_URLS; until then read the alerts in {_page()}"
+        named = "SWITCHYARD_SMTP_URL" if row["channel"].startswith("email ") else "SWITCHYARD_ALERT_URLS"
+        cause = f"Its server is down or refuses the alert, or {named} is wrong"
+        step = f"Check that server and {named}; until then read the alerts in {_page()}"
         yield ALERTS.warning("channel", seen, cause, step, row["channel"])
     if not found:
         yield ALERTS.ok("no channel fails")
