@@ -78,6 +78,7 @@ PRECEDENCE: Final = (
     )),
     CauseKind("failing", "Jobs fail", 0.9, (
         f"queues.all_failing:{FAILING}", "actors.poison", "queues.crashing", "actors.failing", "actors.gave_up",
+        "scheduler.replaced",
     )),
     CauseKind("no_queue", "A queue is not declared", 0.9, ("queues.undeclared",)),
     CauseKind("not_runnable", "No worker can run it", 0.9, ("queues.parked", "queues.quarantined")),

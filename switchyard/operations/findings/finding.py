@@ -223,6 +223,7 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("queues.crashing", "Crashing", says="In {seen}.", explains=("pools.restarts",)),
     Rank("actors.failing", "Failing", explains=("queues.retrying",), same=True),
     Rank("actors.gave_up", "Failing"),
+    Rank("scheduler.replaced", "Failing"),
     Rank("actors.loops", "Flooded"),
     Rank("actors.silent", "Silent"),
     Rank("actors.later", "Later"),
