@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -58,7 +57,7 @@ def main() -> int:
 
 
 def _measure(asked: argparse.Namespace) -> Runs:
-    environments = Environments(asked.state, streams_checkout=asked.streams_checkout)
+    environments = Environments(asked.state)
     bench = Bench(environments, QUICK_SIZE if asked.quick else 1.0)
     rounds = asked.rounds or (QUICK_ROUNDS if asked.quick else ROUNDS)
     runs = Runs()
@@ -82,13 +81,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the main figures there, as SVG")
     parser.add_argument(
         "--state", type=Path, default=Path("var/bench"), metavar="DIR", help="where peers are installed"
-    )
-    parser.add_argument(
-        "--streams-checkout",
-        type=Path,
-        default=os.environ.get("BENCH_STREAMS_CHECKOUT"),
-        metavar="DIR",
-        help="a checkout of dramatiq-redis-streams; without one it is left out",
     )
     asked = parser.parse_args()
     for given, known, what in ((asked.names, BENCHMARKS, "benchmark"), (asked.peers or [], PEERS, "peer")):

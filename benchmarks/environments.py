@@ -29,12 +29,10 @@ class Environments:
 
     Args:
         folder: State folder; each peer's environment is below it.
-        streams_checkout: Folder with the sources of dramatiq-redis-streams, which no registry has.
     """
 
-    def __init__(self, folder: Path, *, streams_checkout: Path | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
-        self._streams_checkout = streams_checkout
 
     def prepare(self, peers: Sequence[Peer], left_out: list[str]) -> list[Peer]:
         """Install missing peers; return those that can be measured, and report the others with the reason."""
@@ -64,8 +62,6 @@ class Environments:
         """Return the environment variables by which its processes find what is installed."""
         if peer.needs == "node":
             return {"BENCH_MODULES": str(self._home(peer) / "node_modules")}
-        if peer.needs == "streams-checkout":
-            return {"BENCH_STREAMS_CHECKOUT": str(self._streams_checkout)}
         return {}
 
     @contextlib.contextmanager
@@ -98,9 +94,6 @@ class Environments:
             postgres.provide()
         if peer.needs == "node":
             self._install_node(peer)
-        elif peer.needs == "streams-checkout":
-            if self._streams_checkout is None or not self._streams_checkout.is_dir():
-                raise CannotPrepare("no checkout of it was named; --streams-checkout DIR names one")
         elif _lock(peer).exists():
             self._install_python(peer)
 

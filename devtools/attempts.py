@@ -1,4 +1,4 @@
-"""Ended attempts, as children log them under chaos and measurement, independent of what they report to the broker."""
+"""Ended attempts, as children log them while they are measured, independent of what they report to the broker."""
 
 from __future__ import annotations
 
@@ -39,10 +39,6 @@ class AttemptLog(Middleware):
     def __init__(self) -> None:
         self._file = os.open(os.environ[VARIABLE], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
-    def after_process_boot(self, broker: Broker) -> None:
-        """Name this child's connections to the broker, before the first is made."""
-        broker.client.connection_pool.connection_kwargs["client_name"] = client_name(os.getpid())  # type: ignore[attr-defined]
-
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         message.attempt_start_s = time.monotonic()  # type: ignore[attr-defined]
 
@@ -63,8 +59,3 @@ class AttemptLog(Middleware):
 def read_attempts(path: Path) -> list[Attempt]:
     lines = (line.split(" ", 3) for line in path.read_text().splitlines()) if path.exists() else ()
     return [Attempt(outcome, float(start), float(end), id_) for outcome, start, end, id_ in lines]
-
-
-def client_name(pid: int) -> str:
-    """Return the name of a child's connections in the server's list of clients."""
-    return f"switchyard-chaos-{pid}"

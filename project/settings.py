@@ -41,8 +41,6 @@ USE_TZ = True
 LANGUAGE_CODE = "en"
 FORMAT_MODULE_PATH = ["project.formats"]
 
-# The image for production is built without this folder.
-DEVELOPMENT_APPS = ["devtools"] if DEBUG and (BASE_DIR / "devtools").is_dir() else []
 PRODUCT_APPS = [
     "apps.shop",
     "apps.retention",
@@ -63,7 +61,6 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "axes",
     *switchyard.apps(),
-    *DEVELOPMENT_APPS,
     *PRODUCT_APPS,
 ]
 

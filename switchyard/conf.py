@@ -23,7 +23,7 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 from switchyard.addon import Addon, addon_for, addons
-from switchyard.broker.errors import InvalidDeclaration, SwitchyardError
+from switchyard.broker.errors import ADDRESSES, InvalidDeclaration, SwitchyardError
 from switchyard.broker.redis.addresses import Absence
 from switchyard.broker.stores.job_records import RecordLimits
 from switchyard.broker.topology import AlertRule, Pool, Queue, RetryPolicy, Yard
@@ -226,6 +226,7 @@ class SwitchyardSettings:
         variables: The project's own environment variables that begin with ``SWITCHYARD_``.
         broker_url: Address of the Redis or Valkey server, which is the broker or stands beside it.
         broker_named_by: Setting or variable that named that server; "" for the socket in ``state_dir``.
+        in_settings: Keys that the project's settings give, and no environment variable.
         place_url: Address of the server that keeps the messages, where that is another one; else "".
         place_options: Settings of the add-on of that address.
     """
@@ -246,6 +247,7 @@ class SwitchyardSettings:
     history_rows: int = 0
     results: ResultsAddress = field(default_factory=ResultsAddress)
     broker_named_by: str = ""
+    in_settings: tuple[str, ...] = ()
     place_url: str = field(default="", repr=False)
     place_options: Mapping[str, Any] = field(default_factory=dict)
     has_public_url: bool = False
@@ -408,6 +410,7 @@ def read(
         history_days=number_of(*given.value("HISTORY_DAYS", HISTORY_DAYS), least=1, most=3_650),
         history_rows=number_of(*given.value("HISTORY_ROWS", 0), least=0, most=1_000_000_000),
         broker_named_by=redis_name if redis_url else "",
+        in_settings=tuple(key for key, value in declared.items() if value is not None),
         place_url=place_url,
         place_options=options,
         has_public_url=bool(given.text("PUBLIC_URL")[1]),
@@ -438,7 +441,6 @@ def _all_of(*rules: Callable[[], str]) -> list[str]:
     return found
 
 
-IN_SETTINGS: Final = 'SWITCHYARD["BROKER_URL"]'
 OF_BOUNCERS: Final = (
     ("DATABASE_BOUNCED=1, and DATABASE_DIRECT_URL to", "DISABLE_SERVER_SIDE_CURSORS to True, and HOST and PORT to"),
     ("DATABASE_BOUNCED=1", "DISABLE_SERVER_SIDE_CURSORS to True"),
@@ -447,10 +449,13 @@ OF_BOUNCERS: Final = (
 
 
 def in_words_of_project(text: str) -> str:
-    """Return a text about environment variables with settings in their place, where the project reads those."""
-    if switchyard_settings().broker_named_by == IN_SETTINGS:
-        text = text.replace("SWITCHYARD_BROKER_URL", IN_SETTINGS)
-    if "DATABASE_BOUNCED" not in switchyard_settings().variables:
+    """Return a text about environment variables with settings in their place, where the project has those."""
+    own = switchyard_settings()
+    text = text.replace(ADDRESSES, own.server_variable)
+    for key in own.in_settings:
+        if variable := all_keys().get(key):
+            text = re.sub(rf"(?<!export )\b{variable}\b", f'SWITCHYARD["{key}"]', text)
+    if "DATABASE_BOUNCED" not in own.variables:
         for words, others in OF_BOUNCERS:
             text = text.replace(words, others)
     reads = "DATABASE_URL" in os.environ or "dj_database_url" in sys.modules

@@ -14,6 +14,8 @@ from switchyard.broker.errors import BrokerError, SwitchyardError
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.limit_counts import Lock
+from switchyard.conf import in_words_of_project
+from switchyard.console.commands import database_trouble
 from switchyard.loggers import get_logger
 
 REPEAT_S = 60.0
@@ -34,8 +36,10 @@ class LogThrottle:
         kind, now_s = type(error).__name__, time.monotonic()
         if kind != self._failing or now_s >= self._logged_s + REPEAT_S:
             # Ours say what is wrong and what to do: the way to them through the code would hide it.
-            told = {"error": str(error)} if isinstance(error, SwitchyardError) else {"exc_info": error}
-            self._log.error("failing, will be retried", what=self._operation, **told)
+            ours = isinstance(error, SwitchyardError)
+            told = in_words_of_project(str(error)) if ours else database_trouble(error)
+            cause = {"error": told} if told else {"exc_info": error}
+            self._log.error("failing, will be retried", what=self._operation, **cause)
             self._logged_s = now_s
         self._failing = kind
 

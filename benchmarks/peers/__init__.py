@@ -36,7 +36,7 @@ class Peer:
     keeps_work: bool = True
     bulk: bool = False
     language: Literal["python", "node"] = "python"
-    needs: Literal["", "postgres", "node", "streams-checkout", "rabbitmq"] = ""
+    needs: Literal["", "postgres", "node", "rabbitmq"] = ""
     whole_stack: bool = False
     keeps_history: bool = False
 
@@ -109,7 +109,6 @@ OTHERS = (
     Peer("taskiq-stream", "taskiq", "Taskiq, stream", {"BENCH_KIND": "stream"}),
     Peer("streaq", "streaq", "streaq", bulk=True),
     Peer("procrastinate", "procrastinate", "Procrastinate", backlog=2_000, bulk=True, needs="postgres"),
-    Peer("streams", "streams", "dramatiq-redis-streams", backlog=15_000, needs="streams-checkout"),
     Peer("bullmq", "bullmq", "BullMQ", backlog=20_000, bulk=True, language="node", needs="node"),
 )
 # On RabbitMQ: ours, and stock Dramatiq configured alike (quorum queues, confirms) and with its defaults.

@@ -112,7 +112,7 @@ def actors(request: HttpRequest) -> HttpResponse:
     ran = figures.last_day()
     rows = [(facts, ran.get(facts.name)) for facts in queries.all_actors()]
     sort = request.GET.get("sort", "")
-    context = {"title": "Actors", "actors": in_order(rows, sort), "heads": heads_of(COLUMNS, {}, sort)}
+    context = {"title": "Actors", "actors": in_order(rows, sort), "heads": heads_of(COLUMNS, sort)}
     return RoomResponse(request, "switchyard_actors/list.html", context)
 
 

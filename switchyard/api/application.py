@@ -152,10 +152,7 @@ def _problem_schema() -> dict[str, Any]:
 # Routers of the platform apps: a path below the API's root, and a router's dotted path.
 PLATFORM_ROUTERS = (
     ("/jobs", "switchyard.jobs.api.router"),
-    ("/batches", "switchyard.batches.api.router"),
     ("/queues", "switchyard.operations.api.router"),
-    ("/limits", "switchyard.queues.api.router"),
-    ("/pauses", "switchyard.queues.api.pauses_router"),
 )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooBig, SuspiciousOperation
-from django.db import OperationalError
+from django.db import Error as DatabaseFailure
 from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
 from ninja.errors import AuthenticationError, HttpError, ValidationError
@@ -27,6 +27,7 @@ from switchyard.broker.errors import (
     ResultStoreUnavailable,
     UnencodablePayload,
 )
+from switchyard.console.commands import database_trouble
 from switchyard.files.addresses import DiskFull, StorageError, is_full
 from switchyard.middleware.errors import ArgumentMisfit
 from switchyard.middleware.logs import printable
@@ -50,6 +51,8 @@ def problem_of(request: HttpRequest, error: Exception) -> Problem:
     for kinds, make in REFUSALS:
         if isinstance(error, kinds):
             return make(request, error)
+    if isinstance(error, DatabaseFailure) and database_trouble(error):
+        return _unavailable(request, error)
     logger.error("api request failed: %s", _line(request), exc_info=error)
     return _failed(500, "something went wrong on our side, it was logged", error)
 
@@ -89,7 +92,7 @@ def _validation(request: HttpRequest, error: ValidationError) -> Problem:
 def _unavailable(request: HttpRequest, error: Exception) -> Problem:
     logger.warning("api request refused, %s: %s", type(error).__name__, _line(request, error))
     what = next((text for kind, text in AWAY if isinstance(error, kind)), "database does not answer")
-    if isinstance(error, OperationalError) and is_full(error):
+    if isinstance(error, DatabaseFailure) and is_full(error):
         what = "disk of the database is full"
     return _failed(503, f"the {what}", error, retry_after_s=RETRY_AFTER_S)
 
@@ -136,7 +139,7 @@ REFUSALS: tuple[tuple[Any, Callable[[HttpRequest, Any], Problem]], ...] = (
         lambda request, error: Problem(413, f"the job would be larger than {error.limit_bytes} bytes; send less"),
     ),
     ((UnencodablePayload, ArgumentMisfit), _unencodable),
-    ((BrokerError, OperationalError, StorageError, ResultStoreUnavailable), _unavailable),
+    ((BrokerError, StorageError, ResultStoreUnavailable), _unavailable),
     (Http404, lambda request, error: Problem(404, "nothing is here")),
     (NotFound, lambda request, error: Problem(404, str(error))),
     (ActRefused, lambda request, error: Problem(422, str(error))),

@@ -32,7 +32,7 @@ ACTS: dict[str, str] = {
     "worker.resume": "Let a worker take work again",
     "worker.stop": "Stop a worker",
     "job.cancel": "Cancel a job",
-    "job.edit": "Edit a job",
+    "job.edit": "Edit a job",  # up to 0.10
     "job.run_again": "Run a job again",
     "job.run_now": "Run a scheduled job now",
     "job.send": "Send a job",
@@ -74,7 +74,7 @@ QUEUE_RIGHTS: Final = {
     **dict.fromkeys(("queue.pause", "queue.resume", "queue.relocate", "queue.note"), PAUSE),
     **dict.fromkeys(("actor.pause", "actor.resume", "circuit.open", "limit.override"), PAUSE),
     **dict.fromkeys(("queue.purge", "queue.purge_undo"), PURGE),
-    **dict.fromkeys(("job.edit", "job.run_again", "job.run_now", "job.send"), RUN),
+    **dict.fromkeys(("job.run_again", "job.run_now", "job.send"), RUN),
     "job.cancel": "switchyard_jobs.cancel_job",
     **dict.fromkeys(("letter.acknowledge", "letter.note"), LETTERS.format("acknowledge")),
     **dict.fromkeys(("letter.requeue", "letter.edit"), LETTERS.format("requeue")),

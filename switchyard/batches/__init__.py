@@ -11,7 +11,7 @@ It keeps true:
   open is closed after an hour without a change.
 
 Files in reading order: ``services`` (making, adding, acts), ``counting`` (the scheduler's part), ``queries``, ``acts``
-(on a batch as a whole), ``views``, ``api``.
+(on a batch as a whole), ``views``.
 The records are in :mod:`switchyard.broker.stores.batches`.
 
 Public: ``services``, and ``queries`` for the rooms above.

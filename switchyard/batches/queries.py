@@ -1,4 +1,4 @@
-"""Reads of batches for pages, API, commands and findings."""
+"""Reads of batches for pages, commands and findings."""
 
 from __future__ import annotations
 

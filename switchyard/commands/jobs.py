@@ -1,4 +1,4 @@
-"""``manage.py switchyard jobs``: list, show, cancel, edit, run now, run again."""
+"""``manage.py switchyard jobs``: list, show, cancel, run now, run again."""
 
 from __future__ import annotations
 
@@ -19,18 +19,16 @@ from switchyard.audit.queries import as_json as audit_json
 from switchyard.audit.services import Who
 from switchyard.broker.admin.browse import MOST
 from switchyard.broker.clock import datetime_of
-from switchyard.broker.errors import ActRefused
 from switchyard.broker.stores.job_records import Job
 from switchyard.bulk import services as bulk
 from switchyard.conf import declared_yard, in_words_of_project
 from switchyard.console.commands import DATABASE_REMEDY, WRONG_ARGUMENTS, ActsCommand, number_within, refusal
 from switchyard.console.formatting import duration
 from switchyard.history.filters import TEXTS, Filter, why_none_found
-from switchyard.history.queries import SORTS, why_missing
+from switchyard.history.queries import why_missing
 from switchyard.jobs.calls import read_json
 from switchyard.jobs.listing.chosen_acts import ACTS
 from switchyard.jobs.listing.pages import JobsPage, find_jobs
-from switchyard.jobs.passport.act_views import due_time, edit_job, editable_job, words_of
 from switchyard.jobs.passport.again import run_again
 from switchyard.jobs.passport.reading import Passport, passport_json, passport_of
 from switchyard.jobs.passport.timeline import TimelineEvent, acts_on, timeline_of
@@ -153,6 +151,7 @@ HELP: Final = {
     "fingerprint": "fingerprint of the last failure",
     "release": "release of the worker that ran it last",
     "waited": "milliseconds that it waited for its last start, as 80-320, 80- or -320",
+    "ran": "milliseconds that its last attempt ran, as --waited",
 }
 
 # Names of the options that ``add_conditions`` adds.
@@ -187,7 +186,6 @@ EXAMPLES = """examples:
   manage.py switchyard jobs cancel 0f8fad5b-d9cb-469f-a165-70867728950e --reason 'wrong month'
   manage.py switchyard jobs cancel --filter actor=export_invoices --filter state=queued
   manage.py switchyard jobs run-now 0f8fad5b-d9cb-469f-a165-70867728950e    before its time, or before its retry
-  manage.py switchyard jobs edit 0f8fad5b-d9cb-469f-a165-70867728950e --set month='"2026-10"' --due 2h  before it starts
   manage.py switchyard jobs run-again 0f8fad5b-d9cb-469f-a165-70867728950e --set month='"2026-10"'"""
 
 MOST_LISTED = 1_000
@@ -196,14 +194,13 @@ BEGINNING = re.compile(r"[0-9a-f]{8}")
 
 
 class Command(ActsCommand):
-    help = "List, show, edit and cancel jobs, say why they wait, run them now or again."
+    help = "List, show and cancel jobs, say why they wait, run them now or again."
     examples = EXAMPLES
 
     def add_acts(self, add: Callable[..., CommandParser]) -> None:
         listing = add("list", help="jobs that match all conditions, newest first; scheduled by due time")
         states = "state, repeatable or with commas: queued, running, dead"
         add_conditions(listing, states=states, most=MOST_LISTED)
-        listing.add_argument("--sort", default="", choices=SORTS, help="jobs that ended; -run: the longest run first")
         show = add("show", help="print what is known of a job, and what happened to it")
         reasons = add("why", help="print why a job has not run, its wait so far, and when it will start")
         cancel = add("cancel", help="cancel a job: at once when it waits, within 10 s when it runs")
@@ -213,17 +210,14 @@ class Command(ActsCommand):
         )  # fmt: skip
         again = add("run-again", help="enqueue a job again as a new one")
         now = add("run-now", help="start a scheduled job, or one that waits for its retry, at once")
-        edit = add("edit", help="change arguments or due time of a job that has not started")
-        for action in (edit, again):
-            action.add_argument(
-                "--set", action="append", default=[], metavar="NAME=JSON", dest="changes",
-                help="another value for an argument, as JSON; repeatable",
-            )  # fmt: skip
-        edit.add_argument("--due", default="", metavar="TIME", help="another due time: 30m, 2h or 1d from now, or ISO")
-        for action in (show, reasons, now, edit, again):
+        again.add_argument(
+            "--set", action="append", default=[], metavar="NAME=JSON", dest="changes",
+            help="another value for an argument, as JSON; repeatable",
+        )  # fmt: skip
+        for action in (show, reasons, now, again):
             action.add_argument("id", metavar="ID")
         cancel.add_argument("id", metavar="ID", nargs="?", default="")
-        for action in (cancel, now, edit, again):
+        for action in (cancel, now, again):
             action.add_argument("--reason", default="", help="reason, for the audit log")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -233,7 +227,7 @@ class Command(ActsCommand):
     def _list(self, options: dict[str, Any]) -> None:
         try:
             wanted = Filter.from_query({name: options[name] for name in CONDITIONS})
-            page = find_jobs(wanted, after=options["after"], limit=options["limit"], sort=options["sort"])
+            page = find_jobs(wanted, after=options["after"], limit=options["limit"])
         except ValueError as error:
             raise refusal(error) from error
         missing = [name for name, away in (("broker", page.broker_away), ("history", page.history_away)) if away]
@@ -310,23 +304,6 @@ class Command(ActsCommand):
         self.answer(text, {"id": job_id, "answer": answer})
 
     _run_now = _do_to_one
-
-    def _edit(self, options: dict[str, Any]) -> None:
-        job_id, text = options["id"], None
-        if not is_message_id(job_id):
-            raise _unknown(job_id)
-        try:
-            job = editable_job(job_id)
-            changes = {name: read_json(text) for name, text in _pairs("--set", options["changes"]).items()}
-            if changes:
-                text = json.dumps({**json.loads(job.text), **changes})
-            due_at = due_time(options["due"]) if options["due"] else None
-            if due_at is not None and job.due_at is None:
-                raise ActRefused(f"job {job_id}", f"it is {job.state}, so it has no time to change")
-            done = edit_job(job, text=text, due_at=due_at, who=Who.of_command(), reason=options["reason"])
-        except ValueError as error:
-            raise refusal(error, f"job {job_id}: {error}") from error
-        self.answer(f"job {job_id}: changed {words_of(done)}", {"id": job_id, "changes": done})
 
     def _run_again(self, options: dict[str, Any]) -> None:
         job_id = options["id"]

@@ -12,7 +12,7 @@ from switchyard.broker.errors import NotFound
 from switchyard.conf import declared_yard
 from switchyard.console.commands import refuse, seconds, show_examples
 from switchyard.workers.group.autoreload import RELOAD_GRACE_S, keep_reloaded
-from switchyard.workers.group.pool_group import Companion, PoolGroup
+from switchyard.workers.group.pool_group import PoolGroup
 from switchyard.workers.preflight import prepare
 from switchyard.workers.shared.fork import run_or_crash
 from switchyard.workers.supervisor.supervisor import GRACE_S
@@ -23,10 +23,7 @@ EXAMPLES = """examples:
 
 
 class Command(BaseCommand):
-    """All pools, or those that are named, until SIGTERM. Exits 0 drained, 70 crashed, 78 refused to start.
-
-    A development app may extend it by a command of the same name, see :meth:`make_companion`.
-    """
+    """All pools, or those that are named, until SIGTERM. Exits 0 drained, 70 crashed, 78 refused to start."""
 
     examples = EXAMPLES
     help = "Run several pools' workers in little memory until SIGTERM or SIGINT drains them."
@@ -51,24 +48,16 @@ class Command(BaseCommand):
             pools = [declared_yard().pool(name) for name in dict.fromkeys(options["pools"])]
         except NotFound as error:
             refuse(str(error))
-        companion = self.make_companion(options)
         pools = pools or list(declared_yard().pools)
         if options["grace"] is None:
             options["grace"] = RELOAD_GRACE_S if options["reload"] else GRACE_S
         if options["reload"]:
-            sys.exit(keep_reloaded(self.command_line(options)))
+            no_history = ["--no-history"] if options["no_history"] else []
+            line = ["switchyard", "runpools", *options["pools"], f"--grace={options['grace']}", *no_history]
+            sys.exit(keep_reloaded(line))
         prepare(pools)
         # A project may be without the history's app.
         found = None if options["no_history"] else apps.app_configs.get("switchyard_history")
         history = None if found is None else found.run_writer  # type: ignore[attr-defined]
-        parent = PoolGroup(pools, grace_s=options["grace"], companion=companion, history=history)
+        parent = PoolGroup(pools, grace_s=options["grace"], history=history)
         sys.exit(run_or_crash(parent.run))
-
-    def make_companion(self, options: dict[str, Any]) -> Companion | None:
-        """Return a process to run beside the pools; none here."""
-        return None
-
-    def command_line(self, options: dict[str, Any]) -> list[str]:
-        """Return the command line of the same run without ``--reload``."""
-        history = ["--no-history"] if options["no_history"] else []
-        return ["switchyard", "runpools", *options["pools"], f"--grace={options['grace']}", *history]

@@ -15,11 +15,12 @@ from io import TextIOWrapper
 from typing import Any, NoReturn
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter, SystemCheckError
-from django.db import DatabaseError
+from django.db import DatabaseError, InterfaceError, OperationalError
 from dramatiq.middleware import MiddlewareError
 
 from switchyard.broker.errors import ActRefused, ArgumentsRefused, BrokerError, SwitchyardError
 from switchyard.conf import in_words_of_project
+from switchyard.files.addresses import is_full
 from switchyard.middleware.errors import ArgumentMismatch, InvalidOption
 from switchyard.middleware.logs import printable_lines
 
@@ -37,6 +38,7 @@ def refuse(*facts: str) -> NoReturn:
 WRONG_ARGUMENTS = 2
 # Errors of a call that is wrong in itself, whatever the state of its subject.
 WRONG = (ValueError, ArgumentsRefused, ArgumentMismatch, InvalidOption)
+UNDEFINED_TABLE = "42P01"
 DATABASE_REMEDY = "check DATABASE_URL and SWITCHYARD_STATE_DIR, and that manage.py migrate was run"
 
 
@@ -44,6 +46,18 @@ def refusal(error: Exception, text: str = "") -> CommandError:
     """Return the command's error: its exit code is 2 for a ``ValueError`` of an argument, and where one is unusable."""
     wrong = isinstance(error, WRONG) or (isinstance(error, ActRefused) and error.by_argument)
     return CommandError(text or str(error), returncode=WRONG_ARGUMENTS if wrong else 1)
+
+
+def database_trouble(error: Exception) -> str:
+    """Return an error of a database that cannot be used now in a line, with the next step; "" for any other error."""
+    fact = str(error).partition("\n")[0]
+    if is_full(error):
+        return f"the disk is full: {fact}; free space, nothing has to be restarted"
+    if "no such table" in fact or getattr(error.__cause__, "sqlstate", "") == UNDEFINED_TABLE:
+        return f"the database is not migrated: {fact}; run manage.py migrate"
+    if isinstance(error, (OperationalError, InterfaceError)):
+        return f"the database does not answer: {fact}; {in_words_of_project(DATABASE_REMEDY)}"
+    return ""
 
 
 @contextmanager
@@ -59,11 +73,9 @@ def as_command_error(subject: str) -> Iterator[None]:
     try:
         yield
     except DatabaseError as error:
-        raise CommandError(
-            f"{subject}: the database does not answer: {error}; {in_words_of_project(DATABASE_REMEDY)}"
-        ) from error
+        raise CommandError(f"{subject}: {database_trouble(error) or error}") from error
     except BrokerError as error:
-        raise CommandError(f"{subject}: {error}") from error
+        raise CommandError(in_words_of_project(f"{subject}: {error}")) from error
     except (SwitchyardError, MiddlewareError) as error:
         raise refusal(error) from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
@@ -167,18 +167,13 @@ def by_figure(rows: Iterable[T], figure: Callable[[T], float | None], sort: str)
     return [*(row for _, row in known), *(row for value, row in found if value is None)]
 
 
-def heads_of(columns: Iterable[SortColumn], query: Mapping[str, str], sort: str) -> dict[str, SortHead]:
-    """Return the headings of a list by their names; each click goes on to the next order of its column.
-
-    Args:
-        query: The list's address without order and place.
-        sort: The order that is shown.
-    """
+def heads_of(columns: Iterable[SortColumn], sort: str) -> dict[str, SortHead]:
+    """Return the headings of a list in an order by their names; each click goes on to the next order of its column."""
     found = {}
     for column in columns:
         place = column.orders.index(sort) if sort in column.orders else -1
         following = (*column.orders, "")[place + 1]
         shown = column.own if not sort else DESCENDING if sort.startswith("-") else ASCENDING
-        address = urlencode({**query, **({"sort": following} if following else {})})
+        address = urlencode({"sort": following}) if following else ""
         found[column.name] = SortHead(column.text, f"?{address}", "" if place < 0 else shown)
     return found

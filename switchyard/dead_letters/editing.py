@@ -1,4 +1,4 @@
-"""Changed arguments of a message, such as a dead letter: shown without secrets, validated as those of a new job."""
+"""Changed arguments of a dead letter: shown without secrets, validated as those of a new job."""
 
 from __future__ import annotations
 
@@ -46,13 +46,8 @@ def editable(row: DeadLetter) -> str:
         BrokerUnavailable: the broker did not answer.
     """
     letter = _letter(row)
-    return shown_text(letter.actor, letter.message)
-
-
-def shown_text(actor_name: str, message: dict[str, Any]) -> str:
-    """Return the arguments of a message by name, as JSON text to edit; ``[redacted]`` replaces what is hidden."""
-    actor = dramatiq.get_broker().actors.get(actor_name)
-    return json.dumps(_masked(by_name(actor, redacted(actor, message))), indent=2, ensure_ascii=False)
+    actor = dramatiq.get_broker().actors.get(letter.actor)
+    return json.dumps(_masked(by_name(actor, redacted(actor, letter.message))), indent=2, ensure_ascii=False)
 
 
 def parse(row: DeadLetter, text: str) -> EditedArguments:
@@ -63,23 +58,11 @@ def parse(row: DeadLetter, text: str) -> EditedArguments:
         NotFound, BrokerUnavailable: as for ``editable``.
     """
     letter = _letter(row)
-    return parse_text(letter.actor, letter.message, text, otherwise="requeue it unchanged")
-
-
-def parse_text(actor_name: str, message: dict[str, Any], text: str, *, otherwise: str) -> EditedArguments:
-    """Return the arguments in an edited text of a message.
-
-    Args:
-        message: With ``actor_name``, ``args``, ``kwargs`` and ``options``, as it is.
-        otherwise: Remedy where this release has no such actor.
-
-    Raises:
-        ArgumentsRefused: as for ``parse``.
-    """
+    actor_name, message = letter.actor, letter.message
     actor = dramatiq.get_broker().actors.get(actor_name)
     if actor is None:
         raise ArgumentsRefused(
-            f"arguments: this release has no actor {actor_name}, so they cannot be checked; {otherwise}"
+            f"arguments: this release has no actor {actor_name}, so they cannot be checked; requeue it unchanged"
         )
     if len(text.encode("utf-8", "surrogatepass")) > json_body.LIMIT_BYTES:
         raise ArgumentsRefused(f"arguments: they are larger than the {json_body.LIMIT_BYTES:,} bytes of a message")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseRedirect, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -13,7 +13,6 @@ from django.views.decorators.http import require_POST, require_safe
 from switchyard.console.room_view import RoomResponse, require
 from switchyard.frame.navigation import STRIP
 from switchyard.frame.search import OPERATIONS, found
-from switchyard.frame.suggesting import suggestions
 
 THEME_COOKIE: Final = "switchyard_theme"
 THEMES: Final = ("light", "dark")
@@ -32,13 +31,6 @@ def find(request: HttpRequest) -> HttpResponse:
     if answer is not None and answer.exact:
         return redirect(answer.exact)
     return RoomResponse(request, "switchyard_frame/find.html", {"title": "Find", "asked": asked, "found": answer})
-
-
-@require_safe
-def suggest(request: HttpRequest) -> JsonResponse:
-    """Return what the text of a search may mean; asks the indexes of the history, never the broker."""
-    found = suggestions(request.user, _asked(request))
-    return JsonResponse({"suggestions": [one._asdict() for one in found]})
 
 
 @require_safe

@@ -51,9 +51,9 @@ def why_none_found(argument: tuple[str, str] | None, actor: str = "") -> str:
 
 
 LONGEST_TEXT: Final = 255
-TEXTS: Final = ("actor", "queue", "owner", "parent", "tag", "error", "fingerprint", "release", "waited")
+TEXTS: Final = ("actor", "queue", "owner", "parent", "tag", "error", "fingerprint", "release", "waited", "ran")
 TIMES: Final = ("since", "until")
-WAITED: Final = re.compile(r"[0-9]{0,12}-[0-9]{0,12}", re.ASCII)
+MILLISECONDS: Final = re.compile(r"[0-9]{0,12}-[0-9]{0,12}", re.ASCII)
 _FLAGS: Final = {"": False, "0": False, "false": False, "1": True, "true": True}
 
 
@@ -70,6 +70,7 @@ class Filter:
         until: As ``since``; the time itself is left out.
         waited: Milliseconds for which ended jobs waited for their last start: ``80-320`` for more than 80 and up to
             320, ``80-`` and ``-320`` without an end.
+        ran: Milliseconds that their last attempt ran, as ``waited``.
         failures: Jobs with an attempt that failed, also those that were retried.
     """
 
@@ -84,6 +85,7 @@ class Filter:
     fingerprint: str = ""
     release: str = ""
     waited: str = ""
+    ran: str = ""
     since: str = ""
     until: str = ""
     failures: bool = False
@@ -108,8 +110,9 @@ class Filter:
         values: dict[str, Any] = {name: _text(name, _one(name, given)) for name in (*TEXTS, *TIMES)}
         for name in TIMES:
             time_ms(name, values[name])
-        if values["waited"] and not (WAITED.fullmatch(values["waited"]) and values["waited"] != "-"):
-            raise ValueError(f"waited: {values['waited']!r:.40} is no range of milliseconds; write 80-320, 80- or -320")
+        for name in ("waited", "ran"):
+            if (span := values[name]) and not (MILLISECONDS.fullmatch(span) and span != "-"):
+                raise ValueError(f"{name}: {span!r:.40} is no range of milliseconds; write 80-320, 80- or -320")
         return cls(
             states=_states(given.get("state", ())),
             argument=_argument(_one("argument", given)),
@@ -144,12 +147,21 @@ class Filter:
     @property
     def waited_ms(self) -> tuple[int | None, int | None]:
         """Waits in ms: longer than the first, up to the second."""
-        low, _, high = self.waited.partition("-")
-        return int(low) if low else None, int(high) if high else None
+        return _range(self.waited)
+
+    @property
+    def ran_ms(self) -> tuple[int | None, int | None]:
+        """Run times in ms, as ``waited_ms``."""
+        return _range(self.ran)
 
     def __bool__(self) -> bool:
         """Whether there is any condition."""
         return any(getattr(self, field.name) != field.default for field in fields(self))
+
+
+def _range(text: str) -> tuple[int | None, int | None]:
+    low, _, high = text.partition("-")
+    return int(low) if low else None, int(high) if high else None
 
 
 def _values(query: Mapping[str, Any], name: str) -> tuple[str, ...]:

@@ -371,7 +371,7 @@ class HistoryWriter:
             write(rows)
         except (DataError, IntegrityError) as error:
             if len(rows) <= 1:
-                log.error("the database refuses a row of the history", job_id=rows[0].job["job_id"], exc_info=error)
+                log.error("the database refuses a row of the history", job_id=rows[0].job["job_id"], error=str(error))
                 return 1
             return sum(self._write([row]) for row in rows)
         return 0

@@ -2,7 +2,7 @@
 
 It keeps true:
 
-- One way of each act, for page, command and API: submit, send, cancel, edit, run now and run again are functions
+- One way of each act, for page, command and API: submit, send, cancel, run now and run again are functions
   here.
 - A job that is sent for a transaction is sent at its commit, or not at all; its id is known at once.
 - A repeated request finds the job of its first run, and ``once`` commits database effects at most once.

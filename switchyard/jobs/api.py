@@ -24,7 +24,6 @@ from switchyard.broker.stores.job_records import Job
 from switchyard.broker.topology import LONGEST_DELAY_MS
 from switchyard.console.queue_rights import holds
 from switchyard.history.filters import Filter
-from switchyard.history.queries import SORTS, sort_of
 from switchyard.jobs import live
 from switchyard.jobs.calls import from_values
 from switchyard.jobs.listing.pages import LIMIT, find_jobs
@@ -195,7 +194,6 @@ EVENTS_DOC: dict[str, Any] = {
 }
 TEXT = {"type": "string"}
 SCHEMAS: dict[str, dict[str, Any]] = {
-    "sort": TEXT | {"enum": list(SORTS)},
     "limit": {"type": "integer", "minimum": 1, "maximum": MOST_LISTED, "default": LIMIT},
 }
 SEND_DOC: dict[str, Any] = {
@@ -222,10 +220,10 @@ LIST_DOC: dict[str, Any] = {
                 "waited",
                 "Milliseconds that ended jobs waited for their last start: `80-320`, `80-`, `-320`.",
             ),
+            ("ran", "Milliseconds that their last attempt ran, as `waited`."),
             ("since", "`30m`, `1h` or `7d` ago, or an ISO 8601 time."),
             ("until", "As `since`; the time itself is left out."),
             ("failures", "1: jobs with a failed attempt, also those that were retried."),
-            ("sort", "Order of jobs that ended: `-run` is the longest run first."),
             ("after", "Cursor of the page before."),
             ("limit", "Jobs of a page."),
         )
@@ -255,8 +253,7 @@ def list_jobs(request: HttpRequest) -> dict[str, Any]:
     """
     owner, operator = _caller(request)
     try:
-        wanted = Filter.from_query(request.GET, ignore=("after", "limit", "sort"))
-        sort = sort_of(request.GET.get("sort", ""))
+        wanted = Filter.from_query(request.GET, ignore=("after", "limit"))
         limit = _limit(request.GET.get("limit", ""))
     except ValueError as error:
         raise Problem(422, str(error)) from error
@@ -268,7 +265,7 @@ def list_jobs(request: HttpRequest) -> dict[str, Any]:
             raise Problem(403, "a token without the scope operate lists the jobs of its owner; leave owner out")
         wanted = replace(wanted, owner=owner)
     try:
-        page = find_jobs(wanted, after=request.GET.get("after", ""), limit=limit, sort=sort)
+        page = find_jobs(wanted, after=request.GET.get("after", ""), limit=limit)
     except ValueError as error:
         raise Problem(422, str(error)) from error
     if page.broker_away:

@@ -33,7 +33,7 @@ from switchyard.jobs.queries import families
 
 LIVE_STATES: Final = ("queued", "scheduled", "running", "retrying")
 # Known of ended attempts only.
-ENDED_ONLY: Final = ("error", "fingerprint", "release", "waited", "failures")
+ENDED_ONLY: Final = ("error", "fingerprint", "release", "waited", "ran", "failures")
 # Pages of 500 messages that the count at the start looks through in each list.
 COUNTED_PAGES: Final = 20
 PAGE: Final = 500

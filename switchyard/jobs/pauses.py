@@ -19,7 +19,6 @@ from dramatiq.actor import Actor
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who, act
 from switchyard.broker.admin import actor_pauses
-from switchyard.broker.admin.stats import pause_of
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import ActRefused
 from switchyard.broker.queue.circuits import note_circuit
@@ -214,11 +213,3 @@ def paused_actors(actor: str = "") -> list[PausedActor]:
     """Return the pauses in force and open circuits, of one actor or of all."""
     found = actor_pauses.pauses(families())
     return [PausedActor(each) for each in found if not actor or each.stops(actor)]
-
-
-def paused_queues() -> list[tuple[str, PauseFacts]]:
-    """Return the queues that are paused, in the order of the topology; a round trip to each server."""
-    asked = families()
-    texts = asked[0].calls.look([("GET", family.keys.paused) for family in asked]) if asked else []
-    found = [(family.keys, pause_of(text, family.keys.paused)) for family, text in zip(asked, texts, strict=True)]
-    return [(keys.queue, pause_facts(one)) for keys, one in found if one]

@@ -85,7 +85,6 @@ if installed_apps.is_installed("django.contrib.admin"):
         page(f"{STACKS}<str:name>/", workers.stacks, "operations-stacks"),
         # Beside the workers and the queues, whose names may be any word.
         page(f"{ROOM}instructions/<str:verb>/", workers.instruct, "operations-instruct"),
-        page(f"{ROOM}chosen-queues/<str:verb>/", queues.chosen, "queues-chosen"),
         page(f"{ROOM}queues/", queues.queues, "queues"),
         page(QUEUE, queues.queue, "queue"),
         page(f"{QUEUE}live/", queues.live, "queue-live"),
@@ -104,7 +103,6 @@ if installed_apps.is_installed("django.contrib.admin"):
         path(f"{JOB}events/", events_view(job_pages.job_events), name="switchyard-job-events"),
         page(f"{JOB}cancel/", passport_acts.cancel, "job-cancel"),
         page(f"{JOB}run-now/", passport_acts.run_now, "job-run-now"),
-        page(f"{JOB}edit/", passport_acts.edit, "job-edit"),
         page(f"{JOB}again/", passport_acts.again, "job-again"),
         page(LETTERS, letters.letters, "letters"),
         page(f"{LETTERS}quarantine/", letters.quarantined, "quarantine"),
@@ -148,7 +146,6 @@ if installed_apps.is_installed("django.contrib.admin"):
         page(f"{BULK}<int:number>/take-back/", bulk.take_back, "bulk-act-take-back"),
         page(f"{BULK}begin/<str:kind>/", bulk.begin, "bulk-begin"),
         page(f"{ROOM}find/", frame.find, "find"),
-        page(f"{ROOM}find/suggestions/", frame.suggest, "suggestions"),
         page(f"{ROOM}steps/", frame.steps, "steps"),
         page(f"{ROOM}strip/", frame.strip, "strip"),
         page(f"{ROOM}keys/", frame.keys, "keys"),

@@ -10,7 +10,7 @@ It keeps true:
 
 Files in reading order: ``services`` (the acts), ``queries`` and ``facts`` (what is read, its sentences, what held the
 slots, the line of code to change), ``limits`` (what limits and circuits hold back, and overrides), ``stock`` (import),
-``views``, ``limit_views``, ``api``.
+``views``, ``limit_views``.
 
 Public: nothing for rooms below; products and projects use the commands and pages.
 """

@@ -18,8 +18,8 @@ from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.console.room_view import RoomResponse, not_answered, require
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.queues import limits as queries
-from switchyard.queues.api import PAUSE
 
+PAUSE = "switchyard_operations.pause_queue"
 VIEW = "switchyard_operations.view_operations"
 SECTIONS = (
     ("Concurrency and order", ("concurrency", "order")),

@@ -1,4 +1,4 @@
-"""Limits as page, command and API show them: what waits for what, since when, how long still; and acts on them.
+"""Limits as page and command show them: what waits for what, since when, how long still; and acts on them.
 
 Every function may raise ``switchyard.broker.errors.BrokerError``.
 """

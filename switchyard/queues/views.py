@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
-from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -21,9 +19,8 @@ from switchyard.broker.stores.yard_facts import queue_subject
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard
 from switchyard.console.export import export_of
-from switchyard.console.formatting import counted, parse_until
-from switchyard.console.lists import SortColumn, by_figure, heads_of
-from switchyard.console.pauses import PauseFacts, pause_facts
+from switchyard.console.formatting import parse_until
+from switchyard.console.pauses import pause_facts
 from switchyard.console.queue_rights import holds
 from switchyard.console.room_view import SWITCHED_OFF, RoomResponse, not_answered, require
 from switchyard.middleware.clock_comparison import compared_now
@@ -31,7 +28,7 @@ from switchyard.operations.charts import charts_of
 from switchyard.operations.findings.facts import facts_of
 from switchyard.operations.overview import shown_rows
 from switchyard.operations.queries import queues_json
-from switchyard.operations.rows import Row, yard_rows
+from switchyard.operations.rows import yard_rows
 from switchyard.queues import queries, services
 from switchyard.queues.facts import all_queues_sentence
 from switchyard.queues.services import ForeignBroker
@@ -54,12 +51,9 @@ def queues(request: HttpRequest) -> HttpResponseBase:
         for found in [stats.get(row.name)]
     ]
     sentence = all_queues_sentence([row for row, *_ in rows], away=state is None)
-    sort = request.GET.get("sort", "")
     context = {
-        "title": "Queues", "rows": in_order(rows, sort), "sentence": sentence, "away": state is None,
-        "at": timezone.now(), "heads": heads_of(COLUMNS, {}, sort), "sort": sort if sort in ORDERS else "",
-        "may_choose": holds(request.user, PAUSE),
-        "off": SWITCHED_OFF if state is None else "",
+        "title": "Queues", "rows": rows, "sentence": sentence, "away": state is None,
+        "at": timezone.now(), "off": SWITCHED_OFF if state is None else "",
     }  # fmt: skip
     if request.GET.get("part") == "live":  # what the open page fetches
         return RoomResponse(request, "switchyard_queues/queues_live.html", context)
@@ -111,36 +105,6 @@ def _rendered(request: HttpRequest, name: str, template: str, context: dict[str,
     seen = queries.view_of(queue_of(name))
     context |= {"title": f"Queue {name}", "seen": seen, "queue": seen.queue, "acts_on": name}
     return RoomResponse(request, template, context)
-
-
-# A row of the yard, its pause, and its counts of retries and of dead letters.
-QueueRow = tuple[Row, Any, int | None, int | None]
-
-COLUMNS: Final = tuple(
-    SortColumn(name, text, (f"-{name}", name))
-    for name, text in (
-        ("waiting", "Waiting"),
-        ("oldest", "Oldest"),
-        ("later", "Later"),
-        ("done", "Done"),
-        ("retrying", "Retrying"),
-        ("dead", "Dead"),
-    )
-)
-ORDERS: Final = frozenset(order for column in COLUMNS for order in column.orders)
-_FIGURES: Final[dict[str, Callable[[QueueRow], float | None]]] = {
-    "waiting": lambda row: row[0].waiting,
-    "oldest": lambda row: row[0].oldest_age_ms,
-    "later": lambda row: row[0].held,
-    "done": lambda row: row[0].done_a_minute,
-    "retrying": lambda row: row[2],
-    "dead": lambda row: row[3],
-}
-
-
-def in_order(rows: Sequence[QueueRow], sort: str) -> list[QueueRow]:
-    """Return queues in an order, those without a figure last; the others, and of no such order, as in the topology."""
-    return by_figure(rows, _FIGURES[sort.lstrip("-")], sort) if sort in ORDERS else list(rows)
 
 
 PAUSE, PURGE = "switchyard_operations.pause_queue", "switchyard_operations.purge_queue"
@@ -274,84 +238,3 @@ def _reason(request: HttpRequest) -> str:
 
 def _back(name: str) -> HttpResponseRedirect:
     return HttpResponseRedirect(reverse("switchyard-queue", args=[name]))
-
-
-VERBS = ("pause", "resume")
-
-
-@dataclass(frozen=True, slots=True)
-class ChosenQueue:
-    """A ticked queue with its figures, which are unknown while the broker is unavailable."""
-
-    row: Row
-    pause: PauseFacts | None
-
-
-@asks
-def chosen(request: HttpRequest, verb: str) -> HttpResponseBase:
-    """Ask for a reason, and pause or resume the queues that ``queue`` names."""
-    require(request, PAUSE)
-    if verb not in VERBS:
-        raise Http404(f"no act is named {verb}")
-    given = request.POST if request.method == "POST" else request.GET
-    names = set(given.getlist("queue"))
-    queues = [queue.name for queue in declared_yard().queues if queue.name in names]
-    reason, until = given.get("reason", "").strip()[: services.LONGEST_REASON], given.get("until", "").strip()
-    refused: str | Exception = ""
-    if request.method == "POST" and queues:
-        if verb == "pause" and not reason:
-            refused = "Write a reason. Nothing was paused."
-        else:
-            refused = _do(request, verb, queues, reason, until)
-        if not refused:
-            return redirect("switchyard-queues")
-    return _page(request, "chosen", {**_context(verb, queues), "reason": reason, "until": until}, refused)
-
-
-def _do(request: HttpRequest, verb: str, queues: Sequence[str], reason: str, until: str) -> str | Exception:
-    """Do the act to one queue after the other; return why it is refused before the first one, or ""."""
-    who, done, unchanged = Who.of_request(request), 0, 0
-    who.require(PAUSE, queues)  # of several all or none
-    try:
-        end = parse_until(until, now=compared_now()) if verb == "pause" and until else None
-        for name in queues:
-            if verb == "pause":
-                changed = services.pause(name, who=who, reason=reason, until=end)
-            else:
-                changed = services.resume(name, who=who, reason=reason)
-            done, unchanged = done + changed, unchanged + (not changed)
-    except (ActRefused, ForeignBroker, BrokerError) as error:
-        if not done + unchanged:
-            return error
-        messages.error(request, f"{_text(verb, done, unchanged)} Then it ended: {error}. The others are as they were.")
-    else:
-        messages.success(request, _text(verb, done, unchanged))
-    return ""
-
-
-def _text(verb: str, done: int, unchanged: int) -> str:
-    """Return what an act came to: ``3 queues are paused: nothing starts, running jobs continue.``"""
-    are = "queue is" if done == 1 else "queues are"
-    effect = "paused: nothing starts, running jobs continue" if verb == "pause" else "resumed"
-    text = f"{done} {are} {effect}."
-    return f"{text} {counted(unchanged, 'queue')} changed nothing." if unchanged else text
-
-
-def _context(verb: str, names: Sequence[str]) -> dict[str, Any]:
-    state = queries.yard_state()
-    stats = {} if state is None else {found.queue: found for found in state.queues}
-    rows = {row.name: row for row in yard_rows(declared_yard(), state) if row.kind == "queue"}
-    pauses = {name: pause_facts(each.pause) for name, each in stats.items() if each.pause is not None}
-    found = [ChosenQueue(rows[name], pauses.get(name)) for name in names]
-    # Without the broker's answer nobody knows which of them are paused.
-    hit = [each for each in found if verb == "pause" or state is None or each.pause is not None]
-    return {
-        "title": f"{verb.capitalize()} chosen queues",
-        "verb": verb,
-        "queues": hit,
-        "left": [each for each in found if each not in hit],
-        "waiting": sum(each.row.waiting or 0 for each in hit),
-        "off": SWITCHED_OFF if state is None else "",
-        "paused_already": sum(each.pause is not None for each in hit) if verb == "pause" else 0,
-        "counted": counted(len(hit), "queue"),
-    }

@@ -18,7 +18,6 @@ NO_PAGES = frozenset(
     if route.endswith(("live/", "events/", "download/", "preview/", "events", "result", "jsi18n/", "autocomplete/"))
     or (route.startswith("api/") and route != "api/v1/docs")
     or route in ("metrics", "healthz", "readyz", "admin/operations/strip/")
-    or route == "admin/operations/find/suggestions/"
 )
 # Pages with more to see than the row of the table shows.
 MORE = [

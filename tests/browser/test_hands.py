@@ -21,7 +21,7 @@ def test_an_act_waits_for_the_styles_of_its_page(open_page: Open) -> None:
     network.send("Network.setCacheDisabled", {"cacheDisabled": True})
     network.send("Network.emulateNetworkConditions", SLOW_NETWORK)
 
-    hand.menu("Jobs")
-    hand.act("link", "^Ran$")
+    hand.menu("Actors")
+    hand.act("link", "^Ran, 95 %$")
 
     assert "sort=-run" in page.url

@@ -7,10 +7,8 @@ import string
 from collections.abc import Iterator
 
 import pytest
-from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.browser.test_every_page import AXE
 from tests.browser.watching import Watch
 
 JOBS = "/admin/switchyard_jobs/job/"
@@ -52,36 +50,6 @@ def test_slash_finds_anything_and_enter_asks(page: Page) -> None:
     page.keyboard.press("Enter")
 
     expect(page.get_by_role("heading", name=re.compile("price_basket"))).to_be_visible()
-
-
-def test_suggestions_come_while_typing_and_down_and_enter_open_one(page: Page) -> None:
-    page.keyboard.press("/")
-    page.keyboard.type("price_b")
-    offered = page.get_by_role("option", name=re.compile("price_basket"))
-
-    expect(offered.first).to_be_visible()
-    page.keyboard.press("ArrowDown")
-    expect(offered.first).to_have_attribute("aria-selected", "true")
-    page.evaluate(AXE_SCRIPT)
-    assert page.evaluate(AXE, None) == []
-    page.keyboard.press("Enter")
-
-    page.wait_for_url("**/admin/operations/actors/price_basket/")
-
-
-def test_escape_closes_the_suggestions_and_the_next_one_leaves_the_field(page: Page) -> None:
-    field = page.get_by_role("combobox", name=re.compile("^Find a job"))
-    page.keyboard.press("/")
-    page.keyboard.type("defau")
-    offered = page.get_by_role("listbox", name="Suggestions")
-    expect(offered).to_be_visible()
-
-    page.keyboard.press("Escape")
-    expect(offered).to_be_hidden()
-    expect(field).to_be_focused()
-    page.keyboard.press("Escape")
-
-    expect(field).not_to_be_focused()
 
 
 def test_j_and_k_go_from_row_to_row_and_enter_opens_one(page: Page) -> None:

@@ -113,29 +113,6 @@ def test_run_a_scheduled_job_now(hand: Hand, yard: RoomYard) -> None:
     wait_for(lambda: yard.make("job_state", job) != "scheduled", WAIT_S, what="the job to leave its schedule")
 
 
-def test_edit_a_scheduled_job(hand: Hand, yard: RoomYard) -> None:
-    job = yard.make("scheduled")
-    before = len(yard.make("acts", "job.edit"))
-    hand.find(job)
-    hand.act("link", "^Edit…$")
-    hand.write("Arguments, by name", '{"customer": "customer-other"}')
-
-    hand.act("button", "^Change this job$")
-
-    shown(hand, "Changed customer")
-    shown(hand, "customer-other")
-    wait_for_more(yard, "job.edit", before)
-
-
-@pytest.mark.long
-def test_see_the_slowest_jobs(hand: Hand) -> None:
-    hand.menu("Jobs")
-
-    hand.act("link", "^Ran$")
-
-    shown(hand, "The longest run first")
-
-
 @pytest.mark.long
 def test_requeue_one_letter(hand: Hand, yard: RoomYard) -> None:
     made = yard.make("letters", 1)
@@ -207,27 +184,6 @@ def test_pause_and_resume_a_queue(hand: Hand, yard: RoomYard) -> None:
     hand.act("link", "^Resume slow…$")
     hand.act("button", "^Resume slow$")
     expect(hand.page.get_by_role("link", name=re.compile("^Pause slow"))).to_be_visible()
-
-
-@pytest.mark.long
-def test_pause_and_resume_several_queues(hand: Hand, yard: RoomYard) -> None:
-    hand.menu("Queues")
-    hand.tick("default")
-    hand.tick("images")
-    hand.act("button", "^Pause chosen…$")
-    hand.write("Reason", reason_of(hand))
-    hand.act("button", "^Pause 2 queues$")
-    shown(hand, "2 queues are paused")
-    assert newest(yard, "queue.pause", reason_of(hand))[0] == "done"
-    assert hand.acts <= MOST_ACTS
-
-    hand.begin()
-    hand.menu("Queues")
-    hand.tick("default")
-    hand.tick("images")
-    hand.act("button", "^Resume chosen…$")
-    hand.act("button", "^Resume 2 queues$")
-    shown(hand, "2 queues are resumed")
 
 
 @pytest.mark.long

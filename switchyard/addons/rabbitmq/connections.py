@@ -22,6 +22,7 @@ from pika.exceptions import AMQPError, AMQPHeartbeatTimeout, ChannelClosedByBrok
 from switchyard.addons.rabbitmq.frames import RabbitConnection
 from switchyard.addons.rabbitmq.queues import ACCESS_REFUSED, PRECONDITION_FAILED
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable, UnusableAddress
+from switchyard.conf import in_words_of_project
 
 CONNECT_S: Final = 2.0
 # A server that does not answer for two of these is away.
@@ -76,7 +77,8 @@ def parameters_of(url: str) -> pika.URLParameters:
         parameters = pika.URLParameters(url)
     except (AttributeError, OSError, SyntaxError, TypeError, ValueError) as error:
         fact = f"has an option that pika refuses: {str(error).partition(':')[0]}"  # behind it stand values
-        raise UnusableAddress(fact, "correct it in SWITCHYARD_BROKER_URL, or leave it out") from error
+        remedy = in_words_of_project("correct it in SWITCHYARD_BROKER_URL, or leave it out")
+        raise UnusableAddress(fact, remedy) from error
     given = parse_qs(urlsplit(url).query)
     defaults: dict[str, Any] = {
         "socket_timeout": CONNECT_S,
@@ -105,7 +107,7 @@ def connect(parameters: Any) -> Any:
 def unavailable(operation: str, error: BaseException, *, outcome: str = "unknown") -> BrokerUnavailable:
     """Return the error for a server that did not answer. pika's errors often have no text."""
     cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return BrokerUnavailable(operation, cause, outcome=outcome, remedy=remedy_for(error))
+    return BrokerUnavailable(operation, cause, outcome=outcome, remedy=in_words_of_project(remedy_for(error)))
 
 
 def remedy_for(error: BaseException) -> str:
@@ -124,7 +126,8 @@ def remedy_for(error: BaseException) -> str:
 def refuse_other_type(error: BaseException) -> None:
     """Raise ``BrokerRefused`` for a queue that exists with other arguments."""
     if isinstance(error, ChannelClosedByBroker) and error.reply_code == PRECONDITION_FAILED:
-        raise BrokerRefused("a declaration", f"{error.reply_code} {error.reply_text}", remedy=OTHER_TYPE) from error
+        cause, remedy = f"{error.reply_code} {error.reply_text}", in_words_of_project(OTHER_TYPE)
+        raise BrokerRefused("a declaration", cause, remedy=remedy) from error
 
 
 @contextmanager

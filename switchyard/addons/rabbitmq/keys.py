@@ -15,6 +15,10 @@ class RabbitKeys:
         """String: unique key of a message -> its id, and when it was sent (ms). Expires after nine days."""
         return f"{self.prefix}:{{{queue}}}:unique:{key}"
 
+    def requeued(self, queue: str, message_id: str, died_at: int) -> str:
+        """String: dead letter -> nonce of its requeue, and when it was sent (ms). Expires after ten minutes."""
+        return f"{self.prefix}:{{{queue}}}:requeued:{message_id}:{died_at}"
+
     def later(self, lane: str) -> str:
         """Sorted set: messages of a lane with a long delay -> due time, ms since the epoch."""
         return f"{self.prefix}:{{{lane}}}:later"

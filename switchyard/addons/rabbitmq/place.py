@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import redis
@@ -10,10 +12,12 @@ from dramatiq.message import Message
 
 from switchyard.addons.rabbitmq.broker import RabbitBroker
 from switchyard.addons.rabbitmq.majority import UNCONFIRMED, confirms
-from switchyard.addons.rabbitmq.unique_claims import UniqueClaims
+from switchyard.addons.rabbitmq.unique_claims import Requeues, UniqueClaims
 from switchyard.broker.held_message import moved_copy
+from switchyard.broker.interface import Arguments
 from switchyard.broker.portable_transport import PortableTransport
 from switchyard.broker.redis.calls import calls_on
+from switchyard.broker.shapes import Moved
 from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.topology import Yard
@@ -29,6 +33,14 @@ class RabbitTransport(PortableTransport):
     ) -> None:
         super().__init__(broker, yard, dead_lists, quarantine, records)
         self._rabbit = broker
+        self._requeues = Requeues(records.calls, records.keys)
+
+    def requeue(
+        self, queue: str, letters: Mapping[str, int], *, nonce: str, arguments: Arguments | None = None
+    ) -> dict[str, Moved]:
+        """Requeue dead letters one by one, each under a claim: of two requeues at a time one sends it."""
+        requeue = partial(super().requeue, queue, nonce=nonce, arguments=arguments)
+        return {id_: self._requeues.once(queue, id_, at, nonce=nonce, requeue=requeue) for id_, at in letters.items()}
 
     def isolate(self, held: Message[Any] | MessageProxy) -> bool:
         lane = self._yard.queue_of(held.queue_name).alone_lane

@@ -1,10 +1,10 @@
-"""Unique keys of messages on RabbitMQ, which itself takes any message: kept on the Redis server beside it."""
+"""Claims of unique keys and of dead letters, on the Redis server beside RabbitMQ, which itself takes any message."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from switchyard.broker.keys import Keys
 from switchyard.broker.redis.acl import PURGES, RECORDED, Role
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.scripts import script
+from switchyard.broker.shapes import Moved
 from switchyard.broker.stores.job_records import ENDED, LIVE_TTL_MS, JobRecords
 
 CLAIM_FILE: Final = str(Path(__file__).with_name("unique_claim"))
@@ -27,6 +28,10 @@ CLAIM: Final = script(CLAIM_FILE, folder="")
 UNRECORDED_MS: Final = 10_000
 # Another sender's publish takes milliseconds; one that takes longer is refused, as one to a server that is away.
 PATIENCE_S: Final = 2.0
+# A requeue of one dead letter ends within this time: its publish takes up to 9 s, each call beside it up to 2 s.
+REQUEUE_MS: Final = 30_000
+# A requeue that is repeated within this time gets the same answer, as on Redis.
+REQUEUED_MS: Final = 600_000
 # Options of a message that is not sent for the first time.
 MOVED: Final = frozenset({"attempts", "generation", "deferred_by", "parked_ms"})
 
@@ -65,9 +70,9 @@ class UniqueClaims:
         try:
             yield holder
         except BaseException:
-            self._replace(key, claim, by=claim, ttl_ms=1)
+            _replace(self._calls, key, claim, by=claim, ttl_ms=1)
             raise
-        self._replace(key, claim, by=f"{holder} {now_ms()}")
+        _replace(self._calls, key, claim, by=f"{holder} {now_ms()}", ttl_ms=LIVE_TTL_MS)
 
     def _claim(self, key: str, message_id: str) -> tuple[str, str]:
         """Claim a key; return the message that holds it, the given one or an unfinished one, and its claim."""
@@ -97,11 +102,49 @@ class UniqueClaims:
             return "ended"
         return "unconfirmed" if _is_unconfirmed(claim) else "unfinished"
 
-    def _replace(self, key: str, claim: str, *, by: str, ttl_ms: int = LIVE_TTL_MS) -> None:
+
+class Requeues:
+    """Claims of dead letters by requeues: one of several sends a letter. One that died again is another letter."""
+
+    def __init__(self, calls: RedisCalls, keys: Keys) -> None:
+        self._calls, self._keys = calls, RabbitKeys(keys.prefix)
+
+    def once(
+        self, queue: str, message_id: str, died_at: int, *, nonce: str,
+        requeue: Callable[[Mapping[str, int]], Mapping[str, Moved]],
+    ) -> Moved:  # fmt: skip
+        """Requeue a letter unless it was requeued; return what became of it.
+
+        A repeated call with the nonce of the one that requeued it answers as that one did, any other ``gone``. Killed
+        between the send and its record, a requeue sends the letter a second time when it is repeated.
+
+        Raises:
+            BrokerUnavailable: another requeue claimed the letter and did not end within 2 s; or ``requeue`` raised it.
+        """
+        key, own = self._keys.requeued(queue, message_id, died_at), f"{nonce} -{now_ms()}"
+        give_up_s = time.monotonic() + PATIENCE_S
+        while (held := str(self._calls.call(CLAIM, [key], [own, REQUEUE_MS, ""]), "utf-8")) not in ("", own):
+            if not _is_unconfirmed(held):
+                return "moved" if held.rpartition(" ")[0] == nonce else "gone"
+            if time.monotonic() >= give_up_s:
+                fact, remedy = f"another requeue of {message_id} has not ended", "look again in 30 s"
+                raise BrokerUnavailable("a requeue", fact, outcome="refused", remedy=remedy)
+            time.sleep(0.02)
+        answer: Moved | None = None
         try:
-            self._calls.call(CLAIM, [key], [by, ttl_ms, claim])
-        except BrokerError as error:
-            logger.warning("unique key %s is claimed for 10 s by a message that is not confirmed: %s", key, error)
+            answer = requeue({message_id: died_at})[message_id]
+            return answer
+        finally:
+            sent = answer == "moved"
+            by, ttl_ms = (f"{nonce} {now_ms()}", REQUEUED_MS) if sent else (own, 1)
+            _replace(self._calls, key, own, by=by, ttl_ms=ttl_ms)
+
+
+def _replace(calls: RedisCalls, key: str, claim: str, *, by: str, ttl_ms: int) -> None:
+    try:
+        calls.call(CLAIM, [key], [by, ttl_ms, claim])
+    except BrokerError as error:
+        logger.warning("claim %s stays as it is for up to 30 s: %s", key, error)
 
 
 def _is_unconfirmed(claim: str) -> bool:

@@ -15,8 +15,7 @@
 -- as where it was. O(ids · purges).
 --@include records
 
-local first, last = unpack(redis.call("HMGET", KEYS[3], "first", "last"))
-first, last = tonumber(first or 1), tonumber(last or 0)
+local first, last = buckets(unpack(redis.call("HMGET", KEYS[3], "first", "last")))
 local purges = {}
 for _, field in ipairs(redis.call("HKEYS", KEYS[11])) do
   if not string.find(field, ":", 1, true) then purges[#purges + 1] = field end

@@ -133,8 +133,8 @@ end
 
 -- A success is recorded before its message is acknowledged: only after other ends may their job have ended again.
 if #others > 0 then
-  local first, last = unpack(redis.call("HMGET", ended, "first", "last"))
-  for n = tonumber(last or 0), tonumber(first or 1), -1 do
+  local first, last = buckets(unpack(redis.call("HMGET", ended, "first", "last")))
+  for n = last, first, -1 do
     for k, known in ipairs(redis.call("HMGET", beside(ended, "ended:" .. n), unpack(others))) do
       over[others[k]] = over[others[k]] or known
     end

@@ -27,7 +27,7 @@ from switchyard.broker.queue.codec import LARGEST
 from switchyard.broker.stores.job_record import Job, job_of_message
 from switchyard.history.filters import Filter, search_text
 from switchyard.history.models import JobRow
-from switchyard.history.queries import Cursor, job_of_row, search, search_sorted
+from switchyard.history.queries import Cursor, job_of_row, search
 from switchyard.jobs.presentation import shown_arguments
 from switchyard.jobs.queries import asked_families, records_of
 from switchyard.loggers import get_logger
@@ -48,7 +48,6 @@ class JobsPage:
         history_away: What has ended is missing, because the database did not answer.
         broker_error: The broker's error, with its remedy; "" without one.
         by_due_time: The next to be due is first.
-        sorted_from: Time (ms since the epoch) of the oldest job that a sorted list compared, where more would match.
     """
 
     jobs: tuple[Job, ...]
@@ -59,7 +58,6 @@ class JobsPage:
     history_away: bool = False
     broker_error: str = ""
     by_due_time: bool = False
-    sorted_from: int | None = None
 
 
 UNFINISHED: Final = frozenset({"scheduled", "queued", "running", "retrying"})
@@ -124,7 +122,7 @@ class Comparison:
 
 def wants_unfinished(wanted: Filter) -> bool:
     """Return whether jobs that have not ended can match a filter: they have no release, last failure or whole wait."""
-    ended = wanted.failures or wanted.error or wanted.fingerprint or wanted.release or wanted.waited
+    ended = wanted.failures or wanted.error or wanted.fingerprint or wanted.release or wanted.waited or wanted.ran
     return not ended and (not wanted.states or not UNFINISHED.isdisjoint(wanted.states))
 
 
@@ -249,7 +247,7 @@ _PLACE: Final = re.compile(r"due\.([0-9]{1,15})\.(.{1,200})", re.DOTALL)
 def is_by_due_time(wanted: Filter) -> bool:
     """Return whether a list is ordered by due time: one of scheduled jobs alone."""
     return wanted.states == ("scheduled",) and not (
-        wanted.failures or wanted.error or wanted.fingerprint or wanted.release or wanted.waited
+        wanted.failures or wanted.error or wanted.fingerprint or wanted.release or wanted.waited or wanted.ran
     )
 
 
@@ -298,18 +296,15 @@ def _parse(after: str) -> tuple[int, str] | None:
 log = get_logger(__name__)
 
 
-def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT, sort: str = "") -> JobsPage:
+def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT) -> JobsPage:
     """Return a page of the jobs that match a filter, newest first; of scheduled jobs alone the next to be due first.
 
     Args:
         after: Cursor of the page before.
-        sort: Another order, of jobs that have ended: one of ``SORTS``.
 
     Raises:
-        ValueError: the cursor is none of such a list, or nothing that can match is ordered so.
+        ValueError: the cursor is none of such a list.
     """
-    if sort:
-        return sorted_jobs(wanted, sort, after=after, limit=limit)
     if is_by_due_time(wanted):
         return scheduled_jobs(wanted, after=after, limit=limit)
     place = ListCursor.parse(after)
@@ -422,27 +417,3 @@ class ListCursor:
         ended = _END if self.ended_over else "" if self.ended is None else str(self.ended)
         live = _END if self.live_over else "" if self.live is None else f"{self.live[0]}.{self.live[1]}"
         return f"{ended}~{live}"
-
-
-def sorted_jobs(wanted: Filter, sort: str, *, after: str = "", limit: int) -> JobsPage:
-    """Return a page of the ended jobs that match a filter.
-
-    Args:
-        sort: One of ``SORTS``.
-        after: Cursor of the page before.
-
-    Raises:
-        ValueError: the cursor is none, or no ended job can match.
-    """
-    ended = wanted_of_history(wanted)
-    if ended is None:
-        raise ValueError(f"sort: {sort} orders jobs that have ended; leave it out for {', '.join(wanted.states)}")
-    is_of_failures = bool(wanted.failures or wanted.error or wanted.fingerprint)
-    try:
-        found = search_sorted(ended, sort, after=after, limit=limit)
-    except DatabaseError as error:
-        log.warning("the sorted list of jobs is empty: the database does not answer", error=str(error))
-        return JobsPage((), "", history_away=True)
-    times = [(row.failed_at if is_of_failures else row.finished_at) or row.finished_at for row in found.rows]
-    jobs = tuple(replace(job_of_row(row), at=at) for row, at in zip(found.rows, times, strict=True))
-    return JobsPage(jobs, found.after, sorted_from=found.sorted_from)

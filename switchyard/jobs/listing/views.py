@@ -19,17 +19,16 @@ from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from switchyard.broker.admin.scheduled import state_counts
-from switchyard.broker.clock import datetime_of, now_ms
+from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import ActRefused, BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_records import STEPS, Job
 from switchyard.conf import declared_yard
 from switchyard.console.export import export_of
 from switchyard.console.links import job_url
-from switchyard.console.lists import SortColumn, heads_of
 from switchyard.console.room_view import RoomResponse
 from switchyard.history.filters import Filter, why_none_found
-from switchyard.history.queries import find_many, job_of_row, sort_of, why_missing
+from switchyard.history.queries import find_many, job_of_row, why_missing
 from switchyard.jobs.admin_pages import AWAY, can_stream, check, may
 from switchyard.jobs.bulk import STATES as DUE_LATER
 from switchyard.jobs.listing.chosen_acts import ACTS
@@ -39,7 +38,6 @@ from switchyard.jobs.listing.pages import (
     JobsPage,
     find_jobs,
     is_by_due_time,
-    wanted_of_history,
     wants_unfinished,
 )
 from switchyard.jobs.passport.reading import TONES, passport_of
@@ -152,6 +150,7 @@ MORE_FIELDS = (
     ("fingerprint", "Fingerprint", "of a dead letter"),
     ("release", "Release", "2026.11.3"),
     ("waited", "Waited, ms", "5000-20000"),
+    ("ran", "Ran, ms", "60000-"),
     ("until", "Until", "2026-11-21T13:00Z"),
 )
 # Digits of a time in ms since the epoch.
@@ -176,7 +175,7 @@ def _exported(request: HttpRequest) -> Iterator[dict[str, Any]]:
     after, arguments = "", may(request, "view_arguments", request.GET.get("queue", ""))
     while True:
         try:
-            page = find_jobs(_wanted(request), after=after, limit=EXPORTED, sort=sort_of(request.GET.get("sort", "")))
+            page = find_jobs(_wanted(request), after=after, limit=EXPORTED)
         except ValueError as error:
             raise ActRefused("export", str(error)) from error
         if page.broker_away or page.history_away:
@@ -254,27 +253,21 @@ def _searched(request: HttpRequest, asked: str, *, only_id: bool) -> HttpRespons
 
 
 def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> HttpResponse:
-    wanted, wrong, page, shown_at, sort = Filter(), "", JobsPage((), ""), now_ms(), ""
+    wanted, wrong, page, shown_at = Filter(), "", JobsPage((), ""), now_ms()
     try:
-        wanted, sort = _wanted(request), sort_of(request.GET.get("sort", ""))
-        page = find_jobs(wanted, after=request.GET.get("after", ""), sort=sort)
+        wanted = _wanted(request)
+        page = find_jobs(wanted, after=request.GET.get("after", ""))
     except ValueError as error:
         wrong, status = str(error), 400
     query = wanted.to_query()
-    ordered = query | ({"sort": sort} if sort else {})
     is_later = "after" in request.GET
-    is_live = not (is_later or wrong or asked_id or sort)
+    is_live = not (is_later or wrong or asked_id)
     context = {
         "title": "Jobs",
         "live_url": _live_url(query, page, shown_at) if is_live else "",
         "has_events": is_live and can_stream(request) and bool(families()),
         "page": page,
         "by_due_time": page.by_due_time,
-        "sort": sort,
-        "sorted": SORTED.get(sort, ""),
-        "sorted_from": None if page.sorted_from is None else datetime_of(page.sorted_from),
-        # None where no job that has ended can match.
-        "heads": {} if wanted_of_history(wanted) is None else heads_of(SORT_COLUMNS, query, sort),
         "wrong": wrong,
         "form": context_of(wanted, _counts()),
         "more_fields": [(name, label, (hint, query.get(name, ""))) for name, label, hint in MORE_FIELDS],
@@ -290,9 +283,9 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
         "none_found": why_none_found(wanted.argument, wanted.actor),
         "is_later": is_later,
         "missing": "" if page.broker_away or page.history_away else why_missing(),
-        "newest": f"?{urlencode(ordered)}",
+        "newest": f"?{urlencode(query)}",
         "bulk_links": _bulk_links(request, wanted),
-        "older": f"?{urlencode(ordered | {'after': page.after})}",
+        "older": f"?{urlencode(query | {'after': page.after})}",
     }
     return RoomResponse(request, "switchyard_jobs/list.html", context, status=status)
 
@@ -371,20 +364,8 @@ PRESETS: Final = (
     ("Given up in the last 24 h", {"state": "dead", "since": "1d"}),
     ("Cancelled or expired", {"state": "cancelled,expired"}),
 )
-SORT_COLUMNS: Final = (
-    SortColumn("end", "Time (UTC)", ("", "end")),
-    SortColumn("wait", "Waited", ("-wait", "wait")),
-    SortColumn("run", "Ran", ("-run", "run")),
-)
-SORTED: Final = {
-    "end": "The oldest end first",
-    "-run": "The longest run first",
-    "run": "The shortest run first",
-    "-wait": "The longest wait first",
-    "wait": "The shortest wait first",
-}
 # Names in the address that are no filter.
-PAGE_NAMES: Final = ("after", "limit", "sort", "q", "id", "shown", "shown_at", "export")
+PAGE_NAMES: Final = ("after", "limit", "q", "id", "shown", "shown_at", "export")
 
 
 def context_of(wanted: Filter, counts: Mapping[str, int] | None = None) -> dict[str, Any]:

@@ -70,7 +70,6 @@ def _context_of(request: HttpRequest, known: Passport) -> dict[str, Any]:
         "may_cancel": not job.ended and not job.cancel_requested and may(request, "cancel_job", job.queue),
         "may_run_again": may(request, "run_job", job.queue),
         "acts_on": job.queue,
-        "may_edit": _can_edit(request, job),
         "may_run_now": _can_run_now(job) and may(request, "run_job", job.queue),
         "why": found,
         "silent": None if found is None else found.silent,
@@ -89,14 +88,6 @@ def _why(request: HttpRequest, known: Passport) -> Why | None:
         return why(known, arguments=may(request, "view_arguments", known.job.queue))
     except (BrokerError, DatabaseError):
         return None
-
-
-def _can_edit(request: HttpRequest, job: Job) -> bool:
-    """Return whether a user may change a job that has not started: its arguments, or when it is due."""
-    has_not_started = job.state in ("queued", "scheduled", "retrying") and not job.cancel_requested
-    sees = job.state == "scheduled" or may(request, "view_arguments", job.queue)
-    has_right = sees and may(request, "run_job", job.queue)
-    return has_not_started and has_right and facilities().transport.finds_waiting
 
 
 def children_of(known: Passport) -> dict[str, Any]:

@@ -119,16 +119,6 @@ def test_queue_is_paused_and_purged_where_the_right_holds(
     assert AuditEntry.objects.filter(act="queue.purge").values_list("target", flat=True).get() == "slow"
 
 
-def test_several_queues_are_acted_on_all_or_none(page: Client, facilities: Facilities) -> None:
-    chosen = reverse("switchyard-queues-chosen", args=["pause"])
-
-    answer = page.post(chosen, {"queue": ["slow", "default"], "reason": "deploy"})
-
-    assert answer.status_code == 403
-    assert not AuditEntry.objects.exists()
-    assert page.post(chosen, {"queue": ["slow"], "reason": "deploy"}).status_code == 302
-
-
 @pytest.mark.parametrize(("queue", "offered"), [("slow", True), ("default", False)])
 def test_pages_offer_what_is_allowed_and_no_more(
     page: Client, sent: Callable[[str], str], queue: str, offered: bool
@@ -141,7 +131,7 @@ def test_pages_offer_what_is_allowed_and_no_more(
 
     for verb in ("pause", "purge"):
         assert (reverse(f"switchyard-queue-{verb}", args=[queue]) in at_queue) is offered
-    for verb in ("cancel", "edit", "again"):
+    for verb in ("cancel", "again"):
         assert (reverse(f"switchyard-job-{verb}", args=[job_id]) in at_job) is offered
     assert (reverse("switchyard-actor-pause", args=[f"of_{queue}"]) in at_actor) is offered
     assert (reverse("switchyard-jobs-chosen", args=["cancel"]) in listed) is offered
@@ -160,7 +150,7 @@ def test_lists_of_all_queues_offer_acts_on_the_rows_of_own_queues_alone(
     assert "4711" not in alone and reverse("switchyard-jobs-chosen", args=["cancel"]) not in alone
     assert both.count("4711") == 1 and reverse("switchyard-jobs-chosen", args=["cancel"]) in both
     assert (f'value="{own}"' in both, f'value="{foreign}"' in both) == (True, False)
-    assert re.findall('name="queue" value="(.*?)"', page.get(reverse("switchyard-queues")).content.decode()) == ["slow"]
+    assert set(re.findall(r"/queues/(\w+)/pause/", page.get(reverse("switchyard-queues")).content.decode())) == {"slow"}
     assert page.get(reverse("switchyard-jobs"), {"argument": "customer=4711"}).status_code == 403
 
 

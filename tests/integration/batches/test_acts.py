@@ -8,12 +8,10 @@ from typing import Any
 
 import dramatiq
 import pytest
-from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.test import Client
 
-from switchyard.api.tokens import create_token
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who
 from switchyard.batches import queries
@@ -133,32 +131,6 @@ def test_the_room_shows_batches_and_their_members(half_failed: NewBatch, actors:
     assert admin_client.get(f"{ROOM}{half_failed.id}/?cursor=odd").status_code == 404
     assert admin_client.get(f"{ROOM}none/").status_code == 404
     assert "There are no older ones" in admin_client.get(f"{ROOM}?before=1").content.decode()
-
-
-def test_the_api_shows_batches_and_starts_acts(half_failed: NewBatch) -> None:
-    ada = User.objects.create_user("ada")
-    rights = ("view_job", "cancel_job")
-    ada.user_permissions.set(Permission.objects.filter(codename__in=rights))
-    _, secret = create_token(owner=ada, scopes=["operate"], name="test")
-    client, headers, api = Client(), {"Authorization": f"Bearer {secret}"}, "/api/v1/batches"
-
-    [listed] = client.get(api, headers=headers).json()["batches"]
-    one = client.get(f"{api}/{half_failed.id}", headers=headers).json()
-    failed = client.get(f"{api}/{half_failed.id}/members?state=failed", headers=headers).json()
-
-    assert listed == one
-    assert (one["name"], one["state"], one["total"], one["failed"], one["tags"]) == (
-        "import of May", "complete", 4, 2, ["imports"],
-    )  # fmt: skip
-    assert one["callbacks"].keys() == {"on_success", "on_failure", "on_complete"}
-    assert one["callbacks"]["on_success"] is None
-    assert ([member["queue"] for member in failed["members"]], failed["cursor"]) == (["default"] * 2, None)
-    assert client.get(f"{api}/{half_failed.id}/members?state=odd", headers=headers).status_code == 422
-    assert client.get(f"{api}/none", headers=headers).status_code == 404
-    assert client.post(f"{api}/{half_failed.id}/retry", headers=headers).status_code == 403
-    started = client.delete(f"{api}/{half_failed.id}", headers=headers)
-    assert (started.status_code, started.json()) == (202, {"bulk_act": BulkAct.objects.get().pk})
-    assert BulkAct.objects.get().kind == "batch.cancel"
 
 
 def test_commands_show_batches_and_start_acts(half_failed: NewBatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,14 +39,6 @@ def test_a_month_is_reconciled_and_the_result_is_kept(submit, run_worker):
 
 
 @LIVE
-def test_a_month_without_invoices_reconciles_to_zeros(submit, run_worker):
-    with run_worker("billing"):
-        job = finished(submit({"month": "2199-12"}).json()["job_id"])
-
-    assert job.result == {"matched": 0, "unmatched": 0, "corrected": 0}
-
-
-@LIVE
 def test_a_hand_made_message_with_a_wrong_month_is_dead_at_once(facilities, run_worker):
     job_id = send(reconcile_month, kwargs={"month": "2026-13"})
     with run_worker("billing"):

@@ -1,4 +1,4 @@
-"""Dramatiq's own middleware, groups and pipelines on our broker."""
+"""Dramatiq's own middleware on our broker."""
 
 from __future__ import annotations
 
@@ -9,14 +9,9 @@ from typing import Any
 import dramatiq
 import pytest
 import redis
-from dramatiq.composition import group
-from dramatiq.middleware import CurrentMessage, GroupCallbacks, Middleware, Pipelines, Retries, default_middleware
-from dramatiq.rate_limits.backends import RedisBackend as RateLimiterBackend
-from dramatiq.results import Results
-from dramatiq.results.backends import RedisBackend as ResultBackend
+from dramatiq.middleware import CurrentMessage, Middleware, Retries, default_middleware
 
 from switchyard.broker.keys import Keys
-from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 
 Build = Callable[..., RedisBroker]
@@ -39,14 +34,6 @@ def build(valkey: redis.Redis) -> Iterator[Build]:
     dramatiq.set_broker(before)
     for broker in built:
         broker.close()
-
-
-@pytest.fixture
-def results(valkey_url: str) -> Iterator[Results]:
-    """Dramatiq's results on the same server."""
-    client = connect(valkey_url, profile="blocking")
-    yield Results(backend=ResultBackend(client=client, namespace=f"results-{uuid.uuid4().hex[:8]}"))
-    client.close()
 
 
 def dead_count(broker: RedisBroker) -> int:
@@ -103,28 +90,3 @@ def test_the_default_middleware_runs_as_it_is(build: Build, run_worker: Any) -> 
         broker.join("work", timeout=60_000)
 
     assert sorted(done) == list(range(20))
-
-
-def test_a_group_of_pipelines_ends_in_one_callback(
-    build: Build, run_worker: Any, results: Results, valkey: redis.Redis
-) -> None:
-    broker = build(results, Pipelines(), GroupCallbacks(RateLimiterBackend(client=valkey)))
-    finished: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
-    def add_one(number: int) -> int:
-        return number + 1
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def finish() -> None:
-        finished.append(1)
-
-    jobs = group((add_one.message(number) | add_one.message() for number in range(5)), broker=broker)
-    jobs.add_completion_callback(finish.message())
-    with run_worker(broker=broker):
-        jobs.run()
-        found = list(jobs.get_results(block=True, timeout=60_000))
-        broker.join("work", timeout=60_000)
-
-    assert found == [2, 3, 4, 5, 6]
-    assert finished == [1]

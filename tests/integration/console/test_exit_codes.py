@@ -112,5 +112,4 @@ def test_a_file_that_gives_no_work_is_exit_2(tmp_path: Path, text: str) -> None:
 def test_arguments_that_do_not_fit_a_job_are_exit_2(actor: Any) -> None:
     sent = actor.send_with_options(args=(1,), delay=3_600_000).message_id
 
-    assert exit_code(f"jobs edit {sent} --set wagon='\"none\"'") == 2
     assert exit_code(f"jobs run-again {sent} --set car=1") == 2

@@ -288,18 +288,7 @@ def test_the_description_names_every_request(client: Client) -> None:
         ("get", "jobs/{job_id}/events"),
         ("get", "jobs/{job_id}/result"),
         ("get", "jobs/{job_id}/why"),
-        ("get", "batches"),
-        ("get", "batches/{batch_id}"),
-        ("get", "batches/{batch_id}/members"),
-        ("delete", "batches/{batch_id}"),
-        ("post", "batches/{batch_id}/retry"),
         ("get", "queues"),
-        ("get", "limits"),
-        ("get", "limits/keys"),
-        ("put", "limits/override"),
-        ("put", "limits/circuit"),
-        ("get", "pauses"),
-        ("put", "pauses"),
     }
     assert offered == promised
 

@@ -84,7 +84,6 @@ def pages(letter: DeadLetter) -> dict[str, tuple[str, int]]:
         "resume": (reverse("switchyard-queue-resume", args=["default"]), 1),
         "purge": (reverse("switchyard-queue-purge", args=["default"]), 1),
         "relocate": (reverse("switchyard-queue-relocate", args=["default"]), 1),
-        "pause chosen": (f"{reverse('switchyard-queues-chosen', args=['pause'])}?queue=default", 1),
         "workers": (reverse("switchyard-operations-workers"), 3),
         "schedules": (reverse("switchyard-schedules"), 1),
         "a schedule": (reverse("switchyard-schedule", args=["sweep"]), 1),
@@ -142,7 +141,6 @@ def posts(letter: DeadLetter) -> dict[str, tuple[str, dict[str, Any]]]:
         "relocate": (
             reverse("switchyard-queue-relocate", args=["default"]), {"actor": "sweep", "to": "slow", **reason},
         ),
-        "pause chosen": (reverse("switchyard-queues-chosen", args=["pause"]), {"queue": ["default"], **reason}),
         "quiet a pool": (reverse("switchyard-operations-instruct", args=["quiet"]), {"pool": "slow", **reason}),
         "stacks": (reverse("switchyard-operations-ask-for-stacks", args=["slow:h:1"]), {}),
         "run a schedule": (reverse("switchyard-schedule-run", args=["sweep"]), {}),

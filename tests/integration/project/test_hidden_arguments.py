@@ -17,7 +17,6 @@ from switchyard.broker.stores.dead_lists import Quarantine
 from switchyard.bulk.models import BulkAct
 from switchyard.dead_letters.queries import find
 from switchyard.jobs import pauses
-from switchyard.jobs.passport.act_views import edit_job, editable_job
 from switchyard.jobs.services import submit
 from switchyard.schedules.models import StoredSchedule
 from tests.factories.letters import keep, letter
@@ -68,7 +67,6 @@ def test_no_address_shows_an_argument_without_the_right(jobs: list[str], eve: Cl
     chosen = {"argument": f"reason={SECRET}"}
     bulk = BulkAct.objects.create(kind="job.cancel", filter=chosen, total=1, created_at=now, touched_at=now)
     who = Who("ada", "page")
-    edit_job(editable_job(jobs[1]), text=f'{{"reason": "{SECRET} of ada"}}', due_at=None, who=who)
     pauses.pause(pauses.chosen(probe_actors.fail, f"reason={SECRET} of bob"), who=who)
     pauses.resume(pauses.chosen(probe_actors.fail, f"reason={SECRET} of bob"), who=who)
     pauses.pause(pauses.chosen(probe_actors.fail, f"reason={SECRET}"), who=who)

@@ -6,7 +6,6 @@ A new URL needs an entry in ``ROUTES``, a new model of the admin one in ``MODELS
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 # A logged-in user with a token of the scopes that their rights cover; the last has a token of their own alone.
@@ -58,7 +57,6 @@ ACTS = (302, 403, 302, 302, 302)
 ADMIN_ACTS = (302, 403, 403, 302, 302)
 
 NO_ARGUMENTS = "{{}}"
-IN_AN_HOUR = f"{datetime.now(UTC) + timedelta(hours=1):%Y-%m-%dT%H:%M:%S}"
 QUEUE = "/admin/operations/queues/{queue}/"
 SCHEDULE = "/admin/operations/schedules/{schedule}/"
 STORED = "/admin/operations/schedules/{stored}/"
@@ -79,7 +77,6 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "admin/operations/": (get("/admin/operations/", *READERS),),
     "admin/operations/live/": (get("/admin/operations/live/", *READERS),),
     "admin/operations/find/": (get("/admin/operations/find/?q=nothing+has+this+name", *READERS),),
-    "admin/operations/find/suggestions/": (get("/admin/operations/find/suggestions/?q=default", *READERS),),
     "admin/operations/steps/": (get("/admin/operations/steps/", *READERS),),
     "admin/operations/strip/": (get("/admin/operations/strip/", *READERS),),
     "admin/operations/keys/": (get("/admin/operations/keys/", *READERS),),
@@ -120,12 +117,6 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         post("/admin/operations/instructions/quiet/", *ACTS, act="worker.quiet", member="{worker}", reason="x"),
         post("/admin/operations/instructions/resume/", *ACTS, act="worker.resume", member="{quieted}"),
         post("/admin/operations/instructions/stop/", *ACTS, act="worker.stop", member="{worker}", reason="x"),
-    ),
-    "admin/operations/chosen-queues/<str:verb>/": (
-        get("/admin/operations/chosen-queues/pause/?queue={queue}", *OPERATORS),
-        get("/admin/operations/chosen-queues/explode/", 302, 403, 404, 404, 302),
-        post("/admin/operations/chosen-queues/pause/", *ACTS, act="queue.pause", queue="{queue}", reason="x"),
-        post("/admin/operations/chosen-queues/resume/", *ACTS, act="queue.resume", queue="{queue}"),
     ),
     "admin/operations/limits/": (
         get("/admin/operations/limits/", *READERS),
@@ -221,10 +212,6 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "admin/switchyard_jobs/job/<str:job_id>/cancel/": (
         get(JOB + "cancel/", *OPERATORS),
         post(JOB + "cancel/", *ACTS, act="job.cancel"),
-    ),
-    "admin/switchyard_jobs/job/<str:job_id>/edit/": (
-        get(JOB + "edit/", *OPERATORS),
-        post(JOB + "edit/", *ACTS, act="job.edit", due=IN_AN_HOUR),
     ),
     "admin/switchyard_jobs/job/<str:job_id>/again/": (
         get(JOB + "again/", *OPERATORS),
@@ -337,21 +324,6 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "api/v1/jobs/<job_id>/why": (get(API + "jobs/{job}/why", 401, 403, 200, 200, 403),),
     "api/v1/jobs/<job_id>/events": (get(API + "jobs/{job}/events", 401, 404, 200, 200, 404),),
     "api/v1/jobs/<job_id>/result": (get(API + "jobs/{job}/result", 401, 404, 409, 409, 404),),
-    "api/v1/batches": (get(API + "batches", 401, 403, 200, 200, 403),),
-    "api/v1/batches/<batch_id>": (
-        get(API + "batches/none", 401, 403, 404, 404, 403),
-        Row(API + "batches/none", (401, 403, 404, 404, 403), "DELETE"),
-    ),
-    "api/v1/batches/<batch_id>/members": (get(API + "batches/none/members", 401, 403, 404, 404, 403),),
-    "api/v1/batches/<batch_id>/retry": (post(API + "batches/none/retry", 401, 403, 404, 404, 403),),
-    "api/v1/limits": (get(API + "limits", 401, 403, 200, 200, 403),),
-    "api/v1/limits/keys": (get(API + "limits/keys?limit=none", 401, 403, 404, 404, 403),),
-    "api/v1/limits/override": (Row(API + "limits/override", (401, 403, 422, 422, 403), "PUT"),),
-    "api/v1/limits/circuit": (Row(API + "limits/circuit", (401, 403, 422, 422, 403), "PUT"),),
-    "api/v1/pauses": (
-        get(API + "pauses", 401, 403, 200, 200, 403),
-        Row(API + "pauses", (401, 403, 422, 422, 403), "PUT"),
-    ),
     "api/v1/queues": (get(API + "queues", 401, 200, 200, 200, 200),),
     **{
         f"api/v1/{name}": (post(f"{API}{name}", 401, 403, 403, 422, 422),)

@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 import dramatiq
-from django.db import OperationalError
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 from dramatiq.brokers.stub import StubBroker
@@ -87,6 +87,7 @@ def unavailable(request: HttpRequest, what: str) -> dict[str, Any]:
         "full": BrokerFull("an enqueue", "used memory > 'maxmemory'"),
         "queue": QueueFull("default", 10, 10),
         "database": OperationalError("database is locked"),
+        "database's connection": InterfaceError("connection already closed"),
         "database's history": HistoryUnavailable("job", "OperationalError"),
     }
     raise errors[what]

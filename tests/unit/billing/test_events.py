@@ -30,32 +30,6 @@ def received(external_id: str = "evt_1", **changes) -> PaymentEvent:
     return services.receive_event(external_id, payload(**changes))[0]
 
 
-def test_the_same_event_twice_is_kept_once_and_enqueued_once():
-    event, unsent = services.receive_event("evt_1", payload(reference="x"))
-    services.note_job(event, "job")
-
-    again, unsent_again = services.receive_event("evt_1", payload(reference="x"))
-
-    assert (event, unsent) == (again, True)
-    assert not unsent_again
-    assert PaymentEvent.objects.count() == 1
-
-
-def test_an_event_that_was_never_enqueued_is_when_it_comes_again():
-    received(reference="x")
-
-    _, unsent = services.receive_event("evt_1", payload(reference="x"))
-
-    assert unsent
-
-
-def test_another_event_under_the_same_id_is_refused():
-    received(reference="x")
-
-    with pytest.raises(services.EventDiffers, match="evt_1"):
-        received(reference="x", amount="1.00")
-
-
 @pytest.mark.parametrize("how", ["invoice_number", "reference"])
 def test_an_event_becomes_a_payment_and_its_invoice_is_paid(how):
     invoice = make_invoice(total="100.00")
@@ -103,7 +77,3 @@ def test_an_event_finds_its_invoice_once_that_exists():
 
     assert services.apply_event(event.pk) == EventState.APPLIED
     assert Payment.objects.get().invoice == invoice
-
-
-def test_an_event_that_does_not_exist_is_said_to():
-    assert services.apply_event(10**6) is None

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+
+import pytest
 import structlog
+from django.db import DataError, InterfaceError, OperationalError
 
 from switchyard import long_running
 from switchyard.broker.errors import BrokerUnavailable
@@ -31,7 +35,25 @@ def test_another_kind_of_failure_is_logged_at_once():
     with structlog.testing.capture_logs() as lines:
         said.failed(ValueError("no"))
         said.failed(OSError("down"))
-        said.failed(BrokerUnavailable("lease", "no server is there", remedy="start one"))
+        said.failed(DataError("value out of range"))
 
-    assert [type(line.get("exc_info")) for line in lines] == [ValueError, OSError, type(None)]
-    assert "start one" in lines[2]["error"]
+    assert [type(line["exc_info"]) for line in lines] == [ValueError, OSError, DataError]
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (BrokerUnavailable("lease", "no server is there", remedy="start one"), "start one"),
+        (OperationalError("no such table: switchyard_fact_hour"), "run manage.py migrate"),
+        (OperationalError("database or disk is full"), "free space"),
+        (OSError(errno.ENOSPC, "No space left on device"), "free space"),
+        (InterfaceError("connection already closed"), "check DATABASE_URL"),
+    ],
+)
+def test_a_failure_with_a_known_remedy_is_one_line(error: Exception, remedy: str) -> None:
+    with structlog.testing.capture_logs() as lines:
+        long_running.LogThrottle("alerts").failed(error)
+
+    [line] = lines
+    assert remedy in line["error"]
+    assert "exc_info" not in line

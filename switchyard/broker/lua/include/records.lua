@@ -3,6 +3,15 @@ local function beside(ended, name)
   return string.sub(ended, 1, -6) .. name
 end
 
+-- The numbers of the first and the last bucket, as they were read. Others than those of some buckets in a row were written
+-- by another hand, and none is known then: a loop over them would not end, and hold the server for ever.
+local function buckets(first, last)
+  first, last = tonumber(first) or 1, tonumber(last) or 0
+  local few = first >= 1 and first <= last and last < first + 1000 and last < 1e9
+  if few and first % 1 == 0 and last % 1 == 0 then return first, last end
+  return 1, 0
+end
+
 -- Record ended jobs in the newest bucket, and attempts in the history's stream. Needs now_ms.
 -- `ended` the hash of figures, `history` the stream; `fields` id, record, id, record, …; `bytes` their size;
 -- `count` and `rows` of the history, 0 for none; `limits` ttl_ms, and bytes of records and of the history.
@@ -11,7 +20,8 @@ local function record_ended(ended, history, fields, bytes, count, rows, limits)
   local ttl_ms, budget, most = tonumber(limits[1]), tonumber(limits[2]), tonumber(limits[3])
   local found = redis.call("HMGET", ended, "first", "last", "at", "size", "bytes", "history")
   for n = 1, 6 do found[n] = tonumber(found[n] or 0) end
-  local first, last, at, size, total, streamed = unpack(found)
+  local _, _, at, size, total, streamed = unpack(found)
+  local first, last = buckets(found[1], found[2])
   if #fields > 0 then
     local now = now_ms()
     if last == 0 or size >= budget / 8 or now - at >= ttl_ms / 6 then

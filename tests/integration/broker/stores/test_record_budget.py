@@ -75,6 +75,21 @@ def test_the_oldest_leave_first_and_live_ones_never(valkey: redis.Redis, keys: K
     assert len(buckets(valkey, family)) <= 16
 
 
+@pytest.mark.parametrize("value", [b"9" * 19, b"1e308", b"inf", b"nan", b"-9e18", b"1.5", b"x"])
+@pytest.mark.parametrize("field", ["first", "last"])
+def test_numbers_of_another_hand_hold_nobody_up(
+    valkey: redis.Redis, keys: Keys, family: QueueKeys, field: str, value: bytes
+) -> None:
+    """Each call would count from bucket to bucket for ever, and the server with it."""
+    records = make(valkey, keys)
+    end(records, ["before"])
+    for name, size in (("a", 0), ("b", MEBIBYTE * 1024)):  # the second begins a bucket
+        valkey.hset(family.ended, mapping={field: value, "size": size})
+        records.states(["before"])
+        end(records, [name])
+        assert records.states([name]) == ["succeeded"]
+
+
 def test_records_leave_after_their_time(valkey: redis.Redis, keys: Keys, family: QueueKeys) -> None:
     records = make(valkey, keys, ended_ms=3_600_000)
 

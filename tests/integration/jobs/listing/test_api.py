@@ -57,7 +57,7 @@ def test_the_list_goes_on_after_its_cursor(operator: Client) -> None:
         {"limit": "x"},
         {"limit": "00000000199999"},
         {"after": "x"},
-        {"sort": "size"},
+        {"ran": "long"},
         {"since": "soon"},
     ],
 )

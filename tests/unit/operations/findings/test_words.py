@@ -9,6 +9,7 @@ import pytest
 from django.conf import settings
 from django.test import override_settings
 
+from switchyard.broker.errors import CHECK_THE_ADDRESS
 from switchyard.conf import SwitchyardSettings, read
 from switchyard.operations.findings.database import REFUSALS
 from switchyard.operations.findings.finding import FindingGroup
@@ -17,7 +18,8 @@ HOST = read({"TOPOLOGY": "project.topology.YARD", "BROKER_URL": "redis://v:6390/
 
 
 @pytest.mark.parametrize(
-    "text", [refusal.next for refusal in REFUSALS] + ["point SWITCHYARD_BROKER_URL at the primary"]
+    "text",
+    [refusal.next for refusal in REFUSALS] + ["point SWITCHYARD_BROKER_URL at the primary", CHECK_THE_ADDRESS],
 )
 def test_a_host_project_is_not_told_of_variables_that_it_does_not_read(
     text: str, monkeypatch: pytest.MonkeyPatch
