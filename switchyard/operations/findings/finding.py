@@ -224,7 +224,7 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("actors.failing", "Failing", explains=("queues.retrying",), same=True),
     Rank("actors.gave_up", "Failing"),
     Rank("scheduler.replaced", "Failing"),
-    Rank("actors.loops", "Flooded"),
+    Rank("actors.loops", "Flooded", explains=OVERDUE, same=True),
     Rank("actors.silent", "Silent"),
     Rank("actors.later", "Later"),
     Rank("queues.circuit_open", "Circuit open", explains=("queues.retrying",), same=True),
@@ -347,7 +347,7 @@ class Ranked:
 # First words that are no name: names of queues, actors and hosts keep their case.
 _CAPITALISED = (
     *("the ", "of the ", "half of ", "all of ", "less than ", "what ", "no ", "nothing ", "an operator "),
-    *("child ", "children "),
+    *("child ", "children ", "every job ", "jobs of "),
 )
 
 
