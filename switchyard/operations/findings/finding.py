@@ -58,6 +58,7 @@ class Finding:
         actor: Actor concerned; "" for findings that are not about one.
         letters: Open dead letters that it counts, which no other finding counts again.
         also: Further queues that it is about.
+        lasted_s: Seconds for which it has lasted, where that is known: whoever looks may have begun since.
     """
 
     group: str
@@ -74,6 +75,7 @@ class Finding:
     actor: str = ""
     letters: int = 0
     also: tuple[str, ...] = ()
+    lasted_s: float | None = None
 
     @property
     def name(self) -> str:

@@ -190,9 +190,7 @@ def test_a_channel_that_takes_nothing_is_a_warning_with_its_words(alerted: Alert
 
 def test_a_channel_that_took_one_after_it_refused_is_none(alerted: Alerted) -> None:
     alerted("sent", 2)
-    alerted(
-        "pending", -10, error="answered 500"
-    )  # the third retry comes 45 s after it
+    alerted("pending", -10, error="answered 500")  # the third retry comes 45 s after it
     Delivery.objects.filter(state="pending").update(tries=3)
 
     assert not of(records.look_at_alerts(), "warning").get("channel")
