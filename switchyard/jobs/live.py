@@ -12,36 +12,27 @@ from collections import Counter, defaultdict, deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 from weakref import WeakKeyDictionary
 
-import redis.asyncio
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from switchyard.api.problems import Problem
 from switchyard.api.responses import iso_time
-from switchyard.broker.errors import BrokerError
+from switchyard.broker.errors import BrokerError, BrokerUnavailable
 from switchyard.broker.interface import facilities
-from switchyard.broker.redis.server_connection import NAMELESS, AsyncServerConnection
 from switchyard.broker.stores.job_records import Job
-from switchyard.conf import switchyard_settings
 from switchyard.jobs.presentation import snapshot
 from switchyard.jobs.queries import find_job
 
 # Events of one job in one answer of the server.
 BATCH = 32
-BLOCK_S = 5.0
-# Seconds after the end of a blocking read until the server counts as unreachable.
-GRACE_S = 5.0
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
+# One round trip for all jobs that a process follows.
+POLL_S, PAUSE_S = 0.25, 2.0
 # Kept for a watcher that does not fetch.
 MOST_BYTES = 128 * 1024
-# A new watcher is asked for in the running read, again after this time: the first request may come too early.
-ASK_AGAIN_S, ASK_TIMES = 0.05, 20
 TIMES = ("at", "next_attempt_at")
 logger = logging.getLogger(__name__)
 
@@ -65,21 +56,20 @@ class JobEvent:
 class Watcher:
     """The events of one job after a place; see :func:`watch`."""
 
-    def __init__(self, reader: _Reader, key: str, after: str) -> None:
+    def __init__(self, key: str, after: str) -> None:
         self.key = key
         self.after = after
-        self.asked = asyncio.Event()
-        self.lags = False
-        self.reader = reader
         self._waiting: deque[JobEvent] = deque()
         self._waiting_bytes = 0
         self._news = asyncio.Event()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits that the next events are left in the broker until it is fetched."""
+        return self._waiting_bytes > MOST_BYTES
+
     async def next(self, timeout_s: float) -> list[JobEvent]:
         """Return the events since the last call, oldest first; waits for one, and returns none after ``timeout_s``."""
-        if not self._waiting and self.lags:
-            self.lags = False
-            await self.reader.ask_for(self)
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._news.wait()
@@ -89,17 +79,15 @@ class Watcher:
         self._waiting_bytes = 0
         return events
 
-    def offer(self, event: JobEvent) -> None:
-        """Keep an event until it is fetched, unless too much waits."""
-        if self.lags or _number(event.id) <= _number(self.after):
-            return
-        if self._waiting_bytes > MOST_BYTES:
-            self.lags = True
-            return
+    def offer(self, event: JobEvent) -> bool:
+        """Keep an event until it is fetched, unless too much waits; return whether it is kept."""
+        if self.is_full or _number(event.id) <= _number(self.after):
+            return False
         self._waiting.append(event)
         self._waiting_bytes += event.size_bytes
         self.after = event.id
         self._news.set()
+        return True
 
 
 @asynccontextmanager
@@ -111,143 +99,77 @@ async def watch(job_id: str, queue: str, *, after: str) -> AsyncGenerator[Watche
     """
     records = facilities().records
     key = await sync_to_async(records.follow, thread_sensitive=False)(job_id)
-    key = key or records.stream_key(job_id, queue)
-    reader = _reader(await _place_of(key))
-    watcher = Watcher(reader, key, after)
+    watcher = Watcher(key or records.stream_key(job_id, queue), after)
+    reader = _readers.setdefault(asyncio.get_running_loop(), _Reader())
+    reader.add(watcher)
     try:
-        await reader.add(watcher)
         yield watcher
     finally:
-        watcher.reader.remove(watcher)
+        reader.remove(watcher)
 
 
 class _Reader:
-    """The connection of one event loop to one server, open while somebody watches a job.
+    """The reader of one event loop, which runs while somebody watches a job."""
 
-    Args:
-        place: Of the jobs' queues; "" for the only server.
-    """
-
-    def __init__(self, place: str) -> None:
-        self._place = place
-        self._watchers: defaultdict[str, set[Watcher]] = defaultdict(set)
-        self._wrong: set[str] = set()  # keys that are no streams: one of them would fail the read of all
-        self._connection_id = 0
+    def __init__(self) -> None:
+        self._watchers: set[Watcher] = set()
         self._task: asyncio.Task[None] | None = None
 
-    async def add(self, watcher: Watcher) -> None:
-        self._watchers[watcher.key].add(watcher)
-        if self._task is None or self._task.done():
+    def add(self, watcher: Watcher) -> None:
+        self._watchers.add(watcher)
+        if self._task is None:
             self._task = asyncio.create_task(self._run(), name="job events")
-        await self.ask_for(watcher)
 
     def remove(self, watcher: Watcher) -> None:
-        watchers = self._watchers[watcher.key]
-        watchers.discard(watcher)
-        if not watchers:
-            del self._watchers[watcher.key]
+        self._watchers.discard(watcher)
         if not self._watchers and self._task is not None:
             self._task.cancel()
             self._task = None
 
-    async def ask_for(self, watcher: Watcher) -> None:
-        """Have the running read end, so that the next one includes a watcher."""
-        watcher.asked.clear()
-        for _ in range(ASK_TIMES):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(ASK_AGAIN_S):
-                    await watcher.asked.wait()
-                    return
-            if self._connection_id:
-                # Without the permission the watcher is included within BLOCK_S.
-                with suppress(BrokerError):
-                    await sync_to_async(_unblock, thread_sensitive=False)(self._place, self._connection_id)
-
     async def _run(self) -> None:
-        pause_s = FIRST_PAUSE_S
         while True:
-            client = None
             try:
-                client = await client_of_events(self._place)
-                self._connection_id = await client.client_id()
-                while True:
-                    await self._read_once(client)
-                    pause_s = FIRST_PAUSE_S
-            except (redis.RedisError, OSError) as error:
-                logger.warning("events of jobs are not read, connecting again: %s", type(error).__name__)
-            finally:
-                self._connection_id = 0
-                if client is not None:
-                    await client.aclose()
-            await asyncio.sleep(pause_s)
-            if self._place:
-                await self._hand_over()
-                if not self._watchers:
-                    return
-            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+                await asyncio.sleep(0 if await self.read_once() else POLL_S)
+            except BrokerError as error:
+                logger.warning("events of jobs are not read, trying again: %s", type(error).__name__)
+                await asyncio.sleep(PAUSE_S)
 
-    async def _hand_over(self) -> None:
-        """Give watchers whose job has moved to the reader of its new place."""
-        for key in list(self._watchers):
-            with suppress(BrokerError):
-                place = await _place_of(key)
-                if place == self._place:
-                    continue
-                for watcher in self._watchers.pop(key, set()):
-                    watcher.reader = _reader(place)
-                    await watcher.reader.add(watcher)
-
-    async def _read_once(self, client: redis.asyncio.Redis) -> None:
+    async def read_once(self) -> bool:
+        """Return whether there was news: more may follow at once."""
+        found = False
         places: dict[str, str] = {}
-        # Others, that ask while the server is read, may want events before these places: theirs is the next read.
+        # Others, that come or fetch while the server is read, may want events before these places: theirs is the next.
         interested: defaultdict[str, list[Watcher]] = defaultdict(list)
-        for key, watchers in self._watchers.items():
-            for watcher in watchers:
-                watcher.asked.set()
-                if not watcher.lags and key not in self._wrong:
-                    places[key] = min(places.get(key, watcher.after), watcher.after, key=_number)
-                    interested[key].append(watcher)
-        if not places:  # all of them lag: one asks when it has fetched what waits
-            await asyncio.sleep(ASK_AGAIN_S)
-            return
-        # Not wait_for: in Python 3.11 it loses the cancellation that arrives together with the answer.
-        async with asyncio.timeout(BLOCK_S + GRACE_S):
-            try:
-                answer = await client.xread(cast("dict[Any, Any]", places), count=BATCH, block=int(BLOCK_S * 1000))
-            except redis.ResponseError:
-                wrong = {key for key in places if await client.type(key) not in (b"stream", b"none")}
-                if not wrong:
-                    raise
-                logger.error("keys of events have another type, and are not read: %s", ", ".join(sorted(wrong)))
-                self._wrong |= wrong
-                return
-        found = cast("list[Any]", answer)
-        for key, entries in found or []:
-            for event_id, fields in entries:
-                if (event := _event(event_id, fields)) is None:
-                    continue
-                for watcher in interested[key.decode()]:
-                    watcher.offer(event)
-        await asyncio.sleep(0)
+        for watcher in self._watchers:
+            if not watcher.is_full:
+                places[watcher.key] = min(places.get(watcher.key, watcher.after), watcher.after, key=_number)
+                interested[watcher.key].append(watcher)
+        answers = await sync_to_async(_read, thread_sensitive=False)(places)
+        for key, entries in zip(places, answers, strict=True):
+            for event_id, fields in entries or ():
+                if (event := _event(event_id, fields)) is not None:
+                    for watcher in interested[key]:
+                        found |= watcher.offer(event)
+        return found
 
 
-_readers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Reader]] = WeakKeyDictionary()
+_readers: WeakKeyDictionary[asyncio.AbstractEventLoop, _Reader] = WeakKeyDictionary()
 
 
-def _reader(place: str) -> _Reader:
-    readers = _readers.setdefault(asyncio.get_running_loop(), {})
-    if place not in readers:
-        readers[place] = _Reader(place)
-    return readers[place]
+def _read(places: dict[str, str]) -> list[Any]:
+    commands = [("XRANGE", key, f"({after}", "+", "COUNT", BATCH) for key, after in places.items()]
+    calls = facilities().records.calls
+    try:
+        return calls.look(commands) if commands else []
+    except BrokerUnavailable:  # of some servers, maybe: jobs on the others go on
+        answers = calls.pipeline(commands, raise_errors=False)
+        return [None if isinstance(answer, BrokerError) else answer for answer in answers]
 
 
-async def _place_of(key: str) -> str:
-    return await sync_to_async(facilities().records.calls.place_now, thread_sensitive=False)(key)
-
-
-def _event(event_id: bytes, fields: dict[bytes, bytes]) -> JobEvent | None:
+def _event(event_id: bytes, pairs: list[bytes]) -> JobEvent | None:
     """Return an event, or nothing for an entry that no worker has written."""
     try:
+        fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
         data = json.loads(fields[b"data"])
         for name in TIMES:
             if isinstance(data.get(name), int):
@@ -261,26 +183,6 @@ def _event(event_id: bytes, fields: dict[bytes, bytes]) -> JobEvent | None:
 def _number(event_id: str) -> tuple[int, int]:
     first, _, second = event_id.partition("-")
     return int(first), int(second or 0)
-
-
-def _unblock(place: str, connection_id: int) -> None:
-    if (server := facilities().records.calls.places().get(place.partition("#")[0])) is not None:
-        server.command("CLIENT", "UNBLOCK", connection_id)
-
-
-async def client_of_events(place: str = "") -> redis.asyncio.Redis:
-    """Return a client of one connection to the server at a place, without a time limit of its own for answers."""
-    url_at = sync_to_async(facilities().records.calls.url_at, thread_sensitive=False)
-    return redis.asyncio.Redis.from_url(
-        await url_at(place, switchyard_settings().broker_url),
-        retry=Retry(NoBackoff(), 0),
-        connection_class=AsyncServerConnection,  # but over TLS, where redis-py chooses its own by the address
-        single_connection_client=True,
-        **NAMELESS,
-        protocol=2,
-        socket_timeout=None,
-        socket_connect_timeout=2.0,
-    )
 
 
 HEARTBEAT_S = 15.0

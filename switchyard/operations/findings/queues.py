@@ -138,7 +138,9 @@ def circuit_open(queue: str, dependency: str, circuits: Sequence[OpenCircuit]) -
         seen = f"{pause.by} opened the circuit of {dependency}{values} in {queue} {since} ago{reason}; {waits}"
         probed = ago(datetime_of(pause.until))
         then = f"One job probes it {probed}; its success starts the others. Close it to start them now."
-        step = "manage.py switchyard queues limits"
+        # Whose values are open is an argument, which the limits show to those who may see it.
+        step = "queues limits" if pause.argument else f"actors resume {actor}"
+        step = f"manage.py switchyard {step}"
         return GROUP.finding("warning", "paused", seen, "", step, queue, then=then, button=button, factor=factor)
     seen = f"{dependency} is down{values}: its circuit is open in {queue} since {since}, {waits}"
     then = "One job probes it every few seconds; when one succeeds, what waits starts by itself. Nothing is lost."

@@ -6,7 +6,7 @@ Rules and thresholds of dependencies and databases were tuned in a simulation of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -32,6 +32,7 @@ from switchyard.operations.findings.facts import sends_itself
 from switchyard.operations.findings.finding import Button, Finding
 from switchyard.operations.past import Usual
 
+DOWN: Final = "actors.dependency_down"
 Buckets = Sequence[tuple[int, Mapping[str, Counts]]]
 # Words for an actor that is slower than usual, by what most of the time goes to.
 DATABASE_SLOW, DEPENDENCY_SLOW = "Database slow", "Dependency slow"
@@ -55,6 +56,20 @@ def dependency_of(actor: str) -> str:
     declared = dramatiq.get_broker().actors.get(actor)
     depends_on = "" if declared is None else str(declared.options.get("depends_on") or "")
     return "" if " per " in depends_on else depends_on
+
+
+def said_once(findings: Iterable[Finding]) -> list[Finding]:
+    """Return findings without the calls of a dependency whose open circuit, found before, says what they said."""
+    kept: list[Finding] = []
+    told: set[tuple[str, str]] = set()
+    for found in findings:
+        if found.name == DOWN:
+            places = {(dependency_of(found.actor) or found.actor, queue) for queue in (found.subject, *found.also)}
+            if places & told:
+                continue
+            told |= places
+        kept.append(found)
+    return kept
 
 
 def look(buckets: Buckets, usual: Mapping[str, Usual]) -> Iterator[Finding]:

@@ -20,7 +20,6 @@ from switchyard.api.models import Token
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.history_streams import EndedJob, encode
 from switchyard.jobs import live
-from switchyard.jobs import live as job_events
 from switchyard.jobs.live import Watcher
 from switchyard.jobs.services import request_cancel, submit
 from tests.conftest import RunWorker
@@ -42,9 +41,9 @@ def short_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "HEARTBEAT_S", 0.1)
 
 
-def readers_at(valkey: redis.Redis) -> int:
-    """Return how many connections of the broker follow a stream."""
-    return sum(client["cmd"] == "xread" for client in valkey.client_list())
+def loops_reading() -> int:
+    """Return how many event loops of this process follow a job."""
+    return sum(reader._task is not None for reader in live._readers.values())
 
 
 def report_progress(valkey: redis.Redis, job_id: str, done: int) -> None:
@@ -197,9 +196,7 @@ def test_a_stream_outlives_the_connection_to_the_broker(
     follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers())
     wait_for(lambda: follower.events)
     for number in range(3):
-        blocked = wait_for(lambda: [client for client in valkey.client_list() if client["cmd"] == "xread"])
-        for client in blocked:
-            valkey.client_kill_filter(_id=client["id"])
+        valkey.client_kill_filter(skipme=True)
         report_progress(valkey, job_id, number)
 
     request_cancel(job_id)
@@ -226,7 +223,7 @@ def test_a_broker_that_is_away_at_a_heartbeat_closes_the_stream_without_an_end(
 def test_a_reader_that_lags_gets_every_event_in_order(
     web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_events, "MOST_BYTES", 100)
+    monkeypatch.setattr(live, "MOST_BYTES", 100)
     job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
     followers = [Follower(f"{web}/api/v1/jobs/{job_id}/events", headers()) for _ in range(3)]
     wait_for(lambda: all(follower.events for follower in followers))
@@ -241,7 +238,7 @@ def test_a_reader_that_lags_gets_every_event_in_order(
         assert progress == list(range(200))
 
 
-def test_a_token_has_so_many_streams(web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis) -> None:
+def test_a_token_has_so_many_streams(web: str, ada: User, headers: MakeHeaders) -> None:
     job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
     url, bearer = f"{web}/api/v1/jobs/{job_id}/events", headers()
     followers = [Follower(url, bearer) for _ in range(live.STREAMS_PER_CALLER)]
@@ -253,7 +250,7 @@ def test_a_token_has_so_many_streams(web: str, ada: User, headers: MakeHeaders, 
     assert refused.status == 429
     assert refused.answer["retry-after"] == "15"
     assert refused.answer["content-type"] == "application/problem+json"
-    assert readers_at(valkey) == 1
+    assert loops_reading() == 1
     another = Follower(url, headers())
     wait_for(lambda: another.events)
     request_cancel(job_id)
@@ -278,9 +275,7 @@ def test_a_process_has_so_many_streams(
     assert all(follower.ended() for follower in followers)
 
 
-def test_readers_that_leave_leave_nothing_behind(
-    web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis
-) -> None:
+def test_readers_that_leave_leave_nothing_behind(web: str, ada: User, headers: MakeHeaders) -> None:
     job_id = submit(probe_actors.steps, owner=f"user:{ada.pk}", kwargs={"total": 3})
     address, token = urlsplit(web), headers()["Authorization"]
 
@@ -289,16 +284,14 @@ def test_readers_that_leave_leave_nothing_behind(
         for reader in readers:
             reader.sendall(raw_request(job_id, address.netloc, token))
         wait_for(lambda: open_streams() == 25)
-        wait_for(lambda: readers_at(valkey) == 1)
+        wait_for(lambda: loops_reading() == 1)
         for reader in readers:
             reader.close()
         wait_for(lambda: open_streams() == 0, what="the streams to close")
-        wait_for(lambda: readers_at(valkey) == 0, what="the connection to close")
+        wait_for(lambda: loops_reading() == 0, what="the reading to end")
 
 
-def test_readers_that_wait_hold_no_database_connection(
-    web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis
-) -> None:
+def test_readers_that_wait_hold_no_database_connection(web: str, ada: User, headers: MakeHeaders) -> None:
     job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
     address, token = urlsplit(web), headers()["Authorization"]
     before = open_connections()
@@ -307,58 +300,29 @@ def test_readers_that_wait_hold_no_database_connection(
     for reader in readers:
         reader.sendall(raw_request(job_id, address.netloc, token))
     wait_for(lambda: open_streams() == 20)
-    wait_for(lambda: readers_at(valkey) == 1)
+    wait_for(lambda: loops_reading() == 1)
 
     assert open_connections() <= before
     for reader in readers:
         reader.close()
-    wait_for(lambda: readers_at(valkey) == 0)
+    wait_for(lambda: loops_reading() == 0)
 
 
-def test_a_reader_that_never_reads_is_dropped_with_its_connection(
-    web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis
-) -> None:
+def test_a_reader_that_never_reads_is_dropped(web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis) -> None:
     job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
     address, token = urlsplit(web), headers()["Authorization"]
     reader = socket.socket()
     reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     reader.connect((address.hostname, address.port))
     reader.sendall(raw_request(job_id, address.netloc, token))
-    wait_for(lambda: readers_at(valkey))
+    wait_for(loops_reading)
     key, note = facilities().records.stream_key(job_id, "default"), "x" * 20_000
     for number in range(400):
         valkey.xadd(key, {"event": "progress", "data": json.dumps({"done": number, "total": 400, "note": note})})
 
     reader.close()
 
-    wait_for(lambda: readers_at(valkey) == 0, what="the reader's connection to close")
-
-
-def test_a_reader_that_asks_amid_a_read_takes_no_event_of_it(valkey: redis.Redis) -> None:
-    key = facilities().records.stream_key("j", "default")
-    report_progress(valkey, "j", 0)
-    stream: Any = valkey.xrange(key)
-    taken: list[list[int]] = []
-
-    async def read() -> None:
-        reader = job_events._Reader("")
-        client = await job_events.client_of_events()
-        ahead, behind = (Watcher(reader, key, after) for after in (stream[0][0].decode(), "0-0"))
-        behind.lags = True
-        reader._watchers[key] = {ahead, behind}
-        running = asyncio.create_task(reader._read_once(client))
-        await asyncio.to_thread(wait_for, lambda: readers_at(valkey))
-        behind.lags = False
-        report_progress(valkey, "j", 1)
-        await running
-        await reader._read_once(client)
-        for each in (ahead, behind):
-            taken.append([event.data["done"] for event in await each.next(1)])
-        await client.aclose()
-
-    asyncio.run(read())
-
-    assert taken == [[1], [0, 1]]
+    wait_for(lambda: loops_reading() == 0, what="the reading to end")
 
 
 def test_a_key_that_is_no_stream_takes_no_events_from_others(valkey: redis.Redis) -> None:
@@ -370,14 +334,10 @@ def test_a_key_that_is_no_stream_takes_no_events_from_others(valkey: redis.Redis
     taken: list[int] = []
 
     async def read() -> None:
-        reader = job_events._Reader("")
-        client = await job_events.client_of_events()
-        follower, other = Watcher(reader, key, "0-0"), Watcher(reader, wrong, "0-0")
-        reader._watchers.update({key: {follower}, wrong: {other}})
-        await reader._read_once(client)
-        await reader._read_once(client)
+        reader, follower = live._Reader(), Watcher(key, "0-0")
+        reader._watchers.update({follower, Watcher(wrong, "0-0")})
+        await reader.read_once()
         taken.extend([event.data["done"] for event in await follower.next(1)])
-        await client.aclose()
 
     asyncio.run(read())
 

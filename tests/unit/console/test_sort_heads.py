@@ -11,10 +11,8 @@ def clicks(name: str, count: int) -> list[tuple[str, str]]:
     """Follow a heading's link so often; return each order with the direction that it shows."""
     sort, seen = "", []
     for _ in range(count):
-        link = heads_of(COLUMNS, {"q": "a b"}, sort)[name].link
-        assert link.startswith("?q=a+b")
-        sort = link.partition("sort=")[2]
-        seen.append((sort, heads_of(COLUMNS, {}, sort)[name].direction))
+        sort = heads_of(COLUMNS, sort)[name].link.partition("sort=")[2]
+        seen.append((sort, heads_of(COLUMNS, sort)[name].direction))
     return seen
 
 

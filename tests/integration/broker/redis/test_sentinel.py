@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import threading
 import time
@@ -22,8 +21,7 @@ from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.scripts import Script
 from switchyard.broker.worker.wakeup import LONGEST_BLOCK_S, Wakeup
-from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.jobs import live
+from switchyard.conf import declared_yard
 from switchyard.operations.findings.examine import run_checks
 from switchyard.operations.findings.servers import GROUP, look_at_servers
 from tests.chaos.server import ServerUnderTest, server_binary
@@ -102,21 +100,6 @@ def test_threads_share_the_sentinels(settled: Watched) -> None:
     calls.close()
 
     assert settled.master.admin.get("counted") == b"16"
-
-
-def test_streams_of_events_are_read_from_the_master(settled: Watched, settings: Any) -> None:
-    settings.SWITCHYARD = {"BROKER_URL": settled.url}
-    assert switchyard_settings().broker_url == settled.url
-
-    async def role() -> bytes:
-        client = await live.client_of_events()
-        try:
-            found: list[bytes] = await client.execute_command("ROLE")
-            return found[0]
-        finally:
-            await client.aclose()
-
-    assert asyncio.run(role()) == b"master"
 
 
 def test_answers_that_are_to_come_are_not_mixed_up_when_the_master_is_replaced(settled: Watched) -> None:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import socket
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import redis
-from django.conf import settings
-from django.test import override_settings
 
 from switchyard.broker.redis.connections import Profile, connect
 from switchyard.broker.redis.server_connection import NAMELESS, ServerConnection, TlsConnection
-from switchyard.jobs.live import client_of_events
 
 HOST = "127.0.0.1"
 
@@ -50,21 +45,6 @@ def test_a_connection_to_itself_is_refused_like_one_to_a_server_that_is_away(por
     client = connect(f"redis://{HOST}:{port}/0", profile=profile)
     with pytest.raises(redis.ConnectionError, match=f"Error 111 connecting to {HOST}:{port}. Connection refused"):
         client.execute_command("EVALSHA", "digest", 1)
-
-
-def test_the_client_that_reads_events_refuses_it_too(port: int) -> None:
-    async def ask() -> None:
-        client = await client_of_events()
-        try:
-            await client.ping()
-        finally:
-            await client.aclose()
-
-    own = replace(settings.SWITCHYARD, broker_url=f"redis://{HOST}:{port}/0")
-    with override_settings(SWITCHYARD=own), pytest.raises(redis.ConnectionError, match="Connection refused"):
-        asyncio.run(ask())
-    with socket.create_server((HOST, port)):
-        pass
 
 
 def test_over_tls_it_is_refused_before_the_handshake(port: int) -> None:
