@@ -130,10 +130,15 @@ def after_s(found: Ranked) -> float | None:
     if found.finding.group in LEFT_OUT or found.level not in ("bad", "warn"):
         return None
     rule = declared_yard().alert_rule(found.finding.name)
-    if rule is not None and rule.after_s is not None:
-        return rule.after_s
     after = AFTER_S.get(found.finding.name)
-    return min(after or BAD_AFTER_S, BAD_AFTER_S) if found.level == "bad" else after
+    if found.level == "bad":
+        after = min(after or BAD_AFTER_S, BAD_AFTER_S)
+    if rule is not None and rule.after_s is not None:
+        after = rule.after_s
+    lasted_s = found.finding.lasted_s
+    if after is None or lasted_s is None:
+        return after
+    return 0.0 if lasted_s >= after else math.inf
 
 
 def fingerprint_of(name: str, of: str) -> str:

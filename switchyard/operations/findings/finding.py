@@ -58,6 +58,7 @@ class Finding:
         actor: Actor concerned; "" for findings that are not about one.
         letters: Open dead letters that it counts, which no other finding counts again.
         also: Further queues that it is about.
+        lasted_s: Seconds for which it has lasted, where that is known: whoever looks may have begun since.
     """
 
     group: str
@@ -74,6 +75,7 @@ class Finding:
     actor: str = ""
     letters: int = 0
     also: tuple[str, ...] = ()
+    lasted_s: float | None = None
 
     @property
     def name(self) -> str:
@@ -224,7 +226,7 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("actors.failing", "Failing", explains=("queues.retrying",), same=True),
     Rank("actors.gave_up", "Failing"),
     Rank("scheduler.replaced", "Failing"),
-    Rank("actors.loops", "Flooded"),
+    Rank("actors.loops", "Flooded", explains=OVERDUE, same=True),
     Rank("actors.silent", "Silent"),
     Rank("actors.later", "Later"),
     Rank("queues.circuit_open", "Circuit open", explains=("queues.retrying",), same=True),
@@ -347,7 +349,7 @@ class Ranked:
 # First words that are no name: names of queues, actors and hosts keep their case.
 _CAPITALISED = (
     *("the ", "of the ", "half of ", "all of ", "less than ", "what ", "no ", "nothing ", "an operator "),
-    *("child ", "children "),
+    *("child ", "children ", "every job ", "jobs of "),
 )
 
 

@@ -209,8 +209,10 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
             )
         rates = lately(row.queue)
         if rates is not None and rates.starts >= 1:
-            then = "It has just begun to start what waited, as after a pause. Look again in 10 s."
-            return f"what waited starts at {rates.starts:,.3g}/s only since a moment ago", then, ""
+            then = (
+                "After a pause or a restart that is what waited. If it stays so, the broker answers its workers slowly."
+            )
+            return f"it starts {rates.starts:,.3g} a second while slots are free", then, ""
         return (
             "its free slots start nothing",
             "Most likely its workers have just started or cannot reach the broker: read the pool's log.",

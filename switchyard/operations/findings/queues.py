@@ -116,7 +116,10 @@ def _paused(row: Row, pause: QueuePause) -> Finding:
     button = Button(label, "switchyard-queue-resume", row.queue)
     cause = f"{pause.by or 'An operator'} paused it" + (f": {pause.reason}" if pause.reason else ", without a reason")
     step, factor = f"manage.py switchyard queues resume {row.name}", float(waiting)
-    return GROUP.finding("warning", "paused", seen, cause, step, row.queue, then=then, button=button, factor=factor)
+    lasted_s = max(now_ms() - pause.since, 0) / 1_000 if pause.since else None
+    return GROUP.finding(
+        "warning", "paused", seen, cause, step, row.queue, then=then, button=button, factor=factor, lasted_s=lasted_s
+    )
 
 
 def circuit_open(queue: str, dependency: str, circuits: Sequence[OpenCircuit]) -> Finding:

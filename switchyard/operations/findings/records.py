@@ -10,6 +10,7 @@ from django.db.models import Count, Max, Q
 from django.utils import timezone
 
 from switchyard.alerts.models import Alert, Delivery
+from switchyard.alerts.sending import BACKOFF_S
 from switchyard.batches.queries import stuck
 from switchyard.broker.health.servers import servers_of
 from switchyard.broker.redis.calls import calls_on
@@ -34,6 +35,12 @@ LATELY = datetime.timedelta(days=1)
 REPLACED = 3
 
 
+def _failed_at(state: str, tries: int, next_try_at: datetime.datetime) -> datetime.datetime:
+    """Return when a channel refused a delivery: one that is to be retried is due some seconds after that."""
+    waits_s = BACKOFF_S[min(tries, len(BACKOFF_S)) - 1] if state == Delivery.State.PENDING else 0
+    return next_try_at - datetime.timedelta(seconds=waits_s)
+
+
 def look_at_alerts() -> Iterator[Finding]:
     """Check the deliveries of the last day and the open critical alerts.
 
@@ -50,20 +57,23 @@ def look_at_alerts() -> Iterator[Finding]:
             given_up=Count("id", filter=given_up),
             failing=Count("id", filter=failing),
             sent_at=Max("sent_at"),
-            last_failed=Max("next_try_at", filter=given_up | failing),
             error=Max("error", filter=given_up | failing),
         )
     )
     found = 0
     for row in rows:
         # A channel that accepted an alert after its last failure has recovered.
-        if not row["given_up"] + row["failing"] or (row["sent_at"] and row["sent_at"] > row["last_failed"]):
+        if not row["given_up"] + row["failing"]:
+            continue
+        failures = lately.filter(given_up | failing, channel=row["channel"])
+        failed = max(_failed_at(*each) for each in failures.values_list("state", "tries", "next_try_at"))
+        if row["sent_at"] and row["sent_at"] > failed:
             continue
         found += 1
         sent = f"the last delivery was {ago(row['sent_at'])}" if row["sent_at"] else "none was delivered"
         given_up_text = f"{counted(row['given_up'], 'alert')} given up, " if row["given_up"] else ""
-        failed = f"{given_up_text}{row['failing']} to be retried ({row['error']})"
-        seen = f"{row['channel']}: {failed}; {sent}"
+        failed_text = f"{given_up_text}{row['failing']} to be retried ({row['error']})"
+        seen = f"{row['channel']}: {failed_text}; {sent}"
         named = "SWITCHYARD_SMTP_URL" if row["channel"].startswith("email ") else "SWITCHYARD_ALERT_URLS"
         cause = f"Its server is down or refuses the alert, or {named} is wrong"
         step = f"Check that server and {named}; until then read the alerts in {_page()}"
@@ -284,10 +294,11 @@ def look_at_ticks() -> Iterator[Finding]:
 
 
 def _replaces_all(name: str) -> bool:
-    """Return whether the jobs of a schedule's last ticks, without the newest one's, were all cancelled."""
+    """Return whether the jobs of a schedule's ticks that ended last were all cancelled."""
     ticks = ScheduleTick.objects.filter(schedule=name, outcome=ScheduleTick.Outcome.SENT).order_by("-due_at")
-    jobs = list(ticks.values_list("job_id", flat=True)[1 : 1 + REPLACED])
-    return JobRow.objects.filter(job_id__in=jobs, state="cancelled").count() == REPLACED
+    jobs = list(ticks.values_list("job_id", flat=True)[: 2 * REPLACED])
+    ended = JobRow.objects.filter(job_id__in=jobs).order_by("-finished_at").values_list("state", flat=True)
+    return list(ended[:REPLACED]) == ["cancelled"] * REPLACED
 
 
 def _paused(name: str, state: ScheduleState) -> Finding:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import dramatiq
@@ -165,13 +166,12 @@ def goes_to(actor: str, usual: Usual, counts: Counts) -> tuple[str, str, str]:
 def outrun(actor: str, queue: str, mine: Sequence[Counts]) -> Iterator[Finding]:
     """Yield the finding for an actor of which more is sent all the time than its limits let start."""
     options = dramatiq.get_broker().actors[actor].options
-    window = mine[-OUTRUN_BUCKETS:]
-    counts = merged(window)
-    more = sum(sent(each) > OUTRUN_TIMES * ends(each) for each in window)
+    more = [each for each in mine[-OUTRUN_BUCKETS - 1 : -1] if sent(each) > OUTRUN_TIMES * ends(each)]  # full buckets
+    counts = merged(more)
     limited = options.get("rate_limit") or options.get("concurrency")
-    if not limited or more < OUTRUN or counts.get(DEFERRED, 0) < LEAST_PUT_OFF:
+    if not limited or len(more) < OUTRUN or counts.get(DEFERRED, 0) < LEAST_PUT_OFF:
         return
-    minutes = len(window) * BUCKET_MS / 60_000
+    minutes = len(more) * BUCKET_MS / 60_000
     arrive, start = round(sent(counts) / minutes), round(ends(counts) / minutes)
     seen = (
         f"{actor} is sent {arrive:,} times a minute, and its limit lets {start:,} start: what waits of it grows by "
@@ -204,20 +204,21 @@ def loops(actor: str, queue: str, usual: Usual | None, mine: Sequence[Counts]) -
     )  # fmt: skip
 
 
-def grew(mine: Sequence[Counts]) -> tuple[int, int]:
-    """Return by how many bytes processes grew while an actor ran, again and again, and its jobs; zeros for no leak.
+def grew(mine: Sequence[Counts]) -> tuple[int, int, int]:
+    """Return by how many bytes processes grew while an actor ran, again and again; its jobs, and their time in ms.
 
-    A process grows by what runs in it together: its growth is split among them.
+    A process grows by what runs in it together: its growth is split among them. Zeros for no leak.
     """
     parts = [merged(mine[at : at + PART]) for at in range(max(len(mine) - PART * PARTS, 0), len(mine), PART)]
     ran = [(ends(part), part.get(GROWN_BYTES, 0)) for part in parts if ends(part)]
     jobs, grown = sum(ended for ended, _ in ran), sum(bytes_ for _, bytes_ in ran)
     if len(ran) < LEAST_PARTS or grown < LEAKED_BYTES or not all(bytes_ for _, bytes_ in ran):
-        return 0, 0
-    return (grown, jobs) if sum(bytes_ for _, bytes_ in ran[-2:]) >= LAST_SHARE * grown else (0, 0)
+        return 0, 0, 0
+    lasts = sum(bytes_ for _, bytes_ in ran[-2:]) >= LAST_SHARE * grown
+    return (grown, jobs, sum(part.get(RUN_MS, 0) for part in parts)) if lasts else (0, 0, 0)
 
 
-def leaking(actors: Mapping[str, str], found: Mapping[str, tuple[int, int]]) -> Iterator[Finding]:
+def leaking(actors: Mapping[str, str], found: Mapping[str, tuple[int, int, int]]) -> Iterator[Finding]:
     """Yield the finding for each queue whose processes grow, with the actors that may be it, the likeliest first.
 
     Args:
@@ -225,20 +226,21 @@ def leaking(actors: Mapping[str, str], found: Mapping[str, tuple[int, int]]) -> 
         found: By actor, as :func:`grew` returns it.
     """
     for queue in dict.fromkeys(actors.values()):
-        mine = {name: grown for name, (grown, _) in found.items() if grown and actors[name] == queue}
+        mine = {name: grown for name, (grown, _, _) in found.items() if grown and actors[name] == queue}
         if not mine:
             continue
-        first, *others = sorted(mine, key=lambda name: -mine[name] / found[name][1])
+        # What runs long is there when others leak: by the time that it runs, the one that leaks grows most.
+        first, *others = sorted(mine, key=lambda name: -mine[name] / max(found[name][2], 1))
         grown, jobs = sum(mine.values()), found[first][1]
         span = whole_duration(PARTS * PART * BUCKET_MS)
         seen = f"{first} leaks about {grown / jobs / 1e6:.2g} MB a job: its processes grew by"
         if others:
             seen = f"{', '.join([first, *others[:-1]])} or {others[-1]} leaks: processes that ran them grew by"
         seen += f" {grown / 1e6:,.0f} MB in {span}, within {counted(jobs, 'job')}{f' of {first}' if others else ''}"
-        then = (
-            f"Look at what {first} keeps, in a cache or a list of its module. Its pool replaces what grows too large."
-        )
-        yield _finding("leaking", [first], actors, seen, then, grown / 1e6)
+        keeps = f"Look first at what {first} keeps, in a cache or a list of its module."
+        then = f"{keeps} Its pool replaces what grows too large."
+        leak = _finding("leaking", [first], actors, seen, then, grown / 1e6)
+        yield replace(leak, actor="") if others else leak
 
 
 def _finding(

@@ -188,6 +188,14 @@ def test_a_channel_that_takes_nothing_is_a_warning_with_its_words(alerted: Alert
     assert "1 alert given up" in found.seen and "answered 500" in found.seen
 
 
+def test_a_channel_that_took_one_after_it_refused_is_none(alerted: Alerted) -> None:
+    alerted("sent", 2)
+    alerted("pending", -10, error="answered 500")  # the third retry comes 45 s after it
+    Delivery.objects.filter(state="pending").update(tries=3)
+
+    assert not of(records.look_at_alerts(), "warning").get("channel")
+
+
 def test_a_critical_alert_that_nobody_acknowledged_is_a_warning(alerted: Alerted) -> None:
     alerted("sent", 60, severity="critical")
 

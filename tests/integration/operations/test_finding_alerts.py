@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from unittest.mock import Mock
@@ -73,6 +74,10 @@ def test_who_is_called_for_is_a_cause_of_a_kind_that_concerns_him() -> None:
     debug = Finding("configuration", "debug", "error", "DEBUG is on", "it is", "look")
     found = causes(ranked([late("urgent"), late("slow"), late("default", severity="warning"), down, debug]))
 
+    paused = [
+        Finding("queues", "paused", "warning", "mail is paused", lasted_s=lasted_s) for lasted_s in (899.0, 901.0)
+    ]
+    assert [after_s(each) for each in ranked(paused)] == [math.inf, 0.0]
     assert [(each.finding.subject, after_s(each)) for each in found] == [
         ("urgent", 20.0), ("slow", 30.0), ("default", 60.0), ("", None)
     ]  # fmt: skip
