@@ -79,13 +79,13 @@ def worsen(fact: AlertFact) -> None:
 
 def chosen(fact: AlertFact, names: Collection[str]) -> list[str]:
     """Return the channels that a rule names for an alert; all where it names none that there is."""
-    rule = declared_yard().alert_rule(fact.name)
+    rule = declared_yard().alert_rule(fact.name.partition(":")[0])
     return [name for name in names if rule is not None and name in rule.channels] or list(names)
 
 
 def further(fact: AlertFact, names: Collection[str], now: datetime) -> list[tuple[str, datetime]]:
     """Return the channels to which an alert goes unless it is acknowledged by then, each with that time."""
-    rule = declared_yard().alert_rule(fact.name)
+    rule = declared_yard().alert_rule(fact.name.partition(":")[0])
     if rule is None or rule.escalate_after_s is None:
         return []
     at, told = now + timedelta(seconds=rule.escalate_after_s), chosen(fact, names)

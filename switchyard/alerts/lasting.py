@@ -48,7 +48,7 @@ class LastingAlerts:
             first_s = first_s if known or now_s - last_s <= GAP_S else now_s
             self._seen[fact.fingerprint] = first_s, now_s
             if not known and now_s - first_s >= after_s:
-                if not (was_open := self._is_open(fact.fingerprint)):
+                if not (was_open := self.is_open(fact.fingerprint)):
                     facilities().alerts.raise_(fact)
                 # How severe another leader has found it is not known here.
                 self._raised[fact.fingerprint] = replace(fact, severity="") if was_open else fact
@@ -68,7 +68,7 @@ class LastingAlerts:
             return
         gone = {name for name, (_, last_s) in self._seen.items() if now_s - last_s >= CALM_S}
         for fact in (self._raised[name] for name in gone if name in self._raised):
-            if not self._is_open(fact.fingerprint) and facilities().alerts.counts([fact.fingerprint]):
+            if not self.is_open(fact.fingerprint) and facilities().alerts.counts([fact.fingerprint]):
                 # It was sent while the database was away.
                 write_alert(AlertGroup(fact, 1, 1, fact.at, fact.at, ""), ())
         resolve_gone(self._kind, set(self._seen) - gone)
@@ -76,7 +76,11 @@ class LastingAlerts:
             del self._seen[name]
             self._raised.pop(name, None)
 
-    def _is_open(self, fingerprint: str) -> bool:
+    def has_called(self, fingerprint: str) -> bool:
+        """Return whether an alert of a cause was raised, and has not ended."""
+        return fingerprint in self._raised
+
+    def is_open(self, fingerprint: str) -> bool:
         """Return whether an alert of a cause is unresolved; also ``False`` while the database does not answer."""
         rows = Alert.objects.filter(kind=self._kind, fingerprint=fingerprint[:128], state__in=UNRESOLVED)
         try:

@@ -77,7 +77,7 @@ def lines(findings: list[Finding], paint: Callable[[str, str], str], *, took_ms:
             if found.severity in ("warning", "error"):
                 yield from (
                     f"{INDENT}{word}: {printable(text)}"
-                    for word, text in (("why", found.cause), ("next", found.next))
+                    for word, text in (("why", found.cause), ("then", found.then), ("next", found.next))
                     if text
                 )
         yield ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from difflib import get_close_matches
@@ -26,7 +26,7 @@ from switchyard.broker.keys import LANES, Lane
 from switchyard.commands.status import Cells, fitted_table
 from switchyard.conf import declared_yard
 from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand, number_within
-from switchyard.console.formatting import counted, duration, parse_until, promise
+from switchyard.console.formatting import ago, aligned, counted, duration, parse_until, promise
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.logs import printable
 from switchyard.middleware.redaction import redacted
@@ -45,6 +45,9 @@ COUNTED |= {name: name for name in ("retrying", "dead", "quarantined")}
 COLUMNS = {"queue": 0, "waiting": 0, "scheduled": 60, "parked": 98, "at workers": 90, "retrying": 50, "dead": 0}
 COLUMNS |= {"quarantined": 112, "oldest": 40, "promise": 140, "busy/slots": 70}
 FIGURES = COLUMNS.keys() - {"queue", "promise"}
+LIMITS = ("id", "limit", "taken", "waiting", "next waits since", "how long still")
+VALUES = ("taken", "waiting", "next job", "it waits since", "how long still")
+CIRCUITS = ("circuit", "queue", "state", "waiting", "opened", "next probe", "why", "actor")
 REFUSALS_SHOWN = 5
 MOST_SHOWN = 500
 
@@ -226,13 +229,16 @@ class Command(ActsCommand):
         self.answer("", found[0] if len(found) == 1 else found)
 
     def _limits(self, options: dict[str, Any]) -> None:
-        found: Any = limits.limits_now(arguments=True)
+        found: Any
         if options["limit"]:
             found = limits.keys_of(limits.find(options["limit"]), value=options["value"], after=options["after"])
-        shown = msgspec.to_builtins(found)
-        lines = [f"{name}  {_pairs(each)}" for name in shown if name != "after" for each in shown[name]]
-        lines += [f"more: --after {shlex.quote(shown['after'])}"] if shown.get("after") else []
-        self.answer(lines or "none is declared, and nothing waits", shown, indent=2)
+            tables = [((name, *VALUES), map(_value_cells, getattr(found, name))) for name in ("largest", "keys")]
+        else:
+            found = limits.limits_now(arguments=True)
+            tables = [(LIMITS, map(_limit_cells, found.limits)), (CIRCUITS, map(_circuit_cells, found.circuits))]
+        texts = [text for titles, rows in tables if (text := _table(titles, rows))]
+        texts += [f"more: --after {shlex.quote(after)}"] if (after := getattr(found, "after", "")) else []
+        self.answer("\n\n".join(texts) or "none is declared, and nothing waits", msgspec.to_builtins(found), indent=2)
 
     def _override(self, options: dict[str, Any]) -> None:
         if options["n"] is not None and not options["until"]:
@@ -331,6 +337,34 @@ class Command(ActsCommand):
 def _known(names: list[str]) -> list[str]:
     """Return each name once; a name that the topology does not have is refused before anything is done."""
     return [declared_yard().queue_of(name).name for name in dict.fromkeys(names)]
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    shown = [[printable(cell or "-") for cell in row] for row in rows]
+    return aligned([titles, *shown]) if shown else ""
+
+
+def _limit_cells(one: limits.LimitState) -> tuple[str, ...]:
+    taken = "by value" if one.taken is None else f"{one.taken:,}" + ("" if one.argument else f" of {one.current:,}")
+    if one.keys is not None:
+        taken = f"{one.keys:,} values wait"
+    waiting = "by value" if one.waiting is None else f"{one.waiting:,}"
+    text = f"{one.actor} {limits.text_of(one)}".strip()
+    text += f", {one.current:,} until {one.until:%Y-%m-%d %H:%M:%S} UTC by {one.by}" if one.until else ""
+    return one.id, text, taken, waiting, ago(one.since) if one.since else "", limits.still_text(one)
+
+
+def _value_cells(one: limits.KeyState) -> tuple[str, ...]:
+    since = ago(one.since) if one.since else ""
+    return one.value, f"{one.taken:,}", f"{one.waiting:,}", one.next_job, since, limits.still_text(one)
+
+
+def _circuit_cells(one: limits.CircuitState) -> tuple[str, ...]:
+    of = f"{one.argument}={one.value}" if one.value else one.argument and f"by {one.argument}"
+    probe = ago(one.next_probe_at) if one.next_probe_at else "the next job" if one.probe == "*" else one.probe
+    why = f"{one.by}: {one.reason}" if one.by else one.reason
+    opened = ago(one.opened_at) if one.opened_at else ""
+    return f"{one.dependency} {of}".strip(), one.queue, one.state, f"{one.waiting:,}", opened, probe, why, one.actors[0]
 
 
 def _pairs(item: dict[str, Any]) -> str:

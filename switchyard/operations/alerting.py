@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import attrgetter
 
 import urllib3
 
-from switchyard.alerts.lasting import LastingAlerts
+from switchyard.alerts.lasting import CALM_S, LastingAlerts
 from switchyard.broker.clock import now_ms
 from switchyard.broker.stores.alert_groups import AlertFact
 from switchyard.conf import declared_yard, switchyard_settings
@@ -26,26 +26,35 @@ AFTER_S = {
     "pools.down": 20.0, "database.locked": 20.0, "database.away": 20.0, "pools.host_gone": 60.0, "queues.late": 60.0,
     "queues.ends_late": 60.0, "queues.burning": 60.0, "queues.all_failing": 60.0, "queues.parked": 60.0,
     "actors.failing": 120.0, "actors.host_down": 120.0, "actors.dependency_down": 120.0, "scheduler.late": 60.0,
-    "actors.database_bound": 120.0, "actors.slower": 120.0, "actors.silent": 120.0,
-    "scheduler.down": 5.0, "history.down": 60.0, "history.behind": 60.0, "database.connections": 60.0,
-    "disk.low": 60.0, "alerts.channel": 60.0,
+    "actors.database_bound": 120.0, "actors.slower": 120.0, "actors.silent": 120.0, "actors.outrun": 120.0,
+    "actors.loops": 60.0, "scheduler.down": 5.0, "scheduler.replaced": 60.0, "history.down": 60.0,
+    "history.behind": 60.0, "database.connections": 60.0, "disk.low": 60.0, "alerts.channel": 60.0,
+    "queues.quarantined": 60.0, "queues.undeclared": 60.0,
+    "queues.crashing": 60.0, "queues.retrying": 120.0, "actors.later": 120.0, "actors.leaking": 120.0,
+    "queues.paused": 900.0, "pools.quieted": 900.0, "pools.paused": 900.0,
 }  # fmt: skip
 # The first two have alerts of their own; the others are for whoever deploys, and last until he does.
 LEFT_OUT = frozenset({"broker", "dead letters", "configuration", "checks"})
 SHOWN = 10
+LONGEST_SUBJECT = 80
 HEARTBEAT_S, LATELY_S, CALL_S = 60.0, 60.0, 5.0
 
 log = get_logger("switchyard.alerts")
 
 
 class FindingAlerts:
-    """Checks of the overview's findings, with an alert for each kind that lasts, however many queues it concerns."""
+    """Checks of the overview's findings, with an alert for each kind that lasts, however many queues it concerns.
+
+    A queue, pool or actor that joins a kind after people were called has an alert of its own: it is news.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._lasting, self._clock = LastingAlerts("finding", clock), clock
         # Without the configuration: it calls no person, and its checks would load all of the web.
         self._kept = KeptFindings(left_out=[configuration.GROUP.name])
         self._checked_s = -math.inf
+        # Name and first subject of an alert, "" of a kind's first one -> its subjects, and when each was last found.
+        self._subjects: dict[tuple[str, str], dict[str, float]] = {}
 
     @property
     def checks(self) -> bool:
@@ -66,11 +75,35 @@ class FindingAlerts:
         name = attrgetter("finding.name")
         calling = sorted((each for each in causes(found) if after_s(each) is not None), key=name)
         self._lasting.note(
-            (fact_of(list(alike)), min(after_s(each) or 0.0 for each in calling if name(each) == named))
+            (fact_of(mine, of), min(after_s(each) or 0.0 for each in mine))
             for named, alike in groupby(calling, name)
+            for of, mine in self._by_alert(named, list(alike)).items()
         )
         self._lasting.resolve()
         self._checked_s = self._clock()
+
+    def _by_alert(self, name: str, alike: Sequence[Ranked]) -> dict[str, list[Ranked]]:
+        """Return findings of one name by the alert that calls for them: its first subject, "" of the kind's first."""
+        now_s, found = self._clock(), dict[str, list[Ranked]]()
+        for key, subjects in list(self._subjects.items()):
+            self._subjects[key] = {subject: at for subject, at in subjects.items() if now_s - at < CALM_S}
+            if not self._subjects[key]:
+                del self._subjects[key]
+        for each in alike:
+            subject = (each.finding.actor or each.finding.subject)[:LONGEST_SUBJECT]
+            mine = [of for (named, of), subjects in self._subjects.items() if named == name and subject in subjects]
+            of = mine[0] if mine else self._joined(name, subject)
+            self._subjects.setdefault((name, of), {})[subject] = now_s
+            found.setdefault(of, []).append(each)
+        return found
+
+    def _joined(self, name: str, subject: str) -> str:
+        """Return the alert for a new subject: one that has not called yet, else one of its own, as a leader before."""
+        if self._lasting.is_open(fingerprint_of(name, subject)):
+            return subject
+        waiting = (of for of in ("", *(of for named, of in self._subjects if named == name))
+                   if not self._lasting.has_called(fingerprint_of(name, of)))  # fmt: skip
+        return next(waiting, subject)
 
 
 def beat(alerts: FindingAlerts) -> None:
@@ -103,15 +136,20 @@ def after_s(found: Ranked) -> float | None:
     return min(after or BAD_AFTER_S, BAD_AFTER_S) if found.level == "bad" else after
 
 
-def fact_of(alike: list[Ranked]) -> AlertFact:
+def fingerprint_of(name: str, of: str) -> str:
+    """Return the fingerprint of a finding's alert; that of the first of a kind names no subject."""
+    return f"finding-{name}:{of}" if of else f"finding-{name}"
+
+
+def fact_of(alike: list[Ranked], of: str = "") -> AlertFact:
     """Return the alert of findings of one name, the worst first; critical if it is bad, or urgent in the table."""
     first = alike[0].finding
     urgent = alike[0].level == "bad" or AFTER_S.get(first.name, math.inf) <= BAD_AFTER_S
     more = f" (and {len(alike) - 1} more)" if len(alike) > 1 else ""
     others = [each.sentence for each in alike[1:SHOWN]]
-    lines = [*others, first.cause and f"Cause: {first.cause}.", first.then or f"Next: {first.next}"]
+    lines = [*others, first.cause and f"Cause: {first.cause.removesuffix('.')}.", first.then or f"Next: {first.next}"]
     return AlertFact(
-        fingerprint=f"finding-{first.name}",
+        fingerprint=fingerprint_of(first.name, of),
         kind="finding",
         title=f"{alike[0].sentence}{more}",
         detail="\n".join(line for line in lines if line),

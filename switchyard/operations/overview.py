@@ -42,7 +42,7 @@ from switchyard.operations.findings.finding import (
     ranked,
 )
 from switchyard.operations.findings.records import look_at_schedules
-from switchyard.operations.findings.spending import dependency_of
+from switchyard.operations.findings.spending import said_once
 from switchyard.operations.metrics import YARD_STATE
 from switchyard.operations.queries import PoolState, YardState
 from switchyard.operations.rows import UNKNOWN, Drawing, Row, RowStatus, draw, yard_rows
@@ -95,9 +95,6 @@ JUDGED_NOW = (
     # The broker answers at this moment.
     *(f"{of}.{why}" for of in ("pools", "queues", "scheduler", "history") for why in ("away", "hangs", "refused")),
 )  # fmt: skip
-
-
-DOWN = "actors.dependency_down"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +156,7 @@ def diagnose(
     kept = [found for found in known if not any(fnmatchcase(found.name, name) for name in now)]
     told = sum(found.letters for found in kept)
     present = list(_now(facts, open_letters, told))
-    # An open circuit says what the calls before it said, for as long as it keeps others away.
-    down = {dependency_of(found.actor) for found in present if found.name == DOWN}
-    kept = [found for found in kept if found.name != DOWN or dependency_of(found.actor) not in down]
-    return _verdict(ranked([*present, *kept]), _figures(facts, open_letters))
+    return _verdict(ranked(said_once([*present, *kept])), _figures(facts, open_letters))
 
 
 def judged_now(facts: YardFacts) -> list[Ranked]:

@@ -20,6 +20,7 @@ from switchyard.dead_letters.models import DeadLetter
 from switchyard.history.models import AttemptRow, JobRow
 from switchyard.history.queries import stored_arguments
 from switchyard.jobs.pauses import LARGEST_NUMBER
+from switchyard.operations.findings.error_kinds import ErrorKind, is_down, kind_of
 from switchyard.operations.findings.finding import Button, Finding, FindingGroup
 
 GROUP = FindingGroup("actors")
@@ -63,6 +64,8 @@ class FailingActor:
         host: Host that most failures name, or ""; ``fact`` what it did.
         letters: Open dead letters of the largest ``fingerprint``: of the failed jobs, or of the last ten minutes.
         common: Property that the failed jobs have and no other of the actor, as ``customer_id 7, 27``; "" for none.
+        kind: Kind of most of the errors, if it is known; ``down``: they say that what is called does not serve.
+        mended: Failed jobs that succeeded in a retry.
     """
 
     actor: str
@@ -78,6 +81,9 @@ class FailingActor:
     fingerprint: str = ""
     common: str = ""
     jobs_since: int = 0
+    kind: ErrorKind | None = None
+    down: bool = False
+    mended: int = 0
 
     @property
     def ended(self) -> bool:
@@ -102,7 +108,7 @@ def failing_actors() -> list[FailingActor]:
     rows = list(
         JobRow.objects.filter(failed_at__gte=since)
         .order_by("-failed_at", "-id")
-        .values_list("actor", "queue", "error_type", "error_message", "failed_at", "pk")[:MOST_ROWS]
+        .values_list("actor", "queue", "error_type", "error_message", "failed_at", "pk", "state")[:MOST_ROWS]
     )
     letters = _letters()
     found: list[FailingActor] = []
@@ -129,7 +135,7 @@ def _all_since(actor: str, failures: Sequence[_Row]) -> int:
     return max(jobs, len(failures)) if len(failures) >= NEARLY_ALL * jobs else 0
 
 
-_Row = tuple[str, str, str, str, "int | None", int]
+_Row = tuple[str, str, str, str, "int | None", int, str]
 _Letter = tuple[str, str, str, str, str, datetime]
 
 
@@ -148,7 +154,7 @@ def _by_error(rows: Sequence[_Row], dead: Sequence[_Letter]) -> Iterator[tuple[S
     counts = Counter(row[2] for row in rows)
     gave_up = Counter(letter[2] for letter in dead)
     names = [name for name in dict.fromkeys([*counts, *gave_up]) if counts[name] >= FEWEST or gave_up[name]]
-    if not names or host_of(row[3] for row in rows)[0]:
+    if not names or blamed([(row[2], row[3]) for row in rows])[0]:
         yield rows, dead
         return
     for name in names[:MOST_ERRORS]:
@@ -164,7 +170,8 @@ def _failing(actor: str, rows: Sequence[_Row], dead: Sequence[_Letter], jobs: in
     moments = [datetime_of(row[4]) for row in rows if row[4] is not None] + [letter[5] for letter in dead]
     exceptions = Counter(row[2] for row in rows) or Counter(letter[2] for letter in dead)
     exception = f"{len(exceptions)} kinds of errors" if len(exceptions) > 1 else (next(iter(exceptions)) or "an error")
-    host, fact = host_of([row[3] for row in rows] or [letter[3] for letter in dead])
+    errors = [(row[2], row[3]) for row in rows] or [(letter[2], letter[3]) for letter in dead]
+    host, fact, kind, down = blamed(errors)
     fingerprint = Counter(letter[4] for letter in dead).most_common(1)[0][0] if dead else ""
     return FailingActor(
         actor=actor,
@@ -179,6 +186,9 @@ def _failing(actor: str, rows: Sequence[_Row], dead: Sequence[_Letter], jobs: in
         letters=sum(letter[4] == fingerprint for letter in dead),
         fingerprint=fingerprint,
         common=common,
+        kind=kind,
+        down=down,
+        mended=sum(row[6] == "succeeded" for row in rows),
     )
 
 
@@ -242,7 +252,8 @@ class AllFailing:
     Args:
         since: Start of the first of them, in ms since the epoch.
         slow: They failed after a second or more, as those do that wait for an answer.
-        host: Host that most failures name, or ""; ``fact`` what it did.
+        host: Host that is down by most failures, or ""; ``fact`` what it did.
+        kind: Kind of most of the errors, if it is known.
     """
 
     failed: int
@@ -252,6 +263,7 @@ class AllFailing:
     slow: bool
     host: str
     fact: str
+    kind: ErrorKind | None = None
 
 
 # Newest jobs that have to fail, fewer where there are no more, but at least as many as the second number.
@@ -276,19 +288,36 @@ def all_failing(actors: Iterable[str]) -> dict[str, AllFailing]:
         failed = [row for row in newest[:count] if row[0] != "succeeded"]
         [(exception, _)] = Counter(row[3] or "an error" for row in failed).most_common(1)
         slow = median(row[2] or 0 for row in failed) >= SLOW_MS
+        host, fact, kind, down = blamed([(row[3], row[4]) for row in failed])
         found[actor] = AllFailing(
             len(failed),
             count,
             failed[-1][1] - (failed[-1][2] or 0),
             exception,
             slow,
-            *host_of(row[4] for row in failed),
+            host if down else "",
+            fact,
+            kind,
         )
     return found
 
 
 def _share(rows: Sequence[tuple[Any, ...]]) -> float:
     return sum(bool(row[0] != "succeeded") for row in rows) / len(rows)
+
+
+def blamed(errors: Sequence[tuple[str, str]]) -> tuple[str, str, ErrorKind | None, bool]:
+    """Return the host that most of some errors are about, what it did, their kind, and whether the host is down.
+
+    A host in an error of no known kind, that does not say that it is down, may be the address of a manual.
+
+    Args:
+        errors: Names of exceptions, with their messages.
+    """
+    texts = [f"{name}: {error[:SEARCHED]}" for name, error in errors]
+    kind, down = kind_of(texts), is_down(texts)
+    host, fact = host_of(error for _, error in errors) if kind is not None or down else ("", "")
+    return host, fact, kind, down and kind is None
 
 
 def host_of(errors: Iterable[str]) -> tuple[str, str]:
@@ -323,28 +352,34 @@ def judge(found: FailingActor) -> Finding:
     gave_up = f"{found.letters:,} gave up" if found.letters else ""
     if found.ended:
         return _ended(found)
+    because = f", because {found.kind.because}" if found.kind is not None else ""
+    remove = found.kind.then if found.kind is not None else "Remove the cause: its traceback names the line."
     if found.host:
         fact = f" ({found.fact})" if found.fact else ""
         those = f"{found.failed:,} of {found.jobs:,}" if found.failed else f"{found.letters:,}"
-        seen = f"{found.host} is down for {found.actor}{fact}: {those} jobs failed in the last 5 min"
-        then = "Jobs are retried by themselves; what gave up waits in the dead letters until you requeue it."
-        code = "host_down"
+        code, what = "failing", f"{found.actor} fails at {found.host}{because or fact}"
+        then = f"{remove} What gave up waits in the dead letters until you requeue it."
+        if found.down:
+            code, what = "host_down", f"{found.host} is down for {found.actor}{fact}"
+            then = "Jobs are retried by themselves; what gave up waits in the dead letters until you requeue it."
+        seen = f"{what}: {those} jobs failed in the last 5 min"
     elif found.failed >= FEWEST:
         jobs, when = found.jobs_since or found.jobs, "in the last 5 min"
         if found.jobs_since:
             when = f"since {found.first_at:%H:%M:%S} UTC"
         seen = (
-            f"{share_text(found.failed, jobs)} {found.actor}'s jobs fail with {found.exception}: "
+            f"{share_text(found.failed, jobs)} {found.actor}'s jobs fail with {found.exception}{because}: "
             f"{found.failed:,} of {jobs:,} {when}"
         )
-        then = "Remove the cause; jobs with retries left are tried again by themselves."
+        then = f"{remove} Jobs with retries left are tried again by themselves."
         code = "failing"
     else:
         those, gave_up = counted(found.letters, "job"), ""
-        seen = f"{those} of {found.actor} gave up in the last 10 min with {found.exception}"
-        then = "Nothing consumes a dead list: requeue the letters when the cause is removed, or discard them."
+        seen = f"{those} of {found.actor} gave up in the last 10 min with {found.exception}{because}"
+        then = f"{remove} Then requeue the letters, or discard them."
         code = "gave_up"
     seen += f", {gave_up}" if gave_up else ""
+    seen += f", {found.mended:,} succeeded in a retry" if found.mended else ""
     seen += f"; only {found.common}: all of theirs" if found.common else ""
     return _finding(found, code, seen, then)
 
@@ -381,7 +416,7 @@ def _finding(found: FailingActor, code: str, seen: str, then: str) -> Finding:
     )
     factor = float(found.failed or found.letters)
     return GROUP.finding(
-        "warning", code, seen, then, step, found.queue, then=then, button=button, factor=factor,
+        "warning", code, seen, "", step, found.queue, then=then, button=button, factor=factor,
         actor=found.actor, letters=found.letters,
     )  # fmt: skip
 

@@ -35,6 +35,7 @@ from switchyard.operations.findings import (
     pools,
     queues,
     records,
+    spending,
 )
 from switchyard.operations.findings import facts as snapshot
 from switchyard.operations.findings.database import database_away
@@ -304,7 +305,7 @@ def examine() -> list[Finding]:
     examination = Examination()
     for check in checks():
         examination.look(check)
-    return examination.findings
+    return spending.said_once(examination.findings)
 
 
 class KeptCheck:

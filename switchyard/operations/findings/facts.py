@@ -446,6 +446,18 @@ def _sent_by_itself(newest: _Messages, queue: str) -> Flood | None:
     return Flood(count, len(newest), actor=actor, place="newest") if actor and count >= MOST * len(newest) else None
 
 
+def sends_itself(actor: str, queue: str) -> bool:
+    """Return whether most of an actor's jobs that a queue starts next, or holds for a moment, were sent by its own."""
+    try:
+        [family] = families([queue])
+        pages = [look(family, "live", place, limit=SAMPLE) for place in ("scheduled", "waiting")]
+        messages = [one.message for page in pages for one in page.items if one.message is not None]
+        mine = [message for message in messages if message.actor_name == actor]
+        return _sent_by_itself(mine, queue) is not None
+    except (ValueError, BrokerError):
+        return False
+
+
 _NONE: Final = (0, 0, (("", ""), ""))
 
 

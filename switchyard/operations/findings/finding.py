@@ -223,16 +223,20 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("queues.crashing", "Crashing", says="In {seen}.", explains=("pools.restarts",)),
     Rank("actors.failing", "Failing", explains=("queues.retrying",), same=True),
     Rank("actors.gave_up", "Failing"),
+    Rank("scheduler.replaced", "Failing"),
+    Rank("actors.loops", "Flooded"),
     Rank("actors.silent", "Silent"),
     Rank("actors.later", "Later"),
     Rank("queues.circuit_open", "Circuit open", explains=("queues.retrying",), same=True),
     Rank("queues.retrying", "Retrying"),
+    # No worker can run them.
+    Rank("queues.parked", "Parked", says="In {seen}."),
+    Rank("queues.quarantined", "Quarantined", says="In {seen}."),
     # Held back on purpose.
     Rank("queues.paused", "Paused"),
     Rank("queues.purged", "Purged"),
+    Rank("actors.outrun", "Limited", explains=("queues.limited",), same=True),
     Rank("queues.limited", "Limited"),
-    Rank("queues.parked", "Parked", says="In {seen}."),
-    Rank("queues.quarantined", "Quarantined", says="In {seen}."),
     Rank("queues.suspects", "Suspects", says="In {seen}."),
     # Fewer hands than there should be.
     Rank("pools.host_gone", "Host gone"),

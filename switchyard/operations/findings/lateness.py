@@ -136,6 +136,8 @@ def _all_failing(rows: Sequence[Row], facts: YardFacts) -> Finding:
     what, called = f"{actors} fail{s}", f"what {actors} call{s}"
     if host and not further:
         what, called = f"{host} is down for {actors}{f' ({fails[0].fact})' if fails[0].fact else ''}", host
+    elif fails[0].kind is not None:
+        what = f"{what}, because {fails[0].kind.because}"
     elif failing_word(fails) == HANGS:
         what = f"{called} does not answer"
     span = duration(max(now_ms() - min(each.since for each in fails), 0))
@@ -143,13 +145,15 @@ def _all_failing(rows: Sequence[Row], facts: YardFacts) -> Finding:
     errors = _and(list(dict.fromkeys(each.exception for each in fails)))
     late = f"{_and([row.name for row in (first, *others)])} {'are' if others else 'is'}"
     seen = f"{what}: {share} in {span} failed with {errors}; {late} late by it"
-    then = f"Look at {called}: mend it, and what waits starts. Jobs with retries left are tried again by themselves."
+    kind = fails[0].kind
+    remove = kind.then if kind is not None else f"Look at {called}: mend it, and what waits starts."
+    then = f"{remove} Jobs with retries left are tried again by themselves."
     actor, ratio = next(iter(found)), first.ratio or 0
     query = urlencode({"failures": "1", "actor": actor, "since": "5m"})
     button = Button(f"Show the failed jobs of {actor}", JOBS, query=f"?{query}")
     step = f"manage.py switchyard jobs list --failures --actor {actor} --since 5m"
     return GROUP.finding(
-        _severity(ratio), "all_failing", seen, then, step, first.queue, then=then, button=button, factor=ratio,
+        _severity(ratio), "all_failing", seen, "", step, first.queue, then=then, button=button, factor=ratio,
         word=failing_word(fails), also=tuple(row.queue for row in others),
     )  # fmt: skip
 
@@ -182,9 +186,7 @@ def _late(row: Row, facts: YardFacts) -> Finding:
     button, ratio = button or _holders_button(row), row.ratio or 0
     word = BLOCKED if misplaced else FLOODED if flood else ""
     severity = _severity(ratio)
-    return GROUP.finding(
-        severity, "late", seen, then, step, row.queue, then=then, button=button, factor=ratio, word=word
-    )
+    return GROUP.finding(severity, "late", seen, "", step, row.queue, then=then, button=button, factor=ratio, word=word)
 
 
 def _severity(ratio: float) -> Severity:
@@ -205,6 +207,10 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
                 "It is stopped, hangs, or cannot reach the broker: its own page and its log say more within seconds.",
                 "",
             )
+        rates = lately(row.queue)
+        if rates is not None and rates.starts >= 1:
+            then = "It has just begun to start what waited, as after a pause. Look again in 10 s."
+            return f"what waited starts at {rates.starts:,.3g}/s only since a moment ago", then, ""
         return (
             "its free slots start nothing",
             "Most likely its workers have just started or cannot reach the broker: read the pool's log.",
@@ -294,7 +300,7 @@ def _just_late(row: Row) -> Finding:
     )
     then = "A burst that is over in a second is no fault; it is called late when it stays so."
     step = f"manage.py switchyard queues show {row.queue}"
-    return GROUP.finding("ok", "just_late", seen, then, step, row.queue, then=then, factor=row.ratio or 0)
+    return GROUP.finding("ok", "just_late", seen, "", step, row.queue, then=then, factor=row.ratio or 0)
 
 
 def _ends_late(row: Row) -> Finding:
@@ -305,7 +311,7 @@ def _ends_late(row: Row) -> Finding:
     then = "What its tasks call is slow, or one of them hangs: its page shows what holds the slots."
     step, button, ratio = f"manage.py switchyard queues status {row.queue}", _holders_button(row), row.done_ratio or 0
     return GROUP.finding(
-        _severity(ratio), "ends_late", seen, then, step, row.queue, then=then, button=button, factor=ratio
+        _severity(ratio), "ends_late", seen, "", step, row.queue, then=then, button=button, factor=ratio
     )
 
 

@@ -25,6 +25,7 @@ from switchyard.broker.stores.yard_facts import (
     RUNS,
     Counts,
     actor_subject,
+    failures,
     merged,
     percentile_ms,
     sent,
@@ -39,6 +40,8 @@ from switchyard.operations.past import LAST_MS, PAST, Usual, slow_runs
 ACTOR: Final = "switchyard-actor"
 # Windows of *slower*, in buckets: 30 s to 10 min, the shortest that is clear.
 WINDOWS: Final = (3, 6, 12, 30, 60)
+# Buckets in which runs are slow still.
+LASTS: Final = 4
 # Slow runs, their share, the evidence in nats that they are not the usual eighth, and how much slower half of them are.
 LEAST_SLOW, LEAST_SHARE, EVIDENCE, USUALLY_SLOW, SLOWER = 4, 0.4, 14.0, 0.12, 1.5
 # A producer is silent after 2 min, three times its longest pause of the hours before, and 20 sends that are missing.
@@ -88,8 +91,10 @@ def slower(
         window = [counts for _, counts in mine[-length:]]
         counts = merged(window)
         slow, runs = slow_runs(counts, over_ms)
+        if 2 * failures(counts) >= max(runs, 1):  # runs that fail say nothing of how long one takes: Failing is said
+            return
         slow, runs = slow + len(going), runs + len(going)
-        lasts = len(going) >= LEAST_SLOW or sum(slow_runs(each, over_ms)[0] > 0 for each in window[-4:]) >= 2
+        lasts = len(going) >= LEAST_SLOW or _lasts(window[-LASTS:], over_ms)
         if slow >= LEAST_SLOW and lasts and slow >= LEAST_SHARE * runs and evidence(slow, runs) >= EVIDENCE:
             since = _slow_since(mine, over_ms, [now - ran_ms for ran_ms in going])
             ended_ms = percentile_ms(counts, RUNS, 0.5) or 0.0
@@ -98,6 +103,12 @@ def slower(
             of_runs = f"{slow:,} of {counted(runs, 'run')}{goes}"
             yield _slower(actor, queue, usual, typical_ms, since, of_runs, at, word)
             return
+
+
+def _lasts(newest: Sequence[Counts], over_ms: float) -> bool:
+    """Return whether runs are slow still: in two buckets of the newest, and as many of all as it takes."""
+    slow, runs = slow_runs(merged(newest), over_ms)
+    return slow >= LEAST_SHARE * runs and sum(slow_runs(each, over_ms)[0] > 0 for each in newest) >= 2
 
 
 def evidence(slow: int, runs: int, usually: float = USUALLY_SLOW) -> float:
@@ -110,14 +121,14 @@ def evidence(slow: int, runs: int, usually: float = USUALLY_SLOW) -> float:
 
 
 def _slow_since(mine: Sequence[tuple[int, Counts]], over_ms: float, began: Sequence[int]) -> int:
-    """Return since when most runs are slow: back to the last bucket in which most were not."""
-    since = min(began, default=mine[-1][0] if mine else 0)
+    """Return since when most runs are slow: back to the bucket before them in which most were not."""
+    since = min(began, default=0)
     for at, counts in reversed(mine):
         slow, runs = slow_runs(counts, over_ms)
-        if runs and slow < LEAST_SHARE * runs:
+        if runs and slow >= LEAST_SHARE * runs:  # a run began before it ended
+            since = min(since or at, at - counts.get(RUN_MS, 0) // runs)
+        elif runs and since:
             break
-        if runs:  # a run began before it ended
-            since = min(since, at - counts.get(RUN_MS, 0) // runs)
     return since
 
 
@@ -179,6 +190,6 @@ def later(actor: str, queue: str, usual: Usual, mine: Sequence[tuple[int, Counts
 def _finding(code: str, actor: str, queue: str, seen: str, then: str, factor: float, *, word: str = "") -> Finding:
     step = f"manage.py switchyard actors show {actor}"
     return GROUP.finding(
-        "warning", code, seen, then, step, queue, then=then, button=Button(f"Show {actor}", ACTOR, actor),
+        "warning", code, seen, "", step, queue, then=then, button=Button(f"Show {actor}", ACTOR, actor),
         factor=factor, actor=actor, word=word,
     )  # fmt: skip

@@ -84,7 +84,7 @@ def _returning(names: list[str], since_s: float) -> Finding:
     if len(names) == 1:
         seen = seen.replace(" have not", " has not")
     then = "Pools report within 5 s of its return by themselves; nothing needs to be restarted."
-    return GROUP.finding("warning", "returning", seen, then, "manage.py switchyard doctor, again in 10 s", then=then)
+    return GROUP.finding("warning", "returning", seen, "", "manage.py switchyard doctor, again in 10 s", then=then)
 
 
 def _down(pool: PoolState, facts: YardFacts) -> Finding:

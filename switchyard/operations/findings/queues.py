@@ -80,7 +80,7 @@ def look_at_purges() -> Iterator[Finding]:
             then = f"After that {'it is' if purge.count == 1 else 'they are'} dropped for good."
             button = Button(f"Put back {jobs} of {queue}…", "switchyard-queue", queue)
             step = f"manage.py switchyard queues purge {queue} --undo"
-            yield GROUP.finding("warning", "purged", seen, then, step, queue, then=then, button=button)
+            yield GROUP.finding("warning", "purged", seen, "", step, queue, then=then, button=button)
 
 
 def _until_ms(group: HeldGroup) -> int:
@@ -97,7 +97,7 @@ def _limited(queue: str, group: HeldGroup) -> Finding:
     query = urlencode({"state": "scheduled", "queue": queue, "actor": group.actor})
     button = Button(f"Show {count} held {group.actor}", JOBS, query=f"?{query}")
     step, factor = f"manage.py switchyard queues show {queue} --place scheduled", float(_until_ms(group))
-    return GROUP.finding("warning", "limited", seen, then, step, queue, then=then, button=button, factor=factor)
+    return GROUP.finding("warning", "limited", seen, "", step, queue, then=then, button=button, factor=factor)
 
 
 def _paused(row: Row, pause: QueuePause) -> Finding:
@@ -135,8 +135,10 @@ def circuit_open(queue: str, dependency: str, circuits: Sequence[OpenCircuit]) -
         seen = f"{pause.by} opened the circuit of {dependency}{values} in {queue} {since} ago{reason}; {waits}"
         probed = ago(datetime_of(pause.until))
         then = f"One job probes it {probed}; its success starts the others. Close it to start them now."
-        step = "manage.py switchyard queues limits"
-        return GROUP.finding("warning", "paused", seen, then, step, queue, then=then, button=button, factor=factor)
+        # Whose values are open is an argument, which the limits show to those who may see it.
+        step = "queues limits" if pause.argument else f"actors resume {actor}"
+        step = f"manage.py switchyard {step}"
+        return GROUP.finding("warning", "paused", seen, "", step, queue, then=then, button=button, factor=factor)
     seen = f"{dependency} is down{values}: its circuit is open in {queue} since {since}, {waits}"
     then = "One job probes it every few seconds; when one succeeds, what waits starts by itself. Nothing is lost."
     step = f"manage.py switchyard actors show {actor}"
@@ -246,11 +248,12 @@ def _set_aside(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
         waits, calls = ("waits", "run it; it calls") if one else ("wait", "run them; they call")
         seen = f"{queue.name}: {messages} {waits} for a worker that can {calls} {actors}"
         cause = (
-            "A deploy is under way, or senders were deployed before workers; after ten minutes they become dead letters"
+            "Workers have no such actor, or one with other arguments: senders and workers have different releases; "
+            "after ten minutes they become dead letters"
         )
         step = (
-            "manage.py switchyard check_backlog, with the code that the pools run; then deploy code that declares the "
-            "actors, in actors.py of an installed app"
+            "manage.py switchyard check_backlog, with the code that the pools run, names what does not fit; then "
+            "deploy code that declares the actors in actors.py of an installed app, each new argument with a default"
         )
         yield GROUP.warning("parked", seen, cause, step, queue.name, _parked_button(queue, state))
 

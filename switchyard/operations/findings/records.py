@@ -18,17 +18,20 @@ from switchyard.conf import declared_yard
 from switchyard.console.formatting import ago, counted, duration
 from switchyard.console.links import page_url
 from switchyard.dead_letters.queries import groups
+from switchyard.history.models import JobRow
 from switchyard.long_running import HISTORY_WRITER, LEASE_S, SCHEDULER, anyone_leads
 from switchyard.operations.findings.facts import quick_client
 from switchyard.operations.findings.finding import Button, Finding, FindingGroup
 from switchyard.outbox.rows import MOST_ROWS, figures
-from switchyard.schedules.models import ScheduleState
+from switchyard.schedules.models import ScheduleState, ScheduleTick
 from switchyard.schedules.registry import schedules
 from switchyard.schedules.rows import stored_schedules
 from switchyard.schedules.triggers import minute_of
 
 ALERTS = FindingGroup("alerts")
 LATELY = datetime.timedelta(days=1)
+# Jobs of a schedule that were cancelled one after the other, by the next tick each.
+REPLACED = 3
 
 
 def look_at_alerts() -> Iterator[Finding]:
@@ -58,10 +61,12 @@ def look_at_alerts() -> Iterator[Finding]:
             continue
         found += 1
         sent = f"the last delivery was {ago(row['sent_at'])}" if row["sent_at"] else "none was delivered"
-        failed = f"{counted(row['given_up'], 'alert')} given up, {row['failing']} to be retried ({row['error']})"
+        given_up_text = f"{counted(row['given_up'], 'alert')} given up, " if row["given_up"] else ""
+        failed = f"{given_up_text}{row['failing']} to be retried ({row['error']})"
         seen = f"{row['channel']}: {failed}; {sent}"
-        cause = "Its server is down or refuses the alert, or its URL in SWITCHYARD_ALERT_URLS is wrong"
-        step = f"Check SWITCHYARD_ALERT_URLS; until then read the alerts in {_page()}"
+        named = "SWITCHYARD_SMTP_URL" if row["channel"].startswith("email ") else "SWITCHYARD_ALERT_URLS"
+        cause = f"Its server is down or refuses the alert, or {named} is wrong"
+        step = f"Check that server and {named}; until then read the alerts in {_page()}"
         yield ALERTS.warning("channel", seen, cause, step, row["channel"])
     if not found:
         yield ALERTS.ok("no channel fails")
@@ -267,9 +272,22 @@ def look_at_ticks() -> Iterator[Finding]:
             seen = f"the last tick of {schedule.name} was sent {duration(state.lateness_ms)} late"
             cause = "No scheduler led when it was due; it has been caught up"
             yield SCHEDULES.ok(seen, cause=cause, subject=schedule.name)
+    for schedule in stored:
+        if schedule.overlap == "replace" and _replaces_all(schedule.name):
+            seen = f"every job of the schedule {schedule.name} is cancelled by the next tick: the last {REPLACED} were"
+            cause = "A job of it takes longer than the time between two ticks"
+            step = f"Give {schedule.name} more time between its ticks, or the overlap `skip`: a job ends then"
+            yield SCHEDULES.warning("replaced", seen, cause, step, schedule.name, _look_at(schedule.name))
     if not late:
         others = f", {paused} paused" if paused else ""
         yield SCHEDULES.ok(f"{counted(len(states), 'schedule')}, none is late{others}")
+
+
+def _replaces_all(name: str) -> bool:
+    """Return whether the jobs of a schedule's last ticks, without the newest one's, were all cancelled."""
+    ticks = ScheduleTick.objects.filter(schedule=name, outcome=ScheduleTick.Outcome.SENT).order_by("-due_at")
+    jobs = list(ticks.values_list("job_id", flat=True)[1 : 1 + REPLACED])
+    return JobRow.objects.filter(job_id__in=jobs, state="cancelled").count() == REPLACED
 
 
 def _paused(name: str, state: ScheduleState) -> Finding:

@@ -6,13 +6,14 @@ Rules and thresholds of dependencies and databases were tuned in a simulation of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import dramatiq
 
 from switchyard.broker.stores.yard_facts import (
     BUCKET_MS,
+    DEFERRED,
     GROWN_BYTES,
     PROCESSOR_MS,
     RUN_MS,
@@ -22,12 +23,15 @@ from switchyard.broker.stores.yard_facts import (
     ends,
     failures,
     merged,
+    sent,
 )
 from switchyard.console.formatting import counted, duration, whole_duration
 from switchyard.operations.findings.actors import GROUP
+from switchyard.operations.findings.facts import sends_itself
 from switchyard.operations.findings.finding import Button, Finding
 from switchyard.operations.past import Usual
 
+DOWN: Final = "actors.dependency_down"
 Buckets = Sequence[tuple[int, Mapping[str, Counts]]]
 # Words for an actor that is slower than usual, by what most of the time goes to.
 DATABASE_SLOW, DEPENDENCY_SLOW = "Database slow", "Dependency slow"
@@ -37,6 +41,10 @@ LEAST_CALLS, LEAST_FAILED, LEAST_RATE, Z = 5, 4, 0.33, 2.58
 # The database holds up actors whose runs of the last 2 min are in SQL for four times as long as usually, 50 ms at
 # least, and whose share of SQL went half the way from the usual one to all.
 BOUND_BUCKETS, LEAST_RUNS, LEAST_ACTORS, TIMES, LEAST_SQL_MS = 12, 5, 2, 4.0, 50.0
+# More of an actor is sent than its limits let start: twice as many in 8 of the last 12 buckets, 20 at least put off.
+OUTRUN_BUCKETS, OUTRUN, OUTRUN_TIMES, LEAST_PUT_OFF = 12, 8, 2, 20
+# An actor loops that sends itself ten times a second in each of the last 12 buckets, three times as often as usually.
+LOOP_SENDS, LOOP_TIMES = 100, 3
 # An actor leaks that grows its processes by 64 MiB in 10 min, in each part of it in which it runs, and as much at the
 # end: what a process loads once comes at the beginning.
 PART, PARTS, LEAST_PARTS, LEAKED_BYTES, LAST_SHARE = 12, 5, 4, 64 * 2**20, 0.25
@@ -47,6 +55,20 @@ def dependency_of(actor: str) -> str:
     declared = dramatiq.get_broker().actors.get(actor)
     depends_on = "" if declared is None else str(declared.options.get("depends_on") or "")
     return "" if " per " in depends_on else depends_on
+
+
+def said_once(findings: Iterable[Finding]) -> list[Finding]:
+    """Return findings without the calls of a dependency whose open circuit, found before, says what they said."""
+    kept: list[Finding] = []
+    told: set[tuple[str, str]] = set()
+    for found in findings:
+        if found.name == DOWN:
+            places = {(dependency_of(found.actor) or found.actor, queue) for queue in (found.subject, *found.also)}
+            if places & told:
+                continue
+            told |= places
+        kept.append(found)
+    return kept
 
 
 def look(buckets: Buckets, usual: Mapping[str, Usual]) -> Iterator[Finding]:
@@ -64,7 +86,12 @@ def look(buckets: Buckets, usual: Mapping[str, Usual]) -> Iterator[Finding]:
     if len(bound) >= LEAST_ACTORS:
         yield _database_bound(bound, actors, usual)
     for name, queue in actors.items():
-        yield from leaking(name, queue, [found.get(actor_subject(name), {}) for _, found in buckets])
+        mine = [found.get(actor_subject(name), {}) for _, found in buckets]
+        yield from outrun(name, queue, mine)
+        yield from loops(name, queue, usual.get(actor_subject(name)), mine)
+    yield from leaking(
+        actors, {name: grew([found.get(actor_subject(name), {}) for _, found in buckets]) for name in actors}
+    )
 
 
 def merged_by_subject(buckets: Buckets) -> dict[str, dict[int, int]]:
@@ -135,21 +162,83 @@ def goes_to(actor: str, usual: Usual, counts: Counts) -> tuple[str, str, str]:
     return "", "", f"what {actor} calls"
 
 
-def leaking(actor: str, queue: str, mine: Sequence[Counts]) -> Iterator[Finding]:
-    """Yield the finding for an actor with each of whose runs its processes grow."""
+def outrun(actor: str, queue: str, mine: Sequence[Counts]) -> Iterator[Finding]:
+    """Yield the finding for an actor of which more is sent all the time than its limits let start."""
+    options = dramatiq.get_broker().actors[actor].options
+    window = mine[-OUTRUN_BUCKETS:]
+    counts = merged(window)
+    more = sum(sent(each) > OUTRUN_TIMES * ends(each) for each in window)
+    limited = options.get("rate_limit") or options.get("concurrency")
+    if not limited or more < OUTRUN or counts.get(DEFERRED, 0) < LEAST_PUT_OFF:
+        return
+    minutes = len(window) * BUCKET_MS / 60_000
+    arrive, start = round(sent(counts) / minutes), round(ends(counts) / minutes)
+    seen = (
+        f"{actor} is sent {arrive:,} times a minute, and its limit lets {start:,} start: what waits of it grows by "
+        f"{arrive - start:,} a minute"
+    )
+    then = (
+        "Raise the limit, if what it protects bears that (`queues override` does so for a time), or send less. Until "
+        "then each job waits longer than the one before."
+    )
+    yield _finding("outrun", [actor], {actor: queue}, seen, then, float(arrive - start))
+
+
+def loops(actor: str, queue: str, usual: Usual | None, mine: Sequence[Counts]) -> Iterator[Finding]:
+    """Yield the finding for an actor whose jobs send it again and again, many more than usually."""
+    window = mine[-OUTRUN_BUCKETS - 1 : -1]  # the newest bucket has just begun
+    if len(window) < OUTRUN_BUCKETS or min(map(sent, window)) < LOOP_SENDS:
+        return
+    a_minute = sum(map(sent, window)) / (len(window) * BUCKET_MS / 60_000)
+    usually = 0.0 if usual is None else usual.sent_a_minute or 0.0
+    if a_minute < LOOP_TIMES * usually or not sends_itself(actor, queue):
+        return
+    seen = f"jobs of {actor} send {actor} again and again: {a_minute:,.0f} a minute"
+    seen += f", usually {usually:,.0f} {usual.basis}" if usual is not None and usually else ""
+    cancel = f"`manage.py switchyard jobs cancel --filter actor={actor}`"
+    then = f"If that is not wanted, pause {actor}, then cancel what waits of it: {cancel}. Nothing else ends it."
+    button = Button(f"Pause {actor}…", "switchyard-actor-pause", actor)
+    step = f"manage.py switchyard actors pause {actor}"
+    yield GROUP.finding(
+        "warning", "loops", seen, "", step, queue, then=then, button=button, factor=a_minute, actor=actor
+    )  # fmt: skip
+
+
+def grew(mine: Sequence[Counts]) -> tuple[int, int]:
+    """Return by how many bytes processes grew while an actor ran, again and again, and its jobs; zeros for no leak.
+
+    A process grows by what runs in it together: its growth is split among them.
+    """
     parts = [merged(mine[at : at + PART]) for at in range(max(len(mine) - PART * PARTS, 0), len(mine), PART)]
     ran = [(ends(part), part.get(GROWN_BYTES, 0)) for part in parts if ends(part)]
     jobs, grown = sum(ended for ended, _ in ran), sum(bytes_ for _, bytes_ in ran)
     if len(ran) < LEAST_PARTS or grown < LEAKED_BYTES or not all(bytes_ for _, bytes_ in ran):
-        return
-    if sum(bytes_ for _, bytes_ in ran[-2:]) < LAST_SHARE * grown:
-        return
-    seen = (
-        f"{actor} leaks about {grown / jobs / 1e6:.2g} MB a job: its processes grew by {grown / 1e6:,.0f} MB in "
-        f"{whole_duration(len(parts) * PART * BUCKET_MS)}, within {counted(jobs, 'job')}"
-    )
-    then = f"Look at what {actor} keeps, in a cache or a list of its module. Its pool replaces what grows too large."
-    yield _finding("leaking", [actor], {actor: queue}, seen, then, grown / 1e6)
+        return 0, 0
+    return (grown, jobs) if sum(bytes_ for _, bytes_ in ran[-2:]) >= LAST_SHARE * grown else (0, 0)
+
+
+def leaking(actors: Mapping[str, str], found: Mapping[str, tuple[int, int]]) -> Iterator[Finding]:
+    """Yield the finding for each queue whose processes grow, with the actors that may be it, the likeliest first.
+
+    Args:
+        actors: Their queues.
+        found: By actor, as :func:`grew` returns it.
+    """
+    for queue in dict.fromkeys(actors.values()):
+        mine = {name: grown for name, (grown, _) in found.items() if grown and actors[name] == queue}
+        if not mine:
+            continue
+        first, *others = sorted(mine, key=lambda name: -mine[name] / found[name][1])
+        grown, jobs = sum(mine.values()), found[first][1]
+        span = whole_duration(PARTS * PART * BUCKET_MS)
+        seen = f"{first} leaks about {grown / jobs / 1e6:.2g} MB a job: its processes grew by"
+        if others:
+            seen = f"{', '.join([first, *others[:-1]])} or {others[-1]} leaks: processes that ran them grew by"
+        seen += f" {grown / 1e6:,.0f} MB in {span}, within {counted(jobs, 'job')}{f' of {first}' if others else ''}"
+        then = (
+            f"Look at what {first} keeps, in a cache or a list of its module. Its pool replaces what grows too large."
+        )
+        yield _finding("leaking", [first], actors, seen, then, grown / 1e6)
 
 
 def _finding(
@@ -158,6 +247,6 @@ def _finding(
     actor, queues = users[0], list(dict.fromkeys(actors[name] for name in users))
     step, button = f"manage.py switchyard actors show {actor}", Button(f"Show {actor}", "switchyard-actor", actor)
     return GROUP.finding(
-        "warning", code, seen, then, step, queues[0], then=then, button=button, factor=factor, also=tuple(queues[1:]),
+        "warning", code, seen, "", step, queues[0], then=then, button=button, factor=factor, also=tuple(queues[1:]),
         actor=actor,
     )  # fmt: skip

@@ -23,9 +23,10 @@ from switchyard.broker.topology import Yard
 from switchyard.dead_letters.projection import project
 from switchyard.long_running import SCHEDULER, Leadership
 from switchyard.operations.findings import configuration, disk, records
-from switchyard.schedules.models import ScheduleState
+from switchyard.schedules.models import ScheduleState, ScheduleTick, StoredSchedule
 from tests.factories.letters import letter
 from tests.integration.doctor.conftest import Configure, of
+from tests.integration.jobs.history_rows import job_row
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Alerted = Callable[..., None]
@@ -122,6 +123,23 @@ def test_a_tick_that_was_not_sent_is_a_warning(schedule: str) -> None:
     found = of(records.look_at_ticks(), "warning")["late"]
 
     assert found.subject == schedule and "was not sent" in found.seen
+
+
+def test_a_schedule_whose_ticks_cancel_all_of_its_jobs_is_a_warning() -> None:
+    row = {"actor": "export_everything", "args": ["csv"], "every_s": 60, "overlap": "replace"}
+    StoredSchedule.objects.create(name="sync", **row)
+    ScheduleState.objects.create(actor="sync", spec="", since=timezone.now())
+    for number in range(4):
+        due_at = timezone.now() - timedelta(minutes=4 - number)
+        ScheduleTick.objects.create(schedule="sync", due_at=due_at, outcome="sent", job_id=f"job-{number}")
+        if number:
+            job_row(job_id=f"job-{number - 1}", actor="export_everything", state="cancelled")
+
+    found = of(records.look_at_ticks(), "warning")["replaced"]
+
+    assert found.seen == "every job of the schedule sync is cancelled by the next tick: the last 3 were"
+    StoredSchedule.objects.update(overlap="skip")
+    assert "replaced" not in of(records.look_at_ticks(), "warning")
 
 
 def test_new_dead_letters_are_a_warning_with_their_cause(facilities: Facilities) -> None:

@@ -86,6 +86,42 @@ def test_many_rare_errors_are_counted_together() -> None:
     assert said() == ["all of sync's jobs fail with 6 kinds of errors: 6 of 6 in the last 5 min"]
 
 
+@pytest.mark.parametrize(
+    ("error", "text", "expected", "then"),
+    [
+        ("SSLError", "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: certificate has expired",
+         "all of sync's jobs fail with SSLError, because a certificate has expired: 6 of 6 ", "Renew"),
+        ("OSError", "[Errno 28] No space left on device",
+         "all of sync's jobs fail with OSError, because a disk of its workers is full: 6 of 6 ", "Run `df -h`"),
+        ("HTTPError", "401 Client Error: Unauthorized for url: https://api.bank.example/v1",
+         "sync fails at api.bank.example, because its login or its rights are refused: 6 of 6 jobs failed ", "Check"),
+        ("MailNotSent", "mail server: did not take the mail (530 5.7.0); it is tried again",
+         "all of sync's jobs fail with MailNotSent, because its login or its rights are refused: 6 of 6", "Check"),
+        ("TypeError", "send_receipt() missing 1 required positional argument: 'locale'",
+         "all of sync's jobs fail with TypeError, because its arguments do not fit its signature: 6 of 6", "Senders"),
+        ("HTTPStatusError", "Server error '503 Service Unavailable' for url 'https://crm.example/a'",
+         "crm.example is down for sync: 6 of 6 jobs failed in the last 5 min", "Jobs are retried"),
+        ("ValidationError", "1 error, For further information visit https://errors.example.dev/2/v/missing",
+         "all of sync's jobs fail with ValidationError: 6 of 6 ", "Remove the cause"),
+    ],
+)  # fmt: skip
+def test_the_words_of_an_error_name_the_cause_and_the_step(error: str, text: str, expected: str, then: str) -> None:
+    fail(error, 6, text=text)
+
+    [found] = map(judge, failing_actors())
+
+    assert found.seen.startswith(expected)
+    assert found.then.startswith(then)
+
+
+def test_jobs_that_succeeded_in_a_retry_are_told() -> None:
+    at = now_ms() - 1_000
+    for _ in range(6):
+        job_row(actor="sync", finished_at=at, failed_at=at, error_type="KeyError", error_message="no")
+
+    assert said()[0].endswith(" UTC, 6 succeeded in a retry") or said()[0].endswith("5 min, 6 succeeded in a retry")
+
+
 def test_errors_that_name_one_host_are_one_cause() -> None:
     fail("ReadTimeout", 6, text="host='crm.example.com', port=443: timed out")
     fail("ConnectError", 6, text="host='crm.example.com', port=443: refused")

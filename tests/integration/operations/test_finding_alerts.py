@@ -15,6 +15,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.operations import alerting
 from switchyard.operations.alerting import LATELY_S, FindingAlerts, after_s, beat, fact_of
 from switchyard.operations.findings import records
+from switchyard.operations.findings.actors import FailingActor, judge
 from switchyard.operations.findings.finding import Finding, causes, ranked
 from tests.integration.alerts.conftest import Receiver
 from tests.unit.alerts.configuration import with_alert_urls
@@ -37,6 +38,19 @@ def test_a_yard_without_pools_calls_once_and_names_them_all(facilities: Faciliti
     assert (group.count, group.sample.kind) == (1, "finding")
     assert "pool" in group.sample.title and "runpool" in group.sample.detail
     assert not Alert.objects.exists()
+
+
+def test_a_queue_that_joins_after_the_call_calls_again(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, present, called = Mock(return_value=0.0), [late("slow"), late("default")], list[str]()
+    monkeypatch.setattr(alerting, "diagnose", lambda *_: Mock(findings=ranked(present)))
+    alerts = FindingAlerts(clock)
+    for clock.return_value in (0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0):
+        if clock.return_value == 50.0:
+            present[1:] = [late("urgent"), late("default")]
+        alerts.check()
+        called += [f"{each.sample.name}: {each.sample.title}" for each in facilities.alerts.claim_due()]
+
+    assert called == ["queues.late: slow is late. (and 1 more)", "queues.late:urgent: urgent is late."]
 
 
 def test_nothing_is_known_while_the_broker_is_away(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +84,8 @@ def test_who_is_called_for_is_a_cause_of_a_kind_that_concerns_him() -> None:
     assert {each.name: each.severity for each in [fact, *waits]} == {"queues.late": "warning", "pools.down": "critical"}
     assert fact.severity == "critical"
     assert fact.detail.splitlines() == ["default is late.", "Cause: it is.", "Next: look"]
+    failing = judge(FailingActor("sync", "slow", "KeyError", 6, 6, timezone.now(), timezone.now()))
+    assert "Cause" not in fact_of(ranked([failing])).detail
 
 
 def test_a_dead_channel_is_said_to_the_others() -> None:

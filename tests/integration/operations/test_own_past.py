@@ -22,6 +22,7 @@ from switchyard.broker.stores.yard_facts import (
     HOUR_MS,
     LATER,
     MINUTE_MS,
+    RETRIED,
     RUN_MS,
     RUNS,
     SENT,
@@ -142,6 +143,23 @@ def test_slow_runs_that_may_be_chance_are_not_told(recorded: Recorded, found: An
     recorded.days(OTHER, runs(quick=100), days=4)
     recorded.bucket(20, BANK, now)
     recorded.bucket(10, BANK, now)
+
+    assert found() == []
+
+
+@pytest.mark.parametrize(
+    ("slow", "newest"),
+    [
+        (runs(long=20), runs(quick=20, long=1)),  # it is over
+        (runs(long=20) | {SUCCEEDED: 0, RETRIED: 20}, runs(long=20) | {SUCCEEDED: 0, RETRIED: 20}),  # Failing is said
+    ],
+)
+def test_slow_runs_that_are_over_or_failed_are_not_told(recorded: Recorded, found: Any, slow: Any, newest: Any) -> None:
+    recorded.days(BANK, runs(quick=6_000))
+    for ago_s in range(120, 40, -10):
+        recorded.bucket(ago_s, BANK, slow)
+    for ago_s in range(40, 0, -10):
+        recorded.bucket(ago_s, BANK, newest)
 
     assert found() == []
 

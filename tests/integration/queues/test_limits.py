@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from typing import Any
 
 import dramatiq
@@ -64,6 +65,11 @@ def said(*words: str) -> str:
     return out.getvalue()
 
 
+def row_of(first: str, *words: str) -> list[str]:
+    row, *_ = [cells for line in said(*words).splitlines() if (cells := re.split("  +", line))[0] == first]
+    return row
+
+
 def test_page_and_command_say_the_same(waiting: Family, superuser: Client) -> None:
     found = {each["id"]: each for each in command("limits")["limits"]}
     page = superuser.get(reverse("switchyard-limits"))
@@ -77,7 +83,7 @@ def test_page_and_command_say_the_same(waiting: Family, superuser: Client) -> No
     assert "2 of 2" in text
     assert f"?limit={BY_CUSTOMER.replace(':', '%3A')}" in text
     assert "state=scheduled&amp;queue=default&amp;actor=reconcile" in text
-    assert f"limits  id={AT_ONCE}  queue=default  kind=concurrency  actor=reconcile  declared=2" in said("limits")
+    assert row_of(AT_ONCE, "limits")[:4] == [AT_ONCE, "reconcile 2", "2 of 2", "3"]
 
 
 def test_keys_are_listed_where_arguments_may_be_seen(waiting: Family, superuser: Client, watcher: Client) -> None:
@@ -90,7 +96,7 @@ def test_keys_are_listed_where_arguments_may_be_seen(waiting: Family, superuser:
     assert (found["largest"], found["after"]) == ([key], "")
     assert "1 of 1" in page
     assert "argument=customer_id%3D7" in page
-    assert "keys  value=7  taken=1  waiting=2  next_job=b" in said("limits", BY_CUSTOMER)
+    assert row_of("7", "limits", BY_CUSTOMER)[:4] == ["7", "1", "2", "b"]
     assert watcher.get(reverse("switchyard-limits"), {"limit": BY_CUSTOMER}).status_code == 403
     assert superuser.get(reverse("switchyard-limits"), {"limit": "none"}).status_code == 404
     with pytest.raises(CommandError):
@@ -138,7 +144,7 @@ def test_an_operator_overrides_a_limit_on_its_page_and_ends_that(
 
 def test_command_overrides(waiting: Family) -> None:
     assert command("override", AT_ONCE, "7", "--until", "1h")["current"] == 7
-    assert "current=7  until=" in said("limits")
+    assert "reconcile 2, 7 until 20" in said("limits")
     assert said("override", AT_ONCE) == f"{AT_ONCE}: 2, as declared\n"
     with pytest.raises(CommandError):
         said("override", AT_ONCE, "0", "--until", "1h")
@@ -185,7 +191,8 @@ def test_a_circuit_is_opened_until_a_time_and_closed_by_a_person(
     [opened] = command("limits")["circuits"]
     assert (opened["state"], opened["value"], opened["by"]) == ("open", '"5f0c"', "root")
     assert opened["next_probe_at"]
-    assert "circuits  queue=webhook  dependency=webhook  argument=endpoint_id" in said("limits")
+    circuit = row_of('webhook endpoint_id="5f0c"', "limits")
+    assert (circuit[2], circuit[6]) == ("open", "root: they move")
     assert "Circuit opened by root" in superuser.get(reverse("switchyard-queue", args=["webhook"])).content.decode()
     assert "they move" in superuser.get(reverse("switchyard-limits")).content.decode()
 

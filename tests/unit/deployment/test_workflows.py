@@ -55,6 +55,12 @@ def test_roll_of_a_host_project_checks_migrates_rolls_verifies_and_goes_back_whe
     names = ["Check the backlog with the new code", "Migrate", "Roll", "Verify", "Roll back"]
     assert [step["name"] for step in steps][1:] == names
     assert steps[-1]["if"] == "failure()"
+    # The wait for a job's success outlasts a job that failed, which has another condition.
+    page = (ROOT / "docs/how-to/deploy-on-kubernetes.md").read_text()
+    for script in (*(step.get("run", "") for step in steps), page):
+        waits = [line for line in script.splitlines() if "kubectl" in line and " wait " in line]
+        kinds = ["{.status.conditions[0].status}'=True" in line for line in waits]
+        assert kinds == [True, False] * (len(waits) // 2)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

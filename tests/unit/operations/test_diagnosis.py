@@ -368,7 +368,7 @@ def test_a_share_below_one_per_cent_is_told_as_such() -> None:
 
 
 def test_a_host_that_is_down_is_named_with_what_it_answers() -> None:
-    found = verdict(state(), failing(actor="hook", host="acme.example", fact="answered 500"))
+    found = verdict(state(), failing(actor="hook", host="acme.example", fact="answered 500", down=True))
 
     assert found.label == "Host down"
     assert found.sentence == "acme.example is down for hook (answered 500): 50 of 100 jobs failed in the last 5 min."

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
-from switchyard.broker.stores.yard_facts import GROWN_BYTES, PROCESSOR_MS, RETRIED, RUN_MS, SQL_MS, SUCCEEDED, Counts
+from switchyard.broker.stores.yard_facts import (
+    DEFERRED,
+    GROWN_BYTES,
+    PROCESSOR_MS,
+    RETRIED,
+    RUN_MS,
+    SENT,
+    SQL_MS,
+    SUCCEEDED,
+    Counts,
+)
 from switchyard.operations.findings import spending
 from switchyard.operations.findings.spending import (
     DATABASE_SLOW,
     DEPENDENCY_SLOW,
     down,
     goes_to,
+    grew,
     in_database,
     leaking,
     look,
+    loops,
+    outrun,
 )
 from switchyard.operations.past import Usual
 
@@ -80,8 +94,8 @@ def test_an_actor_is_bound_by_the_database_where_nearly_all_of_its_time_goes_the
 
 def test_a_database_that_holds_up_two_actors_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     actors: dict[str, Any] = {
-        "export": type("Actor", (), {"queue_name": "slow"}),
-        "vat": type("Actor", (), {"queue_name": "default"}),
+        "export": type("Actor", (), {"queue_name": "slow", "options": {}}),
+        "vat": type("Actor", (), {"queue_name": "default", "options": {}}),
     }
     monkeypatch.setattr(spending.dramatiq, "get_broker", lambda: type("Broker", (), {"actors": actors}))
     bucket = {"a:vat": ran(6, 900, sql=800), "a:export": ran(8, 9_000, sql=8_000)}
@@ -124,8 +138,50 @@ def test_what_takes_longer_is_named_where_it_is_known(actor: str, counts: Counts
     ],
 )
 def test_an_actor_leaks_whose_processes_grow_all_the_time(grown: list[int], leaks: bool) -> None:
-    found = list(leaking("export", "slow", [ran(1, 100, grown=each) for each in grown]))
+    found = list(leaking({"export": "slow"}, {"export": grew([ran(1, 100, grown=each) for each in grown])}))
 
     assert [each.seen for each in found] == [
         "export leaks about 2.1 MB a job: its processes grew by 126 MB in 10 min, within 60 jobs"
     ] * leaks
+
+
+def test_actors_that_run_in_processes_that_grow_are_told_as_one_leak() -> None:
+    actors = {"cart": "default", "catalog": "default", "export": "slow", "vat": "default"}
+    grown = {"cart": (374_000_000, 1_097), "catalog": (377_000_000, 267), "export": (0, 0), "vat": (0, 0)}
+
+    [found] = leaking(actors, grown)
+
+    assert found.seen == (
+        "catalog or cart leaks: processes that ran them grew by 751 MB in 10 min, within 267 jobs of catalog"
+    )
+
+
+def test_an_actor_that_is_sent_more_than_its_limit_starts_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"rate_limit": "6/m"}
+    broker = Mock(actors={"push": Mock(options=options), "mail": Mock(options={})})
+    monkeypatch.setattr(spending.dramatiq, "get_broker", lambda: broker)
+    floods: list[Counts] = [{SENT: 20, SUCCEEDED: 1, DEFERRED: 20}] * 12
+    burst: list[Counts] = [{SENT: 2_000, DEFERRED: 1_999}, *[{SUCCEEDED: 1, DEFERRED: 2}] * 11]
+
+    [found] = outrun("push", "default", floods)
+
+    assert found.seen == (
+        "push is sent 120 times a minute, and its limit lets 6 start: what waits of it grows by 114 a minute"
+    )
+    assert not [*outrun("push", "default", burst), *outrun("mail", "default", floods)]
+
+
+def test_an_actor_that_sends_itself_without_an_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    itself: list[bool] = [True]
+    monkeypatch.setattr(spending, "sends_itself", lambda *_: itself[0])
+    steady: list[Counts] = [{SENT: 1_350, SUCCEEDED: 1_350}] * 13
+    usual = Usual("at this hour", sent_a_minute=20.0)
+
+    [found] = loops("poll", "default", usual, steady)
+
+    assert found.seen == "jobs of poll send poll again and again: 8,100 a minute, usually 20 at this hour"
+    assert found.button is not None and found.button.label == "Pause poll…"
+    assert not [*loops("poll", "default", usual, [{SENT: 20_000}, *[{SENT: 20}] * 12])]
+    assert not [*loops("poll", "default", Usual("at this hour", sent_a_minute=8_000.0), steady)]
+    itself[0] = False
+    assert not [*loops("poll", "default", usual, steady)]

@@ -173,7 +173,8 @@ def _judged(month: Month, at_s: int, usual: Mapping[str, Usual], paused: range) 
             own = usual[actor]
             yield from own_past.slower(actor, "default", own, mine, [], now)
             yield from own_past.silent(actor, "default", own, mine, now)
-            yield from spending.leaking(actor, "default", [counts for _, counts in mine])
+            grown = spending.grew([counts for _, counts in mine])
+            yield from spending.leaking({actor: "default"}, {actor: grown})
             if dependency := KINDS[actor].dependency:
                 with patch.object(spending, "dependency_of", lambda name, found=dependency: found):
                     calls = [{code: of.get(code, 0) for code in (SUCCEEDED, RETRIED)} if of else {} for _, of in mine]

@@ -8,7 +8,7 @@ import pytest
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.shapes import ActorPause, LaneStats, OpenCircuit, QueueStats
-from switchyard.operations.findings import queues
+from switchyard.operations.findings import examine, queues
 from switchyard.operations.findings.facts import QueueFacts, Snapshot
 from switchyard.operations.findings.finding import Finding
 from switchyard.operations.overview import diagnose
@@ -30,11 +30,15 @@ def test_a_circuit_that_a_person_opened_is_told_as_his_act_until_a_probe_fails()
     assert opened.name == "queues.paused"
     assert re.fullmatch(r"ada opened the circuit of crm in mail \d+ s ago \(they update\); 3 jobs wait", opened.seen)
     assert opened.then.startswith("One job probes it in 1 min")
+    assert opened.next == "manage.py switchyard actors resume sync"
     assert failed.seen.startswith("crm is down: its circuit is open")
 
 
-def test_an_open_circuit_and_the_calls_before_it_are_one_finding_from_its_start() -> None:
-    calls = Finding("actors", "dependency_down", "warning", "crm is down: 5 of 5 calls failed", actor="sync")
+def test_an_open_circuit_and_the_calls_before_it_are_one_finding_from_its_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = "crm is down: 5 of 5 calls failed"
+    calls = Finding("actors", "dependency_down", "warning", said, subject="mail", actor="sync")
     now = state()
     stats = tuple(
         msgspec.structs.replace(each, circuits=(circuit(),)) if each.queue == "mail" else each for each in now.queues
@@ -42,10 +46,13 @@ def test_an_open_circuit_and_the_calls_before_it_are_one_finding_from_its_start(
 
     found = diagnose(facts(replace(now, queues=stats)), [calls], 0).findings
     by_value = queues.circuit_open("mail", "crm", [circuit(argument="host", value="eu")])
+    both = [queues.circuit_open(queue, "crm", [circuit()]) for queue in ("mail", "slow")]
+    monkeypatch.setattr(examine, "checks", lambda: (examine.Check(queues.GROUP, lambda: [*both, calls], 3.0),))
 
     assert [each.finding.name for each in found] == ["actors.dependency_down"]
     assert found[0].sentence.startswith("crm is down: its circuit is open in mail since")
     assert by_value.name == "queues.circuit_open"
+    assert examine.examine() == both
 
 
 @pytest.mark.parametrize(("messages", "said"), [(0, []), (2, ["lapsed"])])
