@@ -19,6 +19,7 @@ from rich.console import Console
 from switchyard.audit.notes import write_note
 from switchyard.audit.services import Who
 from switchyard.broker.admin.browse import BrowsedMessage, look
+from switchyard.broker.admin.limits import KeyState, LimitState
 from switchyard.broker.admin.purge import purges
 from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.clock import datetime_of
@@ -230,6 +231,7 @@ class Command(ActsCommand):
 
     def _limits(self, options: dict[str, Any]) -> None:
         found: Any
+        tables: list[tuple[Sequence[str], Iterable[Sequence[str]]]]
         if options["limit"]:
             found = limits.keys_of(limits.find(options["limit"]), value=options["value"], after=options["after"])
             tables = [((name, *VALUES), map(_value_cells, getattr(found, name))) for name in ("largest", "keys")]
@@ -344,7 +346,7 @@ def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return aligned([titles, *shown]) if shown else ""
 
 
-def _limit_cells(one: limits.LimitState) -> tuple[str, ...]:
+def _limit_cells(one: LimitState) -> tuple[str, ...]:
     taken = "by value" if one.taken is None else f"{one.taken:,}" + ("" if one.argument else f" of {one.current:,}")
     if one.keys is not None:
         taken = f"{one.keys:,} values wait"
@@ -354,7 +356,7 @@ def _limit_cells(one: limits.LimitState) -> tuple[str, ...]:
     return one.id, text, taken, waiting, ago(one.since) if one.since else "", limits.still_text(one)
 
 
-def _value_cells(one: limits.KeyState) -> tuple[str, ...]:
+def _value_cells(one: KeyState) -> tuple[str, ...]:
     since = ago(one.since) if one.since else ""
     return one.value, f"{one.taken:,}", f"{one.waiting:,}", one.next_job, since, limits.still_text(one)
 
