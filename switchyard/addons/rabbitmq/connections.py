@@ -35,6 +35,9 @@ PUBLISH_S: Final = 2.0
 # Longest wait for the answers of one call; without it pika waits for missing heartbeats, up to 40 s. A confirmation
 # that waits for a busy disk takes up to 2 s.
 ANSWER_S: Final = 5.0
+# A queue is missing for so long before it is declared: one that was deleted just now, and is there again when channels
+# hear of it, 3.10 consumes from by itself where it is a quorum queue, without a word, and delivers nothing.
+DELETED_S: Final = 0.5
 LOOK_EVERY_S: Final = 0.1
 CLOSE_S: Final = 3.0
 USUAL: Final = "check SWITCHYARD_BROKER_URL and that the RabbitMQ server is up, then try again"
@@ -201,6 +204,7 @@ class Publishers:
                     try:
                         channel.basic_publish("", queue, body, properties, mandatory=True)
                     except UnroutableError:
+                        time.sleep(DELETED_S)
                         declare(channel)
                         channel.basic_publish("", queue, body, properties, mandatory=True)
                     return

@@ -26,10 +26,8 @@ def close_its_channel(broker: Any, lane: str) -> None:
         each._connection.add_callback_threadsafe(unknown_tag)
 
 
-@pytest.mark.parametrize(
-    ("end", "queue_type"),
-    [(delete_its_queue, "classic"), (close_its_channel, "classic"), (close_its_channel, "quorum")],
-)
+@pytest.mark.parametrize("queue_type", ["quorum", "classic"])
+@pytest.mark.parametrize("end", [delete_its_queue, close_its_channel])
 def test_work_goes_on(
     end: Callable[..., None], queue_type: str, rabbit_yard: Any, run_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
