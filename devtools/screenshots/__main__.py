@@ -26,7 +26,7 @@ CHROMIUM = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--force
 WIDE, PHONE = (1440, 900), (390, 844)
 WAYS = {"light": ("light", WIDE), "dark": ("dark", WIDE), "phone": ("light", PHONE)}
 # A page has few colours: its most frequent ones are kept, the others are made from those that cover most.
-KEPT, COVERING = 128, 128
+KEPT, COVERING = 112, 112
 PATIENCE_MS = 60_000
 
 

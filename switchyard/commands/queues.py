@@ -74,7 +74,7 @@ def status_lines(view: QueueView) -> list[str]:
     if view.holders and view.holding:
         lines.append(f"{view.holders[0].actor} {view.holding}.")
     if view.held_back:
-        lines.append(f"Held for later: {view.held_back}.")
+        lines.append(f"Scheduled: {view.held_back}.")
     for purge in view.purges:
         lines.append(f"{purge.sentence} {purge.end}")
     if view.pause is not None:
@@ -82,7 +82,7 @@ def status_lines(view: QueueView) -> list[str]:
     lines += [f"{each.named}: {each.facts.sentence} {each.facts.end}" for each in view.paused_actors]
     if view.stats is not None:
         stats = view.stats
-        lines.append(f"{view.row.held:,} held for later, {stats.retry.total:,} retrying, {stats.dead:,} dead.")
+        lines.append(f"{view.row.held:,} scheduled, {stats.retry.total:,} retrying, {stats.dead:,} dead.")
     if view.node:
         lines.append(f"It is on node {view.node}.")
     state = yard_state()

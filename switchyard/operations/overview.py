@@ -239,7 +239,7 @@ def _figures(facts: YardFacts, open_letters: int) -> tuple[tuple[str, str], ...]
     return (
         _closest(facts.rows),
         (f"{slots - busy:,} of {slots:,}", "slots idle"),
-        (f"{waiting:,}", f"waiting, {later:,} held for later, {retrying:,} retrying"),
+        (f"{waiting:,}", f"waiting, {later:,} scheduled, {retrying:,} retrying"),
         (f"{open_letters:,}", f"dead letter{'' if open_letters == 1 else 's'} to triage"),
     )
 

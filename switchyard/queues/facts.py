@@ -282,7 +282,7 @@ class QueueView:
 
     @property
     def held_counted(self) -> int:
-        """Held messages that are counted by actor: the next to be due."""
+        """Scheduled messages that are counted by actor: the next to be due."""
         return sum(group.count for group in self.held)
 
     @property
@@ -310,7 +310,7 @@ class QueueView:
 
     @property
     def held_back(self) -> str:
-        """Text after the words "Held for later": which actors, until when; "" where nothing is held."""
+        """Text after the words "Scheduled": which actors, until when; "" where nothing is held."""
         if not self.held:
             return ""
         first, others = self.held[0], ", and others" if len(self.held) > 1 else ""

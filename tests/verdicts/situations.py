@@ -102,7 +102,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             "a rate limit holds messages back",
             causes.limited,
             r"^\d+ welcome wait for their turn, the last for \d min .*: its rate limit, 10/m, holds them back",
-            r"Show \d+ held welcome",
+            r"Show \d+ scheduled welcome",
             first=False,
         ),
         Situation(
@@ -116,7 +116,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             "jobs that no worker knows",
             causes.parked,
             r"urgent: 3 messages wait for a worker that can run them; they call from_the_future",
-            r"Show 3 held from_the_future",
+            r"Show 3 scheduled from_the_future",
             first=False,
         ),
         Situation(

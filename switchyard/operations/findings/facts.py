@@ -261,7 +261,7 @@ MOST_HOLDERS, FAILURES_S = 5, 0.5
 
 @dataclass(frozen=True, slots=True)
 class HeldGroup:
-    """Held messages of one actor that are held for one reason, among the next to be due.
+    """Scheduled messages of one actor that are held for one reason, among the next to be due.
 
     Args:
         reason: As in the option ``deferred_by``, with the actor's limit where it has one; ``delay`` as it was sent.
@@ -286,7 +286,7 @@ class YardFacts:
     Args:
         rows: As the overview shows them.
         running: The longest first; ``None`` when it is not known.
-        held: Queue -> messages that it holds for later, by actor and reason.
+        held: Queue -> its scheduled messages, by actor and reason.
         failing: Actor -> its failures, of those that hold slots of late queues and of which nearly all jobs fail.
     """
 
@@ -303,7 +303,7 @@ class YardFacts:
 
 
 def facts_of(state: YardState) -> YardFacts:
-    """Return the facts of a state, with what runs and what is held for later."""
+    """Return the facts of a state, with what runs and what is scheduled."""
     rows, running = tuple(yard_rows(declared_yard(), state)), running_or_none()
     return YardFacts(state, rows, running, _held(state), failures_of(rows, running or ()))
 

@@ -95,7 +95,7 @@ def _limited(queue: str, group: HeldGroup) -> Finding:
     )
     count = f"{group.count:,}" if not group.more else "the"
     query = urlencode({"state": "scheduled", "queue": queue, "actor": group.actor})
-    button = Button(f"Show {count} held {group.actor}", JOBS, query=f"?{query}")
+    button = Button(f"Show {count} scheduled {group.actor}", JOBS, query=f"?{query}")
     step, factor = f"manage.py switchyard queues show {queue} --place scheduled", float(_until_ms(group))
     return GROUP.finding("warning", "limited", seen, "", step, queue, then=then, button=button, factor=factor)
 
@@ -262,14 +262,14 @@ def _set_aside(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
 
 
 def _parked_button(queue: Queue, state: QueueFacts) -> Button:
-    """Return the button that leads to the parked messages: they are held for later, those of one actor if it can be."""
+    """Return the button that leads to the parked messages: they are scheduled, those of one actor if it can be."""
     filters = {"state": "scheduled", "queue": queue.name}
     called, count = f"jobs of {queue.name}", state.stats.parked
     if len(state.unknown) == 1 and state.unknown != ("?",):
         filters["actor"] = called = state.unknown[0]
     elif count == 1:
         called = f"job of {queue.name}"
-    return Button(f"Show {count:,} held {called}", "switchyard-jobs", query=f"?{urlencode(filters)}")
+    return Button(f"Show {count:,} scheduled {called}", "switchyard-jobs", query=f"?{urlencode(filters)}")
 
 
 def look_at_undeclared() -> Iterator[Finding]:

@@ -114,7 +114,7 @@ def test_a_queue_whose_only_pool_is_quieted_is_not_on_time(
 ) -> None:
     facilities.pools.write(replace(supervisor, state="quieted"))
 
-    row = re.search(r'value="slow".*?</tr>', staff("view_operations", "pause_queue").get(
+    row = re.search(r'>slow</code>.*?</tr>', staff("view_operations", "pause_queue").get(
         reverse("switchyard-queues")).content.decode(), re.DOTALL)  # fmt: skip
 
     assert row is not None and "Quieted" in row[0] and "its pool takes no new work" in row[0]

@@ -73,9 +73,9 @@ def test_the_page_says_what_is_held_for_later_and_why(operator: Client, faciliti
         del dramatiq.get_broker().actors["held_here"]
 
     text = text_of(page)
-    assert "Held for later they break no promise until they are due Held messages by actor and reason" in text
+    assert "Scheduled they break no promise until they are due Scheduled messages by actor and reason" in text
     assert re.search(
-        r"Held for later : 2 of held_here \(rate limit, 10/m\), the first due in [\w ]+ s, and others\.", text
+        r"Scheduled : 2 of held_here \(rate limit, 10/m\), the first due in [\w ]+ s, and others\.", text
     ), text
     assert re.search(r"held_here rate limit, 10/m 2 in [\w. ]+ s held_here delay 1 in \d+ min", text), text
 
