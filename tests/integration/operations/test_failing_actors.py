@@ -95,12 +95,8 @@ def test_many_rare_errors_are_counted_together() -> None:
          "all of sync's jobs fail with OSError, because a disk of its workers is full: 6 of 6 ", "Run `df -h`"),
         ("HTTPError", "401 Client Error: Unauthorized for url: https://api.bank.example/v1",
          "sync fails at api.bank.example, because its login or its rights are refused: 6 of 6 jobs failed ", "Check"),
-        ("MailNotSent", "mail server: did not take the mail (530 5.7.0); it is tried again",
-         "all of sync's jobs fail with MailNotSent, because its login or its rights are refused: 6 of 6", "Check"),
         ("TypeError", "send_receipt() missing 1 required positional argument: 'locale'",
          "all of sync's jobs fail with TypeError, because its arguments do not fit its signature: 6 of 6", "Senders"),
-        ("HTTPStatusError", "Server error '503 Service Unavailable' for url 'https://crm.example/a'",
-         "crm.example is down for sync: 6 of 6 jobs failed in the last 5 min", "Jobs are retried"),
         ("ValidationError", "1 error, For further information visit https://errors.example.dev/2/v/missing",
          "all of sync's jobs fail with ValidationError: 6 of 6 ", "Remove the cause"),
     ],
@@ -118,8 +114,7 @@ def test_jobs_that_succeeded_in_a_retry_are_told() -> None:
     at = now_ms() - 1_000
     for _ in range(6):
         job_row(actor="sync", finished_at=at, failed_at=at, error_type="KeyError", error_message="no")
-
-    assert said()[0].endswith(" UTC, 6 succeeded in a retry") or said()[0].endswith("5 min, 6 succeeded in a retry")
+    assert said()[0].endswith(", 6 succeeded in a retry")
 
 
 def test_errors_that_name_one_host_are_one_cause() -> None:
