@@ -14,6 +14,7 @@ from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import facilities
 from switchyard.conf import declared_yard
 from switchyard.history.filters import Filter
+from switchyard.jobs import live
 from switchyard.jobs.listing.pages import find_jobs
 from switchyard.long_running import SCHEDULER
 from switchyard.operations import views
@@ -53,6 +54,10 @@ def test_a_master_that_is_killed_takes_its_own_queues_away_only(cluster: Cluster
     away = nodes[dead]
     there = [name for name in sent if name not in away]
 
+    followed = {found.records.stream_key("j", name): "0-0" for name in (away[0], there[0])}
+    for key in followed:
+        found.records.calls.command("XADD", key, "*", "event", "progress", "data", "{}")
+
     dead.kill()
     room: Room = wait_for(lambda: (room := overview()).verdict.label == "Node away" and room, what="it is said")
     report(found)
@@ -82,6 +87,7 @@ def test_a_master_that_is_killed_takes_its_own_queues_away_only(cluster: Cluster
     assert found.records.read(sent[there[0]]) is not None
     with pytest.raises(BrokerUnavailable):  # it may be there
         found.records.read(sent[away[0]])
+    assert [bool(events) for events in live._read(followed)] == [False, True]
     # API, readiness and metrics.
     queues = caller.get("/queues").json()
     assert (queues["away"], [queue["queue"] for queue in queues["queues"]]) == (away, there)
