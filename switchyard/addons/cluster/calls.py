@@ -15,7 +15,7 @@ import redis
 from redis.exceptions import AskError, TryAgainError
 
 from switchyard.addons.cluster import ADDON
-from switchyard.addons.cluster.client import ClusterClient, node_url
+from switchyard.addons.cluster.client import ClusterClient
 from switchyard.addons.cluster.hash_slots import (
     FOLLOWED_AT_ONCE,
     NOTHING_DONE,
@@ -182,17 +182,6 @@ class ClusterCalls(RedisCalls):
             return text_of(self.slots.master_of(key))
         except redis.RedisError as error:
             raise unanswered("CLUSTER", error, self.client, sent=False) from error
-
-    def place_now(self, key: str) -> str:
-        """Return the address of the master that holds a key, by the cluster's answer, ``#`` and the hash slot.
-
-        One read takes keys of one slot only.
-        """
-        self.command("EXISTS", key)
-        return f"{self.place_of(key)}#{slot_of(key)}"
-
-    def url_at(self, place: str, url: str) -> str:
-        return node_url(url, place.partition("#")[0])
 
     def close(self) -> None:
         for idle in list(self._idle_at.values()):

@@ -42,13 +42,6 @@ def hosts_of(url: str) -> set[str]:
     return {host for host, _ in split_cluster_url(url)[1]}
 
 
-def node_url(url: str, address: str) -> str:
-    """Return the URL of one node of a cluster, with the user and options of the cluster's URL."""
-    parts = urlsplit(split_cluster_url(url)[0])
-    login, at, _ = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{login}{at}{address}"))
-
-
 def _seed(text: str) -> Address:
     parts = urlsplit(f"//{text}")
     try:

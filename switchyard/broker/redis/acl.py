@@ -121,7 +121,7 @@ def roles(queues: Iterable[QueueKeys] = ()) -> dict[str, Role]:
             only=(*own, *scheduled),
         ),
         "worker": Role(works, works_plain),
-        "room": Role(every_script(), (*works_plain, *looks, "client|unblock")),
+        "room": Role(every_script(), (*works_plain, *looks)),
     }
 
 

@@ -357,16 +357,6 @@ class RedisCalls:
     def place_of(self, key: str) -> str:
         return ""
 
-    def place_now(self, key: str) -> str:
-        """Return the place of a key after asking for it: keys of one place can be read together."""
-        return ""
-
-    def url_at(self, place: str, url: str) -> str:
-        """Return the address of the server at a place of the broker's address, as it is now."""
-        from switchyard.broker.redis.sentinel import server_url
-
-        return server_url(url)
-
     def close(self) -> None:
         """Close the idle connections."""
         with contextlib.suppress(IndexError):  # none is left: other threads may acquire some meanwhile

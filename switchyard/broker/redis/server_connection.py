@@ -15,7 +15,6 @@ import os
 import ssl
 from typing import Any
 
-from redis import asyncio
 from redis.connection import AbstractConnection, Connection, SSLConnection
 from redis.exceptions import AuthenticationError, ResponseError
 
@@ -79,16 +78,3 @@ class TlsConnection(SSLConnection, ServerConnection):
         if self.certfile or self.keyfile:
             context.load_cert_chain(self.certfile, self.keyfile, self.certificate_password)
         return context.wrap_socket(sock, server_hostname=self.host)
-
-
-class AsyncServerConnection(asyncio.Connection):
-    """The same for asyncio. With TLS the handshake with itself fails anyway."""
-
-    async def _connect(self) -> None:
-        await super()._connect()
-        writer: Any = self._writer
-        try:
-            refuse_itself(writer.get_extra_info("sockname"), writer.get_extra_info("peername"))
-        except ConnectionRefusedError:
-            await self.disconnect(nowait=True)
-            raise

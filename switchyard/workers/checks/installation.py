@@ -172,8 +172,8 @@ def _shown(page: str) -> str:
 PREFIX = "SWITCHYARD_"
 # Not settings: development and measuring, and an address that OpenTelemetry reads.
 OTHERS = frozenset({"SWITCHYARD_CHILD_MIDDLEWARE", "SWITCHYARD_RESULTS_URL", "SWITCHYARD_OTLP_ENDPOINT"})
-# Measuring and chaos runs, and what Kubernetes sets for each service whose name begins with "switchyard".
-FOREIGN = re.compile(r"SWITCHYARD_((MEASURED|CHAOS)_\w+|(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT(_\d+_\w+)?))")
+# Measuring, and what Kubernetes sets for each service whose name begins with "switchyard".
+FOREIGN = re.compile(r"SWITCHYARD_(MEASURED_\w+|(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT(_\d+_\w+)?))")
 
 
 def unknown_variables(environ: Mapping[str, str] = os.environ) -> Iterator[CheckMessage]:

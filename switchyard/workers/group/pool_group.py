@@ -11,7 +11,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from switchyard.broker.late_imports import is_patched
 from switchyard.broker.topology import Pool
@@ -41,20 +40,11 @@ HUNG_S, BOOT_S, LOOK_S = 60.0, 300.0, 5.0
 GREENLETS = "greenlet pools"
 
 
-class Companion(Protocol):
-    """A process beside the supervisors: forked before them, and told when they drain and when they have ended."""
-
-    def start(self, close_inherited: Callable[[], None]) -> None: ...
-    def pools_drain(self) -> None: ...
-    def finish(self) -> None: ...
-
-
 class PoolGroup:
     """Parent of several pools, until a signal drains them. A supervisor that dies is restarted, the others stay up.
 
     Args:
         grace_s: Seconds that running tasks may take to end once the pools drain.
-        companion: A process to run beside the supervisors.
         history: Runs the history writer until a signal stops it; in a process that is restarted like a supervisor.
         own_row: Row in which a parent of this one reads whether all pools are ready.
     """
@@ -64,12 +54,10 @@ class PoolGroup:
         pools: Sequence[Pool],
         *,
         grace_s: float = GRACE_S,
-        companion: Companion | None = None,
         history: Callable[[], int] | None = None,
         own_row: ChildRow | None = None,
     ) -> None:
         self._parts = _parts(pools)
-        self._companion = companion
         self._history = history
         self._own_row = own_row
         self._grace_s = grace_s
@@ -88,8 +76,6 @@ class PoolGroup:
         """Keep the supervisors running; return 0 after a drain, 70 when a process had to be killed for it."""
         name_process("pools" if self._own_row is None else GREENLETS)
         prepare_to_fork()
-        if self._companion is not None:
-            self._companion.start(self._close_inherited)
         self._selector.register(self._signals.read_fd, selectors.EVENT_READ, lambda: None)
         while True:
             self._handle_signals(self._signals.take())
@@ -100,8 +86,6 @@ class PoolGroup:
             self._check_ready()
             for key, _ in self._selector.select(self._sleep_s()):
                 key.data()
-        if self._companion is not None:
-            self._companion.finish()
         if self._own_row is None:
             logger.info("pools: all drained" if not self._unclean else "pools: stopped, not all were drained")
         return EX_CRASHED if self._unclean else EX_OK
@@ -140,8 +124,6 @@ class PoolGroup:
                 # short.
                 self._process_set.stop(signal.SIGQUIT)
             elif not self._process_set.stopping:
-                if self._companion is not None:
-                    self._companion.pools_drain()
                 self._kill_at_s = time.monotonic() + self._grace_s + KILL_MARGIN_S
                 self._process_set.stop(signal.SIGTERM)
         if self._kill_at_s is not None and time.monotonic() >= self._kill_at_s:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import redis
 
 from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
@@ -222,18 +221,6 @@ def test_nodes_that_were_never_joined_are_away_until_they_hold_slots(
     finally:
         calls.close()
         node.kill()
-
-
-def test_streams_of_one_place_are_read_together(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
-    by_place: dict[str, dict[str, str]] = {}
-    for number in range(8):
-        key = Keys().queue(f"queue-{number}").job_events("one")
-        by_place.setdefault(calls.place_now(key), {})[key] = "0-0"
-
-    for place, streams in by_place.items():
-        with redis.Redis.from_url(calls.url_at(place, cluster.url)) as client:
-            assert client.xread(streams) == {} or client.xread(streams) == []
-    assert {place.partition("#")[0] for place in by_place} == set(calls.places())
 
 
 def test_a_node_that_has_left_is_asked_for_nothing(cluster: ClusterUnderTest, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import dramatiq
 import pytest
 
-from switchyard.addons.cluster.client import node_url
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls, calls_on
@@ -68,7 +67,7 @@ def test_every_node_is_asked_over_tls_and_a_moved_slot_is_followed(
     assert len({calls.place_of(key) for key in keys[1:]}) == 2
     assert moved == b"0"
     assert calls.place_of(keys[0]) != home.address
-    with connect(node_url(url, calls.place_of(keys[0]))) as node:  # as the doctor asks one
+    with dict(calls.client.servers())[calls.place_of(keys[0])] as node:  # as the doctor asks one
         assert node.get(keys[0]) == b"0"
     secure.move_one_by_one(keys[0], home)
 
