@@ -229,7 +229,7 @@ def leaking(actors: Mapping[str, str], found: Mapping[str, tuple[int, int, int]]
         mine = {name: grown for name, (grown, _, _) in found.items() if grown and actors[name] == queue}
         if not mine:
             continue
-        # What runs long is there when others leak: by the time that it runs, the one that leaks grows most.
+        # Long runs meet the leaks of others: by the time that it runs, the actor that leaks grows most.
         first, *others = sorted(mine, key=lambda name: -mine[name] / max(found[name][2], 1))
         grown, jobs = sum(mine.values()), found[first][1]
         span = whole_duration(PARTS * PART * BUCKET_MS)
