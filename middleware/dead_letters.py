@@ -35,6 +35,7 @@ class Alerts(Middleware):
 
     option_rules: ClassVar = (rule_of_both("alert", flag),)
     actor_options = {"alert"}
+    failures_only = True
 
     def __init__(self, *, groups: AlertGroups) -> None:
         self._groups = groups
@@ -85,6 +86,8 @@ class DeadLetters(Middleware):
     The worker acknowledges a dead-lettered message: Dramatiq would keep a failed one a second time. ``on_dead`` is
     called with each dead letter after it is stored; exceptions are logged, the letter stays.
     """
+
+    failures_only = True
 
     def __init__(
         self, *, yard: Yard, transport: Transport, on_dead: tuple[Callable[[DeadLetter], None], ...] = ()

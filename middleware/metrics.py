@@ -19,7 +19,7 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.worker.acks import AckBarrier
 from switchyard.middleware.envelope import ready_since
 from switchyard.middleware.logs import LOGGED
-from switchyard.middleware.outcomes import outcome_of
+from switchyard.middleware.outcomes import SUCCEEDED, outcome_of
 
 # Doubling from 5 ms: one scale for a start within 80 ms and a report of 5 minutes.
 BUCKETS_S = tuple(0.005 * 2**step for step in range(18))
@@ -121,6 +121,7 @@ class Metrics(Middleware):
         self._ends: deque[tuple[tuple[str, ...], str, float | None, int, float]] = deque()
         self._folding = threading.Lock()
         self._barrier = barrier
+        self._fold_soon = self.fold if barrier is None else barrier.wake
         self._keep_files = keep_files
         self._keep_at_s = 0.0
         self._actors = BoundedLabels(MOST_ACTORS)
@@ -129,7 +130,8 @@ class Metrics(Middleware):
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         started_ms = message.started_ms = now_ms()  # type: ignore[attr-defined]
         message.started_s = time.monotonic()  # type: ignore[attr-defined]
-        self._waits.append((self._labels(message), max(started_ms - ready_since(message), 0) / 1000))
+        waited_ms = started_ms - ready_since(message)
+        self._waits.append((self._labels(message), waited_ms / 1000 if waited_ms > 0 else 0.0))
         self._fold_soon()
 
     def after_process_message(
@@ -145,11 +147,11 @@ class Metrics(Middleware):
         took_s = None if started_s is None else time.monotonic() - started_s
         self._ends.append((labels, outcome.kind, took_s, processor_ns, getattr(message, "sql_s", 0.0)))
         self._fold_soon()
-        if outcome.kind == "retried" and outcome.exception is not None:
-            self.retries.labels(*self._exceptions.bounded(*labels, type(outcome.exception).__name__)).inc()
-
-        if opened := getattr(message, "circuit_opened", ""):
-            self.openings.labels(labels[0], opened).inc()
+        if outcome is not SUCCEEDED:
+            if outcome.kind == "retried" and outcome.exception is not None:
+                self.retries.labels(*self._exceptions.bounded(*labels, type(outcome.exception).__name__)).inc()
+            if opened := getattr(message, "circuit_opened", ""):
+                self.openings.labels(labels[0], opened).inc()
         if called := getattr(message, "called", None):
             self.calls.labels(*called).inc()
             if host := getattr(message, "called_host", ""):
@@ -216,12 +218,6 @@ class Metrics(Middleware):
         for labels, count in list(LOGGED.items()):
             self._logged[self._actors.bounded(*labels)].inc(count - self._log_bytes[labels])
             self._log_bytes[labels] = count
-
-    def _fold_soon(self) -> None:
-        if self._barrier is None:
-            self.fold()
-        else:
-            self._barrier.wake()
 
     def _labels(self, message: MessageProxy) -> tuple[str, ...]:
         labels = (message.queue_name, message.actor_name)

@@ -112,7 +112,7 @@ class TimeLimits(Middleware):
         own: float | None = message.options.get("time_limit")
         if own is not None:
             return own
-        inherited: float = broker.get_actor(message.actor_name).options.get("time_limit", math.inf)
+        inherited: float = broker.actors[message.actor_name].options.get("time_limit", math.inf)
         return inherited
 
     def _of_message(self, limit_ms: Any, queue: str) -> str:

@@ -56,6 +56,11 @@ OF_PSYCOPG = attrgetter(
 )
 NOTHING = "SELECT 1 WHERE 0"
 
+# The variable of a thread's decimal context, which its module does not export; there once a thread has used decimals.
+_used = Context()
+_used.run(decimal.getcontext)
+(DECIMAL,) = _used
+
 log = get_logger(__name__)
 
 
@@ -122,8 +127,9 @@ class SlotHygiene(Middleware):
             for each in thread.connections:
                 if not is_in_transaction(each):
                     abandon(each)
-        thread.outer = [each for each in thread.connections if state_of(each) == OPEN]
-        thread.context, thread.hooks = copy_context(), (sys.gettrace(), sys.getprofile())
+        if thread.connections:
+            thread.outer = [each for each in thread.connections if state_of(each) == OPEN]
+        thread.context, thread.trace, thread.profile = copy_context(), sys.gettrace(), sys.getprofile()
 
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
@@ -133,18 +139,20 @@ class SlotHygiene(Middleware):
             log.error("process that the actor forked ended: it returned from the actor", actor=message.actor_name)
             os._exit(0 if exception is None else 1)
         thread = self._threads.own
+        now = copy_context()
         # Asking Django for language and zone takes 5 µs each.
-        if is_changed(thread.context, copy_context()):
+        if is_changed(thread.context, now):
             translation.deactivate()
             timezone.deactivate()
             clear_script_prefix()
             set_urlconf(None)
             put_back(thread.context, copy_context())
-        if (sys.gettrace(), sys.getprofile()) != thread.hooks:
-            sys.settrace(thread.hooks[0])
-            sys.setprofile(thread.hooks[1])
+        if sys.gettrace() is not thread.trace or sys.getprofile() is not thread.profile:
+            sys.settrace(thread.trace)
+            sys.setprofile(thread.profile)
             log.error("trace or profile function of the thread put back", actor=message.actor_name)
-        decimal.setcontext(decimal.DefaultContext)
+        if DECIMAL in now:
+            decimal.setcontext(decimal.DefaultContext)
         if restored := self._restore(thread):
             log.error("database settings or wrappers put back", actor=message.actor_name, databases=", ".join(restored))
         left = self._roll_back(message.actor_name)
@@ -259,7 +267,8 @@ class _Thread:
         self.works = False  # whether it runs attempts
         self.moved = self.lost = 0  # settings put back, and length of the list, when its attempt began
         self.context = Context()  # when its attempt began
-        self.hooks: tuple[Any, Any] = (None, None)  # of tracing and profiling, when its attempt began
+        self.trace: Any = None  # functions, when its attempt began
+        self.profile: Any = None
         self.connections: dict[Any, _Session | None] = {}
         self.outer, self.changed = list[Any](), list[Any]()
         self.wrappers: list[tuple[Any, list[Any]]] = []  # of connections, as they were when first opened

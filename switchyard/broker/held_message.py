@@ -18,7 +18,7 @@ class HeldMessage(MessageProxy):
     """A leased message.
 
     Every attribute that a hook sets for most messages is declared here: a proxy looks an undeclared one up on the
-    message inside, which is slower and raises where nothing set it. There is room for 30; one more costs each message a
+    message inside, which is slower and raises where nothing set it. An instance has room for 30; one more costs it a
     dictionary. ``shut_down`` is set only on those that a shutdown interrupted.
 
     Args:
@@ -35,7 +35,17 @@ class HeldMessage(MessageProxy):
         sql_s: Its seconds in SQL.
     """
 
+    # Of the class: what is not set for each message costs none of them.
+    moved = False
     given_back = False
+    open = dead_lettered = False
+    outcome: Any = None
+    dead_letter: DeadLetter | None = None
+    slot: int | None = None
+    started_ms: int | None = None
+    started_s: float | None = None
+    weighed: tuple[int, int, int] | None = None
+    log_lines: list[str] | None = None
     circuit: Any = None
     circuit_opened = ""
     called: Any = None
@@ -65,17 +75,7 @@ class HeldMessage(MessageProxy):
         self.lapses = lapses
         self.body = body
         self.has_credit = True
-        self.moved = False
         self.runs_in = 0
-        # Set by hooks.
-        self.open = self.dead_lettered = False
-        self.outcome: Any = None
-        self.dead_letter: DeadLetter | None = None
-        self.slot: int | None = None
-        self.started_ms: int | None = None
-        self.started_s: float | None = None
-        self.weighed: tuple[int, int, int] | None = None
-        self.log_lines: list[str] | None = None
 
 
 def moved_copy(message: Message[Any] | MessageProxy, lane: str, options: dict[str, Any]) -> Message[Any]:

@@ -88,6 +88,19 @@ def test_an_exception_of_a_hook_is_logged_and_the_others_run(
     ]
 
 
+def test_what_is_for_failures_only_is_not_called_when_an_actor_has_returned(broker: Broker) -> None:
+    noted: list[Any] = []
+    hooks, of_failures = Hooks(), Noting(noted, "a")
+    of_failures.failures_only = True  # type: ignore[attr-defined]
+    broker.middleware = [of_failures, Noting(noted, "b")]
+
+    for kwargs in ({"result": None}, {"exception": ValueError("x")}, {}):
+        hooks.call_after(broker, "process_message", (1,), kwargs)
+    hooks.call_before(broker, "process_message", (1,), {})
+
+    assert [name for name, *_ in noted] == ["b", "b", "a", "b", "a", "a", "b"]
+
+
 def test_an_error_of_dramatiq_stops_a_signal_before_it_and_none_after(broker: Broker) -> None:
     noted: list[Any] = []
     hooks = Hooks()
