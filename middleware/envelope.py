@@ -43,8 +43,7 @@ class Envelope(Middleware):
 def ready_since(message: Any) -> int:
     """Return the time from which a message could start, in ms since the epoch."""
     options = message.options
-    since = options.get("due_at") or options.get("enqueued_at") or message.message_timestamp
-    return since if type(since) is int else int(since)
+    return int(options.get("due_at") or options.get("enqueued_at") or message.message_timestamp)
 
 
 MOST_TAGS = 10

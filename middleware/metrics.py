@@ -130,8 +130,7 @@ class Metrics(Middleware):
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         started_ms = message.started_ms = now_ms()  # type: ignore[attr-defined]
         message.started_s = time.monotonic()  # type: ignore[attr-defined]
-        waited_ms = started_ms - ready_since(message)
-        self._waits.append((self._labels(message), waited_ms / 1000 if waited_ms > 0 else 0.0))
+        self._waits.append((self._labels(message), max(started_ms - ready_since(message), 0) / 1000))
         self._fold_soon()
 
     def after_process_message(

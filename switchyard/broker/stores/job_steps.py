@@ -112,7 +112,7 @@ def ended_step(
 def success_step(queue: str, message: Any, place: WorkerPlace, body: bytes) -> Step:
     """Return the step of a job that succeeds now, with a row: its result and log lines are not kept."""
     options = message.options
-    attempts, generation = options.get("attempts", 0) + 1, options.get("generation", 0)
+    attempts, generation = int(options.get("attempts", 0)) + 1, int(options.get("generation", 0))
     packed = encode_success(message, attempts, generation, now_ms(), place, body)
     order = sequence(generation=generation, attempts=attempts, state="succeeded")
     return Step(message.message_id, queue, order, "succeeded", packed, (packed,))

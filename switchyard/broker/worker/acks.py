@@ -77,7 +77,6 @@ class AckBarrier:
         self._beginning = threading.Lock()
         self._writing = threading.Lock()
         self._some = threading.Event()
-        self._woken = False  # asked for each message: whether an event is set costs a call
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -88,8 +87,7 @@ class AckBarrier:
 
     def wake(self) -> None:
         """Flush soon in the background, where there is one."""
-        if self._thread is not None and not self._woken:
-            self._woken = True
+        if self._thread is not None and not self._some.is_set():
             self._some.set()
 
     def begin(self, message: Any, make: Callable[[Any], Step]) -> None:
@@ -214,7 +212,6 @@ class AckBarrier:
         while not self._stopping.is_set():
             self._some.wait(LOCKS_S if self.locks else None)
             self._some.clear()
-            self._woken = False  # before the flush: what is noted from here on asks for another one
             self._stopping.wait(LAG_S)
             try:
                 self._keep_locks()
