@@ -382,20 +382,24 @@ def job_of_message(job_id: str, queue: str, body: bytes, *, due_at: int | None) 
 def job_of_live(live: LiveJob, found: FamilyAnswer) -> Job:
     """Return a job that was started and has not ended."""
     message = fields_of(found.body) or fields_of(live.message.encode())
-    put_off = put_off_reason(found.due_at)
-    # Its last attempt met an open circuit, and was not spent.
-    unspent = bool(put_off) and live.state == "running"
+    options, put_off = options_of(message), put_off_reason(found.due_at)
+    # A message that is due later does not run: its last attempt met a lock or an open circuit, and was not spent. A
+    # retry has spent one, and is recorded in a moment.
+    spent = number_or_none(options.get("attempts")) or 0
+    unspent = live.state == "running" and found.due_at is not None and spent < live.attempt
     state = ("retrying" if live.attempt > 1 else "scheduled") if unspent else known_state(live.state)
+    deferred_by = text_or_empty(options.get("deferred_by")) if unspent else ""
+    due_at = None if put_off else found.due_at
     return job_of(
         live.id,
         found.queue,
         message,
         state=state,
-        reason=put_off or live.reason or None,
+        reason=put_off or deferred_by or live.reason or None,
         attempts=live.attempt - int(unspent),
         generation=live.generation,
         started_at=live.started_at,
-        next_attempt_at=_next_attempt_of(live, found, message),
+        next_attempt_at=due_at if unspent else _next_attempt_of(live, found, message),
         error=shown_error(live.error),
         fingerprint="" if live.error is None else live.error.fingerprint,
         lane=live.lane or found.queue,

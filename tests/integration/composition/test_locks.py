@@ -147,20 +147,23 @@ def test_a_renewal_on_its_way_as_the_block_ends_does_not_acquire_the_lock_again(
 def test_a_task_that_is_refused_runs_again_without_an_attempt(
     broker: RedisBroker, run_worker: RunWorker, key: str
 ) -> None:
-    done = []
+    done, records = [], facilities().records
 
     @dramatiq.actor(queue_name="work", max_retries=0)
-    def alone() -> None:
+    def alone(job_id: str) -> None:
+        # Long enough for its start to be recorded: it does not run any more once it was refused.
+        wait_for(lambda: getattr(records.read(job_id), "state", "") == "running")
         with lock(key):
             done.append(key)
 
     with lock(key, expiry_s=120), run_worker(broker=broker):  # nothing renews it here
-        message = alone.send()
-        records = facilities().records
+        job_id = str(uuid.uuid4())
+        message = broker.enqueue(alone.message(job_id).copy(message_id=job_id))
 
         def waits() -> bool:
             found = records.read(message.message_id)
-            return found is not None and (found.state, found.reason) == ("scheduled", "lock")
+            known = found is not None and (found.state, found.reason, found.attempts) == ("scheduled", "lock", 0)
+            return known and found is not None and found.next_attempt_at is not None
 
         wait_for(waits)
         assert not done
