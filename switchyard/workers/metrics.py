@@ -195,7 +195,7 @@ def gaps_of(folder: Path) -> float:
     """Return how often a pool's folder was removed while the pool ran."""
     try:
         return float(sum(value for _, value, _, _ in MmapedDict.read_all_values_from_file(str(folder / GAPS_FILE))))
-    except OSError:
+    except (OSError, struct.error):  # there is none, or it has just been made and is empty
         return 0
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import shutil
 import urllib.request
+from pathlib import Path
 
-from switchyard.workers.metrics import gaps_of
+from switchyard.workers.metrics import GAPS_FILE, gaps_of
 from tests.integration.workers.conftest import Bench
 from tests.waiting import wait_for
 
@@ -43,3 +44,9 @@ def test_metrics_come_back_after_their_folder_or_its_files_were_removed(bench: B
 
         assert read(GAPS) == gap
     assert "metrics folder was removed while the pool runs" in bench.log()
+
+
+def test_a_count_of_gaps_that_is_being_made_is_none_yet(tmp_path: Path) -> None:
+    assert gaps_of(tmp_path) == 0
+    (tmp_path / GAPS_FILE).touch()
+    assert gaps_of(tmp_path) == 0
