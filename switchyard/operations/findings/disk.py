@@ -94,7 +94,7 @@ def look() -> Iterator[Finding]:
     severity: Severity = "ok"
     if usage.free < EMPTY_BYTES:
         severity = "error"
-    elif usage.free < LOW_BYTES:
+    elif usage.free < min(LOW_BYTES, usage.total // 2):  # a container's folder in memory is small, and empty
         severity = "warning"
     seen = f"{size(usage.free)} of {size(usage.total)} free"
     if severity == "ok":

@@ -74,6 +74,9 @@ def test_a_disk_that_fills_up_is_told_before_it_is_full(
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
 
     assert of(disk.look(), severity)["low"].next.startswith("du -xh")
+    # A container's folder in memory is this small, and has room.
+    usage.total = free
+    assert ("low" in of(disk.look(), severity)) == (severity == "error")
 
 
 def test_a_metrics_folder_without_room_is_a_warning(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
