@@ -90,7 +90,7 @@ class FindingAlerts:
 
     def _by_alert(self, name: str, alike: Sequence[Ranked]) -> dict[str, list[Ranked]]:
         """Return findings of one name by the alert that calls for them: its first subject, "" of the kind's first."""
-        now_s, found = self._clock(), dict[str, list[Ranked]]()
+        now_s, found = self._lasting.looked_s, dict[str, list[Ranked]]()
         for key, subjects in list(self._subjects.items()):
             self._subjects[key] = {subject: at for subject, at in subjects.items() if now_s - at < CALM_S}
             if not self._subjects[key]:

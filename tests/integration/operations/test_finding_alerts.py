@@ -55,6 +55,31 @@ def test_a_queue_that_joins_after_the_call_calls_again(facilities: Facilities, m
     assert called == ["queues.late: slow is late. (and 1 more)", "queues.late:urgent: urgent is late."]
 
 
+def test_a_time_without_broker_neither_ends_nor_ages_what_lasts(
+    facilities: Facilities, watcher: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, present = Mock(return_value=0.0), [late("slow", severity="warning")]
+    monkeypatch.setattr(alerting, "diagnose", lambda *_: Mock(findings=ranked(present)))
+    monkeypatch.setattr(alerting.FACTS, "read", lambda: (None if 40 < clock.return_value < 100 else Mock(), "away"))
+    alerts = FindingAlerts(clock)
+    sent: dict[int, int] = {}
+
+    def look(first_s: int, last_s: int) -> None:
+        for clock.return_value in range(first_s, last_s, 5):
+            alerts.check()
+            sent[clock.return_value] = sending.dispatch_due()
+
+    with with_alert_urls(watcher.url):
+        look(0, 145)
+        monkeypatch.setattr(alerting.FACTS, "read", lambda: (None if clock.return_value < 300 else Mock(), "away"))
+        look(145, 330)
+        del present[:]
+        look(330, 355)
+
+    assert [at_s for at_s, messages in sent.items() if messages] == [120, 345]
+    assert [body["state"] for body in watcher.bodies] == ["open", "resolved"]
+
+
 @pytest.fixture
 def watcher() -> Iterator[Receiver]:
     made = Receiver()
