@@ -53,12 +53,16 @@ def write_alert(group: AlertGroup, channels: Iterable[str]) -> AlertGroup:
         state = Delivery.State.SILENCED if silenced else Delivery.State.PENDING
         wanted = [(name, now) for name in chosen(group.sample, names)]
         for channel, at in wanted + (further(group.sample, names, now) if created else []):
-            delivery, made = Delivery.objects.select_for_update().get_or_create(
-                alert=alert,
-                channel=channel,
-                reported=group.sent_count,
-                defaults={"count": group.count, "next_try_at": at, "state": state},
-            )
+            # One that still waits reports what came since as well.
+            waiting = Delivery.objects.select_for_update().filter(alert=alert, channel=channel, tries=0)
+            delivery, made = waiting.filter(state=Delivery.State.PENDING).first(), False
+            if delivery is None:
+                delivery, made = Delivery.objects.select_for_update().get_or_create(
+                    alert=alert,
+                    channel=channel,
+                    reported=group.sent_count,
+                    defaults={"count": group.count, "next_try_at": at, "state": state},
+                )
             if not made and delivery.state == Delivery.State.PENDING and delivery.tries == 0:
                 delivery.count = group.count
                 delivery.save(update_fields=("count",))

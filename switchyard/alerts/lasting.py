@@ -19,7 +19,8 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroup
 from switchyard.workers.preflight import make_watch
 
-# A cause that is back within the first has lasted; one that stays away for the second has ended.
+# A cause that is back within the first has lasted; one that stays away for the second has ended. Between two looks that
+# are further apart nothing was known, as while the broker was away: that time counts for nothing.
 GAP_S, CALM_S = 10.0, 20.0
 
 
@@ -28,11 +29,15 @@ class LastingAlerts:
 
     The leading scheduler keeps it. A new leader raises nothing again whose alert is unresolved, and resolves nothing
     before it has looked for 20 s.
+
+    Args:
+        looked_s: Seconds for which it was known what there is.
     """
 
     def __init__(self, kind: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._kind, self._clock, self._began_s = kind, clock, clock()
-        self._seen: dict[str, tuple[float, float]] = {}  # fingerprint -> first and last time
+        self._kind, self._clock, self._at_s = kind, clock, clock()
+        self.looked_s = 0.0
+        self._seen: dict[str, tuple[float, float]] = {}  # fingerprint -> first and last time, by looked_s
         self._raised: dict[str, AlertFact] = {}
 
     def note(self, present: Iterable[tuple[AlertFact, float]]) -> None:
@@ -41,11 +46,14 @@ class LastingAlerts:
         Raises:
             BrokerError: an alert could not be raised; the next call retries.
         """
-        now_s = self._clock()
+        before_s, at_s = self.looked_s, self._clock()
+        if at_s - self._at_s <= CALM_S:
+            self.looked_s += at_s - self._at_s
+        self._at_s, now_s = at_s, self.looked_s
         for fact, after_s in present:
             first_s, last_s = self._seen.get(fact.fingerprint, (now_s, now_s))
             known = fact.fingerprint in self._raised
-            first_s = first_s if known or now_s - last_s <= GAP_S else now_s
+            first_s = first_s if known or last_s == before_s or now_s - last_s <= GAP_S else now_s
             self._seen[fact.fingerprint] = first_s, now_s
             if not known and now_s - first_s >= after_s:
                 if not (was_open := self.is_open(fact.fingerprint)):
@@ -63,10 +71,9 @@ class LastingAlerts:
         Raises:
             BrokerError, django.db.DatabaseError: the next call resolves the rest.
         """
-        now_s = self._clock()
-        if now_s - self._began_s < CALM_S:
+        if self.looked_s < CALM_S:
             return
-        gone = {name for name, (_, last_s) in self._seen.items() if now_s - last_s >= CALM_S}
+        gone = {name for name, (_, last_s) in self._seen.items() if self.looked_s - last_s >= CALM_S}
         for fact in (self._raised[name] for name in gone if name in self._raised):
             if not self.is_open(fact.fingerprint) and facilities().alerts.counts([fact.fingerprint]):
                 # It was sent while the database was away.

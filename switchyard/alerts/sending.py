@@ -16,6 +16,7 @@ from switchyard.alerts.channels import Channel, ChannelFailed, LogChannel, chann
 from switchyard.alerts.intake import notice_of, notice_of_group, write_alert
 from switchyard.alerts.models import Alert, Delivery
 from switchyard.alerts.notice import Notice
+from switchyard.alerts.once import sent_as_finding
 from switchyard.alerts.silences import UNRESOLVED, in_force, is_quiet
 from switchyard.broker import clock
 from switchyard.broker.interface import facilities
@@ -32,6 +33,8 @@ BATCH = 50
 BUDGET_S = 4.0
 BATCH_ENDS_S = 10.0
 CLAIM_S = 60
+# Dead letters of which a finding tells that was sent wait for its end, and are looked at again after so long.
+HELD_S = 15
 # What was given up is tried again after the first, for the second: its channel may be back.
 RETRY_AFTER, KEPT_FOR = timedelta(minutes=5), timedelta(days=1)
 
@@ -115,6 +118,9 @@ def _claim_due(names: Sequence[str]) -> list[Delivery]:
     for delivery in pending.filter(channel__in=names).select_related("alert")[:BATCH]:
         # Of several schedulers the one whose update matches sends. After a crash the delivery is due again in 60 s.
         mine = Delivery.objects.filter(pk=delivery.pk, state=Delivery.State.PENDING, next_try_at=delivery.next_try_at)
+        if delivery.alert.kind == "dead_letter" and sent_as_finding(delivery.alert, delivery.channel):
+            mine.update(next_try_at=now + timedelta(seconds=HELD_S))
+            continue
         if mine.update(next_try_at=now + timedelta(seconds=CLAIM_S), tries=F("tries") + 1):
             delivery.tries += 1
             claimed.append(delivery)

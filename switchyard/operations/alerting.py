@@ -9,15 +9,19 @@ from itertools import groupby
 from operator import attrgetter
 
 import urllib3
+from django.db import DatabaseError
 
+from switchyard.alerts.channels import channels
+from switchyard.alerts.intake import chosen
 from switchyard.alerts.lasting import CALM_S, LastingAlerts
+from switchyard.alerts.once import sent_as_letters
 from switchyard.broker.clock import now_ms
 from switchyard.broker.stores.alert_groups import AlertFact
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.loggers import get_logger
 from switchyard.operations.findings import configuration
 from switchyard.operations.findings.examine import DEADLINE_S, KeptFindings
-from switchyard.operations.findings.finding import Ranked, causes
+from switchyard.operations.findings.finding import Ranked, causes, explains
 from switchyard.operations.overview import FACTS, diagnose
 
 # Seconds for which a finding of the level "bad" must last; and others, which call a person also as warnings.
@@ -45,7 +49,8 @@ log = get_logger("switchyard.alerts")
 class FindingAlerts:
     """Checks of the overview's findings, with an alert for each kind that lasts, however many queues it concerns.
 
-    A queue, pool or actor that joins a kind after people were called has an alert of its own: it is news.
+    A queue, pool or actor that joins a kind after people were called has an alert of its own: it is news. Failures
+    whose dead letters were sent have none.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -73,7 +78,8 @@ class FindingAlerts:
         if facts is None or examined is None or any(each.rank.ends for each in found):
             return
         name = attrgetter("finding.name")
-        calling = sorted((each for each in causes(found) if after_s(each) is not None), key=name)
+        lasting = [each for each in causes(found) if after_s(each) is not None]
+        calling = sorted((each for each in lasting if not self._sent_as_letters(each, found)), key=name)
         self._lasting.note(
             (fact_of(mine, of), min(after_s(each) or 0.0 for each in mine))
             for named, alike in groupby(calling, name)
@@ -84,7 +90,7 @@ class FindingAlerts:
 
     def _by_alert(self, name: str, alike: Sequence[Ranked]) -> dict[str, list[Ranked]]:
         """Return findings of one name by the alert that calls for them: its first subject, "" of the kind's first."""
-        now_s, found = self._clock(), dict[str, list[Ranked]]()
+        now_s, found = self._lasting.looked_s, dict[str, list[Ranked]]()
         for key, subjects in list(self._subjects.items()):
             self._subjects[key] = {subject: at for subject, at in subjects.items() if now_s - at < CALM_S}
             if not self._subjects[key]:
@@ -96,6 +102,24 @@ class FindingAlerts:
             self._subjects.setdefault((name, of), {})[subject] = now_s
             found.setdefault(of, []).append(each)
         return found
+
+    def _sent_as_letters(self, each: Ranked, found: Sequence[Ranked]) -> bool:
+        """Return whether people were sent the dead letters of a finding before it called."""
+        name, actor = each.finding.name, each.finding.actor
+        told = [each, *(other for other in found if other.finding.actor == actor and explains(each, other))]
+        if not actor or not any(one.finding.letters for one in told):
+            return False
+        subject = actor[:LONGEST_SUBJECT]
+        mine = [of for (named, of), subjects in self._subjects.items() if named == name and subject in subjects]
+        if any(self._lasting.has_called(fingerprint_of(name, of)) for of in mine):
+            return False
+        names = [channel.name for channel in channels(switchyard_settings().alert_urls)]
+        try:
+            return not self._lasting.is_open(fingerprint_of(name, subject)) and sent_as_letters(
+                actor, chosen(fact_of([each]), names)
+            )
+        except DatabaseError:
+            return False
 
     def _joined(self, name: str, subject: str) -> str:
         """Return the alert for a new subject: one that has not called yet, else one of its own, as a leader before."""

@@ -13,7 +13,14 @@ from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import Facilities, facilities
 from switchyard.broker.shapes import QueuePause, QueueStats
-from switchyard.broker.stores.pool_reports import QUIETED, Instruction, PoolReport, SilentChild, SilentSupervisor
+from switchyard.broker.stores.pool_reports import (
+    QUIETED,
+    Instruction,
+    PoolReport,
+    PoolReports,
+    SilentChild,
+    SilentSupervisor,
+)
 from switchyard.broker.topology import Pool, Yard
 from switchyard.conf import declared_yard
 from switchyard.long_running import anyone_leads
@@ -177,20 +184,24 @@ def yard_state() -> YardState:
         return _read(declared_yard(), found)
     except BrokerError:
         _missed["broker"] = time.monotonic()
+        _missed.pop("back", None)
         raise
 
 
-# When this process last saw no answer, by the monotonic clock.
+# When this process last saw no answer, and the first one after it, by the monotonic clock. A process that looks seldom
+# does not know when the broker came back.
 _missed: dict[str, float] = {}
+KNOWN_S = 60.0
+# A report lasts 15 s; the clocks of two hosts may differ by a little.
+LEAST_SILENT_MS = 10_000
 
 
 def _read(yard: Yard, found: Facilities) -> YardState:
     server = read_broker_state(found)
     stats = tuple(found.transport.stats(queue.name) for queue in yard.queues if queue.name not in server.away.queues)
-    reports = found.pools.read_all() if server.pools_known else []
     if found.clock is not None:  # the server answers
         found.clock.compare()
-    silent = found.pools.read_silent(reports, now_ms()) if server.pools_known else []
+    reports, silent = supervisors_of(found.pools, now_ms()) if server.pools_known else ([], [])
     scheduler_up = not server.scheduler_known or anyone_leads(found.records.calls, found.records.keys)
     quieted = found.pools.read_quieted(reports)
     pools = {pool.name: pool_state(pool, reports, silent, quieted) for pool in yard.pools}
@@ -198,10 +209,22 @@ def _read(yard: Yard, found: Facilities) -> YardState:
     return YardState(stats, pools, scheduler_up, server, _returned_s(server), hosts, measure(stats))
 
 
+def supervisors_of(pools: PoolReports, now: int) -> tuple[list[PoolReport], list[SilentSupervisor]]:
+    """Return the reports, and the supervisors that were killed, stopped or cut off within the last hour.
+
+    Beats are read first: a supervisor that reports between both reads is not silent, nor is one that ends in order.
+    """
+    beats = pools.read_silent((), now)
+    reports = pools.read_all()
+    live = {report.member for report in reports}
+    return reports, [one for one in beats if one.member not in live and now - one.beat_at >= LEAST_SILENT_MS]
+
+
 def _returned_s(server: ServerState) -> float | None:
     since_s = [float(server.uptime_s)] if server.uptime_s is not None else []
-    if "broker" in _missed:
-        since_s.append(time.monotonic() - _missed["broker"])
+    now_s = time.monotonic()
+    if (back_s := _missed.get("broker")) is not None and _missed.setdefault("back", now_s) - back_s <= KNOWN_S:
+        since_s.append(now_s - _missed["back"])
     least = min(since_s, default=GRACE_S)
     return least if least < GRACE_S else None
 

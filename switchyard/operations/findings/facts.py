@@ -36,7 +36,7 @@ from switchyard.jobs.presentation import limit_words, shown_arguments
 from switchyard.jobs.queries import families, records_of, running_or_none
 from switchyard.middleware.arguments import signature_of
 from switchyard.operations.findings.actors import AllFailing, all_failing, is_plain
-from switchyard.operations.queries import YardState, pool_state
+from switchyard.operations.queries import YardState, pool_state, supervisors_of
 from switchyard.operations.rows import Row, yard_rows
 from switchyard.operations.supervisors import ServerState
 from switchyard.operations.timeouts import answers_within
@@ -121,12 +121,12 @@ def read() -> Snapshot:
         away = servers_of(calls, keys, names).away(also=[keys.pool_reports()])
         there = [name for name in names if name not in away.queues]
         pools = PoolReports(calls, keys)
-        reports = [] if away.keys else pools.read_all()
+        reports, silent = ([], []) if away.keys else supervisors_of(pools, now_ms)
         return Snapshot(
             now_ms=now_ms,
             queues={name: _queue(calls, keys.queue(name), now_ms) for name in there},
             reports=reports,
-            silent=[] if away.keys else pools.read_silent(reports, now_ms),
+            silent=silent,
             away=away,
             instructions=pools.read_quieted(reports),
         )

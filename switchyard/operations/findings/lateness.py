@@ -201,7 +201,7 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
         return silent, f"{HOLDS_UP}: Show stacks, on the page of workers, names its line.", ""
     if row.busy * 2 < row.slots:
         silent_ms = _silent_ms(queue, facts)
-        if silent_ms >= SILENT_MS:
+        if silent_ms >= SILENT_MS and facts.state.returned_s is None:
             return (
                 f"its pool has not reported for {duration(silent_ms)} and starts nothing",
                 "It is stopped, hangs, or cannot reach the broker: its own page and its log say more within seconds.",

@@ -14,7 +14,7 @@ from django.db import DatabaseError, connection
 from django.test import override_settings
 from django.utils import timezone
 
-from switchyard.alerts import notice, sending
+from switchyard.alerts import notice, resolution, sending
 from switchyard.alerts.models import Alert, Delivery
 from switchyard.alerts.sending import BACKOFF_S, Throttle
 from switchyard.broker.interface import Facilities, attach
@@ -84,7 +84,7 @@ def test_letters_of_many_causes_are_a_few_messages_a_minute_whose_counts_add_up(
                 sending.dispatch_due(throttle)
         for _ in range(20):
             sending.dispatch_due(throttle)
-        groups.raise_(fact(kind="finding", fingerprint="finding-pools.down"))
+        groups.raise_(fact(kind="finding", fingerprint="finding-pools.down", title="No pool serves urgent"))
         wait_for(lambda: sending.dispatch_due(throttle) or receiver.bodies[-1]["fingerprint"] == "finding-pools.down")
         in_a_minute = len(receiver.bodies) - 1
         while len(receiver.bodies) <= causes:
@@ -106,6 +106,40 @@ def test_other_causes_are_alerts_of_their_own(groups: AlertGroups, receiver: Rec
         sending.dispatch_due()
 
     assert sorted(body["fingerprint"] for body in receiver.bodies) == ["cause-0", "cause-1", "cause-2"]
+
+
+HOST_DOWN = "mx.example.com:25 is down for generate_report (refuses connections): 5 of 9 jobs failed in the last 5 min."
+FAILING = "All of generate_report's jobs fail with KeyError, because a setting is missing: 6 of 6 in the last 5 min."
+
+
+@pytest.mark.parametrize("told", [FAILING, HOST_DOWN])
+def test_letters_of_failures_that_were_told_wait_for_their_end(
+    groups: AlertGroups, receiver: Receiver, told: str
+) -> None:
+    error = "exhausted after 6 attempts in slow: mx.example.com:25: refuses connections; try again"
+    other_error = "generate_report gave up: OSError"
+    letters = [fact(fingerprint="k", detail=error), fact(fingerprint="o", detail=error, title=other_error)]
+    with configured(receiver):
+        groups.raise_(fact(kind="finding", fingerprint="finding-actors.failing", title=told, detail="Mend it."))
+        sending.dispatch_due()
+        for letter in letters:
+            groups.raise_(letter)
+        groups.raise_(fact(fingerprint="other", title="report gave up: KeyError", actor="report"))
+        sending.dispatch_due()
+        groups.raise_(letters[0])
+        wait_for(lambda: Alert.objects.filter(fingerprint="k", count=2).exists() or sending.dispatch_due())
+        make_due()
+        sending.dispatch_due()
+        held = set(Alert.objects.filter(deliveries__state="pending").values_list("fingerprint", flat=True))
+        resolution.resolve(Alert.objects.get(fingerprint="o").pk, by="ada")
+        resolution.resolve_gone("finding", ())
+        make_due()
+        sending.dispatch_due()
+
+    assert held == ({"k"} if told == FAILING else {"k", "o"})
+    counts = [(body["fingerprint"], body["count"]) for body in receiver.bodies if body["fingerprint"] == "k"]
+    assert counts == [("k", 2)]
+    assert {"other"} <= {body["fingerprint"] for body in receiver.bodies}
 
 
 def test_failing_channel_is_tried_five_times_and_holds_up_no_other(

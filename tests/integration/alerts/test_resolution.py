@@ -165,6 +165,7 @@ def test_what_was_sent_without_the_database_is_resolved_with_it(
     now_s = CALM_S
 
     with with_alert_urls("log:"):
+        lasting.note(())
         lasting.resolve()
         assert sending.dispatch_due() == 1
 

@@ -10,6 +10,7 @@ from unittest.mock import Mock
 import pytest
 from django.utils import timezone
 
+from switchyard.alerts import resolution, sending
 from switchyard.alerts.models import Alert
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.interface import Facilities
@@ -18,7 +19,7 @@ from switchyard.operations.alerting import LATELY_S, FindingAlerts, after_s, bea
 from switchyard.operations.findings import records
 from switchyard.operations.findings.actors import FailingActor, judge
 from switchyard.operations.findings.finding import Finding, causes, ranked
-from tests.integration.alerts.conftest import Receiver
+from tests.integration.alerts.conftest import Receiver, fact
 from tests.unit.alerts.configuration import with_alert_urls
 
 pytestmark = pytest.mark.django_db
@@ -52,6 +53,66 @@ def test_a_queue_that_joins_after_the_call_calls_again(facilities: Facilities, m
         called += [f"{each.sample.name}: {each.sample.title}" for each in facilities.alerts.claim_due()]
 
     assert called == ["queues.late: slow is late. (and 1 more)", "queues.late:urgent: urgent is late."]
+
+
+def test_a_time_without_broker_neither_ends_nor_ages_what_lasts(
+    facilities: Facilities, watcher: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, present = Mock(return_value=0.0), [late("slow", severity="warning")]
+    monkeypatch.setattr(alerting, "diagnose", lambda *_: Mock(findings=ranked(present)))
+    monkeypatch.setattr(alerting.FACTS, "read", lambda: (None if 40 < clock.return_value < 100 else Mock(), "away"))
+    alerts = FindingAlerts(clock)
+    sent: dict[int, int] = {}
+
+    def look(first_s: int, last_s: int) -> None:
+        for clock.return_value in range(first_s, last_s, 5):
+            alerts.check()
+            sent[clock.return_value] = sending.dispatch_due()
+
+    with with_alert_urls(watcher.url):
+        look(0, 145)
+        monkeypatch.setattr(alerting.FACTS, "read", lambda: (None if clock.return_value < 300 else Mock(), "away"))
+        look(145, 330)
+        del present[:]
+        look(330, 355)
+
+    assert [at_s for at_s, messages in sent.items() if messages] == [120, 345]
+    assert [body["state"] for body in watcher.bodies] == ["open", "resolved"]
+
+
+@pytest.fixture
+def watcher() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.close()
+
+
+def test_failures_whose_dead_letters_were_sent_call_once(
+    facilities: Facilities, watcher: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = timezone.now()
+    failing = FailingActor("generate_report", "slow", "KeyError", 6, 6, now, now, letters=2, fingerprint="f00d")
+    present, clock = [judge(failing)], Mock(return_value=0.0)
+    monkeypatch.setattr(alerting, "diagnose", lambda *_: Mock(findings=ranked(present)))
+    alerts = FindingAlerts(clock)
+    with with_alert_urls(watcher.url):
+        facilities.alerts.raise_(fact())
+        sending.dispatch_due()
+        for clock.return_value in range(0, 130, 10):
+            alerts.check()
+        sending.dispatch_due()
+        told = [body["title"] for body in watcher.bodies]
+        present += [judge(replace(failing, actor="sync_crm"))]
+        resolution.resolve(Alert.objects.get().pk, by="ada")  # its letters are triaged, and it goes on
+        for clock.return_value in range(130, 260, 10):
+            alerts.check()
+        sending.dispatch_due()
+
+    assert told == ["generate_report gave up: KeyError"]
+    assert [body["title"].partition(":")[0] for body in watcher.bodies[1:]] == [
+        "All of generate_report's jobs fail with KeyError"
+    ]
+    assert "and 1 more" in watcher.bodies[1]["title"] and "2 gave up" in watcher.bodies[1]["title"]
 
 
 def test_nothing_is_known_while_the_broker_is_away(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,13 +164,6 @@ def test_a_dead_channel_is_said_to_the_others() -> None:
     assert after_s(channel) == 60.0
     fact = fact_of([channel])
     assert fact.fingerprint == "finding-alerts.channel" and fact.title.startswith("Alerts do not reach team: ")
-
-
-@pytest.fixture
-def watcher() -> Iterator[Receiver]:
-    made = Receiver()
-    yield made
-    made.close()
 
 
 def test_heartbeat_is_sent_while_the_yard_is_checked(

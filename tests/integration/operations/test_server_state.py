@@ -4,6 +4,7 @@ import io
 import logging
 import threading
 from collections.abc import Iterator
+from unittest.mock import Mock
 
 import dramatiq
 import pytest
@@ -11,11 +12,15 @@ import redis
 from django.core.management import call_command
 from django.test import Client
 
+from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import Facilities
-from switchyard.operations import api
+from switchyard.broker.stores.pool_reports import PoolReport, PoolReports
+from switchyard.operations import api, queries
+from switchyard.operations.findings import facts as doctor_facts
 from switchyard.operations.queries import YardState, yard_state
 from switchyard.operations.supervisors import ServerState, read_server_state
 from switchyard.operations.timeouts import TimedCall
+from tests.factories.brokers import broker_without_server
 from tests.factories.callers import Caller
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -54,6 +59,45 @@ def test_healthy_server_takes_work_and_is_left_as_it_was(facilities: Facilities,
 
     assert asked(facilities) == ServerState()
     assert valkey.dbsize() == before
+
+
+@pytest.mark.parametrize("meanwhile", ["write", "remove"])
+def test_a_supervisor_that_reports_or_ends_while_the_state_is_read_is_not_silent(
+    facilities: Facilities, valkey: redis.Redis, slow_pool: PoolReport, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    read_all = PoolReports.read_all
+
+    def read(pools: PoolReports) -> list[PoolReport]:
+        pools.remove(slow_pool)
+        if meanwhile == "remove":
+            pools.write(slow_pool)
+            valkey.delete(facilities.records.keys.pool_report(slow_pool.member))  # ends right after it reported
+        found = read_all(pools)
+        if meanwhile == "write":
+            pools.write(slow_pool)
+        return found
+
+    monkeypatch.setattr(PoolReports, "read_all", read)
+
+    assert yard_state().pools["slow"].silent == () and doctor_facts.read().silent == []
+
+
+def test_the_time_for_reports_begins_with_the_first_answer_after_an_absence(
+    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Mock(return_value=0.0)
+    monkeypatch.setattr(queries, "time", Mock(monotonic=clock))
+    monkeypatch.setattr(queries, "read_broker_state", lambda _: ServerState())  # it was not restarted
+    monkeypatch.setattr(queries, "_missed", {})
+    told: list[float | None] = []
+    for away_s, *back_s in ((0.0, 6.0, 13.0, 14.0), (15.0, 15.5), (20.0, 90.0)):
+        clock.return_value = away_s
+        with broker_without_server(), pytest.raises(BrokerError):
+            yard_state()
+        for clock.return_value in back_s:
+            told.append(yard_state().returned_s)
+
+    assert told == [0.0, 7.0, None, 0.0, None]
 
 
 def test_full_broker_is_not_ready_and_says_why(full: None) -> None:
