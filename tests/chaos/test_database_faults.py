@@ -6,7 +6,7 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from math import inf
 from pathlib import Path
@@ -24,7 +24,6 @@ from tests.chaos.postgres import PostgresUnderTest
 from tests.waiting import wait_for
 
 long = pytest.mark.long
-Lock = Callable[[], AbstractContextManager[None]]
 READINESS = (
     "import json; from switchyard.operations.views import dependencies; "
     "print(json.dumps({d.name: d.ok for d in dependencies()}))"

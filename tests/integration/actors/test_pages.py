@@ -109,15 +109,6 @@ def test_the_page_shows_code_options_with_their_rules_and_no_secret(actor: Any) 
     assert "<form" not in page.partition('id="failures"')[2].partition("</main>")[0] or send_to("charge") not in page
 
 
-def test_pages_need_the_right_and_an_actor(actor: Any) -> None:
-    nobody, watcher = staff(), staff("view_operations")
-
-    assert [nobody.get(address).status_code for address in (LIST, page_of("charge"))] == [403, 403]
-    assert watcher.get(page_of("chagre")).status_code == 404
-    assert watcher.post(page_of("charge")).status_code == 405
-    assert Client().get(LIST).status_code == 302
-
-
 def test_failures_link_their_letters(actor: Any) -> None:
     when = "2026-11-21T10:00Z"
     for number in range(3):

@@ -16,7 +16,7 @@ from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.dead_letters import acts, projection, reconcile
 from switchyard.dead_letters.models import DeadLetter
-from tests.factories.staff import client_of, staff
+from tests.factories.staff import staff
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
@@ -146,16 +146,6 @@ def test_discard_asks_first_and_wants_a_reason(
 
     row.refresh_from_db()
     assert (row.state, row.history[-1]["note"]) == ("discarded", "duplicate")
-
-
-def test_acts_refuse_forged_requests(bury: Callable[..., Letter], operator: User) -> None:
-    row = mirrored(bury())
-    strict = client_of(operator, enforce_csrf_checks=True)
-
-    assert strict.post(one(row, "requeue")).status_code == 403
-
-    row.refresh_from_db()
-    assert row.state == "new"
 
 
 def test_selected_letters_are_requeued_after_asking(

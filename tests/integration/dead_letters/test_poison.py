@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import traceback
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.core.management import call_command
 
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.middleware.crashes import Poison
+from tests.factories.commands import output_of
 
 pytestmark = pytest.mark.django_db
 CAUSE = "killed by SIGSEGV in ways.py:43 crash, pid 7, at most 83 MB\nabout to crash <at 3>\nreading"
@@ -32,8 +31,6 @@ def poisoned(bury: Callable[..., Letter]) -> Letter:
 
 
 def test_command_shows_how_the_worker_of_a_poison_message_ended(poisoned: Letter) -> None:
-    out = io.StringIO()
+    shown = output_of("deadletters", "show", poisoned.id)
 
-    call_command("switchyard", "deadletters", "show", poisoned.id, stdout=out)
-
-    assert [line for line in TOLD if line not in out.getvalue()] == []
+    assert [line for line in TOLD if line not in shown] == []

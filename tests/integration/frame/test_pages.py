@@ -11,7 +11,6 @@ from django.test import Client, RequestFactory
 from django.urls import reverse
 
 from switchyard.frame.navigation import STRIP
-from tests.factories.staff import staff
 from tests.integration.operations.test_overview import Seen, text_of
 
 pytestmark = pytest.mark.django_db
@@ -86,13 +85,6 @@ def test_every_page_but_the_overview_has_the_verdict(admin_client: Client) -> No
 
     assert STRIP.verdict().verdict.sentence in text_of(page)
     assert 'id="sy-strip"' in page
-
-
-def test_the_verdict_needs_the_right_to_see_the_room(db: None) -> None:
-    client = staff(name="clerk")
-
-    assert 'id="sy-strip"' not in client.get(reverse("switchyard-keys")).content.decode()
-    assert client.get(reverse("switchyard-strip")).status_code == 403
 
 
 @pytest.mark.parametrize("address", PAGES)

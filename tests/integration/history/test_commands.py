@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -24,6 +23,7 @@ from switchyard.history.models import AttemptRow, JobRow, SearchValue
 from switchyard.long_running import HISTORY_WRITER
 from tests.chaos.postgres import PostgresUnderTest
 from tests.environment import POSTGRES
+from tests.factories.commands import json_of, output_of
 from tests.integration.history.conftest import Put, ended_job
 from tests.integration.history.rows import BASE_MS, job_row
 from tests.processes import titles_below
@@ -155,13 +155,8 @@ def test_a_database_that_is_away_costs_nothing_but_time(
     assert (tmp_path / "log").read_text().count("failing, will be retried") <= 3
 
 
-def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    call_command("switchyard", "history", *arguments)
-    return capsys.readouterr().out
-
-
 @pytest.mark.django_db
-def test_history_list_filters_and_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_history_list_filters_and_prints_json() -> None:
     wanted = job_row(
         state="dead",
         queue="slow",
@@ -173,14 +168,14 @@ def test_history_list_filters_and_prints_json(capsys: pytest.CaptureFixture[str]
     job_row(1)
     conditions = ["--state", "dead", "--queue", "slow", "--owner", "shop", "--argument", "customer_id=42", "--error"]
 
-    found = json.loads(printed(capsys, "list", *conditions, "KeyError", "--failures", "--json"))
+    found = json_of("history", "list", *conditions, "KeyError", "--failures")
 
     assert [job["id"] for job in found["jobs"]] == [wanted.job_id] and found["after"] is None
     assert found["jobs"][0]["error"] == {"type": "KeyError", "message": ""}
 
 
 @pytest.mark.django_db
-def test_history_show_prints_a_job_with_its_attempts(capsys: pytest.CaptureFixture[str]) -> None:
+def test_history_show_prints_a_job_with_its_attempts() -> None:
     row = job_row(state="dead", reason="exhausted", arguments='{"customer_id": 42}', attempts=2)
     AttemptRow.objects.create(
         job_id=row.job_id, generation=0, attempt=1, state="retrying", lane="default", started_at=BASE_MS - 5,
@@ -188,8 +183,8 @@ def test_history_show_prints_a_job_with_its_attempts(capsys: pytest.CaptureFixtu
         logs="first line\nsecond line",
     )  # fmt: skip
 
-    text = printed(capsys, "show", row.job_id)
-    found = json.loads(printed(capsys, "show", row.job_id, "--json"))
+    text = output_of("history", "show", row.job_id)
+    found = json_of("history", "show", row.job_id)
 
     assert "exhausted" in text and "KeyError: 'x'" in text and "  second line" in text
     assert found["arguments"] == {"customer_id": 42} and found["runs"][0]["logs"] == "first line\nsecond line"

@@ -22,7 +22,6 @@ from tests.integration.jobs.conftest import MakeHeaders
 from tests.unit.api.conftest import problem
 from tests.waiting import wait_for
 
-UNKNOWN = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 

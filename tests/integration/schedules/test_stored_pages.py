@@ -6,7 +6,6 @@ import json
 
 import dramatiq
 import pytest
-from django.contrib.auth.models import Permission
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client
@@ -233,10 +232,6 @@ def test_rows_of_celery_beat_are_imported_and_what_has_no_counterpart_is_named(w
     assert ScheduleState.objects.get(actor="by interval").paused_at is not None
 
 
-def test_an_import_without_tables_of_celery_beat_says_so(capsys):
+def test_an_import_without_tables_of_celery_beat_says_so():
     with pytest.raises(CommandError, match="no table django_celery_beat_periodictask"):
         call_command("switchyard", "schedules", "import", "--from", "celery-beat")
-
-
-def test_the_right_to_edit_is_a_permission():
-    assert Permission.objects.get(codename="edit_schedule").content_type.app_label == "switchyard_schedules"
