@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.dead_letters.models import DeadLetter
+from switchyard.middleware.crashes import Poison
 from switchyard.middleware.logs import printable
 from tests.factories.commands import json_of, output_of
 from tests.waiting import wait_for
@@ -155,3 +157,26 @@ def test_wrong_arguments_end_with_2(arguments: tuple[str, ...], facilities: Faci
         output_of("deadletters", *arguments)
 
     assert caught.value.returncode == 2
+
+
+CAUSE = "killed by SIGSEGV in ways.py:43 crash, pid 7, at most 83 MB\nabout to crash <at 3>\nreading"
+TOLD = (
+    "killed by SIGSEGV in ways.py:43 crash, pid 7, at most 83 MB",
+    "Actor: fail_always",
+    "Fingerprint of its arguments: 0123456789abcdef",
+    "last log lines:\nabout to crash <at 3>\nreading",
+)
+
+
+@pytest.fixture
+def poisoned(bury: Callable[..., Letter]) -> Letter:
+    """A letter as the middleware writes it."""
+    error = Poison("fail_always", 3, CAUSE, arguments="0123456789abcdef")
+    told: dict[str, Any] = {"traceback": "".join(traceback.format_exception(error)), "error": str(error)}
+    return bury(reason="poison", exception="Poison", **told)
+
+
+def test_command_shows_how_the_worker_of_a_poison_message_ended(poisoned: Letter) -> None:
+    shown = output_of("deadletters", "show", poisoned.id)
+
+    assert [line for line in TOLD if line not in shown] == []

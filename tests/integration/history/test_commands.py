@@ -20,6 +20,7 @@ from project.config import BASE_DIR
 from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.history.models import AttemptRow, JobRow, SearchValue
+from switchyard.history.writer import AUTOGROUP
 from switchyard.long_running import HISTORY_WRITER
 from tests.chaos.postgres import PostgresUnderTest
 from tests.environment import POSTGRES
@@ -207,3 +208,43 @@ def test_texts_of_a_job_send_no_control_characters_to_the_terminal(capsys: pytes
     printed = capsys.readouterr().out
     assert printed.count(r"\x1b]0;owned") > 8 and "second line" in printed
     assert not {letter for letter in printed if not letter.isprintable()} - {"\n"}
+
+
+PROGRAM = """
+import os
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+django.setup()
+
+from switchyard.history.writer import AUTOGROUP, yield_to_other_work
+
+before = AUTOGROUP.read_text() if AUTOGROUP.exists() else ""
+yield_to_other_work()
+after = AUTOGROUP.read_text() if AUTOGROUP.exists() else ""
+print(os.getpriority(os.PRIO_PROCESS, 0), "same" if before == after else after.split()[-1])
+"""
+
+
+@pytest.mark.parametrize(
+    ("database_url", "leads", "started", "nice"),
+    [
+        ("postgres://ada@127.0.0.1/yard", True, 0, 19),
+        ("postgres://ada@127.0.0.1/yard", False, 0, 19),
+        ("", True, 0, 5),
+        ("", True, 10, 10),
+    ],
+    ids=["postgres", "postgres, no leader", "sqlite, whose lock stops all others", "started lower than that"],
+)
+def test_the_priority_of_a_session_is_lowered_by_its_leader_alone(
+    database_url: str, leads: bool, started: int, nice: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    of_a_child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {PROGRAM!r}], check=True)"
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    lowered = ["nice", "-n", str(max(started - own, 0))]
+    command = [*lowered, sys.executable, "-c", PROGRAM if leads else of_a_child]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, start_new_session=True, check=True)
+
+    expected = str(max(nice, own))
+    assert ran.stdout.split() == [expected, expected if leads and AUTOGROUP.exists() else "same"]

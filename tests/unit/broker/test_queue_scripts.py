@@ -1,4 +1,4 @@
-"""Every operation of ``switchyard/broker/lua/queue`` has a true header, and is called as its header says."""
+"""Headers of every operation of ``switchyard/broker/lua/queue``, its calls, keys and their hash tags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compose project: one container a pool, confined, and an environment that the project accepts."""
+"""The compose project: one confined container a pool, with memory enough, in an environment that production accepts."""
 
 from __future__ import annotations
 

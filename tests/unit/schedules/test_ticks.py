@@ -1,4 +1,4 @@
-"""When cron expressions are due, held against a search minute by minute."""
+"""Cron expressions: when they are due, held against a search minute by minute, and in words."""
 
 from __future__ import annotations
 

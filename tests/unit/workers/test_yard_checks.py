@@ -1,4 +1,4 @@
-"""Each mistake between the queues and pools of a yard is found and named by its id, with its fix."""
+"""Each mistake of a yard, its environment and its bouncer is found and named by its id, with its fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses with sentinels: their parts, and an error that names the wrong one and shows a good one."""
+"""Addresses of a server and of sentinels, and what the log says of a failover."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ended attempts as bytes."""
+"""Steps and ended attempts of jobs as bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each error of PostgreSQL 15 and PgBouncer 1.18, in their own words, is told with its own remedy."""
+"""Errors of databases and hosts, in their own words, are told with their own remedy."""
 
 from __future__ import annotations
 

@@ -1,16 +1,20 @@
-"""Child processes: when they are reaped and restarted."""
+"""Processes: when they are reaped, restarted and replaced, and what is suspected of their end."""
 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import selectors
 
 import pytest
 
+from switchyard.broker.topology import Pool
 from switchyard.workers.shared.child_table import Running
+from switchyard.workers.supervisor.children import POLL_SUCCESSOR_S, Recycling
 from switchyard.workers.supervisor.leases import Leftovers, Served
 from switchyard.workers.supervisor.processes import ExitCause, Process, ProcessSet, suspects_of
+from tests.unit.workers.supervisor.fakes import Server, begin, make_children
 from tests.waiting import wait_for
 
 
@@ -94,3 +98,47 @@ def test_what_a_task_left_may_crash_its_child_before_the_task_is_acknowledged() 
     for left in (noted, unnoted):
         assert suspects_of(left, None, clean=False, description="exited with 1") == ((ended,), "exited with 1")
         assert suspects_of(left, None, clean=True, description="exited with 0") == ((), "")
+
+
+def test_a_pause_in_the_middle_of_a_replacement_does_not_end_all_replacements() -> None:
+    pool = Pool("work", queues=("work",), kind="threads", processes=1, slots=1, recycle_after=10)
+    children = make_children(pool, Server())
+    recycling = Recycling(children)
+    children.own[0].pid = 2**22  # beyond the largest pid
+    row = children.rows[1]
+    row.lease(9e8)
+    for _ in range(10):
+        slot = row.start(0, b"id", b"1", 0)
+        assert slot is not None
+        row.end(slot, worked_off=True)
+    assert recycling.enforce() == POLL_SUCCESSOR_S
+    assert children.own[1].wanted
+
+    children.pause()
+    children.resume()
+    children.own[0].pid = 0
+
+    assert recycling.enforce() == math.inf
+
+
+def test_a_pause_in_the_middle_of_a_replacement_leaves_every_position_filled() -> None:
+    pool = Pool("work", queues=("work",), kind="threads", processes=2, slots=1, recycle_after=1)
+    children = make_children(pool, Server())
+    recycling = Recycling(children)
+    free, old, other = children.own
+    free.wanted, old.pid, other.pid, other.wanted = False, 2**22, 2**22 + 1, True  # pids beyond the largest one
+    row = children.rows[old.index]
+    row.lease(9e8)
+    row.end(begin(row), worked_off=True)
+    assert recycling.enforce() == POLL_SUCCESSOR_S
+    assert free.wanted
+
+    children.pause()
+    old.pid = other.pid = 0
+    recycling.enforce()
+    children.resume()
+    children.rows[free.index].working = True
+    recycling.enforce()
+
+    assert free.wanted
+    assert old.wanted
