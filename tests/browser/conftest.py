@@ -22,12 +22,8 @@ PATIENCE_MS = 60_000
 # A container's root may have no namespaces, and /dev/shm may be small. Nothing is fetched from elsewhere, and nothing
 # is throttled because a window is hidden.
 CHROMIUM = (
-    "--no-sandbox",
-    "--disable-dev-shm-usage",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-renderer-backgrounding",
-    "--force-color-profile=srgb",
+    *("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking"),
+    *("--disable-renderer-backgrounding", "--force-color-profile=srgb"),
 )
 
 expect.set_options(timeout=PATIENCE_MS)

@@ -163,13 +163,7 @@ def test_yard_of_containers_comes_up_works_is_hurt_is_rolled_and_ends(
 
     # Down: everything drains. The web ends what runs, and then by the signal itself, as uvicorn does.
     names = [
-        "web",
-        "scheduler",
-        "history",
-        "pool-urgent-two",
-        "pool-default",
-        "pool-images",
-        "pool-slow",
+        *("web", "scheduler", "history", "pool-urgent-two", "pool-default", "pool-images", "pool-slow"),
         "pool-billing",
     ]
     began_s = time.monotonic()

@@ -21,14 +21,8 @@ PAGES = [
     for name in (
         *("switchyard-operations", "switchyard-queues", "switchyard-actors", "switchyard-operations-workers"),
         *(
-            "switchyard-schedules",
-            "switchyard-audit",
-            "switchyard-retention",
-            "switchyard-batches",
-            "switchyard-limits",
-            "switchyard-bulk-acts",
-            "switchyard-find",
-            "switchyard-keys",
+            *("switchyard-schedules", "switchyard-audit", "switchyard-retention", "switchyard-batches"),
+            *("switchyard-limits", "switchyard-bulk-acts", "switchyard-find", "switchyard-keys"),
         ),
         *("switchyard-quarantine", "admin:index", "admin:password_change"),
     )
@@ -46,27 +40,12 @@ def test_the_menu_has_the_room_and_the_apps_of_the_admin(admin_client: Client) -
 
     assert entries(page) == [
         *(
-            "Overview",
-            "Queues",
-            "Limits",
-            "Actors",
-            "Workers",
-            "Jobs",
-            "Batches",
-            "Schedules",
-            "Dead letters",
+            *("Overview", "Queues", "Limits", "Actors", "Workers", "Jobs", "Batches", "Schedules", "Dead letters"),
             "Alerts",
         ),
         *("Bulk acts", "Audit log", "Retention", "API", "Audit and rights"),
         *(
-            "Authentication and Authorization",
-            "Billing",
-            "Exports",
-            "Images",
-            "Mail",
-            "Outbox",
-            "Reports",
-            "Shop",
+            *("Authentication and Authorization", "Billing", "Exports", "Images", "Mail", "Outbox", "Reports", "Shop"),
             "Webhooks",
         ),
     ]

@@ -140,17 +140,8 @@ def test_a_failure_names_neither_path_nor_query(serve, make_thumbnail):
 
 
 HOSTILE_NAMES = [
-    "../../../etc/passwd.png",
-    "..\\..\\evil.png",
-    "/etc/cron.d/evil.png",
-    "%2e%2e%2fevil.png",
-    "evil\0.png",
-    "a\r\nX: y.png",
-    "." * 300 + ".png",
-    "ä" * 300 + ".png",
-    "con.png",
-    "",
-    "🙂.png",
+    *("../../../etc/passwd.png", "..\\..\\evil.png", "/etc/cron.d/evil.png", "%2e%2e%2fevil.png", "evil\0.png"),
+    *("a\r\nX: y.png", "." * 300 + ".png", "ä" * 300 + ".png", "con.png", "", "🙂.png"),
 ]
 
 

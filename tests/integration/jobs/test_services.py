@@ -184,12 +184,8 @@ def test_a_waiting_job_is_cancelled_at_once_and_never_runs(
 @pytest.mark.parametrize(
     ("owner", "asks", "operator", "seen"),
     [
-        ("user:1", "user:1", False, True),
-        ("user:1", "user:2", False, False),
-        ("user:1", "user:2", True, True),
-        ("", "", False, False),
-        ("", "user:1", False, False),
-        ("", "user:1", True, True),
+        *(("user:1", "user:1", False, True), ("user:1", "user:2", False, False), ("user:1", "user:2", True, True)),
+        *(("", "", False, False), ("", "user:1", False, False), ("", "user:1", True, True)),
     ],
 )
 def test_a_job_is_seen_by_its_owner_and_by_operators(

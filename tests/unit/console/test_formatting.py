@@ -20,16 +20,8 @@ from switchyard.console.formatting import (
 @pytest.mark.parametrize(
     ("ms", "text"),
     [
-        (0, "0 ms"),
-        (11, "11 ms"),
-        (3_800, "3.8 s"),
-        (9_949, "9.9 s"),
-        (9_960, "10 s"),
-        (41_000, "41 s"),
-        (59_600, "1 min 00 s"),
-        (62_000, "1 min 02 s"),
-        (7_500_000, "2 h 05 min"),
-        (86_400_000, "1 day"),
+        *((0, "0 ms"), (11, "11 ms"), (3_800, "3.8 s"), (9_949, "9.9 s"), (9_960, "10 s"), (41_000, "41 s")),
+        *((59_600, "1 min 00 s"), (62_000, "1 min 02 s"), (7_500_000, "2 h 05 min"), (86_400_000, "1 day")),
         (300_000_000, "3 days"),
     ],
 )
@@ -40,14 +32,8 @@ def test_time_spans_read_like_speech(ms: float, text: str) -> None:
 @pytest.mark.parametrize(
     ("ms", "text"),
     [
-        (80, "start in 80 ms"),
-        (1_000, "start in 1 s"),
-        (1_500, "start in 1.5 s"),
-        (12_345, "start in 12.345 s"),
-        (300_000, "start in 5 min"),
-        (90_000, "start in 90 s"),
-        (7_200_000, "start in 2 h"),
-        (None, "no promise"),
+        *((80, "start in 80 ms"), (1_000, "start in 1 s"), (1_500, "start in 1.5 s"), (12_345, "start in 12.345 s")),
+        *((300_000, "start in 5 min"), (90_000, "start in 90 s"), (7_200_000, "start in 2 h"), (None, "no promise")),
     ],
 )
 def test_promises_keep_their_unit(ms: int | None, text: str) -> None:

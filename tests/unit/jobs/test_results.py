@@ -71,15 +71,9 @@ def test_a_stored_file_is_opened(media: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "/etc/passwd",
-        "results/2026/10/../../../../etc/passwd",
-        "results/2026/10/" + "a" * 32 + "/../../../../canary",
-        "results/2026/10/" + "a" * 32 + "/.hidden",
-        "results/2026/10/" + "a" * 32 + "/a\n",
-        "results/2026/10/" + "a" * 32 + "/a\0b",
-        "uploads/a",
-        "",
-        None,
+        *("/etc/passwd", "results/2026/10/../../../../etc/passwd"),
+        *("results/2026/10/" + "a" * 32 + "/../../../../canary", "results/2026/10/" + "a" * 32 + "/.hidden"),
+        *("results/2026/10/" + "a" * 32 + "/a\n", "results/2026/10/" + "a" * 32 + "/a\0b", "uploads/a", "", None),
         ["results"],
     ],
 )

@@ -182,10 +182,7 @@ def test_a_unique_key_that_cannot_be_called_with_the_arguments_is_refused(
 @pytest.mark.parametrize(
     "key",
     [
-        lambda c: "x",
-        lambda customer_id, month: "x",
-        lambda *, customer_id: "x",
-        lambda *given, **more: "x",
+        *(lambda c: "x", lambda customer_id, month: "x", lambda *, customer_id: "x", lambda *given, **more: "x"),
         "{}".format,
     ],
 )
@@ -235,27 +232,11 @@ def test_usable_options_are_accepted_and_none_is_the_same_as_leaving_them_out(br
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("max_retries", "5"),
-        ("max_retries", -1),
-        ("min_backoff", "5 s"),
-        ("max_backoff", -1),
-        ("on_retry_exhausted", 5),
-        ("max_age", "1 h"),
-        ("notify_shutdown", "yes"),
-        ("time_limit", 0),
-        ("time_limit", "5s"),
-        ("time_limit", 10**9),
-        ("track", 1),
-        ("store_results", "yes"),
-        ("alert", "no"),
-        ("priority", "high"),
-        ("unique_key", lambda to: to),
-        ("on_commit", "billing"),
-        ("pipe_ignore", "yes"),
-        ("pipe_target", "next"),
-        ("delay", 10**15),
-        ("attempts", 3),
-        ("generation", 1),
+        *(("max_retries", "5"), ("max_retries", -1), ("min_backoff", "5 s"), ("max_backoff", -1)),
+        *(("on_retry_exhausted", 5), ("max_age", "1 h"), ("notify_shutdown", "yes"), ("time_limit", 0)),
+        *(("time_limit", "5s"), ("time_limit", 10**9), ("track", 1), ("store_results", "yes"), ("alert", "no")),
+        *(("priority", "high"), ("unique_key", lambda to: to), ("on_commit", "billing"), ("pipe_ignore", "yes")),
+        *(("pipe_target", "next"), ("delay", 10**15), ("attempts", 3), ("generation", 1)),
     ],
 )
 @pytest.mark.parametrize("way", ["send_with_options", "enqueue", "pipeline", "group", "step of a pipeline"])

@@ -209,12 +209,8 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Bounce:
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("pool", {"max_size": 3}),
-        ("pool", True),
-        ("options", "-c lock_timeout=5s"),
-        ("prepare_threshold", 5),
-        ("server_side_binding", True),
-        ("assume_role", "owner"),
+        *(("pool", {"max_size": 3}), ("pool", True), ("options", "-c lock_timeout=5s"), ("prepare_threshold", 5)),
+        *(("server_side_binding", True), ("assume_role", "owner")),
     ],
 )
 def test_an_option_that_needs_a_session_is_refused(option: str, value: Any, database: Bounce) -> None:

@@ -11,18 +11,7 @@ from switchyard.history.queries import Cursor
 from switchyard.jobs.listing.pages import ListCursor, _is_plain
 
 VALUES = [
-    "customer-7",
-    "mia@example.org",
-    "7",
-    "a b",
-    'say "hi"',
-    "back\\slash",
-    "grün",
-    -5,
-    1.5,
-    1e-7,
-    1e22,
-    True,
+    *("customer-7", "mia@example.org", "7", "a b", 'say "hi"', "back\\slash", "grün", -5, 1.5, 1e-7, 1e22, True),
     "1e3",
 ]
 
