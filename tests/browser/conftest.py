@@ -89,14 +89,9 @@ def new_context(
 ) -> BrowserContext:
     """Return a context for a user's pages, which the caller closes."""
     context = browser.new_context(
-        base_url=yard.url,
-        viewport=PHONE if phone else DESKTOP,
-        has_touch=phone,
-        java_script_enabled=scripts,
-        color_scheme="dark" if dark else "light",
-        reduced_motion="reduce",
-        service_workers="block",
-    )
+        base_url=yard.url, viewport=PHONE if phone else DESKTOP, has_touch=phone, java_script_enabled=scripts,
+        color_scheme="dark" if dark else "light", reduced_motion="reduce", service_workers="block",
+    )  # fmt: skip
     context.set_default_timeout(PATIENCE_MS)
     log_in(context, yard, user)
     return context

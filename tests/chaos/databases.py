@@ -160,14 +160,10 @@ def environment(
 ) -> dict[str, str]:
     """Return the environment of the pools' processes."""
     return {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": settings,
-        "SWITCHYARD_BROKER_URL": broker_url,
-        "SWITCHYARD_STATE_DIR": str(folder),
-        "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
-        "DATABASE_URL": database_url,
-        "CHAOS_LEDGER": str(ledger.path),
-    }
+        **os.environ, "DJANGO_SETTINGS_MODULE": settings, "SWITCHYARD_BROKER_URL": broker_url,
+        "SWITCHYARD_STATE_DIR": str(folder), "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
+        "DATABASE_URL": database_url, "CHAOS_LEDGER": str(ledger.path),
+    }  # fmt: skip
 
 
 def manage(environment: dict[str, str], *arguments: str) -> str:

@@ -116,24 +116,16 @@ class Pools:
         folder = Path(tempfile.mkdtemp(prefix="pool-", dir=self._folder))
         log = folder / "log"
         environment = {
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": settings,
-            **self.addresses(url),
-            "SWITCHYARD_STATE_DIR": str(folder),
-            "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
-            "CHAOS_LEDGER": str(self._ledger.path),
-            "CHAOS_YARD": self._yard,
-        }
+            **os.environ, "DJANGO_SETTINGS_MODULE": settings, **self.addresses(url),
+            "SWITCHYARD_STATE_DIR": str(folder), "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
+            "CHAOS_LEDGER": str(self._ledger.path), "CHAOS_YARD": self._yard,
+        }  # fmt: skip
         began_s = time.monotonic()
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, str(ROOT / "manage.py"), *arguments],
-                cwd=folder,
-                env=environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+                [sys.executable, str(ROOT / "manage.py"), *arguments], cwd=folder, env=environment, stdout=output,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
         pool = RunningPool(process, log)
         self._started.append(pool)
         if ready:

@@ -46,14 +46,10 @@ class TwoHosts:
         """Start a host."""
         self.hosts.append(
             Host(
-                self._folder,
-                len(self.hosts) + 1,
-                clock_s=clock_s,
-                broker_port=SERVER.port,
-                database_port=self._database_port,
-                place_url=self._place_url,
+                self._folder, len(self.hosts) + 1, clock_s=clock_s, broker_port=SERVER.port,
+                database_port=self._database_port, place_url=self._place_url,
             )
-        )
+        )  # fmt: skip
         return self.hosts[-1]
 
     def account(self) -> Account:

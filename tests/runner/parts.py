@@ -23,15 +23,10 @@ OPTIONAL = {
 }
 GROUPS = {"addons": ("rabbitmq", "cluster", "core-alone")}
 PARTS = OPTIONAL | {
-    "chaos": ("chaos/*",),
-    "workers": ("integration/workers/*",),
-    "browser": ("browser/*",),
-    "verdicts": ("verdicts/*",),
-    "model": ("model/*",),
-    "broker": ("integration/broker/*", "integration/queues/*"),
-    "unit": ("unit/*",),
-    "others": ("*",),
-}
+    "chaos": ("chaos/*",), "workers": ("integration/workers/*",), "browser": ("browser/*",),
+    "verdicts": ("verdicts/*",), "model": ("model/*",), "broker": ("integration/broker/*", "integration/queues/*"),
+    "unit": ("unit/*",), "others": ("*",),
+}  # fmt: skip
 
 
 def files_of(root: Path) -> dict[str, list[str]]:

@@ -220,20 +220,12 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             first=False,
         ),
         Situation(
-            "the scheduler stands still",
-            causes.scheduler_stopped,
-            r"^No scheduler leads: no schedule starts",
-            r"Show \d+ schedules?",
-            within_s=BEAT_S,
-            first=False,
+            "the scheduler stands still", causes.scheduler_stopped, r"^No scheduler leads: no schedule starts",
+            r"Show \d+ schedules?", within_s=BEAT_S, first=False,
         ),
         Situation(
-            "the history writer stands still",
-            causes.history_stopped,
-            r"^Of the history: no history writer leads",
-            "",
-            within_s=BEAT_S,
-            first=False,
+            "the history writer stands still", causes.history_stopped, r"^Of the history: no history writer leads", "",
+            within_s=BEAT_S, first=False,
         ),
         Situation(
             "a worker's host is gone",
@@ -377,7 +369,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             r"Check the broker again",
         ),
     ),
-}
+}  # fmt: skip
 POSTGRES: tuple[Situation, ...] = (
     Situation(
         "a table of PostgreSQL is locked",

@@ -98,14 +98,10 @@ def groups(valkey: redis.Redis, facilities: Facilities) -> Iterator[AlertGroups]
 def fact(**changes: Any) -> AlertFact:
     """Return something to alert of."""
     values = {
-        "fingerprint": "f00dfacef00dface",
-        "kind": "dead_letter",
-        "title": "generate_report gave up: KeyError",
-        "detail": "exhausted after 6 attempts in slow: 'vat_rate'",
-        "queue": "slow",
-        "actor": "generate_report",
+        "fingerprint": "f00dfacef00dface", "kind": "dead_letter", "title": "generate_report gave up: KeyError",
+        "detail": "exhausted after 6 attempts in slow: 'vat_rate'", "queue": "slow", "actor": "generate_report",
         "at": time.time_ns() // 1_000_000,
-    }
+    }  # fmt: skip
     return AlertFact(**(values | changes))
 
 

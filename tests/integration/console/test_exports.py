@@ -25,15 +25,10 @@ from tests.integration.jobs.passport.test_page import staff
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LISTS = {
-    "switchyard-jobs": "jobs",
-    "switchyard-letters": "dead-letters",
-    "switchyard-alerts": "alerts",
-    "switchyard-audit": "audit",
-    "switchyard-bulk-acts": "bulk-acts",
-    "switchyard-queues": "queues",
-    "switchyard-actors": "actors",
-    "switchyard-schedules": "schedules",
-}
+    "switchyard-jobs": "jobs", "switchyard-letters": "dead-letters", "switchyard-alerts": "alerts",
+    "switchyard-audit": "audit", "switchyard-bulk-acts": "bulk-acts", "switchyard-queues": "queues",
+    "switchyard-actors": "actors", "switchyard-schedules": "schedules",
+}  # fmt: skip
 
 
 def read(client: Client, page: str, **query: str) -> list[dict[str, Any]]:

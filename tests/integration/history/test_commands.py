@@ -159,13 +159,9 @@ def test_a_database_that_is_away_costs_nothing_but_time(
 @pytest.mark.django_db
 def test_history_list_filters_and_prints_json() -> None:
     wanted = job_row(
-        state="dead",
-        queue="slow",
-        owner="shop",
-        values={"customer_id": "42"},
-        error_type="KeyError",
+        state="dead", queue="slow", owner="shop", values={"customer_id": "42"}, error_type="KeyError",
         fingerprint="beef",
-    )
+    )  # fmt: skip
     job_row(1)
     conditions = ["--state", "dead", "--queue", "slow", "--owner", "shop", "--argument", "customer_id=42", "--error"]
 

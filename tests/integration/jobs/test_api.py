@@ -58,21 +58,10 @@ def test_a_job_is_shown_from_start_to_end(api: Client, ada: User, run_worker: Ru
     done = run_to_end(run_worker, api, job_id)
 
     assert queued == queued | {
-        "id": job_id,
-        "actor": "probe_add",
-        "queue": "default",
-        "state": "queued",
-        "reason": None,
-        "attempts": 0,
-        "progress": None,
-        "enqueued_at": queued["enqueued_at"],
-        "started_at": None,
-        "finished_at": None,
-        "result": None,
-        "result_url": None,
-        "error": None,
-        "next_attempt_at": None,
-    }
+        "id": job_id, "actor": "probe_add", "queue": "default", "state": "queued", "reason": None, "attempts": 0,
+        "progress": None, "enqueued_at": queued["enqueued_at"], "started_at": None, "finished_at": None,
+        "result": None, "result_url": None, "error": None, "next_attempt_at": None,
+    }  # fmt: skip
     assert done["state"] == "succeeded"
     assert done["result"] == {"sum": 3}
     assert done["result_url"] is None

@@ -239,15 +239,9 @@ def test_a_certificate_counts_for_the_name_in_the_url_not_for_the_address(allow)
         def request(host: str, tls: ssl.SSLContext | None = trusting) -> int:
             answers = ["93.184.216.34"]
             return send(
-                "POST",
-                f"https://{host}/hook",
-                body=b"{}",
-                deadline_s=5,
-                max_bytes=100,
-                resolve=lambda *asked: answers,
-                connect=connect,
-                tls=tls,
-            ).status
+                "POST", f"https://{host}/hook", body=b"{}", deadline_s=5, max_bytes=100,
+                resolve=lambda *asked: answers, connect=connect, tls=tls,
+            ).status  # fmt: skip
 
         assert request("example.com") == 200
         assert request("93.184.216.34") == 200

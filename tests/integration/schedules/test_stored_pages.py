@@ -205,15 +205,9 @@ def test_rows_of_celery_beat_are_imported_and_what_has_no_counterpart_is_named(w
 
     with pytest.raises(CommandError, match="6 schedules left out"):
         call_command(
-            "switchyard",
-            "schedules",
-            "import",
-            "--from",
-            "celery-beat",
-            "--actor",
-            "news.tasks.fetch=weather",
+            "switchyard", "schedules", "import", "--from", "celery-beat", "--actor", "news.tasks.fetch=weather",
             "--json",
-        )
+        )  # fmt: skip
 
     answer = json.loads(capsys.readouterr().out)
     assert answer["stored"] == ["by interval", "weather of Bern"]

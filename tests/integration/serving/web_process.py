@@ -52,13 +52,9 @@ class WebProcess:
     def manage(self, *command: str) -> str:
         """Run a command to its end; return its output."""
         done = subprocess.run(
-            [sys.executable, "manage.py", *command],
-            cwd=BASE_DIR,
-            env=self.environment,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
+            [sys.executable, "manage.py", *command], cwd=BASE_DIR, env=self.environment, check=True,
+            capture_output=True, text=True,
+        )  # fmt: skip
         return done.stdout
 
     def start(self) -> None:

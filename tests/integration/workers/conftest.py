@@ -45,14 +45,10 @@ class Bench:
         self.client: redis.Redis = connect(url)
         self.reports = PoolReports(RedisCalls(self.client), Keys())
         self.environment = {
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": f"{self.settings}.settings",
-            "SWITCHYARD_BROKER_URL": url,
-            "SWITCHYARD_STATE_DIR": str(folder),
-            "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
-            "SWITCHYARD_RELEASE": "bench",
-            "dramatiq_restart_delay": "100",
-        }
+            **os.environ, "DJANGO_SETTINGS_MODULE": f"{self.settings}.settings", "SWITCHYARD_BROKER_URL": url,
+            "SWITCHYARD_STATE_DIR": str(folder), "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
+            "SWITCHYARD_RELEASE": "bench", "dramatiq_restart_delay": "100",
+        }  # fmt: skip
         self.broker = RedisBroker(self.client, Keys(), middleware=[])
         for lane in YARD.lanes:
             self.broker.declare_queue(lane)

@@ -42,13 +42,9 @@ class Project:
         path = os.pathsep.join([str(self.folder), str(ROOT)])
         environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "host.settings", "PYTHONPATH": path}
         done = subprocess.run(
-            [sys.executable, "-m", "django", "check"],
-            cwd=self.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+            [sys.executable, "-m", "django", "check"], cwd=self.folder, env=environment, capture_output=True,
+            text=True, timeout=60,
+        )  # fmt: skip
         return done.returncode, done.stdout + done.stderr
 
 

@@ -116,14 +116,9 @@ def test_a_declared_bouncer_is_no_finding_but_for_the_timeout_that_its_role_lack
 
 def test_a_bouncer_that_refuses_our_options_is_told_once(bounced: dict[str, str], valkey: redis.Redis) -> None:
     done = subprocess.run(
-        [sys.executable, "manage.py", "doctor", "--json"],
-        cwd=BASE_DIR,
-        env={**bounced, "DATABASE_BOUNCED": "0"},
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
+        [sys.executable, "manage.py", "doctor", "--json"], cwd=BASE_DIR, env={**bounced, "DATABASE_BOUNCED": "0"},
+        capture_output=True, text=True, timeout=150, check=False,
+    )  # fmt: skip
     told = json.loads(done.stdout)
 
     [error] = [one for one in told["findings"] if one["severity"] == "error"]

@@ -17,13 +17,8 @@ LETTER = DeadLetter(
     queue="webhook",
     actor="webhook_job",
     message={
-        "queue_name": "webhook",
-        "actor_name": "webhook_job",
-        "args": ["given up", 0],
-        "kwargs": {},
-        "options": {},
-        "message_id": "0a52e5b6-2e5c-4b1e-9b39-2d0f6a1f3c11",
-        "message_timestamp": 1_795_000_000_000,
+        "queue_name": "webhook", "actor_name": "webhook_job", "args": ["given up", 0], "kwargs": {}, "options": {},
+        "message_id": "0a52e5b6-2e5c-4b1e-9b39-2d0f6a1f3c11", "message_timestamp": 1_795_000_000_000,
     },
     reason="exhausted",
     exception="Unreachable",
@@ -34,7 +29,7 @@ LETTER = DeadLetter(
     died_at=1_795_000_060_000,
     duration_ms=12,
     fingerprint="f" * 16,
-)
+)  # fmt: skip
 
 
 def test_rundramatiq_serves_the_live_queues_and_leaves_webhook_dead_untouched(bench: Bench) -> None:

@@ -110,29 +110,11 @@ class TestHeader:
 
 
 ANSWERS: dict[str, Any] = {
-    "circuit_note": b"opened",
-    "declare_fair": 0,
-    "declare_limits": b"",
-    "enqueue": [],
-    "fetch": [b"ok", [], -1, 0],
-    "ack": [],
-    "release": [],
-    "renew": [],
-    "lapsed": [],
-    "take": [],
-    "forget": [],
-    "adopt": [b"ok"],
-    "reclaim": [-1, 0],
-    "requeue": [0, 1],
-    "discard": [0, 1],
-    "take_back": [1],
-    "cancel": [b"unknown"],
-    "put_back": [0, 0],
-    "resume_actor": [0, 0],
-    "limit_counts": [],
-    "key_counts": [0, 0],
-    "override_limit": b"",
-}
+    "circuit_note": b"opened", "declare_fair": 0, "declare_limits": b"", "enqueue": [], "fetch": [b"ok", [], -1, 0],
+    "ack": [], "release": [], "renew": [], "lapsed": [], "take": [], "forget": [], "adopt": [b"ok"],
+    "reclaim": [-1, 0], "requeue": [0, 1], "discard": [0, 1], "take_back": [1], "cancel": [b"unknown"],
+    "put_back": [0, 0], "resume_actor": [0, 0], "limit_counts": [], "key_counts": [0, 0], "override_limit": b"",
+}  # fmt: skip
 
 
 class Recorder:

@@ -122,13 +122,9 @@ def test_a_topology_that_cannot_be_used_stops_the_start_with_78(tmp_path: Path) 
     start = "import project.config\nproject.config.TOPOLOGY = 'wrong_topology.YARD'\nimport project.settings"
 
     done = subprocess.run(
-        [sys.executable, "-c", start],
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+        [sys.executable, "-c", start], env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}, capture_output=True,
+        text=True, timeout=60, check=False,
+    )  # fmt: skip
 
     assert "switchyard: refused to start: " in done.stderr
     assert "pool mail: nice is 20; write a number from 0 to 19" in done.stderr

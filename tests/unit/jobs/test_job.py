@@ -26,12 +26,8 @@ from switchyard.jobs.passport.reading import attempts_of
 from switchyard.jobs.presentation import INTERNAL, error_line, job_json, run_json, snapshot
 
 OPTIONS: dict[str, Any] = {
-    "enqueued_at": 1_000,
-    "owner": "user:1",
-    "tags": ["monthly"],
-    "parent": "j-0",
-    "generation": 1,
-}
+    "enqueued_at": 1_000, "owner": "user:1", "tags": ["monthly"], "parent": "j-0", "generation": 1,
+}  # fmt: skip
 FIELDS = {"actor": "export", "sent_at": 900, "args": [], "kwargs": {"a": 1}, "options": OPTIONS}
 WORKER = "slow.web-1.4711.0a1b2c3d.2.7"
 

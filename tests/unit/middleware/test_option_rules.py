@@ -24,23 +24,11 @@ from tests.unit.documentation.pages import read
 # End of each message about an actor that is declared in this file.
 HERE = r" \(tests/unit/middleware/test_option_rules\.py:\d+\)"
 ACTORS_ONLY = {
-    "backoff": [1],
-    "permanent": ["ValueError"],
-    "throws": ["ValueError"],
-    "retry_when": "always",
-    "rate_limit": "10/m",
-    "concurrency": 1,
-    "ordered_by": "to",
-    "redact": ["to"],
-    "periodic": "0 2 * * *",
-    "catch_up": "all",
-    "time_zone": "Europe/Berlin",
-    "schedulable": True,
-    "public": True,
-    "unique_until": "started",
-    "unique_for": 1,
-    "on_duplicate": "replace",
-}
+    "backoff": [1], "permanent": ["ValueError"], "throws": ["ValueError"], "retry_when": "always",
+    "rate_limit": "10/m", "concurrency": 1, "ordered_by": "to", "redact": ["to"], "periodic": "0 2 * * *",
+    "catch_up": "all", "time_zone": "Europe/Berlin", "schedulable": True, "public": True, "unique_until": "started",
+    "unique_for": 1, "on_duplicate": "replace",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -205,21 +193,11 @@ def test_an_actor_that_takes_any_argument_may_hide_any(broker: StubBroker) -> No
 
 def test_usable_options_are_accepted_and_none_is_the_same_as_leaving_them_out(broker: StubBroker) -> None:
     usable: dict[str, Any] = {
-        "max_retries": 0,
-        "min_backoff": 0,
-        "max_backoff": 1.5,
-        "retry_when": lambda retries, exception: False,
-        "throws": ValueError,
-        "on_retry_exhausted": "tell",
-        "max_age": 3_600_000,
-        "notify_shutdown": True,
-        "backoff": lambda retry: retry,
-        "permanent": (ValueError,),
-        "time_limit": 0.5,
-        "redact": ["to"],
-        "periodic": cron("0 2 * * *"),
-        "on_failure": "tell",
-    }
+        "max_retries": 0, "min_backoff": 0, "max_backoff": 1.5, "retry_when": lambda retries, exception: False,
+        "throws": ValueError, "on_retry_exhausted": "tell", "max_age": 3_600_000, "notify_shutdown": True,
+        "backoff": lambda retry: retry, "permanent": (ValueError,), "time_limit": 0.5, "redact": ["to"],
+        "periodic": cron("0 2 * * *"), "on_failure": "tell",
+    }  # fmt: skip
     none = dict.fromkeys(("backoff", "permanent", "track", "alert", "rate_limit", "redact", "unique_key", "on_success"))
 
     actor = declare(broker, **usable | {"actor_name": "usable"})

@@ -155,13 +155,9 @@ def wait_for_file(name: str) -> str:
 def _noted(word: str) -> Any:
     def receive(sender: type, task_result: Any, **kwargs: Any) -> None:
         note(
-            "signal",
-            word,
-            getattr(sender, "__name__", "an instance"),
-            task_result.task.name,
-            task_result.status,
+            "signal", word, getattr(sender, "__name__", "an instance"), task_result.task.name, task_result.status,
             task_result.id,
-        )
+        )  # fmt: skip
 
     return receive
 

@@ -83,18 +83,10 @@ def test_a_plain_success_is_recorded_as_any_other_end(monkeypatch: pytest.Monkey
     step = success_step("mail", message, WorkerPlace("pool", "host:1", "r9"), b"{}")
 
     ended = EndedJob(
-        "a",
-        "succeeded",
-        attempt=options.get("attempts", 0) + 1,
-        generation=options.get("generation", 0),
-        started_at=1_700_000_000_000,
-        finished_at=1_700_000_000_123,
-        lane="mail-retry",
-        pool="pool",
-        worker="host:1",
-        release="r9",
-        body=b"{}",
-    )
+        "a", "succeeded", attempt=options.get("attempts", 0) + 1, generation=options.get("generation", 0),
+        started_at=1_700_000_000_000, finished_at=1_700_000_000_123, lane="mail-retry", pool="pool", worker="host:1",
+        release="r9", body=b"{}",
+    )  # fmt: skip
     other = ended_step("mail", ended)
     assert ENDED_JOB.decode(step.record) == ENDED_JOB.decode(other.record) == ended
     assert replace(step, record=b"", rows=()) == replace(other, record=b"", rows=())
