@@ -44,18 +44,9 @@ WORK = Queue(**QUEUE)
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("max_retries", "5"),
-        ("max_retries", -1),
-        ("max_retries", True),
-        ("max_retries", None),
-        ("base_ms", -1),
-        ("base_ms", 1.5),
-        ("cap_ms", 999),
-        ("cap_ms", "300000"),
-        ("cap_ms", 10**15),
-        ("backoff", 5),
-        ("backoff", lambda: 5),
-        ("backoff", lambda retry, error: 5),
+        *(("max_retries", "5"), ("max_retries", -1), ("max_retries", True), ("max_retries", None), ("base_ms", -1)),
+        *(("base_ms", 1.5), ("cap_ms", 999), ("cap_ms", "300000"), ("cap_ms", 10**15), ("backoff", 5)),
+        *(("backoff", lambda: 5), ("backoff", lambda retry, error: 5)),
     ],
 )
 def test_a_retry_policy_that_would_lose_retries_is_refused_when_it_is_declared(option: str, value: Any) -> None:

@@ -13,11 +13,8 @@ from apps.shop.models import Invoice, InvoiceStatus, Payment
 @pytest.mark.parametrize(
     ("paid", "status"),
     [
-        ("0.00", InvoiceStatus.OPEN),
-        ("0.01", InvoiceStatus.PARTLY_PAID),
-        ("99.99", InvoiceStatus.PARTLY_PAID),
-        ("100.00", InvoiceStatus.PAID),
-        ("100.01", InvoiceStatus.OVERPAID),
+        *(("0.00", InvoiceStatus.OPEN), ("0.01", InvoiceStatus.PARTLY_PAID), ("99.99", InvoiceStatus.PARTLY_PAID)),
+        *(("100.00", InvoiceStatus.PAID), ("100.01", InvoiceStatus.OVERPAID)),
     ],
 )
 def test_status_follows_what_was_paid(paid, status):

@@ -17,14 +17,9 @@ from switchyard.broker.keys import Keys
 @pytest.mark.parametrize(
     ("words", "key"),
     [
-        (("HGET", "k", "f"), "k"),
-        (("EVALSHA", "sha", 2, "k", "l", "arg"), "k"),
-        (("EVAL", "return 1", 1, "k"), "k"),
-        (("XINFO", "STREAM", "k"), "k"),
-        (("MEMORY", "USAGE", "k"), "k"),
-        (("TIME",), None),
-        (("CONFIG", "GET", "save"), None),
-        (("CONFIG GET", "save"), None),
+        *((("HGET", "k", "f"), "k"), (("EVALSHA", "sha", 2, "k", "l", "arg"), "k")),
+        *((("EVAL", "return 1", 1, "k"), "k"), (("XINFO", "STREAM", "k"), "k"), (("MEMORY", "USAGE", "k"), "k")),
+        *((("TIME",), None), (("CONFIG", "GET", "save"), None), (("CONFIG GET", "save"), None)),
         (("SCAN", b"0"), None),
     ],
 )

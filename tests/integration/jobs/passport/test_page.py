@@ -191,11 +191,8 @@ def test_what_happened_is_told_in_the_order_of_time(retried: JobRow) -> None:
     events = timeline_of(job, acts_on(job.job))
 
     assert [(event.mark, event.what + event.note) for event in events] == [
-        ("open", "Enqueued"),
-        ("open", "Attempt 1 started after 1.0 s"),
-        ("bad", "Failed after 2.0 s"),
-        ("act", "Run a scheduled job now by a.lind"),
-        ("open", "Attempt 2 started after 4.0 s"),
+        *(("open", "Enqueued"), ("open", "Attempt 1 started after 1.0 s"), ("bad", "Failed after 2.0 s")),
+        *(("act", "Run a scheduled job now by a.lind"), ("open", "Attempt 2 started after 4.0 s")),
         ("ok", "Succeeded after 2.0 s"),
     ]
     assert [bool(event.day) for event in events[1:]].count(True) <= 1  # at midnight
