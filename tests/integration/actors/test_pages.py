@@ -31,7 +31,6 @@ from switchyard.dead_letters.models import DeadLetter
 from switchyard.history.fact_keeper import store_hour
 from switchyard.history.models import JobRow
 from switchyard.operations.past import PAST, same_hours
-from tests.factories.brokers import broker_without_server
 from tests.factories.staff import staff
 
 pytestmark = pytest.mark.django_db
@@ -207,21 +206,6 @@ def test_a_unique_key_that_is_held_is_said_with_its_job(admin_client: Client, fa
     assert "is enqueued as job" in first
     assert "Nothing was sent: job" in second and str(uuid.UUID(int=1)) in second
     assert facilities.transport.stats("billing").live.waiting == 1
-
-
-def test_a_broker_that_is_away_is_said_and_audited(
-    admin_client: Client, actor: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with broker_without_server():
-        monkeypatch.setattr(actor, "broker", dramatiq.get_broker())
-
-        page = admin_client.get(page_of("charge"))
-        answer = admin_client.post(send_to("charge"), {"argument-customer_id": "7"})
-
-    assert page.status_code == 200
-    assert answer.status_code == 503 and "sy-error" in answer.content.decode()
-    entry = AuditEntry.objects.get()
-    assert (entry.outcome, entry.error) == ("failed", "BrokerUnavailable")
 
 
 def test_page_names_the_hosts_that_were_called(facilities: Facilities, admin_client: Client) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import Any
 
 import dramatiq
@@ -31,16 +30,6 @@ def row() -> AuditEntry:
 
 def seen(entry: AuditEntry) -> tuple[Any, ...]:
     return entry.act, entry.target, entry.via, entry.reason, entry.count, entry.outcome
-
-
-def test_pause_and_resume_are_rows_with_the_system_user() -> None:
-    output_of("queues", "pause", "default", "--reason", "the provider is away")
-    output_of("queues", "resume", "default")
-
-    resumed, paused = AuditEntry.objects.all()
-    assert seen(paused) == ("queue.pause", "default", "command", "the provider is away", 1, "done")
-    assert seen(resumed)[:2] == ("queue.resume", "default")
-    assert getpass.getuser() in paused.who
 
 
 def test_pause_that_the_broker_does_not_answer_is_a_failed_row() -> None:

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.interface import Facilities
-from switchyard.bulk import runner, views
+from switchyard.bulk import views
 from switchyard.bulk.models import BulkAct
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.schedules.runner import maintenance_tasks
@@ -108,23 +108,6 @@ def test_destructive_act_needs_a_reason(page: Client) -> None:
 
     assert (refused.status_code, BulkAct.objects.count()) == (400, 0)
     assert "enter a reason" in text_of(refused)
-
-
-def test_stop_leaves_the_rest(page: Client, start: Start, finish: Finish, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "MOST", 2)
-    bury(5)
-    act = start("letter.requeue", {})
-    runner.take_step(act.pk, act.run)
-    address = f"/admin/operations/bulk/{act.pk}/"
-    assert "2 dead letters done, about 3 left" in text_of(page.get(address))
-
-    assert page.get(f"{address}stop/").status_code == 405
-    page.post(f"{address}stop/")
-
-    assert "stopping" in text_of(page.get(f"{address}live/"))
-    finish(act)
-    assert "Stopped by a.lind: 2 are done and stay so, about 3 are left dead." in text_of(page.get(address))
-    assert AuditEntry.objects.get(act="bulk.stop").outcome == "done"
 
 
 def test_unknown_things_are_not_found(page: Client) -> None:

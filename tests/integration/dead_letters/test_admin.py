@@ -6,7 +6,6 @@ from typing import Any, cast
 
 import dramatiq
 import pytest
-from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
@@ -182,20 +181,6 @@ def test_more_than_a_hundred_letters_want_their_count_typed(
     client.post(address, form | {"typed": "101"})
 
     assert facilities.transport.stats("default").dead == 0
-
-
-def test_pages_survive_a_broker_that_is_away(operator: User, client: Client, broker_away: None) -> None:
-    row = DeadLetter.objects.create(
-        message_id="m", queue="default", actor="a", reason="exhausted", exception="E", error="", traceback="",
-        attempts=1, payload={}, fingerprint="f", enqueued_at="2026-11-01T00:00Z", died_at="2026-11-01T00:00Z",
-        duration_ms=1,
-        state_at="2026-11-01T00:00Z",
-    )  # fmt: skip
-
-    assert client.get(reverse(LIST)).status_code == 200
-    assert client.get(page_of(row)).status_code == 200
-    assert "does not answer" in client.get(reverse("switchyard-quarantine")).content.decode()
-    assert "did not answer" in client.post(one(row, "requeue"), follow=True).content.decode()
 
 
 def test_group_whose_name_no_database_compares_is_not_found(client: Client) -> None:

@@ -16,7 +16,6 @@ from django.test import AsyncClient, Client
 from switchyard.broker.interface import facilities
 from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
-from tests.factories.callers import api_user
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.conftest import MakeHeaders
 from tests.unit.api.conftest import problem
@@ -90,26 +89,6 @@ def test_strange_bytes_beside_a_message_hide_no_job(api: Client, ada: User, valk
     answer = api.get(f"/api/v1/jobs/{job_id}")
 
     assert (answer.status_code, answer.json()["state"]) == (200, "queued")
-
-
-def test_another_owners_job_is_404(headers: MakeHeaders, ada: User) -> None:
-    bob = api_user("bob")
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
-    client = Client(headers=headers("submit", "read", user=bob))
-
-    for part in ("", "/events", "/result"):
-        problem(client.get(f"/api/v1/jobs/{job_id}{part}"), 404)
-    problem(client.delete(f"/api/v1/jobs/{job_id}"), 404)
-    assert facilities().records.read(job_id).state == "queued"  # type: ignore[union-attr]
-
-
-def test_an_operator_sees_and_cancels_every_job(headers: MakeHeaders, ada: User) -> None:
-    operator = api_user("op")
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
-    client = Client(headers=headers("operate", user=operator))
-
-    assert client.get(f"/api/v1/jobs/{job_id}").status_code == 200
-    assert client.delete(f"/api/v1/jobs/{job_id}").status_code == 202
 
 
 def test_a_job_is_cancelled(api: Client, ada: User) -> None:

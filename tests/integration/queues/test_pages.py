@@ -18,7 +18,6 @@ from switchyard.broker.interface import Facilities
 from switchyard.broker.queue.operations import Entry
 from switchyard.history.models import JobRow
 from switchyard.operations import queries
-from tests.factories.brokers import broker_without_server
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -134,21 +133,6 @@ def test_the_list_pauses_each_queue_leads_to_what_waits_and_is_fetched_again(
     assert "<html" not in part and f'href="{PAUSE}"' in part
     assert "?state=queued&amp;queue=default" in superuser.get(LIST).content.decode()
     assert PAUSE not in watcher.get(LIST).content.decode()
-
-
-def test_a_queue_that_is_not_declared_is_not_found(operator: Client, facilities: Facilities) -> None:
-    for name in ("switchyard-queue", "switchyard-queue-live", "switchyard-queue-pause", "switchyard-queue-resume"):
-        assert operator.get(reverse(name, args=["default-retry"])).status_code == 404
-
-
-def test_pages_stay_while_the_broker_is_away(operator: Client) -> None:
-    with broker_without_server():
-        for url in (LIST, PAGE, LIVE, PAUSE, RESUME):
-            answer = operator.get(url)
-            assert answer.status_code == 200 and "unknown" in text_of(answer).lower(), url
-            assert (" data-away" in answer.content.decode()) == (url in (LIST, PAGE, LIVE)), url
-        refused = operator.post(PAUSE, {"reason": "why"})
-    assert refused.status_code == 503 and "check SWITCHYARD_BROKER_URL" in text_of(refused)
 
 
 def test_a_purge_asks_sets_aside_and_is_undone(operator: Client, watcher: Client, waiting: list[str]) -> None:
