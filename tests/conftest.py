@@ -174,7 +174,6 @@ def facilities(valkey: redis.Redis) -> Facilities:
 
 @pytest.fixture
 def yard_broker(valkey: redis.Redis) -> Iterator[Callable[..., RedisBroker]]:
-    """Build a broker for any yard, with keys of its own."""
     built: list[RedisBroker] = []
 
     def build(yard: Yard | None = None, **options: Any) -> RedisBroker:

@@ -73,11 +73,9 @@ class Sentinel:
             return False
 
     def signal(self, signum: signal.Signals) -> None:
-        """Send a signal to its process."""
         self._process.send_signal(signum)
 
     def close(self) -> None:
-        """Kill it."""
         self.admin.close()
         self._process.kill()
         self._process.wait()

@@ -129,7 +129,6 @@ class GuardedServer:
         return f"{'rediss' if self._secure else 'redis'}://{login}127.0.0.1:{self.port}/0{query}"
 
     def close(self) -> None:
-        """Kill it."""
         self._process.kill()
         self._process.wait()
 

@@ -66,7 +66,6 @@ class DatabaseYard:
         self._numbers = itertools.count()
 
     def start(self) -> None:
-        """Start all pools and wait until they are ready."""
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, str(ROOT / "manage.py"), "runpools"],
@@ -79,7 +78,6 @@ class DatabaseYard:
         assert self._process.poll() is None, self.log()
 
     def stop(self) -> None:
-        """End them."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -106,7 +104,6 @@ class DatabaseYard:
         return {report.pool: status_of(f"http://127.0.0.1:{report.metrics_port}/health") for report in self.reports()}
 
     def send(self, actor: str, queue: str, ms: int = 0) -> str:
-        """Enqueue a job and return its name."""
         job = f"{actor}-{next(self._numbers):06d}"
         self.ledger.note("attempted", job)
         message: Message[Any] = Message(
@@ -121,7 +118,6 @@ class DatabaseYard:
         return [self.send(f"{kind}_row", kind) for kind in itertools.islice(itertools.cycle(kinds), count)]
 
     def wait_for_completed(self, jobs: list[str], timeout_s: float = 120.0) -> None:
-        """Wait until each of some jobs has completed."""
         wanted = set(jobs)
         wait_for(lambda: wanted <= set(self.ledger.jobs("completed")), timeout_s, what=f"{len(jobs)} jobs completed")
 

@@ -159,7 +159,6 @@ def started(ledger: Ledger, job: str, times: int = 1, timeout_s: float = 60.0) -
 
 
 def restarts(pools: Pools, name: str) -> dict[str, int]:
-    """Return what a pool reports of its restarts."""
     [report] = (
         found for found in PoolReports(RedisCalls(pools.broker.client), Keys()).read_all() if found.pool == name
     )

@@ -94,7 +94,6 @@ class PostgresUnderTest:
             assert not alive, f"backends outlived their server: {alive}"
 
     def runs(self) -> bool:
-        """Return whether its process runs."""
         return self._process is not None and self._process.poll() is None
 
     def signal(self, signum: int) -> None:

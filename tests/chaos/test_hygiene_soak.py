@@ -74,7 +74,6 @@ class Job(NamedTuple):
     arguments: tuple[Any, ...] = ()
 
     def message(self) -> Message[Any]:
-        """Return its message."""
         return Message(self.queue, self.actor, self.arguments, {}, {}, *map(str, self.arguments[:1]))
 
 

@@ -40,7 +40,6 @@ class Reader(threading.Thread):
         self.ids: set[str] = set()
 
     def run(self) -> None:
-        """Read until the end."""
         while not self.ended.is_set():
             if self.away.is_set() or not self.read():
                 self.ended.wait(0.02)

@@ -61,11 +61,9 @@ class TwoHosts:
         return found
 
     def completed(self) -> set[str]:
-        """Return the jobs that completed on any host."""
         return {job for host in self.hosts for job in host.ledger.jobs("completed")}
 
     def send(self, actor: str, job: str, *, queue: str = QUEUE, delay_ms: int | None = None, **options: Any) -> None:
-        """Enqueue a job of an actor."""
         message: Message[Any] = Message(queue, actor, (job,), {}, options, job)
         self.ledger.note("attempted", job)
         self.broker.enqueue(message, delay=delay_ms)
@@ -76,7 +74,6 @@ class TwoHosts:
         return facilities(self.broker).pools.read_all()
 
     def close(self) -> None:
-        """End the hosts."""
         for host in self.hosts:
             host.close()
         self.broker.close()

@@ -65,7 +65,6 @@ def thumbnail(yard: ContainerYard, content: bytes = PNG) -> str:
 
 
 def ended(yard: ContainerYard, jobs: list[str], timeout_s: float = 180.0) -> list[str]:
-    """Wait until jobs have ended, and return their states."""
     states: dict[str, str] = {}
 
     def all_ended() -> bool:

@@ -148,7 +148,6 @@ class ContainerYard:
         return str(answer["job_id"])
 
     def job(self, job_id: str) -> dict[str, Any]:
-        """Return a job."""
         return dict(self.request("GET", f"/api/v1/jobs/{job_id}")[1])
 
     def stop(self, name: str) -> int:

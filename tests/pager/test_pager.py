@@ -102,7 +102,6 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process and wait for it."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):

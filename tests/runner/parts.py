@@ -30,7 +30,6 @@ PARTS = OPTIONAL | {
 
 
 def files_of(root: Path) -> dict[str, list[str]]:
-    """Return the test files of each part."""
     found: dict[str, list[str]] = {name: [] for name in PARTS}
     for path in sorted((root / "tests").rglob("test_*.py")):
         below = path.relative_to(root / "tests").as_posix()

@@ -198,7 +198,6 @@ class WatchedYard:
             raise AssertionError(f"still said: {said}; {self._watchers()}") from error
 
     def manage(self, *arguments: str) -> None:
-        """Run ``manage.py`` with arguments."""
         done = subprocess.run(
             [sys.executable, str(ROOT / "manage.py"), *arguments], env=self.environment, capture_output=True, text=True
         )

@@ -43,7 +43,6 @@ class Node:
 
     @property
     def address(self) -> str:
-        """Host and port."""
         return f"{HOST}:{self.port}"
 
     @property
@@ -69,7 +68,6 @@ class Node:
         self.id = str(self.ask("CLUSTER", "MYID"), "ascii")
 
     def answers(self) -> bool:
-        """Whether it answers."""
         try:
             return bool(self.ask("PING"))
         except redis.RedisError:
@@ -131,7 +129,6 @@ class ClusterUnderTest:
 
     @property
     def nodes(self) -> list[Node]:
-        """All nodes."""
         return [*self.masters, *self.replicas]
 
     @property
@@ -233,7 +230,6 @@ class ClusterUnderTest:
         return node.ask("CLUSTER", "GETKEYSINSLOT", slot, MOVED_AT_ONCE)  # type: ignore[return-value]
 
     def stop(self) -> None:
-        """End all nodes."""
         for node in self.nodes:
             node.kill()
 

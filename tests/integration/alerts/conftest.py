@@ -72,7 +72,6 @@ class Receiver:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    """One receiver."""
     made = Receiver()
     yield made
     made.close()

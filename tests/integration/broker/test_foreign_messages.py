@@ -52,7 +52,6 @@ def runs() -> dict[str, int]:
 
 @pytest.fixture
 def broker(yard_broker: BuildBroker, runs: dict[str, int]) -> RedisBroker:
-    """A broker with the actor ``note``."""
     broker = yard_broker(small_yard(max_retries=0))
     counting = threading.Lock()
 

@@ -65,7 +65,6 @@ class Shop:
 
 @pytest.fixture
 def shop(yard_broker: Callable[..., RedisBroker]) -> Iterator[Shop]:
-    """A shop."""
     yield Shop(yard_broker(small_yard()))
 
 

@@ -77,7 +77,6 @@ class WebProcess:
             self.request("GET", "/api/v1/queues", headers=self.bearer)
 
     def stop(self) -> None:
-        """Terminate the web."""
         self.process.terminate()
         try:
             self.process.wait(30)
@@ -106,7 +105,6 @@ class WebProcess:
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
 
     def rss_bytes(self) -> int:
-        """Return the memory of the web."""
         rss: int = self.ps.memory_info().rss
         return rss
 

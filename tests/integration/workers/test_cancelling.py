@@ -113,7 +113,6 @@ def pools(module_bench: Bench) -> subprocess.Popen[bytes]:
 
 @pytest.fixture
 def jobs(module_bench: Bench, pools: subprocess.Popen[bytes]) -> Jobs:
-    """Jobs of these pools."""
     return Jobs(module_bench)
 
 

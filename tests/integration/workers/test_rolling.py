@@ -35,7 +35,6 @@ class Roll:
         self.ids: dict[str, str] = {}
 
     def start(self, release: str) -> Any:
-        """Start the pools of a release, and wait until they are ready."""
         settings = {"old": "settings", "new": "newer_settings"}[release]
         pool = self.bench.start("runpool", "urgent", settings=settings, log=release)
         self.bench.wait_for_log("pool urgent: ready", log=release)

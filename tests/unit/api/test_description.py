@@ -19,7 +19,6 @@ def document(probe: Client) -> dict[str, Any]:
 
 
 def operation(document: dict[str, Any], path: str, method: str = "post") -> dict[str, Any]:
-    """Return one operation of the probe API."""
     found: dict[str, Any] = document["paths"][f"/api/v1/probe{path}"][method]
     return found
 

@@ -236,7 +236,6 @@ def slot_of(key: str) -> int:
 
 
 def queue(name: str, slot_group: str = "") -> Queue:
-    """Return a queue."""
     return Queue(name, objective_ms=None, soft_limit_ms=1_000, hard_limit_ms=2_000, slot_group=slot_group)
 
 

@@ -82,7 +82,6 @@ class Meanwhile(Middleware):
         self.act: Callable[[], object] | None = None
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
-        """Do it."""
         act, self.act = self.act, None
         if act is not None:
             act()
@@ -121,7 +120,6 @@ class Subject(ABC):
         """Let the holder die, and what it held be given to others."""
 
     def send(self, number: int = 0, *, delay_ms: int | None = None) -> str:
-        """Send a message and return its id."""
         message: Message[Any] = Message("work", "job", (number,), {}, {})
         return self.broker.enqueue(message, delay=delay_ms).message_id
 

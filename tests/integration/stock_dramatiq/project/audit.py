@@ -18,7 +18,6 @@ class Audit(dramatiq.Middleware):
         return {"audited"}
 
     def after_process_message(self, broker: Any, message: Any, *, result: Any = None, exception: Any = None) -> None:
-        """Note an end."""
         actor = broker.get_actor(message.actor_name)
         if message.options.get("audited", actor.options.get("audited")):
             journal.note("audit", (message.actor_name, result, type(exception).__name__))

@@ -76,14 +76,12 @@ def picky() -> None:
 
 @dramatiq.actor(throws=ValueError, on_failure="note_failure", on_retry_exhausted="note_exhausted", **SOON)
 def refuses_one() -> None:
-    """Raise what is expected."""
     journal.note("throws_class")
     raise ValueError("expected")
 
 
 @dramatiq.actor(throws=(KeyError, ValueError), **SOON)
 def refuses_many() -> None:
-    """Raise what is expected."""
     journal.note("throws_tuple")
     raise KeyError("expected")
 
@@ -153,7 +151,6 @@ def divides(a: int, b: int) -> int:
 
 @dramatiq.actor
 def note_success(message: dict[str, Any], result: Any) -> None:
-    """Note a success."""
     journal.note("on_success", (message["actor_name"], message["args"], result))
 
 

@@ -111,7 +111,6 @@ def typed(day: date, words: list[str], *, at: datetime | None = None) -> list[st
 
 @task(priority=-50)
 def write_down(word: str) -> None:
-    """Note a word."""
     note("ran", word)
 
 
@@ -144,7 +143,6 @@ def die(word: str) -> None:
 
 @task
 def wait_for_file(name: str) -> str:
-    """Wait until a file is there."""
     note("waits", name)
     deadline = time.monotonic() + 60
     while not Path(name).exists() and time.monotonic() < deadline:

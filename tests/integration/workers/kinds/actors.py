@@ -14,7 +14,6 @@ from tests.integration.workers.kinds import DONE
 
 
 def note(**facts: Any) -> None:
-    """Note what was done."""
     client: Any = dramatiq.get_broker().client  # type: ignore[attr-defined]
     client.rpush(DONE, json.dumps(facts))
 
@@ -38,7 +37,6 @@ class Greeting(dramatiq.GenericActor):
         abstract = True
 
     def perform(self, name: str) -> str:
-        """Greet."""
         if not name:
             raise ValueError("nobody to greet")
         return f"{self.word()} {name}"

@@ -30,7 +30,6 @@ class Records:
         self.instead: list[Callable[[], None]] = []
 
     def write(self, steps: Sequence[Step]) -> None:
-        """Write."""
         if self.instead:
             self.instead.pop(0)()
         self.written += [step.job_id for step in steps]

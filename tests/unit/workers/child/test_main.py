@@ -27,7 +27,6 @@ from switchyard.workers.shared.child_table import ChildTable
 
 
 def assignment(pool: Pool, lanes: tuple[str, ...], *, isolated: bool = False) -> Assignment:
-    """Return a child's assignment in a pool."""
     slots = 1 if isolated else pool.slots
     return Assignment(pool, "title", "child.1", 1, lanes, slots, grace_s=25.0, isolated=isolated)
 

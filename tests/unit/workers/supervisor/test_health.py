@@ -22,7 +22,6 @@ class Clock:
     now_s = 0.0
 
     def monotonic(self) -> float:
-        """Return it."""
         return self.now_s
 
 
