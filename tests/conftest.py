@@ -159,7 +159,6 @@ def valkey_url() -> str:
 
 @pytest.fixture
 def valkey(valkey_url: str, switchyard_real_broker: None) -> Iterator[redis.Redis]:
-    """A client of an emptied Valkey."""
     client = connect(valkey_url)
     client.flushdb()
     yield client

@@ -86,7 +86,6 @@ def receiving() -> Iterator[Traces]:
 
 
 def spans_in(body: bytes) -> list[Received]:
-    """Return the spans of a request."""
     return [
         Received(
             trace=span.trace_id.hex(), id=span.span_id.hex(), parent=span.parent_span_id.hex(), name=span.name,

@@ -86,7 +86,6 @@ class DatabaseYard:
         self.broker.client.close()
 
     def log(self) -> str:
-        """Return what they printed."""
         return self._log.read_text(errors="replace")
 
     def processes(self) -> list[psutil.Process]:

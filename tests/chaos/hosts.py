@@ -129,7 +129,6 @@ class Host:
         return self._started[-1]
 
     def start_pool(self, name: str, *, release: str = "") -> RunningPool:
-        """Start a pool there and wait until it is ready."""
         return self.start("runpool", name, release=release, ready=f"pool {name}: ready")
 
     def terminate(self, started: RunningPool) -> None:

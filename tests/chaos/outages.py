@@ -139,7 +139,6 @@ class OutageYard:
         return sorted(float((one.started_at or 0) - (one.enqueued_at or 0)) for one in found if one.started_at)
 
     def record(self, job: str) -> Job:
-        """Return a job's record."""
         found = facilities(self.broker).records.read(job)
         assert found is not None, job
         return found
@@ -162,5 +161,4 @@ class OutageYard:
         return sum(facilities(self.broker).transport.stats(queue.name).dead for queue in YARD.queues)
 
     def tail(self) -> str:
-        """Return the end of the pools' log."""
         return self._log.read_text(errors="replace")[-4_000:]

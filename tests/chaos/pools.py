@@ -48,7 +48,6 @@ class RunningPool:
         return self.process.pid
 
     def log(self) -> str:
-        """Return what was printed."""
         return self.log_path.read_text(errors="replace")
 
     def wait_for_log(self, pattern: str, timeout_s: float = 60.0) -> str:
@@ -141,7 +140,6 @@ class Pools:
             pool.process.wait(60)
 
     def stop_all(self) -> None:
-        """End what is left."""
         for pool in self._started:
             pool.kill()
         self.broker.close()

@@ -61,7 +61,6 @@ class PostgresUnderTest:
         return self.url_of("postgres")
 
     def url_of(self, database: str) -> str:
-        """Return the address of one of its databases."""
         return f"postgresql://yard@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
@@ -143,7 +142,6 @@ class PostgresUnderTest:
         self.remove()
 
     def remove(self) -> None:
-        """Stop it and remove its data."""
         self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -45,7 +45,6 @@ class Reader(threading.Thread):
                 self.ended.wait(0.02)
 
     def read(self) -> int:
-        """Read once."""
         entries = self.streams.read(limit=100)
         self.ids.update(row.id for entry in entries for row in decode_rows(entry.rows))
         self.streams.remove(entries, written=sum(entry.count for entry in entries), skipped=0)

@@ -43,7 +43,6 @@ class TwoHosts:
         self.hosts: list[Host] = []
 
     def add(self, *, clock_s: int = 0) -> Host:
-        """Start a host."""
         self.hosts.append(
             Host(
                 self._folder, len(self.hosts) + 1, clock_s=clock_s, broker_port=SERVER.port,
@@ -70,7 +69,6 @@ class TwoHosts:
         self.ledger.note("accepted", job)
 
     def reports(self) -> list[PoolReport]:
-        """Return what the supervisors report."""
         return facilities(self.broker).pools.read_all()
 
     def close(self) -> None:
@@ -92,7 +90,6 @@ def harm(fault: str, host: Host, *, cut_s: float = CUT_S) -> None:
 
 
 def running_on(host: Host) -> set[str]:
-    """Return the jobs that run on a host."""
     return set(host.ledger.jobs("started")) - set(host.ledger.jobs("completed"))
 
 

@@ -78,7 +78,6 @@ class Engine:
         assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-4_000:]
 
     def size_bytes(self, release: str) -> int:
-        """Return the size of an image on disk."""
         [found] = json.loads(self.podman("image", "inspect", f"{IMAGE}:{release}").stdout)
         return int(found["Size"])
 

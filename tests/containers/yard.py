@@ -118,7 +118,6 @@ class ContainerYard:
         return answer.status, json.loads(text) if answer.headers.get_content_type().endswith("json") else text
 
     def is_ready(self) -> bool:
-        """Return whether ``/readyz`` is green."""
         with contextlib.suppress(OSError):
             return self.request("GET", "/readyz")[0] == 200
         return False

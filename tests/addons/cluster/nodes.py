@@ -89,7 +89,6 @@ class Node:
         return dict(line.split(":", 1) for line in lines)
 
     def kill(self) -> None:
-        """Kill it with SIGKILL."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -192,11 +191,9 @@ class ClusterUnderTest:
         return next(node for node in self.nodes if f"myself,slave {master.id} ".encode() in _own_line(node))
 
     def another(self, than: Node) -> Node:
-        """Return another master."""
         return next(node for node in self.masters if node is not than and node.answers())
 
     def flush(self) -> None:
-        """Empty all masters."""
         for node in self.masters:
             with contextlib.suppress(redis.RedisError):
                 node.ask("FLUSHALL")

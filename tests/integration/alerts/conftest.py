@@ -64,7 +64,6 @@ class Receiver:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop it."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(30)
@@ -79,7 +78,6 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def second_receiver() -> Iterator[Receiver]:
-    """Another."""
     made = Receiver()
     yield made
     made.close()

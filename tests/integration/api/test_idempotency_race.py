@@ -40,7 +40,6 @@ class Sum(StrictSchema):
 
 @router.post("", auth=submit_scope, response={202: Accepted})
 def create_sum(request: Any, body: Sum) -> Status[dict[str, str]]:
-    """Send a job."""
     job_id = submit(probe_actors.add, owner=request.auth.owner_key, kwargs=body.model_dump())
     return Status(202, accepted(request, job_id))
 

@@ -45,7 +45,6 @@ def test_the_description_lists_what_a_full_queue_answers():
 
 @pytest.fixture
 def waiting(facilities):
-    """Messages that wait in ``urgent``."""
     return lambda: facilities.transport.stats("urgent").live.waiting
 
 

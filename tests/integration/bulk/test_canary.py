@@ -49,7 +49,6 @@ def letters(count: int) -> list[str]:
 
 
 def step(act: BulkAct) -> BulkAct:
-    """Take a step, and return the act after it."""
     act.refresh_from_db()
     runner.take_step(act.pk, act.run)
     act.refresh_from_db()

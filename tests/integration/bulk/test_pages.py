@@ -39,7 +39,6 @@ def operator(facilities: Facilities) -> User:
 
 @pytest.fixture
 def page(operator: User) -> Client:
-    """A browser of the operator."""
     return client_of(operator)
 
 

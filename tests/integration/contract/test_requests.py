@@ -58,7 +58,6 @@ def client(ada: User) -> Client:
 
 
 def post(client: Client, path: str, body: Any, **headers: str) -> HttpResponse:
-    """Send JSON."""
     return client.post(f"/api/v1/{path}", json.dumps(body), content_type="application/json", headers=headers)
 
 

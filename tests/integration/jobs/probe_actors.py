@@ -37,7 +37,6 @@ def steps(total: int) -> dict[str, int]:
 
 @dramatiq.actor(queue_name="default", actor_name="probe_fail")
 def fail(reason: str) -> None:
-    """Fail for good."""
     raise PermanentFailure(reason)
 
 

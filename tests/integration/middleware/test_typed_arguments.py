@@ -59,7 +59,6 @@ class Shop:
         self.keyed = declare(keyed, unique_key=lambda at: self.keys.append(at) or f"at:{at:%H}")
 
     def dead(self) -> Any:
-        """Return the dead letter."""
         return next(iter(facilities(self.broker).transport.dead_letters("work").items), None)
 
 

@@ -58,7 +58,6 @@ class WebProcess:
         return done.stdout
 
     def start(self) -> None:
-        """Start the web and wait until it listens."""
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "manage.py", "runweb", "--port", "0"],
@@ -101,7 +100,6 @@ class WebProcess:
             connection.close()
 
     def connect(self) -> socket.socket:
-        """Open a connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
 
     def rss_bytes(self) -> int:

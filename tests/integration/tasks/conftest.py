@@ -122,7 +122,6 @@ class Host:
         return [line.split() for line in text.splitlines()]
 
     def stop(self) -> None:
-        """End what is left."""
         for process in self._started:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -83,7 +83,6 @@ class Environment:
 
     @property
     def python(self) -> Path:
-        """Its interpreter."""
         return self.folder / "bin/python"
 
     def run(self, *arguments: str | Path, cwd: Path, code: int = 0, **variables: str) -> str:

@@ -44,7 +44,6 @@ class Jobs:
         self._earlier = set(bench.ids)
 
     def record(self, token: str) -> Job:
-        """Return a job's record."""
         found = self.facilities.records.read(self.bench.ids[token])
         assert found is not None
         return found
@@ -68,7 +67,6 @@ class Jobs:
         return token
 
     def cancel(self, token: str) -> str:
-        """Cancel a job."""
         return cancel(self.facilities, self.bench.ids[token])
 
     def cancelled_after_s(self, token: str) -> float:

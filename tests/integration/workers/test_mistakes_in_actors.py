@@ -32,7 +32,6 @@ class Project:
         self.write("loyalty/__init__.py", "")
 
     def write(self, name: str, code: str) -> None:
-        """Write a file."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(code)

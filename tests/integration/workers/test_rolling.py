@@ -48,11 +48,9 @@ class Roll:
         return token
 
     def record(self, token: str) -> Job | None:
-        """Return a job's record."""
         return self.records.read(self.ids[token])
 
     def parked(self) -> int:
-        """Return how many messages are parked."""
         return family_stats(RedisCalls(self.bench.client), Keys().queue("urgent")).parked
 
     def account(self) -> Account:
@@ -71,7 +69,6 @@ class Roll:
 
 @pytest.fixture
 def roll(bench: Bench) -> Roll:
-    """A deploy."""
     return Roll(bench)
 
 

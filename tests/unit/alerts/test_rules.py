@@ -27,7 +27,6 @@ LATE = AlertFact("finding-queues.late", "finding", "late", "", "", "", 0)
 
 
 def with_rules(*rules: AlertRule, urls: tuple[str, ...] = ("log:",), quiet: tuple[str, str] | None = None) -> Any:
-    """Declare rules and channels."""
     return with_alert_urls(*urls, topology=replace(declared_yard(), alerts=rules, quiet_hours=quiet))
 
 

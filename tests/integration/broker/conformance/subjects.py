@@ -195,7 +195,6 @@ class StockBroker(DramatiqsBroker):
     """Dramatiq's broker, with the one thing that Switchyard asks of a foreign one: how a lane stands."""
 
     def lane_stats(self, lane: str) -> LaneStats:
-        """Return how a lane stands."""
         key, delayed = f"{self.namespace}:{lane}", f"{self.namespace}:{dq_name(lane)}"
         waiting, bodies = self.client.llen(key), self.client.hlen(f"{key}.msgs")
         head = self.client.lindex(key, 0)

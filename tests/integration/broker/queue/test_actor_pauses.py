@@ -35,7 +35,6 @@ class Family(QueueOperations):
         self.enqueue([Entry(id_, body) for id_ in ids], delay_ms=delay_ms)
 
     def next(self, count: int = 500, owner: str = ME) -> list[str]:
-        """Return the ids of a fetch."""
         self.requests += 1
         found = self.fetch(owner, count, request=self.requests)
         if found.state == "over":

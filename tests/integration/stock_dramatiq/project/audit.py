@@ -14,7 +14,6 @@ class Audit(dramatiq.Middleware):
 
     @property
     def actor_options(self) -> set[str]:
-        """Options that actors may set."""
         return {"audited"}
 
     def after_process_message(self, broker: Any, message: Any, *, result: Any = None, exception: Any = None) -> None:

@@ -36,13 +36,11 @@ class OutOfPaper(Exception):
 
 @task
 def add(left: int, right: int = 1) -> int:
-    """Return a sum."""
     return left + right
 
 
 @task()
 def echo(*values: Any, **named: Any) -> Any:
-    """Return what was given."""
     return {"values": values, "named": named}
 
 

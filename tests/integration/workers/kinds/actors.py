@@ -20,13 +20,11 @@ def note(**facts: Any) -> None:
 
 @dramatiq.actor(queue_name="urgent")
 def kinds_succeeded(message: dict[str, Any], result: Any) -> None:
-    """Note a success."""
     note(of=message["actor_name"], result=result)
 
 
 @dramatiq.actor(queue_name="slow")
 def kinds_failed(message: dict[str, Any], error: dict[str, Any]) -> None:
-    """Note a failure."""
     note(of=message["actor_name"], error=error["type"])
 
 

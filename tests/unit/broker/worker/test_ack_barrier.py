@@ -172,16 +172,13 @@ class Participant:
         self.calls = calls
 
     def fold(self) -> None:
-        """Note a call."""
         self.calls.append("metrics")
 
     def last_end(self) -> int:
-        """Note a call."""
         self.calls.append("last end")
         return 7
 
     def confirm_flush(self, last_end: int) -> None:
-        """Note a call."""
         self.calls.append(f"confirmed {last_end}")
 
 
@@ -223,7 +220,6 @@ class Held:
     """A family of which nothing is held."""
 
     def held(self, owner: str) -> list[Lease]:
-        """Return nothing."""
         return []
 
     def release(self, owner: str, leases: list[Lease]) -> None:
