@@ -68,12 +68,9 @@ class DatabaseYard:
     def start(self) -> None:
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, str(ROOT / "manage.py"), "runpools"],
-                env=self.environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+                [sys.executable, str(ROOT / "manage.py"), "runpools"], env=self.environment, stdout=output,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
         wait_for(lambda: "pools: all ready" in self.log() or self._process.poll() is not None, 120, what="pools ready")
         assert self._process.poll() is None, self.log()
 

@@ -44,14 +44,11 @@ class ContainerYard:
         self._folder = Path(tempfile.mkdtemp(prefix="switchyard-secrets-"))
         self.ports = {name: free_port() for name in ("web", *POOLS)}
         self.environment = {
-            "DJANGO_DEBUG": "0",
-            "DJANGO_ALLOWED_HOSTS": "yard.example.com",
-            "SWITCHYARD_PUBLIC_URL": "https://yard.example.com",
-            "SWITCHYARD_SMTP_URL": "smtp://127.0.0.1:1",
-            "SWITCHYARD_STORAGE_URL": "file:///srv/media",
-            "SWITCHYARD_STATE_DIR": "/tmp/switchyard",
+            "DJANGO_DEBUG": "0", "DJANGO_ALLOWED_HOSTS": "yard.example.com",
+            "SWITCHYARD_PUBLIC_URL": "https://yard.example.com", "SWITCHYARD_SMTP_URL": "smtp://127.0.0.1:1",
+            "SWITCHYARD_STORAGE_URL": "file:///srv/media", "SWITCHYARD_STATE_DIR": "/tmp/switchyard",
             "SWITCHYARD_LOG_FORMAT": "json",
-        }
+        }  # fmt: skip
         values = {name: f"{name} of the tests".ljust(60, ".") for name in SECRETS}
         for name, value in (values | {"DATABASE_URL": database_url}).items():
             self.environment[f"{name}_FILE"] = self._secret(name, value)

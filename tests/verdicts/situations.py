@@ -106,11 +106,8 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             first=False,
         ),
         Situation(
-            "bytes that are no message",
-            causes.quarantined,
-            r"urgent: 1 unreadable message is quarantined",
-            r"Show 1 unreadable message",
-            first=False,
+            "bytes that are no message", causes.quarantined, r"urgent: 1 unreadable message is quarantined",
+            r"Show 1 unreadable message", first=False,
         ),
         Situation(
             "jobs that no worker knows",
@@ -143,18 +140,12 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             first=False,
         ),
         Situation(
-            "a critical alert that nobody acknowledged",
-            causes.nothing,
-            r"critical alerts? (is|are) not acknowledged",
-            r"Acknowledge \d critical alerts?…",
-            first=False,
+            "a critical alert that nobody acknowledged", causes.nothing, r"critical alerts? (is|are) not acknowledged",
+            r"Acknowledge \d critical alerts?…", first=False,
         ),
         Situation(
-            "dead letters that nobody triaged",
-            causes.letters_of_before,
-            r"^\d+ more dead letters wait to be triaged",
-            r"Triage \d+ dead letters",
-            first=False,
+            "dead letters that nobody triaged", causes.letters_of_before, r"^\d+ more dead letters wait to be triaged",
+            r"Triage \d+ dead letters", first=False,
         ),
         Situation(
             "failed jobs that have a value in common",
@@ -166,11 +157,8 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
     ),
     "retry storm": (
         Situation(
-            "more than 100 jobs wait for a retry",
-            causes.retry_storm,
-            r"^1\d\d failed jobs of default wait for a retry",
-            r"Show 1\d\d retrying jobs of default",
-            first=False,
+            "more than 100 jobs wait for a retry", causes.retry_storm,
+            r"^1\d\d failed jobs of default wait for a retry", r"Show 1\d\d retrying jobs of default", first=False,
             then=r"Remove the cause and they finish by themselves",
         ),
     ),
@@ -259,11 +247,8 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
     ),
     "schedules": (
         Situation(
-            "a schedule is late while a scheduler leads",
-            causes.scheduler_hangs,
-            r"^sync_rates was due .* ago and was not sent",
-            r"Show the schedule sync_rates",
-            within_s=BEAT_S,
+            "a schedule is late while a scheduler leads", causes.scheduler_hangs,
+            r"^sync_rates was due .* ago and was not sent", r"Show the schedule sync_rates", within_s=BEAT_S,
             first=False,
         ),
     ),
@@ -297,10 +282,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
     ),
     "disk full": (
         Situation(
-            "the disk of the state folder is full",
-            causes.disk_full,
-            r"^Of the disk: 4 MB of 67 MB free",
-            "",
+            "the disk of the state folder is full", causes.disk_full, r"^Of the disk: 4 MB of 67 MB free", "",
             first=False,
         ),
     ),

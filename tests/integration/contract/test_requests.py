@@ -137,12 +137,9 @@ def signed(body: bytes, *, secret: str | None = None, at: int | None = None) -> 
 def payment(number: str) -> bytes:
     """Return an inbound payment event."""
     data = {
-        "id": "pay_1",
-        "amount": "100.00",
-        "currency": "EUR",
-        "paid_at": "2026-11-20T08:30:00Z",
+        "id": "pay_1", "amount": "100.00", "currency": "EUR", "paid_at": "2026-11-20T08:30:00Z",
         "invoice_number": number,
-    }
+    }  # fmt: skip
     return json.dumps({"type": "payment.received", "data": data}).encode()
 
 

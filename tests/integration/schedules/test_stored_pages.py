@@ -212,13 +212,10 @@ def test_rows_of_celery_beat_are_imported_and_what_has_no_counterpart_is_named(w
     answer = json.loads(capsys.readouterr().out)
     assert answer["stored"] == ["by interval", "weather of Bern"]
     assert {name: why.partition(";")[0][:28] for name, why in answer["left"].items()} == {
-        "often": "its interval of 30 seconds i",
-        "both days": "days of the month and weekda",
-        "once": "it runs once",
-        "dawn": "it is a solar or clocked sch",
-        "unmapped": "schedule unmapped: actor: th",
+        "often": "its interval of 30 seconds i", "both days": "days of the month and weekda", "once": "it runs once",
+        "dawn": "it is a solar or clocked sch", "unmapped": "schedule unmapped: actor: th",
         "celery.backend_cleanup": "the task celery.backend_clea",
-    }
+    }  # fmt: skip
     by_cron, by_interval = (StoredSchedule.objects.get(name=name) for name in ("weather of Bern", "by interval"))
     assert (by_cron.cron, by_cron.time_zone) == ("0 */2 * * mon-fri", "Europe/Berlin")
     assert (by_cron.args, by_cron.kwargs, by_interval.every_s) == (["Bern"], {"days": [1]}, 7_200)

@@ -60,12 +60,9 @@ class WebProcess:
     def start(self) -> None:
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "manage.py", "runweb", "--port", "0"],
-                cwd=BASE_DIR,
-                env=self.environment,
-                stdout=log,
+                [sys.executable, "manage.py", "runweb", "--port", "0"], cwd=BASE_DIR, env=self.environment, stdout=log,
                 stderr=log,
-            )
+            )  # fmt: skip
         found = wait_for(
             lambda: re.search(r"running on http://127.0.0.1:(\d+)", self.log.read_text()), 60, what="the web to start"
         )

@@ -59,12 +59,9 @@ def bouncer(server: PostgresUnderTest) -> Iterator[PgBouncerUnderTest]:
 def bounced(server: PostgresUnderTest, bouncer: PgBouncerUnderTest, valkey_url: str) -> dict[str, str]:
     """Environment of a project whose database is behind the bouncer, migrated."""
     environment = {
-        **os.environ,
-        "SWITCHYARD_BROKER_URL": valkey_url,
-        "DATABASE_URL": bouncer.url,
-        "DATABASE_BOUNCED": "1",
+        **os.environ, "SWITCHYARD_BROKER_URL": valkey_url, "DATABASE_URL": bouncer.url, "DATABASE_BOUNCED": "1",
         "DATABASE_DIRECT_URL": server.url,
-    }
+    }  # fmt: skip
     manage(environment, "migrate", "--verbosity=0")
     return environment
 

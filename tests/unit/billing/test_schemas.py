@@ -11,12 +11,9 @@ from pydantic import ValidationError
 from apps.billing.schemas import PaymentReceived
 
 GOOD = {
-    "id": "pay_1",
-    "amount": "119.00",
-    "currency": "EUR",
-    "paid_at": "2026-11-20T09:30:00+01:00",
+    "id": "pay_1", "amount": "119.00", "currency": "EUR", "paid_at": "2026-11-20T09:30:00+01:00",
     "reference": "INV-2026-000042",
-}
+}  # fmt: skip
 
 
 def read(**changes) -> PaymentReceived:

@@ -212,12 +212,9 @@ class Portable(Subject):
 
     def build(self) -> tuple[StockBroker, Transport]:
         broker = StockBroker(
-            client=self.client,
-            namespace=f"{self.keys.prefix}:foreign",
-            middleware=self._middleware(),
-            maintenance_chance=MAINTENANCE_SCALE,
-            heartbeat_timeout=200,
-        )
+            client=self.client, namespace=f"{self.keys.prefix}:foreign", middleware=self._middleware(),
+            maintenance_chance=MAINTENANCE_SCALE, heartbeat_timeout=200,
+        )  # fmt: skip
         for lane in YARD.lanes:
             broker.declare_queue(lane)
         return broker, PortableTransport(broker, YARD, self.dead_lists, self.quarantine, self.records)
