@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -182,13 +182,6 @@ class Watched:
 
     def __exit__(self, *_: object) -> None:
         self._opened.close()
-
-
-@contextlib.contextmanager
-def watched(folder: Path, binary: Path, *, down_ms: int = 1_000) -> Iterator[Watched]:
-    """Run servers and sentinels for the time of the block."""
-    with Watched(folder, binary, down_ms=down_ms) as servers:
-        yield servers
 
 
 def _fields(words: list[bytes]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from switchyard.bulk import views
 from switchyard.bulk.models import BulkAct
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.schedules.runner import maintenance_tasks
+from tests.factories.pages import text_of
 from tests.factories.staff import client_of
 from tests.integration.bulk.conftest import Start
 from tests.integration.bulk.test_letters import bury
@@ -40,10 +41,6 @@ def operator(facilities: Facilities) -> User:
 @pytest.fixture
 def page(operator: User) -> Client:
     return client_of(operator)
-
-
-def text_of(response: object) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))  # type: ignore[attr-defined]
 
 
 def many_letters(count: int) -> None:

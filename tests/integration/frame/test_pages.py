@@ -11,7 +11,8 @@ from django.test import Client, RequestFactory
 from django.urls import reverse
 
 from switchyard.frame.navigation import STRIP
-from tests.integration.operations.test_overview import Seen, text_of
+from tests.factories.pages import text_of
+from tests.integration.operations.test_overview import Seen
 
 pytestmark = pytest.mark.django_db
 

@@ -20,7 +20,7 @@ from switchyard.dead_letters.models import DeadLetter
 from switchyard.history.models import JobRow, SearchValue
 from tests.factories.brokers import broker_without_server
 from tests.factories.letters import letter
-from tests.integration.operations.test_overview import text_of
+from tests.factories.pages import text_of
 
 pytestmark = pytest.mark.django_db
 

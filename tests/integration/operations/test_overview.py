@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import html
 import re
 from html.parser import HTMLParser
 
@@ -23,6 +22,7 @@ from switchyard.operations.findings.calm import KEPT_MS, calm
 from switchyard.operations.findings.finding import Finding, ranked
 from tests.factories.brokers import broker_without_server
 from tests.factories.letters import letter
+from tests.factories.pages import text_of
 from tests.factories.staff import staff
 
 pytestmark = pytest.mark.django_db
@@ -47,15 +47,6 @@ class Seen(HTMLParser):
         self.inline += [name for name in names if name == "style" or name.startswith("on")]
         if tag in ("script", "style") and "src" not in names:
             self.inline.append(tag)
-
-
-# Names in sentences: no space stands around them.
-NAMED = re.compile(r'<a class="sy-link sy-code" href="[^"]*">(.*?)</a>')
-
-
-def text_of(page: str) -> str:
-    page = NAMED.sub(r"\1", page)
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
 
 
 def test_waiting_work_without_its_pool_is_the_verdict(watcher: Client, facilities: Facilities) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +18,7 @@ from switchyard.jobs.services import submit
 from switchyard.operations.findings import facts, pools
 from switchyard.operations.findings.facts import facts_of_snapshot
 from tests.factories.commands import output_of
+from tests.factories.pages import text_of
 from tests.factories.staff import staff
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -61,8 +60,7 @@ def held(facilities: Facilities) -> Iterator[list[str]]:
 
 def shown(page: str, *arguments: str) -> str:
     client = staff("view_operations", "view_job")
-    content = client.get(reverse(page, args=arguments)).content.decode()
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", content)).split())
+    return text_of(client.get(reverse(page, args=arguments)))
 
 
 def test_what_it_runs_counts_as_running_and_what_it_has_fetched_does_not(held: list[str]) -> None:

@@ -11,10 +11,11 @@ from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.operations.findings.finding import Finding
 from tests.factories.commands import end_of
+from tests.factories.pages import text_of
 from tests.integration.operations.conftest import broker_away as broker_away
 from tests.integration.operations.conftest import slow_pool as slow_pool
 from tests.integration.operations.conftest import watcher as watcher
-from tests.integration.operations.test_overview import LIVE, text_of
+from tests.integration.operations.test_overview import LIVE
 
 pytestmark = pytest.mark.django_db
 

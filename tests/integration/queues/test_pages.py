@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import re
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import dramatiq
 import pytest
@@ -18,6 +16,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.broker.queue.operations import Entry
 from switchyard.history.models import JobRow
 from switchyard.operations import queries
+from tests.factories.pages import text_of
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -26,10 +25,6 @@ LIST, PAGE, LIVE = (
     *(reverse(f"switchyard-queue{part}", args=["default"]) for part in ("", "-live")),
 )
 PAUSE, RESUME = (reverse(f"switchyard-queue-{act}", args=["default"]) for act in ("pause", "resume"))
-
-
-def text_of(page: Any) -> str:
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page.content.decode())).split())
 
 
 @pytest.fixture
