@@ -48,11 +48,9 @@ class Sentinel:
             CONFIGURATION.format(port=self.port, folder=folder, name=NAME, master=master, down_ms=down_ms, more=more)
         )
         self._process = subprocess.Popen(
-            [str(binary), str(file), "--sentinel"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            [str(binary), str(file), "--sentinel"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             preexec_fn=die_with_parent(signal.SIGTERM),
-        )
+        )  # fmt: skip
         self.admin = redis.Redis(port=self.port, retry=Retry(NoBackoff(), 0), socket_timeout=10, protocol=2)
         wait_for(self._answers, what="the sentinel answers")
 

@@ -116,11 +116,9 @@ class GuardedServer:
         (folder / "redis.conf").write_text("\n".join(lines) + "\n")
         self.log = folder / "log"
         self._process = subprocess.Popen(
-            [str(binary), str(folder / "redis.conf")],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            [str(binary), str(folder / "redis.conf")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             preexec_fn=die_with_parent(signal.SIGTERM),
-        )
+        )  # fmt: skip
         wait_for(self._listens, what="the server listens")
 
     def url(self, user: str = "", query: str = "") -> str:

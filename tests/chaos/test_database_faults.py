@@ -21,6 +21,7 @@ from tests.chaos.databases import SQLITE_TABLE, TABLE, DatabaseYard, environment
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import let_pass
 from tests.chaos.postgres import PostgresUnderTest
+from tests.chaos.test_server_faults import p99
 from tests.waiting import wait_for
 
 long = pytest.mark.long
@@ -304,8 +305,3 @@ def readiness(yard: DatabaseYard) -> dict[str, bool]:
 def median(ordered: list[float]) -> float:
     """Return the middle of ordered figures."""
     return ordered[len(ordered) // 2]
-
-
-def p99(ordered: list[float]) -> float:
-    """Return the 99th percentile of ordered figures."""
-    return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]

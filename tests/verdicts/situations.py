@@ -69,9 +69,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
     ),
     "a little late": (
         Situation(
-            "a queue of 80 ms that is kept a little late",
-            causes.a_little_late,
-            rf"^urgent is .* {PROMISE}",
+            "a queue of 80 ms that is kept a little late", causes.a_little_late, rf"^urgent is .* {PROMISE}",
             r"(Show who holds the 4 slots of urgent|Move .*)",
         ),
     ),
@@ -297,9 +295,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
     ),
     "database gone": (
         Situation(
-            "the database is away",
-            causes.database_gone,
-            r"^The database: the SQLite file does not exist",
+            "the database is away", causes.database_gone, r"^The database: the SQLite file does not exist",
             r"Check the database again",
         ),
     ),
@@ -313,9 +309,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
     ),
     "evicting": (
         Situation(
-            "the broker is configured as a cache",
-            causes.evicting,
-            r"^The broker is not safe: maxmemory-policy is",
+            "the broker is configured as a cache", causes.evicting, r"^The broker is not safe: maxmemory-policy is",
             r"Check the broker again",
         ),
     ),
@@ -369,9 +363,7 @@ POSTGRES: tuple[Situation, ...] = (
         then=r"^As a superuser, find whose they are",
     ),
     Situation(
-        "PostgreSQL is stopped",
-        causes.postgres_stopped,
-        r"^Of the database: the database does not answer",
+        "PostgreSQL is stopped", causes.postgres_stopped, r"^Of the database: the database does not answer",
         r"Check the database again",
     ),
     Situation(
@@ -381,7 +373,7 @@ POSTGRES: tuple[Situation, ...] = (
         r"Check the database again",
         within_s=BEAT_S,
     ),
-)
+)  # fmt: skip
 SITUATIONS = [situation for group in (*GROUPS.values(), POSTGRES) for situation in group]
 # Situations that take long to make or to end, or whose finding other tests have, run with ``bin/test --long``.
 LONG = (

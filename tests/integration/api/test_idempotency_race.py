@@ -64,11 +64,9 @@ def test_of_fifty_requests_at_once_one_makes_the_job(sums: dict[str, str], facil
         try:
             barrier.wait(30)
             return client.post(
-                "/api/v1/sums",
-                json.dumps({"a": 1, "b": 2}),
-                content_type="application/json",
+                "/api/v1/sums", json.dumps({"a": 1, "b": 2}), content_type="application/json",
                 headers=sums | {"Idempotency-Key": key},
-            )
+            )  # fmt: skip
         finally:
             connection.close()
 

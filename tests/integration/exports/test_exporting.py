@@ -66,19 +66,6 @@ def test_an_empty_shop_gives_a_file_with_a_heading():
     assert heading == [column.title for column in TABLES["invoices"].columns]
 
 
-def test_a_repeated_run_of_a_job_hands_out_the_same_file(storage):
-    make_customer()
-    job_id = str(uuid.uuid4())
-
-    first = services.export("customers", "csv", job_id=job_id)
-    make_customer()
-    second = services.export("customers", "csv", job_id=job_id)
-
-    assert first == second
-    assert Export.objects.count() == 1
-    assert len([path for path in storage.rglob("*") if path.is_file()]) == 1
-
-
 def test_a_file_that_was_removed_is_written_anew():
     job_id = str(uuid.uuid4())
     first = services.export("customers", "csv", job_id=job_id)

@@ -39,17 +39,6 @@ def test_a_fetched_picture_becomes_a_stored_thumbnail(serve, make_thumbnail):
     assert (picture.format, picture.width, picture.height, picture.size_bytes) == ("PNG", 320, 200, len(PNG))
 
 
-def test_a_second_run_returns_the_first_result_without_fetching(serve, make_thumbnail):
-    thumbnail = make_thumbnail(serve(PNG))
-
-    first = make(thumbnail.pk)
-    Picture.objects.update(source_url="http://127.0.0.1:9/")
-    second = make(thumbnail.pk)
-
-    assert first == second
-    assert len(list(default_storage.listdir("results/"))) > 0
-
-
 def test_a_result_whose_file_is_gone_is_made_anew(serve, make_thumbnail):
     thumbnail = make_thumbnail(serve(PNG))
     first = make(thumbnail.pk)

@@ -41,11 +41,8 @@ class WebProcess:
     def __post_init__(self) -> None:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         self.environment = {
-            **kept,
-            "SWITCHYARD_STATE_DIR": str(self.folder),
-            "SWITCHYARD_BROKER_URL": self.broker_url,
-            **self.extra,
-        }
+            **kept, "SWITCHYARD_STATE_DIR": str(self.folder), "SWITCHYARD_BROKER_URL": self.broker_url, **self.extra,
+        }  # fmt: skip
         self.log = self.folder / "web.log"
         self.token = self.manage("shell", "--verbosity=0", "-c", MAKES_ADA).split()[-1]
 
