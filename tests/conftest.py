@@ -159,7 +159,6 @@ def valkey_url() -> str:
 
 @pytest.fixture
 def valkey(valkey_url: str, switchyard_real_broker: None) -> Iterator[redis.Redis]:
-    """A client of an emptied Valkey."""
     client = connect(valkey_url)
     client.flushdb()
     yield client
@@ -174,7 +173,6 @@ def facilities(valkey: redis.Redis) -> Facilities:
 
 @pytest.fixture
 def yard_broker(valkey: redis.Redis) -> Iterator[Callable[..., RedisBroker]]:
-    """Build a broker for any yard, with keys of its own."""
     built: list[RedisBroker] = []
 
     def build(yard: Yard | None = None, **options: Any) -> RedisBroker:

@@ -86,25 +86,17 @@ def receiving() -> Iterator[Traces]:
 
 
 def spans_in(body: bytes) -> list[Received]:
-    """Return the spans of a request."""
     return [
         Received(
-            trace=span.trace_id.hex(),
-            id=span.span_id.hex(),
-            parent=span.parent_span_id.hex(),
-            name=span.name,
-            kind=span.kind,
-            start=span.start_time_unix_nano,
-            end=span.end_time_unix_nano,
-            attributes=_plain(span.attributes),
-            links=tuple(link.span_id.hex() for link in span.links),
-            status=span.status.code,
-            resource=_plain(of_resource.resource.attributes),
+            trace=span.trace_id.hex(), id=span.span_id.hex(), parent=span.parent_span_id.hex(), name=span.name,
+            kind=span.kind, start=span.start_time_unix_nano, end=span.end_time_unix_nano,
+            attributes=_plain(span.attributes), links=tuple(link.span_id.hex() for link in span.links),
+            status=span.status.code, resource=_plain(of_resource.resource.attributes),
         )
         for of_resource in ExportTraceServiceRequest.FromString(body).resource_spans
         for of_scope in of_resource.scope_spans
         for span in of_scope.spans
-    ]
+    ]  # fmt: skip
 
 
 def _plain(pairs: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -48,11 +48,9 @@ class Sentinel:
             CONFIGURATION.format(port=self.port, folder=folder, name=NAME, master=master, down_ms=down_ms, more=more)
         )
         self._process = subprocess.Popen(
-            [str(binary), str(file), "--sentinel"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            [str(binary), str(file), "--sentinel"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             preexec_fn=die_with_parent(signal.SIGTERM),
-        )
+        )  # fmt: skip
         self.admin = redis.Redis(port=self.port, retry=Retry(NoBackoff(), 0), socket_timeout=10, protocol=2)
         wait_for(self._answers, what="the sentinel answers")
 
@@ -73,11 +71,9 @@ class Sentinel:
             return False
 
     def signal(self, signum: signal.Signals) -> None:
-        """Send a signal to its process."""
         self._process.send_signal(signum)
 
     def close(self) -> None:
-        """Kill it."""
         self.admin.close()
         self._process.kill()
         self._process.wait()
@@ -184,13 +180,6 @@ class Watched:
 
     def __exit__(self, *_: object) -> None:
         self._opened.close()
-
-
-@contextlib.contextmanager
-def watched(folder: Path, binary: Path, *, down_ms: int = 1_000) -> Iterator[Watched]:
-    """Run servers and sentinels for the time of the block."""
-    with Watched(folder, binary, down_ms=down_ms) as servers:
-        yield servers
 
 
 def _fields(words: list[bytes]) -> dict[str, str]:

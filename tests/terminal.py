@@ -69,7 +69,6 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """Text on the screen."""
         with self._lock:
             return "\n".join("".join(line).rstrip() for line in self._cells)
 

@@ -116,11 +116,9 @@ class GuardedServer:
         (folder / "redis.conf").write_text("\n".join(lines) + "\n")
         self.log = folder / "log"
         self._process = subprocess.Popen(
-            [str(binary), str(folder / "redis.conf")],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            [str(binary), str(folder / "redis.conf")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             preexec_fn=die_with_parent(signal.SIGTERM),
-        )
+        )  # fmt: skip
         wait_for(self._listens, what="the server listens")
 
     def url(self, user: str = "", query: str = "") -> str:
@@ -129,7 +127,6 @@ class GuardedServer:
         return f"{'rediss' if self._secure else 'redis'}://{login}127.0.0.1:{self.port}/0{query}"
 
     def close(self) -> None:
-        """Kill it."""
         self._process.kill()
         self._process.wait()
 

@@ -67,7 +67,6 @@ def refuse(seconds: float) -> None:
 
 
 def fail(seconds: float) -> None:
-    """Sleep, then fail."""
     sleep(seconds)
     raise RuntimeError("as it was told to")
 

@@ -22,12 +22,8 @@ PATIENCE_MS = 60_000
 # A container's root may have no namespaces, and /dev/shm may be small. Nothing is fetched from elsewhere, and nothing
 # is throttled because a window is hidden.
 CHROMIUM = (
-    "--no-sandbox",
-    "--disable-dev-shm-usage",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-renderer-backgrounding",
-    "--force-color-profile=srgb",
+    *("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking"),
+    *("--disable-renderer-backgrounding", "--force-color-profile=srgb"),
 )
 
 expect.set_options(timeout=PATIENCE_MS)
@@ -93,14 +89,9 @@ def new_context(
 ) -> BrowserContext:
     """Return a context for a user's pages, which the caller closes."""
     context = browser.new_context(
-        base_url=yard.url,
-        viewport=PHONE if phone else DESKTOP,
-        has_touch=phone,
-        java_script_enabled=scripts,
-        color_scheme="dark" if dark else "light",
-        reduced_motion="reduce",
-        service_workers="block",
-    )
+        base_url=yard.url, viewport=PHONE if phone else DESKTOP, has_touch=phone, java_script_enabled=scripts,
+        color_scheme="dark" if dark else "light", reduced_motion="reduce", service_workers="block",
+    )  # fmt: skip
     context.set_default_timeout(PATIENCE_MS)
     log_in(context, yard, user)
     return context

@@ -93,11 +93,9 @@ class Mouse:
         self._follow(control(self.page, role, name))
 
     def write(self, label: str, text: str) -> None:
-        """Write into the field of a label."""
         field_of(self.page, label).fill(text)
 
     def choose(self, label: str, option: str) -> None:
-        """Choose an option of the field of a label."""
         field_of(self.page, label).select_option(label=option)
 
     def tick(self, name: str) -> None:
@@ -126,12 +124,10 @@ class Touch(Mouse):
         super().act(role, name)
 
     def menu(self, title: str) -> None:
-        """Open the menu, and a page from it."""
         self._open_menu()
         self._follow(menu_entry(self.page, title))
 
     def find(self, text: str) -> None:
-        """Open the menu, and find from it."""
         self._open_menu()
         menu = self.page.get_by_role("navigation", name="Menu")
         menu.get_by_label("Find anything").fill(text)
@@ -172,7 +168,6 @@ class Keys:
             self.page.keyboard.press(LETTERS[title])
 
     def find(self, text: str) -> None:
-        """Press ``/``, type, press Enter."""
         self.page.keyboard.press("/")
         self.page.keyboard.type(text)
         self._enter()

@@ -46,13 +46,9 @@ def main() -> None:
         )
     )  # fmt: skip
     found = {
-        **sent,
-        "letters": [letters[job] for job in sent["failed"]],
-        "alert": _newest("Alert"),
-        "bulk": _newest_bulk(),
-        "customer": _customer(),
-        "unknown": _unknown_actor(),
-    }
+        **sent, "letters": [letters[job] for job in sent["failed"]], "alert": _newest("Alert"), "bulk": _newest_bulk(),
+        "customer": _customer(), "unknown": _unknown_actor(),
+    }  # fmt: skip
     sys.stdout.write(json.dumps(found) + "\n")
 
 

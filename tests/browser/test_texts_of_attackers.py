@@ -27,19 +27,11 @@ ADDED = """root => [
 ADDED_TO_ANSWER = f"text => ({ADDED})(new DOMParser().parseFromString(text, 'text/html'))"
 
 LISTS = (
-    "/admin/operations/",
-    "/admin/operations/queues/default/",
-    "/admin/operations/queues/images/",
-    "/admin/operations/workers/",
-    "/admin/operations/actors/repeat/",
-    "/admin/operations/audit/",
-    "/admin/operations/bulk/",
-    "/admin/switchyard_jobs/job/?actor=repeat",
-    "/admin/switchyard_jobs/job/?state=dead&actor=repeat",
-    "/admin/switchyard_jobs/job/?state=queued",
-    "/admin/switchyard_dead_letters/deadletter/",
-    "/admin/switchyard_alerts/alert/",
-    "/admin/shop/customer/",
+    *("/admin/operations/", "/admin/operations/queues/default/", "/admin/operations/queues/images/"),
+    *("/admin/operations/workers/", "/admin/operations/actors/repeat/", "/admin/operations/audit/"),
+    *("/admin/operations/bulk/", "/admin/switchyard_jobs/job/?actor=repeat"),
+    *("/admin/switchyard_jobs/job/?state=dead&actor=repeat", "/admin/switchyard_jobs/job/?state=queued"),
+    *("/admin/switchyard_dead_letters/deadletter/", "/admin/switchyard_alerts/alert/", "/admin/shop/customer/"),
 )
 EACH = 50  # answers are read for each page that is opened
 

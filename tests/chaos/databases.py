@@ -66,20 +66,15 @@ class DatabaseYard:
         self._numbers = itertools.count()
 
     def start(self) -> None:
-        """Start all pools and wait until they are ready."""
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, str(ROOT / "manage.py"), "runpools"],
-                env=self.environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+                [sys.executable, str(ROOT / "manage.py"), "runpools"], env=self.environment, stdout=output,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
         wait_for(lambda: "pools: all ready" in self.log() or self._process.poll() is not None, 120, what="pools ready")
         assert self._process.poll() is None, self.log()
 
     def stop(self) -> None:
-        """End them."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -88,7 +83,6 @@ class DatabaseYard:
         self.broker.client.close()
 
     def log(self) -> str:
-        """Return what they printed."""
         return self._log.read_text(errors="replace")
 
     def processes(self) -> list[psutil.Process]:
@@ -106,7 +100,6 @@ class DatabaseYard:
         return {report.pool: status_of(f"http://127.0.0.1:{report.metrics_port}/health") for report in self.reports()}
 
     def send(self, actor: str, queue: str, ms: int = 0) -> str:
-        """Enqueue a job and return its name."""
         job = f"{actor}-{next(self._numbers):06d}"
         self.ledger.note("attempted", job)
         message: Message[Any] = Message(
@@ -121,7 +114,6 @@ class DatabaseYard:
         return [self.send(f"{kind}_row", kind) for kind in itertools.islice(itertools.cycle(kinds), count)]
 
     def wait_for_completed(self, jobs: list[str], timeout_s: float = 120.0) -> None:
-        """Wait until each of some jobs has completed."""
         wanted = set(jobs)
         wait_for(lambda: wanted <= set(self.ledger.jobs("completed")), timeout_s, what=f"{len(jobs)} jobs completed")
 
@@ -160,14 +152,10 @@ def environment(
 ) -> dict[str, str]:
     """Return the environment of the pools' processes."""
     return {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": settings,
-        "SWITCHYARD_BROKER_URL": broker_url,
-        "SWITCHYARD_STATE_DIR": str(folder),
-        "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
-        "DATABASE_URL": database_url,
-        "CHAOS_LEDGER": str(ledger.path),
-    }
+        **os.environ, "DJANGO_SETTINGS_MODULE": settings, "SWITCHYARD_BROKER_URL": broker_url,
+        "SWITCHYARD_STATE_DIR": str(folder), "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
+        "DATABASE_URL": database_url, "CHAOS_LEDGER": str(ledger.path),
+    }  # fmt: skip
 
 
 def manage(environment: dict[str, str], *arguments: str) -> str:

@@ -82,12 +82,9 @@ class FollowedPage:
         log = Path(tempfile.mkstemp(prefix="log-", dir=self._folder)[1])
         with log.open("wb") as output:
             process = subprocess.Popen(
-                ["bash", "-ec", "\n".join([*before, f"exec {last}"])],
-                **self._shell(environment),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+                ["bash", "-ec", "\n".join([*before, f"exec {last}"])], **self._shell(environment), stdout=output,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
         self._started.append(RunningPool(process, log))
         return self._started[-1]
 

@@ -129,7 +129,6 @@ class Host:
         return self._started[-1]
 
     def start_pool(self, name: str, *, release: str = "") -> RunningPool:
-        """Start a pool there and wait until it is ready."""
         return self.start("runpool", name, release=release, ready=f"pool {name}: ready")
 
     def terminate(self, started: RunningPool) -> None:
@@ -216,15 +215,11 @@ class Host:
 
     def _environment(self, release: str) -> dict[str, str]:
         own = {
-            **self._own_environment,
-            "SWITCHYARD_STATE_DIR": str(self.folder),
-            "PROMETHEUS_MULTIPROC_DIR": str(self.folder / "metrics"),
-            "DATABASE_URL": self._database_url,
-            "CHAOS_LEDGER": str(self.ledger.path),
-            "CHAOS_RELEASE": release,
-            "CHAOS_CLOCK_S": str(self.clock_s),
+            **self._own_environment, "SWITCHYARD_STATE_DIR": str(self.folder),
+            "PROMETHEUS_MULTIPROC_DIR": str(self.folder / "metrics"), "DATABASE_URL": self._database_url,
+            "CHAOS_LEDGER": str(self.ledger.path), "CHAOS_RELEASE": release, "CHAOS_CLOCK_S": str(self.clock_s),
             **faked_clock.environment(self.clock_s),
-        }
+        }  # fmt: skip
         return {**os.environ, **own}
 
 

@@ -77,7 +77,6 @@ class Ledger:
         return account(self.entries())
 
     def close(self) -> None:
-        """Close the file."""
         os.close(self._file)
 
 

@@ -157,7 +157,6 @@ class Producers:
         return len(self.refused_after_s)
 
     def start(self) -> None:
-        """Start."""
         for thread in self._threads:
             thread.start()
 
@@ -174,12 +173,10 @@ class Producers:
         assert not any(thread.is_alive() for thread in self._threads), f"an enqueue takes more than {timeout_s} s"
 
     def wait_for_accepted(self, more: int, timeout_s: float = 60.0) -> None:
-        """Wait until so many more are accepted."""
         enough = self.accepted_count + more
         wait_for(lambda: self.accepted_count >= enough, timeout_s, what=f"{more} more jobs accepted")
 
     def wait_for_refused(self, more: int, timeout_s: float = 60.0) -> None:
-        """Wait until so many more are refused."""
         enough = self.refused_count + more
         wait_for(lambda: self.refused_count >= enough, timeout_s, what=f"{more} more jobs refused")
 

@@ -91,11 +91,9 @@ class OutageYard:
         return list(json.loads(done.stdout))
 
     def manage(self, *arguments: str) -> None:
-        """Run ``manage.py`` with arguments."""
         subprocess.run([sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.environment, check=True)
 
     def start(self, *pools: str) -> None:
-        """Start pools and wait until they are ready."""
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, str(ROOT / "manage.py"), "runpools", *pools],
@@ -104,7 +102,6 @@ class OutageYard:
         wait_for(lambda: "pools: all ready" in self._log.read_text(), 120, what=f"ready in {self._log}")
 
     def stop(self) -> None:
-        """End them."""
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -120,7 +117,6 @@ class OutageYard:
         return sent
 
     def wait_until_all_failed(self, jobs: list[str]) -> None:
-        """Wait until the first attempt of each job has failed."""
         wanted = set(jobs)
         wait_for(lambda: wanted <= {failure.job for failure in self.failures()}, 120, what="first attempts")
 
@@ -143,7 +139,6 @@ class OutageYard:
         return sorted(float((one.started_at or 0) - (one.enqueued_at or 0)) for one in found if one.started_at)
 
     def record(self, job: str) -> Job:
-        """Return a job's record."""
         found = facilities(self.broker).records.read(job)
         assert found is not None, job
         return found
@@ -166,5 +161,4 @@ class OutageYard:
         return sum(facilities(self.broker).transport.stats(queue.name).dead for queue in YARD.queues)
 
     def tail(self) -> str:
-        """Return the end of the pools' log."""
         return self._log.read_text(errors="replace")[-4_000:]

@@ -86,7 +86,6 @@ class PgBouncerUnderTest:
         wait_for(self._answers, what="PgBouncer")
 
     def log(self) -> str:
-        """Return what it logged."""
         return (self._folder / "log").read_text()
 
     def __enter__(self) -> PgBouncerUnderTest:
@@ -99,7 +98,6 @@ class PgBouncerUnderTest:
         self.remove()
 
     def remove(self) -> None:
-        """Kill it and remove its files."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(30)

@@ -48,7 +48,6 @@ class RunningPool:
         return self.process.pid
 
     def log(self) -> str:
-        """Return what was printed."""
         return self.log_path.read_text(errors="replace")
 
     def wait_for_log(self, pattern: str, timeout_s: float = 60.0) -> str:
@@ -116,24 +115,16 @@ class Pools:
         folder = Path(tempfile.mkdtemp(prefix="pool-", dir=self._folder))
         log = folder / "log"
         environment = {
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": settings,
-            **self.addresses(url),
-            "SWITCHYARD_STATE_DIR": str(folder),
-            "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
-            "CHAOS_LEDGER": str(self._ledger.path),
-            "CHAOS_YARD": self._yard,
-        }
+            **os.environ, "DJANGO_SETTINGS_MODULE": settings, **self.addresses(url),
+            "SWITCHYARD_STATE_DIR": str(folder), "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
+            "CHAOS_LEDGER": str(self._ledger.path), "CHAOS_YARD": self._yard,
+        }  # fmt: skip
         began_s = time.monotonic()
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, str(ROOT / "manage.py"), *arguments],
-                cwd=folder,
-                env=environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+                [sys.executable, str(ROOT / "manage.py"), *arguments], cwd=folder, env=environment, stdout=output,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
         pool = RunningPool(process, log)
         self._started.append(pool)
         if ready:
@@ -149,7 +140,6 @@ class Pools:
             pool.process.wait(60)
 
     def stop_all(self) -> None:
-        """End what is left."""
         for pool in self._started:
             pool.kill()
         self.broker.close()
@@ -167,7 +157,6 @@ def started(ledger: Ledger, job: str, times: int = 1, timeout_s: float = 60.0) -
 
 
 def restarts(pools: Pools, name: str) -> dict[str, int]:
-    """Return what a pool reports of its restarts."""
     [report] = (
         found for found in PoolReports(RedisCalls(pools.broker.client), Keys()).read_all() if found.pool == name
     )

@@ -61,7 +61,6 @@ class PostgresUnderTest:
         return self.url_of("postgres")
 
     def url_of(self, database: str) -> str:
-        """Return the address of one of its databases."""
         return f"postgresql://yard@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
@@ -94,7 +93,6 @@ class PostgresUnderTest:
             assert not alive, f"backends outlived their server: {alive}"
 
     def runs(self) -> bool:
-        """Return whether its process runs."""
         return self._process is not None and self._process.poll() is None
 
     def signal(self, signum: int) -> None:
@@ -144,7 +142,6 @@ class PostgresUnderTest:
         self.remove()
 
     def remove(self) -> None:
-        """Stop it and remove its data."""
         self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -111,7 +111,6 @@ class ServerUnderTest:
         self._signal(signal.SIGSTOP)
 
     def cont(self) -> None:
-        """Let it go on with SIGCONT."""
         self._signal(signal.SIGCONT)
 
     def truncate_aof(self, lost_bytes: int) -> int:

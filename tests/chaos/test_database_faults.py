@@ -6,7 +6,7 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from math import inf
 from pathlib import Path
@@ -21,10 +21,10 @@ from tests.chaos.databases import SQLITE_TABLE, TABLE, DatabaseYard, environment
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import let_pass
 from tests.chaos.postgres import PostgresUnderTest
+from tests.chaos.test_server_faults import p99
 from tests.waiting import wait_for
 
 long = pytest.mark.long
-Lock = Callable[[], AbstractContextManager[None]]
 READINESS = (
     "import json; from switchyard.operations.views import dependencies; "
     "print(json.dumps({d.name: d.ok for d in dependencies()}))"
@@ -305,8 +305,3 @@ def readiness(yard: DatabaseYard) -> dict[str, bool]:
 def median(ordered: list[float]) -> float:
     """Return the middle of ordered figures."""
     return ordered[len(ordered) // 2]
-
-
-def p99(ordered: list[float]) -> float:
-    """Return the 99th percentile of ordered figures."""
-    return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]

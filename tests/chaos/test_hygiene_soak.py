@@ -74,7 +74,6 @@ class Job(NamedTuple):
     arguments: tuple[Any, ...] = ()
 
     def message(self) -> Message[Any]:
-        """Return its message."""
         return Message(self.queue, self.actor, self.arguments, {}, {}, *map(str, self.arguments[:1]))
 
 
@@ -127,11 +126,9 @@ class Soak:
 
         ended = len(ENDED.findall(self._yard.log()))
         took = {
-            "repeated": repeated,
-            "failed attempts": len(FAILED.findall(self._yard.log())),
-            "children ended": ended,
+            "repeated": repeated, "failed attempts": len(FAILED.findall(self._yard.log())), "children ended": ended,
             "seconds": round(time.monotonic() - began_s),
-        }
+        }  # fmt: skip
         return {"round": number, "seed": seed, "database": DATABASE, "bad": numbers.bad, "good": numbers.good, **took}
 
     def stop(self) -> None:

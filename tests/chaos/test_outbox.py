@@ -34,11 +34,9 @@ from tests.integration.outbox.conftest import YARD, actor_on, waiting
 # Each is a place of a function, and whether the process dies before or after it.
 OF_SENDER = {"after the row": (rows, "add", "after"), "after the commit": (CommitSends, "flush", "before")}
 OF_BOTH = {
-    "before the send": (RedisBroker, "put", "before"),
-    "after the send": (RedisBroker, "put", "after"),
-    "before the row is deleted": (rows, "delete", "before"),
-    "after the row is deleted": (rows, "delete", "after"),
-}
+    "before the send": (RedisBroker, "put", "before"), "after the send": (RedisBroker, "put", "after"),
+    "before the row is deleted": (rows, "delete", "before"), "after the row is deleted": (rows, "delete", "after"),
+}  # fmt: skip
 PROCESSES = 1_000
 RUNS_MS = 30
 

@@ -40,13 +40,11 @@ class Reader(threading.Thread):
         self.ids: set[str] = set()
 
     def run(self) -> None:
-        """Read until the end."""
         while not self.ended.is_set():
             if self.away.is_set() or not self.read():
                 self.ended.wait(0.02)
 
     def read(self) -> int:
-        """Read once."""
         entries = self.streams.read(limit=100)
         self.ids.update(row.id for entry in entries for row in decode_rows(entry.rows))
         self.streams.remove(entries, written=sum(entry.count for entry in entries), skipped=0)

@@ -288,15 +288,8 @@ def a_minute_passes() -> None:
 
 
 FAULTS: tuple[Callable[[Bench, int], None], ...] = (
-    swallowed_requests,
-    late_requests,
-    late_answers,
-    lost_answers,
-    stopped_server,
-    killed_server,
-    absent_server,
-    killed_web_before_the_answer,
-    killed_web_before_it_settles,
+    *(swallowed_requests, late_requests, late_answers, lost_answers, stopped_server, killed_server, absent_server),
+    *(killed_web_before_the_answer, killed_web_before_it_settles),
 )
 
 

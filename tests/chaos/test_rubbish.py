@@ -154,7 +154,6 @@ def test_an_id_that_is_pushed_again_by_hand_is_run_once_by_its_worker(
 
 
 def do_one(broker: Any, ledger: Ledger, job: str) -> None:
-    """Enqueue a job and wait until it is done."""
     enqueue(broker, ledger, job)
     wait_for(lambda: job in ledger.jobs("completed"))
 

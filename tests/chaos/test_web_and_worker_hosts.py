@@ -56,7 +56,6 @@ class Yard:
         ledger.close()
 
     def add(self) -> Host:
-        """Start a host."""
         self.hosts.append(
             Host(
                 self._folder, len(self.hosts) + 1, broker_port=SERVER.port, database_port=self._postgres.port,
@@ -77,11 +76,9 @@ class Yard:
         return content
 
     def job(self, job_id: str) -> dict[str, Any]:
-        """Return the state of a job."""
         return dict(json.loads(self.ask(f"/api/v1/jobs/{job_id}")))
 
     def is_up(self) -> bool:
-        """Return whether the web answers."""
         with contextlib.suppress(OSError):
             return bool(self.ask("/healthz"))
         return False

@@ -43,17 +43,12 @@ class TwoHosts:
         self.hosts: list[Host] = []
 
     def add(self, *, clock_s: int = 0) -> Host:
-        """Start a host."""
         self.hosts.append(
             Host(
-                self._folder,
-                len(self.hosts) + 1,
-                clock_s=clock_s,
-                broker_port=SERVER.port,
-                database_port=self._database_port,
-                place_url=self._place_url,
+                self._folder, len(self.hosts) + 1, clock_s=clock_s, broker_port=SERVER.port,
+                database_port=self._database_port, place_url=self._place_url,
             )
-        )
+        )  # fmt: skip
         return self.hosts[-1]
 
     def account(self) -> Account:
@@ -65,22 +60,18 @@ class TwoHosts:
         return found
 
     def completed(self) -> set[str]:
-        """Return the jobs that completed on any host."""
         return {job for host in self.hosts for job in host.ledger.jobs("completed")}
 
     def send(self, actor: str, job: str, *, queue: str = QUEUE, delay_ms: int | None = None, **options: Any) -> None:
-        """Enqueue a job of an actor."""
         message: Message[Any] = Message(queue, actor, (job,), {}, options, job)
         self.ledger.note("attempted", job)
         self.broker.enqueue(message, delay=delay_ms)
         self.ledger.note("accepted", job)
 
     def reports(self) -> list[PoolReport]:
-        """Return what the supervisors report."""
         return facilities(self.broker).pools.read_all()
 
     def close(self) -> None:
-        """End the hosts."""
         for host in self.hosts:
             host.close()
         self.broker.close()
@@ -99,7 +90,6 @@ def harm(fault: str, host: Host, *, cut_s: float = CUT_S) -> None:
 
 
 def running_on(host: Host) -> set[str]:
-    """Return the jobs that run on a host."""
     return set(host.ledger.jobs("started")) - set(host.ledger.jobs("completed"))
 
 

@@ -35,7 +35,6 @@ class Engine:
         return ("--root", f"{self.folder}/images", "--runroot", f"{self.folder}/run", "--storage-driver", "overlay")
 
     def podman(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run podman to its end."""
         # crun needs a control group that this may not be; runc runs in both kinds.
         own = ("--runtime", "runc", "--cgroup-manager", "cgroupfs")
         command = ["podman", *self.storage, *own, *arguments]
@@ -79,7 +78,6 @@ class Engine:
         assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-4_000:]
 
     def size_bytes(self, release: str) -> int:
-        """Return the size of an image on disk."""
         [found] = json.loads(self.podman("image", "inspect", f"{IMAGE}:{release}").stdout)
         return int(found["Size"])
 

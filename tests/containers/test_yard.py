@@ -65,7 +65,6 @@ def thumbnail(yard: ContainerYard, content: bytes = PNG) -> str:
 
 
 def ended(yard: ContainerYard, jobs: list[str], timeout_s: float = 180.0) -> list[str]:
-    """Wait until jobs have ended, and return their states."""
     states: dict[str, str] = {}
 
     def all_ended() -> bool:
@@ -163,13 +162,7 @@ def test_yard_of_containers_comes_up_works_is_hurt_is_rolled_and_ends(
 
     # Down: everything drains. The web ends what runs, and then by the signal itself, as uvicorn does.
     names = [
-        "web",
-        "scheduler",
-        "history",
-        "pool-urgent-two",
-        "pool-default",
-        "pool-images",
-        "pool-slow",
+        *("web", "scheduler", "history", "pool-urgent-two", "pool-default", "pool-images", "pool-slow"),
         "pool-billing",
     ]
     began_s = time.monotonic()

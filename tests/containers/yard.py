@@ -44,14 +44,11 @@ class ContainerYard:
         self._folder = Path(tempfile.mkdtemp(prefix="switchyard-secrets-"))
         self.ports = {name: free_port() for name in ("web", *POOLS)}
         self.environment = {
-            "DJANGO_DEBUG": "0",
-            "DJANGO_ALLOWED_HOSTS": "yard.example.com",
-            "SWITCHYARD_PUBLIC_URL": "https://yard.example.com",
-            "SWITCHYARD_SMTP_URL": "smtp://127.0.0.1:1",
-            "SWITCHYARD_STORAGE_URL": "file:///srv/media",
-            "SWITCHYARD_STATE_DIR": "/tmp/switchyard",
+            "DJANGO_DEBUG": "0", "DJANGO_ALLOWED_HOSTS": "yard.example.com",
+            "SWITCHYARD_PUBLIC_URL": "https://yard.example.com", "SWITCHYARD_SMTP_URL": "smtp://127.0.0.1:1",
+            "SWITCHYARD_STORAGE_URL": "file:///srv/media", "SWITCHYARD_STATE_DIR": "/tmp/switchyard",
             "SWITCHYARD_LOG_FORMAT": "json",
-        }
+        }  # fmt: skip
         values = {name: f"{name} of the tests".ljust(60, ".") for name in SECRETS}
         for name, value in (values | {"DATABASE_URL": database_url}).items():
             self.environment[f"{name}_FILE"] = self._secret(name, value)
@@ -118,7 +115,6 @@ class ContainerYard:
         return answer.status, json.loads(text) if answer.headers.get_content_type().endswith("json") else text
 
     def is_ready(self) -> bool:
-        """Return whether ``/readyz`` is green."""
         with contextlib.suppress(OSError):
             return self.request("GET", "/readyz")[0] == 200
         return False
@@ -148,7 +144,6 @@ class ContainerYard:
         return str(answer["job_id"])
 
     def job(self, job_id: str) -> dict[str, Any]:
-        """Return a job."""
         return dict(self.request("GET", f"/api/v1/jobs/{job_id}")[1])
 
     def stop(self, name: str) -> int:

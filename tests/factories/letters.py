@@ -24,13 +24,8 @@ def letter(**changes: Any) -> DeadLetter:
         "queue": queue,
         "actor": actor,
         "message": {
-            "queue_name": queue,
-            "actor_name": actor,
-            "args": [],
-            "kwargs": {"number": 7},
-            "options": {"enqueued_at": now - 5_000},
-            "message_id": message_id,
-            "message_timestamp": now - 5_000,
+            "queue_name": queue, "actor_name": actor, "args": [], "kwargs": {"number": 7},
+            "options": {"enqueued_at": now - 5_000}, "message_id": message_id, "message_timestamp": now - 5_000,
         },
         "reason": "exhausted",
         "exception": "KeyError",
@@ -41,7 +36,7 @@ def letter(**changes: Any) -> DeadLetter:
         "died_at": now,
         "duration_ms": 12,
         "fingerprint": "f00dfacef00dface",
-    }
+    }  # fmt: skip
     return DeadLetter(**(values | changes))
 
 

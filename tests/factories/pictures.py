@@ -12,7 +12,6 @@ from PIL import Image
 
 
 def encode(picture: Image.Image, format_name: str, **options: Any) -> bytes:
-    """Return a picture's bytes in a format."""
     content = io.BytesIO()
     picture.save(content, format_name, **options)
     return content.getvalue()
@@ -26,7 +25,6 @@ def gradient(width: int = 320, height: int = 200, mode: str = "RGB") -> Image.Im
 
 
 def chunk(kind: bytes, data: bytes = b"") -> bytes:
-    """Return a chunk of a PNG."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 

@@ -29,7 +29,6 @@ class S3Server:
 
     @property
     def url(self) -> str:
-        """Its address."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -39,7 +38,6 @@ class S3Server:
         return self._process.pid
 
     def start(self) -> S3Server:
-        """Start it and wait until it answers."""
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
         environment = {**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": "50"}
         self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log, env=environment)
@@ -63,7 +61,6 @@ class S3Server:
             os.kill(self.pid, signal.SIGCONT)
 
     def bucket(self, options: str = "") -> StorageAddress:
-        """Make a bucket and return its address."""
         import boto3
 
         name = f"yard-{uuid.uuid4().hex[:12]}"
@@ -73,11 +70,9 @@ class S3Server:
         return address_of("TEST", self.address(name, options))
 
     def address(self, bucket: str, options: str = "") -> str:
-        """Return the URL of a bucket."""
         return f"s3://{bucket}/yard?endpoint_url={self.url}&region=us-east-1&path_style=1{options}"
 
     def close(self) -> None:
-        """Stop it and close its log."""
         self.stop()
         self._log.close()
 

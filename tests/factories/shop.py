@@ -27,14 +27,9 @@ def make_invoice(
 ) -> Invoice:
     day = datetime.date.fromisoformat(issued_on)
     given = {
-        "number": f"INV-{day.year}-{next(_serial):06d}",
-        "customer": customer or make_customer(),
-        "issued_on": day,
-        "due_on": day + datetime.timedelta(days=14),
-        "total": Decimal(total),
-        "status": status,
-        **values,
-    }
+        "number": f"INV-{day.year}-{next(_serial):06d}", "customer": customer or make_customer(), "issued_on": day,
+        "due_on": day + datetime.timedelta(days=14), "total": Decimal(total), "status": status, **values,
+    }  # fmt: skip
     invoice = Invoice.objects.create(**given)
     InvoiceLine.objects.create(invoice=invoice, description="Consulting, hour", quantity=1, unit_price=invoice.total)
     return invoice

@@ -16,7 +16,6 @@ def staff(*rights: str, name: str = "", **options: Any) -> Client:
 
 
 def client_of(user: User, **options: Any) -> Client:
-    """Return a browser of a user."""
     client = Client(**options)
     client.force_login(user)
     return client

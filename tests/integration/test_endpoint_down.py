@@ -38,13 +38,9 @@ def start(process_environment: dict[str, str], tmp_path: Path, endpoint: Endpoin
         environment = process_environment | {"SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES": endpoint.address}
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "manage.py", "runpools", *pools],
-                cwd=ROOT,
-                env=environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+                [sys.executable, "manage.py", "runpools", *pools], cwd=ROOT, env=environment, stdout=output,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
         started.append(process)
         wait_for(lambda: "pools: all ready" in log.read_text(), 90, what=log.read_text()[-2000:])
         return process

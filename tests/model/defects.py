@@ -29,7 +29,6 @@ class Defect:
 
 
 def lua(name: str, file: str, old: str, new: str = "", *, rare: bool = False) -> Defect:
-    """Return a defect that is one change of one file."""
     return Defect(name, [Change(file, old, new)], rare=rare)
 
 

@@ -221,7 +221,6 @@ class Walk:
             one.out_of_turn = True
 
     def discard(self) -> None:
-        """Discard a dead letter."""
         for id_ in self.found.dead[:1]:
             letter = StoredLetter(id_, b"{}", None)
             assert dead_moves.discard(self.family, [letter], nonce=str(len(self.history)))[id_] == "moved"

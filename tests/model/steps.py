@@ -394,7 +394,6 @@ class Steps:
         return message.lease if message.place == ACTIVE else None
 
     def _living(self, lane: Lane) -> str:
-        """Return an owner of the lane that has its lease."""
         living = [owner for owner in reversed(self.owners) if owner in self.model.leases and lane_of(owner) == lane]
         return living[0] if living else self._join(lane)
 

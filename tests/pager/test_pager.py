@@ -58,16 +58,11 @@ def render_into(folder: Path, web_port: int, ports: list[int], services: Receive
     (secrets / "pagerduty_key").write_text("key-of-the-tests")
     (secrets / "metrics_token").write_text(TOKEN)
     values = {
-        "web": address(web_port),
-        "metrics_token_file": str(secrets / "metrics_token"),
-        "alertmanager": address(ports[1]),
-        "secrets": str(secrets),
-        "pagerduty_url": f"{services.url}/pagerduty",
-        "ticket_url": f"{services.url}/tickets",
-        "mail_server": address(mail.port),
-        "mail_to": "oncall@example.com",
+        "web": address(web_port), "metrics_token_file": str(secrets / "metrics_token"),
+        "alertmanager": address(ports[1]), "secrets": str(secrets), "pagerduty_url": f"{services.url}/pagerduty",
+        "ticket_url": f"{services.url}/tickets", "mail_server": address(mail.port), "mail_to": "oncall@example.com",
         "mail_tls": "false",
-    }
+    }  # fmt: skip
     write(folder, render("compose", settings.SWITCHYARD.topology, values=values))
     shutil.copy(ROOT / "ops/prometheus/rules.yml", folder / "ops/prometheus/rules.yml")
 
@@ -107,7 +102,6 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process and wait for it."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):

@@ -181,5 +181,4 @@ def _may_make_networks() -> bool:
 
 
 def row(outcome: str, name: str, started: float, note: str = "") -> None:
-    """Print a row of the table."""
     print(f"  {outcome:<8}  {name:<22} {time.monotonic() - started:7.1f} s  {note}".rstrip(), flush=True)

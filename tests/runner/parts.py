@@ -23,19 +23,13 @@ OPTIONAL = {
 }
 GROUPS = {"addons": ("rabbitmq", "cluster", "core-alone")}
 PARTS = OPTIONAL | {
-    "chaos": ("chaos/*",),
-    "workers": ("integration/workers/*",),
-    "browser": ("browser/*",),
-    "verdicts": ("verdicts/*",),
-    "model": ("model/*",),
-    "broker": ("integration/broker/*", "integration/queues/*"),
-    "unit": ("unit/*",),
-    "others": ("*",),
-}
+    "chaos": ("chaos/*",), "workers": ("integration/workers/*",), "browser": ("browser/*",),
+    "verdicts": ("verdicts/*",), "model": ("model/*",), "broker": ("integration/broker/*", "integration/queues/*"),
+    "unit": ("unit/*",), "others": ("*",),
+}  # fmt: skip
 
 
 def files_of(root: Path) -> dict[str, list[str]]:
-    """Return the test files of each part."""
     found: dict[str, list[str]] = {name: [] for name in PARTS}
     for path in sorted((root / "tests").rglob("test_*.py")):
         below = path.relative_to(root / "tests").as_posix()

@@ -40,7 +40,6 @@ class Plan:
         )
 
     def beside_each_other(self) -> list[Run]:
-        """Return what runs where no part is named."""
         options, database = self._options, self._database
         if options.pytest:
             return [self._run("pytest", database, self._marks, *options.pytest)]

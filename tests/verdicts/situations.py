@@ -69,9 +69,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
     ),
     "a little late": (
         Situation(
-            "a queue of 80 ms that is kept a little late",
-            causes.a_little_late,
-            rf"^urgent is .* {PROMISE}",
+            "a queue of 80 ms that is kept a little late", causes.a_little_late, rf"^urgent is .* {PROMISE}",
             r"(Show who holds the 4 slots of urgent|Move .*)",
         ),
     ),
@@ -106,11 +104,8 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             first=False,
         ),
         Situation(
-            "bytes that are no message",
-            causes.quarantined,
-            r"urgent: 1 unreadable message is quarantined",
-            r"Show 1 unreadable message",
-            first=False,
+            "bytes that are no message", causes.quarantined, r"urgent: 1 unreadable message is quarantined",
+            r"Show 1 unreadable message", first=False,
         ),
         Situation(
             "jobs that no worker knows",
@@ -143,18 +138,12 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             first=False,
         ),
         Situation(
-            "a critical alert that nobody acknowledged",
-            causes.nothing,
-            r"critical alerts? (is|are) not acknowledged",
-            r"Acknowledge \d critical alerts?…",
-            first=False,
+            "a critical alert that nobody acknowledged", causes.nothing, r"critical alerts? (is|are) not acknowledged",
+            r"Acknowledge \d critical alerts?…", first=False,
         ),
         Situation(
-            "dead letters that nobody triaged",
-            causes.letters_of_before,
-            r"^\d+ more dead letters wait to be triaged",
-            r"Triage \d+ dead letters",
-            first=False,
+            "dead letters that nobody triaged", causes.letters_of_before, r"^\d+ more dead letters wait to be triaged",
+            r"Triage \d+ dead letters", first=False,
         ),
         Situation(
             "failed jobs that have a value in common",
@@ -166,11 +155,8 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
     ),
     "retry storm": (
         Situation(
-            "more than 100 jobs wait for a retry",
-            causes.retry_storm,
-            r"^1\d\d failed jobs of default wait for a retry",
-            r"Show 1\d\d retrying jobs of default",
-            first=False,
+            "more than 100 jobs wait for a retry", causes.retry_storm,
+            r"^1\d\d failed jobs of default wait for a retry", r"Show 1\d\d retrying jobs of default", first=False,
             then=r"Remove the cause and they finish by themselves",
         ),
     ),
@@ -220,20 +206,12 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             first=False,
         ),
         Situation(
-            "the scheduler stands still",
-            causes.scheduler_stopped,
-            r"^No scheduler leads: no schedule starts",
-            r"Show \d+ schedules?",
-            within_s=BEAT_S,
-            first=False,
+            "the scheduler stands still", causes.scheduler_stopped, r"^No scheduler leads: no schedule starts",
+            r"Show \d+ schedules?", within_s=BEAT_S, first=False,
         ),
         Situation(
-            "the history writer stands still",
-            causes.history_stopped,
-            r"^Of the history: no history writer leads",
-            "",
-            within_s=BEAT_S,
-            first=False,
+            "the history writer stands still", causes.history_stopped, r"^Of the history: no history writer leads", "",
+            within_s=BEAT_S, first=False,
         ),
         Situation(
             "a worker's host is gone",
@@ -267,11 +245,8 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
     ),
     "schedules": (
         Situation(
-            "a schedule is late while a scheduler leads",
-            causes.scheduler_hangs,
-            r"^sync_rates was due .* ago and was not sent",
-            r"Show the schedule sync_rates",
-            within_s=BEAT_S,
+            "a schedule is late while a scheduler leads", causes.scheduler_hangs,
+            r"^sync_rates was due .* ago and was not sent", r"Show the schedule sync_rates", within_s=BEAT_S,
             first=False,
         ),
     ),
@@ -305,10 +280,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
     ),
     "disk full": (
         Situation(
-            "the disk of the state folder is full",
-            causes.disk_full,
-            r"^Of the disk: 4 MB of 67 MB free",
-            "",
+            "the disk of the state folder is full", causes.disk_full, r"^Of the disk: 4 MB of 67 MB free", "",
             first=False,
         ),
     ),
@@ -323,9 +295,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
     ),
     "database gone": (
         Situation(
-            "the database is away",
-            causes.database_gone,
-            r"^The database: the SQLite file does not exist",
+            "the database is away", causes.database_gone, r"^The database: the SQLite file does not exist",
             r"Check the database again",
         ),
     ),
@@ -339,9 +309,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
     ),
     "evicting": (
         Situation(
-            "the broker is configured as a cache",
-            causes.evicting,
-            r"^The broker is not safe: maxmemory-policy is",
+            "the broker is configured as a cache", causes.evicting, r"^The broker is not safe: maxmemory-policy is",
             r"Check the broker again",
         ),
     ),
@@ -377,7 +345,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             r"Check the broker again",
         ),
     ),
-}
+}  # fmt: skip
 POSTGRES: tuple[Situation, ...] = (
     Situation(
         "a table of PostgreSQL is locked",
@@ -395,9 +363,7 @@ POSTGRES: tuple[Situation, ...] = (
         then=r"^As a superuser, find whose they are",
     ),
     Situation(
-        "PostgreSQL is stopped",
-        causes.postgres_stopped,
-        r"^Of the database: the database does not answer",
+        "PostgreSQL is stopped", causes.postgres_stopped, r"^Of the database: the database does not answer",
         r"Check the database again",
     ),
     Situation(
@@ -407,7 +373,7 @@ POSTGRES: tuple[Situation, ...] = (
         r"Check the database again",
         within_s=BEAT_S,
     ),
-)
+)  # fmt: skip
 SITUATIONS = [situation for group in (*GROUPS.values(), POSTGRES) for situation in group]
 # Situations that take long to make or to end, or whose finding other tests have, run with ``bin/test --long``.
 LONG = (

@@ -97,7 +97,6 @@ class WatchedYard:
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
     def stop(self) -> None:
-        """End every process."""
         for process in self.processes.values():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -122,17 +121,14 @@ class WatchedYard:
         return QueueOperations(self.calls, Keys().queue(queue))
 
     def send(self, actor: str, queue: str, *args: Any, count: int = 1, delay_ms: int | None = None) -> None:
-        """Enqueue jobs."""
         for _ in range(count):
             message: Message[Any] = Message(queue_name=queue, actor_name=actor, args=args, kwargs={}, options={})
             self.broker.enqueue(message, delay=delay_ms)
 
     def stats(self, queue: str) -> QueueStats:
-        """Return the figures of a queue."""
         return facilities(self.broker).transport.stats(queue)
 
     def waiting(self, queue: str) -> int:
-        """Return how many messages of a queue wait."""
         return self.stats(queue).live.waiting
 
     def execute(self, statement: str) -> None:
@@ -198,7 +194,6 @@ class WatchedYard:
             raise AssertionError(f"still said: {said}; {self._watchers()}") from error
 
     def manage(self, *arguments: str) -> None:
-        """Run ``manage.py`` with arguments."""
         done = subprocess.run(
             [sys.executable, str(ROOT / "manage.py"), *arguments], env=self.environment, capture_output=True, text=True
         )
@@ -260,7 +255,6 @@ class Yards:
         return self._yard
 
     def close(self) -> None:
-        """Stop the yard."""
         self._yard = None
         self._stack.close()
 

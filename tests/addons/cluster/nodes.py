@@ -43,7 +43,6 @@ class Node:
 
     @property
     def address(self) -> str:
-        """Host and port."""
         return f"{HOST}:{self.port}"
 
     @property
@@ -69,7 +68,6 @@ class Node:
         self.id = str(self.ask("CLUSTER", "MYID"), "ascii")
 
     def answers(self) -> bool:
-        """Whether it answers."""
         try:
             return bool(self.ask("PING"))
         except redis.RedisError:
@@ -91,7 +89,6 @@ class Node:
         return dict(line.split(":", 1) for line in lines)
 
     def kill(self) -> None:
-        """Kill it with SIGKILL."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -131,7 +128,6 @@ class ClusterUnderTest:
 
     @property
     def nodes(self) -> list[Node]:
-        """All nodes."""
         return [*self.masters, *self.replicas]
 
     @property
@@ -195,11 +191,9 @@ class ClusterUnderTest:
         return next(node for node in self.nodes if f"myself,slave {master.id} ".encode() in _own_line(node))
 
     def another(self, than: Node) -> Node:
-        """Return another master."""
         return next(node for node in self.masters if node is not than and node.answers())
 
     def flush(self) -> None:
-        """Empty all masters."""
         for node in self.masters:
             with contextlib.suppress(redis.RedisError):
                 node.ask("FLUSHALL")
@@ -233,7 +227,6 @@ class ClusterUnderTest:
         return node.ask("CLUSTER", "GETKEYSINSLOT", slot, MOVED_AT_ONCE)  # type: ignore[return-value]
 
     def stop(self) -> None:
-        """End all nodes."""
         for node in self.nodes:
             node.kill()
 

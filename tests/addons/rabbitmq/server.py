@@ -56,7 +56,6 @@ class RabbitServer:
 
     @property
     def name(self) -> str:
-        """Name of the node."""
         return f"yard{self.port}@localhost"
 
     @property

@@ -45,8 +45,6 @@ def environment(ahead_s: int) -> dict[str, str]:
         return {}
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
-        "LD_PRELOAD": str(found),
-        "FAKETIME": f"{ahead_s:+d}s",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "LD_PRELOAD": str(found), "FAKETIME": f"{ahead_s:+d}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "PYTHONPATH": os.pathsep.join(paths),
-    }
+    }  # fmt: skip

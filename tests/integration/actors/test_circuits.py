@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import json
 from typing import Any
 
 import dramatiq
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError
 from django.test import Client
 from django.urls import reverse
 
@@ -19,6 +17,7 @@ from switchyard.conf import declared_yard
 from switchyard.operations.findings import facts, queues
 from switchyard.operations.findings.facts import facts_of_snapshot
 from switchyard.queues.services import family_of
+from tests.factories.commands import json_of
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -38,26 +37,20 @@ def waiting(facilities: Facilities, run_worker: Any) -> str:
     return str(job_id)
 
 
-def run(*words: str) -> Any:
-    out = io.StringIO()
-    call_command("switchyard", *words, "--json", stdout=out)
-    return json.loads(out.getvalue())
-
-
 def test_pages_and_commands_say_what_waits_for_what(waiting: str, admin_client: Client) -> None:
     pages = [
         reverse("switchyard-actor", args=["deliver_webhook"]),
         reverse("switchyard-queue", args=["webhook"]),
         reverse("switchyard-job", args=[waiting]),
     ]
-    [shown] = run("actors", "show", "deliver_webhook")["pauses"]
+    [shown] = json_of("actors", "show", "deliver_webhook")["pauses"]
 
     for page in pages:
         text = admin_client.get(page).content.decode()
         assert "Circuit open" in text, page
         assert "no answer" in text, page
     assert shown.startswith(f'circuit webhook with endpoint_id="{ENDPOINT}": Circuit open')
-    assert run("jobs", "list", "--actor", "deliver_webhook")["jobs"][0]["reason"] == "circuit_open"
+    assert json_of("jobs", "list", "--actor", "deliver_webhook")["jobs"][0]["reason"] == "circuit_open"
 
 
 def test_a_person_closes_it_where_pauses_are_resumed(
@@ -85,7 +78,7 @@ def test_a_person_closes_it_where_pauses_are_resumed(
 )
 def test_an_actor_without_such_a_circuit_is_told_what_to_do(words: tuple[str, ...], remedy: str) -> None:
     with pytest.raises(CommandError, match=remedy):
-        run("actors", "open", *words, "--until", "10m")
+        json_of("actors", "open", *words, "--until", "10m")
 
 
 def test_a_finding_and_a_metric_name_the_dependency_and_count_what_waits(waiting: str, admin_client: Client) -> None:

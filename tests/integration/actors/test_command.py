@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ from django.core.management import CommandError, call_command
 
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.interface import Facilities
+from tests.factories.commands import json_of, output_of
 
 pytestmark = pytest.mark.django_db
 
@@ -28,23 +28,18 @@ def actor(facilities: Facilities) -> Iterator[Any]:
     del broker.actors["weigh"]
 
 
-def output(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    call_command("switchyard", "actors", *words)
-    return capsys.readouterr().out
-
-
-def test_the_list_names_every_actor(actor: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = {row["name"]: row for row in json.loads(output(capsys, "list", "--json"))}
-    table = output(capsys, "list")
+def test_the_list_names_every_actor(actor: Any) -> None:
+    rows = {row["name"]: row for row in json_of("actors", "list")}
+    table = output_of("actors", "list")
 
     [option] = [each for each in rows["weigh"]["options"] if each["name"] == "max_retries"]
     assert rows["weigh"]["queue"] == "billing" and (option["value"], option["text"]) == (3, "3")
     assert any(line.split()[:4] == ["weigh", "billing", "billing", "max_retries=3"] for line in table.splitlines())
 
 
-def test_one_actor_is_shown(actor: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    shown = json.loads(output(capsys, "show", "weigh", "--json"))
-    lines = output(capsys, "show", "weigh")
+def test_one_actor_is_shown(actor: Any) -> None:
+    shown = json_of("actors", "show", "weigh")
+    lines = output_of("actors", "show", "weigh")
 
     assert shown["signature"] == "weigh(wagon: int, tare_kg: float = 0.5) -> None"
     assert [each["required"] for each in shown["parameters"]] == [True, False]
@@ -52,11 +47,9 @@ def test_one_actor_is_shown(actor: Any, capsys: pytest.CaptureFixture[str]) -> N
     assert lines.startswith(shown["signature"]) and "Weigh a wagon." in lines and "number of retries" in lines
 
 
-def test_one_is_sent_with_its_tags_and_audited(
-    actor: Any, capsys: pytest.CaptureFixture[str], facilities: Facilities
-) -> None:
-    job_id = json.loads(output(capsys, "send", "weigh", "--args", "[7]", "--tag", "heavy", "--json"))["id"]
-    late = output(capsys, "send", "weigh", "--kwargs", '{"wagon": 8}', "--delay", "60000").strip()
+def test_one_is_sent_with_its_tags_and_audited(actor: Any, facilities: Facilities) -> None:
+    job_id = json_of("actors", "send", "weigh", "--args", "[7]", "--tag", "heavy")["id"]
+    late = output_of("actors", "send", "weigh", "--kwargs", '{"wagon": 8}', "--delay", "60000").strip()
 
     message = facilities.transport.find_message("billing", job_id)
     assert message is not None and (message.args, message.options["tags"]) == ((7,), ["heavy"])

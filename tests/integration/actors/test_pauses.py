@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import re
 import threading
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ from django.urls import reverse
 
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.interface import Facilities
+from tests.factories.commands import json_of
 from tests.factories.staff import staff
 from tests.waiting import wait_for
 
@@ -46,12 +45,6 @@ def sync(facilities: Facilities) -> Iterator[Any]:
     del broker.actors["sync"], broker.actors["waits"]
 
 
-def run(*words: str) -> Any:
-    out = io.StringIO()
-    call_command("switchyard", *words, "--json", stdout=out)
-    return json.loads(out.getvalue())
-
-
 def record(facilities: Facilities, job_id: str) -> Any:
     return facilities.records.read(job_id)
 
@@ -64,21 +57,21 @@ def test_what_a_worker_has_fetched_goes_back_and_what_waits_says_why(
         wait_for(lambda: ran == ["waits"])
         held = sync.send(7).message_id
         wait_for(lambda: facilities.transport.stats("billing").live.running == 2)
-        run("actors", "pause", "sync", "--reason", "wrong rates", "--until", "1h")
+        json_of("actors", "pause", "sync", "--reason", "wrong rates", "--until", "1h")
         poll = dramatiq.get_broker().cancellations  # type: ignore[attr-defined]
         wait_for(lambda: poll.paused)
         later = [sync.send(8).message_id, sync.send(9).message_id]
         released.set()
         wait_for(lambda: [record(facilities, id_).reason for id_ in (held, *later)] == ["actor_paused"] * 3)
         found = record(facilities, held)
-        listed = run("jobs", "list", "--actor", "sync")["jobs"]
+        listed = json_of("jobs", "list", "--actor", "sync")["jobs"]
         assert ran == ["waits"]
         assert (found.state, found.attempts, found.next_attempt_at) == ("scheduled", 0, None)
         assert {(line["state"], line["reason"], line["next_attempt_at"]) for line in listed} == {
             ("scheduled", "actor_paused", None)
         }
 
-        assert run("actors", "resume", "sync")["changed"] is True
+        assert json_of("actors", "resume", "sync")["changed"] is True
         wait_for(lambda: sorted(ran[1:]) == [7, 8, 9])
         wait_for(lambda: facilities.records.states([held, *later]) == ["succeeded"] * 3)
 
@@ -88,7 +81,7 @@ def test_what_a_worker_has_fetched_goes_back_and_what_waits_says_why(
 
 
 def test_one_customer_waits_and_the_others_start(sync: Any, facilities: Facilities, run_worker: Any) -> None:
-    told = run("actors", "pause", "sync", "--argument", "customer_id=7", "--reason", "too many")
+    told = json_of("actors", "pause", "sync", "--argument", "customer_id=7", "--reason", "too many")
     for customer in (7, 8):
         sync.send(customer)
         sync.send_with_options(kwargs={"customer_id": customer + 10})
@@ -97,7 +90,7 @@ def test_one_customer_waits_and_the_others_start(sync: Any, facilities: Faciliti
     with run_worker("billing"):
         wait_for(lambda: len(ran) == 4)
         assert sorted(ran) == [8, 8, 17, 18]
-        run("actors", "resume", "sync", "--argument", "customer_id=7")
+        json_of("actors", "resume", "sync", "--argument", "customer_id=7")
         wait_for(lambda: len(ran) == 6)
 
     assert sorted(ran) == [7, 7, 8, 8, 17, 18]
@@ -121,7 +114,7 @@ def test_what_cannot_be_paused_is_refused_with_a_remedy(sync: Any, words: list[s
     with pytest.raises(CommandError, match=fault.replace("?", r"\?")):
         call_command("switchyard", "actors", "pause", *words)
 
-    assert run("actors", "show", "sync")["pauses"] == []
+    assert json_of("actors", "show", "sync")["pauses"] == []
 
 
 def test_the_pages_pause_say_so_and_resume(sync: Any, facilities: Facilities, admin_client: Client) -> None:
@@ -149,18 +142,18 @@ def test_the_pages_pause_say_so_and_resume(sync: Any, facilities: Facilities, ad
 def test_a_text_is_resumed_as_it_was_paused_and_as_the_page_writes_it(
     sync: Any, facilities: Facilities, admin_client: Client
 ) -> None:
-    run("actors", "pause", "sync", "--argument", "month=2026-10")
-    run("actors", "pause", "sync", "--argument", 'month="2026-11"')
+    json_of("actors", "pause", "sync", "--argument", "month=2026-10")
+    json_of("actors", "pause", "sync", "--argument", 'month="2026-11"')
     page = admin_client.get(reverse("switchyard-actor", args=["sync"])).content.decode()
     links = re.findall(r'href="([^"]*/resume/[^"]*)"', page)
 
     assert len(links) == 2
     first = admin_client.get(links[0]).context["argument"]
     admin_client.post(reverse("switchyard-actor-resume", args=["sync"]), {"argument": first})
-    assert run("actors", "resume", "sync", "--argument", "month=2026-11")["changed"] is True
+    assert json_of("actors", "resume", "sync", "--argument", "month=2026-11")["changed"] is True
 
     assert first == 'month="2026-10"'
-    assert run("actors", "show", "sync")["pauses"] == []
+    assert json_of("actors", "show", "sync")["pauses"] == []
 
 
 def test_a_pause_takes_its_right_and_by_a_value_that_to_see_arguments(sync: Any) -> None:

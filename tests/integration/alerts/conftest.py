@@ -64,7 +64,6 @@ class Receiver:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop it."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(30)
@@ -72,7 +71,6 @@ class Receiver:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    """One receiver."""
     made = Receiver()
     yield made
     made.close()
@@ -80,7 +78,6 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def second_receiver() -> Iterator[Receiver]:
-    """Another."""
     made = Receiver()
     yield made
     made.close()
@@ -98,14 +95,10 @@ def groups(valkey: redis.Redis, facilities: Facilities) -> Iterator[AlertGroups]
 def fact(**changes: Any) -> AlertFact:
     """Return something to alert of."""
     values = {
-        "fingerprint": "f00dfacef00dface",
-        "kind": "dead_letter",
-        "title": "generate_report gave up: KeyError",
-        "detail": "exhausted after 6 attempts in slow: 'vat_rate'",
-        "queue": "slow",
-        "actor": "generate_report",
+        "fingerprint": "f00dfacef00dface", "kind": "dead_letter", "title": "generate_report gave up: KeyError",
+        "detail": "exhausted after 6 attempts in slow: 'vat_rate'", "queue": "slow", "actor": "generate_report",
         "at": time.time_ns() // 1_000_000,
-    }
+    }  # fmt: skip
     return AlertFact(**(values | changes))
 
 

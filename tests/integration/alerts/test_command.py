@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import json
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -13,6 +10,7 @@ from django.utils import timezone
 
 from switchyard.alerts.models import Alert, Silence
 from switchyard.audit.models import AuditEntry
+from tests.factories.commands import json_of, output_of
 from tests.integration.alerts.conftest import Receiver
 from tests.unit.alerts.configuration import with_alert_urls
 
@@ -28,32 +26,22 @@ def alert() -> Alert:
     )  # fmt: skip
 
 
-def run(*words: Any) -> str:
-    out = io.StringIO()
-    call_command("switchyard", "alerts", *map(str, words), stdout=out)
-    return out.getvalue()
-
-
-def as_json(*words: Any) -> Any:
-    return json.loads(run(*words, "--json"))
-
-
 def test_list_shows_unresolved_alerts_and_silences(alert: Alert) -> None:
-    run("silence", "f00d", "--for", "2h", "--reason", "known")
+    output_of("alerts", "silence", "f00d", "--for", "2h", "--reason", "known")
 
-    found = as_json("list")
+    found = json_of("alerts", "list")
 
     assert [row["id"] for row in found["alerts"]] == [alert.pk]
     assert [(row["fingerprint"], row["reason"]) for row in found["silences"]] == [("f00d", "known")]
-    text = run("list")
+    text = output_of("alerts", "list")
     assert r"mail gave up\x1b[31m (3 times)" in text and "by " in text and "known" in text
 
 
 def test_acknowledged_and_resolved_alerts_leave_rows(alert: Alert) -> None:
-    assert as_json("acknowledge", alert.pk, "--reason", "on it") == {"done": 1, "asked": 1}
-    run("resolve", alert.pk)
+    assert json_of("alerts", "acknowledge", alert.pk, "--reason", "on it") == {"done": 1, "asked": 1}
+    output_of("alerts", "resolve", alert.pk)
     with pytest.raises(CommandError, match="had been resolved before"):
-        run("resolve", alert.pk)
+        output_of("alerts", "resolve", alert.pk)
 
     alert.refresh_from_db()
     assert alert.state == "resolved" and alert.acknowledged_by.endswith("(shell)")
@@ -63,25 +51,25 @@ def test_acknowledged_and_resolved_alerts_leave_rows(alert: Alert) -> None:
         ("alert.resolve", str(alert.pk), "", 1, "done"),
         ("alert.resolve", str(alert.pk), "", 0, "done"),
     ]
-    assert as_json("list")["alerts"] == []
-    assert len(as_json("list", "--state", "all")["alerts"]) == 1
+    assert json_of("alerts", "list")["alerts"] == []
+    assert len(json_of("alerts", "list", "--state", "all")["alerts"]) == 1
 
 
 def test_an_alert_is_silenced_by_its_id_or_fingerprint_and_an_unknown_one_is_named(
     alert: Alert, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    by_id = as_json("silence", str(alert.pk), "--for", "1h", "--reason", "known")
-    run("silence", "f00dfacef00dface", "--for", "1h", "--reason", "soon")
+    by_id = json_of("alerts", "silence", str(alert.pk), "--for", "1h", "--reason", "known")
+    output_of("alerts", "silence", "f00dfacef00dface", "--for", "1h", "--reason", "soon")
 
     assert by_id["fingerprint"] == alert.fingerprint
     assert "no alert has had the fingerprint f00dfacef00dface yet" in capsys.readouterr().err
     with pytest.raises(CommandError, match="alert 4711: no alert has this id"):
-        run("silence", "4711", "--for", "1h", "--reason", "known")
+        output_of("alerts", "silence", "4711", "--for", "1h", "--reason", "known")
 
 
 def test_silence_and_unsilence_leave_rows(alert: Alert) -> None:
-    made = as_json("silence", "--all", "--for", "30m", "--reason", "maintenance")
-    ended = as_json("unsilence", made["id"])
+    made = json_of("alerts", "silence", "--all", "--for", "30m", "--reason", "maintenance")
+    ended = json_of("alerts", "unsilence", made["id"])
 
     assert (made["fingerprint"], ended["id"]) == ("", made["id"])
     silence = Silence.objects.get()
@@ -91,7 +79,7 @@ def test_silence_and_unsilence_leave_rows(alert: Alert) -> None:
         ("alert.unsilence", str(made["id"]), 1),
     ]
     with pytest.raises(CommandError, match="no silence in force"):
-        run("unsilence", made["id"])
+        output_of("alerts", "unsilence", made["id"])
 
 
 @pytest.mark.parametrize(
@@ -105,7 +93,7 @@ def test_silence_and_unsilence_leave_rows(alert: Alert) -> None:
 )
 def test_unusable_arguments_exit_with_2(words: tuple[str, ...]) -> None:
     with pytest.raises(CommandError) as refused:
-        run(*words)
+        output_of("alerts", *words)
 
     assert refused.value.returncode == 2
     assert not Silence.objects.exists()
@@ -120,15 +108,15 @@ def test_a_text_in_place_of_a_number_is_answered_with_what_prints_numbers(comman
 
 def test_channels_are_numbered_and_one_is_sent_a_test_by_name_or_number(receiver: Receiver) -> None:
     with with_alert_urls("log:", f"team={receiver.url}"):
-        listed = run("channels")
-        by_number = run("test", "2")
-        assert as_json("test", "team")["channel"] == "team"
+        listed = output_of("alerts", "channels")
+        by_number = output_of("alerts", "test", "2")
+        assert json_of("alerts", "test", "team")["channel"] == "team"
         receiver.answers = [500]
         with pytest.raises(CommandError, match="team did not accept the test: answered 500; check its entry"):
-            run("test", "team")
+            output_of("alerts", "test", "team")
         with pytest.raises(CommandError, match="has no channel 'nobody'; it has log, team"):
-            run("test", "nobody")
-        rows = as_json("channels")
+            output_of("alerts", "test", "nobody")
+        rows = json_of("alerts", "channels")
 
     assert [line.strip() for line in listed.splitlines()] == ["1  log: no message yet", "2  team: no message yet"]
     assert "team accepted a test message" in by_number

@@ -98,16 +98,6 @@ def test_letters_of_many_causes_are_a_few_messages_a_minute_whose_counts_add_up(
     assert counts == {f"cause-{number}": letters // causes for number in range(causes)}
 
 
-def test_other_causes_are_alerts_of_their_own(groups: AlertGroups, receiver: Receiver) -> None:
-    for number in range(3):
-        groups.raise_(fact(fingerprint=f"cause-{number}"))
-
-    with configured(receiver):
-        sending.dispatch_due()
-
-    assert sorted(body["fingerprint"] for body in receiver.bodies) == ["cause-0", "cause-1", "cause-2"]
-
-
 HOST_DOWN = "mx.example.com:25 is down for generate_report (refuses connections): 5 of 9 jobs failed in the last 5 min."
 FAILING = "All of generate_report's jobs fail with KeyError, because a setting is missing: 6 of 6 in the last 5 min."
 
@@ -245,18 +235,6 @@ def test_process_killed_before_settling_sends_nothing_twice(
     with configured(receiver):
         wait_for(lambda: sending.dispatch_due() or len(receiver.bodies) == 2)
     assert [body["new"] for body in receiver.bodies] == [1, 1]
-
-
-def test_process_killed_before_sending_is_made_up_for(groups: AlertGroups, receiver: Receiver) -> None:
-    groups.raise_(fact())
-    with configured(receiver):
-        receiver.answers = [500]
-        sending.dispatch_due()
-        Delivery.objects.update(next_try_at=timezone.now(), tries=1)
-
-        sending.dispatch_due()
-
-    assert len(receiver.bodies) == 1
 
 
 def lapse(valkey: redis.Redis, *, sent: int) -> None:

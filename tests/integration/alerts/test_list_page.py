@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import re
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +12,7 @@ from django.utils import timezone
 from switchyard.alerts import views
 from switchyard.alerts.models import Alert, Delivery
 from switchyard.audit.models import AuditEntry
+from tests.factories.pages import text_of
 from tests.integration.alerts.conftest import Receiver
 from tests.integration.alerts.test_admin import LIST, logged_in
 from tests.integration.alerts.test_dispatch import configured
@@ -21,10 +20,6 @@ from tests.unit.alerts.configuration import with_alert_urls
 
 pytestmark = pytest.mark.django_db
 TEST = reverse("switchyard-alerts-test")
-
-
-def text_of(page: Any) -> str:
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page.content.decode())).split())
 
 
 def make(kind: str = "dead_letter", **values: Any) -> Alert:

@@ -40,7 +40,6 @@ class Sum(StrictSchema):
 
 @router.post("", auth=submit_scope, response={202: Accepted})
 def create_sum(request: Any, body: Sum) -> Status[dict[str, str]]:
-    """Send a job."""
     job_id = submit(probe_actors.add, owner=request.auth.owner_key, kwargs=body.model_dump())
     return Status(202, accepted(request, job_id))
 
@@ -65,11 +64,9 @@ def test_of_fifty_requests_at_once_one_makes_the_job(sums: dict[str, str], facil
         try:
             barrier.wait(30)
             return client.post(
-                "/api/v1/sums",
-                json.dumps({"a": 1, "b": 2}),
-                content_type="application/json",
+                "/api/v1/sums", json.dumps({"a": 1, "b": 2}), content_type="application/json",
                 headers=sums | {"Idempotency-Key": key},
-            )
+            )  # fmt: skip
         finally:
             connection.close()
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from django.contrib.auth.models import Group, Permission, User
+from django.contrib.auth.models import Group, Permission
 from django.core.management import call_command
 
 from switchyard.audit.models import GrantedRight
 from switchyard.audit.roles import OPERATOR, READ_ONLY, ROLES, make_roles
-
-ROOT = Path(__file__).parents[3]
 
 pytestmark = pytest.mark.django_db
 
@@ -29,13 +25,6 @@ def test_migrated_database_has_each_role_with_its_rights(role: str) -> None:
 def test_read_only_has_view_rights_alone() -> None:
     assert {right.partition(".")[2].partition("_")[0] for right in rights_of(READ_ONLY)} == {"view"}
     assert "switchyard_jobs.view_arguments" not in rights_of(READ_ONLY)
-
-
-def test_member_of_a_role_has_its_rights() -> None:
-    user = User.objects.create_user("ada", is_staff=True)
-    user.groups.add(Group.objects.get(name=OPERATOR))
-
-    assert user.has_perms(set(ROLES[OPERATOR]))
 
 
 def test_next_migration_changes_nothing_that_people_changed() -> None:

@@ -47,6 +47,5 @@ def test_a_history_is_written_while_a_backlog_is_drained(tmp_path: Path) -> None
 
 
 def rows(database: Path, table: str) -> int:
-    """Return the rows of a table."""
     with closing(sqlite3.connect(database)) as connection:
         return int(connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])

@@ -25,7 +25,6 @@ def headers(db, django_user_model) -> dict[str, str]:
 
 @pytest.fixture
 def submit(headers, facilities) -> Submit:
-    """POST a body to /reconciliations."""
 
     def post(body: Any) -> Any:
         return Client().post("/api/v1/reconciliations", data=body, content_type="application/json", headers=headers)

@@ -128,6 +128,5 @@ def test_a_message_with_a_number_that_is_none_is_set_aside(
 
 
 def body(**options: Any) -> bytes:
-    """Return the body of a message with these options."""
     message: Message[Any] = Message("work", "broken", (), {}, options)
     return codec.encode(message)

@@ -40,7 +40,6 @@ def start(db: None, facilities: Facilities) -> Start:
 
 @pytest.fixture
 def finish(db: None) -> Callable[[BulkAct], BulkAct]:
-    """Do all steps of an act in this process."""
 
     def run(act: BulkAct) -> BulkAct:
         act.refresh_from_db()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import dramatiq
 import pytest
-from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 
@@ -19,6 +16,7 @@ from switchyard.bulk.kinds import kind_of
 from switchyard.bulk.models import BulkAct
 from switchyard.bulk.runner import BulkRunner
 from switchyard.dead_letters.models import DeadLetter
+from tests.factories.commands import json_of
 from tests.integration.bulk.conftest import Start
 from tests.integration.bulk.test_letters import bury, dead_ids, waiting_ids
 from tests.waiting import wait_for
@@ -51,7 +49,6 @@ def letters(count: int) -> list[str]:
 
 
 def step(act: BulkAct) -> BulkAct:
-    """Take a step, and return the act after it."""
     act.refresh_from_db()
     runner.take_step(act.pk, act.run)
     act.refresh_from_db()
@@ -160,12 +157,9 @@ def test_the_command_and_the_button_start_it(
     group = admin_client.get(reverse("switchyard-letters"), GROUP).content.decode()
     address = reverse("switchyard-bulk-begin", args=["letter.canary"]) + "?fingerprint=f00dfacef00dface"
     asked = admin_client.get(address).content.decode()
-    out = io.StringIO()
 
-    call_command(
-        "switchyard", "deadletters", "requeue", "--group", "f00dfacef00dface", "--canary", "--json", stdout=out
-    )
+    started = json_of("deadletters", "requeue", "--group", "f00dfacef00dface", "--canary")
 
     assert address in group and "Roll out the requeue of 3 dead letters?" in asked
-    act = BulkAct.objects.get(pk=json.loads(out.getvalue())["bulk_act"])
+    act = BulkAct.objects.get(pk=started["bulk_act"])
     assert (act.kind, act.total) == ("letter.canary", 3)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.core.management import call_command
 from django.test import Client
+from django.utils import timezone
 
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.interface import Facilities
-from switchyard.bulk import runner, views
+from switchyard.bulk import views
 from switchyard.bulk.models import BulkAct
 from switchyard.dead_letters.models import DeadLetter
+from switchyard.schedules.runner import maintenance_tasks
+from tests.factories.pages import text_of
 from tests.factories.staff import client_of
 from tests.integration.bulk.conftest import Start
 from tests.integration.bulk.test_letters import bury
@@ -35,12 +40,7 @@ def operator(facilities: Facilities) -> User:
 
 @pytest.fixture
 def page(operator: User) -> Client:
-    """A browser of the operator."""
     return client_of(operator)
-
-
-def text_of(response: object) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))  # type: ignore[attr-defined]
 
 
 def many_letters(count: int) -> None:
@@ -106,35 +106,9 @@ def test_destructive_act_needs_a_reason(page: Client) -> None:
     assert "enter a reason" in text_of(refused)
 
 
-def test_stop_leaves_the_rest(page: Client, start: Start, finish: Finish, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "MOST", 2)
-    bury(5)
-    act = start("letter.requeue", {})
-    runner.take_step(act.pk, act.run)
-    address = f"/admin/operations/bulk/{act.pk}/"
-    assert "2 dead letters done, about 3 left" in text_of(page.get(address))
-
-    assert page.get(f"{address}stop/").status_code == 405
-    page.post(f"{address}stop/")
-
-    assert "stopping" in text_of(page.get(f"{address}live/"))
-    finish(act)
-    assert "Stopped by a.lind: 2 are done and stay so, about 3 are left dead." in text_of(page.get(address))
-    assert AuditEntry.objects.get(act="bulk.stop").outcome == "done"
-
-
-def test_rights_are_asked_for_and_unknown_things_are_not_found(page: Client, operator: User, start: Start) -> None:
-    act = start("letter.requeue", {})
+def test_unknown_things_are_not_found(page: Client) -> None:
     assert page.get("/admin/operations/bulk/99/").status_code == 404
-    assert page.get("/admin/operations/bulk/begin/letter.paint/").status_code == 404
     assert page.get("/admin/operations/bulk/begin/letter.requeue/?colour=red").status_code == 400
-
-    operator.user_permissions.clear()
-
-    for path in ("", f"{act.pk}/", f"{act.pk}/live/", "begin/letter.requeue/", "begin/job.cancel/"):
-        assert page.get(f"/admin/operations/bulk/{path}").status_code == 403, path
-    assert page.post(f"/admin/operations/bulk/{act.pk}/stop/").status_code == 403
-    assert page.post(BEGIN, {"count": "0"}).status_code == 403
 
 
 def test_page_hides_the_argument_of_a_filter_from_who_may_not_view_arguments(
@@ -174,3 +148,37 @@ def test_an_act_that_waited_for_the_scheduler_took_that_long(page: Client, start
     BulkAct.objects.filter(pk=done.pk).update(created_at=done.created_at - timedelta(seconds=65))
 
     assert re.search(r"all in 1 min 0\d s", text_of(page.get("/admin/operations/bulk/")))
+
+
+def test_lists_shows_and_stops(
+    start: Start, finish: Callable[[BulkAct], BulkAct], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bury(2)
+    done = finish(start("letter.requeue", {"queue": "default"}, reason="mended"))
+    bury(1)
+    going = start("letter.discard", {})
+    capsys.readouterr()
+
+    call_command("switchyard", "bulk", "list")
+    assert f"{done.pk}  Requeue 2 dead letters: done, 2 of 2 done" in capsys.readouterr().out
+    call_command("switchyard", "bulk", "show", str(done.pk))
+    assert "filter         queue=default" in capsys.readouterr().out
+    call_command("switchyard", "bulk", "show", str(done.pk), "--json")
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["state"], shown["done"], shown["reason"]) == ("done", 2, "mended")
+    call_command("switchyard", "bulk", "stop", str(going.pk))
+    assert "stops after the step" in capsys.readouterr().out
+    finish(going)
+    assert BulkAct.objects.get(pk=going.pk).state == "stopped"
+
+
+def test_ended_acts_are_deleted_after_90_days(start: Start, finish: Callable[[BulkAct], BulkAct]) -> None:
+    [task] = [task for task in maintenance_tasks() if task.name == "old bulk acts"]
+    acts = {days: finish(start("letter.discard", {})) for days in (0, 89, 91, 400)}
+    unfinished = start("letter.discard", {})
+    for days, act in [*acts.items(), (500, unfinished)]:
+        BulkAct.objects.filter(pk=act.pk).update(touched_at=timezone.now() - timedelta(days=days))
+
+    assert task.run() == 2
+
+    assert set(BulkAct.objects.values_list("pk", flat=True)) == {acts[0].pk, acts[89].pk, unfinished.pk}

@@ -24,7 +24,6 @@ from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
 WAIT_MS = 60_000
-HOUR_MS = 3_600_000
 
 
 def test_a_result_comes_from_the_jobs_record(broker: RedisBroker, run_worker: Any) -> None:

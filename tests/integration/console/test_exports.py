@@ -25,15 +25,10 @@ from tests.integration.jobs.passport.test_page import staff
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LISTS = {
-    "switchyard-jobs": "jobs",
-    "switchyard-letters": "dead-letters",
-    "switchyard-alerts": "alerts",
-    "switchyard-audit": "audit",
-    "switchyard-bulk-acts": "bulk-acts",
-    "switchyard-queues": "queues",
-    "switchyard-actors": "actors",
-    "switchyard-schedules": "schedules",
-}
+    "switchyard-jobs": "jobs", "switchyard-letters": "dead-letters", "switchyard-alerts": "alerts",
+    "switchyard-audit": "audit", "switchyard-bulk-acts": "bulk-acts", "switchyard-queues": "queues",
+    "switchyard-actors": "actors", "switchyard-schedules": "schedules",
+}  # fmt: skip
 
 
 def read(client: Client, page: str, **query: str) -> list[dict[str, Any]]:
@@ -114,15 +109,6 @@ def test_a_note_is_on_its_page_and_in_the_audit_log(kind: str, admin_client: Cli
     assert address in shown and "waits for &lt;b&gt;Stripe&lt;/b&gt;, see you at 6" in shown
     assert AuditEntry.objects.get(act=f"{kind}.note", outcome="done").target == target
     assert [row["reason"] for row in log if row["act"] == f"{kind}.note"] == ["waits for <b>Stripe</b>, see you at 6"]
-
-
-def test_who_may_not_act_on_it_writes_no_note(facilities: Facilities) -> None:
-    client = staff("view_alert", "view_operations")
-    alert = an_alert()
-
-    assert client.post(reverse("switchyard-alert-note", args=[alert.pk]), {"text": "x"}).status_code == 403
-    assert client.post(reverse("switchyard-queue-note", args=["default"]), {"text": "x"}).status_code == 403
-    assert not AuditEntry.objects.exists()
 
 
 def test_commands_write_the_same_notes(facilities: Facilities, capsys: pytest.CaptureFixture[str]) -> None:

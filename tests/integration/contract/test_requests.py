@@ -30,20 +30,9 @@ pytestmark = pytest.mark.usefixtures("facilities")
 
 MONTH = f"{datetime.datetime.now(datetime.UTC):%Y}-01"
 PRIVATE = [
-    "http://127.0.0.1/",
-    "http://localhost:8000/",
-    "http://10.0.0.1/",
-    "https://192.0.2.1/",
-    "http://169.254.169.254/latest/meta-data/",
-    "http://[::1]/",
-    "http://[::ffff:127.0.0.1]/",
-    "http://2130706433/",
-    "http://0.0.0.0/",
-    "file:///etc/passwd",
-    "ftp://example.com/",
-    "http://user:secret@127.0.0.1/",
-    "no url",
-    "",
+    *("http://127.0.0.1/", "http://localhost:8000/", "http://10.0.0.1/", "https://192.0.2.1/"),
+    *("http://169.254.169.254/latest/meta-data/", "http://[::1]/", "http://[::ffff:127.0.0.1]/", "http://2130706433/"),
+    *("http://0.0.0.0/", "file:///etc/passwd", "ftp://example.com/", "http://user:secret@127.0.0.1/", "no url", ""),
 ]
 
 SUBMITS: dict[str, dict[str, Any]] = {
@@ -69,7 +58,6 @@ def client(ada: User) -> Client:
 
 
 def post(client: Client, path: str, body: Any, **headers: str) -> HttpResponse:
-    """Send JSON."""
     return client.post(f"/api/v1/{path}", json.dumps(body), content_type="application/json", headers=headers)
 
 
@@ -149,12 +137,9 @@ def signed(body: bytes, *, secret: str | None = None, at: int | None = None) -> 
 def payment(number: str) -> bytes:
     """Return an inbound payment event."""
     data = {
-        "id": "pay_1",
-        "amount": "100.00",
-        "currency": "EUR",
-        "paid_at": "2026-11-20T08:30:00Z",
+        "id": "pay_1", "amount": "100.00", "currency": "EUR", "paid_at": "2026-11-20T08:30:00Z",
         "invoice_number": number,
-    }
+    }  # fmt: skip
     return json.dumps({"type": "payment.received", "data": data}).encode()
 
 
@@ -280,15 +265,9 @@ def test_the_description_names_every_request(client: Client) -> None:
     assert document["openapi"].startswith("3.1")
     offered = {(method, path.removeprefix("/api/v1/")) for path, ways in document["paths"].items() for method in ways}
     promised = {("post", path) for path in SUBMITS} | {
-        ("post", "payments/events"),
-        ("get", "jobs"),
-        ("post", "jobs"),
-        ("get", "jobs/{job_id}"),
-        ("delete", "jobs/{job_id}"),
-        ("get", "jobs/{job_id}/events"),
-        ("get", "jobs/{job_id}/result"),
-        ("get", "jobs/{job_id}/why"),
-        ("get", "queues"),
+        *(("post", "payments/events"), ("get", "jobs"), ("post", "jobs"), ("get", "jobs/{job_id}")),
+        *(("delete", "jobs/{job_id}"), ("get", "jobs/{job_id}/events"), ("get", "jobs/{job_id}/result")),
+        *(("get", "jobs/{job_id}/why"), ("get", "queues")),
     }
     assert offered == promised
 

@@ -49,12 +49,10 @@ def operator(db: None) -> User:
 
 @pytest.fixture
 def client(operator: User) -> Client:
-    """A browser of the operator."""
     return client_of(operator)
 
 
 @pytest.fixture
 def broker_away() -> Iterator[None]:
-    """The broker does not answer."""
     with broker_without_server():
         yield

@@ -148,11 +148,9 @@ def test_two_operators_at_once_requeue_a_letter_once(bury: Callable[..., Letter]
 def interrupt(message_id: str, act: str, *, seconds_ago: int = 120) -> None:
     """Leave the row as a process does that was killed after it claimed the row."""
     DeadLetter.objects.filter(message_id=message_id).update(
-        claim_token="dead-process",
-        claim_act=act,
-        claim_by="a.lind",
+        claim_token="dead-process", claim_act=act, claim_by="a.lind",
         claim_at=timezone.now() - timedelta(seconds=seconds_ago),
-    )
+    )  # fmt: skip
 
 
 def test_act_killed_before_the_letter_moved_changes_nothing(

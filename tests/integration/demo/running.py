@@ -76,7 +76,6 @@ class RunningDemo:
         self._process.send_signal(signum)
 
     def end(self) -> int:
-        """Wait for the end and return the exit code."""
         code = self._process.wait(STOP_TIMEOUT_S)
         self._reader.join()
         return code

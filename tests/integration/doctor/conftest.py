@@ -44,7 +44,6 @@ def own_server(tmp_path: Path, configure: Configure) -> Iterator[ServerUnderTest
 
 
 def of(findings: Iterable[Finding], severity: str) -> dict[str, Finding]:
-    """Return code -> finding of a severity."""
     return {found.code: found for found in findings if found.severity == severity}
 
 

@@ -19,7 +19,6 @@ Enqueue = Callable[..., QueueOperations]
 
 @pytest.fixture(autouse=True)
 def sync() -> Iterator[None]:
-    """The actor of the messages."""
 
     @dramatiq.actor(actor_name="sync", queue_name="slow", redact=("mail",))
     def sync(customer_id: int = 0, format: str = "", mail: str = "", api_token: str = "", urgent: bool = False) -> None:

@@ -163,15 +163,9 @@ def alerted() -> Alerted:
     def write(state: str, ago_s: int, *, error: str = "", severity: str = "warning", **fields: Any) -> None:
         at = timezone.now() - timedelta(seconds=ago_s)
         alert = Alert.objects.create(
-            fingerprint=f"f{ago_s}",
-            kind="k",
-            title="t",
-            severity=severity,
-            sample="s",
-            count=1,
-            first_at=at,
+            fingerprint=f"f{ago_s}", kind="k", title="t", severity=severity, sample="s", count=1, first_at=at,
             last_at=at,
-        )
+        )  # fmt: skip
         sent_at = at if state == "sent" else None
         Delivery.objects.create(
             alert=alert, channel="hook", reported=0, count=1, state=state, tries=1, next_try_at=at, error=error,

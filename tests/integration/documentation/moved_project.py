@@ -73,7 +73,6 @@ class MovedProject:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment of its processes."""
         paths = os.pathsep.join((str(self.folder), str(ROOT)))
         return clean_environment(
             PYTHONPATH=paths, DJANGO_SETTINGS_MODULE="host_settings", SWITCHYARD_BROKER_URL=self.broker_url

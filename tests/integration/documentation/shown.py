@@ -24,12 +24,10 @@ MODULE = re.compile(r"# (apps/(\w+)/\w+)\.py\n")
 
 
 def blocks(page: str) -> list[str]:
-    """Return the Python blocks of a how-to."""
     return code_blocks(read(f"docs/how-to/{page}.md"), "python")
 
 
 def run_block(page: str, number: int = 0) -> dict[str, Any]:
-    """Run a block of a how-to and return its names."""
     names: dict[str, Any] = {"__name__": "shown"}
     exec(compile(blocks(page)[number], f"{page}.md", "exec"), names)
     return names

@@ -49,7 +49,6 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rows]:
 
 @pytest.fixture
 def opened() -> Iterator[list[tuple[str, BaseDatabaseWrapper]]]:
-    """Thread and connection of all that are opened."""
     found: list[tuple[str, BaseDatabaseWrapper]] = []
 
     def note(connection: BaseDatabaseWrapper, **signal: Any) -> None:

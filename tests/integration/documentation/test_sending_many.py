@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 
 import dramatiq
 import pytest
+from django.contrib.auth.models import Group
 from django.db import transaction
 
 from switchyard.broker.interface import Facilities
 from switchyard.jobs.queries import find_job
 from tests.conftest import RunWorker
-from tests.integration.documentation.shown import run_block, stand_in
+from tests.integration.documentation.shown import blocks, run_block, stand_in
+from tests.integration.outbox.conftest import MakeBroker, actor_on, make_broker, waiting
 from tests.waiting import wait_for
 
 RemindAll = Callable[[list[int]], list[str]]
@@ -45,3 +47,30 @@ def test_the_guides_reminders_are_sent_with_the_commit(
 
     assert sorted(reminded) == invoices
     assert {find_job(id_).state for id_ in jobs} == {"succeeded"}
+
+
+__all__ = ["make_broker"]
+
+
+class Invoice:
+    """A model as the page has it, whose rows are groups."""
+
+    class objects:
+        @staticmethod
+        def create(customer_id: int) -> Group:
+            return Group.objects.create(name=f"invoice of {customer_id}")
+
+
+def test_the_reminder_is_sent_with_its_invoice(make_broker: MakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    remind = actor_on(make_broker("outbox"), "remind")
+    stand_in(monkeypatch, "apps.invoicing.actors", remind=remind)
+    stand_in(monkeypatch, "apps.invoicing.models", Invoice=Invoice)
+    names = run_block("send-with-the-transaction", 1)
+
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        names["bill"](1)
+        1 / 0  # noqa: B018
+    invoice = names["bill"](2)
+
+    assert blocks("send-with-the-transaction")[0].strip() == 'SWITCHYARD = {"SENDS": "outbox"}'
+    assert waiting(remind.broker) == [invoice.pk]

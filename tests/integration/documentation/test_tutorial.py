@@ -87,14 +87,9 @@ def run(project: Path, *command: str, **variables: str) -> str:
     }
     environment |= {"SWITCHYARD_STATE_DIR": str(project / "var"), **variables}
     done = subprocess.run(
-        [sys.executable, *command],
-        cwd=project,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
+        [sys.executable, *command], cwd=project, env=environment, capture_output=True, text=True, timeout=120,
         check=False,
-    )
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -73,14 +73,6 @@ def test_it_has_started_when_its_data_are_loaded(tmp_path: Path, monkeypatch: py
         assert client.dbsize() == 20_000
 
 
-def test_data_survive_stop_and_a_new_server_on_the_folder(tmp_path: Path) -> None:
-    with EmbeddedServer(tmp_path) as server, client_of(server.url) as client:
-        client.set("kept", "yes")
-
-    with EmbeddedServer(tmp_path) as server, client_of(server.url) as client:
-        assert client.get("kept") == "yes"
-
-
 def test_password_is_required_and_appears_in_no_command_line(tmp_path: Path) -> None:
     password = 'p@ss "word"\\/1'
     with EmbeddedServer(tmp_path, password=password) as server:

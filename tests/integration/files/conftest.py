@@ -33,7 +33,6 @@ def own_s3_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S
 
 @pytest.fixture
 def bucket(s3_server: S3Server) -> StorageAddress:
-    """An empty bucket."""
     return s3_server.bucket()
 
 

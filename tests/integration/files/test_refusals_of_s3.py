@@ -15,14 +15,10 @@ from tests.factories.s3 import CREDENTIALS
 
 # Beginning of the bucket's name -> status and code.
 ANSWERS = {
-    "expired": (400, "ExpiredToken"),
-    "unknown": (403, "InvalidAccessKeyId"),
-    "signed": (403, "SignatureDoesNotMatch"),
-    "skewed": (403, "RequestTimeTooSkewed"),
-    "elsewhere": (301, "PermanentRedirect"),
-    "malformed": (400, "AuthorizationHeaderMalformed"),
-    "denied": (403, "AccessDenied"),
-}
+    "expired": (400, "ExpiredToken"), "unknown": (403, "InvalidAccessKeyId"), "signed": (403, "SignatureDoesNotMatch"),
+    "skewed": (403, "RequestTimeTooSkewed"), "elsewhere": (301, "PermanentRedirect"),
+    "malformed": (400, "AuthorizationHeaderMalformed"), "denied": (403, "AccessDenied"),
+}  # fmt: skip
 
 
 class Refusing(BaseHTTPRequestHandler):

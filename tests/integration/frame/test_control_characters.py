@@ -10,15 +10,10 @@ import dramatiq
 import pytest
 from django.test import Client
 from django.urls import reverse
-from django.utils import timezone
 
-from switchyard.alerts.models import Alert
 from switchyard.broker.interface import Facilities
 from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.dead_letters import projection
-from switchyard.dead_letters.models import DeadLetter
-from tests.factories.letters import keep, letter
 from tests.integration.jobs.history_rows import job_row
 from tests.waiting import wait_for
 
@@ -42,31 +37,6 @@ def test_a_jobs_error_is_escaped_on_its_page_and_in_lists(admin_client: Client) 
 
     assert r"\x1b]0;evil\x07 \x9b2J" in page
     assert r"\x1b]0;evil" in shown(admin_client, reverse("switchyard-jobs") + "?state=dead")
-
-
-def test_a_dead_letters_error_is_escaped_on_its_page_and_in_its_group(
-    facilities: Facilities, admin_client: Client
-) -> None:
-    made = keep(letter(error=EVIL, traceback=f"Traceback\n{EVIL}"))
-    projection.project(made)
-    row = DeadLetter.objects.get(message_id=made.id)
-
-    for address in (
-        reverse("switchyard-letter", args=[row.pk]),
-        reverse("switchyard-letters"),
-        reverse("switchyard-letters") + f"?fingerprint={row.fingerprint}",
-    ):
-        assert r"\x1b]0;evil" in shown(admin_client, address)
-
-
-def test_an_alerts_sample_is_escaped(admin_client: Client) -> None:
-    now = timezone.now()
-    row = Alert.objects.create(
-        fingerprint="f", kind="dead_letter", title=EVIL, severity="critical", sample=EVIL, count=1, first_at=now,
-        last_at=now,
-    )  # fmt: skip
-
-    assert r"\x1b]0;evil" in shown(admin_client, reverse("switchyard-alert", args=[row.pk]))
 
 
 @pytest.mark.django_db(transaction=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -21,9 +20,11 @@ from project.config import BASE_DIR
 from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.history.models import AttemptRow, JobRow, SearchValue
+from switchyard.history.writer import AUTOGROUP
 from switchyard.long_running import HISTORY_WRITER
 from tests.chaos.postgres import PostgresUnderTest
 from tests.environment import POSTGRES
+from tests.factories.commands import json_of, output_of
 from tests.integration.history.conftest import Put, ended_job
 from tests.integration.history.rows import BASE_MS, job_row
 from tests.processes import titles_below
@@ -155,32 +156,23 @@ def test_a_database_that_is_away_costs_nothing_but_time(
     assert (tmp_path / "log").read_text().count("failing, will be retried") <= 3
 
 
-def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    call_command("switchyard", "history", *arguments)
-    return capsys.readouterr().out
-
-
 @pytest.mark.django_db
-def test_history_list_filters_and_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_history_list_filters_and_prints_json() -> None:
     wanted = job_row(
-        state="dead",
-        queue="slow",
-        owner="shop",
-        values={"customer_id": "42"},
-        error_type="KeyError",
+        state="dead", queue="slow", owner="shop", values={"customer_id": "42"}, error_type="KeyError",
         fingerprint="beef",
-    )
+    )  # fmt: skip
     job_row(1)
     conditions = ["--state", "dead", "--queue", "slow", "--owner", "shop", "--argument", "customer_id=42", "--error"]
 
-    found = json.loads(printed(capsys, "list", *conditions, "KeyError", "--failures", "--json"))
+    found = json_of("history", "list", *conditions, "KeyError", "--failures")
 
     assert [job["id"] for job in found["jobs"]] == [wanted.job_id] and found["after"] is None
     assert found["jobs"][0]["error"] == {"type": "KeyError", "message": ""}
 
 
 @pytest.mark.django_db
-def test_history_show_prints_a_job_with_its_attempts(capsys: pytest.CaptureFixture[str]) -> None:
+def test_history_show_prints_a_job_with_its_attempts() -> None:
     row = job_row(state="dead", reason="exhausted", arguments='{"customer_id": 42}', attempts=2)
     AttemptRow.objects.create(
         job_id=row.job_id, generation=0, attempt=1, state="retrying", lane="default", started_at=BASE_MS - 5,
@@ -188,8 +180,8 @@ def test_history_show_prints_a_job_with_its_attempts(capsys: pytest.CaptureFixtu
         logs="first line\nsecond line",
     )  # fmt: skip
 
-    text = printed(capsys, "show", row.job_id)
-    found = json.loads(printed(capsys, "show", row.job_id, "--json"))
+    text = output_of("history", "show", row.job_id)
+    found = json_of("history", "show", row.job_id)
 
     assert "exhausted" in text and "KeyError: 'x'" in text and "  second line" in text
     assert found["arguments"] == {"customer_id": 42} and found["runs"][0]["logs"] == "first line\nsecond line"
@@ -212,3 +204,43 @@ def test_texts_of_a_job_send_no_control_characters_to_the_terminal(capsys: pytes
     printed = capsys.readouterr().out
     assert printed.count(r"\x1b]0;owned") > 8 and "second line" in printed
     assert not {letter for letter in printed if not letter.isprintable()} - {"\n"}
+
+
+PROGRAM = """
+import os
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+django.setup()
+
+from switchyard.history.writer import AUTOGROUP, yield_to_other_work
+
+before = AUTOGROUP.read_text() if AUTOGROUP.exists() else ""
+yield_to_other_work()
+after = AUTOGROUP.read_text() if AUTOGROUP.exists() else ""
+print(os.getpriority(os.PRIO_PROCESS, 0), "same" if before == after else after.split()[-1])
+"""
+
+
+@pytest.mark.parametrize(
+    ("database_url", "leads", "started", "nice"),
+    [
+        ("postgres://ada@127.0.0.1/yard", True, 0, 19),
+        ("postgres://ada@127.0.0.1/yard", False, 0, 19),
+        ("", True, 0, 5),
+        ("", True, 10, 10),
+    ],
+    ids=["postgres", "postgres, no leader", "sqlite, whose lock stops all others", "started lower than that"],
+)
+def test_the_priority_of_a_session_is_lowered_by_its_leader_alone(
+    database_url: str, leads: bool, started: int, nice: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    of_a_child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {PROGRAM!r}], check=True)"
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    lowered = ["nice", "-n", str(max(started - own, 0))]
+    command = [*lowered, sys.executable, "-c", PROGRAM if leads else of_a_child]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, start_new_session=True, check=True)
+
+    expected = str(max(nice, own))
+    assert ran.stdout.split() == [expected, expected if leads and AUTOGROUP.exists() else "same"]

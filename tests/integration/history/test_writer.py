@@ -63,7 +63,6 @@ def test_a_job_that_a_worker_ran_is_in_the_history_with_its_failure(
     broker, tried = dramatiq.get_broker(), []
 
     def fail_first(customer_id: int) -> None:
-        """Fail at the first attempt."""
         tried.append(customer_id)
         if len(tried) == 1:
             raise KeyError("order")

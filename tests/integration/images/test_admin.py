@@ -6,7 +6,7 @@ import pytest
 from django.urls import reverse
 
 from apps.images.making import make
-from apps.images.models import Picture, Thumbnail, ThumbnailState
+from apps.images.models import Thumbnail, ThumbnailState
 from tests.factories.pictures import encode, gradient
 from tests.factories.staff import log_in
 
@@ -44,19 +44,3 @@ def test_making_again_is_a_new_job(made, facilities):
     assert "1 on the way" in page.content.decode()
     assert made.state == ThumbnailState.WAITING
     assert facilities.records.read(made.job_id).state == "queued"
-
-
-def test_who_may_only_look_cannot_make_again(made):
-    url = reverse("admin:images_thumbnail_changelist")
-    log_in("view_thumbnail").post(url, {"action": "make_again", "_selected_action": [made.pk]})
-
-    made.refresh_from_db()
-    assert made.state == ThumbnailState.MADE
-
-
-def test_a_hostile_name_is_shown_as_text(made):
-    Picture.objects.update(source_url="", sent_name='"><script>alert(1)</script>')
-
-    page = log_in().get(reverse("admin:images_thumbnail_changelist")).content.decode()
-
-    assert "<script>alert(1)" not in page

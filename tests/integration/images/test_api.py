@@ -13,9 +13,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from PIL import Image
 
 from apps.images.models import Picture, Thumbnail
-from switchyard.api.tokens import create_token
 from switchyard.broker.interface import facilities as facilities_of
-from tests.factories.callers import api_user
 from tests.factories.pictures import encode, gradient
 from tests.waiting import wait_for
 
@@ -82,17 +80,6 @@ def test_a_full_disk_takes_no_upload_and_says_so(post, facilities, monkeypatch):
     assert nothing_happened()
 
 
-@pytest.mark.django_db(transaction=True)
-def test_a_liar_is_dead_at_once_and_says_why(post, facilities, run_worker):
-    job_id = post(file=upload(content=b"<html>"), width="80", height="80").json()["job_id"]
-
-    with run_worker("images", "images-retry"):
-        job = wait_for(lambda: (found := post.get(f"/api/v1/jobs/{job_id}").json())["state"] == "dead" and found)
-
-    assert (job["reason"], job["attempts"]) == ("permanent", 1)
-    assert "is not a PNG" in job["error"]["message"]
-
-
 @pytest.mark.parametrize(
     ("form", "wrong"),
     [
@@ -131,19 +118,3 @@ def test_an_upload_above_twenty_mebibytes_is_too_large(post, facilities):
     assert post(file=upload(content=PNG + bytes(at_most + 1 - len(PNG))), width="1", height="1").status_code == 413
     assert nothing_happened()
     assert post(file=upload(content=PNG + bytes(at_most - len(PNG))), width="1", height="1").status_code == 202
-
-
-@pytest.mark.django_db(transaction=True)
-def test_the_same_idempotency_key_makes_one_job(post, facilities, client):
-    token = create_token(owner=api_user("eve"), scopes=("submit",), name="t")[1]
-    headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": "once"}
-    big = PNG + bytes(3 * 1024 * 1024)
-
-    answers = [
-        client.post("/api/v1/thumbnails", {"file": upload(content=big), "width": "9", "height": "9"}, headers=headers)
-        for _ in range(2)
-    ]
-
-    assert [answer.status_code for answer in answers] == [202, 202]
-    assert answers[0].content == answers[1].content
-    assert Thumbnail.objects.count() == 1

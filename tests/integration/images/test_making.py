@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
-import psutil
 import pytest
 from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -15,7 +12,7 @@ from apps.images.errors import FetchFailed, PictureRefused
 from apps.images.making import make
 from apps.images.models import Picture, Thumbnail, ThumbnailState
 from switchyard.middleware.errors import PermanentFailure
-from tests.factories.pictures import encode, gradient, png_bomb
+from tests.factories.pictures import encode, gradient
 from tests.integration.outbound.listener import Listener, dripping, flooding, listening
 
 pytestmark = pytest.mark.django_db
@@ -40,17 +37,6 @@ def test_a_fetched_picture_becomes_a_stored_thumbnail(serve, make_thumbnail):
     assert (thumbnail.state, thumbnail.result, thumbnail.refusal) == (ThumbnailState.MADE, result, "")
     picture = Picture.objects.get()
     assert (picture.format, picture.width, picture.height, picture.size_bytes) == ("PNG", 320, 200, len(PNG))
-
-
-def test_a_second_run_returns_the_first_result_without_fetching(serve, make_thumbnail):
-    thumbnail = make_thumbnail(serve(PNG))
-
-    first = make(thumbnail.pk)
-    Picture.objects.update(source_url="http://127.0.0.1:9/")
-    second = make(thumbnail.pk)
-
-    assert first == second
-    assert len(list(default_storage.listdir("results/"))) > 0
 
 
 def test_a_result_whose_file_is_gone_is_made_anew(serve, make_thumbnail):
@@ -86,20 +72,6 @@ def test_a_picture_that_lies_is_refused_for_good(content, content_type, path, se
     assert isinstance(refused.value, PermanentFailure)
     assert (thumbnail.state, thumbnail.refusal) == (ThumbnailState.REFUSED, str(refused.value))
     assert thumbnail.result is None
-
-
-@pytest.mark.parametrize("most_s", [1.0, pytest.param(0.2, marks=pytest.mark.long)])
-def test_a_bomb_is_refused_within_the_time_and_memory_of_its_bytes(serve, make_thumbnail, most_s):
-    thumbnail = make_thumbnail(serve(png_bomb()))
-    process = psutil.Process()
-    before_bytes = process.memory_info().rss
-    started = time.process_time()
-
-    with pytest.raises(PictureRefused, match="too many pixels"):
-        make(thumbnail.pk)
-
-    assert time.process_time() - started < most_s
-    assert process.memory_info().rss - before_bytes < 50 * 1024 * 1024
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 400, 401, 403, 404, 410])
@@ -157,17 +129,8 @@ def test_a_failure_names_neither_path_nor_query(serve, make_thumbnail):
 
 
 HOSTILE_NAMES = [
-    "../../../etc/passwd.png",
-    "..\\..\\evil.png",
-    "/etc/cron.d/evil.png",
-    "%2e%2e%2fevil.png",
-    "evil\0.png",
-    "a\r\nX: y.png",
-    "." * 300 + ".png",
-    "ä" * 300 + ".png",
-    "con.png",
-    "",
-    "🙂.png",
+    *("../../../etc/passwd.png", "..\\..\\evil.png", "/etc/cron.d/evil.png", "%2e%2e%2fevil.png", "evil\0.png"),
+    *("a\r\nX: y.png", "." * 300 + ".png", "ä" * 300 + ".png", "con.png", "", "🙂.png"),
 ]
 
 

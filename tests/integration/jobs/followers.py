@@ -64,5 +64,4 @@ class Follower:
 
 
 def open_streams() -> int:
-    """Return how many streams this process has open."""
     return live.StreamPlace._open.total()

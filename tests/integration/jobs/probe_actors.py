@@ -16,7 +16,6 @@ go_on = threading.Event()
 
 @dramatiq.actor(queue_name="default", actor_name="probe_add", store_results=True)
 def add(a: int, b: int) -> dict[str, int]:
-    """Return the sum."""
     return {"sum": a + b}
 
 
@@ -38,7 +37,6 @@ def steps(total: int) -> dict[str, int]:
 
 @dramatiq.actor(queue_name="default", actor_name="probe_fail")
 def fail(reason: str) -> None:
-    """Fail for good."""
     raise PermanentFailure(reason)
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from io import StringIO
-
 import dramatiq
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError
 from dramatiq import Message
 
 from switchyard.broker.clock import now_ms
 from switchyard.jobs.queries import find_job
 from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
+from tests.factories.commands import json_of, output_of
 from tests.integration.jobs import probe_actors
 from tests.waiting import wait_for
 
@@ -27,14 +25,8 @@ def job_id() -> str:
     return submit(probe_actors.add, owner="user:1", kwargs={"a": 1, "b": 2})
 
 
-def run(*arguments: str) -> str:
-    out = StringIO()
-    call_command("switchyard", "jobs", *arguments, stdout=out)
-    return out.getvalue()
-
-
 def test_show_prints_where_a_job_stands(job_id: str) -> None:
-    printed = run("show", job_id)
+    printed = output_of("jobs", "show", job_id)
 
     assert "state            queued\n" in printed
     assert "actor            probe_add\n" in printed
@@ -44,11 +36,11 @@ def test_show_prints_where_a_job_stands(job_id: str) -> None:
 @pytest.mark.django_db(transaction=True)  # the worker writes the dead letter
 def test_show_prints_what_a_job_works_on_and_what_happened_to_it(run_worker: RunWorker) -> None:
     job_id = submit(probe_actors.fail, owner="user:1", kwargs={"reason": "\x1b[31m"})
-    assert run("show", job_id).endswith("  It has not started.\n")
+    assert output_of("jobs", "show", job_id).endswith("  It has not started.\n")
     with run_worker("default"):
         wait_for(lambda: (job := find_job(job_id)) and job.ended)
 
-    printed, shown = run("show", job_id), json.loads(run("show", job_id, "--json"))
+    printed, shown = output_of("jobs", "show", job_id), json_of("jobs", "show", job_id)
 
     assert "owner            user:1\n" in printed
     assert 'arguments        {"reason": "\\u001b[31m"}\n' in printed
@@ -60,7 +52,7 @@ def test_show_prints_what_a_job_works_on_and_what_happened_to_it(run_worker: Run
 
 
 def test_cancel_cancels(job_id: str) -> None:
-    assert run("cancel", job_id) == f"job {job_id}: was cancelled and will not start\n"
+    assert output_of("jobs", "cancel", job_id) == f"job {job_id}: was cancelled and will not start\n"
 
     job = find_job(job_id)
     assert job is not None
@@ -70,19 +62,19 @@ def test_cancel_cancels(job_id: str) -> None:
 def test_run_now_starts_a_scheduled_job_and_refuses_another(job_id: str) -> None:
     later = submit(probe_actors.add, kwargs={"a": 1, "b": 2}, delay_ms=3_600_000)
 
-    assert run("run-now", later) == f"job {later}: starts as soon as a slot is free\n"
-    assert json.loads(run("run-now", later, "--json")) == {"id": later, "answer": "due"}
+    assert output_of("jobs", "run-now", later) == f"job {later}: starts as soon as a slot is free\n"
+    assert json_of("jobs", "run-now", later) == {"id": later, "answer": "due"}
     with pytest.raises(CommandError, match="waits or runs already"):
-        run("run-now", job_id)
+        output_of("jobs", "run-now", job_id)
     with pytest.raises(CommandError, match="no job has this id"):
-        run("run-now", UNKNOWN)
+        output_of("jobs", "run-now", UNKNOWN)
 
 
 @pytest.mark.parametrize("action", ["show", "cancel"])
 @pytest.mark.parametrize("job_id", [UNKNOWN, "x", "../x"])
 def test_an_unknown_job_is_refused_with_exit_1(action: str, job_id: str) -> None:
     with pytest.raises(CommandError, match=f"job {job_id}: no job has this id") as refused:
-        run(action, job_id)
+        output_of("jobs", action, job_id)
     assert refused.value.returncode == 1
 
 
@@ -97,7 +89,7 @@ def test_show_says_why_a_job_is_parked(run_worker: RunWorker) -> None:
         for message in (unknown, misfit, longer):
             wait_for(lambda id=message.message_id: (job := find_job(id)) and job.reason == "parked")
 
-        printed = [run("show", message.message_id) for message in (unknown, misfit, longer)]
+        printed = [output_of("jobs", "show", message.message_id) for message in (unknown, misfit, longer)]
 
     assert (
         "no running worker has an actor 'nobody_has_it', and neither has this code: declare it in actors.py"

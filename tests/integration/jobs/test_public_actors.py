@@ -37,7 +37,6 @@ class Line(msgspec.Struct):
 
 @pytest.fixture(autouse=True)
 def actors() -> Iterator[None]:
-    """Public actors, and one that is none."""
     broker, before = dramatiq.get_broker(), set(dramatiq.get_broker().actors)
 
     @dramatiq.actor(actor_name="door_order", queue_name="billing", public=True, redact=("pin",))

@@ -12,12 +12,10 @@ from django.db import transaction
 from switchyard.broker.errors import BrokerRefused, PayloadTooLarge, UnencodablePayload
 from switchyard.broker.interface import facilities
 from switchyard.jobs.queries import find_job, visible_job
-from switchyard.jobs.services import enqueue_on_commit, report_progress, request_cancel, submit
+from switchyard.jobs.services import enqueue_on_commit, report_progress, submit
 from switchyard.middleware.errors import ArgumentMismatch
-from tests.conftest import RunWorker
 from tests.factories.brokers import broker_without_server
 from tests.integration.jobs import probe_actors
-from tests.waiting import wait_for
 
 JOB_ID = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
 
@@ -25,20 +23,6 @@ JOB_ID = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
 def state(job_id: str) -> str:
     job = find_job(job_id)
     return "" if job is None else job.state
-
-
-def test_a_submitted_job_is_queued_runs_and_keeps_its_result(db: None, run_worker: RunWorker) -> None:
-    job_id = submit(probe_actors.add, owner="user:1", kwargs={"a": 1, "b": 2})
-
-    queued = find_job(job_id)
-    with run_worker("default"):
-        wait_for(lambda: state(job_id) == "succeeded")
-    done = find_job(job_id)
-
-    assert queued is not None
-    assert (queued.state, queued.owner, queued.attempts) == ("queued", "user:1", 0)
-    assert done is not None
-    assert (done.result, done.attempts) == ({"sum": 3}, 1)
 
 
 def test_submit_takes_arguments_as_send_does(valkey: redis.Redis) -> None:
@@ -57,18 +41,6 @@ def test_a_job_id_that_would_never_be_found_is_refused(valkey: redis.Redis, job_
             send(probe_actors.add, job_id=job_id, kwargs={"a": 1, "b": 2})
 
     assert facilities().transport.stats("default").live.waiting == 0
-
-
-def test_a_delayed_job_is_scheduled(valkey: redis.Redis) -> None:
-    job_id = submit(probe_actors.add, delay_ms=60_000, kwargs={"a": 1, "b": 2})
-
-    job = find_job(job_id)
-
-    assert job is not None
-    assert (job.state, job.reason) == ("scheduled", "delay")
-    assert job.next_attempt_at is not None
-    assert job.enqueued_at is not None
-    assert job.next_attempt_at - job.enqueued_at == pytest.approx(60_000, abs=20_000)
 
 
 @pytest.mark.usefixtures("transactional_db")
@@ -136,60 +108,11 @@ def test_a_refused_progress_report_does_not_fail_the_job(monkeypatch: pytest.Mon
         find_job(job_id)
 
 
-def test_progress_is_recorded(db: None, run_worker: RunWorker) -> None:
-    job_id = submit(probe_actors.steps, kwargs={"total": 3})
-
-    with run_worker("default"):
-        wait_for(lambda: (job := find_job(job_id)) and job.progress)
-        job = find_job(job_id)
-        probe_actors.go_on.set()
-        wait_for(lambda: state(job_id) == "succeeded")
-
-    assert job is not None
-    assert job.progress == {"done": 1, "total": 3, "note": "first"}
-
-
-def test_a_running_job_stops_at_its_next_step(db: None, run_worker: RunWorker) -> None:
-    job_id = submit(probe_actors.steps, kwargs={"total": 3})
-
-    with run_worker("default"):
-        wait_for(lambda: (job := find_job(job_id)) and job.progress)
-        answer = request_cancel(job_id)
-        probe_actors.go_on.set()
-        wait_for(lambda: state(job_id) == "cancelled")
-
-    assert answer == "asked"
-    job = find_job(job_id)
-    assert job is not None
-    assert job.progress is not None
-    assert job.progress["done"] < 3
-
-
-@pytest.mark.parametrize("delay_ms", [None, 60_000])
-def test_a_waiting_job_is_cancelled_at_once_and_never_runs(
-    db: None, run_worker: RunWorker, delay_ms: int | None
-) -> None:
-    job_id = submit(probe_actors.add, delay_ms=delay_ms, kwargs={"a": 1, "b": 2})
-
-    answer = request_cancel(job_id)
-    assert state(job_id) == "cancelled"
-    after = submit(probe_actors.add, kwargs={"a": 1, "b": 2})
-    with run_worker("default"):
-        wait_for(lambda: state(after) == "succeeded")
-
-    assert answer == "cancelled"
-    assert state(job_id) == "cancelled"
-
-
 @pytest.mark.parametrize(
     ("owner", "asks", "operator", "seen"),
     [
-        ("user:1", "user:1", False, True),
-        ("user:1", "user:2", False, False),
-        ("user:1", "user:2", True, True),
-        ("", "", False, False),
-        ("", "user:1", False, False),
-        ("", "user:1", True, True),
+        *(("user:1", "user:1", False, True), ("user:1", "user:2", False, False), ("user:1", "user:2", True, True)),
+        *(("", "", False, False), ("", "user:1", False, False), ("", "user:1", True, True)),
     ],
 )
 def test_a_job_is_seen_by_its_owner_and_by_operators(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from django.contrib.auth.models import Permission, User
 from django.urls import reverse
 
 from apps.mail import guard
@@ -43,28 +42,6 @@ def test_a_welcome_mail_is_sent_again_and_a_newsletter_is_not(admin_client, faci
 
     assert waiting(facilities, "default") == 1
     assert "Mails on the way: 1;" in page
-
-
-def test_who_may_only_look_cannot_send(client, facilities):
-    staff = User.objects.create_user("staff", is_staff=True)
-    staff.user_permissions.add(Permission.objects.get(codename="view_sentmail"))
-    client.force_login(staff)
-    mail = make_mail("ada@mail.example")
-
-    page = choose(client, "send_again", mail)
-
-    assert page.status_code == 200
-    assert waiting(facilities, "urgent") == 0
-
-
-def test_the_list_and_a_mails_page_open_and_nothing_can_be_added(admin_client):
-    mail = make_mail("ada@mail.example")
-
-    listed = admin_client.get(reverse(LIST), {"q": "ada@", "state": "sent"}).content.decode()
-
-    assert "ada@mail.example" in listed
-    assert admin_client.get(reverse("admin:mail_sentmail_change", args=[mail.pk])).status_code == 200
-    assert admin_client.get(reverse("admin:mail_sentmail_add")).status_code == 403
 
 
 def test_a_long_list_needs_no_query_for_each_row(admin_client, django_assert_max_num_queries):

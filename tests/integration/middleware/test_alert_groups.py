@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
-from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.alert_groups import CLAIM, AlertFact, AlertGroups
 from tests.chaos.fault_proxy import FaultProxy
 from tests.waiting import wait_for
-
-BuildBroker = Callable[..., RedisBroker]
 
 
 def test_a_claim_whose_answer_is_lost_is_made_all_the_same(valkey: Any, valkey_url: str) -> None:

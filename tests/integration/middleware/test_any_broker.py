@@ -113,15 +113,9 @@ def _stub_yard(valkey: Any) -> tuple[StubBroker, Facilities]:
     records = JobRecords(calls, keys, [queue.name for queue in yard.queues], finds_waiting=False)
     transport = PortableTransport(broker, yard, DeadLists(calls, keys), Quarantine(calls, keys), records)
     facilities = Facilities(
-        yard=yard,
-        transport=transport,
-        records=records,
-        barrier=AckBarrier(records),
-        windows=RateWindows(calls, keys),
-        alerts=AlertGroups(calls, keys),
-        pools=PoolReports(calls, keys),
-        facts=FactStore(calls, keys),
-    )
+        yard=yard, transport=transport, records=records, barrier=AckBarrier(records), windows=RateWindows(calls, keys),
+        alerts=AlertGroups(calls, keys), pools=PoolReports(calls, keys), facts=FactStore(calls, keys),
+    )  # fmt: skip
     attach(broker, facilities)
     for entry in [PromptRecords(facilities.barrier), *in_order(facilities)]:
         broker.add_middleware(entry)

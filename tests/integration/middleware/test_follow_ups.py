@@ -35,7 +35,6 @@ def broker(yard_broker: Callable[..., RedisBroker]) -> RedisBroker:
 
 
 def only_letter(broker: Broker) -> DeadLetter:
-    """Return the one dead letter."""
     transport = facilities(broker).transport
     wait_for(lambda: transport.stats("work").dead == 1)
     [letter] = transport.dead_letters("work").items

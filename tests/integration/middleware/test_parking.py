@@ -51,7 +51,6 @@ class Deploy:
         self.audit = dramatiq.actor(broker=self.new, queue_name="work")(audit)
 
     def record(self, job_id: str) -> Any:
-        """Return a job's record."""
         return facilities(self.old).records.read(job_id)
 
     def is_parked(self, job_id: str) -> bool:
@@ -61,7 +60,6 @@ class Deploy:
 
 @pytest.fixture
 def deploy(yard_broker: BuildBroker) -> Deploy:
-    """A deploy in progress."""
     yard = small_yard()
     return Deploy(yard_broker(yard), yard)
 

@@ -306,16 +306,8 @@ def test_a_connection_that_a_tasks_thread_opens_meanwhile_does_not_end_the_look_
 @pytest.mark.parametrize(
     "leave",
     [
-        forbid_writing,
-        forbid_writing_in_other_words,
-        block_the_database,
-        move_to_another_database,
-        close_driver,
-        part_autocommit,
-        make_rows_of_another_kind,
-        read_numbers_as_text,
-        isolate_otherwise,
-        call_back,
+        *(forbid_writing, forbid_writing_in_other_words, block_the_database, move_to_another_database, close_driver),
+        *(part_autocommit, make_rows_of_another_kind, read_numbers_as_text, isolate_otherwise, call_back),
     ],
 )
 def test_a_session_that_was_changed_or_closed_is_not_the_next_jobs(

@@ -59,13 +59,11 @@ class Shop:
         self.keyed = declare(keyed, unique_key=lambda at: self.keys.append(at) or f"at:{at:%H}")
 
     def dead(self) -> Any:
-        """Return the dead letter."""
         return next(iter(facilities(self.broker).transport.dead_letters("work").items), None)
 
 
 @pytest.fixture
 def shop(yard_broker: Callable[..., RedisBroker]) -> Iterator[Shop]:
-    """A shop."""
     yield Shop(yard_broker(small_yard()))
 
 

@@ -89,13 +89,9 @@ def test_every_span_has_its_bins_and_table(two_days: int, span: str) -> None:
 
 def test_releases_and_pauses_are_marked(two_days: int) -> None:
     AuditEntry.objects.create(
-        act="queue.pause",
-        target="default",
-        who="ada",
-        via="page",
-        outcome="done",
+        act="queue.pause", target="default", who="ada", via="page", outcome="done",
         at=timezone.now() - timedelta(hours=6),
-    )
+    )  # fmt: skip
     AuditEntry.objects.create(act="queue.pause", target="urgent", who="bob", via="page", outcome="done")
 
     found = charts_of("q:default", "queue", "24h", target="default")

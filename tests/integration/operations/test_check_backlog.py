@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import dramatiq
 import pytest
 import redis
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError
 from dramatiq import Message, pipeline
 
 from switchyard.broker.interface import Facilities
@@ -19,16 +18,7 @@ from switchyard.broker.queue import codec
 from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
-
-
-def check(*arguments: str) -> tuple[int, str]:
-    """Return exit code and output."""
-    out = io.StringIO()
-    try:
-        call_command("switchyard", "check_backlog", *arguments, stdout=out, stderr=io.StringIO())
-    except SystemExit as end:
-        return int(str(end.code)), out.getvalue()
-    return 0, out.getvalue()
+from tests.factories.commands import end_of, output_of
 
 
 @pytest.fixture
@@ -54,10 +44,10 @@ def test_a_backlog_that_the_code_can_run_is_fine(broker: RedisBroker) -> None:
     put(broker, "bill", 1, month="May")
     put(broker, "bill", 1, month="May", delay=60_000)
 
-    code, told = check()
+    code, told = end_of("check_backlog")
 
     assert (code, told) == (0, "2 messages of 1 actor looked at; this code can run all of them\n")
-    assert check("--queue", "billing")[1].startswith("0 messages")
+    assert end_of("check_backlog", "--queue", "billing")[1].startswith("0 messages")
 
 
 def test_every_place_is_looked_into_and_trouble_is_told_by_actor_with_samples(
@@ -73,7 +63,7 @@ def test_every_place_is_looked_into_and_trouble_is_told_by_actor_with_samples(
     family.enqueue([Entry("odd", b"no JSON")])
     before = everything(valkey)
 
-    code, told = check("--json")
+    code, told = end_of("check_backlog", "--json")
     shown = json.loads(told)
 
     assert code == 1
@@ -89,15 +79,15 @@ def test_every_place_is_looked_into_and_trouble_is_told_by_actor_with_samples(
     assert details["this code has no such actor"][0] in waits and len(details["this code has no such actor"]) == 3
     assert str(leased.lease.id, "ascii") in waits
     assert fine not in told
-    assert check("--queue", "billing")[0] == 0
-    assert "default: 5 of gone: this code has no such actor (such as " in check()[1]
+    assert end_of("check_backlog", "--queue", "billing")[0] == 0
+    assert "default: 5 of gone: this code has no such actor (such as " in end_of("check_backlog")[1]
 
 
 def test_a_queue_that_the_topology_has_not_any_more_is_trouble(broker: RedisBroker, valkey: redis.Redis) -> None:
     old = QueueOperations(broker.calls, broker.keys.queue("retired"))
     old.enqueue([Entry("left", b'{"actor":"bill","sent_at":1,"args":[1],"kwargs":{"month":"May"}}')])
 
-    code, told = check()
+    code, told = end_of("check_backlog")
 
     assert code == 1
     assert "retired: 1 of bill: the topology has no queue retired (such as left)" in told
@@ -108,15 +98,15 @@ def test_what_follows_a_message_is_looked_at_too(broker: RedisBroker) -> None:
         return Message("default", actor, args, kwargs, {})
 
     pipeline([step("bill", 1, month="May"), step("bill", month="June"), step("gone")], broker=broker).run()
-    code, told = check("--json")
+    code, told = end_of("check_backlog", "--json")
     first = {found["detail"].partition(";")[0] for found in json.loads(told)["troubles"]}
     broker.flush_all()
     pipeline([step("bill", 1, month="May"), step("bill", month="June").copy(options={"pipe_ignore": True})]).run()
-    ignored, told_then = check("--json")
+    ignored, told_then = end_of("check_backlog", "--json")
     broker.flush_all()
     options = {"enqueued_at": 1, "on_failure": "lost", "group_completion_callbacks": [step("bill", 1).asdict()]}
     broker.enqueue(Message("default", "bill", (1,), {"month": "May"}, options))
-    followed = {found["actor"] for found in json.loads(check("--json")[1])["troubles"]}
+    followed = {found["actor"] for found in json.loads(end_of("check_backlog", "--json")[1])["troubles"]}
 
     assert (code, first) == (1, {"this code has no such actor"}), "the second step gets the first one's result"
     assert ignored == 1 and "missing a required argument: 'customer'" in told_then
@@ -140,7 +130,7 @@ def test_what_cannot_be_read_of_what_follows_is_trouble_and_stops_nothing(
         body = codec.encode(Message("default", "bill", (1,), {"month": "May"}, odd, id_, 1))
         broker.families["default"].enqueue([Entry(id_, body)])
 
-    code, told = check("--json")
+    code, told = end_of("check_backlog", "--json")
 
     assert (code, json.loads(told)["looked_at"]) == (1, 2)
     assert [(found["kind"], found["samples"]) for found in json.loads(told)["troubles"]] == [("unreadable", ["odd"])]
@@ -149,11 +139,7 @@ def test_what_cannot_be_read_of_what_follows_is_trouble_and_stops_nothing(
 def test_a_name_that_somebody_made_up_drives_no_terminal(broker: RedisBroker) -> None:
     put(broker, "\x1b[2Jevil")
 
-    told = check()[1]
-    shown = io.StringIO()
-    call_command("switchyard", "queues", "show", "default", stdout=shown)
-
-    for text in (told, shown.getvalue()):
+    for text in (end_of("check_backlog")[1], output_of("queues", "show", "default")):
         assert "\\x1b[2Jevil" in text and "\x1b" not in text
 
 
@@ -173,4 +159,4 @@ def test_a_broker_that_does_not_answer_ends_the_check_with_one_line(monkeypatch:
     monkeypatch.setattr(dramatiq, "get_broker", lambda: gone)
 
     with pytest.raises(CommandError, match=r"^check_backlog: broker did not answer SCAN"):
-        check()
+        end_of("check_backlog")

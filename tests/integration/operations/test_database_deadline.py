@@ -33,7 +33,6 @@ def postgres() -> Iterator[PostgresUnderTest]:
 
 @pytest.fixture
 def connection(postgres: PostgresUnderTest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The database is that PostgreSQL."""
     where = {"ENGINE": "django.db.backends.postgresql", "NAME": "postgres", "USER": "yard", "HOST": "127.0.0.1"}
     options = {"PORT": str(postgres.port), "OPTIONS": {"connect_timeout": 60}}
     connection = ConnectionHandler({"default": {**where, **options}})["default"]

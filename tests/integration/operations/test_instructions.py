@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import io
 import json
 import re
@@ -21,15 +20,12 @@ from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.stores.pool_reports import INSTRUCTION_TTL_MS, Instruction, PoolReport
 from switchyard.commands import workers as command
+from tests.factories.pages import text_of
 from tests.factories.staff import staff
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PAGE = reverse("switchyard-operations-workers")
 QUIET, RESUME, STOP = (reverse("switchyard-operations-instruct", args=[verb]) for verb in ("quiet", "resume", "stop"))
-
-
-def text_of(page: Any) -> str:
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page.content.decode())).split())
 
 
 @pytest.fixture

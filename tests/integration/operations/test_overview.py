@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import html
 import re
 from html.parser import HTMLParser
 
@@ -23,6 +22,7 @@ from switchyard.operations.findings.calm import KEPT_MS, calm
 from switchyard.operations.findings.finding import Finding, ranked
 from tests.factories.brokers import broker_without_server
 from tests.factories.letters import letter
+from tests.factories.pages import text_of
 from tests.factories.staff import staff
 
 pytestmark = pytest.mark.django_db
@@ -30,7 +30,6 @@ pytestmark = pytest.mark.django_db
 PAGE, LIVE = reverse("switchyard-operations"), reverse("switchyard-operations-live")
 OWN_LANES = [lane for pool in settings.SWITCHYARD.topology.pools for lane in pool.queues if lane.endswith("-retry")]
 ROWS = len(settings.SWITCHYARD.topology.queues) + len(OWN_LANES) + 1
-EVIL = "<script>alert(1)</script>"
 
 
 class Seen(HTMLParser):
@@ -48,15 +47,6 @@ class Seen(HTMLParser):
         self.inline += [name for name in names if name == "style" or name.startswith("on")]
         if tag in ("script", "style") and "src" not in names:
             self.inline.append(tag)
-
-
-# Names in sentences: no space stands around them.
-NAMED = re.compile(r'<a class="sy-link sy-code" href="[^"]*">(.*?)</a>')
-
-
-def text_of(page: str) -> str:
-    page = NAMED.sub(r"\1", page)
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
 
 
 def test_waiting_work_without_its_pool_is_the_verdict(watcher: Client, facilities: Facilities) -> None:
@@ -118,19 +108,6 @@ def test_database_that_is_away_leaves_the_queues(
 
     assert found.alerts is None
     assert len(found.rows) == ROWS
-
-
-def test_page_needs_its_right(db: None) -> None:
-    someone = staff(name="staff")
-
-    for address in (PAGE, LIVE):
-        assert someone.get(address).status_code == 403
-        assert Client().get(address).status_code == 302
-
-
-def test_pages_change_nothing(watcher: Client, facilities: Facilities) -> None:
-    assert watcher.post(PAGE).status_code == 405
-    assert watcher.post(LIVE).status_code == 405
 
 
 def test_sidebar_leads_to_the_room_and_counts_open_letters(watcher: Client, facilities: Facilities) -> None:

@@ -46,7 +46,6 @@ QUICK, LONG = RUNS + 4, RUNS + 13
 
 
 def runs(quick: int = 0, long: int = 0, **more: int) -> dict[int, int]:
-    """Return counts of runs that succeeded, and of what was sent."""
     found = {QUICK: quick, LONG: long, SUCCEEDED: quick + long, WAITS: quick + long}
     found |= {RUN_MS: quick * 60 + long * 30_000, SENT: more.pop("sent", quick + long)}
     return {code: count for code, count in found.items() if count} | {int(code[1:]): n for code, n in more.items()}
@@ -80,7 +79,6 @@ class Recorded:
             self.valkey.hset(Keys().facts_span(span), mapping=packed)
 
     def days(self, subject: str, counts: Counts, *, days: int = 5) -> None:
-        """Store the same hour of some past days."""
         for hour in same_hours(self.now // HOUR_MS)[:days]:
             store_hour(hour, {subject: counts})
 

@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-import io
-import json
-
 import dramatiq
 import pytest
 from django.conf import settings
-from django.core.management import call_command
 
 from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.pool_reports import PoolReport
 from tests.factories.callers import Caller
+from tests.factories.commands import json_of
 from tests.factories.letters import keep, letter
 
 FIELDS = {
@@ -20,12 +17,6 @@ FIELDS = {
     "oldest_unfinished_age_seconds", "paused", "pause", "pools", "pools_up",
     "slots", "slots_busy",
 }  # fmt: skip
-
-
-def run(*arguments: str) -> str:
-    out = io.StringIO()
-    call_command("switchyard", "queues", *arguments, stdout=out)
-    return out.getvalue()
 
 
 @pytest.fixture
@@ -43,7 +34,7 @@ def busy(facilities: Facilities, slow_pool: PoolReport) -> None:
 
 
 def test_json_holds_the_same_as_the_api(busy: None) -> None:
-    slow = next(queue for queue in json.loads(run("--json")) if queue["queue"] == "slow")
+    slow = next(queue for queue in json_of("queues") if queue["queue"] == "slow")
 
     assert set(slow) == FIELDS
     assert (slow["depth"], slow["dead"], slow["slots"], slow["slots_busy"], slow["pools_up"]) == (2, 1, 2, 1, 1)

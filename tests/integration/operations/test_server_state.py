@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import logging
 import threading
 from collections.abc import Iterator
@@ -9,7 +8,6 @@ from unittest.mock import Mock
 import dramatiq
 import pytest
 import redis
-from django.core.management import call_command
 from django.test import Client
 
 from switchyard.broker.errors import BrokerError
@@ -22,6 +20,7 @@ from switchyard.operations.supervisors import ServerState, read_server_state
 from switchyard.operations.timeouts import TimedCall
 from tests.factories.brokers import broker_without_server
 from tests.factories.callers import Caller
+from tests.factories.commands import end_of, output_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -120,26 +119,23 @@ def test_broker_whose_keyspace_is_missed_is_not_ready_until_it_is_accepted(
     valkey.sadd(facilities.records.keys.generations_missed(), "0123")
 
     missed = Client().get("/readyz")
-    out = io.StringIO()
-    call_command("switchyard", "broker", "accept", stdout=out)
+    said = output_of("broker", "accept")
     accepted = Client().get("/readyz")
 
     assert missed.status_code == 503
     assert "emptied" in missed.json()["dependencies"]["broker"]["fact"]
-    assert "accepted" in out.getvalue()
+    assert "accepted" in said
     assert accepted.status_code == 200
 
 
 def test_command_shows_what_is_wrong_and_what_to_do(
     evicting: None, facilities: Facilities, valkey: redis.Redis
 ) -> None:
-    out = io.StringIO()
-    with pytest.raises(SystemExit) as ended:
-        call_command("switchyard", "broker", stdout=out)
+    code, said = end_of("broker")
 
-    assert ended.value.code == 1
-    assert "error: maxmemory-policy is 'allkeys-lru'" in out.getvalue()
-    assert "CONFIG SET maxmemory-policy noeviction" in out.getvalue()
+    assert code == 1
+    assert "error: maxmemory-policy is 'allkeys-lru'" in said
+    assert "CONFIG SET maxmemory-policy noeviction" in said
 
 
 def test_refused_request_is_logged_with_the_servers_words(

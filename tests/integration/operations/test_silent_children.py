@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Iterator
-from io import StringIO
 from typing import Any
 
 import dramatiq
 import pytest
 from django.conf import settings
-from django.core.management import call_command
 from django.urls import reverse
 
 from switchyard.broker.clock import now_ms
@@ -21,6 +17,8 @@ from switchyard.jobs.queries import families, running_jobs
 from switchyard.jobs.services import submit
 from switchyard.operations.findings import facts, pools
 from switchyard.operations.findings.facts import facts_of_snapshot
+from tests.factories.commands import output_of
+from tests.factories.pages import text_of
 from tests.factories.staff import staff
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -62,8 +60,7 @@ def held(facilities: Facilities) -> Iterator[list[str]]:
 
 def shown(page: str, *arguments: str) -> str:
     client = staff("view_operations", "view_job")
-    content = client.get(reverse(page, args=arguments)).content.decode()
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", content)).split())
+    return text_of(client.get(reverse(page, args=arguments)))
 
 
 def test_what_it_runs_counts_as_running_and_what_it_has_fetched_does_not(held: list[str]) -> None:
@@ -94,11 +91,10 @@ def test_a_job_is_queued_again_once_the_child_answers(held: list[str], facilitie
 
 
 def test_commands_and_doctor_say_it_too(held: list[str]) -> None:
-    out = StringIO()
-    call_command("switchyard", "workers", "--pool", "default", stdout=out)
+    printed = output_of("workers", "--pool", "default")
     [found] = [one for one in pools.look_at_absence(facts_of_snapshot(facts.read())) if one.code == "child_silent"]
 
-    assert "child 24636: silent for 8 s, 1 busy, 0 done" in out.getvalue()
+    assert "child 24636: silent for 8 s, 1 busy, 0 done" in printed
     assert found.seen == (
         "child 24636 of default has answered nothing for 8 s; it runs parse_address, in hold, tests/ways.py:71"
     )

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import json
 
 import pytest
-from django.core.management import call_command
 from django.test import Client
 
 from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.operations.findings.finding import Finding
+from tests.factories.commands import end_of
+from tests.factories.pages import text_of
 from tests.integration.operations.conftest import broker_away as broker_away
 from tests.integration.operations.conftest import slow_pool as slow_pool
 from tests.integration.operations.conftest import watcher as watcher
-from tests.integration.operations.test_overview import LIVE, text_of
+from tests.integration.operations.test_overview import LIVE
 
 pytestmark = pytest.mark.django_db
-
-
-def status(*options: str) -> tuple[int, str]:
-    """Return exit code and output of one frame."""
-    out = io.StringIO()
-    try:
-        call_command("switchyard", "status", *options, stdout=out, stderr=io.StringIO())
-    except SystemExit as end:
-        return int(str(end.code)), out.getvalue()
-    return 0, out.getvalue()
 
 
 def joined(text: str) -> str:
@@ -37,9 +27,9 @@ def joined(text: str) -> str:
 
 def test_it_says_what_the_page_says(facilities: Facilities, watcher: Client, slow_pool: PoolReport) -> None:
     page = text_of(watcher.get(LIVE).content.decode())
-    code, shown = status()
+    code, shown = end_of("status")
 
-    found = json.loads(status("--json")[1])
+    found = json.loads(end_of("status", "--json")[1])
     assert code == 1 == found["exit_code"]
     for sentence in (found["verdict"]["sentence"], found["verdict"]["then"], *found["also"]):
         assert joined(sentence) in joined(shown)
@@ -56,6 +46,6 @@ def test_its_exit_code_is_the_doctors(facilities: Facilities, monkeypatch: pytes
         lambda self, wait_s=0.3: [Finding("database", "locked", "error", "the database is locked, by pid 4711")],
     )
 
-    code, shown = status()
+    code, shown = end_of("status")
 
     assert code == 2 and shown.startswith("Database locked  The database is locked, by pid 4711.")

@@ -53,13 +53,6 @@ def test_page_names_what_each_supervisor_runs_since_when(
     assert "render_report" not in staff("view_operations").get(PAGE).content.decode()
 
 
-def test_stacks_are_refused_to_staff_without_the_right(watcher: Client, slow_pool: PoolReport) -> None:
-    asked = watcher.post(reverse("switchyard-operations-ask-for-stacks", args=[slow_pool.member]))
-    shown = watcher.get(reverse("switchyard-operations-stacks", args=[slow_pool.member, "1-" + "x" * 22]))
-
-    assert (asked.status_code, shown.status_code) == (403, 403)
-
-
 def test_stacks_are_asked_for_by_a_form_of_ours_alone(slow_pool: PoolReport) -> None:
     client = staff("dump_stacks", enforce_csrf_checks=True)
     address = reverse("switchyard-operations-ask-for-stacks", args=[slow_pool.member])

@@ -8,8 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-Act = Callable[[socket.socket], None]
-
 
 @dataclass
 class Listener:

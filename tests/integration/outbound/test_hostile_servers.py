@@ -159,14 +159,9 @@ def test_a_compressed_body_is_never_decompressed(coding: str, allow) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        b"",
-        b"\0" * 100,
-        b"SSH-2.0-OpenSSH_9.2\r\n",
-        b"HTTP/1.1 abc canary\r\n\r\n",
-        b"HTTP/1.1 99999 canary\r\n\r\n",
-        b"220 mail.example ESMTP canary\r\n",
-        OK + b"Content-Length: 100\r\n\r\nshort",
-        OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\ncanary",
+        *(b"", b"\0" * 100, b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 abc canary\r\n\r\n"),
+        *(b"HTTP/1.1 99999 canary\r\n\r\n", b"220 mail.example ESMTP canary\r\n"),
+        *(OK + b"Content-Length: 100\r\n\r\nshort", OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\ncanary"),
         OK + b"X-Cut",
     ],
 )
@@ -244,15 +239,9 @@ def test_a_certificate_counts_for_the_name_in_the_url_not_for_the_address(allow)
         def request(host: str, tls: ssl.SSLContext | None = trusting) -> int:
             answers = ["93.184.216.34"]
             return send(
-                "POST",
-                f"https://{host}/hook",
-                body=b"{}",
-                deadline_s=5,
-                max_bytes=100,
-                resolve=lambda *asked: answers,
-                connect=connect,
-                tls=tls,
-            ).status
+                "POST", f"https://{host}/hook", body=b"{}", deadline_s=5, max_bytes=100,
+                resolve=lambda *asked: answers, connect=connect, tls=tls,
+            ).status  # fmt: skip
 
         assert request("example.com") == 200
         assert request("93.184.216.34") == 200
@@ -266,16 +255,9 @@ def test_a_certificate_counts_for_the_name_in_the_url_not_for_the_address(allow)
 
 
 HEADS = [
-    b"HTTP/1.1 200 OK\r\n",
-    b"HTTP/1.1 99999999999999999999 OK\r\n",
-    b"HTTP/1.1 -1 OK\r\n",
-    b"HTTP/9.9 200 OK\r\n",
-    b"HTTP/1.1 \xff\xfe\r\n",
-    b"\r\n",
-    b"HTTP/1.1 101 Switching Protocols\r\n",
-    b"HTTP/1.1 204 No Content\r\n",
-    b"HTTP/1.1 304 Not Modified\r\n",
-    b"ICY 200 OK\r\n",
+    *(b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 99999999999999999999 OK\r\n", b"HTTP/1.1 -1 OK\r\n", b"HTTP/9.9 200 OK\r\n"),
+    *(b"HTTP/1.1 \xff\xfe\r\n", b"\r\n", b"HTTP/1.1 101 Switching Protocols\r\n", b"HTTP/1.1 204 No Content\r\n"),
+    *(b"HTTP/1.1 304 Not Modified\r\n", b"ICY 200 OK\r\n"),
 ]
 FIELDS = [
     b"Transfer-Encoding: chunked\r\n",
@@ -288,14 +270,8 @@ FIELDS = [
     b"Content-Length: 99999999999999999999999999\r\n",
 ]
 BODIES = [
-    b"-5\r\nhello\r\n0\r\n\r\n",
-    b"-1\r\n" + b"a" * 100,
-    b"ffffffffffffffffffffffffffffffff\r\nhello",
-    b"0x5\r\nhello\r\n0\r\n\r\n",
-    b"\xb2\r\nhello",
-    b"5_0\r\nhello",
-    b"",
-    b"5\r\nhello\r\n0\r\n-3: a\r\n\r\n",
+    *(b"-5\r\nhello\r\n0\r\n\r\n", b"-1\r\n" + b"a" * 100, b"ffffffffffffffffffffffffffffffff\r\nhello"),
+    *(b"0x5\r\nhello\r\n0\r\n\r\n", b"\xb2\r\nhello", b"5_0\r\nhello", b"", b"5\r\nhello\r\n0\r\n-3: a\r\n\r\n"),
 ]
 SHAPES = [(head, field, body) for head in HEADS for field in FIELDS for body in BODIES]
 

@@ -29,7 +29,6 @@ def make_broker(yard_broker: MakeBroker, transactional_db: None) -> MakeBroker:
 
 
 def actor_on(broker: RedisBroker, name: str = "greet", queue: str = "default", **options: object) -> dramatiq.Actor:
-    """Return an actor with one argument."""
 
     def greet(name: Any) -> None: ...
 

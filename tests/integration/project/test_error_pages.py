@@ -14,7 +14,7 @@ from django.urls import include, path
 
 import project.urls
 from switchyard.jobs.request_origin import HEADER
-from tests.integration.operations.test_overview import text_of
+from tests.factories.pages import text_of
 
 
 def fail(request: HttpRequest) -> None:

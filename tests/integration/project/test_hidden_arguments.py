@@ -82,11 +82,9 @@ def test_no_address_shows_an_argument_without_the_right(jobs: list[str], eve: Cl
         ("alert", "silence", "token", "user", "group", "worker", "quieted", "member"), "1"
     )
     names |= {
-        "queue": "default",
-        "schedule": "purge_delivery_attempts",
-        "stored": "nightly",
+        "queue": "default", "schedule": "purge_delivery_attempts", "stored": "nightly",
         "fingerprint": "f00dfacef00dface",
-    }
+    }  # fmt: skip
     rows = [row for found in (*model_rows().values(), *ROUTES.values()) for row in found if row.method == "GET"]
     names |= {"letter": find("letter").pk, "bulk": bulk.pk}
     paths = {row.path.format(**names, job=job) for row in rows for job in jobs if "events" not in row.path}

@@ -28,7 +28,6 @@ def ada() -> User:
 
 
 def log_in(password: str, *, address: str = "192.0.2.1", username: str = "ada", **headers: str) -> tuple[int, str]:
-    """Return the status of a login and its Retry-After."""
     data = {"username": username, "password": password, "next": "/admin/"}
     answer = Client(REMOTE_ADDR=address, **headers).post(LOGIN, data)
     return answer.status_code, answer.get("Retry-After", "")

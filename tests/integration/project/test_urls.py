@@ -14,9 +14,10 @@ from unittest.mock import patch
 import dramatiq
 import pytest
 import redis
-from django.contrib.auth.models import Group, User
+from django.contrib import admin
+from django.contrib.auth.models import Group, Permission, User
 from django.db import connection, transaction
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.urls import URLPattern, URLResolver, get_resolver, resolve
 from django.utils import timezone
 from pytest_django.plugin import DjangoDbBlocker
@@ -38,6 +39,7 @@ from switchyard.jobs.services import submit
 from switchyard.schedules.models import StoredSchedule
 from tests.factories.callers import api_user
 from tests.factories.letters import keep, letter
+from tests.factories.staff import client_of
 from tests.integration.project.url_table import ROLES, ROUTES, Row, model_rows
 
 pytestmark = pytest.mark.django_db
@@ -45,6 +47,11 @@ pytestmark = pytest.mark.django_db
 SCHEDULE, STORED = "purge_delivery_attempts", "nightly export"
 EXPORT = {"dataset": "invoices", "format": "csv"}
 FINGERPRINT = "f00dfacef00dface"
+OPEN_TO_STAFF = {
+    *("/admin/", "/admin/jsi18n/", "/admin/password_change/", "/admin/password_change/done/"),
+    *("/admin/operations/keys/", "/admin/operations/theme/", "/admin/operations/steps/"),
+    "/admin/operations/find/?q=nothing+has+this+name",
+}
 
 
 def routes(resolver: URLResolver, prefix: str = "") -> Iterator[str]:
@@ -79,6 +86,13 @@ def test_every_url_has_a_row() -> None:
 
 def test_every_row_has_a_url() -> None:
     assert [route for route in TABLE if route not in EVERY_ROUTE] == []
+
+
+def test_no_page_takes_a_form_of_another_site() -> None:
+    pages = {row.path for rows in TABLE.values() for row in rows if row.path.startswith("/admin/")}
+    views = {path: resolve(path.partition("?")[0]).func for path in pages}
+
+    assert [path for path, view in views.items() if getattr(view, "csrf_exempt", False)] == []
 
 
 @dataclass(frozen=True)
@@ -267,6 +281,30 @@ def test_answer_of_each_role(route: str, row: Row, filled: Filled, facilities: F
         if now != keys:
             restore(valkey, keys)
     assert (tuple(answers), problems) == (row.answers, []), dict(zip(ROLES, answers, strict=True))
+
+
+def test_staff_without_any_right_see_and_do_nothing(filled: Filled, facilities: Facilities) -> None:
+    clerk = client_of(User.objects.create_user("clerk", is_staff=True))
+
+    seen = set()
+    for row in (row for rows in TABLE.values() for row in rows if row.path.startswith("/admin/")):
+        data = {name: text.format(**vars(filled.sample)) for name, text in row.data.items()}
+        answer = getattr(clerk, row.method.lower())(row.path.format(**vars(filled.sample)), data)
+        if answer.status_code == 200 or (row.method == "POST" and answer.status_code < 400):
+            seen.add(row.path)
+
+    assert seen == OPEN_TO_STAFF
+    assert not AuditEntry.objects.filter(who="clerk").exists()
+
+
+def test_who_may_only_look_is_offered_no_action_on_rows(db: None) -> None:
+    request = RequestFactory().get("/")
+    request.user = User.objects.create_user("viewer", is_staff=True)
+    request.user.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
+
+    offered = {model._meta.label: list(page.get_actions(request)) for model, page in admin.site._registry.items()}
+
+    assert {label: actions for label, actions in offered.items() if actions} == {}
 
 
 def _newest_act() -> int:

@@ -22,5 +22,4 @@ def operator(transactional_db: None) -> Client:
 
 @pytest.fixture
 def superuser(transactional_db: None) -> Client:
-    """A superuser."""
     return log_in()

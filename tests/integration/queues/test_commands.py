@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -15,15 +14,10 @@ from django.core.management import CommandError, call_command
 from switchyard.broker.interface import Facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.conf import declared_yard
+from tests.factories.commands import json_of, output_of
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-def run(*arguments: str) -> str:
-    out = io.StringIO()
-    call_command("switchyard", "queues", *arguments, stdout=out)
-    return out.getvalue()
 
 
 @pytest.fixture
@@ -46,27 +40,27 @@ def actors(facilities: Facilities) -> Iterator[tuple[Any, Any, list[str]]]:
 def test_a_paused_queue_hands_out_nothing_until_it_is_resumed(actors: Any, run_worker: Any) -> None:
     moves, _, ran = actors
     again = threading.Event()
-    assert "paused" in run("pause", "default")
-    assert "as before" in run("pause", "default")
+    assert "paused" in output_of("queues", "pause", "default")
+    assert "as before" in output_of("queues", "pause", "default")
     moves.send("held")
     with run_worker("default"):
         assert not again.wait(0.3), "time for a worker to take what it must not"
         assert ran == []
-        assert json.loads(run("--json"))[1]["paused"] is True
-        run("resume", "default")
+        assert json_of("queues")[1]["paused"] is True
+        output_of("queues", "resume", "default")
         wait_for(lambda: ran == ["held"])
 
-    assert json.loads(run("--json"))[1]["paused"] is False
+    assert json_of("queues")[1]["paused"] is False
 
 
 def test_only_the_actors_messages_move_and_all_run_once(actors: Any, run_worker: Any) -> None:
     moves, stays, ran = actors
     for number in range(450):
         (moves if number % 3 else stays).send(f"{number}")
-    run("pause", "default")
-    told = run("relocate", "moves", "--from", "default", "--to", "slow")
-    run("resume", "default")
-    listed = {queue["queue"]: queue["depth"] for queue in json.loads(run("--json"))}
+    output_of("queues", "pause", "default")
+    told = output_of("queues", "relocate", "moves", "--from", "default", "--to", "slow")
+    output_of("queues", "resume", "default")
+    listed = {queue["queue"]: queue["depth"] for queue in json_of("queues")}
 
     assert (listed["default"], listed["slow"]) == (150, 300)
     assert "450 of 450 looked at, 300 moved" in told
@@ -77,9 +71,9 @@ def test_only_the_actors_messages_move_and_all_run_once(actors: Any, run_worker:
 
 
 def test_several_queues_are_paused_and_resumed_by_one_command() -> None:
-    told = run("pause", "slow", "default", "slow", "--reason", "disk is full", "--until", "2h")
-    paused = {queue["queue"]: queue["pause"] for queue in json.loads(run("--json")) if queue["paused"]}
-    again = json.loads(run("resume", "default", "slow", "--json"))
+    told = output_of("queues", "pause", "slow", "default", "slow", "--reason", "disk is full", "--until", "2h")
+    paused = {queue["queue"]: queue["pause"] for queue in json_of("queues") if queue["paused"]}
+    again = json_of("queues", "resume", "default", "slow")
 
     assert [line.partition(":")[0] for line in told.splitlines()] == ["slow", "default"]
     assert {name: pause["reason"] for name, pause in paused.items()} == dict.fromkeys(
@@ -90,16 +84,16 @@ def test_several_queues_are_paused_and_resumed_by_one_command() -> None:
 
 def test_an_unknown_queue_among_several_is_refused_before_any_is_paused() -> None:
     with pytest.raises(CommandError, match="slwo"):
-        run("pause", "default", "slwo")
+        output_of("queues", "pause", "default", "slwo")
 
-    assert not any(queue["paused"] for queue in json.loads(run("--json")))
+    assert not any(queue["paused"] for queue in json_of("queues"))
 
 
 def test_a_message_that_came_back_is_not_taken_for_finished(actors: Any, run_worker: Any) -> None:
     moves, _, ran = actors
     moves.send("there and back")
-    run("relocate", "moves", "--from", "default", "--to", "slow")
-    run("relocate", "moves", "--from", "slow", "--to", "default")
+    output_of("queues", "relocate", "moves", "--from", "default", "--to", "slow")
+    output_of("queues", "relocate", "moves", "--from", "slow", "--to", "default")
     with run_worker("default"):
         wait_for(lambda: ran == ["there and back"])
 
@@ -108,16 +102,16 @@ def test_messages_are_listed_where_they_are_with_secrets_hidden(actors: Any) -> 
     moves, stays, _ = actors
     ids = [moves.send("a").message_id, stays.send("secret").message_id]
     later = moves.send_with_options(args=("b",), delay=60_000).message_id
-    first = json.loads(run("show", "default", "--limit", "1", "--json"))
-    second = json.loads(run("show", "default", "--cursor", str(first["cursor"]), "--json"))
-    due = json.loads(run("show", "default", "--place", "scheduled", "--json"))["messages"]
+    first = json_of("queues", "show", "default", "--limit", "1")
+    second = json_of("queues", "show", "default", "--cursor", str(first["cursor"]))
+    due = json_of("queues", "show", "default", "--place", "scheduled")["messages"]
 
     assert [first["messages"][0]["id"], second["messages"][0]["id"]] == ids
     assert second["messages"][0]["args"] == ["[redacted]"]
     assert [(item["id"], item["args"]) for item in due] == [(later, ["b"])]
     assert due[0]["due_at"] is not None
-    assert "secret" not in run("show", "default")
-    assert "nothing is leased" in run("show", "default", "--place", "leased")
+    assert "secret" not in output_of("queues", "show", "default")
+    assert "nothing is leased" in output_of("queues", "show", "default", "--place", "leased")
 
 
 def test_what_a_worker_holds_is_listed_with_its_owner(actors: Any) -> None:
@@ -129,7 +123,7 @@ def test_what_a_worker_holds_is_listed_with_its_owner(actors: Any) -> None:
     family.join("somebody/live")
     family.fetch("somebody/live", 1, request=1)
 
-    [seen] = json.loads(run("show", "default", "--place", "leased", "--json"))["messages"]
+    [seen] = json_of("queues", "show", "default", "--place", "leased")["messages"]
     assert (seen["id"], seen["owner"]) == (message_id, "somebody/live")
 
 
@@ -150,4 +144,4 @@ def test_a_terminal_of_80_columns_has_room_for_every_name(
 def test_a_queue_that_is_not_declared_is_named() -> None:
     for arguments in (["pause", "nope"], ["show", "nope"], ["relocate", "a", "--from", "nope", "--to", "slow"]):
         with pytest.raises(CommandError, match="'nope' is not declared"):
-            run(*arguments)
+            output_of("queues", *arguments)

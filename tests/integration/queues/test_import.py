@@ -21,6 +21,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.commands.queues import REFUSALS_SHOWN
 from switchyard.conf import declared_yard
 from switchyard.queues import stock as of_redis
+from tests.factories.commands import output_of
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -48,12 +49,6 @@ def ran() -> Iterator[list[int]]:
     del dramatiq.get_broker().actors["moves"]
 
 
-def run(*arguments: str) -> str:
-    out = io.StringIO()
-    call_command("switchyard", "queues", "import", *arguments, stdout=out)
-    return out.getvalue()
-
-
 def message(number: int, **options: Any) -> Message[Any]:
     return Message("default", "moves", (number,), {}, options)
 
@@ -66,9 +61,9 @@ def test_what_stock_dramatiq_left_runs_here_under_its_ids(
     ids = [broker.enqueue(message(number, retries=2, traceback="gone")).message_id for number in range(120)]
     late = broker.enqueue(message(120), delay=600_000).message_id
 
-    printed = run(url, "default")
+    printed = output_of("queues", "import", url, "default")
     live = facilities.transport.stats("default").live
-    again = run(url, "default", "--json")
+    again = output_of("queues", "import", url, "default", "--json")
     with run_worker("default"):
         wait_for(lambda: len(ran) == 120)
 
@@ -92,7 +87,7 @@ def test_a_delayed_message_keeps_its_due_time_on_a_host_with_a_wrong_clock(
     monkeypatch.setattr(facilities.clock, "_due_s", 0.0)
 
     with time_machine.travel(datetime.now(UTC) + timedelta(seconds=300), tick=True):
-        assert run(url, "default") == "default: 1 message imported\n"
+        assert output_of("queues", "import", url, "default") == "default: 1 message imported\n"
     CLOCK.forget()
 
     family: Any = dramatiq.get_broker().families["default"]  # type: ignore[attr-defined]
@@ -107,7 +102,7 @@ def test_queues_that_the_old_server_lacks_are_left_out(
     broker.declare_queue("default")
     broker.enqueue(message(1))
 
-    lines = run(url).splitlines()
+    lines = output_of("queues", "import", url).splitlines()
 
     others = [queue.name for queue in declared_yard().queues if queue.name != "default"]
     assert others and set(lines) == {
@@ -125,7 +120,7 @@ def test_what_cannot_be_imported_stays_and_is_said(valkey_url: str, ran: list[in
     assert next(consumer).message_id == held
     refused = broker.enqueue(message(2, no_such_option=1)).message_id
 
-    lines = run(valkey_url, "default").splitlines()
+    lines = output_of("queues", "import", valkey_url, "default").splitlines()
 
     assert lines[0] == "default: 0 messages imported"
     assert f"refused, it stays where it is: {refused}: " in lines[1] and "no_such_option" in lines[1]
@@ -143,8 +138,8 @@ def test_what_is_refused_ends_no_import_and_is_said_again(
         broker.enqueue(message(number, no_such_option=1))
     broker.enqueue(message(25))
 
-    first = run(url, "default").splitlines()
-    second = run(url, "default").splitlines()
+    first = output_of("queues", "import", url, "default").splitlines()
+    second = output_of("queues", "import", url, "default").splitlines()
 
     assert (first[0], second[0]) == ("default: 1 message imported", "default: 0 messages imported")
     assert sorted(first[1:]) == sorted(second[1:])
@@ -158,12 +153,12 @@ def test_what_is_refused_ends_no_import_and_is_said_again(
 )
 def test_an_address_that_cannot_be_used_is_refused(url: str, says: str, facilities: Facilities) -> None:
     with pytest.raises(CommandError, match=says):
-        run(url, "default")
+        output_of("queues", "import", url, "default")
 
 
 def test_a_queue_that_the_yard_lacks_is_refused(valkey_url: str, facilities: Facilities) -> None:
     with pytest.raises(CommandError, match="nowhere"):
-        run(valkey_url, "nowhere")
+        output_of("queues", "import", valkey_url, "nowhere")
 
 
 def told(*arguments: str) -> str:

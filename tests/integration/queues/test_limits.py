@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import json
 import re
 from typing import Any
 
 import dramatiq
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError
 from django.test import Client
 from django.urls import reverse
 from dramatiq.brokers.stub import StubBroker
@@ -22,6 +20,7 @@ from switchyard.broker.topology import FairShare
 from switchyard.middleware.rate_limits import rates_of
 from switchyard.queues import limits
 from switchyard.queues.services import family_of
+from tests.factories.commands import json_of, output_of
 from tests.integration.broker.queue.test_actor_pauses import Family
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -53,25 +52,15 @@ def waiting(facilities: Facilities) -> Family:
     return family
 
 
-def command(*words: str) -> Any:
-    out = io.StringIO()
-    call_command("switchyard", "queues", *words, "--json", stdout=out)
-    return json.loads(out.getvalue())
-
-
-def said(*words: str) -> str:
-    out = io.StringIO()
-    call_command("switchyard", "queues", *words, stdout=out)
-    return out.getvalue()
-
-
 def row_of(first: str, *words: str) -> list[str]:
-    row, *_ = [cells for line in said(*words).splitlines() if (cells := re.split("  +", line))[0] == first]
+    row, *_ = [
+        cells for line in output_of("queues", *words).splitlines() if (cells := re.split("  +", line))[0] == first
+    ]
     return row
 
 
 def test_page_and_command_say_the_same(waiting: Family, superuser: Client) -> None:
-    found = {each["id"]: each for each in command("limits")["limits"]}
+    found = {each["id"]: each for each in json_of("queues", "limits")["limits"]}
     page = superuser.get(reverse("switchyard-limits"))
     text = page.content.decode()
 
@@ -87,7 +76,7 @@ def test_page_and_command_say_the_same(waiting: Family, superuser: Client) -> No
 
 
 def test_keys_are_listed_where_arguments_may_be_seen(waiting: Family, superuser: Client, watcher: Client) -> None:
-    found = command("limits", BY_CUSTOMER)
+    found = json_of("queues", "limits", BY_CUSTOMER)
     page = superuser.get(reverse("switchyard-limits"), {"limit": BY_CUSTOMER}).content.decode()
 
     [key] = found["keys"]
@@ -100,7 +89,7 @@ def test_keys_are_listed_where_arguments_may_be_seen(waiting: Family, superuser:
     assert watcher.get(reverse("switchyard-limits"), {"limit": BY_CUSTOMER}).status_code == 403
     assert superuser.get(reverse("switchyard-limits"), {"limit": "none"}).status_code == 404
     with pytest.raises(CommandError):
-        said("limits", MAIL)
+        output_of("queues", "limits", MAIL)
 
 
 def test_how_long_still_is_a_range_by_the_runs_of_the_last_day(
@@ -143,15 +132,15 @@ def test_an_operator_overrides_a_limit_on_its_page_and_ends_that(
 
 
 def test_command_overrides(waiting: Family) -> None:
-    assert command("override", AT_ONCE, "7", "--until", "1h")["current"] == 7
-    assert "reconcile 2, 7 until 20" in said("limits")
-    assert said("override", AT_ONCE) == f"{AT_ONCE}: 2, as declared\n"
+    assert json_of("queues", "override", AT_ONCE, "7", "--until", "1h")["current"] == 7
+    assert "reconcile 2, 7 until 20" in output_of("queues", "limits")
+    assert output_of("queues", "override", AT_ONCE) == f"{AT_ONCE}: 2, as declared\n"
     with pytest.raises(CommandError):
-        said("override", AT_ONCE, "0", "--until", "1h")
+        output_of("queues", "override", AT_ONCE, "0", "--until", "1h")
     with pytest.raises(CommandError, match="is not declared"):
-        said("override", "none", "1", "--until", "1h")
+        output_of("queues", "override", "none", "1", "--until", "1h")
     with pytest.raises(CommandError, match="an override has an end; write --until 30m"):
-        said("override", AT_ONCE, "1")
+        output_of("queues", "override", AT_ONCE, "1")
 
 
 def test_a_larger_rate_brings_the_reserved_starts_forward(facilities: Facilities) -> None:
@@ -166,20 +155,20 @@ def test_a_larger_rate_brings_the_reserved_starts_forward(facilities: Facilities
     assert (before.taken, before.waiting) == (10, 3)
     assert before.latest is not None
 
-    command("override", MAIL, "100", "--until", "1h")
+    json_of("queues", "override", MAIL, "100", "--until", "1h")
 
     assert facilities.windows.limit_of("send_welcome_mail", 10) == 100
     assert [records.calls.command("ZSCORE", window, id_) for id_ in ids] == [None] * 3
     family = family_of("default")
     due = [float(family.calls.command("ZSCORE", family.keys.due("live"), id_)) for id_ in ids]
     assert max(due) <= utc_now().timestamp() * 1_000
-    assert command("override", MAIL)["current"] == 10
+    assert json_of("queues", "override", MAIL)["current"] == 10
 
 
 def test_a_circuit_is_opened_until_a_time_and_closed_by_a_person(
     waiting: Family, superuser: Client, facilities: Facilities
 ) -> None:
-    [closed] = command("limits")["circuits"]
+    [closed] = json_of("queues", "limits")["circuits"]
     assert (closed["dependency"], closed["argument"], closed["state"]) == ("webhook", "endpoint_id", "closed")
     page = reverse("switchyard-actor-open-circuit", args=["deliver_webhook"])
     given = {"argument": "endpoint_id=5f0c", "until": "10m", "reason": "they move"}
@@ -188,7 +177,7 @@ def test_a_circuit_is_opened_until_a_time_and_closed_by_a_person(
     assert superuser.post(page, given | {"reason": ""}).status_code == 422
     assert superuser.post(page, given | {"argument": ""}).status_code == 422  # it has one for each endpoint
     assert superuser.post(page, given).status_code == 302
-    [opened] = command("limits")["circuits"]
+    [opened] = json_of("queues", "limits")["circuits"]
     assert (opened["state"], opened["value"], opened["by"]) == ("open", '"5f0c"', "root")
     assert opened["next_probe_at"]
     circuit = row_of('webhook endpoint_id="5f0c"', "limits")
@@ -196,9 +185,9 @@ def test_a_circuit_is_opened_until_a_time_and_closed_by_a_person(
     assert "Circuit opened by root" in superuser.get(reverse("switchyard-queue", args=["webhook"])).content.decode()
     assert "they move" in superuser.get(reverse("switchyard-limits")).content.decode()
 
-    call_command("switchyard", "actors", "resume", "deliver_webhook", "--argument", "endpoint_id=5f0c")
+    output_of("actors", "resume", "deliver_webhook", "--argument", "endpoint_id=5f0c")
     assert facilities.transport.stats("webhook").circuits == ()
-    call_command("switchyard", "actors", "open", "deliver_webhook", "--argument", "endpoint_id=5f0c", "--until", "1m")
+    output_of("actors", "open", "deliver_webhook", "--argument", "endpoint_id=5f0c", "--until", "1m")
     assert [each.pause.by for each in facilities.transport.stats("webhook").circuits] != []
     acts = list(AuditEntry.objects.order_by("pk").values_list("act", flat=True))
     assert acts == ["circuit.open", "actor.resume", "circuit.open"]

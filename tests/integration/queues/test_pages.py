@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import re
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import dramatiq
 import pytest
@@ -18,7 +16,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.broker.queue.operations import Entry
 from switchyard.history.models import JobRow
 from switchyard.operations import queries
-from tests.factories.brokers import broker_without_server
+from tests.factories.pages import text_of
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -27,10 +25,6 @@ LIST, PAGE, LIVE = (
     *(reverse(f"switchyard-queue{part}", args=["default"]) for part in ("", "-live")),
 )
 PAUSE, RESUME = (reverse(f"switchyard-queue-{act}", args=["default"]) for act in ("pause", "resume"))
-
-
-def text_of(page: Any) -> str:
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page.content.decode())).split())
 
 
 @pytest.fixture
@@ -134,21 +128,6 @@ def test_the_list_pauses_each_queue_leads_to_what_waits_and_is_fetched_again(
     assert "<html" not in part and f'href="{PAUSE}"' in part
     assert "?state=queued&amp;queue=default" in superuser.get(LIST).content.decode()
     assert PAUSE not in watcher.get(LIST).content.decode()
-
-
-def test_a_queue_that_is_not_declared_is_not_found(operator: Client, facilities: Facilities) -> None:
-    for name in ("switchyard-queue", "switchyard-queue-live", "switchyard-queue-pause", "switchyard-queue-resume"):
-        assert operator.get(reverse(name, args=["default-retry"])).status_code == 404
-
-
-def test_pages_stay_while_the_broker_is_away(operator: Client) -> None:
-    with broker_without_server():
-        for url in (LIST, PAGE, LIVE, PAUSE, RESUME):
-            answer = operator.get(url)
-            assert answer.status_code == 200 and "unknown" in text_of(answer).lower(), url
-            assert (" data-away" in answer.content.decode()) == (url in (LIST, PAGE, LIVE)), url
-        refused = operator.post(PAUSE, {"reason": "why"})
-    assert refused.status_code == 503 and "check SWITCHYARD_BROKER_URL" in text_of(refused)
 
 
 def test_a_purge_asks_sets_aside_and_is_undone(operator: Client, watcher: Client, waiting: list[str]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,27 +11,28 @@ from typing import Any
 import dramatiq
 import pytest
 import redis
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError
 
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.admin.stats import pause_of
 from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.queues.services import pause_queue
+from tests.factories.commands import json_of
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 KEY = Keys().queue("default").paused
 
 
-def run(*arguments: str) -> Any:
-    out = io.StringIO()
-    call_command("switchyard", "queues", *arguments, "--json", stdout=out)
-    return json.loads(out.getvalue())
-
-
 def pause_of_default() -> dict[str, Any]:
-    found: dict[str, Any] = next(queue for queue in run() if queue["queue"] == "default")
+    found: dict[str, Any] = next(
+        queue
+        for queue in json_of(
+            "queues",
+        )
+        if queue["queue"] == "default"
+    )
     return found
 
 
@@ -51,7 +50,7 @@ def starts(facilities: Facilities) -> Iterator[list[float]]:
 
 
 def test_a_pause_names_its_operator_its_reason_and_its_end(facilities: Facilities) -> None:
-    told = run("pause", "default", "--until", "2h", "--reason", "disk is full")
+    told = json_of("queues", "pause", "default", "--until", "2h", "--reason", "disk is full")
 
     pause = pause_of_default()["pause"]
     assert told["until"][:19] == pause["until"][:19]
@@ -70,7 +69,7 @@ def test_an_idle_worker_starts_within_a_second_of_the_end(
 ) -> None:
     with run_worker("default"):
         until = time.time() + 5
-        run("pause", "default", "--until", datetime.fromtimestamp(until, UTC).isoformat())
+        json_of("queues", "pause", "default", "--until", datetime.fromtimestamp(until, UTC).isoformat())
         for _ in range(20):
             dramatiq.get_broker().actors["timed"].send()
         wait_for(lambda: len(starts) == 20)
@@ -81,10 +80,10 @@ def test_an_idle_worker_starts_within_a_second_of_the_end(
 
 
 def test_a_reason_and_an_end_are_replaced_and_the_start_stays(valkey: redis.Redis, facilities: Facilities) -> None:
-    run("pause", "default", "--until", "1h", "--reason", 'first "quoted" \n ünïcode')
+    json_of("queues", "pause", "default", "--until", "1h", "--reason", 'first "quoted" \n ünïcode')
     first = pause_of(valkey.get(KEY), KEY)
 
-    run("pause", "default", "--reason", "second")
+    json_of("queues", "pause", "default", "--reason", "second")
     second = pause_of(valkey.get(KEY), KEY)
 
     assert first is not None and second is not None
@@ -96,7 +95,7 @@ def test_a_reason_and_an_end_are_replaced_and_the_start_stays(valkey: redis.Redi
 @pytest.mark.parametrize("text", ["yesterday", "2020-01-01", "0s", "400d", "25:00"])
 def test_an_end_that_is_over_or_no_time_is_refused(facilities: Facilities, text: str) -> None:
     with pytest.raises(CommandError, match="write a span"):
-        run("pause", "default", "--until", text)
+        json_of("queues", "pause", "default", "--until", text)
 
     assert pause_of_default()["paused"] is False
 

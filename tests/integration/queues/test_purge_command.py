@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import json
-from typing import Any
-
 import dramatiq
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError
 
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.admin import purge
@@ -17,14 +13,9 @@ from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.stores.history_streams import decode_rows
 from switchyard.schedules.runner import finish_moves
+from tests.factories.commands import json_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-def run(*arguments: str) -> Any:
-    out = io.StringIO()
-    call_command("switchyard", "queues", *arguments, "--json", stdout=out)
-    return json.loads(out.getvalue())
 
 
 @pytest.fixture
@@ -38,22 +29,28 @@ def family(facilities: Facilities) -> QueueOperations:
 
 def test_without_yes_it_only_counts(family: QueueOperations) -> None:
     with pytest.raises(CommandError, match="would drop 6 messages of default; write --yes"):
-        run("purge", "default")
+        json_of("queues", "purge", "default")
 
     assert purge.purges(family) == [] and not AuditEntry.objects.exists()
 
 
 def test_it_is_undone_within_a_minute(family: QueueOperations) -> None:
-    told = run("purge", "default", "--yes", "--reason", "sent twice")
+    told = json_of("queues", "purge", "default", "--yes", "--reason", "sent twice")
 
     assert (told["queue"], told["purged"]) == ("default", 6)
     assert finish_moves() == 0, "there is time to undo it"
     family.enqueue([Entry("m2", b"{}")])
     undone = {"queue": "default", "put_back": 5, "left_out": 1, "purges": [told["purge"]]}
-    assert run("purge", "default", "--undo") == undone
-    assert [queue["depth"] for queue in run() if queue["queue"] == "default"] == [5]
+    assert json_of("queues", "purge", "default", "--undo") == undone
+    assert [
+        queue["depth"]
+        for queue in json_of(
+            "queues",
+        )
+        if queue["queue"] == "default"
+    ] == [5]
     with pytest.raises(CommandError, match="no purge that can be undone"):
-        run("purge", "default", "--undo")
+        json_of("queues", "purge", "default", "--undo")
     acts = [(entry.act, entry.count, entry.reason) for entry in AuditEntry.objects.order_by("id")]
     assert acts == [("queue.purge", 6, "sent twice"), ("queue.purge_undo", 5, "")]
     assert AuditEntry.objects.get(act="queue.purge_undo").detail == {"purge": told["purge"], "left_out": 1}
@@ -65,7 +62,7 @@ def test_the_scheduler_drops_it_after_the_minute(family: QueueOperations, monkey
     assert finish_moves() == 6
     assert purge.purges(family) == []
     with pytest.raises(CommandError, match="no purge that can be undone"):
-        run("purge", "default", "--undo")
+        json_of("queues", "purge", "default", "--undo")
 
 
 def test_the_scheduler_ends_an_undo_that_was_killed(family: QueueOperations) -> None:

@@ -56,17 +56,6 @@ def test_a_table_that_is_longer_than_a_page_runs_over_with_its_heading(ada):
     assert "Invoiced in October 2026 6,000.00" in " ".join(pages)
 
 
-def test_unchanged_content_is_not_written_again(ada, storage):
-    make_invoice(ada)
-
-    first = services.generate(ada.pk, MONTH)
-    second = services.generate(ada.pk, MONTH)
-
-    assert (first["unchanged"], second["unchanged"]) == (False, True)
-    assert {**first, "unchanged": True} == second
-    assert len([path for path in storage.rglob("*") if path.is_file()]) == 1
-
-
 def test_changed_content_is_written_to_a_new_file_and_the_row_points_to_it(ada):
     make_invoice(ada)
     first = services.generate(ada.pk, MONTH)

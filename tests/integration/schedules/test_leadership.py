@@ -92,7 +92,6 @@ def test_a_scheduler_stops_at_once_and_lets_go(yard):
 
 
 def running_tasks() -> list[threading.Thread]:
-    """Return the threads that run maintenance tasks."""
     return [thread for thread in threading.enumerate() if thread.name.startswith("maintenance ")]
 
 

@@ -108,7 +108,7 @@ def test_a_row_that_could_not_run_is_refused_with_the_remedy(yard, fields, field
     assert not StoredSchedule.objects.exists() and not AuditEntry.objects.exists()
 
 
-def test_a_row_whose_actor_is_gone_is_named_once_and_goes_on_when_it_is_back(yard, capsys):
+def test_a_row_whose_actor_is_gone_is_named_once_and_goes_on_when_it_is_back(yard):
     yard.actor()
     yard.store()
     yard.store("fine")

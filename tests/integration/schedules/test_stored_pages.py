@@ -6,7 +6,6 @@ import json
 
 import dramatiq
 import pytest
-from django.contrib.auth.models import Permission
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client
@@ -206,26 +205,17 @@ def test_rows_of_celery_beat_are_imported_and_what_has_no_counterpart_is_named(w
 
     with pytest.raises(CommandError, match="6 schedules left out"):
         call_command(
-            "switchyard",
-            "schedules",
-            "import",
-            "--from",
-            "celery-beat",
-            "--actor",
-            "news.tasks.fetch=weather",
+            "switchyard", "schedules", "import", "--from", "celery-beat", "--actor", "news.tasks.fetch=weather",
             "--json",
-        )
+        )  # fmt: skip
 
     answer = json.loads(capsys.readouterr().out)
     assert answer["stored"] == ["by interval", "weather of Bern"]
     assert {name: why.partition(";")[0][:28] for name, why in answer["left"].items()} == {
-        "often": "its interval of 30 seconds i",
-        "both days": "days of the month and weekda",
-        "once": "it runs once",
-        "dawn": "it is a solar or clocked sch",
-        "unmapped": "schedule unmapped: actor: th",
+        "often": "its interval of 30 seconds i", "both days": "days of the month and weekda", "once": "it runs once",
+        "dawn": "it is a solar or clocked sch", "unmapped": "schedule unmapped: actor: th",
         "celery.backend_cleanup": "the task celery.backend_clea",
-    }
+    }  # fmt: skip
     by_cron, by_interval = (StoredSchedule.objects.get(name=name) for name in ("weather of Bern", "by interval"))
     assert (by_cron.cron, by_cron.time_zone) == ("0 */2 * * mon-fri", "Europe/Berlin")
     assert (by_cron.args, by_cron.kwargs, by_interval.every_s) == (["Bern"], {"days": [1]}, 7_200)
@@ -233,10 +223,6 @@ def test_rows_of_celery_beat_are_imported_and_what_has_no_counterpart_is_named(w
     assert ScheduleState.objects.get(actor="by interval").paused_at is not None
 
 
-def test_an_import_without_tables_of_celery_beat_says_so(capsys):
+def test_an_import_without_tables_of_celery_beat_says_so():
     with pytest.raises(CommandError, match="no table django_celery_beat_periodictask"):
         call_command("switchyard", "schedules", "import", "--from", "celery-beat")
-
-
-def test_the_right_to_edit_is_a_permission():
-    assert Permission.objects.get(codename="edit_schedule").content_type.app_label == "switchyard_schedules"

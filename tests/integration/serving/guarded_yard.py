@@ -86,7 +86,6 @@ class GuardedYard:
         return "" if found is None else found.state
 
     def rows(self, query: str, *values: Any) -> list[Any]:
-        """Return rows of the database."""
         with closing(sqlite3.connect(self.folder / "state" / "db.sqlite3", timeout=30)) as database, database:
             return database.execute(query, values).fetchall()
 

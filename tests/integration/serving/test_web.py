@@ -15,12 +15,10 @@ from tests.waiting import wait_for
 START = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 CHUNKED = b"POST /api/v1/emails HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 ENDLESS_HEADS = {
-    "header lines": (START, b"X-Many: " + b"a" * 56 + b"\r\n"),
-    "one header line": (START + b"X-Long: ", b"a" * 4096),
-    "a header's name": (START, b"a" * 4096),
-    "the URL": (b"GET /", b"a" * 4096),
+    "header lines": (START, b"X-Many: " + b"a" * 56 + b"\r\n"), "one header line": (START + b"X-Long: ", b"a" * 4096),
+    "a header's name": (START, b"a" * 4096), "the URL": (b"GET /", b"a" * 4096),
     "the query": (b"GET /healthz?", b"a" * 4096),
-}
+}  # fmt: skip
 MAIL = b'{"to": "ada@example.com", "template": "welcome"}'
 JSON = {"Content-Type": "application/json"}
 MOST_GROWN_MIB = 32

@@ -41,36 +41,25 @@ class WebProcess:
     def __post_init__(self) -> None:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         self.environment = {
-            **kept,
-            "SWITCHYARD_STATE_DIR": str(self.folder),
-            "SWITCHYARD_BROKER_URL": self.broker_url,
-            **self.extra,
-        }
+            **kept, "SWITCHYARD_STATE_DIR": str(self.folder), "SWITCHYARD_BROKER_URL": self.broker_url, **self.extra,
+        }  # fmt: skip
         self.log = self.folder / "web.log"
         self.token = self.manage("shell", "--verbosity=0", "-c", MAKES_ADA).split()[-1]
 
     def manage(self, *command: str) -> str:
         """Run a command to its end; return its output."""
         done = subprocess.run(
-            [sys.executable, "manage.py", *command],
-            cwd=BASE_DIR,
-            env=self.environment,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
+            [sys.executable, "manage.py", *command], cwd=BASE_DIR, env=self.environment, check=True,
+            capture_output=True, text=True,
+        )  # fmt: skip
         return done.stdout
 
     def start(self) -> None:
-        """Start the web and wait until it listens."""
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "manage.py", "runweb", "--port", "0"],
-                cwd=BASE_DIR,
-                env=self.environment,
-                stdout=log,
+                [sys.executable, "manage.py", "runweb", "--port", "0"], cwd=BASE_DIR, env=self.environment, stdout=log,
                 stderr=log,
-            )
+            )  # fmt: skip
         found = wait_for(
             lambda: re.search(r"running on http://127.0.0.1:(\d+)", self.log.read_text()), 60, what="the web to start"
         )
@@ -81,7 +70,6 @@ class WebProcess:
             self.request("GET", "/api/v1/queues", headers=self.bearer)
 
     def stop(self) -> None:
-        """Terminate the web."""
         self.process.terminate()
         try:
             self.process.wait(30)
@@ -106,11 +94,9 @@ class WebProcess:
             connection.close()
 
     def connect(self) -> socket.socket:
-        """Open a connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
 
     def rss_bytes(self) -> int:
-        """Return the memory of the web."""
         rss: int = self.ps.memory_info().rss
         return rss
 

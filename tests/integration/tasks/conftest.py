@@ -71,13 +71,10 @@ class Host:
         self.folder = folder
         self.notes_file = folder / "notes"
         self.environment = {
-            **os.environ,
-            "SWITCHYARD_BROKER_URL": url,
-            "SWITCHYARD_STATE_DIR": str(folder),
-            "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
-            "DATABASE_URL": f"sqlite:///{folder / 'db.sqlite3'}",
+            **os.environ, "SWITCHYARD_BROKER_URL": url, "SWITCHYARD_STATE_DIR": str(folder),
+            "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"), "DATABASE_URL": f"sqlite:///{folder / 'db.sqlite3'}",
             "TASK_NOTES": str(self.notes_file),
-        }
+        }  # fmt: skip
         self._started: list[subprocess.Popen[bytes]] = []
 
     def start_pools(self) -> RunningPool:
@@ -122,7 +119,6 @@ class Host:
         return [line.split() for line in text.splitlines()]
 
     def stop(self) -> None:
-        """End what is left."""
         for process in self._started:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -26,7 +26,6 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
 
 
 def main(queue: str) -> None:
-    """Enqueue, wait, print."""
     import django
 
     django.setup()

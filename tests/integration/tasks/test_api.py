@@ -135,12 +135,6 @@ def test_a_task_goes_to_its_queue_with_its_priority(host_tasks: ModuleType) -> N
     assert (record.queue, record.actor) == ("threads", f"{host_tasks.__name__}.add")
 
 
-def _make() -> Any:
-    def inner() -> None: ...
-
-    return inner
-
-
 def test_arguments_that_do_not_fit_are_refused_when_they_are_sent(host_tasks: ModuleType) -> None:
     with pytest.raises(ArgumentMismatch, match="missing a required argument: 'left'"):
         host_tasks.add.enqueue()

@@ -70,21 +70,8 @@ def test_no_name_is_resolved_in_a_request_and_what_is_inside_by_its_form_is_refu
 @pytest.mark.parametrize(
     "events",
     [
-        [],
-        ["a", "b", "a"],
-        [""],
-        ["a b"],
-        ["a."],
-        [".a"],
-        ["a..b"],
-        ["ä"],
-        ["a\n"],
-        ["a" * 101],
-        [1],
-        "a",
-        {},
-        None,
-        ["a"] * 2,
+        *([], ["a", "b", "a"], [""], ["a b"], ["a."], [".a"], ["a..b"], ["ä"], ["a\n"], ["a" * 101], [1], "a", {}),
+        *(None, ["a"] * 2),
     ],
 )
 def test_events_that_are_none_or_repeat_are_refused(post, events):

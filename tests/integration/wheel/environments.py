@@ -39,16 +39,9 @@ def run(*command: str | Path, cwd: Path, environment: dict[str, str], timeout_s:
     """
     shown = " ".join(str(word)[:80] for word in command)
     done = subprocess.run(
-        [str(word) for word in command],
-        cwd=cwd,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
+        [str(word) for word in command], cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, timeout=timeout_s, check=False,
+    )  # fmt: skip
     assert done.returncode == code, f"{shown} ended with {done.returncode}:\n{done.stdout}"
     return done.stdout
 
@@ -76,18 +69,9 @@ class Index:
         source = ("--no-index", "--find-links", str(self.wheels))
         python = str(folder / "bin/python")
         run(
-            uv,
-            "pip",
-            "install",
-            "--quiet",
-            "--python",
-            python,
-            *source,
-            wanted,
-            *beside,
-            cwd=self.wheels,
+            uv, "pip", "install", "--quiet", "--python", python, *source, wanted, *beside, cwd=self.wheels,
             environment=offline,
-        )
+        )  # fmt: skip
         return Environment(folder)
 
 
@@ -99,7 +83,6 @@ class Environment:
 
     @property
     def python(self) -> Path:
-        """Its interpreter."""
         return self.folder / "bin/python"
 
     def run(self, *arguments: str | Path, cwd: Path, code: int = 0, **variables: str) -> str:

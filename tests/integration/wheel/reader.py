@@ -108,11 +108,7 @@ class Reader:
         with (self.folder / f"terminal-{len(self._running)}").open("wb") as log:
             self._running.append(
                 subprocess.Popen(
-                    ["bash", "-c", script],
-                    env=self.environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
+                    ["bash", "-c", script], env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                     start_new_session=True,
                 )
-            )
+            )  # fmt: skip

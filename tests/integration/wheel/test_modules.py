@@ -18,11 +18,9 @@ pytestmark = pytest.mark.timeout(900)  # builds, installs and starts processes, 
 PATCH_FIRST = ("switchyard.workers.child.gevent_main", "switchyard.workers.group.gevent_group")
 # Of the extras s3, gcs and traces, and of a tracker: each is imported where an address names it, or the project does.
 CLIENTS = {
-    "switchyard.files.google": "google",
-    "switchyard.files.s3": "boto3",
-    "switchyard.middleware.error_tracker": "sentry_sdk",
-    "switchyard.middleware.tracing": "opentelemetry",
-}
+    "switchyard.files.google": "google", "switchyard.files.s3": "boto3",
+    "switchyard.middleware.error_tracker": "sentry_sdk", "switchyard.middleware.tracing": "opentelemetry",
+}  # fmt: skip
 IMPORT_ALL = """
 import importlib, json, os, sys
 import django

@@ -28,12 +28,9 @@ def test_every_step_of_the_page_works(clone: Path, index: Index, tmp_path: Path)
         address = f"127.0.0.1:{port}"
         page = read(PAGE).replace("/path/to/switchyard", str(clone)).replace(PORT, address)
         offline = clean_environment(
-            PIP_NO_INDEX="1",
-            PIP_FIND_LINKS=str(index.wheels),
-            PIP_NO_COMPILE="1",
-            PIP_CONFIG_FILE="/dev/null",
+            PIP_NO_INDEX="1", PIP_FIND_LINKS=str(index.wheels), PIP_NO_COMPILE="1", PIP_CONFIG_FILE="/dev/null",
             PIP_DISABLE_PIP_VERSION_CHECK="1",
-        )
+        )  # fmt: skip
         reader = Reader(page, tmp_path, offline)
         try:
             _follow(reader, f"http://{address}", index.wheel)

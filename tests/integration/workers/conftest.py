@@ -45,14 +45,10 @@ class Bench:
         self.client: redis.Redis = connect(url)
         self.reports = PoolReports(RedisCalls(self.client), Keys())
         self.environment = {
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": f"{self.settings}.settings",
-            "SWITCHYARD_BROKER_URL": url,
-            "SWITCHYARD_STATE_DIR": str(folder),
-            "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
-            "SWITCHYARD_RELEASE": "bench",
-            "dramatiq_restart_delay": "100",
-        }
+            **os.environ, "DJANGO_SETTINGS_MODULE": f"{self.settings}.settings", "SWITCHYARD_BROKER_URL": url,
+            "SWITCHYARD_STATE_DIR": str(folder), "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
+            "SWITCHYARD_RELEASE": "bench", "dramatiq_restart_delay": "100",
+        }  # fmt: skip
         self.broker = RedisBroker(self.client, Keys(), middleware=[])
         for lane in YARD.lanes:
             self.broker.declare_queue(lane)
@@ -81,7 +77,6 @@ class Bench:
         return process
 
     def log(self, log: str = "log") -> str:
-        """Return what was printed."""
         return (self.folder / log).read_text()
 
     def unusual_log(self, log: str = "log") -> str:
@@ -110,7 +105,6 @@ class Bench:
         return token
 
     def notes(self, key: str) -> list[dict[str, Any]]:
-        """Return what the actors noted."""
         return [json.loads(note) for note in self.client.lrange(key, 0, -1)]  # type: ignore[union-attr]
 
     def started(self, token: str) -> dict[str, Any] | None:
@@ -122,15 +116,12 @@ class Bench:
         return next((note for note in self.notes(ENDED) if note["token"] == token), None)
 
     def waiting(self, queue: str) -> int:
-        """Return how many messages wait."""
         return family_stats(RedisCalls(self.client), Keys().queue(queue)).live.waiting
 
     def report(self, pool: str) -> PoolReport | None:
-        """Return a pool's report."""
         return next((report for report in self.reports.read_all() if report.pool == pool), None)
 
     def stop_all(self) -> None:
-        """End what is left."""
         for process in self._started:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -150,7 +141,6 @@ def module_bench(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 def bench(valkey: redis.Redis, valkey_url: str, tmp_path: Path) -> Iterator[Bench]:
-    """A bench on an emptied Valkey."""
     bench = Bench(valkey_url, tmp_path)
     yield bench
     bench.stop_all()

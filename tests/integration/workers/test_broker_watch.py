@@ -18,7 +18,6 @@ from tests.waiting import wait_for
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Bench]:
-    """A bench on a server of its own."""
     (tmp_path / "bench").mkdir()
     with EmbeddedServer(tmp_path / "valkey") as server:
         bench = Bench(server.url, tmp_path / "bench")

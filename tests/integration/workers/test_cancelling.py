@@ -44,7 +44,6 @@ class Jobs:
         self._earlier = set(bench.ids)
 
     def record(self, token: str) -> Job:
-        """Return a job's record."""
         found = self.facilities.records.read(self.bench.ids[token])
         assert found is not None
         return found
@@ -68,7 +67,6 @@ class Jobs:
         return token
 
     def cancel(self, token: str) -> str:
-        """Cancel a job."""
         return cancel(self.facilities, self.bench.ids[token])
 
     def cancelled_after_s(self, token: str) -> float:
@@ -113,7 +111,6 @@ def pools(module_bench: Bench) -> subprocess.Popen[bytes]:
 
 @pytest.fixture
 def jobs(module_bench: Bench, pools: subprocess.Popen[bytes]) -> Jobs:
-    """Jobs of these pools."""
     return Jobs(module_bench)
 
 
@@ -121,14 +118,9 @@ def jobs(module_bench: Bench, pools: subprocess.Popen[bytes]) -> Jobs:
 @pytest.mark.parametrize(
     ("queue", "how"),
     [
-        ("urgent", "spin"),
-        ("slow", "defy"),
-        ("webhook", "spin"),
-        pytest.param("webhook", "sleep", marks=long),
-        pytest.param("urgent", "sleep", marks=long),
-        pytest.param("urgent", "defy", marks=long),
-        pytest.param("slow", "sleep", marks=long),
-        pytest.param("slow", "spin", marks=long),
+        *(("urgent", "spin"), ("slow", "defy"), ("webhook", "spin"), pytest.param("webhook", "sleep", marks=long)),
+        *(pytest.param("urgent", "sleep", marks=long), pytest.param("urgent", "defy", marks=long)),
+        *(pytest.param("slow", "sleep", marks=long), pytest.param("slow", "spin", marks=long)),
         pytest.param("webhook", "defy", marks=long),
     ],
 )
@@ -153,11 +145,8 @@ def test_a_task_that_runs_python_ends_soon_and_its_neighbours_go_on(
 @pytest.mark.parametrize(
     ("queue", "how"),
     [
-        ("slow", "hang"),
-        ("webhook", "seize"),
-        pytest.param("urgent", "hang", marks=long),
-        pytest.param("urgent", "seize", marks=long),
-        pytest.param("slow", "refuse", marks=long),
+        *(("slow", "hang"), ("webhook", "seize"), pytest.param("urgent", "hang", marks=long)),
+        *(pytest.param("urgent", "seize", marks=long), pytest.param("slow", "refuse", marks=long)),
     ],
 )
 def test_a_task_that_does_not_return_is_killed_within_10_s_and_its_neighbours_start_again_at_once(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import signal
-from typing import Any
 
 import pytest
-from django.core.management import call_command
 
 from switchyard.broker.interface import Facilities
 from switchyard.bulk.models import BulkAct
 from switchyard.bulk.runner import BulkRunner
+from tests.factories.commands import json_of
 from tests.integration.workers.bench.actors import FANNED_OUT, fan_out
 from tests.integration.workers.conftest import Bench
 from tests.waiting import wait_for
@@ -21,15 +18,9 @@ from tests.waiting import wait_for
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def run(*words: str) -> Any:
-    out = io.StringIO()
-    call_command("switchyard", *words, "--json", stdout=out)
-    return json.loads(out.getvalue())
-
-
 def cancel() -> int:
     """Cancel all that wait or run, and return how many were hit."""
-    number = run("jobs", "cancel", "--filter", "actor=fan_out")["bulk_act"]
+    number = json_of("jobs", "cancel", "--filter", "actor=fan_out")["bulk_act"]
     BulkRunner().go_on()
     act = BulkAct.objects.get(pk=number)
     assert (act.state, act.error) == ("done", "")
@@ -48,7 +39,7 @@ def test_a_pause_and_a_cancel_end_it_also_in_a_child_that_hangs(bench: Bench, fa
         if hangs:
             os.kill(child, signal.SIGSTOP)
 
-        run("actors", "pause", "fan_out", "--reason", "it sends itself")
+        json_of("actors", "pause", "fan_out", "--reason", "it sends itself")
         hit = cancel()
         if hangs:
             os.kill(child, signal.SIGCONT)
@@ -58,11 +49,11 @@ def test_a_pause_and_a_cancel_end_it_also_in_a_child_that_hangs(bench: Bench, fa
         wait_for(lambda: facilities.transport.stats("urgent").live.running == 0)
         ran = bench.client.llen(FANNED_OUT)
         again = cancel()  # what ran meanwhile has sent
-        run("actors", "resume", "fan_out")
+        json_of("actors", "resume", "fan_out")
         last = bench.send("urgent")
         wait_for(lambda token=last: bench.ended(token))  # type: ignore[misc]
 
         wait_for(lambda: family.calls.command("HLEN", family.keys.bodies) == 0)
         assert bench.client.llen(FANNED_OUT) == ran
         assert hit > 100 and again <= 8
-        assert run("actors", "show", "fan_out")["pauses"] == []
+        assert json_of("actors", "show", "fan_out")["pauses"] == []

@@ -17,7 +17,6 @@ from tests.waiting import wait_for
 
 
 def family(bench: Bench, queue: str) -> QueueOperations:
-    """Return a queue's family."""
     return bench.broker.families[queue]
 
 

@@ -21,7 +21,6 @@ def send(bench: Bench, queue: str, actor: str, *args: Any, **options: Any) -> st
 
 
 def done(bench: Bench) -> list[dict[str, Any]]:
-    """Return what the actors noted."""
     return [json.loads(note) for note in bench.client.lrange(DONE, 0, -1)]  # type: ignore[union-attr]
 
 

@@ -1,4 +1,4 @@
-"""Liveness distinguishes a pool that makes progress from one that only runs."""
+"""Liveness tells pools that make progress from those that only run; stuck messages and ended threads are mended."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ import signal
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from typing import Any
 
+import dramatiq
 import psutil
 import pytest
+from dramatiq.middleware import Middleware
 
+from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.pool_reports import SilentChild
+from switchyard.workers.child.main import all_work
+from tests.factories.yards import small_yard
 from tests.integration.workers.bench.actors import STARTED
+from tests.integration.workers.bench.losing import TO_LOSE
 from tests.integration.workers.conftest import Bench
 from tests.processes import titles_below
 from tests.waiting import wait_for
@@ -111,3 +119,42 @@ def test_a_child_whose_task_keeps_the_interpreter_is_reported_with_the_line_of_t
     ended = wait_for(lambda: bench.ended(token))
     assert ended is not None and ended["pid"] == child
     wait_for(lambda: not silent())
+
+
+def test_a_child_that_holds_a_message_which_no_thread_runs_is_replaced(bench: Bench) -> None:
+    bench.environment["SWITCHYARD_CHILD_MIDDLEWARE"] = "tests.integration.workers.bench.losing.Losing"
+    bench.start("runpools", "urgent", "webhook", "--no-history", settings="short_settings")
+    bench.wait_for_log("pools: all ready")
+    for queue in ("urgent", "webhook"):
+        first = bench.send(queue)
+        pid = wait_for(lambda token=first: bench.ended(token))["pid"]  # type: ignore[misc]
+
+        bench.client.set(TO_LOSE, 1)
+        lost = bench.send(queue)
+
+        ended = wait_for(lambda token=lost: bench.ended(token))  # type: ignore[misc]
+        report = wait_for(lambda queue=queue: (found := bench.report(queue)) and found.restarts and found)  # type: ignore[misc]
+        assert ended["pid"] != pid
+        assert len([note for note in bench.notes("bench:started") if note["token"] == lost]) == 1
+        assert report.restarts == {"stuck_message": 1}
+        assert f"no thread runs message {bench.ids[lost]} of {queue}" in bench.log()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_child_notices_a_thread_that_ended(yard_broker: Callable[..., RedisBroker], run_worker: Any) -> None:
+    class ExitCause(Middleware):
+        def after_process_message(self, broker: Any, message: Any, **how: Any) -> None:
+            raise SystemExit
+
+    broker = yard_broker(small_yard(max_retries=0), extra=[ExitCause()])
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job() -> None:
+        raise RuntimeError("no")
+
+    with run_worker(broker=broker, threads=2) as worker:
+        before = all_work(worker)
+        job.send()
+        wait_for(lambda: not all_work(worker))
+
+    assert before

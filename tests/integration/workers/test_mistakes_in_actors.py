@@ -32,7 +32,6 @@ class Project:
         self.write("loyalty/__init__.py", "")
 
     def write(self, name: str, code: str) -> None:
-        """Write a file."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(code)
@@ -42,13 +41,9 @@ class Project:
         path = os.pathsep.join([str(self.folder), str(ROOT)])
         environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "host.settings", "PYTHONPATH": path}
         done = subprocess.run(
-            [sys.executable, "-m", "django", "check"],
-            cwd=self.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+            [sys.executable, "-m", "django", "check"], cwd=self.folder, env=environment, capture_output=True,
+            text=True, timeout=60,
+        )  # fmt: skip
         return done.returncode, done.stdout + done.stderr
 
 

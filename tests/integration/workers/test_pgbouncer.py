@@ -59,12 +59,9 @@ def bouncer(server: PostgresUnderTest) -> Iterator[PgBouncerUnderTest]:
 def bounced(server: PostgresUnderTest, bouncer: PgBouncerUnderTest, valkey_url: str) -> dict[str, str]:
     """Environment of a project whose database is behind the bouncer, migrated."""
     environment = {
-        **os.environ,
-        "SWITCHYARD_BROKER_URL": valkey_url,
-        "DATABASE_URL": bouncer.url,
-        "DATABASE_BOUNCED": "1",
+        **os.environ, "SWITCHYARD_BROKER_URL": valkey_url, "DATABASE_URL": bouncer.url, "DATABASE_BOUNCED": "1",
         "DATABASE_DIRECT_URL": server.url,
-    }
+    }  # fmt: skip
     manage(environment, "migrate", "--verbosity=0")
     return environment
 
@@ -116,14 +113,9 @@ def test_a_declared_bouncer_is_no_finding_but_for_the_timeout_that_its_role_lack
 
 def test_a_bouncer_that_refuses_our_options_is_told_once(bounced: dict[str, str], valkey: redis.Redis) -> None:
     done = subprocess.run(
-        [sys.executable, "manage.py", "doctor", "--json"],
-        cwd=BASE_DIR,
-        env={**bounced, "DATABASE_BOUNCED": "0"},
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
+        [sys.executable, "manage.py", "doctor", "--json"], cwd=BASE_DIR, env={**bounced, "DATABASE_BOUNCED": "0"},
+        capture_output=True, text=True, timeout=150, check=False,
+    )  # fmt: skip
     told = json.loads(done.stdout)
 
     [error] = [one for one in told["findings"] if one["severity"] == "error"]

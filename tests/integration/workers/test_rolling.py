@@ -35,7 +35,6 @@ class Roll:
         self.ids: dict[str, str] = {}
 
     def start(self, release: str) -> Any:
-        """Start the pools of a release, and wait until they are ready."""
         settings = {"old": "settings", "new": "newer_settings"}[release]
         pool = self.bench.start("runpool", "urgent", settings=settings, log=release)
         self.bench.wait_for_log("pool urgent: ready", log=release)
@@ -49,11 +48,9 @@ class Roll:
         return token
 
     def record(self, token: str) -> Job | None:
-        """Return a job's record."""
         return self.records.read(self.ids[token])
 
     def parked(self) -> int:
-        """Return how many messages are parked."""
         return family_stats(RedisCalls(self.bench.client), Keys().queue("urgent")).parked
 
     def account(self) -> Account:
@@ -72,7 +69,6 @@ class Roll:
 
 @pytest.fixture
 def roll(bench: Bench) -> Roll:
-    """A deploy."""
     return Roll(bench)
 
 

@@ -24,7 +24,6 @@ KEYS = Keys("stand-in-test")
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Processes that were started."""
     made: list[subprocess.Popen[bytes]] = []
 
     def fork(run: Callable[[], int], *, title: str, close_inherited: object) -> int:

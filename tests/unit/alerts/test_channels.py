@@ -44,19 +44,9 @@ def test_two_urls_of_one_host_are_two_channels_without_their_secrets() -> None:
 
 
 WRONG = [
-    "ops@example.com",
-    "pagerduty://",
-    "pagerduty://no!key-canary",
-    "opsgenie://canary",
-    "oncall=mailto:",
-    "oncall=team=log:",
-    "mailto:",
-    "mailto:not-an-address",
-    "https://",
-    "https:///canary",
-    "http://host:99999/canary",
-    "http://host:0/canary",
-    "http://[::1/canary",
+    *("ops@example.com", "pagerduty://", "pagerduty://no!key-canary", "opsgenie://canary", "oncall=mailto:"),
+    *("oncall=team=log:", "mailto:", "mailto:not-an-address", "https://", "https:///canary"),
+    *("http://host:99999/canary", "http://host:0/canary", "http://[::1/canary"),
 ]
 
 

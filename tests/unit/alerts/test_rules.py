@@ -27,7 +27,6 @@ LATE = AlertFact("finding-queues.late", "finding", "late", "", "", "", 0)
 
 
 def with_rules(*rules: AlertRule, urls: tuple[str, ...] = ("log:",), quiet: tuple[str, str] | None = None) -> Any:
-    """Declare rules and channels."""
     return with_alert_urls(*urls, topology=replace(declared_yard(), alerts=rules, quiet_hours=quiet))
 
 
@@ -78,11 +77,8 @@ def test_a_rule_says_after_which_time_a_person_is_called() -> None:
 @pytest.mark.parametrize(
     ("wrong", "option"),
     [
-        ({"finding": ""}, "finding"),
-        ({"after_s": -1}, "after_s"),
-        ({"channels": "oncall"}, "channels"),
-        ({"escalate_to": ("oncall",)}, "escalate_to"),
-        ({"escalate_after_s": 60}, "escalate_to"),
+        *(({"finding": ""}, "finding"), ({"after_s": -1}, "after_s"), ({"channels": "oncall"}, "channels")),
+        *(({"escalate_to": ("oncall",)}, "escalate_to"), ({"escalate_after_s": 60}, "escalate_to")),
     ],
 )
 def test_a_rule_that_cannot_be_used_is_refused(wrong: dict[str, Any], option: str) -> None:

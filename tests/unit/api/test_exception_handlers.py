@@ -10,6 +10,8 @@ from django.db import OperationalError
 from django.test import Client, RequestFactory
 
 from switchyard.api.exception_handlers import problem_of
+from switchyard.api.parsing import MAX_ERRORS, refuse_bad_text
+from switchyard.api.problems import Problem
 from switchyard.broker.errors import QueueFull, UnencodablePayload
 from tests.unit.api import probe_urls
 from tests.unit.api.conftest import Post, problem
@@ -237,3 +239,16 @@ def test_a_broker_that_would_lose_work_is_503_and_keeps_its_settings_to_itself(p
     assert "until it is safe again" in problem(response, 503)["detail"]
     assert response["Retry-After"]
     assert "allkeys" not in response.content.decode()
+
+
+def test_many_bad_texts_far_down_are_refused_by_the_first_ones_in_short() -> None:
+    body: Any = ["\0"] * 100_000
+    for _ in range(60):
+        body = {"n" * 100: body}
+
+    with pytest.raises(Problem) as refused:
+        refuse_bad_text(body)
+
+    errors = refused.value.errors
+    assert len(errors) == MAX_ERRORS
+    assert all(len(error.field) < 500 for error in errors)

@@ -96,7 +96,6 @@ def call(
 
 
 def refusal(sent: list[Message], status: int) -> dict[str, Any]:
-    """Return the problem document that was sent."""
     assert [message["type"] for message in sent[:2]] == ["http.response.start", "http.response.body"]
     assert sent[0]["status"] == status
     assert (b"content-type", b"application/problem+json") in sent[0]["headers"]

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from io import StringIO
 
 import pytest
 import time_machine
@@ -21,6 +20,7 @@ from switchyard.api.models import Token
 from switchyard.api.tokens import create_token, find_token, note_use, revoke_token
 from switchyard.audit.services import Who
 from tests.factories.callers import api_user
+from tests.factories.commands import output_of
 from tests.unit.api import probe_urls
 from tests.unit.api.conftest import problem
 
@@ -125,11 +125,8 @@ def test_the_scheme_is_not_case_sensitive(probe: Client, make_token: MakeToken) 
 @pytest.mark.parametrize(
     ("scopes", "path", "method", "status"),
     [
-        (["read"], "mine", "get", 200),
-        (["operate"], "mine", "get", 200),
-        (["submit"], "mine", "get", 403),
-        (["submit", "read"], "all", "get", 403),
-        (["operate"], "all", "get", 200),
+        *((["read"], "mine", "get", 200), (["operate"], "mine", "get", 200), (["submit"], "mine", "get", 403)),
+        *((["submit", "read"], "all", "get", 403), (["operate"], "all", "get", 200)),
         (["read", "operate"], "orders", "post", 403),
     ],
 )
@@ -191,11 +188,8 @@ def test_rights_of_a_token_end_with_those_of_its_owner(probe: Client, make_token
 
 
 def test_createtoken_prints_a_token_that_works(owner: User) -> None:
-    out = StringIO()
+    token = find_token(output_of("createtoken", "--user=ada", "--scopes=submit, read").strip())
 
-    call_command("switchyard", "createtoken", "--user=ada", "--scopes=submit, read", stdout=out)
-
-    token = find_token(out.getvalue().strip())
     assert token is not None
     assert token.scopes == ["submit", "read"]
 
@@ -212,25 +206,20 @@ def test_createtoken_refuses_scopes_that_are_unknown_or_not_the_owners(owner: Us
 
 def test_tokens_lists_without_secrets(make_token: MakeToken) -> None:
     token, plain = make_token()
-    out = StringIO()
 
-    call_command("switchyard", "tokens", "list", "--json", stdout=out)
-    call_command("switchyard", "tokens", "list", stdout=out)
+    printed = output_of("tokens", "list", "--json") + output_of("tokens", "list")
 
-    assert token.prefix in out.getvalue()
-    assert plain.split("_", 2)[2] not in out.getvalue()
-    assert token.secret_hash not in out.getvalue()
+    assert token.prefix in printed
+    assert plain.split("_", 2)[2] not in printed and token.secret_hash not in printed
 
 
 def test_tokens_are_a_table_that_drives_no_terminal(make_token: MakeToken) -> None:
     token, _ = make_token()
     token.name = "[red]evil\x1b[31m"
     token.save()
-    out = StringIO()
 
-    call_command("switchyard", "tokens", "list", stdout=out)
+    head, line = output_of("tokens", "list").splitlines()
 
-    head, line = out.getvalue().splitlines()
     assert head.split()[:4] == ["prefix", "state", "owner", "scopes"]
     assert "never" in line and r"[red]evil\x1b[31m" in line and "\x1b" not in line
 
@@ -239,6 +228,6 @@ def test_tokens_are_a_table_that_drives_no_terminal(make_token: MakeToken) -> No
 def test_tokens_revokes_by_prefix_or_whole(make_token: MakeToken, shorten: Callable[[str], str]) -> None:
     _, plain = make_token()
 
-    call_command("switchyard", "tokens", "revoke", shorten(plain), stdout=StringIO())
+    output_of("tokens", "revoke", shorten(plain))
 
     assert find_token(plain) is None

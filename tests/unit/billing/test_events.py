@@ -16,13 +16,9 @@ pytestmark = pytest.mark.django_db
 
 def payload(**changes) -> dict:
     data = {
-        "id": "pay_1",
-        "amount": "100.00",
-        "currency": "EUR",
-        "paid_at": "2026-10-20T12:00:00Z",
-        "invoice_number": "",
+        "id": "pay_1", "amount": "100.00", "currency": "EUR", "paid_at": "2026-10-20T12:00:00Z", "invoice_number": "",
         "reference": "",
-    }
+    }  # fmt: skip
     return {"type": "payment.received", "data": data | changes}
 
 

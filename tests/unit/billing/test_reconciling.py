@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import hashlib
 from decimal import Decimal
 
 import pytest
@@ -11,7 +9,6 @@ import pytest
 from apps.billing import reconciling, services
 from apps.billing.models import Outcome, Reconciliation, ReconciliationEntry
 from apps.shop.models import Invoice, InvoiceStatus, Payment
-from apps.shop.sample import create
 from tests.factories.shop import make_customer, make_invoice, make_payment
 
 pytestmark = pytest.mark.django_db
@@ -24,13 +21,6 @@ def quiet(done: int, total: int, note: str) -> None:
 
 def reconcile(month: str = MONTH) -> dict[str, int]:
     return services.reconcile(month, quiet)
-
-
-def checksum() -> str:
-    tables = [Invoice, Payment, ReconciliationEntry]
-    rows = [list(table.objects.order_by("pk").values_list()) for table in tables]
-    figures = list(Reconciliation.objects.order_by("pk").values_list("month", "matched", "unmatched", "corrected"))
-    return hashlib.sha256(repr([rows, figures]).encode()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -91,38 +81,11 @@ def test_a_void_invoice_asks_for_nothing_and_stays_void():
     assert set(Invoice.objects.values_list("status", flat=True)) == {InvoiceStatus.VOID}
 
 
-def test_payments_in_another_currency_do_not_count():
-    make_payment(make_invoice(currency="CHF"), currency="EUR")
-
-    assert reconcile()["unmatched"] == 1
-
-
 def test_a_month_without_invoices_reconciles_to_zeros():
     make_invoice(issued_on="2026-09-30")
     make_invoice(issued_on="2026-11-01")
 
     assert reconcile() == {"matched": 0, "unmatched": 0, "corrected": 0}
-
-
-@pytest.mark.parametrize("month", ["2026-13", "9999-12", "", "last"])
-def test_a_month_that_does_not_exist_leaves_nothing_behind(month):
-    with pytest.raises(ValueError, match="month"):
-        reconcile(month)
-
-    assert not Reconciliation.objects.exists()
-
-
-def test_a_second_run_changes_nothing(monkeypatch):
-    monkeypatch.setattr(reconciling, "BATCH_INVOICES", 7)
-    create(customers=40, until=datetime.date(2026, 11, 20))
-    first = reconcile()
-    before = checksum()
-
-    second = reconcile()
-
-    assert first["corrected"] > 0 and first["matched"] > 0 and first["unmatched"] > 0
-    assert (second["matched"], second["unmatched"], second["corrected"]) == (first["matched"], first["unmatched"], 0)
-    assert checksum() == before
 
 
 def test_batches_cover_every_invoice_once_and_report_in_between(monkeypatch):

@@ -36,13 +36,10 @@ def test_quota_of_version_2_is_rounded_down_and_at_least_one(quota: str, cores: 
 
 def test_lowest_quota_of_all_groups_above_counts(tmp_path: Path) -> None:
     root = machine(
-        tmp_path,
-        proc__self__cgroup="0::/yard/pool",
-        sys__fs__cgroup__yard__cpu_dot_max="300000 100000",
-        sys__fs__cgroup__yard__pool__cpu_dot_max="max 100000",
-        sys__fs__cgroup__yard__memory_dot_max="2000000",
+        tmp_path, proc__self__cgroup="0::/yard/pool", sys__fs__cgroup__yard__cpu_dot_max="300000 100000",
+        sys__fs__cgroup__yard__pool__cpu_dot_max="max 100000", sys__fs__cgroup__yard__memory_dot_max="2000000",
         sys__fs__cgroup__yard__pool__memory_dot_max="max",
-    )
+    )  # fmt: skip
 
     assert (read_cores(root), read_memory(root)) == (3, 2_000_000)
 

@@ -1,4 +1,4 @@
-"""Every operation of ``switchyard/broker/lua/queue`` has a true header, and is called as its header says."""
+"""Headers of every operation of ``switchyard/broker/lua/queue``, its calls, keys and their hash tags."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from redis.crc import key_slot
 
 from switchyard.broker.admin import purge
 from switchyard.broker.admin.limits import key_page, limit_of, limit_states, override_limit
@@ -20,9 +21,10 @@ from switchyard.broker.queue.limits import Override
 from switchyard.broker.queue.operations import Entry, Lease, MovingMessage, QueueOperations
 from switchyard.broker.queue.unroutable import UnroutableLane
 from switchyard.broker.redis.calls import Word
-from switchyard.broker.redis.scripts import INCLUDE, LUA, Script, script
+from switchyard.broker.redis.scripts import INCLUDE, LUA, Script, script, source
 from switchyard.broker.shapes import ActorPause, DeadLetter
-from switchyard.broker.topology import Dependency, FairShare
+from switchyard.broker.topology import Dependency, FairShare, Queue, Yard
+from tests.unit.broker.lua_keys import LuaKeys
 
 FILES = sorted((LUA / "queue").glob("*.lua"))
 NAMES = {file.stem for file in FILES}
@@ -108,29 +110,11 @@ class TestHeader:
 
 
 ANSWERS: dict[str, Any] = {
-    "circuit_note": b"opened",
-    "declare_fair": 0,
-    "declare_limits": b"",
-    "enqueue": [],
-    "fetch": [b"ok", [], -1, 0],
-    "ack": [],
-    "release": [],
-    "renew": [],
-    "lapsed": [],
-    "take": [],
-    "forget": [],
-    "adopt": [b"ok"],
-    "reclaim": [-1, 0],
-    "requeue": [0, 1],
-    "discard": [0, 1],
-    "take_back": [1],
-    "cancel": [b"unknown"],
-    "put_back": [0, 0],
-    "resume_actor": [0, 0],
-    "limit_counts": [],
-    "key_counts": [0, 0],
-    "override_limit": b"",
-}
+    "circuit_note": b"opened", "declare_fair": 0, "declare_limits": b"", "enqueue": [], "fetch": [b"ok", [], -1, 0],
+    "ack": [], "release": [], "renew": [], "lapsed": [], "take": [], "forget": [], "adopt": [b"ok"],
+    "reclaim": [-1, 0], "requeue": [0, 1], "discard": [0, 1], "take_back": [1], "cancel": [b"unknown"],
+    "put_back": [0, 0], "resume_actor": [0, 0], "limit_counts": [], "key_counts": [0, 0], "override_limit": b"",
+}  # fmt: skip
 
 
 class Recorder:
@@ -224,3 +208,55 @@ def test_all_keys_of_a_call_share_one_hash_tag(calls: list[tuple[str, list[str],
     for name, keys, _ in calls:
         assert keys, name
         assert {re.findall(r"\{(.*?)\}", key)[0] for key in keys} == {"mail"}, name
+
+
+@pytest.mark.parametrize("groups", [(), (("mail", "first"), ("sms", "first"))])
+def test_all_keys_of_a_family_are_in_one_hash_slot(groups: tuple[tuple[str, str], ...]) -> None:
+    family = Keys(slot_groups=groups).queue("mail")
+    names = [*family.all_keys(), family.hold("o"), family.ended_bucket(3), family.kept_result("j")]
+    names += [family.job_events("j"), *family.aside("p"), *family.aside_waiting("p", "live")]
+    names += [family.aside_due("p", "retry"), family.aside_jobs("p"), family.parked("live")]
+
+    assert len({slot_of(name) for name in names}) == 1
+
+
+def test_queues_of_one_slot_group_share_a_slot_and_no_key() -> None:
+    yard = Yard((queue("mail", "first"), queue("sms", "first"), queue("first"), queue("other")), ())
+    keys = yard.keys
+    families = [keys.queue(name) for name in ("mail", "sms", "first")]
+
+    assert len({slot_of(family.bodies) for family in families}) == 1
+    assert slot_of(keys.queue("other").bodies) == slot_of(Keys().queue("other").bodies)
+    assert len({name for family in families for name in family.all_keys()}) == 3 * len(families[0].all_keys())
+
+
+def slot_of(key: str) -> int:
+    """Return the slot of a key's hash tag."""
+    return int(key_slot(key.encode()))
+
+
+def queue(name: str, slot_group: str = "") -> Queue:
+    return Queue(name, objective_ms=None, soft_limit_ms=1_000, hard_limit_ms=2_000, slot_group=slot_group)
+
+
+SCRIPTS = sorted(
+    str(path.relative_to(LUA).with_suffix("")) for path in LUA.rglob("*.lua") if path.parent.name != "include"
+)
+# The keys that this replaces are a few, unless all are asked for: each costs a reading of the script.
+TRIED = [pytest.param(name, marks=[pytest.mark.long] if at % 5 else []) for at, name in enumerate(SCRIPTS)]
+# The length of a key, and a part of it in another name, are no keys.
+GIVEN = re.compile(r"(?<!#)\bKEYS\[[^\[\]]*\](?!, #KEYS)")
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_key_of_a_script_is_given_to_it(name: str) -> None:
+    assert list(LuaKeys(source(name)).stray()) == []
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_an_argument_in_place_of_any_key_of_a_script_is_noticed(name: str) -> None:
+    text = re.sub(r"--[^\n]*", "", source(name))
+
+    for key in GIVEN.finditer(text):
+        changed = f"{text[: key.start()]}ARGV[1]{text[key.end() :]}"
+        assert list(LuaKeys(changed).stray()) != [], changed

@@ -44,18 +44,9 @@ WORK = Queue(**QUEUE)
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("max_retries", "5"),
-        ("max_retries", -1),
-        ("max_retries", True),
-        ("max_retries", None),
-        ("base_ms", -1),
-        ("base_ms", 1.5),
-        ("cap_ms", 999),
-        ("cap_ms", "300000"),
-        ("cap_ms", 10**15),
-        ("backoff", 5),
-        ("backoff", lambda: 5),
-        ("backoff", lambda retry, error: 5),
+        *(("max_retries", "5"), ("max_retries", -1), ("max_retries", True), ("max_retries", None), ("base_ms", -1)),
+        *(("base_ms", 1.5), ("cap_ms", 999), ("cap_ms", "300000"), ("cap_ms", 10**15), ("backoff", 5)),
+        *(("backoff", lambda: 5), ("backoff", lambda retry, error: 5)),
     ],
 )
 def test_a_retry_policy_that_would_lose_retries_is_refused_when_it_is_declared(option: str, value: Any) -> None:
@@ -66,19 +57,9 @@ def test_a_retry_policy_that_would_lose_retries_is_refused_when_it_is_declared(o
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("objective_ms", 0),
-        ("objective_ms", "80"),
-        ("done_objective_ms", 0),
-        ("done_objective_ms", 1.5),
-        ("soft_limit_ms", 0),
-        ("soft_limit_ms", None),
-        ("hard_limit_ms", 1_000),
-        ("hard_limit_ms", 2_000.5),
-        ("retry", {"max_retries": 3}),
-        ("retry", 3),
-        ("max_depth", 0),
-        ("max_depth", -1),
-        ("max_depth", True),
+        *(("objective_ms", 0), ("objective_ms", "80"), ("done_objective_ms", 0), ("done_objective_ms", 1.5)),
+        *(("soft_limit_ms", 0), ("soft_limit_ms", None), ("hard_limit_ms", 1_000), ("hard_limit_ms", 2_000.5)),
+        *(("retry", {"max_retries": 3}), ("retry", 3), ("max_depth", 0), ("max_depth", -1), ("max_depth", True)),
     ],
 )
 def test_an_option_of_a_queue_that_cannot_be_used_is_refused_by_name(option: str, value: Any) -> None:
@@ -89,31 +70,11 @@ def test_an_option_of_a_queue_that_cannot_be_used_is_refused_by_name(option: str
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("kind", "fibers"),
-        ("kind", ["threads"]),
-        ("queues", "work"),
-        ("queues", ["work"]),
-        ("queues", ("work", "work")),
-        ("queues", (WORK,)),
-        ("processes", 0),
-        ("processes", "core"),
-        ("processes", None),
-        ("isolated", 0),
-        ("cores", 0),
-        ("cores", "2"),
-        ("slots", 0),
-        ("slots", True),
-        ("slots", "4"),
-        ("prefetch", 0),
-        ("nice", -5),
-        ("nice", 20),
-        ("cpus", (0, 0)),
-        ("cpus", (-1,)),
-        ("cpus", 2),
-        ("database_connections", 0),
-        ("shared_retries", "yes"),
-        ("recycle_after", 0),
-        ("recycle_above_bytes", -1),
+        *(("kind", "fibers"), ("kind", ["threads"]), ("queues", "work"), ("queues", ["work"])),
+        *(("queues", ("work", "work")), ("queues", (WORK,)), ("processes", 0), ("processes", "core")),
+        *(("processes", None), ("isolated", 0), ("cores", 0), ("cores", "2"), ("slots", 0), ("slots", True)),
+        *(("slots", "4"), ("prefetch", 0), ("nice", -5), ("nice", 20), ("cpus", (0, 0)), ("cpus", (-1,)), ("cpus", 2)),
+        *(("database_connections", 0), ("shared_retries", "yes"), ("recycle_after", 0), ("recycle_above_bytes", -1)),
         ("memory_limit_bytes", 1.5),
     ],
 )
@@ -152,13 +113,9 @@ def test_a_topology_that_cannot_be_used_stops_the_start_with_78(tmp_path: Path) 
     start = "import project.config\nproject.config.TOPOLOGY = 'wrong_topology.YARD'\nimport project.settings"
 
     done = subprocess.run(
-        [sys.executable, "-c", start],
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+        [sys.executable, "-c", start], env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}, capture_output=True,
+        text=True, timeout=60, check=False,
+    )  # fmt: skip
 
     assert "switchyard: refused to start: " in done.stderr
     assert "pool mail: nice is 20; write a number from 0 to 19" in done.stderr
@@ -168,19 +125,7 @@ def test_a_topology_that_cannot_be_used_stops_the_start_with_78(tmp_path: Path) 
 @pytest.mark.parametrize(
     "name",
     [
-        "a:b",
-        "__acks__:x",
-        "",
-        "A",
-        "x" * 65,
-        "x" * 10_000,
-        "a\0",
-        "a b",
-        "ä",
-        "a{b}",
-        "a\n",
-        "bodies",
-        "token",
+        *("a:b", "__acks__:x", "", "A", "x" * 65, "x" * 10_000, "a\0", "a b", "ä", "a{b}", "a\n", "bodies", "token"),
         "refused",
     ],
 )

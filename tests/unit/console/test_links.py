@@ -10,6 +10,7 @@ from django.test.utils import override_script_prefix
 
 from switchyard.conf import switchyard_settings
 from switchyard.console.links import absolute, path_of
+from switchyard.console.lists import ASCENDING, SortColumn, heads_of
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,20 @@ def test_an_absolute_address_has_the_sub_path_once(settings: Any, public: str, p
 
     with override_script_prefix(prefix):
         assert absolute(path) == f"{public}/api/v1/jobs"
+
+
+COLUMNS = (SortColumn("name", "Name", ("", "-name"), own=ASCENDING), SortColumn("size", "Size", ("-size", "size")))
+
+
+def clicks(name: str, count: int) -> list[tuple[str, str]]:
+    """Follow a heading's link so often; return each order with the direction that it shows."""
+    sort, seen = "", []
+    for _ in range(count):
+        sort = heads_of(COLUMNS, sort)[name].link.partition("sort=")[2]
+        seen.append((sort, heads_of(COLUMNS, sort)[name].direction))
+    return seen
+
+
+def test_clicks_go_through_a_columns_orders_and_back() -> None:
+    assert clicks("size", 3) == [("-size", "descending"), ("size", "ascending"), ("", "")]
+    assert clicks("name", 2) == [("-name", "descending"), ("", "ascending")]

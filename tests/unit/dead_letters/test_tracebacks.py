@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import pytest
 from django.conf import settings
 
-from switchyard.dead_letters.presentation import marked, own_frame
+from switchyard.dead_letters.presentation import marked, own_frame, short_paths
 
 INSIDE = f"{settings.BASE_DIR}/apps/shop/months.py"
 PACKAGE = f"{settings.BASE_DIR}/.venv/lib/python3.11/site-packages/dramatiq/worker.py"
@@ -32,3 +33,18 @@ def test_traceback_without_a_frame_of_the_project_marks_nothing() -> None:
 
     assert not any(line.is_own for line in marked(foreign))
     assert own_frame(foreign) == own_frame("") == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        (f"{settings.BASE_DIR}/apps/reports/actors.py", "apps/reports/actors.py"),
+        (f"{settings.BASE_DIR}/.venv/lib/python3.11/site-packages/dramatiq/worker.py", "dramatiq/worker.py"),
+        ("/usr/lib/python3.12/json/decoder.py", "json/decoder.py"),
+        ("/srv/elsewhere/plugin.py", "/srv/elsewhere/plugin.py"),
+    ],
+)
+def test_files_are_named_from_the_project_or_their_package(path: str, shown: str) -> None:
+    frame = f'  File "{path}", line 3, in run\n    go()\n'
+
+    assert short_paths(frame) == f'  File "{shown}", line 3, in run\n    go()\n'

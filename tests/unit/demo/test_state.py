@@ -41,19 +41,6 @@ def test_second_demo_on_a_folder_is_told_who_runs_the_first_and_how_to_start_bes
     first.release()
 
 
-def test_released_folder_can_be_taken_again(tmp_path: Path) -> None:
-    state = folder_at(tmp_path)
-    first, second = StateLock(state), StateLock(state)
-    first.acquire(is_stopping=never)
-    first.release()
-
-    second.acquire(is_stopping=never)
-
-    assert read_private(state.owner)["pid"] == os.getpid()
-    second.release()
-    assert not state.owner.exists()
-
-
 def test_processes_that_a_killed_demo_left_are_waited_for(tmp_path: Path) -> None:
     state = folder_at(tmp_path)
     program = (

@@ -314,13 +314,9 @@ def _storage_chosen_late() -> None:
 def _multiprocess() -> None:
     with TemporaryDirectory() as folder:
         done = subprocess.run(
-            [sys.executable, "-c", MULTIPROCESS],
-            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": folder},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+            [sys.executable, "-c", MULTIPROCESS], env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": folder},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
     assert done.stdout.strip() == "[4.0]", done.stderr[-500:]
 
 

@@ -46,14 +46,11 @@ ENDPOINT = closed(
     authorization=closed("credentials", credentials=closed("name key", name=TEXT, key=TEXT)),
     relabelings=listed(
         closed(
-            "targetLabel action",
-            sourceLabels=listed(TEXT),
-            targetLabel=TEXT,
-            replacement=TEXT,
+            "targetLabel action", sourceLabels=listed(TEXT), targetLabel=TEXT, replacement=TEXT,
             action={"enum": ["replace"]},
         )
     ),
-)
+)  # fmt: skip
 PATCH = closed("target patch", target=closed("kind", kind=TEXT, name=TEXT, labelSelector=TEXT), patch=TEXT)
 GENERATED = closed("name literals", name=TEXT, behavior={"enum": ["create", "merge", "replace"]}, literals=listed(TEXT))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,8 +14,9 @@ from switchyard.deployment import rendered_files
 from tests.unit.deployment.yards import YARD
 
 
-def test_files_on_disk_are_what_the_yard_renders() -> None:
-    rendered = rendered_files.render("compose", settings.SWITCHYARD.topology)
+@pytest.mark.parametrize("target", ["compose", "kubernetes", "systemd"])
+def test_files_on_disk_are_what_the_yard_renders(target: str) -> None:
+    rendered = rendered_files.render(target, settings.SWITCHYARD.topology)
 
     assert rendered_files.differences(settings.BASE_DIR, rendered) == []
 
@@ -50,3 +52,30 @@ def test_drift_is_shown_as_a_diff_from_disk_to_the_yard(tmp_path: Path) -> None:
     assert "-a: 1" in lines
     assert "+a: 2" in lines
     assert "+n: 1" in lines
+
+
+GROUPS = yaml.safe_load((settings.BASE_DIR / "ops/prometheus/rules.yml").read_text(encoding="utf-8"))["groups"]
+ALERTS = [rule for group in GROUPS for rule in group["rules"] if "alert" in rule]
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
+def test_alert_says_its_cause_and_the_next_step(alert: dict[str, Any]) -> None:
+    severity = alert["labels"]["severity"]
+
+    assert severity in ("page", "ticket") or "switchyard_queue_objective_seconds" in severity
+    assert alert["labels"]["where"] in ("queue", "workers", "tasks")
+    assert all(alert["annotations"][part] for part in ("summary", "cause", "next_step", "runbook"))
+
+
+def test_no_rule_names_a_queue_or_a_pool_of_a_yard() -> None:
+    expressions = " ".join(rule["expr"] for group in GROUPS for rule in group["rules"])
+
+    assert 'queue="' not in expressions and 'pool="' not in expressions
+
+
+def test_idle_slots_are_asked_for_their_reason_before_a_restart() -> None:
+    """A person may have quieted the pool, which a restart would undo."""
+    [told] = [alert["annotations"]["next_step"] for alert in ALERTS if alert["alert"] == "SwitchyardNothingDispatches"]
+
+    assert told.startswith("`manage.py switchyard workers` says why: quieted")
+    assert "restart" not in told

@@ -43,7 +43,6 @@ STEPS = read_steps()
 
 
 def files(parts: tuple[str, ...] = MAIN + FAILURE) -> set[Path]:
-    """Return the distinct files of some parts."""
     return {step.path for step in STEPS if step.part in parts}
 
 

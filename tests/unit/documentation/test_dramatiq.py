@@ -29,10 +29,7 @@ OPTIONS = "Options of actors and messages"
 MODULES = "Modules without names of their own for actors"
 MADE: list[middleware.Middleware] = [
     *(made() for made in middleware.default_middleware),
-    middleware.AsyncIO(),
-    middleware.CurrentMessage(),
-    middleware.GroupCallbacks(LimitsBackend()),
-    Prometheus(),
+    *(middleware.AsyncIO(), middleware.CurrentMessage(), middleware.GroupCallbacks(LimitsBackend()), Prometheus()),
     Results(backend=ResultsBackend()),
 ]
 

@@ -175,14 +175,7 @@ def test_every_direct_dependency_earns_its_line() -> None:
     names = {re.split(r"[=\[<>]", line)[0].strip().lower() for line in lines if line and line[0] not in "#-"}
 
     programs = {
-        "promtool",
-        "redis-server",
-        "chromium",
-        "postgres",
-        "rabbitmq",
-        "pgbouncer",
-        "libfaketime",
-        "nginx",
+        *("promtool", "redis-server", "chromium", "postgres", "rabbitmq", "pgbouncer", "libfaketime", "nginx"),
         "ffmpeg",
     }  # of Debian's packages, in a table of their own
     assert {name.lower() for name in first_column("docs/dependencies.md")} == names | programs

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from apps.billing import signatures
+from switchyard.broker.topology import Pool, Queue, Yard
+from switchyard.workers.checks import check_yard
 from tests.unit.documentation.pages import PAGES, code_blocks, name_of, read
 
 
@@ -30,3 +37,56 @@ def test_signature_as_the_guide_makes_it_is_accepted() -> None:
     body, headers = shown["signed"](secret, "event-1", {"type": "payment.received"})
 
     assert signatures.verify(secret, headers, body) == "event-1"
+
+
+[PROXY_NETWORKS] = re.findall(r"FORWARDED_ALLOW_IPS:-([^}]+)\}", read("ops/compose.yaml"))
+GATEWAY, CLIENT, CLAIMED = "172.18.0.1", "192.168.1.5", "203.0.113.7"
+
+
+def address(forwarded: str, trusted: str) -> str:
+    """Return the address that the web takes for the client's."""
+    seen: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["client"][0])
+
+    headers = [(b"x-forwarded-for", forwarded.encode())]
+    scope: Any = {"type": "http", "scheme": "http", "client": (GATEWAY, 1), "headers": headers}
+    nothing: Any = None
+    asyncio.run(ProxyHeadersMiddleware(app, trusted)(scope, nothing, nothing))
+    return seen[0]
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "trusted", "taken"),
+    [
+        (CLIENT, PROXY_NETWORKS, CLIENT),
+        (f"{CLAIMED}, {CLIENT}", PROXY_NETWORKS, CLAIMED),  # what the page warns of
+        (f"{CLAIMED}, {CLIENT}", GATEWAY, CLIENT),
+    ],
+)
+def test_the_address_of_a_client_in_a_trusted_network(forwarded: str, trusted: str, taken: str) -> None:
+    assert address(forwarded, trusted) == taken
+
+
+def test_pool_that_is_niced_and_pinned_fits_the_queue_of_its_page() -> None:
+    declared, pinned = code_blocks(read("docs/how-to/add-a-queue-and-a-pool.md"), "python")
+    shown: Pool = eval(pinned, {"Pool": Pool})
+    own = settings.SWITCHYARD.topology
+    names = {"Yard": Yard, "Queue": Queue, "Pool": Pool, "MINUTE": 60_000}
+    exec(declared.replace("...,  # those that are there", "*QUEUES,").replace("...,", "*POOLS,"),
+         names | {"QUEUES": own.queues, "POOLS": own.pools}, found := {})  # fmt: skip
+
+    yard: Yard = found["YARD"]
+
+    assert check_yard(yard) == []
+    assert check_yard(Yard(yard.queues, (*yard.pools[:-1], shown))) == []
+    assert (shown.nice, shown.cpus) == (10, (2, 3))
+    assert replace(shown, nice=0, cpus=()) == yard.pools[-1]
+
+
+def test_yard_of_the_reference_fits_together() -> None:
+    [code] = code_blocks(read("docs/reference/topology.md"), "python")
+    exec(code, shown := {})
+
+    assert check_yard(shown["YARD"]) == []

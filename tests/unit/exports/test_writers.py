@@ -20,10 +20,8 @@ MOMENT = datetime.datetime(2026, 10, 31, 23, 59, 58, 123456, tzinfo=datetime.UTC
 TABLE = Table(
     "Things",
     (
-        Column("Name", "text", 20, lambda row: row[0]),
-        Column("Amount", "money", 12, lambda row: row[1]),
-        Column("Count", "integer", 8, lambda row: row[2]),
-        Column("Day", "date", 12, lambda row: row[3]),
+        *(Column("Name", "text", 20, lambda row: row[0]), Column("Amount", "money", 12, lambda row: row[1])),
+        *(Column("Count", "integer", 8, lambda row: row[2]), Column("Day", "date", 12, lambda row: row[3])),
         Column("At", "moment", 20, lambda row: row[4]),
     ),
     Customer.objects.none(),

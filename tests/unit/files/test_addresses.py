@@ -20,14 +20,10 @@ def test_an_address_of_s3_is_read_whole() -> None:
     assert address.entry == {
         "BACKEND": "switchyard.files.s3.S3Bucket",
         "OPTIONS": {
-            "bucket_name": "yard-files",
-            "location": "prod/eu",
-            "endpoint_url": "https://s3.example.com:9000",
-            "region_name": "eu-1",
-            "addressing_style": "path",
-            "querystring_expire": 300,
+            "bucket_name": "yard-files", "location": "prod/eu", "endpoint_url": "https://s3.example.com:9000",
+            "region_name": "eu-1", "addressing_style": "path", "querystring_expire": 300,
         },
-    }
+    }  # fmt: skip
 
 
 def test_a_folder_and_a_bucket_of_google_are_addresses() -> None:

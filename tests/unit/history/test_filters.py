@@ -12,21 +12,10 @@ from switchyard.broker.clock import now_ms
 from switchyard.history.filters import Filter
 
 WHOLE = Filter(
-    states=("dead", "expired"),
-    actor="send_mail",
-    queue="default",
-    owner="shop",
-    tag="vip",
-    argument=("customer_id", "a=b"),
-    error="KeyError",
-    fingerprint="beef",
-    release="1.4",
-    waited="80-320",
-    ran="5-",
-    since="1h",
-    until="2026-11-21T13:00:00Z",
-    failures=True,
-)
+    states=("dead", "expired"), actor="send_mail", queue="default", owner="shop", tag="vip",
+    argument=("customer_id", "a=b"), error="KeyError", fingerprint="beef", release="1.4", waited="80-320", ran="5-",
+    since="1h", until="2026-11-21T13:00:00Z", failures=True,
+)  # fmt: skip
 
 
 def test_a_filter_is_read_from_what_it_writes() -> None:

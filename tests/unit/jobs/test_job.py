@@ -26,12 +26,8 @@ from switchyard.jobs.passport.reading import attempts_of
 from switchyard.jobs.presentation import INTERNAL, error_line, job_json, run_json, snapshot
 
 OPTIONS: dict[str, Any] = {
-    "enqueued_at": 1_000,
-    "owner": "user:1",
-    "tags": ["monthly"],
-    "parent": "j-0",
-    "generation": 1,
-}
+    "enqueued_at": 1_000, "owner": "user:1", "tags": ["monthly"], "parent": "j-0", "generation": 1,
+}  # fmt: skip
 FIELDS = {"actor": "export", "sent_at": 900, "args": [], "kwargs": {"a": 1}, "options": OPTIONS}
 WORKER = "slow.web-1.4711.0a1b2c3d.2.7"
 
@@ -113,10 +109,7 @@ def test_the_attempts_of_a_job_are_in_order_and_the_last_is_as_it_stands() -> No
 @pytest.mark.parametrize(
     ("known", "waited_ms"),
     [
-        ({}, 1_000),
-        ({"due_at": 1_800}, 200),
-        ({"attempt": 2}, None),
-        ({"generation": 1}, None),
+        *(({}, 1_000), ({"due_at": 1_800}, 200), ({"attempt": 2}, None), ({"generation": 1}, None)),
         ({"started_at": None}, None),
     ],
 )

@@ -15,7 +15,6 @@ FILE = {"file": f"results/2026/11/{'a' * 32}/a.pdf", "filename": "a.pdf", "conte
 
 
 def record(**changes: Any) -> Job:
-    """Return a job, with changes."""
     return Job(**{"id": ID, "state": "queued"} | changes)
 
 

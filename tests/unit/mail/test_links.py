@@ -32,24 +32,6 @@ def ada():
     return User.objects.create_user("ada", "ada@mail.example", "old password 1")
 
 
-def test_a_link_sets_the_password_of_the_account_with_its_address(ada):
-    token = token_of(links.reset_link(make_mail()))
-
-    found = links.set_password(token, PASSWORD)
-
-    ada.refresh_from_db()
-    assert found
-    assert ada.check_password(PASSWORD)
-
-
-def test_a_link_works_once(ada):
-    token = token_of(links.reset_link(make_mail()))
-    links.set_password(token, PASSWORD)
-
-    with pytest.raises(LinkInvalid, match="used before"):
-        links.set_password(token, "another one 42")
-
-
 def test_using_one_link_uses_up_every_other_one_of_the_address():
     first, second = (token_of(links.reset_link(make_mail(job=job))) for job in ("j1", "j2"))
 

@@ -8,7 +8,6 @@ from html.parser import HTMLParser
 
 import pytest
 from aiosmtpd.smtp import Envelope
-from django.contrib.auth.models import Permission, User
 from django.urls import reverse
 
 from apps.mail import mailbox
@@ -118,17 +117,6 @@ def test_a_mail_that_cannot_be_parsed_is_shown_as_its_text_beside_the_others(adm
     assert "Readable" in listed
     assert "Unreadable mail" in listed
     assert "its text" in shown
-
-
-@pytest.mark.parametrize(("permission", "status"), [("view_sentmail", 403), ("view_mailbox", 200)])
-def test_the_mailbox_needs_its_own_permission(client, box, permission, status):
-    staff = User.objects.create_user("staff", is_staff=True)
-    staff.user_permissions.add(Permission.objects.get(codename=permission))
-    path = put(box)
-    client.force_login(staff)
-
-    assert client.get("/admin/mail/mailbox/").status_code == status
-    assert client.get(reverse("admin:mail_mailbox_mail", args=[path.name])).status_code == status
 
 
 def test_a_full_disk_is_told_to_the_sender(box, monkeypatch):

@@ -89,7 +89,6 @@ def test_an_origin_of_a_foreign_form_is_refused(actor: Any, origin: Any) -> None
 
 
 def handled(actor: Any, **fields: Any) -> tuple[dramatiq.Message[Any], HttpResponse]:
-    """Return the message that a request sends, and its response."""
     request: HttpRequest = RequestFactory().get("/", headers=fields.pop("headers", {}))
     sent = []
 

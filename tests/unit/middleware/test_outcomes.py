@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from dramatiq.message import Message
 
-from switchyard.middleware.outcomes import attempt, text_of, traceback_of
+from switchyard.broker.stores.result_stores import ResultStores
+from switchyard.middleware.outcomes import attempt, fingerprint, text_of, traceback_of
+from switchyard.middleware.status import result_of
 
 
 def test_the_text_of_an_exception_is_made_once() -> None:
@@ -35,3 +38,37 @@ def test_an_exception_that_cannot_be_formatted_is_shown_with_its_frames() -> Non
 @pytest.mark.parametrize(("value", "expected"), [(2, 3), ("many", 1), (None, 1), (-5, 1), (True, 1)])
 def test_a_count_that_a_task_has_overwritten_is_none(value: Any, expected: int) -> None:
     assert attempt(Message("work", "a", (), {}, {"attempts": value})) == expected
+
+
+@pytest.mark.parametrize(("value", "text"), [(None, "null"), ("", '""'), (0, "0"), ({"a": (1,)}, '{"a": [1]}')])
+def test_a_result_is_kept_as_json_and_none_is_one(value: Any, text: str) -> None:
+    assert result_of(SimpleNamespace(message_id="j"), value, ResultStores()) == (text, "", None)
+
+
+def _fail(number: int) -> None:
+    raise ValueError(f"order {number}")
+
+
+def _fail_elsewhere() -> None:
+    raise ValueError("order 1")
+
+
+def _caught(function: object, *args: object) -> BaseException:
+    try:
+        function(*args)  # type: ignore[operator]
+    except ValueError as error:
+        return error
+    raise AssertionError("did not fail")
+
+
+def test_numbers_in_the_message_do_not_matter() -> None:
+    assert fingerprint("a", _caught(_fail, 1)) == fingerprint("a", _caught(_fail, 2))
+
+
+def test_actor_exception_and_place_matter() -> None:
+    base = fingerprint("a", _caught(_fail, 1))
+
+    assert base != fingerprint("b", _caught(_fail, 1))
+    assert base != fingerprint("a", _caught(_fail_elsewhere))
+    assert base != fingerprint("a", KeyError("order"))
+    assert len(base) == 16

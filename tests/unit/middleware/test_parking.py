@@ -16,7 +16,6 @@ from switchyard.middleware.parking import MOST_LOGGED, Parking
 
 @pytest.fixture
 def broker() -> StubBroker:
-    """A broker with one actor."""
     broker = StubBroker(middleware=[])
 
     @dramatiq.actor(broker=broker)

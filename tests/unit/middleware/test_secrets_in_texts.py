@@ -65,12 +65,8 @@ def test_a_line_of_four_times_the_length_takes_no_sixteen_times_the_work(part: s
 @pytest.mark.parametrize(
     "line",
     [
-        "order 17 of 3 items",
-        "https://example.com/a",
-        "https://example.com/? x",
-        "x://y x://z",
-        "at 12:30: 4 sent",
-        '{"n": 1}',
+        *("order 17 of 3 items", "https://example.com/a", "https://example.com/? x", "x://y x://z"),
+        *("at 12:30: 4 sent", '{"n": 1}'),
     ],
 )
 def test_the_rest_stays(line: str) -> None:

@@ -25,7 +25,6 @@ class NoAnswer:
     addon = None
 
     def write(self, steps: Sequence[Step]) -> None:
-        """Fail."""
         raise BrokerUnavailable("job_write", "timed out")
 
 

@@ -51,7 +51,6 @@ def dependencies(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 def calls(*buckets: tuple[int, int]) -> list[Counts]:
-    """Return buckets of calls that were answered and failed."""
     return [{SUCCEEDED: answered, RETRIED: failed} if answered or failed else {} for answered, failed in buckets]
 
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import pytest
+
 from switchyard.broker.stores.pool_reports import ChildStacks, Stack
 from switchyard.operations.stacks import own_frame, shown_stacks
+from switchyard.operations.templatetags.humanize_room import code_marks
 
 TASK = Stack(
     "thread",
@@ -30,3 +33,16 @@ def test_the_line_of_the_task_is_named_where_the_stacks_that_do_not_wait_agree()
     assert own_frame([TASK]) == own_frame([TASK, IDLE, Stack("thread")]) == "apps/webhooks/delivering.py:52 deliver"
     assert own_frame([task, task]) == "apps/mail/actors.py:9 send"
     assert own_frame([task, other]) == own_frame([IDLE]) == own_frame([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("run `kill -CONT 1`.", 'run <code class="sy-code">kill -CONT 1</code>.'),
+        ("of ``YYYY-MM``", 'of <code class="sy-code">YYYY-MM</code>'),
+        ("<b>`<i>`", '&lt;b&gt;<code class="sy-code">&lt;i&gt;</code>'),
+        ("one ` alone <b>", "one ` alone &lt;b&gt;"),
+    ],
+)
+def test_backticks_are_code_and_everything_is_escaped(text: str, shown: str) -> None:
+    assert code_marks(text) == shown

@@ -29,12 +29,10 @@ YARD = Yard(
 
 
 def lane(name: str, waiting: int = 0, scheduled: int = 0, running: int = 0, age_ms: int | None = None) -> LaneStats:
-    """Return how a lane stands."""
     return LaneStats(name, waiting, scheduled, running, age_ms)
 
 
 def pool(name: str, **changes: Any) -> PoolState:
-    """Return a pool that is up and idle."""
     values = {"up": True, "ready": True, "state": "up", "busy": 0, "memory_bytes": 100_000_000, "beat_at": now_ms()}
     values["slots"] = YARD.pool(name).total_slots
     return PoolState(pool=YARD.pool(name), restarts={}, **(values | changes))  # type: ignore[arg-type]
@@ -69,11 +67,9 @@ def facts(
     failing: Mapping[str, AllFailing] | None = None,
     **held: Any,
 ) -> YardFacts:
-    """Return the facts of a state."""
     return YardFacts(now, tuple(yard_rows(yard, now)), running, held, failing or {})
 
 
 def running(actor: str, pool: str, *, ran_ms: int | None = None) -> Job:
-    """Return a job that runs in a pool."""
     started_at = None if ran_ms is None else now_ms() - ran_ms
     return Job("1", actor, "mail", "running", attempts=1, started_at=started_at, worker=f"{pool}.h.1.0a1b2c3d.1.1")

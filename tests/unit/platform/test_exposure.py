@@ -13,11 +13,9 @@ from switchyard.workers.checks.exposure import unsafe_exposure
 
 SAFE_KEY = "kq3v9x1m7c5b2n8z4l6j0h_wertyuiopasdfghjklQWERTZUIOP"
 SAFE = {
-    "public_url": "https://yard.example.com",
-    "metrics_token": "",
-    "broker_url": "rediss://user:password@93.184.216.34:6379/0",
-    "place_url": "",
-}
+    "public_url": "https://yard.example.com", "metrics_token": "",
+    "broker_url": "rediss://user:password@93.184.216.34:6379/0", "place_url": "",
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -35,12 +35,9 @@ def check_without(
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SWITCHYARD_", "DATABASE_"))}
     environment = kept | {"HIDDEN": hidden, "PYTHONPATH": str(folder), "SWITCHYARD_STATE_DIR": str(folder), **variables}
     return subprocess.run(
-        [sys.executable, "manage.py", *(command or ["check"])],
-        env=environment,
-        capture_output=True,
-        text=True,
+        [sys.executable, "manage.py", *(command or ["check"])], env=environment, capture_output=True, text=True,
         timeout=60,
-    )
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,10 @@ from project.config import load, make_metrics_dir
 from switchyard.setting_values import InvalidSetting
 
 GOOD = {
-    "DJANGO_DEBUG": "0",
-    "DJANGO_SECRET_KEY": "x" * 50,
-    "SWITCHYARD_PAYMENT_SECRET": "whsec_" + "y" * 44,
-    "DJANGO_ALLOWED_HOSTS": "yard.example.com",
-    "SWITCHYARD_BROKER_URL": "redis://user:pw@valkey:6379/0",
-    "DATABASE_URL": "postgres://u:p@db/yard",
-    "SWITCHYARD_PUBLIC_URL": "https://yard.example.com/",
-}
+    "DJANGO_DEBUG": "0", "DJANGO_SECRET_KEY": "x" * 50, "SWITCHYARD_PAYMENT_SECRET": "whsec_" + "y" * 44,
+    "DJANGO_ALLOWED_HOSTS": "yard.example.com", "SWITCHYARD_BROKER_URL": "redis://user:pw@valkey:6379/0",
+    "DATABASE_URL": "postgres://u:p@db/yard", "SWITCHYARD_PUBLIC_URL": "https://yard.example.com/",
+}  # fmt: skip
 
 
 def test_development_needs_nothing() -> None:

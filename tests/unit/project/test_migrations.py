@@ -64,7 +64,6 @@ def state() -> ProjectState:
 
 
 def migration(*operations: Any) -> Migration:
-    """Return a migration of that app."""
     made = Migration("0002_more", "shop")
     made.operations = list(operations)
     return made

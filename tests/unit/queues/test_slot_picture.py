@@ -1,6 +1,15 @@
 from __future__ import annotations
 
-from switchyard.queues.facts import WIDTH, SlotRun, picture_of
+from collections.abc import Iterator
+
+import dramatiq
+import pytest
+from dramatiq.brokers.stub import StubBroker
+
+from switchyard.conf import declared_yard
+from switchyard.queues.facts import WIDTH, SlotRun, line_of, picture_of
+from switchyard.queues.queries import holders_of
+from tests.unit.operations.yards import running
 
 NOW = 1_800_000_000_000
 
@@ -30,3 +39,40 @@ def test_runs_longer_than_the_promise_of_a_late_queue_are_marked() -> None:
     assert [block.kind for block in late.blocks] == ["bad", "ok"] and late.has_long
     assert [block.hatch_x is not None for block in late.blocks] == [True, False]
     assert not on_time.has_long
+
+
+def test_slots_of_a_pool_for_retries_are_not_counted_among_the_queues() -> None:
+    jobs = [running("bad_import", "retries")] * 6 + [running("sync", "mail"), running("bad_import", "mail")] * 2
+    first, second, third = holders_of("mail", ("mail",), [*jobs, running("old", "retries")])
+
+    assert (first.actor, first.holding(8)) == ("bad_import", "holds 2 of 8 slots and 6 of other pools")
+    assert (second.actor, second.holding(8)) == ("sync", "holds 2 of 8 slots")
+    assert (third.actor, third.here) == ("old", 0)
+
+
+@pytest.fixture
+def actors() -> Iterator[None]:
+    before, broker = dramatiq.get_broker(), StubBroker()
+    dramatiq.set_broker(broker)
+    dramatiq.actor(actor_name="export", queue_name="default", broker=broker)(line_of)
+    yield
+    dramatiq.set_broker(before)
+
+
+def test_the_line_names_the_queue_with_the_nearest_promise_that_fits(actors: None) -> None:
+    yard = declared_yard()
+
+    short, long = (line_of(yard.queue_of("default"), "export", took_ms) for took_ms in (8_000, 48_000))
+
+    assert short is not None and long is not None
+    assert (short.after, long.after) == ("images", "slow")
+    assert (long.before, long.took_ms, long.promise) == ("default", 48_000, "start in 5 min")
+    assert long.place.startswith("switchyard/queues/facts.py:")
+
+
+def test_no_line_is_named_where_none_helps(actors: None) -> None:
+    yard = declared_yard()
+
+    assert line_of(yard.queue_of("default"), "export", 86_400_000) is None
+    assert line_of(yard.queue_of("images"), "export", 48_000) is None
+    assert line_of(yard.queue_of("default"), "gone", 48_000) is None

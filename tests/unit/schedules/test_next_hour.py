@@ -21,10 +21,6 @@ def every(name: str, minutes: int, *, seconds: int = 0) -> Any:
     return SimpleNamespace(name=name, next=next_after)
 
 
-def paused(*names: str) -> Iterable[Any]:
-    return [SimpleNamespace(name=name, paused_at=NOW, next_tick=None) for name in names]
-
-
 def drawn(*schedules: Any, rows: Iterable[Any] = ()) -> HourPicture:
     found = draw(schedules, list(rows), NOW)
     assert found is not None

@@ -13,11 +13,8 @@ from apps.shop.models import Invoice, InvoiceStatus, Payment
 @pytest.mark.parametrize(
     ("paid", "status"),
     [
-        ("0.00", InvoiceStatus.OPEN),
-        ("0.01", InvoiceStatus.PARTLY_PAID),
-        ("99.99", InvoiceStatus.PARTLY_PAID),
-        ("100.00", InvoiceStatus.PAID),
-        ("100.01", InvoiceStatus.OVERPAID),
+        *(("0.00", InvoiceStatus.OPEN), ("0.01", InvoiceStatus.PARTLY_PAID), ("99.99", InvoiceStatus.PARTLY_PAID)),
+        *(("100.00", InvoiceStatus.PAID), ("100.01", InvoiceStatus.OVERPAID)),
     ],
 )
 def test_status_follows_what_was_paid(paid, status):
@@ -44,10 +41,7 @@ def test_only_linked_payments_in_the_invoices_currency_count():
 @pytest.mark.parametrize(
     "reference",
     [
-        "INV-2026-000042",
-        "inv 2026 000042",
-        "Rg. inv2026000042",
-        "payment for INV-2026/000042 thanks",
+        *("INV-2026-000042", "inv 2026 000042", "Rg. inv2026000042", "payment for INV-2026/000042 thanks"),
         "INV-2026-000042, inv2026000042",
     ],
 )

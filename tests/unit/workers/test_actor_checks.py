@@ -40,7 +40,6 @@ class Limits(Middleware):
 
 
 def broker_with(middleware: tuple[Middleware, ...] = (Limits(),), **options: Any) -> StubBroker:
-    """Return a broker with one actor of these options."""
     broker = StubBroker(middleware=list(middleware))
     dramatiq.actor(lambda: None, actor_name="one", broker=broker, **options)
     return broker

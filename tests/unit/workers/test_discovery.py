@@ -21,7 +21,6 @@ FILE = "loyalty/actors.py"
 
 @pytest.fixture
 def broker() -> StubBroker:
-    """A broker with an actor."""
     broker = StubBroker()
     dramatiq.actor(lambda: None, actor_name="hello", broker=broker)
     return broker

@@ -1,14 +1,21 @@
-"""Each mistake between the queues and pools of a yard is found and named by its id, with its fix."""
+"""Each mistake of a yard, its environment and its bouncer is found and named by its id, with its fix."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from django.conf import settings
+from django.db.utils import ConnectionHandler
 
+from project.config import VARIABLES
 from switchyard.broker.topology import Pool, Queue, Yard
-from switchyard.conf import declared_yard
+from switchyard.conf import KEYS, declared_yard
 from switchyard.workers.checks import check_yard
+from switchyard.workers.checks import database as bounced
+from switchyard.workers.checks.installation import unknown_variables
 
 FAST = Queue("fast", objective_ms=100, soft_limit_ms=1_000, hard_limit_ms=2_000)
 LONG = Queue("long", objective_ms=60_000, soft_limit_ms=1_000, hard_limit_ms=2_000)
@@ -156,3 +163,68 @@ def test_the_pool_of_a_small_yard_may_watch_everything_and_no_other() -> None:
     watching = replace(small, pools=(replace(small.pools[0], promises=()),))
     assert found(watching) == ["switchyard.E008", "switchyard.E009"]
     assert "switchyard.E009" in found(replace(small, pools=(*small.pools, LONG_POOL)))
+
+
+def test_a_misspelt_variable_is_named_with_the_nearest_one_and_without_its_value() -> None:
+    (found,) = unknown_variables({"SWITCHYARD_BROKER_ULR": "redis://:hunter2@valkey"})
+
+    assert (found.id, found.obj) == ("switchyard.W032", "SWITCHYARD_BROKER_ULR")
+    assert "Did you mean SWITCHYARD_BROKER_URL?" in str(found.hint) and "hunter2" not in f"{found.msg}{found.hint}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *sorted(variable for variable in KEYS.values() if variable),
+        *VARIABLES,
+        "SWITCHYARD_CHILD_MIDDLEWARE",
+        "SWITCHYARD_MEASURED_QUEUE",
+        "SWITCHYARD_SERVICE_HOST",
+        "SWITCHYARD_WEB_SERVICE_PORT_HTTP",
+        "SWITCHYARD_WEB_PORT",
+        "SWITCHYARD_PORT_8000_TCP_ADDR",
+        "OTHER_BROKER_ULR",
+    ],
+)
+def test_variables_that_are_read_or_set_by_others_are_not_warned_of(name: str) -> None:
+    assert not list(unknown_variables({name: "x"}))
+
+
+Bounce = Callable[..., None]
+
+
+@pytest.fixture
+def database(monkeypatch: pytest.MonkeyPatch) -> Bounce:
+    """Declare the default database as a PostgreSQL: ``database(bounced=True, pool=…)``."""
+
+    def declare(*, bounced_: bool = True, **options: Any) -> None:
+        entry = {"ENGINE": "django.db.backends.postgresql", "NAME": "yard", "OPTIONS": options}
+        databases = {"default": entry | {"DISABLE_SERVER_SIDE_CURSORS": bounced_}}
+        monkeypatch.setattr(settings, "DATABASES", databases)
+        monkeypatch.setattr(bounced, "connections", ConnectionHandler(databases))
+
+    return declare
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("pool", {"max_size": 3}), ("pool", True), ("options", "-c lock_timeout=5s"), ("prepare_threshold", 5)),
+        *(("server_side_binding", True), ("assume_role", "owner")),
+    ],
+)
+def test_an_option_that_needs_a_session_is_refused(option: str, value: Any, database: Bounce) -> None:
+    database(**{option: value, "connect_timeout": 5})
+
+    [found] = bounced.forbidden_options()
+
+    assert (found.id, found.obj) == ("switchyard.E023", "database default")
+    assert repr(option) in found.msg and found.hint
+
+
+def test_options_of_a_server_and_harmless_ones_are_allowed(database: Bounce) -> None:
+    database(connect_timeout=5, prepare_threshold=None, pool=None)
+    assert not list(bounced.forbidden_options())
+
+    database(bounced_=False, pool=True, options="-c lock_timeout=5s")
+    assert not list(bounced.forbidden_options())

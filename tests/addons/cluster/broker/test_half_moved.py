@@ -39,7 +39,6 @@ class Move:
 
     @property
     def key(self) -> str:
-        """A key of the queue."""
         return KEYS.queue(self.queue).bodies
 
     def end(self) -> None:
@@ -150,7 +149,6 @@ def test_a_move_whose_target_is_lost_leaves_the_slot_half_moved(tmp_path: Path, 
 
 
 def commands_of(node: Node) -> int:
-    """Return how many commands a node has processed."""
     facts = str(node.ask("INFO", "stats"), "ascii").splitlines()
     return next(int(line.partition(":")[2]) for line in facts if line.startswith("total_commands_processed:"))
 

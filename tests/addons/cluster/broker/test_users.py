@@ -107,7 +107,6 @@ def manage(cluster: Guarded, pools: Pools, tmp_path: Path) -> Callable[..., str]
 
 @pytest.fixture
 def scheduler(cluster: Guarded, pools: Pools) -> RunningPool:
-    """A scheduler that leads."""
     process = pools.start("runscheduler", url=cluster.url_of("scheduler"), ready=False)
     process.wait_for_log("leading")
     return process

@@ -35,7 +35,6 @@ class FamilysNode:
         self.config_set("maxmemory", 0)
 
     def config_set(self, name: str, value: str | int) -> None:
-        """Set a directive."""
         self._node.ask("CONFIG", "SET", name, value)
 
     def restart(self) -> None:

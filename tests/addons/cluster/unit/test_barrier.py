@@ -18,8 +18,7 @@ from switchyard.broker.queue.operations import Lease, QueueOperations
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.job_steps import Step
 from switchyard.broker.worker.acks import MANY, Acks
-from tests.unit.broker.worker.test_ack_barrier import Records, end, interrupt_at_each_line
-from tests.unit.broker.worker.test_acks import OWNER
+from tests.unit.broker.worker.test_ack_barrier import OWNER, Records, end, interrupt_at_each_line
 from tests.waiting import wait_for
 
 

@@ -9,20 +9,17 @@ from redis.exceptions import AskError, MovedError
 
 from switchyard.addons.cluster.client import split_cluster_url
 from switchyard.addons.cluster.hash_slots import SLOTS, HashSlots, key_of, slot_of
+from switchyard.addons.cluster.keyspaces import PARTS, marks_of_family, marks_of_part
 from switchyard.broker.errors import UnusableAddress
+from switchyard.broker.keys import Keys
 
 
 @pytest.mark.parametrize(
     ("words", "key"),
     [
-        (("HGET", "k", "f"), "k"),
-        (("EVALSHA", "sha", 2, "k", "l", "arg"), "k"),
-        (("EVAL", "return 1", 1, "k"), "k"),
-        (("XINFO", "STREAM", "k"), "k"),
-        (("MEMORY", "USAGE", "k"), "k"),
-        (("TIME",), None),
-        (("CONFIG", "GET", "save"), None),
-        (("CONFIG GET", "save"), None),
+        *((("HGET", "k", "f"), "k"), (("EVALSHA", "sha", 2, "k", "l", "arg"), "k")),
+        *((("EVAL", "return 1", 1, "k"), "k"), (("XINFO", "STREAM", "k"), "k"), (("MEMORY", "USAGE", "k"), "k")),
+        *((("TIME",), None), (("CONFIG", "GET", "save"), None), (("CONFIG GET", "save"), None)),
         (("SCAN", b"0"), None),
     ],
 )
@@ -78,3 +75,16 @@ def test_a_moved_slot_is_learned_and_an_asked_one_is_not() -> None:
     assert slots.master_of("foo") == ("b", 2)
     assert slots.redirected(MovedError("12182 :4"), ("b", 2)) is None
     assert slots.master_of("foo") == ("b", 4)
+
+
+def test_any_512_slots_in_a_row_have_a_marker() -> None:
+    marks = [marks_of_part(Keys(), tag) for tag in PARTS]
+
+    assert [slot_of(marker) for marker, _ in marks] == list(range(0, SLOTS, 512))
+    assert all(slot_of(marker) == slot_of(missed) for marker, missed in marks)
+
+
+def test_a_familys_marker_moves_with_the_family() -> None:
+    keys = Keys(slot_groups=(("mail", "first"),))
+
+    assert {slot_of(name) for name in marks_of_family(keys, "mail")} == {slot_of(keys.queue("mail").bodies)}

@@ -41,7 +41,6 @@ def keep(broker: Any, *actors: str) -> None:
 
 
 def message(actor: str) -> dramatiq.Message[Any]:
-    """Return a message of an actor."""
     return dramatiq.Message("work", actor, (), {}, {})
 
 

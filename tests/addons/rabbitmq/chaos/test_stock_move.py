@@ -32,11 +32,9 @@ def test_what_stock_dramatiq_left_goes_on_here(
 ) -> None:
     urls = (valkey_url, rabbitmq_server.url)
     environment = {
-        "DATABASE_URL": process_environment["DATABASE_URL"],
-        "DJANGO_SETTINGS_MODULE": "tests.chaos.yard.settings",
-        "CHAOS_LEDGER": str(ledger.path),
-        "SWITCHYARD_BROKER_URL": valkey_url,
-    }
+        "DATABASE_URL": process_environment["DATABASE_URL"], "DJANGO_SETTINGS_MODULE": "tests.chaos.yard.settings",
+        "CHAOS_LEDGER": str(ledger.path), "SWITCHYARD_BROKER_URL": valkey_url,
+    }  # fmt: skip
     send_to_stock(urls, ledger)
     with followed(PAGE, dict(zip((ON_REDIS, ON_RABBITMQ), urls, strict=True)), tmp_path, environment) as page:
         work_a_while_as_stock(page, urls, ledger)

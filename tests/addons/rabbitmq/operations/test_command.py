@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 
 import pika
 from django.conf import settings
-from django.core.management import call_command
 from django.test import override_settings
 
 from switchyard.broker.interface import Facilities
 from switchyard.conf import declared_yard
 from tests.addons.rabbitmq.server import RabbitServer
 from tests.addons.rabbitmq.yards import settings_of
+from tests.factories.commands import end_of
 
 
 def broker_command(url: str, *arguments: str) -> tuple[int, str]:
     """Run the command with a RabbitMQ; return its exit code and what it prints."""
-    out = io.StringIO()
     with override_settings(SWITCHYARD=dataclasses.replace(settings.SWITCHYARD, **settings_of(url))):
-        try:
-            call_command("switchyard", "broker", *arguments, stdout=out)
-        except SystemExit as ended:
-            return int(ended.code or 0), out.getvalue()
-    return 0, out.getvalue()
+        return end_of("broker", *arguments)
 
 
 def test_command_checks_a_rabbitmq_beside_its_redis(facilities: Facilities, rabbitmq_server: RabbitServer) -> None:

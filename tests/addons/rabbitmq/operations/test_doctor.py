@@ -32,11 +32,9 @@ from tests.tls import Authority
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 QUEUES = r"^switchyard\."
 RIGHTS = {
-    "sound": (QUEUES, r"^amq\.default$", QUEUES),
-    "configures_nothing": ("^$", ".*", ".*"),
-    "writes_nothing": (QUEUES, "^$", QUEUES),
-    "reads_nothing": (QUEUES, ".*", "^$"),
-}
+    "sound": (QUEUES, r"^amq\.default$", QUEUES), "configures_nothing": ("^$", ".*", ".*"),
+    "writes_nothing": (QUEUES, "^$", QUEUES), "reads_nothing": (QUEUES, ".*", "^$"),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

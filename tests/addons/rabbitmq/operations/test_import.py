@@ -12,10 +12,10 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from switchyard.addons.rabbitmq import stock as of_rabbitmq
 from switchyard.broker.interface import Facilities
 from tests.addons.rabbitmq.server import RabbitServer
+from tests.factories.commands import output_of
 from tests.integration.queues.test_import import (
     message,
     ran,
-    run,
     test_a_delayed_message_keeps_its_due_time_on_a_host_with_a_wrong_clock,
     test_queues_that_the_old_server_lacks_are_left_out,
     test_what_is_refused_ends_no_import_and_is_said_again,
@@ -63,7 +63,7 @@ def test_an_import_prints_nothing_of_its_client(
     caplog.set_level(logging.INFO)
     caplog.set_level(logging.INFO, "pika")  # as where the yard is on Redis
 
-    run(rabbitmq_server.url, "default")
+    output_of("queues", "import", rabbitmq_server.url, "default")
 
     assert [record.message for record in caplog.records if record.name.startswith("pika")] == []
 
@@ -74,7 +74,7 @@ def test_what_is_no_message_does_not_end_the_import(
     broker.channel.basic_publish("", "default", b"no message")
     broker.enqueue(message(1))
 
-    lines = run(rabbitmq_server.url, "default").splitlines()
+    lines = output_of("queues", "import", rabbitmq_server.url, "default").splitlines()
 
     assert lines[0] == "default: 1 message imported"
     assert "1 are not messages of Dramatiq; they stay on its server" in lines[1]
@@ -94,12 +94,12 @@ def test_what_waits_behind_more_refused_ones_than_are_delivered_is_told(
         broker.enqueue(message(number, no_such_option=1))
     broker.enqueue(message(10))
 
-    lines = run(rabbitmq_server.url, "default").splitlines()
+    lines = output_of("queues", "import", rabbitmq_server.url, "default").splitlines()
     broker.flush("default")
     for number in range(9):
         broker.enqueue(message(number, no_such_option=1))
     broker.enqueue(message(9))
-    reached = run(rabbitmq_server.url, "default").splitlines()
+    reached = output_of("queues", "import", rabbitmq_server.url, "default").splitlines()
 
     assert lines[0] == "default: 0 messages imported"
     assert "messages that wait behind these were not reached" in lines[-1]

@@ -57,7 +57,6 @@ def backlog(server: Server, beside: Any, lanes: Sequence[Any] = (("work", "live"
 
 
 def budget() -> TickBudget:
-    """Return a second."""
     return TickBudget(time.monotonic() + 1)
 
 

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from switchyard.addons.rabbitmq.connections import Publishers, parameters_of
 from switchyard.addons.rabbitmq.outgoing import MANY, Outgoing
 from switchyard.addons.rabbitmq.publication import Publication
 from switchyard.broker.errors import BrokerUnavailable
@@ -183,3 +184,12 @@ def test_what_is_acknowledged_is_held_no_longer() -> None:
     outgoing.send()
 
     assert sorted(marks.read()) == [12, 14]
+
+
+def test_a_publish_without_a_connection_is_known_to_have_done_nothing() -> None:
+    publishers = Publishers(parameters_of("amqp://guest:guest@127.0.0.1:1/"))
+
+    with pytest.raises(BrokerUnavailable) as refused:
+        publishers.publish("work", b"{}", None, declare=lambda channel: None)
+
+    assert refused.value.outcome == "refused"

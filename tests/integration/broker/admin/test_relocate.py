@@ -186,7 +186,6 @@ def mortal(
 
 
 def count_calls(source: QueueOperations, target: QueueOperations, client: redis.Redis, *, answered: bool) -> int:
-    """Return how many calls a relocation makes."""
     stock(source)
     counted = MortalCalls(client, 1_000, answered=answered)
     before = counted._left

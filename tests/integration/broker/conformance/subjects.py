@@ -82,7 +82,6 @@ class Meanwhile(Middleware):
         self.act: Callable[[], object] | None = None
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
-        """Do it."""
         act, self.act = self.act, None
         if act is not None:
             act()
@@ -121,7 +120,6 @@ class Subject(ABC):
         """Let the holder die, and what it held be given to others."""
 
     def send(self, number: int = 0, *, delay_ms: int | None = None) -> str:
-        """Send a message and return its id."""
         message: Message[Any] = Message("work", "job", (number,), {}, {})
         return self.broker.enqueue(message, delay=delay_ms).message_id
 
@@ -197,7 +195,6 @@ class StockBroker(DramatiqsBroker):
     """Dramatiq's broker, with the one thing that Switchyard asks of a foreign one: how a lane stands."""
 
     def lane_stats(self, lane: str) -> LaneStats:
-        """Return how a lane stands."""
         key, delayed = f"{self.namespace}:{lane}", f"{self.namespace}:{dq_name(lane)}"
         waiting, bodies = self.client.llen(key), self.client.hlen(f"{key}.msgs")
         head = self.client.lindex(key, 0)
@@ -215,12 +212,9 @@ class Portable(Subject):
 
     def build(self) -> tuple[StockBroker, Transport]:
         broker = StockBroker(
-            client=self.client,
-            namespace=f"{self.keys.prefix}:foreign",
-            middleware=self._middleware(),
-            maintenance_chance=MAINTENANCE_SCALE,
-            heartbeat_timeout=200,
-        )
+            client=self.client, namespace=f"{self.keys.prefix}:foreign", middleware=self._middleware(),
+            maintenance_chance=MAINTENANCE_SCALE, heartbeat_timeout=200,
+        )  # fmt: skip
         for lane in YARD.lanes:
             broker.declare_queue(lane)
         return broker, PortableTransport(broker, YARD, self.dead_lists, self.quarantine, self.records)

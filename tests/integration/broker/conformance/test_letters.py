@@ -14,7 +14,6 @@ from tests.waiting import wait_for
 
 
 def dead_letter(subject: Subject, number: int = 0) -> DeadLetter:
-    """Send a message, hold it, and make it a letter."""
     id_ = subject.send(number)
     held = subject.hold()
     made = letter(id=id_, queue="work", actor="job", message=payload_of(held))

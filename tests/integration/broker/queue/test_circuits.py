@@ -44,7 +44,6 @@ def open_it(family: Family, circuit: Circuit = CIRCUIT) -> None:
 
 
 def probe(family: Family) -> str:
-    """Wait until a message probes, and return it."""
     got: list[str] = []
 
     def fetched() -> bool:

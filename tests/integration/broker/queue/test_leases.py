@@ -70,7 +70,6 @@ def let_lapse(family: QueueOperations, *owners: str) -> None:
 
 
 def fetched_ids(family: QueueOperations, owner: str, count: int = 10, request: int = 1) -> list[bytes]:
-    """Return the ids that an owner's fetch leases."""
     return [grant.lease.id for grant in family.fetch(owner, count, request=request).grants]
 
 

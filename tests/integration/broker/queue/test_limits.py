@@ -14,7 +14,7 @@ import redis
 from dramatiq.brokers.stub import StubBroker
 
 from switchyard.broker.admin.limits import key_page, limit_states, override_limit
-from switchyard.broker.admin.purge import relocate, set_aside, undo
+from switchyard.broker.admin.purge import set_aside, undo
 from switchyard.broker.clock import put_off_reason
 from switchyard.broker.keys import ALL_LANES, Keys
 from switchyard.broker.queue import administration, limits
@@ -153,12 +153,6 @@ def move(family: Family, lease: Lease, lane: str = "retry", delay_ms: int = 60_0
 def schedule(family: Family, lease: Lease) -> None:
     body = family.calls.command("HGET", family.keys.bodies, lease.id)
     assert family.schedule(lease, body=body, due_at_ms=99_999_999_999_999)
-
-
-def relocated(family: Family, lease: Lease) -> None:
-    family.release(lease.owner, [lease])
-    other = Family(family.calls, Keys(f"test-{uuid.uuid4().hex[:8]}").queue("other"))
-    assert [step.moved for step in relocate(family, other, actor="fan_out")]
 
 
 ENDS: dict[str, Callable[[Family, Lease], object]] = {

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import dramatiq
 import pytest
 import redis
 
+from switchyard.broker.interface import facilities
 from switchyard.broker.keys import Keys, QueueKeys
 from switchyard.broker.queue.operations import Entry, HistoryRow, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.history_streams import EndedJob, HistoryStreams, decode_rows
-from switchyard.broker.stores.job_records import MARK_TTL_MS, JobRecords, RecordLimits
+from switchyard.broker.stores.job_records import MARK_TTL_MS, JobRecords, RecordLimits, sweep
 from switchyard.broker.stores.job_steps import LiveJob, ended_step, live_step
+from tests.factories.yards import small_yard
 
 MEBIBYTE = 1024 * 1024
 BODY = b'{"actor":"a","sent_at":1,"args":["' + b"x" * 200 + b'"]}'
@@ -289,3 +293,29 @@ def test_states_of_many_jobs_are_read_in_short_calls(valkey: redis.Redis, keys: 
 def scripts_called(valkey: redis.Redis) -> int:
     commands = valkey.info("commandstats")
     return sum(commands.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval", "fcall"))
+
+
+BuildBroker = Callable[..., RedisBroker]
+
+
+def test_live_records_without_a_message_are_dropped(yard_broker: BuildBroker) -> None:
+    broker = yard_broker(small_yard())
+    records, keys = facilities(broker).records, broker.keys.queue("work")
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job() -> None:
+        pass
+
+    ids = [job.send().message_id for _ in range(600)]
+    steps = [live_step("work", LiveJob(id_, "running", attempt=1, generation=0, lane="work")) for id_ in ids]
+    assert records.write(steps[:300]) + records.write(steps[300:]) == ["written"] * 600
+    assert records.progress(ids[0], {"done": 1, "total": 2, "note": ""}, queue="work") is False
+    client = records.calls.client
+    for id_ in ids[::2]:
+        client.hdel(keys.bodies, id_)
+
+    assert sweep(records) == 300
+
+    assert {str(id_, "ascii") for id_ in client.hkeys(keys.jobs)} == set(ids[1::2])
+    assert client.exists(keys.progress) == 0
+    assert sweep(records) == 0

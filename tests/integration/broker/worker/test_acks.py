@@ -41,7 +41,6 @@ class Row:
         self._begin = begin
 
     def last_end(self) -> int:
-        """Begin a flush."""
         self._begin()
         return 0
 

@@ -25,9 +25,6 @@ CANCEL, RUN_NOW, RUN_AGAIN = (
 )
 
 
-RIGHTS = ["cancel_job", "run_job"]
-
-
 @pytest.fixture(autouse=True)
 def database(transactional_db: None) -> None: ...
 

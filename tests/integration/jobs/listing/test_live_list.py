@@ -118,15 +118,6 @@ def test_a_page_is_read_once_for_all_who_look_at_it(monkeypatch: pytest.MonkeyPa
     assert [len(page.jobs) for page in (first, other)] == [0, 1]
 
 
-def test_arguments_need_their_right_in_the_live_part_too() -> None:
-    submit(probe_actors.write, kwargs={"text": "for mia"})
-    reader, operator = staff("view_job"), staff("view_job", "view_arguments")
-
-    assert "for mia" not in part_of(reader, reader.get(LIST).content.decode())
-    assert "for mia" in part_of(operator, operator.get(LIST).content.decode())
-    assert reader.get(LIVE, {"argument": "text=x", "shown_at": "0"}).status_code == 403
-
-
 def test_a_part_says_that_the_broker_is_away() -> None:
     row = job_row()
     with broker_without_server():

@@ -26,7 +26,6 @@ def ids(page: JobsPage) -> list[str]:
 
 
 def found(**conditions: object) -> list[str]:
-    """Return the ids that a filter finds."""
     return ids(find_jobs(Filter(**conditions)))  # type: ignore[arg-type]
 
 

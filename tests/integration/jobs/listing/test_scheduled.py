@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dramatiq
 import pytest
-from django.urls import reverse
 
 from switchyard.broker.admin.scheduled import state_counts
 from switchyard.broker.interface import facilities
@@ -15,7 +14,6 @@ from switchyard.jobs.queries import families
 from switchyard.jobs.services import request_cancel, submit
 from tests.integration.jobs import probe_actors
 
-LIST = reverse("switchyard-jobs")
 SCHEDULED = Filter(states=("scheduled",))
 MINUTE_MS = 60_000
 

@@ -12,8 +12,8 @@ from django.urls import reverse
 from apps.mail.models import SentMail, Template
 from switchyard.console.links import letter_url
 from switchyard.dead_letters.models import DeadLetter
+from tests.factories.pages import text_of
 from tests.integration.jobs.history_rows import job_row
-from tests.integration.operations.test_overview import text_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("facilities")]
 

@@ -65,19 +65,6 @@ def test_a_page_follows_a_job_to_its_end(web: str, job_id: str, run_worker: RunW
     wait_for(lambda: open_streams() == 0)
 
 
-def test_a_page_that_read_the_end_is_told_not_to_come_back(web: str, job_id: str) -> None:
-    reader = session("view_job")
-    follower = Follower(web + address(job_id), reader)
-    wait_for(lambda: follower.events)
-    request_cancel(job_id)
-    assert follower.ended()
-
-    again = Follower(web + address(job_id), reader | {"Last-Event-ID": follower.events[-1]["id"]})
-
-    assert again.ended()
-    assert again.status == 204
-
-
 def test_a_stream_needs_a_session_the_right_and_a_job(web: str, job_id: str) -> None:
     cases: list[tuple[str, Headers, int]] = [
         (job_id, {}, 302),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import random
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from switchyard.history.models import JobRow
 from switchyard.jobs.passport.why import unfinished, why
 from switchyard.jobs.queries import families
 from switchyard.outbox.models import OutboxRow
+from tests.factories.commands import json_of, output_of
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.conftest import MakeHeaders
 from tests.integration.jobs.passport.test_page import READER, page_of
@@ -134,32 +133,20 @@ def test_page_command_and_api_say_the_same_in_one_order(
     administration.pause_actor(maker.family, ActorPause(0, 0, 0, "probe_note", "value", 1, 3, by="m.oy"))
     job = maker.send("probe_note", 3, delay=3_600_000)
     api = Client(headers=headers("operate"))
-    out = StringIO()
 
-    call_command("switchyard", "jobs", "why", job, "--json", stdout=out)
-    printed = StringIO()
-    call_command("switchyard", "jobs", "why", job, stdout=printed)
+    said, printed = json_of("jobs", "why", job), output_of("jobs", "why", job)
     answer = api.get(f"/api/v1/jobs/{job}/why")
     page = page_of(job, *READER)
     hidden = page_of(job, "view_job")
 
-    said = json.loads(out.getvalue())
     assert [each["code"] for each in said["causes"]] == ["scheduled", "value_paused", "queue_paused", "pool_down"]
     assert said["starts"] is None and said["wait"]["scheduled_ms"] == said["wait"]["total_ms"] > 0
     assert [each["code"] for each in answer.json()["causes"]] == [each["code"] for each in said["causes"]]
     assert "probe_note with value=3 is paused. Paused by m.oy" in page and "Its queue default is paused" in page
-    assert "probe_note with value=3 is paused. Paused by m.oy" in printed.getvalue()
+    assert "probe_note with value=3 is paused. Paused by m.oy" in printed
     assert "value=3" not in hidden and "probe_note with such an argument is paused" in hidden
     # The token's owner has no right to view arguments.
     assert "value=3" not in answer.content.decode()
-
-
-def test_who_may_not_operate_is_not_told_what_others_do(maker: Maker, headers: MakeHeaders) -> None:
-    job = maker.send()
-
-    answer = Client(headers=headers("read")).get(f"/api/v1/jobs/{job}/why")
-
-    assert answer.status_code == 403
 
 
 def test_a_job_that_has_ended_or_is_unknown_has_no_reasons(maker: Maker, headers: MakeHeaders, run_worker: Any) -> None:
@@ -177,8 +164,5 @@ def test_a_job_that_has_ended_or_is_unknown_has_no_reasons(maker: Maker, headers
 def test_a_job_without_a_record_has_reasons_too(maker: Maker) -> None:
     job = probe_actors.note.send_with_options(args=(1,), track=False).message_id
     administration.pause(maker.family, by="a.lind")
-    out = StringIO()
 
-    call_command("switchyard", "jobs", "why", job, stdout=out)
-
-    assert "Its queue default is paused. Paused by a.lind" in out.getvalue()
+    assert "Its queue default is paused. Paused by a.lind" in output_of("jobs", "why", job)

@@ -14,11 +14,9 @@ class Audit(dramatiq.Middleware):
 
     @property
     def actor_options(self) -> set[str]:
-        """Options that actors may set."""
         return {"audited"}
 
     def after_process_message(self, broker: Any, message: Any, *, result: Any = None, exception: Any = None) -> None:
-        """Note an end."""
         actor = broker.get_actor(message.actor_name)
         if message.options.get("audited", actor.options.get("audited")):
             journal.note("audit", (message.actor_name, result, type(exception).__name__))

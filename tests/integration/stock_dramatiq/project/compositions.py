@@ -14,19 +14,16 @@ from .cases import case
 
 @dramatiq.actor(max_retries=1, min_backoff=10, max_backoff=20)
 def add(*numbers: int) -> int:
-    """Add numbers."""
     return sum(numbers)
 
 
 @dramatiq.actor
 def note_sum(which: str, number: int = -1) -> None:
-    """Note a number."""
     journal.note("pipelines", (which, number))
 
 
 @dramatiq.actor
 def note_last(number: int) -> None:
-    """Note a number."""
     journal.note("pipelines", ("last", number))
 
 
@@ -48,7 +45,6 @@ def pipelines() -> Callable[[], Any]:
 
 @dramatiq.actor
 def plain_note(number: int) -> None:
-    """Note a number."""
     journal.note("groups", number)
 
 

@@ -18,7 +18,6 @@ def note(case: str, value: Any = None) -> int:
 
 
 def of(case: str) -> list[Any]:
-    """Return the events of a case."""
     return list(_entries[case])
 
 

@@ -24,11 +24,9 @@ class Report(dramatiq.GenericActor):
         max_backoff = 20
 
     def title(self) -> str:
-        """Return the report's title."""
         raise NotImplementedError
 
     def perform(self, year: int) -> None:
-        """Write the report."""
         journal.note("generic", (self.title(), year))
 
 
@@ -88,7 +86,6 @@ def generic_actors() -> Callable[[], Any]:
 
 @case
 def async_actors() -> Callable[[], Any]:
-    """Functions with ``async``."""
     fetch.send("https://example.org")
     hangs.send()
     return lambda: (journal.count("async"), journal.of("async_message"), journal.of("async_limit"))

@@ -49,7 +49,6 @@ def acquires(which: str) -> None:
 
 @dramatiq.actor(max_retries=0)
 def meets() -> None:
-    """Wait for the others."""
     journal.note("meeting", MEETING.wait(timeout=30_000))
 
 

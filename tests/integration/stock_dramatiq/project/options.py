@@ -26,7 +26,6 @@ class LoudActor(dramatiq.Actor):
 
 @dramatiq.actor
 def plain(number: int) -> int:
-    """No option at all."""
     plain.logger.info("Got %d.", number)
     journal.note("plain", number)
     return 2 * number
@@ -76,14 +75,12 @@ def picky() -> None:
 
 @dramatiq.actor(throws=ValueError, on_failure="note_failure", on_retry_exhausted="note_exhausted", **SOON)
 def refuses_one() -> None:
-    """Raise what is expected."""
     journal.note("throws_class")
     raise ValueError("expected")
 
 
 @dramatiq.actor(throws=(KeyError, ValueError), **SOON)
 def refuses_many() -> None:
-    """Raise what is expected."""
     journal.note("throws_tuple")
     raise KeyError("expected")
 
@@ -147,13 +144,11 @@ def interruptible() -> None:
 
 @dramatiq.actor(on_success="note_success", on_failure="note_failure", max_retries=1, **SOON)
 def divides(a: int, b: int) -> int:
-    """Divide, or fail."""
     return a // b
 
 
 @dramatiq.actor
 def note_success(message: dict[str, Any], result: Any) -> None:
-    """Note a success."""
     journal.note("on_success", (message["actor_name"], message["args"], result))
 
 
@@ -188,7 +183,6 @@ def audited(number: int) -> int:
 
 @case
 def plain_call_and_send() -> Callable[[], Any]:
-    """Send, and call without sending."""
     plain.send(1)
     plain.send_with_options(args=(2,))
     plain.send_with_options(kwargs={"number": 3}, delay=50)
@@ -281,7 +275,6 @@ def current_message() -> Callable[[], Any]:
 
 @case
 def own_middleware() -> Callable[[], Any]:
-    """A middleware with an option of its own."""
     audited.send(1)
     plain.send_with_options(args=(7,), audited=True)
     return lambda: sorted(journal.of("audit"))

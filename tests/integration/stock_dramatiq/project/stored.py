@@ -34,7 +34,6 @@ def nothing() -> None:
 
 @dramatiq.actor(store_results=True, max_retries=1, min_backoff=10, max_backoff=20)
 def fails(times: int, which: str) -> str:
-    """Fail so many times, then succeed."""
     if journal.note(f"fails {which}") <= times:
         raise LookupError(f"no {which}")
     return which

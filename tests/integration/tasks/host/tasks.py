@@ -36,13 +36,11 @@ class OutOfPaper(Exception):
 
 @task
 def add(left: int, right: int = 1) -> int:
-    """Return a sum."""
     return left + right
 
 
 @task()
 def echo(*values: Any, **named: Any) -> Any:
-    """Return what was given."""
     return {"values": values, "named": named}
 
 
@@ -111,7 +109,6 @@ def typed(day: date, words: list[str], *, at: datetime | None = None) -> list[st
 
 @task(priority=-50)
 def write_down(word: str) -> None:
-    """Note a word."""
     note("ran", word)
 
 
@@ -144,7 +141,6 @@ def die(word: str) -> None:
 
 @task
 def wait_for_file(name: str) -> str:
-    """Wait until a file is there."""
     note("waits", name)
     deadline = time.monotonic() + 60
     while not Path(name).exists() and time.monotonic() < deadline:
@@ -155,13 +151,9 @@ def wait_for_file(name: str) -> str:
 def _noted(word: str) -> Any:
     def receive(sender: type, task_result: Any, **kwargs: Any) -> None:
         note(
-            "signal",
-            word,
-            getattr(sender, "__name__", "an instance"),
-            task_result.task.name,
-            task_result.status,
+            "signal", word, getattr(sender, "__name__", "an instance"), task_result.task.name, task_result.status,
             task_result.id,
-        )
+        )  # fmt: skip
 
     return receive
 

@@ -14,7 +14,6 @@ from switchyard.wiring import build_yard
 
 
 def build_broker(middleware: list[Any] | None = None) -> RedisBroker:
-    """Return the broker of ``settings.SWITCHYARD.topology``."""
     logs.configure(settings.SWITCHYARD.log_format, release=settings.SWITCHYARD.release)
     client = connect(settings.SWITCHYARD.broker_url)
     return build_yard(settings.SWITCHYARD.topology, client, Keys())

@@ -34,7 +34,6 @@ class Changing:
         new.replace(self.file)
 
     def says(self) -> str:
-        """Return what the actor says now."""
         before = self.bench.client.llen(SAID)
         message: Message[None] = Message(queue_name="urgent", actor_name="say", args=(), kwargs={}, options={})
         self.bench.broker.enqueue(message)

@@ -14,20 +14,17 @@ from tests.integration.workers.kinds import DONE
 
 
 def note(**facts: Any) -> None:
-    """Note what was done."""
     client: Any = dramatiq.get_broker().client  # type: ignore[attr-defined]
     client.rpush(DONE, json.dumps(facts))
 
 
 @dramatiq.actor(queue_name="urgent")
 def kinds_succeeded(message: dict[str, Any], result: Any) -> None:
-    """Note a success."""
     note(of=message["actor_name"], result=result)
 
 
 @dramatiq.actor(queue_name="slow")
 def kinds_failed(message: dict[str, Any], error: dict[str, Any]) -> None:
-    """Note a failure."""
     note(of=message["actor_name"], error=error["type"])
 
 
@@ -38,7 +35,6 @@ class Greeting(dramatiq.GenericActor):
         abstract = True
 
     def perform(self, name: str) -> str:
-        """Greet."""
         if not name:
             raise ValueError("nobody to greet")
         return f"{self.word()} {name}"

@@ -11,19 +11,22 @@ import subprocess
 import sys
 import uuid
 from collections import OrderedDict, namedtuple
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.utils.safestring import mark_safe
+from django.utils.translation import gettext_lazy
 from hypothesis import HealthCheck, event, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from switchyard.alerts.models import Alert
 from switchyard.broker.errors import PayloadTooLarge, UnencodablePayload, UnreadablePayload
 from switchyard.broker.queue import json_body
-from switchyard.broker.queue.json_body import DEEPEST, LIMIT_BYTES, WARN_BYTES, decode, encode
+from switchyard.broker.queue.json_body import DEEPEST, LIMIT_BYTES, WARN_BYTES, decode, encode, refused_part
 
 
 class Plan(enum.StrEnum):
@@ -132,13 +135,8 @@ def test_the_edges_of_json_come_back_exactly(value: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "plain"),
     [
-        (Plan.FREE, "free"),
-        (Size.LARGE, 3),
-        (mark_safe("<b>"), "<b>"),
-        ((1, (2,)), [1, [2]]),
-        (Point(1, 2), [1, 2]),
-        (OrderedDict(b=1, a=2), {"b": 1, "a": 2}),
-        ({Plan.FREE: Size.LARGE}, {"free": 3}),
+        *((Plan.FREE, "free"), (Size.LARGE, 3), (mark_safe("<b>"), "<b>"), ((1, (2,)), [1, [2]])),
+        *((Point(1, 2), [1, 2]), (OrderedDict(b=1, a=2), {"b": 1, "a": 2}), ({Plan.FREE: Size.LARGE}, {"free": 3})),
     ],
 )
 def test_kinds_of_text_numbers_and_containers_travel_as_the_plain_kind(value: Any, plain: Any) -> None:
@@ -259,3 +257,43 @@ def test_a_giant_is_refused_without_a_second_copy(mib: int, kind: str) -> None:
     grown = float(run.stdout)
     print(f"{mib} MiB of {kind}: memory grew {grown:.2f} times the value")
     assert 0.9 < grown < 1.5
+
+
+DUE = date(2030, 1, 1)
+CYCLE: dict[str, Any] = {"rows": []}
+CYCLE["rows"].append(CYCLE)
+DEEP: list[Any] = []
+for _ in range(5_000):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "fact", "remedy"),
+    [
+        (DUE, "result", "is a date, which JSON does not have", "{}.isoformat()"),
+        ({"rows": [0, 1, 2, DUE, Decimal(1)]}, "result['rows'][3]", "is a date, which", "{}.isoformat()"),
+        ({"ok": [1], "a": {"b": ({"c": Decimal(1)},)}}, "result['a']['b'][0]['c']", "is a Decimal", "str({})"),
+        ([{(1, 2): 3}], "result[0]", "has a key that is a tuple; keys are text", ""),
+        ({7: {1}}, "result[7]", "is a set, which", "sorted({})"),
+        (CYCLE, "result['rows'][0]", "holds itself", ""),
+        ({"x" * 100: DUE}, f"result['{'x' * 39}…]", "is a date", "{}.isoformat()"),
+        (object(), "result", "is an object, which", ""),
+        ([Alert(pk=3)], "result[0]", "is an Alert, which", "{}.pk"),
+        (gettext_lazy("Hello"), "result", "is a __proxy__, which", "str({})"),
+    ],
+)
+def test_the_refused_part_has_a_path(value: Any, path: str, fact: str, remedy: str) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        json.dumps(value)
+
+    found = refused_part(value, "result")
+
+    assert (found[0], found[2]) == (path, remedy)
+    assert found[1].startswith(fact)
+
+
+def test_the_path_of_a_deep_value_is_cut() -> None:
+    path, fact, _ = refused_part(DEEP, "result")
+
+    assert (len(path), path[-1]) == (70, "…")
+    assert fact.startswith("is nested too deep")

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import threading
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
 from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.redis import scripts
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.exchange import APART_S, LONGEST_S, Pace
+from switchyard.middleware import wait_for_broker
 
 
 @pytest.fixture
@@ -63,3 +69,23 @@ def test_a_pipeline_returns_the_answers_that_a_loading_server_gives(loading_serv
     with pytest.raises(BrokerUnavailable, match="it loads its data"):
         calls.pipeline([("GET", "a"), ("GET", "b")], budget_s=0.3)
     calls.close()
+
+
+def full(*args: Any, **kwargs: Any) -> NoReturn:
+    """Refuse to open anything."""
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def test_a_script_that_was_not_used_before_needs_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripts.script("fetch")
+    scripts.source.cache_clear()
+    monkeypatch.setattr(Path, "read_text", full)
+
+    assert "redis.call" in scripts.source("queue/move")
+
+
+def test_a_process_without_descriptors_refuses_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wait_for_broker, "PAUSE_S", 0)
+    answers = iter([full, lambda: "moved"])
+
+    assert wait_for_broker.retry_until_available(lambda: next(answers)(), job_id="1", what="retry") == "moved"

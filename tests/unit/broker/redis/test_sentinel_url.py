@@ -1,12 +1,16 @@
-"""Addresses with sentinels: their parts, and an error that names the wrong one and shows a good one."""
+"""Addresses of a server and of sentinels, and what the log says of a failover."""
 
 from __future__ import annotations
+
+import logging
+from typing import Any
 
 import pytest
 
 from switchyard.broker.errors import UnusableAddress
+from switchyard.broker.redis.addresses import is_loopback
 from switchyard.broker.redis.connections import connect
-from switchyard.broker.redis.sentinel import MasterConnection, SecureMasterConnection, parse
+from switchyard.broker.redis.sentinel import MasterConnection, SecureMasterConnection, Sentinels, parse
 
 PASSWORD = "s3cret"
 
@@ -59,3 +63,37 @@ def test_connections_follow_the_master_with_the_login_of_the_address() -> None:
     options = plain.connection_kwargs
     assert (options["username"], options["password"], options["db"], options["socket_timeout"]) == ("u", "pw", 3, 1.0)
     assert secure.connection_kwargs["ssl_ca_certs"] == "/ca.pem"
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.0.0.11", "::1"])
+def test_addresses_of_the_loopback_interface_are_this_machine(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", [None, "", "10.0.0.1", "valkey", "128.0.0.1", "127.example.com", "::2"])
+def test_other_hosts_are_not(host: str | None) -> None:
+    assert not is_loopback(host)
+
+
+class Answering(Sentinels):
+    """Sentinels whose answers are given."""
+
+    def __init__(self, answers: list[tuple[int, str]]) -> None:
+        super().__init__(parse("redis+sentinel://a:1/yard/0"), {})
+        self.answers = answers
+
+    def ask(self, *args: Any) -> list[Any]:
+        """Return the next answer: the number of the failover, and the host."""
+        epoch, host = self.answers.pop(0)
+        return [[b"config-epoch", b"%d" % epoch], [host.encode(), b"6379"]]
+
+
+def test_a_new_master_is_named_beside_the_former_one(caplog: pytest.LogCaptureFixture) -> None:
+    sentinels = Answering([(1, "valkey-1"), (1, "valkey-1"), (2, "valkey-2")])
+
+    with caplog.at_level(logging.INFO, logger="switchyard.broker"):
+        for _ in range(3):
+            sentinels.locate()
+
+    assert caplog.messages == ["broker: the sentinels name valkey-2:6379 as the master, in place of valkey-1:6379"]
+    assert sentinels.changes == 1

@@ -14,10 +14,11 @@ import pytest
 from dramatiq.middleware import TimeLimitExceeded
 
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
+from switchyard.broker.queue.operations import Lease, QueueOperations
 from switchyard.broker.stores.history_streams import EndedJob
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.job_steps import Step, ended_step
-from switchyard.broker.worker.acks import AckBarrier
+from switchyard.broker.worker.acks import AckBarrier, Acks
 from tests.waiting import wait_for
 
 
@@ -29,7 +30,6 @@ class Records:
         self.instead: list[Callable[[], None]] = []
 
     def write(self, steps: Sequence[Step]) -> None:
-        """Write."""
         if self.instead:
             self.instead.pop(0)()
         self.written += [step.job_id for step in steps]
@@ -172,16 +172,13 @@ class Participant:
         self.calls = calls
 
     def fold(self) -> None:
-        """Note a call."""
         self.calls.append("metrics")
 
     def last_end(self) -> int:
-        """Note a call."""
         self.calls.append("last end")
         return 7
 
     def confirm_flush(self, last_end: int) -> None:
-        """Note a call."""
         self.calls.append(f"confirmed {last_end}")
 
 
@@ -214,3 +211,34 @@ def test_a_flush_that_fails_confirms_nothing() -> None:
 
     assert calls == ["last end", "metrics"]
     assert steps.written < steps.begun
+
+
+OWNER = "child/live"
+
+
+class Held:
+    """A family of which nothing is held."""
+
+    def held(self, owner: str) -> list[Lease]:
+        return []
+
+    def release(self, owner: str, leases: list[Lease]) -> None:
+        """Do nothing."""
+
+
+def test_a_thread_may_acknowledge_while_unknown_ones_are_looked_for() -> None:
+    acks = Acks(cast(QueueOperations, Held()), OWNER, barrier=None)
+
+    class Slow(Lease):
+        """While it is looked at, another thread acknowledges something."""
+
+        def __hash__(self) -> int:
+            acks.add(Lease(OWNER, b"later", b"2"))
+            return 1
+
+    acks.add(Slow(OWNER, b"first", b"1"))
+    acks.add(Slow(OWNER, b"second", b"1"))
+
+    acks.release_unknown([])
+
+    assert acks.pending

@@ -6,7 +6,6 @@ from switchyard.broker.worker.prefetch import HeldMarks
 
 
 def memory(cells: int) -> memoryview:
-    """Return so many cells."""
     return memoryview(bytearray(cells * 8)).cast("q")
 
 

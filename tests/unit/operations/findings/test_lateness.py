@@ -13,7 +13,6 @@ from switchyard.operations.rows import Row, RowStatus
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A clock that a test moves."""
     now = SimpleNamespace(s=100.0)
     monkeypatch.setattr(lateness, "time", SimpleNamespace(monotonic=lambda: now.s))
     return now

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import logging.handlers
 from collections.abc import Iterator
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import dramatiq.worker
 import pytest
 from django.conf import settings
 from django.db import connections
@@ -17,13 +19,14 @@ from dramatiq.brokers.stub import StubBroker
 
 from switchyard import database
 from switchyard.broker.topology import Pool
+from switchyard.conf import switchyard_settings
 from switchyard.database import keep_in_child
+from switchyard.workers.child import main
 from switchyard.workers.child.main import Assignment, copy_log, make_worker, read_assignment
 from switchyard.workers.shared.child_table import ChildTable
 
 
 def assignment(pool: Pool, lanes: tuple[str, ...], *, isolated: bool = False) -> Assignment:
-    """Return a child's assignment in a pool."""
     slots = 1 if isolated else pool.slots
     return Assignment(pool, "title", "child.1", 1, lanes, slots, grace_s=25.0, isolated=isolated)
 
@@ -124,3 +127,22 @@ def test_the_log_is_copied_for_the_supervisor_and_every_handler_goes_on(
     assert row.logged() == ["something is wrong"]
     assert printed.getvalue() == "something is wrong\n"
     assert (tmp_path / "log").read_text() == "something is wrong\n"
+
+
+DRAMATIQ_S = 3.0
+
+
+@pytest.mark.parametrize(
+    ("url", "pause_s"),
+    [("redis://valkey:6379/0", DRAMATIQ_S), ("redis+sentinel://one:26379,two:26379/mymaster/0", main.FAILOVER_PAUSE_S)],
+)
+def test_the_pause_is_short_where_a_replica_takes_over(
+    url: str, pause_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(switchyard_settings(), broker_url=url)
+    monkeypatch.setattr(main, "switchyard_settings", lambda: settings)
+    monkeypatch.setattr(dramatiq.worker, "CONSUMER_RESTART_DELAY_SECS", DRAMATIQ_S)
+
+    main.restart_soon()
+
+    assert pause_s == dramatiq.worker.CONSUMER_RESTART_DELAY_SECS

@@ -21,7 +21,6 @@ class Consumer:
         self.released: list[str] = []
 
     def requeue_messages(self, messages: list[Any]) -> None:
-        """Release messages, or not."""
         self.calls += 1
         if self.calls == 1:
             raise BrokerUnavailable("release", "timed out")
@@ -29,7 +28,6 @@ class Consumer:
 
 
 def item(token: str) -> Any:
-    """Return an item of the work queue."""
     message = SimpleNamespace(message_id=token, queue_name="work", lease=SimpleNamespace(token=token), moved=False)
     return SimpleNamespace(priority=0, message=message)
 

@@ -23,7 +23,6 @@ def row() -> ChildRow:
 
 
 def start(row: ChildRow, id_: bytes = b"a", token: int = 1, *, lane: int = 0, limit_ns: int = 0) -> int:
-    """Start a message, and return its slot."""
     slot = row.start(lane, id_, b"%d" % token, limit_ns)
     assert slot is not None
     return slot
@@ -38,7 +37,6 @@ def mark_ill(row: ChildRow) -> None:
 
 
 def work_off(row: ChildRow, token: int, *, lane: int = 0) -> None:
-    """Start a message and end it."""
     row.end(start(row, token=token, lane=lane), worked_off=True)
 
 

@@ -33,7 +33,6 @@ class Server:
         self.works: dict[str, str] = {}
 
     def call(self, operation: object, keys: object, args: list[str], *, budget_s: float = 1.0) -> object:
-        """Answer an operation."""
         self._refuse()
         name = operation.name  # type: ignore[attr-defined]
         if name == "join" and args[2]:
@@ -72,7 +71,6 @@ def make_children(pool: Pool, server: Server) -> ChildManager:
 
 
 def begin(row: ChildRow) -> int:
-    """Start a message in a row, and return its slot."""
     slot = row.start(0, b"id", b"1", 0)
     assert slot is not None
     return slot

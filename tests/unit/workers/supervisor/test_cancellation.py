@@ -22,7 +22,6 @@ class Clock:
         monkeypatch.setattr("switchyard.workers.supervisor.children.time.monotonic_ns", lambda: self.ns)
 
     def pass_s(self, seconds: float) -> None:
-        """Move on."""
         self.ns += int(seconds * S)
 
 
@@ -35,7 +34,6 @@ class Server:
         self.away = False
 
     def look(self, running: Mapping[int, Sequence[Running]]) -> set[tuple[int, Running]]:
-        """Answer."""
         self.looks += 1
         if self.away:
             raise BrokerUnavailable("HMGET", "away")

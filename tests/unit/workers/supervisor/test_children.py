@@ -18,7 +18,6 @@ POOL = Pool("work", queues=("work",), kind="threads", processes=1, slots=4)
 
 @pytest.fixture
 def server() -> Server:
-    """A server with nothing on it."""
     return Server()
 
 

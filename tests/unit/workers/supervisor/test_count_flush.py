@@ -10,10 +10,13 @@ import pytest
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.stores.pool_reports import ReportedChild
 from switchyard.broker.stores.yard_facts import RETRIED, RUN_MS, RUNS, SUCCEEDED, Counts
 from switchyard.middleware.metrics import MOST_HOSTS
 from switchyard.workers.metrics import fold
+from switchyard.workers.supervisor import report
 from switchyard.workers.supervisor.counts import RUN, CountFlush
+from switchyard.workers.supervisor.report import WorkDone
 
 
 class Store:
@@ -157,3 +160,22 @@ def test_hosts_are_counted_up_to_a_number_however_many_each_child_names(
     assert len(store.counts) == MOST_HOSTS + 1
     assert store.counts["d:web other", RETRIED] == 2 * MOST_HOSTS
     assert all(count == 2 for (subject, _), count in store.counts.items() if subject != "d:web other")
+
+
+def child(pid: int, *, busy: int, done: int) -> ReportedChild:
+    return {"pid": pid, "busy": busy, "done": done}
+
+
+def test_replaced_child_takes_nothing_from_the_totals(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    monkeypatch.setattr(report.time, "monotonic", lambda: now_s)
+    work = WorkDone()
+
+    work.note([child(1, busy=2, done=5)])
+    now_s = 102.0
+    work.note([child(1, busy=2, done=9), child(2, busy=1, done=1)])
+    now_s = 104.0
+    work.note([child(3, busy=1, done=2)])
+
+    assert work.done == 12
+    assert work.busy_s == pytest.approx(2.5 * 2 + 2 * 2)

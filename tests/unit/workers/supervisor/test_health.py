@@ -22,7 +22,6 @@ class Clock:
     now_s = 0.0
 
     def monotonic(self) -> float:
-        """Return it."""
         return self.now_s
 
 
@@ -57,7 +56,6 @@ class Bench:
         return self.children.rows[index]
 
     def poll(self) -> None:
-        """Poll the server."""
         self.children.leases.keeper.poll_now()
         self.children.leases.backlog._poll_at_s = 0.0
         self.children.leases.tick(self.children.rows)

@@ -96,7 +96,6 @@ class SlowServer(Server):
         return super().call(operation, keys, args) or 1
 
     def monotonic(self) -> float:
-        """Return the time."""
         return self.now_s
 
 

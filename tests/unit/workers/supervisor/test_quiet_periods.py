@@ -74,7 +74,6 @@ def exclusive(children: ChildManager) -> Process:
 
 
 def end(children: ChildManager, process: Process) -> None:
-    """Have a process end."""
     process.pid, process.wanted = 0, False
 
 

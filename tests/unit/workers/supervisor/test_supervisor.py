@@ -26,7 +26,6 @@ class Signals:
         self.came = [signal.SIGTERM]
 
     def take(self) -> list[int]:
-        """Return the signals that came."""
         came, self.came = self.came, []
         return came
 
@@ -38,7 +37,6 @@ class Signals:
 
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Supervisor]]:
-    """Make a supervisor that starts no children."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     settings = replace(switchyard_settings(), metrics_dir=tmp_path, broker_url="redis://127.0.0.1:1/0")
     monkeypatch.setattr(module, "switchyard_settings", lambda: settings)

@@ -1,0 +1,16 @@
+"""Pages of the room as people read them."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+# Names in sentences: no space stands around them.
+NAMED = re.compile(r'<a class="sy-link sy-code" href="[^"]*">(.*?)</a>')
+
+
+def text_of(page: Any) -> str:
+    """Return the text of a page, or of an answer with one."""
+    page = NAMED.sub(r"\1", page if isinstance(page, str) else page.content.decode())
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
