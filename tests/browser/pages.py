@@ -28,7 +28,7 @@ MORE = [
     "/admin/operations/actors/price_basket/",
     "/admin/operations/bulk/4/",
     "/admin/switchyard_dead_letters/deadletter/?q=nordwind",
-    "/account/reset/wrong/",
+    "/account/reset/MQ/wrong/",
 ]
 
 

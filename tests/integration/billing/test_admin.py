@@ -91,16 +91,6 @@ def test_reconcile_this_month_sends_one_job_a_month(admin_client, facilities):
 
 
 @LIVE
-def test_only_events_that_were_not_applied_are_applied_again(admin_client, facilities):
-    applied, waiting = received(1), received(2)
-    services.apply_event(applied.pk)
-
-    act(admin_client, "paymentevent", "apply_again", applied, waiting)
-
-    assert facilities.transport.stats("urgent").live.waiting == 1
-
-
-@LIVE
 def test_a_broker_that_refuses_is_told_and_the_page_stays_up(admin_client, facilities, full_broker):
     with full_broker():
         page = admin_client.post(reverse("admin:billing_reconciliation_add"), {"month": "2026-10"}, follow=True)
@@ -135,7 +125,6 @@ def test_who_may_only_look_may_not_start_anything(client, django_user_model, fac
     client.force_login(viewer)
 
     act(client, "reconciliation", "reconcile_again", reconcile())
-    act(client, "paymentevent", "apply_again", received(1))
     added = client.post(reverse("admin:billing_reconciliation_add"), {"month": "2026-09"})
 
     assert added.status_code == 403

@@ -43,7 +43,6 @@ def post(path: str, *answers: int, act: str = "", by: tuple[str, ...] = ("operat
 
 
 PUBLIC = (200, 200, 200, 200, 200)
-GONE = (410, 410, 410, 410, 410)
 # The admin's login page is where nobody, and a token without a session, are sent.
 STAFF = (302, 200, 200, 200, 302)
 READERS = STAFF
@@ -310,8 +309,8 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "admin/exports/export/<path:object_id>/download/": (
         get("/admin/exports/export/0/download/", 302, 403, 403, 404, 302),
     ),
-    "account/reset/": (get("/account/reset/", *GONE),),
-    "account/reset/<str:token>/": (get("/account/reset/wrong/", *GONE),),
+    "account/reset/done/": (get("/account/reset/done/", *PUBLIC),),
+    "account/reset/<uidb64>/<token>/": (get("/account/reset/MQ/wrong/", *PUBLIC),),
     # API: a token that may only read sees its owner's jobs; an operator's those of everybody.
     "api/v1/": (get(API, 404, 404, 404, 404, 404),),
     "api/v1/openapi.json": (get(API + "openapi.json", *PUBLIC),),
