@@ -30,7 +30,6 @@ from switchyard.console.room_view import RoomResponse
 from switchyard.history.filters import Filter, why_none_found
 from switchyard.history.queries import find_many, job_of_row, why_missing
 from switchyard.jobs.admin_pages import AWAY, can_stream, check, may
-from switchyard.jobs.bulk import STATES as DUE_LATER
 from switchyard.jobs.listing.chosen_acts import ACTS
 from switchyard.jobs.listing.pages import (
     LIMIT,
@@ -329,9 +328,6 @@ def _chosen_acts(request: HttpRequest, page: JobsPage) -> list[tuple[str, str, b
 def _bulk_links(request: HttpRequest, wanted: Filter) -> list[tuple[str, str, bool]]:
     """Return the acts on all jobs that match, with address, and whether they end work; none without a filter."""
     links = []
-    later = tuple(state for state in wanted.states if state in DUE_LATER)
-    if wanted and wants_unfinished(wanted) and (later or not wanted.states) and may(request, "run_job", wanted.queue):
-        links.append(("Run all that wait for a time now…", "job.run_now", later))
     ended = tuple(state for state in wanted.states if state not in UNFINISHED)
     if wanted and (ended or not wanted.states) and may(request, "run_job", wanted.queue):
         links.append(("Run all again that have ended…", "job.run_again", ended))

@@ -146,12 +146,13 @@ def test_what_cannot_be_read_of_what_follows_is_trouble_and_stops_nothing(
     assert [(found["kind"], found["samples"]) for found in json.loads(told)["troubles"]] == [("unreadable", ["odd"])]
 
 
+@pytest.mark.django_db
 def test_a_name_that_somebody_made_up_drives_no_terminal(broker: RedisBroker) -> None:
     put(broker, "\x1b[2Jevil")
 
     told = check()[1]
     shown = io.StringIO()
-    call_command("switchyard", "queues", "show", "default", stdout=shown)
+    call_command("switchyard", "jobs", "list", "--queue", "default", stdout=shown)
 
     for text in (told, shown.getvalue()):
         assert "\\x1b[2Jevil" in text and "\x1b" not in text
