@@ -14,3 +14,5 @@ class JobsConfig(AppConfig):
 
         register("job.cancel", "switchyard.jobs.bulk:CANCEL")
         register("job.run_again", "switchyard.jobs.bulk:RUN_AGAIN")
+        register("job.cancel_chosen", "switchyard.jobs.bulk:CANCEL_CHOSEN")
+        register("job.run_chosen_again", "switchyard.jobs.bulk:RUN_CHOSEN_AGAIN")

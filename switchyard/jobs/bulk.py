@@ -1,4 +1,4 @@
-"""Bulk acts on jobs: cancel those that have not ended, run ended ones again."""
+"""Bulk acts on jobs, all that match a filter or those that are ticked: cancel unfinished ones, run ended ones again."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.queue import administration
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.stores.job_record import cancelled_job
-from switchyard.broker.stores.job_records import ENDED
+from switchyard.broker.stores.job_records import ENDED, Job
 from switchyard.broker.stores.job_steps import ended_step
 from switchyard.bulk.kinds import Item, Kind, KindTexts, Taken, most_common
 from switchyard.bulk.models import BulkAct
 from switchyard.console.formatting import iso
 from switchyard.console.links import jobs_url
 from switchyard.history.filters import Filter
-from switchyard.history.queries import Cursor, search
+from switchyard.history.queries import Cursor, find_many, job_of_row, search
 from switchyard.jobs.listing.pages import Comparison
 from switchyard.jobs.passport.again import again_message, enqueue_again
 from switchyard.jobs.passport.reading import passport_of
-from switchyard.jobs.queries import families
+from switchyard.jobs.queries import families, is_message_id, queues_of, records_of
+from switchyard.jobs.services import request_cancel
 
 LIVE_STATES: Final = ("queued", "scheduled", "running", "retrying")
 # Known of ended attempts only.
@@ -124,6 +125,8 @@ def _run(act: BulkAct, job_id: str) -> str:
     known = passport_of(job_id)
     if known is None:
         return "no longer in the history"
+    if not known.job.ended:
+        return "has not ended"
     second = str(uuid.uuid5(RUNS, f"{act.nonce} {job_id}"))
     try:
         enqueue_again(again_message(known, job_id=second), once=True)
@@ -269,3 +272,73 @@ def _too_many(act: BulkAct) -> int:
     """Return how many messages an act would look through; 0 for those that can be counted one by one."""
     depth = sum(count(family) for family in families_of(act))
     return depth if depth > COUNTED_PAGES * PAGE else 0
+
+
+class OfChosen:
+    """Common part of the acts on jobs that are ticked in the list: their ids are the filter, ``job``."""
+
+    hits_ended: bool
+
+    def check(self, filter: dict[str, Any]) -> dict[str, Any]:
+        """Return the ids, each once.
+
+        Raises:
+            ValueError: there is none.
+        """
+        ids = [id_ for id_ in dict.fromkeys(str(filter.get("job", "")).split(",")) if is_message_id(id_)]
+        if not ids:
+            raise ValueError("job: none was chosen; tick jobs in the list, then press the button above them")
+        return {"job": ",".join(ids)}
+
+    def facts(self, act: BulkAct) -> list[tuple[str, str]]:
+        jobs = self._hit(act)
+        return [
+            ("Actors", most_common(job.actor or "unknown" for job in jobs)),
+            ("States", most_common(job.state or "without a record" for job in jobs)),
+        ]
+
+    def address(self, filter: dict[str, Any]) -> str:
+        return jobs_url()
+
+    def queues(self, act: BulkAct) -> set[str]:
+        return queues_of(*_ids(act))
+
+    def count(self, act: BulkAct) -> int:
+        """Return for how many there is something to do."""
+        return len(self._hit(act))
+
+    def _hit(self, act: BulkAct) -> list[Job]:
+        ids = _ids(act)
+        known = records_of(ids)
+        known |= {row.job_id: job_of_row(row) for row in find_many([id_ for id_ in ids if id_ not in known])}
+        jobs = [known.get(id_) or Job(id_) for id_ in ids]
+        return [job for job in jobs if job.ended == self.hits_ended]
+
+    def take(self, act: BulkAct, limit: int) -> Taken:
+        ids, first = _ids(act), act.cursor.get("first", 0)
+        after = first + min(limit, MOST)
+        return Taken([[id_] for id_ in ids[first:after]], {"first": after}, more=after < len(ids))
+
+
+def _ids(act: BulkAct) -> list[str]:
+    return str(act.filter["job"]).split(",")
+
+
+class CancelChosen(OfChosen, BulkCancel):
+    """Cancel ticked jobs, also those that keep no record."""
+
+    hits_ended = False
+
+    def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
+        """Cancel the jobs, wherever they are."""
+        return ["" if request_cancel(item[0]) in ("cancelled", "asked") else "ended before" for item in items]
+
+
+class RunChosenAgain(OfChosen, BulkRunAgain):
+    """Enqueue ticked jobs that have ended again."""
+
+    hits_ended = True
+
+
+CANCEL_CHOSEN: Final[Kind] = CancelChosen()
+RUN_CHOSEN_AGAIN: Final[Kind] = RunChosenAgain()

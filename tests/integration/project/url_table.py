@@ -147,6 +147,8 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "admin/operations/bulk/begin/<str:kind>/": (
         get(BULK + "begin/letter.requeue/?fingerprint={fingerprint}", *OPERATORS),
         get(BULK + "begin/letter.discard/?fingerprint={fingerprint}", *OPERATORS),
+        get(BULK + "begin/job.cancel_chosen/?job={job}", *OPERATORS),
+        get(BULK + "begin/job.run_chosen_again/?job={job}", *OPERATORS),
         get(BULK + "begin/explode/", 302, 404, 404, 404, 302),
         post(
             BULK + "begin/letter.requeue/?fingerprint={fingerprint}", *ACTS, act="bulk.start letter.requeue", count="1"
@@ -248,14 +250,6 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "admin/switchyard_jobs/job/<str:job_id>/run-now/": (
         get(JOB + "run-now/", *ONLY_POST),
         post(JOB + "run-now/", *ACTS, act="job.run_now"),
-    ),
-    "admin/switchyard_jobs/job/chosen/<str:verb>/": (
-        get("/admin/switchyard_jobs/job/chosen/cancel/?job={job}", *OPERATORS),
-        get("/admin/switchyard_jobs/job/chosen/explode/?job={job}", 302, 404, 404, 404, 302),
-        post("/admin/switchyard_jobs/job/chosen/cancel/", *ACTS, act="job.cancel", job="{job}"),
-        get("/admin/switchyard_jobs/job/chosen/run-now/?job={job}", *OPERATORS),
-        post("/admin/switchyard_jobs/job/chosen/run-now/", *ACTS, act="job.run_now", job="{job}"),
-        get("/admin/switchyard_jobs/job/chosen/run-again/?job={job}", *OPERATORS),
     ),
     "admin/switchyard_dead_letters/deadletter/<int:pk>/edit/": (
         get(LETTERS + "{letter}/edit/", *OPERATORS),
