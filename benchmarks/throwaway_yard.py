@@ -38,6 +38,10 @@ class ThrowawayYard:
         """Start a management command, wait until its output holds ``ready``, and return what follows on that line."""
         return self._start(["manage.py", *command], ready)
 
+    def start_mail_sink(self) -> str:
+        """Start the mail server that keeps every mail, and return its address."""
+        return self._start(["-m", "apps.mail.sink", "--port", "0", "--dir", str(self.state_dir / "mail")], "ready: ")
+
     def start_web(self) -> str:
         """Start one web process and return its address."""
         url = self._start(["manage.py", "runweb", "--port", "0"], "Uvicorn running on ")

@@ -67,8 +67,7 @@ def main() -> int:
 def _start(yard: ThrowawayYard) -> None:
     import django
 
-    ready = yard.start("mailsink", "--port", "0", ready="ready: ")
-    os.environ["SWITCHYARD_SMTP_URL"] = f"smtp://{ready}"
+    os.environ["SWITCHYARD_SMTP_URL"] = f"smtp://{yard.start_mail_sink()}"
     yard.start("runpools", "urgent", "slow", ready="pools: all ready")
     django.setup()
 

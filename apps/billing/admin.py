@@ -1,4 +1,4 @@
-"""Admin of billing: results of reconciliations, start of a run, payment events and their repetition."""
+"""Admin of billing: results of reconciliations, start of a run, and payment events."""
 
 from __future__ import annotations
 
@@ -11,34 +11,13 @@ from django.forms import ModelForm
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
-from dramatiq.actor import Actor
 
-from apps.billing.actors import apply_payment_event, reconcile_month
-from apps.billing.models import EventState, PaymentEvent, Reconciliation, ReconciliationEntry
+from apps.billing.actors import reconcile_month
+from apps.billing.models import PaymentEvent, Reconciliation, ReconciliationEntry
 from switchyard.broker.errors import BrokerError
-from switchyard.console.lists import CheckedQuery
+from switchyard.console.lists import CheckedQuery, JobLink
 from switchyard.console.room_view import ReadOnly
-from switchyard.jobs.passport.row_jobs import JobLinks, actor_link
 from switchyard.jobs.services import submit
-
-
-def send_each(
-    model_admin: CheckedQuery, request: HttpRequest, actor: Actor[Any, Any], calls: list[dict[str, Any]], verb: str
-) -> None:
-    """Enqueue one job for each call when the transaction commits, and report the outcome to the user."""
-
-    def send() -> None:
-        sent = []
-        try:
-            for kwargs in calls:
-                sent.append(submit(actor, kwargs=kwargs))
-        except BrokerError as error:
-            model_admin.message_user(request, f"{len(sent)} of {len(calls)} sent: {error}", messages.ERROR)
-        else:
-            names = f" (job {', '.join(sent[:10])}{' …' if len(sent) > 10 else ''})" if sent else ""
-            model_admin.message_user(request, f"{len(sent)} {verb}{names}", messages.SUCCESS)
-
-    transaction.on_commit(send)
 
 
 @admin.register(Reconciliation)
@@ -58,11 +37,7 @@ class ReconciliationAdmin(ReadOnly, CheckedQuery):
 
     def get_fields(self, request: HttpRequest, obj: Reconciliation | None = None) -> Any:
         """Return the fields; a new month has no results yet."""
-        return [*super().get_fields(request, obj), "invoices", "made_by"] if obj else ["month"]
-
-    @admin.display(description="actor")
-    def made_by(self, reconciliation: Reconciliation) -> str:
-        return actor_link(reconcile_month.actor_name)
+        return [*super().get_fields(request, obj), "invoices"] if obj else ["month"]
 
     def save_model(self, request: HttpRequest, obj: Any, form: ModelForm[Any], change: bool) -> None:
         super().save_model(request, obj, form, change)
@@ -78,7 +53,19 @@ class ReconciliationAdmin(ReadOnly, CheckedQuery):
         return format_html('<a href="{}?reconciliation__id__exact={}">Show</a>', address, reconciliation.pk)
 
     def _enqueue(self, request: HttpRequest, months: list[str]) -> None:
-        send_each(self, request, reconcile_month, [{"month": month} for month in months], "reconciling")
+        """Enqueue one job for each month when the transaction commits, and report the outcome to the user."""
+
+        def send() -> None:
+            sent = []
+            try:
+                for month in months:
+                    sent.append(submit(reconcile_month, kwargs={"month": month}))
+            except BrokerError as error:
+                self.message_user(request, f"{len(sent)} of {len(months)} sent: {error}", messages.ERROR)
+            else:
+                self.message_user(request, f"{len(sent)} reconciling (job {', '.join(sent)})", messages.SUCCESS)
+
+        transaction.on_commit(send)
 
 
 @admin.register(ReconciliationEntry)
@@ -94,7 +81,7 @@ class ReconciliationEntryAdmin(ReadOnly, CheckedQuery):
 
 
 @admin.register(PaymentEvent)
-class PaymentEventAdmin(ReadOnly, JobLinks):
+class PaymentEventAdmin(ReadOnly, JobLink):
     """Received payment events."""
 
     list_display = ["external_id", "state", "payment", "received_at", "applied_at"]
@@ -104,11 +91,3 @@ class PaymentEventAdmin(ReadOnly, JobLinks):
     search_fields = ["external_id", "payment__external_id", "job_id"]
     search_help_text = "Id of the event or payment, or job id"
     date_hierarchy = "received_at"
-    actions = ["apply_again"]
-    run_right = "billing.change_paymentevent"
-
-    @admin.action(description="Apply again what was not applied", permissions=["run"])
-    def apply_again(self, request: HttpRequest, queryset: QuerySet[PaymentEvent]) -> None:
-        """Enqueue the chosen events that were not applied, for example after their invoice was created."""
-        waiting = queryset.exclude(state=EventState.APPLIED).values_list("pk", flat=True)
-        send_each(self, request, apply_payment_event, [{"event_id": pk} for pk in waiting], "applying")

@@ -10,12 +10,12 @@ from django.http import HttpRequest
 from apps.exports.actors import export_dataset
 from apps.exports.models import Export
 from apps.retention.stored_files import StoredFileAdmin
-from switchyard.jobs.passport.row_jobs import JobLinks
+from switchyard.console.lists import JobLink
 from switchyard.jobs.services import enqueue_on_commit
 
 
 @admin.register(Export)
-class ExportAdmin(StoredFileAdmin, JobLinks):
+class ExportAdmin(StoredFileAdmin, JobLink):
     """Completed exports."""
 
     list_display = ("filename", "dataset", "format", "row_count", "shown_size", "created_at", "download_link")

@@ -1,21 +1,16 @@
-"""Admin of pictures and thumbnails, and an action that makes thumbnails again."""
+"""Admin of pictures and thumbnails."""
 
 from __future__ import annotations
 
-from django.contrib import admin, messages
-from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.contrib import admin
 
-from apps.images import requests
 from apps.images.models import Picture, Thumbnail
-from switchyard.broker.errors import BrokerError
-from switchyard.console.lists import CheckedQuery
+from switchyard.console.lists import CheckedQuery, JobLink
 from switchyard.console.room_view import ReadOnly
-from switchyard.jobs.passport.row_jobs import JobLinks
 
 
 @admin.register(Thumbnail)
-class ThumbnailAdmin(ReadOnly, JobLinks):
+class ThumbnailAdmin(ReadOnly, JobLink):
     """Thumbnails; the page of the job gives out the file."""
 
     list_display = ("picture", "box", "state", "refusal", "created_at", "finished_at")
@@ -26,8 +21,6 @@ class ThumbnailAdmin(ReadOnly, JobLinks):
     fields = readonly_fields = (
         "picture", "box", "size", "state", "refusal", "job_id", "created_at", "finished_at",
     )  # fmt: skip
-    actions = ("make_again",)
-    run_right = "images.remake_thumbnail"
     list_per_page = 50
 
     @admin.display(description="Is")
@@ -36,16 +29,6 @@ class ThumbnailAdmin(ReadOnly, JobLinks):
         if not made:
             return "–"
         return f"{made['width']} × {made['height']}, {made['size_bytes']} bytes, {made['content_type']}"
-
-    @admin.action(description="Make again", permissions=["run"])
-    def make_again(self, request: HttpRequest, thumbnails: QuerySet[Thumbnail]) -> None:
-        """Enqueue a new job for each chosen thumbnail; it fetches the picture again."""
-        try:
-            jobs = requests.make_again(thumbnails.values_list("pk", flat=True))
-        except BrokerError as error:
-            messages.error(request, f"Not all were sent: {error}")
-        else:
-            messages.success(request, f"{len(jobs)} on the way, each in a new job.")
 
 
 class ThumbnailInline(ReadOnly, admin.StackedInline):

@@ -72,7 +72,6 @@ class Thumbnail(models.Model):
 
     class Meta:
         ordering = ["-id"]
-        permissions = [("remake_thumbnail", "Can have a thumbnail made again")]
 
     def __str__(self) -> str:
         return f"{self.box} of {self.picture}"

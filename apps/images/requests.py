@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 from django.core.files.base import File
@@ -12,9 +10,9 @@ from django.core.files.uploadedfile import UploadedFile
 from django.db import transaction
 
 from apps.images.actors import make_thumbnail
-from apps.images.models import Picture, Thumbnail, ThumbnailState
+from apps.images.models import Picture, Thumbnail
 from switchyard.api.request_jobs import is_repeated_request, row_id_of_request
-from switchyard.jobs.services import enqueue_on_commit, request_cancel
+from switchyard.jobs.services import enqueue_on_commit
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -29,22 +27,6 @@ def request_by_upload(owner_key: str, file: UploadedFile[Any], width: int, heigh
         sent_name=_UNPRINTABLE.sub("", file.name or "")[-255:],
         sent_type=_UNPRINTABLE.sub("", file.content_type or "")[:100],
     )
-
-
-@transaction.atomic
-def make_again(thumbnail_ids: Iterable[int]) -> list[str]:
-    """Enqueue a new job for each thumbnail and return the jobs' ids. Old jobs that have not started are cancelled."""
-    jobs = []
-    chosen = Thumbnail.objects.select_related("picture").select_for_update(of=("self",))
-    for thumbnail in chosen.filter(pk__in=list(thumbnail_ids)).order_by("id"):
-        transaction.on_commit(partial(request_cancel, thumbnail.job_id))
-        thumbnail.job_id = _enqueue(thumbnail)
-        thumbnail.state = ThumbnailState.WAITING
-        thumbnail.refusal = ""
-        thumbnail.finished_at = None
-        thumbnail.save(update_fields=["job_id", "state", "refusal", "finished_at"])
-        jobs.append(thumbnail.job_id)
-    return jobs
 
 
 @transaction.atomic

@@ -16,14 +16,13 @@ from apps.mail import mailbox
 from apps.mail.actors import ACTORS
 from apps.mail.allowances import PER_ADDRESS, mailbox_of
 from apps.mail.models import Mailbox, SentMail, Template
-from switchyard.console.lists import CheckedQuery
+from switchyard.console.lists import CheckedQuery, JobLink
 from switchyard.console.room_view import ReadOnly
-from switchyard.jobs.passport.row_jobs import JobLinks
 from switchyard.jobs.services import enqueue_on_commit
 
 
 @admin.register(SentMail)
-class SentMailAdmin(ReadOnly, JobLinks):
+class SentMailAdmin(ReadOnly, JobLink):
     """Mails of all jobs, with an action that sends to the same address again."""
 
     deletable = True

@@ -1,88 +1,35 @@
-"""Password reset links: signed, valid for one hour, usable once.
-
-The worker makes the link when it composes the mail. No message, status, log line or table holds it.
-"""
+"""Links to Django's page for a new password. The worker makes one when it composes the mail: nothing else holds it."""
 
 from __future__ import annotations
 
 import datetime
 
 from django.contrib.auth.models import User
-from django.core import signing
-from django.db import transaction
+from django.contrib.auth.tokens import PasswordResetTokenGenerator
 from django.urls import reverse
-from django.utils import timezone
-from django.utils.crypto import salted_hmac
+from django.utils.encoding import force_bytes
+from django.utils.http import urlsafe_base64_encode
 
-from apps.mail.models import SentMail, Template
-from switchyard.broker import clock
-from switchyard.broker.errors import SwitchyardError
 from switchyard.console.links import absolute
-
-VALID_FOR = datetime.timedelta(hours=1)
-_SALT = "apps.mail.reset-link"
+from switchyard.middleware.clock_comparison import compared_now
 
 
-class LinkInvalid(SwitchyardError):
-    """A reset link is forged, expired or used."""
+class ResetTokens(PasswordResetTokenGenerator):
+    """Django's tokens by the yard's time: a worker whose clock is an hour behind would make links that never work."""
 
-    def __init__(self, fact: str) -> None:
-        self.fact = fact
-        super().__init__(f"reset link: {fact}; ask for a new mail")
-
-
-class _Signer(signing.TimestampSigner):
-    """Signs with the yard's time: a worker whose clock is an hour behind would make links that never work."""
-
-    def timestamp(self) -> str:
-        return signing.b62_encode(clock.now_ms() // 1_000)
+    def _now(self) -> datetime.datetime:
+        return compared_now().replace(tzinfo=None)
 
 
-def reset_link(mail: SentMail) -> str:
-    token = _Signer(salt=_SALT).sign_object({"mail": mail.pk, "account": _account_state(mail.to)})
-    return absolute(reverse("mail-reset", args=[token]))
+TOKENS = ResetTokens()
 
 
-def open_link(token: str) -> SentMail:
-    """Return the mail of a link that is still valid.
-
-    Raises:
-        LinkInvalid: forged, older than an hour, used, or the account's password changed since.
-    """
-    try:
-        # Django reckons the age by this process's own clock.
-        off = datetime.datetime.now(datetime.UTC) - clock.utc_now()
-        content = _Signer(salt=_SALT).unsign_object(token, max_age=VALID_FOR + off)
-    except signing.SignatureExpired:
-        raise LinkInvalid("it is older than an hour") from None
-    except signing.BadSignature:
-        raise LinkInvalid("it is incomplete or was changed") from None
-    mail = SentMail.objects.filter(pk=content["mail"], template=Template.PASSWORD_RESET).first()
-    if mail is None or mail.link_used_at is not None or content["account"] != _account_state(mail.to):
-        raise LinkInvalid("it was used before")
-    return mail
-
-
-def set_password(token: str, password: str) -> bool:
-    """Set the account's password and invalidate every link sent to the address.
-
-    Returns:
-        Whether there is an account for the address; the link becomes invalid either way.
-
-    Raises:
-        LinkInvalid: as :func:`open_link`.
-    """
-    with transaction.atomic():
-        mail = open_link(token)
-        unused = SentMail.objects.filter(to=mail.to, template=Template.PASSWORD_RESET, link_used_at=None)
-        if not unused.filter(pk=mail.pk).update(link_used_at=timezone.now()):
-            raise LinkInvalid("it was used before")
-        unused.update(link_used_at=timezone.now())
-        user = account_of(mail.to)
-        if user is not None:
-            user.set_password(password)
-            user.save(update_fields=["password"])
-    return user is not None
+def reset_link(address: str) -> str:
+    """Return the link of the account with an address, which works once, for an hour; "" where there is no account."""
+    user = account_of(address)
+    if user is None:
+        return ""
+    return absolute(reverse("mail-reset", args=[urlsafe_base64_encode(force_bytes(user.pk)), TOKENS.make_token(user)]))
 
 
 def account_of(address: str) -> User | None:
@@ -95,8 +42,3 @@ def account_of(address: str) -> User | None:
     # Of bytes, only ASCII letters are compared without their case.
     is_same = len(found) == 1 and found[0].email.encode().lower() == address.encode().lower()
     return found[0] if is_same else None
-
-
-def _account_state(address: str) -> str:
-    user = account_of(address)
-    return salted_hmac(_SALT, user.password if user else "", algorithm="sha256").hexdigest()[:16]

@@ -40,7 +40,6 @@ class SentMail(models.Model):
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
     claimed_until = models.DateTimeField(null=True, blank=True)
     sent_at = models.DateTimeField(null=True, blank=True)
-    link_used_at = models.DateTimeField(null=True, blank=True, help_text="When the reset link was used.")
 
     class Meta:
         ordering = ["-id"]

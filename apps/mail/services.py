@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.mail import EmailMultiAlternatives
 from django.core.validators import validate_email
@@ -58,8 +59,8 @@ def compose(mail: SentMail, issue: Issue | None = None) -> EmailMultiAlternative
         "issue": issue,
     }
     if template == Template.PASSWORD_RESET:
-        context["reset_link"] = links.reset_link(mail)
-        context["valid_minutes"] = int(links.VALID_FOR.total_seconds() // 60)
+        context["reset_link"] = links.reset_link(mail.to)
+        context["valid_minutes"] = settings.PASSWORD_RESET_TIMEOUT // 60
     headers = {"Message-ID": mail.message_id, "Auto-Submitted": "auto-generated"}
     if template == Template.NEWSLETTER:
         address = f"unsubscribe@{sender_domain()}?subject=unsubscribe"

@@ -1,7 +1,7 @@
 """Mail server for development: accepts every mail and stores it as a readable file.
 
-Run it as ``python -m apps.mail.sink --port 0 --dir DIR`` (needs no Django, about 20 MB) or as
-``manage.py mailsink``. Mails appear in ``DIR/new`` as ``.eml`` files; a file is complete when it appears.
+Run it as ``python -m apps.mail.sink --port 0 --dir DIR`` (needs no Django, about 20 MB). Mails appear in ``DIR/new`` as
+``.eml`` files; a file is complete when it appears.
 """
 
 from __future__ import annotations
@@ -75,15 +75,9 @@ async def serve(mailbox: Mailbox, **where: Any) -> None:
     server.close()
 
 
-def add_arguments(parser: argparse.ArgumentParser, *, folder: Path | None = None) -> None:
-    """Declare ``--port`` and ``--dir``, which must be given when there is no default ``folder``."""
-    parser.add_argument("--port", type=int, default=8025, help="loopback port, 0 for any free one; default 8025")
-    help_text = "folder of the mailbox; created when missing"
-    parser.add_argument("--dir", type=Path, default=folder, required=folder is None, help=help_text)
-
-
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description="Accept every mail and store it as a file.")
-    add_arguments(arguments)
+    arguments.add_argument("--port", type=int, default=8025, help="loopback port, 0 for any free one; default 8025")
+    arguments.add_argument("--dir", type=Path, required=True, help="folder of the mailbox; created when missing")
     chosen = arguments.parse_args()
     run(chosen.port, chosen.dir)

@@ -10,7 +10,6 @@ from django.http import HttpRequest
 from apps.reports.actors import generate_report
 from apps.reports.models import Report
 from apps.retention.stored_files import StoredFileAdmin
-from switchyard.jobs.passport.row_jobs import actor_link
 from switchyard.jobs.services import enqueue_on_commit
 
 
@@ -27,13 +26,9 @@ class ReportAdmin(StoredFileAdmin):
     actions = ("regenerate",)
     run_right = "reports.generate_report"
     fields = (
-        "download_link", "customer", "month", "made_by", "filename", "content_type", "size_bytes", "file", "sha256",
+        "download_link", "customer", "month", "filename", "content_type", "size_bytes", "file", "sha256",
         "checksum", "generated_at",
     )  # fmt: skip
-
-    @admin.display(description="actor")
-    def made_by(self, report: Report) -> str:
-        return actor_link(generate_report.actor_name)
 
     @admin.action(description="Regenerate report", permissions=["run"])
     def regenerate(self, request: HttpRequest, reports: QuerySet[Report]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from django.conf import settings
 
@@ -39,18 +38,3 @@ def kept_kinds() -> list[KeptKind]:
 
 def removals_left() -> int:
     return FileRemoval.objects.count()
-
-
-def as_json(kept: KeptKind) -> dict[str, Any]:
-    state = kept.state if kept.measured else None
-    return {
-        "name": kept.kind.name,
-        "title": kept.kind.title,
-        "days": kept.days or None,
-        "count": state and state.count,
-        "size_bytes": state and state.size_bytes,
-        "oldest_at": state and state.oldest_at and state.oldest_at.isoformat(),
-        "removed": state and state.removed,
-        "last_run_at": state and state.ended_at and state.ended_at.isoformat(),
-        "error": kept.state.error if kept.state else "",
-    }

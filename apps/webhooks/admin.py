@@ -6,18 +6,14 @@ import json
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
+from django.http import HttpRequest
 from django.utils.html import format_html
 
 from apps.webhooks import publishing, services
 from apps.webhooks.models import Attempt, Delivery, Endpoint, Event
 from switchyard.broker.errors import BrokerError
-from switchyard.console.lists import CheckedQuery
+from switchyard.console.lists import CheckedQuery, JobLink
 from switchyard.console.room_view import ReadOnly
-from switchyard.jobs.passport.row_jobs import JobLinks
-
-MAX_ROTATED = 20
 
 
 class AttemptInline(ReadOnly, admin.StackedInline):
@@ -50,7 +46,7 @@ class EndpointAdmin(ReadOnly, CheckedQuery):
         "id", "owner_key", "shown_url", "shown_events", "active", "in_order", "disabled_reason", "shown_secret",
         "created_at",
     )  # fmt: skip
-    actions = ("enable", "disable", "rotate_secret")
+    actions = ("enable", "disable")
     run_right = "webhooks.operate_endpoint"
     list_per_page = 50
 
@@ -60,10 +56,7 @@ class EndpointAdmin(ReadOnly, CheckedQuery):
 
     @admin.display(description="Secret")
     def shown_secret(self, endpoint: Endpoint) -> str:
-        shown = f"whsec_…{endpoint.secret[-4:]}"
-        if len(endpoint.active_secrets) > 1:
-            shown += f", and the one before until {endpoint.previous_secret_until:%Y-%m-%d %H:%M} UTC"
-        return shown
+        return f"whsec_…{endpoint.secret[-4:]}"
 
     @admin.action(description="Enable", permissions=["run"])
     def enable(self, request: HttpRequest, endpoints: QuerySet[Endpoint]) -> None:
@@ -75,26 +68,6 @@ class EndpointAdmin(ReadOnly, CheckedQuery):
         reason = f"disabled by {request.user.get_username()}"
         count = sum(services.disable(pk, reason) for pk in endpoints.values_list("pk", flat=True))
         messages.success(request, f"{count} disabled. Deliveries on their way to them are skipped.")
-
-    @admin.action(description="Rotate secret", permissions=["run"])
-    def rotate_secret(self, request: HttpRequest, endpoints: QuerySet[Endpoint]) -> HttpResponse | None:
-        """Rotate the secret of each chosen endpoint and show the new one once."""
-        chosen = list(endpoints[: MAX_ROTATED + 1])
-        if len(chosen) > MAX_ROTATED:
-            messages.error(request, f"More than {MAX_ROTATED} endpoints are chosen; rotate fewer at once.")
-            return None
-        rotated = [(endpoint, services.rotate_secret(endpoint.pk)) for endpoint in chosen]
-        context = {
-            **self.admin_site.each_context(request),
-            "title": "New secrets",
-            "opts": self.opts,
-            "rotated": rotated,
-            "kept_hours": round(services.PREVIOUS_SECRET_KEPT.total_seconds() / 3600),
-        }
-        # Not as a message: messages are stored in a cookie until the next page.
-        response = TemplateResponse(request, "admin/webhooks/new_secrets.html", context)
-        response["Cache-Control"] = "no-store"
-        return response
 
 
 @admin.register(Event)
@@ -116,7 +89,7 @@ class EventAdmin(ReadOnly, CheckedQuery):
 
 
 @admin.register(Delivery)
-class DeliveryAdmin(ReadOnly, JobLinks):
+class DeliveryAdmin(ReadOnly, JobLink):
     """Deliveries with their attempts, and an action that redelivers."""
 
     list_display = (

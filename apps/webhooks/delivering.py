@@ -87,7 +87,7 @@ def _find(delivery_id: str) -> Delivery | None:
 def _attempt(delivery: Delivery, failed: DeliveryState) -> tuple[AttemptOutcome, Exception | None]:
     """Send once; return the outcome and the exception for the actor to raise."""
     body = signing.body_of(delivery.event)
-    headers = signing.headers_for(delivery.webhook_id, body, delivery.endpoint.active_secrets, clock.utc_now())
+    headers = signing.headers_for(delivery.webhook_id, body, delivery.endpoint.secret, clock.utc_now())
     started = time.monotonic()
     try:
         response = send(

@@ -8,8 +8,6 @@ from django.contrib import admin
 from django.db import models
 from django.utils import timezone
 
-from switchyard.broker import clock
-
 EXCERPT_BYTES = 4096
 
 
@@ -24,8 +22,6 @@ class Endpoint(models.Model):
     url = models.CharField(max_length=2048)
     events = models.JSONField(help_text="Types of events it is sent.")
     secret = models.CharField(max_length=80)
-    previous_secret = models.CharField(max_length=80, blank=True)
-    previous_secret_until = models.DateTimeField(null=True, blank=True)
     active = models.BooleanField(default=True)
     in_order = models.BooleanField(default=False, db_default=False, help_text="Events wait for those before them.")
     disabled_reason = models.CharField(max_length=200, blank=True)
@@ -33,7 +29,7 @@ class Endpoint(models.Model):
 
     class Meta:
         ordering = ["-created_at"]
-        permissions = [("operate_endpoint", "Can enable, disable and give a new secret")]
+        permissions = [("operate_endpoint", "Can enable and disable")]
 
     def __str__(self) -> str:
         return f"endpoint {self.shown_url}"
@@ -44,14 +40,6 @@ class Endpoint(models.Model):
         """Displayed URL, without its query, which may hold a secret."""
         base, mark, _ = self.url.partition("?")
         return base + ("?…" if mark else "")
-
-    @property
-    def active_secrets(self) -> tuple[str, ...]:
-        """Secrets to sign with, the newest first: two for 24 h after a rotation."""
-        until = self.previous_secret_until
-        if self.previous_secret and until is not None and until > clock.utc_now():
-            return (self.secret, self.previous_secret)
-        return (self.secret,)
 
 
 class Event(models.Model):

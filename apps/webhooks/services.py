@@ -1,4 +1,4 @@
-"""Writes of the webhooks product: endpoints, their secrets, and outcomes of attempts."""
+"""Writes of the webhooks product: endpoints, and outcomes of attempts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from django.utils import timezone
 from apps.webhooks.models import EXCERPT_BYTES, Attempt, Delivery, DeliveryState, Endpoint
 from apps.webhooks.signing import new_secret
 from switchyard.api.request_jobs import is_repeated_request, row_id_of_request
-from switchyard.middleware.clock_comparison import compared_now
 
-PREVIOUS_SECRET_KEPT = timedelta(hours=24)
 ATTEMPTS_KEPT = timedelta(days=30)
 PURGE_AT_ONCE = 1_000
 # Of an owner. Each event becomes a job for each of them, also where all have the same URL of somebody else.
@@ -79,17 +77,6 @@ def disable(endpoint_id: uuid.UUID, reason: str) -> bool:
     """Disable an endpoint, so that pending deliveries are skipped; return ``False`` if it was disabled."""
     changed = Endpoint.objects.filter(pk=endpoint_id, active=True).update(active=False, disabled_reason=reason[:200])
     return bool(changed)
-
-
-@transaction.atomic
-def rotate_secret(endpoint_id: uuid.UUID) -> str:
-    """Rotate an endpoint's secret and return the new one. For 24 h deliveries are signed with the old one too."""
-    endpoint = Endpoint.objects.select_for_update().get(pk=endpoint_id)
-    endpoint.previous_secret = endpoint.secret
-    endpoint.previous_secret_until = compared_now() + PREVIOUS_SECRET_KEPT
-    endpoint.secret = new_secret()
-    endpoint.save(update_fields=["secret", "previous_secret", "previous_secret_until"])
-    return endpoint.secret
 
 
 def skip(delivery_id: uuid.UUID) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -42,16 +41,15 @@ def body_of(event: Event) -> bytes:
     return f'{{"type":{canonical(event.type)},"timestamp":{canonical(at)},"data":{event.payload}}}'.encode()
 
 
-def headers_for(webhook_id: str, body: bytes, active_secrets: Sequence[str], now: datetime) -> dict[str, str]:
-    """Return the headers of one attempt, signed with every active secret.
+def headers_for(webhook_id: str, body: bytes, secret: str, now: datetime) -> dict[str, str]:
+    """Return the headers of one attempt, signed with its endpoint's secret.
 
     Args:
         now: Time of sending, with a time zone; receivers refuse a difference of more than five minutes.
     """
-    signatures = (Webhook(secret).sign(webhook_id, now, body.decode()) for secret in active_secrets)
     return {
         "content-type": "application/json",
         "webhook-id": webhook_id,
         "webhook-timestamp": str(int(now.timestamp())),
-        "webhook-signature": " ".join(signatures),
+        "webhook-signature": Webhook(secret).sign(webhook_id, now, body.decode()),
     }

@@ -114,11 +114,12 @@ def begin(request: HttpRequest, kind: str) -> HttpResponseBase:
     require(request, chosen.right)
     if "argument" in request.GET:  # the number that match tells what an argument is
         require(request, ARGUMENTS, queue=request.GET.get("queue", ""))
+    asked = {name: ",".join(values) for name, values in request.GET.lists()}  # ticked rows have one name
     form_id = request.POST.get("form_id", "")[:36].replace("\0", "")
     if (started := _started(form_id)) is not None:
         return _shown(request, started)
     try:
-        planned = BulkAct(kind=kind, filter=chosen.check(request.GET.dict()), created_at=compared_now())
+        planned = BulkAct(kind=kind, filter=chosen.check(asked), created_at=compared_now())
         planned.total = chosen.count(planned)
     except ValueError as error:
         return _rendered(request, "begin", {"title": chosen.texts.verb, "wrong": str(error)}, status=400)

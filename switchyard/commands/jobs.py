@@ -27,14 +27,14 @@ from switchyard.console.formatting import duration
 from switchyard.history.filters import TEXTS, Filter, why_none_found
 from switchyard.history.queries import why_missing
 from switchyard.jobs.calls import read_json
-from switchyard.jobs.listing.chosen_acts import ACTS
 from switchyard.jobs.listing.pages import JobsPage, find_jobs
 from switchyard.jobs.passport.again import run_again
 from switchyard.jobs.passport.reading import Passport, passport_json, passport_of
 from switchyard.jobs.passport.timeline import TimelineEvent, acts_on, timeline_of
 from switchyard.jobs.passport.why import Why, unfinished, why, why_json
-from switchyard.jobs.presentation import arguments_of, error_line, excerpt, job_json
+from switchyard.jobs.presentation import GOOD_OUTCOMES, OUTCOMES, arguments_of, error_line, excerpt, job_json
 from switchyard.jobs.queries import find_untracked, holder_of_key, is_message_id
+from switchyard.jobs.services import request_cancel, start_now
 from switchyard.middleware.logs import printable
 
 
@@ -279,7 +279,7 @@ class Command(ActsCommand):
         if conditions:
             self._cancel_matching(conditions, who, reason)
         else:
-            self._do_to_one(options)
+            self._do_to_one(options, request_cancel)
 
     def _cancel_matching(self, conditions: list[str], who: Who, reason: str) -> None:
         try:
@@ -292,18 +292,19 @@ class Command(ActsCommand):
         body = {"bulk_act": row.pk, "filter": row.filter, "total": row.total}
         self.answer(f"{text}: manage.py switchyard bulk show {row.pk}", body)
 
-    def _do_to_one(self, options: dict[str, Any]) -> None:
-        """Do the act of the options to one job, and print what became of it."""
-        job_id, act = options["id"], ACTS[options["verb"]]
-        answer = act.apply(job_id, Who.of_command(), options["reason"], "") if is_message_id(job_id) else "unknown"
+    def _run_now(self, options: dict[str, Any]) -> None:
+        self._do_to_one(options, start_now)
+
+    def _do_to_one(self, options: dict[str, Any], act: Callable[..., str]) -> None:
+        """Do an act to the job of the options, and print what became of it."""
+        job_id = options["id"]
+        answer = act(job_id, who=Who.of_command(), reason=options["reason"]) if is_message_id(job_id) else "unknown"
         if answer == "unknown":
             raise _unknown(job_id)
-        text = f"job {job_id}: {act.said(answer)}"
-        if answer not in act.good:
+        text = f"job {job_id}: {OUTCOMES[answer]}"
+        if answer not in GOOD_OUTCOMES:
             raise CommandError(text)
         self.answer(text, {"id": job_id, "answer": answer})
-
-    _run_now = _do_to_one
 
     def _run_again(self, options: dict[str, Any]) -> None:
         job_id = options["id"]

@@ -1,4 +1,4 @@
-"""``manage.py switchyard queues``: list queues, pause, resume, purge, show messages, relocate and import messages."""
+"""``manage.py switchyard queues``: list queues, pause, resume, purge, relocate and import messages."""
 
 from __future__ import annotations
 
@@ -18,19 +18,17 @@ from rich.console import Console
 
 from switchyard.audit.notes import write_note
 from switchyard.audit.services import Who
-from switchyard.broker.admin.browse import BrowsedMessage, look
 from switchyard.broker.admin.limits import KeyState, LimitState
 from switchyard.broker.admin.purge import purges
 from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.clock import datetime_of
-from switchyard.broker.keys import LANES, Lane
+from switchyard.broker.keys import LANES
 from switchyard.commands.status import Cells, fitted_table
 from switchyard.conf import declared_yard
-from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand, number_within
+from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand
 from switchyard.console.formatting import ago, aligned, counted, duration, parse_until, promise
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.logs import printable
-from switchyard.middleware.redaction import redacted
 from switchyard.operations import queries
 from switchyard.operations.findings.facts import facts_of
 from switchyard.operations.overview import judged_now, shown_rows
@@ -50,7 +48,6 @@ LIMITS = ("id", "limit", "taken", "waiting", "next waits since", "how long still
 VALUES = ("taken", "waiting", "next job", "it waits since", "how long still")
 CIRCUITS = ("circuit", "queue", "state", "waiting", "opened", "next probe", "why", "actor")
 REFUSALS_SHOWN = 5
-MOST_SHOWN = 500
 
 
 def print_queues(state: queries.YardState, out: OutputWrapper) -> None:
@@ -140,7 +137,6 @@ EXAMPLES = """examples:
   manage.py switchyard queues resume slow default                    several at once, one after the other
   manage.py switchyard queues purge slow --yes --reason "sent twice"  drop what waits; running messages continue
   manage.py switchyard queues purge slow --undo                      within a minute: put it back
-  manage.py switchyard queues show webhook --lane retry --place scheduled --limit 20
   manage.py switchyard queues relocate render_report --from default --to slow
   manage.py switchyard queues limits                                 what waits for which limit or circuit
   manage.py switchyard queues limits work:concurrency:sync:customer_id      by value of its argument
@@ -151,7 +147,7 @@ EXAMPLES = """examples:
 class Command(ActsCommand):
     """List and operate queues. Exit 1: the broker does not answer, or the queue does not exist."""
 
-    help = "List every queue; say how one is; pause, resume or show one; move an actor's waiting messages to another."
+    help = "List every queue; say how one is; pause or resume one; move an actor's waiting messages to another."
     examples, subject, without = EXAMPLES, "queues", "list"
 
     def add_acts(self, add: Callable[..., CommandParser]) -> None:
@@ -181,13 +177,6 @@ class Command(ActsCommand):
         other.add_argument("n", metavar="N", type=int, nargs="?", help="the number; left out: end the override")
         other.add_argument("--until", metavar="T", default="", help="its end, written as that of a pause")
         other.add_argument("--reason", default="", help="shown with the limit, and kept in the audit log")
-        show = add("show", help="list messages")
-        show.add_argument("queue", metavar="QUEUE")
-        show.add_argument("--lane", choices=["live", "retry"], default="live")
-        show.add_argument("--place", choices=["waiting", "scheduled", "leased"], default="waiting")
-        text = f"messages, at most {MOST_SHOWN} (default 20)"
-        show.add_argument("--limit", type=number_within(1, MOST_SHOWN), default=20, help=text)
-        show.add_argument("--cursor", type=int, default=0, help="cursor printed by the previous page")
         move = add("relocate", help="move an actor's waiting messages to another queue")
         move.add_argument(
             "actor", metavar="ACTOR", help="name of the actor, as manage.py switchyard actors list prints it"
@@ -285,15 +274,6 @@ class Command(ActsCommand):
         ids = [purge.id for purge in found]
         self.answer(lines, {"queue": queue, "put_back": put_back, "left_out": left_out, "purges": ids})
 
-    def _show(self, options: dict[str, Any]) -> None:
-        family = services.family_of(options["queue"])
-        lane = cast(Lane, options["lane"])
-        page = look(family, lane, options["place"], cursor=max(options["cursor"], 0), limit=options["limit"])
-        found = [_described(seen) for seen in page.items]
-        lines = list(map(_pairs, found)) or [f"{family.keys.lane_name(lane)}: nothing is {options['place']}"]
-        lines += [f"more: --cursor {page.cursor}"] if page.cursor is not None else []
-        self.answer(lines, {"messages": found, "cursor": page.cursor}, indent=2)
-
     def _relocate(self, options: dict[str, Any]) -> None:
         actor, source, target = options["actor"], options["source"], options["target"]
         moved: dict[str, int] = dict.fromkeys(LANES, 0)
@@ -306,7 +286,7 @@ class Command(ActsCommand):
         if not any(moved.values()):
             known = dramatiq.get_broker().actors
             near = get_close_matches(actor, known, n=1) if actor not in known else []
-            remedy = f"did you mean {near[0]}?" if near else f"see manage.py switchyard queues show {source}"
+            remedy = f"did you mean {near[0]}?" if near else f"see manage.py switchyard jobs list --queue {source}"
             text = f"{printable(actor)}: nothing of it waited in {source}; {remedy}"
         self.answer(text, {"actor": actor, "from": source, "to": target, "moved": moved})
 
@@ -367,24 +347,3 @@ def _circuit_cells(one: limits.CircuitState) -> tuple[str, ...]:
     why = f"{one.by}: {one.reason}" if one.by else one.reason
     opened = ago(one.opened_at) if one.opened_at else ""
     return f"{one.dependency} {of}".strip(), one.queue, one.state, f"{one.waiting:,}", opened, probe, why, one.actors[0]
-
-
-def _pairs(item: dict[str, Any]) -> str:
-    return printable("  ".join(f"{name}={value}" for name, value in item.items() if value not in (None, "")))
-
-
-def _described(seen: BrowsedMessage) -> dict[str, Any]:
-    message = seen.message
-    payload: dict[str, Any] = {}
-    if message is not None:
-        actor = dramatiq.get_broker().actors.get(message.actor_name)
-        payload = redacted(actor, {"args": list(message.args), "kwargs": message.kwargs})
-    return {
-        "id": seen.id,
-        "actor": message.actor_name if message else None,
-        "due_at": datetime_of(seen.due_at).isoformat() if seen.due_at else None,
-        "owner": seen.owner,
-        "attempts": message.options.get("attempts", 0) if message else None,
-        "size_bytes": seen.size_bytes,
-        **payload,
-    }

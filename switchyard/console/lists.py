@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 from django.apps import apps
+from django.contrib import admin
 from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.admin.filters import ListFilter
 from django.contrib.admin.options import IncorrectLookupParameters
@@ -19,6 +20,9 @@ from django.db import DataError, NotSupportedError, OperationalError, Programmin
 from django.db.models import Model, QuerySet
 from django.db.models.constants import LOOKUP_SEP
 from django.http import HttpRequest
+from django.utils.html import format_html
+
+from switchyard.console.links import job_url
 
 T = TypeVar("T")
 _UNUSABLE = (
@@ -67,6 +71,19 @@ class CheckedQuery(ModelAdmin):
             target = _target(self.model, name)
             if target is not None:
                 yield f"{name}{LOOKUP_SEP}{target}"
+
+
+class JobLink(CheckedQuery):
+    """Page of a row with a column ``job_id``: it links the job's page, which has its state and its dead letter."""
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        """Return the fields, with the link in the place of ``job_id``."""
+        return ["shown_job" if name == "job_id" else name for name in super().get_fields(request, obj)]
+
+    @admin.display(description="Job")
+    def shown_job(self, row: Any) -> str:
+        address = job_url(row.job_id) if row.job_id else ""
+        return format_html('<a href="{}">{}</a>', address, row.job_id) if address else row.job_id or "–"
 
 
 class _CheckedList(ChangeList):

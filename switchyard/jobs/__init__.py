@@ -19,5 +19,5 @@ in one order), ``passport`` (one job: its waits, attempts, acts and relatives, a
 (acts on all that match a filter).
 
 Public: ``services``, ``queries``, ``results``, ``once`` and ``request_origin.request_origin`` for products and
-projects; ``passport.row_jobs`` for their admin; ``queries`` for the rooms above.
+projects; ``queries`` for the rooms above.
 """

@@ -13,5 +13,6 @@ class JobsConfig(AppConfig):
         from switchyard.bulk.kinds import register
 
         register("job.cancel", "switchyard.jobs.bulk:CANCEL")
-        register("job.run_now", "switchyard.jobs.bulk:RUN_NOW")
         register("job.run_again", "switchyard.jobs.bulk:RUN_AGAIN")
+        register("job.cancel_chosen", "switchyard.jobs.bulk:CANCEL_CHOSEN")
+        register("job.run_chosen_again", "switchyard.jobs.bulk:RUN_CHOSEN_AGAIN")

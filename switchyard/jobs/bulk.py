@@ -1,35 +1,35 @@
-"""Bulk acts on jobs: cancel those that have not ended, run scheduled ones now, run ended ones again."""
+"""Bulk acts on jobs, all that match a filter or those that are ticked: cancel unfinished ones, run ended ones again."""
 
 from __future__ import annotations
 
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from dramatiq.middleware import MiddlewareError
 
-from switchyard.broker.admin.cancel import STOPS, Found, Stop, WalkPage, count, look
-from switchyard.broker.admin.scheduled import SCHEDULES, look_later
+from switchyard.broker.admin.cancel import STOPS, Found, count, look
 from switchyard.broker.clock import EPOCH
 from switchyard.broker.errors import ActRefused, BrokerError, QueueFull, SwitchyardError
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue import administration
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.stores.job_record import cancelled_job
-from switchyard.broker.stores.job_records import ENDED
+from switchyard.broker.stores.job_records import ENDED, Job
 from switchyard.broker.stores.job_steps import ended_step
 from switchyard.bulk.kinds import Item, Kind, KindTexts, Taken, most_common
 from switchyard.bulk.models import BulkAct
 from switchyard.console.formatting import iso
 from switchyard.console.links import jobs_url
 from switchyard.history.filters import Filter
-from switchyard.history.queries import Cursor, search
+from switchyard.history.queries import Cursor, find_many, job_of_row, search
 from switchyard.jobs.listing.pages import Comparison
 from switchyard.jobs.passport.again import again_message, enqueue_again
 from switchyard.jobs.passport.reading import passport_of
-from switchyard.jobs.queries import families
+from switchyard.jobs.queries import families, is_message_id, queues_of, records_of
+from switchyard.jobs.services import request_cancel
 
 LIVE_STATES: Final = ("queued", "scheduled", "running", "retrying")
 # Known of ended attempts only.
@@ -39,21 +39,8 @@ COUNTED_PAGES: Final = 20
 PAGE: Final = 500
 # Pages that one step looks through.
 PAGES: Final = 10
-
-
-def live_filter(query: dict[str, Any]) -> Filter:
-    """Return a filter of jobs that have not ended; ``since`` and ``until`` are of their enqueueing.
-
-    Raises:
-        ValueError: a field is not known, has no valid value, or is known of ended jobs only.
-    """
-    wanted = Filter.from_query(query).fixed()
-    for name in ENDED_ONLY:
-        if getattr(wanted, name):
-            raise ValueError(f"{name}: is known of ended jobs only; leave it out, or name jobs that wait or run")
-    if wanted.states and not set(wanted.states) & set(LIVE_STATES):
-        raise ValueError(f"state: {','.join(wanted.states)} have ended; there are {', '.join(LIVE_STATES)}")
-    return wanted
+# How often at most the lists are walked through, while a walk finds something: a message may have gone back meanwhile.
+WALKS: Final = 5
 
 
 def began_ms(act: BulkAct) -> int:
@@ -78,78 +65,6 @@ class Matcher:
         """Return whether a job matches, and was enqueued before the act began. Its queue is not compared."""
         at = self._comparison.time_of(found.body)
         return at is not None and at <= self._began and (not self._states or found.state in self._states)
-
-
-class LiveKind(Kind):
-    """Bulk act on jobs that wait, are scheduled or run.
-
-    Attributes:
-        stops: Lists of a family that are walked through.
-        look: Reads a page of such a list.
-        walks: How often at most the lists are walked through, while a walk finds something.
-    """
-
-    stops: Sequence[Stop]
-    look: Callable[[QueueOperations, Stop, Sequence[Any] | None, int], WalkPage]
-    walks = 1
-
-    def hits(self, found: Found) -> bool:
-        """Return whether the act applies to a job that matches."""
-        return True
-
-    def facts(self, act: BulkAct) -> list[tuple[str, str]]:
-        return [("Actors", most_common(found.message.actor_name for found in self.matching(act)))]
-
-    def address(self, filter: dict[str, Any]) -> str:
-        return jobs_url(**filter)
-
-    def count(self, act: BulkAct) -> int:
-        """Return how many jobs match among the first 10,000 of each list."""
-        return len(self.matching(act))
-
-    def matching(self, act: BulkAct) -> list[Found]:
-        """Return the jobs that match among the first 10,000 of each list, each once."""
-        return list({found.id: found for found in self._walk(act)}.values())
-
-    def _walk(self, act: BulkAct) -> Iterator[Found]:
-        matcher = Matcher(act)
-        for family in families_of(act):
-            for stop in self.stops:
-                after: list[Any] | None = None
-                for _ in range(COUNTED_PAGES):
-                    page = self.look(family, stop, after, PAGE)
-                    yield from (found for found in page.found if self.hits(found) and matcher.matches(found))
-                    if (after := page.after) is None:
-                        break
-
-    def take(self, act: BulkAct, limit: int) -> Taken:
-        """Walk on until some match, or 5,000 messages were looked through."""
-        asked, matcher = families_of(act), Matcher(act)
-        place = {"queue": 0, "stop": 0, "after": None, "walk": 1, "hit": False, **act.cursor}
-        place.pop("end", None)
-        for _ in range(PAGES if asked else 0):
-            family = asked[place["queue"]]
-            page = self.look(family, self.stops[place["stop"]], place["after"], limit)
-            hit = [found.id for found in page.found if self.hits(found) and matcher.matches(found)]
-            place["hit"] = place["hit"] or bool(hit)
-            more = self._advance(place, page.after, len(asked))
-            if hit or not more:
-                return Taken([[id_, family.keys.queue] for id_ in hit], place, more=more)
-        return Taken([], place, more=bool(asked))
-
-    def _advance(self, place: dict[str, Any], after: list[Any] | None, queues: int) -> bool:
-        """Move a place to the next page; return ``False`` at the end of the last walk."""
-        place["after"] = after
-        if after is None:
-            place["stop"] += 1
-        if place["stop"] == len(self.stops):
-            place["stop"], place["queue"] = 0, place["queue"] + 1
-        if place["queue"] < queues:
-            return True
-        if not place["hit"] or place["walk"] == self.walks:
-            return False
-        place["queue"], place["walk"], place["hit"] = 0, place["walk"] + 1, False
-        return True
 
 
 # A job takes several reads: a step of fewer lets Stop and progress follow.
@@ -210,6 +125,8 @@ def _run(act: BulkAct, job_id: str) -> str:
     known = passport_of(job_id)
     if known is None:
         return "no longer in the history"
+    if not known.job.ended:
+        return "has not ended"
     second = str(uuid.uuid5(RUNS, f"{act.nonce} {job_id}"))
     try:
         enqueue_again(again_message(known, job_id=second), once=True)
@@ -235,7 +152,7 @@ NOT_CANCELLED: Final = {
 }  # fmt: skip
 
 
-class BulkCancel(LiveKind):
+class BulkCancel(Kind):
     """Cancel jobs: what waits or is scheduled never starts, what runs is asked to stop."""
 
     act, right = "job.cancel", "switchyard_jobs.cancel_job"
@@ -244,8 +161,6 @@ class BulkCancel(LiveKind):
         effect="What waits or is scheduled never starts; what runs is asked to stop, and is over within 10 seconds.",
         undo="None: run the jobs again once their records are in the history.",
     )  # fmt: skip
-    stops, look = STOPS, staticmethod(look)
-    walks = 5  # a message may have gone back to where it was before
 
     def facts(self, act: BulkAct) -> list[tuple[str, str]]:
         """Return the actors and the states, as far as messages are looked through."""
@@ -258,8 +173,23 @@ class BulkCancel(LiveKind):
             ("States", ", ".join(f"{jobs:,} {state}" for state, jobs in states) or "–"),
         ]
 
+    def address(self, filter: dict[str, Any]) -> str:
+        return jobs_url(**filter)
+
     def check(self, filter: dict[str, Any]) -> dict[str, Any]:
-        wanted = live_filter(filter)
+        """Return the filter in its stored form: of jobs that have not ended.
+
+        ``since`` and ``until`` are of their enqueueing.
+
+        Raises:
+            ValueError: a field is not known, has no valid value, or is known of ended jobs only.
+        """
+        wanted = Filter.from_query(filter).fixed()
+        for name in ENDED_ONLY:
+            if getattr(wanted, name):
+                raise ValueError(f"{name}: is known of ended jobs only; leave it out, or name jobs that wait or run")
+        if wanted.states and not set(wanted.states) & set(LIVE_STATES):
+            raise ValueError(f"state: {','.join(wanted.states)} have ended; there are {', '.join(LIVE_STATES)}")
         names = [family.keys.queue for family in families()]
         if not names:
             raise ValueError("this broker's queues cannot be searched; cancel jobs one by one")
@@ -269,7 +199,51 @@ class BulkCancel(LiveKind):
 
     def count(self, act: BulkAct) -> int:
         """Return how many jobs match; of more than 10,000 messages how many there are, whether they match or not."""
-        return _too_many(act) or super().count(act)
+        return _too_many(act) or len(self.matching(act))
+
+    def matching(self, act: BulkAct) -> list[Found]:
+        """Return the jobs that match among the first 10,000 of each list, each once."""
+        return list({found.id: found for found in self._walk(act)}.values())
+
+    def _walk(self, act: BulkAct) -> Iterator[Found]:
+        matcher = Matcher(act)
+        for family in families_of(act):
+            for stop in STOPS:
+                after: list[Any] | None = None
+                for _ in range(COUNTED_PAGES):
+                    page = look(family, stop, after, PAGE)
+                    yield from filter(matcher.matches, page.found)
+                    if (after := page.after) is None:
+                        break
+
+    def take(self, act: BulkAct, limit: int) -> Taken:
+        """Walk on until some match, or 5,000 messages were looked through."""
+        asked, matcher = families_of(act), Matcher(act)
+        place = {"queue": 0, "stop": 0, "after": None, "walk": 1, "hit": False, **act.cursor}
+        place.pop("end", None)
+        for _ in range(PAGES if asked else 0):
+            family = asked[place["queue"]]
+            page = look(family, STOPS[place["stop"]], place["after"], limit)
+            hit = [found.id for found in page.found if matcher.matches(found)]
+            place["hit"] = place["hit"] or bool(hit)
+            more = self._advance(place, page.after, len(asked))
+            if hit or not more:
+                return Taken([[id_, family.keys.queue] for id_ in hit], place, more=more)
+        return Taken([], place, more=bool(asked))
+
+    def _advance(self, place: dict[str, Any], after: list[Any] | None, queues: int) -> bool:
+        """Move a place to the next page; return ``False`` at the end of the last walk."""
+        place["after"] = after
+        if after is None:
+            place["stop"] += 1
+        if place["stop"] == len(STOPS):
+            place["stop"], place["queue"] = 0, place["queue"] + 1
+        if place["queue"] < queues:
+            return True
+        if not place["hit"] or place["walk"] == WALKS:
+            return False
+        place["queue"], place["walk"], place["hit"] = 0, place["walk"] + 1, False
+        return True
 
     def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
         """Cancel the messages together with their rows for the history, then record the cancellations."""
@@ -300,39 +274,71 @@ def _too_many(act: BulkAct) -> int:
     return depth if depth > COUNTED_PAGES * PAGE else 0
 
 
-STATES: Final = ("scheduled", "retrying")
-NOT_STARTED: Final = {"waiting": "waits or runs already", "unknown": "ended before"}
+class OfChosen:
+    """Common part of the acts on jobs that are ticked in the list: their ids are the filter, ``job``."""
 
-
-class BulkRunNow(LiveKind):
-    """Make jobs due at once that are scheduled, or wait for their retry; those that a rate limit holds are left."""
-
-    act, right = "job.run_now", "switchyard_jobs.run_job"
-    texts = KindTexts(
-        "Run now", "job", "jobs", left="scheduled",
-        effect="Each starts as soon as a slot is free, instead of at its time.",
-        undo="Cancel the jobs while they wait.",
-    )  # fmt: skip
-    stops, look = SCHEDULES, staticmethod(look_later)
+    hits_ended: bool
 
     def check(self, filter: dict[str, Any]) -> dict[str, Any]:
-        wanted = live_filter(filter)
-        if wanted.states and not set(wanted.states) & set(STATES):
-            raise ValueError(
-                f"state: {','.join(wanted.states)} have no time to wait for; there are {', '.join(STATES)}"
-            )
-        if not families():
-            raise ValueError("this broker's queues cannot be searched, nor can a delayed job be run now")
-        return dict(wanted.to_query())
+        """Return the ids, each once.
 
-    def hits(self, found: Found) -> bool:
-        """Return whether a job is held by nothing but its time."""
-        options = found.message.options
-        return options.get("deferred_by") != "rate_limit" and "parked_ms" not in options
+        Raises:
+            ValueError: there is none.
+        """
+        ids = [id_ for id_ in dict.fromkeys(str(filter.get("job", "")).split(",")) if is_message_id(id_)]
+        if not ids:
+            raise ValueError("job: none was chosen; tick jobs in the list, then press the button above them")
+        return {"job": ",".join(ids)}
+
+    def facts(self, act: BulkAct) -> list[tuple[str, str]]:
+        jobs = self._hit(act)
+        return [
+            ("Actors", most_common(job.actor or "unknown" for job in jobs)),
+            ("States", most_common(job.state or "without a record" for job in jobs)),
+        ]
+
+    def address(self, filter: dict[str, Any]) -> str:
+        return jobs_url()
+
+    def queues(self, act: BulkAct) -> set[str]:
+        return queues_of(*_ids(act))
+
+    def count(self, act: BulkAct) -> int:
+        """Return for how many there is something to do."""
+        return len(self._hit(act))
+
+    def _hit(self, act: BulkAct) -> list[Job]:
+        ids = _ids(act)
+        known = records_of(ids)
+        known |= {row.job_id: job_of_row(row) for row in find_many([id_ for id_ in ids if id_ not in known])}
+        jobs = [known.get(id_) or Job(id_) for id_ in ids]
+        return [job for job in jobs if job.ended == self.hits_ended]
+
+    def take(self, act: BulkAct, limit: int) -> Taken:
+        ids, first = _ids(act), act.cursor.get("first", 0)
+        after = first + min(limit, MOST)
+        return Taken([[id_] for id_ in ids[first:after]], {"first": after}, more=after < len(ids))
+
+
+def _ids(act: BulkAct) -> list[str]:
+    return str(act.filter["job"]).split(",")
+
+
+class CancelChosen(OfChosen, BulkCancel):
+    """Cancel ticked jobs, also those that keep no record."""
+
+    hits_ended = False
 
     def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
-        transport = facilities().transport
-        return [NOT_STARTED.get(transport.due_now(queue, job_id), "") for job_id, queue in items]
+        """Cancel the jobs, wherever they are."""
+        return ["" if request_cancel(item[0]) in ("cancelled", "asked") else "ended before" for item in items]
 
 
-RUN_NOW: Final[Kind] = BulkRunNow()
+class RunChosenAgain(OfChosen, BulkRunAgain):
+    """Enqueue ticked jobs that have ended again."""
+
+    hits_ended = True
+
+
+CANCEL_CHOSEN: Final[Kind] = CancelChosen()
+RUN_CHOSEN_AGAIN: Final[Kind] = RunChosenAgain()

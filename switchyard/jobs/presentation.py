@@ -42,6 +42,17 @@ def written(value: Any) -> str:
     return HIDDEN if value == HIDDEN else json.dumps(value, ensure_ascii=False, default=str)
 
 
+# What became of one job, by the answers of ``services.request_cancel`` and ``start_now``, after its name.
+OUTCOMES: Final = {
+    "cancelled": "was cancelled and will not start",
+    "asked": "runs and stops within 10 seconds",
+    "due": "starts as soon as a slot is free",
+    "waiting": "waits or runs already",
+    "held": "is held by a rate limit, by a pause, or until a worker knows its actor, and stays so",
+    "ended": "had ended already",
+    "unknown": "is not known any longer",
+}
+GOOD_OUTCOMES: Final = ("cancelled", "asked", "due")
 _CONTENT_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(; ?[ -~]+)?", re.ASCII)
 TIMES: Final = ("enqueued_at", "started_at", "finished_at", "next_attempt_at", "failed_at")
 # Texts that are "" where they are not known: of a message that something else wrote.

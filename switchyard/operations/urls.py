@@ -39,7 +39,6 @@ limits = Views("switchyard.queues.limit_views")
 job_pages = Views("switchyard.jobs.admin_pages")
 job_list = Views("switchyard.jobs.listing.views")
 job_stream = Views("switchyard.jobs.listing.stream")
-chosen_jobs = Views("switchyard.jobs.listing.chosen")
 passport = Views("switchyard.jobs.passport.views")
 passport_acts = Views("switchyard.jobs.passport.act_views")
 letters = Views("switchyard.dead_letters.views")
@@ -97,7 +96,6 @@ if installed_apps.is_installed("django.contrib.admin"):
         page(JOBS, job_list.jobs, "jobs"),
         page(f"{JOBS}live/", job_list.live, "jobs-live"),
         path(f"{JOBS}events/", events_view(job_stream.list_events), name="switchyard-jobs-events"),
-        page(f"{JOBS}chosen/<str:verb>/", chosen_jobs.chosen, "jobs-chosen"),
         page(JOB, passport.passport, "job"),
         page(f"{JOB}live/", passport.live, "job-live"),
         path(f"{JOB}events/", events_view(job_pages.job_events), name="switchyard-job-events"),

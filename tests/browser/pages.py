@@ -28,7 +28,7 @@ MORE = [
     "/admin/operations/actors/price_basket/",
     "/admin/operations/bulk/4/",
     "/admin/switchyard_dead_letters/deadletter/?q=nordwind",
-    "/account/reset/wrong/",
+    "/account/reset/MQ/wrong/",
 ]
 
 
@@ -97,8 +97,7 @@ ALIKE = frozenset(
         "/admin/operations/queues/{queue}/relocate/",
         "/admin/operations/queues/{queue}/resume/",
         "/admin/switchyard_dead_letters/deadletter/group/{fingerprint}/requeue/",
-        "/admin/switchyard_jobs/job/chosen/cancel/?job={job}",
-        "/admin/switchyard_jobs/job/chosen/run-now/?job={job}",
+        "/admin/operations/bulk/begin/job.cancel_chosen/?job={job}",
         "/admin/switchyard_jobs/job/{job}/cancel/",
         *(f"/admin/switchyard_jobs/job/{{{state}}}/" for state in ("cancelled", "expired")),
     }

@@ -30,8 +30,6 @@ from switchyard.console.room_view import RoomResponse
 from switchyard.history.filters import Filter, why_none_found
 from switchyard.history.queries import find_many, job_of_row, why_missing
 from switchyard.jobs.admin_pages import AWAY, can_stream, check, may
-from switchyard.jobs.bulk import STATES as DUE_LATER
-from switchyard.jobs.listing.chosen_acts import ACTS
 from switchyard.jobs.listing.pages import (
     LIMIT,
     UNFINISHED,
@@ -57,6 +55,11 @@ from switchyard.jobs.queries import (
 LEAST_AGE_S: Final = 2.0
 AGE_PER_COST: Final = 20
 MOST_KEPT: Final = 64
+# Acts on ticked jobs: button, bulk act, right, and whether it is for jobs that have ended.
+CHOSEN_ACTS: Final = (
+    ("Run chosen again…", "job.run_chosen_again", "run_job", True),
+    ("Cancel chosen…", "job.cancel_chosen", "cancel_job", False),
+)
 # The history has a job some seconds after its end: one that ended before the page was made may come after it.
 LATE_MS: Final = 10_000
 # Jobs of one page of an export.
@@ -318,20 +321,17 @@ def _wanted(request: HttpRequest) -> Filter:
 
 def _chosen_acts(request: HttpRequest, page: JobsPage) -> list[tuple[str, str, bool]]:
     """Return the acts on ticked jobs that a user may do to one of a page: button, address, whether it ends work."""
-    shown = {(job.queue, job.state) for job in page.jobs}
+    shown = {(job.queue, job.ended) for job in page.jobs}
     return [
-        (act.button, reverse("switchyard-jobs-chosen", args=[verb]), act.danger)
-        for verb, act in ACTS.items()
-        if any(state in act.states and may(request, act.right, queue) for queue, state in shown)
+        (text, reverse("switchyard-bulk-begin", args=[kind]), kind == "job.cancel_chosen")
+        for text, kind, right, of_ended in CHOSEN_ACTS
+        if any(ended == of_ended and may(request, right, queue) for queue, ended in shown)
     ]
 
 
 def _bulk_links(request: HttpRequest, wanted: Filter) -> list[tuple[str, str, bool]]:
     """Return the acts on all jobs that match, with address, and whether they end work; none without a filter."""
     links = []
-    later = tuple(state for state in wanted.states if state in DUE_LATER)
-    if wanted and wants_unfinished(wanted) and (later or not wanted.states) and may(request, "run_job", wanted.queue):
-        links.append(("Run all that wait for a time now…", "job.run_now", later))
     ended = tuple(state for state in wanted.states if state not in UNFINISHED)
     if wanted and (ended or not wanted.states) and may(request, "run_job", wanted.queue):
         links.append(("Run all again that have ended…", "job.run_again", ended))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import messages
@@ -21,11 +22,12 @@ from switchyard.console.links import job_url
 from switchyard.console.room_view import RoomResponse
 from switchyard.jobs.admin_pages import check, may
 from switchyard.jobs.calls import read_json
-from switchyard.jobs.listing.chosen_acts import ACTS
 from switchyard.jobs.listing.views import untracked_job, without_broker, without_job
 from switchyard.jobs.passport.again import run_again
 from switchyard.jobs.passport.reading import passport_of
+from switchyard.jobs.presentation import GOOD_OUTCOMES, OUTCOMES
 from switchyard.jobs.queries import is_job_id, is_message_id
+from switchyard.jobs.services import request_cancel, start_now
 
 METHODS = ["GET", "HEAD", "POST"]
 LOST = "The audit log cannot be written, so nothing was {}; check /readyz, then try again."
@@ -38,7 +40,7 @@ def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
     try:
         if request.method != "POST":
             return _ask_cancel(request, job_id)
-        return _do(request, job_id, "cancel")
+        return _do(request, job_id, request_cancel)
     except BrokerError:
         return without_broker(request)
 
@@ -48,26 +50,26 @@ def run_now(request: HttpRequest, job_id: str) -> HttpResponse:
     """Make a scheduled job, or one that waits for its retry, due at once."""
     check(request, "run_job")
     try:
-        return _do(request, job_id, "run-now")
+        return _do(request, job_id, start_now)
     except BrokerError:
         return without_broker(request)
 
 
-def _do(request: HttpRequest, job_id: str, verb: str) -> HttpResponse:
+def _do(request: HttpRequest, job_id: str, act: Callable[..., str]) -> HttpResponse:
     answer = "unknown"
     try:
         if is_message_id(job_id):
-            answer = ACTS[verb].apply(job_id, Who.of_request(request), _reason(request), "")
+            answer = act(job_id, who=Who.of_request(request), reason=_reason(request))
     except DatabaseError:
         messages.error(request, LOST.format("changed"))
     else:
-        _say(request, verb, answer)
+        _say(request, answer)
     return redirect("switchyard-job", job_id)
 
 
-def _say(request: HttpRequest, verb: str, answer: str) -> None:
-    level = messages.SUCCESS if answer in ACTS[verb].good else messages.WARNING
-    messages.add_message(request, level, f"The job {ACTS[verb].said(answer)}.")
+def _say(request: HttpRequest, answer: str) -> None:
+    level = messages.SUCCESS if answer in GOOD_OUTCOMES else messages.WARNING
+    messages.add_message(request, level, f"The job {OUTCOMES[answer]}.")
 
 
 def _reason(request: HttpRequest) -> str:
@@ -80,7 +82,7 @@ def _ask_cancel(request: HttpRequest, job_id: str) -> HttpResponse:
     if job is None and untracked_job(job_id) is None:
         return without_job(request, job_id)
     if job is not None and job.ended:
-        _say(request, "cancel", "ended")
+        _say(request, "ended")
         return redirect("switchyard-job", job_id)
     context = {"title": "Cancel job", "job": job, "job_id": job_id}
     return RoomResponse(request, "switchyard_jobs/cancel.html", context)

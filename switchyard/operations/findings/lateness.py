@@ -301,7 +301,7 @@ def _just_late(row: Row) -> Finding:
         f"{jobs_text(row.waiting or 0)}, the oldest for {duration(row.oldest_age_ms or 0)}"
     )
     then = "A burst that is over in a second is no fault; it is called late when it stays so."
-    step = f"manage.py switchyard queues show {row.queue}"
+    step = f"manage.py switchyard jobs list --queue {row.queue} --state queued"
     return GROUP.finding("ok", "just_late", seen, "", step, row.queue, then=then, factor=row.ratio or 0)
 
 

@@ -96,7 +96,7 @@ def _limited(queue: str, group: HeldGroup) -> Finding:
     count = f"{group.count:,}" if not group.more else "the"
     query = urlencode({"state": "scheduled", "queue": queue, "actor": group.actor})
     button = Button(f"Show {count} scheduled {group.actor}", JOBS, query=f"?{query}")
-    step, factor = f"manage.py switchyard queues show {queue} --place scheduled", float(_until_ms(group))
+    step, factor = f"manage.py switchyard jobs list --queue {queue} --state scheduled", float(_until_ms(group))
     return GROUP.finding("warning", "limited", seen, "", step, queue, then=then, button=button, factor=factor)
 
 
@@ -154,7 +154,7 @@ def circuit_open(queue: str, dependency: str, circuits: Sequence[OpenCircuit]) -
 def _retrying(queue: str, count: int) -> Finding:
     seen = f"{count:,} failed jobs of {queue} wait for a retry"
     cause = "One common cause, such as a service that is down; nothing is lost until their retries are exhausted"
-    step = f"manage.py switchyard queues show {queue} --lane retry --place scheduled"
+    step = f"manage.py switchyard jobs list --queue {queue} --state retrying"
     then = "Remove the cause and they finish by themselves; until then nothing is lost."
     query = urlencode({"state": "retrying", "queue": queue})
     button = Button(f"Show {count:,} retrying jobs of {queue}", JOBS, query=f"?{query}")

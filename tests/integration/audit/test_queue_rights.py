@@ -134,7 +134,7 @@ def test_pages_offer_what_is_allowed_and_no_more(
     for verb in ("cancel", "again"):
         assert (reverse(f"switchyard-job-{verb}", args=[job_id]) in at_job) is offered
     assert (reverse("switchyard-actor-pause", args=[f"of_{queue}"]) in at_actor) is offered
-    assert (reverse("switchyard-jobs-chosen", args=["cancel"]) in listed) is offered
+    assert (reverse("switchyard-bulk-begin", args=["job.cancel_chosen"]) in listed) is offered
     for text in (at_queue, at_job, listed):
         assert ("4711" in text) is offered, "the arguments"
 
@@ -147,8 +147,8 @@ def test_lists_of_all_queues_offer_acts_on_the_rows_of_own_queues_alone(
     own = sent("slow")
     both = page.get(reverse("switchyard-jobs")).content.decode()
 
-    assert "4711" not in alone and reverse("switchyard-jobs-chosen", args=["cancel"]) not in alone
-    assert both.count("4711") == 1 and reverse("switchyard-jobs-chosen", args=["cancel"]) in both
+    assert "4711" not in alone and reverse("switchyard-bulk-begin", args=["job.cancel_chosen"]) not in alone
+    assert both.count("4711") == 1 and reverse("switchyard-bulk-begin", args=["job.cancel_chosen"]) in both
     assert (f'value="{own}"' in both, f'value="{foreign}"' in both) == (True, False)
     assert set(re.findall(r"/queues/(\w+)/pause/", page.get(reverse("switchyard-queues")).content.decode())) == {"slow"}
     assert page.get(reverse("switchyard-jobs"), {"argument": "customer=4711"}).status_code == 403
@@ -156,9 +156,10 @@ def test_lists_of_all_queues_offer_acts_on_the_rows_of_own_queues_alone(
 
 def test_job_is_cancelled_where_the_right_holds(page: Client, sent: Callable[[str], str]) -> None:
     ids = {queue: sent(queue) for queue in ("slow", "default")}
-    chosen = reverse("switchyard-jobs-chosen", args=["cancel"])
+    chosen = reverse("switchyard-bulk-begin", args=["job.cancel_chosen"])
 
-    assert page.post(chosen, {"job": list(ids.values()), "form_id": "1"}).status_code == 403
+    both = f"{chosen}?job={','.join(ids.values())}"
+    assert page.post(both, {"count": "2", "reason": "x", "form_id": "1"}).status_code == 403
     answers = [page.post(reverse("switchyard-job-cancel", args=[id_])).status_code for id_ in ids.values()]
 
     assert answers == [302, 403]

@@ -90,16 +90,6 @@ def test_reconcile_this_month_sends_one_job_a_month(admin_client, facilities):
 
 
 @LIVE
-def test_only_events_that_were_not_applied_are_applied_again(admin_client, facilities):
-    applied, waiting = received(1), received(2)
-    services.apply_event(applied.pk)
-
-    act(admin_client, "paymentevent", "apply_again", applied, waiting)
-
-    assert facilities.transport.stats("urgent").live.waiting == 1
-
-
-@LIVE
 def test_a_broker_that_refuses_is_told_and_the_page_stays_up(admin_client, facilities, full_broker):
     with full_broker():
         page = admin_client.post(reverse("admin:billing_reconciliation_add"), {"month": "2026-10"}, follow=True)

@@ -15,7 +15,6 @@ from switchyard.alerts.models import Alert
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
-from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.bulk import runner
 from switchyard.bulk.kinds import kind_of
 from switchyard.bulk.models import BulkAct
@@ -84,27 +83,6 @@ def test_ended_jobs_run_again_once_each(
     assert (act.state, act.done, act.skipped) == ("done", 10, 1)
     assert sent(facilities) == [number for number in range(10) if number not in forgotten]
     assert AuditEntry.objects.get(act="job.run_again").count == 10
-
-
-def test_scheduled_jobs_that_match_are_run_now_and_others_keep_their_time(
-    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runner, "MOST", 4)
-    calls, keys = facilities.records.calls, facilities.records.keys.queue("urgent")
-    for number in range(10):
-        work.send_with_options(args=(number,), delay=3_600_000 + number, tags=["partner"])
-    other = work.send_with_options(args=(10,), delay=3_600_000).message_id
-    limited = b'{"actor":"work","sent_at":1,"options":{"deferred_by":"rate_limit","tags":["partner"]}}'
-    QueueOperations(calls, keys).enqueue([Entry("limited", limited)], delay_ms=60_000)
-    work.send_with_options(args=(11,), tags=["partner"])
-
-    act = finish(start("job.run_now", {"tag": "partner"}, reason="the partner is back"))
-
-    assert (act.state, act.total, act.done, act.skipped) == ("done", 10, 10, 0)
-    later = calls.command("ZRANGEBYSCORE", keys.due("live"), now_ms() + 30_000, "+inf")
-    assert {str(id_, "ascii") for id_ in later} == {other, "limited"}
-    assert calls.command("ZCOUNT", keys.due("live"), "-inf", now_ms()) == 10
-    assert AuditEntry.objects.get(act="job.run_now").count == 10
 
 
 def test_jobs_that_no_release_would_take_are_left_out(

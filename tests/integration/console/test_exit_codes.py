@@ -18,7 +18,7 @@ from switchyard.commands.management.commands.switchyard import Command
 pytestmark = pytest.mark.django_db
 
 LISTS = ("jobs list", "history list", "deadletters list", "deadletters groups", "alerts list", "audit list")
-LISTS += ("bulk list", "batches list", "queues show default")
+LISTS += ("bulk list", "batches list")
 
 
 @pytest.fixture

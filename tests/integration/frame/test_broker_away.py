@@ -153,7 +153,7 @@ def posts(letter: DeadLetter) -> dict[str, tuple[str, dict[str, Any]]]:
         "edit": (reverse("switchyard-letter-edit", args=[letter.pk]), {"arguments": "{}"}),
         "cancel": ("/admin/switchyard_jobs/job/m-1/cancel/", reason),
         "run now": ("/admin/switchyard_jobs/job/m-1/run-now/", {}),
-        "cancel chosen": ("/admin/switchyard_jobs/job/chosen/cancel/", {"job": ["m-1"], **reason}),
+        "cancel chosen": ("/admin/operations/bulk/begin/job.cancel_chosen/?job=m-1", {"count": "1", **reason}),
     }  # fmt: skip
 
 

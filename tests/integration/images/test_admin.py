@@ -1,4 +1,4 @@
-"""The admin: pages load, and actions check their own permission."""
+"""The admin: pages load."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from django.urls import reverse
 
 from apps.images.making import make
-from apps.images.models import Thumbnail, ThumbnailState
+from apps.images.models import Thumbnail
 from tests.factories.pictures import encode, gradient
 from tests.factories.staff import log_in
 
@@ -33,14 +33,3 @@ def test_every_page_loads_and_shows_no_query(made):
 
     assert [page.status_code for page in pages] == [200] * 4
     assert all("canary" not in page.content.decode() for page in pages)
-
-
-@pytest.mark.django_db(transaction=True)
-def test_making_again_is_a_new_job(made, facilities):
-    url = reverse("admin:images_thumbnail_changelist")
-    page = log_in().post(url, {"action": "make_again", "_selected_action": [made.pk]}, follow=True)
-
-    made.refresh_from_db()
-    assert "1 on the way" in page.content.decode()
-    assert made.state == ThumbnailState.WAITING
-    assert facilities.records.read(made.job_id).state == "queued"

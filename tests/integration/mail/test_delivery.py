@@ -148,7 +148,8 @@ def test_what_is_no_address_fails_for_good_before_anything_is_sent(smtp, address
     assert not SentMail.objects.exists()
 
 
-def test_a_reset_mail_carries_a_link_that_no_table_holds(smtp):
+def test_a_reset_mail_carries_a_link_that_no_table_holds(smtp, django_user_model):
+    django_user_model.objects.create_user("ada", TO)
     services.deliver(Template.PASSWORD_RESET, TO, job_id=job())
 
     (mail,) = smtp.mails

@@ -136,10 +136,11 @@ def test_what_cannot_be_read_of_what_follows_is_trouble_and_stops_nothing(
     assert [(found["kind"], found["samples"]) for found in json.loads(told)["troubles"]] == [("unreadable", ["odd"])]
 
 
+@pytest.mark.django_db
 def test_a_name_that_somebody_made_up_drives_no_terminal(broker: RedisBroker) -> None:
     put(broker, "\x1b[2Jevil")
 
-    for text in (end_of("check_backlog")[1], output_of("queues", "show", "default")):
+    for text in (end_of("check_backlog")[1], output_of("jobs", "list", "--queue", "default")):
         assert "\\x1b[2Jevil" in text and "\x1b" not in text
 
 

@@ -43,7 +43,6 @@ def post(path: str, *answers: int, act: str = "", by: tuple[str, ...] = ("operat
 
 
 PUBLIC = (200, 200, 200, 200, 200)
-GONE = (410, 410, 410, 410, 410)
 # The admin's login page is where nobody, and a token without a session, are sent.
 STAFF = (302, 200, 200, 200, 302)
 READERS = STAFF
@@ -148,6 +147,8 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "admin/operations/bulk/begin/<str:kind>/": (
         get(BULK + "begin/letter.requeue/?fingerprint={fingerprint}", *OPERATORS),
         get(BULK + "begin/letter.discard/?fingerprint={fingerprint}", *OPERATORS),
+        get(BULK + "begin/job.cancel_chosen/?job={job}", *OPERATORS),
+        get(BULK + "begin/job.run_chosen_again/?job={job}", *OPERATORS),
         get(BULK + "begin/explode/", 302, 404, 404, 404, 302),
         post(
             BULK + "begin/letter.requeue/?fingerprint={fingerprint}", *ACTS, act="bulk.start letter.requeue", count="1"
@@ -250,14 +251,6 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         get(JOB + "run-now/", *ONLY_POST),
         post(JOB + "run-now/", *ACTS, act="job.run_now"),
     ),
-    "admin/switchyard_jobs/job/chosen/<str:verb>/": (
-        get("/admin/switchyard_jobs/job/chosen/cancel/?job={job}", *OPERATORS),
-        get("/admin/switchyard_jobs/job/chosen/explode/?job={job}", 302, 404, 404, 404, 302),
-        post("/admin/switchyard_jobs/job/chosen/cancel/", *ACTS, act="job.cancel", job="{job}"),
-        get("/admin/switchyard_jobs/job/chosen/run-now/?job={job}", *OPERATORS),
-        post("/admin/switchyard_jobs/job/chosen/run-now/", *ACTS, act="job.run_now", job="{job}"),
-        get("/admin/switchyard_jobs/job/chosen/run-again/?job={job}", *OPERATORS),
-    ),
     "admin/switchyard_dead_letters/deadletter/<int:pk>/edit/": (
         get(LETTERS + "{letter}/edit/", *OPERATORS),
         post(LETTERS + "{letter}/edit/", *ACTS, act="letter.edit", arguments=NO_ARGUMENTS, reason="x"),
@@ -310,8 +303,8 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "admin/exports/export/<path:object_id>/download/": (
         get("/admin/exports/export/0/download/", 302, 403, 403, 404, 302),
     ),
-    "account/reset/": (get("/account/reset/", *GONE),),
-    "account/reset/<str:token>/": (get("/account/reset/wrong/", *GONE),),
+    "account/reset/done/": (get("/account/reset/done/", *PUBLIC),),
+    "account/reset/<uidb64>/<token>/": (get("/account/reset/MQ/wrong/", *PUBLIC),),
     # API: a token that may only read sees its owner's jobs; an operator's those of everybody.
     "api/v1/": (get(API, 404, 404, 404, 404, 404),),
     "api/v1/openapi.json": (get(API + "openapi.json", *PUBLIC),),

@@ -39,7 +39,7 @@ FindingAlerts().check()
 EVERY_COMMAND = f"""
 from django.core.management import call_command
 for command in (
-    "check --deploy", "broker", "queues", "queues status default", "queues show default",
+    "check --deploy", "broker", "queues", "queues status default",
     "queues pause urgent --reason x", "queues resume urgent", "workers", "jobs list", "history list",
     "deadletters list", "alerts list", "schedules list", "schedules show {SCHEDULE}", "schedules run {SCHEDULE}",
     "actors list", "actors show send_mail", "actors send send_mail --args [1]", "bulk list", "audit list",

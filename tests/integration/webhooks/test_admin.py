@@ -10,9 +10,7 @@ from django.urls import reverse
 from apps.webhooks import delivering
 from apps.webhooks.delivering import DeliveryFailed
 from apps.webhooks.models import DeliveryState, Endpoint
-from switchyard.broker.stores.job_steps import LiveJob, live_step
 from tests.factories.staff import client_of, log_in
-from tests.integration.operations.test_overview import text_of
 
 pytestmark = pytest.mark.django_db
 
@@ -80,30 +78,12 @@ def test_endpoints_are_disabled_and_enabled(failed):
     assert (Endpoint.objects.get().active, Endpoint.objects.get().disabled_reason) == (True, "")
 
 
-def test_a_new_secret_is_shown_once_and_kept_out_of_caches_and_cookies(failed):
-    client = log_in()
-    old = failed.endpoint.secret
-
-    page = act(client, "endpoint", "rotate_secret", failed.endpoint_id)
-
-    new = Endpoint.objects.get()
-    assert page.status_code == 200 and new.secret in page.content.decode() and old not in page.content.decode()
-    assert "no-store" in page["Cache-Control"]
-    assert new.active_secrets == (new.secret, old)
-    assert all(new.secret not in cookie.value for cookie in client.cookies.values())
-    again = client.get(reverse("admin:webhooks_endpoint_change", args=[new.pk])).content.decode()
-    assert new.secret not in again and "and the one before until" in again
-
-
 @pytest.mark.django_db(transaction=True)
-def test_a_delivery_that_waits_says_when_it_is_tried_again(failed, facilities):
+def test_a_delivery_leads_to_its_job(failed):
     act(log_in(), "delivery", "redeliver", failed.pk)
     failed.refresh_from_db()
-    in_ms = 4_102_444_800_000
-    waits = LiveJob(failed.job_id, "retrying", attempt=1, next_attempt_at=in_ms)
-    facilities.records.write([live_step("webhook", waits)])
     client = client_of(User.objects.get(username="root"))
 
     page = client.get(reverse("admin:webhooks_delivery_change", args=[failed.pk])).content.decode()
 
-    assert f"{failed.job_id} retrying on webhook next attempt 1 Jan 2100 00:00:00 UTC" in text_of(page)
+    assert f'href="{reverse("switchyard-job", args=[failed.job_id])}"' in page

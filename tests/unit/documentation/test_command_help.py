@@ -14,8 +14,8 @@ from switchyard.commands.modules import MODULES
 from tests.unit.documentation.pages import read
 from tests.unit.documentation.test_reference import own_commands
 
-# A development server, whose two options need no example, one without any option, and django-dramatiq's own.
-PLAIN = {"mailsink", "runscheduler"}
+# One without any option, and django-dramatiq's own.
+PLAIN = {"runscheduler"}
 
 
 def parser_of(command: str) -> ArgumentParser:

@@ -52,7 +52,7 @@ def test_the_list_can_be_searched(admin_client, box):
 
 
 def test_an_empty_mailbox_says_what_would_fill_it(admin_client, box):
-    assert "manage.py mailsink" in admin_client.get("/admin/mail/mailbox/").content.decode()
+    assert "python -m apps.mail.sink" in admin_client.get("/admin/mail/mailbox/").content.decode()
 
 
 class Tags(HTMLParser):

@@ -7,7 +7,7 @@ from datetime import timedelta
 import dramatiq
 import pytest
 
-from apps.webhooks.services import ATTEMPTS_KEPT, PREVIOUS_SECRET_KEPT
+from apps.webhooks.services import ATTEMPTS_KEPT
 from project.topology import YARD
 from switchyard.broker.stores.job_records import LIVE_TTL_MS
 from switchyard.conf import DEFAULT_YARD
@@ -15,7 +15,7 @@ from switchyard.jobs.once import KEPT as ONCE_KEPT
 from switchyard.middleware.retries import span_of
 
 LEAST = timedelta(minutes=20)
-MOST = min(ONCE_KEPT, ATTEMPTS_KEPT, PREVIOUS_SECRET_KEPT, timedelta(milliseconds=LIVE_TTL_MS))
+MOST = min(ONCE_KEPT, ATTEMPTS_KEPT, timedelta(milliseconds=LIVE_TTL_MS))
 ACTORS = [actor for actor in dramatiq.get_broker().actors.values() if actor.queue_name in YARD.lanes]
 
 

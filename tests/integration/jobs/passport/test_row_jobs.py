@@ -1,24 +1,18 @@
-"""The job of a product's row, on the row's page in the admin: its state, its actor and its dead letter as links."""
+"""The job of a product's row, on the row's page in the admin: a link to the job's page."""
 
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime
 
 import pytest
 from django.test import Client
 from django.urls import reverse
 
 from apps.mail.models import SentMail, Template
-from switchyard.console.links import letter_url
-from switchyard.dead_letters.models import DeadLetter
-from tests.factories.pages import text_of
-from tests.integration.jobs.history_rows import job_row
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("facilities")]
 
 JOB = str(uuid.UUID(int=7))
-SENT_AT = datetime(2026, 11, 20, 3, 11, 47, tzinfo=UTC)
 
 
 def page_of_mail(client: Client, *, job_id: str = JOB, to: str = "grace@example.com") -> str:
@@ -28,23 +22,8 @@ def page_of_mail(client: Client, *, job_id: str = JOB, to: str = "grace@example.
     return answer.content.decode()
 
 
-def test_the_job_of_a_row_is_linked_with_its_actor_and_its_letter(admin_client: Client) -> None:
-    job_row(job_id=JOB, actor="send_welcome_mail", queue="mail", state="dead", reason="exhausted")
-    letter = DeadLetter.objects.create(
-        message_id=JOB, queue="mail", actor="send_welcome_mail", payload={}, reason="exhausted", exception="KeyError",
-        attempts=6, died_at=SENT_AT, enqueued_at=SENT_AT, duration_ms=1, fingerprint="f00d", state_at=SENT_AT,
-    )  # fmt: skip
-
-    page = page_of_mail(admin_client)
-
-    for address in (
-        reverse("switchyard-job", args=[JOB]),
-        reverse("switchyard-actor", args=["send_welcome_mail"]),
-        reverse("switchyard-queue", args=["mail"]),
-        letter_url(letter.pk),
-    ):
-        assert f'href="{address}"' in page
-    assert f"{JOB} dead on mail exhausted" in text_of(page)
+def test_the_job_of_a_row_is_linked(admin_client: Client) -> None:
+    assert f'href="{reverse("switchyard-job", args=[JOB])}"' in page_of_mail(admin_client)
 
 
 def test_an_address_of_an_attacker_is_no_markup(admin_client: Client) -> None:
