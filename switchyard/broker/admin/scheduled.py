@@ -12,8 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 from dramatiq.message import Message
 
 from switchyard.broker.admin.browse import SeenMessage
-from switchyard.broker.admin.cancel import STOPS, Stop, WalkPage, readable
-from switchyard.broker.clock import PUT_OFF_MS, TOLERATED_MS, is_put_off, now_ms
+from switchyard.broker.clock import TOLERATED_MS, is_put_off
 from switchyard.broker.interface import Arguments, Facilities
 from switchyard.broker.keys import ALL_LANES, Lane, QueueKeys
 from switchyard.broker.queue import administration, codec
@@ -212,8 +211,6 @@ def pull_forward(family: QueueOperations) -> int:
     return done
 
 
-SCHEDULES: Final = tuple(stop for stop in STOPS if stop.place == "scheduled")
-
 # Put off for a reason that lasts: a worker would put it off again.
 PUT_OFF: Final = ("actor_paused", "circuit_open", "concurrency", "order", "fair_share")
 HELD: Final = ("rate_limit", "parked", *PUT_OFF)
@@ -241,28 +238,6 @@ def run_now(facilities: Facilities, job_id: str) -> str:
         if answer != "unknown":
             return answer
     return "unknown"
-
-
-def look_later(family: QueueOperations, stop: Stop, after: Sequence[Any] | None, limit: int) -> WalkPage:
-    """Return the next page of what is not due yet in a schedule, the latest first; not what a pause has put off.
-
-    Those that are made due between two pages leave the walk, and move no other one in it.
-    """
-    key, earliest = family.keys.due(stop.lane), f"({now_ms()}"
-    top = after[0] if after else f"({PUT_OFF_MS}"
-    offset = 0
-    fresh: list[tuple[str, int]] = []
-    pairs = [("", 0)] * limit
-    while not fresh and len(pairs) == limit:
-        words = ("ZREVRANGEBYSCORE", key, top, earliest, "WITHSCORES", "LIMIT", offset, limit)
-        answer = family.calls.command(*words)
-        pairs = [(str(id_, "utf-8", "replace"), moment(at)) for id_, at in zip(answer[::2], answer[1::2], strict=True)]
-        # Of one time they are in the order of their ids.
-        fresh = [(id_, at) for id_, at in pairs if not after or (at, id_) < (after[0], after[1])]
-        offset += limit
-    found = readable(family, stop, [id_.encode() for id_, _ in fresh]) if fresh else []
-    following = [pairs[-1][1], pairs[-1][0]] if len(pairs) == limit else None
-    return WalkPage(found, following, len(fresh))
 
 
 LIVE: Final[tuple[Lane, ...]] = ("live", "alone")
