@@ -17,6 +17,7 @@ from switchyard.audit.services import Who
 from switchyard.broker.errors import ArgumentsRefused, BrokerError, NotFound
 from switchyard.bulk.services import AT_ONCE
 from switchyard.console.formatting import between, counted
+from switchyard.console.queue_rights import queue_rights
 from switchyard.console.room_view import RoomResponse, not_answered, require
 from switchyard.dead_letters import acts, editing, queries
 from switchyard.dead_letters.acts import MOST_AT_ONCE
@@ -153,11 +154,14 @@ def group(request: HttpRequest, fingerprint: str, action: str) -> HttpResponseBa
         raise Http404("A fingerprint has no NUL character.")
     states = (DeadLetter.State.DISCARDED.value,) if action == RESTORE else ()
     rows = queries.listing(fingerprint=fingerprint, states=states).order_by("died_at", "id")
+    of = {"fingerprint": fingerprint}
+    if (own := own_queues(request, action)) is not None:
+        rows, of = rows.filter(queue__in=own), of | {"queue": ",".join(sorted(own))}
     if request.method not in ("GET", "HEAD"):
         return HttpResponseNotAllowed(["GET", "HEAD"])
     if action in BULK and rows.count() > AT_ONCE:
         begin = reverse("switchyard-bulk-begin", args=[f"letter.{action}"])
-        return HttpResponseRedirect(f"{begin}?{urlencode({'fingerprint': fingerprint})}")
+        return HttpResponseRedirect(f"{begin}?{urlencode(of)}")
     return _confirm_rows(request, action, rows)
 
 
@@ -224,11 +228,19 @@ def _ask(request: HttpRequest, question: dict[str, Any]) -> HttpResponseBase:
     return RoomResponse(request, "switchyard_dead_letters/confirm.html", question)
 
 
+def own_queues(request: HttpRequest, action: str) -> frozenset[str] | None:
+    """Return the queues to whose letters alone a user may do an act; ``None`` for those of all queues."""
+    return queue_rights(request.user).get(_right(action))
+
+
 def _check(request: HttpRequest, action: str, *others: str) -> None:
     if action not in (*TRIAGE, *others):
         raise Http404(f"There is no action {action}.")
-    needed = "discard" if action == RESTORE else action
-    require(request, f"switchyard_dead_letters.{needed}_deadletter", VIEW)
+    require(request, _right(action), VIEW)
+
+
+def _right(action: str) -> str:
+    return f"switchyard_dead_letters.{'discard' if action == RESTORE else action}_deadletter"
 
 
 def _numbers(texts: Iterable[str]) -> list[int]:

@@ -40,6 +40,8 @@ SEARCHED = ("message_id", "exception", "error", "actor", "fingerprint")
 def check(filter: dict[str, Any]) -> dict[str, str]:
     """Return the filter with its empty fields left out, and relative times such as ``1h`` made absolute.
 
+    ``queue`` may name several with commas.
+
     Raises:
         ValueError: a field is not known, or has no valid value.
     """
@@ -93,7 +95,9 @@ def _given(query: Mapping[str, str]) -> dict[str, str]:
 
 
 def _narrowed(rows: QuerySet[DeadLetter], filter: dict[str, str]) -> QuerySet[DeadLetter]:
-    rows = rows.filter(**{name: filter[name] for name in COLUMNS if name in filter})
+    rows = rows.filter(**{name: filter[name] for name in COLUMNS if name in filter and name != "queue"})
+    if "queue" in filter:
+        rows = rows.filter(queue__in=filter["queue"].split(","))
     rows = rows.filter(
         **{field: datetime.fromisoformat(filter[name]) for name, field in TIMES.items() if name in filter}
     )

@@ -27,10 +27,10 @@ from switchyard.broker.shapes import Unreadable
 from switchyard.conf import declared_yard
 from switchyard.console.export import MOST, export_of
 from switchyard.console.formatting import counted
-from switchyard.console.queue_rights import holds, queue_rights
+from switchyard.console.queue_rights import holds
 from switchyard.console.room_view import RoomResponse, gone, require
 from switchyard.dead_letters import bulk_moves, queries
-from switchyard.dead_letters.act_views import LIST, TRIAGE, VIEW, act_on_chosen
+from switchyard.dead_letters.act_views import LIST, TRIAGE, VIEW, act_on_chosen, own_queues
 from switchyard.dead_letters.models import OPEN_STATES, DeadLetter
 from switchyard.dead_letters.presentation import marked, own_frame, seen_at, summary, why_given_up
 from switchyard.dead_letters.queries import LetterGroup, first_seen, hex_dump, shown_bytes
@@ -52,15 +52,16 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
         groups = queries.groups(of=bulk_moves.matching(filter)) if filter or not request.GET else []
     else:
         groups = []
-    queue = given.get("queue", "") or _only_queue(request, filter)
-    letters, bugs, rights = queries.open_count(), queries.group_count(), _rights(request, queue)
+    count = bulk_moves.matching(filter).count() if filter else 0
+    letters, bugs = queries.open_count(), queries.group_count()
+    rights = {action: _may_act(request, action, given) for action in TRIAGE}
     found = {
         "sentence": _sentence(letters, bugs, state),
         "letter_count": letters,
         "group_count": bugs if not filter and state != DISCARDED else len(groups),
         "rows": rows_of(groups),
         "of_discarded": state == DISCARDED,
-        "matching": {"count": bulk_moves.matching(filter).count()} if filter else None,
+        "matching": {"count": count} if filter else None,
         "filter_words": [f"{name.replace('_', ' ')} {value}"[:60] for name, value in filter.items()],
         "search": given.get("q", ""),
         "fingerprint": fingerprint,
@@ -69,9 +70,7 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
         "fields": list(_fields(given)),
         "rights": rights,
         "may_choose": any(rights.values()),
-        "acts_on": queue,
-        "all_requeue": _bulk_address("letter.requeue", filter),
-        "all_discard": _bulk_address("letter.discard", filter),
+        "all": {action: _all(request, action, filter, count) for action in TRIAGE if rights[action]} if filter else {},
     }
     if filter.keys() == {"fingerprint"} and groups:
         newest = queries.listing(fingerprint=fingerprint).first()
@@ -83,8 +82,19 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
     return found
 
 
-def _bulk_address(kind: str, filter: dict[str, str]) -> str:
-    return f"{reverse('switchyard-bulk-begin', args=[kind])}?{urlencode(filter)}"
+def _may_act(request: HttpRequest, action: str, given: dict[str, str]) -> bool:
+    """Return whether a user may do an act to some letters of a list, perhaps to those of his queues alone."""
+    may, own = holds(request.user, f"switchyard_dead_letters.{action}_deadletter"), own_queues(request, action)
+    return may and (own is None or bulk_moves.listed(given).filter(queue__in=own).exists())
+
+
+def _all(request: HttpRequest, action: str, filter: dict[str, str], count: int) -> dict[str, Any]:
+    """Return the act on all that match, of a user of some queues on those of his queues: its number, and its filter."""
+    if (own := own_queues(request, action)) is not None:
+        names = own & {*filter["queue"].split(",")} if "queue" in filter else own
+        filter = filter | {"queue": ",".join(sorted(names))}
+        count = bulk_moves.matching(filter).count()
+    return {"count": count, "query": urlencode(filter)}
 
 
 def _tabs(shown: str, open_letters: int) -> Iterable[tuple[str, str, bool, str]]:
@@ -333,14 +343,6 @@ def quarantined(request: HttpRequest) -> HttpResponseBase:
 
 def _rights(request: HttpRequest, queue: str) -> dict[str, bool]:
     return {action: holds(request.user, f"switchyard_dead_letters.{action}_deadletter", queue) for action in TRIAGE}
-
-
-def _only_queue(request: HttpRequest, filter: dict[str, str]) -> str:
-    """Return the queue of all open letters that match, for a user of some queues; "" for several."""
-    if not queue_rights(request.user):
-        return ""
-    found = set(bulk_moves.matching(filter).order_by().values_list("queue", flat=True).distinct()[:2])
-    return found.pop() if len(found) == 1 else ""
 
 
 SHOWN: Final = 20
