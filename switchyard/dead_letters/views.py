@@ -19,7 +19,7 @@ from django.db.models.functions import Trunc
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_safe
 
 from switchyard.broker.errors import ActRefused, BrokerError
 from switchyard.broker.interface import facilities
@@ -30,7 +30,7 @@ from switchyard.console.formatting import counted
 from switchyard.console.queue_rights import holds, queue_rights
 from switchyard.console.room_view import RoomResponse, gone, require
 from switchyard.dead_letters import bulk_moves, queries
-from switchyard.dead_letters.act_views import LIST, TRIAGE, VIEW, act_on_chosen
+from switchyard.dead_letters.act_views import LIST, TRIAGE, VIEW
 from switchyard.dead_letters.models import OPEN_STATES, DeadLetter
 from switchyard.dead_letters.presentation import marked, own_frame, seen_at, summary, why_given_up
 from switchyard.dead_letters.queries import LetterGroup, first_seen, hex_dump, shown_bytes
@@ -70,8 +70,7 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
         "rights": rights,
         "may_choose": any(rights.values()),
         "acts_on": queue,
-        "all_requeue": _bulk_address("letter.requeue", filter),
-        "all_discard": _bulk_address("letter.discard", filter),
+        **{f"all_{name}": _bulk_address(f"letter.{name}", filter) for name in TRIAGE},
     }
     if filter.keys() == {"fingerprint"} and groups:
         newest = queries.listing(fingerprint=fingerprint).first()
@@ -264,12 +263,10 @@ def _place_of(text: str) -> tuple[datetime, int]:
     raise ValueError(f"after: {text!r:.100} is not a place in the list; begin with its first page")
 
 
-@require_http_methods(["GET", "HEAD", "POST"])
+@require_safe
 def letters(request: HttpRequest) -> HttpResponseBase:
     """Show the groups; with a filter also the letters that match, with a group's fingerprint its newest letter."""
     require(request, VIEW)
-    if request.method == "POST":
-        return act_on_chosen(request)
     if (file := export_of(request, "dead-letters", lambda: _exported(request.GET.dict()))) is not None:
         return file
     query = request.GET.dict()

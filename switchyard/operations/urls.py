@@ -14,7 +14,7 @@ from typing import Any
 from django.apps import apps as installed_apps
 from django.http import HttpRequest
 from django.urls import URLPattern, path
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET
 
 from switchyard.console.room_view import Views, independent, room_view
 
@@ -43,7 +43,6 @@ passport = Views("switchyard.jobs.passport.views")
 passport_acts = Views("switchyard.jobs.passport.act_views")
 letters = Views("switchyard.dead_letters.views")
 letter_acts = Views("switchyard.dead_letters.act_views")
-restores = require_POST(letter_acts.one)
 alerts = Views("switchyard.alerts.views")
 schedules = Views("switchyard.schedules.views")
 stored_schedules = Views("switchyard.schedules.row_views")
@@ -104,12 +103,9 @@ if installed_apps.is_installed("django.contrib.admin"):
         page(f"{JOB}again/", passport_acts.again, "job-again"),
         page(LETTERS, letters.letters, "letters"),
         page(f"{LETTERS}quarantine/", letters.quarantined, "quarantine"),
-        page(f"{LETTERS}chosen/<str:action>/", letter_acts.chosen, "letters-chosen"),
-        page(f"{LETTERS}group/<str:fingerprint>/<str:action>/", letter_acts.group, "letters-group"),
         page(f"{LETTER}change/", letters.letter, "letter"),
-        path(f"{LETTER}restore/", room_view(restores), {"action": "restore"}, name="switchyard-letter-restore"),
         page(f"{LETTER}note/", letter_acts.note, "letter-note"),
-        page(f"{LETTER}edit/", letter_acts.edit, "letter-edit"),
+        page(f"{LETTER}edit/", passport_acts.edit_letter, "letter-edit"),
         page(f"{LETTER}<str:action>/do/", letter_acts.one, "letter-act"),
         page(ALERTS, alerts.alerts, "alerts"),
         page(f"{ALERTS}silences/new/", alerts.silence, "alerts-silence"),
