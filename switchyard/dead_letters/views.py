@@ -54,7 +54,7 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
         groups = []
     queue = given.get("queue", "") or _only_queue(request, filter)
     letters, bugs, rights = queries.open_count(), queries.group_count(), _rights(request, queue)
-    found = {
+    found: dict[str, Any] = {
         "sentence": _sentence(letters, bugs, state),
         "letter_count": letters,
         "group_count": bugs if not filter and state != DISCARDED else len(groups),

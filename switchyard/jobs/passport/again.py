@@ -154,6 +154,8 @@ def _whole(value: Any, shown: Any, first: Any, path: str) -> Any:
     """Return an edited value with the first ones in place of what is as it was shown."""
     if type(value) is type(shown) and value == shown:
         return first
+    olds: Any
+    before: Any
     if isinstance(value, dict):
         olds, before = (shown, first) if isinstance(shown, dict) else ({}, {})
         return {
