@@ -38,7 +38,6 @@ queues = Views("switchyard.queues.views")
 limits = Views("switchyard.queues.limit_views")
 job_pages = Views("switchyard.jobs.admin_pages")
 job_list = Views("switchyard.jobs.listing.views")
-job_stream = Views("switchyard.jobs.listing.stream")
 passport = Views("switchyard.jobs.passport.views")
 passport_acts = Views("switchyard.jobs.passport.act_views")
 letters = Views("switchyard.dead_letters.views")
@@ -57,15 +56,11 @@ def page(address: str, view: Callable[..., Any], name: str) -> URLPattern:
     return path(address, room_view(view), name=f"switchyard-{name}")
 
 
-def events_view(answer: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a view that streams events, see :func:`switchyard.jobs.admin_pages.stream`."""
-
-    @require_GET
-    @independent
-    async def events(request: HttpRequest, **parts: str) -> Any:
-        return await job_pages.stream(request, answer, **parts)
-
-    return events
+@require_GET
+@independent
+async def job_events(request: HttpRequest, job_id: str) -> Any:
+    """Stream the events of a job."""
+    return await job_pages.events(request, job_id)
 
 
 urlpatterns = [
@@ -94,10 +89,9 @@ if installed_apps.is_installed("django.contrib.admin"):
         page(f"{QUEUE}resume/", queues.resume, "queue-resume"),
         page(JOBS, job_list.jobs, "jobs"),
         page(f"{JOBS}live/", job_list.live, "jobs-live"),
-        path(f"{JOBS}events/", events_view(job_stream.list_events), name="switchyard-jobs-events"),
         page(JOB, passport.passport, "job"),
         page(f"{JOB}live/", passport.live, "job-live"),
-        path(f"{JOB}events/", events_view(job_pages.job_events), name="switchyard-job-events"),
+        path(f"{JOB}events/", job_events, name="switchyard-job-events"),
         page(f"{JOB}cancel/", passport_acts.cancel, "job-cancel"),
         page(f"{JOB}run-now/", passport_acts.run_now, "job-run-now"),
         page(f"{JOB}again/", passport_acts.again, "job-again"),

@@ -207,7 +207,6 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     # Jobs, dead letters, alerts.
     "admin/switchyard_jobs/job/": (get("/admin/switchyard_jobs/job/", *READERS),),
     "admin/switchyard_jobs/job/live/": (get("/admin/switchyard_jobs/job/live/?shown_at=0", *READERS),),
-    "admin/switchyard_jobs/job/events/": (get("/admin/switchyard_jobs/job/events/", 302, 501, 501, 501, 302),),
     "admin/switchyard_jobs/job/<str:job_id>/": (get(JOB, *READERS),),
     "admin/switchyard_jobs/job/<str:job_id>/live/": (get(JOB + "live/", *READERS),),
     # The client of the tests runs under WSGI, where nothing is streamed.
