@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from django.core.management.base import CommandParser
 
-from switchyard.commands.jobs import CONDITIONS, add_conditions, print_page
+from switchyard.commands.jobs import CONDITIONS, add_conditions, page_lines
 from switchyard.console.commands import ActsCommand, refusal
 from switchyard.history.filters import Filter, why_none_found
 from switchyard.history.queries import Cursor, job_of_row, search
@@ -41,8 +41,7 @@ class Command(ActsCommand):
             raise refusal(error) from error
         page = search(wanted, after=after, limit=options["limit"])
         jobs, following = tuple(map(job_of_row, page.rows)), str(page.after or "")
-        if not self.as_json:
-            print_page(JobsPage(jobs, following), self.stdout)
         note = why_none_found(wanted.argument, wanted.actor)
+        lines = [*page_lines(JobsPage(jobs, following)), *([f"note: {note}"] if note else [])]
         value = {"jobs": [job_json(job, arguments=True) for job in jobs], "after": following or None}
-        self.answer(f"note: {note}" if note else "", value, indent=2)
+        self.answer(lines, value, indent=2)

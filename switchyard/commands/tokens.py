@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TextIO, cast
+from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError, CommandParser
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from switchyard.api.models import SCOPES, Token
 from switchyard.api.tokens import create_token, revoke_token
 from switchyard.audit.services import Who, act
-from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand
-from switchyard.middleware.logs import printable
+from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand, table
 
 EXAMPLES = """examples:
   manage.py switchyard tokens create --user ada --scopes submit,read --name 'billing system'
   manage.py switchyard tokens list
   manage.py switchyard tokens revoke 3f9a1c07b2de"""
+
+TITLES = ("prefix", "state", "owner", "scopes", "last used (UTC)", "name")
 
 
 class Command(ActsCommand):
@@ -57,11 +55,7 @@ class Command(ActsCommand):
 
     def _list(self, options: dict[str, Any]) -> None:
         tokens = list(Token.objects.select_related("owner"))
-        width = None if self.stdout.isatty() else 240
-        console = Console(file=cast(TextIO, self.stdout), width=width, highlight=False, markup=False, soft_wrap=True)
-        if tokens and not self.as_json:
-            console.print(_table(tokens))
-        text = "" if tokens else "No tokens; make one with manage.py switchyard tokens create."
+        text = table(TITLES, map(_cells, tokens)) or "No tokens; make one with manage.py switchyard tokens create."
         self.answer(text, list(map(_row, tokens)), indent=2)
 
     def _revoke(self, options: dict[str, Any]) -> None:
@@ -75,17 +69,10 @@ class Command(ActsCommand):
         self.answer(f"token {token.prefix}: revoked", _row(token), indent=2)
 
 
-def _table(tokens: list[Token]) -> Table:
-    table = Table("prefix", "state", "owner", "scopes", "last used (UTC)", "name", box=None)
-    for token in tokens:
-        state = "revoked" if token.revoked_at else "usable"
-        name = Text(printable(token.name))  # free text of a user: Text disables markup
-        scopes, last_used = (
-            token.shown_scopes,
-            f"{token.last_used_at:%Y-%m-%d %H:%M:%S}" if token.last_used_at else "never",
-        )
-        table.add_row(token.prefix, state, str(token.owner.get_username()), scopes, last_used, name)
-    return table
+def _cells(token: Token) -> tuple[str, ...]:
+    state = "revoked" if token.revoked_at else "usable"
+    last_used = f"{token.last_used_at:%Y-%m-%d %H:%M:%S}" if token.last_used_at else "never"
+    return token.prefix, state, str(token.owner.get_username()), token.shown_scopes, last_used, token.name
 
 
 def _row(token: Token) -> dict[str, Any]:
