@@ -85,7 +85,7 @@ def show(yard: DemoYard, stop: StopRequest, console: Console, *, with_sample: bo
     for name, address in (
         ("Operations room", f"{site}   user {USERNAME}, password in {shortened(state.credentials)}"),
         ("Admin", f"{site}admin/"),
-        ("Mailbox", f"{shortened(state.mailbox / 'new')}, a file for each mail"),
+        ("Mailbox", f"{site}admin/mail/mailbox/"),
         ("API and its docs", f"{site}api/v1/docs"),
         ("Metrics", f"{site}metrics"),
         ("Commands", f". {shortened(state.environment)}; .venv/bin/python manage.py switchyard doctor"),

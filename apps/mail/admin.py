@@ -1,16 +1,22 @@
-"""Admin of mails: sent mails, with an action that sends again."""
+"""Admin of mails: sent mails, actions that send again, and the development mailbox."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import path
 
+from apps.mail import mailbox
 from apps.mail.actors import ACTORS
 from apps.mail.allowances import PER_ADDRESS, mailbox_of
-from apps.mail.models import SentMail, Template
-from switchyard.console.lists import JobLink
+from apps.mail.models import Mailbox, SentMail, Template
+from switchyard.console.lists import CheckedQuery, JobLink
 from switchyard.console.room_view import ReadOnly
 from switchyard.jobs.services import enqueue_on_commit
 
@@ -45,3 +51,41 @@ class SentMailAdmin(ReadOnly, JobLink):
         if refused:
             limit = f"an address gets at most {PER_ADDRESS.limit} in {PER_ADDRESS.window.seconds // 60} minutes"
             messages.warning(request, f"Reset mails not sent: {refused}; {limit}, try again later.")
+
+
+@admin.register(Mailbox)
+class MailboxAdmin(ReadOnly, CheckedQuery):
+    """The development mailbox at ``/admin/mail/mailbox/``. Reads files; the proxy model only gives it a URL."""
+
+    def get_urls(self) -> list[Any]:
+        """Return the list and one mail's page, nothing else."""
+        shown = self.admin_site.admin_view(self.show_mail)
+        listed = self.admin_site.admin_view(self.changelist_view)
+        return [
+            path("", listed, name="mail_mailbox_changelist"),
+            path("<str:name>/", shown, name="mail_mailbox_mail"),
+        ]
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        self._check(request)
+        search = request.GET.get("q", "")[:200]
+        context = {"title": "Mailbox", "mails": mailbox.newest(search), "search": search, "folder": mailbox.folder()}
+        return self._render(request, "admin/mail/mailbox.html", context)
+
+    def show_mail(self, request: HttpRequest, name: str) -> HttpResponse:
+        """Show one mail: its HTML in a sandboxed frame, and its text."""
+        self._check(request)
+        mail = mailbox.read(name)
+        if mail is None:
+            raise Http404("no such mail in the mailbox")
+        return self._render(request, "admin/mail/mail.html", {"title": mail.subject or "No subject", "mail": mail})
+
+    def _check(self, request: HttpRequest) -> None:
+        # Reset links are readable here, so being staff is not enough.
+        if not self.has_view_permission(request):
+            raise PermissionDenied("The missing right is mail.view_mailbox.")
+
+    def _render(self, request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
+        return TemplateResponse(
+            request, template, {**self.admin_site.each_context(request), "opts": self.opts, **context}
+        )

@@ -1,4 +1,4 @@
-"""Sent mails, by which a repeated run sends nothing twice, and counts of allowances."""
+"""Sent mails, by which a repeated run sends nothing twice, and the model behind the mailbox page."""
 
 from __future__ import annotations
 
@@ -49,6 +49,16 @@ class SentMail(models.Model):
 
     def __str__(self) -> str:
         return f"{self.get_template_display()} to {self.to}"
+
+
+class Mailbox(SentMail):
+    """Model without a table, for the URL and the permission of the mailbox page."""
+
+    class Meta:
+        proxy = True
+        default_permissions = ("view",)
+        verbose_name = "mailbox"
+        verbose_name_plural = "mailbox"
 
 
 class UsedAllowance(models.Model):

@@ -37,6 +37,20 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='Mailbox',
+            fields=[
+            ],
+            options={
+                'verbose_name': 'mailbox',
+                'verbose_name_plural': 'mailbox',
+                'proxy': True,
+                'default_permissions': ('view',),
+                'indexes': [],
+                'constraints': [],
+            },
+            bases=('mail.sentmail',),
+        ),
+        migrations.CreateModel(
             name='UsedAllowance',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),

@@ -283,6 +283,8 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     # Old addresses of this project.
     "admin/auth/user/<id>/password/": (get("/admin/auth/user/{user}/password/", *ADMINS),),
     # Own pages of the product apps.
+    "admin/mail/mailbox/": (get("/admin/mail/mailbox/", *ADMINS),),
+    "admin/mail/mailbox/<str:name>/": (get("/admin/mail/mailbox/none.eml/", 302, 403, 403, 404, 302),),
     "admin/reports/report/<path:object_id>/download/": (
         get("/admin/reports/report/0/download/", 302, 403, 403, 404, 302),
     ),
