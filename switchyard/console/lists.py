@@ -57,7 +57,7 @@ class CheckedQuery(ModelAdmin):
         return _checked(super().get_changelist(request, **options))  # type: ignore[arg-type]
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
-        """Return what the address fills into a new row; Django fails at a row that there is not, in a field to search."""
+        """Return what the address fills into a new row, without rows that there are not: Django fails at some."""
         found = super().get_changeform_initial_data(request)
         return {name: value for name, value in found.items() if _is_known(self.model, name, value)}
 
