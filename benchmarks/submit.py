@@ -69,7 +69,7 @@ def measure(bench: Bench, peer: Peer) -> Figures:
 def _start(yard: ThrowawayYard) -> Client:
     os.environ["DJANGO_SUPERUSER_PASSWORD"] = "not needed by anybody"
     yard.run("createsuperuser", "--noinput", "--username", "bench", "--email", "bench@shop.example")
-    token = json.loads(yard.run("createtoken", "--user", "bench", "--scopes", "submit,read", "--json"))["token"]
+    token = json.loads(yard.run("tokens", "create", "--user", "bench", "--scopes", "submit,read", "--json"))["token"]
     yard.start("runpools", "urgent", ready="pools: all ready")
     return Client(yard.start_web(), token, urllib3.PoolManager(maxsize=CLIENTS))
 

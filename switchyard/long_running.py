@@ -8,9 +8,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
-from switchyard.broker.errors import BrokerError, SwitchyardError
+from switchyard.broker.errors import BrokerError, BrokerUnavailable, SwitchyardError
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.limit_counts import Lock
@@ -18,36 +19,75 @@ from switchyard.conf import in_words_of_project
 from switchyard.console.commands import database_trouble
 from switchyard.loggers import get_logger
 
-REPEAT_S = 60.0
+REPEAT_S, LASTS_S = 600.0, 60.0
 log = get_logger("switchyard.scheduler")
 
 
+@dataclass(slots=True)
+class _Trouble:
+    logged_s: float
+    failed_s: dict[str, float] = field(default_factory=dict)  # last failure of each operation
+
+
+_troubles: dict[str, _Trouble] = {}
+_troubles_lock = threading.Lock()
+
+
 class LogThrottle:
-    """Log of one operation's failures, at most one line a minute for each kind of error."""
+    """Log of one operation's failures, at most one line in 10 minutes for each kind of error, and of their end.
+
+    A database that cannot be used, or a broker that does not answer, is one trouble of all operations of a process. It
+    has ended when one of them succeeds and none has failed for a minute.
+    """
 
     def __init__(self, operation: str, logger: str = "switchyard.scheduler") -> None:
         self._operation = operation
         self._log = get_logger(logger)
-        self._failing: str | None = None
-        self._logged_s = 0.0
+        self._failing: set[str] = set()
 
     def failed(self, error: Exception) -> None:
-        """Log a failure, unless the same kind was logged within the last 60 s."""
-        kind, now_s = type(error).__name__, time.monotonic()
-        if kind != self._failing or now_s >= self._logged_s + REPEAT_S:
-            # Ours say what is wrong and what to do: the way to them through the code would hide it.
-            ours = isinstance(error, SwitchyardError)
-            told = in_words_of_project(str(error)) if ours else database_trouble(error)
+        """Log a failure, unless its trouble was logged within the last 10 minutes."""
+        # Ours say what is wrong and what to do: the way to them through the code would hide it.
+        ours = isinstance(error, SwitchyardError)
+        told = in_words_of_project(str(error)) if ours else database_trouble(error)
+        kind = f"{self._operation}: {type(error).__name__}"
+        if isinstance(error, BrokerUnavailable):
+            kind = type(error).__name__
+        elif told and not ours:
+            kind = told.partition(":")[0]  # what follows names the table that this operation needs
+        now_s = time.monotonic()
+        with _troubles_lock:
+            trouble = _troubles.get(kind)
+            due = trouble is None or now_s >= trouble.logged_s + REPEAT_S
+            if trouble is None:
+                trouble = _troubles[kind] = _Trouble(now_s)
+            trouble.logged_s = now_s if due else trouble.logged_s
+            trouble.failed_s[self._operation] = now_s
+        self._failing.add(kind)
+        if due:
             cause = {"error": told} if told else {"exc_info": error}
             self._log.error("failing, will be retried", what=self._operation, **cause)
-            self._logged_s = now_s
-        self._failing = kind
 
     def succeeded(self) -> None:
-        """Log the recovery if the last run failed."""
-        if self._failing is not None:
+        """Log the end of what the last runs failed by, unless other operations still fail by it, or have logged it."""
+        if not self._failing:
+            return
+        with _troubles_lock:
+            ended = [kind for kind in self._failing if self._ends(kind)]
+            self._failing &= _troubles.keys()
+        if ended:
             self._log.info("works again", what=self._operation)
-        self._failing = None
+
+    def _ends(self, kind: str) -> bool:
+        trouble, now_s = _troubles.get(kind), time.monotonic()
+        if trouble is None:
+            return False
+        trouble.failed_s.pop(self._operation, None)
+        # Tasks that run once an hour, or stopped with this process's lead, do not keep it.
+        if any(now_s < at + LASTS_S for at in trouble.failed_s.values()):
+            return False
+        del _troubles[kind]
+        return True
 
 
 SCHEDULER, HISTORY_WRITER, FACT_KEEPER = "scheduler", "history", "facts"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import dramatiq
@@ -15,6 +16,8 @@ from switchyard.middleware.redaction import HIDDEN, SECRET_NAME, redacted
 LONGEST_TEXT = 4_000
 DEEPEST = 20
 NUMBERED = "argument "
+# The end of a text that is shown cut.
+CUT = re.compile(r"… \(\d+ characters\)$")
 
 
 def readable(message: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""Figures of an actor: its ended jobs from the history, and its attempts on all hosts from the facts."""
+"""Figures of an actor: its attempts on all hosts from the facts, and its failures from the history."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -43,7 +42,7 @@ from switchyard.operations.findings.spending import merged_by_subject
 from switchyard.operations.past import PAST, day_of_all
 
 DAY_MS = 86_400_000
-# Rows that one page reads; an actor with more a day is counted over a shorter time, which the page says.
+# Rows that one page reads: the newest of a day.
 LOOKED_THROUGH = 10_000
 MOST_GROUPS = 20
 
@@ -55,40 +54,15 @@ def rate_text(count: float, span_ms: int) -> str:
 
 
 class EndedRow(NamedTuple):
-    """One row of the history, with the columns of the figures."""
+    """One row of the history, with the columns that failures are told by."""
 
     finished_at: int
     state: str
-    wait_ms: int | None
-    run_ms: int | None
     failed_at: int | None
     fingerprint: str | None
     error_type: str
     error_message: str
     release: str
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryCount:
-    """Jobs that ended within a time, which is cut where more than ``LOOKED_THROUGH`` ended.
-
-    ``outcomes`` has states with their jobs, most frequent first.
-    """
-
-    span_ms: int
-    cut: bool
-    jobs: int
-    outcomes: tuple[tuple[str, int], ...]
-    run_ms: tuple[int, int] | None
-    wait_ms: tuple[int, int] | None
-
-    @property
-    def span(self) -> str:
-        return duration(self.span_ms)
-
-    @property
-    def a_minute(self) -> str:
-        return rate_text(self.jobs, self.span_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,30 +80,20 @@ class HistoryFailure:
 
 @dataclass(frozen=True, slots=True)
 class ActorHistory:
-    """Figures of one actor from the history; an actor may keep a part of its jobs only (option ``history``).
+    """Failures of one actor from the history; an actor may keep a part of its jobs only (option ``history``).
 
     ``dead_since`` is the release of every job that gave up, where jobs of another ended before and none gave up.
     """
 
-    hour: HistoryCount
-    day: HistoryCount
-    failures: tuple[HistoryFailure, ...]
+    failures: tuple[HistoryFailure, ...] = ()
     dead_since: str = ""
 
 
 def of_actor(actor: str) -> ActorHistory:
-    """Return an actor's figures; reads at most ``LOOKED_THROUGH`` rows, by one index."""
-    now = now_ms()
-    rows = JobRow.objects.filter(actor=actor, finished_at__gte=now - DAY_MS).order_by("-finished_at", "-pk")
-    found = [EndedRow(*row) for row in rows.values_list(*EndedRow.__annotations__)[: LOOKED_THROUGH + 1]]
-    cut_at = found[LOOKED_THROUGH].finished_at if len(found) > LOOKED_THROUGH else 0
-    found = found[:LOOKED_THROUGH]
-    return ActorHistory(
-        hour=_count([row for row in found if row.finished_at >= now - HOUR_MS], HOUR_MS, now, cut_at),
-        day=_count(found, DAY_MS, now, cut_at),
-        failures=tuple(_failures(found)),
-        dead_since=_dead_since(found),
-    )
+    """Return an actor's failures of the last day; reads at most ``LOOKED_THROUGH`` rows, by one index."""
+    rows = JobRow.objects.filter(actor=actor, finished_at__gte=now_ms() - DAY_MS).order_by("-finished_at", "-pk")
+    found = [EndedRow(*row) for row in rows.values_list(*EndedRow.__annotations__)[:LOOKED_THROUGH]]
+    return ActorHistory(tuple(_failures(found)), _dead_since(found))
 
 
 def _dead_since(rows: Sequence[EndedRow]) -> str:
@@ -140,26 +104,6 @@ def _dead_since(rows: Sequence[EndedRow]) -> str:
     first = min(row.finished_at for row in dead)
     [release] = releases
     return release if any(row.finished_at < first and row.release not in ("", release) for row in rows) else ""
-
-
-def _count(rows: Sequence[EndedRow], span_ms: int, now: int, cut_at: int) -> HistoryCount:
-    cut = cut_at > now - span_ms
-    states = Counter(row.state for row in rows)
-    return HistoryCount(
-        span_ms=max(now - cut_at, 1) if cut else span_ms,
-        cut=cut,
-        jobs=len(rows),
-        outcomes=tuple(states.most_common()),
-        run_ms=_percentiles(row.run_ms for row in rows),
-        wait_ms=_percentiles(row.wait_ms for row in rows),
-    )
-
-
-def _percentiles(values: Iterable[int | None]) -> tuple[int, int] | None:
-    known = sorted(value for value in values if value is not None)
-    if not known:
-        return None
-    return known[(len(known) - 1) // 2], known[-(-95 * len(known) // 100) - 1]
 
 
 def _failures(rows: Iterable[EndedRow]) -> list[HistoryFailure]:
@@ -256,6 +200,11 @@ class AttemptFigures:
     @property
     def attempts(self) -> int:
         return sum(count for _, count in self.outcomes)
+
+    @property
+    def jobs(self) -> int:
+        """Jobs that ended with one of them."""
+        return sum(count for outcome, count in self.outcomes if outcome not in ("retried", "deferred"))
 
     @property
     def a_minute(self) -> str:

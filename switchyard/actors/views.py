@@ -251,8 +251,7 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
         "charts": charts_of(actor_subject(name), "actor", request.GET.get("span", ""), target=name),
         "usual": usual,
         "hosts": hosts,
-        "ended": ended,
-        "judged": held_back(of(ended), paused),
+        "judged": held_back(of(lately, ended), paused),
         "groups": groups,
         "recent": recent,
         "jobs": jobs_url(actor=name),
@@ -313,18 +312,18 @@ class Judgement:
     sentence: str
 
 
-def of(ended: ActorHistory | None) -> Judgement:
-    """Return the judgement of an actor; ``None`` stands for a database that does not answer."""
-    if ended is None:
-        return Judgement("Unknown", "", "How its jobs ended is unknown: the database does not answer.")
-    hour, day = ended.hour, ended.day
+def of(lately: Sequence[AttemptFigures] | None, ended: ActorHistory | None) -> Judgement:
+    """Return the judgement of an actor by its last hour; ``None`` stands for a broker, or a database, that is away."""
+    if lately is None:
+        return Judgement("Unknown", "", "How its jobs ended is unknown: the broker does not answer.")
+    _, hour, day = lately
     if not day.jobs:
         return Judgement("Quiet", "", "None of its jobs ended in the last day.")
     if not hour.jobs:
         return Judgement(
             "Quiet", "", f"None of its jobs ended in the last hour; {counted(day.jobs, 'job')} in the last day."
         )
-    dead = dict(hour.outcomes).get("dead", 0)
+    dead, ended = dict(hour.outcomes).get("dead", 0), ended or ActorHistory()
     if not dead:
         median = f", {duration(hour.run_ms[0])} each at the median" if hour.run_ms else ""
         return Judgement("Healthy", "ok", f"{counted(hour.jobs, 'job')} ended in the last hour, none gave up{median}.")

@@ -50,6 +50,10 @@ APPRISE = ("apprise", "apprise>=2.2,<3", "alerts")
 SETTING = "SWITCHYARD_ALERT_URLS"
 LABELLED = re.compile(r"(?P<label>[a-z][a-z0-9_-]{0,31})=(?P<url>[a-z][a-z0-9+.-]*:.*)")
 KEY = re.compile(r"[A-Za-z0-9_-]{8,64}")
+# Telegram reads tags in a text, Discord calls everybody that it names: an error quotes what strangers wrote. Characters
+# that look alike do nothing, and keep the length.
+LIVE = re.compile(r"[<>]|@(?=(?:everyone|here|channel|all)\b)|\](?=\()", re.IGNORECASE)
+LOOKALIKES = {"<": "\u2039", ">": "\u203a", "@": "\uff20", "]": "\uff3d"}
 
 log = get_logger("switchyard.alerts")
 
@@ -240,8 +244,8 @@ class AppriseChannel:
         told = NotifyType.SUCCESS if alert.resolved_at else told
         logger.addHandler(answers)
         try:  # by the service itself: what is sent through Apprise waits for its other threads at the end of a process
-            text = notice.within(service.body_maxlen)
-            sent = service.notify(body=text, title=notice.headline, notify_type=told, body_format="text")
+            title, text = _inert(notice.headline), _inert(notice.within(service.body_maxlen))
+            sent = service.notify(body=text, title=title, notify_type=told, body_format="text")
         except Exception as error:  # noqa: BLE001  of a service's own code, whose words may hold its address
             refused.append(ChannelFailed(self.name, f"{type(error).__name__} in apprise"))
         else:
@@ -266,6 +270,11 @@ class LabelledChannel:
 def keeps_incidents(channel: Channel) -> bool:
     """Return whether an incident of a channel stays open until a message closes it."""
     return isinstance(channel.channel if isinstance(channel, LabelledChannel) else channel, IncidentChannel)
+
+
+def _inert(text: str) -> str:
+    """Return a text that calls nobody and links nothing but plain addresses, of the same length."""
+    return LIVE.sub(lambda found: LOOKALIKES[found[0]], text)
 
 
 def _digest(secret: str) -> str:

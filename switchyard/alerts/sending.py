@@ -23,6 +23,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.stores.alert_groups import AlertGroup
 from switchyard.conf import switchyard_settings
 from switchyard.loggers import get_logger
+from switchyard.long_running import LogThrottle
 
 log = get_logger(__name__)
 
@@ -166,10 +167,7 @@ def _record_failure(delivery: Delivery, failure: ChannelFailed) -> None:
 
 
 GROUPS_AT_ONCE = 20
-LOG_EVERY_S = 60.0
-_log_lock = threading.Lock()
-_logged_at: dict[str, float] = {}
-
+_rows = LogThrottle("rows of alerts, which are sent without", __name__)
 
 MOST_A_MINUTE, MINUTE_S = 8, 60.0
 
@@ -216,7 +214,7 @@ def dispatch_due(throttle: Throttle | None = None) -> int:
         try:
             written = write_alert(group, [channel.name for channel in targets])
         except DatabaseError as error:
-            _log_database_error(error)
+            _rows.failed(error)
             # Without settling, the claim expires and the group is due again.
             if told := send_without_rows(group, targets):
                 accepted += told
@@ -229,10 +227,11 @@ def dispatch_due(throttle: Throttle | None = None) -> int:
         for fingerprint, group in list(_unwritten.items()):
             write_alert(group, ())
             del _unwritten[fingerprint]
-        return accepted + send_due(targets)
+        accepted += send_due(targets)
+        _rows.succeeded()
     except DatabaseError as error:
-        _log_database_error(error)
-        return accepted
+        _rows.failed(error)
+    return accepted
 
 
 def send_without_rows(group: AlertGroup, targets: tuple[Channel, ...]) -> int:
@@ -246,12 +245,3 @@ def send_without_rows(group: AlertGroup, targets: tuple[Channel, ...]) -> int:
     accepted = [batch.channel for batch in batches if batch.results.get(notice.id, True) is None]
     told = any(not isinstance(channel, LogChannel) for channel in accepted) or len(accepted) == len(targets)
     return len(accepted) if told else 0
-
-
-def _log_database_error(error: DatabaseError) -> None:
-    name, now = type(error).__name__, time.monotonic()
-    with _log_lock:
-        if now - _logged_at.get(name, -LOG_EVERY_S) < LOG_EVERY_S:
-            return
-        _logged_at[name] = now
-    log.error("alerts are sent without rows: the database does not answer", error=name)

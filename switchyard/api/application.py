@@ -92,7 +92,7 @@ class ApiDocument(OpenAPISchema):
             "type": "http",
             "scheme": "bearer",
             "description": "A token `sy_<prefix>_<secret>`, created in the admin or with "
-            "`manage.py switchyard createtoken`. "
+            "`manage.py switchyard tokens create`. "
             "An operation lists scopes; the token needs one of them.",
         }
         return [{SCHEME: [scope]} for scope in sorted(scopes)]

@@ -171,4 +171,4 @@ def _reason(error: ValueError) -> str:
         return f"{error.msg} at line {error.lineno}, column {error.colno}"
     if isinstance(error, UnicodeDecodeError):
         return f"byte {error.start} is not UTF-8"
-    return str(error)[:200]
+    return "a number has too many digits" if "int_max_str_digits" in str(error) else str(error)[:200]

@@ -189,6 +189,7 @@ def _check_choice(name: str, value: str, choices: list[str]) -> None:
 
 
 LARGEST_ID = 2**63 - 1
+PAGE = 50
 
 
 class AuditPage(msgspec.Struct, frozen=True):
@@ -213,10 +214,10 @@ def entries(asked: AuditFilter) -> QuerySet[AuditEntry]:
     return rows
 
 
-def page(asked: AuditFilter, *, before: int | None = None, limit: int = 50) -> AuditPage:
-    """Return at most ``limit`` rows that are older than the row ``before``."""
+def page(asked: AuditFilter, *, before: int | None = None) -> AuditPage:
+    """Return the newest rows that match, or those that are older than the row ``before``."""
     rows = entries(asked)
     if before is not None:
         rows = rows.filter(pk__lt=min(before, LARGEST_ID))
-    found = list(rows[: limit + 1])
-    return AuditPage(found[:limit], found[limit - 1].pk if len(found) > limit else None)
+    found = list(rows[: PAGE + 1])
+    return AuditPage(found[:PAGE], found[PAGE - 1].pk if len(found) > PAGE else None)

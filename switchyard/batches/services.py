@@ -62,7 +62,7 @@ class Batch:
 
         Raises:
             ActRefused: the batch is cancelled, has succeeded, has expired, or cannot be counted on this broker; or a
-                message has steps that follow it.
+                message has steps that follow it, or was sent already.
             BrokerUnavailable, QueueFull: as of ``send``. What was not sent counts as failed after ten minutes.
         """
         members = self._members(messages)
@@ -82,10 +82,11 @@ class Batch:
         return found
 
     def _members(self, messages: Sequence[Message[Any]]) -> list[Message[Any]]:
+        for message in messages:
+            _require_unsent(self.id, message)
         return [message.copy(message_id=member_id(self.id, self._seed(message))) for message in messages]
 
     def _seed(self, message: Message[Any]) -> str:
-        require_message(message)
         if has_steps(message.options):
             raise ActRefused(
                 f"batch {self.id}", "a pipeline or group is not a member; add the next step from the member"
@@ -155,7 +156,7 @@ class NewBatch(Batch):
         """Add members, which are sent 500 at a time or as the block ends; return them with their ids.
 
         Raises:
-            ActRefused: a message has steps that follow it.
+            ActRefused: a message has steps that follow it, or was sent already.
             BrokerUnavailable, QueueFull: as of ``send``. What was not sent counts as failed after ten minutes.
         """
         members = self._members(messages)
@@ -193,7 +194,7 @@ def batch(
         on_complete: Sent once every member has ended, in whatever way.
 
     Raises:
-        ActRefused: jobs cannot be counted on this broker.
+        ActRefused: jobs cannot be counted on this broker, or a callback was sent already.
         ValueError: the name or a tag cannot be used.
     """
     if not (isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name.isprintable()):
@@ -229,9 +230,17 @@ def batches() -> Batches:
     return found
 
 
+def _require_unsent(batch_id: str, message: Message[Any]) -> None:
+    """Refuse what is no message, and what ``send`` returned: it would run once by itself, and again in the batch."""
+    require_message(message)
+    if "enqueued_at" in message.options:
+        fact = f"{message.actor_name} was sent already, and would run twice"
+        raise ActRefused(f"batch {batch_id}", f"{fact}; write {message.actor_name}.message(...), which sends nothing")
+
+
 def _stored(batch_id: str, name: str, message: Message[Any]) -> Message[Any]:
     """Return a callback as it is kept, under an id that follows from its batch."""
-    require_message(message)
+    _require_unsent(batch_id, message)
     return in_json(message.copy(message_id=callback_id(batch_id, name)), dramatiq.get_broker().actors)
 
 

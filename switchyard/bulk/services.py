@@ -20,8 +20,6 @@ from switchyard.middleware.clock_comparison import compared_now
 
 log = get_logger(__name__)
 
-# Above this number a page or a command makes a bulk act of what it would otherwise do at once.
-AT_ONCE = 100
 KEEP_DAYS = 90
 # Largest numbers of a plan.
 PLAN: Final = {"canary": 500, "stop_percent": 100}

@@ -86,31 +86,28 @@ class Command(ActsCommand):
         states = (options["state"],) if options["state"] else ()
         found = queries.listing(queue=options["queue"], fingerprint=options["group"], states=states)[: limit + 1]
         rows = list(found)[:limit]
-        text = f"more than {limit:,}: --limit N for more; manage.py switchyard deadletters groups counts by cause"
-        if not self.as_json:
-            presentation.print_letters(rows, self.stdout)
-        self.answer(text if len(found) > limit else "", list(map(presentation.summary, rows)), indent=2)
+        lines = [presentation.letters_text(rows)]
+        if len(found) > limit:
+            text = "--limit N for more; manage.py switchyard deadletters groups counts by cause"
+            lines.append(f"more than {limit:,}: {text}")
+        self.answer(lines, list(map(presentation.summary, rows)), indent=2)
 
     def _groups(self, options: dict[str, Any]) -> None:
         limit = options["limit"]
         self._catch_up()
         found = queries.groups(limit=limit)
-        if not self.as_json:
-            presentation.print_groups(found, self.stdout)
-        more = f"{left:,} more: --limit N for more" if (left := queries.group_count() - len(found)) > 0 else ""
-        self.answer(more, list(map(presentation.group_summary, found)), indent=2)
+        lines = [presentation.groups_text(found)]
+        if (left := queries.group_count() - len(found)) > 0:
+            lines.append(f"{left:,} more: --limit N for more")
+        self.answer(lines, list(map(presentation.group_summary, found)), indent=2)
 
     def _quarantined(self, options: dict[str, Any]) -> None:
         items = queries.unreadable(queue=options["queue"], limit=options["limit"])
-        if not self.as_json:
-            presentation.print_unreadable(items, self.stdout)
-        self.answer("", list(map(presentation.unreadable_summary, items)), indent=2)
+        self.answer(presentation.unreadable_text(items), list(map(presentation.unreadable_summary, items)), indent=2)
 
     def _show(self, options: dict[str, Any]) -> None:
         row = queries.find(options["id"])
-        if not self.as_json:
-            presentation.print_letter(row, self.stdout)
-        self.answer("", presentation.detail(row), indent=2)
+        self.answer(presentation.letter_text(row), presentation.detail(row), indent=2)
 
     def _move(self, options: dict[str, Any]) -> None:
         reason, ids, group = options["reason"], list(dict.fromkeys(options["ids"])), options["group"]

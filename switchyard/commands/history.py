@@ -1,18 +1,17 @@
-"""``manage.py switchyard history``: list jobs that ended, or show one with its attempts."""
+"""``manage.py switchyard history``: list jobs that ended; ``jobs show`` shows one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Final
 
-from django.core.management.base import CommandError, CommandParser
+from django.core.management.base import CommandParser
 
-from switchyard.commands.jobs import CONDITIONS, add_conditions, print_job, print_page
+from switchyard.commands.jobs import CONDITIONS, add_conditions, page_lines
 from switchyard.console.commands import ActsCommand, refusal
 from switchyard.history.filters import Filter, why_none_found
-from switchyard.history.queries import Cursor, find, job_of_row, search
+from switchyard.history.queries import Cursor, job_of_row, search
 from switchyard.jobs.listing.pages import JobsPage
-from switchyard.jobs.passport.reading import passport_of
 from switchyard.jobs.presentation import job_json
 
 MOST: Final = 1_000
@@ -21,20 +20,18 @@ EXAMPLES = """examples:
   manage.py switchyard history list --failures --since 1h          the last hour's failures, those that were retried too
   manage.py switchyard history list --state dead --queue default --json
   manage.py switchyard history list --argument customer_id=42       an argument that its actor lists in search=(...)
-  manage.py switchyard history list --after 1763728200000-42        the next page, as the last line of a page says
-  manage.py switchyard history show 0f8fad5b-d9cb-469f-a165-70867728950e"""
+  manage.py switchyard history list --after 1763728200000-42        the next page, as the last line of a page says"""
 
 
 class Command(ActsCommand):
-    """List jobs of the history, or show one."""
+    """List jobs of the history."""
 
-    help = "List jobs that ended, by any condition, or show one with its attempts."
+    help = "List jobs that ended, by any condition."
     examples, subject = EXAMPLES, "history"
 
     def add_acts(self, add: Callable[..., CommandParser]) -> None:
         listing = add("list", help="jobs that match all conditions, newest end first")
         add_conditions(listing, states="state, repeatable: succeeded, dead, cancelled, expired", most=MOST)
-        add("show", help="one job with its attempts").add_argument("id", metavar="ID")
 
     def _list(self, options: dict[str, Any]) -> None:
         try:
@@ -44,18 +41,7 @@ class Command(ActsCommand):
             raise refusal(error) from error
         page = search(wanted, after=after, limit=options["limit"])
         jobs, following = tuple(map(job_of_row, page.rows)), str(page.after or "")
-        if not self.as_json:
-            print_page(JobsPage(jobs, following), self.stdout)
         note = why_none_found(wanted.argument, wanted.actor)
+        lines = [*page_lines(JobsPage(jobs, following)), *([f"note: {note}"] if note else [])]
         value = {"jobs": [job_json(job, arguments=True) for job in jobs], "after": following or None}
-        self.answer(f"note: {note}" if note else "", value, indent=2)
-
-    def _show(self, options: dict[str, Any]) -> None:
-        job_id = options["id"]
-        known = None if find(job_id) is None else passport_of(job_id)
-        if known is None:
-            raise CommandError(
-                f"job {job_id}: it is not in the history; a job that has not ended is in the broker: "
-                f"manage.py switchyard jobs show {job_id}"
-            )
-        print_job(known, self.stdout, as_json=self.as_json)
+        self.answer(lines, value, indent=2)

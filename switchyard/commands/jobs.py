@@ -6,13 +6,10 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from typing import Any, Final, TextIO, cast
+from typing import Any, Final
 
 import dramatiq
 from django.core.management.base import CommandError, CommandParser, OutputWrapper
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.queries import as_json as audit_json
@@ -22,7 +19,7 @@ from switchyard.broker.clock import datetime_of
 from switchyard.broker.stores.job_records import Job
 from switchyard.bulk import services as bulk
 from switchyard.conf import declared_yard, in_words_of_project
-from switchyard.console.commands import DATABASE_REMEDY, WRONG_ARGUMENTS, ActsCommand, number_within, refusal
+from switchyard.console.commands import DATABASE_REMEDY, WRONG_ARGUMENTS, ActsCommand, number_within, refusal, table
 from switchyard.console.formatting import duration
 from switchyard.history.filters import TEXTS, Filter, why_none_found
 from switchyard.history.queries import why_missing
@@ -105,24 +102,15 @@ LONGEST_DETAIL = 60
 HEADINGS = ("state", "actor", "queue", "waited", "ran", "owner", "job", "detail")
 
 
-def print_page(page: JobsPage, out: OutputWrapper) -> None:
-    """Print a page as a table, then where the next one begins and which queues hold more."""
-    console = Console(file=cast(TextIO, out), width=None if out.isatty() else 240, highlight=False, soft_wrap=True)
-    if not page.jobs:
-        console.print("none of the jobs looked through matches" if page.after else "no job matches")
-    else:
-        table = Table("due (UTC)" if page.by_due_time else "time (UTC)", *HEADINGS, box=None)
-        for job in page.jobs:
-            # Names in a message may contain terminal escape codes and markup.
-            table.add_row(*(Text(printable(cell)) for cell in _cells(job, by_due_time=page.by_due_time)))
-        console.print(table)
-    for queue in page.away:
-        why = "its node does not answer, or has only a part of its keys"
-        console.print(Text(f"{queue}: {why}; what has not ended there is missing"))
-    for queue in page.cut:
-        console.print(Text(f"{queue}: of what waits and is scheduled, {MOST:,} messages were looked through"))
-    if page.after:
-        console.print(Text(f"more: --after {page.after}"))
+def page_lines(page: JobsPage) -> list[str]:
+    """Return a page as a table, then which queues hold more and where the next page begins."""
+    titles = ("due (UTC)" if page.by_due_time else "time (UTC)", *HEADINGS)
+    none = "none of the jobs looked through matches" if page.after else "no job matches"
+    lines = [table(titles, (_cells(job, by_due_time=page.by_due_time) for job in page.jobs)) or none]
+    away = "its node does not answer, or has only a part of its keys; what has not ended there is missing"
+    lines += [f"{queue}: {away}" for queue in page.away]
+    lines += [f"{queue}: of what waits and is scheduled, {MOST:,} messages were looked through" for queue in page.cut]
+    return [*lines, f"more: --after {page.after}"] if page.after else lines
 
 
 def _cells(job: Job, *, by_due_time: bool) -> tuple[str, ...]:
@@ -189,7 +177,7 @@ EXAMPLES = """examples:
   manage.py switchyard jobs run-again 0f8fad5b-d9cb-469f-a165-70867728950e --set month='"2026-10"'"""
 
 MOST_LISTED = 1_000
-# As narrow terminals show an id.
+# As the room shows an id.
 BEGINNING = re.compile(r"[0-9a-f]{8}")
 
 
@@ -233,12 +221,12 @@ class Command(ActsCommand):
         missing = [name for name, away in (("broker", page.broker_away), ("history", page.history_away)) if away]
         jobs = [job_json(job, arguments=True) for job in page.jobs]
         body = {"jobs": jobs, "after": page.after or None, "cut": page.cut, "away": page.away, "missing": missing}
-        notes: list[str] = []
+        lines: list[str] = []
         if not self.as_json:
-            print_page(page, self.stdout)
             unknown = "" if page.jobs else _unknown_name(wanted)
-            notes = list(filter(None, (why_none_found(wanted.argument, wanted.actor), why_missing(), unknown)))
-        self.answer([f"note: {note}" for note in notes], body, indent=2)
+            notes = filter(None, (why_none_found(wanted.argument, wanted.actor), why_missing(), unknown))
+            lines = [*page_lines(page), *(f"note: {note}" for note in notes)]
+        self.answer(lines, body, indent=2)
         if page.broker_away or page.history_away:
             # The broker's remedy goes first: where no yard runs, there is no database either.
             cause = page.broker_error or f"the database does not answer; {in_words_of_project(DATABASE_REMEDY)}"

@@ -172,8 +172,6 @@ def _lines(shown: dict[str, Any]) -> str:
         lines.append(f"{'option':12} {option['name']}={option['text']}{rule}")
     lines += [f"{title.removeprefix('last '):12} {_attempts(one)}" for title, one in (shown["facts"] or {}).items()]
     lines += [f"{'usually':12} {shown['usually']}"] if shown["usually"] else []
-    for title in ("hour", "day"):
-        lines.append(f"{'last ' + title:12} {_counted(shown['history'] and shown['history'][title])} (history)")
     for group in (shown["history"] or {}).get("failures", ()):
         jobs = counted(group["jobs"], "job")
         lines.append(f"{'failure':12} {group['fingerprint']} {group['exception']}, {jobs} in the last day")
@@ -183,15 +181,6 @@ def _lines(shown: dict[str, Any]) -> str:
 def _attempts(found: dict[str, Any]) -> str:
     ended = ", ".join(f"{count:,} {outcome}" for outcome, count in found["outcomes"].items()) or "no attempt"
     return ended + (f"; ran {duration(found['run_ms'][0])} at the median" if found["run_ms"] else "")
-
-
-def _counted(count: dict[str, Any] | None) -> str:
-    if count is None:
-        return "unknown, the database does not answer"
-    ended = ", ".join(f"{jobs:,} {state}" for state, jobs in count["outcomes"]) or "no job ended"
-    ran = f"; ran {duration(count['run_ms'][0])} at the median" if count["run_ms"] else ""
-    cut = f"; its newest jobs, over {duration(count['span_ms'])}" if count["cut"] else ""
-    return f"{ended}{ran}{cut}"
 
 
 def _table(actors: list[queries.ActorFacts]) -> str:

@@ -22,11 +22,9 @@ MODULES = {
     "bulk": "switchyard.commands.bulk",
     "schedules": "switchyard.commands.schedules",
     "alerts": "switchyard.commands.alerts",
-    "audit": "switchyard.commands.audit",
     "topology": "switchyard.commands.topology",
     "plan": "switchyard.commands.plan",
     "broker": "switchyard.commands.broker",
     "check_backlog": "switchyard.commands.check_backlog",
     "tokens": "switchyard.commands.tokens",
-    "createtoken": "switchyard.commands.createtoken",
 }

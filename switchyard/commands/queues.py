@@ -25,8 +25,8 @@ from switchyard.broker.clock import datetime_of
 from switchyard.broker.keys import LANES
 from switchyard.commands.status import Cells, fitted_table
 from switchyard.conf import declared_yard
-from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand
-from switchyard.console.formatting import ago, aligned, counted, duration, parse_until, promise
+from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand, table
+from switchyard.console.formatting import ago, counted, duration, parse_until, promise
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.logs import printable
 from switchyard.operations import queries
@@ -227,7 +227,7 @@ class Command(ActsCommand):
         else:
             found = limits.limits_now(arguments=True)
             tables = [(LIMITS, map(_limit_cells, found.limits)), (CIRCUITS, map(_circuit_cells, found.circuits))]
-        texts = [text for titles, rows in tables if (text := _table(titles, rows))]
+        texts = [text for titles, rows in tables if (text := table(titles, rows))]
         texts += [f"more: --after {shlex.quote(after)}"] if (after := getattr(found, "after", "")) else []
         self.answer("\n\n".join(texts) or "none is declared, and nothing waits", msgspec.to_builtins(found), indent=2)
 
@@ -319,11 +319,6 @@ class Command(ActsCommand):
 def _known(names: list[str]) -> list[str]:
     """Return each name once; a name that the topology does not have is refused before anything is done."""
     return [declared_yard().queue_of(name).name for name in dict.fromkeys(names)]
-
-
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    shown = [[printable(cell or "-") for cell in row] for row in rows]
-    return aligned([titles, *shown]) if shown else ""
 
 
 def _limit_cells(one: LimitState) -> tuple[str, ...]:

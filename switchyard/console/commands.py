@@ -8,7 +8,7 @@ import os
 import select
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from io import TextIOWrapper
@@ -20,9 +20,10 @@ from dramatiq.middleware import MiddlewareError
 
 from switchyard.broker.errors import ActRefused, ArgumentsRefused, BrokerError, SwitchyardError
 from switchyard.conf import in_words_of_project
+from switchyard.console.formatting import aligned
 from switchyard.files.addresses import is_full
 from switchyard.middleware.errors import ArgumentMismatch, InvalidOption
-from switchyard.middleware.logs import printable_lines
+from switchyard.middleware.logs import printable, printable_lines
 
 EX_CONFIG = 78
 
@@ -83,6 +84,12 @@ def as_command_error(subject: str) -> Iterator[None]:
 def show_examples(parser: ArgumentParser, examples: str) -> None:
     """Show example calls, one a line, below a command's arguments."""
     parser.epilog, parser.formatter_class = examples, _KeepsLines
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return rows below their titles, without control characters: names in a message may have some; "" for no rows."""
+    shown = [[printable(cell or "-") for cell in row] for row in rows]
+    return aligned([titles, *shown]) if shown else ""
 
 
 def seconds(text: str) -> float:

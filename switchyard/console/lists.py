@@ -15,9 +15,9 @@ from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.admin.filters import ListFilter
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ERROR_FLAG, ChangeList
-from django.core.exceptions import FieldDoesNotExist
+from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import DataError, NotSupportedError, OperationalError, ProgrammingError
-from django.db.models import Model, QuerySet
+from django.db.models import ForeignKey, Model, QuerySet
 from django.db.models.constants import LOOKUP_SEP
 from django.http import HttpRequest
 from django.utils.html import format_html
@@ -55,6 +55,11 @@ class CheckedQuery(ModelAdmin):
 
     def get_changelist(self, request: HttpRequest, **options: Any) -> type[ChangeList]:
         return _checked(super().get_changelist(request, **options))  # type: ignore[arg-type]
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """Return what the address fills into a new row, without rows that there are not: Django fails at some."""
+        found = super().get_changeform_initial_data(request)
+        return {name: value for name, value in found.items() if _is_known(self.model, name, value)}
 
     def _compared(self, request: HttpRequest | None) -> Iterator[str]:
         yield from ("pk", self.model._meta.pk.name)
@@ -126,6 +131,17 @@ def _has_field(model: type[Model], name: str) -> bool:
     except FieldDoesNotExist:
         return False
     return True
+
+
+def _is_known(model: type[Model], name: str, value: Any) -> bool:
+    """Return whether a value of a foreign key names a row; of any other field it is not asked."""
+    field = model._meta.get_field(name) if name != "pk" and _has_field(model, name) else None
+    if not isinstance(field, ForeignKey):
+        return True
+    try:
+        return bool(field.related_model._base_manager.filter(pk=value).exists())
+    except (*_UNUSABLE, ValidationError):
+        return False
 
 
 def _target(model: type[Model], path: str) -> str | None:

@@ -11,9 +11,9 @@ It keeps true:
   never.
 
 Files in reading order: ``models``, ``projection`` (a row for each letter), ``reconcile``, ``acts`` (on letters, each
-with its row in the audit log), ``bulk_moves`` (all that match a filter), ``editing`` (other arguments), ``queries``,
-``presentation``; then the pages: ``views`` and ``act_views``.
+with its row in the audit log), ``bulk_moves`` (on all that match a filter, or are ticked), ``queries``,
+``presentation``; then the pages: ``views`` and ``act_views``. Requeue with edited arguments is a part of jobs.
 
-Public: ``models.DeadLetter``, ``queries`` and ``editing``, ``projection`` for the worker's middleware and
-``reconcile`` for the scheduler.
+Public: ``models.DeadLetter``, ``queries``, ``projection`` for the worker's middleware and ``reconcile`` for the
+scheduler.
 """

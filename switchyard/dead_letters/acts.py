@@ -30,7 +30,6 @@ from switchyard.broker.shapes import Moved
 from switchyard.bulk.kinds import Item
 from switchyard.conf import declared_yard
 from switchyard.database import storable
-from switchyard.dead_letters.editing import EditedArguments
 from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
 from switchyard.dead_letters.projection import GONE, UNCLAIMED, add_history, clear_claim, locked, project, set_state
 from switchyard.dead_letters.queries import find
@@ -152,17 +151,6 @@ def note(letter: DeadLetter | str, *, who: Who, text: str) -> ActionResult:
     return ActionResult(row, True, f"Noted on {row}.")
 
 
-def edit_and_requeue(row: DeadLetter, edited: EditedArguments, *, who: Who, reason: str = "") -> ActionResult:
-    """Requeue a letter with other arguments; the audit log names each change, without secrets."""
-    detail = {"changed": edited.changes, "actor": row.actor}
-    queues = [row.queue]
-    with act("letter.edit", who=who, target=row.message_id, reason=reason, detail=detail, queues=queues) as entry:
-        text = f"{reason} (changed: {', '.join(edited.changes) or 'nothing'})".strip()
-        result = act_on(row, "requeue", by=who.signature, reason=text, arguments=edited.arguments)
-        entry.count = int(result.done)
-    return result
-
-
 def _move_each(
     name: str, ids: Sequence[str], move: Callable[[str], str], *, who: Who, reason: str, group: str = "",
     queues: Callable[[], Iterable[str]] | None = None,
@@ -209,7 +197,7 @@ def act_on(
         letter: The row, or the message's id.
         by: Name for the history.
         reason: Why, for the history.
-        arguments: To requeue with in place of the message's own; validated by ``editing.parse``.
+        arguments: To requeue with in place of the message's own; already checked.
 
     Raises:
         NotFound: no dead letter has that id.

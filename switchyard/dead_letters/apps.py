@@ -13,7 +13,5 @@ class DeadLettersConfig(AppConfig):
         """Register the bulk acts on dead letters."""
         from switchyard.bulk.kinds import register
 
-        register("letter.requeue", "switchyard.dead_letters.bulk_moves:REQUEUE")
-        register("letter.canary", "switchyard.dead_letters.bulk_moves:CANARY")
-        register("letter.take_back", "switchyard.dead_letters.bulk_moves:TAKE_BACK")
-        register("letter.discard", "switchyard.dead_letters.bulk_moves:DISCARD")
+        for name in ("acknowledge", "requeue", "discard", "restore", "canary", "take_back"):
+            register(f"letter.{name}", f"switchyard.dead_letters.bulk_moves:{name.upper()}")

@@ -1,6 +1,7 @@
-"""Requeue and discard of all dead letters that match a filter, as bulk acts.
+"""Bulk acts on dead letters, all that match a filter or those that are ticked.
 
-A step claims its rows, as an act on one letter does; ``reconcile`` leaves claims of bulk acts to their job.
+A step of a requeue or discard claims its rows, as an act on one letter does; ``reconcile`` leaves claims of bulk acts
+to their job.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from switchyard.bulk.kinds import Item, Kind, KindTexts, NoRoom, Taken
 from switchyard.bulk.models import BulkAct
 from switchyard.console.formatting import between, iso, time_ms
 from switchyard.dead_letters import acts
-from switchyard.dead_letters.act_views import INSTEAD
 from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
 from switchyard.dead_letters.projection import UNCLAIMED, set_state
 
 COLUMNS = ("fingerprint", "queue", "actor", "reason", "exception", "state")
 TIMES = {"died_since": "died_at__gte", "died_until": "died_at__lt"}
+# Field of the keys of ticked letters.
+TICKED = "letter"
 # Parameters of the list's address, by the filter's field.
 LIST_NAMES = {"q": "search", "died_at__gte": "died_since", "died_at__lt": "died_until"}
 LIST_ONLY = ("p", "o", "all", "e", "sort", "after", "export")
@@ -40,16 +42,23 @@ SEARCHED = ("message_id", "exception", "error", "actor", "fingerprint")
 def check(filter: dict[str, Any]) -> dict[str, str]:
     """Return the filter with its empty fields left out, and relative times such as ``1h`` made absolute.
 
+    ``queue`` may name several with commas.
+
     Raises:
-        ValueError: a field is not known, or has no valid value.
+        ValueError: a field is not known, or has no valid value, or no letter is ticked.
     """
-    known = (*COLUMNS, *TIMES, "search")
+    known = (*COLUMNS, *TIMES, "search", TICKED)
     for name, value in filter.items():
         if "\0" in str(value):
             raise ValueError(f"{name}: {value!r:.40} has a NUL character; remove it")
     given = {name: str(value).strip() for name, value in filter.items() if value not in (None, "")}
     if wrong := next((name for name in given if name not in known), None):
         raise ValueError(f"filter of dead letters: no field {wrong!r}; known are {', '.join(known)}")
+    if TICKED in filter:
+        keys = [key for key in str(filter[TICKED]).split(",") if key.isascii() and key.isdecimal() and len(key) < 19]
+        if not keys:
+            raise ValueError("letter: none was chosen; tick letters in the list, then press the button above them")
+        given[TICKED] = ",".join(keys[: acts.MOST_AT_ONCE])
     if given.get("state", "new") not in OPEN_STATES:
         raise ValueError(f"state: {given['state']!r} is not a state of an open letter; write new or acknowledged")
     given |= {name: iso(time_ms(name, given[name]) or 0, "milliseconds") for name in TIMES if name in given}
@@ -93,10 +102,14 @@ def _given(query: Mapping[str, str]) -> dict[str, str]:
 
 
 def _narrowed(rows: QuerySet[DeadLetter], filter: dict[str, str]) -> QuerySet[DeadLetter]:
-    rows = rows.filter(**{name: filter[name] for name in COLUMNS if name in filter})
+    rows = rows.filter(**{name: filter[name] for name in COLUMNS if name in filter and name != "queue"})
+    if "queue" in filter:
+        rows = rows.filter(queue__in=filter["queue"].split(","))
     rows = rows.filter(
         **{field: datetime.fromisoformat(filter[name]) for name, field in TIMES.items() if name in filter}
     )
+    if TICKED in filter:
+        rows = rows.filter(pk__in=filter[TICKED].split(","))
     for word in filter.get("search", "").split():
         wanted = Q()
         for column in SEARCHED:
@@ -107,6 +120,10 @@ def _narrowed(rows: QuerySet[DeadLetter], filter: dict[str, str]) -> QuerySet[De
 
 LIST = "switchyard-letters"
 TEXTS = {
+    "acknowledge": KindTexts(
+        "Acknowledge", "dead letter", "dead letters", left="new",
+        effect="Nothing moves: they stay where they are, marked as known.", undo="Not needed: it is only a mark.",
+    ),
     "requeue": KindTexts(
         "Requeue", "dead letter", "dead letters", left="dead",
         effect="They run again from the first attempt. What was done before the failure may be done twice.",
@@ -117,35 +134,46 @@ TEXTS = {
         effect="They will never run. The senders get no result and no notice.",
         undo="For 90 days: Dead letters, Discarded, Restore. Then the messages are erased.",
     ),
+    "restore": KindTexts(
+        "Restore", "discarded letter", "discarded letters", left="discarded",
+        effect="They come back as new dead letters. Nothing runs before they are requeued.",
+        undo="Discard them again.",
+    ),
 }  # fmt: skip
+INSTEAD = {
+    "discard": "Acknowledge: it moves nothing, and you decide later. Or requeue one, and see whether it fails again.",
+    "requeue": "Edit and requeue a single letter, where its arguments are wrong.",
+}
+# State of the letters of the acts that are not on all open ones.
+OF_STATE = {"acknowledge": DeadLetter.State.NEW, "restore": DeadLetter.State.DISCARDED}
 
 
-class BulkMove(Kind):
-    """Requeue or discard of dead letters, oldest first."""
+class BulkMark(Kind):
+    """Acknowledge or restore letters one by one, oldest first."""
 
-    def __init__(self, move: acts.MoveName) -> None:
-        self.act, self.right = f"letter.{move}", f"switchyard_dead_letters.{move}_deadletter"
-        self.texts, self._move = TEXTS[move], move
+    def __init__(self, name: acts.ActName) -> None:
+        self.act, self.texts, self._name = f"letter.{name}", TEXTS[name], name
+        self.right = f"switchyard_dead_letters.{'discard' if name == 'restore' else name}_deadletter"
 
     def facts(self, act: BulkAct) -> list[tuple[str, str]]:
         """Return the failures, the times and the queues."""
-        rows = _unordered(act)
+        rows = self._unordered(act)
         causes = list(rows.values_list("exception", "actor").annotate(letters=Count("pk")).order_by("-letters")[:4])
         shown = ", ".join(f"{exception} in {actor} ({letters:,})" for exception, actor, letters in causes[:3])
         times = rows.aggregate(first=Min("died_at"), last=Max("died_at"))
         if times["first"] is None:
             return []
-        return [
+        facts = [
             ("Failures", shown + (" and others" if len(causes) > 3 else "")),
             ("Died", f"{between(times['first'], times['last'])}. Later ones stay."),
             ("Queues", ", ".join(rows.values_list("queue", flat=True).distinct().order_by("queue"))),
-            ("Instead", INSTEAD[self._move]),
         ]
+        return [*facts, ("Instead", INSTEAD[self._name])] if self._name in INSTEAD else facts
 
     def address(self, filter: dict[str, Any]) -> str:
         """Return the list of these letters, in any state."""
         known: dict[str, str] = {
-            name: filter[name] for name in ("fingerprint", "queue", "actor", "reason") if name in filter
+            name: filter[name] for name in ("fingerprint", "queue", "actor", "reason", TICKED) if name in filter
         }
         return f"{reverse(LIST)}?{urlencode({**known, 'state': 'all'})}"
 
@@ -153,31 +181,64 @@ class BulkMove(Kind):
         return dict(check(filter))
 
     def count(self, act: BulkAct) -> int:
-        """Return how many open letters match."""
-        return _unordered(act).count()
+        """Return how many letters match."""
+        return self._unordered(act).count()
 
     def queues(self, act: BulkAct) -> list[str] | None:
         """Return the queues of the letters that match; none can join them, as later ones stay."""
-        return list(_unordered(act).values_list("queue", flat=True).distinct())
+        return list(self._unordered(act).values_list("queue", flat=True).distinct())
 
     def take(self, act: BulkAct, limit: int) -> Taken:
-        """Claim the next letters. Those that a person has claimed are left to that person."""
-        rows = _letters(act)
+        rows, cursor = self._next(act, limit)
+        return Taken([acts.item_of(row) for row in rows], cursor, more=len(rows) == limit)
+
+    def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
+        """Act on the letters; what an interrupted step has done counts as done."""
+        rows = DeadLetter.objects.in_bulk([item[0] for item in items])
+        done = {pk for pk, row in rows.items() if acts.act_on(row, self._name, by=act.who, reason=act.reason).done}
+        return ["" if item[0] in done or repeated else "no longer in that state" for item in items]
+
+    def _letters(self, act: BulkAct) -> QuerySet[DeadLetter]:
+        if (state := OF_STATE.get(self._name)) is not None:
+            rows = _narrowed(DeadLetter.objects.filter(state=state).order_by("died_at", "id"), act.filter)
+        else:
+            rows = matching(act.filter)
+        return rows.filter(died_at__lte=act.created_at)
+
+    def _unordered(self, act: BulkAct) -> QuerySet[DeadLetter]:
+        """Return the letters for what counts them all."""
+        rows = self._letters(act).order_by()
+        # Without the states SQLite reads all open letters by their time, not those of the cause by its index.
+        is_cause = "fingerprint" in act.filter and self._name not in OF_STATE
+        return rows.filter(state__in=OPEN_STATES) if is_cause else rows
+
+    def _next(self, act: BulkAct, limit: int) -> tuple[list[DeadLetter], dict[str, Any]]:
+        """Return the next letters, locked, and the cursor behind them."""
+        rows = self._letters(act)
         if act.cursor.get("after"):
             died_at, pk = datetime.fromisoformat(act.cursor["after"][0]), act.cursor["after"][1]
             rows = rows.filter(Q(died_at__gt=died_at) | Q(died_at=died_at, pk__gt=pk), died_at__gte=died_at)
         chosen = list(rows.select_for_update().only("pk", "message_id", "queue", "died_at", "claim_token")[:limit])
-        if not chosen:
-            return Taken([], act.cursor, more=False)
+        return chosen, {"after": [chosen[-1].died_at.isoformat(), chosen[-1].pk]} if chosen else act.cursor
+
+
+class BulkMove(BulkMark):
+    """Requeue or discard letters by the hundreds."""
+
+    def __init__(self, move: acts.MoveName) -> None:
+        super().__init__(move)
+        self._move = move
+
+    def take(self, act: BulkAct, limit: int) -> Taken:
+        """Claim the next letters. Those that a person has claimed are left to that person."""
+        chosen, cursor = self._next(act, limit)
         free = [row for row in chosen if not row.claim_token]
         acts.claim(free, _token(act), self._move, by=act.who, reason=act.reason)
-        last = chosen[-1]
+        claimed = len(chosen) - len(free)
         return Taken(
-            [acts.item_of(row) for row in free],
-            {"after": [last.died_at.isoformat(), last.pk]},
-            more=len(chosen) == limit,
-            skips={"another act has claimed it": len(chosen) - len(free)} if len(free) < len(chosen) else {},
-        )
+            [acts.item_of(row) for row in free], cursor, more=len(chosen) == limit,
+            skips={"another act has claimed it": claimed} if claimed else {},
+        )  # fmt: skip
 
     def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
         """Move the letters in the broker. What an interrupted step has moved counts as moved.
@@ -241,7 +302,7 @@ class BulkCanary(BulkMove):
             return Taken([], cursor, more=True, waits=True)
         if cursor.get("last"):
             return Taken([], cursor, more=False)
-        if circuit := _open_circuit(act):
+        if circuit := _open_circuit(self._unordered(act)):
             return Taken([], {**cursor, "circuit": circuit}, more=True, waits=True)
         taken = super().take(act, trials[done] if done < len(trials) else limit)
         tried = [*cursor["tried"], *([item[1], item[2]] for item in taken.items)]
@@ -288,10 +349,10 @@ def _outcome(message_id: str, queue: str, record: Job | None) -> str:
     return record.state if record.state == "succeeded" else f"is {record.state}" if record.ended else "unknown"
 
 
-def _open_circuit(act: BulkAct) -> str:
-    """Return the dependency of an actor of these letters whose circuit is open; "" where none is."""
+def _open_circuit(letters: QuerySet[DeadLetter]) -> str:
+    """Return the dependency of an actor of some letters whose circuit is open; "" where none is."""
     broker = dramatiq.get_broker()
-    found = _unordered(act).values_list("queue", "actor").distinct()[:MOST_ACTORS]
+    found = letters.values_list("queue", "actor").distinct()[:MOST_ACTORS]
     if not isinstance(broker, RedisBroker):
         return ""
     for queue, actor in list(found):
@@ -377,19 +438,10 @@ class BulkTakeBack(Kind):
 
 TAKE_BACK: Final[Kind] = BulkTakeBack()
 CANARY: Final[Kind] = BulkCanary()
+ACKNOWLEDGE: Final[Kind] = BulkMark("acknowledge")
+RESTORE: Final[Kind] = BulkMark("restore")
 REQUEUE: Final[Kind] = BulkMove("requeue")
 DISCARD: Final[Kind] = BulkMove("discard")
-
-
-def _letters(act: BulkAct) -> QuerySet[DeadLetter]:
-    return matching(act.filter).filter(died_at__lte=act.created_at)
-
-
-def _unordered(act: BulkAct) -> QuerySet[DeadLetter]:
-    """Return the letters for what counts them all."""
-    rows = _letters(act).order_by()
-    # Without the states SQLite reads all open letters by their time, not those of the cause by its index.
-    return rows.filter(state__in=OPEN_STATES) if "fingerprint" in act.filter else rows
 
 
 def _token(act: BulkAct) -> str:

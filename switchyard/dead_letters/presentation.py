@@ -7,16 +7,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TextIO, cast
-
-from django.core.management.base import OutputWrapper
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import Any
 
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.shapes import Unreadable
 from switchyard.conf import switchyard_settings
+from switchyard.console.commands import table
 from switchyard.console.formatting import counted
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.queries import LetterGroup, hex_dump, shown_bytes
@@ -84,39 +80,47 @@ def group_summary(group: LetterGroup) -> dict[str, Any]:
     return _plain_values(group, *of)
 
 
-def print_groups(found: Sequence[LetterGroup], out: OutputWrapper) -> None:
-    table = Table("group", "letters", "new", "actor", "queue", "failure", "first (UTC)", "last (UTC)", box=None)
-    for group in found:
-        first, last = (f"{at:%Y-%m-%d %H:%M:%S}" for at in (group.first_at, group.last_at))
-        cells = (group.fingerprint, f"{group.letters:,}", f"{group.new:,}", group.actor, group.queue, group.exception)
-        table.add_row(*map(_plain, (*cells, first, last)))
-    _console(out).print(table if found else "No dead letters.")
+GROUP_TITLES = ("group", "letters", "new", "actor", "queue", "failure", "first (UTC)", "last (UTC)")
+LETTER_TITLES = ("id", "queue", "actor", "failure", "reason", "tries", "died (UTC)", "state", "group")
 
 
-def print_letters(rows: Sequence[DeadLetter], out: OutputWrapper) -> None:
-    table = Table("id", "queue", "actor", "failure", "reason", "tries", "died (UTC)", "state", "group", box=None)
-    for row in rows:
-        cells = (
+def groups_text(found: Sequence[LetterGroup]) -> str:
+    """Return groups as a table."""
+    rows = (
+        (
+            group.fingerprint, f"{group.letters:,}", f"{group.new:,}", group.actor, group.queue, group.exception,
+            f"{group.first_at:%Y-%m-%d %H:%M:%S}", f"{group.last_at:%Y-%m-%d %H:%M:%S}",
+        )
+        for group in found
+    )  # fmt: skip
+    return table(GROUP_TITLES, rows) or "No dead letters."
+
+
+def letters_text(found: Sequence[DeadLetter]) -> str:
+    """Return letters as a table."""
+    rows = (
+        (
             row.message_id, row.queue, row.actor, _cut(f"{row.exception}: {row.error}"), row.reason,
             str(row.attempts), f"{row.died_at:%Y-%m-%d %H:%M:%S}", row.state, row.fingerprint[:16],
-        )  # fmt: skip
-        table.add_row(*map(_plain, cells))
-    _console(out).print(table if rows else "No dead letters.")
+        )
+        for row in found
+    )  # fmt: skip
+    return table(LETTER_TITLES, rows) or "No dead letters."
 
 
-def print_unreadable(items: Sequence[Unreadable], out: OutputWrapper) -> None:
-    """Print quarantined messages with their first bytes."""
-    console = _console(out)
-    if not items:
-        console.print("No quarantined messages.")
+def unreadable_text(items: Sequence[Unreadable]) -> str:
+    """Return quarantined messages with their first bytes, as lines."""
+    lines: list[str] = []
     for item in items:
-        console.print(_plain(f"{item.id}  {item.queue}  {item.size_bytes} bytes  {item.error}"))
-        console.print(Text(hex_dump(shown_bytes(item)[:LISTED_BYTES])))
+        lines.append(f"{item.id}  {item.queue}  {item.size_bytes} bytes  {item.error}")
+        lines.append(hex_dump(shown_bytes(item)[:LISTED_BYTES]))
         if len(item.raw) > LISTED_BYTES:
-            console.print(f"… {len(item.raw) - LISTED_BYTES:,} bytes more with --json")
+            lines.append(f"… {len(item.raw) - LISTED_BYTES:,} bytes more with --json")
+    return printable_lines("\n".join(lines)) or "No quarantined messages."
 
 
-def print_letter(row: DeadLetter, out: OutputWrapper) -> None:
+def letter_text(row: DeadLetter) -> str:
+    """Return what is known of a letter, its traceback, its message and its history, as lines."""
     facts = (
         ("job", row.message_id),
         ("actor", f"{row.actor} on {row.queue}"),
@@ -129,29 +133,17 @@ def print_letter(row: DeadLetter, out: OutputWrapper) -> None:
         ("died", _moment(row.died_at)),
         ("group", row.fingerprint),
     )
-    console = _console(out)
-    for name, value in facts:
-        console.print(_plain(f"{name:<9} {value}"))
-    console.print(_plain(f"\n{short_paths(row.traceback)}"))
-    console.print(_plain(json.dumps(row.payload, indent=2, ensure_ascii=False)))
+    lines = [f"{name:<9} {value}" for name, value in facts]
+    lines += ["", short_paths(row.traceback), json.dumps(row.payload, indent=2, ensure_ascii=False)]
     for entry in row.history:
         at = _moment(datetime.fromisoformat(entry["at"]))
-        line = " ".join(filter(None, (at, entry["act"], entry["by"] and f"by {entry['by']}", entry["note"])))
-        console.print(_plain(line))
+        lines.append(" ".join(filter(None, (at, entry["act"], entry["by"] and f"by {entry['by']}", entry["note"]))))
+    return printable_lines("\n".join(lines))
 
 
 def seen_at(item: Unreadable) -> datetime:
     """Return when a message was quarantined."""
     return datetime_of(item.seen_at)
-
-
-def _console(out: OutputWrapper) -> Console:
-    return Console(file=cast(TextIO, out), width=None if out.isatty() else 240, highlight=False, soft_wrap=True)
-
-
-def _plain(text: str) -> Text:
-    # A message's names and texts may contain terminal escape codes and markup.
-    return Text(printable_lines(text))
 
 
 def _cut(text: str) -> str:

@@ -63,6 +63,18 @@ def find(letter: DeadLetter | str) -> DeadLetter:
     raise no_such_letter(letter)
 
 
+def letter_of_key(pk: int) -> DeadLetter:
+    """Return a row by its key.
+
+    Raises:
+        NotFound: no dead letter has the key.
+    """
+    row = DeadLetter.objects.filter(pk=pk).first()
+    if row is None:
+        raise NotFound(f"There is no dead letter {pk}.")
+    return row
+
+
 def listing(*, queue: str = "", fingerprint: str = "", states: tuple[str, ...] = ()) -> QuerySet[DeadLetter]:
     """Return dead letters, newest first; without ``states`` the open ones."""
     rows = DeadLetter.objects.filter(state__in=states) if states else DeadLetter.objects.filter(is_open=1)

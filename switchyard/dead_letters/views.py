@@ -19,7 +19,7 @@ from django.db.models.functions import Trunc
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_safe
 
 from switchyard.broker.errors import ActRefused, BrokerError
 from switchyard.broker.interface import facilities
@@ -30,7 +30,7 @@ from switchyard.console.formatting import counted
 from switchyard.console.queue_rights import holds, queue_rights
 from switchyard.console.room_view import RoomResponse, gone, require
 from switchyard.dead_letters import bulk_moves, queries
-from switchyard.dead_letters.act_views import LIST, TRIAGE, VIEW, act_on_chosen
+from switchyard.dead_letters.act_views import LIST, TRIAGE, VIEW
 from switchyard.dead_letters.models import OPEN_STATES, DeadLetter
 from switchyard.dead_letters.presentation import marked, own_frame, seen_at, summary, why_given_up
 from switchyard.dead_letters.queries import LetterGroup, first_seen, hex_dump, shown_bytes
@@ -52,15 +52,17 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
         groups = queries.groups(of=bulk_moves.matching(filter)) if filter or not request.GET else []
     else:
         groups = []
-    queue = given.get("queue", "") or _only_queue(request, filter)
-    letters, bugs, rights = queries.open_count(), queries.group_count(), _rights(request, queue)
-    found = {
+    count = bulk_moves.matching(filter).count() if filter else 0
+    letters, bugs = queries.open_count(), queries.group_count()
+    rights = {action: _may_act(request, action, given) for action in TRIAGE}
+    found: dict[str, Any] = {
         "sentence": _sentence(letters, bugs, state),
         "letter_count": letters,
         "group_count": bugs if not filter and state != DISCARDED else len(groups),
         "rows": rows_of(groups),
         "of_discarded": state == DISCARDED,
-        "matching": {"count": bulk_moves.matching(filter).count()} if filter else None,
+        "restored_of": "" if (own := _own_queues(request, "discard")) is None else ",".join(sorted(own)),
+        "matching": {"count": count} if filter else None,
         "filter_words": [f"{name.replace('_', ' ')} {value}"[:60] for name, value in filter.items()],
         "search": given.get("q", ""),
         "fingerprint": fingerprint,
@@ -69,9 +71,7 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
         "fields": list(_fields(given)),
         "rights": rights,
         "may_choose": any(rights.values()),
-        "acts_on": queue,
-        "all_requeue": _bulk_address("letter.requeue", filter),
-        "all_discard": _bulk_address("letter.discard", filter),
+        "all": {action: _all(request, action, filter, count) for action in TRIAGE if rights[action]} if filter else {},
     }
     if filter.keys() == {"fingerprint"} and groups:
         newest = queries.listing(fingerprint=fingerprint).first()
@@ -83,8 +83,33 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
     return found
 
 
-def _bulk_address(kind: str, filter: dict[str, str]) -> str:
-    return f"{reverse('switchyard-bulk-begin', args=[kind])}?{urlencode(filter)}"
+def _own_queues(request: HttpRequest, action: str) -> frozenset[str] | None:
+    """Return the queues to whose letters alone a user may do an act; ``None`` for those of all queues."""
+    return queue_rights(request.user).get(_right(action))
+
+
+def _may_act(request: HttpRequest, action: str, given: dict[str, str]) -> bool:
+    """Return whether a user may do an act to some letters of a list, perhaps to those of his queues alone."""
+    may, own = holds(request.user, _right(action)), _own_queues(request, action)
+    return may and (own is None or bulk_moves.listed(given).filter(queue__in=own).exists())
+
+
+def _all(request: HttpRequest, action: str, filter: dict[str, str], count: int) -> dict[str, Any]:
+    """Return the act on all that match, of a user of some queues on those of his queues: its number and address."""
+    if (own := _own_queues(request, action)) is not None:
+        names = own & {*filter["queue"].split(",")} if "queue" in filter else own
+        filter = filter | {"queue": ",".join(sorted(names))}
+        count = bulk_moves.matching(filter).count()
+    query = urlencode(filter)
+    return {
+        "count": count,
+        "query": query,
+        "to": f"{reverse('switchyard-bulk-begin', args=[f'letter.{action}'])}?{query}",
+    }
+
+
+def _right(action: str) -> str:
+    return f"switchyard_dead_letters.{action}_deadletter"
 
 
 def _tabs(shown: str, open_letters: int) -> Iterable[tuple[str, str, bool, str]]:
@@ -264,12 +289,10 @@ def _place_of(text: str) -> tuple[datetime, int]:
     raise ValueError(f"after: {text!r:.100} is not a place in the list; begin with its first page")
 
 
-@require_http_methods(["GET", "HEAD", "POST"])
+@require_safe
 def letters(request: HttpRequest) -> HttpResponseBase:
     """Show the groups; with a filter also the letters that match, with a group's fingerprint its newest letter."""
     require(request, VIEW)
-    if request.method == "POST":
-        return act_on_chosen(request)
     if (file := export_of(request, "dead-letters", lambda: _exported(request.GET.dict()))) is not None:
         return file
     query = request.GET.dict()
@@ -332,15 +355,7 @@ def quarantined(request: HttpRequest) -> HttpResponseBase:
 
 
 def _rights(request: HttpRequest, queue: str) -> dict[str, bool]:
-    return {action: holds(request.user, f"switchyard_dead_letters.{action}_deadletter", queue) for action in TRIAGE}
-
-
-def _only_queue(request: HttpRequest, filter: dict[str, str]) -> str:
-    """Return the queue of all open letters that match, for a user of some queues; "" for several."""
-    if not queue_rights(request.user):
-        return ""
-    found = set(bulk_moves.matching(filter).order_by().values_list("queue", flat=True).distinct()[:2])
-    return found.pop() if len(found) == 1 else ""
+    return {action: holds(request.user, _right(action), queue) for action in TRIAGE}
 
 
 SHOWN: Final = 20

@@ -1,8 +1,7 @@
-"""Shared parts of the pages of jobs: rights, texts while the broker is away or a job is gone, and streams of events."""
+"""Shared parts of the pages of jobs: rights, texts while the broker is away or a job is gone, and a job's events."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -47,14 +46,10 @@ def can_stream(request: HttpRequest) -> bool:
     return isinstance(request, ASGIRequest)
 
 
-async def stream(
-    request: HttpRequest, answer: Callable[..., Awaitable[HttpResponseBase]], **parts: str
-) -> HttpResponseBase:
-    """Stream events to a user who may view jobs; 429 and 503 beyond the limits of open streams.
+async def events(request: HttpRequest, job_id: str) -> HttpResponseBase:
+    """Follow a job as server-sent events up to its end, for a user who may view jobs.
 
-    Args:
-        answer: Called with the request, the name of the ``caller`` whose place the stream takes, and the parts of the
-            address.
+    429 and 503 beyond the limits of open streams.
     """
     admitted: list[str] = []
 
@@ -63,31 +58,25 @@ async def stream(
         admitted.append(f"user:{request.user.pk}")
         return HttpResponse()
 
-    refusal: HttpResponseBase = await sync_to_async(room_view(admit))(request)
-    if not admitted:
-        return refusal
-    if not can_stream(request):
-        return HttpResponse(NO_STREAMS, status=501, content_type="text/plain")
-    try:
-        return await answer(request, caller=admitted[0], **parts)
-    except Problem as problem:
-        return problem.response()
-    except (BrokerError, DatabaseError):
-        return HttpResponse(AWAY, status=503, content_type="text/plain", headers=live.RETRY_AFTER)
-
-
-async def job_events(request: HttpRequest, job_id: str, *, caller: str) -> HttpResponseBase:
-    """Follow a job as server-sent events, up to its end."""
-    job = await sync_to_async(find_known)(job_id)
-    if job is None:
-        return HttpResponse(GONE, status=404, content_type="text/plain")
-
     def allowed() -> bool:
-        user = get_user_model().objects.filter(pk=caller.removeprefix("user:")).first()
+        user = get_user_model().objects.filter(pk=admitted[0].removeprefix("user:")).first()
         if user is None or not user.has_perm("switchyard_jobs.view_job"):  # an inactive one has no rights
             return False
         held: Any = request.user
         held.refresh_from_db()  # in place: a second factor is noted on it
         return admin_site().has_permission(request)
 
-    return await live.answer(request, job, caller=caller, allowed=allowed)
+    refusal: HttpResponseBase = await sync_to_async(room_view(admit))(request)
+    if not admitted:
+        return refusal
+    if not can_stream(request):
+        return HttpResponse(NO_STREAMS, status=501, content_type="text/plain")
+    try:
+        job = await sync_to_async(find_known)(job_id)
+        if job is None:
+            return HttpResponse(GONE, status=404, content_type="text/plain")
+        return await live.answer(request, job, caller=admitted[0], allowed=allowed)
+    except Problem as problem:
+        return problem.response()
+    except (BrokerError, DatabaseError):
+        return HttpResponse(AWAY, status=503, content_type="text/plain", headers=live.RETRY_AFTER)

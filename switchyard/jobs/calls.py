@@ -150,12 +150,16 @@ def read_json(text: str) -> Any:
         ValueError: the text is no JSON; the message says where, and never quotes the text.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_constant, parse_int=_whole)
+        json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         remedy = 'texts stand in quotes: "text"' if error.pos == 0 else "compare brackets, quotes and commas"
         raise ValueError(f"no JSON from character {error.pos + 1} on; {remedy}") from None
+    except UnicodeEncodeError:
+        raise ValueError("half of a surrogate pair is no text; write the character itself") from None
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
+    return value
 
 
 def from_fields(actor: Actor[..., Any], fields: Mapping[str, str]) -> CallArguments:
@@ -286,6 +290,13 @@ def _json_kind(value: Any) -> str:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+def _whole(digits: str) -> int:
+    try:
+        return int(digits)
+    except ValueError:
+        raise ValueError("a number has too many digits; write it as text") from None
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -10,6 +10,7 @@ from django.db import connections, transaction
 from django.utils import timezone
 from dramatiq.middleware import CurrentMessage
 
+from switchyard.broker.queue.json_body import kind_of
 from switchyard.database import aliases_with, delete_old
 from switchyard.jobs.models import DoneOnce
 from switchyard.loggers import get_logger
@@ -44,7 +45,7 @@ def once(key: str | None = None, *, using: str = "default") -> Iterator[bool]:
         using: Alias of the database of the effects.
 
     Raises:
-        ValueError: no key outside of a worker, or an invalid key.
+        TypeError, ValueError: no key outside of a worker, or an invalid key.
         django.db.OperationalError: the first transaction outlasted the database's lock timeout (5 s on PostgreSQL,
             20 s on SQLite). Raised in a job, it leads to a retry.
     """
@@ -76,6 +77,8 @@ def _log_first(key: str, using: str) -> None:
 def _checked(key: str | None) -> str:
     if key is None:
         raise ValueError('once: no job runs here whose id could be the key; pass one, such as once("invoice-17")')
+    if not isinstance(key, str):
+        raise TypeError(f'once: the key is {kind_of(key)}; write text, such as once("invoice-17")')
     if not 0 < len(key) <= KEY_CHARACTERS:
         raise ValueError(
             f"once: the key has {len(key)} characters, allowed are 1 to {KEY_CHARACTERS}; "

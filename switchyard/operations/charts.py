@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import Final
 
 from django.db import DatabaseError
@@ -39,8 +40,8 @@ from switchyard.operations.timeouts import answers_within
 DAY_MS: Final = 24 * HOUR_MS
 WIDTH, HEIGHT = 720, 120
 LABELS, MOST_MARKS = 5, 12
-# The table has about so many rows.
-ROWS: Final = 24
+# Rows of the table, and columns of the heat map.
+PARTS: Final = 24
 SHARES: Final = (("median", 0.5), ("95 %", 0.95))
 PAUSES: Final = ("queue.pause", "queue.resume", "actor.pause", "actor.resume")
 
@@ -176,9 +177,13 @@ def charts_of(subject: str, kind: str, chosen: str, *, target: str = "") -> Char
         return None
     over = [min(max(now - (begin + at * span.bin_ms), 0), span.bin_ms) for at in range(len(bins))]
     drawn = [_chart(title, figures, bins, over, before, week, span) for title, figures in _figures(kind)]
-    heads, rows = _table(kind, bins, over, begin, span)
+    size = -(-len(bins) // PARTS)
+    firsts = range(0, len(bins), size)
+    parts, starts = [merged(bins[at : at + size]) for at in firsts], [begin + at * span.bin_ms for at in firsts]
+    heads, rows = _table(kind, parts, [sum(over[at : at + size]) for at in firsts], [_clock(at, span) for at in starts])
     axis = tuple(_clock(begin + span.length_ms * at // (LABELS - 1), span) for at in range(LABELS))
-    waits = heat_map(bins, begin, span.bin_ms, partial(_clock, span=span), {kind: target} if target else {})
+    only = {kind: target} if target else {}
+    waits = heat_map(parts, starts, size * span.bin_ms, partial(_clock, span=span), only)
     return Charts(span, tuple(drawn), marks, axis, heads, rows, waits)
 
 
@@ -218,31 +223,35 @@ def _chart(
 
 def _values(figure: Figure, bins: Sequence[Counts], over: Sequence[int]) -> list[float | None]:
     first = next((at for at, counts in enumerate(bins) if counts), len(bins))
-    return [None if at < first else figure.value(counts, over[at]) for at, counts in enumerate(bins)]
+    values: list[float | None] = [None] * first
+    before: Counts | None = None
+    for counts, over_ms in zip(bins[first:], over[first:], strict=True):
+        # The bins of a stored hour have its counts in common.
+        values.append(values[-1] if counts is before else figure.value(counts, over_ms))
+        before = counts
+    return values
 
 
 def path_of(values: Sequence[float | None], top: float) -> str:
     """Return values as a path of an SVG; where there is none, the line is interrupted."""
-    step, parts, pen_up = WIDTH / max(len(values), 1), [], True
-    for at, value in enumerate(values):
+    step, parts, pen_up, at = WIDTH / max(len(values), 1), [], True, 0
+    for value, same in groupby(values):
+        begin, at = at, at + len(list(same))
         if value is not None:
             y = HEIGHT * (1 - min(value / top, 1.0))
-            parts.append(f"{'M' if pen_up else 'L'}{step * at:.1f} {y:.1f}H{step * (at + 1):.1f}")
+            parts.append(f"{'M' if pen_up else 'L'}{step * begin:.1f} {y:.1f}H{step * at:.1f}")
         pen_up = value is None
     return "".join(parts)
 
 
 def _table(
-    kind: str, bins: Sequence[Counts], over: Sequence[int], begin: int, span: ChartSpan
+    kind: str, parts: Sequence[Counts], over: Sequence[int], times: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     figures = [(title, figures[-1]) for title, figures in _figures(kind)]
-    size = max(len(bins) // ROWS, 1)
     rows = []
-    for at in range(0, len(bins), size):
-        counts, over_ms = merged(bins[at : at + size]), sum(over[at : at + size])
+    for time, counts, over_ms in zip(times, parts, over, strict=True):
         values = [(figure.text, figure.value(counts, over_ms)) for _, figure in figures]
-        texts = ["–" if value is None or not counts else text(value) for text, value in values]
-        rows.append((_clock(begin + at * span.bin_ms, span), *texts))
+        rows.append((time, *("–" if value is None or not counts else text(value) for text, value in values)))
     heads = tuple(f"{title}, {figure.title}" if figure.title == "95 %" else title for title, figure in figures)
     return heads, tuple(rows)
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from switchyard.broker.stores.yard_facts import CLASSES, LEAST_MS, WAITS, Counts, merged
+from switchyard.broker.stores.yard_facts import CLASSES, LEAST_MS, WAITS, Counts
 from switchyard.console.formatting import duration, iso
 from switchyard.console.links import jobs_url
 
-COLUMNS: Final = 24
 # First classes of the rows: each is of waits up to four times as long as in the one below.
 FIRSTS: Final = (0, *range(3, CLASSES, 2))
 LEVELS: Final = 5
@@ -37,33 +36,30 @@ class HeatMap:
 
 
 def heat_map(
-    bins: Sequence[Counts], begin: int, bin_ms: int, clock: Callable[[int], str], only: dict[str, str]
+    columns: Sequence[Counts], starts: Sequence[int], column_ms: int, clock: Callable[[int], str], only: dict[str, str]
 ) -> HeatMap | None:
-    """Return the heat map of counts by bins; ``None`` where nothing started.
+    """Return the heat map of counts by columns; ``None`` where nothing started.
 
     Args:
-        begin: Start of the first bin, ms since the epoch.
+        starts: Of the columns, ms since the epoch.
         clock: Writes such a time.
         only: Filter of the jobs, such as their queue.
     """
-    size = -(-len(bins) // COLUMNS)
-    starts = [begin + at * bin_ms for at in range(0, len(bins), size)]
-    columns = [merged(bins[at : at + size]) for at in range(0, len(bins), size)]
     ranges = pairwise((*FIRSTS, CLASSES))
     counts = [[sum(column.get(WAITS + n, 0) for n in range(*row)) for column in columns] for row in ranges]
     filled = [at for at, row in enumerate(counts) if any(row)]
     if not filled:
         return None
-    most, rows = max(map(max, counts)), []
+    most, rows, times = max(map(max, counts)), [], tuple(map(clock, starts))
+    spans = [jobs_url(**only, since=iso(start, "seconds"), until=iso(start + column_ms, "seconds")) for start in starts]
     for at in range(filled[-1], filled[0] - 1, -1):
         (title, waited), cells = _row(at), []
-        for start, count in zip(starts, counts[at], strict=True):
+        for time, span, count in zip(times, spans, counts[at], strict=True):
             level = math.ceil(LEVELS * math.log1p(count) / math.log1p(most))
-            span = {"since": iso(start, "seconds"), "until": iso(start + size * bin_ms, "seconds"), "waited": waited}
-            url = jobs_url(**only, **span) if count else ""
-            cells.append(HeatCell(short(count), level, f"{clock(start)}: {count:,} waited {title}", url))
+            url = f"{span}&waited={waited}" if count and span else ""
+            cells.append(HeatCell(short(count), level, f"{time}: {count:,} waited {title}", url))
         rows.append((title, tuple(cells)))
-    return HeatMap(tuple(map(clock, starts)), tuple(rows))
+    return HeatMap(times, tuple(rows))
 
 
 def _row(at: int) -> tuple[str, str]:

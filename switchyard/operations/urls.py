@@ -14,7 +14,7 @@ from typing import Any
 from django.apps import apps as installed_apps
 from django.http import HttpRequest
 from django.urls import URLPattern, path
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET
 
 from switchyard.console.room_view import Views, independent, room_view
 
@@ -38,12 +38,10 @@ queues = Views("switchyard.queues.views")
 limits = Views("switchyard.queues.limit_views")
 job_pages = Views("switchyard.jobs.admin_pages")
 job_list = Views("switchyard.jobs.listing.views")
-job_stream = Views("switchyard.jobs.listing.stream")
 passport = Views("switchyard.jobs.passport.views")
 passport_acts = Views("switchyard.jobs.passport.act_views")
 letters = Views("switchyard.dead_letters.views")
 letter_acts = Views("switchyard.dead_letters.act_views")
-restores = require_POST(letter_acts.one)
 alerts = Views("switchyard.alerts.views")
 schedules = Views("switchyard.schedules.views")
 stored_schedules = Views("switchyard.schedules.row_views")
@@ -58,15 +56,11 @@ def page(address: str, view: Callable[..., Any], name: str) -> URLPattern:
     return path(address, room_view(view), name=f"switchyard-{name}")
 
 
-def events_view(answer: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a view that streams events, see :func:`switchyard.jobs.admin_pages.stream`."""
-
-    @require_GET
-    @independent
-    async def events(request: HttpRequest, **parts: str) -> Any:
-        return await job_pages.stream(request, answer, **parts)
-
-    return events
+@require_GET
+@independent
+async def job_events(request: HttpRequest, job_id: str) -> Any:
+    """Stream the events of a job."""
+    return await job_pages.events(request, job_id)
 
 
 urlpatterns = [
@@ -95,21 +89,17 @@ if installed_apps.is_installed("django.contrib.admin"):
         page(f"{QUEUE}resume/", queues.resume, "queue-resume"),
         page(JOBS, job_list.jobs, "jobs"),
         page(f"{JOBS}live/", job_list.live, "jobs-live"),
-        path(f"{JOBS}events/", events_view(job_stream.list_events), name="switchyard-jobs-events"),
         page(JOB, passport.passport, "job"),
         page(f"{JOB}live/", passport.live, "job-live"),
-        path(f"{JOB}events/", events_view(job_pages.job_events), name="switchyard-job-events"),
+        path(f"{JOB}events/", job_events, name="switchyard-job-events"),
         page(f"{JOB}cancel/", passport_acts.cancel, "job-cancel"),
         page(f"{JOB}run-now/", passport_acts.run_now, "job-run-now"),
         page(f"{JOB}again/", passport_acts.again, "job-again"),
         page(LETTERS, letters.letters, "letters"),
         page(f"{LETTERS}quarantine/", letters.quarantined, "quarantine"),
-        page(f"{LETTERS}chosen/<str:action>/", letter_acts.chosen, "letters-chosen"),
-        page(f"{LETTERS}group/<str:fingerprint>/<str:action>/", letter_acts.group, "letters-group"),
         page(f"{LETTER}change/", letters.letter, "letter"),
-        path(f"{LETTER}restore/", room_view(restores), {"action": "restore"}, name="switchyard-letter-restore"),
         page(f"{LETTER}note/", letter_acts.note, "letter-note"),
-        page(f"{LETTER}edit/", letter_acts.edit, "letter-edit"),
+        page(f"{LETTER}edit/", passport_acts.edit_letter, "letter-edit"),
         page(f"{LETTER}<str:action>/do/", letter_acts.one, "letter-act"),
         page(ALERTS, alerts.alerts, "alerts"),
         page(f"{ALERTS}silences/new/", alerts.silence, "alerts-silence"),

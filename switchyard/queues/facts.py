@@ -24,7 +24,7 @@ from switchyard.history.models import JobRow
 from switchyard.jobs.pauses import PausedActor
 from switchyard.middleware.places import place_of
 from switchyard.operations.findings.facts import HeldGroup
-from switchyard.operations.findings.lateness import BLOCKED, FAILING, HANGS, jobs_text, none_late
+from switchyard.operations.findings.lateness import BLOCKED, FAILING, HANGS, jobs_text, none_late, slower_queue
 from switchyard.operations.queries import Rates
 from switchyard.operations.rows import AWAY, QUIETED, Row
 
@@ -160,19 +160,11 @@ class QueueLine:
 
 
 def line_of(queue: Queue, actor: str, longest_ms: int) -> QueueLine | None:
-    """Return the change that fits an actor's longest run; ``None`` for an actor of another queue, and where none fits.
-
-    A queue fits whose promise to start is longer than the run; of several, the one that promises most.
-    """
+    """Return the change that fits an actor's longest run; ``None`` for another queue's actor, and where none fits."""
     found = dramatiq.get_broker().actors.get(actor)
-    fitting = [
-        other
-        for other in declared_yard().queues
-        if other.name != queue.name and other.objective_ms is not None and other.objective_ms > longest_ms
-    ]
-    if found is None or found.queue_name != queue.name or not fitting:
+    best = slower_queue(queue, longest_ms)
+    if found is None or found.queue_name != queue.name or best is None:
         return None
-    best = min(fitting, key=lambda other: other.objective_ms or 0)
     promised = promise(best.objective_ms, best.done_objective_ms)
     return QueueLine(actor, place_of(found.fn), longest_ms, queue.name, best.name, promised)
 

@@ -5,7 +5,6 @@ Every function may raise ``switchyard.broker.errors.BrokerError``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -25,6 +24,7 @@ from switchyard.broker.shapes import shown_json
 from switchyard.broker.stores.yard_facts import RUNS, Counts, actor_subject, percentile_ms
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import duration, unusable_end
+from switchyard.jobs.calls import read_json
 from switchyard.jobs.queries import answering_families, families
 from switchyard.middleware.rate_limits import UNIT_MS, rates_of
 from switchyard.operations.past import day_of_all
@@ -141,7 +141,7 @@ def keys_of(state: LimitState, *, value: str = "", after: str = "") -> KeyPage:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
+        return read_json(text)
     except ValueError:
         return text
 

@@ -96,7 +96,7 @@ ALIKE = frozenset(
         "/admin/operations/bulk/begin/letter.requeue/?fingerprint={fingerprint}",
         "/admin/operations/queues/{queue}/relocate/",
         "/admin/operations/queues/{queue}/resume/",
-        "/admin/switchyard_dead_letters/deadletter/group/{fingerprint}/requeue/",
+        *(f"/admin/operations/bulk/begin/letter.{name}/?letter={{letter}}" for name in ("acknowledge", "restore")),
         "/admin/operations/bulk/begin/job.cancel_chosen/?job={job}",
         "/admin/switchyard_jobs/job/{job}/cancel/",
         *(f"/admin/switchyard_jobs/job/{{{state}}}/" for state in ("cancelled", "expired")),

@@ -29,7 +29,7 @@ from switchyard.console.links import job_url
 from switchyard.console.room_view import RoomResponse
 from switchyard.history.filters import Filter, why_none_found
 from switchyard.history.queries import find_many, job_of_row, why_missing
-from switchyard.jobs.admin_pages import AWAY, can_stream, check, may
+from switchyard.jobs.admin_pages import AWAY, check, may
 from switchyard.jobs.listing.pages import (
     LIMIT,
     UNFINISHED,
@@ -268,7 +268,6 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
     context = {
         "title": "Jobs",
         "live_url": _live_url(query, page, shown_at) if is_live else "",
-        "has_events": is_live and can_stream(request) and bool(families()),
         "page": page,
         "by_due_time": page.by_due_time,
         "wrong": wrong,

@@ -1,4 +1,4 @@
-"""Acts on one job in the admin: run it now; after a question, cancel it or run it again."""
+"""Acts on one job in the admin: run it now; after a question, cancel it, run it again, or requeue its edited letter."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from django.contrib import messages
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.urls import reverse
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 from dramatiq.middleware import MiddlewareError
 
 from switchyard.audit.services import Who
 from switchyard.broker.errors import BrokerError, SwitchyardError
+from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_records import Job
 from switchyard.console.links import job_url
-from switchyard.console.room_view import RoomResponse
+from switchyard.console.room_view import RoomResponse, require
+from switchyard.dead_letters.queries import letter_of_key
 from switchyard.jobs.admin_pages import check, may
 from switchyard.jobs.calls import read_json
 from switchyard.jobs.listing.views import untracked_job, without_broker, without_job
-from switchyard.jobs.passport.again import run_again
+from switchyard.jobs.passport.again import requeue_edited, run_again
 from switchyard.jobs.passport.reading import passport_of
-from switchyard.jobs.presentation import GOOD_OUTCOMES, OUTCOMES
+from switchyard.jobs.presentation import GOOD_OUTCOMES, OUTCOMES, shown_arguments
 from switchyard.jobs.queries import is_job_id, is_message_id
 from switchyard.jobs.services import request_cancel, start_now
 
@@ -128,6 +131,37 @@ def _ask_again(request: HttpRequest, job: Job, text: str, *, wrong: str = "", st
         "acts_on": job.queue,
     }
     return RoomResponse(request, "switchyard_jobs/again.html", context, status=status)
+
+
+@require_http_methods(METHODS)
+@sensitive_post_parameters()
+def edit_letter(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show the arguments of a job's dead letter in a form, and requeue it with the edited values."""
+    require(request, "switchyard_dead_letters.requeue_deadletter", "switchyard_dead_letters.view_deadletter")
+    row = letter_of_key(pk)
+    require(request, "switchyard_jobs.view_arguments", queue=row.queue)
+    text, wrong, status = request.POST.get("arguments", ""), "", 200
+    back = reverse("switchyard-letter", args=[pk])
+    try:
+        letter = facilities().transport.find_dead_letter(row.queue, row.message_id)
+        if letter is None:
+            messages.warning(request, "Its arguments cannot be edited: the broker's dead list no longer holds it.")
+            return redirect(back)
+        if request.method == "POST":
+            result = requeue_edited(row, letter, _object_of(text), who=Who.of_request(request), reason=_reason(request))
+            (messages.success if result.done else messages.warning)(request, result.message)
+            return redirect(back)
+        shown = shown_arguments(letter.actor, letter.message["args"], letter.message["kwargs"])
+        text = json.dumps(shown, indent=2, ensure_ascii=False)
+    except BrokerError:
+        wrong, status = "The broker does not answer, and holds the arguments. Reload the page when it is back.", 503
+    except (SwitchyardError, ValueError) as error:
+        wrong, status = f"Nothing was done. {error}", 400
+    context = {
+        "title": "Edit and requeue", "row": row, "text": text,
+        "wrong": wrong, "back": back, "reason": request.POST.get("reason", ""),
+    }  # fmt: skip
+    return RoomResponse(request, "switchyard_jobs/edit_letter.html", context, status=status)
 
 
 def _object_of(text: str) -> dict[str, Any]:

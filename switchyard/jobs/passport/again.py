@@ -1,23 +1,34 @@
-"""Running a job again: a new job of the same actor, with the same or with edited arguments."""
+"""Running a job again, with the same or with edited arguments: as a new job, or by the requeue of its dead letter."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from inspect import Parameter
+from typing import Any, Final
 
 import dramatiq
 from dramatiq.actor import Actor
 from dramatiq.message import Message
 
 from switchyard.audit.services import Who, act
-from switchyard.broker.errors import ActRefused
+from switchyard.broker.errors import ActRefused, ArgumentsRefused, PayloadTooLarge, UnencodablePayload
+from switchyard.broker.queue import json_body
+from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.conf import declared_yard
+from switchyard.database import storable
+from switchyard.dead_letters.acts import ActionResult, act_on
+from switchyard.dead_letters.models import DeadLetter
 from switchyard.history.queries import were_enqueued
 from switchyard.jobs.calls import CallArguments, checked
 from switchyard.jobs.passport.reading import Passport
 from switchyard.jobs.presentation import shown_arguments
 from switchyard.middleware.arguments import signature_of
 from switchyard.middleware.redaction import HIDDEN
+from switchyard.payload import CUT, NUMBERED, by_name, name_at, places_of
+
+LONGEST_NAME = 200
+# Of an argument that was not shown.
+ABSENT: Final = object()
 
 
 def arguments_kept(known: Passport, actor: Actor[..., Any]) -> CallArguments | None:
@@ -84,36 +95,102 @@ def enqueue_again(message: Message[Any], *, once: bool) -> str:
     return str(broker.enqueue(message).message_id)
 
 
+def requeue_edited(
+    row: DeadLetter, letter: Letter, edited: Mapping[str, Any], *, who: Who, reason: str = ""
+) -> ActionResult:
+    """Requeue a dead letter with edited arguments by name; the audit log names those that changed.
+
+    Raises:
+        ArgumentsRefused: this code has not got the actor, or the arguments do not fit it or a message.
+        BrokerUnavailable: the broker did not answer; the row shows the result within a minute.
+    """
+    actor, message = dramatiq.get_broker().actors.get(letter.actor), letter.message
+    if actor is None:
+        text = f"arguments: this release has no actor {letter.actor}, so they cannot be checked; requeue it unchanged"
+        raise ArgumentsRefused(text)
+    call = edited_call(actor, edited, CallArguments(tuple(message["args"]), message["kwargs"]))
+    try:
+        json_body.encode({**message, "args": call.args, "kwargs": call.kwargs})
+    except (PayloadTooLarge, UnencodablePayload) as error:
+        raise ArgumentsRefused(f"arguments: {error}") from error
+    shown = shown_arguments(letter.actor, message["args"], message["kwargs"])
+    changed = [storable(name)[:LONGEST_NAME] for name in {**shown, **edited} if shown.get(name) != edited.get(name)]
+    detail = {"changed": changed, "actor": row.actor}
+    with act("letter.edit", who=who, target=row.message_id, reason=reason, detail=detail, queues=[row.queue]) as entry:
+        text = f"{reason} (changed: {', '.join(changed) or 'nothing'})".strip()
+        result = act_on(row, "requeue", by=who.signature, reason=text, arguments=(list(call.args), call.kwargs))
+        entry.count = int(result.done)
+    return result
+
+
 def _call(known: Passport, actor: Actor[..., Any], edited: Mapping[str, Any] | None) -> CallArguments:
-    job, kept = known.job, arguments_kept(known, actor)
-    if edited is None:
-        if kept is None:
-            raise ActRefused(f"job {job.id}", "its arguments were redacted or cut when it ended; write them all anew")
-        return checked(actor, kept.args, kept.kwargs)
-    shown = shown_arguments(job.actor, kept.args, kept.kwargs) if kept is not None else {}
-    first = dict(zip(shown, (*kept.args, *kept.kwargs.values()), strict=False)) if kept is not None else {}
-    values = {}
-    for name, value in edited.items():
-        # Unchanged, also in its hidden parts and long texts that are shown cut.
-        is_first = name in first and value == shown.get(name)
-        if not is_first and _hides({name: value}):
-            raise ActRefused(
-                f"job {job.id}", f"argument {name} is {HIDDEN}, and its first value is not kept; write one"
-            )
-        values[name] = first[name] if is_first else value
-    return _named(actor, values, kept)
+    kept = arguments_kept(known, actor)
+    if edited is not None:
+        return edited_call(actor, edited, kept)
+    if kept is None:
+        raise ActRefused(f"job {known.job.id}", "its arguments were redacted or cut when it ended; write them all anew")
+    return checked(actor, kept.args, kept.kwargs)
 
 
-def _named(actor: Actor[..., Any], values: dict[str, Any], kept: CallArguments | None) -> CallArguments:
-    """Return values by name as a call; numbered ones, of ``*args``, follow those by place."""
-    numbered = [value for name, value in values.items() if name.startswith("argument ")]
-    if not numbered:
-        return checked(actor, (), values)
-    by_place = len(kept.args) - len(numbered) if kept is not None else 0
-    places = [value for name, value in values.items() if not name.startswith("argument ")]
-    names = [name for name in values if not name.startswith("argument ")]
-    named = dict(zip(names[by_place:], places[by_place:], strict=True))
-    return checked(actor, (*places[:by_place], *numbered), named)
+def edited_call(actor: Actor[..., Any], edited: Mapping[str, Any], kept: CallArguments | None) -> CallArguments:
+    """Return the call of arguments by name that a person has edited.
+
+    Args:
+        edited: As ``shown_arguments`` returns them. What is as it was shown stays as it was, also where parts of it are
+            hidden or cut.
+        kept: The call before, if it is known.
+
+    Raises:
+        ArgumentsRefused: the arguments do not fit the actor, or one is hidden or cut and was never known so.
+    """
+    args, kwargs = ((), {}) if kept is None else (kept.args, kept.kwargs)
+    first = by_name(actor, {"args": args, "kwargs": kwargs})
+    shown = shown_arguments(actor.actor_name, args, kwargs)
+    values = {name: _whole(value, shown.get(name, ABSENT), first.get(name), name) for name, value in edited.items()}
+    return checked(actor, *_placed(actor, values, len(args)))
+
+
+def _whole(value: Any, shown: Any, first: Any, path: str) -> Any:
+    """Return an edited value with the first ones in place of what is as it was shown."""
+    if type(value) is type(shown) and value == shown:
+        return first
+    olds: Any
+    before: Any
+    if isinstance(value, dict):
+        olds, before = (shown, first) if isinstance(shown, dict) else ({}, {})
+        return {
+            name: _whole(item, olds.get(name, ABSENT), before.get(name), f"{path}.{name}")
+            for name, item in value.items()
+        }
+    if isinstance(value, list):
+        # Of a list that is longer or shorter nobody knows where its values have gone.
+        alike = isinstance(shown, list) and len(shown) == len(value)
+        olds, before = (shown, first) if alike else ([ABSENT] * len(value), [None] * len(value))
+        return [_whole(item, olds[place], before[place], f"{path}[{place}]") for place, item in enumerate(value)]
+    if value == HIDDEN or (isinstance(value, str) and CUT.search(value)):
+        raise ArgumentsRefused(f"argument {path} is hidden or cut, and its first value is not kept; write one")
+    return value
+
+
+def _placed(actor: Actor[..., Any], values: dict[str, Any], by_place: int) -> tuple[list[Any], dict[str, Any]]:
+    """Return values by name as a call: by place those that were so, and those that cannot be given by name."""
+    parameters = signature_of(actor.fn).parameters
+    nameless = {each.name for each in parameters.values() if each.kind is each.VAR_POSITIONAL}
+    names = places_of(actor)
+    rest = dict(values)
+    args: list[Any] = []
+
+    def left() -> str:
+        return next((name for name in rest if name in nameless or name.startswith(NUMBERED)), "")
+
+    while (name := name_at(names, len(args))) in rest:
+        only_by_place = len(args) >= len(names) or parameters[name].kind is Parameter.POSITIONAL_ONLY
+        if not (len(args) < by_place or only_by_place or left()):
+            break
+        args.append(rest.pop(name))
+    if left():
+        raise ArgumentsRefused(f"arguments: {left()} has a place and no name: {name} is missing before it; write both")
+    return args, rest
 
 
 def _hides(value: Any) -> bool:

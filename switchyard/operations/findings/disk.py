@@ -29,34 +29,6 @@ METRICS_BYTES = 1_000_000
 MISSING = ("404", "NoSuchBucket", "NotFound")
 REFUSED = ("403", "AccessDenied", "Forbidden")
 NO_CREDENTIALS = "NoCredentialsError"
-RENEW = "renew the credentials in the environment of web and pools, then restart those"
-REGION = "write the bucket's region into the address: ?region=… (aws s3api get-bucket-location --bucket NAME)"
-# Code of S3 -> fact, cause, and the next step.
-REASONS = {
-    "ExpiredToken": ("the credentials have expired", "They are temporary, and AWS_SESSION_TOKEN is theirs", RENEW),
-    "InvalidToken": ("the session token is unusable", "AWS_SESSION_TOKEN is not that of the two keys", RENEW),
-    "InvalidAccessKeyId": ("the server knows no such access key", "AWS_ACCESS_KEY_ID is wrong, or was deleted", RENEW),
-    "SignatureDoesNotMatch": (
-        "the signature is wrong",
-        "AWS_SECRET_ACCESS_KEY is not that of AWS_ACCESS_KEY_ID, or a proxy changes the request",
-        RENEW,
-    ),
-    "RequestTimeTooSkewed": (
-        "this machine's clock differs from the server's by more than 15 minutes",
-        "The clock is not synchronised",
-        "synchronise it (timedatectl set-ntp true)",
-    ),
-    "PermanentRedirect": (
-        "the server redirects to another address",
-        "The bucket is in another region, or endpoint_url is http: where the server wants https:",
-        f"{REGION}, or correct endpoint_url",
-    ),
-    "AuthorizationHeaderMalformed": (
-        "the bucket is in another region",
-        "region in the address is wrong or missing",
-        REGION,
-    ),
-}
 
 
 class _Store(NamedTuple):
@@ -147,16 +119,14 @@ def _away(shown: str, code: str, store: _Store) -> Finding:
         seen = f"{shown}: the server refuses this user ({code})"
         cause = "The credentials are wrong, or the user may not list the bucket"
         remedy = "check the user's rights, and the credentials in the environment of web and pools"
-    elif code in REASONS:
-        fact, cause, remedy = REASONS[code]
-        seen = f"{shown}: {fact} ({code})"
     elif code == NO_CREDENTIALS:
         seen = f"{shown} was not reached: this process has no credentials ({code})"
         cause = "Its environment has no AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and its machine has no role"
         remedy = "set both in the environment of web and pools, then restart those"
     else:
-        seen = f"{shown} was not reached: {code}"
-        cause = "The server is down, or the address or the credentials are wrong"
+        # The codes of S3 say which of these it is: ExpiredToken, RequestTimeTooSkewed, PermanentRedirect and others.
+        seen = f"{shown} was not reached, or refuses: {code}"
+        cause = "The server is down, or the address, its region, this machine's clock or the credentials are wrong"
         remedy = f"check that it runs, {store.variable}, and the credentials in the environment of web and pools"
     return STORAGE.finding(store.severity, "away", seen, f"{cause}; {store.while_away}", remedy)
 

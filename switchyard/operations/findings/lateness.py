@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import threading
 import time
@@ -14,6 +15,7 @@ import dramatiq
 from switchyard.broker.admin.browse import look as look_into
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
+from switchyard.broker.stores.job_record import Job
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.formatting import counted, duration, most_common, times, whole_duration
@@ -172,10 +174,7 @@ def _late(row: Row, facts: YardFacts) -> Finding:
         f"{row.name} is {times(row.ratio or 0)} behind its promise, because {cause}; "
         f"{jobs_text(row.waiting or 0)}, {share}the oldest for {duration(row.oldest_age_ms or 0)}{_empty_in(row)}"
     )
-    button = _move_button(row, misplaced) if misplaced else None
-    step = f"manage.py switchyard queues status {row.queue}"
-    if button is not None:
-        step = f"manage.py switchyard queues relocate {misplaced} --from {row.queue} --to QUEUE"
+    button, step = _way_out(row, queue, facts, misplaced)
     if flood is not None and flood.actor:
         button, step, then = _pause(flood)
     elif flood is not None:
@@ -230,7 +229,7 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
     [(actor, held)] = counts.most_common(1)
     if held < MOST * row.slots:
         return f"{busy} ({most_common(counts)})", _more_slots(row), ""
-    longest_ms = max((job.run_ms or 0 for job in jobs if job.actor == actor), default=0)
+    longest_ms = _longest_ms(jobs, actor)
     of_slots = f"{held:,} × {actor} {'holds' if held == 1 else 'hold'} " + (
         "its only slot" if row.slots == 1 else f"all {row.slots:,} slots" if held >= row.slots else
         f"{held:,} of {row.slots:,} slots"
@@ -239,14 +238,32 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
     fits_ms = (row.slots + 1) * (queue.objective_ms or 0)
     if queue.objective_ms is not None and longest_ms > fits_ms and _others(queue, actor):
         ran = f"{of_slots}, the longest for {duration(longest_ms)}"
-        then = (
-            f"{actor} runs too long for a queue that promises a start in {whole_duration(queue.objective_ms)}: name "
-            f"another queue in its `queue_name`, or move those that wait. Jobs that run go on."
-        )
+        then = f"{actor} runs too long for a queue that promises a start in {whole_duration(queue.objective_ms)}"
+        if (slower := slower_queue(queue, longest_ms)) is not None:
+            then += f": write {slower.name} as its `queue_name`, and move those that wait. Jobs that run go on."
+        else:
+            then += f", and no queue is slower: pause {actor}, and others start. Then declare a queue for it."
         return ran, then, actor
     called = dependency_of(actor)
     slow = f"Look at {called} first: if it answers slowly, more slots would call it more often. " if called else ""
     return of_slots, f"{slow}{_more_slots(row)}", ""
+
+
+def slower_queue(queue: Queue, longest_ms: int) -> Queue | None:
+    """Return the queue to which an actor with runs of this length belongs: of those that promise a start later, the
+    first whose promise is longer than the run, else the last; ``None`` where none is, or the hard limits are shorter.
+    """
+
+    def promised(one: Queue) -> float:
+        return math.inf if one.objective_ms is None else one.objective_ms
+
+    long_enough = (one for one in declared_yard().queues if one.hard_limit_ms > longest_ms)
+    later = sorted((one for one in long_enough if promised(one) > promised(queue)), key=promised)
+    return next((one for one in later if promised(one) > longest_ms), later[-1] if later else None)
+
+
+def _longest_ms(jobs: Iterable[Job], actor: str) -> int:
+    return max((job.run_ms or 0 for job in jobs if job.actor == actor), default=0)
 
 
 def _pause(flood: Flood) -> tuple[Button, str, str]:
@@ -322,16 +339,28 @@ def _holders_button(row: Row) -> Button:
     return Button(f"Show who holds the {slots} of {row.name}", "switchyard-queue", row.queue, "#sy-holders")
 
 
-def _move_button(row: Row, actor: str) -> Button | None:
-    """Return the button that moves an actor's waiting jobs; ``None`` where none wait or too many to count."""
+def _way_out(row: Row, queue: Queue, facts: YardFacts, actor: str) -> tuple[Button | None, str]:
+    """Return the button and the command that free a queue of an actor which runs too long for it.
+
+    What waits of it moves to a queue that is slow enough. In any other it would run into a hard limit, or hold up more
+    urgent work: without one the actor is paused. There is no button where none of it waits, or too many to count.
+    """
+    step = f"manage.py switchyard queues status {row.queue}"
+    if not actor:
+        return None, step
     try:
         [family] = families([row.queue])
         page = look_into(family, "live", "waiting", limit=COUNTED)
     except (ValueError, BrokerError):
-        return None
+        return None, step
     count = sum(one.message is not None and one.message.actor_name == actor for one in page.items)
     if not count:
-        return None
+        return None, step
+    slower = slower_queue(queue, _longest_ms(holding(row, facts.running or ()), actor))
+    if slower is None:
+        step = f"manage.py switchyard actors pause {actor}"
+        return Button(f"Pause {actor}…", "switchyard-actor-pause", actor), step
     jobs = f"the waiting {actor}" if page.cursor is not None else f"{count:,} waiting {actor}"
-    query = f"?{urlencode({'actor': actor})}"
-    return Button(f"Move {jobs} to another queue…", "switchyard-queue-relocate", row.queue, query)
+    query = f"?{urlencode({'actor': actor, 'to': slower.name})}"
+    step = f"manage.py switchyard queues relocate {actor} --from {row.queue} --to {slower.name}"
+    return Button(f"Move {jobs} to another queue…", "switchyard-queue-relocate", row.queue, query), step

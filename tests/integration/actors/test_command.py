@@ -43,7 +43,7 @@ def test_one_actor_is_shown(actor: Any) -> None:
 
     assert shown["signature"] == "weigh(wagon: int, tare_kg: float = 0.5) -> None"
     assert [each["required"] for each in shown["parameters"]] == [True, False]
-    assert shown["history"]["day"]["jobs"] == 0 and "no job ended (history)" in lines
+    assert shown["facts"]["last day"]["outcomes"] == {} and shown["history"]["failures"] == []
     assert lines.startswith(shown["signature"]) and "Weigh a wagon." in lines and "number of retries" in lines
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
 import json
 import logging
 import threading
 import warnings
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -68,7 +71,12 @@ def test_one_message_and_one_resolution_with_the_same_key_reach_each_service(
         assert [sending.dispatch_due(), sending.dispatch_due()] == [3, 0]
 
     text, end = (json.dumps(body) for body in slack.bodies)
-    for part in ("[critical] No pool serves &lt;urgent&gt;", "it was killed", "runpool urgent", "/admin/operations/"):
+    for part in (
+        r"[critical] No pool serves \u2039urgent\u203a",
+        "it was killed",
+        "runpool urgent",
+        "/admin/operations/",
+    ):
         assert part in text
     assert "[resolved] No pool serves" in end and "Its cause has ended" in end
     trigger, resolved = pager.bodies
@@ -138,6 +146,32 @@ def test_service_that_hangs_ends_at_the_deadline(slack: Receiver, monkeypatch: p
         AppriseChannel(SLACK).send(FIRST)
 
     slack.hang.set()
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "address", "words"),
+    [
+        ("telegram", "NotifyTelegram", "tgram://123456789:abcdefg_hijklmnop/12315544/", b'{"ok": true, "result": {}}'),
+        ("discord", "NotifyDiscord", "discord://4174216298/JHMHI8qBe7bk2ZwO5U711o3dV_js", b""),
+        ("discord", "NotifyDiscord", "discord://4174216298/JHMHI8qBe7bk2ZwO5U711o3dV_js?format=markdown", b""),
+    ],
+)
+def test_the_words_of_an_error_call_nobody_and_make_no_link(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, module: str, name: str, address: str, words: bytes
+) -> None:
+    AppriseChannel(address).service()
+    service = getattr(importlib.import_module(f"apprise.plugins.{module}"), name)
+    monkeypatch.setattr(service, "notify_url", f"http://127.0.0.1:{receiver.port}/")
+    receiver.answers, receiver.words = [200] * 5, words
+    alert = copy.copy(FIRST.alert)
+    alert.title = "<i>@here</i> gave up"
+    alert.sample = '<urlopen error> @everyone <@123456789012345678> [Mend it](https://evil.example) <a href="//evil">'
+
+    AppriseChannel(address).send(replace(FIRST, alert=alert))
+
+    sent = json.dumps(receiver.bodies, ensure_ascii=False)
+    assert "urlopen error" in sent and "Mend it" in sent
+    assert not any(live in sent for live in ("@everyone", "@here", "<@", "](", "<a", "<i", '"123456789012345678"'))
 
 
 def test_short_channel_gets_the_link(slack: Receiver) -> None:

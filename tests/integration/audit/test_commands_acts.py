@@ -66,7 +66,7 @@ def test_cancelled_job_is_a_row_with_the_answer() -> None:
 
 def test_tokens_are_created_and_revoked_with_rows_without_their_secret() -> None:
     User.objects.create_user("ada")
-    plain = output_of("createtoken", "--user", "ada", "--scopes", "read").strip()
+    plain = output_of("tokens", "create", "--user", "ada", "--scopes", "read").strip()
     output_of("tokens", "revoke", plain)
 
     revoked, created = AuditEntry.objects.all()

@@ -5,22 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
-from django.contrib.auth.models import User
 from django.db import DatabaseError
-from django.urls import reverse
 
 from switchyard.audit.models import AuditEntry
+from switchyard.audit.services import Who
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import Facilities
 from switchyard.dead_letters import acts
-from switchyard.dead_letters.queries import find
 from tests.factories.letters import keep, letter
-from tests.factories.staff import client_of, log_in
 
-CHOSEN = reverse("switchyard-letters-chosen", args=["requeue"])
 KILLED = """
 import os, signal, django
 django.setup()
@@ -46,32 +42,20 @@ def failing_at_the_third(error: Exception, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 @pytest.mark.django_db
-def test_bulk_whose_broker_goes_away_counts_what_it_did(
-    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [BrokerUnavailable("requeue", "away"), DatabaseError("disk I/O error")])
+def test_an_act_on_several_that_a_server_ends_counts_what_it_did(
+    error: Exception, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = log_in()
-    rows = [find(keep(letter(id=f"{number}")).id).pk for number in range(5)]
-    data = {"ids": ",".join(map(str, rows)), "confirmed": "1", "reason": "fixed"}
+    ids = [keep(letter(id=f"{number}")).id for number in range(5)]
 
-    with failing_at_the_third(BrokerUnavailable("requeue", "away"), monkeypatch):
-        client.post(CHOSEN, data)
+    with failing_at_the_third(error, monkeypatch), suppress(DatabaseError):
+        acts.apply("requeue", ids, who=Who("ada", "command"), reason="fixed")
 
     entry = AuditEntry.objects.get()
-    assert (entry.act, entry.who, entry.reason, entry.count) == ("letter.requeue", "root", "fixed", 2)
-    assert (entry.outcome, entry.error) == ("failed", "BrokerError")
-
-
-@pytest.mark.django_db
-def test_bulk_whose_database_fails_counts_what_it_did(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = client_of(User.objects.create_superuser("root"), raise_request_exception=False)
-    rows = [find(keep(letter(id=f"{number}")).id).pk for number in range(5)]
-
-    with failing_at_the_third(DatabaseError("disk I/O error"), monkeypatch):
-        answer = client.post(CHOSEN, {"ids": ",".join(map(str, rows)), "confirmed": "1"})
-
-    entry = AuditEntry.objects.get()
-    assert answer.status_code == 500
-    assert (entry.count, entry.outcome, entry.error) == (2, "failed", "DatabaseError")
+    assert (entry.act, entry.who, entry.reason, entry.count) == ("letter.requeue", "ada", "fixed", 2)
+    assert (entry.outcome, entry.error) == (
+        "failed", "BrokerError" if isinstance(error, BrokerUnavailable) else "DatabaseError",
+    )  # fmt: skip
 
 
 def test_killed_process_leaves_a_row_that_has_begun(

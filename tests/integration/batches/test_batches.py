@@ -145,4 +145,10 @@ def test_what_cannot_be_a_batch_is_refused(broker: RedisBroker, actors: Actors) 
     with batch("import") as jobs, pytest.raises(ActRefused, match="not a member"):
         steps = pipeline([actors.work.message(1), actors.work.message(2)])
         jobs.add(steps.messages[0])
+    with batch("import") as jobs, pytest.raises(TypeError, match=r"an Actor is not a message; write work\.message\("):
+        jobs.add(actors.work)
+    with batch("import") as jobs, pytest.raises(ActRefused, match=r"was sent already, .* twice; write work\.message\("):
+        jobs.add(actors.work.send(1))
+    with pytest.raises(ActRefused, match="was sent already"):
+        batch("import", on_success=actors.work.send(1))
     assert current_batch() is None

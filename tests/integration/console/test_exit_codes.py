@@ -17,7 +17,7 @@ from switchyard.commands.management.commands.switchyard import Command
 
 pytestmark = pytest.mark.django_db
 
-LISTS = ("jobs list", "history list", "deadletters list", "deadletters groups", "alerts list", "audit list")
+LISTS = ("jobs list", "history list", "deadletters list", "deadletters groups", "alerts list")
 LISTS += ("bulk list", "batches list")
 
 
@@ -50,7 +50,6 @@ def exit_code(call: str) -> Any:
 @pytest.mark.parametrize(
     "call",
     [
-        "audit list --since nonsense",
         "jobs list --since nonsense",
         "jobs list --state nonsense",
         "history list --since nonsense",

@@ -44,6 +44,14 @@ def staff(facilities: Facilities) -> Client:
     return client_of(User.objects.create_superuser("root"), raise_request_exception=False)
 
 
+@pytest.mark.parametrize("page", ["switchyard_api/token/add/?owner=", "shop/invoice/add/?customer="])
+def test_a_new_row_is_filled_in_with_rows_that_there_are(staff: Client, page: str) -> None:
+    assert {staff.get(f"/admin/{page}{value}").status_code for value in (*VALUES, "nobody")} == {200}
+    Customer.objects.create(pk=7, name="Ada", email="ada@mail.example", country="DE")
+    User.objects.create(pk=7, username="ada")
+    assert b'<option value="7" selected>' in staff.get(f"/admin/{page}7").content
+
+
 @pytest.mark.parametrize("value", ["0", "99999", "-1"])
 def test_a_year_that_does_not_exist_leads_to_the_list_without_it(staff: Client, value: str) -> None:
     page = reverse("admin:switchyard_api_token_changelist")

@@ -21,7 +21,7 @@ def fail_always(facilities: Facilities) -> Iterator[Actor[Any, Any]]:
     """An actor of the real yard that always fails, at once and for good."""
 
     @dramatiq.actor(actor_name="fail_always", queue_name="default", max_retries=0, redact=("address",))
-    def fail_always(number: int = 7, address: str = "") -> None:
+    def fail_always(number: Any = 7, address: str = "") -> None:
         raise KeyError("vat_rate")
 
     yield fail_always

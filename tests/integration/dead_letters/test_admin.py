@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -9,11 +8,15 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from switchyard.audit.services import Who
 from switchyard.broker.interface import Facilities
 from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter as Letter
-from switchyard.dead_letters import acts, projection, reconcile
+from switchyard.bulk import runner, services
+from switchyard.bulk.kinds import kind_of
+from switchyard.bulk.models import BulkAct
+from switchyard.dead_letters import acts, projection
 from switchyard.dead_letters.models import DeadLetter
 from tests.factories.staff import staff
 from tests.waiting import wait_for
@@ -136,55 +139,60 @@ def test_discard_asks_first_and_wants_a_reason(
     row = mirrored(bury())
 
     asked = client.get(one(row, "discard")).content.decode()
-    unexplained = client.post(one(row, "discard"), {"confirmed": "1"})
+    unexplained = client.post(one(row, "discard"))
     assert "It will never run." in asked
     assert "enter a reason" in unexplained.content.decode()
     assert facilities.transport.stats("default").dead == 1
 
-    client.post(one(row, "discard"), {"confirmed": "1", "reason": "duplicate"})
+    client.post(one(row, "discard"), {"reason": "duplicate"})
 
     row.refresh_from_db()
     assert (row.state, row.history[-1]["note"]) == ("discarded", "duplicate")
 
 
-def test_selected_letters_are_requeued_after_asking(
+def test_ticked_letters_are_named_before_a_bulk_act_on_them_and_no_others(
     bury: Callable[..., Letter], client: Client, facilities: Facilities
 ) -> None:
     rows = [mirrored(bury()) for _ in range(3)]
-    chosen = {"action": "requeue_chosen", "_selected_action": [row.pk for row in rows[:2]]}
+    address = reverse("switchyard-bulk-begin", args=["letter.requeue"])
+    listed = client.get(reverse(LIST), {"queue": "default"}).content.decode()
+    assert f'formaction="{address}"' in listed and f'name="letter" value="{rows[0].pk}"' in listed
+    assert "none was chosen" in client.get(address, {"letter": ""}).content.decode()
 
-    asked = client.post(reverse(LIST), chosen).content.decode()
-    assert "Requeue 2 dead letters?" in asked
+    chosen = f"{address}?letter=&letter={rows[0].pk}&letter={rows[1].pk}"
+    assert "Requeue 2 dead letters?" in client.get(chosen).content.decode()
     assert facilities.transport.stats("default").dead == 3
+    client.post(chosen, {"count": "2"})
+    act = BulkAct.objects.get()
+    while runner.take_step(act.pk, act.run) is not None:
+        pass
 
-    ids = re.search(r'name="ids" value="([0-9,]+)"', asked)
-    assert ids is not None
-    address = reverse("switchyard-letters-chosen", args=["requeue"])
-    client.post(address, {"confirmed": "1", "ids": ids[1]})
-
-    assert facilities.transport.stats("default").dead == 1
+    act.refresh_from_db()
+    assert (act.state, act.done, facilities.transport.stats("default").dead) == ("done", 2, 1)
+    rows[2].refresh_from_db()
+    assert rows[2].state == "new"
 
 
-def test_more_than_a_hundred_letters_want_their_count_typed(
-    bury: Callable[..., Letter], client: Client, facilities: Facilities
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_group_is_acknowledged_by_a_bulk_act_and_what_was_known_stays_so(
+    bury: Callable[..., Letter], interrupted: bool
 ) -> None:
-    for _ in range(101):
-        bury()
-    reconcile.reconcile_all()
-    ids = ",".join(str(pk) for pk in DeadLetter.objects.values_list("pk", flat=True))
-    address = reverse("switchyard-letters-chosen", args=["discard"])
-    form: dict[str, Any] = {"confirmed": "1", "ids": ids, "reason": "old"}
+    rows = [mirrored(bury()) for _ in range(3)]
+    acts.act_on(rows[0], "acknowledge", by="a.lind")
+    act = services.start("letter.acknowledge", {"fingerprint": rows[0].fingerprint}, who=Who("m.keller", "page"))
+    if interrupted:
+        begun = runner.begin(act.pk, act.run)
+        assert begun is not None
+        kind_of(act.kind).apply(begun.act, begun.items[:1], repeated=False)
 
-    assert "type 101" in client.post(address, form).content.decode()
-    assert facilities.transport.stats("default").dead == 101
+    while runner.take_step(act.pk, act.run) is not None:
+        pass
 
-    client.post(address, form | {"typed": "101"})
-
-    assert facilities.transport.stats("default").dead == 0
-
-
-def test_group_whose_name_no_database_compares_is_not_found(client: Client) -> None:
-    assert client.get(f"{reverse(LIST)}group/%00/requeue/").status_code == 404
+    act.refresh_from_db()
+    assert (act.state, act.total, act.done, act.skips) == ("done", 2, 2, {})
+    assert [(row.state, row.state_by) for row in DeadLetter.objects.order_by("pk")] == [
+        ("acknowledged", "a.lind"), ("acknowledged", "m.keller"), ("acknowledged", "m.keller"),
+    ]  # fmt: skip
 
 
 def test_groups_name_error_frame_trend_and_lead_to_their_letters(bury: Callable[..., Letter], client: Client) -> None:

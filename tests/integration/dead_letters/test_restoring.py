@@ -20,6 +20,7 @@ from switchyard.audit.services import Who
 from switchyard.broker.interface import Facilities
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.bulk import runner, services
+from switchyard.bulk.models import BulkAct
 from switchyard.dead_letters import acts, projection, reconcile
 from switchyard.dead_letters.models import DeadLetter
 from tests.waiting import wait_for
@@ -112,8 +113,8 @@ def test_page_restores_and_notes(bury: Bury, operator: User, client: Client, fac
     assert "Restore letter" in client.get(f"{page}change/").content.decode()
     assert made.message["kwargs"] == {"number": 7}
 
-    assert client.get(f"{page}restore/").status_code == 405
-    client.post(f"{page}restore/")
+    assert client.get(f"{page}restore/do/").status_code == 405
+    client.post(f"{page}restore/do/")
     client.post(f"{page}note/", {"text": "waits for <rates>"})
 
     shown = client.get(f"{page}change/").content.decode()
@@ -121,7 +122,7 @@ def test_page_restores_and_notes(bury: Bury, operator: User, client: Client, fac
     assert facilities.transport.stats("default").dead == 1
     assert set(AuditEntry.objects.values_list("act", "count")) >= {("letter.restore", 1), ("letter.note", 1)}
     operator.user_permissions.clear()
-    for name in ("restore", "note", "edit"):
+    for name in ("restore/do", "note", "edit"):
         assert client.post(f"{page}{name}/").status_code == 403
 
 
@@ -134,18 +135,19 @@ def test_the_list_of_discarded_letters_restores_a_group(
     assert 'href="?state=discarded"' in client.get(listed).content.decode()
 
     page = client.get(listed, {"state": "discarded"}).content.decode()
-    (address,) = re.findall(r'href="([^"]+/restore/)">Restore 2…', page)
-    asked = client.get(address)
-    assert "Restore 2 dead letters?" in asked.content.decode()
+    (address,) = re.findall(r'href="([^"]+)">Restore 2…', page)
+    assert "Restore 2 discarded letters?" in client.get(address).content.decode()
     assert facilities.transport.stats("default").dead == 0
-    to, answer = asked.context["to"], {"confirmed": "1", "ids": asked.context["ids"]}
-    client.post(to, answer)
+    client.post(address, {"count": "2"})
+    act = BulkAct.objects.get()
+    while runner.take_step(act.pk, act.run) is not None:
+        pass
 
     assert facilities.transport.stats("default").dead == 2
     assert AuditEntry.objects.filter(act="letter.restore", count=2).exists()
     assert "No letter was discarded" in client.get(listed, {"state": "discarded"}).content.decode()
     operator.user_permissions.set(Permission.objects.filter(codename__in=["view_deadletter", "requeue_deadletter"]))
-    assert client.get(address).status_code == client.post(to, answer).status_code == 403
+    assert client.get(address).status_code == client.post(address, {"count": "2"}).status_code == 403
 
 
 def test_commands_restore_and_note(bury: Bury, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,7 +92,6 @@ def pages(letter: DeadLetter) -> dict[str, tuple[str, int]]:
         "a group": (f"{reverse('switchyard-letters')}?fingerprint=f00d", 4),
         "a letter": (reverse("switchyard-letter", **row), 3),
         "discard": (reverse("switchyard-letter-act", args=[letter.pk, "discard"]), 1),
-        "requeue a group": (reverse("switchyard-letters-group", args=["f00d", "requeue"]), 1),
         "jobs": ("/admin/switchyard_jobs/job/?state=succeeded", 2),
     }
 
@@ -132,7 +131,6 @@ def test_nothing_is_switched_off_while_the_broker_answers(
 def posts(letter: DeadLetter) -> dict[str, tuple[str, dict[str, Any]]]:
     """Return the acts on the broker with the fields of their forms."""
     reason = {"reason": "why"}
-    chosen = {"ids": str(letter.pk), "confirmed": "1", **reason}
     return {
         "pause": (reverse("switchyard-queue-pause", args=["default"]), reason),
         "resume": (reverse("switchyard-queue-resume", args=["default"]), reason),
@@ -148,8 +146,7 @@ def posts(letter: DeadLetter) -> dict[str, tuple[str, dict[str, Any]]]:
             reverse("switchyard-actor-send", args=["sweep"]), {"job_id": "0d0f8a3a-5f0e-4d43-9c5a-1f6a1d1b0f7c"},
         ),
         "requeue": (reverse("switchyard-letter-act", args=[letter.pk, "requeue"]), {}),
-        "discard": (reverse("switchyard-letter-act", args=[letter.pk, "discard"]), {"confirmed": "1", **reason}),
-        "requeue chosen": (reverse("switchyard-letters-chosen", args=["requeue"]), chosen),
+        "discard": (reverse("switchyard-letter-act", args=[letter.pk, "discard"]), reason),
         "edit": (reverse("switchyard-letter-edit", args=[letter.pk]), {"arguments": "{}"}),
         "cancel": ("/admin/switchyard_jobs/job/m-1/cancel/", reason),
         "run now": ("/admin/switchyard_jobs/job/m-1/run-now/", {}),

@@ -85,7 +85,7 @@ def test_who_lacks_the_second_factor_of_the_site_sees_and_does_nothing(
     answers = [
         admin_client.get("/admin/operations/"),
         admin_client.post("/admin/operations/queues/default/pause/", {"reason": "x"}),
-        admin_client.get("/admin/switchyard_jobs/job/events/"),
+        admin_client.get("/admin/switchyard_jobs/job/m-1/events/"),
     ]
 
     assert [answer.status_code for answer in answers] == [302, 302, 302]

@@ -147,6 +147,8 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "admin/operations/bulk/begin/<str:kind>/": (
         get(BULK + "begin/letter.requeue/?fingerprint={fingerprint}", *OPERATORS),
         get(BULK + "begin/letter.discard/?fingerprint={fingerprint}", *OPERATORS),
+        get(BULK + "begin/letter.acknowledge/?letter={letter}", *OPERATORS),
+        get(BULK + "begin/letter.restore/?letter={letter}", *OPERATORS),
         get(BULK + "begin/job.cancel_chosen/?job={job}", *OPERATORS),
         get(BULK + "begin/job.run_chosen_again/?job={job}", *OPERATORS),
         get(BULK + "begin/explode/", 302, 404, 404, 404, 302),
@@ -205,7 +207,6 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     # Jobs, dead letters, alerts.
     "admin/switchyard_jobs/job/": (get("/admin/switchyard_jobs/job/", *READERS),),
     "admin/switchyard_jobs/job/live/": (get("/admin/switchyard_jobs/job/live/?shown_at=0", *READERS),),
-    "admin/switchyard_jobs/job/events/": (get("/admin/switchyard_jobs/job/events/", 302, 501, 501, 501, 302),),
     "admin/switchyard_jobs/job/<str:job_id>/": (get(JOB, *READERS),),
     "admin/switchyard_jobs/job/<str:job_id>/live/": (get(JOB + "live/", *READERS),),
     # The client of the tests runs under WSGI, where nothing is streamed.
@@ -221,27 +222,14 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "admin/switchyard_dead_letters/deadletter/": (get(LETTERS, *READERS),),
     "admin/switchyard_dead_letters/deadletter/<int:pk>/change/": (get(LETTERS + "{letter}/change/", *READERS),),
     "admin/switchyard_dead_letters/deadletter/quarantine/": (get(LETTERS + "quarantine/", *READERS),),
-    "admin/switchyard_dead_letters/deadletter/chosen/<str:action>/": (
-        get(LETTERS + "chosen/requeue/", *ONLY_POST_ALLOWED),
-        post(LETTERS + "chosen/requeue/", *ACTS, act="letter.requeue", ids="{letter}", confirmed="1"),
-        post(LETTERS + "chosen/acknowledge/", *ACTS, act="letter.acknowledge", ids="{letter}", confirmed="1"),
-        post(LETTERS + "chosen/discard/", *ACTS, act="letter.discard", ids="{letter}", confirmed="1", reason="x"),
-    ),
-    "admin/switchyard_dead_letters/deadletter/group/<str:fingerprint>/<str:action>/": (
-        get(LETTERS + "group/{fingerprint}/requeue/", *OPERATORS),
-        get(LETTERS + "group/{fingerprint}/discard/", *OPERATORS),
-    ),
     "admin/switchyard_dead_letters/deadletter/<int:pk>/<str:action>/do/": (
         get(LETTERS + "{letter}/requeue/do/", *ONLY_POST_ALLOWED),
         get(LETTERS + "{letter}/discard/do/", *OPERATORS),
         get(LETTERS + "{letter}/explode/do/", 302, 404, 404, 404, 302),
         post(LETTERS + "{letter}/requeue/do/", *ACTS, act="letter.requeue"),
         post(LETTERS + "{letter}/acknowledge/do/", *ACTS, act="letter.acknowledge"),
-        post(LETTERS + "{letter}/discard/do/", *ACTS, act="letter.discard", confirmed="1", reason="x"),
-    ),
-    "admin/switchyard_dead_letters/deadletter/<int:pk>/restore/": (
-        get(LETTERS + "{letter}/restore/", *ONLY_POST),
-        post(LETTERS + "{letter}/restore/", *ACTS, act="letter.restore"),
+        post(LETTERS + "{letter}/discard/do/", *ACTS, act="letter.discard", reason="x"),
+        post(LETTERS + "{letter}/restore/do/", *ACTS, act="letter.restore"),
     ),
     "admin/switchyard_dead_letters/deadletter/<int:pk>/note/": (
         get(LETTERS + "{letter}/note/", *ONLY_POST),

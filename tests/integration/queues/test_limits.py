@@ -88,6 +88,8 @@ def test_keys_are_listed_where_arguments_may_be_seen(waiting: Family, superuser:
     assert row_of("7", "limits", BY_CUSTOMER)[:4] == ["7", "1", "2", "b"]
     assert watcher.get(reverse("switchyard-limits"), {"limit": BY_CUSTOMER}).status_code == 403
     assert superuser.get(reverse("switchyard-limits"), {"limit": "none"}).status_code == 404
+    odd = [{"limit": BY_CUSTOMER, "value": value} for value in ("[" * 1_000, '"\\ud800"', "9" * 900)]
+    assert [superuser.get(reverse("switchyard-limits"), query).status_code for query in odd] == [200] * 3
     with pytest.raises(CommandError):
         output_of("queues", "limits", MAIL)
 

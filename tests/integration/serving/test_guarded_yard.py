@@ -42,7 +42,7 @@ for command in (
     "check --deploy", "broker", "queues", "queues status default",
     "queues pause urgent --reason x", "queues resume urgent", "workers", "jobs list", "history list",
     "deadletters list", "alerts list", "schedules list", "schedules show {SCHEDULE}", "schedules run {SCHEDULE}",
-    "actors list", "actors show send_mail", "actors send send_mail --args [1]", "bulk list", "audit list",
+    "actors list", "actors show send_mail", "actors send send_mail --args [1]", "bulk list",
     "deadletters requeue --group GROUP", "jobs cancel --filter actor=of_a_newer_release --reason x", "doctor",
 ):
     try:

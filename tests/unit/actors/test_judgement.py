@@ -4,71 +4,81 @@ from dataclasses import replace
 
 import pytest
 
-from switchyard.actors.figures import ActorHistory, EndedRow, HistoryCount, HistoryFailure, _dead_since
+from switchyard.actors.figures import ActorHistory, AttemptFigures, EndedRow, HistoryFailure, _dead_since
 from switchyard.actors.views import Judgement, held_back, of
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.shapes import ActorPause
+from switchyard.broker.stores.yard_facts import DEAD, RETRIED, RUNS, SUCCEEDED
 from switchyard.jobs.pauses import PausedActor
 
 HOUR_MS = 3_600_000
+Lately = list[AttemptFigures]
 
 
-def count(jobs: int, *, dead: int = 0, median_ms: int | None = 100) -> HistoryCount:
-    outcomes = (("succeeded", jobs - dead), *((("dead", dead),) if dead else ()))
-    run_ms = None if median_ms is None else (median_ms, 2 * median_ms)
-    return HistoryCount(HOUR_MS, cut=False, jobs=jobs, outcomes=outcomes, run_ms=run_ms, wait_ms=None)
+def count(jobs: int, *, dead: int = 0, ran: bool = True) -> AttemptFigures:
+    """Return an hour; the attempts that were retried are no jobs that ended."""
+    counts = {SUCCEEDED: jobs - dead, DEAD: dead, RETRIED: 3, RUNS + 4: jobs if ran else 0}
+    return AttemptFigures("last hour", HOUR_MS, counts)
 
 
-def failure(exception: str) -> HistoryFailure:
-    return HistoryFailure(exception, exception, "text", 1, datetime_of(0), datetime_of(1))
+def lately(hour: AttemptFigures, day: AttemptFigures | None = None) -> Lately:
+    return [hour, hour, day or hour]
 
 
-def history(hour: HistoryCount, day: HistoryCount | None = None, *exceptions: str) -> ActorHistory:
-    return ActorHistory(hour, day or hour, tuple(map(failure, exceptions)))
+def failed(*exceptions: str) -> ActorHistory:
+    moments = datetime_of(0), datetime_of(1)
+    return ActorHistory(tuple(HistoryFailure(each, each, "text", 1, *moments) for each in exceptions))
 
 
 @pytest.mark.parametrize(
-    ("ended", "word", "level", "sentence"),
+    ("lately", "ended", "word", "level", "sentence"),
     [
-        (None, "Unknown", "", "How its jobs ended is unknown: the database does not answer."),
-        (history(count(0)), "Quiet", "", "None of its jobs ended in the last day."),
-        (history(count(0), count(1)), "Quiet", "", "None of its jobs ended in the last hour; 1 job in the last day."),
+        (None, failed(), "Unknown", "", "How its jobs ended is unknown: the broker does not answer."),
+        (lately(count(0)), failed(), "Quiet", "", "None of its jobs ended in the last day."),
         (
-            history(count(50)),
-            "Healthy", "ok", "50 jobs ended in the last hour, none gave up, 100 ms each at the median.",
+            lately(count(0), count(1)), failed(),
+            "Quiet", "", "None of its jobs ended in the last hour; 1 job in the last day.",
         ),
         (
-            history(count(1, median_ms=None)),
+            lately(count(50)), None,
+            "Healthy", "ok", "50 jobs ended in the last hour, none gave up, 60 ms each at the median.",
+        ),
+        (
+            lately(count(1, ran=False)), failed(),
             "Healthy", "ok", "1 job ended in the last hour, none gave up.",
         ),
         (
-            history(count(100, dead=5), None, "KeyError"),
+            lately(count(100, dead=5)), failed("KeyError"),
             "Some fail", "warn", "5 jobs of 100 that ended in the last hour gave up, all with KeyError.",
         ),
         (
-            history(count(100, dead=6), None, "KeyError", "Timeout"),
+            lately(count(100, dead=6)), failed("KeyError", "Timeout"),
             "Failing", "bad", "6 jobs of 100 that ended in the last hour gave up, of 2 causes.",
         ),
         (
-            history(count(20, dead=20)),
+            lately(count(20, dead=20)), None,
             "Failing", "bad", "20 jobs of 20 that ended in the last hour gave up.",
         ),
     ],
 )  # fmt: skip
-def test_an_actor_is_judged_by_its_last_hour(ended: ActorHistory | None, word: str, level: str, sentence: str) -> None:
-    found = of(ended)
+def test_an_actor_is_judged_by_its_last_hour(
+    lately: Lately | None, ended: ActorHistory | None, word: str, level: str, sentence: str
+) -> None:
+    found = of(lately, ended)
 
     assert (found.word, found.level, found.sentence) == (word, level, sentence)
 
 
 def test_a_release_is_named_where_it_alone_fails() -> None:
-    ended = replace(history(count(100, dead=41), None, "KeyError"), dead_since="2026.11.3")
+    ended = replace(failed("KeyError"), dead_since="2026.11.3")
 
-    assert of(ended).sentence.endswith("gave up, all with KeyError; since release 2026.11.3, before it none did.")
+    assert of(lately(count(100, dead=41)), ended).sentence.endswith(
+        "gave up, all with KeyError; since release 2026.11.3, before it none did."
+    )
 
 
 def row(at: int, state: str, release: str) -> EndedRow:
-    return EndedRow(at, state, None, None, None, None, "", "", release)
+    return EndedRow(at, state, None, None, "", "", release)
 
 
 @pytest.mark.parametrize(

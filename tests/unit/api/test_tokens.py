@@ -187,19 +187,19 @@ def test_rights_of_a_token_end_with_those_of_its_owner(probe: Client, make_token
     assert statuses() == before
 
 
-def test_createtoken_prints_a_token_that_works(owner: User) -> None:
-    token = find_token(output_of("createtoken", "--user=ada", "--scopes=submit, read").strip())
+def test_a_command_prints_a_token_that_works(owner: User) -> None:
+    token = find_token(output_of("tokens", "create", "--user=ada", "--scopes=submit, read").strip())
 
     assert token is not None
     assert token.scopes == ["submit", "read"]
 
 
-def test_createtoken_refuses_scopes_that_are_unknown_or_not_the_owners(owner: User) -> None:
+def test_the_command_refuses_scopes_that_are_unknown_or_not_the_owners(owner: User) -> None:
     with pytest.raises(CommandError, match="fly not known; choose from submit, read, operate") as caught:
-        call_command("switchyard", "createtoken", "--user=ada", "--scopes=read,fly")
+        call_command("switchyard", "tokens", "create", "--user=ada", "--scopes=read,fly")
     api_user("eve", "view_job")
     with pytest.raises(CommandError, match=r"eve may not operate; give the user switchyard_jobs\.view_job, "):
-        call_command("switchyard", "createtoken", "--user=eve", "--scopes=read,operate")
+        call_command("switchyard", "tokens", "create", "--user=eve", "--scopes=read,operate")
 
     assert caught.value.returncode == 2
 

@@ -119,6 +119,8 @@ def test_a_key_that_cannot_be_kept_is_refused_and_not_told(key: str, says: str) 
         pass
 
     assert not key or key not in str(refused.value)
+    with pytest.raises(TypeError, match="the key is an int; write text"), once(17):  # type: ignore[arg-type]
+        pass
 
 
 def test_what_is_older_than_a_week_is_forgotten_and_nothing_else() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -11,6 +12,7 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.stores.job_record import Job
 from switchyard.broker.stores.pool_reports import Instruction, PoolReport, SilentChild, SilentSupervisor
+from switchyard.broker.topology import Queue
 from switchyard.operations.findings import lateness
 from switchyard.operations.findings.actors import AllFailing, FailingActor, judge
 from switchyard.operations.findings.facts import Flood, HeldGroup
@@ -135,6 +137,36 @@ def test_the_label_of_a_late_queue_is_the_word_of_its_row(monkeypatch: pytest.Mo
         "/admin/switchyard_jobs/job/?state=queued&queue=mail&owner=acme",
     )
     assert flooded.step == "manage.py switchyard jobs list --state queued --queue mail --owner acme"
+
+
+@pytest.mark.parametrize(
+    ("others", "to"),
+    [((), ""), (({"objective_ms": 5},), ""), (({"hard_limit_ms": 20_000},), ""), (({},), "other"),
+     (({"objective_ms": None}, {"objective_ms": 60_000}), "other-1"), (({"objective_ms": 2_000},), "other")],
+)  # fmt: skip
+def test_a_blocked_queue_is_freed_by_a_move_to_a_slower_queue_alone(
+    others: tuple[dict[str, int | None], ...], to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {"objective_ms": 300_000, "soft_limit_ms": 10_000, "hard_limit_ms": 600_000}
+    more = [Queue(f"other-{at}" if at else "other", **(values | change)) for at, change in enumerate(others)]
+    yard = SimpleNamespace(queues=(*YARD.queues, *more), queue_of=YARD.queue_of)
+    waiting = SimpleNamespace(items=[SimpleNamespace(message=SimpleNamespace(actor_name="export"))], cursor=None)
+    monkeypatch.setattr(lateness, "declared_yard", lambda: yard)
+    monkeypatch.setattr(lateness, "_others", lambda queue, actor: True)
+    monkeypatch.setattr(lateness, "families", lambda queues: [None])
+    monkeypatch.setattr(lateness, "look_into", lambda *args, **limits: waiting)
+    monkeypatch.setattr(lateness, "flood_of", lambda row: None)
+
+    found = diagnose(facts(state(LATE, pool("mail", busy=4)), [running("export", "mail", ran_ms=20_000)] * 4), (), 0)
+
+    assert found.label == "Blocked"
+    if to:
+        assert found.step == f"manage.py switchyard queues relocate export --from mail --to {to}"
+        assert found.button.href.endswith(f"/queues/mail/relocate/?actor=export&to={to}")
+        assert f": write {to} as its `queue_name`" in found.then
+    else:
+        assert (found.step, found.button.label) == ("manage.py switchyard actors pause export", "Pause export…")
+        assert "no queue is slower: pause export" in found.then
 
 
 def hanging(**changes: object) -> AllFailing:

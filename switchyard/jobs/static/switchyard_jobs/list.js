@@ -3,8 +3,6 @@
 
 (() => {
   const POLL_MS = 2000;
-  // Beside a stream, for durations and progress.
-  const REFRESH_MS = 10000;
   const ANSWER_MS = 10000;
   const page = document.getElementById("sy-jobs");
   if (!page) return;
@@ -16,8 +14,6 @@
   const announce = document.getElementById("sy-announce");
   let seen = Date.now();
   let asked = 0;
-  let source = null;
-  let streams = false; // an event has come: a proxy that buffers lets none through
   let timer = 0;
   let fetching = false;
   let failed = false;
@@ -79,37 +75,9 @@
     plan();
   }
 
-  function plan(changed = false) {
+  function plan() {
     clearTimeout(timer);
-    if (resting()) return;
-    const wait = changed || !streams || failed ? POLL_MS : REFRESH_MS;
-    timer = setTimeout(refresh, Math.max(asked + wait - Date.now(), 0));
-  }
-
-  function open() {
-    if (page.dataset.events && window.EventSource) {
-      source = new EventSource(page.dataset.events);
-      source.addEventListener("change", () => {
-        streams = true;
-        plan(true);
-      });
-      source.onerror = () => {
-        // A refused source stays closed; after any other error the browser connects again.
-        if (!streams) return;
-        streams = false;
-        plan();
-      };
-    }
-    plan();
-  }
-
-  // A hidden page holds no stream: over HTTP/1.1 a browser has six connections to a server, for all tabs together.
-  function rest() {
-    source?.close();
-    source = null;
-    streams = false;
-    clearTimeout(timer);
-    tell();
+    if (!resting()) timer = setTimeout(refresh, Math.max(asked + POLL_MS - Date.now(), 0));
   }
 
   function tell() {
@@ -117,22 +85,19 @@
     page.classList.toggle("sy-stale", failed && !paused);
     page.classList.toggle("sy-paused", paused);
     const word = paused ? "Paused" : failed ? "Stale, last answer" : "Live,";
-    age.textContent = streams && !failed ? "Live" : `${word} ${seconds} s ago`;
+    age.textContent = `${word} ${seconds} s ago`;
   }
 
   pause.addEventListener("click", () => {
     paused = !paused;
     pause.textContent = paused ? "Resume updates" : "Pause updates";
-    rest();
-    if (!resting()) open();
+    plan();
+    tell();
   });
-  document.addEventListener("visibilitychange", () => {
-    rest();
-    if (!resting()) open();
-  });
+  document.addEventListener("visibilitychange", plan);
   setInterval(tell, 1000);
   bar.hidden = false;
   asked = Date.now(); // the page itself
-  if (!resting()) open();
+  plan();
   tell();
 })();

@@ -1,34 +1,27 @@
-"""The list of jobs follows what it shows: rows as they stand, jobs that came since, and signals of a stream."""
+"""The list of jobs follows what it shows: rows as they stand, and jobs that came since."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 from django.test import Client
 from django.urls import reverse
 
-from project.asgi import application
 from switchyard.broker.clock import now_ms
-from switchyard.broker.interface import facilities
 from switchyard.history.filters import Filter
-from switchyard.jobs import live
-from switchyard.jobs.listing import stream, views
+from switchyard.jobs.listing import views
 from switchyard.jobs.listing.views import fresh_page
-from switchyard.jobs.queries import running_jobs
 from switchyard.jobs.services import request_cancel, submit
 from tests.conftest import RunWorker
 from tests.factories.brokers import broker_without_server
 from tests.factories.staff import staff
-from tests.factories.web import serving
 from tests.integration.jobs import probe_actors
-from tests.integration.jobs.followers import Follower, open_streams
 from tests.integration.jobs.history_rows import job_row
 from tests.waiting import wait_for
 
 LIST = reverse("switchyard-jobs")
-LIVE, EVENTS = f"{LIST}live/", f"{LIST}events/"
+LIVE = f"{LIST}live/"
 
 
 @pytest.fixture(autouse=True)
@@ -36,12 +29,6 @@ def fresh(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every answer reads the list anew."""
     monkeypatch.setattr(views, "LEAST_AGE_S", 0.0)
     monkeypatch.setattr(views, "AGE_PER_COST", 0)
-
-
-@pytest.fixture(scope="module")
-def web() -> Iterator[str]:
-    with serving(application) as address:
-        yield address
 
 
 def part_of(client: Client, page: str) -> str:
@@ -125,70 +112,3 @@ def test_a_part_says_that_the_broker_is_away() -> None:
 
     assert "data-away" in part
     assert states(part) == [(row.job_id, "succeeded")]
-
-
-def session(*permissions: str) -> dict[str, str]:
-    return {"Cookie": f"sessionid={staff(*permissions).cookies['sessionid'].value}"}
-
-
-def test_a_stream_signals_what_moves_in_the_queues(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "EVERY_S", 0.05)
-    monkeypatch.setattr(live, "HEARTBEAT_S", 0.2)
-    followers = [Follower(web + EVENTS, session("view_job")) for _ in range(2)]
-    wait_for(lambda: all(follower.comments for follower in followers))  # quiet: nothing moves
-    before = [len(follower.events) for follower in followers]
-
-    add()
-    wait_for(lambda: all(len(one.events) > count for one, count in zip(followers, before, strict=True)))
-
-    assert {name for follower in followers for name in follower.names()} == {"change"}
-    assert followers[0].answer["content-type"] == "text/event-stream"
-    monkeypatch.setattr(stream, "LONGEST_S", 0.0)
-    assert all(follower.ended() for follower in followers)
-    wait_for(lambda: open_streams() == 0)
-
-
-def test_a_stream_of_a_list_ends_so_that_rights_are_checked_again(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "LONGEST_S", 0.1)
-    monkeypatch.setattr(live, "HEARTBEAT_S", 0.05)
-
-    follower = Follower(web + EVENTS, session("view_job"))
-
-    assert follower.ended()
-    assert follower.names()[0] == "change"
-    wait_for(lambda: open_streams() == 0)
-
-
-def test_a_stream_of_a_list_takes_one_of_its_users_places(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "STREAMS_PER_CALLER", 1)
-    monkeypatch.setattr(live, "HEARTBEAT_S", 0.05)
-    reader = session("view_job")
-    first = Follower(web + EVENTS, reader)
-    wait_for(lambda: first.events)
-
-    second = Follower(web + EVENTS, reader)
-
-    assert second.ended() and second.status == 429
-    monkeypatch.setattr(stream, "LONGEST_S", 0.0)
-    assert first.ended()
-    wait_for(lambda: open_streams() == 0)
-
-
-def test_counters_change_when_a_job_comes_starts_ends_and_is_in_the_history(run_worker: RunWorker) -> None:
-    seen = [stream.read_counters()]
-
-    def moves() -> bool:
-        seen.append(stream.read_counters())
-        return seen[-1] != seen[-2]
-
-    submit(probe_actors.steps, kwargs={"total": 1})
-    assert moves()
-    with run_worker("default"):
-        wait_for(lambda: any(job.progress for job in running_jobs()))
-        assert moves()
-        probe_actors.go_on.set()
-        wait_for(lambda: not running_jobs())
-        assert moves()
-    records = facilities().records
-    records.calls.command("HINCRBY", records.keys.history_counts(), "written", 1)
-    assert moves()

@@ -165,3 +165,19 @@ def test_json_says_where_it_is_wrong_without_quoting_it() -> None:
         read_json("[1, hunter2]")
 
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"name": "hunter2 \\ud800"}', "half of a surrogate pair"),
+        ("[" + "9" * 5_000 + "]", "too many digits; write it as text"),
+        ("[" * 5_000, "nested too deeply"),
+    ],
+)
+def test_json_that_no_message_can_have_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        read_json(text)
+
+    assert "hunter2" not in str(caught.value)
+    assert read_json('"\\ud83d\\ude00"') == "\N{GRINNING FACE}"
