@@ -46,7 +46,7 @@ from switchyard.setting_values import (
 # Imported by the settings: when this process began, in ms since the epoch.
 STARTED_MS = time.time_ns() // 1_000_000
 SECOND = 1_000
-# Full queues take 200 MB of the broker with jobs of 1 KB; 550 bytes is what a job with short arguments takes.
+# Full queues take 200 MB of the broker with jobs of 1 KB; 290 bytes is what a job with short arguments takes.
 MAX_DEPTH = 100_000
 # An idle child has about 100 MB, most of it the project's code. A container needs four times the limit and 160 MB.
 CHILD_BYTES = 500_000_000

@@ -61,6 +61,7 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
         "group_count": bugs if not filter and state != DISCARDED else len(groups),
         "rows": rows_of(groups),
         "of_discarded": state == DISCARDED,
+        "restored_of": "" if (own := _own_queues(request, "discard")) is None else ",".join(sorted(own)),
         "matching": {"count": count} if filter else None,
         "filter_words": [f"{name.replace('_', ' ')} {value}"[:60] for name, value in filter.items()],
         "search": given.get("q", ""),

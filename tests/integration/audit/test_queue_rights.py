@@ -229,15 +229,17 @@ def test_lists_of_letters_of_several_queues_offer_acts_on_those_of_own_queues_al
     shown = page.get(address, {"actor": "fail_always"}).content.decode()
     group = page.get(address, {"fingerprint": fingerprint}).content.decode()
     foreign = page.get(address, {"actor": "deliver"}).content.decode()
-    asked = page.get(reverse("switchyard-letters-group", args=[fingerprint, "requeue"])).content.decode()
+    of_group = [html.unescape(to) for to in re.findall(r'href="([^"]*/letter\.[^"]*)"', group)]
+    asked = page.get(of_group[0]).content.decode()
 
     for text in (shown, group):
         assert [f'value="{row.pk}"' in text for row in rows.values()] == [row.queue == "slow" for row in rows.values()]
         assert "chosen…" in text and "Requeue chosen…" not in foreign
     begin = html.unescape(re.findall(r'href="([^"]*letter\.discard[^"]*)">Discard all 2…', shown)[0])
     assert begin.endswith("actor=fail_always&queue=slow") and "Discard all" not in foreign
-    assert "Requeue 2 letters" in asked and "Requeue 2…" in group and "Acknowledge 2…" in group
-    assert "fingerprint=" in group and group.count("queue=slow") == 1, "the rollout"
+    assert "Requeue 2 dead letters?" in asked and "Requeue 2…" in group and "Acknowledge 2…" in group
+    assert {re.findall(r"letter\.(\w+)", to)[0] for to in of_group} == {"requeue", "canary", "acknowledge", "discard"}
+    assert [to for to in of_group if not to.endswith(f"?fingerprint={fingerprint}&queue=slow")] == []
     assert page.post(begin, {"reason": "old", "form_id": "f"}).status_code == 302
 
     act = BulkAct.objects.get()
@@ -245,6 +247,19 @@ def test_lists_of_letters_of_several_queues_offer_acts_on_those_of_own_queues_al
     assert list(AuditEntry.objects.order_by("id").values_list("act", flat=True)) == ["bulk.start", "letter.discard"]
     bulk.start("letter.requeue", {"queue": "slow,default"}, who=Who("root", "page"))
     assert BulkAct.objects.latest("pk").total == 4
+
+
+def test_discarded_group_of_several_queues_is_restored_on_own_queues_alone(
+    page: Client, user: User, facilities: Facilities
+) -> None:
+    for queue in ("slow", "default"):
+        project(keep(letter(id=f"of-{queue}", queue=queue)))
+    acts.apply("discard", list(DeadLetter.objects.all()), who=Who("root", "page"), reason="old")
+    shown = page.get(reverse("switchyard-letters"), {"state": "discarded"}).content.decode()
+    [begin] = {html.unescape(to) for to in re.findall(r'href="([^"]*letter\.restore[^"]*)"', shown)}
+
+    assert page.post(begin, {"count": "1", "form_id": "f"}).status_code == 302
+    assert (BulkAct.objects.get().total, BulkAct.objects.get().filter["queue"]) == (1, "slow")
 
 
 def test_bulk_act_is_refused_as_a_whole_unless_all_that_match_are_on_such_queues(
