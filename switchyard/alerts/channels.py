@@ -52,7 +52,7 @@ LABELLED = re.compile(r"(?P<label>[a-z][a-z0-9_-]{0,31})=(?P<url>[a-z][a-z0-9+.-
 KEY = re.compile(r"[A-Za-z0-9_-]{8,64}")
 # Telegram reads tags in a text, Discord calls everybody that it names: an error quotes what strangers wrote. Characters
 # that look alike do nothing, and keep the length.
-LIVE = re.compile(r"[<>]|@(?=(?:everyone|here|channel|all)\b)|\](?=\()", re.IGNORECASE)
+LIVE = re.compile(r"[<>]|(?<![\w.+-])@|@(?=\d|everyone|here|channel|all)|\](?=\()", re.IGNORECASE)
 LOOKALIKES = {"<": "\u2039", ">": "\u203a", "@": "\uff20", "]": "\uff3d"}
 
 log = get_logger("switchyard.alerts")
