@@ -253,8 +253,36 @@ MANY_CRASHES = 3
 RELEASES_MS = 10 * 60_000
 
 
+class MemoryReplacements:
+    """Children that were replaced for their memory within the last 10 minutes, as far as this process has looked."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}  # of each supervisor, since it started
+        self._seen: list[tuple[int, str]] = []
+
+    def note(self, reports: Sequence[PoolReport], now_ms: int) -> None:
+        """Note what the reports count more than those before; of a supervisor that began since then, all."""
+        since, counts = now_ms - REPLACED_MS, dict[str, int]()
+        self._seen = [(at, pool) for at, pool in self._seen if at > since]
+        for report in reports:
+            count = counts[report.member] = sum(report.restarts.get(reason, 0) for reason in BY_MEMORY)
+            before = self._counts.get(report.member, 0 if report.started_at > since else count)
+            self._seen += [(now_ms, report.pool)] * (count - before)
+        self._counts = counts
+
+    def queues(self) -> set[str]:
+        """Return the queues of the pools that replaced two or more."""
+        yard, pools = declared_yard(), Counter(pool for _, pool in self._seen)
+        return {queue.name for queue in yard.queues if any(pools[pool.name] > 1 for pool in yard.pools_of(queue.name))}
+
+
+REPLACED_MS, BY_MEMORY = 10 * 60_000, ("recycled_memory", "memory")
+REPLACED = MemoryReplacements()
+
+
 def look(snapshot: Snapshot) -> Iterator[Finding]:
     """Compare the reports with the declared pools."""
+    REPLACED.note(snapshot.reports, snapshot.now_ms)
     for pool in declared_yard().pools:
         mine = [report for report in snapshot.reports if report.pool == pool.name]
         for report in mine:

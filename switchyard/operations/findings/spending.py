@@ -30,6 +30,7 @@ from switchyard.console.formatting import counted, duration, whole_duration
 from switchyard.operations.findings.actors import GROUP
 from switchyard.operations.findings.facts import sends_itself
 from switchyard.operations.findings.finding import Button, Finding
+from switchyard.operations.findings.pools import REPLACED
 from switchyard.operations.past import Usual
 
 DOWN: Final = "actors.dependency_down"
@@ -47,7 +48,8 @@ OUTRUN_BUCKETS, OUTRUN, OUTRUN_TIMES, LEAST_PUT_OFF = 12, 8, 2, 20
 # An actor loops that sends itself ten times a second in each of the last 12 buckets, three times as often as usually.
 LOOP_SENDS, LOOP_TIMES = 100, 3
 # An actor leaks that grows its processes by 64 MiB in 10 min, in each part of it in which it runs, and as much at the
-# end: what a process loads once comes at the beginning.
+# end: what a process loads once comes at the beginning. Where processes are replaced for that, growing them twice is
+# enough.
 PART, PARTS, LEAST_PARTS, LEAKED_BYTES, LAST_SHARE = 12, 5, 4, 64 * 2**20, 0.25
 
 
@@ -90,9 +92,12 @@ def look(buckets: Buckets, usual: Mapping[str, Usual]) -> Iterator[Finding]:
         mine = [found.get(actor_subject(name), {}) for _, found in buckets]
         yield from outrun(name, queue, mine)
         yield from loops(name, queue, usual.get(actor_subject(name)), mine)
-    yield from leaking(
-        actors, {name: grew([found.get(actor_subject(name), {}) for _, found in buckets]) for name in actors}
-    )
+    replaced = REPLACED.queues()
+    grown = {
+        name: grew([found.get(actor_subject(name), {}) for _, found in buckets], replaced=queue in replaced)
+        for name, queue in actors.items()
+    }
+    yield from leaking(actors, grown)
 
 
 def merged_by_subject(buckets: Buckets) -> dict[str, dict[int, int]]:
@@ -204,18 +209,24 @@ def loops(actor: str, queue: str, usual: Usual | None, mine: Sequence[Counts]) -
     )  # fmt: skip
 
 
-def grew(mine: Sequence[Counts]) -> tuple[int, int, int]:
+def grew(mine: Sequence[Counts], *, replaced: bool = False) -> tuple[int, int, int]:
     """Return by how many bytes processes grew while an actor ran, again and again; its jobs, and their time in ms.
 
     A process grows by what runs in it together: its growth is split among them. Zeros for no leak.
+
+    Args:
+        replaced: Its pool has replaced two children for their memory meanwhile.
     """
-    parts = [merged(mine[at : at + PART]) for at in range(max(len(mine) - PART * PARTS, 0), len(mine), PART)]
+    mine = mine[-PART * PARTS :]
+    parts = [merged(mine[at : at + PART]) for at in range(0, len(mine), PART)]
     ran = [(ends(part), part.get(GROWN_BYTES, 0)) for part in parts if ends(part)]
     jobs, grown = sum(ended for ended, _ in ran), sum(bytes_ for _, bytes_ in ran)
-    if len(ran) < LEAST_PARTS or grown < LEAKED_BYTES or not all(bytes_ for _, bytes_ in ran):
-        return 0, 0, 0
-    lasts = sum(bytes_ for _, bytes_ in ran[-2:]) >= LAST_SHARE * grown
-    return (grown, jobs, sum(part.get(RUN_MS, 0) for part in parts)) if lasts else (0, 0, 0)
+    if replaced:
+        leaks = sum(bucket.get(GROWN_BYTES, 0) > 0 for bucket in mine) > 1
+    else:
+        lasts = sum(bytes_ for _, bytes_ in ran[-2:]) >= LAST_SHARE * grown
+        leaks = len(ran) >= LEAST_PARTS and all(bytes_ for _, bytes_ in ran) and lasts
+    return (grown, jobs, sum(part.get(RUN_MS, 0) for part in parts)) if leaks and grown >= LEAKED_BYTES else (0, 0, 0)
 
 
 def leaking(actors: Mapping[str, str], found: Mapping[str, tuple[int, int, int]]) -> Iterator[Finding]:
@@ -233,7 +244,8 @@ def leaking(actors: Mapping[str, str], found: Mapping[str, tuple[int, int, int]]
         first, *others = sorted(mine, key=lambda name: -mine[name] / max(found[name][2], 1))
         grown, jobs = sum(mine.values()), found[first][1]
         span = whole_duration(PARTS * PART * BUCKET_MS)
-        seen = f"{first} leaks about {grown / jobs / 1e6:.2g} MB a job: its processes grew by"
+        a_job = grown / jobs / 1e6
+        seen = f"{first} leaks about {a_job:,.{0 if a_job >= 10 else 1}f} MB a job: its processes grew by"
         if others:
             seen = f"{', '.join([first, *others[:-1]])} or {others[-1]} leaks: processes that ran them grew by"
         seen += f" {grown / 1e6:,.0f} MB in {span}, within {counted(jobs, 'job')}{f' of {first}' if others else ''}"

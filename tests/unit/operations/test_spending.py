@@ -7,6 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.broker.stores.yard_facts import (
     DEFERRED,
     GROWN_BYTES,
@@ -19,6 +20,7 @@ from switchyard.broker.stores.yard_facts import (
     Counts,
 )
 from switchyard.operations.findings import spending
+from switchyard.operations.findings.pools import MemoryReplacements
 from switchyard.operations.findings.spending import (
     DATABASE_SLOW,
     DEPENDENCY_SLOW,
@@ -142,6 +144,46 @@ def test_an_actor_leaks_whose_processes_grow_all_the_time(grown: list[int], leak
     assert [each.seen for each in found] == [
         "export leaks about 2.1 MB a job: its processes grew by 126 MB in 10 min, within 60 jobs"
     ] * leaks
+
+
+@pytest.mark.parametrize(
+    ("restarts", "grown", "leaks"),
+    [
+        ([{}, {"recycled_memory": 1, "recycled": 9}, {"recycled_memory": 1, "memory": 1}], [400, 0, 200], True),
+        ([{"recycled_memory": 40, "memory": 2}, {"recycled_memory": 41, "memory": 2}], [400, 0, 200], False),  # one
+        ([{}, {"recycled_memory": 2}], [0, 400, 0], False),  # what a process loads once
+        ([{}, {"recycled_memory": 2}], [20, 20, 20], False),
+    ],
+)
+def test_an_actor_leaks_that_grew_two_processes_of_a_pool_which_replaced_two_for_their_memory(
+    monkeypatch: pytest.MonkeyPatch, restarts: list[dict[str, int]], grown: list[int], leaks: bool
+) -> None:
+    seen = MemoryReplacements()
+    monkeypatch.setattr(spending, "REPLACED", seen)
+    monkeypatch.setattr(
+        spending.dramatiq, "get_broker", lambda: Mock(actors={"export": Mock(queue_name="slow", options={})})
+    )
+    for seconds, counts in enumerate(restarts):
+        seen.note(
+            [PoolReport("slow", "h", 7, "processes", 2, 0, 0, 0, "up", restarts=counts)], 900_000 + seconds * 2_000
+        )
+
+    found = list(look([(at, {"a:export": ran(1, 100, grown=each * 1_000_000)}) for at, each in enumerate(grown)], {}))
+
+    said = "export leaks about 200 MB a job: its processes grew by 600 MB in 10 min, within 3 jobs"
+    assert [each.seen for each in found] == [said] * leaks
+    assert all(each.actor == "export" for each in found)
+
+
+def test_replacements_are_told_of_a_pool_whose_supervisor_has_just_begun_and_no_longer_than_ten_minutes() -> None:
+    seen = MemoryReplacements()
+    report = PoolReport("slow", "h", 7, "processes", 2, 0, 600_000, 0, "up", restarts={"memory": 2})
+
+    seen.note([report], 900_000)
+    told = seen.queues()
+    seen.note([report], 1_600_000)
+
+    assert (told, seen.queues()) == ({"slow"}, set())
 
 
 def test_actors_that_run_in_processes_that_grow_are_told_as_one_leak() -> None:

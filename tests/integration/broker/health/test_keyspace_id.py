@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from django.conf import settings
 
 from switchyard.broker.health.keyspace_id import KeyspaceId
 from switchyard.broker.health.watch import Watch
@@ -12,11 +16,12 @@ from switchyard.broker.keys import Keys
 from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
-from tests.chaos.server import ServerUnderTest
+from tests.chaos.server import ServerUnderTest, server_binary
 from tests.waiting import wait_for
 
 KEYS = Keys("marked")
 QUEUES = ("mail", "slow")
+PAGE = Path(settings.BASE_DIR, "docs/how-to/back-up-and-restore.md")
 
 Make = Callable[..., Watch]
 
@@ -159,3 +164,22 @@ def test_a_full_server_can_be_marked_and_accepted(make: Make, emptied: ServerUnd
 
     assert generation.prepare()
     assert generation.accept() == generation.seen
+
+
+def test_copy_that_is_restored_as_the_page_says_is_the_keyspace_with_its_messages(
+    make: Make, emptied: ServerUnderTest, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    binary = server_binary(request.node.callspec.params["server"])
+    made = make().generation.prepare()
+    enqueue(emptied.url)
+    emptied.admin.save()
+    (emptied.aof_path.parents[1] / "dump.rdb").rename(tmp_path / "yard.rdb")
+    [commands] = re.findall(r"```sh\n( *mkdir appendonlydir.*?)```", PAGE.read_text(), re.DOTALL)
+
+    subprocess.run(["sh", "-ec", commands], cwd=tmp_path, check=True)
+
+    with ServerUnderTest(tmp_path, binary) as restored:
+        for _ in range(2):  # the second time as its append-only file is after a kill
+            assert make(restored.url).generation.prepare() == made
+            assert restored.admin.hgetall(KEYS.queue("slow").bodies) == {b"a": b"{}"}
+            restored.restart()
