@@ -107,7 +107,7 @@ def test_one_customer_waits_and_the_others_start(sync: Any, facilities: Faciliti
         (["sync", "--argument", "customer_id=[1]"], "can be compared"),
         (["sync", "--argument", "customer_id=9007199254740993"], "can be compared"),
         (["sync", "--argument", "customer_id=seven"], "no JSON"),
-        (["sync", "--argument", 'month="\\ud800"'], "half of a surrogate pair"),
+        (["sync", "--argument", 'customer_id="\\ud800"'], "half of a surrogate pair"),
         (["sync", "--until", "yesterday"], "write a span"),
     ],
 )
