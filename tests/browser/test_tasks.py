@@ -136,7 +136,7 @@ def test_requeue_a_group(hand: Hand, yard: RoomYard) -> None:
     hand.act("link", f"^Requeue {count}…$")
     hand.write("Reason", reason_of(hand))
 
-    hand.act("button", f"^Requeue {count} letters$")
+    hand.act("button", f"^Requeue {count} dead letters$")
 
     assert newest(yard, "letter.requeue", reason_of(hand)) == ["done", count]
 
@@ -150,7 +150,7 @@ def test_discard_a_group_and_restore_it(hand: Hand, yard: RoomYard) -> None:
     hand.act("link", f"^Triage {count}…")
     hand.act("link", f"^Discard {count}…$")
     hand.write("Reason", reason_of(hand))
-    hand.act("button", f"^Discard {count} letters$")
+    hand.act("button", f"^Discard {count} dead letters$")
     assert newest(yard, "letter.discard", reason_of(hand)) == ["done", count]
     assert hand.acts <= MOST_ACTS
 
@@ -159,7 +159,7 @@ def test_discard_a_group_and_restore_it(hand: Hand, yard: RoomYard) -> None:
     hand.act("link", "^Discarded")
     hand.act("link", f"^Restore {count}…")
     hand.write("Reason", reason_of(hand))
-    hand.act("button", f"^Restore {count} letters$")
+    hand.act("button", f"^Restore {count} discarded letters$")
     assert newest(yard, "letter.restore", reason_of(hand)) == ["done", count]
 
 
