@@ -240,9 +240,6 @@ def run_now(facilities: Facilities, job_id: str) -> str:
     return "unknown"
 
 
-LIVE: Final[tuple[Lane, ...]] = ("live", "alone")
-
-
 def state_counts(families: Sequence[QueueOperations], records: JobRecords) -> dict[str, int]:
     """Return how many messages are ``queued``, ``scheduled``, ``retrying`` and ``running``, as in the list of jobs.
 
@@ -275,7 +272,7 @@ def _places(keys: QueueKeys) -> list[tuple[str, str, str]]:
     """Return the lists and schedules of a family: state of their messages, command that counts them, key."""
     found = []
     for lane in ALL_LANES:
-        waits, later = ("queued", "scheduled") if lane in LIVE else ("retrying", "retrying")
+        waits, later = ("queued", "scheduled") if lane in FIRST_ATTEMPTS else ("retrying", "retrying")
         found += [(waits, "LLEN", key) for key in keys.waiting(lane)]
         found.append((later, "ZCARD", keys.due(lane)))
     return found

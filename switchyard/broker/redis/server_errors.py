@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 
 import redis
 from redis.exceptions import (
@@ -88,6 +89,8 @@ def reason(error: BaseException | None) -> str:
         return "connection refused, nothing listens there"
     if isinstance(below, OSError) and below.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
         return "no route to its host"
+    if isinstance(below, ssl.SSLError):
+        return f"TLS failed: {getattr(below, 'verify_message', '') or below.reason}"
     if isinstance(error, redis.ConnectionError) and "closed by server" in str(error):
         return "it closed the connection, as a server for TLS does where the address lacks rediss"
     return type(error).__name__

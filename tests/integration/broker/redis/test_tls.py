@@ -13,6 +13,7 @@ from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.redis import acl
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import Profile, connect
+from switchyard.broker.redis.server_errors import reason
 from tests.chaos.server import server_binary
 from tests.sentinels import Watched
 from tests.tls import Authority, GuardedServer
@@ -84,8 +85,9 @@ def test_a_wrong_certificate_of_the_server_is_said(
         tmp_path / "server", server_binary("redis-server"), USERS, authority=authority, certificate=certificate
     )
     try:
-        with pytest.raises(BrokerUnavailable, match=said):
+        with pytest.raises(BrokerUnavailable, match=said) as refused:
             ask(server.url(query=f"?ssl_ca_certs={authority.file}"))
+        assert reason(refused.value).startswith(f"TLS failed: {said}")
     finally:
         server.close()
 
