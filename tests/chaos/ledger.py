@@ -1,4 +1,4 @@
-"""Ledger of jobs attempted, accepted, started, completed and dead-lettered, written as it happens, and its audit."""
+"""Ledger of jobs attempted, accepted, started, failed, completed and buried, written as it happens, and its audit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-PHASES = ("attempted", "accepted", "refused", "started", "completed", "buried")
+PHASES = ("attempted", "accepted", "refused", "started", "failed", "completed", "buried")
 SHOWN = 5
 
 

@@ -176,9 +176,10 @@ class Soak:
         failed = FAILED.findall(log)
         inherited = [line for line, _ in failed if any(sign in line for sign in INHERITED)]
         assert not inherited, f"attempts failed by what an earlier job has left: {inherited}"
-        ended, retried = {int(pid) for pid in ENDED.findall(log)}, {job for _, job in failed}
-        supervisors = {process.pid for process in self._yard.processes()}
-        runs = [run for run in map(Run.of, self._ledger.entries()) if run.phase == "started" and "-job-" in run.job]
+        ended, supervisors = {int(pid) for pid in ENDED.findall(log)}, {each.pid for each in self._yard.processes()}
+        noted = [run for run in map(Run.of, self._ledger.entries()) if "-job-" in run.job]
+        retried = {job for _, job in failed} | {run.job for run in noted if run.phase == "failed"}
+        runs = [run for run in noted if run.phase == "started"]
         last = {run.job: run for run in runs}
         earlier = [run for run in runs if run is not last[run.job]]
         unexplained = [

@@ -6,6 +6,7 @@ import contextlib
 import decimal
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import dramatiq
@@ -33,6 +34,19 @@ def note(phase: str, run_of: str) -> None:
         ledger.note(phase, run_of)
 
 
+@contextlib.contextmanager
+def run_noted(job: str) -> Iterator[None]:
+    """Note how a run of a job ends: what a child logs of it, a misbehaving neighbour may have silenced."""
+    run_of = f"{job}@{os.getppid()}"
+    note("started", run_of)
+    try:
+        yield
+    except BaseException:
+        note("failed", run_of)
+        raise
+    note("completed", run_of)
+
+
 def write(job: str) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("INSERT INTO chaos_row (job, process) VALUES (%s, %s)", [job, os.getpid()])
@@ -40,21 +54,17 @@ def write(job: str) -> None:
 
 def good(job: str, fails_once: bool = False) -> None:
     """Write a row in surroundings that are as usual."""
-    run_of = f"{job}@{os.getppid()}"
-    note("started", run_of)
-    if fails_once and not dramatiq.middleware.CurrentMessage.get_current_message().options.get("attempts"):
-        raise RuntimeError("as it was told to")
-    assert surroundings() == USUAL, surroundings()
-    write(job)
-    note("completed", run_of)
+    with run_noted(job):
+        if fails_once and not dramatiq.middleware.CurrentMessage.get_current_message().options.get("attempts"):
+            raise RuntimeError("as it was told to")
+        assert surroundings() == USUAL, surroundings()
+        write(job)
 
 
 @dramatiq.actor(queue_name="threads")
 async def async_good(job: str) -> None:
-    run_of = f"{job}@{os.getppid()}"
-    note("started", run_of)
-    await sync_to_async(write)(job)
-    note("completed", run_of)
+    with run_noted(job):
+        await sync_to_async(write)(job)
 
 
 for kind in KINDS:
