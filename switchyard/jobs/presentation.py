@@ -42,7 +42,7 @@ def written(value: Any) -> str:
     return HIDDEN if value == HIDDEN else json.dumps(value, ensure_ascii=False, default=str)
 
 
-# What became of one job, by the answers of ``services.request_cancel`` and ``start_now``, after its name.
+# Outcome of an act on one job, by the answers of ``services.request_cancel`` and ``start_now``, after its name.
 OUTCOMES: Final = {
     "cancelled": "was cancelled and will not start",
     "asked": "runs and stops within 10 seconds",
