@@ -191,15 +191,14 @@ end
 -- from theirs.
 local PUT_OFF_AT_ONCE, put_off = 20, {}
 while fair and #ids < wanted and dropped < 500 do
-  local taken, some = fair.take(wanted - #ids), {}
+  local taken, its_levels, tenants = fair.take(wanted - #ids)
   if #taken == 0 then break end
-  for n, each in ipairs(taken) do some[n] = each.id end
-  read_about(some)
-  for _, each in ipairs(taken) do
-    if is_any_wanted or is_wanted(each.id, each.level) then
-      ids[#ids + 1] = each.id
+  read_about(taken)
+  for n, id in ipairs(taken) do
+    if is_any_wanted or is_wanted(id, its_levels[n]) then
+      ids[#ids + 1] = id
     else
-      local tenant = each.tenant
+      local tenant = tenants[n]
       dropped, put_off[tenant] = dropped + 1, (put_off[tenant] or 0) + 1
       if put_off[tenant] <= PUT_OFF_AT_ONCE then fair.charge(tenant, -1) end
     end
