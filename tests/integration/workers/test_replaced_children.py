@@ -64,6 +64,7 @@ def test_a_child_in_which_a_task_left_too_much_is_replaced_and_its_neighbour_not
         last = bench.send("urgent")
         assert wait_for(lambda token=last: bench.ended(token))["pid"] != first["pid"], how  # type: ignore[misc]
         wait_for(lambda token=neighbour: [note["token"] for note in bench.notes(ENDED)].count(token) == runs)  # type: ignore[misc]
+    assert "Unexpected failure" not in bench.log()
 
 
 def test_a_child_that_can_reach_no_server_as_it_drains_has_the_grace_and_no_longer(bench: Bench) -> None:
