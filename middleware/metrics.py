@@ -203,7 +203,7 @@ class Metrics(Middleware):
             spent[0] += processor_ns
             if took_s is not None:
                 durations[labels].append(took_s)
-            if sql_s:
+            if sql_s > 0:
                 spent[1] += sql_s
         observe(self._duration_of, durations)
         for (labels, kind), count in outcomes.items():
