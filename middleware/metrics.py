@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from bisect import bisect_left
@@ -181,7 +182,7 @@ class Metrics(Middleware):
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         """Write what attempts spent: that is written every two seconds, as a write costs as much as all else of it."""
-        with self._folding:
+        with self._folding, contextlib.suppress(OSError):  # without a descriptor, which is logged, no file grows
             self._fold_ends()
             self._write_spent()
 
@@ -202,7 +203,7 @@ class Metrics(Middleware):
             spent[0] += processor_ns
             if took_s is not None:
                 durations[labels].append(took_s)
-            if sql_s:
+            if sql_s > 0:
                 spent[1] += sql_s
         observe(self._duration_of, durations)
         for (labels, kind), count in outcomes.items():

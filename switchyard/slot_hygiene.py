@@ -87,8 +87,8 @@ class SlotHygiene(Middleware):
     def __init__(self) -> None:
         self._threads = _Threads()
         self._async: set[str] = set()  # names of actors
-        # Connections of threads that run no attempts, with the number of their statements.
-        self._elsewhere: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+        # Connections of threads that run no attempts, with the monotonic time of their last statement.
+        self._elsewhere: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self._shared: WeakSet[Any] = WeakSet()  # those of the thread of async actors
         self._rolling: Future[list[str]] | None = None
         self._lost: list[str] = []  # databases of what was rolled back in the thread of async actors
@@ -180,15 +180,15 @@ class SlotHygiene(Middleware):
             return self._rolling
         return None
 
-    def strays(self) -> dict[Any, int] | None:
-        """Return connections of threads of tasks' own on which a transaction is open, and their statements so far.
+    def strays(self) -> dict[Any, float] | None:
+        """Return connections of threads of tasks' own on which a transaction is open, with their last statement's time.
 
         ``None`` as long as it is not known which are of the thread of async actors.
         """
         if self._rolling is None or not self._rolling.done():
             return None
         found = [each for each in self._of_other_threads() if each not in self._shared and is_in_transaction(each)]
-        return {each: self._elsewhere.get(each, 0) for each in found}
+        return {each: self._elsewhere.get(each, time.monotonic()) for each in found}
 
     def _of_other_threads(self) -> list[Any]:
         """Return connections of threads that run no attempts, by a copy: those threads open others meanwhile."""
@@ -222,17 +222,17 @@ class SlotHygiene(Middleware):
         if session is not None and getattr(cursor := context["cursor"].cursor, "name", None):
             session.keep(cursor)
         if not thread.works and connection in self._elsewhere:
-            self._elsewhere[connection] += 1
+            self._elsewhere[connection] = time.monotonic()
         # Statements of psycopg.sql are read by their server alone.
         if not isinstance(sql, str) or changes_session(sql):
             thread.changed = [*thread.changed, connection]
         if (message := running_message()) is None:
             return execute(sql, params, many, context)
-        began_s = time.monotonic()
+        message.sql_s = getattr(message, "sql_s", 0.0) - time.monotonic()  # type: ignore[attr-defined]
         try:
             return execute(sql, params, many, context)
         finally:
-            message.sql_s = getattr(message, "sql_s", 0.0) + time.monotonic() - began_s  # type: ignore[attr-defined]
+            message.sql_s += time.monotonic()  # type: ignore[attr-defined]
 
     def _note(self, connection: Any, **signal: Any) -> None:
         thread = self._threads.own
@@ -242,7 +242,7 @@ class SlotHygiene(Middleware):
             thread.wrappers = [*thread.wrappers, (connection, list(connection.execute_wrappers))]
         thread.connections = {**thread.connections, connection: _Session.of(connection) if self._works else None}
         if not thread.works:
-            self._elsewhere[connection] = 0
+            self._elsewhere[connection] = time.monotonic()
 
     def _restore(self, thread: _Thread) -> list[str]:
         """Put back places of databases and a thread's execute wrappers; return the names of those that differed."""

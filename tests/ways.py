@@ -165,10 +165,20 @@ def leave_transaction(seconds: float) -> None:
 
     def begin() -> None:
         with connection.cursor() as cursor:
-            cursor.execute("BEGIN IMMEDIATE" if connection.vendor == "sqlite" else "BEGIN")
+            for statement in LOCKING[connection.vendor]:
+                cursor.execute(statement)
             time.sleep(600)
 
     threading.Thread(target=begin, daemon=True).start()
+
+
+def wait_for_transaction(seconds: float) -> None:
+    """Wait in the database until what :func:`leave_transaction` has left is over, for up to a minute."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            cursor.execute("PRAGMA busy_timeout = 60000")
+        for statement in (*LOCKING[connection.vendor], "ROLLBACK"):
+            cursor.execute(statement)
 
 
 def leave_threads(seconds: float) -> None:
@@ -305,6 +315,7 @@ async def await_refuse(seconds: float) -> None:
             await asyncio.sleep(0.01)
 
 
+LOCKING = {"sqlite": ("BEGIN IMMEDIATE",), "postgresql": ("BEGIN", "SELECT pg_advisory_xact_lock(4711)")}
 KEPT: list[bytes] = []
 OPEN: list[int] = []
 FOLDER, MASK = os.getcwd(), os.umask(0o022)
@@ -315,7 +326,7 @@ WAYS = {
     for way in (
         sleep, spin, query, defy, refuse, fail, hold, hang, delegate, seize, crash,
         vanish, vanish_early, end_itself, exhaust, cut_off, open_nothing, fell, leak, gobble, gobble_slowly,
-        chatter, litter, meddle, leave_transaction, leave_threads,
+        chatter, litter, meddle, leave_transaction, wait_for_transaction, leave_threads,
         hoard, close_descriptors, hold_log, freeze_clock, freeze_ill, fork_copies,
         loop, loop_elsewhere,
     )

@@ -32,7 +32,7 @@ class HeldMessage(MessageProxy):
         given_back: Its server has it again, before it started here.
         circuit: Its dependency's, and whether it is the probe; set by a hook, as are ``circuit_opened``, what opened,
             and ``called``, its dependency and whether that answered.
-        sql_s: Its seconds in SQL.
+        sql_s: Its seconds in SQL; while a statement runs, less the monotonic time at which that began: below 0.
     """
 
     # Of the class: what is not set for each message costs none of them.

@@ -383,19 +383,20 @@ def job_of_live(live: LiveJob, found: FamilyAnswer) -> Job:
     """Return a job that was started and has not ended."""
     message = fields_of(found.body) or fields_of(live.message.encode())
     options, put_off = options_of(message), put_off_reason(found.due_at)
-    # A message that is due later does not run: its last attempt met a lock or an open circuit, and was not spent. A
-    # retry has spent one, and is recorded in a moment.
-    spent = number_or_none(options.get("attempts")) or 0
-    unspent = live.state == "running" and found.due_at is not None and spent < live.attempt
-    state = ("retrying" if live.attempt > 1 else "scheduled") if unspent else known_state(live.state)
-    deferred_by = text_or_empty(options.get("deferred_by")) if unspent else ""
+    # A message that is due later does not run, nor one that was put off after its start, by clocks that differ by less
+    # than 500 ms: its last attempt met a lock or an open circuit, and was not spent. A retry has spent one, and is
+    # recorded in a moment.
+    spent, deferred_by = number_or_none(options.get("attempts")) or 0, text_or_empty(options.get("deferred_by"))
+    was_put_off = deferred_by and (number_or_none(options.get("due_at")) or 0) > (live.started_at or LARGEST) + 500
+    unspent = live.state == "running" and bool(found.due_at is not None or was_put_off) and spent < live.attempt
+    waits = "retrying" if live.attempt > 1 else "queued" if found.due_at is None else "scheduled"
     due_at = None if put_off else found.due_at
     return job_of(
         live.id,
         found.queue,
         message,
-        state=state,
-        reason=put_off or deferred_by or live.reason or None,
+        state=waits if unspent else known_state(live.state),
+        reason=put_off or (deferred_by if unspent and waits != "queued" else "") or live.reason or None,
         attempts=live.attempt - int(unspent),
         generation=live.generation,
         started_at=live.started_at,

@@ -63,6 +63,8 @@ class ChildHygiene:
     Created in the main thread of a child that works.
     """
 
+    keeps_transaction = False  # whether a thread that has outlasted its job keeps one open, until this child ends
+
     def __init__(self, broker: Broker, row: ChildRow, slots: SlotTracking, slot_count: int) -> None:
         self._broker = broker
         self._row = row
@@ -96,7 +98,9 @@ class ChildHygiene:
         self._checks = 0
         self._check_at_s = 0.0
         self._clocks_replaced = False
-        self._strays: dict[Any, tuple[int, float, set[str]]] = {}
+        self._strays: dict[Any, set[str]] = {}
+        self._ran_lately = set[str]()
+        self._in_sql: dict[str, float] = {}
 
     def check(self) -> None:
         """Check if a second has passed, at 0.02 % of a processor; of one that can open nothing, what needs no file."""
@@ -122,7 +126,8 @@ class ChildHygiene:
         for name in self._kept:
             self._put_back(name, ran, set(running))
         if strays is not None:
-            self._note_strays(strays, now_s, set(running))
+            self._note_strays(strays, now_s, ran | self._ran_lately)
+        self._ran_lately = ran
         if not self._row.full and (excess := self._excess()):
             logger.error(
                 "this child holds %s; it is replaced. It ran since a second ago: %s", excess, ", ".join(sorted(ran))
@@ -157,18 +162,27 @@ class ChildHygiene:
             "a task left another %s, which was put back. It may be one of: %s", name, ", ".join(sorted(actors))
         )
 
-    def _note_strays(self, strays: dict[Any, int], now_s: float, running: set[str]) -> None:
-        """Note since when a thread that a task has started leaves a transaction open, and the tasks that ran then."""
-        before = {each: seen for each, seen in self._strays.items() if strays.get(each) == seen[0]}
-        self._strays = {each: before.get(each, (count, now_s, running)) for each, count in strays.items()}
+    def _note_strays(self, strays: dict[Any, float], now_s: float, ran: set[str]) -> None:
+        """Have the child replaced when a thread that a task has started keeps a transaction open after its job.
+
+        Jobs that began after its last statement, 10 s ago and more, are not the one that started it.
+        """
+        self._strays = {each: self._strays.get(each, ran) for each in strays}
+        for each, at_s in strays.items():
+            is_owned = any((job.started_s or 0.0) <= at_s for job in self._slots.running)
+            if now_s - at_s > LONGEST_CALL_S and not is_owned and not self.keeps_transaction:
+                self.keeps_transaction = self._row.stuck = True
+                names = ", ".join(sorted(self._strays[each]))
+                logger.error("a thread keeps a transaction after its job; the child is replaced. It ran: %s", names)
+
+    def only_sql_runs(self) -> bool:
+        """Return whether all that runs is in the same statements as at the call before, beside such a transaction."""
+        before, self._in_sql = self._in_sql, {each.message_id: each.sql_s for each in self._slots.running}
+        same = (sql_s < 0 and before.get(id_) == sql_s for id_, sql_s in self._in_sql.items())
+        return self.keeps_transaction and all(same)
 
     def _excess(self) -> str:
         """Return what this process has too much of, or nothing."""
-        now_s, running = CLOCKS["monotonic"](), {message.message_id for message in self._slots.running}
-        if any(
-            now_s - since_s > LONGEST_CALL_S and not owners & running for _, since_s, owners in self._strays.values()
-        ):
-            return "a transaction of a thread that has outlasted its job"
         if isinstance(loop := get_event_loop_thread(), EventLoop) and loop.executor.was_shut_down:
             return "an event loop whose executor a task has shut down"
         if self._slot_hygiene.is_blocked():

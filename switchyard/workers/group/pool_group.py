@@ -113,7 +113,8 @@ class PoolGroup:
 
     def _handle_signals(self, signals: list[int]) -> None:
         for signum in signals:
-            if signum == signal.SIGCHLD:
+            # A terminal that closes sends SIGHUP twice.
+            if signum == signal.SIGCHLD or (signum == signal.SIGHUP and self._process_set.stopping):
                 continue
             if signum == signal.SIGUSR1:
                 for process in self._process_set.running:

@@ -336,7 +336,8 @@ class ChildManager:
             return True
         # A child that was to be recycled, and crashed before it had drained, counts as a crash.
         self._count_restart(reason if exit_cause is None or exit_cause.why in RECYCLED else exit_cause.why)
-        logger.error("pool %s: child %d (pid %d) %s; it is replaced", self.pool.name, index, pid, description)
+        level = logging.WARNING if clean else logging.ERROR
+        logger.log(level, "pool %s: child %d (pid %d) %s; it is replaced", self.pool.name, index, pid, description)
         return isolated or state.done > 0 or bool(suspects or leftovers.cancelled)
 
     def _count_restart(self, reason: str) -> None:

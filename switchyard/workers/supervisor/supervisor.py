@@ -55,7 +55,7 @@ class Supervisor:
         metrics_port: Port for metrics; 0 chooses a free one.
         grace_s: Seconds that running tasks may take to end once the pool drains.
         own_row: Row in which the supervisor reports to a common parent whether the pool is ready. Without a parent, the
-            supervisor handles Ctrl-C itself, and a second signal stops it at once.
+            supervisor handles Ctrl-C itself, and a second signal stops it at once, except SIGHUP.
         beside: Runs in a further process until a signal stops it; the process is started again when it ends.
 
     Raises:
@@ -171,7 +171,8 @@ class Supervisor:
 
     def _handle_signals(self, signals: list[int]) -> None:
         for signum in signals:
-            if signum == signal.SIGCHLD:
+            # A terminal that closes sends SIGHUP twice.
+            if signum == signal.SIGCHLD or (signum == signal.SIGHUP and self._children.stopping):
                 continue
             if signum == signal.SIGUSR1:
                 self._children.dump_stacks()

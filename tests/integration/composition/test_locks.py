@@ -14,6 +14,7 @@ from typing import Any
 import dramatiq
 import pytest
 
+from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores import limit_counts
@@ -167,6 +168,15 @@ def test_a_task_that_is_refused_runs_again_without_an_attempt(
 
         wait_for(waits)
         assert not done
+    family, lane = broker.lane("work")
+    wait_for(lambda: float(family.calls.command("ZSCORE", family.keys.due(lane), job_id)) <= now_ms())
+    earlier = broker.enqueue(alone.message(str(uuid.uuid4())))
+    family.join("other/live")
+    [grant] = family.fetch("other/live", 1, request=1).grants
+    assert str(grant.lease.id, "ascii") == earlier.message_id
+    found = records.read(job_id)
+    assert found is not None and (found.state, found.reason, found.attempts) == ("queued", None, 0)
+    family.ack("other/live", [grant.lease])
     with run_worker(broker=broker):
         wait_for(lambda: done)
         wait_for(lambda: getattr(records.read(message.message_id), "state", "") == "succeeded")

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.integration.workers.bench.actors import ENDED
+from tests.integration.workers.bench.actors import ENDED, STARTED
 from tests.integration.workers.conftest import Bench
 from tests.waiting import wait_for
 
@@ -64,6 +64,7 @@ def test_a_child_in_which_a_task_left_too_much_is_replaced_and_its_neighbour_not
         last = bench.send("urgent")
         assert wait_for(lambda token=last: bench.ended(token))["pid"] != first["pid"], how  # type: ignore[misc]
         wait_for(lambda token=neighbour: [note["token"] for note in bench.notes(ENDED)].count(token) == runs)  # type: ignore[misc]
+    assert "Unexpected failure" not in bench.log()
 
 
 def test_a_child_that_can_reach_no_server_as_it_drains_has_the_grace_and_no_longer(bench: Bench) -> None:
@@ -118,12 +119,28 @@ def test_a_child_in_which_a_thread_keeps_a_transaction_after_its_job_is_replaced
     bench.start("runpools", "urgent", "webhook", "--no-history")
     bench.wait_for_log("pools: all ready")
 
-    line = "a transaction of a thread that has outlasted its job; it is replaced"
+    line = "a thread keeps a transaction after its job; the child is replaced"
     for times, queue in enumerate(("urgent", "webhook"), start=1):
         bench.send(queue, how="leave_transaction")
 
         wait_for(lambda times=times: bench.log().count(line) == times)  # type: ignore[misc]
         report = wait_for(lambda queue=queue: (found := bench.report(queue)) and found.restarts and found)  # type: ignore[misc]
-        assert report.restarts == {"recycled": 1}
+        assert report.restarts == {"stuck_message": 1}
         last = bench.send(queue)
         assert wait_for(lambda last=last: bench.ended(last))  # type: ignore[misc]
+
+
+def test_jobs_that_wait_for_a_transaction_which_a_thread_keeps_go_back_and_their_neighbours_end(bench: Bench) -> None:
+    bench.start("runpool", "urgent")
+    bench.wait_for_log("pool urgent: ready")
+    leaving = bench.send("urgent", how="leave_transaction")
+    wait_for(lambda: bench.ended(leaving))
+
+    waits, works = bench.send("urgent", how="wait_for_transaction"), bench.send("urgent", ms=14_000)
+
+    wait_for(lambda: bench.ended(waits) and bench.ended(works), 100)
+    starts = [note["token"] for note in bench.notes(STARTED)]
+    assert (starts.count(waits), starts.count(works)) == (2, 1)
+    assert "] retried" not in bench.log(), "it spent an attempt"
+    assert "It ran: urgent_job" in bench.log()
+    assert wait_for(lambda: (found := bench.report("urgent")) and found.restarts) == {"stuck_message": 1}

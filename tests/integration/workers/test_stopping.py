@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
+
 from tests.integration.workers.conftest import Bench
 from tests.processes import is_alive, titles_below
 from tests.waiting import wait_for
@@ -26,6 +28,23 @@ def test_ctrl_c_in_a_terminal_lets_what_runs_end_in_all_pools_takes_no_new_work_
     assert bench.waiting("slow") == 5
     assert bench.report("slow") is None
     assert "pools: all drained" in bench.log()
+
+
+@pytest.mark.parametrize("command", [["runpools", "urgent", "slow"], ["runpool", "urgent"]])
+def test_a_terminal_that_closes_lets_what_runs_end_although_it_sends_its_signal_twice(
+    bench: Bench, command: list[str]
+) -> None:
+    parent = bench.start(*command)
+    bench.wait_for_log("pools: all ready" if command[0] == "runpools" else "pool urgent: ready")
+    running = bench.send("urgent", ms=2_000)
+    wait_for(lambda: bench.started(running))
+
+    os.killpg(parent.pid, signal.SIGHUP)
+    bench.wait_for_log("pool urgent: draining")
+    os.killpg(parent.pid, signal.SIGHUP)
+
+    assert parent.wait(60) == 0
+    assert bench.ended(running)
 
 
 def test_a_second_signal_stops_all_pools_at_once(bench: Bench) -> None:

@@ -74,6 +74,27 @@ def test_every_source_makes_the_same_job(source: str) -> None:
     assert (shown["enqueued_at"], job_json(job)["arguments"]) == ("1970-01-01T00:00:01.000000Z", None)
 
 
+@pytest.mark.parametrize(
+    ("due_at", "options", "known"),
+    [
+        (b"9000", {"deferred_by": "lock", "due_at": 9_000}, ("scheduled", "lock", 0, 9_000)),
+        (b"", {"deferred_by": "lock", "due_at": 9_000}, ("queued", None, 0, None)),
+        (b"", {"deferred_by": "lock", "due_at": 2_100}, ("running", None, 1, None)),
+        (b"", {"deferred_by": "rate_limit", "due_at": 1_900}, ("running", None, 1, None)),
+        (b"", {"due_at": 9_000}, ("running", None, 1, None)),
+    ],
+    ids=["scheduled", "due again", "started again, by a slow clock", "started", "adopted early"],
+)
+def test_a_job_that_was_put_off_after_its_start_does_not_run(
+    due_at: bytes, options: dict[str, Any], known: tuple[str, str | None, int, int | None]
+) -> None:
+    answer = FamilyAnswer("default", b"", b"", b"", body(attempts=0, **options), b"", b"", due_at, b"")
+
+    job = job_of_live(LiveJob("j-1", "running", attempt=1, started_at=2_000), answer)
+
+    assert (job.state, job.reason, job.attempts, job.next_attempt_at) == known
+
+
 def test_the_api_declares_every_field_of_the_json_form_in_its_order() -> None:
     shown = job_json(Job("j-1"))
 

@@ -133,6 +133,22 @@ def test_crashes_are_reported_for_an_hour_and_what_is_intended_is_none(
     assert children.restarts == {"SIGKILL": 2, "SIGSEGV": 1}
 
 
+@pytest.mark.parametrize(("drained", "level"), [(True, "WARNING"), (False, "ERROR")])
+def test_a_child_that_drains_although_nobody_told_it_to_is_replaced_without_an_error(
+    children: ChildManager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, drained: bool, level: str
+) -> None:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    children.work()
+    [process] = children.running
+    children.rows[process.index].drained = drained
+    monkeypatch.setattr("switchyard.workers.supervisor.processes.os.wait4", lambda pid, options: (pid, 0, used))
+
+    children.process_set.work()
+
+    assert [record.levelname for record in caplog.records if "it is replaced" in record.message] == [level]
+    assert children.restarts == {"exit": 1}
+
+
 @pytest.mark.parametrize(("drained", "restarts"), [(True, {}), (False, {"exit": 1})])
 def test_a_child_that_a_pause_drains_is_no_crash_when_it_ends_after_the_pause(
     children: ChildManager, monkeypatch: pytest.MonkeyPatch, drained: bool, restarts: dict[str, int]
