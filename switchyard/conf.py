@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from errno import EACCES, EPERM
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -200,6 +201,13 @@ DEFAULT_LIMITS = RecordLimits()
 LEAST_BYTES, MOST_BYTES = 1_048_576, 2**40  # less holds the records of a few seconds
 
 
+# Settings that may not differ between hosts. CORES does, where machines do.
+ALIKE: Final = (
+    "broker_url", "place_url", "place_options", "public_url", "alert_urls", "history_days", "history_rows", "results",
+    "audit_days", "record_limits", "sends",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class SwitchyardSettings:
     """Validated settings of the library, see ``docs/reference/environment.md``.
@@ -343,6 +351,16 @@ WITHOUT_BROKER = frozenset(
         ),
     }
 )
+
+
+def digest() -> str:
+    """Return a digest, in eight characters, of what must be alike on all hosts: settings, and databases' addresses."""
+    own = switchyard_settings()
+    alike = [own.topology.with_cores(1), *(getattr(own, name) for name in ALIKE)]
+    databases = [[each.get(key) for key in ("ENGINE", "HOST", "PORT", "NAME")] for each in settings.DATABASES.values()]
+    # A function of the topology is named with its address in memory.
+    text = re.sub(r" at 0x[0-9a-f]+", "", repr((alike, databases)))
+    return sha256(text.encode()).hexdigest()[:8]
 
 
 def asks_no_broker() -> bool:

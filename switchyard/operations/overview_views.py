@@ -73,21 +73,24 @@ def _first_steps(room: page.Room) -> dict[str, Any] | None:
 
 
 class Change(NamedTuple):
-    """An act of a person, or a host that started pools with a release, within a minute."""
+    """An act of a person, or a host that started pools with a release and settings, within a minute."""
 
     at: datetime
     act: ShownEntry | None = None
     host: str = ""
     release: str = ""
+    settings: str = ""
     pools: tuple[str, ...] = ()
 
 
 def _starts(room: page.Room) -> list[Change]:
     reports = [report for pool in room.pools if pool.state is not None for report in pool.state.reports]
     starts: list[Change] = []
-    for report in sorted(reports, key=attrgetter("host", "release", "started_at")):
-        start = Change(datetime_of(report.started_at), None, report.host, report.release, (report.pool,))
-        if starts and starts[-1][2:4] == start[2:4] and start.at - starts[-1].at <= TOGETHER:
+    for report in sorted(reports, key=attrgetter("host", "release", "settings", "started_at")):
+        start = Change(
+            datetime_of(report.started_at), None, report.host, report.release, report.settings, (report.pool,)
+        )
+        if starts and starts[-1][2:5] == start[2:5] and start.at - starts[-1].at <= TOGETHER:
             start = start._replace(pools=(*starts.pop().pools, report.pool))
         starts.append(start)
     return starts

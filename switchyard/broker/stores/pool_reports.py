@@ -105,6 +105,7 @@ class PoolReport(msgspec.Struct, frozen=True):
         started_at, beat_at: Milliseconds since the epoch.
         state: ``starting``, ``up``, ``quieted`` by an operator, ``draining``, or ``paused`` while the broker's keyspace
             is not the one it knew.
+        settings: Digest of what must be alike on all hosts, see :func:`switchyard.conf.digest`.
         clock_ahead_ms: How far its host's own clock is ahead of the server's; ``None`` before it was compared.
         silent: Children that answer nothing.
         done: Messages that ended since the supervisor started; ``busy_ms``: time that slots were busy since then.
@@ -123,6 +124,7 @@ class PoolReport(msgspec.Struct, frozen=True):
     restarts: dict[str, Whole] = {}
     metrics_port: Whole = 0
     release: str = ""
+    settings: str = ""
     clock_ahead_ms: Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)] | None = None
     crashes: dict[str, Whole] = {}
     silent: list[SilentChild] = []

@@ -250,6 +250,7 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("pools.clock_off", "Clock", says="Of the clocks: {seen}."),
     Rank("pools.undeclared", "Old pool", says="The {seen}."),
     Rank("pools.releases", "Two releases"),
+    Rank("pools.settings", "Two settings"),
     Rank("actors.leaking", "Leak"),
     # The room itself sees less.
     Rank("history.down", "History", says="Of the history: {seen}."),

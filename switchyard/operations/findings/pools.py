@@ -250,7 +250,7 @@ def _lanes(pool: PoolState, facts: YardFacts) -> list[LaneStats]:
 STARTING_S = 60
 CLOCK_S = 5.0
 MANY_CRASHES = 3
-RELEASES_MS = 10 * 60_000
+BESIDE_MS = 10 * 60_000
 
 
 class MemoryReplacements:
@@ -287,7 +287,7 @@ def look(snapshot: Snapshot) -> Iterator[Finding]:
         mine = [report for report in snapshot.reports if report.pool == pool.name]
         for report in mine:
             yield from _supervisor(pool, report, snapshot.now_ms)
-        yield from _releases(pool.name, mine, snapshot.now_ms)
+        yield from _differing(pool.name, mine, snapshot.now_ms)
     for report in undeclared(snapshot.reports):
         seen = f"pool {report.pool}, which this release does not declare, runs on {report.host}"
         cause = "It was renamed or removed, and processes of the previous release still run"
@@ -323,17 +323,25 @@ def _of_own_release(reports: Sequence[PoolReport]) -> list[PoolReport]:
     return [report for report in reports if own and report.release == own]
 
 
-def _releases(name: str, reports: list[PoolReport], now_ms: int) -> Iterator[Finding]:
-    """Tell releases that run beside one another on a pool for longer than a deploy takes."""
-    releases = {report.release: report for report in sorted(reports, key=lambda one: -one.started_at) if report.release}
-    beside_ms = now_ms - max((report.started_at for report in releases.values()), default=now_ms)
-    if len(releases) < 2 or beside_ms < RELEASES_MS:
+def _differing(name: str, reports: list[PoolReport], now_ms: int) -> Iterator[Finding]:
+    """Tell releases, or else settings, that run beside one another on a pool for longer than a deploy takes."""
+    newest_first = sorted(reports, key=lambda one: -one.started_at)
+    releases = {report.release: report for report in newest_first if report.release}
+    settings = {report.settings: report for report in newest_first if report.settings}
+    code, found = ("releases", releases) if len(releases) > 1 else ("settings", settings)
+    beside_ms = now_ms - max((report.started_at for report in found.values()), default=now_ms)
+    if len(found) < 2 or beside_ms < BESIDE_MS:
         return
-    named = ", ".join(f"{release} on {report.host}" for release, report in sorted(releases.items()))
-    seen = f"{name} runs {len(releases)} releases beside one another for {duration(beside_ms)}: {named}"
+    named = ", ".join(f"{which} on {report.host}" for which, report in sorted(found.items()))
+    seen = f"{name} runs {len(found)} {code} beside one another for {duration(beside_ms)}: {named}"
     cause = "A deploy stopped half-way, or a host was left out; a job runs by the code of whichever fetches it"
     step = "Deploy the rest, or manage.py switchyard workers stop --member NAME of those that are left"
-    yield GROUP.warning("releases", seen, cause, step, name, LOOK_AT_WORKERS)
+    if code == "settings":
+        cause = (
+            "The topology, a setting or a database's address differs between hosts, or was changed without a restart"
+        )
+        step = "Compare the environments of these hosts; restart the pool where it is wrong"
+    yield GROUP.warning(code, seen, cause, step, name, LOOK_AT_WORKERS)
 
 
 def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding]:

@@ -29,7 +29,7 @@ from switchyard.broker.stores.pool_reports import (
 )
 from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.topology import Pool
-from switchyard.conf import switchyard_settings
+from switchyard.conf import digest, switchyard_settings
 from switchyard.workers.shared.child_table import ChildState
 from switchyard.workers.shared.fork import resident_bytes, stacks_file
 from switchyard.workers.supervisor.children import ChildManager
@@ -54,6 +54,7 @@ class Reporter:
         self._forgot_silent = False
         self._notices = NOTHING_ASKED
         self._work = WorkDone()
+        self._settings = digest()
         # A client of its own: the broker's client waits and retries for longer than a supervisor may block.
         self.calls = calls_on(connect(switchyard_settings().broker_url, profile="quick"), budget_s=1.0)
         self._reports, self._clock = PoolReports(self.calls, Keys()), ServerClock(self.calls)
@@ -97,6 +98,7 @@ class Reporter:
             crashes=crashes,
             metrics_port=metrics_port,
             release=switchyard_settings().release,
+            settings=self._settings,
             clock_ahead_ms=CLOCK.ahead_ms,
             done=self._work.done,
             busy_ms=int(self._work.busy_s * 1_000),

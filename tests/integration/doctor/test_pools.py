@@ -109,6 +109,23 @@ def test_two_releases_on_one_pool_are_a_warning_once_a_deploy_has_had_its_time(
     )
 
 
+def test_two_settings_of_one_release_on_a_pool_are_a_warning_once_a_deploy_has_had_its_time(
+    report: Report, facilities: Facilities
+) -> None:
+    now = time.time_ns() // 1_000_000
+    report(release="1.0", settings="aa11", started_at=now - 3_600_000)
+
+    def found_after(ms: int, settings: str) -> dict[str, Finding]:
+        other = PoolReport("slow", "web-2", 9, "processes", 2, 0, now - ms, now, "up", release="1.0", settings=settings)
+        facilities.pools.write(other)
+        return {code: found for code, found in of(look(), "warning").items() if code in ("settings", "releases")}
+
+    assert found_after(60_000, "bb22") == {}
+    assert found_after(660_000, "aa11") == {}
+    seen = found_after(660_000, "bb22")["settings"].seen
+    assert re.fullmatch(r"slow runs 2 settings beside one another for 11 min \d\d s: aa11 on h, bb22 on web-2", seen)
+
+
 @pytest.mark.parametrize(
     ("own_since_s", "release", "since_s", "step"),
     [
