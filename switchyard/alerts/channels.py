@@ -285,10 +285,9 @@ def within_deadline(name: str, work: Callable[[], None]) -> None:
     def run() -> None:
         try:
             work()
-        except ChannelFailed as error:
-            failures.append(error)
         except Exception as error:  # noqa: BLE001  see above
-            failures.append(ChannelFailed(name, f"{type(error).__name__} in the channel"))
+            failed = ChannelFailed(name, f"{type(error).__name__} in the channel")
+            failures.append(error if isinstance(error, ChannelFailed) else failed)
 
     thread = threading.Thread(target=run, name=f"alert {name}", daemon=True)
     thread.start()
@@ -309,12 +308,11 @@ def ask(name: str, url: str, body: object, headers: Mapping[str, str], *, at: st
     Raises:
         ChannelFailed: any but a 2xx answer within the deadline.
     """
-    limit = urllib3.Timeout(total=DEADLINE_S)
     method, content = ("GET", None) if body is None else ("POST", json.dumps(body).encode())
     headers = {"Content-Type": "application/json", **headers}
     try:
         with (
-            urllib3.PoolManager(1, retries=False, timeout=limit) as pool,
+            urllib3.PoolManager(1, retries=False, timeout=urllib3.Timeout(total=DEADLINE_S)) as pool,
             pool.request(method, url, body=content, headers=headers, preload_content=False) as answer,
         ):
             words = answer.read(most_bytes, decode_content=False) if most_bytes else b""

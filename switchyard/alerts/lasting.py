@@ -121,9 +121,4 @@ class BrokerAlerts:
 
 
 def _fact(found: ServerFinding) -> AlertFact:
-    return AlertFact(
-        fingerprint=f"broker-{found.code}",
-        kind="broker",
-        title=f"The broker's server: {found.seen}",
-        detail=found.remedy,
-    )
+    return AlertFact(f"broker-{found.code}", "broker", f"The broker's server: {found.seen}", found.remedy)
