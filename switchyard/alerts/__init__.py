@@ -13,7 +13,7 @@ It keeps true:
 
 Files in reading order: ``models``, ``intake`` (a group becomes an alert and its deliveries), ``lasting`` (raised and
 resolved while something lasts) with ``resolution``, ``sending`` (the scheduler's dispatch) with ``once``, ``channels``
-and ``notice``, ``away``, ``silences``, ``acts`` (people), ``views``, ``checks``.
+with ``jira``, ``notice``, ``away``, ``silences``, ``acts`` (people), ``views``, ``checks``.
 
 Public: ``sending.dispatch_due``, ``silences`` and ``lasting`` for the scheduler; ``models`` and ``notice`` for
 findings and pages.

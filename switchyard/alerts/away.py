@@ -75,8 +75,6 @@ def _group(away: ServerFinding) -> AlertGroup:
         kind="broker",
         title="The broker does not answer: no job can be sent, and none starts",
         detail=f"{away.remedy}\nPools try again by themselves, and go on with what they run; nothing is lost.",
-        queue="",
-        actor="",
         at=at,
     )
     return AlertGroup(fact, 1, 0, at, at, "")

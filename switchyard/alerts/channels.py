@@ -1,7 +1,7 @@
 """Channels that alerts are sent to, and the entries of SWITCHYARD_ALERT_URLS that name them.
 
 A channel's name is unique and holds no secret. ``send`` sends one message within ``DEADLINE_S``, or raises
-``ChannelFailed``. PagerDuty and Opsgenie have classes of their own, since apprise resolves nothing there.
+``ChannelFailed``. PagerDuty, Opsgenie and Jira have classes of their own, since apprise resolves nothing there.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from smtplib import SMTPException
 from typing import Any, Protocol
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
 import urllib3
 from django.core import mail
@@ -50,6 +52,8 @@ APPRISE = ("apprise", "apprise>=2.2,<3", "alerts")
 SETTING = "SWITCHYARD_ALERT_URLS"
 LABELLED = re.compile(r"(?P<label>[a-z][a-z0-9_-]{0,31})=(?P<url>[a-z][a-z0-9+.-]*:.*)")
 KEY = re.compile(r"[A-Za-z0-9_-]{8,64}")
+CREDENTIAL = re.compile(r"(?P<mail>[^\s:]+:)?[!-9;-~]{8,}")
+PLACE = re.compile(r"(?P<context>(?:/[\w.~-]+)*)/(?P<project>[A-Z][A-Z0-9_]{1,79})", re.ASCII)
 # Telegram reads tags in a text, Discord calls everybody that it names: an error quotes what strangers wrote. Characters
 # that look alike do nothing, and keep the length.
 LIVE = re.compile(r"[<>]|(?<![\w.+-])@|@(?=\d|everyone|here|channel|all)|\](?=\()", re.IGNORECASE)
@@ -118,10 +122,10 @@ class WebhookChannel:
 
     @property
     def name(self) -> str:
-        return f"webhook {urlsplit(self.url).hostname} #{_digest(self.url)}"[:200]
+        return f"webhook {urlsplit(self.url).hostname} #{digest(self.url)}"[:200]
 
     def send(self, notice: Notice) -> None:
-        _post(self.name, self.url, notice.as_json(), {"Idempotency-Key": notice.id})
+        ask(self.name, self.url, notice.as_json(), {"Idempotency-Key": notice.id})
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +137,7 @@ class IncidentChannel:
 
     @property
     def name(self) -> str:
-        return f"{type(self).__name__.removesuffix('Channel').lower()} #{_digest(self.key)}"
+        return f"{type(self).__name__.removesuffix('Channel').lower()} #{digest(self.key)}"
 
 
 class PagerDutyChannel(IncidentChannel):
@@ -160,7 +164,7 @@ class PagerDutyChannel(IncidentChannel):
                     "custom_details": {"text": notice.text, "count": notice.count},
                 },
             }
-        _post(self.name, f"{self.origin}/v2/enqueue", event, {})
+        ask(self.name, f"{self.origin}/v2/enqueue", event, {})
 
 
 class OpsgenieChannel(IncidentChannel):
@@ -181,7 +185,7 @@ class OpsgenieChannel(IncidentChannel):
                 "priority": "P1" if alert.severity == "critical" else "P3",
                 "entity": alert.queue,
             }
-        _post(self.name, address, body, {"Authorization": f"GenieKey {self.key}"})
+        ask(self.name, address, body, {"Authorization": f"GenieKey {self.key}"})
 
 
 class _Answers(logging.Handler):
@@ -205,7 +209,7 @@ class AppriseChannel:
 
     @property
     def name(self) -> str:
-        return f"{urlsplit(self.url).scheme} #{_digest(self.url)}"
+        return f"{urlsplit(self.url).scheme} #{digest(self.url)}"
 
     def service(self) -> Any:
         """Return apprise's own object; ``None`` where it cannot use the address.
@@ -223,18 +227,9 @@ class AppriseChannel:
     def send(self, notice: Notice) -> None:
         if (service := self.service()) is None:
             raise ChannelFailed(self.name, "apprise cannot use its address")
-        refused: list[ChannelFailed] = []
-        # Bounded from outside: a service may take several requests, and wait between them.
-        work = (service, notice, refused)
-        thread = threading.Thread(target=self._send, args=work, name=f"alert {self.name}", daemon=True)
-        thread.start()
-        thread.join(DEADLINE_S)
-        if thread.is_alive():
-            raise ChannelFailed(self.name, f"no answer in {DEADLINE_S:g} s")
-        if refused:
-            raise refused[0]
+        within_deadline(self.name, partial(self._send, service, notice))
 
-    def _send(self, service: Any, notice: Notice, refused: list[ChannelFailed]) -> None:
+    def _send(self, service: Any, notice: Notice) -> None:
         from apprise import NotifyType
         from apprise.logger import logger
 
@@ -244,16 +239,13 @@ class AppriseChannel:
         told = NotifyType.SUCCESS if alert.resolved_at else told
         logger.addHandler(answers)
         try:  # by the service itself: what is sent through Apprise waits for its other threads at the end of a process
-            title, text = _inert(notice.headline), _inert(notice.within(service.body_maxlen))
+            title, text = inert(notice.headline), inert(notice.within(service.body_maxlen))
             sent = service.notify(body=text, title=title, notify_type=told, body_format="text")
-        except Exception as error:  # noqa: BLE001  of a service's own code, whose words may hold its address
-            refused.append(ChannelFailed(self.name, f"{type(error).__name__} in apprise"))
-        else:
-            if not sent:
-                fact = f"answered {answers.status}" if answers.status else "apprise could not send it"
-                refused.append(ChannelFailed(self.name, fact, answered=bool(answers.status)))
         finally:
             logger.removeHandler(answers)
+        if not sent:
+            fact = f"answered {answers.status}" if answers.status else "apprise could not send it"
+            raise ChannelFailed(self.name, fact, answered=bool(answers.status))
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,31 +264,64 @@ def keeps_incidents(channel: Channel) -> bool:
     return isinstance(channel.channel if isinstance(channel, LabelledChannel) else channel, IncidentChannel)
 
 
-def _inert(text: str) -> str:
+def inert(text: str) -> str:
     """Return a text that calls nobody and links nothing but plain addresses, of the same length."""
     return LIVE.sub(lambda found: LOOKALIKES[found[0]], text)
 
 
-def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()[:8]
+def digest(text: str, length: int = 8) -> str:
+    """Return hexadecimal digits that stand for a text, of a secret without telling it."""
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
-def _post(name: str, url: str, body: dict[str, Any], headers: Mapping[str, str]) -> None:
-    """Post JSON for the channel of a name. Raises ``ChannelFailed`` for any but a 2xx answer within the deadline."""
-    limit = urllib3.Timeout(total=DEADLINE_S)
-    content = {"Content-Type": "application/json", **headers}
+def within_deadline(name: str, work: Callable[[], None]) -> None:
+    """Run the work of the channel of a name, which may take several requests, in a thread for at most ``DEADLINE_S``.
+
+    Raises:
+        ChannelFailed: the work raised it, or another error, whose words may hold an address; or it goes on.
+    """
+    failures: list[ChannelFailed] = []
+
+    def run() -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001  see above
+            failed = ChannelFailed(name, f"{type(error).__name__} in the channel")
+            failures.append(error if isinstance(error, ChannelFailed) else failed)
+
+    thread = threading.Thread(target=run, name=f"alert {name}", daemon=True)
+    thread.start()
+    thread.join(DEADLINE_S)
+    if thread.is_alive():
+        raise ChannelFailed(name, f"no answer in {DEADLINE_S:g} s")
+    if failures:
+        raise failures[0]
+
+
+def ask(name: str, url: str, body: object, headers: Mapping[str, str], *, at: str = "", most_bytes: int = 0) -> bytes:
+    """Post JSON for the channel of a name, or get the URL where there is no body; return the answer's first bytes.
+
+    Args:
+        at: Words that tell a refused request from others, without a secret.
+        most_bytes: Bytes of the answer that are read: it could last for ever.
+
+    Raises:
+        ChannelFailed: any but a 2xx answer within the deadline.
+    """
+    method, content = ("GET", None) if body is None else ("POST", json.dumps(body).encode())
+    headers = {"Content-Type": "application/json", **headers}
     try:
-        # The body of the answer is not read: it could last for ever.
         with (
-            urllib3.PoolManager(1, retries=False, timeout=limit) as pool,
-            pool.request("POST", url, body=json.dumps(body).encode(), headers=content, preload_content=False) as answer,
+            urllib3.PoolManager(1, retries=False, timeout=urllib3.Timeout(total=DEADLINE_S)) as pool,
+            pool.request(method, url, body=content, headers=headers, preload_content=False) as answer,
         ):
-            status = answer.status
+            words = answer.read(most_bytes, decode_content=False) if most_bytes else b""
     except urllib3.exceptions.HTTPError as error:
         # The error's own message contains the URL.
         raise ChannelFailed(name, type(error).__name__) from None
-    if not 200 <= status < 300:
-        raise ChannelFailed(name, f"answered {status}", answered=True)
+    if not 200 <= answer.status < 300:
+        raise ChannelFailed(name, f"answered {answer.status}{at}", answered=True)
+    return words
 
 
 def channels(urls: Sequence[str]) -> tuple[Channel, ...]:
@@ -337,6 +362,10 @@ def parse(url: str, position: int) -> Channel:
             return PagerDutyChannel(*_key_and_origin(url, position, "events.pagerduty.com"))
         case "opsgenie":
             return OpsgenieChannel(*_key_and_origin(url, position, "api.opsgenie.com"))
+        case "jira" if re.search(r"[^/]@|//[^/]*\.", url):  # others are apprise's, of Jira Service Management
+            from switchyard.alerts.jira import JiraChannel
+
+            return JiraChannel(*_jira(url, position))
     if not parts.scheme or not parts.netloc:
         raise _unusable(position, f"has the scheme {parts.scheme!r}")
     refuse_without(SETTING, APPRISE, f"entry {position}, {parts.scheme}")
@@ -358,8 +387,9 @@ def refuse_unusable(urls: Sequence[str]) -> None:
 
 def _unusable(position: int, fact: str) -> InvalidSetting:
     remedy = (
-        "use log:, mailto:ops@example.com, https://hooks.example.com/…, pagerduty://KEY, opsgenie://KEY or an address "
-        "of apprise's such as slack://…, separated by spaces, each with a label before it if rules name it: oncall=…"
+        "use log:, mailto:ops@example.com, https://hooks.example.com/…, pagerduty://KEY, opsgenie://KEY, "
+        "jira://MAIL:TOKEN@HOST/PROJECT or an address of apprise's such as slack://…, separated by spaces, each with a "
+        "label before it if rules name it: oncall=…"
     )
     return InvalidSetting(SETTING, f"entry {position} {fact}", remedy)
 
@@ -377,6 +407,21 @@ def _key_and_origin(url: str, position: int, default: str) -> tuple[str, str]:
     if not KEY.fullmatch(key) or _port(url) == 0:
         raise _unusable(position, "names no key of 8 to 64 letters and digits, as in pagerduty://KEY or …://KEY@HOST")
     return key, f"{'http' if host and is_loopback(urlsplit(url).hostname) else 'https'}://{host or default}"
+
+
+def _jira(url: str, position: int) -> tuple[str, str, str, str]:
+    """Return header, origin, project and type of tickets of ``jira://MAIL:TOKEN@HOST/PROJECT?type=Bug``."""
+    parts = urlsplit(url)
+    secret, _, host = parts.netloc.rpartition("@")
+    place, kind = PLACE.fullmatch(parts.path), re.fullmatch(r"(?:type=([^&=]+))?", parts.query)
+    if not (given := CREDENTIAL.fullmatch(unquote(secret))) or not parts.hostname or _port(url) == 0:
+        form = "jira://MAIL:TOKEN@HOST/PROJECT, of a Data Center jira://TOKEN@HOST/PROJECT, with / and # as %2F and %23"
+        raise _unusable(position, f"names no token or host, as in {form}")
+    if not place or not kind or parts.fragment:
+        raise _unusable(position, "names no project's key, or more than a type, as in jira://…@HOST/OPS?type=Bug")
+    basic = f"Basic {b64encode(given[0].encode()).decode()}"
+    origin = f"{'http' if is_loopback(parts.hostname) else 'https'}://{host}{place['context']}"
+    return basic if given["mail"] else f"Bearer {given[0]}", origin, place["project"], unquote_plus(kind[1] or "Task")
 
 
 def _recipients(path: str, position: int) -> tuple[str, ...]:

@@ -19,8 +19,8 @@ def check_alert_urls(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[C
         return []
     from switchyard.alerts.channels import channels, parse  # loads urllib3: only where there are addresses
 
-    found = [_refusal(partial(parse, url, position)) for position, url in enumerate(urls, start=1)]
-    return list(filter(None, found)) or list(filter(None, [_refusal(partial(channels, urls))]))
+    entries = [partial(parse, url, position) for position, url in enumerate(urls, start=1)]
+    return [error for entry in entries for error in _refusals(entry)] or _refusals(partial(channels, urls))
 
 
 def check_alert_rules(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
@@ -50,12 +50,12 @@ def check_apprise(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
         return []
     from switchyard.alerts.channels import refuse_unusable
 
-    return list(filter(None, [_refusal(partial(refuse_unusable, urls))]))
+    return _refusals(partial(refuse_unusable, urls))
 
 
-def _refusal(use: Callable[[], object]) -> CheckMessage | None:
+def _refusals(use: Callable[[], object]) -> list[CheckMessage]:
     try:
         use()
     except InvalidSetting as error:
-        return Error(f"{error.name}: {error.fact}", hint=error.remedy, id="switchyard.E043")
-    return None
+        return [Error(f"{error.name}: {error.fact}", hint=error.remedy, id="switchyard.E043")]
+    return []

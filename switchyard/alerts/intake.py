@@ -55,15 +55,15 @@ def write_alert(group: AlertGroup, channels: Iterable[str]) -> AlertGroup:
         for channel, at in wanted + (further(group.sample, names, now) if created else []):
             # One that still waits reports what came since as well.
             waiting = Delivery.objects.select_for_update().filter(alert=alert, channel=channel, tries=0)
-            delivery, made = waiting.filter(state=Delivery.State.PENDING).first(), False
+            delivery = waiting.filter(state=Delivery.State.PENDING).first()
             if delivery is None:
-                delivery, made = Delivery.objects.select_for_update().get_or_create(
+                delivery, _ = Delivery.objects.select_for_update().get_or_create(
                     alert=alert,
                     channel=channel,
                     reported=group.sent_count,
                     defaults={"count": group.count, "next_try_at": at, "state": state},
                 )
-            if not made and delivery.state == Delivery.State.PENDING and delivery.tries == 0:
+            else:
                 delivery.count = group.count
                 delivery.save(update_fields=("count",))
             reported = min(reported, delivery.count)
@@ -118,13 +118,11 @@ def notice_of_group(group: AlertGroup) -> Notice:
 
 def _columns(group: AlertGroup) -> dict[str, Any]:
     fact = group.sample
-    severity = Alert.Severity.CRITICAL if fact.kind in CRITICAL_KINDS else Alert.Severity.WARNING
-    if fact.severity in Alert.Severity.values:
-        severity = Alert.Severity(fact.severity)
+    usual = Alert.Severity.CRITICAL if fact.kind in CRITICAL_KINDS else Alert.Severity.WARNING
     return {
         "kind": fact.kind[:64],
         "title": storable(fact.title)[:300],
-        "severity": severity.value,
+        "severity": fact.severity if fact.severity in Alert.Severity.values else usual.value,
         "sample": storable(fact.detail)[:LONGEST_SAMPLE],
         "queue": fact.queue[:64],
         "actor": fact.actor[:255],

@@ -13,7 +13,6 @@ from switchyard.alerts.intake import worsen, write_alert
 from switchyard.alerts.models import Alert
 from switchyard.alerts.resolution import resolve_gone
 from switchyard.alerts.silences import UNRESOLVED
-from switchyard.broker.clock import now_ms
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroup
@@ -122,12 +121,4 @@ class BrokerAlerts:
 
 
 def _fact(found: ServerFinding) -> AlertFact:
-    return AlertFact(
-        fingerprint=f"broker-{found.code}",
-        kind="broker",
-        title=f"The broker's server: {found.seen}",
-        detail=found.remedy,
-        queue="",
-        actor="",
-        at=now_ms(),
-    )
+    return AlertFact(f"broker-{found.code}", "broker", f"The broker's server: {found.seen}", found.remedy)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from datetime import timedelta
 
 from django.db import transaction
@@ -31,27 +31,14 @@ def resolve_triaged(still_open: Callable[[Collection[str]], Collection[str]]) ->
     Args:
         still_open: Returns those of some fingerprints that have open letters.
     """
-    before, resolved = timezone.now() - SETTLED_AFTER, 0
-    for fingerprints in _fingerprints():
-        ended = set(fingerprints) - set(still_open(fingerprints))
-        rows = Alert.objects.filter(kind="dead_letter", fingerprint__in=ended, last_at__lt=before)
-        pks = rows.filter(state__in=UNRESOLVED).values_list("pk", flat=True)
-        resolved += sum(_end(rows.filter(pk=pk)) for pk in list(pks))
+    rows, resolved = Alert.objects.filter(kind="dead_letter", last_at__lt=timezone.now() - SETTLED_AFTER), 0
+    unresolved = rows.filter(state__in=UNRESOLVED).order_by("fingerprint")
+    known = list(unresolved.values_list("fingerprint", flat=True).distinct())
+    for start in range(0, len(known), FINGERPRINTS_AT_ONCE):
+        asked = known[start : start + FINGERPRINTS_AT_ONCE]
+        ended = unresolved.filter(fingerprint__in=set(asked) - set(still_open(asked)))
+        resolved += sum(_end(rows.filter(pk=pk)) for pk in list(ended.values_list("pk", flat=True)))
     return resolved
-
-
-def _fingerprints() -> Iterator[list[str]]:
-    last = ""
-    while True:
-        rows = Alert.objects.filter(kind="dead_letter", state__in=UNRESOLVED, fingerprint__gt=last).order_by(
-            "fingerprint"
-        )
-        found = list(rows.values_list("fingerprint", flat=True).distinct()[:FINGERPRINTS_AT_ONCE])
-        if found:
-            yield found
-        if len(found) < FINGERPRINTS_AT_ONCE:
-            return
-        last = found[-1]
 
 
 def resolve_gone(kind: str, lasting: Collection[str]) -> None:

@@ -154,16 +154,13 @@ def _record_results(batch: ChannelBatch, deliveries: Sequence[Delivery]) -> int:
 
 def _record_failure(delivery: Delivery, failure: ChannelFailed) -> None:
     delivery.error = failure.fact[:300]
+    facts = {"channel": delivery.channel, "alert": delivery.alert_id, "tries": delivery.tries, "why": failure.fact}
     if delivery.tries >= MOST_TRIES:
         delivery.state = Delivery.State.GIVEN_UP
-        log.error(
-            "alert given up", channel=delivery.channel, alert=delivery.alert_id, tries=delivery.tries, why=failure.fact
-        )
+        log.error("alert given up", **facts)
         return
     delivery.next_try_at = clock.utc_now() + timedelta(seconds=BACKOFF_S[delivery.tries - 1])
-    log.warning(
-        "alert not sent", channel=delivery.channel, alert=delivery.alert_id, tries=delivery.tries, why=failure.fact
-    )
+    log.warning("alert not sent", **facts)
 
 
 GROUPS_AT_ONCE = 20

@@ -157,15 +157,9 @@ def channel_rows() -> list[ChannelRow]:
         messages = Delivery.objects.filter(channel=channel.name)
         last = messages.filter(state=Delivery.State.SENT).order_by("-sent_at").first()
         failed = messages.exclude(error="").order_by("-id").first()
-        failing = failed is not None and (last is None or failed.pk > last.pk)
-        found.append(
-            ChannelRow(
-                name=channel.name,
-                at=last.sent_at if last else None,
-                error=failed.error if failed is not None and failing else "",
-                waiting=messages.filter(state=Delivery.State.PENDING).count(),
-            )
-        )
+        error = failed.error if failed and (last is None or failed.pk > last.pk) else ""
+        waiting = messages.filter(state=Delivery.State.PENDING).count()
+        found.append(ChannelRow(channel.name, last.sent_at if last else None, error, waiting))
     return found
 
 

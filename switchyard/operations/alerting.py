@@ -8,14 +8,12 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import attrgetter
 
-import urllib3
 from django.db import DatabaseError
 
-from switchyard.alerts.channels import channels
+from switchyard.alerts.channels import ChannelFailed, ask, channels
 from switchyard.alerts.intake import chosen
 from switchyard.alerts.lasting import CALM_S, LastingAlerts
 from switchyard.alerts.once import sent_as_letters
-from switchyard.broker.clock import now_ms
 from switchyard.broker.stores.alert_groups import AlertFact
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.loggers import get_logger
@@ -41,7 +39,7 @@ AFTER_S = {
 LEFT_OUT = frozenset({"broker", "dead letters", "configuration", "checks"})
 SHOWN = 10
 LONGEST_SUBJECT = 80
-HEARTBEAT_S, LATELY_S, CALL_S = 60.0, 60.0, 5.0
+HEARTBEAT_S, LATELY_S = 60.0, 60.0
 
 log = get_logger("switchyard.alerts")
 
@@ -58,8 +56,8 @@ class FindingAlerts:
         # Without the configuration: it calls no person, and its checks would load all of the web.
         self._kept = KeptFindings(left_out=[configuration.GROUP.name])
         self._checked_s = -math.inf
-        # Name and first subject of an alert, "" of a kind's first one -> its subjects, and when each was last found.
-        self._subjects: dict[tuple[str, str], dict[str, float]] = {}
+        # Name and subject -> first subject of their alert, "" of a kind's first one, and when it was last found.
+        self._alerts: dict[tuple[str, str], tuple[str, float]] = {}
 
     @property
     def checks(self) -> bool:
@@ -91,15 +89,12 @@ class FindingAlerts:
     def _by_alert(self, name: str, alike: Sequence[Ranked]) -> dict[str, list[Ranked]]:
         """Return findings of one name by the alert that calls for them: its first subject, "" of the kind's first."""
         now_s, found = self._lasting.looked_s, dict[str, list[Ranked]]()
-        for key, subjects in list(self._subjects.items()):
-            self._subjects[key] = {subject: at for subject, at in subjects.items() if now_s - at < CALM_S}
-            if not self._subjects[key]:
-                del self._subjects[key]
+        self._alerts = {key: (of, at_s) for key, (of, at_s) in self._alerts.items() if now_s - at_s < CALM_S}
         for each in alike:
             subject = (each.finding.actor or each.finding.subject)[:LONGEST_SUBJECT]
-            mine = [of for (named, of), subjects in self._subjects.items() if named == name and subject in subjects]
-            of = mine[0] if mine else self._joined(name, subject)
-            self._subjects.setdefault((name, of), {})[subject] = now_s
+            known = self._alerts.get((name, subject))
+            of = known[0] if known else self._joined(name, subject)
+            self._alerts[name, subject] = of, now_s
             found.setdefault(of, []).append(each)
         return found
 
@@ -110,8 +105,8 @@ class FindingAlerts:
         if not actor or not any(one.finding.letters for one in told):
             return False
         subject = actor[:LONGEST_SUBJECT]
-        mine = [of for (named, of), subjects in self._subjects.items() if named == name and subject in subjects]
-        if any(self._lasting.has_called(fingerprint_of(name, of)) for of in mine):
+        known = self._alerts.get((name, subject))
+        if known and self._lasting.has_called(fingerprint_of(name, known[0])):
             return False
         names = [channel.name for channel in channels(switchyard_settings().alert_urls)]
         try:
@@ -125,9 +120,8 @@ class FindingAlerts:
         """Return the alert for a new subject: one that has not called yet, else one of its own, as a leader before."""
         if self._lasting.is_open(fingerprint_of(name, subject)):
             return subject
-        waiting = (of for of in ("", *(of for named, of in self._subjects if named == name))
-                   if not self._lasting.has_called(fingerprint_of(name, of)))  # fmt: skip
-        return next(waiting, subject)
+        of_name = ("", *(of for (named, _), (of, _) in self._alerts.items() if named == name))
+        return next((of for of in of_name if not self._lasting.has_called(fingerprint_of(name, of))), subject)
 
 
 def beat(alerts: FindingAlerts) -> None:
@@ -138,15 +132,10 @@ def beat(alerts: FindingAlerts) -> None:
     url = switchyard_settings().alert_heartbeat_url
     if not url or not alerts.checks:
         return
-    limit = urllib3.Timeout(total=CALL_S)
     try:
-        with urllib3.PoolManager(1, retries=False, timeout=limit) as pool:
-            status = pool.request("GET", url, preload_content=False).status
-    except urllib3.exceptions.HTTPError as error:  # whose message contains the URL
-        log.warning("the heartbeat is not accepted", why=type(error).__name__)
-    else:
-        if not 200 <= status < 300:
-            log.warning("the heartbeat is not accepted", why=f"answered {status}")
+        ask("heartbeat", url, None, {})
+    except ChannelFailed as error:
+        log.warning("the heartbeat is not accepted", why=error.fact)
 
 
 def after_s(found: Ranked) -> float | None:
@@ -183,7 +172,5 @@ def fact_of(alike: list[Ranked], of: str = "") -> AlertFact:
         title=f"{alike[0].sentence}{more}",
         detail="\n".join(line for line in lines if line),
         queue=first.subject if first.group == "queues" and len(alike) == 1 else "",
-        actor="",
-        at=now_ms(),
         severity="critical" if urgent else "warning",
     )

@@ -26,15 +26,15 @@ RAISE, CLAIM, SETTLE = (script(name, folder="") for name in ("alert_raise", "ale
 
 
 class AlertFact(msgspec.Struct, frozen=True):
-    """One fact to report. ``at``: ms since the epoch; ``severity``: "" for the kind's own."""
+    """One fact to report. ``at``: ms since the epoch, by default now; ``severity``: "" for the kind's own."""
 
     fingerprint: str
     kind: str
     title: str
     detail: str
-    queue: str
-    actor: str
-    at: Whole
+    queue: str = ""
+    actor: str = ""
+    at: Whole = msgspec.field(default_factory=now_ms)
     severity: str = ""
 
     @property

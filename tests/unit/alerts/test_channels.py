@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from switchyard.alerts.channels import (
+    AppriseChannel,
     EmailChannel,
     LogChannel,
     WebhookChannel,
@@ -14,6 +15,7 @@ from switchyard.alerts.channels import (
     refuse_unusable,
 )
 from switchyard.alerts.checks import check_alert_urls, check_apprise
+from switchyard.alerts.jira import JiraChannel
 from switchyard.setting_values import InvalidSetting
 from tests.unit.alerts.configuration import with_alert_urls
 
@@ -25,6 +27,32 @@ def test_each_scheme_makes_its_channel() -> None:
 
     assert [type(channel) for channel in found] == [LogChannel, EmailChannel, WebhookChannel, WebhookChannel]
     assert found[1] == EmailChannel(("ops@example.com", "on-call@example.com"))
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        (
+            "jira://ops@example.com:canary-canary=1A@acme.atlassian.net/OPS",
+            ("Basic b3BzQGV4YW1wbGUuY29tOmNhbmFyeS1jYW5hcnk9MUE=", "https://acme.atlassian.net", "OPS", "Task"),
+        ),
+        (
+            "jira://canary%2Fcanary%2B@jira.example.com:8443/issues/OPS_2?type=Service%20Request",
+            ("Bearer canary/canary+", "https://jira.example.com:8443/issues", "OPS_2", "Service Request"),
+        ),
+        ("jira://canary-canary@127.0.0.1:80/OPS", ("Bearer canary-canary", "http://127.0.0.1:80", "OPS", "Task")),
+    ],
+)
+def test_address_of_jira_names_credential_place_project_and_type(url: str, found: tuple[str, ...]) -> None:
+    channel = parse(url, 1)
+
+    assert channel == JiraChannel(*found) and keeps_incidents(channel)
+    assert channel.name == f"jira {found[1].partition('://')[2]}/{found[2]}"
+    assert "canary" not in channel.name + repr(channel)
+
+
+def test_address_of_jira_without_a_host_is_apprise_s() -> None:
+    assert isinstance(parse("jira://0b1c7b9e-canary/@ada", 1), AppriseChannel)
 
 
 def test_without_urls_alerts_go_to_the_log() -> None:
@@ -47,6 +75,10 @@ WRONG = [
     *("ops@example.com", "pagerduty://", "pagerduty://no!key-canary", "opsgenie://canary", "oncall=mailto:"),
     *("oncall=team=log:", "mailto:", "mailto:not-an-address", "https://", "https:///canary"),
     *("http://host:99999/canary", "http://host:0/canary", "http://[::1/canary"),
+    *("jira://acme.example.com/OPS", "jira://a@example.com:canary-canary@/OPS", "jira://canary@host/OPS"),
+    *("jira://canary-canary@host", "jira://canary-canary@host/ops", "jira://canary-canary@host/OPS?priority=canary"),
+    *("jira://canary%20canary@host/OPS", "jira://canary-canary@host:99999/OPS", "jira://canary-canary@host/OPS#canary"),
+    *("jira://canary/canary@host/OPS", "jira://canary%0Acanary@host/OPS", "jira://canary-canary@host/OPS?type="),
 ]
 
 
