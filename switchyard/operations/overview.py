@@ -21,7 +21,7 @@ from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_record import Job
 from switchyard.broker.topology import Pool, Yard
-from switchyard.conf import declared_yard, switchyard_settings
+from switchyard.conf import declared_yard
 from switchyard.console.formatting import counted, duration, times
 from switchyard.dead_letters import queries as dead_letters
 from switchyard.history.queries import why_missing
@@ -29,7 +29,7 @@ from switchyard.operations.findings import lateness
 from switchyard.operations.findings import pools as pool_checks
 from switchyard.operations.findings import queues as queue_checks
 from switchyard.operations.findings.calm import calm
-from switchyard.operations.findings.examine import KEPT
+from switchyard.operations.findings.examine import KEPT, broker_away
 from switchyard.operations.findings.facts import YardFacts, facts_of
 from switchyard.operations.findings.finding import (
     CHECK_BROKER,
@@ -138,7 +138,10 @@ class Verdict:
 
 
 def diagnose(
-    facts: YardFacts | None, examined: Iterable[Finding] | None, open_letters: int, away: str | ServerFinding = ""
+    facts: YardFacts | None,
+    examined: Iterable[Finding] | None,
+    open_letters: int,
+    away: str | Finding | ServerFinding = "",
 ) -> Verdict:
     """Return the verdict.
 
@@ -187,14 +190,17 @@ def _verdict(found: Sequence[Ranked], figures: tuple[tuple[str, str], ...]) -> V
     return Verdict(first.level, first.label, sentence, figures, then, first.finding.button, tuple(found))
 
 
-def _broker_away(how: str) -> Finding:
-    seen = f"no job can be sent or seen from here, because {how or 'the broker does not answer'}"
-    cause, step = "It is down, or cannot be reached from here", "manage.py switchyard broker"
+def _broker_away(away: str | Finding) -> Finding:
+    if isinstance(away, str):  # it is not known why
+        seen, cause = away or "the server does not answer", "It is down, or cannot be reached from here"
+        step = "Check that the server runs and that SWITCHYARD_BROKER_URL names it; then `manage.py switchyard broker`"
+        away = BROKER.error("away", seen, cause, step)
+    seen = f"no job can be sent or seen from here, because {away.seen.replace('the server', 'the broker', 1)}"
     then = (
         "Whether workers reach it is not known from here. New jobs are refused with 503 until it answers; pools "
-        "try again by themselves. Check that the server runs and that SWITCHYARD_BROKER_URL names it."
+        f"try again by themselves. {away.next}."
     )
-    return BROKER.finding("error", "away", seen, cause, step, then=then, button=CHECK_BROKER)
+    return BROKER.finding("error", "away", seen, away.cause, away.next, then=then, button=CHECK_BROKER)
 
 
 def _server(server: ServerState) -> Iterable[Finding]:
@@ -401,7 +407,7 @@ class KeptFacts:
         rows = yard_rows(kept.yard, kept.facts.state)
         return tuple(replace(row, state=UNKNOWN) for row in rows), kept.at
 
-    def read(self) -> tuple[YardFacts | None, str | ServerFinding]:
+    def read(self) -> tuple[YardFacts | None, str | Finding | ServerFinding]:
         """Return the facts, and why they are not current; ``None`` where the last are too old, or it is certain."""
         try:
             facts = facts_of(YARD_STATE.result(TIMEOUT_S))
@@ -413,9 +419,8 @@ class KeptFacts:
             return (kept.facts if silent_s < SILENT_S else None), away
         except BrokerRefused as error:
             return None, _refusal(error)
-        except BrokerError:
-            absence = switchyard_settings().absence
-            return None, f"the broker does not answer{f': {absence.fact}' if absence.fact else ''}"
+        except BrokerError as error:
+            return None, broker_away(BROKER, error)
         self.keep(facts)
         return facts, ""
 

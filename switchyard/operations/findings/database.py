@@ -49,82 +49,64 @@ class Refusal:
 
 
 FULL = Refusal(
-    ("too many clients", "remaining connection slots"),
-    "refused",
-    "the server has no connection left (max_connections)",
-    TOO_MANY,
+    ("too many clients", "remaining connection slots"), "refused",
+    "the server has no connection left (max_connections)", TOO_MANY,
     "Raise max_connections and restart the server, reduce the slots of pools, or put PgBouncer before it",
-)
+)  # fmt: skip
 # The first that fits: PostgreSQL names a role in more than one of them.
 REFUSALS = (
     Refusal(
-        ("too many connections for",),
-        "refused",
-        "the server's CONNECTION LIMIT of our role or database is reached",
-        TOO_MANY,
+        ("too many connections for",), "refused",
+        "the server's CONNECTION LIMIT of our role or database is reached", TOO_MANY,
         "As a superuser: ALTER ROLE name CONNECTION LIMIT -1, or ALTER DATABASE, or lower the slots of pools",
     ),
     FULL,
     Refusal(
-        ("no more connections allowed",),
-        "refused",
-        "the bouncer has no connection left (max_client_conn)",
-        TOO_MANY,
+        ("no more connections allowed",), "refused",
+        "the bouncer has no connection left (max_client_conn)", TOO_MANY,
         "Raise max_client_conn in pgbouncer.ini, and RELOAD",
     ),
     Refusal(
-        ("no pg_hba.conf entry", "pg_hba.conf rejects"),
-        "refused",
+        ("no pg_hba.conf entry", "pg_hba.conf rejects"), "refused",
         "the server admits no such host, user or database (pg_hba.conf)",
         "pg_hba.conf has no line for this host and user, or only one with TLS",
-        "Add a line to pg_hba.conf on its host, then: SELECT pg_reload_conf()",
-        CHECK_DATABASE,
+        "Add a line to pg_hba.conf on its host, then: SELECT pg_reload_conf()", CHECK_DATABASE,
     ),
     Refusal(
-        ("server login has been failing", "query_wait_timeout", "server_login_retry"),
-        "away",
+        ("server login has been failing", "query_wait_timeout", "server_login_retry"), "away",
         "the bouncer answers, and does not reach the server behind it",
         "The server is down, full, or refuses the bouncer's user",
         "On the bouncer's host: read its log, and connect with psql to what [databases] in pgbouncer.ini names",
         CHECK_DATABASE,
     ),
     Refusal(
-        ("no such database",),
-        "refused",
-        "the bouncer knows no database of that name",
+        ("no such database",), "refused", "the bouncer knows no database of that name",
         "DATABASE_URL is wrong, or [databases] in pgbouncer.ini lacks it",
         "Add it to [databases] in pgbouncer.ini, and RELOAD, or correct DATABASE_URL",
     ),
     Refusal(
-        ("password", "authentication", "role "),
-        "refused",
-        "the server refuses our user or password",
-        "The password was changed on one side only",
-        "Correct user and password in DATABASE_URL",
+        ("password", "authentication", "role "), "refused", "the server refuses our user or password",
+        "The password was changed on one side only", "Correct user and password in DATABASE_URL", CHECK_DATABASE,
+    ),
+    Refusal(
+        ("permission denied",), "refused", "the server refuses our user a right",
+        "A GRANT was revoked, or never given", "As the owner of the tables: GRANT it to the user of DATABASE_URL",
         CHECK_DATABASE,
     ),
     Refusal(
-        ("unsupported startup parameter",),
-        "bounced",
-        "a bouncer stands before the server and refuses our options",
-        "DATABASE_BOUNCED is not set",
+        ("unsupported startup parameter",), "bounced",
+        "a bouncer stands before the server and refuses our options", "DATABASE_BOUNCED is not set",
         "Set DATABASE_BOUNCED=1, and DATABASE_DIRECT_URL to the server itself for migrations",
     ),
-)
+)  # fmt: skip
 NO_DATABASE = Refusal(
-    (),
-    "refused",
-    "the server has no database of that name",
-    "DATABASE_URL is wrong, or the database was never created",
-    "createdb, with the name of DATABASE_URL",
-)
+    (), "refused", "the server has no database of that name",
+    "DATABASE_URL is wrong, or the database was never created", "createdb, with the name of DATABASE_URL",
+)  # fmt: skip
 NO_TABLES = Refusal(
-    (),
-    "unmigrated",
-    "tables are missing",
-    "Migrations of this release were not run, or DATABASE_URL names another database",
-    "manage.py migrate",
-)
+    (), "unmigrated", "tables are missing",
+    "Migrations of this release were not run, or DATABASE_URL names another database", "manage.py migrate",
+)  # fmt: skip
 LOCKED = Refusal(
     (), "locked", "the database is locked", "Something holds the writer's lock", "End the transaction that holds it"
 )
@@ -156,7 +138,8 @@ def _refusal(error: Exception, message: str) -> Refusal | None:
 
 
 GROUP = FindingGroup("database")
-SLOW_MS = 50.0
+# The fastest of three queries: one alone may have waited for a busy machine.
+SLOW_MS, ASKED = 50.0, 3
 LOCK_S = 1.0
 # A statement of ours waits for a lock for at most 5 s (lock_timeout).
 BLOCKED_S, IDLE_S = 2, 60
@@ -183,6 +166,7 @@ def look() -> Iterator[Finding]:
         for message in undeclared_bouncer(connection.alias):
             cause = "DATABASE_URL names a bouncer, and DATABASE_BOUNCED is not set"
             yield GROUP.error(str(message.id), f"the database {message.msg}", cause, str(message.hint))
+        yield from _read_only()
         yield from _lock_timeout()
         yield from _connections()
         yield from _blocked()
@@ -212,14 +196,18 @@ def _rows(statement: str, *values: Any) -> list[tuple[Any, ...]]:
 
 
 def _latency() -> Finding:
-    started = time.perf_counter()
-    _rows("SELECT 1")
-    took_ms = (time.perf_counter() - started) * 1000
+    took_ms = min(_took_ms() for _ in range(ASKED))
     version = ".".join(map(str, connection.get_database_version()))
     seen = f"{connection.display_name} {version}, a query took {took_ms:.1f} ms"
     if took_ms < SLOW_MS:
         return GROUP.ok(seen)
     return GROUP.warning("slow", seen, "The server is far away or busy", "Check the server's load")
+
+
+def _took_ms() -> float:
+    started = time.perf_counter()
+    _rows("SELECT 1")
+    return (time.perf_counter() - started) * 1000
 
 
 def _migrations() -> Iterator[Finding]:
@@ -317,6 +305,14 @@ def _connections() -> Iterator[Finding]:
         yield GROUP.warning("connections", seen, cause, step)
     else:
         yield GROUP.ok(seen)
+
+
+def _read_only() -> Iterator[Finding]:
+    [(read_only, standby)] = _rows("SELECT current_setting('transaction_read_only'), pg_is_in_recovery()")
+    if read_only == "on":
+        why = "it is a standby" if standby else "default_transaction_read_only is on"
+        cause, step = "A failover, or a person", "Let DATABASE_URL name the primary, or end what keeps it read-only"
+        yield GROUP.error("locked", f"the database takes no writes: {why}", cause, step, button=CHECK_DATABASE)
 
 
 def _lock_timeout() -> Iterator[Finding]:

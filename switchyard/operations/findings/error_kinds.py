@@ -41,6 +41,12 @@ KINDS: Final = (
     _kind(r"NameResolution|gaierror|name resolution|name or service not known|getaddrinfo|name has no address",
           "a host's name is not found", "Look the name up on a worker's host: `getent hosts NAME`. The DNS, or "
           "the name in the settings, is wrong."),
+    _kind(r"could not (extend|write) (file|block|to)|database or disk is full", "the database's disk is full",
+          "Run `df -h` on the database's host, and free space there."),
+    _kind(r"read-only transaction|readonly database", "the database takes no writes",
+          "It is a standby, or was made read-only: let DATABASE_URL name the primary."),
+    _kind(r"permission denied for (table|sequence|schema)", "the database refuses its user a right",
+          "As the owner of the tables, `GRANT` it to the user of DATABASE_URL."),
     _kind(r"errno 28\b|no space left|quota exceeded", "a disk of its workers is full",
           "Run `df -h` on the worker's host, `/tmp` too, and free space there."),
     _kind(r"errno 24\b|too many open files", "its processes have too many files open",
@@ -56,6 +62,8 @@ KINDS: Final = (
     _kind(rf"{_STATUS}(401|403|407)\b|unauthorized|\b53[05] 5\.7|authentication (failed|required)|login failed",
           "its login or its rights are refused", "Check key, token or password that the workers use; a retry does not "
           "help."),
+    _kind(r"(smtp|mail).*\(4[25]\d\b", "the mail server puts it off",
+          "Its answer tells why: a quota, a full disk of its own, greylisting. Retries go on by themselves."),
     _kind(rf"{_STATUS}429\b|too many requests", "it calls too often", "Give it a `rate_limit` below what it may."),
     _kind(rf"{_STATUS}(404|410)\b", "nothing is at the address that it calls", "Correct the address in the settings."),
     _kind(rf"{_STATUS}4\d\d\b", "what it sends is refused", "Compare what it sends with what the server expects."),

@@ -50,6 +50,17 @@ SERVERS = ("broker", "database")
 # Errors that a busy server or machine may cause once.
 PASSING = ("away", "hangs", "locked")
 NODE = re.compile(r"node (\S+):(\d+): ")
+# Part of the answer of a server that serves nobody -> the fact, its cause, and the step.
+ANSWERS = {
+    "max number of clients": (
+        "the server takes no more connections (maxclients)", "Another program leaves connections open",
+        "On the server's host, `ss -tnp` names whose they are; end those that should not be, or raise maxclients",
+    ),
+    "BUSY ": (
+        "the server runs a script that does not end", "The script of another program, or of a person",
+        "valkey-cli SCRIPT KILL; work goes on by itself",
+    ),
+}  # fmt: skip
 # Options of the broker's address, and those of valkey-cli with the same file.
 TLS_FILES = {"ssl_ca_certs": "--cacert", "ssl_certfile": "--cert", "ssl_keyfile": "--key"}
 
@@ -177,14 +188,17 @@ def broker_away(group: FindingGroup, error: Exception) -> Finding:
     if "DB index is out of range" in str(client_error):
         seen, cause = "the server has no database of the address's number", "It has fewer: its setting `databases`"
         return group.error("refused", seen, cause, f"Correct the number at the end of {named}")
+    for answer, (seen, cause, step) in ANSWERS.items():
+        if answer in str(client_error):
+            return group.error("refused", seen, cause, step)
     if isinstance(client_error, redis.TimeoutError):
-        seen = "the server accepts connections and does not answer within a second"
+        seen = "the server does not answer within a second, and accepts connections"
         cause = "It is stopped, swaps, or runs a long command"
         return group.error("hangs", seen, cause, "Check its process and its log; do not kill it yet")
     if is_sentinel_url(switchyard_settings().broker_url):
         return _master_away(group, client_error, named)
     absence = switchyard_settings().absence
-    seen = absence.fact or f"the server does not answer ({reason(client_error)})"
+    seen = f"the server does not answer{f': {absence.fact}' if absence.fact else f' ({reason(client_error)})'}"
     cause = "Nothing listens on the socket there" if absence.fact else "It is down, or the address is wrong"
     return group.error(
         "away", seen, cause, f"{absence.remedy[0].upper()}{absence.remedy[1:]}; then `manage.py switchyard broker`"

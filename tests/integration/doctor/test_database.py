@@ -161,6 +161,15 @@ def test_a_transaction_that_is_left_open_in_postgres_is_a_warning(
     assert f"(pid {pid})" in found.seen
 
 
+def test_a_postgres_that_takes_no_writes_is_an_error(on_postgres: Any) -> None:
+    on_postgres(OPTIONS={"options": "-c default_transaction_read_only=on"})
+
+    found = of(look(), "error")["locked"]
+
+    assert found.seen == "the database takes no writes: default_transaction_read_only is on"
+    assert "the primary" in found.next
+
+
 def test_postgres_that_is_away_is_an_error_and_no_traceback(on_postgres: Any) -> None:
     on_postgres(PORT="1")
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
+import redis
 
 from project.topology import YARD
 from switchyard.broker.health.keyspace_id import KeyspaceId
@@ -18,8 +22,9 @@ from switchyard.operations.findings.examine import run_checks
 from switchyard.operations.findings.finding import Finding, FindingGroup
 from switchyard.operations.findings.servers import look_at_servers
 from tests.chaos.fault_proxy import FaultProxy
-from tests.chaos.server import ServerUnderTest
+from tests.chaos.server import ServerUnderTest, connect_once
 from tests.integration.doctor.conftest import Configure, of
+from tests.waiting import wait_for
 
 
 def look() -> list[Finding]:
@@ -164,6 +169,39 @@ def test_a_server_that_is_away_is_an_error_and_no_traceback(own_server: ServerUn
 
     assert (found.code, found.severity) == ("away", "error")
     assert "manage.py switchyard broker" in found.next
+
+
+def test_a_server_without_a_connection_left_is_not_called_away(own_server: ServerUnderTest) -> None:
+    own_server.admin.config_set("maxclients", 1)
+
+    [found] = look()
+
+    assert (found.code, found.seen) == ("refused", "the server takes no more connections (maxclients)")
+    assert "ss -tnp" in found.next
+
+
+def test_a_script_that_does_not_end_is_named_with_the_command_that_ends_it(own_server: ServerUnderTest) -> None:
+    own_server.config_set("busy-reply-threshold", 50)
+    with contextlib.closing(connect_once(own_server.url)) as other, ThreadPoolExecutor(1) as thread:
+        ended = thread.submit(other.execute_command, "EVAL", "while true do end", 0)
+        try:
+            wait_for(partial(_is_busy, own_server), what="the script to be called busy")
+            [found] = look()
+        finally:
+            own_server.admin.script_kill()
+        with pytest.raises(redis.ResponseError, match="killed"):
+            ended.result(30)
+
+    assert (found.code, found.seen) == ("refused", "the server runs a script that does not end")
+    assert "SCRIPT KILL" in found.next
+
+
+def _is_busy(server: ServerUnderTest) -> bool:
+    try:
+        server.admin.ping()
+    except redis.ResponseError as error:
+        return str(error).startswith("BUSY ")
+    return False
 
 
 def test_a_server_that_stands_still_is_an_error_in_time(own_server: ServerUnderTest) -> None:

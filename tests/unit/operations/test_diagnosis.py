@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
+import redis
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.health.server import ServerFinding
@@ -15,8 +16,9 @@ from switchyard.broker.stores.pool_reports import Instruction, PoolReport, Silen
 from switchyard.broker.topology import Queue
 from switchyard.operations.findings import lateness
 from switchyard.operations.findings.actors import AllFailing, FailingActor, judge
+from switchyard.operations.findings.examine import broker_away
 from switchyard.operations.findings.facts import Flood, HeldGroup
-from switchyard.operations.findings.finding import Finding, causes
+from switchyard.operations.findings.finding import Finding, FindingGroup, causes
 from switchyard.operations.overview import Verdict, diagnose, shown_rows
 from switchyard.operations.queries import PoolState, Rates, YardState
 from switchyard.operations.supervisors import ServerState
@@ -88,6 +90,16 @@ def test_broker_that_is_away_comes_before_everything_and_nothing_is_claimed_of_i
     assert found.sentence == "No job can be sent or seen from here, because the broker does not answer within 2 s."
     assert "safe" not in found.then and "doctor" not in found.then
     assert found.button.label == "Check the broker again"
+
+
+def test_broker_that_answers_and_serves_nobody_is_told_by_what_it_answered() -> None:
+    error = redis.ConnectionError("max number of clients reached")
+    found = diagnose(None, [LOCKED], 5, broker_away(FindingGroup("broker"), error))
+
+    assert found.sentence == (
+        "No job can be sent or seen from here, because the broker takes no more connections (maxclients)."
+    )
+    assert "`ss -tnp`" in found.then and found.step in found.then
 
 
 def test_broker_that_is_nearly_full_is_told_before_what_is_late_now_and_then() -> None:

@@ -9,6 +9,7 @@ from django.db import OperationalError, ProgrammingError
 
 from switchyard.operations.findings.actors import MOST_ROWS, host_of
 from switchyard.operations.findings.database import database_away
+from switchyard.operations.findings.error_kinds import kind_of
 from switchyard.operations.findings.finding import FindingGroup
 
 SERVER = 'connection failed: connection to server at "127.0.0.1", port 5432 failed: '
@@ -60,6 +61,33 @@ def test_missing_tables_are_told_with_the_command() -> None:
     found = database_away(FindingGroup("database"), ProgrammingError('relation "jobs" does not exist'))
 
     assert (found.code, found.next) == ("unmigrated", "manage.py migrate")
+
+
+def test_a_right_that_is_missing_is_no_missing_table() -> None:
+    found = database_away(FindingGroup("database"), ProgrammingError("permission denied for table switchyard_job"))
+
+    assert (found.code, found.seen) == ("refused", "the server refuses our user a right")
+    assert "GRANT" in found.next
+
+
+@pytest.mark.parametrize(
+    ("error", "because"),
+    [
+        ('could not extend file "base/5/16437": No space left on device\nHINT: Check', "the database's disk is full"),
+        ("database or disk is full", "the database's disk is full"),
+        ("[Errno 28] No space left on device: '/media/a.pdf'", "a disk of its workers is full"),
+        ("cannot execute INSERT in a read-only transaction", "the database takes no writes"),
+        ("attempt to write a readonly database", "the database takes no writes"),
+        ("mail server: did not take the mail (452 4.2.2); it is tried again", "the mail server puts it off"),
+        ("SMTPDataError: (450, b'4.2.0 Greylisted')", "the mail server puts it off"),
+        ("permission denied for table mail_sentmail", "the database refuses its user a right"),
+        ("[Errno 13] Permission denied: '/media/a.pdf'", None),
+    ],
+)
+def test_what_a_server_refuses_is_told_by_its_cause(error: str, because: str | None) -> None:
+    kind = kind_of([f"OperationalError: {error}"] * 5)
+
+    assert (kind and kind.because) == because
 
 
 @pytest.mark.parametrize(
