@@ -20,7 +20,7 @@ from switchyard.broker.stores.job_records import Job
 from switchyard.bulk import services as bulk
 from switchyard.conf import declared_yard, in_words_of_project
 from switchyard.console.commands import DATABASE_REMEDY, WRONG_ARGUMENTS, ActsCommand, number_within, refusal, table
-from switchyard.console.formatting import duration
+from switchyard.console.formatting import cut, duration
 from switchyard.history.filters import TEXTS, Filter, why_none_found
 from switchyard.history.queries import why_missing
 from switchyard.jobs.calls import read_json
@@ -125,7 +125,7 @@ def _cells(job: Job, *, by_due_time: bool) -> tuple[str, ...]:
         "–" if run_ms is None else duration(run_ms),
         job.owner or "–",
         job.id,
-        detail if len(detail) <= LONGEST_DETAIL else f"{detail[: LONGEST_DETAIL - 1]}…",
+        cut(detail, LONGEST_DETAIL),
     )
 
 

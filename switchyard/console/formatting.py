@@ -28,6 +28,11 @@ def counted(count: int, noun: str, nouns: str = "") -> str:
     return f"{count:,} {noun if count == 1 else nouns or f'{noun}s'}"
 
 
+def cut(text: str, longest: int) -> str:
+    """Return a text of at most so many characters; one that is cut ends with ``…``."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
 def most_common(counts: Counter[str]) -> str:
     """Return the two names that are there most often, and the others together: ``6 × export, 2 × others``."""
     first = counts.most_common(NAMED)

@@ -26,7 +26,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import Unreadable
 from switchyard.conf import declared_yard
 from switchyard.console.export import MOST, export_of
-from switchyard.console.formatting import counted
+from switchyard.console.formatting import counted, cut
 from switchyard.console.queue_rights import holds, queue_rights
 from switchyard.console.room_view import RoomResponse, gone, require
 from switchyard.dead_letters import bulk_moves, queries
@@ -412,6 +412,5 @@ def page(after: str = "") -> QuarantinePage:
 
 
 def _shown(item: Unreadable) -> ShownMessage:
-    raw = shown_bytes(item)
-    error = item.error if len(item.error) <= LONGEST_ERROR else f"{item.error[: LONGEST_ERROR - 1]}…"
-    return ShownMessage(item, error, seen_at(item), hex_dump(raw[:SHOWN_BYTES]), max(item.size_bytes - SHOWN_BYTES, 0))
+    dump, more = hex_dump(shown_bytes(item)[:SHOWN_BYTES]), max(item.size_bytes - SHOWN_BYTES, 0)
+    return ShownMessage(item, cut(item.error, LONGEST_ERROR), seen_at(item), dump, more)

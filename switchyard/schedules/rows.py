@@ -30,9 +30,9 @@ MOST_S: Final = 366 * 24 * 3600
 LARGE: Final = re.compile(r"\d{3}")
 
 
-def all_schedules(broker: Broker | None = None) -> list[Schedule]:
+def all_schedules() -> list[Schedule]:
     """Return the schedules of periodic actors and of rows, by name; rows that cannot be used are left out."""
-    return sorted([*schedules(broker), *stored_schedules(broker)[0]], key=lambda schedule: schedule.name)
+    return sorted([*schedules(), *stored_schedules()[0]], key=lambda schedule: schedule.name)
 
 
 def stored_schedules(broker: Broker | None = None) -> tuple[list[Schedule], dict[str, str]]:
@@ -46,10 +46,9 @@ def stored_schedules(broker: Broker | None = None) -> tuple[list[Schedule], dict
     return found, faulty
 
 
-def schedulable_actors(broker: Broker | None = None) -> list[str]:
+def schedulable_actors() -> list[str]:
     """Return the names of the actors that people may schedule, sorted."""
-    actors = (broker or dramatiq.get_broker()).actors.values()
-    return sorted(actor.actor_name for actor in actors if actor.options.get("schedulable"))
+    return sorted(name for name, actor in dramatiq.get_broker().actors.items() if actor.options.get("schedulable"))
 
 
 def words_of(wrong: Mapping[str, str]) -> str:
@@ -127,15 +126,15 @@ def _cron_of(text: str, zone: str) -> Cron:
 
 
 def schedule_of(row: StoredSchedule, broker: Broker | None = None) -> Schedule:
-    trigger: Trigger = _cron_of(row.cron, row.time_zone) if row.every_s is None else _every(row)
+    trigger: Trigger
+    if row.every_s is None:
+        trigger = _cron_of(row.cron, row.time_zone)
+    else:
+        trigger = Every(row.every_s, minute_of(row.start or row.created_at), row.time_zone)
     return Schedule(
         row.name, (broker or dramatiq.get_broker()).actors[row.actor], trigger, cast("CatchUp", row.catch_up),
         tuple(row.args), row.kwargs, row.start, row.end, cast("Overlap", row.overlap), row.deadline_s, is_stored=True,
     )  # fmt: skip
-
-
-def _every(row: StoredSchedule) -> Every:
-    return Every(row.every_s or 0, minute_of(row.start or row.created_at), row.time_zone)
 
 
 def find_row(name: str) -> StoredSchedule:

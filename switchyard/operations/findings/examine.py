@@ -98,7 +98,7 @@ def _by_its_own_check(found: Finding, server: str) -> Finding:
     """Return a finding of a server's own check; for another group, that it was not checked: once is no evidence."""
     if found.group == server or found.code not in PASSING:
         return found
-    return FindingGroup(found.group).skipped("not_checked", f"not checked: of the {server}, {found.seen}")
+    return FindingGroup(found.group).skipped(f"of the {server}, {found.seen}")
 
 
 def copyable(found: Finding) -> Finding:
@@ -275,7 +275,7 @@ class Examination:
             if left_s > DEADLINE_S / 2:
                 found = self._run(check, min(longest_s, left_s))
             else:
-                found = [check.group.skipped("not_checked", f"not checked: other checks took {WHOLE_S:g} s")]
+                found = [check.group.skipped(f"other checks took {WHOLE_S:g} s")]
         self.findings += found
         return found
 
@@ -291,7 +291,7 @@ class Examination:
     def without(self, check: Check) -> list[Finding]:
         """Return the finding for a check whose server is known not to answer; none for one that can run."""
         if check.needs and (why := self._away(check.needs)):
-            return [check.group.skipped("not_checked", f"not checked: the {check.needs.name} {why}")]
+            return [check.group.skipped(f"the {check.needs.name} {why}")]
         return []
 
     def _away(self, group: FindingGroup) -> str:

@@ -109,9 +109,9 @@ class FindingGroup:
         """Return a finding of severity and code ``ok``."""
         return self.finding("ok", "ok", seen, cause, "", subject)
 
-    def skipped(self, code: str, seen: str) -> Finding:
+    def skipped(self, why: str) -> Finding:
         """Return the finding for a check that did not run."""
-        return self.finding("skipped", code, seen, "", "")
+        return self.finding("skipped", "not_checked", f"not checked: {why}", "", "")
 
     def warning(
         self, code: str, seen: str, cause: str, next_step: str, subject: str = "", button: Button | None = None

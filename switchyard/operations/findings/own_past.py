@@ -111,13 +111,13 @@ def _lasts(newest: Sequence[Counts], over_ms: float) -> bool:
     return slow >= LEAST_SHARE * runs and sum(slow_runs(each, over_ms)[0] > 0 for each in newest) >= 2
 
 
-def evidence(slow: int, runs: int, usually: float = USUALLY_SLOW) -> float:
+def evidence(slow: int, runs: int) -> float:
     """Return how surprising a share is where another one is usual, in nats; 0 where it is no larger."""
     share = slow / runs if runs else 0.0
-    if share <= usually:
+    if share <= USUALLY_SLOW:
         return 0.0
-    rest = (1 - share) * math.log((1 - share) / (1 - usually)) if share < 1 else 0.0
-    return runs * (share * math.log(share / usually) + rest)
+    rest = (1 - share) * math.log((1 - share) / (1 - USUALLY_SLOW)) if share < 1 else 0.0
+    return runs * (share * math.log(share / USUALLY_SLOW) + rest)
 
 
 def _slow_since(mine: Sequence[tuple[int, Counts]], over_ms: float, began: Sequence[int]) -> int:
