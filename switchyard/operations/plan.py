@@ -142,9 +142,6 @@ def recorded(store: FactStore, lanes: Iterable[str], since_ms: int, until_ms: in
     """Return what arrived in lanes minute by minute: what started, and what then waited more than a minute before.
 
     Lanes in which nothing ran are left out.
-
-    Raises:
-        BrokerError: the broker does not answer.
     """
     found = {lane: store.minutes(queue_subject(lane), since_ms, until_ms) for lane in lanes}
     found = {lane: minutes for lane, minutes in found.items() if any(map(starts, minutes.values()))}

@@ -92,11 +92,7 @@ class FailingActor:
 
 
 def look() -> Iterator[Finding]:
-    """Judge the failures of the last minutes, from the history and the dead letters.
-
-    Raises:
-        django.db.DatabaseError: the database does not answer.
-    """
+    """Judge the failures of the last minutes, from the history and the dead letters."""
     yield from _poison()
     for found in failing_actors():
         yield judge(found)
@@ -272,11 +268,7 @@ ENDED: Final = ("succeeded", "retrying", "dead")
 
 
 def all_failing(actors: Iterable[str]) -> dict[str, AllFailing]:
-    """Return those of some actors of which nearly all of the newest jobs failed, within the last five minutes.
-
-    Raises:
-        django.db.DatabaseError: the database does not answer.
-    """
+    """Return those of some actors of which nearly all of the newest jobs failed, within the last five minutes."""
     found: dict[str, AllFailing] = {}
     columns = ("state", "finished_at", "run_ms", "error_type", "error_message")
     for actor in actors:

@@ -165,11 +165,7 @@ UNLOCK = "Jobs that wait for the lock go on by themselves then; more slots would
 
 
 def look() -> Iterator[Finding]:
-    """Check the database.
-
-    Raises:
-        django.db.DatabaseError: the database does not answer.
-    """
+    """Check the database."""
     if connection.vendor == "sqlite" and not _file_exists():
         seen = "the SQLite file does not exist"
         cause = "First start on this machine, or SWITCHYARD_STATE_DIR or DATABASE_URL names another place"
@@ -190,11 +186,7 @@ def look() -> Iterator[Finding]:
 
 
 def look_at_migrations() -> Iterator[Finding]:
-    """Check that every migration is applied.
-
-    Raises:
-        django.db.DatabaseError: the database does not answer.
-    """
+    """Check that every migration is applied."""
     if connection.vendor == "sqlite" and not _file_exists():
         return
     yield from _migrations()

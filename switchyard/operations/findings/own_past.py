@@ -51,11 +51,7 @@ LATER_FROM, LATER_SHARE, USUALLY_LATER, LEAST_LATER = 4, 0.5, 0.05, 4
 
 
 def look() -> Iterator[Finding]:
-    """Judge every actor of this code that ran or was sent lately, or usually is.
-
-    Raises:
-        BrokerError: the broker does not answer.
-    """
+    """Judge every actor of this code that ran or was sent lately, or usually is."""
     store = facilities().facts
     now = store.server_ms()
     usual = PAST.usual(now)

@@ -62,11 +62,7 @@ def limited_text(group: HeldGroup) -> str:
 
 
 def look_at_purges() -> Iterator[Finding]:
-    """Report purges whose messages can still be put back.
-
-    Raises:
-        BrokerError: the broker does not answer.
-    """
+    """Report purges whose messages can still be put back."""
     for family in answering_families():
         for purge in purges(family):
             if purge.claim:
@@ -273,11 +269,7 @@ def _parked_button(queue: Queue, state: QueueFacts) -> Button:
 
 
 def look_at_undeclared() -> Iterator[Finding]:
-    """Report queues with messages that this release does not declare.
-
-    Raises:
-        redis.RedisError, BrokerError: the broker does not answer.
-    """
+    """Report queues with messages that this release does not declare."""
     found = {name: count for name, count in sorted(undeclared_queues().items()) if count}
     reports = facilities().pools.read_all() if found else []
     serving = {each.pool for each in reports if each.release and is_newer(each, reports)}
