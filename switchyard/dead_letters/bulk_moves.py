@@ -153,7 +153,7 @@ class BulkMark(Kind):
 
     def __init__(self, name: acts.ActName) -> None:
         self.act, self.texts, self._name = f"letter.{name}", TEXTS[name], name
-        self.right = f"switchyard_dead_letters.{'discard' if name == 'restore' else name}_deadletter"
+        self.right = acts.right_of(name)
 
     def facts(self, act: BulkAct) -> list[tuple[str, str]]:
         """Return the failures, the times and the queues."""

@@ -173,14 +173,11 @@ def _exported(request: HttpRequest) -> Iterator[dict[str, Any]]:
     """Yield the jobs that match, in the order of the list.
 
     Raises:
-        ActRefused: the filter is unusable, or broker or database do not answer.
+        ActRefused: broker or database do not answer.
     """
     after, arguments = "", may(request, "view_arguments", request.GET.get("queue", ""))
     while True:
-        try:
-            page = find_jobs(_wanted(request), after=after, limit=EXPORTED)
-        except ValueError as error:
-            raise ActRefused("export", str(error)) from error
+        page = find_jobs(_wanted(request), after=after, limit=EXPORTED)
         if page.broker_away or page.history_away:
             raise ActRefused("export", "the broker or the database does not answer; try again once it does")
         yield from (job_json(job, arguments=arguments) for job in page.jobs)
