@@ -177,7 +177,8 @@ def simulate(demand: Demand, slots: int, *, seed: int) -> list[float]:
     """
     chance = random.Random(seed)  # noqa: S311  a simulation
     draw, runs_s, last = chance.random, [run_s + OWN_S for run_s in demand.runs_s], len(demand.runs_s)
-    length_s = _length_s(demand)
+    rate = mean(demand.rates)
+    length_s = min(MINUTE_S * len(demand.rates), MOST_MESSAGES / rate if rate else math.inf)
     warm_s = length_s * WARM
     # A run that is caught at a moment is a long one more often than a short one.
     busy = min(slots, round(demand.rates[0] * (demand.run_s + OWN_S)))
@@ -197,12 +198,6 @@ def simulate(demand: Demand, slots: int, *, seed: int) -> list[float]:
                 waits.append(start_s - at_s)
         at_s = end_s  # the time to the next arrival does not depend on the last one
     return waits
-
-
-def _length_s(demand: Demand) -> float:
-    """Return the seconds of a stretch that are simulated."""
-    rate = mean(demand.rates)
-    return min(MINUTE_S * len(demand.rates), MOST_MESSAGES / rate if rate else math.inf)
 
 
 def outlook(demand: Demand, slots: int, promise_s: float | None, *, seed: int = 0) -> Outlook:

@@ -222,14 +222,9 @@ def _act_or_ask(request: HttpRequest, verb: str, name: str, act: Callable[[], st
     seen = queries.view_of(queue)
     title = f"{verb.capitalize()} {name}"
     context = {"reason": _reason(request), **given, "title": title, "seen": seen, "off": seen.switched_off}
-    context["acts_on"] = name
-    return _page(request, verb, context, refused)
-
-
-def _page(request: HttpRequest, page: str, context: dict[str, Any], refused: str | Exception) -> RoomResponse:
     status = 503 if isinstance(refused, BrokerError) else 422 if refused else 200
-    context = {**context, "refused": str(refused)}
-    return RoomResponse(request, f"switchyard_queues/{page}.html", context, status=status)
+    context |= {"acts_on": name, "refused": str(refused)}
+    return RoomResponse(request, f"switchyard_queues/{verb}.html", context, status=status)
 
 
 def _reason(request: HttpRequest) -> str:

@@ -199,7 +199,8 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
     if silent := silent_cause(row, facts):
         return silent, f"{HOLDS_UP}: Show stacks, on the page of workers, names its line.", ""
     if row.busy * 2 < row.slots:
-        silent_ms = _silent_ms(queue, facts)
+        beats = (facts.state.pools[pool.name].beat_at for pool in declared_yard().pools_of(queue.name))
+        silent_ms = now_ms() - max((beat for beat in beats if beat is not None), default=now_ms())
         if silent_ms >= SILENT_MS and facts.state.returned_s is None:
             return (
                 f"its pool has not reported for {duration(silent_ms)} and starts nothing",
@@ -304,12 +305,6 @@ def _more_slots(row: Row) -> str:
         "It recovers when running jobs finish faster than new ones arrive. If it does not, give the pool of "
         f"{row.name} more slots in the topology, or move its slow actor to another queue."
     )
-
-
-def _silent_ms(queue: Queue, facts: YardFacts) -> int:
-    beats = [facts.state.pools[pool.name].beat_at for pool in declared_yard().pools_of(queue.name)]
-    known = [beat for beat in beats if beat is not None]
-    return now_ms() - max(known) if known else 0
 
 
 def _just_late(row: Row) -> Finding:
