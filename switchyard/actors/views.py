@@ -106,7 +106,6 @@ RECENT = 10
 
 @require_safe
 def actors(request: HttpRequest) -> HttpResponse:
-    """List every actor of this code."""
     require(request, VIEW)
     if (file := export_of(request, "actors", lambda: map(asdict, queries.all_actors()))) is not None:
         return file

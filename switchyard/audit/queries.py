@@ -105,7 +105,6 @@ class ShownEntry(msgspec.Struct, frozen=True):
 
 
 def newest_entries(*, since: datetime, limit: int) -> list[ShownEntry]:
-    """Return the newest acts since a moment."""
     rows = AuditEntry.objects.filter(at__gte=since)[:limit]
     return [ShownEntry(entry.without_value(), act_label(entry), target_url(entry)) for entry in rows]
 

@@ -211,7 +211,6 @@ def find(number: int) -> Progress | None:
 
 
 def newest(*, before: int | None = None, limit: int = PAGE) -> list[Progress]:
-    """Return acts, newest first."""
     acts = BulkAct.objects.order_by("-id")
     if before is not None:
         acts = acts.filter(pk__lt=before)
@@ -224,7 +223,6 @@ def going_on() -> int:
 
 
 def summary(progress: Progress) -> dict[str, Any]:
-    """Return an act as a JSON value."""
     act = progress.act
     return {
         "number": act.pk,

@@ -210,7 +210,6 @@ class Command(PrintingCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Read the backlog and print the result."""
         broker = dramatiq.get_broker()
         if not isinstance(broker, RedisBroker):
             fact = f"a {type(broker).__name__} cannot be browsed"

@@ -262,7 +262,6 @@ class ActsCommand(PrintingCommand):
             self.act(options)
 
     def act(self, options: dict[str, Any]) -> None:
-        """Do the act of the options."""
         getattr(self, f"_{(options['verb'] or self.without).replace('-', '_')}")(options)
 
 

@@ -181,7 +181,6 @@ class BulkMark(Kind):
         return dict(check(filter))
 
     def count(self, act: BulkAct) -> int:
-        """Return how many letters match."""
         return self._unordered(act).count()
 
     def queues(self, act: BulkAct) -> list[str] | None:

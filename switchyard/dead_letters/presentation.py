@@ -85,7 +85,6 @@ LETTER_TITLES = ("id", "queue", "actor", "failure", "reason", "tries", "died (UT
 
 
 def groups_text(found: Sequence[LetterGroup]) -> str:
-    """Return groups as a table."""
     rows = (
         (
             group.fingerprint, f"{group.letters:,}", f"{group.new:,}", group.actor, group.queue, group.exception,
@@ -97,7 +96,6 @@ def groups_text(found: Sequence[LetterGroup]) -> str:
 
 
 def letters_text(found: Sequence[DeadLetter]) -> str:
-    """Return letters as a table."""
     rows = (
         (
             row.message_id, row.queue, row.actor, cut(f"{row.exception}: {row.error}", LONGEST_FAILURE), row.reason,

@@ -180,7 +180,6 @@ class GroupRow:
 
 
 def rows_of(groups: Sequence[LetterGroup]) -> list[GroupRow]:
-    """Return the rows of some groups, in their order."""
     names = [group.fingerprint for group in groups]
     counts, first = _recent(names), first_seen(names)
     samples = DeadLetter.objects.only("error", "traceback").in_bulk([group.sample for group in groups])

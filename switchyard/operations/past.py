@@ -125,7 +125,6 @@ class Past:
             return self._usual
 
     def clear(self) -> None:
-        """Forget what was read."""
         self._read_s = float("-inf")
 
 

@@ -178,7 +178,6 @@ class YardState:
 
 
 def yard_state() -> YardState:
-    """Read the state of the yard from the broker."""
     found = facilities()
     try:
         return _read(declared_yard(), found)

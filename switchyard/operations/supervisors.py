@@ -90,7 +90,6 @@ class ReportedWorkers:
 
 
 def reported_workers() -> ReportedWorkers:
-    """Read the supervisors that report."""
     names = [pool.name for pool in declared_yard().pools]
     order = {name: place for place, name in enumerate(names)}
     reports = sorted(facilities().pools.read_all(), key=lambda it: (order.get(it.pool, len(order)), it.host, it.pid))

@@ -36,7 +36,6 @@ from switchyard.queues.services import ForeignBroker
 
 @require_safe
 def queues(request: HttpRequest) -> HttpResponseBase:
-    """List every queue."""
     require(request, "switchyard_operations.view_operations")
     if (file := export_of(request, "queues", _exported)) is not None:
         return file

@@ -39,7 +39,6 @@ class TickStrip:
 
 
 def draw(ticks: list[ScheduleTick]) -> TickStrip:
-    """Return the bars of a schedule's last ticks."""
     bars, counts = [], {"on time": 0, "late": 0, "missed": 0, "skipped": 0, "dropped": 0, "run now": 0}
     for number, tick in enumerate(ticks):
         word = word_of(tick)

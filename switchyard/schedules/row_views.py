@@ -159,7 +159,6 @@ def new(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @sensitive_post_parameters()
 def edit(request: HttpRequest, name: str) -> HttpResponse:
-    """Change a stored schedule."""
     require(request, VIEW, EDIT, ARGUMENTS)
     row = rows.find_row(name)
     if row.actor not in rows.schedulable_actors():

@@ -252,7 +252,6 @@ def moment_of(text: Any) -> datetime.datetime | None:
 
 
 def exported() -> list[dict[str, Any]]:
-    """Return every row as JSON, by name."""
     now = clock.utc_now()
     paused = {state.actor for state in ScheduleState.objects.exclude(paused_at=None) if state.is_paused(now)}
     return [as_json(row, paused=row.name in paused) for row in StoredSchedule.objects.all()]

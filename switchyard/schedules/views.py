@@ -67,7 +67,6 @@ class PauseForm(forms.Form):
 
 @require_safe
 def all_schedules(request: HttpRequest) -> HttpResponse:
-    """List every schedule."""
     require(request, VIEW)
     if (file := export_of(request, "schedules", lambda: map(asdict, queries.overview(timezone.now())))) is not None:
         return file

@@ -340,7 +340,6 @@ def share_text(failed: int, jobs: int) -> str:
 
 
 def judge(found: FailingActor) -> Finding:
-    """Return the finding for an actor with failures."""
     gave_up = f"{found.letters:,} gave up" if found.letters else ""
     if found.ended:
         return _ended(found)

@@ -165,7 +165,6 @@ UNLOCK = "Jobs that wait for the lock go on by themselves then; more slots would
 
 
 def look() -> Iterator[Finding]:
-    """Check the database."""
     if connection.vendor == "sqlite" and not _file_exists():
         seen = "the SQLite file does not exist"
         cause = "First start on this machine, or SWITCHYARD_STATE_DIR or DATABASE_URL names another place"

@@ -384,7 +384,6 @@ class KeptFindings:
         return self._known()
 
     def clear(self) -> None:
-        """Forget every finding."""
         self._kept.clear()
         self._checks.clear()
 

@@ -108,7 +108,6 @@ def quick_client(url: str = "") -> Iterator[Client]:
 
 
 def read() -> Snapshot:
-    """Read the state from the broker."""
     keys = declared_yard().keys
     with quick_client() as client, closing(calls_on(client, budget_s=1.0)) as calls:
         seconds, micros = client.time()

@@ -106,7 +106,6 @@ class FindingGroup:
         return Finding(self.name, code, severity, seen, cause, next_step, subject, then, **others)
 
     def ok(self, seen: str, *, cause: str = "", subject: str = "") -> Finding:
-        """Return a finding of severity and code ``ok``."""
         return self.finding("ok", "ok", seen, cause, "", subject)
 
     def skipped(self, why: str) -> Finding:
@@ -116,13 +115,11 @@ class FindingGroup:
     def warning(
         self, code: str, seen: str, cause: str, next_step: str, subject: str = "", button: Button | None = None
     ) -> Finding:
-        """Return a warning."""
         return self.finding("warning", code, seen, cause, next_step, subject, button=button)
 
     def error(
         self, code: str, seen: str, cause: str, next_step: str, subject: str = "", button: Button | None = None
     ) -> Finding:
-        """Return an error."""
         return self.finding("error", code, seen, cause, next_step, subject, button=button)
 
 

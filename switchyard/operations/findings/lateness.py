@@ -63,7 +63,6 @@ class LateSamples:
         return frozenset(name for name in late if sum(name in names for names in recent) >= LATE_SAMPLES)
 
     def clear(self) -> None:
-        """Forget the samples."""
         with self._lock:
             self._samples.clear()
 

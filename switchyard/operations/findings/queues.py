@@ -164,7 +164,6 @@ SHOWN = 3
 
 
 def look(snapshot: Snapshot) -> Iterator[Finding]:
-    """Check every queue."""
     for queue in declared_yard().queues:
         if queue.name in snapshot.queues:
             state = snapshot.queues[queue.name]
@@ -174,7 +173,6 @@ def look(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def on_time(snapshot: Snapshot) -> Finding:
-    """Return the finding for queues without a defect."""
     place = switchyard_settings().place
     if place is not None and not place.tells_ages:
         seen = f"{counted(len(snapshot.queues), 'queue')} on {place.title}, which tells no ages: lateness is not known"

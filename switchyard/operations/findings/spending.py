@@ -101,7 +101,6 @@ def look(buckets: Buckets, usual: Mapping[str, Usual]) -> Iterator[Finding]:
 
 
 def merged_by_subject(buckets: Buckets) -> dict[str, dict[int, int]]:
-    """Return the sum of some buckets."""
     names = {name for _, found in buckets for name in found}
     return {name: merged(found.get(name, {}) for _, found in buckets) for name in names}
 
