@@ -21,7 +21,7 @@ from switchyard.history.models import AttemptRow, JobRow
 from switchyard.history.queries import stored_arguments
 from switchyard.jobs.pauses import LARGEST_NUMBER
 from switchyard.operations.findings.error_kinds import ErrorKind, is_down, kind_of
-from switchyard.operations.findings.finding import Button, Finding, FindingGroup
+from switchyard.operations.findings.finding import Button, Finding, FindingGroup, jobs_button
 
 GROUP = FindingGroup("actors")
 WINDOW_MS: Final = 5 * 60_000
@@ -42,7 +42,6 @@ MOST_ROWS: Final = 2_000
 MOST_ERRORS: Final = 3
 # Of an error, which may be the long answer of a foreign server.
 SEARCHED: Final = 500
-JOBS: Final = "switchyard-jobs"
 LETTERS: Final = "switchyard-letters"
 LETTER: Final = "switchyard-letter"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})"
@@ -397,14 +396,11 @@ def _finding(found: FailingActor, code: str, seen: str, then: str) -> Finding:
     if found.letters:
         label = f"Triage {counted(found.letters, 'dead letter')} of {found.actor}"
         button = Button(label, LETTERS, query=f"?{urlencode({'fingerprint': found.fingerprint})}")
+        step = f"manage.py switchyard deadletters list --group {found.fingerprint}"
     else:
-        query = urlencode({"failures": "1", "actor": found.actor, "since": "5m"})
-        button = Button(f"Show {found.failed:,} failed jobs of {found.actor}", JOBS, query=f"?{query}")
-    step = (
-        f"manage.py switchyard deadletters list --group {found.fingerprint}"
-        if found.letters
-        else f"manage.py switchyard jobs list --failures --actor {found.actor} --since 5m"
-    )
+        label = f"Show {found.failed:,} failed jobs of {found.actor}"
+        button = jobs_button(label, failures="1", actor=found.actor, since="5m")
+        step = f"manage.py switchyard jobs list --failures --actor {found.actor} --since 5m"
     factor = float(found.failed or found.letters)
     return GROUP.finding(
         "warning", code, seen, "", step, found.queue, then=then, button=button, factor=factor,

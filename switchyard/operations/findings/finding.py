@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, Literal
+from urllib.parse import urlencode
 
 from switchyard.addon import addons
 from switchyard.conf import in_words_of_project
@@ -121,6 +122,11 @@ class FindingGroup:
         self, code: str, seen: str, cause: str, next_step: str, subject: str = "", button: Button | None = None
     ) -> Finding:
         return self.finding("error", code, seen, cause, next_step, subject, button=button)
+
+
+def jobs_button(label: str, **asked: str) -> Button:
+    """Return the button that leads to the list of the jobs of a filter."""
+    return Button(label, "switchyard-jobs", query=f"?{urlencode(asked)}")
 
 
 LOOK_AT_WORKERS = Button("Show every worker", "switchyard-operations-workers")

@@ -33,11 +33,9 @@ from switchyard.broker.stores.yard_facts import (
 from switchyard.console.formatting import counted, duration
 from switchyard.jobs.queries import running_or_none
 from switchyard.operations.findings import promises, spending
-from switchyard.operations.findings.actors import GROUP
-from switchyard.operations.findings.finding import Button, Finding
+from switchyard.operations.findings.finding import Finding
 from switchyard.operations.past import LAST_MS, PAST, Usual, slow_runs
 
-ACTOR: Final = "switchyard-actor"
 # Windows of *slower*, in buckets: 30 s to 10 min, the shortest that is clear.
 WINDOWS: Final = (3, 6, 12, 30, 60)
 # Buckets in which runs are slow still.
@@ -137,7 +135,7 @@ def _slower(
         f"{of_runs}"
     )
     then = f"Look at {at}, and at what was released before {at_clock}. More slots would wait as well."
-    return _finding("slower", actor, queue, seen, then, ran_ms / max(usual.run_ms or 0, 1), word=word)
+    return spending.of_actors("slower", {actor: queue}, seen, then, ran_ms / max(usual.run_ms or 0, 1), word)
 
 
 def silent(actor: str, queue: str, usual: Usual, mine: Sequence[tuple[int, Counts]], now: int) -> Iterator[Finding]:
@@ -161,7 +159,7 @@ def silent(actor: str, queue: str, usual: Usual, mine: Sequence[tuple[int, Count
         f"since {datetime_of(since):%H:%M:%S} UTC"
     )
     then = f"Look at what sends {actor}: a page, a schedule or another actor that fails. Workers are not the cause."
-    yield _finding("silent", actor, queue, seen, then, rate * silent_ms / MINUTE_MS)
+    yield spending.of_actors("silent", {actor: queue}, seen, then, rate * silent_ms / MINUTE_MS)
 
 
 def later(actor: str, queue: str, usual: Usual, mine: Sequence[tuple[int, Counts]]) -> Iterator[Finding]:
@@ -179,13 +177,5 @@ def later(actor: str, queue: str, usual: Usual, mine: Sequence[tuple[int, Counts
                 f"{usual.basis}: {count:,} of {counted(sent(window), 'send')} in the last 2 min"
             )
             then = "Look at the delay that its sender gives. A job that waits can be made due on its page."
-            yield _finding("later", actor, queue, seen, then, float(count))
+            yield spending.of_actors("later", {actor: queue}, seen, then, float(count))
             return
-
-
-def _finding(code: str, actor: str, queue: str, seen: str, then: str, factor: float, *, word: str = "") -> Finding:
-    step = f"manage.py switchyard actors show {actor}"
-    return GROUP.finding(
-        "warning", code, seen, "", step, queue, then=then, button=Button(f"Show {actor}", ACTOR, actor),
-        factor=factor, actor=actor, word=word,
-    )  # fmt: skip
