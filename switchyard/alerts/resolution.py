@@ -26,11 +26,7 @@ def resolve(pk: int, *, by: str) -> bool:
 
 
 def resolve_triaged(still_open: Callable[[Collection[str]], Collection[str]]) -> int:
-    """Resolve the alerts of groups without an open dead letter; return their count.
-
-    Args:
-        still_open: Returns those of some fingerprints that have open letters.
-    """
+    """Resolve the alerts of groups without an open dead letter, which ``still_open`` tells; return their count."""
     before, resolved = timezone.now() - SETTLED_AFTER, 0
     for fingerprints in _fingerprints():
         ended = set(fingerprints) - set(still_open(fingerprints))

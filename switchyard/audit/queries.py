@@ -161,11 +161,7 @@ class AuditFilter:
 
     @classmethod
     def from_query(cls, query: Mapping[str, str]) -> AuditFilter:
-        """Return the filter in a request's query; unknown names are ignored.
-
-        Raises:
-            ValueError: a value is unusable; the text begins with its name and quotes it.
-        """
+        """Return the filter in a request's query, without unknown names; ``ValueError`` quotes an unusable one."""
         values = {field.name: query.get(field.name, "").strip() for field in fields(cls)}
         for name, value in values.items():
             if len(value) > LONGEST_TEXT or "\0" in value:

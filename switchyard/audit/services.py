@@ -166,11 +166,7 @@ def begin(name: str, *, who: Who, target: str = "", reason: str = "", detail: di
 
 
 def complete(number: int, *, count: int, error: str = "", detail: dict[str, Any] | None = None) -> None:
-    """Complete the row of an act that ``begin`` wrote. Nothing happens if the row is gone.
-
-    Args:
-        detail: Added to what the row has.
-    """
+    """Complete the row of an act that ``begin`` wrote, adding to its detail. Nothing happens if the row is gone."""
     entry = AuditEntry.objects.filter(pk=number).first()
     if entry is None:
         return

@@ -140,11 +140,7 @@ def register(name: str, kind: Kind | str) -> None:
 
 
 def kind_of(name: str) -> Kind:
-    """Return a kind by its name.
-
-    Raises:
-        NotFound: no installed app registers it.
-    """
+    """Return a kind by its name; ``NotFound`` when no installed app registers it."""
     if name not in _kinds:
         raise NotFound(f"bulk act {name!r}: no such kind; known are {', '.join(sorted(_kinds))}")
     kind = _kinds[name]

@@ -70,11 +70,7 @@ def start(
 
 
 def checked_plan(rolls_out: bool, plan: dict[str, int]) -> dict[str, int]:
-    """Return a plan.
-
-    Raises:
-        ValueError: the kind of act has none, or a number is out of its range.
-    """
+    """Return a plan; ``ValueError`` where the kind of act has none, or a number is out of range."""
     if plan and not rolls_out:
         raise ValueError("plan: only a rollout has one; leave canary and stop_percent out")
     for name, value in plan.items():

@@ -36,11 +36,7 @@ from switchyard.middleware.logs import printable
 
 
 def print_job(known: Passport, out: OutputWrapper, *, as_json: bool) -> None:
-    """Print a job's fields, what else is known of it, and what happened to it, the first thing first.
-
-    Args:
-        as_json: Print its JSON form, with its attempts as ``runs`` and what people did as ``acts``.
-    """
+    """Print a job's fields, what else is known of it, and what happened to it, the first thing first."""
     job, acts = known.job, acts_on(known.job)
     shown = passport_json(known, arguments=True) | {"acts": [audit_json(entry) for entry in acts]}
     if as_json:
@@ -309,11 +305,7 @@ class Command(ActsCommand):
 
 
 def _pairs(option: str, given: list[str]) -> dict[str, str]:
-    """Return texts of the form ``name=value`` by name.
-
-    Raises:
-        ValueError: one has no name or no value.
-    """
+    """Return texts of the form ``name=value`` by name; ``ValueError`` where one lacks either."""
     found: dict[str, str] = {}
     for text in given:
         name, equals, value = text.partition("=")

@@ -94,11 +94,7 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def seconds(text: str) -> float:
-    """Return the number of seconds that an argument names, such as ``25``.
-
-    Raises:
-        ArgumentTypeError: it is no number, or one below 0, or without end.
-    """
+    """Return the seconds that an argument names, such as ``25``; ``ArgumentTypeError`` for no number from 0 on."""
     try:
         number = float(text)
     except ValueError:

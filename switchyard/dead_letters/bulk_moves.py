@@ -240,11 +240,7 @@ class BulkMove(BulkMark):
         )  # fmt: skip
 
     def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
-        """Move the letters in the broker. What an interrupted step has moved counts as moved.
-
-        Raises:
-            NoRoom: a queue is full; the step is repeated.
-        """
+        """Move the letters in the broker; those of an interrupted step count as moved. ``NoRoom``: a queue is full."""
         answers = acts.move(self._move, items, nonce=act.nonce)
         if "full" in answers and not BulkAct.objects.filter(pk=act.pk, stop_asked_at__isnull=False).exists():
             full = {item[2] for item, answer in zip(items, answers, strict=True) if answer == "full"}

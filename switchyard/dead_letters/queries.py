@@ -59,11 +59,7 @@ def find(letter: DeadLetter | str) -> DeadLetter:
 
 
 def letter_of_key(pk: int) -> DeadLetter:
-    """Return a row by its key.
-
-    Raises:
-        NotFound: no dead letter has the key.
-    """
+    """Return a row by its key; ``NotFound`` when no dead letter has it."""
     row = DeadLetter.objects.filter(pk=pk).first()
     if row is None:
         raise NotFound(f"There is no dead letter {pk}.")

@@ -37,11 +37,7 @@ class Cursor:
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
-        """Return the cursor in a text.
-
-        Raises:
-            ValueError: there is none.
-        """
+        """Return the cursor in a text; ``ValueError`` where there is none."""
         found = _CURSOR.fullmatch(text)
         if found is None:
             raise ValueError(f"after: {text!r:.100} is not a place in a list; begin with its first page")

@@ -273,11 +273,7 @@ def pool_state(
     silent: Sequence[SilentSupervisor] = (),
     instructions: Mapping[str, Instruction] | None = None,
 ) -> PoolState:
-    """Return the state of a pool from the reports of all supervisors.
-
-    Args:
-        instructions: By member, those by which supervisors are quieted.
-    """
+    """Return a pool's state from all supervisors' reports, and by member the instructions that quiet them."""
     mine = [report for report in reports if report.pool == pool.name]
     up = [report for report in mine if report.state != "starting"]
     quieted = [report for report in up if report.state == QUIETED]

@@ -170,11 +170,7 @@ class _Limit:
         self.passed = False
 
     def of(self, answer: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        """Return psycopg's wait for an answer, which is resumed ten times a second, with the deadline.
-
-        Raises:
-            OperationalError: the answer did not come before it.
-        """
+        """Return psycopg's wait for an answer, resumed ten times a second; ``OperationalError`` once it is too late."""
         deadline_s = self._deadline_s if self._deadline_s is not None else time.monotonic() + self._timeout_s
         try:
             awaited = next(answer)

@@ -88,11 +88,7 @@ def live(request: HttpRequest, name: str) -> RoomResponse:
 
 
 def queue_of(name: str) -> Queue:
-    """Return a queue of the yard.
-
-    Raises:
-        Http404: the yard has none of that name.
-    """
+    """Return a queue of the yard; ``Http404`` where it has none of that name."""
     for found in declared_yard().queues:
         if found.name == name:
             return found

@@ -175,11 +175,7 @@ def scheduler_leads() -> bool | None:
 
 
 def headline(rows: Sequence[ScheduleRow], leads: bool | None) -> str:
-    """Return how the schedules do, in half a sentence.
-
-    Args:
-        leads: As :func:`scheduler_leads` returns it.
-    """
+    """Return how the schedules do, in half a sentence; ``leads`` is as of :func:`scheduler_leads`."""
     late = sum((row.lateness_ms or 0) > LATE_MS for row in rows)
     if leads is None:
         return "Schedules"

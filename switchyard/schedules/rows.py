@@ -138,11 +138,7 @@ def schedule_of(row: StoredSchedule, broker: Broker | None = None) -> Schedule:
 
 
 def find_row(name: str) -> StoredSchedule:
-    """Return a row by its name.
-
-    Raises:
-        NotFound: no row has that name.
-    """
+    """Return a row by its name; ``NotFound`` when no row has it."""
     row = StoredSchedule.objects.filter(name=name).first()
     if row is None:
         raise NotFound(f"schedule {name:.200}: no stored schedule has that name; those of code are changed in code")
@@ -212,11 +208,7 @@ def as_json(row: StoredSchedule, *, paused: bool) -> dict[str, Any]:
 
 
 def from_json(given: Any) -> tuple[StoredSchedule, bool]:
-    """Return the row of an item of an export, to be saved, and whether it is paused.
-
-    Raises:
-        ArgumentsRefused: the item is no object, or has a field that is unknown or of a wrong kind.
-    """
+    """Return the row of an item of an export, and whether it is paused; ``ArgumentsRefused`` for an unusable one."""
     if not isinstance(given, dict) or not isinstance(given.get("name"), str):
         raise ArgumentsRefused("a schedule is a JSON object with a name; compare schedules export")
     values, name = dict(given), given["name"]
@@ -237,11 +229,7 @@ def from_json(given: Any) -> tuple[StoredSchedule, bool]:
 
 
 def moment_of(text: Any) -> datetime.datetime | None:
-    """Return the time of a text in ISO 8601, UTC where it names no offset; ``None`` for none.
-
-    Raises:
-        TypeError, ValueError: it is no time.
-    """
+    """Return the time of a text in ISO 8601, of UTC without an offset; ``None`` for none, ``ValueError`` for no time."""
     if text in (None, ""):
         return None
     moment = datetime.datetime.fromisoformat(text)

@@ -250,14 +250,7 @@ def is_by_due_time(wanted: Filter) -> bool:
 
 
 def scheduled_jobs(wanted: Filter, *, after: str = "", limit: int) -> JobsPage:
-    """Return a page of the scheduled jobs that match a filter, the next to be due first.
-
-    Args:
-        after: Cursor of the page before.
-
-    Raises:
-        ValueError: the cursor is none.
-    """
+    """Return a page of the scheduled jobs that match a filter, the next to be due first, as of :func:`find_jobs`."""
     start, comparison = _parse(after), Comparison(wanted)
     found: list[Unfinished] = []
     looked, last = 0, start
@@ -391,11 +384,7 @@ class ListCursor:
 
     @classmethod
     def parse(cls, text: str) -> ListCursor:
-        """Return the cursor in a text; the beginning for an empty one.
-
-        Raises:
-            ValueError: there is none.
-        """
+        """Return the cursor in a text, the beginning for an empty one; ``ValueError`` for any other."""
         if not text:
             return cls()
         ended, tilde, live = text.partition("~")

@@ -365,11 +365,7 @@ PAGE_NAMES: Final = ("after", "limit", "q", "id", "shown", "shown_at", "export")
 
 
 def context_of(wanted: Filter, counts: Mapping[str, int] | None = None) -> dict[str, Any]:
-    """Return what the form shows for a filter.
-
-    Args:
-        counts: Unfinished jobs by state, for the ready filters.
-    """
+    """Return what the form shows for a filter, with the counts of unfinished jobs by state."""
     query = wanted.to_query()
     return {
         "query": query,
