@@ -26,7 +26,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import Unreadable
 from switchyard.conf import declared_yard
 from switchyard.console.export import MOST, export_of
-from switchyard.console.formatting import counted, cut
+from switchyard.console.formatting import TrendBar, choices, counted, cut
 from switchyard.console.queue_rights import holds, queue_rights
 from switchyard.console.room_view import RoomResponse, gone, require
 from switchyard.dead_letters import bulk_moves, queries
@@ -134,11 +134,7 @@ def _fields(given: dict[str, str]) -> Iterable[tuple[str, str, list[tuple[str, s
         ("actor", "Actor", {actor: actor for actor in sorted(dramatiq.get_broker().actors)}),
         ("reason", "Reason", {reason: reason.replace("_", " ") for reason in REASONS}),
     ):
-        chosen = given.get(name, "")
-        choices = [("", "any", not chosen), *((value, text, value == chosen) for value, text in values.items())]
-        if chosen and chosen not in values:
-            choices.append((chosen, chosen, True))
-        yield name, label, choices
+        yield name, label, choices((("", "any"), *values.items()), given.get(name, ""))
 
 
 def _alerts_of(request: HttpRequest, fingerprint: str) -> str:
@@ -148,16 +144,6 @@ def _alerts_of(request: HttpRequest, fingerprint: str) -> str:
 
 STEPS, STEP = 12, timedelta(minutes=10)
 BAR_PX, GAP_PX, HIGH_PX = 8, 1, 24
-
-
-@dataclass(frozen=True, slots=True)
-class GroupBar:
-    """One bar: letters of ten minutes; ``kind`` is its class in the style sheet without the prefix."""
-
-    x: int
-    y: int
-    height: int
-    kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +161,7 @@ class GroupRow:
     error: str
     frame: str
     first_at: datetime
-    bars: tuple[GroupBar, ...]
+    bars: tuple[TrendBar, ...]
     words: str
 
 
@@ -217,7 +203,7 @@ def _recent(fingerprints: list[str]) -> dict[str, Counter[datetime]]:
     return counted
 
 
-def _bars(counts: Mapping[datetime, int]) -> tuple[GroupBar, ...]:
+def _bars(counts: Mapping[datetime, int]) -> tuple[TrendBar, ...]:
     steps = [_start() + number * STEP for number in range(STEPS)]
     most = max(counts.values(), default=0)
     bars = []
@@ -225,7 +211,7 @@ def _bars(counts: Mapping[datetime, int]) -> tuple[GroupBar, ...]:
         letters = counts.get(step, 0)
         height = max(3, round(HIGH_PX * letters / most)) if letters else 1
         kind = "trend" if letters else "trend-none"
-        bars.append(GroupBar(number * (BAR_PX + GAP_PX), HIGH_PX - height, height, kind))
+        bars.append(TrendBar(number * (BAR_PX + GAP_PX), HIGH_PX - height, height, kind))
     return tuple(bars)
 
 

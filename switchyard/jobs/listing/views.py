@@ -25,6 +25,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_records import STEPS, Job
 from switchyard.conf import declared_yard
 from switchyard.console.export import export_of
+from switchyard.console.formatting import choices
 from switchyard.console.links import job_url
 from switchyard.console.room_view import RoomResponse
 from switchyard.history.filters import Filter, why_none_found
@@ -371,11 +372,9 @@ def context_of(wanted: Filter, counts: Mapping[str, int] | None = None) -> dict[
         "query": query,
         "words": [f"{name} {value}"[:60] for name, value in query.items() if name != "failures"]
         + ["failures, retried ones too"] * wanted.failures,
-        "periods": _choices(PERIODS, wanted.since),
-        "states": _choices((("", "any"), *((state, state) for state in STEPS)), query.get("state", "")),
-        "queues": _choices(
-            (("", "any"), *((queue.name, queue.name) for queue in declared_yard().queues)), wanted.queue
-        ),
+        "periods": choices(PERIODS, wanted.since),
+        "states": choices((("", "any"), *((state, state) for state in STEPS)), query.get("state", "")),
+        "queues": choices((("", "any"), *((each.name, each.name) for each in declared_yard().queues)), wanted.queue),
         "actors": sorted(dramatiq.get_broker().actors),
         "presets": [
             (text, f"?{urlencode(preset)}", preset == query, (counts or {}).get(preset.get("state", "")))
@@ -395,9 +394,3 @@ def searched(text: str) -> Filter:
     if text in dramatiq.get_broker().actors:
         return Filter(actor=text)
     return Filter(error=text)
-
-
-def _choices(known: Sequence[tuple[str, str]], chosen: str) -> list[tuple[str, str, bool]]:
-    """Return value, text and whether it is chosen; a chosen value that is not among the known ones comes last."""
-    found = [(value, text, value == chosen) for value, text in known]
-    return found if any(is_chosen for _, _, is_chosen in found) else [*found, (chosen, chosen, True)]
