@@ -352,11 +352,7 @@ class ShownMessage:
 
 @dataclass(frozen=True, slots=True)
 class QuarantinePage:
-    """Messages of the queues, in the yard's order, newest first in each.
-
-    Args:
-        after: Place at which the next page begins; "" at the end.
-    """
+    """Messages of the queues, in the yard's order, newest first in each; ``after`` is where the next page begins."""
 
     messages: tuple[ShownMessage, ...]
     after: str

@@ -484,11 +484,7 @@ RUNS: Final[tuple[Callable[[threading.Event], None], ...]] = (
 
 
 def run_until_stopped() -> None:
-    """Run the writer, and the relay of the outbox beside it, until a signal stops them.
-
-    Raises:
-        SystemExit: with 70, when it crashed.
-    """
+    """Run the writer, and the relay of the outbox beside it, until a signal stops them; exit 70 when it crashed."""
     yield_to_other_work()
     run_until_signal(*RUNS, name="history writer", logger=LOGGER, stop_within_s=STOP_WITHIN_S)
 

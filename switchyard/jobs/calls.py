@@ -241,11 +241,7 @@ def _refused(actor: Actor[..., Any], faults: dict[str, str]) -> ArgumentsRefused
 
 
 def _value(parameter: ActorParameter, text: str) -> Any:
-    """Return the value that was written for a parameter.
-
-    Raises:
-        ValueError: the text is no JSON, and the parameter takes no text.
-    """
+    """Return the value that was written for a parameter; ``ValueError`` for no JSON where it takes no text."""
     if parameter.is_text(text) and not text.startswith('"'):
         return text
     try:

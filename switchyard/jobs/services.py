@@ -245,11 +245,7 @@ def message_of(
     args: tuple[Any, ...] = (),
     **given: Any,
 ) -> tuple[Message[Any], bool]:
-    """Return a job's message, and whether an earlier run of its sender may have enqueued it.
-
-    Args:
-        given: More options of the message.
-    """
+    """Return a job's message with ``given`` options, and whether an earlier run of its sender may have enqueued it."""
     if not isinstance(actor, Actor):
         raise TypeError(f"a {type(actor).__name__} is not an actor; pass what @dramatiq.actor returns")
     require_named(actor, kwargs or {})

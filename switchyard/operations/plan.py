@@ -50,12 +50,7 @@ SERVER_S, FULL = (20e-6, 171e-6), 0.7
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Work that arrives.
-
-    Args:
-        rates: Messages a second, minute by minute.
-        runs_s: Equally likely run times.
-    """
+    """Work that arrives: messages a second, minute by minute, and equally likely run times."""
 
     rates: tuple[float, ...]
     runs_s: tuple[float, ...]

@@ -34,11 +34,7 @@ REASONS = (
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer that is an error.
-
-    Args:
-        words: Each stands for this error where it is in the text.
-    """
+    """An answer that is an error; each of ``words`` stands for it where it is in the text."""
 
     words: tuple[str, ...]
     code: str

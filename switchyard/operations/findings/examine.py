@@ -76,11 +76,7 @@ def found_by(look: Callable[[], Iterable[Finding]]) -> list[Finding]:
 
 
 def findings_of(group: FindingGroup, answer: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """Return the findings of an answer, or one finding with the reason why it failed.
-
-    Raises:
-        NoAnswer: of the answer.
-    """
+    """Return the findings of an answer, or one finding with the reason why it failed; raise its ``NoAnswer``."""
     try:
         return list(answer())
     except NoAnswer:
