@@ -181,11 +181,7 @@ def _open_letters(actor: str) -> list[FailureGroup]:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFigures:
-    """Attempts of an actor over a time, from the facts.
-
-    Args:
-        counts: See :mod:`switchyard.broker.stores.yard_facts`.
-    """
+    """Attempts of an actor over a time, from the facts: see :mod:`switchyard.broker.stores.yard_facts`."""
 
     title: str
     span_ms: int

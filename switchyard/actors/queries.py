@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,7 +120,3 @@ def yields_of(actor: str) -> int:
     asked = families()
     found = asked[0].calls.look([("HGET", family.keys.yields, actor) for family in asked]) if asked else []
     return sum(number(count, family.keys.yields) for family, count in zip(asked, found, strict=True))
-
-
-def new_job_id() -> str:
-    return str(uuid.uuid4())

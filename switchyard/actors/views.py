@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -105,7 +106,6 @@ RECENT = 10
 
 @require_safe
 def actors(request: HttpRequest) -> HttpResponse:
-    """List every actor of this code."""
     require(request, VIEW)
     if (file := export_of(request, "actors", lambda: map(asdict, queries.all_actors()))) is not None:
         return file
@@ -120,7 +120,8 @@ def actors(request: HttpRequest) -> HttpResponse:
 def actor(request: HttpRequest, name: str) -> HttpResponse:
     require(request, VIEW)
     found = queries.find_actor(name)
-    return _page(request, found, _form(request, found))
+    may_run = holds(request.user, RUN, own_queues(found)[0])
+    return _page(request, found, SendForm(found, initial={"job_id": str(uuid.uuid4())}) if may_run else None)
 
 
 @require_POST
@@ -217,12 +218,6 @@ def _ask(request: HttpRequest, verb: str, name: str, act: Callable[[pauses.Chose
     title = f"{verb.capitalize()} {name}"
     context = {**given, "title": title, "verb": verb, "name": name, "names": names, "refused": refused}
     return RoomResponse(request, "switchyard_actors/pause.html", context, status=status)
-
-
-def _form(request: HttpRequest, found: Actor[..., Any]) -> SendForm | None:
-    if not holds(request.user, RUN, own_queues(found)[0]):
-        return None
-    return SendForm(found, initial={"job_id": queries.new_job_id()})
 
 
 def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *, status: int = 200) -> HttpResponse:

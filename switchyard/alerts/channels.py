@@ -373,11 +373,7 @@ def parse(url: str, position: int) -> Channel:
 
 
 def refuse_unusable(urls: Sequence[str]) -> None:
-    """Refuse an entry that apprise cannot use, which is loaded for it.
-
-    Raises:
-        InvalidSetting: as of ``channels``.
-    """
+    """Refuse an entry that apprise cannot use, which is loaded for it; raise as :func:`channels`."""
     for position, url in enumerate(urls, start=1):
         channel = parse(url, position)
         channel = channel.channel if isinstance(channel, LabelledChannel) else channel

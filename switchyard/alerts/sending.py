@@ -42,11 +42,7 @@ RETRY_AFTER, KEPT_FOR = timedelta(minutes=5), timedelta(days=1)
 
 @dataclass(slots=True)
 class ChannelBatch:
-    """Messages of one channel in one batch.
-
-    Args:
-        results: Message id to its failure; ``None`` if the channel accepted it.
-    """
+    """Messages of one channel in one batch; ``results`` has each failure by the message's id, ``None`` for none."""
 
     channel: Channel
     notices: Sequence[Notice]

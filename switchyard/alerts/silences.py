@@ -27,11 +27,7 @@ def in_force(fingerprint: str | None = None) -> QuerySet[Silence]:
 
 
 def end_of(span: str) -> datetime:
-    """Return the time after a span such as ``30m``, ``2h`` or ``7d``.
-
-    Raises:
-        ActRefused: the text is no span, or one of more than 30 days.
-    """
+    """Return the time after a span such as ``30m`` or ``7d``, at most 30 days; ``ActRefused`` for any other text."""
     matched = _SPAN.fullmatch(span.strip())
     if matched is None:
         raise ActRefused("silence", f"{span!r:.40} is not a span of time; write 30m, 2h or 7d")

@@ -266,7 +266,6 @@ def silence(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 def unsilence(request: HttpRequest, pk: int) -> HttpResponse:
-    """End a silence before its time."""
     require(request, VIEW, SILENCE)
     ended = acts.unsilence(min(pk, 2**63 - 1), who=Who.of_request(request))
     if ended is None:
@@ -278,7 +277,6 @@ def unsilence(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_POST
 def test(request: HttpRequest) -> HttpResponse:
-    """Send a test message to one channel."""
     require(request, VIEW, SILENCE)
     name = request.POST.get("channel", "")[:300]
     try:
@@ -299,7 +297,6 @@ def _require_act(request: HttpRequest, verb: str) -> None:
 
 
 def _apply(request: HttpRequest, verb: str, alerts: list[Alert]) -> None:
-    """Acknowledge or resolve alerts, and report how many."""
     who, reason = Who.of_request(request), request.POST.get("reason", "").strip()
     done = (acts.acknowledge if verb == "acknowledge" else acts.resolve)(alerts, who=who, reason=reason)
     already = len(alerts) - done

@@ -19,7 +19,6 @@ from datetime import datetime, timedelta
 from inspect import iscoroutinefunction
 from typing import Any
 
-from django.core.files.uploadedfile import UploadedFile
 from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -176,7 +175,8 @@ def _known(found: IdempotentRequest, fingerprint: str) -> Claim | HttpResponse:
         if now - (found.repeated_at or found.claimed_at) < LAPSES:
             raise _in_flight()
     elif found.status != 429 and found.status < 500:
-        return _replay(found)
+        headers = found.headers | {"Idempotency-Replayed": "true"}
+        return HttpResponse(bytes(found.body), status=found.status, headers=headers)
     return _take_over(found, fingerprint, claimed_at=found.claimed_at, repeated_at=now)
 
 
@@ -205,12 +205,6 @@ def _was_not_enqueued(found: IdempotentRequest) -> bool:
     return isinstance(document, dict) and document.get("outcome") == NOT_ENQUEUED
 
 
-def _replay(found: IdempotentRequest) -> HttpResponse:
-    response = HttpResponse(bytes(found.body), status=found.status, headers=found.headers)
-    response["Idempotency-Replayed"] = "true"
-    return response
-
-
 def _in_flight() -> Problem:
     return Problem(
         409,
@@ -226,11 +220,7 @@ def _multipart(request: HttpRequest) -> Iterator[bytes]:
             yield f"field {len(name)}:{name} {len(value)}:{value}".encode()
     for name, files in sorted(request.FILES.lists()):
         for file in files:
-            yield from _file(name, file)
-
-
-def _file(name: str, file: UploadedFile[Any]) -> Iterator[bytes]:
-    label = f"{file.name} {file.content_type}"
-    yield f"file {len(name)}:{name} {len(label)}:{label} {file.size}:".encode()
-    yield from file.chunks()
-    file.seek(0)
+            label = f"{file.name} {file.content_type}"
+            yield f"file {len(name)}:{name} {len(label)}:{label} {file.size}:".encode()
+            yield from file.chunks()
+            file.seek(0)

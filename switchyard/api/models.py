@@ -29,11 +29,7 @@ def covered_scopes(user: Any) -> list[str]:
 
 
 def validate_scopes(scopes: object) -> None:
-    """Refuse anything but a non-empty list of known scopes.
-
-    Raises:
-        ValidationError: the message names the unknown scopes.
-    """
+    """Refuse anything but a non-empty list of known scopes."""
     if not isinstance(scopes, list) or not scopes:
         raise ValidationError(f"scopes: none given; choose from {', '.join(SCOPES)}")
     unknown = [str(scope) for scope in scopes if scope not in SCOPES]

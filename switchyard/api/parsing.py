@@ -86,11 +86,7 @@ def refuse_bad_text(value: Any) -> None:
 
 
 def field_errors(error: pydantic.ValidationError, *, skip: int = 0) -> list[FieldError]:
-    """Return pydantic's errors by field.
-
-    Args:
-        skip: Leading parts of each location to leave out.
-    """
+    """Return pydantic's errors by field, without the first ``skip`` parts of each location."""
     return [
         FieldError(
             field=".".join(str(part)[:MAX_NAME_CHARACTERS] for part in found["loc"][skip:]),

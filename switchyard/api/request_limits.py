@@ -91,11 +91,7 @@ class RequestBody:
         self._deadline_s = asyncio.get_running_loop().time() + timeout_s
 
     async def read_early(self) -> None:
-        """Receive all of a small body, or a little of a larger one.
-
-        Raises:
-            Problem: 408, 413.
-        """
+        """Receive all of a small body, or a little of a larger one; ``Problem`` 408 or 413."""
         while not self.complete and self._seen_bytes <= FREE_BYTES:
             self._early.append(await self._next())
             if self.refusal is not None:

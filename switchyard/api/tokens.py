@@ -73,11 +73,7 @@ def note_use(token: Token) -> None:
 
 
 def revoke_token(prefix: str, *, who: Who) -> Token:
-    """Revoke a token permanently; repeating it changes nothing.
-
-    Raises:
-        Token.DoesNotExist: no token has the prefix.
-    """
+    """Revoke a token permanently; repeating it changes nothing. ``Token.DoesNotExist`` where none has the prefix."""
     with act("token.revoke", who=who, target=prefix) as entry:
         token = Token.objects.get(prefix=prefix)
         if token.revoked_at is None:

@@ -105,7 +105,6 @@ class ShownEntry(msgspec.Struct, frozen=True):
 
 
 def newest_entries(*, since: datetime, limit: int) -> list[ShownEntry]:
-    """Return the newest acts since a moment."""
     rows = AuditEntry.objects.filter(at__gte=since)[:limit]
     return [ShownEntry(entry.without_value(), act_label(entry), target_url(entry)) for entry in rows]
 
@@ -162,11 +161,7 @@ class AuditFilter:
 
     @classmethod
     def from_query(cls, query: Mapping[str, str]) -> AuditFilter:
-        """Return the filter in a request's query; unknown names are ignored.
-
-        Raises:
-            ValueError: a value is unusable; the text begins with its name and quotes it.
-        """
+        """Return the filter in a request's query, without unknown names; ``ValueError`` quotes an unusable one."""
         values = {field.name: query.get(field.name, "").strip() for field in fields(cls)}
         for name, value in values.items():
             if len(value) > LONGEST_TEXT or "\0" in value:

@@ -56,11 +56,7 @@ class Who(msgspec.Struct, frozen=True):
         return f"{self.name} (shell)"[:LONGEST_NAME] if self.via == "command" else self.name
 
     def require(self, right: str, queues: Queues) -> None:
-        """Refuse an act on other queues than those that a right holds for; also one whose queues are not known.
-
-        Raises:
-            PermissionDenied: with the right and the queue.
-        """
+        """Refuse an act on other queues than those that a right holds for; also one whose queues are not known."""
         if (only := self.only.get(right)) is None:
             return
         found = queues() if callable(queues) else queues
@@ -166,11 +162,7 @@ def begin(name: str, *, who: Who, target: str = "", reason: str = "", detail: di
 
 
 def complete(number: int, *, count: int, error: str = "", detail: dict[str, Any] | None = None) -> None:
-    """Complete the row of an act that ``begin`` wrote. Nothing happens if the row is gone.
-
-    Args:
-        detail: Added to what the row has.
-    """
+    """Complete the row of an act that ``begin`` wrote, adding to its detail. Nothing happens if the row is gone."""
     entry = AuditEntry.objects.filter(pk=number).first()
     if entry is None:
         return

@@ -20,11 +20,7 @@ from switchyard.jobs.services import request_cancel
 
 
 def _record(filter: dict[str, Any]) -> BatchRecord:
-    """Return the batch that a filter names.
-
-    Raises:
-        ValueError: it names none, or something else as well.
-    """
+    """Return the batch that a filter names; ``ValueError`` where it names none, or something else as well."""
     if list(filter) != ["batch"]:
         raise ValueError(f"filter of a batch: write batch=ID alone, not {', '.join(filter) or 'nothing'}")
     try:

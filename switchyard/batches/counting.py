@@ -165,11 +165,7 @@ def _settle_lost(store: Batches, record: BatchRecord) -> None:
 
 
 def forget_expired() -> None:
-    """Take batches that have expired off the list.
-
-    Raises:
-        BrokerError: the broker did not answer; the next call goes on.
-    """
+    """Take batches that have expired off the list."""
     store, before = facilities().batches, now_ms() - TTL_MS
     while store is not None and (page := store.newest(before=before, limit=AT_ONCE)):
         ids = [batch_id for batch_id, _ in page]

@@ -219,11 +219,7 @@ def current_batch() -> Batch | None:
 
 
 def batches() -> Batches:
-    """Return the store of batches.
-
-    Raises:
-        ActRefused: the queues of this yard are no queues of this library, and the ends of jobs cannot be counted.
-    """
+    """Return the store of batches; ``ActRefused`` where the yard's queues cannot count the ends of jobs."""
     found = facilities().batches
     if found is None:
         raise ActRefused("batch", "the ends of jobs are counted on Redis and Valkey only; use dramatiq.group")

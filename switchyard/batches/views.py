@@ -21,7 +21,6 @@ LEVELS = {"open": "", "complete": "warn", "succeeded": "ok"}
 
 @require_safe
 def batches(request: HttpRequest) -> RoomResponse:
-    """List the batches, newest first."""
     require(request, VIEW)
     text = request.GET.get("before", "")
     before = int(text[:15]) if text.isascii() and text.isdecimal() else None

@@ -94,11 +94,7 @@ class Kind(Protocol):
         """Return the address of the list of what is hit, or ""."""
 
     def check(self, filter: dict[str, Any]) -> dict[str, Any]:
-        """Return the filter in its stored form.
-
-        Raises:
-            ValueError: a field is not known, or has no valid value.
-        """
+        """Return the filter in its stored form; ``ValueError`` for an unknown field, or one without a valid value."""
 
     def queues(self, act: BulkAct) -> Iterable[str] | None:
         """Return the queues of all that match; ``None`` where that may be any. Asked for a person of some queues."""
@@ -140,11 +136,7 @@ def register(name: str, kind: Kind | str) -> None:
 
 
 def kind_of(name: str) -> Kind:
-    """Return a kind by its name.
-
-    Raises:
-        NotFound: no installed app registers it.
-    """
+    """Return a kind by its name; ``NotFound`` when no installed app registers it."""
     if name not in _kinds:
         raise NotFound(f"bulk act {name!r}: no such kind; known are {', '.join(sorted(_kinds))}")
     kind = _kinds[name]

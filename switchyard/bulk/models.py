@@ -74,7 +74,6 @@ class BulkAct(models.Model):
         return f"bulk.{self.pk}"
 
     def note_skips(self, reasons: dict[str, int]) -> None:
-        """Add skipped items by reason."""
         skips: dict[str, Any] = dict(self.skips)
         for reason, count in reasons.items():
             skips[reason] = skips.get(reason, 0) + count

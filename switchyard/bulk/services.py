@@ -70,11 +70,7 @@ def start(
 
 
 def checked_plan(rolls_out: bool, plan: dict[str, int]) -> dict[str, int]:
-    """Return a plan.
-
-    Raises:
-        ValueError: the kind of act has none, or a number is out of its range.
-    """
+    """Return a plan; ``ValueError`` where the kind of act has none, or a number is out of range."""
     if plan and not rolls_out:
         raise ValueError("plan: only a rollout has one; leave canary and stop_percent out")
     for name, value in plan.items():
@@ -211,7 +207,6 @@ def find(number: int) -> Progress | None:
 
 
 def newest(*, before: int | None = None, limit: int = PAGE) -> list[Progress]:
-    """Return acts, newest first."""
     acts = BulkAct.objects.order_by("-id")
     if before is not None:
         acts = acts.filter(pk__lt=before)
@@ -224,7 +219,6 @@ def going_on() -> int:
 
 
 def summary(progress: Progress) -> dict[str, Any]:
-    """Return an act as a JSON value."""
     act = progress.act
     return {
         "number": act.pk,

@@ -31,7 +31,6 @@ TYPED_ABOVE = 100
 
 @require_safe
 def acts(request: HttpRequest) -> HttpResponseBase:
-    """List the acts, newest first."""
     require(request, VIEW)
     if (file := export_of(request, "bulk-acts", lambda: _exported(request))) is not None:
         return file

@@ -32,7 +32,6 @@ class Command(PrintingCommand):
         parser.add_argument("action", nargs="?", choices=("show", "accept"), default="show")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run the action."""
         watch = make_watch()
         try:
             if options["action"] == "accept":

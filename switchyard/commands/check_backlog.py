@@ -70,11 +70,7 @@ class Backlog:
 
 
 def families(broker: RedisBroker, yard: Yard) -> dict[str, QueueOperations]:
-    """Return queues by name: those of the yard, then those that exist on the server only.
-
-    Raises:
-        BrokerError: the server did not answer, or refused.
-    """
+    """Return queues by name: those of the yard, then those that exist on the server only."""
     pattern = re.compile(re.escape(broker.keys.queue("QUEUE").bodies).replace("QUEUE", "(.+)"))
     keys = _scan(broker.calls, broker.keys.queue("*").bodies)
     found = (pattern.fullmatch(str(key, "utf-8", "replace")) for key in keys)
@@ -210,7 +206,6 @@ class Command(PrintingCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Read the backlog and print the result."""
         broker = dramatiq.get_broker()
         if not isinstance(broker, RedisBroker):
             fact = f"a {type(broker).__name__} cannot be browsed"

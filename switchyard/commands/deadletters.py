@@ -80,7 +80,9 @@ class Command(ActsCommand):
     def _list(self, options: dict[str, Any]) -> None:
         limit = options["limit"]
         if options["quarantined"]:
-            self._quarantined(options)
+            items = queries.unreadable(queue=options["queue"], limit=limit)
+            shown = list(map(presentation.unreadable_summary, items))
+            self.answer(presentation.unreadable_text(items), shown, indent=2)
             return
         self._catch_up()
         states = (options["state"],) if options["state"] else ()
@@ -100,10 +102,6 @@ class Command(ActsCommand):
         if (left := queries.group_count() - len(found)) > 0:
             lines.append(f"{left:,} more: --limit N for more")
         self.answer(lines, list(map(presentation.group_summary, found)), indent=2)
-
-    def _quarantined(self, options: dict[str, Any]) -> None:
-        items = queries.unreadable(queue=options["queue"], limit=options["limit"])
-        self.answer(presentation.unreadable_text(items), list(map(presentation.unreadable_summary, items)), indent=2)
 
     def _show(self, options: dict[str, Any]) -> None:
         row = queries.find(options["id"])

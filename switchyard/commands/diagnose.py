@@ -38,7 +38,6 @@ class Command(PrintingCommand):
 
 
 def causes_of(room: Room) -> list[Diagnosis]:
-    """Return the causes behind the findings of an overview."""
     facts, _ = FACTS.read()
     rows = shown_rows(facts) if facts is not None else []
     late = {row.queue: row for row in rows if row.kind == "queue" and row.state.word in LATE_WORDS}

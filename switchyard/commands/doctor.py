@@ -62,11 +62,7 @@ def as_json(findings: list[Finding], *, took_ms: int) -> dict[str, Any]:
 
 
 def lines(findings: list[Finding], paint: Callable[[str, str], str], *, took_ms: int) -> Iterator[str]:
-    """Yield the report: a paragraph for each group, then the verdict.
-
-    Args:
-        paint: Function of severity and text that returns the text, coloured on a terminal.
-    """
+    """Yield the report: a paragraph for each group, then the verdict; ``paint`` colours a text by its severity."""
     yield f"Switchyard {__version__}"
     yield ""
     groups = list(dict.fromkeys(found.group for found in findings))

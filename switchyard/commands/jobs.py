@@ -20,7 +20,7 @@ from switchyard.broker.stores.job_records import Job
 from switchyard.bulk import services as bulk
 from switchyard.conf import declared_yard, in_words_of_project
 from switchyard.console.commands import DATABASE_REMEDY, WRONG_ARGUMENTS, ActsCommand, number_within, refusal, table
-from switchyard.console.formatting import duration
+from switchyard.console.formatting import cut, duration
 from switchyard.history.filters import TEXTS, Filter, why_none_found
 from switchyard.history.queries import why_missing
 from switchyard.jobs.calls import read_json
@@ -36,11 +36,7 @@ from switchyard.middleware.logs import printable
 
 
 def print_job(known: Passport, out: OutputWrapper, *, as_json: bool) -> None:
-    """Print a job's fields, what else is known of it, and what happened to it, the first thing first.
-
-    Args:
-        as_json: Print its JSON form, with its attempts as ``runs`` and what people did as ``acts``.
-    """
+    """Print a job's fields, what else is known of it, and what happened to it, the first thing first."""
     job, acts = known.job, acts_on(known.job)
     shown = passport_json(known, arguments=True) | {"acts": [audit_json(entry) for entry in acts]}
     if as_json:
@@ -125,7 +121,7 @@ def _cells(job: Job, *, by_due_time: bool) -> tuple[str, ...]:
         "–" if run_ms is None else duration(run_ms),
         job.owner or "–",
         job.id,
-        detail if len(detail) <= LONGEST_DETAIL else f"{detail[: LONGEST_DETAIL - 1]}…",
+        cut(detail, LONGEST_DETAIL),
     )
 
 
@@ -309,11 +305,7 @@ class Command(ActsCommand):
 
 
 def _pairs(option: str, given: list[str]) -> dict[str, str]:
-    """Return texts of the form ``name=value`` by name.
-
-    Raises:
-        ValueError: one has no name or no value.
-    """
+    """Return texts of the form ``name=value`` by name; ``ValueError`` where one lacks either."""
     found: dict[str, str] = {}
     for text in given:
         name, equals, value = text.partition("=")

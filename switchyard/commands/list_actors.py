@@ -66,7 +66,9 @@ class Command(ActsCommand):
 
     def _list(self, options: dict[str, Any]) -> None:
         actors = queries.all_actors()
-        self.answer(_table(actors), list(map(dataclasses.asdict, actors)), indent=2)
+        none = "no actor; write one with @dramatiq.actor in actors.py of an installed app"
+        text = aligned([HEADINGS, *map(_cells, actors)]) if actors else none
+        self.answer(text, list(map(dataclasses.asdict, actors)), indent=2)
 
     def _show(self, options: dict[str, Any]) -> None:
         shown = _shown(options["name"])
@@ -181,12 +183,6 @@ def _lines(shown: dict[str, Any]) -> str:
 def _attempts(found: dict[str, Any]) -> str:
     ended = ", ".join(f"{count:,} {outcome}" for outcome, count in found["outcomes"].items()) or "no attempt"
     return ended + (f"; ran {duration(found['run_ms'][0])} at the median" if found["run_ms"] else "")
-
-
-def _table(actors: list[queries.ActorFacts]) -> str:
-    if not actors:
-        return "no actor; write one with @dramatiq.actor in actors.py of an installed app"
-    return aligned([HEADINGS, *(_cells(each) for each in actors)])
 
 
 def _cells(actor: queries.ActorFacts) -> tuple[str, ...]:

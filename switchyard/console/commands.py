@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import select
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
@@ -93,11 +94,7 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def seconds(text: str) -> float:
-    """Return the number of seconds that an argument names, such as ``25``.
-
-    Raises:
-        ArgumentTypeError: it is no number, or one below 0, or without end.
-    """
+    """Return the seconds that an argument names, such as ``25``; ``ArgumentTypeError`` for no number from 0 on."""
     try:
         number = float(text)
     except ValueError:
@@ -200,7 +197,8 @@ class PrintingCommand(BaseCommand):
             self.stdout.write(text)
 
     def run_from_argv(self, argv: list[str]) -> None:
-        if unusable := next((text for text in argv[1:] if _is_no_text(text)), ""):
+        # Bytes that Python could not decode are there as halves of surrogate pairs.
+        if unusable := next((text for text in argv[1:] if re.search("[\ud800-\udfff]", text)), ""):
             sys.stderr.write(f"{argv[1]}: the argument {unusable!a} is not UTF-8 text; write it in UTF-8\n")
             sys.exit(WRONG_ARGUMENTS)
         code: Any = None
@@ -260,13 +258,7 @@ class ActsCommand(PrintingCommand):
             self.act(options)
 
     def act(self, options: dict[str, Any]) -> None:
-        """Do the act of the options."""
         getattr(self, f"_{(options['verb'] or self.without).replace('-', '_')}")(options)
-
-
-def _is_no_text(argument: str) -> bool:
-    """Return whether an argument has bytes that Python could not decode, and holds as halves of surrogate pairs."""
-    return any("\ud800" <= character <= "\udfff" for character in argument)
 
 
 def _has_lost_its_reader(stream: Any) -> bool:

@@ -1,11 +1,12 @@
-"""Numbers and times as text for pages, commands and findings, and times as operators write them."""
+"""Numbers and times as text for pages, commands and findings, times as operators write them, choices of a form."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -26,6 +27,27 @@ NAMED = 2
 def counted(count: int, noun: str, nouns: str = "") -> str:
     """Return a number with its noun: ``1 job``, ``2,000 jobs``; ``nouns`` where the plural has no plain s."""
     return f"{count:,} {noun if count == 1 else nouns or f'{noun}s'}"
+
+
+def choices(known: Iterable[tuple[str, str]], chosen: str) -> list[tuple[str, str, bool]]:
+    """Return value, text and whether it is chosen; a chosen value that is not among the known ones comes last."""
+    found = [(value, text, value == chosen) for value, text in known]
+    return found if any(is_chosen for _, _, is_chosen in found) else [*found, (chosen, chosen, True)]
+
+
+@dataclass(frozen=True, slots=True)
+class TrendBar:
+    """One bar of a small chart; ``kind`` is its class in the style sheet without the prefix."""
+
+    x: int
+    y: int
+    height: int
+    kind: str
+
+
+def cut(text: str, longest: int) -> str:
+    """Return a text of at most so many characters; one that is cut ends with ``…``."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def most_common(counts: Counter[str]) -> str:

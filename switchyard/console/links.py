@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode, urlsplit
@@ -45,43 +46,14 @@ def admin_url(name: str, *args: Any) -> str:
     return page_url(f"{admin_site().name}:{name}", *args)
 
 
-def job_url(job_id: str) -> str:
-    """Return the address of a job's passport."""
-    return page_url("switchyard-job", job_id)
-
-
 def jobs_url(**filters: str) -> str:
     """Return the address of the list of jobs, with filters by their names in the URL: ``jobs_url(state="dead")``."""
     return _filtered(page_url("switchyard-jobs"), filters)
 
 
-def queue_url(name: str) -> str:
-    """Return the address of a queue's page."""
-    return page_url("switchyard-queue", name)
-
-
-def actor_url(name: str) -> str:
-    """Return the address of an actor's page."""
-    return page_url("switchyard-actor", name)
-
-
-def letter_url(pk: int) -> str:
-    """Return the address of a dead letter, by the key of its row."""
-    return page_url("switchyard-letter", pk)
-
-
 def letters_url(**filters: str) -> str:
     """Return the address of the list of dead letters, with filters by their names in the URL."""
     return _filtered(page_url("switchyard-letters"), filters)
-
-
-def bulk_act_url(number: int) -> str:
-    return page_url("switchyard-bulk-act", number)
-
-
-def alert_url(pk: int) -> str:
-    """Return the address of an alert, by the key of its row."""
-    return page_url("switchyard-alert", pk)
 
 
 def path_of(address: str) -> str:
@@ -94,11 +66,6 @@ def path_of(address: str) -> str:
         return ""
     path = "/" + found.path.lstrip("/\\")
     return f"{path}?{found.query}" if found.query else path
-
-
-def schedule_url(name: str) -> str:
-    """Return the address of a schedule, by the name of its actor."""
-    return page_url("switchyard-schedule", name)
 
 
 def worker_url(member: str) -> str:
@@ -116,6 +83,20 @@ def steps_url(heading: str) -> str:
 def page_url(name: str, *args: Any) -> str:
     """Return the address of a page by the name of its URL; "" where the project has none."""
     return _found(name, args, get_urlconf() or settings.ROOT_URLCONF, get_script_prefix())
+
+
+def _page_of(name: str) -> Callable[[str | int], str]:
+    """Return the function that finds the address of one thing's page, by the thing's name, id or key."""
+    return lambda of: page_url(name, of)
+
+
+job_url = _page_of("switchyard-job")
+queue_url = _page_of("switchyard-queue")
+actor_url = _page_of("switchyard-actor")
+schedule_url = _page_of("switchyard-schedule")
+letter_url = _page_of("switchyard-letter")
+alert_url = _page_of("switchyard-alert")
+bulk_act_url = _page_of("switchyard-bulk-act")
 
 
 def absolute(address: str) -> str:

@@ -166,10 +166,6 @@ NODE_SWITCHED_OFF: Final = "Its node does not answer: what needs it is switched 
 
 
 def not_answered(request: HttpRequest, error: BrokerError | str, *, back: str) -> RoomResponse:
-    """Answer an act that the broker did not answer: 503, with the fact in words and the messages of the request.
-
-    Args:
-        back: Address of the page that asked.
-    """
+    """Answer an act that the broker did not answer: 503, with the fact, and the address of the page that asked."""
     context = {"title": "Broker away", "fact": str(error), "back": back}
     return RoomResponse(request, "switchyard_frame/broker_away.html", context, status=503)

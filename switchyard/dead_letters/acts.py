@@ -219,6 +219,11 @@ def _acknowledge(row: DeadLetter, by: str, reason: str) -> ActionResult:
     return ActionResult(now, True, f"Acknowledged {now}.")
 
 
+def right_of(action: str) -> str:
+    """Return the right that an act needs; to restore letters, that to discard them."""
+    return f"switchyard_dead_letters.{'discard' if action == 'restore' else action}_deadletter"
+
+
 def item_of(row: DeadLetter) -> Item:
     """Return what ``move`` needs to know of a claimed row, as a JSON value."""
     return [row.pk, row.message_id, row.queue, round((row.died_at - EPOCH).total_seconds() * 1000)]

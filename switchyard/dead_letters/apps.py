@@ -10,7 +10,6 @@ class DeadLettersConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the bulk acts on dead letters."""
         from switchyard.bulk.kinds import register
 
         for name in ("acknowledge", "requeue", "discard", "restore", "canary", "take_back"):

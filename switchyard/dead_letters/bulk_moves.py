@@ -153,7 +153,7 @@ class BulkMark(Kind):
 
     def __init__(self, name: acts.ActName) -> None:
         self.act, self.texts, self._name = f"letter.{name}", TEXTS[name], name
-        self.right = f"switchyard_dead_letters.{'discard' if name == 'restore' else name}_deadletter"
+        self.right = acts.right_of(name)
 
     def facts(self, act: BulkAct) -> list[tuple[str, str]]:
         """Return the failures, the times and the queues."""
@@ -181,7 +181,6 @@ class BulkMark(Kind):
         return dict(check(filter))
 
     def count(self, act: BulkAct) -> int:
-        """Return how many letters match."""
         return self._unordered(act).count()
 
     def queues(self, act: BulkAct) -> list[str] | None:
@@ -241,11 +240,7 @@ class BulkMove(BulkMark):
         )  # fmt: skip
 
     def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
-        """Move the letters in the broker. What an interrupted step has moved counts as moved.
-
-        Raises:
-            NoRoom: a queue is full; the step is repeated.
-        """
+        """Move the letters in the broker; those of an interrupted step count as moved. ``NoRoom``: a queue is full."""
         answers = acts.move(self._move, items, nonce=act.nonce)
         if "full" in answers and not BulkAct.objects.filter(pk=act.pk, stop_asked_at__isnull=False).exists():
             full = {item[2] for item, answer in zip(items, answers, strict=True) if answer == "full"}

@@ -13,7 +13,7 @@ from switchyard.broker.clock import datetime_of
 from switchyard.broker.shapes import Unreadable
 from switchyard.conf import switchyard_settings
 from switchyard.console.commands import table
-from switchyard.console.formatting import counted
+from switchyard.console.formatting import counted, cut
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.queries import LetterGroup, hex_dump, shown_bytes
 from switchyard.middleware.logs import printable_lines
@@ -85,7 +85,6 @@ LETTER_TITLES = ("id", "queue", "actor", "failure", "reason", "tries", "died (UT
 
 
 def groups_text(found: Sequence[LetterGroup]) -> str:
-    """Return groups as a table."""
     rows = (
         (
             group.fingerprint, f"{group.letters:,}", f"{group.new:,}", group.actor, group.queue, group.exception,
@@ -97,10 +96,9 @@ def groups_text(found: Sequence[LetterGroup]) -> str:
 
 
 def letters_text(found: Sequence[DeadLetter]) -> str:
-    """Return letters as a table."""
     rows = (
         (
-            row.message_id, row.queue, row.actor, _cut(f"{row.exception}: {row.error}"), row.reason,
+            row.message_id, row.queue, row.actor, cut(f"{row.exception}: {row.error}", LONGEST_FAILURE), row.reason,
             str(row.attempts), f"{row.died_at:%Y-%m-%d %H:%M:%S}", row.state, row.fingerprint[:16],
         )
         for row in found
@@ -144,10 +142,6 @@ def letter_text(row: DeadLetter) -> str:
 def seen_at(item: Unreadable) -> datetime:
     """Return when a message was quarantined."""
     return datetime_of(item.seen_at)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_FAILURE else f"{text[: LONGEST_FAILURE - 1]}…"
 
 
 def _moment(moment: datetime) -> str:

@@ -39,11 +39,6 @@ class LetterGroup:
     sample: int = 0
 
 
-def no_such_letter(message_id: str) -> NotFound:
-    """Return the error that neither a row nor a dead list has the message id."""
-    return NotFound(f"dead letter {message_id!r}: no such dead letter; see `manage.py switchyard deadletters list`")
-
-
 def find(letter: DeadLetter | str) -> DeadLetter:
     """Return the row of a message id. Creates the row if only a dead list holds the letter so far.
 
@@ -60,15 +55,11 @@ def find(letter: DeadLetter | str) -> DeadLetter:
         if found is not None:
             project(found)
             return DeadLetter.objects.get(message_id=letter)
-    raise no_such_letter(letter)
+    raise NotFound(f"dead letter {letter!r}: no such dead letter; see `manage.py switchyard deadletters list`")
 
 
 def letter_of_key(pk: int) -> DeadLetter:
-    """Return a row by its key.
-
-    Raises:
-        NotFound: no dead letter has the key.
-    """
+    """Return a row by its key; ``NotFound`` when no dead letter has it."""
     row = DeadLetter.objects.filter(pk=pk).first()
     if row is None:
         raise NotFound(f"There is no dead letter {pk}.")
@@ -106,22 +97,10 @@ def count_up_to(most: int, *, state: str = "") -> int:
 
 
 def groups(
-    *,
-    since: datetime | None = None,
-    states: tuple[str, ...] = (),
-    fingerprint: str = "",
-    of: QuerySet[DeadLetter] | None = None,
-    limit: int = 20,
+    *, states: tuple[str, ...] = (), fingerprint: str = "", of: QuerySet[DeadLetter] | None = None, limit: int = 20
 ) -> list[LetterGroup]:
-    """Return the groups of letters, largest first; without ``states`` of the open ones.
-
-    Args:
-        since: Counts only letters that died after it.
-        of: Counts only these letters.
-    """
+    """Return the groups of letters, largest first, with ``of`` only of these; without ``states`` of the open ones."""
     letters = listing(states=states, fingerprint=fingerprint) if of is None else of
-    if since is not None:
-        letters = letters.filter(died_at__gt=since)
     rows = list(
         letters.order_by()
         .values("fingerprint")

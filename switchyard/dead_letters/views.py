@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,23 +14,24 @@ from urllib.parse import urlencode
 
 import dramatiq
 from django.contrib import messages
-from django.db.models import Count, Q
+from django.db.models import Count, Q, QuerySet
 from django.db.models.functions import Trunc
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from switchyard.broker.errors import ActRefused, BrokerError
+from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import Unreadable
 from switchyard.conf import declared_yard
 from switchyard.console.export import MOST, export_of
-from switchyard.console.formatting import counted
+from switchyard.console.formatting import TrendBar, choices, counted, cut
 from switchyard.console.queue_rights import holds, queue_rights
 from switchyard.console.room_view import RoomResponse, gone, require
 from switchyard.dead_letters import bulk_moves, queries
 from switchyard.dead_letters.act_views import LIST, TRIAGE, VIEW
+from switchyard.dead_letters.acts import right_of
 from switchyard.dead_letters.models import OPEN_STATES, DeadLetter
 from switchyard.dead_letters.presentation import marked, own_frame, seen_at, summary, why_given_up
 from switchyard.dead_letters.queries import LetterGroup, first_seen, hex_dump, shown_bytes
@@ -85,12 +86,12 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
 
 def _own_queues(request: HttpRequest, action: str) -> frozenset[str] | None:
     """Return the queues to whose letters alone a user may do an act; ``None`` for those of all queues."""
-    return queue_rights(request.user).get(_right(action))
+    return queue_rights(request.user).get(right_of(action))
 
 
 def _may_act(request: HttpRequest, action: str, given: dict[str, str]) -> bool:
     """Return whether a user may do an act to some letters of a list, perhaps to those of his queues alone."""
-    may, own = holds(request.user, _right(action)), _own_queues(request, action)
+    may, own = holds(request.user, right_of(action)), _own_queues(request, action)
     return may and (own is None or bulk_moves.listed(given).filter(queue__in=own).exists())
 
 
@@ -106,10 +107,6 @@ def _all(request: HttpRequest, action: str, filter: dict[str, str], count: int) 
         "query": query,
         "to": f"{reverse('switchyard-bulk-begin', args=[f'letter.{action}'])}?{query}",
     }
-
-
-def _right(action: str) -> str:
-    return f"switchyard_dead_letters.{action}_deadletter"
 
 
 def _tabs(shown: str, open_letters: int) -> Iterable[tuple[str, str, bool, str]]:
@@ -137,11 +134,7 @@ def _fields(given: dict[str, str]) -> Iterable[tuple[str, str, list[tuple[str, s
         ("actor", "Actor", {actor: actor for actor in sorted(dramatiq.get_broker().actors)}),
         ("reason", "Reason", {reason: reason.replace("_", " ") for reason in REASONS}),
     ):
-        chosen = given.get(name, "")
-        choices = [("", "any", not chosen), *((value, text, value == chosen) for value, text in values.items())]
-        if chosen and chosen not in values:
-            choices.append((chosen, chosen, True))
-        yield name, label, choices
+        yield name, label, choices((("", "any"), *values.items()), given.get(name, ""))
 
 
 def _alerts_of(request: HttpRequest, fingerprint: str) -> str:
@@ -151,16 +144,6 @@ def _alerts_of(request: HttpRequest, fingerprint: str) -> str:
 
 STEPS, STEP = 12, timedelta(minutes=10)
 BAR_PX, GAP_PX, HIGH_PX = 8, 1, 24
-
-
-@dataclass(frozen=True, slots=True)
-class GroupBar:
-    """One bar: letters of ten minutes; ``kind`` is its class in the style sheet without the prefix."""
-
-    x: int
-    y: int
-    height: int
-    kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,12 +161,11 @@ class GroupRow:
     error: str
     frame: str
     first_at: datetime
-    bars: tuple[GroupBar, ...]
+    bars: tuple[TrendBar, ...]
     words: str
 
 
 def rows_of(groups: Sequence[LetterGroup]) -> list[GroupRow]:
-    """Return the rows of some groups, in their order."""
     names = [group.fingerprint for group in groups]
     counts, first = _recent(names), first_seen(names)
     samples = DeadLetter.objects.only("error", "traceback").in_bulk([group.sample for group in groups])
@@ -221,7 +203,7 @@ def _recent(fingerprints: list[str]) -> dict[str, Counter[datetime]]:
     return counted
 
 
-def _bars(counts: Mapping[datetime, int]) -> tuple[GroupBar, ...]:
+def _bars(counts: Mapping[datetime, int]) -> tuple[TrendBar, ...]:
     steps = [_start() + number * STEP for number in range(STEPS)]
     most = max(counts.values(), default=0)
     bars = []
@@ -229,7 +211,7 @@ def _bars(counts: Mapping[datetime, int]) -> tuple[GroupBar, ...]:
         letters = counts.get(step, 0)
         height = max(3, round(HIGH_PX * letters / most)) if letters else 1
         kind = "trend" if letters else "trend-none"
-        bars.append(GroupBar(number * (BAR_PX + GAP_PX), HIGH_PX - height, height, kind))
+        bars.append(TrendBar(number * (BAR_PX + GAP_PX), HIGH_PX - height, height, kind))
     return tuple(bars)
 
 
@@ -261,7 +243,7 @@ class LetterList:
     """
 
     def __init__(self, query: Mapping[str, str]) -> None:
-        letters = bulk_moves.listed(query).order_by("-died_at", "-id")
+        letters = _listed(query)
         count = letters.order_by()[: MOST_COUNTED + 1].count()
         if after := query.get(AFTER_VAR, ""):
             at, pk = _place_of(after)
@@ -279,6 +261,10 @@ class LetterList:
             self.first_link = f"?{urlencode(kept)}"
 
 
+def _listed(query: Mapping[str, str]) -> QuerySet[DeadLetter]:
+    return bulk_moves.listed(query).order_by("-died_at", "-id")
+
+
 def _place_of(text: str) -> tuple[datetime, int]:
     """Return the time and the key of the letter behind which a page begins."""
     if found := _PLACE.fullmatch(text):
@@ -293,9 +279,9 @@ def _place_of(text: str) -> tuple[datetime, int]:
 def letters(request: HttpRequest) -> HttpResponseBase:
     """Show the groups; with a filter also the letters that match, with a group's fingerprint its newest letter."""
     require(request, VIEW)
-    if (file := export_of(request, "dead-letters", lambda: _exported(request.GET.dict()))) is not None:
-        return file
     query = request.GET.dict()
+    if (file := export_of(request, "dead-letters", lambda: map(summary, _listed(query)[: MOST + 1]))) is not None:
+        return file
     try:
         listed = LetterList(query) if query else None
     except ValueError as error:
@@ -303,19 +289,6 @@ def letters(request: HttpRequest) -> HttpResponseBase:
         return HttpResponseRedirect(reverse(LIST))
     context = {"title": "Dead letters", "listed": listed} | context_of(request)
     return RoomResponse(request, "switchyard_dead_letters/list.html", context)
-
-
-def _exported(query: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """Yield the letters that match, newest first.
-
-    Raises:
-        ActRefused: the filter is unusable.
-    """
-    try:
-        rows = bulk_moves.listed(query).order_by("-died_at", "-id")[: MOST + 1]
-    except ValueError as error:
-        raise ActRefused("export", str(error)) from error
-    yield from map(summary, rows)
 
 
 @require_safe
@@ -335,7 +308,7 @@ def letter(request: HttpRequest, pk: int) -> HttpResponseBase:
         "why": why_given_up(row),
         "payload": json.dumps(row.payload, indent=2, ensure_ascii=False),
         "history": list(reversed(row.history)),
-        "rights": _rights(request, row.queue),
+        "rights": {action: holds(request.user, right_of(action), row.queue) for action in TRIAGE},
         "acts_on": row.queue,
     }
     return RoomResponse(request, "switchyard_dead_letters/detail.html", context)
@@ -352,10 +325,6 @@ def quarantined(request: HttpRequest) -> HttpResponseBase:
         away = "The broker does not answer. Quarantined messages are kept there; reload the page when it is back."
     context = {"title": "Quarantine", "page": shown, "away": away, "is_later": "after" in request.GET}
     return RoomResponse(request, "switchyard_dead_letters/quarantine.html", context)
-
-
-def _rights(request: HttpRequest, queue: str) -> dict[str, bool]:
-    return {action: holds(request.user, _right(action), queue) for action in TRIAGE}
 
 
 SHOWN: Final = 20
@@ -383,11 +352,7 @@ class ShownMessage:
 
 @dataclass(frozen=True, slots=True)
 class QuarantinePage:
-    """Messages of the queues, in the yard's order, newest first in each.
-
-    Args:
-        after: Place at which the next page begins; "" at the end.
-    """
+    """Messages of the queues, in the yard's order, newest first in each; ``after`` is where the next page begins."""
 
     messages: tuple[ShownMessage, ...]
     after: str
@@ -412,6 +377,5 @@ def page(after: str = "") -> QuarantinePage:
 
 
 def _shown(item: Unreadable) -> ShownMessage:
-    raw = shown_bytes(item)
-    error = item.error if len(item.error) <= LONGEST_ERROR else f"{item.error[: LONGEST_ERROR - 1]}…"
-    return ShownMessage(item, error, seen_at(item), hex_dump(raw[:SHOWN_BYTES]), max(item.size_bytes - SHOWN_BYTES, 0))
+    dump, more = hex_dump(shown_bytes(item)[:SHOWN_BYTES]), max(item.size_bytes - SHOWN_BYTES, 0)
+    return ShownMessage(item, cut(item.error, LONGEST_ERROR), seen_at(item), dump, more)

@@ -32,12 +32,7 @@ OLD_S = 15.0
 
 
 class KeptVerdict(msgspec.Struct, frozen=True):
-    """A verdict with the time at which the yard was read.
-
-    Args:
-        away: Whether the broker did not answer.
-        quarantined: Messages that nobody can read; ``None`` where that is not known.
-    """
+    """A verdict with the time at which the yard was read; of an unreadable broker ``quarantined`` is ``None``."""
 
     verdict: Verdict
     at: datetime

@@ -26,7 +26,7 @@ YEAR_S = 365 * 24 * 3_600
 @require_safe
 def find(request: HttpRequest) -> HttpResponse:
     """List what a text names, by kind; redirect to the only thing that it names exactly."""
-    asked = _asked(request)
+    asked = request.GET.get("q", "").replace("\0", "").strip()[:LONGEST_QUERY]
     answer = found(request.user, asked) if asked else None
     if answer is not None and answer.exact:
         return redirect(answer.exact)
@@ -64,10 +64,6 @@ def theme(request: HttpRequest) -> HttpResponse:
     if "keys" in request.POST:
         _remember(request, answer, KEYS_COOKIE, "off" if request.POST["keys"] == "off" else "")
     return answer
-
-
-def _asked(request: HttpRequest) -> str:
-    return request.GET.get("q", "").replace("\0", "").strip()[:LONGEST_QUERY]
 
 
 def _remember(request: HttpRequest, answer: HttpResponse, name: str, value: str) -> None:

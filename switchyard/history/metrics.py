@@ -11,11 +11,7 @@ from switchyard.long_running import HISTORY_WRITER, anyone_leads
 
 
 def history_metrics() -> list[Metric]:
-    """Return the metric families.
-
-    Raises:
-        BrokerError: the broker does not answer.
-    """
+    """Return the metric families."""
     own = facilities()
     calls, keys = own.records.calls, own.records.keys
     queues = [queue.name for queue in own.yard.queues]

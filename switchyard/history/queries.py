@@ -37,11 +37,7 @@ class Cursor:
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
-        """Return the cursor in a text.
-
-        Raises:
-            ValueError: there is none.
-        """
+        """Return the cursor in a text; ``ValueError`` where there is none."""
         found = _CURSOR.fullmatch(text)
         if found is None:
             raise ValueError(f"after: {text!r:.100} is not a place in a list; begin with its first page")
@@ -128,9 +124,9 @@ def recent_runs(queue: str, lane: str, at: int) -> list[RecentRun]:
     return [RecentRun(started, wait) for started, wait, _ in found if started is not None and started >= first]
 
 
-def children(job_id: str, *, limit: int = LIMIT) -> list[JobRow]:
-    """Return jobs that ended and were sent inside a job, newest first."""
-    return list(JobRow.objects.filter(parent=job_id).order_by("-finished_at", "-id")[:limit])
+def children(job_id: str) -> list[JobRow]:
+    """Return jobs that ended and were sent inside a job, newest first, at most a page of them."""
+    return list(JobRow.objects.filter(parent=job_id).order_by("-finished_at", "-id")[:LIMIT])
 
 
 def search(wanted: Filter, *, after: Cursor | None = None, limit: int = LIMIT) -> HistoryPage:

@@ -59,11 +59,7 @@ class Rows(NamedTuple):
 
 
 def rows_of(ended: EndedJob, queue: str) -> Rows:
-    """Return the rows of an ended attempt of a queue.
-
-    Raises:
-        ValueError: it has no id, or no state that is known.
-    """
+    """Return the rows of an ended attempt of a queue; ``ValueError`` where it has no id, or no state that is known."""
     if not ended.id or len(ended.id) > 200 or ended.state not in STEPS:
         raise ValueError(f"state {ended.state!r:.50}, an id of {len(ended.id)} characters")
     message = ended.message()
@@ -430,11 +426,7 @@ class Upsert:
 
 
 def write(rows: Sequence[Rows]) -> None:
-    """Write the rows of ended attempts in one transaction.
-
-    Raises:
-        django.db.DatabaseError: nothing was written.
-    """
+    """Write the rows of ended attempts in one transaction."""
     with transaction.atomic():
         JOBS.run([row.job for row in rows])
         ATTEMPTS.run([row.attempt for row in rows if row.attempt is not None])
@@ -492,11 +484,7 @@ RUNS: Final[tuple[Callable[[threading.Event], None], ...]] = (
 
 
 def run_until_stopped() -> None:
-    """Run the writer, and the relay of the outbox beside it, until a signal stops them.
-
-    Raises:
-        SystemExit: with 70, when it crashed.
-    """
+    """Run the writer, and the relay of the outbox beside it, until a signal stops them; exit 70 when it crashed."""
     yield_to_other_work()
     run_until_signal(*RUNS, name="history writer", logger=LOGGER, stop_within_s=STOP_WITHIN_S)
 

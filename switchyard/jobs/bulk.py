@@ -280,11 +280,7 @@ class OfChosen:
     hits_ended: bool
 
     def check(self, filter: dict[str, Any]) -> dict[str, Any]:
-        """Return the ids, each once.
-
-        Raises:
-            ValueError: there is none.
-        """
+        """Return the ids, each once; ``ValueError`` for none."""
         ids = [id_ for id_ in dict.fromkeys(str(filter.get("job", "")).split(",")) if is_message_id(id_)]
         if not ids:
             raise ValueError("job: none was chosen; tick jobs in the list, then press the button above them")

@@ -133,6 +133,7 @@ WHOLE_CALL = ""
 # A text that begins like this was meant as JSON.
 QUOTED = '"[{'
 KINDS = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}
+KINDS[type(None)] = "null"
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,11 +241,7 @@ def _refused(actor: Actor[..., Any], faults: dict[str, str]) -> ArgumentsRefused
 
 
 def _value(parameter: ActorParameter, text: str) -> Any:
-    """Return the value that was written for a parameter.
-
-    Raises:
-        ValueError: the text is no JSON, and the parameter takes no text.
-    """
+    """Return the value that was written for a parameter; ``ValueError`` for no JSON where it takes no text."""
     if parameter.is_text(text) and not text.startswith('"'):
         return text
     try:
@@ -276,16 +273,10 @@ def _fault(parameter: ActorParameter, value: Any) -> str:
         read = msgspec.convert(value, parameter.value_type, str_keys=True, dec_hook=from_json)
     except msgspec.ValidationError as error:
         place = str(error).partition(" - at ")[2].strip("`").removeprefix("$")
-        fact = f"at {place} it is another value" if place else f"this is {_json_kind(value)}"
+        fact = f"at {place} it is another value" if place else f"this is {KINDS.get(type(value), 'another value')}"
         return f"expects {parameter.annotation}; {fact}"
     key = lost_key(value, read)
     return "" if key is None else f"expects {parameter.annotation}; it has no field {key!r:.60}"
-
-
-def _json_kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    return KINDS.get(type(value), "another value")
 
 
 def _plain(value: Any) -> Any:

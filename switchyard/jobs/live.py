@@ -92,11 +92,7 @@ class Watcher:
 
 @asynccontextmanager
 async def watch(job_id: str, queue: str, *, after: str) -> AsyncGenerator[Watcher]:
-    """Watch a job's events after a stream id, within the running event loop.
-
-    Args:
-        queue: Its queue, in case the job is gone.
-    """
+    """Watch a job's events after a stream id, within the running event loop; its queue is for a job that is gone."""
     records = facilities().records
     key = await sync_to_async(records.follow, thread_sensitive=False)(job_id)
     watcher = Watcher(key or records.stream_key(job_id, queue), after)

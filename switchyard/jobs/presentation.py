@@ -12,6 +12,7 @@ import dramatiq
 
 from switchyard.api.responses import iso_time
 from switchyard.broker.stores.job_record import Job
+from switchyard.console.formatting import cut
 from switchyard.jobs.results import is_result_name, safe_name
 from switchyard.middleware.redaction import HIDDEN
 from switchyard.payload import readable
@@ -31,10 +32,9 @@ def arguments_of(job: Job) -> Mapping[str, Any] | None:
     return shown_arguments(job.actor, job.args, job.kwargs) if job.args or job.kwargs else job.arguments
 
 
-def excerpt(arguments: Mapping[str, Any] | None, longest: int = LONGEST_EXCERPT) -> str:
-    """Return arguments on one line: ``customer_id="acme", pages=3``; cut after ``longest`` characters."""
-    text = ", ".join(f"{name}={written(value)}" for name, value in (arguments or {}).items())
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+def excerpt(arguments: Mapping[str, Any] | None) -> str:
+    """Return arguments on one line: ``customer_id="acme", pages=3``; cut after 80 characters."""
+    return cut(", ".join(f"{name}={written(value)}" for name, value in (arguments or {}).items()), LONGEST_EXCERPT)
 
 
 def written(value: Any) -> str:

@@ -21,7 +21,6 @@ Schema = dict[str, Any]
 
 
 def public_actors() -> dict[str, Actor[..., Any]]:
-    """Return the public actors of this code by name."""
     found = sorted(dramatiq.get_broker().actors.items())
     return {name: actor for name, actor in found if actor.options.get("public")}
 

@@ -54,11 +54,7 @@ def find_job(job_id: str) -> Job | None:
 
 
 def with_result(record: Job | None) -> Job | None:
-    """Return a record with the result that a store keeps for it.
-
-    Raises:
-        ResultStoreUnavailable: the store did not answer.
-    """
+    """Return a record with the result that a store keeps for it; ``ResultStoreUnavailable`` while that is away."""
     if record is None or not record.kept_in:
         return record
     return replace(record, result=read_json(facilities().records.results.load(record.id, record.kept_in)))
@@ -232,11 +228,7 @@ def asked_families(queue: str) -> tuple[list[QueueOperations], tuple[str, ...]]:
 
 
 def records_of(ids: list[str], *, queues: Sequence[str] = ()) -> dict[str, Job]:
-    """Return the records of jobs that have one.
-
-    Args:
-        queues: Of the jobs, where they are known.
-    """
+    """Return the records of jobs that have one; ``queues`` are theirs, where they are known."""
     found = facilities().records.read_many(ids, queues=queues, partly=True) if ids else []
     return {record.id: record for record in found if record is not None}
 

@@ -245,16 +245,14 @@ def message_of(
     args: tuple[Any, ...] = (),
     **given: Any,
 ) -> tuple[Message[Any], bool]:
-    """Return a job's message, and whether an earlier run of its sender may have enqueued it.
-
-    Args:
-        given: More options of the message.
-    """
+    """Return a job's message with ``given`` options, and whether an earlier run of its sender may have enqueued it."""
     if not isinstance(actor, Actor):
         raise TypeError(f"a {type(actor).__name__} is not an actor; pass what @dramatiq.actor returns")
     require_named(actor, kwargs or {})
-    if job_id is not None:
-        _require_uuid(job_id)
+    if job_id is not None and (not isinstance(job_id, str) or not is_job_id(job_id)):
+        raise ValueError(
+            f"job_id {job_id!r:.100} is not a UUID in lower case; write str(uuid4()), or a uuid5 of your key"
+        )
     request = current_request()
     options: dict[str, Any] = {**given, "owner": owner} if owner else given
     look_up = job_id is not None
@@ -273,13 +271,6 @@ def message_of(
 def _merged(kwargs: dict[str, Any] | None, named: dict[str, Any]) -> Any:
     """Return both kinds of arguments by name as one; ``kwargs`` that are no ``dict`` as they are, to be refused."""
     return kwargs if kwargs and not isinstance(kwargs, dict) else named | (kwargs or {})
-
-
-def _require_uuid(job_id: Any) -> None:
-    if not isinstance(job_id, str) or not is_job_id(job_id):
-        raise ValueError(
-            f"job_id {job_id!r:.100} is not a UUID in lower case; write str(uuid4()), or a uuid5 of your key"
-        )
 
 
 def _require_delay(actor: Actor[Any, Any], message: Message[Any], delay_ms: Any) -> None:

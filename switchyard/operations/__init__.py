@@ -6,7 +6,7 @@ It keeps true:
 - A finding is an observed fact with its figures, the likely cause and the next step. One that follows from another is
   not said as well.
 - Reading costs the broker a few round trips whatever waits, and no page waits for a server that does not answer: its
-  part is empty, and says so.
+  part is empty, and says so. What reads one raises its error: ``BrokerError``, or Django's ``DatabaseError``.
 - Commands work without the database where an operator needs them then.
 - ``/readyz`` tells within 2 s whether broker and database answer.
 

@@ -9,7 +9,6 @@ class OperationsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the check."""
         from switchyard.operations.checks import check_rule_names
 
         register(check_rule_names, "switchyard")

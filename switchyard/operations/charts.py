@@ -276,11 +276,7 @@ def _marks(begin: int, end: int, span: ChartSpan, kind: str, target: str) -> Ite
 
 
 def releases(begin: int, end: int) -> list[tuple[str, int]]:
-    """Return the releases that ran first within a time, with that moment, to the minute where that is known still.
-
-    Raises:
-        BrokerError, django.db.DatabaseError: a server does not answer.
-    """
+    """Return the releases that ran first within a time, with that moment, to the minute where that is known still."""
     store, first = facilities().facts, dict[str, int]()
     stored = FactHour.objects.filter(subject__gte="r:", subject__lt="r;").values("subject").annotate(first=Min("hour"))
     for subject, hour in stored.order_by("-first").values_list("subject", "first")[:MOST_MARKS]:

@@ -117,11 +117,7 @@ class Past:
         self._usual: Mapping[str, Usual] = {}
 
     def usual(self, now_ms: int) -> Mapping[str, Usual]:
-        """Return it by subject, see :mod:`switchyard.broker.stores.yard_facts`.
-
-        Raises:
-            BrokerError: the broker does not answer.
-        """
+        """Return it by subject, see :mod:`switchyard.broker.stores.yard_facts`."""
         with self._lock:
             if time.monotonic() - self._read_s >= (KEPT_S if self._usual else EMPTY_S):
                 self._usual = usual_at(now_ms)
@@ -129,16 +125,11 @@ class Past:
             return self._usual
 
     def clear(self) -> None:
-        """Forget what was read."""
         self._read_s = float("-inf")
 
 
 def usual_at(now_ms: int) -> dict[str, Usual]:
-    """Return what is usual of every subject at this hour: of past days, or of the last hours in a young yard.
-
-    Raises:
-        BrokerError: the broker does not answer.
-    """
+    """Return what is usual of every subject at this hour: of past days, or of the last hours in a young yard."""
     hours = same_hours(now_ms // HOUR_MS)
     try:
         with answers_within(DATABASE_S):
@@ -167,9 +158,6 @@ def day_of_all(now_ms: int) -> dict[str, dict[int, int]]:
     """Return the counts of every subject in the last 24 hours: stored hours, and minutes since the last of them.
 
     Without the database only the minutes of the last two hours.
-
-    Raises:
-        BrokerError: the broker does not answer.
     """
     hour = now_ms // HOUR_MS
     try:

@@ -50,12 +50,7 @@ SERVER_S, FULL = (20e-6, 171e-6), 0.7
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Work that arrives.
-
-    Args:
-        rates: Messages a second, minute by minute.
-        runs_s: Equally likely run times.
-    """
+    """Work that arrives: messages a second, minute by minute, and equally likely run times."""
 
     rates: tuple[float, ...]
     runs_s: tuple[float, ...]
@@ -142,9 +137,6 @@ def recorded(store: FactStore, lanes: Iterable[str], since_ms: int, until_ms: in
     """Return what arrived in lanes minute by minute: what started, and what then waited more than a minute before.
 
     Lanes in which nothing ran are left out.
-
-    Raises:
-        BrokerError: the broker does not answer.
     """
     found = {lane: store.minutes(queue_subject(lane), since_ms, until_ms) for lane in lanes}
     found = {lane: minutes for lane, minutes in found.items() if any(map(starts, minutes.values()))}
@@ -180,7 +172,8 @@ def simulate(demand: Demand, slots: int, *, seed: int) -> list[float]:
     """
     chance = random.Random(seed)  # noqa: S311  a simulation
     draw, runs_s, last = chance.random, [run_s + OWN_S for run_s in demand.runs_s], len(demand.runs_s)
-    length_s = _length_s(demand)
+    rate = mean(demand.rates)
+    length_s = min(MINUTE_S * len(demand.rates), MOST_MESSAGES / rate if rate else math.inf)
     warm_s = length_s * WARM
     # A run that is caught at a moment is a long one more often than a short one.
     busy = min(slots, round(demand.rates[0] * (demand.run_s + OWN_S)))
@@ -200,12 +193,6 @@ def simulate(demand: Demand, slots: int, *, seed: int) -> list[float]:
                 waits.append(start_s - at_s)
         at_s = end_s  # the time to the next arrival does not depend on the last one
     return waits
-
-
-def _length_s(demand: Demand) -> float:
-    """Return the seconds of a stretch that are simulated."""
-    rate = mean(demand.rates)
-    return min(MINUTE_S * len(demand.rates), MOST_MESSAGES / rate if rate else math.inf)
 
 
 def outlook(demand: Demand, slots: int, promise_s: float | None, *, seed: int = 0) -> Outlook:

@@ -178,7 +178,6 @@ class YardState:
 
 
 def yard_state() -> YardState:
-    """Read the state of the yard from the broker."""
     found = facilities()
     try:
         return _read(declared_yard(), found)
@@ -240,6 +239,8 @@ def queues_json(state: YardState) -> list[dict[str, Any]]:
         queue = declared_yard().queue_of(stats.queue)
         pools = [state.pools[pool.name] for pool in declared_yard().pools_of(stats.queue)]
         unfinished_ms = stats.oldest_unfinished_age_ms if queue.done_objective_ms is not None else None
+        rates, names = state.rates.get(stats.queue), ("arrivals", "starts", "ends")
+        speeds = {f"{name}_per_second": rates and round(getattr(rates, name), 2) for name in names}
         found.append(
             {
                 "queue": stats.queue,
@@ -250,7 +251,7 @@ def queues_json(state: YardState) -> list[dict[str, Any]]:
                 "retrying": stats.retry.total,
                 "dead": stats.dead,
                 "quarantined": stats.quarantined,
-                **_rates(state.rates.get(stats.queue)),
+                **speeds,
                 "oldest_age_seconds": _seconds(stats.live.oldest_age_ms),
                 "objective_seconds": _seconds(queue.objective_ms),
                 "done_objective_seconds": _seconds(queue.done_objective_ms),
@@ -266,22 +267,13 @@ def queues_json(state: YardState) -> list[dict[str, Any]]:
     return found
 
 
-def _rates(rates: Rates | None) -> dict[str, float | None]:
-    names = ("arrivals", "starts", "ends")
-    return {f"{name}_per_second": None if rates is None else round(getattr(rates, name), 2) for name in names}
-
-
 def pool_state(
     pool: Pool,
     reports: Sequence[PoolReport],
     silent: Sequence[SilentSupervisor] = (),
     instructions: Mapping[str, Instruction] | None = None,
 ) -> PoolState:
-    """Return the state of a pool from the reports of all supervisors.
-
-    Args:
-        instructions: By member, those by which supervisors are quieted.
-    """
+    """Return a pool's state from all supervisors' reports, and by member the instructions that quiet them."""
     mine = [report for report in reports if report.pool == pool.name]
     up = [report for report in mine if report.state != "starting"]
     quieted = [report for report in up if report.state == QUIETED]

@@ -215,7 +215,6 @@ class Drawing:
 
 
 def draw(row: Row, holder: str = "", held: int = 0) -> Drawing:
-    """Return the marks of a row."""
     held = min(held, row.busy)
     return Drawing(_train(row), _slots(row, held), _siding(row.retrying or 0), holder if held else "", held)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -90,7 +90,6 @@ class ReportedWorkers:
 
 
 def reported_workers() -> ReportedWorkers:
-    """Read the supervisors that report."""
     names = [pool.name for pool in declared_yard().pools]
     order = {name: place for place, name in enumerate(names)}
     reports = sorted(facilities().pools.read_all(), key=lambda it: (order.get(it.pool, len(order)), it.host, it.pid))
@@ -152,9 +151,7 @@ def obeyed(verb: Verb, told: Sequence[PoolReport]) -> list[PoolReport]:
     return [report for report in told if _has_obeyed(verb, report, now.get(report.member))]
 
 
-def wait_until_obeyed(
-    verb: Verb, told: Sequence[PoolReport], wait_s: float, sleep: Callable[[float], None] = time.sleep
-) -> list[PoolReport]:
+def wait_until_obeyed(verb: Verb, told: Sequence[PoolReport], wait_s: float) -> list[PoolReport]:
     """Wait until supervisors have obeyed, at most for ``wait_s``; return those that have not."""
     deadline_s = time.monotonic() + wait_s
     while True:
@@ -162,7 +159,7 @@ def wait_until_obeyed(
         left = [report for report in told if report.member not in done]
         if not left or time.monotonic() >= deadline_s:
             return left
-        sleep(POLL_S)
+        time.sleep(POLL_S)
 
 
 def _has_obeyed(verb: Verb, told: PoolReport, now: PoolReport | None) -> bool:
@@ -217,11 +214,6 @@ class ServerState:
     def errors(self) -> tuple[ServerFinding, ...]:
         """Findings that lose or hold up work."""
         return tuple(found for found in self.findings if found.severity == "error")
-
-    @property
-    def warnings(self) -> tuple[ServerFinding, ...]:
-        """Findings that may become errors, or that affect a part of the work."""
-        return tuple(found for found in self.findings if found.severity == "warning")
 
 
 TAKES_WORK = ServerState()

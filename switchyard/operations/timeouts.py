@@ -29,11 +29,7 @@ class NoAnswer(SwitchyardError):
 
 
 class TimedCall(Generic[T]):
-    """A function that is called with a time limit, in one thread at a time.
-
-    Args:
-        name: Name of the dependency, for the error.
-    """
+    """A function that is called with a time limit, in one thread at a time; ``name`` is that of the dependency."""
 
     def __init__(self, name: str, function: Callable[[], T]) -> None:
         self._name = name
@@ -42,11 +38,7 @@ class TimedCall(Generic[T]):
         self._pending: Future[T] | None = None
 
     def result(self, timeout_s: float) -> T:
-        """Return the function's result, or raise its exception. Concurrent callers share one call.
-
-        Raises:
-            NoAnswer: the function took longer than ``timeout_s``.
-        """
+        """Return the function's result, which concurrent callers share, or raise its exception; else ``NoAnswer``."""
         with self._lock:
             if self._pending is None:
                 self._pending, name = Future(), f"call {self._name}"
@@ -170,11 +162,7 @@ class _Limit:
         self.passed = False
 
     def of(self, answer: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        """Return psycopg's wait for an answer, which is resumed ten times a second, with the deadline.
-
-        Raises:
-            OperationalError: the answer did not come before it.
-        """
+        """Return psycopg's wait for an answer, resumed ten times a second; ``OperationalError`` once it is too late."""
         deadline_s = self._deadline_s if self._deadline_s is not None else time.monotonic() + self._timeout_s
         try:
             awaited = next(answer)

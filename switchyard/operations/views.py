@@ -23,11 +23,7 @@ FORWARDED = frozenset(("forwarded", "via", "x-real-ip", "cf-connecting-ip"))
 
 
 def may_scrape(request: HttpRequest, token: str) -> bool:
-    """Return whether a request comes from loopback and through no proxy, or carries the token.
-
-    Args:
-        token: Configured token; "" accepts none.
-    """
+    """Return whether a request comes from loopback and through no proxy, or carries the token; "" accepts none."""
     return is_from_loopback(request) or _has_token(request, token)
 
 

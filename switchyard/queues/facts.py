@@ -356,12 +356,7 @@ MOST_ENDED: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class WaitTimes:
-    """Times of the queue's last jobs that ended, in ms.
-
-    Args:
-        counted: Number of jobs.
-        over_ms: The oldest of them ended so long ago.
-    """
+    """Times of the queue's last jobs that ended, in ms; the oldest of those counted ended ``over_ms`` ago."""
 
     counted: int
     over_ms: int

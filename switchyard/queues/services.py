@@ -7,7 +7,7 @@ rows are in the log then.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 
 import dramatiq
@@ -131,7 +131,7 @@ def undo_purge(queue: str, purge_id: str, *, who: Who) -> PutBack:
 
 
 def relocate_actor(
-    actor: str, source: str, target: str, *, who: Who, reason: str = "", lanes: Sequence[Lane] = LANES
+    actor: str, source: str, target: str, *, who: Who, reason: str = ""
 ) -> Iterator[tuple[Lane, Relocated]]:
     """Move an actor's waiting messages to another queue; yield lane and progress after each batch.
 
@@ -147,7 +147,7 @@ def relocate_actor(
     queues = old.keys.queue, new.keys.queue
     with act("queue.relocate", who=who, target=queues[0], reason=reason, detail=detail, queues=queues) as entry:
         entry.count = 0
-        for lane in lanes:
+        for lane in LANES:
             moved = entry.count
             for step in relocate(old, new, actor=actor, lane=lane):
                 entry.count = moved + step.moved

@@ -36,7 +36,6 @@ from switchyard.queues.services import ForeignBroker
 
 @require_safe
 def queues(request: HttpRequest) -> HttpResponseBase:
-    """List every queue."""
     require(request, "switchyard_operations.view_operations")
     if (file := export_of(request, "queues", _exported)) is not None:
         return file
@@ -89,11 +88,7 @@ def live(request: HttpRequest, name: str) -> RoomResponse:
 
 
 def queue_of(name: str) -> Queue:
-    """Return a queue of the yard.
-
-    Raises:
-        Http404: the yard has none of that name.
-    """
+    """Return a queue of the yard; ``Http404`` where it has none of that name."""
     for found in declared_yard().queues:
         if found.name == name:
             return found
@@ -222,14 +217,9 @@ def _act_or_ask(request: HttpRequest, verb: str, name: str, act: Callable[[], st
     seen = queries.view_of(queue)
     title = f"{verb.capitalize()} {name}"
     context = {"reason": _reason(request), **given, "title": title, "seen": seen, "off": seen.switched_off}
-    context["acts_on"] = name
-    return _page(request, verb, context, refused)
-
-
-def _page(request: HttpRequest, page: str, context: dict[str, Any], refused: str | Exception) -> RoomResponse:
     status = 503 if isinstance(refused, BrokerError) else 422 if refused else 200
-    context = {**context, "refused": str(refused)}
-    return RoomResponse(request, f"switchyard_queues/{page}.html", context, status=status)
+    context |= {"acts_on": name, "refused": str(refused)}
+    return RoomResponse(request, f"switchyard_queues/{verb}.html", context, status=status)
 
 
 def _reason(request: HttpRequest) -> str:

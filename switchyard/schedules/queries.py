@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
-from switchyard.console.formatting import ago, counted
+from switchyard.console.formatting import TrendBar, ago, counted
 from switchyard.long_running import anyone_leads
 from switchyard.schedules.models import ScheduleState, ScheduleTick
 from switchyard.schedules.registry import Schedule
@@ -21,25 +21,14 @@ STEP_PX, HIGH_PX, SHORT_PX = 8, 16, 7
 
 
 @dataclass(frozen=True, slots=True)
-class TickBar:
-    """One bar; ``kind`` is its class in the style sheet without the prefix."""
-
-    x: int
-    y: int
-    height: int
-    kind: str
-
-
-@dataclass(frozen=True, slots=True)
 class TickStrip:
     """Bars, oldest first, and the same in words."""
 
-    bars: tuple[TickBar, ...]
+    bars: tuple[TrendBar, ...]
     words: str
 
 
 def draw(ticks: list[ScheduleTick]) -> TickStrip:
-    """Return the bars of a schedule's last ticks."""
     bars, counts = [], {"on time": 0, "late": 0, "missed": 0, "skipped": 0, "dropped": 0, "run now": 0}
     for number, tick in enumerate(ticks):
         word = word_of(tick)
@@ -47,7 +36,7 @@ def draw(ticks: list[ScheduleTick]) -> TickStrip:
         short = word == "late"
         kind = "gone" if word in ("missed", "skipped", "dropped") else "late-bar" if short else "busy"
         height = SHORT_PX if short else HIGH_PX
-        bars.append(TickBar(number * STEP_PX + 1, HIGH_PX + 1 - height, height, kind))
+        bars.append(TrendBar(number * STEP_PX + 1, HIGH_PX + 1 - height, height, kind))
     return TickStrip(tuple(bars), ", ".join(f"{count} {word}" for word, count in counts.items() if count))
 
 
@@ -176,11 +165,7 @@ def scheduler_leads() -> bool | None:
 
 
 def headline(rows: Sequence[ScheduleRow], leads: bool | None) -> str:
-    """Return how the schedules do, in half a sentence.
-
-    Args:
-        leads: As :func:`scheduler_leads` returns it.
-    """
+    """Return how the schedules do, in half a sentence; ``leads`` is as of :func:`scheduler_leads`."""
     late = sum((row.lateness_ms or 0) > LATE_MS for row in rows)
     if leads is None:
         return "Schedules"

@@ -49,11 +49,7 @@ def _choice(label: str, choices: Any) -> forms.ChoiceField:
 
 
 class ScheduleForm(forms.Form):
-    """Form of one stored schedule; ``row`` is to be saved once the form is valid.
-
-    Args:
-        row: The schedule to change; a new one for a schedule to make.
-    """
+    """Form of one stored schedule, by default a new one; ``row`` is to be saved once the form is valid."""
 
     name = _text("Name", "It stays, and is on the jobs that the schedule sends.")
     cron = _text("Cron", "Minute, hour, day, month and weekday. Empty: by an interval.", placeholder="0 2 * * *")
@@ -159,7 +155,6 @@ def new(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @sensitive_post_parameters()
 def edit(request: HttpRequest, name: str) -> HttpResponse:
-    """Change a stored schedule."""
     require(request, VIEW, EDIT, ARGUMENTS)
     row = rows.find_row(name)
     if row.actor not in rows.schedulable_actors():

@@ -30,9 +30,9 @@ MOST_S: Final = 366 * 24 * 3600
 LARGE: Final = re.compile(r"\d{3}")
 
 
-def all_schedules(broker: Broker | None = None) -> list[Schedule]:
+def all_schedules() -> list[Schedule]:
     """Return the schedules of periodic actors and of rows, by name; rows that cannot be used are left out."""
-    return sorted([*schedules(broker), *stored_schedules(broker)[0]], key=lambda schedule: schedule.name)
+    return sorted([*schedules(), *stored_schedules()[0]], key=lambda schedule: schedule.name)
 
 
 def stored_schedules(broker: Broker | None = None) -> tuple[list[Schedule], dict[str, str]]:
@@ -46,10 +46,9 @@ def stored_schedules(broker: Broker | None = None) -> tuple[list[Schedule], dict
     return found, faulty
 
 
-def schedulable_actors(broker: Broker | None = None) -> list[str]:
+def schedulable_actors() -> list[str]:
     """Return the names of the actors that people may schedule, sorted."""
-    actors = (broker or dramatiq.get_broker()).actors.values()
-    return sorted(actor.actor_name for actor in actors if actor.options.get("schedulable"))
+    return sorted(name for name, actor in dramatiq.get_broker().actors.items() if actor.options.get("schedulable"))
 
 
 def words_of(wrong: Mapping[str, str]) -> str:
@@ -127,23 +126,19 @@ def _cron_of(text: str, zone: str) -> Cron:
 
 
 def schedule_of(row: StoredSchedule, broker: Broker | None = None) -> Schedule:
-    trigger: Trigger = _cron_of(row.cron, row.time_zone) if row.every_s is None else _every(row)
+    trigger: Trigger
+    if row.every_s is None:
+        trigger = _cron_of(row.cron, row.time_zone)
+    else:
+        trigger = Every(row.every_s, minute_of(row.start or row.created_at), row.time_zone)
     return Schedule(
         row.name, (broker or dramatiq.get_broker()).actors[row.actor], trigger, cast("CatchUp", row.catch_up),
         tuple(row.args), row.kwargs, row.start, row.end, cast("Overlap", row.overlap), row.deadline_s, is_stored=True,
     )  # fmt: skip
 
 
-def _every(row: StoredSchedule) -> Every:
-    return Every(row.every_s or 0, minute_of(row.start or row.created_at), row.time_zone)
-
-
 def find_row(name: str) -> StoredSchedule:
-    """Return a row by its name.
-
-    Raises:
-        NotFound: no row has that name.
-    """
+    """Return a row by its name; ``NotFound`` when no row has it."""
     row = StoredSchedule.objects.filter(name=name).first()
     if row is None:
         raise NotFound(f"schedule {name:.200}: no stored schedule has that name; those of code are changed in code")
@@ -213,11 +208,7 @@ def as_json(row: StoredSchedule, *, paused: bool) -> dict[str, Any]:
 
 
 def from_json(given: Any) -> tuple[StoredSchedule, bool]:
-    """Return the row of an item of an export, to be saved, and whether it is paused.
-
-    Raises:
-        ArgumentsRefused: the item is no object, or has a field that is unknown or of a wrong kind.
-    """
+    """Return the row of an item of an export, and whether it is paused; ``ArgumentsRefused`` for an unusable one."""
     if not isinstance(given, dict) or not isinstance(given.get("name"), str):
         raise ArgumentsRefused("a schedule is a JSON object with a name; compare schedules export")
     values, name = dict(given), given["name"]
@@ -238,11 +229,7 @@ def from_json(given: Any) -> tuple[StoredSchedule, bool]:
 
 
 def moment_of(text: Any) -> datetime.datetime | None:
-    """Return the time of a text in ISO 8601, UTC where it names no offset; ``None`` for none.
-
-    Raises:
-        TypeError, ValueError: it is no time.
-    """
+    """Return the time of a text in ISO 8601, UTC without an offset; ``None`` for "", ``ValueError`` for other text."""
     if text in (None, ""):
         return None
     moment = datetime.datetime.fromisoformat(text)
@@ -253,7 +240,6 @@ def moment_of(text: Any) -> datetime.datetime | None:
 
 
 def exported() -> list[dict[str, Any]]:
-    """Return every row as JSON, by name."""
     now = clock.utc_now()
     paused = {state.actor for state in ScheduleState.objects.exclude(paused_at=None) if state.is_paused(now)}
     return [as_json(row, paused=row.name in paused) for row in StoredSchedule.objects.all()]

@@ -53,11 +53,7 @@ class PauseForm(forms.Form):
     )  # fmt: skip
 
     def clean_until(self) -> Any:
-        """Return the end as a time, or ``None``.
-
-        Raises:
-            ValidationError: it is no time in the future.
-        """
+        """Return the end as a time; ``None`` without one."""
         text = self.cleaned_data["until"].strip()
         try:
             return parse_until(text, now=compared_now()) if text else None
@@ -67,7 +63,6 @@ class PauseForm(forms.Form):
 
 @require_safe
 def all_schedules(request: HttpRequest) -> HttpResponse:
-    """List every schedule."""
     require(request, VIEW)
     if (file := export_of(request, "schedules", lambda: map(asdict, queries.overview(timezone.now())))) is not None:
         return file

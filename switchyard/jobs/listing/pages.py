@@ -27,7 +27,7 @@ from switchyard.broker.queue.codec import LARGEST
 from switchyard.broker.stores.job_record import Job, job_of_message
 from switchyard.history.filters import Filter, search_text
 from switchyard.history.models import JobRow
-from switchyard.history.queries import Cursor, job_of_row, search
+from switchyard.history.queries import Cursor, job_of_row, search, time_column
 from switchyard.jobs.presentation import shown_arguments
 from switchyard.jobs.queries import asked_families, records_of
 from switchyard.loggers import get_logger
@@ -246,20 +246,11 @@ _PLACE: Final = re.compile(r"due\.([0-9]{1,15})\.(.{1,200})", re.DOTALL)
 
 def is_by_due_time(wanted: Filter) -> bool:
     """Return whether a list is ordered by due time: one of scheduled jobs alone."""
-    return wanted.states == ("scheduled",) and not (
-        wanted.failures or wanted.error or wanted.fingerprint or wanted.release or wanted.waited or wanted.ran
-    )
+    return wanted.states == ("scheduled",) and wants_unfinished(wanted)
 
 
 def scheduled_jobs(wanted: Filter, *, after: str = "", limit: int) -> JobsPage:
-    """Return a page of the scheduled jobs that match a filter, the next to be due first.
-
-    Args:
-        after: Cursor of the page before.
-
-    Raises:
-        ValueError: the cursor is none.
-    """
+    """Return a page of the scheduled jobs that match a filter, the next to be due first, as of :func:`find_jobs`."""
     start, comparison = _parse(after), Comparison(wanted)
     found: list[Unfinished] = []
     looked, last = 0, start
@@ -316,9 +307,8 @@ def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT) -> JobsPag
             live = unfinished_jobs(wanted, before=place.live, limit=limit + 1, among=ids)
         except BrokerError as error:
             broker_error = str(error)
-    column = "failed_at" if wanted.failures or wanted.fingerprint or wanted.error else "finished_at"
     # A job that was requeued is listed as it stands, once.
-    timed = [(getattr(row, column), row) for row in rows if row.job_id not in live.also]
+    timed = [(getattr(row, time_column(wanted)), row) for row in rows if row.job_id not in live.also]
     # The rest of the history is not known yet: unfinished jobs that are older come with a later page.
     known_to = ended_to.at if ended_to is not None else 0
     older = [(job.at, job) for job in live.jobs if job.at >= known_to]
@@ -394,11 +384,7 @@ class ListCursor:
 
     @classmethod
     def parse(cls, text: str) -> ListCursor:
-        """Return the cursor in a text; the beginning for an empty one.
-
-        Raises:
-            ValueError: there is none.
-        """
+        """Return the cursor in a text, the beginning for an empty one; ``ValueError`` for any other."""
         if not text:
             return cls()
         ended, tilde, live = text.partition("~")

@@ -25,6 +25,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_records import STEPS, Job
 from switchyard.conf import declared_yard
 from switchyard.console.export import export_of
+from switchyard.console.formatting import choices
 from switchyard.console.links import job_url
 from switchyard.console.room_view import RoomResponse
 from switchyard.history.filters import Filter, why_none_found
@@ -173,14 +174,11 @@ def _exported(request: HttpRequest) -> Iterator[dict[str, Any]]:
     """Yield the jobs that match, in the order of the list.
 
     Raises:
-        ActRefused: the filter is unusable, or broker or database do not answer.
+        ActRefused: broker or database do not answer.
     """
     after, arguments = "", may(request, "view_arguments", request.GET.get("queue", ""))
     while True:
-        try:
-            page = find_jobs(_wanted(request), after=after, limit=EXPORTED)
-        except ValueError as error:
-            raise ActRefused("export", str(error)) from error
+        page = find_jobs(_wanted(request), after=after, limit=EXPORTED)
         if page.broker_away or page.history_away:
             raise ActRefused("export", "the broker or the database does not answer; try again once it does")
         yield from (job_json(job, arguments=arguments) for job in page.jobs)
@@ -368,21 +366,15 @@ PAGE_NAMES: Final = ("after", "limit", "q", "id", "shown", "shown_at", "export")
 
 
 def context_of(wanted: Filter, counts: Mapping[str, int] | None = None) -> dict[str, Any]:
-    """Return what the form shows for a filter.
-
-    Args:
-        counts: Unfinished jobs by state, for the ready filters.
-    """
+    """Return what the form shows for a filter, with the counts of unfinished jobs by state."""
     query = wanted.to_query()
     return {
         "query": query,
         "words": [f"{name} {value}"[:60] for name, value in query.items() if name != "failures"]
         + ["failures, retried ones too"] * wanted.failures,
-        "periods": _choices(PERIODS, wanted.since),
-        "states": _choices((("", "any"), *((state, state) for state in STEPS)), query.get("state", "")),
-        "queues": _choices(
-            (("", "any"), *((queue.name, queue.name) for queue in declared_yard().queues)), wanted.queue
-        ),
+        "periods": choices(PERIODS, wanted.since),
+        "states": choices((("", "any"), *((state, state) for state in STEPS)), query.get("state", "")),
+        "queues": choices((("", "any"), *((each.name, each.name) for each in declared_yard().queues)), wanted.queue),
         "actors": sorted(dramatiq.get_broker().actors),
         "presets": [
             (text, f"?{urlencode(preset)}", preset == query, (counts or {}).get(preset.get("state", "")))
@@ -402,9 +394,3 @@ def searched(text: str) -> Filter:
     if text in dramatiq.get_broker().actors:
         return Filter(actor=text)
     return Filter(error=text)
-
-
-def _choices(known: Sequence[tuple[str, str]], chosen: str) -> list[tuple[str, str, bool]]:
-    """Return value, text and whether it is chosen; a chosen value that is not among the known ones comes last."""
-    found = [(value, text, value == chosen) for value, text in known]
-    return found if any(is_chosen for _, _, is_chosen in found) else [*found, (chosen, chosen, True)]

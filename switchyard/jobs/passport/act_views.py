@@ -165,11 +165,7 @@ def edit_letter(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 def _object_of(text: str) -> dict[str, Any]:
-    """Return the object of a JSON text.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """Return the object of a JSON text; ``ValueError`` where it is none."""
     found = read_json(text)
     if not isinstance(found, dict):
         raise ValueError('write the arguments as an object, {"name": value}')  # noqa: TRY004  a form's mistake

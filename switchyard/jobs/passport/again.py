@@ -84,11 +84,7 @@ def again_message(known: Passport, *, edited: Mapping[str, Any] | None = None, j
 
 
 def enqueue_again(message: Message[Any], *, once: bool) -> str:
-    """Enqueue a message and return its id.
-
-    Args:
-        once: Not if the broker or the history knows a job of its id.
-    """
+    """Enqueue a message, with ``once`` unless the broker or the history knows a job of its id; return its id."""
     broker = dramatiq.get_broker()
     if once and were_enqueued([message.message_id]):
         return message.message_id

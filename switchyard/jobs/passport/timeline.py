@@ -165,12 +165,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """The picture of a job.
-
-    Args:
-        marks: Places of the axis with their texts.
-        sentence: What the picture shows.
-    """
+    """The picture of a job; ``marks`` are places of the axis with their texts, ``sentence`` says what it shows."""
 
     waits: tuple[Span, ...]
     runs: tuple[Span, ...]

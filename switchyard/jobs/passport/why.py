@@ -118,11 +118,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Starts:
-    """When a job will start, ms since the epoch; nine times of ten it does so in between.
-
-    Args:
-        latest: ``None`` where it is not known.
-    """
+    """When a job will start, ms since the epoch, nine times of ten in between; ``latest`` is ``None`` if not known."""
 
     earliest: int
     latest: int | None

@@ -23,20 +23,10 @@ from switchyard.console.links import actor_url, queue_url
 
 register = template.Library()
 
-for function in (
-    links.admin_url,
-    links.job_url,
-    links.queue_url,
-    links.actor_url,
-    links.letter_url,
-    links.alert_url,
-    links.path_of,
-    links.schedule_url,
-    links.steps_url,
-    links.worker_url,
-    batch_of,
-):
-    register.filter(function.__name__, function)
+for thing in ("admin", "job", "queue", "actor", "letter", "alert", "schedule", "steps", "worker"):
+    register.filter(f"{thing}_url", getattr(links, f"{thing}_url"))
+register.filter(links.path_of)
+register.filter(batch_of)
 
 
 WORD = re.compile(r"[\w-]+")

@@ -21,7 +21,7 @@ from switchyard.history.models import AttemptRow, JobRow
 from switchyard.history.queries import stored_arguments
 from switchyard.jobs.pauses import LARGEST_NUMBER
 from switchyard.operations.findings.error_kinds import ErrorKind, is_down, kind_of
-from switchyard.operations.findings.finding import Button, Finding, FindingGroup
+from switchyard.operations.findings.finding import Button, Finding, FindingGroup, jobs_button
 
 GROUP = FindingGroup("actors")
 WINDOW_MS: Final = 5 * 60_000
@@ -42,7 +42,6 @@ MOST_ROWS: Final = 2_000
 MOST_ERRORS: Final = 3
 # Of an error, which may be the long answer of a foreign server.
 SEARCHED: Final = 500
-JOBS: Final = "switchyard-jobs"
 LETTERS: Final = "switchyard-letters"
 LETTER: Final = "switchyard-letter"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})"
@@ -92,11 +91,7 @@ class FailingActor:
 
 
 def look() -> Iterator[Finding]:
-    """Judge the failures of the last minutes, from the history and the dead letters.
-
-    Raises:
-        django.db.DatabaseError: the database does not answer.
-    """
+    """Judge the failures of the last minutes, from the history and the dead letters."""
     yield from _poison()
     for found in failing_actors():
         yield judge(found)
@@ -272,11 +267,7 @@ ENDED: Final = ("succeeded", "retrying", "dead")
 
 
 def all_failing(actors: Iterable[str]) -> dict[str, AllFailing]:
-    """Return those of some actors of which nearly all of the newest jobs failed, within the last five minutes.
-
-    Raises:
-        django.db.DatabaseError: the database does not answer.
-    """
+    """Return those of some actors of which nearly all of the newest jobs failed, within the last five minutes."""
     found: dict[str, AllFailing] = {}
     columns = ("state", "finished_at", "run_ms", "error_type", "error_message")
     for actor in actors:
@@ -348,7 +339,6 @@ def share_text(failed: int, jobs: int) -> str:
 
 
 def judge(found: FailingActor) -> Finding:
-    """Return the finding for an actor with failures."""
     gave_up = f"{found.letters:,} gave up" if found.letters else ""
     if found.ended:
         return _ended(found)
@@ -406,14 +396,11 @@ def _finding(found: FailingActor, code: str, seen: str, then: str) -> Finding:
     if found.letters:
         label = f"Triage {counted(found.letters, 'dead letter')} of {found.actor}"
         button = Button(label, LETTERS, query=f"?{urlencode({'fingerprint': found.fingerprint})}")
+        step = f"manage.py switchyard deadletters list --group {found.fingerprint}"
     else:
-        query = urlencode({"failures": "1", "actor": found.actor, "since": "5m"})
-        button = Button(f"Show {found.failed:,} failed jobs of {found.actor}", JOBS, query=f"?{query}")
-    step = (
-        f"manage.py switchyard deadletters list --group {found.fingerprint}"
-        if found.letters
-        else f"manage.py switchyard jobs list --failures --actor {found.actor} --since 5m"
-    )
+        label = f"Show {found.failed:,} failed jobs of {found.actor}"
+        button = jobs_button(label, failures="1", actor=found.actor, since="5m")
+        step = f"manage.py switchyard jobs list --failures --actor {found.actor} --since 5m"
     factor = float(found.failed or found.letters)
     return GROUP.finding(
         "warning", code, seen, "", step, found.queue, then=then, button=button, factor=factor,

@@ -25,12 +25,7 @@ _NUMBER: Final = re.compile(r"(\d[\d.,:]*( (ms|s|min|h|days?)\b)? ?)+")
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """The finding that leads, with its words.
-
-    Args:
-        since: When it came to lead, ms since the epoch.
-        found_at: When it was last found with these words and this button.
-    """
+    """The finding that leads, since when, and when it was last found with these words and this button."""
 
     finding: Finding
     since: Whole

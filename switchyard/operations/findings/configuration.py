@@ -23,19 +23,15 @@ OF_THE_PROXY = ("security.W004", "security.W008")
 
 def look() -> Iterator[Finding]:
     """Run every system check that needs only the code; with ``DEBUG`` off also the checks for deployments."""
-    found = [message for message in _messages() if not message.is_silenced() and message.id not in OF_THE_PROXY]
+    checks = registry.get_checks(include_deployment_checks=not settings.DEBUG)
+    said = (each for check in checks if check not in ELSEWHERE for each in check(app_configs=None, databases=None))
+    found = [message for message in said if not message.is_silenced() and message.id not in OF_THE_PROXY]
     for message in found:
         yield _finding(message)
     if not found:
         kind = "development" if settings.DEBUG else "production"
         yield GROUP.ok(f"every system check passes ({kind}, release {switchyard_settings().release})")
     yield from _unsafe_defaults()
-
-
-def _messages() -> Iterator[CheckMessage]:
-    for check in registry.get_checks(include_deployment_checks=not settings.DEBUG):
-        if check not in ELSEWHERE:
-            yield from check(app_configs=None, databases=None)
 
 
 def _finding(message: CheckMessage) -> Finding:

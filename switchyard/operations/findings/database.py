@@ -34,11 +34,7 @@ REASONS = (
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer that is an error.
-
-    Args:
-        words: Each stands for this error where it is in the text.
-    """
+    """An answer that is an error; each of ``words`` stands for it where it is in the text."""
 
     words: tuple[str, ...]
     code: str
@@ -148,11 +144,6 @@ UNLOCK = "Jobs that wait for the lock go on by themselves then; more slots would
 
 
 def look() -> Iterator[Finding]:
-    """Check the database.
-
-    Raises:
-        django.db.DatabaseError: the database does not answer.
-    """
     if connection.vendor == "sqlite" and not _file_exists():
         seen = "the SQLite file does not exist"
         cause = "First start on this machine, or SWITCHYARD_STATE_DIR or DATABASE_URL names another place"
@@ -174,11 +165,7 @@ def look() -> Iterator[Finding]:
 
 
 def look_at_migrations() -> Iterator[Finding]:
-    """Check that every migration is applied.
-
-    Raises:
-        django.db.DatabaseError: the database does not answer.
-    """
+    """Check that every migration is applied."""
     if connection.vendor == "sqlite" and not _file_exists():
         return
     yield from _migrations()

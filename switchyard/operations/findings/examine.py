@@ -87,11 +87,7 @@ def found_by(look: Callable[[], Iterable[Finding]]) -> list[Finding]:
 
 
 def findings_of(group: FindingGroup, answer: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """Return the findings of an answer, or one finding with the reason why it failed.
-
-    Raises:
-        NoAnswer: of the answer.
-    """
+    """Return the findings of an answer, or one finding with the reason why it failed; raise its ``NoAnswer``."""
     try:
         return list(answer())
     except NoAnswer:
@@ -109,7 +105,7 @@ def _by_its_own_check(found: Finding, server: str) -> Finding:
     """Return a finding of a server's own check; for another group, that it was not checked: once is no evidence."""
     if found.group == server or found.code not in PASSING:
         return found
-    return FindingGroup(found.group).skipped("not_checked", f"not checked: of the {server}, {found.seen}")
+    return FindingGroup(found.group).skipped(f"of the {server}, {found.seen}")
 
 
 def copyable(found: Finding) -> Finding:
@@ -289,7 +285,7 @@ class Examination:
             if left_s > DEADLINE_S / 2:
                 found = self._run(check, min(longest_s, left_s))
             else:
-                found = [check.group.skipped("not_checked", f"not checked: other checks took {WHOLE_S:g} s")]
+                found = [check.group.skipped(f"other checks took {WHOLE_S:g} s")]
         self.findings += found
         return found
 
@@ -305,7 +301,7 @@ class Examination:
     def without(self, check: Check) -> list[Finding]:
         """Return the finding for a check whose server is known not to answer; none for one that can run."""
         if check.needs and (why := self._away(check.needs)):
-            return [check.group.skipped("not_checked", f"not checked: the {check.needs.name} {why}")]
+            return [check.group.skipped(f"the {check.needs.name} {why}")]
         return []
 
     def _away(self, group: FindingGroup) -> str:
@@ -398,7 +394,6 @@ class KeptFindings:
         return self._known()
 
     def clear(self) -> None:
-        """Forget every finding."""
         self._kept.clear()
         self._checks.clear()
 

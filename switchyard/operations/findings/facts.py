@@ -108,11 +108,6 @@ def quick_client(url: str = "") -> Iterator[Client]:
 
 
 def read() -> Snapshot:
-    """Read the state from the broker.
-
-    Raises:
-        BrokerError: the broker does not answer.
-    """
     keys = declared_yard().keys
     with quick_client() as client, closing(calls_on(client, budget_s=1.0)) as calls:
         seconds, micros = client.time()
@@ -195,11 +190,7 @@ class QueueSearch:
         self._found: frozenset[str] = frozenset()
 
     def look(self) -> dict[str, int]:
-        """Return the queues that were found so far and hold messages, with the number of these.
-
-        Raises:
-            redis.RedisError: the broker does not answer.
-        """
+        """Return the queues that were found so far and hold messages, with the number of these."""
         prefix = f"{declared_yard().keys.prefix}:{{"
         with quick_client() as client:
             found = set(self._found)
@@ -240,11 +231,7 @@ _UNDECLARED = QueueSearch()
 
 
 def undeclared_queues() -> dict[str, int]:
-    """Return queues that the yard does not declare, as far as this process has looked, with their messages' number.
-
-    Raises:
-        redis.RedisError: the broker does not answer.
-    """
+    """Return queues that the yard does not declare, as far as this process has looked, with their messages' number."""
     return _UNDECLARED.look()
 
 
@@ -349,11 +336,7 @@ def _held(state: YardState) -> dict[str, tuple[HeldGroup, ...]]:
 
 
 def held_groups(family: QueueOperations) -> tuple[HeldGroup, ...]:
-    """Return who waits in a queue for its time, most first. Retries are not among them.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
-    """
+    """Return who waits in a queue for its time, most first. Retries are not among them."""
     page = look(family, "live", "scheduled", limit=LOOKED_THROUGH)
     cut = page.cursor is not None
     seen = [*page.items, *(_last(family) if cut else ())]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, Literal
+from urllib.parse import urlencode
 
 from switchyard.addon import addons
 from switchyard.conf import in_words_of_project
@@ -19,11 +20,7 @@ EXIT_CODES: dict[Severity, int] = {"ok": 0, "skipped": 0, "warning": 1, "error":
 
 @dataclass(frozen=True, slots=True)
 class Button:
-    """A button: it says what it does and to how many.
-
-    Args:
-        link: URL name of the page it leads to; ``of`` the URL's argument, ``query`` its query string.
-    """
+    """A button: it says what it does and to how many. ``link`` names a URL, ``of`` is its argument."""
 
     label: str
     link: str
@@ -106,24 +103,26 @@ class FindingGroup:
         return Finding(self.name, code, severity, seen, cause, next_step, subject, then, **others)
 
     def ok(self, seen: str, *, cause: str = "", subject: str = "") -> Finding:
-        """Return a finding of severity and code ``ok``."""
         return self.finding("ok", "ok", seen, cause, "", subject)
 
-    def skipped(self, code: str, seen: str) -> Finding:
+    def skipped(self, why: str) -> Finding:
         """Return the finding for a check that did not run."""
-        return self.finding("skipped", code, seen, "", "")
+        return self.finding("skipped", "not_checked", f"not checked: {why}", "", "")
 
     def warning(
         self, code: str, seen: str, cause: str, next_step: str, subject: str = "", button: Button | None = None
     ) -> Finding:
-        """Return a warning."""
         return self.finding("warning", code, seen, cause, next_step, subject, button=button)
 
     def error(
         self, code: str, seen: str, cause: str, next_step: str, subject: str = "", button: Button | None = None
     ) -> Finding:
-        """Return an error."""
         return self.finding("error", code, seen, cause, next_step, subject, button=button)
+
+
+def jobs_button(label: str, **asked: str) -> Button:
+    """Return the button that leads to the list of the jobs of a filter."""
+    return Button(label, "switchyard-jobs", query=f"?{urlencode(asked)}")
 
 
 LOOK_AT_WORKERS = Button("Show every worker", "switchyard-operations-workers")
@@ -319,11 +318,7 @@ def precedence() -> tuple[Rank, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A finding at its place.
-
-    Args:
-        sentence: The finding in words, for pages and commands.
-    """
+    """A finding at its place."""
 
     finding: Finding
     rank: Rank

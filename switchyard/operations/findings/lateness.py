@@ -22,7 +22,7 @@ from switchyard.console.formatting import counted, duration, most_common, times,
 from switchyard.jobs.queries import families
 from switchyard.operations.findings.actors import AllFailing
 from switchyard.operations.findings.facts import Flood, YardFacts, flood_of, holding
-from switchyard.operations.findings.finding import Button, Finding, FindingGroup, Severity
+from switchyard.operations.findings.finding import Button, Finding, FindingGroup, Severity, jobs_button
 from switchyard.operations.findings.pools import HOLDS_UP, silent_cause
 from switchyard.operations.findings.spending import dependency_of
 from switchyard.operations.queries import lately
@@ -43,7 +43,6 @@ SILENT_MS = 6_000
 # Words for a late queue, in the yard and above the sentence, where its cause is known; "Late" where it is not.
 BLOCKED, FLOODED, HANGS, FAILING = "Blocked", "Flooded", "Hangs", "Failing"
 LATE_WORDS = ("Late", BLOCKED, FLOODED, HANGS, FAILING)
-JOBS = "switchyard-jobs"
 
 
 class LateSamples:
@@ -63,7 +62,6 @@ class LateSamples:
         return frozenset(name for name in late if sum(name in names for names in recent) >= LATE_SAMPLES)
 
     def clear(self) -> None:
-        """Forget the samples."""
         with self._lock:
             self._samples.clear()
 
@@ -151,8 +149,7 @@ def _all_failing(rows: Sequence[Row], facts: YardFacts) -> Finding:
     remove = kind.then if kind is not None else f"Look at {called}: mend it, and what waits starts."
     then = f"{remove} Jobs with retries left are tried again by themselves."
     actor, ratio = next(iter(found)), first.ratio or 0
-    query = urlencode({"failures": "1", "actor": actor, "since": "5m"})
-    button = Button(f"Show the failed jobs of {actor}", JOBS, query=f"?{query}")
+    button = jobs_button(f"Show the failed jobs of {actor}", failures="1", actor=actor, since="5m")
     step = f"manage.py switchyard jobs list --failures --actor {actor} --since 5m"
     return GROUP.finding(
         _severity(ratio), "all_failing", seen, "", step, first.queue, then=then, button=button, factor=ratio,
@@ -178,8 +175,8 @@ def _late(row: Row, facts: YardFacts) -> Finding:
     if flood is not None and flood.actor:
         button, step, then = _pause(flood)
     elif flood is not None:
-        query = urlencode({"state": "queued", "queue": row.queue, "owner": flood.owner})
-        button = Button(f"Show the waiting jobs of {flood.owner}", JOBS, query=f"?{query}")
+        label = f"Show the waiting jobs of {flood.owner}"
+        button = jobs_button(label, state="queued", queue=row.queue, owner=flood.owner)
         step = f"manage.py switchyard jobs list --state queued --queue {row.queue} --owner {shlex.quote(flood.owner)}"
         then = f"Ask {flood.owner} whether all of them are wanted; the list cancels those that are not. {then}"
     button, ratio = button or _holders_button(row), row.ratio or 0
@@ -199,7 +196,8 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
     if silent := silent_cause(row, facts):
         return silent, f"{HOLDS_UP}: Show stacks, on the page of workers, names its line.", ""
     if row.busy * 2 < row.slots:
-        silent_ms = _silent_ms(queue, facts)
+        beats = (facts.state.pools[pool.name].beat_at for pool in declared_yard().pools_of(queue.name))
+        silent_ms = now_ms() - max((beat for beat in beats if beat is not None), default=now_ms())
         if silent_ms >= SILENT_MS and facts.state.returned_s is None:
             return (
                 f"its pool has not reported for {duration(silent_ms)} and starts nothing",
@@ -304,12 +302,6 @@ def _more_slots(row: Row) -> str:
         "It recovers when running jobs finish faster than new ones arrive. If it does not, give the pool of "
         f"{row.name} more slots in the topology, or move its slow actor to another queue."
     )
-
-
-def _silent_ms(queue: Queue, facts: YardFacts) -> int:
-    beats = [facts.state.pools[pool.name].beat_at for pool in declared_yard().pools_of(queue.name)]
-    known = [beat for beat in beats if beat is not None]
-    return now_ms() - max(known) if known else 0
 
 
 def _just_late(row: Row) -> Finding:

@@ -33,11 +33,9 @@ from switchyard.broker.stores.yard_facts import (
 from switchyard.console.formatting import counted, duration
 from switchyard.jobs.queries import running_or_none
 from switchyard.operations.findings import promises, spending
-from switchyard.operations.findings.actors import GROUP
-from switchyard.operations.findings.finding import Button, Finding
+from switchyard.operations.findings.finding import Finding
 from switchyard.operations.past import LAST_MS, PAST, Usual, slow_runs
 
-ACTOR: Final = "switchyard-actor"
 # Windows of *slower*, in buckets: 30 s to 10 min, the shortest that is clear.
 WINDOWS: Final = (3, 6, 12, 30, 60)
 # Buckets in which runs are slow still.
@@ -51,11 +49,7 @@ LATER_FROM, LATER_SHARE, USUALLY_LATER, LEAST_LATER = 4, 0.5, 0.05, 4
 
 
 def look() -> Iterator[Finding]:
-    """Judge every actor of this code that ran or was sent lately, or usually is.
-
-    Raises:
-        BrokerError: the broker does not answer.
-    """
+    """Judge every actor of this code that ran or was sent lately, or usually is."""
     store = facilities().facts
     now = store.server_ms()
     usual = PAST.usual(now)
@@ -111,13 +105,13 @@ def _lasts(newest: Sequence[Counts], over_ms: float) -> bool:
     return slow >= LEAST_SHARE * runs and sum(slow_runs(each, over_ms)[0] > 0 for each in newest) >= 2
 
 
-def evidence(slow: int, runs: int, usually: float = USUALLY_SLOW) -> float:
+def evidence(slow: int, runs: int) -> float:
     """Return how surprising a share is where another one is usual, in nats; 0 where it is no larger."""
     share = slow / runs if runs else 0.0
-    if share <= usually:
+    if share <= USUALLY_SLOW:
         return 0.0
-    rest = (1 - share) * math.log((1 - share) / (1 - usually)) if share < 1 else 0.0
-    return runs * (share * math.log(share / usually) + rest)
+    rest = (1 - share) * math.log((1 - share) / (1 - USUALLY_SLOW)) if share < 1 else 0.0
+    return runs * (share * math.log(share / USUALLY_SLOW) + rest)
 
 
 def _slow_since(mine: Sequence[tuple[int, Counts]], over_ms: float, began: Sequence[int]) -> int:
@@ -141,7 +135,7 @@ def _slower(
         f"{of_runs}"
     )
     then = f"Look at {at}, and at what was released before {at_clock}. More slots would wait as well."
-    return _finding("slower", actor, queue, seen, then, ran_ms / max(usual.run_ms or 0, 1), word=word)
+    return spending.of_actors("slower", {actor: queue}, seen, then, ran_ms / max(usual.run_ms or 0, 1), word)
 
 
 def silent(actor: str, queue: str, usual: Usual, mine: Sequence[tuple[int, Counts]], now: int) -> Iterator[Finding]:
@@ -165,7 +159,7 @@ def silent(actor: str, queue: str, usual: Usual, mine: Sequence[tuple[int, Count
         f"since {datetime_of(since):%H:%M:%S} UTC"
     )
     then = f"Look at what sends {actor}: a page, a schedule or another actor that fails. Workers are not the cause."
-    yield _finding("silent", actor, queue, seen, then, rate * silent_ms / MINUTE_MS)
+    yield spending.of_actors("silent", {actor: queue}, seen, then, rate * silent_ms / MINUTE_MS)
 
 
 def later(actor: str, queue: str, usual: Usual, mine: Sequence[tuple[int, Counts]]) -> Iterator[Finding]:
@@ -183,13 +177,5 @@ def later(actor: str, queue: str, usual: Usual, mine: Sequence[tuple[int, Counts
                 f"{usual.basis}: {count:,} of {counted(sent(window), 'send')} in the last 2 min"
             )
             then = "Look at the delay that its sender gives. A job that waits can be made due on its page."
-            yield _finding("later", actor, queue, seen, then, float(count))
+            yield spending.of_actors("later", {actor: queue}, seen, then, float(count))
             return
-
-
-def _finding(code: str, actor: str, queue: str, seen: str, then: str, factor: float, *, word: str = "") -> Finding:
-    step = f"manage.py switchyard actors show {actor}"
-    return GROUP.finding(
-        "warning", code, seen, "", step, queue, then=then, button=Button(f"Show {actor}", ACTOR, actor),
-        factor=factor, actor=actor, word=word,
-    )  # fmt: skip

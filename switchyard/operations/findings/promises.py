@@ -32,11 +32,7 @@ LEAST_SPELLS, PRESENT_BUCKETS = 3, 6
 
 
 def look(store: FactStore, buckets: Sequence[tuple[int, Mapping[str, Counts]]], now_ms: int) -> Iterator[Finding]:
-    """Judge every queue with a promise; the hour is read only of one whose last 5 min are bad.
-
-    Raises:
-        BrokerError: the broker does not answer.
-    """
+    """Judge every queue with a promise; the hour is read only of one whose last 5 min are bad."""
     for queue in declared_yard().queues:
         promise_ms, subject = queue.objective_ms, queue_subject(queue.name)
         if promise_ms is None:

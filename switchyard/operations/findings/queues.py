@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from urllib.parse import urlencode
 
 from switchyard.broker.admin.purge import purges
 from switchyard.broker.clock import datetime_of, now_ms
@@ -17,7 +16,7 @@ from switchyard.console.formatting import ago, counted, duration
 from switchyard.jobs.queries import answering_families
 from switchyard.operations.findings.actors import GROUP as ACTORS
 from switchyard.operations.findings.facts import HeldGroup, QueueFacts, Snapshot, YardFacts, undeclared_queues
-from switchyard.operations.findings.finding import LOOK_AT_WORKERS, Button, Finding, FindingGroup
+from switchyard.operations.findings.finding import LOOK_AT_WORKERS, Button, Finding, FindingGroup, jobs_button
 from switchyard.operations.findings.pools import is_newer, undeclared
 from switchyard.operations.rows import Row
 
@@ -27,7 +26,6 @@ HELD_LONG_MS = 60_000
 FEW = 3
 # Fewer concurrent retries of one queue are normal: retries wait for hours, and one endpoint that is away holds dozens.
 MANY_RETRIES = 100
-JOBS = "switchyard-jobs"
 
 
 def look_at_held(facts: YardFacts) -> Iterator[Finding]:
@@ -62,11 +60,7 @@ def limited_text(group: HeldGroup) -> str:
 
 
 def look_at_purges() -> Iterator[Finding]:
-    """Report purges whose messages can still be put back.
-
-    Raises:
-        BrokerError: the broker does not answer.
-    """
+    """Report purges whose messages can still be put back."""
     for family in answering_families():
         for purge in purges(family):
             if purge.claim:
@@ -94,8 +88,7 @@ def _limited(queue: str, group: HeldGroup) -> Finding:
         f"{group.actor}."
     )
     count = f"{group.count:,}" if not group.more else "the"
-    query = urlencode({"state": "scheduled", "queue": queue, "actor": group.actor})
-    button = Button(f"Show {count} scheduled {group.actor}", JOBS, query=f"?{query}")
+    button = jobs_button(f"Show {count} scheduled {group.actor}", state="scheduled", queue=queue, actor=group.actor)
     step, factor = f"manage.py switchyard jobs list --queue {queue} --state scheduled", float(_until_ms(group))
     return GROUP.finding("warning", "limited", seen, "", step, queue, then=then, button=button, factor=factor)
 
@@ -156,8 +149,7 @@ def _retrying(queue: str, count: int) -> Finding:
     cause = "One common cause, such as a service that is down; nothing is lost until their retries are exhausted"
     step = f"manage.py switchyard jobs list --queue {queue} --state retrying"
     then = "Remove the cause and they finish by themselves; until then nothing is lost."
-    query = urlencode({"state": "retrying", "queue": queue})
-    button = Button(f"Show {count:,} retrying jobs of {queue}", JOBS, query=f"?{query}")
+    button = jobs_button(f"Show {count:,} retrying jobs of {queue}", state="retrying", queue=queue)
     return GROUP.finding("warning", "retrying", seen, cause, step, queue, then=then, button=button, factor=float(count))
 
 
@@ -168,7 +160,6 @@ SHOWN = 3
 
 
 def look(snapshot: Snapshot) -> Iterator[Finding]:
-    """Check every queue."""
     for queue in declared_yard().queues:
         if queue.name in snapshot.queues:
             state = snapshot.queues[queue.name]
@@ -178,7 +169,6 @@ def look(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def on_time(snapshot: Snapshot) -> Finding:
-    """Return the finding for queues without a defect."""
     place = switchyard_settings().place
     if place is not None and not place.tells_ages:
         seen = f"{counted(len(snapshot.queues), 'queue')} on {place.title}, which tells no ages: lateness is not known"
@@ -269,15 +259,11 @@ def _parked_button(queue: Queue, state: QueueFacts) -> Button:
         filters["actor"] = called = state.unknown[0]
     elif count == 1:
         called = f"job of {queue.name}"
-    return Button(f"Show {count:,} scheduled {called}", "switchyard-jobs", query=f"?{urlencode(filters)}")
+    return jobs_button(f"Show {count:,} scheduled {called}", **filters)
 
 
 def look_at_undeclared() -> Iterator[Finding]:
-    """Report queues with messages that this release does not declare.
-
-    Raises:
-        redis.RedisError, BrokerError: the broker does not answer.
-    """
+    """Report queues with messages that this release does not declare."""
     found = {name: count for name, count in sorted(undeclared_queues().items()) if count}
     reports = facilities().pools.read_all() if found else []
     serving = {each.pool for each in reports if each.release and is_newer(each, reports)}

@@ -42,11 +42,7 @@ def _failed_at(state: str, tries: int, next_try_at: datetime.datetime) -> dateti
 
 
 def look_at_alerts() -> Iterator[Finding]:
-    """Check the deliveries of the last day and the open critical alerts.
-
-    Raises:
-        django.db.DatabaseError: the database does not answer.
-    """
+    """Check the deliveries of the last day and the open critical alerts."""
     lately = Delivery.objects.filter(next_try_at__gte=timezone.now() - LATELY)
     given_up = Q(state=Delivery.State.GIVEN_UP)
     failing = Q(state=Delivery.State.PENDING, tries__gt=0) & ~Q(error="")
@@ -100,11 +96,7 @@ SHOWN = 5
 
 
 def look_at_dead_letters() -> Iterator[Finding]:
-    """Report the groups with new letters.
-
-    Raises:
-        django.db.DatabaseError: the database does not answer.
-    """
+    """Report the groups with new letters."""
     found = [group for group in groups(limit=100) if group.new]
     for group in found[:SHOWN]:
         seen = f"{group.new:,} new of {group.actor} in {group.queue}: {group.exception}"
@@ -123,11 +115,7 @@ BEHIND_MS = 60_000
 
 
 def look_at_history() -> Iterator[Finding]:
-    """Check the writer's lease and the streams in the broker.
-
-    Raises:
-        BrokerError: the broker does not answer.
-    """
+    """Check the writer's lease and the streams in the broker."""
     keys = declared_yard().keys
     with quick_client() as client, closing(calls_on(client, budget_s=1.0)) as calls:
         queues = [queue.name for queue in declared_yard().queues]
@@ -167,11 +155,7 @@ UNSENT_MS = 30_000
 
 
 def look_at_outbox() -> Iterator[Finding]:
-    """Check the rows that wait in the outbox.
-
-    Raises:
-        django.db.DatabaseError: the database does not answer.
-    """
+    """Check the rows that wait in the outbox."""
     found = figures()
     waits = f"{counted(found.waiting, 'message')} {'waits' if found.waiting == 1 else 'wait'} in the outbox"
     if found.oldest_ms <= UNSENT_MS:
@@ -190,11 +174,7 @@ BATCHES = FindingGroup("batches")
 
 
 def look_at_batches() -> Iterator[Finding]:
-    """Check the batches that have not ended.
-
-    Raises:
-        BrokerUnavailable: the broker does not answer.
-    """
+    """Check the batches that have not ended."""
     found = stuck()
     if not found:
         yield BATCHES.ok("every batch goes on")
@@ -214,11 +194,7 @@ SENT_LATE_MS = 60_000
 
 
 def look_at_leader() -> Iterator[Finding]:
-    """Check the leader's lease in the broker.
-
-    Raises:
-        redis.RedisError: the broker does not answer.
-    """
+    """Check the leader's lease in the broker."""
     with quick_client() as client:
         left_ms = int(client.pttl(declared_yard().keys.lock(SCHEDULER)))
     if left_ms == -2:
@@ -250,11 +226,7 @@ def _look_at(name: str) -> Button:
 
 
 def look_at_ticks() -> Iterator[Finding]:
-    """Check the last tick of each schedule in the database.
-
-    Raises:
-        django.db.DatabaseError: the database does not answer.
-    """
+    """Check the last tick of each schedule in the database."""
     now = timezone.now()
     states = {state.actor: state for state in ScheduleState.objects.all()}
     stored, faulty = stored_schedules()

@@ -180,11 +180,6 @@ def slow_log(client: redis.Redis, keys: Keys) -> Iterator[Finding]:
 
 
 def look_at_servers() -> Iterator[Finding]:
-    """Check the servers.
-
-    Raises:
-        BrokerError: no server answers.
-    """
     keys = declared_yard().keys
     with quick_client() as client, closing(calls_on(client, budget_s=1.0)) as calls:
         servers = servers_of(calls, keys, [queue.name for queue in declared_yard().queues])

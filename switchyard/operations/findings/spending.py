@@ -101,7 +101,6 @@ def look(buckets: Buckets, usual: Mapping[str, Usual]) -> Iterator[Finding]:
 
 
 def merged_by_subject(buckets: Buckets) -> dict[str, dict[int, int]]:
-    """Return the sum of some buckets."""
     names = {name for _, found in buckets for name in found}
     return {name: merged(found.get(name, {}) for _, found in buckets) for name in names}
 
@@ -125,7 +124,7 @@ def down(dependency: str, actors: Mapping[str, str], mine: Sequence[Counts]) -> 
             span = whole_duration(length * BUCKET_MS)
             seen = f"{dependency} is down: {failed:,} of {calls:,} calls of {of} failed within {span}"
             then = f"Mend {dependency}. Its circuit puts off further calls by itself, and what waits starts then."
-            yield _finding("dependency_down", users, actors, seen, then, float(failed))
+            yield of_actors("dependency_down", {name: actors[name] for name in users}, seen, then, float(failed))
             return
 
 
@@ -148,7 +147,7 @@ def _database_bound(bound: Mapping[str, Counts], actors: Mapping[str, str], usua
         f"{duration(own.sql_ms)} {own.basis}"
     )
     then = "Look for a lock or a slow query in the database's list of activity. More slots would add queries."
-    return _finding("database_bound", users, actors, seen, then, float(len(users)))
+    return of_actors("database_bound", {name: actors[name] for name in users}, seen, then, float(len(users)))
 
 
 def goes_to(actor: str, usual: Usual, counts: Counts) -> tuple[str, str, str]:
@@ -186,7 +185,7 @@ def outrun(actor: str, queue: str, mine: Sequence[Counts]) -> Iterator[Finding]:
         "Raise the limit, if what it protects bears that (`queues override` does so for a time), or send less. Until "
         "then each job waits longer than the one before."
     )
-    yield _finding("outrun", [actor], {actor: queue}, seen, then, float(arrive - start))
+    yield of_actors("outrun", {actor: queue}, seen, then, float(arrive - start))
 
 
 def loops(actor: str, queue: str, usual: Usual | None, mine: Sequence[Counts]) -> Iterator[Finding]:
@@ -251,16 +250,19 @@ def leaking(actors: Mapping[str, str], found: Mapping[str, tuple[int, int, int]]
         seen += f" {grown / 1e6:,.0f} MB in {span}, within {counted(jobs, 'job')}{f' of {first}' if others else ''}"
         keeps = f"Look first at what {first} keeps, in a cache or a list of its module."
         then = f"{keeps} Its pool replaces what grows too large."
-        leak = _finding("leaking", [first], actors, seen, then, grown / 1e6)
+        leak = of_actors("leaking", {first: queue}, seen, then, grown / 1e6)
         yield replace(leak, actor="") if others else leak
 
 
-def _finding(
-    code: str, users: Sequence[str], actors: Mapping[str, str], seen: str, then: str, factor: float
-) -> Finding:
-    actor, queues = users[0], list(dict.fromkeys(actors[name] for name in users))
+def of_actors(code: str, actors: Mapping[str, str], seen: str, then: str, factor: float, word: str = "") -> Finding:
+    """Return the warning about actors, of which the first is shown.
+
+    Args:
+        actors: Their queues, the likeliest actor first.
+    """
+    actor, (queue, *others) = next(iter(actors)), dict.fromkeys(actors.values())
     step, button = f"manage.py switchyard actors show {actor}", Button(f"Show {actor}", "switchyard-actor", actor)
     return GROUP.finding(
-        "warning", code, seen, "", step, queues[0], then=then, button=button, factor=factor, also=tuple(queues[1:]),
-        actor=actor,
+        "warning", code, seen, "", step, queue, then=then, button=button, factor=factor, also=tuple(others),
+        actor=actor, word=word,
     )  # fmt: skip

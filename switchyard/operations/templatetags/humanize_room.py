@@ -40,7 +40,6 @@ def as_rate(rate: float) -> str:
 
 @register.filter
 def first_of(items: Sequence[Any], count: int) -> Sequence[Any]:
-    """Return the first items, at most ``count``."""
     return items[:count]
 
 
