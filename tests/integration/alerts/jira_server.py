@@ -12,7 +12,7 @@ from typing import Any
 
 TOKEN = "canary-secret-token"
 BASIC = "Basic b3BzQGV4YW1wbGUuY29tOmNhbmFyeS1zZWNyZXQtdG9rZW4="
-WAYS = [
+WAYS: list[dict[str, Any]] = [
     {"id": "11", "to": {"statusCategory": {"key": "indeterminate"}}},
     {"id": "31", "to": {"statusCategory": {"key": "done"}}},
     {"id": "41", "to": {"statusCategory": {"key": "done"}}},
