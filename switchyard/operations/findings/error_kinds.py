@@ -54,8 +54,8 @@ KINDS: Final = (
     _kind(r"errno 12\b|MemoryError|cannot allocate memory", "its workers have no memory left",
           "Look at the memory of the worker's host, and at what the job loads at once."),
     _kind(r"no such (table|column)|Undefined(Table|Column)|(relation|column|table) \S+ (does not|doesn't) exist",
-          "the database lacks a table or a column", "A migration is missing, or some workers use another database: run "
-          "`manage.py showmigrations` with their settings."),
+          "the database lacks a table or a column", "A migration is missing, or a newer release's was run, or workers "
+          "use another database: compare `manage.py showmigrations` with their release and settings."),
     _kind(r"TypeError.*(required .*argument|unexpected keyword argument|takes .* argument)|ArgumentMismatch",
           "its arguments do not fit its signature", "Senders and workers have different releases: give a new argument "
           "a default, deploy that, then requeue."),

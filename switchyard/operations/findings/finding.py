@@ -165,6 +165,7 @@ class Rank:
 
 OVERDUE = ("queues.late", "queues.just_late", "queues.ends_late", "queues.burning")
 LATE = ("queues.all_failing", *OVERDUE)
+FAIL = ("actors.failing", "actors.gave_up", "actors.host_down")
 UNSAFE = "The broker is not safe: {seen}."
 
 
@@ -193,28 +194,11 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("pools.paused", "Pool paused", says="The pool {seen}."),
     Rank("pools.starting", "Pool does not start", says="The pool {seen}."),
     Rank("database.hangs", "Database silent", explains=(*LATE, "actors.*", "history.*")),
-    Rank(
-        "queues.all_failing",
-        "Hangs",
-        explains=("actors.failing", "actors.gave_up", "actors.host_down", "queues.ends_late", "queues.retrying"),
-        same=True,
-    ),
-    Rank(
-        "actors.dependency_down",
-        "Dependency down",
-        explains=(
-            *LATE,
-            "actors.failing",
-            "actors.gave_up",
-            "actors.host_down",
-            "queues.circuit_open",
-            "queues.retrying",
-        ),
-        same=True,
-    ),
+    Rank("queues.all_failing", "Hangs", explains=(*FAIL, "queues.ends_late", "queues.retrying"), same=True),
+    Rank("actors.dependency_down", "Dependency down", explains=(*LATE, *FAIL, "queues.circuit_open", "queues.retrying"),
+         same=True),
     Rank("actors.database_bound", "Database slow", explains=(*OVERDUE, "actors.slower"), same=True),
     Rank("actors.host_down", "Host down", explains=(*OVERDUE, "queues.retrying"), same=True),
-    Rank("actors.slower", "Slower", explains=OVERDUE, same=True),
     Rank("queues.late", "Late", explains=("queues.ends_late", "queues.burning"), same=True),
     Rank("queues.ends_late", "Late"),
     Rank("queues.undeclared", "No queue"),
@@ -225,6 +209,7 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("actors.failing", "Failing", explains=("queues.retrying",), same=True),
     Rank("actors.gave_up", "Failing"),
     Rank("scheduler.replaced", "Failing"),
+    Rank("actors.slower", "Slower", explains=OVERDUE, same=True),
     Rank("actors.loops", "Flooded", explains=OVERDUE, same=True),
     Rank("actors.silent", "Silent"),
     Rank("actors.later", "Later"),
@@ -277,7 +262,7 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("configuration.*", "On time", "ok", says="of the configuration: {seen}."),
     Rank("checks.pending", "On time", "ok", says="{seen}."),
     Rank("*", "Warning", says="{seen}."),
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

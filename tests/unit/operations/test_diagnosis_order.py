@@ -54,6 +54,13 @@ def test_what_explains_most_comes_first_and_what_follows_is_left_out() -> None:
     assert [each.confidence for each in told[:3]] == [0.95, 0.9, 0.8]
 
 
+def test_the_headline_begins_with_jobs_that_fail_and_not_with_an_actor_that_is_slower_while_none_is_late() -> None:
+    both = found(("actors.slower", "webhook"), ("actors.failing", "default"))
+
+    assert [each.finding.name for each in both] == ["actors.failing", "actors.slower"]
+    assert [each.cause for each in diagnose(both, {}, {})] == ["failing", "slower"]
+
+
 @pytest.mark.parametrize(("word", "cause"), [("Blocked", "wrong_queue"), ("Flooded", "flood"), ("", "too_few_slots")])
 def test_a_late_queue_has_the_cause_of_its_label(word: str, cause: str) -> None:
     [told] = diagnose(found(("queues.late", "default"), word=word), {}, {})
