@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware, SkipMessage
 
@@ -27,8 +25,8 @@ class ActorPauses(Middleware):
         try:
             returned = self._transport.return_paused(message)
         except BrokerUnavailable:
-            again = partial(self._transport.return_paused, message)
-            returned = retry_until_available(again, job_id=message.message_id, what="return to a paused actor's queue")
+            what = "return to a paused actor's queue"
+            returned = retry_until_available(message, what, self._transport.return_paused, message)
         if returned:
             decide(message, Outcome("deferred", "actor_paused"))
             raise SkipMessage("its actor was paused before it started")

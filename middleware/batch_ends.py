@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, Final
 
 from dramatiq.broker import Broker, MessageProxy
@@ -54,8 +53,8 @@ class BatchEnds(Middleware):
         if outcome is None or not batch_of(message.message_id) or getattr(message, "moved", False):
             return
         token = str(message.lease.token, "ascii")
-        note = partial(self._batches.note_end, self._queue_of(message), message.message_id, outcome, token=token)
-        retry_until_available(note, job_id=message.message_id, what="end of a batch's member")
+        what, member = "end of a batch's member", (self._queue_of(message), message.message_id)
+        retry_until_available(message, what, self._batches.note_end, *member, outcome, token=token)
 
     def _queue_of(self, message: Message[Any] | MessageProxy) -> str:
         return self._yard.queue_of(message.queue_name).name

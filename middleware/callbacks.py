@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from functools import partial
-from typing import Any, ClassVar, Final, NamedTuple, TypeVar
+from typing import Any, ClassVar, Final, NamedTuple, ParamSpec, TypeVar
 
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
@@ -24,6 +23,7 @@ from switchyard.middleware.options import OptionRule, actor_name, flag, is_messa
 from switchyard.middleware.outcomes import attempt, text_of
 from switchyard.middleware.wait_for_broker import retry_until_available
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _NAMESPACE: Final = uuid.UUID("1c7a5f0e-6d8f-5b0a-9f5e-52a7e0f1d0c4")
@@ -82,7 +82,7 @@ class DurablePipelines(Pipelines):
             after(broker, message, result=result, exception=exception)
 
         after = super().after_process_message
-        send_follow_up(send, message, "next step of a pipeline")
+        send_follow_up(message, "next step of a pipeline", send)
 
 
 class DurableCallbacks(Callbacks):
@@ -111,7 +111,7 @@ def call_back(broker: Broker, message: MessageProxy, target: str, option: str, *
     """Send the message of an option that names an actor; ``UnusableResult`` where it is refused."""
     # Created once: a second send after a lost answer enqueues the same message id.
     follows = follow_up_of(broker, message, target, option, args)
-    send_follow_up(partial(broker.enqueue, follows), message, option)
+    send_follow_up(message, option, broker.enqueue, follows)
 
 
 def report_failure(broker: Broker, message: MessageProxy, exception: BaseException) -> None:
@@ -121,10 +121,10 @@ def report_failure(broker: Broker, message: MessageProxy, exception: BaseExcepti
         call_back(broker, message, target, "on_failure", fields_of(message), error)
 
 
-def send_follow_up(send: Callable[[], T], message: MessageProxy, what: str) -> T:
+def send_follow_up(message: MessageProxy, what: str, send: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
     """Send what follows a job, which is part of it: without it the job has not succeeded."""
     try:
-        return retry_until_available(send, job_id=message.message_id, what=what)
+        return retry_until_available(message, what, send, *args, **options)
     except REFUSALS as error:
         raise UnusableResult(f"actor {message.actor_name}: its {what} was refused: {error}") from error
 
@@ -178,13 +178,11 @@ class DurableGroupCallbacks(GroupCallbacks):
             return
         if (job := _job_in(message.message_id, message.options)) is None:
             return
-        count = partial(self._count, job.group, message)
-        state = send_follow_up(count, message, "end of a group's job")
+        state = send_follow_up(message, "end of a group's job", self._count, job.group, message)
         if state == "unknown":
             log.error("group unknown, its callbacks are not sent", group=job.group, job_id=message.message_id)
         if state == "complete":
-            call_back = partial(self._call_back, broker, job)
-            send_follow_up(call_back, message, "callback of a group")
+            send_follow_up(message, "callback of a group", self._call_back, broker, job)
 
     def _count(self, group: str, message: MessageProxy) -> str:
         self._barrier.flush(with_starts=False, queue=self._yard.queue_of(message.queue_name).name)
@@ -199,7 +197,7 @@ class DurableGroupCallbacks(GroupCallbacks):
                 self._call_back(broker, job)
 
         if follows_a_job():
-            retry_until_available(count, job_id=message.message_id, what="count of a group's job")
+            retry_until_available(message, "count of a group's job", count)
         else:
             count()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, ClassVar
 
 from dramatiq.broker import Broker, MessageProxy
@@ -37,8 +36,7 @@ class Cancellation(Middleware):
         try:
             asked = self._transport.cancel_requested(message)
         except BrokerUnavailable:
-            ask = partial(self._transport.cancel_requested, message)
-            asked = retry_until_available(ask, job_id=message.message_id, what="start")
+            asked = retry_until_available(message, "start", self._transport.cancel_requested, message)
         if asked:
             decide(message, Outcome("cancelled"))
             raise SkipMessage("cancelled before it started")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
 
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware, MiddlewareError, SkipMessage, TimeLimitExceeded
@@ -125,8 +124,7 @@ class Crashes(Middleware):
             raise SuspectedPoison(message.actor_name, lapses)
         if getattr(broker, "slots", 1) == 1 if lapses is None else getattr(broker, "runs_suspects", True):
             return
-        isolate = partial(self._transport.isolate, message)
-        if retry_until_available(isolate, job_id=message.message_id, what="isolation"):
+        if retry_until_available(message, "isolation", self._transport.isolate, message):
             ending = cause.partition("\n")[0]
             log.info("runs alone", job_id=message.message_id, actor=message.actor_name, crashes=crashes, cause=ending)
             decide(message, Outcome("deferred", "alone"))

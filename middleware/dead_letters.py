@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, ClassVar
 
 import msgspec
@@ -127,9 +126,7 @@ class DeadLetters(Middleware):
 
     def _dead_letter(self, message: MessageProxy, outcome: Outcome) -> None:
         letter = self._letter(message, outcome)
-        retry_until_available(
-            partial(self._transport.dead_letter, message, letter), job_id=letter.id, what="dead letter"
-        )
+        retry_until_available(message, "dead letter", self._transport.dead_letter, message, letter)
         message.dead_lettered = True  # type: ignore[attr-defined]
         message.dead_letter = letter  # type: ignore[attr-defined]
         for tell in self.on_dead:

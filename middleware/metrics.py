@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections import Counter as Tally
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from dramatiq.broker import Broker, MessageProxy
@@ -54,61 +55,31 @@ class Metrics(Middleware):
         keep_files: Callable[[], None] | None = None,
         thread_time: bool = True,
     ) -> None:
-        registry = registry or CollectorRegistry()
+        self.registry = registry or CollectorRegistry()
         both = ("queue", "actor")
-        self.registry = registry
-        self.wait = Histogram(
-            "switchyard_message_wait_seconds",
-            "Time from a message being ready to its start.",
-            both,
-            buckets=BUCKETS_S,
-            registry=registry,
-        )
-        self.duration = Histogram(
-            "switchyard_message_duration_seconds", "Run time of an attempt.", both, buckets=BUCKETS_S, registry=registry
-        )
-        self.messages = Counter(
-            "switchyard_messages", "Attempts by how they ended.", (*both, "outcome"), registry=registry
-        )
-        self.retries = Counter(
-            "switchyard_retries",
-            "Attempts that will be retried, by exception.",
-            (*both, "exception"),
-            registry=registry,
-        )
-        self.stale = Counter(
-            "switchyard_stale_ends",
-            "Ends of messages that the worker had lost to another one; they did not count.",
-            ("queue",),
-            registry=registry,
-        )
-        self.openings = Counter(
-            "switchyard_circuit_openings",
-            "Circuits of a dependency that opened because calls of it failed.",
-            ("queue", "dependency"),
-            registry=registry,
-        )
-        processor, sql, logged, grown = (
-            Children(Counter(f"switchyard_{name}", text, both, registry=registry))
+        count = partial(Counter, registry=self.registry)
+        measure = partial(Histogram, buckets=BUCKETS_S, registry=self.registry)
+        self.wait = measure("switchyard_message_wait_seconds", "Time from a message being ready to its start.", both)
+        self.duration = measure("switchyard_message_duration_seconds", "Run time of an attempt.", both)
+        self.messages = count("switchyard_messages", "Attempts by how they ended.", (*both, "outcome"))
+        text = "Attempts that will be retried, by exception."
+        self.retries = count("switchyard_retries", text, (*both, "exception"))
+        text = "Ends of messages that the worker had lost to another one; they did not count."
+        self.stale = count("switchyard_stale_ends", text, ("queue",))
+        text = "Circuits of a dependency that opened because calls of it failed."
+        self.openings = count("switchyard_circuit_openings", text, ("queue", "dependency"))
+        text = "Attempts that called a dependency: answered, or failed because of it."
+        self.calls = count("switchyard_dependency_calls", text, ("dependency", "outcome"))
+        text = "Calls of a dependency by host, where the attempt named one."
+        self.host_calls = count("switchyard_dependency_host_calls", text, ("dependency", "host", "outcome"))
+        self._processor, self._sql, self._logged, self.grown = (
+            Children(count(f"switchyard_{name}", text, both))
             for name, text in (
                 ("message_processor_seconds", "Processor time of attempts, in their own threads."),
                 ("message_sql_seconds", "Time of attempts in statements of Django's databases."),
                 ("message_log_bytes", "Bytes that attempts wrote to the log."),
                 ("memory_growth_bytes", "Growth of workers beyond their largest size, by what ran then."),
             )
-        )
-        self._processor, self._sql, self._logged, self.grown = processor, sql, logged, grown
-        self.calls = Counter(
-            "switchyard_dependency_calls",
-            "Attempts that called a dependency: answered, or failed because of it.",
-            ("dependency", "outcome"),
-            registry=registry,
-        )
-        self.host_calls = Counter(
-            "switchyard_dependency_host_calls",
-            "Calls of a dependency by host, where the attempt named one.",
-            ("dependency", "host", "outcome"),
-            registry=registry,
         )
         self._thread_time, self._thread = thread_time, _ThreadTime()
         # Processor time in ns and seconds in SQL that are not written yet; bytes of the log that are.

@@ -6,7 +6,6 @@ While new code is rolled out, messages for it meet old workers, and messages of 
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import Any, Final
 
 from dramatiq.broker import Broker, MessageProxy
@@ -62,8 +61,7 @@ class Parking(Middleware):
                     raise SkipMessage("parked until a worker has an actor that accepts its arguments")
                 raise mismatch
         if "parked_ms" in message.options:
-            unpark = partial(self._transport.unpark, message, call=call_of(message))
-            retry_until_available(unpark, job_id=message.message_id, what="a start")
+            retry_until_available(message, "a start", self._transport.unpark, message, call=call_of(message))
 
     def before_nack(self, broker: Broker, message: MessageProxy) -> None:
         """Park a message that Dramatiq rejects because it knows no such actor."""
@@ -78,16 +76,15 @@ class Parking(Middleware):
             parked_ms = 0
         names = {"job_id": message.message_id, "actor": message.actor_name, "queue": message.queue_name}
         if parked_ms >= GIVE_UP_MS:
-            is_known = partial(self._transport.known_lately, message, call=call, within_ms=GIVE_UP_MS)
-            if not retry_until_available(is_known, job_id=message.message_id, what="whether it is parked for good"):
-                unpark = partial(self._transport.unpark, message, call=call)
-                retry_until_available(unpark, job_id=message.message_id, what="the end of parking")
+            what, known = "whether it is parked for good", self._transport.known_lately
+            if not retry_until_available(message, what, known, message, call=call, within_ms=GIVE_UP_MS):
+                retry_until_available(message, "the end of parking", self._transport.unpark, message, call=call)
                 return False
         options: dict[str, Any] = {"enqueued_at": message.options.get("enqueued_at", message.message_timestamp)}
         if getattr(message, "cause", "").startswith("limit"):
             options["attempts"] = int(message.options.get("attempts", 0)) + 1
-        park = partial(self._transport.park, message, call=call, parked_ms=parked_ms, options=options)
-        delay_ms = retry_until_available(park, job_id=message.message_id, what="parking")
+        how: dict[str, Any] = {"call": call, "parked_ms": parked_ms, "options": options}
+        delay_ms = retry_until_available(message, "parking", self._transport.park, message, **how)
         decide(message, Outcome("deferred", "parked", delay_ms=delay_ms))
         if self._is_news(call):
             log.warning("parked until a worker knows it (logged once a minute)", error=why, **names)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import partial
 from hashlib import sha256
 from typing import Any, ClassVar
 
@@ -65,16 +64,15 @@ class RateLimits(Middleware):
         if actor is None or spec is None:
             return
         try:
-            reserve = partial(self._reserve, message, actor, rates_of(spec))
+            wanted = message, actor, rates_of(spec)
             try:
-                delay_ms = reserve()
+                delay_ms = self._reserve(*wanted)
             except BrokerUnavailable:
-                delay_ms = retry_until_available(reserve, job_id=message.message_id, what="reservation of a start")
+                delay_ms = retry_until_available(message, "reservation of a start", self._reserve, *wanted)
             if delay_ms == 0:
                 return
-            options = {"deferred_by": "rate_limit"}
-            defer = partial(self._transport.defer, message, delay_ms=delay_ms, options=options)
-            retry_until_available(defer, job_id=message.message_id, what="rate_limit")
+            how: dict[str, Any] = {"delay_ms": delay_ms, "options": {"deferred_by": "rate_limit"}}
+            retry_until_available(message, "rate_limit", self._transport.defer, message, **how)
         except BrokerError as error:
             raise MoveFailed(
                 f"actor {message.actor_name}: a message over its limit could not be deferred: {error}"

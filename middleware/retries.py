@@ -390,12 +390,10 @@ class Retries(Middleware):
 
     def _defer(self, message: MessageProxy, outcome: Outcome) -> None:
         """Return it to its lane as it was, no attempt spent: its next fetch puts it off, where it has no delay."""
-        options = {"deferred_by": outcome.reason}
-        defer = partial(self._transport.defer, message, delay_ms=outcome.delay_ms or 0, options=options)
-        retry_until_available(defer, job_id=message.message_id, what=outcome.reason)
+        how: dict[str, Any] = {"delay_ms": outcome.delay_ms or 0, "options": {"deferred_by": outcome.reason}}
+        retry_until_available(message, outcome.reason, self._transport.defer, message, **how)
 
     def _divert(self, message: MessageProxy, delay_ms: int) -> None:
         lane = self._yard.queue_of(message.queue_name).retry_lane
-        options = {"attempts": attempt(message)}
-        divert = partial(self._transport.divert, message, lane=lane, delay_ms=delay_ms, options=options)
-        retry_until_available(divert, job_id=message.message_id, what="retry")
+        how: dict[str, Any] = {"lane": lane, "delay_ms": delay_ms, "options": {"attempts": attempt(message)}}
+        retry_until_available(message, "retry", self._transport.divert, message, **how)

@@ -74,13 +74,9 @@ def failure_of(message: Any, exception: BaseException | None, refusal: str = "")
     """Return an exception as it is recorded, perhaps with why its retry was refused; ``None`` without one."""
     if exception is None:
         return None
-    text = _speakable(error_text(exception, refusal)[:ERROR_CHARACTERS])
+    # An error may quote bytes that were decoded with surrogates, which UTF-8 cannot encode.
+    text = error_text(exception, refusal)[:ERROR_CHARACTERS].encode("utf-8", "backslashreplace").decode()
     return Failure(type(exception).__name__, text, fingerprint(message.actor_name, exception))
-
-
-def _speakable(text: str) -> str:
-    """Return a text that UTF-8 can encode: an error may quote bytes that were decoded with surrogates."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 # Bound to every line of a job: its record says them.

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from inspect import iscoroutinefunction
-from typing import Any
-
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from django.utils.decorators import sync_and_async_middleware
+
+from switchyard.api.middleware import of_each_response
 
 # No page has a script in it: every one is a file of our own. Mails are shown with the styles in them.
 POLICY = "; ".join(
@@ -26,23 +23,9 @@ POLICY = "; ".join(
 )
 
 
-@sync_and_async_middleware
-def content_security(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
+@of_each_response
+def content_security(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     """Add the policy to responses that have none of their own."""
-    if iscoroutinefunction(get_response):
-
-        async def of_async(request: HttpRequest) -> HttpResponseBase:
-            return _with_policy(await get_response(request))
-
-        return of_async
-
-    def of_sync(request: HttpRequest) -> HttpResponseBase:
-        return _with_policy(get_response(request))
-
-    return of_sync
-
-
-def _with_policy(response: HttpResponseBase) -> HttpResponseBase:
     if "Content-Security-Policy" not in response and response.get("Content-Type", "").startswith("text/html"):
         response["Content-Security-Policy"] = POLICY
     return response

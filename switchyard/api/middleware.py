@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from inspect import iscoroutinefunction
 from typing import Any
 
@@ -26,24 +27,29 @@ DETAILS = {
 }
 
 
-@sync_and_async_middleware
-def problem_documents(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
-    """Turn every refusal below the API's root into a problem document, and forbid caching of all responses."""
-    if iscoroutinefunction(get_response):
-
-        async def of_async(request: HttpRequest) -> HttpResponseBase:
-            return finish(request, await get_response(request))
-
-        return of_async
-
-    def of_sync(request: HttpRequest) -> HttpResponseBase:
-        return finish(request, get_response(request))
-
-    return of_sync
+GetResponse = Callable[[HttpRequest], Any]
 
 
-def finish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """Return the response in the API's form; responses outside the API are unchanged.
+def of_each_response(change: Callable[[HttpRequest, Any], HttpResponseBase]) -> Callable[[GetResponse], GetResponse]:
+    """Return the middleware that passes each response through a function, with its request."""
+
+    @sync_and_async_middleware
+    @wraps(change)
+    def middleware(get_response: GetResponse) -> GetResponse:
+        if iscoroutinefunction(get_response):
+
+            async def of_async(request: HttpRequest) -> HttpResponseBase:
+                return change(request, await get_response(request))
+
+            return of_async
+        return lambda request: change(request, get_response(request))
+
+    return middleware
+
+
+@of_each_response
+def problem_documents(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Turn every refusal below the API's root into a problem document, and forbid caching of all responses there.
 
     A project may have an API of its own below ``api/v1/``: its operations keep their answers.
     """

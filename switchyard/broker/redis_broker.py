@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from dramatiq.broker import Broker
+from dramatiq.errors import ActorNotFound
 from dramatiq.message import Message
 
 from switchyard.broker.consumer import Consumer
@@ -296,7 +297,8 @@ class RedisBroker(YardBroker):
 
     def dead_letter(self, held: HeldMessage, dead_letter: DeadLetter | None = None) -> None:
         """Move a held message to the dead list; without a dead letter, one is made of Dramatiq's rejection."""
-        dead_letter = dead_letter or rejected(held, held.family.keys.queue)
+        if dead_letter is None:
+            dead_letter = rejected(held, held.family.keys.queue, held._exception or ActorNotFound(held.actor_name))
         letter, row = encode_letter(dead_letter).encode(), self._row_of(held)
         self._note_move(held, held.family.dead_letter(held.lease, letter, row))
 

@@ -266,9 +266,9 @@ class EmbeddedServer:
         self._process = None
         atexit.unregister(self.stop)
 
-    def _last_log_lines(self, count: int = 3) -> str:
+    def _last_log_lines(self) -> str:
         try:
-            return " | ".join(self.log_path.read_text(errors="replace").splitlines()[-count:])
+            return " | ".join(self.log_path.read_text(errors="replace").splitlines()[-3:])
         except OSError:
             return ""
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from inspect import iscoroutinefunction
-from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.utils.decorators import sync_and_async_middleware
+
+from switchyard.api.middleware import of_each_response
 
 # C0 without tab, line feed and carriage return, and DEL; C1 begin with the byte C2 in UTF-8.
 _C0 = bytes((*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F))
@@ -22,23 +20,22 @@ _FOUND = re.compile(
 _LONGEST = 2  # bytes of a control character
 
 
-@sync_and_async_middleware
-def control_characters(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
+@of_each_response
+def control_characters(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     """Write ``\\x1b`` for an escape, and likewise for other control characters, in every HTML page.
 
     A page's text that is copied, or printed by ``curl``, must not reach a terminal as commands, and no page has a NUL.
     """
-    if iscoroutinefunction(get_response):
-
-        async def of_async(request: HttpRequest) -> HttpResponseBase:
-            return _escaped(await get_response(request))
-
-        return of_async
-
-    def of_sync(request: HttpRequest) -> HttpResponseBase:
-        return _escaped(get_response(request))
-
-    return of_sync
+    if not isinstance(response, HttpResponse) or response.has_header("Content-Encoding"):
+        return response
+    if not response.get("Content-Type", "").startswith("text/html") or response.charset.lower() != "utf-8":
+        return response
+    page = shown(response.content)
+    if len(page) != len(response.content):
+        response.content = page
+        if response.has_header("Content-Length"):
+            response["Content-Length"] = str(len(page))
+    return response
 
 
 def shown(page: bytes) -> bytes:
@@ -56,16 +53,3 @@ def _escape(found: re.Match[bytes]) -> bytes:
     if len(text) > _LONGEST:
         return text.replace(b"\x00", "\ufffd".encode())
     return b"\\x%02x" % text[-1]
-
-
-def _escaped(response: HttpResponseBase) -> HttpResponseBase:
-    if not isinstance(response, HttpResponse) or response.has_header("Content-Encoding"):
-        return response
-    if not response.get("Content-Type", "").startswith("text/html") or response.charset.lower() != "utf-8":
-        return response
-    page = shown(response.content)
-    if len(page) != len(response.content):
-        response.content = page
-        if response.has_header("Content-Length"):
-            response["Content-Length"] = str(len(page))
-    return response

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import traceback
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from switchyard.broker.clock import TOLERATED_MS, now_ms
 from switchyard.broker.errors import BrokerError, BrokerUnavailable, QueueFull, SwitchyardError
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue import codec
-from switchyard.broker.shapes import DeadLetter
+from switchyard.broker.queue.dead_moves import rejected
 from switchyard.broker.topology import lane_of_name
 from switchyard.database import has_table
 from switchyard.loggers import get_logger
@@ -204,19 +204,10 @@ class Round:
         own = facilities(self._broker)
         queue = lane_of_name(row.queue)[0]
         declared = [known.name for known in own.yard.queues]
-        letter = DeadLetter(
-            id=row.job_id,
-            queue=queue if queue in declared else declared[0],
-            actor=message.actor_name,
-            message=dict(message.asdict()),
-            reason="permanent",
-            exception=type(error).__name__,
+        letter = replace(
+            rejected(message, queue if queue in declared else declared[0], error),
             error=f"the outbox could not send it: {error}",
-            traceback="".join(traceback.format_exception(error)),
-            attempts=0,
             enqueued_at=row.created_ms,
-            died_at=now_ms(),
-            duration_ms=0,
             fingerprint=fingerprint(message.actor_name, error),
         )
         own.transport.restore(letter)

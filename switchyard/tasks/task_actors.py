@@ -109,17 +109,22 @@ def running_result(
     message = CurrentMessage.get_current_message()
     if message is None:
         raise RuntimeError(f"task {task.module_path}: its actor runs in workers only; call {task.name}.call(...)")
+    started_ms = getattr(message, "started_ms", None) or ready_since(message)
+    return _result_of(task, broker, message, "running", args=args, kwargs=kwargs, started_ms=started_ms)
+
+
+def _result_of(task: Task[..., Any], broker: Broker, message: Any, state: str, **known: Any) -> TaskResult[..., Any]:
+    """Return the result of a task whose message this worker has."""
+    options = message.options
     return make_result(
         task,
         job_id=message.message_id,
-        state="running",
+        state=state,
         queue=facilities(broker).yard.queue_of(message.queue_name.removesuffix(".DQ")).name,
-        options=message.options,
-        args=args,
-        kwargs=kwargs,
+        options=options,
         worker=worker_of(broker),
-        enqueued_ms=message.options.get("enqueued_at", message.message_timestamp),
-        started_ms=getattr(message, "started_ms", None) or ready_since(message),
+        enqueued_ms=options.get("enqueued_at", message.message_timestamp),
+        **known,
     )
 
 
@@ -149,21 +154,9 @@ class FinishedTasks(Middleware):
             exception_class_path=path_of(Cancelled if cause is None else type(cause)),
             traceback="" if cause is None else text_of(cause),
         )
-        result = make_result(
-            task,
-            job_id=message.message_id,
-            state=outcome.kind,
-            queue=facilities(broker).yard.queue_of(message.queue_name.removesuffix(".DQ")).name,
-            options=message.options,
-            args=message.args,
-            kwargs=message.kwargs,
-            worker=worker_of(broker),
-            enqueued_ms=message.options.get("enqueued_at", message.message_timestamp),
-            started_ms=getattr(message, "started_ms", None),
-            finished_ms=now_ms(),
-            error=error,
-            value=value,
-        )
+        times = {"started_ms": getattr(message, "started_ms", None), "finished_ms": now_ms()}
+        sent = {"args": message.args, "kwargs": message.kwargs}
+        result = _result_of(task, broker, message, outcome.kind, **sent, **times, error=error, value=value)
         sender = type(result.task.get_backend())
         if cause is None:
             task_finished.send(sender, task_result=result)

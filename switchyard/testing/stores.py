@@ -14,7 +14,6 @@ from switchyard.broker.queue.dead_moves import decode_letter, encode_letter
 from switchyard.broker.shapes import DeadLetter, Page, Unreadable
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroup, AlertGroups
 from switchyard.broker.stores.batches import (
-    CALLBACKS,
     STATES,
     Batches,
     BatchFacts,
@@ -22,6 +21,7 @@ from switchyard.broker.stores.batches import (
     Counted,
     Outcome,
     batch_of,
+    record_of,
 )
 from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.group_barriers import GroupBarriers, GroupRun
@@ -329,26 +329,7 @@ class MemoryBatches(Batches):
         counted, kept = self.count(batch_id), self._kept.get(batch_id)
         if counted is None or kept is None:
             return None
-        at = kept.at
-        return BatchRecord(
-            id=batch_id,
-            name=kept.facts.name,
-            tags=kept.facts.tags,
-            parent=kept.facts.parent,
-            state=counted.state,
-            open=counted.open,
-            done=counted.done,
-            failed=counted.failed,
-            cancelled=counted.cancelled,
-            created_at=at["created"],
-            changed_at=at["created"],
-            closed_at=at.get("closed", 0),
-            cancelled_at=at.get("cancelled", 0),
-            completed_at=at.get("completed", 0),
-            abandoned="abandoned" in at,
-            sent={name: at[f"sent:{name}"] for name in CALLBACKS if f"sent:{name}" in at},
-            callbacks=kept.callbacks,
-        )
+        return record_of(batch_id, kept.facts, counted.state, counted[1:5], kept.at, kept.callbacks)
 
     def note_end(self, queue: str, message_id: str, outcome: Outcome, *, token: str = "") -> None:
         self.count(batch_of(message_id), [(message_id, outcome)])

@@ -51,7 +51,7 @@ class LapseRecord:
 
         ``lapsed``: the last one ended without a word, so that its worker ended with its supervisor, or was cut off.
         """
-        lapses = tuple(lapse for lapse in self.lapses if now_ms - _ms_of(lapse) <= KEPT_MS)
+        lapses = tuple(lapse for lapse in self.lapses if now_ms - int(lapse.partition("@")[0]) <= KEPT_MS)
         if lapsed and self.alone:
             lapses = (*lapses, f"{now_ms}@{self.alone.partition('@')[2]}")
         if not lapsed and not self.alone and lapses == self.lapses:
@@ -68,10 +68,6 @@ def decode(stored: bytes | None) -> LapseRecord | None:
         return None
     at_ms, alone, lapses = found.groups()
     return LapseRecord(int(at_ms), "" if alone == "-" else alone, () if lapses == "+" else tuple(lapses.split(",")))
-
-
-def _ms_of(lapse: str) -> int:
-    return int(lapse.partition("@")[0])
 
 
 class Redelivery(NamedTuple):

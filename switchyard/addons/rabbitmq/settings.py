@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -64,58 +64,42 @@ def limits_over_the_consumer_timeout(own: SwitchyardSettings) -> list[CheckMessa
     W027: dependencies, whose circuits need pauses of actors, limits on what runs at once, fairness, and batches.
     """
     most_s = own.place_options["consumer_timeout_s"] / 2
-    found: list[CheckMessage] = [
-        Warning(
-            "it has no circuit on RabbitMQ, which pauses no actors: its jobs fail and are retried as all others",
-            hint="Move to Redis or Valkey, or leave it out.",
-            obj=f"dependency {dependency.name}",
-            id="switchyard.W027",
-        )
-        for dependency in own.topology.dependencies
+    return [
+        *_without_effect(own),
+        *(
+            Error(
+                f"its hard limit of {queue.hard_limit_ms / 1000:g} s is over {most_s:g} s, half of RabbitMQ's "
+                "consumer_timeout: the server would give a task that still runs to another worker, again and again",
+                hint="Lower hard_limit_ms in the topology; or raise consumer_timeout in rabbitmq.conf, and "
+                "SWITCHYARD_RABBITMQ_CONSUMER_TIMEOUT_S to the same seconds.",
+                obj=f"queue {queue.name}",
+                id="switchyard.E026",
+            )
+            for queue in own.topology.queues
+            if queue.hard_limit_ms > most_s * 1000
+        ),
     ]
-    found += [
-        Warning(
-            f"its {option} has no effect on RabbitMQ: any number of its jobs run at once, in any order",
-            hint="Move to Redis or Valkey, or use dramatiq.rate_limits in the actor and leave it out.",
-            obj=f"actor {actor.actor_name}",
-            id="switchyard.W027",
-        )
-        for actor in dramatiq.get_broker().actors.values()
-        for option in ("concurrency", "ordered_by")
-        if option in actor.options
-    ]
-    found += [
-        Warning(
-            "its fair_by has no effect on RabbitMQ: its messages are served in their order",
-            hint="Move to Redis or Valkey, or leave it out.",
-            obj=f"queue {queue.name}",
-            id="switchyard.W027",
-        )
-        for queue in own.topology.queues
-        if queue.fair_share is not None
-    ]
-    found += [
-        Warning(
-            "it makes a batch, which raises ActRefused on RabbitMQ: nothing counts its members there",
-            hint="Move to Redis or Valkey, or use Dramatiq's groups.",
-            obj=f"actor {actor.actor_name}",
-            id="switchyard.W027",
-        )
-        for actor in dramatiq.get_broker().actors.values()
-        if calls_batch(actor.fn)
-    ]
-    return found + [
-        Error(
-            f"its hard limit of {queue.hard_limit_ms / 1000:g} s is over {most_s:g} s, half of RabbitMQ's "
-            "consumer_timeout: the server would give a task that still runs to another worker, again and again",
-            hint="Lower hard_limit_ms in the topology; or raise consumer_timeout in rabbitmq.conf, and "
-            "SWITCHYARD_RABBITMQ_CONSUMER_TIMEOUT_S to the same seconds.",
-            obj=f"queue {queue.name}",
-            id="switchyard.E026",
-        )
-        for queue in own.topology.queues
-        if queue.hard_limit_ms > most_s * 1000
-    ]
+
+
+def _without_effect(own: SwitchyardSettings) -> Iterator[CheckMessage]:
+    def warning(fact: str, place: str, *, instead: str = "leave it out") -> CheckMessage:
+        return Warning(fact, f"Move to Redis or Valkey, or {instead}.", place, "switchyard.W027")
+
+    for dependency in own.topology.dependencies:
+        fact = "it has no circuit on RabbitMQ, which pauses no actors: its jobs fail and are retried as all others"
+        yield warning(fact, f"dependency {dependency.name}")
+    for actor in dramatiq.get_broker().actors.values():
+        for option in [option for option in ("concurrency", "ordered_by") if option in actor.options]:
+            fact = f"its {option} has no effect on RabbitMQ: any number of its jobs run at once, in any order"
+            instead = "use dramatiq.rate_limits in the actor and leave it out"
+            yield warning(fact, f"actor {actor.actor_name}", instead=instead)
+        if calls_batch(actor.fn):
+            fact = "it makes a batch, which raises ActRefused on RabbitMQ: nothing counts its members there"
+            yield warning(fact, f"actor {actor.actor_name}", instead="use Dramatiq's groups")
+    for queue in own.topology.queues:
+        if queue.fair_share is not None:
+            fact = "its fair_by has no effect on RabbitMQ: its messages are served in their order"
+            yield warning(fact, f"queue {queue.name}")
 
 
 def calls_batch(function: Callable[..., Any]) -> bool:

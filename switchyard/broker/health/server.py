@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -115,19 +115,11 @@ def facts_of(info: bytes | BrokerError, config: Sequence[bytes] | BrokerError) -
 
 def judge(facts: ServerFacts, *, production: bool) -> list[ServerFinding]:
     """Return what is wrong with a server, worst first. One outside of production may do without persistence."""
-    found = [*_evicting(facts), *_unfit(facts), *_busy(facts)]
-    if production:
-        found += _forgetful(facts)
+    found = [*_unfit(facts), *_busy(facts), *(_forgetful(facts) if production else ())]
     if facts.hidden and (facts.policy is None or facts.append_only is None):
-        found.append(
-            ServerFinding(
-                "unverified",
-                "warning",
-                f"the server refuses to show its settings ({facts.hidden}); eviction and persistence cannot be "
-                "verified",
-                f"Allow this user `+info`, or make sure of `maxmemory-policy {SAFE_POLICY}` and `appendonly yes`.",
-            )
-        )
+        seen = f"the server refuses to show its settings ({facts.hidden}); eviction and persistence cannot be verified"
+        remedy = f"Allow this user `+info`, or make sure of `maxmemory-policy {SAFE_POLICY}` and `appendonly yes`."
+        found.append(ServerFinding("unverified", "warning", seen, remedy))
     return sorted(found, key=lambda finding: finding.severity)
 
 
@@ -136,12 +128,8 @@ def away(error: BrokerError) -> ServerFinding:
     remedy = error.remedy or CHECK_THE_ADDRESS
     why = reason(error.__cause__ or error)
     fact = "refuses the login" if error.kind == "AuthenticationError" else f"does not answer ({why})"
-    return ServerFinding(
-        "away",
-        "warning",
-        f"the server {fact}; eviction and persistence were not checked",
-        f"{remedy[0].upper()}{remedy[1:]}.",
-    )
+    seen = f"the server {fact}; eviction and persistence were not checked"
+    return ServerFinding("away", "warning", seen, f"{remedy[0].upper()}{remedy[1:]}.")
 
 
 def type_commands(families: Iterable[QueueKeys]) -> list[tuple[str, str]]:
@@ -163,102 +151,57 @@ def foreign(wrong: Sequence[str], severity: Severity) -> list[ServerFinding]:
     if not wrong:
         return []
     one = len(wrong) == 1
+    keys = f"{len(wrong)} {'key' if one else 'keys'} of the broker: {', '.join(wrong[:SHOWN])}"
     more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-    return [
-        ServerFinding(
-            "wrong_type",
-            severity,
-            f"something else wrote to {len(wrong)} {'key' if one else 'keys'} of the broker: "
-            f"{', '.join(wrong[:SHOWN])}{more} {'holds what it never does' if one else 'hold what they never do'}",
-            "Give Switchyard a server or a database of its own; look at these keys, then delete or rename them.",
+    seen = f"something else wrote to {keys}{more} {'holds what it never does' if one else 'hold what they never do'}"
+    remedy = "Give Switchyard a server or a database of its own; look at these keys, then delete or rename them."
+    return [ServerFinding("wrong_type", severity, seen, remedy)]
+
+
+def _unfit(facts: ServerFacts) -> Iterator[ServerFinding]:
+    if facts.policy not in (None, SAFE_POLICY):
+        seen = f"maxmemory-policy is {facts.policy!r}; when memory is full the server would delete waiting messages"
+        remedy = (
+            f"Set `maxmemory-policy {SAFE_POLICY}` in the server's configuration, or run "
+            f"`CONFIG SET maxmemory-policy {SAFE_POLICY}`. Use another server for caches."
         )
-    ]
-
-
-def _evicting(facts: ServerFacts) -> list[ServerFinding]:
-    if facts.policy in (None, SAFE_POLICY):
-        return []
-    return [
-        ServerFinding(
-            "evicting",
-            "error",
-            f"maxmemory-policy is {facts.policy!r}; when memory is full the server would delete waiting messages",
-            f"Set `maxmemory-policy {SAFE_POLICY}` in the server's configuration, "
-            f"or run `CONFIG SET maxmemory-policy {SAFE_POLICY}`. Use another server for caches.",
-        )
-    ]
-
-
-def _unfit(facts: ServerFacts) -> list[ServerFinding]:
-    found = []
-    oldest = OLDEST[facts.name]
-    if facts.version is not None and facts.version < oldest:
-        found.append(
-            ServerFinding(
-                "too_old",
-                "error",
-                f"the server is {facts.name} {'.'.join(map(str, facts.version))}, whose scripts cannot work off a full "
-                "server",
-                f"Run Redis {OLDEST['Redis'][0]} or Valkey {OLDEST['Valkey'][0]}, or newer.",
-            )
-        )
+        yield ServerFinding("evicting", "error", seen, remedy)
+    if facts.version is not None and facts.version < OLDEST[facts.name]:
+        version = f"{facts.name} {'.'.join(map(str, facts.version))}"
+        seen = f"the server is {version}, whose scripts cannot work off a full server"
+        remedy = f"Run Redis {OLDEST['Redis'][0]} or Valkey {OLDEST['Valkey'][0]}, or newer."
+        yield ServerFinding("too_old", "error", seen, remedy)
     if facts.role == "slave":
-        found.append(
-            ServerFinding(
-                "replica",
-                "error",
-                "the server is a replica, which only reads",
-                "Point SWITCHYARD_BROKER_URL at the primary, or finish the failover.",
-            )
-        )
-    return [*found, *facts.unfit]
+        remedy = "Point SWITCHYARD_BROKER_URL at the primary, or finish the failover."
+        yield ServerFinding("replica", "error", "the server is a replica, which only reads", remedy)
+    yield from facts.unfit
 
 
-def _busy(facts: ServerFacts) -> list[ServerFinding]:
-    found = []
+def _busy(facts: ServerFacts) -> Iterator[ServerFinding]:
     if facts.disk_refuses:
-        found.append(
-            ServerFinding(
-                "disk",
-                "error",
-                "the server cannot write to its append-only file and takes no work",
-                "Free its disk and look into its log; work then goes on by itself.",
-            )
-        )
+        seen = "the server cannot write to its append-only file and takes no work"
+        yield ServerFinding("disk", "error", seen, "Free its disk and look into its log; work then goes on by itself.")
     if facts.loading:
-        found.append(
-            ServerFinding(
-                "loading",
-                "warning",
-                "the server is still reading its data from disk and answers nothing else",
-                "Wait: work goes on by itself when it is done.",
-            )
-        )
+        seen = "the server is still reading its data from disk and answers nothing else"
+        yield ServerFinding("loading", "warning", seen, "Wait: work goes on by itself when it is done.")
     if facts.max_bytes and facts.used_bytes >= NEARLY_FULL * facts.max_bytes:
+        used = f"{facts.used_bytes:,} of {facts.max_bytes:,} bytes"
         share = int(100 * facts.used_bytes / facts.max_bytes)
-        found.append(
-            ServerFinding(
-                "nearly_full",
-                "warning",
-                f"the server uses {share} % of its memory ({facts.used_bytes:,} of {facts.max_bytes:,} bytes); "
-                "when it is full, new work is refused",
-                "Raise `maxmemory`, or let the pools catch up; leave maxmemory-policy alone, any other deletes jobs.",
-            )
-        )
-    return found
+        seen = f"the server uses {share} % of its memory ({used}); when it is full, new work is refused"
+        remedy = "Raise `maxmemory`, or let the pools catch up; leave maxmemory-policy alone, any other deletes jobs."
+        yield ServerFinding("nearly_full", "warning", seen, remedy)
 
 
-def _forgetful(facts: ServerFacts) -> list[ServerFinding]:
-    if facts.append_only is not False:
-        return []
+def _forgetful(facts: ServerFacts) -> Iterator[ServerFinding]:
     remedy = "Set `appendonly yes` and `appendfsync everysec` in the server's configuration."
-    if facts.snapshots:
+    if facts.append_only is False and facts.snapshots:
         seen = f"appendonly is off: a restart of the server keeps snapshots only (save {facts.snapshots!r})"
-        return [ServerFinding("snapshots_only", "warning", f"{seen} and loses the minutes since the last one", remedy)]
-    told = "nothing" if facts.snapshots is not None else "nothing, unless it writes snapshots, which it does not tell"
-    return [
-        ServerFinding("nothing_kept", "error", f"appendonly is off, so a restart of the server keeps {told}", remedy)
-    ]
+        yield ServerFinding("snapshots_only", "warning", f"{seen} and loses the minutes since the last one", remedy)
+    elif facts.append_only is False:
+        told = "nothing" if facts.snapshots == "" else "nothing, unless it writes snapshots, which it does not tell"
+        yield ServerFinding(
+            "nothing_kept", "error", f"appendonly is off, so a restart of the server keeps {told}", remedy
+        )
 
 
 def _info(answer: bytes) -> dict[str, str]:

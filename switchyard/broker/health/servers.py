@@ -7,7 +7,7 @@ subclass of :class:`Servers`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -74,9 +74,8 @@ def read_sentinels(sentinels: Sentinels) -> list[SentinelState]:
     return [_read(sentinels, place, each_s) for place in sentinels.url.sentinels]
 
 
-def judge_sentinels(states: Sequence[SentinelState]) -> list[ServerFinding]:
-    """Return what is wrong with the sentinels: those without an answer, of another opinion, or without a quorum."""
-    found = []
+def judge_sentinels(states: Sequence[SentinelState]) -> Iterator[ServerFinding]:
+    """Yield what is wrong with the sentinels: those without an answer, of another opinion, or without a quorum."""
     answered = [state for state in states if state.master]
     mute = [state for state in states if not state.master]
     for code, some in (
@@ -86,15 +85,12 @@ def judge_sentinels(states: Sequence[SentinelState]) -> list[ServerFinding]:
         if some:
             why = "; ".join(f"{state.address} {state.failure}" for state in some)
             steps = " ".join(dict.fromkeys(state.step for state in some if state.step)) or START_IT
-            found.append(
-                ServerFinding(code, "warning", f"{len(some)} of {len(states)} sentinels name no master: {why}", steps)
-            )
-    named = {state.master for state in answered}
-    if len(named) > 1:
+            seen = f"{len(some)} of {len(states)} sentinels name no master: {why}"
+            yield ServerFinding(code, "warning", seen, steps)
+    if len({state.master for state in answered}) > 1:
         names = "; ".join(f"{state.address} names {state.master}" for state in answered)
-        found.append(
-            ServerFinding("sentinels_split", "warning", f"the sentinels name different masters: {names}", ASK_EACH)
-        )
+        seen = f"the sentinels name different masters: {names}"
+        yield ServerFinding("sentinels_split", "warning", seen, ASK_EACH)
     short = [state for state in answered if state.usable is not None and state.usable < state.needed]
     if short:
         worst = min(short, key=lambda state: state.usable or 0)
@@ -102,8 +98,7 @@ def judge_sentinels(states: Sequence[SentinelState]) -> list[ServerFinding]:
             f"{len(short)} of {len(answered)} sentinels cannot start a failover: {worst.address} reaches "
             f"{worst.usable} of {worst.known}, {worst.needed} have to agree"
         )
-        found.append(ServerFinding("no_quorum", "warning", seen, ASK_EACH))
-    return found
+        yield ServerFinding("no_quorum", "warning", seen, ASK_EACH)
 
 
 def judge_replicas(replication: Mapping[str, Any], known: int) -> list[ServerFinding]:

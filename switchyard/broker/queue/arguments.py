@@ -301,7 +301,6 @@ class ArgumentType:
     def __init__(self, annotation: Annotation) -> None:
         self.name, self.written, self.is_typed = annotation.name, annotation.written, annotation.is_typed
         # msgspec prepares the fields of a structure once, any other type at each conversion.
-        self._type = annotation.type
         self._box = msgspec.defstruct("Argument", [("value", annotation.type)], array_like=True)
         msgspec.json.Decoder(self._box)  # prepares it here, and not in two threads at once
 

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypedDict
 
 import msgspec
 from dramatiq.broker import MessageProxy
-from dramatiq.errors import ActorNotFound
+from dramatiq.message import Message
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.queue import codec
@@ -71,9 +71,8 @@ def payload_of(message: Any) -> dict[str, Any]:
     }
 
 
-def rejected(message: MessageProxy, queue: str) -> DeadLetter:
-    """Return a dead letter for a message that Dramatiq rejected and no middleware described."""
-    error = message._exception or ActorNotFound(message.actor_name)
+def rejected(message: Message[Any] | MessageProxy, queue: str, error: BaseException) -> DeadLetter:
+    """Return a dead letter for a message that was refused for an error, and that no middleware described."""
     return DeadLetter(
         id=message.message_id,
         queue=queue,

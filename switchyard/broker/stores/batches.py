@@ -267,25 +267,39 @@ class Batches:
         state = "open"
         if at.get("closed") and not counts[0]:
             state = "succeeded" if at.get("succeeded") else "complete"
-        return BatchRecord(
-            id=id_,
-            name=facts.name,
-            tags=facts.tags,
-            parent=facts.parent,
-            state=state,
-            open=counts[0],
-            done=counts[1],
-            failed=counts[2],
-            cancelled=counts[3],
-            created_at=at.get("created", 0),
-            changed_at=max(at.get("changed", 0), at.get("created", 0)),
-            closed_at=at.get("closed", 0),
-            cancelled_at=at.get("cancelled", 0),
-            completed_at=at.get("completed", 0),
-            abandoned="abandoned" in at,
-            sent={name: at[f"sent:{name}"] for name in CALLBACKS if f"sent:{name}" in at},
-            callbacks={name: known[name] for name in CALLBACKS if name in known},
-        )
+        callbacks = {name: known[name] for name in CALLBACKS if name in known}
+        return record_of(id_, facts, state, counts, at, callbacks)
+
+
+def record_of(
+    id_: str,
+    facts: BatchFacts,
+    state: str,
+    counts: Sequence[int],
+    at: Mapping[str, int],
+    callbacks: Mapping[str, bytes],
+) -> BatchRecord:
+    """Return a batch with so many members of each of :data:`STATES`, and the times of its steps by their names."""
+    is_open, done, failed, cancelled = counts
+    return BatchRecord(
+        id=id_,
+        name=facts.name,
+        tags=facts.tags,
+        parent=facts.parent,
+        state=state,
+        open=is_open,
+        done=done,
+        failed=failed,
+        cancelled=cancelled,
+        created_at=at.get("created", 0),
+        changed_at=max(at.get("changed", 0), at.get("created", 0)),
+        closed_at=at.get("closed", 0),
+        cancelled_at=at.get("cancelled", 0),
+        completed_at=at.get("completed", 0),
+        abandoned="abandoned" in at,
+        sent={name: at[f"sent:{name}"] for name in CALLBACKS if f"sent:{name}" in at},
+        callbacks=callbacks,
+    )
 
 
 def _pairs(flat: Sequence[Any]) -> list[tuple[Any, Any]]:

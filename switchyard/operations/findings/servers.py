@@ -273,7 +273,7 @@ def look_at_sentinels() -> Iterator[Finding]:
         return
     states = read_sentinels(sentinels_of(parse(url)))
     replication = _replication(url)
-    found = judge_sentinels(states)
+    found = list(judge_sentinels(states))
     if replication is not None:
         found += judge_replicas(replication, most_known(states))
     if seen := told(states, replication):

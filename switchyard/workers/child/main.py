@@ -354,9 +354,9 @@ def release_all(worker: dramatiq.Worker, message: MessageProxy) -> None:
     The thread waits for a server that does not answer: nothing else would release the message.
     """
     release_unstarted(worker)
-    release = partial(worker.consumers[message.queue_name].requeue_messages, [message])
+    release = worker.consumers[message.queue_name].requeue_messages
     with contextlib.suppress(ConnectionClosed):
-        wait_for_broker.retry_until_available(release, job_id=message.message_id, what="release")
+        wait_for_broker.retry_until_available(message, "release", release, [message])
     message.moved = True  # type: ignore[attr-defined]
 
 

@@ -148,7 +148,8 @@ class PoolGroup:
                 execute("switchyard.workers.group.gevent_group", arguments)
             return Supervisor(part[0], grace_s=self._grace_s, own_row=row).run()
 
-        return fork(run, title=_title(part), close_inherited=[self._close_inherited])
+        title = f"pool {part[0].name}" if len(part) == 1 else GREENLETS
+        return fork(run, title=title, close_inherited=[self._close_inherited])
 
     def _ended(self, index: int, pid: int, status: int) -> bool:
         _, description = describe_exit(status)
@@ -187,10 +188,6 @@ class PoolGroup:
         if self._kill_at_s is not None:
             waits.append(max(self._kill_at_s - time.monotonic(), 0.0))
         return min(waits, default=None)
-
-
-def _title(part: Sequence[Pool]) -> str:
-    return f"pool {part[0].name}" if len(part) == 1 else GREENLETS
 
 
 def _parts(pools: Sequence[Pool]) -> tuple[tuple[Pool, ...], ...]:

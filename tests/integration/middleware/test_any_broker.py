@@ -38,7 +38,7 @@ class PromptRecords(dramatiq.Middleware):
         self._barrier.flush()
 
     def before_ack(self, broker: dramatiq.Broker, message: Any) -> None:
-        retry_until_available(self._barrier.flush, job_id=message.message_id, what="end of a job")
+        retry_until_available(message, "end of a job", self._barrier.flush)
 
     after_nack = before_ack
 

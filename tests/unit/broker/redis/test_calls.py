@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
+import dramatiq
 import pytest
 
 from switchyard.broker.errors import BrokerUnavailable
@@ -87,5 +88,6 @@ def test_a_script_that_was_not_used_before_needs_no_file(monkeypatch: pytest.Mon
 def test_a_process_without_descriptors_refuses_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wait_for_broker, "PAUSE_S", 0)
     answers = iter([full, lambda: "moved"])
+    message = dramatiq.Message("default", "act", (), {}, {})
 
-    assert wait_for_broker.retry_until_available(lambda: next(answers)(), job_id="1", what="retry") == "moved"
+    assert wait_for_broker.retry_until_available(message, "retry", lambda: next(answers)()) == "moved"

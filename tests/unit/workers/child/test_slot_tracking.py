@@ -187,7 +187,8 @@ def test_time_that_a_job_waits_for_the_broker_is_none_of_its_limit(
 ) -> None:
     monkeypatch.setattr("switchyard.middleware.wait_for_broker.PAUSE_S", 0.001)
     monkeypatch.setattr("switchyard.middleware.wait_for_broker.waiting", slots.without_limit)
-    slots.before_process_message(broker, hand_out(broker, "waits", 1))
+    message = hand_out(broker, "waits", 1)
+    slots.before_process_message(broker, message)
     [before] = row.running()
     meanwhile = []
 
@@ -197,7 +198,7 @@ def test_time_that_a_job_waits_for_the_broker_is_none_of_its_limit(
             raise BrokerUnavailable("move", "connection refused")
         return "moved"
 
-    assert retry_until_available(act, job_id="waits", what="retry") == "moved"
+    assert retry_until_available(message, "retry", act) == "moved"
     [after] = row.running()
     assert meanwhile == [0, 0, 0]
     assert after.limit_ns == before.limit_ns > 0
