@@ -5,6 +5,9 @@ from __future__ import annotations
 from django.db import models
 from django.utils import timezone
 
+# Seconds until a delivery that failed is tried again, after each of its tries.
+BACKOFF_S = (5, 15, 45, 90)
+
 
 class Alert(models.Model):
     """One group of like alerts, from the first until they stop."""

@@ -14,7 +14,7 @@ from django.db.models import F
 
 from switchyard.alerts.channels import Channel, ChannelFailed, LogChannel, channels
 from switchyard.alerts.intake import notice_of, notice_of_group, write_alert
-from switchyard.alerts.models import Alert, Delivery
+from switchyard.alerts.models import BACKOFF_S, Alert, Delivery
 from switchyard.alerts.notice import Notice
 from switchyard.alerts.once import sent_as_finding
 from switchyard.alerts.silences import UNRESOLVED, in_force, is_quiet
@@ -28,7 +28,6 @@ from switchyard.long_running import LogThrottle
 log = get_logger(__name__)
 
 MOST_TRIES = 5
-BACKOFF_S = (5, 15, 45, 90)
 BATCH = 50
 # Seconds into a batch after which a channel starts no further message. One message takes at most DEADLINE_S (5 s).
 BUDGET_S = 4.0

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
 from django.apps import AppConfig
 from django.core.checks import CheckMessage, Warning
 from django.template import Context, Engine
@@ -266,7 +266,7 @@ def given_mib(text: str) -> dict[str, int]:
 
 def memory_here_mib() -> int:
     """Return this machine's memory in MiB."""
-    return int(psutil.virtual_memory().total // MIB)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB
 
 
 def summary(yard: Yard) -> str:
@@ -293,8 +293,8 @@ def containers_hold_their_pools(app_configs: Sequence[AppConfig] | None, **optio
     """Check the compose file of this project, if it has one, on ``check --deploy``."""
     own = switchyard_settings()
     file = own.base_dir / COMPOSE_FILE
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    return too_small(own.topology.with_cores(RENDERED_CORES), given_mib(text))
+    given = given_mib(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return too_small(own.topology.with_cores(RENDERED_CORES), given)
 
 
 def too_small(yard: Yard, given_mib: Mapping[str, int]) -> list[CheckMessage]:

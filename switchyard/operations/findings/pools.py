@@ -7,8 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlencode
 
-import psutil
-
 from switchyard.broker.clock import now_ms
 from switchyard.broker.shapes import LaneStats
 from switchyard.broker.stores.pool_reports import REPORT_TTL_MS, PoolReport, SilentChild, SilentSupervisor
@@ -148,6 +146,8 @@ def _why(name: str, last: SilentSupervisor | None) -> tuple[str, str]:
         return f"its supervisor (pid {last.pid} on {last.host}) has not reported for {since}", (
             f"On {last.host}: `kill -CONT {last.pid}` if `ps -o stat= -p {last.pid}` begins with T, else `{start}`"
         )
+    import psutil  # a web process whose pools are there goes without
+
     try:
         status = psutil.Process(last.pid).status()
     except psutil.Error:

@@ -9,8 +9,7 @@ from contextlib import closing
 from django.db.models import Count, Max, Q
 from django.utils import timezone
 
-from switchyard.alerts.models import Alert, Delivery
-from switchyard.alerts.sending import BACKOFF_S
+from switchyard.alerts.models import BACKOFF_S, Alert, Delivery
 from switchyard.batches.queries import stuck
 from switchyard.broker.health.servers import servers_of
 from switchyard.broker.redis.calls import calls_on

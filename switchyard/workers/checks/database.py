@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import TypeVar
 
 from django.apps import apps
@@ -13,6 +15,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
 from django.db import DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
 from switchyard import __name__ as library
@@ -61,19 +64,24 @@ def unmigrated(alias: str) -> Iterator[CheckMessage]:
     connection = connections[alias]
     lacks_file = connection.vendor == "sqlite" and not _file_exists(connection)
     applied = () if lacks_file else _asked(lambda own: MigrationRecorder(own).applied_migrations().keys(), connection)
-    if applied is not None and (missing := sorted(set(_own_migrations()) - set(applied))):
+    if applied is not None and (missing := sorted(set(migrations_on_disk(f"{library}.")) - set(applied))):
         number, first = counted(len(missing), "migration"), ".".join(missing[0])
         fact = f"lacks {number}, {first} first, and what needs their tables fails"
         yield Warning(fact, "Run manage.py migrate.", f"database {alias}", "switchyard.W037")
 
 
-def _own_migrations() -> Iterator[tuple[str, str]]:
-    own = (config for config in apps.get_app_configs() if config.name.startswith(f"{library}."))
-    for config in own:
-        if config.label in settings.MIGRATION_MODULES:  # the project has its own for that app, or none
-            continue
-        for file in Path(config.path).glob("migrations/[0-9]*.py"):
-            yield config.label, file.stem
+def migrations_on_disk(prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield app and name of each migration. None is imported: a web process would keep those of the whole project.
+
+    Args:
+        prefix: Of the names of the apps.
+    """
+    for config in apps.get_app_configs():
+        module = config.name.startswith(prefix) and MigrationLoader.migrations_module(config.label)[0]
+        package = find_spec(module) if module else None
+        for _, name, is_package in iter_modules((package and package.submodule_search_locations) or ()):
+            if not is_package and name[0] not in "_~":
+                yield config.label, name
 
 
 def undeclared_bouncer(alias: str) -> Iterator[CheckMessage]:

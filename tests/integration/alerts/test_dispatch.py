@@ -15,8 +15,8 @@ from django.test import override_settings
 from django.utils import timezone
 
 from switchyard.alerts import notice, resolution, sending
-from switchyard.alerts.models import Alert, Delivery
-from switchyard.alerts.sending import BACKOFF_S, Throttle
+from switchyard.alerts.models import BACKOFF_S, Alert, Delivery
+from switchyard.alerts.sending import Throttle
 from switchyard.broker.interface import Facilities, attach
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls

@@ -119,9 +119,24 @@ USELESS = {"pdb", "pendulum", "periodiq", "psutil", "redis", "rich", "structlog"
 USELESS |= {"switchyard." + name for name in ("frame.views", "jobs.live", "jobs.presentation", "operations.queries")}
 print("loaded:", *sorted(USELESS & sys.modules.keys()))
 """
+OVERVIEW = """
+import os
+import sys
+import django
+os.environ["DJANGO_SETTINGS_MODULE"] = "host_settings"
+django.setup()
+from django.contrib.auth.models import User
+from django.test import Client
+
+client = Client()
+client.force_login(User.objects.create_superuser("eve"))
+status = client.get("/admin/operations/").status_code
+USELESS = {"psutil", "smtplib", "urllib3", "yaml"}
+print(status, *sorted(name for name in sys.modules if name in USELESS or ".migrations.0" in name))
+"""
 
 
-def test_project_without_ninja_works_and_its_check_loads_no_package_that_is_not_used(
+def test_project_without_ninja_works_and_its_check_and_overview_load_no_useless_package(
     least: Environment, broker_url: str, tmp_path: Path
 ) -> None:
     host = write_host(tmp_path)
@@ -129,10 +144,12 @@ def test_project_without_ninja_works_and_its_check_loads_no_package_that_is_not_
 
     checked = least.run("-c", CHECK, cwd=host, **variables)
     least.run("-m", "django", "migrate", cwd=host, PYTHONPATH=str(host), **variables)
+    overview = least.run("-c", OVERVIEW, cwd=host, **variables)
     rendered = least.run("-c", ROOM, cwd=host, **variables)
 
     assert "System check identified no issues" in checked
     assert checked.splitlines()[-1].strip() == "loaded:"
+    assert overview.splitlines()[-1] == "200"
     lines = rendered.splitlines()
     assert len(lines) > 8
     assert [line for line in lines if " 200 " not in line or not line.endswith("False")] == []
