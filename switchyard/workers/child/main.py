@@ -307,8 +307,8 @@ def drain(
     """Stop fetching, release unstarted messages, let the others end within the grace; return the exit code.
 
     In a child whose successor already works, only their own limits apply to the tasks, until the pool drains. In one
-    that can open nothing they have the grace in any case: a task may wait for a server that it can never reach. So they
-    have where a thread keeps a transaction open, and statements that may wait for its end do not hold that up.
+    that can open nothing they have the grace in any case: a task may wait for a server that it can never reach. Where a
+    thread keeps a transaction open, tasks in statements that may wait for its end do not hold that up.
 
     After this process has ended, its supervisor reclaims the messages that still ran and acknowledges the finished.
     """
@@ -325,8 +325,10 @@ def drain(
             row.beat()
             hygiene.check()
             check_descriptors(worker.broker, row, signals)  # type: ignore[arg-type]
-            if row.ill or hygiene.keeps_transaction:
-                deadline = min(deadline, 0.0 if hygiene.only_sql_runs() else time.monotonic() + grace_s)
+            if row.ill:
+                deadline = min(deadline, time.monotonic() + grace_s)
+            if hygiene.only_sql_runs():
+                deadline = 0.0
             thread.join(min(BEAT_S, left_s))
             if signals.take():
                 deadline = min(deadline, time.monotonic() + grace_s)
