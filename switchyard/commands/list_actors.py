@@ -15,8 +15,8 @@ from dramatiq.actor import Actor
 from switchyard.actors import figures, queries
 from switchyard.audit.services import Who
 from switchyard.broker.errors import BrokerError
-from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand, as_command_error, refusal
-from switchyard.console.formatting import aligned, counted, duration, parse_until
+from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand, as_command_error, refusal, table
+from switchyard.console.formatting import counted, duration, parse_until
 from switchyard.jobs import pauses
 from switchyard.jobs.calls import VARIADIC, checked, parameters_of, read_json, signature_text
 from switchyard.jobs.services import send_for
@@ -66,7 +66,8 @@ class Command(ActsCommand):
 
     def _list(self, options: dict[str, Any]) -> None:
         actors = queries.all_actors()
-        self.answer(_table(actors), list(map(dataclasses.asdict, actors)), indent=2)
+        none = "no actor; write one with @dramatiq.actor in actors.py of an installed app"
+        self.answer(table(HEADINGS, map(_cells, actors)) or none, list(map(dataclasses.asdict, actors)), indent=2)
 
     def _show(self, options: dict[str, Any]) -> None:
         shown = _shown(options["name"])
@@ -183,12 +184,6 @@ def _attempts(found: dict[str, Any]) -> str:
     return ended + (f"; ran {duration(found['run_ms'][0])} at the median" if found["run_ms"] else "")
 
 
-def _table(actors: list[queries.ActorFacts]) -> str:
-    if not actors:
-        return "no actor; write one with @dramatiq.actor in actors.py of an installed app"
-    return aligned([HEADINGS, *(_cells(each) for each in actors)])
-
-
 def _cells(actor: queries.ActorFacts) -> tuple[str, ...]:
     options = " ".join(f"{option.name}={option.text}" for option in actor.options)
-    return actor.name, actor.queue, ",".join(actor.pools) or "none", options or "-", actor.place
+    return actor.name, actor.queue, ",".join(actor.pools) or "none", options, actor.place

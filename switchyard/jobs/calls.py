@@ -227,7 +227,7 @@ def checked(actor: Actor[..., Any], args: Sequence[Any], kwargs: dict[str, Any])
     faults = {
         parameter.name: fault
         for parameter in parameters_of(actor)
-        if parameter.name in bound and (fault := _fault(parameter, _plain(bound[parameter.name])))
+        if parameter.name in bound and (fault := _fault(parameter, bound[parameter.name]))
     }
     if faults:
         raise _refused(actor, faults)
@@ -286,10 +286,6 @@ def _json_kind(value: Any) -> str:
     if value is None:
         return "null"
     return KINDS.get(type(value), "another value")
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _whole(digits: str) -> int:
