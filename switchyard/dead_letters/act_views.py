@@ -16,8 +16,6 @@ from switchyard.dead_letters.queries import letter_of_key
 
 PAST = {"acknowledge": "Acknowledged", "requeue": "Requeued", "discard": "Discarded", "restore": "Restored"}
 TRIAGE = ("acknowledge", "requeue", "discard")
-# Of letters that are not open; needs the right to discard.
-RESTORE = "restore"
 LIST, VIEW = "switchyard-letters", "switchyard_dead_letters.view_deadletter"
 
 
@@ -54,11 +52,7 @@ def note(request: HttpRequest, pk: int) -> HttpResponseBase:
 def _check(request: HttpRequest, action: str) -> None:
     if action not in PAST:
         raise Http404(f"There is no action {action}.")
-    require(request, _right(action), VIEW)
-
-
-def _right(action: str) -> str:
-    return f"switchyard_dead_letters.{'discard' if action == RESTORE else action}_deadletter"
+    require(request, acts.right_to(action), VIEW)
 
 
 def _page(pk: int) -> str:

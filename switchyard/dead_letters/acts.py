@@ -58,6 +58,11 @@ MoveName = Literal["requeue", "discard"]
 ActName = Literal["acknowledge", "requeue", "discard", "restore"]
 
 
+def right_to(name: str) -> str:
+    """Return the permission that an act needs; who may discard may restore."""
+    return f"switchyard_dead_letters.{'discard' if name == 'restore' else name}_deadletter"
+
+
 @dataclass(frozen=True, slots=True)
 class ActionResult:
     """Result of an act on one letter.

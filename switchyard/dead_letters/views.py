@@ -31,6 +31,7 @@ from switchyard.console.queue_rights import holds, queue_rights
 from switchyard.console.room_view import RoomResponse, gone, require
 from switchyard.dead_letters import bulk_moves, queries
 from switchyard.dead_letters.act_views import LIST, TRIAGE, VIEW
+from switchyard.dead_letters.acts import right_to
 from switchyard.dead_letters.models import OPEN_STATES, DeadLetter
 from switchyard.dead_letters.presentation import marked, own_frame, seen_at, summary, why_given_up
 from switchyard.dead_letters.queries import LetterGroup, first_seen, hex_dump, shown_bytes
@@ -85,12 +86,12 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
 
 def _own_queues(request: HttpRequest, action: str) -> frozenset[str] | None:
     """Return the queues to whose letters alone a user may do an act; ``None`` for those of all queues."""
-    return queue_rights(request.user).get(_right(action))
+    return queue_rights(request.user).get(right_to(action))
 
 
 def _may_act(request: HttpRequest, action: str, given: dict[str, str]) -> bool:
     """Return whether a user may do an act to some letters of a list, perhaps to those of his queues alone."""
-    may, own = holds(request.user, _right(action)), _own_queues(request, action)
+    may, own = holds(request.user, right_to(action)), _own_queues(request, action)
     return may and (own is None or bulk_moves.listed(given).filter(queue__in=own).exists())
 
 
@@ -106,10 +107,6 @@ def _all(request: HttpRequest, action: str, filter: dict[str, str], count: int) 
         "query": query,
         "to": f"{reverse('switchyard-bulk-begin', args=[f'letter.{action}'])}?{query}",
     }
-
-
-def _right(action: str) -> str:
-    return f"switchyard_dead_letters.{action}_deadletter"
 
 
 def _tabs(shown: str, open_letters: int) -> Iterable[tuple[str, str, bool, str]]:
@@ -335,7 +332,7 @@ def letter(request: HttpRequest, pk: int) -> HttpResponseBase:
         "why": why_given_up(row),
         "payload": json.dumps(row.payload, indent=2, ensure_ascii=False),
         "history": list(reversed(row.history)),
-        "rights": _rights(request, row.queue),
+        "rights": {action: holds(request.user, right_to(action), row.queue) for action in TRIAGE},
         "acts_on": row.queue,
     }
     return RoomResponse(request, "switchyard_dead_letters/detail.html", context)
@@ -352,10 +349,6 @@ def quarantined(request: HttpRequest) -> HttpResponseBase:
         away = "The broker does not answer. Quarantined messages are kept there; reload the page when it is back."
     context = {"title": "Quarantine", "page": shown, "away": away, "is_later": "after" in request.GET}
     return RoomResponse(request, "switchyard_dead_letters/quarantine.html", context)
-
-
-def _rights(request: HttpRequest, queue: str) -> dict[str, bool]:
-    return {action: holds(request.user, _right(action), queue) for action in TRIAGE}
 
 
 SHOWN: Final = 20
