@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import random
 from collections.abc import Callable
 from typing import Any, Final
@@ -28,6 +29,8 @@ class RetryLater(SwitchyardError, Retry):
     """
 
     def __init__(self, delay_s: float, reason: str, *, per: str = "") -> None:
+        if not isinstance(delay_s, (int, float)) or not math.isfinite(delay_s):
+            raise ValueError(f"RetryLater: delay_s is {delay_s!r:.100}; write a number of seconds, as float(header)")
         self.per = per
         super().__init__(reason, delay=max(int(delay_s * 1000), 0))
 

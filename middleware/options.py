@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import msgspec
 from dramatiq.actor import Actor
@@ -19,6 +19,7 @@ from switchyard.loggers import get_logger
 from switchyard.middleware.errors import InvalidOption, UnknownOption
 from switchyard.middleware.places import place_of
 
+LONGEST_OWNER: Final = 200  # in the history
 # Value of an option, and whom it is for. Returns what to write instead, empty when the value is usable.
 ActorCheck = Callable[[Any, Actor[..., Any]], str]
 # The same with the name of the message's queue or lane.
@@ -89,6 +90,16 @@ def usable_eta(value: Any) -> str:
     """Accept milliseconds since the epoch, until the year 9999, and ``None``."""
     usable = value is None or is_whole(value, most=LARGEST)
     return "" if usable else "eta is milliseconds since the epoch; or write delay=10_000"
+
+
+def usable_owner(value: Any) -> str:
+    """Accept the text by which the API knows a user's jobs, as long as the history keeps it, and ``None``."""
+    usable = value is None or (isinstance(value, str) and len(value) <= LONGEST_OWNER)
+    return "" if usable else f"write text of at most {LONGEST_OWNER} characters, such as Token.owner_key"
+
+
+# No rules of received messages: workers read the fractions that stock Dramatiq writes, and any owner.
+OF_SENDERS: Final = {"eta": usable_eta, "owner": usable_owner}
 
 
 def actor_name(value: Any) -> str:
@@ -254,12 +265,11 @@ class Options(Middleware):
         unknown = {name for name in options if not _is_known(name, broker, rules)}
         if unknown:
             raise UnknownOption(fault_of(actor_name, "message option", unknown, _of_messages(broker, rules)))
-        written = WRITTEN_BY_US & options.keys()
-        for name in written if "enqueued_at" not in options else ():
+        for name in WRITTEN_BY_US & options.keys() if "enqueued_at" not in options else ():
             raise InvalidOption(actor_name, name, options[name], "leave it out, Switchyard writes it")
-        # No rule: stock Dramatiq writes fractions, which workers read.
-        if "eta" in options and (remedy := usable_eta(options["eta"])):
-            raise InvalidOption(actor_name, "eta", options["eta"], remedy)
+        for name, usable in OF_SENDERS.items():
+            if name in options and (remedy := usable(options[name])):
+                raise InvalidOption(actor_name, name, options[name], remedy)
         check_message(actor_name, queue_name, options, rules)
 
     def _known(self, broker: Broker) -> dict[str, OptionRule]:

@@ -285,7 +285,8 @@ class SwitchyardSettings:
     def absence(self) -> Absence:
         """Words for a broker that is not there: nobody named one, or it was named wrongly."""
         if self.broker_named_by:
-            return Absence("", f"check {self.broker_named_by}, which is set here, and that the server is up")
+            named = self.broker_named_by
+            return Absence("", f"check {named}, which is set here, and that the server is up", named)
         start = "bin/demo" if (self.base_dir / "bin" / "demo").exists() else "python -m switchyard.embedded"
         return Absence(
             f"no yard runs in {shortened(self.state_dir)}",
@@ -506,7 +507,7 @@ class _Given(msgspec.Struct, frozen=True):
         name, value = self.value(key, "")
         if not isinstance(value, str):
             raise InvalidSetting(name, f"is a {type(value).__name__}, not a string", f"set {name} to a string")
-        return name, value
+        return name, value.strip()
 
     def flag(self, key: str, *, default: bool) -> bool:
         name, value = self.value(key, default)

@@ -15,6 +15,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.limit_counts import LimitCounts, TaskLock
+from switchyard.broker.topology import is_duration
 from switchyard.middleware.errors import LockTaken
 
 LONGEST_KEY: Final = 200
@@ -59,10 +60,10 @@ def lock(key: str, *, wait_s: float = 0.0, expiry_s: float = 15.0) -> Iterator[T
         BrokerUnavailable: the server does not answer.
         ValueError: the key or a time cannot be used.
     """
-    if not (0 < len(key) <= LONGEST_KEY and key.isprintable()) or "{" in key or "}" in key:
+    if not (isinstance(key, str) and 0 < len(key) <= LONGEST_KEY and key.isprintable()) or "{" in key or "}" in key:
         raise ValueError(f"lock: key is {key!r:.120}; write 1 to {LONGEST_KEY} printable characters without braces")
-    if wait_s < 0 or expiry_s < 1:
-        raise ValueError(f"lock {key}: wait_s is {wait_s}, expiry_s {expiry_s}; write at least 0 and 1")
+    if type(wait_s) not in (int, float) or not wait_s >= 0 or not is_duration(expiry_s) or expiry_s < 1:
+        raise ValueError(f"lock {key}: wait_s is {wait_s!r}, expiry_s {expiry_s!r}; write seconds, at least 0 and 1")
     barrier = facilities().barrier
     held = TaskLock(*_place(), key, lease_ms=int(expiry_s * 1_000))
     until_s, pause_s = time.monotonic() + wait_s, 0.02

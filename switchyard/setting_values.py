@@ -24,6 +24,7 @@ PACKAGES: Final = {
 DRIVER: Final = ("psycopg[binary,pool]>=3.2", "postgres")
 WEB_SERVER: Final = ("uvicorn", "uvicorn>=0.54,<1", "web")
 LOG_FORMATS = ("json", "console")
+BRACKETS = "has a bracket that belongs to no IPv6 address"
 PRODUCTION_BROKER = "name the broker, for example rediss://user:password@valkey:6379/0"
 
 
@@ -68,15 +69,16 @@ def with_files(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def with_valid_port(name: str, url: str) -> str:
-    """Return an URL whose port, if there is one, is a number.
+    """Return an URL whose port, if there is one, is a number up to 65535.
 
     The URL is not in the error's message: what looks like a port may be a password.
     """
     try:
         urlsplit(url).port  # noqa: B018  the error quotes a part of the URL, perhaps of its password
-    except ValueError:
-        remedy = "write /, ? and # within a password as %2F, %3F and %23"
-        raise InvalidSetting(name, "has a port that is not a number", remedy) from None
+    except ValueError as error:
+        fact = "has a port that is not a number from 0 to 65535" if str(error).startswith("Port") else BRACKETS
+        remedy = "correct it, and write /, ?, # and [ within a password as %2F, %3F, %23 and %5B"
+        raise InvalidSetting(name, fact, remedy) from None
     return url
 
 
@@ -157,7 +159,12 @@ def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str
         if not debug:
             raise InvalidSetting(name, "is not set", PRODUCTION_BROKER)
         return f"unix://{state_dir / 'valkey.sock'}"
-    parts, _ = split_hosts(value)
+    try:
+        parts, each = split_hosts(value)
+    except ValueError:
+        raise InvalidSetting(name, BRACKETS, "correct it, and write [ within a password as %5B") from None
+    if not value.startswith(parts.scheme):  # redis-py knows it in lower case only
+        raise InvalidSetting(name, f"begins with {value[: len(parts.scheme)]!r}", f"write {parts.scheme}")
     addon = None if parts.scheme in BROKER_SCHEMES else addon_for(parts.scheme)
     if parts.scheme not in BROKER_SCHEMES and (addon is None or not addon.connect):
         beside = name.endswith("REDIS_URL")  # keeps no messages
@@ -175,9 +182,11 @@ def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str
         elif hosts_of := addon and addon.load("hosts"):
             hosts = hosts_of(value)
         else:
+            if len(each) > 1:
+                raise InvalidSetting(name, f"names {len(each)} servers", f"name one, or sentinels with {SCHEMES[0]}://")
             hosts = {parts.hostname} if parts.hostname else set()
             with_valid_port(name, value)
-            database = unquote(parts.path).replace("/", "")
+            database = unquote(parts.path).strip("/")
             if parts.scheme != "unix" and database and not database.isdecimal():  # redis-py would use database 0
                 remedy = "write for example redis://127.0.0.1:6379/0, and / within a password as %2F"
                 raise InvalidSetting(name, "has a database that is not a number", remedy)
@@ -201,8 +210,8 @@ def public_url_of(name: str, value: str, hosts: Iterable[str], *, debug: bool) -
         if not host:
             raise InvalidSetting(name, "is not set, and ALLOWED_HOSTS names no host", "use https://yard.example.com")
         value = f"https://{host}"
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    parts = urlsplit(with_valid_port(name, value))
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or " " in value:
         raise InvalidSetting(name, f"{value!r} is not a web address", "use https://yard.example.com")
     return value.rstrip("/")
 
@@ -217,14 +226,9 @@ def heartbeat_url_of(name: str, value: str) -> str:
 
 def git_release(folder: Path) -> str:
     """Return the commit of a folder's repository, shortened to 12 characters, or ``unknown``."""
+    command = ["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return done.stdout.strip()

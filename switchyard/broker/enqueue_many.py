@@ -10,6 +10,7 @@ from dramatiq.actor import Actor
 from dramatiq.message import Message
 
 from switchyard.broker.clock import now_ms
+from switchyard.broker.queue.json_body import kind_of
 
 IDS_AT_ONCE = 256
 
@@ -17,10 +18,13 @@ IDS_AT_ONCE = 256
 def messages(actor: Actor[..., Any], calls: Iterable[tuple[Any, ...]], **options: Any) -> Iterator[Message[Any]]:
     """Yield a message for each call (its positional arguments).
 
-    ``options`` are those of each message, as for ``send_with_options``.
+    ``options`` are those of each message, as for ``send_with_options``. ``TypeError`` for a call that is no tuple or
+    list: the letters of a text, and the keys of a dict, would be its arguments.
     """
     queue_name, actor_name, ids = actor.queue_name, actor.actor_name, unique_ids()
     for args in calls:
+        if not isinstance(args, (tuple, list)):
+            raise TypeError(f"actor {actor_name}: a call is {kind_of(args)}; write a tuple of its arguments: (7,)")
         yield Message(queue_name, actor_name, args, {}, dict(options), next(ids), now_ms())
 
 

@@ -213,7 +213,7 @@ class RedisBroker(YardBroker):
 
         After an error earlier messages may be there: enqueue all again, none is there twice.
         """
-        messages, delay = list(messages), delay and whole_delay(delay)
+        messages, delay = list(map(codec.require_message, messages)), delay and whole_delay(delay)
         if self.hooks.before("enqueue", self.middleware):
             for message in messages:
                 self.emit_before("enqueue", message, delay)

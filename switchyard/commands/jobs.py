@@ -18,8 +18,8 @@ from switchyard.broker.admin.browse import MOST
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.stores.job_records import Job
 from switchyard.bulk import services as bulk
-from switchyard.conf import declared_yard, in_words_of_project
-from switchyard.console.commands import DATABASE_REMEDY, WRONG_ARGUMENTS, ActsCommand, number_within, refusal, table
+from switchyard.conf import declared_yard
+from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand, database_trouble, number_within, refusal, table
 from switchyard.console.formatting import cut, duration
 from switchyard.history.filters import TEXTS, Filter, why_none_found
 from switchyard.history.queries import why_missing
@@ -74,7 +74,7 @@ def _print_timeline(known: Passport, acts: Sequence[AuditEntry], out: OutputWrap
     if not known.attempts and not known.job.ended:
         out.write("  It has not started.")
     if known.history_away:
-        out.write("  The database does not answer: attempts before the last one and acts of people are missing.")
+        out.write("  The database cannot be read: attempts before the last one and acts of people are missing.")
     for attempt in known.logs:
         out.write(f"\nlog lines of attempt {attempt.attempts}")
         for line in attempt.logs.splitlines():
@@ -214,7 +214,7 @@ class Command(ActsCommand):
             page = find_jobs(wanted, after=options["after"], limit=options["limit"])
         except ValueError as error:
             raise refusal(error) from error
-        missing = [name for name, away in (("broker", page.broker_away), ("history", page.history_away)) if away]
+        missing = [name for name, away in (("broker", page.broker_error), ("history", page.history_error)) if away]
         jobs = [job_json(job, arguments=True) for job in page.jobs]
         body = {"jobs": jobs, "after": page.after or None, "cut": page.cut, "away": page.away, "missing": missing}
         lines: list[str] = []
@@ -223,9 +223,9 @@ class Command(ActsCommand):
             notes = filter(None, (why_none_found(wanted.argument, wanted.actor), why_missing(), unknown))
             lines = [*page_lines(page), *(f"note: {note}" for note in notes)]
         self.answer(lines, body, indent=2)
-        if page.broker_away or page.history_away:
-            # The broker's remedy goes first: where no yard runs, there is no database either.
-            cause = page.broker_error or f"the database does not answer; {in_words_of_project(DATABASE_REMEDY)}"
+        fault = page.history_error
+        # The broker's remedy goes first: where no yard runs, there is no database either.
+        if cause := page.broker_error or (fault and (database_trouble(fault) or str(fault))):
             raise CommandError(f"jobs: the list is not complete: {cause}")
 
     def _show(self, options: dict[str, Any]) -> None:

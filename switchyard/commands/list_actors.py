@@ -15,8 +15,8 @@ from dramatiq.actor import Actor
 from switchyard.actors import figures, queries
 from switchyard.audit.services import Who
 from switchyard.broker.errors import BrokerError
-from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand, as_command_error, refusal
-from switchyard.console.formatting import aligned, counted, duration, parse_until
+from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand, as_command_error, refusal, table
+from switchyard.console.formatting import counted, duration, parse_until
 from switchyard.jobs import pauses
 from switchyard.jobs.calls import VARIADIC, checked, parameters_of, read_json, signature_text
 from switchyard.jobs.services import send_for
@@ -67,8 +67,7 @@ class Command(ActsCommand):
     def _list(self, options: dict[str, Any]) -> None:
         actors = queries.all_actors()
         none = "no actor; write one with @dramatiq.actor in actors.py of an installed app"
-        text = aligned([HEADINGS, *map(_cells, actors)]) if actors else none
-        self.answer(text, list(map(dataclasses.asdict, actors)), indent=2)
+        self.answer(table(HEADINGS, map(_cells, actors)) or none, list(map(dataclasses.asdict, actors)), indent=2)
 
     def _show(self, options: dict[str, Any]) -> None:
         shown = _shown(options["name"])
@@ -187,4 +186,4 @@ def _attempts(found: dict[str, Any]) -> str:
 
 def _cells(actor: queries.ActorFacts) -> tuple[str, ...]:
     options = " ".join(f"{option.name}={option.text}" for option in actor.options)
-    return actor.name, actor.queue, ",".join(actor.pools) or "none", options or "-", actor.place
+    return actor.name, actor.queue, ",".join(actor.pools) or "none", options, actor.place

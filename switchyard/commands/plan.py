@@ -15,8 +15,8 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.stores.yard_facts import KEPT_MS
 from switchyard.broker.topology import Yard
 from switchyard.conf import declared_yard
-from switchyard.console.commands import WRONG_ARGUMENTS, PrintingCommand, as_command_error, number_within, refusal
-from switchyard.console.formatting import aligned, duration, time_ms
+from switchyard.console.commands import PrintingCommand, as_command_error, number_within, refusal, table
+from switchyard.console.formatting import duration, time_ms
 from switchyard.deployment.rendered_files import memory_mib
 from switchyard.operations.plan import KEEP, STRETCHES, Demand, Outlook, PoolPlan, by_percentiles, plan, recorded
 
@@ -73,7 +73,7 @@ class Command(PrintingCommand):
         minutes = options["minutes"]
         plans = plan(yard, lanes, promise_s, minutes=minutes, seed=options["seed"])
         text = (
-            f"{aligned([HEAD, *map(_row, plans)])}\n\nThe busiest {minutes} min; at most 1 % late in {KEEP} of "
+            f"{table(HEAD, map(_row, plans))}\n\nThe busiest {minutes} min; at most 1 % late in {KEEP} of "
             f"{STRETCHES} simulations, seed {options['seed']}. Waits are ranges over all of them."
         )
         value = {"minutes": minutes, "seed": options["seed"], "pools": [_as_json(each) for each in plans]}
@@ -84,10 +84,10 @@ def _yard(path: str) -> Yard:
     try:
         yard = import_string(path) if path else declared_yard()
     except ImportError as error:
-        raise CommandError(f"--topology: {error}", returncode=WRONG_ARGUMENTS) from error
+        raise refusal(ValueError(f"--topology: {error}")) from error
     if not isinstance(yard, Yard):
         text = f"--topology: {path} is not a Yard; name one, such as project.topology.YARD"
-        raise CommandError(text, returncode=WRONG_ARGUMENTS)
+        raise refusal(ValueError(text))
     return yard
 
 
@@ -116,7 +116,7 @@ def _given(options: dict[str, Any]) -> dict[str, Demand] | None:
     if options["given"] is None:
         if not all(one):
             text = "plan: --queue, --arrivals and --duration go together; give all three"
-            raise CommandError(text, returncode=WRONG_ARGUMENTS)
+            raise refusal(ValueError(text))
         return {options["queue"]: _demand(options["queue"], options["arrivals"], options["duration"])}
     try:
         found = tomllib.loads(options["given"].read_text(encoding="utf-8"))
@@ -129,7 +129,7 @@ def _given(options: dict[str, Any]) -> dict[str, Demand] | None:
             f"--given {options['given']}: {type(error).__name__}: {error}; write a table for each queue, with arrivals "
             'and duration: [default], arrivals = "20/s", duration = "p50=80ms,p95=400ms"'
         )
-        raise CommandError(text, returncode=WRONG_ARGUMENTS) from error
+        raise refusal(ValueError(text)) from error
 
 
 def _demand(queue: str, arrivals: str | list[str], text: str) -> Demand:

@@ -14,8 +14,8 @@ from django.utils import timezone
 
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ArgumentsRefused
-from switchyard.console.commands import ActsCommand, refusal
-from switchyard.console.formatting import aligned, counted, iso, parse_until
+from switchyard.console.commands import ActsCommand, refusal, table
+from switchyard.console.formatting import counted, iso, parse_until
 from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.logs import printable_lines
 from switchyard.schedules import queries, services
@@ -78,7 +78,8 @@ class Command(ActsCommand):
             self.stderr.write(f"{name} is not sent: {fault}")
         if rows and not self.as_json:
             self.stderr.write(f"schedules: {queries.headline(rows, queries.scheduler_leads())}.")
-        return list(map(dataclasses.asdict, rows)), _table(rows)
+        none = "no schedules; declare one with periodic=cron(…), or make one in the room"
+        return list(map(dataclasses.asdict, rows)), table(HEADINGS, map(_cells, rows)) or none
 
     def _run(self, *, name: str, reason: str, **options: Any) -> tuple[Any, str]:
         job_id = services.run_now(name, who=Who.of_command(), reason=reason)
@@ -104,7 +105,7 @@ class Command(ActsCommand):
         answer = dataclasses.asdict(row) | {
             "ticks": [{field: getattr(tick, field) for field in fields} for tick in ticks]
         }
-        lines = [_table([row]), "", *([row.pause_words, ""] if row.pause_words else [])]
+        lines = [table(HEADINGS, [_cells(row)]), "", *([row.pause_words, ""] if row.pause_words else [])]
         for tick in ticks:
             late = f"{tick.lateness_ms / 1000:.1f} s late" if tick.lateness_ms is not None else ""
             lines.append(f"{tick.due_at:%Y-%m-%d %H:%M}  {tick.outcome:8} {late:12} {tick.job_id} {tick.by}".rstrip())
@@ -151,12 +152,6 @@ def _pair(text: str) -> tuple[str, str]:
 def _row(name: str) -> queries.ScheduleRow:
     state = ScheduleState.objects.filter(actor=name).first()
     return queries.row_of(services.find(name), state, timezone.now())
-
-
-def _table(rows: list[queries.ScheduleRow]) -> str:
-    if not rows:
-        return "no schedules; declare one with periodic=cron(…), or make one in the room"
-    return aligned([HEADINGS, *(_cells(row) for row in rows)])
 
 
 def _cells(row: queries.ScheduleRow) -> tuple[str, ...]:

@@ -145,7 +145,7 @@ def _parts(room: Room, width: int) -> Iterator[RenderableType]:
     if room.alerts:
         yield fitted_table(ALERTS, width, map(_alert, room.alerts))
     else:
-        yield Text("Unknown while the database is unavailable." if room.alerts is None else "None.", style="dim")
+        yield Text("Unknown: the database cannot be read." if room.alerts is None else "None.", style="dim")
 
 
 def _help(verdict: Verdict) -> Iterator[tuple[str, str]]:

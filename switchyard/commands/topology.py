@@ -10,8 +10,8 @@ from django.core.management.base import CommandError, CommandParser
 
 from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.console.commands import WRONG_ARGUMENTS, ActionParser, PrintingCommand, number_within
-from switchyard.console.formatting import aligned, retries_text, whole_duration
+from switchyard.console.commands import WRONG_ARGUMENTS, ActionParser, PrintingCommand, number_within, table
+from switchyard.console.formatting import retries_text, whole_duration
 from switchyard.deployment import rendered_files
 from switchyard.deployment.rendered_files import RENDERED_CORES
 from switchyard.middleware.retries import RETRY_DELAYS, span_of
@@ -127,9 +127,9 @@ def as_text(yard: Yard) -> str:
     ]
     own = [[actor["actor"], actor["queue"], _retries(actor)] for actor in data["own_retries"]]
     tables = [
-        _table(QUEUE_HEAD, queues),
-        _table(["actor", "queue", "retries of its own"], own) if own else "",
-        _table(POOL_HEAD, pools),
+        table(QUEUE_HEAD, queues),
+        table(["actor", "queue", "retries of its own"], own),
+        table(POOL_HEAD, pools),
         rendered_files.summary(yard),
         f"Retries come {speed:,} times as fast as declared: retry_speed of the yard." if speed > 1 else "",
     ]
@@ -209,8 +209,3 @@ def _retries(retry: dict[str, Any]) -> str:
 
 def _children(pool: dict[str, Any]) -> str:
     return f"cores ({pool['processes']} here)" if pool["per_core"] else str(pool["processes"])
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    rule = ["-" * max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    return aligned([head, rule, *rows])

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from io import TextIOWrapper
+from itertools import pairwise
+from shutil import get_terminal_size
 from typing import Any, NoReturn
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter, SystemCheckError
@@ -21,7 +23,6 @@ from dramatiq.middleware import MiddlewareError
 
 from switchyard.broker.errors import ActRefused, ArgumentsRefused, BrokerError, SwitchyardError
 from switchyard.conf import in_words_of_project
-from switchyard.console.formatting import aligned
 from switchyard.files.addresses import is_full
 from switchyard.middleware.errors import ArgumentMismatch, InvalidOption
 from switchyard.middleware.logs import printable, printable_lines
@@ -40,7 +41,10 @@ def refuse(*facts: str) -> NoReturn:
 WRONG_ARGUMENTS = 2
 # Errors of a call that is wrong in itself, whatever the state of its subject.
 WRONG = (ValueError, ArgumentsRefused, ArgumentMismatch, InvalidOption)
-UNDEFINED_TABLE = "42P01"
+# Of the columns of a table that go on below.
+INDENT = "    "
+# SQLSTATE of an undefined table and of an undefined column.
+UNDEFINED = ("42P01", "42703")
 DATABASE_REMEDY = "check DATABASE_URL and SWITCHYARD_STATE_DIR, and that manage.py migrate was run"
 
 
@@ -55,7 +59,7 @@ def database_trouble(error: Exception) -> str:
     fact = str(error).partition("\n")[0]
     if is_full(error):
         return f"the disk is full: {fact}; free space, nothing has to be restarted"
-    if "no such table" in fact or getattr(error.__cause__, "sqlstate", "") == UNDEFINED_TABLE:
+    if fact.startswith(("no such table", "no such column")) or getattr(error.__cause__, "sqlstate", "") in UNDEFINED:
         return f"the database is not migrated: {fact}; run manage.py migrate"
     if isinstance(error, (OperationalError, InterfaceError)):
         return f"the database does not answer: {fact}; {in_words_of_project(DATABASE_REMEDY)}"
@@ -88,9 +92,22 @@ def show_examples(parser: ArgumentParser, examples: str) -> None:
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return rows below their titles, without control characters: names in a message may have some; "" for no rows."""
-    shown = [[printable(cell or "-") for cell in row] for row in rows]
-    return aligned([titles, *shown]) if shown else ""
+    """Return rows below their titles, without control characters: names in a message may have some; "" for no rows.
+
+    In a terminal that is narrower the last columns go on below, indented: it would break a cell in the middle.
+    """
+    shown = [titles, *([printable(cell or "-") for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    room = get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else math.inf
+    folds, end = [0], 0
+    for column, width in enumerate(widths):
+        if end and end + width > room:
+            folds, end = [*folds, column], len(INDENT)
+        end += width + 2
+    parts = list(pairwise([*folds, len(widths)]))
+    padded = (list(map(str.ljust, row, widths)) for row in shown)
+    lines = (f"{INDENT if first else ''}{'  '.join(row[first:after])}" for row in padded for first, after in parts)
+    return "\n".join(map(str.rstrip, lines)) if len(shown) > 1 else ""
 
 
 def seconds(text: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -129,12 +129,6 @@ def promise(objective_ms: int | None, done_objective_ms: int | None = None) -> s
     objectives = (("start", objective_ms), ("end", done_objective_ms))
     parts = [f"{verb} in {whole_duration(ms)}" for verb, ms in objectives if ms is not None]
     return ", ".join(parts) or "no promise"
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as lines of text, each column as wide as its longest cell."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def ago(moment: datetime) -> str:

@@ -58,6 +58,11 @@ MoveName = Literal["requeue", "discard"]
 ActName = Literal["acknowledge", "requeue", "discard", "restore"]
 
 
+def right_of(name: str) -> str:
+    """Return the permission that an act needs; who may discard may restore."""
+    return f"switchyard_dead_letters.{'discard' if name == 'restore' else name}_deadletter"
+
+
 @dataclass(frozen=True, slots=True)
 class ActionResult:
     """Result of an act on one letter.
@@ -217,11 +222,6 @@ def _acknowledge(row: DeadLetter, by: str, reason: str) -> ActionResult:
         set_state(now, DeadLetter.State.ACKNOWLEDGED, "acknowledge", by, reason)
         now.save()
     return ActionResult(now, True, f"Acknowledged {now}.")
-
-
-def right_of(action: str) -> str:
-    """Return the right that an act needs; to restore letters, that to discard them."""
-    return f"switchyard_dead_letters.{'discard' if action == 'restore' else action}_deadletter"
 
 
 def item_of(row: DeadLetter) -> Item:

@@ -6,6 +6,7 @@ to their job.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -29,8 +30,8 @@ from switchyard.dead_letters.projection import UNCLAIMED, set_state
 
 COLUMNS = ("fingerprint", "queue", "actor", "reason", "exception", "state")
 TIMES = {"died_since": "died_at__gte", "died_until": "died_at__lt"}
-# Field of the keys of ticked letters.
-TICKED = "letter"
+# Field of the keys of ticked letters, and one key.
+TICKED, KEY = "letter", re.compile("[0-9]{1,18}")
 # Parameters of the list's address, by the filter's field.
 LIST_NAMES = {"q": "search", "died_at__gte": "died_since", "died_at__lt": "died_until"}
 LIST_ONLY = ("p", "o", "all", "e", "sort", "after", "export")
@@ -55,10 +56,12 @@ def check(filter: dict[str, Any]) -> dict[str, str]:
     if wrong := next((name for name in given if name not in known), None):
         raise ValueError(f"filter of dead letters: no field {wrong!r}; known are {', '.join(known)}")
     if TICKED in filter:
-        keys = [key for key in str(filter[TICKED]).split(",") if key.isascii() and key.isdecimal() and len(key) < 19]
+        keys = [key for key in str(filter[TICKED]).split(",") if key]
         if not keys:
             raise ValueError("letter: none was chosen; tick letters in the list, then press the button above them")
-        given[TICKED] = ",".join(keys[: acts.MOST_AT_ONCE])
+        if len(keys) > acts.MOST_AT_ONCE or not all(map(KEY.fullmatch, keys)):
+            raise ValueError(f"letter: write the keys of at most {acts.MOST_AT_ONCE:,} letters, or a filter of them")
+        given[TICKED] = ",".join(keys)
     if given.get("state", "new") not in OPEN_STATES:
         raise ValueError(f"state: {given['state']!r} is not a state of an open letter; write new or acknowledged")
     given |= {name: iso(time_ms(name, given[name]) or 0, "milliseconds") for name in TIMES if name in given}

@@ -268,10 +268,10 @@ def list_jobs(request: HttpRequest) -> dict[str, Any]:
         page = find_jobs(wanted, after=request.GET.get("after", ""), limit=limit)
     except ValueError as error:
         raise Problem(422, str(error)) from error
-    if page.broker_away:
+    if page.broker_error:
         raise Problem(503, "the broker does not answer; try again later", headers={"Retry-After": "1"})
-    if page.history_away:
-        raise Problem(503, "the database does not answer; try again later", headers={"Retry-After": "1"})
+    if page.history_error:
+        raise Problem(503, "the database cannot be read; try again later", headers={"Retry-After": "1"})
     return {
         "jobs": [_shown(request, job, arguments=arguments) for job in page.jobs],
         "after": page.after or None,

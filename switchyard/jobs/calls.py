@@ -228,7 +228,7 @@ def checked(actor: Actor[..., Any], args: Sequence[Any], kwargs: dict[str, Any])
     faults = {
         parameter.name: fault
         for parameter in parameters_of(actor)
-        if parameter.name in bound and (fault := _fault(parameter, _plain(bound[parameter.name])))
+        if parameter.name in bound and (fault := _fault(parameter, bound[parameter.name]))
     }
     if faults:
         raise _refused(actor, faults)
@@ -277,10 +277,6 @@ def _fault(parameter: ActorParameter, value: Any) -> str:
         return f"expects {parameter.annotation}; {fact}"
     key = lost_key(value, read)
     return "" if key is None else f"expects {parameter.annotation}; it has no field {key!r:.60}"
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _whole(digits: str) -> int:

@@ -67,6 +67,7 @@ def submit(
         HistoryUnavailable: the job was given an id, and the database did not answer whether it ran before.
         QueueFull: the queue has reached its depth limit.
         ArgumentMismatch: the arguments do not fit the actor, or ``kwargs`` is no ``dict``.
+        InvalidOption: the owner is no text, or the delay no number of milliseconds up to a year.
         ValueError: the job id is no UUID.
     """
     message, look_up = message_of(actor, owner, _merged(kwargs, named), job_id, args)
@@ -101,7 +102,7 @@ def enqueue_on_commit(
 
     Raises:
         ArgumentMismatch: the arguments do not fit the actor, or ``kwargs`` is no ``dict``.
-        InvalidOption: the delay is no number of milliseconds up to a year.
+        InvalidOption: as for ``submit``.
         PayloadTooLarge, UnencodablePayload: the arguments cannot be sent.
         ValueError: the job id is no UUID.
         BrokerUnavailable, QueueFull: see above.
@@ -254,7 +255,7 @@ def message_of(
             f"job_id {job_id!r:.100} is not a UUID in lower case; write str(uuid4()), or a uuid5 of your key"
         )
     request = current_request()
-    options: dict[str, Any] = {**given, "owner": owner} if owner else given
+    options: dict[str, Any] = {**given, "owner": owner} if owner not in ("", None) else given
     look_up = job_id is not None
     if job_id is None and request is not None:
         job_id = request.next_job_id()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import time
-from math import inf
 
 import pytest
 
-from switchyard.broker.queue.operations import LEASE_MS
-from switchyard.workers.supervisor.quiet_periods import PATIENCE_S
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import FIRST, enqueue, load, wait_until_drained
@@ -22,11 +19,11 @@ long = pytest.mark.long
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("yard", "most_twice", "slack_s"),
-    [("threads", 16, inf), pytest.param("threads", 2, 5, marks=long), pytest.param("greenlets", 2, 5, marks=long)],
+    ("yard", "most_twice"),
+    [("threads", 16), pytest.param("threads", 2, marks=long), pytest.param("greenlets", 2, marks=long)],
 )
 def test_what_a_killed_supervisors_children_ran_starts_again_under_the_next(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, most_twice: int, slack_s: float
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, most_twice: int
 ) -> None:
     pools = pools_on(yard, valkey_url)
     first = pools.start("runpool", "work")
@@ -56,6 +53,3 @@ def test_what_a_killed_supervisors_children_ran_starts_again_under_the_next(
     found = ledger.account()
     assert (found.lost, found.unexpected) == ((), ())
     assert len(found.duplicated) <= most_twice
-    # The others follow one after the other: what ran in a lapsed lease runs alone. Where the child for that takes long
-    # to start and other work waits, its time is put off once.
-    assert min(again_s) <= max(ready_s, LEASE_MS / 1_000) + slack_s + PATIENCE_S

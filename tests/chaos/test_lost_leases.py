@@ -6,16 +6,14 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from math import inf
 
 import pytest
 
-from switchyard.workers.supervisor.quiet_periods import PATIENCE_S
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import FIRST, QUEUE, enqueue, let_pass, wait_until_drained
-from tests.chaos.pools import Pools, RunningPool, started
+from tests.chaos.pools import Pools, started
 from tests.environment import SERVER
 from tests.waiting import wait_for
 
@@ -46,9 +44,9 @@ def starts_in(ledger: Ledger, pids: set[int], since_s: float) -> list[str]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("stopped_s", "slack_s"), [(25, inf), pytest.param(60, 0, marks=long)])
+@pytest.mark.parametrize("stopped_s", [25, pytest.param(60, marks=long)])
 def test_a_pool_that_was_stopped_as_a_whole_commits_nothing_that_another_has_taken_over(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, stopped_s: float, slack_s: float
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, stopped_s: float
 ) -> None:
     pools = pools_on("threads", valkey_url)
     zombie = pools.start("runpool", "work")
@@ -78,18 +76,9 @@ def test_a_pool_that_was_stopped_as_a_whole_commits_nothing_that_another_has_tak
     )
     found = ledger.account()
     assert (found.lost, found.unexpected) == ((), ())
-    assert max(again_s) <= taken_over_s(other) + slack_s
     assert after == before, "what the other pool runs is still its own"
     assert "stale token" not in other.log()
     assert [len(ledger.of("started", job)) for job in jobs] == [2] * len(jobs)
-
-
-def taken_over_s(other: RunningPool) -> float:
-    """Return the seconds after a fault within which a pool that was started with it has reclaimed what others held.
-
-    Where nobody swept while it started, it grants every lease anew first.
-    """
-    return 20 + other.start_s
 
 
 def holds(pools: Pools) -> dict[bytes, str]:
@@ -128,12 +117,9 @@ def test_a_pool_that_is_cut_off_for_less_than_a_lease_goes_on_as_if_nothing_was(
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(
-    ("yard", "slack_s"),
-    [("threads", inf), pytest.param("threads", 0, marks=long), pytest.param("greenlets", 0, marks=long)],
-)
+@pytest.mark.parametrize("yard", ["threads", pytest.param("greenlets", marks=long)])
 def test_a_pool_that_is_cut_off_for_longer_stops_starting_work_and_cannot_commit(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, proxy: FaultProxy, yard: str, slack_s: float
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, proxy: FaultProxy, yard: str
 ) -> None:
     pools = pools_on(yard, valkey_url)
     cut_off = pools.start("runpool", "work", url=proxy.url)
@@ -167,9 +153,5 @@ def test_a_pool_that_is_cut_off_for_longer_stops_starting_work_and_cannot_commit
     found = ledger.account()
     assert (found.lost, found.unexpected) == ((), ())
     assert late == [], "a pool that has lost its leases starts nothing"
-    # Suspects run alone, in turn, when the tasks that the other pool had begun have ended. Where it had begun some of
-    # the sixteen only, the others are more work that waits: then it puts the suspects off once, and those others run
-    # for as long. It would put them off again after twice the time, which is more than a task takes.
-    assert min(again_s) <= taken_over_s(other) + PATIENCE_S + LONG_S + slack_s
     assert "stale token" not in other.log()
     assert {len(ledger.of("started", job)) for job in first} == {2}

@@ -57,13 +57,13 @@ def entry_of(message: Message[Any], actors: Mapping[str, Actor[Any, Any]] = NO_A
     return Entry(id_, encode(in_json(message, actors)), key)
 
 
-def require_message(message: Any) -> None:
-    """Refuse, by a ``TypeError``, to enqueue what is no message, such as the result of an actor that was called.
+def require_message(message: Any) -> Any:
+    """Return a message; a ``TypeError`` refuses what is none, such as an actor, or the result of one that was called.
 
     What Dramatiq makes of messages, such as ``MessageProxy``, is one.
     """
     if hasattr(message, "message_id"):
-        return
+        return message
     name = getattr(message, "actor_name", "actor")
     raise TypeError(f"{kind_of(message)} is not a message; write {name}.message(...), which makes one and runs nothing")
 

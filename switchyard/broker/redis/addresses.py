@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import ipaddress
+import math
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -12,7 +13,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 import msgspec
 
-from switchyard.broker.errors import UnusableAddress
+from switchyard.broker.errors import ADDRESSES, CHECK_THE_ADDRESS, UnusableAddress
 
 # Scheme, login and hosts; the rest begins with a path, a query or nothing.
 PARTS = re.compile(r"([^:/?#]*://)((?:[^/?#]*@)?)([^/?#]*)(.*)", re.DOTALL)
@@ -26,10 +27,14 @@ VALUES: Final = {
 
 
 class Absence(msgspec.Struct, frozen=True):
-    """Words for the error where nothing listens at an address; an empty ``fact`` keeps the client's message."""
+    """Words for the error where nothing listens at an address; an empty ``fact`` keeps the client's message.
+
+    ``named`` is the setting that holds the address, for the remedies of other errors.
+    """
 
     fact: str = ""
-    remedy: str = ""
+    remedy: str = CHECK_THE_ADDRESS
+    named: str = ADDRESSES
 
 
 class Server(msgspec.Struct, frozen=True):
@@ -107,7 +112,9 @@ def check_options(url: str, *, own: tuple[str, ...] = ()) -> None:
             remedy = f"write {name}={VALUES[name][0]}, or leave it out"
             raise UnusableAddress(f"has the option {name} with a value that it cannot have", remedy)
         try:
-            readers.get(name, str)(value)
+            number = readers.get(name, str)(value)
+            if isinstance(number, (int, float)) and not 0 <= number < math.inf:
+                raise ValueError
         except (TypeError, ValueError):
             raise UnusableAddress(f"has the option {name} with a value that it cannot have", "correct it") from None
 

@@ -7,26 +7,14 @@ import socket
 import ssl
 
 import redis
-from redis.exceptions import (
-    BusyLoadingError,
-    MasterDownError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-)
+from redis.exceptions import BusyLoadingError, MasterDownError, NoPermissionError, OutOfMemoryError, ReadOnlyError
 
 from switchyard.broker.errors import ADDRESSES, BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable
 from switchyard.broker.redis.addresses import Absence
 from switchyard.broker.redis.sentinel import NoMasterNamed
 
 # Answers of a server that cannot serve now: it starts, follows another one, or lost its master.
-AWAY = (
-    redis.ConnectionError,
-    redis.TimeoutError,
-    BusyLoadingError,
-    MasterDownError,
-    ReadOnlyError,
-)
+AWAY = redis.ConnectionError, redis.TimeoutError, BusyLoadingError, MasterDownError, ReadOnlyError
 # The code of an error, where redis-py takes it off the error's text.
 CODES: dict[type[Exception], str] = {
     OutOfMemoryError: "OOM", ReadOnlyError: "READONLY", BusyLoadingError: "LOADING", MasterDownError: "MASTERDOWN",
@@ -63,17 +51,15 @@ def named(operation: str, error: redis.RedisError) -> BrokerError:
 def unanswered(operation: str, error: redis.RedisError, client: redis.Redis, *, sent: bool) -> BrokerUnavailable:
     """Return this project's error for a server that did not answer; where nothing listens, in the client's words.
 
-    An operation that was ``sent`` before may have happened.
+    An operation that was ``sent`` before may have happened. The remedy names the setting that named the server.
     """
-    if sent or isinstance(error, redis.TimeoutError) or not isinstance(error, redis.ConnectionError):
-        outcome = "unknown" if sent else "refused"
-        return BrokerUnavailable(operation, str(error), outcome=outcome)
-    if isinstance(error, redis.AuthenticationError):
-        return BrokerUnavailable(operation, str(error), outcome="refused", remedy=LOGIN_REMEDY)
-    if isinstance(error, NoMasterNamed):
-        return BrokerUnavailable(operation, str(error), outcome="refused", remedy=MASTER_REMEDY)
     absence: Absence = getattr(client, "absence", None) or Absence()
-    return BrokerUnavailable(operation, absence.fact or str(error), outcome="refused", remedy=absence.remedy)
+    cause, remedy = str(error), Absence().remedy
+    if isinstance(error, redis.ConnectionError) and not sent:
+        of_kind = {redis.AuthenticationError: LOGIN_REMEDY, NoMasterNamed: MASTER_REMEDY}.get(type(error))
+        cause, remedy = (cause, of_kind) if of_kind else (absence.fact or cause, absence.remedy)
+    remedy = remedy.replace(ADDRESSES, absence.named)
+    return BrokerUnavailable(operation, cause, outcome="unknown" if sent else "refused", remedy=remedy)
 
 
 def reason(error: BaseException | None) -> str:

@@ -44,9 +44,8 @@ class JobsPage:
         after: Cursor of the next page; "" at the end of the list.
         cut: Queues that hold more messages than were looked through.
         away: Queues that are away or start nothing: what has not ended there is missing.
-        broker_away: What has not ended is missing, because the broker did not answer.
-        history_away: What has ended is missing, because the database did not answer.
-        broker_error: The broker's error, with its remedy; "" without one.
+        broker_error: The broker's error, with its remedy, for which what has not ended is missing; "" without one.
+        history_error: The database's error, for which what has ended is missing.
         by_due_time: The next to be due is first.
     """
 
@@ -54,9 +53,8 @@ class JobsPage:
     after: str
     cut: tuple[str, ...] = ()
     away: tuple[str, ...] = ()
-    broker_away: bool = False
-    history_away: bool = False
     broker_error: str = ""
+    history_error: DatabaseError | None = None
     by_due_time: bool = False
 
 
@@ -268,7 +266,7 @@ def scheduled_jobs(wanted: Filter, *, after: str = "", limit: int) -> JobsPage:
         chosen = found[:limit]
         jobs = jobs_of(chosen, wanted)
     except BrokerError as error:
-        return JobsPage((), "", broker_away=True, broker_error=str(error), by_due_time=True)
+        return JobsPage((), "", broker_error=str(error), by_due_time=True)
     if len(found) > limit:
         last = (chosen[-1].seen.due_at or 0, chosen[-1].id)
     place = "" if is_over or last is None else "due.{}.{}".format(*last)
@@ -299,7 +297,7 @@ def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT) -> JobsPag
     if is_by_due_time(wanted):
         return scheduled_jobs(wanted, after=after, limit=limit)
     place = ListCursor.parse(after)
-    rows, ended_to, history_away = _ended(wanted, place, limit)
+    rows, ended_to, history_error = _ended(wanted, place, limit)
     live, broker_error = UnfinishedJobs([], [], set()), ""
     if not place.live_over and wants_unfinished(wanted):
         try:
@@ -335,22 +333,21 @@ def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT) -> JobsPag
         after="" if next_place.live_over and next_place.ended_over else str(next_place),
         cut=tuple(live.cut),
         away=live.away,
-        broker_away=bool(broker_error),
-        history_away=history_away,
         broker_error=broker_error,
+        history_error=history_error,
     )
 
 
-def _ended(wanted: Filter, place: ListCursor, limit: int) -> tuple[list[JobRow], Cursor | None, bool]:
-    """Return rows of the history, where it goes on, and whether it did not answer."""
+def _ended(wanted: Filter, place: ListCursor, limit: int) -> tuple[list[JobRow], Cursor | None, DatabaseError | None]:
+    """Return rows of the history, where it goes on, and why it cannot be read."""
     ended = wanted_of_history(wanted)
     if place.ended_over or ended is None:
-        return [], None, False
+        return [], None, None
     try:
-        return (*search(ended, after=place.ended, limit=limit), False)
+        return (*search(ended, after=place.ended, limit=limit), None)
     except DatabaseError as error:
-        log.warning("the list of jobs lacks the history: the database does not answer", error=str(error))
-        return [], None, True
+        log.warning("the list of jobs lacks the history: the database cannot be read", error=str(error))
+        return [], None, error
 
 
 def _place_after(

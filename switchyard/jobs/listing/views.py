@@ -102,7 +102,7 @@ def changes_of(wanted: Filter, shown: Sequence[str], *, shown_at: int) -> ListCh
         jobs=tuple(jobs[id_] for id_ in shown if id_ in jobs),
         new_count=len(new),
         more=bool(new and page.after) and new[-1] is page.jobs[-1],
-        is_away=is_away or page.broker_away or page.history_away,
+        is_away=is_away or bool(page.broker_error or page.history_error),
     )
 
 
@@ -179,8 +179,8 @@ def _exported(request: HttpRequest) -> Iterator[dict[str, Any]]:
     after, arguments = "", may(request, "view_arguments", request.GET.get("queue", ""))
     while True:
         page = find_jobs(_wanted(request), after=after, limit=EXPORTED)
-        if page.broker_away or page.history_away:
-            raise ActRefused("export", "the broker or the database does not answer; try again once it does")
+        if page.broker_error or page.history_error:
+            raise ActRefused("export", "the broker or the database cannot be read; try again once it can")
         yield from (job_json(job, arguments=arguments) for job in page.jobs)
         if not (after := page.after):
             return
@@ -282,7 +282,7 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
         "chosen_acts": _chosen_acts(request, page),
         "none_found": why_none_found(wanted.argument, wanted.actor),
         "is_later": is_later,
-        "missing": "" if page.broker_away or page.history_away else why_missing(),
+        "missing": "" if page.broker_error or page.history_error else why_missing(),
         "newest": f"?{urlencode(query)}",
         "bulk_links": _bulk_links(request, wanted),
         "older": f"?{urlencode(query | {'after': page.after})}",

@@ -43,7 +43,7 @@ class Passport:
         attempts: The job as each attempt left it, the last one as it stands.
         limit_ms: Run time after which it is interrupted.
         stands_for: Jobs that were not enqueued because this one held their unique key, the last five.
-        history_away: The database did not answer: attempts and children are incomplete.
+        history_away: The database could not be read: attempts and children are incomplete.
     """
 
     job: Job
@@ -136,7 +136,7 @@ def _stored(job_id: str) -> tuple[Job | None, tuple[Job, ...], tuple[Job, ...], 
             False,
         )
     except DatabaseError as error:
-        log.warning("a job's page lacks the history: the database does not answer", error=str(error))
+        log.warning("a job's page lacks the history: the database cannot be read", error=str(error))
         return None, (), (), None, True
 
 

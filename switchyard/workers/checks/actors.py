@@ -118,16 +118,6 @@ def unknown_callbacks(each: DeclaredActor) -> Iterator[CheckMessage]:
         yield each.error("switchyard.E022", f"{option} is {name!r}: no actor is called so", hint)
 
 
-def limit_in_seconds(each: DeclaredActor) -> Iterator[CheckMessage]:
-    """W020: an actor's own time limit that was most likely meant in seconds."""
-    limit = each.time_limit_ms if "time_limit" in each.actor.options else None
-    if limit is None or limit >= LEAST_LIMIT_MS or (each.queue is not None and limit == each.queue.soft_limit_ms):
-        return
-    fact = f"its time_limit is {limit:g} ms, after which every attempt fails"
-    hint = f"Time limits are milliseconds: for {limit:g} s write time_limit={int(limit * 1_000):_}."
-    yield each.warning("switchyard.W020", fact, hint)
-
-
 def no_plain_function(each: DeclaredActor) -> Iterator[CheckMessage]:
     """W022: an actor that is a class, a method, a lambda or a generator, or that another decorator hides."""
     actor, id_ = each.actor, "switchyard.W022"
@@ -175,7 +165,7 @@ def coroutine_among_greenlets(each: DeclaredActor) -> Iterator[CheckMessage]:
 
 CHECKS = (
     *(undeclared_queue, missing_time_limit, limit_over_the_hard_limit, consumed_dead_list, unknown_callbacks),
-    *(limit_in_seconds, no_plain_function, endless, coroutine_among_greenlets),
+    *(no_plain_function, endless, coroutine_among_greenlets),
 )
 
 
@@ -208,8 +198,10 @@ def _name_of_wrapper(actor: Actor[Any, Any]) -> str:
 # Below these milliseconds a value helps nobody: a result leaves before it is fetched, retries end within an outage. A
 # first retry after a fraction of a second may be intended.
 LEAST_MS = {
+    "time_limit": (LEAST_LIMIT_MS, "after which every attempt fails"),
     "max_age": (1_000, "after which a job that has not started expires"),
     "result_ttl": (60_000, "after which its result may be gone"),
+    "unique_for": (1_000, "after which its key is free"),
     "min_backoff": (100, "its first delay before a retry"),
     "max_backoff": (1_000, "its longest delay before a retry"),
 }
@@ -248,10 +240,11 @@ def annotations_without_effect(each: DeclaredActor) -> Iterator[CheckMessage]:
 
 
 def options_in_seconds(each: DeclaredActor) -> Iterator[CheckMessage]:
-    """W020: a ``max_age``, ``result_ttl``, ``min_backoff`` or ``max_backoff`` that was most likely meant in seconds."""
+    """W020: an option of :data:`LEAST_MS` that was most likely meant in seconds."""
     for name, (least_ms, meaning) in LEAST_MS.items():
         value = each.actor.options.get(name)
-        if value is not None and is_duration(value) and value < least_ms:
+        is_of_queue = name == "time_limit" and each.queue is not None and value == each.queue.soft_limit_ms
+        if value is not None and is_duration(value) and value < least_ms and not is_of_queue:
             hint = f"It is milliseconds: for {value:g} s write {name}={int(value * 1_000):_}."
             yield each.warning("switchyard.W020", f"its {name} is {value:g} ms, {meaning}", hint)
 

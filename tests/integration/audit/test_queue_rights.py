@@ -256,7 +256,7 @@ def test_discarded_group_of_several_queues_is_restored_on_own_queues_alone(
         project(keep(letter(id=f"of-{queue}", queue=queue)))
     acts.apply("discard", list(DeadLetter.objects.all()), who=Who("root", "page"), reason="old")
     shown = page.get(reverse("switchyard-letters"), {"state": "discarded"}).content.decode()
-    [begin] = {html.unescape(to) for to in re.findall(r'href="([^"]*letter\.restore[^"]*)"', shown)}
+    [begin] = {html.unescape(to) for to in re.findall(r'href="([^"]*letter\.restore[^"]*)">Restore those of', shown)}
 
     assert page.post(begin, {"count": "1", "form_id": "f"}).status_code == 302
     assert (BulkAct.objects.get().total, BulkAct.objects.get().filter["queue"]) == (1, "slow")

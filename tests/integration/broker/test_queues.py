@@ -15,6 +15,7 @@ from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
+from switchyard.broker.enqueue_many import messages
 from switchyard.broker.errors import BrokerUnavailable, InvalidMessageId, PayloadTooLarge, QueueFull, UnencodablePayload
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.keys import Keys
@@ -137,6 +138,11 @@ def test_what_is_no_message_is_refused_with_the_call_that_makes_one(build: Build
         dramatiq.group([add(1, 2)], broker=broker).run()
     with pytest.raises(TypeError, match=r"an Actor is not a message; write add\.message\("):
         broker.enqueue(add)
+    with pytest.raises(TypeError, match=r"an Actor is not a message; write add\.message\("):
+        broker.enqueue_many([add.message(1, 2), add])
+    for call, what in ((7, "an int"), ("7", "a str"), ({"a": 7}, "a dict")):
+        with pytest.raises(TypeError, match=rf"^actor add: a call is {what}; write a tuple of its arguments"):
+            broker.enqueue_many(messages(add, [(1, 2), call]))
     assert depth(broker) == 0
 
 

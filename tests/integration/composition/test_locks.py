@@ -100,9 +100,11 @@ def test_a_lock_is_refused_at_once_and_has_a_number_above_a_forgotten_one(broker
     assert left_ms(broker, key) == -2
 
 
-@pytest.mark.parametrize("bad", ["", "a{b}", "x" * 201, "a\n"])
-def test_a_key_that_cannot_be_used_is_refused(broker: RedisBroker, bad: str) -> None:
+@pytest.mark.parametrize("bad", ["", "a{b}", "x" * 201, "a\n", 5])
+def test_a_key_that_cannot_be_used_is_refused(broker: RedisBroker, bad: Any) -> None:
     with pytest.raises(ValueError, match="printable"), lock(bad):
+        pass
+    with pytest.raises(ValueError, match="write seconds, at least 0 and 1"), lock("key", expiry_s=float("nan")):
         pass
 
 

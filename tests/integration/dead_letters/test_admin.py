@@ -158,6 +158,8 @@ def test_ticked_letters_are_named_before_a_bulk_act_on_them_and_no_others(
     listed = client.get(reverse(LIST), {"queue": "default"}).content.decode()
     assert f'formaction="{address}"' in listed and f'name="letter" value="{rows[0].pk}"' in listed
     assert "none was chosen" in client.get(address, {"letter": ""}).content.decode()
+    for wrong in ("1,x", ",".join(map(str, range(1, 1_002)))):
+        assert "the keys of at most 1,000 letters" in client.get(address, {"letter": wrong}).content.decode()
 
     chosen = f"{address}?letter=&letter={rows[0].pk}&letter={rows[1].pk}"
     assert "Requeue 2 dead letters?" in client.get(chosen).content.decode()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from unittest.mock import Mock
 
 import pytest
 from django.core.management import CommandError
+from django.db import OperationalError
 
 from switchyard.bulk.models import BulkAct
 from switchyard.jobs.queries import find_untracked
@@ -42,6 +44,14 @@ def test_list_prints_json_page_by_page() -> None:
     assert first["jobs"][0]["id"] != second["jobs"][0]["id"]
     assert (second["after"], second["missing"], second["cut"]) == (None, [], [])
     assert "more: --after " in output_of("jobs", "list", "--limit", "1")
+
+
+@pytest.mark.parametrize("fault", ["no such table: history", "no such column: owner"])
+def test_list_says_that_the_database_is_not_migrated(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("switchyard.jobs.listing.pages.search", Mock(side_effect=OperationalError(fault)))
+
+    with pytest.raises(CommandError, match=f"the database is not migrated: {fault}; run manage.py migrate"):
+        output_of("jobs", "list")
 
 
 def test_cancel_with_a_filter_starts_a_bulk_act() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from django.core.management import CommandError
 from django.db import OperationalError
@@ -9,7 +11,7 @@ from django.test import override_settings
 
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
 from switchyard.conf import read
-from switchyard.console.commands import as_command_error
+from switchyard.console.commands import as_command_error, table
 
 
 @pytest.mark.parametrize(
@@ -40,3 +42,12 @@ def test_the_setting_that_named_the_broker_is_said() -> None:
 def test_other_errors_pass() -> None:
     with pytest.raises(ZeroDivisionError), as_command_error("tokens"):
         raise ZeroDivisionError
+
+
+def test_a_table_goes_on_below_where_a_terminal_is_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("running", "send_mail", "0c3f9b1e", "a\x1b"), ("dead", "add", "5d2a11", "")]
+    assert table(("state", "actor", "job", "detail"), rows).splitlines()[1] == "running  send_mail  0c3f9b1e  a\\x1b"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "20")
+
+    assert table(("state", "actor", "job", "detail"), rows).splitlines()[-2:] == ["dead     add", "    5d2a11    -"]

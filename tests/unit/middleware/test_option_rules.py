@@ -231,6 +231,12 @@ def test_a_due_time_that_no_worker_could_read_is_refused(broker: StubBroker, eta
     assert broker.queues["default"].qsize() == 0
 
 
+@pytest.mark.parametrize("owner", [1, ["user:1"], "x" * 201])
+def test_an_owner_that_the_history_cannot_keep_is_refused(broker: StubBroker, owner: Any) -> None:
+    with pytest.raises(InvalidOption, match=r"^actor send_mail: owner is .*; write text of at most 200 characters"):
+        declare(broker).send_with_options(owner=owner)
+
+
 def test_a_unique_key_whose_function_fails_is_refused_and_named(broker: StubBroker) -> None:
     actor = declare(broker, unique_key=lambda *given: given[5])
 

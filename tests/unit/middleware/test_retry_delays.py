@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from dramatiq.errors import Retry
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,6 +44,12 @@ def test_retry_after_is_a_lower_bound(delay_s: float) -> None:
     delay_ms = delay_of(1, RetryPolicy(base_ms=500), RetryLater(delay_s, "later"))
 
     assert int(delay_s * 1000) <= delay_ms <= int(delay_s * 1000) + 500 or 250 <= delay_ms <= 500
+
+
+@pytest.mark.parametrize("delay_s", ["5", None, float("nan"), float("inf")])
+def test_a_time_that_is_no_number_of_seconds_is_refused(delay_s: Any) -> None:
+    with pytest.raises(ValueError, match=r"^RetryLater: delay_s is .*; write a number of seconds"):
+        RetryLater(delay_s, "busy")
 
 
 def test_retry_after_a_second_does_not_shorten_a_schedule_of_hours() -> None:

@@ -61,6 +61,12 @@ def test_a_complete_production_environment_is_taken() -> None:
         ("SWITCHYARD_BROKER_URL", "http://valkey", "'http'"),
         ("SWITCHYARD_BROKER_URL", "redis://user:pass/word@valkey:6379/0", "has a port that is not a number"),
         ("SWITCHYARD_BROKER_URL", "redis://user:word@valkey:6379/yard", "has a database that is not a number"),
+        ("SWITCHYARD_BROKER_URL", "redis://u:p@a:99999/0", "a port that is not a number from 0 to 65535; correct it"),
+        ("SWITCHYARD_BROKER_URL", "redis://u:p@[::1/0", "has a bracket that belongs to no IPv6 address"),
+        ("SWITCHYARD_BROKER_URL", "redis://u:p@a:1,b:2/0", "names 2 servers; name one, or sentinels with redis+senti"),
+        ("SWITCHYARD_BROKER_URL", "REDIS://u:p@a/0", "begins with 'REDIS'; write redis"),
+        ("SWITCHYARD_BROKER_URL", "redis://u:p@a/0?socket_timeout=nan", "socket_timeout with a value that it cannot"),
+        ("SWITCHYARD_PUBLIC_URL", "https://yard:99999", "a port that is not a number from 0 to 65535; correct it"),
         (
             "SWITCHYARD_BROKER_URL",
             "rediss://user:word@a/0?ssl_ca_cert=/ca.pem",

@@ -3,6 +3,7 @@
 
 (() => {
   const POLL_MS = 2000;
+  const QUIET_MS = 10000; // while answers change nothing, each pause is twice the one before, up to this
   const ANSWER_MS = 10000;
   const page = document.getElementById("sy-jobs");
   if (!page) return;
@@ -15,6 +16,8 @@
   let seen = Date.now();
   let asked = 0;
   let timer = 0;
+  let wait = POLL_MS;
+  let last = "";
   let fetching = false;
   let failed = false;
   let paused = false;
@@ -56,6 +59,8 @@
     }
     if (!answer.ok) throw new Error(`status ${answer.status}`);
     const html = await answer.text();
+    wait = html === last ? Math.min(2 * wait, QUIET_MS) : POLL_MS;
+    last = html;
     if (!paused) show(html);
   }
 
@@ -68,6 +73,7 @@
       failed = false;
     } catch {
       failed = true;
+      wait = POLL_MS;
     } finally {
       fetching = false;
     }
@@ -77,7 +83,7 @@
 
   function plan() {
     clearTimeout(timer);
-    if (!resting()) timer = setTimeout(refresh, Math.max(asked + POLL_MS - Date.now(), 0));
+    if (!resting()) timer = setTimeout(refresh, Math.max(asked + wait - Date.now(), 0));
   }
 
   function tell() {

@@ -74,7 +74,7 @@ def test_a_slot_that_is_left_half_moved_is_named_with_its_queue(
     # The list of jobs has the others' jobs, and names what is missing.
     jobs = find_jobs(Filter())
     assert {line.id for line in jobs.jobs} == {id_ for name, id_ in sent.items() if name != "default"}
-    assert list(jobs.away) == ["default"] and not jobs.broker_away
+    assert list(jobs.away) == ["default"] and not jobs.broker_error
     # Commands.
     assert output_of("queues", "status", "default")[0].startswith("default: half moved")
     with pytest.raises(SystemExit, match="1"):

@@ -13,12 +13,16 @@ from typing import Any, NoReturn
 
 import dramatiq
 import pytest
+import redis
 
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.redis import scripts
+from switchyard.broker.redis.addresses import Absence
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.exchange import APART_S, LONGEST_S, Pace
+from switchyard.broker.redis.sentinel import NoMasterNamed
+from switchyard.broker.redis.server_errors import unanswered
 from switchyard.middleware import wait_for_broker
 
 
@@ -91,3 +95,13 @@ def test_a_process_without_descriptors_refuses_no_message(monkeypatch: pytest.Mo
     message = dramatiq.Message("default", "act", (), {}, {})
 
     assert wait_for_broker.retry_until_available(message, "retry", lambda: next(answers)()) == "moved"
+
+
+@pytest.mark.parametrize("sent", [False, True])
+@pytest.mark.parametrize("error", [redis.TimeoutError("t"), redis.AuthenticationError("a"), NoMasterNamed("m")])
+def test_the_setting_that_named_the_server_is_named_whatever_failed(error: redis.RedisError, sent: bool) -> None:
+    client = connect("redis://127.0.0.1:1", absence=Absence("", "start it", 'SWITCHYARD["BROKER_URL"]'))
+
+    text = str(unanswered("PING", error, client, sent=sent))
+
+    assert 'SWITCHYARD["BROKER_URL"] and' in text and "SWITCHYARD_REDIS_URL" not in text
