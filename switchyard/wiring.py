@@ -23,7 +23,7 @@ from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.stores.alert_groups import AlertGroups
 from switchyard.broker.stores.batches import Batches
-from switchyard.broker.stores.dead_lists import Quarantine
+from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.group_barriers import GroupBarriers
 from switchyard.broker.stores.job_records import JobRecords, RecordLimits
 from switchyard.broker.stores.job_steps import WorkerPlace
@@ -207,7 +207,7 @@ def on_redis(
         **options,
     }
     broker = RedisBroker(client, keys, middleware=[], **options)
-    return broker, RedisTransport(broker, yard, Quarantine(calls, keys))
+    return broker, RedisTransport(broker, yard, DeadLists(calls, keys), Quarantine(calls, keys))
 
 
 def depths(yard: Yard) -> dict[str, int]:

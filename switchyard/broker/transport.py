@@ -33,7 +33,7 @@ from switchyard.broker.queue.unroutable import UnroutableLane
 from switchyard.broker.redis.own_keys import read
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import ActorPause, DeadLetter, Moved, QueueStats
-from switchyard.broker.stores.dead_lists import Quarantine
+from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.topology import Yard
 
 LEAST_PARKED_MS: Final = 30_000
@@ -48,9 +48,10 @@ class RedisTransport(Transport):
 
     finds_waiting = True
 
-    def __init__(self, broker: RedisBroker, yard: Yard, quarantine: Quarantine) -> None:
+    def __init__(self, broker: RedisBroker, yard: Yard, dead_lists: DeadLists, quarantine: Quarantine) -> None:
         self._broker = broker
         self._yard = yard
+        self._dead = dead_lists
         self._quarantine = quarantine
 
     def divert(self, held: Message[Any] | MessageProxy, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:

@@ -277,7 +277,7 @@ def record_of(
     state: str,
     counts: Sequence[int],
     at: Mapping[str, int],
-    callbacks: Mapping[str, bytes],
+    callbacks: Mapping[Any, bytes],
 ) -> BatchRecord:
     """Return a batch with so many members of each of :data:`STATES`, and the times of its steps by their names."""
     is_open, done, failed, cancelled = counts

@@ -163,7 +163,7 @@ class Atomic(Subject):
         for lane in YARD.lanes:
             broker.declare_queue(lane)
         self.family = broker.families["work"]
-        return broker, RedisTransport(broker, YARD, self.quarantine)
+        return broker, RedisTransport(broker, YARD, self.dead_lists, self.quarantine)
 
     def hold(self, lane: str = "work") -> MessageProxy:
         if not self._consumers:
