@@ -157,9 +157,9 @@ def channel_rows() -> list[ChannelRow]:
         messages = Delivery.objects.filter(channel=channel.name)
         last = messages.filter(state=Delivery.State.SENT).order_by("-sent_at").first()
         failed = messages.exclude(error="").order_by("-id").first()
-        error = failed.error if failed and (last is None or failed.pk > last.pk) else ""
+        fault = failed.error if failed and (last is None or failed.pk > last.pk) else ""
         waiting = messages.filter(state=Delivery.State.PENDING).count()
-        found.append(ChannelRow(channel.name, last.sent_at if last else None, error, waiting))
+        found.append(ChannelRow(channel.name, last.sent_at if last else None, fault, waiting))
     return found
 
 
