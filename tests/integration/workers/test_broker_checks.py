@@ -63,8 +63,7 @@ def test_a_wrong_password_is_told_as_one(server: EmbeddedServer) -> None:
 
     assert message.msg == "the server refuses the login; eviction and persistence were not checked"
     assert message.hint == (
-        "Check user and password in SWITCHYARD_BROKER_URL, or SWITCHYARD_REDIS_URL where that is set, and that "
-        "replicas and other nodes have the same users."
+        "Check user and password in SWITCHYARD_BROKER_URL and that replicas and other nodes have the same users."
     )
 
 
