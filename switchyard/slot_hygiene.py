@@ -129,6 +129,7 @@ class SlotHygiene(Middleware):
                     abandon(each)
         if thread.connections:
             thread.outer = [each for each in thread.connections if state_of(each) == OPEN]
+            thread.wrappers, thread.opened = {each: list(each.execute_wrappers) for each in thread.connections}, ()
         thread.context, thread.trace, thread.profile = copy_context(), sys.gettrace(), sys.getprofile()
 
     def after_process_message(
@@ -239,7 +240,8 @@ class SlotHygiene(Middleware):
         if connection not in thread.connections:
             if self._works:
                 connection.execute_wrappers.append(self._watch)
-            thread.wrappers = [*thread.wrappers, (connection, list(connection.execute_wrappers))]
+            thread.wrappers = {**thread.wrappers, connection: list(connection.execute_wrappers)}
+            thread.opened = (*thread.opened, connection)
         thread.connections = {**thread.connections, connection: _Session.of(connection) if self._works else None}
         if not thread.works:
             self._elsewhere[connection] = time.monotonic()
@@ -253,9 +255,14 @@ class SlotHygiene(Middleware):
                 self._moved += 1  # every connection since may be one to another database
                 SyncToAsync.single_thread_executor.submit(connections.close_all)
                 restored.append(alias)
-        for connection, wrappers in thread.wrappers:
-            if connection.execute_wrappers != wrappers:
-                connection.execute_wrappers = list(wrappers)
+        for connection, wrappers in thread.wrappers.items():
+            have = connection.execute_wrappers
+            if have == wrappers:
+                continue
+            # One that was opened inside of the block of a wrapper lacks that once the block has ended.
+            kept = [each for each in wrappers if each in have] if connection in thread.opened else list(wrappers)
+            if have != kept:
+                connection.execute_wrappers = kept
                 restored.append(connection.alias)
         return restored
 
@@ -271,7 +278,9 @@ class _Thread:
         self.profile: Any = None
         self.connections: dict[Any, _Session | None] = {}
         self.outer, self.changed = list[Any](), list[Any]()
-        self.wrappers: list[tuple[Any, list[Any]]] = []  # of connections, as they were when first opened
+        # Of connections, when its attempt began, or when they were first opened, which some were in this attempt.
+        self.wrappers: dict[Any, list[Any]] = {}
+        self.opened: tuple[Any, ...] = ()
 
 
 class _Threads(threading.local):

@@ -149,13 +149,13 @@ def _record_results(batch: ChannelBatch, deliveries: Sequence[Delivery]) -> int:
 
 def _record_failure(delivery: Delivery, failure: ChannelFailed) -> None:
     delivery.error = failure.fact[:300]
-    facts = {"channel": delivery.channel, "alert": delivery.alert_id, "tries": delivery.tries, "why": failure.fact}
-    if delivery.tries >= MOST_TRIES:
+    channel, alert, tries = delivery.channel, delivery.alert_id, delivery.tries
+    if tries >= MOST_TRIES:
         delivery.state = Delivery.State.GIVEN_UP
-        log.error("alert given up", **facts)
+        log.error("alert given up", channel=channel, alert=alert, tries=tries, why=failure.fact)
         return
-    delivery.next_try_at = clock.utc_now() + timedelta(seconds=BACKOFF_S[delivery.tries - 1])
-    log.warning("alert not sent", **facts)
+    delivery.next_try_at = clock.utc_now() + timedelta(seconds=BACKOFF_S[tries - 1])
+    log.warning("alert not sent", channel=channel, alert=alert, tries=tries, why=failure.fact)
 
 
 GROUPS_AT_ONCE = 20

@@ -11,6 +11,7 @@ import dramatiq
 import pytest
 
 from switchyard.broker.admin.cancel import cancel
+from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis_broker import RedisBroker
@@ -21,6 +22,7 @@ from switchyard.middleware.errors import CancelInterrupt
 from switchyard.middleware.metrics import Metrics
 from tests.factories.brokers import the_global_broker
 from tests.factories.yards import small_yard
+from tests.integration.broker.test_foreign_messages import put
 from tests.waiting import wait_for
 
 BuildBroker = Callable[..., RedisBroker]
@@ -60,7 +62,7 @@ def test_an_owner_that_is_no_text_keeps_no_record_from_being_written(
     @dramatiq.actor(broker=broker, queue_name="work")
     def quiet() -> None: ...
 
-    job_id = quiet.send_with_options(owner=owner).message_id
+    job_id = put(broker, {"actor": "quiet", "sent_at": now_ms(), "options": {"owner": owner}})
     with run_worker(broker=broker):
         wait_for(lambda: records.read(job_id).ended)
 

@@ -26,6 +26,7 @@ from django.db import DatabaseError, connection, connections, transaction
 from django.db.backends.signals import connection_created
 from django.urls import get_script_prefix, get_urlconf, set_script_prefix, set_urlconf
 from django.utils import timezone, translation
+from dramatiq.broker import MessageProxy
 
 from switchyard import slot_hygiene
 from switchyard.broker.interface import facilities
@@ -276,10 +277,30 @@ def test_an_attempt_that_ends_while_its_row_is_rolled_back_has_failed(monkeypatc
 class Opened:
     """Connection on which no transaction is open."""
 
-    vendor, in_atomic_block, connection = "other", False, None
+    vendor, alias, in_atomic_block, connection = "other", "default", False, None
 
     def __init__(self) -> None:
         self.execute_wrappers: list[Any] = []
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_a_wrapper_around_the_opening_of_a_connection_is_gone_with_its_block(within: bool) -> None:
+    hygiene, opened, block, left = slot_hygiene.SlotHygiene(), Opened(), object(), object()
+    broker, message = dramatiq.get_broker(), MessageProxy(dramatiq.Message("default", "act", (), {}, {}))
+
+    def open_in_block() -> None:
+        opened.execute_wrappers.append(block)
+        connection_created.send(Opened, connection=opened)
+        opened.execute_wrappers.remove(block)
+
+    open_in_block() if not within else None
+    hygiene.before_process_message(broker, message)
+    open_in_block() if within else None
+    own = list(opened.execute_wrappers)
+    opened.execute_wrappers.append(left)
+    hygiene.after_process_message(broker, message)
+
+    assert opened.execute_wrappers == own
 
 
 def test_a_connection_that_a_tasks_thread_opens_meanwhile_does_not_end_the_look_at_the_others() -> None:
