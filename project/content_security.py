@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from switchyard.api.middleware import of_each_response
+from switchyard.console.responses import of_each_response
 
 # No page has a script in it: every one is a file of our own. Mails are shown with the styles in them.
 POLICY = "; ".join(

@@ -354,7 +354,7 @@ WITHOUT_BROKER = frozenset(
 )
 
 
-def digest() -> str:
+def settings_digest() -> str:
     """Return a digest, in eight characters, of what must be alike on all hosts: settings, and databases' addresses."""
     own = switchyard_settings()
     alike = [own.topology.with_cores(1), *(getattr(own, name) for name in ALIKE)]

@@ -71,7 +71,11 @@ def write_alert(group: AlertGroup, channels: Iterable[str]) -> AlertGroup:
 
 
 def worsen(fact: AlertFact) -> None:
-    """Make the unresolved alert of a cause critical; what waited for the end of the quiet hours is sent then."""
+    """Make the unresolved alert of a cause critical; what waited for the end of the quiet hours is sent then.
+
+    Raises:
+        django.db.DatabaseError: nothing was written.
+    """
     rows = Alert.objects.filter(kind=fact.kind, fingerprint=fact.fingerprint[:128], state__in=UNRESOLVED)
     title, sample = storable(fact.title)[:300], storable(fact.detail)[:LONGEST_SAMPLE]
     rows.filter(severity=Alert.Severity.WARNING).update(severity=Alert.Severity.CRITICAL, title=title, sample=sample)

@@ -96,7 +96,7 @@ class TokenAdmin(CheckedQuery):
         return () if obj is None else self.kept
 
     def save_model(self, request: HttpRequest, obj: Token, form: ModelForm[Token], change: bool) -> None:
-        """Save a token, and issue the secret of a new one; refuse a scope that the user's permissions do not cover."""
+        """Save a token, and issue the secret of a new one; ``PermissionDenied`` where it has more than its user may."""
         if not change and not set(obj.scopes) <= set(covered_scopes(request.user)):
             raise PermissionDenied("The token has a scope that your permissions do not cover.")
         if not change and not getattr(request.user, "is_superuser", False):

@@ -29,7 +29,7 @@ def covered_scopes(user: Any) -> list[str]:
 
 
 def validate_scopes(scopes: object) -> None:
-    """Refuse anything but a non-empty list of known scopes."""
+    """Refuse anything but a non-empty list of known scopes by a ``ValidationError`` that names the unknown ones."""
     if not isinstance(scopes, list) or not scopes:
         raise ValidationError(f"scopes: none given; choose from {', '.join(SCOPES)}")
     unknown = [str(scope) for scope in scopes if scope not in SCOPES]

@@ -56,7 +56,11 @@ class Who(msgspec.Struct, frozen=True):
         return f"{self.name} (shell)"[:LONGEST_NAME] if self.via == "command" else self.name
 
     def require(self, right: str, queues: Queues) -> None:
-        """Refuse an act on other queues than those that a right holds for; also one whose queues are not known."""
+        """Refuse an act on other queues than those that a right holds for; also one whose queues are not known.
+
+        Raises:
+            PermissionDenied: with the right and the queue.
+        """
         if (only := self.only.get(right)) is None:
             return
         found = queues() if callable(queues) else queues

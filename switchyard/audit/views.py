@@ -51,11 +51,12 @@ def audit_log(request: HttpRequest) -> HttpResponse:
 
 
 def _exported(request: HttpRequest) -> Iterator[dict[str, Any]]:
-    """Yield the acts that the filter selects, newest first."""
-    arguments = holds(request.user, ARGUMENTS)
-    for entry in entries(AuditFilter.from_query(request.GET.dict())).order_by("-id")[: MOST + 1]:
-        detail = _shown(entry, arguments=arguments)["detail"]
-        yield {**as_json(entry), "detail": detail}
+    """Return the acts that the filter selects, newest first; ``ValueError`` of an unusable one."""
+    found, arguments = entries(AuditFilter.from_query(request.GET.dict())), holds(request.user, ARGUMENTS)
+    return (
+        {**as_json(entry), "detail": _shown(entry, arguments=arguments)["detail"]}
+        for entry in found.order_by("-id")[: MOST + 1]
+    )
 
 
 def _before(text: str) -> int | None:

@@ -165,7 +165,7 @@ def _settle_lost(store: Batches, record: BatchRecord) -> None:
 
 
 def forget_expired() -> None:
-    """Take batches that have expired off the list."""
+    """Take batches that have expired off the list; after a ``BrokerError`` the next call goes on."""
     store, before = facilities().batches, now_ms() - TTL_MS
     while store is not None and (page := store.newest(before=before, limit=AT_ONCE)):
         ids = [batch_id for batch_id, _ in page]

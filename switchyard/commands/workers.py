@@ -109,10 +109,11 @@ class Command(PrintingCommand):
 def _lines(report: PoolReport, jobs: list[Job], quieted: Instruction | None) -> list[str]:
     memory = size(sum(int(child.get("rss_bytes", 0)) for child in report.children))
     restarts = ", ".join(f"{count} by {reason}" for reason, count in sorted(report.restarts.items())) or "none"
-    of = f", release {report.release}" * bool(report.release) + f", settings {report.settings}" * bool(report.settings)
+    release = f", release {report.release}" if report.release else ""
+    settings = f", settings {report.settings}" if report.settings else ""
     lines = [
         f"{report.pool} on {report.host}, pid {report.pid}: {report.state}, {report.busy} of {report.slots} busy",
-        f"  {report.kind}{of}, {memory}, started {ago(datetime_of(report.started_at))}, "
+        f"  {report.kind}{release}{settings}, {memory}, started {ago(datetime_of(report.started_at))}, "
         f"heartbeat {ago(datetime_of(report.beat_at))}, children replaced: {restarts}",
     ]
     if quieted is not None:

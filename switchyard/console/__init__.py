@@ -2,5 +2,5 @@
 
 It keeps true: all commands have one way of errors, exit codes, help with examples and ``--json``. Files in reading
 order: ``commands``, ``formatting``, ``pauses``, ``room_view``, ``queue_rights``, ``links``, ``lists``, ``export``,
-``cells``.
+``cells``, ``responses``.
 """

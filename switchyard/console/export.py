@@ -26,17 +26,20 @@ def export_of(request: HttpRequest, name: str, rows: Callable[[], Iterable[Mappi
 
     Args:
         name: Of the file, such as ``jobs``.
-        rows: Returns the rows as JSON values. Raises ``ValueError`` of an unusable filter, and
-            ``ActRefused`` where the list cannot be read whole.
+        rows: Returns the rows as JSON values, or raises ``ValueError`` of an unusable filter: 400. ``ActRefused``
+            while they are read, where that cannot be done whole: 503.
     """
     wanted = request.GET.get("export", "")
     if wanted not in FORMATS:
         return None
     try:
-        found = [dict(row) for row in islice(rows(), MOST + 1)]
-    except (ActRefused, ValueError) as error:
-        text = str(error) if isinstance(error, ActRefused) else f"export: {error}"
-        return HttpResponse(text, status=503, content_type="text/plain; charset=utf-8")
+        listed = rows()
+    except ValueError as error:
+        return HttpResponse(f"export: {error}", status=400, content_type="text/plain; charset=utf-8")
+    try:
+        found = [dict(row) for row in islice(listed, MOST + 1)]
+    except ActRefused as error:
+        return HttpResponse(str(error), status=503, content_type="text/plain; charset=utf-8")
     cut, found = len(found) > MOST, found[:MOST]
     body = _csv(found) if wanted == "csv" else json.dumps({name: found, "cut": cut}, indent=2, default=str)
     response = HttpResponse(body, content_type=FORMATS[wanted])

@@ -181,7 +181,11 @@ class SortColumn(NamedTuple):
 
 
 class SortHead(NamedTuple):
-    """A heading with the address that sorts by it, and the direction in which the list is sorted by it, or ""."""
+    """A heading with the address that sorts by it.
+
+    Args:
+        direction: ``ascending`` or ``descending`` while the list is sorted by it, else "".
+    """
 
     text: str
     link: str

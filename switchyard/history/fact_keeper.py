@@ -92,7 +92,11 @@ class FactKeeper:
 
 
 def store_hour(hour: int, counts: Mapping[str, Counts]) -> None:
-    """Write an hour's counts by subject; those of an hour that is there are replaced."""
+    """Write an hour's counts by subject; those of an hour that is there are replaced.
+
+    Raises:
+        django.db.DatabaseError: nothing was written.
+    """
     rows = [FactHour(subject=name[:300], hour=hour, counts=msgspec.msgpack.encode(of)) for name, of in counts.items()]
     FactHour.objects.bulk_create(
         rows, batch_size=200, update_conflicts=True, unique_fields=("subject", "hour"), update_fields=("counts",)
@@ -100,7 +104,7 @@ def store_hour(hour: int, counts: Mapping[str, Counts]) -> None:
 
 
 def hours_of(subjects: Iterable[str] | None, hours: Iterable[int]) -> dict[str, dict[int, dict[int, int]]]:
-    """Return the counts of some subjects, or of all, by hour."""
+    """Return the counts of some subjects, or of all, by hour; ``DatabaseError`` where the database does not answer."""
     # A year of hours is a range: named one by one, it takes the database longer to read them than to find the rows.
     named = {"hour__gte": hours.start, "hour__lt": hours.stop} if isinstance(hours, range) else {"hour__in": [*hours]}
     rows = FactHour.objects.filter(**named)

@@ -11,7 +11,7 @@ from switchyard.long_running import HISTORY_WRITER, anyone_leads
 
 
 def history_metrics() -> list[Metric]:
-    """Return the metric families."""
+    """Return the metric families; ``BrokerError`` where the broker does not answer."""
     own = facilities()
     calls, keys = own.records.calls, own.records.keys
     queues = [queue.name for queue in own.yard.queues]

@@ -426,7 +426,7 @@ class Upsert:
 
 
 def write(rows: Sequence[Rows]) -> None:
-    """Write the rows of ended attempts in one transaction."""
+    """Write the rows of ended attempts in one transaction; after a ``DatabaseError`` nothing was written."""
     with transaction.atomic():
         JOBS.run([row.job for row in rows])
         ATTEMPTS.run([row.attempt for row in rows if row.attempt is not None])
@@ -484,7 +484,11 @@ RUNS: Final[tuple[Callable[[threading.Event], None], ...]] = (
 
 
 def run_until_stopped() -> None:
-    """Run the writer, and the relay of the outbox beside it, until a signal stops them; exit 70 when it crashed."""
+    """Run the writer, and the relay of the outbox beside it, until a signal stops them.
+
+    Raises:
+        SystemExit: with 70, when it crashed.
+    """
     yield_to_other_work()
     run_until_signal(*RUNS, name="history writer", logger=LOGGER, stop_within_s=STOP_WITHIN_S)
 

@@ -33,7 +33,11 @@ def may(request: HttpRequest, right: str, queue: str | None = "") -> bool:
 
 
 def check(request: HttpRequest, *rights: str, queue: str | None = None) -> None:
-    """Refuse a user who may not view jobs, or lacks one of further rights of jobs, perhaps for a queue."""
+    """Refuse a user who may not view jobs, or lacks one of further rights of jobs, perhaps for a queue.
+
+    Raises:
+        PermissionDenied: with the name of the right.
+    """
     require(request, *(f"switchyard_jobs.{right}" for right in ("view_job", *rights)), queue=queue)
 
 

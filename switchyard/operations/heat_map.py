@@ -38,7 +38,13 @@ class HeatMap:
 def heat_map(
     columns: Sequence[Counts], starts: Sequence[int], column_ms: int, clock: Callable[[int], str], only: dict[str, str]
 ) -> HeatMap | None:
-    """Return the heat map of counts by columns, which start at times in ms; ``None`` where nothing started."""
+    """Return the heat map of counts by columns; ``None`` where nothing started.
+
+    Args:
+        starts: Of the columns, ms since the epoch.
+        clock: Writes such a time.
+        only: Filter of the jobs, such as their queue.
+    """
     ranges = pairwise((*FIRSTS, CLASSES))
     counts = [[sum(column.get(WAITS + n, 0) for n in range(*row)) for column in columns] for row in ranges]
     filled = [at for at, row in enumerate(counts) if any(row)]

@@ -229,7 +229,11 @@ def from_json(given: Any) -> tuple[StoredSchedule, bool]:
 
 
 def moment_of(text: Any) -> datetime.datetime | None:
-    """Return the time of a text in ISO 8601, UTC without an offset; ``None`` for "", ``ValueError`` for other text."""
+    """Return the time of a text in ISO 8601, UTC without an offset; ``None`` for "".
+
+    Raises:
+        TypeError, ValueError: it is no time.
+    """
     if text in (None, ""):
         return None
     moment = datetime.datetime.fromisoformat(text)

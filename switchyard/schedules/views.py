@@ -53,7 +53,7 @@ class PauseForm(forms.Form):
     )  # fmt: skip
 
     def clean_until(self) -> Any:
-        """Return the end as a time; ``None`` without one."""
+        """Return the end as a time, ``None`` without one; ``ValidationError`` for one that is not in the future."""
         text = self.cleaned_data["until"].strip()
         try:
             return parse_until(text, now=compared_now()) if text else None

@@ -105,7 +105,7 @@ class PoolReport(msgspec.Struct, frozen=True):
         started_at, beat_at: Milliseconds since the epoch.
         state: ``starting``, ``up``, ``quieted`` by an operator, ``draining``, or ``paused`` while the broker's keyspace
             is not the one it knew.
-        settings: Digest of what must be alike on all hosts, see :func:`switchyard.conf.digest`.
+        settings: Digest of what must be alike on all hosts, see :func:`switchyard.conf.settings_digest`.
         clock_ahead_ms: How far its host's own clock is ahead of the server's; ``None`` before it was compared.
         silent: Children that answer nothing.
         done: Messages that ended since the supervisor started; ``busy_ms``: time that slots were busy since then.

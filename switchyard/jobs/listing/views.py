@@ -167,18 +167,19 @@ def jobs(request: HttpRequest) -> HttpResponse:
     asked = (request.GET.get("id") or request.GET.get("q") or "").strip()[:200]
     if asked:
         return _searched(request, asked, only_id="id" in request.GET)
-    return export_of(request, "jobs", lambda: _exported(request)) or _list(request)
+    arguments = may(request, "view_arguments", request.GET.get("queue", ""))
+    return export_of(request, "jobs", lambda: _exported(_wanted(request), arguments=arguments)) or _list(request)
 
 
-def _exported(request: HttpRequest) -> Iterator[dict[str, Any]]:
+def _exported(wanted: Filter, *, arguments: bool) -> Iterator[dict[str, Any]]:
     """Yield the jobs that match, in the order of the list.
 
     Raises:
         ActRefused: broker or database do not answer.
     """
-    after, arguments = "", may(request, "view_arguments", request.GET.get("queue", ""))
+    after = ""
     while True:
-        page = find_jobs(_wanted(request), after=after, limit=EXPORTED)
+        page = find_jobs(wanted, after=after, limit=EXPORTED)
         if page.broker_error or page.history_error:
             raise ActRefused("export", "the broker or the database cannot be read; try again once it can")
         yield from (job_json(job, arguments=arguments) for job in page.jobs)

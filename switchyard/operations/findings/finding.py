@@ -20,7 +20,11 @@ EXIT_CODES: dict[Severity, int] = {"ok": 0, "skipped": 0, "warning": 1, "error":
 
 @dataclass(frozen=True, slots=True)
 class Button:
-    """A button: it says what it does and to how many. ``link`` names a URL, ``of`` is its argument."""
+    """A button: it says what it does and to how many.
+
+    Args:
+        link: URL name of the page it leads to; ``of`` the URL's argument, ``query`` its query string.
+    """
 
     label: str
     link: str

@@ -77,8 +77,13 @@ def migrations_on_disk(prefix: str = "") -> Iterator[tuple[str, str]]:
         prefix: Of the names of the apps.
     """
     for config in apps.get_app_configs():
-        module = config.name.startswith(prefix) and MigrationLoader.migrations_module(config.label)[0]
-        package = find_spec(module) if module else None
+        module = MigrationLoader.migrations_module(config.label)[0] if config.name.startswith(prefix) else None
+        if module is None:  # of another app, or of one whose migrations the project has switched off
+            continue
+        try:
+            package = find_spec(module)
+        except ModuleNotFoundError:  # MIGRATION_MODULES names what is not there
+            continue
         for _, name, is_package in iter_modules((package and package.submodule_search_locations) or ()):
             if not is_package and name[0] not in "_~":
                 yield config.label, name

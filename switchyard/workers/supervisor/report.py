@@ -29,7 +29,7 @@ from switchyard.broker.stores.pool_reports import (
 )
 from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.topology import Pool
-from switchyard.conf import digest, switchyard_settings
+from switchyard.conf import settings_digest, switchyard_settings
 from switchyard.workers.shared.child_table import ChildState
 from switchyard.workers.shared.fork import resident_bytes, stacks_file
 from switchyard.workers.supervisor.children import ChildManager
@@ -54,7 +54,7 @@ class Reporter:
         self._forgot_silent = False
         self._notices = NOTHING_ASKED
         self._work = WorkDone()
-        self._settings = digest()
+        self._settings = settings_digest()
         # A client of its own: the broker's client waits and retries for longer than a supervisor may block.
         self.calls = calls_on(connect(switchyard_settings().broker_url, profile="quick"), budget_s=1.0)
         self._reports, self._clock = PoolReports(self.calls, Keys()), ServerClock(self.calls)

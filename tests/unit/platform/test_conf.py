@@ -12,7 +12,7 @@ from django.test import override_settings
 
 from switchyard import conf
 from switchyard.broker.topology import Yard
-from switchyard.conf import DEFAULT_YARD, declared_yard, digest, switchyard_settings
+from switchyard.conf import DEFAULT_YARD, declared_yard, settings_digest, switchyard_settings
 from switchyard.setting_values import InvalidSetting
 from switchyard.workers.checks import check_yard
 
@@ -154,10 +154,10 @@ def test_the_digest_tells_hosts_whose_settings_or_databases_differ_and_not_their
 
     def digest_of(**changes: Any) -> str:
         with override_settings(SWITCHYARD=replace(own, **changes)):
-            return digest()
+            return settings_digest()
 
     here = digest_of()
     assert digest_of(state_dir=Path("/srv/b"), topology=own.topology.with_cores(7)) == here
     of = {here, digest_of(topology=DEFAULT_YARD), digest_of(broker_url="redis://b:6379/0")}
     monkeypatch.setitem(settings.DATABASES["default"], "NAME", "another")
-    assert len({*of, digest()}) == 4
+    assert len({*of, settings_digest()}) == 4

@@ -6,8 +6,10 @@ from django.test import override_settings
 
 from switchyard.workers.checks.database import migrations_on_disk
 
+MOVED = {"switchyard_audit": None, "switchyard_bulk": "missing_module", "switchyard_alerts": "missing.migrations"}
 
-@override_settings(MIGRATION_MODULES={"switchyard_audit": None, "switchyard_bulk": "missing_module"})
+
+@override_settings(MIGRATION_MODULES=MOVED)
 def test_files_name_the_migrations_that_django_loads() -> None:
     found = set(migrations_on_disk())
 
