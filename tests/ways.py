@@ -161,15 +161,18 @@ def meddle(seconds: float) -> None:
 
 
 def leave_transaction(seconds: float) -> None:
-    """Leave a thread with a transaction that keeps others from writing."""
+    """Leave a thread with a transaction that keeps others from writing, and has begun before this ends."""
+    begun = threading.Event()
 
     def begin() -> None:
         with connection.cursor() as cursor:
             for statement in LOCKING[connection.vendor]:
                 cursor.execute(statement)
+            begun.set()
             time.sleep(600)
 
     threading.Thread(target=begin, daemon=True).start()
+    begun.wait()
 
 
 def wait_for_transaction(seconds: float) -> None:

@@ -53,10 +53,8 @@ def audit_log(request: HttpRequest) -> HttpResponse:
 def _exported(request: HttpRequest) -> Iterator[dict[str, Any]]:
     """Return the acts that the filter selects, newest first; ``ValueError`` of an unusable one."""
     found, arguments = entries(AuditFilter.from_query(request.GET.dict())), holds(request.user, ARGUMENTS)
-    return (
-        {**as_json(entry), "detail": _shown(entry, arguments=arguments)["detail"]}
-        for entry in found.order_by("-id")[: MOST + 1]
-    )
+    shown = (_shown(entry, arguments=arguments) for entry in found.order_by("-id")[: MOST + 1])
+    return ({**as_json(row["entry"]), "detail": row["detail"]} for row in shown)
 
 
 def _before(text: str) -> int | None:

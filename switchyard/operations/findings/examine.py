@@ -6,6 +6,7 @@ import contextlib
 import re
 import shlex
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -184,8 +185,10 @@ def broker_away(group: FindingGroup, error: Exception) -> Finding:
     if "DB index is out of range" in str(client_error):
         seen, cause = "the server has no database of the address's number", "It has fewer: its setting `databases`"
         return group.error("refused", seen, cause, f"Correct the number at the end of {named}")
+    closed = isinstance(client_error, redis.ConnectionError) and not isinstance(client_error, NoMasterNamed)
+    said = f"{client_error}{_greeting() if closed else ''}"
     for answer, (seen, cause, step) in ANSWERS.items():
-        if answer in str(client_error):
+        if answer in said:
             return group.error("refused", seen, cause, step)
     if isinstance(client_error, redis.TimeoutError):
         seen = "the server does not answer within a second, and accepts connections"
@@ -196,9 +199,21 @@ def broker_away(group: FindingGroup, error: Exception) -> Finding:
     absence = switchyard_settings().absence
     seen = f"the server does not answer{f': {absence.fact}' if absence.fact else f' ({reason(client_error)})'}"
     cause = "Nothing listens on the socket there" if absence.fact else "It is down, or the address is wrong"
-    return group.error(
-        "away", seen, cause, f"{absence.remedy[0].upper()}{absence.remedy[1:]}; then `manage.py switchyard broker`"
-    )
+    step = f"{absence.remedy[0].upper()}{absence.remedy[1:]}; then `manage.py switchyard broker`"
+    return group.error("away", seen, cause, step)
+
+
+def _greeting() -> str:
+    """Return what the broker's server says to a connection before it is asked, as it closes it; "" where it does not.
+
+    A client that writes at once may find the connection reset and lose these words.
+    """
+    try:
+        parts = urlsplit(server_url(switchyard_settings().broker_url))
+        with socket.create_connection((str(parts.hostname), parts.port or 6379), 0.3) as peer:
+            return peer.recv(200).decode(errors="replace")
+    except (OSError, redis.RedisError):
+        return ""
 
 
 def _master_away(group: FindingGroup, error: BaseException, named: str) -> Finding:
@@ -221,13 +236,11 @@ def hangs(group: FindingGroup, unanswered_s: float) -> Finding:
         seen = f"the {group.name} has not answered {after}"
         cause = "The server is stopped, overloaded, or behind a network that drops packets"
         button = CHECK_BROKER if group.name == "broker" else CHECK_DATABASE
-        return group.error(
-            "hangs", seen, cause, "Check the server's process, its log and the network between", button=button
-        )
+        step = "Check the server's process, its log and the network between"
+        return group.error("hangs", seen, cause, step, button=button)
     seen = f"the checks of {group.name} have no answer {after}"
-    return group.warning(
-        "hangs", seen, "This machine is busy, or a query is slow", "manage.py switchyard doctor, again"
-    )
+    cause = "This machine is busy, or a query is slow"
+    return group.warning("hangs", seen, cause, "manage.py switchyard doctor, again")
 
 
 DEADLINE_S = 2.0

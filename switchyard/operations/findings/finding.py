@@ -113,15 +113,11 @@ class FindingGroup:
         """Return the finding for a check that did not run."""
         return self.finding("skipped", "not_checked", f"not checked: {why}", "", "")
 
-    def warning(
-        self, code: str, seen: str, cause: str, next_step: str, subject: str = "", button: Button | None = None
-    ) -> Finding:
-        return self.finding("warning", code, seen, cause, next_step, subject, button=button)
+    def warning(self, code: str, seen: str, cause: str, next_step: str, subject: str = "", **others: Any) -> Finding:
+        return self.finding("warning", code, seen, cause, next_step, subject, **others)
 
-    def error(
-        self, code: str, seen: str, cause: str, next_step: str, subject: str = "", button: Button | None = None
-    ) -> Finding:
-        return self.finding("error", code, seen, cause, next_step, subject, button=button)
+    def error(self, code: str, seen: str, cause: str, next_step: str, subject: str = "", **others: Any) -> Finding:
+        return self.finding("error", code, seen, cause, next_step, subject, **others)
 
 
 def jobs_button(label: str, **asked: str) -> Button:
@@ -179,9 +175,7 @@ def _unsafe(*codes: str) -> Iterator[Rank]:
 
 PRECEDENCE: tuple[Rank, ...] = (
     # Nothing starts anywhere.
-    Rank("broker.away", "Broker away", ends=True),
-    Rank("broker.hangs", "Broker away", ends=True),
-    Rank("broker.refused", "Broker away", ends=True),
+    *(Rank(f"broker.{code}", "Broker away", ends=True) for code in ("away", "hangs", "refused")),
     Rank("broker.takes_no_work", "Broker refuses", ends=True),
     *_unsafe("keyspace", "missing", "another", "evicting", "wrong_type"),
     # One cause for many queues.

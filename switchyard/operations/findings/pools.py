@@ -297,7 +297,7 @@ def look(snapshot: Snapshot) -> Iterator[Finding]:
             step = "Deploy the new release to web, scheduler and this host, too; the pool is right"
         elif not _of_own_release(snapshot.reports):
             step += ", if its release is the older one"
-        yield GROUP.warning("undeclared", seen, cause, step, report.pool, LOOK_AT_WORKERS)
+        yield GROUP.warning("undeclared", seen, cause, step, report.pool, button=LOOK_AT_WORKERS)
 
 
 def undeclared(reports: Sequence[PoolReport]) -> list[PoolReport]:
@@ -341,7 +341,7 @@ def _differing(name: str, reports: list[PoolReport], now_ms: int) -> Iterator[Fi
             "The topology, a setting or a database's address differs between hosts, or was changed without a restart"
         )
         step = "Compare the environments of these hosts; restart the pool where it is wrong"
-    yield GROUP.warning(code, seen, cause, step, name, LOOK_AT_WORKERS)
+    yield GROUP.warning(code, seen, cause, step, name, button=LOOK_AT_WORKERS)
 
 
 def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding]:
@@ -354,19 +354,19 @@ def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding
     if report.state == "paused":
         seen = f"{name} is paused: the broker's keyspace was replaced"
         yield GROUP.error(
-            "paused", seen, "See the group broker", "manage.py switchyard broker", pool.name, LOOK_AT_WORKERS
+            "paused", seen, "See the group broker", "manage.py switchyard broker", pool.name, button=LOOK_AT_WORKERS
         )
     elif report.state == "starting" and up_s > STARTING_S:
         are = "is" if wanted == 1 else "are"
         seen = f"{name} has been starting for {duration(up_s * 1000)}, {ready} of {children} {are} ready"
         cause = "Its children exit while they load the project, or memory is short"
         step = f"journalctl, or its log; manage.py switchyard runpool {pool.name}"
-        yield GROUP.error("starting", seen, cause, step, pool.name, LOOK_AT_WORKERS)
+        yield GROUP.error("starting", seen, cause, step, pool.name, button=LOOK_AT_WORKERS)
     elif report.state == "up" and ready < wanted:
         seen = f"{name} has {ready} of {children}"
         cause = "A child exited and is being replaced, or exits repeatedly"
         step = "manage.py switchyard doctor again; if it stays, the pool's log"
-        yield GROUP.warning("children", seen, cause, step, pool.name, LOOK_AT_WORKERS)
+        yield GROUP.warning("children", seen, cause, step, pool.name, button=LOOK_AT_WORKERS)
     else:
         yield GROUP.ok(f"{name}: {report.busy} of {counted(report.slots, 'slot')} busy", subject=pool.name)
     crashes = report.crashes
@@ -377,7 +377,7 @@ def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding
         if "SIGKILL" in crashes:
             cause += ". SIGKILL: the kernel, when memory ran out (dmesg), or a person"
         yield GROUP.warning(
-            "restarts", seen, cause, "manage.py switchyard deadletters list", pool.name, LOOK_AT_WORKERS
+            "restarts", seen, cause, "manage.py switchyard deadletters list", pool.name, button=LOOK_AT_WORKERS
         )
     # Not judged before the supervisor itself has compared it: the report of one that was killed grows old as well.
     ahead_s = (report.clock_ahead_ms or 0) / 1000
@@ -387,4 +387,4 @@ def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding
         )
         cause = "It is not synchronised, or its supervisor is stopped; what jobs there ask for the time is wrong"
         step = f"timedatectl, on {report.host}"
-        yield GROUP.warning("clock_off", seen, cause, step, pool.name, LOOK_AT_WORKERS)
+        yield GROUP.warning("clock_off", seen, cause, step, pool.name, button=LOOK_AT_WORKERS)

@@ -188,7 +188,7 @@ def _expired(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
     cause = "Its host is gone, and no pool of this queue runs that would reclaim its messages"
     pools = declared_yard().pools_of(queue.name)
     step = f"manage.py switchyard runpool {pools[0].name}" if pools else "Give the queue a pool in the topology"
-    yield GROUP.error("lapsed", seen, cause, step, queue.name, LOOK_AT_WORKERS)
+    yield GROUP.error("lapsed", seen, cause, step, queue.name, button=LOOK_AT_WORKERS)
 
 
 def _failing(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
@@ -202,7 +202,7 @@ def _failing(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
         cause = "A task crashes its process; after the third time its message becomes a dead letter `poison`"
         worst = first[0]
         step = f"manage.py switchyard jobs show {shlex.quote(worst)}"  # ids are user input
-        yield GROUP.warning("crashing", seen, cause, step, queue.name, _job_button(worst, state))
+        yield GROUP.warning("crashing", seen, cause, step, queue.name, button=_job_button(worst, state))
     if state.lapses:
         most = max(state.lapses, key=lambda id_: state.lapses[id_])
         named = ", ".join(sorted(state.lapses)[:SHOWN])
@@ -216,7 +216,7 @@ def _failing(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
                 "memory; after the fifth time it becomes a dead letter `suspected_poison`"
             )
         step = f"manage.py switchyard jobs show {shlex.quote(most)}"
-        yield GROUP.warning("suspects", seen, cause, step, queue.name, _job_button(most, state))
+        yield GROUP.warning("suspects", seen, cause, step, queue.name, button=_job_button(most, state))
 
 
 def _job_button(id_: str, state: QueueFacts) -> Button | None:
@@ -233,7 +233,7 @@ def _set_aside(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
         cause = "Another program writes to the queue, or the server evicted message bodies"
         step = f"manage.py switchyard deadletters list --quarantined --queue {queue.name}"
         button = Button(f"Show {messages}", "switchyard-quarantine")
-        yield GROUP.warning("quarantined", seen, cause, step, queue.name, button)
+        yield GROUP.warning("quarantined", seen, cause, step, queue.name, button=button)
     if stats.parked:
         actors = ", ".join(state.unknown[:SHOWN]) or "?"
         one = stats.parked == 1
@@ -248,7 +248,7 @@ def _set_aside(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
             "manage.py switchyard check_backlog, with the code that the pools run, names what does not fit; then "
             "deploy code that declares the actors in actors.py of an installed app, each new argument with a default"
         )
-        yield GROUP.warning("parked", seen, cause, step, queue.name, _parked_button(queue, state))
+        yield GROUP.warning("parked", seen, cause, step, queue.name, button=_parked_button(queue, state))
 
 
 def _parked_button(queue: Queue, state: QueueFacts) -> Button:

@@ -232,7 +232,7 @@ def look_at_ticks() -> Iterator[Finding]:
     late, paused = len(faulty), 0
     for name, fault in faulty.items():
         step = "manage.py switchyard schedules list"
-        yield SCHEDULES.warning("late", f"{name} is not sent", fault, step, name, look_at_schedules())
+        yield SCHEDULES.warning("late", f"{name} is not sent", fault, step, name, button=look_at_schedules())
     for schedule in (*schedules(), *stored):
         state = states.get(schedule.name)
         if state is None:
@@ -247,7 +247,7 @@ def look_at_ticks() -> Iterator[Finding]:
             seen = f"{schedule.name} was due {duration((now - due).total_seconds() * 1000)} ago and was not sent"
             cause = "No scheduler leads, or it cannot reach broker or database"
             step = "manage.py switchyard schedules list"
-            yield SCHEDULES.warning("late", seen, cause, step, schedule.name, _look_at(schedule.name))
+            yield SCHEDULES.warning("late", seen, cause, step, schedule.name, button=_look_at(schedule.name))
         elif state.lateness_ms is not None and state.lateness_ms > SENT_LATE_MS:
             late += 1
             seen = f"the last tick of {schedule.name} was sent {duration(state.lateness_ms)} late"
@@ -258,7 +258,7 @@ def look_at_ticks() -> Iterator[Finding]:
             seen = f"every job of the schedule {schedule.name} is cancelled by the next tick: the last {REPLACED} were"
             cause = "A job of it takes longer than the time between two ticks"
             step = f"Give {schedule.name} more time between its ticks, or the overlap `skip`: a job ends then"
-            yield SCHEDULES.warning("replaced", seen, cause, step, schedule.name, _look_at(schedule.name))
+            yield SCHEDULES.warning("replaced", seen, cause, step, schedule.name, button=_look_at(schedule.name))
     if not late:
         others = f", {paused} paused" if paused else ""
         yield SCHEDULES.ok(f"{counted(len(states), 'schedule')}, none is late{others}")
@@ -279,5 +279,5 @@ def _paused(name: str, state: ScheduleState) -> Finding:
     reason = f": {state.paused_reason}" if state.paused_reason else ", without a reason"
     cause = f"{state.paused_by or 'An operator'} paused it{reason}"
     return SCHEDULES.warning(
-        "paused", seen, cause, f"manage.py switchyard schedules resume {name}", name, _look_at(name)
+        "paused", seen, cause, f"manage.py switchyard schedules resume {name}", name, button=_look_at(name)
     )

@@ -18,8 +18,9 @@ from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.operations.findings import servers
-from switchyard.operations.findings.examine import run_checks
+from switchyard.operations.findings.examine import broker_away, run_checks
 from switchyard.operations.findings.finding import Finding, FindingGroup
+from switchyard.operations.findings.servers import GROUP as BROKER
 from switchyard.operations.findings.servers import look_at_servers
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.server import ServerUnderTest, connect_once
@@ -178,6 +179,8 @@ def test_a_server_without_a_connection_left_is_not_called_away(own_server: Serve
 
     assert (found.code, found.seen) == ("refused", "the server takes no more connections (maxclients)")
     assert "ss -tnp" in found.next
+    reset = broker_away(BROKER, redis.ConnectionError("Error 104 while writing to socket."))
+    assert reset.seen == found.seen, "a client that writes at once may lose the server's words"
 
 
 def test_a_script_that_does_not_end_is_named_with_the_command_that_ends_it(own_server: ServerUnderTest) -> None:

@@ -59,9 +59,9 @@ def run(token: str, ms: int, how: str) -> None:
         "patched": bool(monkey.saved),
         "owner": CurrentMessage.get_current_message().lease.owner,  # type: ignore[union-attr]
     }
-    client.rpush(STARTED, json.dumps({**place, "at": time.time()}))
     with connection.cursor() as cursor:
         cursor.execute("SELECT 42")
         place["database"] = cursor.fetchone()[0]
+    client.rpush(STARTED, json.dumps({**place, "at": time.time()}))
     WAYS[how](ms / 1000)
     client.rpush(ENDED, json.dumps({**place, "at": time.time()}))
