@@ -140,8 +140,13 @@ class Watched:
 
     def wait_until_settled(self) -> None:
         """Wait until each sentinel knows a master that is up, its replica in step, and the other sentinels."""
-        wait_for(lambda: all(_settled(sentinel.state()) for sentinel in self.sentinels), what="sentinels agree")
+        wait_for(self.agree, what="sentinels agree")
         wait_for(lambda: self._in_step(), what="the replica is in step")
+
+    def agree(self) -> bool:
+        """Return whether each sentinel knows the same master, and none is about to replace it."""
+        states = [sentinel.state() for sentinel in self.sentinels]
+        return all(_settled(state) for state in states) and len({state["port"] for state in states}) == 1
 
     def _in_step(self) -> bool:
         try:

@@ -16,7 +16,7 @@ from tests.chaos.conftest import PoolsOn
 from tests.chaos.held_locks import HELD, held_locks
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import load, wait_until_drained
-from tests.chaos.server import server_binary
+from tests.chaos.server import ServerUnderTest, server_binary
 from tests.chaos.test_failover import seconds_until_new_work_completes, wait_until_replicated
 from tests.sentinels import Watched
 from tests.waiting import wait_for
@@ -60,8 +60,8 @@ def test_pools_go_on_at_the_new_master(
     with load(pools.broker, ledger, per_s=200, plain=True) as producers:
         for _ in range(kills):
             producers.wait_for_accepted(200)
-            former = watched.master
-            replicated |= wait_until_replicated(former, watched.replica, ledger)
+            former, jobs = wait_for(lambda: _master_and_replicated(watched, ledger))
+            replicated |= jobs
             former.kill()
             killed_at_s.append(ledger.entries()[-1].at_s)
             back_s.append(seconds_until_new_work_completes(ledger))
@@ -83,6 +83,13 @@ def test_pools_go_on_at_the_new_master(
     assert found.unexpected == ()
     assert set(found.lost) & replicated == set()
     assert early == [], "what was lost is what the killed master had answered and not replicated"
+
+
+def _master_and_replicated(watched: Watched, ledger: Ledger) -> tuple[ServerUnderTest, set[str]] | None:
+    """Return the master and the jobs that its replica has; ``None`` while sentinels replace it, silent on a busy host."""
+    master = watched.master
+    jobs = wait_until_replicated(master, watched.replica, ledger)
+    return (master, jobs) if watched.agree() and watched.master is master else None
 
 
 def _accepted_just_before(ledger: Ledger, job: str, killed_at_s: list[float], behind_s: float) -> bool:

@@ -34,12 +34,12 @@
 local limit, delay_ms, level = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local keyed = ARGV[4] == "1"
 local step = keyed and 3 or 2
--- Find which of four keys exist, in one command: EXISTS counts a key as often as it is named (1, 2, 4 and 8 times), so the
--- count's bits are the four answers. Saves 0.2 to 0.6 µs of the server's CPU against four commands (1.0 to 1.4, not 1.6).
-local d, l, r = KEYS[8], KEYS[9], KEYS[12]
-local found = redis.call("EXISTS", KEYS[7], d, d, l, l, l, l, r, r, r, r, r, r, r, r)
-if found >= 8 then return redis.error_reply("UNSAFE " .. redis.call("GET", r)) end
-local remembered_0, remembered_1, buried = found % 2 >= 1, found % 4 >= 2, found >= 4
+-- Find which of five keys exist, in one command: EXISTS counts a key as often as it is named (1, 2, 4 and 8 times), so the
+-- count's bits are the answers; the two that are named 8 times exist in few yards, and a second command tells which.
+local d, l, r, f = KEYS[8], KEYS[9], KEYS[12], string.sub(KEYS[5], 1, -4) .. "fair"
+local found = redis.call("EXISTS", KEYS[7], d, d, l, l, l, l, r, r, r, r, r, r, r, r, f, f, f, f, f, f, f, f)
+if found >= 8 and redis.call("EXISTS", r) == 1 then return redis.error_reply("UNSAFE " .. redis.call("GET", r)) end
+local remembered_0, remembered_1, buried, is_fair = found % 2 >= 1, found % 4 >= 2, found % 8 >= 4, found >= 8
 
 local function known(id)
   return redis.call("HEXISTS", KEYS[1], id) == 1
@@ -134,11 +134,11 @@ for n = 1, for_others and #standing or 0 do
 end
 
 -- Before the first of its writes: where a key of the lines is of a wrong type, nothing is added.
-local fair, at_once = string.sub(KEYS[5], 1, -4) .. "fair", {}
-if #new > 0 and delay_ms <= 0 and redis.call("EXISTS", fair) == 1 then
+local at_once = {}
+if #new > 0 and delay_ms <= 0 and is_fair then
   local texts, levels = {}, {}
   for n, i in ipairs(new) do at_once[n], texts[n], levels[n] = ARGV[i], ARGV[i + 1], level end
-  fairness_of(fair).line_up(at_once, texts, levels)
+  fairness_of(f).line_up(at_once, texts, levels)
 end
 local bodies, ids = {}, {}
 for n, i in ipairs(new) do
