@@ -86,7 +86,7 @@ def test_pools_go_on_at_the_new_master(
 
 
 def _master_and_replicated(watched: Watched, ledger: Ledger) -> tuple[ServerUnderTest, set[str]] | None:
-    """Return the master and the jobs that its replica has; ``None`` while sentinels replace it, silent on a busy host."""
+    """Return the master and the jobs that its replica has; ``None`` while one replaces it, on a busy host."""
     master = watched.master
     jobs = wait_until_replicated(master, watched.replica, ledger)
     return (master, jobs) if watched.agree() and watched.master is master else None

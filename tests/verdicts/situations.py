@@ -90,11 +90,9 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             then=r"It resumes by itself at",
         ),
         Situation(
-            "a purge that can be undone",
-            causes.purged,
+            "a purge that can be undone", causes.purged,
             r"^ada purged 7 jobs of urgent \(sent twice\); they can be put back for",
-            r"Put back 7 jobs of urgent…",
-            first=False,
+            r"Put back 7 jobs of urgent…", first=False,
         ),
         Situation(
             "a rate limit holds messages back",
@@ -108,11 +106,9 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             r"Show 1 unreadable message", first=False,
         ),
         Situation(
-            "jobs that no worker knows",
-            causes.parked,
+            "jobs that no worker knows", causes.parked,
             r"urgent: 3 messages wait for a worker that can run them; they call from_the_future",
-            r"Show 3 scheduled from_the_future",
-            first=False,
+            r"Show 3 scheduled from_the_future", first=False,
         ),
         Situation(
             "a job that ends its worker",
@@ -131,11 +127,9 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             r"(Show \d+ failed jobs? of deliver_webhook|Triage \d+ dead letters? of deliver_webhook)",
         ),
         Situation(
-            "half of an actor's jobs fail",
-            causes.half_failing,
+            "half of an actor's jobs fail", causes.half_failing,
             r"^Half of vat_report's jobs fail with PermanentFailure: 20 of 40 in the last 5 min",
-            r"Triage 20 dead letters of vat_report",
-            first=False,
+            r"Triage 20 dead letters of vat_report", first=False,
         ),
         Situation(
             "a critical alert that nobody acknowledged", causes.nothing, r"critical alerts? (is|are) not acknowledged",
