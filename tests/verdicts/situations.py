@@ -140,11 +140,9 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             r"Triage \d+ dead letters", first=False,
         ),
         Situation(
-            "failed jobs that have a value in common",
-            causes.one_customer_refused,
+            "failed jobs that have a value in common", causes.one_customer_refused,
             r"^5 % of charge's jobs fail with CardRefused: 10 of 200 in the last 5 min.*; only customer_id 7: all of",
-            r"Triage 10 dead letters of charge",
-            first=False,
+            r"Triage 10 dead letters of charge", first=False,
         ),
     ),
     "retry storm": (
