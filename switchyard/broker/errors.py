@@ -148,14 +148,20 @@ class BrokerUnsafe(BrokerUnavailable):
 
 
 class QueueFull(SwitchyardError):
-    """A queue has as many messages waiting or scheduled as its ``max_depth``, or more."""
+    """A queue has as many messages waiting or scheduled as its ``max_depth``, or more; or as many of one tenant."""
 
     def __init__(
-        self, queue_name: str, depth: int, limit: int, *, remedy: str = "or raise max_depth in the topology"
+        self,
+        queue_name: str,
+        depth: int,
+        limit: int,
+        *,
+        of: str = "",
+        remedy: str = "or raise max_depth in the topology",
     ) -> None:
         self.queue_name, self.depth, self.limit = queue_name, depth, limit
         super().__init__(
-            f"queue {queue_name!r} holds {depth} messages of at most {limit}, nothing was added; "
+            f"queue {queue_name!r} holds {depth} messages{of} of at most {limit}, nothing was added; "
             f"send again later, {remedy}"
         )
 

@@ -15,7 +15,7 @@ from switchyard.broker.consumer import Consumer
 from switchyard.broker.errors import QueueFull
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.keys import Keys
-from switchyard.broker.queue import administration, codec
+from switchyard.broker.queue import administration, codec, limits
 from switchyard.broker.queue.dead_moves import encode_letter, rejected
 from switchyard.broker.queue.operations import NO_ROW, HistoryRow, Lease, Move, QueueOperations
 from switchyard.broker.redis.addresses import Server
@@ -58,6 +58,7 @@ class RedisBroker(YardBroker):
         self.in_flight: dict[str, HeldMessage] = {}
         self.knows: Callable[[str], bool] = partial(knows, self)
         self.fair = fair or {}
+        self._bounded = {queue: share for queue, share in self.fair.items() if share.max_depth}
         self._acks: dict[str, Acks] = {}
         self._consumers: list[Consumer] = []
         self._credit: PrefetchCredit | KeptSlots | None = None
@@ -196,6 +197,8 @@ class RedisBroker(YardBroker):
                 record_enqueued(self.barrier, 1, family.keys.queue)
             return message
         self.emit_before("enqueue", message, delay)
+        if self._bounded and not delay:
+            self._require_places_in_line((message,))
         if self.postpone is not None and not self.postpone((message,), delay):
             return message
         entry, limit = codec.entry_of(message, self.actors), self.limits.of(message.queue_name)
@@ -217,6 +220,8 @@ class RedisBroker(YardBroker):
         if self.hooks.before("enqueue", self.middleware):
             for message in messages:
                 self.emit_before("enqueue", message, delay)
+        if self._bounded and not delay:
+            self._require_places_in_line(messages)
         now = messages if self.postpone is None else self.postpone(messages, delay)
         if len(now) == len(messages):
             return self.put(messages, delay=delay)
@@ -265,6 +270,11 @@ class RedisBroker(YardBroker):
         commands = [("ZCARD", keys.due(lane)), *(("LLEN", key) for key in keys.waiting(lane))]
         if (depth := sum(family.calls.pipeline(commands))) >= limit:
             raise QueueFull(queue_name, depth, limit)
+
+    def _require_places_in_line(self, messages: Sequence[Message[Any]]) -> None:
+        for queue, share in {} if administration.follows_a_job() else self._bounded.items():
+            if its := [message for message in messages if message.queue_name == queue]:
+                limits.require_places_in_line(self.lane(queue)[0], share, its, self.actors)
 
     def _held_by_sender(self, message: Message[Any], family: QueueOperations) -> HeldMessage | None:
         """Return the held message of the same id that the caller runs; for other threads such an id is merely known."""

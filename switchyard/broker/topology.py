@@ -331,10 +331,13 @@ class FairShare:
     Args:
         argument: Of the queue's actors; its value is the tenant. Actors without it share one turn.
         weights: Messages that a tenant starts for one of another, by the argument's value; 1 for those left out.
+        max_depth: Number of a tenant's waiting messages from which its new ones are refused; ``None`` for no limit. It
+            counts no scheduled ones, and concurrent sends may exceed it.
     """
 
     argument: str
     weights: Mapping[Any, float] = field(default_factory=dict, hash=False)
+    max_depth: int | None = None
 
     def __post_init__(self) -> None:
         subject, remedy = f"fair by {self.argument}", 'write the name of an argument, such as "customer_id"'
@@ -344,6 +347,8 @@ class FairShare:
             usable = type(weight) in (int, float) and 0.001 <= weight <= 1_000 and isinstance(value, str | int | bool)
             remedy = "write a number from 0.001 to 1,000 for each value of the argument"
             require(usable, subject, "weights", {value: weight}, remedy)
+        remedy = "write a number of messages, 1 or more, or leave it out"
+        require(is_whole_or_none(self.max_depth, least=1), subject, "max_depth", self.max_depth, remedy)
 
 
 @dataclass(frozen=True, slots=True)

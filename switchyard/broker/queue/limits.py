@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha1
 from typing import Any, Final
 
 import msgspec
 from dramatiq.actor import Actor
+from dramatiq.message import Message
 
 from switchyard.broker.clock import FAIR_MS, LAST_PUT_OFF_MS, now_ms
+from switchyard.broker.errors import QueueFull
 from switchyard.broker.keys import ALL_LANES
 from switchyard.broker.queue.operations import AT_ONCE, QueueOperations
 from switchyard.broker.redis.calls import Word
@@ -169,6 +173,33 @@ def declare_fair(family: QueueOperations, share: FairShare | None, actors: Itera
     keys = [key, family.keys.due("live"), family.keys.wakeup("live"), lines, shares, spent]
     while family.calls.call(script("declare_fair"), keys, [AT_ONCE, text]):
         pass
+
+
+def require_places_in_line(
+    family: QueueOperations, share: FairShare, messages: Sequence[Message[Any]], actors: Mapping[str, Actor[..., Any]]
+) -> None:
+    """Raise ``QueueFull`` where a tenant of these messages would have more in its line than its share allows."""
+    places = {
+        name: _position(actors[name], share.argument) for name in {each.actor_name for each in messages} & {*actors}
+    }
+    counts = Counter(_tenant_of(each, share.argument, places.get(each.actor_name, 0)) for each in messages)
+    line = family.keys.fair_lines("live")[0]
+    waiting = family.calls.pipeline([("ZLEXCOUNT", line, f"[{tenant}\n", f"({tenant}\v") for tenant in counts])
+    for new, there in zip(counts.values(), waiting, strict=True):
+        if there + new > (most := share.max_depth or 0):
+            raise QueueFull(family.keys.queue, there, most, of=f" with the same {share.argument}")
+
+
+def _tenant_of(message: Message[Any], argument: str, place: int) -> str:
+    """Return a message's tenant as the script that lines it up writes it."""
+    by_place = message.args[place - 1] if 0 < place <= len(message.args) else None
+    text = shown_json(message.kwargs.get(argument, by_place)).replace("/", "\\/")
+    raw = text.encode()
+    return (
+        text
+        if len(raw) <= 120
+        else f"{str(raw[:60], 'utf-8', 'replace')} {sha1(raw, usedforsecurity=False).hexdigest()}"
+    )
 
 
 _WAIT: Final = re.compile(r"(\d+) ([123]) (\d+) (\d+) [^\s:]+(?::(\d*)\S+)?((?:\n\d+ [^\n]+)+)")

@@ -22,7 +22,7 @@ FUNCTION: Final = re.compile(r"^local function (\w+).*?^end$", re.MULTILINE | re
 COMMON: Final = (
     "ping", "hello", "select", "role", "client|setname", "client|id", "time", "eval",
     "evalsha", "info", "type", "exists", "get", "set", "hget", "hmget", "hgetall", "hexists", "hlen",
-    "smembers", "sadd", "llen", "zcard",
+    "smembers", "sadd", "llen", "zcard", "zlexcount",
 )  # fmt: skip
 # Scripts of purges; keys of ended jobs' records, and the command that removes them.
 PURGES: Final = frozenset({"queue/claim_purge", "queue/drop_purged", "queue/put_back"})

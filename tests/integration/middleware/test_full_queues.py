@@ -12,8 +12,10 @@ import pytest
 
 from switchyard.broker.errors import QueueFull
 from switchyard.broker.interface import facilities
+from switchyard.broker.queue import limits
+from switchyard.broker.queue.administration import limits_lifted
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.topology import Yard
+from switchyard.broker.topology import FairShare, Yard
 from switchyard.jobs import services
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
@@ -25,6 +27,10 @@ def shallow_yard(max_depth: int) -> Yard:
     """Return a yard whose queue holds so many messages."""
     yard = small_yard()
     return dataclasses.replace(yard, queues=(dataclasses.replace(yard.queues[0], max_depth=max_depth),))
+
+
+def ids(messages: list[dramatiq.Message[Any]]) -> list[str]:
+    return [message.message_id for message in messages]
 
 
 def test_the_next_step_of_a_pipeline_and_a_retry_go_into_a_full_queue(
@@ -70,6 +76,32 @@ def test_a_job_that_a_full_queue_refused_is_not_recorded(yard_broker: BuildBroke
         broker.enqueue(refused)
 
     assert facilities(broker).records.read(refused.message_id) is None
+
+
+@pytest.mark.parametrize("customer", [7, 2.5, "a/b", "Zoë", "x" * 200, None, True])
+def test_a_tenant_with_as_many_waiting_as_its_share_allows_is_refused_and_no_other(
+    yard_broker: BuildBroker, run_worker: Any, customer: Any
+) -> None:
+    share = FairShare("customer", max_depth=2)
+    queue = dataclasses.replace(small_yard().queues[0], fair_by=share)
+    broker = yard_broker(dataclasses.replace(small_yard(), queues=(queue,)))
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job(customer: Any = None) -> None: ...
+
+    limits.declare_fair(broker.families["work"], share, broker.actors.values())
+    with pytest.raises(QueueFull, match="'work' holds 0 messages with the same customer of at most 2"):
+        broker.enqueue_many([job.message(customer) for _ in range(3)])
+    sent = [job.send(customer), job.send(customer=customer)]
+
+    with pytest.raises(QueueFull, match="holds 2 messages"):
+        job.send(customer)
+    with limits_lifted():  # it follows a job
+        sent.append(job.send(customer))
+    sent += [job.send("another"), job.send_with_options(args=(customer,), delay=1)]
+    with run_worker(broker=broker):
+        wait_for(lambda: all(found and found.ended for found in map(facilities(broker).records.read, ids(sent))))
+        job.send(customer)
 
 
 def test_a_job_with_a_unique_key_is_submitted_under_the_id_of_the_unfinished_one(
