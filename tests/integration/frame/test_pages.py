@@ -9,6 +9,7 @@ from django.contrib import admin
 from django.contrib.auth.models import User
 from django.test import Client, RequestFactory
 from django.urls import reverse
+from pytest_django import Settings
 
 from switchyard.frame.navigation import STRIP
 from tests.factories.pages import text_of
@@ -122,6 +123,17 @@ def test_refused_page_names_the_missing_right_and_stands_in_the_frame(watcher: C
 
     page = answer.content.decode()
     assert answer.status_code == 403
+    assert "The missing right is switchyard_operations.pause_queue." in page
+    assert f'href="{reverse("switchyard-operations")}">To the overview</a>' in page and 'id="menu"' in page
+
+
+def test_right_is_named_in_a_project_without_a_page_of_its_own(watcher: Client, settings: Settings) -> None:
+    settings.TEMPLATES = [{**engine, "DIRS": []} for engine in settings.TEMPLATES]
+
+    answer = watcher.get(reverse("switchyard-queue-pause", args=["default"]))
+
+    page = answer.content.decode()
+    assert answer.status_code == 403 and "no-store" in answer["Cache-Control"]
     assert "The missing right is switchyard_operations.pause_queue." in page
     assert f'href="{reverse("switchyard-operations")}">To the overview</a>' in page and 'id="menu"' in page
 
