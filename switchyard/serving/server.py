@@ -55,7 +55,7 @@ def load_application() -> RequestLimits:
     WSGI has neither, and needs none: Django's own is served.
     """
     module = f"{settings.ROOT_URLCONF.rpartition('.')[0]}.asgi".lstrip(".")
-    named = getattr(settings, "ASGI_APPLICATION", None) or (find_spec(module) and f"{module}.application")
+    named = getattr(settings, "ASGI_APPLICATION", None) or (f"{module}.application" if find_spec(module) else "")
     application = import_string(named) if named else get_asgi_application()
     if isinstance(application, RequestLimits):  # it has run the checks
         return application

@@ -22,10 +22,8 @@ PAGES = [
     reverse(name)
     for name in (
         *("switchyard-operations", "switchyard-queues", "switchyard-actors", "switchyard-operations-workers"),
-        *(
-            *("switchyard-schedules", "switchyard-audit", "switchyard-retention", "switchyard-batches"),
-            *("switchyard-limits", "switchyard-bulk-acts", "switchyard-find", "switchyard-keys"),
-        ),
+        *("switchyard-schedules", "switchyard-audit", "switchyard-retention", "switchyard-batches"),
+        *("switchyard-limits", "switchyard-bulk-acts", "switchyard-find", "switchyard-keys"),
         *("switchyard-quarantine", "admin:index", "admin:password_change"),
     )
 ]
@@ -40,17 +38,11 @@ def entries(page: str) -> list[str]:
 def test_the_menu_has_the_room_and_the_apps_of_the_admin(admin_client: Client) -> None:
     page = admin_client.get(QUEUES).content.decode()
 
-    assert entries(page) == [
-        *(
-            *("Overview", "Queues", "Limits", "Actors", "Workers", "Jobs", "Batches", "Schedules", "Dead letters"),
-            "Alerts",
-        ),
-        *("Bulk acts", "Audit log", "Retention", "API", "Audit and rights"),
-        *(
-            *("Authentication and Authorization", "Billing", "Exports", "Images", "Mail", "Outbox", "Reports", "Shop"),
-            "Webhooks",
-        ),
-    ]
+    assert "|".join(entries(page)) == (
+        "Overview|Queues|Limits|Actors|Workers|Jobs|Batches|Schedules|Dead letters|Alerts|Bulk acts|Audit log|"
+        "Retention|API|Audit and rights|Authentication and Authorization|Billing|Exports|Images|Mail|Outbox|Reports|"
+        "Shop|Webhooks"
+    )
     assert re.search(rf'<a href="{QUEUES}" aria-current="page"', page)
 
 
@@ -118,23 +110,13 @@ def test_what_is_remembered_is_no_business_of_scripts_or_of_other_sites(admin_cl
         assert (cookie["httponly"], cookie["secure"], cookie["samesite"]) == (True, True, "Lax"), name
 
 
-def test_refused_page_names_the_missing_right_and_stands_in_the_frame(watcher: Client) -> None:
-    answer = watcher.get(reverse("switchyard-queue-pause", args=["default"]))
-
-    page = answer.content.decode()
-    assert answer.status_code == 403
-    assert "The missing right is switchyard_operations.pause_queue." in page
-    assert f'href="{reverse("switchyard-operations")}">To the overview</a>' in page and 'id="menu"' in page
-
-
-def test_right_is_named_in_a_project_without_a_page_of_its_own(watcher: Client, settings: Settings) -> None:
-    settings.TEMPLATES = [{**engine, "DIRS": []} for engine in settings.TEMPLATES]
+def test_refused_page_names_the_missing_right_in_any_project(watcher: Client, settings: Settings) -> None:
+    settings.TEMPLATES = [{**engine, "DIRS": []} for engine in settings.TEMPLATES]  # without this project's own pages
 
     answer = watcher.get(reverse("switchyard-queue-pause", args=["default"]))
 
     page = answer.content.decode()
-    assert answer.status_code == 403 and "no-store" in answer["Cache-Control"]
-    assert "The missing right is switchyard_operations.pause_queue." in page
+    assert answer.status_code == 403 and "The missing right is switchyard_operations.pause_queue." in page
     assert f'href="{reverse("switchyard-operations")}">To the overview</a>' in page and 'id="menu"' in page
 
 
