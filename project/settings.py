@@ -34,7 +34,6 @@ SECRET_KEY = _CONFIG.secret_key
 ALLOWED_HOSTS = list(_CONFIG.allowed_hosts)
 TEST_RUNNER = "project.refused_tests.RefusedTests"
 ROOT_URLCONF = "project.urls"
-ASGI_APPLICATION = "project.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 TIME_ZONE = "UTC"
 USE_TZ = True

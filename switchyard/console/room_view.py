@@ -40,10 +40,7 @@ class Views:
         self._module = module
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        def view(request: HttpRequest, *args: Any, **parts: Any) -> Any:
-            return getattr(import_module(self._module), name)(request, *args, **parts)
-
-        return view
+        return lambda *args, **parts: getattr(import_module(self._module), name)(*args, **parts)
 
 
 def independent(view: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,7 +57,8 @@ def independent(view: Callable[..., Any]) -> Callable[..., Any]:
 def room_view(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
     """Return a view for users whom the admin site admits; it sends others to its login, or else to ``LOGIN_URL``.
 
-    No answer of it is kept in a cache, and what it does not find is a page that is not found.
+    No answer of it is kept in a cache, and what it does not find is a page that is not found. The missing right is
+    named on a page of the room: a project's own page of a 403 has no place for it, nor has Django's.
     """
 
     @wraps(view)
@@ -71,6 +69,8 @@ def room_view(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpRespon
                     return view(request, *args, **parts)
                 except NotFound as error:
                     raise Http404(str(error)) from error
+                except PermissionDenied as error:
+                    return RoomResponse(request, "switchyard_frame/not_allowed.html", {"exception": error}, status=403)
         return redirect_to_login(request.get_full_path(), admin_url("login") or None)
 
     return independent(never_cache(csrf_protect(guarded)))
@@ -105,8 +105,7 @@ class RoomResponse(TemplateResponse):
     def rendered_content(self) -> str:
         template: Any = self.resolve_template(self.template_name)
         found = self.resolve_context(self.context_data) or {}
-        user = getattr(self._request, "user", None)
-        if user is not None:
+        if (user := getattr(self._request, "user", None)) is not None:
             perms = PermsOn(user)
             found = {"perms": perms.get(found.get("acts_on", "")), "perms_on": perms, **found}
         context = make_context(found, self._request)

@@ -56,8 +56,7 @@ def keys(request: HttpRequest) -> HttpResponse:
 def theme(request: HttpRequest) -> HttpResponse:
     """Remember the colour scheme, and whether keys are on, in cookies; redirect to the page that asked."""
     answer = HttpResponseRedirect(_next(request))
-    if "theme" in request.POST:
-        chosen = request.POST["theme"]
+    if (chosen := request.POST.get("theme")) is not None:
         if chosen not in ("", *THEMES):
             return HttpResponseBadRequest("theme: light, dark, or nothing for the browser's", content_type="text/plain")
         _remember(request, answer, THEME_COOKIE, chosen)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+from importlib.util import find_spec
 from typing import Any
 
 import uvicorn
 from django.conf import settings
+from django.core.asgi import get_asgi_application
 from django.utils.module_loading import import_string
 
 from switchyard.api.request_limits import RequestLimits
@@ -47,9 +49,14 @@ def config(application: Any, **options: Any) -> uvicorn.Config:
 
 
 def load_application() -> RequestLimits:
-    """Return the project's ASGI application behind the limits on requests; exit 78 if the configuration is invalid."""
-    default = f"{settings.ROOT_URLCONF.rpartition('.')[0]}.asgi.application"
-    application = import_string(getattr(settings, "ASGI_APPLICATION", None) or default)
+    """Return the project's ASGI application behind the limits on requests; exit 78 if the configuration is invalid.
+
+    It is that of ``ASGI_APPLICATION``, else of an ``asgi.py`` beside the project's addresses. A project that had only
+    WSGI has neither, and needs none: Django's own is served.
+    """
+    module = f"{settings.ROOT_URLCONF.rpartition('.')[0]}.asgi".lstrip(".")
+    named = getattr(settings, "ASGI_APPLICATION", None) or (f"{module}.application" if find_spec(module) else "")
+    application = import_string(named) if named else get_asgi_application()
     if isinstance(application, RequestLimits):  # it has run the checks
         return application
     refuse_if_wrong()

@@ -1,0 +1,16 @@
+"""The application that ``runweb`` serves."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+from pytest_django import Settings
+
+from switchyard.serving import server
+
+
+@mock.patch.object(server, "refuse_if_wrong")
+def test_a_project_without_asgi_is_served(_: object, settings: Settings) -> None:
+    settings.ROOT_URLCONF = "urls"
+
+    assert callable(server.load_application())
