@@ -14,6 +14,7 @@ from switchyard.commands import diagnose as command
 from switchyard.operations import overview
 from switchyard.operations.findings.actors import GROUP
 from switchyard.operations.findings.finding import Button, ranked
+from switchyard.operations.findings.lateness import GROUP as LATE_QUEUES
 from switchyard.operations.overview import Verdict
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -62,3 +63,22 @@ def test_the_text_has_the_cause_its_step_and_the_others(
     assert "  next      manage.py x" in told
     assert "  page      /admin/operations/actors/mail/" in told
     assert told[-1] == "Then: a producer is silent: Nothing sends news."
+
+
+def test_a_queue_that_was_late_when_the_room_was_read_is_judged_by_that_reading(
+    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The yard has gone on since: nothing is late in it any more."""
+    late = LATE_QUEUES.finding(
+        "error", "late", "default is late, because its free slots start nothing", "", "", "default"
+    )
+    room = overview.overview()
+    rows = tuple(
+        (replace(row, busy=2, slots=8, state=replace(row.state, word="Late")) if row.name == "default" else row, drawn)
+        for row, drawn in room.rows
+    )
+    verdict = Verdict("bad", "Late", late.seen, findings=tuple(ranked([late])))
+
+    [cause] = command.causes_of(replace(room, rows=rows, verdict=verdict))
+
+    assert cause.cause == "nothing_dispatches"
