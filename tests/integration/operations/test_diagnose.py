@@ -65,20 +65,11 @@ def test_the_text_has_the_cause_its_step_and_the_others(
     assert told[-1] == "Then: a producer is silent: Nothing sends news."
 
 
-def test_a_queue_that_was_late_when_the_room_was_read_is_judged_by_that_reading(
-    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The yard has gone on since: nothing is late in it any more."""
-    late = LATE_QUEUES.finding(
-        "error", "late", "default is late, because its free slots start nothing", "", "", "default"
-    )
+def test_a_late_queue_is_judged_by_the_reading_that_its_finding_is_of(facilities: Facilities) -> None:
+    late = LATE_QUEUES.finding("error", "late", "its free slots start nothing", "", "", "default")
     room = overview.overview()
-    rows = tuple(
-        (replace(row, busy=2, slots=8, state=replace(row.state, word="Late")) if row.name == "default" else row, drawn)
-        for row, drawn in room.rows
-    )
+    found = next(row for row, _ in room.rows if row.name == "default")
+    rows = ((replace(found, busy=2, slots=8, state=replace(found.state, word="Late")), room.rows[0][1]),)
     verdict = Verdict("bad", "Late", late.seen, findings=tuple(ranked([late])))
-
-    [cause] = command.causes_of(replace(room, rows=rows, verdict=verdict))
-
-    assert cause.cause == "nothing_dispatches"
+    told = command.causes_of(replace(room, rows=rows, verdict=verdict))
+    assert [each.cause for each in told] == ["nothing_dispatches"]
