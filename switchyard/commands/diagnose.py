@@ -11,7 +11,7 @@ from switchyard.console.commands import PrintingCommand
 from switchyard.middleware.logs import printable
 from switchyard.operations.diagnosis import Diagnosis, diagnose, eaters
 from switchyard.operations.findings.lateness import LATE_WORDS
-from switchyard.operations.overview import FACTS, Room, most_held, shown_rows
+from switchyard.operations.overview import Room
 
 EXAMPLES = """examples:
   manage.py switchyard diagnose
@@ -38,11 +38,9 @@ class Command(PrintingCommand):
 
 
 def causes_of(room: Room) -> list[Diagnosis]:
-    facts, _ = FACTS.read()
-    rows = shown_rows(facts) if facts is not None else []
-    late = {row.queue: row for row in rows if row.kind == "queue" and row.state.word in LATE_WORDS}
-    holders = {name: most_held(row, facts)[0] for name, row in late.items()}
-    return diagnose(room.verdict.findings, late, holders)
+    late = [(row, drawn) for row, drawn in room.rows if row.kind == "queue" and row.state.word in LATE_WORDS]
+    holders = {row.queue: drawn.holder for row, drawn in late}
+    return diagnose(room.verdict.findings, {row.queue: row for row, _ in late}, holders)
 
 
 def most_taken(taken: Mapping[str, Sequence[tuple[str, float]]]) -> Iterator[str]:

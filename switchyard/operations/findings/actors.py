@@ -344,14 +344,14 @@ def judge(found: FailingActor) -> Finding:
         return _ended(found)
     because = f", because {found.kind.because}" if found.kind is not None else ""
     remove = found.kind.then if found.kind is not None else "Remove the cause: its traceback names the line."
+    rest = "Jobs are retried by themselves; what gave up waits in the dead letters until you requeue it."
+    then = f"{remove} {rest}"
     if found.host:
         fact = f" ({found.fact})" if found.fact else ""
         those = f"{found.failed:,} of {found.jobs:,}" if found.failed else f"{found.letters:,}"
         code, what = "failing", f"{found.actor} fails at {found.host}{because or fact}"
-        then = f"{remove} What gave up waits in the dead letters until you requeue it."
         if found.down:
-            code, what = "host_down", f"{found.host} is down for {found.actor}{fact}"
-            then = "Jobs are retried by themselves; what gave up waits in the dead letters until you requeue it."
+            code, what, then = "host_down", f"{found.host} is down for {found.actor}{fact}", rest
         seen = f"{what}: {those} jobs failed in the last 5 min"
     elif found.failed >= FEWEST:
         jobs, when = found.jobs_since or found.jobs, "in the last 5 min"
@@ -361,7 +361,6 @@ def judge(found: FailingActor) -> Finding:
             f"{share_text(found.failed, jobs)} {found.actor}'s jobs fail with {found.exception}{because}: "
             f"{found.failed:,} of {jobs:,} {when}"
         )
-        then = f"{remove} Jobs with retries left are tried again by themselves."
         code = "failing"
     else:
         those, gave_up = counted(found.letters, "job"), ""

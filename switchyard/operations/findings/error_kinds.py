@@ -51,8 +51,8 @@ KINDS: Final = (
           "Run `df -h` on the worker's host, `/tmp` too, and free space there."),
     _kind(r"errno 24\b|too many open files", "its processes have too many files open",
           "Look for files or connections that its process opens and never closes."),
-    _kind(r"errno 12\b|MemoryError|cannot allocate memory", "its workers have no memory left",
-          "Look at the memory of the worker's host, and at what the job loads at once."),
+    _kind(r"errno 12\b|MemoryError|cannot allocate memory", "its workers get no more memory",
+          "Compare what the job loads at once with `memory_limit_bytes` of its pool, and the memory of its host."),
     _kind(r"no such (table|column)|Undefined(Table|Column)|(relation|column|table) \S+ (does not|doesn't) exist",
           "the database lacks a table or a column", "A migration is missing, or a newer release's was run, or workers "
           "use another database: compare `manage.py showmigrations` with their release and settings."),

@@ -221,7 +221,8 @@ def grew(mine: Sequence[Counts], *, replaced: bool = False) -> tuple[int, int, i
     ran = [(ends(part), part.get(GROWN_BYTES, 0)) for part in parts if ends(part)]
     jobs, grown = sum(ended for ended, _ in ran), sum(bytes_ for _, bytes_ in ran)
     if replaced:
-        leaks = sum(bucket.get(GROWN_BYTES, 0) > 0 for bucket in mine) > 1
+        grows = [bucket.get(GROWN_BYTES, 0) > 0 for bucket in mine if ends(bucket)]
+        leaks = sum(grows) > 1 and sum(grows) >= len(grows) / 2  # less: a job of many takes too much at once
     else:
         lasts = sum(bytes_ for _, bytes_ in ran[-2:]) >= LAST_SHARE * grown
         leaks = len(ran) >= LEAST_PARTS and all(bytes_ for _, bytes_ in ran) and lasts
@@ -248,7 +249,7 @@ def leaking(actors: Mapping[str, str], found: Mapping[str, tuple[int, int, int]]
         if others:
             seen = f"{', '.join([first, *others[:-1]])} or {others[-1]} leaks: processes that ran them grew by"
         seen += f" {grown / 1e6:,.0f} MB in {span}, within {counted(jobs, 'job')}{f' of {first}' if others else ''}"
-        keeps = f"Look first at what {first} keeps, in a cache or a list of its module."
+        keeps = f"Look first at what {first} loads at once, or keeps in a cache or a list of its module."
         then = f"{keeps} Its pool replaces what grows too large."
         leak = of_actors("leaking", {first: queue}, seen, then, grown / 1e6)
         yield replace(leak, actor="") if others else leak

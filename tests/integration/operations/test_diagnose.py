@@ -14,6 +14,7 @@ from switchyard.commands import diagnose as command
 from switchyard.operations import overview
 from switchyard.operations.findings.actors import GROUP
 from switchyard.operations.findings.finding import Button, ranked
+from switchyard.operations.findings.lateness import GROUP as LATE_QUEUES
 from switchyard.operations.overview import Verdict
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -62,3 +63,13 @@ def test_the_text_has_the_cause_its_step_and_the_others(
     assert "  next      manage.py x" in told
     assert "  page      /admin/operations/actors/mail/" in told
     assert told[-1] == "Then: a producer is silent: Nothing sends news."
+
+
+def test_a_late_queue_is_judged_by_the_reading_that_its_finding_is_of(facilities: Facilities) -> None:
+    late = LATE_QUEUES.finding("error", "late", "its free slots start nothing", "", "", "default")
+    room = overview.overview()
+    found = next(row for row, _ in room.rows if row.name == "default")
+    rows = ((replace(found, busy=2, slots=8, state=replace(found.state, word="Late")), room.rows[0][1]),)
+    verdict = Verdict("bad", "Late", late.seen, findings=tuple(ranked([late])))
+    told = command.causes_of(replace(room, rows=rows, verdict=verdict))
+    assert [each.cause for each in told] == ["nothing_dispatches"]

@@ -97,6 +97,8 @@ def test_many_rare_errors_are_counted_together() -> None:
          "sync fails at api.bank.example, because its login or its rights are refused: 6 of 6 jobs failed ", "Check"),
         ("TypeError", "send_receipt() missing 1 required positional argument: 'locale'",
          "all of sync's jobs fail with TypeError, because its arguments do not fit its signature: 6 of 6", "Senders"),
+        ("MemoryError", "", "all of sync's jobs fail with MemoryError, because its workers get no more memory: 6 of 6 ",
+         "Compare what the job loads at once with `memory_limit_bytes` of its pool"),
         ("ValidationError", "1 error, For further information visit https://errors.example.dev/2/v/missing",
          "all of sync's jobs fail with ValidationError: 6 of 6 ", "Remove the cause"),
     ],
@@ -108,6 +110,9 @@ def test_the_words_of_an_error_name_the_cause_and_the_step(error: str, text: str
 
     assert found.seen.startswith(expected)
     assert found.then.startswith(then)
+    assert found.then.endswith(
+        "Jobs are retried by themselves; what gave up waits in the dead letters until you requeue it."
+    )
 
 
 def test_jobs_that_succeeded_in_a_retry_are_told() -> None:

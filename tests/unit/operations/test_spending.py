@@ -153,6 +153,7 @@ def test_an_actor_leaks_whose_processes_grow_all_the_time(grown: list[int], leak
         ([{"recycled_memory": 40, "memory": 2}, {"recycled_memory": 41, "memory": 2}], [400, 0, 200], False),  # one
         ([{}, {"recycled_memory": 2}], [0, 400, 0], False),  # what a process loads once
         ([{}, {"recycled_memory": 2}], [20, 20, 20], False),
+        ([{}, {"recycled_memory": 2}], [400, 0, 0, 200, 0], False),  # one job of many takes too much at once
     ],
 )
 def test_an_actor_leaks_that_grew_two_processes_of_a_pool_which_replaced_two_for_their_memory(

@@ -38,6 +38,7 @@ from switchyard.operations import overview, queries
 from switchyard.operations.diagnosis import Diagnosis
 from switchyard.operations.findings import actors, lateness, own_past
 from switchyard.operations.past import PAST
+from switchyard.operations.rows import draw
 from tests.verdicts.draws.simulation import BUCKET_S, Counted, SimulatedJob
 from tests.verdicts.draws.situations import SLOTS, Drawn
 
@@ -228,4 +229,6 @@ def named(facilities: Facilities) -> list[Diagnosis]:
     examined = [*own_past.look(), *actors.look()]
     facts, away = overview.FACTS.read()
     room = overview.diagnose(facts, examined, 0, away)
-    return causes_of(SimpleNamespace(verdict=room))  # type: ignore[arg-type]
+    assert facts is not None
+    rows = [(row, draw(row, *overview.most_held(row, facts))) for row in overview.shown_rows(facts)]
+    return causes_of(SimpleNamespace(verdict=room, rows=rows))  # type: ignore[arg-type]
