@@ -38,33 +38,25 @@ PROMISE = r"behind its promise, because"
 GROUPS: dict[str, tuple[Situation, ...]] = {
     "slow jobs in three queues, a pool quieted": (
         Situation(
-            "40 slow jobs before quick ones on one queue",
-            causes.sends("export_invoices", "default", 4_000, count=64),
+            "40 slow jobs before quick ones on one queue", causes.sends("export_invoices", "default", 4_000, count=64),
             rf"^default is .* {PROMISE} 8 × export_invoices hold all 8 slots.*; \d+ jobs wait, the oldest for",
-            r"(Show who holds the 8 slots of default|Move \d+ waiting export_invoices to another queue…)",
-            first=False,
+            r"(Show who holds the 8 slots of default|Move \d+ waiting export_invoices to another queue…)", first=False,
         ),
         Situation(
-            "a slow actor on a fast queue",
-            causes.sends("slow_report", "urgent", 1_500, count=80),
+            "a slow actor on a fast queue", causes.sends("slow_report", "urgent", 1_500, count=80),
             rf"^urgent is .* {PROMISE} 4 × slow_report hold all 4 slots, the longest for",
             r"Move \d+ waiting slow_report to another queue…",
-            then=r"slow_report runs too long for a queue that promises a start in 80 ms",
-            first=False,
+            then=r"slow_report runs too long for a queue that promises a start in 80 ms", first=False,
         ),
         Situation(
-            "jobs that start in time and end late",
-            causes.sends("long_export", "reports", 15_000, count=2),
+            "jobs that start in time and end late", causes.sends("long_export", "reports", 15_000, count=2),
             r"^reports starts its jobs in time and ends them late: the oldest is .* behind the promise to end",
-            r"Show who holds the 4 slots of reports",
-            first=False,
+            r"Show who holds the 4 slots of reports", first=False,
         ),
         Situation(
-            "a pool that a person quieted",
-            causes.quieted,
+            "a pool that a person quieted", causes.quieted,
             r"^hooks starts nothing, because \S+ quieted its only supervisor .* ago \(bank API is away\); 10 jobs wait",
-            r"Let 1 supervisor of hooks take work again…",
-            then=r"It fetches again within 2 s once it may",
+            r"Let 1 supervisor of hooks take work again…", then=r"It fetches again within 2 s once it may",
         ),
     ),
     "a little late": (
@@ -75,19 +67,13 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
     ),
     "held back": (
         Situation(
-            "messages in a queue that was removed",
-            causes.undeclared,
-            r"^2 messages are in the queue renamed, which this release does not declare",
-            "",
-            within_s=BEAT_S,
+            "messages in a queue that was removed", causes.undeclared,
+            r"^2 messages are in the queue renamed, which this release does not declare", "", within_s=BEAT_S,
         ),
         Situation(
-            "a paused queue",
-            causes.paused,
+            "a paused queue", causes.paused,
             r"^hooks starts nothing, because ada paused it .*ago until .* UTC \(bank API is away\); 20 jobs wait",
-            r"Resume hooks and start 20 jobs…",
-            first=False,
-            then=r"It resumes by itself at",
+            r"Resume hooks and start 20 jobs…", first=False, then=r"It resumes by itself at",
         ),
         Situation(
             "a purge that can be undone", causes.purged,
@@ -95,11 +81,9 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             r"Put back 7 jobs of urgent…", first=False,
         ),
         Situation(
-            "a rate limit holds messages back",
-            causes.limited,
+            "a rate limit holds messages back", causes.limited,
             r"^\d+ welcome wait for their turn, the last for \d min .*: its rate limit, 10/m, holds them back",
-            r"Show \d+ scheduled welcome",
-            first=False,
+            r"Show \d+ scheduled welcome", first=False,
         ),
         Situation(
             "bytes that are no message", causes.quarantined, r"urgent: 1 unreadable message is quarantined",
@@ -111,18 +95,14 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             r"Show 3 scheduled from_the_future", first=False,
         ),
         Situation(
-            "a job that ends its worker",
-            causes.sends("crash_worker", "default", count=1),
+            "a job that ends its worker", causes.sends("crash_worker", "default", count=1),
             r"^The job \S+ of crash_worker ended its worker again and again, and was given up as poison",
-            r"Look at the poison job of crash_worker",
-            within_s=BEAT_S,
-            first=False,
+            r"Look at the poison job of crash_worker", within_s=BEAT_S, first=False,
         ),
     ),
     "failing": (
         Situation(
-            "an endpoint answers 500",
-            causes.endpoint_down,
+            "an endpoint answers 500", causes.endpoint_down,
             r"^127\.0\.0\.1(:\d+)? is down for deliver_webhook.*: \d+ of \d+ jobs failed in the last 5 min",
             r"(Show \d+ failed jobs? of deliver_webhook|Triage \d+ dead letters? of deliver_webhook)",
         ),
@@ -164,11 +144,9 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
     ),
     "fan-out": (
         Situation(
-            "an actor that sends itself",
-            causes.fans_out,
+            "an actor that sends itself", causes.fans_out,
             rf"^default is .* {PROMISE} fan_out sends itself: \d+ of the newest 100 that wait.*; \d+ jobs wait",
-            r"Pause fan_out…",
-            then=r"^(?!.*more slots).*pause fan_out, then cancel what waits of it",
+            r"Pause fan_out…", then=r"^(?!.*more slots).*pause fan_out, then cancel what waits of it",
         ),
     ),
     "one customer floods": (
@@ -183,19 +161,14 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
     ),
     "silent": (
         Situation(
-            "a pool's supervisor is stopped (SIGSTOP)",
-            causes.supervisor_stopped,
+            "a pool's supervisor is stopped (SIGSTOP)", causes.supervisor_stopped,
             r"^hooks starts nothing, because no pool serves it: its supervisor \(pid \d+\) is stopped, .*; 10 jobs",
-            r"Show every worker",
-            within_s=BEAT_S,
-            then=r"Run `kill -CONT \d+`: what waits starts at once",
+            r"Show every worker", within_s=BEAT_S, then=r"Run `kill -CONT \d+`: what waits starts at once",
         ),
         Situation(
-            "a stopped supervisor, before its report lapses",
-            causes.nothing,
+            "a stopped supervisor, before its report lapses", causes.nothing,
             r"^hooks is .* behind its promise, because its pool has not reported for .* and starts nothing",
-            r"Show who holds the 4 slots of hooks",
-            first=False,
+            r"Show who holds the 4 slots of hooks", first=False,
         ),
         Situation(
             "the scheduler stands still", causes.scheduler_stopped, r"^No scheduler leads: no schedule starts",
@@ -206,12 +179,9 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             within_s=BEAT_S, first=False,
         ),
         Situation(
-            "a worker's host is gone",
-            causes.host_gone,
-            r"^The host web-2 reports no more since .*: urgent runs on other hosts only",
-            r"Show every worker",
-            within_s=BEAT_S,
-            first=False,
+            "a worker's host is gone", causes.host_gone,
+            r"^The host web-2 reports no more since .*: urgent runs on other hosts only", r"Show every worker",
+            within_s=BEAT_S, first=False,
         ),
     ),
     "child silent": (
@@ -244,30 +214,23 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
     ),
     "schedule paused": (
         Situation(
-            "a paused schedule",
-            causes.schedule_paused,
+            "a paused schedule", causes.schedule_paused,
             r"^The schedule sync_rates is paused without an end[;,] (it has missed no tick yet|and has missed \d)",
-            r"Show the schedule sync_rates",
-            within_s=BEAT_S,
-            first=False,
+            r"Show the schedule sync_rates", within_s=BEAT_S, first=False,
         ),
     ),
     "clock": (
         Situation(
-            "a host's clock is 61 s ahead",
-            causes.clock_ahead,
-            r"^Of the clocks: the clock of web-3 is (59|6\d) s ahead of the broker's",
-            r"Show every worker",
+            "a host's clock is 61 s ahead", causes.clock_ahead,
+            r"^Of the clocks: the clock of web-3 is (59|6\d) s ahead of the broker's", r"Show every worker",
             first=False,
         ),
     ),
     "uneven host": (
         Situation(
-            "one host's children are killed again and again",
-            causes.uneven_host,
+            "one host's children are killed again and again", causes.uneven_host,
             r"^The pool urgent on web-4 \(pid \d+\) has replaced children within the last hour: 3 × SIGKILL",
-            r"Show every worker",
-            first=False,
+            r"Show every worker", first=False,
         ),
     ),
     "disk full": (
@@ -278,10 +241,8 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
     ),
     "locked": (
         Situation(
-            "another process holds the database's write lock",
-            causes.locked,
-            r"^The database is locked, by pid \d+ \(.*python.*\): nothing can be written",
-            r"Show every worker",
+            "another process holds the database's write lock", causes.locked,
+            r"^The database is locked, by pid \d+ \(.*python.*\): nothing can be written", r"Show every worker",
             then=r"^(?!.*(?<!; )more slots in)Let pid \d+ end its transaction",
         ),
     ),
@@ -293,8 +254,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
     ),
     "no room": (
         Situation(
-            "the broker's memory is full",
-            causes.no_room,
+            "the broker's memory is full", causes.no_room,
             r"^Nothing starts and new jobs are refused, because the broker accepts no work: its memory is full",
             r"Check the broker again",
         ),
@@ -307,34 +267,29 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
     ),
     "replica": (
         Situation(
-            "the broker became a replica",
-            causes.replica,
+            "the broker became a replica", causes.replica,
             r"^Nothing starts and new jobs are refused, because the broker accepts no work: it is a replica",
             r"Check the broker again",
         ),
     ),
     "overwritten": (
         Situation(
-            "another program writes to the broker's keys",
-            causes.overwritten,
+            "another program writes to the broker's keys", causes.overwritten,
             r"^The broker is not safe: something else wrote to 1 key of the broker: \S+bodies holds what it never does",
             r"Check the broker again",
         ),
     ),
     "broker stopped": (
         Situation(
-            "the broker is stopped (SIGSTOP)",
-            causes.broker_stopped,
+            "the broker is stopped (SIGSTOP)", causes.broker_stopped,
             r"^No job can be sent or seen from here, because the broker (does not answer|has not answered for)",
             r"Check the broker again",
         ),
     ),
     "broker away": (
         Situation(
-            "the broker is away",
-            causes.broker_killed,
-            r"^No job can be sent or seen from here, because the broker does not answer",
-            r"Check the broker again",
+            "the broker is away", causes.broker_killed,
+            r"^No job can be sent or seen from here, because the broker does not answer", r"Check the broker again",
         ),
     ),
 }  # fmt: skip
