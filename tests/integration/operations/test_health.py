@@ -62,8 +62,10 @@ def test_broker_that_hangs_is_named_in_time(silent_broker: None, monkeypatch: py
     monkeypatch.setattr(views, "TIMEOUT_S", 0.2)
     monkeypatch.setattr(views, "BROKER", TimedCall("broker", views._ask_broker))
 
-    for _ in range(3):
-        assert Client().get("/readyz").json()["dependencies"]["broker"]["fact"] == "no answer within 0.2 s"
+    facts = {Client().get("/readyz").json()["dependencies"]["broker"]["fact"] for _ in range(3)}
+
+    # The call itself gives up after a second: on a busy machine before, or between, two requests.
+    assert facts <= {"no answer within 0.2 s", "TimeoutError"}
 
     assert sum(thread.name == "call broker" for thread in threading.enumerate()) <= 2
 
