@@ -184,22 +184,17 @@ def require_places_in_line(
     }
     counts = Counter(_tenant_of(each, share.argument, places.get(each.actor_name, 0)) for each in messages)
     line = family.keys.fair_lines("live")[0]
-    waiting = family.calls.pipeline([("ZLEXCOUNT", line, f"[{tenant}\n", f"({tenant}\v") for tenant in counts])
+    waiting = family.calls.pipeline([("ZLEXCOUNT", line, b"[%b\n" % tenant, b"(%b\v" % tenant) for tenant in counts])
     for new, there in zip(counts.values(), waiting, strict=True):
         if there + new > (most := share.max_depth or 0):
             raise QueueFull(family.keys.queue, there, most, of=f" with the same {share.argument}")
 
 
-def _tenant_of(message: Message[Any], argument: str, place: int) -> str:
-    """Return a message's tenant as the script that lines it up writes it."""
+def _tenant_of(message: Message[Any], argument: str, place: int) -> bytes:
+    """Return a message's tenant as the script that lines it up writes it, cut in the middle of a character too."""
     by_place = message.args[place - 1] if 0 < place <= len(message.args) else None
-    text = shown_json(message.kwargs.get(argument, by_place)).replace("/", "\\/")
-    raw = text.encode()
-    return (
-        text
-        if len(raw) <= 120
-        else f"{str(raw[:60], 'utf-8', 'replace')} {sha1(raw, usedforsecurity=False).hexdigest()}"
-    )
+    text = shown_json(message.kwargs.get(argument, by_place)).replace("/", "\\/").encode()
+    return text if len(text) <= 120 else b"%b %b" % (text[:60], sha1(text, usedforsecurity=False).hexdigest().encode())
 
 
 _WAIT: Final = re.compile(r"(\d+) ([123]) (\d+) (\d+) [^\s:]+(?::(\d*)\S+)?((?:\n\d+ [^\n]+)+)")

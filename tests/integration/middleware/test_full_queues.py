@@ -78,7 +78,7 @@ def test_a_job_that_a_full_queue_refused_is_not_recorded(yard_broker: BuildBroke
     assert facilities(broker).records.read(refused.message_id) is None
 
 
-@pytest.mark.parametrize("customer", [7, 2.5, "a/b", "Zoë", "x" * 200, None, True])
+@pytest.mark.parametrize("customer", [7, 2.5, "a/b", "Zoë", "x" * 200, "ü" * 100, None, True])
 def test_a_tenant_with_as_many_waiting_as_its_share_allows_is_refused_and_no_other(
     yard_broker: BuildBroker, run_worker: Any, customer: Any
 ) -> None:
