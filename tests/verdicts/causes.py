@@ -214,9 +214,10 @@ def supervisor_stopped(yard: WatchedYard) -> Iterator[None]:
 
 @contextmanager
 def silent_child(yard: WatchedYard) -> Iterator[None]:
-    """Keep the interpreter's lock of the only child of default for 18 s, and send jobs."""
-    yard.send("parse_address", "default", 18.0)
-    wait_for(lambda: yard.stats("default").live.running, what="its start")
+    """Keep the interpreter's lock of the only child of default for 25 s, and send jobs that it cannot fetch."""
+    yard.send("parse_address", "default", 25.0)
+    # A job is running once it was fetched: sent then, others would run beside it.
+    wait_for(lambda: yard.is_silent("default"), START_S, what="its silence")
     yard.send("send_mail", "default", 1, count=5)
     yield
 

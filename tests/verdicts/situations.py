@@ -189,7 +189,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             "a job that keeps its process from answering",
             causes.silent_child,
             r"^Child \d+ of default has answered nothing for \d+ s; "
-            r"it runs (\w+, )*parse_address, (\w+, )*in hold, tests/ways\.py:\d+",
+            r"it runs parse_address, in hold, tests/ways\.py:\d+",
             r"Show child \d+ of default",
             then=r"Show stacks, on the page of workers, names its line",
         ),

@@ -116,6 +116,11 @@ class WatchedYard:
         """Return whether a pool of a host reports that it takes work."""
         return any(report.host == host and report.state == "up" for report in facilities(self.broker).pools.read_all())
 
+    def is_silent(self, pool: str) -> bool:
+        """Return whether a pool reports a child that runs a job and answers nothing."""
+        reports = facilities(self.broker).pools.read_all()
+        return any(child.runs for report in reports if report.pool == pool for child in report.silent)
+
     def family(self, queue: str) -> QueueOperations:
         """Return the operations of a queue, declared or not."""
         return QueueOperations(self.calls, Keys().queue(queue))
