@@ -103,7 +103,7 @@ def limit_words(reason: str, actor: str) -> str:
     declared = dramatiq.get_broker().actors.get(actor)
     limit = declared.options.get(reason) if declared is not None else None
     words = reason.replace("_", " ")
-    return f"{words}, {limit}" if isinstance(limit, str) else words
+    return f"{words}, {limit}" if isinstance(limit, str | int) else words
 
 
 def error_line(job: Job) -> str:

@@ -410,7 +410,7 @@ class KeptFacts:
     def read(self) -> tuple[YardFacts | None, str | Finding | ServerFinding]:
         """Return the facts, and why they are not current; ``None`` where the last are too old, or it is certain."""
         try:
-            facts = facts_of(YARD_STATE.result(TIMEOUT_S))
+            facts = facts_of(YARD_STATE.result(TIMEOUT_S, late_s=SILENT_S))
         except NoAnswer:
             kept = self._kept
             if kept is None or (silent_s := time.monotonic() - kept.at_s) > FORGOTTEN_S:

@@ -36,15 +36,27 @@ class TimedCall(Generic[T]):
         self._function = function
         self._lock = threading.Lock()
         self._pending: Future[T] | None = None
+        self._given_up: Future[T] | None = None
+        self._late: tuple[Future[T], float] | None = None
 
-    def result(self, timeout_s: float) -> T:
-        """Return the function's result, which concurrent callers share, or raise its exception; else ``NoAnswer``."""
+    def result(self, timeout_s: float, *, late_s: float = 0.0) -> T:
+        """Return the function's result, which concurrent callers share, or raise its exception; else ``NoAnswer``.
+
+        Args:
+            late_s: A result that came after its callers had given up is returned for so long, once: what is slower than
+                the limit is not away.
+        """
         with self._lock:
+            if late_s and self._late is not None:
+                (late, at_s), self._late = self._late, None
+                if time.monotonic() - at_s <= late_s:
+                    return late.result()
             if self._pending is None:
                 self._pending, name = Future(), f"call {self._name}"
                 threading.Thread(target=self._run, args=(self._pending,), name=name, daemon=True).start()
             pending = self._pending
         if not wait([pending], timeout_s).done:
+            self._given_up = pending
             raise NoAnswer(self._name, timeout_s)
         return pending.result()
 
@@ -56,6 +68,7 @@ class TimedCall(Generic[T]):
             end = partial(pending.set_exception, error)
         with self._lock:
             self._pending = None
+            self._late = (pending, time.monotonic()) if self._given_up is pending else None
         end()
 
 

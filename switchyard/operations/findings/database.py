@@ -90,6 +90,12 @@ REFUSALS = (
         CHECK_DATABASE,
     ),
     Refusal(
+        ("statement timeout",), "refused", "the server ended a statement of ours after its statement_timeout",
+        "statement_timeout of the role, the database or the server is too short, or the server is slow",
+        "SHOW statement_timeout, as our user; then ALTER ROLE name SET statement_timeout = '30s', and connect anew",
+        CHECK_DATABASE,
+    ),
+    Refusal(
         ("unsupported startup parameter",), "bounced",
         "a bouncer stands before the server and refuses our options", "DATABASE_BOUNCED is not set",
         "Set DATABASE_BOUNCED=1, and DATABASE_DIRECT_URL to the server itself for migrations",

@@ -238,6 +238,7 @@ def undeclared_queues() -> dict[str, int]:
 # A page that is read every few seconds decodes so many bodies at most.
 LOOKED_THROUGH: Final = 200
 AS_SENT: Final = "delay"
+OF_PLACES: Final = ("concurrency", "order")
 # Waiting messages of a late queue that are looked at: so many from its head, and as many from its end.
 SAMPLE: Final = 100
 # Share of one owner, or of what else messages have in common, from which a queue is flooded.
@@ -252,8 +253,9 @@ class HeldGroup:
 
     Args:
         reason: As in the option ``deferred_by``, with the actor's limit where it has one; ``delay`` as it was sent.
-        due: Of the first; ``None`` where the actor is paused. ``last`` of the last.
+        due: Of the first; ``None`` for those that wait for something else than a time. ``last`` of the last.
         by_limit: A limit holds them back, not their sender.
+        sent: When the first of them was sent.
         more: There are more than were looked through.
     """
 
@@ -262,6 +264,7 @@ class HeldGroup:
     count: int
     due: datetime | None
     last: datetime
+    sent: datetime
     by_limit: bool = False
     more: bool = False
 
@@ -341,11 +344,13 @@ def held_groups(family: QueueOperations) -> tuple[HeldGroup, ...]:
     cut = page.cursor is not None
     seen = [*page.items, *(_last(family) if cut else ())]
     groups: dict[tuple[str, str], list[datetime]] = {}
+    sent: dict[tuple[str, str], list[int]] = {}
     for one in seen:
         if one.message is not None and one.due_at is not None:
             reason = put_off_reason(one.due_at) or str(one.message.options.get("deferred_by") or AS_SENT)
             key = one.message.actor_name, reason
             groups.setdefault(key, []).append(datetime_of(one.due_at))
+            sent.setdefault(key, []).append(one.message.message_timestamp)
     counts = Counter({key: len(dues) for key, dues in groups.items()})
     return tuple(
         HeldGroup(
@@ -354,7 +359,8 @@ def held_groups(family: QueueOperations) -> tuple[HeldGroup, ...]:
             count,
             due=None if reason in PUT_OFF else min(groups[actor, reason]),
             last=max(groups[actor, reason]),
-            by_limit=reason.endswith("_limit"),
+            sent=datetime_of(min(sent[actor, reason])),
+            by_limit=reason.endswith("_limit") or reason in OF_PLACES,
             more=cut,
         )
         for (actor, reason), count in counts.most_common()

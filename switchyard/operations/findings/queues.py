@@ -33,7 +33,7 @@ def look_at_held(facts: YardFacts) -> Iterator[Finding]:
     pauses = {stats.queue: stats.pause or QueuePause() for stats in facts.state.queues if stats.paused}
     for row in facts.queue_rows:
         if row.queue in pauses:
-            yield _paused(row, pauses[row.queue])
+            yield _paused(row, pauses[row.queue], _is_full(facts, row.queue))
         for group in facts.held.get(row.queue, ()):
             if is_long(row.queue, group):
                 yield _limited(row.queue, group)
@@ -50,13 +50,14 @@ def look_at_held(facts: YardFacts) -> Iterator[Finding]:
 def is_long(queue: str, group: HeldGroup) -> bool:
     """Return whether a limit holds messages back for longer than a person should find out by themselves."""
     least_ms = max(HELD_LONG_MS, (declared_yard().queue_of(queue).objective_ms or 0) / 2)
-    return group.by_limit and group.count >= FEW and _until_ms(group) > least_ms
+    return group.by_limit and group.count >= FEW and _held_ms(group) > least_ms
 
 
 def limited_text(group: HeldGroup) -> str:
-    """Return how many wait for their turn, and for how long the last."""
+    """Return how many wait for their turn, and for how long the last; or the first has, where no time ends it."""
     count = f"{group.count:,} or more" if group.more else f"{group.count:,}"
-    return f"{count} {group.actor} wait for their turn, the last for {duration(_until_ms(group))}"
+    which = "last" if group.due else "first"
+    return f"{count} {group.actor} wait for their turn, the {which} for {duration(_held_ms(group))}"
 
 
 def look_at_purges() -> Iterator[Finding]:
@@ -77,29 +78,37 @@ def look_at_purges() -> Iterator[Finding]:
             yield GROUP.finding("warning", "purged", seen, "", step, queue, then=then, button=button)
 
 
-def _until_ms(group: HeldGroup) -> int:
-    return max(int(group.last.timestamp() * 1_000) - now_ms(), 0)
+def _held_ms(group: HeldGroup) -> int:
+    """Return for how long the last is held still; for how long the first has waited, where no time ends it."""
+    ms = int(group.last.timestamp() * 1_000) - now_ms()
+    return max(ms if group.due else now_ms() - int(group.sent.timestamp() * 1_000), 0)
 
 
 def _limited(queue: str, group: HeldGroup) -> Finding:
-    seen = f"{limited_text(group)}: its {group.reason}, holds them back"
-    then = (
-        f"They start one by one without you, the last at {group.last:%H:%M:%S} UTC. To be faster, raise the limit of "
-        f"{group.actor}."
-    )
+    limit = f"{group.reason}," if "," in group.reason else group.reason
+    seen = f"{limited_text(group)}: its {limit} holds them back"
+    when = f"one by one without you, the last at {group.last:%H:%M:%S} UTC" if group.due else "as those that run end"
+    then = f"They start {when}. To be faster, raise the limit of {group.actor}."
     count = f"{group.count:,}" if not group.more else "the"
     button = jobs_button(f"Show {count} scheduled {group.actor}", state="scheduled", queue=queue, actor=group.actor)
-    step, factor = f"manage.py switchyard jobs list --queue {queue} --state scheduled", float(_until_ms(group))
+    step, factor = f"manage.py switchyard jobs list --queue {queue} --state scheduled", float(_held_ms(group))
     return GROUP.finding("warning", "limited", seen, "", step, queue, then=then, button=button, factor=factor)
 
 
-def _paused(row: Row, pause: QueuePause) -> Finding:
+def _is_full(facts: YardFacts, queue: str) -> bool:
+    most = declared_yard().queue_of(queue).max_depth
+    held = [stats.live.waiting + stats.live.scheduled for stats in facts.state.queues if stats.queue == queue]
+    return most is not None and sum(held) >= most
+
+
+def _paused(row: Row, pause: QueuePause, full: bool) -> Finding:
     waiting = row.waiting or 0
     jobs = f"{counted(waiting, 'job')} wait{'s' if waiting == 1 else ''}" if waiting else "nothing waits yet"
     since = f" {duration(max(now_ms() - pause.since, 0))} ago" if pause.since else ""
     reason = f" ({pause.reason})" if pause.reason else ""
     until = f" until {datetime_of(pause.until):%Y-%m-%d %H:%M} UTC" if pause.until else ""
     seen = f"{row.name} starts nothing, because {pause.by or 'an operator'} paused it{since}{until}{reason}; {jobs}"
+    seen += ", and it is full: who sends to it gets QueueFull" if full else ""
     then = (
         f"It resumes by itself at {datetime_of(pause.until):%H:%M:%S} UTC, or now on the next page."
         if pause.until

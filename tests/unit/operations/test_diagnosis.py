@@ -14,7 +14,7 @@ from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.stores.job_record import Job
 from switchyard.broker.stores.pool_reports import Instruction, PoolReport, SilentChild, SilentSupervisor
 from switchyard.broker.topology import Queue
-from switchyard.operations.findings import lateness
+from switchyard.operations.findings import lateness, queues
 from switchyard.operations.findings.actors import AllFailing, FailingActor, judge
 from switchyard.operations.findings.examine import broker_away
 from switchyard.operations.findings.facts import Flood, HeldGroup
@@ -335,10 +335,19 @@ def test_a_wait_is_late_a_second_past_the_promise_and_never_healthy_before() -> 
     assert verdict(long).label == "Late"
 
 
+def test_a_paused_queue_that_is_full_says_what_its_senders_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = state(lane("mail", waiting=40, scheduled=10), paused=True)
+    assert "QueueFull" not in verdict(now).sentence
+
+    bounded = replace(YARD, queues=(replace(YARD.queues[0], max_depth=50), YARD.queues[1]))
+    monkeypatch.setattr(queues, "declared_yard", lambda: bounded)
+    assert verdict(now).sentence.endswith("; 40 jobs wait, and it is full: who sends to it gets QueueFull.")
+
+
 def test_messages_that_a_limit_holds_back_are_told_with_the_time_of_the_last() -> None:
     now = datetime.now(UTC)
     group = HeldGroup(
-        "welcome", "rate limit, 10/m", 50, now, now + timedelta(minutes=5, milliseconds=500), by_limit=True
+        "welcome", "rate limit, 10/m", 50, now, now + timedelta(minutes=5, milliseconds=500), now, by_limit=True
     )
     found = diagnose(facts(state(lane("mail", scheduled=50)), mail=(group,)), (), 0)
 
@@ -349,6 +358,20 @@ def test_messages_that_a_limit_holds_back_are_told_with_the_time_of_the_last() -
     assert found.button.href == "/admin/switchyard_jobs/job/?state=scheduled&queue=mail&actor=welcome"
     soon = replace(group, last=now + timedelta(seconds=30))
     assert diagnose(facts(state(lane("mail", scheduled=50)), mail=(soon,)), (), 0).label == "Healthy"
+
+
+def test_messages_that_wait_for_a_place_are_told_once_the_first_has_waited_for_long() -> None:
+    now = datetime.now(UTC)
+    group = HeldGroup("sync", "concurrency, 1", 50, None, now + timedelta(days=9), now - timedelta(minutes=5), True)
+    found = diagnose(facts(state(lane("mail", scheduled=50)), mail=(group,)), (), 0)
+
+    assert (found.level, found.label) == ("warn", "Limited")
+    assert (
+        found.sentence == "50 sync wait for their turn, the first for 5 min 00 s: its concurrency, 1, holds them back."
+    )
+    assert found.then == "They start as those that run end. To be faster, raise the limit of sync."
+    recent = replace(group, sent=now - timedelta(seconds=30))
+    assert diagnose(facts(state(lane("mail", scheduled=50)), mail=(recent,)), (), 0).label == "Healthy"
 
 
 def test_failures_name_actor_exception_share_and_number() -> None:

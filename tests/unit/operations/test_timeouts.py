@@ -40,6 +40,25 @@ def test_question_that_hangs_ends_in_time_and_holds_one_thread() -> None:
     assert len(asked) == 2
 
 
+def test_an_answer_that_came_too_late_is_handed_to_one_that_takes_it() -> None:
+    release, asked = threading.Event(), []
+
+    def hang() -> int:
+        asked.append(1)
+        release.wait(60)
+        return len(asked)
+
+    question = TimedCall("broker", hang)
+    with pytest.raises(NoAnswer):
+        question.result(0.01)
+    release.set()
+    wait_for(lambda: question._pending is None)
+
+    assert (question.result(30, late_s=60), len(asked)) == (1, 1)
+    assert (question.result(30, late_s=60), len(asked)) == (2, 2)  # in time, and so not kept
+    assert (question.result(30, late_s=60), len(asked)) == (3, 3)
+
+
 def test_callers_at_the_same_time_share_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, waiting, release = [], [], threading.Event()
 

@@ -70,6 +70,13 @@ def test_a_right_that_is_missing_is_no_missing_table() -> None:
     assert "GRANT" in found.next
 
 
+def test_a_statement_that_the_server_ended_is_no_server_that_is_away() -> None:
+    found = database_away(FindingGroup("database"), OperationalError("canceling statement due to statement timeout"))
+
+    assert (found.code, found.seen) == ("refused", "the server ended a statement of ours after its statement_timeout")
+    assert "statement_timeout" in found.next
+
+
 @pytest.mark.parametrize(
     ("error", "because"),
     [
