@@ -104,14 +104,15 @@ class Filter:
         """
         given = {name: _values(query, name) for name in query if name not in set(ignore)}
         known = ("state", "argument", "failures", *TEXTS, *TIMES)
-        for name in given:
-            if name not in known:
-                raise ValueError(f"{name}: is not a filter; write one of {', '.join(known)}")
+        if unknown := [name for name in given if name not in known]:
+            raise ValueError(f"{unknown[0]}: is not a filter; write one of {', '.join(known)}")
         values: dict[str, Any] = {name: _text(name, _one(name, given)) for name in (*TEXTS, *TIMES)}
-        for name in TIMES:
-            time_ms(name, values[name])
+        since, until = (time_ms(name, values[name]) for name in TIMES)
+        if since and until and since > until:
+            raise ValueError(f"since: {values['since']!r} is later than until, {values['until']!r}")
         for name in ("waited", "ran"):
-            if (span := values[name]) and not (MILLISECONDS.fullmatch(span) and span != "-"):
+            low, _, high = (span := values[name]).partition("-")
+            if span and (span == "-" or not MILLISECONDS.fullmatch(span) or (low and high and int(low) >= int(high))):
                 raise ValueError(f"{name}: {span!r:.40} is no range of milliseconds; write 80-320, 80- or -320")
         return cls(
             states=_states(given.get("state", ())),
@@ -125,8 +126,7 @@ class Filter:
         query = {"state": ",".join(self.states)} | {name: getattr(self, name) for name in (*TEXTS, *TIMES)}
         if self.argument is not None:
             query["argument"] = "=".join(self.argument)
-        if self.failures:
-            query["failures"] = "1"
+        query["failures"] = "1" if self.failures else ""
         return {name: value for name, value in query.items() if value}
 
     def fixed(self) -> Filter:

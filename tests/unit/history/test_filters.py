@@ -14,7 +14,7 @@ from switchyard.history.filters import Filter
 WHOLE = Filter(
     states=("dead", "expired"), actor="send_mail", queue="default", owner="shop", tag="vip",
     argument=("customer_id", "a=b"), error="KeyError", fingerprint="beef", release="1.4", waited="80-320", ran="5-",
-    since="1h", until="2026-11-21T13:00:00Z", failures=True,
+    since="9999d", until="2026-11-21T13:00:00Z", failures=True,
 )  # fmt: skip
 
 
@@ -58,6 +58,8 @@ def test_times_that_no_job_can_have_are_the_first_and_the_last(since: str, fixed
         ({"waited": "-"}, "waited: '-' is no range of milliseconds"),
         ({"waited": "1s-2s"}, "waited: '1s-2s' is no range of milliseconds"),
         ({"ran": "long"}, "ran: 'long' is no range of milliseconds"),
+        ({"waited": "9-3"}, "waited: '9-3' is no range of milliseconds"),
+        ({"since": "1h", "until": "2h"}, "since: '1h' is later than until, '2h'"),
         ({"failures": "perhaps"}, "failures: 'perhaps' is neither"),
         ({"actor": "a" * 300}, "actor: 'aaa"),
         ({"actor": "a\x00"}, r"actor: 'a\x00' is too long or not printable"),
