@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection
 from datetime import timedelta
 
@@ -12,6 +13,7 @@ from django.utils import timezone
 from switchyard.alerts.channels import channels, keeps_incidents
 from switchyard.alerts.models import Alert, Delivery
 from switchyard.alerts.silences import UNRESOLVED, unsent
+from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.conf import switchyard_settings
 
@@ -22,7 +24,11 @@ FINGERPRINTS_AT_ONCE = 500
 
 def resolve(pk: int, *, by: str) -> bool:
     """Resolve an alert by hand; return ``False`` if it was before."""
-    return _end(Alert.objects.filter(pk=pk), by=by)
+    rows = Alert.objects.filter(pk=pk)
+    if ended := _end(rows, by=by):
+        with contextlib.suppress(BrokerError):  # the next occurrence waits for the end of the window then
+            facilities().alerts.end(rows.get().fingerprint)
+    return ended
 
 
 def resolve_triaged(still_open: Callable[[Collection[str]], Collection[str]]) -> int:
@@ -37,7 +43,9 @@ def resolve_triaged(still_open: Callable[[Collection[str]], Collection[str]]) ->
     for start in range(0, len(known), FINGERPRINTS_AT_ONCE):
         asked = known[start : start + FINGERPRINTS_AT_ONCE]
         ended = unresolved.filter(fingerprint__in=set(asked) - set(still_open(asked)))
-        resolved += sum(_end(rows.filter(pk=pk)) for pk in list(ended.values_list("pk", flat=True)))
+        for pk, fingerprint in list(ended.values_list("pk", "fingerprint")):
+            resolved += _end(rows.filter(pk=pk))
+            facilities().alerts.end(fingerprint)  # a letter that comes now is news, and does not wait for the window
     return resolved
 
 

@@ -300,7 +300,8 @@ def _apply(request: HttpRequest, verb: str, alerts: list[Alert]) -> None:
     who, reason = Who.of_request(request), request.POST.get("reason", "").strip()
     done = (acts.acknowledge if verb == "acknowledge" else acts.resolve)(alerts, who=who, reason=reason)
     already = len(alerts) - done
-    tail = f"; {already} had been {PAST[verb]} before" if already else ""
+    before = "acknowledged or resolved" if verb == "acknowledge" else PAST[verb]
+    tail = f"; {already} had been {before} before" if already else ""
     messages.success(request, f"{PAST[verb].capitalize()} {counted(done, 'alert')}{tail}.")
 
 

@@ -129,7 +129,8 @@ class Command(ActsCommand):
             done, past = acts.resolve(rows, who=who, reason=reason), "Resolved"
         self.answer(f"{past} {counted(done, 'alert')}.", {"done": done, "asked": len(rows)}, indent=2)
         if done < len(rows):
-            raise CommandError(f"alerts: {len(rows) - done} had been {past.lower()} before")
+            before = "resolved" if past == "Resolved" else "acknowledged or resolved"
+            raise CommandError(f"alerts: {len(rows) - done} had been {before} before")
 
     _acknowledge = _resolve = _apply
 

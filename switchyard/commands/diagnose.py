@@ -54,7 +54,7 @@ def most_taken(taken: Mapping[str, Sequence[tuple[str, float]]]) -> Iterator[str
 def lines(told: list[Diagnosis], room: Room) -> Iterator[str]:
     """Yield the first cause with all that is known of it, and a line for each further one."""
     if not told:
-        yield f"No cause: {room.verdict.sentence}"
+        yield f"No cause of late or failing jobs. {room.verdict.sentence}"
         return
     first, *others = told
     yield f"{first.title} ({first.confidence:.0%} sure)".replace("%", " %")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import groupby
 from operator import attrgetter
 
@@ -12,7 +12,7 @@ from django.db import DatabaseError
 
 from switchyard.alerts.channels import ChannelFailed, ask, channels
 from switchyard.alerts.intake import chosen
-from switchyard.alerts.lasting import CALM_S, LastingAlerts
+from switchyard.alerts.lasting import CALM_S, GAP_S, LastingAlerts
 from switchyard.alerts.once import sent_as_letters
 from switchyard.broker.stores.alert_groups import AlertFact
 from switchyard.conf import declared_yard, switchyard_settings
@@ -58,6 +58,8 @@ class FindingAlerts:
         self._checked_s = -math.inf
         # Name and subject -> first subject of their alert, "" of a kind's first one, and when it was last found.
         self._alerts: dict[tuple[str, str], tuple[str, float]] = {}
+        # Queue or pool -> since when something is found of it, whatever its name, and when it last was.
+        self._since: dict[str, tuple[float, float]] = {}
 
     @property
     def checks(self) -> bool:
@@ -78,13 +80,24 @@ class FindingAlerts:
         name = attrgetter("finding.name")
         lasting = [each for each in causes(found) if after_s(each) is not None]
         calling = sorted((each for each in lasting if not self._sent_as_letters(each, found)), key=name)
+        self._note_subjects({each.finding.subject for each in lasting})
         self._lasting.note(
-            (fact_of(mine, of), min(after_s(each) or 0.0 for each in mine))
+            (fact_of(mine, of), min(self._waits_s(each) for each in mine))
             for named, alike in groupby(calling, name)
             for of, mine in self._by_alert(named, list(alike)).items()
         )
         self._lasting.resolve()
         self._checked_s = self._clock()
+
+    def _note_subjects(self, present: Collection[str]) -> None:
+        now_s, known = self._lasting.looked_s, self._since
+        self._since = {name: each for name, each in known.items() if now_s - each[1] <= GAP_S}
+        self._since |= {name: (self._since.get(name, (now_s, now_s))[0], now_s) for name in present}
+
+    def _waits_s(self, each: Ranked) -> float:
+        """Return after how many seconds a finding calls: at once where others of its subject have lasted as long."""
+        after, (since_s, at_s) = after_s(each) or 0.0, self._since[each.finding.subject]
+        return 0.0 if at_s - since_s >= after else after
 
     def _by_alert(self, name: str, alike: Sequence[Ranked]) -> dict[str, list[Ranked]]:
         """Return findings of one name by the alert that calls for them: its first subject, "" of the kind's first."""

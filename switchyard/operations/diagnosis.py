@@ -31,7 +31,7 @@ from switchyard.broker.stores.yard_facts import (
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import duration
 from switchyard.operations.findings.finding import Ranked, causes
-from switchyard.operations.findings.lateness import BLOCKED, FAILING, FLOODED
+from switchyard.operations.findings.lateness import BLOCKED, FAILING, FLOODED, SLOTS_WAIT
 from switchyard.operations.findings.spending import DATABASE_SLOW, DEPENDENCY_SLOW
 from switchyard.operations.past import PAST
 from switchyard.operations.rows import Row
@@ -145,7 +145,9 @@ def diagnose(found: Sequence[Ranked], late: Mapping[str, Row], holders: Mapping[
         sentence = each.sentence
         if cause.name == "too_few_slots" and queue in late:
             actor, counts = holders.get(queue, ""), window.get(queue_subject(queue), {})
-            if late[queue].busy * 2 < late[queue].slots:  # more slots would start nothing as well
+            if SLOTS_WAIT in each.finding.then:  # its jobs take longer than they did
+                cause = BY_NAME["slower"]
+            elif late[queue].busy * 2 < late[queue].slots:  # more slots would start nothing as well
                 cause = BY_NAME["nothing_dispatches"]
             elif _is_of_another_kind(actor, queue, window):
                 cause = BY_NAME["head_of_line"]

@@ -391,12 +391,14 @@ class KeptFacts:
 
     def __init__(self) -> None:
         self._kept: _Reading | None = None
+        self._silent_since_s: float | None = None
 
     def forget(self) -> None:
-        self._kept = None
+        self._kept = self._silent_since_s = None
 
     def keep(self, facts: YardFacts) -> None:
         """Keep facts that were read now."""
+        self._silent_since_s = None
         self._kept = _Reading(facts, declared_yard(), timezone.now(), time.monotonic())
 
     def old_rows(self) -> tuple[tuple[Row, ...], datetime | None]:
@@ -412,11 +414,12 @@ class KeptFacts:
         try:
             facts = facts_of(YARD_STATE.result(TIMEOUT_S, late_s=SILENT_S))
         except NoAnswer:
-            kept = self._kept
-            if kept is None or (silent_s := time.monotonic() - kept.at_s) > FORGOTTEN_S:
+            now_s, kept = time.monotonic(), self._kept
+            self._silent_since_s = self._silent_since_s or now_s - TIMEOUT_S
+            if kept is None or now_s - kept.at_s > FORGOTTEN_S:
                 return None, f"the broker does not answer within {TIMEOUT_S:g} s"
-            away = f"the broker has not answered for {duration(silent_s * 1_000)}"
-            return (kept.facts if silent_s < SILENT_S else None), away
+            away = f"the broker has not answered for {duration((now_s - self._silent_since_s) * 1_000)}"
+            return (kept.facts if now_s - kept.at_s < SILENT_S else None), away
         except BrokerRefused as error:
             return None, _refusal(error)
         except BrokerError as error:

@@ -129,6 +129,10 @@ class AlertGroups:
         keys = [self._keys.alerts_due(), self._keys.alert_group(group.fingerprint)]
         return bool(self._calls.call(SETTLE, keys, [group.fingerprint, group.token, group.count, self._window_ms]))
 
+    def end(self, fingerprint: str) -> None:
+        """Make a group due at once. One whose alerts were all sent is dropped by that: the next begins another one."""
+        self._calls.command("ZADD", self._keys.alerts_due(), "XX", "LT", 0, fingerprint)
+
     def forget(self, fingerprint: str) -> None:
         """Drop a group: the next alert of its cause begins another one, which is due at once."""
         self._calls.command("DEL", self._keys.alert_group(fingerprint))

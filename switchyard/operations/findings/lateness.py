@@ -15,7 +15,9 @@ import dramatiq
 from switchyard.broker.admin.browse import look as look_into
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
+from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_record import Job
+from switchyard.broker.stores.yard_facts import RUNS, actor_subject, ends, merged, percentile_ms
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.formatting import counted, duration, most_common, times, whole_duration
@@ -40,6 +42,9 @@ MOST = 0.5
 CLEARLY = 1.1
 # A supervisor reports every 2 s.
 SILENT_MS = 6_000
+# Runs of a second or more that take five times as long as 20 before are not the length of the actor's.
+UNUSUAL_MS, UNUSUAL, LEAST_ENDED = 1_000, 5, 20
+SLOTS_WAIT = "More slots would wait as well, and so would another queue's."
 # Words for a late queue, in the yard and above the sentence, where its cause is known; "Late" where it is not.
 BLOCKED, FLOODED, HANGS, FAILING = "Blocked", "Flooded", "Hangs", "Failing"
 LATE_WORDS = ("Late", BLOCKED, FLOODED, HANGS, FAILING)
@@ -212,7 +217,7 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
             return f"it starts {rates.starts:,.3g} a second while slots are free", then, ""
         return (
             "its free slots start nothing",
-            "Most likely its workers have just started or cannot reach the broker: read the pool's log.",
+            "Its workers have just started, cannot reach the broker, or a call holds them up: read the pool's log.",
             "",
         )
     busy = _busy_text(row)
@@ -232,6 +237,13 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
         "its only slot" if row.slots == 1 else f"all {row.slots:,} slots" if held >= row.slots else
         f"{held:,} of {row.slots:,} slots"
     )  # fmt: skip
+    if (usually_ms := _usually_ms(actor, jobs)) is not None:
+        longest = f"the longest for {duration(longest_ms)}, while half of those before took {duration(usually_ms)}"
+        return (
+            f"{of_slots}, {longest}",
+            f"What {actor} calls is slow, or it hangs: look there first. {SLOTS_WAIT}",
+            "",
+        )
     # Slots that are held by runs of some length at random moments free one after that divided by slots + 1.
     fits_ms = (row.slots + 1) * (queue.objective_ms or 0)
     if queue.objective_ms is not None and longest_ms > fits_ms and _others(queue, actor):
@@ -245,6 +257,22 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
     called = dependency_of(actor)
     slow = f"Look at {called} first: if it answers slowly, more slots would call it more often. " if called else ""
     return of_slots, f"{slow}{_more_slots(row)}", ""
+
+
+def _usually_ms(actor: str, running: Sequence[Job]) -> int | None:
+    """Return within how many ms half of an actor's runs ended in the last 15 minutes, where half of those that run now
+    take clearly longer; ``None`` where they do not, or too few have ended to tell.
+    """
+    mine = sorted(job.run_ms or 0 for job in running if job.actor == actor)
+    if (now_run_ms := mine[len(mine) // 2]) < UNUSUAL_MS:
+        return None
+    try:
+        store = facilities().facts
+        counts = merged([found.get(actor_subject(actor), {}) for _, found in store.recent(store.server_ms())])
+    except BrokerError:
+        return None
+    usually_ms = percentile_ms(counts, RUNS, 0.5) if ends(counts) >= LEAST_ENDED else None
+    return None if usually_ms is None or now_run_ms < UNUSUAL * usually_ms else int(usually_ms)
 
 
 def slower_queue(queue: Queue, longest_ms: int) -> Queue | None:

@@ -133,7 +133,9 @@ def _quieted(pool: PoolState, facts: YardFacts) -> Finding:
 
 def _then(step: str) -> str:
     is_command = step.startswith(("manage.py", "kill"))
-    return f"Run `{step}`: what waits starts at once. Nothing is lost." if is_command else f"{step}. Nothing is lost."
+    ends = ", unless it ends again: its log says why" if "runpool" in step else ""
+    starts = f"Run `{step}`: what waits starts at once{ends}. Nothing is lost."
+    return starts if is_command else f"{step}. Nothing is lost."
 
 
 def _why(name: str, last: SilentSupervisor | None) -> tuple[str, str]:

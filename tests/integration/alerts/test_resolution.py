@@ -20,6 +20,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.alert_groups import AlertGroups
 from switchyard.dead_letters import acts
 from switchyard.schedules.runner import reconcile_letters
+from tests.chaos.load import let_pass
 from tests.factories.brokers import broker_without_server
 from tests.factories.letters import keep, letter
 from tests.integration.alerts.conftest import fact
@@ -90,6 +91,22 @@ def test_resolved_alert_whose_cause_returns_is_open_again(alert: Alert, groups: 
 
     alert.refresh_from_db()
     assert (alert.resolved_by, alert.resolved_at, alert.acknowledged_by) == ("", None, "")
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_what_comes_after_a_resolution_is_told_at_once(facilities: Facilities, by_hand: bool) -> None:
+    facilities.alerts.raise_(fact())  # within a window of ten minutes
+    alert = dispatched()
+    age(alert, minutes=5)
+
+    ended = resolution.resolve(alert.pk, by="ada") if by_hand else resolution.resolve_triaged(lambda names: [])
+    let_pass(0.01)  # the broker counts in milliseconds
+    facilities.alerts.raise_(fact())
+    again = dispatched()
+
+    assert (ended, again.pk, again.state) == (1, alert.pk, "open")
+    told = again.deliveries.exclude(reported=0).values_list("state", "count", "reported")
+    assert list(told) == [("sent", 2, 1)]
 
 
 def test_alerts_of_many_causes_are_resolved_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:

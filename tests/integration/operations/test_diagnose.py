@@ -57,7 +57,7 @@ def test_the_text_has_the_cause_its_step_and_the_others(
 
     told = capsys.readouterr().out.splitlines()
     if not said:
-        assert told == ["No cause: Every queue is on time."]
+        assert told == ["No cause of late or failing jobs. Every queue is on time."]
         return
     assert told[:2] == ["Slower than its own past (80 % sure)", "  mail takes 25 s."]
     assert "  next      manage.py x" in told

@@ -55,6 +55,21 @@ def test_a_queue_that_joins_after_the_call_calls_again(facilities: Facilities, m
     assert called == ["queues.late: slow is late. (and 1 more)", "queues.late:urgent: urgent is late."]
 
 
+def test_trouble_of_a_queue_that_goes_on_under_another_name_does_not_wait_anew(
+    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, present, called = Mock(return_value=0.0), [late("slow", severity="warning")], list[tuple[float, str]]()
+    monkeypatch.setattr(alerting, "diagnose", lambda *_: Mock(findings=ranked(present)))
+    alerts = FindingAlerts(clock)
+    for clock.return_value in range(0, 100, 5):
+        if clock.return_value == 40:
+            present[0] = replace(present[0], code="ends_late")
+        alerts.check()
+        called += [(clock.return_value, each.sample.name) for each in facilities.alerts.claim_due()]
+
+    assert called == [(65, "queues.ends_late")]
+
+
 def test_a_time_without_broker_neither_ends_nor_ages_what_lasts(
     facilities: Facilities, watcher: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

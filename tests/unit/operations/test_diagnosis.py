@@ -13,6 +13,7 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.stores.job_record import Job
 from switchyard.broker.stores.pool_reports import Instruction, PoolReport, SilentChild, SilentSupervisor
+from switchyard.broker.stores.yard_facts import RUNS, SUCCEEDED
 from switchyard.broker.topology import Queue
 from switchyard.operations.findings import lateness, queues
 from switchyard.operations.findings.actors import AllFailing, FailingActor, judge
@@ -257,6 +258,23 @@ def test_an_actor_that_sends_itself_is_to_be_paused(monkeypatch: pytest.MonkeyPa
     assert (found.button.label, found.button.href) == ("Pause fan_out…", "/admin/operations/actors/fan_out/pause/")
     assert found.step == "manage.py switchyard actors pause fan_out"
     assert "jobs cancel --filter actor=fan_out" in found.then and "more slots" not in found.then
+
+
+def test_jobs_that_run_longer_than_those_before_are_neither_moved_nor_given_more_slots(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs = [running("send", "mail", ran_ms=20_000)] * 4
+    monkeypatch.setattr(lateness, "_others", lambda queue, actor: True)
+    counts = {"a:send": {SUCCEEDED: 40, RUNS + 4: 40}}
+    store = SimpleNamespace(server_ms=lambda: 0, recent=lambda at: [(0, counts)])
+    monkeypatch.setattr(lateness, "facilities", lambda: SimpleNamespace(facts=store))
+    found = diagnose(facts(state(LATE, pool("mail", busy=4)), jobs), (), 0)
+
+    assert found.label == "Late"
+    assert "4 × send hold all 4 slots, the longest for 20 s, while half of those before took 60 ms;" in found.sentence
+    assert found.then == f"What send calls is slow, or it hangs: look there first. {lateness.SLOTS_WAIT}"
+    counts["a:send"][SUCCEEDED] = 10  # too few to tell
+    assert lateness._usually_ms("send", jobs) is None
 
 
 def test_the_value_that_floods_a_queue_is_to_be_paused_and_its_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
