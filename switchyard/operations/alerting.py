@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 
@@ -80,7 +81,7 @@ class FindingAlerts:
         name = attrgetter("finding.name")
         lasting = [each for each in causes(found) if after_s(each) is not None]
         calling = sorted((each for each in lasting if not self._sent_as_letters(each, found)), key=name)
-        self._note_subjects({each.finding.subject for each in lasting})
+        self._note_subjects(Counter(each.finding.subject for each in lasting))
         self._lasting.note(
             (fact_of(mine, of), min(self._waits_s(each) for each in mine))
             for named, alike in groupby(calling, name)
@@ -89,10 +90,12 @@ class FindingAlerts:
         self._lasting.resolve()
         self._checked_s = self._clock()
 
-    def _note_subjects(self, present: Collection[str]) -> None:
+    def _note_subjects(self, present: Mapping[str, int]) -> None:
+        """Note what is found of each queue or pool; of two findings at once neither is the other under a new name."""
         now_s, known = self._lasting.looked_s, self._since
         self._since = {name: each for name, each in known.items() if now_s - each[1] <= GAP_S}
-        self._since |= {name: (self._since.get(name, (now_s, now_s))[0], now_s) for name in present}
+        for name, count in present.items():
+            self._since[name] = self._since[name][0] if name in self._since and name and count == 1 else now_s, now_s
 
     def _waits_s(self, each: Ranked) -> float:
         """Return after how many seconds a finding calls: at once where others of its subject have lasted as long."""

@@ -70,6 +70,26 @@ def test_trouble_of_a_queue_that_goes_on_under_another_name_does_not_wait_anew(
     assert called == [(65, "queues.ends_late")]
 
 
+def test_what_has_lasted_beside_it_or_is_about_nothing_hastens_no_call(
+    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Finding("disk", "low", "warning", "little is left", "it is", "look")
+    clock, present, called = Mock(return_value=0.0), [late("slow", severity="warning"), disk], list[tuple[float, str]]()
+    monkeypatch.setattr(alerting, "diagnose", lambda *_: Mock(findings=ranked(present)))
+    alerts = FindingAlerts(clock)
+    for clock.return_value in range(0, 150, 5):
+        if clock.return_value == 70:
+            present += [
+                replace(present[0], code="burning", subject="slow"),
+                replace(disk, group="history", code="behind"),
+            ]
+        alerts.check()
+        called += [(clock.return_value, each.sample.name) for each in facilities.alerts.claim_due()]
+
+    assert [name for at, name in called if at < 100] == ["disk.low", "queues.late"]
+    assert [at for at, name in called if name == "history.behind"] == [130]
+
+
 def test_a_time_without_broker_neither_ends_nor_ages_what_lasts(
     facilities: Facilities, watcher: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
