@@ -114,7 +114,8 @@ class Crashes(Middleware):
             return
         lapses: Sequence[str] | None = getattr(message, "lapses", None)
         if cause.startswith("limit"):
-            message.started_ms = now_ms()  # type: ignore[attr-defined]
+            # The run that was killed lasted for its limit, of "limit of 15 s"; when it began is not known.
+            message.started_ms = now_ms() - int(float(cause.split()[2]) * 1_000)  # type: ignore[attr-defined]
             raise HardLimitExceeded(message.actor_name, cause)
         if crashes >= MOST_CRASHES:
             message.started_ms = now_ms()  # type: ignore[attr-defined]

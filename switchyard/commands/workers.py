@@ -26,6 +26,7 @@ EXAMPLES = """examples:
   manage.py switchyard workers --pool default
   manage.py switchyard workers --json
   manage.py switchyard workers quiet --pool default --reason "a deploy"   take no new work; what runs ends
+  manage.py switchyard workers quiet --host web-1 --reason "a new kernel"
   manage.py switchyard workers resume --pool default
   manage.py switchyard workers stop --member default:web-1:4711 --reason "leaks"   drain and end, as at SIGTERM"""
 ACTS = {
@@ -51,16 +52,18 @@ class Command(PrintingCommand):
         super().add_arguments(parser)
         parser.add_argument("--pool", default="", metavar="NAME", help="only this pool")
         parser.add_argument("--member", default="", metavar="NAME", help="only this supervisor: POOL:HOST:PID")
+        parser.add_argument("--host", default="", metavar="NAME", help="only supervisors on this host")
         acts = parser.add_subparsers(dest="act", metavar="quiet|resume|stop", parser_class=ActionParser)
         for act, text in ACTS.items():
             turn = acts.add_parser(act, help=text)
             which = turn.add_mutually_exclusive_group(required=True)
             which.add_argument("--pool", default=SUPPRESS, metavar="NAME", help="every supervisor of this pool")
             which.add_argument("--member", default=SUPPRESS, metavar="NAME", help="this supervisor: POOL:HOST:PID")
+            which.add_argument("--host", default=SUPPRESS, metavar="NAME", help="every supervisor on this host")
             turn.add_argument("--reason", default="", help="shown with it, and kept in the audit log")
             turn.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
 
-    def handle(self, *args: Any, pool: str, member: str, **options: Any) -> None:
+    def handle(self, *args: Any, pool: str, member: str, host: str, **options: Any) -> None:
         """Print the sentences of the page of workers, then each supervisor with what it runs."""
         names = [declared.name for declared in declared_yard().pools]
         if pool and pool not in names:
@@ -70,17 +73,17 @@ class Command(PrintingCommand):
         shown = [
             report
             for report in found.reports
-            if (not pool or report.pool == pool) and (not member or report.member == member)
+            if pool in ("", report.pool) and member in ("", report.member) and host in ("", report.host)
         ]
         if options["act"]:
-            self._instruct(options["act"], shown, named=member or pool, **options)
+            self._instruct(options["act"], shown, named=member or pool or host, **options)
             return
         lines = [f"{found.title}.\n{found.lead.replace('`', '')}"]
         for report in shown:
             jobs = [job for job in running if job.holder.member == report.member]
             lines += ["", *map(printable, _lines(report, jobs, found.instructions.get(report.member)))]
-        if not shown and (pool or member):
-            lines.append(f"\n{pool or member}: no supervisor reports")
+        if not shown and (named := pool or member or host):
+            lines.append(f"\n{named}: no supervisor reports")
         self.answer(lines, _as_json(found, shown, running), indent=2)
 
     def _instruct(self, verb: Verb, chosen: list[PoolReport], *, named: str, reason: str, **options: Any) -> None:

@@ -32,7 +32,7 @@ AFTER_S = {
     "actors.database_bound": 120.0, "actors.slower": 120.0, "actors.silent": 120.0, "actors.outrun": 120.0,
     "actors.loops": 60.0, "scheduler.down": 5.0, "scheduler.replaced": 60.0, "history.down": 60.0,
     "history.behind": 60.0, "database.connections": 60.0, "disk.low": 60.0, "alerts.channel": 60.0,
-    "queues.quarantined": 60.0, "queues.undeclared": 60.0,
+    "queues.quarantined": 60.0, "queues.undeclared": 60.0, "pools.child_silent": 120.0,
     "queues.crashing": 60.0, "queues.retrying": 120.0, "actors.later": 120.0, "actors.leaking": 120.0,
     "queues.paused": 900.0, "pools.quieted": 900.0, "pools.paused": 900.0,
 }  # fmt: skip

@@ -182,13 +182,13 @@ def yard_state() -> YardState:
     try:
         return _read(declared_yard(), found)
     except BrokerError:
+        _missed.clear()
         _missed["broker"] = time.monotonic()
-        _missed.pop("back", None)
         raise
 
 
-# When this process last saw no answer, and the first one after it, by the monotonic clock. A process that looks seldom
-# does not know when the broker came back.
+# When this process last saw no answer, or a refusal, and the first answer after it, by the monotonic clock. A process
+# that looks seldom does not know when the broker came back.
 _missed: dict[str, float] = {}
 KNOWN_S = 60.0
 # A report lasts 15 s; the clocks of two hosts may differ by a little.
@@ -220,6 +220,10 @@ def supervisors_of(pools: PoolReports, now: int) -> tuple[list[PoolReport], list
 
 
 def _returned_s(server: ServerState) -> float | None:
+    if server.refusal:  # reports expire, which cannot be written
+        _missed.clear()
+        _missed["broker"] = time.monotonic()
+        return None
     since_s = [float(server.uptime_s)] if server.uptime_s is not None else []
     now_s = time.monotonic()
     if (back_s := _missed.get("broker")) is not None and _missed.setdefault("back", now_s) - back_s <= KNOWN_S:

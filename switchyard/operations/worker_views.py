@@ -37,7 +37,7 @@ TITLES = {"quiet": "Quiet {}", "resume": "Let {} take work again", "stop": "Stop
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def instruct(request: HttpRequest, verb: str) -> HttpResponseBase:
-    """Ask for a reason, and instruct the supervisors that ``member`` or ``pool`` names."""
+    """Ask for a reason, and instruct the supervisors that ``member``, ``pool`` or ``host`` names."""
     require(request, "switchyard_operations.instruct_workers")
     if verb not in VERBS:
         raise Http404(f"no instruction is named {verb}")
@@ -48,7 +48,7 @@ def instruct(request: HttpRequest, verb: str) -> HttpResponseBase:
     workers = None
     try:
         workers = reported_workers()
-        hit, left = _chosen(workers, verb, given.getlist("member"), given.getlist("pool"))
+        hit, left = _chosen(workers, verb, given.getlist("member"), given.getlist("pool"), given.get("host", ""))
         if request.method == "POST" and hit:
             if not reason and verb != "resume":
                 refused, status = "Write a reason. Nothing was done.", 422
@@ -61,7 +61,7 @@ def instruct(request: HttpRequest, verb: str) -> HttpResponseBase:
 
 
 def _chosen(
-    workers: ReportedWorkers, verb: str, members: list[str], pools: list[str]
+    workers: ReportedWorkers, verb: str, members: list[str], pools: list[str], host: str
 ) -> tuple[list[PoolReport], list[tuple[PoolReport, str]]]:
     """Return the named supervisors that report, and those of them that are left out.
 
@@ -72,7 +72,7 @@ def _chosen(
     hit: list[PoolReport] = []
     left: list[tuple[PoolReport, str]] = []
     for report in workers.reports:
-        if report.member not in shown and report.pool not in pools:
+        if report.member not in shown and report.pool not in pools and report.host != host:
             continue
         why = supervisors.refusal(report, verb)
         if shown.get(report.member, str(report.started_at)) != str(report.started_at):
@@ -211,6 +211,7 @@ def _content() -> dict[str, Any]:
         "supervisors": shown,
         "pools": [_pool(name, list(of)) for name, of in groupby(shown, key=lambda each: each.report.pool)],
         "running": running,
+        "hosts": sorted({report.host for report in workers.reports}),
         "off": "",
     }
 

@@ -63,9 +63,7 @@ class Hand(Protocol):
         """Tick the row of a name."""
 
 
-class Mouse:
-    """Clicks."""
-
+class _CountedActs:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.acts = 0
@@ -74,6 +72,10 @@ class Mouse:
         """Open the overview, and count from there."""
         self.page.goto(OVERVIEW)
         self.acts = 0
+
+
+class Mouse(_CountedActs):
+    """Clicks."""
 
     def menu(self, title: str) -> None:
         """Open a page from the menu, which is always there."""
@@ -148,17 +150,8 @@ class Touch(Mouse):
             found.tap()
 
 
-class Keys:
+class Keys(_CountedActs):
     """The keyboard alone: ``g`` and a letter, ``/``, ``j`` from row to row, Tab to a control that shows it, Enter."""
-
-    def __init__(self, page: Page) -> None:
-        self.page = page
-        self.acts = 0
-
-    def begin(self) -> None:
-        """Open the overview, and count from there."""
-        self.page.goto(OVERVIEW)
-        self.acts = 0
 
     def menu(self, title: str) -> None:
         """Press ``g`` and the letter of a page."""

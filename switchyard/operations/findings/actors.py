@@ -26,8 +26,9 @@ from switchyard.operations.findings.finding import Button, Finding, FindingGroup
 GROUP = FindingGroup("actors")
 WINDOW_MS: Final = 5 * 60_000
 RECENT: Final = timedelta(minutes=10)
-# A fault without a failure for so long is told in the past.
+# A fault without a failure for so long is told in the past; sooner where every job of it has succeeded since.
 ENDED_MS: Final = 45_000
+MENDED_MS: Final = 10_000
 FEWEST: Final = 5
 LEAST_SHARE: Final = 0.1
 # Enough where the failures have something in common.
@@ -87,7 +88,8 @@ class FailingActor:
     @property
     def ended(self) -> bool:
         """Whether none failed lately."""
-        return (timezone.now() - self.last_at) > timedelta(milliseconds=ENDED_MS)
+        after_ms = MENDED_MS if self.mended == self.failed and not self.letters else ENDED_MS
+        return (timezone.now() - self.last_at) > timedelta(milliseconds=after_ms)
 
 
 def look() -> Iterator[Finding]:
@@ -381,11 +383,12 @@ def _ended(found: FailingActor) -> Finding:
         else counted(found.failed or found.letters, "job")
     )
     gave_up = f", {found.letters:,} gave up" if found.letters and found.failed else ""
+    mended = f", {found.mended:,} succeeded in a retry" if found.mended else ""
     verb = "failed" if found.failed else "gave up"
     window, since = 5 if found.failed else 10, duration((timezone.now() - found.last_at).total_seconds() * 1_000)
     seen = (
         f"{many} of {found.actor} {verb} with {found.exception} in the last {window} min, the last at "
-        f"{found.last_at:%H:%M:%S} UTC{gave_up}; none since, for {since}"
+        f"{found.last_at:%H:%M:%S} UTC{gave_up}{mended}; none since, for {since}"
     )
     then = "The failures have ended. Requeue the letters, if there are any, once you know the cause."
     return _finding(found, "failed_before", seen, then)

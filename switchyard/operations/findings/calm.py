@@ -14,7 +14,7 @@ from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis.own_keys import encode, read
 from switchyard.broker.shapes import Whole
-from switchyard.operations.findings.finding import LEVELS, Finding, Ranked, explains
+from switchyard.operations.findings.finding import ENDED, LEVELS, Finding, Ranked, explains
 
 KEPT_MS: Final = 10_000
 # The words of a finding that has just come to lead may change: the pools' reports, every 2 s, say more of it.
@@ -72,8 +72,9 @@ def keep(found: Sequence[Ranked], kept: Headline | None, now: int) -> tuple[list
 
 
 def _waits(lead: Ranked, mine: Ranked, led_ms: int) -> bool:
-    """Return whether a finding waits for the one that leads: it is neither worse nor its cause."""
-    return led_ms < KEPT_MS and LEVELS[lead.level] >= LEVELS[mine.level] and not explains(lead, mine)
+    """Return whether a finding waits for the one that leads: it is neither worse nor its cause, which is no past."""
+    alike = LEVELS[lead.level] >= LEVELS[mine.level] and mine.finding.name != ENDED
+    return led_ms < KEPT_MS and alike and not explains(lead, mine)
 
 
 def _again(found: Sequence[Ranked], finding: Finding) -> Ranked | None:

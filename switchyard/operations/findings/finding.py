@@ -165,6 +165,7 @@ class Rank:
 
 OVERDUE = ("queues.late", "queues.just_late", "queues.ends_late", "queues.burning")
 LATE = ("queues.all_failing", *OVERDUE)
+ENDED = "actors.failed_before"
 FAIL = ("actors.failing", "actors.gave_up", "actors.host_down")
 UNSAFE = "The broker is not safe: {seen}."
 
@@ -253,7 +254,7 @@ PRECEDENCE: tuple[Rank, ...] = (
     *_unsafe("disk", "replica", "loading", "too_old"),
     *_unsafe("no_quorum", "no_replica", "sentinels_split", "nothing_kept", "snapshots_only"),
     # The past, below all of its level that is present.
-    Rank("actors.failed_before", "Failed"),
+    Rank(ENDED, "Failed"),
     Rank("broker.*", "On time", "ok", says="of the broker: {seen}."),
     Rank("dead letters.untriaged", "On time", "ok", says="{seen}."),
     Rank("dead letters.*", "On time", "ok", says="of the dead letters, {seen}."),

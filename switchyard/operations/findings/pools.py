@@ -24,7 +24,7 @@ GROUP = FindingGroup("pools")
 HOST_TOLD_MS = 15 * 60_000
 # So many pools are told in one sentence, with the first by name.
 MANY, NAMED = 3, 4
-LOST = "It was not started, was killed, is stopped (kill -CONT), or cannot reach the broker; nothing is lost"
+LOST = "Not started, killed, its code does not load, stopped (kill -CONT), or no way to the broker; nothing is lost"
 
 
 def look_at_absence(facts: YardFacts) -> Iterator[Finding]:
@@ -133,7 +133,7 @@ def _quieted(pool: PoolState, facts: YardFacts) -> Finding:
 
 def _then(step: str) -> str:
     is_command = step.startswith(("manage.py", "kill"))
-    ends = ", unless it ends again: its log says why" if "runpool" in step else ""
+    ends = ", unless it ends at once: what it prints says why" if "runpool" in step else ""
     starts = f"Run `{step}`: what waits starts at once{ends}. Nothing is lost."
     return starts if is_command else f"{step}. Nothing is lost."
 
@@ -155,7 +155,10 @@ def _why(name: str, last: SilentSupervisor | None) -> tuple[str, str]:
     except psutil.Error:
         status = psutil.STATUS_ZOMBIE
     if status == psutil.STATUS_ZOMBIE:  # ended, and its parent has not asked how
-        return f"its supervisor (pid {last.pid}) ended without a word, its last report is {since} old", start
+        return (
+            f"its supervisor (pid {last.pid}) ended, its last report is {since} old, and none has started since",
+            start,
+        )
     if status == psutil.STATUS_STOPPED:
         return f"its supervisor (pid {last.pid}) is stopped, since {since}", f"kill -CONT {last.pid}"
     return (

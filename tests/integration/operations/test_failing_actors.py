@@ -6,7 +6,7 @@ import pytest
 
 from switchyard.broker.clock import now_ms
 from switchyard.dead_letters.projection import project
-from switchyard.operations.findings.actors import ENDED_MS, WINDOW_MS, failing_actors, judge
+from switchyard.operations.findings.actors import ENDED_MS, MENDED_MS, WINDOW_MS, failing_actors, judge
 from tests.factories.letters import letter
 from tests.integration.jobs.history_rows import job_row
 
@@ -120,6 +120,22 @@ def test_jobs_that_succeeded_in_a_retry_are_told() -> None:
     for _ in range(6):
         job_row(actor="sync", finished_at=at, failed_at=at, error_type="KeyError", error_message="no")
     assert said()[0].endswith(", 6 succeeded in a retry")
+
+
+def test_failures_that_all_succeeded_in_a_retry_are_past_after_some_seconds() -> None:
+    at = now_ms() - MENDED_MS - 1_000
+    rows = [
+        job_row(actor="sync", finished_at=at + 500, failed_at=at, error_type="KeyError", error_message="no")
+        for _ in range(6)
+    ]
+    [past] = said()
+    rows[0].state = "retrying"
+    rows[0].save()
+
+    [present] = said()
+
+    assert past.startswith("6 of 6 jobs of sync failed") and ", 6 succeeded in a retry; none since, for " in past
+    assert present.startswith("all of sync's jobs fail with KeyError") and present.endswith("5 succeeded in a retry")
 
 
 def test_errors_that_name_one_host_are_one_cause() -> None:

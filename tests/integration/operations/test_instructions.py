@@ -90,6 +90,24 @@ def test_all_supervisors_of_a_pool_are_quieted_together(
     assert set(rows) == {("worker.quiet", each.member, "deploy") for each in (supervisor, second)}
 
 
+def test_all_supervisors_of_a_host_are_quieted_together(
+    operator: Client, facilities: Facilities, supervisor: PoolReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "PATIENCE_S", 0.0)
+    there = [replace(supervisor, host="h2", pid=pid, pool=pool) for pid, pool in ((7, "slow"), (8, "default"))]
+    for report in there:
+        facilities.pools.write(report)
+
+    page, asked = operator.get(PAGE).content.decode(), text_of(operator.get(QUIET, {"host": "h2"}))
+    with pytest.raises(CommandError, match="0 of 2 supervisors obeyed stop"):
+        call_command("switchyard", "workers", "stop", "--host", "h2", stdout=io.StringIO())
+
+    assert '<option value="h2">on h2, all</option>' in page
+    assert "Quiet 2 supervisors?" in asked and "slow on h2, pid 7" in asked and "default on h2, pid 8" in asked
+    assert {read(facilities, report).verb for report in there} == {"stop"}
+    assert facilities.pools.write(supervisor).instruction is None, "it is on another host"
+
+
 def test_pages_say_who_quieted_a_supervisor_and_how_it_takes_work_again(
     operator: Client, facilities: Facilities, supervisor: PoolReport
 ) -> None:

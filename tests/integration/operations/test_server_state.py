@@ -99,6 +99,19 @@ def test_the_time_for_reports_begins_with_the_first_answer_after_an_absence(
     assert told == [0.0, 7.0, None, 0.0, None]
 
 
+def test_the_time_for_reports_begins_once_a_full_server_accepts_writes(
+    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, server = Mock(return_value=0.0), Mock(side_effect=[ServerState(refusal="full"), *[ServerState()] * 2])
+    monkeypatch.setattr(queries, "time", Mock(monotonic=clock))
+    monkeypatch.setattr(queries, "read_broker_state", server)
+    monkeypatch.setattr(queries, "_missed", {})
+    yard_state()
+    told = [yard_state().returned_s for clock.return_value in (20.0, 25.0)]
+
+    assert told == [0.0, 5.0]
+
+
 def test_full_broker_is_not_ready_and_says_why(full: None) -> None:
     answer = Client().get("/readyz")
 

@@ -15,8 +15,10 @@ from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.pool_reports import PoolReport, SilentChild, Stack
 from switchyard.jobs.queries import families, running_jobs
 from switchyard.jobs.services import submit
+from switchyard.operations.alerting import after_s
 from switchyard.operations.findings import facts, pools
 from switchyard.operations.findings.facts import facts_of_snapshot
+from switchyard.operations.findings.finding import ranked
 from tests.factories.commands import output_of
 from tests.factories.pages import text_of
 from tests.factories.staff import staff
@@ -99,5 +101,6 @@ def test_commands_and_doctor_say_it_too(held: list[str]) -> None:
         "child 24636 of default has answered nothing for 8 s; it runs parse_address, in hold, tests/ways.py:71"
     )
     assert (found.severity, found.subject) == ("warning", "default")
+    assert after_s(ranked([found])[0]) == 120.0
     assert found.next.startswith("kill -USR1 24636, on h")
     assert held[0] in found.then

@@ -55,6 +55,12 @@ ONLY_POST_ALLOWED = (302, 403, 405, 405, 302)
 ACTS = (302, 403, 302, 302, 302)
 ADMIN_ACTS = (302, 403, 403, 302, 302)
 
+
+def only_post(path: str, **options: Any) -> tuple[Row, Row]:
+    """Return the rows of an act that has no page."""
+    return get(path, *ONLY_POST), post(path, *ACTS, **options)
+
+
 NO_ARGUMENTS = "{{}}"
 QUEUE = "/admin/operations/queues/{queue}/"
 SCHEDULE = "/admin/operations/schedules/{schedule}/"
@@ -102,9 +108,8 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         get(QUEUE + "purge/", *OPERATORS),
         post(QUEUE + "purge/", *ACTS, act="queue.purge", reason="x", shown="1"),
     ),
-    "admin/operations/queues/<str:name>/purge/<str:purge_id>/undo/": (
-        get(QUEUE + "purge/none/undo/", *ONLY_POST),
-        post(QUEUE + "purge/none/undo/", *ACTS, act="queue.purge_undo"),
+    "admin/operations/queues/<str:name>/purge/<str:purge_id>/undo/": only_post(
+        QUEUE + "purge/none/undo/", act="queue.purge_undo"
     ),
     "admin/operations/queues/<str:name>/relocate/": (
         get(QUEUE + "relocate/", *OPERATORS),
@@ -129,17 +134,11 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     ),
     "admin/operations/batches/": (get("/admin/operations/batches/", *READERS),),
     "admin/operations/batches/<str:batch_id>/": (get("/admin/operations/batches/none/", 302, 404, 404, 404, 302),),
-    "admin/operations/queues/<str:name>/note/": (
-        get(QUEUE + "note/", *ONLY_POST),
-        post(QUEUE + "note/", *ACTS, act="queue.note", text="see you at 6"),
-    ),
+    "admin/operations/queues/<str:name>/note/": only_post(QUEUE + "note/", act="queue.note", text="see you at 6"),
     "admin/operations/bulk/": (get(BULK, *READERS),),
     "admin/operations/bulk/<int:number>/": (get(BULK + "{bulk}/", *READERS),),
     "admin/operations/bulk/<int:number>/live/": (get(BULK + "{bulk}/live/", *READERS),),
-    "admin/operations/bulk/<int:number>/stop/": (
-        get(BULK + "{bulk}/stop/", *ONLY_POST),
-        post(BULK + "{bulk}/stop/", *ACTS, act="bulk.stop"),
-    ),
+    "admin/operations/bulk/<int:number>/stop/": only_post(BULK + "{bulk}/stop/", act="bulk.stop"),
     "admin/operations/bulk/<int:number>/take-back/": (
         get(BULK + "{bulk}/take-back/", *ONLY_POST),
         post(BULK + "{bulk}/take-back/", *ACTS),
@@ -172,18 +171,9 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         get(STORED + "delete/", *ADMINS),
         post(STORED + "delete/", *ADMIN_ACTS, act="schedule.delete", by=("admin",)),
     ),
-    "admin/operations/schedules/<str:name>/run/": (
-        get(SCHEDULE + "run/", *ONLY_POST),
-        post(SCHEDULE + "run/", *ACTS, act="schedule.run"),
-    ),
-    "admin/operations/schedules/<str:name>/pause/": (
-        get(SCHEDULE + "pause/", *ONLY_POST),
-        post(SCHEDULE + "pause/", *ACTS, act="schedule.pause", reason="x"),
-    ),
-    "admin/operations/schedules/<str:name>/resume/": (
-        get(SCHEDULE + "resume/", *ONLY_POST),
-        post(SCHEDULE + "resume/", *ACTS, act="schedule.resume"),
-    ),
+    "admin/operations/schedules/<str:name>/run/": only_post(SCHEDULE + "run/", act="schedule.run"),
+    "admin/operations/schedules/<str:name>/pause/": only_post(SCHEDULE + "pause/", act="schedule.pause", reason="x"),
+    "admin/operations/schedules/<str:name>/resume/": only_post(SCHEDULE + "resume/", act="schedule.resume"),
     "admin/operations/actors/": (get("/admin/operations/actors/", *READERS),),
     "admin/operations/actors/<str:name>/": (get(ACTOR, *READERS),),
     "admin/operations/actors/<str:name>/pause/": (
@@ -198,10 +188,7 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         get(ACTOR + "open-circuit/", *OPERATORS),
         post(ACTOR + "open-circuit/", 302, 403, 422, 422, 302, until="5m", reason="x"),
     ),
-    "admin/operations/actors/<str:name>/send/": (
-        get(ACTOR + "send/", *ONLY_POST),
-        post(ACTOR + "send/", *ACTS, act="job.send"),
-    ),
+    "admin/operations/actors/<str:name>/send/": only_post(ACTOR + "send/", act="job.send"),
     "admin/operations/audit/": (get("/admin/operations/audit/", *READERS),),
     "admin/operations/retention/": (get("/admin/operations/retention/", *READERS),),
     # Jobs, dead letters, alerts.
@@ -231,14 +218,10 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         post(LETTERS + "{letter}/discard/do/", *ACTS, act="letter.discard", reason="x"),
         post(LETTERS + "{letter}/restore/do/", *ACTS, act="letter.restore"),
     ),
-    "admin/switchyard_dead_letters/deadletter/<int:pk>/note/": (
-        get(LETTERS + "{letter}/note/", *ONLY_POST),
-        post(LETTERS + "{letter}/note/", *ACTS, act="letter.note", text="x"),
+    "admin/switchyard_dead_letters/deadletter/<int:pk>/note/": only_post(
+        LETTERS + "{letter}/note/", act="letter.note", text="x"
     ),
-    "admin/switchyard_jobs/job/<str:job_id>/run-now/": (
-        get(JOB + "run-now/", *ONLY_POST),
-        post(JOB + "run-now/", *ACTS, act="job.run_now"),
-    ),
+    "admin/switchyard_jobs/job/<str:job_id>/run-now/": only_post(JOB + "run-now/", act="job.run_now"),
     "admin/switchyard_dead_letters/deadletter/<int:pk>/edit/": (
         get(LETTERS + "{letter}/edit/", *OPERATORS),
         post(LETTERS + "{letter}/edit/", *ACTS, act="letter.edit", arguments=NO_ARGUMENTS, reason="x"),
@@ -249,17 +232,14 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         get(ALERTS + "silences/new/", *OPERATORS),
         post(ALERTS + "silences/new/", *ACTS, act="alert.silence", span="1h", reason="x"),
     ),
-    "admin/switchyard_alerts/alert/silences/<int:pk>/end/": (
-        get(ALERTS + "silences/{silence}/end/", *ONLY_POST),
-        post(ALERTS + "silences/{silence}/end/", *ACTS, act="alert.unsilence"),
+    "admin/switchyard_alerts/alert/silences/<int:pk>/end/": only_post(
+        ALERTS + "silences/{silence}/end/", act="alert.unsilence"
     ),
-    "admin/switchyard_alerts/alert/channels/test/": (
-        get(ALERTS + "channels/test/", *ONLY_POST),
-        post(ALERTS + "channels/test/", *ACTS, act="alert.test", channel="log"),
+    "admin/switchyard_alerts/alert/channels/test/": only_post(
+        ALERTS + "channels/test/", act="alert.test", channel="log"
     ),
-    "admin/switchyard_alerts/alert/<int:pk>/note/": (
-        get(ALERTS + "{alert}/note/", *ONLY_POST),
-        post(ALERTS + "{alert}/note/", *ACTS, act="alert.note", text="see you at 6"),
+    "admin/switchyard_alerts/alert/<int:pk>/note/": only_post(
+        ALERTS + "{alert}/note/", act="alert.note", text="see you at 6"
     ),
     "admin/switchyard_alerts/alert/<int:pk>/<str:verb>/do/": (
         get(ALERTS + "{alert}/acknowledge/do/", *ONLY_POST),

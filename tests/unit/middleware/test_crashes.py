@@ -16,6 +16,7 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.message import Message
 from dramatiq.middleware import SkipMessage, TimeLimitExceeded
 
+from switchyard.broker.clock import now_ms
 from switchyard.middleware.crashes import Crashes, HardLimitExceeded, Poison, SuspectedPoison
 from switchyard.middleware.outcomes import fingerprint_of, outcome_of
 from switchyard.middleware.redaction import HIDDEN, Redaction, without_arguments
@@ -181,7 +182,9 @@ def test_hidden_arguments_are_found_as_the_actor_logs_them(write: Callable[[Any]
 
 @pytest.mark.parametrize("slots", [1, 8])
 def test_one_that_was_killed_for_its_limit_has_had_its_attempt(slots: int) -> None:
+    held, before_ms = message(0, "limit of 3 s"), now_ms()
     with pytest.raises(HardLimitExceeded, match="hard limit of 3 s") as raised:
-        Crashes(transport=Transport()).before_process_message(broker(slots), message(0, "limit of 3 s"))  # type: ignore[arg-type]
+        Crashes(transport=Transport()).before_process_message(broker(slots), held)  # type: ignore[arg-type]
 
     assert isinstance(raised.value, TimeLimitExceeded)
+    assert before_ms <= held.started_ms + 3_000 <= now_ms(), "it ran until its limit"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dramatiq
@@ -14,21 +14,11 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.schedules.runner import finish_moves
 from tests.waiting import wait_for
 
 HOUR_MS = 3_600_000
 NAMES = ("first", "second", "third")
-
-
-@pytest.fixture
-def broker(yard_broker: Callable[..., RedisBroker]) -> RedisBroker:
-    queues = tuple(Queue(name, 1_000, 5_000, 10_000) for name in NAMES)
-    broker = yard_broker(Yard(queues=queues, pools=(Pool("work", "threads", NAMES, processes=1, slots=4),)))
-    for name in NAMES:
-        dramatiq.actor(lambda number: None, actor_name=f"job_{name}", queue_name=name, broker=broker)
-    return broker
 
 
 def families_of(broker: RedisBroker) -> list[QueueOperations]:

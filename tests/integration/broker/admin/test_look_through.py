@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import dramatiq
 import pytest
 
 from switchyard.broker.admin import browse as module
 from switchyard.broker.admin.browse import compared_fields_of, look_through
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.topology import Pool, Queue, Yard
 
 HOUR_MS = 3_600_000
 NAMES = ("first", "second")
-
-
-@pytest.fixture
-def broker(yard_broker: Callable[..., RedisBroker]) -> RedisBroker:
-    queues = tuple(Queue(name, 1_000, 5_000, 10_000) for name in NAMES)
-    broker = yard_broker(Yard(queues=queues, pools=(Pool("work", "threads", NAMES, processes=1, slots=4),)))
-    for name in NAMES:
-        dramatiq.actor(lambda number: None, actor_name=f"job_{name}", queue_name=name, broker=broker)
-    return broker
 
 
 def families_of(broker: RedisBroker) -> list[QueueOperations]:

@@ -224,14 +224,18 @@ def paused(made: Maker, pause: ActorPause, code: str, *args: Any) -> Made:
     made.wait(made.draw.randint(0, 20))
     before = now_ms()
     administration.pause_actor(made.family, pause)
-    if made.draw.random() < 0.6:
+    return put_off(made, code, job, before)
+
+
+def put_off(made: Maker, code: str, job: str, before: int | None = None) -> Made:
+    """Return a job that is put off, perhaps by a fetch; without a moment before which it was, certainly by one."""
+    if before is None or made.draw.random() < 0.6:
         made.wait(made.draw.randint(0, 20))
         before = now_ms()
         made.fetch()
     after = now_ms()
     made.report()
-    parts = made.waits(waiting_ms=before - made.sent_at, put_off_ms=-1)
-    return Made(code, job, made.at, parts, after - before)
+    return Made(code, job, made.at, made.waits(waiting_ms=before - made.sent_at, put_off_ms=-1), after - before)
 
 
 def actor_paused(made: Maker) -> Made:
@@ -251,13 +255,7 @@ def limited(made: Maker) -> Made:
     made.send("probe_note", 7)
     made.fetch()
     job = made.send("probe_note", 7)
-    made.wait(made.draw.randint(0, 20))
-    before = now_ms()
-    made.fetch()
-    after = now_ms()
-    made.report()
-    code = "order" if "ordered_by" in options else "concurrency"
-    return Made(code, job, made.at, made.waits(waiting_ms=before - made.sent_at, put_off_ms=-1), after - before)
+    return put_off(made, "order" if "ordered_by" in options else "concurrency", job)
 
 
 def circuit_open(made: Maker) -> Made:
@@ -269,14 +267,7 @@ def circuit_open(made: Maker) -> Made:
     before = now_ms()
     until = now_ms() + 2 * HOUR_MS
     note_circuit(made.family, circuit, "another", "failed", until_ms=until, reason="ConnectionError")
-    if made.draw.random() < 0.6:
-        made.wait(made.draw.randint(0, 20))
-        before = now_ms()
-        made.fetch()
-    after = now_ms()
-    made.report()
-    parts = made.waits(waiting_ms=before - made.sent_at, put_off_ms=-1)
-    return Made("circuit_open", job, made.at, parts, after - before)
+    return put_off(made, "circuit_open", job, before)
 
 
 def in_outbox(made: Maker) -> Made:

@@ -56,6 +56,13 @@ def test_a_worse_finding_and_the_cause_of_the_one_that_leads_come_at_once() -> N
     assert other.said(1_000, LATE, locked).finding == locked
 
 
+def test_what_is_past_waits_for_nothing() -> None:
+    page, past = Page(), replace(FAILING, code="failed_before")
+    page.said(0, past)
+
+    assert page.said(1_000, PARKED, past).finding == PARKED
+
+
 def test_what_has_ended_leads_no_longer() -> None:
     page = Page()
     page.said(0, LATE, PARKED)
