@@ -109,21 +109,22 @@ class DemoYard:
         settings = settings_for(state, self.identity, self.addresses)
         write_private_text(state.environment, as_exports(settings))
         environment = without_settings(os.environ) | settings
-        os.environ.clear()
-        os.environ.update(environment)
-        # Forked before Django is loaded, so it stays small.
-        sidecars = Part("sidecars", lambda: serve_sidecars(smtp, receiver, state), logs / "sidecars.log")
-        sidecars.missing = answers(port_of(receiver), "/healthz")
-        self._runner.start(sidecars)
+        # Not cleared: titles of processes are written over the environment's first variables.
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        os.environ.update(settings)
         self._set_up(kept.receiver_port)
         self._save_credentials()
         if self._stop.is_stopping():
             raise Stopped("stopped before everything was ready")
+        sidecars = Part("sidecars", lambda: serve_sidecars(smtp, receiver, state), logs / "sidecars.log")
+        sidecars.missing = answers(port_of(receiver), "/healthz")
         pools = Part("pools", self._run_pools, logs / "pools.log", missing=missing_pools())
         site = Part("web", lambda: serve_web(web), logs / "web.log", stop_timeout_s=8.0)
         site.missing = answers(port_of(web), "/readyz")
         # Stopped in reverse: the writer outlasts the pools, and writes what they finish while they drain.
         self._runner.start(
+            sidecars,
             Part("history", lambda: run("runhistory"), logs / "history.log"),
             pools,
             Part("scheduler", lambda: run("runscheduler"), logs / "scheduler.log"),
