@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,10 @@ from switchyard.broker.worker.wakeup import CancellationPoll
 
 if TYPE_CHECKING:
     import redis
+
+
+def undeclared(queue_name: str, declared: Iterable[str]) -> QueueNotFound:
+    return QueueNotFound(f"{queue_name}: no queue of the topology; it declares {', '.join(declared)}")
 
 
 class HookedBroker(Broker):
@@ -130,7 +134,7 @@ class YardBroker(HookedBroker):
         try:
             return self._lanes[queue_name]
         except KeyError:
-            raise QueueNotFound(queue_name) from None
+            raise undeclared(queue_name, self.families) from None
 
     def _declare_lane(self, queue_name: str) -> None:
         base, lane = lane_of_name(queue_name)

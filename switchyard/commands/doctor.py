@@ -86,5 +86,8 @@ def _verdict(findings: list[Finding], paint: Callable[[str, str], str], took_ms:
         return paint("ok", f"healthy: no defect ({len(findings)} checks in {took_ms / 1000:.1f} s)")
     numbers = ((level, sum(found.severity == level for found in findings)) for level in ("error", "warning"))
     counts = [counted(count, level) for level, count in numbers if count]
-    first = ranked(found for found in findings if EXIT_CODES[found.severity])[0].clause.removesuffix(".")
+    order = ranked(found for found in findings if EXIT_CODES[found.severity])
+    # Of those that the overview does not lead with an error comes first.
+    leads = (each for each in order if each.level in ("bad", "warn") or each.finding.severity == severity)
+    first = next(leads).clause.removesuffix(".")
     return paint(severity, f"{' and '.join(counts)}; begin with: {printable(first)}")

@@ -103,11 +103,15 @@ def absolute(address: str) -> str:
     """Return the whole address of a page of this site, for mails, alerts and programs.
 
     ``PUBLIC_URL`` is that of the site's root. Where it has a path, a sub-path on its server, that path stands for the
-    prefix in the request or in ``FORCE_SCRIPT_NAME``: processes and threads without a request know no prefix.
+    prefix in the request or in ``FORCE_SCRIPT_NAME``: processes and threads without a request know no prefix. In a
+    project whose own addresses begin with the sub-path it is there already.
     """
     root = switchyard_settings().public_url
-    if urlsplit(root).path:
-        address = f"/{address.removeprefix(get_script_prefix())}"
+    if path := urlsplit(root).path:
+        prefix = get_script_prefix()
+        if prefix == "/" and address.startswith(f"{path}/"):
+            prefix = f"{path}/"
+        address = f"/{address.removeprefix(prefix)}"
     return f"{root}{address}"
 
 

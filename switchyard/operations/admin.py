@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.http import HttpRequest
 from django.urls import path
 from django.views.generic import RedirectView
 
@@ -13,12 +14,14 @@ from switchyard.console.links import admin_site
 from switchyard.console.room_view import ReadOnly
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.jobs.models import Job
+from switchyard.operations.models import OperationsRoom
 from switchyard.schedules.models import ScheduleState
 
 LISTS = {
     Alert: "switchyard-alerts",
     DeadLetter: "switchyard-letters",
     Job: "switchyard-jobs",
+    OperationsRoom: "switchyard-operations",
     ScheduleState: "switchyard-schedules",
 }
 
@@ -26,6 +29,12 @@ LISTS = {
 @admin.register(*LISTS, site=admin_site())
 class RoomEntry(ReadOnly, admin.ModelAdmin):
     """Line of a model on the admin's start page, for who may view it; it leads to the room's list of its rows."""
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return whether the user may view the list; the room has a permission of its own."""
+        if self.model is OperationsRoom:
+            return bool(request.user.has_perm("switchyard_operations.view_operations"))
+        return super().has_view_permission(request, obj)
 
     def get_urls(self) -> list[Any]:
         """Return one address, which the room's own hides where both have the same."""

@@ -86,8 +86,7 @@ def _chosen(
 
 def _do(request: HttpRequest, verb: str, hit: list[PoolReport], reason: str) -> HttpResponseBase:
     done = supervisors.instruct(cast(Verb, verb), hit, who=Who.of_request(request), reason=reason)
-    are = "is" if len(done) == 1 else "are"
-    text = f"{counted(len(done), 'supervisor')} {are} told to {supervisors.TOLD[verb]}."
+    text = f"{counted(len(done), 'supervisor')} {'is' if len(done) == 1 else 'are'} told to {supervisors.TOLD[verb]}."
     messages.success(request, f"{text} Each obeys within 2 s, and its state says so.")
     return redirect("switchyard-operations-workers")
 

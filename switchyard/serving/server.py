@@ -18,6 +18,8 @@ from switchyard.workers.preflight import refuse_if_wrong
 GRACE_S = 20
 # Of a head that is not complete: no page needs more.
 MAX_HEAD_BYTES = 32 * 1024
+# A project's own pages take uploads; forms and JSON have Django's ``DATA_UPLOAD_MAX_MEMORY_SIZE`` as well.
+BODY_BYTES = 21 * 1024 * 1024
 
 
 def serve(application: Any, *, sockets: list[socket.socket] | None = None, **options: Any) -> None:
@@ -60,4 +62,4 @@ def load_application() -> RequestLimits:
     if isinstance(application, RequestLimits):  # it has run the checks
         return application
     refuse_if_wrong()
-    return RequestLimits(application)
+    return RequestLimits(application, body_bytes=BODY_BYTES)

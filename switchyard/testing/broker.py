@@ -9,7 +9,7 @@ from typing import Any, NoReturn, cast
 
 from dramatiq.broker import Consumer as DramatiqConsumer
 from dramatiq.broker import MessageProxy
-from dramatiq.errors import QueueJoinTimeout, QueueNotFound
+from dramatiq.errors import QueueJoinTimeout
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
@@ -30,7 +30,7 @@ from switchyard.broker.shapes import LaneStats, shown_json
 from switchyard.broker.stores.limit_counts import ACQUIRE, CHANGE, RELEASE
 from switchyard.broker.topology import Yard, lane_of_name, whole_delay
 from switchyard.broker.worker.acks import record_enqueued
-from switchyard.broker.yard_broker import HookedBroker
+from switchyard.broker.yard_broker import HookedBroker, undeclared
 from switchyard.middleware.arguments import signature_of
 
 
@@ -225,7 +225,7 @@ class MemoryBroker(HookedBroker):
         """
         codec.require_message(message)
         if message.queue_name not in self.queues:
-            raise QueueNotFound(message.queue_name)
+            raise undeclared(message.queue_name, self.queues)
         if self.yard is not None:
             self.yard.queue_of(message.queue_name)
         delay = delay and whole_delay(delay)
@@ -419,7 +419,7 @@ class MemoryBroker(HookedBroker):
             QueueNotFound: the lane was never declared.
         """
         if queue_name not in self.queues:
-            raise QueueNotFound(queue_name)
+            raise undeclared(queue_name, self.queues)
         return MemoryConsumer(self, queue_name, timeout_ms=timeout)
 
     def flush(self, queue_name: str) -> None:

@@ -36,7 +36,7 @@ def look() -> Iterator[Finding]:
 
 def _finding(message: CheckMessage) -> Finding:
     subject = "" if message.obj is None else str(message.obj)
-    seen = f"{subject}: {message.msg}" if subject else str(message.msg)
+    seen = (f"{subject}: {message.msg}" if subject else str(message.msg)).removesuffix(".")
     severity: Severity = "error" if message.level >= ERROR else "warning"
     cause = "The code or its settings; `manage.py check` reports the same" + (
         "" if settings.DEBUG else " with --deploy"

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import urlencode
 
 import dramatiq
+from django.utils.text import get_text_list
 
 from switchyard.broker.admin.browse import look as look_into
 from switchyard.broker.clock import now_ms
@@ -135,7 +136,7 @@ def _all_failing(rows: Sequence[Row], facts: YardFacts) -> Finding:
     """Return the finding for actors of which nearly all jobs fail, and for the queues that are late by them."""
     first, *others = sorted(rows, key=lambda row: -(row.ratio or 0))
     found = {actor: fails for row in (first, *others) for actor, fails in failing_holders(row, facts).items()}
-    fails, actors, s = list(found.values()), _and(list(found)), "s" if len(found) == 1 else ""
+    fails, actors, s = list(found.values()), get_text_list(list(found), "and"), "s" if len(found) == 1 else ""
     failed, jobs = sum(each.failed for each in fails), sum(each.jobs for each in fails)
     host, *further = dict.fromkeys(each.host for each in fails)
     what, called = f"{actors} fail{s}", f"what {actors} call{s}"
@@ -147,8 +148,8 @@ def _all_failing(rows: Sequence[Row], facts: YardFacts) -> Finding:
         what = f"{called} does not answer"
     span = duration(max(now_ms() - min(each.since for each in fails), 0))
     share = f"{'all' if failed == jobs else f'{failed:,}'} of {'its' if s else 'their'} {counted(jobs, 'job')}"
-    errors = _and(list(dict.fromkeys(each.exception for each in fails)))
-    late = f"{_and([row.name for row in (first, *others)])} {'are' if others else 'is'}"
+    errors = get_text_list(list(dict.fromkeys(each.exception for each in fails)), "and")
+    late = f"{get_text_list([row.name for row in (first, *others)], 'and')} {'are' if others else 'is'}"
     seen = f"{what}: {share} in {span} failed with {errors}; {late} late by it"
     kind = fails[0].kind
     remove = kind.then if kind is not None else f"Look at {called}: mend it, and what waits starts."
@@ -160,11 +161,6 @@ def _all_failing(rows: Sequence[Row], facts: YardFacts) -> Finding:
         _severity(ratio), "all_failing", seen, "", step, first.queue, then=then, button=button, factor=ratio,
         word=failing_word(fails), also=tuple(row.queue for row in others),
     )  # fmt: skip
-
-
-def _and(names: Sequence[str]) -> str:
-    """Return names as a list in a sentence: ``urgent and default``."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _late(row: Row, facts: YardFacts) -> Finding:

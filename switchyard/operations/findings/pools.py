@@ -78,9 +78,8 @@ def _start(name: str) -> str:
 
 
 def _returning(names: list[str], since_s: float) -> Finding:
-    seen = f"the broker answers again since {duration(since_s * 1_000)}, and {', '.join(names)} have not reported since"
-    if len(names) == 1:
-        seen = seen.replace(" have not", " has not")
+    have, since = "has" if len(names) == 1 else "have", duration(since_s * 1_000)
+    seen = f"the broker answers again since {since}, and {', '.join(names)} {have} not reported since"
     then = "Pools report within 5 s of its return by themselves; nothing needs to be restarted."
     return GROUP.finding("warning", "returning", seen, "", "manage.py switchyard doctor, again in 10 s", then=then)
 
@@ -362,8 +361,7 @@ def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding
             "paused", seen, "See the group broker", "manage.py switchyard broker", pool.name, button=LOOK_AT_WORKERS
         )
     elif report.state == "starting" and up_s > STARTING_S:
-        are = "is" if wanted == 1 else "are"
-        seen = f"{name} has been starting for {duration(up_s * 1000)}, {ready} of {children} {are} ready"
+        seen = f"{name} has been starting for {duration(up_s * 1000)}, and {ready} of {children} got ready"
         cause = "Its children exit while they load the project, or memory is short"
         step = f"journalctl, or its log; manage.py switchyard runpool {pool.name}"
         yield GROUP.error("starting", seen, cause, step, pool.name, button=LOOK_AT_WORKERS)

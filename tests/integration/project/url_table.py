@@ -155,8 +155,9 @@ ROUTES: dict[str, tuple[Row, ...]] = {
             BULK + "begin/letter.requeue/?fingerprint={fingerprint}", *ACTS, act="bulk.start letter.requeue", count="1"
         ),
     ),
-    # Leads to the page of schedules.
+    # Lead to pages of the room.
     "admin/switchyard_schedules/schedulestate/": (get("/admin/switchyard_schedules/schedulestate/", *SENT_ON),),
+    "admin/switchyard_operations/operationsroom/": (get("/admin/switchyard_operations/operationsroom/", *SENT_ON),),
     "admin/operations/schedules/": (get("/admin/operations/schedules/", *READERS),),
     "admin/operations/schedules/<str:name>/": (get(SCHEDULE, *READERS), get(STORED, *READERS)),
     "admin/operations/new-schedule/": (

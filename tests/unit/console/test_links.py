@@ -37,6 +37,7 @@ def test_path_of_an_address_never_leads_elsewhere(address: str, path: str) -> No
         ("https://h", "/", "/api/v1/jobs"),
         ("https://h/yard", "/yard/", "/yard/api/v1/jobs"),  # in a request
         ("https://h/yard", "/", "/api/v1/jobs"),  # in a worker, or a thread, that knows no prefix
+        ("https://h/yard", "/", "/yard/api/v1/jobs"),  # the sub-path is in the project's own addresses
     ],
 )
 def test_an_absolute_address_has_the_sub_path_once(settings: Any, public: str, prefix: str, path: str) -> None:

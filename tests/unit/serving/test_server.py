@@ -13,4 +13,6 @@ from switchyard.serving import server
 def test_a_project_without_asgi_is_served(_: object, settings: Settings) -> None:
     settings.ROOT_URLCONF = "urls"
 
-    assert callable(server.load_application())
+    application = server.load_application()
+
+    assert callable(application) and application.body_bytes == server.BODY_BYTES, "its pages may take uploads"
