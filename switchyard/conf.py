@@ -339,7 +339,8 @@ def switchyard_settings() -> SwitchyardSettings:
 # Commands of Django's.
 WITHOUT_BROKER = frozenset(
     {
-        *("changepassword", "collectstatic", "compilemessages", "createcachetable", "createsuperuser", "dbshell"),
+        *("changepassword", "clearsessions", "collectstatic", "compilemessages", "createcachetable", "createsuperuser"),
+        "dbshell",
         *("diffsettings", "dumpdata", "findstatic", "flush", "inspectdb", "loaddata", "makemessages", "makemigrations"),
         *(
             "migrate",
