@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -41,6 +42,8 @@ class LostLeases(Middleware):
 
 log = get_logger(__name__)
 
+# As a supervisor writes it.
+LIMIT = re.compile(r"limit of (\d[\d.]{0,9}) s")
 MOST_CRASHES = 3
 MOST_LAPSES = 5
 
@@ -114,8 +117,9 @@ class Crashes(Middleware):
             return
         lapses: Sequence[str] | None = getattr(message, "lapses", None)
         if cause.startswith("limit"):
-            # The run that was killed lasted for its limit, of "limit of 15 s"; when it began is not known.
-            message.started_ms = now_ms() - int(float(cause.split()[2]) * 1_000)  # type: ignore[attr-defined]
+            # The run that was killed lasted for its limit; when it began is not known.
+            limit = LIMIT.match(cause)
+            message.started_ms = now_ms() - int(float(limit[1]) * 1_000 if limit else 0)  # type: ignore[attr-defined]
             raise HardLimitExceeded(message.actor_name, cause)
         if crashes >= MOST_CRASHES:
             message.started_ms = now_ms()  # type: ignore[attr-defined]
