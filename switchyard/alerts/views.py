@@ -104,6 +104,7 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
             ("All", "?all=", state == "" and asks(request)),
         ],
         "search": request.GET.get("q", ""),
+        **dict(zip(("bulk_count", "bulk_link"), link_of_list({}), strict=True)),
         **(page_of(request.GET.dict()) if asks(request) else {}),
     }
 

@@ -100,3 +100,6 @@ def test_all_open_alerts_that_match_are_acknowledged_by_a_bulk_act(alert: Alert)
     assert f'href="{link}">Acknowledge all 1 open…</a>' in page
     assert "Acknowledge 1 alert" in client.get(link).content.decode()
     assert "Acknowledge all" not in client.get(LIST, {"q": alert.title}).content.decode()
+    alert.pk, alert.fingerprint = None, "another"
+    alert.save()
+    assert 'alert.acknowledge/?">Acknowledge all 2 open…</a>' in client.get(LIST).content.decode()
