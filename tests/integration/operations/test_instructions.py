@@ -102,7 +102,7 @@ def test_all_supervisors_of_a_host_are_quieted_together(
     with pytest.raises(CommandError, match="0 of 2 supervisors obeyed stop"):
         call_command("switchyard", "workers", "stop", "--host", "h2", stdout=io.StringIO())
 
-    assert '<option value="h2">on h2, all</option>' in page
+    assert 'name="host" value="h2"' in page and "Quiet all on h2…</button>" in page
     assert "Quiet 2 supervisors?" in asked and "slow on h2, pid 7" in asked and "default on h2, pid 8" in asked
     assert {read(facilities, report).verb for report in there} == {"stop"}
     assert facilities.pools.write(supervisor).instruction is None, "it is on another host"
