@@ -7,7 +7,7 @@ from typing import Any
 
 from asgiref.sync import SyncToAsync
 from django.apps import apps
-from django.db import connections, router
+from django.db import DEFAULT_DB_ALIAS, connections, router
 from django.db.backends.signals import connection_created
 from django.db.models import Model, QuerySet
 from django_dramatiq.middleware import DbConnectionsMiddleware
@@ -50,6 +50,14 @@ def pool_size(alias: str) -> int | None:
 
 def is_pooled(alias: str) -> bool:
     return bool(connections[alias].settings_dict.get("OPTIONS", {}).get("pool"))
+
+
+def wait_for_locks(timeout_s: float) -> None:
+    """Have this thread's connection wait for a lock of SQLite for so long; a PostgreSQL has its ``lock_timeout``."""
+    own = connections[DEFAULT_DB_ALIAS]
+    if own.vendor == "sqlite":
+        own.close()
+        own.settings_dict = own.settings_dict | {"OPTIONS": own.settings_dict["OPTIONS"] | {"timeout": timeout_s}}
 
 
 def keep_in_child(slots: int) -> None:

@@ -27,12 +27,13 @@ from switchyard.long_running import LogThrottle
 
 log = get_logger(__name__)
 
-MOST_TRIES = 5
-BATCH = 50
+MOST_TRIES, BATCH = 5, 50
 # Seconds into a batch after which a channel starts no further message. One message takes at most DEADLINE_S (5 s).
 BUDGET_S = 4.0
 BATCH_ENDS_S = 10.0
 CLAIM_S = 60
+# Without rows it sends as well: a lock that lasts must not hold up who is called for it.
+LOCK_S = 3.0
 # Dead letters of which a finding tells that was sent wait for its end, and are looked at again after so long.
 HELD_S = 15
 # What was given up is tried again after the first, for the second: its channel may be back.

@@ -107,7 +107,8 @@ class Command(ActsCommand):
     def _list(self, options: dict[str, Any]) -> None:
         state = options["state"]
         states = () if state == "all" else (state,) if state else tuple(UNRESOLVED)
-        rows = list((Alert.objects.filter(state__in=states) if states else Alert.objects.all())[: options["limit"]])
+        chosen = Alert.objects.filter(state__in=states) if states else Alert.objects.all()
+        rows = notice.counted_now(chosen[: options["limit"]])
         silences = notice.open_silences()
         shown = [silence_json(silence) for silence, _ in silences]
         lines = [*(map(alert_line, rows) if rows else ["No alert is as asked."]), *starmap(silence_line, silences)]
@@ -116,7 +117,7 @@ class Command(ActsCommand):
             self.stderr.write(f"alerts: {notice.headline(notice.open_count())}.")
 
     def _show(self, options: dict[str, Any]) -> None:
-        [row] = self._rows([options["id"]])
+        [row] = notice.counted_now(self._rows([options["id"]]))
         deliveries = list(row.deliveries.all())
         lines = [alert_text(row, deliveries), *map(note_line, notes_on("alert", str(row.pk)))]
         self.answer(lines, alert_json(row, deliveries), indent=2)

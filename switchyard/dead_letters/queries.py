@@ -86,8 +86,10 @@ def open_fingerprints(fingerprints: Collection[str]) -> set[str]:
     return set(found.values_list("fingerprint", flat=True).distinct())
 
 
-def open_count() -> int:
-    return DeadLetter.objects.filter(is_open=1).count()
+def open_count(*, before: datetime | None = None) -> int:
+    """Return the number of open letters, or of those that died before a moment."""
+    rows = DeadLetter.objects.filter(is_open=1)
+    return (rows if before is None else rows.filter(died_at__lt=before)).count()
 
 
 def count_up_to(most: int, *, state: str = "") -> int:

@@ -142,13 +142,14 @@ def diagnose(
     examined: Iterable[Finding] | None,
     open_letters: int,
     away: str | Finding | ServerFinding = "",
+    settled_letters: int | None = None,
 ) -> Verdict:
     """Return the verdict.
 
     Args:
         facts: ``None`` while the broker is unavailable.
         examined: Findings of the last examination; ``None`` before the first has ended.
-        open_letters: Number of dead letters not triaged yet.
+        open_letters: Number of dead letters not triaged yet; ``settled_letters`` of those that an examination has seen.
         away: How the broker is unavailable, as half a sentence; or what is wrong with it while it answers.
     """
     if facts is None:
@@ -158,7 +159,7 @@ def diagnose(
     now = (*JUDGED_NOW, *(f"broker.{code}" for code, words in addon_words().items() if words.now))
     kept = [found for found in known if not any(fnmatchcase(found.name, name) for name in now)]
     told = sum(found.letters for found in kept)
-    present = list(_now(facts, open_letters, told))
+    present = list(_now(facts, open_letters, told, open_letters if settled_letters is None else settled_letters))
     return _verdict(ranked(said_once([*present, *kept])), _figures(facts, open_letters))
 
 
@@ -167,7 +168,7 @@ def judged_now(facts: YardFacts) -> list[Ranked]:
     return ranked(_now(facts))
 
 
-def _now(facts: YardFacts, open_letters: int = 0, told: int = 0) -> Iterable[Finding]:
+def _now(facts: YardFacts, open_letters: int = 0, told: int = 0, settled: int = 0) -> Iterable[Finding]:
     yield from _server(facts.state.server)
     yield from pool_checks.look_at_absence(facts)
     yield from lateness.look(facts)
@@ -177,8 +178,8 @@ def _now(facts: YardFacts, open_letters: int = 0, told: int = 0) -> Iterable[Fin
         then = f"Start `{step}`. Missed ticks are caught up as each schedule says; a pool sends the alerts meanwhile."
         button = look_at_schedules()
         yield SCHEDULER.finding("warning", "down", seen, "No scheduler runs", step, then=then, button=button)
-    if open_letters > told:
-        yield _untriaged(open_letters, told)
+    if settled > told:
+        yield _untriaged(open_letters, told, settled - told)
 
 
 def _verdict(found: Sequence[Ranked], figures: tuple[tuple[str, str], ...]) -> Verdict:
@@ -222,9 +223,9 @@ def _server(server: ServerState) -> Iterable[Finding]:
 _FOLLOWS = {"evicting": " New jobs are refused with 503 until then; waiting messages still run."}
 
 
-def _untriaged(open_letters: int, told: int) -> Finding:
+def _untriaged(open_letters: int, told: int, rest: int) -> Finding:
     """Return the finding for the letters that no finding about an actor has told."""
-    count, rest, cause = counted(open_letters, "dead letter"), open_letters - told, "Nothing consumes a dead list"
+    count, cause = counted(open_letters, "dead letter"), "Nothing consumes a dead list"
     letters = counted(rest, "more dead letter" if told else "dead letter")
     seen = f"{letters} {'waits' if rest == 1 else 'wait'} to be triaged"
     then = f"{cause}: requeue the letters when the cause is removed, or discard them."
@@ -273,6 +274,8 @@ DATABASE_TIMEOUT_S = 2.0
 # A broker that was read before is called away once it has not answered for so long; what was read a while ago is gone.
 SILENT_S, FORGOTTEN_S = 6.0, 60.0
 KEPT_FOR = timedelta(hours=1)
+# Younger letters may be of a finding that counts them at the next examination.
+SETTLED = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,11 +350,13 @@ def overview() -> Room:
     try:
         with answers_within(DATABASE_TIMEOUT_S):
             open_letters = dead_letters.open_count()
+            settled = dead_letters.open_count(before=timezone.now() - SETTLED)
             latest, paused = tuple(alerts.recent()), schedules.paused(timezone.now())
     except DatabaseError:
-        open_letters, latest, paused = 0, None, []
+        open_letters = settled = 0
+        latest, paused = None, []
     pools = list(state.pools.values()) if state else []
-    verdict = diagnose(facts, KEPT.findings(), open_letters, away)
+    verdict = diagnose(facts, KEPT.findings(), open_letters, away, settled)
     if state is not None and not away and not state.server.away.places:
         verdict = _verdict(calm(verdict.findings), verdict.facts)
     told = any(found.finding.group == "history" for found in verdict.findings)

@@ -14,12 +14,12 @@ def run() -> int:
     """Do the leader's tasks that alerts need, until a signal; return 0."""
     from switchyard.alerts.away import AwayAlert
     from switchyard.alerts.lasting import BrokerAlerts
-    from switchyard.alerts.sending import Throttle, dispatch_due
+    from switchyard.alerts.sending import LOCK_S, Throttle, dispatch_due
     from switchyard.operations.alerting import FindingAlerts
     from switchyard.schedules.runner import MaintenanceTask, start
 
     tasks = (
-        MaintenanceTask("alerts", 1.0, partial(dispatch_due, Throttle())),
+        MaintenanceTask("alerts", 1.0, partial(dispatch_due, Throttle()), lock_s=LOCK_S),
         MaintenanceTask("broker's server", 5.0, BrokerAlerts().check),
         MaintenanceTask("broker away", 5.0, AwayAlert().check),
         MaintenanceTask("findings", 5.0, FindingAlerts().check),

@@ -21,6 +21,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.job_records import sweep
 from switchyard.conf import declared_yard
+from switchyard.database import wait_for_locks
 from switchyard.loggers import get_logger
 from switchyard.long_running import LEASE_S, RENEW_S, Leadership, LogThrottle
 from switchyard.schedules import services
@@ -36,19 +37,21 @@ class MaintenanceTask:
     Args:
         every_s: Seconds between the end of one call and the start of the next.
         always: It runs in schedulers that do not lead as well.
+        lock_s: Longest wait for a lock of SQLite; ``None`` for that of the settings.
     """
 
     name: str
     every_s: float
     run: Callable[[], Any]
     always: bool = False
+    lock_s: float | None = None
 
 
 def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
     """Return the tasks: alerts, broker, letters, purges, batches, records, bulk acts, old rows."""
     from switchyard.alerts.away import AwayAlert
     from switchyard.alerts.lasting import BrokerAlerts
-    from switchyard.alerts.sending import Throttle, dispatch_due
+    from switchyard.alerts.sending import LOCK_S, Throttle, dispatch_due
     from switchyard.audit import services as audit
     from switchyard.batches.counting import count_batches, forget_expired
     from switchyard.bulk import services as bulk
@@ -56,7 +59,7 @@ def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
     from switchyard.jobs.once import delete_old_keys
 
     return (
-        MaintenanceTask("alerts", 1.0, partial(dispatch_due, Throttle())),
+        MaintenanceTask("alerts", 1.0, partial(dispatch_due, Throttle()), lock_s=LOCK_S),
         MaintenanceTask("broker's server", 5.0, BrokerAlerts().check),
         MaintenanceTask("broker away", 5.0, AwayAlert().check, always=True),
         MaintenanceTask("dead letters", 30.0, reconcile_letters),
@@ -121,6 +124,8 @@ def start(task: MaintenanceTask, *, leading: Callable[[], bool], stop: threading
 
 def _run_periodically(task: MaintenanceTask, leading: Callable[[], bool], stop: threading.Event) -> None:
     throttle = LogThrottle(task.name)
+    if task.lock_s is not None:
+        wait_for_locks(task.lock_s)
     while not stop.wait(task.every_s):
         if not task.always and not leading():
             continue

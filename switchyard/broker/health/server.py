@@ -187,7 +187,8 @@ def _busy(facts: ServerFacts) -> Iterator[ServerFinding]:
     if facts.max_bytes and facts.used_bytes >= NEARLY_FULL * facts.max_bytes:
         used = f"{facts.used_bytes:,} of {facts.max_bytes:,} bytes"
         share = int(100 * facts.used_bytes / facts.max_bytes)
-        seen = f"the server uses {share} % of its memory ({used}); when it is full, new work is refused"
+        full = "when it is full, new work is refused" if share < 100 else "it is full, and new work is refused"
+        seen = f"the server uses {share} % of its memory ({used}); {full}"
         remedy = "Raise `maxmemory`, or let the pools catch up; leave maxmemory-policy alone, any other deletes jobs."
         yield ServerFinding("nearly_full", "warning", seen, remedy)
 

@@ -26,9 +26,11 @@ from switchyard.operations.findings.finding import Button, Finding, FindingGroup
 GROUP = FindingGroup("actors")
 WINDOW_MS: Final = 5 * 60_000
 RECENT: Final = timedelta(minutes=10)
-# A fault without a failure for so long is told in the past; sooner where every job of it has succeeded since.
+# A fault without a failure for so long is told in the past; sooner where every job of it has succeeded since, or where
+# so many others succeeded that several of them would have failed.
 ENDED_MS: Final = 45_000
 MENDED_MS: Final = 10_000
+MISSING: Final = 5
 FEWEST: Final = 5
 LEAST_SHARE: Final = 0.1
 # Enough where the failures have something in common.
@@ -65,7 +67,7 @@ class FailingActor:
         letters: Open dead letters of the largest ``fingerprint``: of the failed jobs, or of the last ten minutes.
         common: Property that the failed jobs have and no other of the actor, as ``customer_id 7, 27``; "" for none.
         kind: Kind of most of the errors, if it is known; ``down``: they say that what is called does not serve.
-        mended: Failed jobs that succeeded in a retry.
+        mended: Failed jobs that succeeded in a retry; ``passed`` others, since the last failure.
     """
 
     actor: str
@@ -84,11 +86,14 @@ class FailingActor:
     kind: ErrorKind | None = None
     down: bool = False
     mended: int = 0
+    passed: int = 0
 
     @property
     def ended(self) -> bool:
         """Whether none failed lately."""
-        after_ms = MENDED_MS if self.mended == self.failed and not self.letters else ENDED_MS
+        is_mended = self.mended == self.failed and not self.letters
+        is_over = is_mended or self.passed * self.failed >= MISSING * max(self.jobs, 1)
+        after_ms = MENDED_MS if is_over else ENDED_MS
         return (timezone.now() - self.last_at) > timedelta(milliseconds=after_ms)
 
 
@@ -117,10 +122,14 @@ def failing_actors() -> list[FailingActor]:
         compared = share < 1 and (share >= LEAST_COMMON_SHARE or (dead and share > 0)) and len(found) < MOST_COMPARED
         for failures, gave_up in _by_error(mine, dead):
             common = common_of(actor, [row[5] for row in failures], since) if compared and failures else ""
+            if common.startswith("process ") and failures[0][2] == "Poison":
+                common = ""  # what ends its process runs in one of its own, by then
             jobs_since = _all_since(actor, failures) if len(failures) < NEARLY_ALL * jobs else 0
             if share >= LEAST_SHARE or common or dead or jobs_since:
                 told = _failing(actor, failures, gave_up, max(jobs, len(mine)), common)
-                found.append(replace(told, jobs_since=jobs_since and max(jobs_since, told.failed)))
+                since_last = int(told.last_at.timestamp() * 1_000)
+                passed = JobRow.objects.filter(actor=actor, failed_at=None, finished_at__gt=since_last).count()
+                found.append(replace(told, passed=passed, jobs_since=jobs_since and max(jobs_since, told.failed)))
     return sorted(found, key=lambda one: (one.ended, -one.failed, -one.letters))
 
 
@@ -412,13 +421,20 @@ def _finding(found: FailingActor, code: str, seen: str, then: str) -> Finding:
 
 def _poison() -> Iterator[Finding]:
     poison = DeadLetter.objects.filter(is_open=1, reason="poison", died_at__gt=timezone.now() - RECENT)
-    rows = list(poison.order_by("-died_at").values_list("pk", "message_id", "actor", "queue", "died_at")[:5])
-    for pk, id_, actor, queue, died_at in rows:
+    rows = list(poison.order_by("-died_at").values_list("pk", "message_id", "actor", "queue", "died_at")[:MOST_ROWS])
+    for actor in dict.fromkeys(row[2] for row in rows):
+        (pk, id_, _, queue, died_at), *others = [row for row in rows if row[2] == actor]
+        count = len(others) + 1
         seen = f"the job {id_} of {actor} ended its worker again and again, and was given up as poison {ago(died_at)}"
         then = "It runs no more. The worker is back; look at what the job does before you requeue it."
         button = Button(f"Look at the poison job of {actor}", LETTER, str(pk))
+        if others:
+            seen = f"{count:,} jobs of {actor} ended their workers again and again, the last given up {ago(died_at)}"
+            then = (
+                f"They were given up as poison, and others may follow: pause {actor} if they do. Look at one of them."
+            )
         yield GROUP.finding(
             "warning", "poison", seen, "Its task crashes the process, or uses too much memory",
             f"manage.py switchyard deadletters show {id_}", queue, then=then, button=button,
-            actor=actor, letters=1,
+            actor=actor, letters=count,
         )  # fmt: skip

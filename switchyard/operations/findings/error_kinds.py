@@ -43,6 +43,8 @@ KINDS: Final = (
           "the name in the settings, is wrong."),
     _kind(r"could not (extend|write) (file|block|to)|database or disk is full", "the database's disk is full",
           "Run `df -h` on the database's host, and free space there."),
+    _kind(r"database (table )?is locked|lock timeout|deadlock detected", "what it writes was locked",
+          "Look for what holds a transaction open: `manage.py switchyard doctor` names it while it lasts."),
     _kind(r"read-only transaction|readonly database", "the database takes no writes",
           "It is a standby, or was made read-only: let DATABASE_URL name the primary."),
     _kind(r"permission denied for (table|sequence|schema)", "the database refuses its user a right",

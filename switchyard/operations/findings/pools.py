@@ -24,7 +24,10 @@ GROUP = FindingGroup("pools")
 HOST_TOLD_MS = 15 * 60_000
 # So many pools are told in one sentence, with the first by name.
 MANY, NAMED = 3, 4
-LOST = "Not started, killed, its code does not load, stopped (kill -CONT), or no way to the broker; nothing is lost"
+LOST = (
+    "It was not started, was killed, its code does not load, it is stopped (kill -CONT), or cannot reach the broker; "
+    "nothing is lost"
+)
 
 
 def look_at_absence(facts: YardFacts) -> Iterator[Finding]:
@@ -79,7 +82,7 @@ def _start(name: str) -> str:
 
 def _returning(names: list[str], since_s: float) -> Finding:
     have, since = "has" if len(names) == 1 else "have", duration(since_s * 1_000)
-    seen = f"the broker answers again since {since}, and {', '.join(names)} {have} not reported since"
+    seen = f"the broker takes work again since {since}, and {', '.join(names)} {have} not reported since"
     then = "Pools report within 5 s of its return by themselves; nothing needs to be restarted."
     return GROUP.finding("warning", "returning", seen, "", "manage.py switchyard doctor, again in 10 s", then=then)
 
@@ -198,12 +201,13 @@ NAMED_ACTORS = 2
 
 
 def _silent_children(facts: YardFacts) -> Iterator[Finding]:
-    """Yield the children that answer nothing, one for each pool: an error where a queue of it is late for that."""
+    """Yield the children that answer nothing, one for each pool: an error where a queue is late by it, or all waits."""
     for pool in facts.state.pools.values():
         if not (silent := pool.silent_children):
             continue
         name, (report, child) = pool.pool.name, silent[0]
         late = [row.queue for row in facts.queue_rows if row.state.word == "Late" and pool in _holding_up(row, facts)]
+        stands = len(silent) * pool.pool.slots >= pool.slots and any(lane.waiting for lane in _lanes(pool, facts))
         more = f"; {counted(len(silent) - 1, 'other child', 'other children')} of it, too" if silent[1:] else ""
         seen = f"{_silent_text(report, child, facts)}{more}"
         step = f"kill -USR1 {child.pid}, on {report.host}; then read stacks/{name}-{child.pid}.txt in its state folder"
@@ -213,7 +217,7 @@ def _silent_children(facts: YardFacts) -> Iterator[Finding]:
         )
         button = Button(f"Show child {child.pid} of {name}", "switchyard-operations-workers", query=f"#{report.member}")
         yield GROUP.finding(
-            "error" if late else "warning", "child_silent", seen, HOLDS_UP, step, [*late, name][0],
+            "error" if late or stands else "warning", "child_silent", seen, HOLDS_UP, step, [*late, name][0],
             then=then, button=button, factor=float(child.silent_ms),
         )  # fmt: skip
 
@@ -361,7 +365,8 @@ def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding
             "paused", seen, "See the group broker", "manage.py switchyard broker", pool.name, button=LOOK_AT_WORKERS
         )
     elif report.state == "starting" and up_s > STARTING_S:
-        seen = f"{name} has been starting for {duration(up_s * 1000)}, and {ready} of {children} got ready"
+        are = "is" if wanted == 1 else "are"
+        seen = f"{name} has been starting for {duration(up_s * 1000)}, {ready} of {children} {are} ready"
         cause = "Its children exit while they load the project, or memory is short"
         step = f"journalctl, or its log; manage.py switchyard runpool {pool.name}"
         yield GROUP.error("starting", seen, cause, step, pool.name, button=LOOK_AT_WORKERS)

@@ -21,8 +21,9 @@ from switchyard.operations.findings.pools import is_newer, undeclared
 from switchyard.operations.rows import Row
 
 GROUP = FindingGroup("queues")
-# A limit is told when its last message starts after so long, or after half of the queue's promise.
-HELD_LONG_MS = 60_000
+# A limit is told when its last message starts after so long, or after half of the queue's promise; sooner where the
+# first has waited for a place.
+HELD_LONG_MS, WAITED_LONG_MS = 60_000, 30_000
 FEW = 3
 # Fewer concurrent retries of one queue are normal: retries wait for hours, and one endpoint that is away holds dozens.
 MANY_RETRIES = 100
@@ -49,7 +50,9 @@ def look_at_held(facts: YardFacts) -> Iterator[Finding]:
 
 def is_long(queue: str, group: HeldGroup) -> bool:
     """Return whether a limit holds messages back for longer than a person should find out by themselves."""
-    least_ms = max(HELD_LONG_MS, (declared_yard().queue_of(queue).objective_ms or 0) / 2)
+    least_ms = max(
+        HELD_LONG_MS if group.due else WAITED_LONG_MS, (declared_yard().queue_of(queue).objective_ms or 0) / 2
+    )
     return group.by_limit and group.count >= FEW and _held_ms(group) > least_ms
 
 

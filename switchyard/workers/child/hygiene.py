@@ -42,6 +42,8 @@ WATCHED = (*{*HANDLED, INTERRUPT, signal.SIGCHLD, signal.SIGPIPE, signal.SIGALRM
 LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)
 # A slow handler holds its lock as long as it writes.
 LONGEST_HELD_S = 10.0
+# Growth of a process that has just begun to work, up to which it is no sign of a leak.
+LOADED_BYTES, LOADS_S = 32 * 2**20, 20.0
 
 # As they were when this was loaded. Where a task has replaced them, waits and limits of this process go wrong.
 CLOCKS = {name: getattr(time, name) for name in ("time", "monotonic", "time_ns", "monotonic_ns")}
@@ -91,7 +93,8 @@ class ChildHygiene:
         self._kept = {name: (read, put_back, read()) for name, read, put_back in kept}
         self._changed: dict[str, tuple[set[str], set[str]]] = {}
         self._ran: set[str] = set()
-        self._largest_bytes = resident_bytes(os.getpid())
+        self._largest_bytes = self._first_bytes = resident_bytes(os.getpid())
+        self._began_s = CLOCKS["monotonic"]()
         left = max(LEFT, LEFT_PER_SLOT * slot_count)
         self._most_threads, self._most_processes = int(status(b"Threads:")) + left, left
         self._held_since_s: dict[logging.Handler, float] = {}
@@ -140,6 +143,11 @@ class ChildHygiene:
         grown = resident_bytes(os.getpid()) - self._largest_bytes
         if grown > 0:
             self._largest_bytes += grown
+            if (
+                self._largest_bytes - self._first_bytes < LOADED_BYTES
+                and CLOCKS["monotonic"]() - self._began_s < LOADS_S
+            ):
+                return  # what a process loads once: where processes end again and again, each loads it
             for each in [actor for name in ran if (actor := self._broker.actors.get(name)) is not None]:
                 self._metrics.grown[each.queue_name, each.actor_name].inc(grown / len(ran))
 

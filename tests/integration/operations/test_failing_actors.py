@@ -6,7 +6,7 @@ import pytest
 
 from switchyard.broker.clock import now_ms
 from switchyard.dead_letters.projection import project
-from switchyard.operations.findings.actors import ENDED_MS, MENDED_MS, WINDOW_MS, failing_actors, judge
+from switchyard.operations.findings.actors import ENDED_MS, MENDED_MS, WINDOW_MS, failing_actors, judge, look
 from tests.factories.letters import letter
 from tests.integration.jobs.history_rows import job_row
 
@@ -136,6 +136,38 @@ def test_failures_that_all_succeeded_in_a_retry_are_past_after_some_seconds() ->
 
     assert past.startswith("6 of 6 jobs of sync failed") and ", 6 succeeded in a retry; none since, for " in past
     assert present.startswith("all of sync's jobs fail with KeyError") and present.endswith("5 succeeded in a retry")
+
+
+def test_failures_are_past_once_as_many_ran_without_one_as_would_have_shown_it() -> None:
+    at = now_ms() - MENDED_MS - 1_000
+    fail("TimeoutError", 20, ago_ms=MENDED_MS + 1_000)
+    for _ in range(80):
+        job_row(actor="sync", finished_at=at - 20_000)
+    for _ in range(20):
+        job_row(actor="sync", finished_at=at + 5_000)
+
+    [present] = said()
+    for _ in range(20):
+        job_row(actor="sync", finished_at=at + 5_000)
+
+    assert present == "17 % of sync's jobs fail with TimeoutError: 20 of 120 in the last 5 min"
+    assert said()[0].startswith("20 of 140 jobs of sync failed with TimeoutError in the last 5 min, the last at ")
+
+
+def test_many_jobs_that_crash_their_workers_are_told_together_and_no_process_is_blamed() -> None:
+    at = now_ms() - 1_000
+    for number in range(6):
+        project(letter(actor="sync", exception="Poison", reason="poison", died_at=at))
+        job_row(
+            actor="sync", state="dead", finished_at=at, failed_at=at, error_type="Poison", error_message="SIGSEGV",
+            worker=f"default:h:1:{number}",
+        )  # fmt: skip
+        job_row(actor="sync", finished_at=at, worker="default:h:9:0")
+
+    found = [one for one in look() if one.code == "poison"]
+
+    assert [one.letters for one in found] == [6] and found[0].seen.startswith("6 jobs of sync ended their workers")
+    assert not any("only process" in one.seen for one in look())
 
 
 def test_errors_that_name_one_host_are_one_cause() -> None:

@@ -89,7 +89,7 @@ def test_broker_that_has_gone_leaves_the_last_numbers_as_old_ones(watcher: Clien
         text = text_of(watcher.get(PAGE).content.decode())
 
     assert re.search(r"The yard, (just now|[\w. ]+ ago) Last known at [\d:]+ UTC, not live\.", text)
-    assert re.search(r"checked [\d:]+ UTC, the last answer was at [\d:]+ UTC", text)
+    assert re.search(r"checked [\d:]+ UTC, the figures are those of [\d:]+ UTC", text)
     assert "1 of 2 busy" in text and text.count("Unknown broker away") == ROWS
     assert "No job can be sent or seen from here" in text and "1 of 2 302 MB" not in text
 

@@ -102,5 +102,11 @@ def test_commands_and_doctor_say_it_too(held: list[str]) -> None:
     )
     assert (found.severity, found.subject) == ("warning", "default")
     assert after_s(ranked([found])[0]) == 120.0
+
+    submit(dramatiq.get_broker().actors["parse_address"])
+    [found] = [one for one in pools.look_at_absence(facts_of_snapshot(facts.read())) if one.code == "child_silent"]
+    assert (found.severity, after_s(ranked([found])[0])) == ("error", 30.0), (
+        "it has all slots of its pool, and work waits"
+    )
     assert found.next.startswith("kill -USR1 24636, on h")
     assert held[0] in found.then

@@ -38,6 +38,7 @@ def test_a_sound_server_has_no_findings() -> None:
         ({"name": "Redis", "version": None}, []),
         ({"used_bytes": 899, "max_bytes": 1_000}, []),
         ({"used_bytes": 900, "max_bytes": 1_000}, [("nearly_full", "warning")]),
+        ({"used_bytes": 1_050, "max_bytes": 1_000}, [("nearly_full", "warning")]),
         ({"append_only": False}, [("nothing_kept", "error")]),
         ({"append_only": False, "snapshots": "3600 1"}, [("snapshots_only", "warning")]),
         ({"append_only": False, "snapshots": None}, [("nothing_kept", "error")]),
