@@ -240,12 +240,13 @@ def _pending() -> Finding:
 
 def _figures(facts: YardFacts, open_letters: int) -> tuple[tuple[str, str], ...]:
     pools, queues = facts.state.pools.values(), facts.state.queues
-    slots, busy = sum(pool.slots for pool in pools), sum(pool.busy for pool in pools)
+    slots, idle = sum(pool.slots for pool in pools), sum(pool.idle for pool in pools)
+    slots_idle = f"{idle:,} of {slots:,}" if slots or not facts.state.server.refusal else "Unknown"  # no report is kept
     waiting, later = sum(stats.live.waiting for stats in queues), sum(stats.live.scheduled for stats in queues)
     retrying = sum(stats.retry.total for stats in queues)
     return (
         _closest(facts.rows),
-        (f"{slots - busy:,} of {slots:,}", "slots idle"),
+        (slots_idle, "slots idle"),
         (f"{waiting:,}", f"waiting, {later:,} scheduled, {retrying:,} retrying"),
         (f"{open_letters:,}", f"dead letter{'' if open_letters == 1 else 's'} to triage"),
     )

@@ -150,6 +150,12 @@ class PoolState:
         return sorted(found, key=lambda pair: -pair[1].silent_ms)
 
     @property
+    def idle(self) -> int:
+        """Slots that could run something: of a child that answers nothing none can."""
+        stuck = sum(self.pool.slots - len(child.runs) for report in self.reports for child in report.silent)
+        return max(self.slots - self.busy - stuck, 0)
+
+    @property
     def takes_work(self) -> bool:
         """Whether a supervisor is up that is not quieted."""
         return self.up and self.quieted < self.supervisors

@@ -25,6 +25,7 @@ from switchyard.broker.stores.yard_facts import (
     RUNS,
     Counts,
     actor_subject,
+    ends,
     failures,
     merged,
     percentile_ms,
@@ -41,7 +42,7 @@ WINDOWS: Final = (3, 6, 12, 30, 60)
 # Buckets in which runs are slow still.
 LASTS: Final = 4
 # Slow runs, their share, the evidence in nats that they are not the usual eighth, and how much slower half of them are.
-LEAST_SLOW, LEAST_SHARE, EVIDENCE, USUALLY_SLOW, SLOWER = 4, 0.4, 14.0, 0.12, 1.5
+LEAST_SLOW, LEAST_SHARE, EVIDENCE, USUALLY_SLOW, SLOWER, NEARLY_ALL = 4, 0.4, 14.0, 0.12, 1.5, 0.9
 # A producer is silent after 2 min, three times its longest pause of the hours before, and 20 sends that are missing.
 SILENT_MS, PAUSES, MISSING = 2 * MINUTE_MS, 3, 20
 # Sends due so much later, from 16 min on, that one in twenty usually is: half of those of the last 2 min, at least 4.
@@ -92,6 +93,8 @@ def slower(
         if slow >= LEAST_SLOW and lasts and slow >= LEAST_SHARE * runs and evidence(slow, runs) >= EVIDENCE:
             since = _slow_since(mine, over_ms, [now - ran_ms for ran_ms in going])
             ended_ms = percentile_ms(counts, RUNS, 0.5) or 0.0
+            if (ended := ends(counts)) and slow - len(going) >= NEARLY_ALL * ended:
+                ended_ms = counts.get(RUN_MS, 0) / ended  # the middle is known by its class alone
             typical_ms = max(ended_ms, sorted(going)[len(going) // 2] if going else 0.0)
             word, goes, at = spending.goes_to(actor, usual, counts)
             of_runs = f"{slow:,} of {counted(runs, 'run')}{goes}"

@@ -111,7 +111,7 @@ def test_runs_that_take_longer_than_at_this_hour_of_past_days_are_slower(recorde
 
     assert (finding.name, finding.actor, finding.subject) == ("actors.slower", "call_bank", "default")
     assert re.fullmatch(
-        r"call_bank takes 31 s, usually 60 ms at this hour, since ..:..:.. UTC: (\d+) of \1 runs", finding.seen
+        r"call_bank takes 30 s, usually 60 ms at this hour, since ..:..:.. UTC: (\d+) of \1 runs", finding.seen
     )
     assert finding.next == "manage.py switchyard actors show call_bank"
 

@@ -19,6 +19,7 @@ from switchyard.operations.alerting import after_s
 from switchyard.operations.findings import facts, pools
 from switchyard.operations.findings.facts import facts_of_snapshot
 from switchyard.operations.findings.finding import ranked
+from switchyard.operations.queries import yard_state
 from tests.factories.commands import output_of
 from tests.factories.pages import text_of
 from tests.factories.staff import staff
@@ -102,6 +103,7 @@ def test_commands_and_doctor_say_it_too(held: list[str]) -> None:
     )
     assert (found.severity, found.subject) == ("warning", "default")
     assert after_s(ranked([found])[0]) == 120.0
+    assert yard_state().pools["default"].idle == 0, "its other slots start nothing"
 
     submit(dramatiq.get_broker().actors["parse_address"])
     [found] = [one for one in pools.look_at_absence(facts_of_snapshot(facts.read())) if one.code == "child_silent"]
