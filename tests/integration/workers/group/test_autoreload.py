@@ -62,7 +62,7 @@ def test_pools_whose_code_does_not_start_come_back_with_the_next_change_and_lose
     changing.write("three")
 
     assert changing.says() == "three"
-    assert bench.ended(sent) is not None
+    wait_for(lambda: bench.ended(sent))
     assert reloader.poll() is None
 
 
