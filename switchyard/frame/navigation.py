@@ -91,7 +91,10 @@ STRIP = VerdictStrip()
 
 # Apps whose pages the room has better ones for.
 LEFT_OUT_APPS = frozenset(
-    {*("switchyard_dead_letters", "switchyard_alerts", "switchyard_jobs", "switchyard_schedules"), "django_dramatiq"}
+    {
+        *("switchyard_dead_letters", "switchyard_alerts", "switchyard_jobs", "switchyard_schedules"),
+        *("switchyard_operations", "django_dramatiq"),
+    }
 )
 
 
