@@ -1,4 +1,4 @@
-"""What a process has grown by is put down to the actors that ran, but for what it loads once."""
+"""The growth of a process is put down to the actors that ran, but for what it loads once."""
 
 from __future__ import annotations
 
