@@ -20,7 +20,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from switchyard.broker.clock import now_ms
 from switchyard.broker.worker.acks import AckBarrier
 from switchyard.middleware.envelope import ready_since
-from switchyard.middleware.logs import LOGGED
+from switchyard.middleware.logs import LOGGED, printable
+from switchyard.middleware.options import LONGEST_OWNER
 from switchyard.middleware.outcomes import SUCCEEDED, outcome_of
 
 # Doubling from 5 ms: one scale for a start within 80 ms and a report of 5 minutes.
@@ -28,10 +29,12 @@ BUCKETS_S = tuple(0.005 * 2**step for step in range(18))
 
 # Series of a metric are bounded, whatever actors and exceptions there are: beyond these, the last label is "other".
 # Each pair of lane and actor costs about 50 series, mostly buckets; each triple with an exception costs one.
-MOST_ACTORS = 500
+MOST_ACTORS, MOST_EXCEPTIONS, MOST_HOSTS = 500, 1_000, 32
 KEEP_EVERY_S = 2.0
-MOST_EXCEPTIONS = 1_000
-MOST_HOSTS = 32
+# Owners that a process counts for themselves. Their two counters are for the facts alone: no exposition has them, as
+# owners may be many, and persons.
+MOST_OWNERS = 1_000
+OWNER_ATTEMPTS, OWNER_SECONDS = "switchyard_owner_attempts", "switchyard_owner_seconds"
 
 
 class Metrics(Middleware):
@@ -64,8 +67,7 @@ class Metrics(Middleware):
         self.messages = count("switchyard_messages", "Attempts by how they ended.", (*both, "outcome"))
         text = "Attempts that will be retried, by exception."
         self.retries = count("switchyard_retries", text, (*both, "exception"))
-        text = "Ends of messages that the worker had lost to another one; they did not count."
-        self.stale = count("switchyard_stale_ends", text, ("queue",))
+        self.stale = count("switchyard_stale_ends", "Ends of messages that the worker had lost to another.", ("queue",))
         text = "Circuits of a dependency that opened because calls of it failed."
         self.openings = count("switchyard_circuit_openings", text, ("queue", "dependency"))
         text = "Attempts that called a dependency: answered, or failed because of it."
@@ -81,23 +83,26 @@ class Metrics(Middleware):
                 ("memory_growth_bytes", "Growth of workers beyond their largest size, by what ran then."),
             )
         )
+        self._owner_attempts = count(OWNER_ATTEMPTS, "Attempts by their job's owner.", ("outcome", "owner"))
+        self._owner_seconds = count(OWNER_SECONDS, "Run time of attempts by their job's owner.", ("owner",))
         self._thread_time, self._thread = thread_time, _ThreadTime()
-        # Processor time in ns and seconds in SQL that are not written yet; bytes of the log that are.
+        # Processor time in ns and seconds in SQL, and attempts and seconds of owners, that are not written yet; bytes
+        # of the log that are.
         self._spent: defaultdict[tuple[str, ...], list[float]] = defaultdict(lambda: [0, 0.0])
+        self._owned: defaultdict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0.0])
         self._log_bytes: defaultdict[tuple[str, ...], int] = defaultdict(int)
         self._wait_of = Children(self.wait)
         self._duration_of = Children(self.duration)
         self._messages = Children(self.messages)
         # One entry for each start, and one for each end. Any thread may append to them.
         self._waits: deque[tuple[tuple[str, ...], float]] = deque()
-        self._ends: deque[tuple[tuple[str, ...], str, float | None, int, float]] = deque()
+        self._ends: deque[tuple[tuple[str, ...], str, float | None, int, float, str]] = deque()
         self._folding = threading.Lock()
         self._barrier = barrier
         self._fold_soon = self.fold if barrier is None else barrier.wake
-        self._keep_files = keep_files
-        self._keep_at_s = 0.0
+        self._keep_files, self._keep_at_s = keep_files, 0.0
         self._actors = BoundedLabels(MOST_ACTORS)
-        self._exceptions, self._hosts = BoundedLabels(MOST_EXCEPTIONS), BoundedLabels(MOST_HOSTS)
+        self._exceptions, self._hosts, self._owners = map(BoundedLabels, (MOST_EXCEPTIONS, MOST_HOSTS, MOST_OWNERS))
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         started_ms = message.started_ms = now_ms()  # type: ignore[attr-defined]
@@ -116,7 +121,8 @@ class Metrics(Middleware):
         labels = self._labels(message)
         started_s = getattr(message, "started_s", None)
         took_s = None if started_s is None else time.monotonic() - started_s
-        self._ends.append((labels, outcome.kind, took_s, processor_ns, getattr(message, "sql_s", 0.0)))
+        owner = message.options.get("owner") or ""
+        self._ends.append((labels, outcome.kind, took_s, processor_ns, getattr(message, "sql_s", 0.0), owner))
         self._fold_soon()
         if outcome is not SUCCEEDED:
             if outcome.kind == "retried" and outcome.exception is not None:
@@ -168,7 +174,7 @@ class Metrics(Middleware):
         durations: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
         outcomes: defaultdict[tuple[tuple[str, ...], str], int] = defaultdict(int)
         for _ in range(len(self._ends)):
-            labels, kind, took_s, processor_ns, sql_s = self._ends.popleft()
+            labels, kind, took_s, processor_ns, sql_s, owner = self._ends.popleft()
             outcomes[labels, kind] += 1
             spent = self._spent[labels]
             spent[0] += processor_ns
@@ -176,6 +182,10 @@ class Metrics(Middleware):
                 durations[labels].append(took_s)
             if sql_s > 0:
                 spent[1] += sql_s
+            if owner:
+                owned = self._owned[owner, kind]
+                owned[0] += 1
+                owned[1] += took_s or 0.0
         observe(self._duration_of, durations)
         for (labels, kind), count in outcomes.items():
             self._messages[*labels, kind].inc(count)
@@ -186,6 +196,11 @@ class Metrics(Middleware):
             if sql_s:
                 self._sql[labels].inc(sql_s)
         self._spent.clear()
+        for (owner, kind), (attempts, seconds) in self._owned.items():
+            [name] = self._owners.bounded(printable(str(owner))[:LONGEST_OWNER])
+            self._owner_attempts.labels(kind, name).inc(attempts)
+            self._owner_seconds.labels(name).inc(seconds)
+        self._owned.clear()
         for labels, count in list(LOGGED.items()):
             self._logged[self._actors.bounded(*labels)].inc(count - self._log_bytes[labels])
             self._log_bytes[labels] = count

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import dramatiq
 from django.db.models import Count, Max
 from dramatiq.actor import Actor
 
@@ -21,6 +22,7 @@ from switchyard.broker.stores.yard_facts import (
     OUTCOMES,
     PROCESSOR_MS,
     RECENT_MS,
+    RETRIED,
     RUN_MS,
     RUNS,
     SQL_MS,
@@ -37,7 +39,7 @@ from switchyard.broker.stores.yard_facts import (
 from switchyard.console.formatting import duration
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.queries import first_seen
-from switchyard.history.models import JobRow
+from switchyard.history.models import JobRow, SearchValue
 from switchyard.operations.findings.spending import merged_by_subject
 from switchyard.operations.past import PAST, day_of_all
 
@@ -231,13 +233,18 @@ class AttemptFigures:
         """Time of all attempts together in SQL."""
         return self.counts.get(SQL_MS, 0)
 
+    @property
+    def grown_bytes(self) -> int:
+        """Growth of the processes that ran it, beyond their largest size."""
+        return self.counts.get(GROWN_BYTES, 0)
+
     def as_json(self) -> dict[str, Any]:
         """Return them as commands print them."""
         names = {"run_ms": self.run_ms, "wait_ms": self.wait_ms}
         spread = {name: None if pair is None else [round(ms, 1) for ms in pair] for name, pair in names.items()}
         spent = {
             "total_ms": self.total_ms, "processor_ms": self.processor_ms, "sql_ms": self.sql_ms,
-            "log_bytes": self.counts.get(LOG_BYTES, 0), "grown_bytes": self.counts.get(GROWN_BYTES, 0),
+            "log_bytes": self.counts.get(LOG_BYTES, 0), "grown_bytes": self.grown_bytes,
         }  # fmt: skip
         return {"span_ms": self.span_ms, "outcomes": dict(self.outcomes), "sent": sent(self.counts), **spread, **spent}
 
@@ -280,17 +287,42 @@ def hosts_called(actor: Actor[..., Any]) -> list[HostCalls]:
     return sorted(hosts, key=lambda each: (-each.failed, -each.calls, each.host))[:MOST_GROUPS]
 
 
-def last_day() -> dict[str, AttemptFigures]:
-    """Return the figures of every actor that ran in the last 24 hours, by name; empty while the broker is away."""
+def last_day(subject_of: Callable[[str], str] = actor_subject) -> dict[str, AttemptFigures]:
+    """Return the figures of every actor that ran in the last 24 hours, by name; empty while the broker is away.
+
+    Args:
+        subject_of: Subjects of those whose figures these are: ``owner_subject`` for owners.
+    """
     try:
         found = day_of_all(facilities().facts.server_ms())
     except BrokerError:
         return {}
+    prefix = subject_of("")
     return {
-        subject.removeprefix("a:"): AttemptFigures("last day", DAY_MS, counts)
+        subject.removeprefix(prefix): AttemptFigures("last day", DAY_MS, counts)
         for subject, counts in found.items()
-        if subject.startswith("a:") and any(counts.get(code) for code in OUTCOMES.values())
+        if subject.startswith(prefix) and any(counts.get(code) for code in OUTCOMES.values())
     }
+
+
+def searched_arguments() -> list[str]:
+    """Return the arguments by which the jobs of an actor of this code are found."""
+    return sorted({name for actor in dramatiq.get_broker().actors.values() for name in actor.options.get("search", ())})
+
+
+def by_argument(name: str) -> dict[str, AttemptFigures]:
+    """Return the last attempts of the newest jobs of the last day, by the value of an argument in ``search``.
+
+    It reads at most ``LOOKED_THROUGH`` jobs; ``DatabaseError`` where the database does not answer.
+    """
+    newest = JobRow.objects.filter(finished_at__gte=now_ms() - DAY_MS).order_by("-finished_at", "-pk")[:LOOKED_THROUGH]
+    values = SearchValue.objects.filter(name=name, job_id__in=newest.values("job_id")).values_list("job_id", "value")
+    found, parts = dict(values), dict[str, list[Counts]]()
+    for job_id, state, run_ms in newest.values_list("job_id", "state", "run_ms"):
+        if job_id in found:
+            counts = {RUN_MS: run_ms or 0} | ({OUTCOMES[state]: 1} if state in OUTCOMES else {RETRIED: 1})
+            parts.setdefault(found[job_id], []).append(counts)
+    return {value: AttemptFigures("last day", DAY_MS, merged(each)) for value, each in parts.items()}
 
 
 def usual_text(actor: str) -> str:

@@ -25,8 +25,8 @@ from switchyard.actors.figures import ActorHistory, AttemptFigures
 from switchyard.actors.queries import ActorFacts
 from switchyard.audit.services import Who
 from switchyard.broker.clock import datetime_of
-from switchyard.broker.errors import ActRefused, BrokerError, SwitchyardError
-from switchyard.broker.stores.yard_facts import actor_subject
+from switchyard.broker.errors import ActRefused, BrokerError, NotFound, SwitchyardError
+from switchyard.broker.stores.yard_facts import actor_subject, owner_subject
 from switchyard.broker.topology import LONGEST_DELAY_MS
 from switchyard.console.export import export_of
 from switchyard.console.formatting import counted, duration, parse_until, whole_duration
@@ -114,6 +114,30 @@ def actors(request: HttpRequest) -> HttpResponse:
     sort = request.GET.get("sort", "")
     context = {"title": "Actors", "actors": in_order(rows, sort), "heads": heads_of(COLUMNS, sort)}
     return RoomResponse(request, "switchyard_actors/list.html", context)
+
+
+@require_safe
+def costs(request: HttpRequest) -> HttpResponse:
+    """List how long jobs ran for each owner, or for each value of an argument that jobs are found by."""
+    require(request, VIEW)
+    require(request, JOBS)
+    names, by, wrong = figures.searched_arguments(), request.GET.get("by", ""), ""
+    if by:
+        require(request, ARGUMENTS)
+    if by and by not in names:
+        raise NotFound(f"by: no actor of this code is searched by {by:.100}")
+    try:
+        ran = figures.by_argument(by) if by else figures.last_day(owner_subject)
+    except DatabaseError:
+        ran, wrong = {}, "The database cannot be read; check /readyz, then try again."
+    found = sorted(ran.items(), key=lambda pair: -pair[1].total_ms)
+    listed = ({by or "owner": name, **one.as_json()} for name, one in found)
+    if (file := export_of(request, "costs", lambda: listed)) is not None:
+        return file
+    rows = [(name, one, jobs_url(**({"argument": f"{by}={name}"} if by else {"owner": name}))) for name, one in found]
+    total = sum(one.total_ms for _, one in found)
+    context = {"title": "Costs", "rows": rows, "total": total, "by": by, "names": names, "wrong": wrong}
+    return RoomResponse(request, "switchyard_actors/costs.html", context)
 
 
 @require_safe
@@ -272,6 +296,7 @@ COLUMNS: Final = (
     SortColumn("total", "In all", ("-total", "total")),
     SortColumn("processor", "Processor", ("-processor", "processor")),
     SortColumn("sql", "In SQL", ("-sql", "sql")),
+    SortColumn("grown", "Grew by", ("-grown", "grown")),
 )
 
 
@@ -291,6 +316,7 @@ _FIGURES: Final[dict[str, Callable[[AttemptFigures], float | None]]] = {
     "total": lambda ran: ran.total_ms,
     "processor": lambda ran: ran.processor_ms,
     "sql": lambda ran: ran.sql_ms,
+    "grown": lambda ran: ran.grown_bytes,
 }
 
 

@@ -1,4 +1,4 @@
-"""Notes of people for the next shift, on an alert or a queue: rows of the audit log, with their writer and time."""
+"""Notes of people for the next shift, on an alert, a queue or the overview: rows of the audit log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write_note(kind: str, target: str, text: str, *, who: Who) -> None:
     """Write a note.
 
     Args:
-        kind: ``alert`` or ``queue``.
+        kind: ``alert``, ``queue`` or ``room``.
         text: Cut after 500 characters.
 
     Raises:

@@ -23,6 +23,7 @@ ACTS: dict[str, str] = {
     "queue.purge_undo": "Undo a purge",
     "queue.relocate": "Relocate an actor's messages",
     "queue.note": "Note on a queue",
+    "room.note": "Note on the overview",
     "queue.import": "Import a queue's messages",
     "actor.pause": "Pause an actor",
     "actor.resume": "Resume an actor",

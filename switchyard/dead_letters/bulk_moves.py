@@ -43,12 +43,13 @@ SEARCHED = ("message_id", "exception", "error", "actor", "fingerprint")
 def check(filter: dict[str, Any]) -> dict[str, str]:
     """Return the filter with its empty fields left out, and relative times such as ``1h`` made absolute.
 
-    ``queue`` may name several with commas.
+    Fields may have the names that the list's address gives them. ``queue`` may name several with commas.
 
     Raises:
         ValueError: a field is not known, or has no valid value, or no letter is ticked.
     """
     known = (*COLUMNS, *TIMES, "search", TICKED)
+    filter = {LIST_NAMES.get(name, name): value for name, value in filter.items()}
     for name, value in filter.items():
         if "\0" in str(value):
             raise ValueError(f"{name}: {value!r:.40} has a NUL character; remove it")
@@ -101,7 +102,7 @@ def matching(filter: dict[str, str]) -> QuerySet[DeadLetter]:
 
 
 def _given(query: Mapping[str, str]) -> dict[str, str]:
-    return {LIST_NAMES.get(name, name): value for name, value in query.items() if name not in LIST_ONLY}
+    return {name: value for name, value in query.items() if name not in LIST_ONLY}
 
 
 def _narrowed(rows: QuerySet[DeadLetter], filter: dict[str, str]) -> QuerySet[DeadLetter]:

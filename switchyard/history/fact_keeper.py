@@ -30,12 +30,12 @@ from switchyard.broker.stores.yard_facts import (
     field,
     is_host,
     queue_subject,
+    with_fewer_owners,
 )
 from switchyard.history.models import FactHour
 from switchyard.long_running import FACT_KEEPER, Leadership, LogThrottle
 
-EVERY_S: Final = 10.0
-STOP_POLL_S: Final = 0.5
+EVERY_S, STOP_POLL_S = 10.0, 0.5
 YEAR_HOURS: Final = 366 * 24
 # Hours that one step writes after an absence: each is read and written within some ten milliseconds.
 MOST_HOURS: Final = 6
@@ -85,7 +85,7 @@ class FactKeeper:
             last = FactHour.objects.filter(hour__lt=ended).aggregate(last=Max("hour"))["last"]
             self._next_hour = max((last or 0) + 1, ended - KEPT_MS // HOUR_MS)
         for hour in range(self._next_hour, min(ended, self._next_hour + MOST_HOURS)):
-            found = self.store.all_minutes(hour * HOUR_MS, (hour + 1) * HOUR_MS)
+            found = with_fewer_owners(self.store.all_minutes(hour * HOUR_MS, (hour + 1) * HOUR_MS))
             store_hour(hour, {subject: counts for subject, counts in found.items() if not is_host(subject)})
             self._next_hour = hour + 1
             FactHour.objects.filter(hour__lt=hour - YEAR_HOURS).delete()

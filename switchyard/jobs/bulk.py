@@ -182,16 +182,17 @@ class BulkCancel(Kind):
         ``since`` and ``until`` are of their enqueueing.
 
         Raises:
-            ValueError: a field is not known, has no valid value, or is known of ended jobs only.
+            ValueError: a field is not known, has no valid value, or is known of ended jobs only; or there is no field.
         """
         wanted = Filter.from_query(filter).fixed()
+        if not wanted:
+            raise ValueError("state: name a condition; the end of every job that waits or runs is refused")
         for name in ENDED_ONLY:
             if getattr(wanted, name):
                 raise ValueError(f"{name}: is known of ended jobs only; leave it out, or name jobs that wait or run")
         if wanted.states and not set(wanted.states) & set(LIVE_STATES):
             raise ValueError(f"state: {','.join(wanted.states)} have ended; there are {', '.join(LIVE_STATES)}")
-        names = [family.keys.queue for family in families()]
-        if not names:
+        if not (names := [family.keys.queue for family in families()]):
             raise ValueError("this broker's queues cannot be searched; cancel jobs one by one")
         if wanted.queue and wanted.queue not in names:
             raise ValueError(f"queue: {wanted.queue!r} is not a queue; there are {', '.join(names)}")

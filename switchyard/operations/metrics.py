@@ -22,6 +22,7 @@ from switchyard.console.links import runbook
 from switchyard.history.metrics import history_metrics
 from switchyard.jobs.queries import answering_families
 from switchyard.loggers import get_logger
+from switchyard.middleware.metrics import OWNER_ATTEMPTS, OWNER_SECONDS
 from switchyard.operations import capacity
 from switchyard.operations.queries import YardState, yard_state
 from switchyard.operations.slots_needed import SlotsNeeded
@@ -204,7 +205,7 @@ class WorkerMetrics:
 
     def collect(self) -> Iterator[Metric]:
         for family in self._merged():
-            if family.name not in self._taken:
+            if family.name not in self._taken and family.name not in (OWNER_ATTEMPTS, OWNER_SECONDS):
                 yield family
 
     def _merged(self) -> list[Metric]:

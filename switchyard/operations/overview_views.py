@@ -6,13 +6,20 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from django.contrib import messages
 from django.db import DatabaseError
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseRedirect
+from django.shortcuts import redirect
+from django.urls import reverse
 from django.utils import timezone
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_POST, require_safe
 
+from switchyard.audit.models import AuditEntry
+from switchyard.audit.notes import notes_on, write_note
 from switchyard.audit.queries import ShownEntry, newest_entries
+from switchyard.audit.services import Who
 from switchyard.broker.clock import datetime_of
+from switchyard.broker.errors import ActRefused
 from switchyard.broker.stores.yard_facts import YARD
 from switchyard.conf import switchyard_settings
 from switchyard.console.room_view import RoomResponse, require
@@ -24,16 +31,22 @@ from switchyard.operations.timeouts import answers_within
 # Whether the yard is drawn or a plain table is remembered in the browser.
 YARD_COOKIE, YARD_COOKIE_S = "switchyard_yard", 31_536_000
 MOST_CHANGES, TOGETHER = 6, timedelta(minutes=1)
+VIEW, NOTE = "switchyard_operations.view_operations", "switchyard_operations.pause_queue"
+# Target of the notes on the overview, and how long the newest one stands below the verdict.
+NOTED, PINNED = "overview", timedelta(days=1)
 
 
 @require_safe
 def overview(request: HttpRequest) -> RoomResponse:
     """Render the whole page, complete without JavaScript."""
-    require(request, "switchyard_operations.view_operations")
+    require(request, VIEW)
     chosen = request.GET.get("yard", "")
     plain = chosen == "table" if chosen else request.COOKIES.get(YARD_COOKIE) == "table"
     charts = charts_of(YARD, "yard", request.GET.get("span", ""))
-    context = {"title": "Overview", "charts": charts, **_content(request, plain=plain)}
+    context = {
+        "title": "Overview", "charts": charts, "notes": _notes(), "note_url": reverse("switchyard-operations-note"),
+        "may_note": request.user.has_perm(NOTE), **_content(request, plain=plain),
+    }  # fmt: skip
     response = RoomResponse(request, "switchyard_operations/overview.html", context)
     if chosen:
         shown = "table" if plain else "drawing"
@@ -46,9 +59,27 @@ def overview(request: HttpRequest) -> RoomResponse:
 @require_safe
 def live(request: HttpRequest) -> RoomResponse:
     """Render the part that changes."""
-    require(request, "switchyard_operations.view_operations")
+    require(request, VIEW)
     plain = request.COOKIES.get(YARD_COOKIE) == "table"
     return RoomResponse(request, "switchyard_operations/live.html", _content(request, plain=plain))
+
+
+@require_POST
+def note(request: HttpRequest) -> HttpResponseRedirect:
+    require(request, NOTE)
+    try:
+        write_note("room", NOTED, request.POST.get("text", ""), who=Who.of_request(request))
+    except ActRefused as error:
+        messages.warning(request, str(error))
+    return redirect("switchyard-operations")
+
+
+def _notes() -> list[AuditEntry]:
+    try:
+        with answers_within(page.DATABASE_TIMEOUT_S):
+            return notes_on("room", NOTED)
+    except DatabaseError:
+        return []
 
 
 def _content(request: HttpRequest, *, plain: bool) -> dict[str, Any]:
@@ -56,7 +87,10 @@ def _content(request: HttpRequest, *, plain: bool) -> dict[str, Any]:
     steps = _first_steps(room)
     is_ready = steps is not None and room.verdict.level == "ok"
     changes = _changes(request, room)
-    return {"room": room, "plain": plain, "changes": changes, "first_steps": steps, "is_ready": is_ready}
+    pinned = next((note for note in _notes() if timezone.now() - note.at < PINNED), None)
+    return {
+        "room": room, "plain": plain, "changes": changes, "first_steps": steps, "is_ready": is_ready, "pinned": pinned,
+    }  # fmt: skip
 
 
 def _first_steps(room: page.Room) -> dict[str, Any] | None:

@@ -72,6 +72,7 @@ if installed_apps.is_installed("django.contrib.admin"):
     urlpatterns += [
         page(ROOM, overview.overview, "operations"),
         page(f"{ROOM}live/", overview.live, "operations-live"),
+        page(f"{ROOM}note/", overview.note, "operations-note"),
         page(f"{ROOM}workers/", workers.workers, "operations-workers"),
         page(f"{ROOM}workers/live/", workers.live, "operations-workers-live"),
         page(STACKS, workers.ask_for_stacks, "operations-ask-for-stacks"),
@@ -117,6 +118,7 @@ if installed_apps.is_installed("django.contrib.admin"):
         page(f"{SCHEDULE}pause/", schedules.pause, "schedule-pause"),
         page(f"{SCHEDULE}resume/", schedules.resume, "schedule-resume"),
         page(f"{ROOM}actors/", actors.actors, "actors"),
+        page(f"{ROOM}costs/", actors.costs, "costs"),
         page(ACTOR, actors.actor, "actor"),
         page(f"{ACTOR}send/", actors.send, "actor-send"),
         page(f"{ACTOR}pause/", actors.pause, "actor-pause"),

@@ -1,4 +1,4 @@
-"""Facts: counts of queues, actors, pools and releases by time, for 15 minutes in tens of seconds and 72 h in minutes.
+"""Facts: counts by time of queues, actors, pools, releases and owners, 15 min in tens of seconds and 72 h in minutes.
 
 Supervisors add what their children counted, and the keeper of facts what it samples, to the bucket of the moment; a
 bucket is closed 30 s after its end, and the keeper then folds it into its minute. Counts of a subject are a mapping of
@@ -41,6 +41,9 @@ LEAST_MS, CLASSES, LATER_CLASSES = 5, 19, 24
 # Mark in a span of the minutes that are in it.
 DONE: Final = "#"
 
+# Owners that a flush of a pool, a minute and an hour keep for themselves, those that ran longest.
+MOST_OWNERS: Final = 50
+
 _SPAN: Final = msgspec.msgpack.Decoder(dict[int, dict[int, int]])
 _MINUTES: Final = msgspec.msgpack.Decoder(list[int])
 
@@ -61,6 +64,25 @@ def actor_subject(actor: str) -> str:
 def dependency_subject(dependency: str) -> str:
     """Return the subject of a dependency: calls that it answered succeeded, those that failed by it are retried."""
     return f"d:{dependency}"
+
+
+def owner_subject(owner: str) -> str:
+    """Return the subject of an owner: attempts of its jobs, and how long they ran."""
+    return f"o:{owner}"
+
+
+# Subject of all owners that are not kept for themselves.
+OTHERS: Final = owner_subject("other")
+
+
+def with_fewer_owners(subjects: Mapping[str, Counts]) -> dict[str, Counts]:
+    """Return counts by subject, those of all but the ``MOST_OWNERS`` owners that ran longest added up."""
+    owners = [name for name in subjects if name.startswith(owner_subject("")) and name != OTHERS]
+    rest = sorted(owners, key=lambda name: -subjects[name].get(RUN_MS, 0))[MOST_OWNERS:]
+    kept = {name: counts for name, counts in subjects.items() if name not in rest}
+    if rest:
+        kept[OTHERS] = merged(subjects[name] for name in (*rest, OTHERS) if name in subjects)
+    return kept
 
 
 def is_host(subject: str) -> bool:
@@ -229,12 +251,13 @@ class FactStore:
     def _write(self, at: int) -> None:
         buckets = [found for _, found in self._buckets(range(at, at + MINUTE_MS, BUCKET_MS))]
         span, key = span_of(at), self._keys.facts_span(span_of(at))
-        subjects = sorted({subject for found in buckets for subject in found})
-        mark, *before = self._calls.look([("HMGET", key, DONE, *subjects)])[0]
+        names = sorted({subject for found in buckets for subject in found})
+        minute = with_fewer_owners({name: merged(found.get(name, {}) for found in buckets) for name in names})
+        mark, *before = self._calls.look([("HMGET", key, DONE, *minute)])[0]
         words: list[Word] = [DONE, msgspec.msgpack.encode([*self._minutes(span, mark), at])]
-        for subject, data in zip(subjects, before, strict=True):
-            minutes = self._span(span, data) | {at: merged(found.get(subject, {}) for found in buckets)}
-            packed = {(each - span) // MINUTE_MS: counts for each, counts in minutes.items()}
+        for subject, data in zip(minute, before, strict=True):
+            packed = {(each - span) // MINUTE_MS: counts for each, counts in self._span(span, data).items()}
+            packed[(at - span) // MINUTE_MS] = dict(minute[subject])
             words += [subject, msgspec.msgpack.encode(packed)]
         # One command: a minute is written whole with its mark, or not at all.
         self._calls.pipeline([("HSET", key, *words), ("PEXPIRE", key, SPAN_TTL_MS)])

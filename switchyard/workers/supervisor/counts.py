@@ -31,13 +31,16 @@ from switchyard.broker.stores.yard_facts import (
     WAIT_MS,
     WAITS,
     YARD,
+    Counts,
     FactStore,
     actor_subject,
     dependency_subject,
     is_host,
+    owner_subject,
     queue_subject,
+    with_fewer_owners,
 )
-from switchyard.middleware.metrics import BUCKETS_S, MOST_HOSTS, BoundedLabels
+from switchyard.middleware.metrics import BUCKETS_S, MOST_HOSTS, OWNER_ATTEMPTS, OWNER_SECONDS, BoundedLabels
 
 FLUSH_S: Final = 10.0
 KINDS: Final = ("counter", "histogram")
@@ -50,7 +53,7 @@ COUNTERS: Final = {
     "switchyard_message_log_bytes": (LOG_BYTES, 1), "switchyard_memory_growth_bytes": (GROWN_BYTES, 1),
 }  # fmt: skip
 CALLS: Final = {"answered": SUCCEEDED, "failed": RETRIED}
-# Counts by subjects and code: lane and actor, or an actor or a dependency alone.
+# Counts by subjects and code: lane and actor, or an actor, a dependency or an owner alone.
 Totals = Mapping[tuple[tuple[str, ...], int], int]
 
 logger = logging.getLogger("switchyard.workers")
@@ -72,7 +75,7 @@ class CountFlush:
         self._hosts = BoundedLabels(MOST_HOSTS)  # of all children, each of which counts other ones by name
         self._flushed: Totals = {}
         # A flush without an answer is repeated as it was: the server may have added it.
-        self._pending: dict[str, dict[int, int]] = {}
+        self._pending: dict[str, Counts] = {}
         self._number = time.time_ns() // 1_000_000
         self._next_s = time.monotonic() + FLUSH_S
 
@@ -113,7 +116,7 @@ class CountFlush:
             return True
         return False
 
-    def _by_subject(self, counts: Totals) -> dict[str, dict[int, int]]:
+    def _by_subject(self, counts: Totals) -> dict[str, Counts]:
         subjects: dict[str, dict[int, int]] = {}
         for (named, code), count in counts.items():
             if is_host(named[0]):
@@ -121,7 +124,7 @@ class CountFlush:
             for subject in (*named, *self._own) if len(named) > 1 else named:
                 of_subject = subjects.setdefault(subject, {})
                 of_subject[code] = of_subject.get(code, 0) + count
-        return subjects
+        return with_fewer_owners(subjects)
 
 
 class CountFile:
@@ -173,6 +176,10 @@ def _key_of(name: bytes) -> tuple[tuple[tuple[str, ...], int], float] | None:
             return (where, code), 1
         if family == "switchyard_dependency_calls":
             return ((dependency_subject(labels["dependency"]),), CALLS[outcome]), 1
+        if family == OWNER_ATTEMPTS:
+            return ((owner_subject(labels["owner"]),), OUTCOMES[outcome]), 1
+        if family == OWNER_SECONDS:
+            return ((owner_subject(labels["owner"]),), RUN_MS), 1_000
         if family == "switchyard_dependency_host_calls":
             return ((f"{dependency_subject(labels['dependency'])} {labels['host']}",), CALLS[outcome]), 1
         if family in COUNTERS:

@@ -29,13 +29,13 @@ from switchyard.broker.stores.yard_facts import (
 )
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.history.fact_keeper import store_hour
-from switchyard.history.models import JobRow
+from switchyard.history.models import JobRow, SearchValue
 from switchyard.operations.past import PAST, same_hours
 from tests.factories.staff import staff
 
 pytestmark = pytest.mark.django_db
 
-LIST = reverse("switchyard-actors")
+LIST, COSTS = reverse("switchyard-actors"), reverse("switchyard-costs")
 
 
 def charge(customer_id: int, amount: float = 9.5, *, pin: str = "0000") -> None:
@@ -95,6 +95,28 @@ def test_the_page_and_the_command_show_attempts_of_all_hosts_and_what_is_usual(
     # The hour and the day have what no minute has been written of yet.
     assert [each["outcomes"] for each in shown["facts"].values()] == [{"succeeded": 30, "dead": 1}] * 3
     assert shown["usually"].startswith("Usually at this hour, it takes 60 ms")
+
+
+def test_costs_are_told_by_owner_and_by_value_of_an_argument(actor: Any, facilities: Facilities) -> None:
+    actor.options["search"] = ("customer_id",)
+    facilities.facts.forget()
+    hour = facilities.facts.server_ms() // HOUR_MS - 2
+    store_hour(hour, {"o:user:7": {SUCCEEDED: 3, DEAD: 1, RUN_MS: 90_000}, "o:other": {SUCCEEDED: 1, RUN_MS: 500}})
+    for number, value in enumerate("778", 1):
+        row = ended(number, state="dead" if number == 2 else "succeeded", run_ms=10_000)
+        SearchValue.objects.create(name="customer_id", value=value, job_id=row.job_id, finished_at=row.finished_at)
+    reader = staff("view_operations", "view_job")
+
+    owners = reader.get(COSTS).content.decode()
+    file = reader.get(COSTS + "?export=json").json()["costs"]
+
+    assert "Costs by owner: 1 min 30 s of run time in all" in owners and "?owner=user%3A7" in owners
+    assert "3 succeeded" in owners and "1 dead" in owners and "?owner=other" not in owners
+    assert [(each["owner"], each["total_ms"]) for each in file] == [("user:7", 90_000), ("other", 500)]
+    assert reader.get(COSTS + "?by=customer_id").status_code == 403, "its values are arguments"
+    page = staff("view_operations", "view_job", "view_arguments").get(COSTS + "?by=customer_id").content.decode()
+    assert "</code>: 30 s of run time in all" in page and "1 succeeded" in page and "1 dead" in page
+    assert page.index("argument=customer_id%3D7") < page.index("argument=customer_id%3D8")
 
 
 def test_the_page_shows_code_options_with_their_rules_and_no_secret(actor: Any) -> None:

@@ -72,6 +72,17 @@ def test_the_list_and_the_acts_of_a_group_take_a_time(admin_client: Client) -> N
     assert link is not None
     asked = admin_client.get(link[1].replace("&amp;", "&")).content.decode()
     assert "Requeue 1 dead letter?" in asked and "2026-11-25T12:00:00.000Z" in asked
+    # The form's own button leads there at once.
+    form = {
+        "fingerprint": "f00dfacef00dface",
+        "q": "",
+        "actor": "",
+        "died_at__gte": "2026-11-25T12:00",
+        "died_at__lt": "",
+    }
+    begin = reverse("switchyard-bulk-begin", args=["letter.requeue"])
+    assert f'formaction="{begin}"' in page
+    assert "Requeue 2 dead letters?" in admin_client.get(begin, form).content.decode()
 
 
 @pytest.mark.django_db

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from html.parser import HTMLParser
 
 import dramatiq
@@ -9,6 +10,7 @@ from django.conf import settings
 from django.db import DatabaseError
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import now_ms
@@ -148,3 +150,19 @@ def test_starts_of_pools_are_told_with_host_and_release_among_what_people_did(db
 
     said = r"ada : pause a queue default .* web-1 : started slow, default, release 2026\.11\.3"
     assert re.search(rf"What changed, last 24 h Audit log .* {said}", text), text
+
+
+def test_the_newest_note_of_a_day_stands_below_the_verdict_until_the_next(facilities: Facilities) -> None:
+    writer, reader = staff("view_operations", "pause_queue"), staff("view_operations")
+    note = reverse("switchyard-operations-note")
+
+    for text in ("the import is paused on purpose", "disk of web-2: <ordered>"):
+        assert writer.post(note, {"text": text}).status_code == 302
+    assert reader.post(note, {"text": "x"}).status_code == 403
+
+    live, page = (reader.get(address).content.decode() for address in (LIVE, PAGE))
+    assert "disk of web-2: &lt;ordered&gt;" in live and "on purpose" not in live
+    assert "the import is paused on purpose" in page and note not in page
+    assert note in writer.get(PAGE).content.decode()
+    AuditEntry.objects.update(at=timezone.now() - timedelta(days=2))
+    assert "ordered" not in reader.get(LIVE).content.decode()

@@ -175,6 +175,11 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "admin/operations/schedules/<str:name>/run/": only_post(SCHEDULE + "run/", act="schedule.run"),
     "admin/operations/schedules/<str:name>/pause/": only_post(SCHEDULE + "pause/", act="schedule.pause", reason="x"),
     "admin/operations/schedules/<str:name>/resume/": only_post(SCHEDULE + "resume/", act="schedule.resume"),
+    "admin/operations/note/": only_post("/admin/operations/note/", act="room.note", text="see you at 6"),
+    "admin/operations/costs/": (
+        get("/admin/operations/costs/", *READERS),
+        get("/admin/operations/costs/?by=none", 302, 403, 404, 404, 302),
+    ),
     "admin/operations/actors/": (get("/admin/operations/actors/", *READERS),),
     "admin/operations/actors/<str:name>/": (get(ACTOR, *READERS),),
     "admin/operations/actors/<str:name>/pause/": (

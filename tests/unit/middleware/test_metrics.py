@@ -14,7 +14,7 @@ from dramatiq.message import Message
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from switchyard.middleware import metrics
-from switchyard.middleware.metrics import BUCKETS_S, Children, Metrics, observe
+from switchyard.middleware.metrics import BUCKETS_S, OWNER_ATTEMPTS, OWNER_SECONDS, Children, Metrics, observe
 from switchyard.middleware.outcomes import Outcome, decide
 
 FORKED = """
@@ -104,3 +104,16 @@ def test_the_product_of_all_labels_is_bounded_and_what_is_over_it_counts_as_othe
     assert len(pairs) <= 20 + len(lanes)
     assert len(series) <= 30 + 20 + len(lanes)
     assert sum(sample.value for sample in series) == len(lanes) * actors * exceptions
+
+
+def test_attempts_and_run_time_are_counted_by_owner_whatever_its_text_is() -> None:
+    middleware, broker = Metrics(), StubBroker(middleware=[])
+    for owner in ("user:7", "user:7", "bad\x00\ud800", "", None):
+        message = MessageProxy(Message("mail", "send", (), {}, {} if owner is None else {"owner": owner}))
+        middleware.before_process_message(broker, message)
+        middleware.after_process_message(broker, message)
+
+    samples = [sample for family in middleware.registry.collect() for sample in family.samples]
+    owners = {each.labels["owner"]: each.value for each in samples if each.name == f"{OWNER_ATTEMPTS}_total"}
+    assert owners == {"user:7": 2, "bad\\x00\\ud800": 1}
+    assert {each.labels["owner"] for each in samples if each.name == f"{OWNER_SECONDS}_total"} == owners.keys()

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 registry = CollectorRegistry()
 done = Counter("switchyard_messages", "Attempts by how they ended.", ("queue", "outcome"), registry=registry)
 wait = Histogram("switchyard_message_wait_seconds", "Wait.", ("queue",), buckets=(0.1, 1), registry=registry)
+Counter("switchyard_owner_attempts", "By owner.", ("outcome", "owner"), registry=registry).labels("dead", "mia").inc()
 done.labels("mail", "succeeded").inc(3)
 wait.labels("mail").observe(0.5)
 """
@@ -44,6 +45,7 @@ def test_children_of_all_pools_are_added_up(folder: Path) -> None:
     assert 'switchyard_messages_total{outcome="succeeded",queue="mail"} 9.0' in text
     assert 'switchyard_message_wait_seconds_bucket{le="0.1",queue="mail"} 0.0' in text
     assert 'switchyard_message_wait_seconds_bucket{le="+Inf",queue="mail"} 3.0' in text
+    assert "mia" not in text, "owners are for the facts alone"
     assert "# HELP switchyard_messages_total Attempts by how they ended." in text
 
 

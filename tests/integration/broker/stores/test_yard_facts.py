@@ -14,6 +14,8 @@ from switchyard.broker.stores.yard_facts import (
     BUCKET_MS,
     DEPTH,
     MINUTE_MS,
+    MOST_OWNERS,
+    RUN_MS,
     RUNS,
     SENT,
     SUCCEEDED,
@@ -82,6 +84,21 @@ def test_closed_minutes_are_folded_once_with_the_largest_of_gauges(store: FactSt
     kept = {at: of for at, of in store.minutes("a:mail", minute, now).items() if of}
     assert kept == expected
     assert store.all_minutes(minute, now)["a:mail"] == {SENT: 8, DEPTH: 7}
+
+
+def test_a_minute_keeps_the_owners_that_ran_longest_and_repeats_the_same(store: FactStore, valkey: redis.Redis) -> None:
+    now = store.server_ms()
+    minute = (now - OLD_MS) // MINUTE_MS * MINUTE_MS
+    for at in (minute, minute + BUCKET_MS):
+        runs = {f"{RUN_MS} o:{n:03}": 1 + n for n in range(MOST_OWNERS + 2)} | {f"{RUN_MS} o:other": 5}
+        valkey.hset(Keys().facts_bucket(at), mapping=runs)
+
+    for _ in range(2):
+        store.fold(now)
+        found = {name: of for name, of in store.all_minutes(minute, now).items() if name.startswith("o:") and of}
+        assert len(found) == MOST_OWNERS + 1
+        assert found["o:other"] == {RUN_MS: 2 * (5 + 1 + 2)} and found["o:002"] == {RUN_MS: 6}
+        valkey.hdel(Keys().facts_span(yard_facts.span_of(minute)), yard_facts.DONE)
 
 
 def test_a_minute_that_was_read_half_is_folded_again_as_it_is(store: FactStore, valkey: redis.Redis) -> None:

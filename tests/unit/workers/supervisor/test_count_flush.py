@@ -11,8 +11,8 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.stores.pool_reports import ReportedChild
-from switchyard.broker.stores.yard_facts import RETRIED, RUN_MS, RUNS, SUCCEEDED, Counts
-from switchyard.middleware.metrics import MOST_HOSTS
+from switchyard.broker.stores.yard_facts import DEAD, MOST_OWNERS, RETRIED, RUN_MS, RUNS, SUCCEEDED, Counts
+from switchyard.middleware.metrics import MOST_HOSTS, OWNER_ATTEMPTS, OWNER_SECONDS
 from switchyard.workers.metrics import fold
 from switchyard.workers.supervisor import report
 from switchyard.workers.supervisor.counts import RUN, CountFlush
@@ -160,6 +160,26 @@ def test_hosts_are_counted_up_to_a_number_however_many_each_child_names(
     assert len(store.counts) == MOST_HOSTS + 1
     assert store.counts["d:web other", RETRIED] == 2 * MOST_HOSTS
     assert all(count == 2 for (subject, _), count in store.counts.items() if subject != "d:web other")
+
+
+def test_the_owners_that_ran_longest_are_counted_for_themselves_and_all_others_together(
+    tmp_path: Path, store: Store, flush: CountFlush
+) -> None:
+    values = MmapedDict(str(tmp_path / "counter_7.db"))
+    for number in range(MOST_OWNERS + 3):
+        owner = f"user:{number:03}"
+        attempts = mmap_key(OWNER_ATTEMPTS, f"{OWNER_ATTEMPTS}_total", ["outcome", "owner"], ["dead", owner], "")
+        seconds = mmap_key(OWNER_SECONDS, f"{OWNER_SECONDS}_total", ["owner"], [owner], "")
+        values.write_value(attempts, 2, 0.0)
+        values.write_value(seconds, 1 + number, 0.0)
+    values.close()
+
+    assert flush.flush()
+
+    assert {subject[:2] for subject, _ in store.counts} == {"o:"}
+    assert store.counts["o:user:003", RUN_MS] == 4_000 and store.counts["o:user:003", DEAD] == 2
+    assert store.counts["o:other", RUN_MS] == 1_000 + 2_000 + 3_000
+    assert sum(count for (_, code), count in store.counts.items() if code == DEAD) == 2 * (MOST_OWNERS + 3)
 
 
 def child(pid: int, *, busy: int, done: int) -> ReportedChild:
