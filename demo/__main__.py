@@ -28,8 +28,9 @@ FILE_WIDTH = 140
 DESCRIPTION = """\
 Starts the whole yard on this machine: Valkey, worker pools, scheduler, web, a mailbox and a webhook receiver;
 sends real work through it and shows its progress. Ctrl-C stops it: it drains, and keeps its data."""
-# The C library reads this when a process starts: freed memory stays in two arenas, not in one for each thread.
-ARENAS = "MALLOC_ARENA_MAX"
+# The C library reads these when a process starts: freed memory stays in two arenas, not in one for each thread, and
+# what is larger than 64 KiB goes back to the system.
+MALLOC = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -136,7 +137,7 @@ def _port(text: str) -> int:
 
 
 if __name__ == "__main__":
-    if ARENAS not in os.environ:
+    if not MALLOC.keys() <= os.environ.keys():
         python = [sys.executable, "-m", "demo", *sys.argv[1:]]
-        os.execve(sys.executable, python, os.environ | {ARENAS: "2", "PYTHONUNBUFFERED": "1"})  # noqa: S606
+        os.execve(sys.executable, python, os.environ | MALLOC | {"PYTHONUNBUFFERED": "1"})  # noqa: S606
     sys.exit(main(sys.argv[1:]))

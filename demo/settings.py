@@ -1,4 +1,4 @@
-"""Settings of the demo: the project's own, with retries whose delays are divided by ``RETRY_SPEED``."""
+"""Settings of the demo: the project's own, with delays of retries divided by ``RETRY_SPEED`` and smaller pools."""
 
 from __future__ import annotations
 
@@ -9,4 +9,8 @@ from project.settings import *  # noqa: F403
 from project.settings import SWITCHYARD as DECLARED
 from project.topology import YARD
 
-SWITCHYARD = replace(DECLARED, topology=YARD.hurried(RETRY_SPEED))
+# For one small machine: one process makes statements, each of which takes 100 MB, and retries share one pool.
+POOLS = tuple(
+    replace(pool, processes=1) if pool.name == "slow" else pool for pool in YARD.pools if pool.name != "images-retry"
+)
+SWITCHYARD = replace(DECLARED, topology=replace(YARD, pools=POOLS).hurried(RETRY_SPEED))

@@ -217,10 +217,10 @@ def send_payment(order: Order, payment_id: str, secret: str = "") -> None:
         return
     data = {
         "id": f"{payment_id}_{order.run.key}",
-        "amount": str(invoice.total),
-        "currency": invoice.currency,
+        "amount": invoice["total"],
+        "currency": invoice["currency"],
         "paid_at": datetime.datetime.now(datetime.UTC).isoformat(),
-        "invoice_number": invoice.number,
+        "invoice_number": invoice["number"],
     }
     raw = json.dumps({"type": "payment.received", "data": data}).encode()
     headers = signed_headers(secret or order.run.payment_secret, f"evt_{data['id']}", raw)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import socket
 import sys
 import threading
-import traceback
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from http import HTTPStatus
@@ -29,7 +30,7 @@ from demo.addresses import (
     settings_for,
     without_settings,
 )
-from demo.runner import Part, Runner, ServerPart, StopRequest, failure
+from demo.runner import POLL_S, Part, Runner, ServerPart, StopRequest, describe_exit, failure
 from demo.state import (
     Identity,
     StateFolder,
@@ -48,7 +49,7 @@ ANSWER_TIMEOUT_S = 1.0
 GRACE_S = 3  # event streams stay open for as long as their readers like; without a limit they would block the stop
 USERNAME = "admin"
 SCOPES = ("submit", "read", "operate")
-# Ctrl-C in development must not wait for a task that is stuck. The history writer is a part of its own.
+# Ctrl-C in development must not wait for a task that is stuck. The history writer runs beside the scheduler.
 POOLS = ("runpools", "--grace=5", "--no-history")
 STATEMENTS = 4
 
@@ -122,14 +123,9 @@ class DemoYard:
         pools = Part("pools", self._run_pools, logs / "pools.log", missing=missing_pools())
         site = Part("web", lambda: serve_web(web), logs / "web.log", stop_timeout_s=8.0)
         site.missing = answers(port_of(web), "/readyz")
-        # Stopped in reverse: the writer outlasts the pools, and writes what they finish while they drain.
-        self._runner.start(
-            sidecars,
-            Part("history", lambda: run("runhistory"), logs / "history.log"),
-            pools,
-            Part("scheduler", lambda: run("runscheduler"), logs / "scheduler.log"),
-            site,
-        )
+        scheduler = Part("scheduler", serve_beside, logs / "scheduler.log")
+        # Stopped in reverse: the history writer outlasts the pools, and writes what they finish while they drain.
+        self._runner.start(sidecars, scheduler, pools, site)
         self._save_credentials()
         self._lock.announce(self.addresses.site)
 
@@ -164,26 +160,29 @@ class DemoYard:
         run(*POOLS)
 
     def _set_up(self, last_receiver_port: int) -> None:
-        """Load Django, prepare the database, and freeze what the parts will share."""
-        part = Part("set-up", lambda: None, self.state.logs / "set-up.log")
-        kept = read_private(self.state.credentials).get("api_token", "")
-        with part.log_path.open("ab") as log:
-            part.log_start_bytes = log.tell()
-            outside = [os.dup(stream) for stream in (1, 2)]
-            try:
-                for stream in (1, 2):
-                    os.dup2(log.fileno(), stream)
-                self.token = prepare(self.identity.admin_password, str(kept))
-                self.facts = find_facts()
-                follow_receiver(last_receiver_port, self.addresses.receiver, self.state)
-                preload()
-            except (Exception, SystemExit) as error:
-                traceback.print_exc()
-                raise failure(part, f"ended with {type(error).__name__}") from error
-            finally:
-                for stream in (1, 2):
-                    os.dup2(outside[stream - 1], stream)
-                    os.close(outside[stream - 1])
+        """Prepare the database in a process of its own, and load Django meanwhile.
+
+        What migrations leave in a process's memory would be in that of every part.
+        """
+        answer, end = os.pipe()
+
+        def prepare_all() -> None:
+            kept = read_private(self.state.credentials).get("api_token", "")
+            token = prepare(self.identity.admin_password, str(kept))
+            follow_receiver(last_receiver_port, self.addresses.receiver, self.state)
+            os.write(end, json.dumps([token, find_facts()]).encode())
+
+        part = Part("set-up", prepare_all, self.state.logs / "set-up.log")
+        part.start()
+        os.close(end)
+        preload()
+        with os.fdopen(answer, "rb") as said:
+            found = said.read()
+        while (code := part.exit_code()) is None:
+            time.sleep(POLL_S)
+        if code:
+            raise failure(part, f"ended with {describe_exit(code)}")
+        self.token, self.facts = json.loads(found)
 
     def _save_credentials(self) -> None:
         write_private(
@@ -205,6 +204,15 @@ def run(*command: str) -> None:
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(["manage.py", "switchyard", *command])
+
+
+def serve_beside() -> None:
+    """Run the scheduler, the history writer and the outbox's relay until SIGTERM."""
+    from switchyard.commands.run import run_beside
+    from switchyard.workers.preflight import log_to_standard_error
+
+    log_to_standard_error()
+    run_beside()
 
 
 def serve_web(listener: socket.socket) -> None:
@@ -302,8 +310,8 @@ def find_facts() -> dict[str, Any]:
     """Return what the sample work needs of the shop.
 
     Returns:
-        ``statements``: pairs of a customer's id and a month; ``month``: the newest full month; ``open_invoice``: an
-        invoice without a payment.
+        ``statements``: pairs of a customer's id and a month; ``month``: the newest full month; ``open_invoice``: of an
+        invoice without a payment its number, currency and total.
     """
     from apps.shop import months, queries
     from apps.shop.models import Customer, Invoice, InvoiceStatus
@@ -312,11 +320,11 @@ def find_facts() -> dict[str, Any]:
     month = full[0] if full else running
     first, after = months.bounds(month)
     buyers = Customer.objects.filter(invoices__issued_on__gte=first, invoices__issued_on__lt=after)
-    unpaid = Invoice.objects.filter(status=InvoiceStatus.OPEN, payments__isnull=True)
+    unpaid = Invoice.objects.filter(status=InvoiceStatus.OPEN, payments__isnull=True).order_by("-id").first()
     return {
         "statements": [(customer.pk, month) for customer in buyers.distinct().order_by("id")[:STATEMENTS]],
         "month": month,
-        "open_invoice": unpaid.order_by("-id").first(),
+        "open_invoice": unpaid and {"number": unpaid.number, "currency": unpaid.currency, "total": str(unpaid.total)},
     }
 
 
@@ -336,12 +344,15 @@ def follow_receiver(last_port: int, receiver: str, state: StateFolder) -> None:
 
 
 def preload() -> None:
-    """Import what the parts need, and leave nothing open that they must not share."""
+    """Load Django and what the parts need, and leave nothing open that they must not share."""
+    import django
+
+    django.setup()
     from django.core.checks import run_checks
     from django.db import connections
 
     run_checks()
-    for name in ("project.asgi", "switchyard.serving.server", "uvloop"):
+    for name in ("project.asgi", "switchyard.serving.server", "uvloop", "switchyard.commands.run"):
         import_module(name)
     connections.close_all()
     prepare_to_fork()

@@ -70,11 +70,9 @@ class AwayAlert:
 
 def _group(away: ServerFinding) -> AlertGroup:
     at = now_ms() // ROUNDED_MS * ROUNDED_MS
+    seen = away.seen.partition(";")[0].removeprefix("the server ")
     fact = AlertFact(
-        fingerprint=FINGERPRINT,
-        kind="broker",
-        title="The broker does not answer: no job can be sent, and none starts",
+        fingerprint=FINGERPRINT, kind="broker", title=f"The broker {seen}: no job can be sent, and none starts", at=at,
         detail=f"{away.remedy}\nPools try again by themselves, and go on with what they run; nothing is lost.",
-        at=at,
-    )
+    )  # fmt: skip
     return AlertGroup(fact, 1, 0, at, at, "")

@@ -62,7 +62,8 @@ class FailingActor:
 
     Args:
         failed: Jobs with an attempt that failed, retried ones too; ``jobs`` all that ran.
-        jobs_since: Those that ran since the first of them, where nearly all of these failed; 0 elsewhere.
+        jobs_since: Those that ran since the first of them, where nearly all of these failed; 0 elsewhere. ``during``
+            those that ended between the first of them and the last.
         host: Host that most failures name, or ""; ``fact`` what it did.
         letters: Open dead letters of the largest ``fingerprint``: of the failed jobs, or of the last ten minutes.
         common: Property that the failed jobs have and no other of the actor, as ``customer_id 7, 27``; "" for none.
@@ -83,6 +84,7 @@ class FailingActor:
     fingerprint: str = ""
     common: str = ""
     jobs_since: int = 0
+    during: int = 0
     kind: ErrorKind | None = None
     down: bool = False
     mended: int = 0
@@ -92,7 +94,7 @@ class FailingActor:
     def ended(self) -> bool:
         """Whether none failed lately."""
         is_mended = self.mended == self.failed and not self.letters
-        is_over = is_mended or self.passed * self.failed >= MISSING * max(self.jobs, 1)
+        is_over = is_mended or self.passed * self.failed >= MISSING * max(self.during or self.jobs, 1)
         after_ms = MENDED_MS if is_over else ENDED_MS
         return (timezone.now() - self.last_at) > timedelta(milliseconds=after_ms)
 
@@ -124,21 +126,33 @@ def failing_actors() -> list[FailingActor]:
             common = common_of(actor, [row[5] for row in failures], since) if compared and failures else ""
             if common.startswith("process ") and failures[0][2] == "Poison":
                 common = ""  # what ends its process runs in one of its own, by then
-            jobs_since = _all_since(actor, failures) if len(failures) < NEARLY_ALL * jobs else 0
+            failures, jobs_since = _all_since(actor, failures) if len(failures) < NEARLY_ALL * jobs else (failures, 0)
             if share >= LEAST_SHARE or common or dead or jobs_since:
                 told = _failing(actor, failures, gave_up, max(jobs, len(mine)), common)
-                since_last = int(told.last_at.timestamp() * 1_000)
-                passed = JobRow.objects.filter(actor=actor, failed_at=None, finished_at__gt=since_last).count()
-                found.append(replace(told, passed=passed, jobs_since=jobs_since and max(jobs_since, told.failed)))
+                first, last = (int(at.timestamp() * 1_000) for at in (told.first_at, told.last_at))
+                ran = JobRow.objects.filter(actor=actor)
+                passed = ran.filter(failed_at=None, finished_at__gt=last).count()
+                during = max(ran.filter(finished_at__gte=first, finished_at__lte=last).count(), told.failed)
+                jobs_since = jobs_since and max(jobs_since, told.failed)
+                found.append(replace(told, passed=passed, during=during, jobs_since=jobs_since))
     return sorted(found, key=lambda one: (one.ended, -one.failed, -one.letters))
 
 
-def _all_since(actor: str, failures: Sequence[_Row]) -> int:
-    """Return how many jobs of an actor ran since some failures began, where nearly all of them failed; else 0."""
-    if len(failures) < FEWEST:
-        return 0
-    jobs = JobRow.objects.filter(actor=actor, finished_at__gte=min(row[4] or 0 for row in failures)).count()
-    return max(jobs, len(failures)) if len(failures) >= NEARLY_ALL * jobs else 0
+def _all_since(actor: str, failures: Sequence[_Row]) -> tuple[Sequence[_Row], int]:
+    """Return those of some failures since which nearly all of an actor's jobs fail, and how many of these there are.
+
+    All failures, and 0, where it is not so. Failures of an earlier outbreak are no part of a later one.
+    """
+    rows = JobRow.objects.filter(actor=actor, finished_at__gte=min((row[4] or 0 for row in failures), default=0))
+    failed, count, since = 0, 0, None
+    for number, (at, failed_at) in enumerate(
+        rows.order_by("-finished_at", "-id").values_list("finished_at", "failed_at")[:COMPARED], 1
+    ):
+        failed += failed_at is not None
+        if failed_at is not None and failed >= NEARLY_ALL * number:
+            count, since = number, min(at, failed_at)
+    latest = [row for row in failures if since is not None and (row[4] or 0) >= since]
+    return (latest, count) if len(latest) >= max(FEWEST, NEARLY_ALL * count) else (failures, 0)
 
 
 _Row = tuple[str, str, str, str, "int | None", int, str]
@@ -207,14 +221,20 @@ def common_of(actor: str, failed: Sequence[int], since: int) -> str:
         failed: Keys of the rows, the newest failure first.
         since: In ms since the epoch.
     """
-    columns = "job_id", "arguments", "release", "worker"
+    columns = "job_id", "arguments", "release", "worker", "failed_at"
     failures = list(JobRow.objects.filter(pk__in=failed[:COMPARED_FAILED]).values_list(*columns))
+    first_at = min((row[4] or 0 for row in failures), default=0)
     # Later attempts run in the pool of retries, which no other job has seen.
     first = AttemptRow.objects.filter(job_id__in=[row[0] for row in failures], attempt=1)
     began = {id_: (release, worker) for id_, release, worker in first.values_list("job_id", "release", "worker")}
     bad = [_traits(row[1], *began.get(row[0], ("", ""))) for row in failures]
     rows = JobRow.objects.filter(actor=actor, finished_at__gte=since).order_by("-finished_at", "-id")
-    good = [_traits(*row[1:4]) for row in rows.values_list(*columns, "failed_at")[:COMPARED] if row[4] is None]
+    # Where others ran says something only of those that ran meanwhile: processes end, and others follow.
+    good = [
+        {name: value for name, value in _traits(*row[1:4]).items() if name not in _PLACES[1:] or row[5] >= first_at}
+        for row in rows.values_list(*columns, "finished_at")[:COMPARED]
+        if row[4] is None
+    ]
     names = dict.fromkeys(name for traits in bad for name in traits)
     found = [(len(values), name, values) for name in names if (values := _only(name, bad, good))]
     # An argument explains more than where it ran; of several the one with the fewest values, in the order of a call.

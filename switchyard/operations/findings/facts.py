@@ -254,7 +254,7 @@ class HeldGroup:
     Args:
         reason: As in the option ``deferred_by``, with the actor's limit where it has one; ``delay`` as it was sent.
         due: Of the first; ``None`` for those that wait for something else than a time. ``last`` of the last.
-        by_limit: A limit holds them back, not their sender.
+        by_limit: A limit holds them back, not their sender; ``paused`` a pause of their actor, or of a part of it.
         sent: When the first of them was sent.
         more: There are more than were looked through.
     """
@@ -266,6 +266,7 @@ class HeldGroup:
     last: datetime
     sent: datetime
     by_limit: bool = False
+    paused: bool = False
     more: bool = False
 
 
@@ -361,6 +362,7 @@ def held_groups(family: QueueOperations) -> tuple[HeldGroup, ...]:
             last=max(groups[actor, reason]),
             sent=datetime_of(min(sent[actor, reason])),
             by_limit=reason.endswith("_limit") or reason in OF_PLACES,
+            paused=reason == "actor_paused",
             more=cut,
         )
         for (actor, reason), count in counts.most_common()

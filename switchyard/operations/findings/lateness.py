@@ -18,7 +18,7 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_record import Job
-from switchyard.broker.stores.yard_facts import RUNS, actor_subject, ends, merged, percentile_ms
+from switchyard.broker.stores.yard_facts import HOUR_MS, RUNS, actor_subject, ends, merged, percentile_ms
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.formatting import counted, duration, most_common, times, whole_duration
@@ -43,8 +43,9 @@ MOST = 0.5
 CLEARLY = 1.1
 # A supervisor reports every 2 s.
 SILENT_MS = 6_000
-# Runs of a second or more that take five times as long as 20 before are not the length of the actor's.
-UNUSUAL_MS, UNUSUAL, LEAST_ENDED = 1_000, 5, 20
+# Runs of a second or more are not of the actor's length if a quarter of them take five times as long as half of 20
+# before, or as all before where they are fewer. The runs of now have not ended: half of them are at their beginning.
+UNUSUAL_MS, UNUSUAL, LEAST_ENDED, QUARTER, DAY_MS = 1_000, 5, 20, 0.75, 24 * HOUR_MS
 SLOTS_WAIT = "More slots would wait as well, and so would another queue's."
 # Words for a late queue, in the yard and above the sentence, where its cause is known; "Late" where it is not.
 BLOCKED, FLOODED, HANGS, FAILING = "Blocked", "Flooded", "Hangs", "Failing"
@@ -233,8 +234,8 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
         "its only slot" if row.slots == 1 else f"all {row.slots:,} slots" if held >= row.slots else
         f"{held:,} of {row.slots:,} slots"
     )  # fmt: skip
-    if (usually_ms := _usually_ms(actor, jobs)) is not None:
-        longest = f"the longest for {duration(longest_ms)}, while half of those before took {duration(usually_ms)}"
+    if usual := _usually(actor, jobs):
+        longest = f"the longest for {duration(longest_ms)}, while {usual}"
         return (
             f"{of_slots}, {longest}",
             f"What {actor} calls is slow, or it hangs: look there first. {SLOTS_WAIT}",
@@ -255,20 +256,28 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
     return of_slots, f"{slow}{_more_slots(row)}", ""
 
 
-def _usually_ms(actor: str, running: Sequence[Job]) -> int | None:
-    """Return within how many ms half of an actor's runs ended in the last 15 minutes, where half of those that run now
-    take clearly longer; ``None`` where they do not, or too few have ended to tell.
+def _usually(actor: str, running: Sequence[Job]) -> str:
+    """Return how long an actor's runs of the last 15 minutes took, or where none ended then, those of the last day, if
+    those that run now take clearly longer; "" where they do not, or nothing has ended.
     """
     mine = sorted(job.run_ms or 0 for job in running if job.actor == actor)
-    if (now_run_ms := mine[len(mine) // 2]) < UNUSUAL_MS:
-        return None
+    if (now_run_ms := mine[int(len(mine) * QUARTER)]) < UNUSUAL_MS:
+        return ""
+    store, subject = facilities().facts, actor_subject(actor)
     try:
-        store = facilities().facts
-        counts = merged([found.get(actor_subject(actor), {}) for _, found in store.recent(store.server_ms())])
+        now = store.server_ms()
+        counts = merged([found.get(subject, {}) for _, found in store.recent(now)])
+        if not ends(counts):
+            counts = merged(store.minutes(subject, now - DAY_MS, now).values())
     except BrokerError:
-        return None
-    usually_ms = percentile_ms(counts, RUNS, 0.5) if ends(counts) >= LEAST_ENDED else None
-    return None if usually_ms is None or now_run_ms < UNUSUAL * usually_ms else int(usually_ms)
+        return ""
+    many = ends(counts) >= LEAST_ENDED
+    usually_ms = percentile_ms(counts, RUNS, 0.5 if many else 1.0)
+    if usually_ms is None or now_run_ms < UNUSUAL * usually_ms:
+        return ""
+    return (
+        f"half of those before took {duration(usually_ms)}" if many else f"none before took over {duration(usually_ms)}"
+    )
 
 
 def slower_queue(queue: Queue, longest_ms: int) -> Queue | None:

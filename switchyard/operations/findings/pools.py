@@ -158,7 +158,7 @@ def _why(name: str, last: SilentSupervisor | None) -> tuple[str, str]:
         status = psutil.STATUS_ZOMBIE
     if status == psutil.STATUS_ZOMBIE:  # ended, and its parent has not asked how
         return (
-            f"its supervisor (pid {last.pid}) ended, its last report is {since} old, and none has started since",
+            f"its supervisor (pid {last.pid}) ended, its last report is {since} old, and none has reported since",
             start,
         )
     if status == psutil.STATUS_STOPPED:

@@ -37,7 +37,7 @@ def look_at_held(facts: YardFacts) -> Iterator[Finding]:
             yield _paused(row, pauses[row.queue], _is_full(facts, row.queue))
         for group in facts.held.get(row.queue, ()):
             if is_long(row.queue, group):
-                yield _limited(row.queue, group)
+                yield _actor_paused(row.queue, group) if group.paused else _limited(row.queue, group)
     for stats in facts.state.queues:
         by_dependency: dict[str, list[OpenCircuit]] = {}
         for each in filter(lambda circuit: circuit.waiting, stats.circuits):
@@ -53,7 +53,7 @@ def is_long(queue: str, group: HeldGroup) -> bool:
     least_ms = max(
         HELD_LONG_MS if group.due else WAITED_LONG_MS, (declared_yard().queue_of(queue).objective_ms or 0) / 2
     )
-    return group.by_limit and group.count >= FEW and _held_ms(group) > least_ms
+    return (group.by_limit or group.paused) and group.count >= FEW and _held_ms(group) > least_ms
 
 
 def limited_text(group: HeldGroup) -> str:
@@ -96,6 +96,17 @@ def _limited(queue: str, group: HeldGroup) -> Finding:
     button = jobs_button(f"Show {count} scheduled {group.actor}", state="scheduled", queue=queue, actor=group.actor)
     step, factor = f"manage.py switchyard jobs list --queue {queue} --state scheduled", float(_held_ms(group))
     return GROUP.finding("warning", "limited", seen, "", step, queue, then=then, button=button, factor=factor)
+
+
+def _actor_paused(queue: str, group: HeldGroup) -> Finding:
+    actor, ms = group.actor, _held_ms(group)
+    count = f"{group.count:,} or more" if group.more else f"{group.count:,}"
+    seen = f"{count} {actor} wait, the first for {duration(ms)}: it is paused, or those with a value of an argument are"
+    then = (
+        "They start once a person resumes it, or at the end of the pause: the actor's page says who paused it, and why."
+    )
+    button, step = Button(f"Show {actor}", "switchyard-actor", actor), f"manage.py switchyard actors show {actor}"
+    return GROUP.finding("warning", "limited", seen, "", step, queue, then=then, button=button, factor=float(ms))
 
 
 def _is_full(facts: YardFacts, queue: str) -> bool:

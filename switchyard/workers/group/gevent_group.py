@@ -11,6 +11,7 @@ config.resolver = "block"  # without threads, because this process forks
 
 import json  # noqa: E402
 import sys  # noqa: E402
+from importlib import import_module  # noqa: E402
 
 from switchyard.conf import declared_yard  # noqa: E402
 
@@ -31,6 +32,8 @@ def main(arguments: list[str]) -> int:
 
     log_to_standard_error()
     drop_event_loop(dramatiq.get_broker())
+    for name in ("pool", "resolver.thread", "signal", "threadpool", "util"):  # all children import them
+        import_module(f"gevent.{name}")
     row = ChildTable(int(fd), int(rows)).rows[int(index) - 1]
     pools = [declared_yard().pool(name) for name in json.loads(names)]
     return PoolGroup(pools, grace_s=float(grace_s), own_row=row).run()

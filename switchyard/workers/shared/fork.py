@@ -147,8 +147,9 @@ def leave(code: int) -> NoReturn:
 
 def prepare_to_fork() -> None:
     """Keep loaded objects shared with the children: a later collection would touch, and so copy, every page of them."""
-    # All children log, and connect.
-    for name in ("structlog", "switchyard.broker.redis.connections", "switchyard.broker.redis.server_errors"):
+    # All children log, connect, and most of them ask the database.
+    redis = "switchyard.broker.redis"
+    for name in ("structlog", f"{redis}.connections", f"{redis}.server_errors", "django.db.models.sql.compiler"):
         import_module(name)
     gc.collect()
     gc.freeze()

@@ -25,7 +25,7 @@ RESETS = 30
 HEALTHY = 30
 FLAKY = 4
 RECOVERY_S = 95.0  # a job that a worker could not hand back in time runs again after 90 s at the latest
-PARTS = {"demo", "valkey", "sidecars", "pools", "history", "scheduler", "web"}
+PARTS = {"demo", "valkey", "sidecars", "pools", "scheduler", "web"}
 FIELDS = {"url", "username", "password", "api_token", "broker_url", "database_url", "mail_dir_or_url", "pids"}
 
 Start = Any

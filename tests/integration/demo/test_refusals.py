@@ -25,7 +25,7 @@ def test_part_that_does_not_start_is_named_with_its_log_and_nothing_stays(tmp_pa
     done = run_demo("--state", str(tmp_path), "--no-sample")
 
     assert done.returncode == 1
-    assert "demo: set-up: ended with OperationalError; its log is" in done.stderr
+    assert "demo: set-up: ended with exit code 1; its log is" in done.stderr
     assert str(tmp_path / "logs" / "set-up.log") in done.stderr
     assert "unable to open database file" in done.stderr
     assert "Traceback" not in done.stderr.splitlines()[0]

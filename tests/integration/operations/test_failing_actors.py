@@ -6,6 +6,7 @@ import pytest
 
 from switchyard.broker.clock import now_ms
 from switchyard.dead_letters.projection import project
+from switchyard.history.models import JobRow
 from switchyard.operations.findings.actors import ENDED_MS, MENDED_MS, WINDOW_MS, failing_actors, judge, look
 from tests.factories.letters import letter
 from tests.integration.jobs.history_rows import job_row
@@ -140,7 +141,8 @@ def test_failures_that_all_succeeded_in_a_retry_are_past_after_some_seconds() ->
 
 def test_failures_are_past_once_as_many_ran_without_one_as_would_have_shown_it() -> None:
     at = now_ms() - MENDED_MS - 1_000
-    fail("TimeoutError", 20, ago_ms=MENDED_MS + 1_000)
+    for ago_ms in (1_000, 41_000):
+        fail("TimeoutError", 10, ago_ms=MENDED_MS + ago_ms)
     for _ in range(80):
         job_row(actor="sync", finished_at=at - 20_000)
     for _ in range(20):
@@ -152,6 +154,22 @@ def test_failures_are_past_once_as_many_ran_without_one_as_would_have_shown_it()
 
     assert present == "17 % of sync's jobs fail with TimeoutError: 20 of 120 in the last 5 min"
     assert said()[0].startswith("20 of 140 jobs of sync failed with TimeoutError in the last 5 min, the last at ")
+
+
+def test_an_outbreak_in_which_all_failed_is_past_after_a_few_jobs_and_is_no_part_of_the_next() -> None:
+    fail("KeyError", 44, ago_ms=100_000)
+    for ago_ms in (200_000, 80_000):
+        for _ in range(100):
+            job_row(actor="sync", finished_at=now_ms() - ago_ms, worker="default:h:1:0")
+
+    past = said()
+    fail("KeyError", 24, ago_ms=5_000)
+    JobRow.objects.filter(failed_at__gt=now_ms() - 10_000).update(worker="default:h:2:0")
+    [present] = said()
+
+    assert past[0].startswith("44 of 244 jobs of sync failed with KeyError")
+    assert present.startswith("all of sync's jobs fail with KeyError: 24 of 24 since ")
+    assert "only" not in present, "the process that ran the others has ended"
 
 
 def test_many_jobs_that_crash_their_workers_are_told_together_and_no_process_is_blamed() -> None:

@@ -273,8 +273,15 @@ def test_jobs_that_run_longer_than_those_before_are_neither_moved_nor_given_more
     assert found.label == "Late"
     assert "4 × send hold all 4 slots, the longest for 20 s, while half of those before took 60 ms;" in found.sentence
     assert found.then == f"What send calls is slow, or it hangs: look there first. {lateness.SLOTS_WAIT}"
-    counts["a:send"][SUCCEEDED] = 10  # too few to tell
-    assert lateness._usually_ms("send", jobs) is None
+    # Of few that have ended all were short, perhaps hours ago; half of those that run have only begun.
+    counts["a:send"] = {}
+    store.minutes = lambda *of: {0: {SUCCEEDED: 2, RUNS + 4: 2}}
+    begun = [running("send", "mail", ran_ms=each) for each in (100, 100, 900, 6_000)]
+    assert lateness._usually("send", begun) == "none before took over 80 ms"
+    store.minutes = lambda *of: {0: {SUCCEEDED: 2, RUNS + 4: 1, RUNS + 11: 1}}
+    assert lateness._usually("send", begun) == "", "one of them took as long"
+    store.minutes = lambda *of: {}
+    assert lateness._usually("send", begun) == "", "nothing is known of it"
 
 
 def test_the_value_that_floods_a_queue_is_to_be_paused_and_its_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -509,3 +516,15 @@ def test_free_slots_of_a_queue_that_has_just_been_resumed_start_something(monkey
 
     assert "because it starts 6.3 a second while slots are free; 64 jobs wait" in found.sentence
     assert "reach the broker" not in found.then
+
+
+def test_jobs_of_a_paused_actor_that_wait_are_told_though_every_queue_is_on_time() -> None:
+    now = datetime.now(UTC)
+    group = HeldGroup(
+        "sync", "actor paused", 50, None, now + timedelta(days=9), now - timedelta(minutes=5), paused=True
+    )
+    found = diagnose(facts(state(lane("mail", scheduled=50)), mail=(group,)), (), 0)
+
+    assert found.label == "Limited"
+    assert found.sentence.startswith("50 sync wait, the first for 5 min")
+    assert "is paused" in found.sentence and found.step == "manage.py switchyard actors show sync"
