@@ -101,7 +101,7 @@ VIEW, RUN = "switchyard_operations.view_operations", "switchyard_jobs.run_job"
 JOBS = "switchyard_jobs.view_job"
 LETTERS = "switchyard_dead_letters.view_deadletter"
 PAUSE = "switchyard_operations.pause_queue"
-RECENT = 10
+RECENT, MOST_COSTS = 10, 100
 
 
 @require_safe
@@ -134,7 +134,8 @@ def costs(request: HttpRequest) -> HttpResponse:
     listed = ({by or "owner": name, **one.as_json()} for name, one in found)
     if (file := export_of(request, "costs", lambda: listed)) is not None:
         return file
-    rows = [(name, one, jobs_url(**({"argument": f"{by}={name}"} if by else {"owner": name}))) for name, one in found]
+    shown = found[:MOST_COSTS]
+    rows = [(name, one, jobs_url(**({"argument": f"{by}={name}"} if by else {"owner": name}))) for name, one in shown]
     total = sum(one.total_ms for _, one in found)
     context = {"title": "Costs", "rows": rows, "total": total, "by": by, "names": names, "wrong": wrong}
     return RoomResponse(request, "switchyard_actors/costs.html", context)

@@ -78,7 +78,7 @@ OTHERS: Final = owner_subject("other")
 def with_fewer_owners(subjects: Mapping[str, Counts]) -> dict[str, Counts]:
     """Return counts by subject, those of all but the ``MOST_OWNERS`` owners that ran longest added up."""
     owners = [name for name in subjects if name.startswith(owner_subject("")) and name != OTHERS]
-    rest = sorted(owners, key=lambda name: -subjects[name].get(RUN_MS, 0))[MOST_OWNERS:]
+    rest = set(sorted(owners, key=lambda name: -subjects[name].get(RUN_MS, 0))[MOST_OWNERS:])
     kept = {name: counts for name, counts in subjects.items() if name not in rest}
     if rest:
         kept[OTHERS] = merged(subjects[name] for name in (*rest, OTHERS) if name in subjects)

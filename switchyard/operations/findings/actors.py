@@ -143,7 +143,9 @@ def _all_since(actor: str, failures: Sequence[_Row]) -> tuple[Sequence[_Row], in
 
     All failures, and 0, where it is not so. Failures of an earlier outbreak are no part of a later one.
     """
-    rows = JobRow.objects.filter(actor=actor, finished_at__gte=min((row[4] or 0 for row in failures), default=0))
+    if len(failures) < FEWEST:
+        return failures, 0
+    rows = JobRow.objects.filter(actor=actor, finished_at__gte=min(row[4] or 0 for row in failures))
     failed, count, since = 0, 0, None
     for number, (at, failed_at) in enumerate(
         rows.order_by("-finished_at", "-id").values_list("finished_at", "failed_at")[:COMPARED], 1

@@ -43,9 +43,9 @@ MOST = 0.5
 CLEARLY = 1.1
 # A supervisor reports every 2 s.
 SILENT_MS = 6_000
-# Runs of a second or more are not of the actor's length if a quarter of them take five times as long as half of 20
-# before, or as all before where they are fewer. The runs of now have not ended: half of them are at their beginning.
-UNUSUAL_MS, UNUSUAL, LEAST_ENDED, QUARTER, DAY_MS = 1_000, 5, 20, 0.75, 24 * HOUR_MS
+# Runs of a second or more are not of the actor's length if half of them take five times as long as half of 20 before,
+# or as all before where they are fewer; one that does may be the rare long one.
+UNUSUAL_MS, UNUSUAL, LEAST_ENDED, DAY_MS = 1_000, 5, 20, 24 * HOUR_MS
 SLOTS_WAIT = "More slots would wait as well, and so would another queue's."
 # Words for a late queue, in the yard and above the sentence, where its cause is known; "Late" where it is not.
 BLOCKED, FLOODED, HANGS, FAILING = "Blocked", "Flooded", "Hangs", "Failing"
@@ -251,17 +251,17 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
         else:
             then += f", and no queue is slower: pause {actor}, and others start. Then declare a queue for it."
         return ran, then, actor
-    called = dependency_of(actor)
+    called = dependency_of(actor) or (f"what {actor} calls" if _usually(actor, jobs, one=True) else "")
     slow = f"Look at {called} first: if it answers slowly, more slots would call it more often. " if called else ""
     return of_slots, f"{slow}{_more_slots(row)}", ""
 
 
-def _usually(actor: str, running: Sequence[Job]) -> str:
+def _usually(actor: str, running: Sequence[Job], *, one: bool = False) -> str:
     """Return how long an actor's runs of the last 15 minutes took, or where none ended then, those of the last day, if
-    those that run now take clearly longer; "" where they do not, or nothing has ended.
+    half of those that run now, or ``one`` of them, take clearly longer; "" where not, or where nothing has ended.
     """
     mine = sorted(job.run_ms or 0 for job in running if job.actor == actor)
-    if (now_run_ms := mine[int(len(mine) * QUARTER)]) < UNUSUAL_MS:
+    if (now_run_ms := mine[-1 if one else len(mine) // 2]) < UNUSUAL_MS:
         return ""
     store, subject = facilities().facts, actor_subject(actor)
     try:

@@ -53,7 +53,17 @@ class Node:
         return connect_once(f"rediss://{self.address}?ssl_ca_certs={self._authority.file}")
 
     def start(self) -> None:
-        """Start it on its data and ports, and wait until it answers."""
+        """Start it on its data and ports, and wait until it answers.
+
+        Ports that were free may be another program's by now: a node that is new takes others then.
+        """
+        process = self._launch()
+        while process.poll() is not None and not self.id:
+            self.port, self.bus_port = _two_free_ports()
+            process = self._launch()
+        self.id = str(self.ask("CLUSTER", "MYID"), "ascii")
+
+    def _launch(self) -> subprocess.Popen[bytes]:
         words = {
             "port": self.port, "bind": HOST, "dir": self.folder, "logfile": self.folder / "node.log",
             "cluster-enabled": "yes", "cluster-port": self.bus_port, "cluster-config-file": self.folder / "nodes.conf",
@@ -63,9 +73,10 @@ class Node:
         if self._authority is not None:
             words |= self._authority.directives(self.port) | {"port": 0, "tls-cluster": "yes"}
         command = [str(self._binary), *(str(word) for name, value in words.items() for word in (f"--{name}", value))]
-        self._process = subprocess.Popen([*command, *self._options], preexec_fn=die_with_parent(signal.SIGKILL))
-        wait_for(self.answers, what=f"node {self.address} answers")
-        self.id = str(self.ask("CLUSTER", "MYID"), "ascii")
+        process = subprocess.Popen([*command, *self._options], preexec_fn=die_with_parent(signal.SIGKILL))
+        self._process = process
+        wait_for(lambda: process.poll() is not None or self.answers(), what=f"node {self.address} answers, or ends")
+        return process
 
     def answers(self) -> bool:
         try:
