@@ -1,4 +1,4 @@
-"""Settings of the demo: the project's own, with delays of retries divided by ``RETRY_SPEED`` and smaller pools."""
+"""Settings of the demo: the project's own, with delays of retries divided by ``RETRY_SPEED`` and one pool less."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from project.settings import *  # noqa: F403
 from project.settings import SWITCHYARD as DECLARED
 from project.topology import YARD
 
-# For one small machine: one process makes statements, each of which takes 100 MB, and retries share one pool.
-POOLS = tuple(
-    replace(pool, processes=1) if pool.name == "slow" else pool for pool in YARD.pools if pool.name != "images-retry"
-)
+# For one small machine: the retries of pictures have no pool of their own.
+POOLS = tuple(pool for pool in YARD.pools if pool.name != "images-retry")
 SWITCHYARD = replace(DECLARED, topology=replace(YARD, pools=POOLS).hurried(RETRY_SPEED))
