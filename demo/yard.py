@@ -160,7 +160,7 @@ class DemoYard:
         run(*POOLS)
 
     def _set_up(self, last_receiver_port: int) -> None:
-        """Prepare the database in a process of its own, and load Django meanwhile.
+        """Prepare the database in a process of its own, then load Django.
 
         What migrations leave in a process's memory would be in that of every part.
         """
@@ -175,7 +175,6 @@ class DemoYard:
         part = Part("set-up", prepare_all, self.state.logs / "set-up.log")
         part.start()
         os.close(end)
-        preload()
         with os.fdopen(answer, "rb") as said:
             found = said.read()
         while (code := part.exit_code()) is None:
@@ -183,6 +182,7 @@ class DemoYard:
         if code:
             raise failure(part, f"ended with {describe_exit(code)}")
         self.token, self.facts = json.loads(found)
+        preload()
 
     def _save_credentials(self) -> None:
         write_private(

@@ -99,14 +99,13 @@ def _limited(queue: str, group: HeldGroup) -> Finding:
 
 
 def _actor_paused(queue: str, group: HeldGroup) -> Finding:
-    actor, ms = group.actor, _held_ms(group)
-    count = f"{group.count:,} or more" if group.more else f"{group.count:,}"
-    seen = f"{count} {actor} wait, the first for {duration(ms)}: it is paused, or those with a value of an argument are"
+    actor, factor = group.actor, float(_held_ms(group))
+    seen = f"{limited_text(group)}: it is paused, or those with a value of an argument are"
     then = (
         "They start once a person resumes it, or at the end of the pause: the actor's page says who paused it, and why."
     )
     button, step = Button(f"Show {actor}", "switchyard-actor", actor), f"manage.py switchyard actors show {actor}"
-    return GROUP.finding("warning", "limited", seen, "", step, queue, then=then, button=button, factor=float(ms))
+    return GROUP.finding("warning", "limited", seen, "", step, queue, then=then, button=button, factor=factor)
 
 
 def _is_full(facts: YardFacts, queue: str) -> bool:

@@ -529,5 +529,5 @@ def test_jobs_of_a_paused_actor_that_wait_are_told_though_every_queue_is_on_time
     found = diagnose(facts(state(lane("mail", scheduled=50)), mail=(group,)), (), 0)
 
     assert found.label == "Limited"
-    assert found.sentence.startswith("50 sync wait, the first for 5 min")
+    assert found.sentence.startswith("50 sync wait for their turn, the first for 5 min")
     assert "is paused" in found.sentence and found.step == "manage.py switchyard actors show sync"
