@@ -7,7 +7,7 @@ from typing import Any
 
 from asgiref.sync import SyncToAsync
 from django.apps import apps
-from django.db import DEFAULT_DB_ALIAS, connections, router
+from django.db import close_old_connections, connections, router
 from django.db.backends.signals import connection_created
 from django.db.models import Model, QuerySet
 from django_dramatiq.middleware import DbConnectionsMiddleware
@@ -16,10 +16,10 @@ from dramatiq.broker import Broker, MessageProxy
 from switchyard.broker.topology import Yard
 
 CONNECTION_AGE_S = 60
+# Loops close theirs soon: of an SQLite file that was replaced they would go on in the old one.
+LOOP_AGE_S = 10
 # One thread runs the queries of all async actors of a child.
 ASYNC_CONNECTIONS = 1
-
-
 # Of the web, whose requests each use one, and of scheduler, history writer, commands and shells.
 WEB_CONNECTIONS, SPARE_CONNECTIONS = 40, 10
 # Connections that PostgreSQL keeps for superusers, by default.
@@ -48,16 +48,32 @@ def pool_size(alias: str) -> int | None:
     return int(sizes.get("max_size") or sizes.get("min_size", POOL_SIZE))
 
 
-def is_pooled(alias: str) -> bool:
-    return bool(connections[alias].settings_dict.get("OPTIONS", {}).get("pool"))
+def keep_in_loop(lock_s: float | None = None) -> None:
+    """Keep this thread's database connections from round to round, for 10 s at most.
 
+    A loop that asks every second spends more on connecting than on its statements.
 
-def wait_for_locks(timeout_s: float) -> None:
-    """Have this thread's connection wait for a lock of SQLite for so long; a PostgreSQL has its ``lock_timeout``."""
-    own = connections[DEFAULT_DB_ALIAS]
-    if own.vendor == "sqlite":
+    Args:
+        lock_s: Longest wait for a lock of SQLite, ``None`` for that of the settings; PostgreSQL has ``lock_timeout``.
+    """
+    for own in connections.all():
         own.close()
-        own.settings_dict = own.settings_dict | {"OPTIONS": own.settings_dict["OPTIONS"] | {"timeout": timeout_s}}
+        age_s = LOOP_AGE_S if pool_size(own.alias) is None else 0
+        changes: dict[str, Any] = {"CONN_MAX_AGE": age_s, "CONN_HEALTH_CHECKS": True}
+        if lock_s is not None and own.vendor == "sqlite":
+            changes["OPTIONS"] = own.settings_dict["OPTIONS"] | {"timeout": lock_s}
+        own.settings_dict = own.settings_dict | changes
+
+
+def tidy_connections() -> None:
+    """Close this thread's connections that are too old or broken, and forget the statements that ``DEBUG`` keeps.
+
+    Django does both between requests; 9,000 statements for each thread are some MB.
+    """
+    for own in connections.all(initialized_only=True):
+        if not own.force_debug_cursor:  # a test that counts them
+            own.queries_log.clear()
+    close_old_connections()
 
 
 def keep_in_child(slots: int) -> None:
@@ -86,7 +102,7 @@ def close_all() -> None:
     """
     connections.close_all()
     for alias in connections:
-        if is_pooled(alias):
+        if pool_size(alias) is not None:
             connection: Any = connections[alias]  # of PostgreSQL, whose class alone has a pool
             connection.close_pool()
 
@@ -107,16 +123,16 @@ class Connections(DbConnectionsMiddleware):
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         self._thread.works = True
         if self._thread.connected:
-            self._close_old_connections()
+            tidy_connections()
         if self._elsewhere:
             # Between two calls of that thread no transaction is open.
-            SyncToAsync.single_thread_executor.submit(self._close_old_connections)
+            SyncToAsync.single_thread_executor.submit(tidy_connections)
 
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         if self._thread.connected:
-            self._close_old_connections()
+            tidy_connections()
 
     def _note(self, **signal: Any) -> None:
         if self._thread.works:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from django.conf import settings
-from django.db import close_old_connections, connections
+from django.db import connections
 from dramatiq.broker import Broker
 from dramatiq.middleware import CurrentMessage, GroupCallbacks, Middleware
 
@@ -38,7 +38,7 @@ from switchyard.broker.worker.acks import AckBarrier, barrier_over
 from switchyard.conf import SwitchyardSettings, switchyard_settings
 from switchyard.console.commands import refuse
 from switchyard.console.links import absolute, job_url
-from switchyard.database import Connections
+from switchyard.database import Connections, tidy_connections
 from switchyard.jobs.result_stores import result_stores
 from switchyard.middleware import arguments, logs
 from switchyard.middleware.actor_pauses import ActorPauses
@@ -323,5 +323,5 @@ def project_dead_letter(letter: DeadLetter) -> None:
     # Models are not loaded yet when the broker is built.
     from switchyard.dead_letters.projection import project_or_log
 
-    close_old_connections()  # a task may have left a broken connection, and no hook checks those of a consumer's thread
+    tidy_connections()  # a task may have left a broken connection, and no hook checks those of a consumer's thread
     project_or_log(letter)

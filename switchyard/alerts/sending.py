@@ -7,7 +7,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from django.db import DatabaseError
 from django.db.models import F
@@ -101,8 +101,13 @@ def send_due(channels: Sequence[Channel]) -> int:
 
 def _claim_due(names: Sequence[str]) -> list[Delivery]:
     now = clock.utc_now()
-    _retry_given_up(now)
     pending = Delivery.objects.filter(state=Delivery.State.PENDING, next_try_at__lte=now)
+    # Unresolved, one more try every five minutes for what a channel did not accept.
+    given_up = Delivery.objects.filter(state=Delivery.State.GIVEN_UP, alert__state__in=UNRESOLVED)
+    given_up = given_up.filter(next_try_at__lt=now - RETRY_AFTER, next_try_at__gte=now - KEPT_FOR)
+    if not (pending | given_up).exists():
+        return []
+    given_up.update(state=Delivery.State.PENDING, tries=MOST_TRIES - 1, next_try_at=now)
     gone = pending.exclude(channel__in=names)
     gone.update(state=Delivery.State.GIVEN_UP, error="the channel is no longer configured")
     silenced = set(in_force().values_list("fingerprint", flat=True))
@@ -122,13 +127,6 @@ def _claim_due(names: Sequence[str]) -> list[Delivery]:
             delivery.tries += 1
             claimed.append(delivery)
     return claimed
-
-
-def _retry_given_up(now: datetime) -> None:
-    """Bring back what a channel did not accept while its alert is unresolved: one more try, every five minutes."""
-    given_up = Delivery.objects.filter(state=Delivery.State.GIVEN_UP, alert__state__in=UNRESOLVED)
-    given_up = given_up.filter(next_try_at__lt=now - RETRY_AFTER, next_try_at__gte=now - KEPT_FOR)
-    given_up.update(state=Delivery.State.PENDING, tries=MOST_TRIES - 1, next_try_at=now)
 
 
 def _record_results(batch: ChannelBatch, deliveries: Sequence[Delivery]) -> int:

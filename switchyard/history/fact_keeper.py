@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
-from django.db import close_old_connections, connection
+from django.db import connection
 from django.db.models import Max
 
 from switchyard.broker.interface import facilities
@@ -32,6 +32,7 @@ from switchyard.broker.stores.yard_facts import (
     queue_subject,
     with_fewer_owners,
 )
+from switchyard.database import tidy_connections
 from switchyard.history.models import FactHour
 from switchyard.long_running import FACT_KEEPER, Leadership, LogThrottle
 
@@ -65,7 +66,7 @@ class FactKeeper:
 
     def step(self) -> None:
         """Fold, store and sample, if this process leads. Failures are logged, and made up for by a later step."""
-        close_old_connections()
+        tidy_connections()
         try:
             if self._leadership.acquire_or_renew():
                 now = self.store.server_ms()

@@ -15,7 +15,6 @@ from typing import Any, Final, NamedTuple
 from django.db import (
     DataError,
     IntegrityError,
-    close_old_connections,
     connection,
     models,
     transaction,
@@ -28,7 +27,7 @@ from switchyard.broker.redis.own_keys import UNREADABLE
 from switchyard.broker.stores.history_streams import EndedJob, HistoryEntry, HistoryStreams, decode_rows
 from switchyard.broker.stores.job_records import STEPS, sequence
 from switchyard.conf import switchyard_settings
-from switchyard.database import storable
+from switchyard.database import storable, tidy_connections
 from switchyard.history.fact_keeper import FactKeeper
 from switchyard.history.filters import TAG, search_text, searched_names
 from switchyard.history.models import AttemptRow, JobRow, SearchValue
@@ -321,7 +320,7 @@ class HistoryWriter:
 
     def step(self) -> float:
         """Move one round of entries if this process leads; return the seconds to wait. Logs failures."""
-        close_old_connections()
+        tidy_connections()
         started = time.monotonic()
         try:
             leading = self.leadership.acquire_or_renew()

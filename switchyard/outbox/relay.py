@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Any, Final
 
 import dramatiq
-from django.db import close_old_connections, connections, transaction
+from django.db import connections, transaction
 from django.db.models import Q
 from dramatiq.errors import QueueNotFound
 from dramatiq.message import Message
@@ -25,7 +25,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.dead_moves import rejected
 from switchyard.broker.topology import lane_of_name
-from switchyard.database import has_table
+from switchyard.database import has_table, keep_in_loop, tidy_connections
 from switchyard.loggers import get_logger
 from switchyard.long_running import LEASE_S, RENEW_S, Leadership, LogThrottle
 from switchyard.middleware.outcomes import fingerprint
@@ -69,6 +69,7 @@ class Relay:
     def run(self, stop: threading.Event) -> None:
         """Run until ``stop`` is set."""
         declare_actors()
+        keep_in_loop()
         try:
             while not stop.is_set():
                 stop.wait(self.step())
@@ -78,7 +79,7 @@ class Relay:
 
     def step(self) -> float:
         """Send what is left in every database; return the seconds to wait. Logs failures."""
-        close_old_connections()
+        tidy_connections()
         failed: Exception | None = None
         for alias in connections:
             try:

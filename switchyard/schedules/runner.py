@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import dramatiq
-from django.db import close_old_connections
 from dramatiq.broker import Broker
 
 from switchyard.broker import clock
@@ -21,7 +20,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.job_records import sweep
 from switchyard.conf import declared_yard
-from switchyard.database import wait_for_locks
+from switchyard.database import LOOP_AGE_S, keep_in_loop, tidy_connections
 from switchyard.loggers import get_logger
 from switchyard.long_running import LEASE_S, RENEW_S, Leadership, LogThrottle
 from switchyard.schedules import services
@@ -37,7 +36,7 @@ class MaintenanceTask:
     Args:
         every_s: Seconds between the end of one call and the start of the next.
         always: It runs in schedulers that do not lead as well.
-        lock_s: Longest wait for a lock of SQLite; ``None`` for that of the settings.
+        lock_s: Longest wait for a lock of SQLite, of one that runs often; ``None`` for that of the settings.
     """
 
     name: str
@@ -124,12 +123,12 @@ def start(task: MaintenanceTask, *, leading: Callable[[], bool], stop: threading
 
 def _run_periodically(task: MaintenanceTask, leading: Callable[[], bool], stop: threading.Event) -> None:
     throttle = LogThrottle(task.name)
-    if task.lock_s is not None:
-        wait_for_locks(task.lock_s)
+    if task.every_s < LOOP_AGE_S:
+        keep_in_loop(task.lock_s)
     while not stop.wait(task.every_s):
         if not task.always and not leading():
             continue
-        close_old_connections()
+        tidy_connections()
         try:
             task.run()
         except Exception as error:  # noqa: BLE001  logged by the throttle; one failure must not end the task
@@ -137,7 +136,7 @@ def _run_periodically(task: MaintenanceTask, leading: Callable[[], bool], stop: 
         else:
             throttle.succeeded()
         finally:
-            close_old_connections()
+            tidy_connections()
 
 
 POLL_S = 1.0
@@ -183,7 +182,7 @@ class Scheduler:
         threads = [start(task, leading=self.leadership.held, stop=stop) for task in self._tasks]
         try:
             while not stop.is_set():
-                close_old_connections()
+                tidy_connections()
                 self.step()
                 stop.wait(self._pause_s())
         finally:

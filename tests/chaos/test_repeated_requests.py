@@ -18,6 +18,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -223,6 +224,16 @@ def late_answers(bench: Bench, count: int) -> None:
     bench.proxy.pass_()
 
 
+@contextmanager
+def half_claimed(bench: Bench, count: int) -> Iterator[None]:
+    """Enter the block when half of the requests that are under way are claimed, and no answer comes."""
+    before = claims()
+    bench.proxy.stall("to_client")
+    with sending(bench):
+        wait_for_claims(before + min(count, AT_ONCE) // 2)
+        yield
+
+
 def lost_answers(bench: Bench, count: int) -> None:
     """Let the server do it, and lose every answer."""
     bench.proxy.drop_reply(1_000_000)
@@ -239,10 +250,7 @@ def stopped_server(bench: Bench, count: int) -> None:
 
 def killed_server(bench: Bench, count: int) -> None:
     """Kill the server while requests are under way."""
-    before = claims()
-    bench.proxy.stall("to_client")
-    with sending(bench):
-        wait_for_claims(before + min(count, AT_ONCE) // 2)
+    with half_claimed(bench, count):
         bench.server.kill()
     bench.proxy.pass_()
     bench.server.restart()
@@ -257,10 +265,7 @@ def absent_server(bench: Bench, count: int) -> None:
 
 def killed_web_before_the_answer(bench: Bench, count: int) -> None:
     """Kill the web while it waits for the server's answer."""
-    before = claims()
-    bench.proxy.stall("to_client")
-    with sending(bench):
-        wait_for_claims(before + min(count, AT_ONCE) // 2)
+    with half_claimed(bench, count):
         bench.web.kill()
     bench.proxy.pass_()
     a_minute_passes()
@@ -269,15 +274,11 @@ def killed_web_before_the_answer(bench: Bench, count: int) -> None:
 
 def killed_web_before_it_settles(bench: Bench, count: int) -> None:
     """Kill the web when the jobs are enqueued and the database does not let it store its answers."""
-    before = claims()
-    bench.proxy.stall("to_client")
-    with sending(bench):
-        wait_for_claims(before + min(count, AT_ONCE) // 2)
-        with writes_held(IdempotentRequest, drop=True):
-            heard = bench.proxy.replies_count
-            bench.proxy.pass_()
-            wait_for(lambda: bench.proxy.replies_count > heard, what="the web to hear that a job is enqueued")
-            bench.web.kill()
+    with half_claimed(bench, count), writes_held(IdempotentRequest, drop=True):
+        heard = bench.proxy.replies_count
+        bench.proxy.pass_()
+        wait_for(lambda: bench.proxy.replies_count > heard, what="the web to hear that a job is enqueued")
+        bench.web.kill()
     a_minute_passes()
     bench.web.start()
 

@@ -9,7 +9,7 @@ import pytest
 from asgiref.sync import SyncToAsync
 from django.db import connection
 
-from switchyard.database import Connections
+from switchyard.database import Connections, keep_in_loop, tidy_connections
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -18,7 +18,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the threads in which Django was asked to close what is old."""
     asked: list[str] = []
-    monkeypatch.setattr("django.db.close_old_connections", lambda: asked.append(threading.current_thread().name))
+    monkeypatch.setattr(
+        "switchyard.database.close_old_connections", lambda: asked.append(threading.current_thread().name)
+    )
     return asked
 
 
@@ -74,3 +76,43 @@ def test_the_thread_of_async_actors_looks_for_itself(looks: list[str]) -> None:
     thread.submit(lambda: connection.close()).result(30)
 
     assert looks == [name]
+
+
+def test_a_message_leaves_no_statements_that_debug_keeps(settings: Any) -> None:
+    settings.DEBUG = True
+    connections: Any = Connections()
+    kept: list[int] = []
+
+    def message() -> None:
+        connections.before_process_message(None, None)
+        for _ in range(3):
+            connection.cursor().execute("SELECT 1")
+        kept.append(len(connection.queries_log))
+        connections.after_process_message(None, None)
+        kept.append(len(connection.queries_log))
+        connection.close()
+
+    _in_thread("with", message)
+
+    assert kept == [3, 0]
+
+
+def test_a_loop_keeps_its_connection_for_a_time() -> None:
+    """By a thread's own settings: the next round of it finds the same connection, a thread beside it its own."""
+    found: dict[str, list[bool]] = {"loop": [], "other": []}
+
+    def rounds(name: str) -> None:
+        for _ in range(2):
+            connection.ensure_connection()
+            first = connection.connection
+            tidy_connections()
+            found[name].append(first is not None and connection.connection is first)
+        connection.close_at = 0
+        tidy_connections()
+        found[name].append(connection.connection is None)
+        connection.close()
+
+    _in_thread("loop", keep_in_loop, lambda: rounds("loop"))
+    _in_thread("other", lambda: rounds("other"))
+
+    assert found == {"loop": [True, True, True], "other": [False, False, True]}

@@ -8,7 +8,7 @@ import sqlite3
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from contextvars import ContextVar, copy_context
 from functools import partial
@@ -31,6 +31,7 @@ from dramatiq.broker import MessageProxy
 from switchyard import slot_hygiene
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.shapes import DeadLetter
 from switchyard.database import CONNECTION_AGE_S
 from switchyard.middleware.errors import OpenTransaction
 from tests.factories.yards import small_yard
@@ -55,6 +56,25 @@ def kept_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep connections from message to message, as a pool's child does."""
     for name, value in (("CONN_MAX_AGE", CONNECTION_AGE_S), ("CONN_HEALTH_CHECKS", True)):
         monkeypatch.setitem(connections.settings["default"], name, value)
+
+
+def create_row(name: str) -> None:
+    Group.objects.create(name=name)
+
+
+def letters_beside_rows(
+    run_worker: Any, broker: RedisBroker, fails: Any, writes: Callable[[str], Any], count: int
+) -> Sequence[DeadLetter]:
+    """Run an actor that fails and one that writes a row in turns, in one slot; return the dead letters."""
+    writing = dramatiq.actor(writes, broker=broker, queue_name="work", actor_name="writes")
+    transport = facilities(broker).transport
+    with run_worker("work", broker=broker, threads=1):
+        for number in range(count):
+            fails.send()
+            writing.send(f"row-{number}")
+        wait_for(lambda: rows() == count)
+        wait_for(lambda: transport.stats("work").dead == count)
+    return transport.dead_letters("work").items
 
 
 def begin() -> None:
@@ -206,20 +226,9 @@ def test_a_transaction_left_open_fails_its_attempt_and_takes_no_later_row(
         if ends == "raises":
             raise ValueError("as it was told to")
 
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def writes(name: str) -> None:
-        Group.objects.create(name=name)
-
-    transport = facilities(broker).transport
-    with run_worker("work", broker=broker, threads=1):
-        for number in range(3):
-            leaves.send()
-            writes.send(f"row-{number}")
-        wait_for(lambda: rows() == 3)
-        wait_for(lambda: transport.stats("work").dead == 3)
+    letters = letters_beside_rows(run_worker, broker, leaves, create_row, 3)
 
     assert not Group.objects.filter(name="uncommitted").exists()
-    letters = transport.dead_letters("work").items
     assert {letter.actor for letter in letters} == {"leaves"}
     assert {letter.exception for letter in letters} == {"OpenTransaction" if ends == "returns" else "ValueError"}
 
@@ -232,19 +241,12 @@ def test_a_transaction_left_open_between_calls_of_coroutines_takes_no_later_row(
     broker = yard_broker(small_yard(max_retries=0))
     dramatiq.actor(leave, broker=broker, queue_name="work", actor_name="leaves")
 
-    @dramatiq.actor(broker=broker, queue_name="work")
     async def writes(name: str) -> None:
         await sync_to_async(Group.objects.create)(name=name)
 
-    transport = facilities(broker).transport
-    with run_worker("work", broker=broker, threads=1):
-        for number in range(3):
-            broker.get_actor("leaves").send()
-            writes.send(f"row-{number}")
-        wait_for(lambda: rows() == 3)
-        wait_for(lambda: transport.stats("work").dead == 3)
+    letters = letters_beside_rows(run_worker, broker, broker.get_actor("leaves"), writes, 3)
 
-    assert {letter.exception for letter in transport.dead_letters("work").items} == {"OpenTransaction"}
+    assert {letter.exception for letter in letters} == {"OpenTransaction"}
 
 
 def test_an_attempt_that_ends_while_its_row_is_rolled_back_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -456,19 +458,9 @@ def test_time_limits_amid_transactions_take_no_later_row(
             with transaction.atomic():
                 pass
 
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def writes(name: str) -> None:
-        Group.objects.create(name=name)
+    letters = letters_beside_rows(run_worker, broker, busy, create_row, 10)
 
-    transport = facilities(broker).transport
-    with run_worker("work", broker=broker, threads=1):
-        for number in range(10):
-            busy.send()
-            writes.send(f"row-{number}")
-        wait_for(lambda: rows() == 10)
-        wait_for(lambda: transport.stats("work").dead == 10)
-
-    assert {letter.exception for letter in transport.dead_letters("work").items} == {"TimeLimitExceeded"}
+    assert {letter.exception for letter in letters} == {"TimeLimitExceeded"}
 
 
 def test_language_time_zone_and_decimals_end_with_the_attempt(

@@ -20,7 +20,7 @@ from switchyard.broker.errors import InvalidDeclaration
 from switchyard.broker.stores.alert_groups import AlertFact
 from switchyard.broker.topology import AlertRule, Yard
 from switchyard.conf import declared_yard
-from switchyard.database import wait_for_locks
+from switchyard.database import keep_in_loop
 from switchyard.operations.alerting import after_s, fact_of
 from switchyard.operations.checks import check_rule_names
 from switchyard.operations.findings.finding import Finding, ranked
@@ -128,7 +128,7 @@ def test_the_thread_that_calls_people_waits_briefly_for_a_lock_of_sqlite() -> No
     waits: list[float] = []
 
     def of_its_own() -> None:
-        wait_for_locks(task.lock_s or 0.0)
+        keep_in_loop(task.lock_s)
         waits.append(connections["default"].settings_dict["OPTIONS"]["timeout"])
 
     thread = threading.Thread(target=of_its_own)

@@ -13,14 +13,13 @@ from typing import Any
 import dramatiq.worker
 import pytest
 from django.conf import settings
-from django.db import connections
 from django.db.utils import ConnectionHandler
 from dramatiq.brokers.stub import StubBroker
 
 from switchyard import database
 from switchyard.broker.topology import Pool
 from switchyard.conf import switchyard_settings
-from switchyard.database import keep_in_child
+from switchyard.database import CONNECTION_AGE_S, keep_in_child
 from switchyard.workers.child import main
 from switchyard.workers.child.main import Assignment, copy_log, make_worker, read_assignment
 from switchyard.workers.shared.child_table import ChildTable
@@ -70,27 +69,17 @@ def test_an_assignment_comes_through_a_command_line_as_it_is() -> None:
     assert read_assignment(given.to_argument()) == given
 
 
-def test_a_child_keeps_its_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CONN_MAX_AGE", "CONN_HEALTH_CHECKS"):
-        monkeypatch.setitem(connections.settings["default"], name, connections.settings["default"][name])
-
-    keep_in_child(slots=4)
-
-    connection = connections.create_connection("default")
-    assert connection.settings_dict["CONN_MAX_AGE"] > 0
-    assert connection.settings_dict["CONN_HEALTH_CHECKS"] is True
-
-
 @pytest.mark.parametrize(
-    ("declared", "kept"),
+    ("declared", "kept", "age_s"),
     [
-        (True, {"min_size": 0, "max_size": 5}),
-        ({"min_size": 8, "max_size": 8, "timeout": 2}, {"min_size": 5, "max_size": 5, "timeout": 2}),
-        ({"max_size": 2}, {"min_size": 0, "max_size": 5}),
+        (None, None, CONNECTION_AGE_S),
+        (True, {"min_size": 0, "max_size": 5}, 0),
+        ({"min_size": 8, "max_size": 8, "timeout": 2}, {"min_size": 5, "max_size": 5, "timeout": 2}, 0),
+        ({"max_size": 2}, {"min_size": 0, "max_size": 5}, 0),
     ],
 )
-def test_a_childs_pool_has_room_for_each_slot_and_for_async_actors(
-    declared: Any, kept: dict[str, int], monkeypatch: pytest.MonkeyPatch
+def test_a_child_keeps_its_connections_or_its_pool_has_room_for_each_slot_and_for_async_actors(
+    declared: Any, kept: dict[str, int] | None, age_s: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     declared_database = {"ENGINE": "django.db.backends.postgresql", "NAME": "yard", "OPTIONS": {"pool": declared}}
     handler = ConnectionHandler({"default": declared_database})
@@ -100,7 +89,7 @@ def test_a_childs_pool_has_room_for_each_slot_and_for_async_actors(
 
     found = handler.settings["default"]
     assert found["OPTIONS"]["pool"] == kept
-    assert (found["CONN_MAX_AGE"], found["CONN_HEALTH_CHECKS"]) == (0, True)
+    assert (found["CONN_MAX_AGE"], found["CONN_HEALTH_CHECKS"]) == (age_s, True)
 
 
 @pytest.fixture
