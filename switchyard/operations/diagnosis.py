@@ -91,7 +91,8 @@ PRECEDENCE: Final = (
     CauseKind("flood", "One of many floods", 0.85, (f"queues.late:{FLOODED}", "actors.loops")),
     CauseKind("head_of_line", "Long jobs stand before short ones", 0.85, ()),
     CauseKind("retry_storm", "A storm of retries", 0.8, ("queues.retrying",)),
-    CauseKind("too_few_slots", "Too few slots", 0.8, ("queues.late", "queues.ends_late")),
+    CauseKind("too_few_slots", "Too few slots", 0.8, ("queues.late",)),
+    CauseKind("ends_late", "Jobs end late", 0.8, ("queues.ends_late",)),
     CauseKind("late_often", "Late again and again", 0.8, ("queues.burning",)),
     CauseKind("leak", "An actor leaks", 0.8, ("actors.leaking",)),
 )  # fmt: skip

@@ -41,7 +41,7 @@ from switchyard.operations.timeouts import answers_within
 # Past days of which the same hour is compared, those of the weekend for themselves; and the fewest that are enough.
 DAYS, LEAST_DAYS = 14, 3
 # A young yard is compared with its last hours instead, without the last 15 minutes, in pieces of ten minutes.
-LAST_MS, LEAST_PIECES = 3 * HOUR_MS, 3
+LAST_MS, LEAST_PIECES = 3 * HOUR_MS, 3  # of fewer, runs are usual and rates are not
 # Nothing is usual of fewer runs, or sends.
 LEAST_RUNS: Final = 50
 SLOW_SHARE: Final = 0.88
@@ -74,11 +74,16 @@ class Usual:
     later: tuple[float, ...] = ()
 
 
-def usual_of(hours: Sequence[Counts], *, hour_ms: int, basis: str) -> Usual:
-    """Return what is usual of some stretches of time, each ``hour_ms`` long; one hour alone changes little."""
+def usual_of(hours: Sequence[Counts], *, hour_ms: int, basis: str, rates: bool = True) -> Usual:
+    """Return what is usual of some stretches of time, each ``hour_ms`` long; one hour alone changes little.
+
+    Args:
+        rates: Whether there are enough of them to know how often it is sent, and fails.
+    """
     total = merged(hours)
-    runs, sends = sum(total.get(RUNS + n, 0) for n in range(CLASSES)), sent(total)
+    runs, sends = sum(total.get(RUNS + n, 0) for n in range(CLASSES)), sent(total) if rates else 0
     enough = runs >= LEAST_RUNS
+    failing = [failures(each) / ends(each) for each in hours if ends(each)] if rates else []
     later = [sum(total.get(LATER + more, 0) for more in range(n, LATER_CLASSES)) for n in range(LATER_CLASSES)]
     return Usual(
         basis,
@@ -89,7 +94,7 @@ def usual_of(hours: Sequence[Counts], *, hour_ms: int, basis: str) -> Usual:
         mean_ms=total.get(RUN_MS, 0) / runs if enough else 0.0,
         sql_ms=total.get(SQL_MS, 0) / runs if enough else 0.0,
         processor_ms=total.get(PROCESSOR_MS, 0) / runs if enough else 0.0,
-        failing=median(failures(each) / ends(each) for each in hours if ends(each)) if enough and ends(total) else None,
+        failing=median(failing) if enough and failing else None,
         later=tuple(count / sends for count in later) if sends >= LEAST_RUNS else (),
     )
 
@@ -145,11 +150,10 @@ def usual_at(now_ms: int) -> dict[str, Usual]:
         for start in range(span_of(now_ms - LAST_MS), span_of(now_ms - RECENT_MS), SPAN_MS)
         if (piece := facilities().facts.all_minutes(start, start + SPAN_MS))
     ]
-    if len(pieces) < LEAST_PIECES:
-        return {}
-    subjects = {subject for piece in pieces for subject in piece}
+    rates, subjects = len(pieces) >= LEAST_PIECES, {subject for piece in pieces for subject in piece}
+    basis = "in the hours before" if rates else "before"
     return {
-        name: usual_of([piece.get(name, {}) for piece in pieces], hour_ms=SPAN_MS, basis="in the hours before")
+        name: usual_of([piece.get(name, {}) for piece in pieces], hour_ms=SPAN_MS, basis=basis, rates=rates)
         for name in subjects
     }
 

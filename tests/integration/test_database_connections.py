@@ -9,7 +9,9 @@ import pytest
 from asgiref.sync import SyncToAsync
 from django.db import connection
 
+from switchyard.alerts.sending import LOCK_S
 from switchyard.database import Connections, keep_in_loop, tidy_connections
+from switchyard.schedules.runner import maintenance_tasks
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -97,22 +99,22 @@ def test_a_message_leaves_no_statements_that_debug_keeps(settings: Any) -> None:
     assert kept == [3, 0]
 
 
-def test_a_loop_keeps_its_connection_for_a_time() -> None:
-    """By a thread's own settings: the next round of it finds the same connection, a thread beside it its own."""
-    found: dict[str, list[bool]] = {"loop": [], "other": []}
+def test_the_loop_that_calls_people_keeps_its_connection_for_a_time_and_waits_briefly_for_a_lock() -> None:
+    [task] = [each for each in maintenance_tasks() if each.name == "alerts"]
+    kept: list[bool] = []
 
-    def rounds(name: str) -> None:
+    def rounds() -> None:
         for _ in range(2):
             connection.ensure_connection()
             first = connection.connection
             tidy_connections()
-            found[name].append(first is not None and connection.connection is first)
+            kept.append(connection.connection is first)
         connection.close_at = 0
         tidy_connections()
-        found[name].append(connection.connection is None)
-        connection.close()
+        kept.append(connection.connection is None)
+        kept.append(connection.vendor != "sqlite" or connection.settings_dict["OPTIONS"]["timeout"] == LOCK_S)
 
-    _in_thread("loop", keep_in_loop, lambda: rounds("loop"))
-    _in_thread("other", lambda: rounds("other"))
+    _in_thread("loop", lambda: keep_in_loop(task.lock_s), rounds)
 
-    assert found == {"loop": [True, True, True], "other": [False, False, True]}
+    assert kept == [True] * 4
+    assert connection.settings_dict["CONN_MAX_AGE"] == 0, "another thread's is as it was"

@@ -402,8 +402,7 @@ def _pools(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
         return
     names, states = seen.pool_names, {report.state for report in seen.reports}
     if not seen.pools:
-        text = f"No pool of the topology serves {seen.lane}: add it to the queues of one."
-        yield Cause("no_pool", text)
+        yield Cause("no_pool", f"No pool of the topology serves {seen.lane}: add it to the queues of one.")
     elif QUIETED in states:
         told = next(iter(seen.instructions.values()), None)
         by = f" by {told.by}, {ago(datetime_of(told.at))}" if told is not None and told.by else ""
@@ -417,10 +416,8 @@ def _pools(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
     elif "draining" in states:
         yield Cause("pool_draining", f"Pool {names} drains: it ends what runs and takes no new work, as in a deploy.")
     else:
-        text = (
-            f"Pool {names} is paused: the broker's keyspace is not the one that it knew (manage.py switchyard doctor)."
-        )
-        yield Cause("pool_paused", text)
+        known = "the broker's keyspace is not the one that it knew (manage.py switchyard doctor)"
+        yield Cause("pool_paused", f"Pool {names} is paused: {known}.")
 
 
 def _all_silent(seen: Situation) -> Iterator[Cause]:
@@ -450,7 +447,10 @@ def _held(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
         yield Cause("running", f"It runs{ran}, on {job.holder.name or 'a worker'}.", stops=False)
     elif seen.held is not None:
         holder = holder_of(seen.held.lease_owner.rpartition("/")[0])
-        text = f"{holder.name} has fetched it and starts it as soon as one of its slots is free. {_busy(seen)}"
+        when = f"as soon as one of its slots is free. {_busy(seen)}"
+        if seen.taking and not seen.running:
+            when = "at once, or in a process of its own where it ended its worker before."
+        text = f"{holder.name} has fetched it and starts it {when}"
         yield Cause("fetched", text.strip(), stops=False)
 
 

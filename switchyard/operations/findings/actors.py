@@ -68,7 +68,7 @@ class FailingActor:
         letters: Open dead letters of the largest ``fingerprint``: of the failed jobs, or of the last ten minutes.
         common: Property that the failed jobs have and no other of the actor, as ``customer_id 7, 27``; "" for none.
         kind: Kind of most of the errors, if it is known; ``down``: they say that what is called does not serve.
-        mended: Failed jobs that succeeded in a retry; ``passed`` others, since the last failure.
+        mended: Failed jobs that succeeded in a retry, or requeued; ``passed`` others, since the last failure.
     """
 
     actor: str
@@ -401,20 +401,17 @@ def judge(found: FailingActor) -> Finding:
         then = f"{remove} Then requeue the letters, or discard them."
         code = "gave_up"
     seen += f", {gave_up}" if gave_up else ""
-    seen += f", {found.mended:,} succeeded in a retry" if found.mended else ""
+    seen += f", {found.mended:,} succeeded later" if found.mended else ""
     seen += f"; only {found.common}: all of theirs" if found.common else ""
     return _finding(found, code, seen, then)
 
 
 def _ended(found: FailingActor) -> Finding:
     # Of a few failures it was not counted how many jobs ran beside them.
-    many = (
-        f"{found.failed:,} of {found.jobs:,} jobs"
-        if found.failed >= FEWEST
-        else counted(found.failed or found.letters, "job")
-    )
+    few = counted(found.failed or found.letters, "job")
+    many = f"{found.failed:,} of {found.jobs:,} jobs" if found.failed >= FEWEST else few
     gave_up = f", {found.letters:,} gave up" if found.letters and found.failed else ""
-    mended = f", {found.mended:,} succeeded in a retry" if found.mended else ""
+    mended = f", {found.mended:,} succeeded later" if found.mended else ""
     verb = "failed" if found.failed else "gave up"
     window, since = 5 if found.failed else 10, duration((timezone.now() - found.last_at).total_seconds() * 1_000)
     seen = (

@@ -91,7 +91,11 @@ def slower(
         slow, runs = slow + len(going), runs + len(going)
         lasts = len(going) >= LEAST_SLOW or _lasts(window[-LASTS:], over_ms)
         if slow >= LEAST_SLOW and lasts and slow >= LEAST_SHARE * runs and evidence(slow, runs) >= EVIDENCE:
-            since = _slow_since(mine, over_ms, [now - ran_ms for ran_ms in going])
+            minutes = facilities().facts.minutes(actor_subject(actor), now - LAST_MS, mine[0][0] - MINUTE_MS + 1)
+            told = [*minutes.items(), *mine]
+            since, first = _slow_since(told, over_ms, [now - ran_ms for ran_ms in going])
+            slow, runs = slow_runs(merged(each for at, each in told if at >= first), over_ms)
+            slow, runs = slow + len(going), runs + len(going)
             ended_ms = percentile_ms(counts, RUNS, 0.5) or 0.0
             if (ended := ends(counts)) and slow - len(going) >= NEARLY_ALL * ended:
                 ended_ms = counts.get(RUN_MS, 0) / ended  # the middle is known by its class alone
@@ -117,16 +121,16 @@ def evidence(slow: int, runs: int) -> float:
     return runs * (share * math.log(share / USUALLY_SLOW) + rest)
 
 
-def _slow_since(mine: Sequence[tuple[int, Counts]], over_ms: float, began: Sequence[int]) -> int:
-    """Return since when most runs are slow: back to the bucket before them in which most were not."""
-    since = min(began, default=0)
-    for at, counts in reversed(mine):
+def _slow_since(mine: Sequence[tuple[int, Counts]], over_ms: float, began: Sequence[int]) -> tuple[int, int]:
+    """Return since when most runs are slow, back to those of which most were not, and where these runs are counted."""
+    since, first = min(began, default=0), mine[-1][0]
+    for at, counts in reversed(mine):  # minutes, or buckets
         slow, runs = slow_runs(counts, over_ms)
         if runs and slow >= LEAST_SHARE * runs:  # a run began before it ended
-            since = min(since or at, at - counts.get(RUN_MS, 0) // runs)
+            since, first = min(since or at, at - counts.get(RUN_MS, 0) // runs), at
         elif runs and since:
             break
-    return since
+    return since, first
 
 
 def _slower(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import urlencode
 
 from switchyard.broker.clock import now_ms
@@ -198,14 +199,21 @@ def _hosts_gone(facts: YardFacts) -> Iterator[Finding]:
 
 HOLDS_UP = "A call holds up every thread of the process, such as a regular expression or a loop in C; or it is stopped"
 NAMED_ACTORS = 2
+# Pool -> pid of a child that was silent, as far as this process has looked -> when it last was, a job, what it ran.
+SILENT: defaultdict[str, dict[int, tuple[int, str, str]]] = defaultdict(dict)
+AGAIN_MS, TOLD_MS = 180_000, 60_000
 
 
 def _silent_children(facts: YardFacts) -> Iterator[Finding]:
     """Yield the children that answer nothing, one for each pool: an error where a queue is late by it, or all waits."""
     for pool in facts.state.pools.values():
-        if not (silent := pool.silent_children):
+        name, silent = pool.pool.name, pool.silent_children
+        SILENT[name] = {pid: each for pid, each in SILENT[name].items() if now_ms() - each[0] < AGAIN_MS}
+        if not silent:
+            yield from _silent_again(name, SILENT[name])
             continue
-        name, (report, child) = pool.pool.name, silent[0]
+        report, child = silent[0]
+        SILENT[name][child.pid] = now_ms(), next(iter(child.runs), ""), _runs_text(child, facts)
         late = [row.queue for row in facts.queue_rows if row.state.word == "Late" and pool in _holding_up(row, facts)]
         stands = len(silent) * pool.pool.slots >= pool.slots and any(lane.waiting for lane in _lanes(pool, facts))
         more = f"; {counted(len(silent) - 1, 'other child', 'other children')} of it, too" if silent[1:] else ""
@@ -222,6 +230,16 @@ def _silent_children(facts: YardFacts) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _silent_again(pool: str, of_pool: Mapping[int, tuple[int, str, str]]) -> Iterator[Finding]:
+    """Yield the finding that one child after the other was silent, for a minute after the last: its job is retried."""
+    at, job, ran = max(of_pool.values(), default=(0, "", ""))
+    if len(of_pool) > 1 and now_ms() - at < TOLD_MS:
+        seen = f"{len(of_pool)} children of {pool} have answered nothing, one after the other; the last ran {ran}"
+        then = f"Its job is tried again, and holds up the next child. {HOLDS_UP}."
+        step = f"manage.py switchyard jobs cancel {shlex.quote(job)}"
+        yield GROUP.warning("child_silent", seen, HOLDS_UP, step, pool, then=then, button=LOOK_AT_WORKERS)
+
+
 def silent_cause(row: Row, facts: YardFacts) -> str:
     """Return which child keeps a queue from starting its jobs, as it answers nothing; "" where none does."""
     silent = [pair for pool in _holding_up(row, facts) for pair in pool.silent_children]
@@ -236,14 +254,18 @@ def _holding_up(row: Row, facts: YardFacts) -> list[PoolState]:
 
 
 def _silent_text(report: PoolReport, child: SilentChild, facts: YardFacts) -> str:
+    silent = rough_duration(child.silent_ms, up=False)
+    return f"child {child.pid} of {report.pool} has answered nothing for {silent}; it runs {_runs_text(child, facts)}"
+
+
+def _runs_text(child: SilentChild, facts: YardFacts) -> str:
     actors = Counter(job.actor for job in facts.running or () if job.id in child.runs)
     first = actors.most_common(NAMED_ACTORS)
     names = [actor if count == 1 else f"{count:,} × {actor}" for actor, count in first]
     if others := len(child.runs) - sum(count for _, count in first):
         names.append(f"{others:,} × others" if names else counted(others, "job"))
     place, _, function = own_frame(child.stacks).rpartition(" ")
-    silent, where = rough_duration(child.silent_ms, up=False), f", in {function}, {place}" if place else ""
-    return f"child {child.pid} of {report.pool} has answered nothing for {silent}; it runs {', '.join(names)}{where}"
+    return f"{', '.join(names)}{f', in {function}, {place}' if place else ''}"
 
 
 def _waits(pool: PoolState, facts: YardFacts) -> int:
@@ -310,8 +332,7 @@ def look(snapshot: Snapshot) -> Iterator[Finding]:
 
 def undeclared(reports: Sequence[PoolReport]) -> list[PoolReport]:
     """Return the reports of pools that this release does not declare."""
-    declared = {pool.name for pool in declared_yard().pools}
-    return [report for report in reports if report.pool not in declared]
+    return [report for report in reports if report.pool not in {pool.name for pool in declared_yard().pools}]
 
 
 def is_newer(report: PoolReport, reports: Sequence[PoolReport]) -> bool:
@@ -345,9 +366,7 @@ def _differing(name: str, reports: list[PoolReport], now_ms: int) -> Iterator[Fi
     cause = "A deploy stopped half-way, or a host was left out; a job runs by the code of whichever fetches it"
     step = "Deploy the rest, or manage.py switchyard workers stop --member NAME of those that are left"
     if code == "settings":
-        cause = (
-            "The topology, a setting or a database's address differs between hosts, or was changed without a restart"
-        )
+        cause = "The topology, a setting or a database's address differs between hosts, or changed without a restart"
         step = "Compare the environments of these hosts; restart the pool where it is wrong"
     yield GROUP.warning(code, seen, cause, step, name, button=LOOK_AT_WORKERS)
 
@@ -360,10 +379,8 @@ def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding
     children = counted(wanted, "child", "children")
     up_s = (now_ms - report.started_at) / 1000
     if report.state == "paused":
-        seen = f"{name} is paused: the broker's keyspace was replaced"
-        yield GROUP.error(
-            "paused", seen, "See the group broker", "manage.py switchyard broker", pool.name, button=LOOK_AT_WORKERS
-        )
+        seen, step = f"{name} is paused: the broker's keyspace was replaced", "manage.py switchyard broker"
+        yield GROUP.error("paused", seen, "See the group broker", step, pool.name, button=LOOK_AT_WORKERS)
     elif report.state == "starting" and up_s > STARTING_S:
         are = "is" if wanted == 1 else "are"
         seen = f"{name} has been starting for {duration(up_s * 1000)}, {ready} of {children} {are} ready"
@@ -384,15 +401,13 @@ def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding
         cause = "A task crashes, leaks or does not end; its message becomes a dead letter `poison` or `time_limit`"
         if "SIGKILL" in crashes:
             cause += ". SIGKILL: the kernel, when memory ran out (dmesg), or a person"
-        yield GROUP.warning(
-            "restarts", seen, cause, "manage.py switchyard deadletters list", pool.name, button=LOOK_AT_WORKERS
-        )
+        step = "manage.py switchyard deadletters list"
+        yield GROUP.warning("restarts", seen, cause, step, pool.name, button=LOOK_AT_WORKERS)
     # Not judged before the supervisor itself has compared it: the report of one that was killed grows old as well.
     ahead_s = (report.clock_ahead_ms or 0) / 1000
     if abs(ahead_s) > CLOCK_S:
-        seen = (
-            f"the clock of {report.host} is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the broker's"
-        )
+        off = f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'}"
+        seen = f"the clock of {report.host} is {off} the broker's"
         cause = "It is not synchronised, or its supervisor is stopped; what jobs there ask for the time is wrong"
         step = f"timedatectl, on {report.host}"
         yield GROUP.warning("clock_off", seen, cause, step, pool.name, button=LOOK_AT_WORKERS)

@@ -37,7 +37,7 @@ def look_at_held(facts: YardFacts) -> Iterator[Finding]:
             yield _paused(row, pauses[row.queue], _is_full(facts, row.queue))
         for group in facts.held.get(row.queue, ()):
             if is_long(row.queue, group):
-                yield _actor_paused(row.queue, group) if group.paused else _limited(row.queue, group)
+                yield _limited(row.queue, group)
     for stats in facts.state.queues:
         by_dependency: dict[str, list[OpenCircuit]] = {}
         for each in filter(lambda circuit: circuit.waiting, stats.circuits):
@@ -88,23 +88,19 @@ def _held_ms(group: HeldGroup) -> int:
 
 
 def _limited(queue: str, group: HeldGroup) -> Finding:
-    limit = f"{group.reason}," if "," in group.reason else group.reason
-    seen = f"{limited_text(group)}: its {limit} holds them back"
-    when = f"one by one without you, the last at {group.last:%H:%M:%S} UTC" if group.due else "as those that run end"
-    then = f"They start {when}. To be faster, raise the limit of {group.actor}."
-    count = f"{group.count:,}" if not group.more else "the"
-    button = jobs_button(f"Show {count} scheduled {group.actor}", state="scheduled", queue=queue, actor=group.actor)
-    step, factor = f"manage.py switchyard jobs list --queue {queue} --state scheduled", float(_held_ms(group))
-    return GROUP.finding("warning", "limited", seen, "", step, queue, then=then, button=button, factor=factor)
-
-
-def _actor_paused(queue: str, group: HeldGroup) -> Finding:
     actor, factor = group.actor, float(_held_ms(group))
-    seen = f"{limited_text(group)}: it is paused, or those with a value of an argument are"
-    then = (
-        "They start once a person resumes it, or at the end of the pause: the actor's page says who paused it, and why."
-    )
-    button, step = Button(f"Show {actor}", "switchyard-actor", actor), f"manage.py switchyard actors show {actor}"
+    if group.paused:
+        seen = f"{limited_text(group)}: it is paused, or those with a value of an argument are"
+        then = "They start once a person resumes it, or at the end of the pause: the actor's page says who paused it."
+        button, step = Button(f"Show {actor}", "switchyard-actor", actor), f"manage.py switchyard actors show {actor}"
+    else:
+        limit = f"{group.reason}," if "," in group.reason else group.reason
+        seen = f"{limited_text(group)}: its {limit} holds them back"
+        when = f"one by one without you, the last at {group.last:%H:%M:%S} UTC"
+        then = f"They start {when if group.due else 'as those that run end'}. To be faster, raise the limit of {actor}."
+        count = f"{group.count:,}" if not group.more else "the"
+        button = jobs_button(f"Show {count} scheduled {actor}", state="scheduled", queue=queue, actor=actor)
+        step = f"manage.py switchyard jobs list --queue {queue} --state scheduled"
     return GROUP.finding("warning", "limited", seen, "", step, queue, then=then, button=button, factor=factor)
 
 

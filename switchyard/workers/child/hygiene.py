@@ -44,6 +44,7 @@ LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_DATA, resourc
 LONGEST_HELD_S = 10.0
 # Growth of a process that has just begun to work, up to which it is no sign of a leak.
 LOADED_BYTES, LOADS_S = 32 * 2**20, 20.0
+IDLE_EVERY_S = 5.0
 
 # As they were when this was loaded. Where a task has replaced them, waits and limits of this process go wrong.
 CLOCKS = {name: getattr(time, name) for name in ("time", "monotonic", "time_ns", "monotonic_ns")}
@@ -99,20 +100,20 @@ class ChildHygiene:
         self._most_threads, self._most_processes = int(status(b"Threads:")) + left, left
         self._held_since_s: dict[logging.Handler, float] = {}
         self._checks = 0
-        self._check_at_s = 0.0
+        self._check_at_s = self._idle_until_s = 0.0
         self._clocks_replaced = False
         self._strays: dict[Any, set[str]] = {}
         self._ran_lately = set[str]()
         self._in_sql: dict[str, float] = {}
 
     def check(self) -> None:
-        """Check if a second has passed, at 0.02 % of a processor; of one that can open nothing, what needs no file."""
+        """Check if a second has passed, five if nothing runs; of a child that can open nothing, what needs no file."""
         with contextlib.suppress(OSError):  # a task may take the last descriptor at any time
             self._check()
 
     def _check(self) -> None:
         now_s = CLOCKS["monotonic"]()
-        if now_s < self._check_at_s:
+        if now_s < self._check_at_s or (now_s < self._idle_until_s and not (self._slots.ran or self._slots.running)):
             return
         self._check_at_s = now_s + CHECK_EVERY_S
         self._checks += 1
@@ -123,6 +124,7 @@ class ChildHygiene:
         if self._row.ill:  # it is to end, and the rest needs a descriptor
             return
         running = {message.message_id: message.actor_name for message in self._slots.running}
+        self._idle_until_s = now_s + (0.0 if running or self._slots.ran or self._ran_lately else IDLE_EVERY_S)
         ran, self._slots.ran = self._ran | self._slots.ran, set()
         self._ran = set(running.values())
         self._note_growth(ran)

@@ -120,7 +120,7 @@ def test_jobs_that_succeeded_in_a_retry_are_told() -> None:
     at = now_ms() - 1_000
     for _ in range(6):
         job_row(actor="sync", finished_at=at, failed_at=at, error_type="KeyError", error_message="no")
-    assert said()[0].endswith(", 6 succeeded in a retry")
+    assert said()[0].endswith(", 6 succeeded later")
 
 
 def test_failures_that_all_succeeded_in_a_retry_are_past_after_some_seconds() -> None:
@@ -135,8 +135,8 @@ def test_failures_that_all_succeeded_in_a_retry_are_past_after_some_seconds() ->
 
     [present] = said()
 
-    assert past.startswith("6 of 6 jobs of sync failed") and ", 6 succeeded in a retry; none since, for " in past
-    assert present.startswith("all of sync's jobs fail with KeyError") and present.endswith("5 succeeded in a retry")
+    assert past.startswith("6 of 6 jobs of sync failed") and ", 6 succeeded later; none since, for " in past
+    assert present.startswith("all of sync's jobs fail with KeyError") and present.endswith("5 succeeded later")
 
 
 def test_failures_are_past_once_as_many_ran_without_one_as_would_have_shown_it() -> None:

@@ -110,9 +110,9 @@ def test_runs_that_take_longer_than_at_this_hour_of_past_days_are_slower(recorde
     [finding] = found()
 
     assert (finding.name, finding.actor, finding.subject) == ("actors.slower", "call_bank", "default")
-    assert re.fullmatch(
-        r"call_bank takes 30 s, usually 60 ms at this hour, since ..:..:.. UTC: (\d+) of \1 runs", finding.seen
-    )
+    said = r"call_bank takes 30 s, usually 60 ms at this hour, since ..:..:.. UTC: (\d+) of (\d+) runs"
+    told = re.fullmatch(said, finding.seen)
+    assert told is not None and told[1] == told[2] == str(9 * 3)  # all of them, not those of the window alone
     assert finding.next == "manage.py switchyard actors show call_bank"
 
 
@@ -230,6 +230,15 @@ def test_a_young_yard_is_compared_with_its_last_hours(recorded: Recorded) -> Non
     usual = usual_at(recorded.now)[BANK]
 
     assert (usual.basis, usual.sent_a_minute) == ("in the hours before", 12)
+
+
+def test_a_yard_of_half_an_hour_knows_what_its_runs_take_and_no_rates(recorded: Recorded) -> None:
+    recorded.minutes(BANK, runs(quick=12), since_min=35)
+
+    usual = usual_at(recorded.now)[BANK]
+
+    assert 40 <= (usual.run_ms or 0) <= 80
+    assert (usual.basis, usual.sent_a_minute, usual.failing, usual.later) == ("before", None, None, ())
 
 
 def test_weekends_are_compared_with_weekends() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -112,3 +113,20 @@ def test_commands_and_doctor_say_it_too(held: list[str]) -> None:
     )
     assert found.next.startswith("kill -USR1 24636, on h")
     assert held[0] in found.then
+
+
+def test_children_that_are_silent_one_after_the_other_are_told_between_them(
+    held: list[str], facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen_before = {24_635: (now_ms() - 20_000, held[1], "parse_address")}
+    monkeypatch.setattr(pools, "SILENT", defaultdict(dict, {"default": seen_before}))
+    list(pools.look_at_absence(facts_of_snapshot(facts.read())))
+    report(facilities, [])
+
+    [found] = [one for one in pools.look_at_absence(facts_of_snapshot(facts.read())) if one.code == "child_silent"]
+
+    assert found.seen.startswith("2 children of default have answered nothing, one after the other; the last ran parse")
+    assert found.next == f"manage.py switchyard jobs cancel {held[0]}"
+    del pools.SILENT["default"][24_635]
+    after_one = [one.code for one in pools.look_at_absence(facts_of_snapshot(facts.read()))]
+    assert "child_silent" not in after_one, "one alone is over when it answers"

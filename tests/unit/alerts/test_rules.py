@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import pytest
-from django.db import connections
 from django.test import override_settings
 
 from switchyard.alerts.checks import check_alert_rules
 from switchyard.alerts.intake import chosen, further
-from switchyard.alerts.sending import LOCK_S
 from switchyard.alerts.silences import is_quiet
 from switchyard.broker.errors import InvalidDeclaration
 from switchyard.broker.stores.alert_groups import AlertFact
 from switchyard.broker.topology import AlertRule, Yard
 from switchyard.conf import declared_yard
-from switchyard.database import keep_in_loop
 from switchyard.operations.alerting import after_s, fact_of
 from switchyard.operations.checks import check_rule_names
 from switchyard.operations.findings.finding import Finding, ranked
-from switchyard.schedules.runner import maintenance_tasks
 from tests.unit.alerts.configuration import with_alert_urls
 
 NOW = datetime(2026, 11, 27, 22, 30, tzinfo=UTC)
@@ -121,18 +116,3 @@ def test_late_often_waits_for_a_minute_and_for_the_end_of_quiet_hours_unless_it_
     [often] = ranked([Finding("queues", "burning", severity, "x", "y", "z", "default")])
 
     assert (after_s(often), fact_of([often]).severity) == (seconds, called)
-
-
-def test_the_thread_that_calls_people_waits_briefly_for_a_lock_of_sqlite() -> None:
-    [task] = [each for each in maintenance_tasks() if each.name == "alerts"]
-    waits: list[float] = []
-
-    def of_its_own() -> None:
-        keep_in_loop(task.lock_s)
-        waits.append(connections["default"].settings_dict["OPTIONS"]["timeout"])
-
-    thread = threading.Thread(target=of_its_own)
-    thread.start()
-    thread.join(10)
-
-    assert waits == [LOCK_S] and connections["default"].settings_dict["OPTIONS"].get("timeout") != LOCK_S

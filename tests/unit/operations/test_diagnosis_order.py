@@ -86,6 +86,8 @@ def test_a_late_queue_whose_slots_are_free_needs_no_more_of_them() -> None:
     [told] = diagnose(found(("queues.late", "default")), {"default": row(waiting=600, slots=4, busy=1)}, {})
 
     assert (told.cause, told.sentence) == ("nothing_dispatches", "queues.late is so.")
+    [told] = diagnose(found(("queues.ends_late", "default")), {"default": row(waiting=600, slots=4, busy=1)}, {})
+    assert (told.cause, told.sentence) == ("ends_late", "queues.ends_late is so."), "its jobs start"
 
 
 def test_jobs_that_usually_run_much_longer_than_the_others_stand_before_them(counted: dict[str, Any]) -> None:
