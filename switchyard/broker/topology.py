@@ -109,7 +109,8 @@ class RetryPolicy:
         usable = backoff is None or takes_arguments(backoff, 1)
         require(usable, subject, "backoff", backoff, "write a function of one argument, the number of the retry")
         remedy = "write a tuple of milliseconds, one for each retry, such as (5_000, 300_000)"
-        require(_are_delays(self.delays_ms), subject, "delays_ms", self.delays_ms, remedy)
+        delays = isinstance(self.delays_ms, tuple) and all(is_whole(ms, most=LONGEST_DELAY_MS) for ms in self.delays_ms)
+        require(delays, subject, "delays_ms", self.delays_ms, remedy)
         if self.delays_ms:
             remedy = f"leave it out: delays_ms already says when each of its {len(self.delays_ms)} retries comes"
             for option in (option for option in fields(self) if option.name != "delays_ms"):
@@ -154,12 +155,6 @@ def own_delay(backoff: Backoff | None, retry: int) -> int | None:
     except Exception:  # noqa: BLE001  the project's own function; the middleware logs it
         return None
     return int(delay_ms) if is_delay(delay_ms) else None
-
-
-def _are_delays(delays_ms: object) -> bool:
-    if not isinstance(delays_ms, tuple):
-        return False
-    return all(is_whole(delay_ms, most=LONGEST_DELAY_MS) for delay_ms in delays_ms)
 
 
 PoolKind = Literal["threads", "processes", "gevent"]

@@ -29,6 +29,11 @@ def counted(count: int, noun: str, nouns: str = "") -> str:
     return f"{count:,} {noun if count == 1 else nouns or f'{noun}s'}"
 
 
+def jobs_text(count: int, none: str = "0 jobs wait") -> str:
+    """Return how many jobs wait, ``1 job waits``; ``none`` where none does."""
+    return (f"{counted(count, 'job')} wait" + "s" * (count == 1)) if count else none
+
+
 def choices(known: Iterable[tuple[str, str]], chosen: str) -> list[tuple[str, str, bool]]:
     """Return value, text and whether it is chosen; a chosen value that is not among the known ones comes last."""
     found = [(value, text, value == chosen) for value, text in known]

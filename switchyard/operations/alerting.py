@@ -98,8 +98,12 @@ class FindingAlerts:
             self._since[name] = self._since[name][0] if name in self._since and name and count == 1 else now_s, now_s
 
     def _waits_s(self, each: Ranked) -> float:
-        """Return after how many seconds a finding calls: at once where others of its subject have lasted as long."""
-        after, (since_s, at_s) = after_s(each) or 0.0, self._since[each.finding.subject]
+        """Return after how many seconds a finding calls: at once where others of its subject lasted and none called."""
+        after, subject = after_s(each) or 0.0, each.finding.subject
+        since_s, at_s = self._since[subject]
+        alerts = (fingerprint_of(name, of) for (name, about), (of, _) in self._alerts.items() if about == subject)
+        if any(map(self._lasting.has_called, alerts)):
+            self._since[subject] = since_s, _ = at_s, at_s
         return 0.0 if at_s - since_s >= after else after
 
     def _by_alert(self, name: str, alike: Sequence[Ranked]) -> dict[str, list[Ranked]]:

@@ -31,7 +31,7 @@ from switchyard.broker.stores.yard_facts import (
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import duration
 from switchyard.operations.findings.finding import Ranked, causes
-from switchyard.operations.findings.lateness import BLOCKED, FAILING, FLOODED, SLOTS_WAIT
+from switchyard.operations.findings.lateness import BLOCKED, CATCHING_UP, FAILING, FLOODED, SLOTS_WAIT
 from switchyard.operations.findings.spending import DATABASE_SLOW, DEPENDENCY_SLOW
 from switchyard.operations.past import PAST
 from switchyard.operations.rows import Row
@@ -92,6 +92,7 @@ PRECEDENCE: Final = (
     CauseKind("head_of_line", "Long jobs stand before short ones", 0.85, ()),
     CauseKind("retry_storm", "A storm of retries", 0.8, ("queues.retrying",)),
     CauseKind("too_few_slots", "Too few slots", 0.8, ("queues.late",)),
+    CauseKind("catches_up", "It catches up", 0.85, (f"queues.late:{CATCHING_UP}",)),
     CauseKind("ends_late", "Jobs end late", 0.8, ("queues.ends_late",)),
     CauseKind("late_often", "Late again and again", 0.8, ("queues.burning",)),
     CauseKind("leak", "An actor leaks", 0.8, ("actors.leaking",)),

@@ -219,7 +219,7 @@ def supervisors_of(pools: PoolReports, now: int) -> tuple[list[PoolReport], list
 
     Beats are read first: a supervisor that reports between both reads is not silent, nor is one that ends in order.
     """
-    beats = pools.read_silent((), now)
+    beats = pools.read_beats(now)
     reports = pools.read_all()
     live = {report.member for report in reports}
     return reports, [one for one in beats if one.member not in live and now - one.beat_at >= LEAST_SILENT_MS]

@@ -24,7 +24,7 @@ from switchyard.broker.keys import Keys, QueueKeys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.pool_reports import QUIETED, Instruction, PoolReport, ReportedChild, Verb
 from switchyard.conf import declared_yard
-from switchyard.console.formatting import rough_duration
+from switchyard.console.formatting import counted, rough_duration
 from switchyard.long_running import SCHEDULER
 
 LONGEST_REASON: Final = 500
@@ -58,14 +58,12 @@ class ReportedWorkers:
         silent = [f"{child.pid} of {report.pool}" for report in self.reports for child in report.silent]
         if not self.missing and silent:
             return f"No answer from {'child' if len(silent) == 1 else 'children'} {', '.join(silent)}"
-        if not self.missing:
-            quieted = self.quieted
-            if not quieted:
-                return "Every pool has its workers"
-            take = "1 pool takes" if len(quieted) == 1 else f"{len(quieted)} pools take"
-            return f"{take} no new work: {', '.join(quieted)}"
-        pools = "1 pool" if len(self.missing) == 1 else f"{len(self.missing)} pools"
-        return f"{pools} without a worker: {', '.join(self.missing)}"
+        if self.missing:
+            return f"{counted(len(self.missing), 'pool')} without a worker: {', '.join(self.missing)}"
+        if quieted := self.quieted:
+            take = "takes" if len(quieted) == 1 else "take"
+            return f"{counted(len(quieted), 'pool')} {take} no new work: {', '.join(quieted)}"
+        return "Every pool has its workers"
 
     @property
     def quieted(self) -> tuple[str, ...]:

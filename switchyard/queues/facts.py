@@ -17,14 +17,14 @@ from switchyard.broker.shapes import QueueStats
 from switchyard.broker.stores.job_record import Job
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard
-from switchyard.console.formatting import ago, counted, duration, promise, retries_text, whole_duration
+from switchyard.console.formatting import ago, counted, duration, jobs_text, promise, retries_text, whole_duration
 from switchyard.console.pauses import PauseFacts
 from switchyard.console.room_view import NODE_SWITCHED_OFF, SWITCHED_OFF
 from switchyard.history.models import JobRow
 from switchyard.jobs.pauses import PausedActor
 from switchyard.middleware.places import place_of
 from switchyard.operations.findings.facts import HeldGroup
-from switchyard.operations.findings.lateness import BLOCKED, FAILING, HANGS, jobs_text, none_late, slower_queue
+from switchyard.operations.findings.lateness import BLOCKED, FAILING, HANGS, none_late, slower_queue
 from switchyard.operations.queries import Rates
 from switchyard.operations.rows import AWAY, QUIETED, Row
 

@@ -171,7 +171,8 @@ def finish(family: QueueOperations, records: JobRecords | None = None) -> int:
 
     def record(purge: str, lane: Lane, ids: Sequence[bytes], bodies: Sequence[bytes | None]) -> None:
         if records is not None:
-            again = _sent_again(family, ids) | _cancelled(family, purge, ids)
+            notes = family.calls.command("HMGET", family.keys.aside(purge)[1], *(b"cancel:" + id_ for id_ in ids))
+            again = _sent_again(family, ids) | {id_ for id_, note in zip(ids, notes, strict=True) if note is not None}
             jobs = [
                 _purged(family, lane, id_, body)
                 for id_, body in zip(ids, bodies, strict=True)
@@ -196,11 +197,6 @@ def _sent_again(family: QueueOperations, ids: Sequence[bytes]) -> set[bytes]:
     k = family.keys
     answers = family.calls.pipeline([("HMGET", key, *ids) for key in (k.bodies, *k.done, k.dead_letters)])
     return {id_ for answer in answers for id_, found in zip(ids, answer, strict=True) if found is not None}
-
-
-def _cancelled(family: QueueOperations, purge: str, ids: Sequence[bytes]) -> set[bytes]:
-    notes = family.calls.command("HMGET", family.keys.aside(purge)[1], *(b"cancel:" + id_ for id_ in ids))
-    return {id_ for id_, note in zip(ids, notes, strict=True) if note is not None}
 
 
 def _purged(family: QueueOperations, lane: Lane, id_: bytes, body: bytes) -> EndedJob:

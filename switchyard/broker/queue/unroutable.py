@@ -24,6 +24,8 @@ KEPT_MS: Final = 20 * 60_000
 LIST_BUDGET_S: Final = 0.5
 # Characters of a call. Messages with a longer one, such as a thousand names, are not listed and wait until due.
 LONGEST_CALL: Final = 2_000
+# Members of an index that are compared with the scheduled messages at once.
+COMPARED: Final = 1_000
 # Calls in one answer, so that a very long index does not keep consumers from work; the next listing continues there.
 MOST_CALLS: Final = 200
 FIND_ADOPTABLE_S: Final = 2.0
@@ -43,7 +45,9 @@ class UnroutableLane:
         self._lane = lane
         self.name = family.keys.lane_name(lane)
         self._key = family.keys.parked(lane)
+        self._due = family.keys.due(lane)
         self._list_from = b"-"
+        self._compared = 0
 
     def add(self, message_id: str, call: str) -> None:
         if len(call) <= LONGEST_CALL:
@@ -67,10 +71,24 @@ class UnroutableLane:
                 self._list_from = b"-"
                 break
             call = page[0].partition(b"\n")[0]
-            if len(call) <= LONGEST_CALL:
-                found.append(str(call, "utf-8", "replace"))
+            found.append(str(call, "utf-8", "replace"))
             self._list_from = b"[" + call + b"\x0b"
         return found
+
+    def tidy(self) -> None:
+        """Take out what is scheduled no more, as it was cancelled: of 1,000 members, after those of the last call.
+
+        One that is parked again meanwhile is taken out as well, and waits until it is due.
+        """
+        page = self._family.calls.command("ZRANGE", self._key, self._compared, self._compared + COMPARED - 1)
+        due = (
+            self._family.calls.command("ZMSCORE", self._due, *(one.rpartition(b"\n")[2] for one in page))
+            if page
+            else ()
+        )
+        if gone := [member for member, at in zip(page, due, strict=True) if at is None]:
+            self._family.calls.command("ZREM", self._key, *gone)
+        self._compared = self._compared + len(page) - len(gone) if len(page) == COMPARED else 0
 
     def ids(self, call: str, limit: int) -> list[bytes]:
         bounds = (f"[{call}\n", f"({call}\x0b")
@@ -117,7 +135,9 @@ class ParkedCalls:
         self._find_at_s = time.monotonic() + FIND_ADOPTABLE_S
         self.calls = []
         try:
-            known = [call for call in self._lane.calls() if self._knows(call)]
+            if calls := self._lane.calls():
+                self._lane.tidy()
+            known = [call for call in calls if self._knows(call)]
             for call in known:
                 self._lane.adopt(self._owner, call, ())  # reports that a worker knows it, before there is credit
         except BrokerError as error:

@@ -132,7 +132,9 @@ def encode_success(
 def encode_rows(rows: Iterable[bytes]) -> bytes:
     """Return encoded attempts as the field ``rows`` of an entry of a history stream."""
     packed = list(rows)
-    return _array_header(len(packed)) + b"".join(packed)
+    count = len(packed)
+    header = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    return header + b"".join(packed)
 
 
 def decode_rows(packed: bytes) -> Iterator[EndedJob]:
@@ -146,12 +148,6 @@ def decode_rows(packed: bytes) -> Iterator[EndedJob]:
             yield ENDED_JOB.decode(row)
         except UNREADABLE as error:
             logger.error("a row of %d bytes in a history stream cannot be read, left out: %s", len(bytes(row)), error)
-
-
-def _array_header(count: int) -> bytes:
-    if count < 16:
-        return bytes((0x90 | count,))
-    return b"\xdc" + count.to_bytes(2, "big")
 
 
 COUNTS: Final = ("written", "skipped")
@@ -261,6 +257,4 @@ def _entry(queue: str, id_: bytes, fields: Any) -> HistoryEntry:
 
 
 def _age_ms(first: Any, now: int) -> int | None:
-    if not isinstance(first, list) or not first:
-        return None
-    return max(0, now - int(first[0][0].partition(b"-")[0]))
+    return max(0, now - int(first[0][0].partition(b"-")[0])) if isinstance(first, list) and first else None

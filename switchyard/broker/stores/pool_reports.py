@@ -259,24 +259,11 @@ class PoolReports:
         reports = [read(REPORT, report, key) for key, report in zip(keys, found, strict=True) if report is not None]
         return [report for report in reports if report is not None]
 
-    def read_silent(self, reports: Sequence[PoolReport], now: int) -> list[SilentSupervisor]:
-        """Return the supervisors that were killed, stopped or cut off within the last hour; forget older ones.
+    def read_beats(self, now: int) -> list[SilentSupervisor]:
+        """Return the supervisors that reported within the last hour, by pool and host, and forget older ones.
 
-        Those of the reports, as :meth:`read_all` returned them, are not among them.
+        One that starts does so as well: each adds a beat, in a yard that nobody looks at as well.
         """
-        live = {report.member for report in reports}
-        silent = [one for one in self._with_beats(now) if one.member not in live]
-        return sorted(silent, key=lambda one: (one.pool, one.host, one.pid))
-
-    def forget_silent(self, now: int) -> None:
-        """Forget the supervisors whose last report is over an hour old.
-
-        For a supervisor that starts: each one adds a beat, in a yard that nobody looks at as well.
-        """
-        self._with_beats(now)
-
-    def _with_beats(self, now: int) -> list[SilentSupervisor]:
-        """Return every supervisor that reported within the last hour, those that report still among them."""
         key = self._keys.pool_beats()
         [beats] = self._calls.look([("HGETALL", key)])
         found, forgotten = [], []
@@ -290,4 +277,4 @@ class PoolReports:
                 found.append(SilentSupervisor(pool, host, number_of, beat_at))
         if forgotten:
             self._calls.command("HDEL", key, *forgotten)
-        return found
+        return sorted(found, key=lambda one: (one.pool, one.host, one.pid))

@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from django.db.models import Max, Min
 from django.utils import timezone
 
 from switchyard.broker.clock import datetime_of, now_ms
@@ -51,7 +52,7 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})"
 # ``host: fact; remedy``, as outgoing requests of this project fail; and the forms of urllib3, requests and httpx.
 _HOSTS = (
     re.compile(rf"(?<![\w.-])(?P<host>(?:{_LABEL}\.)+{_LABEL}(?::\d+)?|localhost(?::\d+)?): (?P<fact>[^;\n]{{1,80}})"),
-    re.compile(r"host='(?P<host>[^']{1,253})'"),
+    re.compile(r"host='(?P<host>[^']{1,253})'(?:, port=(?!80\b|443\b)(?P<port>\d+))?"),
     re.compile(r"https?://(?:[^/@\s]*@)?(?P<host>[^/\s'\"?#)]{1,253})"),
 )
 
@@ -134,7 +135,8 @@ def failing_actors() -> list[FailingActor]:
                 passed = ran.filter(failed_at=None, finished_at__gt=last).count()
                 during = max(ran.filter(finished_at__gte=first, finished_at__lte=last).count(), told.failed)
                 jobs_since = jobs_since and max(jobs_since, told.failed)
-                found.append(replace(told, passed=passed, during=during, jobs_since=jobs_since))
+                onset = _onset(actor, failures, told.first_at) if jobs_since else told.first_at
+                found.append(replace(told, first_at=onset, passed=passed, during=during, jobs_since=jobs_since))
     return sorted(found, key=lambda one: (one.ended, -one.failed, -one.letters))
 
 
@@ -155,6 +157,16 @@ def _all_since(actor: str, failures: Sequence[_Row]) -> tuple[Sequence[_Row], in
             count, since = number, min(at, failed_at)
     latest = [row for row in failures if since is not None and (row[4] or 0) >= since]
     return (latest, count) if len(latest) >= max(FEWEST, NEARLY_ALL * count) else (failures, 0)
+
+
+def _onset(actor: str, failures: Sequence[_Row], first_at: datetime) -> datetime:
+    """Return the first failure of some jobs, of whose rows each has its last, after the last success before them."""
+    jobs = JobRow.objects.filter(pk__in=[row[5] for row in failures]).values("job_id")
+    rows = JobRow.objects.filter(actor=actor, failed_at=None, finished_at__lt=int(first_at.timestamp() * 1_000))
+    since = rows.aggregate(at=Max("finished_at"))["at"] or 0
+    failed = AttemptRow.objects.filter(job_id__in=jobs, finished_at__gt=since).exclude(error_type="")
+    onset = failed.aggregate(at=Min("finished_at"))["at"]
+    return first_at if onset is None else min(first_at, datetime_of(onset))
 
 
 _Row = tuple[str, str, str, str, "int | None", int, str]
@@ -353,8 +365,9 @@ def host_of(errors: Iterable[str]) -> tuple[str, str]:
         total += count
         match = next((match for form in _HOSTS if (match := form.search(error))), None)
         if match is not None:
-            hosts[match["host"]] += count
-            facts.setdefault(match["host"], match.groupdict().get("fact") or "")
+            found = match.groupdict()
+            hosts[host := ":".join(filter(None, (found["host"], found.get("port"))))] += count
+            facts.setdefault(host, found.get("fact") or "")
     if not hosts:
         return "", ""
     [(host, count)] = hosts.most_common(1)
@@ -387,9 +400,8 @@ def judge(found: FailingActor) -> Finding:
             code, what, then = "host_down", f"{found.host} is down for {found.actor}{fact}", rest
         seen = f"{what}: {those} jobs failed in the last 5 min"
     elif found.failed >= FEWEST:
-        jobs, when = found.jobs_since or found.jobs, "in the last 5 min"
-        if found.jobs_since:
-            when = f"since {found.first_at:%H:%M:%S} UTC"
+        jobs = found.jobs_since or found.jobs
+        when = f"since {found.first_at:%H:%M:%S} UTC" if found.jobs_since else "in the last 5 min"
         seen = (
             f"{share_text(found.failed, jobs)} {found.actor}'s jobs fail with {found.exception}{because}: "
             f"{found.failed:,} of {jobs:,} {when}"

@@ -21,7 +21,7 @@ from switchyard.broker.stores.job_record import Job
 from switchyard.broker.stores.yard_facts import HOUR_MS, RUNS, actor_subject, ends, merged, percentile_ms
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.console.formatting import counted, duration, most_common, times, whole_duration
+from switchyard.console.formatting import counted, duration, jobs_text, most_common, times, whole_duration
 from switchyard.jobs.queries import families
 from switchyard.operations.findings.actors import AllFailing
 from switchyard.operations.findings.facts import Flood, YardFacts, flood_of, holding
@@ -41,6 +41,8 @@ COUNTED = 500
 MOST = 0.5
 # Starts beside arrivals of a queue that is told to become empty: two readings differ by a few jobs.
 CLEARLY = 1.1
+# A queue that starts so many times what arrives, and is empty so soon, works off what waited while nothing started.
+WORKS_OFF, SOON_MS = 2, 30_000
 # A supervisor reports every 2 s.
 SILENT_MS = 6_000
 # Runs of a second or more are not of the actor's length if half of them take five times as long as half of 20 before,
@@ -48,7 +50,7 @@ SILENT_MS = 6_000
 UNUSUAL_MS, UNUSUAL, LEAST_ENDED, DAY_MS = 1_000, 5, 20, 24 * HOUR_MS
 SLOTS_WAIT = "More slots would wait as well, and so would another queue's."
 # Words for a late queue, in the yard and above the sentence, where its cause is known; "Late" where it is not.
-BLOCKED, FLOODED, HANGS, FAILING = "Blocked", "Flooded", "Hangs", "Failing"
+BLOCKED, FLOODED, HANGS, FAILING, CATCHING_UP = "Blocked", "Flooded", "Hangs", "Failing", "Catching up"
 LATE_WORDS = ("Late", BLOCKED, FLOODED, HANGS, FAILING)
 
 
@@ -109,11 +111,6 @@ def none_late() -> str:
     return "Every queue is on time"
 
 
-def jobs_text(count: int) -> str:
-    """Return how many jobs wait: ``1 job waits``."""
-    return f"{counted(count, 'job')} wait{'s' if count == 1 else ''}"
-
-
 def late_cause(row: Row, facts: YardFacts) -> tuple[str, Flood | None]:
     """Return the actor that runs too long for a late queue and holds most of its slots, or "", and what floods it."""
     misplaced = _cause(row, declared_yard().queue_of(row.queue), facts, flood := flood_of(row))[2]
@@ -168,6 +165,8 @@ def _late(row: Row, facts: YardFacts) -> Finding:
     queue = declared_yard().queue_of(row.queue)
     cause, then, misplaced = _cause(row, queue, facts, flood := flood_of(row))
     flood = None if misplaced else flood
+    if catches_up := not misplaced and flood is None and _left_ms(row, WORKS_OFF) < SOON_MS:
+        cause, then = "it works off what has waited", "It is on time then, by itself: nothing needs to be done."
     share = f"{flood.text}, " if flood is not None and not flood.sends_itself else ""
     seen = (
         f"{row.name} is {times(row.ratio or 0)} behind its promise, because {cause}; "
@@ -182,8 +181,8 @@ def _late(row: Row, facts: YardFacts) -> Finding:
         step = f"manage.py switchyard jobs list --state queued --queue {row.queue} --owner {shlex.quote(flood.owner)}"
         then = f"Ask {flood.owner} whether all of them are wanted; the list cancels those that are not. {then}"
     button, ratio = button or _holders_button(row), row.ratio or 0
-    word = BLOCKED if misplaced else FLOODED if flood else ""
-    severity = _severity(ratio)
+    word = BLOCKED if misplaced else FLOODED if flood else CATCHING_UP if catches_up else ""
+    severity: Severity = "warning" if catches_up else _severity(ratio)
     return GROUP.finding(severity, "late", seen, "", step, row.queue, then=then, button=button, factor=ratio, word=word)
 
 
@@ -201,22 +200,16 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
         beats = (facts.state.pools[pool.name].beat_at for pool in declared_yard().pools_of(queue.name))
         silent_ms = now_ms() - max((beat for beat in beats if beat is not None), default=now_ms())
         if silent_ms >= SILENT_MS and facts.state.returned_s is None:
-            return (
-                f"its pool has not reported for {duration(silent_ms)} and starts nothing",
-                "It is stopped, hangs, or cannot reach the broker: its own page and its log say more within seconds.",
-                "",
-            )
+            then = "It is stopped, hangs, or cannot reach the broker: its own page and its log say more within seconds."
+            return f"its pool has not reported for {duration(silent_ms)} and starts nothing", then, ""
         rates = lately(row.queue)
         if rates is not None and rates.starts >= 1:
             then = (
                 "After a pause or a restart that is what waited. If it stays so, the broker answers its workers slowly."
             )
             return f"it starts {rates.starts:,.3g} a second while slots are free", then, ""
-        return (
-            "its free slots start nothing",
-            "Its workers have just started, cannot reach the broker, or a call holds them up: read the pool's log.",
-            "",
-        )
+        then = "Its workers have just started, cannot reach the broker, or a call holds them up: read the pool's log."
+        return "its free slots start nothing", then, ""
     busy = _busy_text(row)
     if flood is not None and flood.sends_itself:
         rates = lately(row.queue)
@@ -236,11 +229,8 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
     )  # fmt: skip
     if usual := _usually(actor, jobs):
         longest = f"the longest for {duration(longest_ms)}, while {usual}"
-        return (
-            f"{of_slots}, {longest}",
-            f"What {actor} calls is slow, or it hangs: look there first. {SLOTS_WAIT}",
-            "",
-        )
+        then = f"What {actor} calls is slow, or it hangs: look there first. {SLOTS_WAIT}"
+        return f"{of_slots}, {longest}", then, ""
     # Slots that are held by runs of some length at random moments free one after that divided by slots + 1.
     fits_ms = (row.slots + 1) * (queue.objective_ms or 0)
     if queue.objective_ms is not None and longest_ms > fits_ms and _others(queue, actor):
@@ -310,12 +300,17 @@ def _pause(flood: Flood) -> tuple[Button, str, str]:
 
 
 def _empty_in(row: Row) -> str:
-    """Return when a queue is empty, where clearly more starts than arrives: ``; empty in about 1 min 10 s at 80/s``."""
+    """Return when a queue is empty, where clearly more starts than arrives: ``; empty in about 1 min 10 s``."""
+    left_ms = _left_ms(row, CLEARLY)
+    return f"; empty in about {duration(left_ms)}" if math.isfinite(left_ms) else ""
+
+
+def _left_ms(row: Row, factor: float) -> float:
+    """Return in how many ms a queue is empty; infinity unless so many times of what arrives is started."""
     rates = lately(row.queue)
-    if rates is None or rates.starts <= CLEARLY * rates.arrivals:
-        return ""
-    left_ms = (row.waiting or 0) / (rates.starts - rates.arrivals) * 1_000
-    return f"; empty in about {duration(left_ms)} at {rates.starts:,.3g}/s"
+    if rates is None or rates.starts <= factor * rates.arrivals:
+        return math.inf
+    return (row.waiting or 0) / (rates.starts - rates.arrivals) * 1_000
 
 
 def _busy_text(row: Row) -> str:

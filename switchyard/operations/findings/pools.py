@@ -13,7 +13,7 @@ from switchyard.broker.shapes import LaneStats
 from switchyard.broker.stores.pool_reports import REPORT_TTL_MS, PoolReport, SilentChild, SilentSupervisor
 from switchyard.broker.topology import Pool
 from switchyard.conf import STARTED_MS, declared_yard, switchyard_settings
-from switchyard.console.formatting import counted, duration, rough_duration
+from switchyard.console.formatting import counted, duration, jobs_text, rough_duration
 from switchyard.operations.findings.facts import Snapshot, YardFacts
 from switchyard.operations.findings.finding import LOOK_AT_WORKERS, Button, Finding, FindingGroup, Severity
 from switchyard.operations.queries import PoolState
@@ -25,6 +25,7 @@ GROUP = FindingGroup("pools")
 HOST_TOLD_MS = 15 * 60_000
 # So many pools are told in one sentence, with the first by name.
 MANY, NAMED = 3, 4
+NONE = "nothing waits there yet"
 LOST = (
     "It was not started, was killed, its code does not load, it is stopped (kill -CONT), or cannot reach the broker; "
     "nothing is lost"
@@ -61,8 +62,7 @@ def _many_down(missing: list[PoolState], facts: YardFacts) -> Finding:
     last = max(missing[0].silent, key=lambda one: one.beat_at, default=None)
     why, step = _why(names[0], last)
     why = "no supervisor of them reports" if not any(pool.silent for pool in missing) else f"of {names[0]}, {why}"
-    waits = f"{counted(waiting, 'job')} wait{'s' if waiting == 1 else ''}" if waiting else "nothing waits there yet"
-    seen = f"no pool serves {', '.join(names[:NAMED])}{more}: {why}; {waits}"
+    seen = f"no pool serves {', '.join(names[:NAMED])}{more}: {why}; {jobs_text(waiting, NONE)}"
     if len(missing) == len(facts.state.pools) and step == _start(names[0]):
         step = "manage.py switchyard runpools"
     then = f"{_then(step)} Each pool has a supervisor of its own: `{_start('POOL')}`."
@@ -93,15 +93,11 @@ def _down(pool: PoolState, facts: YardFacts) -> Finding:
     waiting = _waits(pool, facts)
     last = max(pool.silent, key=lambda one: one.beat_at, default=None)
     why, step = _why(name, last)
-    then, button = _then(step), LOOK_AT_WORKERS
-    if not waiting:
-        seen = f"no pool serves {name}: {why}; nothing waits there yet"
-        return GROUP.finding("warning", "down", seen, LOST, step, name, then=then, button=button)
-    jobs = f"{counted(waiting, 'job')} wait{'s' if waiting == 1 else ''}"
-    seen = f"{name} starts nothing, because no pool serves it: {why}; {jobs}"
+    what = f"{name} starts nothing, because no pool serves it" if waiting else f"no pool serves {name}"
+    seen = f"{what}: {why}; {jobs_text(waiting, NONE)}"
     return GROUP.finding(
-        "error", "down", seen, LOST, step, name,
-        then=then, button=button, factor=float(waiting), also=_served(pool),
+        "error" if waiting else "warning", "down", seen, LOST, step, name,
+        then=_then(step), button=LOOK_AT_WORKERS, factor=float(waiting), also=_served(pool),
     )  # fmt: skip
 
 
@@ -120,11 +116,9 @@ def _quieted(pool: PoolState, facts: YardFacts) -> Finding:
         takes, it = ("takes", "it") if pool.quieted == 1 else ("take", "them")
         seen = f"{pool.quieted} of {pool.supervisors} supervisors of {name} {takes} no new work: {who} quieted {it}"
         seen += f"{when}{why}"
-    elif waiting:
-        jobs = f"{counted(waiting, 'job')} wait{'s' if waiting == 1 else ''}"
-        seen = f"{name} starts nothing, because {who} quieted {those}{when}{why}; {jobs}"
     else:
-        seen = f"{name} takes no new work, because {who} quieted {those}{when}{why}; nothing waits there yet"
+        what = "starts nothing" if waiting else "takes no new work"
+        seen = f"{name} {what}, because {who} quieted {those}{when}{why}; {jobs_text(waiting, NONE)}"
     severity: Severity = "error" if waiting and not pool.takes_work else "warning"
     cause = "A person quieted it, and has not let it take work again or stopped it yet"
     step = f"manage.py switchyard workers resume --pool {name}"

@@ -12,7 +12,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import OpenCircuit, QueuePause
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.console.formatting import ago, counted, duration
+from switchyard.console.formatting import ago, counted, duration, jobs_text
 from switchyard.jobs.queries import answering_families
 from switchyard.operations.findings.actors import GROUP as ACTORS
 from switchyard.operations.findings.facts import HeldGroup, QueueFacts, Snapshot, YardFacts, undeclared_queues
@@ -112,7 +112,7 @@ def _is_full(facts: YardFacts, queue: str) -> bool:
 
 def _paused(row: Row, pause: QueuePause, full: bool) -> Finding:
     waiting = row.waiting or 0
-    jobs = f"{counted(waiting, 'job')} wait{'s' if waiting == 1 else ''}" if waiting else "nothing waits yet"
+    jobs = jobs_text(waiting, "nothing waits yet")
     since = f" {duration(max(now_ms() - pause.since, 0))} ago" if pause.since else ""
     reason = f" ({pause.reason})" if pause.reason else ""
     until = f" until {datetime_of(pause.until):%Y-%m-%d %H:%M} UTC" if pause.until else ""
@@ -141,7 +141,7 @@ def circuit_open(queue: str, dependency: str, circuits: Sequence[OpenCircuit]) -
     waiting, pause = sum(each.waiting for each in circuits), circuits[0].pause
     since = duration(max(now_ms() - min(each.pause.since for each in circuits), 0))
     values = f" for {counted(len(circuits), 'value')} of {pause.argument}" if pause.argument else ""
-    waits = f"{counted(waiting, 'job')} wait{'s' if waiting == 1 else ''}"
+    waits = jobs_text(waiting)
     actor, factor = min(pause.calls or (queue,)), float(waiting)
     button = Button(f"Show {actor}", "switchyard-actor", actor)
     if all(each.pause.by and each.pause.times == 1 for each in circuits):

@@ -114,7 +114,7 @@ class Reporter:
         try:
             self._notices = self._reports.write(report, quieted)
             if not self._forgot_silent:
-                self._reports.forget_silent(report.beat_at)
+                self._reports.read_beats(report.beat_at)
                 self._forgot_silent = True
         except Exception as error:  # noqa: BLE001  whatever a key may hold, the supervisor goes on
             if not self._away:

@@ -6,7 +6,7 @@ import pytest
 
 from switchyard.broker.clock import now_ms
 from switchyard.dead_letters.projection import project
-from switchyard.history.models import JobRow
+from switchyard.history.models import AttemptRow, JobRow
 from switchyard.operations.findings.actors import ENDED_MS, MENDED_MS, WINDOW_MS, failing_actors, judge, look
 from tests.factories.letters import letter
 from tests.integration.jobs.history_rows import job_row
@@ -116,11 +116,19 @@ def test_the_words_of_an_error_name_the_cause_and_the_step(error: str, text: str
     )
 
 
-def test_jobs_that_succeeded_in_a_retry_are_told() -> None:
-    at = now_ms() - 1_000
-    for _ in range(6):
-        job_row(actor="sync", finished_at=at, failed_at=at, error_type="KeyError", error_message="no")
-    assert said()[0].endswith(", 6 succeeded later")
+def test_retries_do_not_move_the_moment_since_which_all_fail() -> None:
+    job_row(actor="sync", finished_at=now_ms() - 90_000)
+    fail("KeyError", 6)
+    for row in JobRow.objects.filter(error_type="KeyError"):
+        for attempt, ago_ms in ((1, 60_000), (2, 1_000)):
+            AttemptRow.objects.create(
+                job_id=row.job_id, generation=0, attempt=attempt, state="retrying", finished_at=now_ms() - ago_ms,
+                error_type="KeyError",
+            )  # fmt: skip
+
+    [found] = failing_actors()
+
+    assert 50_000 < now_ms() - found.first_at.timestamp() * 1_000 < 80_000
 
 
 def test_failures_that_all_succeeded_in_a_retry_are_past_after_some_seconds() -> None:

@@ -70,6 +70,22 @@ def test_trouble_of_a_queue_that_goes_on_under_another_name_does_not_wait_anew(
     assert called == [(65, "queues.ends_late")]
 
 
+def test_what_follows_a_trouble_that_has_called_waits_for_its_own_time(
+    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    down = Finding("pools", "down", "error", "no pool serves slow", subject="slow")
+    clock, present, called = Mock(return_value=0.0), [down], list[tuple[float, str]]()
+    monkeypatch.setattr(alerting, "diagnose", lambda *_: Mock(findings=ranked(present)))
+    alerts = FindingAlerts(clock)
+    for clock.return_value in range(0, 100, 5):
+        if clock.return_value == 50:
+            present[0] = late("slow")
+        alerts.check()
+        called += [(clock.return_value, each.sample.name) for each in facilities.alerts.claim_due()]
+
+    assert called == [(20, "pools.down"), (80, "queues.late")]
+
+
 def test_what_has_lasted_beside_it_or_is_about_nothing_hastens_no_call(
     facilities: Facilities, monkeypatch: pytest.MonkeyPatch
 ) -> None:

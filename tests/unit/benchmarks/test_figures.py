@@ -40,29 +40,19 @@ def test_ratios_pair_runs_of_one_round_and_leave_out_failed_ones() -> None:
 
 
 def test_waits_are_milliseconds_from_sending_to_the_start() -> None:
-    records = [Record(10.0, 10.0 + ms / 1000, 0, ms) for ms in range(1, 101)]
-
-    found = waits("idle", records)
+    found = waits("idle", [Record(10.0, 10.0 + ms / 1000, 0, ms) for ms in range(1, 101)])
 
     assert found["idle_p50_ms"] == pytest.approx(50)
     assert found["idle_p99_ms"] == pytest.approx(99)
     assert found["idle_max_ms"] == pytest.approx(100)
 
 
-def test_a_drain_counts_from_its_first_fifth_to_its_last_start() -> None:
-    records = starts(*((second / 10, 0) for second in range(101)))
-
-    assert drain_rate(records) == pytest.approx(10)
-
-
-def test_a_drain_counts_only_while_every_worker_runs() -> None:
+def test_a_drain_counts_from_its_first_fifth_to_its_last_start_while_every_worker_runs() -> None:
     alone = [(second / 10, 0) for second in range(50)]
     together = [(5 + second / 20, second % 2) for second in range(101)]
 
+    assert drain_rate(starts(*((second / 10, 0) for second in range(101)))) == pytest.approx(10)
     assert drain_rate(starts(*alone, *together)) == pytest.approx(20, rel=0.02)
-
-
-def test_a_drain_that_ended_before_every_worker_ran_has_no_rate() -> None:
     assert drain_rate(starts((0.0, 0), (1.0, 0), (2.0, 1))) == 0.0
 
 
@@ -71,16 +61,8 @@ def test_slots_double_until_a_step_gains_less_than_a_tenth() -> None:
 
     assert steps == [(1, 100.0), (2, 200.0), (4, 400.0), (8, 800.0), (16, 1_200.0), (32, 1_200.0)]
     assert plateau_of(steps) == 16
-
-
-def test_work_that_never_gains_has_its_plateau_at_one_slot() -> None:
-    steps = climb(lambda slots: 50.0 - slots, 128)
-
-    assert [slots for slots, _ in steps] == [1, 2]
-    assert plateau_of(steps) == 1
-
-
-def test_climb_ends_where_it_is_told_to() -> None:
+    assert plateau_of(none := climb(lambda slots: 50.0 - slots, 128)) == 1
+    assert [slots for slots, _ in none] == [1, 2]
     assert [slots for slots, _ in climb(float, 8)] == [1, 2, 4, 8]
 
 
@@ -108,9 +90,7 @@ def test_a_ratio_holds_when_its_lower_quartile_is_within_a_tenth(ours: list[floa
 
 @pytest.mark.parametrize(("ours", "holds"), [([0.75, 0.8, 0.83], True), ([0.7, 0.7, 1.2], False)])
 def test_a_ratio_that_is_to_stay_low_is_judged_by_its_upper_quartile(ours: list[float], holds: bool) -> None:
-    found = judge(over("dramatiq", at_most=0.75), runs(switchyard=ours, dramatiq=[1.0] * 3))
-
-    assert found.holds is holds
+    assert judge(over("dramatiq", at_most=0.75), runs(switchyard=ours, dramatiq=[1.0] * 3)).holds is holds
 
 
 def test_pairs_are_runs_of_one_round() -> None:
@@ -128,13 +108,9 @@ def test_the_best_of_a_group_is_found_and_named(group: str, best: str) -> None:
     found = judge(over(group, at_least=1), values)
 
     assert f"({best})" in found.target
+    lossy = runs(switchyard=[100], dramatiq=[10], huey=[40])
+    assert "(dramatiq)" in judge(over(EVERY_KEEPING_PEER, at_least=1), lossy).target
     assert found.median == 100 / values[DRAIN][best][0]  # type: ignore[operator]
-
-
-def test_a_peer_that_loses_work_is_no_rival_where_keeping_counts() -> None:
-    values = runs(switchyard=[100], dramatiq=[10], huey=[40])
-
-    assert "(dramatiq)" in judge(over(EVERY_KEEPING_PEER, at_least=1), values).target
 
 
 def test_a_limit_holds_by_its_median_and_leaves_the_exit_code_alone() -> None:

@@ -171,6 +171,16 @@ def test_a_list_without_end_is_looked_at_bit_by_bit(family: QueueOperations, lan
     assert sorted(call for look in looks[:3] for call in look) == sorted(calls)
 
 
+def test_what_is_scheduled_no_more_is_taken_off_the_list(family: QueueOperations, lane: UnroutableLane) -> None:
+    for id_ in "abc":
+        park(family, lane, id_)
+    administration.cancel(family, {"a": b"", "c": b""})
+
+    lane.tidy()
+
+    assert lane.ids(CALL, 9) == [b"b"]
+
+
 def test_the_list_expires(family: QueueOperations, lane: UnroutableLane) -> None:
     park(family, lane, "a")
 

@@ -16,9 +16,7 @@ def test_a_supervisor_that_starts_forgets_those_that_are_silent_for_long(valkey:
     old, lately = "urgent:a:1", "urgent:b:2"
     beats = {old: NOW - SILENT_KEPT_MS - 1, lately: NOW - SILENT_KEPT_MS, "written by hand": 7}
     valkey.hset(keys.pool_beats(), mapping=beats)  # type: ignore[arg-type]
-    reports = PoolReports(RedisCalls(valkey), keys)
-
-    reports.forget_silent(NOW)
+    found = PoolReports(RedisCalls(valkey), keys).read_beats(NOW)
 
     assert valkey.hkeys(keys.pool_beats()) == [lately.encode()]
-    assert reports.read_silent([], NOW) == [SilentSupervisor("urgent", "b", 2, NOW - SILENT_KEPT_MS)]
+    assert found == [SilentSupervisor("urgent", "b", 2, NOW - SILENT_KEPT_MS)]
