@@ -154,7 +154,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             "most of what waits has one value of an argument",
             causes.one_customer_floods,
             rf"^default is .* {PROMISE} \d × sync_customer .*; [\d,]+ jobs wait, \d+ of the next 100 are "
-            r"customer_id=7, the oldest for .*; empty in about .* at [\d.]+/s\.",
+            r"customer_id=7, the oldest for .*; empty in about .*",
             r"Pause sync_customer for customer_id=7…",
             then=r"^(?!.*more slots)Pause sync_customer for customer_id=7",
         ),
