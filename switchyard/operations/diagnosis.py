@@ -41,7 +41,7 @@ WINDOW_MS: Final = 120_000
 # Actors that are told to take most of something, and the share from which one is.
 MOST_EATERS, LEAST_EATEN = 3, 0.1
 # Below, a sentence begins with "most likely".
-SURE: Final = 0.8
+SURE, UNSURE = 0.8, 0.5
 # A run that holds slots is one of another kind from five times the mean of the others on, of so many at least.
 OTHER_KIND, LEAST_OTHERS = 5.0, 5
 
@@ -145,13 +145,14 @@ def diagnose(found: Sequence[Ranked], late: Mapping[str, Row], holders: Mapping[
         if cause is None:
             continue
         queue, actor = each.finding.subject, each.finding.actor
-        sentence = each.sentence
+        sentence, unsure = each.sentence, False
         if cause.name == "too_few_slots" and queue in late:
             actor, counts = holders.get(queue, ""), window.get(queue_subject(queue), {})
             if SLOTS_WAIT in each.finding.then:  # its jobs take longer than they did
                 cause = BY_NAME["slower"]
             elif late[queue].busy * 2 < late[queue].slots:  # more slots would start nothing as well
                 cause = BY_NAME["nothing_dispatches"]
+                unsure = "nothing" not in sentence
             elif _is_of_another_kind(actor, queue, window):
                 cause = BY_NAME["head_of_line"]
             elif (
@@ -161,7 +162,8 @@ def diagnose(found: Sequence[Ranked], late: Mapping[str, Row], holders: Mapping[
         at = PRECEDENCE.index(cause)
         button = each.finding.button
         diagnosis = Diagnosis(
-            cause.name, cause.title, sentence, _evidence(window, queue, actor), cause.confidence, each.finding.next,
+            cause.name, cause.title, sentence, _evidence(window, queue, actor),
+            UNSURE if unsure else cause.confidence, each.finding.next,
             button.href if button is not None else "", queue, actor,
         )  # fmt: skip
         told.append((at, len(told), diagnosis))

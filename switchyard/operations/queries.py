@@ -27,7 +27,7 @@ from switchyard.long_running import anyone_leads
 from switchyard.operations.supervisors import TAKES_WORK, ServerState, read_broker_state
 
 WINDOW_S: Final = 60.0
-LATELY_S: Final = 5.0
+LATELY_S: Final = 10.0
 SHORTEST_S: Final = 1.0
 
 
@@ -89,7 +89,7 @@ def note(queue: str, now: QueueSnapshot) -> Rates | None:
 
 
 def lately(queue: str) -> Rates | None:
-    """Return the rates of the last five seconds, by this process's readings; ``None`` without two of them."""
+    """Return the rates of the last ten seconds, by this process's readings; ``None`` without two of them."""
     with _lock:
         kept = list(_readings.get(queue, ()))
     now_s = time.monotonic()

@@ -216,7 +216,9 @@ class Drawing:
 
 def draw(row: Row, holder: str = "", held: int = 0) -> Drawing:
     held = min(held, row.busy)
-    return Drawing(_train(row), _slots(row, held), _siding(row.retrying or 0), holder if held else "", held)
+    count = min(8, math.ceil(math.log10((row.retrying or 0) + 1) * 2))
+    siding = tuple(Mark(30 + index * (WAGON + GAP + 1), WAGON, "hollow") for index in range(count))
+    return Drawing(_train(row), _slots(row, held), siding, holder if held else "", held)
 
 
 def _train(row: Row) -> tuple[Mark, ...]:
@@ -250,8 +252,3 @@ def _slots(row: Row, held: int) -> tuple[Mark, ...]:
     if held:
         marks.append(Mark(0, max(2, round(LONG_WAGON * held / row.slots)), "held"))
     return tuple(marks)
-
-
-def _siding(retrying: int) -> tuple[Mark, ...]:
-    count = min(8, math.ceil(math.log10(retrying + 1) * 2)) if retrying else 0
-    return tuple(Mark(30 + index * (WAGON + GAP + 1), WAGON, "hollow") for index in range(count))

@@ -50,7 +50,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
         ),
         Situation(
             "jobs that start in time and end late", causes.sends("long_export", "reports", 15_000, count=2),
-            r"^reports starts its jobs in time and ends them late: the oldest is .* behind the promise to end",
+            r"^reports ends its jobs late: the oldest is .* behind the promise to end",
             r"Show who holds the 4 slots of reports", first=False,
         ),
         Situation(

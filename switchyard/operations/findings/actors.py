@@ -147,7 +147,9 @@ def _all_since(actor: str, failures: Sequence[_Row]) -> tuple[Sequence[_Row], in
     """
     if len(failures) < FEWEST:
         return failures, 0
-    rows = JobRow.objects.filter(actor=actor, finished_at__gte=min(row[4] or 0 for row in failures))
+    first, last = (of(row[4] or 0 for row in failures) for of in (min, max))
+    # Without those that the history has got since the failures were read.
+    rows = JobRow.objects.filter(actor=actor, finished_at__gte=first).exclude(failed_at__gt=last)
     failed, count, since = 0, 0, None
     for number, (at, failed_at) in enumerate(
         rows.order_by("-finished_at", "-id").values_list("finished_at", "failed_at")[:COMPARED], 1
@@ -325,16 +327,8 @@ def all_failing(actors: Iterable[str]) -> dict[str, AllFailing]:
         [(exception, _)] = Counter(row[3] or "an error" for row in failed).most_common(1)
         slow = median(row[2] or 0 for row in failed) >= SLOW_MS
         host, fact, kind, down = blamed([(row[3], row[4]) for row in failed])
-        found[actor] = AllFailing(
-            len(failed),
-            count,
-            failed[-1][1] - (failed[-1][2] or 0),
-            exception,
-            slow,
-            host if down else "",
-            fact,
-            kind,
-        )
+        since = failed[-1][1] - (failed[-1][2] or 0)
+        found[actor] = AllFailing(len(failed), count, since, exception, slow, host if down else "", fact, kind)
     return found
 
 

@@ -36,7 +36,7 @@ from switchyard.jobs.presentation import limit_words, shown_arguments
 from switchyard.jobs.queries import families, records_of, running_or_none
 from switchyard.middleware.arguments import signature_of
 from switchyard.operations.findings.actors import AllFailing, all_failing, is_plain
-from switchyard.operations.queries import YardState, measure, pool_state, supervisors_of
+from switchyard.operations.queries import YardState, pool_state, supervisors_of
 from switchyard.operations.rows import Row, yard_rows
 from switchyard.operations.supervisors import ServerState
 from switchyard.operations.timeouts import answers_within
@@ -328,7 +328,7 @@ def facts_of_snapshot(snapshot: Snapshot) -> YardFacts:
     stats = tuple(snapshot.queues[queue.name].stats for queue in yard.queues if queue.name in snapshot.queues)
     hosts = frozenset(report.host for report in snapshot.reports)
     server = ServerState(away=snapshot.away, pools_known=snapshot.pools_known)
-    return facts_of(YardState(stats, pools, scheduler_up=True, server=server, hosts=hosts, rates=measure(stats)))
+    return facts_of(YardState(stats, pools, scheduler_up=True, server=server, hosts=hosts))
 
 
 def _held(state: YardState) -> dict[str, tuple[HeldGroup, ...]]:

@@ -37,8 +37,8 @@ SEEN_MS = 1_000
 SAMPLES, LATE_SAMPLES, SAMPLES_S = 3, 2, 20.0
 # Waiting messages of which those of one actor are counted.
 COUNTED = 500
-# Share of the slots from which one actor is the cause.
-MOST = 0.5
+# Share of the slots from which one actor is the cause; below the second, slots are free, and hold up nothing.
+MOST, FREE = 0.5, 0.75
 # Starts beside arrivals of a queue that is told to become empty: two readings differ by a few jobs.
 CLEARLY = 1.1
 # A queue that starts so many times what arrives, and is empty so soon, works off what waited while nothing started.
@@ -165,7 +165,9 @@ def _late(row: Row, facts: YardFacts) -> Finding:
     queue = declared_yard().queue_of(row.queue)
     cause, then, misplaced = _cause(row, queue, facts, flood := flood_of(row))
     flood = None if misplaced else flood
-    if catches_up := not misplaced and flood is None and _left_ms(row, WORKS_OFF) < SOON_MS:
+    works_off = _left_ms(row, WORKS_OFF) < SOON_MS or (row.busy < FREE * row.slots and _empty_in(row) != "")
+    known = misplaced or flood or any(words in cause + then for words in ("nothing", HOLDS_UP, SLOTS_WAIT))
+    if catches_up := works_off and not known:
         cause, then = "it works off what has waited", "It is on time then, by itself: nothing needs to be done."
     share = f"{flood.text}, " if flood is not None and not flood.sends_itself else ""
     seen = (
@@ -196,18 +198,16 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
         return "its slots are unknown", "The server with the pools' reports does not answer.", ""
     if silent := silent_cause(row, facts):
         return silent, f"{HOLDS_UP}: Show stacks, on the page of workers, names its line.", ""
-    if row.busy * 2 < row.slots:
+    if row.busy < FREE * row.slots:
         beats = (facts.state.pools[pool.name].beat_at for pool in declared_yard().pools_of(queue.name))
         silent_ms = now_ms() - max((beat for beat in beats if beat is not None), default=now_ms())
         if silent_ms >= SILENT_MS and facts.state.returned_s is None:
             then = "It is stopped, hangs, or cannot reach the broker: its own page and its log say more within seconds."
             return f"its pool has not reported for {duration(silent_ms)} and starts nothing", then, ""
-        rates = lately(row.queue)
-        if rates is not None and rates.starts >= 1:
-            then = (
-                "After a pause or a restart that is what waited. If it stays so, the broker answers its workers slowly."
-            )
-            return f"it starts {rates.starts:,.3g} a second while slots are free", then, ""
+        if (rates := lately(row.queue)) is None or rates.starts:
+            then = "If it stays so, the broker answers its workers slowly, or its jobs are very short."
+            starts = f"it starts {rates.starts:,.3g} a second beside" if rates else "no start was seen yet in its"
+            return f"{starts} free slots", then, ""
         then = "Its workers have just started, cannot reach the broker, or a call holds them up: read the pool's log."
         return "its free slots start nothing", then, ""
     busy = _busy_text(row)
@@ -344,8 +344,8 @@ def _just_late(row: Row) -> Finding:
 
 def _ends_late(row: Row) -> Finding:
     seen = (
-        f"{row.name} starts its jobs in time and ends them late: the oldest is {times(row.done_ratio or 0)} behind the "
-        f"promise to end, {duration(row.unfinished_age_ms or 0)} after it was ready"
+        f"{row.name} ends its jobs late: the oldest is {times(row.done_ratio or 0)} behind the promise to end, "
+        f"{duration(row.unfinished_age_ms or 0)} after it was ready; what waits now is in time"
     )
     then = "What its tasks call is slow, or one of them hangs: its page shows what holds the slots."
     step, button, ratio = f"manage.py switchyard queues status {row.queue}", _holders_button(row), row.done_ratio or 0

@@ -225,9 +225,9 @@ def _failing(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
         most = max(state.lapses, key=lambda id_: state.lapses[id_])
         named = ", ".join(sorted(state.lapses)[:SHOWN])
         count = len(state.lapses)
-        run = "runs" if count == 1 else "run"
-        seen = f"{queue.name}: {counted(count, 'message')} ran when a whole pool ended, and {run} alone ({named})"
-        cause = "A container or a machine was killed"
+        lost = f", held by a pool that fell silent, {'is' if count == 1 else 'are'} to run alone"
+        seen = f"{queue.name}: {counted(count, 'message')}{lost} ({named})"
+        cause = "A container, a machine or a supervisor was killed or stopped"
         if times := state.lapses[most]:
             cause = (
                 f"A container was killed {counted(times, 'time')} while {most} ran alone in it, perhaps for its "

@@ -54,9 +54,7 @@ def test_a_message_that_waits_past_its_promise_is_told_as_the_overview_tells_it(
 
     found = of(look(), "error")["late"]
 
-    assert found.seen == (
-        "slow is 12 × behind its promise, because its free slots start nothing; 1 job waits, the oldest for 1 h 00 min"
-    )
+    assert found.seen.startswith("slow is 12 × behind its promise, because no start was seen yet in its free slots; ")
 
 
 def test_a_lease_that_ran_out_and_nobody_took_back_is_an_error(enqueue: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +116,7 @@ def test_messages_that_ran_when_a_whole_pool_ended_are_named(enqueue: Any) -> No
 
     found = of(look(), "warning")["suspects"]
 
-    assert found.seen == "slow: 1 message ran when a whole pool ended, and runs alone (suspect)"
+    assert found.seen == "slow: 1 message, held by a pool that fell silent, is to run alone (suspect)"
     assert "killed 1 time while suspect ran alone" in found.cause
     assert found.next == "manage.py switchyard jobs show suspect"
 
@@ -132,7 +130,7 @@ def test_suspects_on_another_server_are_named_from_their_notes(enqueue: Any) -> 
 
     found = of(look(), "warning")["suspects"]
 
-    assert found.seen == "slow: 1 message ran when a whole pool ended, and runs alone (pill)"
+    assert found.seen == "slow: 1 message, held by a pool that fell silent, is to run alone (pill)"
     assert "killed 2 times while pill ran alone" in found.cause
 
 

@@ -51,10 +51,8 @@ def test_state_is_that_of_the_oldest_unfinished_message(now: YardState, word: st
 def test_jobs_that_start_in_time_and_end_late_are_a_verdict_of_their_own() -> None:
     found = verdict(held_for(4_200))
 
-    assert found.sentence == (
-        "mail starts its jobs in time and ends them late: the oldest is 2.1 × behind the promise to end, "
-        "4.2 s after it was ready."
-    )
+    late = "mail ends its jobs late: the oldest is 2.1 × behind the promise to end, 4.2 s after it was ready"
+    assert found.sentence == f"{late}; what waits now is in time."
     assert found.facts[0] == ("2.1 ×", "its promise to end, the furthest: mail, 4.2 s")
     assert row(held_for(4_200)).state.detail == "2.1 × its promise to end"
 
