@@ -13,6 +13,7 @@ from django.utils import timezone
 from switchyard.alerts.channels import channels, keeps_incidents
 from switchyard.alerts.models import Alert, Delivery
 from switchyard.alerts.silences import UNRESOLVED, unsent
+from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.conf import switchyard_settings
@@ -27,7 +28,7 @@ def resolve(pk: int, *, by: str) -> bool:
     rows = Alert.objects.filter(pk=pk)
     if ended := _end(rows, by=by):
         with contextlib.suppress(BrokerError):  # the next occurrence waits for the end of the window then
-            facilities().alerts.end(rows.get().fingerprint)
+            facilities().alerts.end(rows.get().fingerprint, now_ms())
     return ended
 
 
@@ -37,7 +38,8 @@ def resolve_triaged(still_open: Callable[[Collection[str]], Collection[str]]) ->
     Args:
         still_open: Returns those of some fingerprints that have open letters.
     """
-    rows, resolved = Alert.objects.filter(kind="dead_letter", last_at__lt=timezone.now() - SETTLED_AFTER), 0
+    settled, resolved = timezone.now() - SETTLED_AFTER, 0
+    rows = Alert.objects.filter(kind="dead_letter", last_at__lt=settled)
     unresolved = rows.filter(state__in=UNRESOLVED).order_by("fingerprint")
     known = list(unresolved.values_list("fingerprint", flat=True).distinct())
     for start in range(0, len(known), FINGERPRINTS_AT_ONCE):
@@ -45,7 +47,8 @@ def resolve_triaged(still_open: Callable[[Collection[str]], Collection[str]]) ->
         ended = unresolved.filter(fingerprint__in=set(asked) - set(still_open(asked)))
         for pk, fingerprint in list(ended.values_list("pk", "fingerprint")):
             resolved += _end(rows.filter(pk=pk))
-            facilities().alerts.end(fingerprint)  # a letter that comes now is news, and does not wait for the window
+            # A letter that comes now is news, and does not wait for the end of the window.
+            facilities().alerts.end(fingerprint, int(settled.timestamp() * 1_000))
     return resolved
 
 

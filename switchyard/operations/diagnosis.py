@@ -85,6 +85,7 @@ PRECEDENCE: Final = (
     CauseKind("no_scheduler", "No scheduler runs", 0.9, ("scheduler.down",)),
     CauseKind("dependency_slow", "A dependency is slow", 0.8, (f"actors.slower:{DEPENDENCY_SLOW}",)),
     CauseKind("slower", "Slower than its own past", 0.8, ("actors.slower",)),
+    CauseKind("crashing", "Workers crash", 0.9, ("pools.crashing",)),
     CauseKind("silent", "A producer is silent", 0.8, ("actors.silent", "actors.later")),
     CauseKind("wrong_queue", "The wrong queue", 0.85, (f"queues.late:{BLOCKED}",)),
     CauseKind("limit", "A limit is the cap", 0.85, ("queues.limited", "actors.outrun")),
@@ -95,6 +96,7 @@ PRECEDENCE: Final = (
     CauseKind("catches_up", "It catches up", 0.85, (f"queues.late:{CATCHING_UP}",)),
     CauseKind("ends_late", "Jobs end late", 0.8, ("queues.ends_late",)),
     CauseKind("late_often", "Late again and again", 0.8, ("queues.burning",)),
+    CauseKind("memory", "The broker's memory is nearly full", 0.9, ("broker.nearly_full",)),
     CauseKind("leak", "An actor leaks", 0.8, ("actors.leaking",)),
 )  # fmt: skip
 BY_NAME: Final = {cause.name: cause for cause in PRECEDENCE}

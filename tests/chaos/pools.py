@@ -17,7 +17,7 @@ from typing import Any
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
-from switchyard.broker.stores.pool_reports import PoolReports
+from switchyard.broker.stores.pool_reports import PoolReport, PoolReports
 from switchyard.wiring import build_yard
 from tests.chaos.ledger import Entry, Ledger
 from tests.chaos.load import declare_job
@@ -156,8 +156,10 @@ def started(ledger: Ledger, job: str, times: int = 1, timeout_s: float = 60.0) -
     return wait_for(starts, timeout_s, what=f"start {times} of {job}")[-1]
 
 
+def report_of(pools: Pools, name: str) -> PoolReport:
+    reports = PoolReports(RedisCalls(pools.broker.client), Keys()).read_all()
+    return next(report for report in reports if report.pool == name)
+
+
 def restarts(pools: Pools, name: str) -> dict[str, int]:
-    [report] = (
-        found for found in PoolReports(RedisCalls(pools.broker.client), Keys()).read_all() if found.pool == name
-    )
-    return report.restarts
+    return report_of(pools, name).restarts

@@ -14,7 +14,7 @@ from switchyard.broker.interface import facilities
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, let_pass, load, wait_until_drained
-from tests.chaos.pools import RunningPool, restarts
+from tests.chaos.pools import RunningPool, report_of, restarts
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("valkey")
@@ -62,6 +62,8 @@ def test_what_a_killed_child_ran_starts_again_at_once_and_no_sibling_stops(
     assert (found.lost, found.unexpected, interrupted) == ((), (), 0)
     assert facilities(pools.broker).transport.stats(QUEUE).dead == 0
     wait_for(lambda: restarts(pools, "work") == {"SIGKILL": kills})
+    crashed = report_of(pools, "work").crashed
+    assert len(crashed) == 3 and crashed == sorted(crashed)
     assert len(found.duplicated) <= kills * SLOTS
 
 

@@ -22,7 +22,7 @@ from switchyard.broker.shapes import Whole
 
 WINDOW_MS = 10 * 60_000
 CLAIM_MS = 30_000
-RAISE, CLAIM, SETTLE = (script(name, folder="") for name in ("alert_raise", "alert_claim", "alert_settle"))
+RAISE, CLAIM, SETTLE, END = (script(f"alert_{name}", folder="") for name in ("raise", "claim", "settle", "end"))
 
 
 class AlertFact(msgspec.Struct, frozen=True):
@@ -129,9 +129,9 @@ class AlertGroups:
         keys = [self._keys.alerts_due(), self._keys.alert_group(group.fingerprint)]
         return bool(self._calls.call(SETTLE, keys, [group.fingerprint, group.token, group.count, self._window_ms]))
 
-    def end(self, fingerprint: str) -> None:
-        """Make a group due at once. One whose alerts were all sent is dropped by that: the next begins another one."""
-        self._calls.command("ZADD", self._keys.alerts_due(), "XX", "LT", 0, fingerprint)
+    def end(self, fingerprint: str, until_ms: int) -> None:
+        """Make a group due at once, its alerts until a moment counted as sent: the next is told at once."""
+        self._calls.call(END, [self._keys.alerts_due(), self._keys.alert_group(fingerprint)], [fingerprint, until_ms])
 
     def forget(self, fingerprint: str) -> None:
         """Drop a group: the next alert of its cause begins another one, which is due at once."""

@@ -101,7 +101,8 @@ class PoolReport(msgspec.Struct, frozen=True):
     Args:
         slots: Messages its children can run at once; ``busy``: run now.
         restarts: Reason -> children restarted since the supervisor started.
-        crashes: Reason -> children that crashed within the last hour.
+        crashes: Reason -> children that crashed within the last hour; ``crashed``: when the last three did, in ms since
+            the epoch, none where fewer did.
         started_at, beat_at: Milliseconds since the epoch.
         state: ``starting``, ``up``, ``quieted`` by an operator, ``draining``, or ``paused`` while the broker's keyspace
             is not the one it knew.
@@ -127,6 +128,7 @@ class PoolReport(msgspec.Struct, frozen=True):
     settings: str = ""
     clock_ahead_ms: Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)] | None = None
     crashes: dict[str, Whole] = {}
+    crashed: list[Whole] = []
     silent: list[SilentChild] = []
     done: Whole = 0
     busy_ms: Whole = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median
 from typing import Any, Final
@@ -127,36 +127,32 @@ def failing_actors() -> list[FailingActor]:
             common = common_of(actor, [row[5] for row in failures], since) if compared and failures else ""
             if common.startswith("process ") and failures[0][2] == "Poison":
                 common = ""  # what ends its process runs in one of its own, by then
-            failures, jobs_since = _all_since(actor, failures) if len(failures) < NEARLY_ALL * jobs else (failures, 0)
+            alike, jobs_since = _all_since(actor, failures, jobs)
             if share >= LEAST_SHARE or common or dead or jobs_since:
-                told = _failing(actor, failures, gave_up, max(jobs, len(mine)), common)
-                first, last = (int(at.timestamp() * 1_000) for at in (told.first_at, told.last_at))
-                ran = JobRow.objects.filter(actor=actor)
-                passed = ran.filter(failed_at=None, finished_at__gt=last).count()
-                during = max(ran.filter(finished_at__gte=first, finished_at__lte=last).count(), told.failed)
-                jobs_since = jobs_since and max(jobs_since, told.failed)
-                onset = _onset(actor, failures, told.first_at) if jobs_since else told.first_at
-                found.append(replace(told, first_at=onset, passed=passed, during=during, jobs_since=jobs_since))
+                told = _failing(actor, alike, gave_up, max(jobs, len(mine)), common, jobs_since)
+                if told.ended and jobs_since:  # of the past, all are told: it is over for all of them
+                    told = _failing(actor, failures, gave_up, max(jobs, len(mine)), common)
+                found.append(told)
     return sorted(found, key=lambda one: (one.ended, -one.failed, -one.letters))
 
 
-def _all_since(actor: str, failures: Sequence[_Row]) -> tuple[Sequence[_Row], int]:
+def _all_since(actor: str, failures: Sequence[_Row], jobs: int) -> tuple[Sequence[_Row], int]:
     """Return those of some failures since which nearly all of an actor's jobs fail, and how many of these there are.
 
     All failures, and 0, where it is not so. Failures of an earlier outbreak are no part of a later one.
     """
-    if len(failures) < FEWEST:
+    if len(failures) < FEWEST or len(failures) >= NEARLY_ALL * jobs:
         return failures, 0
     first, last = (of(row[4] or 0 for row in failures) for of in (min, max))
-    # Without those that the history has got since the failures were read.
+    # Without those that the history has got since the failures were read. A job stands at its failure, when a retry
+    # of it has succeeded, too.
     rows = JobRow.objects.filter(actor=actor, finished_at__gte=first).exclude(failed_at__gt=last)
+    ends = rows.order_by("-finished_at", "-id").values_list("finished_at", "failed_at")[:COMPARED]
     failed, count, since = 0, 0, None
-    for number, (at, failed_at) in enumerate(
-        rows.order_by("-finished_at", "-id").values_list("finished_at", "failed_at")[:COMPARED], 1
-    ):
-        failed += failed_at is not None
-        if failed_at is not None and failed >= NEARLY_ALL * number:
-            count, since = number, min(at, failed_at)
+    for number, (at, has_failed) in enumerate(sorted(((b or a, b is not None) for a, b in ends), reverse=True), 1):
+        failed += has_failed
+        if has_failed and failed >= NEARLY_ALL * number:
+            count, since = number, at
     latest = [row for row in failures if since is not None and (row[4] or 0) >= since]
     return (latest, count) if len(latest) >= max(FEWEST, NEARLY_ALL * count) else (failures, 0)
 
@@ -197,13 +193,17 @@ def _by_error(rows: Sequence[_Row], dead: Sequence[_Letter]) -> Iterator[tuple[S
         yield [row for row in rows if row[2] == name], [letter for letter in dead if letter[2] == name]
 
 
-def _failing(actor: str, rows: Sequence[_Row], dead: Sequence[_Letter], jobs: int, common: str) -> FailingActor:
+def _failing(
+    actor: str, rows: Sequence[_Row], dead: Sequence[_Letter], jobs: int, common: str, jobs_since: int = 0
+) -> FailingActor:
     if many := len(rows) >= FEWEST:  # those that gave up are among the jobs that failed
         since = datetime_of(now_ms() - WINDOW_MS)
         dead = [letter for letter in dead if letter[5] >= since]
     # The history may be a moment behind; fewer failures than are told for themselves are not counted beside letters.
     failed = max(len(rows), len(dead)) if many or not dead else 0
     moments = [datetime_of(row[4]) for row in rows if row[4] is not None] + [letter[5] for letter in dead]
+    first, last = (int(at.timestamp() * 1_000) for at in (min(moments), max(moments)))
+    ran = JobRow.objects.filter(actor=actor)
     exceptions = Counter(row[2] for row in rows) or Counter(letter[2] for letter in dead)
     exception = f"{len(exceptions)} kinds of errors" if len(exceptions) > 1 else (next(iter(exceptions)) or "an error")
     errors = [(row[2], row[3]) for row in rows] or [(letter[2], letter[3]) for letter in dead]
@@ -215,7 +215,7 @@ def _failing(actor: str, rows: Sequence[_Row], dead: Sequence[_Letter], jobs: in
         exception=exception,
         failed=failed,
         jobs=max(jobs, failed),
-        first_at=min(moments),
+        first_at=_onset(actor, rows, min(moments)) if jobs_since else min(moments),
         last_at=max(moments),
         host=host,
         fact=fact,
@@ -225,6 +225,9 @@ def _failing(actor: str, rows: Sequence[_Row], dead: Sequence[_Letter], jobs: in
         kind=kind,
         down=down,
         mended=sum(row[6] == "succeeded" for row in rows),
+        passed=ran.filter(failed_at=None, finished_at__gt=last).count(),
+        during=max(ran.filter(finished_at__gte=first, finished_at__lte=last).count(), failed),
+        jobs_since=jobs_since and max(jobs_since, failed),
     )
 
 
@@ -322,7 +325,8 @@ def all_failing(actors: Iterable[str]) -> dict[str, AllFailing]:
         newest = list(rows.order_by("-finished_at", "-id").values_list(*columns)[:COMPARED_FAILED])
         if len(newest) < LEAST_LATEST or _share(newest[:LATEST]) < NEARLY_ALL:
             continue
-        count = max(number for number in range(1, len(newest) + 1) if _share(newest[:number]) >= NEARLY_ALL)
+        failing = (number for number, row in enumerate(newest, 1) if row[0] != "succeeded")  # such a one begins it
+        count = max(number for number in failing if _share(newest[:number]) >= NEARLY_ALL)
         failed = [row for row in newest[:count] if row[0] != "succeeded"]
         [(exception, _)] = Counter(row[3] or "an error" for row in failed).most_common(1)
         slow = median(row[2] or 0 for row in failed) >= SLOW_MS

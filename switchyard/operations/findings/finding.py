@@ -204,11 +204,12 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("queues.lapsed", "Stuck", says="In {seen}."),
     # Jobs fail.
     Rank("actors.poison", "Poison"),
-    Rank("queues.crashing", "Crashing", says="In {seen}.", explains=("pools.restarts",)),
+    Rank("queues.crashing", "Crashing", says="In {seen}.", explains=("pools.restarts", "pools.crashing")),
     Rank("actors.failing", "Failing", explains=("queues.retrying",), same=True),
     Rank("actors.gave_up", "Failing"),
     Rank("scheduler.replaced", "Failing"),
     Rank("actors.slower", "Slower", explains=OVERDUE, same=True),
+    Rank("pools.crashing", "Crashing", says="The pool {seen}."),
     Rank("actors.loops", "Flooded", explains=OVERDUE, same=True),
     Rank("actors.silent", "Silent"),
     Rank("actors.later", "Later"),

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Final
 
 import dramatiq
+from django.db import DatabaseError
 
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.interface import facilities
@@ -32,6 +33,7 @@ from switchyard.broker.stores.yard_facts import (
     sent,
 )
 from switchyard.console.formatting import counted, duration
+from switchyard.history.models import JobRow
 from switchyard.jobs.queries import running_or_none
 from switchyard.operations.findings import promises, spending
 from switchyard.operations.findings.finding import Finding
@@ -41,6 +43,8 @@ from switchyard.operations.past import LAST_MS, PAST, Usual, slow_runs
 WINDOWS: Final = (3, 6, 12, 30, 60)
 # Buckets in which runs are slow still.
 LASTS: Final = 4
+# Runs that are looked at for whether it is over, and how likely as many in a row are by chance where it is not.
+USUAL_AGAIN, CHANCE = 10, 0.02
 # Slow runs, their share, the evidence in nats that they are not the usual eighth, and how much slower half of them are.
 LEAST_SLOW, LEAST_SHARE, EVIDENCE, USUALLY_SLOW, SLOWER, NEARLY_ALL = 4, 0.4, 14.0, 0.12, 1.5, 0.9
 # A producer is silent after 2 min, three times its longest pause of the hours before, and 20 sends that are missing.
@@ -91,6 +95,8 @@ def slower(
         slow, runs = slow + len(going), runs + len(going)
         lasts = len(going) >= LEAST_SLOW or _lasts(window[-LASTS:], over_ms)
         if slow >= LEAST_SLOW and lasts and slow >= LEAST_SHARE * runs and evidence(slow, runs) >= EVIDENCE:
+            if not going and usual_again(actor, over_ms, slow / runs, mine):
+                return
             minutes = facilities().facts.minutes(actor_subject(actor), now - LAST_MS, mine[0][0] - MINUTE_MS + 1)
             told = [*minutes.items(), *mine]
             since, first = _slow_since(told, over_ms, [now - ran_ms for ran_ms in going])
@@ -110,6 +116,22 @@ def _lasts(newest: Sequence[Counts], over_ms: float) -> bool:
     """Return whether runs are slow still: in two buckets of the newest, and as many of all as it takes."""
     slow, runs = slow_runs(merged(newest), over_ms)
     return slow >= LEAST_SHARE * runs and sum(slow_runs(each, over_ms)[0] > 0 for each in newest) >= 2
+
+
+def usual_again(actor: str, over_ms: float, share: float, mine: Sequence[tuple[int, Counts]]) -> bool:
+    """Return whether the newest runs since slow ones were counted took as long as usual.
+
+    Args:
+        share: Slow runs of all; so many others in a row are no chance.
+    """
+    counted_at = max(at for at, counts in mine if slow_runs(counts, over_ms)[0])
+    rows = JobRow.objects.filter(actor=actor, state="succeeded", finished_at__gte=counted_at)
+    try:
+        ran = list(rows.order_by("-finished_at", "-id").values_list("run_ms", flat=True)[:USUAL_AGAIN])
+    except DatabaseError:
+        return False
+    quick = len(list(takewhile(lambda ms: (ms or 0) <= over_ms, ran)))
+    return quick > 1 and (1 - share) ** quick <= CHANCE
 
 
 def evidence(slow: int, runs: int) -> float:

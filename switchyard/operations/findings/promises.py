@@ -42,9 +42,12 @@ def look(store: FactStore, buckets: Sequence[tuple[int, Mapping[str, Counts]]], 
         )
         if not burns(fast, promise_ms) or not late(present, promise_ms):
             continue
-        minutes = store.minutes(subject, now_ms - HOUR_MS, now_ms)
-        slow = merged(minutes.values())
-        if burns(slow, promise_ms) and spells(minutes, promise_ms) >= LEAST_SPELLS:
+        # The newest minutes are not written yet: of them the buckets are read.
+        first = -(-buckets[0][0] // MINUTE_MS) * MINUTE_MS
+        newest = [(at, found.get(subject, {})) for at, found in buckets if at >= first]
+        told = [*store.minutes(subject, now_ms - HOUR_MS, first).items(), *newest]
+        slow = merged(counts for _, counts in told)
+        if burns(slow, promise_ms) and spells(told, promise_ms) >= LEAST_SPELLS:
             yield _burning(queue.name, promise_ms, late(slow, promise_ms), starts(slow))
 
 
@@ -53,10 +56,10 @@ def late(counts: Counts, promise_ms: int) -> int:
     return sum(counts.get(WAITS + n, 0) for n in range(1, CLASSES) if LEAST_MS * 2 ** (n - 1) >= promise_ms)
 
 
-def spells(minutes: Mapping[int, Counts], promise_ms: int) -> int:
-    """Return how many times late starts began: in minutes, by their begin in ms, that follow one without any."""
-    bad = {minute for minute, counts in minutes.items() if late(counts, promise_ms)}
-    return sum(minute - MINUTE_MS not in bad for minute in bad)
+def spells(told: Sequence[tuple[int, Counts]], promise_ms: int) -> int:
+    """Return how many times late starts began: in minutes that follow one without any, by counts and their ms."""
+    bad = {at // MINUTE_MS for at, counts in told if late(counts, promise_ms)}
+    return sum(minute - 1 not in bad for minute in bad)
 
 
 def burns(counts: Counts, promise_ms: int) -> bool:

@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.stores.pool_reports import ON_PURPOSE
 from switchyard.broker.topology import SUCCESSORS, Pool
@@ -41,7 +42,7 @@ END_AFTER_S = 3.0
 # After the tasks' grace: for consumers to stop and connections to close.
 KILL_AFTER_GRACE_S = 5.0
 # Crashes are reported for so long, and at most so many.
-CRASHES_KEPT_S, MOST_CRASHES = 3_600.0, 1_000
+CRASHES_KEPT_S, MOST_CRASHES, LAST_CRASHES = 3_600.0, 1_000, 3
 
 Key = tuple[int, Running]
 
@@ -349,6 +350,11 @@ class ChildManager:
         """Return how many children crashed within the last hour, by reason."""
         since_s = time.monotonic() - CRASHES_KEPT_S
         return dict(Counter(reason for at_s, reason in self.crashes if at_s >= since_s))
+
+    def crashed(self) -> list[int]:
+        """Return when the last three children crashed, in ms since the epoch; none where fewer did."""
+        last = [now_ms() - int((time.monotonic() - at_s) * 1_000) for at_s, _ in list(self.crashes)[-LAST_CRASHES:]]
+        return last if len(last) == LAST_CRASHES else []
 
     def _without_cancelled(self, index: int, leftovers: Leftovers) -> Leftovers:
         """Separate cancelled messages from the running ones: they never run again, so they are no suspects."""

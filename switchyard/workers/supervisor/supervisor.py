@@ -300,7 +300,8 @@ class Supervisor:
             state=QUIETED if self._state == "up" and self._instructions.quieted else self._state,
             metrics_port=self._listener.port,
         )
-        return replace(report, silent=self._silent.look(self._limits.heartbeats.unanswered()))
+        silent = self._silent.look(self._limits.heartbeats.unanswered())
+        return replace(report, silent=silent, crashed=self._children.crashed())
 
     def _unhealthy_reason(self) -> str:
         # A restart does not help a pool that drains, or waits for a person to examine the broker.

@@ -17,6 +17,7 @@ from switchyard.alerts.lasting import CALM_S, BrokerAlerts, LastingAlerts
 from switchyard.alerts.models import Alert
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import Facilities
+from switchyard.broker.keys import Keys
 from switchyard.broker.stores.alert_groups import AlertGroups
 from switchyard.dead_letters import acts
 from switchyard.schedules.runner import reconcile_letters
@@ -107,6 +108,22 @@ def test_what_comes_after_a_resolution_is_told_at_once(facilities: Facilities, b
     assert (ended, again.pk, again.state) == (1, alert.pk, "open")
     told = again.deliveries.exclude(reported=0).values_list("state", "count", "reported")
     assert list(told) == [("sent", 2, 1)]
+
+
+def test_what_was_not_sent_before_a_resolution_holds_up_nothing(facilities: Facilities, valkey: redis.Redis) -> None:
+    for _ in range(2):
+        facilities.alerts.raise_(fact())
+        alert = dispatched()
+    age(alert, minutes=5)
+    valkey.hincrby(Keys().alert_group(alert.fingerprint), "last_at", -300_000)
+
+    resolution.resolve_triaged(lambda names: [])
+    dispatched()
+    facilities.alerts.raise_(fact())
+    with with_alert_urls("log:"):
+        sending.dispatch_due()
+
+    assert list(Alert.objects.order_by("pk").values_list("state", "count")) == [("resolved", 1), ("open", 1)]
 
 
 def test_alerts_of_many_causes_are_resolved_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:

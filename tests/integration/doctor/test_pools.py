@@ -91,6 +91,23 @@ def test_children_that_crashed_within_the_hour_are_a_warning_and_those_before_ar
     assert ("dmesg" in crashed.cause, "dmesg" in killed.cause) == (False, True)
 
 
+@pytest.mark.parametrize(
+    ("ago_s", "code"), [((12, 7, 2), "crashing"), ((32, 27, 22), "restarts"), ((70, 35, 5), "restarts")]
+)
+def test_children_that_crash_one_after_the_other_are_told_while_they_do(
+    report: Report, ago_s: tuple[int, ...], code: str
+) -> None:
+    now = time.time_ns() // 1_000_000
+    report(crashes={"SIGKILL": 9}, crashed=[now - each * 1_000 for each in ago_s])
+
+    found = of(look(), "warning")
+
+    assert [name for name in ("crashing", "restarts") if name in found] == [code]
+    if code == "crashing":
+        said = r"loses one child after the other: 3 within 10 s, the last 2\.?\d* s ago; .* 9 × SIGKILL"
+        assert re.search(said, found[code].seen)
+
+
 def test_two_releases_on_one_pool_are_a_warning_once_a_deploy_has_had_its_time(
     report: Report, facilities: Facilities
 ) -> None:

@@ -201,3 +201,18 @@ def test_errors_that_name_one_host_are_one_cause() -> None:
     fail("ConnectError", 6, text="host='crm.example.com', port=443: refused")
 
     assert said() == ["crm.example.com is down for sync: 12 of 12 jobs failed in the last 5 min"]
+
+
+def test_the_count_of_what_is_over_stands_while_its_jobs_succeed_in_retries() -> None:
+    at = now_ms() - MENDED_MS - 1_000
+    failed_at = [at - (24 + 20 * n) % 49 for n in range(49)]  # they are tried again in another order
+    rows = [job_row(actor="sync", finished_at=at, failed_at=each, error_type="KeyError") for each in failed_at]
+    for n in range(100):
+        job_row(actor="sync", finished_at=at + (n * 100 if n < 12 else -60_000))
+    counted = set()
+    for n, row in enumerate(rows):
+        row.state, row.finished_at = "succeeded", at + 1_000 + n * 200
+        row.save()
+        counted.add(said()[0].split(" of sync")[0])
+
+    assert counted == {"49 of 149 jobs"}

@@ -38,6 +38,7 @@ from switchyard.operations import past
 from switchyard.operations.findings import own_past
 from switchyard.operations.findings.finding import Finding
 from switchyard.operations.past import PAST, same_hours, usual_at
+from tests.integration.history.rows import job_row
 
 pytestmark = pytest.mark.django_db
 BANK, OTHER = "a:call_bank", "a:other"
@@ -114,6 +115,20 @@ def test_runs_that_take_longer_than_at_this_hour_of_past_days_are_slower(recorde
     told = re.fullmatch(said, finding.seen)
     assert told is not None and told[1] == told[2] == str(9 * 3)  # all of them, not those of the window alone
     assert finding.next == "manage.py switchyard actors show call_bank"
+
+
+@pytest.mark.parametrize(("run_ms", "told"), [((60, 60), 0), ((60,), 1), ((60, 30_000, 60), 1)])
+def test_runs_are_slower_no_more_once_the_newest_take_as_long_as_usual(
+    recorded: Recorded, found: Any, run_ms: tuple[int, ...], told: int
+) -> None:
+    recorded.days(BANK, runs(quick=6_000))
+    for ago_s in range(90, 0, -10):
+        recorded.bucket(ago_s, BANK, runs(long=3))
+    for ago, each in enumerate(run_ms):
+        job_row(actor="call_bank", state="succeeded", finished_at=recorded.now - ago, run_ms=each)
+    job_row(actor="call_bank", state="succeeded", finished_at=recorded.now - 60_000, run_ms=60)  # before
+
+    assert [each.name for each in found()] == ["actors.slower"] * told
 
 
 def test_jobs_that_still_run_are_slow_before_one_has_ended(recorded: Recorded, found: Any, monkeypatch: Any) -> None:

@@ -164,7 +164,10 @@ def _judged(month: Month, at_s: int, usual: Mapping[str, Usual], paused: range) 
             }
         )
     )
-    with patch.object(own_past, "facilities", lambda: recent):
+    with (
+        patch.object(own_past, "facilities", lambda: recent),
+        patch.object(own_past, "usual_again", return_value=False),
+    ):
         for actor in KINDS:
             mine: list[tuple[int, Counts]] = [
                 (at, {} if number in paused else month.counts(actor, at / 1_000, BUCKET_MS / 1_000))
