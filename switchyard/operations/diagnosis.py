@@ -251,4 +251,4 @@ def _figures(name: str, counts: Counts) -> str:
     run, wait = percentile_ms(counts, RUNS, 0.5), percentile_ms(counts, WAITS, 0.5)
     ran = f", ran {duration(run)} at the median" if run is not None else ""
     waited = f", waited {duration(wait)}" if wait is not None else ""
-    return f"{name} {starts(counts):,} started, {ends(counts):,} ended, {failures(counts):,} failed{ran}{waited}"
+    return f"{name} {ends(counts):,} attempts ended, {failures(counts):,} failed{ran}{waited}"

@@ -99,9 +99,15 @@ def finish_moves() -> int:
         return 0
     records = facilities(broker).records
     done, refused = 0, []
-    for queue in declared_yard().queues:
+    # Of most queues there is nothing to finish: all are asked at once.
+    keys = [records.keys.queue(queue.name) for queue in declared_yard().queues]
+    asked = [ask for each in keys for ask in (("EXISTS", each.purges), ("HEXISTS", each.notes, "ahead"))]
+    answers = records.calls.pipeline(asked, raise_errors=False)
+    for each, *found in zip(keys, answers[::2], answers[1::2], strict=True):
+        if found == [0, 0]:
+            continue
         try:
-            family = broker.lane(queue.name)[0]
+            family = broker.lane(each.queue)[0]
             done += finish(family, records) + pull_forward(family)
         except BrokerRefused as error:  # a key of a wrong type in one queue must not hold up the others
             refused.append(error)

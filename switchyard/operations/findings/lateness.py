@@ -306,9 +306,12 @@ def _empty_in(row: Row) -> str:
 
 
 def _left_ms(row: Row, factor: float) -> float:
-    """Return in how many ms a queue is empty; infinity unless so many times of what arrives is started."""
+    """Return in how many ms a queue is empty; infinity unless so many times of what arrives is started.
+
+    Long runs end in waves: of fewer starts than those of two waves it is not known.
+    """
     rates = lately(row.queue)
-    if rates is None or rates.starts <= factor * rates.arrivals:
+    if rates is None or rates.starts <= factor * rates.arrivals or rates.starts * rates.seconds < 2 * row.busy:
         return math.inf
     return (row.waiting or 0) / (rates.starts - rates.arrivals) * 1_000
 

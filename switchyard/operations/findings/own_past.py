@@ -23,13 +23,10 @@ from switchyard.broker.stores.yard_facts import (
     LATER_CLASSES,
     MINUTE_MS,
     RUN_MS,
-    RUNS,
     Counts,
     actor_subject,
-    ends,
     failures,
     merged,
-    percentile_ms,
     sent,
 )
 from switchyard.console.formatting import counted, duration
@@ -44,9 +41,11 @@ WINDOWS: Final = (3, 6, 12, 30, 60)
 # Buckets in which runs are slow still.
 LASTS: Final = 4
 # Runs that are looked at for whether it is over, and how likely as many in a row are by chance where it is not.
-USUAL_AGAIN, CHANCE = 10, 0.02
+USUAL_AGAIN, CHANCE = 10, 0.1
 # Slow runs, their share, the evidence in nats that they are not the usual eighth, and how much slower half of them are.
-LEAST_SLOW, LEAST_SHARE, EVIDENCE, USUALLY_SLOW, SLOWER, NEARLY_ALL = 4, 0.4, 14.0, 0.12, 1.5, 0.9
+LEAST_SLOW, LEAST_SHARE, EVIDENCE, USUALLY_SLOW, SLOWER = 4, 0.4, 14.0, 0.12, 1.5
+# A busy machine adds some milliseconds to each run.
+LEAST_MORE_MS: Final = 20.0
 # A producer is silent after 2 min, three times its longest pause of the hours before, and 20 sends that are missing.
 SILENT_MS, PAUSES, MISSING = 2 * MINUTE_MS, 3, 20
 # Sends due so much later, from 16 min on, that one in twenty usually is: half of those of the last 2 min, at least 4.
@@ -84,7 +83,7 @@ def slower(
     """Yield the finding for an actor whose runs take clearly longer than they usually do, by what runs now as well."""
     if usual.run_ms is None or usual.slow_ms is None:
         return
-    over_ms = max(usual.slow_ms, SLOWER * usual.run_ms)
+    over_ms = max(usual.slow_ms, SLOWER * usual.run_ms, usual.run_ms + LEAST_MORE_MS)
     going = [job.run_ms or 0 for job in running if (job.run_ms or 0) > over_ms]
     for length in WINDOWS:
         window = [counts for _, counts in mine[-length:]]
@@ -102,14 +101,26 @@ def slower(
             since, first = _slow_since(told, over_ms, [now - ran_ms for ran_ms in going])
             slow, runs = slow_runs(merged(each for at, each in told if at >= first), over_ms)
             slow, runs = slow + len(going), runs + len(going)
-            ended_ms = percentile_ms(counts, RUNS, 0.5) or 0.0
-            if (ended := ends(counts)) and slow - len(going) >= NEARLY_ALL * ended:
-                ended_ms = counts.get(RUN_MS, 0) / ended  # the middle is known by its class alone
-            typical_ms = max(ended_ms, sorted(going)[len(going) // 2] if going else 0.0)
+            if slow < LEAST_SLOW:
+                return
+            takes = _takes(counts, usual.run_ms, over_ms, going)
             word, goes, at = spending.goes_to(actor, usual, counts)
             of_runs = f"{slow:,} of {counted(runs, 'run')}{goes}"
-            yield _slower(actor, queue, usual, typical_ms, since, of_runs, at, word)
+            yield _slower(actor, queue, usual, takes, since, of_runs, at, word)
             return
+
+
+def _takes(counts: Counts, usual_ms: float, over_ms: float, going: Sequence[int]) -> tuple[str, float]:
+    """Return how long slow runs take, as words and in ms: the mean of those that ended, or what others have run so far.
+
+    The others that ended took as long as usual: what is left of the time is that of the slow ones.
+    """
+    slow, runs = slow_runs(counts, over_ms)
+    slow_ms = (counts.get(RUN_MS, 0) - (runs - slow) * usual_ms) / slow if slow else 0.0
+    so_far_ms = sorted(going)[len(going) // 2] if going else 0.0
+    if slow_ms >= so_far_ms:
+        return f"takes {duration(slow_ms)}", slow_ms
+    return f"has run for {duration(so_far_ms)} and goes on", so_far_ms
 
 
 def _lasts(newest: Sequence[Counts], over_ms: float) -> bool:
@@ -124,8 +135,8 @@ def usual_again(actor: str, over_ms: float, share: float, mine: Sequence[tuple[i
     Args:
         share: Slow runs of all; so many others in a row are no chance.
     """
-    counted_at = max(at for at, counts in mine if slow_runs(counts, over_ms)[0])
-    rows = JobRow.objects.filter(actor=actor, state="succeeded", finished_at__gte=counted_at)
+    last = max(at for at, counts in mine if slow_runs(counts, over_ms)[0])  # runs are counted some seconds later
+    rows = JobRow.objects.filter(actor=actor, state="succeeded", finished_at__gte=last - BUCKET_MS)
     try:
         ran = list(rows.order_by("-finished_at", "-id").values_list("run_ms", flat=True)[:USUAL_AGAIN])
     except DatabaseError:
@@ -156,13 +167,10 @@ def _slow_since(mine: Sequence[tuple[int, Counts]], over_ms: float, began: Seque
 
 
 def _slower(
-    actor: str, queue: str, usual: Usual, ran_ms: float, since: int, of_runs: str, at: str, word: str
+    actor: str, queue: str, usual: Usual, takes: tuple[str, float], since: int, of_runs: str, at: str, word: str
 ) -> Finding:
-    at_clock = f"{datetime_of(since):%H:%M:%S} UTC"
-    seen = (
-        f"{actor} takes {duration(ran_ms)}, usually {duration(usual.run_ms or 0)} {usual.basis}, since {at_clock}: "
-        f"{of_runs}"
-    )
+    at_clock, (ran, ran_ms) = f"{datetime_of(since):%H:%M:%S} UTC", takes
+    seen = f"{actor} {ran}, usually {duration(usual.run_ms or 0)} {usual.basis}, since {at_clock}: {of_runs}"
     then = f"Look at {at}, and at what was released before {at_clock}. More slots would wait as well."
     return spending.of_actors("slower", {actor: queue}, seen, then, ran_ms / max(usual.run_ms or 0, 1), word)
 

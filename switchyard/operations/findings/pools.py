@@ -274,8 +274,8 @@ def _lanes(pool: PoolState, facts: YardFacts) -> list[LaneStats]:
 STARTING_S = 60
 CLOCK_S = 5.0
 MANY_CRASHES = 3
-# Children crash one after the other where the last three did within a minute, the last not longer ago than they took.
-CRASHING_MS, JUST_NOW_MS = 60_000, 10_000
+# Children crash one after the other where the last three did within so long, and the last just now.
+CRASHING_MS, JUST_NOW_MS = 30_000, 15_000
 BESIDE_MS = 10 * 60_000
 
 
@@ -397,11 +397,11 @@ def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding
         cause = "A task crashes, leaks or does not end; its message becomes a dead letter `poison` or `time_limit`"
         if "SIGKILL" in crashes:
             cause += ". SIGKILL: the kernel, when memory ran out (dmesg), or a person"
-        step = "manage.py switchyard deadletters list"
+        step = f"dmesg, on {report.host}" if "SIGKILL" in crashes else "manage.py switchyard deadletters list"
         code, (first, *_, last) = "restarts", report.crashed or (0, 0)
-        if last - first < CRASHING_MS and now_ms - last < JUST_NOW_MS + last - first:
+        if last - first < CRASHING_MS and now_ms - last < JUST_NOW_MS:
             code, lately = "crashing", f"3 within {duration(last - first)}, the last {duration(now_ms - last)} ago"
-            seen = f"{name} loses one child after the other: {lately}; within the last hour: {by_reason}"
+            seen = f"{name} has lost one child after the other: {lately}; within the last hour: {by_reason}"
         yield GROUP.warning(code, seen, cause, step, pool.name, button=LOOK_AT_WORKERS)
     # Not judged before the supervisor itself has compared it: the report of one that was killed grows old as well.
     ahead_s = (report.clock_ahead_ms or 0) / 1000

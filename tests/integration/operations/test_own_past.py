@@ -125,7 +125,7 @@ def test_runs_are_slower_no_more_once_the_newest_take_as_long_as_usual(
     for ago_s in range(90, 0, -10):
         recorded.bucket(ago_s, BANK, runs(long=3))
     for ago, each in enumerate(run_ms):
-        job_row(actor="call_bank", state="succeeded", finished_at=recorded.now - ago, run_ms=each)
+        job_row(actor="call_bank", state="succeeded", finished_at=recorded.now - 15_000 - ago, run_ms=each)
     job_row(actor="call_bank", state="succeeded", finished_at=recorded.now - 60_000, run_ms=60)  # before
 
     assert [each.name for each in found()] == ["actors.slower"] * told
@@ -138,8 +138,11 @@ def test_jobs_that_still_run_are_slow_before_one_has_ended(recorded: Recorded, f
 
     [finding] = found()
 
-    assert finding.seen.startswith("call_bank takes 25 s, usually 60 ms in the hours before, since ")
+    assert finding.seen.startswith("call_bank has run for 25 s and goes on, usually 60 ms in the hours before, since ")
     assert finding.seen.endswith(": 8 of 8 runs")
+
+    recorded.bucket(0, BANK, runs(long=4, quick=2))  # of 30 s, which those that run have not reached
+    assert found()[0].seen.startswith("call_bank takes 30 s, usually 60 ms in the hours before, since ")
 
 
 @pytest.mark.parametrize(
