@@ -41,7 +41,7 @@ from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.queries import first_seen
 from switchyard.history.models import JobRow, SearchValue
 from switchyard.operations.findings.spending import merged_by_subject
-from switchyard.operations.past import PAST, day_of_all
+from switchyard.operations.past import PAST, day_of_all, median_ms
 
 DAY_MS = 86_400_000
 # Rows that one page reads: the newest of a day.
@@ -250,7 +250,7 @@ class AttemptFigures:
 
 
 def _percentiles_of(counts: Counts, first: int) -> tuple[float, float] | None:
-    middle, most = percentile_ms(counts, first, 0.5), percentile_ms(counts, first, 0.95)
+    middle, most = median_ms(counts, first), percentile_ms(counts, first, 0.95)
     return None if middle is None or most is None else (middle, most)
 
 

@@ -5,6 +5,7 @@ It is made of the findings that the overview says. Their order here is that of c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,6 +15,7 @@ from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.yard_facts import (
     BUCKET_MS,
+    LEAST_MS,
     PROCESSOR_MS,
     RUN_MS,
     RUNS,
@@ -248,7 +250,9 @@ def _evidence(window: Mapping[str, Counts], queue: str, actor: str) -> str:
 
 
 def _figures(name: str, counts: Counts) -> str:
-    run, wait = percentile_ms(counts, RUNS, 0.5), percentile_ms(counts, WAITS, 0.5)
-    ran = f", ran {duration(run)} at the median" if run is not None else ""
-    waited = f", waited {duration(wait)}" if wait is not None else ""
-    return f"{name} {ends(counts):,} attempts ended, {failures(counts):,} failed{ran}{waited}"
+    halves = [
+        f", half {did} at most {duration(LEAST_MS * 2 ** max(math.ceil(math.log2(ms / LEAST_MS)), 0))}"
+        for did, ms in (("ran", percentile_ms(counts, RUNS, 0.5)), ("waited", percentile_ms(counts, WAITS, 0.5)))
+        if ms
+    ]
+    return f"{name} {ends(counts):,} attempts ended, {failures(counts):,} failed{''.join(halves)}"

@@ -26,6 +26,7 @@ from switchyard.broker.stores.yard_facts import (
     RUNS,
     SPAN_MS,
     SQL_MS,
+    WAIT_MS,
     WAITS,
     Counts,
     ends,
@@ -45,6 +46,8 @@ LAST_MS, LEAST_PIECES = 3 * HOUR_MS, 3  # of fewer, runs are usual and rates are
 # Nothing is usual of fewer runs, or sends.
 LEAST_RUNS: Final = 50
 SLOW_SHARE: Final = 0.88
+# Share of two neighbouring classes from which their mean is taken for the median.
+ALIKE: Final = 0.8
 KEPT_S, EMPTY_S, DATABASE_S = 300.0, 10.0, 1.0
 
 
@@ -87,9 +90,9 @@ def usual_of(hours: Sequence[Counts], *, hour_ms: int, basis: str, rates: bool =
     later = [sum(total.get(LATER + more, 0) for more in range(n, LATER_CLASSES)) for n in range(LATER_CLASSES)]
     return Usual(
         basis,
-        run_ms=_median(percentile_ms(each, RUNS, 0.5) for each in hours) if enough else None,
+        run_ms=_median(median_ms(each, RUNS) for each in hours) if enough else None,
         slow_ms=_median(percentile_ms(each, RUNS, SLOW_SHARE) for each in hours) if enough else None,
-        wait_ms=_median(percentile_ms(each, WAITS, 0.5) for each in hours) if enough else None,
+        wait_ms=_median(median_ms(each, WAITS) for each in hours) if enough else None,
         sent_a_minute=median(sent(each) for each in hours) * MINUTE_MS / hour_ms if sends else None,
         mean_ms=total.get(RUN_MS, 0) / runs if enough else 0.0,
         sql_ms=total.get(SQL_MS, 0) / runs if enough else 0.0,
@@ -102,6 +105,24 @@ def usual_of(hours: Sequence[Counts], *, hour_ms: int, basis: str, rates: bool =
 def _median(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return median(known) if known else None
+
+
+def median_ms(counts: Counts, first: int) -> float | None:
+    """Return the median of waits or runs in ms: where most are of one class or two, the mean of these.
+
+    Args:
+        first: ``WAITS`` or ``RUNS``.
+    """
+    classes = [counts.get(first + number, 0) for number in range(CLASSES)]
+    n = max(range(CLASSES - 1), key=lambda n: classes[n] + classes[n + 1])
+    alike, low = classes[n] + classes[n + 1], LEAST_MS * 2.0 ** (n - 1) if n else 0.0
+    # The others took three quarters of their class's end, give or take a quarter.
+    quarter_ms = sum(count * LEAST_MS * 2.0**k / 4 for k, count in enumerate(classes) if k not in (n, n + 1))
+    alike_ms = counts.get(WAIT_MS if first == WAITS else RUN_MS, 0) - 3 * quarter_ms
+    if alike and alike >= ALIKE * sum(classes) and quarter_ms < alike_ms / 5:
+        if low < alike_ms / alike <= 4 * (low or LEAST_MS):
+            return alike_ms / alike
+    return percentile_ms(counts, first, 0.5)  # interpolated within its class
 
 
 def same_hours(hour: int) -> list[int]:

@@ -108,7 +108,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
         ),
         Situation(
             "half of an actor's jobs fail", causes.half_failing,
-            r"^Half of vat_report's jobs fail with PermanentFailure: 20 of 40 in the last 5 min",
+            r"^Half of vat_report's jobs failed with PermanentFailure: 20 of 40 in the last 5 min",
             r"Triage 20 dead letters of vat_report", first=False,
         ),
         Situation(
@@ -121,7 +121,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
         ),
         Situation(
             "failed jobs that have a value in common", causes.one_customer_refused,
-            r"^5 % of charge's jobs fail with CardRefused: 10 of 200 in the last 5 min.*; only customer_id 7: all of",
+            r"^5 % of charge's jobs failed with CardRefused: 10 of 200 in the last 5 min.*; only customer_id 7: all of",
             r"Triage 10 dead letters of charge", first=False,
         ),
     ),

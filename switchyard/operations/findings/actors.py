@@ -398,10 +398,10 @@ def judge(found: FailingActor) -> Finding:
             code, what, then = "host_down", f"{found.host} is down for {found.actor}{fact}", rest
         seen = f"{what}: {those} jobs failed in the last 5 min"
     elif found.failed >= FEWEST:
-        jobs = found.jobs_since or found.jobs
+        jobs, fail = found.jobs_since or found.jobs, "fail" if found.jobs_since else "failed"
         when = f"since {found.first_at:%H:%M:%S} UTC" if found.jobs_since else "in the last 5 min"
         seen = (
-            f"{share_text(found.failed, jobs)} {found.actor}'s jobs fail with {found.exception}{because}: "
+            f"{share_text(found.failed, jobs)} {found.actor}'s jobs {fail} with {found.exception}{because}: "
             f"{found.failed:,} of {jobs:,} {when}"
         )
         code = "failing"

@@ -28,6 +28,7 @@ from switchyard.operations.findings.facts import Flood, YardFacts, flood_of, hol
 from switchyard.operations.findings.finding import Button, Finding, FindingGroup, Severity, jobs_button
 from switchyard.operations.findings.pools import HOLDS_UP, silent_cause
 from switchyard.operations.findings.spending import dependency_of
+from switchyard.operations.past import median_ms
 from switchyard.operations.queries import lately
 from switchyard.operations.rows import BAD_RATIO, Row
 
@@ -239,7 +240,7 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
         if (slower := slower_queue(queue, longest_ms)) is not None:
             then += f": write {slower.name} as its `queue_name`, and move those that wait. Jobs that run go on."
         else:
-            then += f", and no queue is slower: pause {actor}, and others start. Then declare a queue for it."
+            then += f", and no slower queue has the slots for it: pause {actor}, and others start. Then declare one."
         return ran, then, actor
     called = dependency_of(actor) or (f"what {actor} calls" if _usually(actor, jobs, one=True) else "")
     slow = f"Look at {called} first: if it answers slowly, more slots would call it more often. " if called else ""
@@ -262,7 +263,7 @@ def _usually(actor: str, running: Sequence[Job], *, one: bool = False) -> str:
     except BrokerError:
         return ""
     many = ends(counts) >= LEAST_ENDED
-    usually_ms = percentile_ms(counts, RUNS, 0.5 if many else 1.0)
+    usually_ms = median_ms(counts, RUNS) if many else percentile_ms(counts, RUNS, 1.0)
     if usually_ms is None or now_run_ms < UNUSUAL * usually_ms:
         return ""
     return (
@@ -272,14 +273,20 @@ def _usually(actor: str, running: Sequence[Job], *, one: bool = False) -> str:
 
 def slower_queue(queue: Queue, longest_ms: int) -> Queue | None:
     """Return the queue to which an actor with runs of this length belongs: of those that promise a start later, the
-    first whose promise is longer than the run, else the last; ``None`` where none is, or the hard limits are shorter.
+    first whose promise is longer than the run, else the last; ``None`` where none is, or the hard limits are shorter,
+    or none has as many slots as the queue, and as what arrives there would keep busy.
     """
+    rates, yard = lately(queue.name), declared_yard()
+    load = rates.arrivals * longest_ms / 1_000 if rates else 0.0
 
     def promised(one: Queue) -> float:
         return math.inf if one.objective_ms is None else one.objective_ms
 
-    long_enough = (one for one in declared_yard().queues if one.hard_limit_ms > longest_ms)
-    later = sorted((one for one in long_enough if promised(one) > promised(queue)), key=promised)
+    def slots(one: Queue) -> int:
+        return sum(pool.total_slots for pool in yard.pools_of(one.name))
+
+    fits = (one for one in yard.queues if one.hard_limit_ms > longest_ms and slots(one) >= max(slots(queue), load))
+    later = sorted((one for one in fits if promised(one) > promised(queue)), key=promised)
     return next((one for one in later if promised(one) > longest_ms), later[-1] if later else None)
 
 

@@ -99,7 +99,7 @@ def test_letters_of_many_causes_are_a_few_messages_a_minute_whose_counts_add_up(
 
 
 HOST_DOWN = "mx.example.com:25 is down for generate_report (refuses connections): 5 of 9 jobs failed in the last 5 min."
-FAILING = "All of generate_report's jobs fail with KeyError, because a setting is missing: 6 of 6 in the last 5 min."
+FAILING = "All of generate_report's jobs failed with KeyError, because a setting is missing: 6 of 6 in the last 5 min."
 
 
 @pytest.mark.parametrize("told", [FAILING, HOST_DOWN])

@@ -62,7 +62,7 @@ def test_rare_failures_among_others_are_a_share_of_the_window() -> None:
     fail("KeyError", 5, ago_ms=30_000)
     fail("KeyError", 5)
 
-    assert said() == ["20 % of sync's jobs fail with KeyError: 10 of 50 in the last 5 min"]
+    assert said() == ["20 % of sync's jobs failed with KeyError: 10 of 50 in the last 5 min"]
 
 
 def test_jobs_that_gave_up_are_no_more_than_those_that_failed() -> None:
@@ -70,7 +70,7 @@ def test_jobs_that_gave_up_are_no_more_than_those_that_failed() -> None:
     give_up("KeyError", 30, ago_ms=WINDOW_MS + 60_000)
     give_up("KeyError", 57)
 
-    assert said() == ["all of sync's jobs fail with KeyError: 57 of 57 in the last 5 min, 57 gave up"]
+    assert said() == ["all of sync's jobs failed with KeyError: 57 of 57 in the last 5 min, 57 gave up"]
 
 
 def test_a_few_failures_are_told_by_their_letters() -> None:
@@ -84,24 +84,24 @@ def test_many_rare_errors_are_counted_together() -> None:
     for number in range(6):
         fail(f"Error{number}", 1)
 
-    assert said() == ["all of sync's jobs fail with 6 kinds of errors: 6 of 6 in the last 5 min"]
+    assert said() == ["all of sync's jobs failed with 6 kinds of errors: 6 of 6 in the last 5 min"]
 
 
 @pytest.mark.parametrize(
     ("error", "text", "expected", "then"),
     [
         ("SSLError", "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: certificate has expired",
-         "all of sync's jobs fail with SSLError, because a certificate has expired: 6 of 6 ", "Renew"),
+         "all of sync's jobs failed with SSLError, because a certificate has expired: 6 of 6 ", "Renew"),
         ("OSError", "[Errno 28] No space left on device",
-         "all of sync's jobs fail with OSError, because a disk of its workers is full: 6 of 6 ", "Run `df -h`"),
+         "all of sync's jobs failed with OSError, because a disk of its workers is full: 6 of 6 ", "Run `df -h`"),
         ("HTTPError", "401 Client Error: Unauthorized for url: https://api.bank.example/v1",
          "sync fails at api.bank.example, because its login or its rights are refused: 6 of 6 jobs failed ", "Check"),
         ("TypeError", "send_receipt() missing 1 required positional argument: 'locale'",
-         "all of sync's jobs fail with TypeError, because its arguments do not fit its signature: 6 of 6", "Senders"),
-        ("MemoryError", "", "all of sync's jobs fail with MemoryError, because its workers get no more memory: 6 of 6 ",
+         "all of sync's jobs failed with TypeError, because its arguments do not fit its signature: 6 of 6", "Senders"),
+        ("MemoryError", "", "all of sync's jobs failed with MemoryError, because its workers get no more memory: 6 of ",
          "Compare what the job loads at once with `memory_limit_bytes` of its pool"),
         ("ValidationError", "1 error, For further information visit https://errors.example.dev/2/v/missing",
-         "all of sync's jobs fail with ValidationError: 6 of 6 ", "Remove the cause"),
+         "all of sync's jobs failed with ValidationError: 6 of 6 ", "Remove the cause"),
     ],
 )  # fmt: skip
 def test_the_words_of_an_error_name_the_cause_and_the_step(error: str, text: str, expected: str, then: str) -> None:
@@ -144,7 +144,7 @@ def test_failures_that_all_succeeded_in_a_retry_are_past_after_some_seconds() ->
     [present] = said()
 
     assert past.startswith("6 of 6 jobs of sync failed") and ", 6 succeeded later; none since, for " in past
-    assert present.startswith("all of sync's jobs fail with KeyError") and present.endswith("5 succeeded later")
+    assert present.startswith("all of sync's jobs failed with KeyError") and present.endswith("5 succeeded later")
 
 
 def test_failures_are_past_once_as_many_ran_without_one_as_would_have_shown_it() -> None:
@@ -160,7 +160,7 @@ def test_failures_are_past_once_as_many_ran_without_one_as_would_have_shown_it()
     for _ in range(20):
         job_row(actor="sync", finished_at=at + 5_000)
 
-    assert present == "17 % of sync's jobs fail with TimeoutError: 20 of 120 in the last 5 min"
+    assert present == "17 % of sync's jobs failed with TimeoutError: 20 of 120 in the last 5 min"
     assert said()[0].startswith("20 of 140 jobs of sync failed with TimeoutError in the last 5 min, the last at ")
 
 

@@ -161,7 +161,7 @@ def test_failures_whose_dead_letters_were_sent_call_once(
 
     assert told == ["generate_report gave up: KeyError"]
     assert [body["title"].partition(":")[0] for body in watcher.bodies[1:]] == [
-        "All of generate_report's jobs fail with KeyError"
+        "All of generate_report's jobs failed with KeyError"
     ]
     assert "and 1 more" in watcher.bodies[1]["title"] and "2 gave up" in watcher.bodies[1]["title"]
 

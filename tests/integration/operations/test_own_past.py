@@ -101,6 +101,22 @@ def found(recorded: Recorded) -> Callable[[], list[Finding]]:
     return lambda: list(own_past.look())
 
 
+@pytest.mark.parametrize(
+    ("counts", "ms"),
+    [
+        ({RUNS + 4: 99, RUNS + 9: 1, RUN_MS: 99 * 51 + 2_000}, 51),  # a rare long one is no part of it
+        ({RUNS + 4: 100, RUN_MS: 5_100}, 51),
+        ({RUNS + 3: 50, RUNS + 4: 50, RUN_MS: 4_100}, 41),
+        ({RUNS + 4: 60, RUNS + 9: 40, RUN_MS: 60 * 51 + 80_000}, 73),  # interpolated within its class
+        ({}, None),
+    ],
+)
+def test_the_middle_of_runs_that_are_alike_is_their_mean(counts: Counts, ms: float | None) -> None:
+    found = past.median_ms(counts, RUNS)
+
+    assert (None if found is None else int(found)) == ms
+
+
 def test_runs_that_take_longer_than_at_this_hour_of_past_days_are_slower(recorded: Recorded, found: Any) -> None:
     recorded.days(BANK, runs(quick=6_000))
     for ago_s in range(300, 90, -10):

@@ -162,7 +162,8 @@ def test_a_blocked_queue_is_freed_by_a_move_to_a_slower_queue_alone(
 ) -> None:
     values = {"objective_ms": 300_000, "soft_limit_ms": 10_000, "hard_limit_ms": 600_000}
     more = [Queue(f"other-{at}" if at else "other", **(values | change)) for at, change in enumerate(others)]
-    yard = SimpleNamespace(queues=(*YARD.queues, *more), queue_of=YARD.queue_of)
+    slots = [SimpleNamespace(total_slots=4)]
+    yard = SimpleNamespace(queues=(*YARD.queues, *more), queue_of=YARD.queue_of, pools_of=lambda name: slots)
     waiting = SimpleNamespace(items=[SimpleNamespace(message=SimpleNamespace(actor_name="export"))], cursor=None)
     monkeypatch.setattr(lateness, "declared_yard", lambda: yard)
     monkeypatch.setattr(lateness, "_others", lambda queue, actor: True)
@@ -179,7 +180,7 @@ def test_a_blocked_queue_is_freed_by_a_move_to_a_slower_queue_alone(
         assert f": write {to} as its `queue_name`" in found.then
     else:
         assert (found.step, found.button.label) == ("manage.py switchyard actors pause export", "Pause export…")
-        assert "no queue is slower: pause export" in found.then
+        assert "no slower queue has the slots for it: pause export" in found.then
 
 
 def hanging(**changes: object) -> AllFailing:
@@ -405,7 +406,7 @@ def test_messages_that_wait_for_a_place_are_told_once_the_first_has_waited_for_l
 def test_failures_name_actor_exception_share_and_number() -> None:
     found = verdict(state(), failing(letters=9, fingerprint="f00d"))
 
-    assert found.sentence == "Half of report's jobs fail with KeyError: 50 of 100 in the last 5 min, 9 gave up."
+    assert found.sentence == "Half of report's jobs failed with KeyError: 50 of 100 in the last 5 min, 9 gave up."
     assert (found.button.label, found.button.href) == (
         "Triage 9 dead letters of report",
         "/admin/switchyard_dead_letters/deadletter/?fingerprint=f00d",
@@ -421,8 +422,8 @@ def test_failures_say_what_they_have_in_common_and_no_share_is_rounded_to_none_o
     most = failing(failed=996, jobs=1_000)
 
     assert verdict(state(), few).sentence == (
-        "Less than 1 % of report's jobs fail with KeyError: 16 of 1,783 in the last 5 min; only customer_id 7, 27, 47: "
-        "all of theirs."
+        "Less than 1 % of report's jobs failed with KeyError: 16 of 1,783 in the last 5 min; only customer_id 7, 27, "
+        "47: all of theirs."
     )
     assert verdict(state(), most).sentence.startswith("99 % of report's jobs")
 
@@ -432,7 +433,7 @@ def test_a_fault_that_has_ended_is_told_in_the_past_and_below_a_present_one() ->
     ended = failing(actor="old", letters=28, first_at=then, last_at=then)
     found = verdict(state(), ended, failing(failed=6, jobs=12))
 
-    assert found.sentence.startswith("Half of report's jobs fail")
+    assert found.sentence.startswith("Half of report's jobs failed")
     assert "of old failed with KeyError in the last 5 min, the last at" in found.also[0]
     assert "none since, for 3 min" in found.also[0]
 
@@ -460,7 +461,7 @@ def test_letters_that_a_failing_actor_has_are_told_once() -> None:
 def test_a_share_below_one_per_cent_is_told_as_such() -> None:
     found = verdict(state(), failing(failed=16, jobs=1_783))
 
-    assert found.sentence.startswith("Less than 1 % of report's jobs fail with KeyError: 16 of 1,783")
+    assert found.sentence.startswith("Less than 1 % of report's jobs failed with KeyError: 16 of 1,783")
 
 
 def test_a_host_that_is_down_is_named_with_what_it_answers() -> None:
@@ -476,11 +477,11 @@ def test_worst_finding_leads_and_the_others_follow() -> None:
 
     assert found.label == "Late"
     assert [sentence.split(":")[0] for sentence in found.also] == [
-        "Half of hook's jobs fail with KeyError",
+        "Half of hook's jobs failed with KeyError",
         "No pool serves hooks",
     ] or [sentence.split(":")[0] for sentence in found.also] == [
         "No pool serves hooks",
-        "Half of hook's jobs fail with KeyError",
+        "Half of hook's jobs failed with KeyError",
     ]
 
 
