@@ -119,9 +119,9 @@ def median_ms(counts: Counts, first: int) -> float | None:
     # The others took three quarters of their class's end, give or take a quarter.
     quarter_ms = sum(count * LEAST_MS * 2.0**k / 4 for k, count in enumerate(classes) if k not in (n, n + 1))
     alike_ms = counts.get(WAIT_MS if first == WAITS else RUN_MS, 0) - 3 * quarter_ms
-    if alike and alike >= ALIKE * sum(classes) and quarter_ms < alike_ms / 5:
-        if low < alike_ms / alike <= 4 * (low or LEAST_MS):
-            return alike_ms / alike
+    known = alike and alike >= ALIKE * sum(classes) and quarter_ms < alike_ms / 5
+    if known and low < alike_ms / alike <= 4 * (low or LEAST_MS):
+        return alike_ms / alike
     return percentile_ms(counts, first, 0.5)  # interpolated within its class
 
 
