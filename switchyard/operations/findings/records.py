@@ -76,8 +76,8 @@ def look_at_alerts() -> Iterator[Finding]:
     if not found:
         yield ALERTS.ok("no channel fails")
     unseen = Alert.objects.filter(state=Alert.State.OPEN, severity=Alert.Severity.CRITICAL)
-    waiting = unseen.exclude(kind="finding").count()  # those are told as long as they last
-    if waiting:
+    if unseen.exclude(kind="finding").exists():  # those alone are told as long as they last
+        waiting = unseen.count()
         seen = f"{counted(waiting, 'critical alert')} {'is' if waiting == 1 else 'are'} not acknowledged"
         cause, command = "Nobody has acted on them", "`manage.py switchyard alerts acknowledge ID`"
         step = f"Acknowledge them in {_page()} or with {command}"

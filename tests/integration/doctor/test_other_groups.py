@@ -197,3 +197,14 @@ def test_a_critical_alert_that_nobody_acknowledged_is_a_warning(alerted: Alerted
     alerted("sent", 60, severity="critical")
 
     assert "/admin/switchyard_alerts/alert/" in of(records.look_at_alerts(), "warning")["open"].next
+
+
+def test_a_critical_finding_is_counted_beside_others_and_not_alone(alerted: Alerted) -> None:
+    for _ in range(2):
+        alerted("sent", 60, severity="critical")
+    Alert.objects.filter(pk=Alert.objects.latest("pk").pk).update(kind="finding")
+    assert "2 critical alerts are not acknowledged" in of(records.look_at_alerts(), "warning")["open"].seen
+
+    Alert.objects.exclude(kind="finding").delete()
+
+    assert "open" not in of(records.look_at_alerts(), "warning")
