@@ -45,7 +45,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
         Situation(
             "a slow actor on a fast queue", causes.sends("slow_report", "urgent", 1_500, count=80),
             rf"^urgent is .* {PROMISE} 4 × slow_report hold all 4 slots, the longest for",
-            r"Move \d+ waiting slow_report to another queue…",
+            r"Move \d+ waiting slow_report to another queue…|Pause slow_report…",
             then=r"slow_report runs too long for a queue that promises a start in 80 ms", first=False,
         ),
         Situation(
@@ -162,7 +162,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
     "silent": (
         Situation(
             "a pool's supervisor is stopped (SIGSTOP)", causes.supervisor_stopped,
-            r"^hooks starts nothing, because no pool serves it: its supervisor \(pid \d+\) is stopped, .*; 10 jobs",
+            r"^hooks starts nothing, because no pool serves it: its supervisor .* has been stopped for .*; 10 jobs",
             r"Show every worker", within_s=BEAT_S, then=r"Run `kill -CONT \d+`: what waits starts at once",
         ),
         Situation(

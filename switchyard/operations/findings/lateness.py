@@ -237,7 +237,7 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
     if queue.objective_ms is not None and longest_ms > fits_ms and _others(queue, actor):
         ran = f"{of_slots}, the longest for {duration(longest_ms)}"
         then = f"{actor} runs too long for a queue that promises a start in {whole_duration(queue.objective_ms)}"
-        if (slower := slower_queue(queue, longest_ms)) is not None:
+        if (slower := slower_queue(queue, longest_ms, row.slots)) is not None:
             then += f": write {slower.name} as its `queue_name`, and move those that wait. Jobs that run go on."
         else:
             then += f", and no slower queue has the slots for it: pause {actor}, and others start. Then declare one."
@@ -271,10 +271,10 @@ def _usually(actor: str, running: Sequence[Job], *, one: bool = False) -> str:
     )
 
 
-def slower_queue(queue: Queue, longest_ms: int) -> Queue | None:
+def slower_queue(queue: Queue, longest_ms: int, least_slots: int = 0) -> Queue | None:
     """Return the queue to which an actor with runs of this length belongs: of those that promise a start later, the
     first whose promise is longer than the run, else the last; ``None`` where none is, or the hard limits are shorter,
-    or none has as many slots as the queue, and as what arrives there would keep busy.
+    or none has so many slots, and as many as what arrives in the queue would keep busy.
     """
     rates, yard = lately(queue.name), declared_yard()
     load = rates.arrivals * longest_ms / 1_000 if rates else 0.0
@@ -285,7 +285,7 @@ def slower_queue(queue: Queue, longest_ms: int) -> Queue | None:
     def slots(one: Queue) -> int:
         return sum(pool.total_slots for pool in yard.pools_of(one.name))
 
-    fits = (one for one in yard.queues if one.hard_limit_ms > longest_ms and slots(one) >= max(slots(queue), load))
+    fits = (one for one in yard.queues if one.hard_limit_ms > longest_ms and slots(one) >= max(least_slots, load))
     later = sorted((one for one in fits if promised(one) > promised(queue)), key=promised)
     return next((one for one in later if promised(one) > longest_ms), later[-1] if later else None)
 
@@ -386,7 +386,7 @@ def _way_out(row: Row, queue: Queue, facts: YardFacts, actor: str) -> tuple[Butt
     count = sum(one.message is not None and one.message.actor_name == actor for one in page.items)
     if not count:
         return None, step
-    slower = slower_queue(queue, _longest_ms(holding(row, facts.running or ()), actor))
+    slower = slower_queue(queue, _longest_ms(holding(row, facts.running or ()), actor), row.slots)
     if slower is None:
         step = f"manage.py switchyard actors pause {actor}"
         return Button(f"Pause {actor}…", "switchyard-actor-pause", actor), step
