@@ -34,7 +34,7 @@ AFTER_S = {
     "history.behind": 60.0, "database.connections": 60.0, "disk.low": 60.0, "alerts.channel": 60.0,
     "queues.quarantined": 60.0, "queues.undeclared": 60.0, "pools.child_silent": 120.0,
     "queues.crashing": 60.0, "queues.retrying": 120.0, "actors.later": 120.0, "actors.leaking": 120.0,
-    "queues.paused": 900.0, "pools.quieted": 900.0, "pools.paused": 900.0,
+    "queues.paused": 900.0, "pools.quieted": 900.0, "pools.paused": 900.0, "pools.crashing": 60.0,
 }  # fmt: skip
 # The first two have alerts of their own; the others are for whoever deploys, and last until he does.
 LEFT_OUT = frozenset({"broker", "dead letters", "configuration", "checks"})

@@ -398,7 +398,7 @@ def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding
         if "SIGKILL" in crashes:
             cause += ". SIGKILL: the kernel, when memory ran out (dmesg), or a person"
         step = f"dmesg, on {report.host}" if "SIGKILL" in crashes else "manage.py switchyard deadletters list"
-        code, (first, *_, last) = "restarts", report.crashed or (0, 0)
+        code, (first, *_, last) = "restarts", report.crashed if len(report.crashed) > 1 else (0, 0)
         if last - first < CRASHING_MS and now_ms - last < JUST_NOW_MS:
             code, lately = "crashing", f"3 within {duration(last - first)}, the last {duration(now_ms - last)} ago"
             seen = f"{name} has lost one child after the other: {lately}; within the last hour: {by_reason}"
