@@ -100,10 +100,8 @@ class CancelAbortable(Abortable):
 
     def _is_abortable(self, actor_name: str, options: dict[str, Any]) -> bool:
         actor = dramatiq.get_broker().actors.get(actor_name)
-        for value in (options.get("abortable"), actor and actor.options.get("abortable")):
-            if value is not None:
-                return bool(value)
-        return bool(self.abortable)
+        values = options.get("abortable"), actor and actor.options.get("abortable"), self.abortable
+        return bool(next((value for value in values if value is not None), False))
 
     def _grace_s(self, message: MessageProxy) -> float:
         records, wait_s = facilities().records, STOP_BY_ITSELF_S

@@ -94,10 +94,7 @@ class _ThreadTask:
     def due(self, now_s: float) -> tuple[type[Interrupt], float] | None:
         """Return the exception that is due, and since when; or ``None``."""
         planned: dict[type[Interrupt], float] = {**self.asked, TimeLimitExceeded: self.limit_at_s}
-        for exception, at_s in planned.items():
-            if at_s <= now_s:
-                return exception, at_s
-        return None
+        return next(((exception, at_s) for exception, at_s in planned.items() if at_s <= now_s), None)
 
     def forget(self, exception: type[Interrupt]) -> None:
         """Have an exception not raised again."""
@@ -115,7 +112,7 @@ class ThreadInterrupts:
         # Threads change it without the lock: who goes through it goes through a copy.
         self._tasks: dict[int, _ThreadTask] = {}
         self._lock = threading.RLock()
-        self._soon = threading.Event()
+        self._soon, self._dozes = threading.Event(), False
         self._raised: SimpleQueue[tuple[str, type[Interrupt]]] = SimpleQueue()
         self._watcher: threading.Thread | None = None
         self._usual_turn_s: float | None = None  # set while turns are short
@@ -132,6 +129,8 @@ class ThreadInterrupts:
 
     def begin(self, job_id: str, limit_s: float) -> None:
         self._tasks[threading.get_ident()] = _ThreadTask(job_id, monotonic() + limit_s)
+        if self._dozes:
+            self._soon.set()
 
     def end(self) -> None:
         """Unregister the task of this thread. One that is registered, and not raised in, needs no lock.
@@ -228,7 +227,10 @@ class ThreadInterrupts:
 
     def _watch(self) -> None:
         while True:
-            self._soon.wait(self.raise_due())
+            wait_s = self.raise_due()
+            # Before it looks for tasks once more: one that begins from now on wakes this thread.
+            self._dozes = not self._tasks
+            self._soon.wait(wait_s if self._tasks else None)
             self._soon.clear()
 
     def _log(self) -> None:

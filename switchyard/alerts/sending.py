@@ -105,7 +105,7 @@ def _claim_due(names: Sequence[str]) -> list[Delivery]:
     # Unresolved, one more try every five minutes for what a channel did not accept.
     given_up = Delivery.objects.filter(state=Delivery.State.GIVEN_UP, alert__state__in=UNRESOLVED)
     given_up = given_up.filter(next_try_at__lt=now - RETRY_AFTER, next_try_at__gte=now - KEPT_FOR)
-    if not (pending | given_up).exists():
+    if not Delivery.objects.filter(state__in=(Delivery.State.PENDING, Delivery.State.GIVEN_UP)).exists():
         return []
     given_up.update(state=Delivery.State.PENDING, tries=MOST_TRIES - 1, next_try_at=now)
     gone = pending.exclude(channel__in=names)
@@ -191,7 +191,7 @@ _unwritten: dict[str, AlertGroup] = {}
 def dispatch_due(throttle: Throttle | None = None) -> int:
     """Claim the due alert groups and send them to every channel; return how many messages were accepted.
 
-    The scheduler calls this function every second. It takes about 10 s if a channel hangs. Safe to run in two
+    The scheduler calls this function every 2 s. It takes about 10 s if a channel hangs. Safe to run in two
     processes. While the database does not answer, messages are sent without rows.
 
     The caller renews its database connection between calls.

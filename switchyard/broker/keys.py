@@ -381,10 +381,9 @@ class Keys(msgspec.Struct, frozen=True):
 
     def queue(self, queue: str) -> QueueKeys:
         """Keys of a queue family."""
-        for name, group in self.slot_groups:
-            if name == queue:
-                return QueueKeys(f"{self.prefix}:{{{group}}}:queue:{queue}:", queue)
-        return QueueKeys(f"{self.prefix}:{{{queue}}}:", queue)
+        group = dict(self.slot_groups).get(queue)
+        place = f"{{{group}}}:queue:{queue}" if group else f"{{{queue}}}"
+        return QueueKeys(f"{self.prefix}:{place}:", queue)
 
     def history_counts(self) -> str:
         """Hash: rows that the history writer has ``written``, and ``skipped`` because they could not be read."""

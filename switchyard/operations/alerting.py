@@ -41,6 +41,8 @@ LEFT_OUT = frozenset({"broker", "dead letters", "configuration", "checks"})
 SHOWN = 10
 LONGEST_SUBJECT = 80
 HEARTBEAT_S, LATELY_S = 60.0, 60.0
+# The age of an examination that found nothing to call for, from which it is repeated: it takes some 50 ms of a core.
+CALM_EVERY_S = 13.0
 
 log = get_logger("switchyard.alerts")
 
@@ -56,7 +58,7 @@ class FindingAlerts:
         self._lasting, self._clock = LastingAlerts("finding", clock), clock
         # Without the configuration: it calls no person, and its checks would load all of the web.
         self._kept = KeptFindings(left_out=[configuration.GROUP.name])
-        self._checked_s = -math.inf
+        self._checked_s, self._calm = -math.inf, False
         # Name and subject -> first subject of their alert, "" of a kind's first one, and when it was last found.
         self._alerts: dict[tuple[str, str], tuple[str, float]] = {}
         # Queue or pool -> since when something is found of it, whatever its name, and when it last was.
@@ -73,6 +75,8 @@ class FindingAlerts:
         Raises:
             BrokerError, django.db.DatabaseError: the next check retries.
         """
+        if self._calm and self._clock() - self._checked_s < CALM_EVERY_S:
+            return
         facts, away = FACTS.read()
         examined = self._kept.findings(DEADLINE_S)
         found = diagnose(facts, examined, 0, away).findings
@@ -88,7 +92,7 @@ class FindingAlerts:
             for of, mine in self._by_alert(named, list(alike)).items()
         )
         self._lasting.resolve()
-        self._checked_s = self._clock()
+        self._checked_s, self._calm = self._clock(), not lasting
 
     def _note_subjects(self, present: Mapping[str, int]) -> None:
         """Note what is found of each queue or pool; of two findings at once neither is the other under a new name."""

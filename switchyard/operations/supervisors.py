@@ -98,9 +98,8 @@ def reported_workers() -> ReportedWorkers:
 
 def child_state(report: PoolReport, child: ReportedChild) -> str:
     """Return the state of a child: ``up``, ``starting``, ``quiet``, ``silent for 8 s``."""
-    for each in report.silent:
-        if each.pid == child.get("pid"):
-            return f"silent for {rough_duration(each.silent_ms, up=False)}"
+    if silent_ms := next((each.silent_ms for each in report.silent if each.pid == child.get("pid")), 0):
+        return f"silent for {rough_duration(silent_ms, up=False)}"
     return "quiet" if child.get("quiet") else "up" if child.get("ready") else "starting"
 
 

@@ -41,7 +41,7 @@ RELAY: Final = "outbox"
 AT_ONCE: Final = 500
 # The process that committed sends first; its rows are younger than this while it does.
 LEFT_TO_SENDER_MS: Final = 500
-POLL_S: Final = 0.5
+POLL_S: Final = 2.0
 # Without the outbox there may be rows of the time before.
 RARELY_S: Final = 10.0
 PAUSE_S: Final = 1.0

@@ -58,7 +58,7 @@ def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
     from switchyard.jobs.once import delete_old_keys
 
     return (
-        MaintenanceTask("alerts", 1.0, partial(dispatch_due, Throttle()), lock_s=LOCK_S),
+        MaintenanceTask("alerts", 2.0, partial(dispatch_due, Throttle()), lock_s=LOCK_S),
         MaintenanceTask("broker's server", 5.0, BrokerAlerts().check),
         MaintenanceTask("broker away", 5.0, AwayAlert().check, always=True),
         MaintenanceTask("dead letters", 30.0, reconcile_letters),
@@ -67,7 +67,7 @@ def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
         MaintenanceTask("expired batches", 3_600.0, forget_expired),
         MaintenanceTask("job records", 300.0, lambda: sweep(facilities().records)),
         MaintenanceTask("done once", 60.0, delete_old_keys),
-        MaintenanceTask("bulk acts", 1.0, BulkRunner().go_on),
+        MaintenanceTask("bulk acts", 2.0, BulkRunner().go_on),
         MaintenanceTask("old bulk acts", 3_600.0, bulk.delete_old_rows),
         MaintenanceTask("audit log", 3_600.0, audit.delete_old_rows),
     )

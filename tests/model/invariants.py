@@ -11,11 +11,7 @@ from tests.model.keyspace import ACTIVE, DEAD, FINISHED, NOTES, QUARANTINED, SCH
 Places = Mapping[str, str]
 
 # Nothing leaves these but by an operator's command, or because its id is forgotten.
-KEPT = {
-    DEAD: {"requeue", "discard"},
-    QUARANTINED: {"advance"},
-    FINISHED: {"advance"},
-}
+KEPT = {DEAD: {"requeue", "discard"}, QUARANTINED: {"advance"}, FINISHED: {"advance"}}
 
 
 def conserved(found: Keyspace, accepted: set[str], bodiless: set[str]) -> None:

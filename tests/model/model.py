@@ -358,13 +358,7 @@ class Model:
         return sorted((o for o, ms in self.leases.items() if ms <= self.now_ms), key=lambda o: (self.leases[o], o))
 
     def reclaim(
-        self,
-        owner: str,
-        only_lapsed: bool,
-        finished: Sequence[Lease],
-        running: Sequence[str],
-        cause: str,
-        heir: str,
+        self, owner: str, only_lapsed: bool, finished: Sequence[Lease], running: Sequence[str], cause: str, heir: str
     ) -> Reclaimed | None:
         heir = heir if heir in self.leases else ""
         lease_ms = self.leases.get(owner)

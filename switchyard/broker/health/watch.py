@@ -1,8 +1,8 @@
 """Periodic check of the broker's server: persistence, eviction policy, and whether the keyspace was replaced.
 
-The watch has no thread: a process with a loop asks :meth:`Watch.due` and calls :meth:`Watch.look`, which takes one or
-two seconds when the server hangs. A look also writes to the server for processes without a loop: every queue family
-refuses new messages while the server would delete them.
+The watch has no thread: a process with a loop calls :meth:`Watch.look` when :meth:`Watch.seconds_to_next` is over. It
+takes one or two seconds when the server hangs. A look also writes to the server for processes without a loop: every
+queue family refuses new messages while the server would delete them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls, Word
 
 EVERY_S: Final = 5.0
+# Of the types of all keys, some hundred answers: sooner while one is wrong.
+TYPES_EVERY_S: Final = 60.0
 # Time to live of a refusal: three looks may be missed before it expires.
 REFUSED_MS: Final = 20_000
 
@@ -48,23 +50,18 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class Watch:
-    """Looks at one server for one process, every ``every_s`` seconds, over an access that nothing else uses."""
+    """Looks at one server for one process, every 5 s, over an access that nothing else uses."""
 
-    def __init__(
-        self, calls: RedisCalls, keys: Keys, queues: Sequence[str], *, production: bool, every_s: float = EVERY_S
-    ) -> None:
+    def __init__(self, calls: RedisCalls, keys: Keys, queues: Sequence[str], *, production: bool) -> None:
         self.health = Health()
         self._calls, self._servers = calls, servers_of(calls, keys, queues)
         self.generation = self._servers.keyspace()
         self._families = [keys.queue(queue) for queue in queues]
         self._production = production
-        self._every_s = every_s
-        self._look_at_s = 0.0
+        self._look_at_s = self._types_at_s = 0.0
         self._lost: list[ServerFinding] = []
+        self._foreign: list[ServerFinding] = []
         self._refusing = False
-
-    def due(self) -> bool:
-        return time.monotonic() >= self._look_at_s
 
     def seconds_to_next(self) -> float:
         return max(self._look_at_s - time.monotonic(), 0.0)
@@ -92,7 +89,7 @@ class Watch:
         for code in () if "away" in codes else before.keys() - codes:  # what is not seen may still be so
             logger.info("broker: resolved: %s", before[code].seen)
         self.health = Health(tuple(sorted(found, key=lambda item: item.severity)), news, pause)
-        self._look_at_s = time.monotonic() + self._every_s
+        self._look_at_s = time.monotonic() + EVERY_S
         return self.health
 
     def close(self) -> None:
@@ -102,13 +99,11 @@ class Watch:
     def _ask(self) -> list[ServerFinding]:
         looks = self._servers.read(production=self._production)
         markers, probes = self.generation.commands(), self._servers.probes()
-        # A refusal that another client wrote without an end would hold for ever.
-        expiries: list[tuple[Word, ...]] = [("PEXPIRE", each.refused, REFUSED_MS, "NX") for each in self._families]
-        commands = [*markers, *probes, *expiries, *type_commands(self._families)]
-        answers = self._calls.pipeline(commands, raise_errors=False)
-        marked, answers = answers[: len(markers)], answers[len(markers) :]
-        probed, types = answers[: len(probes)], answers[len(probes) + len(expiries) :]
-        found = self._servers.findings(looks) + self._servers.judge_probes(probed) + wrong_types(self._families, types)
+        answers = self._calls.pipeline([*markers, *probes], raise_errors=False)
+        marked, probed = answers[: len(markers)], answers[len(markers) :]
+        if time.monotonic() >= self._types_at_s:
+            self._look_at_keys()
+        found = self._servers.findings(looks) + self._servers.judge_probes(probed) + self._foreign
         self._lost = finding(self.generation.look(marked), self.generation.where_lost())
         if (failed := self.generation.failure(marked)) is not None:
             # A replica that lost its primary still answers what the servers were asked before.
@@ -116,6 +111,13 @@ class Watch:
         found += self._lost
         self._leave_word(looks)
         return found
+
+    def _look_at_keys(self) -> None:
+        # A refusal that another client wrote without an end would hold for ever.
+        expiries: list[tuple[Word, ...]] = [("PEXPIRE", each.refused, REFUSED_MS, "NX") for each in self._families]
+        answers = self._calls.pipeline([*expiries, *type_commands(self._families)], raise_errors=False)
+        self._foreign = wrong_types(self._families, answers[len(expiries) :])
+        self._types_at_s = 0.0 if self._foreign else time.monotonic() + TYPES_EVERY_S
 
     def _leave_word(self, looks: Sequence[ServerLook]) -> None:
         evicting = {look.place: item.seen for look in looks for item in look.findings if item.code == "evicting"}

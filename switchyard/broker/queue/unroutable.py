@@ -28,7 +28,7 @@ LONGEST_CALL: Final = 2_000
 COMPARED: Final = 1_000
 # Calls in one answer, so that a very long index does not keep consumers from work; the next listing continues there.
 MOST_CALLS: Final = 200
-FIND_ADOPTABLE_S: Final = 2.0
+FIND_ADOPTABLE_S: Final = 5.0
 
 logger = logging.getLogger("switchyard.broker")
 

@@ -170,10 +170,11 @@ def goes_to(actor: str, usual: Usual, counts: Counts) -> tuple[str, str, str]:
 def outrun(actor: str, queue: str, mine: Sequence[Counts]) -> Iterator[Finding]:
     """Yield the finding for an actor of which more is sent all the time than its limits let start."""
     options = dramatiq.get_broker().actors[actor].options
+    if not (options.get("rate_limit") or options.get("concurrency")):
+        return
     more = [each for each in mine[-OUTRUN_BUCKETS - 1 : -1] if sent(each) > OUTRUN_TIMES * ends(each)]  # full buckets
     counts = merged(more)
-    limited = options.get("rate_limit") or options.get("concurrency")
-    if not limited or len(more) < OUTRUN or counts.get(DEFERRED, 0) < LEAST_PUT_OFF:
+    if len(more) < OUTRUN or counts.get(DEFERRED, 0) < LEAST_PUT_OFF:
         return
     minutes = len(more) * BUCKET_MS / 60_000
     arrive, start = round(sent(counts) / minutes), round(ends(counts) / minutes)

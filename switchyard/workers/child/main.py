@@ -42,13 +42,13 @@ from switchyard.workers.shared.fork import INTERRUPT, SignalPipe, dump_on_signal
 
 # Dotted paths of more middleware for children alone, separated by spaces. Each is called without arguments.
 MIDDLEWARE_VARIABLE = "SWITCHYARD_CHILD_MIDDLEWARE"
-BEAT_S = 0.5
+BEAT_S = 1.0
 EX_LEFT_WORK = 3
 # Time that an idle isolated child stays up, so that the next suspect does not wait for a start.
 ISOLATED_IDLE_S = 10.0
 
 # How soon an idle consumer notices that it should stop.
-POLL_STOP_MS = 500
+POLL_STOP_MS = 1_000
 POLL_LEASES_S = 0.02
 # A call rides out 2 s and a failover takes longer: Dramatiq's pause of 3 s would outlast the new master's start.
 FAILOVER_PAUSE_S = 1.0

@@ -33,14 +33,14 @@ from switchyard.workers.supervisor.processes import (
 
 POLL_EVERY_S = 0.25
 # Pause while nothing runs, and after the server did not answer.
-IDLE_S = 1.0
-POLL_AGAIN_S = 1.0
+IDLE_S = POLL_AGAIN_S = 1.0
 # The child polls by itself and raises in the task before this time; a greenlet that never yields does not see that.
 INTERRUPT_AFTER_S = 0.4
 # The child gets SIGTERM then, and SIGKILL 5 s later: within 10 s in all, including the poll.
 END_AFTER_S = 3.0
 # After the tasks' grace: for consumers to stop and connections to close.
 KILL_AFTER_GRACE_S = 5.0
+RESTED_NS = 2_000_000_000
 # Crashes are reported for so long, and at most so many.
 CRASHES_KEPT_S, MOST_CRASHES, LAST_CRASHES = 3_600.0, 1_000, 3
 
@@ -167,6 +167,16 @@ class ChildManager:
     def ready(self) -> bool:
         """Whether every child of the pool is up."""
         return sum(self.rows[process.index].read().ready for process in self.own if process.pid) >= self.pool.children
+
+    def rest(self) -> bool:
+        """Return whether every child is up and has run nothing for 2 s; then the next start wakes this process."""
+        since_ns = time.monotonic_ns() - RESTED_NS
+        states = [(row, row.read()) for row in (self.rows[process.index] for process in self.running)]
+        if not self.ready or any(state.busy or state.progress_ns > since_ns for _, state in states):
+            return False
+        for row, _ in states:
+            row.doze()
+        return not any(row.read().busy for row, _ in states)
 
     def states(self) -> list[tuple[int, ChildState]]:
         return [(process.pid, self.rows[process.index].read()) for process in self.running]
@@ -367,7 +377,7 @@ class ChildManager:
 # processor. A measurement takes 20 microseconds.
 MEASURE_EVERY_S, MEASURE_AT_MOST_EVERY_S = 0.1, 0.01
 # Children that run nothing grow by what tasks have left behind, if at all.
-MEASURE_IDLE_EVERY_S = 1.0
+MEASURE_IDLE_EVERY_S = 5.0
 GROWTH_BYTES_S = 2e9
 POLL_SUCCESSOR_S = 0.02
 

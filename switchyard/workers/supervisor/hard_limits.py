@@ -58,7 +58,7 @@ class HardLimits:
             for index, ran in self._cancellations.to_interrupt():
                 rows[index].request_stop(ran)
                 send(children.process_set.processes[index - 1], INTERRUPT)
-            next_s = min(next_s, POLL_EVERY_S)
+            next_s = min(next_s, POLL_EVERY_S) if any(running.values()) else next_s
         return next_s
 
     def _enforce_limits(self) -> float:
@@ -96,7 +96,7 @@ class HardLimits:
         return "cancelled" if cancelled else "hard_limit"
 
 
-# A child writes a heartbeat twice a second. A starting child loads everything before its first one.
+# A child writes a heartbeat every second. A starting child loads everything before its first one.
 HUNG_S, BOOT_S = 10.0, 60.0
 
 

@@ -336,7 +336,7 @@ def _short(file: str) -> str:
     return inside if packages else file.removeprefix(f"{switchyard_settings().base_dir}/")
 
 
-# A child writes a heartbeat twice a second. Its handler in C writes the stacks in milliseconds, once for each silence.
+# A child writes a heartbeat every second. Its handler in C writes the stacks in milliseconds, once for each silence.
 SILENT_S, WRITES_S = 4.0, 0.05
 
 

@@ -6,6 +6,7 @@ One thread with one selector does all of this, because a process that forks must
 from __future__ import annotations
 
 import logging
+import math
 import os
 import selectors
 import signal
@@ -41,6 +42,8 @@ from switchyard.workers.supervisor.stand_in import StandIn
 GRACE_S = 25.0
 POLL_READY_S = 0.1
 LONGEST_SLEEP_S = 2.0
+# While nothing runs, what is due so soon after something else is done with it.
+TOGETHER_S = 1.0
 BESIDE = "schedules and history"
 
 EX_OK = 0
@@ -241,7 +244,7 @@ class Supervisor:
         Their running tasks may end. Return whether the pool pauses.
         """
         paused = self._state == "paused"
-        if self._children.stopping or not (at_once or self._watch.due()):
+        if self._children.stopping or not (at_once or not self._watch.seconds_to_next()):
             return paused
         keeper = self._leases.keeper
         if keeper.away and (self._watch.told_away or not keeper.silent):
@@ -319,4 +322,7 @@ class Supervisor:
             waits.append(POLL_READY_S)
         if self._kill_at_s is not None:
             waits.append(self._kill_at_s - time.monotonic())
-        return max(min(waits), 0.0)
+        until_s = soonest_s = max(min(waits), 0.0)
+        if soonest_s and self._state == "up" and self._stacks.seconds_to_next() == math.inf and self._children.rest():
+            until_s += TOGETHER_S
+        return max(wait_s for wait_s in (soonest_s, *waits) if wait_s <= until_s)

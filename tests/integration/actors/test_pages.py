@@ -17,16 +17,7 @@ from switchyard.actors import figures as ended_jobs
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
-from switchyard.broker.stores.yard_facts import (
-    DEAD,
-    HOUR_MS,
-    RETRIED,
-    RUN_MS,
-    RUNS,
-    SENT,
-    SUCCEEDED,
-    WAITS,
-)
+from switchyard.broker.stores.yard_facts import DEAD, HOUR_MS, RETRIED, RUN_MS, RUNS, SENT, SUCCEEDED, WAITS
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.history.fact_keeper import store_hour
 from switchyard.history.models import JobRow, SearchValue

@@ -83,8 +83,7 @@ def test_an_alert_of_a_yard_is_one_ticket_and_one_more_when_it_comes_again(group
 
 
 @pytest.mark.parametrize(
-    ("path", "comments", "category"),
-    [("2/issue", 0, "new"), ("/comment", 1, "new"), ("/transitions", 1, "done")],
+    ("path", "comments", "category"), [("2/issue", 0, "new"), ("/comment", 1, "new"), ("/transitions", 1, "done")]
 )
 def test_repeated_message_whose_answer_was_lost_adds_nothing(
     server: Jira, path: str, comments: int, category: str

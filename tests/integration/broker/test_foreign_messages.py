@@ -359,7 +359,7 @@ def shape(generator: random.Random) -> Any:
     values: list[Any] = [None, True, 0, -1, 1.5, 10**30, "", "x", "5", [], {}, [[]], {"a": {"b": 1}}]
     etas = [None, 0, now_ms() - 5_000, now_ms(), now_ms() + YEAR_MS, float(now_ms() + 60_000), *values]
     names = [
-        *("max_age", "min_backoff", "max_backoff", "jitter", "throws", "broker_priority", "max_retries", "time_limit"),
+        *("max_age", "min_backoff", "max_backoff", "jitter", "throws", "broker_priority", "max_retries", "time_limit")
     ]
     names += ["retries", "traceback", "requeue_timestamp", "track", "store_results", "alert", "priority", "on_success"]
     names += ["pipe_ignore", "group_completion_uuid", "attempts", "due_at", "parked_ms", "deferred_by", "owner", "ünï"]

@@ -197,7 +197,7 @@ WRONG: dict[str, list[tuple[dict[str, Any], str]]] = {
         *(({"url": url}, "url") for url in PRIVATE),
     ],
     "webhooks/events": [
-        *(({"event": ""}, "event"), ({"payload": []}, "payload"), ({"payload": {"a": "\0"}}, "payload.a")),
+        *(({"event": ""}, "event"), ({"payload": []}, "payload"), ({"payload": {"a": "\0"}}, "payload.a"))
     ],
 }
 

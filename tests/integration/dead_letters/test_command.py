@@ -115,10 +115,7 @@ def test_quarantined_messages_are_listed_with_their_bytes(
     with run_worker("default"):
         wait_for(lambda: facilities.transport.stats("default").quarantined)
 
-    text, items = (
-        output_of("deadletters", "list", "--quarantined"),
-        json_of("deadletters", "list", "--quarantined"),
-    )
+    text, items = (output_of("deadletters", "list", "--quarantined"), json_of("deadletters", "list", "--quarantined"))
     assert "00 3c 62 3e 6e 6f" in text and ".<b>no message</" in text
     assert [bytes.fromhex(item["raw_hex"]) for item in items] == [b"\x00<b>no message</b>"]
 

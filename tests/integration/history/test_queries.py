@@ -100,8 +100,7 @@ def test_pages_together_hold_every_job_once(
     wanted = Filter.from_query(query)
     order = "failed_at" if wanted.failures else "finished_at"
     matching = JobRow.objects.filter(
-        **({"queue": "slow"} if wanted.queue else {}),
-        **({"state": "dead"} if wanted.states or wanted.failures else {}),
+        **({"queue": "slow"} if wanted.queue else {}), **({"state": "dead"} if wanted.states or wanted.failures else {})
     ).order_by(f"-{order}", "-pk")
     if wanted.tag:
         matching = matching.filter(job_id__in=SearchValue.objects.values("job_id"))

@@ -42,6 +42,18 @@ def test_a_yard_without_pools_calls_once_and_names_them_all(facilities: Faciliti
     assert not Alert.objects.exists()
 
 
+def test_a_yard_in_which_nothing_calls_is_examined_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, examined = Mock(return_value=0.0), Mock(return_value=Mock(findings=[]))
+    monkeypatch.setattr(alerting.FACTS, "read", lambda: (Mock(), ""))
+    monkeypatch.setattr(alerting, "diagnose", examined)
+    alerts = FindingAlerts(clock)
+    for clock.return_value in range(0, 60, 5):
+        examined.return_value.findings = ranked([late("slow")]) if clock.return_value > 20 else []
+        alerts.check()
+
+    assert examined.call_count == len([0, 15, *range(30, 60, 5)])
+
+
 def test_a_queue_that_joins_after_the_call_calls_again(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, present, called = Mock(return_value=0.0), [late("slow"), late("default")], list[str]()
     monkeypatch.setattr(alerting, "diagnose", lambda *_: Mock(findings=ranked(present)))

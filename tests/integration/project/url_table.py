@@ -261,10 +261,7 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "admin/autocomplete/": (get("/admin/autocomplete/", 302, 403, 403, 403, 302),),
     "admin/jsi18n/": (get("/admin/jsi18n/", *STAFF),),
     "admin/r/<path:content_type_id>/<path:object_id>/": (get("/admin/r/0/0/", 302, 404, 404, 404, 302),),
-    "admin/<app_label>/": (
-        get("/admin/switchyard_alerts/", *READERS),
-        get("/admin/auth/", 302, 404, 404, 200, 302),
-    ),
+    "admin/<app_label>/": (get("/admin/switchyard_alerts/", *READERS), get("/admin/auth/", 302, 404, 404, 200, 302)),
     "admin/(?P<url>.*)$": (get("/admin/no/such/page/", 302, 404, 404, 404, 302),),
     # Old addresses of this project.
     "admin/auth/user/<id>/password/": (get("/admin/auth/user/{user}/password/", *ADMINS),),

@@ -26,13 +26,7 @@ KEY = Keys().queue("default").paused
 
 
 def pause_of_default() -> dict[str, Any]:
-    found: dict[str, Any] = next(
-        queue
-        for queue in json_of(
-            "queues",
-        )
-        if queue["queue"] == "default"
-    )
+    found: dict[str, Any] = next(queue for queue in json_of("queues") if queue["queue"] == "default")
     return found
 
 

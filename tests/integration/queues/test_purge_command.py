@@ -42,13 +42,7 @@ def test_it_is_undone_within_a_minute(family: QueueOperations) -> None:
     family.enqueue([Entry("m2", b"{}")])
     undone = {"queue": "default", "put_back": 5, "left_out": 1, "purges": [told["purge"]]}
     assert json_of("queues", "purge", "default", "--undo") == undone
-    assert [
-        queue["depth"]
-        for queue in json_of(
-            "queues",
-        )
-        if queue["queue"] == "default"
-    ] == [5]
+    assert [queue["depth"] for queue in json_of("queues") if queue["queue"] == "default"] == [5]
     with pytest.raises(CommandError, match="no purge that can be undone"):
         json_of("queues", "purge", "default", "--undo")
     acts = [(entry.act, entry.count, entry.reason) for entry in AuditEntry.objects.order_by("id")]

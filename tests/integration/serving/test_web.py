@@ -51,8 +51,7 @@ def test_a_head_of_30_kib_is_accepted(web: WebProcess) -> None:
 
 
 @pytest.mark.parametrize(
-    "request_bytes",
-    [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET /?\xff HTTP/1.1\r\nHost: localhost\r\n\r\n"],
+    "request_bytes", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET /?\xff HTTP/1.1\r\nHost: localhost\r\n\r\n"]
 )
 def test_what_is_no_http_is_refused(web: WebProcess, request_bytes: bytes) -> None:
     with web.connect() as client:

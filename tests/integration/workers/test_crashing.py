@@ -15,7 +15,8 @@ from tests.waiting import wait_for
 
 def test_a_copy_of_a_greenlet_runs_no_other_greenlet_and_ends_with_its_own() -> None:
     program = [sys.executable, "-m", "tests.integration.workers.child.forking_greenlets"]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True)
+    whole = os.environ | {"PYTHONUNBUFFERED": ""}  # else a line's end is a write of its own, and copies write between
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True, env=whole)
     lines = sorted(done.stdout.splitlines())
     assert lines == ["joined", *["slept in a copy"] * 2, *["woke in the original"] * 2], done.stderr
 

@@ -214,10 +214,7 @@ def test_a_lifetime_of_results_that_are_not_stored_is_seen() -> None:
         ({"catch_up": "skip", "periodic": "0 2 * * *"}, ""),
         ({"search": ("name",), "redact": ("mail",)}, ""),
         ({"unique_for": 5_000, "unique_key": "k"}, ""),
-        (
-            {"unique_for": 60, "unique_key": "k"},
-            "its unique_for is 60 ms, after which its key is free",
-        ),
+        ({"unique_for": 60, "unique_key": "k"}, "its unique_for is 60 ms, after which its key is free"),
     ],
 )
 def test_an_option_that_another_one_leaves_without_effect_is_seen(options: dict[str, Any], words: str) -> None:

@@ -90,7 +90,7 @@ def test_leased_messages_are_not_touched(family: QueueOperations) -> None:
     assert family.enqueue([Entry("again", BODY, "leased-key")]) == ["leased"], "its unique key is held"
     assert family.ack(WORKER, family.held(WORKER)) == []
     assert everything(family).keys() == {
-        *(family.keys.leases, family.keys.purges, family.keys.yields, family.keys.stand_ins, family.keys.sends),
+        *(family.keys.leases, family.keys.purges, family.keys.yields, family.keys.stand_ins, family.keys.sends)
     }
 
 

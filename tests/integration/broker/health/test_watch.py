@@ -179,12 +179,17 @@ def test_a_key_of_another_type_is_a_red_flag(make_watch: MakeWatch, emptied: Ser
 def test_a_queues_key_of_another_type_is_a_red_flag_that_names_it(
     make_watch: MakeWatch, emptied: ServerUnderTest, family: QueueOperations
 ) -> None:
+    watch = make_watch()
     emptied.admin.set(family.keys.bodies, "text")
 
-    health = make_watch().look()
+    health = watch.look()
 
     assert codes(health) == ["wrong_type"] and health.red
     assert family.keys.bodies in health.findings[0].seen
+    emptied.admin.delete(family.keys.bodies)
+    assert watch.look() == Health()
+    emptied.admin.set(family.keys.bodies, "text")
+    assert watch.look() == Health(), "types are looked at once a minute, and each time while one is wrong"
 
 
 def test_every_key_of_a_family_in_use_has_the_type_that_is_looked_for(

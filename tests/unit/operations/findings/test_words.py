@@ -18,8 +18,7 @@ HOST = read({"TOPOLOGY": "project.topology.YARD", "BROKER_URL": "redis://v:6390/
 
 
 @pytest.mark.parametrize(
-    "text",
-    [refusal.next for refusal in REFUSALS] + ["point SWITCHYARD_BROKER_URL at the primary", CHECK_THE_ADDRESS],
+    "text", [refusal.next for refusal in REFUSALS] + ["point SWITCHYARD_BROKER_URL at the primary", CHECK_THE_ADDRESS]
 )
 def test_a_host_project_is_not_told_of_variables_that_it_does_not_read(
     text: str, monkeypatch: pytest.MonkeyPatch

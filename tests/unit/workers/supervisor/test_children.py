@@ -94,6 +94,22 @@ def test_suspects_wait_while_the_pool_pauses(children: ChildManager, server: Ser
     assert isolated_pids(children) == []
 
 
+def test_a_pool_rests_once_its_children_have_run_nothing_for_a_while(children: ChildManager) -> None:
+    assert not children.rest(), "no child is up yet"
+    children.work()
+    row = children.rows[children.running[0].index]
+    row.ready = True
+    assert children.rest() and row.dozes
+
+    begin(row)
+    row.beat()
+    assert not children.rest() and not row.dozes, "its start has woken the supervisor"
+
+    row.end(0, worked_off=True)
+    row.beat()
+    assert not children.rest(), "it has just run something"
+
+
 def test_a_child_is_replaced_beside_itself_where_there_is_room(
     children: ChildManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
