@@ -41,7 +41,7 @@ RELAY: Final = "outbox"
 AT_ONCE: Final = 500
 # The process that committed sends first; its rows are younger than this while it does.
 LEFT_TO_SENDER_MS: Final = 500
-POLL_S: Final = 2.0
+POLL_S: Final = 0.5
 # Without the outbox there may be rows of the time before.
 RARELY_S: Final = 10.0
 PAUSE_S: Final = 1.0
@@ -100,7 +100,7 @@ class Relay:
             BrokerError: the server of a queue takes nothing; the rows of the others were sent.
             django.db.DatabaseError: the database does not answer.
         """
-        if not has_table(alias, OutboxRow):
+        if not has_table(alias, OutboxRow) or not rows.are_left(alias):
             return
         locks = connections[alias].features.has_select_for_update_skip_locked
         round_ = Round(self._broker, alias, self._were_enqueued, locks=locks)

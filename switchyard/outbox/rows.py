@@ -84,6 +84,13 @@ def behind_others(alias: str, order_keys: Mapping[int, str]) -> set[int]:
     return {row for row, key in keys.items() if key in held}
 
 
+def are_left(alias: str) -> bool:
+    """Return whether a database has rows. It is asked twice a second: a query of the ORM costs ten times as much."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(f"SELECT 1 FROM {TABLE} LIMIT 1")  # noqa: S608
+        return cursor.fetchone() is not None
+
+
 def delete(alias: str, rows: Sequence[int]) -> None:
     """Delete rows whose messages the broker has. PostgreSQL does not wait for its disk: a row that returns is no harm.
 
