@@ -105,7 +105,7 @@ def _claim_due(names: Sequence[str]) -> list[Delivery]:
     # Unresolved, one more try every five minutes for what a channel did not accept.
     given_up = Delivery.objects.filter(state=Delivery.State.GIVEN_UP, alert__state__in=UNRESOLVED)
     given_up = given_up.filter(next_try_at__lt=now - RETRY_AFTER, next_try_at__gte=now - KEPT_FOR)
-    if not Delivery.objects.filter(state__in=(Delivery.State.PENDING, Delivery.State.GIVEN_UP)).exists():
+    if not (pending | given_up).exists():
         return []
     given_up.update(state=Delivery.State.PENDING, tries=MOST_TRIES - 1, next_try_at=now)
     gone = pending.exclude(channel__in=names)
