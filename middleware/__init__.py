@@ -15,10 +15,9 @@ Hooks run in the order of ``in_order`` in :mod:`switchyard.wiring`. A class read
 constructor, in this precedence, and lists them in ``actor_options`` and ``option_rules``.
 
 Files in reading order: ``options``, ``arguments``, ``envelope`` and ``unique_keys`` (sending); ``crashes`` with lost
-leases, ``parking``, ``cancellation``, ``actor_pauses``, ``circuits``, ``concurrency``, ``rate_limits`` (before a
-start);
-``time_limits`` with ``interrupts`` (while it runs); ``outcomes``, ``retries``, ``dead_letters``, ``callbacks`` (its
-end); ``status``, ``logs``, ``metrics``, ``tracing``, ``error_tracker`` (what is recorded).
+leases, ``parking``, ``cancellation``, ``circuits``, ``rate_limits`` (before a start); ``time_limits`` with
+``interrupts`` (while it runs); ``outcomes``, ``retries``, ``dead_letters``, ``callbacks`` (its end); ``status``,
+``logs``, ``metrics``, ``tracing``, ``error_tracker`` (what is recorded).
 
 Public: the classes for a project that lists middleware itself, ``errors`` for actors, and the functions that pages,
 checks and tests share, such as ``arguments.misfit``, ``redaction.redacted`` and ``outcomes.outcome_of``.

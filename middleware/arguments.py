@@ -46,7 +46,9 @@ class Arguments(Middleware):
                 require_named(actor, kwargs)
             calls = calls_of(actor.fn)
             if (len(args), *kwargs) not in calls.seen and not calls.fit(len(args), kwargs.keys()):
-                require_signature(actor, len(args), kwargs.keys())
+                wrong = misfit(actor.fn, len(args), kwargs.keys())
+                if wrong is not None:
+                    raise ArgumentMismatch(actor.actor_name, wrong, actor.fn)
             if not calls.types.fit(args, kwargs):
                 require_types(actor, args, kwargs)
         if options and has_steps(options):
@@ -54,12 +56,6 @@ class Arguments(Middleware):
                 following = broker.actors.get(step["actor_name"])
                 if following is not None:
                     require_types(following, tuple(step["args"]), step["kwargs"])
-
-
-def require_signature(actor: Actor[..., Any], places: int, names: KeysView[str]) -> None:
-    """Raise ``ArgumentMismatch`` for a call that does not match the signature."""
-    if (wrong := misfit(actor.fn, places, names)) is not None:
-        raise ArgumentMismatch(actor.actor_name, wrong, actor.fn)
 
 
 def require_types(actor: Actor[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""Callbacks, pipelines and groups: Dramatiq's own, except that a step is retried, and a group's callback sent once."""
+"""Callbacks, pipelines and groups: Dramatiq's own, except that a step is retried, and a group's callback sent once.
+
+And the ends of a batch's members that no script of the broker sees: a run that was cancelled, a send that yielded.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,20 @@ from typing import Any, ClassVar, Final, NamedTuple, ParamSpec, TypeVar
 
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
-from dramatiq.middleware import Callbacks, GroupCallbacks, MiddlewareError, Pipelines
+from dramatiq.middleware import Callbacks, GroupCallbacks, Middleware, MiddlewareError, Pipelines
 
 from switchyard.broker.errors import BrokerRefused, InvalidMessageId, PayloadTooLarge, UnencodablePayload
 from switchyard.broker.interface import Transport
 from switchyard.broker.queue.administration import follows_a_job
 from switchyard.broker.queue.codec import as_sent
+from switchyard.broker.stores.batches import Batches, Outcome, batch_of
 from switchyard.broker.stores.group_barriers import GroupBarriers
 from switchyard.broker.topology import Yard
 from switchyard.broker.worker.acks import AckBarrier
 from switchyard.loggers import get_logger
 from switchyard.middleware.errors import UnusableResult
 from switchyard.middleware.options import OptionRule, actor_name, flag, is_message, rule_of_both
-from switchyard.middleware.outcomes import attempt, text_of
+from switchyard.middleware.outcomes import attempt, outcome_of, text_of
 from switchyard.middleware.wait_for_broker import retry_until_available
 
 P = ParamSpec("P")
@@ -229,3 +233,43 @@ def _job_of_group(message: Message[Any]) -> _Job | None:
 def _job_in(id_: str, options: dict[str, Any]) -> _Job | None:
     group, callbacks = options.get("group_completion_uuid"), options.get("group_completion_callbacks")
     return _Job(id_, str(group), callbacks) if group and callbacks else None
+
+
+# Runs that end by an acknowledgement as a success does.
+NOT_DONE: Final[dict[str, Outcome]] = {"cancelled": "cancelled", "expired": "failed"}
+
+
+class BatchEnds(Middleware):
+    """Middleware that notes how a member of a batch ends, where its acknowledgement alone would count as done.
+
+    A cancelled member counts as cancelled, one that is older than its ``max_age`` as failed. One that is not enqueued,
+    because another job holds its unique key, counts as done: no other end of it comes.
+
+    Listed before the middleware that decides the outcome.
+    """
+
+    def __init__(self, *, batches: Batches, yard: Yard) -> None:
+        self._batches = batches
+        self._yard = yard
+
+    def after_process_message(
+        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        if message.message_id[14:15] != "8":
+            return
+        outcome = NOT_DONE.get(outcome_of(message, exception).kind)
+        if outcome is None or not batch_of(message.message_id) or getattr(message, "moved", False):
+            return
+        token = str(message.lease.token, "ascii")
+        what, member = "end of a batch's member", (self._queue_of(message), message.message_id)
+        retry_until_available(message, what, self._batches.note_end, *member, outcome, token=token)
+
+    after_skip_message = after_process_message
+
+    def after_yield_to_holder(self, broker: Broker, message: Message[Any]) -> None:
+        if batch_of(message.message_id):
+            log.info("another message stands for a member of a batch", job_id=message.message_id)
+            self._batches.note_end(self._queue_of(message), message.message_id, "done")
+
+    def _queue_of(self, message: Message[Any] | MessageProxy) -> str:
+        return self._yard.queue_of(message.queue_name).name

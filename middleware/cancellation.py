@@ -1,4 +1,4 @@
-"""Cancellation: a cancelled job does not start, and is interrupted if it runs; shutdown notices for tasks that ask."""
+"""Cancellation: a cancelled job does not start, and is interrupted if it runs; pauses of actors; shutdown notices."""
 
 from __future__ import annotations
 
@@ -48,6 +48,27 @@ class Cancellation(Middleware):
     def interrupt_here(self, is_asked: Callable[[str], bool]) -> None:
         """Raise ``CancelInterrupt`` in the current greenlet if its job was cancelled; for the handler of a signal."""
         self.interrupts.cancel_here(is_asked)
+
+
+class ActorPauses(Middleware):
+    """Middleware that returns a message to its queue when its actor was paused after the fetch.
+
+    Later fetches get no message of a paused actor: the broker puts them off by itself. The worker learns of a pause
+    within a quarter of a second; what it starts before runs. Neither an attempt nor a crash is counted.
+    """
+
+    def __init__(self, *, transport: Transport) -> None:
+        self._transport = transport
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        try:
+            returned = self._transport.return_paused(message)
+        except BrokerUnavailable:
+            what = "return to a paused actor's queue"
+            returned = retry_until_available(message, what, self._transport.return_paused, message)
+        if returned:
+            decide(message, Outcome("deferred", "actor_paused"))
+            raise SkipMessage("its actor was paused before it started")
 
 
 class ShutdownNotices(Middleware):

@@ -42,13 +42,6 @@ class Alerts(Middleware):
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        self._raise(broker, message)
-
-    def after_nack(self, broker: Broker, message: MessageProxy) -> None:
-        """Raise an alert for a message that no worker could start."""
-        self._raise(broker, message)
-
-    def _raise(self, broker: Broker, message: MessageProxy) -> None:
         letter = getattr(message, "dead_letter", None)
         if letter is None:
             return
@@ -59,6 +52,8 @@ class Alerts(Middleware):
             self._groups.raise_(fact_of(letter))
         except Exception:
             log.exception("alert not raised", job_id=letter.id, fingerprint=letter.fingerprint)
+
+    after_nack = after_process_message  # no worker could start it
 
 
 def fact_of(letter: DeadLetter) -> AlertFact:

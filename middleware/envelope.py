@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, TypeVar
 
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker
@@ -14,10 +14,12 @@ from dramatiq.middleware import CurrentMessage, Middleware
 
 from switchyard.broker.clock import CLOCK, now_ms
 from switchyard.broker.topology import LONGEST_DELAY_MS
-from switchyard.middleware.options import OptionRule, rule_of_both
+from switchyard.middleware.options import OptionRule, rule_of_both, takes
 
 # Time from making a message to sending it that its times do not tell apart.
 AT_ONCE_MS: Final = 1
+
+T = TypeVar("T")
 
 
 class Envelope(Middleware):
@@ -53,54 +55,64 @@ LONGEST_VALUE = 150
 FIELDS = ("request", "user", "schedule")
 
 
-class Sender(Protocol):
-    """The source of the jobs that the current code enqueues."""
-
-    def origin(self) -> dict[str, str]:
-        """Return the fields of :data:`FIELDS` that are known."""
-
-
-_sender: ContextVar[Sender | None] = ContextVar("switchyard_sender", default=None)
+# Returns the fields of an origin that are known.
+_origin: ContextVar[Callable[[], dict[str, str]]] = ContextVar("switchyard_origin", default=dict)
 _ended_job: ContextVar[str] = ContextVar("switchyard_ended_job", default="")
 
 
-class FixedSender:
-    """A sender whose fields are known beforehand, such as a schedule."""
-
-    def __init__(self, **fields: str) -> None:
-        self._fields = fields
-
-    def origin(self) -> dict[str, str]:
-        return dict(self._fields)
-
-
 @contextmanager
-def sent_by(sender: Sender) -> Iterator[None]:
-    """Write a sender's origin into every message that the block enqueues.
-
-    The sender is asked when a message is enqueued: blocks that enqueue nothing cost one context variable.
-    """
-    token = _sender.set(sender)
+def _within(variable: ContextVar[T], value: T) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _sender.reset(token)
+        variable.reset(token)
+
+
+def sent_by(origin: Callable[[], dict[str, str]]) -> AbstractContextManager[None]:
+    """Write the origin that a function returns into every message that the block enqueues.
+
+    It is called when a message is enqueued: blocks that enqueue nothing cost one context variable.
+    """
+    return _within(_origin, origin)
+
+
+def sent_by_schedule(name: str, **fields: str) -> AbstractContextManager[None]:
+    """Write a schedule, and further fields, as the origin of every message that the block enqueues."""
+    return sent_by(lambda: {"schedule": name, **fields})
 
 
 def current_origin() -> dict[str, str]:
     """Return what is known of the sender of the jobs that the current code enqueues."""
-    sender = _sender.get()
-    return {} if sender is None else sender.origin()
+    return _origin.get()()
 
 
-@contextmanager
-def following(job_id: str) -> Iterator[None]:
+def following(job_id: str) -> AbstractContextManager[None]:
     """Write a job's id as the parent of what the block enqueues: the steps that follow it."""
-    token = _ended_job.set(job_id)
-    try:
-        yield
-    finally:
-        _ended_job.reset(token)
+    return _within(_ended_job, job_id)
+
+
+def _is_text(value: Any, longest: int) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= longest and value.isprintable()
+
+
+usable_tags = takes(
+    lambda tags: (
+        isinstance(tags, list | tuple) and len(tags) <= MOST_TAGS and all(_is_text(tag, LONGEST_TAG) for tag in tags)
+    ),
+    f"write at most {MOST_TAGS} texts of 1 to {LONGEST_TAG} characters, tags=('invoices',)",
+)
+
+
+def _usable_origin(value: Any, queue: str) -> str:
+    usable = isinstance(value, dict) and all(
+        name in FIELDS and isinstance(text, str) and len(text) <= LONGEST_VALUE for name, text in value.items()
+    )
+    return "" if usable else "leave it out, Switchyard writes it"
+
+
+def _usable_parent(value: Any, queue: str) -> str:
+    return "" if _is_text(value, 200) else "leave it out, Switchyard writes the id of the job that sends it"
 
 
 class Origin(Middleware):
@@ -113,9 +125,9 @@ class Origin(Middleware):
     """
 
     option_rules: ClassVar = (
-        rule_of_both("tags", lambda value: usable_tags(value)),
-        OptionRule("origin", None, lambda value, queue: _usable_origin(value)),
-        OptionRule("parent", None, lambda value, queue: _usable_parent(value)),
+        rule_of_both("tags", usable_tags),
+        OptionRule("origin", None, _usable_origin),
+        OptionRule("parent", None, _usable_parent),
     )
     actor_options = {"tags"}
 
@@ -137,24 +149,3 @@ class Origin(Middleware):
             options["parent"] = parent
         if tags := self._tags.get(message.actor_name):
             options["tags"] = list(dict.fromkeys([*(options.get("tags") or ()), *tags]))[:MOST_TAGS]
-
-
-def usable_tags(value: Any) -> str:
-    usable = (
-        isinstance(value, list | tuple)
-        and len(value) <= MOST_TAGS
-        and all(isinstance(tag, str) and 0 < len(tag) <= LONGEST_TAG and tag.isprintable() for tag in value)
-    )
-    return "" if usable else f"write at most {MOST_TAGS} texts of 1 to {LONGEST_TAG} characters, tags=('invoices',)"
-
-
-def _usable_origin(value: Any) -> str:
-    usable = isinstance(value, dict) and all(
-        name in FIELDS and isinstance(text, str) and len(text) <= LONGEST_VALUE for name, text in value.items()
-    )
-    return "" if usable else "leave it out, Switchyard writes it"
-
-
-def _usable_parent(value: Any) -> str:
-    usable = isinstance(value, str) and 0 < len(value) <= 200 and value.isprintable()
-    return "" if usable else "leave it out, Switchyard writes the id of the job that sends it"

@@ -15,7 +15,7 @@ from operator import call, is_, itemgetter, methodcaller
 from queue import SimpleQueue
 from time import monotonic  # not as a task may have left it: a frozen clock would interrupt others
 from types import FrameType, MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 from dramatiq.middleware import Interrupt, Shutdown, TimeLimitExceeded
 from dramatiq.threading import is_gevent_active
@@ -40,42 +40,6 @@ CONTENDED_S, SHORT_TURN_S = 0.05, 1e-5
 _set_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
 log = get_logger(__name__)
-
-
-class Interrupts(Protocol):
-    """The running tasks of this process, each in its thread or greenlet.
-
-    A cancellation raises the class ``cancellation``. An exception arrives when the task next runs Python code: a call
-    that stays in C is not interrupted.
-    """
-
-    cancellation: type[CancelInterrupt]
-
-    def start(self) -> None:
-        """Start to watch time limits in this process."""
-
-    def begin(self, job_id: str, limit_s: float) -> None:
-        """Register the task that starts in this thread or greenlet, with its time limit; infinity for none."""
-
-    def end(self) -> None:
-        """Unregister the task of this thread or greenlet. An exception that has not arrived is withdrawn."""
-
-    def cancel(self, job_id: str, *, after_s: float) -> None:
-        """Raise :class:`~switchyard.middleware.errors.CancelInterrupt` once in a job's task, unless it ends before."""
-
-    def shut_down(self, job_ids: Collection[str]) -> None:
-        """Raise Dramatiq's ``Shutdown`` in the tasks of these jobs."""
-
-    def cancel_here(self, is_asked: Callable[[str], bool]) -> None:
-        """Raise ``CancelInterrupt`` now if the job that runs here was asked to stop.
-
-        For a caller that interrupted this thread's code, such as a signal handler.
-        """
-
-
-def make_interrupts() -> Interrupts:
-    """Return the interrupts of this process: of greenlets where gevent has patched it, else of threads."""
-    return GreenletInterrupts() if is_gevent_active() else ThreadInterrupts()
 
 
 class _ThreadTask:
@@ -105,10 +69,16 @@ class _ThreadTask:
 
 
 class ThreadInterrupts:
-    """Interrupts of threads, watched by a thread of their own."""
+    """The running tasks of this process, each in its thread, watched by a thread of their own.
+
+    An exception arrives when the task next runs Python code: a call that stays in C is not interrupted.
+
+    Attributes:
+        cancellation: Raised in the task of a cancelled job.
+    """
 
     def __init__(self) -> None:
-        self.cancellation = CancelInterrupt
+        self.cancellation: type[CancelInterrupt] = CancelInterrupt
         # Threads change it without the lock: who goes through it goes through a copy.
         self._tasks: dict[int, _ThreadTask] = {}
         self._lock = threading.RLock()
@@ -118,6 +88,7 @@ class ThreadInterrupts:
         self._usual_turn_s: float | None = None  # set while turns are short
 
     def start(self) -> None:
+        """Start to watch time limits in this process."""
         if self._watcher is None:
             _started.append(self)
             if len(_started) == 1:
@@ -128,14 +99,16 @@ class ThreadInterrupts:
             threading.Thread(target=self._log, name="switchyard-interrupts-log", daemon=True).start()
 
     def begin(self, job_id: str, limit_s: float) -> None:
+        """Register the task that starts in this thread, with its time limit; infinity for none."""
         self._tasks[threading.get_ident()] = _ThreadTask(job_id, monotonic() + limit_s)
         if self._dozes:
             self._soon.set()
 
     def end(self) -> None:
-        """Unregister the task of this thread. One that is registered, and not raised in, needs no lock.
+        """Unregister the task of this thread; an exception that has not arrived is withdrawn.
 
-        Whoever raises an exception removes the task meanwhile, under the lock: either of the two finds it, never both.
+        One that is registered, and not raised in, needs no lock: a thread that raises an exception removes the task
+        meanwhile, under the lock, so that either of the two finds it, never both.
         """
         while True:
             try:
@@ -152,9 +125,11 @@ class ThreadInterrupts:
                 continue
 
     def cancel(self, job_id: str, *, after_s: float) -> None:
+        """Raise ``cancellation`` once in a job's task, unless it ends before."""
         self._ask([job_id], self.cancellation, monotonic() + after_s)
 
     def shut_down(self, job_ids: Collection[str]) -> None:
+        """Raise Dramatiq's ``Shutdown`` in the tasks of these jobs."""
         self._ask(job_ids, Shutdown, monotonic())
 
     def _ask(self, job_ids: Collection[str], exception: type[Interrupt], at_s: float) -> None:
@@ -281,10 +256,10 @@ class _GreenletTask:
 
 
 class GreenletInterrupts:
-    """Interrupts of greenlets, raised by timers of their hub."""
+    """The same of greenlets, raised by timers of their hub."""
 
     def __init__(self) -> None:
-        self.cancellation = CancelInterrupt
+        self.cancellation: type[CancelInterrupt] = CancelInterrupt
         self._tasks: dict[int, _GreenletTask] = {}
 
     def start(self) -> None:
@@ -339,6 +314,14 @@ class GreenletInterrupts:
         task.cancelled |= cancels
         _log_interrupt(task.job_id, exception)
         task.greenlet.throw(exception)
+
+
+Interrupts = ThreadInterrupts | GreenletInterrupts
+
+
+def make_interrupts() -> Interrupts:
+    """Return the interrupts of this process: of greenlets where gevent has patched it, else of threads."""
+    return GreenletInterrupts() if is_gevent_active() else ThreadInterrupts()
 
 
 def _log_interrupt(job_id: str, exception: type[Interrupt]) -> None:

@@ -25,14 +25,9 @@ ActorCheck = Callable[[Any, Actor[..., Any]], str]
 # The same with the name of the message's queue or lane.
 MessageCheck = Callable[[Any, str], str]
 
-
 MESSAGE_FIELDS: dict[str, Any] = {
-    "queue_name": str,
-    "actor_name": str,
-    "args": (list, tuple),
-    "kwargs": dict,
-    "options": dict,
-}
+    "queue_name": str, "actor_name": str, "args": (list, tuple), "kwargs": dict, "options": dict,
+}  # fmt: skip
 
 
 class OptionRule(msgspec.Struct, frozen=True):
@@ -67,75 +62,45 @@ def rule_of_both(name: str, check: Callable[[Any], str], *, takes_none: bool = T
     return OptionRule(name, lambda value, actor: check(value), lambda value, queue: check(value), takes_none)
 
 
-def any_value(value: Any, actor: Actor[..., Any]) -> str:
+def _any_value(value: Any, actor: Actor[..., Any]) -> str:
     """Accept any value: a system check validates it."""
     return ""
 
 
-def flag(value: Any) -> str:
-    return "" if type(value) is bool else "write True or False"
+def takes(usable: Callable[[Any], object], remedy: str) -> Callable[[Any], str]:
+    """Return the check of an option that takes the values for which ``usable`` is true."""
+    return lambda value: "" if usable(value) else remedy
 
 
-def whole_number(value: Any) -> str:
-    return "" if type(value) is int else "write an integer"
+def rule_of_actor(name: str, check: Callable[[Any], str]) -> OptionRule:
+    """Return the rule of an option that only actors have."""
+    return OptionRule(name, lambda value, actor: check(value))
 
 
-def usable_delay(value: Any) -> str:
-    """Accept milliseconds up to a year; a negative delay is none, a fraction is rounded up."""
-    usable = is_whole(whole_delay(value), most=LONGEST_DELAY_MS)
-    return "" if usable else f"write milliseconds, from 0 to {LONGEST_DELAY_MS}"
-
-
-def usable_eta(value: Any) -> str:
-    """Accept milliseconds since the epoch, until the year 9999, and ``None``."""
-    usable = value is None or is_whole(value, most=LARGEST)
-    return "" if usable else "eta is milliseconds since the epoch; or write delay=10_000"
-
-
-def usable_owner(value: Any) -> str:
-    """Accept the text by which the API knows a user's jobs, as long as the history keeps it, and ``None``."""
-    usable = value is None or (isinstance(value, str) and len(value) <= LONGEST_OWNER)
-    return "" if usable else f"write text of at most {LONGEST_OWNER} characters, such as Token.owner_key"
-
-
+_of_priority = takes(lambda value: type(value) is int, "write an integer; a lower one goes first")
+flag = takes(lambda value: type(value) is bool, "write True or False")
+actor_name = takes(lambda value: isinstance(value, str) and value, "write the name of an actor")
+# A negative delay is none, a fraction is rounded up.
+usable_delay = takes(
+    lambda value: is_whole(whole_delay(value), most=LONGEST_DELAY_MS),
+    f"write milliseconds, from 0 to {LONGEST_DELAY_MS}",
+)
 # No rules of received messages: workers read the fractions that stock Dramatiq writes, and any owner.
-OF_SENDERS: Final = {"eta": usable_eta, "owner": usable_owner}
-
-
-def actor_name(value: Any) -> str:
-    return "" if isinstance(value, str) and value else "write the name of an actor"
+OF_SENDERS: Final = {
+    "eta": takes(
+        lambda value: value is None or is_whole(value, most=LARGEST),
+        "eta is milliseconds since the epoch; or write delay=10_000",
+    ),
+    "owner": takes(
+        lambda value: value is None or (isinstance(value, str) and len(value) <= LONGEST_OWNER),
+        f"write text of at most {LONGEST_OWNER} characters, such as Token.owner_key",
+    ),
+}
 
 
 def is_message(value: Any) -> bool:
     """Return whether a value of an option is a message, as ``Message.asdict`` makes it."""
     return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in MESSAGE_FIELDS.items())
-
-
-def check_actor(actor: Actor[..., Any], rules: Mapping[str, OptionRule]) -> None:
-    """Raise ``InvalidOption`` for an actor's option that its rule refuses; remove options that are ``None``."""
-    for name, value in list(actor.options.items()):
-        rule = rules.get(name)
-        if rule is None or rule.of_actor is None:
-            continue
-        if value is None and rule.takes_none:
-            del actor.options[name]
-        elif remedy := rule.of_actor(value, actor):
-            raise InvalidOption(actor.actor_name, name, value, remedy, place=place_of(actor.fn))
-
-
-def check_message(actor: str, queue: str, options: Mapping[str, Any], rules: Mapping[str, OptionRule]) -> None:
-    """Raise ``UnknownOption`` for an option that only actors can have, ``InvalidOption`` for a refused value."""
-    for name, value in options.items():
-        rule = rules.get(name)
-        if rule is None:
-            continue
-        if rule.of_message is None:
-            raise UnknownOption(
-                f"actor {actor}: {name} is not an option of a message, only of an actor; "
-                f"write it in @dramatiq.actor({name}=...), or declare a second actor with it"
-            )
-        if (value is not None or not rule.takes_none) and (remedy := rule.of_message(value, queue)):
-            raise InvalidOption(actor, name, value, remedy)
 
 
 def boolean_of(message: Any, actor: Actor[..., Any] | None, name: str, *, default: bool) -> bool:
@@ -197,9 +162,9 @@ class Options(Middleware):
     """
 
     option_rules: ClassVar = (
-        OptionRule("priority", any_value, lambda value, queue: _of_priority(value)),
+        OptionRule("priority", _any_value, lambda value, queue: _of_priority(value)),
         OptionRule("delay", None, lambda value, queue: usable_delay(value)),
-        OptionRule("public", lambda value, actor: flag(value)),
+        rule_of_actor("public", flag),
     )
     actor_options = {"priority", "public"}
 
@@ -213,7 +178,14 @@ class Options(Middleware):
             raise UnknownOption(f"{fact} ({place_of(actor.fn)})")
         if remedy := _of_priority(actor.priority):
             raise InvalidOption(actor.actor_name, "priority", actor.priority, remedy, place=place_of(actor.fn))
-        check_actor(actor, self._rules)
+        for name, value in list(actor.options.items()):
+            rule = self._rules.get(name)
+            if rule is None or rule.of_actor is None:
+                continue
+            if value is None and rule.takes_none:
+                del actor.options[name]
+            elif remedy := rule.of_actor(value, actor):
+                raise InvalidOption(actor.actor_name, name, value, remedy, place=place_of(actor.fn))
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Validate a message that is sent for the first time.
@@ -270,7 +242,17 @@ class Options(Middleware):
         for name, usable in OF_SENDERS.items():
             if name in options and (remedy := usable(options[name])):
                 raise InvalidOption(actor_name, name, options[name], remedy)
-        check_message(actor_name, queue_name, options, rules)
+        for name, value in options.items():
+            rule = rules.get(name)
+            if rule is None:
+                continue
+            if rule.of_message is None:
+                raise UnknownOption(
+                    f"actor {actor_name}: {name} is not an option of a message, only of an actor; "
+                    f"write it in @dramatiq.actor({name}=...), or declare a second actor with it"
+                )
+            if (value is not None or not rule.takes_none) and (remedy := rule.of_message(value, queue_name)):
+                raise InvalidOption(actor_name, name, value, remedy)
 
     def _known(self, broker: Broker) -> dict[str, OptionRule]:
         if not self._rules:
@@ -300,6 +282,23 @@ class ForeignOptions(Middleware):
         added = {name for name in message.options if name not in declared and name not in broker.actor_options}
         if added:
             message.options["foreign_options"] = sorted(added.union(_foreign(message)))
+
+
+# Dramatiq's, whose work ours does: left out where a project lists it, so that nothing is done twice.
+REPLACED: Final = frozenset(
+    {"AgeLimit", "AsyncIO", "Callbacks", "CurrentMessage", "Pipelines", "Prometheus", "Retries"}
+    | {"ShutdownNotifications", "TimeLimit"}
+)
+
+
+def is_replaced(kind: type) -> bool:
+    """Return whether ours does the work of a class of middleware; a project's own subclass is not meant."""
+    return kind.__module__.startswith("dramatiq.middleware.") and kind.__qualname__ in REPLACED
+
+
+def without_replaced(listed: Iterable[Middleware]) -> list[Middleware]:
+    """Return a project's middleware without Dramatiq's that is replaced."""
+    return [entry for entry in listed if not is_replaced(type(entry))]
 
 
 def rules_of(broker: Broker) -> dict[str, OptionRule]:
@@ -341,10 +340,6 @@ def _of_messages(broker: Broker, rules: Mapping[str, OptionRule]) -> set[str]:
     return ruled | (broker.actor_options - rules.keys()) | {"owner", "eta"}
 
 
-def _of_priority(value: Any) -> str:
-    return f"{remedy}; a lower one goes first" if (remedy := whole_number(value)) else ""
-
-
 # Arguments of the decorator that a message cannot change.
 FIXED = frozenset({"queue_name", "actor_name"})
 
@@ -371,9 +366,29 @@ class Periodic(Middleware):
     """
 
     option_rules: ClassVar = (
-        OptionRule("periodic", any_value, words='write cron("0 2 * * *") of periodiq'),
-        OptionRule("time_zone", any_value, words='write "Europe/Berlin" or another name of the IANA database'),
-        OptionRule("catch_up", any_value, words='write "once", "skip" or "all"'),
-        OptionRule("schedulable", lambda value, actor: flag(value)),
+        OptionRule("periodic", _any_value, words='write cron("0 2 * * *") of periodiq'),
+        OptionRule("time_zone", _any_value, words='write "Europe/Berlin" or another name of the IANA database'),
+        OptionRule("catch_up", _any_value, words='write "once", "skip" or "all"'),
+        rule_of_actor("schedulable", flag),
     )
     actor_options = {"periodic", "time_zone", "catch_up", "schedulable"}
+
+
+class OnCommit(Middleware):
+    """Option ``on_commit`` of actors and messages, before the setting ``SENDS``: whether a send waits for the commit.
+
+    ``True`` waits for it, ``False`` sends at once; a text is the alias of the database whose commit counts. What waits
+    goes by :mod:`switchyard.outbox.sends`: no middleware can put a send off.
+
+    Args:
+        databases: Aliases that there are.
+    """
+
+    actor_options = {"on_commit"}
+
+    def __init__(self, *, databases: Iterable[str]) -> None:
+        def check(value: Any) -> str:
+            usable = type(value) is bool or (isinstance(value, str) and value in databases)
+            return "" if usable else f"write True or False, or a database: {', '.join(databases)}"
+
+        self.option_rules = (rule_of_both("on_commit", check),)

@@ -1,4 +1,4 @@
-"""Rate limits: at most N starts of an actor in any window, over all workers, without spending a retry."""
+"""Rate limits: at most N starts of an actor in any window, over all workers; and limits of what runs at once."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from dramatiq.middleware import Middleware, SkipMessage
 from switchyard.broker.errors import BrokerError, BrokerUnavailable
 from switchyard.broker.interface import Transport
 from switchyard.broker.queue.arguments import in_message
+from switchyard.broker.queue.limits import limits_of
 from switchyard.broker.shapes import shown_json
 from switchyard.broker.stores.limit_counts import RateWindows
 from switchyard.middleware.arguments import missing_arguments, signature_of
@@ -21,6 +22,38 @@ from switchyard.middleware.errors import MoveFailed
 from switchyard.middleware.options import OptionRule
 from switchyard.middleware.outcomes import Outcome, decide
 from switchyard.middleware.wait_for_broker import retry_until_available
+
+
+class Concurrency(Middleware):
+    """Middleware that validates the limits of actors on what runs at once; workers declare them in their queue.
+
+    Options of an actor: ``concurrency``, such as ``5``, ``"5 per customer_id"``, or a list of both; ``ordered_by``, the
+    name of an argument of whose values each is worked off one at a time, in the sequence in which its jobs were sent.
+
+    The broker's script that fetches enforces both, so that a job which waits costs no worker, no attempt and no poll. A
+    job has its place from the fetch on until its worker has ended it, returned it, or died. A retry waits without a
+    place, one that is ordered keeps it.
+    """
+
+    option_rules: ClassVar = (
+        OptionRule("concurrency", lambda value, actor: _check_limit("concurrency", value, actor)),
+        OptionRule("ordered_by", lambda value, actor: _check_limit("ordered_by", value, actor)),
+    )
+    actor_options = {rule.name for rule in option_rules}
+
+
+def _check_limit(option: str, value: Any, actor: Actor[..., Any]) -> str:
+    try:
+        limits = limits_of({option: value})
+    except ValueError as error:
+        return str(error)
+    if not limits:
+        return 'write a number such as 5, or "5 per customer_id", or a list of them'
+    names = [limit.argument for limit in limits if limit.argument]
+    if redacted := [name for name in names if name in (actor.options.get("redact") or ())]:
+        return f"{redacted[0]} is in redact, and would be shown; name another argument"
+    return missing_arguments(actor, names)
+
 
 SPEC = re.compile(r"^([1-9][0-9]*)/([smhd])(?: per ([A-Za-z_][A-Za-z0-9_]*))?$")
 LONGEST_VALUE = 120

@@ -37,7 +37,7 @@ from switchyard.middleware.errors import (
     PermanentFailure,
     RetryLater,
 )
-from switchyard.middleware.options import OptionRule, actor_name, rule_of_both
+from switchyard.middleware.options import actor_name, rule_of_actor, rule_of_both, takes
 from switchyard.middleware.outcomes import SUCCEEDED, Outcome, attempt, decide, text_of, traceback_of
 from switchyard.middleware.wait_for_broker import retry_until_available
 
@@ -47,19 +47,6 @@ log = get_logger(__name__)
 LONGEST_BOUND_MS: Final = 7 * 24 * 3_600_000
 # Options of an actor that change how long its retries last.
 RETRY_DELAYS: Final = frozenset({"max_retries", "backoff", "min_backoff", "max_backoff"})
-
-
-def retry_rules() -> tuple[OptionRule, ...]:
-    return (
-        rule_of_both("max_retries", _of_max_retries, takes_none=False),
-        rule_of_both("min_backoff", _of_bound),
-        rule_of_both("max_backoff", _of_bound),
-        rule_of_both("on_retry_exhausted", actor_name),
-        OptionRule("backoff", lambda value, actor: _of_backoff(value)),
-        OptionRule("retry_when", lambda value, actor: _of_retry_when(value)),
-        OptionRule("permanent", lambda value, actor: _of_permanent(value)),
-        OptionRule("throws", lambda value, actor: _of_throws(value)),
-    )
 
 
 def max_retries_of(message: Any, actor: Actor[..., Any], policy: RetryPolicy) -> float:
@@ -210,45 +197,54 @@ def _own_delay(backoff: Any, retry: int) -> int | None:
     return None
 
 
-def _of_max_retries(value: Any) -> str:
-    usable = value is None or is_whole(value)
-    return "" if usable else "write a number of retries, 0 for none, None for retries without end"
+def _is_exception(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseException)
 
 
-def _of_bound(value: Any) -> str:
-    return "" if is_delay(value) else f"write milliseconds, from 0 to {LONGEST_DELAY_MS}"
-
-
-def _of_backoff(value: Any) -> str:
-    return "" if takes_arguments(value, 1) else "write a function of one argument, the number of the retry"
+def _are_exceptions(value: Any) -> bool:
+    return isinstance(value, tuple | list) and all(_is_exception(each) for each in value)
 
 
 def _of_retry_when(value: Any) -> str:
-    if is_exception_class(value):  # calling it makes an exception, which is true
+    if _is_exception(value):  # calling it makes an exception, which is true
         return f"write retry_when=lambda retries, exception: isinstance(exception, {value.__name__})"
     remedy = "write a function of two arguments, the number of retries so far and the exception"
     return "" if takes_arguments(value, 2) else remedy
 
 
 def _of_permanent(value: Any) -> str:
-    if is_exception_class(value):
+    if _is_exception(value):
         return f"write permanent=({value.__name__},)"
     return "" if _are_exceptions(value) else "write a tuple of exception classes, such as permanent=(ValueError,)"
 
 
-def _of_throws(value: Any) -> str:
-    usable = is_exception_class(value) or _are_exceptions(value)
-    return "" if usable else "write an exception class, or a tuple of them, such as throws=(ValueError,)"
-
-
-def is_exception_class(value: Any) -> bool:
-    return isinstance(value, type) and issubclass(value, BaseException)
-
-
-def _are_exceptions(value: Any) -> bool:
-    return isinstance(value, tuple | list) and all(is_exception_class(each) for each in value)
-
-
+_of_bound = takes(is_delay, f"write milliseconds, from 0 to {LONGEST_DELAY_MS}")
+RULES: Final = (
+    rule_of_both(
+        "max_retries",
+        takes(
+            lambda value: value is None or is_whole(value),
+            "write a number of retries, 0 for none, None for retries without end",
+        ),
+        takes_none=False,
+    ),
+    rule_of_both("min_backoff", _of_bound),
+    rule_of_both("max_backoff", _of_bound),
+    rule_of_both("on_retry_exhausted", actor_name),
+    rule_of_actor(
+        "backoff",
+        takes(lambda value: takes_arguments(value, 1), "write a function of one argument, the number of the retry"),
+    ),
+    rule_of_actor("retry_when", _of_retry_when),
+    rule_of_actor("permanent", _of_permanent),
+    rule_of_actor(
+        "throws",
+        takes(
+            lambda value: _is_exception(value) or _are_exceptions(value),
+            "write an exception class, or a tuple of them, such as throws=(ValueError,)",
+        ),
+    ),
+)
 REFUSAL_CHARACTERS = 200
 
 
@@ -272,7 +268,7 @@ class Retries(Middleware):
     lose the message.
     """
 
-    option_rules: ClassVar = retry_rules()
+    option_rules: ClassVar = RULES
     actor_options = {rule.name for rule in option_rules}
 
     def __init__(self, *, yard: Yard, transport: Transport, circuits: Circuits | None = None) -> None:

@@ -29,7 +29,7 @@ from switchyard.broker.worker.acks import AckBarrier
 from switchyard.loggers import get_logger
 from switchyard.middleware.arguments import missing_arguments
 from switchyard.middleware.logs import JOBS_LOGGER, printable, running_message
-from switchyard.middleware.options import OptionRule, boolean_of, flag, rule_of_both
+from switchyard.middleware.options import OptionRule, boolean_of, flag, rule_of_actor, rule_of_both, takes
 from switchyard.middleware.outcomes import SUCCEEDED, Outcome, attempt, error_text, fingerprint, outcome_of
 from switchyard.middleware.redaction import without_arguments, without_secrets
 
@@ -86,7 +86,7 @@ CLOCK: Final = logging.Formatter("%(asctime)s")
 
 
 class KeptLogs(logging.Handler):
-    """Handler that collects the lines of running jobs: the last 16 KiB of each, until :meth:`drop`.
+    """Handler that collects the lines of running jobs, the last 16 KiB of each.
 
     They are kept with the message of the attempt: a retry may begin in another thread before its first attempt's hooks
     have ended. The lines that this library logs at the end of an attempt are left out: the record says the same.
@@ -120,22 +120,22 @@ class KeptLogs(logging.Handler):
         text = without_arguments(actor, payload, without_secrets("".join(lines)))
         return text.encode("utf-8", "backslashreplace")[-LOGS_LIMIT_BYTES:].decode("utf-8", "ignore")
 
-    def drop(self, message: Any) -> None:
-        if getattr(message, "log_lines", None):
-            message.log_lines = None
+
+def _drop_lines(message: Any) -> None:
+    if getattr(message, "log_lines", None):
+        message.log_lines = None
 
 
 def _line_of(record: logging.LogRecord) -> str:
-    text = _event_of(record.msg) if isinstance(record.msg, Mapping) else record.getMessage()
+    if isinstance(event := record.msg, Mapping):
+        more = [f"{name}={value}" for name, value in event.items() if name not in NAMES and not name.startswith("_")]
+        text = " ".join([str(event.get("event", "")), *more])
+    else:
+        text = record.getMessage()
     if record.exc_info and record.exc_info[1] is not None:
         text += f" ({type(record.exc_info[1]).__name__}: {record.exc_info[1]})"
     line = f"{CLOCK.formatTime(record)} {record.levelname.lower()} {record.name}: {text}"
     return printable(line)[: LOGS_LIMIT_BYTES // 2] + "\n"
-
-
-def _event_of(event: Mapping[str, Any]) -> str:
-    more = [f"{name}={value}" for name, value in event.items() if name not in NAMES and not name.startswith("_")]
-    return " ".join([str(event.get("event", "")), *more])
 
 
 HISTORIES: Final = ("all", "failures", "none")
@@ -219,26 +219,15 @@ class ActorRecords(dict[str, RecordOptions]):
         return message.actor_name in self.plain and "track" not in options and "store_results" not in options
 
 
-def record_rules() -> tuple[OptionRule, ...]:
-    return (
-        rule_of_both("store_results", flag),
-        rule_of_both("track", flag),
-        OptionRule("history", lambda value, actor: _history(value)),
-        rule_of_both("result_ttl", lambda value: _milliseconds(value)),
-        OptionRule("keep_logs", lambda value, actor: flag(value)),
-        OptionRule("search", _searchable),
-    )
-
-
 def _history(value: Any) -> str:
     is_share = type(value) in (int, float) and 0 <= value <= 1
     named = isinstance(value, str) and value in HISTORIES
     return "" if is_share or named else 'write "all", "failures", "none", or a share such as 0.1'
 
 
-def _milliseconds(value: Any) -> str:
-    fits = is_whole(value, most=LONGEST_DELAY_MS) and value > 0
-    return "" if fits else f"write milliseconds, from 1 to {LONGEST_DELAY_MS}"
+MILLISECONDS: Final = takes(
+    lambda value: is_whole(value, least=1, most=LONGEST_DELAY_MS), f"write milliseconds, from 1 to {LONGEST_DELAY_MS}"
+)
 
 
 def _searchable(value: Any, actor: Actor[..., Any]) -> str:
@@ -261,7 +250,14 @@ class Status(Middleware):
     see the job.
     """
 
-    option_rules: ClassVar = record_rules()
+    option_rules: ClassVar = (
+        rule_of_both("store_results", flag),
+        rule_of_both("track", flag),
+        rule_of_actor("history", _history),
+        rule_of_both("result_ttl", MILLISECONDS),
+        rule_of_actor("keep_logs", flag),
+        OptionRule("search", _searchable),
+    )
     actor_options = {rule.name for rule in option_rules}
 
     def __init__(
@@ -296,22 +292,16 @@ class Status(Middleware):
         options = message.options
         if self._finds_waiting and not (options.keys() & LATER_LIFE):
             return
-        if "parked_ms" in options:
-            self._note_parked(message)
+        attempts, due_at = int(options.get("attempts", 0)), options.get("due_at", now_ms() + (delay or 0))
+        if "parked_ms" in options:  # ordered before its next start and after its last
+            self._add_waiting(message, "scheduled", started=attempts + 1, reason="parked", next_attempt_at=due_at)
+        elif attempts > 0 or not self._kept.tracked(broker, message):
             return
-        if int(options.get("attempts", 0)) > 0 or not self._kept.tracked(broker, message):
-            return
-        if delay is None:
+        elif delay is None:
             self._add_waiting(message, "queued")
         else:
-            due_at, reason = options.get("due_at", now_ms() + delay), options.get("deferred_by", "delay")
+            reason = options.get("deferred_by", "delay")
             self._add_waiting(message, "scheduled", reason=reason, next_attempt_at=due_at)
-
-    def _note_parked(self, message: Message[Any]) -> None:
-        """Record a parked job, ordered before its next start and after its last."""
-        attempts = int(message.options.get("attempts", 0))
-        due_at = message.options.get("due_at", now_ms())
-        self._add_waiting(message, "scheduled", started=attempts + 1, reason="parked", next_attempt_at=due_at)
 
     def _add_waiting(self, message: Message[Any], state: str, *, started: int | None = None, **details: Any) -> None:
         attempts, generation = int(message.options.get("attempts", 0)), int(message.options.get("generation", 0))
@@ -353,14 +343,14 @@ class Status(Middleware):
             elif self._kept.tracked(broker, message):
                 self._record_end(broker, message, result, outcome)
         finally:
-            self._logs.drop(message)
+            _drop_lines(message)
 
     def _record_end(self, broker: Broker, message: MessageProxy, result: Any, outcome: Outcome) -> None:
         kept = self._kept.of(broker, message.actor_name)
         if outcome.kind == "deferred":
             return
         if outcome.kind == "retried":
-            self._add_retried(message, kept, outcome.exception, outcome.delay_ms or 0)
+            self._add_retried(message, kept, outcome)
             return
         if outcome.kind == "dead":
             error = failure_of(message, outcome.exception, outcome.refusal)
@@ -384,27 +374,20 @@ class Status(Middleware):
         ended = self._ended(message, state, attempts=attempt(message), reason=reason, error=error)
         return HistoryRow(encode_rows([encode(ended)]), self._history_bytes)
 
-    def _add_retried(
-        self, message: MessageProxy, kept: RecordOptions, exception: BaseException | None, delay_ms: int
-    ) -> None:
-        attempts, queue, error = attempt(message), self._queue_of(message.queue_name), failure_of(message, exception)
+    def _add_retried(self, message: MessageProxy, kept: RecordOptions, outcome: Outcome) -> None:
+        attempts, queue = attempt(message), self._queue_of(message.queue_name)
+        error = failure_of(message, outcome.exception)
         ended = self._ended(message, "retrying", attempts=attempts, error=error)
-        rows: tuple[bytes, ...] = ()
-        if self._in_history(message, kept, "retrying") and not self._has_row(message):
-            rows = ended_step(queue, ended).rows
+        has_row = self._in_history(message, kept, "retrying") and not self._has_row(message)
         live = self._live(
-            message,
-            "retrying",
-            attempts=attempts,
-            started_at=ended.started_at,
-            next_attempt_at=now_ms() + delay_ms,
-            error=error and Failure(error.type, error.message),
-        )
-        self._barrier.add(live_step(queue, live, rows=rows))
+            message, "retrying", attempts=attempts, started_at=ended.started_at,
+            next_attempt_at=now_ms() + (outcome.delay_ms or 0), error=error and Failure(error.type, error.message),
+        )  # fmt: skip
+        self._barrier.add(live_step(queue, live, rows=ended_step(queue, ended).rows if has_row else ()))
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         """Record a job that was cancelled, or too old, before it started."""
-        self._logs.drop(message)
+        _drop_lines(message)
         outcome = outcome_of(message)
         if outcome.kind in ("cancelled", "expired") and self._kept.tracked(broker, message):
             kept = self._kept.of(broker, message.actor_name)
@@ -438,8 +421,7 @@ class Status(Middleware):
         kept_ms: int = 0,
         **details: Any,
     ) -> None:
-        attempts = attempt(message) if attempts is None else attempts
-        ended = self._ended(message, state, attempts=attempts, **details)
+        ended = self._ended(message, state, attempts=attempt(message) if attempts is None else attempts, **details)
         order = None if started is None else sequence(generation=ended.generation, attempts=started, state=state)
         in_history = self._in_history(message, kept, state) and not (state == "dead" and self._has_row(message))
         queue = self._queue_of(message.queue_name)
@@ -459,43 +441,21 @@ class Status(Middleware):
         kept_in: str = "",
     ) -> EndedJob:
         pool, worker, release = self._barrier.worker_place
-        return EndedJob(
-            message.message_id,
-            state,
-            reason,
-            attempts,
-            int(message.options.get("generation", 0)),
-            getattr(message, "started_ms", None),
-            now_ms(),
-            error,
-            result,
-            self._logs_of(message, state),
-            message.queue_name,
-            pool,
-            worker,
-            release,
-            kept_body(body_of(message)),
-            kept_in,
-        )
-
-    def _logs_of(self, message: Any, state: str) -> str | None:
         kept = self._kept.get(message.actor_name, ALWAYS)
-        return self._logs.of(message, kept.actor) if kept.keep_logs or state in ("retrying", "dead") else None
+        logs = self._logs.of(message, kept.actor) if kept.keep_logs or state in ("retrying", "dead") else None
+        generation, started_ms = int(message.options.get("generation", 0)), getattr(message, "started_ms", None)
+        return EndedJob(
+            message.message_id, state, reason, attempts, generation, started_ms, now_ms(), error, result, logs,
+            message.queue_name, pool, worker, release, kept_body(body_of(message)), kept_in,
+        )  # fmt: skip
 
     def _live(self, message: Any, state: str, *, attempts: int, **details: Any) -> LiveJob:
         pool, worker, release = self._barrier.worker_place if attempts else WorkerPlace()
+        body = "" if self._finds_waiting else str(kept_body(body_of(message)), "utf-8")
         return LiveJob(
-            message.message_id,
-            state,
-            attempt=attempts,
-            generation=int(message.options.get("generation", 0)),
-            lane=message.queue_name,
-            pool=pool,
-            worker=worker,
-            release=release,
-            message="" if self._finds_waiting else str(kept_body(body_of(message)), "utf-8"),
-            **details,
-        )
+            message.message_id, state, attempt=attempts, generation=int(message.options.get("generation", 0)),
+            lane=message.queue_name, pool=pool, worker=worker, release=release, message=body, **details,
+        )  # fmt: skip
 
     def _in_history(self, message: Any, kept: RecordOptions, state: str) -> bool:
         # Sent with a job id of its own: the history tells a repetition that it was enqueued.

@@ -14,7 +14,7 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import UnknownQueue
 from switchyard.broker.topology import LONGEST_DELAY_MS, Queue, Yard, is_delay, is_duration
 from switchyard.middleware.interrupts import Interrupts
-from switchyard.middleware.options import OptionRule, rule_of_both
+from switchyard.middleware.options import OptionRule, rule_of_both, takes
 from switchyard.middleware.outcomes import Outcome, decide
 
 
@@ -26,28 +26,22 @@ class AgeLimits(Middleware):
     person requeued counts from the requeue on.
     """
 
-    option_rules: ClassVar = (rule_of_both("max_age", lambda value: _of_max_age(value)),)
+    option_rules: ClassVar = (
+        rule_of_both("max_age", takes(is_delay, f"write milliseconds, up to {LONGEST_DELAY_MS}, 0 for no limit")),
+    )
     actor_options = {"max_age"}
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         max_age_ms = message.options.get("max_age") or broker.actors[message.actor_name].options.get("max_age")
         if not max_age_ms:
             return
-        age_ms = now_ms() - _created_ms(message)
+        created_ms = message.message_timestamp
+        if message.options.get("generation"):
+            created_ms = message.options.get("enqueued_at", created_ms)
+        age_ms = now_ms() - int(created_ms)
         if age_ms >= max_age_ms:
             decide(message, Outcome("expired", "max_age"))
             raise SkipMessage(f"it is {age_ms} ms old, max_age is {max_age_ms:g} ms")
-
-
-def _created_ms(message: MessageProxy) -> int:
-    options = message.options
-    if options.get("generation"):
-        return int(options.get("enqueued_at", message.message_timestamp))
-    return int(message.message_timestamp)
-
-
-def _of_max_age(value: Any) -> str:
-    return "" if is_delay(value) else f"write milliseconds, up to {LONGEST_DELAY_MS}, 0 for no limit"
 
 
 class TimeLimits(Middleware):

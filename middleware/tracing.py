@@ -118,8 +118,7 @@ class Tracing(Middleware):
             span.end()
         detach(token)
 
-    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
-        self.after_process_message(broker, message)
+    after_skip_message = after_process_message
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         """Export what is left: a pool's child ends without the interpreter's own clean-up."""

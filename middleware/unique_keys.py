@@ -18,7 +18,7 @@ from switchyard.broker.topology import LONGEST_DELAY_MS, is_whole
 from switchyard.loggers import get_logger
 from switchyard.middleware.arguments import signature_of
 from switchyard.middleware.errors import InvalidOption
-from switchyard.middleware.options import OptionRule
+from switchyard.middleware.options import OptionRule, rule_of_actor, takes
 from switchyard.middleware.places import place_of
 
 log = get_logger(__name__)
@@ -45,7 +45,10 @@ class UniqueKeys(Middleware):
         OptionRule("unique_key", lambda key, actor: _of_actor(key, actor), lambda key, queue: _of_key(key)),
         OptionRule("unique_until", lambda value, actor: _of_until(value, actor.options)),
         OptionRule("unique_for", lambda value, actor: _of_window(value, actor.options)),
-        OptionRule("on_duplicate", lambda value, actor: _of_duplicate(value)),
+        rule_of_actor(
+            "on_duplicate",
+            takes(lambda value: value in ("keep", "replace", "delay"), 'write "keep", "replace" or "delay"'),
+        ),
     )
     actor_options = {"unique_key", *POLICIES}
 
@@ -151,7 +154,3 @@ def _of_window(value: Any, options: Mapping[str, Any]) -> str:
         return f"write milliseconds, from 1 to {LONGEST_DELAY_MS}"
     others = [name for name in ("unique_until", "on_duplicate") if options.get(name) is not None]
     return f"write it without {' and '.join(others)}: a window is all that it says" if others else ""
-
-
-def _of_duplicate(value: Any) -> str:
-    return "" if value in ("keep", "replace", "delay") else 'write "keep", "replace" or "delay"'

@@ -41,26 +41,21 @@ from switchyard.console.links import absolute, job_url
 from switchyard.database import Connections, tidy_connections
 from switchyard.jobs.result_stores import result_stores
 from switchyard.middleware import arguments, logs
-from switchyard.middleware.actor_pauses import ActorPauses
 from switchyard.middleware.arguments import Arguments, TypedArguments
 from switchyard.middleware.async_actors import AsyncActors
-from switchyard.middleware.batch_ends import BatchEnds
-from switchyard.middleware.callbacks import DurableCallbacks, DurableGroupCallbacks, DurablePipelines
-from switchyard.middleware.cancellation import Cancellation, ShutdownNotices
+from switchyard.middleware.callbacks import BatchEnds, DurableCallbacks, DurableGroupCallbacks, DurablePipelines
+from switchyard.middleware.cancellation import ActorPauses, Cancellation, ShutdownNotices
 from switchyard.middleware.circuits import Circuits
 from switchyard.middleware.clock_comparison import compare_clocks
-from switchyard.middleware.commits import OnCommit
-from switchyard.middleware.concurrency import Concurrency
 from switchyard.middleware.crashes import Crashes, LostLeases
 from switchyard.middleware.dead_letters import Alerts, DeadLetters
 from switchyard.middleware.envelope import Envelope, Origin
-from switchyard.middleware.foreign_middleware import without_replaced
 from switchyard.middleware.interrupts import make_interrupts
 from switchyard.middleware.logs import Logs
 from switchyard.middleware.metrics import Metrics
-from switchyard.middleware.options import ForeignOptions, Options, Periodic, refuse_unknown
+from switchyard.middleware.options import ForeignOptions, OnCommit, Options, Periodic, refuse_unknown, without_replaced
 from switchyard.middleware.parking import Parking
-from switchyard.middleware.rate_limits import RateLimits
+from switchyard.middleware.rate_limits import Concurrency, RateLimits
 from switchyard.middleware.redaction import Redaction
 from switchyard.middleware.retries import Retries
 from switchyard.middleware.status import Status

@@ -33,7 +33,10 @@ def main() -> int:
         signal.signal(signum, _leave)
     folder: Path = arguments.folder
     try:
-        server = EmbeddedServer(folder / "valkey", port=arguments.port, socket_path=folder / "valkey.sock", report=_say)
+        server = EmbeddedServer(
+            folder / "valkey", port=arguments.port, socket_path=folder / "valkey.sock",
+            report=lambda sentence: sys.stderr.write(f"{sentence}\n"),
+        )  # fmt: skip
     except ValueError as error:
         parser.error(str(error))
     try:
@@ -54,11 +57,6 @@ def main() -> int:
 def _leave(signum: int, frame: FrameType | None) -> NoReturn:
     signal.signal(signum, signal.SIG_IGN)  # the server stops
     sys.exit(0)
-
-
-def _say(sentence: str) -> None:
-    sys.stderr.write(f"{sentence}\n")
-    sys.stderr.flush()
 
 
 if __name__ == "__main__":

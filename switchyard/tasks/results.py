@@ -69,7 +69,13 @@ class TaskAttempts(Middleware):
     first.
     """
 
-    option_rules: ClassVar = (OptionRule(OPTION, None, lambda value, queue: _usable(value)),)
+    option_rules: ClassVar = (
+        OptionRule(
+            OPTION,
+            None,
+            lambda value, queue: "" if isinstance(value, dict) else "leave it out, the task's backend writes it",
+        ),
+    )
 
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
@@ -114,14 +120,9 @@ def path_of(kind: type[BaseException]) -> str:
 
 
 def _is_attempt(value: Any) -> bool:
-    kinds = (str, int, str, str)
-    if not isinstance(value, list | tuple) or [type(each) for each in value] != list(kinds):
-        return False
-    return number_or_none(value[1]) is not None
-
-
-def _usable(value: Any) -> str:
-    return "" if isinstance(value, dict) else "leave it out, the task's backend writes it"
+    kinds = [str, int, str, str]
+    has_fields = isinstance(value, list | tuple) and [type(each) for each in value] == kinds
+    return has_fields and number_or_none(value[1]) is not None
 
 
 STATUS_OF: Final = {
@@ -145,20 +146,10 @@ def result_of_record(task: Task[..., Any], job: Job) -> TaskResult[..., Any]:
     elif job.state == "cancelled":
         error = TaskError(exception_class_path=path_of(Cancelled), traceback="")
     return make_result(
-        task,
-        job_id=job.id,
-        state=job.state,
-        queue=job.queue,
-        options=job.options,
-        args=job.args,
-        kwargs=job.kwargs,
-        worker=job.worker,
-        enqueued_ms=job.enqueued_at,
-        started_ms=job.started_at,
-        finished_ms=job.finished_at,
-        error=error,
-        value=job.result,
-    )
+        task, job_id=job.id, state=job.state, queue=job.queue, options=job.options, args=job.args, kwargs=job.kwargs,
+        worker=job.worker, enqueued_ms=job.enqueued_at, started_ms=job.started_at, finished_ms=job.finished_at,
+        error=error, value=job.result,
+    )  # fmt: skip
 
 
 def make_result(

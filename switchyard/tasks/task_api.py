@@ -62,30 +62,10 @@ __all__ = [
 
 
 # Tasks by their import path. A worker runs these and nothing else: a message names a task, it imports none.
-_tasks: dict[str, Task[..., Any]] = {}
-_known_to_workers: set[str] = set()
-
-
-def register(task: Task[..., Any]) -> None:
-    """Keep a task; the first one of a function stays, so that ``using()`` changes nothing."""
-    known = _tasks.get(task.module_path)
-    if known is None or known.func is not task.func:
-        _tasks[task.module_path] = task
+TASKS: dict[str, Task[..., Any]] = {}
+# Paths of those that workers declare when they start as well.
+DISCOVERED: set[str] = set()
 
 
 def task_at(path: str) -> Task[..., Any] | None:
-    return _tasks.get(path)
-
-
-def all_tasks() -> list[Task[..., Any]]:
-    return list(_tasks.values())
-
-
-def mark_discovered() -> None:
-    """Note that every task declared until now is declared in workers as well: they import the same modules."""
-    _known_to_workers.update(_tasks)
-
-
-def is_discovered(task: Task[..., Any]) -> bool:
-    """Return whether workers declare a task when they start."""
-    return task.module_path in _known_to_workers
+    return TASKS.get(path)

@@ -15,7 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.transaction import Atomic
 
 from switchyard.database import in_transaction
-from switchyard.middleware.envelope import FixedSender, sent_by
+from switchyard.middleware.envelope import sent_by_schedule
 from switchyard.schedules.registry import schedules
 
 
@@ -72,7 +72,7 @@ def advance_with_ticks(clock: Clock, seconds: float) -> None:
         clock.advance(max((tick - datetime.now(UTC)).total_seconds(), 0))
         for schedule in due:
             if schedule.next(now) == tick:
-                with sent_by(FixedSender(schedule=schedule.name)):
+                with sent_by_schedule(schedule.name):
                     schedule.actor.broker.enqueue(schedule.actor.message())
         now = tick
     clock.advance(max((end - datetime.now(UTC)).total_seconds(), 0))

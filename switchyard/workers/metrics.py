@@ -140,11 +140,7 @@ def keep_files() -> None:
 
 
 class FolderWatch:
-    """A supervisor's folder of metrics, made again when it is gone.
-
-    Args:
-        lock: Descriptor of its locked lock file.
-    """
+    """A supervisor's folder of metrics, with the descriptor of its locked lock file, made again when it is gone."""
 
     def __init__(self, folder: Path, pool_name: str, lock: int) -> None:
         self._folder = folder
@@ -343,7 +339,6 @@ class MetricsListener:
     Args:
         render: Returns the metrics; called in the loop, so it must be quick.
         unhealthy_reason: Returns why ``/health`` answers 503; empty for 200.
-        port: 0 finds a free one, see :attr:`port`.
 
     Raises:
         OSError: the port is taken.
@@ -513,12 +508,7 @@ class ChildrenCollector(Collector):
 
 
 def exposition(folder: Path, report: PoolReport, memory_bytes: int) -> bytes:
-    """Return a pool's metrics as Prometheus text.
-
-    Args:
-        folder: With the children's files.
-        memory_bytes: Of the children, now.
-    """
+    """Return a pool's metrics as Prometheus text: the files of its children, its report and their memory now."""
     registry = CollectorRegistry()
     registry.register(ChildrenCollector(folder))
     registry.register(PoolCollector([report], {report.pool: memory_bytes}))

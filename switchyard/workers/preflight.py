@@ -51,10 +51,8 @@ def refuse_if_wrong(*, ask_broker: bool = True) -> None:
     """Run the yard's system checks; print the errors to standard error and exit 78.
 
     Warnings are printed and do not stop the start: a broker that is down now may be up when it is needed. The keyspace
-    of a usable broker is marked, see :mod:`switchyard.broker.health.keyspace_id`.
-
-    Args:
-        ask_broker: Check the broker's server as well, which takes up to 2 s when it is down.
+    of a usable broker is marked, see :mod:`switchyard.broker.health.keyspace_id`. To ask a broker that is down takes up
+    to 2 s.
     """
     found = run_checks(tags=[TAG], databases=["default"] if ask_broker else None)
     wrong = [message for message in found if message.is_serious() and not message.is_silenced()]
@@ -115,9 +113,6 @@ def warn_if_too_small(pools: Iterable[Pool], memory_bytes: int | None) -> None:
     """Print a warning if pools may take more memory than their container has.
 
     No refusal: a yard that fitted into a smaller container yesterday keeps running today.
-
-    Args:
-        memory_bytes: Limit of the container that all of them run in; ``None`` without one.
     """
     limited = [pool for pool in pools if pool.most_memory_bytes]
     needed = sum(pool.most_memory_bytes or 0 for pool in limited)

@@ -34,11 +34,7 @@ LAMBDA = "<lambda>"
 
 
 class DeclaredActor(msgspec.Struct, frozen=True):
-    """An actor with what it is compared with.
-
-    Args:
-        queue: ``None`` where the yard does not declare it.
-    """
+    """An actor with what it is compared with; no queue where the yard does not declare it."""
 
     actor: Actor[Any, Any]
     queue: Queue | None

@@ -71,10 +71,9 @@ def unmigrated(alias: str) -> Iterator[CheckMessage]:
 
 
 def migrations_on_disk(prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield app and name of each migration. None is imported: a web process would keep those of the whole project.
+    """Yield app and name of each migration of the apps whose names have a prefix.
 
-    Args:
-        prefix: Of the names of the apps.
+    None is imported: a web process would keep those of the whole project.
     """
     for config in apps.get_app_configs():
         module = MigrationLoader.migrations_module(config.label)[0] if config.name.startswith(prefix) else None

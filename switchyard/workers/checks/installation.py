@@ -22,7 +22,7 @@ from switchyard import __name__ as library
 from switchyard.broker.interface import Facilities
 from switchyard.conf import KEYS, all_keys, switchyard_settings
 from switchyard.console.links import admin_site
-from switchyard.middleware.foreign_middleware import is_replaced
+from switchyard.middleware.options import is_replaced
 from switchyard.setting_values import FILE
 
 if TYPE_CHECKING:

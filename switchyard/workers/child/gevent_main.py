@@ -21,8 +21,8 @@ def main(arguments: list[str]) -> int:
 
     import dramatiq
 
-    from switchyard.workers.child.gevent import become_child
     from switchyard.workers.child.main import read_assignment, serve
+    from switchyard.workers.child.spawn import become_child
     from switchyard.workers.preflight import log_to_standard_error
     from switchyard.workers.shared.child_table import ChildTable
     from switchyard.workers.shared.fork import name_process

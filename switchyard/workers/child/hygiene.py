@@ -72,21 +72,24 @@ class ChildHygiene:
         self._broker = broker
         self._row = row
         self._slots = slots
+        mask, names, deepest = signal.pthread_sigmask, tuple(os.environ), sys.getrecursionlimit()
         kept: tuple[tuple[str, Callable[[], Any], Callable[[Any], Any]], ...] = (
             ("log", partial(log_state, logging.root.handlers[:]), set_log_state),  # first: it tells of the others
             ("working folder", working_folder, os.chdir),
             ("umask", lambda: int(status(b"Umask:"), 8), os.umask),
-            ("signal handlers", signal_handlers, set_signal_handlers),
-            ("limits of the process", resource_limits, set_resource_limits),
-            ("mask of signals", lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ()), set_signal_mask),
+            ("signal handlers", lambda: {number: signal.getsignal(number) for number in WATCHED}, set_signal_handlers),
+            ("limits of the process", lambda: {limit: resource.getrlimit(limit) for limit in LIMITS}, set_limits),
+            ("mask of signals", partial(mask, signal.SIG_BLOCK, ()), partial(mask, signal.SIG_SETMASK)),
             ("time-out of sockets", socket.getdefaulttimeout, socket.setdefaulttimeout),
-            ("recursion limit", partial(recursion_limit, sys.getrecursionlimit()), sys.setrecursionlimit),
+            # What a task loads may have raised it for itself.
+            ("recursion limit", lambda: min(sys.getrecursionlimit(), deepest), sys.setrecursionlimit),
             ("switch interval", sys.getswitchinterval, sys.setswitchinterval),
             ("stack size of threads", threading.stack_size, threading.stack_size),
             ("collection of garbage", gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
             ("locale", lambda: locale.setlocale(locale.LC_ALL), partial(locale.setlocale, locale.LC_ALL)),
-            ("environment", partial(present, dict(os.environ)), set_environment),
-            ("filter of warnings", errors_of_warnings, set_errors_of_warnings),
+            # What a task loads may add others of these two.
+            ("environment", lambda: {name: os.environ.get(name) for name in names}, set_environment),
+            ("filter of warnings", lambda: [each for each in warnings.filters if each[0] == "error"], set_errors),
             ("broker", dramatiq.get_broker, dramatiq.set_broker),
         )
         [self._metrics] = (entry for entry in broker.middleware if isinstance(entry, Metrics))
@@ -250,21 +253,11 @@ def working_folder() -> str:
         return ""
 
 
-def resource_limits() -> dict[int, tuple[int, int]]:
-    """Return the limits that fail a later task when they are lower; those of memory guards are as they were set."""
-    return {limit: resource.getrlimit(limit) for limit in LIMITS}
-
-
-def set_resource_limits(limits: dict[int, tuple[int, int]]) -> None:
+def set_limits(limits: dict[int, tuple[int, int]]) -> None:
     for limit, (soft, _) in limits.items():
         highest = resource.getrlimit(limit)[1]
         within = highest == resource.RLIM_INFINITY or resource.RLIM_INFINITY != soft <= highest
         resource.setrlimit(limit, (soft if within else highest, highest))
-
-
-def signal_handlers() -> dict[int, Any]:
-    """Return the handlers of Python; not those of stack dumps, which are C's."""
-    return {number: signal.getsignal(number) for number in WATCHED}
 
 
 def set_signal_handlers(handlers: dict[int, Any]) -> None:
@@ -273,33 +266,13 @@ def set_signal_handlers(handlers: dict[int, Any]) -> None:
             signal.signal(number, handler)
 
 
-def set_signal_mask(mask: set[signal.Signals]) -> None:
-    """Set the blocked signals of this thread, in which greenlets run too."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def recursion_limit(usual: int) -> int:
-    """Return the recursion limit, or the usual one where what a task loads has raised it for itself."""
-    return min(sys.getrecursionlimit(), usual)
-
-
-def present(names: Collection[str]) -> dict[str, str | None]:
-    """Return the environment's values of names; others may have been added by what a task loads."""
-    return {name: os.environ.get(name) for name in names}
-
-
 def set_environment(values: dict[str, str]) -> None:
     """Set the environment's values, and the time zone of the C library by them."""
     os.environ.update(values)
     time.tzset()
 
 
-def errors_of_warnings() -> list[Any]:
-    """Return the filters that raise; others are added by what a task loads, and harm nobody."""
-    return [each for each in warnings.filters if each[0] == "error"]
-
-
-def set_errors_of_warnings(errors: list[Any]) -> None:
+def set_errors(errors: list[Any]) -> None:
     warnings.filters[:] = [each for each in warnings.filters if each[0] != "error" or each in errors]  # type: ignore[index]
 
 

@@ -64,9 +64,6 @@ class Assignment:
         title: Shown by ``ps``.
         child: Name of the child in the broker.
         index: Its row of the table, from 1.
-        lanes: Names of the lanes it serves.
-        slots: Messages it runs at once.
-        grace_s: Seconds that its tasks may take to end when it drains.
         isolated: Whether it runs suspects, one at a time, and ends when there are none left.
         exclusive: Whether the pool's other children are quiet meanwhile; only then it runs lapse suspects.
     """
@@ -95,11 +92,8 @@ def read_assignment(argument: str) -> Assignment:
 def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
     """Work for a pool until SIGTERM, then drain; return 0, or 3 when tasks outlasted the grace.
 
-    Runs in a process of its own, whose broker and database connections no other process uses.
-
-    Args:
-        row: Row of this child, in which the supervisor writes the state of the leases.
-        parent_pid: The supervisor; this process ends when it is gone.
+    Runs in a process of its own, whose broker and database connections no other process uses, and which ends when its
+    supervisor is gone.
     """
     code = work(assignment, row, parent_pid)
     row.drained = True
@@ -149,12 +143,13 @@ def work(assignment: Assignment, row: ChildRow, parent_pid: int) -> int:
     if received := wait_until(lambda: row.leased and not row.quiet, signals, row, parent_pid):
         return 0
     worker.start()
-    worker.work_queue.patient = True  # type: ignore[attr-defined]  # a WorkQueue, put there by the broker; drain() ends it
+    work_queue: Any = worker.work_queue  # a WorkQueue, put there by the broker
+    work_queue.patient = True  # drain() ends it
     if guard is not None and assignment.slots == 1:
         guard.limit_allocations()
     row.progressed()
     row.working = True
-    stuck = watch_stuck_messages(broker, worker, row)
+    stuck = StuckMessages(broker, row, declared_yard(), queued=lambda: [item.message for item in work_queue.waiting()])
     hygiene = ChildHygiene(broker, row, slots, assignment.slots)
     while not received and all_work(worker) and not (assignment.isolated and is_done(row)):
         received = wait(signals, row, BEAT_S, parent_pid)
@@ -190,18 +185,6 @@ def lacks_descriptors() -> bool:
     except OSError as error:
         return error.errno in (errno.EMFILE, errno.ENFILE)
     return False
-
-
-def watch_stuck_messages(broker: YardBroker, worker: dramatiq.Worker, row: ChildRow) -> StuckMessages:
-    """Return the watch over messages that this child holds and nothing runs."""
-    work_queue: Any = worker.work_queue  # a WorkQueue, put there by the broker
-    yard = declared_yard()
-    return StuckMessages(
-        broker,
-        row,
-        queued=lambda: [item.message for item in work_queue.waiting()],
-        hard_limit_ms=lambda lane: yard.queue_of(lane).hard_limit_ms,
-    )
 
 
 def copy_log(row: ChildRow) -> None:

@@ -31,10 +31,7 @@ class MemoryGuard(Middleware):
     :attr:`over_limit`.
 
     It must come before :class:`switchyard.workers.child.slot_tracking.SlotTracking`: a message that is refused here
-    takes no slot.
-
-    Args:
-        release: Releases the prefetched messages of this child, and then the given one.
+    takes no slot. ``release`` releases the prefetched messages of this child, and then the given one.
     """
 
     def __init__(self, row: ChildRow, limit_bytes: int, *, release: Callable[[MessageProxy], None]) -> None:

@@ -29,7 +29,6 @@ class SlotTracking(Middleware):
     stays busy until its message is acknowledged: a child that dies before has not finished it.
 
     Args:
-        lanes: Names of the lanes that the child serves.
         quiet_for_suspects: Whether a lapse suspect ends this child: one that runs beside others leaves it to them.
 
     Attributes:
@@ -155,25 +154,12 @@ class StuckMessages:
     A message that nothing runs for as long as its queue's hard limit is logged, and its child is marked for
     replacement: when the child has ended, its supervisor returns the message to its lane. Until then the message's
     lease would be renewed and its prefetch credit be missing. No such case is known; each would be a defect here or in
-    Dramatiq.
-
-    Args:
-        queued: Returns the messages that wait for a thread.
-        hard_limit_ms: Returns the hard limit of a lane.
+    Dramatiq. ``queued`` returns the messages that wait for a thread.
     """
 
-    def __init__(
-        self,
-        broker: YardBroker,
-        row: ChildRow,
-        *,
-        queued: Callable[[], list[Any]],
-        hard_limit_ms: Callable[[str], int],
-    ) -> None:
-        self._broker = broker
-        self._row = row
+    def __init__(self, broker: YardBroker, row: ChildRow, yard: Yard, *, queued: Callable[[], list[Any]]) -> None:
+        self._broker, self._row, self._yard = broker, row, yard
         self._queued = queued
-        self._hard_limit_ms = hard_limit_ms
         self._since_s: dict[bytes, float] = {}
         self._check_at_s = 0.0
 
@@ -192,7 +178,7 @@ class StuckMessages:
         self._since_s = {message.lease.token: self._since_s.get(message.lease.token, now_s) for message in idle}
         for message in idle:
             held_s = now_s - self._since_s[message.lease.token]
-            if held_s * 1000 > self._hard_limit_ms(message.queue_name) and not self._row.stuck:
+            if held_s * 1000 > self._yard.queue_of(message.queue_name).hard_limit_ms and not self._row.stuck:
                 logger.error(
                     "no thread runs message %s of %s, which this child holds for %.0f s, longer than its hard limit; "
                     "the child is replaced, and the message returned to its queue",

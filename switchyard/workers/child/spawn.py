@@ -1,20 +1,23 @@
-"""Start of a pool's children: forked from the loaded supervisor, or executed anew for gevent."""
+"""Start of a pool's children: forked from the loaded supervisor, or executed anew for gevent, and set up for it."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import dramatiq
+from dramatiq.broker import Broker
+from dramatiq.middleware import AsyncIO
 
 from switchyard.broker.cores import usable_cpus
 from switchyard.broker.late_imports import is_patched
 from switchyard.broker.topology import Pool
 from switchyard.conf import switchyard_settings
-from switchyard.workers.child.gevent import become_child
+from switchyard.middleware.errors import PermanentFailure
 from switchyard.workers.child.main import Assignment, serve
 from switchyard.workers.shared.child_table import ChildTable
 from switchyard.workers.shared.fork import fork, import_path
@@ -36,11 +39,7 @@ def pin(pool: Pool) -> None:
 
 
 def start_child(assignment: Assignment, table: ChildTable, *, close_inherited: Iterable[Callable[[], None]]) -> int:
-    """Start a child and return its pid.
-
-    Args:
-        close_inherited: Called in the child first, to close what belongs to the supervisor alone.
-    """
+    """Start a child, in which ``close_inherited`` closes what belongs to the supervisor alone; return its pid."""
     supervisor_pid = os.getpid()
 
     def run() -> int:
@@ -69,3 +68,60 @@ def execute(module: str, arguments: Iterable[str]) -> NoReturn:
         [sys.executable, "-m", module, *arguments],
         {**os.environ, "PYTHONPATH": import_path(), "SWITCHYARD_RELEASE": switchyard_settings().release},
     )
+
+
+# Gevent resolves host names in real threads, 10 by default.
+RESOLVER_THREADS = 10
+
+
+def become_child(broker: Broker, slots: int) -> None:
+    """Set up a forked or executed process to run its tasks in greenlets.
+
+    It gets a resolver thread for each slot, so that a name that never resolves blocks no other slot.
+    """
+    import gevent
+    from gevent import monkey
+
+    # The parents leave these modules unpatched: they wait for processes and have no threads. Tasks may need both.
+    monkey.patch_os()
+    monkey.patch_signal()
+    gevent.config.resolver = "thread"
+    hub = gevent.get_hub()
+    # A greenlet that a task left must not end the process by a ``sys.exit()``.
+    hub.SYSTEM_ERROR = (SystemError,)
+    del hub.resolver
+    hub.threadpool.maxsize = max(RESOLVER_THREADS, slots)
+    asyncio.set_event_loop_policy(LoopsElsewhere(hub))
+    drop_event_loop(broker)
+
+
+class LoopsElsewhere(asyncio.DefaultEventLoopPolicy):
+    """Policy that refuses an event loop in the thread of a hub: while it waits, the other greenlets are inside of it.
+
+    Django refuses its database to those, and asyncio another loop.
+    """
+
+    def __init__(self, hub: Any) -> None:
+        super().__init__()
+        self._hub = hub
+
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        """Return a new loop, in another thread.
+
+        Raises:
+            PermanentFailure: this is the thread of the greenlets.
+        """
+        import gevent
+
+        if gevent.get_hub() is self._hub:
+            raise PermanentFailure(
+                "this pool is of kind gevent, and an event loop (asyncio.run, async_to_sync) would run its other jobs "
+                "too; write gevent.get_hub().threadpool.apply(asyncio.run, (main(),)), or send the actor to a queue of "
+                "a pool of threads"
+            )
+        return super().new_event_loop()
+
+
+def drop_event_loop(broker: Broker) -> None:
+    """Remove asyncio from a broker: greenlets share one thread, and Django refuses its database where a loop runs."""
+    broker.middleware = [entry for entry in broker.middleware if not isinstance(entry, AsyncIO)]

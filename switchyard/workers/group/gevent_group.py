@@ -1,7 +1,7 @@
 """Parent of several gevent pools, executed anew and patched first, so that their children share what it loads.
 
 Its supervisors wait for processes and signals like all others, so ``os`` and ``signal`` stay unpatched. In the children
-both are patched as well, see :func:`switchyard.workers.child.gevent.become_child`.
+both are patched as well, see :func:`switchyard.workers.child.spawn.become_child`.
 """
 
 from gevent import config, monkey
@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
 
     import dramatiq
 
-    from switchyard.workers.child.gevent import drop_event_loop
+    from switchyard.workers.child.spawn import drop_event_loop
     from switchyard.workers.group.pool_group import PoolGroup
     from switchyard.workers.preflight import log_to_standard_error
     from switchyard.workers.shared.child_table import ChildTable

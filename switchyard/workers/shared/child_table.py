@@ -30,12 +30,10 @@ class ChildState:
     """State of a child.
 
     Args:
-        ready: Whether it is up.
+        ready: Whether it is up; ``works``: its leases are valid as well; ``quiet``: it fetches and starts nothing.
         beat_ns: Monotonic time of its last heartbeat; 0 before the first.
         taken: Messages it started; ``done``: ended, well or not; ``busy``: running now.
         progress_ns: Monotonic time of the first heartbeat after it last started or ended a message.
-        works: Whether the child is up and its leases are valid.
-        quiet: Whether it fetches and starts nothing.
     """
 
     ready: bool
@@ -104,11 +102,7 @@ NO_LIMIT = 0
 
 
 class RowMark:
-    """A cell that is true or false: read and set as an attribute of its row.
-
-    Args:
-        wakes: Setting it wakes a supervisor that dozes.
-    """
+    """A cell that is true or false: read and set as an attribute of its row. Setting one that ``wakes`` ends a doze."""
 
     def __init__(self, cell: int, *, wakes: bool = False) -> None:
         self._cell, self._wakes = cell, wakes
@@ -123,11 +117,7 @@ class RowMark:
 
 
 class ChildRow:
-    """Row of one child, written by the child except for the supervisor's cells; cleared between children.
-
-    Args:
-        memory: Of :meth:`ChildTable.row_bytes` bytes.
-    """
+    """Row of one child, written by the child except for the supervisor's cells; cleared between children."""
 
     ready, working = RowMark(READY), RowMark(WORKING)  # it is up; it consumes
     full = RowMark(FULL)  # it must be replaced because of what it holds
@@ -332,12 +322,7 @@ def entries_of(slots: int) -> int:
 
 
 class ChildTable:
-    """Rows in memory that is shared by fork, and by exec through its file descriptor.
-
-    Args:
-        fd: Of an anonymous file with the rows; owned by the table.
-        slots: Messages that a child runs at once.
-    """
+    """Rows in memory that is shared by fork, and by exec through the descriptor of its anonymous file."""
 
     def __init__(self, fd: int, rows: int, slots: int = 0) -> None:
         self.fd = fd

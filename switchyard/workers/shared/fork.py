@@ -37,11 +37,8 @@ INTERRUPT = signal.SIGUSR2
 class SignalPipe:
     """Received signals, with a descriptor that is readable when one came. One for each process, in its main thread.
 
-    The handler takes no lock: an ``Event`` set there could wait for the very thread it interrupts.
-
-    Args:
-        noted: Signals to note.
-        ignored: Signals to ignore, because the parent passes them on.
+    The handler takes no lock: an ``Event`` set there could wait for the very thread it interrupts. Signals that a
+    parent passes on are ignored.
     """
 
     def __init__(self, noted: Iterable[int], ignored: Iterable[int] = ()) -> None:
@@ -96,13 +93,12 @@ logger = logging.getLogger("switchyard.workers")
 
 
 def fork(run: Callable[[], int], *, title: str, close_inherited: Iterable[Callable[[], None]] = ()) -> int:
-    """Fork a child that runs ``run`` and ends with its result as exit code; return its pid.
+    """Fork a child that runs ``run`` and ends with its result as exit code, 70 for an exception; return its pid.
 
     Call it from the main thread of a process that has no other: the kernel ends the child with the *thread* that
     forked it, and a lock that another thread holds would stay locked in the child for ever.
 
     Args:
-        run: Returns an exit code; an exception is logged and ends the child with 70.
         title: Shown by ``ps``.
         close_inherited: Called in the child first, to close what belongs to the parent alone (sockets, selectors).
     """
@@ -255,13 +251,8 @@ PR_SET_PDEATHSIG = 1
 def die_with_parent(signum: int = signal.SIGTERM, *, parent_pid: int | None = None) -> Callable[[], None] | None:
     """Return a ``preexec_fn`` for ``subprocess`` that has the kernel send ``signum`` when this process ends.
 
-    The kernel watches the thread that forked, not the process: start children from a thread that lasts.
-
-    Args:
-        parent_pid: The parent, when this is called in the child itself; by default this process is the parent.
-
-    Returns:
-        ``None`` where the kernel cannot do it (anything but Linux).
+    The kernel watches the thread that forked, not the process: start children from a thread that lasts. ``None`` where
+    the kernel cannot do it (anything but Linux). ``parent_pid`` is for a call in the child itself.
     """
     if sys.platform != "linux":
         return None

@@ -45,12 +45,7 @@ class PoolBacklog:
 
 
 class BacklogPoll:
-    """The backlogs of a pool's queues, read every 2 s in one pipeline.
-
-    Args:
-        lanes: Lanes that the pool serves.
-        queues: Queue -> its operations.
-    """
+    """The backlogs of a pool's queues and lanes, read every 2 s in one pipeline."""
 
     def __init__(self, calls: RedisCalls, queues: Mapping[str, QueueOperations], lanes: Sequence[LaneKey]) -> None:
         self._calls, self._queues, self._lanes = calls, queues, lanes

@@ -110,8 +110,6 @@ class ChildManager:
     """The children of a pool: its own, with one spare position for a successor, and isolated ones for suspects.
 
     Args:
-        leases: Leases of the children.
-        cancellations: Running messages whose jobs were cancelled.
         grace_s: Seconds that a child's tasks may take to end.
         close_inherited: Called in a child first, to close what belongs to the supervisor alone.
         child_ended: Called with the pid of each child that ended.

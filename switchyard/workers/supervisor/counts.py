@@ -60,13 +60,7 @@ logger = logging.getLogger("switchyard.workers")
 
 
 class CountFlush:
-    """Flush of a pool's counts to the facts.
-
-    Args:
-        folder: With the metrics files.
-        release: Release of the pool's code; "" for none.
-        member: The supervisor's name, see :class:`switchyard.broker.stores.pool_reports.PoolReport`.
-    """
+    """Flush of a pool's counts, in a folder's metrics files, to the facts. ``member`` is the supervisor's name."""
 
     def __init__(self, folder: Path, *, pool: str, release: str, member: str, store: FactStore) -> None:
         self._folder, self._member, self._store = folder, member, store

@@ -117,9 +117,6 @@ class Heartbeats:
         """Return pid and seconds since the last heartbeat of each idle child whose heartbeat is overdue.
 
         A child that runs a task may hold the interpreter lock. After the task it has the full time for a heartbeat.
-
-        Args:
-            rows: Pid -> row, of the running children.
         """
         now_s = time.monotonic()
         if now_s - self._checked_s > self._hung_s / 2:

@@ -50,7 +50,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class ChildWork:
-    """A child that has leases: its name, its lanes, its slots, and whether the others are quiet while it runs."""
+    """A child that has leases; the others are quiet while one runs ``alone``."""
 
     child: str
     served: Served
@@ -87,15 +87,8 @@ class ChildLeases:
     requeued.
 
     Args:
-        pool: Its name begins those of the children.
-        served: Lanes of a child.
-        isolated: Lanes of an isolated child, one for each queue.
-        queues: Queue -> its operations, on ``calls``.
-        calls: Connections that nothing else uses.
-
-    Attributes:
-        keeper: Renews the leases; shows whether the server answers.
-        backlog: Shows whether messages wait.
+        served, isolated: Lanes of a child, and of an isolated one: one for each queue.
+        queues: Queue -> its operations, on ``calls``: connections that nothing else uses.
     """
 
     def __init__(
@@ -134,11 +127,8 @@ class ChildLeases:
     def adopt(self, index: int, row: ChildRow, served: Served, *, slots: int = 1, alone: bool = False) -> str:
         """Return a name for the child that is about to start, with its leases if the server answers within a second.
 
-        The row shows the child how long its leases are valid; :meth:`tick` adds leases later, and renews them.
-
-        Args:
-            slots: Messages that the child runs at once.
-            alone: Whether all other children of the pool are quiet while this one runs something.
+        The row shows the child how long its leases are valid; :meth:`tick` adds leases later, and renews them. All
+        other children of the pool are quiet while one runs ``alone``.
         """
         incarnation = self._incarnations[index] = self._incarnations.get(index, 0) + 1
         child = f"{self._name}.{index}.{incarnation}"
@@ -160,11 +150,7 @@ class ChildLeases:
     def tick(self, rows: Mapping[int, ChildRow]) -> list[int]:
         """Renew the leases, isolate suspects and poll the backlog, for about 1 s at most.
 
-        Args:
-            rows: Index -> row.
-
-        Returns:
-            Indexes of children that lost a lease and must end.
+        Return the indexes of children that lost a lease and must end.
         """
         budget = TickBudget(time.monotonic() + TICK_S)
         self._report(rows)
@@ -215,9 +201,7 @@ class ChildLeases:
     def settle(self, leftovers: Leftovers, suspects: Sequence[Running] = (), cause: str = "") -> None:
         """Acknowledge the messages that a child had finished, and return the rest to the heads of its lanes.
 
-        Args:
-            suspects: Running messages that crashed the child, or may have.
-            cause: As :meth:`switchyard.broker.queue.operations.QueueOperations.reclaim` takes it.
+        ``suspects`` crashed the child, or may have, by the cause that is stored with them.
         """
         self._record_cancelled(leftovers)
         by_lane = {
@@ -238,7 +222,7 @@ class ChildLeases:
         """Release the heir's leases, and close the connections."""
         if self._isolates and not self.keeper.silent:
             self.keeper.reclaim(self._heir)
-        self._calls.close()
+        self.close_inherited()
 
     def close_inherited(self) -> None:
         self._calls.close()
@@ -311,11 +295,7 @@ class ChildLeases:
 
 
 def connect_leases(pool: Pool, yard: Yard, broker: Broker, url: str) -> ChildLeases:
-    """Return the leases of a pool's children, over connections of their own.
-
-    Args:
-        broker: The yard's; its keys are used.
-        url: Address of its server.
+    """Return the leases of a pool's children, over connections of their own to the server of the yard's broker.
 
     Raises:
         TypeError: the broker is not this library's.

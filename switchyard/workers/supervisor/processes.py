@@ -200,8 +200,7 @@ class ExitCause:
         why: Label for metrics.
         over: Messages over their limits, or cancelled, for which it is ended.
         crash: Cause to note with its running messages, when the end counts as a crash by them.
-        killed: Whether it was sent SIGKILL.
-        kill_at_s: Monotonic time at which it is sent SIGKILL if it has not ended by itself.
+        killed: Whether it was sent SIGKILL; ``kill_at_s``: when it is, if it has not ended by itself.
     """
 
     why: str
@@ -216,9 +215,7 @@ def suspects_of(
 ) -> tuple[tuple[Running, ...], str]:
     """Return the messages that crashed a child, or may have, and the cause to store with them.
 
-    Args:
-        clean: Whether it drained, and was to.
-        description: How the child ended, as text for logs.
+    It ended ``clean`` where it drained, and was to.
     """
     if exit_cause is not None and exit_cause.over:  # also after a clean exit: the grace may end before they do
         over = {(ran.lane, ran.id, ran.token) for ran in exit_cause.over}

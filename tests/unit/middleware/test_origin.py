@@ -13,7 +13,7 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import CurrentMessage
 
 from switchyard.jobs.request_origin import HEADER, request_origin
-from switchyard.middleware.envelope import LONGEST_VALUE, Envelope, FixedSender, Origin, following, sent_by
+from switchyard.middleware.envelope import LONGEST_VALUE, Envelope, Origin, following, sent_by_schedule
 from switchyard.middleware.errors import InvalidOption
 from switchyard.middleware.options import Options, refuse_unknown
 
@@ -38,7 +38,7 @@ def test_nothing_is_added_outside_of_requests_schedules_and_jobs(actor: Any) -> 
 
 
 def test_the_schedule_that_sends_is_named(actor: Any) -> None:
-    with sent_by(FixedSender(schedule="close_day" * 100)):
+    with sent_by_schedule("close_day" * 100):
         sent = actor.send()
 
     assert sent.options["origin"] == {"schedule": ("close_day" * 100)[:LONGEST_VALUE]}
@@ -60,7 +60,7 @@ def test_the_job_that_sends_is_the_parent_and_so_is_the_one_that_a_step_follows(
 
 def test_a_retry_keeps_what_the_first_send_wrote(broker: StubBroker, actor: Any) -> None:
     first = actor.send()
-    with sent_by(FixedSender(schedule="close_day")), following("0d6f"):
+    with sent_by_schedule("close_day"), following("0d6f"):
         broker.enqueue(first)
 
     assert set(first.options) == {"enqueued_at"}
