@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from typing import Any, Final
 
 import dramatiq
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import CurrentMessage
-from dramatiq_abort import Abort, Abortable, Event, EventBackend
+from dramatiq_abort import Abort, Abortable
+from dramatiq_abort.backends import StubBackend
 from dramatiq_abort.middleware import AbortMode
 
 from switchyard.broker.admin.cancel import cancel, find_unrecorded
@@ -43,7 +43,7 @@ class CancelAbortable(Abortable):
     """
 
     def __init__(self, *, abortable: bool = True, abort_ttl: int = 90_000) -> None:
-        super().__init__(backend=_NoEvents(), abortable=abortable, abort_ttl=abort_ttl)
+        super().__init__(backend=StubBackend(), abortable=abortable, abort_ttl=abort_ttl)
         self._due_s: dict[str, float] = {}
 
     def before_worker_boot(self, broker: Broker, worker: Any) -> None:
@@ -113,17 +113,3 @@ class CancelAbortable(Abortable):
             log.warning("abort_timeout cannot be read", job_id=message.message_id, exc_info=True)
         self._due_s[message.message_id] = time.monotonic() + wait_s
         return wait_s
-
-
-class _NoEvents(EventBackend):
-    """Backend of a middleware whose aborts travel as cancellations."""
-
-    def wait_many(self, keys: Iterable[str], timeout: int) -> Event | None:
-        time.sleep(timeout / 1_000)
-        return None
-
-    def poll(self, key: str) -> Event | None:
-        return None
-
-    def notify(self, events: Iterable[Event], ttl: int) -> None:
-        """Do nothing."""

@@ -80,7 +80,7 @@ class Circuits(Middleware):
         self._calls.pop(actor.actor_name, None)
         if "depends_on" not in actor.options:
             return
-        dependency, argument = _read(actor.options["depends_on"])
+        dependency, _, argument = actor.options["depends_on"].partition(" per ")
         queue = self._yard.queue_of(actor.queue_name)
         same = [
             each
@@ -187,11 +187,6 @@ def _of_outage(value: Any, actor: Actor[..., Any]) -> str:
     if not classes or not value:
         return "write a tuple of exception classes, such as outage=(ConnectionError,)"
     return "" if "depends_on" in actor.options else "write depends_on=... beside it, or leave it out"
-
-
-def _read(spec: str) -> tuple[str, str]:
-    name, _, argument = spec.partition(" per ")
-    return name, argument
 
 
 def _position(actor: Actor[..., Any], argument: str) -> int:

@@ -236,7 +236,9 @@ class Options(Middleware):
         rules = self._known(broker)
         unknown = {name for name in options if not _is_known(name, broker, rules)}
         if unknown:
-            raise UnknownOption(fault_of(actor_name, "message option", unknown, _of_messages(broker, rules)))
+            ruled = {rule.name for rule in rules.values() if rule.of_message is not None} - {"pipe_target"}
+            known = ruled | (broker.actor_options - rules.keys()) | {"owner", "eta"}
+            raise UnknownOption(fault_of(actor_name, "message option", unknown, known))
         for name in WRITTEN_BY_US & options.keys() if "enqueued_at" not in options else ():
             raise InvalidOption(actor_name, name, options[name], "leave it out, Switchyard writes it")
         for name, usable in OF_SENDERS.items():
@@ -333,11 +335,6 @@ def _foreign(message: Message[Any]) -> list[str]:
 
 def _is_known(name: str, broker: Broker, rules: Mapping[str, OptionRule]) -> bool:
     return name in rules or name in INTERNAL or name in broker.actor_options
-
-
-def _of_messages(broker: Broker, rules: Mapping[str, OptionRule]) -> set[str]:
-    ruled = {rule.name for rule in rules.values() if rule.of_message is not None} - {"pipe_target"}
-    return ruled | (broker.actor_options - rules.keys()) | {"owner", "eta"}
 
 
 # Arguments of the decorator that a message cannot change.

@@ -317,10 +317,15 @@ class Retries(Middleware):
         if outcome.exception is not None:
             text_of(outcome.exception)  # by the actor's code, which has a limit now
         try:
+            how: dict[str, Any] = {"delay_ms": outcome.delay_ms or 0}
             if outcome.kind == "deferred":
-                self._defer(message, outcome)
+                # To its lane as it was, no attempt spent: its next fetch puts it off, where it has no delay.
+                how |= {"options": {"deferred_by": outcome.reason}}
+                retry_until_available(message, outcome.reason, self._transport.defer, message, **how)
             else:
-                self._divert(message, outcome.delay_ms or 0)
+                lane = self._yard.queue_of(message.queue_name).retry_lane
+                how |= {"lane": lane, "options": {"attempts": attempt(message)}}
+                retry_until_available(message, "retry", self._transport.divert, message, **how)
             message.open = False  # type: ignore[attr-defined]
         except Exception as refusal:  # noqa: BLE001  any hook may refuse; the message must end somewhere
             log.error("retry refused", job_id=message.message_id, actor=message.actor_name, refusal=repr(refusal))
@@ -383,13 +388,3 @@ class Retries(Middleware):
         data["options"] = {**data["options"], "retries": retries + 1, "traceback": formatted}
         info = {"retries": retries, "max_retries": None if most == math.inf else int(most)}
         call_back(broker, message, target, "on_retry_exhausted", data, info)
-
-    def _defer(self, message: MessageProxy, outcome: Outcome) -> None:
-        """Return it to its lane as it was, no attempt spent: its next fetch puts it off, where it has no delay."""
-        how: dict[str, Any] = {"delay_ms": outcome.delay_ms or 0, "options": {"deferred_by": outcome.reason}}
-        retry_until_available(message, outcome.reason, self._transport.defer, message, **how)
-
-    def _divert(self, message: MessageProxy, delay_ms: int) -> None:
-        lane = self._yard.queue_of(message.queue_name).retry_lane
-        how: dict[str, Any] = {"lane": lane, "delay_ms": delay_ms, "options": {"attempts": attempt(message)}}
-        retry_until_available(message, "retry", self._transport.divert, message, **how)

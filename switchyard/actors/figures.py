@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -14,28 +14,7 @@ from dramatiq.actor import Actor
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
-from switchyard.broker.stores.yard_facts import (
-    GROWN_BYTES,
-    HOUR_MS,
-    LOG_BYTES,
-    MINUTE_MS,
-    OUTCOMES,
-    PROCESSOR_MS,
-    RECENT_MS,
-    RETRIED,
-    RUN_MS,
-    RUNS,
-    SQL_MS,
-    WAITS,
-    Counts,
-    actor_subject,
-    dependency_subject,
-    ends,
-    failures,
-    merged,
-    percentile_ms,
-    sent,
-)
+from switchyard.broker.stores import yard_facts as facts
 from switchyard.console.formatting import duration
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.queries import first_seen
@@ -51,7 +30,7 @@ MOST_GROUPS = 20
 
 def rate_text(count: float, span_ms: int) -> str:
     """Return a rate as text, a minute."""
-    rate = count * MINUTE_MS / span_ms
+    rate = count * facts.MINUTE_MS / span_ms
     return f"{rate:,.0f}" if rate >= 9.95 else f"{rate:.1f}" if rate >= 0.095 else f"{rate:.2f}"
 
 
@@ -68,8 +47,14 @@ class EndedRow(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class HistoryFailure:
-    """Jobs with a failed attempt of one fingerprint; ``release`` is that of the first."""
+class FailureGroup:
+    """Jobs of the last day with a failed attempt of one fingerprint, and its open dead letters.
+
+    Args:
+        first_at: Of all, also of letters no longer open; ``release`` is that of the first, "" where the history does
+            not reach back to it.
+        letters: ``None`` for a user who may not see them.
+    """
 
     fingerprint: str
     exception: str
@@ -78,6 +63,7 @@ class HistoryFailure:
     first_at: datetime
     last_at: datetime
     release: str = ""
+    letters: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +73,7 @@ class ActorHistory:
     ``dead_since`` is the release of every job that gave up, where jobs of another ended before and none gave up.
     """
 
-    failures: tuple[HistoryFailure, ...] = ()
+    failures: tuple[FailureGroup, ...] = ()
     dead_since: str = ""
 
 
@@ -108,7 +94,7 @@ def _dead_since(rows: Sequence[EndedRow]) -> str:
     return release if any(row.finished_at < first and row.release not in ("", release) for row in rows) else ""
 
 
-def _failures(rows: Iterable[EndedRow]) -> list[HistoryFailure]:
+def _failures(rows: Iterable[EndedRow]) -> list[FailureGroup]:
     groups: dict[str, list[EndedRow]] = {}
     for row in rows:
         if row.failed_at is not None and row.fingerprint:
@@ -118,7 +104,7 @@ def _failures(rows: Iterable[EndedRow]) -> list[HistoryFailure]:
         moments = [row.failed_at for row in failed if row.failed_at is not None]
         newest = failed[0]
         found.append(
-            HistoryFailure(
+            FailureGroup(
                 fingerprint=fingerprint,
                 exception=newest.error_type,
                 error=newest.error_message.partition("\n")[0][:200],
@@ -131,24 +117,12 @@ def _failures(rows: Iterable[EndedRow]) -> list[HistoryFailure]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class FailureGroup(HistoryFailure):
-    """The same, of the last day, with its open dead letters.
-
-    Args:
-        letters: ``None`` for a user who may not see them. ``first_at`` is of all, also of those no longer open, and
-            ``release`` "" where the history does not reach back to the first.
-    """
-
-    letters: int | None = None
-
-
-def failures_of(actor: str, ended: Iterable[HistoryFailure] | None, *, letters: bool) -> list[FailureGroup]:
+def failures_of(actor: str, ended: Iterable[FailureGroup] | None, *, letters: bool) -> list[FailureGroup]:
     """Return an actor's failures, the newest first: those from the history, unless ``None``, and with ``letters``."""
     groups = {group.fingerprint: group for group in _open_letters(actor)} if letters else {}
     for failure in ended or ():
         known = groups.get(failure.fingerprint)
-        group = FailureGroup(**asdict(failure), letters=0 if letters else None)
+        group = replace(failure, letters=0 if letters else None)
         if known is not None:
             first, last = min(group.first_at, known.first_at), max(group.last_at, known.last_at)
             release = group.release if group.first_at <= known.first_at else ""
@@ -187,12 +161,12 @@ class AttemptFigures:
 
     title: str
     span_ms: int
-    counts: Counts
+    counts: facts.Counts
 
     @property
     def outcomes(self) -> list[tuple[str, int]]:
         """How they ended, most frequent first."""
-        found = [(outcome, self.counts.get(code, 0)) for outcome, code in OUTCOMES.items()]
+        found = [(outcome, self.counts.get(code, 0)) for outcome, code in facts.OUTCOMES.items()]
         return sorted(((outcome, count) for outcome, count in found if count), key=lambda pair: -pair[1])
 
     @property
@@ -211,61 +185,62 @@ class AttemptFigures:
     @property
     def run_ms(self) -> tuple[float, float] | None:
         """Median and 95th percentile of the runs."""
-        return _percentiles_of(self.counts, RUNS)
+        return _percentiles_of(self.counts, facts.RUNS)
 
     @property
     def wait_ms(self) -> tuple[float, float] | None:
         """Median and 95th percentile of the waits."""
-        return _percentiles_of(self.counts, WAITS)
+        return _percentiles_of(self.counts, facts.WAITS)
 
     @property
     def total_ms(self) -> int:
         """Run time of all attempts together."""
-        return self.counts.get(RUN_MS, 0)
+        return self.counts.get(facts.RUN_MS, 0)
 
     @property
     def processor_ms(self) -> int:
         """Processor time of all attempts together, in their own threads."""
-        return self.counts.get(PROCESSOR_MS, 0)
+        return self.counts.get(facts.PROCESSOR_MS, 0)
 
     @property
     def sql_ms(self) -> int:
         """Time of all attempts together in SQL."""
-        return self.counts.get(SQL_MS, 0)
+        return self.counts.get(facts.SQL_MS, 0)
 
     @property
     def grown_bytes(self) -> int:
         """Growth of the processes that ran it, beyond their largest size."""
-        return self.counts.get(GROWN_BYTES, 0)
+        return self.counts.get(facts.GROWN_BYTES, 0)
 
     def as_json(self) -> dict[str, Any]:
         """Return them as commands print them."""
         names = {"run_ms": self.run_ms, "wait_ms": self.wait_ms}
         spread = {name: None if pair is None else [round(ms, 1) for ms in pair] for name, pair in names.items()}
-        spent = {
+        return {
+            "span_ms": self.span_ms, "outcomes": dict(self.outcomes), "sent": facts.sent(self.counts), **spread,
             "total_ms": self.total_ms, "processor_ms": self.processor_ms, "sql_ms": self.sql_ms,
-            "log_bytes": self.counts.get(LOG_BYTES, 0), "grown_bytes": self.grown_bytes,
+            "log_bytes": self.counts.get(facts.LOG_BYTES, 0), "grown_bytes": self.grown_bytes,
         }  # fmt: skip
-        return {"span_ms": self.span_ms, "outcomes": dict(self.outcomes), "sent": sent(self.counts), **spread, **spent}
 
 
-def _percentiles_of(counts: Counts, first: int) -> tuple[float, float] | None:
-    middle, most = median_ms(counts, first), percentile_ms(counts, first, 0.95)
+def _percentiles_of(counts: facts.Counts, first: int) -> tuple[float, float] | None:
+    middle, most = median_ms(counts, first), facts.percentile_ms(counts, first, 0.95)
     return None if middle is None or most is None else (middle, most)
 
 
 def lately(actor: str) -> list[AttemptFigures]:
     """Return an actor's figures of the last 15 minutes, hour and day, on all hosts."""
-    store, subject = facilities().facts, actor_subject(actor)
+    store, subject = facilities().facts, facts.actor_subject(actor)
     now = store.server_ms()
+    hour_ago = now - facts.HOUR_MS
     minutes = store.minutes(subject, now - DAY_MS, now)
     latest = [(at, found.get(subject, {})) for at, found in store.recent(now)]
     # A minute is written a while after its end, and none while no history writer runs.
-    parts = [*minutes.items(), *((at, found) for at, found in latest if at // MINUTE_MS * MINUTE_MS not in minutes)]
+    parts = [*minutes.items(), *(part for part in latest if part[0] - part[0] % facts.MINUTE_MS not in minutes)]
     return [
-        AttemptFigures("last 15 minutes", RECENT_MS, merged(found for _, found in latest)),
-        AttemptFigures("last hour", HOUR_MS, merged(found for at, found in parts if at >= now - HOUR_MS)),
-        AttemptFigures("last day", DAY_MS, merged(found for _, found in parts)),
+        AttemptFigures("last 15 minutes", facts.RECENT_MS, facts.merged(found for _, found in latest)),
+        AttemptFigures("last hour", facts.HOUR_MS, facts.merged(part for at, part in parts if at >= hour_ago)),
+        AttemptFigures("last day", DAY_MS, facts.merged(found for _, found in parts)),
     ]
 
 
@@ -282,12 +257,13 @@ def hosts_called(actor: Actor[..., Any]) -> list[HostCalls]:
     """Return the hosts of an actor's dependency with the most failures, then calls, in the last 15 minutes."""
     dependency, store = str(actor.options.get("depends_on") or "").partition(" ")[0], facilities().facts
     found = merged_by_subject(store.recent(store.server_ms())) if dependency else {}
-    of = f"{dependency_subject(dependency)} "
-    hosts = [HostCalls(name[len(of) :], ends(n), failures(n)) for name, n in found.items() if name.startswith(of)]
+    of = f"{facts.dependency_subject(dependency)} "
+    called = ((name.removeprefix(of), counts) for name, counts in found.items() if name.startswith(of))
+    hosts = [HostCalls(name, facts.ends(counts), facts.failures(counts)) for name, counts in called]
     return sorted(hosts, key=lambda each: (-each.failed, -each.calls, each.host))[:MOST_GROUPS]
 
 
-def last_day(subject_of: Callable[[str], str] = actor_subject) -> dict[str, AttemptFigures]:
+def last_day(subject_of: Callable[[str], str] = facts.actor_subject) -> dict[str, AttemptFigures]:
     """Return the figures of every actor that ran in the last 24 hours, by name; empty while the broker is away.
 
     Args:
@@ -301,7 +277,7 @@ def last_day(subject_of: Callable[[str], str] = actor_subject) -> dict[str, Atte
     return {
         subject.removeprefix(prefix): AttemptFigures("last day", DAY_MS, counts)
         for subject, counts in found.items()
-        if subject.startswith(prefix) and any(counts.get(code) for code in OUTCOMES.values())
+        if subject.startswith(prefix) and any(counts.get(code) for code in facts.OUTCOMES.values())
     }
 
 
@@ -317,25 +293,24 @@ def by_argument(name: str) -> dict[str, AttemptFigures]:
     """
     newest = JobRow.objects.filter(finished_at__gte=now_ms() - DAY_MS).order_by("-finished_at", "-pk")[:LOOKED_THROUGH]
     values = SearchValue.objects.filter(name=name, job_id__in=newest.values("job_id")).values_list("job_id", "value")
-    found, parts = dict(values), dict[str, list[Counts]]()
+    found, parts = dict(values), dict[str, list[facts.Counts]]()
     for job_id, state, run_ms in newest.values_list("job_id", "state", "run_ms"):
         if job_id in found:
-            counts = {RUN_MS: run_ms or 0} | ({OUTCOMES[state]: 1} if state in OUTCOMES else {RETRIED: 1})
+            counts = {facts.RUN_MS: run_ms or 0, facts.OUTCOMES.get(state, facts.RETRIED): 1}
             parts.setdefault(found[job_id], []).append(counts)
-    return {value: AttemptFigures("last day", DAY_MS, merged(each)) for value, each in parts.items()}
+    return {value: AttemptFigures("last day", DAY_MS, facts.merged(each)) for value, each in parts.items()}
 
 
 def usual_text(actor: str) -> str:
     """Return what is usual of an actor at this hour, as a sentence; "" where nothing is known."""
-    usual = PAST.usual(facilities().facts.server_ms()).get(actor_subject(actor))
+    usual = PAST.usual(facilities().facts.server_ms()).get(facts.actor_subject(actor))
     if usual is None:
         return ""
-    parts = [
-        f"it takes {duration(usual.run_ms)} and waits {duration(usual.wait_ms or 0)}"
-        if usual.run_ms is not None
-        else "",
-        f"{rate_text(usual.sent_a_minute, MINUTE_MS)} a minute are sent" if usual.sent_a_minute is not None else "",
-        f"{usual.failing:.1%} of its attempts fail".replace("%", " %") if usual.failing is not None else "",
-    ]
-    said = ", ".join(filter(None, parts))
-    return f"Usually {usual.basis}, {said}." if said else ""
+    parts = []
+    if usual.run_ms is not None:
+        parts.append(f"it takes {duration(usual.run_ms)} and waits {duration(usual.wait_ms or 0)}")
+    if usual.sent_a_minute is not None:
+        parts.append(f"{rate_text(usual.sent_a_minute, facts.MINUTE_MS)} a minute are sent")
+    if usual.failing is not None:
+        parts.append(f"{usual.failing:.1%} of its attempts fail".replace("%", " %"))
+    return f"Usually {usual.basis}, {', '.join(parts)}." if parts else ""

@@ -289,36 +289,29 @@ Row = tuple[ActorFacts, AttemptFigures | None]
 
 # Outcomes of attempts that did not do what they were to do.
 FAILED: Final = frozenset({"dead", "retried", "expired"})
+# Name in the address -> head of its column, and the figure.
+FIGURES: Final[dict[str, tuple[str, Callable[[AttemptFigures], float | None]]]] = {
+    "ended": ("Ended", lambda ran: ran.attempts),
+    "failed": ("How, by failures", lambda ran: sum(count for name, count in ran.outcomes if name in FAILED)),
+    "run": ("Ran, 95 %", lambda ran: ran.run_ms[1] if ran.run_ms else None),
+    "total": ("In all", lambda ran: ran.total_ms),
+    "processor": ("Processor", lambda ran: ran.processor_ms),
+    "sql": ("In SQL", lambda ran: ran.sql_ms),
+    "grown": ("Grew by", lambda ran: ran.grown_bytes),
+}
 COLUMNS: Final = (
     SortColumn("name", "Actor", ("", "-name"), own=ASCENDING),
-    SortColumn("ended", "Ended", ("-ended", "ended")),
-    SortColumn("failed", "How, by failures", ("-failed", "failed")),
-    SortColumn("run", "Ran, 95 %", ("-run", "run")),
-    SortColumn("total", "In all", ("-total", "total")),
-    SortColumn("processor", "Processor", ("-processor", "processor")),
-    SortColumn("sql", "In SQL", ("-sql", "sql")),
-    SortColumn("grown", "Grew by", ("-grown", "grown")),
+    *(SortColumn(name, head, (f"-{name}", name)) for name, (head, _) in FIGURES.items()),
 )
 
 
 def in_order(rows: Sequence[Row], sort: str) -> list[Row]:
     """Return actors in an order, those without a figure last; of the same figure, and of no such order, by name."""
     by_name = sorted(rows, key=lambda row: row[0].name, reverse=sort == "-name")
-    figure = _FIGURES.get(sort.lstrip("-"))
-    if figure is None:
+    if sort.lstrip("-") not in FIGURES:
         return by_name
+    _, figure = FIGURES[sort.lstrip("-")]
     return by_figure(by_name, lambda row: None if row[1] is None else figure(row[1]), sort)
-
-
-_FIGURES: Final[dict[str, Callable[[AttemptFigures], float | None]]] = {
-    "ended": lambda ran: ran.attempts,
-    "failed": lambda ran: sum(count for outcome, count in ran.outcomes if outcome in FAILED),
-    "run": lambda ran: ran.run_ms[1] if ran.run_ms else None,
-    "total": lambda ran: ran.total_ms,
-    "processor": lambda ran: ran.processor_ms,
-    "sql": lambda ran: ran.sql_ms,
-    "grown": lambda ran: ran.grown_bytes,
-}
 
 
 # Of the jobs that ended: fewer dead ones are told, and are no fault of the actor as a whole.

@@ -11,7 +11,7 @@ def containers_hold_their_pools(app_configs: Sequence[AppConfig] | None, **optio
     """Check the compose file of this project, if it has one, on ``check --deploy``, which alone loads what it needs."""
     from switchyard.deployment import rendered_files
 
-    return rendered_files.containers_hold_their_pools(app_configs, **options)
+    return rendered_files.containers_hold_their_pools()
 
 
 class DeploymentConfig(AppConfig):

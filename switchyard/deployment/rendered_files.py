@@ -5,11 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from django.apps import AppConfig
 from django.core.checks import CheckMessage, Warning
 from django.template import Context, Engine
 
@@ -39,11 +38,6 @@ def memory_mib(pool: Pool) -> int:
     """
     guessed_bytes = SUPERVISOR_BYTES + pool.most_children * CHILD_MIB[pool.kind] * MIB
     return -(-(pool.most_memory_bytes or guessed_bytes) // MIB) + TMP_MIB
-
-
-def cpus(pool: Pool) -> float:
-    """Return the processors' worth of time a pool may use: a child runs Python on one at a time."""
-    return float(pool.children)
 
 
 def requests(pool: Pool) -> tuple[str, int]:
@@ -196,7 +190,7 @@ def _figures(yard: Yard) -> dict[str, object]:
                 # Kubernetes takes names of hosts alone.
                 "component": f"pool-{re.sub('[^a-z0-9]+', '-', pool.name.lower()).strip('-')}"[:63],
                 "memory_mib": memory_mib(pool),
-                "cpus": f"{cpus(pool):.2f}",
+                "cpus": f"{pool.children:.2f}",  # a child runs Python on one at a time
                 "pids": pids(pool),
                 "cpu_request": requests(pool)[0],
                 "cpu_limit": pool.children,
@@ -289,8 +283,8 @@ def _bytes(memory: str) -> int:
     return int(float(number) * UNITS[unit])
 
 
-def containers_hold_their_pools(app_configs: Sequence[AppConfig] | None, **options: Any) -> list[CheckMessage]:
-    """Check the compose file of this project, if it has one, on ``check --deploy``."""
+def containers_hold_their_pools() -> list[CheckMessage]:
+    """Check the compose file of this project, if it has one."""
     own = switchyard_settings()
     file = own.base_dir / COMPOSE_FILE
     given = given_mib(file.read_text(encoding="utf-8")) if file.is_file() else {}
@@ -303,15 +297,13 @@ def too_small(yard: Yard, given_mib: Mapping[str, int]) -> list[CheckMessage]:
     Args:
         given_mib: Container -> its memory limit in MiB; pools without one are not judged.
     """
-    given = {pool.name: given_mib.get(f"{POOL_PREFIX}{pool.name}", memory_mib(pool)) for pool in yard.pools}
+    hint = (
+        "Run `manage.py switchyard topology render compose`, or lower memory_limit_bytes, isolated or processes in the "
+        "topology."
+    )
+    found = ((pool, given_mib.get(f"{POOL_PREFIX}{pool.name}", memory_mib(pool))) for pool in yard.pools)
     return [
-        Warning(
-            f"gets {given[pool.name]:,}M in {COMPOSE_FILE}; {needs(pool)}",
-            hint="Run `manage.py switchyard topology render compose`, or lower memory_limit_bytes, isolated or "
-            "processes in the topology.",
-            obj=f"pool {pool.name}",
-            id="switchyard.W008",
-        )
-        for pool in yard.pools
-        if given[pool.name] < memory_mib(pool)
+        Warning(f"gets {given:,}M in {COMPOSE_FILE}; {needs(pool)}", hint, f"pool {pool.name}", "switchyard.W008")
+        for pool, given in found
+        if given < memory_mib(pool)
     ]

@@ -15,7 +15,6 @@ import selectors
 import socket
 import struct
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -81,7 +80,8 @@ class Name(dict[int, int | str]):
         if time.monotonic() < self._again_at_s:
             return False
         try:
-            self.sizes[prefix] = allocate(_file(prefix, name), size, free_bytes=free_bytes)
+            file = Path(os.environ.get(VARIABLE, "")) / f"{prefix}_{name}.db"
+            self.sizes[prefix] = allocate(file, size, free_bytes=free_bytes)
         except OSError as error:
             if error.errno in NO_ROOM:
                 self._again_at_s = time.monotonic() + LOOK_EVERY_S
@@ -111,10 +111,6 @@ def allocate(file: Path, size: int, *, free_bytes: int = 0) -> int:
         raise
     finally:
         os.close(descriptor)
-
-
-def _file(prefix: str, name: int | str) -> Path:
-    return Path(os.environ.get(VARIABLE, "")) / f"{prefix}_{name}.db"
 
 
 _name = Name()
@@ -156,12 +152,10 @@ class FolderWatch:
         self._look_at_s = time.monotonic() + LOOK_EVERY_S
         if (self._folder / LOCK).exists():
             return
-        self._gaps += 1
         try:
-            self._restore()
+            self._restore(self._gaps + 1)
         except OSError as error:
             logger.error("pool %s: the metrics folder cannot be made again: %s", self._pool_name, error.strerror)
-            self._gaps -= 1
             return
         logger.warning(
             "pool %s: the metrics folder was removed while the pool runs; made again, counts since then are lost",
@@ -171,20 +165,20 @@ class FolderWatch:
     def close(self) -> None:
         os.close(self._lock)
 
-    def _restore(self) -> None:
+    def _restore(self, gaps: int) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         for left in self._folder.glob("*.db"):
             left.unlink(missing_ok=True)
         allocate(self._folder / GAPS_FILE, FIRST_BYTES)
         counted = MmapedDict(str(self._folder / GAPS_FILE))
-        counted.write_value(mmap_key(METRIC, f"{METRIC}_total", ["pool"], [self._pool_name], HELP), self._gaps, 0.0)
+        counted.write_value(mmap_key(METRIC, f"{METRIC}_total", ["pool"], [self._pool_name], HELP), gaps, 0.0)
         counted.close()
         lock = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.write(lock, str(self._gaps).encode())  # last: children start new files as soon as they read it
+        os.write(lock, str(gaps).encode())  # last: children start new files as soon as they read it
         os.close(self._lock)
-        self._lock = lock
-        _gap[0] = str(self._gaps)
+        self._lock, self._gaps = lock, gaps
+        _gap[0] = str(gaps)
 
 
 def gaps_of(folder: Path) -> float:
@@ -455,45 +449,32 @@ def _response(status: str, body: bytes, content_type: str = "text/plain", *, hea
 
 
 class PoolCollector(Collector):
-    """Reports of this machine's supervisors as metrics. Several reports of one pool, from several hosts, add up.
+    """A supervisor's report, and the memory of its children, as metrics."""
 
-    Args:
-        memory_bytes: Pool -> memory of its children; pools that are not in it show the sum of their reports.
-    """
-
-    def __init__(self, reports: Iterable[PoolReport], memory_bytes: dict[str, int] | None = None) -> None:
-        self._reports = list(reports)
-        self._memory = memory_bytes or {}
+    def __init__(self, report: PoolReport, memory_bytes: int) -> None:
+        self._report, self._memory_bytes = report, memory_bytes
 
     def collect(self) -> Iterator[Metric]:
-        up = GaugeMetricFamily("switchyard_worker_up", "1 while the pool has a child that works.", labels=["pool"])
-        slots = GaugeMetricFamily("switchyard_worker_slots", "Messages that the pool can run at once.", labels=["pool"])
-        busy = GaugeMetricFamily("switchyard_worker_slots_busy", "Messages that the pool runs now.", labels=["pool"])
-        memory = GaugeMetricFamily(
-            "switchyard_worker_memory_bytes", "Memory of the pool's children, shared pages split.", labels=["pool"]
+        report, memory_bytes = self._report, self._memory_bytes
+        up = float(any(child["ready"] for child in report.children))
+        gauges: tuple[tuple[str, str, float | None], ...] = (
+            ("switchyard_worker_up", "1 while the pool has a child that works.", up),
+            ("switchyard_worker_slots", "Messages that the pool can run at once.", report.slots),
+            ("switchyard_worker_slots_busy", "Messages that the pool runs now.", report.busy),
+            ("switchyard_worker_memory_bytes", "Memory of the pool's children, shared pages split.", memory_bytes),
+            ("switchyard_worker_memory_limit_bytes", "Memory limit of the pool's container, if any.", memory_here()),
         )
-        limit = GaugeMetricFamily(
-            "switchyard_worker_memory_limit_bytes", "Memory limit of the pool's container, if any.", labels=["pool"]
-        )
+        for name, text, value in gauges:
+            gauge = GaugeMetricFamily(name, text, labels=["pool"])
+            if value is not None:
+                gauge.add_metric([report.pool], value)
+            yield gauge
         restarts = CounterMetricFamily(
             "switchyard_worker_restarts", "Children that ended and were started again.", labels=["pool", "reason"]
         )
-        by_pool: defaultdict[str, list[PoolReport]] = defaultdict(list)
-        for report in self._reports:
-            by_pool[report.pool].append(report)
-        for pool, reports in sorted(by_pool.items()):
-            children = [child for report in reports for child in report.children]
-            up.add_metric([pool], float(any(child["ready"] for child in children)))
-            slots.add_metric([pool], sum(report.slots for report in reports))
-            busy.add_metric([pool], sum(report.busy for report in reports))
-            reported = sum(child["rss_bytes"] for child in children)
-            memory.add_metric([pool], self._memory.get(pool, reported))
-            if (limit_bytes := memory_here()) is not None:
-                limit.add_metric([pool], limit_bytes)
-            reasons = {reason for report in reports for reason in report.restarts}
-            for reason in sorted(reasons):
-                restarts.add_metric([pool, reason], sum(report.restarts.get(reason, 0) for report in reports))
-        yield from (up, slots, busy, memory, limit, restarts)
+        for reason, count in sorted(report.restarts.items()):
+            restarts.add_metric([report.pool, reason], count)
+        yield restarts
 
 
 class ChildrenCollector(Collector):
@@ -511,7 +492,7 @@ def exposition(folder: Path, report: PoolReport, memory_bytes: int) -> bytes:
     """Return a pool's metrics as Prometheus text: the files of its children, its report and their memory now."""
     registry = CollectorRegistry()
     registry.register(ChildrenCollector(folder))
-    registry.register(PoolCollector([report], {report.pool: memory_bytes}))
+    registry.register(PoolCollector(report, memory_bytes))
     return generate_latest(registry)
 
 

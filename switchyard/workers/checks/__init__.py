@@ -18,7 +18,7 @@ from dramatiq.broker import Broker
 
 from switchyard.broker.topology import Yard
 from switchyard.conf import asks_no_broker, declared_yard, switchyard_settings
-from switchyard.workers.checks import actors, database, exposure, installation, servers, topology
+from switchyard.workers.checks import actors, database, installation, servers, topology
 
 TAG = "switchyard"
 
@@ -41,7 +41,7 @@ def register_all() -> None:
     register(server_keeps_work, TAG, Tags.database)
     register(database_has_room, TAG, Tags.database)
     register(server_keeps_work_deployed, TAG, deploy=True)
-    register(exposure.unsafe_exposure, TAG, deploy=True)
+    register(servers.unsafe_exposure, TAG, deploy=True)
 
 
 def _check(find: Callable[[], Iterable[CheckMessage]]) -> Callable[..., list[CheckMessage]]:
@@ -62,9 +62,7 @@ def server_keeps_work(app_configs: Apps, databases: Databases = None, **options:
     """Check the broker's server, but only when databases are checked, and not by ``migrate`` and its like."""
     if not databases or asks_no_broker():
         return []
-    from switchyard.workers.checks.servers import unsafe_server  # the other checks read no server
-
-    return unsafe_server(switchyard_settings().broker_url, debug=settings.DEBUG)
+    return servers.unsafe_server(switchyard_settings().broker_url, debug=settings.DEBUG)
 
 
 def database_has_room(app_configs: Apps, databases: Databases = None, **options: Any) -> list[CheckMessage]:

@@ -49,16 +49,12 @@ def start_child(assignment: Assignment, table: ChildTable, *, close_inherited: I
             if is_patched():
                 become_child(dramatiq.get_broker(), assignment.slots)
             elif not assignment.isolated:
-                _execute(assignment, table)
+                os.set_inheritable(table.fd, True)
+                arguments = [assignment.to_argument(), str(table.fd), str(len(table.rows)), str(table.slots)]
+                execute("switchyard.workers.child.gevent_main", arguments)
         return serve(assignment, table.rows[assignment.index - 1], parent_pid=supervisor_pid)
 
     return fork(run, title=assignment.title, close_inherited=close_inherited)
-
-
-def _execute(assignment: Assignment, table: ChildTable) -> NoReturn:
-    os.set_inheritable(table.fd, True)
-    arguments = [assignment.to_argument(), str(table.fd), str(len(table.rows)), str(table.slots)]
-    execute("switchyard.workers.child.gevent_main", arguments)
 
 
 def execute(module: str, arguments: Iterable[str]) -> NoReturn:

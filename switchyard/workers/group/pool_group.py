@@ -16,18 +16,11 @@ from switchyard.broker.late_imports import is_patched
 from switchyard.broker.topology import Pool
 from switchyard.workers.child.spawn import execute
 from switchyard.workers.shared.child_table import ChildRow, ChildTable
-from switchyard.workers.shared.fork import (
-    EX_CRASHED,
-    describe_exit,
-    fork,
-    name_process,
-    prepare_to_fork,
-    signals_of_parent,
-)
+from switchyard.workers.shared.fork import describe_exit, fork, name_process, prepare_to_fork, signals_of_parent
 from switchyard.workers.supervisor.children import KILL_AFTER_GRACE_S
 from switchyard.workers.supervisor.hard_limits import Heartbeats
 from switchyard.workers.supervisor.processes import ProcessSet, send
-from switchyard.workers.supervisor.supervisor import EX_OK, GRACE_S, POLL_READY_S, Supervisor
+from switchyard.workers.supervisor.supervisor import GRACE_S, POLL_READY_S, Supervisor
 
 logger = logging.getLogger("switchyard.workers")
 
@@ -88,7 +81,7 @@ class PoolGroup:
                 key.data()
         if self._own_row is None:
             logger.info("pools: all drained" if not self._unclean else "pools: stopped, not all were drained")
-        return EX_CRASHED if self._unclean else EX_OK
+        return os.EX_SOFTWARE if self._unclean else os.EX_OK
 
     def _replace_hung(self) -> None:
         """Kill supervisors that were stopped or hang, so that they are started again; beat for the parent of this one.

@@ -86,7 +86,6 @@ def signals_of_parent(*, below: bool) -> SignalPipe:
     return SignalPipe((*HANDLED, signal.SIGCHLD))
 
 
-EX_CRASHED = 70
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 logger = logging.getLogger("switchyard.workers")
@@ -122,10 +121,10 @@ def run_or_crash(run: Callable[[], int]) -> int:
     try:
         return run()
     except SystemExit as error:
-        return error.code if isinstance(error.code, int) else EX_CRASHED
+        return error.code if isinstance(error.code, int) else os.EX_SOFTWARE
     except BaseException:  # KeyboardInterrupt too: in a forked child it would return into a copy of the parent's code
         logger.exception("process crashed")
-        return EX_CRASHED
+        return os.EX_SOFTWARE
 
 
 def leave(code: int) -> NoReturn:
@@ -213,7 +212,7 @@ def _be_child(
     close_inherited: Iterable[Callable[[], None]],
     end_with_parent: Callable[[], None] | None,
 ) -> NoReturn:
-    code = EX_CRASHED
+    code = os.EX_SOFTWARE
     try:
         if end_with_parent is not None:
             end_with_parent()

@@ -17,42 +17,22 @@ from pathlib import Path
 from typing import Final
 
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.stores.yard_facts import (
-    CLASSES,
-    GROWN_BYTES,
-    LOG_BYTES,
-    OUTCOMES,
-    PROCESSOR_MS,
-    RETRIED,
-    RUN_MS,
-    RUNS,
-    SQL_MS,
-    SUCCEEDED,
-    WAIT_MS,
-    WAITS,
-    YARD,
-    Counts,
-    FactStore,
-    actor_subject,
-    dependency_subject,
-    is_host,
-    owner_subject,
-    queue_subject,
-    with_fewer_owners,
-)
+from switchyard.broker.stores import yard_facts as facts
 from switchyard.middleware.metrics import BUCKETS_S, MOST_HOSTS, OWNER_ATTEMPTS, OWNER_SECONDS, BoundedLabels
 
 FLUSH_S: Final = 10.0
 KINDS: Final = ("counter", "histogram")
 WAIT, RUN = "switchyard_message_wait_seconds", "switchyard_message_duration_seconds"
 # Code of the sum, and of the first class, of each histogram.
-HISTOGRAMS: Final = {WAIT: (WAIT_MS, WAITS), RUN: (RUN_MS, RUNS)}
+HISTOGRAMS: Final = {WAIT: (facts.WAIT_MS, facts.WAITS), RUN: (facts.RUN_MS, facts.RUNS)}
 # Code of each counter, and its factor: of actors alone, for the room that they take.
 COUNTERS: Final = {
-    "switchyard_message_processor_seconds": (PROCESSOR_MS, 1_000), "switchyard_message_sql_seconds": (SQL_MS, 1_000),
-    "switchyard_message_log_bytes": (LOG_BYTES, 1), "switchyard_memory_growth_bytes": (GROWN_BYTES, 1),
-}  # fmt: skip
-CALLS: Final = {"answered": SUCCEEDED, "failed": RETRIED}
+    "switchyard_message_processor_seconds": (facts.PROCESSOR_MS, 1_000),
+    "switchyard_message_sql_seconds": (facts.SQL_MS, 1_000),
+    "switchyard_message_log_bytes": (facts.LOG_BYTES, 1),
+    "switchyard_memory_growth_bytes": (facts.GROWN_BYTES, 1),
+}
+CALLS: Final = {"answered": facts.SUCCEEDED, "failed": facts.RETRIED}
 # Counts by subjects and code: lane and actor, or an actor, a dependency or an owner alone.
 Totals = Mapping[tuple[tuple[str, ...], int], int]
 
@@ -62,14 +42,14 @@ logger = logging.getLogger("switchyard.workers")
 class CountFlush:
     """Flush of a pool's counts, in a folder's metrics files, to the facts. ``member`` is the supervisor's name."""
 
-    def __init__(self, folder: Path, *, pool: str, release: str, member: str, store: FactStore) -> None:
+    def __init__(self, folder: Path, *, pool: str, release: str, member: str, store: facts.FactStore) -> None:
         self._folder, self._member, self._store = folder, member, store
-        self._own = [YARD, f"p:{pool}", *([f"r:{release}"] if release else [])]
+        self._own = [facts.YARD, f"p:{pool}", *([f"r:{release}"] if release else [])]
         self._files: dict[Path, CountFile] = {}
         self._hosts = BoundedLabels(MOST_HOSTS)  # of all children, each of which counts other ones by name
         self._flushed: Totals = {}
         # A flush without an answer is repeated as it was: the server may have added it.
-        self._pending: dict[str, Counts] = {}
+        self._pending: dict[str, facts.Counts] = {}
         self._number = time.time_ns() // 1_000_000
         self._next_s = time.monotonic() + FLUSH_S
 
@@ -110,15 +90,15 @@ class CountFlush:
             return True
         return False
 
-    def _by_subject(self, counts: Totals) -> dict[str, Counts]:
+    def _by_subject(self, counts: Totals) -> dict[str, facts.Counts]:
         subjects: dict[str, dict[int, int]] = {}
         for (named, code), count in counts.items():
-            if is_host(named[0]):
+            if facts.is_host(named[0]):
                 named = (" ".join(self._hosts.bounded(*named[0].split(" ", 1))),)
             for subject in (*named, *self._own) if len(named) > 1 else named:
                 of_subject = subjects.setdefault(subject, {})
                 of_subject[code] = of_subject.get(code, 0) + count
-        return with_fewer_owners(subjects)
+        return facts.with_fewer_owners(subjects)
 
 
 class CountFile:
@@ -163,19 +143,19 @@ class CountFile:
 def _key_of(name: bytes) -> tuple[tuple[tuple[str, ...], int], float] | None:
     """Return what a value of a file counts, and its factor; ``None`` for other metrics."""
     family, metric, labels, *_ = json.loads(name)
-    where = queue_subject(labels.get("queue", "")), actor_subject(labels.get("actor", ""))
+    where = facts.queue_subject(labels.get("queue", "")), facts.actor_subject(labels.get("actor", ""))
     if metric.endswith("_total"):
         outcome = labels.get("outcome", "")
-        if family == "switchyard_messages" and (code := OUTCOMES.get(outcome)) is not None:
+        if family == "switchyard_messages" and (code := facts.OUTCOMES.get(outcome)) is not None:
             return (where, code), 1
         if family == "switchyard_dependency_calls":
-            return ((dependency_subject(labels["dependency"]),), CALLS[outcome]), 1
+            return ((facts.dependency_subject(labels["dependency"]),), CALLS[outcome]), 1
         if family == OWNER_ATTEMPTS:
-            return ((owner_subject(labels["owner"]),), OUTCOMES[outcome]), 1
+            return ((facts.owner_subject(labels["owner"]),), facts.OUTCOMES[outcome]), 1
         if family == OWNER_SECONDS:
-            return ((owner_subject(labels["owner"]),), RUN_MS), 1_000
+            return ((facts.owner_subject(labels["owner"]),), facts.RUN_MS), 1_000
         if family == "switchyard_dependency_host_calls":
-            return ((f"{dependency_subject(labels['dependency'])} {labels['host']}",), CALLS[outcome]), 1
+            return ((f"{facts.dependency_subject(labels['dependency'])} {labels['host']}",), CALLS[outcome]), 1
         if family in COUNTERS:
             code, factor = COUNTERS[family]
             return (where[1:], code), factor
@@ -186,5 +166,5 @@ def _key_of(name: bytes) -> tuple[tuple[tuple[str, ...], int], float] | None:
     if metric.endswith("_sum"):
         return (where, total), 1_000
     if metric.endswith("_bucket"):
-        return (where, first + min(bisect_left(BUCKETS_S, float(labels["le"])), CLASSES - 1)), 1
+        return (where, first + min(bisect_left(BUCKETS_S, float(labels["le"])), facts.CLASSES - 1)), 1
     return None

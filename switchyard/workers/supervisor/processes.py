@@ -142,15 +142,11 @@ class ProcessSet:
             return
         process.started_s, process.told = time.monotonic(), False
         if HAS_PIDFD:
-            self._watch(process)
-
-    def _watch(self, process: Process) -> None:
-        """Wake the loop through a pidfd when a process ends. Where no pidfd can be opened, SIGCHLD wakes the loop."""
-        try:
-            process.pidfd = os.pidfd_open(process.pid)
-        except OSError:  # EMFILE, or a sandbox that refuses the call
-            return
-        self._selector.register(process.pidfd, selectors.EVENT_READ, _do_nothing)
+            try:
+                process.pidfd = os.pidfd_open(process.pid)
+            except OSError:  # EMFILE, or a sandbox that refuses the call: SIGCHLD wakes the loop
+                return
+            self._selector.register(process.pidfd, selectors.EVENT_READ, lambda: None)  # every iteration reaps
 
     def _reap(self, process: Process) -> None:
         pid, status, used = os.wait4(process.pid, os.WNOHANG)
@@ -177,10 +173,6 @@ def send(process: Process, signum: int) -> None:
     for each in started:
         with contextlib.suppress(psutil.Error):
             each.kill()
-
-
-def _do_nothing() -> None:
-    """Do nothing: the descriptor only wakes the loop, and every iteration reaps."""
 
 
 STUCK_MESSAGE, NO_DESCRIPTORS = "stuck_message", "no_descriptors"

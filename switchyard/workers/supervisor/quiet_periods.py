@@ -78,10 +78,6 @@ class QuietPeriods:
         exclusive = self._children.exclusive
         return exclusive is None or not (exclusive.pid or exclusive.wanted)
 
-    @property
-    def _others_run(self) -> bool:
-        return any(self._children.rows[process.index].read().busy for process in self._children.own)
-
     def _empty(self, now_s: float) -> None:
         children, exclusive = self._children, self._children.exclusive
         if now_s - self._opened_s > self._patience_s and children.leases.backlog.waiting:
@@ -90,7 +86,11 @@ class QuietPeriods:
             children.start_exclusive()
         elif self._gone:  # it could not work
             self._close(now_s)
-        elif exclusive.pid and now_s - self._step_s > SETTLED_S and not self._others_run:
+        elif (
+            exclusive.pid
+            and now_s - self._step_s > SETTLED_S
+            and not any(children.rows[process.index].read().busy for process in children.own)
+        ):
             children.rows[exclusive.index].quiet = False
             self._patience_s = PATIENCE_S
             self._enter("running", now_s)

@@ -22,14 +22,7 @@ from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.workers.metrics import EndedChildren, FolderWatch, MetricsListener, claim, exposition
 from switchyard.workers.preflight import make_watch
 from switchyard.workers.shared.child_table import ChildRow
-from switchyard.workers.shared.fork import (
-    EX_CRASHED,
-    describe_exit,
-    fork,
-    memory_bytes,
-    prepare_to_fork,
-    signals_of_parent,
-)
+from switchyard.workers.shared.fork import describe_exit, fork, memory_bytes, prepare_to_fork, signals_of_parent
 from switchyard.workers.supervisor.children import KILL_AFTER_GRACE_S, CancellationWatch, ChildManager, Recycling
 from switchyard.workers.supervisor.counts import CountFlush
 from switchyard.workers.supervisor.hard_limits import HardLimits, replace_stuck
@@ -45,8 +38,6 @@ LONGEST_SLEEP_S = 2.0
 # While nothing runs, what is due so soon after something else is done with it.
 TOGETHER_S = 1.0
 BESIDE = "schedules and history"
-
-EX_OK = 0
 
 logger = logging.getLogger("switchyard.workers")
 
@@ -170,7 +161,7 @@ class Supervisor:
             self._counts.flush()
             self._reporter.remove()
         logger.info("pool %s: drained" if not self._killed else "pool %s: stopped by force", self.pool.name)
-        return EX_CRASHED if self._killed else EX_OK
+        return os.EX_SOFTWARE if self._killed else os.EX_OK
 
     def _handle_signals(self, signals: list[int]) -> None:
         for signum in signals:

@@ -69,7 +69,7 @@ def offered(facilities: Facilities) -> set[tuple[str, str]]:
     metrics.duration.labels(**both)
     metrics.messages.labels(**both, outcome="dead")
     metrics.retries.labels(**both, exception="KeyError")
-    pools = labels_of(iter(PoolCollector([report]).collect()))
+    pools = labels_of(iter(PoolCollector(report, 0).collect()))
     return labels_of(BrokerMetrics().collect()) | pools | labels_of(iter(metrics.registry.collect()))
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from switchyard.actors.figures import ActorHistory, AttemptFigures, EndedRow, HistoryFailure, _dead_since
+from switchyard.actors.figures import ActorHistory, AttemptFigures, EndedRow, FailureGroup, _dead_since
 from switchyard.actors.views import Judgement, held_back, of
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.shapes import ActorPause
@@ -27,7 +27,7 @@ def lately(hour: AttemptFigures, day: AttemptFigures | None = None) -> Lately:
 
 def failed(*exceptions: str) -> ActorHistory:
     moments = datetime_of(0), datetime_of(1)
-    return ActorHistory(tuple(HistoryFailure(each, each, "text", 1, *moments) for each in exceptions))
+    return ActorHistory(tuple(FailureGroup(each, each, "text", 1, *moments) for each in exceptions))
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,17 @@ from switchyard.workers import metrics
 from switchyard.workers.metrics import PoolCollector
 
 
-def report(pool: str, host: str, *, ready: bool = True, restarts: dict[str, int] | None = None) -> PoolReport:
+def report(*, ready: bool = True, restarts: dict[str, int] | None = None) -> PoolReport:
     child: dict[str, Any] = {"pid": 10, "ready": ready, "busy": 1, "done": 5, "rss_bytes": 1000}
     return PoolReport(
-        pool=pool, host=host, pid=9, kind="threads", slots=4, busy=1, started_at=0, beat_at=0, state="up",
+        pool="urgent", host="a", pid=9, kind="threads", slots=4, busy=1, started_at=0, beat_at=0, state="up",
         children=[child], restarts=restarts or {},
     )  # fmt: skip
 
 
-def text_of(*reports: PoolReport, memory_bytes: dict[str, int] | None = None) -> list[str]:
+def text_of(report: PoolReport) -> list[str]:
     registry = CollectorRegistry()
-    registry.register(PoolCollector(reports, memory_bytes))
+    registry.register(PoolCollector(report, 2_000))
     return [line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")]
 
 
@@ -31,15 +31,13 @@ def container(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "memory_here", lambda: 5_000)
 
 
-def test_a_pool_on_two_hosts_adds_up() -> None:
-    lines = text_of(
-        report("urgent", "a", restarts={"SIGKILL": 1}), report("urgent", "b", restarts={"SIGKILL": 2, "exit": 1})
-    )
+def test_a_pool_has_its_slots_its_memory_and_its_restarts() -> None:
+    lines = text_of(report(restarts={"exit": 1, "SIGKILL": 3}))
 
     assert lines == [
         'switchyard_worker_up{pool="urgent"} 1.0',
-        'switchyard_worker_slots{pool="urgent"} 8.0',
-        'switchyard_worker_slots_busy{pool="urgent"} 2.0',
+        'switchyard_worker_slots{pool="urgent"} 4.0',
+        'switchyard_worker_slots_busy{pool="urgent"} 1.0',
         'switchyard_worker_memory_bytes{pool="urgent"} 2000.0',
         'switchyard_worker_memory_limit_bytes{pool="urgent"} 5000.0',
         'switchyard_worker_restarts_total{pool="urgent",reason="SIGKILL"} 3.0',
@@ -48,4 +46,4 @@ def test_a_pool_on_two_hosts_adds_up() -> None:
 
 
 def test_a_pool_whose_children_are_not_ready_is_not_up() -> None:
-    assert 'switchyard_worker_up{pool="urgent"} 0.0' in text_of(report("urgent", "a", ready=False))
+    assert 'switchyard_worker_up{pool="urgent"} 0.0' in text_of(report(ready=False))
