@@ -23,7 +23,7 @@ from switchyard.broker.topology import Yard
 from switchyard.broker.worker.acks import AckBarrier
 from switchyard.loggers import get_logger
 from switchyard.middleware.errors import UnusableResult
-from switchyard.middleware.options import OptionRule, actor_name, flag, is_message, rule_of_both
+from switchyard.middleware.options import actor_name, flag, is_message, rule_of_both, rule_of_message, takes
 from switchyard.middleware.outcomes import attempt, outcome_of, text_of
 from switchyard.middleware.wait_for_broker import retry_until_available
 
@@ -70,7 +70,7 @@ class DurablePipelines(Pipelines):
 
     option_rules: ClassVar = (
         rule_of_both("pipe_ignore", flag),
-        OptionRule("pipe_target", None, lambda value, queue: "" if is_message(value) else "write a pipeline"),
+        rule_of_message("pipe_target", takes(is_message, "write a pipeline")),
     )
     actor_options = {"pipe_ignore"}
 

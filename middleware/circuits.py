@@ -70,10 +70,7 @@ class Circuits(Middleware):
     def __init__(self, *, yard: Yard, transport: Transport) -> None:
         self._yard, self._transport = yard, transport
         self._calls: dict[str, _Call] = {}
-        self.option_rules = (
-            OptionRule("depends_on", self._check),
-            OptionRule("outage", _of_outage),
-        )
+        self.option_rules = (OptionRule("depends_on", self._check), OptionRule("outage", _of_outage))
 
     def after_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
         """Find the actors with the same circuit in its queue: they are stopped together."""
@@ -82,6 +79,7 @@ class Circuits(Middleware):
             return
         dependency, _, argument = actor.options["depends_on"].partition(" per ")
         queue = self._yard.queue_of(actor.queue_name)
+        lease_ms = queue.hard_limit_ms + LEASE_MORE_MS
         same = [
             each
             for each in [*broker.actors.values(), actor]
@@ -90,14 +88,8 @@ class Circuits(Middleware):
         ]
         calls = {each.actor_name: _position(each, argument) for each in same}
         for each in same:
-            outage = each.options.get("outage")
-            self._calls[each.actor_name] = _Call(
-                self._yard.dependency(dependency),
-                argument,
-                calls,
-                queue.hard_limit_ms + LEASE_MORE_MS,
-                tuple(outage) if outage else None,
-            )
+            outage = tuple(each.options.get("outage") or ()) or None
+            self._calls[each.actor_name] = _Call(self._yard.dependency(dependency), argument, calls, lease_ms, outage)
 
     def circuit_of(self, actor: str, argument: str, value: Any) -> Circuit | None:
         """Return the circuit of an actor for a value of an argument, "" for none; ``None`` where it has no such one."""

@@ -60,14 +60,10 @@ def fact_of(letter: DeadLetter) -> AlertFact:
     """Return the facts of a dead letter for its alert; arguments are not among them."""
     attempts = f"{letter.attempts} attempt{'' if letter.attempts == 1 else 's'}"
     return AlertFact(
-        fingerprint=letter.fingerprint,
-        kind="dead_letter",
-        title=f"{letter.actor} gave up: {letter.exception}",
+        fingerprint=letter.fingerprint, kind="dead_letter", title=f"{letter.actor} gave up: {letter.exception}",
         detail=f"{letter.reason} after {attempts} in {letter.queue}: {letter.error}"[:500],
-        queue=letter.queue,
-        actor=letter.actor,
-        at=letter.died_at,
-    )
+        queue=letter.queue, actor=letter.actor, at=letter.died_at,
+    )  # fmt: skip
 
 
 TRACEBACK_CHARACTERS = 20_000
@@ -135,20 +131,14 @@ class DeadLetters(Middleware):
         started = getattr(message, "started_ms", None)
         died_at = now_ms()
         return DeadLetter(
-            id=message.message_id,
-            queue=self._yard.queue_of(message.queue_name).name,
-            actor=message.actor_name,
-            message=payload_of(message),
-            reason=outcome.reason,
-            exception=type(cause).__name__,
+            id=message.message_id, queue=self._yard.queue_of(message.queue_name).name, actor=message.actor_name,
+            message=payload_of(message), reason=outcome.reason, exception=type(cause).__name__,
             error=error_text(cause, outcome.refusal)[:ERROR_CHARACTERS],
-            traceback=traceback_of(cause)[-TRACEBACK_CHARACTERS:],
-            attempts=attempt(message) - (started is None),
-            enqueued_at=int(message.options.get("enqueued_at", message.message_timestamp)),
-            died_at=died_at,
+            traceback=traceback_of(cause)[-TRACEBACK_CHARACTERS:], attempts=attempt(message) - (started is None),
+            enqueued_at=int(message.options.get("enqueued_at", message.message_timestamp)), died_at=died_at,
             duration_ms=max(died_at - started, 0) if started is not None else 0,
             fingerprint=fingerprint(message.actor_name, cause),
-        )
+        )  # fmt: skip
 
 
 def store_failure(broker: Broker, message: MessageProxy) -> None:

@@ -14,7 +14,7 @@ from dramatiq.middleware import CurrentMessage, Middleware
 
 from switchyard.broker.clock import CLOCK, now_ms
 from switchyard.broker.topology import LONGEST_DELAY_MS
-from switchyard.middleware.options import OptionRule, rule_of_both, takes
+from switchyard.middleware.options import rule_of_both, rule_of_message, takes
 
 # Time from making a message to sending it that its times do not tell apart.
 AT_ONCE_MS: Final = 1
@@ -104,15 +104,16 @@ usable_tags = takes(
 )
 
 
-def _usable_origin(value: Any, queue: str) -> str:
-    usable = isinstance(value, dict) and all(
-        name in FIELDS and isinstance(text, str) and len(text) <= LONGEST_VALUE for name, text in value.items()
-    )
-    return "" if usable else "leave it out, Switchyard writes it"
-
-
-def _usable_parent(value: Any, queue: str) -> str:
-    return "" if _is_text(value, 200) else "leave it out, Switchyard writes the id of the job that sends it"
+_usable_origin = takes(
+    lambda value: (
+        isinstance(value, dict)
+        and all(name in FIELDS and isinstance(text, str) and len(text) <= LONGEST_VALUE for name, text in value.items())
+    ),
+    "leave it out, Switchyard writes it",
+)
+_usable_parent = takes(
+    lambda value: _is_text(value, 200), "leave it out, Switchyard writes the id of the job that sends it"
+)
 
 
 class Origin(Middleware):
@@ -126,8 +127,8 @@ class Origin(Middleware):
 
     option_rules: ClassVar = (
         rule_of_both("tags", usable_tags),
-        OptionRule("origin", None, _usable_origin),
-        OptionRule("parent", None, _usable_parent),
+        rule_of_message("origin", _usable_origin),
+        rule_of_message("parent", _usable_parent),
     )
     actor_options = {"tags"}
 

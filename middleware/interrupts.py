@@ -51,21 +51,17 @@ class _ThreadTask:
         self.job_id = job_id
         self.limit_at_s = limit_at_s
 
-    def ask(self, exception: type[Interrupt], at_s: float) -> None:
-        """Have an exception raised, once."""
-        self.asked = {exception: at_s, **self.asked}
-
     def due(self, now_s: float) -> tuple[type[Interrupt], float] | None:
         """Return the exception that is due, and since when; or ``None``."""
         planned: dict[type[Interrupt], float] = {**self.asked, TimeLimitExceeded: self.limit_at_s}
         return next(((exception, at_s) for exception, at_s in planned.items() if at_s <= now_s), None)
 
-    def forget(self, exception: type[Interrupt]) -> None:
-        """Have an exception not raised again."""
+    def plan(self, exception: type[Interrupt], at_s: float) -> None:
+        """Have an exception raised at another time; never again at infinity."""
         if exception is TimeLimitExceeded:
-            self.limit_at_s = math.inf
+            self.limit_at_s = at_s
         else:
-            self.asked = {**self.asked, exception: math.inf}
+            self.asked = {**self.asked, exception: at_s}
 
 
 class ThreadInterrupts:
@@ -136,7 +132,7 @@ class ThreadInterrupts:
         with self._lock:
             for task in self._tasks.copy().values():
                 if task.job_id in job_ids:
-                    task.ask(exception, at_s)
+                    task.asked = {exception: at_s, **task.asked}  # once: an earlier one stays
         self._soon.set()
 
     def cancel_here(self, is_asked: Callable[[str], bool]) -> None:
@@ -146,10 +142,7 @@ class ThreadInterrupts:
         """Have an exception that this thread's task has lost raised once more; return whether a task runs here."""
         with self._lock:
             if task := self._tasks.get(threading.get_ident()):
-                if exception is TimeLimitExceeded:
-                    task.limit_at_s = monotonic()
-                else:
-                    task.asked = {**task.asked, exception: monotonic()}
+                task.plan(exception, monotonic())
         self._soon.set()
         return task is not None
 
@@ -166,7 +159,7 @@ class ThreadInterrupts:
                         next_s = min(next_s, now_s + SOON_S)
                         is_contended |= now_s - since_s > CONTENDED_S
                         continue
-                    task.forget(exception)
+                    task.plan(exception, math.inf)
                 next_s = min(next_s, *task.asked.values()) if task.asked else next_s
         self._shorten_turns(is_contended)
         return max(next_s - now_s, 0.0)

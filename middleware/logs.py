@@ -89,11 +89,12 @@ class Logs(Middleware):
         duration_ms = int((time.monotonic() - (getattr(message, "started_s", None) or time.monotonic())) * 1000)
         cause = outcome.exception or exception
         if outcome.kind == "dead":
-            refusal = {"refusal": outcome.refusal} if outcome.refusal else {}
+            facts = {"reason": outcome.reason, "duration_ms": duration_ms}
             if outcome.expected:
-                log.info("dead", reason=outcome.reason, duration_ms=duration_ms, **_error(cause), **names)
-                return
-            log.error("dead", reason=outcome.reason, duration_ms=duration_ms, exc_info=cause, **refusal, **names)
+                log.info("dead", **facts, **_error(cause), **names)
+            else:
+                refusal = {"refusal": outcome.refusal} if outcome.refusal else {}
+                log.error("dead", **facts, exc_info=cause, **refusal, **names)
         elif outcome.kind == "retried":
             first = {"exc_info": cause} if self._tracebacks and names["attempt"] == 1 else {}
             log.warning(

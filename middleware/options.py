@@ -72,6 +72,11 @@ def takes(usable: Callable[[Any], object], remedy: str) -> Callable[[Any], str]:
     return lambda value: "" if usable(value) else remedy
 
 
+def rule_of_message(name: str, check: Callable[[Any], str]) -> OptionRule:
+    """Return the rule of an option that only messages have."""
+    return OptionRule(name, None, lambda value, queue: check(value))
+
+
 def rule_of_actor(name: str, check: Callable[[Any], str]) -> OptionRule:
     """Return the rule of an option that only actors have."""
     return OptionRule(name, lambda value, actor: check(value))
@@ -163,7 +168,7 @@ class Options(Middleware):
 
     option_rules: ClassVar = (
         OptionRule("priority", _any_value, lambda value, queue: _of_priority(value)),
-        OptionRule("delay", None, lambda value, queue: usable_delay(value)),
+        rule_of_message("delay", usable_delay),
         rule_of_actor("public", flag),
     )
     actor_options = {"priority", "public"}

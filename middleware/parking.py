@@ -96,9 +96,7 @@ class Parking(Middleware):
         if len(self._logged_s) >= MOST_LOGGED:
             self._logged_s = {call: at_s for call, at_s in self._logged_s.items() if now_s - at_s < LOG_EVERY_S}
         known_s = self._logged_s.get(call)
-        if known_s is None and len(self._logged_s) >= MOST_LOGGED:
-            return False
-        if known_s is not None and now_s - known_s < LOG_EVERY_S:
+        if len(self._logged_s) >= MOST_LOGGED if known_s is None else now_s - known_s < LOG_EVERY_S:
             return False
         self._logged_s[call] = now_s
         return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar, Final
 
@@ -123,13 +123,13 @@ def delay_of(
     return max(spread_ms, _scheduled(retry, policy, backoff, bounds) // speed)
 
 
-def bounds_of(message: Any, actor: Actor[..., Any], policy: RetryPolicy) -> tuple[int, int] | None:
-    """Return the bounds of a message's delays: its own ``min_backoff`` and ``max_backoff``, else its actor's.
+def bounds_of(options: Mapping[str, Any], actor: Actor[..., Any], policy: RetryPolicy) -> tuple[int, int] | None:
+    """Return the bounds of a message's delays: ``min_backoff`` and ``max_backoff`` of its options, else its actor's.
 
     One of the two that is left out is its queue's. ``None`` without either, or with a ``backoff`` of the actor and none
     of the message.
     """
-    own = _bounds(message.options)
+    own = _bounds(options)
     declared = _bounds(actor.options)
     if own == NEITHER and ("backoff" in actor.options or declared == NEITHER):
         return None
@@ -146,7 +146,7 @@ def span_of(actor: Actor[..., Any], policy: RetryPolicy) -> tuple[int, int]:
     """
     own = actor.options.get("max_retries", policy.retries)
     retries = MOST_COUNTED if own is None else own
-    bounds = bounds_of(_NoMessage, actor, policy)
+    bounds = bounds_of({}, actor, policy)
     if bounds is None:
         return policy.span_ms(retries=retries, backoff=actor.options.get("backoff"))
     spans = list(_spans(bounds, min(retries, MOST_COUNTED)))
@@ -154,10 +154,6 @@ def span_of(actor: Actor[..., Any], policy: RetryPolicy) -> tuple[int, int]:
 
 
 NEITHER: Final = (None, None)
-
-
-class _NoMessage:
-    options: Final[dict[str, Any]] = {}
 
 
 def _bounds(options: Any) -> tuple[int | None, int | None]:
@@ -358,7 +354,7 @@ class Retries(Middleware):
         if not is_retried(message, actor, policy, exception, retry):
             reason = "time_limit" if isinstance(exception, TimeLimitExceeded) else "exhausted"
             return Outcome("dead", reason, exception=exception)
-        bounds, speed = bounds_of(message, actor, policy), self._yard.retry_speed
+        bounds, speed = bounds_of(message.options, actor, policy), self._yard.retry_speed
         delay_ms = delay_of(retry, policy, exception, actor.options.get("backoff"), bounds=bounds, speed=speed)
         return Outcome("retried", delay_ms=delay_ms, exception=exception)
 

@@ -96,10 +96,12 @@ def _of_actor(key: Any, actor: Actor[..., Any]) -> str:
     if refusal := _of_key(key):
         return refusal
     if key in parameters:
-        return f"a text is the same key for every call; write unique_key=lambda {', '.join(parameters)}: str({key})"
-    if not any(f"{{{name}{end}" in key for name in parameters for end in "}.[:!"):
+        made = f"str({key})"
+    elif any(f"{{{name}{end}" in key for name in parameters for end in "}.[:!"):
+        made = f"f{key!r}"
+    else:
         return ""
-    return f"a text is the same key for every call; write unique_key=lambda {', '.join(parameters)}: f{key!r}"
+    return f"a text is the same key for every call; write unique_key=lambda {', '.join(parameters)}: {made}"
 
 
 def _of_function(function: Callable[..., Any], parameters: list[Parameter]) -> str:

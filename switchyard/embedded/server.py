@@ -205,17 +205,14 @@ class EmbeddedServer:
         client = connect(self.url, profile="quick")
         with contextlib.closing(client):
             while self.running:
-                try:
-                    # Another server on the same port would answer too: compare the process id.
+                loads = False
+                # Not listening yet, still loading, or another server on the port: compare the process id.
+                with contextlib.suppress(redis.ConnectionError, redis.TimeoutError, redis.ResponseError):
                     found = client.info("server", "persistence")
-                    if found["process_id"] == self.pid:
-                        if not found["loading"]:
-                            return True
-                        time.sleep(0.01)
-                        continue
-                except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError):
-                    pass  # not listening yet, still loading, or another server
-                if time.monotonic() > deadline:
+                    loads = found["process_id"] == self.pid
+                    if loads and not found["loading"]:
+                        return True
+                if time.monotonic() > deadline and not loads:
                     self.kill()
                     raise self._failed(f"no answer within {self.start_timeout_s:g} s")
                 time.sleep(0.01)

@@ -24,7 +24,7 @@ from switchyard.broker.queue import codec
 from switchyard.broker.stores.job_record import Job, number_or_none
 from switchyard.middleware import crashes, errors
 from switchyard.middleware.errors import Cancelled, PermanentFailure
-from switchyard.middleware.options import OptionRule
+from switchyard.middleware.options import rule_of_message, takes
 from switchyard.tasks.task_api import (
     TASK_MAX_PRIORITY,
     TASK_MIN_PRIORITY,
@@ -70,10 +70,8 @@ class TaskAttempts(Middleware):
     """
 
     option_rules: ClassVar = (
-        OptionRule(
-            OPTION,
-            None,
-            lambda value, queue: "" if isinstance(value, dict) else "leave it out, the task's backend writes it",
+        rule_of_message(
+            OPTION, takes(lambda value: isinstance(value, dict), "leave it out, the task's backend writes it")
         ),
     )
 
@@ -126,14 +124,10 @@ def _is_attempt(value: Any) -> bool:
 
 
 STATUS_OF: Final = {
-    "scheduled": TaskResultStatus.READY,
-    "queued": TaskResultStatus.READY,
-    "retrying": TaskResultStatus.READY,
+    **dict.fromkeys(("scheduled", "queued", "retrying"), TaskResultStatus.READY),
     "running": TaskResultStatus.RUNNING,
     "succeeded": TaskResultStatus.SUCCESSFUL,
-    "cancelled": TaskResultStatus.FAILED,
-    "expired": TaskResultStatus.FAILED,
-    "dead": TaskResultStatus.FAILED,
+    **dict.fromkeys(("cancelled", "expired", "dead"), TaskResultStatus.FAILED),
 }
 # Where the class of a recorded failure is looked for: records keep its name only.
 MODULES: Final[tuple[ModuleType, ...]] = (builtins, errors, crashes, dramatiq.errors, dramatiq.middleware)
@@ -186,20 +180,13 @@ def make_result(
         raised.append(error)
     if started_ms is None and failed:
         started_ms = failed[-1].started_ms
+    is_finished = status in (TaskResultStatus.FAILED, TaskResultStatus.SUCCESSFUL)
     result: TaskResult[..., Any] = TaskResult(
-        task=as_sent,
-        id=job_id,
-        status=status,
-        enqueued_at=moment(enqueued_ms),
-        started_at=moment(failed[0].started_ms if failed else started_ms),
-        last_attempted_at=moment(started_ms),
-        finished_at=moment(finished_ms) if status in (TaskResultStatus.FAILED, TaskResultStatus.SUCCESSFUL) else None,
-        args=list(args),
-        kwargs=dict(kwargs),
-        backend=as_sent.backend,
-        errors=raised,
-        worker_ids=workers,
-    )
+        task=as_sent, id=job_id, status=status, enqueued_at=moment(enqueued_ms),
+        started_at=moment(failed[0].started_ms if failed else started_ms), last_attempted_at=moment(started_ms),
+        finished_at=moment(finished_ms) if is_finished else None,
+        args=list(args), kwargs=dict(kwargs), backend=as_sent.backend, errors=raised, worker_ids=workers,
+    )  # fmt: skip
     object.__setattr__(result, "_return_value", value if status == TaskResultStatus.SUCCESSFUL else None)
     return result
 

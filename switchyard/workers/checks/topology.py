@@ -42,16 +42,12 @@ def consumed_dead_lists(yard: Yard) -> Iterator[CheckMessage]:
     """E011: a dead list that a pool serves, or that is declared as a queue, and so would be consumed."""
     dead = {queue.dead_list: queue.name for queue in yard.queues}
     for pool in yard.pools:
-        for lane in pool.queues:
-            if lane in dead:
-                yield Error(
-                    f"serves {lane!r}, the dead list of queue {dead[lane]}; "
-                    "dead letters wait for people, not for workers",
-                    f"Remove {lane!r} from the pool's queues in {TOPOLOGY}; requeue with "
-                    "`manage.py switchyard deadletters requeue`.",
-                    f"pool {pool.name}",
-                    "switchyard.E011",
-                )
+        for lane in (lane for lane in pool.queues if lane in dead):
+            list_of = f"serves {lane!r}, the dead list of queue {dead[lane]}"
+            fact = f"{list_of}; dead letters wait for people, not for workers"
+            remove = f"Remove {lane!r} from the pool's queues in {TOPOLOGY}"
+            hint = f"{remove}; requeue with `manage.py switchyard deadletters requeue`."
+            yield Error(fact, hint, f"pool {pool.name}", "switchyard.E011")
     for name in yard.lanes:
         if name in dead:
             fact = f"has the name of the dead list of queue {dead[name]}, so workers would consume dead letters"

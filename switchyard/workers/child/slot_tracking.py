@@ -37,13 +37,7 @@ class SlotTracking(Middleware):
     """
 
     def __init__(
-        self,
-        broker: YardBroker,
-        row: ChildRow,
-        yard: Yard,
-        lanes: Sequence[str],
-        *,
-        quiet_for_suspects: bool = False,
+        self, broker: YardBroker, row: ChildRow, yard: Yard, lanes: Sequence[str], *, quiet_for_suspects: bool = False
     ) -> None:
         self._broker = broker
         self._row = row

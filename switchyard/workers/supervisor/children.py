@@ -130,11 +130,9 @@ class ChildManager:
         self.leases = leases
         self.restarts: dict[str, int] = {}
         self.crashes: deque[tuple[float, str]] = deque(maxlen=MOST_CRASHES)  # moment and reason of each
-        # Time of each end for memory, and what its row said of its growth.
         self.exit_causes: dict[int, ExitCause] = {}
         self.paused = False
-        self.quiet = False
-        self.quieted = False
+        self.quiet = self.quieted = False
         self.exclusive: Process | None = None
         spare = SUCCESSORS + pool.most_isolated
         self._table = ChildTable.create(pool.children + spare, pool.slots)
@@ -287,17 +285,11 @@ class ChildManager:
         slots = 1 if isolated else self.pool.slots
         served = self.leases.isolated if isolated else self.leases.served
         title = f"{self.pool.name} alone {index - len(self.own)}" if isolated else f"{self.pool.name} child {index}"
+        child = self.leases.adopt(index, row, served, slots=slots, alone=exclusive)
         assignment = Assignment(
-            pool=self.pool,
-            title=title,
-            child=self.leases.adopt(index, row, served, slots=slots, alone=exclusive),
-            index=index,
-            lanes=served.names,
-            slots=slots,
-            grace_s=self._grace_s,
-            isolated=isolated,
-            exclusive=exclusive,
-        )
+            pool=self.pool, title=title, child=child, index=index, lanes=served.names, slots=slots,
+            grace_s=self._grace_s, isolated=isolated, exclusive=exclusive,
+        )  # fmt: skip
         return start_child(assignment, self._table, close_inherited=self.close_inherited)
 
     def _start_isolated(self, waiting: int) -> None:

@@ -79,25 +79,12 @@ class Reporter:
         ]  # fmt: skip
         self._work.note(reported)
         return PoolReport(
-            pool=self._pool.name,
-            host=self._host,
-            pid=os.getpid(),
-            kind=self._pool.kind,
-            slots=self._pool.total_slots,
-            busy=sum(child["busy"] for child in reported),
-            started_at=self.started_at,
-            beat_at=now_ms(),
-            state=state,
-            children=reported,
-            restarts=dict(restarts),
-            crashes=crashes,
-            metrics_port=metrics_port,
-            release=switchyard_settings().release,
-            settings=self._settings,
-            clock_ahead_ms=CLOCK.ahead_ms,
-            done=self._work.done,
-            busy_ms=int(self._work.busy_s * 1_000),
-        )
+            pool=self._pool.name, host=self._host, pid=os.getpid(), kind=self._pool.kind, slots=self._pool.total_slots,
+            busy=sum(child["busy"] for child in reported), started_at=self.started_at, beat_at=now_ms(), state=state,
+            children=reported, restarts=dict(restarts), crashes=crashes, metrics_port=metrics_port,
+            release=switchyard_settings().release, settings=self._settings, clock_ahead_ms=CLOCK.ahead_ms,
+            done=self._work.done, busy_ms=int(self._work.busy_s * 1_000),
+        )  # fmt: skip
 
     def write(self, report: PoolReport, quieted: Instruction | None = None) -> float:
         """Write a report, with the instruction that quieted this pool; return the seconds until the next is due."""

@@ -92,15 +92,11 @@ class Supervisor:
         self._run_beside = beside
         count = 0 if beside is None else 1
         self._beside = ProcessSet(self._selector, count, start=self._start_beside, ended=self._beside_ended)
+        inherited = [self._close_inherited, self._beside.close_inherited]
         self._children = ChildManager(
-            self._selector,
-            pool,
-            self._leases,
-            cancellations,
-            grace_s=grace_s,
-            close_inherited=[self._close_inherited, self._beside.close_inherited],
-            child_ended=self._ended_children.add,
-        )
+            self._selector, pool, self._leases, cancellations,
+            grace_s=grace_s, close_inherited=inherited, child_ended=self._ended_children.add,
+        )  # fmt: skip
         self._limits = HardLimits(self._children, cancellations)
         self._recycling = Recycling(self._children)
         self._quiet_periods = QuietPeriods(self._children)

@@ -79,7 +79,7 @@ def test_exceptions_in_throws_are_never_retried(classes: Any) -> None:
 def test_bounds_come_from_message_actor_and_policy(
     of_message: dict[str, Any], of_actor: dict[str, Any], bounds: tuple[int, int] | None
 ) -> None:
-    assert bounds_of(given(**of_message), given(**of_actor), POLICY) == bounds
+    assert bounds_of(of_message, given(**of_actor), POLICY) == bounds
 
 
 def test_a_delay_between_bounds_doubles_from_the_least_and_keeps_below_the_most() -> None:
