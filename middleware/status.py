@@ -151,7 +151,7 @@ class RecordOptions(NamedTuple):
             ``"none"``, or a share of them from 0 to 1.
         result_ttl: Milliseconds that a result is kept in the broker, where that is longer than other records.
         keep_logs: Keep the log lines of every attempt, and not of the failed ones alone.
-        search: Names of arguments by whose values jobs are found in the history.
+        is_plain: All of its successes are recorded by their end alone: no results, no log lines, no share.
     """
 
     track: bool = True
@@ -159,8 +159,8 @@ class RecordOptions(NamedTuple):
     history: str | float = "all"
     result_ttl: int = 0
     keep_logs: bool = False
-    search: Sequence[str] = ()
     actor: Actor[..., Any] | None = None
+    is_plain: bool = False
 
     @classmethod
     def of(cls, actor: Actor[..., Any] | None) -> RecordOptions:
@@ -168,7 +168,9 @@ class RecordOptions(NamedTuple):
         if actor is None:
             return cls()
         given = {name: actor.options[name] for name in cls._fields if actor.options.get(name) is not None}
-        return cls(**given, actor=actor)
+        kept = cls(**given, actor=actor)
+        plain = kept.track is True and kept.history == "all" and not kept.store_results and not kept.keep_logs
+        return kept._replace(is_plain=plain)
 
     def in_history(self, job_id: str, state: str) -> bool:
         """Return whether an ended attempt gets a row; a share is decided by the job's id, alike for all attempts."""
@@ -183,14 +185,7 @@ ALWAYS: Final = RecordOptions()
 
 
 class ActorRecords(dict[str, RecordOptions]):
-    """Cache of the options of each actor, by name.
-
-    ``plain`` are actors all of whose successes are recorded by their end alone: no results, no log lines, no share.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.plain: set[str] = set()
+    """Cache of the options of each actor, by name."""
 
     def of(self, broker: Broker, actor_name: str) -> RecordOptions:
         """Return the options of an actor; of an unknown one the defaults, which are not cached."""
@@ -199,14 +194,7 @@ class ActorRecords(dict[str, RecordOptions]):
             kept = RecordOptions.of(broker.actors.get(actor_name))
             if actor_name in broker.actors:
                 self[actor_name] = kept
-                if kept.track is True and kept.history == "all" and not kept.store_results and not kept.keep_logs:
-                    self.plain.add(actor_name)
         return kept
-
-    def forget(self, actor_name: str) -> None:
-        """Drop the options of an actor that is declared again, as by a test or another definition of its name."""
-        self.pop(actor_name, None)
-        self.plain.discard(actor_name)
 
     def tracked(self, broker: Broker, message: Any) -> bool:
         """Return whether a message's job is recorded: its own option, else that of its actor."""
@@ -215,8 +203,8 @@ class ActorRecords(dict[str, RecordOptions]):
 
     def succeeds_plainly(self, message: Any) -> bool:
         """Return whether the success of a message is recorded by its end alone."""
-        options = message.options
-        return message.actor_name in self.plain and "track" not in options and "store_results" not in options
+        kept, options = self.get(message.actor_name, ALWAYS), message.options
+        return kept.is_plain and "track" not in options and "store_results" not in options
 
 
 def _history(value: Any) -> str:
@@ -280,7 +268,7 @@ class Status(Middleware):
 
     def after_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
         """Take the options of an actor of a name that was declared before."""
-        self._kept.forget(actor.actor_name)
+        self._kept.pop(actor.actor_name, None)
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Write on the message that its actor keeps no record: its message would be one."""

@@ -101,19 +101,13 @@ def _failures(rows: Iterable[EndedRow]) -> list[FailureGroup]:
             groups.setdefault(row.fingerprint, []).append(row)
     found = []
     for fingerprint, failed in groups.items():
-        moments = [row.failed_at for row in failed if row.failed_at is not None]
-        newest = failed[0]
-        found.append(
-            FailureGroup(
-                fingerprint=fingerprint,
-                exception=newest.error_type,
-                error=newest.error_message.partition("\n")[0][:200],
-                jobs=len(failed),
-                first_at=datetime_of(min(moments)),
-                last_at=datetime_of(max(moments)),
-                release=min(failed, key=lambda row: row.failed_at or 0).release,
-            )
-        )
+        newest, moments = failed[0], [row.failed_at or 0 for row in failed]
+        group = FailureGroup(
+            fingerprint=fingerprint, exception=newest.error_type, error=newest.error_message.partition("\n")[0][:200],
+            jobs=len(failed), first_at=datetime_of(min(moments)), last_at=datetime_of(max(moments)),
+            release=failed[moments.index(min(moments))].release,
+        )  # fmt: skip
+        found.append(group)
     return found
 
 
@@ -143,16 +137,12 @@ def _open_letters(actor: str) -> list[FailureGroup]:
     samples = DeadLetter.objects.only("exception", "error").in_bulk([row["sample"] for row in rows])
     return [
         FailureGroup(
-            fingerprint=row["fingerprint"],
-            exception=samples[row["sample"]].exception,
+            fingerprint=row["fingerprint"], exception=samples[row["sample"]].exception,
             error=samples[row["sample"]].error.partition("\n")[0][:200],
-            letters=row["letters"],
-            jobs=0,
-            first_at=first[row["fingerprint"]],
-            last_at=row["last_at"],
+            letters=row["letters"], jobs=0, first_at=first[row["fingerprint"]], last_at=row["last_at"],
         )
         for row in rows
-    ]
+    ]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

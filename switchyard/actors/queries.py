@@ -10,7 +10,7 @@ from typing import Any
 import dramatiq
 from dramatiq.actor import Actor
 
-from switchyard.broker.errors import NotFound, UnknownQueue
+from switchyard.broker.errors import NotFound
 from switchyard.broker.redis.own_keys import number
 from switchyard.conf import declared_yard
 from switchyard.jobs.queries import families
@@ -78,24 +78,16 @@ def facts_of(actor: Actor[..., Any]) -> ActorFacts:
 
 
 def _options_of(actor: Actor[..., Any]) -> list[DeclaredOption]:
-    rules = rules_of(actor.broker)
-    options: dict[str, Any] = {"priority": actor.priority} if actor.priority else {}
-    options |= {name: value for name, value in actor.options.items() if not _is_default(actor, name, value)}
-    found = []
-    for name, value in sorted(options.items()):
-        rule = rules.get(name)
-        found.append(DeclaredOption(name, _plain(value), _written(value), "" if rule is None else rule.text(actor)))
-    return found
-
-
-def _is_default(actor: Actor[..., Any], name: str, value: Any) -> bool:
-    """Return whether an option has the value that the time limits' middleware takes from the queue."""
-    if name != "time_limit":
-        return False
-    try:
-        return bool(value == declared_yard().queue_of(actor.queue_name).soft_limit_ms)
-    except UnknownQueue:
-        return False
+    rules, limits = rules_of(actor.broker), {queue.name: queue.soft_limit_ms for queue in declared_yard().queues}
+    options: dict[str, Any] = dict(actor.options)
+    if "time_limit" in options and options["time_limit"] == limits.get(actor.queue_name, -1):
+        del options["time_limit"]  # as its middleware took it from the queue
+    if actor.priority:
+        options["priority"] = actor.priority
+    return [
+        DeclaredOption(name, _plain(value), _written(value), rules[name].text(actor) if name in rules else "")
+        for name, value in sorted(options.items())
+    ]
 
 
 def _plain(value: Any) -> Any:

@@ -175,16 +175,11 @@ class EmbeddedServer:
             )
         self.log_path.write_bytes(b"")
         try:
+            nothing = subprocess.DEVNULL
             return subprocess.Popen(
-                [str(binary), *self._arguments()],
-                cwd=self.data_dir,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                pass_fds=(lock,),
-                preexec_fn=die_with_parent(signal.SIGTERM),
-            )
+                [str(binary), *self._arguments()], cwd=self.data_dir, stdin=nothing, stdout=nothing, stderr=nothing,
+                start_new_session=True, pass_fds=(lock,), preexec_fn=die_with_parent(signal.SIGTERM),
+            )  # fmt: skip
         except OSError as error:
             raise self._failed(f"{binary} cannot be run ({error.strerror})") from error
 

@@ -115,17 +115,11 @@ def running_result(
 
 def _result_of(task: Task[..., Any], broker: Broker, message: Any, state: str, **known: Any) -> TaskResult[..., Any]:
     """Return the result of a task whose message this worker has."""
-    options = message.options
+    options, queue = message.options, facilities(broker).yard.queue_of(message.queue_name.removesuffix(".DQ")).name
     return make_result(
-        task,
-        job_id=message.message_id,
-        state=state,
-        queue=facilities(broker).yard.queue_of(message.queue_name.removesuffix(".DQ")).name,
-        options=options,
-        worker=worker_of(broker),
-        enqueued_ms=options.get("enqueued_at", message.message_timestamp),
-        **known,
-    )
+        task, job_id=message.message_id, state=state, queue=queue, options=options, worker=worker_of(broker),
+        enqueued_ms=options.get("enqueued_at", message.message_timestamp), **known,
+    )  # fmt: skip
 
 
 class FinishedTasks(Middleware):

@@ -43,22 +43,10 @@ else:
         raise
 
 __all__ = [
-    "TASK_MAX_PRIORITY",
-    "TASK_MIN_PRIORITY",
-    "BaseTaskBackend",
-    "InvalidTask",
-    "Task",
-    "TaskContext",
-    "TaskError",
-    "TaskResult",
-    "TaskResultDoesNotExist",
-    "TaskResultStatus",
-    "normalize_json",
-    "task_backends",
-    "task_enqueued",
-    "task_finished",
-    "task_started",
-]
+    "TASK_MAX_PRIORITY", "TASK_MIN_PRIORITY", "BaseTaskBackend", "InvalidTask", "Task", "TaskContext", "TaskError",
+    "TaskResult", "TaskResultDoesNotExist", "TaskResultStatus", "normalize_json", "task_backends", "task_enqueued",
+    "task_finished", "task_started",
+]  # fmt: skip
 
 
 # Tasks by their import path. A worker runs these and nothing else: a message names a task, it imports none.

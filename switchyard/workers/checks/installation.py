@@ -14,7 +14,7 @@ from django.apps import apps as installed_apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
 from django.db import DEFAULT_DB_ALIAS, connections, router
-from django.urls import Resolver404, URLResolver, get_resolver, get_script_prefix, resolve, reverse
+from django.urls import Resolver404, URLPattern, URLResolver, get_resolver, get_script_prefix, resolve, reverse
 from django.utils.module_loading import import_string
 
 from switchyard import APPS, BROKER_APP
@@ -92,7 +92,9 @@ def routed_models() -> Iterator[CheckMessage]:
 def addresses() -> Iterator[CheckMessage]:
     """Yield W030 without the library's URLs or a part of the API's, E030 where an admin hides them or is another."""
     include = f'`path("", include("{library}.urls"))`'
-    named = dict(_named(get_resolver()))
+    views = list(_views(get_resolver()))
+    # Without those whose parts vary.
+    named = {name: address for _, address, name in views if name and not re.search(r"<|\((?!\?:)", address)}
     if METRICS not in named:
         fact = "has neither the operations room nor /metrics, /healthz and /readyz"
         yield Warning(fact, hint=f"Add {include} to it.", obj="ROOT_URLCONF", id="switchyard.W030")
@@ -102,7 +104,9 @@ def addresses() -> Iterator[CheckMessage]:
         if (shown := _shown(f"/{page.removeprefix(get_script_prefix())}")) != ROOM:
             fact = f"{page} shows {shown}, not the operations room"
             yield Error(fact, f"Put {include} before the admin's addresses.", "ROOT_URLCONF", "switchyard.E030")
-    yield from _other_site(named)
+    sites = [site for view, _, _ in views if (site := getattr(view.callback, "admin_site", None))]
+    if sites and f"{admin_site().name}:{LABEL}jobs_job_changelist" not in named:
+        yield _other_site({id(site): site for site in sites})
     if API in named and PROBLEM_DOCUMENTS not in settings.MIDDLEWARE:
         fact = "lacks the middleware that answers errors below the API's root as problem documents"
         others = [
@@ -113,11 +117,8 @@ def addresses() -> Iterator[CheckMessage]:
         yield Warning(fact, hint=hint, obj="MIDDLEWARE", id="switchyard.W030")
 
 
-def _other_site(named: Mapping[str, str]) -> Iterator[CheckMessage]:
-    """Yield E030 where the project mounts an admin without the room's entries, and not the one that has them."""
-    sites = {id(site): site for site in _mounted(get_resolver())}
-    if not sites or f"{admin_site().name}:{LABEL}jobs_job_changelist" in named:
-        return
+def _other_site(sites: Mapping[int, AdminSite]) -> CheckMessage:
+    """Return E030 of admins, by id, without the room's entries: the one that has them is not mounted."""
     # The addresses of a site are those of what is registered when urls.py is imported, and ours needs the site before.
     places = [
         f"{module}.{name}"
@@ -130,15 +131,7 @@ def _other_site(named: Mapping[str, str]) -> Iterator[CheckMessage]:
     fact = f"mounts {own or 'an AdminSite'}, and the entries of the room and the tokens are on another site"
     move = "Make that site in a module beside urls.py, such as mysite/admin.py, and name it: "
     hint = f'{"" if own else move}SWITCHYARD = {{"ADMIN_SITE": "{own or "mysite.admin.site"}"}}.'
-    yield Error(fact, hint=hint, obj="ROOT_URLCONF", id="switchyard.E030")
-
-
-def _mounted(resolver: URLResolver) -> Iterator[AdminSite]:
-    for pattern in resolver.url_patterns:
-        if isinstance(pattern, URLResolver):
-            yield from _mounted(pattern)
-        elif site := getattr(pattern.callback, "admin_site", None):
-            yield site
+    return Error(fact, hint=hint, obj="ROOT_URLCONF", id="switchyard.E030")
 
 
 def misnamed_middleware() -> Iterator[CheckMessage]:
@@ -149,17 +142,17 @@ def misnamed_middleware() -> Iterator[CheckMessage]:
         yield Error(fact.format(entry), f'Write "{right[entry]}".', "MIDDLEWARE", "switchyard.E030")
 
 
-def _named(resolver: URLResolver, below: str = "/", namespace: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the name and the address of each view below a resolver; those with parts that vary are left out.
+def _views(resolver: URLResolver, below: str = "/", namespace: str = "") -> Iterator[tuple[URLPattern, str, str]]:
+    """Yield each view below a resolver, with its address and its name, "" for none.
 
     ``reverse`` would first read every address of the project backwards, a twentieth of the time of ``manage.py check``.
     """
     for pattern in resolver.url_patterns:
         address = f"{below}{pattern.pattern}"
         if isinstance(pattern, URLResolver):
-            yield from _named(pattern, address, f"{namespace}{pattern.namespace}:" if pattern.namespace else namespace)
-        elif pattern.name and not re.search(r"<|\((?!\?:)", address):
-            yield f"{namespace}{pattern.name}", address
+            yield from _views(pattern, address, f"{namespace}{pattern.namespace}:" if pattern.namespace else namespace)
+        else:
+            yield pattern, address, f"{namespace}{pattern.name}" if pattern.name else ""
 
 
 def _shown(page: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -9,7 +10,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 
 from switchyard.broker.clock import CLOCK, now_ms
 from switchyard.broker.errors import BrokerError
@@ -248,7 +248,7 @@ class StackRequests:
         self._pool_name = pool_name
         self._send, self._answer = send, answer
         self._request = self._begun = ""
-        self._offsets: dict[int, int] = {}
+        self._dumps: dict[int, Dump] = {}
         self._at_s = 0.0
 
     def begin(self, request: str, pids: Iterable[int]) -> None:
@@ -257,25 +257,37 @@ class StackRequests:
             return
         self._request = self._begun = request
         self._at_s = time.monotonic() + WAIT_S
-        self._offsets = {pid: _size(stacks_file(self._pool_name, pid)) for pid in pids}
-        for pid in self._offsets:
+        self._dumps = {pid: Dump(self._pool_name, pid) for pid in pids}
+        for pid in self._dumps:
             self._send(pid, signal.SIGUSR1)
 
     def finish(self) -> None:
         """Answer the request when its answer is due."""
         if self._request and time.monotonic() >= self._at_s:
             request, self._request = self._request, ""
-            self._answer(
-                request,
-                [
-                    ChildStacks(pid, read_stacks(_text(stacks_file(self._pool_name, pid), offset)))
-                    for pid, offset in self._offsets.items()
-                ],
-            )
+            self._answer(request, [ChildStacks(pid, dump.read()) for pid, dump in self._dumps.items()])
 
     def seconds_to_next(self) -> float:
         """Return in how many seconds an answer is due; infinity for none."""
         return self._at_s - time.monotonic() if self._request else float("inf")
+
+
+class Dump:
+    """Stacks that a child writes to its file after this was made."""
+
+    def __init__(self, pool_name: str, pid: int) -> None:
+        self._path, self._offset = stacks_file(pool_name, pid), 0
+        with contextlib.suppress(FileNotFoundError):
+            self._offset = self._path.stat().st_size
+
+    def read(self) -> list[Stack]:
+        """Return them; none of a child that has ended meanwhile."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                return read_stacks(file.read(MOST_BYTES).decode(errors="replace"))
+        except FileNotFoundError:
+            return []
 
 
 def read_stacks(text: str) -> list[Stack]:
@@ -319,7 +331,7 @@ class SilentChildren:
 
     def __init__(self, children: ChildManager) -> None:
         self._children = children
-        self._offsets: dict[int, int] = {}
+        self._dumps: dict[int, Dump] = {}
 
     def look(self, unanswered: Mapping[int, float]) -> list[SilentChild]:
         """Return those that have answered nothing for 4 s, with their messages, by pid and seconds of silence."""
@@ -328,9 +340,8 @@ class SilentChildren:
             row, silent_s = self._children.rows[process.index], unanswered.get(process.pid, 0.0)
             if silent_s < SILENT_S or not row.read().ready:
                 continue
-            path = stacks_file(self._children.pool.name, process.pid)
-            if process.pid not in self._offsets:
-                self._offsets[process.pid] = _size(path)
+            if process.pid not in self._dumps:
+                self._dumps[process.pid] = Dump(self._children.pool.name, process.pid)
                 send(process, signal.SIGUSR1)
                 time.sleep(WRITES_S)
             runs = {
@@ -338,24 +349,8 @@ class SilentChildren:
                 for ran in row.running()
                 if ran.limit_ns
             }
-            stacks = [stack for stack in read_stacks(_text(path, self._offsets[process.pid])) if stack.runs_task]
+            stacks = [stack for stack in self._dumps[process.pid].read() if stack.runs_task]
             # A later dump, that an operator asked for, follows in the file.
             found.append(SilentChild(process.pid, process.index, int(silent_s * 1_000), runs, stacks[: len(runs)]))
-        self._offsets = {child.pid: self._offsets[child.pid] for child in found}
+        self._dumps = {child.pid: self._dumps[child.pid] for child in found}
         return found
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _text(path: Path, offset: int) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            return file.read(MOST_BYTES).decode(errors="replace")
-    except FileNotFoundError:
-        return ""  # it ended meanwhile
