@@ -66,11 +66,7 @@ class AsyncActors(AsyncIO):
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        """Refuse a result that nothing has run: only a function that is ``async`` itself runs on the loop.
-
-        Raises:
-            UnusableResult: it is awaitable, or a generator.
-        """
+        """Refuse an awaitable or a generator, which nothing has run: only an ``async`` function runs on the loop."""
         if result is None or not (isawaitable(result) or isgenerator(result) or isasyncgen(result)):
             return
         if iscoroutine(result):

@@ -159,21 +159,17 @@ class SwitchyardBackend(BaseTaskBackend):
         """E040: settings of the backend that cannot be used."""
         found = list(super().check(**kwargs))
 
-        def add(id_: str, fact: str, remedy: str) -> None:
-            found.append(checks.Error(fact, hint=remedy, obj=f'TASKS["{self.alias}"]', id=id_))
+        def add(fact: str, remedy: str) -> None:
+            found.append(checks.Error(fact, hint=remedy, obj=f'TASKS["{self.alias}"]', id="switchyard.E040"))
 
         if missing := sorted(self.queues - self.declared_queues):
             there = ", ".join(sorted(self.declared_queues))
-            add(
-                "switchyard.E040",
-                f"QUEUES names {', '.join(missing)}, no queue",
-                f"Declare it in the topology, which has {there}.",
-            )
+            add(f"QUEUES names {', '.join(missing)}, no queue", f"Declare it in the topology, which has {there}.")
         if unknown := sorted(self.options.keys() - OPTIONS):
-            add("switchyard.E040", f"OPTIONS has {', '.join(unknown)}", f"There are {', '.join(sorted(OPTIONS))}.")
+            add(f"OPTIONS has {', '.join(unknown)}", f"There are {', '.join(sorted(OPTIONS))}.")
         if self.enqueue_on_commit and self.database not in connections.settings:
             remedy = 'Name one of DATABASES in OPTIONS["database"], or set ENQUEUE_ON_COMMIT to False.'
-            add("switchyard.E040", f"enqueues at the commit of {self.database!r}, which DATABASES lacks", remedy)
+            add(f"enqueues at the commit of {self.database!r}, which DATABASES lacks", remedy)
         return found
 
 

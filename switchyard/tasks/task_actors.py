@@ -79,11 +79,7 @@ def _function_of(task: Task[..., Any], broker: Broker) -> Callable[..., Any]:
 
 
 def run_task(task: Task[..., Any], broker: Broker, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run a task in a worker and return what it returned, as JSON has it.
-
-    Raises:
-        ResultRefused: that is no JSON, or too large.
-    """
+    """Run a task in a worker; return what it returned, as JSON has it, or ``ResultRefused`` where that cannot be."""
     result = running_result(task, broker, args, kwargs)
     task_started.send(type(result.task.get_backend()), task_result=result)
     if task.takes_context:

@@ -12,7 +12,6 @@ class WorkersConfig(AppConfig):
     name = "switchyard.workers"
     label = "switchyard_workers"
     verbose_name = "Workers"
-    default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
         """Declare all actors; one that is declared wrongly stops the process with exit 78."""

@@ -247,11 +247,7 @@ def wait_until(condition: Callable[[], bool], signals: SignalPipe, row: ChildRow
 
 
 def make_worker(assignment: Assignment, broker: Broker) -> dramatiq.Worker:
-    """Return Dramatiq's worker for a child, not started.
-
-    Raises:
-        ValueError: the child serves no lane; Dramatiq would consume every queue.
-    """
+    """Return Dramatiq's worker of a child, not started; ``ValueError`` without a lane: it would consume all."""
     if not assignment.lanes:
         raise ValueError(f"pool {assignment.pool.name}: it serves no lane; name its queues in the topology")
     restart_soon()

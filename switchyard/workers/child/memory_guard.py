@@ -63,11 +63,7 @@ class MemoryGuard(Middleware):
         self._allocated_bytes = limit_bytes
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Let a message start if enough memory is free.
-
-        Raises:
-            SkipMessage: too little memory is free; the message was released.
-        """
+        """Let a message start if enough memory is free; else release it."""
         resident, size = self._used()
         if self._row.full or (self._begun and not self._fits(size)):
             self._close(broker, size)

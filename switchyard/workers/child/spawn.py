@@ -71,10 +71,7 @@ RESOLVER_THREADS = 10
 
 
 def become_child(broker: Broker, slots: int) -> None:
-    """Set up a forked or executed process to run its tasks in greenlets.
-
-    It gets a resolver thread for each slot, so that a name that never resolves blocks no other slot.
-    """
+    """Set up a process for greenlets, with a resolver thread for each slot: a name may never resolve."""
     import gevent
     from gevent import monkey
 
@@ -102,11 +99,7 @@ class LoopsElsewhere(asyncio.DefaultEventLoopPolicy):
         self._hub = hub
 
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
-        """Return a new loop, in another thread.
-
-        Raises:
-            PermanentFailure: this is the thread of the greenlets.
-        """
+        """Return a new loop in another thread; ``PermanentFailure`` in that of the greenlets."""
         import gevent
 
         if gevent.get_hub() is self._hub:

@@ -190,8 +190,9 @@ class ChildManager:
         """Return an unused position, for a successor of a child; ``None`` if there is none."""
         return next((process for process in self.own if not process.pid and not process.wanted), None)
 
-    def replace(self, process: Process) -> None:
+    def replace(self, process: Process, exit_cause: ExitCause) -> None:
         """Terminate a child, and start its successor at the same time if a position is free."""
+        self.exit_causes[process.index] = exit_cause
         free = self.free_process()
         if free is None or process in self.isolated:
             send(process, signal.SIGTERM)  # restarted in its own position

@@ -88,8 +88,7 @@ class HardLimits:
             "pool %s: child %d: %d tasks are %s, one may take %g s; it has %g s to end",
             self._children.pool.name, process.index, len(over), state, over[0].limit_ns / 1e9, KILL_AFTER_LIMIT_S,
         )  # fmt: skip
-        self._children.exit_causes[process.index] = ExitCause(why, over)
-        self._children.replace(process)
+        self._children.replace(process, ExitCause(why, over))
 
     def _reason(self, process: Process, over: tuple[Running, ...]) -> str:
         cancelled = all(self._cancellations.is_cancelled(process.index, ran) for ran in over)
@@ -152,19 +151,14 @@ def replace_stuck(children: ChildManager) -> None:
     for process in children.running:
         row, exit_cause = children.rows[process.index], children.exit_causes.get(process.index)
         if row.ill and (exit_cause is None or exit_cause.why in RECYCLED):  # also one that drains with no deadline
-            children.exit_causes[process.index] = ExitCause(
-                NO_DESCRIPTORS,
-                crash="it left no file descriptor, or closed those of its worker",
-                kill_at_s=children.kill_at_s(),
-            )
-            children.replace(process)
+            crash = "it left no file descriptor, or closed those of its worker"
+            children.replace(process, ExitCause(NO_DESCRIPTORS, crash=crash, kill_at_s=children.kill_at_s()))
         elif row.stuck and exit_cause is None:
             logger.error(
                 "pool %s: child %d holds a message that no thread runs, or a lock that nobody releases; it is replaced",
                 children.pool.name, process.index,
             )  # fmt: skip
-            children.exit_causes[process.index] = ExitCause(STUCK_MESSAGE, kill_at_s=children.kill_at_s())
-            children.replace(process)
+            children.replace(process, ExitCause(STUCK_MESSAGE, kill_at_s=children.kill_at_s()))
         elif exit_cause is not None and not exit_cause.killed and time.monotonic() >= exit_cause.kill_at_s:
             logger.error("pool %s: child %d did not end by itself; killed", children.pool.name, process.index)
             children.kill(process, exit_cause)

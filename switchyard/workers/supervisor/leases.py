@@ -148,10 +148,7 @@ class ChildLeases:
         return min(self.keeper.seconds_to_next(), until_report_s)
 
     def tick(self, rows: Mapping[int, ChildRow]) -> list[int]:
-        """Renew the leases, isolate suspects and poll the backlog, for about 1 s at most.
-
-        Return the indexes of children that lost a lease and must end.
-        """
+        """Renew, isolate suspects and poll the backlog, for about 1 s; return the children that lost a lease."""
         budget = TickBudget(time.monotonic() + TICK_S)
         self._report(rows)
         lost, self._lost = self._lost.union(self.keeper.tick()), set()
@@ -295,11 +292,7 @@ class ChildLeases:
 
 
 def connect_leases(pool: Pool, yard: Yard, broker: Broker, url: str) -> ChildLeases:
-    """Return the leases of a pool's children, over connections of their own to the server of the yard's broker.
-
-    Raises:
-        TypeError: the broker is not this library's.
-    """
+    """Return the leases of a pool's children, over connections of their own; ``TypeError`` for a foreign broker."""
     if not isinstance(broker, YardBroker):
         raise TypeError(f"pools run on no {type(broker).__name__}; use manage.py rundramatiq")
     lanes = [(name, *broker.lane(name)) for name in yard.served_by(pool)]

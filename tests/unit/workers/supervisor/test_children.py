@@ -11,6 +11,7 @@ import pytest
 
 from switchyard.broker.topology import MOST_ALONE, Pool
 from switchyard.workers.supervisor.children import CRASHES_KEPT_S, ChildManager
+from switchyard.workers.supervisor.processes import ExitCause
 from tests.unit.workers.supervisor.fakes import Server, begin, make_children
 
 POOL = Pool("work", queues=("work",), kind="threads", processes=1, slots=4)
@@ -118,7 +119,7 @@ def test_a_child_is_replaced_beside_itself_where_there_is_room(
     children.work()
     [first] = children.running
 
-    children.replace(first)
+    children.replace(first, ExitCause("hard_limit"))
     children.work()
 
     assert sent == [first.pid]
