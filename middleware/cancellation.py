@@ -45,10 +45,6 @@ class Cancellation(Middleware):
         """Interrupt a task after a short time. The broker calls this for each held message that was cancelled."""
         self.interrupts.cancel(message.message_id, after_s=self.grace_s(message))
 
-    def interrupt_here(self, is_asked: Callable[[str], bool]) -> None:
-        """Raise ``CancelInterrupt`` in the current greenlet if its job was cancelled; for the handler of a signal."""
-        self.interrupts.cancel_here(is_asked)
-
 
 class ActorPauses(Middleware):
     """Middleware that returns a message to its queue when its actor was paused after the fetch.

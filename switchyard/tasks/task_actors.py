@@ -127,14 +127,6 @@ class FinishedTasks(Middleware):
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        self._finish(broker, message, exception, result)
-
-    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Send the signal for a task that was cancelled before it started, or that is too old."""
-        if outcome_of(message).kind in ("cancelled", "expired"):
-            self._finish(broker, message, None, None)
-
-    def _finish(self, broker: Broker, message: MessageProxy, exception: BaseException | None, value: Any) -> None:
         task = task_at(message.actor_name)
         outcome = outcome_of(message, exception)
         if task is None or outcome.kind in ("retried", "deferred"):
@@ -146,16 +138,21 @@ class FinishedTasks(Middleware):
         )
         times = {"started_ms": getattr(message, "started_ms", None), "finished_ms": now_ms()}
         sent = {"args": message.args, "kwargs": message.kwargs}
-        result = _result_of(task, broker, message, outcome.kind, **sent, **times, error=error, value=value)
-        sender = type(result.task.get_backend())
+        ended = _result_of(task, broker, message, outcome.kind, **sent, **times, error=error, value=result)
+        sender = type(ended.task.get_backend())
         if cause is None:
-            task_finished.send(sender, task_result=result)
+            task_finished.send(sender, task_result=ended)
             return
         # Receivers log the exception that is being handled; its traceback stays as the task left it.
         trace = cause.__traceback__
         try:
             raise cause
         except BaseException:  # noqa: BLE001  it was handled; it is shown to the receivers
-            task_finished.send(sender, task_result=result)
+            task_finished.send(sender, task_result=ended)
         finally:
             cause.__traceback__ = trace
+
+    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Send the signal for a task that was cancelled before it started, or that is too old."""
+        if outcome_of(message).kind in ("cancelled", "expired"):
+            self.after_process_message(broker, message)

@@ -217,7 +217,7 @@ def interrupt_on_signal(broker: Broker, slots: SlotTracking) -> None:
     Where tasks run in threads, the handler does nothing.
     """
     [cancellation] = (entry for entry in broker.middleware if isinstance(entry, Cancellation))
-    signal.signal(INTERRUPT, lambda signum, frame: cancellation.interrupt_here(slots.is_to_stop))
+    signal.signal(INTERRUPT, lambda signum, frame: cancellation.interrupts.cancel_here(slots.is_to_stop))
     signal.siginterrupt(INTERRUPT, False)
 
 

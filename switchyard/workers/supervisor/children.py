@@ -210,7 +210,10 @@ class ChildManager:
             self.rows[process.index].retired = True
             self.exit_causes.setdefault(process.index, ExitCause(why))
 
-    def kill(self, process: Process, exit_cause: ExitCause) -> None:
+    def kill(self, process: Process, exit_cause: ExitCause, fact: str = "") -> None:
+        """Kill a child, and log the fact for which it is killed, unless that was logged before."""
+        if fact:
+            logger.error("pool %s: child %d %s; killed", self.pool.name, process.index, fact)
         exit_cause.killed = True
         self.exit_causes[process.index] = exit_cause
         send(process, signal.SIGKILL)
@@ -388,19 +391,18 @@ class Recycling:
             self._replacement = None  # a pause ends both, and fills positions anew
             return math.inf
         resident = self._measure()
-        if self._children.quiet:  # a successor would not work before the quiet period ends
-            return max(self._measure_at_s - time.monotonic(), 0.0) if self._measure_at_s else math.inf
-        if self._replacement is not None and not self._replacement[1].wanted:
-            self._replacement = None  # a pause ended both
-        if self._replacement is None:
-            self._begin_replacement(resident)
-        elif self._children.rows[self._replacement[1].index].working:
-            old, _, why = self._replacement
-            self._replacement = None
-            self._children.retire(old, why)
-            self._children.process_set.end(old)
-        if self._replacement is not None:
-            return POLL_SUCCESSOR_S
+        if not self._children.quiet:  # a successor would not work before the quiet period ends
+            if self._replacement is not None and not self._replacement[1].wanted:
+                self._replacement = None  # a pause ended both
+            if self._replacement is None:
+                self._begin_replacement(resident)
+            elif self._children.rows[self._replacement[1].index].working:
+                old, _, why = self._replacement
+                self._replacement = None
+                self._children.retire(old, why)
+                self._children.process_set.end(old)
+            if self._replacement is not None:
+                return POLL_SUCCESSOR_S
         return max(self._measure_at_s - time.monotonic(), 0.0) if self._measure_at_s else math.inf
 
     def _measure(self) -> dict[int, int]:
@@ -432,8 +434,7 @@ class Recycling:
             exit_cause = self._children.exit_causes.get(process.index)
             if size_bytes > limit_bytes and not (exit_cause and exit_cause.killed):
                 fact = f"takes {size_bytes / 1e6:.0f} MB, over its {limit_bytes / 1e6:.0f} MB"
-                logger.error("pool %s: child %d %s; killed", self._children.pool.name, process.index, fact)
-                self._children.kill(process, ExitCause("memory", crash=f"killed for memory: its worker {fact}"))
+                self._children.kill(process, ExitCause("memory", crash=f"killed for memory: its worker {fact}"), fact)
 
     def _begin_replacement(self, resident: Mapping[int, int]) -> None:
         children, pool = self._children, self._children.pool

@@ -40,11 +40,7 @@ class HardLimits:
         for pid, silent_s in silent:
             process = processes[pid]
             if process.index not in children.exit_causes:
-                logger.error(
-                    "pool %s: child %d sent no heartbeat for %.0f s; killed",
-                    children.pool.name, process.index, silent_s,
-                )  # fmt: skip
-                children.kill(process, ExitCause("hung"))
+                children.kill(process, ExitCause("hung"), f"sent no heartbeat for {silent_s:.0f} s")
 
     def _poll_cancellations(self) -> float:
         """Poll for cancelled jobs, and interrupt their greenlets; return the seconds until the next poll."""
@@ -160,5 +156,4 @@ def replace_stuck(children: ChildManager) -> None:
             )  # fmt: skip
             children.replace(process, ExitCause(STUCK_MESSAGE, kill_at_s=children.kill_at_s()))
         elif exit_cause is not None and not exit_cause.killed and time.monotonic() >= exit_cause.kill_at_s:
-            logger.error("pool %s: child %d did not end by itself; killed", children.pool.name, process.index)
-            children.kill(process, exit_cause)
+            children.kill(process, exit_cause, "did not end by itself")

@@ -48,6 +48,7 @@ class Reporter:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._host = socket.gethostname()
+        self.member = f"{pool.name}:{self._host}:{os.getpid()}"  # the supervisor's name, as in its reports
         self.started_at = now_ms()
         self._last: PoolReport | None = None
         self._away = False
@@ -59,11 +60,6 @@ class Reporter:
         self.calls = calls_on(connect(switchyard_settings().broker_url, profile="quick"), budget_s=1.0)
         self._reports, self._clock = PoolReports(self.calls, Keys()), ServerClock(self.calls)
         self.facts = FactStore(self.calls, Keys())
-
-    @property
-    def member(self) -> str:
-        """The supervisor's name, as in its reports."""
-        return f"{self._pool.name}:{self._host}:{os.getpid()}"
 
     def build(
         self, children: Iterable[tuple[int, ChildState]], *, restarts: dict[str, int], crashes: dict[str, int],

@@ -220,10 +220,9 @@ class Supervisor:
         lost = self._leases.tick(self._children.rows)
         if lost and not self._check_broker_health(at_once=True):
             for index in lost:
-                logger.error(
-                    "pool %s: child %d lost its lease, other owners have its messages; killed", self.pool.name, index
-                )
-                self._children.kill(self._children.process_set.processes[index - 1], ExitCause("lost_lease"))
+                process = self._children.process_set.processes[index - 1]
+                fact = "lost its lease, other owners have its messages"
+                self._children.kill(process, ExitCause("lost_lease"), fact)
 
     def _check_broker_health(self, *, at_once: bool = False) -> bool:
         """Check the broker's server when it is due, and pause the children while its keyspace is not the known one.
