@@ -54,7 +54,6 @@ LONGEST_TAG = 64
 LONGEST_VALUE = 150
 FIELDS = ("request", "user", "schedule")
 
-
 # Returns the fields of an origin that are known.
 _origin: ContextVar[Callable[[], dict[str, str]]] = ContextVar("switchyard_origin", default=dict)
 _ended_job: ContextVar[str] = ContextVar("switchyard_ended_job", default="")
@@ -102,8 +101,6 @@ usable_tags = takes(
     ),
     f"write at most {MOST_TAGS} texts of 1 to {LONGEST_TAG} characters, tags=('invoices',)",
 )
-
-
 _usable_origin = takes(
     lambda value: (
         isinstance(value, dict)
