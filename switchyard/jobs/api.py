@@ -31,7 +31,7 @@ from switchyard.jobs.live import free_database
 from switchyard.jobs.passport.why import unfinished, why, why_json
 from switchyard.jobs.presentation import job_json, result_file
 from switchyard.jobs.public_actors import body_of_calls, find_public
-from switchyard.jobs.queries import holder_of_key, is_message_id, stands_for, visible_job, visible_untracked
+from switchyard.jobs.queries import holder_of_key, is_message_id, owner_of, stands_for, visible_job
 from switchyard.jobs.results import open_download
 from switchyard.jobs.services import request_cancel, send_for
 
@@ -192,13 +192,11 @@ EVENTS_DOC: dict[str, Any] = {
         429: {"description": "The token has as many streams as it may."},
     },
 }
-TEXT = {"type": "string"}
-SCHEMAS: dict[str, dict[str, Any]] = {
-    "limit": {"type": "integer", "minimum": 1, "maximum": MOST_LISTED, "default": LIMIT},
-}
+TEXT: dict[str, Any] = {"type": "string"}
+SCHEMAS = {"limit": {"type": "integer", "minimum": 1, "maximum": MOST_LISTED, "default": LIMIT}}
 SEND_DOC: dict[str, Any] = {
     "responses": {
-        202: {"headers": {"Location": {"description": "URL of the job's state.", "schema": {"type": "string"}}}},
+        202: {"headers": {"Location": {"description": "URL of the job's state.", "schema": TEXT}}},
         404: {"description": "No public actor has this name."},
     }
 }
@@ -216,10 +214,7 @@ LIST_DOC: dict[str, Any] = {
             ("error", "Class of the last failure's exception, or a part of its text."),
             ("fingerprint", "Fingerprint of the last failure."),
             ("release", "Release of the worker that ran it last."),
-            (
-                "waited",
-                "Milliseconds that ended jobs waited for their last start: `80-320`, `80-`, `-320`.",
-            ),
+            ("waited", "Milliseconds that ended jobs waited for their last start: `80-320`, `80-`, `-320`."),
             ("ran", "Milliseconds that their last attempt ran, as `waited`."),
             ("since", "`30m`, `1h` or `7d` ago, or an ISO 8601 time."),
             ("until", "As `since`; the time itself is left out."),
@@ -351,8 +346,9 @@ def cancel_job(request: HttpRequest, job_id: str) -> Status[dict[str, str]]:
     A job without a record can be cancelled until it ends; its state cannot be read.
     """
     owner, operator = _caller(request)
-    is_own = _sees(job_id, owner=owner, operator=False)
-    if not is_own and not (operator and _sees(job_id, owner=owner, operator=True)):
+    found = owner_of(job_id)
+    is_own = bool(owner) and found == owner
+    if found is None or not (is_own or operator):
         raise not_found(UNKNOWN)
     outcome = request_cancel(job_id, who=Who.of_request(request, own=is_own))
     if outcome == "unknown":
@@ -397,12 +393,6 @@ async def get_job_result(request: HttpRequest, job_id: str) -> HttpResponseBase:
 def _shown(request: HttpRequest, job: Job, *, arguments: bool) -> dict[str, Any]:
     url = job_url(request, job.id, part="result") if result_file(job) else None
     return job_json(job, arguments=arguments, result_url=url)
-
-
-def _sees(job_id: str, *, owner: str, operator: bool) -> bool:
-    """Return whether a caller may see a job, tracked or not."""
-    tracked = visible_job(job_id, owner=owner, operator=operator) is not None
-    return tracked or visible_untracked(job_id, owner=owner, operator=operator)
 
 
 def _visible(request: HttpRequest, job_id: str) -> Job:

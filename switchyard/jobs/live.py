@@ -231,13 +231,6 @@ class StreamPlace:
         self.close()
 
 
-async def has_news(job: Job, after: str) -> bool:
-    """Return whether events follow ``after``; none do if the job has ended and its last event was read."""
-    if not job.ended or not is_event_id(after):
-        return True
-    return bool(await _ask("XRANGE", job, f"({after}", "+", "COUNT", 1))
-
-
 async def answer(request: HttpRequest, job: Job, *, caller: str, allowed: Callable[[], bool]) -> HttpResponseBase:
     """Return the response that follows a job after the request's ``Last-Event-ID``; 204 where nothing follows.
 
@@ -248,7 +241,7 @@ async def answer(request: HttpRequest, job: Job, *, caller: str, allowed: Callab
         BrokerUnavailable: the broker did not answer.
     """
     after = request.headers.get("Last-Event-ID", "")
-    if not await has_news(job, after):
+    if job.ended and is_event_id(after) and not await _ask("XRANGE", job, f"({after}", "+", "COUNT", 1):
         return HttpResponse(status=204)
     await free_database()
     events = follow(job, after=after, heartbeat_s=HEARTBEAT_S)
@@ -273,10 +266,39 @@ async def follow(job: Job, *, after: str, heartbeat_s: float) -> AsyncGenerator[
     ``end``: the reader reconnects after its last event.
     """
     yield f"retry: {RECONNECT_MS}\n\n".encode()
+    goes_on, last = is_event_id(after), after
     try:
-        async with aclosing(_events(job, after, heartbeat_s)) as events:
-            async for chunk in events:
-                yield chunk
+        if not goes_on:
+            # Read before the state: an event between the two reads is sent twice rather than never. Before the first
+            # follower a job keeps no events: those from here on are followed.
+            newest = await _ask("XREVRANGE", job, "+", "-", "COUNT", 1)
+            last = str(newest[0][0], "utf-8") if newest else "0-0"
+        async with watch(job.id, job.queue, after=last) as watcher:
+            if not goes_on:
+                job = await _find(job.id) or job
+                yield _sse("state", snapshot(job), last)
+                if job.ended:
+                    yield _sse("end", snapshot(job), last)
+                    return
+            while True:
+                events = await watcher.next(heartbeat_s)
+                for event in events:
+                    last = event.id
+                    if event.name == "end" and (known := await _find(job.id)) is not None and not known.ended:
+                        continue  # the job was requeued since
+                    yield _sse(event.name, event.data, last)
+                    if event.name == "end":
+                        return
+                if events:
+                    continue
+                yield b": heartbeat\n\n"
+                known = await _find(job.id)
+                if known is None:
+                    return
+                if known.ended:  # the stream was trimmed or has expired
+                    yield _sse("state", snapshot(known), last)
+                    yield _sse("end", snapshot(known), last)
+                    return
     except BrokerError as error:
         logger.warning("stream of a job's events ended early: %s", type(error).__name__, extra={"message_id": job.id})
 
@@ -306,44 +328,6 @@ def is_event_id(text: str) -> bool:
     return found is not None and all(int(part) < _MAX_ID_PART for part in found.groups())
 
 
-async def _events(job: Job, after: str, heartbeat_s: float) -> AsyncGenerator[bytes]:
-    goes_on = is_event_id(after)
-    # The last event is read before the state: one between the two reads is sent twice rather than never.
-    last = after if goes_on else await _last_id(job)
-    async with watch(job.id, job.queue, after=last) as watcher:
-        if not goes_on:
-            job = await _find(job.id) or job
-            yield _sse("state", snapshot(job), last)
-            if job.ended:
-                yield _sse("end", snapshot(job), last)
-                return
-        while True:
-            events = await watcher.next(heartbeat_s)
-            for event in events:
-                last = event.id
-                if event.name == "end" and not await _ended(job.id):
-                    continue  # the job was requeued since
-                yield _sse(event.name, event.data, last)
-                if event.name == "end":
-                    return
-            if events:
-                continue
-            yield b": heartbeat\n\n"
-            known = await _find(job.id)
-            if known is None:
-                return
-            if known.ended:  # the stream was trimmed or has expired
-                yield _sse("state", snapshot(known), last)
-                yield _sse("end", snapshot(known), last)
-                return
-
-
-async def _last_id(job: Job) -> str:
-    # Before the first follower a job keeps no events: those from here on are followed.
-    newest = await _ask("XREVRANGE", job, "+", "-", "COUNT", 1)
-    return str(newest[0][0], "utf-8") if newest else "0-0"
-
-
 async def _ask(command: str, job: Job, *arguments: str | int) -> Any:
     records = facilities().records
     return await sync_to_async(records.calls.command, thread_sensitive=False)(
@@ -353,11 +337,6 @@ async def _ask(command: str, job: Job, *arguments: str | int) -> Any:
 
 async def _find(job_id: str) -> Job | None:
     return await sync_to_async(find_job, thread_sensitive=False)(job_id)
-
-
-async def _ended(job_id: str) -> bool:
-    job = await _find(job_id)
-    return job is None or job.ended
 
 
 def _sse(name: str, data: dict[str, Any], event_id: str) -> bytes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final
@@ -67,24 +68,11 @@ LATE_MS: Final = 10_000
 EXPORTED: Final = 500
 
 
-@dataclass(frozen=True, slots=True)
-class ListChanges:
-    """Changes of a list since it was shown.
+def changes_of(wanted: Filter, shown: Sequence[str], *, shown_at: int) -> dict[str, Any]:
+    """Return what has changed in a list, for its template.
 
-    Args:
-        jobs: Those that are shown, as they stand; one that nobody knows any longer is left out.
-        new_count: Jobs that came since, among those of a first page; ``more`` follow.
-        is_away: Broker or database did not answer.
-    """
-
-    jobs: tuple[Job, ...]
-    new_count: int
-    more: bool
-    is_away: bool
-
-
-def changes_of(wanted: Filter, shown: Sequence[str], *, shown_at: int) -> ListChanges:
-    """Return what has changed in a list.
+    ``jobs`` are those that are shown, as they stand, but one that nobody knows any longer; ``new_count`` came since,
+    among those of a first page, of which ``more`` follow; ``is_away`` says that broker or database did not answer.
 
     Args:
         shown: Ids of the jobs in the list, at most a page.
@@ -95,15 +83,14 @@ def changes_of(wanted: Filter, shown: Sequence[str], *, shown_at: int) -> ListCh
     others, is_away = _jobs_of([id_ for id_ in shown if id_ not in jobs])
     # Of a list that was cut, older jobs move up when others leave it.
     since = shown_at - LATE_MS if len(shown) >= LIMIT else 0
-    known = set(shown)
-    new = [job for job in page.jobs if job.id not in known and max(job.at, job.started_at or 0) >= since]
+    new = [job for job in page.jobs if job.id not in shown and max(job.at, job.started_at or 0) >= since]
     jobs |= others
-    return ListChanges(
-        jobs=tuple(jobs[id_] for id_ in shown if id_ in jobs),
-        new_count=len(new),
-        more=bool(new and page.after) and new[-1] is page.jobs[-1],
-        is_away=is_away or bool(page.broker_error or page.history_error),
-    )
+    return {
+        "jobs": [jobs[id_] for id_ in shown if id_ in jobs],
+        "new_count": len(new),
+        "more": bool(new and page.after) and new[-1] is page.jobs[-1],
+        "is_away": is_away or bool(page.broker_error or page.history_error),
+    }
 
 
 @dataclass(slots=True)
@@ -200,9 +187,8 @@ def live(request: HttpRequest) -> HttpResponse:
         wanted = _wanted(request)
     except ValueError as error:
         return HttpResponse(str(error), status=400, content_type="text/plain")
-    found = changes_of(wanted, shown, shown_at=int(at))
     context = {
-        "changes": found,
+        "changes": changes_of(wanted, shown, shown_at=int(at)),
         "tones": TONES,
         "by_due_time": is_by_due_time(wanted),
         "may_cancel": may(request, "cancel_job", wanted.queue or None),
@@ -223,20 +209,11 @@ def without_broker(request: HttpRequest) -> HttpResponse:
     return _list(request, status=503)
 
 
-def stand_in(job_id: str) -> str:
-    """Return the id of the job that held the unique key of one that was not enqueued; "" when none is known."""
-    try:
-        return holder_of_key(written_id(job_id)) if job_id else ""
-    except BrokerError:
-        return ""
-
-
-def untracked_job(job_id: str) -> Any:
-    """Return the message of an unfinished job that keeps no record, or ``None``."""
-    try:
-        return find_untracked(written_id(job_id)) if job_id else None
-    except BrokerError:
-        return None  # the page says that the broker is away
+def known_of(read: Callable[[str], Any], job_id: str) -> Any:
+    """Return what the broker knows of an id; ``None`` for "", and while it is away, which the page says."""
+    with suppress(BrokerError):
+        return read(written_id(job_id)) if job_id else None
+    return None
 
 
 def _searched(request: HttpRequest, asked: str, *, only_id: bool) -> HttpResponse:
@@ -275,8 +252,8 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
         "tones": TONES,
         "asked": asked_id,
         "asked_id": asked_id,
-        "untracked": untracked_job(asked_id),
-        "stand_in": stand_in(asked_id),
+        "untracked": known_of(find_untracked, asked_id),
+        "stand_in": known_of(holder_of_key, asked_id),
         "may_cancel": may(request, "cancel_job", wanted.queue or None),
         "may_run": may(request, "run_job", wanted.queue or None),
         "acts_on": wanted.queue,
