@@ -251,9 +251,8 @@ def message_of(
         raise TypeError(f"a {type(actor).__name__} is not an actor; pass what @dramatiq.actor returns")
     require_named(actor, kwargs or {})
     if job_id is not None and (not isinstance(job_id, str) or not is_job_id(job_id)):
-        raise ValueError(
-            f"job_id {job_id!r:.100} is not a UUID in lower case; write str(uuid4()), or a uuid5 of your key"
-        )
+        remedy = "write str(uuid4()), or a uuid5 of your key"
+        raise ValueError(f"job_id {job_id!r:.100} is not a UUID in lower case; {remedy}")
     request = current_request()
     options: dict[str, Any] = {**given, "owner": owner} if owner not in ("", None) else given
     look_up = job_id is not None

@@ -89,20 +89,15 @@ def _attempts(known: Passport) -> Iterator[TimelineEvent]:
         yield TimelineEvent(
             each.started_at, "open", f"Attempt {each.attempts} started", waited, each, more, starts=True
         )
-        if each.finished_at is not None:
-            ready = each.finished_at
-            yield _ended(known, each)
-
-
-def _ended(known: Passport, each: Job) -> TimelineEvent:
-    assert each.finished_at is not None  # noqa: S101  for the type checker; the caller has looked
-    more = ""
-    if each.state == "retrying":
-        is_last = each is known.attempts[-1]
-        more = "Waits for its retry." if is_last and known.job.state == "retrying" else "Retried."
-    mark = "bad" if each.state in FAILED else "ok" if each.state == "succeeded" else "open"
-    ran = f" after {duration(each.run_ms)}" if each.run_ms is not None else ""
-    return TimelineEvent(each.finished_at, mark, WORDS.get(each.state, each.state), ran, each, more)
+        if each.finished_at is None:
+            continue
+        ready, more = each.finished_at, ""
+        if each.state == "retrying":
+            is_last = each is known.attempts[-1]
+            more = "Waits for its retry." if is_last and known.job.state == "retrying" else "Retried."
+        mark = "bad" if each.state in FAILED else "ok" if each.state == "succeeded" else "open"
+        ran = f" after {duration(each.run_ms)}" if each.run_ms is not None else ""
+        yield TimelineEvent(each.finished_at, mark, WORDS.get(each.state, each.state), ran, each, more)
 
 
 def _end(known: Passport) -> Iterator[TimelineEvent]:
@@ -226,25 +221,18 @@ def _waits(known: Passport, began: int, ended: int) -> Iterator[tuple[int, int]]
 
 
 def _marks(whole_ms: int) -> Iterator[tuple[float, str]]:
-    step = _step(whole_ms * BETWEEN_MARKS / WIDTH)
-    at = 0
-    while at <= whole_ms:
+    for at in range(0, whole_ms + 1, _step(whole_ms * BETWEEN_MARKS / WIDTH)):
         yield round(at / whole_ms * WIDTH, 1), "0" if at == 0 else f"+{duration(at)}"
-        at += step
 
 
 def _step(least_ms: float) -> int:
     unit = 1
-    while True:
-        for step in STEPS_MS:
-            if step * unit >= least_ms:
-                return step * unit
+    while STEPS_MS[-1] * unit < least_ms:
         unit = unit * 60 if unit >= 1_000 else unit * 10
+    return next(step * unit for step in STEPS_MS if step * unit >= least_ms)
 
 
 def _sentence(job: Job, whole: int, waited: int, ran: int, failed: int) -> str:
-    if job.ended:
-        text = f"Took {duration(whole)} from enqueueing to its end: {duration(waited)} waiting, {duration(ran)} running"
-    else:
-        text = f"Enqueued {duration(whole)} ago: {duration(waited)} waiting, {duration(ran)} running"
+    began = f"Took {duration(whole)} from enqueueing to its end" if job.ended else f"Enqueued {duration(whole)} ago"
+    text = f"{began}: {duration(waited)} waiting, {duration(ran)} running"
     return f"{text}, of which {duration(failed)} in attempts that failed." if failed else f"{text}."

@@ -3,15 +3,13 @@
 Page, command and API show what :func:`why` returns. It reads the broker in at most eleven round trips, and the
 database in at most two queries, however many jobs wait: places are searched at both ends of a list only, and the times
 of starts are those of the last 500 jobs of the lane.
-
-A cause that another room of the yard knows joins :data:`CAUSES`, at the place where a job meets it on its way.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from statistics import NormalDist, pvariance
@@ -225,9 +223,7 @@ def why(known: Passport, *, arguments: bool = False, at: int | None = None) -> W
     if known.job.ended:
         return None
     seen = _read(known, now_ms() if at is None else at, arguments=arguments)
-    causes: list[Cause] = []
-    for find in CAUSES:
-        causes += find(seen, causes)
+    causes = _causes(seen)
     return Why(seen.job, seen.at, tuple(causes), _wait(seen, causes), _starts(seen, causes), _silent(seen))
 
 
@@ -246,20 +242,20 @@ def why_json(found: Why) -> dict[str, Any]:
 def _read(known: Passport, at: int, *, arguments: bool) -> Situation:
     yard, job = declared_yard(), known.job
     if job.reason == "outbox":
-        seen = Situation(known, at, job.queue, yard.pools_of(job.queue), outbox=standing(job.id), arguments=arguments)
-        return replace(seen, reports=_reports(seen.pools))
+        pools, row = yard.pools_of(job.queue), standing(job.id)
+        return Situation(known, at, job.queue, pools, reports=_reports(pools), outbox=row, arguments=arguments)
     own = families([job.queue])
     place = place_of(own[0], job.id, at) if own and job.state != "running" else None
     lane: Lane = "live" if place is None or place.lane is None else place.lane
     lane_name = own[0].keys.lane_name(lane) if own and job.state != "running" else job.lane or job.queue
     pools = yard.pools_of(lane_name) or yard.pools_of(job.queue)
     served = {lane_of_name(name)[0] for pool in pools for name in yard.served_by(pool)} | {job.queue}
-    seen = Situation(known, at, lane_name, pools, place, arguments=arguments)
     reports = _reports(pools)
-    if reports is not None and any(report.state == QUIETED for report in reports):
-        seen = replace(seen, instructions=facilities().pools.read_quieted(reports))
+    quieted = any(report.state == QUIETED for report in reports or ())
+    told = facilities().pools.read_quieted(reports or ()) if quieted else {}
     held, running = _held_and_running(job.id, leased(families(served)) if own else (), {pool.name for pool in pools})
-    return replace(seen, reports=reports, held=held, running=running, place=None if held is not None else place)
+    place = None if held is not None else place
+    return Situation(known, at, lane_name, pools, place, held, running, reports, told, arguments=arguments)
 
 
 def _reports(pools: Sequence[Pool]) -> list[PoolReport] | None:
@@ -286,7 +282,7 @@ def _held_and_running(
     return held.get(job_id), running
 
 
-def _in_outbox(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
+def _in_outbox(seen: Situation) -> Iterator[Cause]:
     row = seen.outbox
     if row is None:
         return
@@ -303,7 +299,7 @@ def _in_outbox(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
         )
 
 
-def _due_later(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
+def _due_later(seen: Situation) -> Iterator[Cause]:
     job, due = seen.job, seen.due_at
     if due is None or due <= seen.at or is_put_off(due):
         return
@@ -320,7 +316,7 @@ def _due_later(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
         yield Cause("scheduled", f"It was sent for later: it is due at {when}.", due)
 
 
-def _put_off(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
+def _put_off(seen: Situation) -> Iterator[Cause]:
     if seen.place is None:
         return
     score = seen.place.due_at if is_put_off(seen.place.due_at) else None
@@ -339,7 +335,7 @@ def _put_off(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
         yield Cause(code, text, pause.until or None, sure=not pause.is_open, since=_put_off_at(score, pause))
 
 
-def _limited(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
+def _limited(seen: Situation) -> Iterator[Cause]:
     job = seen.job
     for family in families([job.queue]) if seen.place is not None and job.reason in LIMITS else ():
         if (wait := wait_of(family, job.id)) is not None:
@@ -381,12 +377,7 @@ def _put_off_at(score: int | None, pause: ActorPause) -> int:
     return pause.since + offset if 0 <= offset < CIRCUIT_SPAN_MS else pause.since
 
 
-def _set_aside(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
-    if seen.place is not None and seen.place.lane is None and not before:
-        yield Cause("set_aside", "A purge has set it aside, from where it can be put back for a while.")
-
-
-def _queue_paused(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
+def _queue_paused(seen: Situation) -> Iterator[Cause]:
     pause = None if seen.place is None else seen.place.pause
     if pause is not None and not (pause.until and pause.until <= seen.at):
         facts = pause_facts(pause)
@@ -394,7 +385,7 @@ def _queue_paused(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
         yield Cause("queue_paused", text, pause.until, since=pause.since)
 
 
-def _pools(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
+def _pools(seen: Situation) -> Iterator[Cause]:
     if seen.held is not None or seen.job.state == "running" or seen.reports is None:
         return
     if seen.taking:
@@ -433,7 +424,7 @@ def _all_silent(seen: Situation) -> Iterator[Cause]:
         yield Cause("silent", text)
 
 
-def _held(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
+def _held(seen: Situation) -> Iterator[Cause]:
     job, silent = seen.job, _silent(seen)
     if silent is not None:
         does = "runs" if job.id in silent.child.runs else "has fetched"
@@ -454,7 +445,7 @@ def _held(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
         yield Cause("fetched", text.strip(), stops=False)
 
 
-def _behind(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
+def _behind(seen: Situation, *, is_held_back: bool) -> Iterator[Cause]:
     if seen.place is None or seen.place.lane is None:
         return
     if (ahead := seen.place.ahead) > 0:
@@ -463,7 +454,7 @@ def _behind(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
         of = f"{first}{most_common(seen.place.actors)}" if seen.place.actors else ""
         s = "s" if ahead == 1 else ""
         yield Cause("behind", f"{count} of {seen.lane} start{s} before it{of}. {_busy(seen)}".strip(), stops=False)
-    elif not before and (slots := sum(report.slots for report in seen.taking)):
+    elif not is_held_back and (slots := sum(report.slots for report in seen.taking)):
         if len(seen.running) >= slots:
             yield Cause("slots_busy", f"It is the next one. {_busy(seen)}", stops=False)
         else:
@@ -490,18 +481,13 @@ def _silent(seen: Situation) -> SilentHolder | None:
     return None
 
 
-# In the order in which a job meets them. Each gets what is known, and the causes before it.
-CAUSES: Final[tuple[Callable[[Situation, Sequence[Cause]], Iterator[Cause]], ...]] = (
-    _in_outbox,
-    _due_later,
-    _put_off,
-    _limited,
-    _set_aside,
-    _queue_paused,
-    _pools,
-    _held,
-    _behind,
-)
+def _causes(seen: Situation) -> list[Cause]:
+    """Return the causes in the order in which a job meets them."""
+    causes = [*_in_outbox(seen), *_due_later(seen), *_put_off(seen), *_limited(seen)]
+    if seen.place is not None and seen.place.lane is None and not causes:
+        causes.append(Cause("set_aside", "A purge has set it aside, from where it can be put back for a while."))
+    causes += [*_queue_paused(seen), *_pools(seen), *_held(seen)]
+    return [*causes, *_behind(seen, is_held_back=bool(causes))]
 
 
 def why_parked(job: Job) -> str:
@@ -540,30 +526,21 @@ def _wait(seen: Situation, causes: Sequence[Cause]) -> Wait:
     delay = number_or_none(job.options.get("delay")) or 0
     if seen.due_at is not None and not is_put_off(seen.due_at):
         due_at = seen.due_at
-    ended = _last_end(seen.known, began, at, due_at - delay)
+    earlier = [each for each in seen.known.attempts if each.started_at is not None and began <= each.started_at < at]
+    # A retry was scheduled when its attempt ended: the history, which knows that, may be a few seconds behind.
+    ends = [due_at - delay if each.finished_at is None else each.finished_at for each in earlier]
+    ended = min(max([began, *ends]), at)
     deferred = job.options.get("deferred_by") not in (None, "eta") or "parked_ms" in job.options
     away_ms = number_or_none(job.options.get("parked_ms")) or delay
     due = min(max(due_at, ended), at)
     from_ = min(max(ended, due_at - away_ms), due) if deferred else ended
-    held = min((max(due, each.since) for each in causes if each.since is not None), default=at)
-    held = min(held, at)
+    held = min([at, *(max(due, each.since) for each in causes if each.since is not None)])
     return Wait(
         attempts_ms=ended - began,
         scheduled_ms=0 if deferred else due - ended,
         put_off_ms=(due - from_ if deferred else 0) + at - held,
         waiting_ms=(from_ - ended if deferred else 0) + held - due,
     )
-
-
-def _last_end(known: Passport, began: int, at: int, retried_at: int) -> int:
-    """Return the end of the last attempt since its enqueueing; the time of that where there was none.
-
-    Args:
-        retried_at: When its retry was scheduled: the history, which knows the end, may be a few seconds behind.
-    """
-    earlier = [each for each in known.attempts if each.started_at is not None and began <= each.started_at < at]
-    ends = [retried_at if each.finished_at is None else each.finished_at for each in earlier]
-    return min(max([began, *ends]), at)
 
 
 def _starts(seen: Situation, causes: Sequence[Cause]) -> Starts | None:
@@ -594,9 +571,7 @@ def _starts(seen: Situation, causes: Sequence[Cause]) -> Starts | None:
     started = [run.started_at for run in runs if run.started_at is not None]
     started += [job.started_at for job in seen.running if job.started_at is not None and job.queue == seen.job.queue]
     found = expected(sorted(started), seen.place.ahead + 1, seen.at)
-    if found is None:
-        return not_before
-    return Starts(base + found[0], base + found[1])
+    return not_before if found is None else Starts(base + found[0], base + found[1])
 
 
 def expected(started: Sequence[int], count: int, at: int) -> tuple[int, int] | None:
