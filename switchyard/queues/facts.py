@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import dramatiq
 from django.db import DatabaseError
@@ -98,11 +98,10 @@ def picture_of(runs: Iterable[SlotRun], slots: int, now: int, *, late_after_ms: 
         runs: In any order.
         late_after_ms: Promise of a queue that is late now: longer runs are marked.
     """
-    found = sorted(runs, key=lambda run: now if run.ended_at is None else run.ended_at, reverse=True)
-    cut = len(found) > MOST_BLOCKS
-    found = found[:MOST_BLOCKS]
+    all_runs = sorted(runs, key=lambda run: now if run.ended_at is None else run.ended_at, reverse=True)
+    found = all_runs[:MOST_BLOCKS]
     began = max(now - SPAN_MS, min((run.started_at for run in found), default=now) - LEAST_SPAN_MS)
-    if cut:
+    if len(all_runs) > len(found):
         ends = [run.ended_at for run in found if run.ended_at is not None]
         began = min(max(began, min(ends, default=began)), now - LEAST_SPAN_MS)
     drawn = min(max(slots, 1), MOST_SLOTS)
@@ -125,8 +124,7 @@ def _blocks(runs: Iterable[SlotRun], slots: int, began: int, now: int, late_afte
         end = now if run.ended_at is None else run.ended_at
         if end < began:
             continue
-        slot = next((number for number, at in enumerate(free_at) if at <= run.started_at), None)
-        if slot is None:
+        if (slot := next((number for number, at in enumerate(free_at) if at <= run.started_at), None)) is None:
             continue
         free_at[slot] = max(end, run.started_at + 1)
         start = max(run.started_at, began)
@@ -242,16 +240,16 @@ class QueueView:
     row: Row
     stats: QueueStats | None
     pause: PauseFacts | None
-    paused_actors: tuple[PausedActor, ...]
+    paused_actors: Sequence[PausedActor]
     rates: Rates | None
     holders: tuple[SlotHolder, ...] | None
     running: list[Job] | None
-    next: tuple[BrowsedMessage, ...]
+    next: Sequence[BrowsedMessage]
     held: tuple[HeldGroup, ...]
     waits: WaitTimes | None
     dones: WaitTimes | None
     history: bool
-    purges: tuple[PurgeFacts, ...]
+    purges: Sequence[PurgeFacts]
     pools: tuple[str, ...]
     at: datetime
     picture: SlotPicture | None = None
@@ -384,9 +382,8 @@ def ended_jobs(queue: str) -> list[EndedQueueJob] | None:
         return None
 
 
-def times_of(ended: Iterable[EndedQueueJob]) -> tuple[WaitTimes | None, WaitTimes | None]:
+def times_of(jobs: Sequence[EndedQueueJob]) -> tuple[WaitTimes | None, WaitTimes | None]:
     """Return the times from being ready to the start, and to the end."""
-    jobs = list(ended)
     over_ms = now_ms() - min((job.finished_at for job in jobs), default=now_ms())
     waits = [job.wait_ms for job in jobs if job.wait_ms is not None]
     both = [job.wait_ms + job.run_ms for job in jobs if job.wait_ms is not None and job.run_ms is not None]
@@ -398,5 +395,5 @@ def percentiles(values: Sequence[int], *, over_ms: int = 0) -> WaitTimes | None:
     if not values:
         return None
     ordered = sorted(values)
-    at: list[Any] = [ordered[min(int(len(ordered) * share), len(ordered) - 1)] for share in (0.5, 0.95, 0.99)]
-    return WaitTimes(len(ordered), over_ms, *at)
+    p50, p95, p99 = (ordered[min(int(len(ordered) * share), len(ordered) - 1)] for share in (0.5, 0.95, 0.99))
+    return WaitTimes(len(ordered), over_ms, p50, p95, p99)

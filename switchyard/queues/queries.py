@@ -14,7 +14,6 @@ from switchyard.broker.admin.browse import BrowsedMessage, look
 from switchyard.broker.admin.purge import purges
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.stores.job_record import Job
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard
@@ -71,7 +70,7 @@ def view_of(queue: Queue) -> QueueView:
         row = shown_row(row, YardFacts(state, (row,), running, {queue.name: held}, failing))
     pools = tuple(pool.name for pool in declared_yard().pools_of(queue.name))
     ended = ended_jobs(queue.name)
-    waits, dones = times_of(ended or ())
+    waits, dones = times_of(ended or [])
     holders = None if running is None else holders_of(queue.name, pools, running)
     return QueueView(
         queue=queue,
@@ -90,7 +89,7 @@ def view_of(queue: Queue) -> QueueView:
         purges=aside,
         pools=pools,
         at=timezone.now(),
-        picture=_picture(queue, row, holders, running or (), ended or ()),
+        picture=None if running is None else _picture(queue, row, pools, running, ended or ()),
         change=_change(queue, row, holders, ended or ()),
         node=_place(queue),
     )
@@ -112,26 +111,22 @@ def yard_state() -> YardState | None:
         return None
 
 
-_OfBroker = tuple[tuple[BrowsedMessage, ...], tuple[HeldGroup, ...], tuple[PurgeFacts, ...], tuple[PausedActor, ...]]
+_OfBroker = tuple[Sequence[BrowsedMessage], tuple[HeldGroup, ...], Sequence[PurgeFacts], Sequence[PausedActor]]
 
 
 def _of_broker(queue: Queue) -> _OfBroker:
+    """Return the next messages, what is scheduled by actor, purges, and pauses of actors that concern the queue."""
     try:
         family = family_of(queue.name)
-        waiting = look(family, "live", "waiting", limit=NEXT)
-        aside = tuple(map(PurgeFacts, purges(family)))
+        waiting = look(family, "live", "waiting", limit=NEXT).items
+        aside = [PurgeFacts(purge) for purge in purges(family)]
         held = held_groups(family)
-        return tuple(waiting.items), held, aside, _paused_actors(queue, family, held)
+        here = {name for name, actor in dramatiq.get_broker().actors.items() if actor.queue_name == queue.name}
+        here |= {group.actor for group in held if group.due is None}
+        paused = [PausedActor(each) for each in actor_pauses.pauses([family]) if each.is_open or each.actor in here]
+        return waiting, held, aside, paused
     except (BrokerError, LookupError, ForeignBroker):
         return (), (), (), ()
-
-
-def _paused_actors(queue: Queue, family: QueueOperations, held: Sequence[HeldGroup]) -> tuple[PausedActor, ...]:
-    actors = dramatiq.get_broker().actors
-    here = {name for name, actor in actors.items() if actor.queue_name == queue.name}
-    here |= {group.actor for group in held if group.due is None}
-    found = actor_pauses.pauses([family])
-    return tuple(PausedActor(each) for each in found if each.is_open or each.actor in here)
 
 
 def holders_of(queue: str, pools: Sequence[str], running: Iterable[Job]) -> tuple[SlotHolder, ...]:
@@ -159,21 +154,11 @@ def holders_of(queue: str, pools: Sequence[str], running: Iterable[Job]) -> tupl
 
 
 def _picture(
-    queue: Queue,
-    row: Row,
-    holders: Sequence[SlotHolder] | None,
-    running: Iterable[Job],
-    ended: Iterable[EndedQueueJob],
+    queue: Queue, row: Row, pools: Sequence[str], running: Iterable[Job], ended: Iterable[EndedQueueJob]
 ) -> SlotPicture | None:
     """Return what held the slots: the queue's jobs, and those of other queues that run in its pools now."""
-    if holders is None:
-        return None
-    pools = {pool.name for pool in declared_yard().pools_of(queue.name)}
-    runs = [
-        SlotRun(job.actor, job.started_at, None)
-        for job in running
-        if job.started_at is not None and (job.holder.pool in pools or job.queue == queue.name)
-    ]
+    here = [job for job in running if job.holder.pool in pools or job.queue == queue.name]
+    runs = [SlotRun(job.actor, job.started_at, None) for job in here if job.started_at is not None]
     runs += [SlotRun(job.actor, job.started_at, job.finished_at) for job in ended if job.started_at is not None]
     late = row.state.word in LATE_WORDS
     return picture_of(runs, row.slots, now_ms(), late_after_ms=queue.objective_ms if late else None)
