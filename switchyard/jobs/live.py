@@ -192,52 +192,13 @@ _EVENT_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
 _MAX_ID_PART = 2**64 - 1
 
 
-class StreamPlace:
-    """The place of one open stream among those of its caller and of this process, until it is closed."""
-
-    _open: Counter[str] = Counter()
-    _lock = threading.RLock()  # a collection of garbage may close one place while another is acquired
-    _caller = ""
-
-    def __init__(self, caller: str) -> None:
-        """Acquire a place.
-
-        Args:
-            caller: Prefix of an API token, or ``user:`` and the key of a user of the admin.
-
-        Raises:
-            Problem: 429, the caller has as many streams as it may; 503, the process has.
-        """
-        with self._lock:
-            if self._open[caller] >= STREAMS_PER_CALLER:
-                detail = f"{STREAMS_PER_CALLER} event streams of this token or user are open, the limit; close some"
-                raise Problem(429, detail, headers=RETRY_AFTER)
-            if self._open.total() >= STREAMS_PER_PROCESS:
-                raise Problem(503, "all event streams of this process are in use; try again later", headers=RETRY_AFTER)
-            self._caller = caller
-            self._open[caller] += 1
-
-    def close(self) -> None:
-        """Release the place, once."""
-        with self._lock:
-            caller, self._caller = self._caller, ""
-            if caller:
-                self._open[caller] -= 1
-                if not self._open[caller]:
-                    del self._open[caller]
-
-    def __del__(self) -> None:
-        # Django drops, without closing it, a response whose client left before it was sent.
-        self.close()
-
-
 async def answer(request: HttpRequest, job: Job, *, caller: str, allowed: Callable[[], bool]) -> HttpResponseBase:
     """Return the response that follows a job after the request's ``Last-Event-ID``; 204 where nothing follows.
 
     ``allowed`` is called in a thread every ``HEARTBEAT_S``: when the caller may not follow the job any more, it ends.
 
     Raises:
-        Problem: see ``StreamPlace``.
+        Problem: 429, the caller has as many streams as it may; 503, the process has.
         BrokerUnavailable: the broker did not answer.
     """
     after = request.headers.get("Last-Event-ID", "")
@@ -245,13 +206,13 @@ async def answer(request: HttpRequest, job: Job, *, caller: str, allowed: Callab
         return HttpResponse(status=204)
     await free_database()
     events = follow(job, after=after, heartbeat_s=HEARTBEAT_S)
-    return response(_while_allowed(events, allowed), place=StreamPlace(caller))
+    return response(_while_allowed(events, allowed), caller=caller)
 
 
-def response(events: AsyncGenerator[bytes], *, place: StreamPlace) -> StreamingHttpResponse:
-    """Return the response of server-sent events, which releases its place when it is closed."""
+def response(events: AsyncGenerator[bytes], *, caller: str) -> StreamingHttpResponse:
+    """Return the response of server-sent events that a caller follows."""
     return StreamingHttpResponse(
-        Stream(events, place),
+        Stream(events, caller),
         content_type="text/event-stream",
         # Django's GZipMiddleware would make each event a file of its own, of which browsers read the first.
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Content-Encoding": "identity"},
@@ -344,19 +305,33 @@ def _sse(name: str, data: dict[str, Any], event_id: str) -> bytes:
 
 
 class Stream:
-    """Chunks for a ``StreamingHttpResponse``, closed together with it.
+    """Chunks for a ``StreamingHttpResponse``, closed together with it; one of the open ones of its caller.
 
     Django closes its iterator over the generator, not the generator: when a client disconnects in the middle, the
     generator's ``finally`` would wait for the garbage collector.
 
     Args:
         chunks: A generator that was not started, of the running event loop.
-        place: Closed as well: the ``finally`` of a generator that never started does not run.
+        caller: Prefix of an API token, or ``user:`` and the key of a user of the admin.
+
+    Raises:
+        Problem: 429, the caller has as many streams as it may; 503, the process has.
     """
 
-    def __init__(self, chunks: AsyncGenerator[bytes], place: StreamPlace) -> None:
-        self._chunks, self._place = chunks, place
-        self._loop = asyncio.get_running_loop()
+    _open: Counter[str] = Counter()
+    _lock = threading.RLock()  # a collection of garbage may release one place while another is acquired
+    _caller = ""
+
+    def __init__(self, chunks: AsyncGenerator[bytes], caller: str) -> None:
+        self._chunks, self._loop = chunks, asyncio.get_running_loop()
+        with self._lock:
+            if self._open[caller] >= STREAMS_PER_CALLER:
+                detail = f"{STREAMS_PER_CALLER} event streams of this token or user are open, the limit; close some"
+                raise Problem(429, detail, headers=RETRY_AFTER)
+            if self._open.total() >= STREAMS_PER_PROCESS:
+                raise Problem(503, "all event streams of this process are in use; try again later", headers=RETRY_AFTER)
+            self._caller = caller
+            self._open[caller] += 1
 
     def __aiter__(self) -> AsyncGenerator[bytes]:
         return self._chunks
@@ -365,7 +340,19 @@ class Stream:
         """Schedule the generator's clean-up. The response calls this method from any thread."""
         if self._loop.is_running():
             asyncio.run_coroutine_threadsafe(_close(self._chunks), self._loop)
-        self._place.close()
+        self._release()
+
+    def __del__(self) -> None:
+        # Django drops, without closing it, a response whose client left before it was sent.
+        self._release()
+
+    def _release(self) -> None:
+        with self._lock:
+            caller, self._caller = self._caller, ""
+            if caller:
+                self._open[caller] -= 1
+                if not self._open[caller]:
+                    del self._open[caller]
 
 
 async def free_database() -> None:

@@ -36,7 +36,6 @@ overview = Views("switchyard.operations.overview_views")
 workers = Views("switchyard.operations.worker_views")
 queues = Views("switchyard.queues.views")
 limits = Views("switchyard.queues.limit_views")
-job_pages = Views("switchyard.jobs.admin_pages")
 job_list = Views("switchyard.jobs.listing.views")
 passport = Views("switchyard.jobs.passport.views")
 letters = Views("switchyard.dead_letters.views")
@@ -58,7 +57,7 @@ def page(address: str, view: Callable[..., Any], name: str) -> URLPattern:
 @independent
 async def job_events(request: HttpRequest, job_id: str) -> Any:
     """Stream the events of a job."""
-    return await job_pages.events(request, job_id)
+    return await passport.events(request, job_id)
 
 
 urlpatterns = [

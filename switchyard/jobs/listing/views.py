@@ -28,18 +28,11 @@ from switchyard.conf import declared_yard
 from switchyard.console.export import export_of
 from switchyard.console.formatting import choices
 from switchyard.console.links import job_url
-from switchyard.console.room_view import RoomResponse
+from switchyard.console.queue_rights import holds
+from switchyard.console.room_view import RoomResponse, require
 from switchyard.history.filters import Filter, why_none_found
 from switchyard.history.queries import find_many, job_of_row, why_missing
-from switchyard.jobs.admin_pages import AWAY, check, may
-from switchyard.jobs.listing.pages import (
-    LIMIT,
-    UNFINISHED,
-    JobsPage,
-    find_jobs,
-    is_by_due_time,
-    wants_unfinished,
-)
+from switchyard.jobs.listing.pages import LIMIT, UNFINISHED, JobsPage, find_jobs, is_by_due_time, wants_unfinished
 from switchyard.jobs.passport.reading import TONES, passport_of
 from switchyard.jobs.presentation import job_json
 from switchyard.jobs.queries import (
@@ -53,6 +46,7 @@ from switchyard.jobs.queries import (
     written_id,
 )
 
+AWAY: Final = "The broker does not answer, so jobs cannot be shown; check /readyz, then try again."
 # The first page of a list is read at most so often for all who look at it, and takes at most a twentieth of the time.
 LEAST_AGE_S: Final = 2.0
 AGE_PER_COST: Final = 20
@@ -66,6 +60,24 @@ CHOSEN_ACTS: Final = (
 LATE_MS: Final = 10_000
 # Jobs of one page of an export.
 EXPORTED: Final = 500
+
+
+def may(request: HttpRequest, right: str, queue: str | None = "") -> bool:
+    """Return whether the user has a right of jobs for a queue, by default for all of them; with ``None`` for any.
+
+    Args:
+        right: ``view_arguments``, ``cancel_job`` or ``run_job``.
+    """
+    return holds(request.user, f"switchyard_jobs.{right}", queue)
+
+
+def check(request: HttpRequest, *rights: str, queue: str | None = None) -> None:
+    """Refuse a user who may not view jobs, or lacks one of further rights of jobs, perhaps for a queue.
+
+    Raises:
+        PermissionDenied: with the name of the right.
+    """
+    require(request, *(f"switchyard_jobs.{right}" for right in ("view_job", *rights)), queue=queue)
 
 
 def changes_of(wanted: Filter, shown: Sequence[str], *, shown_at: int) -> dict[str, Any]:

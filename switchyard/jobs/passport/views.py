@@ -1,4 +1,4 @@
-"""Pages of one job in the admin: its page, the part of it that changes, and the acts on it.
+"""Pages of one job in the admin: its page, the part of it that changes, its events, and the acts on it.
 
 Running it now asks nothing; the others ask on GET: cancel it, run it again, requeue its edited letter.
 """
@@ -8,36 +8,45 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
+from asgiref.sync import sync_to_async
 from django.contrib import messages
+from django.contrib.auth import get_user_model
+from django.core.handlers.asgi import ASGIRequest
 from django.db import DatabaseError
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from dramatiq.middleware import MiddlewareError
 
+from switchyard.api.problems import Problem
 from switchyard.audit.services import Who
 from switchyard.broker.admin.scheduled import HELD
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError, SwitchyardError
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_record import Job
-from switchyard.console.links import job_url
-from switchyard.console.room_view import RoomResponse, require
+from switchyard.console.links import admin_site, job_url
+from switchyard.console.room_view import RoomResponse, require, room_view
 from switchyard.dead_letters.queries import letter_of_key
-from switchyard.jobs.admin_pages import AWAY, GONE, can_stream, check, may
+from switchyard.jobs import live as streams
 from switchyard.jobs.calls import read_json
-from switchyard.jobs.listing.views import known_of, without_broker, without_job
+from switchyard.jobs.listing.views import AWAY, check, known_of, may, without_broker, without_job
 from switchyard.jobs.passport.again import requeue_edited, run_again
 from switchyard.jobs.passport.reading import TONES, Passport, passport_json, passport_of
 from switchyard.jobs.passport.timeline import acts_on, picture_of, timeline_of
 from switchyard.jobs.passport.why import Why, why, why_json
 from switchyard.jobs.presentation import GOOD_OUTCOMES, OUTCOMES, public_result, shown_arguments
-from switchyard.jobs.queries import find_untracked, is_job_id, is_message_id, running_or_none
+from switchyard.jobs.queries import find_known, find_untracked, is_job_id, is_message_id, running_or_none
 from switchyard.jobs.services import request_cancel, start_now
+
+GONE: Final = "No job has this id, or its record and its history have expired."
+NO_STREAMS: Final = (
+    "Django runs under WSGI here, where a stream would block a thread; serve it by ASGI, or poll the page."
+)
 
 
 def passport(request: HttpRequest, job_id: str) -> HttpResponse:
@@ -53,8 +62,8 @@ def passport(request: HttpRequest, job_id: str) -> HttpResponse:
         found = _why(request, known)
         shown["why"] = None if found is None else why_json(found)
         return JsonResponse(shown, json_dumps_params={"indent": 2, "ensure_ascii": False})
-    job = known.job
-    context = {"title": job.actor, "subtitle": job.id, "has_events": can_stream(request), **_context_of(request, known)}
+    context = {"title": known.job.actor, "subtitle": known.job.id, "has_events": isinstance(request, ASGIRequest)}
+    context |= _context_of(request, known)
     return RoomResponse(request, "switchyard_jobs/passport.html", context)
 
 
@@ -69,6 +78,42 @@ def live(request: HttpRequest, job_id: str) -> HttpResponse:
     if known is None:
         return HttpResponse(GONE, status=404, content_type="text/plain")
     return RoomResponse(request, "switchyard_jobs/passport_live.html", _context_of(request, known))
+
+
+async def events(request: HttpRequest, job_id: str) -> HttpResponseBase:
+    """Follow a job as server-sent events up to its end, for a user who may view jobs.
+
+    429 and 503 beyond the limits of open streams.
+    """
+    admitted: list[str] = []
+
+    def admit(request: HttpRequest) -> HttpResponse:
+        check(request)
+        admitted.append(f"user:{request.user.pk}")
+        return HttpResponse()
+
+    def allowed() -> bool:
+        user = get_user_model().objects.filter(pk=admitted[0].removeprefix("user:")).first()
+        if user is None or not user.has_perm("switchyard_jobs.view_job"):  # an inactive one has no rights
+            return False
+        held: Any = request.user
+        held.refresh_from_db()  # in place: a second factor is noted on it
+        return admin_site().has_permission(request)
+
+    refusal: HttpResponseBase = await sync_to_async(room_view(admit))(request)
+    if not admitted:
+        return refusal
+    if not isinstance(request, ASGIRequest):
+        return HttpResponse(NO_STREAMS, status=501, content_type="text/plain")
+    try:
+        job = await sync_to_async(find_known)(job_id)
+        if job is None:
+            return HttpResponse(GONE, status=404, content_type="text/plain")
+        return await streams.answer(request, job, caller=admitted[0], allowed=allowed)
+    except Problem as problem:
+        return problem.response()
+    except (BrokerError, DatabaseError):
+        return HttpResponse(AWAY, status=503, content_type="text/plain", headers=streams.RETRY_AFTER)
 
 
 def _context_of(request: HttpRequest, known: Passport) -> dict[str, Any]:
