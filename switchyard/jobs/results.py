@@ -42,12 +42,14 @@ def save_file(filename: str, content: bytes | File[Any], content_type: str) -> d
         ``{"file": storage name, "filename", "content_type", "size_bytes", "sha256"}``.
     """
     file: File[Any] = ContentFile(content) if isinstance(content, bytes) else content
-    digest, size_bytes = _measure(file)
-    shown = safe_name(filename)
-    day = timezone.now()
-    wanted = f"{FOLDER}/{day:%Y}/{day:%m}/{uuid.uuid4().hex}/{shown}"
-    stored = default_storage.save(wanted, file)
-    return {"file": stored, "filename": shown, "content_type": content_type, "size_bytes": size_bytes, "sha256": digest}
+    digest, size_bytes, shown = hashlib.sha256(), 0, safe_name(filename)
+    for chunk in file.chunks(CHUNK_BYTES):
+        digest.update(chunk)
+        size_bytes += len(chunk)
+    file.seek(0)
+    stored = default_storage.save(f"{FOLDER}/{timezone.now():%Y/%m}/{uuid.uuid4().hex}/{shown}", file)
+    described = {"file": stored, "filename": shown, "content_type": content_type, "size_bytes": size_bytes}
+    return {**described, "sha256": digest.hexdigest()}
 
 
 def save_path(filename: str, path: Path | str, content_type: str) -> dict[str, Any]:
@@ -98,16 +100,6 @@ def safe_name(filename: str) -> str:
     if not stem or not suffix.isalnum() or len(suffix) > MAX_SUFFIX_CHARACTERS:
         return cleaned[:MAX_NAME_CHARACTERS].rstrip("._") or "result"
     return f"{stem[: MAX_NAME_CHARACTERS - len(suffix) - 1]}.{suffix}"
-
-
-def _measure(file: File[Any]) -> tuple[str, int]:
-    digest = hashlib.sha256()
-    size_bytes = 0
-    for chunk in file.chunks(CHUNK_BYTES):
-        digest.update(chunk)
-        size_bytes += len(chunk)
-    file.seek(0)
-    return digest.hexdigest(), size_bytes
 
 
 RETRY_AFTER_S = 5

@@ -189,15 +189,8 @@ def _messages(consumer: Any, into: Imported) -> Iterator[MessageProxy]:
 
 
 def _of_yard(message: MessageProxy, queue: str) -> Message[Any]:
-    return Message(
-        queue_name=queue,
-        actor_name=message.actor_name,
-        args=message.args,
-        kwargs=message.kwargs,
-        options={name: value for name, value in message.options.items() if name not in OF_STOCK},
-        message_id=message.message_id,
-        message_timestamp=message.message_timestamp,
-    )
+    options = {name: value for name, value in message.options.items() if name not in OF_STOCK}
+    return Message(**{**message.asdict(), "queue_name": queue, "options": options})
 
 
 def leftover_lines(source: StockQueues) -> list[str]:

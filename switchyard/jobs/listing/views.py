@@ -253,9 +253,10 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
     query = wanted.to_query()
     is_later = "after" in request.GET
     is_live = not (is_later or wrong or asked_id)
+    watched = {**query, "shown_at": shown_at, "shown": ",".join(job.id for job in page.jobs)}
     context = {
         "title": "Jobs",
-        "live_url": _live_url(query, page, shown_at) if is_live else "",
+        "live_url": f"{reverse('switchyard-jobs-live')}?{urlencode(watched, safe=',')}" if is_live else "",
         "page": page,
         "by_due_time": page.by_due_time,
         "wrong": wrong,
@@ -285,12 +286,6 @@ def _counts() -> dict[str, int] | None:
         return state_counts(answering_families(), facilities().records) if families() else None
     except BrokerError:
         return None  # the page says that the broker is away
-
-
-def _live_url(query: dict[str, str], page: JobsPage, shown_at: int) -> str:
-    shown = ",".join(job.id for job in page.jobs)
-    address = reverse("switchyard-jobs-live")
-    return f"{address}?{urlencode({**query, 'shown_at': shown_at, 'shown': shown}, safe=',')}"
 
 
 def _wanted(request: HttpRequest) -> Filter:
