@@ -33,8 +33,8 @@ from switchyard.operations import queries
 from switchyard.operations.findings.facts import facts_of
 from switchyard.operations.overview import judged_now, shown_rows
 from switchyard.queues import limits, services, stock
-from switchyard.queues.facts import QueueView, all_queues_sentence, waiting_and_scheduled
-from switchyard.queues.queries import view_of, yard_state
+from switchyard.queues.facts import all_queues_sentence, waiting_and_scheduled
+from switchyard.queues.queries import QueueView, yard_state
 from switchyard.queues.stock import Imported
 
 # Heading -> figure. Workers hold more than they run: the messages that they prefetched, too.
@@ -312,7 +312,7 @@ class Command(ActsCommand):
 
     def _status(self, options: dict[str, Any]) -> None:
         queue = declared_yard().queue_of(options["queue"])
-        lines = status_lines(view_of(queue))
+        lines = status_lines(QueueView(queue))
         self.answer(map(printable, lines), {"queue": queue.name, "sentences": lines}, indent=2)
 
 

@@ -134,13 +134,12 @@ def _sentence(letters: int, bugs: int, state: str) -> str:
 
 
 def _fields(given: dict[str, str]) -> Iterable[tuple[str, str, list[tuple[str, str, bool]]]]:
-    queues = [queue.name for queue in declared_yard().queues]
     for name, label, values in (
-        ("queue", "Queue", {queue: queue for queue in queues}),
-        ("actor", "Actor", {actor: actor for actor in sorted(dramatiq.get_broker().actors)}),
-        ("reason", "Reason", {reason: reason.replace("_", " ") for reason in REASONS}),
+        ("queue", "Queue", [(queue.name, queue.name) for queue in declared_yard().queues]),
+        ("actor", "Actor", [(actor, actor) for actor in sorted(dramatiq.get_broker().actors)]),
+        ("reason", "Reason", [(reason, reason.replace("_", " ")) for reason in REASONS]),
     ):
-        yield name, label, choices((("", "any"), *values.items()), given.get(name, ""))
+        yield name, label, choices((("", "any"), *values), given.get(name, ""))
 
 
 def _alerts_of(request: HttpRequest, fingerprint: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -250,7 +250,8 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
         page = find_jobs(wanted, after=request.GET.get("after", ""))
     except ValueError as error:
         wrong, status = str(error), 400
-    query = wanted.to_query()
+    query, counts = wanted.to_query(), _counts()
+    queues = [each.name for each in declared_yard().queues]
     is_later = "after" in request.GET
     is_live = not (is_later or wrong or asked_id)
     watched = {**query, "shown_at": shown_at, "shown": ",".join(job.id for job in page.jobs)}
@@ -260,7 +261,20 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
         "page": page,
         "by_due_time": page.by_due_time,
         "wrong": wrong,
-        "form": context_of(wanted, _counts()),
+        "form": {
+            "query": query,
+            "words": [f"{name} {value}"[:60] for name, value in query.items() if name != "failures"]
+            + ["failures, retried ones too"] * wanted.failures,
+            "periods": choices(PERIODS, wanted.since),
+            "states": choices((("", "any"), *((state, state) for state in STEPS)), query.get("state", "")),
+            "queues": choices((("", "any"), *((each, each) for each in queues)), wanted.queue),
+            "actors": sorted(dramatiq.get_broker().actors),
+            "presets": [
+                (text, f"?{urlencode(preset)}", preset == query, counts.get(preset.get("state", "")))
+                for text, preset in PRESETS
+            ],
+            "more_open": any(query.get(name) for name, _, _ in MORE_FIELDS),
+        },
         "more_fields": [(name, label, (hint, query.get(name, ""))) for name, label, hint in MORE_FIELDS],
         "tones": TONES,
         "asked": asked_id,
@@ -281,11 +295,11 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
     return RoomResponse(request, "switchyard_jobs/list.html", context, status=status)
 
 
-def _counts() -> dict[str, int] | None:
-    try:
-        return state_counts(answering_families(), facilities().records) if families() else None
-    except BrokerError:
-        return None  # the page says that the broker is away
+def _counts() -> dict[str, int]:
+    """Return the unfinished jobs by state; none while the broker is away, which the page says."""
+    with suppress(BrokerError):
+        return state_counts(answering_families(), facilities().records) if families() else {}
+    return {}
 
 
 def _wanted(request: HttpRequest) -> Filter:
@@ -348,25 +362,6 @@ PRESETS: Final = (
 )
 # Names in the address that are no filter.
 PAGE_NAMES: Final = ("after", "limit", "q", "id", "shown", "shown_at", "export")
-
-
-def context_of(wanted: Filter, counts: Mapping[str, int] | None = None) -> dict[str, Any]:
-    """Return what the form shows for a filter, with the counts of unfinished jobs by state."""
-    query = wanted.to_query()
-    return {
-        "query": query,
-        "words": [f"{name} {value}"[:60] for name, value in query.items() if name != "failures"]
-        + ["failures, retried ones too"] * wanted.failures,
-        "periods": choices(PERIODS, wanted.since),
-        "states": choices((("", "any"), *((state, state) for state in STEPS)), query.get("state", "")),
-        "queues": choices((("", "any"), *((each.name, each.name) for each in declared_yard().queues)), wanted.queue),
-        "actors": sorted(dramatiq.get_broker().actors),
-        "presets": [
-            (text, f"?{urlencode(preset)}", preset == query, (counts or {}).get(preset.get("state", "")))
-            for text, preset in PRESETS
-        ],
-        "more_open": any(query.get(name) for name, _, _ in MORE_FIELDS),
-    }
 
 
 def searched(text: str) -> Filter:

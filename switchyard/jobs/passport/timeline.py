@@ -138,6 +138,7 @@ WIDTH = 1_000
 LEAST = 3
 # Units that a letter of a label takes, and the least distance between two marks of the axis.
 LETTER, BETWEEN_MARKS = 7, 120
+SIGNS = {"live": "▶", "bad": "✕", "ok": "✓"}
 STEPS_MS = (1, 2, 5, 10, 15, 20, 30, 60)
 
 
@@ -176,8 +177,21 @@ def picture_of(known: Passport) -> Picture | None:
         return None
     began = job.enqueued_at
     ended = max(job.finished_at if job.ended and job.finished_at is not None else now_ms(), began)
-    waits, runs = list(_waits(known, began, ended)), list(_runs(known, ended))
-    whole = max(ended - began, 1)
+    whole, last = max(ended - began, 1), began
+    waits: list[tuple[int, int]] = []  # in which no known attempt ran
+    runs: list[tuple[int, int, str, str]] = []
+    for each in known.attempts:
+        if each.started_at is None:
+            continue
+        end = ended if each.finished_at is None else each.finished_at
+        kind = "live" if each.finished_at is None else "bad" if each.state in FAILED else "ok"
+        text = f"{SIGNS[kind]} attempt {each.attempts}, {duration(end - each.started_at)}"
+        runs.append((each.started_at, max(end, each.started_at), kind, text))
+        if each.started_at > last:
+            waits.append((last, each.started_at))
+        last = max(last, end)
+    if ended > last and not (job.ended and known.attempts):
+        waits.append((last, ended))
 
     def span(start: int, end: int, kind: str, text: str) -> Span:
         x = (start - began) / whole * WIDTH
@@ -194,30 +208,6 @@ def picture_of(known: Passport) -> Picture | None:
         marks=tuple(_marks(whole)),
         sentence=_sentence(job, ended - began, waited, ran, failed),
     )
-
-
-def _runs(known: Passport, ended: int) -> Iterator[tuple[int, int, str, str]]:
-    for each in known.attempts:
-        if each.started_at is None:
-            continue
-        end = ended if each.finished_at is None else each.finished_at
-        kind = "live" if each.finished_at is None else "bad" if each.state in FAILED else "ok"
-        sign = {"live": "▶", "bad": "✕", "ok": "✓"}[kind]
-        text = f"{sign} attempt {each.attempts}, {duration(end - each.started_at)}"
-        yield each.started_at, max(end, each.started_at), kind, text
-
-
-def _waits(known: Passport, began: int, ended: int) -> Iterator[tuple[int, int]]:
-    """Yield the times in which no known attempt ran."""
-    last = began
-    for each in known.attempts:
-        if each.started_at is None:
-            continue
-        if each.started_at > last:
-            yield last, each.started_at
-        last = max(last, ended if each.finished_at is None else each.finished_at)
-    if ended > last and (not known.job.ended or not known.attempts):
-        yield last, ended
 
 
 def _marks(whole_ms: int) -> Iterator[tuple[float, str]]:
