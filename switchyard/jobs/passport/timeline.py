@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from django.db import DatabaseError
 
@@ -159,19 +159,11 @@ class Span:
     title: str
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """The picture of a job; ``marks`` are places of the axis with their texts, ``sentence`` says what it shows."""
+def picture_of(known: Passport) -> dict[str, Any] | None:
+    """Return the picture of a job for its template, or ``None`` when no time of it is known.
 
-    waits: tuple[Span, ...]
-    runs: tuple[Span, ...]
-    marks: tuple[tuple[float, str], ...]
-    sentence: str
-    width: int = WIDTH
-
-
-def picture_of(known: Passport) -> Picture | None:
-    """Return the picture of a job, or ``None`` when no time of it is known."""
+    ``marks`` are places of the axis with their texts, ``sentence`` says what it shows.
+    """
     job = known.job
     if job.enqueued_at is None:
         return None
@@ -202,12 +194,13 @@ def picture_of(known: Passport) -> Picture | None:
 
     waited, ran = sum(end - start for start, end in waits), sum(end - start for start, end, _, _ in runs)
     failed = sum(end - start for start, end, kind, _ in runs if kind == "bad")
-    return Picture(
-        waits=tuple(span(start, end, "wait", f"waited {duration(end - start)}") for start, end in waits),
-        runs=tuple(span(*run) for run in runs),
-        marks=tuple(_marks(whole)),
-        sentence=_sentence(job, ended - began, waited, ran, failed),
-    )
+    return {
+        "waits": [span(start, end, "wait", f"waited {duration(end - start)}") for start, end in waits],
+        "runs": [span(*run) for run in runs],
+        "marks": list(_marks(whole)),
+        "sentence": _sentence(job, ended - began, waited, ran, failed),
+        "width": WIDTH,
+    }
 
 
 def _marks(whole_ms: int) -> Iterator[tuple[float, str]]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist, pvariance
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from django.db import DatabaseError
 
 from switchyard.api.responses import iso_time
 from switchyard.broker.admin.browse import SeenMessage, leased
-from switchyard.broker.admin.places import Place, place_of
+from switchyard.broker.admin.places import place_of
 from switchyard.broker.clock import CIRCUIT_SPAN_MS, CIRCUITS_MS, PUT_OFF_MS, datetime_of, is_put_off, now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
@@ -29,8 +29,8 @@ from switchyard.broker.queue import codec
 from switchyard.broker.queue.limits import LimitWait, wait_of
 from switchyard.broker.shapes import CIRCUIT, ActorPause
 from switchyard.broker.stores.job_record import Job, holder_of, job_of_message, number_or_none
-from switchyard.broker.stores.pool_reports import QUIETED, Instruction, PoolReport
-from switchyard.broker.topology import Pool, lane_of_name
+from switchyard.broker.stores.pool_reports import QUIETED, PoolReport
+from switchyard.broker.topology import lane_of_name
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import ago, counted, duration, most_common
 from switchyard.console.pauses import pause_facts
@@ -41,7 +41,7 @@ from switchyard.jobs.presentation import limit_words
 from switchyard.jobs.queries import SilentHolder, families, find_untracked, records_of
 from switchyard.middleware.arguments import misfit, signature_of
 from switchyard.middleware.places import place_of as place_of_code
-from switchyard.outbox.rows import Standing, standing
+from switchyard.outbox.rows import standing
 
 # A process that commits sends at once; the relay sends what is older, twice a second.
 RELAYED_MS: Final = 2_000
@@ -156,34 +156,36 @@ class Why:
         )
 
 
-@dataclass(frozen=True, slots=True)
 class Situation:
     """Known facts of a job and of its wait.
 
+    ``lane`` is the name of the lane that it is in. ``place`` is ``None`` where a worker or the outbox holds it, and on
+    a broker that cannot be browsed; ``held`` is the job as a worker holds it, ``running`` what runs in the slots that
+    serve the lane. ``reports`` are those of the pools that serve it, ``None`` while they are unknown.
+
     Args:
-        lane: Name of the lane that it is in.
-        place: ``None`` where a worker or the outbox holds it, and on a broker that cannot be browsed.
-        held: The job as a worker holds it.
-        running: What runs in the slots that serve the lane.
-        reports: Of the pools that serve it; ``None`` while they are unknown.
         arguments: Its reader may view arguments.
     """
 
-    known: Passport
-    at: int
-    lane: str
-    pools: tuple[Pool, ...]
-    place: Place | None = None
-    held: SeenMessage | None = None
-    running: Sequence[Job] = ()
-    reports: Sequence[PoolReport] | None = None
-    instructions: Mapping[str, Instruction] = field(default_factory=dict)
-    outbox: Standing | None = None
-    arguments: bool = False
-
-    @property
-    def job(self) -> Job:
-        return self.known.job
+    def __init__(self, known: Passport, at: int, *, arguments: bool) -> None:
+        yard, job, in_outbox = declared_yard(), known.job, known.job.reason == "outbox"
+        self.known, self.job, self.at, self.arguments = known, job, at, arguments
+        self.outbox = standing(job.id) if in_outbox else None
+        own = [] if in_outbox else families([job.queue])
+        waits = own and job.state != "running"
+        place = place_of(own[0], job.id, at) if waits else None
+        lane: Lane = "live" if place is None or place.lane is None else place.lane
+        self.lane = own[0].keys.lane_name(lane) if waits else job.lane or job.queue
+        self.pools = yard.pools_of(self.lane) or yard.pools_of(job.queue)
+        names = {pool.name for pool in self.pools}
+        self.reports: list[PoolReport] | None = None
+        with suppress(BrokerError):
+            self.reports = [report for report in facilities().pools.read_all() if report.pool in names]
+        quieted = not in_outbox and any(report.state == QUIETED for report in self.reports or ())
+        self.instructions = facilities().pools.read_quieted(self.reports or ()) if quieted else {}
+        served = {lane_of_name(name)[0] for pool in self.pools for name in yard.served_by(pool)} | {job.queue}
+        self.held, self.running = _held_and_running(job.id, leased(families(served)) if own else (), names)
+        self.place = None if self.held is not None else place
 
     @property
     def due_at(self) -> int | None:
@@ -222,7 +224,7 @@ def why(known: Passport, *, arguments: bool = False, at: int | None = None) -> W
     """
     if known.job.ended:
         return None
-    seen = _read(known, now_ms() if at is None else at, arguments=arguments)
+    seen = Situation(known, now_ms() if at is None else at, arguments=arguments)
     causes = _causes(seen)
     return Why(seen.job, seen.at, tuple(causes), _wait(seen, causes), _starts(seen, causes), _silent(seen))
 
@@ -237,33 +239,6 @@ def why_json(found: Why) -> dict[str, Any]:
         "wait": {**asdict(found.wait), "total_ms": found.wait.total_ms},
         "starts": None if starts is None else {name: iso_time(at) for name, at in asdict(starts).items()},
     }
-
-
-def _read(known: Passport, at: int, *, arguments: bool) -> Situation:
-    yard, job = declared_yard(), known.job
-    if job.reason == "outbox":
-        pools, row = yard.pools_of(job.queue), standing(job.id)
-        return Situation(known, at, job.queue, pools, reports=_reports(pools), outbox=row, arguments=arguments)
-    own = families([job.queue])
-    place = place_of(own[0], job.id, at) if own and job.state != "running" else None
-    lane: Lane = "live" if place is None or place.lane is None else place.lane
-    lane_name = own[0].keys.lane_name(lane) if own and job.state != "running" else job.lane or job.queue
-    pools = yard.pools_of(lane_name) or yard.pools_of(job.queue)
-    served = {lane_of_name(name)[0] for pool in pools for name in yard.served_by(pool)} | {job.queue}
-    reports = _reports(pools)
-    quieted = any(report.state == QUIETED for report in reports or ())
-    told = facilities().pools.read_quieted(reports or ()) if quieted else {}
-    held, running = _held_and_running(job.id, leased(families(served)) if own else (), {pool.name for pool in pools})
-    place = None if held is not None else place
-    return Situation(known, at, lane_name, pools, place, held, running, reports, told, arguments=arguments)
-
-
-def _reports(pools: Sequence[Pool]) -> list[PoolReport] | None:
-    """Return the reports of some pools; ``None`` where the server that has them does not answer."""
-    names = {pool.name for pool in pools}
-    with suppress(BrokerError):
-        return [report for report in facilities().pools.read_all() if report.pool in names]
-    return None
 
 
 def _held_and_running(
