@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from enum import Enum
+from typing import Annotated, Any, Final, Literal
 
+import dramatiq
+import msgspec
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from dramatiq.actor import Actor
 from ninja import Router, Status
 from pydantic import BaseModel, Field
 
@@ -18,23 +24,24 @@ from switchyard.api.responses import accepted, job_url
 from switchyard.api.schemas import Accepted, StrictSchema
 from switchyard.api.tokens import find_token
 from switchyard.audit.services import Who
-from switchyard.broker.errors import ArgumentsRefused
+from switchyard.broker.errors import ArgumentsRefused, NotFound
 from switchyard.broker.queue.codec import LONGEST_NAME
 from switchyard.broker.stores.job_records import Job
 from switchyard.broker.topology import LONGEST_DELAY_MS
 from switchyard.console.queue_rights import holds
 from switchyard.history.filters import Filter
 from switchyard.jobs import live
-from switchyard.jobs.calls import from_values
+from switchyard.jobs.calls import ActorParameter, from_values, parameters_of
 from switchyard.jobs.listing.pages import LIMIT, find_jobs
 from switchyard.jobs.live import free_database
 from switchyard.jobs.passport.why import unfinished, why, why_json
 from switchyard.jobs.presentation import job_json, result_file
-from switchyard.jobs.public_actors import body_of_calls, find_public
 from switchyard.jobs.queries import holder_of_key, is_message_id, owner_of, stands_for, visible_job
 from switchyard.jobs.results import open_download
 from switchyard.jobs.services import request_cancel, send_for
 
+COMPONENTS: Final = "#/components/schemas/"
+Schema = dict[str, Any]
 State = Literal["scheduled", "queued", "running", "retrying", "succeeded", "cancelled", "expired", "dead"]
 
 
@@ -296,6 +303,75 @@ def send_job(request: HttpRequest, response: HttpResponse, body: JobRequest) -> 
     answer = accepted(request, send_for(actor, call, who=who, owner=owner, delay_ms=body.delay_ms or None))
     response["Location"] = answer["status_url"]
     return Status(202, answer)
+
+
+def public_actors() -> dict[str, Actor[..., Any]]:
+    found = sorted(dramatiq.get_broker().actors.items())
+    return {name: actor for name, actor in found if actor.options.get("public")}
+
+
+def find_public(name: str) -> Actor[..., Any]:
+    """Return a public actor; ``NotFound`` when there is none of this name, also for an actor that is not public."""
+    found = public_actors()
+    if name not in found:
+        raise NotFound(f"actor {name:.200}: no public actor has this name; public are {', '.join(found) or 'none'}")
+    return found[name]
+
+
+def body_of_calls() -> tuple[Schema, dict[str, Schema]]:
+    """Return the schema of a job that is sent, one alternative for each public actor, and the schemas that it names.
+
+    Both are empty where no actor is public.
+    """
+    named: dict[str, Schema] = {}
+    calls: dict[str, str] = {}
+    for name, actor in public_actors().items():
+        key = "Job." + re.sub(r"\W", lambda found: f"-{ord(found[0]):x}-", name, flags=re.ASCII)
+        arguments = _arguments(actor, key, named)
+        named[f"{key}.Arguments"], calls[name] = arguments, COMPONENTS + key
+        named[key] = {
+            "title": key,
+            "type": "object",
+            "description": (actor.fn.__doc__ or "").strip().partition("\n")[0],
+            "properties": {
+                "actor": {"const": name, "type": "string"},
+                "arguments": {"$ref": f"{COMPONENTS}{key}.Arguments"},
+                "delay_ms": {"type": "integer", "minimum": 0, "maximum": LONGEST_DELAY_MS},
+            },
+            "required": ["actor", "arguments"] if arguments["required"] else ["actor"],
+            "additionalProperties": False,
+        }
+    if not calls:
+        return {}, {}
+    alternatives = [{"$ref": each} for each in calls.values()]
+    return {"oneOf": alternatives, "discriminator": {"propertyName": "actor", "mapping": calls}}, named
+
+
+def _arguments(actor: Actor[..., Any], key: str, named: dict[str, Schema]) -> Schema:
+    """Return the schema of an actor's arguments by name; classes that it names are added to the named schemas."""
+    parameters = parameters_of(actor)
+    template = f"{COMPONENTS}{key}.{{name}}"
+    schemas, classes = msgspec.json.schema_components(
+        [each.value_type for each in parameters], schema_hook=_of_class, ref_template=template
+    )
+    named |= {f"{key}.{name}": schema for name, schema in classes.items()}
+    return {
+        "title": f"{key}.Arguments",
+        "type": "object",
+        "properties": {each.name: _property(each, one) for each, one in zip(parameters, schemas, strict=True)},
+        "required": [each.name for each in parameters if each.required],
+        "additionalProperties": False,
+    }
+
+
+def _property(parameter: ActorParameter, schema: Schema) -> Schema:
+    found = schema | ({"default": json.loads(parameter.default)} if parameter.default else {})
+    return found | ({"writeOnly": True} if parameter.redacted else {})
+
+
+def _of_class(kind: type) -> Schema:
+    """Return the schema of a class that msgspec does not know: Django's choices; any other counts as no annotation."""
+    return {"enum": [member.value for member in kind]} if issubclass(kind, Enum) else {}
 
 
 send_job.describe_body = body_of_calls  # type: ignore[attr-defined]
