@@ -76,7 +76,7 @@ def status_lines(view: QueueView) -> list[str]:
         lines.append(f"{purge.sentence} {purge.end}")
     if view.pause is not None:
         lines.append(f"{view.pause.sentence} {view.pause.end}")
-    lines += [f"{each.named}: {each.facts.sentence} {each.facts.end}" for each in view.paused_actors]
+    lines += [f"{each.pause.named}: {each.facts.sentence} {each.facts.end}" for each in view.paused_actors]
     if view.stats is not None:
         stats = view.stats
         lines.append(f"{view.row.held:,} scheduled, {stats.retry.total:,} retrying, {stats.dead:,} dead.")

@@ -190,11 +190,6 @@ class PausedActor:
     pause: ActorPause
 
     @property
-    def named(self) -> str:
-        """The actor, with the value of its argument if only that is paused."""
-        return self.pause.named
-
-    @property
     def argument(self) -> str:
         """Such as ``customer_id=7``; "" where all of the actor is paused."""
         return self.pause.named.partition(" with ")[2]

@@ -337,7 +337,7 @@ def _ended(wanted: Filter, place: ListCursor, limit: int) -> tuple[list[JobRow],
 
 
 _END = "-"
-_LONGEST_ID = 200
+_CURSOR: Final = re.compile(r"(?P<ended>[^~]*)~(?:-|(?P<at>[0-9]{1,15})\.(?P<id>.{1,200}))?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,15 +362,14 @@ class ListCursor:
         """Return the cursor in a text, the beginning for an empty one; ``ValueError`` for any other."""
         if not text:
             return cls()
-        ended, tilde, live = text.partition("~")
-        at, _, job_id = live.partition(".")
-        usable = tilde and (live in ("", _END) or (at.isdecimal() and len(at) <= 15 and 0 < len(job_id) <= _LONGEST_ID))
-        if not usable:
+        found = _CURSOR.fullmatch(text)
+        if found is None:
             raise ValueError(f"after: {text!r:.100} is not a place in a list; begin with its first page")
+        ended, at, job_id = found["ended"], found["at"], found["id"]
         return cls(
-            live=(int(at), job_id) if job_id else None,
+            live=(int(at), job_id) if at else None,
             ended=Cursor.parse(ended) if ended not in ("", _END) else None,
-            live_over=live == _END,
+            live_over=not at and text.endswith(_END),
             ended_over=ended == _END,
         )
 

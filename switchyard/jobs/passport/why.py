@@ -36,7 +36,6 @@ from switchyard.console.formatting import ago, counted, duration, most_common
 from switchyard.console.pauses import pause_facts
 from switchyard.history.queries import recent_runs
 from switchyard.jobs.passport.reading import Passport, passport_of
-from switchyard.jobs.pauses import PausedActor
 from switchyard.jobs.presentation import limit_words
 from switchyard.jobs.queries import SilentHolder, families, find_untracked, records_of
 from switchyard.middleware.arguments import misfit, signature_of
@@ -299,14 +298,14 @@ def _put_off(seen: Situation) -> Iterator[Cause]:
         in_force = pause.is_open if pause.calls is not None else not 0 < pause.until <= seen.at
         if not in_force or not stops_job(pause, seen.job):
             continue
-        shown = PausedActor(pause)
+        facts = pause_facts(pause)
         code = "circuit_open" if pause.is_open else "value_paused" if pause.argument else "actor_paused"
-        named = shown.named if seen.arguments or not pause.argument else ""
+        named = pause.named if seen.arguments or not pause.argument else ""
         if pause.is_open:
             what = f"The circuit of {named.removeprefix(CIRCUIT) or 'such an argument'} is open"
         else:
             what = f"{named or f'{pause.actor} with such an argument'} is paused"
-        text = f"{what}. {shown.facts.sentence} {shown.facts.end}"
+        text = f"{what}. {facts.sentence} {facts.end}"
         yield Cause(code, text, pause.until or None, sure=not pause.is_open, since=_put_off_at(score, pause))
 
 
