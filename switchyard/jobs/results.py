@@ -79,22 +79,6 @@ def open_result(name: str) -> File[Any] | None:
         return None
 
 
-def result_link(name: str, *, filename: str, content_type: str) -> str:
-    """Return a short-lived link to a stored result; "" where downloads go through the web, or the file was removed.
-
-    Args:
-        filename: Name of the downloaded file.
-
-    Raises:
-        StorageUnavailable: the storage did not answer.
-    """
-    storage = storages["default"]
-    if not isinstance(storage, BucketStorage) or not is_result_name(name):
-        return ""
-    link = storage.download_link(name, filename=filename, content_type=content_type)
-    return link if link and storage.exists(name) else ""
-
-
 def is_result_name(name: object) -> bool:
     """Return whether ``save_file`` makes such a storage name, so that the file is in the results' folder."""
     return isinstance(name, str) and _STORED.fullmatch(name) is not None
@@ -109,7 +93,6 @@ def safe_name(filename: str) -> str:
     return f"{stem[: MAX_NAME_CHARACTERS - len(suffix) - 1]}.{suffix}"
 
 
-RETRY_AFTER_S = 5
 # The address holds a signature: it belongs neither into caches nor into other sites' logs.
 LINK_HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 
@@ -129,7 +112,9 @@ def download(name: str, *, filename: str, content_type: str) -> HttpResponseBase
     try:
         return open_download(name, filename=filename, content_type=content_type)
     except StorageUnavailable as error:
-        return unavailable(error)
+        logger.warning("download failed: %s", error)
+        text, headers = "The storage does not answer. The file is kept; try again later.", {"Retry-After": "5"}
+        return HttpResponse(text, status=503, content_type="text/plain", headers=headers)
 
 
 def open_download(name: str, *, filename: str, content_type: str) -> HttpResponseBase | None:
@@ -138,8 +123,11 @@ def open_download(name: str, *, filename: str, content_type: str) -> HttpRespons
     Raises:
         StorageUnavailable: the storage did not answer.
     """
-    if link := result_link(name, filename=filename, content_type=content_type):
-        return HttpResponseRedirect(link, headers=LINK_HEADERS)
+    storage = storages["default"]
+    if isinstance(storage, BucketStorage) and is_result_name(name):
+        link = storage.download_link(name, filename=filename, content_type=content_type)
+        if link and storage.exists(name):
+            return HttpResponseRedirect(link, headers=LINK_HEADERS)
     if (file := open_result(name)) is None:
         return None
     return StreamingHttpResponse(
@@ -152,13 +140,6 @@ def open_download(name: str, *, filename: str, content_type: str) -> HttpRespons
             "X-Content-Type-Options": "nosniff",
         },
     )
-
-
-def unavailable(error: StorageUnavailable) -> HttpResponse:
-    """Return the answer of a page while the storage does not answer; log why."""
-    logger.warning("download failed: %s", error)
-    text = "The storage does not answer. The file is kept; try again later."
-    return HttpResponse(text, status=503, content_type="text/plain", headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
 class _Chunks:
