@@ -103,7 +103,6 @@ def _rendered(request: HttpRequest, name: str, template: str, context: dict[str,
 
 
 PAUSE, PURGE = "switchyard_operations.pause_queue", "switchyard_operations.purge_queue"
-REFUSALS = (ActRefused, ForeignBroker, UnknownQueue, BrokerError)
 TYPED_ABOVE = 100
 NOTHING_WAITS = "Nothing waited and nothing was scheduled."
 
@@ -212,7 +211,7 @@ def _act_or_ask(request: HttpRequest, verb: str, name: str, act: Callable[[], st
         try:
             messages.success(request, act())
             return _back(name)
-        except (_Incomplete, *REFUSALS) as error:
+        except (_Incomplete, ActRefused, ForeignBroker, UnknownQueue, BrokerError) as error:
             refused = error
     seen = queries.QueueView(queue)
     title = f"{verb.capitalize()} {name}"

@@ -121,22 +121,17 @@ class Starts:
     latest: int | None
 
 
-@dataclass(frozen=True, slots=True)
 class Why:
     """Reasons of one job.
 
-    Args:
-        causes: In the order in which the job meets them: the first one is where it stands now.
-        starts: ``None`` where nobody knows, as while its queue is paused without an end; of a running job as well.
-        silent: The child that holds it and answers nothing.
+    ``causes`` are in the order in which the job meets them: the first one is where it stands now. ``starts`` is
+    ``None`` where nobody knows, as while its queue is paused without an end; of a running job as well. ``silent`` is
+    the child that holds it and answers nothing.
     """
 
-    job: Job
-    at: int
-    causes: tuple[Cause, ...]
-    wait: Wait
-    starts: Starts | None
-    silent: SilentHolder | None
+    def __init__(self, seen: Situation) -> None:
+        self.job, self.at, self.causes = seen.job, seen.at, _causes(seen)
+        self.wait, self.starts, self.silent = _wait(seen, self.causes), _starts(seen, self.causes), _silent(seen)
 
     @property
     def when(self) -> str:
@@ -223,9 +218,7 @@ def why(known: Passport, *, arguments: bool = False, at: int | None = None) -> W
     """
     if known.job.ended:
         return None
-    seen = Situation(known, now_ms() if at is None else at, arguments=arguments)
-    causes = _causes(seen)
-    return Why(seen.job, seen.at, tuple(causes), _wait(seen, causes), _starts(seen, causes), _silent(seen))
+    return Why(Situation(known, now_ms() if at is None else at, arguments=arguments))
 
 
 def why_json(found: Why) -> dict[str, Any]:
