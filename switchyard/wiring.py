@@ -39,7 +39,7 @@ from switchyard.conf import SwitchyardSettings, switchyard_settings
 from switchyard.console.commands import refuse
 from switchyard.console.links import absolute, job_url
 from switchyard.database import Connections, tidy_connections
-from switchyard.jobs.result_stores import result_stores
+from switchyard.jobs.results import result_stores
 from switchyard.middleware import arguments, logs
 from switchyard.middleware.arguments import Arguments, TypedArguments
 from switchyard.middleware.async_actors import AsyncActors

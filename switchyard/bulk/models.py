@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
 
 from django.db import models
 
@@ -74,10 +74,7 @@ class BulkAct(models.Model):
         return f"bulk.{self.pk}"
 
     def note_skips(self, reasons: dict[str, int]) -> None:
-        skips: dict[str, Any] = dict(self.skips)
-        for reason, count in reasons.items():
-            skips[reason] = skips.get(reason, 0) + count
-        self.skips = skips
+        self.skips = dict(Counter(self.skips) + Counter(reasons))
         self.skipped += sum(reasons.values())
 
 

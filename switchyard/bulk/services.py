@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
@@ -140,24 +140,31 @@ LEAST_S: Final = 1.0
 UNKNOWN_TEXTS = KindTexts("Do", "item", "items", effect="", undo="", left="as they are")
 
 
-@dataclass(frozen=True, slots=True)
 class Progress:
     """A bulk act as pages and the command show it.
 
-    Args:
-        share: Of the items, 0 to 1.
-        rate: Items a second since its start; ``None`` before the first step, and of less than a second.
-        left_s: Seconds until its end at that rate.
-        took_s: Seconds from its request to its end, with its wait for the scheduler; ``None`` before.
+    ``share`` is of the items, 0 to 1; ``rate`` items a second since its start, ``None`` before the first step, and of
+    less than a second; ``left_s`` seconds until its end at that rate; ``took_s`` seconds from its request to its end,
+    with its wait for the scheduler, ``None`` before.
     """
 
-    act: BulkAct
-    texts: KindTexts
-    share: float
-    rate: float | None
-    left_s: float | None
-    took_s: float | None
-    address: str
+    def __init__(self, act: BulkAct) -> None:
+        self.act, self.texts, self.address = act, UNKNOWN_TEXTS, ""
+        with suppress(NotFound):
+            kind = kind_of(act.kind)
+            self.texts, self.address = kind.texts, kind.address(act.filter)
+        reached = act.done + act.skipped
+        self.rate: float | None = None
+        self.left_s: float | None = None
+        self.took_s: float | None = None
+        if act.started_at is not None:
+            until = act.ended_at or (timezone.now() if act.unfinished else act.touched_at)
+            ran_s = max((until - act.started_at).total_seconds(), 0.0)
+            self.took_s = None if act.unfinished else max((until - act.created_at).total_seconds(), 0.0)
+            self.rate = reached / ran_s if reached and ran_s >= LEAST_S else None
+            self.left_s = max(0, act.total - reached) / self.rate if self.rate and act.unfinished else None
+        is_done = act.state == BulkAct.State.DONE
+        self.share = 1.0 if is_done else min(1.0, reached / act.total if act.total else 0.0)
 
     @property
     def title(self) -> str:
@@ -181,36 +188,17 @@ class Progress:
         return {"done": "ok", "stopped": "warn", "failed": "bad"}.get(self.act.state, "")
 
 
-def progress_of(act: BulkAct) -> Progress:
-    try:
-        kind = kind_of(act.kind)
-    except NotFound:
-        texts, address = UNKNOWN_TEXTS, ""
-    else:
-        texts, address = kind.texts, kind.address(act.filter)
-    reached = act.done + act.skipped
-    rate = left_s = took_s = None
-    if act.started_at is not None:
-        until = act.ended_at or (timezone.now() if act.unfinished else act.touched_at)
-        ran_s = max((until - act.started_at).total_seconds(), 0.0)
-        took_s = None if act.unfinished else max((until - act.created_at).total_seconds(), 0.0)
-        rate = reached / ran_s if reached and ran_s >= LEAST_S else None
-        left_s = max(0, act.total - reached) / rate if rate and act.unfinished else None
-    share = 1.0 if act.state == BulkAct.State.DONE else min(1.0, reached / act.total if act.total else 0.0)
-    return Progress(act, texts, share, rate, left_s, took_s, address)
-
-
 def find(number: int) -> Progress | None:
     """Return the progress of the bulk act of a number, or ``None``."""
     act = BulkAct.objects.filter(pk=number).first()
-    return None if act is None else progress_of(act)
+    return None if act is None else Progress(act)
 
 
 def newest(*, before: int | None = None, limit: int = PAGE) -> list[Progress]:
     acts = BulkAct.objects.order_by("-id")
     if before is not None:
         acts = acts.filter(pk__lt=before)
-    return [progress_of(act) for act in acts[:limit]]
+    return [Progress(act) for act in acts[:limit]]
 
 
 def going_on() -> int:

@@ -97,13 +97,12 @@ def take_back(request: HttpRequest, number: int) -> HttpResponseBase:
     require(request, kind_of(undo).right if undo else STOP)
     try:
         row = services.take_back(number, who=Who.of_request(request), reason=request.POST.get("reason", "").strip())
+        return _shown(request, row)
     except ActRefused as error:
         messages.warning(request, str(error))
-        return HttpResponseRedirect(reverse("switchyard-bulk-act", args=[number]))
     except BrokerError:
         messages.warning(request, "The broker does not answer: nothing was taken back. Try again when it is back.")
-        return HttpResponseRedirect(reverse("switchyard-bulk-act", args=[number]))
-    return _shown(request, row)
+    return HttpResponseRedirect(reverse("switchyard-bulk-act", args=[number]))
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

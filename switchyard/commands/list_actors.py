@@ -158,7 +158,7 @@ def _shown(name: str) -> dict[str, Any]:
     code: dict[str, Any] = {"signature": signature_text(actor), "parameters": parameters, "pauses": []}
     with suppress(BrokerError):
         code["pauses"] = [
-            f"{each.named}: {each.facts.sentence} {each.facts.end}" for each in pauses.paused_actors(name)
+            f"{each.pause.named}: {each.facts.sentence} {each.facts.end}" for each in pauses.paused_actors(name)
         ]
     return {**facts, **code, "facts": lately, "usually": usually, "history": ended}
 

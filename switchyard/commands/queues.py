@@ -33,8 +33,8 @@ from switchyard.operations import queries
 from switchyard.operations.findings.facts import facts_of
 from switchyard.operations.overview import judged_now, shown_rows
 from switchyard.queues import limits, services, stock
-from switchyard.queues.facts import QueueView, all_queues_sentence, waiting_and_scheduled
-from switchyard.queues.queries import view_of, yard_state
+from switchyard.queues.facts import all_queues_sentence, waiting_and_scheduled
+from switchyard.queues.queries import QueueView, yard_state
 from switchyard.queues.stock import Imported
 
 # Heading -> figure. Workers hold more than they run: the messages that they prefetched, too.
@@ -76,7 +76,7 @@ def status_lines(view: QueueView) -> list[str]:
         lines.append(f"{purge.sentence} {purge.end}")
     if view.pause is not None:
         lines.append(f"{view.pause.sentence} {view.pause.end}")
-    lines += [f"{each.named}: {each.facts.sentence} {each.facts.end}" for each in view.paused_actors]
+    lines += [f"{each.pause.named}: {each.facts.sentence} {each.facts.end}" for each in view.paused_actors]
     if view.stats is not None:
         stats = view.stats
         lines.append(f"{view.row.held:,} scheduled, {stats.retry.total:,} retrying, {stats.dead:,} dead.")
@@ -312,7 +312,7 @@ class Command(ActsCommand):
 
     def _status(self, options: dict[str, Any]) -> None:
         queue = declared_yard().queue_of(options["queue"])
-        lines = status_lines(view_of(queue))
+        lines = status_lines(QueueView(queue))
         self.answer(map(printable, lines), {"queue": queue.name, "sentences": lines}, indent=2)
 
 

@@ -12,7 +12,7 @@ It keeps true:
 
 Files in reading order: ``models``, ``projection`` (a row for each letter), ``reconcile``, ``acts`` (on letters, each
 with its row in the audit log), ``bulk_moves`` (on all that match a filter, or are ticked), ``queries``,
-``presentation``; then the pages: ``views`` and ``act_views``. Requeue with edited arguments is a part of jobs.
+``presentation``, ``views``. Requeue with edited arguments is a part of jobs.
 
 Public: ``models.DeadLetter``, ``queries``, ``projection`` for the worker's middleware and ``reconcile`` for the
 scheduler.

@@ -110,7 +110,7 @@ def apply(
         return "" if result.done else result.message
 
     def queues() -> set[str]:
-        return {find(letter).queue if isinstance(letter, str) else letter.queue for letter in by_id.values()}
+        return {find(letter).queue for letter in letters}
 
     return _move_each(f"letter.{name}", list(by_id), move, who=who, reason=reason, group=group, queues=queues)
 
@@ -167,10 +167,8 @@ def _move_each(
     detail = {"group": group} if group else {} if target else {"ids": list(ids[:MOST_IDS]), "chosen": len(ids)}
     with act(name, who=who, target=target, reason=reason, detail=detail, queues=queues) as entry:
         if group and not ids:
-            raise NotFound(
-                f"group {group!r}: no open dead letter has this fingerprint; "
-                "see `manage.py switchyard deadletters list` for the open groups"
-            )
+            remedy = "see `manage.py switchyard deadletters list` for the open groups"
+            raise NotFound(f"group {group!r}: no open dead letter has this fingerprint; {remedy}")
         entry.count = 0
         for message_id in ids:
             try:
@@ -316,9 +314,17 @@ def settle_claim(row: DeadLetter) -> bool:
 
 def _move(row: DeadLetter, name: MoveName, by: str, reason: str, arguments: Arguments | None = None) -> ActionResult:
     token = uuid.uuid4().hex
-    row, why = _claim(row, token, name, by, reason)
-    if why:
-        return ActionResult(row, False, why)
+    stale = row.claim_at is not None and row.claim_at < clock.utc_now() - timedelta(seconds=CLAIM_S)
+    if stale and not row.claim_token.startswith(BULK_CLAIM):
+        settle_claim(row)
+    with locked(row) as now:
+        if now.claim_token:
+            why = f"{now.claim_by} has begun to {now.claim_act} {now}; look again in a minute."
+            return ActionResult(now, False, why)
+        if now.state not in OPEN_STATES:
+            return ActionResult(now, False, _already(now))
+        claim([now], token, name, by=by, reason=reason)
+    row = now
     try:
         [answer] = move(name, [item_of(row)], nonce=token, arguments=arguments)
     except BrokerError as error:
@@ -331,20 +337,6 @@ def _move(row: DeadLetter, name: MoveName, by: str, reason: str, arguments: Argu
         return ActionResult(row, False, f"{row} stays as it is: {REASONS[answer]}.")
     log.info("dead letter moved", act=name, by=by, message_id=row.message_id, actor=row.actor, queue=row.queue)
     return ActionResult(row, True, DONE[name][1].format(row=row))
-
-
-def _claim(row: DeadLetter, token: str, name: MoveName, by: str, reason: str) -> tuple[DeadLetter, str]:
-    """Return the row as it is now, and why it was not claimed, or ""."""
-    stale = row.claim_at is not None and row.claim_at < clock.utc_now() - timedelta(seconds=CLAIM_S)
-    if stale and not row.claim_token.startswith(BULK_CLAIM):
-        settle_claim(row)
-    with locked(row) as now:
-        if now.claim_token:
-            return now, f"{now.claim_by} has begun to {now.claim_act} {now}; look again in a minute."
-        if now.state not in OPEN_STATES:
-            return now, _already(now)
-        claim([now], token, name, by=by, reason=reason)
-    return now, ""
 
 
 def _already(row: DeadLetter) -> str:

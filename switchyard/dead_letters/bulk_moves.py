@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import reduce
+from operator import or_
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -27,6 +29,7 @@ from switchyard.console.formatting import between, iso, time_ms
 from switchyard.dead_letters import acts
 from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
 from switchyard.dead_letters.projection import UNCLAIMED, set_state
+from switchyard.dead_letters.queries import behind
 
 COLUMNS = ("fingerprint", "queue", "actor", "reason", "exception", "state")
 TIMES = {"died_since": "died_at__gte", "died_until": "died_at__lt"}
@@ -96,9 +99,9 @@ def listed(query: Mapping[str, str]) -> QuerySet[DeadLetter]:
     return _narrowed(rows, check(given))
 
 
-def matching(filter: dict[str, str]) -> QuerySet[DeadLetter]:
-    """Return the open letters that match a filter that :func:`check` has returned, oldest first."""
-    return _narrowed(DeadLetter.objects.filter(is_open=1).order_by("died_at", "id"), filter)
+def matching(filter: dict[str, str], **of: Any) -> QuerySet[DeadLetter]:
+    """Return the letters, open or ``of`` a state, that match a filter that :func:`check` has returned, oldest first."""
+    return _narrowed(DeadLetter.objects.filter(**(of or {"is_open": 1})).order_by("died_at", "id"), filter)
 
 
 def _given(query: Mapping[str, str]) -> dict[str, str]:
@@ -115,10 +118,7 @@ def _narrowed(rows: QuerySet[DeadLetter], filter: dict[str, str]) -> QuerySet[De
     if TICKED in filter:
         rows = rows.filter(pk__in=filter[TICKED].split(","))
     for word in filter.get("search", "").split():
-        wanted = Q()
-        for column in SEARCHED:
-            wanted |= Q(**{f"{column}__icontains": word})
-        rows = rows.filter(wanted)
+        rows = rows.filter(reduce(or_, (Q(**{f"{column}__icontains": word}) for column in SEARCHED)))
     return rows
 
 
@@ -167,18 +167,17 @@ class BulkMark(Kind):
         times = rows.aggregate(first=Min("died_at"), last=Max("died_at"))
         if times["first"] is None:
             return []
-        facts = [
+        instead = INSTEAD.get(self._name)
+        return [
             ("Failures", shown + (" and others" if len(causes) > 3 else "")),
             ("Died", f"{between(times['first'], times['last'])}. Later ones stay."),
             ("Queues", ", ".join(rows.values_list("queue", flat=True).distinct().order_by("queue"))),
+            *([("Instead", instead)] if instead else []),
         ]
-        return [*facts, ("Instead", INSTEAD[self._name])] if self._name in INSTEAD else facts
 
     def address(self, filter: dict[str, Any]) -> str:
         """Return the list of these letters, in any state."""
-        known: dict[str, str] = {
-            name: filter[name] for name in ("fingerprint", "queue", "actor", "reason", TICKED) if name in filter
-        }
+        known = {name: filter[name] for name in ("fingerprint", "queue", "actor", "reason", TICKED) if name in filter}
         return f"{reverse(LIST)}?{urlencode({**known, 'state': 'all'})}"
 
     def check(self, filter: dict[str, Any]) -> dict[str, Any]:
@@ -202,10 +201,8 @@ class BulkMark(Kind):
         return ["" if item[0] in done or repeated else "no longer in that state" for item in items]
 
     def _letters(self, act: BulkAct) -> QuerySet[DeadLetter]:
-        if (state := OF_STATE.get(self._name)) is not None:
-            rows = _narrowed(DeadLetter.objects.filter(state=state).order_by("died_at", "id"), act.filter)
-        else:
-            rows = matching(act.filter)
+        state = OF_STATE.get(self._name)
+        rows = matching(act.filter, **({} if state is None else {"state": state}))
         return rows.filter(died_at__lte=act.created_at)
 
     def _unordered(self, act: BulkAct) -> QuerySet[DeadLetter]:
@@ -218,9 +215,8 @@ class BulkMark(Kind):
     def _next(self, act: BulkAct, limit: int) -> tuple[list[DeadLetter], dict[str, Any]]:
         """Return the next letters, locked, and the cursor behind them."""
         rows = self._letters(act)
-        if act.cursor.get("after"):
-            died_at, pk = datetime.fromisoformat(act.cursor["after"][0]), act.cursor["after"][1]
-            rows = rows.filter(Q(died_at__gt=died_at) | Q(died_at=died_at, pk__gt=pk), died_at__gte=died_at)
+        if after := act.cursor.get("after"):
+            rows = behind(rows, datetime.fromisoformat(after[0]), after[1], "gt")
         chosen = list(rows.select_for_update().only("pk", "message_id", "queue", "died_at", "claim_token")[:limit])
         return chosen, {"after": [chosen[-1].died_at.isoformat(), chosen[-1].pk]} if chosen else act.cursor
 
@@ -228,15 +224,13 @@ class BulkMark(Kind):
 class BulkMove(BulkMark):
     """Requeue or discard letters by the hundreds."""
 
-    def __init__(self, move: acts.MoveName) -> None:
-        super().__init__(move)
-        self._move = move
+    _name: acts.MoveName
 
     def take(self, act: BulkAct, limit: int) -> Taken:
         """Claim the next letters. Those that a person has claimed are left to that person."""
         chosen, cursor = self._next(act, limit)
         free = [row for row in chosen if not row.claim_token]
-        acts.claim(free, _token(act), self._move, by=act.who, reason=act.reason)
+        acts.claim(free, _token(act), self._name, by=act.who, reason=act.reason)
         claimed = len(chosen) - len(free)
         return Taken(
             [acts.item_of(row) for row in free], cursor, more=len(chosen) == limit,
@@ -245,7 +239,7 @@ class BulkMove(BulkMark):
 
     def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
         """Move the letters in the broker; those of an interrupted step count as moved. ``NoRoom``: a queue is full."""
-        answers = acts.move(self._move, items, nonce=act.nonce)
+        answers = acts.move(self._name, items, nonce=act.nonce)
         if "full" in answers and not BulkAct.objects.filter(pk=act.pk, stop_asked_at__isnull=False).exists():
             full = {item[2] for item, answer in zip(items, answers, strict=True) if answer == "full"}
             raise NoRoom(", ".join(sorted(full)))
@@ -396,14 +390,10 @@ class BulkTakeBack(Kind):
     def take(self, act: BulkAct, limit: int) -> Taken:
         """Return the next letters; nobody else can change a requeued one but by its death."""
         rows = self._rows(act)
-        if act.cursor.get("before"):
-            died_at, pk = datetime.fromisoformat(act.cursor["before"][0]), act.cursor["before"][1]
-            rows = rows.filter(Q(died_at__lt=died_at) | Q(died_at=died_at, pk__lt=pk), died_at__lte=died_at)
+        if before := act.cursor.get("before"):
+            rows = behind(rows, datetime.fromisoformat(before[0]), before[1], "lt")
         chosen = list(rows.order_by("-died_at", "-pk").only("pk", "message_id", "queue", "died_at")[:limit])
-        if not chosen:
-            return Taken([], act.cursor, more=False)
-        last = chosen[-1]
-        cursor = {"before": [last.died_at.isoformat(), last.pk]}
+        cursor = {"before": [chosen[-1].died_at.isoformat(), chosen[-1].pk]} if chosen else act.cursor
         return Taken([acts.item_of(row) for row in chosen], cursor, more=len(chosen) == limit)
 
     def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:

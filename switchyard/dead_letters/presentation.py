@@ -30,12 +30,11 @@ def short_paths(traceback: str) -> str:
 
 def why_given_up(row: DeadLetter) -> str:
     """Return what happened to a letter's message, after its actor's name: ``was given up after 6 attempts, …``."""
-    if row.reason == "exhausted":
-        return f"was given up after {counted(row.attempts, 'attempt')}, the maximum of its retry policy"
-    return _WHY.get(row.reason, "was given up")
+    return _WHY.get(row.reason, "was given up").format(counted(row.attempts, "attempt"))
 
 
 _WHY = {
+    "exhausted": "was given up after {}, the maximum of its retry policy",
     "permanent": "was given up: this failure is never retried",
     "time_limit": "was given up: it ran past its time limit",
     "poison": "was given up: it killed its worker repeatedly",
@@ -70,8 +69,9 @@ def detail(row: DeadLetter) -> dict[str, Any]:
 
 def unreadable_summary(item: Unreadable) -> dict[str, Any]:
     """Return a quarantined message as a JSON value, its bytes in hexadecimal."""
+    seen_at = datetime_of(item.seen_at).isoformat(timespec="microseconds")
     values = _plain_values(item, "id", "queue", "error", "size_bytes")
-    return values | {"seen_at": seen_at(item).isoformat(timespec="microseconds"), "raw_hex": shown_bytes(item).hex()}
+    return values | {"seen_at": seen_at, "raw_hex": shown_bytes(item).hex()}
 
 
 def group_summary(group: LetterGroup) -> dict[str, Any]:
@@ -137,11 +137,6 @@ def letter_text(row: DeadLetter) -> str:
         at = _moment(datetime.fromisoformat(entry["at"]))
         lines.append(" ".join(filter(None, (at, entry["act"], entry["by"] and f"by {entry['by']}", entry["note"]))))
     return printable_lines("\n".join(lines))
-
-
-def seen_at(item: Unreadable) -> datetime:
-    """Return when a message was quarantined."""
-    return datetime_of(item.seen_at)
 
 
 def _moment(moment: datetime) -> str:

@@ -53,7 +53,12 @@ def project(letter: Letter) -> bool:
         if row.died_at >= values["died_at"]:
             return False
         if row.deaths == 1:
-            row.history = [*_first_life(row), *row.history]
+            died = f"{row.exception} after {row.attempts} attempts"
+            row.history = [
+                {"at": row.enqueued_at.isoformat(), "act": "sent", "by": "", "note": f"to {row.queue}"},
+                {"at": row.died_at.isoformat(), "act": "died", "by": "", "note": died},
+                *row.history,
+            ]
         if row.claim_token:
             add_history(row, action=row.claim_act, by=row.claim_by, text=row.claim_note)
             clear_claim(row)
@@ -112,11 +117,3 @@ def columns(letter: Letter) -> dict[str, Any]:
         "state_at": timezone.now(),
         "state_by": "",
     }
-
-
-def _first_life(row: DeadLetter) -> list[dict[str, str]]:
-    died = f"{row.exception} after {row.attempts} attempts"
-    return [
-        {"at": row.enqueued_at.isoformat(), "act": "sent", "by": "", "note": f"to {row.queue}"},
-        {"at": row.died_at.isoformat(), "act": "died", "by": "", "note": died},
-    ]

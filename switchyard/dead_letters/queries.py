@@ -74,6 +74,12 @@ def listing(*, queue: str = "", fingerprint: str = "", states: tuple[str, ...] =
     return rows.filter(fingerprint=fingerprint) if fingerprint else rows
 
 
+def behind(rows: QuerySet[DeadLetter], at: datetime, pk: int, order: str) -> QuerySet[DeadLetter]:
+    """Return those that died before a letter, ``lt``, or after it, ``gt``; of one moment by their keys."""
+    later = Q(**{f"died_at__{order}": at}) | Q(**{"died_at": at, f"pk__{order}": pk})
+    return rows.filter(later, **{f"died_at__{order}e": at})
+
+
 def ids_of(fingerprint: str, *, state: str = "", limit: int | None = None) -> list[str]:
     """Return the ids of a group's letters of a state, by default of the open ones, oldest first."""
     rows = listing(fingerprint=fingerprint, states=(state,) if state else ()).order_by("died_at", "id")

@@ -94,27 +94,18 @@ def _project_page(letters: Sequence[Letter]) -> int:
         if row is not None and row.state not in OPEN_STATES and not row.claim_token:
             made += _reopen(row)
         elif row is None or row.died_at < datetime_of(letter.died_at):
-            made += _project_or_skip(letter)
+            try:
+                made += project(letter)
+            except (DataError, OverflowError) as error:  # an invalid letter, written by hand, must not block the others
+                log.error("dead letter fits into no row, read it in the broker", message_id=letter.id, error=str(error))
     return made
 
 
-def _project_or_skip(letter: Letter) -> bool:
-    try:
-        return project(letter)
-    except (DataError, OverflowError) as error:  # an invalid letter, written by hand, must not block the others
-        log.error("dead letter fits into no row, read it in the broker", message_id=letter.id, error=str(error))
-        return False
-
-
-def _reopen(row: DeadLetter) -> int:
+def _reopen(row: DeadLetter) -> bool:
     # The page may be older than the row, so read the letter again.
     letter = facilities().transport.find_dead_letter(row.queue, row.message_id)
-    if letter is None:
-        return 0
-    if project(letter):
-        return 1
     note = f"was {row.state}, but the dead list still holds it"
-    return int(_set_if_same(row, DeadLetter.State.NEW, "reopened", note))
+    return letter is not None and (project(letter) or _set_if_same(row, DeadLetter.State.NEW, "reopened", note))
 
 
 def _settle_stale() -> int:

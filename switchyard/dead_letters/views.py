@@ -1,26 +1,30 @@
-"""Pages of dead letters: the list with its groups, one letter, and the quarantine; ``act_views`` has the acts."""
+"""Pages of dead letters: the list with its groups, one letter and the acts on it, and the quarantine.
+
+``bulk_moves`` has the acts on several. Nothing is changed on GET.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
 
 import dramatiq
 from django.contrib import messages
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count
 from django.db.models.functions import Trunc
-from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseNotAllowed, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_POST, require_safe
 
+from switchyard.audit.services import Who
+from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import Unreadable
@@ -28,14 +32,16 @@ from switchyard.conf import declared_yard
 from switchyard.console.export import MOST, export_of
 from switchyard.console.formatting import TrendBar, choices, counted, cut
 from switchyard.console.queue_rights import holds, queue_rights
-from switchyard.console.room_view import RoomResponse, gone, require
-from switchyard.dead_letters import bulk_moves, queries
-from switchyard.dead_letters.act_views import LIST, TRIAGE, VIEW
+from switchyard.console.room_view import RoomResponse, gone, not_answered, require
+from switchyard.dead_letters import acts, bulk_moves, queries
 from switchyard.dead_letters.acts import right_of
 from switchyard.dead_letters.models import OPEN_STATES, DeadLetter
-from switchyard.dead_letters.presentation import marked, own_frame, seen_at, summary, why_given_up
-from switchyard.dead_letters.queries import LetterGroup, first_seen, hex_dump, shown_bytes
+from switchyard.dead_letters.presentation import marked, own_frame, summary, why_given_up
+from switchyard.dead_letters.queries import LetterGroup, behind, first_seen, hex_dump, letter_of_key, shown_bytes
 
+PAST = {"acknowledge": "Acknowledged", "requeue": "Requeued", "discard": "Discarded", "restore": "Restored"}
+TRIAGE = ("acknowledge", "requeue", "discard")
+LIST, VIEW = "switchyard-letters", "switchyard_dead_letters.view_deadletter"
 DISCARDED = DeadLetter.State.DISCARDED.value
 TABS = (("Open", ""), ("Requeued", DeadLetter.State.REQUEUED.value), ("Discarded", DISCARDED), ("All", "all"))
 COUNTED = 10_000
@@ -128,13 +134,12 @@ def _sentence(letters: int, bugs: int, state: str) -> str:
 
 
 def _fields(given: dict[str, str]) -> Iterable[tuple[str, str, list[tuple[str, str, bool]]]]:
-    queues = [queue.name for queue in declared_yard().queues]
     for name, label, values in (
-        ("queue", "Queue", {queue: queue for queue in queues}),
-        ("actor", "Actor", {actor: actor for actor in sorted(dramatiq.get_broker().actors)}),
-        ("reason", "Reason", {reason: reason.replace("_", " ") for reason in REASONS}),
+        ("queue", "Queue", [(queue.name, queue.name) for queue in declared_yard().queues]),
+        ("actor", "Actor", [(actor, actor) for actor in sorted(dramatiq.get_broker().actors)]),
+        ("reason", "Reason", [(reason, reason.replace("_", " ")) for reason in REASONS]),
     ):
-        yield name, label, choices((("", "any"), *values.items()), given.get(name, ""))
+        yield name, label, choices((("", "any"), *values), given.get(name, ""))
 
 
 def _alerts_of(request: HttpRequest, fingerprint: str) -> str:
@@ -146,50 +151,34 @@ STEPS, STEP = 12, timedelta(minutes=10)
 BAR_PX, GAP_PX, HIGH_PX = 8, 1, 24
 
 
-@dataclass(frozen=True, slots=True)
-class GroupRow:
-    """One row of the table of groups.
+def rows_of(groups: Sequence[LetterGroup]) -> list[dict[str, Any]]:
+    """Return the rows of the table of groups.
 
-    Args:
-        error: First line of the newest letter's error.
-        frame: Innermost frame of the project's own code, or "".
-        first_at: Of every letter that the cause has had, also of those that are no longer open.
-        bars: Open letters of the last two hours, ten minutes each; ``words`` says the same.
+    ``error`` is the first line of the newest letter's, ``frame`` its innermost one of the project's own code, or "".
+    ``first_at`` is that of every letter that the cause has had, also of those that are no longer open. ``bars`` are the
+    open letters of the last two hours, ten minutes each; ``words`` says the same.
     """
-
-    group: LetterGroup
-    error: str
-    frame: str
-    first_at: datetime
-    bars: tuple[TrendBar, ...]
-    words: str
-
-
-def rows_of(groups: Sequence[LetterGroup]) -> list[GroupRow]:
     names = [group.fingerprint for group in groups]
     counts, first = _recent(names), first_seen(names)
     samples = DeadLetter.objects.only("error", "traceback").in_bulk([group.sample for group in groups])
     found = []
     for group in groups:
-        bars = _bars(counts.get(group.fingerprint, {}))
-        recent = sum(counts.get(group.fingerprint, {}).values())
-        sample = samples.get(group.sample)
-        found.append(
-            GroupRow(
-                group=group,
-                error=sample.error.strip().split("\n", 1)[0] if sample else "",
-                frame=own_frame(sample.traceback) if sample else "",
-                first_at=min(first.get(group.fingerprint, group.first_at), group.first_at),
-                bars=bars,
-                words=f"{recent:,} in the last 2 h" if recent else "none in the last 2 h",
-            )
-        )
+        recent, sample = counts[group.fingerprint], samples.get(group.sample)
+        row = {
+            "group": group,
+            "error": sample.error.strip().split("\n", 1)[0] if sample else "",
+            "frame": own_frame(sample.traceback) if sample else "",
+            "first_at": min(first.get(group.fingerprint, group.first_at), group.first_at),
+            "bars": _bars(recent),
+            "words": f"{recent.total():,} in the last 2 h" if recent else "none in the last 2 h",
+        }
+        found.append(row)
     return found
 
 
-def _recent(fingerprints: list[str]) -> dict[str, Counter[datetime]]:
+def _recent(fingerprints: list[str]) -> defaultdict[str, Counter[datetime]]:
     """Return for each fingerprint its open letters of the last two hours, by ten minutes."""
-    counted: dict[str, Counter[datetime]] = {}
+    counted: defaultdict[str, Counter[datetime]] = defaultdict(Counter)
     # The states are named, so that the index of groups is used up to the time.
     rows = (
         DeadLetter.objects.filter(is_open=1, fingerprint__in=fingerprints, state__in=OPEN_STATES, died_at__gte=_start())
@@ -199,20 +188,18 @@ def _recent(fingerprints: list[str]) -> dict[str, Counter[datetime]]:
         .annotate(letters=Count("id"))
     )
     for fingerprint, minute, letters in rows:
-        counted.setdefault(fingerprint, Counter())[_step(minute)] += letters
+        counted[fingerprint][_step(minute)] += letters
     return counted
 
 
-def _bars(counts: Mapping[datetime, int]) -> tuple[TrendBar, ...]:
-    steps = [_start() + number * STEP for number in range(STEPS)]
-    most = max(counts.values(), default=0)
-    bars = []
-    for number, step in enumerate(steps):
-        letters = counts.get(step, 0)
+def _bars(counts: Mapping[datetime, int]) -> list[TrendBar]:
+    start, most, bars = _start(), max(counts.values(), default=0), []
+    for number in range(STEPS):
+        letters = counts.get(start + number * STEP, 0)
         height = max(3, round(HIGH_PX * letters / most)) if letters else 1
         kind = "trend" if letters else "trend-none"
         bars.append(TrendBar(number * (BAR_PX + GAP_PX), HIGH_PX - height, height, kind))
-    return tuple(bars)
+    return bars
 
 
 def _start() -> datetime:
@@ -226,43 +213,32 @@ def _step(at: datetime) -> datetime:
 # Letters that are counted.
 MOST_COUNTED: Final = 10_000
 PER_PAGE = 50
-AFTER_VAR = "after"
 _PLACE: Final = re.compile(r"(?P<at>[^~]{1,40})~(?P<row>[0-9]{1,18})")
 
 
-class LetterList:
-    """List of letters, newest first, whose next page goes on behind the last letter, however many arrive meanwhile.
+def _page_of(query: Mapping[str, str]) -> dict[str, Any]:
+    """Return a page of the letters of the list's address, newest first, with the links on and back.
 
-    ``after_link`` and ``first_link`` lead on and back. ``is_counted`` is false where more than ``MOST_COUNTED`` match.
-
-    Args:
-        query: The list's address.
+    The next page goes on behind the last letter, however many arrive meanwhile. ``is_counted`` is false where more than
+    ``MOST_COUNTED`` match.
 
     Raises:
         ValueError: the address has no usable place or filter.
     """
-
-    def __init__(self, query: Mapping[str, str]) -> None:
-        letters = _listed(query)
-        count = letters.order_by()[: MOST_COUNTED + 1].count()
-        if after := query.get(AFTER_VAR, ""):
-            at, pk = _place_of(after)
-            letters = letters.filter(Q(died_at__lt=at) | Q(died_at=at, pk__lt=pk), died_at__lte=at)
-        found = list(letters[: PER_PAGE + 1])
-        self.rows = found[:PER_PAGE]
-        kept = {name: value for name, value in query.items() if name != AFTER_VAR}
-        self.count = min(count, MOST_COUNTED)
-        self.is_counted = count <= MOST_COUNTED
-        self.after_link = self.first_link = ""
-        if len(found) > PER_PAGE:
-            last = self.rows[-1]
-            self.after_link = f"?{urlencode({**kept, AFTER_VAR: f'{last.died_at.isoformat()}~{last.pk}'})}"
-        if after:
-            self.first_link = f"?{urlencode(kept)}"
-
-
-def _listed(query: Mapping[str, str]) -> QuerySet[DeadLetter]:
-    return bulk_moves.listed(query).order_by("-died_at", "-id")
+    letters = bulk_moves.listed(query)
+    count = letters.order_by()[: MOST_COUNTED + 1].count()
+    if after := query.get("after", ""):
+        letters = behind(letters, *_place_of(after), "lt")
+    found = list(letters[: PER_PAGE + 1])
+    rows, kept = found[:PER_PAGE], {name: value for name, value in query.items() if name != "after"}
+    on = {**kept, "after": f"{rows[-1].died_at.isoformat()}~{rows[-1].pk}"} if len(found) > PER_PAGE else {}
+    return {
+        "rows": rows,
+        "count": min(count, MOST_COUNTED),
+        "is_counted": count <= MOST_COUNTED,
+        "after_link": f"?{urlencode(on)}" if on else "",
+        "first_link": f"?{urlencode(kept)}" if after else "",
+    }
 
 
 def _place_of(text: str) -> tuple[datetime, int]:
@@ -280,10 +256,11 @@ def letters(request: HttpRequest) -> HttpResponseBase:
     """Show the groups; with a filter also the letters that match, with a group's fingerprint its newest letter."""
     require(request, VIEW)
     query = request.GET.dict()
-    if (file := export_of(request, "dead-letters", lambda: map(summary, _listed(query)[: MOST + 1]))) is not None:
+    file = export_of(request, "dead-letters", lambda: map(summary, bulk_moves.listed(query)[: MOST + 1]))
+    if file is not None:
         return file
     try:
-        listed = LetterList(query) if query else None
+        listed = _page_of(query) if query else None
     except ValueError as error:
         messages.warning(request, str(error))
         return HttpResponseRedirect(reverse(LIST))
@@ -314,11 +291,48 @@ def letter(request: HttpRequest, pk: int) -> HttpResponseBase:
     return RoomResponse(request, "switchyard_dead_letters/detail.html", context)
 
 
+def one(request: HttpRequest, pk: int, action: Any) -> HttpResponseBase:
+    """Apply an action to one letter; ask before discarding."""
+    _check(request, action)
+    row, page = letter_of_key(pk), reverse("switchyard-letter", args=[pk])
+    reason = request.POST.get("reason", "").strip()
+    if action == "discard" and not (request.method == "POST" and reason):
+        wrong = "Nothing was done: enter a reason." if request.method == "POST" else ""
+        context = {"title": "Discard 1 dead letter?", "row": row, "back": page, "refused": wrong}
+        return RoomResponse(request, "switchyard_dead_letters/discard.html", context)
+    if request.method != "POST":
+        return HttpResponseNotAllowed(["POST"])
+    outcome = acts.apply(action, [row], who=Who.of_request(request), reason=reason)
+    if outcome.stopped:
+        fact = f"{outcome.stopped} Its page shows within a minute whether it was moved."
+        return not_answered(request, fact, back=page)
+    for sentence in outcome.skipped:
+        messages.warning(request, sentence)
+    if outcome.done:
+        messages.success(request, f"{PAST[action]} 1 dead letter.")
+    return HttpResponseRedirect(page)
+
+
+@require_POST
+def note(request: HttpRequest, pk: int) -> HttpResponseBase:
+    """Append a note to a letter's history."""
+    _check(request, "acknowledge")
+    result = acts.note(letter_of_key(pk), who=Who.of_request(request), text=request.POST.get("text", ""))
+    (messages.success if result.done else messages.warning)(request, result.message)
+    return HttpResponseRedirect(reverse("switchyard-letter", args=[pk]))
+
+
+def _check(request: HttpRequest, action: str) -> None:
+    if action not in PAST:
+        raise Http404(f"There is no action {action}.")
+    require(request, acts.right_of(action), VIEW)
+
+
 @require_safe
 def quarantined(request: HttpRequest) -> HttpResponseBase:
     """Show the messages that could not be decoded."""
     require(request, VIEW)
-    away, shown = "", QuarantinePage((), "")
+    away, shown = "", {}
     try:
         shown = page(request.GET.get("after", ""))
     except BrokerError:
@@ -333,33 +347,11 @@ SHOWN_BYTES: Final = 256
 LONGEST_ERROR: Final = 300
 
 
-@dataclass(frozen=True, slots=True)
-class ShownMessage:
-    """A quarantined message.
+def page(after: str = "") -> dict[str, Any]:
+    """Return a page of quarantined messages, in the yard's order of queues, newest first in each.
 
-    Args:
-        error: Why it is unreadable, cut.
-        dump: Its first bytes.
-        more_bytes: Bytes of it that are not in ``dump``.
+    An unknown place is the beginning; ``after`` of the answer is where the next page begins.
     """
-
-    item: Unreadable
-    error: str
-    seen_at: datetime
-    dump: str
-    more_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class QuarantinePage:
-    """Messages of the queues, in the yard's order, newest first in each; ``after`` is where the next page begins."""
-
-    messages: tuple[ShownMessage, ...]
-    after: str
-
-
-def page(after: str = "") -> QuarantinePage:
-    """Return a page; an unknown place is the beginning."""
     names = [queue.name for queue in declared_yard().queues]
     name, _, text = after.rpartition("~")
     is_place = name in names and text.isascii() and text.isdecimal() and len(text) < 10
@@ -373,9 +365,14 @@ def page(after: str = "") -> QuarantinePage:
         if len(found) > SHOWN:
             break
         start = 0
-    return QuarantinePage(tuple(map(_shown, found[:SHOWN])), "".join(places[SHOWN:]))
+    return {"messages": [_shown(item) for item in found[:SHOWN]], "after": "".join(places[SHOWN:])}
 
 
-def _shown(item: Unreadable) -> ShownMessage:
-    dump, more = hex_dump(shown_bytes(item)[:SHOWN_BYTES]), max(item.size_bytes - SHOWN_BYTES, 0)
-    return ShownMessage(item, cut(item.error, LONGEST_ERROR), seen_at(item), dump, more)
+def _shown(item: Unreadable) -> dict[str, Any]:
+    return {
+        "item": item,
+        "error": cut(item.error, LONGEST_ERROR),
+        "seen_at": datetime_of(item.seen_at),
+        "dump": hex_dump(shown_bytes(item)[:SHOWN_BYTES]),
+        "more_bytes": max(item.size_bytes - SHOWN_BYTES, 0),
+    }

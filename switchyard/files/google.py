@@ -38,10 +38,11 @@ class GoogleBucket(BucketStorage, GoogleCloudStorage):
     scheme = "gs"
 
     def get_default_settings(self) -> dict[str, Any]:
-        wanted: dict[str, Any] = {"default_acl": None, "file_overwrite": False, "object_parameters": {}}
         return {
             **super().get_default_settings(),
-            **wanted,
+            "default_acl": None,
+            "file_overwrite": False,
+            "object_parameters": {},
             "max_memory_size": SPOOL_BYTES,
             "blob_chunk_size": SPOOL_BYTES,
         }

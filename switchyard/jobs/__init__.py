@@ -12,9 +12,9 @@ It keeps true:
 - A result is kept for as long as its actor says; a store that fails costs a job seconds and the record takes over.
 
 Files in reading order: ``services`` (sending, progress, cancellation), ``queries`` with ``presentation`` (a job as
-it is shown), ``once``, ``results`` with ``storage`` (files), ``result_stores``, ``calls`` (arguments that a person
-writes) with ``argument_fields`` (of a form) and ``public_actors`` (over HTTP), ``pauses`` (of actors), ``api``
-with ``live`` (HTTP and live events), ``request_origin``. Pages: ``listing`` (the list, unfinished and ended jobs
+it is shown), ``once``, ``results`` with ``storage`` (files and stores), ``calls`` (arguments that a person
+writes) with ``argument_fields`` (of a form), ``pauses`` (of actors), ``api`` with ``live`` (public actors over HTTP,
+and live events), ``request_origin``. Pages: ``listing`` (the list, unfinished and ended jobs
 in one order), ``passport`` (one job: its waits, attempts, acts and relatives, and ``why`` it has not run), ``bulk``
 (acts on all that match a filter).
 

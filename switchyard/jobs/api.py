@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from enum import Enum
+from typing import Annotated, Any, Final, Literal
 
+import dramatiq
+import msgspec
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from dramatiq.actor import Actor
 from ninja import Router, Status
 from pydantic import BaseModel, Field
 
@@ -18,23 +24,24 @@ from switchyard.api.responses import accepted, job_url
 from switchyard.api.schemas import Accepted, StrictSchema
 from switchyard.api.tokens import find_token
 from switchyard.audit.services import Who
-from switchyard.broker.errors import ArgumentsRefused
+from switchyard.broker.errors import ArgumentsRefused, NotFound
 from switchyard.broker.queue.codec import LONGEST_NAME
 from switchyard.broker.stores.job_records import Job
 from switchyard.broker.topology import LONGEST_DELAY_MS
 from switchyard.console.queue_rights import holds
 from switchyard.history.filters import Filter
 from switchyard.jobs import live
-from switchyard.jobs.calls import from_values
+from switchyard.jobs.calls import ActorParameter, from_values, parameters_of
 from switchyard.jobs.listing.pages import LIMIT, find_jobs
 from switchyard.jobs.live import free_database
 from switchyard.jobs.passport.why import unfinished, why, why_json
 from switchyard.jobs.presentation import job_json, result_file
-from switchyard.jobs.public_actors import body_of_calls, find_public
-from switchyard.jobs.queries import holder_of_key, is_message_id, stands_for, visible_job, visible_untracked
+from switchyard.jobs.queries import holder_of_key, is_message_id, owner_of, stands_for, visible_job
 from switchyard.jobs.results import open_download
 from switchyard.jobs.services import request_cancel, send_for
 
+COMPONENTS: Final = "#/components/schemas/"
+Schema = dict[str, Any]
 State = Literal["scheduled", "queued", "running", "retrying", "succeeded", "cancelled", "expired", "dead"]
 
 
@@ -192,13 +199,11 @@ EVENTS_DOC: dict[str, Any] = {
         429: {"description": "The token has as many streams as it may."},
     },
 }
-TEXT = {"type": "string"}
-SCHEMAS: dict[str, dict[str, Any]] = {
-    "limit": {"type": "integer", "minimum": 1, "maximum": MOST_LISTED, "default": LIMIT},
-}
+TEXT: dict[str, Any] = {"type": "string"}
+SCHEMAS = {"limit": {"type": "integer", "minimum": 1, "maximum": MOST_LISTED, "default": LIMIT}}
 SEND_DOC: dict[str, Any] = {
     "responses": {
-        202: {"headers": {"Location": {"description": "URL of the job's state.", "schema": {"type": "string"}}}},
+        202: {"headers": {"Location": {"description": "URL of the job's state.", "schema": TEXT}}},
         404: {"description": "No public actor has this name."},
     }
 }
@@ -216,10 +221,7 @@ LIST_DOC: dict[str, Any] = {
             ("error", "Class of the last failure's exception, or a part of its text."),
             ("fingerprint", "Fingerprint of the last failure."),
             ("release", "Release of the worker that ran it last."),
-            (
-                "waited",
-                "Milliseconds that ended jobs waited for their last start: `80-320`, `80-`, `-320`.",
-            ),
+            ("waited", "Milliseconds that ended jobs waited for their last start: `80-320`, `80-`, `-320`."),
             ("ran", "Milliseconds that their last attempt ran, as `waited`."),
             ("since", "`30m`, `1h` or `7d` ago, or an ISO 8601 time."),
             ("until", "As `since`; the time itself is left out."),
@@ -303,6 +305,75 @@ def send_job(request: HttpRequest, response: HttpResponse, body: JobRequest) -> 
     return Status(202, answer)
 
 
+def public_actors() -> dict[str, Actor[..., Any]]:
+    found = sorted(dramatiq.get_broker().actors.items())
+    return {name: actor for name, actor in found if actor.options.get("public")}
+
+
+def find_public(name: str) -> Actor[..., Any]:
+    """Return a public actor; ``NotFound`` when there is none of this name, also for an actor that is not public."""
+    found = public_actors()
+    if name not in found:
+        raise NotFound(f"actor {name:.200}: no public actor has this name; public are {', '.join(found) or 'none'}")
+    return found[name]
+
+
+def body_of_calls() -> tuple[Schema, dict[str, Schema]]:
+    """Return the schema of a job that is sent, one alternative for each public actor, and the schemas that it names.
+
+    Both are empty where no actor is public.
+    """
+    named: dict[str, Schema] = {}
+    calls: dict[str, str] = {}
+    for name, actor in public_actors().items():
+        key = "Job." + re.sub(r"\W", lambda found: f"-{ord(found[0]):x}-", name, flags=re.ASCII)
+        arguments = _arguments(actor, key, named)
+        named[f"{key}.Arguments"], calls[name] = arguments, COMPONENTS + key
+        named[key] = {
+            "title": key,
+            "type": "object",
+            "description": (actor.fn.__doc__ or "").strip().partition("\n")[0],
+            "properties": {
+                "actor": {"const": name, "type": "string"},
+                "arguments": {"$ref": f"{COMPONENTS}{key}.Arguments"},
+                "delay_ms": {"type": "integer", "minimum": 0, "maximum": LONGEST_DELAY_MS},
+            },
+            "required": ["actor", "arguments"] if arguments["required"] else ["actor"],
+            "additionalProperties": False,
+        }
+    if not calls:
+        return {}, {}
+    alternatives = [{"$ref": each} for each in calls.values()]
+    return {"oneOf": alternatives, "discriminator": {"propertyName": "actor", "mapping": calls}}, named
+
+
+def _arguments(actor: Actor[..., Any], key: str, named: dict[str, Schema]) -> Schema:
+    """Return the schema of an actor's arguments by name; classes that it names are added to the named schemas."""
+    parameters = parameters_of(actor)
+    template = f"{COMPONENTS}{key}.{{name}}"
+    schemas, classes = msgspec.json.schema_components(
+        [each.value_type for each in parameters], schema_hook=_of_class, ref_template=template
+    )
+    named |= {f"{key}.{name}": schema for name, schema in classes.items()}
+    return {
+        "title": f"{key}.Arguments",
+        "type": "object",
+        "properties": {each.name: _property(each, one) for each, one in zip(parameters, schemas, strict=True)},
+        "required": [each.name for each in parameters if each.required],
+        "additionalProperties": False,
+    }
+
+
+def _property(parameter: ActorParameter, schema: Schema) -> Schema:
+    found = schema | ({"default": json.loads(parameter.default)} if parameter.default else {})
+    return found | ({"writeOnly": True} if parameter.redacted else {})
+
+
+def _of_class(kind: type) -> Schema:
+    """Return the schema of a class that msgspec does not know: Django's choices; any other counts as no annotation."""
+    return {"enum": [member.value for member in kind]} if issubclass(kind, Enum) else {}
+
+
 send_job.describe_body = body_of_calls  # type: ignore[attr-defined]
 
 
@@ -351,8 +422,9 @@ def cancel_job(request: HttpRequest, job_id: str) -> Status[dict[str, str]]:
     A job without a record can be cancelled until it ends; its state cannot be read.
     """
     owner, operator = _caller(request)
-    is_own = _sees(job_id, owner=owner, operator=False)
-    if not is_own and not (operator and _sees(job_id, owner=owner, operator=True)):
+    found = owner_of(job_id)
+    is_own = bool(owner) and found == owner
+    if found is None or not (is_own or operator):
         raise not_found(UNKNOWN)
     outcome = request_cancel(job_id, who=Who.of_request(request, own=is_own))
     if outcome == "unknown":
@@ -397,12 +469,6 @@ async def get_job_result(request: HttpRequest, job_id: str) -> HttpResponseBase:
 def _shown(request: HttpRequest, job: Job, *, arguments: bool) -> dict[str, Any]:
     url = job_url(request, job.id, part="result") if result_file(job) else None
     return job_json(job, arguments=arguments, result_url=url)
-
-
-def _sees(job_id: str, *, owner: str, operator: bool) -> bool:
-    """Return whether a caller may see a job, tracked or not."""
-    tracked = visible_job(job_id, owner=owner, operator=operator) is not None
-    return tracked or visible_untracked(job_id, owner=owner, operator=operator)
 
 
 def _visible(request: HttpRequest, job_id: str) -> Job:

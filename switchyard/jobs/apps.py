@@ -12,7 +12,5 @@ class JobsConfig(AppConfig):
     def ready(self) -> None:
         from switchyard.bulk.kinds import register
 
-        register("job.cancel", "switchyard.jobs.bulk:CANCEL")
-        register("job.run_again", "switchyard.jobs.bulk:RUN_AGAIN")
-        register("job.cancel_chosen", "switchyard.jobs.bulk:CANCEL_CHOSEN")
-        register("job.run_chosen_again", "switchyard.jobs.bulk:RUN_CHOSEN_AGAIN")
+        for name in ("cancel", "run_again", "cancel_chosen", "run_chosen_again"):
+            register(f"job.{name}", f"switchyard.jobs.bulk:{name.upper()}")

@@ -38,11 +38,9 @@ def call_of(form: forms.Form, actor: Actor[..., Any], data: Mapping[str, Any]) -
 
 def _field(parameter: ActorParameter) -> forms.CharField:
     css = {"class": "sy-input sy-code", "autocomplete": "off", "spellcheck": "false"}
-    widget: forms.Widget
+    widget: forms.Widget = forms.TextInput(attrs=css)
     if parameter.redacted:
         widget = forms.PasswordInput(attrs=css | {"autocomplete": "new-password"}, render_value=False)
-    else:
-        widget = forms.TextInput(attrs=css)
     # Not ``required``: the browser would refuse what clean() explains, and "" means the default.
     return forms.CharField(
         label=parameter.shown_name, required=False, initial=parameter.default, max_length=LONGEST_TEXT, strip=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -54,17 +54,16 @@ def families_of(act: BulkAct) -> list[QueueOperations]:
     return families([queue] if queue else None)
 
 
-class Matcher:
-    """Comparison of messages with the filter of an act."""
+def matcher(act: BulkAct) -> Callable[[Found], bool]:
+    """Return whether a job matches the filter of an act, and was enqueued before it began. Queues are not compared."""
+    wanted, began = Filter.from_query(act.filter), began_ms(act)
+    comparison = Comparison(wanted)
 
-    def __init__(self, act: BulkAct) -> None:
-        wanted = Filter.from_query(act.filter)
-        self._states, self._comparison, self._began = wanted.states, Comparison(wanted), began_ms(act)
+    def matches(found: Found) -> bool:
+        at = comparison.time_of(found.body)
+        return at is not None and at <= began and (not wanted.states or found.state in wanted.states)
 
-    def matches(self, found: Found) -> bool:
-        """Return whether a job matches, and was enqueued before the act began. Its queue is not compared."""
-        at = self._comparison.time_of(found.body)
-        return at is not None and at <= self._began and (not self._states or found.state in self._states)
+    return matches
 
 
 # A job takes several reads: a step of fewer lets Stop and progress follow.
@@ -207,25 +206,25 @@ class BulkCancel(Kind):
         return list({found.id: found for found in self._walk(act)}.values())
 
     def _walk(self, act: BulkAct) -> Iterator[Found]:
-        matcher = Matcher(act)
+        matches = matcher(act)
         for family in families_of(act):
             for stop in STOPS:
                 after: list[Any] | None = None
                 for _ in range(COUNTED_PAGES):
                     page = look(family, stop, after, PAGE)
-                    yield from filter(matcher.matches, page.found)
+                    yield from filter(matches, page.found)
                     if (after := page.after) is None:
                         break
 
     def take(self, act: BulkAct, limit: int) -> Taken:
         """Walk on until some match, or 5,000 messages were looked through."""
-        asked, matcher = families_of(act), Matcher(act)
+        asked, matches = families_of(act), matcher(act)
         place = {"queue": 0, "stop": 0, "after": None, "walk": 1, "hit": False, **act.cursor}
         place.pop("end", None)
         for _ in range(PAGES if asked else 0):
             family = asked[place["queue"]]
             page = look(family, STOPS[place["stop"]], place["after"], limit)
-            hit = [found.id for found in page.found if matcher.matches(found)]
+            hit = [found.id for found in page.found if matches(found)]
             place["hit"] = place["hit"] or bool(hit)
             more = self._advance(place, page.after, len(asked))
             if hit or not more:

@@ -198,12 +198,9 @@ def from_values(
     faults: dict[str, str] = {}
     parameters = parameters_of(actor)
     for each in parameters:
-        fault = known.get(each.name, "")
-        if not fault and each.name in values:
-            fault = _fault(each, values[each.name])
-        elif not fault and each.required:
-            fault = "required: write a JSON value"
-        if fault:
+        missing = "required: write a JSON value" if each.required else ""
+        found = _fault(each, values[each.name]) if each.name in values else missing
+        if fault := known.get(each.name) or found:
             faults[each.name] = fault
     names = [each.name for each in parameters]
     for name in values.keys() - set(names):

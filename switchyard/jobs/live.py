@@ -192,73 +192,27 @@ _EVENT_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
 _MAX_ID_PART = 2**64 - 1
 
 
-class StreamPlace:
-    """The place of one open stream among those of its caller and of this process, until it is closed."""
-
-    _open: Counter[str] = Counter()
-    _lock = threading.RLock()  # a collection of garbage may close one place while another is acquired
-    _caller = ""
-
-    def __init__(self, caller: str) -> None:
-        """Acquire a place.
-
-        Args:
-            caller: Prefix of an API token, or ``user:`` and the key of a user of the admin.
-
-        Raises:
-            Problem: 429, the caller has as many streams as it may; 503, the process has.
-        """
-        with self._lock:
-            if self._open[caller] >= STREAMS_PER_CALLER:
-                detail = f"{STREAMS_PER_CALLER} event streams of this token or user are open, the limit; close some"
-                raise Problem(429, detail, headers=RETRY_AFTER)
-            if self._open.total() >= STREAMS_PER_PROCESS:
-                raise Problem(503, "all event streams of this process are in use; try again later", headers=RETRY_AFTER)
-            self._caller = caller
-            self._open[caller] += 1
-
-    def close(self) -> None:
-        """Release the place, once."""
-        with self._lock:
-            caller, self._caller = self._caller, ""
-            if caller:
-                self._open[caller] -= 1
-                if not self._open[caller]:
-                    del self._open[caller]
-
-    def __del__(self) -> None:
-        # Django drops, without closing it, a response whose client left before it was sent.
-        self.close()
-
-
-async def has_news(job: Job, after: str) -> bool:
-    """Return whether events follow ``after``; none do if the job has ended and its last event was read."""
-    if not job.ended or not is_event_id(after):
-        return True
-    return bool(await _ask("XRANGE", job, f"({after}", "+", "COUNT", 1))
-
-
 async def answer(request: HttpRequest, job: Job, *, caller: str, allowed: Callable[[], bool]) -> HttpResponseBase:
     """Return the response that follows a job after the request's ``Last-Event-ID``; 204 where nothing follows.
 
     ``allowed`` is called in a thread every ``HEARTBEAT_S``: when the caller may not follow the job any more, it ends.
 
     Raises:
-        Problem: see ``StreamPlace``.
+        Problem: 429, the caller has as many streams as it may; 503, the process has.
         BrokerUnavailable: the broker did not answer.
     """
     after = request.headers.get("Last-Event-ID", "")
-    if not await has_news(job, after):
+    if job.ended and is_event_id(after) and not await _ask("XRANGE", job, f"({after}", "+", "COUNT", 1):
         return HttpResponse(status=204)
     await free_database()
     events = follow(job, after=after, heartbeat_s=HEARTBEAT_S)
-    return response(_while_allowed(events, allowed), place=StreamPlace(caller))
+    return response(_while_allowed(events, allowed), caller=caller)
 
 
-def response(events: AsyncGenerator[bytes], *, place: StreamPlace) -> StreamingHttpResponse:
-    """Return the response of server-sent events, which releases its place when it is closed."""
+def response(events: AsyncGenerator[bytes], *, caller: str) -> StreamingHttpResponse:
+    """Return the response of server-sent events that a caller follows."""
     return StreamingHttpResponse(
-        Stream(events, place),
+        Stream(events, caller),
         content_type="text/event-stream",
         # Django's GZipMiddleware would make each event a file of its own, of which browsers read the first.
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Content-Encoding": "identity"},
@@ -273,10 +227,39 @@ async def follow(job: Job, *, after: str, heartbeat_s: float) -> AsyncGenerator[
     ``end``: the reader reconnects after its last event.
     """
     yield f"retry: {RECONNECT_MS}\n\n".encode()
+    goes_on, last = is_event_id(after), after
     try:
-        async with aclosing(_events(job, after, heartbeat_s)) as events:
-            async for chunk in events:
-                yield chunk
+        if not goes_on:
+            # Read before the state: an event between the two reads is sent twice rather than never. Before the first
+            # follower a job keeps no events: those from here on are followed.
+            newest = await _ask("XREVRANGE", job, "+", "-", "COUNT", 1)
+            last = str(newest[0][0], "utf-8") if newest else "0-0"
+        async with watch(job.id, job.queue, after=last) as watcher:
+            if not goes_on:
+                job = await _find(job.id) or job
+                yield _sse("state", snapshot(job), last)
+                if job.ended:
+                    yield _sse("end", snapshot(job), last)
+                    return
+            while True:
+                events = await watcher.next(heartbeat_s)
+                for event in events:
+                    last = event.id
+                    if event.name == "end" and (known := await _find(job.id)) is not None and not known.ended:
+                        continue  # the job was requeued since
+                    yield _sse(event.name, event.data, last)
+                    if event.name == "end":
+                        return
+                if events:
+                    continue
+                yield b": heartbeat\n\n"
+                known = await _find(job.id)
+                if known is None:
+                    return
+                if known.ended:  # the stream was trimmed or has expired
+                    yield _sse("state", snapshot(known), last)
+                    yield _sse("end", snapshot(known), last)
+                    return
     except BrokerError as error:
         logger.warning("stream of a job's events ended early: %s", type(error).__name__, extra={"message_id": job.id})
 
@@ -306,44 +289,6 @@ def is_event_id(text: str) -> bool:
     return found is not None and all(int(part) < _MAX_ID_PART for part in found.groups())
 
 
-async def _events(job: Job, after: str, heartbeat_s: float) -> AsyncGenerator[bytes]:
-    goes_on = is_event_id(after)
-    # The last event is read before the state: one between the two reads is sent twice rather than never.
-    last = after if goes_on else await _last_id(job)
-    async with watch(job.id, job.queue, after=last) as watcher:
-        if not goes_on:
-            job = await _find(job.id) or job
-            yield _sse("state", snapshot(job), last)
-            if job.ended:
-                yield _sse("end", snapshot(job), last)
-                return
-        while True:
-            events = await watcher.next(heartbeat_s)
-            for event in events:
-                last = event.id
-                if event.name == "end" and not await _ended(job.id):
-                    continue  # the job was requeued since
-                yield _sse(event.name, event.data, last)
-                if event.name == "end":
-                    return
-            if events:
-                continue
-            yield b": heartbeat\n\n"
-            known = await _find(job.id)
-            if known is None:
-                return
-            if known.ended:  # the stream was trimmed or has expired
-                yield _sse("state", snapshot(known), last)
-                yield _sse("end", snapshot(known), last)
-                return
-
-
-async def _last_id(job: Job) -> str:
-    # Before the first follower a job keeps no events: those from here on are followed.
-    newest = await _ask("XREVRANGE", job, "+", "-", "COUNT", 1)
-    return str(newest[0][0], "utf-8") if newest else "0-0"
-
-
 async def _ask(command: str, job: Job, *arguments: str | int) -> Any:
     records = facilities().records
     return await sync_to_async(records.calls.command, thread_sensitive=False)(
@@ -355,29 +300,38 @@ async def _find(job_id: str) -> Job | None:
     return await sync_to_async(find_job, thread_sensitive=False)(job_id)
 
 
-async def _ended(job_id: str) -> bool:
-    job = await _find(job_id)
-    return job is None or job.ended
-
-
 def _sse(name: str, data: dict[str, Any], event_id: str) -> bytes:
     return f"id: {event_id}\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
 class Stream:
-    """Chunks for a ``StreamingHttpResponse``, closed together with it.
+    """Chunks for a ``StreamingHttpResponse``, closed together with it; one of the open ones of its caller.
 
     Django closes its iterator over the generator, not the generator: when a client disconnects in the middle, the
     generator's ``finally`` would wait for the garbage collector.
 
     Args:
         chunks: A generator that was not started, of the running event loop.
-        place: Closed as well: the ``finally`` of a generator that never started does not run.
+        caller: Prefix of an API token, or ``user:`` and the key of a user of the admin.
+
+    Raises:
+        Problem: 429, the caller has as many streams as it may; 503, the process has.
     """
 
-    def __init__(self, chunks: AsyncGenerator[bytes], place: StreamPlace) -> None:
-        self._chunks, self._place = chunks, place
-        self._loop = asyncio.get_running_loop()
+    _open: Counter[str] = Counter()
+    _lock = threading.RLock()  # a collection of garbage may release one place while another is acquired
+    _caller = ""
+
+    def __init__(self, chunks: AsyncGenerator[bytes], caller: str) -> None:
+        self._chunks, self._loop = chunks, asyncio.get_running_loop()
+        with self._lock:
+            if self._open[caller] >= STREAMS_PER_CALLER:
+                detail = f"{STREAMS_PER_CALLER} event streams of this token or user are open, the limit; close some"
+                raise Problem(429, detail, headers=RETRY_AFTER)
+            if self._open.total() >= STREAMS_PER_PROCESS:
+                raise Problem(503, "all event streams of this process are in use; try again later", headers=RETRY_AFTER)
+            self._caller = caller
+            self._open[caller] += 1
 
     def __aiter__(self) -> AsyncGenerator[bytes]:
         return self._chunks
@@ -386,7 +340,19 @@ class Stream:
         """Schedule the generator's clean-up. The response calls this method from any thread."""
         if self._loop.is_running():
             asyncio.run_coroutine_threadsafe(_close(self._chunks), self._loop)
-        self._place.close()
+        self._release()
+
+    def __del__(self) -> None:
+        # Django drops, without closing it, a response whose client left before it was sent.
+        self._release()
+
+    def _release(self) -> None:
+        with self._lock:
+            caller, self._caller = self._caller, ""
+            if caller:
+                self._open[caller] -= 1
+                if not self._open[caller]:
+                    del self._open[caller]
 
 
 async def free_database() -> None:

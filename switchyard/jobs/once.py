@@ -51,14 +51,15 @@ def once(key: str | None = None, *, using: str = "default") -> Iterator[bool]:
     """
     message = CurrentMessage.get_current_message()
     job_id = "" if message is None else message.message_id
-    key = _checked(job_id or None) if key is None else _checked(key)
+    key = _checked(job_id or None if key is None else key)
     lease = getattr(message, "lease", None)  # other brokers have none
     with transaction.atomic(using=using):
         with connections[using].cursor() as cursor:
             cursor.execute(INSERT, [key, job_id, None if lease is None else int(lease.token)])
             is_first = cursor.rowcount == 1
-        if not is_first:
-            _log_first(key, using)
+        # The first one's row may have been deleted meanwhile.
+        if not is_first and (row := DoneOnce.objects.using(using).filter(key=key).first()) is not None:
+            log.info("done once before", by=row.job_id, token=row.token, at=row.created_at.isoformat())
         yield is_first
 
 
@@ -68,22 +69,14 @@ def delete_old_keys() -> int:
     return sum(delete_old(old.using(alias)) for alias in aliases_with(DoneOnce))
 
 
-def _log_first(key: str, using: str) -> None:
-    row = DoneOnce.objects.using(using).filter(key=key).first()
-    if row is not None:  # it may have been deleted meanwhile
-        log.info("done once before", by=row.job_id, token=row.token, at=row.created_at.isoformat())
-
-
 def _checked(key: str | None) -> str:
     if key is None:
         raise ValueError('once: no job runs here whose id could be the key; pass one, such as once("invoice-17")')
     if not isinstance(key, str):
         raise TypeError(f'once: the key is {kind_of(key)}; write text, such as once("invoice-17")')
     if not 0 < len(key) <= KEY_CHARACTERS:
-        raise ValueError(
-            f"once: the key has {len(key)} characters, allowed are 1 to {KEY_CHARACTERS}; "
-            "use ids, or the SHA-256 of longer values"
-        )
+        remedy = "use ids, or the SHA-256 of longer values"
+        raise ValueError(f"once: the key has {len(key)} characters, allowed are 1 to {KEY_CHARACTERS}; {remedy}")
     if "\0" in key:
         raise ValueError("once: the key has a NUL character, which PostgreSQL cannot store; use ids")
     return key

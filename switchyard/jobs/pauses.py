@@ -137,14 +137,6 @@ def resume(wanted: Chosen, *, who: Who, reason: str = "") -> bool:
         return changed
 
 
-def _none_of(wanted: Chosen, depends: str) -> str:
-    if not depends:
-        return f"{wanted.actor} has none; declare what it calls with depends_on, or pause it"
-    argument = depends.partition(" per ")[2]
-    remedy = f"choose it by a value of {argument}" if argument else "choose it without an argument"
-    return f"{wanted.actor} depends on {depends!r}; {remedy}"
-
-
 def open_circuit(wanted: Chosen, *, who: Who, until: datetime | None, reason: str = "") -> bool:
     """Open the circuit of an actor's dependency in its queue until a time: then one job probes it.
 
@@ -158,8 +150,12 @@ def open_circuit(wanted: Chosen, *, who: Who, until: datetime | None, reason: st
     circuits = next((one for one in broker.middleware if isinstance(one, Circuits)), None)
     circuit = None if circuits is None else circuits.circuit_of(wanted.actor, wanted.argument, wanted.value)
     if circuit is None:
-        depends = broker.actors[wanted.actor].options.get("depends_on")
-        raise ActRefused("circuit", _none_of(wanted, str(depends or "")))
+        depends = str(broker.actors[wanted.actor].options.get("depends_on") or "")
+        argument = depends.partition(" per ")[2]
+        remedy = f"choose it by a value of {argument}" if argument else "choose it without an argument"
+        none = "has none; declare what it calls with depends_on, or pause it"
+        fact = f"depends on {depends!r}; {remedy}" if depends else none
+        raise ActRefused("circuit", f"{wanted.actor} {fact}")
     if until is None or (until_ms := int(until.timestamp() * 1000)) <= now_ms():
         raise unusable_end("" if until is None else until.isoformat(), "an open circuit has an end in the future")
     _families()
@@ -192,11 +188,6 @@ class PausedActor:
     """A pause in force or an open circuit, as pages and commands show it."""
 
     pause: ActorPause
-
-    @property
-    def named(self) -> str:
-        """The actor, with the value of its argument if only that is paused."""
-        return self.pause.named
 
     @property
     def argument(self) -> str:

@@ -86,6 +86,14 @@ def job_in_outbox(job_id: str) -> Job | None:
     return replace(job, state="scheduled", reason="outbox")
 
 
+def owner_of(job_id: str) -> str | None:
+    """Return the owner of a job, with a record or without; ``None`` when there is none of this id."""
+    if (job := find_known(job_id)) is not None:
+        return job.owner
+    message = find_untracked(job_id)
+    return None if message is None else str(message.options.get("owner") or "")
+
+
 def visible_job(job_id: str, *, owner: str, operator: bool) -> Job | None:
     """Return a job's record if the caller is its owner or an operator, otherwise ``None``."""
     job = find_known(job_id)
@@ -136,12 +144,6 @@ def find_untracked(job_id: str) -> Message[Any] | None:
     return find_unrecorded(facilities(), job_id) if is_message_id(job_id) else None
 
 
-def visible_untracked(job_id: str, *, owner: str, operator: bool) -> bool:
-    """Return whether there is such a job, and the caller is its owner or an operator."""
-    message = find_untracked(job_id)
-    return message is not None and bool(operator or (owner and message.options.get("owner") == owner))
-
-
 def running_jobs(*, queue: str = "", actor: str = "", pool: str = "", member: str = "", parent: str = "") -> list[Job]:
     """Return what runs, the longest first, for tables of the overview, of a queue, of an actor and of workers.
 
@@ -165,12 +167,17 @@ def running_jobs(*, queue: str = "", actor: str = "", pool: str = "", member: st
         found.append(job)
     records = records_of([job.id for job in found], queues=[family.keys.queue for family in asked])
     silent = silent_children() if found else {}
-    jobs = [
-        _running(job, record, child)
-        for job in found
-        for record, child in [(records.get(job.id), silent.get((job.holder.member, job.holder.child)))]
-        if record is None or record.state == "running" or (child is not None and job.id in child.runs)
-    ]
+    jobs = []
+    for sent in found:
+        record, child = records.get(sent.id), silent.get((sent.holder.member, sent.holder.child))
+        started_at = None if child is None else child.runs.get(sent.id)
+        if record is not None and record.state == "running":
+            started_at = record.started_at
+        elif record is not None and (child is None or sent.id not in child.runs):
+            continue
+        silent_ms = 0 if child is None else child.silent_ms
+        job = replace(record or sent, state="running", worker=sent.worker, started_at=started_at, silent_ms=silent_ms)
+        jobs.append(job)
     return sorted(jobs, key=lambda job: (job.started_at is None, job.started_at or 0, job.id))
 
 
@@ -203,28 +210,23 @@ def families(queues: Iterable[str] | None = None) -> list[QueueOperations]:
     broker = dramatiq.get_broker()
     if not isinstance(broker, RedisBroker):
         return []
-    names = {queue.name for queue in declared_yard().queues}
-    wanted = names if queues is None else names & set(queues)
-    return [broker.lane(queue.name)[0] for queue in declared_yard().queues if queue.name in wanted]
+    wanted = None if queues is None else set(queues)
+    return [broker.lane(queue.name)[0] for queue in declared_yard().queues if wanted is None or queue.name in wanted]
 
 
 def answering_families() -> list[QueueOperations]:
     """Return the families of the yard's queues, without those that are away or start nothing."""
-    found = families()
-    if not found:
-        return []
-    servers = servers_of(found[0].calls, facilities().records.keys, [family.keys.queue for family in found])
-    away = servers.away().starts_nothing
-    return [family for family in found if family.keys.queue not in away]
+    return asked_families("")[0]
 
 
 def asked_families(queue: str) -> tuple[list[QueueOperations], tuple[str, ...]]:
     """Return the family of a queue; for "" those that answer, and the names of the others."""
-    if queue:
-        return families([queue]), ()
-    asked = answering_families()
-    names = {family.keys.queue for family in asked}
-    return asked, tuple(family.keys.queue for family in families() if family.keys.queue not in names)
+    found = families([queue] if queue else None)
+    if queue or not found:
+        return found, ()
+    names = [family.keys.queue for family in found]
+    away = servers_of(found[0].calls, facilities().records.keys, names).away().starts_nothing
+    return [family for family in found if family.keys.queue not in away], tuple(name for name in names if name in away)
 
 
 def records_of(ids: list[str], *, queues: Sequence[str] = ()) -> dict[str, Job]:
@@ -243,13 +245,3 @@ def limit_of(job: Job) -> int | None:
         return declared_yard().queue_of(job.queue).soft_limit_ms
     except UnknownQueue:
         return None
-
-
-def _running(sent: Job, record: Job | None, silent: SilentChild | None) -> Job:
-    job, started_at = record or sent, None
-    if record is not None and record.state == "running":
-        started_at = record.started_at
-    elif silent is not None:
-        started_at = silent.runs.get(sent.id)
-    silent_ms = 0 if silent is None else silent.silent_ms
-    return replace(job, state="running", worker=sent.worker, started_at=started_at, silent_ms=silent_ms)

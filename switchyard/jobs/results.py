@@ -1,24 +1,31 @@
-"""Result files of jobs, in the default storage under generated names."""
+"""Results of jobs: files, in the default storage under generated names, and values in stores beside the records."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import re
+import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast
 
 from asgiref.sync import sync_to_async
 from django.core.files.base import ContentFile, File
 from django.core.files.storage import default_storage, storages
+from django.db import close_old_connections
 from django.http import HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils import timezone
 from django.utils.http import content_disposition_header
+from django.utils.module_loading import import_string
 
-from switchyard.files.addresses import StorageUnavailable
+from switchyard.broker import clock
+from switchyard.broker.stores.result_stores import ResultStore, ResultStores
+from switchyard.files.addresses import ResultsAddress, StorageAddress, StorageUnavailable
 from switchyard.files.bucket import BucketStorage
 
 FOLDER = "results"
@@ -42,12 +49,14 @@ def save_file(filename: str, content: bytes | File[Any], content_type: str) -> d
         ``{"file": storage name, "filename", "content_type", "size_bytes", "sha256"}``.
     """
     file: File[Any] = ContentFile(content) if isinstance(content, bytes) else content
-    digest, size_bytes = _measure(file)
-    shown = safe_name(filename)
-    day = timezone.now()
-    wanted = f"{FOLDER}/{day:%Y}/{day:%m}/{uuid.uuid4().hex}/{shown}"
-    stored = default_storage.save(wanted, file)
-    return {"file": stored, "filename": shown, "content_type": content_type, "size_bytes": size_bytes, "sha256": digest}
+    digest, size_bytes, shown = hashlib.sha256(), 0, safe_name(filename)
+    for chunk in file.chunks(CHUNK_BYTES):
+        digest.update(chunk)
+        size_bytes += len(chunk)
+    file.seek(0)
+    stored = default_storage.save(f"{FOLDER}/{timezone.now():%Y/%m}/{uuid.uuid4().hex}/{shown}", file)
+    described = {"file": stored, "filename": shown, "content_type": content_type, "size_bytes": size_bytes}
+    return {**described, "sha256": digest.hexdigest()}
 
 
 def save_path(filename: str, path: Path | str, content_type: str) -> dict[str, Any]:
@@ -70,22 +79,6 @@ def open_result(name: str) -> File[Any] | None:
         return None
 
 
-def result_link(name: str, *, filename: str, content_type: str) -> str:
-    """Return a short-lived link to a stored result; "" where downloads go through the web, or the file was removed.
-
-    Args:
-        filename: Name of the downloaded file.
-
-    Raises:
-        StorageUnavailable: the storage did not answer.
-    """
-    storage = storages["default"]
-    if not isinstance(storage, BucketStorage) or not is_result_name(name):
-        return ""
-    link = storage.download_link(name, filename=filename, content_type=content_type)
-    return link if link and storage.exists(name) else ""
-
-
 def is_result_name(name: object) -> bool:
     """Return whether ``save_file`` makes such a storage name, so that the file is in the results' folder."""
     return isinstance(name, str) and _STORED.fullmatch(name) is not None
@@ -100,17 +93,6 @@ def safe_name(filename: str) -> str:
     return f"{stem[: MAX_NAME_CHARACTERS - len(suffix) - 1]}.{suffix}"
 
 
-def _measure(file: File[Any]) -> tuple[str, int]:
-    digest = hashlib.sha256()
-    size_bytes = 0
-    for chunk in file.chunks(CHUNK_BYTES):
-        digest.update(chunk)
-        size_bytes += len(chunk)
-    file.seek(0)
-    return digest.hexdigest(), size_bytes
-
-
-RETRY_AFTER_S = 5
 # The address holds a signature: it belongs neither into caches nor into other sites' logs.
 LINK_HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 
@@ -130,7 +112,9 @@ def download(name: str, *, filename: str, content_type: str) -> HttpResponseBase
     try:
         return open_download(name, filename=filename, content_type=content_type)
     except StorageUnavailable as error:
-        return unavailable(error)
+        logger.warning("download failed: %s", error)
+        text, headers = "The storage does not answer. The file is kept; try again later.", {"Retry-After": "5"}
+        return HttpResponse(text, status=503, content_type="text/plain", headers=headers)
 
 
 def open_download(name: str, *, filename: str, content_type: str) -> HttpResponseBase | None:
@@ -139,8 +123,11 @@ def open_download(name: str, *, filename: str, content_type: str) -> HttpRespons
     Raises:
         StorageUnavailable: the storage did not answer.
     """
-    if link := result_link(name, filename=filename, content_type=content_type):
-        return HttpResponseRedirect(link, headers=LINK_HEADERS)
+    storage = storages["default"]
+    if isinstance(storage, BucketStorage) and is_result_name(name):
+        link = storage.download_link(name, filename=filename, content_type=content_type)
+        if link and storage.exists(name):
+            return HttpResponseRedirect(link, headers=LINK_HEADERS)
     if (file := open_result(name)) is None:
         return None
     return StreamingHttpResponse(
@@ -155,13 +142,6 @@ def open_download(name: str, *, filename: str, content_type: str) -> HttpRespons
     )
 
 
-def unavailable(error: StorageUnavailable) -> HttpResponse:
-    """Return the answer of a page while the storage does not answer; log why."""
-    logger.warning("download failed: %s", error)
-    text = "The storage does not answer. The file is kept; try again later."
-    return HttpResponse(text, status=503, content_type="text/plain", headers={"Retry-After": str(RETRY_AFTER_S)})
-
-
 class _Chunks:
     """Chunks of a file. Django calls ``close`` when the response ends, read or not."""
 
@@ -173,3 +153,96 @@ class _Chunks:
         read = sync_to_async(self.file.read, thread_sensitive=False)
         while chunk := await read(CHUNK_BYTES):
             yield chunk
+
+
+EVERY_S: Final = 60.0
+BATCH: Final = 500
+STORES_FOLDER = "job-results"
+
+
+def result_stores(address: ResultsAddress) -> ResultStores:
+    """Return the stores for ``SWITCHYARD_RESULTS_URL``.
+
+    Large results go to the project's storage, or to the database without it.
+    """
+    makers: dict[str, Callable[[], ResultStore]] = {"storage": LargeResults, "database": DatabaseResults}
+    if address.bucket is not None:
+        makers[address.kind] = partial(BucketResults, address.bucket)
+    elif address.kind == "class":
+        makers["class"] = lambda: import_string(address.path)()
+    first = "" if address.kind == "broker" else address.kind
+    return ResultStores(makers, first=first, large=("storage", "database"))
+
+
+class DatabaseResults:
+    """Result store in the table ``StoredResult``. Each process removes a batch of expired rows once a minute."""
+
+    def __init__(self) -> None:
+        self._next_s = 0.0
+
+    def put(self, job_id: str, text: str, *, keep_ms: int) -> str:
+        from switchyard.jobs.models import StoredResult  # models are not loaded yet when the broker is built
+
+        close_old_connections()
+        try:
+            expires_at = clock.utc_now() + timedelta(milliseconds=keep_ms)
+            StoredResult.objects.update_or_create(job_id=job_id, defaults={"text": text, "expires_at": expires_at})
+            self._remove_expired()
+        finally:
+            close_old_connections()
+        return ""
+
+    def get(self, job_id: str, place: str) -> str | None:
+        from switchyard.jobs.models import StoredResult
+
+        close_old_connections()
+        try:
+            found = StoredResult.objects.filter(job_id=job_id, expires_at__gt=clock.utc_now())
+            text: str | None = found.values_list("text", flat=True).first()
+            return text
+        finally:
+            close_old_connections()
+
+    def _remove_expired(self) -> None:
+        from switchyard.jobs.models import StoredResult
+
+        if time.monotonic() < self._next_s:
+            return
+        self._next_s = time.monotonic() + EVERY_S
+        expired = StoredResult.objects.filter(expires_at__lte=clock.utc_now()).values_list("pk", flat=True)
+        StoredResult.objects.filter(pk__in=list(expired[:BATCH])).delete()
+
+
+class BucketResults:
+    """Result store in a bucket: ``job-results/<job id>.json``. A lifecycle rule of the bucket removes what is old."""
+
+    def __init__(self, address: StorageAddress) -> None:
+        entry = address.entry
+        entry["OPTIONS"]["file_overwrite"] = True
+        self._storage = cast(Any, storages.create_storage(entry))
+        _ = self._storage.bucket  # loads the client, which takes up to a second, without a request
+
+    def put(self, job_id: str, text: str, *, keep_ms: int) -> str:
+        self._storage.save(f"{STORES_FOLDER}/{job_id}.json", ContentFile(text.encode()))
+        return ""
+
+    def get(self, job_id: str, place: str) -> str | None:
+        try:
+            with self._storage.open(f"{STORES_FOLDER}/{job_id}.json") as file:
+                return str(file.read(), "utf-8")
+        except FileNotFoundError:
+            return None
+
+
+class LargeResults:
+    """Result store in the project's storage, under a generated name, with the files of results."""
+
+    def put(self, job_id: str, text: str, *, keep_ms: int) -> str:
+        return str(save_file("result.json", text.encode(), "application/json")["file"])
+
+    def get(self, job_id: str, place: str) -> str | None:
+        file = open_result(place)
+        if file is None:
+            return None
+        with file:
+            return str(file.read(), "utf-8")

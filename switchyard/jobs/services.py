@@ -92,19 +92,14 @@ def enqueue_on_commit(
     unfinished job holds the same unique key at the commit, nothing is enqueued and the id returned here stays unknown.
 
     Args:
-        owner: As for ``submit``.
+        owner, job_id, args, named, kwargs: As for ``submit``.
         using: Alias of the transaction's database.
         delay_ms: Milliseconds from now until the job may start. An actor's own argument of that name is passed in
             ``kwargs``.
-        job_id: As for ``submit``.
-        args, named: The actor's arguments as ``send`` takes them, checked against its signature and annotations here.
-        kwargs: More of them by name, such as those that are called ``owner``.
 
     Raises:
-        ArgumentMismatch: the arguments do not fit the actor, or ``kwargs`` is no ``dict``.
-        InvalidOption: as for ``submit``.
+        ArgumentMismatch, InvalidOption, ValueError: as for ``submit``.
         PayloadTooLarge, UnencodablePayload: the arguments cannot be sent.
-        ValueError: the job id is no UUID.
         BrokerUnavailable, QueueFull: see above.
     """
     message, look_up = message_of(actor, owner, _merged(kwargs, named), job_id, args, on_commit=using)
@@ -251,9 +246,8 @@ def message_of(
         raise TypeError(f"a {type(actor).__name__} is not an actor; pass what @dramatiq.actor returns")
     require_named(actor, kwargs or {})
     if job_id is not None and (not isinstance(job_id, str) or not is_job_id(job_id)):
-        raise ValueError(
-            f"job_id {job_id!r:.100} is not a UUID in lower case; write str(uuid4()), or a uuid5 of your key"
-        )
+        remedy = "write str(uuid4()), or a uuid5 of your key"
+        raise ValueError(f"job_id {job_id!r:.100} is not a UUID in lower case; {remedy}")
     request = current_request()
     options: dict[str, Any] = {**given, "owner": owner} if owner not in ("", None) else given
     look_up = job_id is not None

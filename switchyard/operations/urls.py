@@ -36,12 +36,9 @@ overview = Views("switchyard.operations.overview_views")
 workers = Views("switchyard.operations.worker_views")
 queues = Views("switchyard.queues.views")
 limits = Views("switchyard.queues.limit_views")
-job_pages = Views("switchyard.jobs.admin_pages")
 job_list = Views("switchyard.jobs.listing.views")
 passport = Views("switchyard.jobs.passport.views")
-passport_acts = Views("switchyard.jobs.passport.act_views")
 letters = Views("switchyard.dead_letters.views")
-letter_acts = Views("switchyard.dead_letters.act_views")
 alerts = Views("switchyard.alerts.views")
 schedules = Views("switchyard.schedules.views")
 stored_schedules = Views("switchyard.schedules.row_views")
@@ -60,7 +57,7 @@ def page(address: str, view: Callable[..., Any], name: str) -> URLPattern:
 @independent
 async def job_events(request: HttpRequest, job_id: str) -> Any:
     """Stream the events of a job."""
-    return await job_pages.events(request, job_id)
+    return await passport.events(request, job_id)
 
 
 urlpatterns = [
@@ -93,15 +90,15 @@ if installed_apps.is_installed("django.contrib.admin"):
         page(JOB, passport.passport, "job"),
         page(f"{JOB}live/", passport.live, "job-live"),
         path(f"{JOB}events/", job_events, name="switchyard-job-events"),
-        page(f"{JOB}cancel/", passport_acts.cancel, "job-cancel"),
-        page(f"{JOB}run-now/", passport_acts.run_now, "job-run-now"),
-        page(f"{JOB}again/", passport_acts.again, "job-again"),
+        page(f"{JOB}cancel/", passport.cancel, "job-cancel"),
+        page(f"{JOB}run-now/", passport.run_now, "job-run-now"),
+        page(f"{JOB}again/", passport.again, "job-again"),
         page(LETTERS, letters.letters, "letters"),
         page(f"{LETTERS}quarantine/", letters.quarantined, "quarantine"),
         page(f"{LETTER}change/", letters.letter, "letter"),
-        page(f"{LETTER}note/", letter_acts.note, "letter-note"),
-        page(f"{LETTER}edit/", passport_acts.edit_letter, "letter-edit"),
-        page(f"{LETTER}<str:action>/do/", letter_acts.one, "letter-act"),
+        page(f"{LETTER}note/", letters.note, "letter-note"),
+        page(f"{LETTER}edit/", passport.edit_letter, "letter-edit"),
+        page(f"{LETTER}<str:action>/do/", letters.one, "letter-act"),
         page(ALERTS, alerts.alerts, "alerts"),
         page(f"{ALERTS}silences/new/", alerts.silence, "alerts-silence"),
         page(f"{ALERTS}silences/<int:pk>/end/", alerts.unsilence, "alerts-unsilence"),

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import dramatiq
 from django.db import DatabaseError
 
-from switchyard.broker.admin.browse import BrowsedMessage
 from switchyard.broker.admin.purge import Purge
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.shapes import QueueStats
 from switchyard.broker.stores.job_record import Job
 from switchyard.broker.topology import Queue
-from switchyard.conf import declared_yard
-from switchyard.console.formatting import ago, counted, duration, jobs_text, promise, retries_text, whole_duration
-from switchyard.console.pauses import PauseFacts
-from switchyard.console.room_view import NODE_SWITCHED_OFF, SWITCHED_OFF
+from switchyard.console.formatting import ago, counted, duration, jobs_text, promise
 from switchyard.history.models import JobRow
-from switchyard.jobs.pauses import PausedActor
 from switchyard.middleware.places import place_of
-from switchyard.operations.findings.facts import HeldGroup
-from switchyard.operations.findings.lateness import BLOCKED, FAILING, HANGS, none_late, slower_queue
-from switchyard.operations.queries import Rates
-from switchyard.operations.rows import AWAY, QUIETED, Row
+from switchyard.operations.findings.lateness import none_late, slower_queue
+from switchyard.operations.rows import Row
 
 SPAN_MS: Final = 4 * 60_000
 # A queue with many short jobs is drawn over a shorter time, so that a page that is polled stays small.
@@ -98,11 +90,10 @@ def picture_of(runs: Iterable[SlotRun], slots: int, now: int, *, late_after_ms: 
         runs: In any order.
         late_after_ms: Promise of a queue that is late now: longer runs are marked.
     """
-    found = sorted(runs, key=lambda run: now if run.ended_at is None else run.ended_at, reverse=True)
-    cut = len(found) > MOST_BLOCKS
-    found = found[:MOST_BLOCKS]
+    all_runs = sorted(runs, key=lambda run: now if run.ended_at is None else run.ended_at, reverse=True)
+    found = all_runs[:MOST_BLOCKS]
     began = max(now - SPAN_MS, min((run.started_at for run in found), default=now) - LEAST_SPAN_MS)
-    if cut:
+    if len(all_runs) > len(found):
         ends = [run.ended_at for run in found if run.ended_at is not None]
         began = min(max(began, min(ends, default=began)), now - LEAST_SPAN_MS)
     drawn = min(max(slots, 1), MOST_SLOTS)
@@ -125,8 +116,7 @@ def _blocks(runs: Iterable[SlotRun], slots: int, began: int, now: int, late_afte
         end = now if run.ended_at is None else run.ended_at
         if end < began:
             continue
-        slot = next((number for number, at in enumerate(free_at) if at <= run.started_at), None)
-        if slot is None:
+        if (slot := next((number for number, at in enumerate(free_at) if at <= run.started_at), None)) is None:
             continue
         free_at[slot] = max(end, run.started_at + 1)
         start = max(run.started_at, began)
@@ -222,116 +212,6 @@ class PurgeFacts:
         return "They are being put back." if self.purge.claim == "undo" else "They are being dropped."
 
 
-@dataclass(frozen=True, slots=True)
-class QueueView:
-    """A queue at one moment.
-
-    Args:
-        stats, row: ``None`` and of unknown state while the broker is unavailable.
-        holders, running: ``None`` while the broker is unavailable.
-        next, held, purges: Empty where the broker is not Switchyard's own.
-        waits, dones: WaitTimes from being ready to the start, and to the end; ``None`` without recent jobs.
-        history: Whether the database answered.
-        paused_actors: Pauses of actors of the queue, and of others that have put off messages of it.
-        picture: What held the slots lately; ``None`` where nothing did, or that is unknown.
-        change: The line to change while an actor blocks the queue.
-        node: Address of the server that holds it; "" where the broker is one server.
-    """
-
-    queue: Queue
-    row: Row
-    stats: QueueStats | None
-    pause: PauseFacts | None
-    paused_actors: tuple[PausedActor, ...]
-    rates: Rates | None
-    holders: tuple[SlotHolder, ...] | None
-    running: list[Job] | None
-    next: tuple[BrowsedMessage, ...]
-    held: tuple[HeldGroup, ...]
-    waits: WaitTimes | None
-    dones: WaitTimes | None
-    history: bool
-    purges: tuple[PurgeFacts, ...]
-    pools: tuple[str, ...]
-    at: datetime
-    picture: SlotPicture | None = None
-    change: QueueLine | None = None
-    node: str = ""
-
-    @property
-    def tags(self) -> tuple[str, ...]:
-        """Pools, promise and limits of the queue, from the topology."""
-        pools = [declared_yard().pool(name) for name in self.pools]
-        retry = self.queue.retry
-        limits = (whole_duration(self.queue.soft_limit_ms), whole_duration(self.queue.hard_limit_ms))
-        return (
-            *(f"{pool.kind}, {pool.children} × {pool.slots}" for pool in pools),
-            f"promise: {promise(self.queue.objective_ms, self.queue.done_objective_ms)}",
-            f"limit {' / '.join(limits)}",
-            retries_text(retry.retries, retry.span_ms(), speed=declared_yard().retry_speed),
-            *((f"on node {self.node}",) if self.node else ()),
-        )
-
-    @property
-    def held_counted(self) -> int:
-        """Scheduled messages that are counted by actor: the next to be due."""
-        return sum(group.count for group in self.held)
-
-    @property
-    def lead(self) -> str:
-        """Sentence of what waits."""
-        row = self.row
-        if row.waiting is None:
-            silent = "its node" if row.state == AWAY else "the broker"
-            return f"What waits is unknown: {silent} does not answer. Messages that it accepted stay there."
-        if not row.waiting:
-            return f"Nothing waits for a slot{f'; {row.busy} of {row.slots} slots run a job' if row.busy else ''}."
-        if row.state.word == QUIETED:
-            return f"Nothing starts: its pool takes no new work. {jobs_text(row.waiting)}."
-        if not row.slots:
-            return f"Nothing starts: no pool serves it. {jobs_text(row.waiting)}."
-        oldest = "" if row.oldest_age_ms is None else f", the oldest for {duration(row.oldest_age_ms)}"
-        detail = f" ({row.state.detail})" if row.state.detail and not self.pause else ""
-        return f"{jobs_text(row.waiting)}{oldest}{detail}."
-
-    @property
-    def holding(self) -> str:
-        """Words after the name of the actor with most slots; "" where none runs in them."""
-        first = self.holders[0] if self.holders and self.row.busy else None
-        return first.holding(self.row.slots) if first and first.here else ""
-
-    @property
-    def held_back(self) -> str:
-        """Text after the words "Scheduled": which actors, until when; "" where nothing is held."""
-        if not self.held:
-            return ""
-        first, others = self.held[0], ", and others" if len(self.held) > 1 else ""
-        due = f", the first due {ago(first.due)}" if first.due is not None else ""
-        return f"{first.count:,} of {first.actor} ({first.reason}){due}{others}"
-
-    @property
-    def switched_off(self) -> str:
-        """Reason for which acts on the queue are switched off; "" while the broker answers."""
-        if self.stats is not None:
-            return ""
-        return NODE_SWITCHED_OFF if self.row.state == AWAY else SWITCHED_OFF
-
-    @property
-    def is_late(self) -> bool:
-        """Whether moving what waits is the act that helps."""
-        return self.row.state.word in ("Late", BLOCKED)
-
-    @property
-    def may_move(self) -> bool:
-        """Whether moving what waits is offered beside the other acts: it does not help where all of it fails."""
-        return bool(self.row.waiting) and not self.is_late and self.row.state.word not in (HANGS, FAILING)
-
-    @property
-    def depth(self) -> int:
-        """Messages that a purge sets aside: waiting and scheduled ones, of every lane."""
-        return 0 if self.stats is None else waiting_and_scheduled(self.stats)
-
-
 def waiting_and_scheduled(stats: QueueStats) -> int:
     """Return how many messages of a family wait or are scheduled."""
     return sum(lane.waiting + lane.scheduled for lane in (stats.live, stats.retry))
@@ -384,9 +264,8 @@ def ended_jobs(queue: str) -> list[EndedQueueJob] | None:
         return None
 
 
-def times_of(ended: Iterable[EndedQueueJob]) -> tuple[WaitTimes | None, WaitTimes | None]:
+def times_of(jobs: Sequence[EndedQueueJob]) -> tuple[WaitTimes | None, WaitTimes | None]:
     """Return the times from being ready to the start, and to the end."""
-    jobs = list(ended)
     over_ms = now_ms() - min((job.finished_at for job in jobs), default=now_ms())
     waits = [job.wait_ms for job in jobs if job.wait_ms is not None]
     both = [job.wait_ms + job.run_ms for job in jobs if job.wait_ms is not None and job.run_ms is not None]
@@ -398,5 +277,5 @@ def percentiles(values: Sequence[int], *, over_ms: int = 0) -> WaitTimes | None:
     if not values:
         return None
     ordered = sorted(values)
-    at: list[Any] = [ordered[min(int(len(ordered) * share), len(ordered) - 1)] for share in (0.5, 0.95, 0.99)]
-    return WaitTimes(len(ordered), over_ms, *at)
+    p50, p95, p99 = (ordered[min(int(len(ordered) * share), len(ordered) - 1)] for share in (0.5, 0.95, 0.99))
+    return WaitTimes(len(ordered), over_ms, p50, p95, p99)

@@ -115,10 +115,10 @@ def states() -> list[LimitState]:
 
 def find(limit_id: str) -> LimitState:
     """Return a limit by its id. Raises ``NotFound``."""
-    for state in states():
-        if state.id == limit_id:
-            return state
-    raise NotFound(f"limit {limit_id!r:.200} is not declared; write one that the list of limits has")
+    found = next((state for state in states() if state.id == limit_id), None)
+    if found is None:
+        raise NotFound(f"limit {limit_id!r:.200} is not declared; write one that the list of limits has")
+    return found
 
 
 def keys_of(state: LimitState, *, value: str = "", after: str = "") -> KeyPage:
@@ -166,35 +166,35 @@ def _still(state: LimitState, one: LimitState | KeyState, runs: Mapping[str, Cou
 
 
 def _circuits(*, arguments: bool) -> list[CircuitState]:
-    yard, found = declared_yard(), []
     if not families():  # circuits have no effect on other brokers
         return []
+    found: list[CircuitState] = []
     opened = {stats.queue: stats.circuits for stats in yard_state().queues}
     actors: dict[tuple[str, str, str], list[str]] = {}
     for actor in dramatiq.get_broker().actors.values():
         dependency, _, argument = (actor.options.get("depends_on") or "").partition(" per ")
         if dependency:
-            of = yard.queue_of(actor.queue_name).name, dependency, argument
+            of = declared_yard().queue_of(actor.queue_name).name, dependency, argument
             actors.setdefault(of, []).append(actor.actor_name)
     for (queue, dependency, argument), names in sorted(actors.items()):
         closed = CircuitState(queue, dependency, argument, sorted(names))
-        its = []
-        for each in opened.get(queue, ()):
-            if (pause := each.pause).dependency == dependency and pause.argument == argument:
-                its.append(
-                    replace(
-                        closed,
-                        state="half_open" if pause.probe else "open",
-                        value=shown_json(pause.value) if argument and arguments else "",
-                        opened_at=datetime_of(pause.since),
-                        times=pause.times,
-                        next_probe_at=datetime_of(pause.until) if pause.until and not pause.probe else None,
-                        probe=pause.probe,
-                        waiting=each.waiting,
-                        by=pause.by,
-                        reason=pause.reason,
-                    )
-                )
+        its = [
+            replace(
+                closed,
+                state="half_open" if pause.probe else "open",
+                value=shown_json(pause.value) if argument and arguments else "",
+                opened_at=datetime_of(pause.since),
+                times=pause.times,
+                next_probe_at=datetime_of(pause.until) if pause.until and not pause.probe else None,
+                probe=pause.probe,
+                waiting=each.waiting,
+                by=pause.by,
+                reason=pause.reason,
+            )
+            for each in opened.get(queue, ())
+            for pause in [each.pause]
+            if pause.dependency == dependency and pause.argument == argument
+        ]
         found += its or [closed]
     return found
 

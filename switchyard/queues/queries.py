@@ -14,25 +14,25 @@ from switchyard.broker.admin.browse import BrowsedMessage, look
 from switchyard.broker.admin.purge import purges
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.stores.job_record import Job
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard
+from switchyard.console.formatting import ago, duration, jobs_text, promise, retries_text, whole_duration
 from switchyard.console.pauses import pause_facts
+from switchyard.console.room_view import NODE_SWITCHED_OFF, SWITCHED_OFF
 from switchyard.jobs.pauses import PausedActor
 from switchyard.jobs.queries import running_or_none
 from switchyard.operations.findings.facts import HeldGroup, YardFacts, failures_of, held_groups
-from switchyard.operations.findings.lateness import BLOCKED, LATE_WORDS
+from switchyard.operations.findings.lateness import BLOCKED, FAILING, HANGS, LATE_WORDS
 from switchyard.operations.metrics import YARD_STATE
 from switchyard.operations.overview import shown_row
 from switchyard.operations.queries import YardState
-from switchyard.operations.rows import Row, yard_rows
+from switchyard.operations.rows import AWAY, QUIETED, Row, yard_rows
 from switchyard.operations.timeouts import NoAnswer
 from switchyard.queues.facts import (
     EndedQueueJob,
     PurgeFacts,
     QueueLine,
-    QueueView,
     SlotHolder,
     SlotPicture,
     SlotRun,
@@ -41,6 +41,7 @@ from switchyard.queues.facts import (
     percentiles,
     picture_of,
     times_of,
+    waiting_and_scheduled,
 )
 from switchyard.queues.services import ForeignBroker, family_of
 
@@ -59,41 +60,111 @@ def waiting_actors(queue: str) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda found: (-found[1], found[0]))
 
 
-def view_of(queue: Queue) -> QueueView:
-    """Read what a queue's page shows; waits at most 2 s for the yard's state."""
-    state = yard_state()
-    row = next(row for row in yard_rows(declared_yard(), state) if row.name == queue.name)
-    stats = None if state is None else next((each for each in state.queues if each.queue == queue.name), None)
-    first, held, aside, paused = _of_broker(queue) if stats is not None else ((), (), (), ())
-    running = running_or_none() if state is not None else None
-    if state is not None:
-        failing = failures_of((row,), running or ())
-        row = shown_row(row, YardFacts(state, (row,), running, {queue.name: held}, failing))
-    pools = tuple(pool.name for pool in declared_yard().pools_of(queue.name))
-    ended = ended_jobs(queue.name)
-    waits, dones = times_of(ended or ())
-    holders = None if running is None else holders_of(queue.name, pools, running)
-    return QueueView(
-        queue=queue,
-        row=row,
-        stats=stats,
-        pause=pause_facts(stats.pause) if stats is not None and stats.pause is not None else None,
-        paused_actors=paused,
-        rates=None if state is None else state.rates.get(queue.name),
-        holders=holders,
-        running=None if running is None else [job for job in running if job.queue == queue.name],
-        next=first,
-        held=held,
-        waits=waits,
-        dones=dones,
-        history=ended is not None,
-        purges=aside,
-        pools=pools,
-        at=timezone.now(),
-        picture=_picture(queue, row, holders, running or (), ended or ()),
-        change=_change(queue, row, holders, ended or ()),
-        node=_place(queue),
-    )
+class QueueView:
+    """A queue at one moment; reading the yard's state takes at most 2 s.
+
+    ``stats``, ``holders`` and ``running`` are ``None`` while the broker is unavailable; ``next``, ``held`` and
+    ``purges`` are empty where it is not Switchyard's own. ``waits`` and ``dones`` are times from being ready to the
+    start, and to the end, ``None`` without recent jobs; ``history`` says whether the database answered.
+    ``paused_actors`` are pauses of actors of the queue, and of others that have put off messages of it. ``picture`` is
+    of what held the slots lately, ``change`` the line to change while an actor blocks the queue, and ``node`` the
+    address of the server that holds it, "" where the broker is one server.
+    """
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue, state = queue, yard_state()
+        self.row = next(row for row in yard_rows(declared_yard(), state) if row.name == queue.name)
+        stats = [] if state is None else [each for each in state.queues if each.queue == queue.name]
+        self.stats = stats[0] if stats else None
+        self.next, self.held, self.purges, self.paused_actors = _of_broker(queue) if stats else ((), (), (), ())
+        self.pause = pause_facts(stats[0].pause) if stats and stats[0].pause is not None else None
+        self.rates = None if state is None else state.rates.get(queue.name)
+        running = running_or_none() if state is not None else None
+        if state is not None:
+            failing = failures_of((self.row,), running or ())
+            self.row = shown_row(self.row, YardFacts(state, (self.row,), running, {queue.name: self.held}, failing))
+        self.pools = tuple(pool.name for pool in declared_yard().pools_of(queue.name))
+        self.running = None if running is None else [job for job in running if job.queue == queue.name]
+        self.holders = None if running is None else holders_of(queue.name, self.pools, running)
+        ended = ended_jobs(queue.name)
+        self.history = ended is not None
+        self.waits, self.dones = times_of(ended or ())
+        self.picture = None if running is None else _picture(queue, self.row, self.pools, running, ended or ())
+        self.change = _change(queue, self.row, self.holders, ended or ())
+        self.node, self.at = _place(queue), timezone.now()
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Pools, promise and limits of the queue, from the topology."""
+        pools = [declared_yard().pool(name) for name in self.pools]
+        retry = self.queue.retry
+        limits = (whole_duration(self.queue.soft_limit_ms), whole_duration(self.queue.hard_limit_ms))
+        return (
+            *(f"{pool.kind}, {pool.children} × {pool.slots}" for pool in pools),
+            f"promise: {promise(self.queue.objective_ms, self.queue.done_objective_ms)}",
+            f"limit {' / '.join(limits)}",
+            retries_text(retry.retries, retry.span_ms(), speed=declared_yard().retry_speed),
+            *((f"on node {self.node}",) if self.node else ()),
+        )
+
+    @property
+    def held_counted(self) -> int:
+        """Scheduled messages that are counted by actor: the next to be due."""
+        return sum(group.count for group in self.held)
+
+    @property
+    def lead(self) -> str:
+        """Sentence of what waits."""
+        row = self.row
+        if row.waiting is None:
+            silent = "its node" if row.state == AWAY else "the broker"
+            return f"What waits is unknown: {silent} does not answer. Messages that it accepted stay there."
+        if not row.waiting:
+            return f"Nothing waits for a slot{f'; {row.busy} of {row.slots} slots run a job' if row.busy else ''}."
+        if row.state.word == QUIETED:
+            return f"Nothing starts: its pool takes no new work. {jobs_text(row.waiting)}."
+        if not row.slots:
+            return f"Nothing starts: no pool serves it. {jobs_text(row.waiting)}."
+        oldest = "" if row.oldest_age_ms is None else f", the oldest for {duration(row.oldest_age_ms)}"
+        detail = f" ({row.state.detail})" if row.state.detail and not self.pause else ""
+        return f"{jobs_text(row.waiting)}{oldest}{detail}."
+
+    @property
+    def holding(self) -> str:
+        """Words after the name of the actor with most slots; "" where none runs in them."""
+        first = self.holders[0] if self.holders and self.row.busy else None
+        return first.holding(self.row.slots) if first and first.here else ""
+
+    @property
+    def held_back(self) -> str:
+        """Text after the words "Scheduled": which actors, until when; "" where nothing is held."""
+        if not self.held:
+            return ""
+        first, others = self.held[0], ", and others" if len(self.held) > 1 else ""
+        due = f", the first due {ago(first.due)}" if first.due is not None else ""
+        return f"{first.count:,} of {first.actor} ({first.reason}){due}{others}"
+
+    @property
+    def switched_off(self) -> str:
+        """Reason for which acts on the queue are switched off; "" while the broker answers."""
+        if self.stats is not None:
+            return ""
+        return NODE_SWITCHED_OFF if self.row.state == AWAY else SWITCHED_OFF
+
+    @property
+    def is_late(self) -> bool:
+        """Whether moving what waits is the act that helps."""
+        return self.row.state.word in ("Late", BLOCKED)
+
+    @property
+    def may_move(self) -> bool:
+        """Whether moving what waits is offered beside the other acts: it does not help where all of it fails."""
+        return bool(self.row.waiting) and not self.is_late and self.row.state.word not in (HANGS, FAILING)
+
+    @property
+    def depth(self) -> int:
+        """Messages that a purge sets aside: waiting and scheduled ones, of every lane."""
+        return 0 if self.stats is None else waiting_and_scheduled(self.stats)
 
 
 def _place(queue: Queue) -> str:
@@ -112,26 +183,22 @@ def yard_state() -> YardState | None:
         return None
 
 
-_OfBroker = tuple[tuple[BrowsedMessage, ...], tuple[HeldGroup, ...], tuple[PurgeFacts, ...], tuple[PausedActor, ...]]
+_OfBroker = tuple[Sequence[BrowsedMessage], tuple[HeldGroup, ...], Sequence[PurgeFacts], Sequence[PausedActor]]
 
 
 def _of_broker(queue: Queue) -> _OfBroker:
+    """Return the next messages, what is scheduled by actor, purges, and pauses of actors that concern the queue."""
     try:
         family = family_of(queue.name)
-        waiting = look(family, "live", "waiting", limit=NEXT)
-        aside = tuple(map(PurgeFacts, purges(family)))
+        waiting = look(family, "live", "waiting", limit=NEXT).items
+        aside = [PurgeFacts(purge) for purge in purges(family)]
         held = held_groups(family)
-        return tuple(waiting.items), held, aside, _paused_actors(queue, family, held)
+        here = {name for name, actor in dramatiq.get_broker().actors.items() if actor.queue_name == queue.name}
+        here |= {group.actor for group in held if group.due is None}
+        paused = [PausedActor(each) for each in actor_pauses.pauses([family]) if each.is_open or each.actor in here]
+        return waiting, held, aside, paused
     except (BrokerError, LookupError, ForeignBroker):
         return (), (), (), ()
-
-
-def _paused_actors(queue: Queue, family: QueueOperations, held: Sequence[HeldGroup]) -> tuple[PausedActor, ...]:
-    actors = dramatiq.get_broker().actors
-    here = {name for name, actor in actors.items() if actor.queue_name == queue.name}
-    here |= {group.actor for group in held if group.due is None}
-    found = actor_pauses.pauses([family])
-    return tuple(PausedActor(each) for each in found if each.is_open or each.actor in here)
 
 
 def holders_of(queue: str, pools: Sequence[str], running: Iterable[Job]) -> tuple[SlotHolder, ...]:
@@ -159,21 +226,11 @@ def holders_of(queue: str, pools: Sequence[str], running: Iterable[Job]) -> tupl
 
 
 def _picture(
-    queue: Queue,
-    row: Row,
-    holders: Sequence[SlotHolder] | None,
-    running: Iterable[Job],
-    ended: Iterable[EndedQueueJob],
+    queue: Queue, row: Row, pools: Sequence[str], running: Iterable[Job], ended: Iterable[EndedQueueJob]
 ) -> SlotPicture | None:
     """Return what held the slots: the queue's jobs, and those of other queues that run in its pools now."""
-    if holders is None:
-        return None
-    pools = {pool.name for pool in declared_yard().pools_of(queue.name)}
-    runs = [
-        SlotRun(job.actor, job.started_at, None)
-        for job in running
-        if job.started_at is not None and (job.holder.pool in pools or job.queue == queue.name)
-    ]
+    here = [job for job in running if job.holder.pool in pools or job.queue == queue.name]
+    runs = [SlotRun(job.actor, job.started_at, None) for job in here if job.started_at is not None]
     runs += [SlotRun(job.actor, job.started_at, job.finished_at) for job in ended if job.started_at is not None]
     late = row.state.word in LATE_WORDS
     return picture_of(runs, row.slots, now_ms(), late_after_ms=queue.objective_ms if late else None)

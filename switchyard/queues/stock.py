@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -188,15 +189,8 @@ def _messages(consumer: Any, into: Imported) -> Iterator[MessageProxy]:
 
 
 def _of_yard(message: MessageProxy, queue: str) -> Message[Any]:
-    return Message(
-        queue_name=queue,
-        actor_name=message.actor_name,
-        args=message.args,
-        kwargs=message.kwargs,
-        options={name: value for name, value in message.options.items() if name not in OF_STOCK},
-        message_id=message.message_id,
-        message_timestamp=message.message_timestamp,
-    )
+    options = {name: value for name, value in message.options.items() if name not in OF_STOCK}
+    return Message(**{**message.asdict(), "queue_name": queue, "options": options})
 
 
 def leftover_lines(source: StockQueues) -> list[str]:
@@ -212,15 +206,13 @@ def leftover_lines(source: StockQueues) -> list[str]:
     try:
         return _leftovers(source.broker)
     except RedisError as error:
-        raise ActRefused(
-            "import", f"the server of stock Dramatiq does not answer: {error}; check its URL, try again"
-        ) from error
+        fact = f"the server of stock Dramatiq does not answer: {error}; check its URL, try again"
+        raise ActRefused("import", fact) from error
 
 
 def _leftovers(source: RedisBroker) -> list[str]:
-    prefix, own, namespaces = f"{source.namespace}:", False, set[str]()
-    counts: dict[str, int] = {}
-    counted_keys = set[bytes]()
+    prefix, own, namespaces, counts = f"{source.namespace}:", False, set[str](), Counter[str]()
+    queues: dict[bytes, str] = {}  # SCAN may return a key twice
     for key in source.client.scan_iter(count=SCANNED_AT_ONCE):
         name = key.decode(errors="replace")
         if name.endswith(HEARTBEATS):
@@ -228,11 +220,10 @@ def _leftovers(source: RedisBroker) -> list[str]:
         if not name.startswith(prefix) or name.startswith(f"{prefix}__"):  # the import itself leaves a heartbeat
             continue
         own = True
-        queue = name.removeprefix(prefix).removesuffix(MESSAGES).removesuffix(".DQ")
-        if name.endswith(f".XQ{MESSAGES}") or not name.endswith(MESSAGES) or key in counted_keys:
-            continue
-        counted_keys.add(key)  # SCAN may return a key twice
-        counts[queue] = counts.get(queue, 0) + int(source.client.hlen(key))
+        if name.endswith(MESSAGES) and not name.endswith(f".XQ{MESSAGES}"):
+            queues[key] = name.removeprefix(prefix).removesuffix(MESSAGES).removesuffix(".DQ")
+    for key, queue in queues.items():
+        counts[queue] += int(source.client.hlen(key))
     declared = {queue.name for queue in declared_yard().queues}
     lines = [
         f"{queue}: {counted(count, 'message')} left there, for this yard declares no such queue: add it to the "

@@ -97,13 +97,12 @@ def queue_of(name: str) -> Queue:
 
 def _rendered(request: HttpRequest, name: str, template: str, context: dict[str, Any]) -> RoomResponse:
     require(request, "switchyard_operations.view_operations")
-    seen = queries.view_of(queue_of(name))
+    seen = queries.QueueView(queue_of(name))
     context |= {"title": f"Queue {name}", "seen": seen, "queue": seen.queue, "acts_on": name}
     return RoomResponse(request, template, context)
 
 
 PAUSE, PURGE = "switchyard_operations.pause_queue", "switchyard_operations.purge_queue"
-REFUSALS = (ActRefused, ForeignBroker, UnknownQueue, BrokerError)
 TYPED_ABOVE = 100
 NOTHING_WAITS = "Nothing waited and nothing was scheduled."
 
@@ -212,9 +211,9 @@ def _act_or_ask(request: HttpRequest, verb: str, name: str, act: Callable[[], st
         try:
             messages.success(request, act())
             return _back(name)
-        except (_Incomplete, *REFUSALS) as error:
+        except (_Incomplete, ActRefused, ForeignBroker, UnknownQueue, BrokerError) as error:
             refused = error
-    seen = queries.view_of(queue)
+    seen = queries.QueueView(queue)
     title = f"{verb.capitalize()} {name}"
     context = {"reason": _reason(request), **given, "title": title, "seen": seen, "off": seen.switched_off}
     status = 503 if isinstance(refused, BrokerError) else 422 if refused else 200

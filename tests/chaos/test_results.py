@@ -15,7 +15,7 @@ from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.result_stores import LARGE_BYTES
 from switchyard.files.addresses import results_of
-from switchyard.jobs.result_stores import result_stores
+from switchyard.jobs.results import result_stores
 from switchyard.wiring import build_yard
 from tests.chaos.load import let_pass
 from tests.chaos.server import ServerUnderTest

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from heapq import merge
-from itertools import islice
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from django.db import DatabaseError
 
-from switchyard.broker.admin.browse import (
-    ComparedFields,
-    SeenMessage,
-    compared_fields_of,
-    look_through,
-)
+from switchyard.broker.admin.browse import ComparedFields, SeenMessage, compared_fields_of, look_through
 from switchyard.broker.admin.scheduled import AT_ONCE, next_due
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
@@ -124,14 +117,6 @@ def wants_unfinished(wanted: Filter) -> bool:
     return not ended and (not wanted.states or not UNFINISHED.isdisjoint(wanted.states))
 
 
-def wanted_of_history(wanted: Filter) -> Filter | None:
-    """Return the filter of what has ended; ``None`` when nothing of it can match."""
-    if wanted.failures or wanted.error or wanted.fingerprint or not wanted.states:
-        return wanted
-    ended = tuple(state for state in wanted.states if state not in UNFINISHED)
-    return replace(wanted, states=ended) if ended else None
-
-
 def unfinished_jobs(
     wanted: Filter, *, before: tuple[int, str] | None = None, limit: int, among: Container[str] = ()
 ) -> UnfinishedJobs:
@@ -192,8 +177,10 @@ def _matches(fields: ComparedFields, wanted: Filter) -> bool:
         return False
     if wanted.parent and fields.options.parent != wanted.parent:
         return False
-    if wanted.tag and wanted.tag not in _tags(msgspec.json.decode(fields.options.tags)):
-        return False
+    if wanted.tag:
+        tags = msgspec.json.decode(fields.options.tags)
+        if not isinstance(tags, list) or wanted.tag not in map(str, tags):
+            return False
     if wanted.argument is not None:
         name, value = wanted.argument
         # Without the value in the body there is nothing to read.
@@ -206,10 +193,8 @@ def _matches(fields: ComparedFields, wanted: Filter) -> bool:
 
 def _arguments_of(fields: ComparedFields) -> dict[str, Any]:
     try:
-        args, kwargs = msgspec.json.decode(fields.args), msgspec.json.decode(fields.kwargs)
+        args, kwargs = msgspec.json.decode(fields.args, type=list), msgspec.json.decode(fields.kwargs, type=dict)
     except msgspec.MsgspecError:
-        return {}
-    if not isinstance(args, list) or not isinstance(kwargs, dict):
         return {}
     return shown_arguments(fields.actor, args, kwargs)
 
@@ -231,10 +216,6 @@ def _job(found: Unfinished, record: Job | None) -> Job:
     job = job_of_message(seen.id, seen.queue, seen.body, due_at=seen.due_at) if record is None else record
     worker = seen.lease_owner.rpartition("/")[0] or job.worker
     return replace(job, state=job.state if job.ended else found.state, worker=worker, at=found.at)
-
-
-def _tags(tags: Any) -> tuple[str, ...]:
-    return tuple(str(tag) for tag in tags) if isinstance(tags, list) else ()
 
 
 # Messages that one page looks through where a filter compares them.
@@ -310,26 +291,29 @@ def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT) -> JobsPag
     # The rest of the history is not known yet: unfinished jobs that are older come with a later page.
     known_to = ended_to.at if ended_to is not None else 0
     older = [(job.at, job) for job in live.jobs if job.at >= known_to]
-    both: Iterator[tuple[int, Unfinished | JobRow]] = merge(older, timed, key=itemgetter(0), reverse=True)
-    chosen = list(islice(both, limit))
+    both: list[tuple[int, Unfinished | JobRow]] = [*older, *timed]
+    chosen = sorted(both, key=itemgetter(0), reverse=True)[:limit]
     taken_live = [entry for _, entry in chosen if isinstance(entry, Unfinished)]
     taken_rows = [(at, entry) for at, entry in chosen if isinstance(entry, JobRow)]
     try:
         jobs = {job.id: job for job in jobs_of(taken_live, wanted)}
     except BrokerError as error:
         broker_error, jobs = str(error), {}
+    is_whole, ended = len(taken_rows) == len(timed), place.ended
+    if is_whole:
+        ended = ended_to or place.ended
+    elif taken_rows:
+        ended = Cursor(taken_rows[-1][0], taken_rows[-1][1].pk)
     next_place = ListCursor(
         live=taken_live[-1][:2] if taken_live else place.live,
-        ended=_place_after(taken_rows, timed, ended_to, place.ended),
+        ended=ended,
         live_over=len(taken_live) == len(live.jobs),
-        ended_over=len(taken_rows) == len(timed) and ended_to is None,
+        ended_over=is_whole and ended_to is None,
     )
-    shown = (
-        jobs.get(entry.id) if isinstance(entry, Unfinished) else replace(job_of_row(entry), at=at)
-        for at, entry in chosen
-    )
+    jobs |= {row.job_id: replace(job_of_row(row), at=at) for at, row in taken_rows}
+    in_order = [entry.id if isinstance(entry, Unfinished) else entry.job_id for _, entry in chosen]
     return JobsPage(
-        jobs=tuple(job for job in shown if job is not None),
+        jobs=tuple(jobs[id_] for id_ in in_order if id_ in jobs),
         after="" if next_place.live_over and next_place.ended_over else str(next_place),
         cut=tuple(live.cut),
         away=live.away,
@@ -340,26 +324,20 @@ def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT) -> JobsPag
 
 def _ended(wanted: Filter, place: ListCursor, limit: int) -> tuple[list[JobRow], Cursor | None, DatabaseError | None]:
     """Return rows of the history, where it goes on, and why it cannot be read."""
-    ended = wanted_of_history(wanted)
-    if place.ended_over or ended is None:
+    is_any = bool(not wanted.states or wanted.failures or wanted.error or wanted.fingerprint)
+    if not is_any:
+        wanted = replace(wanted, states=tuple(state for state in wanted.states if state not in UNFINISHED))
+    if place.ended_over or not (wanted.states or is_any):
         return [], None, None
     try:
-        return (*search(ended, after=place.ended, limit=limit), None)
+        return (*search(wanted, after=place.ended, limit=limit), None)
     except DatabaseError as error:
         log.warning("the list of jobs lacks the history: the database cannot be read", error=str(error))
         return [], None, error
 
 
-def _place_after(
-    taken: list[tuple[int, JobRow]], found: list[tuple[int, JobRow]], ended_to: Cursor | None, before: Cursor | None
-) -> Cursor | None:
-    if len(taken) == len(found):
-        return ended_to if ended_to is not None else before
-    return Cursor(taken[-1][0], taken[-1][1].pk) if taken else before
-
-
 _END = "-"
-_LONGEST_ID = 200
+_CURSOR: Final = re.compile(r"(?P<ended>[^~]*)~(?:-|(?P<at>[0-9]{1,15})\.(?P<id>.{1,200}))?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,15 +362,14 @@ class ListCursor:
         """Return the cursor in a text, the beginning for an empty one; ``ValueError`` for any other."""
         if not text:
             return cls()
-        ended, tilde, live = text.partition("~")
-        at, _, job_id = live.partition(".")
-        usable = tilde and (live in ("", _END) or (at.isdecimal() and len(at) <= 15 and 0 < len(job_id) <= _LONGEST_ID))
-        if not usable:
+        found = _CURSOR.fullmatch(text)
+        if found is None:
             raise ValueError(f"after: {text!r:.100} is not a place in a list; begin with its first page")
+        ended, at, job_id = found["ended"], found["at"], found["id"]
         return cls(
-            live=(int(at), job_id) if job_id else None,
+            live=(int(at), job_id) if at else None,
             ended=Cursor.parse(ended) if ended not in ("", _END) else None,
-            live_over=live == _END,
+            live_over=not at and text.endswith(_END),
             ended_over=ended == _END,
         )
 

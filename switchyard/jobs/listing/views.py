@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final
@@ -27,18 +28,11 @@ from switchyard.conf import declared_yard
 from switchyard.console.export import export_of
 from switchyard.console.formatting import choices
 from switchyard.console.links import job_url
-from switchyard.console.room_view import RoomResponse
+from switchyard.console.queue_rights import holds
+from switchyard.console.room_view import RoomResponse, require
 from switchyard.history.filters import Filter, why_none_found
 from switchyard.history.queries import find_many, job_of_row, why_missing
-from switchyard.jobs.admin_pages import AWAY, check, may
-from switchyard.jobs.listing.pages import (
-    LIMIT,
-    UNFINISHED,
-    JobsPage,
-    find_jobs,
-    is_by_due_time,
-    wants_unfinished,
-)
+from switchyard.jobs.listing.pages import LIMIT, UNFINISHED, JobsPage, find_jobs, is_by_due_time, wants_unfinished
 from switchyard.jobs.passport.reading import TONES, passport_of
 from switchyard.jobs.presentation import job_json
 from switchyard.jobs.queries import (
@@ -52,6 +46,7 @@ from switchyard.jobs.queries import (
     written_id,
 )
 
+AWAY: Final = "The broker does not answer, so jobs cannot be shown; check /readyz, then try again."
 # The first page of a list is read at most so often for all who look at it, and takes at most a twentieth of the time.
 LEAST_AGE_S: Final = 2.0
 AGE_PER_COST: Final = 20
@@ -67,24 +62,29 @@ LATE_MS: Final = 10_000
 EXPORTED: Final = 500
 
 
-@dataclass(frozen=True, slots=True)
-class ListChanges:
-    """Changes of a list since it was shown.
+def may(request: HttpRequest, right: str, queue: str | None = "") -> bool:
+    """Return whether the user has a right of jobs for a queue, by default for all of them; with ``None`` for any.
 
     Args:
-        jobs: Those that are shown, as they stand; one that nobody knows any longer is left out.
-        new_count: Jobs that came since, among those of a first page; ``more`` follow.
-        is_away: Broker or database did not answer.
+        right: ``view_arguments``, ``cancel_job`` or ``run_job``.
     """
-
-    jobs: tuple[Job, ...]
-    new_count: int
-    more: bool
-    is_away: bool
+    return holds(request.user, f"switchyard_jobs.{right}", queue)
 
 
-def changes_of(wanted: Filter, shown: Sequence[str], *, shown_at: int) -> ListChanges:
-    """Return what has changed in a list.
+def check(request: HttpRequest, *rights: str, queue: str | None = None) -> None:
+    """Refuse a user who may not view jobs, or lacks one of further rights of jobs, perhaps for a queue.
+
+    Raises:
+        PermissionDenied: with the name of the right.
+    """
+    require(request, *(f"switchyard_jobs.{right}" for right in ("view_job", *rights)), queue=queue)
+
+
+def changes_of(wanted: Filter, shown: Sequence[str], *, shown_at: int) -> dict[str, Any]:
+    """Return what has changed in a list, for its template.
+
+    ``jobs`` are those that are shown, as they stand, but one that nobody knows any longer; ``new_count`` came since,
+    among those of a first page, of which ``more`` follow; ``is_away`` says that broker or database did not answer.
 
     Args:
         shown: Ids of the jobs in the list, at most a page.
@@ -95,15 +95,14 @@ def changes_of(wanted: Filter, shown: Sequence[str], *, shown_at: int) -> ListCh
     others, is_away = _jobs_of([id_ for id_ in shown if id_ not in jobs])
     # Of a list that was cut, older jobs move up when others leave it.
     since = shown_at - LATE_MS if len(shown) >= LIMIT else 0
-    known = set(shown)
-    new = [job for job in page.jobs if job.id not in known and max(job.at, job.started_at or 0) >= since]
+    new = [job for job in page.jobs if job.id not in shown and max(job.at, job.started_at or 0) >= since]
     jobs |= others
-    return ListChanges(
-        jobs=tuple(jobs[id_] for id_ in shown if id_ in jobs),
-        new_count=len(new),
-        more=bool(new and page.after) and new[-1] is page.jobs[-1],
-        is_away=is_away or bool(page.broker_error or page.history_error),
-    )
+    return {
+        "jobs": [jobs[id_] for id_ in shown if id_ in jobs],
+        "new_count": len(new),
+        "more": bool(new and page.after) and new[-1] is page.jobs[-1],
+        "is_away": is_away or bool(page.broker_error or page.history_error),
+    }
 
 
 @dataclass(slots=True)
@@ -200,9 +199,8 @@ def live(request: HttpRequest) -> HttpResponse:
         wanted = _wanted(request)
     except ValueError as error:
         return HttpResponse(str(error), status=400, content_type="text/plain")
-    found = changes_of(wanted, shown, shown_at=int(at))
     context = {
-        "changes": found,
+        "changes": changes_of(wanted, shown, shown_at=int(at)),
         "tones": TONES,
         "by_due_time": is_by_due_time(wanted),
         "may_cancel": may(request, "cancel_job", wanted.queue or None),
@@ -223,20 +221,11 @@ def without_broker(request: HttpRequest) -> HttpResponse:
     return _list(request, status=503)
 
 
-def stand_in(job_id: str) -> str:
-    """Return the id of the job that held the unique key of one that was not enqueued; "" when none is known."""
-    try:
-        return holder_of_key(written_id(job_id)) if job_id else ""
-    except BrokerError:
-        return ""
-
-
-def untracked_job(job_id: str) -> Any:
-    """Return the message of an unfinished job that keeps no record, or ``None``."""
-    try:
-        return find_untracked(written_id(job_id)) if job_id else None
-    except BrokerError:
-        return None  # the page says that the broker is away
+def known_of(read: Callable[[str], Any], job_id: str) -> Any:
+    """Return what the broker knows of an id; ``None`` for "", and while it is away, which the page says."""
+    with suppress(BrokerError):
+        return read(written_id(job_id)) if job_id else None
+    return None
 
 
 def _searched(request: HttpRequest, asked: str, *, only_id: bool) -> HttpResponse:
@@ -261,22 +250,37 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
         page = find_jobs(wanted, after=request.GET.get("after", ""))
     except ValueError as error:
         wrong, status = str(error), 400
-    query = wanted.to_query()
+    query, counts = wanted.to_query(), _counts()
+    queues = [each.name for each in declared_yard().queues]
     is_later = "after" in request.GET
     is_live = not (is_later or wrong or asked_id)
+    watched = {**query, "shown_at": shown_at, "shown": ",".join(job.id for job in page.jobs)}
     context = {
         "title": "Jobs",
-        "live_url": _live_url(query, page, shown_at) if is_live else "",
+        "live_url": f"{reverse('switchyard-jobs-live')}?{urlencode(watched, safe=',')}" if is_live else "",
         "page": page,
         "by_due_time": page.by_due_time,
         "wrong": wrong,
-        "form": context_of(wanted, _counts()),
+        "form": {
+            "query": query,
+            "words": [f"{name} {value}"[:60] for name, value in query.items() if name != "failures"]
+            + ["failures, retried ones too"] * wanted.failures,
+            "periods": choices(PERIODS, wanted.since),
+            "states": choices((("", "any"), *((state, state) for state in STEPS)), query.get("state", "")),
+            "queues": choices((("", "any"), *((each, each) for each in queues)), wanted.queue),
+            "actors": sorted(dramatiq.get_broker().actors),
+            "presets": [
+                (text, f"?{urlencode(preset)}", preset == query, counts.get(preset.get("state", "")))
+                for text, preset in PRESETS
+            ],
+            "more_open": any(query.get(name) for name, _, _ in MORE_FIELDS),
+        },
         "more_fields": [(name, label, (hint, query.get(name, ""))) for name, label, hint in MORE_FIELDS],
         "tones": TONES,
         "asked": asked_id,
         "asked_id": asked_id,
-        "untracked": untracked_job(asked_id),
-        "stand_in": stand_in(asked_id),
+        "untracked": known_of(find_untracked, asked_id),
+        "stand_in": known_of(holder_of_key, asked_id),
         "may_cancel": may(request, "cancel_job", wanted.queue or None),
         "may_run": may(request, "run_job", wanted.queue or None),
         "acts_on": wanted.queue,
@@ -291,17 +295,11 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
     return RoomResponse(request, "switchyard_jobs/list.html", context, status=status)
 
 
-def _counts() -> dict[str, int] | None:
-    try:
-        return state_counts(answering_families(), facilities().records) if families() else None
-    except BrokerError:
-        return None  # the page says that the broker is away
-
-
-def _live_url(query: dict[str, str], page: JobsPage, shown_at: int) -> str:
-    shown = ",".join(job.id for job in page.jobs)
-    address = reverse("switchyard-jobs-live")
-    return f"{address}?{urlencode({**query, 'shown_at': shown_at, 'shown': shown}, safe=',')}"
+def _counts() -> dict[str, int]:
+    """Return the unfinished jobs by state; none while the broker is away, which the page says."""
+    with suppress(BrokerError):
+        return state_counts(answering_families(), facilities().records) if families() else {}
+    return {}
 
 
 def _wanted(request: HttpRequest) -> Filter:
@@ -364,25 +362,6 @@ PRESETS: Final = (
 )
 # Names in the address that are no filter.
 PAGE_NAMES: Final = ("after", "limit", "q", "id", "shown", "shown_at", "export")
-
-
-def context_of(wanted: Filter, counts: Mapping[str, int] | None = None) -> dict[str, Any]:
-    """Return what the form shows for a filter, with the counts of unfinished jobs by state."""
-    query = wanted.to_query()
-    return {
-        "query": query,
-        "words": [f"{name} {value}"[:60] for name, value in query.items() if name != "failures"]
-        + ["failures, retried ones too"] * wanted.failures,
-        "periods": choices(PERIODS, wanted.since),
-        "states": choices((("", "any"), *((state, state) for state in STEPS)), query.get("state", "")),
-        "queues": choices((("", "any"), *((each.name, each.name) for each in declared_yard().queues)), wanted.queue),
-        "actors": sorted(dramatiq.get_broker().actors),
-        "presets": [
-            (text, f"?{urlencode(preset)}", preset == query, (counts or {}).get(preset.get("state", "")))
-            for text, preset in PRESETS
-        ],
-        "more_open": any(query.get(name) for name, _, _ in MORE_FIELDS),
-    }
 
 
 def searched(text: str) -> Filter:

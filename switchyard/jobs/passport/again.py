@@ -75,7 +75,13 @@ def again_message(known: Passport, *, edited: Mapping[str, Any] | None = None, j
     actor = dramatiq.get_broker().actors.get(job.actor)
     if actor is None:
         raise ActRefused(f"job {job.id}", f"this code has no actor {job.actor}; run it again with the release that has")
-    call = _call(known, actor, edited)
+    kept = arguments_kept(known, actor)
+    if edited is not None:
+        call = edited_call(actor, edited, kept)
+    elif kept is None:
+        raise ActRefused(f"job {job.id}", "its arguments were redacted or cut when it ended; write them all anew")
+    else:
+        call = checked(actor, kept.args, kept.kwargs)
     options: dict[str, Any] = {"owner": job.owner} if job.owner else {}
     if job.tags:
         options["tags"] = list(job.tags)
@@ -85,10 +91,9 @@ def again_message(known: Passport, *, edited: Mapping[str, Any] | None = None, j
 
 def enqueue_again(message: Message[Any], *, once: bool) -> str:
     """Enqueue a message, with ``once`` unless the broker or the history knows a job of its id; return its id."""
-    broker = dramatiq.get_broker()
     if once and were_enqueued([message.message_id]):
         return message.message_id
-    return str(broker.enqueue(message).message_id)
+    return str(dramatiq.get_broker().enqueue(message).message_id)
 
 
 def requeue_edited(
@@ -117,15 +122,6 @@ def requeue_edited(
         result = act_on(row, "requeue", by=who.signature, reason=text, arguments=(list(call.args), call.kwargs))
         entry.count = int(result.done)
     return result
-
-
-def _call(known: Passport, actor: Actor[..., Any], edited: Mapping[str, Any] | None) -> CallArguments:
-    kept = arguments_kept(known, actor)
-    if edited is not None:
-        return edited_call(actor, edited, kept)
-    if kept is None:
-        raise ActRefused(f"job {known.job.id}", "its arguments were redacted or cut when it ended; write them all anew")
-    return checked(actor, kept.args, kept.kwargs)
 
 
 def edited_call(actor: Actor[..., Any], edited: Mapping[str, Any], kept: CallArguments | None) -> CallArguments:

@@ -81,7 +81,9 @@ def passport_of(job_id: str) -> Passport | None:
     except BrokerError as error:
         away = error
     row, attempts, children, letter, history_away = _stored(job_id)
-    job = _both(record, row)
+    job = record or row
+    if record is not None and row is not None:
+        job = replace(record, **{name: getattr(row, name) for name in ADDED if not getattr(record, name)})
     if job is None and not history_away and is_message_id(job_id):
         job = job_in_outbox(job_id)
     if job is None:
@@ -116,13 +118,6 @@ def attempts_of(stored: Sequence[Job], *known: Job | None) -> tuple[Job, ...]:
         last = job if job.state in FAILED else replace(job, error=None, fingerprint="")
         found.setdefault((job.generation, job.attempts), last)
     return tuple(found[place] for place in sorted(found))
-
-
-def _both(record: Job | None, row: Job | None) -> Job | None:
-    """Return a job by its record, with what only the history has of it; by its row where there is no record."""
-    if record is None or row is None:
-        return record or row
-    return replace(record, **{name: getattr(row, name) for name in ADDED if not getattr(record, name)})
 
 
 def _stored(job_id: str) -> tuple[Job | None, tuple[Job, ...], tuple[Job, ...], DeadLetter | None, bool]:

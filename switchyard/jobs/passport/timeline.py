@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from django.db import DatabaseError
 
@@ -89,20 +89,15 @@ def _attempts(known: Passport) -> Iterator[TimelineEvent]:
         yield TimelineEvent(
             each.started_at, "open", f"Attempt {each.attempts} started", waited, each, more, starts=True
         )
-        if each.finished_at is not None:
-            ready = each.finished_at
-            yield _ended(known, each)
-
-
-def _ended(known: Passport, each: Job) -> TimelineEvent:
-    assert each.finished_at is not None  # noqa: S101  for the type checker; the caller has looked
-    more = ""
-    if each.state == "retrying":
-        is_last = each is known.attempts[-1]
-        more = "Waits for its retry." if is_last and known.job.state == "retrying" else "Retried."
-    mark = "bad" if each.state in FAILED else "ok" if each.state == "succeeded" else "open"
-    ran = f" after {duration(each.run_ms)}" if each.run_ms is not None else ""
-    return TimelineEvent(each.finished_at, mark, WORDS.get(each.state, each.state), ran, each, more)
+        if each.finished_at is None:
+            continue
+        ready, more = each.finished_at, ""
+        if each.state == "retrying":
+            is_last = each is known.attempts[-1]
+            more = "Waits for its retry." if is_last and known.job.state == "retrying" else "Retried."
+        mark = "bad" if each.state in FAILED else "ok" if each.state == "succeeded" else "open"
+        ran = f" after {duration(each.run_ms)}" if each.run_ms is not None else ""
+        yield TimelineEvent(each.finished_at, mark, WORDS.get(each.state, each.state), ran, each, more)
 
 
 def _end(known: Passport) -> Iterator[TimelineEvent]:
@@ -143,6 +138,7 @@ WIDTH = 1_000
 LEAST = 3
 # Units that a letter of a label takes, and the least distance between two marks of the axis.
 LETTER, BETWEEN_MARKS = 7, 120
+SIGNS = {"live": "▶", "bad": "✕", "ok": "✓"}
 STEPS_MS = (1, 2, 5, 10, 15, 20, 30, 60)
 
 
@@ -163,26 +159,31 @@ class Span:
     title: str
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """The picture of a job; ``marks`` are places of the axis with their texts, ``sentence`` says what it shows."""
+def picture_of(known: Passport) -> dict[str, Any] | None:
+    """Return the picture of a job for its template, or ``None`` when no time of it is known.
 
-    waits: tuple[Span, ...]
-    runs: tuple[Span, ...]
-    marks: tuple[tuple[float, str], ...]
-    sentence: str
-    width: int = WIDTH
-
-
-def picture_of(known: Passport) -> Picture | None:
-    """Return the picture of a job, or ``None`` when no time of it is known."""
+    ``marks`` are places of the axis with their texts, ``sentence`` says what it shows.
+    """
     job = known.job
     if job.enqueued_at is None:
         return None
     began = job.enqueued_at
     ended = max(job.finished_at if job.ended and job.finished_at is not None else now_ms(), began)
-    waits, runs = list(_waits(known, began, ended)), list(_runs(known, ended))
-    whole = max(ended - began, 1)
+    whole, last = max(ended - began, 1), began
+    waits: list[tuple[int, int]] = []  # in which no known attempt ran
+    runs: list[tuple[int, int, str, str]] = []
+    for each in known.attempts:
+        if each.started_at is None:
+            continue
+        end = ended if each.finished_at is None else each.finished_at
+        kind = "live" if each.finished_at is None else "bad" if each.state in FAILED else "ok"
+        text = f"{SIGNS[kind]} attempt {each.attempts}, {duration(end - each.started_at)}"
+        runs.append((each.started_at, max(end, each.started_at), kind, text))
+        if each.started_at > last:
+            waits.append((last, each.started_at))
+        last = max(last, end)
+    if ended > last and not (job.ended and known.attempts):
+        waits.append((last, ended))
 
     def span(start: int, end: int, kind: str, text: str) -> Span:
         x = (start - began) / whole * WIDTH
@@ -193,58 +194,28 @@ def picture_of(known: Passport) -> Picture | None:
 
     waited, ran = sum(end - start for start, end in waits), sum(end - start for start, end, _, _ in runs)
     failed = sum(end - start for start, end, kind, _ in runs if kind == "bad")
-    return Picture(
-        waits=tuple(span(start, end, "wait", f"waited {duration(end - start)}") for start, end in waits),
-        runs=tuple(span(*run) for run in runs),
-        marks=tuple(_marks(whole)),
-        sentence=_sentence(job, ended - began, waited, ran, failed),
-    )
-
-
-def _runs(known: Passport, ended: int) -> Iterator[tuple[int, int, str, str]]:
-    for each in known.attempts:
-        if each.started_at is None:
-            continue
-        end = ended if each.finished_at is None else each.finished_at
-        kind = "live" if each.finished_at is None else "bad" if each.state in FAILED else "ok"
-        sign = {"live": "▶", "bad": "✕", "ok": "✓"}[kind]
-        text = f"{sign} attempt {each.attempts}, {duration(end - each.started_at)}"
-        yield each.started_at, max(end, each.started_at), kind, text
-
-
-def _waits(known: Passport, began: int, ended: int) -> Iterator[tuple[int, int]]:
-    """Yield the times in which no known attempt ran."""
-    last = began
-    for each in known.attempts:
-        if each.started_at is None:
-            continue
-        if each.started_at > last:
-            yield last, each.started_at
-        last = max(last, ended if each.finished_at is None else each.finished_at)
-    if ended > last and (not known.job.ended or not known.attempts):
-        yield last, ended
+    return {
+        "waits": [span(start, end, "wait", f"waited {duration(end - start)}") for start, end in waits],
+        "runs": [span(*run) for run in runs],
+        "marks": list(_marks(whole)),
+        "sentence": _sentence(job, ended - began, waited, ran, failed),
+        "width": WIDTH,
+    }
 
 
 def _marks(whole_ms: int) -> Iterator[tuple[float, str]]:
-    step = _step(whole_ms * BETWEEN_MARKS / WIDTH)
-    at = 0
-    while at <= whole_ms:
+    for at in range(0, whole_ms + 1, _step(whole_ms * BETWEEN_MARKS / WIDTH)):
         yield round(at / whole_ms * WIDTH, 1), "0" if at == 0 else f"+{duration(at)}"
-        at += step
 
 
 def _step(least_ms: float) -> int:
     unit = 1
-    while True:
-        for step in STEPS_MS:
-            if step * unit >= least_ms:
-                return step * unit
+    while STEPS_MS[-1] * unit < least_ms:
         unit = unit * 60 if unit >= 1_000 else unit * 10
+    return next(step * unit for step in STEPS_MS if step * unit >= least_ms)
 
 
 def _sentence(job: Job, whole: int, waited: int, ran: int, failed: int) -> str:
-    if job.ended:
-        text = f"Took {duration(whole)} from enqueueing to its end: {duration(waited)} waiting, {duration(ran)} running"
-    else:
-        text = f"Enqueued {duration(whole)} ago: {duration(waited)} waiting, {duration(ran)} running"
+    began = f"Took {duration(whole)} from enqueueing to its end" if job.ended else f"Enqueued {duration(whole)} ago"
+    text = f"{began}: {duration(waited)} waiting, {duration(ran)} running"
     return f"{text}, of which {duration(failed)} in attempts that failed." if failed else f"{text}."

@@ -3,17 +3,15 @@
 Page, command and API show what :func:`why` returns. It reads the broker in at most eleven round trips, and the
 database in at most two queries, however many jobs wait: places are searched at both ends of a list only, and the times
 of starts are those of the last 500 jobs of the lane.
-
-A cause that another room of the yard knows joins :data:`CAUSES`, at the place where a job meets it on its way.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist, pvariance
 from typing import Any, Final
 
@@ -22,7 +20,7 @@ from django.db import DatabaseError
 
 from switchyard.api.responses import iso_time
 from switchyard.broker.admin.browse import SeenMessage, leased
-from switchyard.broker.admin.places import Place, place_of
+from switchyard.broker.admin.places import place_of
 from switchyard.broker.clock import CIRCUIT_SPAN_MS, CIRCUITS_MS, PUT_OFF_MS, datetime_of, is_put_off, now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
@@ -31,19 +29,18 @@ from switchyard.broker.queue import codec
 from switchyard.broker.queue.limits import LimitWait, wait_of
 from switchyard.broker.shapes import CIRCUIT, ActorPause
 from switchyard.broker.stores.job_record import Job, holder_of, job_of_message, number_or_none
-from switchyard.broker.stores.pool_reports import QUIETED, Instruction, PoolReport
-from switchyard.broker.topology import Pool, lane_of_name
+from switchyard.broker.stores.pool_reports import QUIETED, PoolReport
+from switchyard.broker.topology import lane_of_name
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import ago, counted, duration, most_common
 from switchyard.console.pauses import pause_facts
 from switchyard.history.queries import recent_runs
 from switchyard.jobs.passport.reading import Passport, passport_of
-from switchyard.jobs.pauses import PausedActor
 from switchyard.jobs.presentation import limit_words
 from switchyard.jobs.queries import SilentHolder, families, find_untracked, records_of
 from switchyard.middleware.arguments import misfit, signature_of
 from switchyard.middleware.places import place_of as place_of_code
-from switchyard.outbox.rows import Standing, standing
+from switchyard.outbox.rows import standing
 
 # A process that commits sends at once; the relay sends what is older, twice a second.
 RELAYED_MS: Final = 2_000
@@ -124,22 +121,17 @@ class Starts:
     latest: int | None
 
 
-@dataclass(frozen=True, slots=True)
 class Why:
     """Reasons of one job.
 
-    Args:
-        causes: In the order in which the job meets them: the first one is where it stands now.
-        starts: ``None`` where nobody knows, as while its queue is paused without an end; of a running job as well.
-        silent: The child that holds it and answers nothing.
+    ``causes`` are in the order in which the job meets them: the first one is where it stands now. ``starts`` is
+    ``None`` where nobody knows, as while its queue is paused without an end; of a running job as well. ``silent`` is
+    the child that holds it and answers nothing.
     """
 
-    job: Job
-    at: int
-    causes: tuple[Cause, ...]
-    wait: Wait
-    starts: Starts | None
-    silent: SilentHolder | None
+    def __init__(self, seen: Situation) -> None:
+        self.job, self.at, self.causes = seen.job, seen.at, _causes(seen)
+        self.wait, self.starts, self.silent = _wait(seen, self.causes), _starts(seen, self.causes), _silent(seen)
 
     @property
     def when(self) -> str:
@@ -158,34 +150,36 @@ class Why:
         )
 
 
-@dataclass(frozen=True, slots=True)
 class Situation:
     """Known facts of a job and of its wait.
 
+    ``lane`` is the name of the lane that it is in. ``place`` is ``None`` where a worker or the outbox holds it, and on
+    a broker that cannot be browsed; ``held`` is the job as a worker holds it, ``running`` what runs in the slots that
+    serve the lane. ``reports`` are those of the pools that serve it, ``None`` while they are unknown.
+
     Args:
-        lane: Name of the lane that it is in.
-        place: ``None`` where a worker or the outbox holds it, and on a broker that cannot be browsed.
-        held: The job as a worker holds it.
-        running: What runs in the slots that serve the lane.
-        reports: Of the pools that serve it; ``None`` while they are unknown.
         arguments: Its reader may view arguments.
     """
 
-    known: Passport
-    at: int
-    lane: str
-    pools: tuple[Pool, ...]
-    place: Place | None = None
-    held: SeenMessage | None = None
-    running: Sequence[Job] = ()
-    reports: Sequence[PoolReport] | None = None
-    instructions: Mapping[str, Instruction] = field(default_factory=dict)
-    outbox: Standing | None = None
-    arguments: bool = False
-
-    @property
-    def job(self) -> Job:
-        return self.known.job
+    def __init__(self, known: Passport, at: int, *, arguments: bool) -> None:
+        yard, job, in_outbox = declared_yard(), known.job, known.job.reason == "outbox"
+        self.known, self.job, self.at, self.arguments = known, job, at, arguments
+        self.outbox = standing(job.id) if in_outbox else None
+        own = [] if in_outbox else families([job.queue])
+        waits = own and job.state != "running"
+        place = place_of(own[0], job.id, at) if waits else None
+        lane: Lane = "live" if place is None or place.lane is None else place.lane
+        self.lane = own[0].keys.lane_name(lane) if waits else job.lane or job.queue
+        self.pools = yard.pools_of(self.lane) or yard.pools_of(job.queue)
+        names = {pool.name for pool in self.pools}
+        self.reports: list[PoolReport] | None = None
+        with suppress(BrokerError):
+            self.reports = [report for report in facilities().pools.read_all() if report.pool in names]
+        quieted = not in_outbox and any(report.state == QUIETED for report in self.reports or ())
+        self.instructions = facilities().pools.read_quieted(self.reports or ()) if quieted else {}
+        served = {lane_of_name(name)[0] for pool in self.pools for name in yard.served_by(pool)} | {job.queue}
+        self.held, self.running = _held_and_running(job.id, leased(families(served)) if own else (), names)
+        self.place = None if self.held is not None else place
 
     @property
     def due_at(self) -> int | None:
@@ -224,11 +218,7 @@ def why(known: Passport, *, arguments: bool = False, at: int | None = None) -> W
     """
     if known.job.ended:
         return None
-    seen = _read(known, now_ms() if at is None else at, arguments=arguments)
-    causes: list[Cause] = []
-    for find in CAUSES:
-        causes += find(seen, causes)
-    return Why(seen.job, seen.at, tuple(causes), _wait(seen, causes), _starts(seen, causes), _silent(seen))
+    return Why(Situation(known, now_ms() if at is None else at, arguments=arguments))
 
 
 def why_json(found: Why) -> dict[str, Any]:
@@ -241,33 +231,6 @@ def why_json(found: Why) -> dict[str, Any]:
         "wait": {**asdict(found.wait), "total_ms": found.wait.total_ms},
         "starts": None if starts is None else {name: iso_time(at) for name, at in asdict(starts).items()},
     }
-
-
-def _read(known: Passport, at: int, *, arguments: bool) -> Situation:
-    yard, job = declared_yard(), known.job
-    if job.reason == "outbox":
-        seen = Situation(known, at, job.queue, yard.pools_of(job.queue), outbox=standing(job.id), arguments=arguments)
-        return replace(seen, reports=_reports(seen.pools))
-    own = families([job.queue])
-    place = place_of(own[0], job.id, at) if own and job.state != "running" else None
-    lane: Lane = "live" if place is None or place.lane is None else place.lane
-    lane_name = own[0].keys.lane_name(lane) if own and job.state != "running" else job.lane or job.queue
-    pools = yard.pools_of(lane_name) or yard.pools_of(job.queue)
-    served = {lane_of_name(name)[0] for pool in pools for name in yard.served_by(pool)} | {job.queue}
-    seen = Situation(known, at, lane_name, pools, place, arguments=arguments)
-    reports = _reports(pools)
-    if reports is not None and any(report.state == QUIETED for report in reports):
-        seen = replace(seen, instructions=facilities().pools.read_quieted(reports))
-    held, running = _held_and_running(job.id, leased(families(served)) if own else (), {pool.name for pool in pools})
-    return replace(seen, reports=reports, held=held, running=running, place=None if held is not None else place)
-
-
-def _reports(pools: Sequence[Pool]) -> list[PoolReport] | None:
-    """Return the reports of some pools; ``None`` where the server that has them does not answer."""
-    names = {pool.name for pool in pools}
-    with suppress(BrokerError):
-        return [report for report in facilities().pools.read_all() if report.pool in names]
-    return None
 
 
 def _held_and_running(
@@ -286,7 +249,7 @@ def _held_and_running(
     return held.get(job_id), running
 
 
-def _in_outbox(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
+def _in_outbox(seen: Situation) -> Iterator[Cause]:
     row = seen.outbox
     if row is None:
         return
@@ -303,7 +266,7 @@ def _in_outbox(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
         )
 
 
-def _due_later(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
+def _due_later(seen: Situation) -> Iterator[Cause]:
     job, due = seen.job, seen.due_at
     if due is None or due <= seen.at or is_put_off(due):
         return
@@ -320,7 +283,7 @@ def _due_later(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
         yield Cause("scheduled", f"It was sent for later: it is due at {when}.", due)
 
 
-def _put_off(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
+def _put_off(seen: Situation) -> Iterator[Cause]:
     if seen.place is None:
         return
     score = seen.place.due_at if is_put_off(seen.place.due_at) else None
@@ -328,18 +291,18 @@ def _put_off(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
         in_force = pause.is_open if pause.calls is not None else not 0 < pause.until <= seen.at
         if not in_force or not stops_job(pause, seen.job):
             continue
-        shown = PausedActor(pause)
+        facts = pause_facts(pause)
         code = "circuit_open" if pause.is_open else "value_paused" if pause.argument else "actor_paused"
-        named = shown.named if seen.arguments or not pause.argument else ""
+        named = pause.named if seen.arguments or not pause.argument else ""
         if pause.is_open:
             what = f"The circuit of {named.removeprefix(CIRCUIT) or 'such an argument'} is open"
         else:
             what = f"{named or f'{pause.actor} with such an argument'} is paused"
-        text = f"{what}. {shown.facts.sentence} {shown.facts.end}"
+        text = f"{what}. {facts.sentence} {facts.end}"
         yield Cause(code, text, pause.until or None, sure=not pause.is_open, since=_put_off_at(score, pause))
 
 
-def _limited(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
+def _limited(seen: Situation) -> Iterator[Cause]:
     job = seen.job
     for family in families([job.queue]) if seen.place is not None and job.reason in LIMITS else ():
         if (wait := wait_of(family, job.id)) is not None:
@@ -381,12 +344,7 @@ def _put_off_at(score: int | None, pause: ActorPause) -> int:
     return pause.since + offset if 0 <= offset < CIRCUIT_SPAN_MS else pause.since
 
 
-def _set_aside(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
-    if seen.place is not None and seen.place.lane is None and not before:
-        yield Cause("set_aside", "A purge has set it aside, from where it can be put back for a while.")
-
-
-def _queue_paused(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
+def _queue_paused(seen: Situation) -> Iterator[Cause]:
     pause = None if seen.place is None else seen.place.pause
     if pause is not None and not (pause.until and pause.until <= seen.at):
         facts = pause_facts(pause)
@@ -394,7 +352,7 @@ def _queue_paused(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
         yield Cause("queue_paused", text, pause.until, since=pause.since)
 
 
-def _pools(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
+def _pools(seen: Situation) -> Iterator[Cause]:
     if seen.held is not None or seen.job.state == "running" or seen.reports is None:
         return
     if seen.taking:
@@ -433,7 +391,7 @@ def _all_silent(seen: Situation) -> Iterator[Cause]:
         yield Cause("silent", text)
 
 
-def _held(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
+def _held(seen: Situation) -> Iterator[Cause]:
     job, silent = seen.job, _silent(seen)
     if silent is not None:
         does = "runs" if job.id in silent.child.runs else "has fetched"
@@ -454,7 +412,7 @@ def _held(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
         yield Cause("fetched", text.strip(), stops=False)
 
 
-def _behind(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
+def _behind(seen: Situation, *, is_held_back: bool) -> Iterator[Cause]:
     if seen.place is None or seen.place.lane is None:
         return
     if (ahead := seen.place.ahead) > 0:
@@ -463,7 +421,7 @@ def _behind(seen: Situation, before: Sequence[Cause]) -> Iterator[Cause]:
         of = f"{first}{most_common(seen.place.actors)}" if seen.place.actors else ""
         s = "s" if ahead == 1 else ""
         yield Cause("behind", f"{count} of {seen.lane} start{s} before it{of}. {_busy(seen)}".strip(), stops=False)
-    elif not before and (slots := sum(report.slots for report in seen.taking)):
+    elif not is_held_back and (slots := sum(report.slots for report in seen.taking)):
         if len(seen.running) >= slots:
             yield Cause("slots_busy", f"It is the next one. {_busy(seen)}", stops=False)
         else:
@@ -490,18 +448,13 @@ def _silent(seen: Situation) -> SilentHolder | None:
     return None
 
 
-# In the order in which a job meets them. Each gets what is known, and the causes before it.
-CAUSES: Final[tuple[Callable[[Situation, Sequence[Cause]], Iterator[Cause]], ...]] = (
-    _in_outbox,
-    _due_later,
-    _put_off,
-    _limited,
-    _set_aside,
-    _queue_paused,
-    _pools,
-    _held,
-    _behind,
-)
+def _causes(seen: Situation) -> list[Cause]:
+    """Return the causes in the order in which a job meets them."""
+    causes = [*_in_outbox(seen), *_due_later(seen), *_put_off(seen), *_limited(seen)]
+    if seen.place is not None and seen.place.lane is None and not causes:
+        causes.append(Cause("set_aside", "A purge has set it aside, from where it can be put back for a while."))
+    causes += [*_queue_paused(seen), *_pools(seen), *_held(seen)]
+    return [*causes, *_behind(seen, is_held_back=bool(causes))]
 
 
 def why_parked(job: Job) -> str:
@@ -540,30 +493,21 @@ def _wait(seen: Situation, causes: Sequence[Cause]) -> Wait:
     delay = number_or_none(job.options.get("delay")) or 0
     if seen.due_at is not None and not is_put_off(seen.due_at):
         due_at = seen.due_at
-    ended = _last_end(seen.known, began, at, due_at - delay)
+    earlier = [each for each in seen.known.attempts if each.started_at is not None and began <= each.started_at < at]
+    # A retry was scheduled when its attempt ended: the history, which knows that, may be a few seconds behind.
+    ends = [due_at - delay if each.finished_at is None else each.finished_at for each in earlier]
+    ended = min(max([began, *ends]), at)
     deferred = job.options.get("deferred_by") not in (None, "eta") or "parked_ms" in job.options
     away_ms = number_or_none(job.options.get("parked_ms")) or delay
     due = min(max(due_at, ended), at)
     from_ = min(max(ended, due_at - away_ms), due) if deferred else ended
-    held = min((max(due, each.since) for each in causes if each.since is not None), default=at)
-    held = min(held, at)
+    held = min([at, *(max(due, each.since) for each in causes if each.since is not None)])
     return Wait(
         attempts_ms=ended - began,
         scheduled_ms=0 if deferred else due - ended,
         put_off_ms=(due - from_ if deferred else 0) + at - held,
         waiting_ms=(from_ - ended if deferred else 0) + held - due,
     )
-
-
-def _last_end(known: Passport, began: int, at: int, retried_at: int) -> int:
-    """Return the end of the last attempt since its enqueueing; the time of that where there was none.
-
-    Args:
-        retried_at: When its retry was scheduled: the history, which knows the end, may be a few seconds behind.
-    """
-    earlier = [each for each in known.attempts if each.started_at is not None and began <= each.started_at < at]
-    ends = [retried_at if each.finished_at is None else each.finished_at for each in earlier]
-    return min(max([began, *ends]), at)
 
 
 def _starts(seen: Situation, causes: Sequence[Cause]) -> Starts | None:
@@ -594,9 +538,7 @@ def _starts(seen: Situation, causes: Sequence[Cause]) -> Starts | None:
     started = [run.started_at for run in runs if run.started_at is not None]
     started += [job.started_at for job in seen.running if job.started_at is not None and job.queue == seen.job.queue]
     found = expected(sorted(started), seen.place.ahead + 1, seen.at)
-    if found is None:
-        return not_before
-    return Starts(base + found[0], base + found[1])
+    return not_before if found is None else Starts(base + found[0], base + found[1])
 
 
 def expected(started: Sequence[int], count: int, at: int) -> tuple[int, int] | None:

@@ -40,11 +40,11 @@ def row(minute: int, *, actor: str = "work", attempts: int = 1, state: str = "ne
 def walk(client: Client, query: dict[str, str], between: Callable[[], object] = lambda: None) -> list[list[DeadLetter]]:
     """Return the letters of each page; ``between`` runs after the first one."""
     page = client.get(LIST, query)
-    pages = [list(page.context["listed"].rows)]
+    pages = [list(page.context["listed"]["rows"])]
     between()
-    while link := page.context["listed"].after_link:
+    while link := page.context["listed"]["after_link"]:
         page = client.get(LIST + link)
-        pages.append(list(page.context["listed"].rows))
+        pages.append(list(page.context["listed"]["rows"]))
     return pages
 
 
@@ -69,8 +69,8 @@ def test_bars_are_drawn_whatever_zone_the_database_has(zone: str | None, monkeyp
 
     (group,) = views.rows_of(groups())
 
-    drawn = [bar for bar in group.bars if bar.kind == "trend"]
-    assert group.words == "3 in the last 2 h" and len(drawn) in (2, 3)
+    drawn = [bar for bar in group["bars"] if bar.kind == "trend"]
+    assert group["words"] == "3 in the last 2 h" and len(drawn) in (2, 3)
     for name in ("timezone", "timezone_name"):
         kept.pop(name, None)
 

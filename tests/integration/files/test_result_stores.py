@@ -15,7 +15,7 @@ from switchyard.files.addresses import results_of
 from switchyard.history.writer import HistoryWriter
 from switchyard.jobs.models import StoredResult
 from switchyard.jobs.queries import find_known
-from switchyard.jobs.result_stores import result_stores
+from switchyard.jobs.results import result_stores
 from tests.factories.yards import small_yard
 from tests.integration.files.timed_stores import stores_at, url_of
 from tests.waiting import wait_for

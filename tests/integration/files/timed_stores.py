@@ -6,7 +6,7 @@ import time
 
 from switchyard.broker.stores.result_stores import ResultStores
 from switchyard.files.addresses import StorageAddress, results_of
-from switchyard.jobs.result_stores import result_stores
+from switchyard.jobs.results import result_stores
 
 
 class TimedStores:

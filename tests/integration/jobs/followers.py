@@ -64,4 +64,4 @@ class Follower:
 
 
 def open_streams() -> int:
-    return live.StreamPlace._open.total()
+    return live.Stream._open.total()

@@ -124,7 +124,7 @@ def test_a_stream_is_not_compressed() -> None:
         yield b"event: state\n\n"
 
     async def answered() -> Any:
-        return live.response(events(), place=SimpleNamespace(close=lambda: None))  # type: ignore[arg-type]
+        return live.response(events(), caller="token")
 
     request = HttpRequest()
     request.META["HTTP_ACCEPT_ENCODING"] = "gzip"

@@ -12,7 +12,7 @@ from django.urls import reverse
 
 from project.asgi import application
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.jobs import admin_pages, live
+from switchyard.jobs import live
 from switchyard.jobs.passport import views
 from switchyard.jobs.services import request_cancel, submit
 from tests.conftest import RunWorker
@@ -164,6 +164,6 @@ def test_a_part_of_a_job_that_is_not_found_says_so(
 
     found = [status(UNKNOWN)]
     monkeypatch.setattr(views, "passport_of", away)
-    monkeypatch.setattr(admin_pages, "find_known", away)
+    monkeypatch.setattr(views, "find_known", away)
 
     assert [*found, status(job_id)] == [404, 503]
