@@ -157,7 +157,9 @@ class DemoYard:
         if self._with_reload:  # what watches the code loads it itself
             command = (sys.executable, "manage.py", "switchyard", *POOLS, "--reload")
             os.execv(sys.executable, command)  # noqa: S606
-        run(*POOLS)
+        from django.core.management import execute_from_command_line
+
+        execute_from_command_line(["manage.py", "switchyard", *POOLS])
 
     def _set_up(self, last_receiver_port: int) -> None:
         """Prepare the database in a process of its own, then load Django.
@@ -198,12 +200,6 @@ class DemoYard:
                 "pids": {"demo": os.getpid()} | self._runner.pids,
             },
         )
-
-
-def run(*command: str) -> None:
-    from django.core.management import execute_from_command_line
-
-    execute_from_command_line(["manage.py", "switchyard", *command])
 
 
 def serve_beside() -> None:
