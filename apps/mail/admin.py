@@ -32,7 +32,6 @@ class SentMailAdmin(ReadOnly, JobLink):
     search_help_text = "Address, job id or Message-ID"
     actions = ("send_again",)
     run_right = "mail.send_mail"
-    list_per_page = 50
 
     @admin.action(description="Send the same mail again", permissions=["run"])
     def send_again(self, request: HttpRequest, mails: QuerySet[SentMail]) -> None:

@@ -6,6 +6,7 @@ limits bound the whole request: the ``Watchdog`` its time, the ``Meter`` the byt
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import socket
@@ -81,13 +82,9 @@ class Watchdog:
 
     def _bark(self) -> None:
         # The lock prevents shutting down a descriptor that was closed and reused by another connection.
-        with self._lock:
+        with self._lock, contextlib.suppress(OSError):  # the peer has already closed the connection
             if self._twin is not None:
-                try:
-                    self._twin.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    # The peer has already closed the connection.
-                    return
+                self._twin.shutdown(socket.SHUT_RDWR)
 
 
 class Meter:

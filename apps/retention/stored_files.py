@@ -48,7 +48,6 @@ class StoredFileAdmin(ReadOnly, CheckedQuery):
     """Admin of such rows, with their download."""
 
     deletable = True
-    list_per_page = 50
 
     def get_urls(self) -> list[Any]:
         view = self.admin_site.admin_view(self.download_view)

@@ -77,7 +77,8 @@ class Expectation:
         return found
 
     def __str__(self) -> str:
-        text = f"{self.actor.actor_name}({'...' if self.any_call else text_of(self.call)})"
+        call = ", ".join(f"{name}={shown(value)}" for name, value in self.call.items())
+        text = f"{self.actor.actor_name}({'...' if self.any_call else call})"
         return text if self.queue is None else f"{text} in {self.queue!r}"
 
 
@@ -121,10 +122,6 @@ def call_of(actor: Actor[..., Any], message: Message[Any]) -> Call:
         bound = signature_of(actor.fn).bind(*message.args, **message.kwargs)
     except TypeError:
         return {**{str(place): value for place, value in enumerate(message.args)}, **message.kwargs}
-    return _flattened(bound)
-
-
-def _flattened(bound: inspect.BoundArguments) -> Call:
     call: Call = {}
     for name, value in bound.arguments.items():
         if bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
@@ -151,10 +148,6 @@ def listed(sent: Iterable[SentMessage]) -> str:
     return "\n".join(["Enqueued in this test:", *lines[:MOST_SHOWN], *more])
 
 
-def text_of(call: Call) -> str:
-    return ", ".join(f"{name}={shown(value)}" for name, value in call.items())
-
-
 def shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
@@ -162,11 +155,10 @@ def shown(value: Any) -> str:
 
 def enqueued(actor: Actor[..., Any] | None = None) -> list[Message[Any]]:
     """Return the messages that wait or are scheduled, in the order in which they run; of one actor, or of all."""
-    broker = active().yard.broker
     wanted = None if actor is None else actor_for(actor).actor_name
     run_callbacks()
-    stored = sorted(broker.waiting.values(), key=lambda one: (one.ready_ms > now_ms(), one.place))
-    found = [one.message() for one in stored]
+    waiting = active().yard.broker.waiting.values()
+    found = [one.message() for one in sorted(waiting, key=lambda one: (one.ready_ms > now_ms(), one.place))]
     return [message for message in found if wanted is None or message.actor_name == wanted]
 
 
