@@ -12,9 +12,8 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import path
 
-from apps.mail import mailbox
+from apps.mail import allowances, mailbox
 from apps.mail.actors import ACTORS
-from apps.mail.allowances import PER_ADDRESS, mailbox_of
 from apps.mail.models import Mailbox, SentMail, Template
 from switchyard.console.lists import CheckedQuery, JobLink
 from switchyard.console.room_view import ReadOnly
@@ -39,7 +38,7 @@ class SentMailAdmin(ReadOnly, JobLink):
         chosen = mails.filter(template__in=ACTORS).values_list("template", "to").order_by("id")
         pairs, refused = [], 0
         for template, address in dict.fromkeys(chosen):
-            if template == Template.PASSWORD_RESET and PER_ADDRESS.use(mailbox_of(address)):
+            if template == Template.PASSWORD_RESET and allowances.use(address):
                 refused += 1
             else:
                 pairs.append((template, address))
@@ -48,7 +47,7 @@ class SentMailAdmin(ReadOnly, JobLink):
                 enqueue_on_commit(ACTORS[template], kwargs={"to": address})
         messages.success(request, f"Mails on the way: {len(pairs)}; welcome mails go out ten a minute.")
         if refused:
-            limit = f"an address gets at most {PER_ADDRESS.limit} in {PER_ADDRESS.window.seconds // 60} minutes"
+            limit = f"an address gets at most {allowances.LIMIT} in {allowances.WINDOW.seconds // 60} minutes"
             messages.warning(request, f"Reset mails not sent: {refused}; {limit}, try again later.")
 
 

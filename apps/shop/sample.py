@@ -1,4 +1,4 @@
-"""Sample data of a shop, equal for equal seed and day."""
+"""Sample data of a shop, equal for the same day."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ CURRENCIES = {country.code: country.currency for country in COUNTRIES}
 
 
 @transaction.atomic
-def create(*, customers: int = 300, seed: int = 1, until: datetime.date) -> bool:
+def create(*, customers: int = 300, until: datetime.date) -> bool:
     """Fill an empty shop with customers, and their invoices and payments of twelve full months and the running one.
 
     A shop that has customers is left unchanged. Each customer gets about thirteen invoices; most are paid in full,
@@ -98,18 +98,15 @@ def create(*, customers: int = 300, seed: int = 1, until: datetime.date) -> bool
     payments.
 
     Args:
-        customers: Number of customers, at least 1.
-        seed: Equal seed and day make an equal shop.
-        until: Last day with invoices or payments.
+        customers: Number of customers.
+        until: Last day with invoices or payments; an equal day makes an equal shop.
 
     Returns:
         Whether the shop was filled.
     """
-    if customers < 1:
-        raise ValueError(f"customers must be at least 1, got {customers}")
     created = not Customer.objects.exists()
     if created:
-        _fill(random.Random(seed), customers, until)  # noqa: S311 (sample data, no secret)
+        _fill(random.Random(1), customers, until)  # noqa: S311 (sample data, no secret)
     return created
 
 

@@ -100,10 +100,8 @@ class Receiver(ThreadingHTTPServer):
 
     def is_signed(self, body: bytes, headers: dict[str, str]) -> bool | None:
         """Return whether a known secret signed a delivery; ``None`` when no secret is known."""
-        try:
-            known = set(_SECRET.findall(self.secrets_file.read_text())) if self.secrets_file else set()
-        except FileNotFoundError:
-            known = set()
+        file = self.secrets_file
+        known = set(_SECRET.findall(file.read_text())) if file is not None and file.exists() else set()
         return any(_verifies(secret, body, headers) for secret in known) if known else None
 
 
@@ -143,19 +141,14 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing: ``/log`` lists the requests."""
 
     def _status_for(self, webhook_id: str, signature_ok: bool | None) -> int:
-        match self.path.partition("?")[0]:
-            case "/healthy":
-                return 401 if signature_ok is False else 200
-            case "/flaky":
-                return 500 if self.server.count(webhook_id) <= FLAKY_FAILURES else 200
-            case "/broken":
-                return 500
-            case "/gone":
-                return 410
-            case "/slow":
-                self.server.stopping.wait(SLOW_S)
-                return 200
-        return 404
+        path = self.path.partition("?")[0]
+        if path == "/healthy":
+            return 401 if signature_ok is False else 200
+        if path == "/flaky":
+            return 500 if self.server.count(webhook_id) <= FLAKY_FAILURES else 200
+        if path == "/slow":
+            self.server.stopping.wait(SLOW_S)
+        return {"/broken": 500, "/gone": 410, "/slow": 200}.get(path, 404)
 
     def _answer(self, status: int, content_type: str, body: bytes) -> None:
         try:

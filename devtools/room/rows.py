@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.contrib.auth.models import User
-from django.core.management import call_command
 from django.utils import timezone
 
 from apps.billing.models import EventState, Outcome, PaymentEvent, Reconciliation, ReconciliationEntry
@@ -13,6 +12,7 @@ from apps.exports.models import Dataset, Export, Format
 from apps.images.models import Picture, Thumbnail, ThumbnailState
 from apps.mail.models import MailState, SentMail, Template
 from apps.reports.models import Report
+from apps.shop import sample
 from apps.shop.models import Customer, Invoice
 from apps.webhooks.models import Attempt, Delivery, DeliveryState, Endpoint, Event
 from devtools.room.jobs import OPERATOR
@@ -31,8 +31,9 @@ OWNER = "user:1"
 
 def make_products() -> None:
     """Fill the shop, and write a few rows of every other product."""
-    call_command("seed", customers=3, verbosity=0)
-    now, customer = timezone.now(), Customer.objects.order_by("id")[0]
+    now = timezone.now()
+    sample.create(customers=3, until=now.date())
+    customer = Customer.objects.order_by("id")[0]
     Report.objects.create(
         customer=customer, month="2026-10", checksum=SHA, file="reports/statement.pdf",
         filename="statement-2026-10.pdf", content_type="application/pdf", size_bytes=48_213, sha256=SHA,

@@ -58,25 +58,20 @@ class RuleRow:
     name: str
     when: str
     of: str
-    kinds: tuple[str, ...]
+    kind: str
     unresolved: int = 0
 
 
 RULES = (
-    RuleRow("Dead letter", "any; one message for each cause in 10 min", "every queue", ("dead_letter",)),
-    RuleRow("Broker", "an error of its server, or memory nearly full; until it is gone", "the broker", ("broker",)),
+    RuleRow("Dead letter", "any; one message for each cause in 10 min", "every queue", "dead_letter"),
+    RuleRow("Broker", "an error of its server, or memory nearly full; until it is gone", "the broker", "broker"),
     RuleRow(
         "Finding",
         "bad for 30 s, or one of some warnings for 20 s to 2 min; until it is gone",
         "the overview",
-        ("finding",),
+        "finding",
     ),
 )
-
-
-def asks(request: HttpRequest) -> bool:
-    """Return whether the address selects a list of alerts, instead of the unresolved ones."""
-    return bool(request.GET)
 
 
 def context_of(request: HttpRequest) -> dict[str, Any]:
@@ -92,7 +87,7 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
     resolved = Alert.objects.filter(state=Alert.State.RESOLVED)
     return {
         "silences": silences,
-        "headline": notice.headline(notice.open_count()),
+        "headline": notice.headline(),
         "unresolved_count": unresolved.count(),
         "cards": [(card, _sent(card), bool(silenced & {"", card.fingerprint})) for card in cards],
         "ended_count": resolved.filter(resolved_at__gte=now - RESOLVED_FOR).count(),
@@ -101,11 +96,11 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
         "rules": rule_rows(unresolved),
         "tabs": [
             *((text, f"?state__exact={value}" if value else "?", value == state) for text, value in TABS),
-            ("All", "?all=", state == "" and asks(request)),
+            ("All", "?all=", bool(request.GET) and not state),
         ],
         "search": request.GET.get("q", ""),
         **dict(zip(("bulk_count", "bulk_link"), link_of_list({}), strict=True)),
-        **(page_of(request.GET.dict()) if asks(request) else {}),
+        **(page_of(request.GET.dict()) if request.GET else {}),  # the unresolved ones without a query
     }
 
 
@@ -142,9 +137,9 @@ def page_of(query: Mapping[str, str]) -> dict[str, Any]:
 def rule_rows(unresolved: QuerySet[Alert]) -> list[RuleRow]:
     """Return what raises alerts here; alerts of any other kind are counted in a row of their own."""
     counted = dict(unresolved.order_by().values_list("kind").annotate(count=Count("id")))
-    found = [replace(rule, unresolved=sum(counted.pop(kind, 0) for kind in rule.kinds)) for rule in RULES]
+    found = [replace(rule, unresolved=counted.pop(rule.kind, 0)) for rule in RULES]
     others = sum(counted.values())
-    return [*found, RuleRow("Other", "raised by other code", "", (), others)] if others else found
+    return [*found, RuleRow("Other", "raised by other code", "", "", others)] if others else found
 
 
 def channel_rows() -> list[ChannelRow]:
