@@ -65,7 +65,7 @@ def make_thumbnail(request: HttpRequest) -> Status[dict[str, str]]:
     owner: str = request.auth.owner_key  # type: ignore[attr-defined]  # set by BearerToken
     if request.content_type == JSON:
         body = read_json(request, ThumbnailByUrl)
-        refuse_forbidden("url", body.url)
+        refuse_forbidden(body.url)
         job_id = requests.request(owner, body.width, body.height, source_url=body.url)
     elif request.content_type == FORM:
         size, file = _read_form(request)

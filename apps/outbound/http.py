@@ -155,29 +155,21 @@ def _exchange(
     except BaseException:
         sock.close()
         raise
-    try:
+    with contextlib.closing(connection):
         connection.sock = MeteredSocket(connection.sock, meter)
         # A server may respond before the whole request is sent.
         with contextlib.suppress(BrokenPipeError):
             connection.request(
-                request.method,
-                checked.place.target,
-                request.body or None,
-                request.headers,
-                preload_content=False,
-                decode_content=False,
-            )
-        answer = connection.getresponse()
-        try:
+                request.method, checked.place.target, request.body or None, request.headers,
+                preload_content=False, decode_content=False,
+            )  # fmt: skip
+        with contextlib.closing(connection.getresponse()) as answer:
             received = {name.lower(): value for name, value in answer.headers.items()}
-            body, truncated = _read(answer, meter, request)
-        except ValueError as error:
-            # http.client accepts a negative size of a chunk and hands it to read().
-            raise InvalidAnswer from error
-        finally:
-            answer.close()
-    finally:
-        connection.close()
+            try:
+                body, truncated = _read(answer, meter, request)
+            except ValueError as error:
+                # http.client accepts a negative size of a chunk and hands it to read().
+                raise InvalidAnswer from error
     # When the end of the stream ends the body, a connection shut down in mid-body looks complete.
     deadline.left("the answer was read")
     return Response(answer.status, received, body, deadline.elapsed_ms, truncated)

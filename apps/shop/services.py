@@ -21,7 +21,6 @@ def record_payment(
     currency: str,
     received_at: datetime.datetime,
     reference: str = "",
-    method: PaymentMethod = PaymentMethod.TRANSFER,
 ) -> Payment:
     """Insert or update the payment of that external id and update its invoice's status.
 
@@ -39,7 +38,7 @@ def record_payment(
             "reference": reference,
             "amount": amount,
             "currency": currency,
-            "method": method,
+            "method": PaymentMethod.TRANSFER,
             "received_at": received_at,
         },
     )

@@ -75,7 +75,7 @@ class Published(BaseModel):
 )
 def create_endpoint(request: HttpRequest, body: EndpointRequest) -> Status[dict[str, str]]:
     """Register an endpoint for types of events. Its address must be public; deliveries follow Standard Webhooks."""
-    refuse_forbidden("url", body.url)
+    refuse_forbidden(body.url)
     try:
         endpoint, secret = services.create_endpoint(_owner(request), body.url, body.events, in_order=body.in_order)
     except services.TooManyEndpoints as error:
