@@ -47,10 +47,7 @@ def _request_body() -> dict[str, Any]:
     form["properties"]["file"] = {"type": "string", "format": "binary", "title": "PNG, JPEG, WebP or GIF, up to 20 MiB"}
     form["required"] = ["file", *form["required"]]
     form["title"] = "ThumbnailOfUpload"
-    return {
-        "required": True,
-        "content": {JSON: {"schema": ThumbnailByUrl.model_json_schema()}, FORM: {"schema": form}},
-    }
+    return {"required": True, "content": {JSON: {"schema": ThumbnailByUrl.model_json_schema()}, FORM: {"schema": form}}}
 
 
 @router.post(

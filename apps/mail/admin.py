@@ -59,10 +59,7 @@ class MailboxAdmin(ReadOnly, CheckedQuery):
         """Return the list and one mail's page, nothing else."""
         shown = self.admin_site.admin_view(self.show_mail)
         listed = self.admin_site.admin_view(self.changelist_view)
-        return [
-            path("", listed, name="mail_mailbox_changelist"),
-            path("<str:name>/", shown, name="mail_mailbox_mail"),
-        ]
+        return [path("", listed, name="mail_mailbox_changelist"), path("<str:name>/", shown, name="mail_mailbox_mail")]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         self._check(request)

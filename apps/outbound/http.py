@@ -20,15 +20,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.response import HTTPResponse
 
 from apps.outbound.addresses import RESOLVE_DEADLINE_S, Checked, Resolve, check_url, look_up, read_url
-from apps.outbound.connection import (
-    Connect,
-    Deadline,
-    Meter,
-    MeteredSocket,
-    Watchdog,
-    connect_tcp,
-    open_connection,
-)
+from apps.outbound.connection import Connect, Deadline, Meter, MeteredSocket, Watchdog, connect_tcp, open_connection
 from apps.outbound.errors import TooLarge, Unreachable
 from switchyard.middleware.circuits import calls_host
 

@@ -84,11 +84,7 @@ def _currencies(*sources: Any) -> list[str]:
 
 
 def _figures(
-    currency: str,
-    opening: Totals,
-    closing: Totals,
-    invoices: list[Invoice],
-    payments: list[Payment],
+    currency: str, opening: Totals, closing: Totals, invoices: list[Invoice], payments: list[Payment]
 ) -> dict[str, Any]:
     valid = [row for row in invoices if row.currency == currency and row.status != InvoiceStatus.VOID]
     return {

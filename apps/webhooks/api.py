@@ -23,8 +23,7 @@ router = Router(tags=["Webhooks"])
 MAX_PAYLOAD_BYTES = 64 * 1024
 
 EventType = Annotated[
-    str,
-    Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$", max_length=100, examples=["invoice.paid"]),
+    str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$", max_length=100, examples=["invoice.paid"])
 ]
 
 

@@ -151,7 +151,9 @@ class CommitSends:
         """
         sent: list[int] = []
         refused: Exception | None = None
-        for (_, _, has_row), group in groupby(waiting, key=_sent_together):
+        for (_, _, has_row), group in groupby(
+            waiting, key=lambda each: (each.message.queue_name, each.due_ms, each.row is not None)
+        ):
             together = list(group)
             if has_row:
                 sent += self._send_rows(alias, together)
@@ -162,7 +164,12 @@ class CommitSends:
                 refused = refused or error
                 _note_failures(together, error)
         if sent:
-            self._delete(alias, sent)
+            from switchyard.outbox import rows
+
+            try:
+                rows.delete(alias, sent)
+            except Exception as error:  # noqa: BLE001  the commit stands, and the relay finds that the broker has them
+                log.warning("rows of the outbox not deleted, the relay will", rows=len(sent), error=str(error))
         if refused is not None:
             raise refused
 
@@ -193,14 +200,6 @@ class CommitSends:
         messages = [each.message for each in waiting]
         _note_enqueued(self._broker.put(messages, delay=waiting[0].delay_ms(), budget_s=budget_s))
 
-    def _delete(self, alias: str, sent: list[int]) -> None:
-        from switchyard.outbox import rows
-
-        try:
-            rows.delete(alias, sent)
-        except Exception as error:  # noqa: BLE001  the commit stands, and the relay finds that the broker has them
-            log.warning("rows of the outbox not deleted, the relay will", rows=len(sent), error=str(error))
-
 
 class CommitBatch:
     """Callback of a commit: sends messages in their order."""
@@ -217,10 +216,6 @@ def sends_of(broker: Broker) -> CommitSends | None:
     """Return the keeper of a broker; ``None`` where it is another library's."""
     found = getattr(broker, "postpone", None)
     return found if isinstance(found, CommitSends) else None
-
-
-def _sent_together(waiting: Waiting) -> tuple[str, int | None, bool]:
-    return waiting.message.queue_name, waiting.due_ms, waiting.row is not None
 
 
 def _note_enqueued(messages: Iterable[Message[Any]]) -> None:

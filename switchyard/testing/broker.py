@@ -17,13 +17,7 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerUnavailable, QueueFull
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.queue import codec
-from switchyard.broker.queue.operations import (
-    FOR_A_WINDOW,
-    UNTIL_STARTED,
-    Entry,
-    Lease,
-    QueueOperations,
-)
+from switchyard.broker.queue.operations import FOR_A_WINDOW, UNTIL_STARTED, Entry, Lease, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls, Word
 from switchyard.broker.redis.scripts import Script
 from switchyard.broker.shapes import LaneStats, shown_json

@@ -141,10 +141,7 @@ class Effects:
         found: list[str] = []
         for table, rows in after.rows.items():
             found += table.differences(self.rows.get(table, {}), rows, ignored)
-        for name, old, new in (
-            ("sent the mail", self.mails, after.mails),
-            ("enqueued", self.messages, after.messages),
-        ):
+        for name, old, new in (("sent the mail", self.mails, after.mails), ("enqueued", self.messages, after.messages)):
             more = Counter(new) - Counter(old)
             found += [f"{name} {text}" + (f" {count} times" if count > 1 else "") for text, count in more.items()]
         for file in self.files.keys() | after.files.keys():
