@@ -19,7 +19,9 @@ PRODUCT_ROUTERS = (
     ("/payments", "apps.billing.api.payments_router"),
     ("/webhooks", "apps.webhooks.api.router"),
 )
-PRODUCT_PAGES = [("account/", "apps.mail.urls")]
+PRODUCT_PAGES = [
+    ("account/", "apps.mail.urls"),
+]
 
 check_foreign_lists(admin.site)
 admin.site.site_url = None  # the room, which base_site.html links
