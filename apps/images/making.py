@@ -30,16 +30,8 @@ SYNONYMS = {
     "image/x-png": "image/png",
     "image/apng": "image/png",
 }
-SUFFIXES = {
-    ".png": "PNG",
-    ".apng": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpe": "JPEG",
-    ".jfif": "JPEG",
-    ".webp": "WEBP",
-    ".gif": "GIF",
-}
+NAMED = {"PNG": (".png", ".apng"), "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "WEBP": (".webp",), "GIF": (".gif",)}
+SUFFIXES = {suffix: format_name for format_name, suffixes in NAMED.items() for suffix in suffixes}
 
 log = structlog.get_logger(__name__)
 

@@ -1,7 +1,7 @@
 """One connection to one checked address, with limits on time and on bytes read.
 
 A socket's timeout bounds a single read, so a peer that sends one byte at a time could block its caller for ever. Two
-limits bound the whole request: the ``Watchdog`` its time, the ``Meter`` the bytes of its response.
+limits bound the whole request: the ``Watchdog`` its time, the ``MeteredSocket`` the bytes of its response.
 """
 
 from __future__ import annotations
@@ -87,10 +87,14 @@ class Watchdog:
                 self._twin.shutdown(socket.SHUT_RDWR)
 
 
-class Meter:
-    """Counter of received bytes; ends an endless response (headers or chunk frames without end)."""
+class MeteredSocket:
+    """A connected socket that counts what is read: an endless response (headers or chunk frames) ends at its limit.
 
-    def __init__(self, deadline: Deadline) -> None:
+    Implements the part of the interface that ``http.client`` uses.
+    """
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        self._sock = sock
         self.deadline = deadline
         self._part = ""
         self._limit_bytes = self._left_bytes = 0
@@ -112,36 +116,9 @@ class Meter:
         if self._left_bytes < 0:
             raise TooLarge(self.deadline.host, self._part, self._limit_bytes)
 
-
-class _MeteredReader(io.RawIOBase):
-    def __init__(self, raw: Any, meter: Meter) -> None:
-        self._raw = raw
-        self._meter = meter
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        received_bytes: int = self._raw.readinto(buffer) or 0
-        self._meter.count(received_bytes)
-        return received_bytes
-
-    def close(self) -> None:
-        if not self.closed:
-            self._raw.close()
-        super().close()
-
-
-class MeteredSocket:
-    """A connected socket with counted reads; implements the part of the interface that ``http.client`` uses."""
-
-    def __init__(self, sock: socket.socket, meter: Meter) -> None:
-        self._sock = sock
-        self._meter = meter
-
     def makefile(self, mode: str, *args: Any, **kwargs: Any) -> io.BufferedReader:
         """Return a reader of the connection; it may outlive this object."""
-        return io.BufferedReader(_MeteredReader(self._sock.makefile("rb", buffering=0), self._meter))
+        return io.BufferedReader(_MeteredReader(self._sock.makefile("rb", buffering=0), self.count))
 
     def sendall(self, data: Any) -> None:
         self._sock.sendall(data)
@@ -155,6 +132,24 @@ class MeteredSocket:
 
     def close(self) -> None:
         self._sock.close()
+
+
+class _MeteredReader(io.RawIOBase):
+    def __init__(self, raw: Any, count: Callable[[int], None]) -> None:
+        self._raw, self._count = raw, count
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        received_bytes: int = self._raw.readinto(buffer) or 0
+        self._count(received_bytes)
+        return received_bytes
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()
 
 
 class _FinalAnswer(http.client.HTTPResponse):

@@ -20,7 +20,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.response import HTTPResponse
 
 from apps.outbound.addresses import RESOLVE_DEADLINE_S, Checked, Resolve, check_url, look_up, read_url
-from apps.outbound.connection import Connect, Deadline, Meter, MeteredSocket, Watchdog, connect_tcp, open_connection
+from apps.outbound.connection import Connect, Deadline, MeteredSocket, Watchdog, connect_tcp, open_connection
 from apps.outbound.errors import TooLarge, Unreachable
 from switchyard.middleware.circuits import calls_host
 
@@ -140,15 +140,14 @@ def _connect(checked: Checked, deadline: Deadline, connect: Connect) -> socket.s
 def _exchange(
     checked: Checked, sock: socket.socket, deadline: Deadline, request: _Request, tls: ssl.SSLContext
 ) -> Response:
-    meter = Meter(deadline)
-    meter.allow("the answer's head", MAX_HEADER_BYTES)
     try:
         connection = open_connection(checked.place, sock, deadline.left("it was connected"), tls)
     except BaseException:
         sock.close()
         raise
     with contextlib.closing(connection):
-        connection.sock = MeteredSocket(connection.sock, meter)
+        connection.sock = metered = MeteredSocket(connection.sock, deadline)
+        metered.allow("the answer's head", MAX_HEADER_BYTES)
         # A server may respond before the whole request is sent.
         with contextlib.suppress(BrokenPipeError):
             connection.request(
@@ -158,7 +157,7 @@ def _exchange(
         with contextlib.closing(connection.getresponse()) as answer:
             received = {name.lower(): value for name, value in answer.headers.items()}
             try:
-                body, truncated = _read(answer, meter, request)
+                body, truncated = _read(answer, metered, request)
             except ValueError as error:
                 # http.client accepts a negative size of a chunk and hands it to read().
                 raise InvalidAnswer from error
@@ -167,11 +166,11 @@ def _exchange(
     return Response(answer.status, received, body, deadline.elapsed_ms, truncated)
 
 
-def _read(answer: HTTPResponse, meter: Meter, request: _Request) -> tuple[bytes, bool]:
+def _read(answer: HTTPResponse, metered: MeteredSocket, request: _Request) -> tuple[bytes, bool]:
     """Read the body undecoded. Chunk framing may add as many bytes again, and a constant."""
     # urllib3 prepares decoders by this header even with decoding off.
     answer.headers.discard("content-encoding")
-    meter.allow("the answer's body", 2 * request.max_bytes + MAX_HEADER_BYTES)
+    metered.allow("the answer's body", 2 * request.max_bytes + MAX_HEADER_BYTES)
     body = bytearray()
     while len(body) <= request.max_bytes:
         # Not stream(): it reads chunk headers as lines without a limit.
@@ -180,7 +179,7 @@ def _read(answer: HTTPResponse, meter: Meter, request: _Request) -> tuple[bytes,
             return bytes(body), False
         body += piece
     if not request.truncate:
-        raise TooLarge(meter.deadline.host, "the answer's body", request.max_bytes)
+        raise TooLarge(metered.deadline.host, "the answer's body", request.max_bytes)
     return bytes(body[: request.max_bytes]), True
 
 
