@@ -9,6 +9,7 @@ instead of a silent 202: it is a program with a token, and a 202 names a job tha
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import unicodedata
@@ -92,22 +93,12 @@ def mailbox_of(address: str) -> str:
     Gmail. A provider may treat tags as mailboxes of their own: those then share one allowance.
     """
     local, _, domain = unicodedata.normalize("NFKC", address).strip().rpartition("@")
-    domain = _ascii_domain(domain.casefold().rstrip("."))
-    local = _unquoted(local).casefold()
-    local = local.partition("+")[0] or local
+    domain = domain.casefold().rstrip(".")
+    with contextlib.suppress(UnicodeError):
+        domain = domain.encode("idna").decode("ascii")
+    if len(local) > 1 and local[0] == local[-1] == '"':
+        local = re.sub(r"\\(.)", r"\1", local[1:-1], flags=re.DOTALL)
+    local = local.casefold().partition("+")[0] or local.casefold()
     if domain in DOTLESS:
         domain, local = DOTLESS[domain], local.replace(".", "")
     return f"{local}@{domain}"
-
-
-def _unquoted(local: str) -> str:
-    if len(local) < 2 or local[0] != '"' or local[-1] != '"':
-        return local
-    return re.sub(r"\\(.)", r"\1", local[1:-1], flags=re.DOTALL)
-
-
-def _ascii_domain(domain: str) -> str:
-    try:
-        return domain.encode("idna").decode("ascii")
-    except UnicodeError:
-        return domain

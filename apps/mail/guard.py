@@ -24,7 +24,7 @@ CLAIM_S = 30
 
 
 def claim(job_id: str, template: str, to: str) -> tuple[SentMail, bool]:
-    """Claim a job's mail for this run; return its row, and ``False`` when it was sent or another run holds the claim."""
+    """Claim a job's mail for this run; return its row, and ``False`` when it was sent or another run has claimed it."""
     now = clock.utc_now()
     message_id = f"<{job_id}@{sender_domain()}>"
     values = {"job_id": job_id, "template": template, "to": to, "message_id": message_id}

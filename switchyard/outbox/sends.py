@@ -162,7 +162,9 @@ class CommitSends:
                 self._send(together, budget_s=BUDGET_S)
             except SwitchyardError as error:
                 refused = refused or error
-                _note_failures(together, error)
+                if (request := current_request()) is not None:
+                    for each in together:
+                        request.note_failure(each.message.message_id, getattr(error, "outcome", ""))
         if sent:
             from switchyard.outbox import rows
 
@@ -222,9 +224,3 @@ def _note_enqueued(messages: Iterable[Message[Any]]) -> None:
     if (request := current_request()) is not None:
         for message in messages:
             request.note_enqueued(message.message_id)
-
-
-def _note_failures(waiting: Sequence[Waiting], error: Exception) -> None:
-    if (request := current_request()) is not None:
-        for each in waiting:
-            request.note_failure(each.message.message_id, getattr(error, "outcome", ""))

@@ -278,11 +278,10 @@ class MemoryBroker(HookedBroker):
         """Return the id that stands for a message which is not enqueued, or ``None``."""
         if self.knows(entry.id):
             return entry.id
-        return self.unique.get(_key_of(entry, lane)) or self._in_window(entry, lane) if entry.unique_key else None
-
-    def _in_window(self, entry: Entry, lane: str) -> str | None:
+        if not entry.unique_key:
+            return None
         holder, until_ms = self.windows.get(_key_of(entry, lane), (None, 0))
-        return holder if until_ms > now_ms() else None
+        return self.unique.get(_key_of(entry, lane)) or (holder if until_ms > now_ms() else None)
 
     def _hold_key(self, entry: Entry, lane: str) -> None:
         if entry.unique_key.startswith(FOR_A_WINDOW):
