@@ -155,8 +155,7 @@ class DemoYard:
     def _run_pools(self) -> None:
         os.chdir(BASE_DIR)
         if self._with_reload:  # what watches the code loads it itself
-            command = (sys.executable, "manage.py", "switchyard", *POOLS, "--reload")
-            os.execv(sys.executable, command)  # noqa: S606
+            os.execv(sys.executable, (sys.executable, "manage.py", "switchyard", *POOLS, "--reload"))  # noqa: S606
         from django.core.management import execute_from_command_line
 
         execute_from_command_line(["manage.py", "switchyard", *POOLS])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from decimal import Decimal
 
@@ -28,10 +27,7 @@ def reconcile_batch(reconciliation: Reconciliation, after_id: int) -> tuple[list
     if not invoices:
         return [], 0
     payments = [*queries.payments_for(invoices), *_link(invoices)]
-    by_invoice: dict[int | None, list[Payment]] = defaultdict(list)
-    for payment in payments:
-        by_invoice[payment.invoice_id].append(payment)
-    paid = {invoice.pk: settlement.paid_amount(invoice, by_invoice[invoice.pk]) for invoice in invoices}
+    paid = settlement.paid_amounts(invoices, payments)
     corrected_from = services.settle(invoices, paid)
     _upsert(reconciliation, invoices, paid, corrected_from)
     return invoices, len(corrected_from)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import datetime
 import random
-import unicodedata
-from collections import defaultdict
 from dataclasses import dataclass
 from decimal import Decimal
 
 from django.db import transaction
+from django.utils.text import slugify
 
 from apps.shop import months, settlement
 from apps.shop.models import CENT, Customer, Invoice, InvoiceLine, InvoiceStatus, Payment, PaymentMethod
@@ -236,13 +235,11 @@ def _stray_payments(rng: random.Random, people: list[Customer], until: datetime.
 
 
 def _settle(rng: random.Random, invoices: list[Invoice], payments: list[Payment]) -> None:
-    paid: dict[int | None, list[Payment]] = defaultdict(list)
-    for payment in payments:
-        paid[payment.invoice_id].append(payment)
+    paid = settlement.paid_amounts(invoices, payments)
     for invoice in invoices:
         if invoice.status == InvoiceStatus.VOID:
             continue
-        invoice.status = settlement.status_for(invoice.total, settlement.paid_amount(invoice, paid[invoice.pk]))
+        invoice.status = settlement.status_for(invoice.total, paid[invoice.pk])
         if rng.random() < 0.03:
             paid_by_hand = invoice.status != InvoiceStatus.PAID
             invoice.status = InvoiceStatus.PAID if paid_by_hand else InvoiceStatus.OPEN
@@ -254,5 +251,4 @@ def _moment(rng: random.Random, day: datetime.date) -> datetime.datetime:
 
 
 def _ascii(words: str) -> str:
-    plain = unicodedata.normalize("NFKD", words.replace("ı", "i")).encode("ascii", "ignore").decode()
-    return "".join(letter for letter in plain.lower() if letter.isalnum())
+    return slugify(words.replace("ı", "i")).replace("-", "").replace("_", "")

@@ -42,8 +42,7 @@ def record_payment(
             "received_at": received_at,
         },
     )
-    payments = queries.payments_for(invoices)
-    settle(invoices, {found.pk: settlement.paid_amount(found, payments) for found in invoices})
+    settle(invoices, settlement.paid_amounts(invoices, queries.payments_for(invoices)))
     return payment
 
 
