@@ -29,15 +29,10 @@ LEFTOVERS_TIMEOUT_S = 2.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class StopRequest:
-    """Request to stop, by a signal or by the demo itself: the first drains, a second signal kills."""
+class StopRequest(threading.Event):
+    """Request to stop, set by a signal or by the demo itself: the first drains, a second signal kills."""
 
-    def __init__(self) -> None:
-        self._requested = threading.Event()
-        self.is_forced = False
-        self.is_stopping = self._requested.is_set
-        self.request = self._requested.set
-        self.wait = self._requested.wait
+    is_forced = False
 
     def listen(self) -> None:
         """Install handlers for SIGINT, SIGTERM and SIGHUP. From the main thread only."""
@@ -45,8 +40,8 @@ class StopRequest:
             signal.signal(signum, self._handle)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        self.is_forced = self._requested.is_set()
-        self._requested.set()
+        self.is_forced = self.is_set()
+        self.set()
 
 
 class Part:

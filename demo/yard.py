@@ -96,7 +96,7 @@ class DemoYard:
         """
         state, logs = self.state, self.state.logs
         state.make()
-        self._lock.acquire(is_stopping=self._stop.is_stopping)
+        self._lock.acquire(is_stopping=self._stop.is_set)
         shutil.rmtree(state.metrics)  # files of processes that have ended
         state.make()
         kept = load_identity(state.identity)
@@ -116,7 +116,7 @@ class DemoYard:
         os.environ.update(settings)
         self._set_up(kept.receiver_port)
         self._save_credentials()
-        if self._stop.is_stopping():
+        if self._stop.is_set():
             raise Stopped("stopped before everything was ready")
         sidecars = Part("sidecars", lambda: serve_sidecars(smtp, receiver, state), logs / "sidecars.log")
         sidecars.missing = answers(port_of(receiver), "/healthz")

@@ -250,8 +250,7 @@ class in_memory(TestContextDecorator):
             actor.broker = self.yard.broker
         dramatiq.set_broker(self.yard.broker)
         self.clock = Clock()
-        self._commits = watched_commits(at_once=self._eager)
-        self._commits.__enter__()
+        self.clock.enter_context(watched_commits(at_once=self._eager))
         self.yard.broker.on_enqueue = self.yard.runner.run_ready if self._eager else lambda: None
         _active.append(self)
         return self.yard
@@ -259,8 +258,7 @@ class in_memory(TestContextDecorator):
     def disable(self) -> None:
         """Switch back. Actors of modules that were loaded meanwhile stay, others are forgotten."""
         _active.remove(self)
-        self._commits.__exit__(None, None, None)
-        self.clock.stop()
+        self.clock.close()
         self.yard.runner.close()
         self.yard.clear()
         dramatiq.set_broker(self._real)
