@@ -35,18 +35,13 @@ class SentMailAdmin(ReadOnly, JobLink):
     @admin.action(description="Send the same mail again", permissions=["run"])
     def send_again(self, request: HttpRequest, mails: QuerySet[SentMail]) -> None:
         """Enqueue a new job for each chosen welcome or reset mail, a reset with a new link; newsletters are skipped."""
-        chosen = mails.filter(template__in=ACTORS).values_list("template", "to").order_by("id")
-        pairs, refused = [], 0
-        for template, address in dict.fromkeys(chosen):
-            if template == Template.PASSWORD_RESET and allowances.use(address):
-                refused += 1
-            else:
-                pairs.append((template, address))
+        chosen = dict.fromkeys(mails.filter(template__in=ACTORS).values_list("template", "to").order_by("id"))
+        pairs = [(kind, to) for kind, to in chosen if kind != Template.PASSWORD_RESET or not allowances.use(to)]
         with transaction.atomic():
             for template, address in pairs:
                 enqueue_on_commit(ACTORS[template], kwargs={"to": address})
         messages.success(request, f"Mails on the way: {len(pairs)}; welcome mails go out ten a minute.")
-        if refused:
+        if refused := len(chosen) - len(pairs):
             limit = f"an address gets at most {allowances.LIMIT} in {allowances.WINDOW.seconds // 60} minutes"
             messages.warning(request, f"Reset mails not sent: {refused}; {limit}, try again later.")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, cast
 
@@ -321,7 +321,7 @@ class MemoryBroker(HookedBroker):
 
     # --- A worker's side ---
 
-    def next_ready(self, lanes: set[str] | None = None) -> StoredMessage | None:
+    def next_ready(self, lanes: Collection[str] | None = None) -> StoredMessage | None:
         """Return the message that starts next, or ``None`` while none is due."""
         now = now_ms()
         ready = [one for one in self.in_turn() if one.ready_ms <= now and (lanes is None or one.lane in lanes)]

@@ -16,10 +16,9 @@ from switchyard.broker.errors import UnknownQueue
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.json_body import kind_of
 from switchyard.broker.shapes import DeadLetter
-from switchyard.broker.topology import lane_of_name
 from switchyard.conf import declared_yard
 from switchyard.middleware.arguments import require_named, signature_of
-from switchyard.testing.broker import SentMessage, StoredMessage
+from switchyard.testing.broker import SentMessage
 from switchyard.testing.commits import advance_with_ticks, run_callbacks, seconds_of
 from switchyard.testing.running import TestedAttempt
 from switchyard.testing.yard import active
@@ -224,17 +223,16 @@ def run_enqueued(*, queue: str | None = None, raises: bool = True, delayed: bool
         UnknownQueue: the yard declares no such queue.
     """
     switch = active()
-    names = tuple(declared.name for declared in declared_yard().queues)
-    if queue is not None and queue not in names:
-        raise UnknownQueue(queue, names)
-
-    def wanted(stored: StoredMessage) -> bool:
-        return queue is None or lane_of_name(stored.lane)[0] == queue
-
-    attempts = switch.yard.runner.run_ready(wanted, raises=raises)
-    while delayed and (later := [one.ready_ms for one in switch.yard.broker.in_turn() if wanted(one)]):
+    retry_lanes = {declared.name: declared.retry_lane for declared in declared_yard().queues}
+    if queue is not None and queue not in retry_lanes:
+        raise UnknownQueue(queue, tuple(retry_lanes))
+    lanes = None if queue is None else (queue, retry_lanes[queue])
+    attempts = switch.yard.runner.run_ready(lanes, raises=raises)
+    while delayed and (
+        later := [one.ready_ms for one in switch.yard.broker.in_turn() if lanes is None or one.lane in lanes]
+    ):
         switch.clock.advance(max(min(later) - now_ms(), 0) / 1000)
-        attempts += switch.yard.runner.run_ready(wanted, raises=raises)
+        attempts += switch.yard.runner.run_ready(lanes, raises=raises)
     return attempts
 
 
