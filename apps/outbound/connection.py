@@ -27,14 +27,10 @@ Connect = Callable[[str, int, float], socket.socket]
 
 
 class Deadline:
-    """Deadline of a whole request.
+    """Deadline of a whole request, so many seconds from now; ``host`` names it in errors once it is known."""
 
-    Args:
-        seconds: From now.
-    """
-
-    def __init__(self, host: str, seconds: float) -> None:
-        self.host = host
+    def __init__(self, seconds: float) -> None:
+        self.host = "URL"
         self.seconds = seconds
         self.started = time.monotonic()
 

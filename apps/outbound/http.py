@@ -84,7 +84,7 @@ def send(
         TooLarge: the answer's head is above 64 KiB, or its body above ``max_bytes``.
         Unreachable: no connection, no trusted certificate, or a response that is not HTTP.
     """
-    deadline = Deadline("URL", deadline_s)
+    deadline = Deadline(deadline_s)
     calls_host(read_url(url).host)
     checked = check_url(url, deadline_s=min(deadline_s, RESOLVE_DEADLINE_S), resolve=resolve)
     deadline.host = checked.place.host
