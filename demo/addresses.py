@@ -6,6 +6,7 @@ The demo opens the sockets and its parts inherit them, so no port is lost betwee
 from __future__ import annotations
 
 import errno
+import os
 import shlex
 import socket
 from collections.abc import Mapping
@@ -35,18 +36,13 @@ def listen(port: int) -> socket.socket:
     Raises:
         PortTaken: another program uses the port, or this user may not bind it.
     """
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((HOST, port))
-        listener.listen(BACKLOG)
+        return socket.create_server((HOST, port), backlog=BACKLOG)
     except OSError as error:
-        listener.close()
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
-            cause = str(error.strerror).lower()
+            cause = os.strerror(error.errno).lower()
             raise PortTaken(f"port {port}: {cause}; choose another with --port, or give none") from error
         raise
-    return listener
 
 
 def listen_near(port: int, next_ports: int = NEXT_PORTS) -> socket.socket:

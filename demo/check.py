@@ -91,7 +91,7 @@ def wait_for_outcomes(yard: DemoYard, say: Callable[[str], object], stop: StopRe
                     found[place] = Seen(f"the database cannot be read: {error}", as_expected=False)
         connections.close_all()  # a part that is forked again must not share one
         if is_last:
-            stop.request()  # the run's thread ends
+            stop.set()  # the run's thread ends
             return found
     raise Stopped("stopped")
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from types import FrameType
 
@@ -30,15 +29,10 @@ LEFTOVERS_TIMEOUT_S = 2.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class StopRequest:
-    """Request to stop, by a signal or by the demo itself: the first drains, a second signal kills."""
+class StopRequest(threading.Event):
+    """Request to stop, set by a signal or by the demo itself: the first drains, a second signal kills."""
 
-    def __init__(self) -> None:
-        self._requested = threading.Event()
-        self.is_forced = False
-        self.is_stopping = self._requested.is_set
-        self.request = self._requested.set
-        self.wait = self._requested.wait
+    is_forced = False
 
     def listen(self) -> None:
         """Install handlers for SIGINT, SIGTERM and SIGHUP. From the main thread only."""
@@ -46,8 +40,8 @@ class StopRequest:
             signal.signal(signum, self._handle)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        self.is_forced = self._requested.is_set()
-        self._requested.set()
+        self.is_forced = self.is_set()
+        self.set()
 
 
 class Part:
@@ -75,13 +69,12 @@ class Part:
         self.restart_at: float | None = None
         self.failures = 0
         self.is_ready = False
-        self._pid = 0
-        self._code: int | None = None
+        self._process: ForkProcess | None = None
 
     @property
     def pid(self) -> int | None:
         """Process id while it runs."""
-        return self._pid if self._pid and self.exit_code() is None else None
+        return None if self._process is None or self.exit_code() is not None else self._process.pid
 
     def start(self) -> None:
         """Start it; its output is appended to its log."""
@@ -89,58 +82,36 @@ class Part:
             self.log_path.replace(self.log_path.with_suffix(".log.1"))
         with self.log_path.open("ab") as log:
             self.log_start_bytes = log.tell()
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
-            self._code, parent_pid = None, os.getpid()
-            self._pid = os.fork()
-            if self._pid == 0:
-                self._run(log.fileno(), parent_pid)
+            # A daemon: a demo that ends without having stopped it does not wait for it.
+            self._process = ForkProcess(target=self._run, args=(log.fileno(), os.getpid()), daemon=True)
+            self._process.start()
 
     def exit_code(self) -> int | None:
         """Return the exit code, minus the signal when killed by one; ``None`` while it runs."""
-        if self._code is None and self._pid:
-            pid, status = os.waitpid(self._pid, os.WNOHANG)
-            if pid:
-                self._code = os.waitstatus_to_exitcode(status)
-        return self._code
+        return None if self._process is None else self._process.exitcode
 
     def terminate(self) -> None:
-        if self.pid is not None:
-            os.kill(self._pid, signal.SIGTERM)
+        if self._process is not None:
+            self._process.terminate()
 
     def kill(self) -> None:
         """Kill the process and the rest of its session, and wait for the end."""
-        for kill in (os.killpg, os.kill):
-            if self.pid is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    kill(self._pid, signal.SIGKILL)
-        while self.pid is not None:
-            time.sleep(POLL_S / 10)
+        if self._process is not None and (pid := self.pid) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+            self._process.kill()
+            self._process.join()
 
     def _run(self, log: int, parent_pid: int) -> None:
-        """Be the part: never returns, so that nothing of the demo's own stack runs in it."""
-        code = 1
-        try:
-            for signum in SIGNALS:
-                signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
-            os.setsid()
-            if (end_with_demo := fork.die_with_parent(signal.SIGTERM, parent_pid=parent_pid)) is not None:
-                end_with_demo()
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            for stream in (1, 2):
-                os.dup2(log, stream)
-            setproctitle(f"switchyard: {self.name}")
-            self._job()
-            code = 0
-        except SystemExit as ended:
-            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-        except BaseException:  # noqa: BLE001 - the log is the only place left to say it
-            traceback.print_exc()
-        finally:
-            with contextlib.suppress(OSError):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(code)
+        for signum in SIGNALS:
+            signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+        os.setsid()
+        if (end_with_demo := fork.die_with_parent(signal.SIGTERM, parent_pid=parent_pid)) is not None:
+            end_with_demo()
+        for stream in (1, 2):
+            os.dup2(log, stream)
+        setproctitle(f"switchyard: {self.name}")
+        self._job()
 
 
 class ServerPart(Part):

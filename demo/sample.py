@@ -147,7 +147,8 @@ class Order:
             RequestFailed: the API refused it.
         """
         accepted = http.HTTPStatus.ACCEPTED
-        body: dict[str, Any] = self.run.client.ask("POST", path, expect=accepted, key=self.run.next_key(), **content)
+        key = f"demo-{self.run.key}-{next(self.run.numbers)}"
+        body: dict[str, Any] = self.run.client.ask("POST", path, expect=accepted, key=key, **content)
         for job_id in body.get("job_ids") or [body["job_id"]]:
             self.follow(title, job_id)
         self.run.pause()
@@ -197,16 +198,13 @@ class SampleRun:
         self.say = say
         self.pause, self.look_later = partial(is_over, PAUSE_S), partial(is_over, POLL_S)
         self.orders: dict[str, Order] = {}
-        self._numbers = itertools.count()
+        self.numbers = itertools.count()
         self._files: dict[str, bytes] = {}
 
     def start(self, rows: Mapping[str, Callable[[Order], object]]) -> None:
         """Send each row in a thread that then follows the jobs until the run is over."""
         self.orders = {name: Order(self) for name in rows}
         threading.Thread(target=self._send_and_follow, args=(rows,), name="sample work", daemon=True).start()
-
-    def next_key(self) -> str:
-        return f"demo-{self.key}-{next(self._numbers)}"
 
     def jobs(self) -> list[Job]:
         return [job for order in self.orders.values() for job in list(order.jobs)]
@@ -273,11 +271,6 @@ class SampleRun:
         from django.apps import apps
 
         return int(apps.get_model(model).objects.filter(**conditions).count())
-
-    def batch(self, batch_id: str) -> Any:
-        from switchyard.batches.queries import find
-
-        return find(batch_id)
 
     def keep_secret(self, secret: str) -> None:
         """Tell the receiver the secret of an endpoint."""

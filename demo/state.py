@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,12 +149,11 @@ def load_identity(path: Path) -> Identity:
     """Return the folder's identity; fields that are missing or unusable are generated."""
     kept = read_private(path)
     made = Identity(secrets.token_urlsafe(36), secrets.token_urlsafe(36), secrets.token_urlsafe(12))
-    usable = {
-        field.name: kept[field.name]
-        for field in fields(Identity)
-        if type(kept.get(field.name)) is type(getattr(made, field.name)) and kept[field.name] != ""
-    }
-    return replace(made, **usable)
+    kept = {name: kept.get(name) for name in asdict(made)}
+    return replace(
+        made,
+        **{name: value for name, value in kept.items() if type(value) is type(getattr(made, name)) and value != ""},
+    )
 
 
 def write_private(path: Path, content: dict[str, Any]) -> None:

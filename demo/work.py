@@ -157,10 +157,6 @@ def send_private_url(order: Order) -> None:
     order.statuses.append(order.run.client.send("POST", THUMBNAILS, json=body).status)
 
 
-def private_url(order: Order) -> Seen:
-    return order.seen(order.statuses == [http.HTTPStatus.UNPROCESSABLE_ENTITY], said(order))
-
-
 def send_export(order: Order, dataset: str, kind: str) -> None:
     order.submit(f"Export of all {dataset} as {kind}", EXPORTS, json={"dataset": dataset, "format": kind})
 
@@ -185,9 +181,11 @@ def send_everything(order: Order) -> None:
 
 
 def everything(order: Order) -> Seen:
+    from switchyard.batches.queries import find
+
     if not order.ended_as("succeeded"):
         return order.seen(as_expected=False)
-    found = order.run.batch((order.jobs[0].body["result"] or {}).get("batch", ""))
+    found = find((order.jobs[0].body["result"] or {}).get("batch", ""))
     called_back = "on_complete" in found.sent
     return order.seen(found.state == "succeeded" and called_back, f"{found.done} of {found.total} members done")
 
@@ -297,10 +295,6 @@ def metrics(order: Order) -> Seen:
     return order.seen(not missing, f"missing {', '.join(missing)}" if missing else f"all {len(METRICS)} of them")
 
 
-def nothing(order: Order) -> None:
-    """Send nothing."""
-
-
 WORK = (
     Work("webhooks", "broken endpoint", "6 attempts, dead letter, one alert",
          lambda order: send_events(order, "/broken", "customer.created", 1), broken),
@@ -323,7 +317,8 @@ WORK = (
          send_picture_address, lambda order: files(order, PNG, JPEG, WEBP)),
     Work("images", "thumbnail of an upload", "succeeded, an image",
          send_picture, lambda order: files(order, PNG, JPEG, WEBP)),
-    Work("images", "URL of a private address", "refused with 422", send_private_url, private_url),
+    Work("images", "URL of a private address", "refused with 422", send_private_url,
+         lambda order: order.seen(order.statuses == [422], said(order))),
     Work("exports", "invoices as CSV", "succeeded, a row for each",
          lambda order: send_export(order, "invoices", "csv"), export_csv),
     Work("exports", "payments as XLSX", "succeeded, a workbook",
@@ -340,6 +335,6 @@ WORK = (
          lambda order: send_mails(order, "welcome", "Welcome mail to", len(PEOPLE)), limited, passes=True),
     Work("mail", "11 newsletters to one reader", "10 sent, 1 held by the limit of 10/h per reader",
          lambda order: send_newsletters(order, "of eleven", f"{order.run.key}@readers.example", LIMIT + 1), limited),
-    Work("operations", "/metrics", "depth, age, wait, outcomes, pools", nothing, metrics),
+    Work("operations", "/metrics", "depth, age, wait, outcomes, pools", lambda order: None, metrics),
 )  # fmt: skip
 SENT = {work.what: work.send for work in WORK}

@@ -96,7 +96,7 @@ class DemoYard:
         """
         state, logs = self.state, self.state.logs
         state.make()
-        self._lock.acquire(is_stopping=self._stop.is_stopping)
+        self._lock.acquire(is_stopping=self._stop.is_set)
         shutil.rmtree(state.metrics)  # files of processes that have ended
         state.make()
         kept = load_identity(state.identity)
@@ -116,7 +116,7 @@ class DemoYard:
         os.environ.update(settings)
         self._set_up(kept.receiver_port)
         self._save_credentials()
-        if self._stop.is_stopping():
+        if self._stop.is_set():
             raise Stopped("stopped before everything was ready")
         sidecars = Part("sidecars", lambda: serve_sidecars(smtp, receiver, state), logs / "sidecars.log")
         sidecars.missing = answers(port_of(receiver), "/healthz")
@@ -155,9 +155,10 @@ class DemoYard:
     def _run_pools(self) -> None:
         os.chdir(BASE_DIR)
         if self._with_reload:  # what watches the code loads it itself
-            command = (sys.executable, "manage.py", "switchyard", *POOLS, "--reload")
-            os.execv(sys.executable, command)  # noqa: S606
-        run(*POOLS)
+            os.execv(sys.executable, (sys.executable, "manage.py", "switchyard", *POOLS, "--reload"))  # noqa: S606
+        from django.core.management import execute_from_command_line
+
+        execute_from_command_line(["manage.py", "switchyard", *POOLS])
 
     def _set_up(self, last_receiver_port: int) -> None:
         """Prepare the database in a process of its own, then load Django.
@@ -198,12 +199,6 @@ class DemoYard:
                 "pids": {"demo": os.getpid()} | self._runner.pids,
             },
         )
-
-
-def run(*command: str) -> None:
-    from django.core.management import execute_from_command_line
-
-    execute_from_command_line(["manage.py", "switchyard", *command])
 
 
 def serve_beside() -> None:

@@ -13,11 +13,8 @@ def main(port: int, path: str) -> int:
     hosts = os.environ.get("DJANGO_ALLOWED_HOSTS", "").replace(",", " ").split()
     headers = {"Host": hosts[0].lstrip(".") if hosts else "localhost"}
     token_file = os.environ.get("SWITCHYARD_METRICS_TOKEN_FILE")
-    if (
-        token := pathlib.Path(token_file).read_text().strip()
-        if token_file
-        else os.environ.get("SWITCHYARD_METRICS_TOKEN")
-    ):
+    token = pathlib.Path(token_file).read_text().strip() if token_file else os.environ.get("SWITCHYARD_METRICS_TOKEN")
+    if token:
         headers["Authorization"] = f"Bearer {token}"
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=4)
     try:

@@ -18,8 +18,7 @@ def licences(found: Distribution) -> list[dict[str, Any]]:
     meta = found.metadata
     if expressions := meta.get_all("License-Expression"):
         return [{"expression": expressions[0]}]
-    classifiers = meta.get_all("Classifier") or []
-    named = [name.rpartition(" :: ")[2] for name in classifiers if name.startswith("License")]
+    named = [name.rpartition(" :: ")[2] for name in meta.get_all("Classifier") or [] if name.startswith("License")]
     text = [line for line in (meta.get_all("License") or [""])[0].splitlines() if line.strip()]
     return [{"license": {"name": name}} for name in named or text[:1] or ["unknown"]]
 

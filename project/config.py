@@ -17,7 +17,7 @@ from switchyard.setting_values import InvalidSetting, number_of, with_files, wit
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DEVELOPMENT_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-# Beginning of fixed keys: the web answers only this machine with them, see project/development_keys.py.
+# Beginning of fixed keys: the web answers only this machine with them, see project/middleware.py.
 DEVELOPMENT_KEY = "development-only-"
 TOPOLOGY = "project.topology.YARD"
 # Those that the library does not read: a check warns of others, which are misspelt, and the doctor speaks of these.

@@ -64,13 +64,13 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "project.content_security.content_security",  # first: refusals of the others are pages as well
+    "project.middleware.content_security",  # first: refusals of the others are pages as well
     "django.middleware.security.SecurityMiddleware",
     "switchyard.frame.control_characters.control_characters",
     "switchyard.frame.silent_database.SilentDatabase",  # before all that read a session
     "switchyard.jobs.request_origin.request_origin",
     "switchyard.api.middleware.problem_documents",
-    "project.static_files.StaticFiles",
+    "project.middleware.StaticFiles",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -81,7 +81,7 @@ MIDDLEWARE = [
 ]
 
 if _CONFIG.has_development_keys:
-    MIDDLEWARE.insert(0, "project.development_keys.loopback_only")
+    MIDDLEWARE.insert(0, "project.middleware.loopback_only")
 
 # Failed logins count by user name and address together: nobody locks the owner out from elsewhere.
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]

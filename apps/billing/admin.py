@@ -25,7 +25,6 @@ class ReconciliationAdmin(ReadOnly, CheckedQuery):
     """Reconciled months. Adding a month reconciles it."""
 
     list_display = ["month", "matched", "unmatched", "corrected", "started_at", "finished_at", "invoices"]
-    list_per_page = 50
     search_fields = ["month"]
     search_help_text = "Month (2026-10)"
     readonly_fields = ["matched", "unmatched", "corrected", "started_at", "finished_at"]
@@ -73,7 +72,6 @@ class ReconciliationEntryAdmin(ReadOnly, CheckedQuery):
     """Reconciled invoices and their outcomes."""
 
     list_display = ["invoice", "reconciliation", "expected", "paid", "outcome", "corrected_from", "corrected_at"]
-    list_per_page = 50
     list_filter = ["outcome", "corrected_from", "reconciliation"]
     list_select_related = ["invoice", "reconciliation"]
     search_fields = ["invoice__number", "invoice__customer__name", "invoice__customer__company"]
@@ -85,7 +83,6 @@ class PaymentEventAdmin(ReadOnly, JobLink):
     """Received payment events."""
 
     list_display = ["external_id", "state", "payment", "received_at", "applied_at"]
-    list_per_page = 50
     list_filter = ["state", "received_at"]
     list_select_related = ["payment"]
     search_fields = ["external_id", "payment__external_id", "job_id"]

@@ -11,13 +11,7 @@ from ninja import Router, Status
 
 from apps.billing import services, signatures
 from apps.billing.actors import apply_payment_event, reconcile_month
-from apps.billing.schemas import (
-    EventTaken,
-    PaymentData,
-    PaymentReceived,
-    ReconciliationRequest,
-    body_schema,
-)
+from apps.billing.schemas import EventTaken, PaymentReceived, ReconciliationRequest, event_schema
 from switchyard.api.auth import submit_scope
 from switchyard.api.parsing import read_json
 from switchyard.api.problems import Problem
@@ -41,10 +35,7 @@ _SIGNED_EVENT: dict[str, Any] = {
         {"in": "header", "name": name, "required": True, "description": text, "schema": {"type": "string"}}
         for name, text in _SIGNATURE_HEADERS.items()
     ],
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": body_schema(PaymentReceived, data=PaymentData)}},
-    },
+    "requestBody": {"required": True, "content": {"application/json": {"schema": event_schema()}}},
 }
 
 

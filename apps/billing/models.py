@@ -64,7 +64,7 @@ class ReconciliationEntry(models.Model):
         verbose_name_plural = "reconciliation entries"
         constraints = [
             # A reconciliation is unique by its month.
-            models.UniqueConstraint(fields=["reconciliation", "invoice"], name="billing_entry_once_a_month"),
+            models.UniqueConstraint(fields=["reconciliation", "invoice"], name="billing_entry_once_a_month")
         ]
 
     def __str__(self) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 
 from django.db import transaction
@@ -18,33 +16,21 @@ BATCH_INVOICES = 500
 _WRITTEN = ["expected", "paid", "outcome", "corrected_from", "corrected_at"]
 
 
-@dataclass(frozen=True, slots=True)
-class ReconciledInvoices:
-    """Result of a batch: counts of invoices and of corrected statuses, and the last id, where the next batch begins."""
-
-    invoices: int
-    corrected: int
-    last_id: int
-
-
 @transaction.atomic
-def reconcile_batch(reconciliation: Reconciliation, after_id: int) -> ReconciledInvoices | None:
-    """Reconcile the month's next invoices by primary key; ``None`` when there are no more.
+def reconcile_batch(reconciliation: Reconciliation, after_id: int) -> tuple[list[Invoice], int]:
+    """Reconcile the month's next invoices by primary key; return them, and how many statuses were corrected.
 
     Payments without an invoice whose reference names one of the batch, of the same customer, are linked to it. Then
     each invoice's status is corrected by its payments. Only changed entries are written.
     """
     invoices = queries.invoices_after(reconciliation.month, after_id, BATCH_INVOICES)
     if not invoices:
-        return None
+        return [], 0
     payments = [*queries.payments_for(invoices), *_link(invoices)]
-    by_invoice: dict[int | None, list[Payment]] = defaultdict(list)
-    for payment in payments:
-        by_invoice[payment.invoice_id].append(payment)
-    paid = {invoice.pk: settlement.paid_amount(invoice, by_invoice[invoice.pk]) for invoice in invoices}
-    corrected_from = _correct(invoices, paid)
+    paid = settlement.paid_amounts(invoices, payments)
+    corrected_from = services.settle(invoices, paid)
     _upsert(reconciliation, invoices, paid, corrected_from)
-    return ReconciledInvoices(len(invoices), len(corrected_from), invoices[-1].pk)
+    return invoices, len(corrected_from)
 
 
 def outcome_of(expected: Decimal, paid: Decimal) -> Outcome:
@@ -64,19 +50,7 @@ def _link(invoices: Sequence[Invoice]) -> list[Payment]:
         invoice_id = wanted.get((payment.customer_id, number)) if number else None
         if invoice_id is not None:
             links[payment.pk] = invoice_id
-    services.link_payments(strays, links)
-    return [payment for payment in strays if payment.pk in links]
-
-
-def _correct(invoices: Sequence[Invoice], paid: dict[int, Decimal]) -> dict[int, str]:
-    before = {invoice.pk: invoice.status for invoice in invoices}
-    wanted = {
-        invoice.pk: settlement.status_for(invoice.total, paid[invoice.pk])
-        for invoice in invoices
-        if invoice.status != InvoiceStatus.VOID
-    }
-    services.correct_statuses(invoices, wanted)
-    return {invoice_id: before[invoice_id] for invoice_id, status in wanted.items() if status != before[invoice_id]}
+    return services.link_payments(strays, links)
 
 
 def _upsert(

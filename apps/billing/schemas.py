@@ -94,10 +94,9 @@ class EventTaken(StrictSchema):
     event_id: str
 
 
-def body_schema(schema: type[StrictSchema], **nested: type[StrictSchema]) -> dict[str, Any]:
-    """Return a body's JSON schema with the schemas of some of its fields in place, for the OpenAPI document."""
-    document = schema.model_json_schema()
-    document.pop("$defs", None)
-    for field, inner in nested.items():
-        document["properties"][field] = inner.model_json_schema()
+def event_schema() -> dict[str, Any]:
+    """Return the JSON schema of an event with that of its data in place, for the OpenAPI document."""
+    document = PaymentReceived.model_json_schema()
+    del document["$defs"]
+    document["properties"]["data"] = PaymentData.model_json_schema()
     return document

@@ -52,8 +52,8 @@ def reconcile(month: str, progress: Progress, *, since: datetime.datetime | None
     )
     done = corrected = after_id = 0
     progress(done, total, f"invoices of {month}")
-    while (batch := reconcile_batch(reconciliation, after_id)) is not None:
-        done, corrected, after_id = done + batch.invoices, corrected + batch.corrected, batch.last_id
+    while (batch := reconcile_batch(reconciliation, after_id))[0]:
+        done, corrected, after_id = done + len(batch[0]), corrected + batch[1], batch[0][-1].pk
         progress(done, max(done, total), f"invoices of {month}")
     return _finish(reconciliation, corrected, since)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from django.contrib import admin, messages
-from django.db import transaction
+from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
@@ -11,7 +10,6 @@ from apps.exports.actors import export_dataset
 from apps.exports.models import Export
 from apps.retention.stored_files import StoredFileAdmin
 from switchyard.console.lists import JobLink
-from switchyard.jobs.services import enqueue_on_commit
 
 
 @admin.register(Export)
@@ -32,10 +30,5 @@ class ExportAdmin(StoredFileAdmin, JobLink):
     @admin.action(description="Export again", permissions=["run"])
     def export_again(self, request: HttpRequest, exports: QuerySet[Export]) -> None:
         """Enqueue the chosen exports anew, each dataset and format once."""
-        pairs = sorted(set(exports.order_by().values_list("dataset", "format")))
-        with transaction.atomic():
-            for dataset, file_format in pairs:
-                enqueue_on_commit(export_dataset, kwargs={"dataset": dataset, "format": file_format})
-        messages.success(
-            request, "1 export is on the way." if len(pairs) == 1 else f"{len(pairs)} exports are on the way."
-        )
+        columns = ("dataset", "format")
+        self.enqueue(request, export_dataset, exports.order_by(*columns).values(*columns).distinct(), "export", ".")

@@ -21,7 +21,6 @@ class ThumbnailAdmin(ReadOnly, JobLink):
     fields = readonly_fields = (
         "picture", "box", "size", "state", "refusal", "job_id", "created_at", "finished_at",
     )  # fmt: skip
-    list_per_page = 50
 
     @admin.display(description="Is")
     def size(self, thumbnail: Thumbnail) -> str:
@@ -52,4 +51,3 @@ class PictureAdmin(ReadOnly, CheckedQuery):
         "shown_source", "sent_type", "format", "width", "height", "size_bytes", "owner_key", "created_at",
     )  # fmt: skip
     inlines = (ThumbnailInline,)
-    list_per_page = 50

@@ -47,10 +47,7 @@ def _request_body() -> dict[str, Any]:
     form["properties"]["file"] = {"type": "string", "format": "binary", "title": "PNG, JPEG, WebP or GIF, up to 20 MiB"}
     form["required"] = ["file", *form["required"]]
     form["title"] = "ThumbnailOfUpload"
-    return {
-        "required": True,
-        "content": {JSON: {"schema": ThumbnailByUrl.model_json_schema()}, FORM: {"schema": form}},
-    }
+    return {"required": True, "content": {JSON: {"schema": ThumbnailByUrl.model_json_schema()}, FORM: {"schema": form}}}
 
 
 @router.post(
@@ -65,7 +62,7 @@ def make_thumbnail(request: HttpRequest) -> Status[dict[str, str]]:
     owner: str = request.auth.owner_key  # type: ignore[attr-defined]  # set by BearerToken
     if request.content_type == JSON:
         body = read_json(request, ThumbnailByUrl)
-        refuse_forbidden("url", body.url)
+        refuse_forbidden(body.url)
         job_id = requests.request(owner, body.width, body.height, source_url=body.url)
     elif request.content_type == FORM:
         size, file = _read_form(request)

@@ -7,6 +7,7 @@ the canvas of a WebP (whose library reserves it twice when it opens one of 30 by
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ MAX_SCANS = 100
 # Compressed text of a PNG, which nothing reads. Pillow's own limit is 64 MiB, which may take four times as much.
 MAX_TEXT_BYTES = 2**21
 SCAN = b"\xff\xda"
+# Names of Pillow's formats.
+BEGINNING = re.compile(
+    rb"(?P<PNG>\x89PNG\r\n\x1a\n)|(?P<JPEG>\xff\xd8\xff)|(?P<WEBP>RIFF....WEBP)|(?P<GIF>GIF8[79]a)", re.S
+)
 
 # Exceptions of Pillow's readers on broken or hostile content.
 BROKEN = (
@@ -59,8 +64,8 @@ def read_facts(content: bytes) -> Facts:
     Raises:
         PictureRefused: it is no PNG, JPEG, WebP or GIF, is broken, or is too large.
     """
-    format_name = sniff(content)
-    if format_name is None:
+    begins = BEGINNING.match(content)
+    if begins is None or (format_name := begins.lastgroup) is None:
         raise PictureRefused("is not a PNG, JPEG, WebP or GIF")
     if format_name == "JPEG" and content.count(SCAN) > MAX_SCANS:
         raise PictureRefused("has too many parts", "save it anew")
@@ -75,19 +80,6 @@ def read_facts(content: bytes) -> Facts:
         raise PictureRefused(f"cannot be read ({type(error).__name__})") from error
     _check(facts)
     return facts
-
-
-def sniff(content: bytes) -> str | None:
-    """Return the format of the first bytes, or ``None``."""
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if content.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return "WEBP"
-    if content[:6] in (b"GIF87a", b"GIF89a"):
-        return "GIF"
-    return None
 
 
 def open_picture(content: bytes, format_name: str) -> Image.Image:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 from apps.images.errors import FetchFailed, PictureRefused
@@ -64,13 +63,11 @@ def _check_status(host: str, response: Response) -> None:
 
 
 def _uploaded(picture: Picture) -> Found:
-    kept = io.BytesIO()
     try:
         with picture.file.open("rb") as file:
-            for chunk in file.chunks():
-                kept.write(chunk)
-                if kept.tell() > MAX_BYTES:
-                    raise PictureRefused(f"is larger than {MAX_BYTES} bytes", "send a smaller one")
+            content = file.read(MAX_BYTES + 1)
     except (FileNotFoundError, ValueError):
         raise PictureRefused("its uploaded file is gone", "send it again") from None
-    return Found(kept.getvalue(), picture.sent_type, picture.sent_name, is_url=False)
+    if len(content) > MAX_BYTES:
+        raise PictureRefused(f"is larger than {MAX_BYTES} bytes", "send a smaller one")
+    return Found(content, picture.sent_type, picture.sent_name, is_url=False)

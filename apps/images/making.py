@@ -11,11 +11,10 @@ from django.db import transaction
 from django.utils import timezone
 
 from apps.images import fetching
-from apps.images.containers import Facts, read_facts
+from apps.images.containers import read_facts
 from apps.images.errors import PictureRefused
-from apps.images.fetching import Found
 from apps.images.models import Picture, Thumbnail, ThumbnailState
-from apps.images.rendering import Rendered, render
+from apps.images.rendering import render
 from switchyard.jobs.results import save_file
 from switchyard.jobs.services import report_progress
 from switchyard.middleware.errors import PermanentFailure
@@ -30,16 +29,8 @@ SYNONYMS = {
     "image/x-png": "image/png",
     "image/apng": "image/png",
 }
-SUFFIXES = {
-    ".png": "PNG",
-    ".apng": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpe": "JPEG",
-    ".jfif": "JPEG",
-    ".webp": "WEBP",
-    ".gif": "GIF",
-}
+NAMED = {"PNG": (".png", ".apng"), "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "WEBP": (".webp",), "GIF": (".gif",)}
+SUFFIXES = {suffix: format_name for format_name, suffixes in NAMED.items() for suffix in suffixes}
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +41,7 @@ def make(thumbnail_id: int) -> dict[str, Any]:
     An existing thumbnail is not made again.
 
     Raises:
-        PictureRefused: the picture cannot be used; retrying does not help.
+        PictureRefused: it is no picture, contradicts its claims, or is too costly to open; retrying does not help.
         FetchFailed: the picture could not be fetched in this attempt.
         PermanentFailure: there is no such thumbnail.
         Cancelled: the job was cancelled between two steps.
@@ -63,7 +54,15 @@ def make(thumbnail_id: int) -> dict[str, Any]:
         log.info("thumbnail_was_made_before", thumbnail_id=thumbnail_id)
         return made
     try:
-        found, facts, rendered = _from_picture(thumbnail)
+        report_progress(0, STEPS, "getting the picture")
+        found = fetching.get(thumbnail.picture)
+        report_progress(1, STEPS, "verifying")
+        facts = read_facts(found.content)
+        check_content_type(found.content_type, facts.format)
+        check_name(found.path, facts.format, is_url=found.is_url)
+        report_progress(2, STEPS, "rendering")
+        rendered = render(found.content, facts, thumbnail.width, thumbnail.height)
+        report_progress(3, STEPS, "keeping the result")
     except PictureRefused as refused:
         _finish(thumbnail, ThumbnailState.REFUSED, result=None, refusal=str(refused)[:300])
         raise
@@ -76,18 +75,6 @@ def make(thumbnail_id: int) -> dict[str, Any]:
         )
         _finish(thumbnail, ThumbnailState.MADE, result=result, refusal="")
     return result
-
-
-def verify(found: Found) -> Facts:
-    """Read a picture's actual type and compare it with the claimed one.
-
-    Raises:
-        PictureRefused: it is no picture, contradicts its claims, or is too costly to open.
-    """
-    facts = read_facts(found.content)
-    check_content_type(found.content_type, facts.format)
-    check_name(found.path, facts.format, is_url=found.is_url)
-    return facts
 
 
 def check_content_type(claimed: str, format_name: str) -> None:
@@ -118,17 +105,6 @@ def check_name(name: str, format_name: str, *, is_url: bool) -> None:
     if claimed == format_name or (claimed is None and (is_url or not suffix)):
         return
     raise PictureRefused(f"is named {suffix[:20]!r} and is {format_name}", "give it its true ending")
-
-
-def _from_picture(thumbnail: Thumbnail) -> tuple[Found, Facts, Rendered]:
-    report_progress(0, STEPS, "getting the picture")
-    found = fetching.get(thumbnail.picture)
-    report_progress(1, STEPS, "verifying")
-    facts = verify(found)
-    report_progress(2, STEPS, "rendering")
-    rendered = render(found.content, facts, thumbnail.width, thumbnail.height)
-    report_progress(3, STEPS, "keeping the result")
-    return found, facts, rendered
 
 
 def _finish(thumbnail: Thumbnail, state: ThumbnailState, **fields: Any) -> None:

@@ -43,7 +43,4 @@ def newsletter(to: str, headline: str, paragraphs: list[str]) -> None:
 
 
 # Template whose only argument is an address -> its actor.
-ACTORS: dict[str, Actor[Any, Any]] = {
-    Template.WELCOME: send_welcome_mail,
-    Template.PASSWORD_RESET: send_password_reset,
-}
+ACTORS: dict[str, Actor[Any, Any]] = {Template.WELCOME: send_welcome_mail, Template.PASSWORD_RESET: send_password_reset}

@@ -12,9 +12,8 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import path
 
-from apps.mail import mailbox
+from apps.mail import allowances, mailbox
 from apps.mail.actors import ACTORS
-from apps.mail.allowances import PER_ADDRESS, mailbox_of
 from apps.mail.models import Mailbox, SentMail, Template
 from switchyard.console.lists import CheckedQuery, JobLink
 from switchyard.console.room_view import ReadOnly
@@ -32,24 +31,18 @@ class SentMailAdmin(ReadOnly, JobLink):
     search_help_text = "Address, job id or Message-ID"
     actions = ("send_again",)
     run_right = "mail.send_mail"
-    list_per_page = 50
 
     @admin.action(description="Send the same mail again", permissions=["run"])
     def send_again(self, request: HttpRequest, mails: QuerySet[SentMail]) -> None:
         """Enqueue a new job for each chosen welcome or reset mail, a reset with a new link; newsletters are skipped."""
-        chosen = mails.filter(template__in=ACTORS).values_list("template", "to").order_by("id")
-        pairs, refused = [], 0
-        for template, address in dict.fromkeys(chosen):
-            if template == Template.PASSWORD_RESET and PER_ADDRESS.use(mailbox_of(address)):
-                refused += 1
-            else:
-                pairs.append((template, address))
+        chosen = dict.fromkeys(mails.filter(template__in=ACTORS).values_list("template", "to").order_by("id"))
+        pairs = [(kind, to) for kind, to in chosen if kind != Template.PASSWORD_RESET or not allowances.use(to)]
         with transaction.atomic():
             for template, address in pairs:
                 enqueue_on_commit(ACTORS[template], kwargs={"to": address})
         messages.success(request, f"Mails on the way: {len(pairs)}; welcome mails go out ten a minute.")
-        if refused:
-            limit = f"an address gets at most {PER_ADDRESS.limit} in {PER_ADDRESS.window.seconds // 60} minutes"
+        if refused := len(chosen) - len(pairs):
+            limit = f"an address gets at most {allowances.LIMIT} in {allowances.WINDOW.seconds // 60} minutes"
             messages.warning(request, f"Reset mails not sent: {refused}; {limit}, try again later.")
 
 
@@ -61,10 +54,7 @@ class MailboxAdmin(ReadOnly, CheckedQuery):
         """Return the list and one mail's page, nothing else."""
         shown = self.admin_site.admin_view(self.show_mail)
         listed = self.admin_site.admin_view(self.changelist_view)
-        return [
-            path("", listed, name="mail_mailbox_changelist"),
-            path("<str:name>/", shown, name="mail_mailbox_mail"),
-        ]
+        return [path("", listed, name="mail_mailbox_changelist"), path("<str:name>/", shown, name="mail_mailbox_mail")]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         self._check(request)

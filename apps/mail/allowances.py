@@ -1,18 +1,18 @@
-"""Allowances: how often something may be requested for one subject within a time, counted in the database.
+"""The allowance of password resets: how many an address may be sent within a time, counted in the database.
 
 A window begins with its first request. The database counts, so that all web processes share the count, and the broker's
-absence changes nothing. Keys are hashes: neither table nor logs hold a subject.
+absence changes nothing. Keys are hashes: neither table nor logs hold an address.
 
-Password resets are limited by mailbox, so that nobody floods one; their route, as each, by API token. A caller over a
-limit gets 429 instead of a silent 202: it is a program with a token, and a 202 names a job that runs.
+Limited by mailbox, so that nobody floods one; the route, as each, by API token. A caller over the limit gets 429
+instead of a silent 202: it is a program with a token, and a 202 names a job that runs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import unicodedata
-from dataclasses import dataclass
 from datetime import timedelta
 
 from django.db.models import F
@@ -28,72 +28,56 @@ from switchyard.middleware.clock_comparison import compared_now
 PURGE_EVERY = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
-    """Most requests for one subject within a window.
-
-    Args:
-        name: What is requested, shown to the caller, for example ``password resets for one address``.
-        limit: Requests within a window, at least 1.
-        window: From the first request; at most a day.
-    """
-
-    name: str
-    limit: int
-    window: timedelta
-
-    def use(self, subject: str) -> int:
-        """Count a request for a subject.
-
-        Returns:
-            0 when it is allowed, otherwise the seconds until the window ends, at least 1.
-        """
-        key = salted_hmac(f"switchyard allowance {self.name}", subject, algorithm="sha256").hexdigest()
-        now = compared_now()
-        used = UsedAllowance.objects.filter(key=key)
-        current = used.filter(began_at__gt=now - self.window)
-        # Single statements: of concurrent requests no more than the limit are counted.
-        if current.filter(count__lt=self.limit).update(count=F("count") + 1):
-            return 0
-        if used.filter(began_at__lte=now - self.window).update(began_at=now, count=1):
-            return 0
-        row, is_new = UsedAllowance.objects.get_or_create(key=key, defaults={"began_at": now, "count": 1})
-        if is_new:
-            if row.pk % PURGE_EVERY == 0:
-                purge()
-            return 0
-        if current.filter(count__lt=self.limit).update(count=F("count") + 1):
-            return 0  # another request made the row meanwhile
-        return max(1, math.ceil((row.began_at + self.window - now).total_seconds()))
-
-    def require(self, subject: str) -> None:
-        """Count a request for a subject; a request that is repeated with its ``Idempotency-Key`` was counted before.
-
-        Call it before anything is written: the refusal frees the key.
-
-        Raises:
-            Problem: 429 with ``Retry-After``, the allowance is used up.
-        """
-        if is_repeated_request():
-            return
-        wait_s = self.use(subject)
-        if wait_s == 0:
-            return
-        jobs = current_request()
-        if jobs is not None:
-            jobs.refused_before_work = True
-        minutes = math.ceil(self.window.total_seconds() / 60)
-        raise Problem(
-            429,
-            f"{self.name}: {self.limit} within {minutes} min are the most; send the request again in {wait_s} s",
-            headers={"Retry-After": str(wait_s)},
-            type="urn:switchyard:problem:allowance-used-up",
-        )
-
-
-PER_ADDRESS = Allowance("password resets for one address", limit=10, window=timedelta(minutes=15))
+NAME, LIMIT, WINDOW = "password resets for one address", 10, timedelta(minutes=15)
 # Providers that ignore dots before the @, under both of their names.
 DOTLESS = {"gmail.com": "gmail.com", "googlemail.com": "gmail.com"}
+
+
+def use(address: str) -> int:
+    """Count a request for a mailbox.
+
+    Returns:
+        0 when it is allowed, otherwise the seconds until the window ends, at least 1.
+    """
+    key = salted_hmac(f"switchyard allowance {NAME}", mailbox_of(address), algorithm="sha256").hexdigest()
+    now = compared_now()
+    used = UsedAllowance.objects.filter(key=key)
+    current = used.filter(began_at__gt=now - WINDOW)
+    # Single statements: of concurrent requests no more than the limit are counted.
+    if current.filter(count__lt=LIMIT).update(count=F("count") + 1):
+        return 0
+    if used.filter(began_at__lte=now - WINDOW).update(began_at=now, count=1):
+        return 0
+    row, is_new = UsedAllowance.objects.get_or_create(key=key, defaults={"began_at": now, "count": 1})
+    if is_new:
+        if row.pk % PURGE_EVERY == 0:
+            purge()
+        return 0
+    if current.filter(count__lt=LIMIT).update(count=F("count") + 1):
+        return 0  # another request made the row meanwhile
+    return max(1, math.ceil((row.began_at + WINDOW - now).total_seconds()))
+
+
+def require(address: str) -> None:
+    """Count a request for a mailbox; a request that is repeated with its ``Idempotency-Key`` was counted before.
+
+    Call it before anything is written: the refusal frees the key.
+
+    Raises:
+        Problem: 429 with ``Retry-After``, the allowance is used up.
+    """
+    if is_repeated_request() or (wait_s := use(address)) == 0:
+        return
+    jobs = current_request()
+    if jobs is not None:
+        jobs.refused_before_work = True
+    minutes = math.ceil(WINDOW.total_seconds() / 60)
+    raise Problem(
+        429,
+        f"{NAME}: {LIMIT} within {minutes} min are the most; send the request again in {wait_s} s",
+        headers={"Retry-After": str(wait_s)},
+        type="urn:switchyard:problem:allowance-used-up",
+    )
 
 
 def purge() -> int:
@@ -109,22 +93,12 @@ def mailbox_of(address: str) -> str:
     Gmail. A provider may treat tags as mailboxes of their own: those then share one allowance.
     """
     local, _, domain = unicodedata.normalize("NFKC", address).strip().rpartition("@")
-    domain = _ascii_domain(domain.casefold().rstrip("."))
-    local = _unquoted(local).casefold()
-    local = local.partition("+")[0] or local
+    domain = domain.casefold().rstrip(".")
+    with contextlib.suppress(UnicodeError):
+        domain = domain.encode("idna").decode("ascii")
+    if len(local) > 1 and local[0] == local[-1] == '"':
+        local = re.sub(r"\\(.)", r"\1", local[1:-1], flags=re.DOTALL)
+    local = local.casefold().partition("+")[0] or local.casefold()
     if domain in DOTLESS:
         domain, local = DOTLESS[domain], local.replace(".", "")
     return f"{local}@{domain}"
-
-
-def _unquoted(local: str) -> str:
-    if len(local) < 2 or local[0] != '"' or local[-1] != '"':
-        return local
-    return re.sub(r"\\(.)", r"\1", local[1:-1], flags=re.DOTALL)
-
-
-def _ascii_domain(domain: str) -> str:
-    try:
-        return domain.encode("idna").decode("ascii")
-    except UnicodeError:
-        return domain

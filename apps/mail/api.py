@@ -10,8 +10,8 @@ from ninja import Router, Status
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from apps.mail import allowances
 from apps.mail.actors import ACTORS
-from apps.mail.allowances import PER_ADDRESS, mailbox_of
 from apps.mail.models import Template
 from switchyard.api.auth import BearerToken
 from switchyard.api.responses import accepted
@@ -54,6 +54,6 @@ def send_email(request: Any, body: EmailRequest) -> Status[dict[str, str]]:
     One mailbox gets at most ten password resets in 15 minutes, however its address is spelt.
     """
     if body.template == Template.PASSWORD_RESET:
-        PER_ADDRESS.require(mailbox_of(body.to))
+        allowances.require(body.to)
     job_id = submit(ACTORS[body.template], owner=request.auth.owner_key, kwargs={"to": body.to})
     return Status(202, accepted(request, job_id))

@@ -23,29 +23,17 @@ from switchyard.broker import clock
 CLAIM_S = 30
 
 
-def key_of(job_id: str, template: str) -> str:
-    return f"{job_id}:{template}"
-
-
-def claim(key: str, to: str) -> SentMail | None:
-    """Claim a mail for this run.
-
-    Returns:
-        The claimed row, or ``None`` when it was sent or another run holds the claim.
-    """
+def claim(job_id: str, template: str, to: str) -> tuple[SentMail, bool]:
+    """Claim a job's mail for this run; return its row, and ``False`` when it was sent or another run has claimed it."""
     now = clock.utc_now()
-    job_id, _, template = key.partition(":")
     message_id = f"<{job_id}@{sender_domain()}>"
-    mail, _ = SentMail.objects.get_or_create(
-        key=key, defaults={"job_id": job_id, "template": template, "to": to, "message_id": message_id}
-    )
+    values = {"job_id": job_id, "template": template, "to": to, "message_id": message_id}
+    mail, _ = SentMail.objects.get_or_create(key=f"{job_id}:{template}", defaults=values)
     free = SentMail.objects.filter(pk=mail.pk).exclude(state=MailState.SENT).exclude(claimed_until__gt=now)
     lapses_at = now + datetime.timedelta(seconds=CLAIM_S)
     claimed = free.update(state=MailState.CLAIMED, to=to, reply="", runs=F("runs") + 1, claimed_until=lapses_at)
-    if claimed == 0:
-        return None
     mail.refresh_from_db()
-    return mail
+    return mail, claimed == 1
 
 
 def release(mail: SentMail, **outcome: object) -> None:

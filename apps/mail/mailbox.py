@@ -37,8 +37,7 @@ class Mail:
     @property
     def document(self) -> str:
         """The HTML body, to be shown in a sandboxed frame; its links open in a new tab."""
-        head = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><base target="_blank">'
-        return head + self.html
+        return f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><base target="_blank">{self.html}'
 
 
 def folder() -> Path:

@@ -169,10 +169,9 @@ def deliver(template: Template, to: str, *, job_id: str | None, issue: Issue | N
         validate_email(to)
     except ValidationError:
         raise PermanentFailure("recipient: is not an e-mail address; correct it and send it as a new job") from None
-    key = guard.key_of(job_id or str(uuid.uuid4()), template)
-    mail = guard.claim(key, to)
-    if mail is None:
-        return _nothing_to_do(SentMail.objects.get(key=key))
+    mail, is_claimed = guard.claim(job_id or str(uuid.uuid4()), template, to)
+    if not is_claimed:
+        return _nothing_to_do(mail)
     try:
         send(compose(mail, issue))
     except MailRefused as refused:

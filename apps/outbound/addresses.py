@@ -6,6 +6,7 @@ name whose answer changes between check and use (DNS rebinding) reaches an inter
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import threading
@@ -76,22 +77,20 @@ def look_up(host: str, port: int, deadline_s: float) -> tuple[str, ...]:
         DeadlineExceeded: no answer within ``deadline_s``.
     """
     found: list[str] = []
-    failures: list[Exception] = []
     done = threading.Event()
 
     def ask() -> None:
         try:
-            answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-            found.extend(str(answer[4][0]) for answer in answers)
-        except (OSError, UnicodeError) as error:
-            failures.append(error)
+            with contextlib.suppress(OSError, UnicodeError):
+                answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+                found.extend(str(answer[4][0]) for answer in answers)
         finally:
             done.set()
 
     threading.Thread(target=ask, name="look-up", daemon=True).start()
     if not done.wait(max(deadline_s, 0.0)):
         raise DeadlineExceeded(host, deadline_s, "its name was looked up")
-    if failures or not found:
+    if not found:
         raise Unreachable(host, "its name does not resolve")
     return tuple(dict.fromkeys(found))
 

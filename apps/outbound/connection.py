@@ -1,11 +1,12 @@
 """One connection to one checked address, with limits on time and on bytes read.
 
 A socket's timeout bounds a single read, so a peer that sends one byte at a time could block its caller for ever. Two
-limits bound the whole request: the ``Watchdog`` its time, the ``Meter`` the bytes of its response.
+limits bound the whole request: the ``Watchdog`` its time, the ``MeteredSocket`` the bytes of its response.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import socket
@@ -26,14 +27,10 @@ Connect = Callable[[str, int, float], socket.socket]
 
 
 class Deadline:
-    """Deadline of a whole request.
+    """Deadline of a whole request, so many seconds from now; ``host`` names it in errors once it is known."""
 
-    Args:
-        seconds: From now.
-    """
-
-    def __init__(self, host: str, seconds: float) -> None:
-        self.host = host
+    def __init__(self, seconds: float) -> None:
+        self.host = "URL"
         self.seconds = seconds
         self.started = time.monotonic()
 
@@ -81,19 +78,19 @@ class Watchdog:
 
     def _bark(self) -> None:
         # The lock prevents shutting down a descriptor that was closed and reused by another connection.
-        with self._lock:
+        with self._lock, contextlib.suppress(OSError):  # the peer has already closed the connection
             if self._twin is not None:
-                try:
-                    self._twin.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    # The peer has already closed the connection.
-                    return
+                self._twin.shutdown(socket.SHUT_RDWR)
 
 
-class Meter:
-    """Counter of received bytes; ends an endless response (headers or chunk frames without end)."""
+class MeteredSocket:
+    """A connected socket that counts what is read: an endless response (headers or chunk frames) ends at its limit.
 
-    def __init__(self, deadline: Deadline) -> None:
+    Implements the part of the interface that ``http.client`` uses.
+    """
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        self._sock = sock
         self.deadline = deadline
         self._part = ""
         self._limit_bytes = self._left_bytes = 0
@@ -115,36 +112,9 @@ class Meter:
         if self._left_bytes < 0:
             raise TooLarge(self.deadline.host, self._part, self._limit_bytes)
 
-
-class _MeteredReader(io.RawIOBase):
-    def __init__(self, raw: Any, meter: Meter) -> None:
-        self._raw = raw
-        self._meter = meter
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        received_bytes: int = self._raw.readinto(buffer) or 0
-        self._meter.count(received_bytes)
-        return received_bytes
-
-    def close(self) -> None:
-        if not self.closed:
-            self._raw.close()
-        super().close()
-
-
-class MeteredSocket:
-    """A connected socket with counted reads; implements the part of the interface that ``http.client`` uses."""
-
-    def __init__(self, sock: socket.socket, meter: Meter) -> None:
-        self._sock = sock
-        self._meter = meter
-
     def makefile(self, mode: str, *args: Any, **kwargs: Any) -> io.BufferedReader:
         """Return a reader of the connection; it may outlive this object."""
-        return io.BufferedReader(_MeteredReader(self._sock.makefile("rb", buffering=0), self._meter))
+        return io.BufferedReader(_MeteredReader(self._sock.makefile("rb", buffering=0), self.count))
 
     def sendall(self, data: Any) -> None:
         self._sock.sendall(data)
@@ -158,6 +128,24 @@ class MeteredSocket:
 
     def close(self) -> None:
         self._sock.close()
+
+
+class _MeteredReader(io.RawIOBase):
+    def __init__(self, raw: Any, count: Callable[[int], None]) -> None:
+        self._raw, self._count = raw, count
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        received_bytes: int = self._raw.readinto(buffer) or 0
+        self._count(received_bytes)
+        return received_bytes
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()
 
 
 class _FinalAnswer(http.client.HTTPResponse):

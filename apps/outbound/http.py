@@ -20,15 +20,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.response import HTTPResponse
 
 from apps.outbound.addresses import RESOLVE_DEADLINE_S, Checked, Resolve, check_url, look_up, read_url
-from apps.outbound.connection import (
-    Connect,
-    Deadline,
-    Meter,
-    MeteredSocket,
-    Watchdog,
-    connect_tcp,
-    open_connection,
-)
+from apps.outbound.connection import Connect, Deadline, MeteredSocket, Watchdog, connect_tcp, open_connection
 from apps.outbound.errors import TooLarge, Unreachable
 from switchyard.middleware.circuits import calls_host
 
@@ -92,7 +84,7 @@ def send(
         TooLarge: the answer's head is above 64 KiB, or its body above ``max_bytes``.
         Unreachable: no connection, no trusted certificate, or a response that is not HTTP.
     """
-    deadline = Deadline("URL", deadline_s)
+    deadline = Deadline(deadline_s)
     calls_host(read_url(url).host)
     checked = check_url(url, deadline_s=min(deadline_s, RESOLVE_DEADLINE_S), resolve=resolve)
     deadline.host = checked.place.host
@@ -148,46 +140,37 @@ def _connect(checked: Checked, deadline: Deadline, connect: Connect) -> socket.s
 def _exchange(
     checked: Checked, sock: socket.socket, deadline: Deadline, request: _Request, tls: ssl.SSLContext
 ) -> Response:
-    meter = Meter(deadline)
-    meter.allow("the answer's head", MAX_HEADER_BYTES)
     try:
         connection = open_connection(checked.place, sock, deadline.left("it was connected"), tls)
     except BaseException:
         sock.close()
         raise
-    try:
-        connection.sock = MeteredSocket(connection.sock, meter)
+    with contextlib.closing(connection):
+        connection.sock = metered = MeteredSocket(connection.sock, deadline)
+        metered.allow("the answer's head", MAX_HEADER_BYTES)
         # A server may respond before the whole request is sent.
         with contextlib.suppress(BrokenPipeError):
             connection.request(
-                request.method,
-                checked.place.target,
-                request.body or None,
-                request.headers,
-                preload_content=False,
-                decode_content=False,
-            )
-        answer = connection.getresponse()
-        try:
+                request.method, checked.place.target, request.body or None, request.headers,
+                preload_content=False, decode_content=False,
+            )  # fmt: skip
+        with contextlib.closing(connection.getresponse()) as answer:
             received = {name.lower(): value for name, value in answer.headers.items()}
-            body, truncated = _read(answer, meter, request)
-        except ValueError as error:
-            # http.client accepts a negative size of a chunk and hands it to read().
-            raise InvalidAnswer from error
-        finally:
-            answer.close()
-    finally:
-        connection.close()
+            try:
+                body, truncated = _read(answer, metered, request)
+            except ValueError as error:
+                # http.client accepts a negative size of a chunk and hands it to read().
+                raise InvalidAnswer from error
     # When the end of the stream ends the body, a connection shut down in mid-body looks complete.
     deadline.left("the answer was read")
     return Response(answer.status, received, body, deadline.elapsed_ms, truncated)
 
 
-def _read(answer: HTTPResponse, meter: Meter, request: _Request) -> tuple[bytes, bool]:
+def _read(answer: HTTPResponse, metered: MeteredSocket, request: _Request) -> tuple[bytes, bool]:
     """Read the body undecoded. Chunk framing may add as many bytes again, and a constant."""
     # urllib3 prepares decoders by this header even with decoding off.
     answer.headers.discard("content-encoding")
-    meter.allow("the answer's body", 2 * request.max_bytes + MAX_HEADER_BYTES)
+    metered.allow("the answer's body", 2 * request.max_bytes + MAX_HEADER_BYTES)
     body = bytearray()
     while len(body) <= request.max_bytes:
         # Not stream(): it reads chunk headers as lines without a limit.
@@ -196,7 +179,7 @@ def _read(answer: HTTPResponse, meter: Meter, request: _Request) -> tuple[bytes,
             return bytes(body), False
         body += piece
     if not request.truncate:
-        raise TooLarge(meter.deadline.host, "the answer's body", request.max_bytes)
+        raise TooLarge(metered.deadline.host, "the answer's body", request.max_bytes)
     return bytes(body[: request.max_bytes]), True
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from django.contrib import admin, messages
-from django.db import transaction
+from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from apps.reports.actors import generate_report
 from apps.reports.models import Report
 from apps.retention.stored_files import StoredFileAdmin
-from switchyard.jobs.services import enqueue_on_commit
 
 
 @admin.register(Report)
@@ -33,9 +31,5 @@ class ReportAdmin(StoredFileAdmin):
     @admin.action(description="Regenerate report", permissions=["run"])
     def regenerate(self, request: HttpRequest, reports: QuerySet[Report]) -> None:
         """Enqueue each chosen statement again. Unchanged content is not rewritten."""
-        pairs = list(reports.values_list("customer_id", "month"))
-        with transaction.atomic():
-            for customer_id, month in pairs:
-                enqueue_on_commit(generate_report, kwargs={"customer_id": customer_id, "month": month})
-        done = "1 statement is" if len(pairs) == 1 else f"{len(pairs)} statements are"
-        messages.success(request, f"{done} on the way; what has not changed keeps its file.")
+        more = "; what has not changed keeps its file."
+        self.enqueue(request, generate_report, reports.values("customer_id", "month"), "statement", more)

@@ -6,15 +6,21 @@ All amounts are as of the end of the month, so a statement made a year later is 
 from __future__ import annotations
 
 import datetime
+from collections import defaultdict
 from decimal import Decimal
 from typing import Any
 
-from apps.reports import chart, queries
-from apps.reports.queries import ZERO
+from django.db.models import DecimalField, F, Q, QuerySet, Sum, Value
+from django.db.models.functions import Coalesce, TruncMonth
+
+from apps.reports import chart
 from apps.shop import months
 from apps.shop import queries as shop
 from apps.shop.models import Customer, Invoice, InvoiceStatus, Payment
 
+ZERO = Decimal("0.00")
+CHART_MONTHS = 12
+Totals = dict[str, Decimal]
 DEFAULT_CURRENCY = "EUR"
 # Days overdue at which a bucket starts; below 1 an invoice is not due yet.
 AGES = ((1, "1 to 30 days late"), (31, "31 to 60 days late"), (61, "more than 60 days late"))
@@ -30,9 +36,9 @@ def build(customer: Customer, month: str) -> dict[str, Any]:
     last = after - datetime.timedelta(days=1)
     invoices = shop.invoices_of(customer, month)
     payments = shop.payments_of(customer, month)
-    opening = queries.balances_before(customer, first)
-    closing = queries.balances_before(customer, after)
-    unpaid = queries.open_invoices(customer, after)
+    opening = balances_before(customer, first)
+    closing = balances_before(customer, after)
+    unpaid = open_invoices(customer, after)
     currencies = _currencies(opening, closing, invoices, payments)
     totals = [_figures(currency, opening, closing, invoices, payments) for currency in currencies]
     main = currencies[0]
@@ -55,7 +61,7 @@ def build(customer: Customer, month: str) -> dict[str, Any]:
         "ages": _ages(unpaid_main, after),
         "open_total": money(open_total),
         "unmatched": money(unmatched) if unmatched else "",
-        "chart": chart.bars(queries.monthly_totals(customer, month, main), main),
+        "chart": chart.bars(monthly_totals(customer, month, main), main),
         "invoices": _invoices(customer, invoices, after, main),
         "payments": [_payment(payment, main) for payment in payments],
         "open": [_open(invoice, left, after, main) for invoice, left in unpaid],
@@ -78,11 +84,7 @@ def _currencies(*sources: Any) -> list[str]:
 
 
 def _figures(
-    currency: str,
-    opening: queries.Totals,
-    closing: queries.Totals,
-    invoices: list[Invoice],
-    payments: list[Payment],
+    currency: str, opening: Totals, closing: Totals, invoices: list[Invoice], payments: list[Payment]
 ) -> dict[str, Any]:
     valid = [row for row in invoices if row.currency == currency and row.status != InvoiceStatus.VOID]
     return {
@@ -97,7 +99,7 @@ def _figures(
 
 
 def _invoices(customer: Customer, invoices: list[Invoice], after: datetime.date, main: str) -> list[dict[str, Any]]:
-    paid = queries.paid_until(customer, invoices, after)
+    paid = paid_until(customer, invoices, after)
     return [
         {
             "number": invoice.number,
@@ -168,3 +170,55 @@ def _days_late(invoice: Invoice, after: datetime.date) -> int:
 
 def _day(day: datetime.date) -> str:
     return f"{day.day} {day:%b %Y}"
+
+
+def balances_before(customer: Customer, day: datetime.date) -> Totals:
+    """Return the customer's balance at the start of a day, by currency: invoices minus payments, without void ones."""
+    balances: Totals = defaultdict(lambda: ZERO)
+    for currency, total in _asked(customer, Q(issued_on__lt=day)).values_list("currency").annotate(Sum("total")):
+        balances[currency] += total
+    paid = customer.payments.filter(received_at__lt=months.midnight(day)).order_by()
+    for currency, amount in paid.values_list("currency").annotate(Sum("amount")):
+        balances[currency] -= amount
+    return {currency: amount.quantize(ZERO) for currency, amount in balances.items()}
+
+
+def open_invoices(customer: Customer, after: datetime.date) -> list[tuple[Invoice, Decimal]]:
+    """Return the invoices not fully paid at the start of a day, by due date, each with its open amount."""
+    paid = Sum("payments__amount", filter=Q(payments__received_at__lt=months.midnight(after)))
+    zero = Value(ZERO, DecimalField(max_digits=12, decimal_places=2))
+    found = _asked(customer, Q(issued_on__lt=after)).annotate(left=F("total") - Coalesce(paid, zero))
+    rows = found.filter(left__gt=0).order_by("due_on", "id")
+    return [(invoice, Decimal(invoice.left).quantize(ZERO)) for invoice in rows]
+
+
+def paid_until(customer: Customer, invoices: list[Invoice], after: datetime.date) -> dict[int, Decimal]:
+    """Return the amount paid for each invoice before the start of a day, by primary key."""
+    rows = Payment.objects.filter(
+        invoice__in=[invoice.pk for invoice in invoices], received_at__lt=months.midnight(after)
+    )
+    sums = rows.order_by().values_list("invoice").annotate(Sum("amount"))
+    return {invoice: amount.quantize(ZERO) for invoice, amount in sums if invoice is not None}
+
+
+def monthly_totals(customer: Customer, month: str, currency: str) -> list[tuple[str, Decimal, Decimal]]:
+    """Return ``(month, invoiced, paid)`` for the twelve months that end with ``month``, oldest first."""
+    first, after = months.bounds(month)
+    start = months.later(first, 1 - CHART_MONTHS)
+    asked = _asked(customer, Q(issued_on__gte=start, issued_on__lt=after, currency=currency))
+    paid = customer.payments.filter(
+        received_at__gte=months.midnight(start), received_at__lt=months.midnight(after), currency=currency
+    )
+    invoiced_in = _by_month(asked.annotate(month=TruncMonth("issued_on")), "total")
+    paid_in = _by_month(paid.annotate(month=TruncMonth("received_at", tzinfo=datetime.UTC)), "amount")
+    span = [months.month_of(months.later(start, number)) for number in range(CHART_MONTHS)]
+    return [(name, invoiced_in.get(name, ZERO), paid_in.get(name, ZERO)) for name in span]
+
+
+def _asked(customer: Customer, when: Q) -> QuerySet[Invoice]:
+    return Invoice.objects.filter(when, customer=customer).exclude(status=InvoiceStatus.VOID).order_by()
+
+
+def _by_month(rows: QuerySet, field: str) -> Totals:
+    sums = rows.order_by().values_list("month").annotate(Sum(field))
+    return {months.month_of(month): amount.quantize(ZERO) for month, amount in sums}

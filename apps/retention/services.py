@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -107,7 +107,7 @@ PAGE: Final = 1_000
 log = structlog.get_logger(__name__)
 
 
-def work(run: int, *, for_s: float, clock: Callable[[], float] = time.monotonic) -> bool:
+def work(run: int, *, for_s: float) -> bool:
     """Do the next steps of a run; return whether it has ended. Safe to repeat after a kill.
 
     Args:
@@ -117,17 +117,13 @@ def work(run: int, *, for_s: float, clock: Callable[[], float] = time.monotonic)
     Raises:
         OSError: the storage failed for a kind; the other kinds are done, and its state has the error.
     """
-    until_s = clock() + for_s
+    until_s = time.monotonic() + for_s
     failed: OSError | None = None
-
-    def is_over() -> bool:
-        return clock() >= until_s
-
     try:
         for kind in kinds():
             state = begin(kind, run=run)
             try:
-                if not state.done and not _work_on(kind, state, run, is_over):
+                if not state.done and not _work_on(kind, state, run, until_s):
                     return False
             except OSError as error:
                 log.warning("retention stopped", kind=kind.name, error=str(error))
@@ -141,30 +137,28 @@ def work(run: int, *, for_s: float, clock: Callable[[], float] = time.monotonic)
     return True
 
 
-def _work_on(kind: RetentionKind, state: KindState, run: int, is_over: Callable[[], bool]) -> bool:
-    """Bring a kind to its end; return ``False`` when the time is over before."""
+def _work_on(kind: RetentionKind, state: KindState, run: int, until_s: float) -> bool:
+    """Bring a kind to its end; return ``False`` when the time is over before, by the monotonic clock."""
     days = settings.RETENTION_DAYS.get(kind.name, 0)
     before = timezone.now() - timedelta(days=days) if days else None
     # Left by a run that was killed. A kind without files waits for no storage.
     while (kind.files is not None or kind.folder) and remove_files():
-        if is_over():
+        if time.monotonic() >= until_s:
             return False
     if kind.model is not None and before is not None:
         while remove_rows(kind, kind.model, before, run=run):
             if kind.files is not None:
                 remove_files()
-            if is_over():
+            if time.monotonic() >= until_s:
                 return False
     # Files of rows that are kept for good are no question: only results are counted by their files.
-    if kind.folder and (before is not None or kind.model is None) and not _walk(kind, state, before, run, is_over):
+    if kind.folder and (before is not None or kind.model is None) and not _walk(kind, state, before, run, until_s):
         return False
     _finish(kind, run)
     return True
 
 
-def _walk(
-    kind: RetentionKind, state: KindState, before: datetime | None, run: int, is_over: Callable[[], bool]
-) -> bool:
+def _walk(kind: RetentionKind, state: KindState, before: datetime | None, run: int, until_s: float) -> bool:
     """Look at each file of a kind's folder: count those that no row names, remove those from before a time."""
     found = files_below(storages["default"], kind.folder, after=state.cursor)
     while page := list(itertools.islice(found, PAGE)):
@@ -182,7 +176,7 @@ def _walk(
         state.cursor = page[-1].name
         while remove_files():
             pass
-        if is_over():
+        if time.monotonic() >= until_s:
             return False
     return True
 

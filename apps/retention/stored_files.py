@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.core.files.storage import default_storage
-from django.db import models
+from django.db import models, transaction
 from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 from django.template.defaultfilters import filesizeformat
 from django.urls import path, reverse
 from django.utils.html import format_html
+from dramatiq.actor import Actor
 
 from apps.retention.kinds import RetentionKind
 from switchyard.console.lists import CheckedQuery
 from switchyard.console.room_view import ReadOnly
 from switchyard.jobs.results import download
+from switchyard.jobs.services import enqueue_on_commit
 
 
 class StoredFile(models.Model):
@@ -48,7 +50,6 @@ class StoredFileAdmin(ReadOnly, CheckedQuery):
     """Admin of such rows, with their download."""
 
     deletable = True
-    list_per_page = 50
 
     def get_urls(self) -> list[Any]:
         view = self.admin_site.admin_view(self.download_view)
@@ -70,6 +71,14 @@ class StoredFileAdmin(ReadOnly, CheckedQuery):
         if not answer:
             raise Http404(f"no such {self.opts.verbose_name}, or its file was removed; make it again")
         return answer
+
+    def enqueue(
+        self, request: HttpRequest, actor: Actor[..., Any], calls: Iterable[Mapping[str, Any]], noun: str, more: str
+    ) -> None:
+        """Enqueue calls of the actor that makes the files, and tell the user how many."""
+        with transaction.atomic():
+            count = len([enqueue_on_commit(actor, kwargs=dict(call)) for call in calls])
+        messages.success(request, f"{f'1 {noun} is' if count == 1 else f'{count} {noun}s are'} on the way{more}")
 
     @property
     def _download(self) -> str:

@@ -1,16 +1,15 @@
-"""Sample data of a shop, equal for equal seed and day."""
+"""Sample data of a shop, equal for the same day."""
 
 from __future__ import annotations
 
 import copy
 import datetime
 import random
-import unicodedata
-from collections import defaultdict
 from dataclasses import dataclass
 from decimal import Decimal
 
 from django.db import transaction
+from django.utils.text import slugify
 
 from apps.shop import months, settlement
 from apps.shop.models import CENT, Customer, Invoice, InvoiceLine, InvoiceStatus, Payment, PaymentMethod
@@ -90,7 +89,7 @@ CURRENCIES = {country.code: country.currency for country in COUNTRIES}
 
 
 @transaction.atomic
-def create(*, customers: int = 300, seed: int = 1, until: datetime.date) -> bool:
+def create(*, customers: int = 300, until: datetime.date) -> bool:
     """Fill an empty shop with customers, and their invoices and payments of twelve full months and the running one.
 
     A shop that has customers is left unchanged. Each customer gets about thirteen invoices; most are paid in full,
@@ -98,18 +97,15 @@ def create(*, customers: int = 300, seed: int = 1, until: datetime.date) -> bool
     payments.
 
     Args:
-        customers: Number of customers, at least 1.
-        seed: Equal seed and day make an equal shop.
-        until: Last day with invoices or payments.
+        customers: Number of customers.
+        until: Last day with invoices or payments; an equal day makes an equal shop.
 
     Returns:
         Whether the shop was filled.
     """
-    if customers < 1:
-        raise ValueError(f"customers must be at least 1, got {customers}")
     created = not Customer.objects.exists()
     if created:
-        _fill(random.Random(seed), customers, until)  # noqa: S311 (sample data, no secret)
+        _fill(random.Random(1), customers, until)  # noqa: S311 (sample data, no secret)
     return created
 
 
@@ -239,13 +235,11 @@ def _stray_payments(rng: random.Random, people: list[Customer], until: datetime.
 
 
 def _settle(rng: random.Random, invoices: list[Invoice], payments: list[Payment]) -> None:
-    paid: dict[int | None, list[Payment]] = defaultdict(list)
-    for payment in payments:
-        paid[payment.invoice_id].append(payment)
+    paid = settlement.paid_amounts(invoices, payments)
     for invoice in invoices:
         if invoice.status == InvoiceStatus.VOID:
             continue
-        invoice.status = settlement.status_for(invoice.total, settlement.paid_amount(invoice, paid[invoice.pk]))
+        invoice.status = settlement.status_for(invoice.total, paid[invoice.pk])
         if rng.random() < 0.03:
             paid_by_hand = invoice.status != InvoiceStatus.PAID
             invoice.status = InvoiceStatus.PAID if paid_by_hand else InvoiceStatus.OPEN
@@ -257,5 +251,4 @@ def _moment(rng: random.Random, day: datetime.date) -> datetime.datetime:
 
 
 def _ascii(words: str) -> str:
-    plain = unicodedata.normalize("NFKD", words.replace("ı", "i")).encode("ascii", "ignore").decode()
-    return "".join(letter for letter in plain.lower() if letter.isalnum())
+    return slugify(words.replace("ı", "i")).replace("-", "").replace("_", "")

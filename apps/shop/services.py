@@ -21,7 +21,6 @@ def record_payment(
     currency: str,
     received_at: datetime.datetime,
     reference: str = "",
-    method: PaymentMethod = PaymentMethod.TRANSFER,
 ) -> Payment:
     """Insert or update the payment of that external id and update its invoice's status.
 
@@ -39,23 +38,17 @@ def record_payment(
             "reference": reference,
             "amount": amount,
             "currency": currency,
-            "method": method,
+            "method": PaymentMethod.TRANSFER,
             "received_at": received_at,
         },
     )
-    payments = queries.payments_for(invoices)
-    wanted = {
-        found.pk: settlement.status_for(found.total, settlement.paid_amount(found, payments))
-        for found in invoices
-        if found.status != InvoiceStatus.VOID
-    }
-    correct_statuses(invoices, wanted)
+    settle(invoices, settlement.paid_amounts(invoices, queries.payments_for(invoices)))
     return payment
 
 
 @transaction.atomic
-def link_payments(payments: Iterable[Payment], invoice_ids: Mapping[int, int]) -> int:
-    """Link payments to their invoices and return how many were linked.
+def link_payments(payments: Iterable[Payment], invoice_ids: Mapping[int, int]) -> list[Payment]:
+    """Link payments to their invoices and return those that were linked.
 
     Args:
         invoice_ids: Payment id -> invoice id; other payments stay unchanged.
@@ -63,17 +56,22 @@ def link_payments(payments: Iterable[Payment], invoice_ids: Mapping[int, int]) -
     linked = [payment for payment in payments if payment.pk in invoice_ids]
     for payment in linked:
         payment.invoice_id = invoice_ids[payment.pk]
-    return Payment.objects.bulk_update(linked, ["invoice"])
+    Payment.objects.bulk_update(linked, ["invoice"])
+    return linked
 
 
 @transaction.atomic
-def correct_statuses(invoices: Iterable[Invoice], wanted: Mapping[int, InvoiceStatus]) -> int:
-    """Correct the status of invoices and return how many were wrong.
+def settle(invoices: Iterable[Invoice], paid: Mapping[int, Decimal]) -> dict[int, str]:
+    """Correct the status of invoices by what was paid; return the former status of those that were wrong, by id.
 
     Args:
-        wanted: Invoice id -> status; other invoices stay unchanged.
+        paid: Invoice id -> amount. A void invoice stays void.
     """
-    wrong = [invoice for invoice in invoices if wanted.get(invoice.pk, invoice.status) != invoice.status]
-    for invoice in wrong:
-        invoice.status = wanted[invoice.pk]
-    return Invoice.objects.bulk_update(wrong, ["status"])
+    before, wrong = {}, []
+    for invoice in invoices:
+        status = settlement.status_for(invoice.total, paid[invoice.pk])
+        if invoice.status not in (status, InvoiceStatus.VOID):
+            before[invoice.pk], invoice.status = invoice.status, status
+            wrong.append(invoice)
+    Invoice.objects.bulk_update(wrong, ["status"])
+    return before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from decimal import Decimal
 
@@ -12,10 +13,12 @@ ZERO = Decimal("0.00")
 _NUMBER = re.compile(r"inv\W{0,3}(\d{4})\W{0,3}(\d{6})(?!\d)", re.IGNORECASE | re.ASCII)
 
 
-def paid_amount(invoice: Invoice, payments: Iterable[Payment]) -> Decimal:
-    """Return the sum of the payments linked to an invoice, in its currency; other currencies do not count."""
-    linked = (p for p in payments if p.invoice_id == invoice.pk and p.currency == invoice.currency)
-    return sum((payment.amount for payment in linked), ZERO)
+def paid_amounts(invoices: Iterable[Invoice], payments: Iterable[Payment]) -> dict[int, Decimal]:
+    """Return the sum of the payments linked to each invoice, by its id, in its currency; others do not count."""
+    sums: defaultdict[tuple[int | None, str], Decimal] = defaultdict(lambda: ZERO)
+    for payment in payments:
+        sums[payment.invoice_id, payment.currency] += payment.amount
+    return {invoice.pk: sums[invoice.pk, invoice.currency] for invoice in invoices}
 
 
 def status_for(total: Decimal, paid: Decimal) -> InvoiceStatus:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dramatiq
 from dramatiq.middleware import CurrentMessage
 from periodiq import cron
@@ -12,14 +14,13 @@ from switchyard.middleware.outcomes import attempt
 from switchyard.middleware.retries import max_retries_of
 
 QUEUE = "webhook"
+# Options of both ways of delivery.
+SHARED: dict[str, Any] = {
+    "search": ("delivery_id",), "depends_on": "webhook per endpoint_id", "outage": (delivering.DeliveryFailed,),
+}  # fmt: skip
 
 
-@dramatiq.actor(
-    queue_name=QUEUE,
-    search=("delivery_id",),
-    depends_on="webhook per endpoint_id",
-    outage=(delivering.DeliveryFailed,),
-)
+@dramatiq.actor(queue_name=QUEUE, **SHARED)
 def deliver_webhook(delivery_id: str, endpoint_id: str = "") -> None:
     """Deliver one event to one endpoint. Safe to repeat: receivers recognise a repetition by its ``webhook-id``.
 
@@ -28,13 +29,7 @@ def deliver_webhook(delivery_id: str, endpoint_id: str = "") -> None:
     delivering.deliver(delivery_id, is_last=_is_last())
 
 
-@dramatiq.actor(
-    queue_name=QUEUE,
-    search=("delivery_id",),
-    ordered_by="endpoint_id",
-    depends_on="webhook per endpoint_id",
-    outage=(delivering.DeliveryFailed,),
-)
+@dramatiq.actor(queue_name=QUEUE, ordered_by="endpoint_id", **SHARED)
 def deliver_in_order(delivery_id: str, endpoint_id: str) -> None:
     """Deliver one event to an endpoint that wants them in their order, after all that were sent before it have ended.
 

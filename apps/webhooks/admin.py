@@ -48,7 +48,6 @@ class EndpointAdmin(ReadOnly, CheckedQuery):
     )  # fmt: skip
     actions = ("enable", "disable")
     run_right = "webhooks.operate_endpoint"
-    list_per_page = 50
 
     @admin.display(description="Events")
     def shown_events(self, endpoint: Endpoint) -> str:
@@ -80,7 +79,6 @@ class EventAdmin(ReadOnly, CheckedQuery):
     search_help_text = "Type of event or owner"
     fields = readonly_fields = ("id", "type", "owner_key", "created_at", "shown_payload")
     inlines = (DeliveryInline,)
-    list_per_page = 50
 
     @admin.display(description="Payload")
     def shown_payload(self, event: Event) -> str:
@@ -107,7 +105,6 @@ class DeliveryAdmin(ReadOnly, JobLink):
     inlines = (AttemptInline,)
     actions = ("redeliver",)
     run_right = "webhooks.redeliver_delivery"
-    list_per_page = 50
 
     @admin.display(description="Event", ordering="event__type")
     def event_type(self, delivery: Delivery) -> str:

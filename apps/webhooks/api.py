@@ -23,8 +23,7 @@ router = Router(tags=["Webhooks"])
 MAX_PAYLOAD_BYTES = 64 * 1024
 
 EventType = Annotated[
-    str,
-    Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$", max_length=100, examples=["invoice.paid"]),
+    str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$", max_length=100, examples=["invoice.paid"])
 ]
 
 
@@ -75,7 +74,7 @@ class Published(BaseModel):
 )
 def create_endpoint(request: HttpRequest, body: EndpointRequest) -> Status[dict[str, str]]:
     """Register an endpoint for types of events. Its address must be public; deliveries follow Standard Webhooks."""
-    refuse_forbidden("url", body.url)
+    refuse_forbidden(body.url)
     try:
         endpoint, secret = services.create_endpoint(_owner(request), body.url, body.events, in_order=body.in_order)
     except services.TooManyEndpoints as error:

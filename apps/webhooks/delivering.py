@@ -60,7 +60,10 @@ def deliver(delivery_id: str, *, is_last: bool) -> None:
         RetryLater: the endpoint asks to wait.
         PermanentFailure: the endpoint is gone, its address is forbidden, or there is no such delivery.
     """
-    delivery = _find(delivery_id)
+    try:
+        delivery = Delivery.objects.select_related("event", "endpoint").filter(pk=delivery_id).first()
+    except ValidationError:  # no UUID
+        delivery = None
     if delivery is None:
         raise _no_such(delivery_id)
     if delivery.state == DeliveryState.SUCCEEDED:
@@ -75,13 +78,6 @@ def deliver(delivery_id: str, *, is_last: bool) -> None:
         raise _no_such(delivery_id)
     if failure is not None:
         raise failure
-
-
-def _find(delivery_id: str) -> Delivery | None:
-    try:
-        return Delivery.objects.select_related("event", "endpoint").filter(pk=delivery_id).first()
-    except ValidationError:  # no UUID
-        return None
 
 
 def _attempt(delivery: Delivery, failed: DeliveryState) -> tuple[AttemptOutcome, Exception | None]:

@@ -1,7 +1,6 @@
 """Webhook receiver for demos and tests, on loopback: endpoints that work, fail, fail at first, are gone or are slow.
 
-Needs no Django: ``python -m apps.webhooks.receiver --port 0`` runs it alone. Not for production: it keeps
-requests in memory and shows them to everybody who can connect.
+Needs no Django: ``python -m apps.webhooks.receiver --port 0`` runs it alone. Not for production.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import signal
 import socket
 import sys
 import threading
-from collections import Counter, deque
+from collections import Counter
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,7 +28,6 @@ FLAKY_FAILURES = 2
 MAX_BODY_BYTES = 1024 * 1024
 KEPT_COUNT = 10_000
 PICTURE_SIZE = (1200, 800)
-PICTURES = {"/image.png": ("PNG", "image/png"), "/image.jpg": ("JPEG", "image/jpeg")}
 _SECRET = re.compile(r"whsec_[A-Za-z0-9+/_-]+={0,2}")
 
 
@@ -39,7 +37,7 @@ class Receiver(ThreadingHTTPServer):
     Args:
         listener: Listening socket to serve on, or ``None`` for a free port on loopback; ``port`` chooses another.
         secrets_file: Text in which every ``whsec_…`` is a secret to verify with; read anew for each delivery.
-        log_file: Gets a line of JSON for each delivery, besides ``GET /log``.
+        log_file: Gets a line of JSON for each delivery.
     """
 
     daemon_threads = True
@@ -62,7 +60,6 @@ class Receiver(ThreadingHTTPServer):
         self.log_file = log_file
         self.stopping = threading.Event()
         self._lock = threading.Lock()
-        self._log: deque[dict[str, Any]] = deque(maxlen=KEPT_COUNT)
         self._seen: Counter[str] = Counter()
 
     @property
@@ -72,9 +69,10 @@ class Receiver(ThreadingHTTPServer):
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """Requests, oldest first: ``id``, ``path``, ``status``, ``signature_ok`` (``None``: unknown), ``at``."""
+        """Logged requests, oldest first: ``id``, ``path``, ``status``, ``signature_ok`` (``None``: unknown), ``at``."""
         with self._lock:
-            return list(self._log)
+            logged = self.log_file is not None and self.log_file.exists() and self.log_file.read_text()
+        return [json.loads(line) for line in (logged or "").splitlines()]
 
     def stop(self) -> None:
         """Stop the receiver. Call this method from another thread than the serving one."""
@@ -91,19 +89,15 @@ class Receiver(ThreadingHTTPServer):
             return self._seen[webhook_id]
 
     def note(self, entry: dict[str, Any]) -> None:
-        """Store a received request."""
-        with self._lock:
-            self._log.append(entry)
-            if self.log_file is not None:
-                with self.log_file.open("a") as lines:
-                    lines.write(json.dumps(entry) + "\n")
+        """Log a received request."""
+        if self.log_file is not None:
+            with self._lock, self.log_file.open("a") as lines:
+                lines.write(json.dumps(entry) + "\n")
 
     def is_signed(self, body: bytes, headers: dict[str, str]) -> bool | None:
         """Return whether a known secret signed a delivery; ``None`` when no secret is known."""
-        try:
-            known = set(_SECRET.findall(self.secrets_file.read_text())) if self.secrets_file else set()
-        except FileNotFoundError:
-            known = set()
+        file = self.secrets_file
+        known = set(_SECRET.findall(file.read_text())) if file is not None and file.exists() else set()
         return any(_verifies(secret, body, headers) for secret in known) if known else None
 
 
@@ -130,32 +124,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        if path in PICTURES:
-            format_name, content_type = PICTURES[path]
-            self._answer(200, content_type, picture(format_name))
-        elif path == "/log":
-            self._answer(200, "application/json", json.dumps(self.server.log).encode())
+        if path == "/image.jpg":
+            self._answer(200, "image/jpeg", picture())
         else:
             status = 200 if path in ("/", "/healthy", "/healthz") else 404
             self._answer(status, "application/json", json.dumps({"status": status}).encode())
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing: ``/log`` lists the requests."""
+        """Log nothing on standard error."""
 
     def _status_for(self, webhook_id: str, signature_ok: bool | None) -> int:
-        match self.path.partition("?")[0]:
-            case "/healthy":
-                return 401 if signature_ok is False else 200
-            case "/flaky":
-                return 500 if self.server.count(webhook_id) <= FLAKY_FAILURES else 200
-            case "/broken":
-                return 500
-            case "/gone":
-                return 410
-            case "/slow":
-                self.server.stopping.wait(SLOW_S)
-                return 200
-        return 404
+        path = self.path.partition("?")[0]
+        if path == "/healthy":
+            return 401 if signature_ok is False else 200
+        if path == "/flaky":
+            return 500 if self.server.count(webhook_id) <= FLAKY_FAILURES else 200
+        if path == "/slow":
+            self.server.stopping.wait(SLOW_S)
+        return {"/broken": 500, "/gone": 410, "/slow": 200}.get(path, 404)
 
     def _answer(self, status: int, content_type: str, body: bytes) -> None:
         try:
@@ -170,14 +156,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @functools.cache
-def picture(format_name: str) -> bytes:
-    """Return a sample picture as ``PNG`` or ``JPEG``."""
+def picture() -> bytes:
+    """Return a sample picture as JPEG."""
     from PIL import Image
 
     ramp = Image.linear_gradient("L").resize(PICTURE_SIZE)
     drawn = Image.merge("RGB", (ramp, ramp.transpose(Image.Transpose.ROTATE_180), ramp.point(lambda level: level // 2)))
     content = io.BytesIO()
-    drawn.save(content, format_name)
+    drawn.save(content, "JPEG")
     return content.getvalue()
 
 

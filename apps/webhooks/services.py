@@ -69,8 +69,7 @@ def create_endpoint(owner_key: str, url: str, events: Sequence[str], *, in_order
 
 def enable(endpoint_id: uuid.UUID) -> bool:
     """Enable an endpoint; return ``False`` if it was enabled."""
-    changed = Endpoint.objects.filter(pk=endpoint_id, active=False).update(active=True, disabled_reason="")
-    return bool(changed)
+    return bool(Endpoint.objects.filter(pk=endpoint_id, active=False).update(active=True, disabled_reason=""))
 
 
 def disable(endpoint_id: uuid.UUID, reason: str) -> bool:

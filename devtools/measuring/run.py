@@ -19,8 +19,8 @@ import psutil
 from django.conf import settings
 from dramatiq import Message
 
-from devtools.attempts import VARIABLE, Attempt, read_attempts
-from devtools.measuring.work import POOL, Work
+from devtools.measuring.apps import VARIABLE, Attempt, read_attempts
+from devtools.measuring.work import POOL
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
@@ -55,8 +55,10 @@ class Figures:
     failed: int
 
 
-def measure(kind: PoolKind, processes: int, slots: int, work: Work, *, tasks: int, timeout_s: float) -> Figures:
-    """Let a pool drain ``tasks`` tasks and return its figures. Each slot runs one task before, to warm up.
+def measure(
+    kind: PoolKind, processes: int, slots: int, work: Callable[[], Message[Any]], *, tasks: int, timeout_s: float
+) -> Figures:
+    """Let a pool drain ``tasks`` messages of the work and return its figures. Each slot runs one before, to warm up.
 
     Raises:
         NotMeasured: it did not start, or did not finish in time.
@@ -66,11 +68,12 @@ def measure(kind: PoolKind, processes: int, slots: int, work: Work, *, tasks: in
         server = stack.enter_context(EmbeddedServer(folder / "valkey"))
         broker = RedisBroker(connect(server.url), Keys(), middleware=[])
         stack.callback(broker.close)
-        broker.declare_queue(work.queue)
+        queue = work().queue_name
+        broker.declare_queue(queue)
         log = stack.enter_context((folder / "log").open("w+"))
         pool = subprocess.Popen(
             [sys.executable, str(Path(switchyard_settings().base_dir) / "manage.py"), "runpool", POOL, "--grace=2"],
-            env=_environment(server.url, folder, [kind, work.queue, processes, slots]),
+            env=_environment(server.url, folder, [kind, queue, processes, slots]),
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -91,11 +94,11 @@ def measure(kind: PoolKind, processes: int, slots: int, work: Work, *, tasks: in
         until(lambda: f"pool {POOL}: ready" in (folder / "log").read_text(), START_S, "not ready")
         times = folder / "times"
         warm = processes * slots
-        _enqueue(broker, work, warm)
+        broker.enqueue_many(work() for _ in range(warm))
         until(lambda: len(read_attempts(times)) >= warm, timeout_s, "not warm")
         members = [psutil.Process(pool.pid), *psutil.Process(pool.pid).children(recursive=True)]
         cpu_s, start_s = _cpu_s(members), time.monotonic()
-        _enqueue(broker, work, tasks)
+        broker.enqueue_many(work() for _ in range(tasks))
         until(lambda: len(read_attempts(times)) >= warm + tasks, timeout_s, f"{tasks} tasks not done")
         cpu_s, took_s = _cpu_s(members) - cpu_s, time.monotonic() - start_s
         return _figures(read_attempts(times)[warm:], members, cpu_s / took_s)
@@ -118,19 +121,6 @@ def _environment(url: str, folder: Path, pool: list[Any]) -> dict[str, str]:
     }
 
 
-def _enqueue(broker: RedisBroker, work: Work, count: int) -> None:
-    for _ in range(count):
-        broker.enqueue(
-            Message(
-                queue_name=work.queue,
-                actor_name=work.actor,
-                args=tuple(work.args),
-                kwargs=work.kwargs,
-                options={"max_retries": 0},
-            )
-        )
-
-
 def _figures(attempts: list[Attempt], members: list[psutil.Process], cores: float) -> Figures:
     took_s = max(one.end_s for one in attempts) - min(one.start_s for one in attempts)
     times_ms = sorted((one.end_s - one.start_s) * 1_000 for one in attempts)
@@ -139,7 +129,7 @@ def _figures(attempts: list[Attempt], members: list[psutil.Process], cores: floa
         p95_ms=round(times_ms[int(len(times_ms) * 0.95)], 1),
         memory_mb=round(memory_bytes(member.pid for member in members) / 1e6),
         cpu_percent=round(cores * 100),
-        failed=sum(one.outcome != "completed" for one in attempts),
+        failed=sum(not one.completed for one in attempts),
     )
 
 

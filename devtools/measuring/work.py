@@ -1,14 +1,17 @@
-"""Work to measure, an actor with its arguments; and the yard in which a pool alone runs it."""
+"""Work to measure, messages of an actor; and the yard in which a pool alone runs it."""
 
 from __future__ import annotations
 
 import inspect
 import json
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import dramatiq
 from dramatiq.errors import ActorNotFound
+from dramatiq.message import Message
 
 from switchyard.broker.topology import Pool, Yard
 
@@ -23,18 +26,8 @@ def yard_with(yard: Yard, measured: Pool) -> Yard:
     return replace(yard, pools=(measured, *(pool for pool in others if pool.queues or pool.shared_retries)))
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Actor, queue and arguments of the messages."""
-
-    actor: str
-    queue: str
-    args: list[Any] = field(default_factory=list)
-    kwargs: dict[str, Any] = field(default_factory=dict)
-
-
-def read_work(actor: str, arguments: str) -> Work:
-    """Return the work that a command line names.
+def read_work(actor: str, arguments: str) -> Callable[[], Message[Any]]:
+    """Return a function that makes a message of the work that a command line names.
 
     Args:
         arguments: JSON: a list, or an object of named ones; "" for none.
@@ -60,4 +53,4 @@ def read_work(actor: str, arguments: str) -> Work:
         inspect.signature(found.fn).bind(*args, **kwargs)
     except TypeError as error:
         raise ValueError(f"actor {actor} does not take these arguments: {error}") from None
-    return Work(actor, found.queue_name, args, kwargs)
+    return partial(found.message_with_options, args=args, kwargs=kwargs, max_retries=0)

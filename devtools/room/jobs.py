@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import dramatiq
 
 from devtools.room import actors
@@ -60,12 +58,7 @@ def send_ending() -> dict[str, str]:
 
 
 def wait_for(states: dict[str, str]) -> None:
-    for state, job_id in states.items():
-        until(partial(_is, job_id, state), f"{job_id} to be {state}")
-
-
-def _is(job_id: str, state: str) -> bool:
-    return job_state(job_id) == state
+    until(lambda: all(job_state(job_id) == state for state, job_id in states.items()), f"jobs to be {states}")
 
 
 def job_state(job_id: str) -> str:

@@ -22,16 +22,16 @@ def main() -> None:
     from django.core.management import call_command
 
     from apps.retention import services as retention
-    from devtools.room import acts, jobs, products
+    from devtools.room import jobs, rows
     from devtools.room.yard import until
     from switchyard.broker.clock import now_ms
     from switchyard.history.models import JobRow
 
     call_command("migrate", verbosity=0)
     sessions = _people()
-    products.make()
+    rows.make_products()
     retention.work(now_ms(), for_s=10.0)  # so that its page has figures
-    acts.make()
+    rows.make_acts()
     _say("prepared")
     sent = jobs.send_waiting()
     running = jobs.send_running()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,7 +34,6 @@ class RoomYard:
         environment: Of every process.
         url: Address of the web, without a slash at the end.
         facts: What ``devtools.room.seed`` made, see there.
-        server: The broker.
     """
 
     folder: Path
@@ -43,7 +41,6 @@ class RoomYard:
     url: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
-    server: EmbeddedServer | None = None
     asked: int = 0
 
     def start(self, name: str, *command: str) -> None:
@@ -115,34 +112,29 @@ class RoomYard:
 @contextlib.contextmanager
 def room_yard(**environment: str) -> Iterator[RoomYard]:
     """Run a yard with something on every page, until the block ends."""
-    folder = Path(tempfile.mkdtemp(prefix="switchyard-room-"))
-    server = EmbeddedServer(folder / "valkey").start()
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    yard = RoomYard(
-        folder,
-        kept
-        | {
+    with (
+        tempfile.TemporaryDirectory(prefix="switchyard-room-", ignore_cleanup_errors=True) as folder,
+        EmbeddedServer(Path(folder) / "valkey") as server,
+    ):
+        own = {
             "DJANGO_SETTINGS_MODULE": SETTINGS,
-            "SWITCHYARD_STATE_DIR": str(folder),
+            "SWITCHYARD_STATE_DIR": folder,
             "SWITCHYARD_BROKER_URL": server.url,
             "SWITCHYARD_CORES": "2",
         }
-        | environment,
-    )
-    try:
-        yard.server = server
-        yard.start("seed", "-m", "devtools.room.seed")
-        yard.wait_for_line("seed", PREPARED)
-        yard.start("pools", "manage.py", "runpools", "--grace=2")
-        yard.start("scheduler", "manage.py", "runscheduler")
-        yard.start("web", "manage.py", "runweb", "--port", "0")
-        yard.url = yard.wait_for_line("web", "running on ").split()[0].rstrip("/")
-        yard.facts = json.loads(yard.wait_for_line("seed", "facts "))
-        yield yard
-    finally:
-        yard.stop()
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        yard = RoomYard(Path(folder), kept | own | environment)
+        try:
+            yard.start("seed", "-m", "devtools.room.seed")
+            yard.wait_for_line("seed", PREPARED)
+            yard.start("pools", "manage.py", "runpools", "--grace=2")
+            yard.start("scheduler", "manage.py", "runscheduler")
+            yard.start("web", "manage.py", "runweb", "--port", "0")
+            yard.url = yard.wait_for_line("web", "running on ").split()[0].rstrip("/")
+            yard.facts = json.loads(yard.wait_for_line("seed", "facts "))
+            yield yard
+        finally:
+            yard.stop()
 
 
 def until(condition: Callable[[], object], what: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from devtools.room.yard import RoomYard, room_yard
 
@@ -94,21 +94,30 @@ def main() -> int:
         parser.error("chromium is not on PATH; run: sudo apt install chromium")
     shots = [shot for shot in SHOTS if shot.name in asked.names or (not asked.names and (asked.all or shot.kept))]
     asked.folder.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=CHROMIUM, timeout=2 * PATIENCE_MS)
-        with room_yard() as yard:
-            made = yard.make("letters", 12)
-            yard.make("make_default_late")
-            names = {"job": made["jobs"][0], "letter": made["letters"][0], "fingerprint": made["fingerprint"]}
-            for shot in shots:
-                for way in WAYS if asked.all else ("light",):
-                    _take(shot, way, browser, yard, names, asked.folder)
-        browser.close()
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=program, args=CHROMIUM, timeout=2 * PATIENCE_MS) as browser,
+        room_yard() as yard,
+    ):
+        made = yard.make("letters", 12)
+        yard.make("make_default_late")
+        names = {"job": made["jobs"][0], "letter": made["letters"][0], "fingerprint": made["fingerprint"]}
+        for shot in shots:
+            for way in WAYS if asked.all else ("light",):
+                _take(shot, way, browser, yard, names, asked.folder)
     return 0
 
 
 def _take(shot: Shot, way: str, browser: Browser, yard: RoomYard, names: dict[str, Any], folder: Path) -> None:
-    context = _context(yard, browser, *WAYS[way])
+    scheme, (width, height) = WAYS[way]
+    context = browser.new_context(
+        base_url=yard.url,
+        viewport={"width": width, "height": height},
+        color_scheme="dark" if scheme == "dark" else "light",
+        reduced_motion="reduce",
+    )
+    context.set_default_timeout(PATIENCE_MS)
+    context.add_cookies([{"name": "sessionid", "value": yard.facts["sessions"]["ada.byron"], "url": yard.url}])
     page = context.new_page()
     page.goto(shot.path.format(**names))
     expect(page.get_by_role("heading", name=re.compile(shot.heading)).first).to_be_visible(timeout=PATIENCE_MS)
@@ -117,18 +126,6 @@ def _take(shot: Shot, way: str, browser: Browser, yard: RoomYard, names: dict[st
     path.write_bytes(_optimised(page.screenshot(animations="disabled")))
     sys.stdout.write(f"{path}: {path.stat().st_size:,} bytes\n")
     context.close()
-
-
-def _context(yard: RoomYard, browser: Browser, scheme: str, size: tuple[int, int]) -> BrowserContext:
-    context = browser.new_context(
-        base_url=yard.url,
-        viewport={"width": size[0], "height": size[1]},
-        color_scheme="dark" if scheme == "dark" else "light",
-        reduced_motion="reduce",
-    )
-    context.set_default_timeout(PATIENCE_MS)
-    context.add_cookies([{"name": "sessionid", "value": yard.facts["sessions"]["ada.byron"], "url": yard.url}])
-    return context
 
 
 def _optimised(png: bytes) -> bytes:

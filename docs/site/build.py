@@ -22,15 +22,15 @@ def build(folder: Path) -> int:
         places = ("-c", CONFIGURATION, "-d", pages, CONFIGURATION.parents[1], site)
         if code := main([*options, *map(str, places)]):
             return code
-    versions = sorted((path.parent.name for path in folder.glob("*/llms.txt")), key=_by_number, reverse=True)
+    versions = sorted(
+        (path.parent.name for path in folder.glob("*/llms.txt")),
+        key=lambda version: [int(number) for number in version.split(".")],
+        reverse=True,
+    )
     (folder / "versions.json").write_text(json.dumps(versions))
     first = (CONFIGURATION / "templates/index.html").read_text()
     (folder / "index.html").write_text(first.replace("README", f"{versions[0]}/README"))
     return 0
-
-
-def _by_number(version: str) -> list[int]:
-    return [int(number) for number in version.split(".")]
 
 
 if __name__ == "__main__":

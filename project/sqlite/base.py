@@ -37,8 +37,7 @@ class Cursor(base.SQLiteCursorWrapper):
             sqlite3.OperationalError: the database is locked, for longer than the timeout; or another error, at once.
         """
         # A transaction has held the write lock since its BEGIN IMMEDIATE, so its statements never wait.
-        timeout_s = 0.0 if self.connection.in_transaction else self.timeout_s
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + (0.0 if self.connection.in_transaction else self.timeout_s)
         while not self._ran(query, params, is_last_try=time.monotonic() >= deadline):
             time.sleep(random.uniform(*LOOK_MS) / 1000)  # noqa: S311  no secret
         return self

@@ -105,18 +105,14 @@ def send_test(name: str, *, who: Who) -> float:
 COLUMNS = ("kind", "severity", "queue", "actor", "fingerprint")
 
 
-def of_list(query: Mapping[str, str]) -> dict[str, str] | None:
-    """Return the filter of the list's address; ``None`` where it has conditions that a bulk act does not know."""
-    given = {name.removesuffix("__exact"): value for name, value in query.items() if name not in ("o", "p", "all", "e")}
-    if given.pop("state", "open") != "open" or not given.keys() <= set(COLUMNS):
-        return None
-    return given
-
-
 def link_of_list(query: Mapping[str, str]) -> tuple[int, str]:
-    """Return how many open alerts match the list's address, and the page that acknowledges them; 0 for none."""
-    given = of_list(query)
-    if given is None or any("\0" in value for value in given.values()):
+    """Return how many open alerts match the list's address, and the page that acknowledges them.
+
+    0 and "" where the address has conditions that a bulk act does not know.
+    """
+    given = {name.removesuffix("__exact"): value for name, value in query.items() if name not in ("o", "p", "all", "e")}
+    is_known = given.pop("state", "open") == "open" and given.keys() <= set(COLUMNS)
+    if not is_known or any("\0" in value for value in given.values()):
         return 0, ""
     address = reverse("switchyard-bulk-begin", args=[BulkAcknowledge.act])
     return Alert.objects.filter(state=Alert.State.OPEN, **given).count(), f"{address}?{urlencode(given)}"

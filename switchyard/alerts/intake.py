@@ -9,8 +9,6 @@ from typing import Any
 import msgspec
 from django.db import transaction
 from django.db.models import F
-from django.urls import NoReverseMatch, reverse
-from django.utils.http import urlencode
 
 from switchyard.alerts.models import Alert, Delivery
 from switchyard.alerts.notice import Notice
@@ -19,7 +17,7 @@ from switchyard.broker import clock
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroup
 from switchyard.conf import declared_yard
-from switchyard.console.links import absolute
+from switchyard.console.links import absolute, letters_url, page_url
 from switchyard.database import storable
 
 LONGEST_SAMPLE = 4_000
@@ -133,11 +131,6 @@ def _columns(group: AlertGroup) -> dict[str, Any]:
 
 
 def _link(group: AlertGroup) -> str:
-    try:
-        if group.sample.kind == "dead_letter":
-            page = f"{reverse('switchyard-letters')}?{urlencode({'fingerprint': group.fingerprint})}"
-        else:
-            page = reverse("switchyard-operations")
-    except NoReverseMatch:
-        return ""
-    return absolute(page)[:500]
+    is_letter = group.sample.kind == "dead_letter"
+    page = letters_url(fingerprint=group.fingerprint) if is_letter else page_url("switchyard-operations")
+    return absolute(page)[:500] if page else ""

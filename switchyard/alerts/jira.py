@@ -43,8 +43,7 @@ class JiraChannel(IncidentChannel):
         return f"jira {self.origin.partition('://')[2]}/{self.project}"[:200]
 
     def send(self, notice: Notice) -> None:
-        message = _Message(self, notice, time.monotonic() + channels.DEADLINE_S)
-        channels.within_deadline(self.name, message.send)
+        channels.within_deadline(self.name, _Message(self, notice, time.monotonic() + channels.DEADLINE_S).send)
 
 
 @dataclass(frozen=True, slots=True)

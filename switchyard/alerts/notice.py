@@ -20,9 +20,9 @@ from switchyard.console.formatting import counted, iso
 from switchyard.console.links import runbook_of_alert
 
 
-def recent(limit: int = 5) -> list[Alert]:
-    """Return the newest alerts by their last occurrence, with current counts."""
-    return counted_now(Alert.objects.all()[:limit])
+def recent() -> list[Alert]:
+    """Return the five newest alerts by their last occurrence, with current counts."""
+    return counted_now(Alert.objects.all()[:5])
 
 
 def counted_now(alerts: Iterable[Alert]) -> list[Alert]:
@@ -44,8 +44,8 @@ def open_count() -> int:
     return Alert.objects.filter(state=Alert.State.OPEN).count()
 
 
-def headline(open_count: int) -> str:
-    return counted(open_count, "open alert") if open_count else "No open alerts"
+def headline() -> str:
+    return counted(found, "open alert") if (found := open_count()) else "No open alerts"
 
 
 def open_silences() -> list[tuple[Silence, str]]:

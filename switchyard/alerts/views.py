@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.core.paginator import Paginator
@@ -58,30 +57,26 @@ class RuleRow:
     name: str
     when: str
     of: str
-    kinds: tuple[str, ...]
+    kind: str
     unresolved: int = 0
 
 
 RULES = (
-    RuleRow("Dead letter", "any; one message for each cause in 10 min", "every queue", ("dead_letter",)),
-    RuleRow("Broker", "an error of its server, or memory nearly full; until it is gone", "the broker", ("broker",)),
+    RuleRow("Dead letter", "any; one message for each cause in 10 min", "every queue", "dead_letter"),
+    RuleRow("Broker", "an error of its server, or memory nearly full; until it is gone", "the broker", "broker"),
     RuleRow(
         "Finding",
         "bad for 30 s, or one of some warnings for 20 s to 2 min; until it is gone",
         "the overview",
-        ("finding",),
+        "finding",
     ),
 )
 
 
-def asks(request: HttpRequest) -> bool:
-    """Return whether the address selects a list of alerts, instead of the unresolved ones."""
-    return bool(request.GET)
-
-
 def context_of(request: HttpRequest) -> dict[str, Any]:
     """Return the template's context: silences, unresolved alerts, and the list that the address selects."""
-    state = request.GET.get("state__exact", request.GET.get("state", ""))
+    query = request.GET.dict()
+    state = query.get("state__exact", query.get("state", ""))
     now = timezone.now()
     silences = notice.open_silences()
     unresolved = Alert.objects.filter(state__in=UNRESOLVED)
@@ -92,7 +87,7 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
     resolved = Alert.objects.filter(state=Alert.State.RESOLVED)
     return {
         "silences": silences,
-        "headline": notice.headline(notice.open_count()),
+        "headline": notice.headline(),
         "unresolved_count": unresolved.count(),
         "cards": [(card, _sent(card), bool(silenced & {"", card.fingerprint})) for card in cards],
         "ended_count": resolved.filter(resolved_at__gte=now - RESOLVED_FOR).count(),
@@ -101,11 +96,12 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
         "rules": rule_rows(unresolved),
         "tabs": [
             *((text, f"?state__exact={value}" if value else "?", value == state) for text, value in TABS),
-            ("All", "?all=", state == "" and asks(request)),
+            ("All", "?all=", bool(query) and not state),
         ],
-        "search": request.GET.get("q", ""),
-        **dict(zip(("bulk_count", "bulk_link"), link_of_list({}), strict=True)),
-        **(page_of(request.GET.dict()) if asks(request) else {}),
+        "search": query.get("q", ""),
+        # Without a query the unresolved ones are shown.
+        "found": Paginator(matching(query), PER_PAGE).get_page(query.get("p", "1")) if query else None,
+        **dict(zip(("bulk_count", "bulk_link"), link_of_list(query), strict=True)),
     }
 
 
@@ -114,37 +110,16 @@ def matching(query: Mapping[str, str]) -> QuerySet[Alert]:
     given = {name.removesuffix("__exact"): value.replace("\0", "") for name, value in query.items()}
     rows = Alert.objects.filter(**{name: given[name] for name in ("state", *COLUMNS) if given.get(name)})
     for word in given.get("q", "").split()[:MOST_WORDS]:
-        wanted = Q()
-        for column in SEARCHED:
-            wanted |= Q(**{f"{column}__icontains": word})
-        rows = rows.filter(wanted)
+        rows = rows.filter(Q(*((f"{column}__icontains", word) for column in SEARCHED), _connector=Q.OR))
     return rows.order_by("-last_at", "-id")
-
-
-def page_of(query: Mapping[str, str]) -> dict[str, Any]:
-    """Return a page of the alerts that match, with the addresses of the pages before and after it."""
-    found = Paginator(matching(query), PER_PAGE).get_page(query.get("p", "1"))
-    count, link = link_of_list(query)
-    kept = {name: value for name, value in query.items() if name != "p"}
-
-    def address(number: int) -> str:
-        return f"?{urlencode({**kept, 'p': number})}"
-
-    return {
-        "found": found,
-        "newer_link": address(found.number - 1) if found.has_previous() else "",
-        "older_link": address(found.number + 1) if found.has_next() else "",
-        "bulk_count": count,
-        "bulk_link": link,
-    }
 
 
 def rule_rows(unresolved: QuerySet[Alert]) -> list[RuleRow]:
     """Return what raises alerts here; alerts of any other kind are counted in a row of their own."""
     counted = dict(unresolved.order_by().values_list("kind").annotate(count=Count("id")))
-    found = [replace(rule, unresolved=sum(counted.pop(kind, 0) for kind in rule.kinds)) for rule in RULES]
+    found = [replace(rule, unresolved=counted.pop(rule.kind, 0)) for rule in RULES]
     others = sum(counted.values())
-    return [*found, RuleRow("Other", "raised by other code", "", (), others)] if others else found
+    return [*found, RuleRow("Other", "raised by other code", "", "", others)] if others else found
 
 
 def channel_rows() -> list[ChannelRow]:

@@ -143,6 +143,7 @@ class IdempotentRequestAdmin(ReadOnly, CheckedQuery):
     """Requests stored with an Idempotency-Key, and their answers. Read-only but deletable."""
 
     deletable = True
+    list_per_page = 100
     list_display = ("key", "token", "shown_status", "claimed_at")
     search_fields = ("=key", "token__prefix", "token__name")
     search_help_text = "Key, or the token's name or beginning"

@@ -48,8 +48,8 @@ class OfBatch:
         return None
 
 
-def _page(act: BulkAct, state: MemberState, limit: int) -> tuple[list[Item], dict[str, Any]]:
-    """Return the next members, each with its queue, and where the ones after them begin.
+def _page(act: BulkAct, state: MemberState, limit: int) -> tuple[list[Item], dict[str, Any], bool]:
+    """Return the next members, each with its queue, where the ones after them begin, and whether there may be some.
 
     A page of the server may be larger than asked for: what is left of it is in the cursor.
     """
@@ -58,11 +58,7 @@ def _page(act: BulkAct, state: MemberState, limit: int) -> tuple[list[Item], dic
         found, cursor = store.members(act.filter["batch"], state, cursor=cursor, count=limit)
         left = [[id_, queue] for id_, queue in found.items()]
     left = left or []
-    return left[:limit], {"scan": cursor, "left": left[limit:]}
-
-
-def _goes_on(place: dict[str, Any]) -> bool:
-    return bool(place["left"]) or place["scan"] != "0"
+    return left[:limit], {"scan": cursor, "left": left[limit:]}, len(left) > limit or cursor != "0"
 
 
 class CancelMembers(OfBatch, BulkCancel):
@@ -78,8 +74,8 @@ class CancelMembers(OfBatch, BulkCancel):
         """Return the next members that have not ended, once the batch takes no more."""
         if (store := facilities().batches) is not None:
             store.note(act.filter["batch"], "cancelled")
-        items, place = _page(act, "open", limit)
-        return Taken(items, place, more=_goes_on(place))
+        items, place, more = _page(act, "open", limit)
+        return Taken(items, place, more=more)
 
     def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
         """Cancel the members; one that is not in the queue that it was sent to is looked for everywhere."""
@@ -104,7 +100,7 @@ class RetryMembers(OfBatch, BulkMove):
 
     def take(self, act: BulkAct, limit: int) -> Taken:
         """Claim the letters of the next failed members. Those that a person has claimed are left to that person."""
-        items, place = _page(act, "failed", limit)
+        items, place, more = _page(act, "failed", limit)
         letters = DeadLetter.objects.select_for_update().filter(message_id__in=[item[0] for item in items])
         chosen = list(letters.filter(state__in=OPEN_STATES, died_at__lte=act.created_at))
         free = [row for row in chosen if not row.claim_token]
@@ -114,7 +110,7 @@ class RetryMembers(OfBatch, BulkMove):
             "another act has claimed it": len(chosen) - len(free),
         }
         skipped = {why: count for why, count in skips.items() if count}
-        return Taken([acts.item_of(row) for row in free], place, more=_goes_on(place), skips=skipped)
+        return Taken([acts.item_of(row) for row in free], place, more=more, skips=skipped)
 
 
 CANCEL: Final[Kind] = CancelMembers()

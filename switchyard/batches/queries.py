@@ -86,19 +86,17 @@ def stuck() -> list[StuckBatch]:
     for record in records:
         if record is None:
             continue
-        unsent = [name for name in CALLBACKS if name in record.callbacks and name not in record.sent]
-        due = [name for name in unsent if _is_due(record, name)]
+        is_due = {
+            "on_success": record.state == "succeeded",
+            "on_failure": record.failed > 0,
+            "on_complete": record.state in ("succeeded", "complete"),
+        }
+        due = [name for name in CALLBACKS if is_due[name] and name in record.callbacks and name not in record.sent]
         if due and now - max(record.changed_at, record.completed_at) > UNSENT_MS:
             found.append(StuckBatch(record, f"its {' and '.join(due)} cannot be sent"))
         elif record.state == "open" and now - record.changed_at > UNCHANGED_MS:
             found.append(StuckBatch(record, f"{record.open} of its members have not ended, and none did for a day"))
     return found
-
-
-def _is_due(record: BatchRecord, name: str) -> bool:
-    if name == "on_failure":
-        return record.failed > 0
-    return record.state == "succeeded" or (name == "on_complete" and record.state == "complete")
 
 
 def state_of(record: BatchRecord) -> str:

@@ -114,7 +114,7 @@ class Command(ActsCommand):
         lines = [*(map(alert_line, rows) if rows else ["No alert is as asked."]), *starmap(silence_line, silences)]
         self.answer(lines, {"alerts": [alert_json(row) for row in rows], "silences": shown}, indent=2)
         if not self.as_json:
-            self.stderr.write(f"alerts: {notice.headline(notice.open_count())}.")
+            self.stderr.write(f"alerts: {notice.headline()}.")
 
     def _show(self, options: dict[str, Any]) -> None:
         [row] = notice.counted_now(self._rows([options["id"]]))

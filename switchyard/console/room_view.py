@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC
 from functools import wraps
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from django.contrib import messages
 from django.contrib.admin.options import BaseModelAdmin
@@ -139,6 +139,7 @@ class ReadOnly(BaseModelAdmin):
     """
 
     deletable = False
+    list_per_page: ClassVar[int] = 50
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False

@@ -30,7 +30,6 @@ class OutboxRowAdmin(ReadOnly, CheckedQuery, admin.ModelAdmin):
     list_filter = ("queue",)
     search_fields = ("=job_id",)
     fields = readonly_fields = ("job_id", "queue", "age", "waits_for", "due")  # an order key holds an argument
-    list_per_page = 50
     ordering = ("id",)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:

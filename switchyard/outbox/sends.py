@@ -151,7 +151,9 @@ class CommitSends:
         """
         sent: list[int] = []
         refused: Exception | None = None
-        for (_, _, has_row), group in groupby(waiting, key=_sent_together):
+        for (_, _, has_row), group in groupby(
+            waiting, key=lambda each: (each.message.queue_name, each.due_ms, each.row is not None)
+        ):
             together = list(group)
             if has_row:
                 sent += self._send_rows(alias, together)
@@ -160,9 +162,16 @@ class CommitSends:
                 self._send(together, budget_s=BUDGET_S)
             except SwitchyardError as error:
                 refused = refused or error
-                _note_failures(together, error)
+                if (request := current_request()) is not None:
+                    for each in together:
+                        request.note_failure(each.message.message_id, getattr(error, "outcome", ""))
         if sent:
-            self._delete(alias, sent)
+            from switchyard.outbox import rows
+
+            try:
+                rows.delete(alias, sent)
+            except Exception as error:  # noqa: BLE001  the commit stands, and the relay finds that the broker has them
+                log.warning("rows of the outbox not deleted, the relay will", rows=len(sent), error=str(error))
         if refused is not None:
             raise refused
 
@@ -193,14 +202,6 @@ class CommitSends:
         messages = [each.message for each in waiting]
         _note_enqueued(self._broker.put(messages, delay=waiting[0].delay_ms(), budget_s=budget_s))
 
-    def _delete(self, alias: str, sent: list[int]) -> None:
-        from switchyard.outbox import rows
-
-        try:
-            rows.delete(alias, sent)
-        except Exception as error:  # noqa: BLE001  the commit stands, and the relay finds that the broker has them
-            log.warning("rows of the outbox not deleted, the relay will", rows=len(sent), error=str(error))
-
 
 class CommitBatch:
     """Callback of a commit: sends messages in their order."""
@@ -219,17 +220,7 @@ def sends_of(broker: Broker) -> CommitSends | None:
     return found if isinstance(found, CommitSends) else None
 
 
-def _sent_together(waiting: Waiting) -> tuple[str, int | None, bool]:
-    return waiting.message.queue_name, waiting.due_ms, waiting.row is not None
-
-
 def _note_enqueued(messages: Iterable[Message[Any]]) -> None:
     if (request := current_request()) is not None:
         for message in messages:
             request.note_enqueued(message.message_id)
-
-
-def _note_failures(waiting: Sequence[Waiting], error: Exception) -> None:
-    if (request := current_request()) is not None:
-        for each in waiting:
-            request.note_failure(each.message.message_id, getattr(error, "outcome", ""))

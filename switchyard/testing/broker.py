@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, cast
 
@@ -17,13 +17,7 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerUnavailable, QueueFull
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.queue import codec
-from switchyard.broker.queue.operations import (
-    FOR_A_WINDOW,
-    UNTIL_STARTED,
-    Entry,
-    Lease,
-    QueueOperations,
-)
+from switchyard.broker.queue.operations import FOR_A_WINDOW, UNTIL_STARTED, Entry, Lease, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls, Word
 from switchyard.broker.redis.scripts import Script
 from switchyard.broker.shapes import LaneStats, shown_json
@@ -284,11 +278,10 @@ class MemoryBroker(HookedBroker):
         """Return the id that stands for a message which is not enqueued, or ``None``."""
         if self.knows(entry.id):
             return entry.id
-        return self.unique.get(_key_of(entry, lane)) or self._in_window(entry, lane) if entry.unique_key else None
-
-    def _in_window(self, entry: Entry, lane: str) -> str | None:
+        if not entry.unique_key:
+            return None
         holder, until_ms = self.windows.get(_key_of(entry, lane), (None, 0))
-        return holder if until_ms > now_ms() else None
+        return self.unique.get(_key_of(entry, lane)) or (holder if until_ms > now_ms() else None)
 
     def _hold_key(self, entry: Entry, lane: str) -> None:
         if entry.unique_key.startswith(FOR_A_WINDOW):
@@ -328,7 +321,7 @@ class MemoryBroker(HookedBroker):
 
     # --- A worker's side ---
 
-    def next_ready(self, lanes: set[str] | None = None) -> StoredMessage | None:
+    def next_ready(self, lanes: Collection[str] | None = None) -> StoredMessage | None:
         """Return the message that starts next, or ``None`` while none is due."""
         now = now_ms()
         ready = [one for one in self.in_turn() if one.ready_ms <= now and (lanes is None or one.lane in lanes)]

@@ -19,33 +19,25 @@ from switchyard.middleware.envelope import sent_by_schedule
 from switchyard.schedules.registry import schedules
 
 
-class Clock:
-    """The clock of a test. It goes on by itself, and is moved on by :meth:`advance`."""
+class Clock(ExitStack):
+    """The clock of a test, until it is closed. It goes on by itself, and is moved on by :meth:`advance`."""
 
-    def __init__(self) -> None:
-        self._travel: Any = None
-        self._coordinates: Any = None
+    _moved: Any = None
 
     def advance(self, seconds: float) -> None:
         """Move the time of this process on.
 
         Raises:
-            RuntimeError: it is not installed.
+            RuntimeError: ``time-machine`` is not installed.
         """
-        if self._coordinates is None:
+        if self._moved is None:
             try:
                 import time_machine
             except ModuleNotFoundError:
                 remedy = "install it, or Switchyard with its extra testing"
                 raise RuntimeError(f"advance() and run_enqueued(delayed=True) need time-machine: {remedy}") from None
-            self._travel = time_machine.travel(datetime.now(UTC), tick=True)
-            self._coordinates = self._travel.start()
-        self._coordinates.shift(timedelta(seconds=seconds))
-
-    def stop(self) -> None:
-        if self._travel is not None:
-            self._travel.stop()
-            self._travel = self._coordinates = None
+            self._moved = self.enter_context(time_machine.travel(datetime.now(UTC), tick=True))
+        self._moved.shift(timedelta(seconds=seconds))
 
 
 def seconds_of(moved: Any) -> float:

@@ -15,7 +15,6 @@ from django.core import mail
 from django.core.files.storage import Storage, storages
 from django.db import connections, models, router
 from django.utils import timezone
-from dramatiq.message import Message
 
 from switchyard.broker import clock
 from switchyard.middleware.outcomes import outcome_of
@@ -141,10 +140,7 @@ class Effects:
         found: list[str] = []
         for table, rows in after.rows.items():
             found += table.differences(self.rows.get(table, {}), rows, ignored)
-        for name, old, new in (
-            ("sent the mail", self.mails, after.mails),
-            ("enqueued", self.messages, after.messages),
-        ):
+        for name, old, new in (("sent the mail", self.mails, after.mails), ("enqueued", self.messages, after.messages)):
             more = Counter(new) - Counter(old)
             found += [f"{name} {text}" + (f" {count} times" if count > 1 else "") for text, count in more.items()]
         for file in self.files.keys() | after.files.keys():
@@ -155,27 +151,6 @@ class Effects:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Repetition:
-    """Changes that the repetitions of one message made.
-
-    Args:
-        call: The message as a call.
-        again: What the run after a crash at the end of the first changed, in words.
-        twice: What the run after that changed, whose message was acknowledged before.
-    """
-
-    actor: str
-    call: str
-    again: list[str]
-    twice: list[str]
-
-    def __str__(self) -> str:
-        lines = [f"    run again after a crash at its end, it {text}" for text in self.again]
-        lines += [f"    delivered once more after that, it {text}" for text in self.twice]
-        return "\n".join([f"  {self.call}", *lines])
-
-
 class NotRepeatable(AssertionError):
     """Actors whose repetition has other effects than one run.
 
@@ -183,10 +158,9 @@ class NotRepeatable(AssertionError):
         actors: Their names.
     """
 
-    def __init__(self, found: list[Repetition], checked: list[str]) -> None:
-        self.found = found
-        self.actors = sorted({one.actor for one in found})
-        listed = "\n".join(str(one) for one in found)
+    def __init__(self, found: list[tuple[str, str]], checked: list[str]) -> None:
+        self.actors = sorted({actor for actor, _ in found})
+        listed = "\n".join(text for _, text in found)
         super().__init__(
             f"not safe to repeat, {len(self.actors)} of {len(set(checked))} actors: {', '.join(self.actors)}\n"
             f"{listed}\n"
@@ -232,21 +206,22 @@ class _Redelivery:
 
     def run(self) -> list[str]:
         run_callbacks()
-        found: list[Repetition] = []
+        found: list[tuple[str, str]] = []
         checked: list[str] = []
         while (stored := self._broker.next_ready()) is not None:
             message = stored.message()
             if len(checked) >= MOST_ATTEMPTS:
                 raise endless_run(message.actor_name)
             checked.append(message.actor_name)
-            repetition = self._repeat(stored, message)
-            if repetition.again or repetition.twice:
-                found.append(repetition)
+            if changes := self._repeat(stored):
+                call = described(SentMessage(message, by_task=False, delay_ms=None))
+                found.append((message.actor_name, "\n    ".join([f"  {call}", *changes])))
         if found:
             raise NotRepeatable(found, checked)
         return sorted(set(checked))
 
-    def _repeat(self, stored: StoredMessage, message: Message[Any]) -> Repetition:
+    def _repeat(self, stored: StoredMessage) -> list[str]:
+        """Run a message three times; return in words what the second run and the third changed."""
         sent_before = len(self._broker.sent)
         first_result = self._crashing(stored)
         sent_first = {one.message.message_id for one in self._broker.sent[sent_before:]}
@@ -259,8 +234,8 @@ class _Redelivery:
         for one in self._broker.sent[sent_before:]:  # what repetitions sent again would be run and compared as well
             if one.by_task and one.message.message_id not in sent_first:
                 self._broker.waiting.pop(one.message.message_id, None)
-        call = described(SentMessage(message, by_task=False, delay_ms=None))
-        return Repetition(message.actor_name, call, again, twice)
+        changes = [f"run again after a crash at its end, it {text}" for text in again]
+        return changes + [f"delivered once more after that, it {text}" for text in twice]
 
     def _crashing(self, stored: StoredMessage) -> Any:
         held = self._broker.hold(stored)

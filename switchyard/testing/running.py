@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from queue import PriorityQueue
 from typing import Any, Final
@@ -79,12 +79,11 @@ class Runner:
         self._thread.logger = logging.Logger(self._thread.logger.name, logging.CRITICAL)
         broker.add_middleware(self._task)
 
-    def run_ready(
-        self, wanted: Callable[[StoredMessage], bool] = lambda stored: True, *, raises: bool = True
-    ) -> list[TestedAttempt]:
+    def run_ready(self, lanes: Collection[str] | None = None, *, raises: bool = True) -> list[TestedAttempt]:
         """Run what is ready, and what that sends, until nothing is; what is due later stays.
 
         Args:
+            lanes: Run only what is in these; by default in any.
             raises: Raise what a task raised, once its attempt has ended. Otherwise it is in the result.
 
         Raises:
@@ -96,7 +95,7 @@ class Runner:
         self._working = True
         try:
             run_callbacks()
-            while (stored := self._next_or_settled(wanted)) is not None:
+            while (stored := self._next_or_settled(lanes)) is not None:
                 if len(attempts) >= MOST_ATTEMPTS:
                     raise endless_run(stored.message().actor_name)
                 if (held := self._broker.hold(stored)) is None:
@@ -160,17 +159,10 @@ class Runner:
             self._loop.after_worker_shutdown(self._broker, None)
             self._owns_loop = False
 
-    def _next_or_settled(self, wanted: Callable[[StoredMessage], bool]) -> StoredMessage | None:
+    def _next_or_settled(self, lanes: Collection[str] | None) -> StoredMessage | None:
         """Return what runs next; when nothing is left, what batches send at their end."""
-        found = self._next(wanted)
-        return self._next(wanted) if found is None and self._settle() else found
-
-    def _next(self, wanted: Callable[[StoredMessage], bool]) -> StoredMessage | None:
-        ready, left = self._broker.next_ready(), None
-        if ready is None or wanted(ready):
-            return ready
-        left = {stored.lane for stored in self._broker.waiting.values() if wanted(stored)}
-        return self._broker.next_ready(left)
+        found = self._broker.next_ready(lanes)
+        return self._broker.next_ready(lanes) if found is None and self._settle() else found
 
     def _start_loop(self, actor: Actor[..., Any]) -> None:
         if inspect.iscoroutinefunction(inspect.unwrap(actor.fn)) and get_event_loop_thread() is None:

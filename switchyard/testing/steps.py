@@ -16,10 +16,9 @@ from switchyard.broker.errors import UnknownQueue
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.json_body import kind_of
 from switchyard.broker.shapes import DeadLetter
-from switchyard.broker.topology import lane_of_name
 from switchyard.conf import declared_yard
 from switchyard.middleware.arguments import require_named, signature_of
-from switchyard.testing.broker import SentMessage, StoredMessage
+from switchyard.testing.broker import SentMessage
 from switchyard.testing.commits import advance_with_ticks, run_callbacks, seconds_of
 from switchyard.testing.running import TestedAttempt
 from switchyard.testing.yard import active
@@ -77,7 +76,8 @@ class Expectation:
         return found
 
     def __str__(self) -> str:
-        text = f"{self.actor.actor_name}({'...' if self.any_call else text_of(self.call)})"
+        call = ", ".join(f"{name}={shown(value)}" for name, value in self.call.items())
+        text = f"{self.actor.actor_name}({'...' if self.any_call else call})"
         return text if self.queue is None else f"{text} in {self.queue!r}"
 
 
@@ -121,10 +121,6 @@ def call_of(actor: Actor[..., Any], message: Message[Any]) -> Call:
         bound = signature_of(actor.fn).bind(*message.args, **message.kwargs)
     except TypeError:
         return {**{str(place): value for place, value in enumerate(message.args)}, **message.kwargs}
-    return _flattened(bound)
-
-
-def _flattened(bound: inspect.BoundArguments) -> Call:
     call: Call = {}
     for name, value in bound.arguments.items():
         if bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
@@ -151,10 +147,6 @@ def listed(sent: Iterable[SentMessage]) -> str:
     return "\n".join(["Enqueued in this test:", *lines[:MOST_SHOWN], *more])
 
 
-def text_of(call: Call) -> str:
-    return ", ".join(f"{name}={shown(value)}" for name, value in call.items())
-
-
 def shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
@@ -162,11 +154,10 @@ def shown(value: Any) -> str:
 
 def enqueued(actor: Actor[..., Any] | None = None) -> list[Message[Any]]:
     """Return the messages that wait or are scheduled, in the order in which they run; of one actor, or of all."""
-    broker = active().yard.broker
     wanted = None if actor is None else actor_for(actor).actor_name
     run_callbacks()
-    stored = sorted(broker.waiting.values(), key=lambda one: (one.ready_ms > now_ms(), one.place))
-    found = [one.message() for one in stored]
+    waiting = active().yard.broker.waiting.values()
+    found = [one.message() for one in sorted(waiting, key=lambda one: (one.ready_ms > now_ms(), one.place))]
     return [message for message in found if wanted is None or message.actor_name == wanted]
 
 
@@ -232,17 +223,16 @@ def run_enqueued(*, queue: str | None = None, raises: bool = True, delayed: bool
         UnknownQueue: the yard declares no such queue.
     """
     switch = active()
-    names = tuple(declared.name for declared in declared_yard().queues)
-    if queue is not None and queue not in names:
-        raise UnknownQueue(queue, names)
-
-    def wanted(stored: StoredMessage) -> bool:
-        return queue is None or lane_of_name(stored.lane)[0] == queue
-
-    attempts = switch.yard.runner.run_ready(wanted, raises=raises)
-    while delayed and (later := [one.ready_ms for one in switch.yard.broker.in_turn() if wanted(one)]):
+    retry_lanes = {declared.name: declared.retry_lane for declared in declared_yard().queues}
+    if queue is not None and queue not in retry_lanes:
+        raise UnknownQueue(queue, tuple(retry_lanes))
+    lanes = None if queue is None else (queue, retry_lanes[queue])
+    attempts = switch.yard.runner.run_ready(lanes, raises=raises)
+    while delayed and (
+        later := [one.ready_ms for one in switch.yard.broker.in_turn() if lanes is None or one.lane in lanes]
+    ):
         switch.clock.advance(max(min(later) - now_ms(), 0) / 1000)
-        attempts += switch.yard.runner.run_ready(wanted, raises=raises)
+        attempts += switch.yard.runner.run_ready(lanes, raises=raises)
     return attempts
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import dramatiq
 from django.test.utils import TestContextDecorator
-from dramatiq.actor import Actor
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
@@ -122,27 +121,36 @@ class Store(Protocol):
     def clear(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class MemoryYard:
-    """A broker in memory, with all that belongs to it."""
+    """A broker in memory, with all that belongs to it.
+
+    Args:
+        real: The broker for which it was built, ``listed`` its middleware then.
+        known: Names of the actors that were declared to the middleware.
+    """
 
     broker: MemoryBroker
     runner: Runner
     dead_lists: MemoryDeadLists
     stores: tuple[Store, ...]
     yard: Yard
+    real: Broker
+    listed: tuple[Middleware, ...]
+    known: frozenset[str] = frozenset()
 
     def clear(self) -> None:
         for store in self.stores:
             store.clear()
 
-    def adopt(self, actors: dict[str, Actor[Any, Any]], *, known: frozenset[str]) -> None:
+    def adopt_actors(self) -> None:
         """Take over the actors of the real broker, and declare the new ones to the middleware."""
-        self.broker.actors = actors
-        for name, actor in actors.items():
+        self.broker.actors = self.real.actors
+        for name, actor in self.broker.actors.items():
             self.broker.declare_queue(actor.queue_name)
-            if name not in known:
+            if name not in self.known:
                 self.broker.emit_after("declare_actor", actor)
+        self.known = frozenset(self.broker.actors)
 
 
 RUN = "no job runs by itself in memory, call run_enqueued() first"
@@ -180,7 +188,7 @@ def build(real: Broker) -> MemoryYard:
     for lane in yard.lanes:
         broker.declare_queue(lane)
     stores = (broker, dead_lists, records, windows, alerts, groups, batches, calls)
-    return MemoryYard(broker, Runner(broker, batches.settle), dead_lists, stores, yard)
+    return MemoryYard(broker, Runner(broker, batches.settle), dead_lists, stores, yard, real, tuple(real.middleware))
 
 
 def _middleware(real: Broker, ours: list[Middleware]) -> list[Middleware]:
@@ -195,17 +203,7 @@ def _middleware(real: Broker, ours: list[Middleware]) -> list[Middleware]:
     return [by_type.get(type(entry), entry) for entry in real.middleware if not isinstance(entry, of_server)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Built:
-    """A broker in memory that was built for a real one, with the middleware and the actors that it had then."""
-
-    real: Broker
-    listed: tuple[Middleware, ...]
-    memory: MemoryYard
-    known: frozenset[str]
-
-
-_built: dict[int, _Built] = {}
+_built: dict[int, MemoryYard] = {}
 _active: list[in_memory] = []
 
 
@@ -252,8 +250,7 @@ class in_memory(TestContextDecorator):
             actor.broker = self.yard.broker
         dramatiq.set_broker(self.yard.broker)
         self.clock = Clock()
-        self._commits = watched_commits(at_once=self._eager)
-        self._commits.__enter__()
+        self.clock.enter_context(watched_commits(at_once=self._eager))
         self.yard.broker.on_enqueue = self.yard.runner.run_ready if self._eager else lambda: None
         _active.append(self)
         return self.yard
@@ -261,8 +258,7 @@ class in_memory(TestContextDecorator):
     def disable(self) -> None:
         """Switch back. Actors of modules that were loaded meanwhile stay, others are forgotten."""
         _active.remove(self)
-        self._commits.__exit__(None, None, None)
-        self.clock.stop()
+        self.clock.close()
         self.yard.runner.close()
         self.yard.clear()
         dramatiq.set_broker(self._real)
@@ -305,15 +301,12 @@ def active() -> in_memory:
 
 def _yard_of(real: Broker) -> MemoryYard:
     """Return the broker in memory for a real one, built once in a process, empty and with all actors."""
-    listed = tuple(real.middleware)
+    now = (real, tuple(real.middleware), declared_yard())
     built = _built.get(id(real))
-    is_same = built is not None and built.real is real and built.listed == listed
-    if built is None or not is_same or built.memory.yard != declared_yard():
-        built = _Built(real, listed, build(real), frozenset())
-    broker = built.memory.broker
+    if built is None or (built.real, built.listed, built.yard) != now:
+        built = _built[id(real)] = build(real)
     # Without rows: a test that commits nothing has no use for them.
-    broker.postpone = CommitSends(broker, waits=switchyard_settings().sends != "now", keeps_rows=False)
-    built.memory.clear()
-    built.memory.adopt(real.actors, known=built.known)
-    _built[id(real)] = replace(built, known=frozenset(real.actors))
-    return built.memory
+    built.broker.postpone = CommitSends(built.broker, waits=switchyard_settings().sends != "now", keeps_rows=False)
+    built.clear()
+    built.adopt_actors()
+    return built

@@ -13,7 +13,7 @@ LIST = "admin:mail_sentmail_changelist"
 
 
 def make_mail(to, template="password_reset", job="j1"):
-    mail = guard.claim(guard.key_of(f"{job}-{to}", template), to)
+    mail, _ = guard.claim(f"{job}-{to}", template, to)
     guard.release(mail, state=MailState.SENT)
     return mail
 

@@ -101,9 +101,7 @@ def test_promtool_has_nothing_to_say(facilities: Facilities, slow_pool: PoolRepo
 
 
 # A web with keys of its own answers other machines.
-@override_settings(
-    MIDDLEWARE=[each for each in settings.MIDDLEWARE if each != "project.development_keys.loopback_only"]
-)
+@override_settings(MIDDLEWARE=[each for each in settings.MIDDLEWARE if each != "project.middleware.loopback_only"])
 def test_strangers_are_refused_and_the_token_lets_in(facilities: Facilities, metrics_dir: Path) -> None:
     stranger = Client(REMOTE_ADDR="192.0.2.7")
 

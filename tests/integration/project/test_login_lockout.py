@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(autouse=True)
 def keys_of_its_own(settings: Any) -> None:
     """Answer other machines, as a web with keys of its own does."""
-    settings.MIDDLEWARE = [each for each in settings.MIDDLEWARE if each != "project.development_keys.loopback_only"]
+    settings.MIDDLEWARE = [each for each in settings.MIDDLEWARE if each != "project.middleware.loopback_only"]
 
 
 @pytest.fixture

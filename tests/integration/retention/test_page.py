@@ -14,7 +14,7 @@ from apps.retention import services
 from apps.retention.actors import apply_retention
 from apps.retention.apps import check_retention_days
 from apps.retention.models import FileRemoval, KindState
-from apps.retention.queries import kept_kinds
+from apps.retention.views import kept_kinds
 from switchyard.broker.interface import Facilities
 from switchyard.schedules.services import find
 from tests.conftest import RunWorker

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import signal
 import subprocess
 import sys
@@ -58,20 +57,18 @@ def test_each_path_behaves_as_its_name_says(receiver) -> None:
     assert ask(url + "gone", b"{}")[0] == 410
     assert ask(url + "elsewhere", b"{}")[0] == 404
     assert ask(url + "healthz")[0] == 200
-    log = json.loads(ask(url + "log")[1])
+    log = receiver.log
     assert [entry["status"] for entry in log] == [200, 500, 500, 200, 200, 500, 500, 410, 404]
     assert log[1].keys() == {"id", "path", "status", "signature_ok", "at"}
     assert log[1]["signature_ok"] is None
-    assert [json.loads(line) for line in receiver.log_file.read_text().splitlines()] == log
 
 
-@pytest.mark.parametrize(("path", "kind"), [("image.png", "PNG"), ("image.jpg", "JPEG")])
-def test_it_serves_pictures(receiver, path: str, kind: str) -> None:
-    status, content = ask(receiver.url + path)
+def test_it_serves_a_picture(receiver) -> None:
+    status, content = ask(receiver.url + "image.jpg")
 
     with Image.open(io.BytesIO(content)) as picture:
         picture.load()
-        assert (status, picture.format, picture.size) == (200, kind, (1200, 800))
+        assert (status, picture.format, picture.size) == (200, "JPEG", (1200, 800))
 
 
 @pytest.mark.parametrize("signature", ["", "v1", "v1,", "v1,***", "v2,abc", "v1,ü", "v1,AAAA " * 50])

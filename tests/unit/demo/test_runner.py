@@ -68,7 +68,7 @@ def test_part_that_is_not_ready_in_time_is_named_with_what_it_lacks(tmp_path: Pa
 def test_asking_to_stop_ends_a_start_that_waits(tmp_path: Path) -> None:
     part = part_of(tmp_path, "web", "sleep 60", missing=lambda: "no answer")
     stop = StopRequest()
-    stop.request()
+    stop.set()
     runner = Runner(print, stop)
 
     with pytest.raises(Stopped):

@@ -10,8 +10,7 @@ import pytest
 from django.conf import settings
 from dramatiq.brokers.stub import StubBroker
 
-from devtools.attempts import VARIABLE, AttemptLog
-from devtools.measuring.apps import MeasuringConfig
+from devtools.measuring.apps import VARIABLE, AttemptLog, MeasuringConfig
 from devtools.measuring.work import POOL, read_work, yard_with
 from switchyard.broker.interface import Transport
 from switchyard.broker.topology import Pool

@@ -14,8 +14,8 @@ from switchyard.commands.modules import MODULES
 from tests.unit.documentation.pages import read
 from tests.unit.documentation.test_reference import own_commands
 
-# One without any option, and django-dramatiq's own.
-PLAIN = {"runscheduler"}
+# Those without any option.
+PLAIN = {"runscheduler", "seed"}
 
 
 def parser_of(command: str) -> ArgumentParser:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.http import HttpResponse
 from django.test import RequestFactory
 
-from project.content_security import POLICY, content_security
+from project.middleware import POLICY, content_security
 
 
 def policy_of(response: HttpResponse) -> str:

@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 
 from project.config import load
-from project.development_keys import loopback_only
+from project.middleware import loopback_only
 
 KEYS = {"DJANGO_SECRET_KEY": "k" * 40, "SWITCHYARD_PAYMENT_SECRET": "p" * 40}
 

@@ -66,10 +66,10 @@ def test_a_void_invoice_stays_void_whatever_is_paid():
 
 def test_only_statuses_that_differ_are_written(django_assert_num_queries):
     wrong, right = make_invoice(), make_invoice(status=InvoiceStatus.PAID)
-    wanted = {wrong.pk: InvoiceStatus.PAID, right.pk: InvoiceStatus.PAID}
+    paid = {wrong.pk: wrong.total, right.pk: right.total}
 
-    assert services.correct_statuses([wrong, right], wanted) == 1
-    assert services.correct_statuses([wrong, right], wanted) == 0
+    assert services.settle([wrong, right], paid) == {wrong.pk: InvoiceStatus.OPEN}
+    assert services.settle([wrong, right], paid) == {}
 
     assert status_of(wrong) == InvoiceStatus.PAID
 
@@ -78,6 +78,6 @@ def test_linking_leaves_other_payments_alone():
     invoice = make_invoice()
     known, unknown = make_payment(customer=invoice.customer), make_payment(customer=invoice.customer)
 
-    assert services.link_payments([known, unknown], {known.pk: invoice.pk}) == 1
+    assert services.link_payments([known, unknown], {known.pk: invoice.pk}) == [known]
 
     assert list(Payment.objects.filter(invoice=invoice)) == [known]

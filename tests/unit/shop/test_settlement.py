@@ -35,7 +35,7 @@ def test_only_linked_payments_in_the_invoices_currency_count():
         Payment(invoice_id=None, amount=Decimal("50.00"), currency="EUR"),
     ]
 
-    assert settlement.paid_amount(invoice, payments) == Decimal("0.30")
+    assert settlement.paid_amounts([invoice], payments) == {1: Decimal("0.30")}
 
 
 @pytest.mark.parametrize(
