@@ -93,13 +93,7 @@ class Transport(Protocol):
         return ""
 
     def note_circuit(
-        self,
-        held: Message[Any] | MessageProxy,
-        circuit: Circuit,
-        outcome: str,
-        *,
-        until_ms: int = 0,
-        reason: str = "",
+        self, held: Message[Any] | MessageProxy, circuit: Circuit, outcome: str, *, until_ms: int = 0, reason: str = ""
     ) -> str:
         """Count a call of a dependency; see :func:`switchyard.broker.queue.circuits.note_circuit`."""
         return "closed"

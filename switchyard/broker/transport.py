@@ -110,13 +110,7 @@ class RedisTransport(Transport):
         return "stopped"
 
     def note_circuit(
-        self,
-        held: Message[Any] | MessageProxy,
-        circuit: Circuit,
-        outcome: str,
-        *,
-        until_ms: int = 0,
-        reason: str = "",
+        self, held: Message[Any] | MessageProxy, circuit: Circuit, outcome: str, *, until_ms: int = 0, reason: str = ""
     ) -> str:
         family = _held(held).family
         return note_circuit(family, circuit, held.message_id, outcome, until_ms=until_ms, reason=reason)

@@ -23,7 +23,7 @@ from switchyard.broker.keys import ALL_LANES, Lane
 from switchyard.broker.queue import administration, codec
 from switchyard.broker.queue.operations import HIGH, LOW, NORMAL, Lease, MovingMessage, QueueOperations
 from switchyard.broker.redis.calls import Word
-from switchyard.broker.redis.own_keys import note, read
+from switchyard.broker.redis.own_keys import note, read, utf8
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.shapes import Whole
 from switchyard.broker.stores.history_streams import EndedJob, fields_of, kept_body
@@ -100,7 +100,7 @@ def purges(family: QueueOperations) -> list[Purge]:
     """Return the purges whose messages are still set aside, oldest first; those that cannot be read are left out."""
     key = family.keys.purges
     [answer] = family.calls.look([("HGETALL", key)])
-    fields = {str(name, "utf-8", "replace"): value for name, value in zip(*[iter(answer)] * 2, strict=False)}
+    fields = {utf8(name): value for name, value in zip(*[iter(answer)] * 2, strict=False)}
     found = []
     for name, text in fields.items():
         if PURGE_ID.fullmatch(name) and (facts := read(FACTS, text, key)) is not None:
@@ -200,7 +200,7 @@ def _sent_again(family: QueueOperations, ids: Sequence[bytes]) -> set[bytes]:
 
 
 def _purged(family: QueueOperations, lane: Lane, id_: bytes, body: bytes) -> EndedJob:
-    name = str(id_, "utf-8", "replace")
+    name = utf8(id_)
     ended = EndedJob(name, "cancelled", PURGED, lane=family.keys.lane_name(lane), body=kept_body(body))
     options = ended.message().get("options")
     counted = options if isinstance(options, dict) else {}

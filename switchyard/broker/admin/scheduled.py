@@ -17,7 +17,7 @@ from switchyard.broker.interface import Arguments, Facilities
 from switchyard.broker.keys import ALL_LANES, Lane, QueueKeys
 from switchyard.broker.queue import administration, codec
 from switchyard.broker.queue.operations import QueueOperations, owners_of
-from switchyard.broker.redis.own_keys import moment
+from switchyard.broker.redis.own_keys import moment, utf8
 from switchyard.broker.stores.job_records import JobRecords
 
 # Lanes in which a scheduled message has not failed yet.
@@ -130,7 +130,7 @@ def _with_bodies(schedules: Sequence[_Schedule], chunk: Sequence[_Entry]) -> lis
         for id_, body in zip(ids, found, strict=True)
     }
     return [
-        SeenMessage(str(entry.id, "utf-8", "replace"), one.family.keys.queue, one.lane, "scheduled", body, entry.due_at)
+        SeenMessage(utf8(entry.id), one.family.keys.queue, one.lane, "scheduled", body, entry.due_at)
         for entry in chunk
         if (one := schedules[entry.at]) and (body := bodies[one.family.keys.bodies, entry.id]) is not None
     ]
@@ -261,7 +261,7 @@ def state_counts(families: Sequence[QueueOperations], records: JobRecords) -> di
         for family, found in zip(families, owners, strict=True)
         for owner in owners_of(found, family.keys.leases)
     ]
-    held = [str(id_, "utf-8", "replace") for found in calls.look([("HKEYS", hold) for hold in holds]) for id_ in found]
+    held = [utf8(id_) for found in calls.look([("HKEYS", hold) for hold in holds]) for id_ in found]
     queues = [family.keys.queue for family in families]
     for known in records.states([id_ for id_ in held if id_ != "#"], queues=queues, partly=True):
         counts["running" if known in ("running", None) else "queued"] += 1

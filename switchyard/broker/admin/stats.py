@@ -11,7 +11,7 @@ from switchyard.broker.keys import ALL_LANES, Lane, QueueKeys
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.operations import ACTOR_PAUSE, lane_of, leases_in, owners_of
 from switchyard.broker.redis.calls import RedisCalls, Word
-from switchyard.broker.redis.own_keys import number, read
+from switchyard.broker.redis.own_keys import number, read, utf8
 from switchyard.broker.shapes import LaneStats, OpenCircuit, QueuePause, QueueStats
 
 COUNTED: Final[tuple[tuple[Lane, ...], ...]] = (("live", "alone"), ("retry",))
@@ -95,10 +95,7 @@ def family_stats(calls: RedisCalls, keys: QueueKeys, *, ages_held: bool = False)
 
 
 def _by_actor(fields: list[bytes], key: str) -> dict[str, int]:
-    return {
-        str(actor, "utf-8", "replace"): number(count, key)
-        for actor, count in zip(fields[::2], fields[1::2], strict=True)
-    }
+    return {utf8(actor): number(count, key) for actor, count in zip(fields[::2], fields[1::2], strict=True)}
 
 
 def _oldest_held_age_ms(calls: RedisCalls, keys: QueueKeys, holds: list[tuple[Lane, str]]) -> int | None:

@@ -16,13 +16,7 @@ from msgspec.structs import replace
 
 from switchyard.broker.errors import QueueFull
 from switchyard.broker.keys import ALL_LANES, Lane
-from switchyard.broker.queue.operations import (
-    AT_ONCE,
-    Lease,
-    MovingMessage,
-    QueueOperations,
-    lane_of,
-)
+from switchyard.broker.queue.operations import AT_ONCE, Lease, MovingMessage, QueueOperations, lane_of
 from switchyard.broker.redis.calls import Word
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.shapes import ActorPause

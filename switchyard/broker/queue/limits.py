@@ -22,7 +22,7 @@ from switchyard.broker.errors import QueueFull
 from switchyard.broker.keys import ALL_LANES
 from switchyard.broker.queue.operations import AT_ONCE, QueueOperations
 from switchyard.broker.redis.calls import Word
-from switchyard.broker.redis.own_keys import read
+from switchyard.broker.redis.own_keys import read, utf8
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.shapes import Whole, shown_json
 from switchyard.broker.topology import FairShare
@@ -143,7 +143,7 @@ def declare(family: QueueOperations, actors: Iterable[Actor[..., Any]]) -> None:
     """Write the limits of a queue's actors where they differ from those that it has."""
     wanted = declared(actors)
     [fields] = family.calls.look([("HGETALL", family.keys.limits)])
-    kept = {str(name, "utf-8", "replace"): text for name, text in zip(fields[::2], fields[1::2], strict=True)}
+    kept = {utf8(name): text for name, text in zip(fields[::2], fields[1::2], strict=True)}
     changed = {name: text for name, text in wanted.items() if text != kept.get(name, b"")}
     if not changed:
         return
@@ -203,7 +203,7 @@ _WAIT: Final = re.compile(r"(\d+) ([123]) (\d+) (\d+) [^\s:]+(?::(\d*)\S+)?((?:\
 def wait_of(family: QueueOperations, message_id: str) -> LimitWait | None:
     """Return the limit that a message waits for; ``None`` when it waits for none."""
     text = family.calls.command("HGET", family.keys.waits, message_id)
-    found = _WAIT.fullmatch(str(text or b"", "utf-8", "replace"))
+    found = _WAIT.fullmatch(utf8(text or b""))
     keys = found[6].split("\n")[1:] if found else []
     if found is None or not 0 < (at := int(found[4])) <= len(keys):
         return None

@@ -19,7 +19,7 @@ import msgspec
 from switchyard.broker.errors import BrokerRefused, BrokerUnsafe, QueueFull
 from switchyard.broker.keys import ALL_LANES, LANES, Lane, QueueKeys
 from switchyard.broker.redis.calls import BUDGET_S, RedisCalls, Word
-from switchyard.broker.redis.own_keys import note, number, read
+from switchyard.broker.redis.own_keys import note, number, read, utf8
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.shapes import ActorPause
 
@@ -160,7 +160,7 @@ def _granted(lease: Lease, noted: bytes, body: bytes | None) -> Grant:
     """Parse what is noted of a message: crashes, lapses, whether cancellation was requested, and cause."""
     if noted == b"0":
         return Grant(lease, 0, False, "", body)
-    words, _, cause = str(noted, "utf-8", "replace").partition(": ")
+    words, _, cause = utf8(noted).partition(": ")
     count, *more = words.split(" ")
     lapses = [word.partition("=")[2] for word in more if word.startswith("suspect=")]
     counted = tuple(lapses[0].split(",")) if lapses and lapses[0] != "+" else ()
@@ -495,7 +495,7 @@ LANE_ENDS: Final = tuple(f"/{lane}" for lane in ALL_LANES)
 
 def owners_of(members: Sequence[bytes], key: str) -> list[str]:
     """Return the owners among the members of leases; others, and those of unknown lanes, are left out."""
-    owners = [str(member, "utf-8", "replace") for member in members]
+    owners = [utf8(member) for member in members]
     known = [owner for owner in owners if owner.endswith(LANE_ENDS) and owner.isascii()]
     if len(known) < len(owners):
         note(key, f"{len(owners) - len(known)} members are not owners of a lane")

@@ -48,6 +48,11 @@ def encode(value: Any) -> bytes:
     return json.dumps(msgspec.to_builtins(value), ensure_ascii=False).encode("utf-8", "replace")
 
 
+def utf8(raw: bytes) -> str:
+    """Return bytes of a key as text, what is not UTF-8 replaced."""
+    return str(raw, "utf-8", "replace")
+
+
 def read(decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T], data: bytes, key: str) -> T | None:
     """Return the value of a key, or of a part of it; ``None``, and noted, where it is not of the decoder's type."""
     try:

@@ -19,7 +19,7 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls, Word
-from switchyard.broker.redis.own_keys import moment, number, read
+from switchyard.broker.redis.own_keys import moment, number, read, utf8
 from switchyard.broker.redis.scripts import script
 
 ADD, COUNT, DROP = (script(name, folder="") for name in ("batch_add", "batch_count", "ends_drop"))
@@ -194,7 +194,7 @@ class Batches:
         """Return some members of a state, in no order."""
         key = self._keys.batch_members(batch_id)[STATES.index(state)]
         [after, found], *_ = self._calls.look([("HSCAN", key, cursor, "COUNT", count)])
-        members = {str(id_, "ascii", "replace"): str(queue, "utf-8", "replace") for id_, queue in _pairs(found)}
+        members = {str(id_, "ascii", "replace"): utf8(queue) for id_, queue in _pairs(found)}
         return Members(members, str(after, "ascii"))
 
     def unfinished(self, limit: int) -> list[str]:

@@ -16,7 +16,7 @@ import msgspec
 from switchyard.broker.clock import is_put_off, now_ms, put_off_reason
 from switchyard.broker.queue.codec import LARGEST
 from switchyard.broker.queue.dead_moves import decode_letter as decode_letter
-from switchyard.broker.redis.own_keys import UNREADABLE, read
+from switchyard.broker.redis.own_keys import UNREADABLE, read, utf8
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.stores import history_streams
 from switchyard.broker.stores.history_streams import EndedJob, Failure, fields_of, kept_body
@@ -319,7 +319,7 @@ def newest_job(job_id: str, found: Sequence[FamilyAnswer], *, finds_waiting: boo
         return None
     best = max(candidates, key=lambda candidate: candidate[:2]).job
     progress = next((one.progress for one in found if one.progress), b"")
-    if progress and (shown := read_progress(str(progress, "utf-8", "replace"))) is not None:
+    if progress and (shown := read_progress(utf8(progress))) is not None:
         best = replace(best, progress=shown)
     if best.ended:
         return best

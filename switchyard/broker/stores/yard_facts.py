@@ -14,7 +14,7 @@ import msgspec
 
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls, Word
-from switchyard.broker.redis.own_keys import number, read
+from switchyard.broker.redis.own_keys import number, read, utf8
 from switchyard.broker.redis.scripts import script
 
 ADD, SAMPLE = (script(name, folder="") for name in ("facts_add", "facts_sample"))
@@ -230,7 +230,7 @@ class FactStore:
             spans, self._calls.look([("HGETALL", self._keys.facts_span(span)) for span in spans]), strict=True
         ):
             for name, data in zip(found[::2], found[1::2], strict=True):
-                subject = str(name, "utf-8", "replace")
+                subject = utf8(name)
                 if subject != DONE:
                     parts.setdefault(subject, []).extend(self._span(span, data).values())
         return {subject: merged(found) for subject, found in parts.items()}
@@ -242,7 +242,7 @@ class FactStore:
         for start, key, fields in zip(starts, keys, answers, strict=True):
             subjects: dict[str, dict[int, int]] = {}
             for name, count in zip(fields[::2], fields[1::2], strict=True):
-                code, _, subject = str(name, "utf-8", "replace").partition(" ")
+                code, _, subject = utf8(name).partition(" ")
                 if code.isdigit():
                     subjects.setdefault(subject, {})[int(code)] = number(count, key)
             found.append((start, subjects))
