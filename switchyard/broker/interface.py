@@ -30,6 +30,8 @@ from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.topology import Yard
 from switchyard.broker.worker.acks import AckBarrier
 
+# What a worker is processing and will acknowledge.
+Held = Message[Any] | MessageProxy
 Arguments = tuple[list[Any], dict[str, Any]]
 Keep = Callable[[Sequence[DeadLetter]], None]
 # Keeps messages (with their delay in ms) until a commit; returns those that are to be sent now.
@@ -51,13 +53,13 @@ class Transport(Protocol):
     _dead: DeadLists
     _quarantine: Quarantine
 
-    def divert(self, held: Message[Any] | MessageProxy, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
+    def divert(self, held: Held, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
         """Put a copy of a held message, with changed options, into a lane, due in ``delay_ms``."""
 
-    def defer(self, held: Message[Any] | MessageProxy, *, delay_ms: int, options: dict[str, Any]) -> None:
+    def defer(self, held: Held, *, delay_ms: int, options: dict[str, Any]) -> None:
         """Put a held message back to where it came from, due in ``delay_ms``, without spending an attempt."""
 
-    def park(self, held: Message[Any] | MessageProxy, *, call: str, parked_ms: int, options: dict[str, Any]) -> int:
+    def park(self, held: Held, *, call: str, parked_ms: int, options: dict[str, Any]) -> int:
         """Put a held message back to where it came from, until a worker that knows its call consumes there.
 
         Args:
@@ -68,23 +70,23 @@ class Transport(Protocol):
             Milliseconds after which any worker may get it again.
         """
 
-    def unpark(self, held: Message[Any] | MessageProxy, *, call: str) -> None:
+    def unpark(self, held: Held, *, call: str) -> None:
         """Remove a parked message that is about to run from the list of parked messages, where there is one."""
         return
 
-    def known_lately(self, held: Message[Any] | MessageProxy, *, call: str, within_ms: int) -> bool:
+    def known_lately(self, held: Held, *, call: str, within_ms: int) -> bool:
         """Whether a worker that knows what a held message calls was seen in the last ``within_ms``."""
         return False
 
-    def isolate(self, held: Message[Any] | MessageProxy) -> bool:
+    def isolate(self, held: Held) -> bool:
         """Put a held message where it runs alone, no attempt spent; ``False`` where there is no such place."""
         return False
 
-    def return_paused(self, held: Message[Any] | MessageProxy) -> bool:
+    def return_paused(self, held: Held) -> bool:
         """Return a held message whose actor was paused after it was fetched, unstarted; whether that was so."""
         return False
 
-    def circuit_stops(self, held: Message[Any] | MessageProxy, circuit: Circuit) -> str:
+    def circuit_stops(self, held: Held, circuit: Circuit) -> str:
         """Return a held message, unstarted, whose circuit is open.
 
         Returns:
@@ -92,17 +94,15 @@ class Transport(Protocol):
         """
         return ""
 
-    def note_circuit(
-        self, held: Message[Any] | MessageProxy, circuit: Circuit, outcome: str, *, until_ms: int = 0, reason: str = ""
-    ) -> str:
+    def note_circuit(self, held: Held, circuit: Circuit, outcome: str, *, until_ms: int = 0, reason: str = "") -> str:
         """Count a call of a dependency; see :func:`switchyard.broker.queue.circuits.note_circuit`."""
         return "closed"
 
-    def pause_for(self, held: Message[Any] | MessageProxy, pause: ActorPause) -> bool:
+    def pause_for(self, held: Held, pause: ActorPause) -> bool:
         """Pause an actor in a held message's queue; ``False`` where that cannot be."""
         return False
 
-    def dead_letter(self, held: Message[Any] | MessageProxy, dead_letter: DeadLetter) -> None:
+    def dead_letter(self, held: Held, dead_letter: DeadLetter) -> None:
         """Put a held message into its queue's dead list as ``dead_letter``. The same id twice stays one."""
 
     def requeue(
@@ -190,7 +190,7 @@ class Transport(Protocol):
         """
         return "unknown"
 
-    def cancel_requested(self, held: Message[Any] | MessageProxy) -> bool:
+    def cancel_requested(self, held: Held) -> bool:
         """Whether the cancellation of a held message was requested; ``BrokerUnavailable`` when no server answers it."""
 
     def stats(self, queue: str) -> QueueStats:

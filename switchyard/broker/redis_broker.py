@@ -23,7 +23,7 @@ from switchyard.broker.redis.calls import BUDGET_S, calls_on
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.topology import FairShare, whole_delay
 from switchyard.broker.worker.acks import Acks, record_enqueued, report_stale
-from switchyard.broker.worker.prefetch import Credit, KeptSlots, LaneCredit, PrefetchCredit
+from switchyard.broker.worker.prefetch import KeptSlots, LaneCredit, PrefetchCredit
 from switchyard.broker.worker.work_queue import WorkQueue, join
 from switchyard.broker.yard_broker import YardBroker
 
@@ -83,7 +83,7 @@ class RedisBroker(YardBroker):
         self.in_flight, self._acks, self._consumers, self._credit = {}, {}, [], None
         self.__dict__.pop("_own_leases", None)
 
-    def credit_of(self, lane_name: str) -> Credit:
+    def credit_of(self, lane_name: str) -> PrefetchCredit | LaneCredit:
         """Return the prefetch credit of a lane: of the worker, once it consumes; with promises, its share."""
         if self._credit is None:
             raise RuntimeError("this process does not consume; the prefetch credit comes with the first consumer")

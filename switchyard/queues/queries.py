@@ -9,9 +9,9 @@ from typing import Final
 import dramatiq
 from django.utils import timezone
 
-from switchyard.broker.admin import actor_pauses
 from switchyard.broker.admin.browse import BrowsedMessage, look
 from switchyard.broker.admin.purge import purges
+from switchyard.broker.admin.stats import pauses_in
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.queue.operations import QueueOperations
@@ -130,7 +130,7 @@ def _paused_actors(queue: Queue, family: QueueOperations, held: Sequence[HeldGro
     actors = dramatiq.get_broker().actors
     here = {name for name, actor in actors.items() if actor.queue_name == queue.name}
     here |= {group.actor for group in held if group.due is None}
-    found = actor_pauses.pauses([family])
+    found = pauses_in([family])
     return tuple(PausedActor(each) for each in found if each.is_open or each.actor in here)
 
 

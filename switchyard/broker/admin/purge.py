@@ -230,7 +230,7 @@ def _every(waiting: Callable[[Lane], tuple[str, str, str]]) -> list[str]:
     return [key for lane in ALL_LANES for key in waiting(lane)]
 
 
-BATCH = 200
+BATCH: Final = 200
 
 
 class Relocated(msgspec.Struct, frozen=True):
@@ -242,13 +242,13 @@ class Relocated(msgspec.Struct, frozen=True):
 
 
 def relocate(
-    source: QueueOperations, target: QueueOperations, *, actor: str, lane: Lane = "live", batch: int = BATCH
+    source: QueueOperations, target: QueueOperations, *, actor: str, lane: Lane = "live"
 ) -> Iterator[Relocated]:
     """Move what waits for an actor in a lane to the same lane of another family; yield the progress after each batch.
 
     The waiting list is rotated once: messages that stay go to its end, in their order. Workers continue meanwhile, and
     a paused queue stays paused. The two queues may lie on different nodes, so a message is put into the new one before
-    it is dropped from the old one: a kill in between leaves up to ``batch`` messages (at most 500) in both queues,
+    it is dropped from the old one: a kill in between leaves up to 200 messages in both queues,
     until the call is repeated. A message keeps its priority, its crashes, a request to cancel it, and its unique key,
     unless another message holds the key in the new queue.
     """
@@ -258,7 +258,7 @@ def relocate(
     waiting = [administration.depth(source, lane, level) for level in (HIGH, NORMAL, LOW)]
     for level, depth in zip((HIGH, NORMAL, LOW), waiting, strict=True):
         left = depth
-        while left > 0 and (taken := administration.take(source, owner, min(batch, left), level=level)):
+        while left > 0 and (taken := administration.take(source, owner, min(BATCH, left), level=level)):
             going, staying = _sorted(taken, actor, source.keys.lane_name(lane))
             to_place = going
             while to_place:

@@ -5,6 +5,7 @@ Every function may raise what :meth:`switchyard.broker.redis.calls.RedisCalls.ca
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,9 +15,9 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from switchyard.broker.errors import QueueFull
+from switchyard.broker.errors import QueueFull, not_quarantined
 from switchyard.broker.keys import ALL_LANES, Lane
-from switchyard.broker.queue.operations import AT_ONCE, Lease, MovingMessage, QueueOperations, lane_of
+from switchyard.broker.queue.operations import AT_ONCE, NORMAL, Lease, MovingMessage, QueueOperations, lane_of
 from switchyard.broker.redis.calls import Word
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.shapes import ActorPause
@@ -202,22 +203,23 @@ def unquarantine(
     lane: Lane,
     as_read: bytes,
     body: bytes,
-    level: int,
-    nonce: str,
+    level: int = NORMAL,
     limit: int = 0,
-) -> bool:
-    """Move a quarantined message back to its lane, or drop it where ``body`` is empty; ``False`` when it is not there.
+) -> None:
+    """Move a quarantined message back to its lane, or drop it where ``body`` is empty.
 
-    Also ``False``, with a body, when a message of its id is in the queue. ``QueueFull`` when the lane holds ``limit``
-    messages, waiting or scheduled (0: any number); the message stays.
+    Raises:
+        NotFound: it is not there; or, with a body, a message of its id is in the queue.
+        QueueFull: the lane holds ``limit`` messages, waiting or scheduled (0: any number); the message stays.
     """
     k = family.keys
     keys = [k.quarantine, k.quarantined_bodies, k.bodies, *k.waiting(lane), k.wakeup(lane), k.notes, *k.done]
-    args: list[Word] = [message_id, as_read, nonce, body, level, limit]
+    args: list[Word] = [message_id, as_read, uuid.uuid4().hex, body, level, limit]
     answer = int(family.calls.call(script("unquarantine"), [*keys, k.due(lane)], args))
     if answer < 0:
         raise QueueFull(k.queue, -answer, limit)
-    return answer == 1
+    if answer != 1:
+        raise not_quarantined(k.queue, message_id)
 
 
 def flush(family: QueueOperations) -> None:

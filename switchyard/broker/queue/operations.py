@@ -387,10 +387,10 @@ class QueueOperations:
         answer = self.calls.call(script("renew"), [self.keys.leases], [lease_ms, *owners], budget_s=budget_s)
         return [str(owner, "utf-8") for owner in answer]
 
-    def lapsed(self, *, lease_ms: int = LEASE_MS, gap_ms: int = SWEEP_GAP_MS, budget_s: float = BUDGET_S) -> list[str]:
+    def lapsed(self, *, budget_s: float = BUDGET_S) -> list[str]:
         """Return owners whose lease expired; none after a gap without sweeps, when every lease starts anew."""
         keys = [self.keys.leases, self.keys.swept, self.keys.notes, self.keys.actor_pauses]
-        answer = self.calls.call(script("lapsed"), keys, [lease_ms, gap_ms], budget_s=budget_s)
+        answer = self.calls.call(script("lapsed"), keys, [LEASE_MS, SWEEP_GAP_MS], budget_s=budget_s)
         return [owner for owner in self._known(answer) if owner.endswith(LANE_ENDS)]
 
     def backlog_call(self) -> tuple[list[str], list[Word]]:
