@@ -14,17 +14,16 @@ import dramatiq
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 
+from switchyard.broker.clock import ServerClock
 from switchyard.broker.errors import not_quarantined
 from switchyard.broker.queue.circuits import Circuit
 from switchyard.broker.queue.operations import NO_RECORD, CancelRecord
-from switchyard.broker.redis.server_clock import ServerClock
 from switchyard.broker.shapes import ActorPause, DeadLetter, Moved, Page, QueueStats, Unreadable
 from switchyard.broker.stores.alert_groups import AlertGroups
 from switchyard.broker.stores.batches import Batches
 from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
-from switchyard.broker.stores.group_barriers import GroupBarriers
 from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.stores.limit_counts import RateWindows
+from switchyard.broker.stores.limit_counts import GroupBarriers, RateWindows
 from switchyard.broker.stores.pool_reports import PoolReports
 from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.topology import Yard

@@ -26,11 +26,9 @@ from switchyard.addons.rabbitmq.held import (
     is_unstarted,
     read,
 )
-from switchyard.addons.rabbitmq.outgoing import Outgoing
-from switchyard.addons.rabbitmq.publication import UNREAD, Publication
+from switchyard.addons.rabbitmq.outgoing import UNREAD, Outgoing, Publication
 from switchyard.addons.rabbitmq.queues import QueueConsumers
-from switchyard.addons.rabbitmq.redeliveries import LaterDeliveries
-from switchyard.addons.rabbitmq.waiting_messages import WaitingMessages
+from switchyard.addons.rabbitmq.redeliveries import LaterDeliveries, WaitingMessages
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from switchyard.broker.queue import codec

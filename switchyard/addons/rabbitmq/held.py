@@ -12,8 +12,7 @@ from dramatiq.errors import DecodeError
 from dramatiq.message import Message
 
 from switchyard.addons.rabbitmq.frames import CONTENT_TYPE
-from switchyard.addons.rabbitmq.outgoing import Outgoing
-from switchyard.addons.rabbitmq.publication import NO_NUMBER
+from switchyard.addons.rabbitmq.outgoing import NO_NUMBER, Outgoing
 from switchyard.broker.errors import UnencodablePayload
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.queue import codec, json_body
