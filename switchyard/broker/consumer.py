@@ -238,16 +238,17 @@ class Consumer(DramatiqConsumer):
     def _listen(self, timeout_s: float) -> None:
         if (answer := self._wakeup.wait(timeout_s)) is None:
             return
+        notified, found = answer
         credit, self._reserved_credit = self._reserved_credit, 0
-        if answer.fetch is not None:
-            self._receive(fetched(self.owner, answer.fetch), credit)
+        if found is not None:
+            self._receive(fetched(self.owner, found), credit)
         elif credit:
             self._fetch(credit, self._request)
         elif credit := self._credit.acquire(self, timeout_s=0):
             self._fetch(credit, next(self._requests))
         else:
             self._lane_empty = False
-            if answer.notified:
+            if notified:
                 self._family.notify(self._lane)  # for another process, which has credit
 
     def _until_due(self, timeout_s: float) -> float:

@@ -17,7 +17,6 @@ from switchyard.broker.errors import UnencodablePayload
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.queue import codec, json_body
 from switchyard.broker.queue.operations import Lease, QueueOperations
-from switchyard.broker.stores.dead_lists import Quarantine
 
 if TYPE_CHECKING:
     from switchyard.addons.rabbitmq.broker import RabbitBroker
@@ -99,17 +98,15 @@ class UnreadableDeliveries:
         self.found: deque[_Delivery] = deque()
 
     def add(self, tag: int, given_id: str, body: bytes, error: Exception, message: Message[Any] | None) -> None:
-        id_ = codec.usable_id(given_id.encode()) or f"unreadable-{time.time_ns()}"
+        id_ = codec.usable_id(given_id.encode()) or f"unreadable-{time.time_ns()}"  # the same where it is tried again
         self.found.append(_Delivery(tag, id_, body, error, message))
 
     def set_aside(self) -> None:
         """Put the deliveries into the quarantine. After ``BrokerUnavailable`` the rest is kept."""
         while self.found:
             tag, id_, body, error, message = self.found[0]
-            entry = Quarantine.entry(q_name(self._lane), body, str(error), message_id=id_)
-            self._broker.unreadable.add(self._family.keys.queue, id_, entry, body)
+            self._broker.unreadable.set_aside(self._family.keys.queue, q_name(self._lane), id_, body, error)
             self.found.popleft()
-            logger.error("unreadable message of %d bytes in %s set aside: %s", len(body), self._lane, error)
             if message is not None:
                 self._broker.emit_after("quarantine_message", message, error)
             self._outgoing.drop(tag)

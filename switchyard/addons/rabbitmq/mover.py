@@ -169,7 +169,8 @@ class Mover:
         try:
             message = codec.decode(later.body, message_id=later.id, lane=later.lane)
         except codec.UnreadableMessage as error:
-            self._set_aside(later, error)
+            self._unreadable.set_aside(lane_of_name(later.lane)[0], later.lane, later.id, later.body, error)
+            self.delays.remove(later)
             return False
         if not self.send(message, put_off=partial(self.delays.postpone, later)):
             return False
@@ -202,14 +203,6 @@ class Mover:
             return False
         self._refused.discard(message.message_id)
         return True
-
-    def _set_aside(self, later: Later, error: codec.UnreadableMessage) -> None:
-        """Put what is no message into the quarantine, as a consumer does."""
-        id_ = codec.usable_id(later.id.encode()) or f"unreadable-{time.time_ns()}"
-        entry = Quarantine.entry(later.lane, later.body, str(error), message_id=id_)
-        self._unreadable.add(lane_of_name(later.lane)[0], id_, entry, later.body)
-        logger.error("unreadable message of %d bytes in %s set aside: %s", len(later.body), later.lane, error)
-        self.delays.remove(later)
 
     def _run(self) -> None:
         away = False

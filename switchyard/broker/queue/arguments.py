@@ -32,6 +32,18 @@ from switchyard.broker.queue.json_body import expression_for
 _SCALARS: Final = (str, int, float, type(None))  # bool is an int
 _LEAVES: Final = (datetime, date, time, timedelta, Decimal, UUID, bytes)
 _ABSENT: Final = object()
+# Classes, each with what makes a value of it of one of a subclass. In order: a datetime is a date as well.
+_BASES: Final[tuple[tuple[type, Callable[[Any], Any]], ...]] = (
+    (Enum, lambda value: value.value),
+    (datetime, lambda value: datetime.combine(value.date(), value.timetz())),
+    (date, lambda value: date(value.year, value.month, value.day)),
+    (timedelta, lambda value: timedelta(value.days, value.seconds, value.microseconds)),
+    (Decimal, Decimal),
+    (UUID, lambda value: UUID(int=value.int)),
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+)
 
 
 def to_json(value: Any) -> Any:
@@ -84,24 +96,9 @@ def _by_key(read: Any) -> dict[str, Any] | None:
 
 def _base(value: Any) -> Any:
     """Return a value of a subclass, such as those of libraries that stop the clock, as one of its base class."""
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, datetime):
-        return datetime.combine(value.date(), value.timetz())
-    if isinstance(value, date):
-        return date(value.year, value.month, value.day)
-    if isinstance(value, timedelta):
-        return timedelta(value.days, value.seconds, value.microseconds)
-    if isinstance(value, Decimal):
-        return Decimal(value)
-    if isinstance(value, UUID):
-        return UUID(int=value.int)
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, int):
-        return int.__int__(value)
-    if isinstance(value, float):
-        return float.__float__(value)
+    for kind, made in _BASES:
+        if isinstance(value, kind):
+            return made(value)
     raise NotImplementedError(f"Encoding objects of type {type(value).__name__} is unsupported")
 
 

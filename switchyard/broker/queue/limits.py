@@ -108,12 +108,8 @@ def _read(written: Any) -> Limit:
     raise ValueError('write a number such as 5, or "5 per customer_id", or a list of them')
 
 
-def declared(actors: Iterable[Actor[..., Any]]) -> dict[str, bytes]:
-    """Return for each actor its limits as the queue keeps them, empty for none."""
-    return {actor.actor_name: _stored(actor) for actor in actors}
-
-
 def _stored(actor: Actor[..., Any]) -> bytes:
+    """Return an actor's limits as the queue keeps them, empty for none."""
     limits = limits_of(actor.options)
     return msgspec.json.encode([_fields(limit, actor) for limit in limits]) if limits else b""
 
@@ -141,7 +137,7 @@ def _position(actor: Actor[..., Any], argument: str) -> int:
 
 def declare(family: QueueOperations, actors: Iterable[Actor[..., Any]]) -> None:
     """Write the limits of a queue's actors where they differ from those that it has."""
-    wanted = declared(actors)
+    wanted = {actor.actor_name: _stored(actor) for actor in actors}
     [fields] = family.calls.look([("HGETALL", family.keys.limits)])
     kept = {utf8(name): text for name, text in zip(fields[::2], fields[1::2], strict=True)}
     changed = {name: text for name, text in wanted.items() if text != kept.get(name, b"")}

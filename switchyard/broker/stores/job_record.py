@@ -150,13 +150,9 @@ class Job:
 def job_of(job_id: str, queue: str, message: dict[str, Any], **known: Any) -> Job:
     """Return a job with the fields that its message has, and those that are ``known`` besides."""
     options = options_of(message)
-    args, kwargs, tags, origin = (
-        message.get("args"),
-        message.get("kwargs"),
-        options.get("tags"),
-        options.get("origin"),
-    )
-    owner, due_at = options.get("owner"), number_or_none(options.get("due_at"))
+    args, kwargs = message.get("args"), message.get("kwargs")
+    owner, tags, origin = (options.get(name) for name in ("owner", "tags", "origin"))
+    due_at = number_or_none(options.get("due_at"))
     enqueued_at = number_or_none(options.get("enqueued_at") or message.get("sent_at"))
     started_at, ready_at = known.get("started_at"), due_at or enqueued_at
     wait_ms = None
@@ -337,20 +333,27 @@ def job_of_ended(ended: EndedJob, queue: str) -> Job:
         state=ended.state,
         reason=ended.reason or None,
         attempts=ended.attempt,
-        generation=ended.generation,
-        started_at=ended.started_at,
         finished_at=ended.finished_at,
         result=read_json(ended.result),
-        error=shown_error(ended.error),
-        fingerprint="" if ended.error is None else ended.error.fingerprint,
-        lane=ended.lane or queue,
-        pool=ended.pool,
-        worker=ended.worker,
-        release=ended.release,
         body=ended.body,
         kept_in=ended.kept_in,
         logs=ended.logs or "",
+        **_of_attempt(ended, queue),
     )
+
+
+def _of_attempt(record: EndedJob | LiveJob, queue: str) -> dict[str, Any]:
+    """Return the fields that both records have alike."""
+    return {
+        "generation": record.generation,
+        "started_at": record.started_at,
+        "error": shown_error(record.error),
+        "fingerprint": "" if record.error is None else record.error.fingerprint,
+        "lane": record.lane or queue,
+        "pool": record.pool,
+        "worker": record.worker,
+        "release": record.release,
+    }
 
 
 def job_of_message(job_id: str, queue: str, body: bytes, *, due_at: int | None) -> Job:
@@ -398,16 +401,9 @@ def job_of_live(live: LiveJob, found: FamilyAnswer) -> Job:
         state=waits if unspent else known_state(live.state),
         reason=put_off or (deferred_by if unspent and waits != "queued" else "") or live.reason or None,
         attempts=live.attempt - int(unspent),
-        generation=live.generation,
-        started_at=live.started_at,
         next_attempt_at=due_at if unspent else _next_attempt_of(live, found, message),
-        error=shown_error(live.error),
-        fingerprint="" if live.error is None else live.error.fingerprint,
-        lane=live.lane or found.queue,
-        pool=live.pool,
-        worker=live.worker,
-        release=live.release,
         body=found.body or live.message.encode(),
+        **_of_attempt(live, found.queue),
     )
 
 
