@@ -332,7 +332,7 @@ class RabbitConsumer(DramatiqConsumer):
         if not self._woken:
             self._woken = True
             with suppress(*AWAY):
-                self._connection.add_callback_threadsafe(_nothing)
+                self._connection.add_callback_threadsafe(lambda: None)
 
     def _lose(self) -> None:
         """Give up all messages: the server has given them to others, or will."""
@@ -351,7 +351,3 @@ class RabbitConsumer(DramatiqConsumer):
 
     def _disconnect(self) -> bool:
         return disconnect(self._connection)
-
-
-def _nothing() -> None:
-    """Wake the connection's thread."""

@@ -171,8 +171,13 @@ def finish(family: QueueOperations, records: JobRecords | None = None) -> int:
 
     def record(purge: str, lane: Lane, ids: Sequence[bytes], bodies: Sequence[bytes | None]) -> None:
         if records is not None:
-            notes = family.calls.command("HMGET", family.keys.aside(purge)[1], *(b"cancel:" + id_ for id_ in ids))
-            again = _sent_again(family, ids) | {id_ for id_, note in zip(ids, notes, strict=True) if note is not None}
+            k = family.keys
+            notes = family.calls.command("HMGET", k.aside(purge)[1], *(b"cancel:" + id_ for id_ in ids))
+            # Ids under which a message was sent since the purge: their records are those of that message.
+            sent = family.calls.pipeline([("HMGET", key, *ids) for key in (k.bodies, *k.done, k.dead_letters)])
+            again = {
+                id_ for answer in (notes, *sent) for id_, found in zip(ids, answer, strict=True) if found is not None
+            }
             jobs = [
                 _purged(family, lane, id_, body)
                 for id_, body in zip(ids, bodies, strict=True)
@@ -190,13 +195,6 @@ def finish(family: QueueOperations, records: JobRecords | None = None) -> int:
             else:
                 done += max(drop(family, purge.id, dropped=partial(record, purge.id)), default=0)
     return done
-
-
-def _sent_again(family: QueueOperations, ids: Sequence[bytes]) -> set[bytes]:
-    """Return the ids under which a message was sent since the purge: their records are those of that message."""
-    k = family.keys
-    answers = family.calls.pipeline([("HMGET", key, *ids) for key in (k.bodies, *k.done, k.dead_letters)])
-    return {id_ for answer in answers for id_, found in zip(ids, answer, strict=True) if found is not None}
 
 
 def _purged(family: QueueOperations, lane: Lane, id_: bytes, body: bytes) -> EndedJob:
@@ -280,15 +278,12 @@ def _sorted(taken: list[MovingMessage], actor: str, lane_name: str) -> tuple[lis
     going: list[MovingMessage] = []
     staying: list[Lease] = []
     for one in taken:
-        if one.body is not None and _is_for(actor, one.body, lane_name):
+        try:
+            message = codec.decode(one.body or b"", message_id=codec.ANY_ID, lane=lane_name)
+        except codec.UnreadableMessage:  # a consumer moves it to the quarantine
+            message = None
+        if message is not None and message.actor_name == actor:
             going.append(one)
         else:
             staying.append(one.lease)
     return going, staying
-
-
-def _is_for(actor: str, body: bytes, lane_name: str) -> bool:
-    try:
-        return codec.decode(body, message_id=codec.ANY_ID, lane=lane_name).actor_name == actor
-    except codec.UnreadableMessage:
-        return False  # a consumer moves it to the quarantine

@@ -7,9 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from heapq import merge
 from itertools import islice
-from typing import Any, Final, Literal, NamedTuple
-
-from dramatiq.message import Message
+from typing import Final, Literal, NamedTuple
 
 from switchyard.broker.admin.browse import SeenMessage
 from switchyard.broker.clock import TOLERATED_MS, is_put_off
@@ -171,19 +169,14 @@ def amend(
                 return "unknown"
             if (list(message.args), message.kwargs) != (list(expected[0]), dict(expected[1])):
                 return "changed"
-            body = codec.encode(_amended(message, arguments, due_at_ms), grown=True)
+            if due_at_ms is not None:
+                message.options["due_at"] = due_at_ms
+                message.options.pop("delay", None)  # the time does not follow from it any more
+            body = codec.encode(message.copy(args=tuple(arguments[0]), kwargs=arguments[1]), grown=True)
             found = administration.amend(family, message_id, as_read=as_read, body=body, due_at_ms=due_at_ms)
             if (answer := _ANSWERS.get(found)) is not None:
                 return answer
     return "unknown"
-
-
-def _amended(message: Message[Any], arguments: Arguments, due_at_ms: int | None) -> Message[Any]:
-    args, kwargs = arguments
-    if due_at_ms is not None:
-        message.options["due_at"] = due_at_ms
-        message.options.pop("delay", None)  # the time does not follow from it any more
-    return message.copy(args=tuple(args), kwargs=kwargs)
 
 
 def pull_forward(family: QueueOperations) -> int:

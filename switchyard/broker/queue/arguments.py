@@ -113,7 +113,11 @@ def is_same(value: Any, read: Any) -> bool:
         return all(is_same(*pair) for pair in zip_longest(value, read, fillvalue=_ABSENT))
     if isinstance(value, dict) and isinstance(read, dict):
         pairs = zip_longest(value.items(), read.items(), fillvalue=(_ABSENT, _ABSENT))
-        return all(_is_same_key(key, other) and is_same(item, its) for (key, item), (other, its) in pairs)
+        # JSON has no numbers as keys: one that comes out as text is another key.
+        return all(
+            (bool(key == other) if type(key) in (int, float) else is_same(key, other)) and is_same(item, its)
+            for (key, item), (other, its) in pairs
+        )
     if isinstance(value, time) and isinstance(read, time) and (value.tzinfo is None) != (read.tzinfo is None):
         return False  # a zone whose offset depends on the day has none to write
     if (names := _fields_of(value)) is not None:
@@ -126,11 +130,6 @@ def is_same(value: Any, read: Any) -> bool:
     if isinstance(read, kinds):
         return isinstance(value, kinds) and bool(value == read)  # the annotation says which of both comes out
     return bool(isinstance(value, (str, int, date, time, timedelta, type(read))) and value == read)
-
-
-def _is_same_key(key: Any, read: Any) -> bool:
-    # JSON has no numbers as keys: one that comes out as text is another key.
-    return bool(key == read) if type(key) in (int, float) else is_same(key, read)
 
 
 def _fields_of(value: Any) -> tuple[str, ...] | None:

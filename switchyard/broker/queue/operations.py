@@ -306,7 +306,9 @@ class QueueOperations:
         args: list[Word] = [owner, count, request, PROMOTED_AT_ONCE]
         for lease in acked:
             args += (lease.id, lease.token)
-        return self._fetch_keys(owner), args
+        k, lane = self.keys, lane_of(owner)
+        lists = [k.bodies, *k.waiting(lane), k.due(lane), k.wakeup(lane), k.leases, k.hold(owner), k.token, k.paused]
+        return [*lists, *k.done, k.notes, k.unique, k.actor_pauses, k.limits, k.fair(lane)], args
 
     def fetch(self, owner: str, count: int, *, request: int, acked: Sequence[Lease] = ()) -> Fetched:
         """Lease up to ``count`` messages (at most 500) of the owner's lane, acknowledging others in the same step.
@@ -480,11 +482,6 @@ class QueueOperations:
         hold = self.keys.hold(owner)
         [answer] = self.calls.look([("HGETALL", hold)])
         return [Lease(owner, id_, b"%d" % token) for token, id_ in leases_in(answer, hold)]
-
-    def _fetch_keys(self, owner: str) -> list[str]:
-        k, lane = self.keys, lane_of(owner)
-        lists = [k.bodies, *k.waiting(lane), k.due(lane), k.wakeup(lane), k.leases, k.hold(owner), k.token, k.paused]
-        return [*lists, *k.done, k.notes, k.unique, k.actor_pauses, k.limits, k.fair(lane)]
 
 
 ACTOR_PAUSE: Final = msgspec.json.Decoder(ActorPause)

@@ -19,7 +19,7 @@ from switchyard.broker.queue.dead_moves import decode_letter as decode_letter
 from switchyard.broker.redis.own_keys import UNREADABLE, read, utf8
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.stores import history_streams
-from switchyard.broker.stores.history_streams import EndedJob, Failure, fields_of, kept_body
+from switchyard.broker.stores.history_streams import EndedJob, fields_of, kept_body
 from switchyard.broker.stores.job_steps import DIGITS, ENDED, STEPS, LiveJob, sequence
 
 LONGEST_NOTE: Final = 500
@@ -204,11 +204,6 @@ def is_untracked(message: dict[str, Any]) -> bool:
     return options_of(message).get("track") is False
 
 
-def shown_error(failure: Failure | None) -> dict[str, str] | None:
-    """Return ``type`` and ``message`` of a failure, or ``None``."""
-    return None if failure is None else {"type": failure.type, "message": failure.message}
-
-
 def known_state(state: str) -> str:
     """Return a state, or ``queued`` for that of another release."""
     return state if state in STEPS else "queued"
@@ -344,11 +339,12 @@ def job_of_ended(ended: EndedJob, queue: str) -> Job:
 
 def _of_attempt(record: EndedJob | LiveJob, queue: str) -> dict[str, Any]:
     """Return the fields that both records have alike."""
+    error = record.error
     return {
         "generation": record.generation,
         "started_at": record.started_at,
-        "error": shown_error(record.error),
-        "fingerprint": "" if record.error is None else record.error.fingerprint,
+        "error": None if error is None else {"type": error.type, "message": error.message},
+        "fingerprint": "" if error is None else error.fingerprint,
         "lane": record.lane or queue,
         "pool": record.pool,
         "worker": record.worker,

@@ -189,7 +189,11 @@ class JobRecords:
         if not job_ids:
             return []
         queues = queues or self.queues
-        batches = [(self._find_keys(queue), job_ids) for queue in queues]
+        batches: list[Call] = []
+        for k in map(self.keys.queue, queues):
+            due = [k.due(lane) for lane in ("live", "retry", "alone")]
+            others = [k.dead_letters, k.notes, k.quarantined_bodies, k.purges]
+            batches.append(([k.jobs, k.progress, k.ended, k.bodies, *due, *others], job_ids))
         found = call_together(self.calls, READ, batches, partly=True)
         away = next((answer for answer in found if isinstance(answer, BrokerError)), None)
         known = [(queue, answer) for queue, answer in zip(queues, found, strict=True) if isinstance(answer, list)]
@@ -205,11 +209,6 @@ class JobRecords:
         if away is not None and None in records and not (partly and isinstance(away, BrokerRefused)):
             raise away
         return records
-
-    def _find_keys(self, queue: str) -> list[str]:
-        k = self.keys.queue(queue)
-        due = [k.due(lane) for lane in ("live", "retry", "alone")]
-        return [k.jobs, k.progress, k.ended, k.bodies, *due, k.dead_letters, k.notes, k.quarantined_bodies, k.purges]
 
     def follow(self, job_id: str) -> str | None:
         """Keep a job's events from now on, and return the name of their stream; ``None`` for an unknown job.

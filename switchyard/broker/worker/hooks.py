@@ -105,8 +105,6 @@ class Hooks:
 
 
 def _named(name: str, middleware: list[Middleware]) -> list[tuple[Hook, Middleware]]:
-    return [(getattr(entry, name), entry) for entry in middleware if _has(entry, name)]
-
-
-def _has(entry: Any, name: str) -> bool:
-    return name in vars(entry) or getattr(type(entry), name, None) is not getattr(Middleware, name, None)
+    empty = getattr(Middleware, name, None)
+    has = (entry for entry in middleware if name in vars(entry) or getattr(type(entry), name, None) is not empty)
+    return [(getattr(entry, name), entry) for entry in has]
