@@ -488,7 +488,8 @@ def in_message(message: Message[Any] | MessageProxy) -> Message[Any]:
 def steps_of(options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the messages that a message's options hold, and those that these hold."""
     for name in _STEPS:
-        for step in _listed(options.get(name)):
+        value = options.get(name)
+        for step in filter(_is_step, value if isinstance(value, list) else [value]):
             yield step
             yield from steps_of(step["options"])
 
@@ -511,10 +512,6 @@ def _step_in_json(step: Any, actors: Actors) -> Any:
     if actor is not None and argument_types(actor.fn).is_typed:
         found["args"], found["kwargs"] = argument_types(actor.fn).sent(step["args"], step["kwargs"])
     return found
-
-
-def _listed(value: Any) -> list[Any]:
-    return [step for step in (value if isinstance(value, list) else [value]) if _is_step(step)]
 
 
 def _is_step(value: Any) -> bool:

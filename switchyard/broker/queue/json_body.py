@@ -195,11 +195,9 @@ def _weigh(container: Any, depth: int) -> int:
 
 def _encode_uncommon(fields: Mapping[str, Any], limit_bytes: int | None) -> bytes:
     try:
-        return _ENCODER.encode(_Plain(limit_bytes).copy(fields, "", DEEPEST))
+        return _ENCODER.encode(_Plain(_actor(fields), limit_bytes).copy(fields, "", DEEPEST))
     except _Refused as refused:
         raise UnencodablePayload(_actor(fields), refused.path, refused.fact, refused.remedy) from None
-    except _TooLarge as error:
-        raise PayloadTooLarge(_actor(fields), error.least_bytes, error.limit_bytes) from None
     except RecursionError:
         raise UnencodablePayload(_actor(fields), "", "is nested too deep for where it is sent from") from None
 
@@ -208,7 +206,7 @@ def _decode_foreign(body: bytes) -> dict[str, Any]:
     try:
         # NaN and infinities become floats, and are refused with their path below.
         read = json.loads(str(body, "utf-8"), object_pairs_hook=_object, parse_constant=float)
-        fields = _Plain(None).copy(read, "", DEEPEST)
+        fields = _Plain().copy(read, "", DEEPEST)
     except _Refused as refused:
         raise UnreadablePayload(refused.path, refused.fact) from None
     except UnicodeDecodeError as error:
@@ -232,20 +230,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return repeated
 
 
-class _TooLarge(Exception):
-    def __init__(self, least_bytes: int, limit_bytes: int) -> None:
-        self.least_bytes, self.limit_bytes = least_bytes, limit_bytes
-
-
 class _Plain:
     """Copies a value into JSON's own types, and tracks its path."""
 
-    def __init__(self, limit_bytes: int | None) -> None:
-        self._limit_bytes = limit_bytes
-        self._least_bytes = 0
+    def __init__(self, actor: str = "", limit_bytes: int | None = None) -> None:
+        self._actor, self._limit_bytes, self._least_bytes = actor, limit_bytes, 0
 
     def copy(self, value: Any, path: str, depth: int) -> Any:
-        """Return the copy; ``_Refused`` when JSON has no equal value, ``_TooLarge`` when it exceeds the limit."""
+        """Return the copy; ``_Refused`` when JSON has no equal value, ``PayloadTooLarge`` when it exceeds the limit."""
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):
@@ -291,7 +283,7 @@ class _Plain:
     def _add(self, least_bytes: int) -> None:
         self._least_bytes += least_bytes
         if self._limit_bytes is not None and self._least_bytes > self._limit_bytes:
-            raise _TooLarge(self._least_bytes, self._limit_bytes)
+            raise PayloadTooLarge(self._actor, self._least_bytes, self._limit_bytes)
 
 
 def _whole(value: int, path: str) -> int:
