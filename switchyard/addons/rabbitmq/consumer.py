@@ -20,7 +20,6 @@ from dramatiq.middleware import MiddlewareError
 from switchyard.addons.rabbitmq.connections import AWAY, connect, disconnect, refuse_other_type, unavailable
 from switchyard.addons.rabbitmq.held import (
     RabbitMessage,
-    UnreadableDeliveries,
     ends_suspicion,
     id_of,
     is_unstarted,
@@ -72,6 +71,8 @@ class RabbitConsumer(DramatiqConsumer):
         self._ready: deque[RabbitMessage] = deque()
         self._delayed: list[tuple[float, int, RabbitMessage]] = []  # a heap: when it is due, its tag
         self._prefetch = prefetch
+        # Tag, id, body and fault of deliveries that are no message, or are refused; unacknowledged until set aside.
+        self._unreadable: deque[tuple[int, str, bytes, Exception, Message[Any] | None]] = deque()
         self._later = LaterDeliveries(broker.redeliveries)
         self.waiting = WaitingMessages(broker.redeliveries, broker.delivering)
         self._woken = self._away = False
@@ -88,7 +89,6 @@ class RabbitConsumer(DramatiqConsumer):
                 note_returns=broker.redeliveries.note_returns_or_log if not self._holds_delayed else None,
                 held=broker.held_marks if not self._holds_delayed else None,
             )
-            self._unreadable = UnreadableDeliveries(broker, family, lane, self.outgoing)
             for name in names:
                 broker.server_queues.declare(self._channel, lane, name)
             self._queues = QueueConsumers(
@@ -123,7 +123,7 @@ class RabbitConsumer(DramatiqConsumer):
                 if self._queues.ended is not None:
                     raise self._queues.ended
                 self.outgoing.send(busy=bool(self._ready))
-                if self._later or self._unreadable.found:
+                if self._later or self._unreadable:
                     self._admit()
                 self._move_due()
                 stops = self._broker.draining or self._broker.quiet()
@@ -228,7 +228,8 @@ class RabbitConsumer(DramatiqConsumer):
             if not message.options.keys() <= codec.VALIDATED:
                 self._broker.emit_before("receive_message", message)
         except (codec.UnreadableMessage, MiddlewareError) as error:
-            self._unreadable.add(tag, id_of(properties), body, error, message)
+            id_ = codec.usable_id(id_of(properties).encode()) or f"unreadable-{time.time_ns()}"
+            self._unreadable.append((tag, id_, body, error, message))
             return
         self.outgoing.receive(tag, Publication(message.message_id, number))
         lease = Lease(self.owner, message.message_id.encode(), number)
@@ -255,7 +256,13 @@ class RabbitConsumer(DramatiqConsumer):
 
     def _admit(self) -> None:
         """Make messages ready that were delivered before: without those that have ended, with their crashes."""
-        self._unreadable.set_aside()
+        while self._unreadable:  # after BrokerUnavailable the rest is kept
+            tag, id_, body, error, refused = self._unreadable[0]
+            self._broker.unreadable.set_aside(self._family.keys.queue, q_name(self._lane), id_, body, error)
+            self._unreadable.popleft()
+            if refused is not None:
+                self._broker.emit_after("quarantine_message", refused, error)
+            self.outgoing.drop(tag)
         for message, ended in self._later.admit():
             self._away = False
             with self._broker.delivering:

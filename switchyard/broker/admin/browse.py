@@ -11,7 +11,7 @@ from dramatiq.message import Message
 
 from switchyard.broker.keys import ALL_LANES, Lane
 from switchyard.broker.queue import codec
-from switchyard.broker.queue.operations import QueueOperations, lane_of, leases_in, owners_of
+from switchyard.broker.queue.operations import QueueOperations, by_weight, lane_of, leases_in, owners_of
 from switchyard.broker.redis.own_keys import UNREADABLE, moment, utf8
 from switchyard.broker.shapes import Page
 
@@ -148,7 +148,7 @@ def look_through(families: Sequence[QueueOperations], *, places: Container[str] 
     chunks = [
         chunk for (place, _), answer in zip(reads, answers, strict=True) for chunk in _chunks(place, answer, AT_ONCE)
     ]
-    for trip in _trips(chunks, A_TRIP):
+    for trip in by_weight(chunks, lambda chunk: len(chunk.ids), heaviest=A_TRIP):
         bodies = calls.look([("HMGET", chunk.place.family.keys.bodies, *chunk.ids) for chunk in trip])
         for chunk, found in zip(trip, bodies, strict=True):
             looked.messages.extend(_messages(chunk, found))
@@ -223,20 +223,6 @@ def _chunks(place: _Place, answer: list[bytes], size: int) -> Iterator[_Chunk]:
     due: list[int | None] = [moment(score) for score in answer[1::2]] if place.is_sorted else [None] * len(ids)
     for first in range(0, len(ids), size):
         yield _Chunk(place, ids[first : first + size], due[first : first + size])
-
-
-def _trips(chunks: Sequence[_Chunk], size: int) -> Iterator[list[_Chunk]]:
-    """Yield chunks that share a round trip: of ``size`` messages together, or a single one."""
-    trip: list[_Chunk] = []
-    held = 0
-    for chunk in chunks:
-        if trip and held + len(chunk.ids) > size:
-            yield trip
-            trip, held = [], 0
-        trip.append(chunk)
-        held += len(chunk.ids)
-    if trip:
-        yield trip
 
 
 def _messages(chunk: _Chunk, bodies: list[bytes | None]) -> list[SeenMessage]:
