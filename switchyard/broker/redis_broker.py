@@ -237,9 +237,7 @@ class RedisBroker(YardBroker):
     ) -> list[Message[Any]]:
         """Enqueue messages whose hooks before that have run, as :meth:`enqueue_many` does.
 
-        Args:
-            delay: Milliseconds, a whole number.
-            budget_s: Seconds for each call to the server.
+        ``delay`` is a whole number of milliseconds; ``budget_s`` are the seconds for each call to the server.
         """
         messages = list(messages)
         by_lane: dict[tuple[str, int], list[int]] = {}

@@ -113,8 +113,7 @@ class RabbitConsumer(DramatiqConsumer):
     def __next__(self) -> RabbitMessage | None:
         """Return the next message, or ``None`` when none came within the timeout.
 
-        Raises:
-            BrokerError: the server is away, or refused something: Dramatiq requests another consumer.
+        ``BrokerError``: the server is away, or refused something: Dramatiq requests another consumer.
         """
         give_up_s = time.monotonic() + self._timeout_s
         try:

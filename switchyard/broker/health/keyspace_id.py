@@ -39,11 +39,9 @@ class Marker(msgspec.Struct, frozen=True):
 
 
 class KeyspaceId:
-    """One process's memory of the keyspace it works in.
+    """One process's memory of the keyspace it works in. Keys of the yard's ``queues`` show whether it is in use.
 
-    Args:
-        queues: Of the yard: their keys show whether a keyspace is in use.
-        marks: Names of the marker and of the missed ids; by default those that are shared by all queues.
+    ``marks`` are the names of the marker and of the missed ids; by default those that are shared by all queues.
     """
 
     def __init__(
@@ -58,8 +56,7 @@ class KeyspaceId:
     def prepare(self) -> str:
         """Mark a keyspace that holds nothing of ours; return its id, or "" when it has none and is in use.
 
-        Raises:
-            BrokerUnavailable: the server did not answer, or is a replica, which only reads.
+        ``BrokerUnavailable``: the server did not answer, or is a replica, which only reads.
         """
         id_ = self._calls.call(MAKE, [*self._marks, *self._used_by], [uuid.uuid4().hex])
         self.seen = str(id_, "ascii") if id_ else ""

@@ -57,10 +57,7 @@ def leaves(value: Any) -> Any:
 
 
 def from_json(kind: type, value: Any) -> Any:
-    """Return a value of a type that msgspec does not know: a member of Django's choices, or any object.
-
-    Raises ``ValueError`` when it is no member.
-    """
+    """Return a value of a class unknown to msgspec: any, or a member of Django's choices (else ``ValueError``)."""
     return kind(value) if issubclass(kind, Enum) else value
 
 
@@ -301,11 +298,7 @@ class ArgumentType:
         msgspec.json.Decoder(self._box)  # prepares it here, and not in two threads at once
 
     def read(self, value: Any, *, strict: bool = True) -> Any:
-        """Return the value of a JSON form; a value that is of the type already stays as it is.
-
-        Raises:
-            msgspec.ValidationError: it does not fit.
-        """
+        """Return the value of a JSON form or of the type itself; ``msgspec.ValidationError`` when it does not fit."""
         box: Any = msgspec.convert((value,), self._box, strict=strict, str_keys=True, dec_hook=from_json)
         return box.value
 
@@ -332,10 +325,9 @@ class ArgumentType:
             raise Misfit(f"{self._expects(path)}; its own code raised {type(error).__name__}") from error
 
     def receive(self, value: Any, path: str) -> Any:
-        """Return the value of what a message carries; of another sender also one that nearly fits, such as ``"5"``.
+        """Return the value of what a message carries; ``Misfit`` when it cannot be converted.
 
-        Raises:
-            Misfit: it cannot be converted.
+        Of another sender also one that nearly fits, such as ``"5"``.
         """
         with contextlib.suppress(msgspec.ValidationError):
             return self._received(value, path, strict=True)
@@ -372,11 +364,9 @@ class ArgumentType:
 
 
 class ArgumentTypes:
-    """Types of the arguments of one actor's function.
+    """Types of the arguments of one actor's function; ``is_typed``: some are converted.
 
-    Attributes:
-        faults: Annotations that count as none by the parameter's name, and why.
-        is_typed: Some arguments are converted.
+    ``faults`` has annotations that count as none by the parameter's name, and why.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:

@@ -54,8 +54,7 @@ MOST_AT_ONCE: Final = 999_999_999
 class Limit(msgspec.Struct, frozen=True):
     """At most ``n`` messages of an actor at once; with an argument, of each of its values.
 
-    Args:
-        ordered: Its messages start in their sequence, the next one when the one before it has ended.
+    Those that are ``ordered`` start in their sequence, the next one when the one before it has ended.
     """
 
     n: int
@@ -86,8 +85,7 @@ class LimitWait(msgspec.Struct, frozen=True):
 def limits_of(options: Mapping[str, Any]) -> list[Limit]:
     """Return the limits of an actor's ``concurrency`` and ``ordered_by``; one that keeps a sequence comes first.
 
-    Raises:
-        ValueError: an option has another form; its text says how to write one.
+    ``ValueError``: an option has another form; its text says how to write one.
     """
     found = []
     if (argument := options.get("ordered_by")) is not None:
