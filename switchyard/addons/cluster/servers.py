@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved, finish_the_move
@@ -26,13 +26,9 @@ LOOK_S: Final = 1.0
 ALONE_ONLY: Final = frozenset({"cluster", "replica"})
 
 
-@dataclass(frozen=True, slots=True)
-class HalfMovedSlot:
-    """A hash slot that is half moved away from ``node``. Its queues can be read, and start nothing."""
-
-    number: int
-    node: str
-    queues: tuple[str, ...]
+# Hash slots that are half moved, with the node that hands each over, and the queues in it: these can be read, and start
+# nothing.
+HalfMoved = Mapping[tuple[int, str], Sequence[str]]
 
 
 def probe(key: str) -> tuple[Word, ...]:
@@ -40,25 +36,25 @@ def probe(key: str) -> tuple[Word, ...]:
     return ("EXISTS", key, f"{key}?") if "{" in key else ("EXISTS", key)
 
 
-def half_moved_slots(keys: Iterable[str], answers: Iterable[Any], queues: Mapping[str, str]) -> list[HalfMovedSlot]:
-    """Return the slots that are half moved, by the answers to each key's :func:`probe`, with their queues."""
+def half_moved_slots(keys: Iterable[str], answers: Iterable[Any], queues: Mapping[str, str]) -> HalfMoved:
+    """Return the slots that are half moved, by the answers to each key's :func:`probe`."""
     found: dict[tuple[int, str], list[str]] = {}
     for key, answer in zip(keys, answers, strict=True):
         if isinstance(answer, HashSlotHalfMoved):
             found.setdefault((answer.slot, answer.node), []).extend([queues[key]] if key in queues else [])
-    return [HalfMovedSlot(slot, node, tuple(names)) for (slot, node), names in found.items()]
+    return found
 
 
-def half_moved(slots: Sequence[HalfMovedSlot]) -> list[ServerFinding]:
+def half_moved(slots: HalfMoved) -> list[ServerFinding]:
     """Return the finding about hash slots that are half moved: an error where a queue is in one of them."""
     if not slots:
         return []
     seen = "; ".join(
-        f"hash slot {slot.number} is half moved away from node {slot.node}; {stands_still(slot.queues)}"
-        for slot in slots
+        f"hash slot {slot} is half moved away from node {node}; {stands_still(queues)}"
+        for (slot, node), queues in slots.items()
     )
-    step = finish_the_move(slots[0].node)
-    severity: Severity = "error" if any(slot.queues for slot in slots) else "warning"
+    step = finish_the_move(next(iter(slots))[1])
+    severity: Severity = "error" if any(slots.values()) else "warning"
     return [ServerFinding("half_moved", severity, seen, f"{step[0].upper()}{step[1:]}.", partial=True)]
 
 
@@ -212,7 +208,7 @@ class Masters(Servers):
             tuple(sorted({self.place_of(key) for key in silent} - {""})),
             tuple(names[key] for key in silent if key in names),
             frozenset(key for key in away if key not in names),
-            frozenset().union(*(slot.queues for slot in slots)),
+            frozenset().union(*slots.values()),
             blocked_word="Half moved",
             blocked_why="its hash slot is on two nodes",
             findings=tuple(half_moved(slots)),

@@ -16,6 +16,7 @@ import msgspec
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls, Word
+from switchyard.broker.redis.own_keys import texts_of, utf8
 from switchyard.broker.redis.scripts import script
 
 State = Literal["ours", "missing", "another", "unmarked"]
@@ -106,13 +107,9 @@ class KeyspaceId:
 
 
 def marker_of(marker: Sequence[bytes], missed: Iterable[bytes]) -> Marker:
-    words = [str(word, "utf-8", "replace") for word in marker]
-    fields = dict(zip(words[::2], words[1::2], strict=True))
-    return Marker(
-        fields.get("id", ""),
-        frozenset(fields.get("instead_of", "").split()),
-        frozenset(str(id_, "utf-8", "replace") for id_ in missed),
-    )
+    fields = texts_of(marker)
+    instead_of = frozenset(fields.get("instead_of", "").split())
+    return Marker(fields.get("id", ""), instead_of, frozenset(map(utf8, missed)))
 
 
 def finding(state: State, where: str = "") -> list[ServerFinding]:

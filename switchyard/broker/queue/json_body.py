@@ -67,7 +67,7 @@ def refused_part(value: Any, path: str) -> tuple[str, str, str]:
         inner = next(((key, part) for key, part in parts if id(part) in holders or not _is_json(part)), None)
         if inner is None:
             return path, "cannot be written as JSON", ""
-        path, value = f"{path}[{_short(inner[0])}]", inner[1]
+        path, value = f"{path}[{_cut(repr(inner[0]))}]", inner[1]
         if id(value) in holders:
             return path, "holds itself", ""
         if len(holders) > DEEPEST_PATH:
@@ -82,9 +82,8 @@ def _is_json(value: Any) -> bool:
     return True
 
 
-def _short(key: Any) -> str:
-    shown = repr(key)
-    return shown if len(shown) <= SHOWN_KEY else f"{shown[:SHOWN_KEY]}…"
+def _cut(text: str, longest: int = SHOWN_KEY) -> str:
+    return text if len(text) <= longest else text[:SHOWN_KEY] + "…"
 
 
 def kind_of(value: Any) -> str:
@@ -247,7 +246,7 @@ class _Plain:
             fact = f"is {kind_of(value)}, which JSON does not have"
             raise _Refused(path, fact, expression_for(value))
         if depth < 0:
-            raise _Refused(_shortened(path), f"is nested deeper than {DEEPEST} levels")
+            raise _Refused(_cut(path, 2 * SHOWN_KEY), f"is nested deeper than {DEEPEST} levels")
         self._add(2 * len(value))
         if isinstance(value, dict):
             return self._mapping(value, path, depth)
@@ -291,12 +290,8 @@ def _whole(value: int, path: str) -> int:
 
 
 def _below(path: str, key: str) -> str:
-    shown = key if len(key) <= SHOWN_KEY else key[:SHOWN_KEY] + "…"
+    shown = _cut(key)
     return f"{path}[{shown!r}]" if path else shown
-
-
-def _shortened(path: str) -> str:
-    return path if len(path) <= 2 * SHOWN_KEY else path[:SHOWN_KEY] + "…"
 
 
 def _actor(fields: Mapping[str, Any]) -> str:

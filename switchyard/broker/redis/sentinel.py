@@ -23,6 +23,7 @@ from redis.retry import Retry
 
 from switchyard.broker.errors import UnusableAddress
 from switchyard.broker.redis.addresses import is_sentinel_url, split_hosts
+from switchyard.broker.redis.own_keys import texts_of
 from switchyard.broker.redis.server_connection import NAMELESS, ServerConnection, TlsConnection
 
 PORT: Final = 26379
@@ -206,7 +207,7 @@ class Sentinels:
             if isinstance(answer, redis.ResponseError):
                 raise redis.ConnectionError(f"sentinel {place[0]}:{place[1]}: {answer}") from answer
         words, address = answers
-        return Answer(int(fields_of(words)["config-epoch"]), str(address[0], "utf-8"), int(address[1]))
+        return Answer(int(texts_of(words)["config-epoch"]), str(address[0], "utf-8"), int(address[1]))
 
     def ask(self, place: tuple[str, int], questions: Sequence[str], within_s: float) -> list[Any]:
         """Return the answers of one sentinel to subcommands of ``SENTINEL`` about the master; a refusal is its error.
@@ -222,12 +223,6 @@ class Sentinels:
             return [_answer(connection) for _ in commands]
         finally:
             connection.disconnect()
-
-
-def fields_of(words: Sequence[bytes]) -> dict[str, str]:
-    """Return names and values of a sentinel's answer, which has them one after the other."""
-    texts = [str(word, "utf-8", "replace") for word in words]
-    return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
 def _answer(connection: Any) -> Any:
