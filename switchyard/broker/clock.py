@@ -1,19 +1,14 @@
 """Wall clock of the yard: this process's clock, or the server's where the two differ by more than a second.
 
 The server's clock decides leases and due times. Times that several hosts compare and that the server does not write
-(ages, ends of claims, ticks of schedules) come from here.
+(ages, ends of claims, ticks of schedules) come from here, see :mod:`switchyard.broker.redis.server_clock`.
 """
 
 from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
-
-from switchyard.broker.errors import BrokerError
-
-if TYPE_CHECKING:
-    from switchyard.broker.redis.calls import RedisCalls
+from typing import Final
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Clocks that a time server keeps differ by less, and a measurement over a network is no better.
@@ -103,33 +98,3 @@ def utc_now() -> datetime:
 def datetime_of(at_ms: int) -> datetime:
     """Return the UTC time ``at_ms`` milliseconds after the epoch, without the rounding of a float, to the year 9999."""
     return EPOCH + timedelta(milliseconds=min(max(at_ms, 0), LARGEST))
-
-
-EVERY_S: Final = 10.0
-# A slower answer says too little about the moment at which the server read its clock.
-LONGEST_ANSWER_S: Final = 0.3
-
-
-class ServerClock:
-    """Compare the clocks when asked to, at most every 10 s; a server that does not answer is asked again after 10 s.
-
-    Where keys lie at several places any server answers: their clocks must agree.
-    """
-
-    def __init__(self, calls: RedisCalls) -> None:
-        self._calls = calls
-        self._due_s = 0.0
-
-    def compare(self) -> None:
-        """Ask for the server's time if that is due; raises nothing, and takes 0.3 s at most."""
-        began_s = time.monotonic()
-        if began_s < self._due_s:
-            return
-        self._due_s = began_s + EVERY_S  # first: other threads go on without
-        try:
-            seconds, micros = self._calls.command("TIME", budget_s=LONGEST_ANSWER_S)
-        except BrokerError:  # whatever the caller asks of the server next says so
-            return
-        took_s = time.monotonic() - began_s
-        if took_s <= LONGEST_ANSWER_S:
-            CLOCK.measured(int(seconds) * 1_000_000_000 + int(micros) * 1_000 + int(took_s / 2 * 1e9))

@@ -26,6 +26,7 @@ from dramatiq.actor import Actor
 from dramatiq.broker import MessageProxy
 from dramatiq.generic import GenericActor
 from dramatiq.message import Message
+from msgspec import inspect as meta
 
 from switchyard.broker.queue.json_body import expression_for
 
@@ -148,25 +149,12 @@ def is_json(value: Any) -> bool:
 
 
 _JSON: Final = (
-    msgspec.inspect.AnyType,
-    msgspec.inspect.NoneType,
-    msgspec.inspect.BoolType,
-    msgspec.inspect.IntType,
-    msgspec.inspect.FloatType,
-    msgspec.inspect.StrType,
-    msgspec.inspect.LiteralType,
-)
+    meta.AnyType, meta.NoneType, meta.BoolType, meta.IntType, meta.FloatType, meta.StrType, meta.LiteralType,
+)  # fmt: skip
 _TEXT: Final = (
-    msgspec.inspect.StrType,
-    msgspec.inspect.BytesType,
-    msgspec.inspect.ByteArrayType,
-    msgspec.inspect.DateTimeType,
-    msgspec.inspect.TimeType,
-    msgspec.inspect.DateType,
-    msgspec.inspect.TimeDeltaType,
-    msgspec.inspect.UUIDType,
-    msgspec.inspect.DecimalType,
-)
+    meta.StrType, meta.BytesType, meta.ByteArrayType, meta.DateTimeType, meta.TimeType, meta.DateType,
+    meta.TimeDeltaType, meta.UUIDType, meta.DecimalType,
+)  # fmt: skip
 
 
 class Annotation(msgspec.Struct, frozen=True):
@@ -207,17 +195,17 @@ def callee_of(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def takes_text(annotation: Any, *, only: bool = False) -> bool:
     """Return whether the JSON of an annotation's values may be text, or with ``only`` always is, but for ``None``."""
-    found = [_is_text(part) for part in parts_of(annotation) if not isinstance(part, msgspec.inspect.NoneType)]
+    found = [_is_text(part) for part in parts_of(annotation) if not isinstance(part, meta.NoneType)]
     return all(found) and bool(found) if only else any(found)
 
 
 def takes_none(annotation: Any) -> bool:
-    return any(isinstance(part, msgspec.inspect.NoneType) for part in parts_of(annotation))
+    return any(isinstance(part, meta.NoneType) for part in parts_of(annotation))
 
 
 def parts_of(annotation: Any) -> tuple[Any, ...]:
     """Return the descriptions of a union's types, or of the one type."""
-    info = msgspec.inspect.type_info(annotation)
+    info = meta.type_info(annotation)
     return getattr(info, "types", (info,))
 
 
@@ -236,7 +224,7 @@ def _annotation(parameter: inspect.Parameter, names: dict[str, Any]) -> Annotati
         resolved = typing.Optional[resolved]  # noqa: UP045  the resolved annotation may be a text
     try:
         msgspec.json.Decoder(resolved)  # refuses what type_info lets pass
-        is_typed = not _is_plain(msgspec.inspect.type_info(resolved), set())
+        is_typed = not _is_plain(meta.type_info(resolved), set())
     except _Foreign:
         return Annotation(parameter.name, parameter.kind, written)
     except Exception as error:  # noqa: BLE001  as above
@@ -253,7 +241,7 @@ def _is_plain(info: Any, seen: set[int]) -> bool:
     if id(info) in seen:
         return True
     seen.add(id(info))
-    if isinstance(info, msgspec.inspect.CustomType):
+    if isinstance(info, meta.CustomType):
         if issubclass(info.cls, Enum) and all(isinstance(member.value, (str, int)) for member in info.cls):
             return False  # Django's choices, whose class has another metaclass than msgspec knows
         if info.cls is object:
@@ -263,16 +251,16 @@ def _is_plain(info: Any, seen: set[int]) -> bool:
     more = (*getattr(info, "item_types", ()), *getattr(info, "types", ()))
     fields = (field.type for field in getattr(info, "fields", ()))
     parts = [_is_plain(part, seen) for part in (*single, *more, *fields) if part is not None]
-    if isinstance(info, msgspec.inspect.DictType):
-        return all(parts) and isinstance(info.key_type, (msgspec.inspect.StrType, msgspec.inspect.AnyType))
-    plain = (*_JSON, msgspec.inspect.ListType, msgspec.inspect.UnionType, msgspec.inspect.TypedDictType)
+    if isinstance(info, meta.DictType):
+        return all(parts) and isinstance(info.key_type, (meta.StrType, meta.AnyType))
+    plain = (*_JSON, meta.ListType, meta.UnionType, meta.TypedDictType)
     return isinstance(info, plain) and all(parts)
 
 
 def _is_text(info: Any) -> bool:
-    if isinstance(info, (msgspec.inspect.EnumType, msgspec.inspect.CustomType)) and issubclass(info.cls, Enum):
+    if isinstance(info, (meta.EnumType, meta.CustomType)) and issubclass(info.cls, Enum):
         return any(isinstance(member.value, str) for member in info.cls)
-    if isinstance(info, msgspec.inspect.LiteralType):
+    if isinstance(info, meta.LiteralType):
         return any(isinstance(value, str) for value in info.values)
     return isinstance(info, _TEXT)
 

@@ -57,7 +57,7 @@ def decode_letter(key: str, data: bytes) -> DeadLetter | None:
 
 
 def payload_of(message: Any) -> dict[str, Any]:
-    """Return the fields of a message that its dead letter keeps."""
+    """Return the fields of a message that move with it, and that its dead letter keeps."""
     sent = as_sent(message)
     options = {name: value for name, value in message.options.items() if name not in LOCAL_OPTIONS}
     return {

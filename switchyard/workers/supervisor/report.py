@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from switchyard.broker.clock import CLOCK, ServerClock, now_ms
+from switchyard.broker.clock import CLOCK, now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis.server_clock import ServerClock
 from switchyard.broker.stores.pool_reports import (
     ChildStacks,
     Instruction,
