@@ -67,8 +67,9 @@ def confirms(publishers: Publishers, queues: RabbitQueues, *, within_s: float = 
                 channel.basic_qos(prefetch_count=0)  # answered by the node alone
                 answers = True
                 if queues.kind == "quorum":
-                    queues.declare_empty(channel)
-                    channel.basic_get(queues.always_empty, auto_ack=True)
+                    empty = f"{queues.prefix}.EMPTY"  # no lane has capitals
+                    channel.queue_declare(queue=empty, durable=True, arguments={"x-queue-type": "quorum"})
+                    channel.basic_get(empty, auto_ack=True)
                 return True
         except AWAY as error:
             if isinstance(error, ChannelClosedByBroker) and error.reply_code == ACCESS_REFUSED:
