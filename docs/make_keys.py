@@ -6,10 +6,12 @@ the table.
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +57,12 @@ class Row:
 
 def rows(keys: object) -> Iterator[Row]:
     """Yield a row for each docstring of a class of key names."""
+    described = _described(type(keys))
     for name, member in vars(type(keys)).items():
         function: Any = member.fget if isinstance(member, property) else member
-        typed = TYPED.fullmatch(inspect.getdoc(function) or "") if inspect.isfunction(function) else None
+        if not inspect.isfunction(function):
+            continue
+        typed = TYPED.fullmatch(described.get(name) or inspect.getdoc(function) or "")
         if typed is None:
             continue
         asked = list(inspect.signature(function).parameters)[1:]
@@ -65,6 +70,16 @@ def rows(keys: object) -> Iterator[Row]:
         found = getattr(keys, name) if isinstance(member, property) else member(keys, *given)
         names = (found,) if isinstance(found, str) else tuple(found)
         yield Row(names, typed[1], " ".join(typed[2].split()).replace("``", "`"))
+
+
+def _described(kind: type) -> dict[str, str]:
+    """Return the docstrings of a class's attributes: the text that follows each assignment."""
+    declared: Any = ast.parse(inspect.getsource(kind)).body[0]
+    return {
+        each.targets[0].id: inspect.cleandoc(below.value.value)
+        for each, below in pairwise(declared.body)
+        if hasattr(each, "targets") and hasattr(below, "value")
+    }
 
 
 def family_rows() -> list[Row]:

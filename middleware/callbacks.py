@@ -18,7 +18,7 @@ from switchyard.broker.interface import Transport
 from switchyard.broker.queue.administration import follows_a_job
 from switchyard.broker.queue.codec import as_sent
 from switchyard.broker.stores.batches import Batches, Outcome, batch_of
-from switchyard.broker.stores.group_barriers import GroupBarriers
+from switchyard.broker.stores.limit_counts import GroupBarriers
 from switchyard.broker.topology import Yard
 from switchyard.broker.worker.acks import AckBarrier
 from switchyard.loggers import get_logger

@@ -20,13 +20,9 @@ LARGEST: Final = 253_402_300_799_999
 # has, see lua/include/actor_pauses.lua.
 PUT_OFF_MS: Final = 200_000_000_000_000
 LAST_PUT_OFF_MS: Final = PUT_OFF_MS + 10_000_000_000_000
-
-
 # Messages that an open circuit has put off are scheduled later still.
 CIRCUITS_MS: Final = PUT_OFF_MS + 3_000_000_000_000
 CIRCUIT_SPAN_MS: Final = 10_000_000_000
-
-
 # And later those that wait for a limit, see lua/include/limits.lua: of what runs at once, or of a sequence.
 WAITING_MS: Final = PUT_OFF_MS + 5_000_000_000_000
 IN_ORDER_MS: Final = PUT_OFF_MS + 8_000_000_000_000

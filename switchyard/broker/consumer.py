@@ -76,9 +76,8 @@ class Consumer(DramatiqConsumer):
     def __next__(self) -> HeldMessage | None:
         """Return the next message, or ``None`` when none came within the timeout.
 
-        Raises:
-            BrokerError: the server is away or refused a fetch, or this owner lost its lease. As a ``ConnectionClosed``
-                it makes Dramatiq request another consumer.
+        Raises ``BrokerError``: the server is away or refused a fetch, or this owner lost its lease. As a
+        ``ConnectionClosed`` it makes Dramatiq request another consumer.
         """
         give_up_s = time.monotonic() + self._timeout_s
         try:
@@ -238,16 +237,17 @@ class Consumer(DramatiqConsumer):
     def _listen(self, timeout_s: float) -> None:
         if (answer := self._wakeup.wait(timeout_s)) is None:
             return
+        notified, found = answer
         credit, self._reserved_credit = self._reserved_credit, 0
-        if answer.fetch is not None:
-            self._receive(fetched(self.owner, answer.fetch), credit)
+        if found is not None:
+            self._receive(fetched(self.owner, found), credit)
         elif credit:
             self._fetch(credit, self._request)
         elif credit := self._credit.acquire(self, timeout_s=0):
             self._fetch(credit, next(self._requests))
         else:
             self._lane_empty = False
-            if answer.notified:
+            if notified:
                 self._family.notify(self._lane)  # for another process, which has credit
 
     def _until_due(self, timeout_s: float) -> float:

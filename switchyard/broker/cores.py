@@ -11,34 +11,24 @@ from pathlib import Path
 NO_LIMIT_BYTES = 2**60
 
 
-@cache
-def cores_here() -> int:
-    """Return how many processors this process may keep busy, at least 1. Read once in a process."""
-    return read_cores()
-
-
-@cache
-def memory_here() -> int | None:
-    """Return the memory limit of this process's container in bytes, or ``None``. Read once in a process."""
-    return read_memory()
-
-
 def usable_cpus() -> frozenset[int] | None:
     """Return the CPUs that this process may use; ``None`` where the platform pins no processes (macOS)."""
     return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
-def read_cores(root: Path = Path("/")) -> int:
-    """Return the smaller of the CPU affinity and the quota of all control groups, rounded down, at least 1.
+@cache
+def cores_here(root: Path = Path("/")) -> int:
+    """Return how many processors this process may keep busy: by affinity and control groups, rounded down, at least 1.
 
-    ``root`` is the folder of ``proc`` and ``sys``.
+    Read once in a process. ``root`` is the folder of ``proc`` and ``sys``.
     """
     allowed = len(usable_cpus() or ()) or os.cpu_count() or 1
     return max(1, min([allowed, *_quotas(root)]))
 
 
-def read_memory(root: Path = Path("/")) -> int | None:
-    """Return the lowest memory limit of all control groups in bytes; ``None`` without one."""
+@cache
+def memory_here(root: Path = Path("/")) -> int | None:
+    """Return the lowest memory limit of all control groups in bytes; ``None`` without one. Read once in a process."""
     limits = []
     for folder in _folders(root, "memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):

@@ -8,8 +8,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.message import Message
 
 from switchyard.broker.clock import now_ms
-from switchyard.broker.queue.codec import as_sent
-from switchyard.broker.queue.dead_moves import LOCAL_OPTIONS
+from switchyard.broker.queue.dead_moves import payload_of
 from switchyard.broker.queue.operations import Lease, QueueOperations
 from switchyard.broker.shapes import DeadLetter
 
@@ -80,17 +79,9 @@ class HeldMessage(MessageProxy):
 
 def moved_copy(message: Message[Any] | MessageProxy, lane: str, options: dict[str, Any]) -> Message[Any]:
     """Return a copy for a lane, with changed options, without the options that describe only its old place."""
-    sent = as_sent(message)
-    kept = {name: value for name, value in message.options.items() if name not in LOCAL_OPTIONS}
-    return Message(
-        queue_name=lane,
-        actor_name=message.actor_name,
-        args=sent.args,
-        kwargs=sent.kwargs,
-        options={**kept, **options},
-        message_id=message.message_id,
-        message_timestamp=message.message_timestamp,
-    )
+    fields = payload_of(message)
+    new = {"queue_name": lane, "args": tuple(fields["args"]), "options": {**fields["options"], **options}}
+    return Message(**{**fields, **new})
 
 
 def requeued_copy(

@@ -22,14 +22,15 @@ from switchyard.broker.shapes import ActorPause, DeadLetter, Moved, Page, QueueS
 from switchyard.broker.stores.alert_groups import AlertGroups
 from switchyard.broker.stores.batches import Batches
 from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
-from switchyard.broker.stores.group_barriers import GroupBarriers
 from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.stores.limit_counts import RateWindows
+from switchyard.broker.stores.limit_counts import GroupBarriers, RateWindows
 from switchyard.broker.stores.pool_reports import PoolReports
 from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.topology import Yard
 from switchyard.broker.worker.acks import AckBarrier
 
+# What a worker is processing and will acknowledge.
+Held = Message[Any] | MessageProxy
 Arguments = tuple[list[Any], dict[str, Any]]
 Keep = Callable[[Sequence[DeadLetter]], None]
 # Keeps messages (with their delay in ms) until a commit; returns those that are to be sent now.
@@ -51,64 +52,52 @@ class Transport(Protocol):
     _dead: DeadLists
     _quarantine: Quarantine
 
-    def divert(self, held: Message[Any] | MessageProxy, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
+    def divert(self, held: Held, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
         """Put a copy of a held message, with changed options, into a lane, due in ``delay_ms``."""
 
-    def defer(self, held: Message[Any] | MessageProxy, *, delay_ms: int, options: dict[str, Any]) -> None:
+    def defer(self, held: Held, *, delay_ms: int, options: dict[str, Any]) -> None:
         """Put a held message back to where it came from, due in ``delay_ms``, without spending an attempt."""
 
-    def park(self, held: Message[Any] | MessageProxy, *, call: str, parked_ms: int, options: dict[str, Any]) -> int:
+    def park(self, held: Held, *, call: str, parked_ms: int, options: dict[str, Any]) -> int:
         """Put a held message back to where it came from, until a worker that knows its call consumes there.
 
-        Args:
-            call: See :func:`switchyard.middleware.arguments.call_of`.
-            parked_ms: How long it was parked before; the sum with the new delay is stored in its option ``parked_ms``.
-
-        Returns:
-            Milliseconds after which any worker may get it again.
+        The call is as of :func:`switchyard.middleware.arguments.call_of`; ``parked_ms`` is how long it was parked
+        before: the sum with the new delay is stored in its option of that name. Returns the milliseconds after which
+        any worker may get it again.
         """
 
-    def unpark(self, held: Message[Any] | MessageProxy, *, call: str) -> None:
+    def unpark(self, held: Held, *, call: str) -> None:
         """Remove a parked message that is about to run from the list of parked messages, where there is one."""
         return
 
-    def known_lately(self, held: Message[Any] | MessageProxy, *, call: str, within_ms: int) -> bool:
+    def known_lately(self, held: Held, *, call: str, within_ms: int) -> bool:
         """Whether a worker that knows what a held message calls was seen in the last ``within_ms``."""
         return False
 
-    def isolate(self, held: Message[Any] | MessageProxy) -> bool:
+    def isolate(self, held: Held) -> bool:
         """Put a held message where it runs alone, no attempt spent; ``False`` where there is no such place."""
         return False
 
-    def return_paused(self, held: Message[Any] | MessageProxy) -> bool:
+    def return_paused(self, held: Held) -> bool:
         """Return a held message whose actor was paused after it was fetched, unstarted; whether that was so."""
         return False
 
-    def circuit_stops(self, held: Message[Any] | MessageProxy, circuit: Circuit) -> str:
-        """Return a held message, unstarted, whose circuit is open.
+    def circuit_stops(self, held: Held, circuit: Circuit) -> str:
+        """Return a held message, unstarted, whose circuit is open: ``stopped``; "" when it is closed.
 
-        Returns:
-            ``stopped`` when that was so, ``probe`` when it is the message that may start, "" when it is closed.
+        Or ``probe``, when it is the message that may start.
         """
         return ""
 
-    def note_circuit(
-        self,
-        held: Message[Any] | MessageProxy,
-        circuit: Circuit,
-        outcome: str,
-        *,
-        until_ms: int = 0,
-        reason: str = "",
-    ) -> str:
+    def note_circuit(self, held: Held, circuit: Circuit, outcome: str, *, until_ms: int = 0, reason: str = "") -> str:
         """Count a call of a dependency; see :func:`switchyard.broker.queue.circuits.note_circuit`."""
         return "closed"
 
-    def pause_for(self, held: Message[Any] | MessageProxy, pause: ActorPause) -> bool:
+    def pause_for(self, held: Held, pause: ActorPause) -> bool:
         """Pause an actor in a held message's queue; ``False`` where that cannot be."""
         return False
 
-    def dead_letter(self, held: Message[Any] | MessageProxy, dead_letter: DeadLetter) -> None:
+    def dead_letter(self, held: Held, dead_letter: DeadLetter) -> None:
         """Put a held message into its queue's dead list as ``dead_letter``. The same id twice stays one."""
 
     def requeue(
@@ -116,12 +105,9 @@ class Transport(Protocol):
     ) -> dict[str, Moved]:
         """Move dead letters back to their live queue, attempts forgotten; return what became of each.
 
-        Repeated with its nonce, it moves none twice.
-
-        Args:
-            letters: The time of death, ms since the epoch, by id; at most 500. One that died again since stays, as do
-                those that a full queue has no room for (``full``).
-            arguments: Positional ones and those by name, in place of the messages' own.
+        ``letters`` has the time of death, ms since the epoch, by id; at most 500. One that died again since stays, as
+        do those that a full queue has no room for (``full``). ``arguments`` replace the messages' own, positional ones
+        and those by name. Repeated with its nonce, it moves none twice.
         """
 
     def discard(self, queue: str, letters: Mapping[str, int], *, nonce: str, keep: Keep) -> dict[str, Moved]:
@@ -130,12 +116,8 @@ class Transport(Protocol):
     def take_back(self, queue: str, letters: Sequence[DeadLetter], *, nonce: str) -> set[str]:
         """Put messages that a requeue moved, and no worker has fetched since, back into the dead list.
 
-        Args:
-            letters: As they are to be there, without their messages.
-            nonce: Of the requeue.
-
-        Returns:
-            Ids of those that are there, also by an earlier call; none where waiting messages cannot be found.
+        Returns the ids of those that are there, also by an earlier call; none where waiting messages cannot be found.
+        The letters are as they are to be there, without their messages; ``nonce`` is that of the requeue.
         """
         return set()
 
@@ -176,27 +158,22 @@ class Transport(Protocol):
         return False
 
     def cancel(self, queue: str, message_id: str, *, end: CancelRecord = NO_RECORD) -> str:
-        """Keep a message from starting.
+        """Keep a message from starting. ``end`` records its job as cancelled, in the same step where that can be.
 
-        Args:
-            end: Record of its job as cancelled, written in the same step where the transport can.
-
-        Returns:
-            ``cancelled``: it never starts. ``asked``: a worker holds it. ``unknown``: the broker does not know it, and
-                the record of its job carries the request.
+        Returns ``cancelled``: it never starts; ``asked``: a worker holds it; ``unknown``: the broker does not know it,
+        and the record of its job carries the request.
         """
         return "unknown"
 
     def due_now(self, queue: str, message_id: str) -> str:
         """Make a scheduled message due at once.
 
-        Returns:
-            ``due``: it starts as soon as a slot is free. ``waiting``: it waits or is held already. ``unknown``: the
-                queue has no such message, or cannot find it.
+        Returns ``due``: it starts as soon as a slot is free; ``waiting``: it waits or is held already; ``unknown``: the
+        queue has no such message, or cannot find it.
         """
         return "unknown"
 
-    def cancel_requested(self, held: Message[Any] | MessageProxy) -> bool:
+    def cancel_requested(self, held: Held) -> bool:
         """Whether the cancellation of a held message was requested; ``BrokerUnavailable`` when no server answers it."""
 
     def stats(self, queue: str) -> QueueStats:
@@ -236,11 +213,7 @@ def attach(broker: Broker, facilities: Facilities) -> None:
 
 
 def facilities(broker: Broker | None = None) -> Facilities:
-    """Return the facilities attached to ``broker``, or to Dramatiq's global broker.
-
-    Raises:
-        RuntimeError: the broker was not built by ``switchyard/wiring.py``.
-    """
+    """Return the facilities of ``broker``, or of Dramatiq's global one; ``RuntimeError`` when it carries none."""
     broker = broker or dramatiq.get_broker()
     found = getattr(broker, "switchyard", None)
     if not isinstance(found, Facilities):

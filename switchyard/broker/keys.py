@@ -15,6 +15,11 @@ LANES: Final[tuple[Lane, Lane]] = ("live", "retry")
 ALL_LANES: Final[tuple[Lane, Lane, Lane]] = (*LANES, "alone")
 
 
+def _key(name: str) -> str:
+    """Return a property with this name below the base of a family. What is in the key stands below the declaration."""
+    return property(lambda self: f"{self.base}{name}")  # type: ignore[return-value]
+
+
 class QueueKeys(msgspec.Struct, frozen=True):
     """Key names of a family. ``docs/reference/keys.md`` is made from the docstrings.
 
@@ -31,10 +36,8 @@ class QueueKeys(msgspec.Struct, frozen=True):
         """Name of a lane in actors and messages: ``webhook``, ``webhook-retry``, ``webhook-alone``."""
         return self.queue if lane == "live" else f"{self.queue}-{lane}"
 
-    @property
-    def bodies(self) -> str:
-        """Hash: id of a waiting, scheduled or leased message -> its body."""
-        return f"{self.base}bodies"
+    bodies = _key("bodies")
+    """Hash: id of a waiting, scheduled or leased message -> its body."""
 
     def waiting(self, lane: Lane) -> tuple[str, str, str]:
         """Lists: ids of the waiting messages of a lane, next one first, of high, normal and low priority."""
@@ -54,125 +57,99 @@ class QueueKeys(msgspec.Struct, frozen=True):
         """
         return f"{self.base}{self.lane_name(lane)}.parked"
 
-    @property
-    def known(self) -> str:
-        """Hash: call of parked messages -> time of the last poll by a worker that knows it."""
-        return f"{self.base}known"
+    known = _key("known")
+    """Hash: call of parked messages -> time of the last poll by a worker that knows it."""
 
     def wakeup(self, lane: Lane) -> str:
         """List: at most one wake-up token, present when a consumer should fetch. Idle consumers block on this list."""
         return f"{self.base}{self.lane_name(lane)}.bell"
 
-    @property
-    def leases(self) -> str:
-        """Sorted set: owner -> time when its lease expires; 0 while its messages are reclaimed."""
-        return f"{self.base}leases"
+    leases = _key("leases")
+    """Sorted set: owner -> time when its lease expires; 0 while its messages are reclaimed."""
 
     def hold(self, owner: str) -> str:
         """Hash: id leased to an owner -> token; ``#`` -> number, first token and count of its last fetch."""
         return f"{self.base}hold:{owner}"
 
-    @property
-    def running(self) -> str:
-        """Hash: owner -> how many of its oldest leases may run, 1 when nothing runs beside it (else 0), and its host.
+    running = _key("running")
+    """Hash: owner -> how many of its oldest leases may run, 1 when nothing runs beside it (else 0), and its host.
 
-        On further lines the ids that it has run for over a second. It shows what an owner ran that ended together with
-        its supervisor.
-        """
-        return f"{self.base}running"
+    On further lines the ids that it has run for over a second. It shows what an owner ran that ended together with
+    its supervisor.
+    """
 
-    @property
-    def token(self) -> str:
-        """String: the last token that was issued."""
-        return f"{self.base}token"
+    token = _key("token")
+    """String: the last token that was issued."""
 
     @property
     def done(self) -> tuple[str, str]:
         """Hashes: id of a finished message -> token that finished it. They alternate every 10 minutes, and expire."""
         return f"{self.base}done:0", f"{self.base}done:1"
 
-    @property
-    def notes(self) -> str:
-        """Hash: data that only few messages have.
+    notes = _key("notes")
+    """Hash: data that only few messages have.
 
-        ``level:<id>`` priority (1 high, 3 low); ``key:<id>`` unique key; ``crash:<id>`` number of crashes, time
-        of the first and cause of the last: a signal, ``limit`` for the hard limit,
-        ``alone`` after a move or without a crash; on the last line, after ``@``, the times of the crashes
-        (``-`` for none) and, of a lapse suspect, ``+`` or time and host of each counted lapse; ``spent:<id>``
-        the last move and its token; ``cancel:<id>`` the message must not start; ``asked:<id>`` its cancellation
-        was requested while it was leased; ``ahead`` the milliseconds by which the server's clock was set back.
-        """
-        return f"{self.base}notes"
+    ``level:<id>`` priority (1 high, 3 low); ``key:<id>`` unique key; ``crash:<id>`` number of crashes, time
+    of the first and cause of the last: a signal, ``limit`` for the hard limit,
+    ``alone`` after a move or without a crash; on the last line, after ``@``, the times of the crashes
+    (``-`` for none) and, of a lapse suspect, ``+`` or time and host of each counted lapse; ``spent:<id>``
+    the last move and its token; ``cancel:<id>`` the message must not start; ``asked:<id>`` its cancellation
+    was requested while it was leased; ``ahead`` the milliseconds by which the server's clock was set back.
+    """
 
-    @property
-    def ends(self) -> str:
-        """Hash: id of a member of a batch -> how it ended, until its batch has counted that.
+    ends = _key("ends")
+    """Hash: id of a member of a batch -> how it ended, until its batch has counted that.
 
-        ``done``, ``failed`` or ``cancelled``. After ``?``, with a token, how the run under that token will have ended
-        once its message is acknowledged.
-        """
-        return f"{self.base}ends"
+    ``done``, ``failed`` or ``cancelled``. After ``?``, with a token, how the run under that token will have ended
+    once its message is acknowledged.
+    """
 
-    @property
-    def suspects(self) -> str:
-        """Hash: id of a lapse suspect that is on another server -> when that changed (ms), its lone run, its lapses.
+    suspects = _key("suspects")
+    """Hash: id of a lapse suspect that is on another server -> when that changed (ms), its lone run, its lapses.
 
-        Lone run and lapses are each ``<ms since the epoch>@<host>``, lapses with commas between; ``-`` is no lone run,
-        ``+`` no lapse. Expires 72 hours after the last change; supervisors that read it remove older fields.
-        """
-        return f"{self.base}suspects"
+    Lone run and lapses are each ``<ms since the epoch>@<host>``, lapses with commas between; ``-`` is no lone run,
+    ``+`` no lapse. Expires 72 hours after the last change; supervisors that read it remove older fields.
+    """
 
-    @property
-    def unique(self) -> str:
-        """Hash: unique key -> id of the message that holds it. Byte 1 begins a key that is held until the start."""
-        return f"{self.base}unique"
+    unique = _key("unique")
+    """Hash: unique key -> id of the message that holds it. Byte 1 begins a key that is held until the start."""
 
     def unique_window(self, unique_key: str) -> str:
         """String: id of the last message of a unique key with a window. Expires with the window."""
         return f"{self.base}window:{unique_key}"
 
-    @property
-    def stand_ins(self) -> str:
-        """Hash: id of a message that was not enqueued -> id of the one that held its unique key.
+    stand_ins = _key("stand_ins")
+    """Hash: id of a message that was not enqueued -> id of the one that held its unique key.
 
-        ``for <id>`` -> the last five that this one stands for. At most 2,000 fields; expires an hour after the first.
-        """
-        return f"{self.base}stand_ins"
+    ``for <id>`` -> the last five that this one stands for. At most 2,000 fields; expires an hour after the first.
+    """
 
-    @property
-    def yields(self) -> str:
-        """Hash: actor -> sends of it that met a unique key which another unfinished message held.
+    yields = _key("yields")
+    """Hash: actor -> sends of it that met a unique key which another unfinished message held.
 
-        Beyond 500 actors, and of bodies that name none, they count for ``other``.
-        """
-        return f"{self.base}yields"
+    Beyond 500 actors, and of bodies that name none, they count for ``other``.
+    """
 
-    @property
-    def sends(self) -> str:
-        """Hash: actor -> messages of it that were enqueued; with a line break and n, those due in 2**n minutes or more.
+    sends = _key("sends")
+    """Hash: actor -> messages of it that were enqueued; with a line break and n, those due in 2**n minutes or more.
 
-        Beyond 1,000 fields, and of bodies that name no actor, they count for ``other``.
-        """
-        return f"{self.base}sends"
+    Beyond 1,000 fields, and of bodies that name no actor, they count for ``other``.
+    """
 
-    @property
-    def paused(self) -> str:
-        """String: present while the queue is paused: ``since``, ``until`` (0: none), ``by`` and ``reason`` as JSON.
+    paused = _key("paused")
+    """String: present while the queue is paused: ``since``, ``until`` (0: none), ``by`` and ``reason`` as JSON.
 
-        Expires at ``until``. Releases before 1.0 wrote the time of the pause alone.
-        """
-        return f"{self.base}paused"
+    Expires at ``until``. Releases before 1.0 wrote the time of the pause alone.
+    """
 
-    @property
-    def actor_pauses(self) -> str:
-        """Hash: actor, with a line break and an argument's value as JSON if only those pause -> the pause as JSON.
+    actor_pauses = _key("pauses")
+    """Hash: actor, with a line break and an argument's value as JSON if only those pause -> the pause as JSON.
 
-        ``since``, ``until`` (0: none), ``token`` (the last that was issued
-        before it), ``by``, ``reason``, ``actor``, ``argument``, its ``position`` and its ``value``. One that has ended
-        stays until the messages that it had set aside are due again. An open circuit is one with ``calls``, the
-        argument's position by actor; its ``until`` is the time of its next probe.
-        """
-        return f"{self.base}pauses"
+    ``since``, ``until`` (0: none), ``token`` (the last that was issued
+    before it), ``by``, ``reason``, ``actor``, ``argument``, its ``position`` and its ``value``. One that has ended
+    stays until the messages that it had set aside are due again. An open circuit is one with ``calls``, the
+    argument's position by actor; its ``until`` is the time of its next probe.
+    """
 
     def circuit(self, digest: str) -> str:
         """Hash: calls of a dependency by outcome, ``ok`` and ``failed``, while its circuit is closed.
@@ -181,43 +158,35 @@ class QueueKeys(msgspec.Struct, frozen=True):
         """
         return f"{self.base}circuit:{digest}"
 
-    @property
-    def limits(self) -> str:
-        """Hash: actor -> its limits on what runs at once, as a JSON list; written by its workers when they start.
+    limits = _key("limits")
+    """Hash: actor -> its limits on what runs at once, as a JSON list; written by its workers when they start.
 
-        Each with ``n``, and ``ordered`` where a key's messages keep their sequence; ``argument``, its ``position`` in
-        calls without names and its ``default`` where its value is part of the key. After a line break a limit -> its
-        override: ``n`` until ``until`` (ms since the epoch), ``since``, ``by`` and ``reason``.
-        """
-        return f"{self.base}limits"
+    Each with ``n``, and ``ordered`` where a key's messages keep their sequence; ``argument``, its ``position`` in
+    calls without names and its ``default`` where its value is part of the key. After a line break a limit -> its
+    override: ``n`` until ``until`` (ms since the epoch), ``since``, ``by`` and ``reason``.
+    """
 
-    @property
-    def slots(self) -> str:
-        """Hash: id of a message that has places of limits -> their keys, each on a line of its own.
+    slots = _key("slots")
+    """Hash: id of a message that has places of limits -> their keys, each on a line of its own.
 
-        On the first line ``held``, a time and the owner; ``next`` and the lane at whose head it
-        waits; or ``kept`` while a message that keeps its key's sequence waits for something else.
-        """
-        return f"{self.base}slots"
+    On the first line ``held``, a time and the owner; ``next`` and the lane at whose head it
+    waits; or ``kept`` while a message that keeps its key's sequence waits for something else.
+    """
 
-    @property
-    def waits(self) -> str:
-        """Hash: id of a message that waits for a limit -> what it waits for.
+    waits = _key("waits")
+    """Hash: id of a message that waits for a limit -> what it waits for.
 
-        On the first line its turn, priority, the time since when it waits, which of its keys it
-        waits for, and its lane, in a fair queue with its tag and tenant; then each key behind its limit. ``#`` the last
-        turn, ``#scan`` and ``#key`` where the next check of the places begins; ``#`` and a limit, or a tenant and a
-        key: how many wait for it.
-        """
-        return f"{self.base}waits"
+    On the first line its turn, priority, the time since when it waits, which of its keys it
+    waits for, and its lane, in a fair queue with its tag and tenant; then each key behind its limit. ``#`` the last
+    turn, ``#scan`` and ``#key`` where the next check of the places begins; ``#`` and a limit, or a tenant and a
+    key: how many wait for it.
+    """
 
-    @property
-    def turns(self) -> str:
-        """Sorted set: index of limits by key, all scores 0: the key, a line break, what it is of, a line break, the id.
+    turns = _key("turns")
+    """Sorted set: index of limits by key, all scores 0: the key, a line break, what it is of, a line break, the id.
 
-        ``h`` of a message that has a place; ``w``, priority and turn of one that waits.
-        """
-        return f"{self.base}turns"
+    ``h`` of a message that has a place; ``w``, priority and turn of one that waits.
+    """
 
     def fair(self, lane: Lane) -> str:
         """String: which argument's value is a message's tenant in a fair lane, and weights of tenants, as JSON.
@@ -240,15 +209,11 @@ class QueueKeys(msgspec.Struct, frozen=True):
         name = f"{self.base}{self.lane_name(lane)}"
         return f"{name}.lines", f"{name}.shares", f"{name}.spent"
 
-    @property
-    def refused(self) -> str:
-        """String: reason why enqueuing is refused, present while the server may delete keys. Expires unless renewed."""
-        return f"{self.base}refused"
+    refused = _key("refused")
+    """String: reason why enqueuing is refused, present while the server may delete keys. Expires unless renewed."""
 
-    @property
-    def swept(self) -> str:
-        """String: time of the last sweep for expired leases."""
-        return f"{self.base}swept"
+    swept = _key("swept")
+    """String: time of the last sweep for expired leases."""
 
     @property
     def dead(self) -> str:
@@ -270,31 +235,23 @@ class QueueKeys(msgspec.Struct, frozen=True):
         """Hash: id of a quarantined message -> its whole body."""
         return f"{self.base}{self.queue}-quarantine.bodies"
 
-    @property
-    def jobs(self) -> str:
-        """Hash: id of a job that was started and has not ended -> 20 digits of its sequence, and its record."""
-        return f"{self.base}job:live"
+    jobs = _key("job:live")
+    """Hash: id of a job that was started and has not ended -> 20 digits of its sequence, and its record."""
 
-    @property
-    def progress(self) -> str:
-        """Hash: id of a job that has not ended -> its last progress, as JSON."""
-        return f"{self.base}job:progress"
+    progress = _key("job:progress")
+    """Hash: id of a job that has not ended -> its last progress, as JSON."""
 
-    @property
-    def followed(self) -> str:
-        """Sorted set: id of a job that somebody follows -> until when its steps become events."""
-        return f"{self.base}job:followed"
+    followed = _key("job:followed")
+    """Sorted set: id of a job that somebody follows -> until when its steps become events."""
 
-    @property
-    def ended(self) -> str:
-        """Hash: figures of the ended jobs.
+    ended = _key("job:ended")
+    """Hash: figures of the ended jobs.
 
-        ``first`` and ``last`` number of a bucket; ``at`` when the last one was begun, ms since the epoch, ``size`` its
-        bytes, ``size:<n>`` those of bucket n, ``bytes`` of all of them; ``history`` bytes of the history's stream,
-        ``dropped`` rows that it lost to its budget, ``removed_ms`` and ``removed_sequence`` the id of its last entry
-        that is in the database.
-        """
-        return f"{self.base}job:ended"
+    ``first`` and ``last`` number of a bucket; ``at`` when the last one was begun, ms since the epoch, ``size`` its
+    bytes, ``size:<n>`` those of bucket n, ``bytes`` of all of them; ``history`` bytes of the history's stream,
+    ``dropped`` rows that it lost to its budget, ``removed_ms`` and ``removed_sequence`` the id of its last entry
+    that is in the database.
+    """
 
     def ended_bucket(self, bucket: int) -> str:
         """Hash: id of an ended job -> its record, MessagePack; ``<id>:progress`` -> its last progress, JSON.
@@ -318,18 +275,14 @@ class QueueKeys(msgspec.Struct, frozen=True):
         """Stream: events of a job since its first follower."""
         return f"{self.base}job:{job_id}:events"
 
-    @property
-    def history(self) -> str:
-        """Stream: ended attempts that are not in the database yet. Fields: ``n`` rows, ``rows`` MessagePack array."""
-        return f"{self.base}job:history"
+    history = _key("job:history")
+    """Stream: ended attempts that are not in the database yet. Fields: ``n`` rows, ``rows`` MessagePack array."""
 
-    @property
-    def purges(self) -> str:
-        """Hash: id of a purge that set messages aside -> ``count``, ``at``, ``until``, ``by`` and ``reason`` as JSON.
+    purges = _key("aside:purges")
+    """Hash: id of a purge that set messages aside -> ``count``, ``at``, ``until``, ``by`` and ``reason`` as JSON.
 
-        ``<id>:claim`` -> ``undo`` or ``drop``, once that is decided; ``<id>:left_out`` -> messages that were left out.
-        """
-        return f"{self.base}aside:purges"
+    ``<id>:claim`` -> ``undo`` or ``drop``, once that is decided; ``<id>:left_out`` -> messages that were left out.
+    """
 
     def aside(self, purge: str) -> tuple[str, str, str]:
         """Hashes: bodies, notes and unique keys of the messages that a purge set aside, as those of the queue."""

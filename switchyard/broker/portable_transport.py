@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol, cast
 
 from dramatiq.broker import Broker, Consumer, MessageProxy
-from dramatiq.message import Message
 from dramatiq.middleware import MiddlewareError
 
 from switchyard.broker.errors import QueueFull
 from switchyard.broker.held_message import moved_copy, requeued_copy
-from switchyard.broker.interface import Arguments, Keep, Transport
+from switchyard.broker.interface import Arguments, Held, Keep, Transport
 from switchyard.broker.shapes import DeadLetter, LaneStats, Moved, QueueStats
 from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.job_records import JobRecords
@@ -52,21 +51,21 @@ class PortableTransport(Transport):
         self._records = records
         _acknowledge_what_was_moved(broker)
 
-    def divert(self, held: Message[Any] | MessageProxy, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
+    def divert(self, held: Held, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
         self._broker.enqueue(moved_copy(held, lane, options), delay=delay_ms or None)
         held.moved = True  # type: ignore[union-attr]
 
-    def defer(self, held: Message[Any] | MessageProxy, *, delay_ms: int, options: dict[str, Any]) -> None:
+    def defer(self, held: Held, *, delay_ms: int, options: dict[str, Any]) -> None:
         self.divert(held, lane=held.queue_name, delay_ms=delay_ms, options=options)
 
-    def park(self, held: Message[Any] | MessageProxy, *, call: str, parked_ms: int, options: dict[str, Any]) -> int:
+    def park(self, held: Held, *, call: str, parked_ms: int, options: dict[str, Any]) -> int:
         """Enqueue a copy where it came from. Any worker may get it: due in 1 s, later in up to 10 s."""
         highest_ms = min(max(parked_ms, FIRST_PARKED_MS), MOST_PARKED_MS)
         delay_ms = int(highest_ms * random.uniform(0.8, 1.0))  # noqa: S311  no secret
         self.defer(held, delay_ms=delay_ms, options={**options, "parked_ms": parked_ms + delay_ms})
         return delay_ms
 
-    def dead_letter(self, held: Message[Any] | MessageProxy, dead_letter: DeadLetter) -> None:
+    def dead_letter(self, held: Held, dead_letter: DeadLetter) -> None:
         self._dead.add(dead_letter)
         held.moved = True  # type: ignore[union-attr]
 
@@ -76,7 +75,10 @@ class PortableTransport(Transport):
         answers: dict[str, Moved] = {}
         for letter in self._named(queue, letters, answers):
             try:
-                answers[letter.id] = "moved" if self._requeue(letter, arguments) else "gone"
+                # Enqueued first. The letter stays where its message died again meanwhile.
+                self._broker.enqueue(requeued_copy(letter, self._yard.queue_of(letter.queue).name, arguments))
+                self._dead.remove(letter.queue, letter.id, as_read=letter)
+                answers[letter.id] = "moved"
             except QueueFull:
                 answers[letter.id] = "full"
             except MiddlewareError:
@@ -94,7 +96,7 @@ class PortableTransport(Transport):
         self._dead.add(letter)
         return True
 
-    def cancel_requested(self, held: Message[Any] | MessageProxy) -> bool:
+    def cancel_requested(self, held: Held) -> bool:
         return self._records.cancel_requested(held.message_id)
 
     def stats(self, queue: str) -> QueueStats:
@@ -110,12 +112,6 @@ class PortableTransport(Transport):
         found = {id_: self._dead.get(queue, id_) for id_ in letters}
         answers |= {id_: "gone" if letter is None else "newer" for id_, letter in found.items()}
         return [each for each in found.values() if each is not None and each.died_at == letters[each.id]]
-
-    def _requeue(self, letter: DeadLetter, arguments: Arguments | None) -> bool:
-        """Enqueue a dead letter's message anew, then remove the letter; ``False`` when it died again meanwhile."""
-        self._broker.enqueue(requeued_copy(letter, self._yard.queue_of(letter.queue).name, arguments))
-        self._dead.remove(letter.queue, letter.id, as_read=letter)
-        return True
 
 
 def _acknowledge_what_was_moved(broker: Broker) -> None:

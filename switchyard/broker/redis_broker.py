@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
@@ -22,8 +23,8 @@ from switchyard.broker.redis.addresses import Server
 from switchyard.broker.redis.calls import BUDGET_S, calls_on
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.topology import FairShare, whole_delay
-from switchyard.broker.worker.acks import Acks, record_enqueued, report_stale
-from switchyard.broker.worker.prefetch import Credit, KeptSlots, LaneCredit, PrefetchCredit
+from switchyard.broker.worker.acks import Acks, record_enqueued
+from switchyard.broker.worker.prefetch import KeptSlots, LaneCredit, PrefetchCredit
 from switchyard.broker.worker.work_queue import WorkQueue, join
 from switchyard.broker.yard_broker import YardBroker
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     import redis
 
     from switchyard.broker.queue.leases import SelfManagedLeases
+
+logger = logging.getLogger("switchyard.broker")
 
 
 class RedisBroker(YardBroker):
@@ -83,7 +86,7 @@ class RedisBroker(YardBroker):
         self.in_flight, self._acks, self._consumers, self._credit = {}, {}, [], None
         self.__dict__.pop("_own_leases", None)
 
-    def credit_of(self, lane_name: str) -> Credit:
+    def credit_of(self, lane_name: str) -> PrefetchCredit | LaneCredit:
         """Return the prefetch credit of a lane: of the worker, once it consumes; with promises, its share."""
         if self._credit is None:
             raise RuntimeError("this process does not consume; the prefetch credit comes with the first consumer")
@@ -128,7 +131,8 @@ class RedisBroker(YardBroker):
     def report_stale(self, family: QueueOperations, leases: Iterable[Lease]) -> None:
         """Log messages that ended here after their lease was lost; call ``after_stale_end`` with the queue for each."""
         for lease in leases:
-            report_stale([lease])
+            fact = "was lost to another worker meanwhile, its end here does not count"
+            logger.warning("stale token: message %s %s", str(lease.id, "utf-8"), fact)
             self.emit_after("stale_end", family.keys.queue)
 
     def lost_lease(self, owner: str) -> None:
@@ -233,9 +237,7 @@ class RedisBroker(YardBroker):
     ) -> list[Message[Any]]:
         """Enqueue messages whose hooks before that have run, as :meth:`enqueue_many` does.
 
-        Args:
-            delay: Milliseconds, a whole number.
-            budget_s: Seconds for each call to the server.
+        ``delay`` is a whole number of milliseconds; ``budget_s`` are the seconds for each call to the server.
         """
         messages = list(messages)
         by_lane: dict[tuple[str, int], list[int]] = {}

@@ -8,11 +8,12 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from itertools import chain
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, TypeVar, get_args
 
 from switchyard.broker.cores import cores_here, memory_here
 from switchyard.broker.errors import InvalidDeclaration, NotFound, UnknownQueue
@@ -26,6 +27,10 @@ def require(usable: bool, subject: str, option: str, value: object, remedy: str)
     """Raise ``InvalidDeclaration`` for a value of a declared object, such as ``queue mail``, that is not usable."""
     if not usable:
         raise InvalidDeclaration(subject, option, value, remedy)
+
+
+def _check(declared: object, subject: str, option: str, usable: bool, remedy: str) -> None:
+    require(usable, subject, option, getattr(declared, option), remedy)
 
 
 def is_whole(value: Any, *, least: int = 0, most: int | None = None) -> bool:
@@ -100,22 +105,19 @@ class RetryPolicy:
     backoff: Backoff | None = None
 
     def __post_init__(self) -> None:
-        subject = "retry policy"
-        retries, base_ms, cap_ms, backoff = self.max_retries, self.base_ms, self.cap_ms, self.backoff
-        require(is_whole(retries), subject, "max_retries", retries, "write a number of retries, 0 for none")
-        require(is_whole(base_ms), subject, "base_ms", base_ms, "write milliseconds, 0 or more")
-        limits = f"write milliseconds, from base_ms ({base_ms}) to {LONGEST_DELAY_MS}"
-        require(is_whole(cap_ms, least=base_ms, most=LONGEST_DELAY_MS), subject, "cap_ms", cap_ms, limits)
-        usable = backoff is None or takes_arguments(backoff, 1)
-        require(usable, subject, "backoff", backoff, "write a function of one argument, the number of the retry")
-        remedy = "write a tuple of milliseconds, one for each retry, such as (5_000, 300_000)"
-        delays = isinstance(self.delays_ms, tuple) and all(is_whole(ms, most=LONGEST_DELAY_MS) for ms in self.delays_ms)
-        require(delays, subject, "delays_ms", self.delays_ms, remedy)
+        check, base_ms = partial(_check, self, "retry policy"), self.base_ms
+        check("max_retries", is_whole(self.max_retries), "write a number of retries, 0 for none")
+        check("base_ms", is_whole(base_ms), "write milliseconds, 0 or more")
+        remedy = f"write milliseconds, from base_ms ({base_ms}) to {LONGEST_DELAY_MS}"
+        check("cap_ms", is_whole(self.cap_ms, least=base_ms, most=LONGEST_DELAY_MS), remedy)
+        usable = self.backoff is None or takes_arguments(self.backoff, 1)
+        check("backoff", usable, "write a function of one argument, the number of the retry")
+        usable = isinstance(self.delays_ms, tuple) and all(is_whole(ms, most=LONGEST_DELAY_MS) for ms in self.delays_ms)
+        check("delays_ms", usable, "write a tuple of milliseconds, one for each retry, such as (5_000, 300_000)")
         if self.delays_ms:
             remedy = f"leave it out: delays_ms already says when each of its {len(self.delays_ms)} retries comes"
             for option in (option for option in fields(self) if option.name != "delays_ms"):
-                value = getattr(self, option.name)
-                require(value == option.default, subject, option.name, value, remedy)
+                check(option.name, getattr(self, option.name) == option.default, remedy)
 
     @property
     def retries(self) -> int:
@@ -216,30 +218,24 @@ class Pool:
     def __post_init__(self) -> None:
         usable = isinstance(self.name, str) and POOL_NAME.fullmatch(self.name) is not None
         require(usable, "pool", "name", self.name, "write 1 to 64 of a-z, A-Z, 0-9, '_', '.' and '-'")
-        subject, kinds = f"pool {self.name}", get_args(PoolKind)
-        require(self.kind in kinds, subject, "kind", self.kind, f"write one of {', '.join(kinds)}")
-        remedy = "write a tuple of queue names, each once, such as ('mail',)"
-        require(_are_names(self.queues), subject, "queues", self.queues, remedy)
+        check, kinds = partial(_check, self, f"pool {self.name}"), get_args(PoolKind)
+        check("kind", self.kind in kinds, f"write one of {', '.join(kinds)}")
+        check("queues", _are_names(self.queues), "write a tuple of queue names, each once, such as ('mail',)")
         usable = self.processes == CORES or is_whole(self.processes, least=1)
-        require(usable, subject, "processes", self.processes, f"write a number, 1 or more, or {CORES!r}")
-        require(is_whole(self.slots, least=1), subject, "slots", self.slots, "write a number, 1 or more")
+        check("processes", usable, f"write a number, 1 or more, or {CORES!r}")
+        check("slots", is_whole(self.slots, least=1), "write a number, 1 or more")
         for option in (
             "prefetch", "database_connections", "recycle_after", "recycle_above_bytes", "memory_limit_bytes",
             "isolated", "cores",
         ):  # fmt: skip
-            value = getattr(self, option)
             unit = "bytes, such as 512_000_000" if option.endswith("_bytes") else "a number, 1 or more"
-            remedy = f"write {unit}, or leave it out"
-            require(is_whole_or_none(value, least=1), subject, option, value, remedy)
-        usable = is_whole(self.nice, most=HIGHEST_NICE)
-        require(usable, subject, "nice", self.nice, f"write a number from 0 to {HIGHEST_NICE}")
-        require(
-            type(self.shared_retries) is bool, subject, "shared_retries", self.shared_retries, "write True or False"
-        )
-        remedy = "write a tuple of CPU numbers, each once, such as (0, 1)"
-        require(_are_cpus(self.cpus), subject, "cpus", self.cpus, remedy)
+            check(option, is_whole_or_none(getattr(self, option), least=1), f"write {unit}, or leave it out")
+        check("nice", is_whole(self.nice, most=HIGHEST_NICE), f"write a number from 0 to {HIGHEST_NICE}")
+        check("shared_retries", type(self.shared_retries) is bool, "write True or False")
+        usable = isinstance(self.cpus, tuple) and all(map(is_whole, self.cpus)) and len({*self.cpus}) == len(self.cpus)
+        check("cpus", usable, "write a tuple of CPU numbers, each once, such as (0, 1)")
         usable = not self.promises or (tuple(chain(*self.promises)) == self.queues and len(self.promises) <= self.slots)
-        require(usable, subject, "promises", self.promises, "leave it out: Yard.small(slots) sets it")
+        check("promises", usable, "leave it out: Yard.small(slots) sets it")
 
     @property
     def per_core(self) -> bool:
@@ -302,10 +298,6 @@ def _are_names(queues: object) -> bool:
     return len(set(queues)) == len(queues)
 
 
-def _are_cpus(cpus: object) -> bool:
-    return isinstance(cpus, tuple) and all(is_whole(cpu) for cpu in cpus) and len(set(cpus)) == len(cpus)
-
-
 RETRY_SUFFIX = "-retry"
 ALONE_SUFFIX = "-alone"
 DEAD_SUFFIX = "-dead"
@@ -335,15 +327,15 @@ class FairShare:
     max_depth: int | None = None
 
     def __post_init__(self) -> None:
-        subject, remedy = f"fair by {self.argument}", 'write the name of an argument, such as "customer_id"'
+        subject, check = f"fair by {self.argument}", partial(_check, self, f"fair by {self.argument}")
         usable = isinstance(self.argument, str) and self.argument.isidentifier()
-        require(usable, subject, "argument", self.argument, remedy)
+        check("argument", usable, 'write the name of an argument, such as "customer_id"')
         for value, weight in self.weights.items():
             usable = type(weight) in (int, float) and 0.001 <= weight <= 1_000 and isinstance(value, str | int | bool)
             remedy = "write a number from 0.001 to 1,000 for each value of the argument"
             require(usable, subject, "weights", {value: weight}, remedy)
-        remedy = "write a number of messages, 1 or more, or leave it out"
-        require(is_whole_or_none(self.max_depth, least=1), subject, "max_depth", self.max_depth, remedy)
+        usable = is_whole_or_none(self.max_depth, least=1)
+        check("max_depth", usable, "write a number of messages, 1 or more, or leave it out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,29 +373,24 @@ class Queue:
 
     def __post_init__(self) -> None:
         check_queue_name(self.name)
-        subject, objective_ms, depth = f"queue {self.name}", self.objective_ms, self.max_depth
-        soft_ms, hard_ms = self.soft_limit_ms, self.hard_limit_ms
-        usable = is_whole_or_none(objective_ms, least=1)
-        require(usable, subject, "objective_ms", objective_ms, "write milliseconds, 1 or more, or None")
-        require(is_whole(soft_ms, least=1), subject, "soft_limit_ms", soft_ms, "write milliseconds, 1 or more")
+        check, soft_ms = partial(_check, self, f"queue {self.name}"), self.soft_limit_ms
+        usable = is_whole_or_none(self.objective_ms, least=1)
+        check("objective_ms", usable, "write milliseconds, 1 or more, or None")
+        check("soft_limit_ms", is_whole(soft_ms, least=1), "write milliseconds, 1 or more")
         remedy = f"write milliseconds above soft_limit_ms ({soft_ms}): a task is interrupted before its child is killed"
-        require(is_whole(hard_ms, least=soft_ms + 1), subject, "hard_limit_ms", hard_ms, remedy)
-        require(isinstance(self.retry, RetryPolicy), subject, "retry", self.retry, "write a RetryPolicy(...)")
-        done_ms = self.done_objective_ms
-        usable = is_whole_or_none(done_ms, least=objective_ms or 1)
-        remedy = (
-            f"write milliseconds, {objective_ms or 1} or more, since a message ends after its start, or leave it out"
-        )
-        require(usable, subject, "done_objective_ms", done_ms, remedy)
-        usable = is_whole_or_none(depth, least=1)
-        require(usable, subject, "max_depth", depth, "write a number of messages, 1 or more, or leave it out")
+        check("hard_limit_ms", is_whole(self.hard_limit_ms, least=soft_ms + 1), remedy)
+        check("retry", isinstance(self.retry, RetryPolicy), "write a RetryPolicy(...)")
+        least_ms = self.objective_ms or 1
+        remedy = f"write milliseconds, {least_ms} or more, since a message ends after its start, or leave it out"
+        check("done_objective_ms", is_whole_or_none(self.done_objective_ms, least=least_ms), remedy)
+        usable = is_whole_or_none(self.max_depth, least=1)
+        check("max_depth", usable, "write a number of messages, 1 or more, or leave it out")
         remedy = 'write the service in a few words, such as "mail server", or leave it out'
-        require(isinstance(self.calls, str), subject, "calls", self.calls, remedy)
-        group = self.slot_group
-        usable = isinstance(group, str) and (group == "" or QUEUE_NAME.fullmatch(group) is not None)
-        require(usable, subject, "slot_group", group, "write 1 to 64 of a-z0-9_.-, or leave it out")
+        check("calls", isinstance(self.calls, str), remedy)
+        usable = isinstance(self.slot_group, str) and bool(not self.slot_group or QUEUE_NAME.fullmatch(self.slot_group))
+        check("slot_group", usable, "write 1 to 64 of a-z0-9_.-, or leave it out")
         usable = isinstance(self.fair_by, FairShare) or self.fair_by == "" or str(self.fair_by).isidentifier()
-        require(usable, subject, "fair_by", self.fair_by, 'write the name of an argument, or FairShare("customer_id")')
+        check("fair_by", usable, 'write the name of an argument, or FairShare("customer_id")')
 
     @property
     def retry_lane(self) -> str:
@@ -450,25 +437,19 @@ class AlertRule:
     def __post_init__(self) -> None:
         usable = isinstance(self.finding, str) and self.finding != ""
         require(usable, "alert rule", "finding", self.finding, 'write the name of a finding, such as "queues.late"')
-        subject = f"alert rule of {self.finding}"
+        check = partial(_check, self, f"alert rule of {self.finding}")
         for option in ("after_s", "escalate_after_s"):
             value = getattr(self, option)
             usable = value is None or value == 0 or is_duration(value)
-            require(usable, subject, option, value, "write seconds, 0 or more, or leave it out")
+            check(option, usable, "write seconds, 0 or more, or leave it out")
         for option in ("channels", "escalate_to"):
-            value = getattr(self, option)
-            require(
-                _are_names(value), subject, option, value, 'write a tuple of labels, each once, such as ("oncall",)'
-            )
+            usable = _are_names(getattr(self, option))
+            check(option, usable, 'write a tuple of labels, each once, such as ("oncall",)')
         usable = bool(self.escalate_to) == (self.escalate_after_s is not None)
-        remedy = "write both escalate_after_s and escalate_to, or leave both out"
-        require(usable, subject, "escalate_to", self.escalate_to, remedy)
+        check("escalate_to", usable, "write both escalate_after_s and escalate_to, or leave both out")
 
 
 CLOCK_TIME = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
-
-
-DEPENDENCY_NAME = re.compile(r"[a-z0-9_.-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -496,19 +477,20 @@ class Dependency:
     probes: int = 1
 
     def __post_init__(self) -> None:
-        usable = isinstance(self.name, str) and DEPENDENCY_NAME.fullmatch(self.name) is not None
+        usable = isinstance(self.name, str) and QUEUE_NAME.fullmatch(self.name) is not None
         require(usable, "dependency", "name", self.name, "write 1 to 64 of a-z, 0-9, '_', '.' and '-'")
-        subject, failures, longest_ms = f"dependency {self.name}", self.failures, self.longest_open_ms
-        usable = is_duration(failures) and failures <= 1
-        require(usable, subject, "failures", failures, "write a share above 0, up to 1, such as 0.5")
+        check = partial(_check, self, f"dependency {self.name}")
+        usable = is_duration(self.failures) and self.failures <= 1
+        check("failures", usable, "write a share above 0, up to 1, such as 0.5")
         for option in ("least", "probes", "window_ms", "open_ms"):
-            value = getattr(self, option)
             unit = "milliseconds" if option.endswith("_ms") else "a number"
-            usable = is_whole(value, least=1, most=LONGEST_DELAY_MS)
-            require(usable, subject, option, value, f"write {unit}, 1 or more")
-        remedy = f"write milliseconds, from open_ms ({self.open_ms}) to {LONGEST_DELAY_MS}"
-        usable = is_whole(longest_ms, least=self.open_ms, most=LONGEST_DELAY_MS)
-        require(usable, subject, "longest_open_ms", longest_ms, remedy)
+            usable = is_whole(getattr(self, option), least=1, most=LONGEST_DELAY_MS)
+            check(option, usable, f"write {unit}, 1 or more")
+        usable = is_whole(self.longest_open_ms, least=self.open_ms, most=LONGEST_DELAY_MS)
+        check("longest_open_ms", usable, f"write milliseconds, from open_ms ({self.open_ms}) to {LONGEST_DELAY_MS}")
+
+
+T = TypeVar("T", Pool, Dependency)
 
 
 @dataclass(frozen=True, slots=True)
@@ -528,16 +510,15 @@ class Yard:
     dependencies: tuple[Dependency, ...] = ()
 
     def __post_init__(self) -> None:
-        usable = is_whole(self.retry_speed, least=1)
-        require(usable, "yard", "retry_speed", self.retry_speed, "write a number, 1 or more, or leave it out")
-        hours, remedy = self.quiet_hours, 'write two different times, such as ("22:00", "07:00"), or leave it out'
+        check, hours = partial(_check, self, "yard"), self.quiet_hours
+        check("retry_speed", is_whole(self.retry_speed, least=1), "write a number, 1 or more, or leave it out")
         usable = hours is None or (isinstance(hours, tuple) and len({*map(str, hours)}) == len(hours) == 2)
         usable = usable and all(CLOCK_TIME.fullmatch(str(time)) for time in hours or ())
-        require(usable, "yard", "quiet_hours", hours, remedy)
+        check("quiet_hours", usable, 'write two different times, such as ("22:00", "07:00"), or leave it out')
         for option, kind in DECLARED:
             entries = getattr(self, option)
             usable = isinstance(entries, tuple) and all(isinstance(entry, kind) for entry in entries)
-            require(usable, "yard", option, entries, f"write a tuple of {kind.__name__}(...)")
+            check(option, usable, f"write a tuple of {kind.__name__}(...)")
             if kind is AlertRule:
                 continue
             names = [entry.name for entry in entries]
@@ -563,13 +544,9 @@ class Yard:
     def small(self, slots: int) -> Yard:
         """Return the yard for a small machine: one pool that serves its queues in the order of their promises.
 
-        A child of it has the highest memory limit of the declared pools, and their shortest life.
-
-        Args:
-            slots: Messages that run at once: at least one for each latency class, the retries' included.
-
-        Raises:
-            InvalidDeclaration: too few slots.
+        A child of it has the highest memory limit of the declared pools, and their shortest life. It runs ``slots``
+        messages at once: at least one for each latency class, the retries' included; ``InvalidDeclaration`` for too
+        few.
         """
         promises = self.promises
         remedy = f"write {len(promises)} or more, one for each of {'; '.join(map(', '.join, promises))}"
@@ -624,19 +601,11 @@ class Yard:
 
     def dependency(self, name: str) -> Dependency:
         """Return the dependency of that name. Raises ``NotFound``."""
-        for dependency in self.dependencies:
-            if dependency.name == name:
-                return dependency
-        declared = ", ".join(dependency.name for dependency in self.dependencies) or "none"
-        raise NotFound(f"dependency {name!r} is not declared; the yard has {declared}; see the topology")
+        return _of_name("dependency", name, self.dependencies)
 
     def pool(self, name: str) -> Pool:
         """Return the pool of that name. Raises ``NotFound``."""
-        for pool in self.pools:
-            if pool.name == name:
-                return pool
-        declared = ", ".join(pool.name for pool in self.pools)
-        raise NotFound(f"pool {name!r} is not declared; the yard has {declared}; see the topology")
+        return _of_name("pool", name, self.pools)
 
     def served_by(self, pool: Pool) -> tuple[str, ...]:
         """Return the lanes that a pool consumes, the shared retry lanes included."""
@@ -649,6 +618,14 @@ class Yard:
     def pools_of(self, lane: str) -> tuple[Pool, ...]:
         """Return the pools that consume a lane; empty for a dead list."""
         return tuple(pool for pool in self.pools if lane in self.served_by(pool))
+
+
+def _of_name(kind: str, name: str, declared: Sequence[T]) -> T:
+    for each in declared:
+        if each.name == name:
+            return each
+    names = ", ".join(each.name for each in declared) or "none"
+    raise NotFound(f"{kind} {name!r} is not declared; the yard has {names}; see the topology")
 
 
 DECLARED: Final = (("alerts", AlertRule), ("queues", Queue), ("pools", Pool), ("dependencies", Dependency))

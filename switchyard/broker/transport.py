@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import random
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from dramatiq.broker import MessageProxy
 from dramatiq.message import Message
 from dramatiq.middleware import MiddlewareError
 
@@ -15,15 +13,13 @@ from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import ActRefused, QueueFull, not_quarantined
 from switchyard.broker.held_message import HeldMessage, moved_copy, requeued_copy
-from switchyard.broker.interface import Arguments, Keep, Transport
-from switchyard.broker.keys import Lane
+from switchyard.broker.interface import Arguments, Held, Keep, Transport
 from switchyard.broker.queue import administration, codec, dead_moves
 from switchyard.broker.queue.circuits import Circuit, note_circuit
 from switchyard.broker.queue.dead_moves import encode_letter
 from switchyard.broker.queue.operations import (
     ACTOR_PAUSE,
     NO_RECORD,
-    NORMAL,
     CancelRecord,
     Move,
     QueueOperations,
@@ -54,13 +50,13 @@ class RedisTransport(Transport):
         self._dead = dead_lists
         self._quarantine = quarantine
 
-    def divert(self, held: Message[Any] | MessageProxy, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
+    def divert(self, held: Held, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
         self._move(held, "divert", lane, delay_ms, options)
 
-    def defer(self, held: Message[Any] | MessageProxy, *, delay_ms: int, options: dict[str, Any]) -> None:
+    def defer(self, held: Held, *, delay_ms: int, options: dict[str, Any]) -> None:
         self._move(held, "defer", held.queue_name, delay_ms, options)
 
-    def park(self, held: Message[Any] | MessageProxy, *, call: str, parked_ms: int, options: dict[str, Any]) -> int:
+    def park(self, held: Held, *, call: str, parked_ms: int, options: dict[str, Any]) -> int:
         """Schedule a held message anew where it came from, then put it on the list for workers that know it.
 
         A message of the lane for isolated runs waits in the live lane instead: any pool's child may fetch it from the
@@ -74,17 +70,17 @@ class RedisTransport(Transport):
         lane.add(held.message_id, call)
         return delay_ms
 
-    def unpark(self, held: Message[Any] | MessageProxy, *, call: str) -> None:
+    def unpark(self, held: Held, *, call: str) -> None:
         self._lane(held).remove(held.message_id, call)
 
-    def known_lately(self, held: Message[Any] | MessageProxy, *, call: str, within_ms: int) -> bool:
+    def known_lately(self, held: Held, *, call: str, within_ms: int) -> bool:
         return self._lane(held).known_lately(call, within_ms)
 
-    def isolate(self, held: Message[Any] | MessageProxy) -> bool:
+    def isolate(self, held: Held) -> bool:
         self._broker.isolate(_held(held))
         return True
 
-    def return_paused(self, held: Message[Any] | MessageProxy) -> bool:
+    def return_paused(self, held: Held) -> bool:
         """Return it to the head of its lane: the next fetch compares its arguments as well, and puts it off or not."""
         if not (paused := self._broker.cancellations.paused):
             return False
@@ -96,7 +92,7 @@ class RedisTransport(Transport):
         message.moved = True
         return True
 
-    def circuit_stops(self, held: Message[Any] | MessageProxy, circuit: Circuit) -> str:
+    def circuit_stops(self, held: Held, circuit: Circuit) -> str:
         """Return it to the head of its lane: the next fetch puts it off."""
         message, key = _held(held), _held(held).family.keys.actor_pauses
         text = message.family.calls.command("HGET", key, circuit.field)
@@ -109,26 +105,18 @@ class RedisTransport(Transport):
         message.moved = True
         return "stopped"
 
-    def note_circuit(
-        self,
-        held: Message[Any] | MessageProxy,
-        circuit: Circuit,
-        outcome: str,
-        *,
-        until_ms: int = 0,
-        reason: str = "",
-    ) -> str:
+    def note_circuit(self, held: Held, circuit: Circuit, outcome: str, *, until_ms: int = 0, reason: str = "") -> str:
         family = _held(held).family
         return note_circuit(family, circuit, held.message_id, outcome, until_ms=until_ms, reason=reason)
 
-    def pause_for(self, held: Message[Any] | MessageProxy, pause: ActorPause) -> bool:
+    def pause_for(self, held: Held, pause: ActorPause) -> bool:
         try:
             administration.pause_actor(_held(held).family, pause)
         except ValueError:  # there are too many
             return False
         return True
 
-    def dead_letter(self, held: Message[Any] | MessageProxy, dead_letter: DeadLetter) -> None:
+    def dead_letter(self, held: Held, dead_letter: DeadLetter) -> None:
         self._broker.dead_letter(_held(held), dead_letter)
 
     def requeue(
@@ -184,7 +172,8 @@ class RedisTransport(Transport):
         body = codec.encode(message, grown=True)
         level, limit = self._broker.level(message), self._limit(family) if lane == "live" else 0
         try:
-            self._unquarantine(family, message_id, as_read, lane=lane, body=body, level=level, limit=limit)
+            how: dict[str, Any] = {"as_read": as_read, "body": body, "level": level, "limit": limit}
+            administration.unquarantine(family, message_id, lane=lane, **how)
         except QueueFull as error:
             raise ActRefused(stays, str(error)) from error
         self._broker.emit_after("enqueue", message, None)
@@ -193,7 +182,7 @@ class RedisTransport(Transport):
         found = self._quarantine.find(queue, message_id)
         if found is None:
             raise not_quarantined(queue, message_id)
-        self._unquarantine(self._family(queue), message_id, found[0], lane="live", body=b"", level=NORMAL)
+        administration.unquarantine(self._family(queue), message_id, lane="live", as_read=found[0], body=b"")
 
     def find_message(self, queue: str, message_id: str) -> Message[Any] | None:
         family = self._family(queue)
@@ -226,7 +215,7 @@ class RedisTransport(Transport):
             if answer != BODY_CHANGED:
                 return {1: "due", 0: "waiting"}.get(answer, "unknown")
 
-    def cancel_requested(self, held: Message[Any] | MessageProxy) -> bool:
+    def cancel_requested(self, held: Held) -> bool:
         """Return what came with the message or was read since, four times a second."""
         return _held(held).cancel_requested
 
@@ -265,24 +254,14 @@ class RedisTransport(Transport):
     def _limit(self, family: QueueOperations) -> int:
         return self._broker.limits.of(family.keys.queue)
 
-    def _move(
-        self, held: Message[Any] | MessageProxy, move: Move, lane: str, delay_ms: int, options: dict[str, Any]
-    ) -> None:
+    def _move(self, held: Held, move: Move, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
         message = _held(held)
         family, _ = self._broker.lane(lane)
         if family is not message.family:
             raise ValueError(f"{message.message_id} cannot move from {message.queue_name} to {lane}: another family")
         self._broker.move(message, moved_copy(held, lane, options), move=move, delay=delay_ms)
 
-    @staticmethod
-    def _unquarantine(
-        family: QueueOperations, message_id: str, as_read: bytes, *, lane: Lane, body: bytes, level: int, limit: int = 0
-    ) -> None:
-        details: dict[str, Any] = {"lane": lane, "as_read": as_read, "body": body, "level": level, "limit": limit}
-        if not administration.unquarantine(family, message_id, nonce=uuid.uuid4().hex, **details):
-            raise not_quarantined(family.keys.queue, message_id)
-
-    def _lane(self, held: Message[Any] | MessageProxy) -> UnroutableLane:
+    def _lane(self, held: Held) -> UnroutableLane:
         message = _held(held)
         lane = lane_of(message.lease.owner)
         return UnroutableLane(message.family, "live" if lane == "alone" else lane)
@@ -301,7 +280,7 @@ def _due_now(body: bytes, message_id: str, lane: str) -> bytes:
     return codec.encode(message, grown=True)
 
 
-def _held(held: Message[Any] | MessageProxy) -> HeldMessage:
+def _held(held: Held) -> HeldMessage:
     if not isinstance(held, HeldMessage):
         raise TypeError(f"{held!r:.200} is held by no worker of this broker; only such a message can be moved")
     return held

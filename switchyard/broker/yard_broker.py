@@ -95,14 +95,7 @@ class YardBroker(HookedBroker):
 
     make_leases: Callable[..., Any] | None = None
 
-    def __init__(
-        self,
-        calls: RedisCalls,
-        keys: Keys,
-        *,
-        stores: Sequence[RedisCalls] = (),
-        **options: Any,
-    ) -> None:
+    def __init__(self, calls: RedisCalls, keys: Keys, *, stores: Sequence[RedisCalls] = (), **options: Any) -> None:
         super().__init__(**options)
         self.calls, self.keys = calls, keys
         self.families: dict[str, QueueOperations] = {}

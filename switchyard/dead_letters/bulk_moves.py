@@ -18,7 +18,7 @@ import dramatiq
 from django.db.models import Count, Max, Min, Q, QuerySet
 from django.urls import reverse
 
-from switchyard.broker.admin.actor_pauses import pauses
+from switchyard.broker.admin.stats import pauses_in
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter as Letter
@@ -349,7 +349,7 @@ def _open_circuit(letters: QuerySet[DeadLetter]) -> str:
     if not isinstance(broker, RedisBroker):
         return ""
     for queue, actor in list(found):
-        for pause in pauses([broker.lane(queue)[0]]) if queue in broker.queues else ():
+        for pause in pauses_in([broker.lane(queue)[0]]) if queue in broker.queues else ():
             if pause.is_open and not pause.argument and pause.stops(actor):
                 return pause.dependency
     return ""

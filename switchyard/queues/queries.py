@@ -9,9 +9,9 @@ from typing import Final
 import dramatiq
 from django.utils import timezone
 
-from switchyard.broker.admin import actor_pauses
 from switchyard.broker.admin.browse import BrowsedMessage, look
 from switchyard.broker.admin.purge import purges
+from switchyard.broker.admin.stats import pauses_in
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.stores.job_record import Job
@@ -195,7 +195,7 @@ def _of_broker(queue: Queue) -> _OfBroker:
         held = held_groups(family)
         here = {name for name, actor in dramatiq.get_broker().actors.items() if actor.queue_name == queue.name}
         here |= {group.actor for group in held if group.due is None}
-        paused = [PausedActor(each) for each in actor_pauses.pauses([family]) if each.is_open or each.actor in here]
+        paused = [PausedActor(each) for each in pauses_in([family]) if each.is_open or each.actor in here]
         return waiting, held, aside, paused
     except (BrokerError, LookupError, ForeignBroker):
         return (), (), (), ()

@@ -24,11 +24,10 @@ from switchyard.broker.stores.batches import (
     record_of,
 )
 from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
-from switchyard.broker.stores.group_barriers import GroupBarriers, GroupRun
 from switchyard.broker.stores.job_record import FamilyAnswer, Job, newest_job
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.job_steps import DIGITS, ENDED, Step
-from switchyard.broker.stores.limit_counts import RateWindows
+from switchyard.broker.stores.limit_counts import GroupBarriers, GroupRun, RateWindows
 from switchyard.broker.topology import lane_of_name
 from switchyard.testing.broker import MemoryBroker, MemoryCalls
 

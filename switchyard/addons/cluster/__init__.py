@@ -5,8 +5,8 @@ to the node of its keys and follows a slot that moves; a node that is away, or a
 queues alone; a master that loses its keys is noticed, also one without a queue.
 
 In reading order: ``hash_slots`` (the map), ``client`` and ``calls`` (the way of a call), ``pipeline`` (to several nodes
-at once), ``barrier`` (records of each queue before its acknowledgements), ``servers`` (what is away or half moved),
-``keyspaces`` (markers), ``standing`` (of a server by itself), ``findings`` (what doctor and pages say).
+at once), ``barrier`` (records of each queue before its acknowledgements), ``servers`` (markers, and what is away or
+half moved), ``standing`` (of a server by itself), ``findings`` (what doctor and pages say).
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ import redis
 
 from switchyard.addons.cluster.client import split_cluster_url
 from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved, NoSlots
-from switchyard.addons.cluster.keyspaces import unmarked_nodes
 from switchyard.addons.cluster.servers import Masters
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.health.servers import judge_replicas
@@ -75,7 +74,7 @@ def _unmarked(servers: Masters, answering: set[str]) -> Iterator[Finding]:
     )
     marked = [marker for (marker, _), there in zip(pairs, found[::2], strict=True) if there == 1]
     lost = {servers.place_of(marker) for (marker, _), there in zip(pairs, found[1::2], strict=True) if there == 1}
-    for address, later in unmarked_nodes(servers, marked).items():
+    for address, later in servers.unmarked(marked).items():
         if address in answering - lost:
             cause = (
                 "No process of this release has started yet" if later else "It holds no queue, nor 512 slots in a row"

@@ -1,4 +1,4 @@
-"""The masters of a cluster: facts and findings of each, and what is away or half moved while the others go on.
+"""The masters of a cluster: facts, markers and findings of each, what is away or half moved while the others go on.
 
 Operations need all keys of a queue on one node. A reshard leaves a hash slot half moved, on two of them, for
 milliseconds; one that is interrupted, until somebody ends it. Reads of one key follow the node's ``ASK``, and do not
@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved, finish_the_move
-from switchyard.addons.cluster.keyspaces import Keyspaces, marks_of, marks_of_family, where_lost
 from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.health.keyspace_id import KeyspaceId, State
 from switchyard.broker.health.server import ServerFinding, Severity, judge, read_facts
 from switchyard.broker.health.servers import NOTHING_AWAY, AwayPart, ServerLook, Servers
+from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls, Word
 
 # For a node that hangs. One that refuses connections is known as soon as the access gives up.
@@ -25,13 +26,9 @@ LOOK_S: Final = 1.0
 ALONE_ONLY: Final = frozenset({"cluster", "replica"})
 
 
-@dataclass(frozen=True, slots=True)
-class HalfMovedSlot:
-    """A hash slot that is half moved away from ``node``. Its queues can be read, and start nothing."""
-
-    number: int
-    node: str
-    queues: tuple[str, ...]
+# Hash slots that are half moved, with the node that hands each over, and the queues in it: these can be read, and start
+# nothing.
+HalfMoved = Mapping[tuple[int, str], Sequence[str]]
 
 
 def probe(key: str) -> tuple[Word, ...]:
@@ -39,25 +36,25 @@ def probe(key: str) -> tuple[Word, ...]:
     return ("EXISTS", key, f"{key}?") if "{" in key else ("EXISTS", key)
 
 
-def half_moved_slots(keys: Iterable[str], answers: Iterable[Any], queues: Mapping[str, str]) -> list[HalfMovedSlot]:
-    """Return the slots that are half moved, by the answers to each key's :func:`probe`, with their queues."""
+def half_moved_slots(keys: Iterable[str], answers: Iterable[Any], queues: Mapping[str, str]) -> HalfMoved:
+    """Return the slots that are half moved, by the answers to each key's :func:`probe`."""
     found: dict[tuple[int, str], list[str]] = {}
     for key, answer in zip(keys, answers, strict=True):
         if isinstance(answer, HashSlotHalfMoved):
             found.setdefault((answer.slot, answer.node), []).extend([queues[key]] if key in queues else [])
-    return [HalfMovedSlot(slot, node, tuple(names)) for (slot, node), names in found.items()]
+    return found
 
 
-def half_moved(slots: Sequence[HalfMovedSlot]) -> list[ServerFinding]:
+def half_moved(slots: HalfMoved) -> list[ServerFinding]:
     """Return the finding about hash slots that are half moved: an error where a queue is in one of them."""
     if not slots:
         return []
     seen = "; ".join(
-        f"hash slot {slot.number} is half moved away from node {slot.node}; {stands_still(slot.queues)}"
-        for slot in slots
+        f"hash slot {slot} is half moved away from node {node}; {stands_still(queues)}"
+        for (slot, node), queues in slots.items()
     )
-    step = finish_the_move(slots[0].node)
-    severity: Severity = "error" if any(slot.queues for slot in slots) else "warning"
+    step = finish_the_move(next(iter(slots))[1])
+    severity: Severity = "error" if any(slots.values()) else "warning"
     return [ServerFinding("half_moved", severity, seen, f"{step[0].upper()}{step[1:]}.", partial=True)]
 
 
@@ -69,6 +66,82 @@ def stands_still(queues: Sequence[str]) -> str:
     return f"{', '.join(queues)} {verbs[0]} nothing and {verbs[1]} no new jobs"
 
 
+# The smallest numbers with these hash slots: 0, 512, 1024 and so on.
+PARTS: Final = (
+    "3560", "1768", "22069", "20261", "48576", "18360", "11467", "41271", "4129", "3453", "130", "11199", "1296",
+    "29098", "41342", "8591", "8209", "265", "3706", "45842", "2821", "13409", "48710", "17891", "356", "46093",
+    "45971", "3635", "16248", "2912", "4782", "48623",
+)  # fmt: skip
+# Worst first.
+ORDER: tuple[State, ...] = ("missing", "another", "unmarked", "ours")
+
+
+def marks_of_family(keys: Keys, queue: str) -> tuple[str, str]:
+    """Return the names of a family's marker, with the fields of that of a single server, and of its missed ids."""
+    base = keys.queue(queue).base
+    return f"{base}keyspace:id", f"{base}keyspace:missed"
+
+
+def marks_of_part(keys: Keys, tag: str) -> tuple[str, str]:
+    """Return the names of the marker under a tag, and of its missed ids."""
+    name = f"{keys.prefix}:keyspace:{{{tag}}}"
+    return name, f"{name}:missed"
+
+
+class Keyspaces(KeyspaceId):
+    """One process's memory of all keyspaces; ``seen`` has the ids, or "" while one is missing.
+
+    One for each queue family and some for each master, since one node may lose its keys while the others keep theirs.
+    A family's marker lies under the family's hash tag: it moves with the family's keys when their hash slot moves.
+    Those under :data:`PARTS` are there for masters that hold no queue: these hash tags lie 512 slots apart, and a
+    master that holds 512 slots in a row holds at least one of them.
+    """
+
+    def __init__(self, servers: Masters) -> None:
+        calls, keys, queues = servers.calls, servers.keys, servers.queues
+        super().__init__(calls, keys, queues)
+        self._servers = servers
+        used_by = [*((queue,) for queue in queues), *(() for _ in PARTS)]
+        marked = zip(used_by, servers.marks(), strict=True)
+        self._ids = [KeyspaceId(calls, keys, names, marks=marks) for names, marks in marked]
+
+    def prepare(self) -> str:
+        """Mark each family that holds nothing, and each part; return the ids, or "" when a family in use has none."""
+        return self._all_of([one.prepare() for one in self._ids])
+
+    def is_missed(self) -> bool:
+        return any(self._servers.calls.pipeline([("EXISTS", missed) for _, missed in self._servers.marks()]))
+
+    def accept(self) -> str:
+        return self._all_of([one.accept() for one in self._ids])
+
+    def _all_of(self, ids: Sequence[str]) -> str:
+        self.seen = " ".join(ids) if all(ids) else ""
+        return self.seen
+
+    def commands(self) -> list[tuple[Word, ...]]:
+        return [command for one in self._ids for command in one.commands()]
+
+    def look(self, answers: Sequence[Any]) -> State:
+        states = [one.look(answers[2 * at : 2 * at + 2]) for at, one in enumerate(self._ids)]
+        self._all_of([one.seen for one in self._ids])
+        self.state = min(states, key=ORDER.index, default="unmarked")
+        return self.state
+
+    def failure(self, answers: Sequence[Any]) -> Exception | None:
+        """Return the first error but those of a node that does not answer, which is a finding of its own."""
+        failed = (answer for answer in answers if isinstance(answer, Exception))
+        return next((error for error in failed if not isinstance(error, BrokerUnavailable)), None)
+
+    def where_lost(self) -> str:
+        found = zip(self._servers.marks(), self._ids, strict=True)
+        return self._servers.where_lost(marker for (marker, _), one in found if one.state in ("missing", "another"))
+
+    def miss_commands(self) -> list[tuple[Word, ...]]:
+        lost = (one for one in self._ids if one.state in ("missing", "another"))
+        return [command for one in lost for command in one.miss_commands()]
+
+
 class Masters(Servers):
     """The masters of a cluster."""
 
@@ -76,7 +149,8 @@ class Masters(Servers):
         return Keyspaces(self)
 
     def marks(self) -> list[tuple[str, str]]:
-        return marks_of(self.keys, self.queues)
+        families = [marks_of_family(self.keys, queue) for queue in self.queues]
+        return families + [marks_of_part(self.keys, tag) for tag in PARTS]
 
     def marker_of(self, queue: str) -> str:
         return marks_of_family(self.keys, queue)[0]
@@ -97,7 +171,24 @@ class Masters(Servers):
         return found
 
     def where_lost(self, lost: Iterable[str]) -> str:
-        return where_lost(self, lost)
+        """Return the nodes that lost markers (by name), and what they hold, as half a sentence."""
+        nodes = {self.place_of(marker) for marker in lost} - {""}
+        if not nodes:
+            return ""
+        named = {queue: self.keys.queue(queue).bodies for queue in self.queues}
+        named |= {"pool reports": self.keys.pool_reports(), "alerts": self.keys.alerts_due()}
+        homes = [(self.place_of(key), what) for what, key in named.items()]
+        held = {node: [what for home, what in homes if home == node] for node in sorted(nodes)}
+        return "; ".join(
+            f"node {node} lost keys, it holds {', '.join([*names, 'locks and rate limits'])}"
+            for node, names in held.items()
+        )
+
+    def unmarked(self, marked: Iterable[str]) -> dict[str, bool]:
+        """Return the masters without any of the markers, each with whether a start of a process gives it one."""
+        having = {self.place_of(name) for name in marked}
+        promised = {self.place_of(marks_of_part(self.keys, tag)[0]) for tag in PARTS}
+        return {node: node in promised for node in self.calls.places() if node not in having}
 
     def probed_keys(self) -> list[str]:
         """Return the keys, beside those of the queues, whose slots operations need on one node."""
@@ -117,7 +208,7 @@ class Masters(Servers):
             tuple(sorted({self.place_of(key) for key in silent} - {""})),
             tuple(names[key] for key in silent if key in names),
             frozenset(key for key in away if key not in names),
-            frozenset().union(*(slot.queues for slot in slots)),
+            frozenset().union(*slots.values()),
             blocked_word="Half moved",
             blocked_why="its hash slot is on two nodes",
             findings=tuple(half_moved(slots)),

@@ -5,10 +5,9 @@ returns when the server has confirmed it, and an acknowledgement follows the rec
 have ended its pool runs alone.
 
 Files in reading order: ``settings`` and ``place`` (construction, transport), ``broker`` and ``queues`` (names of the
-server's queues), ``connections`` with ``frames`` (confirmed publishing), ``publication`` (identity of a delivery),
-``consumer`` with ``outgoing``, ``held`` and ``waiting_messages`` (a worker's side), ``redeliveries`` (how a message's
-last delivery ended), ``mover`` (long delays), ``unique_claims``, ``keys``; then what supervisors and people see:
-``leases``, ``majority``, ``findings``, ``stock``.
+server's queues), ``connections`` with ``frames`` (confirmed publishing), ``consumer`` with ``outgoing`` and ``held`` (a
+worker's side), ``redeliveries`` (how a message's last delivery ended), ``mover`` (long delays), ``unique_claims``,
+``keys``; then what supervisors and people see: ``leases``, ``majority``, ``findings``, ``stock``.
 
 Public is :data:`ADDON`, which :mod:`switchyard.addon` finds. This module imports nothing else: it is loaded wherever an
 address may be of an add-on, and pika is not installed everywhere.

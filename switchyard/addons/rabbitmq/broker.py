@@ -23,11 +23,10 @@ from switchyard.addons.rabbitmq.consumer import RabbitConsumer
 from switchyard.addons.rabbitmq.frames import PublicationFields
 from switchyard.addons.rabbitmq.held import RabbitMessage
 from switchyard.addons.rabbitmq.mover import Mover
-from switchyard.addons.rabbitmq.publication import Publication
+from switchyard.addons.rabbitmq.outgoing import Publication
 from switchyard.addons.rabbitmq.queues import QueueType, RabbitQueues
-from switchyard.addons.rabbitmq.redeliveries import Redeliveries
+from switchyard.addons.rabbitmq.redeliveries import Redeliveries, start
 from switchyard.addons.rabbitmq.unique_claims import UniqueClaims
-from switchyard.addons.rabbitmq.waiting_messages import start
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import QueueFull
 from switchyard.broker.keys import Keys

@@ -20,17 +20,14 @@ from dramatiq.middleware import MiddlewareError
 from switchyard.addons.rabbitmq.connections import AWAY, connect, disconnect, refuse_other_type, unavailable
 from switchyard.addons.rabbitmq.held import (
     RabbitMessage,
-    UnreadableDeliveries,
     ends_suspicion,
     id_of,
     is_unstarted,
     read,
 )
-from switchyard.addons.rabbitmq.outgoing import Outgoing
-from switchyard.addons.rabbitmq.publication import UNREAD, Publication
+from switchyard.addons.rabbitmq.outgoing import UNREAD, Outgoing, Publication
 from switchyard.addons.rabbitmq.queues import QueueConsumers
-from switchyard.addons.rabbitmq.redeliveries import LaterDeliveries
-from switchyard.addons.rabbitmq.waiting_messages import WaitingMessages
+from switchyard.addons.rabbitmq.redeliveries import LaterDeliveries, WaitingMessages
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from switchyard.broker.queue import codec
@@ -74,6 +71,8 @@ class RabbitConsumer(DramatiqConsumer):
         self._ready: deque[RabbitMessage] = deque()
         self._delayed: list[tuple[float, int, RabbitMessage]] = []  # a heap: when it is due, its tag
         self._prefetch = prefetch
+        # Tag, id, body and fault of deliveries that are no message, or are refused; unacknowledged until set aside.
+        self._unreadable: deque[tuple[int, str, bytes, Exception, Message[Any] | None]] = deque()
         self._later = LaterDeliveries(broker.redeliveries)
         self.waiting = WaitingMessages(broker.redeliveries, broker.delivering)
         self._woken = self._away = False
@@ -90,7 +89,6 @@ class RabbitConsumer(DramatiqConsumer):
                 note_returns=broker.redeliveries.note_returns_or_log if not self._holds_delayed else None,
                 held=broker.held_marks if not self._holds_delayed else None,
             )
-            self._unreadable = UnreadableDeliveries(broker, family, lane, self.outgoing)
             for name in names:
                 broker.server_queues.declare(self._channel, lane, name)
             self._queues = QueueConsumers(
@@ -115,8 +113,7 @@ class RabbitConsumer(DramatiqConsumer):
     def __next__(self) -> RabbitMessage | None:
         """Return the next message, or ``None`` when none came within the timeout.
 
-        Raises:
-            BrokerError: the server is away, or refused something: Dramatiq requests another consumer.
+        ``BrokerError``: the server is away, or refused something: Dramatiq requests another consumer.
         """
         give_up_s = time.monotonic() + self._timeout_s
         try:
@@ -125,7 +122,7 @@ class RabbitConsumer(DramatiqConsumer):
                 if self._queues.ended is not None:
                     raise self._queues.ended
                 self.outgoing.send(busy=bool(self._ready))
-                if self._later or self._unreadable.found:
+                if self._later or self._unreadable:
                     self._admit()
                 self._move_due()
                 stops = self._broker.draining or self._broker.quiet()
@@ -230,7 +227,8 @@ class RabbitConsumer(DramatiqConsumer):
             if not message.options.keys() <= codec.VALIDATED:
                 self._broker.emit_before("receive_message", message)
         except (codec.UnreadableMessage, MiddlewareError) as error:
-            self._unreadable.add(tag, id_of(properties), body, error, message)
+            id_ = codec.usable_id(id_of(properties).encode()) or f"unreadable-{time.time_ns()}"
+            self._unreadable.append((tag, id_, body, error, message))
             return
         self.outgoing.receive(tag, Publication(message.message_id, number))
         lease = Lease(self.owner, message.message_id.encode(), number)
@@ -257,7 +255,13 @@ class RabbitConsumer(DramatiqConsumer):
 
     def _admit(self) -> None:
         """Make messages ready that were delivered before: without those that have ended, with their crashes."""
-        self._unreadable.set_aside()
+        while self._unreadable:  # after BrokerUnavailable the rest is kept
+            tag, id_, body, error, refused = self._unreadable[0]
+            self._broker.unreadable.set_aside(self._family.keys.queue, q_name(self._lane), id_, body, error)
+            self._unreadable.popleft()
+            if refused is not None:
+                self._broker.emit_after("quarantine_message", refused, error)
+            self.outgoing.drop(tag)
         for message, ended in self._later.admit():
             self._away = False
             with self._broker.delivering:
@@ -334,7 +338,7 @@ class RabbitConsumer(DramatiqConsumer):
         if not self._woken:
             self._woken = True
             with suppress(*AWAY):
-                self._connection.add_callback_threadsafe(_nothing)
+                self._connection.add_callback_threadsafe(lambda: None)
 
     def _lose(self) -> None:
         """Give up all messages: the server has given them to others, or will."""
@@ -353,7 +357,3 @@ class RabbitConsumer(DramatiqConsumer):
 
     def _disconnect(self) -> bool:
         return disconnect(self._connection)
-
-
-def _nothing() -> None:
-    """Wake the connection's thread."""

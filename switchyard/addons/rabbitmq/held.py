@@ -1,29 +1,19 @@
-"""Messages that a consumer of a RabbitMQ server holds, how they are read, and deliveries that are no message."""
+"""Messages that a consumer of a RabbitMQ server holds, and how they are read."""
 
 from __future__ import annotations
 
-import logging
 import time
-from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-from dramatiq.common import q_name
 from dramatiq.errors import DecodeError
 from dramatiq.message import Message
 
 from switchyard.addons.rabbitmq.frames import CONTENT_TYPE
-from switchyard.addons.rabbitmq.outgoing import Outgoing
-from switchyard.addons.rabbitmq.publication import NO_NUMBER
+from switchyard.addons.rabbitmq.outgoing import NO_NUMBER
 from switchyard.broker.errors import UnencodablePayload
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.queue import codec, json_body
 from switchyard.broker.queue.operations import Lease, QueueOperations
-from switchyard.broker.stores.dead_lists import Quarantine
-
-if TYPE_CHECKING:
-    from switchyard.addons.rabbitmq.broker import RabbitBroker
-
-logger = logging.getLogger("switchyard.broker")
 
 
 class RabbitMessage(HeldMessage):
@@ -55,10 +45,9 @@ def ends_suspicion(message: RabbitMessage) -> bool:
 
 
 def read(properties: Any, body: bytes, lane: str) -> tuple[Message[Any], bytes]:
-    """Return a delivered message, and the number of its publication. Messages of stock Dramatiq are understood.
+    """Return a delivered message, and its publication's number; ``UnreadableMessage`` for none.
 
-    Raises:
-        UnreadableMessage: it is no message.
+    Messages of stock Dramatiq are understood.
     """
     if properties.content_type == CONTENT_TYPE:
         message: Message[Any] = codec.decode(body, message_id=id_of(properties), lane=lane)
@@ -80,37 +69,3 @@ def id_of(properties: Any) -> str:
     """Return the id of a delivery. pika leaves one that is not UTF-8 as bytes."""
     id_ = properties.message_id or ""
     return str(id_, "utf-8", "backslashreplace") if isinstance(id_, bytes) else id_
-
-
-class _Delivery(NamedTuple):
-    """A delivery that is no message; ``message`` where middleware refused one."""
-
-    tag: int
-    id: str
-    body: bytes
-    error: Exception
-    message: Message[Any] | None
-
-
-class UnreadableDeliveries:
-    """Deliveries of a consumer that are no message; those ``found`` are unacknowledged until in the quarantine."""
-
-    def __init__(self, broker: RabbitBroker, family: QueueOperations, lane: str, outgoing: Outgoing) -> None:
-        self._broker, self._family, self._lane, self._outgoing = broker, family, lane, outgoing
-        self.found: deque[_Delivery] = deque()
-
-    def add(self, tag: int, given_id: str, body: bytes, error: Exception, message: Message[Any] | None) -> None:
-        id_ = codec.usable_id(given_id.encode()) or f"unreadable-{time.time_ns()}"
-        self.found.append(_Delivery(tag, id_, body, error, message))
-
-    def set_aside(self) -> None:
-        """Put the deliveries into the quarantine. After ``BrokerUnavailable`` the rest is kept."""
-        while self.found:
-            tag, id_, body, error, message = self.found[0]
-            entry = Quarantine.entry(q_name(self._lane), body, str(error), message_id=id_)
-            self._broker.unreadable.add(self._family.keys.queue, id_, entry, body)
-            self.found.popleft()
-            logger.error("unreadable message of %d bytes in %s set aside: %s", len(body), self._lane, error)
-            if message is not None:
-                self._broker.emit_after("quarantine_message", message, error)
-            self._outgoing.drop(tag)

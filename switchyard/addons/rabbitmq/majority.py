@@ -57,11 +57,8 @@ def confirms(publishers: Publishers, queues: RabbitQueues, *, within_s: float = 
 
     Fetches from a queue of its own, which nothing is ever sent to. Most nodes have to agree on that, as on a publish:
     without them the fetch has no answer where the queue's leader is left, and fails where it is away. Tries again until
-    the time is over, because the queue may be electing a leader.
-
-    Raises:
-        BrokerUnavailable: the server takes no connection, or does not answer on it.
-        BrokerRefused: the server has a queue of that name with other arguments.
+    the time is over, because the queue may be electing a leader. ``BrokerUnavailable``: the server takes no connection,
+    or does not answer on it. ``BrokerRefused``: it has a queue of that name with other arguments.
     """
     give_up_s, answers = time.monotonic() + within_s, False
     while True:
@@ -70,8 +67,9 @@ def confirms(publishers: Publishers, queues: RabbitQueues, *, within_s: float = 
                 channel.basic_qos(prefetch_count=0)  # answered by the node alone
                 answers = True
                 if queues.kind == "quorum":
-                    queues.declare_empty(channel)
-                    channel.basic_get(queues.always_empty, auto_ack=True)
+                    empty = f"{queues.prefix}.EMPTY"  # no lane has capitals
+                    channel.queue_declare(queue=empty, durable=True, arguments={"x-queue-type": "quorum"})
+                    channel.basic_get(empty, auto_ack=True)
                 return True
         except AWAY as error:
             if isinstance(error, ChannelClosedByBroker) and error.reply_code == ACCESS_REFUSED:

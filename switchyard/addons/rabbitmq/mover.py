@@ -140,12 +140,10 @@ class Mover:
     def move(self) -> int:
         """Move what is due, and return how many messages that were.
 
-        What is no message goes to the quarantine. A message that is refused stays, and is tried again a minute later.
-        A queue that does not answer, for it is full or has no leader, keeps its own messages back and no others; it
-        comes last in the next pass, because each answer that is missing takes seconds.
-
-        Raises:
-            BrokerError: Redis did not answer, or RabbitMQ for one queue; what is left is moved the next time.
+        What is no message goes to the quarantine. A message that is refused stays, and is tried again a minute later. A
+        queue that does not answer, for it is full or has no leader, keeps its own messages back and no others; it comes
+        last in the next pass, because each answer that is missing takes seconds. ``BrokerError``: Redis did not answer,
+        or RabbitMQ for one queue; what is left is moved the next time.
         """
         renew_s, moved = time.monotonic() + RENEW_S, 0
         away: dict[str, BrokerUnavailable] = {}
@@ -169,7 +167,8 @@ class Mover:
         try:
             message = codec.decode(later.body, message_id=later.id, lane=later.lane)
         except codec.UnreadableMessage as error:
-            self._set_aside(later, error)
+            self._unreadable.set_aside(lane_of_name(later.lane)[0], later.lane, later.id, later.body, error)
+            self.delays.remove(later)
             return False
         if not self.send(message, put_off=partial(self.delays.postpone, later)):
             return False
@@ -179,8 +178,7 @@ class Mover:
     def send(self, message: Message[Any], *, put_off: Callable[..., object]) -> bool:
         """Enqueue a message that is due; one that is refused is put off by ``delay_ms``, and logged once.
 
-        Raises:
-            BrokerUnavailable: a server did not answer; the message is where it was.
+        ``BrokerUnavailable``: a server did not answer; the message is where it was.
         """
         try:
             with limits_lifted():
@@ -202,14 +200,6 @@ class Mover:
             return False
         self._refused.discard(message.message_id)
         return True
-
-    def _set_aside(self, later: Later, error: codec.UnreadableMessage) -> None:
-        """Put what is no message into the quarantine, as a consumer does."""
-        id_ = codec.usable_id(later.id.encode()) or f"unreadable-{time.time_ns()}"
-        entry = Quarantine.entry(later.lane, later.body, str(error), message_id=id_)
-        self._unreadable.add(lane_of_name(later.lane)[0], id_, entry, later.body)
-        logger.error("unreadable message of %d bytes in %s set aside: %s", len(later.body), later.lane, error)
-        self.delays.remove(later)
 
     def _run(self) -> None:
         away = False

@@ -7,14 +7,12 @@ from functools import partial
 from typing import Any
 
 import redis
-from dramatiq.broker import MessageProxy
-from dramatiq.message import Message
 
 from switchyard.addons.rabbitmq.broker import RabbitBroker
 from switchyard.addons.rabbitmq.majority import UNCONFIRMED, confirms
 from switchyard.addons.rabbitmq.unique_claims import Requeues, UniqueClaims
 from switchyard.broker.held_message import moved_copy
-from switchyard.broker.interface import Arguments
+from switchyard.broker.interface import Arguments, Held
 from switchyard.broker.portable_transport import PortableTransport
 from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.shapes import Moved
@@ -42,7 +40,7 @@ class RabbitTransport(PortableTransport):
         requeue = partial(super().requeue, queue, nonce=nonce, arguments=arguments)
         return {id_: self._requeues.once(queue, id_, at, nonce=nonce, requeue=requeue) for id_, at in letters.items()}
 
-    def isolate(self, held: Message[Any] | MessageProxy) -> bool:
+    def isolate(self, held: Held) -> bool:
         lane = self._yard.queue_of(held.queue_name).alone_lane
         self._rabbit.declare_queue(lane)
         self._rabbit.publish(moved_copy(held, lane, {}), lane)

@@ -52,14 +52,6 @@ class RabbitQueues:
         """Return the name of the queue of what the server rejects from a lane."""
         return f"{self.prefix}.{q_name(lane)}.XQ"
 
-    @property
-    def always_empty(self) -> str:
-        """Name of the queue for :func:`switchyard.addons.rabbitmq.majority.confirms`; no lane has capitals."""
-        return f"{self.prefix}.EMPTY"
-
-    def declare_empty(self, channel: Any) -> None:
-        channel.queue_declare(queue=self.always_empty, durable=True, arguments={"x-queue-type": "quorum"})
-
     def declare(self, channel: Any, lane: str, name: str) -> int:
         """Declare a queue of a lane, with the one for rejected messages; return how many messages are ready in it."""
         rejected = self.rejected(lane)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -10,11 +11,11 @@ from dramatiq.message import Message
 
 from switchyard.broker.keys import ALL_LANES, Lane
 from switchyard.broker.queue import codec
-from switchyard.broker.queue.operations import QueueOperations, lane_of, leases_in, owners_of
-from switchyard.broker.redis.own_keys import UNREADABLE, moment
+from switchyard.broker.queue.operations import QueueOperations, by_weight, lane_of, leases_in, owners_of
+from switchyard.broker.redis.own_keys import UNREADABLE, moment, utf8
 from switchyard.broker.shapes import Page
 
-Place = Literal["waiting", "scheduled", "leased"]
+Place = Literal["waiting", "scheduled"]
 
 
 class BrowsedMessage(msgspec.Struct, frozen=True):
@@ -24,32 +25,25 @@ class BrowsedMessage(msgspec.Struct, frozen=True):
     message: Message[Any] | None
     size_bytes: int
     due_at: int | None = None
-    owner: str | None = None
 
 
 def look(
     family: QueueOperations, lane: Lane, place: Place, *, cursor: int = 0, limit: int = 100
 ) -> Page[BrowsedMessage]:
-    """Return a page of a lane's messages: the next to start first, the next to be due first, the oldest lease first.
+    """Return a page of a lane's messages: the next to start first, the next to be due first.
 
     A message that moves meanwhile may be listed twice or not at all.
     """
-    places: list[tuple[bytes, int | None, str | None]]
+    places: list[tuple[bytes, int | None]]
     if place == "waiting":
-        places = [(id_, None, None) for id_ in _waiting(family, lane, cursor, limit)]
-    elif place == "scheduled":
+        places = [(id_, None) for id_ in _waiting(family, lane, cursor, limit)]
+    else:
         key = family.keys.due(lane)
         [answer] = family.calls.look([("ZRANGE", key, cursor, cursor + limit - 1, "WITHSCORES")])
-        places = [(id_, moment(score), None) for id_, score in zip(answer[::2], answer[1::2], strict=True)]
-    else:
-        held = [(lease, owner) for owner in family.owners() if owner.endswith(lane) for lease in family.held(owner)]
-        held.sort(key=lambda pair: int(pair[0].token))
-        places = [(lease.id, None, owner) for lease, owner in held[cursor : cursor + limit]]
-    bodies = family.calls.look([("HMGET", family.keys.bodies, *(id_ for id_, _, _ in places))])[0] if places else []
-    seen = [
-        _seen(id_, body, family.keys.lane_name(lane), due_at, owner)
-        for (id_, due_at, owner), body in zip(places, bodies, strict=True)
-    ]
+        places = [(id_, moment(score)) for id_, score in zip(answer[::2], answer[1::2], strict=True)]
+    bodies = family.calls.look([("HMGET", family.keys.bodies, *(id_ for id_, _ in places))])[0] if places else []
+    name = family.keys.lane_name(lane)
+    seen = [_seen(id_, body, name, due_at) for (id_, due_at), body in zip(places, bodies, strict=True)]
     return Page(seen, cursor + limit if len(places) == limit else None)
 
 
@@ -65,15 +59,12 @@ def _waiting(family: QueueOperations, lane: Lane, cursor: int, limit: int) -> li
     return found
 
 
-def _seen(id_: bytes, body: bytes | None, lane_name: str, due_at: int | None, owner: str | None) -> BrowsedMessage:
-    name = str(id_, "utf-8", "replace")
-    message = None
-    if body is not None:
-        try:
-            message = codec.decode(body, message_id=name, lane=lane_name)
-        except codec.UnreadableMessage:
-            message = None
-    return BrowsedMessage(name, message, 0 if body is None else len(body), due_at, owner)
+def _seen(id_: bytes, body: bytes | None, lane_name: str, due_at: int | None) -> BrowsedMessage:
+    name = utf8(id_)
+    message: Message[Any] | None = None
+    with suppress(codec.UnreadableMessage):
+        message = codec.decode(body or b"", message_id=name, lane=lane_name)
+    return BrowsedMessage(name, message, len(body or b""), due_at)
 
 
 # Waiting and scheduled messages of a queue that are looked through.
@@ -157,7 +148,7 @@ def look_through(families: Sequence[QueueOperations], *, places: Container[str] 
     chunks = [
         chunk for (place, _), answer in zip(reads, answers, strict=True) for chunk in _chunks(place, answer, AT_ONCE)
     ]
-    for trip in _trips(chunks, A_TRIP):
+    for trip in by_weight(chunks, lambda chunk: len(chunk.ids), heaviest=A_TRIP):
         bodies = calls.look([("HMGET", chunk.place.family.keys.bodies, *chunk.ids) for chunk in trip])
         for chunk, found in zip(trip, bodies, strict=True):
             looked.messages.extend(_messages(chunk, found))
@@ -187,7 +178,7 @@ def leased(families: Sequence[QueueOperations]) -> Iterator[SeenMessage]:
         lane = lane_of(owner)
         for id_, body in zip(ids, found, strict=True):
             if body is not None:
-                yield SeenMessage(_text(id_), family.keys.queue, lane, "leased", body, None, owner)
+                yield SeenMessage(utf8(id_), family.keys.queue, lane, "leased", body, None, owner)
 
 
 def shares_of(counts: Sequence[int], most: int) -> list[int]:
@@ -207,9 +198,8 @@ class _Place(NamedTuple):
     is_sorted: bool
 
     def first(self, count: int) -> tuple[str | int, ...]:
-        return (
-            ("ZRANGE", self.key, 0, count - 1, "WITHSCORES") if self.is_sorted else ("LRANGE", self.key, 0, count - 1)
-        )
+        last = count - 1
+        return ("ZRANGE", self.key, 0, last, "WITHSCORES") if self.is_sorted else ("LRANGE", self.key, 0, last)
 
 
 class _Chunk(NamedTuple):
@@ -235,30 +225,12 @@ def _chunks(place: _Place, answer: list[bytes], size: int) -> Iterator[_Chunk]:
         yield _Chunk(place, ids[first : first + size], due[first : first + size])
 
 
-def _trips(chunks: Sequence[_Chunk], size: int) -> Iterator[list[_Chunk]]:
-    """Yield chunks that share a round trip: of ``size`` messages together, or a single one."""
-    trip: list[_Chunk] = []
-    held = 0
-    for chunk in chunks:
-        if trip and held + len(chunk.ids) > size:
-            yield trip
-            trip, held = [], 0
-        trip.append(chunk)
-        held += len(chunk.ids)
-    if trip:
-        yield trip
-
-
 def _messages(chunk: _Chunk, bodies: list[bytes | None]) -> list[SeenMessage]:
     """Return the messages of a chunk; one that left its queue meanwhile has no body."""
     place, name = chunk.place, "scheduled" if chunk.place.is_sorted else "waiting"
     queue, lane = place.family.keys.queue, place.lane
     return [
-        SeenMessage(str(id_, "utf-8", "replace"), queue, lane, name, body, due)
+        SeenMessage(utf8(id_), queue, lane, name, body, due)
         for id_, due, body in zip(chunk.ids, chunk.due, bodies, strict=True)
         if body is not None
     ]
-
-
-def _text(raw: bytes) -> str:
-    return str(raw, "utf-8", "replace")

@@ -12,7 +12,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import ALL_LANES, Lane
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.operations import NO_RECORD, CancelRecord, QueueOperations
-from switchyard.broker.redis.own_keys import moment
+from switchyard.broker.redis.own_keys import moment, utf8
 from switchyard.broker.stores.job_record import Job, cancelled_job
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.job_steps import ended_step
@@ -21,9 +21,8 @@ from switchyard.broker.stores.job_steps import ended_step
 def cancel(facilities: Facilities, job_id: str) -> str:
     """Prevent a job from starting, or request that it stops at its next step; also one without a record.
 
-    Returns:
-        ``unknown`` (a job without a record may have ended), ``ended`` (too late), ``asked`` (a worker holds it) or
-        ``cancelled`` (it never starts).
+    Returns ``unknown`` (a job without a record may have ended), ``ended`` (too late), ``asked`` (a worker holds it) or
+    ``cancelled`` (it never starts).
     """
     record = facilities.records.read(job_id)
     if record is None:
@@ -140,7 +139,7 @@ def _scheduled(family: QueueOperations, lane: Lane, after: Sequence[Any] | None,
     ids = answer[::2]
     if len(ids) < limit:
         return ids, None
-    return ids, [moment(answer[-1]), str(ids[-1], "utf-8", "replace")]
+    return ids, [moment(answer[-1]), utf8(ids[-1])]
 
 
 def _running(family: QueueOperations, after: Sequence[Any] | None, limit: int) -> tuple[list[bytes], Any]:
@@ -160,7 +159,7 @@ def readable(family: QueueOperations, stop: Stop, ids: Sequence[bytes]) -> list[
     for n, (id_, body) in enumerate(zip(ids, bodies, strict=True)):
         if body is None or noted[2 * n] is not None or noted[2 * n + 1] is not None:
             continue
-        name = str(id_, "utf-8", "replace")
+        name = utf8(id_)
         try:
             message = codec.decode(body, message_id=name, lane=k.lane_name(stop.lane))
         except codec.UnreadableMessage:

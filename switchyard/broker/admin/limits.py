@@ -18,7 +18,7 @@ from switchyard.broker.keys import Keys
 from switchyard.broker.queue.limits import Override, override_of
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis.calls import RedisCalls, Word
-from switchyard.broker.redis.own_keys import note, number
+from switchyard.broker.redis.own_keys import note, number, utf8
 from switchyard.broker.redis.scripts import script
 
 # Members that are looked at for the largest keys: one with over a hundredth of them is found.
@@ -113,7 +113,7 @@ def limit_states(families: Sequence[QueueOperations]) -> list[LimitState]:
             note(k.limits, error)
             continue
         for kind, actor, argument, n, other, tenants, taken, waiting, since in rows:
-            state = limit_of(k.queue, _text(kind), _text(actor), _text(argument), number(n, k.limits))
+            state = limit_of(k.queue, utf8(kind), utf8(actor), utf8(argument), number(n, k.limits))
             state = state.overridden(override_of(other or None, k.limits))
             counts = {"taken": taken, "waiting": waiting, "since": _moment(since)}
             found.append(replace(state, keys=None if tenants == b"" else tenants, **counts))
@@ -129,12 +129,7 @@ def limit_of(
 
 
 def key_page(family: QueueOperations, state: LimitState, *, first: str = "", after: str = "", count: int) -> KeyPage:
-    """Return a page of a limit's keys.
-
-    Args:
-        first: JSON of a value at which it begins.
-        after: As the page before says.
-    """
+    """Return a page of a limit's keys, from ``first`` (a value's JSON) or behind ``after``, as the page before says."""
     k, fair = family.keys, state.kind == "fair_share"
     prefix = "" if fair else f"{state.name}=" if state.argument else state.name
     low, high = ("-", "+") if fair else (f"[{prefix}", f"({state.name}>" if state.argument else f"({prefix}\v")
@@ -143,17 +138,13 @@ def key_page(family: QueueOperations, state: LimitState, *, first: str = "", aft
     arguments: list[Word] = [low, high, begin, count + 1, 0 if after or first else SAMPLES]
     named, members, *rows = family.calls.call(script("key_counts"), keys, arguments)
     found = [
-        KeyState(_text(key)[len(prefix) :], taken, waiting, _text(next_), _moment(since))
+        KeyState(utf8(key)[len(prefix) :], taken, waiting, utf8(next_), _moment(since))
         for key, taken, waiting, next_, since in rows
     ]
     page = found[: min(named, count)]
     largest = [each for each in found[named:] if (each.taken + each.waiting) * SAMPLES > members]
     largest.sort(key=lambda each: -each.waiting)
     return KeyPage(page, largest, page[-1].value if page and named > count else "")
-
-
-def _text(data: bytes) -> str:
-    return str(data, "utf-8", "replace")
 
 
 def _moment(ms: bytes) -> datetime | None:
@@ -163,10 +154,8 @@ def _moment(ms: bytes) -> datetime | None:
 def override_limit(family: QueueOperations, limit: str, wanted: Override | None) -> None:
     """Let another number of messages of each key of a limit run at once, until a time; ``None`` as it is declared.
 
-    Interrupted, it holds, and the places are passed on within seconds.
-
-    Raises:
-        ValueError: its ``until`` is over by the server's clock.
+    Interrupted, it holds, and the places are passed on within seconds. ``ValueError``: its ``until`` is over by the
+    server's clock.
     """
     text, after = b"" if wanted is None else msgspec.json.encode(wanted), None
     while after is None or after:
@@ -184,7 +173,7 @@ def rate_states(calls: RedisCalls, keys: Keys, rates: Sequence[LimitState]) -> l
         reads += [("ZCOUNT", window, now - each.window_ms, now), ("ZCOUNT", window, f"({now}", "+inf")]
         reads.append(("ZRANGE", window, -1, -1, "WITHSCORES"))
     fields, *counts = calls.look(reads)
-    overrides = {_text(name): text for name, text in zip(fields[::2], fields[1::2], strict=True)}
+    overrides = {utf8(name): text for name, text in zip(fields[::2], fields[1::2], strict=True)}
     found = []
     for at, each in enumerate(rates):
         taken, waiting, last = counts[3 * at : 3 * at + 3]
@@ -209,4 +198,4 @@ def forget_reserved(calls: RedisCalls, keys: Keys, rate: str, *, most: int) -> l
     window, low = keys.window(rate), f"({now_ms()}"
     ids = calls.command("ZRANGEBYSCORE", window, low, "+inf", "LIMIT", 0, most)
     calls.command("ZREMRANGEBYSCORE", window, low, "+inf")
-    return [_text(id_) for id_ in ids]
+    return [utf8(id_) for id_ in ids]

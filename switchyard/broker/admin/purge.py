@@ -23,7 +23,7 @@ from switchyard.broker.keys import ALL_LANES, Lane
 from switchyard.broker.queue import administration, codec
 from switchyard.broker.queue.operations import HIGH, LOW, NORMAL, Lease, MovingMessage, QueueOperations
 from switchyard.broker.redis.calls import Word
-from switchyard.broker.redis.own_keys import note, read
+from switchyard.broker.redis.own_keys import note, read, utf8
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.shapes import Whole
 from switchyard.broker.stores.history_streams import EndedJob, fields_of, kept_body
@@ -79,9 +79,7 @@ def set_aside(family: QueueOperations, purge: str, *, by: str, reason: str = "",
     """Set aside what waits and what is scheduled, in every lane, undoable for ``undo_ms``; return how many messages.
 
     Leased messages and dead letters are not touched. A call that is repeated with its id changes nothing more.
-
-    Raises:
-        ValueError: the id has other characters than letters, digits, ``-`` and ``_``, or more than 64.
+    ``ValueError``: the id has other characters than letters, digits, ``-`` and ``_``, or more than 64.
     """
     if not PURGE_ID.fullmatch(purge):
         raise ValueError(f"purge id {purge[:50]!r}: use 1 to 64 letters, digits, '-' and '_'")
@@ -100,7 +98,7 @@ def purges(family: QueueOperations) -> list[Purge]:
     """Return the purges whose messages are still set aside, oldest first; those that cannot be read are left out."""
     key = family.keys.purges
     [answer] = family.calls.look([("HGETALL", key)])
-    fields = {str(name, "utf-8", "replace"): value for name, value in zip(*[iter(answer)] * 2, strict=False)}
+    fields = {utf8(name): value for name, value in zip(*[iter(answer)] * 2, strict=False)}
     found = []
     for name, text in fields.items():
         if PURGE_ID.fullmatch(name) and (facts := read(FACTS, text, key)) is not None:
@@ -115,9 +113,7 @@ def undo(family: QueueOperations, purge: str, *, step: int = STEP) -> PutBack:
     """Put the messages of a purge back in steps of at most 500, before those that were sent since.
 
     A message whose id was sent again since is left out: the newer one stays as it is, whatever has become of it.
-
-    Raises:
-        LookupError: there is no such purge, or its messages are being dropped.
+    ``LookupError``: there is no such purge, or its messages are being dropped.
     """
     if not PURGE_ID.fullmatch(purge):
         raise LookupError(f"there is no purge {purge[:50]!r}: ids are 1 to 64 letters, digits, '-' and '_'")
@@ -171,8 +167,13 @@ def finish(family: QueueOperations, records: JobRecords | None = None) -> int:
 
     def record(purge: str, lane: Lane, ids: Sequence[bytes], bodies: Sequence[bytes | None]) -> None:
         if records is not None:
-            notes = family.calls.command("HMGET", family.keys.aside(purge)[1], *(b"cancel:" + id_ for id_ in ids))
-            again = _sent_again(family, ids) | {id_ for id_, note in zip(ids, notes, strict=True) if note is not None}
+            k = family.keys
+            notes = family.calls.command("HMGET", k.aside(purge)[1], *(b"cancel:" + id_ for id_ in ids))
+            # Ids under which a message was sent since the purge: their records are those of that message.
+            sent = family.calls.pipeline([("HMGET", key, *ids) for key in (k.bodies, *k.done, k.dead_letters)])
+            again = {
+                id_ for answer in (notes, *sent) for id_, found in zip(ids, answer, strict=True) if found is not None
+            }
             jobs = [
                 _purged(family, lane, id_, body)
                 for id_, body in zip(ids, bodies, strict=True)
@@ -192,15 +193,8 @@ def finish(family: QueueOperations, records: JobRecords | None = None) -> int:
     return done
 
 
-def _sent_again(family: QueueOperations, ids: Sequence[bytes]) -> set[bytes]:
-    """Return the ids under which a message was sent since the purge: their records are those of that message."""
-    k = family.keys
-    answers = family.calls.pipeline([("HMGET", key, *ids) for key in (k.bodies, *k.done, k.dead_letters)])
-    return {id_ for answer in answers for id_, found in zip(ids, answer, strict=True) if found is not None}
-
-
 def _purged(family: QueueOperations, lane: Lane, id_: bytes, body: bytes) -> EndedJob:
-    name = str(id_, "utf-8", "replace")
+    name = utf8(id_)
     ended = EndedJob(name, "cancelled", PURGED, lane=family.keys.lane_name(lane), body=kept_body(body))
     options = ended.message().get("options")
     counted = options if isinstance(options, dict) else {}
@@ -230,7 +224,7 @@ def _every(waiting: Callable[[Lane], tuple[str, str, str]]) -> list[str]:
     return [key for lane in ALL_LANES for key in waiting(lane)]
 
 
-BATCH = 200
+BATCH: Final = 200
 
 
 class Relocated(msgspec.Struct, frozen=True):
@@ -242,15 +236,15 @@ class Relocated(msgspec.Struct, frozen=True):
 
 
 def relocate(
-    source: QueueOperations, target: QueueOperations, *, actor: str, lane: Lane = "live", batch: int = BATCH
+    source: QueueOperations, target: QueueOperations, *, actor: str, lane: Lane = "live"
 ) -> Iterator[Relocated]:
     """Move what waits for an actor in a lane to the same lane of another family; yield the progress after each batch.
 
     The waiting list is rotated once: messages that stay go to its end, in their order. Workers continue meanwhile, and
-    a paused queue stays paused. The two queues may lie on different nodes, so a message is put into the new one before
-    it is dropped from the old one: a kill in between leaves up to ``batch`` messages (at most 500) in both queues,
-    until the call is repeated. A message keeps its priority, its crashes, a request to cancel it, and its unique key,
-    unless another message holds the key in the new queue.
+    a paused queue stays paused. The two queues may lie on different nodes, so a message is put into the new one first:
+    a kill in between leaves up to 200 messages in both queues, until the call is repeated. A message keeps its
+    priority, its crashes, a request to cancel it, and its unique key, unless another message holds the key in the new
+    queue.
     """
     owner = f"relocate.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:12]}/{lane}"
     source.join(owner)
@@ -258,7 +252,7 @@ def relocate(
     waiting = [administration.depth(source, lane, level) for level in (HIGH, NORMAL, LOW)]
     for level, depth in zip((HIGH, NORMAL, LOW), waiting, strict=True):
         left = depth
-        while left > 0 and (taken := administration.take(source, owner, min(batch, left), level=level)):
+        while left > 0 and (taken := administration.take(source, owner, min(BATCH, left), level=level)):
             going, staying = _sorted(taken, actor, source.keys.lane_name(lane))
             to_place = going
             while to_place:
@@ -280,15 +274,12 @@ def _sorted(taken: list[MovingMessage], actor: str, lane_name: str) -> tuple[lis
     going: list[MovingMessage] = []
     staying: list[Lease] = []
     for one in taken:
-        if one.body is not None and _is_for(actor, one.body, lane_name):
+        try:
+            message = codec.decode(one.body or b"", message_id=codec.ANY_ID, lane=lane_name)
+        except codec.UnreadableMessage:  # a consumer moves it to the quarantine
+            message = None
+        if message is not None and message.actor_name == actor:
             going.append(one)
         else:
             staying.append(one.lease)
     return going, staying
-
-
-def _is_for(actor: str, body: bytes, lane_name: str) -> bool:
-    try:
-        return codec.decode(body, message_id=codec.ANY_ID, lane=lane_name).actor_name == actor
-    except codec.UnreadableMessage:
-        return False  # a consumer moves it to the quarantine

@@ -7,9 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from heapq import merge
 from itertools import islice
-from typing import Any, Final, Literal, NamedTuple
-
-from dramatiq.message import Message
+from typing import Final, Literal, NamedTuple
 
 from switchyard.broker.admin.browse import SeenMessage
 from switchyard.broker.clock import TOLERATED_MS, is_put_off
@@ -17,7 +15,7 @@ from switchyard.broker.interface import Arguments, Facilities
 from switchyard.broker.keys import ALL_LANES, Lane, QueueKeys
 from switchyard.broker.queue import administration, codec
 from switchyard.broker.queue.operations import QueueOperations, owners_of
-from switchyard.broker.redis.own_keys import moment
+from switchyard.broker.redis.own_keys import moment, utf8
 from switchyard.broker.stores.job_records import JobRecords
 
 # Lanes in which a scheduled message has not failed yet.
@@ -130,7 +128,7 @@ def _with_bodies(schedules: Sequence[_Schedule], chunk: Sequence[_Entry]) -> lis
         for id_, body in zip(ids, found, strict=True)
     }
     return [
-        SeenMessage(str(entry.id, "utf-8", "replace"), one.family.keys.queue, one.lane, "scheduled", body, entry.due_at)
+        SeenMessage(utf8(entry.id), one.family.keys.queue, one.lane, "scheduled", body, entry.due_at)
         for entry in chunk
         if (one := schedules[entry.at]) and (body := bodies[one.family.keys.bodies, entry.id]) is not None
     ]
@@ -151,17 +149,12 @@ def amend(
 ) -> Answer:
     """Give a message that waits or is scheduled other arguments, and a scheduled one another due time, in one step.
 
-    Its options, and with them its unique key, stay as they are. After ``BrokerUnavailable`` it may be changed.
+    Its options, and with them its unique key, stay as they are. ``families`` are those of the queues that may hold it.
+    With other arguments than ``expected`` it was changed meanwhile, and stays so. ``arguments`` are JSON values;
+    ``due_at_ms`` is in ms since the epoch, ``None`` to leave it. After ``BrokerUnavailable`` it may be changed.
 
-    Args:
-        families: Of the queues that may hold it.
-        expected: Arguments that it has; with others it was changed meanwhile, and stays so.
-        arguments: JSON values.
-        due_at_ms: ms since the epoch; ``None`` to leave it.
-
-    Returns:
-        ``amended``; ``started``: a worker holds it; ``waiting``: it has no due time to change any more; ``changed``: it
-        has other arguments than ``expected``; ``unknown``: no queue has it, or it cannot be read.
+    Returns ``amended``; ``started``: a worker holds it; ``waiting``: it has no due time to change any more;
+    ``changed``: it has other arguments than expected; ``unknown``: no queue has it, or it cannot be read.
     """
     for family in families:
         while (as_read := family.calls.command("HGET", family.keys.bodies, message_id)) is not None:
@@ -171,19 +164,14 @@ def amend(
                 return "unknown"
             if (list(message.args), message.kwargs) != (list(expected[0]), dict(expected[1])):
                 return "changed"
-            body = codec.encode(_amended(message, arguments, due_at_ms), grown=True)
+            if due_at_ms is not None:
+                message.options["due_at"] = due_at_ms
+                message.options.pop("delay", None)  # the time does not follow from it any more
+            body = codec.encode(message.copy(args=tuple(arguments[0]), kwargs=arguments[1]), grown=True)
             found = administration.amend(family, message_id, as_read=as_read, body=body, due_at_ms=due_at_ms)
             if (answer := _ANSWERS.get(found)) is not None:
                 return answer
     return "unknown"
-
-
-def _amended(message: Message[Any], arguments: Arguments, due_at_ms: int | None) -> Message[Any]:
-    args, kwargs = arguments
-    if due_at_ms is not None:
-        message.options["due_at"] = due_at_ms
-        message.options.pop("delay", None)  # the time does not follow from it any more
-    return message.copy(args=tuple(args), kwargs=kwargs)
 
 
 def pull_forward(family: QueueOperations) -> int:
@@ -219,11 +207,9 @@ HELD: Final = ("rate_limit", "parked", *PUT_OFF)
 def run_now(facilities: Facilities, job_id: str) -> str:
     """Make a scheduled job, or one that waits for its retry, due at once. No attempt is spent.
 
-    Returns:
-        ``due``: it starts as soon as a slot is free; ``waiting``: it waits or runs already; ``held``: a rate limit
-        holds it, no worker knows its actor, its actor is paused, the circuit of what it calls is open, or other jobs
-        have the places of its limit; ``ended``;
-        ``unknown``: no job has the id, or it cannot be found.
+    Returns ``due``: it starts as soon as a slot is free; ``waiting``: it waits or runs already; ``held``: a rate limit
+    holds it, no worker knows its actor, its actor is paused, the circuit of what it calls is open, or other jobs have
+    the places of its limit; ``ended``; ``unknown``: no job has the id, or it cannot be found.
     """
     record = facilities.records.read(job_id)
     if record is not None and (record.ended or record.end_recorded):
@@ -261,7 +247,7 @@ def state_counts(families: Sequence[QueueOperations], records: JobRecords) -> di
         for family, found in zip(families, owners, strict=True)
         for owner in owners_of(found, family.keys.leases)
     ]
-    held = [str(id_, "utf-8", "replace") for found in calls.look([("HKEYS", hold) for hold in holds]) for id_ in found]
+    held = [utf8(id_) for found in calls.look([("HKEYS", hold) for hold in holds]) for id_ in found]
     queues = [family.keys.queue for family in families]
     for known in records.states([id_ for id_ in held if id_ != "#"], queues=queues, partly=True):
         counts["running" if known in ("running", None) else "queued"] += 1

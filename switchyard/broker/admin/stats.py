@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -9,10 +10,10 @@ import msgspec
 from switchyard.broker.clock import CIRCUIT_SPAN_MS, CIRCUITS_MS, FAIR_MS, LAST_PUT_OFF_MS, now_ms
 from switchyard.broker.keys import ALL_LANES, Lane, QueueKeys
 from switchyard.broker.queue import codec
-from switchyard.broker.queue.operations import ACTOR_PAUSE, lane_of, leases_in, owners_of
+from switchyard.broker.queue.operations import ACTOR_PAUSE, QueueOperations, lane_of, leases_in, owners_of
 from switchyard.broker.redis.calls import RedisCalls, Word
-from switchyard.broker.redis.own_keys import number, read
-from switchyard.broker.shapes import LaneStats, OpenCircuit, QueuePause, QueueStats
+from switchyard.broker.redis.own_keys import number, read, utf8
+from switchyard.broker.shapes import ActorPause, LaneStats, OpenCircuit, QueuePause, QueueStats
 
 COUNTED: Final[tuple[tuple[Lane, ...], ...]] = (("live", "alone"), ("retry",))
 
@@ -95,10 +96,7 @@ def family_stats(calls: RedisCalls, keys: QueueKeys, *, ages_held: bool = False)
 
 
 def _by_actor(fields: list[bytes], key: str) -> dict[str, int]:
-    return {
-        str(actor, "utf-8", "replace"): number(count, key)
-        for actor, count in zip(fields[::2], fields[1::2], strict=True)
-    }
+    return {utf8(actor): number(count, key) for actor, count in zip(fields[::2], fields[1::2], strict=True)}
 
 
 def _oldest_held_age_ms(calls: RedisCalls, keys: QueueKeys, holds: list[tuple[Lane, str]]) -> int | None:
@@ -108,6 +106,19 @@ def _oldest_held_age_ms(calls: RedisCalls, keys: QueueKeys, holds: list[tuple[La
     pairs = [leases_in(answer, hold) for answer, hold in zip(held, counted, strict=True)]
     oldest = [of_owner[0][1] for of_owner in pairs if of_owner]
     return _oldest_age_ms(calls.look([("HMGET", keys.bodies, *oldest)])[0]) if oldest else None
+
+
+def pauses_in(families: Sequence[QueueOperations]) -> list[ActorPause]:
+    """Return the pauses in force in any of the families, by actor, and open circuits; a round trip to each server."""
+    found: dict[str, ActorPause] = {}
+    reads = [("HVALS", family.keys.actor_pauses) for family in families]
+    answers = families[0].calls.look(reads) if families else []
+    for family, texts in zip(families, answers, strict=True):
+        for text in texts:
+            one = read(ACTOR_PAUSE, text, family.keys.actor_pauses)
+            if one is not None and (one.is_open or (one.calls is None and not 0 < one.until <= now_ms())):
+                found.setdefault(one.field, one)
+    return [found[field] for field in sorted(found)]
 
 
 PAUSE: Final = msgspec.json.Decoder(QueuePause | int)

@@ -16,6 +16,7 @@ import msgspec
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls, Word
+from switchyard.broker.redis.own_keys import texts_of, utf8
 from switchyard.broker.redis.scripts import script
 
 State = Literal["ours", "missing", "another", "unmarked"]
@@ -39,11 +40,9 @@ class Marker(msgspec.Struct, frozen=True):
 
 
 class KeyspaceId:
-    """One process's memory of the keyspace it works in.
+    """One process's memory of the keyspace it works in. Keys of the yard's ``queues`` show whether it is in use.
 
-    Args:
-        queues: Of the yard: their keys show whether a keyspace is in use.
-        marks: Names of the marker and of the missed ids; by default those that are shared by all queues.
+    ``marks`` are the names of the marker and of the missed ids; by default those that are shared by all queues.
     """
 
     def __init__(
@@ -58,8 +57,7 @@ class KeyspaceId:
     def prepare(self) -> str:
         """Mark a keyspace that holds nothing of ours; return its id, or "" when it has none and is in use.
 
-        Raises:
-            BrokerUnavailable: the server did not answer, or is a replica, which only reads.
+        ``BrokerUnavailable``: the server did not answer, or is a replica, which only reads.
         """
         id_ = self._calls.call(MAKE, [*self._marks, *self._used_by], [uuid.uuid4().hex])
         self.seen = str(id_, "ascii") if id_ else ""
@@ -109,13 +107,9 @@ class KeyspaceId:
 
 
 def marker_of(marker: Sequence[bytes], missed: Iterable[bytes]) -> Marker:
-    words = [str(word, "utf-8", "replace") for word in marker]
-    fields = dict(zip(words[::2], words[1::2], strict=True))
-    return Marker(
-        fields.get("id", ""),
-        frozenset(fields.get("instead_of", "").split()),
-        frozenset(str(id_, "utf-8", "replace") for id_ in missed),
-    )
+    fields = texts_of(marker)
+    instead_of = frozenset(fields.get("instead_of", "").split())
+    return Marker(fields.get("id", ""), instead_of, frozenset(map(utf8, missed)))
 
 
 def finding(state: State, where: str = "") -> list[ServerFinding]:

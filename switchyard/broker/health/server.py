@@ -11,6 +11,7 @@ from switchyard.addon import addons
 from switchyard.broker.errors import CHECK_THE_ADDRESS, BrokerError, BrokerRefused, BrokerUnavailable
 from switchyard.broker.keys import QueueKeys
 from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.own_keys import texts_of
 from switchyard.broker.redis.server_errors import reason
 
 Severity = Literal["error", "warning"]
@@ -86,15 +87,14 @@ def read_facts(calls: RedisCalls, *, budget_s: float | None = None) -> ServerFac
 def facts_of(info: bytes | BrokerError, config: Sequence[bytes] | BrokerError) -> ServerFacts:
     """Return the facts in the answers to ``INFO`` and ``CONFIG GET``. Either may be refused to a user.
 
-    Raises:
-        BrokerUnavailable: the server answers neither, for example while it loads its data.
+    ``BrokerUnavailable``: the server answers neither, for example while it loads its data.
     """
     for answer in (info, config):
         if isinstance(answer, BrokerUnavailable):
             raise answer
     hidden = "; ".join(answer.cause[:80] for answer in (info, config) if isinstance(answer, BrokerRefused))
     found = _info(info) if isinstance(info, bytes) else {}
-    settings = _settings(config) if not isinstance(config, BrokerError) else {}
+    settings = texts_of(config) if not isinstance(config, BrokerError) else {}
     append_only = found.get("aof_enabled") or {"yes": "1", "no": "0"}.get(settings.get("appendonly", ""))
     return ServerFacts(
         name="Valkey" if "valkey_version" in found else "Redis",
@@ -208,11 +208,6 @@ def _forgetful(facts: ServerFacts) -> Iterator[ServerFinding]:
 def _info(answer: bytes) -> dict[str, str]:
     lines = str(answer, "utf-8", "replace").splitlines()
     return {name: value for name, colon, value in (line.partition(":") for line in lines) if colon}
-
-
-def _settings(answer: Sequence[bytes]) -> dict[str, str]:
-    words = [str(word, "utf-8", "replace") for word in answer]
-    return dict(zip(words[::2], words[1::2], strict=True))
 
 
 def _version(text: Any) -> tuple[int, ...] | None:

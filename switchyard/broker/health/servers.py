@@ -18,7 +18,8 @@ from switchyard.broker.health.keyspace_id import KeyspaceId
 from switchyard.broker.health.server import ServerFacts, ServerFinding, judge, read_facts
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls, Word
-from switchyard.broker.redis.sentinel import ALL_S, ONE_S, Sentinels, SentinelUrl, fields_of
+from switchyard.broker.redis.own_keys import texts_of
+from switchyard.broker.redis.sentinel import ALL_S, ONE_S, Sentinels, SentinelUrl
 
 # Of the master's writes that a replica has not got yet, and of its silence: it reports once a second.
 BEHIND_BYTES: Final = 1_000_000
@@ -157,7 +158,7 @@ def _read(sentinels: Sentinels, place: tuple[str, int], within_s: float) -> Sent
     if isinstance(words, redis.ResponseError) or named is None or isinstance(named, redis.ResponseError):
         failure, step = _refusal(words, named, sentinels.url.master)
         return SentinelState(address, failure=failure, step=step)
-    state = fields_of(words)
+    state = texts_of(words)
     known = int(state["num-other-sentinels"]) + 1
     return SentinelState(
         address,

@@ -26,6 +26,9 @@ EVERY_S: Final = 5.0
 TYPES_EVERY_S: Final = 60.0
 # Time to live of a refusal: three looks may be missed before it expires.
 REFUSED_MS: Final = 20_000
+ITS_OWN: Final = (
+    "Something else writes below its prefix, or this user may not read it: give Switchyard a server of its own."
+)
 
 logger = logging.getLogger("switchyard.broker")
 
@@ -107,7 +110,9 @@ class Watch:
         self._lost = finding(self.generation.look(marked), self.generation.where_lost())
         if (failed := self.generation.failure(marked)) is not None:
             # A replica that lost its primary still answers what the servers were asked before.
-            found.append(away(failed) if isinstance(failed, BrokerUnavailable) else _unreadable(failed))
+            seen = f"the broker's own keys cannot be read ({getattr(failed, 'cause', str(failed))[:80]})"
+            unreadable = ServerFinding("unreadable", "error", seen, ITS_OWN)
+            found.append(away(failed) if isinstance(failed, BrokerUnavailable) else unreadable)
         found += self._lost
         self._leave_word(looks)
         return found
@@ -135,12 +140,3 @@ class Watch:
         answers = self._calls.pipeline(commands, raise_errors=False)
         refused = [answer for answer in answers if isinstance(answer, Exception)]
         self._refusing = bool(evicting) or (self._refusing and bool(refused))
-
-
-def _unreadable(error: Exception) -> ServerFinding:
-    return ServerFinding(
-        "unreadable",
-        "error",
-        f"the broker's own keys cannot be read ({getattr(error, 'cause', str(error))[:80]})",
-        "Something else writes below its prefix, or this user may not read it: give Switchyard a server of its own.",
-    )

@@ -5,6 +5,7 @@ Every function may raise what :meth:`switchyard.broker.redis.calls.RedisCalls.ca
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,15 +15,9 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from switchyard.broker.errors import QueueFull
+from switchyard.broker.errors import QueueFull, not_quarantined
 from switchyard.broker.keys import ALL_LANES, Lane
-from switchyard.broker.queue.operations import (
-    AT_ONCE,
-    Lease,
-    MovingMessage,
-    QueueOperations,
-    lane_of,
-)
+from switchyard.broker.queue.operations import AT_ONCE, NORMAL, Lease, MovingMessage, QueueOperations, lane_of
 from switchyard.broker.redis.calls import Word
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.shapes import ActorPause
@@ -66,12 +61,8 @@ OWNERS_CHANGED: Final = -3
 def pause(family: QueueOperations, *, until_ms: int = 0, by: str = "", reason: str = "") -> bool:
     """Pause the queue; ``False`` when it was paused already and stays as it was.
 
-    Args:
-        until_ms: Time at which it resumes by itself, ms since the epoch by the server's clock; 0 for none.
-        by, reason: For people. A reason or a time replaces those of an earlier pause.
-
-    Raises:
-        ValueError: ``until_ms`` is over.
+    ``until_ms`` is the time at which it resumes by itself, ms since the epoch by the server's clock, 0 for none;
+    ``ValueError`` when it is over. A reason or a time replaces those of an earlier pause.
     """
     changed = int(family.calls.call(script("pause"), [family.keys.paused], [until_ms, by, reason]))
     if changed < 0:
@@ -92,13 +83,9 @@ MOST_ACTOR_PAUSES: Final = 100
 def pause_actor(family: QueueOperations, pause: ActorPause) -> bool:
     """Start no message of an actor, or of one value of its argument; ``False`` when that was so and stays as it was.
 
-    Messages of it that are leased, and did not start, go back to their lane; what runs goes on.
-
-    Args:
-        pause: Without ``since`` and ``token``. An end or a reason replaces those of an earlier pause.
-
-    Raises:
-        ValueError: its ``until`` is over, or there are 100 pauses already.
+    Messages of it that are leased, and did not start, go back to their lane; what runs goes on. The pause comes without
+    ``since`` and ``token``; its end or reason replaces those of an earlier one. ``ValueError``: its ``until`` is over,
+    or there are 100 pauses already.
     """
     stored: dict[str, Any] = {"actor": pause.actor}
     if pause.argument:
@@ -139,15 +126,13 @@ def cancel(
 ) -> dict[str, str]:
     """Keep messages from starting, in calls that the server answers within milliseconds.
 
-    Args:
-        records: Ids, each with the record of its job as cancelled, which is its row for the history as well; empty for
-            none. It is written in the step that cancels the message.
-        nonce: A repeated call with it gets the same answers, and adds no row.
-        limits: ``ended_ms``, ``records_bytes`` (0: rows alone are written) and ``history_bytes`` of the family.
+    ``records`` has ids, each with the record of its job as cancelled, which is its row for the history as well; empty
+    for none. It is written in the step that cancels the message. A repeated call with its ``nonce`` gets the same
+    answers, and adds no row. ``limits`` are ``ended_ms``, ``records_bytes`` (0: rows alone are written) and
+    ``history_bytes`` of the family.
 
-    Returns:
-        For each id ``cancelled``: it never starts; ``asked``: it is leased, and its cancellation is requested; ``was
-        cancelled``, ``was asked``: another call did so; ``unknown``: it is not here.
+    Returns for each id ``cancelled``: it never starts; ``asked``: it is leased, and its cancellation is requested;
+    ``was cancelled``, ``was asked``: another call did so; ``unknown``: it is not here.
     """
     k = family.keys
     keys = [k.bodies, *map(k.due, ALL_LANES), *k.done, k.notes, k.unique, k.leases, k.ended, k.history, k.purges]
@@ -168,8 +153,8 @@ def cancel(
 def due_now(family: QueueOperations, message_id: str, *, as_read: bytes, body: bytes) -> int:
     """Make a scheduled message due at once, with a new body.
 
-    Returns:
-        1: it is due, also by an earlier call; 0: it waits or is leased; -1: it is not here; -2: its body has changed.
+    Returns 1: it is due, also by an earlier call; 0: it waits or is leased; -1: it is not here; -2: its body has
+    changed.
     """
     k = family.keys
     keys = [k.bodies, *map(k.due, ALL_LANES), *map(k.wakeup, ALL_LANES)]
@@ -181,9 +166,8 @@ def amend(
 ) -> int:
     """Replace the body of a message that waits or is scheduled, and the due time of a scheduled one.
 
-    Returns:
-        1: it is amended, also by an earlier call; 0: it is leased; -1: it is not here; -2: its body has changed; -4: it
-        waits, and has no due time to change.
+    Returns 1: it is amended, also by an earlier call; 0: it is leased; -1: it is not here; -2: its body has changed;
+    -4: it waits, and has no due time to change.
     """
     k = family.keys
     keys = [k.bodies, *map(k.due, ALL_LANES), *map(k.wakeup, ALL_LANES), k.leases]
@@ -208,22 +192,22 @@ def unquarantine(
     lane: Lane,
     as_read: bytes,
     body: bytes,
-    level: int,
-    nonce: str,
+    level: int = NORMAL,
     limit: int = 0,
-) -> bool:
-    """Move a quarantined message back to its lane, or drop it where ``body`` is empty; ``False`` when it is not there.
+) -> None:
+    """Move a quarantined message back to its lane, or drop it where ``body`` is empty.
 
-    Also ``False``, with a body, when a message of its id is in the queue. ``QueueFull`` when the lane holds ``limit``
-    messages, waiting or scheduled (0: any number); the message stays.
+    ``NotFound``: it is not there; or, with a body, a message of its id is in the queue. ``QueueFull``: the lane holds
+    ``limit`` messages, waiting or scheduled (0: any number); the message stays.
     """
     k = family.keys
     keys = [k.quarantine, k.quarantined_bodies, k.bodies, *k.waiting(lane), k.wakeup(lane), k.notes, *k.done]
-    args: list[Word] = [message_id, as_read, nonce, body, level, limit]
+    args: list[Word] = [message_id, as_read, uuid.uuid4().hex, body, level, limit]
     answer = int(family.calls.call(script("unquarantine"), [*keys, k.due(lane)], args))
     if answer < 0:
         raise QueueFull(k.queue, -answer, limit)
-    return answer == 1
+    if answer != 1:
+        raise not_quarantined(k.queue, message_id)
 
 
 def flush(family: QueueOperations) -> None:
@@ -246,8 +230,7 @@ def depth(family: QueueOperations, lane: Lane, level: int) -> int:
 def take(family: QueueOperations, owner: str, count: int, *, level: int) -> list[MovingMessage]:
     """Lease up to ``count`` waiting messages of a priority, in order to move them, also while the queue is paused.
 
-    Raises:
-        LookupError: the owner has no lease.
+    ``LookupError``: the owner has no lease.
     """
     k, lane = family.keys, lane_of(owner)
     keys = [k.bodies, k.waiting(lane)[level - 1], k.leases, k.hold(owner), k.token, k.notes]

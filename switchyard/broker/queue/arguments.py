@@ -26,12 +26,25 @@ from dramatiq.actor import Actor
 from dramatiq.broker import MessageProxy
 from dramatiq.generic import GenericActor
 from dramatiq.message import Message
+from msgspec import inspect as meta
 
 from switchyard.broker.queue.json_body import expression_for
 
 _SCALARS: Final = (str, int, float, type(None))  # bool is an int
 _LEAVES: Final = (datetime, date, time, timedelta, Decimal, UUID, bytes)
 _ABSENT: Final = object()
+# Classes, each with what makes a value of it of one of a subclass. In order: a datetime is a date as well.
+_BASES: Final[tuple[tuple[type, Callable[[Any], Any]], ...]] = (
+    (Enum, lambda value: value.value),
+    (datetime, lambda value: datetime.combine(value.date(), value.timetz())),
+    (date, lambda value: date(value.year, value.month, value.day)),
+    (timedelta, lambda value: timedelta(value.days, value.seconds, value.microseconds)),
+    (Decimal, Decimal),
+    (UUID, lambda value: UUID(int=value.int)),
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+)
 
 
 def to_json(value: Any) -> Any:
@@ -45,10 +58,7 @@ def leaves(value: Any) -> Any:
 
 
 def from_json(kind: type, value: Any) -> Any:
-    """Return a value of a type that msgspec does not know: a member of Django's choices, or any object.
-
-    Raises ``ValueError`` when it is no member.
-    """
+    """Return a value of a class unknown to msgspec: any, or a member of Django's choices (else ``ValueError``)."""
     return kind(value) if issubclass(kind, Enum) else value
 
 
@@ -84,24 +94,9 @@ def _by_key(read: Any) -> dict[str, Any] | None:
 
 def _base(value: Any) -> Any:
     """Return a value of a subclass, such as those of libraries that stop the clock, as one of its base class."""
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, datetime):
-        return datetime.combine(value.date(), value.timetz())
-    if isinstance(value, date):
-        return date(value.year, value.month, value.day)
-    if isinstance(value, timedelta):
-        return timedelta(value.days, value.seconds, value.microseconds)
-    if isinstance(value, Decimal):
-        return Decimal(value)
-    if isinstance(value, UUID):
-        return UUID(int=value.int)
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, int):
-        return int.__int__(value)
-    if isinstance(value, float):
-        return float.__float__(value)
+    for kind, made in _BASES:
+        if isinstance(value, kind):
+            return made(value)
     raise NotImplementedError(f"Encoding objects of type {type(value).__name__} is unsupported")
 
 
@@ -116,7 +111,11 @@ def is_same(value: Any, read: Any) -> bool:
         return all(is_same(*pair) for pair in zip_longest(value, read, fillvalue=_ABSENT))
     if isinstance(value, dict) and isinstance(read, dict):
         pairs = zip_longest(value.items(), read.items(), fillvalue=(_ABSENT, _ABSENT))
-        return all(_is_same_key(key, other) and is_same(item, its) for (key, item), (other, its) in pairs)
+        # JSON has no numbers as keys: one that comes out as text is another key.
+        return all(
+            (bool(key == other) if type(key) in (int, float) else is_same(key, other)) and is_same(item, its)
+            for (key, item), (other, its) in pairs
+        )
     if isinstance(value, time) and isinstance(read, time) and (value.tzinfo is None) != (read.tzinfo is None):
         return False  # a zone whose offset depends on the day has none to write
     if (names := _fields_of(value)) is not None:
@@ -129,11 +128,6 @@ def is_same(value: Any, read: Any) -> bool:
     if isinstance(read, kinds):
         return isinstance(value, kinds) and bool(value == read)  # the annotation says which of both comes out
     return bool(isinstance(value, (str, int, date, time, timedelta, type(read))) and value == read)
-
-
-def _is_same_key(key: Any, read: Any) -> bool:
-    # JSON has no numbers as keys: one that comes out as text is another key.
-    return bool(key == read) if type(key) in (int, float) else is_same(key, read)
 
 
 def _fields_of(value: Any) -> tuple[str, ...] | None:
@@ -155,25 +149,12 @@ def is_json(value: Any) -> bool:
 
 
 _JSON: Final = (
-    msgspec.inspect.AnyType,
-    msgspec.inspect.NoneType,
-    msgspec.inspect.BoolType,
-    msgspec.inspect.IntType,
-    msgspec.inspect.FloatType,
-    msgspec.inspect.StrType,
-    msgspec.inspect.LiteralType,
-)
+    meta.AnyType, meta.NoneType, meta.BoolType, meta.IntType, meta.FloatType, meta.StrType, meta.LiteralType,
+)  # fmt: skip
 _TEXT: Final = (
-    msgspec.inspect.StrType,
-    msgspec.inspect.BytesType,
-    msgspec.inspect.ByteArrayType,
-    msgspec.inspect.DateTimeType,
-    msgspec.inspect.TimeType,
-    msgspec.inspect.DateType,
-    msgspec.inspect.TimeDeltaType,
-    msgspec.inspect.UUIDType,
-    msgspec.inspect.DecimalType,
-)
+    meta.StrType, meta.BytesType, meta.ByteArrayType, meta.DateTimeType, meta.TimeType, meta.DateType,
+    meta.TimeDeltaType, meta.UUIDType, meta.DecimalType,
+)  # fmt: skip
 
 
 class Annotation(msgspec.Struct, frozen=True):
@@ -214,17 +195,17 @@ def callee_of(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def takes_text(annotation: Any, *, only: bool = False) -> bool:
     """Return whether the JSON of an annotation's values may be text, or with ``only`` always is, but for ``None``."""
-    found = [_is_text(part) for part in parts_of(annotation) if not isinstance(part, msgspec.inspect.NoneType)]
+    found = [_is_text(part) for part in parts_of(annotation) if not isinstance(part, meta.NoneType)]
     return all(found) and bool(found) if only else any(found)
 
 
 def takes_none(annotation: Any) -> bool:
-    return any(isinstance(part, msgspec.inspect.NoneType) for part in parts_of(annotation))
+    return any(isinstance(part, meta.NoneType) for part in parts_of(annotation))
 
 
 def parts_of(annotation: Any) -> tuple[Any, ...]:
     """Return the descriptions of a union's types, or of the one type."""
-    info = msgspec.inspect.type_info(annotation)
+    info = meta.type_info(annotation)
     return getattr(info, "types", (info,))
 
 
@@ -243,7 +224,7 @@ def _annotation(parameter: inspect.Parameter, names: dict[str, Any]) -> Annotati
         resolved = typing.Optional[resolved]  # noqa: UP045  the resolved annotation may be a text
     try:
         msgspec.json.Decoder(resolved)  # refuses what type_info lets pass
-        is_typed = not _is_plain(msgspec.inspect.type_info(resolved), set())
+        is_typed = not _is_plain(meta.type_info(resolved), set())
     except _Foreign:
         return Annotation(parameter.name, parameter.kind, written)
     except Exception as error:  # noqa: BLE001  as above
@@ -260,7 +241,7 @@ def _is_plain(info: Any, seen: set[int]) -> bool:
     if id(info) in seen:
         return True
     seen.add(id(info))
-    if isinstance(info, msgspec.inspect.CustomType):
+    if isinstance(info, meta.CustomType):
         if issubclass(info.cls, Enum) and all(isinstance(member.value, (str, int)) for member in info.cls):
             return False  # Django's choices, whose class has another metaclass than msgspec knows
         if info.cls is object:
@@ -270,16 +251,16 @@ def _is_plain(info: Any, seen: set[int]) -> bool:
     more = (*getattr(info, "item_types", ()), *getattr(info, "types", ()))
     fields = (field.type for field in getattr(info, "fields", ()))
     parts = [_is_plain(part, seen) for part in (*single, *more, *fields) if part is not None]
-    if isinstance(info, msgspec.inspect.DictType):
-        return all(parts) and isinstance(info.key_type, (msgspec.inspect.StrType, msgspec.inspect.AnyType))
-    plain = (*_JSON, msgspec.inspect.ListType, msgspec.inspect.UnionType, msgspec.inspect.TypedDictType)
+    if isinstance(info, meta.DictType):
+        return all(parts) and isinstance(info.key_type, (meta.StrType, meta.AnyType))
+    plain = (*_JSON, meta.ListType, meta.UnionType, meta.TypedDictType)
     return isinstance(info, plain) and all(parts)
 
 
 def _is_text(info: Any) -> bool:
-    if isinstance(info, (msgspec.inspect.EnumType, msgspec.inspect.CustomType)) and issubclass(info.cls, Enum):
+    if isinstance(info, (meta.EnumType, meta.CustomType)) and issubclass(info.cls, Enum):
         return any(isinstance(member.value, str) for member in info.cls)
-    if isinstance(info, msgspec.inspect.LiteralType):
+    if isinstance(info, meta.LiteralType):
         return any(isinstance(value, str) for value in info.values)
     return isinstance(info, _TEXT)
 
@@ -305,11 +286,7 @@ class ArgumentType:
         msgspec.json.Decoder(self._box)  # prepares it here, and not in two threads at once
 
     def read(self, value: Any, *, strict: bool = True) -> Any:
-        """Return the value of a JSON form; a value that is of the type already stays as it is.
-
-        Raises:
-            msgspec.ValidationError: it does not fit.
-        """
+        """Return the value of a JSON form or of the type itself; ``msgspec.ValidationError`` when it does not fit."""
         box: Any = msgspec.convert((value,), self._box, strict=strict, str_keys=True, dec_hook=from_json)
         return box.value
 
@@ -336,10 +313,9 @@ class ArgumentType:
             raise Misfit(f"{self._expects(path)}; its own code raised {type(error).__name__}") from error
 
     def receive(self, value: Any, path: str) -> Any:
-        """Return the value of what a message carries; of another sender also one that nearly fits, such as ``"5"``.
+        """Return the value of what a message carries; ``Misfit`` when it cannot be converted.
 
-        Raises:
-            Misfit: it cannot be converted.
+        Of another sender also one that nearly fits, such as ``"5"``.
         """
         with contextlib.suppress(msgspec.ValidationError):
             return self._received(value, path, strict=True)
@@ -376,11 +352,9 @@ class ArgumentType:
 
 
 class ArgumentTypes:
-    """Types of the arguments of one actor's function.
+    """Types of the arguments of one actor's function; ``is_typed``: some are converted.
 
-    Attributes:
-        faults: Annotations that count as none by the parameter's name, and why.
-        is_typed: Some arguments are converted.
+    ``faults`` has annotations that count as none by the parameter's name, and why.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -492,7 +466,8 @@ def in_message(message: Message[Any] | MessageProxy) -> Message[Any]:
 def steps_of(options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the messages that a message's options hold, and those that these hold."""
     for name in _STEPS:
-        for step in _listed(options.get(name)):
+        value = options.get(name)
+        for step in filter(_is_step, value if isinstance(value, list) else [value]):
             yield step
             yield from steps_of(step["options"])
 
@@ -515,10 +490,6 @@ def _step_in_json(step: Any, actors: Actors) -> Any:
     if actor is not None and argument_types(actor.fn).is_typed:
         found["args"], found["kwargs"] = argument_types(actor.fn).sent(step["args"], step["kwargs"])
     return found
-
-
-def _listed(value: Any) -> list[Any]:
-    return [step for step in (value if isinstance(value, list) else [value]) if _is_step(step)]
 
 
 def _is_step(value: Any) -> bool:

@@ -92,10 +92,9 @@ def encode(message: Message[Any], *, grown: bool = False) -> bytes:
 
 
 def decode(body: bytes, *, message_id: str, lane: str) -> Message[Any]:
-    """Return the message in a body that was read from a lane. Only options in ``VALIDATED`` and ``eta`` are validated.
+    """Return the message in a lane's body; ``UnreadableMessage`` when body or id is invalid.
 
-    Raises:
-        UnreadableMessage: the body or the id is invalid.
+    Only options in ``VALIDATED`` and ``eta`` are validated.
     """
     if not _is_usable_id(message_id):
         raise UnreadableMessage(f"its id is not an id: {message_id[:50]!r}")
@@ -106,7 +105,8 @@ def decode(body: bytes, *, message_id: str, lane: str) -> Message[Any]:
     actor, sent_at = fields.get("actor"), fields.get("sent_at")
     args, kwargs, options = fields.get("args", ()), fields.get("kwargs"), fields.get("options")
     if type(actor) is not str or type(sent_at) is not int:
-        raise UnreadableMessage(f"it names no actor and no time it was sent at: {_shown(fields)}")
+        shown = ", ".join(sorted(fields))[:100] or "an empty object"
+        raise UnreadableMessage(f"it names no actor and no time it was sent at: {shown}")
     if len(actor) > LONGEST_NAME:
         raise UnreadableMessage(f"its actor's name has {len(actor)} characters; at most {LONGEST_NAME} are read")
     if not 0 <= sent_at <= LARGEST:
@@ -131,10 +131,12 @@ def decode(body: bytes, *, message_id: str, lane: str) -> Message[Any]:
                     raise UnreadableMessage(f"option {name} is {value!r:.100}, out of range: 0 to the year 9999")
         if options.get("enqueued_at") == AS_SENT:
             options["enqueued_at"] = sent_at
-        if "deferred_by" in options:
-            _require_reason(options["deferred_by"])
-        if "eta" in options:
-            _require_time(options["eta"])
+        if "deferred_by" in options and type(options["deferred_by"]) is not str:
+            raise UnreadableMessage(f"option deferred_by is {options['deferred_by']!r:.100}, not a text")
+        eta = options.get("eta")
+        if eta is not None and (type(eta) not in (int, float) or not 0 <= eta <= LARGEST):
+            fact = "not a time in milliseconds from 0 to the year 9999"
+            raise UnreadableMessage(f"option eta is {eta!r:.100}, {fact}")
     # Not by Message(...): that of a frozen dataclass calls object.__setattr__ for each field, 0.5 µs of a worker's CPU.
     message: Message[Any] = Message.__new__(Message)
     message.__dict__.update(
@@ -167,17 +169,3 @@ def _is_usable_id(text: str) -> bool:
     if not text.isprintable() or text.endswith(RESERVED_ENDS) or text in RESERVED:
         return False
     return 1 <= len(text) <= LONGEST_ID
-
-
-def _require_reason(deferred_by: Any) -> None:
-    if type(deferred_by) is not str:
-        raise UnreadableMessage(f"option deferred_by is {deferred_by!r:.100}, not a text")
-
-
-def _require_time(eta: Any) -> None:
-    if eta is not None and (type(eta) not in (int, float) or not 0 <= eta <= LARGEST):
-        raise UnreadableMessage(f"option eta is {eta!r:.100}, not a time in milliseconds from 0 to the year 9999")
-
-
-def _shown(fields: dict[str, Any]) -> str:
-    return ", ".join(sorted(fields))[:100] or "an empty object"

@@ -67,7 +67,7 @@ def refused_part(value: Any, path: str) -> tuple[str, str, str]:
         inner = next(((key, part) for key, part in parts if id(part) in holders or not _is_json(part)), None)
         if inner is None:
             return path, "cannot be written as JSON", ""
-        path, value = f"{path}[{_short(inner[0])}]", inner[1]
+        path, value = f"{path}[{_cut(repr(inner[0]))}]", inner[1]
         if id(value) in holders:
             return path, "holds itself", ""
         if len(holders) > DEEPEST_PATH:
@@ -82,9 +82,8 @@ def _is_json(value: Any) -> bool:
     return True
 
 
-def _short(key: Any) -> str:
-    shown = repr(key)
-    return shown if len(shown) <= SHOWN_KEY else f"{shown[:SHOWN_KEY]}…"
+def _cut(text: str, longest: int = SHOWN_KEY) -> str:
+    return text if len(text) <= longest else text[:SHOWN_KEY] + "…"
 
 
 def kind_of(value: Any) -> str:
@@ -126,12 +125,8 @@ class _Repeated(dict[str, Any]):
 def encode(fields: Mapping[str, Any], *, limit_bytes: int | None = LIMIT_BYTES) -> bytes:
     """Return a message's fields as compact UTF-8 JSON. A body over 64 KiB is logged, once for each actor.
 
-    Args:
-        limit_bytes: Longest body; ``None`` for a message that was accepted before and only grew its options.
-
-    Raises:
-        PayloadTooLarge: the body is, or would be, longer.
-        UnencodablePayload: a value would not be decoded to an equal one.
+    With ``limit_bytes=None`` it was accepted before and only grew its options. ``PayloadTooLarge``: the body is, or
+    would be, longer. ``UnencodablePayload``: a value would not be decoded to an equal one.
     """
     try:
         least_bytes = _weigh(fields, DEEPEST)
@@ -164,8 +159,7 @@ def decode(body: bytes) -> dict[str, Any]:
 def _weigh(container: Any, depth: int) -> int:
     """Return the fewest bytes that a container takes as JSON.
 
-    Raises:
-        _Uncommon: it holds a value that is of no exact JSON type, or nests deeper than ``depth``.
+    ``_Uncommon``: it holds a value that is of no exact JSON type, or nests deeper than ``depth``.
     """
     kind = type(container)
     if kind is not dict and kind is not list and kind is not tuple:
@@ -195,11 +189,9 @@ def _weigh(container: Any, depth: int) -> int:
 
 def _encode_uncommon(fields: Mapping[str, Any], limit_bytes: int | None) -> bytes:
     try:
-        return _ENCODER.encode(_Plain(limit_bytes).copy(fields, "", DEEPEST))
+        return _ENCODER.encode(_Plain(_actor(fields), limit_bytes).copy(fields, "", DEEPEST))
     except _Refused as refused:
         raise UnencodablePayload(_actor(fields), refused.path, refused.fact, refused.remedy) from None
-    except _TooLarge as error:
-        raise PayloadTooLarge(_actor(fields), error.least_bytes, error.limit_bytes) from None
     except RecursionError:
         raise UnencodablePayload(_actor(fields), "", "is nested too deep for where it is sent from") from None
 
@@ -208,7 +200,7 @@ def _decode_foreign(body: bytes) -> dict[str, Any]:
     try:
         # NaN and infinities become floats, and are refused with their path below.
         read = json.loads(str(body, "utf-8"), object_pairs_hook=_object, parse_constant=float)
-        fields = _Plain(None).copy(read, "", DEEPEST)
+        fields = _Plain().copy(read, "", DEEPEST)
     except _Refused as refused:
         raise UnreadablePayload(refused.path, refused.fact) from None
     except UnicodeDecodeError as error:
@@ -232,20 +224,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return repeated
 
 
-class _TooLarge(Exception):
-    def __init__(self, least_bytes: int, limit_bytes: int) -> None:
-        self.least_bytes, self.limit_bytes = least_bytes, limit_bytes
-
-
 class _Plain:
     """Copies a value into JSON's own types, and tracks its path."""
 
-    def __init__(self, limit_bytes: int | None) -> None:
-        self._limit_bytes = limit_bytes
-        self._least_bytes = 0
+    def __init__(self, actor: str = "", limit_bytes: int | None = None) -> None:
+        self._actor, self._limit_bytes, self._least_bytes = actor, limit_bytes, 0
 
     def copy(self, value: Any, path: str, depth: int) -> Any:
-        """Return the copy; ``_Refused`` when JSON has no equal value, ``_TooLarge`` when it exceeds the limit."""
+        """Return the copy; ``_Refused`` when JSON has no equal value, ``PayloadTooLarge`` when it exceeds the limit."""
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):
@@ -260,7 +246,7 @@ class _Plain:
             fact = f"is {kind_of(value)}, which JSON does not have"
             raise _Refused(path, fact, expression_for(value))
         if depth < 0:
-            raise _Refused(_shortened(path), f"is nested deeper than {DEEPEST} levels")
+            raise _Refused(_cut(path, 2 * SHOWN_KEY), f"is nested deeper than {DEEPEST} levels")
         self._add(2 * len(value))
         if isinstance(value, dict):
             return self._mapping(value, path, depth)
@@ -291,7 +277,7 @@ class _Plain:
     def _add(self, least_bytes: int) -> None:
         self._least_bytes += least_bytes
         if self._limit_bytes is not None and self._least_bytes > self._limit_bytes:
-            raise _TooLarge(self._least_bytes, self._limit_bytes)
+            raise PayloadTooLarge(self._actor, self._least_bytes, self._limit_bytes)
 
 
 def _whole(value: int, path: str) -> int:
@@ -304,12 +290,8 @@ def _whole(value: int, path: str) -> int:
 
 
 def _below(path: str, key: str) -> str:
-    shown = key if len(key) <= SHOWN_KEY else key[:SHOWN_KEY] + "…"
+    shown = _cut(key)
     return f"{path}[{shown!r}]" if path else shown
-
-
-def _shortened(path: str) -> str:
-    return path if len(path) <= 2 * SHOWN_KEY else path[:SHOWN_KEY] + "…"
 
 
 def _actor(fields: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from switchyard.broker.errors import QueueFull
 from switchyard.broker.keys import ALL_LANES
 from switchyard.broker.queue.operations import AT_ONCE, QueueOperations
 from switchyard.broker.redis.calls import Word
-from switchyard.broker.redis.own_keys import read
+from switchyard.broker.redis.own_keys import read, utf8
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.shapes import Whole, shown_json
 from switchyard.broker.topology import FairShare
@@ -54,8 +54,7 @@ MOST_AT_ONCE: Final = 999_999_999
 class Limit(msgspec.Struct, frozen=True):
     """At most ``n`` messages of an actor at once; with an argument, of each of its values.
 
-    Args:
-        ordered: Its messages start in their sequence, the next one when the one before it has ended.
+    Those that are ``ordered`` start in their sequence, the next one when the one before it has ended.
     """
 
     n: int
@@ -86,8 +85,7 @@ class LimitWait(msgspec.Struct, frozen=True):
 def limits_of(options: Mapping[str, Any]) -> list[Limit]:
     """Return the limits of an actor's ``concurrency`` and ``ordered_by``; one that keeps a sequence comes first.
 
-    Raises:
-        ValueError: an option has another form; its text says how to write one.
+    ``ValueError``: an option has another form; its text says how to write one.
     """
     found = []
     if (argument := options.get("ordered_by")) is not None:
@@ -108,12 +106,8 @@ def _read(written: Any) -> Limit:
     raise ValueError('write a number such as 5, or "5 per customer_id", or a list of them')
 
 
-def declared(actors: Iterable[Actor[..., Any]]) -> dict[str, bytes]:
-    """Return for each actor its limits as the queue keeps them, empty for none."""
-    return {actor.actor_name: _stored(actor) for actor in actors}
-
-
 def _stored(actor: Actor[..., Any]) -> bytes:
+    """Return an actor's limits as the queue keeps them, empty for none."""
     limits = limits_of(actor.options)
     return msgspec.json.encode([_fields(limit, actor) for limit in limits]) if limits else b""
 
@@ -141,9 +135,9 @@ def _position(actor: Actor[..., Any], argument: str) -> int:
 
 def declare(family: QueueOperations, actors: Iterable[Actor[..., Any]]) -> None:
     """Write the limits of a queue's actors where they differ from those that it has."""
-    wanted = declared(actors)
+    wanted = {actor.actor_name: _stored(actor) for actor in actors}
     [fields] = family.calls.look([("HGETALL", family.keys.limits)])
-    kept = {str(name, "utf-8", "replace"): text for name, text in zip(fields[::2], fields[1::2], strict=True)}
+    kept = {utf8(name): text for name, text in zip(fields[::2], fields[1::2], strict=True)}
     changed = {name: text for name, text in wanted.items() if text != kept.get(name, b"")}
     if not changed:
         return
@@ -203,7 +197,7 @@ _WAIT: Final = re.compile(r"(\d+) ([123]) (\d+) (\d+) [^\s:]+(?::(\d*)\S+)?((?:\
 def wait_of(family: QueueOperations, message_id: str) -> LimitWait | None:
     """Return the limit that a message waits for; ``None`` when it waits for none."""
     text = family.calls.command("HGET", family.keys.waits, message_id)
-    found = _WAIT.fullmatch(str(text or b"", "utf-8", "replace"))
+    found = _WAIT.fullmatch(utf8(text or b""))
     keys = found[6].split("\n")[1:] if found else []
     if found is None or not 0 < (at := int(found[4])) <= len(keys):
         return None

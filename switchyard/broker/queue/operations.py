@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 
 from switchyard.broker.errors import BrokerRefused, BrokerUnsafe, QueueFull
 from switchyard.broker.keys import ALL_LANES, LANES, Lane, QueueKeys
 from switchyard.broker.redis.calls import BUDGET_S, RedisCalls, Word
-from switchyard.broker.redis.own_keys import note, number, read
+from switchyard.broker.redis.own_keys import note, number, read, utf8
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.shapes import ActorPause
+
+T = TypeVar("T")
 
 HIGH, NORMAL, LOW = 1, 2, 3
 # Lua's stack takes about 8,000 values; a call of so many messages takes the server well under 10 ms.
@@ -160,7 +162,7 @@ def _granted(lease: Lease, noted: bytes, body: bytes | None) -> Grant:
     """Parse what is noted of a message: crashes, lapses, whether cancellation was requested, and cause."""
     if noted == b"0":
         return Grant(lease, 0, False, "", body)
-    words, _, cause = str(noted, "utf-8", "replace").partition(": ")
+    words, _, cause = utf8(noted).partition(": ")
     count, *more = words.split(" ")
     lapses = [word.partition("=")[2] for word in more if word.startswith("suspect=")]
     counted = tuple(lapses[0].split(",")) if lapses and lapses[0] != "+" else ()
@@ -176,6 +178,22 @@ def in_chunks(leases: Sequence[Lease]) -> Iterator[Sequence[Lease]]:
     """Yield leases 250 at a time: two arguments each, 500 in one call."""
     for start in range(0, len(leases), AT_ONCE // 2):
         yield leases[start : start + AT_ONCE // 2]
+
+
+def by_weight(
+    items: Iterable[T], weight: Callable[[T], int], *, heaviest: int, most: int = AT_ONCE
+) -> Iterator[list[T]]:
+    """Yield at most ``most`` items at a time that weigh no more than ``heaviest`` together, or a single heavier one."""
+    group: list[T] = []
+    held = 0
+    for item in items:
+        if group and (len(group) == most or held + weight(item) > heaviest):
+            yield group
+            group, held = [], 0
+        group.append(item)
+        held += weight(item)
+    if group:
+        yield group
 
 
 def level_of(priority: object) -> int:
@@ -306,7 +324,9 @@ class QueueOperations:
         args: list[Word] = [owner, count, request, PROMOTED_AT_ONCE]
         for lease in acked:
             args += (lease.id, lease.token)
-        return self._fetch_keys(owner), args
+        k, lane = self.keys, lane_of(owner)
+        lists = [k.bodies, *k.waiting(lane), k.due(lane), k.wakeup(lane), k.leases, k.hold(owner), k.token, k.paused]
+        return [*lists, *k.done, k.notes, k.unique, k.actor_pauses, k.limits, k.fair(lane)], args
 
     def fetch(self, owner: str, count: int, *, request: int, acked: Sequence[Lease] = ()) -> Fetched:
         """Lease up to ``count`` messages (at most 500) of the owner's lane, acknowledging others in the same step.
@@ -387,10 +407,10 @@ class QueueOperations:
         answer = self.calls.call(script("renew"), [self.keys.leases], [lease_ms, *owners], budget_s=budget_s)
         return [str(owner, "utf-8") for owner in answer]
 
-    def lapsed(self, *, lease_ms: int = LEASE_MS, gap_ms: int = SWEEP_GAP_MS, budget_s: float = BUDGET_S) -> list[str]:
+    def lapsed(self, *, budget_s: float = BUDGET_S) -> list[str]:
         """Return owners whose lease expired; none after a gap without sweeps, when every lease starts anew."""
         keys = [self.keys.leases, self.keys.swept, self.keys.notes, self.keys.actor_pauses]
-        answer = self.calls.call(script("lapsed"), keys, [lease_ms, gap_ms], budget_s=budget_s)
+        answer = self.calls.call(script("lapsed"), keys, [LEASE_MS, SWEEP_GAP_MS], budget_s=budget_s)
         return [owner for owner in self._known(answer) if owner.endswith(LANE_ENDS)]
 
     def backlog_call(self) -> tuple[list[str], list[Word]]:
@@ -481,11 +501,6 @@ class QueueOperations:
         [answer] = self.calls.look([("HGETALL", hold)])
         return [Lease(owner, id_, b"%d" % token) for token, id_ in leases_in(answer, hold)]
 
-    def _fetch_keys(self, owner: str) -> list[str]:
-        k, lane = self.keys, lane_of(owner)
-        lists = [k.bodies, *k.waiting(lane), k.due(lane), k.wakeup(lane), k.leases, k.hold(owner), k.token, k.paused]
-        return [*lists, *k.done, k.notes, k.unique, k.actor_pauses, k.limits, k.fair(lane)]
-
 
 ACTOR_PAUSE: Final = msgspec.json.Decoder(ActorPause)
 # Those of a newer release may name other lanes.
@@ -495,7 +510,7 @@ LANE_ENDS: Final = tuple(f"/{lane}" for lane in ALL_LANES)
 
 def owners_of(members: Sequence[bytes], key: str) -> list[str]:
     """Return the owners among the members of leases; others, and those of unknown lanes, are left out."""
-    owners = [str(member, "utf-8", "replace") for member in members]
+    owners = [utf8(member) for member in members]
     known = [owner for owner in owners if owner.endswith(LANE_ENDS) and owner.isascii()]
     if len(known) < len(owners):
         note(key, f"{len(owners) - len(known)} members are not owners of a lane")

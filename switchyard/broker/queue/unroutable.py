@@ -17,7 +17,7 @@ from switchyard.broker.errors import BrokerError
 from switchyard.broker.keys import Lane
 from switchyard.broker.queue.operations import AT_ONCE, Fetched, QueueOperations, fetched
 from switchyard.broker.redis.calls import Word
-from switchyard.broker.redis.own_keys import number
+from switchyard.broker.redis.own_keys import number, utf8
 from switchyard.broker.redis.scripts import script
 
 KEPT_MS: Final = 20 * 60_000
@@ -71,7 +71,7 @@ class UnroutableLane:
                 self._list_from = b"-"
                 break
             call = page[0].partition(b"\n")[0]
-            found.append(str(call, "utf-8", "replace"))
+            found.append(utf8(call))
             self._list_from = b"[" + call + b"\x0b"
         return found
 
@@ -149,7 +149,7 @@ class ParkedCalls:
     def lease(self, count: int, *, ours: Collection[str]) -> Fetched:
         """Lease up to ``count`` messages of the first call, none of ``ours``; drop the call when there were fewer."""
         found = self._lane.ids(self.calls[0], min(count + len(ours), AT_ONCE))
-        ids = [id_ for id_ in found if str(id_, "utf-8", "replace") not in ours][:count]
+        ids = [id_ for id_ in found if utf8(id_) not in ours][:count]
         adopted = self._lane.adopt(self._owner, self.calls[0], ids)
         if len(adopted.grants) < count:
             self.calls.pop(0)

@@ -116,9 +116,7 @@ def roles(queues: Iterable[QueueKeys] = ()) -> dict[str, Role]:
     return {
         "producer": Role(sends, RECORDS, (*sent_to, *counted)),
         "scheduler": Role(
-            schedules,
-            (*RECORDS, *lists, *looks, "hset", "hdel", "hincrby", "srem", "expire"),
-            only=(*own, *scheduled),
+            schedules, (*RECORDS, *lists, *looks, "hset", "hdel", "hincrby", "srem", "expire"), only=(*own, *scheduled)
         ),
         "worker": Role(works, works_plain),
         "room": Role(every_script(), (*works_plain, *looks)),

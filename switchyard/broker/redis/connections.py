@@ -29,12 +29,12 @@ def options(profile: Profile) -> dict[str, Any]:
     server's connections, and gives up after 3 s on a server that hangs. ``blocking`` waits as long as the command
     says and never repeats it.
     """
-    common = {"protocol": 2, **NAMELESS}
-    if profile == "quick":
-        return {"socket_timeout": 1.0, "socket_connect_timeout": 1.0, **common}
-    if profile == "normal":
-        return {"socket_timeout": 3.0, "socket_connect_timeout": 2.0, "health_check_interval": 30, **common}
-    return {"socket_timeout": None, "socket_connect_timeout": 2.0, **common}
+    times: dict[Profile, dict[str, Any]] = {
+        "quick": {"socket_timeout": 1.0, "socket_connect_timeout": 1.0},
+        "normal": {"socket_timeout": 3.0, "socket_connect_timeout": 2.0, "health_check_interval": 30},
+        "blocking": {"socket_timeout": None, "socket_connect_timeout": 2.0},
+    }
+    return {**times[profile], "protocol": 2, **NAMELESS}
 
 
 class Client(redis.Redis):
@@ -46,7 +46,7 @@ class Client(redis.Redis):
     def servers(self) -> list[tuple[str, redis.Redis]]:
         """Return a client of each server that holds keys, by its place; "" and itself for the only one.
 
-        Raises ``redis.ConnectionError`` when no server answers.
+        ``redis.ConnectionError``: no server answers.
         """
         return [("", self)]
 

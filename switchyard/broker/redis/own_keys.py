@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -46,6 +47,17 @@ def noted() -> list[str]:
 def encode(value: Any) -> bytes:
     """Return a value as JSON that :func:`read` takes: a lone surrogate, as of an exception's text, becomes ``?``."""
     return json.dumps(msgspec.to_builtins(value), ensure_ascii=False).encode("utf-8", "replace")
+
+
+def utf8(raw: bytes) -> str:
+    """Return bytes of a key as text, what is not UTF-8 replaced."""
+    return str(raw, "utf-8", "replace")
+
+
+def texts_of(words: Sequence[bytes]) -> dict[str, str]:
+    """Return names and values of an answer that has them one after the other."""
+    texts = [utf8(word) for word in words]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
 def read(decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T], data: bytes, key: str) -> T | None:

@@ -23,6 +23,7 @@ from redis.retry import Retry
 
 from switchyard.broker.errors import UnusableAddress
 from switchyard.broker.redis.addresses import is_sentinel_url, split_hosts
+from switchyard.broker.redis.own_keys import texts_of
 from switchyard.broker.redis.server_connection import NAMELESS, ServerConnection, TlsConnection
 
 PORT: Final = 26379
@@ -148,9 +149,8 @@ class Sentinels:
     def locate(self, within_s: float | None = None) -> tuple[str, int]:
         """Return host and port of the master, from the first sentinel that answers and is up to date.
 
-        Raises:
-            NoMasterNamed: none answers, or none that does knows the master.
-            redis.AuthenticationError: a sentinel refuses the login, and none names the master.
+        ``NoMasterNamed``: none answers, or none that does knows the master. ``redis.AuthenticationError``: a sentinel
+        refuses the login, and none names the master.
         """
         each_s = min(ONE_S, (within_s or ALL_S) / len(self._places))
         failures: list[redis.RedisError] = []
@@ -207,7 +207,7 @@ class Sentinels:
             if isinstance(answer, redis.ResponseError):
                 raise redis.ConnectionError(f"sentinel {place[0]}:{place[1]}: {answer}") from answer
         words, address = answers
-        return Answer(int(fields_of(words)["config-epoch"]), str(address[0], "utf-8"), int(address[1]))
+        return Answer(int(texts_of(words)["config-epoch"]), str(address[0], "utf-8"), int(address[1]))
 
     def ask(self, place: tuple[str, int], questions: Sequence[str], within_s: float) -> list[Any]:
         """Return the answers of one sentinel to subcommands of ``SENTINEL`` about the master; a refusal is its error.
@@ -223,12 +223,6 @@ class Sentinels:
             return [_answer(connection) for _ in commands]
         finally:
             connection.disconnect()
-
-
-def fields_of(words: Sequence[bytes]) -> dict[str, str]:
-    """Return names and values of a sentinel's answer, which has them one after the other."""
-    texts = [str(word, "utf-8", "replace") for word in words]
-    return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
 def _answer(connection: Any) -> Any:
@@ -250,8 +244,7 @@ class MasterConnection(ServerConnection):
     def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
         """Connect to the master, unless this connection leads to the one that was named last.
 
-        Raises:
-            redis.ConnectionError: the master was replaced before it gave an answer that is to come.
+        ``redis.ConnectionError``: the master was replaced before it gave an answer that is to come.
         """
         if self._drop_former() and self._unread:
             raise redis.ConnectionError("the master was replaced")

@@ -16,7 +16,7 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerRefused
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
-from switchyard.broker.redis.own_keys import encode, note, number, read
+from switchyard.broker.redis.own_keys import encode, note, number, read, utf8
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.shapes import Whole
 
@@ -92,7 +92,7 @@ class AlertGroups:
         """Read the groups that are due first; whatever of them cannot be read is noted."""
         due = self._keys.alerts_due()
         [members] = self._calls.look([("ZRANGE", due, 0, limit - 1)])
-        names = [str(member, "utf-8", "replace") for member in members]
+        names = [utf8(member) for member in members]
         self.counts(names)
         answers = self._calls.look([("HGET", self._keys.alert_group(name), "sample") for name in names])
         for member, name, sample in zip(members, names, answers, strict=True):
@@ -107,7 +107,7 @@ class AlertGroups:
         due = self._keys.alerts_due()
         claimed = []
         for member in self._calls.command("ZRANGE", due, 0, limit - 1):
-            fingerprint = str(member, "utf-8", "replace")
+            fingerprint = utf8(member)
             key = self._keys.alert_group(fingerprint)
             try:
                 found = self._calls.call(CLAIM, [due, key], [member, CLAIM_MS, uuid.uuid4().hex])

@@ -19,7 +19,7 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls, Word
-from switchyard.broker.redis.own_keys import moment, number, read
+from switchyard.broker.redis.own_keys import moment, number, read, utf8
 from switchyard.broker.redis.scripts import script
 
 ADD, COUNT, DROP = (script(name, folder="") for name in ("batch_add", "batch_count", "ends_drop"))
@@ -144,11 +144,8 @@ class Batches:
     ) -> list[bool] | str:
         """Add members, each an id and its queue, at most 500; return which are open, and are to be sent.
 
-        Args:
-            facts, callbacks: Of a batch that may not be there yet.
-
-        Returns:
-            Or ``unknown``, or ``over`` when the batch is cancelled or has succeeded.
+        Or ``unknown``; or ``over`` when the batch is cancelled or has succeeded. ``facts`` and ``callbacks`` are of a
+        batch that may not be there yet.
         """
         given = callbacks or {}
         args: list[Word] = [msgspec.json.encode(facts) if facts else "", *(given.get(name, b"") for name in CALLBACKS)]
@@ -158,9 +155,8 @@ class Batches:
     def note(self, batch_id: str, *names: str) -> None:
         """Note that something happened to a batch that is there, now if it was not noted before.
 
-        Args:
-            names: ``closed``; ``abandoned``, which is for a closed one that cannot succeed; ``cancelled``; or ``sent:``
-                with the name of a callback.
+        ``names`` are ``closed``; ``abandoned``, which is for a closed one that cannot succeed; ``cancelled``; or
+        ``sent:`` with the name of a callback.
         """
         self._calls.pipeline([("HSETNX", self._keys.batch(batch_id), name, now_ms()) for name in names])
 
@@ -194,7 +190,7 @@ class Batches:
         """Return some members of a state, in no order."""
         key = self._keys.batch_members(batch_id)[STATES.index(state)]
         [after, found], *_ = self._calls.look([("HSCAN", key, cursor, "COUNT", count)])
-        members = {str(id_, "ascii", "replace"): str(queue, "utf-8", "replace") for id_, queue in _pairs(found)}
+        members = {str(id_, "ascii", "replace"): utf8(queue) for id_, queue in _pairs(found)}
         return Members(members, str(after, "ascii"))
 
     def unfinished(self, limit: int) -> list[str]:

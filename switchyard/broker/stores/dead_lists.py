@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 import uuid
 from typing import Final
 
@@ -9,11 +11,14 @@ import msgspec
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.keys import Keys
+from switchyard.broker.queue.codec import usable_id
 from switchyard.broker.queue.dead_moves import decode_letter, encode_letter
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.own_keys import encode, read
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.shapes import DeadLetter, Page, Unreadable
+
+logger = logging.getLogger("switchyard.broker")
 
 ADD, REMOVE = (script(name, folder="") for name in ("dead_add", "dead_remove"))
 
@@ -77,10 +82,12 @@ class Quarantine:
         kept = Unreadable(message_id or uuid.uuid4().hex, queue, raw[:KEPT_BYTES], len(raw), error, now_ms())
         return str(encode(kept), "utf-8")
 
-    def add(self, queue: str, message_id: str, entry: str, body: bytes) -> None:
-        """Add an entry that :meth:`entry` returned, with the whole message; from another server, so maybe twice."""
-        keys = self._keys.queue(queue)
-        self._calls.pipeline([("LPUSH", keys.quarantine, entry), ("HSET", keys.quarantined_bodies, message_id, body)])
+    def set_aside(self, queue: str, lane: str, given_id: str, body: bytes, error: Exception) -> None:
+        """Add a message from another server, maybe twice; one without a usable id gets another."""
+        id_, keys = usable_id(given_id.encode()) or f"unreadable-{time.time_ns()}", self._keys.queue(queue)
+        entry = self.entry(lane, body, str(error), message_id=id_)
+        self._calls.pipeline([("LPUSH", keys.quarantine, entry), ("HSET", keys.quarantined_bodies, id_, body)])
+        logger.error("unreadable message of %d bytes in %s set aside: %s", len(body), lane, error)
 
     def page(self, queue: str, *, cursor: int, limit: int) -> Page[Unreadable]:
         key = self._keys.queue(queue).quarantine

@@ -16,10 +16,10 @@ import msgspec
 from switchyard.broker.clock import is_put_off, now_ms, put_off_reason
 from switchyard.broker.queue.codec import LARGEST
 from switchyard.broker.queue.dead_moves import decode_letter as decode_letter
-from switchyard.broker.redis.own_keys import UNREADABLE, read
+from switchyard.broker.redis.own_keys import UNREADABLE, read, utf8
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.stores import history_streams
-from switchyard.broker.stores.history_streams import EndedJob, Failure, fields_of, kept_body
+from switchyard.broker.stores.history_streams import EndedJob, fields_of, kept_body
 from switchyard.broker.stores.job_steps import DIGITS, ENDED, STEPS, LiveJob, sequence
 
 LONGEST_NOTE: Final = 500
@@ -150,13 +150,9 @@ class Job:
 def job_of(job_id: str, queue: str, message: dict[str, Any], **known: Any) -> Job:
     """Return a job with the fields that its message has, and those that are ``known`` besides."""
     options = options_of(message)
-    args, kwargs, tags, origin = (
-        message.get("args"),
-        message.get("kwargs"),
-        options.get("tags"),
-        options.get("origin"),
-    )
-    owner, due_at = options.get("owner"), number_or_none(options.get("due_at"))
+    args, kwargs = message.get("args"), message.get("kwargs")
+    owner, tags, origin = (options.get(name) for name in ("owner", "tags", "origin"))
+    due_at = number_or_none(options.get("due_at"))
     enqueued_at = number_or_none(options.get("enqueued_at") or message.get("sent_at"))
     started_at, ready_at = known.get("started_at"), due_at or enqueued_at
     wait_ms = None
@@ -208,11 +204,6 @@ def is_untracked(message: dict[str, Any]) -> bool:
     return options_of(message).get("track") is False
 
 
-def shown_error(failure: Failure | None) -> dict[str, str] | None:
-    """Return ``type`` and ``message`` of a failure, or ``None``."""
-    return None if failure is None else {"type": failure.type, "message": failure.message}
-
-
 def known_state(state: str) -> str:
     """Return a state, or ``queued`` for that of another release."""
     return state if state in STEPS else "queued"
@@ -230,8 +221,7 @@ def text_or_empty(value: Any) -> str:
 def progress_of(done: Any, total: Any, note: Any) -> dict[str, Any]:
     """Return progress as it is recorded: whole numbers, and a note of at most 500 characters.
 
-    Raises:
-        ValueError: ``done`` or ``total`` is no finite number.
+    ``ValueError``: ``done`` or ``total`` is no finite number.
     """
     return {"done": _count("done", done), "total": _count("total", total), "note": _note(note)}
 
@@ -319,7 +309,7 @@ def newest_job(job_id: str, found: Sequence[FamilyAnswer], *, finds_waiting: boo
         return None
     best = max(candidates, key=lambda candidate: candidate[:2]).job
     progress = next((one.progress for one in found if one.progress), b"")
-    if progress and (shown := read_progress(str(progress, "utf-8", "replace"))) is not None:
+    if progress and (shown := read_progress(utf8(progress))) is not None:
         best = replace(best, progress=shown)
     if best.ended:
         return best
@@ -337,20 +327,28 @@ def job_of_ended(ended: EndedJob, queue: str) -> Job:
         state=ended.state,
         reason=ended.reason or None,
         attempts=ended.attempt,
-        generation=ended.generation,
-        started_at=ended.started_at,
         finished_at=ended.finished_at,
         result=read_json(ended.result),
-        error=shown_error(ended.error),
-        fingerprint="" if ended.error is None else ended.error.fingerprint,
-        lane=ended.lane or queue,
-        pool=ended.pool,
-        worker=ended.worker,
-        release=ended.release,
         body=ended.body,
         kept_in=ended.kept_in,
         logs=ended.logs or "",
+        **_of_attempt(ended, queue),
     )
+
+
+def _of_attempt(record: EndedJob | LiveJob, queue: str) -> dict[str, Any]:
+    """Return the fields that both records have alike."""
+    error = record.error
+    return {
+        "generation": record.generation,
+        "started_at": record.started_at,
+        "error": None if error is None else {"type": error.type, "message": error.message},
+        "fingerprint": "" if error is None else error.fingerprint,
+        "lane": record.lane or queue,
+        "pool": record.pool,
+        "worker": record.worker,
+        "release": record.release,
+    }
 
 
 def job_of_message(job_id: str, queue: str, body: bytes, *, due_at: int | None) -> Job:
@@ -398,16 +396,9 @@ def job_of_live(live: LiveJob, found: FamilyAnswer) -> Job:
         state=waits if unspent else known_state(live.state),
         reason=put_off or (deferred_by if unspent and waits != "queued" else "") or live.reason or None,
         attempts=live.attempt - int(unspent),
-        generation=live.generation,
-        started_at=live.started_at,
         next_attempt_at=due_at if unspent else _next_attempt_of(live, found, message),
-        error=shown_error(live.error),
-        fingerprint="" if live.error is None else live.error.fingerprint,
-        lane=live.lane or found.queue,
-        pool=live.pool,
-        worker=live.worker,
-        release=live.release,
         body=found.body or live.message.encode(),
+        **_of_attempt(live, found.queue),
     )
 
 

@@ -100,10 +100,9 @@ class JobRecords:
     def write(self, steps: Sequence[Step]) -> list[str]:
         """Record steps, at most 500 of a queue and one of a job, those of all queues in one round trip.
 
-        Returns:
-            For each ``written``; ``late`` when a later step is known, or its message is gone; ``cancelled`` when the
-            job was cancelled before it; ``refused``, and logged, when the server cannot write it, for example because a
-            key is of a wrong type: acknowledgements of every queue wait for the others.
+        Returns for each ``written``; ``late`` when a later step is known, or its message is gone; ``cancelled`` when
+        the job was cancelled before it; ``refused``, and logged, when the server cannot write it, for example because a
+        key is of a wrong type: acknowledgements of every queue wait for the others.
         """
         if not steps:
             return []
@@ -189,7 +188,11 @@ class JobRecords:
         if not job_ids:
             return []
         queues = queues or self.queues
-        batches = [(self._find_keys(queue), job_ids) for queue in queues]
+        batches: list[Call] = []
+        for k in map(self.keys.queue, queues):
+            due = [k.due(lane) for lane in ("live", "retry", "alone")]
+            others = [k.dead_letters, k.notes, k.quarantined_bodies, k.purges]
+            batches.append(([k.jobs, k.progress, k.ended, k.bodies, *due, *others], job_ids))
         found = call_together(self.calls, READ, batches, partly=True)
         away = next((answer for answer in found if isinstance(answer, BrokerError)), None)
         known = [(queue, answer) for queue, answer in zip(queues, found, strict=True) if isinstance(answer, list)]
@@ -205,11 +208,6 @@ class JobRecords:
         if away is not None and None in records and not (partly and isinstance(away, BrokerRefused)):
             raise away
         return records
-
-    def _find_keys(self, queue: str) -> list[str]:
-        k = self.keys.queue(queue)
-        due = [k.due(lane) for lane in ("live", "retry", "alone")]
-        return [k.jobs, k.progress, k.ended, k.bodies, *due, k.dead_letters, k.notes, k.quarantined_bodies, k.purges]
 
     def follow(self, job_id: str) -> str | None:
         """Keep a job's events from now on, and return the name of their stream; ``None`` for an unknown job.
@@ -235,14 +233,12 @@ class JobRecords:
     def cancel(self, job_id: str, *, place: str = "unknown", known: Job | None = None, row: bool = True) -> str:
         """Record the cancellation of a job.
 
-        Args:
-            place: Answer of the broker: ``cancelled`` when it never starts, ``asked`` when a worker holds it. Otherwise
-                the record decides whether it runs.
-            known: Its record as it was before.
-            row: Write a row for the history as well.
+        ``place`` is the answer of the broker: ``cancelled`` when it never starts, ``asked`` when a worker holds it.
+        Otherwise the record decides whether it runs. ``known`` is its record as it was before; with ``row`` a row for
+        the history is written as well.
 
-        Returns:
-            ``unknown``, ``ended``, ``asked`` (it runs, and stops at its next step) or ``cancelled`` (it never starts).
+        Returns ``unknown``, ``ended``, ``asked`` (it runs, and stops at its next step) or ``cancelled`` (it never
+        starts).
         """
         record = known or self.read(job_id)
         if record is None or record.end_recorded:

@@ -10,7 +10,7 @@ import msgspec
 
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
-from switchyard.broker.redis.own_keys import encode, number, read
+from switchyard.broker.redis.own_keys import encode, number, read, utf8
 from switchyard.broker.shapes import Whole
 
 REPORT_TTL_MS = 15_000
@@ -253,7 +253,7 @@ class PoolReports:
         members = sorted(found)
         if not members:
             return []
-        keys = [self._keys.pool_report(str(member, "utf-8", "replace")) for member in members]
+        keys = [self._keys.pool_report(utf8(member)) for member in members]
         found = self._calls.command("MGET", *keys)
         lapsed = [member for member, report in zip(members, found, strict=True) if report is None]
         if lapsed:
@@ -270,7 +270,7 @@ class PoolReports:
         [beats] = self._calls.look([("HGETALL", key)])
         found, forgotten = [], []
         for name, beat in zip(beats[::2], beats[1::2], strict=True):
-            pool, _, rest = str(name, "utf-8", "replace").partition(":")
+            pool, _, rest = utf8(name).partition(":")
             host, _, pid = rest.rpartition(":")
             beat_at, number_of = number(beat, key), number(pid.encode(), key)
             if not number_of or beat_at < now - SILENT_KEPT_MS:

@@ -14,7 +14,7 @@ import msgspec
 
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls, Word
-from switchyard.broker.redis.own_keys import number, read
+from switchyard.broker.redis.own_keys import number, read, utf8
 from switchyard.broker.redis.scripts import script
 
 ADD, SAMPLE = (script(name, folder="") for name in ("facts_add", "facts_sample"))
@@ -120,12 +120,7 @@ def sent(counts: Counts) -> int:
 
 
 def percentile_ms(counts: Counts, first: int, share: float) -> float | None:
-    """Return a percentile of waits or runs in ms, interpolated within its class; ``None`` without any.
-
-    Args:
-        first: ``WAITS`` or ``RUNS``.
-        share: From 0 to 1.
-    """
+    """Return a percentile (0 to 1) of ``WAITS`` or ``RUNS`` in ms, interpolated in its class; ``None`` without any."""
     classes = [counts.get(first + number, 0) for number in range(CLASSES)]
     total, seen = sum(classes), 0
     for n, count in enumerate(classes):
@@ -152,10 +147,7 @@ class FactStore:
     def add(self, member: str, flush: int, counts: Mapping[str, Counts]) -> bool:
         """Add counts by subject to the bucket of this moment; return whether they are there.
 
-        Safe to repeat with the same counts and number.
-
-        Args:
-            flush: Number of this flush of the member, larger than the one before.
+        Safe to repeat with the same counts and number: ``flush``, larger than that of the member's last one.
         """
         start = bucket_of(self.server_ms())
         keys = [self._keys.facts_bucket(start), self._keys.facts_flushed(member)]
@@ -165,10 +157,8 @@ class FactStore:
     def sample(self, counters: Mapping[str, tuple[str, int]], gauges: Mapping[str, Counts]) -> bool:
         """Put readings into the bucket of this moment; return whether it was open.
 
-        Args:
-            counters: Name of a counter that only grows -> the field that grows with it, as :func:`field` names it, and
-                its reading.
-            gauges: By subject.
+        ``counters`` are names of counters that only grow, each with the field that grows with it, as :func:`field`
+        names it, and its reading; ``gauges`` are by subject.
         """
         start = bucket_of(self.server_ms())
         keys = [self._keys.facts_bucket(start), self._keys.facts_read()]
@@ -230,7 +220,7 @@ class FactStore:
             spans, self._calls.look([("HGETALL", self._keys.facts_span(span)) for span in spans]), strict=True
         ):
             for name, data in zip(found[::2], found[1::2], strict=True):
-                subject = str(name, "utf-8", "replace")
+                subject = utf8(name)
                 if subject != DONE:
                     parts.setdefault(subject, []).extend(self._span(span, data).values())
         return {subject: merged(found) for subject, found in parts.items()}
@@ -242,7 +232,7 @@ class FactStore:
         for start, key, fields in zip(starts, keys, answers, strict=True):
             subjects: dict[str, dict[int, int]] = {}
             for name, count in zip(fields[::2], fields[1::2], strict=True):
-                code, _, subject = str(name, "utf-8", "replace").partition(" ")
+                code, _, subject = utf8(name).partition(" ")
                 if code.isdigit():
                     subjects.setdefault(subject, {})[int(code)] = number(count, key)
             found.append((start, subjects))

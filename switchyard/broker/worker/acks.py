@@ -117,9 +117,8 @@ class AckBarrier:
     def flush(self, *, with_starts: bool = True, queue: str = "") -> None:
         """Write everything that was noted before this call. After ``BrokerUnavailable`` the steps are kept.
 
-        Args:
-            with_starts: Also of attempts that began just now; no acknowledgement waits for those.
-            queue: The only one that matters: where others may be at a place that is away, it is written alone.
+        ``with_starts``: also of attempts that began just now; no acknowledgement waits for those. ``queue`` is the only
+        one that matters: where others may be at a place that is away, it is written alone.
         """
         last_end = self.finished.last_end() if self.finished is not None else 0
         with self._beginning:
@@ -259,15 +258,6 @@ SENT_AT_ONCE = AT_ONCE // 2
 MANY = 16
 
 
-def report_stale(leases: Iterable[Lease]) -> None:
-    """Log messages that ended after their lease was lost."""
-    for lease in leases:
-        logger.warning(
-            "stale token: message %s was lost to another worker meanwhile, its end here does not count",
-            str(lease.id, "utf-8"),
-        )
-
-
 class Acks:
     """Finished messages of an owner that the server does not know to be finished. Outlives the owner's consumers.
 
@@ -280,10 +270,10 @@ class Acks:
         owner: str,
         *,
         barrier: AckBarrier | None,
-        stale: Callable[[Iterable[Lease]], None] = report_stale,
+        stale: Callable[[Iterable[Lease]], None] = lambda leases: None,
     ) -> None:
         self._barrier = barrier
-        self.report_stale = stale
+        self._report_stale = stale
         self._family = family
         self._owner = owner
         # Each with the number of the flush that must have ended first.
@@ -329,7 +319,7 @@ class Acks:
                 raise
             finally:
                 self._sending.release()
-            self.report_stale(stale)
+            self._report_stale(stale)
 
     def _written(self) -> list[Lease]:
         written = self._barrier.written_of(self._family.keys.queue) if self._barrier else 0

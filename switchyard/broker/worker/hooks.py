@@ -76,8 +76,7 @@ class Hooks:
     def call_after(self, broker: Broker, signal: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Call the hooks ``after_<signal>``, last to first; log their exceptions.
 
-        Raises:
-            SpoiledAttempt: a hook raised it after the actor had returned: the attempt has failed nevertheless.
+        ``SpoiledAttempt``: a hook raised it after the actor had returned: the attempt has failed nevertheless.
         """
         ended = len(args) == 1 and len(kwargs) == 1 and "result" in kwargs  # the actor returned
         if not (hooks := self.after(signal, broker.middleware, succeeded=ended)):
@@ -105,8 +104,6 @@ class Hooks:
 
 
 def _named(name: str, middleware: list[Middleware]) -> list[tuple[Hook, Middleware]]:
-    return [(getattr(entry, name), entry) for entry in middleware if _has(entry, name)]
-
-
-def _has(entry: Any, name: str) -> bool:
-    return name in vars(entry) or getattr(type(entry), name, None) is not getattr(Middleware, name, None)
+    empty = getattr(Middleware, name, None)
+    has = (entry for entry in middleware if name in vars(entry) or getattr(type(entry), name, None) is not empty)
+    return [(getattr(entry, name), entry) for entry in has]

@@ -6,7 +6,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from typing import Final, Protocol
+from typing import Final
 
 CELL_BYTES: Final = 8
 # Further messages that a child holds are not written: after a crash they run alone once.
@@ -48,23 +48,13 @@ PREFETCHED_S = 0.010
 PREFETCHED_A_SLOT = 16
 
 
-class Credit(Protocol):
-    """Credit as a consumer uses it. ``consumers`` is the number of those that do."""
-
-    consumers: int
-
-    def acquire(self, who: object, *, timeout_s: float) -> int: ...
-
-    def release(self, count: int) -> None: ...
-
-    def release_finished(self) -> None: ...
-
-
 class PrefetchCredit:
     """Credit for messages. Waiting consumers acquire it in turn, and each gets a fair share.
 
     More is prefetched while messages are short: with tasks of microseconds and a server 1 ms
     away, fetches could not follow often enough otherwise.
+
+    ``consumers`` is the number of those that use it.
 
     Args:
         limit: Messages that may be held at first, running ones included. At most ``slots``: nothing is prefetched.
@@ -142,9 +132,7 @@ class KeptSlots:
 
     Messages of a rank and of all longer ones together hold at most ``slots - rank`` slots, so that rank 0 always finds
     one that no longer promise can take. What waits is served by rank, and in turn within one. Nothing is prefetched.
-
-    Args:
-        ranks: Number of latency classes, no more than the slots.
+    There are no more ``ranks`` than slots.
     """
 
     def __init__(self, slots: int, ranks: int) -> None:

@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
-
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.redis.calls import ANSWER_S, RECONNECT_S, RedisCalls, Word
 from switchyard.broker.redis.exchange import is_of_client, is_unknown_script, read_answer
@@ -80,19 +78,6 @@ LONGEST_BLOCK_S: Final = 2
 SILENT_S: Final = LONGEST_BLOCK_S + 3.0
 
 
-class WakeupAnswer(msgspec.Struct, frozen=True):
-    """Answer to a wait.
-
-    Args:
-        notified: A token came; ``False`` when the server ended the wait.
-        fetch: Answer of the operation that was sent ahead; ``None`` when there was none, or when the server did not
-            know the script and the caller must run it.
-    """
-
-    notified: bool
-    fetch: Any
-
-
 class Wakeup:
     """One consumer's wait for the wake-up of its lane.
 
@@ -132,8 +117,12 @@ class Wakeup:
         self._has_operation = then is not None
         self._requested_s = time.monotonic()
 
-    def wait(self, timeout_s: float) -> WakeupAnswer | None:
-        """Return the answer, or ``None`` when it did not come in time and is still pending."""
+    def wait(self, timeout_s: float) -> tuple[bool, Any] | None:
+        """Return the answer, or ``None`` when it did not come in time and is still pending.
+
+        First whether a token came: ``False`` when the server ended the wait. Then the answer of the operation that was
+        sent ahead; ``None`` without one, and where the server did not know the script: the caller must run it.
+        """
         connection, requested_s = self._connection, self._requested_s
         assert requested_s is not None  # noqa: S101  for the type checker: wait() follows request()
         try:
@@ -157,7 +146,7 @@ class Wakeup:
                 raise self._calls.failed("BLPOP", error, self._key) from error
             raise
         self._requested_s = None
-        return WakeupAnswer(notified, fetch)
+        return notified, fetch
 
     def interrupt(self) -> None:
         """Shut the connection down, so that a wait in another thread ends with an error."""

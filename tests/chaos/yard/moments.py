@@ -17,7 +17,7 @@ from typing import Any
 from switchyard.broker.consumer import Consumer
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.stores.group_barriers import GroupBarriers
+from switchyard.broker.stores.limit_counts import GroupBarriers
 from switchyard.broker.worker.acks import Acks
 from switchyard.workers.child.slot_tracking import SlotTracking
 

@@ -17,7 +17,7 @@ from dramatiq.results import ResultFailure, ResultMissing, ResultTimeout
 
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.stores.group_barriers import GroupBarriers
+from switchyard.broker.stores.limit_counts import GroupBarriers
 from switchyard.middleware.callbacks import DurableGroupCallbacks
 from tests.factories.brokers import the_global_broker
 from tests.factories.letters import requeue

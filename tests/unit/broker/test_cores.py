@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from switchyard.broker.cores import read_cores, read_memory
+from switchyard.broker.cores import cores_here, memory_here
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def machine(root: Path, **files: str) -> Path:
 def test_quota_of_version_2_is_rounded_down_and_at_least_one(quota: str, cores: int, tmp_path: Path) -> None:
     root = machine(tmp_path, proc__self__cgroup="0::/", sys__fs__cgroup__cpu_dot_max=quota)
 
-    assert read_cores(root) == cores
+    assert cores_here(root) == cores
 
 
 def test_lowest_quota_of_all_groups_above_counts(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_lowest_quota_of_all_groups_above_counts(tmp_path: Path) -> None:
         sys__fs__cgroup__yard__pool__memory_dot_max="max",
     )  # fmt: skip
 
-    assert (read_cores(root), read_memory(root)) == (3, 2_000_000)
+    assert (cores_here(root), memory_here(root)) == (3, 2_000_000)
 
 
 def test_version_1_in_a_container_is_read_at_its_mounted_root(tmp_path: Path) -> None:
@@ -53,8 +53,8 @@ def test_version_1_in_a_container_is_read_at_its_mounted_root(tmp_path: Path) ->
         sys__fs__cgroup__memory__memory_dot_limit_in_bytes="1000000",
     )
 
-    assert (read_cores(root), read_memory(root)) == (2, 1_000_000)
+    assert (cores_here(root), memory_here(root)) == (2, 1_000_000)
 
 
 def test_without_control_groups_the_affinity_counts(tmp_path: Path) -> None:
-    assert (read_cores(tmp_path), read_memory(tmp_path)) == (16, None)
+    assert (cores_here(tmp_path), memory_here(tmp_path)) == (16, None)

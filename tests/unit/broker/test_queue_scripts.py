@@ -161,7 +161,7 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     administration.forget(family, owner, [taken])
     family.schedule(lease, body=b"{}", due_at_ms=5)
     family.quarantine(lease, b"{}")
-    administration.unquarantine(family, "a", lane="live", as_read=b"{}", body=b"{}", level=2, nonce="n")
+    administration.unquarantine(family, "a", lane="live", as_read=b"{}", body=b"{}", level=2)
     family.renew([owner])
     family.lapsed()
     wire.call(script("backlog"), *family.backlog_call())

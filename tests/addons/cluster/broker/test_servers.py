@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from switchyard.addons.cluster.hash_slots import SLOTS
-from switchyard.addons.cluster.keyspaces import PARTS, marks_of, marks_of_part, unmarked_nodes
-from switchyard.addons.cluster.servers import Masters
+from switchyard.addons.cluster.servers import PARTS, Masters, marks_of_part
 from switchyard.broker.health.watch import Watch
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.leases import LeaseKeeper
@@ -130,12 +129,12 @@ def test_a_marker_that_moves_to_another_master_is_found_there(cluster: ClusterUn
 
 def test_a_master_without_a_marker_is_told(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
     masters = Masters(calls, KEYS, QUEUES)
-    assert set(unmarked_nodes(masters, []).values()) == {True}
+    assert set(masters.unmarked([]).values()) == {True}
 
     watch_on(calls).generation.prepare()
-    marked = [marker for marker, _ in marks_of(KEYS, ()) if calls.command("EXISTS", marker)]
+    marked = [marker for marker, _ in Masters(calls, KEYS, ()).marks() if calls.command("EXISTS", marker)]
 
-    assert unmarked_nodes(masters, marked) == {}
+    assert masters.unmarked(marked) == {}
 
 
 def test_a_master_that_is_away_stops_its_own_queues_leases_only(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from django.core.management import call_command
 from django.test import override_settings
 
 from switchyard.addons.cluster.hash_slots import slot_of
-from switchyard.addons.cluster.keyspaces import PARTS, marks_of_part
+from switchyard.addons.cluster.servers import PARTS, marks_of_part
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis.connections import connect

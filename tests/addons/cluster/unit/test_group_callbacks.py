@@ -10,7 +10,7 @@ import pytest
 from dramatiq.brokers.stub import StubBroker
 
 from switchyard.broker.interface import Transport
-from switchyard.broker.stores.group_barriers import GroupBarriers
+from switchyard.broker.stores.limit_counts import GroupBarriers
 from switchyard.broker.topology import Queue, Yard
 from switchyard.middleware.callbacks import DurableGroupCallbacks
 from tests.addons.cluster.unit.test_barrier import SpreadRecords, make

@@ -9,7 +9,7 @@ from redis.exceptions import AskError, MovedError
 
 from switchyard.addons.cluster.client import split_cluster_url
 from switchyard.addons.cluster.hash_slots import SLOTS, HashSlots, key_of, slot_of
-from switchyard.addons.cluster.keyspaces import PARTS, marks_of_family, marks_of_part
+from switchyard.addons.cluster.servers import PARTS, marks_of_family, marks_of_part
 from switchyard.broker.errors import UnusableAddress
 from switchyard.broker.keys import Keys
 

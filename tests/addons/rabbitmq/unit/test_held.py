@@ -10,7 +10,7 @@ import pytest
 
 from switchyard.addons.rabbitmq.frames import CONTENT_TYPE
 from switchyard.addons.rabbitmq.held import read
-from switchyard.addons.rabbitmq.publication import NO_NUMBER, Publication
+from switchyard.addons.rabbitmq.outgoing import NO_NUMBER, Publication
 from switchyard.broker.queue.codec import UnreadableMessage
 
 OURS = b'{"actor":"job","sent_at":1}'

@@ -7,8 +7,7 @@ import threading
 import pytest
 
 from switchyard.addons.rabbitmq.connections import Publishers, parameters_of
-from switchyard.addons.rabbitmq.outgoing import MANY, Outgoing
-from switchyard.addons.rabbitmq.publication import Publication
+from switchyard.addons.rabbitmq.outgoing import MANY, Outgoing, Publication
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.worker.prefetch import HeldMarks
 from tests.addons.cluster.unit.test_barrier import SpreadRecords, make

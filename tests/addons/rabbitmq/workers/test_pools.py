@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from switchyard.addons.rabbitmq.publication import Publication
+from switchyard.addons.rabbitmq.outgoing import Publication
 from switchyard.addons.rabbitmq.redeliveries import Redelivery
 from tests.addons.rabbitmq.workers.rabbit_bench import RabbitBench
 from tests.waiting import wait_for

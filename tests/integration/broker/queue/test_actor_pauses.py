@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import redis
 
-from switchyard.broker.admin import actor_pauses
 from switchyard.broker.admin.cancel import STOPS, look
 from switchyard.broker.admin.purge import set_aside, undo
+from switchyard.broker.admin.stats import pauses_in
 from switchyard.broker.clock import PUT_OFF_MS, is_put_off
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
@@ -83,7 +83,7 @@ def test_the_others_of_the_queue_start_and_those_of_the_actor_wait_in_their_orde
     assert administration.resume_actor(family, made.field)
     again = [*family.next(), *family.next(), *family.next(), *family.next(), *family.next(), *family.next()]
     assert again == ids
-    assert actor_pauses.pauses([family]) == []
+    assert pauses_in([family]) == []
     assert not family.calls.command("EXISTS", family.keys.actor_pauses)
 
 
@@ -177,7 +177,7 @@ def test_the_end_of_one_pause_starts_nothing_of_another(family: Family) -> None:
 
     assert family.next() == ["f1", "f2"]
     assert sorted(family.put_off()) == ["m1", "m2"]
-    assert [each.named for each in actor_pauses.pauses([family])] == ["mail"]
+    assert [each.named for each in pauses_in([family])] == ["mail"]
     administration.resume_actor(family, second.field)
     assert family.next() == ["m1", "m2"]
 
@@ -253,12 +253,12 @@ def test_a_parked_message_of_a_paused_actor_is_not_adopted(family: Family) -> No
 
 def test_an_end_and_a_reason_are_replaced_and_the_start_stays(family: Family) -> None:
     pause(family, reason='first "quoted" \n ünïcode')
-    first = actor_pauses.pauses([family])[0]
+    first = pauses_in([family])[0]
     end = now_ms(family) + 60_000
 
     unchanged = administration.pause_actor(family, ActorPause(0, 0, 0, "fan_out"))
     administration.pause_actor(family, ActorPause(0, end, 0, "fan_out", by="bob", reason="second"))
-    second = actor_pauses.pauses([family])[0]
+    second = pauses_in([family])[0]
 
     assert unchanged is False
     assert first.reason == 'first "quoted" \n ünïcode'

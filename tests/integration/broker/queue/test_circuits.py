@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import redis
 
-from switchyard.broker.admin import actor_pauses
 from switchyard.broker.admin.purge import set_aside, undo
+from switchyard.broker.admin.stats import pauses_in
 from switchyard.broker.clock import put_off_reason
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
@@ -260,7 +260,7 @@ def test_a_circuit_for_which_nothing_waits_gives_its_place_to_another(family: Fa
 
     assert note(family, circuit=hosts[80]) == "opened"
 
-    left = {each.value for each in actor_pauses.pauses([family])}
+    left = {each.value for each in pauses_in([family])}
     assert len(left) == 80
     assert {"h0", "h80"} <= left
 
@@ -273,7 +273,7 @@ def test_a_time_that_was_asked_for_opens_it_and_moves_its_probe(family: Family) 
     later = now_ms(family) + 7_200_000
     assert note(family, until_ms=later) == "open"
     assert note(family, until_ms=later - 1_000) == "open"
-    assert [each.until for each in actor_pauses.pauses([family])] == [later]
+    assert [each.until for each in pauses_in([family])] == [later]
 
 
 def test_a_purge_that_is_undone_makes_what_a_circuit_has_put_off_due(family: Family) -> None:
