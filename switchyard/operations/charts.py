@@ -16,23 +16,8 @@ from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
-from switchyard.broker.stores.yard_facts import (
-    CLASSES,
-    CLOSES_MS,
-    DEPTH,
-    HOUR_MS,
-    LEAST_MS,
-    MINUTE_MS,
-    RUNS,
-    WAITS,
-    Counts,
-    ends,
-    failures,
-    merged,
-    percentile_ms,
-    sent,
-    starts,
-)
+from switchyard.broker.stores import yard_facts as facts
+from switchyard.broker.stores.yard_facts import Counts, ends, failures, merged, percentile_ms, sent, starts
 from switchyard.console.formatting import duration, iso
 from switchyard.console.links import jobs_url
 from switchyard.history.fact_keeper import hours_of
@@ -40,7 +25,7 @@ from switchyard.history.models import FactHour
 from switchyard.operations.past import DATABASE_S
 from switchyard.operations.timeouts import answers_within
 
-DAY_MS: Final = 24 * HOUR_MS
+DAY_MS: Final = 24 * facts.HOUR_MS
 WIDTH, HEIGHT = 720, 120
 LABELS, MOST_MARKS = 5, 12
 # Rows of the table, and columns of the heat map.
@@ -61,8 +46,8 @@ class ChartSpan:
 
 
 SPANS: Final = (
-    ChartSpan("24h", "24 hours", DAY_MS, 10 * MINUTE_MS, compared=True),
-    ChartSpan("72h", "72 hours", 3 * DAY_MS, 30 * MINUTE_MS),
+    ChartSpan("24h", "24 hours", DAY_MS, 10 * facts.MINUTE_MS, compared=True),
+    ChartSpan("72h", "72 hours", 3 * DAY_MS, 30 * facts.MINUTE_MS),
     ChartSpan("year", "a year", 365 * DAY_MS, DAY_MS),
 )
 
@@ -131,7 +116,7 @@ def _percentile(first: int, share: float) -> Value:
 
 
 def _rate(count: Callable[[Counts], int]) -> Value:
-    return lambda counts, over_ms: count(counts) * MINUTE_MS / over_ms if over_ms else None
+    return lambda counts, over_ms: count(counts) * facts.MINUTE_MS / over_ms if over_ms else None
 
 
 def _number(value: float) -> str:
@@ -140,8 +125,8 @@ def _number(value: float) -> str:
 
 def _figures(kind: str) -> list[tuple[str, tuple[Figure, ...]]]:
     """Return the charts of a kind (``queue``, ``actor`` or ``yard``): the main figure of each is the last."""
-    wait = tuple(Figure(title, _percentile(WAITS, share), duration) for title, share in SHARES)
-    run = tuple(Figure(title, _percentile(RUNS, share), duration) for title, share in SHARES)
+    wait = tuple(Figure(title, _percentile(facts.WAITS, share), duration) for title, share in SHARES)
+    run = tuple(Figure(title, _percentile(facts.RUNS, share), duration) for title, share in SHARES)
     sends = (Figure("sent", _rate(sent), _number),) if kind == "actor" else (Figure("started", _rate(starts), _number),)
     charts = [
         ("Wait", wait),
@@ -150,7 +135,7 @@ def _figures(kind: str) -> list[tuple[str, tuple[Figure, ...]]]:
         ("Failed attempts a minute", (Figure("failed", _rate(failures), _number),)),
     ]
     if kind != "actor":
-        charts.append(("Most that waited", (Figure("waiting", lambda counts, _: counts.get(DEPTH), _number),)))
+        charts.append(("Most that waited", (Figure("waiting", lambda counts, _: counts.get(facts.DEPTH), _number),)))
     return charts
 
 
@@ -164,7 +149,7 @@ def charts_of(subject: str, kind: str, chosen: str, *, target: str = "") -> Char
     """
     span = next((each for each in SPANS if each.name == chosen), SPANS[0])
     try:
-        now = (facilities().facts.server_ms() - CLOSES_MS - MINUTE_MS) // MINUTE_MS * MINUTE_MS
+        now = (facilities().facts.server_ms() - facts.CLOSES_MS - facts.MINUTE_MS) // facts.MINUTE_MS * facts.MINUTE_MS
         end = -(-now // span.bin_ms) * span.bin_ms
         begin = end - span.length_ms
         with answers_within(DATABASE_S):
@@ -191,9 +176,9 @@ def charts_of(subject: str, kind: str, chosen: str, *, target: str = "") -> Char
 
 
 def _bins(subject: str, begin: int, until: int, span: ChartSpan) -> list[Counts]:
-    if span.bin_ms >= HOUR_MS:
-        found = hours_of([subject], range(begin // HOUR_MS, until // HOUR_MS)).get(subject, {})
-        parts = [(hour * HOUR_MS, counts) for hour, counts in found.items()]
+    if span.bin_ms >= facts.HOUR_MS:
+        found = hours_of([subject], range(begin // facts.HOUR_MS, until // facts.HOUR_MS)).get(subject, {})
+        parts = [(hour * facts.HOUR_MS, counts) for hour, counts in found.items()]
     else:
         parts = list(facilities().facts.minutes(subject, begin, until).items())
     bins: list[list[Counts]] = [[] for _ in range(span.length_ms // span.bin_ms)]
@@ -204,8 +189,8 @@ def _bins(subject: str, begin: int, until: int, span: ChartSpan) -> list[Counts]
 
 def _hourly(subject: str, begin: int, until: int, span: ChartSpan) -> list[Counts]:
     """Return bins of stored hours: each bin has the counts of the hour that it begins in, and stands for all of it."""
-    found = hours_of([subject], range(begin // HOUR_MS, until // HOUR_MS + 1)).get(subject, {})
-    return [found.get((begin + at * span.bin_ms) // HOUR_MS, {}) for at in range(span.length_ms // span.bin_ms)]
+    found = hours_of([subject], range(begin // facts.HOUR_MS, until // facts.HOUR_MS + 1)).get(subject, {})
+    return [found.get((begin + at * span.bin_ms) // facts.HOUR_MS, {}) for at in range(span.length_ms // span.bin_ms)]
 
 
 def _chart(
@@ -216,7 +201,7 @@ def _chart(
     series = [("most" if figure is main else "half", figure.title, _values(figure, bins, over)) for figure in figures]
     for kind, name, compared in (("before", "the day before", before), ("week", "last week", week)):
         if any(compared):
-            series.append((kind, f"{main.title}, {name}", _values(main, compared, [HOUR_MS] * len(compared))))
+            series.append((kind, f"{main.title}, {name}", _values(main, compared, [facts.HOUR_MS] * len(compared))))
     top = max((value for _, _, values in series for value in values if value is not None), default=0.0) or 1.0
     lines = tuple(ChartLine(kind, name, path_of(values, top)) for kind, name, values in series)
     last = next((value for value in reversed(series[len(figures) - 1][2]) if value is not None), None)
@@ -267,7 +252,7 @@ def _clock(at: int, span: ChartSpan) -> str:
 def _marks(begin: int, end: int, span: ChartSpan, kind: str, target: str) -> Iterator[ChartMark]:
     """Yield the first moment of each release, and pauses with their ends, the last twelve of each."""
     found = [(at, "release", f"release {name}") for name, at in releases(begin, end)]
-    if span.bin_ms < HOUR_MS:
+    if span.bin_ms < facts.HOUR_MS:
         acts = AuditEntry.objects.filter(act__in=[act for act in PAUSES if kind == "yard" or act.startswith(kind)])
         acts = acts.filter(at__gte=datetime_of(begin), at__lt=datetime_of(end), outcome=AuditEntry.Outcome.DONE)
         acts = acts.filter(target=target) if target else acts
@@ -283,22 +268,23 @@ def releases(begin: int, end: int) -> list[tuple[str, int]]:
     store, first = facilities().facts, dict[str, int]()
     stored = FactHour.objects.filter(subject__gte="r:", subject__lt="r;").values("subject").annotate(first=Min("hour"))
     for subject, hour in stored.order_by("-first").values_list("subject", "first")[:MOST_MARKS]:
-        first[subject] = hour * HOUR_MS
+        first[subject] = hour * facts.HOUR_MS
     for report in facilities().pools.read_all():
         if report.release:
-            first.setdefault(f"r:{report.release}", end - 2 * HOUR_MS)
+            first.setdefault(f"r:{report.release}", end - 2 * facts.HOUR_MS)
     found = []
     for subject, at in first.items():
-        if begin <= at + 2 * HOUR_MS and at < end:
-            moment = min(store.minutes(subject, at, at + 3 * HOUR_MS), default=at)
+        if begin <= at + 2 * facts.HOUR_MS and at < end:
+            moment = min(store.minutes(subject, at, at + 3 * facts.HOUR_MS), default=at)
             found.append((subject.removeprefix("r:"), moment))
     oldest = FactHour.objects.aggregate(first=Min("hour"))["first"]
     # Of the release that ran when facts began it is not known when it came.
-    return [(name, at) for name, at in found if begin <= at < end and (oldest is None or at >= (oldest + 1) * HOUR_MS)]
+    since = begin if oldest is None else max(begin, (oldest + 1) * facts.HOUR_MS)
+    return [(name, at) for name, at in found if since <= at < end]
 
 
 # First classes of the rows: each is of waits up to four times as long as in the one below.
-FIRSTS: Final = (0, *range(3, CLASSES, 2))
+FIRSTS: Final = (0, *range(3, facts.CLASSES, 2))
 LEVELS: Final = 5
 
 
@@ -330,8 +316,8 @@ def heat_map(
         clock: Writes such a time.
         only: Filter of the jobs, such as their queue.
     """
-    ranges = pairwise((*FIRSTS, CLASSES))
-    counts = [[sum(column.get(WAITS + n, 0) for n in range(*row)) for column in columns] for row in ranges]
+    ranges = pairwise((*FIRSTS, facts.CLASSES))
+    counts = [[sum(column.get(facts.WAITS + n, 0) for n in range(*row)) for column in columns] for row in ranges]
     filled = [at for at, row in enumerate(counts) if any(row)]
     if not filled:
         return None
@@ -349,10 +335,10 @@ def heat_map(
 
 def _row(at: int) -> tuple[str, str]:
     """Return a row's title, and its filter of jobs."""
-    low = LEAST_MS * 2 ** (FIRSTS[at] - 1) if at else 0
+    low = facts.LEAST_MS * 2 ** (FIRSTS[at] - 1) if at else 0
     if at == len(FIRSTS) - 1:
         return f"over {duration(low)}", f"{low}-"
-    high = LEAST_MS * 2 ** (FIRSTS[at + 1] - 1)
+    high = facts.LEAST_MS * 2 ** (FIRSTS[at + 1] - 1)
     return f"up to {duration(high)}", f"{low if at else ''}-{high}"
 
 

@@ -13,14 +13,8 @@ from typing import Any, Final
 
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
+from switchyard.broker.stores import yard_facts as facts
 from switchyard.broker.stores.yard_facts import (
-    BUCKET_MS,
-    LEAST_MS,
-    PROCESSOR_MS,
-    RUN_MS,
-    RUNS,
-    SQL_MS,
-    WAITS,
     Counts,
     actor_subject,
     ends,
@@ -185,7 +179,7 @@ def _window() -> dict[str, dict[int, int]]:
     """Return what was counted within the last two minutes; nothing while the broker does not answer."""
     try:
         store = facilities().facts
-        recent = store.recent(store.server_ms())[-WINDOW_MS // BUCKET_MS :]
+        recent = store.recent(store.server_ms())[-WINDOW_MS // facts.BUCKET_MS :]
     except BrokerError:
         return {}
     return {name: merged(each.get(name, {}) for _, each in recent) for name in {n for _, each in recent for n in each}}
@@ -197,7 +191,7 @@ def _is_of_another_kind(actor: str, queue: str, window: Mapping[str, Counts]) ->
     of_queue, own = window.get(queue_subject(queue), {}), window.get(actor_subject(actor), {})
     others = ends(of_queue) - ends(own)
     if others >= LEAST_OTHERS:
-        others_ms: float | None = (of_queue.get(RUN_MS, 0) - own.get(RUN_MS, 0)) / others
+        others_ms: float | None = (of_queue.get(facts.RUN_MS, 0) - own.get(facts.RUN_MS, 0)) / others
     else:
         others_ms = _usual_ms(queue_subject(queue))
     return usual_ms is not None and others_ms is not None and usual_ms >= OTHER_KIND * others_ms
@@ -223,7 +217,7 @@ def slots_needed(row: Row, queue: Counts, objective_ms: int | None) -> int | Non
     if not ended:
         return None
     promise_s = None if objective_ms is None else objective_ms / 1_000
-    run_s = queue.get(RUN_MS, 0) / ended / 1_000
+    run_s = queue.get(facts.RUN_MS, 0) / ended / 1_000
     load = starts(queue) / (WINDOW_MS / 1_000) * run_s
     needed = slots_with_backlog(load, run_s, promise_s, row.waiting or 0)
     return needed if needed > row.slots else None
@@ -232,7 +226,7 @@ def slots_needed(row: Row, queue: Counts, objective_ms: int | None) -> int | Non
 def eaters() -> dict[str, list[tuple[str, float]]]:
     """Return the actors that took most run time, processor time and SQL of the last two minutes, with their shares."""
     window, found = _window(), {}
-    for kind, code in (("run", RUN_MS), ("processor", PROCESSOR_MS), ("sql", SQL_MS)):
+    for kind, code in (("run", facts.RUN_MS), ("processor", facts.PROCESSOR_MS), ("sql", facts.SQL_MS)):
         actors = [(name[2:], counts.get(code, 0)) for name, counts in window.items() if name.startswith("a:")]
         total = sum(ms for _, ms in actors)
         most = sorted(actors, key=lambda pair: -pair[1])[:MOST_EATERS]
@@ -251,8 +245,8 @@ def _evidence(window: Mapping[str, Counts], queue: str, actor: str) -> str:
 
 def _figures(name: str, counts: Counts) -> str:
     halves = [
-        f", half {did} at most {duration(LEAST_MS * 2 ** max(math.ceil(math.log2(ms / LEAST_MS)), 0))}"
-        for did, ms in (("ran", percentile_ms(counts, RUNS, 0.5)), ("waited", percentile_ms(counts, WAITS, 0.5)))
-        if ms
+        f", half {did} at most {duration(facts.LEAST_MS * 2 ** max(math.ceil(math.log2(ms / facts.LEAST_MS)), 0))}"
+        for did, first in (("ran", facts.RUNS), ("waited", facts.WAITS))
+        if (ms := percentile_ms(counts, first, 0.5))
     ]
     return f"{name} {ends(counts):,} attempts ended, {failures(counts):,} failed{''.join(halves)}"
