@@ -177,7 +177,7 @@ def _now(facts: YardFacts, open_letters: int = 0, told: int = 0, settled: int = 
         seen, step = "no scheduler leads: no schedule starts", "manage.py switchyard runscheduler"
         then = f"Start `{step}`. Missed ticks are caught up as each schedule says; a pool sends the alerts meanwhile."
         button = look_at_schedules()
-        yield SCHEDULER.finding("warning", "down", seen, "No scheduler runs", step, then=then, button=button)
+        yield SCHEDULER.warning("down", seen, "No scheduler runs", step, then=then, button=button)
     if settled > told:
         yield _untriaged(open_letters, told, settled - told)
 
@@ -201,7 +201,7 @@ def _broker_away(away: str | Finding) -> Finding:
         "Whether workers reach it is not known from here. New jobs are refused with 503 until it answers; pools "
         f"try again by themselves. {away.next}."
     )
-    return BROKER.finding("error", "away", seen, away.cause, away.next, then=then, button=CHECK_BROKER)
+    return BROKER.error("away", seen, away.cause, away.next, then=then, button=CHECK_BROKER)
 
 
 def _server(server: ServerState) -> Iterable[Finding]:
@@ -210,7 +210,7 @@ def _server(server: ServerState) -> Iterable[Finding]:
         cause = "The server refuses writes"
         # The rest of the page follows from this: on Redis reports and leases expire, which cannot be written.
         then = f"{server.remedy} There is no need to restart pools or scheduler, also where they cannot report."
-        yield BROKER.finding("error", "takes_no_work", seen, cause, server.remedy, then=then, button=CHECK_BROKER)
+        yield BROKER.error("takes_no_work", seen, cause, server.remedy, then=then, button=CHECK_BROKER)
     for found in server.findings:
         then = f"{found.remedy}{_FOLLOWS.get(found.code, '')}"
         if found.partial:
@@ -230,12 +230,12 @@ def _untriaged(open_letters: int, told: int, rest: int) -> Finding:
     seen = f"{letters} {'waits' if rest == 1 else 'wait'} to be triaged"
     then = f"{cause}: requeue the letters when the cause is removed, or discard them."
     step, button = "manage.py switchyard deadletters list", Button(f"Triage {count}", "switchyard-letters")
-    return LETTERS.finding("warning", "untriaged", seen, cause, step, then=then, button=button)
+    return LETTERS.warning("untriaged", seen, cause, step, then=then, button=button)
 
 
 def _pending() -> Finding:
     seen, then = "database, disk and configuration are not checked yet", "They are within seconds."
-    return CHECKS.finding("warning", "pending", seen, "", "manage.py switchyard doctor", then=then)
+    return CHECKS.warning("pending", seen, "", "manage.py switchyard doctor", then=then)
 
 
 def _figures(facts: YardFacts, open_letters: int) -> tuple[tuple[str, str], ...]:

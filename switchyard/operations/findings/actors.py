@@ -442,8 +442,8 @@ def _finding(found: FailingActor, code: str, seen: str, then: str) -> Finding:
         button = jobs_button(label, failures="1", actor=found.actor, since="5m")
         step = f"manage.py switchyard jobs list --failures --actor {found.actor} --since 5m"
     factor = float(found.failed or found.letters)
-    return GROUP.finding(
-        "warning", code, seen, "", step, found.queue, then=then, button=button, factor=factor,
+    return GROUP.warning(
+        code, seen, "", step, found.queue, then=then, button=button, factor=factor,
         actor=found.actor, letters=found.letters,
     )  # fmt: skip
 
@@ -462,8 +462,8 @@ def _poison() -> Iterator[Finding]:
             then = (
                 f"They were given up as poison, and others may follow: pause {actor} if they do. Look at one of them."
             )
-        yield GROUP.finding(
-            "warning", "poison", seen, "Its task crashes the process, or uses too much memory",
+        yield GROUP.warning(
+            "poison", seen, "Its task crashes the process, or uses too much memory",
             f"manage.py switchyard deadletters show {id_}", queue, then=then, button=button,
             actor=actor, letters=count,
         )  # fmt: skip

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import ProgrammingError, connection
 from django.db.migrations.executor import MigrationExecutor
@@ -32,8 +33,7 @@ REASONS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """An answer that is an error; each of ``words`` stands for it where it is in the text."""
 
     words: tuple[str, ...]
@@ -129,9 +129,8 @@ def database_away(group: FindingGroup, error: Exception) -> Finding:
 
 
 def _refusal(error: Exception, message: str) -> Refusal | None:
-    for refusal in REFUSALS:
-        if any(words in message for words in refusal.words):
-            return refusal
+    if known := next((each for each in REFUSALS if any(words in message for words in each.words)), None):
+        return known
     if "database " in message and "does not exist" in message:
         return NO_DATABASE
     if "no such table" in message or isinstance(error, ProgrammingError):
@@ -189,18 +188,16 @@ def _rows(statement: str, *values: Any) -> list[tuple[Any, ...]]:
 
 
 def _latency() -> Finding:
-    took_ms = min(_took_ms() for _ in range(ASKED))
+    took_ms = math.inf
+    for _ in range(ASKED):
+        started = time.perf_counter()
+        _rows("SELECT 1")
+        took_ms = min(took_ms, (time.perf_counter() - started) * 1_000)
     version = ".".join(map(str, connection.get_database_version()))
     seen = f"{connection.display_name} {version}, a query took {took_ms:.1f} ms"
     if took_ms < SLOW_MS:
         return GROUP.ok(seen)
     return GROUP.warning("slow", seen, "The server is far away or busy", "Check the server's load")
-
-
-def _took_ms() -> float:
-    started = time.perf_counter()
-    _rows("SELECT 1")
-    return (time.perf_counter() - started) * 1000
 
 
 def _migrations() -> Iterator[Finding]:
@@ -252,10 +249,10 @@ def _locked(name: str, before: LockHolder | None, after: LockHolder | None) -> F
     if holder is None:
         seen = f"the database is locked for {LOCK_S:g} s and more: nothing can be written"
         step = f"fuser -v '{name}'; end the process that should not hold it"
-        return GROUP.finding("error", "locked", seen, cause, step, then=UNLOCK, button=LOOK_AT_WORKERS)
+        return GROUP.error("locked", seen, cause, step, then=UNLOCK, button=LOOK_AT_WORKERS)
     seen = f"the database is locked, by {holder}: nothing can be written"
     step = f"Let pid {holder.pid} end its transaction, or end it: kill -TERM {holder.pid}"
-    return GROUP.finding("error", "locked", seen, cause, step, then=f"{step}. {UNLOCK}", button=LOOK_AT_WORKERS)
+    return GROUP.error("locked", seen, cause, step, then=f"{step}. {UNLOCK}", button=LOOK_AT_WORKERS)
 
 
 WHOSE = 'psql -c "SELECT application_name, client_addr, state, count(*) FROM pg_stat_activity GROUP BY 1, 2, 3"'
@@ -296,14 +293,11 @@ def _connections() -> Iterator[Finding]:
         f"{', through a bouncer that shares its own' if bounced else ''}"
     )
     if used >= NEARLY_ALL * allowed:
-        cause = "More processes than planned for, or connections that are never closed"
-        yield GROUP.finding("error" if used >= allowed else "warning", "connections", seen, cause, WHOSE)
+        yield GROUP.finding("error" if used >= allowed else "warning", "connections", seen, TOO_MANY, WHOSE)
     elif needed > allowed and not bounced:
-        cause = "max_connections was not raised with the pools"
-        step = (
-            f"Set max_connections to {needed + RESERVED_CONNECTIONS} or more and restart the server, reduce the slots "
-            "of pools, or put PgBouncer before it"
-        )
+        cause, least = "max_connections was not raised with the pools", needed + RESERVED_CONNECTIONS
+        others = "reduce the slots of pools, or put PgBouncer before it"
+        step = f"Set max_connections to {least} or more and restart the server, {others}"
         yield GROUP.warning("connections", seen, cause, step)
     else:
         yield GROUP.ok(seen)
@@ -341,7 +335,7 @@ def _blocked() -> Iterator[Finding]:
         cause = "A transaction holds the lock and does not end: a migration, a shell, a long task"
         step = f'psql -c "SELECT pg_terminate_backend({blockers[0] if blockers else "PID"})"'
         then = f"End that transaction: `{step}`. {UNLOCK}"
-        yield GROUP.finding("error", "locked", seen, cause, step, then=then, button=LOOK_AT_WORKERS)
+        yield GROUP.error("locked", seen, cause, step, then=then, button=LOOK_AT_WORKERS)
 
 
 def _backend(pid: int) -> str:

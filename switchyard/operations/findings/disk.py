@@ -48,10 +48,7 @@ def look() -> Iterator[Finding]:
     yield from _gaps()
     metrics = switchyard_settings().metrics_dir
     if metrics.is_dir() and (free := shutil.disk_usage(metrics).free) < METRICS_BYTES:
-        seen, cause = (
-            f"the metrics folder has {size(free)} free",
-            "Its disk is full: counts end with a process",
-        )
+        seen, cause = f"the metrics folder has {size(free)} free", "Its disk is full: counts end with a process"
         yield GROUP.warning("low", seen, cause, f"df {metrics}; make room there", "metrics")
     folder = switchyard_settings().state_dir
     if not folder.is_dir():
@@ -59,21 +56,20 @@ def look() -> Iterator[Finding]:
         yield GROUP.warning("folder", seen, "Nothing ran here before", f"mkdir -p {folder}")
         return
     if not os.access(folder, os.W_OK):
-        seen, cause = ("the state folder is not writable", "Another user owns it, or it is mounted read-only")
+        seen, cause = "the state folder is not writable", "Another user owns it, or it is mounted read-only"
         yield GROUP.error("folder", seen, cause, f"ls -ld {folder}; then chown it to the yard's user")
         return
     usage = shutil.disk_usage(folder)
-    severity: Severity = "ok"
-    if usage.free < EMPTY_BYTES:
-        severity = "error"
-    elif usage.free < min(LOW_BYTES, usage.total // 2):  # a container's folder in memory is small, and empty
-        severity = "warning"
     seen = f"{size(usage.free)} of {size(usage.total)} free"
-    if severity == "ok":
-        yield GROUP.ok(seen)
+    empty = usage.free < EMPTY_BYTES
+    if empty or usage.free < min(LOW_BYTES, usage.total // 2):  # a container's folder in memory is small, and empty
+        cause, step = (
+            "Results, logs or the server's append-only file grew",
+            f"du -xh --max-depth=2 {folder} | sort -h | tail",
+        )
+        yield GROUP.finding("error" if empty else "warning", "low", seen, cause, step)
     else:
-        cause = "Results, logs or the server's append-only file grew"
-        yield GROUP.finding(severity, "low", seen, cause, f"du -xh --max-depth=2 {folder} | sort -h | tail")
+        yield GROUP.ok(seen)
 
 
 def look_at_storage() -> Iterator[Finding]:
@@ -137,10 +133,8 @@ def _look_at_class(path: str) -> Iterator[Finding]:
         store = import_string(path)
     except Exception as error:  # noqa: BLE001  the module is the project's
         why = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
-        seen, cause = (
-            f"the store of results {path} cannot be imported: {why}",
-            "The name in SWITCHYARD_RESULTS_URL, or its module,",
-        )
+        seen = f"the store of results {path} cannot be imported: {why}"
+        cause = "The name in SWITCHYARD_RESULTS_URL, or its module,"
     else:
         missing = [name for name in ("put", "get") if not callable(getattr(store, name, None))]
         if not missing:
@@ -152,8 +146,7 @@ def _look_at_class(path: str) -> Iterator[Finding]:
 
 def _gaps() -> Iterator[Finding]:
     for folder in sorted(switchyard_settings().metrics_dir.glob("*/")):
-        count = int(gaps_of(folder))
-        if count:
+        if count := int(gaps_of(folder)):
             seen = f"the metrics of {folder.name} have {counted(count, 'gap')}: their folder was removed"
             cause = "A clean-up of temporary files, or of PROMETHEUS_MULTIPROC_DIR, removes it while the pool runs"
             yield GROUP.warning("metrics_gap", seen, cause, f"exclude {folder.parent} from the clean-up", folder.name)

@@ -68,4 +68,4 @@ def _burning(queue: str, promise_ms: int, count: int, started: int) -> Finding:
         "Its chart shows when: at a burst, at a schedule, or all the time. Spread what is sent at once, or add slots."
     )
     step, button = f"manage.py switchyard queues status {queue}", Button(f"Show {queue}", "switchyard-queue", queue)
-    return GROUP.finding("warning", "burning", seen, "", step, queue, then=then, button=button, factor=float(count))
+    return GROUP.warning("burning", seen, "", step, queue, then=then, button=button, factor=float(count))

@@ -109,9 +109,9 @@ def minor_defects(client: redis.Redis) -> Iterator[Finding]:
     except redis.RedisError:
         return
     if not info.get("maxmemory") and not settings.DEBUG:
-        yield GROUP.warning("no_limit", "maxmemory is not set: when memory runs out, the kernel kills the server",
-            "The server's default", "valkey-cli CONFIG SET maxmemory 512mb, and in its configuration",
-        )  # fmt: skip
+        seen = "maxmemory is not set: when memory runs out, the kernel kills the server"
+        step = "valkey-cli CONFIG SET maxmemory 512mb, and in its configuration"
+        yield GROUP.warning("no_limit", seen, "The server's default", step)
     ratio = float(info.get("mem_fragmentation_ratio", 0))
     if ratio > FRAGMENTED and int(info.get("used_memory", 0)) > FRAGMENTED_BYTES:
         rss, used = size(int(info.get("used_memory_rss", 0))), size(int(info["used_memory"]))
@@ -120,10 +120,8 @@ def minor_defects(client: redis.Redis) -> Iterator[Finding]:
         yield GROUP.warning("fragmented", seen, cause, "valkey-cli CONFIG SET activedefrag yes, or restart it")
     for field, what in (("aof_last_bgrewrite_status", "append-only file"), ("rdb_last_bgsave_status", "snapshot")):
         if info.get(field, "ok") != "ok":
-            seen = f"the last rewrite of its {what} failed"
-            yield GROUP.warning(
-                "rewrite_failed", seen, "No room on disk, or no memory to fork", "df -h; then the server's log"
-            )
+            seen, cause = f"the last rewrite of its {what} failed", "No room on disk, or no memory to fork"
+            yield GROUP.warning("rewrite_failed", seen, cause, "df -h; then the server's log")
 
 
 def latency(client: redis.Redis) -> Finding:
@@ -158,20 +156,15 @@ def slow_log(client: redis.Redis, keys: Keys) -> Iterator[Finding]:
         seconds, _ = client.time()
     except redis.ResponseError:
         return  # an ACL user without SLOWLOG
-    ours = [
-        entry
-        for entry in entries
-        if keys.prefix.encode() in entry["command"] and seconds - entry["start_time"] <= SLOW_FOR_S
-    ]
+    lately = (entry for entry in entries if seconds - entry["start_time"] <= SLOW_FOR_S)
+    ours = [entry for entry in lately if keys.prefix.encode() in entry["command"]]
     if not ours:
         yield GROUP.ok("its slow log holds no command of ours from the last hour")
         return
     longest = max(ours, key=lambda entry: int(entry["duration"]))
     longest_ms = longest["duration"] / 1000
-    name = str(longest["command"][:40], "utf-8", "replace").split()[0]
-    seen = (
-        f"in its slow log within the last hour: {len(ours)} of our commands, the longest {longest_ms:.0f} ms ({name})"
-    )
+    slowest = f"{longest_ms:.0f} ms ({str(longest['command'][:40], 'utf-8', 'replace').split()[0]})"
+    seen = f"in its slow log within the last hour: {len(ours)} of our commands, the longest {slowest}"
     if len(ours) < MANY_SLOW and longest_ms < STALLED_MS:
         yield GROUP.ok(seen)
         return
@@ -267,12 +260,14 @@ def _markers(servers: Servers, answering: set[str]) -> Iterator[Finding]:
 
 def look_at_sentinels() -> Iterator[Finding]:
     """Ask every sentinel of the address for the master, and the master for its replicas; neither has to answer."""
-    url = switchyard_settings().broker_url
-    named = switchyard_settings().server_variable
+    url, named = switchyard_settings().broker_url, switchyard_settings().server_variable
     if not is_sentinel_url(url):
         return
     states = read_sentinels(sentinels_of(parse(url)))
-    replication = _replication(url)
+    replication: Any = None
+    with quick_client(url) as client, suppress(redis.RedisError):
+        # Away, which the server's own check reports; or an ACL user without INFO.
+        replication = dict(client.info("replication"))
     found = list(judge_sentinels(states))
     if replication is not None:
         found += judge_replicas(replication, most_known(states))
@@ -281,11 +276,3 @@ def look_at_sentinels() -> Iterator[Finding]:
     for item in found:
         step = item.remedy.replace(ADDRESS, named)
         yield GROUP.finding(item.severity, item.code, item.seen, CAUSES[item.code][0], step)
-
-
-def _replication(url: str) -> dict[str, Any] | None:
-    with quick_client(url) as client, suppress(redis.RedisError):
-        # Away, which the server's own check reports; or an ACL user without INFO.
-        found: Any = client.info("replication")
-        return dict(found)
-    return None

@@ -192,8 +192,8 @@ def loops(actor: str, queue: str, usual: Usual | None, mine: Sequence[Counts]) -
     then = f"If that is not wanted, pause {actor}, then cancel what waits of it: {cancel}. Nothing else ends it."
     button = Button(f"Pause {actor}…", "switchyard-actor-pause", actor)
     step = f"manage.py switchyard actors pause {actor}"
-    yield GROUP.finding(
-        "warning", "loops", seen, "", step, queue, then=then, button=button, factor=a_minute, actor=actor
+    yield GROUP.warning(
+        "loops", seen, "", step, queue, then=then, button=button, factor=a_minute, actor=actor
     )  # fmt: skip
 
 
@@ -215,11 +215,8 @@ def grew(mine: Sequence[Counts], *, replaced: bool = False) -> tuple[int, int, i
     else:
         lasts = sum(bytes_ for _, bytes_ in ran[-2:]) >= LAST_SHARE * grown
         leaks = len(ran) >= LEAST_PARTS and all(bytes_ for _, bytes_ in ran) and lasts
-    return (
-        (grown, jobs, sum(part.get(facts.RUN_MS, 0) for part in parts))
-        if leaks and grown >= LEAKED_BYTES
-        else (0, 0, 0)
-    )
+    ran_ms = sum(part.get(facts.RUN_MS, 0) for part in parts)
+    return (grown, jobs, ran_ms) if leaks and grown >= LEAKED_BYTES else (0, 0, 0)
 
 
 def leaking(actors: Mapping[str, str], found: Mapping[str, tuple[int, int, int]]) -> Iterator[Finding]:
@@ -256,7 +253,7 @@ def of_actors(code: str, actors: Mapping[str, str], seen: str, then: str, factor
     """
     actor, (queue, *others) = next(iter(actors)), dict.fromkeys(actors.values())
     step, button = f"manage.py switchyard actors show {actor}", Button(f"Show {actor}", "switchyard-actor", actor)
-    return GROUP.finding(
-        "warning", code, seen, "", step, queue, then=then, button=button, factor=factor, also=tuple(others),
+    return GROUP.warning(
+        code, seen, "", step, queue, then=then, button=button, factor=factor, also=tuple(others),
         actor=actor, word=word,
     )  # fmt: skip
