@@ -110,12 +110,9 @@ def look() -> Iterator[Finding]:
 def failing_actors() -> list[FailingActor]:
     """Return the actors with enough failures for a finding, the most failures first."""
     since = now_ms() - WINDOW_MS
-    rows = list(
-        JobRow.objects.filter(failed_at__gte=since)
-        .order_by("-failed_at", "-id")
-        .values_list("actor", "queue", "error_type", "error_message", "failed_at", "pk", "state")[:MOST_ROWS]
-    )
-    letters = _letters()
+    columns = ("actor", "queue", "error_type", "error_message", "failed_at", "pk", "state")
+    failed = JobRow.objects.filter(failed_at__gte=since).order_by("-failed_at", "-id")
+    rows, letters = list(failed.values_list(*columns)[:MOST_ROWS]), _letters()
     found: list[FailingActor] = []
     for actor in dict.fromkeys([row[0] for row in rows] + list(letters)):
         mine = [row for row in rows if row[0] == actor]
@@ -173,10 +170,9 @@ _Letter = tuple[str, str, str, str, str, datetime]
 
 def _letters() -> dict[str, list[_Letter]]:
     rows = DeadLetter.objects.filter(is_open=1, died_at__gt=timezone.now() - RECENT).exclude(reason="poison")
+    rows = rows.order_by("-died_at")
     found: dict[str, list[_Letter]] = {}
-    for row in rows.order_by("-died_at").values_list("actor", "queue", "exception", "error", "fingerprint", "died_at")[
-        :MOST_ROWS
-    ]:
+    for row in rows.values_list("actor", "queue", "exception", "error", "fingerprint", "died_at")[:MOST_ROWS]:
         found.setdefault(row[0], []).append(row)
     return found
 
@@ -258,7 +254,7 @@ def common_of(actor: str, failed: Sequence[int], since: int) -> str:
     found = [(len(values), name, values) for name in names if (values := _only(name, bad, good))]
     # An argument explains more than where it ran; of several the one with the fewest values, in the order of a call.
     found.sort(key=lambda one: (_PLACES.index(one[1]) if one[1] in _PLACES else -1, one[0]))
-    return f"{found[0][1]} {', '.join(found[0][2])}" if found else ""
+    return next((f"{name} {', '.join(values)}" for _, name, values in found), "")
 
 
 # Properties beside the arguments, the likeliest cause first: a new release runs in new processes.
@@ -375,17 +371,15 @@ def host_of(errors: Iterable[str]) -> tuple[str, str]:
 def share_text(failed: int, jobs: int) -> str:
     """Return a share of jobs as the subject of a sentence: ``half of``, ``all``, ``31 % of``."""
     share = failed / max(jobs, 1)
-    if failed == jobs:
-        return "all of"
-    if 0.45 <= share <= 0.55:
-        return "half of"
+    if failed == jobs or 0.45 <= share <= 0.55:
+        return "all of" if failed == jobs else "half of"
     return f"{min(round(share * 100), 99)} % of" if share >= 0.01 else "less than 1 % of"
 
 
 def judge(found: FailingActor) -> Finding:
-    gave_up = f"{found.letters:,} gave up" if found.letters else ""
     if found.ended:
         return _ended(found)
+    gave_up = f", {found.letters:,} gave up" if found.letters else ""
     because = f", because {found.kind.because}" if found.kind is not None else ""
     remove = found.kind.then if found.kind is not None else "Remove the cause: its traceback names the line."
     rest = "Jobs are retried by themselves; what gave up waits in the dead letters until you requeue it."
@@ -410,10 +404,9 @@ def judge(found: FailingActor) -> Finding:
         seen = f"{those} of {found.actor} gave up in the last 10 min with {found.exception}{because}"
         then = f"{remove} Then requeue the letters, or discard them."
         code = "gave_up"
-    seen += f", {gave_up}" if gave_up else ""
-    seen += f", {found.mended:,} succeeded later" if found.mended else ""
-    seen += f"; only {found.common}: all of theirs" if found.common else ""
-    return _finding(found, code, seen, then)
+    mended = f", {found.mended:,} succeeded later" if found.mended else ""
+    common = f"; only {found.common}: all of theirs" if found.common else ""
+    return _finding(found, code, f"{seen}{gave_up}{mended}{common}", then)
 
 
 def _ended(found: FailingActor) -> Finding:
@@ -422,8 +415,8 @@ def _ended(found: FailingActor) -> Finding:
     many = f"{found.failed:,} of {found.jobs:,} jobs" if found.failed >= FEWEST else few
     gave_up = f", {found.letters:,} gave up" if found.letters and found.failed else ""
     mended = f", {found.mended:,} succeeded later" if found.mended else ""
-    verb = "failed" if found.failed else "gave up"
-    window, since = 5 if found.failed else 10, duration((timezone.now() - found.last_at).total_seconds() * 1_000)
+    verb, window = ("failed", 5) if found.failed else ("gave up", 10)
+    since = duration((timezone.now() - found.last_at).total_seconds() * 1_000)
     seen = (
         f"{many} of {found.actor} {verb} with {found.exception} in the last {window} min, the last at "
         f"{found.last_at:%H:%M:%S} UTC{gave_up}{mended}; none since, for {since}"
@@ -438,14 +431,17 @@ def _finding(found: FailingActor, code: str, seen: str, then: str) -> Finding:
         button = Button(label, LETTERS, query=f"?{urlencode({'fingerprint': found.fingerprint})}")
         step = f"manage.py switchyard deadletters list --group {found.fingerprint}"
     else:
-        label = f"Show {found.failed:,} failed jobs of {found.actor}"
-        button = jobs_button(label, failures="1", actor=found.actor, since="5m")
-        step = f"manage.py switchyard jobs list --failures --actor {found.actor} --since 5m"
-    factor = float(found.failed or found.letters)
+        button, step = failures_list(found.actor, f"Show {found.failed:,} failed jobs of {found.actor}")
+    actor, letters, factor = found.actor, found.letters, float(found.failed or found.letters)
     return GROUP.warning(
-        code, seen, "", step, found.queue, then=then, button=button, factor=factor,
-        actor=found.actor, letters=found.letters,
-    )  # fmt: skip
+        code, seen, "", step, found.queue, then=then, button=button, factor=factor, actor=actor, letters=letters
+    )
+
+
+def failures_list(actor: str, label: str) -> tuple[Button, str]:
+    """Return the button and the command that lead to an actor's failures of the last minutes."""
+    step = f"manage.py switchyard jobs list --failures --actor {actor} --since 5m"
+    return jobs_button(label, failures="1", actor=actor, since="5m"), step
 
 
 def _poison() -> Iterator[Finding]:
@@ -456,14 +452,11 @@ def _poison() -> Iterator[Finding]:
         count = len(others) + 1
         seen = f"the job {id_} of {actor} ended its worker again and again, and was given up as poison {ago(died_at)}"
         then = "It runs no more. The worker is back; look at what the job does before you requeue it."
-        button = Button(f"Look at the poison job of {actor}", LETTER, str(pk))
         if others:
             seen = f"{count:,} jobs of {actor} ended their workers again and again, the last given up {ago(died_at)}"
-            then = (
-                f"They were given up as poison, and others may follow: pause {actor} if they do. Look at one of them."
-            )
-        yield GROUP.warning(
-            "poison", seen, "Its task crashes the process, or uses too much memory",
-            f"manage.py switchyard deadletters show {id_}", queue, then=then, button=button,
-            actor=actor, letters=count,
-        )  # fmt: skip
+            then = "They were given up as poison, and others may follow: pause"
+            then += f" {actor} if they do. Look at one of them."
+        cause = "Its task crashes the process, or uses too much memory"
+        step = f"manage.py switchyard deadletters show {id_}"
+        button = Button(f"Look at the poison job of {actor}", LETTER, str(pk))
+        yield GROUP.warning("poison", seen, cause, step, queue, then=then, button=button, actor=actor, letters=count)

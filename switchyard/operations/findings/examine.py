@@ -121,11 +121,9 @@ def copyable(found: Finding) -> Finding:
         address = f"-h {node[1]} -p {node[2]}"
     elif options := _hook("options"):
         address = options(url, found.next)
-    elif is_sentinel_url(url):  # valkey-cli knows no such address
-        address = _master(url)
-    elif url.startswith("rediss:") or "--user" in login or own.server_variable[-1] == "]":
-        parts = urlsplit(url)  # -u takes neither files nor another user, and a shell has variables alone
-        address = f"-h {parts.hostname} -p {parts.port or 6379}"
+    elif is_sentinel_url(url) or url.startswith("rediss:") or "--user" in login or own.server_variable[-1] == "]":
+        # valkey-cli knows no sentinels, -u takes neither files nor another user, and a shell has variables alone.
+        address = _host_and_port(url)
     else:
         address, login = f'-u "${own.server_variable}"', ""
     words = " ".join(part for part in (_program(), address, login) if part)
@@ -143,8 +141,8 @@ def _program() -> str:
     return "redis-cli" if shutil.which("redis-cli") and not shutil.which("valkey-cli") else "valkey-cli"
 
 
-def _master(url: str) -> str:
-    """Return the options for the master that the sentinels name, or for one that the reader must fill in."""
+def _host_and_port(url: str) -> str:
+    """Return the options for a server, of sentinels their master, or one that the reader must fill in."""
     try:
         parts = urlsplit(server_url(url))
     except redis.RedisError:
@@ -174,8 +172,7 @@ def broker_away(group: FindingGroup, error: Exception) -> Finding:
     named = switchyard_settings().server_variable
     client_error = (error.__cause__ or error) if isinstance(error, BrokerError) else error
     if isinstance(client_error, redis.AuthenticationError) or "WRONGPASS" in str(error) or "NOAUTH" in str(error):
-        seen = "the server refuses our user or password"
-        cause = "The password was changed on one side only"
+        seen, cause = "the server refuses our user or password", "The password was changed on one side only"
         return group.error("refused", seen, cause, f"Correct user and password in {named}")
     if isinstance(client_error, NoPermissionError):
         seen = "not checked: the broker's server refuses this to our user (NOPERM)"
@@ -233,13 +230,11 @@ def hangs(group: FindingGroup, unanswered_s: float) -> Finding:
     """Return the finding for checks without an answer: of a server an error, of others it may be this machine."""
     after = f"after {duration(unanswered_s * 1_000)}"
     if group.name in SERVERS:
-        seen = f"the {group.name} has not answered {after}"
         cause = "The server is stopped, overloaded, or behind a network that drops packets"
         button = CHECK_BROKER if group.name == "broker" else CHECK_DATABASE
         step = "Check the server's process, its log and the network between"
-        return group.error("hangs", seen, cause, step, button=button)
-    seen = f"the checks of {group.name} have no answer {after}"
-    cause = "This machine is busy, or a query is slow"
+        return group.error("hangs", f"the {group.name} has not answered {after}", cause, step, button=button)
+    seen, cause = f"the checks of {group.name} have no answer {after}", "This machine is busy, or a query is slow"
     return group.warning("hangs", seen, cause, "manage.py switchyard doctor, again")
 
 
@@ -292,35 +287,25 @@ class Examination:
     def look(self, check: Check) -> list[Finding]:
         """Run a check, unless the server it needs did not answer, and return its findings."""
         found = self.without(check)
-        if not found:
-            longest_s = UNANSWERED_S if check.group.name in PATIENT else DEADLINE_S
-            left_s = self._ends - time.monotonic()
-            if left_s > DEADLINE_S / 2:
-                found = self._run(check, min(longest_s, left_s))
-            else:
-                found = [check.group.skipped(f"other checks took {WHOLE_S:g} s")]
-        self.findings += found
-        return found
-
-    def _run(self, check: Check, deadline_s: float) -> list[Finding]:
-        """Run a check; a server that does not answer at once is asked twice."""
         began_s = time.monotonic()
-        found = run_checks(check.group, check.look, deadline_s)
-        quick = time.monotonic() - began_s < DEADLINE_S
-        if quick and check.group.name in SERVERS and any(one.code == "hangs" for one in found):
-            found = run_checks(check.group, check.look, DEADLINE_S)
+        if not found and (left_s := self._ends - began_s) <= DEADLINE_S / 2:
+            found = [check.group.skipped(f"other checks took {WHOLE_S:g} s")]
+        elif not found:
+            longest_s = UNANSWERED_S if check.group.name in PATIENT else DEADLINE_S
+            found = run_checks(check.group, check.look, min(longest_s, left_s))
+            quick = time.monotonic() - began_s < DEADLINE_S
+            if quick and check.group.name in SERVERS and any(one.code == "hangs" for one in found):
+                found = run_checks(check.group, check.look, DEADLINE_S)  # asked twice
+        self.findings += found
         return found
 
     def without(self, check: Check) -> list[Finding]:
         """Return the finding for a check whose server is known not to answer; none for one that can run."""
-        if check.needs and (why := self._away(check.needs)):
-            return [check.group.skipped(f"the {check.needs.name} {why}")]
-        return []
-
-    def _away(self, group: FindingGroup) -> str:
-        """Return why the server of a group cannot be checked, "" when it can."""
-        codes = {found.code for found in self.findings if found.group == group.name}
-        return next((why for code, why in AWAY.items() if code in codes), "")
+        if check.needs is None:
+            return []
+        codes = {found.code for found in self.findings if found.group == check.needs.name}
+        why = next((why for code, why in AWAY.items() if code in codes), "")
+        return [check.group.skipped(f"the {check.needs.name} {why}")] if why else []
 
 
 def examine() -> list[Finding]:
@@ -369,9 +354,8 @@ class KeptCheck:
                 self._answer = None
         if self._answer is None:
             self._answer, self._asked_s = Future(), self._clock()
-            threading.Thread(
-                target=_look, args=(self._check.look, self._answer), name=f"check {self._check.group.name}", daemon=True
-            ).start()
+            looked = (self._check.look, self._answer)
+            threading.Thread(target=_look, args=looked, name=f"check {self._check.group.name}", daemon=True).start()
         return self._answer
 
 
@@ -423,14 +407,14 @@ class KeptFindings:
         return found
 
     def _due(self) -> list[int]:
-        now_s = self._clock()
-        ages = {at: now_s - self._kept[at][0] if at in self._kept else RARELY_S for at in range(len(self._examined()))}
-        return [at for at, check in enumerate(self._examined()) if ages[at] >= self._every_s(at, check)]
-
-    def _every_s(self, at: int, check: Check) -> float:
-        """Return the age from which a check is repeated: sooner for one that had no answer."""
-        unanswered = at in self._checks and self._checks[at].waits
-        return min(check.every_s, SOON_S) if unanswered else check.every_s
+        """Return the checks that are old enough to be repeated: sooner one that had no answer."""
+        now_s, due = self._clock(), []
+        for at, check in enumerate(self._examined()):
+            unanswered = at in self._checks and self._checks[at].waits
+            every_s = min(check.every_s, SOON_S) if unanswered else check.every_s
+            if at not in self._kept or now_s - self._kept[at][0] >= every_s:
+                due.append(at)
+        return due
 
     def _repeat(self) -> None:
         due = set(self._due())

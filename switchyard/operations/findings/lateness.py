@@ -23,7 +23,7 @@ from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.formatting import counted, duration, jobs_text, most_common, times, whole_duration
 from switchyard.jobs.queries import families
-from switchyard.operations.findings.actors import AllFailing
+from switchyard.operations.findings.actors import AllFailing, failures_list
 from switchyard.operations.findings.facts import Flood, YardFacts, flood_of, holding
 from switchyard.operations.findings.finding import Button, Finding, FindingGroup, Severity, jobs_button
 from switchyard.operations.findings.pools import HOLDS_UP, silent_cause
@@ -150,8 +150,7 @@ def _all_failing(rows: Sequence[Row], facts: YardFacts) -> Finding:
     remove = kind.then if kind is not None else f"Look at {called}: mend it, and what waits starts."
     then = f"{remove} Jobs with retries left are tried again by themselves."
     actor, ratio = next(iter(found)), first.ratio or 0
-    button = jobs_button(f"Show the failed jobs of {actor}", failures="1", actor=actor, since="5m")
-    step = f"manage.py switchyard jobs list --failures --actor {actor} --since 5m"
+    button, step = failures_list(actor, f"Show the failed jobs of {actor}")
     return GROUP.finding(
         _severity(ratio), "all_failing", seen, "", step, first.queue, then=then, button=button, factor=ratio,
         word=failing_word(fails), also=tuple(row.queue for row in others),

@@ -14,7 +14,7 @@ from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.formatting import ago, counted, duration, jobs_text
 from switchyard.jobs.queries import answering_families
 from switchyard.operations.findings.actors import GROUP as ACTORS
-from switchyard.operations.findings.facts import HeldGroup, QueueFacts, Snapshot, YardFacts, undeclared_queues
+from switchyard.operations.findings.facts import UNDECLARED, HeldGroup, QueueFacts, Snapshot, YardFacts
 from switchyard.operations.findings.finding import LOOK_AT_WORKERS, Button, Finding, FindingGroup, jobs_button
 from switchyard.operations.findings.pools import is_newer, undeclared
 from switchyard.operations.rows import Row
@@ -261,7 +261,7 @@ def _parked_button(queue: Queue, state: QueueFacts) -> Button:
 
 def look_at_undeclared() -> Iterator[Finding]:
     """Report queues with messages that this release does not declare."""
-    found = {name: count for name, count in sorted(undeclared_queues().items()) if count}
+    found = {name: count for name, count in sorted(UNDECLARED.look().items()) if count}
     reports = facilities().pools.read_all() if found else []
     serving = {each.pool for each in reports if each.release and is_newer(each, reports)}
     serving |= {each.pool for each in undeclared(reports)}
