@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, pairwise
-from typing import Final
+from typing import ClassVar, Final
 
 from django.db import DatabaseError
 from django.db.models import Min
@@ -91,11 +91,7 @@ class Charts:
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     waits: HeatMap | None
-
-    @property
-    def spans(self) -> tuple[ChartSpan, ...]:
-        """Every time that can be chosen."""
-        return SPANS
+    spans: ClassVar = SPANS
 
 
 # A figure of a bin, of which as many milliseconds are over as the second argument says; ``None`` for none.
@@ -125,13 +121,15 @@ def _number(value: float) -> str:
 
 def _figures(kind: str) -> list[tuple[str, tuple[Figure, ...]]]:
     """Return the charts of a kind (``queue``, ``actor`` or ``yard``): the main figure of each is the last."""
-    wait = tuple(Figure(title, _percentile(facts.WAITS, share), duration) for title, share in SHARES)
-    run = tuple(Figure(title, _percentile(facts.RUNS, share), duration) for title, share in SHARES)
-    sends = (Figure("sent", _rate(sent), _number),) if kind == "actor" else (Figure("started", _rate(starts), _number),)
+    wait, run = (
+        tuple(Figure(title, _percentile(first, share), duration) for title, share in SHARES)
+        for first in (facts.WAITS, facts.RUNS)
+    )
+    sends = Figure("sent", _rate(sent), _number) if kind == "actor" else Figure("started", _rate(starts), _number)
     charts = [
         ("Wait", wait),
         ("Run", run),
-        ("Attempts a minute", (*sends, Figure("ended", _rate(ends), _number))),
+        ("Attempts a minute", (sends, Figure("ended", _rate(ends), _number))),
         ("Failed attempts a minute", (Figure("failed", _rate(failures), _number),)),
     ]
     if kind != "actor":

@@ -64,12 +64,8 @@ def measure(stats: Iterable[QueueStats]) -> dict[str, Rates]:
     for one in stats:
         if one.issued is None:
             continue
-        lanes = one.live, one.retry
-        snapshot = QueueSnapshot(
-            now_s, one.issued, sum(lane.total for lane in lanes), sum(lane.running for lane in lanes)
-        )
-        rates = note(one.queue, snapshot)
-        if rates is not None:
+        there, leased = one.live.total + one.retry.total, one.live.running + one.retry.running
+        if rates := note(one.queue, QueueSnapshot(now_s, one.issued, there, leased)):
             found[one.queue] = rates
     return found
 
@@ -83,9 +79,7 @@ def note(queue: str, now: QueueSnapshot) -> Rates | None:
         first = kept[0] if kept else None
         if not kept or now.at_s - kept[-1].at_s >= SHORTEST_S:
             kept.append(now)
-    if first is None or now.at_s - first.at_s < SHORTEST_S:
-        return None
-    return between(first, now)
+    return None if first is None or now.at_s - first.at_s < SHORTEST_S else between(first, now)
 
 
 def lately(queue: str) -> Rates | None:
@@ -104,8 +98,7 @@ def forget() -> None:
 
 def between(first: QueueSnapshot, last: QueueSnapshot) -> Rates:
     """Return the rates between two readings. A purge takes messages away that never started: nothing ends below 0."""
-    seconds = last.at_s - first.at_s
-    starts = last.issued - first.issued
+    seconds, starts = last.at_s - first.at_s, last.issued - first.issued
     ends = max(starts - (last.leased - first.leased), 0)
     arrivals = max(last.there - first.there + ends, 0)
     return Rates(arrivals / seconds, starts / seconds, ends / seconds, seconds)
@@ -184,12 +177,10 @@ class YardState:
 
 
 def yard_state() -> YardState:
-    found = facilities()
     try:
-        return _read(declared_yard(), found)
+        return _read(declared_yard(), facilities())
     except BrokerError:
-        _missed.clear()
-        _missed["broker"] = time.monotonic()
+        _miss()
         raise
 
 
@@ -197,6 +188,13 @@ def yard_state() -> YardState:
 # that looks seldom does not know when the broker came back.
 _missed: dict[str, float] = {}
 KNOWN_S = 60.0
+
+
+def _miss() -> None:
+    _missed.clear()
+    _missed["broker"] = time.monotonic()
+
+
 # A report lasts 15 s; the clocks of two hosts may differ by a little.
 LEAST_SILENT_MS = 10_000
 
@@ -227,8 +225,7 @@ def supervisors_of(pools: PoolReports, now: int) -> tuple[list[PoolReport], list
 
 def _returned_s(server: ServerState) -> float | None:
     if server.refusal:  # reports expire, which cannot be written
-        _missed.clear()
-        _missed["broker"] = time.monotonic()
+        _miss()
         return None
     since_s = [float(server.uptime_s)] if server.uptime_s is not None else []
     now_s = time.monotonic()

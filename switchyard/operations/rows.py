@@ -243,12 +243,7 @@ def _slots(row: Row, held: int) -> tuple[Mark, ...]:
         step = SLOT + SLOT_GAP
         kinds = ["held"] * held + ["busy"] * (row.busy - held) + ["idle"] * (row.slots - row.busy)
         return tuple(Mark(index * step, SLOT, kind) for index, kind in enumerate(kinds[: row.slots]))
-    filled = round(LONG_WAGON * min(row.busy / row.slots, 1.0))
-    if row.busy and not filled:
-        filled = 2
-    marks = [Mark(0, LONG_WAGON, "idle")]
-    if filled:
-        marks.append(Mark(0, filled, "busy"))
-    if held:
-        marks.append(Mark(0, max(2, round(LONG_WAGON * held / row.slots)), "held"))
-    return tuple(marks)
+    filled = (round(LONG_WAGON * min(row.busy / row.slots, 1.0)) or 2) if row.busy else 0
+    by_holder = max(2, round(LONG_WAGON * held / row.slots)) if held else 0
+    parts = (LONG_WAGON, "idle"), (filled, "busy"), (by_holder, "held")
+    return tuple(Mark(0, width, kind) for width, kind in parts if width)

@@ -75,10 +75,8 @@ class ReportedWorkers:
     def lead(self) -> str:
         """Sentence of what they do, and of what starts those that are missing."""
         if not self.reports:
-            return (
-                "No supervisor reports. `manage.py switchyard runpools` starts all pools on this machine; each appears "
-                "here within 2 s."
-            )
+            start = "`manage.py switchyard runpools` starts all pools on this machine"
+            return f"No supervisor reports. {start}; each appears here within 2 s."
         busy, slots = (sum(getattr(report, name) for report in self.reports) for name in ("busy", "slots"))
         text = f"{busy:,} of {slots:,} slots run a job."
         if not self.missing:
@@ -128,32 +126,20 @@ def instruct(verb: Verb, reports: Iterable[PoolReport], *, who: Who, reason: str
     done = []
     for report in reports:
         with act(f"worker.{verb}", who=who, target=report.member, reason=reason, essential=False) as entry:
-            instruction = Instruction(
-                id=secrets.token_hex(8),
-                verb=verb,
-                started_at=report.started_at,
-                at=now_ms(),
-                by=who.name,
-                reason=reason[:LONGEST_REASON],
-            )
+            id_, since, why = secrets.token_hex(8), report.started_at, reason[:LONGEST_REASON]
+            instruction = Instruction(id=id_, verb=verb, started_at=since, at=now_ms(), by=who.name, reason=why)
             facilities().pools.instruct(report.member, instruction)
             entry.count = 1
         done.append(report)
     return done
 
 
-def obeyed(verb: Verb, told: Sequence[PoolReport]) -> list[PoolReport]:
-    """Return the supervisors that have obeyed, by what they report now."""
-    now = {report.member: report for report in facilities().pools.read_all()}
-    return [report for report in told if _has_obeyed(verb, report, now.get(report.member))]
-
-
 def wait_until_obeyed(verb: Verb, told: Sequence[PoolReport], wait_s: float) -> list[PoolReport]:
-    """Wait until supervisors have obeyed, at most for ``wait_s``; return those that have not."""
+    """Wait until supervisors have obeyed by what they report, at most for ``wait_s``; return those that have not."""
     deadline_s = time.monotonic() + wait_s
     while True:
-        done = {report.member for report in obeyed(verb, told)}
-        left = [report for report in told if report.member not in done]
+        now = {report.member: report for report in facilities().pools.read_all()}
+        left = [report for report in told if not _has_obeyed(verb, report, now.get(report.member))]
         if not left or time.monotonic() >= deadline_s:
             return left
         time.sleep(POLL_S)

@@ -50,11 +50,8 @@ def look() -> Iterator[Finding]:
     running = running_or_none() or []
     yield from spending.look(buckets, usual)
     yield from promises.look(store, buckets, now)
-    sampled = all(
-        any(facts.DEPTH in counts for counts in found.values())
-        for at, found in buckets
-        if now - SILENT_MS <= at <= now - 2 * facts.BUCKET_MS
-    )
+    known = (found for at, found in buckets if now - SILENT_MS <= at <= now - 2 * facts.BUCKET_MS)
+    sampled = all(any(facts.DEPTH in counts for counts in found.values()) for found in known)
     for name, actor in sorted(dramatiq.get_broker().actors.items()):
         own = usual.get(actor_subject(name))
         if own is None:
@@ -90,12 +87,15 @@ def slower(
             since, first = _slow_since(told, over_ms, [now - ran_ms for ran_ms in going])
             slow, runs = slow_runs(merged(each for at, each in told if at >= first), over_ms)
             slow, runs = slow + len(going), runs + len(going)
-            if slow < LEAST_SLOW:
-                return
-            takes = _takes(counts, usual.run_ms, over_ms, going)
-            word, goes, at = spending.goes_to(actor, usual, counts)
-            of_runs = f"{slow:,} of {counted(runs, 'run')}{goes}"
-            yield _slower(actor, queue, usual, takes, since, of_runs, at, word)
+            if slow >= LEAST_SLOW:
+                ran, ran_ms = _takes(counts, usual.run_ms, over_ms, going)
+                word, goes, at = spending.goes_to(actor, usual, counts)
+                usually, clock = f"{duration(usual.run_ms)} {usual.basis}", f"{datetime_of(since):%H:%M:%S} UTC"
+                of_runs = f"{slow:,} of {counted(runs, 'run')}{goes}"
+                seen = f"{actor} {ran}, usually {usually}, since {clock}: {of_runs}"
+                then = f"Look at {at}, and at what was released before {clock}. More slots would wait as well."
+                times = ran_ms / max(usual.run_ms, 1)
+                yield spending.of_actors("slower", {actor: queue}, seen, then, times, word)
             return
 
 
@@ -155,15 +155,6 @@ def _slow_since(mine: Sequence[tuple[int, Counts]], over_ms: float, began: Seque
     return since, first
 
 
-def _slower(
-    actor: str, queue: str, usual: Usual, takes: tuple[str, float], since: int, of_runs: str, at: str, word: str
-) -> Finding:
-    at_clock, (ran, ran_ms) = f"{datetime_of(since):%H:%M:%S} UTC", takes
-    seen = f"{actor} {ran}, usually {duration(usual.run_ms or 0)} {usual.basis}, since {at_clock}: {of_runs}"
-    then = f"Look at {at}, and at what was released before {at_clock}. More slots would wait as well."
-    return spending.of_actors("slower", {actor: queue}, seen, then, ran_ms / max(usual.run_ms or 0, 1), word)
-
-
 def silent(actor: str, queue: str, usual: Usual, mine: Sequence[tuple[int, Counts]], now: int) -> Iterator[Finding]:
     """Yield the finding for an actor that nothing sends any more, although it usually is sent all the time."""
     rate = usual.sent_a_minute or 0.0
@@ -180,10 +171,8 @@ def silent(actor: str, queue: str, usual: Usual, mine: Sequence[tuple[int, Count
     if silent_ms < PAUSES * max(pauses, default=0):
         return
     since = last if last is not None else sends[-1] + facts.MINUTE_MS
-    seen = (
-        f"nothing sends {actor}: 0 in {duration(now - since)}, usually {rate:,.0f}/min {usual.basis}, "
-        f"since {datetime_of(since):%H:%M:%S} UTC"
-    )
+    usually, clock = f"{rate:,.0f}/min {usual.basis}", f"{datetime_of(since):%H:%M:%S} UTC"
+    seen = f"nothing sends {actor}: 0 in {duration(now - since)}, usually {usually}, since {clock}"
     then = f"Look at what sends {actor}: a page, a schedule or another actor that fails. Workers are not the cause."
     yield spending.of_actors("silent", {actor: queue}, seen, then, rate * silent_ms / facts.MINUTE_MS)
 
@@ -191,9 +180,7 @@ def silent(actor: str, queue: str, usual: Usual, mine: Sequence[tuple[int, Count
 def later(actor: str, queue: str, usual: Usual, mine: Sequence[tuple[int, Counts]]) -> Iterator[Finding]:
     """Yield the finding for an actor whose jobs are sent for much later than they usually are."""
     window = merged(counts for at, counts in mine[-12:])
-    if not usual.later:
-        return
-    for n in range(facts.LATER_CLASSES - 1, LATER_FROM - 1, -1):
+    for n in range(len(usual.later) - 1, LATER_FROM - 1, -1):
         count = due_later(window, n)
         if count >= max(LEAST_LATER, LATER_SHARE * sent(window)) and usual.later[n] <= USUALLY_LATER:
             usually = next((m for m in range(facts.LATER_CLASSES - 1, -1, -1) if usual.later[m] >= LATER_SHARE), None)

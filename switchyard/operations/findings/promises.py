@@ -37,8 +37,15 @@ def look(store: FactStore, buckets: Sequence[tuple[int, Mapping[str, Counts]]], 
         newest = [(at, found.get(subject, {})) for at, found in buckets if at >= first]
         told = [*store.minutes(subject, now_ms - facts.HOUR_MS, first).items(), *newest]
         slow = merged(counts for _, counts in told)
-        if burns(slow, promise_ms) and spells(told, promise_ms) >= LEAST_SPELLS:
-            yield _burning(queue.name, promise_ms, late(slow, promise_ms), starts(slow))
+        if not burns(slow, promise_ms) or spells(told, promise_ms) < LEAST_SPELLS:
+            continue
+        name, promised, count = queue.name, whole_duration(promise_ms), late(slow, promise_ms)
+        of_hour = f"{count:,} of {starts(slow):,} jobs of the last hour started later than {promised}"
+        then = "Its chart shows when: at a burst, at a schedule, or all the time."
+        then += " Spread what is sent at once, or add slots."
+        step, button = f"manage.py switchyard queues status {name}", Button(f"Show {name}", "switchyard-queue", name)
+        seen, factor = f"{name} is late again and again: {of_hour}", float(count)
+        yield GROUP.warning("burning", seen, "", step, name, then=then, button=button, factor=factor)
 
 
 def late(counts: Counts, promise_ms: int) -> int:
@@ -57,15 +64,3 @@ def burns(counts: Counts, promise_ms: int) -> bool:
     """Return whether so many started late that the share which may be late is spent 14.4 times as fast."""
     count = late(counts, promise_ms)
     return count >= LEAST_LATE and count >= BURN_RATE * MAY_BE_LATE * starts(counts)
-
-
-def _burning(queue: str, promise_ms: int, count: int, started: int) -> Finding:
-    seen = (
-        f"{queue} is late again and again: {count:,} of {started:,} jobs of the last hour started later than "
-        f"{whole_duration(promise_ms)}"
-    )
-    then = (
-        "Its chart shows when: at a burst, at a schedule, or all the time. Spread what is sent at once, or add slots."
-    )
-    step, button = f"manage.py switchyard queues status {queue}", Button(f"Show {queue}", "switchyard-queue", queue)
-    return GROUP.warning("burning", seen, "", step, queue, then=then, button=button, factor=float(count))

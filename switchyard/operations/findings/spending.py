@@ -67,25 +67,16 @@ def look(buckets: Buckets, usual: Mapping[str, Usual]) -> Iterator[Finding]:
     actors = {name: actor.queue_name for name, actor in sorted(dramatiq.get_broker().actors.items())}
     for dependency in sorted({dependency_of(name) for name in actors} - {""}):
         yield from down(dependency, actors, [found.get(f"d:{dependency}", {}) for _, found in buckets])
-    recent = merged_by_subject(buckets[-BOUND_BUCKETS:])
-    bound = {
-        name: counts
-        for name in actors
-        if (own := usual.get(actor_subject(name))) is not None
-        and in_database(own, counts := recent.get(actor_subject(name), {}))
-    }
+    counted_of = {name: [found.get(actor_subject(name), {}) for _, found in buckets] for name in actors}
+    recent = {name: merged(mine[-BOUND_BUCKETS:]) for name, mine in counted_of.items() if actor_subject(name) in usual}
+    bound = {name: counts for name, counts in recent.items() if in_database(usual[actor_subject(name)], counts)}
     if len(bound) >= LEAST_ACTORS:
         yield _database_bound(bound, actors, usual)
     for name, queue in actors.items():
-        mine = [found.get(actor_subject(name), {}) for _, found in buckets]
-        yield from outrun(name, queue, mine)
-        yield from loops(name, queue, usual.get(actor_subject(name)), mine)
+        yield from outrun(name, queue, counted_of[name])
+        yield from loops(name, queue, usual.get(actor_subject(name)), counted_of[name])
     replaced = REPLACED.queues()
-    grown = {
-        name: grew([found.get(actor_subject(name), {}) for _, found in buckets], replaced=queue in replaced)
-        for name, queue in actors.items()
-    }
-    yield from leaking(actors, grown)
+    yield from leaking(actors, {name: grew(counted_of[name], replaced=actors[name] in replaced) for name in actors})
 
 
 def merged_by_subject(buckets: Buckets) -> dict[str, dict[int, int]]:
@@ -166,14 +157,10 @@ def outrun(actor: str, queue: str, mine: Sequence[Counts]) -> Iterator[Finding]:
         return
     minutes = len(more) * facts.BUCKET_MS / 60_000
     arrive, start = round(sent(counts) / minutes), round(ends(counts) / minutes)
-    seen = (
-        f"{actor} is sent {arrive:,} times a minute, and its limit lets {start:,} start: what waits of it grows by "
-        f"{arrive - start:,} a minute"
-    )
-    then = (
-        "Raise the limit, if what it protects bears that (`queues override` does so for a time), or send less. Until "
-        "then each job waits longer than the one before."
-    )
+    grows = f"what waits of it grows by {arrive - start:,} a minute"
+    seen = f"{actor} is sent {arrive:,} times a minute, and its limit lets {start:,} start: {grows}"
+    less = "Raise the limit, if what it protects bears that (`queues override` does so for a time), or send less."
+    then = f"{less} Until then each job waits longer than the one before."
     yield of_actors("outrun", {actor: queue}, seen, then, float(arrive - start))
 
 
@@ -192,9 +179,7 @@ def loops(actor: str, queue: str, usual: Usual | None, mine: Sequence[Counts]) -
     then = f"If that is not wanted, pause {actor}, then cancel what waits of it: {cancel}. Nothing else ends it."
     button = Button(f"Pause {actor}…", "switchyard-actor-pause", actor)
     step = f"manage.py switchyard actors pause {actor}"
-    yield GROUP.warning(
-        "loops", seen, "", step, queue, then=then, button=button, factor=a_minute, actor=actor
-    )  # fmt: skip
+    yield GROUP.warning("loops", seen, "", step, queue, then=then, button=button, factor=a_minute, actor=actor)
 
 
 def grew(mine: Sequence[Counts], *, replaced: bool = False) -> tuple[int, int, int]:
@@ -232,8 +217,7 @@ def leaking(actors: Mapping[str, str], found: Mapping[str, tuple[int, int, int]]
             continue
         # Long runs meet the leaks of others: by the time that it runs, the actor that leaks grows most.
         first, *others = sorted(mine, key=lambda name: -mine[name] / max(found[name][2], 1))
-        grown, jobs = sum(mine.values()), found[first][1]
-        span = whole_duration(PARTS * PART * facts.BUCKET_MS)
+        grown, jobs, span = sum(mine.values()), found[first][1], whole_duration(PARTS * PART * facts.BUCKET_MS)
         a_job = grown / jobs / 1e6
         seen = f"{first} leaks about {a_job:,.{0 if a_job >= 10 else 1}f} MB a job: its processes grew by"
         if others:
