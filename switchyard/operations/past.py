@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import median
@@ -140,12 +141,7 @@ class Past:
 
 def usual_at(now_ms: int) -> dict[str, Usual]:
     """Return what is usual of every subject at this hour: of past days, or of the last hours in a young yard."""
-    hours = same_hours(now_ms // facts.HOUR_MS)
-    try:
-        with answers_within(DATABASE_S):
-            found = hours_of(None, hours)
-    except DatabaseError:
-        found = {}
+    found = _stored(same_hours(now_ms // facts.HOUR_MS))
     known = {hour for of_subject in found.values() for hour in of_subject}
     if len(known) >= LEAST_DAYS:
         parts = {subject: [of.get(hour, {}) for hour in sorted(known)] for subject, of in found.items()}
@@ -163,17 +159,20 @@ def usual_at(now_ms: int) -> dict[str, Usual]:
     }
 
 
+def _stored(hours: Iterable[int]) -> dict[str, dict[int, dict[int, int]]]:
+    """Return the stored counts of some hours, by subject and hour; none without the database."""
+    with suppress(DatabaseError), answers_within(DATABASE_S):
+        return hours_of(None, hours)
+    return {}
+
+
 def day_of_all(now_ms: int) -> dict[str, dict[int, int]]:
     """Return the counts of every subject in the last 24 hours: stored hours, and minutes since the last of them.
 
     Without the database only the minutes of the last two hours.
     """
     hour = now_ms // facts.HOUR_MS
-    try:
-        with answers_within(DATABASE_S):
-            found = hours_of(None, range(hour - 23, hour))
-    except DatabaseError:
-        found = {}
+    found = _stored(range(hour - 23, hour))
     stored = max((at for of_subject in found.values() for at in of_subject), default=hour - 2)
     parts: dict[str, list[Counts]] = {subject: list(of.values()) for subject, of in found.items()}
     for subject, counts in facilities().facts.all_minutes((stored + 1) * facts.HOUR_MS, now_ms).items():

@@ -155,17 +155,12 @@ def _has_obeyed(verb: Verb, told: PoolReport, now: PoolReport | None) -> bool:
 
 # First word of the server's error -> why it accepts no work, and the remedy.
 REFUSALS = {
-    "OOM": (
-        "its memory is full",
-        "Raise it with `CONFIG SET maxmemory` and in the server's configuration; work then resumes by itself. Leave "
-        "maxmemory-policy alone: any other one deletes waiting jobs.",
-    ),
-    "READONLY": (
-        "it is a replica, which only reads",
-        "Point SWITCHYARD_BROKER_URL at the primary, or finish the failover.",
-    ),
+    "OOM": ("its memory is full", "Raise it with `CONFIG SET maxmemory` and in the server's configuration; work then "
+            "resumes by itself. Leave maxmemory-policy alone: any other one deletes waiting jobs."),
+    "READONLY": ("it is a replica, which only reads",
+                 "Point SWITCHYARD_BROKER_URL at the primary, or finish the failover."),
     "MISCONF": ("it cannot write to its disk", "Free its disk and read its log; work then resumes by itself."),
-}
+}  # fmt: skip
 # Findings that a refusal already reports.
 IMPLIED_BY_REFUSAL = frozenset({"replica", "disk", "loading", "nearly_full"})
 

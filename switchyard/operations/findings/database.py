@@ -51,67 +51,42 @@ FULL = Refusal(
 )  # fmt: skip
 # The first that fits: PostgreSQL names a role in more than one of them.
 REFUSALS = (
-    Refusal(
-        ("too many connections for",), "refused",
-        "the server's CONNECTION LIMIT of our role or database is reached", TOO_MANY,
-        "As a superuser: ALTER ROLE name CONNECTION LIMIT -1, or ALTER DATABASE, or lower the slots of pools",
-    ),
+    Refusal(("too many connections for",), "refused",
+            "the server's CONNECTION LIMIT of our role or database is reached", TOO_MANY,
+            "As a superuser: ALTER ROLE name CONNECTION LIMIT -1, or ALTER DATABASE, or lower the slots of pools"),
     FULL,
-    Refusal(
-        ("no more connections allowed",), "refused",
-        "the bouncer has no connection left (max_client_conn)", TOO_MANY,
-        "Raise max_client_conn in pgbouncer.ini, and RELOAD",
-    ),
-    Refusal(
-        ("no pg_hba.conf entry", "pg_hba.conf rejects"), "refused",
-        "the server admits no such host, user or database (pg_hba.conf)",
-        "pg_hba.conf has no line for this host and user, or only one with TLS",
-        "Add a line to pg_hba.conf on its host, then: SELECT pg_reload_conf()", CHECK_DATABASE,
-    ),
-    Refusal(
-        ("server login has been failing", "query_wait_timeout", "server_login_retry"), "away",
-        "the bouncer answers, and does not reach the server behind it",
-        "The server is down, full, or refuses the bouncer's user",
-        "On the bouncer's host: read its log, and connect with psql to what [databases] in pgbouncer.ini names",
-        CHECK_DATABASE,
-    ),
-    Refusal(
-        ("no such database",), "refused", "the bouncer knows no database of that name",
-        "DATABASE_URL is wrong, or [databases] in pgbouncer.ini lacks it",
-        "Add it to [databases] in pgbouncer.ini, and RELOAD, or correct DATABASE_URL",
-    ),
-    Refusal(
-        ("password", "authentication", "role "), "refused", "the server refuses our user or password",
-        "The password was changed on one side only", "Correct user and password in DATABASE_URL", CHECK_DATABASE,
-    ),
-    Refusal(
-        ("permission denied",), "refused", "the server refuses our user a right",
-        "A GRANT was revoked, or never given", "As the owner of the tables: GRANT it to the user of DATABASE_URL",
-        CHECK_DATABASE,
-    ),
-    Refusal(
-        ("statement timeout",), "refused", "the server ended a statement of ours after its statement_timeout",
-        "statement_timeout of the role, the database or the server is too short, or the server is slow",
-        "SHOW statement_timeout, as our user; then ALTER ROLE name SET statement_timeout = '30s', and connect anew",
-        CHECK_DATABASE,
-    ),
-    Refusal(
-        ("unsupported startup parameter",), "bounced",
-        "a bouncer stands before the server and refuses our options", "DATABASE_BOUNCED is not set",
-        "Set DATABASE_BOUNCED=1, and DATABASE_DIRECT_URL to the server itself for migrations",
-    ),
+    Refusal(("no more connections allowed",), "refused", "the bouncer has no connection left (max_client_conn)",
+            TOO_MANY, "Raise max_client_conn in pgbouncer.ini, and RELOAD"),
+    Refusal(("no pg_hba.conf entry", "pg_hba.conf rejects"), "refused",
+            "the server admits no such host, user or database (pg_hba.conf)",
+            "pg_hba.conf has no line for this host and user, or only one with TLS",
+            "Add a line to pg_hba.conf on its host, then: SELECT pg_reload_conf()", CHECK_DATABASE),
+    Refusal(("server login has been failing", "query_wait_timeout", "server_login_retry"), "away",
+            "the bouncer answers, and does not reach the server behind it",
+            "The server is down, full, or refuses the bouncer's user", "On the bouncer's host: read its log, and "
+            "connect with psql to what [databases] in pgbouncer.ini names", CHECK_DATABASE),
+    Refusal(("no such database",), "refused", "the bouncer knows no database of that name",
+            "DATABASE_URL is wrong, or [databases] in pgbouncer.ini lacks it",
+            "Add it to [databases] in pgbouncer.ini, and RELOAD, or correct DATABASE_URL"),
+    Refusal(("password", "authentication", "role "), "refused", "the server refuses our user or password",
+            "The password was changed on one side only", "Correct user and password in DATABASE_URL", CHECK_DATABASE),
+    Refusal(("permission denied",), "refused", "the server refuses our user a right",
+            "A GRANT was revoked, or never given", "As the owner of the tables: GRANT it to the user of DATABASE_URL",
+            CHECK_DATABASE),
+    Refusal(("statement timeout",), "refused", "the server ended a statement of ours after its statement_timeout",
+            "statement_timeout of the role, the database or the server is too short, or the server is slow",
+            "SHOW statement_timeout, as our user; then ALTER ROLE name SET statement_timeout = '30s', and connect anew",
+            CHECK_DATABASE),
+    Refusal(("unsupported startup parameter",), "bounced", "a bouncer stands before the server and refuses our options",
+            "DATABASE_BOUNCED is not set",
+            "Set DATABASE_BOUNCED=1, and DATABASE_DIRECT_URL to the server itself for migrations"),
 )  # fmt: skip
-NO_DATABASE = Refusal(
-    (), "refused", "the server has no database of that name",
-    "DATABASE_URL is wrong, or the database was never created", "createdb, with the name of DATABASE_URL",
-)  # fmt: skip
-NO_TABLES = Refusal(
-    (), "unmigrated", "tables are missing",
-    "Migrations of this release were not run, or DATABASE_URL names another database", "manage.py migrate",
-)  # fmt: skip
-LOCKED = Refusal(
-    (), "locked", "the database is locked", "Something holds the writer's lock", "End the transaction that holds it"
-)
+NO_DATABASE = Refusal((), "refused", "the server has no database of that name",
+    "DATABASE_URL is wrong, or the database was never created", "createdb, with the name of DATABASE_URL")  # fmt: skip
+NO_TABLES = Refusal((), "unmigrated", "tables are missing",
+    "Migrations of this release were not run, or DATABASE_URL names another database", "manage.py migrate")  # fmt: skip
+LOCKED = Refusal((), "locked", "the database is locked",
+    "Something holds the writer's lock", "End the transaction that holds it")  # fmt: skip
 
 
 def database_away(group: FindingGroup, error: Exception) -> Finding:

@@ -63,10 +63,8 @@ def look() -> Iterator[Finding]:
     seen = f"{size(usage.free)} of {size(usage.total)} free"
     empty = usage.free < EMPTY_BYTES
     if empty or usage.free < min(LOW_BYTES, usage.total // 2):  # a container's folder in memory is small, and empty
-        cause, step = (
-            "Results, logs or the server's append-only file grew",
-            f"du -xh --max-depth=2 {folder} | sort -h | tail",
-        )
+        step = f"du -xh --max-depth=2 {folder} | sort -h | tail"
+        cause = "Results, logs or the server's append-only file grew"
         yield GROUP.finding("error" if empty else "warning", "low", seen, cause, step)
     else:
         yield GROUP.ok(seen)

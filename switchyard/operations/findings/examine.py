@@ -53,14 +53,11 @@ PASSING = ("away", "hangs", "locked")
 NODE = re.compile(r"node (\S+):(\d+): ")
 # Part of the answer of a server that serves nobody -> the fact, its cause, and the step.
 ANSWERS = {
-    "max number of clients": (
-        "the server takes no more connections (maxclients)", "Another program leaves connections open",
-        "On the server's host, `ss -tnp` names whose they are; end those that should not be, or raise maxclients",
-    ),
-    "BUSY ": (
-        "the server runs a script that does not end", "The script of another program, or of a person",
-        "valkey-cli SCRIPT KILL; work goes on by itself",
-    ),
+    "max number of clients": ("the server takes no more connections (maxclients)",
+        "Another program leaves connections open",
+        "On the server's host, `ss -tnp` names whose they are; end those that should not be, or raise maxclients"),
+    "BUSY ": ("the server runs a script that does not end", "The script of another program, or of a person",
+        "valkey-cli SCRIPT KILL; work goes on by itself"),
 }  # fmt: skip
 # Options of the broker's address, and those of valkey-cli with the same file.
 TLS_FILES = {"ssl_ca_certs": "--cacert", "ssl_certfile": "--cert", "ssl_keyfile": "--key"}

@@ -92,9 +92,8 @@ def _quieted(pool: PoolState, facts: YardFacts) -> Finding:
         why = f" {duration(max(now_ms() - last.at, 0))} ago{f' ({last.reason})' if last.reason else ''}"
     if pool.takes_work:
         takes, it = ("takes", "it") if pool.quieted == 1 else ("take", "them")
-        seen = (
-            f"{pool.quieted} of {pool.supervisors} supervisors of {name} {takes} no new work: {who} quieted {it}{why}"
-        )
+        some = f"{pool.quieted} of {pool.supervisors} supervisors of {name}"
+        seen = f"{some} {takes} no new work: {who} quieted {it}{why}"
     else:
         what = "starts nothing" if waiting else "takes no new work"
         those = "its only supervisor" if pool.supervisors == 1 else f"all its {pool.supervisors} supervisors"
@@ -155,10 +154,8 @@ def _hosts_gone(facts: YardFacts) -> Iterator[Finding]:
             continue
         since, run = duration(now - last), "runs" if len(named) == 1 else "run"
         seen = f"the host {host} reports no more since {since}: {', '.join(named)} {run} on other hosts only"
-        cause, step = (
-            "The machine or container ended, or the network to it is cut",
-            f"ping {host}; then start its pools",
-        )
+        cause = "The machine or container ended, or the network to it is cut"
+        step = f"ping {host}; then start its pools"
         again = "Jobs that ran there start again elsewhere when their leases expire; nothing is lost."
         then, factor = f"{again} See whether the machine runs.", float(len(fresh))
         yield GROUP.warning("host_gone", seen, cause, step, host, then=then, button=LOOK_AT_WORKERS, factor=factor)

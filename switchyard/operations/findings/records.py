@@ -256,8 +256,6 @@ def _paused(name: str, state: ScheduleState) -> Finding:
     missed = f", and has missed {counted(state.missed, 'tick')}, which will not be sent"
     seen = f"{name} is paused {until}{missed if state.missed else '; it has missed no tick yet'}"
     reason = f": {state.paused_reason}" if state.paused_reason else ", without a reason"
-    cause, step = (
-        f"{state.paused_by or 'An operator'} paused it{reason}",
-        f"manage.py switchyard schedules resume {name}",
-    )
+    cause = f"{state.paused_by or 'An operator'} paused it{reason}"
+    step = f"manage.py switchyard schedules resume {name}"
     return SCHEDULES.warning("paused", seen, cause, step, name, button=_look_at(name))

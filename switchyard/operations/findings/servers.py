@@ -43,25 +43,17 @@ from switchyard.operations.supervisors import read_server_state
 
 GROUP = FindingGroup("broker")
 
+APPEND = "valkey-cli CONFIG SET appendonly yes, and in its configuration"
 # Code of a finding of switchyard/broker/health -> most likely cause, and a command; "" keeps the finding's own remedy.
 CAUSES = {
-    "evicting": (
-        "It is configured as a cache, or shared with one",
-        "valkey-cli CONFIG SET maxmemory-policy noeviction, and the same in its configuration",
-    ),
-    "nothing_kept": (
-        "The append-only file was never turned on",
-        "valkey-cli CONFIG SET appendonly yes, and in its configuration",
-    ),
-    "snapshots_only": ("The server's default", "valkey-cli CONFIG SET appendonly yes, and in its configuration"),
-    "replica": (
-        "A failover that SWITCHYARD_BROKER_URL does not follow",
-        "valkey-cli ROLE; then point SWITCHYARD_BROKER_URL at the primary",
-    ),
-    "nearly_full": (
-        "Messages arrive faster than they are processed, or results accumulate",
-        "manage.py switchyard queues",
-    ),
+    "evicting": ("It is configured as a cache, or shared with one",
+                 "valkey-cli CONFIG SET maxmemory-policy noeviction, and the same in its configuration"),
+    "nothing_kept": ("The append-only file was never turned on", APPEND),
+    "snapshots_only": ("The server's default", APPEND),
+    "replica": ("A failover that SWITCHYARD_BROKER_URL does not follow",
+                "valkey-cli ROLE; then point SWITCHYARD_BROKER_URL at the primary"),
+    "nearly_full": ("Messages arrive faster than they are processed, or results accumulate",
+                    "manage.py switchyard queues"),
     "disk": ("Its disk is full or broken", "df -h on the server; work resumes by itself when there is room"),
     "loading": ("It has just been started", "manage.py switchyard doctor, again in a minute"),
     "keyspace": ("FLUSHDB, a failover to an empty server, another database number", f"Restore it, or {ACCEPT}"),
@@ -74,7 +66,7 @@ CAUSES = {
     "no_quorum": ("Too many sentinels are down, cut off from one another, or lack tls-replication", ""),
     "no_replica": ("It was never configured, is down, or the master refuses its user or password", ""),
     "replica_behind": ("It is down or has just started, its network is slow, or its disk is", ""),
-}
+}  # fmt: skip
 
 
 def cause_of(code: str) -> tuple[str, str]:
