@@ -26,24 +26,13 @@ from switchyard.broker.redis.sentinel import NoMasterNamed, parse, server_url
 from switchyard.broker.redis.server_errors import reason
 from switchyard.conf import switchyard_settings
 from switchyard.console.formatting import duration
-from switchyard.operations.findings import (
-    actors,
-    configuration,
-    database,
-    disk,
-    lateness,
-    own_past,
-    pools,
-    queues,
-    records,
-    spending,
-)
+from switchyard.operations.findings import actors, configuration, database, disk, own_past, pools, queues, records
 from switchyard.operations.findings import facts as snapshot
-from switchyard.operations.findings.database import database_away
-from switchyard.operations.findings.facts import facts_of_snapshot
 from switchyard.operations.findings.finding import CHECK_BROKER, CHECK_DATABASE, Finding, FindingGroup
+from switchyard.operations.findings.lateness import look as look_at_lateness
 from switchyard.operations.findings.servers import GROUP as BROKER
 from switchyard.operations.findings.servers import look_at_addons, look_at_own_keys, look_at_sentinels, look_at_servers
+from switchyard.operations.findings.spending import said_once
 from switchyard.operations.timeouts import NoAnswer, TimedCall
 
 # Groups of the checks that ask a server for nothing but its state.
@@ -93,7 +82,7 @@ def findings_of(group: FindingGroup, answer: Callable[[], Iterable[Finding]]) ->
     except (BrokerError, redis.RedisError) as error:
         return [_by_its_own_check(broker_away(group, error), "broker")]
     except DatabaseError as error:
-        return [_by_its_own_check(database_away(group, error), "database")]
+        return [_by_its_own_check(database.database_away(group, error), "database")]
     except Exception as error:  # noqa: BLE001  a defect in one check must not hide the findings of the others
         seen = f"the checks broke with {type(error).__name__}: {str(error)[:120]}"
         return [group.error("broken", seen, "A defect of the doctor", "Report it with this line")]
@@ -311,7 +300,7 @@ def examine() -> list[Finding]:
     examination = Examination()
     for check in checks():
         examination.look(check)
-    return spending.said_once(examination.findings)
+    return said_once(examination.findings)
 
 
 class KeptCheck:
@@ -431,12 +420,12 @@ class KeptFindings:
 
 
 def _pools_and_queues() -> Iterator[Finding]:
-    state = snapshot.read()
-    facts = facts_of_snapshot(state)
-    yield from pools.look(state)
+    read = snapshot.read()
+    facts = snapshot.facts_of(read.state)
+    yield from pools.look(read)
     yield from pools.look_at_absence(facts)
-    found = [*lateness.look(facts), *queues.look_at_held(facts), *queues.look(state)]
-    yield from found or [queues.on_time(state)]
+    found = [*look_at_lateness(facts), *queues.look_at_held(facts), *queues.look(read)]
+    yield from found or [queues.on_time(read)]
 
 
 def checks() -> tuple[Check, ...]:

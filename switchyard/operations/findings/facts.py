@@ -22,7 +22,7 @@ from switchyard.broker.admin.scheduled import PUT_OFF
 from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.clock import datetime_of, put_off_reason
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.health.servers import NOTHING_AWAY, AwayPart, servers_of
+from switchyard.broker.health.servers import servers_of
 from switchyard.broker.keys import ALL_LANES, QueueKeys
 from switchyard.broker.queue.operations import QueueOperations, owners_of
 from switchyard.broker.redis.calls import RedisCalls, Word, calls_on
@@ -30,7 +30,7 @@ from switchyard.broker.redis.connections import Client, connect
 from switchyard.broker.redis.own_keys import UNREADABLE, moment
 from switchyard.broker.shapes import QueueStats, shown_json
 from switchyard.broker.stores.job_record import Job
-from switchyard.broker.stores.pool_reports import Instruction, PoolReport, PoolReports, SilentSupervisor
+from switchyard.broker.stores.pool_reports import PoolReport, PoolReports
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.jobs.presentation import limit_words, shown_arguments
 from switchyard.jobs.queries import families, records_of, running_or_none
@@ -80,21 +80,14 @@ class Snapshot:
     Args:
         now_ms: Time of the server's clock.
         queues: Without those whose server does not answer.
-        away: Part of the yard that does not answer.
-        instructions: By member, those by which supervisors are quieted.
+        reports: Also of pools that the yard does not declare.
+        state: As the overview reads it, without the server's own figures.
     """
 
     now_ms: int
     queues: dict[str, QueueFacts]
     reports: list[PoolReport]
-    silent: list[SilentSupervisor]
-    away: AwayPart = NOTHING_AWAY
-    instructions: dict[str, Instruction] = field(default_factory=dict)
-
-    @property
-    def pools_known(self) -> bool:
-        """Whether the server with the pools' reports answers."""
-        return not self.away.keys
+    state: YardState
 
 
 @contextmanager
@@ -108,23 +101,19 @@ def quick_client(url: str = "") -> Iterator[Client]:
 
 
 def read() -> Snapshot:
-    keys = declared_yard().keys
+    yard, keys = declared_yard(), declared_yard().keys
     with quick_client() as client, closing(calls_on(client, budget_s=1.0)) as calls:
         seconds, micros = client.time()
         now_ms = seconds * 1000 + micros // 1000
-        names = [queue.name for queue in declared_yard().queues]
+        names = [queue.name for queue in yard.queues]
         away = servers_of(calls, keys, names).away(also=[keys.pool_reports()])
-        there = [name for name in names if name not in away.queues]
-        pools = PoolReports(calls, keys)
-        reports, silent = ([], []) if away.keys else supervisors_of(pools, now_ms)
-        return Snapshot(
-            now_ms=now_ms,
-            queues={name: _queue(calls, keys.queue(name), now_ms) for name in there},
-            reports=reports,
-            silent=silent,
-            away=away,
-            instructions=pools.read_quieted(reports),
-        )
+        queues = {name: _queue(calls, keys.queue(name), now_ms) for name in names if name not in away.queues}
+        reports, silent = ([], []) if away.keys else supervisors_of(PoolReports(calls, keys), now_ms)
+        quieted = PoolReports(calls, keys).read_quieted(reports)
+    pools = {pool.name: pool_state(pool, reports, silent, quieted) for pool in yard.pools}
+    stats, hosts = tuple(each.stats for each in queues.values()), frozenset(report.host for report in reports)
+    server = ServerState(away=away, pools_known=not away.keys)
+    return Snapshot(now_ms, queues, reports, YardState(stats, pools, scheduler_up=True, server=server, hosts=hosts))
 
 
 def _queue(calls: RedisCalls, keys: QueueKeys, now_ms: int) -> QueueFacts:
@@ -305,17 +294,6 @@ def holding(row: Row, running: Sequence[Job]) -> list[Job]:
     """Return the jobs that hold slots of a queue's pools."""
     pools = {pool.name for pool in declared_yard().pools_of(row.queue)}
     return [job for job in running if job.holder.pool in pools]
-
-
-def facts_of_snapshot(snapshot: Snapshot) -> YardFacts:
-    """Return the facts that the doctor judges."""
-    yard = declared_yard()
-    known = snapshot.reports, snapshot.silent, snapshot.instructions
-    pools = {pool.name: pool_state(pool, *known) for pool in yard.pools}
-    stats = tuple(snapshot.queues[queue.name].stats for queue in yard.queues if queue.name in snapshot.queues)
-    hosts = frozenset(report.host for report in snapshot.reports)
-    server = ServerState(away=snapshot.away, pools_known=snapshot.pools_known)
-    return facts_of(YardState(stats, pools, scheduler_up=True, server=server, hosts=hosts))
 
 
 def _held(state: YardState) -> dict[str, tuple[HeldGroup, ...]]:

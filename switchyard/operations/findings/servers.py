@@ -14,19 +14,10 @@ import redis
 from django.conf import settings
 
 from switchyard.broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from switchyard.broker.health import servers as health
 from switchyard.broker.health.keyspace_id import ACCEPT
 from switchyard.broker.health.server import ServerFacts, foreign
-from switchyard.broker.health.servers import (
-    ADDRESS,
-    ServerLook,
-    Servers,
-    judge_replicas,
-    judge_sentinels,
-    most_known,
-    read_sentinels,
-    servers_of,
-    told,
-)
+from switchyard.broker.health.servers import ServerLook, Servers, servers_of
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.addresses import is_sentinel_url
 from switchyard.broker.redis.calls import calls_on
@@ -255,16 +246,16 @@ def look_at_sentinels() -> Iterator[Finding]:
     url, named = switchyard_settings().broker_url, switchyard_settings().server_variable
     if not is_sentinel_url(url):
         return
-    states = read_sentinels(sentinels_of(parse(url)))
+    states = health.read_sentinels(sentinels_of(parse(url)))
     replication: Any = None
     with quick_client(url) as client, suppress(redis.RedisError):
         # Away, which the server's own check reports; or an ACL user without INFO.
         replication = dict(client.info("replication"))
-    found = list(judge_sentinels(states))
+    found = list(health.judge_sentinels(states))
     if replication is not None:
-        found += judge_replicas(replication, most_known(states))
-    if seen := told(states, replication):
+        found += health.judge_replicas(replication, health.most_known(states))
+    if seen := health.told(states, replication):
         yield GROUP.ok(seen)
     for item in found:
-        step = item.remedy.replace(ADDRESS, named)
+        step = item.remedy.replace(health.ADDRESS, named)
         yield GROUP.finding(item.severity, item.code, item.seen, CAUSES[item.code][0], step)
