@@ -12,7 +12,7 @@ from typing import Any, Final
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import Facilities, facilities
-from switchyard.broker.shapes import QueuePause, QueueStats
+from switchyard.broker.shapes import QueueStats
 from switchyard.broker.stores.pool_reports import (
     QUIETED,
     Instruction,
@@ -84,10 +84,9 @@ def note(queue: str, now: QueueSnapshot) -> Rates | None:
 
 def lately(queue: str) -> Rates | None:
     """Return the rates of the last ten seconds, by this process's readings; ``None`` without two of them."""
+    since_s = time.monotonic() - LATELY_S
     with _lock:
-        kept = list(_readings.get(queue, ()))
-    now_s = time.monotonic()
-    recent = [reading for reading in kept if now_s - reading.at_s <= LATELY_S]
+        recent = [reading for reading in _readings.get(queue, ()) if reading.at_s >= since_s]
     return between(recent[0], recent[-1]) if len(recent) > 1 else None
 
 
@@ -227,11 +226,10 @@ def _returned_s(server: ServerState) -> float | None:
     if server.refusal:  # reports expire, which cannot be written
         _miss()
         return None
-    since_s = [float(server.uptime_s)] if server.uptime_s is not None else []
-    now_s = time.monotonic()
+    since_s, now_s = [GRACE_S if server.uptime_s is None else float(server.uptime_s)], time.monotonic()
     if (back_s := _missed.get("broker")) is not None and _missed.setdefault("back", now_s) - back_s <= KNOWN_S:
         since_s.append(now_s - _missed["back"])
-    least = min(since_s, default=GRACE_S)
+    least = min(since_s)
     return least if least < GRACE_S else None
 
 
@@ -241,44 +239,43 @@ def queues_json(state: YardState) -> list[dict[str, Any]]:
     The shape is that of the API, and of ``switchyard queues --json``. ``depth`` counts the waiting messages of the
     queue itself, ``retrying`` those of its retry lane in any state, ``parked`` those of both.
     """
-    found = []
-    for stats in state.queues:
-        queue = declared_yard().queue_of(stats.queue)
-        pools = [state.pools[pool.name] for pool in declared_yard().pools_of(stats.queue)]
-        unfinished_ms = stats.oldest_unfinished_age_ms if queue.done_objective_ms is not None else None
-        rates, names = state.rates.get(stats.queue), ("arrivals", "starts", "ends")
-        speeds = {f"{name}_per_second": rates and round(getattr(rates, name), 2) for name in names}
-        found.append(
-            {
-                "queue": stats.queue,
-                "depth": stats.live.waiting,
-                "scheduled": stats.live.scheduled,
-                "parked": stats.parked,
-                "running": stats.live.running,
-                "retrying": stats.retry.total,
-                "dead": stats.dead,
-                "quarantined": stats.quarantined,
-                **speeds,
-                "oldest_age_seconds": _seconds(stats.live.oldest_age_ms),
-                "objective_seconds": _seconds(queue.objective_ms),
-                "done_objective_seconds": _seconds(queue.done_objective_ms),
-                "oldest_unfinished_age_seconds": _seconds(unfinished_ms),
-                "paused": stats.paused,
-                "pause": _pause(stats.pause),
-                "pools": [pool.pool.name for pool in pools],
-                "pools_up": sum(pool.up for pool in pools),
-                "slots": sum(pool.slots for pool in pools),
-                "slots_busy": sum(pool.busy for pool in pools),
-            }
-        )
-    return found
+    return [_queue_json(stats, state) for stats in state.queues]
+
+
+def _queue_json(stats: QueueStats, state: YardState) -> dict[str, Any]:
+    queue, pause = declared_yard().queue_of(stats.queue), stats.pause
+    pools = [state.pools[pool.name] for pool in declared_yard().pools_of(stats.queue)]
+    unfinished_ms = stats.oldest_unfinished_age_ms if queue.done_objective_ms is not None else None
+    rates, names = state.rates.get(stats.queue), ("arrivals", "starts", "ends")
+    return {
+        "queue": stats.queue,
+        "depth": stats.live.waiting,
+        "scheduled": stats.live.scheduled,
+        "parked": stats.parked,
+        "running": stats.live.running,
+        "retrying": stats.retry.total,
+        "dead": stats.dead,
+        "quarantined": stats.quarantined,
+        **{f"{name}_per_second": rates and round(getattr(rates, name), 2) for name in names},
+        "oldest_age_seconds": _seconds(stats.live.oldest_age_ms),
+        "objective_seconds": _seconds(queue.objective_ms),
+        "done_objective_seconds": _seconds(queue.done_objective_ms),
+        "oldest_unfinished_age_seconds": _seconds(unfinished_ms),
+        "paused": stats.paused,
+        "pause": pause
+        and {"since": _moment(pause.since), "until": _moment(pause.until), "by": pause.by, "reason": pause.reason},
+        "pools": [pool.pool.name for pool in pools],
+        "pools_up": sum(pool.up for pool in pools),
+        "slots": sum(pool.slots for pool in pools),
+        "slots_busy": sum(pool.busy for pool in pools),
+    }
 
 
 def pool_state(
     pool: Pool,
     reports: Sequence[PoolReport],
-    silent: Sequence[SilentSupervisor] = (),
-    instructions: Mapping[str, Instruction] | None = None,
+    silent: Sequence[SilentSupervisor],
+    instructions: Mapping[str, Instruction],
 ) -> PoolState:
     """Return a pool's state from all supervisors' reports, and by member the instructions that quiet them."""
     mine = [report for report in reports if report.pool == pool.name]
@@ -301,15 +298,9 @@ def pool_state(
         silent=tuple(one for one in silent if one.pool == pool.name),
         supervisors=len(up),
         quieted=len(quieted),
-        instructions=tuple(found for each in quieted if (found := (instructions or {}).get(each.member))),
+        instructions=tuple(found for each in quieted if (found := instructions.get(each.member))),
         reports=tuple(mine),
     )
-
-
-def _pause(pause: QueuePause | None) -> dict[str, Any] | None:
-    if pause is None:
-        return None
-    return {"since": _moment(pause.since), "until": _moment(pause.until), "by": pause.by, "reason": pause.reason}
 
 
 def _moment(ms: int | None) -> str | None:

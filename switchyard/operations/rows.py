@@ -86,8 +86,8 @@ def _queue_and_lane(yard: Yard, queue: Queue, state: YardState | None) -> Iterat
     own = [pool for pool in yard.pools if queue.retry_lane in pool.queues]
     retries = retries_text(queue.retry.retries, queue.retry.span_ms(), speed=yard.retry_speed)
     own_track, shown = bool(own), "" if own else retries
-    stats = next((stats for stats in state.queues if stats.queue == queue.name), None) if state is not None else None
     promised = promise(queue.objective_ms, queue.done_objective_ms)
+    stats = next((stats for stats in (state.queues if state else ()) if stats.queue == queue.name), None)
     if state is None or stats is None:
         word = UNKNOWN if state is None else AWAY
         yield Row(queue.name, "queue", promised, "unknown", word, own_track=own_track, retries=shown)
@@ -224,9 +224,8 @@ def draw(row: Row, holder: str = "", held: int = 0) -> Drawing:
 def _train(row: Row) -> tuple[Mark, ...]:
     if not row.waiting and not (row.kind != "queue" and row.held):
         return ()
-    if row.ratio is None:
-        length = min(LINEAR, 18 * math.log10(1 + (row.waiting or 0) + row.held) + WAGON)
-    else:
+    length = min(LINEAR, 18 * math.log10(1 + (row.waiting or 0) + row.held) + WAGON)
+    if row.ratio is not None:
         past = min(math.log10(max(row.ratio, 1.0)), 2.0)
         length = min(row.ratio, 1.0) * LINEAR + past * LOGARITHMIC
     count = max(1, int(length // (WAGON + GAP)))

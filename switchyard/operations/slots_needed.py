@@ -106,10 +106,8 @@ class SlotsNeeded:
                 if not kept or now_s - kept[-1].at_s >= 1:
                     kept.append(snapshot)
                 first = kept[0]
-            if now_s - first.at_s >= SHORTEST_S:
-                slots = needed(first, snapshot, promise_of(yard, pool))
-                if slots is not None:
-                    found[pool.name] = slots
+            if now_s - first.at_s >= SHORTEST_S and (slots := needed(first, snapshot, promise_of(yard, pool))):
+                found[pool.name] = slots
         return found
 
 

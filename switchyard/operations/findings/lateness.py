@@ -344,13 +344,11 @@ def _just_late(row: Row) -> Finding:
 
 
 def _ends_late(row: Row) -> Finding:
-    seen = (
-        f"{row.name} ends its jobs late: the oldest is {times(row.done_ratio or 0)} behind the promise to end, "
-        f"{duration(row.unfinished_age_ms or 0)} after it was ready; what waits now is in time"
-    )
+    ratio, age = row.done_ratio or 0, duration(row.unfinished_age_ms or 0)
+    behind = f"the oldest is {times(ratio)} behind the promise to end, {age} after it was ready"
+    seen = f"{row.name} ends its jobs late: {behind}; what waits now is in time"
     then = "What its tasks call is slow, or one of them hangs: its page shows what holds the slots."
-    step, button, ratio = f"manage.py switchyard queues status {row.queue}", _holders_button(row), row.done_ratio or 0
-    severity = _severity(ratio)
+    step, button, severity = f"manage.py switchyard queues status {row.queue}", _holders_button(row), _severity(ratio)
     return GROUP.finding(severity, "ends_late", seen, "", step, row.queue, then=then, button=button, factor=ratio)
 
 
