@@ -25,10 +25,23 @@ LOW_BYTES = 1_000_000_000
 EMPTY_BYTES = 100_000_000
 # A few files of a process; a folder in memory is small.
 METRICS_BYTES = 1_000_000
-# Codes of the clients' errors for a bucket, of S3 and of Google.
-MISSING = ("404", "NoSuchBucket", "NotFound")
-REFUSED = ("403", "AccessDenied", "Forbidden")
-NO_CREDENTIALS = "NoCredentialsError"
+# Codes of the clients' errors for a bucket, of S3 and of Google -> the fact, its cause, and the step.
+ANSWERS = (
+    (("404", "NoSuchBucket", "NotFound"), "{shown}: the server has no such bucket ({code})",
+     "It was not made, or the address has another name", "make the bucket, or correct {variable}"),
+    (("403", "AccessDenied", "Forbidden"), "{shown}: the server refuses this user ({code})",
+     "The credentials are wrong, or the user may not list the bucket",
+     "check the user's rights, and the credentials in the environment of web and pools"),
+    (("NoCredentialsError",), "{shown} was not reached: this process has no credentials ({code})",
+     "Its environment has no AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and its machine has no role",
+     "set both in the environment of web and pools, then restart those"),
+)  # fmt: skip
+# Any other code of S3 says which of these it is: ExpiredToken, RequestTimeTooSkewed, PermanentRedirect and others.
+AWAY = (
+    "{shown} was not reached, or refuses: {code}",
+    "The server is down, or the address, its region, this machine's clock or the credentials are wrong",
+    "check that it runs, {variable}, and the credentials in the environment of web and pools",
+)
 
 
 class _Store(NamedTuple):
@@ -105,23 +118,8 @@ def _reach(entry: dict[str, Any], store: _Store) -> Iterator[Finding]:
 
 def _away(shown: str, code: str, store: _Store) -> Finding:
     """Return the finding for a bucket that is missing, refuses this user, or does not answer."""
-    if code in MISSING:
-        seen = f"{shown}: the server has no such bucket ({code})"
-        cause = "It was not made, or the address has another name"
-        remedy = f"make the bucket, or correct {store.variable}"
-    elif code in REFUSED:
-        seen = f"{shown}: the server refuses this user ({code})"
-        cause = "The credentials are wrong, or the user may not list the bucket"
-        remedy = "check the user's rights, and the credentials in the environment of web and pools"
-    elif code == NO_CREDENTIALS:
-        seen = f"{shown} was not reached: this process has no credentials ({code})"
-        cause = "Its environment has no AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and its machine has no role"
-        remedy = "set both in the environment of web and pools, then restart those"
-    else:
-        # The codes of S3 say which of these it is: ExpiredToken, RequestTimeTooSkewed, PermanentRedirect and others.
-        seen = f"{shown} was not reached, or refuses: {code}"
-        cause = "The server is down, or the address, its region, this machine's clock or the credentials are wrong"
-        remedy = f"check that it runs, {store.variable}, and the credentials in the environment of web and pools"
+    answers = (words for codes, *words in ANSWERS if code in codes)
+    seen, cause, remedy = (each.format(shown=shown, code=code, variable=store.variable) for each in next(answers, AWAY))
     return STORAGE.finding(store.severity, "away", seen, f"{cause}; {store.while_away}", remedy)
 
 

@@ -6,8 +6,8 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, cast
@@ -90,14 +90,9 @@ class Snapshot:
     state: YardState
 
 
-@contextmanager
-def quick_client(url: str = "") -> Iterator[Client]:
+def quick_client(url: str = "") -> closing[Client]:
     """Provide a client of the broker, or of a URL, that waits for at most 1 s."""
-    client = connect(url or switchyard_settings().broker_url, profile="quick")
-    try:
-        yield client
-    finally:
-        client.close()
+    return closing(connect(url or switchyard_settings().broker_url, profile="quick"))
 
 
 def read() -> Snapshot:
