@@ -87,7 +87,7 @@ Kind = type[GaugeMetricFamily] | type[CounterMetricFamily]
 
 def _family(name: str, text: str, rows: Iterable[Row], *labels: str, kind: Kind = GaugeMetricFamily) -> Metric:
     """Return a family of rows, each with the values of its labels, of ``queue`` without any, and the figure."""
-    family = kind(f"switchyard_{name}", text, labels=labels or ("queue",))
+    family = kind(name, text, labels=labels or ("queue",))
     for *named, value in rows:
         family.add_metric(named, value)
     return family
@@ -108,10 +108,10 @@ def limit_metrics() -> list[Metric]:
         shares.append((one.queue, min(sum(largest) / one.waiting, 1) if one.waiting else 0))
     labels = ("queue", "kind", "actor", "argument")
     return [
-        _family("limit_taken", "Places of a limit that are taken.", taken, *labels),
-        _family("limit_waiting", "Messages that wait for a limit.", waiting, *labels),
-        _family("fair_values", "Values that wait in a fair queue.", values),
-        _family("fair_largest_share", "Part of the largest value.", shares),
+        _family("switchyard_limit_taken", "Places of a limit that are taken.", taken, *labels),
+        _family("switchyard_limit_waiting", "Messages that wait for a limit.", waiting, *labels),
+        _family("switchyard_fair_values", "Values that wait in a fair queue.", values),
+        _family("switchyard_fair_largest_share", "Part of the largest value.", shares),
     ]
 
 
@@ -150,16 +150,17 @@ class BrokerMetrics:
 
 def _declared(yard: Yard) -> Iterator[Metric]:
     """Yield the version, and what alert rules compare with: one rule serves every queue of every yard."""
-    yield _family("info", "1, of Switchyard's version in the web process.", [(__version__, 1)], "version")
+    yield _family("switchyard_info", "1, of Switchyard's version in the web process.", [(__version__, 1)], "version")
     starts = [(queue.name, queue.objective_ms / 1_000) for queue in yard.queues if queue.objective_ms is not None]
-    yield _family("queue_objective_seconds", "Time within which messages start, as promised.", starts)
+    yield _family("switchyard_queue_objective_seconds", "Time within which messages start, as promised.", starts)
     ends = [(one.name, one.done_objective_ms / 1_000) for one in yard.queues if one.done_objective_ms is not None]
-    yield _family("queue_done_objective_seconds", "Time within which messages end, as promised.", ends)
+    yield _family("switchyard_queue_done_objective_seconds", "Time within which messages end, as promised.", ends)
     limits = [(pool.name, pool.memory_limit_bytes) for pool in yard.pools if pool.memory_limit_bytes is not None]
-    yield _family("child_memory_limit_bytes", "Resident memory at which a child of the pool is killed.", limits, "pool")
-    yield _family("steps_info", "1, of the address of the steps of alerts.", [(runbook(""), 1)], "url")
+    text = "Resident memory at which a child of the pool is killed."
+    yield _family("switchyard_child_memory_limit_bytes", text, limits, "pool")
+    yield _family("switchyard_steps_info", "1, of the address of the steps of alerts.", [(runbook(""), 1)], "url")
     serves = [(pool.name, lane, 1) for pool in yard.pools for lane in yard.served_by(pool)]
-    yield _family("pool_serves", "1 for each lane of a pool.", serves, "pool", "queue")
+    yield _family("switchyard_pool_serves", "1 for each lane of a pool.", serves, "pool", "queue")
 
 
 def _broker_up(*, is_up: bool) -> Metric:
@@ -170,32 +171,35 @@ def _queues(state: YardState) -> Iterator[Metric]:
     lanes, yard = [lane for stats in state.queues for lane in (stats.live, stats.retry)], declared_yard()
     places = ("waiting", "scheduled", "running")
     depths = [(lane.name, place, getattr(lane, place)) for lane in lanes for place in places]
-    yield _family("queue_depth", "Messages in a queue or retry lane, by where they are.", depths, "queue", "state")
+    text = "Messages in a queue or retry lane, by where they are."
+    yield _family("switchyard_queue_depth", text, depths, "queue", "state")
     ages = [(lane.name, (lane.oldest_age_ms or 0) / 1_000) for lane in lanes]
-    yield _family("queue_oldest_age_seconds", "Age of the oldest waiting message; 0 when nothing waits.", ages)
+    text = "Age of the oldest waiting message; 0 when nothing waits."
+    yield _family("switchyard_queue_oldest_age_seconds", text, ages)
     for name, text, figure in (
-        ("dead_letters", "Messages in a queue's dead list.", "dead"),
-        ("queue_paused", "Whether a queue is paused.", "paused"),
-        ("quarantined", "Messages of a queue that nobody can read.", "quarantined"),
-        ("parked", "Messages of a queue that wait for a worker whose code knows them.", "parked"),
+        ("switchyard_dead_letters", "Messages in a queue's dead list.", "dead"),
+        ("switchyard_queue_paused", "Whether a queue is paused.", "paused"),
+        ("switchyard_quarantined", "Messages of a queue that nobody can read.", "quarantined"),
+        ("switchyard_parked", "Messages of a queue that wait for a worker whose code knows them.", "parked"),
     ):
         yield _family(name, text, [(stats.queue, int(getattr(stats, figure))) for stats in state.queues])
     opened = Counter((stats.queue, each.pause.dependency) for stats in state.queues for each in stats.circuits)
     circuits = [
         (stats.queue, each.name, opened[stats.queue, each.name]) for stats in state.queues for each in yard.dependencies
     ]
-    yield _family("circuits_open", "Open circuits of a dependency in a queue.", circuits, "queue", "dependency")
+    text = "Open circuits of a dependency in a queue."
+    yield _family("switchyard_circuits_open", text, circuits, "queue", "dependency")
     text = "Sends that met a unique key which another unfinished message held."
     yields = [(stats.queue, *each) for stats in state.queues for each in sorted(stats.yields.items())]
-    yield _family("unique_yields", text, yields, "queue", "actor", kind=CounterMetricFamily)
+    yield _family("switchyard_unique_yields", text, yields, "queue", "actor", kind=CounterMetricFamily)
     unfinished_ms = {stats.queue: stats.oldest_unfinished_age_ms for stats in state.queues}
     text = "Time since the oldest message that waits or is held was ready, of queues that promise their end"
     promising = [queue.name for queue in yard.queues if queue.done_objective_ms is not None]
     ages = [(name, (unfinished_ms[name] or 0) / 1_000) for name in promising if name in unfinished_ms]
-    yield _family("queue_oldest_unfinished_age_seconds", f"{text}; 0 for none.", ages)
+    yield _family("switchyard_queue_oldest_unfinished_age_seconds", f"{text}; 0 for none.", ages)
     text = "Whether a queue starts nothing, since its server is away or has only a part of its keys."
     away = state.server.away.starts_nothing
-    yield _family("queue_away", text, [(queue.name, int(queue.name in away)) for queue in yard.queues])
+    yield _family("switchyard_queue_away", text, [(queue.name, int(queue.name in away)) for queue in yard.queues])
 
 
 def _pools(state: YardState) -> Iterator[Metric]:
@@ -206,17 +210,17 @@ def _pools(state: YardState) -> Iterator[Metric]:
         ("memory_bytes", "Resident memory of a pool's children.", "memory_bytes"),
     ):
         values = [(pool, int(getattr(each, figure))) for pool, each in state.pools.items()]
-        yield _family(f"worker_{name}", text, values, "pool")
+        yield _family(f"switchyard_worker_{name}", text, values, "pool")
     largest = [
         (pool, max((child.get("rss_bytes", 0) for report in each.reports for child in report.children), default=0))
         for pool, each in state.pools.items()
     ]
-    yield _family("worker_memory_max_bytes", "Memory of a pool's largest child.", largest, "pool")
+    yield _family("switchyard_worker_memory_max_bytes", "Memory of a pool's largest child.", largest, "pool")
     text = "Slots that would keep the pool's promise at the arrivals and durations of the last minute."
-    yield _family("pool_slots_needed", text, SLOTS_NEEDED.note(declared_yard(), state).items(), "pool")
+    yield _family("switchyard_pool_slots_needed", text, SLOTS_NEEDED.note(declared_yard(), state).items(), "pool")
     text = "Children restarted since the pool's supervisor started, by reason."
     restarts = [(pool, *one) for pool, each in state.pools.items() for one in sorted(each.restarts.items())]
-    yield _family("worker_restarts", text, restarts, "pool", "reason", kind=CounterMetricFamily)
+    yield _family("switchyard_worker_restarts", text, restarts, "pool", "reason", kind=CounterMetricFamily)
 
 
 log = get_logger(__name__)

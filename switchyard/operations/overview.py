@@ -146,9 +146,11 @@ def diagnose(
     if facts is None:
         unknown = _server(ServerState(findings=(away,))) if isinstance(away, ServerFinding) else [_broker_away(away)]
         return _verdict(ranked(unknown), ())
-    known = examined if examined is not None else [_pending()]
+    if examined is None:
+        seen, then = "database, disk and configuration are not checked yet", "They are within seconds."
+        examined = [CHECKS.warning("pending", seen, "", "manage.py switchyard doctor", then=then)]
     now = (*JUDGED_NOW, *(f"broker.{code}" for code, words in finding.addon_words().items() if words.now))
-    kept = [found for found in known if not any(fnmatchcase(found.name, name) for name in now)]
+    kept = [found for found in examined if not any(fnmatchcase(found.name, name) for name in now)]
     told = sum(found.letters for found in kept)
     present = list(_now(facts, open_letters, told, open_letters if settled_letters is None else settled_letters))
     return _verdict(ranked(said_once([*present, *kept])), _figures(facts, open_letters))
@@ -219,11 +221,6 @@ def _untriaged(open_letters: int, told: int, rest: int) -> Finding:
     button = Button(f"Triage {counted(open_letters, 'dead letter')}", "switchyard-letters")
     step = "manage.py switchyard deadletters list"
     return LETTERS.warning("untriaged", seen, cause, step, then=then, button=button)
-
-
-def _pending() -> Finding:
-    seen, then = "database, disk and configuration are not checked yet", "They are within seconds."
-    return CHECKS.warning("pending", seen, "", "manage.py switchyard doctor", then=then)
 
 
 def _figures(facts: YardFacts, open_letters: int) -> tuple[tuple[str, str], ...]:

@@ -392,12 +392,11 @@ def judge(found: FailingActor) -> Finding:
             code, what, then = "host_down", f"{found.host} is down for {found.actor}{fact}", rest
         seen = f"{what}: {those} jobs failed in the last 5 min"
     elif found.failed >= FEWEST:
-        jobs, fail = found.jobs_since or found.jobs, "fail" if found.jobs_since else "failed"
-        when = f"since {found.first_at:%H:%M:%S} UTC" if found.jobs_since else "in the last 5 min"
-        seen = (
-            f"{share_text(found.failed, jobs)} {found.actor}'s jobs {fail} with {found.exception}{because}: "
-            f"{found.failed:,} of {jobs:,} {when}"
-        )
+        jobs, fail, when = found.jobs, "failed", "in the last 5 min"
+        if found.jobs_since:
+            jobs, fail, when = found.jobs_since, "fail", f"since {found.first_at:%H:%M:%S} UTC"
+        what = f"{share_text(found.failed, jobs)} {found.actor}'s jobs {fail} with {found.exception}{because}"
+        seen = f"{what}: {found.failed:,} of {jobs:,} {when}"
         code = "failing"
     else:
         those, gave_up = counted(found.letters, "job"), ""
@@ -417,10 +416,8 @@ def _ended(found: FailingActor) -> Finding:
     mended = f", {found.mended:,} succeeded later" if found.mended else ""
     verb, window = ("failed", 5) if found.failed else ("gave up", 10)
     since = duration((timezone.now() - found.last_at).total_seconds() * 1_000)
-    seen = (
-        f"{many} of {found.actor} {verb} with {found.exception} in the last {window} min, the last at "
-        f"{found.last_at:%H:%M:%S} UTC{gave_up}{mended}; none since, for {since}"
-    )
+    last = f"the last at {found.last_at:%H:%M:%S} UTC{gave_up}{mended}; none since, for {since}"
+    seen = f"{many} of {found.actor} {verb} with {found.exception} in the last {window} min, {last}"
     then = "The failures have ended. Requeue the letters, if there are any, once you know the cause."
     return _finding(found, "failed_before", seen, then)
 

@@ -91,17 +91,9 @@ class FindingGroup:
     name: str
 
     def finding(
-        self,
-        severity: Severity,
-        code: str,
-        seen: str,
-        cause: str,
-        next_step: str,
-        subject: str = "",
-        *,
-        then: str = "",
-        **others: Any,
-    ) -> Finding:
+        self, severity: Severity, code: str, seen: str, cause: str, next_step: str, subject: str = "", *,
+        then: str = "", **others: Any,
+    ) -> Finding:  # fmt: skip
         """Return a finding whose severity was computed, with further fields by name."""
         seen, cause, next_step, then = map(in_words_of_project, (seen, cause, next_step, then))
         return Finding(self.name, code, severity, seen, cause, next_step, subject, then, **others)

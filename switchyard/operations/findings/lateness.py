@@ -166,10 +166,9 @@ def _late(row: Row, facts: YardFacts) -> Finding:
     if catches_up := works_off and not known:
         cause, then = "it works off what has waited", "It is on time then, by itself: nothing needs to be done."
     share = f"{flood.text}, " if flood is not None and not flood.sends_itself else ""
-    seen = (
-        f"{row.name} is {times(row.ratio or 0)} behind its promise, because {cause}; "
-        f"{jobs_text(row.waiting or 0)}, {share}the oldest for {duration(row.oldest_age_ms or 0)}{_empty_in(row)}"
-    )
+    oldest = f"{share}the oldest for {duration(row.oldest_age_ms or 0)}{_empty_in(row)}"
+    because = f"{row.name} is {times(row.ratio or 0)} behind its promise, because {cause}"
+    seen = f"{because}; {jobs_text(row.waiting or 0)}, {oldest}"
     button, step = _way_out(row, queue, facts, misplaced)
     if flood is not None and flood.actor:
         button, step, then = _pause(flood)
@@ -334,10 +333,8 @@ def _more_slots(row: Row) -> str:
 
 
 def _just_late(row: Row) -> Finding:
-    seen = (
-        f"{row.name} is {times(row.ratio or 0)} behind its promise at this moment: "
-        f"{jobs_text(row.waiting or 0)}, the oldest for {duration(row.oldest_age_ms or 0)}"
-    )
+    waits = f"{jobs_text(row.waiting or 0)}, the oldest for {duration(row.oldest_age_ms or 0)}"
+    seen = f"{row.name} is {times(row.ratio or 0)} behind its promise at this moment: {waits}"
     then = "A burst that is over in a second is no fault; it is called late when it stays so."
     step = f"manage.py switchyard jobs list --queue {row.queue} --state queued"
     return GROUP.finding("ok", "just_late", seen, "", step, row.queue, then=then, factor=row.ratio or 0)

@@ -185,10 +185,9 @@ def later(actor: str, queue: str, usual: Usual, mine: Sequence[tuple[int, Counts
         if count >= max(LEAST_LATER, LATER_SHARE * sent(window)) and usual.later[n] <= USUALLY_LATER:
             usually = next((m for m in range(facts.LATER_CLASSES - 1, -1, -1) if usual.later[m] >= LATER_SHARE), None)
             as_usual = "at once" if usually is None else f"in about {duration(2**usually * facts.MINUTE_MS)}"
-            seen = (
-                f"{actor} is sent for {duration(2**n * facts.MINUTE_MS)} from now or later, usually {as_usual} "
-                f"{usual.basis}: {count:,} of {counted(sent(window), 'send')} in the last 2 min"
-            )
+            late = duration(2**n * facts.MINUTE_MS)
+            of_sends = f"{count:,} of {counted(sent(window), 'send')} in the last 2 min"
+            seen = f"{actor} is sent for {late} from now or later, usually {as_usual} {usual.basis}: {of_sends}"
             then = "Look at the delay that its sender gives. A job that waits can be made due on its page."
             yield spending.of_actors("later", {actor: queue}, seen, then, float(count))
             return

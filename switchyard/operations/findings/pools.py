@@ -121,9 +121,8 @@ def _why(name: str, last: SilentSupervisor | None) -> tuple[str, str]:
         return "no supervisor of it reports", start
     since = duration(max(now_ms() - last.beat_at, 0))
     if last.host != socket.gethostname():
-        return f"its supervisor (pid {last.pid} on {last.host}) has not reported for {since}", (
-            f"On {last.host}: `kill -CONT {last.pid}` if `ps -o stat= -p {last.pid}` begins with T, else `{start}`"
-        )
+        step = f"On {last.host}: `kill -CONT {last.pid}` if `ps -o stat= -p {last.pid}` begins with T, else `{start}`"
+        return f"its supervisor (pid {last.pid} on {last.host}) has not reported for {since}", step
     import psutil  # a web process whose pools are there goes without
 
     try:
@@ -183,10 +182,9 @@ def _silent_children(facts: YardFacts) -> Iterator[Finding]:
         more = f"; {counted(len(silent) - 1, 'other child', 'other children')} of it, too" if silent[1:] else ""
         seen = f"{_silent_text(report, child, facts)}{more}"
         step = f"kill -USR1 {child.pid}, on {report.host}; then read stacks/{name}-{child.pid}.txt in its state folder"
-        then = (
-            f"Show stacks, on the page of workers, names its line. {HOLDS_UP} (kill -CONT). It is killed at the hard "
-            f"limit of its job, or within 10 s of `manage.py switchyard jobs cancel {next(iter(child.runs))}`."
-        )
+        killed = f"within 10 s of `manage.py switchyard jobs cancel {next(iter(child.runs))}`"
+        then = f"Show stacks, on the page of workers, names its line. {HOLDS_UP} (kill -CONT)."
+        then += f" It is killed at the hard limit of its job, or {killed}."
         button = Button(f"Show child {child.pid} of {name}", "switchyard-operations-workers", query=f"#{report.member}")
         yield GROUP.finding(
             "error" if late or stands else "warning", "child_silent", seen, HOLDS_UP, step, [*late, name][0],

@@ -210,9 +210,9 @@ def _failing(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
         seen = f"{queue.name}: {counted(count, 'message')}{lost} ({named})"
         cause = "A container, a machine or a supervisor was killed or stopped"
         if times := state.lapses[most]:
+            killed = f"A container was killed {counted(times, 'time')} while {most} ran alone in it"
             cause = (
-                f"A container was killed {counted(times, 'time')} while {most} ran alone in it, perhaps for its "
-                "memory; after the fifth time it becomes a dead letter `suspected_poison`"
+                f"{killed}, perhaps for its memory; after the fifth time it becomes a dead letter `suspected_poison`"
             )
         step = f"manage.py switchyard jobs show {shlex.quote(most)}"
         yield GROUP.warning("suspects", seen, cause, step, queue.name, button=_job_button(most, state))

@@ -121,10 +121,8 @@ def _database_bound(bound: Mapping[str, Counts], actors: Mapping[str, str], usua
     users = sorted(bound, key=lambda name: -bound[name].get(facts.SQL_MS, 0))
     counts, own = bound[users[0]], usual[actor_subject(users[0])]
     sql, ran = (duration(counts[code] / ends(counts)) for code in (facts.SQL_MS, facts.RUN_MS))
-    seen = (
-        f"the database holds up {users[0]} and {counted(len(users) - 1, 'other actor')}: {users[0]} is in SQL for "
-        f"{sql} of {ran} a job, usually {duration(own.sql_ms)} {own.basis}"
-    )
+    in_sql = f"{users[0]} is in SQL for {sql} of {ran} a job, usually {duration(own.sql_ms)} {own.basis}"
+    seen = f"the database holds up {users[0]} and {counted(len(users) - 1, 'other actor')}: {in_sql}"
     then = "Look for a lock or a slow query in the database's list of activity. More slots would add queries."
     return of_actors("database_bound", {name: actors[name] for name in users}, seen, then, float(len(users)))
 
