@@ -7,7 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError
@@ -26,9 +26,7 @@ from switchyard.conf import declared_yard
 from switchyard.long_running import anyone_leads
 from switchyard.operations.supervisors import TAKES_WORK, ServerState, read_broker_state
 
-WINDOW_S: Final = 60.0
-LATELY_S: Final = 10.0
-SHORTEST_S: Final = 1.0
+WINDOW_S, LATELY_S, SHORTEST_S = 60.0, 10.0, 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,14 +184,10 @@ def _over(age_ms: int | None, promised_ms: int | None) -> float | None:
     return age_ms / promised_ms if age_ms is not None and promised_ms else None
 
 
-PROMISE_X = 136
-SIGNAL_X = 284
-LINEAR = SIGNAL_X - PROMISE_X
-LOGARITHMIC = 60
-WAGON, GAP = 7, 2
-SLOT, SLOT_GAP = 11, 4
-SINGLE_SLOTS = 8
-LONG_WAGON = 112
+PROMISE_X, SIGNAL_X = 136, 284
+LINEAR, LOGARITHMIC = SIGNAL_X - PROMISE_X, 60
+WAGON, GAP, LONG_WAGON = 7, 2, 112
+SLOT, SLOT_GAP, SINGLE_SLOTS = 11, 4, 8
 
 
 @dataclass(frozen=True, slots=True)

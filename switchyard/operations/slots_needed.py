@@ -13,8 +13,7 @@ from typing import Final
 from switchyard.broker.topology import Pool, Yard
 from switchyard.operations.queries import YardState
 
-WINDOW_S: Final = 60.0
-SHORTEST_S: Final = 10.0
+WINDOW_S, SHORTEST_S = 60.0, 10.0
 # A backlog is to be over by then, or within the promise where that is longer: a new pod takes most of a minute.
 DRAIN_S: Final = 60.0
 # Share of messages that may start later than promised.

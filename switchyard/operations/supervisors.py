@@ -217,11 +217,11 @@ def read_server_state(calls: RedisCalls, keys: Keys) -> ServerState:
     there = [keys.queue(queue) for queue in servers.queues if queue not in away.queues]
     refusal, then = _refusal(calls, there)
     looks = servers.read(production=not settings.DEBUG, away=away)
-    found = [item for item in servers.findings(looks) if item.code != "unverified"]
-    if refusal:
-        found = [item for item in found if item.code not in IMPLIED_BY_REFUSAL]
-    limits = [(look.facts.used_bytes, look.facts.max_bytes) for look in looks if look.facts and look.facts.max_bytes]
-    uptimes_s = [look.facts.uptime_s for look in looks if look.facts is not None and look.facts.uptime_s is not None]
+    untold = IMPLIED_BY_REFUSAL if refusal else ()
+    found = [item for item in servers.findings(looks) if item.code not in ("unverified", *untold)]
+    known = [look.facts for look in looks if look.facts is not None]
+    limits = [(each.used_bytes, each.max_bytes) for each in known if each.max_bytes]
+    uptimes_s = [each.uptime_s for each in known if each.uptime_s is not None]
     wrong_type = wrong_types(there, calls.pipeline(type_commands(there), raise_errors=False))
     wrong = (*_lost_keyspace(servers, away), *away.findings, *wrong_type, *found)
     return ServerState(
@@ -254,11 +254,9 @@ def _lost_keyspace(servers: Servers, away: AwayPart) -> list[ServerFinding]:
     commands = [("HGETALL" if at % 2 == 0 else "SMEMBERS", name) for pair in marks for at, name in enumerate(pair)]
     answers = servers.calls.pipeline(commands, raise_errors=False)
     lost = {}
-    for (name, _), hash_, missed in zip(marks, answers[::2], answers[1::2], strict=True):
-        if isinstance(hash_, BrokerError) or isinstance(missed, BrokerError):
-            continue  # a replica without a primary, reported above
-        marker = marker_of(hash_, missed)
-        if marker.missed:
+    for (name, _), *read in zip(marks, answers[::2], answers[1::2], strict=True):
+        # An error is a replica without a primary, reported above.
+        if not any(isinstance(each, BrokerError) for each in read) and (marker := marker_of(*read)).missed:
             lost[name] = marker
     if not lost:
         return []

@@ -29,11 +29,8 @@ WINDOW_MS: Final = 5 * 60_000
 RECENT: Final = timedelta(minutes=10)
 # A fault without a failure for so long is told in the past; sooner where every job of it has succeeded since, or where
 # so many others succeeded that several of them would have failed.
-ENDED_MS: Final = 45_000
-MENDED_MS: Final = 10_000
-MISSING: Final = 5
-FEWEST: Final = 5
-LEAST_SHARE: Final = 0.1
+ENDED_MS, MENDED_MS, MISSING = 45_000, 10_000, 5
+FEWEST, LEAST_SHARE = 5, 0.1
 # Enough where the failures have something in common.
 LEAST_COMMON_SHARE: Final = 0.05
 ONE_HOST: Final = 0.8
@@ -46,8 +43,6 @@ MOST_ROWS: Final = 2_000
 MOST_ERRORS: Final = 3
 # Of an error, which may be the long answer of a foreign server.
 SEARCHED: Final = 500
-LETTERS: Final = "switchyard-letters"
-LETTER: Final = "switchyard-letter"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})"
 # ``host: fact; remedy``, as outgoing requests of this project fail; and the forms of urllib3, requests and httpx.
 _HOSTS = (
@@ -425,7 +420,7 @@ def _ended(found: FailingActor) -> Finding:
 def _finding(found: FailingActor, code: str, seen: str, then: str) -> Finding:
     if found.letters:
         label = f"Triage {counted(found.letters, 'dead letter')} of {found.actor}"
-        button = Button(label, LETTERS, query=f"?{urlencode({'fingerprint': found.fingerprint})}")
+        button = Button(label, "switchyard-letters", query=f"?{urlencode({'fingerprint': found.fingerprint})}")
         step = f"manage.py switchyard deadletters list --group {found.fingerprint}"
     else:
         button, step = failures_list(found.actor, f"Show {found.failed:,} failed jobs of {found.actor}")
@@ -455,5 +450,5 @@ def _poison() -> Iterator[Finding]:
             then += f" {actor} if they do. Look at one of them."
         cause = "Its task crashes the process, or uses too much memory"
         step = f"manage.py switchyard deadletters show {id_}"
-        button = Button(f"Look at the poison job of {actor}", LETTER, str(pk))
+        button = Button(f"Look at the poison job of {actor}", "switchyard-letter", str(pk))
         yield GROUP.warning("poison", seen, cause, step, queue, then=then, button=button, actor=actor, letters=count)

@@ -21,8 +21,7 @@ from switchyard.workers.metrics import gaps_of
 
 GROUP = FindingGroup("disk")
 STORAGE = FindingGroup("storage")
-LOW_BYTES = 1_000_000_000
-EMPTY_BYTES = 100_000_000
+LOW_BYTES, EMPTY_BYTES = 1_000_000_000, 100_000_000
 # A few files of a process; a folder in memory is small.
 METRICS_BYTES = 1_000_000
 # Codes of the clients' errors for a bucket, of S3 and of Google -> the fact, its cause, and the step.

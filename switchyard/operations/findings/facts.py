@@ -46,8 +46,7 @@ CRASH_NOTES = 1_000
 SUSPECT = re.compile(rb"(\d{1,15}) \S+ (\S+)")
 SUSPECTED_MS = 72 * 3_600_000
 PARKED_SHOWN = 100
-SCANNED_KEYS, SCANNED_AT_ONCE = 200_000, 2_000
-SCAN_S = 0.5
+SCANNED_KEYS, SCANNED_AT_ONCE, SCAN_S = 200_000, 2_000, 0.5
 AWAY = (redis.ConnectionError, redis.TimeoutError)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import socket
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlencode
 
 from switchyard.broker.clock import now_ms
@@ -173,7 +173,12 @@ def _silent_children(facts: YardFacts) -> Iterator[Finding]:
         name, silent = pool.pool.name, pool.silent_children
         SILENT[name] = {pid: each for pid, each in SILENT[name].items() if now_ms() - each[0] < AGAIN_MS}
         if not silent:
-            yield from _silent_again(name, SILENT[name])
+            at, job, ran = max(SILENT[name].values(), default=(0, "", ""))
+            if len(SILENT[name]) > 1 and now_ms() - at < TOLD_MS:  # one after the other: its job is retried
+                again = f"{len(SILENT[name])} children of {name} have answered nothing, one after the other"
+                then = f"Its job is tried again, and holds up the next child. {HOLDS_UP}."
+                step, seen = f"manage.py switchyard jobs cancel {shlex.quote(job)}", f"{again}; the last ran {ran}"
+                yield GROUP.warning("child_silent", seen, HOLDS_UP, step, name, then=then, button=LOOK_AT_WORKERS)
             continue
         report, child = silent[0]
         SILENT[name][child.pid] = now_ms(), next(iter(child.runs), ""), _runs_text(child, facts)
@@ -190,16 +195,6 @@ def _silent_children(facts: YardFacts) -> Iterator[Finding]:
             "error" if late or stands else "warning", "child_silent", seen, HOLDS_UP, step, [*late, name][0],
             then=then, button=button, factor=float(child.silent_ms),
         )  # fmt: skip
-
-
-def _silent_again(pool: str, of_pool: Mapping[int, tuple[int, str, str]]) -> Iterator[Finding]:
-    """Yield the finding that one child after the other was silent, for a minute after the last: its job is retried."""
-    at, job, ran = max(of_pool.values(), default=(0, "", ""))
-    if len(of_pool) > 1 and now_ms() - at < TOLD_MS:
-        seen = f"{len(of_pool)} children of {pool} have answered nothing, one after the other; the last ran {ran}"
-        then = f"Its job is tried again, and holds up the next child. {HOLDS_UP}."
-        step = f"manage.py switchyard jobs cancel {shlex.quote(job)}"
-        yield GROUP.warning("child_silent", seen, HOLDS_UP, step, pool, then=then, button=LOOK_AT_WORKERS)
 
 
 def silent_cause(row: Row, facts: YardFacts) -> str:
@@ -239,9 +234,7 @@ def _lanes(pool: PoolState, facts: YardFacts) -> list[LaneStats]:
     return [lane for stats in facts.state.queues for lane in (stats.live, stats.retry) if lane.name in served]
 
 
-STARTING_S = 60
-CLOCK_S = 5.0
-MANY_CRASHES = 3
+STARTING_S, CLOCK_S, MANY_CRASHES = 60, 5.0, 3
 # Children crash one after the other where the last three did within so long, and the last just now.
 CRASHING_MS, JUST_NOW_MS = 30_000, 15_000
 BESIDE_MS = 10 * 60_000

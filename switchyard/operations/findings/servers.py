@@ -69,8 +69,7 @@ def cause_of(code: str) -> tuple[str, str]:
 PINGS = 20
 # Letters that are read of each queue.
 LETTERS = 20
-SLOW_PING_MS = 5.0
-CLOCK_S = 1.0
+SLOW_PING_MS, CLOCK_S = 5.0, 1.0
 FRAGMENTED, FRAGMENTED_BYTES = 1.5, 200_000_000
 SLOW_FOR_S = 3_600
 # The server logs commands of 10 ms and more. A few an hour are harmless; many of them, or one of 100 ms, are not.
