@@ -148,7 +148,16 @@ def look_at_migrations() -> Iterator[Finding]:
     """Check that every migration is applied."""
     if connection.vendor == "sqlite" and not _file_exists():
         return
-    yield from _migrations()
+    plan = None
+    if set(migrations_on_disk()) - MigrationRecorder(connection).applied_migrations().keys():
+        executor = MigrationExecutor(connection)  # imports every migration, and knows what a squashed one replaces
+        plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    if not plan:
+        yield GROUP.ok("every migration is applied")
+        return
+    first = f"{plan[0][0].app_label}.{plan[0][0].name}"
+    seen = f"{counted(len(plan), 'migration')} {'is' if len(plan) == 1 else 'are'} not applied, {first} first"
+    yield GROUP.error("unmigrated", seen, "This release was started without them", "manage.py migrate")
 
 
 def _file_exists() -> bool:
@@ -173,19 +182,6 @@ def _latency() -> Finding:
     if took_ms < SLOW_MS:
         return GROUP.ok(seen)
     return GROUP.warning("slow", seen, "The server is far away or busy", "Check the server's load")
-
-
-def _migrations() -> Iterator[Finding]:
-    plan = None
-    if set(migrations_on_disk()) - MigrationRecorder(connection).applied_migrations().keys():
-        executor = MigrationExecutor(connection)  # imports every migration, and knows what a squashed one replaces
-        plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    if not plan:
-        yield GROUP.ok("every migration is applied")
-        return
-    first = f"{plan[0][0].app_label}.{plan[0][0].name}"
-    seen = f"{counted(len(plan), 'migration')} {'is' if len(plan) == 1 else 'are'} not applied, {first} first"
-    yield GROUP.error("unmigrated", seen, "This release was started without them", "manage.py migrate")
 
 
 def _writer_lock() -> Iterator[Finding]:
