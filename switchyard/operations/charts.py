@@ -1,12 +1,13 @@
-"""Charts of a queue, an actor or the yard over time, from the facts: drawn by the server, each with a table."""
+"""Charts of a queue, an actor or the yard over time, from the facts, and a heat map of waits: drawn by the server."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
-from typing import Final
+from itertools import groupby, pairwise
+from typing import ClassVar, Final
 
 from django.db import DatabaseError
 from django.db.models import Min
@@ -15,29 +16,16 @@ from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
-from switchyard.broker.stores.yard_facts import (
-    CLOSES_MS,
-    DEPTH,
-    HOUR_MS,
-    MINUTE_MS,
-    RUNS,
-    WAITS,
-    Counts,
-    ends,
-    failures,
-    merged,
-    percentile_ms,
-    sent,
-    starts,
-)
-from switchyard.console.formatting import duration
+from switchyard.broker.stores import yard_facts as facts
+from switchyard.broker.stores.yard_facts import Counts, ends, failures, merged, percentile_ms, sent, starts
+from switchyard.console.formatting import duration, iso
+from switchyard.console.links import jobs_url
 from switchyard.history.fact_keeper import hours_of
 from switchyard.history.models import FactHour
-from switchyard.operations.heat_map import HeatMap, heat_map
 from switchyard.operations.past import DATABASE_S
 from switchyard.operations.timeouts import answers_within
 
-DAY_MS: Final = 24 * HOUR_MS
+DAY_MS: Final = 24 * facts.HOUR_MS
 WIDTH, HEIGHT = 720, 120
 LABELS, MOST_MARKS = 5, 12
 # Rows of the table, and columns of the heat map.
@@ -58,8 +46,8 @@ class ChartSpan:
 
 
 SPANS: Final = (
-    ChartSpan("24h", "24 hours", DAY_MS, 10 * MINUTE_MS, compared=True),
-    ChartSpan("72h", "72 hours", 3 * DAY_MS, 30 * MINUTE_MS),
+    ChartSpan("24h", "24 hours", DAY_MS, 10 * facts.MINUTE_MS, compared=True),
+    ChartSpan("72h", "72 hours", 3 * DAY_MS, 30 * facts.MINUTE_MS),
     ChartSpan("year", "a year", 365 * DAY_MS, DAY_MS),
 )
 
@@ -103,11 +91,7 @@ class Charts:
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     waits: HeatMap | None
-
-    @property
-    def spans(self) -> tuple[ChartSpan, ...]:
-        """Every time that can be chosen."""
-        return SPANS
+    spans: ClassVar = SPANS
 
 
 # A figure of a bin, of which as many milliseconds are over as the second argument says; ``None`` for none.
@@ -128,7 +112,7 @@ def _percentile(first: int, share: float) -> Value:
 
 
 def _rate(count: Callable[[Counts], int]) -> Value:
-    return lambda counts, over_ms: count(counts) * MINUTE_MS / over_ms if over_ms else None
+    return lambda counts, over_ms: count(counts) * facts.MINUTE_MS / over_ms if over_ms else None
 
 
 def _number(value: float) -> str:
@@ -137,17 +121,19 @@ def _number(value: float) -> str:
 
 def _figures(kind: str) -> list[tuple[str, tuple[Figure, ...]]]:
     """Return the charts of a kind (``queue``, ``actor`` or ``yard``): the main figure of each is the last."""
-    wait = tuple(Figure(title, _percentile(WAITS, share), duration) for title, share in SHARES)
-    run = tuple(Figure(title, _percentile(RUNS, share), duration) for title, share in SHARES)
-    sends = (Figure("sent", _rate(sent), _number),) if kind == "actor" else (Figure("started", _rate(starts), _number),)
+    wait, run = (
+        tuple(Figure(title, _percentile(first, share), duration) for title, share in SHARES)
+        for first in (facts.WAITS, facts.RUNS)
+    )
+    sends = Figure("sent", _rate(sent), _number) if kind == "actor" else Figure("started", _rate(starts), _number)
     charts = [
         ("Wait", wait),
         ("Run", run),
-        ("Attempts a minute", (*sends, Figure("ended", _rate(ends), _number))),
+        ("Attempts a minute", (sends, Figure("ended", _rate(ends), _number))),
         ("Failed attempts a minute", (Figure("failed", _rate(failures), _number),)),
     ]
     if kind != "actor":
-        charts.append(("Most that waited", (Figure("waiting", lambda counts, _: counts.get(DEPTH), _number),)))
+        charts.append(("Most that waited", (Figure("waiting", lambda counts, _: counts.get(facts.DEPTH), _number),)))
     return charts
 
 
@@ -161,7 +147,7 @@ def charts_of(subject: str, kind: str, chosen: str, *, target: str = "") -> Char
     """
     span = next((each for each in SPANS if each.name == chosen), SPANS[0])
     try:
-        now = (facilities().facts.server_ms() - CLOSES_MS - MINUTE_MS) // MINUTE_MS * MINUTE_MS
+        now = (facilities().facts.server_ms() - facts.CLOSES_MS - facts.MINUTE_MS) // facts.MINUTE_MS * facts.MINUTE_MS
         end = -(-now // span.bin_ms) * span.bin_ms
         begin = end - span.length_ms
         with answers_within(DATABASE_S):
@@ -188,9 +174,9 @@ def charts_of(subject: str, kind: str, chosen: str, *, target: str = "") -> Char
 
 
 def _bins(subject: str, begin: int, until: int, span: ChartSpan) -> list[Counts]:
-    if span.bin_ms >= HOUR_MS:
-        found = hours_of([subject], range(begin // HOUR_MS, until // HOUR_MS)).get(subject, {})
-        parts = [(hour * HOUR_MS, counts) for hour, counts in found.items()]
+    if span.bin_ms >= facts.HOUR_MS:
+        found = hours_of([subject], range(begin // facts.HOUR_MS, until // facts.HOUR_MS)).get(subject, {})
+        parts = [(hour * facts.HOUR_MS, counts) for hour, counts in found.items()]
     else:
         parts = list(facilities().facts.minutes(subject, begin, until).items())
     bins: list[list[Counts]] = [[] for _ in range(span.length_ms // span.bin_ms)]
@@ -201,8 +187,8 @@ def _bins(subject: str, begin: int, until: int, span: ChartSpan) -> list[Counts]
 
 def _hourly(subject: str, begin: int, until: int, span: ChartSpan) -> list[Counts]:
     """Return bins of stored hours: each bin has the counts of the hour that it begins in, and stands for all of it."""
-    found = hours_of([subject], range(begin // HOUR_MS, until // HOUR_MS + 1)).get(subject, {})
-    return [found.get((begin + at * span.bin_ms) // HOUR_MS, {}) for at in range(span.length_ms // span.bin_ms)]
+    found = hours_of([subject], range(begin // facts.HOUR_MS, until // facts.HOUR_MS + 1)).get(subject, {})
+    return [found.get((begin + at * span.bin_ms) // facts.HOUR_MS, {}) for at in range(span.length_ms // span.bin_ms)]
 
 
 def _chart(
@@ -213,7 +199,7 @@ def _chart(
     series = [("most" if figure is main else "half", figure.title, _values(figure, bins, over)) for figure in figures]
     for kind, name, compared in (("before", "the day before", before), ("week", "last week", week)):
         if any(compared):
-            series.append((kind, f"{main.title}, {name}", _values(main, compared, [HOUR_MS] * len(compared))))
+            series.append((kind, f"{main.title}, {name}", _values(main, compared, [facts.HOUR_MS] * len(compared))))
     top = max((value for _, _, values in series for value in values if value is not None), default=0.0) or 1.0
     lines = tuple(ChartLine(kind, name, path_of(values, top)) for kind, name, values in series)
     last = next((value for value in reversed(series[len(figures) - 1][2]) if value is not None), None)
@@ -264,7 +250,7 @@ def _clock(at: int, span: ChartSpan) -> str:
 def _marks(begin: int, end: int, span: ChartSpan, kind: str, target: str) -> Iterator[ChartMark]:
     """Yield the first moment of each release, and pauses with their ends, the last twelve of each."""
     found = [(at, "release", f"release {name}") for name, at in releases(begin, end)]
-    if span.bin_ms < HOUR_MS:
+    if span.bin_ms < facts.HOUR_MS:
         acts = AuditEntry.objects.filter(act__in=[act for act in PAUSES if kind == "yard" or act.startswith(kind)])
         acts = acts.filter(at__gte=datetime_of(begin), at__lt=datetime_of(end), outcome=AuditEntry.Outcome.DONE)
         acts = acts.filter(target=target) if target else acts
@@ -280,15 +266,85 @@ def releases(begin: int, end: int) -> list[tuple[str, int]]:
     store, first = facilities().facts, dict[str, int]()
     stored = FactHour.objects.filter(subject__gte="r:", subject__lt="r;").values("subject").annotate(first=Min("hour"))
     for subject, hour in stored.order_by("-first").values_list("subject", "first")[:MOST_MARKS]:
-        first[subject] = hour * HOUR_MS
+        first[subject] = hour * facts.HOUR_MS
     for report in facilities().pools.read_all():
         if report.release:
-            first.setdefault(f"r:{report.release}", end - 2 * HOUR_MS)
+            first.setdefault(f"r:{report.release}", end - 2 * facts.HOUR_MS)
     found = []
     for subject, at in first.items():
-        if begin <= at + 2 * HOUR_MS and at < end:
-            moment = min(store.minutes(subject, at, at + 3 * HOUR_MS), default=at)
+        if begin <= at + 2 * facts.HOUR_MS and at < end:
+            moment = min(store.minutes(subject, at, at + 3 * facts.HOUR_MS), default=at)
             found.append((subject.removeprefix("r:"), moment))
     oldest = FactHour.objects.aggregate(first=Min("hour"))["first"]
     # Of the release that ran when facts began it is not known when it came.
-    return [(name, at) for name, at in found if begin <= at < end and (oldest is None or at >= (oldest + 1) * HOUR_MS)]
+    since = begin if oldest is None else max(begin, (oldest + 1) * facts.HOUR_MS)
+    return [(name, at) for name, at in found if since <= at < end]
+
+
+# First classes of the rows: each is of waits up to four times as long as in the one below.
+FIRSTS: Final = (0, *range(3, facts.CLASSES, 2))
+LEVELS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class HeatCell:
+    """Starts of one time and one row; ``level`` is from 0, for none, to 5, and ``url`` the list of their jobs."""
+
+    text: str
+    level: int
+    says: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeatMap:
+    """Rows of cells, the longest waits first, each with its title; ``times`` stand above the columns."""
+
+    times: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[HeatCell, ...]], ...]
+
+
+def heat_map(
+    columns: Sequence[Counts], starts: Sequence[int], column_ms: int, clock: Callable[[int], str], only: dict[str, str]
+) -> HeatMap | None:
+    """Return the heat map of counts by columns; ``None`` where nothing started.
+
+    Args:
+        starts: Of the columns, ms since the epoch.
+        clock: Writes such a time.
+        only: Filter of the jobs, such as their queue.
+    """
+    ranges = pairwise((*FIRSTS, facts.CLASSES))
+    counts = [[sum(column.get(facts.WAITS + n, 0) for n in range(*row)) for column in columns] for row in ranges]
+    filled = [at for at, row in enumerate(counts) if any(row)]
+    if not filled:
+        return None
+    most, rows, times = max(map(max, counts)), [], tuple(map(clock, starts))
+    spans = [jobs_url(**only, since=iso(start, "seconds"), until=iso(start + column_ms, "seconds")) for start in starts]
+    for at in range(filled[-1], filled[0] - 1, -1):
+        (title, waited), cells = _row(at), []
+        for time, span, count in zip(times, spans, counts[at], strict=True):
+            level = math.ceil(LEVELS * math.log1p(count) / math.log1p(most))
+            url = f"{span}&waited={waited}" if count and span else ""
+            cells.append(HeatCell(short(count), level, f"{time}: {count:,} waited {title}", url))
+        rows.append((title, tuple(cells)))
+    return HeatMap(times, tuple(rows))
+
+
+def _row(at: int) -> tuple[str, str]:
+    """Return a row's title, and its filter of jobs."""
+    low = facts.LEAST_MS * 2 ** (FIRSTS[at] - 1) if at else 0
+    if at == len(FIRSTS) - 1:
+        return f"over {duration(low)}", f"{low}-"
+    high = facts.LEAST_MS * 2 ** (FIRSTS[at + 1] - 1)
+    return f"up to {duration(high)}", f"{low if at else ''}-{high}"
+
+
+def short(count: int) -> str:
+    """Return a count in at most four characters: ``812``, ``1.2k``, ``45k``, ``3.1M``; "" for none."""
+    value, unit = float(count), ""
+    for larger in "kMG":
+        if value < 999.5:
+            break
+        value, unit = value / 1_000, larger
+    return f"{value:.1f}{unit}" if unit and value < 9.95 else f"{value:.0f}{unit}" if count else ""

@@ -7,34 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from operator import itemgetter
 from typing import Any, Final
 
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
-from switchyard.broker.stores.yard_facts import (
-    BUCKET_MS,
-    LEAST_MS,
-    PROCESSOR_MS,
-    RUN_MS,
-    RUNS,
-    SQL_MS,
-    WAITS,
-    Counts,
-    actor_subject,
-    ends,
-    failures,
-    merged,
-    percentile_ms,
-    queue_subject,
-    starts,
-)
+from switchyard.broker.stores import yard_facts as facts
+from switchyard.broker.stores.yard_facts import Counts, actor_subject, ends, queue_subject
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import duration
 from switchyard.operations.findings.finding import Ranked, causes
 from switchyard.operations.findings.lateness import BLOCKED, CATCHING_UP, FAILING, FLOODED, SLOTS_WAIT
-from switchyard.operations.findings.spending import DATABASE_SLOW, DEPENDENCY_SLOW
+from switchyard.operations.findings.spending import DATABASE_SLOW, DEPENDENCY_SLOW, merged_by_subject
 from switchyard.operations.past import PAST
 from switchyard.operations.rows import Row
 from switchyard.operations.slots_needed import slots_with_backlog
@@ -143,7 +130,7 @@ def diagnose(found: Sequence[Ranked], late: Mapping[str, Row], holders: Mapping[
         holders: Queue -> the actor that holds most of its slots.
     """
     window = _window()
-    told: list[tuple[int, int, Diagnosis]] = []
+    told: list[tuple[int, Diagnosis]] = []
     for each in causes([one for one in found if one.level in ("bad", "warn")]):
         cause = _cause_of(each)
         if cause is None:
@@ -159,19 +146,13 @@ def diagnose(found: Sequence[Ranked], late: Mapping[str, Row], holders: Mapping[
                 unsure = "nothing" not in sentence
             elif _is_of_another_kind(actor, queue, window):
                 cause = BY_NAME["head_of_line"]
-            elif (
-                needed := slots_needed(late[queue], counts, declared_yard().queue_of(queue).objective_ms)
-            ) is not None:
+            elif needed := slots_needed(late[queue], counts, declared_yard().queue_of(queue).objective_ms):
                 sentence = f"{sentence[:-1]}; about {needed:,} slots would do, {late[queue].slots:,} are there."
-        at = PRECEDENCE.index(cause)
-        button = each.finding.button
-        diagnosis = Diagnosis(
-            cause.name, cause.title, sentence, _evidence(window, queue, actor),
-            UNSURE if unsure else cause.confidence, each.finding.next,
-            button.href if button is not None else "", queue, actor,
-        )  # fmt: skip
-        told.append((at, len(told), diagnosis))
-    return [diagnosis for _, _, diagnosis in sorted(told)]
+        link = each.finding.button.href if each.finding.button is not None else ""
+        sure, evidence = UNSURE if unsure else cause.confidence, _evidence(window, queue, actor)
+        diagnosis = Diagnosis(cause.name, cause.title, sentence, evidence, sure, each.finding.next, link, queue, actor)
+        told.append((PRECEDENCE.index(cause), diagnosis))
+    return [diagnosis for _, diagnosis in sorted(told, key=itemgetter(0))]
 
 
 def _cause_of(found: Ranked) -> CauseKind | None:
@@ -183,32 +164,27 @@ def _cause_of(found: Ranked) -> CauseKind | None:
 
 def _window() -> dict[str, dict[int, int]]:
     """Return what was counted within the last two minutes; nothing while the broker does not answer."""
-    try:
+    with suppress(BrokerError):
         store = facilities().facts
-        recent = store.recent(store.server_ms())[-WINDOW_MS // BUCKET_MS :]
-    except BrokerError:
-        return {}
-    return {name: merged(each.get(name, {}) for _, each in recent) for name in {n for _, each in recent for n in each}}
+        return merged_by_subject(store.recent(store.server_ms())[-WINDOW_MS // facts.BUCKET_MS :])
+    return {}
 
 
 def _is_of_another_kind(actor: str, queue: str, window: Mapping[str, Counts]) -> bool:
     """Return whether an actor usually runs for much longer than the other jobs of a queue do, now or usually."""
     usual_ms = _usual_ms(actor_subject(actor))
     of_queue, own = window.get(queue_subject(queue), {}), window.get(actor_subject(actor), {})
-    others = ends(of_queue) - ends(own)
+    others, others_ms = ends(of_queue) - ends(own), _usual_ms(queue_subject(queue))
     if others >= LEAST_OTHERS:
-        others_ms: float | None = (of_queue.get(RUN_MS, 0) - own.get(RUN_MS, 0)) / others
-    else:
-        others_ms = _usual_ms(queue_subject(queue))
+        others_ms = (of_queue.get(facts.RUN_MS, 0) - own.get(facts.RUN_MS, 0)) / others
     return usual_ms is not None and others_ms is not None and usual_ms >= OTHER_KIND * others_ms
 
 
 def _usual_ms(subject: str) -> float | None:
-    try:
+    with suppress(BrokerError):
         usual = PAST.usual(facilities().facts.server_ms()).get(subject)
-    except BrokerError:
-        return None
-    return None if usual is None else usual.run_ms
+        return None if usual is None else usual.run_ms
+    return None
 
 
 def slots_needed(row: Row, queue: Counts, objective_ms: int | None) -> int | None:
@@ -223,8 +199,8 @@ def slots_needed(row: Row, queue: Counts, objective_ms: int | None) -> int | Non
     if not ended:
         return None
     promise_s = None if objective_ms is None else objective_ms / 1_000
-    run_s = queue.get(RUN_MS, 0) / ended / 1_000
-    load = starts(queue) / (WINDOW_MS / 1_000) * run_s
+    run_s = queue.get(facts.RUN_MS, 0) / ended / 1_000
+    load = facts.starts(queue) / (WINDOW_MS / 1_000) * run_s
     needed = slots_with_backlog(load, run_s, promise_s, row.waiting or 0)
     return needed if needed > row.slots else None
 
@@ -232,7 +208,7 @@ def slots_needed(row: Row, queue: Counts, objective_ms: int | None) -> int | Non
 def eaters() -> dict[str, list[tuple[str, float]]]:
     """Return the actors that took most run time, processor time and SQL of the last two minutes, with their shares."""
     window, found = _window(), {}
-    for kind, code in (("run", RUN_MS), ("processor", PROCESSOR_MS), ("sql", SQL_MS)):
+    for kind, code in (("run", facts.RUN_MS), ("processor", facts.PROCESSOR_MS), ("sql", facts.SQL_MS)):
         actors = [(name[2:], counts.get(code, 0)) for name, counts in window.items() if name.startswith("a:")]
         total = sum(ms for _, ms in actors)
         most = sorted(actors, key=lambda pair: -pair[1])[:MOST_EATERS]
@@ -251,8 +227,8 @@ def _evidence(window: Mapping[str, Counts], queue: str, actor: str) -> str:
 
 def _figures(name: str, counts: Counts) -> str:
     halves = [
-        f", half {did} at most {duration(LEAST_MS * 2 ** max(math.ceil(math.log2(ms / LEAST_MS)), 0))}"
-        for did, ms in (("ran", percentile_ms(counts, RUNS, 0.5)), ("waited", percentile_ms(counts, WAITS, 0.5)))
-        if ms
+        f", half {did} at most {duration(facts.LEAST_MS * 2 ** max(math.ceil(math.log2(ms / facts.LEAST_MS)), 0))}"
+        for did, first in (("ran", facts.RUNS), ("waited", facts.WAITS))
+        if (ms := facts.percentile_ms(counts, first, 0.5))
     ]
-    return f"{name} {ends(counts):,} attempts ended, {failures(counts):,} failed{''.join(halves)}"
+    return f"{name} {ends(counts):,} attempts ended, {facts.failures(counts):,} failed{''.join(halves)}"

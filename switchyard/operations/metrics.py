@@ -1,14 +1,15 @@
-"""Metrics: of queues, dead lists and pools, read from the broker at each scrape; and of this machine's workers."""
+"""Metrics of queues, dead lists and pools, read from the broker at each scrape; of this machine and its workers."""
 
 from __future__ import annotations
 
+import shutil
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from django.db import DatabaseError
+from django.db import DatabaseError, connection, connections
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -23,39 +24,95 @@ from switchyard.history.metrics import history_metrics
 from switchyard.jobs.queries import answering_families
 from switchyard.loggers import get_logger
 from switchyard.middleware.metrics import OWNER_ATTEMPTS, OWNER_SECONDS
-from switchyard.operations import capacity
 from switchyard.operations.queries import YardState, yard_state
 from switchyard.operations.slots_needed import SlotsNeeded
+from switchyard.operations.supervisors import ServerState
 from switchyard.operations.timeouts import NoAnswer, TimedCall
 from switchyard.outbox.metrics import outbox_metrics
+from switchyard.workers.checks.database import connections_allowed
 from switchyard.workers.metrics import undisturbed
+
+# Those of clients: a server's own processes count for no limit.
+OPEN = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE coalesce(backend_type, 'client backend') = 'client backend' AND usename > '' AND datname > ''
+"""
+
+
+def broker_memory(server: ServerState) -> Iterator[Metric]:
+    """Yield memory and limit of the broker's fullest server; nothing where no server has a limit."""
+    if server.memory is not None:
+        used, most = server.memory
+        yield GaugeMetricFamily("switchyard_broker_memory_bytes", "Memory of the broker's fullest server.", value=used)
+        yield GaugeMetricFamily("switchyard_broker_memory_max_bytes", "Its maxmemory.", value=most)
+
+
+def disk() -> Iterator[Metric]:
+    """Yield size and free space of the disk of the state folder; nothing before something ran here."""
+    folder = switchyard_settings().state_dir
+    if folder.is_dir():
+        usage = shutil.disk_usage(folder)
+        text = "Free space of the disk of the state folder."
+        yield GaugeMetricFamily("switchyard_disk_free_bytes", text, value=usage.free)
+        yield GaugeMetricFamily("switchyard_disk_size_bytes", "Size of that disk.", value=usage.total)
+
+
+def database_connections() -> list[Metric]:
+    """Return open and allowed connections of a PostgreSQL, and close those of this thread; empty for SQLite."""
+    if connection.vendor != "postgresql":
+        return []
+    try:
+        allowed = connections_allowed(connection)
+        with connection.cursor() as cursor:
+            cursor.execute(OPEN)
+            used = int(cursor.fetchone()[0])
+    finally:
+        connections.close_all()
+    return [
+        GaugeMetricFamily("switchyard_database_connections", "Open connections of all clients.", value=used),
+        GaugeMetricFamily("switchyard_database_connections_max", "Connections that users may open.", value=allowed),
+    ]
+
 
 TIMEOUT_S = 3.0
 YARD_STATE = TimedCall("broker", yard_state)
 OUTBOX = TimedCall("database", outbox_metrics)
-CONNECTIONS = TimedCall("database", capacity.database_connections)
+CONNECTIONS = TimedCall("database", database_connections)
 SLOTS_NEEDED = SlotsNeeded()
+
+
+Row = tuple[*tuple[str, ...], float]
+Kind = type[GaugeMetricFamily] | type[CounterMetricFamily]
+
+
+def _family(name: str, text: str, rows: Iterable[Row], *labels: str, kind: Kind = GaugeMetricFamily) -> Metric:
+    """Return a family of rows, each with the values of its labels, of ``queue`` without any, and the figure."""
+    family = kind(name, text, labels=labels or ("queue",))
+    for *named, value in rows:
+        family.add_metric(named, value)
+    return family
 
 
 def limit_metrics() -> list[Metric]:
     """Return what limits hold back, by limit and never by key; of a fair queue the part of the largest value."""
-    families = answering_families()
-    labels = ("queue", "kind", "actor", "argument")
-    taken = GaugeMetricFamily("switchyard_limit_taken", "Places of a limit that are taken.", labels=labels)
-    waiting = GaugeMetricFamily("switchyard_limit_waiting", "Messages that wait for a limit.", labels=labels)
-    tenants = GaugeMetricFamily("switchyard_fair_values", "Values that wait in a fair queue.", labels=("queue",))
-    share = GaugeMetricFamily("switchyard_fair_largest_share", "Part of the largest value.", labels=("queue",))
-    for one in limit_states(families):
+    families = {each.keys.queue: each for each in answering_families()}
+    taken, waiting, values, shares = list[Row](), list[Row](), list[Row](), list[Row]()
+    for one in limit_states(list(families.values())):
         of = (one.queue, one.kind, one.actor, one.argument)
         if one.kind != "fair_share":
-            taken.add_metric(of, one.taken or 0)
-            waiting.add_metric(of, one.waiting or 0)
+            taken.append((*of, one.taken or 0))
+            waiting.append((*of, one.waiting or 0))
             continue
-        family = next(each for each in families if each.keys.queue == one.queue)
-        largest = [each.waiting for each in key_page(family, one, count=0).largest[:1]]
-        tenants.add_metric((one.queue,), one.keys or 0)
-        share.add_metric((one.queue,), min(sum(largest) / one.waiting, 1) if one.waiting else 0)
-    return [taken, waiting, tenants, share]
+        largest = [each.waiting for each in key_page(families[one.queue], one, count=0).largest[:1]]
+        values.append((one.queue, one.keys or 0))
+        shares.append((one.queue, min(sum(largest) / one.waiting, 1) if one.waiting else 0))
+    labels = ("queue", "kind", "actor", "argument")
+    return [
+        _family("switchyard_limit_taken", "Places of a limit that are taken.", taken, *labels),
+        _family("switchyard_limit_waiting", "Messages that wait for a limit.", waiting, *labels),
+        _family("switchyard_fair_values", "Values that wait in a fair queue.", values),
+        _family("switchyard_fair_largest_share", "Part of the largest value.", shares),
+    ]
 
 
 LIMITS = TimedCall("broker", limit_metrics)
@@ -66,7 +123,7 @@ class BrokerMetrics:
 
     def collect(self) -> Iterator[Metric]:
         yield from _declared(declared_yard())
-        yield from capacity.disk()
+        yield from disk()
         with suppress(NoAnswer, DatabaseError):
             yield from CONNECTIONS.result(TIMEOUT_S)
         if switchyard_settings().sends == "outbox":
@@ -78,7 +135,7 @@ class BrokerMetrics:
             yield _broker_up(is_up=False)
             return
         yield _broker_up(is_up=not state.server.refusal)
-        yield from capacity.broker_memory(state.server)
+        yield from broker_memory(state.server)
         yield from _queues(state)
         with suppress(NoAnswer, BrokerError):
             yield from LIMITS.result(TIMEOUT_S)
@@ -93,72 +150,56 @@ class BrokerMetrics:
 
 def _declared(yard: Yard) -> Iterator[Metric]:
     """Yield the version, and what alert rules compare with: one rule serves every queue of every yard."""
-    yield _gauge("switchyard_info", "1, of Switchyard's version in the web process.", {__version__: 1}, label="version")
-    starts = {queue.name: queue.objective_ms / 1_000 for queue in yard.queues if queue.objective_ms is not None}
-    yield _gauge("switchyard_queue_objective_seconds", "Time within which messages start, as promised.", starts)
-    ends = {queue.name: queue.done_objective_ms / 1_000 for queue in yard.queues if queue.done_objective_ms is not None}
-    yield _gauge("switchyard_queue_done_objective_seconds", "Time within which messages end, as promised.", ends)
-    limits = {pool.name: pool.memory_limit_bytes for pool in yard.pools if pool.memory_limit_bytes is not None}
+    yield _family("switchyard_info", "1, of Switchyard's version in the web process.", [(__version__, 1)], "version")
+    starts = [(queue.name, queue.objective_ms / 1_000) for queue in yard.queues if queue.objective_ms is not None]
+    yield _family("switchyard_queue_objective_seconds", "Time within which messages start, as promised.", starts)
+    ends = [(one.name, one.done_objective_ms / 1_000) for one in yard.queues if one.done_objective_ms is not None]
+    yield _family("switchyard_queue_done_objective_seconds", "Time within which messages end, as promised.", ends)
+    limits = [(pool.name, pool.memory_limit_bytes) for pool in yard.pools if pool.memory_limit_bytes is not None]
     text = "Resident memory at which a child of the pool is killed."
-    yield _gauge("switchyard_child_memory_limit_bytes", text, limits, label="pool")
-    yield _gauge("switchyard_steps_info", "1, of the address of the steps of alerts.", {runbook(""): 1}, label="url")
-    serves = GaugeMetricFamily("switchyard_pool_serves", "1 for each lane of a pool.", labels=("pool", "queue"))
-    for pool in yard.pools:
-        for lane in yard.served_by(pool):
-            serves.add_metric((pool.name, lane), 1)
-    yield serves
+    yield _family("switchyard_child_memory_limit_bytes", text, limits, "pool")
+    yield _family("switchyard_steps_info", "1, of the address of the steps of alerts.", [(runbook(""), 1)], "url")
+    serves = [(pool.name, lane, 1) for pool in yard.pools for lane in yard.served_by(pool)]
+    yield _family("switchyard_pool_serves", "1 for each lane of a pool.", serves, "pool", "queue")
 
 
 def _broker_up(*, is_up: bool) -> Metric:
     return GaugeMetricFamily("switchyard_broker_up", "Whether the broker answers and takes work.", value=int(is_up))
 
 
-def _gauge(name: str, text: str, values: Mapping[str, float], *, label: str = "queue") -> Metric:
-    family = GaugeMetricFamily(name, text, labels=(label,))
-    for of, value in values.items():
-        family.add_metric((of,), value)
-    return family
-
-
 def _queues(state: YardState) -> Iterator[Metric]:
+    lanes, yard = [lane for stats in state.queues for lane in (stats.live, stats.retry)], declared_yard()
+    places = ("waiting", "scheduled", "running")
+    depths = [(lane.name, place, getattr(lane, place)) for lane in lanes for place in places]
     text = "Messages in a queue or retry lane, by where they are."
-    depth = GaugeMetricFamily("switchyard_queue_depth", text, labels=("queue", "state"))
-    lanes = [lane for stats in state.queues for lane in (stats.live, stats.retry)]
-    for lane in lanes:
-        for name, count in (("waiting", lane.waiting), ("scheduled", lane.scheduled), ("running", lane.running)):
-            depth.add_metric((lane.name, name), count)
-    yield depth
-    ages = {lane.name: (lane.oldest_age_ms or 0) / 1_000 for lane in lanes}
+    yield _family("switchyard_queue_depth", text, depths, "queue", "state")
+    ages = [(lane.name, (lane.oldest_age_ms or 0) / 1_000) for lane in lanes]
     text = "Age of the oldest waiting message; 0 when nothing waits."
-    yield _gauge("switchyard_queue_oldest_age_seconds", text, ages)
-    for family, text, figure in (
+    yield _family("switchyard_queue_oldest_age_seconds", text, ages)
+    for name, text, figure in (
         ("switchyard_dead_letters", "Messages in a queue's dead list.", "dead"),
         ("switchyard_queue_paused", "Whether a queue is paused.", "paused"),
         ("switchyard_quarantined", "Messages of a queue that nobody can read.", "quarantined"),
         ("switchyard_parked", "Messages of a queue that wait for a worker whose code knows them.", "parked"),
     ):
-        yield _gauge(family, text, {stats.queue: int(getattr(stats, figure)) for stats in state.queues})
+        yield _family(name, text, [(stats.queue, int(getattr(stats, figure))) for stats in state.queues])
+    opened = Counter((stats.queue, each.pause.dependency) for stats in state.queues for each in stats.circuits)
+    circuits = [
+        (stats.queue, each.name, opened[stats.queue, each.name]) for stats in state.queues for each in yard.dependencies
+    ]
     text = "Open circuits of a dependency in a queue."
-    open_circuits = GaugeMetricFamily("switchyard_circuits_open", text, labels=("queue", "dependency"))
-    for stats in state.queues:
-        opened = Counter(each.pause.dependency for each in stats.circuits)
-        for dependency in declared_yard().dependencies:
-            open_circuits.add_metric((stats.queue, dependency.name), opened[dependency.name])
-    yield open_circuits
+    yield _family("switchyard_circuits_open", text, circuits, "queue", "dependency")
     text = "Sends that met a unique key which another unfinished message held."
-    yields = CounterMetricFamily("switchyard_unique_yields", text, labels=("queue", "actor"))
-    for stats in state.queues:
-        for actor, count in sorted(stats.yields.items()):
-            yields.add_metric((stats.queue, actor), count)
-    yield yields
+    yields = [(stats.queue, *each) for stats in state.queues for each in sorted(stats.yields.items())]
+    yield _family("switchyard_unique_yields", text, yields, "queue", "actor", kind=CounterMetricFamily)
     unfinished_ms = {stats.queue: stats.oldest_unfinished_age_ms for stats in state.queues}
     text = "Time since the oldest message that waits or is held was ready, of queues that promise their end"
-    promising = [queue.name for queue in declared_yard().queues if queue.done_objective_ms is not None]
-    ages = {name: (unfinished_ms[name] or 0) / 1_000 for name in promising if name in unfinished_ms}
-    yield _gauge("switchyard_queue_oldest_unfinished_age_seconds", f"{text}; 0 for none.", ages)
+    promising = [queue.name for queue in yard.queues if queue.done_objective_ms is not None]
+    ages = [(name, (unfinished_ms[name] or 0) / 1_000) for name in promising if name in unfinished_ms]
+    yield _family("switchyard_queue_oldest_unfinished_age_seconds", f"{text}; 0 for none.", ages)
     text = "Whether a queue starts nothing, since its server is away or has only a part of its keys."
-    away = {queue.name: int(queue.name in state.server.away.starts_nothing) for queue in declared_yard().queues}
-    yield _gauge("switchyard_queue_away", text, away)
+    away = state.server.away.starts_nothing
+    yield _family("switchyard_queue_away", text, [(queue.name, int(queue.name in away)) for queue in yard.queues])
 
 
 def _pools(state: YardState) -> Iterator[Metric]:
@@ -168,22 +209,18 @@ def _pools(state: YardState) -> Iterator[Metric]:
         ("slots_busy", "Messages a pool runs now.", "busy"),
         ("memory_bytes", "Resident memory of a pool's children.", "memory_bytes"),
     ):
-        values = {pool: int(getattr(each, figure)) for pool, each in state.pools.items()}
-        yield _gauge(f"switchyard_worker_{name}", text, values, label="pool")
-    largest = {
-        pool: max((child.get("rss_bytes", 0) for report in each.reports for child in report.children), default=0)
+        values = [(pool, int(getattr(each, figure))) for pool, each in state.pools.items()]
+        yield _family(f"switchyard_worker_{name}", text, values, "pool")
+    largest = [
+        (pool, max((child.get("rss_bytes", 0) for report in each.reports for child in report.children), default=0))
         for pool, each in state.pools.items()
-    }
-    yield _gauge("switchyard_worker_memory_max_bytes", "Memory of a pool's largest child.", largest, label="pool")
+    ]
+    yield _family("switchyard_worker_memory_max_bytes", "Memory of a pool's largest child.", largest, "pool")
     text = "Slots that would keep the pool's promise at the arrivals and durations of the last minute."
-    needed = SLOTS_NEEDED.note(declared_yard(), state)
-    yield _gauge("switchyard_pool_slots_needed", text, needed, label="pool")
+    yield _family("switchyard_pool_slots_needed", text, SLOTS_NEEDED.note(declared_yard(), state).items(), "pool")
     text = "Children restarted since the pool's supervisor started, by reason."
-    restarts = CounterMetricFamily("switchyard_worker_restarts", text, labels=("pool", "reason"))
-    for pool, each in state.pools.items():
-        for reason, count in sorted(each.restarts.items()):
-            restarts.add_metric((pool, reason), count)
-    yield restarts
+    restarts = [(pool, *one) for pool, each in state.pools.items() for one in sorted(each.restarts.items())]
+    yield _family("switchyard_worker_restarts", text, restarts, "pool", "reason", kind=CounterMetricFamily)
 
 
 log = get_logger(__name__)

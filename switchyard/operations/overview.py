@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
+from operator import itemgetter
 
 from django.db import DatabaseError
 from django.utils import timezone
@@ -25,22 +26,13 @@ from switchyard.conf import declared_yard
 from switchyard.console.formatting import counted, duration, times
 from switchyard.dead_letters import queries as dead_letters
 from switchyard.history.queries import why_missing
-from switchyard.operations.findings import lateness
+from switchyard.operations.findings import finding, lateness
 from switchyard.operations.findings import pools as pool_checks
 from switchyard.operations.findings import queues as queue_checks
 from switchyard.operations.findings.calm import calm
 from switchyard.operations.findings.examine import KEPT, broker_away
-from switchyard.operations.findings.facts import YardFacts, facts_of
-from switchyard.operations.findings.finding import (
-    CHECK_BROKER,
-    Button,
-    Finding,
-    FindingGroup,
-    Level,
-    Ranked,
-    addon_words,
-    ranked,
-)
+from switchyard.operations.findings.facts import YardFacts, facts_of, holding
+from switchyard.operations.findings.finding import CHECK_BROKER, Button, Finding, FindingGroup, Level, Ranked, ranked
 from switchyard.operations.findings.records import look_at_schedules
 from switchyard.operations.findings.spending import said_once
 from switchyard.operations.metrics import YARD_STATE
@@ -78,9 +70,8 @@ def most_held(row: Row, facts: YardFacts | None) -> tuple[str, int]:
     """Return the actor that holds most slots of a late queue, and how many; ("", 0) where it is less than half."""
     if facts is None or row.kind != "queue" or row.state.word not in lateness.LATE_WORDS:
         return "", 0
-    names = {pool.name for pool in declared_yard().pools_of(row.queue)}
-    counted = Counter(job.actor for job in facts.running or () if job.holder.pool in names)
-    actor, count = next(iter(counted.most_common(1)), ("", 0))
+    held = Counter(job.actor for job in holding(row, facts.running or ()))
+    actor, count = next(iter(held.most_common(1)), ("", 0))
     return (actor, count) if count * 2 >= row.slots else ("", 0)
 
 
@@ -155,9 +146,11 @@ def diagnose(
     if facts is None:
         unknown = _server(ServerState(findings=(away,))) if isinstance(away, ServerFinding) else [_broker_away(away)]
         return _verdict(ranked(unknown), ())
-    known = examined if examined is not None else [_pending()]
-    now = (*JUDGED_NOW, *(f"broker.{code}" for code, words in addon_words().items() if words.now))
-    kept = [found for found in known if not any(fnmatchcase(found.name, name) for name in now)]
+    if examined is None:
+        seen, then = "database, disk and configuration are not checked yet", "They are within seconds."
+        examined = [CHECKS.warning("pending", seen, "", "manage.py switchyard doctor", then=then)]
+    now = (*JUDGED_NOW, *(f"broker.{code}" for code, words in finding.addon_words().items() if words.now))
+    kept = [found for found in examined if not any(fnmatchcase(found.name, name) for name in now)]
     told = sum(found.letters for found in kept)
     present = list(_now(facts, open_letters, told, open_letters if settled_letters is None else settled_letters))
     return _verdict(ranked(said_once([*present, *kept])), _figures(facts, open_letters))
@@ -177,7 +170,7 @@ def _now(facts: YardFacts, open_letters: int = 0, told: int = 0, settled: int = 
         seen, step = "no scheduler leads: no schedule starts", "manage.py switchyard runscheduler"
         then = f"Start `{step}`. Missed ticks are caught up as each schedule says; a pool sends the alerts meanwhile."
         button = look_at_schedules()
-        yield SCHEDULER.finding("warning", "down", seen, "No scheduler runs", step, then=then, button=button)
+        yield SCHEDULER.warning("down", seen, "No scheduler runs", step, then=then, button=button)
     if settled > told:
         yield _untriaged(open_letters, told, settled - told)
 
@@ -185,10 +178,9 @@ def _now(facts: YardFacts, open_letters: int = 0, told: int = 0, settled: int = 
 def _verdict(found: Sequence[Ranked], figures: tuple[tuple[str, str], ...]) -> Verdict:
     if not found:
         return Verdict("ok", "Healthy", f"{lateness.none_late()}.", figures)
-    first = found[0]
+    first, of = found[0], found[0].finding
     sentence = f"{lateness.none_late()}; {first.clause}" if first.level == "ok" else first.sentence
-    then = first.finding.then or first.finding.next
-    return Verdict(first.level, first.label, sentence, figures, then, first.finding.button, tuple(found))
+    return Verdict(first.level, first.label, sentence, figures, of.then or of.next, of.button, tuple(found))
 
 
 def _broker_away(away: str | Finding) -> Finding:
@@ -197,11 +189,9 @@ def _broker_away(away: str | Finding) -> Finding:
         step = "Check that the server runs and that SWITCHYARD_BROKER_URL names it; then `manage.py switchyard broker`"
         away = BROKER.error("away", seen, cause, step)
     seen = f"no job can be sent or seen from here, because {away.seen.replace('the server', 'the broker', 1)}"
-    then = (
-        "Whether workers reach it is not known from here. New jobs are refused with 503 until it answers; pools "
-        f"try again by themselves. {away.next}."
-    )
-    return BROKER.finding("error", "away", seen, away.cause, away.next, then=then, button=CHECK_BROKER)
+    unknown = "Whether workers reach it is not known from here. New jobs are refused with 503 until it answers"
+    then = f"{unknown}; pools try again by themselves. {away.next}."
+    return BROKER.error("away", seen, away.cause, away.next, then=then, button=CHECK_BROKER)
 
 
 def _server(server: ServerState) -> Iterable[Finding]:
@@ -210,7 +200,7 @@ def _server(server: ServerState) -> Iterable[Finding]:
         cause = "The server refuses writes"
         # The rest of the page follows from this: on Redis reports and leases expire, which cannot be written.
         then = f"{server.remedy} There is no need to restart pools or scheduler, also where they cannot report."
-        yield BROKER.finding("error", "takes_no_work", seen, cause, server.remedy, then=then, button=CHECK_BROKER)
+        yield BROKER.error("takes_no_work", seen, cause, server.remedy, then=then, button=CHECK_BROKER)
     for found in server.findings:
         then = f"{found.remedy}{_FOLLOWS.get(found.code, '')}"
         if found.partial:
@@ -225,17 +215,12 @@ _FOLLOWS = {"evicting": " New jobs are refused with 503 until then; waiting mess
 
 def _untriaged(open_letters: int, told: int, rest: int) -> Finding:
     """Return the finding for the letters that no finding about an actor has told."""
-    count, cause = counted(open_letters, "dead letter"), "Nothing consumes a dead list"
-    letters = counted(rest, "more dead letter" if told else "dead letter")
+    letters, cause = counted(rest, "more dead letter" if told else "dead letter"), "Nothing consumes a dead list"
     seen = f"{letters} {'waits' if rest == 1 else 'wait'} to be triaged"
     then = f"{cause}: requeue the letters when the cause is removed, or discard them."
-    step, button = "manage.py switchyard deadletters list", Button(f"Triage {count}", "switchyard-letters")
-    return LETTERS.finding("warning", "untriaged", seen, cause, step, then=then, button=button)
-
-
-def _pending() -> Finding:
-    seen, then = "database, disk and configuration are not checked yet", "They are within seconds."
-    return CHECKS.finding("warning", "pending", seen, "", "manage.py switchyard doctor", then=then)
+    button = Button(f"Triage {counted(open_letters, 'dead letter')}", "switchyard-letters")
+    step = "manage.py switchyard deadletters list"
+    return LETTERS.warning("untriaged", seen, cause, step, then=then, button=button)
 
 
 def _figures(facts: YardFacts, open_letters: int) -> tuple[tuple[str, str], ...]:
@@ -254,20 +239,16 @@ def _figures(facts: YardFacts, open_letters: int) -> tuple[tuple[str, str], ...]
 
 def _closest(rows: Sequence[Row]) -> tuple[str, str]:
     """Return the figure of the queue that is nearest to its promise, or furthest past it."""
-    starting = max((row for row in rows if row.ratio is not None), key=lambda row: row.ratio or 0, default=None)
-    ending = max((row for row in rows if row.done_ratio), key=lambda row: row.done_ratio or 0, default=None)
-    if ending is not None and (ending.done_ratio or 0) > ((starting and starting.ratio) or 0):
-        return _share(ending.done_ratio or 0, "to end", ending.name, ending.unfinished_age_ms)
-    if starting is not None:
-        return _share(starting.ratio or 0, "to start", starting.name, starting.oldest_age_ms)
-    return "None", "waits past its promise"
-
-
-def _share(ratio: float, verb: str, name: str, age_ms: int | None) -> tuple[str, str]:
-    # Rounded down: 100 % means that a promise is broken.
-    if ratio <= 1:
-        return f"{int(ratio * 100)} %", f"of its promise {verb}, the closest: {name}, {duration(age_ms or 0)}"
-    return times(ratio), f"its promise {verb}, the furthest: {name}, {duration(age_ms or 0)}"
+    starting = [(row.ratio, "to start", row.name, row.oldest_age_ms) for row in rows if row.ratio is not None]
+    ending = [(row.done_ratio, "to end", row.name, row.unfinished_age_ms) for row in rows if row.done_ratio]
+    found = max([*starting, *ending], key=itemgetter(0), default=None)
+    if found is None:
+        return "None", "waits past its promise"
+    ratio, verb, name, age_ms = found
+    age = duration(age_ms or 0)
+    if ratio <= 1:  # rounded down: 100 % means that a promise is broken
+        return f"{int(ratio * 100)} %", f"of its promise {verb}, the closest: {name}, {age}"
+    return times(ratio), f"its promise {verb}, the furthest: {name}, {age}"
 
 
 TIMEOUT_S = 2.0
@@ -330,15 +311,10 @@ class Room:
     @property
     def also(self) -> tuple[str, ...]:
         """Sentences of the overview below its verdict."""
-        paused = [
-            f"{row.name} ({row.missed:,} tick{'' if row.missed == 1 else 's'} missed)" for row in self.paused_schedules
-        ]
-        counted = "1 schedule is" if len(paused) == 1 else f"{len(paused)} schedules are"
-        return (
-            *self.verdict.also,
-            *([f"{counted} paused: {', '.join(paused)}."] if paused else ()),
-            *([f"Of the jobs, {self.unwritten}."] if self.unwritten else ()),
-        )
+        paused = [f"{row.name} ({counted(row.missed, 'tick')} missed)" for row in self.paused_schedules]
+        schedules_are = "1 schedule is" if len(paused) == 1 else f"{len(paused)} schedules are"
+        of_schedules = [f"{schedules_are} paused: {', '.join(paused)}."] if paused else []
+        return (*self.verdict.also, *of_schedules, *([f"Of the jobs, {self.unwritten}."] if self.unwritten else ()))
 
 
 def overview() -> Room:
@@ -441,8 +417,8 @@ def _refusal(error: BrokerRefused) -> str | ServerFinding:
     """Return what is wrong with a server that answers with an error, such as a key that another program wrote."""
     found = facilities().records
     with contextlib.suppress(BrokerError):
-        for finding in read_server_state(found.calls, found.keys).errors:
-            return finding
+        for wrong in read_server_state(found.calls, found.keys).errors:
+            return wrong
     return f"the broker answers with an error: {error.cause.partition(' ')[0]}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -75,22 +76,22 @@ def note(request: HttpRequest) -> HttpResponseRedirect:
 
 
 def _notes() -> list[AuditEntry]:
-    try:
-        with answers_within(page.DATABASE_TIMEOUT_S):
-            return notes_on("room", NOTED)
-    except DatabaseError:
-        return []
+    with suppress(DatabaseError), answers_within(page.DATABASE_TIMEOUT_S):
+        return notes_on("room", NOTED)
+    return []
 
 
 def _content(request: HttpRequest, *, plain: bool) -> dict[str, Any]:
     room = page.overview()
     steps = _first_steps(room)
-    is_ready = steps is not None and room.verdict.level == "ok"
-    changes = _changes(request, room)
-    pinned = next((note for note in _notes() if timezone.now() - note.at < PINNED), None)
     return {
-        "room": room, "plain": plain, "changes": changes, "first_steps": steps, "is_ready": is_ready, "pinned": pinned,
-    }  # fmt: skip
+        "room": room,
+        "plain": plain,
+        "changes": _changes(request, room),
+        "first_steps": steps,
+        "is_ready": steps is not None and room.verdict.level == "ok",
+        "pinned": next((note for note in _notes() if timezone.now() - note.at < PINNED), None),
+    }
 
 
 def _first_steps(room: page.Room) -> dict[str, Any] | None:
@@ -121,9 +122,8 @@ def _starts(room: page.Room) -> list[Change]:
     reports = [report for pool in room.pools if pool.state is not None for report in pool.state.reports]
     starts: list[Change] = []
     for report in sorted(reports, key=attrgetter("host", "release", "settings", "started_at")):
-        start = Change(
-            datetime_of(report.started_at), None, report.host, report.release, report.settings, (report.pool,)
-        )
+        of = report.host, report.release, report.settings, (report.pool,)
+        start = Change(datetime_of(report.started_at), None, *of)
         if starts and starts[-1][2:5] == start[2:5] and start.at - starts[-1].at <= TOGETHER:
             start = start._replace(pools=(*starts.pop().pools, report.pool))
         starts.append(start)

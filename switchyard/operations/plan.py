@@ -14,19 +14,8 @@ from itertools import accumulate, pairwise, zip_longest
 from statistics import NormalDist, mean
 from typing import Final
 
-from switchyard.broker.stores.yard_facts import (
-    CLASSES,
-    DEPTH,
-    MINUTE_MS,
-    RUN_MS,
-    RUNS,
-    Counts,
-    FactStore,
-    merged,
-    percentile_ms,
-    queue_subject,
-    starts,
-)
+from switchyard.broker.stores import yard_facts as facts
+from switchyard.broker.stores.yard_facts import Counts, FactStore, merged, percentile_ms, queue_subject, starts
 from switchyard.broker.topology import Pool, Yard
 from switchyard.operations.slots_needed import LATE, promise_of, slots_for
 
@@ -125,11 +114,11 @@ def by_percentiles(p50_s: float, p95_s: float) -> tuple[float, ...]:
 
 def by_counts(counts: Counts) -> tuple[float, ...]:
     """Return run times as a yard counted them: spread evenly within their class, with the mean that was measured."""
-    points = [percentile_ms(counts, RUNS, (n + 0.5) / POINTS) or 0.0 for n in range(POINTS)]
-    ended = sum(counts.get(RUNS + n, 0) for n in range(CLASSES))
+    points = [percentile_ms(counts, facts.RUNS, (n + 0.5) / POINTS) or 0.0 for n in range(POINTS)]
+    ended = sum(counts.get(facts.RUNS + n, 0) for n in range(facts.CLASSES))
     if not ended or not sum(points):
         return (0.0,)
-    scale = counts.get(RUN_MS, 0) / ended / mean(points) / 1_000
+    scale = counts.get(facts.RUN_MS, 0) / ended / mean(points) / 1_000
     return tuple(point * scale for point in points)
 
 
@@ -141,13 +130,13 @@ def recorded(store: FactStore, lanes: Iterable[str], since_ms: int, until_ms: in
     found = {lane: store.minutes(queue_subject(lane), since_ms, until_ms) for lane in lanes}
     found = {lane: minutes for lane, minutes in found.items() if any(map(starts, minutes.values()))}
     known = {at for minutes in found.values() for at in minutes}
-    every = range(min(known), max(known) + 1, MINUTE_MS) if known else ()
+    every = range(min(known), max(known) + 1, facts.MINUTE_MS) if known else ()
     return {lane: counted([minutes.get(at, {}) for at in every]) for lane, minutes in found.items()}
 
 
 def counted(minutes: Sequence[Counts]) -> Demand:
     """Return what arrived by the counts of a lane, one for each minute."""
-    waiting = [0, *(counts.get(DEPTH, 0) for counts in minutes)]
+    waiting = [0, *(counts.get(facts.DEPTH, 0) for counts in minutes)]
     more = [after - before for before, after in pairwise(waiting)]
     rates = [max(starts(counts) + grown, 0) / MINUTE_S for counts, grown in zip(minutes, more, strict=True)]
     return Demand(tuple(rates), by_counts(merged(minutes)))

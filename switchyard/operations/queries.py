@@ -7,12 +7,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import Facilities, facilities
-from switchyard.broker.shapes import QueuePause, QueueStats
+from switchyard.broker.shapes import QueueStats
 from switchyard.broker.stores.pool_reports import (
     QUIETED,
     Instruction,
@@ -26,9 +26,7 @@ from switchyard.conf import declared_yard
 from switchyard.long_running import anyone_leads
 from switchyard.operations.supervisors import TAKES_WORK, ServerState, read_broker_state
 
-WINDOW_S: Final = 60.0
-LATELY_S: Final = 10.0
-SHORTEST_S: Final = 1.0
+WINDOW_S, LATELY_S, SHORTEST_S = 60.0, 10.0, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +62,8 @@ def measure(stats: Iterable[QueueStats]) -> dict[str, Rates]:
     for one in stats:
         if one.issued is None:
             continue
-        lanes = one.live, one.retry
-        snapshot = QueueSnapshot(
-            now_s, one.issued, sum(lane.total for lane in lanes), sum(lane.running for lane in lanes)
-        )
-        rates = note(one.queue, snapshot)
-        if rates is not None:
+        there, leased = one.live.total + one.retry.total, one.live.running + one.retry.running
+        if rates := note(one.queue, QueueSnapshot(now_s, one.issued, there, leased)):
             found[one.queue] = rates
     return found
 
@@ -83,17 +77,14 @@ def note(queue: str, now: QueueSnapshot) -> Rates | None:
         first = kept[0] if kept else None
         if not kept or now.at_s - kept[-1].at_s >= SHORTEST_S:
             kept.append(now)
-    if first is None or now.at_s - first.at_s < SHORTEST_S:
-        return None
-    return between(first, now)
+    return None if first is None or now.at_s - first.at_s < SHORTEST_S else between(first, now)
 
 
 def lately(queue: str) -> Rates | None:
     """Return the rates of the last ten seconds, by this process's readings; ``None`` without two of them."""
+    since_s = time.monotonic() - LATELY_S
     with _lock:
-        kept = list(_readings.get(queue, ()))
-    now_s = time.monotonic()
-    recent = [reading for reading in kept if now_s - reading.at_s <= LATELY_S]
+        recent = [reading for reading in _readings.get(queue, ()) if reading.at_s >= since_s]
     return between(recent[0], recent[-1]) if len(recent) > 1 else None
 
 
@@ -104,8 +95,7 @@ def forget() -> None:
 
 def between(first: QueueSnapshot, last: QueueSnapshot) -> Rates:
     """Return the rates between two readings. A purge takes messages away that never started: nothing ends below 0."""
-    seconds = last.at_s - first.at_s
-    starts = last.issued - first.issued
+    seconds, starts = last.at_s - first.at_s, last.issued - first.issued
     ends = max(starts - (last.leased - first.leased), 0)
     arrivals = max(last.there - first.there + ends, 0)
     return Rates(arrivals / seconds, starts / seconds, ends / seconds, seconds)
@@ -184,12 +174,10 @@ class YardState:
 
 
 def yard_state() -> YardState:
-    found = facilities()
     try:
-        return _read(declared_yard(), found)
+        return _read(declared_yard(), facilities())
     except BrokerError:
-        _missed.clear()
-        _missed["broker"] = time.monotonic()
+        _miss()
         raise
 
 
@@ -197,6 +185,13 @@ def yard_state() -> YardState:
 # that looks seldom does not know when the broker came back.
 _missed: dict[str, float] = {}
 KNOWN_S = 60.0
+
+
+def _miss() -> None:
+    _missed.clear()
+    _missed["broker"] = time.monotonic()
+
+
 # A report lasts 15 s; the clocks of two hosts may differ by a little.
 LEAST_SILENT_MS = 10_000
 
@@ -227,14 +222,12 @@ def supervisors_of(pools: PoolReports, now: int) -> tuple[list[PoolReport], list
 
 def _returned_s(server: ServerState) -> float | None:
     if server.refusal:  # reports expire, which cannot be written
-        _missed.clear()
-        _missed["broker"] = time.monotonic()
+        _miss()
         return None
-    since_s = [float(server.uptime_s)] if server.uptime_s is not None else []
-    now_s = time.monotonic()
+    since_s, now_s = [GRACE_S if server.uptime_s is None else float(server.uptime_s)], time.monotonic()
     if (back_s := _missed.get("broker")) is not None and _missed.setdefault("back", now_s) - back_s <= KNOWN_S:
         since_s.append(now_s - _missed["back"])
-    least = min(since_s, default=GRACE_S)
+    least = min(since_s)
     return least if least < GRACE_S else None
 
 
@@ -244,44 +237,43 @@ def queues_json(state: YardState) -> list[dict[str, Any]]:
     The shape is that of the API, and of ``switchyard queues --json``. ``depth`` counts the waiting messages of the
     queue itself, ``retrying`` those of its retry lane in any state, ``parked`` those of both.
     """
-    found = []
-    for stats in state.queues:
-        queue = declared_yard().queue_of(stats.queue)
-        pools = [state.pools[pool.name] for pool in declared_yard().pools_of(stats.queue)]
-        unfinished_ms = stats.oldest_unfinished_age_ms if queue.done_objective_ms is not None else None
-        rates, names = state.rates.get(stats.queue), ("arrivals", "starts", "ends")
-        speeds = {f"{name}_per_second": rates and round(getattr(rates, name), 2) for name in names}
-        found.append(
-            {
-                "queue": stats.queue,
-                "depth": stats.live.waiting,
-                "scheduled": stats.live.scheduled,
-                "parked": stats.parked,
-                "running": stats.live.running,
-                "retrying": stats.retry.total,
-                "dead": stats.dead,
-                "quarantined": stats.quarantined,
-                **speeds,
-                "oldest_age_seconds": _seconds(stats.live.oldest_age_ms),
-                "objective_seconds": _seconds(queue.objective_ms),
-                "done_objective_seconds": _seconds(queue.done_objective_ms),
-                "oldest_unfinished_age_seconds": _seconds(unfinished_ms),
-                "paused": stats.paused,
-                "pause": _pause(stats.pause),
-                "pools": [pool.pool.name for pool in pools],
-                "pools_up": sum(pool.up for pool in pools),
-                "slots": sum(pool.slots for pool in pools),
-                "slots_busy": sum(pool.busy for pool in pools),
-            }
-        )
-    return found
+    return [_queue_json(stats, state) for stats in state.queues]
+
+
+def _queue_json(stats: QueueStats, state: YardState) -> dict[str, Any]:
+    queue, pause = declared_yard().queue_of(stats.queue), stats.pause
+    pools = [state.pools[pool.name] for pool in declared_yard().pools_of(stats.queue)]
+    unfinished_ms = stats.oldest_unfinished_age_ms if queue.done_objective_ms is not None else None
+    rates, names = state.rates.get(stats.queue), ("arrivals", "starts", "ends")
+    return {
+        "queue": stats.queue,
+        "depth": stats.live.waiting,
+        "scheduled": stats.live.scheduled,
+        "parked": stats.parked,
+        "running": stats.live.running,
+        "retrying": stats.retry.total,
+        "dead": stats.dead,
+        "quarantined": stats.quarantined,
+        **{f"{name}_per_second": rates and round(getattr(rates, name), 2) for name in names},
+        "oldest_age_seconds": _seconds(stats.live.oldest_age_ms),
+        "objective_seconds": _seconds(queue.objective_ms),
+        "done_objective_seconds": _seconds(queue.done_objective_ms),
+        "oldest_unfinished_age_seconds": _seconds(unfinished_ms),
+        "paused": stats.paused,
+        "pause": pause
+        and {"since": _moment(pause.since), "until": _moment(pause.until), "by": pause.by, "reason": pause.reason},
+        "pools": [pool.pool.name for pool in pools],
+        "pools_up": sum(pool.up for pool in pools),
+        "slots": sum(pool.slots for pool in pools),
+        "slots_busy": sum(pool.busy for pool in pools),
+    }
 
 
 def pool_state(
     pool: Pool,
     reports: Sequence[PoolReport],
-    silent: Sequence[SilentSupervisor] = (),
-    instructions: Mapping[str, Instruction] | None = None,
+    silent: Sequence[SilentSupervisor],
+    instructions: Mapping[str, Instruction],
 ) -> PoolState:
     """Return a pool's state from all supervisors' reports, and by member the instructions that quiet them."""
     mine = [report for report in reports if report.pool == pool.name]
@@ -304,15 +296,9 @@ def pool_state(
         silent=tuple(one for one in silent if one.pool == pool.name),
         supervisors=len(up),
         quieted=len(quieted),
-        instructions=tuple(found for each in quieted if (found := (instructions or {}).get(each.member))),
+        instructions=tuple(found for each in quieted if (found := instructions.get(each.member))),
         reports=tuple(mine),
     )
-
-
-def _pause(pause: QueuePause | None) -> dict[str, Any] | None:
-    if pause is None:
-        return None
-    return {"since": _moment(pause.since), "until": _moment(pause.until), "by": pause.by, "reason": pause.reason}
 
 
 def _moment(ms: int | None) -> str | None:

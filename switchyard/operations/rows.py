@@ -86,8 +86,8 @@ def _queue_and_lane(yard: Yard, queue: Queue, state: YardState | None) -> Iterat
     own = [pool for pool in yard.pools if queue.retry_lane in pool.queues]
     retries = retries_text(queue.retry.retries, queue.retry.span_ms(), speed=yard.retry_speed)
     own_track, shown = bool(own), "" if own else retries
-    stats = next((stats for stats in state.queues if stats.queue == queue.name), None) if state is not None else None
     promised = promise(queue.objective_ms, queue.done_objective_ms)
+    stats = next((stats for stats in (state.queues if state else ()) if stats.queue == queue.name), None)
     if state is None or stats is None:
         word = UNKNOWN if state is None else AWAY
         yield Row(queue.name, "queue", promised, "unknown", word, own_track=own_track, retries=shown)
@@ -184,14 +184,10 @@ def _over(age_ms: int | None, promised_ms: int | None) -> float | None:
     return age_ms / promised_ms if age_ms is not None and promised_ms else None
 
 
-PROMISE_X = 136
-SIGNAL_X = 284
-LINEAR = SIGNAL_X - PROMISE_X
-LOGARITHMIC = 60
-WAGON, GAP = 7, 2
-SLOT, SLOT_GAP = 11, 4
-SINGLE_SLOTS = 8
-LONG_WAGON = 112
+PROMISE_X, SIGNAL_X = 136, 284
+LINEAR, LOGARITHMIC = SIGNAL_X - PROMISE_X, 60
+WAGON, GAP, LONG_WAGON = 7, 2, 112
+SLOT, SLOT_GAP, SINGLE_SLOTS = 11, 4, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +220,8 @@ def draw(row: Row, holder: str = "", held: int = 0) -> Drawing:
 def _train(row: Row) -> tuple[Mark, ...]:
     if not row.waiting and not (row.kind != "queue" and row.held):
         return ()
-    if row.ratio is None:
-        length = min(LINEAR, 18 * math.log10(1 + (row.waiting or 0) + row.held) + WAGON)
-    else:
+    length = min(LINEAR, 18 * math.log10(1 + (row.waiting or 0) + row.held) + WAGON)
+    if row.ratio is not None:
         past = min(math.log10(max(row.ratio, 1.0)), 2.0)
         length = min(row.ratio, 1.0) * LINEAR + past * LOGARITHMIC
     count = max(1, int(length // (WAGON + GAP)))
@@ -243,12 +238,7 @@ def _slots(row: Row, held: int) -> tuple[Mark, ...]:
         step = SLOT + SLOT_GAP
         kinds = ["held"] * held + ["busy"] * (row.busy - held) + ["idle"] * (row.slots - row.busy)
         return tuple(Mark(index * step, SLOT, kind) for index, kind in enumerate(kinds[: row.slots]))
-    filled = round(LONG_WAGON * min(row.busy / row.slots, 1.0))
-    if row.busy and not filled:
-        filled = 2
-    marks = [Mark(0, LONG_WAGON, "idle")]
-    if filled:
-        marks.append(Mark(0, filled, "busy"))
-    if held:
-        marks.append(Mark(0, max(2, round(LONG_WAGON * held / row.slots)), "held"))
-    return tuple(marks)
+    filled = (round(LONG_WAGON * min(row.busy / row.slots, 1.0)) or 2) if row.busy else 0
+    by_holder = max(2, round(LONG_WAGON * held / row.slots)) if held else 0
+    parts = (LONG_WAGON, "idle"), (filled, "busy"), (by_holder, "held")
+    return tuple(Mark(0, width, kind) for width, kind in parts if width)

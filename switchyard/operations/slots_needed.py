@@ -13,8 +13,7 @@ from typing import Final
 from switchyard.broker.topology import Pool, Yard
 from switchyard.operations.queries import YardState
 
-WINDOW_S: Final = 60.0
-SHORTEST_S: Final = 10.0
+WINDOW_S, SHORTEST_S = 60.0, 10.0
 # A backlog is to be over by then, or within the promise where that is longer: a new pod takes most of a minute.
 DRAIN_S: Final = 60.0
 # Share of messages that may start later than promised.
@@ -106,10 +105,8 @@ class SlotsNeeded:
                 if not kept or now_s - kept[-1].at_s >= 1:
                     kept.append(snapshot)
                 first = kept[0]
-            if now_s - first.at_s >= SHORTEST_S:
-                slots = needed(first, snapshot, promise_of(yard, pool))
-                if slots is not None:
-                    found[pool.name] = slots
+            if now_s - first.at_s >= SHORTEST_S and (slots := needed(first, snapshot, promise_of(yard, pool))):
+                found[pool.name] = slots
         return found
 
 

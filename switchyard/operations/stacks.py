@@ -55,11 +55,12 @@ def shown_stacks(children: Sequence[ChildStacks]) -> list[ShownChild]:
 
 
 def _shown_stack(stack: Stack) -> ShownStack:
-    texts = [INTERPRETER.sub("", frame) for frame in stack.frames]
-    frames = tuple(ShownFrame(text, _is_own(frame)) for text, frame in zip(texts, stack.frames, strict=True))
+    frames = tuple(ShownFrame(INTERPRETER.sub("", frame), _is_own(frame)) for frame in stack.frames)
     # "Running" is what faulthandler says of the thread that writes the stacks: it was interrupted, and need not run.
     name = "thread that was interrupted to write this" if stack.of == "running thread" else stack.of
-    return ShownStack(name, _does(stack), frames)
+    innermost = stack.frames[0] if stack.frames else ""
+    waits = next((word for pattern, word in WAITS if pattern.search(innermost)), "works")
+    return ShownStack(name, "runs a task" if stack.runs_task else waits, frames)
 
 
 def _is_own(frame: str) -> bool:
@@ -67,13 +68,6 @@ def _is_own(frame: str) -> bool:
     file = frame.rpartition(":")[0]
     inside = not file.startswith("/") and not MACHINERY.match(file)
     return inside and (Path(switchyard_settings().base_dir) / file).is_file()
-
-
-def _does(stack: Stack) -> str:
-    if stack.runs_task:
-        return "runs a task"
-    innermost = stack.frames[0] if stack.frames else ""
-    return next((word for pattern, word in WAITS if pattern.search(innermost)), "works")
 
 
 def own_frame(stacks: Sequence[Stack]) -> str:

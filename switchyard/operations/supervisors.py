@@ -75,10 +75,8 @@ class ReportedWorkers:
     def lead(self) -> str:
         """Sentence of what they do, and of what starts those that are missing."""
         if not self.reports:
-            return (
-                "No supervisor reports. `manage.py switchyard runpools` starts all pools on this machine; each appears "
-                "here within 2 s."
-            )
+            start = "`manage.py switchyard runpools` starts all pools on this machine"
+            return f"No supervisor reports. {start}; each appears here within 2 s."
         busy, slots = (sum(getattr(report, name) for report in self.reports) for name in ("busy", "slots"))
         text = f"{busy:,} of {slots:,} slots run a job."
         if not self.missing:
@@ -128,32 +126,20 @@ def instruct(verb: Verb, reports: Iterable[PoolReport], *, who: Who, reason: str
     done = []
     for report in reports:
         with act(f"worker.{verb}", who=who, target=report.member, reason=reason, essential=False) as entry:
-            instruction = Instruction(
-                id=secrets.token_hex(8),
-                verb=verb,
-                started_at=report.started_at,
-                at=now_ms(),
-                by=who.name,
-                reason=reason[:LONGEST_REASON],
-            )
+            id_, since, why = secrets.token_hex(8), report.started_at, reason[:LONGEST_REASON]
+            instruction = Instruction(id=id_, verb=verb, started_at=since, at=now_ms(), by=who.name, reason=why)
             facilities().pools.instruct(report.member, instruction)
             entry.count = 1
         done.append(report)
     return done
 
 
-def obeyed(verb: Verb, told: Sequence[PoolReport]) -> list[PoolReport]:
-    """Return the supervisors that have obeyed, by what they report now."""
-    now = {report.member: report for report in facilities().pools.read_all()}
-    return [report for report in told if _has_obeyed(verb, report, now.get(report.member))]
-
-
 def wait_until_obeyed(verb: Verb, told: Sequence[PoolReport], wait_s: float) -> list[PoolReport]:
-    """Wait until supervisors have obeyed, at most for ``wait_s``; return those that have not."""
+    """Wait until supervisors have obeyed by what they report, at most for ``wait_s``; return those that have not."""
     deadline_s = time.monotonic() + wait_s
     while True:
-        done = {report.member for report in obeyed(verb, told)}
-        left = [report for report in told if report.member not in done]
+        now = {report.member: report for report in facilities().pools.read_all()}
+        left = [report for report in told if not _has_obeyed(verb, report, now.get(report.member))]
         if not left or time.monotonic() >= deadline_s:
             return left
         time.sleep(POLL_S)
@@ -169,17 +155,12 @@ def _has_obeyed(verb: Verb, told: PoolReport, now: PoolReport | None) -> bool:
 
 # First word of the server's error -> why it accepts no work, and the remedy.
 REFUSALS = {
-    "OOM": (
-        "its memory is full",
-        "Raise it with `CONFIG SET maxmemory` and in the server's configuration; work then resumes by itself. Leave "
-        "maxmemory-policy alone: any other one deletes waiting jobs.",
-    ),
-    "READONLY": (
-        "it is a replica, which only reads",
-        "Point SWITCHYARD_BROKER_URL at the primary, or finish the failover.",
-    ),
+    "OOM": ("its memory is full", "Raise it with `CONFIG SET maxmemory` and in the server's configuration; work then "
+            "resumes by itself. Leave maxmemory-policy alone: any other one deletes waiting jobs."),
+    "READONLY": ("it is a replica, which only reads",
+                 "Point SWITCHYARD_BROKER_URL at the primary, or finish the failover."),
     "MISCONF": ("it cannot write to its disk", "Free its disk and read its log; work then resumes by itself."),
-}
+}  # fmt: skip
 # Findings that a refusal already reports.
 IMPLIED_BY_REFUSAL = frozenset({"replica", "disk", "loading", "nearly_full"})
 
@@ -236,11 +217,11 @@ def read_server_state(calls: RedisCalls, keys: Keys) -> ServerState:
     there = [keys.queue(queue) for queue in servers.queues if queue not in away.queues]
     refusal, then = _refusal(calls, there)
     looks = servers.read(production=not settings.DEBUG, away=away)
-    found = [item for item in servers.findings(looks) if item.code != "unverified"]
-    if refusal:
-        found = [item for item in found if item.code not in IMPLIED_BY_REFUSAL]
-    limits = [(look.facts.used_bytes, look.facts.max_bytes) for look in looks if look.facts and look.facts.max_bytes]
-    uptimes_s = [look.facts.uptime_s for look in looks if look.facts is not None and look.facts.uptime_s is not None]
+    untold = IMPLIED_BY_REFUSAL if refusal else ()
+    found = [item for item in servers.findings(looks) if item.code not in ("unverified", *untold)]
+    known = [look.facts for look in looks if look.facts is not None]
+    limits = [(each.used_bytes, each.max_bytes) for each in known if each.max_bytes]
+    uptimes_s = [each.uptime_s for each in known if each.uptime_s is not None]
     wrong_type = wrong_types(there, calls.pipeline(type_commands(there), raise_errors=False))
     wrong = (*_lost_keyspace(servers, away), *away.findings, *wrong_type, *found)
     return ServerState(
@@ -273,11 +254,9 @@ def _lost_keyspace(servers: Servers, away: AwayPart) -> list[ServerFinding]:
     commands = [("HGETALL" if at % 2 == 0 else "SMEMBERS", name) for pair in marks for at, name in enumerate(pair)]
     answers = servers.calls.pipeline(commands, raise_errors=False)
     lost = {}
-    for (name, _), hash_, missed in zip(marks, answers[::2], answers[1::2], strict=True):
-        if isinstance(hash_, BrokerError) or isinstance(missed, BrokerError):
-            continue  # a replica without a primary, reported above
-        marker = marker_of(hash_, missed)
-        if marker.missed:
+    for (name, _), *read in zip(marks, answers[::2], answers[1::2], strict=True):
+        # An error is a replica without a primary, reported above.
+        if not any(isinstance(each, BrokerError) for each in read) and (marker := marker_of(*read)).missed:
             lost[name] = marker
     if not lost:
         return []

@@ -24,6 +24,7 @@ QUEUE = f"{ROOM}queues/<str:name>/"
 ACTOR = f"{ROOM}actors/<str:name>/"
 SCHEDULE = f"{ROOM}schedules/<str:name>/"
 BULK = f"{ROOM}bulk/"
+ACT = f"{BULK}<int:number>/"
 BATCHES = f"{ROOM}batches/"
 JOBS = "admin/switchyard_jobs/job/"
 JOB = f"{JOBS}<str:job_id>/"
@@ -53,6 +54,11 @@ def page(address: str, view: Callable[..., Any], name: str) -> URLPattern:
     return path(address, room_view(view), name=f"switchyard-{name}")
 
 
+def parts(address: str, views: Views, of: str, *names: str) -> list[URLPattern]:
+    """Return pages below an address: ``run-now`` is the view ``run_now``, named ``switchyard-<of>-run-now``."""
+    return [page(f"{address}{name}/", getattr(views, name.replace("-", "_")), f"{of}{name}") for name in names]
+
+
 @require_GET
 @independent
 async def job_events(request: HttpRequest, job_id: str) -> Any:
@@ -68,8 +74,7 @@ urlpatterns = [
 if installed_apps.is_installed("django.contrib.admin"):
     urlpatterns += [
         page(ROOM, overview.overview, "operations"),
-        page(f"{ROOM}live/", overview.live, "operations-live"),
-        page(f"{ROOM}note/", overview.note, "operations-note"),
+        *parts(ROOM, overview, "operations-", "live", "note"),
         page(f"{ROOM}workers/", workers.workers, "operations-workers"),
         page(f"{ROOM}workers/live/", workers.live, "operations-workers-live"),
         page(STACKS, workers.ask_for_stacks, "operations-ask-for-stacks"),
@@ -78,21 +83,14 @@ if installed_apps.is_installed("django.contrib.admin"):
         page(f"{ROOM}instructions/<str:verb>/", workers.instruct, "operations-instruct"),
         page(f"{ROOM}queues/", queues.queues, "queues"),
         page(QUEUE, queues.queue, "queue"),
-        page(f"{QUEUE}live/", queues.live, "queue-live"),
-        page(f"{QUEUE}pause/", queues.pause, "queue-pause"),
-        page(f"{QUEUE}note/", queues.note, "queue-note"),
-        page(f"{QUEUE}purge/", queues.purge, "queue-purge"),
+        *parts(QUEUE, queues, "queue-", "live", "pause", "note", "purge", "relocate", "resume"),
         page(f"{QUEUE}purge/<str:purge_id>/undo/", queues.undo, "queue-undo"),
-        page(f"{QUEUE}relocate/", queues.relocate, "queue-relocate"),
-        page(f"{QUEUE}resume/", queues.resume, "queue-resume"),
         page(JOBS, job_list.jobs, "jobs"),
         page(f"{JOBS}live/", job_list.live, "jobs-live"),
         page(JOB, passport.passport, "job"),
         page(f"{JOB}live/", passport.live, "job-live"),
         path(f"{JOB}events/", job_events, name="switchyard-job-events"),
-        page(f"{JOB}cancel/", passport.cancel, "job-cancel"),
-        page(f"{JOB}run-now/", passport.run_now, "job-run-now"),
-        page(f"{JOB}again/", passport.again, "job-again"),
+        *parts(JOB, passport, "job-", "cancel", "run-now", "again"),
         page(LETTERS, letters.letters, "letters"),
         page(f"{LETTERS}quarantine/", letters.quarantined, "quarantine"),
         page(f"{LETTER}change/", letters.letter, "letter"),
@@ -109,32 +107,19 @@ if installed_apps.is_installed("django.contrib.admin"):
         page(f"{ROOM}schedules/", schedules.all_schedules, "schedules"),
         page(f"{ROOM}new-schedule/", stored_schedules.new, "schedule-new"),
         page(SCHEDULE, schedules.schedule, "schedule"),
-        page(f"{SCHEDULE}edit/", stored_schedules.edit, "schedule-edit"),
-        page(f"{SCHEDULE}delete/", stored_schedules.delete, "schedule-delete"),
-        page(f"{SCHEDULE}run/", schedules.run, "schedule-run"),
-        page(f"{SCHEDULE}pause/", schedules.pause, "schedule-pause"),
-        page(f"{SCHEDULE}resume/", schedules.resume, "schedule-resume"),
-        page(f"{ROOM}actors/", actors.actors, "actors"),
-        page(f"{ROOM}costs/", actors.costs, "costs"),
+        *parts(SCHEDULE, stored_schedules, "schedule-", "edit", "delete"),
+        *parts(SCHEDULE, schedules, "schedule-", "run", "pause", "resume"),
+        *parts(ROOM, actors, "", "actors", "costs"),
         page(ACTOR, actors.actor, "actor"),
-        page(f"{ACTOR}send/", actors.send, "actor-send"),
-        page(f"{ACTOR}pause/", actors.pause, "actor-pause"),
-        page(f"{ACTOR}resume/", actors.resume, "actor-resume"),
-        page(f"{ACTOR}open-circuit/", actors.open_circuit, "actor-open-circuit"),
+        *parts(ACTOR, actors, "actor-", "send", "pause", "resume", "open-circuit"),
         page(f"{ROOM}limits/", limits.limits, "limits"),
         page(f"{ROOM}limits/override/", limits.override, "limit-override"),
         page(f"{ROOM}audit/", audit.audit_log, "audit"),
         page(BATCHES, batches.batches, "batches"),
         page(f"{BATCHES}<str:batch_id>/", batches.batch, "batch"),
         page(BULK, bulk.acts, "bulk-acts"),
-        page(f"{BULK}<int:number>/", bulk.act, "bulk-act"),
-        page(f"{BULK}<int:number>/live/", bulk.live, "bulk-act-live"),
-        page(f"{BULK}<int:number>/stop/", bulk.stop, "bulk-act-stop"),
-        page(f"{BULK}<int:number>/take-back/", bulk.take_back, "bulk-act-take-back"),
+        page(ACT, bulk.act, "bulk-act"),
+        *parts(ACT, bulk, "bulk-act-", "live", "stop", "take-back"),
         page(f"{BULK}begin/<str:kind>/", bulk.begin, "bulk-begin"),
-        page(f"{ROOM}find/", frame.find, "find"),
-        page(f"{ROOM}steps/", frame.steps, "steps"),
-        page(f"{ROOM}strip/", frame.strip, "strip"),
-        page(f"{ROOM}keys/", frame.keys, "keys"),
-        page(f"{ROOM}theme/", frame.theme, "theme"),
+        *parts(ROOM, frame, "", "find", "steps", "strip", "keys", "theme"),
     ]

@@ -24,7 +24,9 @@ FORWARDED = frozenset(("forwarded", "via", "x-real-ip", "cf-connecting-ip"))
 
 def may_scrape(request: HttpRequest, token: str) -> bool:
     """Return whether a request comes from loopback and through no proxy, or carries the token; "" accepts none."""
-    return is_from_loopback(request) or _has_token(request, token)
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    right = hmac.compare_digest(given.strip().encode(), token.encode())
+    return is_from_loopback(request) or (bool(token) and scheme.lower() == "bearer" and right)
 
 
 def is_from_loopback(request: HttpRequest) -> bool:
@@ -38,12 +40,6 @@ def is_from_loopback(request: HttpRequest) -> bool:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_loopback
-
-
-def _has_token(request: HttpRequest, token: str) -> bool:
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    right = hmac.compare_digest(given.strip().encode(), token.encode())
-    return bool(token) and scheme.lower() == "bearer" and right
 
 
 TIMEOUT_S = 2.0

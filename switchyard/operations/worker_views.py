@@ -94,12 +94,9 @@ def _do(request: HttpRequest, verb: str, hit: list[PoolReport], reason: str) -> 
 def _context(
     verb: str, hit: list[PoolReport], left: list[tuple[PoolReport, str]], workers: ReportedWorkers | None
 ) -> dict[str, Any]:
-    chosen = {report.member for report in hit}
-    everyone = () if workers is None else workers.reports
-    taking = {
-        report.pool for report in everyone if report.member not in chosen and report.state not in (QUIETED, "draining")
-    }
-    yard = declared_yard()
+    chosen, yard = {report.member for report in hit}, declared_yard()
+    others = [report for report in (workers.reports if workers else ()) if report.member not in chosen]
+    taking = {report.pool for report in others if report.state not in (QUIETED, "draining")}
     known = {pool.name: pool for pool in yard.pools}
     silent = [name for name in dict.fromkeys(report.pool for report in hit) if name not in taking]
     lanes = [lane for name in silent if name in known for lane in yard.served_by(known[name])]
@@ -156,31 +153,18 @@ class ShownSupervisor:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolAct:
-    """An instruction to those supervisors of a pool that do not do so already; ``is_all``: to all of several."""
-
-    verb: Verb
-    count: int
-    is_all: bool
-
-    @property
-    def number(self) -> str:
-        """The number on its button: ``all 2``, or ``1``."""
-        return f"{'all ' if self.is_all else ''}{self.count:,}"
-
-
-@dataclass(frozen=True, slots=True)
 class ShownPool:
-    """The supervisors of a pool with the instructions to all of them."""
+    """The supervisors of a pool.
+
+    Args:
+        acts: Instructions to those that do not do so already, with the number on the button: ``all 2``, or ``1``.
+        is_several: It has a line of its own, above its supervisors.
+    """
 
     name: str
-    supervisors: tuple[ShownSupervisor, ...]
-    acts: tuple[PoolAct, ...]
-
-    @property
-    def is_several(self) -> bool:
-        """Whether the pool has a line of its own, above its supervisors."""
-        return len(self.supervisors) > 1
+    supervisors: list[ShownSupervisor]
+    acts: list[tuple[Verb, str]]
+    is_several: bool
 
 
 @require_safe
@@ -204,7 +188,18 @@ def _content() -> dict[str, Any]:
     except BrokerError:
         return {"supervisors": None, "running": None, "away": WORKERS_AWAY, "off": SWITCHED_OFF}
     running = running_or_none()
-    shown = [_shown(report, running, workers.instructions.get(report.member)) for report in workers.reports]
+    shown = [
+        ShownSupervisor(
+            report=report,
+            running=running_of(report.member, running),
+            started=datetime_of(report.started_at),
+            beat=datetime_of(report.beat_at),
+            memory_bytes=sum(int(child.get("rss_bytes", 0)) for child in report.children),
+            restarts=tuple(sorted(report.restarts.items())),
+            quieted=workers.instructions.get(report.member),
+        )
+        for report in workers.reports
+    ]
     return {
         "workers": workers,
         "supervisors": shown,
@@ -217,20 +212,8 @@ def _content() -> dict[str, Any]:
 
 def _pool(name: str, shown: list[ShownSupervisor]) -> ShownPool:
     hit = ((verb, sum(not refusal(each.report, verb) for each in shown)) for verb in VERBS)
-    acts = tuple(PoolAct(verb, count, is_all=1 < count == len(shown)) for verb, count in hit if count)
-    return ShownPool(name, tuple(shown), acts)
-
-
-def _shown(report: PoolReport, running: list[Job] | None, quieted: Instruction | None) -> ShownSupervisor:
-    return ShownSupervisor(
-        report=report,
-        running=running_of(report.member, running),
-        started=datetime_of(report.started_at),
-        beat=datetime_of(report.beat_at),
-        memory_bytes=sum(int(child.get("rss_bytes", 0)) for child in report.children),
-        restarts=tuple(sorted(report.restarts.items())),
-        quieted=quieted,
-    )
+    acts = [(verb, f"{'all ' if 1 < count == len(shown) else ''}{count:,}") for verb, count in hit if count]
+    return ShownPool(name, shown, acts, len(shown) > 1)
 
 
 @require_POST

@@ -29,11 +29,8 @@ WINDOW_MS: Final = 5 * 60_000
 RECENT: Final = timedelta(minutes=10)
 # A fault without a failure for so long is told in the past; sooner where every job of it has succeeded since, or where
 # so many others succeeded that several of them would have failed.
-ENDED_MS: Final = 45_000
-MENDED_MS: Final = 10_000
-MISSING: Final = 5
-FEWEST: Final = 5
-LEAST_SHARE: Final = 0.1
+ENDED_MS, MENDED_MS, MISSING = 45_000, 10_000, 5
+FEWEST, LEAST_SHARE = 5, 0.1
 # Enough where the failures have something in common.
 LEAST_COMMON_SHARE: Final = 0.05
 ONE_HOST: Final = 0.8
@@ -46,8 +43,6 @@ MOST_ROWS: Final = 2_000
 MOST_ERRORS: Final = 3
 # Of an error, which may be the long answer of a foreign server.
 SEARCHED: Final = 500
-LETTERS: Final = "switchyard-letters"
-LETTER: Final = "switchyard-letter"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})"
 # ``host: fact; remedy``, as outgoing requests of this project fail; and the forms of urllib3, requests and httpx.
 _HOSTS = (
@@ -110,12 +105,9 @@ def look() -> Iterator[Finding]:
 def failing_actors() -> list[FailingActor]:
     """Return the actors with enough failures for a finding, the most failures first."""
     since = now_ms() - WINDOW_MS
-    rows = list(
-        JobRow.objects.filter(failed_at__gte=since)
-        .order_by("-failed_at", "-id")
-        .values_list("actor", "queue", "error_type", "error_message", "failed_at", "pk", "state")[:MOST_ROWS]
-    )
-    letters = _letters()
+    columns = ("actor", "queue", "error_type", "error_message", "failed_at", "pk", "state")
+    failed = JobRow.objects.filter(failed_at__gte=since).order_by("-failed_at", "-id")
+    rows, letters = list(failed.values_list(*columns)[:MOST_ROWS]), _letters()
     found: list[FailingActor] = []
     for actor in dict.fromkeys([row[0] for row in rows] + list(letters)):
         mine = [row for row in rows if row[0] == actor]
@@ -173,10 +165,9 @@ _Letter = tuple[str, str, str, str, str, datetime]
 
 def _letters() -> dict[str, list[_Letter]]:
     rows = DeadLetter.objects.filter(is_open=1, died_at__gt=timezone.now() - RECENT).exclude(reason="poison")
+    rows = rows.order_by("-died_at")
     found: dict[str, list[_Letter]] = {}
-    for row in rows.order_by("-died_at").values_list("actor", "queue", "exception", "error", "fingerprint", "died_at")[
-        :MOST_ROWS
-    ]:
+    for row in rows.values_list("actor", "queue", "exception", "error", "fingerprint", "died_at")[:MOST_ROWS]:
         found.setdefault(row[0], []).append(row)
     return found
 
@@ -258,7 +249,7 @@ def common_of(actor: str, failed: Sequence[int], since: int) -> str:
     found = [(len(values), name, values) for name in names if (values := _only(name, bad, good))]
     # An argument explains more than where it ran; of several the one with the fewest values, in the order of a call.
     found.sort(key=lambda one: (_PLACES.index(one[1]) if one[1] in _PLACES else -1, one[0]))
-    return f"{found[0][1]} {', '.join(found[0][2])}" if found else ""
+    return next((f"{name} {', '.join(values)}" for _, name, values in found), "")
 
 
 # Properties beside the arguments, the likeliest cause first: a new release runs in new processes.
@@ -375,17 +366,15 @@ def host_of(errors: Iterable[str]) -> tuple[str, str]:
 def share_text(failed: int, jobs: int) -> str:
     """Return a share of jobs as the subject of a sentence: ``half of``, ``all``, ``31 % of``."""
     share = failed / max(jobs, 1)
-    if failed == jobs:
-        return "all of"
-    if 0.45 <= share <= 0.55:
-        return "half of"
+    if failed == jobs or 0.45 <= share <= 0.55:
+        return "all of" if failed == jobs else "half of"
     return f"{min(round(share * 100), 99)} % of" if share >= 0.01 else "less than 1 % of"
 
 
 def judge(found: FailingActor) -> Finding:
-    gave_up = f"{found.letters:,} gave up" if found.letters else ""
     if found.ended:
         return _ended(found)
+    gave_up = f", {found.letters:,} gave up" if found.letters else ""
     because = f", because {found.kind.because}" if found.kind is not None else ""
     remove = found.kind.then if found.kind is not None else "Remove the cause: its traceback names the line."
     rest = "Jobs are retried by themselves; what gave up waits in the dead letters until you requeue it."
@@ -398,22 +387,20 @@ def judge(found: FailingActor) -> Finding:
             code, what, then = "host_down", f"{found.host} is down for {found.actor}{fact}", rest
         seen = f"{what}: {those} jobs failed in the last 5 min"
     elif found.failed >= FEWEST:
-        jobs, fail = found.jobs_since or found.jobs, "fail" if found.jobs_since else "failed"
-        when = f"since {found.first_at:%H:%M:%S} UTC" if found.jobs_since else "in the last 5 min"
-        seen = (
-            f"{share_text(found.failed, jobs)} {found.actor}'s jobs {fail} with {found.exception}{because}: "
-            f"{found.failed:,} of {jobs:,} {when}"
-        )
+        jobs, fail, when = found.jobs, "failed", "in the last 5 min"
+        if found.jobs_since:
+            jobs, fail, when = found.jobs_since, "fail", f"since {found.first_at:%H:%M:%S} UTC"
+        what = f"{share_text(found.failed, jobs)} {found.actor}'s jobs {fail} with {found.exception}{because}"
+        seen = f"{what}: {found.failed:,} of {jobs:,} {when}"
         code = "failing"
     else:
         those, gave_up = counted(found.letters, "job"), ""
         seen = f"{those} of {found.actor} gave up in the last 10 min with {found.exception}{because}"
         then = f"{remove} Then requeue the letters, or discard them."
         code = "gave_up"
-    seen += f", {gave_up}" if gave_up else ""
-    seen += f", {found.mended:,} succeeded later" if found.mended else ""
-    seen += f"; only {found.common}: all of theirs" if found.common else ""
-    return _finding(found, code, seen, then)
+    mended = f", {found.mended:,} succeeded later" if found.mended else ""
+    common = f"; only {found.common}: all of theirs" if found.common else ""
+    return _finding(found, code, f"{seen}{gave_up}{mended}{common}", then)
 
 
 def _ended(found: FailingActor) -> Finding:
@@ -422,12 +409,10 @@ def _ended(found: FailingActor) -> Finding:
     many = f"{found.failed:,} of {found.jobs:,} jobs" if found.failed >= FEWEST else few
     gave_up = f", {found.letters:,} gave up" if found.letters and found.failed else ""
     mended = f", {found.mended:,} succeeded later" if found.mended else ""
-    verb = "failed" if found.failed else "gave up"
-    window, since = 5 if found.failed else 10, duration((timezone.now() - found.last_at).total_seconds() * 1_000)
-    seen = (
-        f"{many} of {found.actor} {verb} with {found.exception} in the last {window} min, the last at "
-        f"{found.last_at:%H:%M:%S} UTC{gave_up}{mended}; none since, for {since}"
-    )
+    verb, window = ("failed", 5) if found.failed else ("gave up", 10)
+    since = duration((timezone.now() - found.last_at).total_seconds() * 1_000)
+    last = f"the last at {found.last_at:%H:%M:%S} UTC{gave_up}{mended}; none since, for {since}"
+    seen = f"{many} of {found.actor} {verb} with {found.exception} in the last {window} min, {last}"
     then = "The failures have ended. Requeue the letters, if there are any, once you know the cause."
     return _finding(found, "failed_before", seen, then)
 
@@ -435,17 +420,20 @@ def _ended(found: FailingActor) -> Finding:
 def _finding(found: FailingActor, code: str, seen: str, then: str) -> Finding:
     if found.letters:
         label = f"Triage {counted(found.letters, 'dead letter')} of {found.actor}"
-        button = Button(label, LETTERS, query=f"?{urlencode({'fingerprint': found.fingerprint})}")
+        button = Button(label, "switchyard-letters", query=f"?{urlencode({'fingerprint': found.fingerprint})}")
         step = f"manage.py switchyard deadletters list --group {found.fingerprint}"
     else:
-        label = f"Show {found.failed:,} failed jobs of {found.actor}"
-        button = jobs_button(label, failures="1", actor=found.actor, since="5m")
-        step = f"manage.py switchyard jobs list --failures --actor {found.actor} --since 5m"
-    factor = float(found.failed or found.letters)
-    return GROUP.finding(
-        "warning", code, seen, "", step, found.queue, then=then, button=button, factor=factor,
-        actor=found.actor, letters=found.letters,
-    )  # fmt: skip
+        button, step = failures_list(found.actor, f"Show {found.failed:,} failed jobs of {found.actor}")
+    actor, letters, factor = found.actor, found.letters, float(found.failed or found.letters)
+    return GROUP.warning(
+        code, seen, "", step, found.queue, then=then, button=button, factor=factor, actor=actor, letters=letters
+    )
+
+
+def failures_list(actor: str, label: str) -> tuple[Button, str]:
+    """Return the button and the command that lead to an actor's failures of the last minutes."""
+    step = f"manage.py switchyard jobs list --failures --actor {actor} --since 5m"
+    return jobs_button(label, failures="1", actor=actor, since="5m"), step
 
 
 def _poison() -> Iterator[Finding]:
@@ -456,14 +444,11 @@ def _poison() -> Iterator[Finding]:
         count = len(others) + 1
         seen = f"the job {id_} of {actor} ended its worker again and again, and was given up as poison {ago(died_at)}"
         then = "It runs no more. The worker is back; look at what the job does before you requeue it."
-        button = Button(f"Look at the poison job of {actor}", LETTER, str(pk))
         if others:
             seen = f"{count:,} jobs of {actor} ended their workers again and again, the last given up {ago(died_at)}"
-            then = (
-                f"They were given up as poison, and others may follow: pause {actor} if they do. Look at one of them."
-            )
-        yield GROUP.finding(
-            "warning", "poison", seen, "Its task crashes the process, or uses too much memory",
-            f"manage.py switchyard deadletters show {id_}", queue, then=then, button=button,
-            actor=actor, letters=count,
-        )  # fmt: skip
+            then = "They were given up as poison, and others may follow: pause"
+            then += f" {actor} if they do. Look at one of them."
+        cause = "Its task crashes the process, or uses too much memory"
+        step = f"manage.py switchyard deadletters show {id_}"
+        button = Button(f"Look at the poison job of {actor}", "switchyard-letter", str(pk))
+        yield GROUP.warning("poison", seen, cause, step, queue, then=then, button=button, actor=actor, letters=count)

@@ -25,9 +25,8 @@ def look() -> Iterator[Finding]:
     """Run every system check that needs only the code; with ``DEBUG`` off also the checks for deployments."""
     checks = registry.get_checks(include_deployment_checks=not settings.DEBUG)
     said = (each for check in checks if check not in ELSEWHERE for each in check(app_configs=None, databases=None))
-    found = [message for message in said if not message.is_silenced() and message.id not in OF_THE_PROXY]
-    for message in found:
-        yield _finding(message)
+    found = [_finding(each) for each in said if not each.is_silenced() and each.id not in OF_THE_PROXY]
+    yield from found
     if not found:
         kind = "development" if settings.DEBUG else "production"
         yield GROUP.ok(f"every system check passes ({kind}, release {switchyard_settings().release})")
@@ -38,12 +37,9 @@ def _finding(message: CheckMessage) -> Finding:
     subject = "" if message.obj is None else str(message.obj)
     seen = (f"{subject}: {message.msg}" if subject else str(message.msg)).removesuffix(".")
     severity: Severity = "error" if message.level >= ERROR else "warning"
-    cause = "The code or its settings; `manage.py check` reports the same" + (
-        "" if settings.DEBUG else " with --deploy"
-    )
-    return GROUP.finding(
-        severity, str(message.id), seen, cause, str(message.hint or "manage.py check --deploy"), subject
-    )
+    deploy = "" if settings.DEBUG else " with --deploy"
+    cause, step = f"The code or its settings; `manage.py check` reports the same{deploy}", "manage.py check --deploy"
+    return GROUP.finding(severity, str(message.id), seen, cause, str(message.hint or step), subject)
 
 
 def _unsafe_defaults() -> Iterator[Finding]:
@@ -66,7 +62,5 @@ def _unsafe_defaults() -> Iterator[Finding]:
         yield GROUP.warning("no_alert_urls", seen, "The default", "Set SWITCHYARD_ALERT_URLS=mailto:oncall@example.com")
     if connection.vendor == "sqlite":
         seen = "the database is an SQLite file, which only processes of this machine can use"
-        cause = "DATABASE_URL is not set or names a file"
-        yield GROUP.warning(
-            "sqlite", seen, cause, "Name a PostgreSQL in DATABASE_URL, as in postgresql://user:password@host/name"
-        )
+        step = "Name a PostgreSQL in DATABASE_URL, as in postgresql://user:password@host/name"
+        yield GROUP.warning("sqlite", seen, "DATABASE_URL is not set or names a file", step)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import ProgrammingError, connection
 from django.db.migrations.executor import MigrationExecutor
@@ -32,8 +33,7 @@ REASONS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """An answer that is an error; each of ``words`` stands for it where it is in the text."""
 
     words: tuple[str, ...]
@@ -51,67 +51,42 @@ FULL = Refusal(
 )  # fmt: skip
 # The first that fits: PostgreSQL names a role in more than one of them.
 REFUSALS = (
-    Refusal(
-        ("too many connections for",), "refused",
-        "the server's CONNECTION LIMIT of our role or database is reached", TOO_MANY,
-        "As a superuser: ALTER ROLE name CONNECTION LIMIT -1, or ALTER DATABASE, or lower the slots of pools",
-    ),
+    Refusal(("too many connections for",), "refused",
+            "the server's CONNECTION LIMIT of our role or database is reached", TOO_MANY,
+            "As a superuser: ALTER ROLE name CONNECTION LIMIT -1, or ALTER DATABASE, or lower the slots of pools"),
     FULL,
-    Refusal(
-        ("no more connections allowed",), "refused",
-        "the bouncer has no connection left (max_client_conn)", TOO_MANY,
-        "Raise max_client_conn in pgbouncer.ini, and RELOAD",
-    ),
-    Refusal(
-        ("no pg_hba.conf entry", "pg_hba.conf rejects"), "refused",
-        "the server admits no such host, user or database (pg_hba.conf)",
-        "pg_hba.conf has no line for this host and user, or only one with TLS",
-        "Add a line to pg_hba.conf on its host, then: SELECT pg_reload_conf()", CHECK_DATABASE,
-    ),
-    Refusal(
-        ("server login has been failing", "query_wait_timeout", "server_login_retry"), "away",
-        "the bouncer answers, and does not reach the server behind it",
-        "The server is down, full, or refuses the bouncer's user",
-        "On the bouncer's host: read its log, and connect with psql to what [databases] in pgbouncer.ini names",
-        CHECK_DATABASE,
-    ),
-    Refusal(
-        ("no such database",), "refused", "the bouncer knows no database of that name",
-        "DATABASE_URL is wrong, or [databases] in pgbouncer.ini lacks it",
-        "Add it to [databases] in pgbouncer.ini, and RELOAD, or correct DATABASE_URL",
-    ),
-    Refusal(
-        ("password", "authentication", "role "), "refused", "the server refuses our user or password",
-        "The password was changed on one side only", "Correct user and password in DATABASE_URL", CHECK_DATABASE,
-    ),
-    Refusal(
-        ("permission denied",), "refused", "the server refuses our user a right",
-        "A GRANT was revoked, or never given", "As the owner of the tables: GRANT it to the user of DATABASE_URL",
-        CHECK_DATABASE,
-    ),
-    Refusal(
-        ("statement timeout",), "refused", "the server ended a statement of ours after its statement_timeout",
-        "statement_timeout of the role, the database or the server is too short, or the server is slow",
-        "SHOW statement_timeout, as our user; then ALTER ROLE name SET statement_timeout = '30s', and connect anew",
-        CHECK_DATABASE,
-    ),
-    Refusal(
-        ("unsupported startup parameter",), "bounced",
-        "a bouncer stands before the server and refuses our options", "DATABASE_BOUNCED is not set",
-        "Set DATABASE_BOUNCED=1, and DATABASE_DIRECT_URL to the server itself for migrations",
-    ),
+    Refusal(("no more connections allowed",), "refused", "the bouncer has no connection left (max_client_conn)",
+            TOO_MANY, "Raise max_client_conn in pgbouncer.ini, and RELOAD"),
+    Refusal(("no pg_hba.conf entry", "pg_hba.conf rejects"), "refused",
+            "the server admits no such host, user or database (pg_hba.conf)",
+            "pg_hba.conf has no line for this host and user, or only one with TLS",
+            "Add a line to pg_hba.conf on its host, then: SELECT pg_reload_conf()", CHECK_DATABASE),
+    Refusal(("server login has been failing", "query_wait_timeout", "server_login_retry"), "away",
+            "the bouncer answers, and does not reach the server behind it",
+            "The server is down, full, or refuses the bouncer's user", "On the bouncer's host: read its log, and "
+            "connect with psql to what [databases] in pgbouncer.ini names", CHECK_DATABASE),
+    Refusal(("no such database",), "refused", "the bouncer knows no database of that name",
+            "DATABASE_URL is wrong, or [databases] in pgbouncer.ini lacks it",
+            "Add it to [databases] in pgbouncer.ini, and RELOAD, or correct DATABASE_URL"),
+    Refusal(("password", "authentication", "role "), "refused", "the server refuses our user or password",
+            "The password was changed on one side only", "Correct user and password in DATABASE_URL", CHECK_DATABASE),
+    Refusal(("permission denied",), "refused", "the server refuses our user a right",
+            "A GRANT was revoked, or never given", "As the owner of the tables: GRANT it to the user of DATABASE_URL",
+            CHECK_DATABASE),
+    Refusal(("statement timeout",), "refused", "the server ended a statement of ours after its statement_timeout",
+            "statement_timeout of the role, the database or the server is too short, or the server is slow",
+            "SHOW statement_timeout, as our user; then ALTER ROLE name SET statement_timeout = '30s', and connect anew",
+            CHECK_DATABASE),
+    Refusal(("unsupported startup parameter",), "bounced", "a bouncer stands before the server and refuses our options",
+            "DATABASE_BOUNCED is not set",
+            "Set DATABASE_BOUNCED=1, and DATABASE_DIRECT_URL to the server itself for migrations"),
 )  # fmt: skip
-NO_DATABASE = Refusal(
-    (), "refused", "the server has no database of that name",
-    "DATABASE_URL is wrong, or the database was never created", "createdb, with the name of DATABASE_URL",
-)  # fmt: skip
-NO_TABLES = Refusal(
-    (), "unmigrated", "tables are missing",
-    "Migrations of this release were not run, or DATABASE_URL names another database", "manage.py migrate",
-)  # fmt: skip
-LOCKED = Refusal(
-    (), "locked", "the database is locked", "Something holds the writer's lock", "End the transaction that holds it"
-)
+NO_DATABASE = Refusal((), "refused", "the server has no database of that name",
+    "DATABASE_URL is wrong, or the database was never created", "createdb, with the name of DATABASE_URL")  # fmt: skip
+NO_TABLES = Refusal((), "unmigrated", "tables are missing",
+    "Migrations of this release were not run, or DATABASE_URL names another database", "manage.py migrate")  # fmt: skip
+LOCKED = Refusal((), "locked", "the database is locked",
+    "Something holds the writer's lock", "End the transaction that holds it")  # fmt: skip
 
 
 def database_away(group: FindingGroup, error: Exception) -> Finding:
@@ -129,9 +104,8 @@ def database_away(group: FindingGroup, error: Exception) -> Finding:
 
 
 def _refusal(error: Exception, message: str) -> Refusal | None:
-    for refusal in REFUSALS:
-        if any(words in message for words in refusal.words):
-            return refusal
+    if known := next((each for each in REFUSALS if any(words in message for words in each.words)), None):
+        return known
     if "database " in message and "does not exist" in message:
         return NO_DATABASE
     if "no such table" in message or isinstance(error, ProgrammingError):
@@ -174,7 +148,16 @@ def look_at_migrations() -> Iterator[Finding]:
     """Check that every migration is applied."""
     if connection.vendor == "sqlite" and not _file_exists():
         return
-    yield from _migrations()
+    plan = None
+    if set(migrations_on_disk()) - MigrationRecorder(connection).applied_migrations().keys():
+        executor = MigrationExecutor(connection)  # imports every migration, and knows what a squashed one replaces
+        plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    if not plan:
+        yield GROUP.ok("every migration is applied")
+        return
+    first = f"{plan[0][0].app_label}.{plan[0][0].name}"
+    seen = f"{counted(len(plan), 'migration')} {'is' if len(plan) == 1 else 'are'} not applied, {first} first"
+    yield GROUP.error("unmigrated", seen, "This release was started without them", "manage.py migrate")
 
 
 def _file_exists() -> bool:
@@ -189,31 +172,16 @@ def _rows(statement: str, *values: Any) -> list[tuple[Any, ...]]:
 
 
 def _latency() -> Finding:
-    took_ms = min(_took_ms() for _ in range(ASKED))
+    took_ms = math.inf
+    for _ in range(ASKED):
+        started = time.perf_counter()
+        _rows("SELECT 1")
+        took_ms = min(took_ms, (time.perf_counter() - started) * 1_000)
     version = ".".join(map(str, connection.get_database_version()))
     seen = f"{connection.display_name} {version}, a query took {took_ms:.1f} ms"
     if took_ms < SLOW_MS:
         return GROUP.ok(seen)
     return GROUP.warning("slow", seen, "The server is far away or busy", "Check the server's load")
-
-
-def _took_ms() -> float:
-    started = time.perf_counter()
-    _rows("SELECT 1")
-    return (time.perf_counter() - started) * 1000
-
-
-def _migrations() -> Iterator[Finding]:
-    plan = None
-    if set(migrations_on_disk()) - MigrationRecorder(connection).applied_migrations().keys():
-        executor = MigrationExecutor(connection)  # imports every migration, and knows what a squashed one replaces
-        plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    if not plan:
-        yield GROUP.ok("every migration is applied")
-        return
-    first = f"{plan[0][0].app_label}.{plan[0][0].name}"
-    seen = f"{counted(len(plan), 'migration')} {'is' if len(plan) == 1 else 'are'} not applied, {first} first"
-    yield GROUP.error("unmigrated", seen, "This release was started without them", "manage.py migrate")
 
 
 def _writer_lock() -> Iterator[Finding]:
@@ -252,10 +220,10 @@ def _locked(name: str, before: LockHolder | None, after: LockHolder | None) -> F
     if holder is None:
         seen = f"the database is locked for {LOCK_S:g} s and more: nothing can be written"
         step = f"fuser -v '{name}'; end the process that should not hold it"
-        return GROUP.finding("error", "locked", seen, cause, step, then=UNLOCK, button=LOOK_AT_WORKERS)
+        return GROUP.error("locked", seen, cause, step, then=UNLOCK, button=LOOK_AT_WORKERS)
     seen = f"the database is locked, by {holder}: nothing can be written"
     step = f"Let pid {holder.pid} end its transaction, or end it: kill -TERM {holder.pid}"
-    return GROUP.finding("error", "locked", seen, cause, step, then=f"{step}. {UNLOCK}", button=LOOK_AT_WORKERS)
+    return GROUP.error("locked", seen, cause, step, then=f"{step}. {UNLOCK}", button=LOOK_AT_WORKERS)
 
 
 WHOSE = 'psql -c "SELECT application_name, client_addr, state, count(*) FROM pg_stat_activity GROUP BY 1, 2, 3"'
@@ -296,14 +264,11 @@ def _connections() -> Iterator[Finding]:
         f"{', through a bouncer that shares its own' if bounced else ''}"
     )
     if used >= NEARLY_ALL * allowed:
-        cause = "More processes than planned for, or connections that are never closed"
-        yield GROUP.finding("error" if used >= allowed else "warning", "connections", seen, cause, WHOSE)
+        yield GROUP.finding("error" if used >= allowed else "warning", "connections", seen, TOO_MANY, WHOSE)
     elif needed > allowed and not bounced:
-        cause = "max_connections was not raised with the pools"
-        step = (
-            f"Set max_connections to {needed + RESERVED_CONNECTIONS} or more and restart the server, reduce the slots "
-            "of pools, or put PgBouncer before it"
-        )
+        cause, least = "max_connections was not raised with the pools", needed + RESERVED_CONNECTIONS
+        others = "reduce the slots of pools, or put PgBouncer before it"
+        step = f"Set max_connections to {least} or more and restart the server, {others}"
         yield GROUP.warning("connections", seen, cause, step)
     else:
         yield GROUP.ok(seen)
@@ -341,7 +306,7 @@ def _blocked() -> Iterator[Finding]:
         cause = "A transaction holds the lock and does not end: a migration, a shell, a long task"
         step = f'psql -c "SELECT pg_terminate_backend({blockers[0] if blockers else "PID"})"'
         then = f"End that transaction: `{step}`. {UNLOCK}"
-        yield GROUP.finding("error", "locked", seen, cause, step, then=then, button=LOOK_AT_WORKERS)
+        yield GROUP.error("locked", seen, cause, step, then=then, button=LOOK_AT_WORKERS)
 
 
 def _backend(pid: int) -> str:

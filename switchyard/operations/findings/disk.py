@@ -21,14 +21,26 @@ from switchyard.workers.metrics import gaps_of
 
 GROUP = FindingGroup("disk")
 STORAGE = FindingGroup("storage")
-LOW_BYTES = 1_000_000_000
-EMPTY_BYTES = 100_000_000
+LOW_BYTES, EMPTY_BYTES = 1_000_000_000, 100_000_000
 # A few files of a process; a folder in memory is small.
 METRICS_BYTES = 1_000_000
-# Codes of the clients' errors for a bucket, of S3 and of Google.
-MISSING = ("404", "NoSuchBucket", "NotFound")
-REFUSED = ("403", "AccessDenied", "Forbidden")
-NO_CREDENTIALS = "NoCredentialsError"
+# Codes of the clients' errors for a bucket, of S3 and of Google -> the fact, its cause, and the step.
+ANSWERS = (
+    (("404", "NoSuchBucket", "NotFound"), "{shown}: the server has no such bucket ({code})",
+     "It was not made, or the address has another name", "make the bucket, or correct {variable}"),
+    (("403", "AccessDenied", "Forbidden"), "{shown}: the server refuses this user ({code})",
+     "The credentials are wrong, or the user may not list the bucket",
+     "check the user's rights, and the credentials in the environment of web and pools"),
+    (("NoCredentialsError",), "{shown} was not reached: this process has no credentials ({code})",
+     "Its environment has no AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and its machine has no role",
+     "set both in the environment of web and pools, then restart those"),
+)  # fmt: skip
+# Any other code of S3 says which of these it is: ExpiredToken, RequestTimeTooSkewed, PermanentRedirect and others.
+AWAY = (
+    "{shown} was not reached, or refuses: {code}",
+    "The server is down, or the address, its region, this machine's clock or the credentials are wrong",
+    "check that it runs, {variable}, and the credentials in the environment of web and pools",
+)
 
 
 class _Store(NamedTuple):
@@ -48,10 +60,7 @@ def look() -> Iterator[Finding]:
     yield from _gaps()
     metrics = switchyard_settings().metrics_dir
     if metrics.is_dir() and (free := shutil.disk_usage(metrics).free) < METRICS_BYTES:
-        seen, cause = (
-            f"the metrics folder has {size(free)} free",
-            "Its disk is full: counts end with a process",
-        )
+        seen, cause = f"the metrics folder has {size(free)} free", "Its disk is full: counts end with a process"
         yield GROUP.warning("low", seen, cause, f"df {metrics}; make room there", "metrics")
     folder = switchyard_settings().state_dir
     if not folder.is_dir():
@@ -59,21 +68,18 @@ def look() -> Iterator[Finding]:
         yield GROUP.warning("folder", seen, "Nothing ran here before", f"mkdir -p {folder}")
         return
     if not os.access(folder, os.W_OK):
-        seen, cause = ("the state folder is not writable", "Another user owns it, or it is mounted read-only")
+        seen, cause = "the state folder is not writable", "Another user owns it, or it is mounted read-only"
         yield GROUP.error("folder", seen, cause, f"ls -ld {folder}; then chown it to the yard's user")
         return
     usage = shutil.disk_usage(folder)
-    severity: Severity = "ok"
-    if usage.free < EMPTY_BYTES:
-        severity = "error"
-    elif usage.free < min(LOW_BYTES, usage.total // 2):  # a container's folder in memory is small, and empty
-        severity = "warning"
     seen = f"{size(usage.free)} of {size(usage.total)} free"
-    if severity == "ok":
-        yield GROUP.ok(seen)
-    else:
+    empty = usage.free < EMPTY_BYTES
+    if empty or usage.free < min(LOW_BYTES, usage.total // 2):  # a container's folder in memory is small, and empty
+        step = f"du -xh --max-depth=2 {folder} | sort -h | tail"
         cause = "Results, logs or the server's append-only file grew"
-        yield GROUP.finding(severity, "low", seen, cause, f"du -xh --max-depth=2 {folder} | sort -h | tail")
+        yield GROUP.finding("error" if empty else "warning", "low", seen, cause, step)
+    else:
+        yield GROUP.ok(seen)
 
 
 def look_at_storage() -> Iterator[Finding]:
@@ -111,23 +117,8 @@ def _reach(entry: dict[str, Any], store: _Store) -> Iterator[Finding]:
 
 def _away(shown: str, code: str, store: _Store) -> Finding:
     """Return the finding for a bucket that is missing, refuses this user, or does not answer."""
-    if code in MISSING:
-        seen = f"{shown}: the server has no such bucket ({code})"
-        cause = "It was not made, or the address has another name"
-        remedy = f"make the bucket, or correct {store.variable}"
-    elif code in REFUSED:
-        seen = f"{shown}: the server refuses this user ({code})"
-        cause = "The credentials are wrong, or the user may not list the bucket"
-        remedy = "check the user's rights, and the credentials in the environment of web and pools"
-    elif code == NO_CREDENTIALS:
-        seen = f"{shown} was not reached: this process has no credentials ({code})"
-        cause = "Its environment has no AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and its machine has no role"
-        remedy = "set both in the environment of web and pools, then restart those"
-    else:
-        # The codes of S3 say which of these it is: ExpiredToken, RequestTimeTooSkewed, PermanentRedirect and others.
-        seen = f"{shown} was not reached, or refuses: {code}"
-        cause = "The server is down, or the address, its region, this machine's clock or the credentials are wrong"
-        remedy = f"check that it runs, {store.variable}, and the credentials in the environment of web and pools"
+    answers = (words for codes, *words in ANSWERS if code in codes)
+    seen, cause, remedy = (each.format(shown=shown, code=code, variable=store.variable) for each in next(answers, AWAY))
     return STORAGE.finding(store.severity, "away", seen, f"{cause}; {store.while_away}", remedy)
 
 
@@ -137,10 +128,8 @@ def _look_at_class(path: str) -> Iterator[Finding]:
         store = import_string(path)
     except Exception as error:  # noqa: BLE001  the module is the project's
         why = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
-        seen, cause = (
-            f"the store of results {path} cannot be imported: {why}",
-            "The name in SWITCHYARD_RESULTS_URL, or its module,",
-        )
+        seen = f"the store of results {path} cannot be imported: {why}"
+        cause = "The name in SWITCHYARD_RESULTS_URL, or its module,"
     else:
         missing = [name for name in ("put", "get") if not callable(getattr(store, name, None))]
         if not missing:
@@ -152,8 +141,7 @@ def _look_at_class(path: str) -> Iterator[Finding]:
 
 def _gaps() -> Iterator[Finding]:
     for folder in sorted(switchyard_settings().metrics_dir.glob("*/")):
-        count = int(gaps_of(folder))
-        if count:
+        if count := int(gaps_of(folder)):
             seen = f"the metrics of {folder.name} have {counted(count, 'gap')}: their folder was removed"
             cause = "A clean-up of temporary files, or of PROMETHEUS_MULTIPROC_DIR, removes it while the pool runs"
             yield GROUP.warning("metrics_gap", seen, cause, f"exclude {folder.parent} from the clean-up", folder.name)

@@ -26,24 +26,13 @@ from switchyard.broker.redis.sentinel import NoMasterNamed, parse, server_url
 from switchyard.broker.redis.server_errors import reason
 from switchyard.conf import switchyard_settings
 from switchyard.console.formatting import duration
-from switchyard.operations.findings import (
-    actors,
-    configuration,
-    database,
-    disk,
-    lateness,
-    own_past,
-    pools,
-    queues,
-    records,
-    spending,
-)
+from switchyard.operations.findings import actors, configuration, database, disk, own_past, pools, queues, records
 from switchyard.operations.findings import facts as snapshot
-from switchyard.operations.findings.database import database_away
-from switchyard.operations.findings.facts import facts_of_snapshot
 from switchyard.operations.findings.finding import CHECK_BROKER, CHECK_DATABASE, Finding, FindingGroup
+from switchyard.operations.findings.lateness import look as look_at_lateness
 from switchyard.operations.findings.servers import GROUP as BROKER
 from switchyard.operations.findings.servers import look_at_addons, look_at_own_keys, look_at_sentinels, look_at_servers
+from switchyard.operations.findings.spending import said_once
 from switchyard.operations.timeouts import NoAnswer, TimedCall
 
 # Groups of the checks that ask a server for nothing but its state.
@@ -53,14 +42,11 @@ PASSING = ("away", "hangs", "locked")
 NODE = re.compile(r"node (\S+):(\d+): ")
 # Part of the answer of a server that serves nobody -> the fact, its cause, and the step.
 ANSWERS = {
-    "max number of clients": (
-        "the server takes no more connections (maxclients)", "Another program leaves connections open",
-        "On the server's host, `ss -tnp` names whose they are; end those that should not be, or raise maxclients",
-    ),
-    "BUSY ": (
-        "the server runs a script that does not end", "The script of another program, or of a person",
-        "valkey-cli SCRIPT KILL; work goes on by itself",
-    ),
+    "max number of clients": ("the server takes no more connections (maxclients)",
+        "Another program leaves connections open",
+        "On the server's host, `ss -tnp` names whose they are; end those that should not be, or raise maxclients"),
+    "BUSY ": ("the server runs a script that does not end", "The script of another program, or of a person",
+        "valkey-cli SCRIPT KILL; work goes on by itself"),
 }  # fmt: skip
 # Options of the broker's address, and those of valkey-cli with the same file.
 TLS_FILES = {"ssl_ca_certs": "--cacert", "ssl_certfile": "--cert", "ssl_keyfile": "--key"}
@@ -96,7 +82,7 @@ def findings_of(group: FindingGroup, answer: Callable[[], Iterable[Finding]]) ->
     except (BrokerError, redis.RedisError) as error:
         return [_by_its_own_check(broker_away(group, error), "broker")]
     except DatabaseError as error:
-        return [_by_its_own_check(database_away(group, error), "database")]
+        return [_by_its_own_check(database.database_away(group, error), "database")]
     except Exception as error:  # noqa: BLE001  a defect in one check must not hide the findings of the others
         seen = f"the checks broke with {type(error).__name__}: {str(error)[:120]}"
         return [group.error("broken", seen, "A defect of the doctor", "Report it with this line")]
@@ -121,11 +107,9 @@ def copyable(found: Finding) -> Finding:
         address = f"-h {node[1]} -p {node[2]}"
     elif options := _hook("options"):
         address = options(url, found.next)
-    elif is_sentinel_url(url):  # valkey-cli knows no such address
-        address = _master(url)
-    elif url.startswith("rediss:") or "--user" in login or own.server_variable[-1] == "]":
-        parts = urlsplit(url)  # -u takes neither files nor another user, and a shell has variables alone
-        address = f"-h {parts.hostname} -p {parts.port or 6379}"
+    elif is_sentinel_url(url) or url.startswith("rediss:") or "--user" in login or own.server_variable[-1] == "]":
+        # valkey-cli knows no sentinels, -u takes neither files nor another user, and a shell has variables alone.
+        address = _host_and_port(url)
     else:
         address, login = f'-u "${own.server_variable}"', ""
     words = " ".join(part for part in (_program(), address, login) if part)
@@ -143,8 +127,8 @@ def _program() -> str:
     return "redis-cli" if shutil.which("redis-cli") and not shutil.which("valkey-cli") else "valkey-cli"
 
 
-def _master(url: str) -> str:
-    """Return the options for the master that the sentinels name, or for one that the reader must fill in."""
+def _host_and_port(url: str) -> str:
+    """Return the options for a server, of sentinels their master, or one that the reader must fill in."""
     try:
         parts = urlsplit(server_url(url))
     except redis.RedisError:
@@ -174,8 +158,7 @@ def broker_away(group: FindingGroup, error: Exception) -> Finding:
     named = switchyard_settings().server_variable
     client_error = (error.__cause__ or error) if isinstance(error, BrokerError) else error
     if isinstance(client_error, redis.AuthenticationError) or "WRONGPASS" in str(error) or "NOAUTH" in str(error):
-        seen = "the server refuses our user or password"
-        cause = "The password was changed on one side only"
+        seen, cause = "the server refuses our user or password", "The password was changed on one side only"
         return group.error("refused", seen, cause, f"Correct user and password in {named}")
     if isinstance(client_error, NoPermissionError):
         seen = "not checked: the broker's server refuses this to our user (NOPERM)"
@@ -233,13 +216,11 @@ def hangs(group: FindingGroup, unanswered_s: float) -> Finding:
     """Return the finding for checks without an answer: of a server an error, of others it may be this machine."""
     after = f"after {duration(unanswered_s * 1_000)}"
     if group.name in SERVERS:
-        seen = f"the {group.name} has not answered {after}"
         cause = "The server is stopped, overloaded, or behind a network that drops packets"
         button = CHECK_BROKER if group.name == "broker" else CHECK_DATABASE
         step = "Check the server's process, its log and the network between"
-        return group.error("hangs", seen, cause, step, button=button)
-    seen = f"the checks of {group.name} have no answer {after}"
-    cause = "This machine is busy, or a query is slow"
+        return group.error("hangs", f"the {group.name} has not answered {after}", cause, step, button=button)
+    seen, cause = f"the checks of {group.name} have no answer {after}", "This machine is busy, or a query is slow"
     return group.warning("hangs", seen, cause, "manage.py switchyard doctor, again")
 
 
@@ -292,35 +273,26 @@ class Examination:
     def look(self, check: Check) -> list[Finding]:
         """Run a check, unless the server it needs did not answer, and return its findings."""
         found = self.without(check)
-        if not found:
-            longest_s = UNANSWERED_S if check.group.name in PATIENT else DEADLINE_S
-            left_s = self._ends - time.monotonic()
-            if left_s > DEADLINE_S / 2:
-                found = self._run(check, min(longest_s, left_s))
-            else:
-                found = [check.group.skipped(f"other checks took {WHOLE_S:g} s")]
-        self.findings += found
-        return found
-
-    def _run(self, check: Check, deadline_s: float) -> list[Finding]:
-        """Run a check; a server that does not answer at once is asked twice."""
         began_s = time.monotonic()
-        found = run_checks(check.group, check.look, deadline_s)
-        quick = time.monotonic() - began_s < DEADLINE_S
-        if quick and check.group.name in SERVERS and any(one.code == "hangs" for one in found):
-            found = run_checks(check.group, check.look, DEADLINE_S)
+        left_s = self._ends - began_s
+        if not found and left_s <= DEADLINE_S / 2:
+            found = [check.group.skipped(f"other checks took {WHOLE_S:g} s")]
+        elif not found:
+            longest_s = UNANSWERED_S if check.group.name in PATIENT else DEADLINE_S
+            found = run_checks(check.group, check.look, min(longest_s, left_s))
+            quick = time.monotonic() - began_s < DEADLINE_S
+            if quick and check.group.name in SERVERS and any(one.code == "hangs" for one in found):
+                found = run_checks(check.group, check.look, DEADLINE_S)  # asked twice
+        self.findings += found
         return found
 
     def without(self, check: Check) -> list[Finding]:
         """Return the finding for a check whose server is known not to answer; none for one that can run."""
-        if check.needs and (why := self._away(check.needs)):
-            return [check.group.skipped(f"the {check.needs.name} {why}")]
-        return []
-
-    def _away(self, group: FindingGroup) -> str:
-        """Return why the server of a group cannot be checked, "" when it can."""
-        codes = {found.code for found in self.findings if found.group == group.name}
-        return next((why for code, why in AWAY.items() if code in codes), "")
+        if check.needs is None:
+            return []
+        codes = {found.code for found in self.findings if found.group == check.needs.name}
+        why = next((why for code, why in AWAY.items() if code in codes), "")
+        return [check.group.skipped(f"the {check.needs.name} {why}")] if why else []
 
 
 def examine() -> list[Finding]:
@@ -328,7 +300,7 @@ def examine() -> list[Finding]:
     examination = Examination()
     for check in checks():
         examination.look(check)
-    return spending.said_once(examination.findings)
+    return said_once(examination.findings)
 
 
 class KeptCheck:
@@ -369,9 +341,8 @@ class KeptCheck:
                 self._answer = None
         if self._answer is None:
             self._answer, self._asked_s = Future(), self._clock()
-            threading.Thread(
-                target=_look, args=(self._check.look, self._answer), name=f"check {self._check.group.name}", daemon=True
-            ).start()
+            looked = (self._check.look, self._answer)
+            threading.Thread(target=_look, args=looked, name=f"check {self._check.group.name}", daemon=True).start()
         return self._answer
 
 
@@ -423,14 +394,14 @@ class KeptFindings:
         return found
 
     def _due(self) -> list[int]:
-        now_s = self._clock()
-        ages = {at: now_s - self._kept[at][0] if at in self._kept else RARELY_S for at in range(len(self._examined()))}
-        return [at for at, check in enumerate(self._examined()) if ages[at] >= self._every_s(at, check)]
-
-    def _every_s(self, at: int, check: Check) -> float:
-        """Return the age from which a check is repeated: sooner for one that had no answer."""
-        unanswered = at in self._checks and self._checks[at].waits
-        return min(check.every_s, SOON_S) if unanswered else check.every_s
+        """Return the checks that are old enough to be repeated: sooner one that had no answer."""
+        now_s, due = self._clock(), []
+        for at, check in enumerate(self._examined()):
+            unanswered = at in self._checks and self._checks[at].waits
+            every_s = min(check.every_s, SOON_S) if unanswered else check.every_s
+            if at not in self._kept or now_s - self._kept[at][0] >= every_s:
+                due.append(at)
+        return due
 
     def _repeat(self) -> None:
         due = set(self._due())
@@ -449,12 +420,12 @@ class KeptFindings:
 
 
 def _pools_and_queues() -> Iterator[Finding]:
-    state = snapshot.read()
-    facts = facts_of_snapshot(state)
-    yield from pools.look(state)
+    read = snapshot.read()
+    facts = snapshot.facts_of(read.state)
+    yield from pools.look(read)
     yield from pools.look_at_absence(facts)
-    found = [*lateness.look(facts), *queues.look_at_held(facts), *queues.look(state)]
-    yield from found or [queues.on_time(state)]
+    found = [*look_at_lateness(facts), *queues.look_at_held(facts), *queues.look(read)]
+    yield from found or [queues.on_time(read)]
 
 
 def checks() -> tuple[Check, ...]:

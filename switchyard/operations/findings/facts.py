@@ -6,8 +6,8 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, cast
@@ -17,12 +17,12 @@ import redis
 from django.db import DatabaseError
 from dramatiq.message import Message
 
-from switchyard.broker.admin.browse import BrowsedMessage, compared_fields_of, look
+from switchyard.broker.admin.browse import compared_fields_of, look
 from switchyard.broker.admin.scheduled import PUT_OFF
 from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.clock import datetime_of, put_off_reason
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.health.servers import NOTHING_AWAY, AwayPart, servers_of
+from switchyard.broker.health.servers import servers_of
 from switchyard.broker.keys import ALL_LANES, QueueKeys
 from switchyard.broker.queue.operations import QueueOperations, owners_of
 from switchyard.broker.redis.calls import RedisCalls, Word, calls_on
@@ -30,7 +30,7 @@ from switchyard.broker.redis.connections import Client, connect
 from switchyard.broker.redis.own_keys import UNREADABLE, moment
 from switchyard.broker.shapes import QueueStats, shown_json
 from switchyard.broker.stores.job_record import Job
-from switchyard.broker.stores.pool_reports import Instruction, PoolReport, PoolReports, SilentSupervisor
+from switchyard.broker.stores.pool_reports import PoolReport, PoolReports
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.jobs.presentation import limit_words, shown_arguments
 from switchyard.jobs.queries import families, records_of, running_or_none
@@ -46,8 +46,7 @@ CRASH_NOTES = 1_000
 SUSPECT = re.compile(rb"(\d{1,15}) \S+ (\S+)")
 SUSPECTED_MS = 72 * 3_600_000
 PARKED_SHOWN = 100
-SCANNED_KEYS, SCANNED_AT_ONCE = 200_000, 2_000
-SCAN_S = 0.5
+SCANNED_KEYS, SCANNED_AT_ONCE, SCAN_S = 200_000, 2_000, 0.5
 AWAY = (redis.ConnectionError, redis.TimeoutError)
 
 
@@ -80,51 +79,35 @@ class Snapshot:
     Args:
         now_ms: Time of the server's clock.
         queues: Without those whose server does not answer.
-        away: Part of the yard that does not answer.
-        instructions: By member, those by which supervisors are quieted.
+        reports: Also of pools that the yard does not declare.
+        state: As the overview reads it, without the server's own figures.
     """
 
     now_ms: int
     queues: dict[str, QueueFacts]
     reports: list[PoolReport]
-    silent: list[SilentSupervisor]
-    away: AwayPart = NOTHING_AWAY
-    instructions: dict[str, Instruction] = field(default_factory=dict)
-
-    @property
-    def pools_known(self) -> bool:
-        """Whether the server with the pools' reports answers."""
-        return not self.away.keys
+    state: YardState
 
 
-@contextmanager
-def quick_client(url: str = "") -> Iterator[Client]:
+def quick_client(url: str = "") -> closing[Client]:
     """Provide a client of the broker, or of a URL, that waits for at most 1 s."""
-    client = connect(url or switchyard_settings().broker_url, profile="quick")
-    try:
-        yield client
-    finally:
-        client.close()
+    return closing(connect(url or switchyard_settings().broker_url, profile="quick"))
 
 
 def read() -> Snapshot:
-    keys = declared_yard().keys
+    yard, keys = declared_yard(), declared_yard().keys
     with quick_client() as client, closing(calls_on(client, budget_s=1.0)) as calls:
         seconds, micros = client.time()
         now_ms = seconds * 1000 + micros // 1000
-        names = [queue.name for queue in declared_yard().queues]
+        names = [queue.name for queue in yard.queues]
         away = servers_of(calls, keys, names).away(also=[keys.pool_reports()])
-        there = [name for name in names if name not in away.queues]
-        pools = PoolReports(calls, keys)
-        reports, silent = ([], []) if away.keys else supervisors_of(pools, now_ms)
-        return Snapshot(
-            now_ms=now_ms,
-            queues={name: _queue(calls, keys.queue(name), now_ms) for name in there},
-            reports=reports,
-            silent=silent,
-            away=away,
-            instructions=pools.read_quieted(reports),
-        )
+        queues = {name: _queue(calls, keys.queue(name), now_ms) for name in names if name not in away.queues}
+        reports, silent = ([], []) if away.keys else supervisors_of(PoolReports(calls, keys), now_ms)
+        quieted = PoolReports(calls, keys).read_quieted(reports)
+    pools = {pool.name: pool_state(pool, reports, silent, quieted) for pool in yard.pools}
+    stats, hosts = tuple(each.stats for each in queues.values()), frozenset(report.host for report in reports)
+    server = ServerState(away=away, pools_known=not away.keys)
+    return Snapshot(now_ms, queues, reports, YardState(stats, pools, scheduler_up=True, server=server, hosts=hosts))
 
 
 def _queue(calls: RedisCalls, keys: QueueKeys, now_ms: int) -> QueueFacts:
@@ -136,38 +119,36 @@ def _queue(calls: RedisCalls, keys: QueueKeys, now_ms: int) -> QueueFacts:
         *(("ZRANGE", keys.parked(lane), 0, PARKED_SHOWN - 1) for lane in ALL_LANES),
     ]
     leases, (_, noted), (_, suspected), *parked = calls.look(reads)
-    until_of = {str(owner, "utf-8", "replace"): moment(until) for owner, until in _pairs(leases)}
+    until_of = {_text(owner): moment(until) for owner, until in _pairs(leases)}
     expired = {owner: (now_ms - until_of[owner]) / 1000 for owner in owners_of(leases[::2], keys.leases)}
     reads = [read for hold in map(keys.hold, expired) for read in (("HLEN", hold), ("HEXISTS", hold, "#"))]
     answers = calls.look(reads)
     held = sum(answers[::2]) - sum(answers[1::2])
-    notes, suspects = dict(_pairs(noted)), dict(_pairs(suspected))
-    crashed = {
-        str(name, "utf-8", "replace").removeprefix("crash:"): int(count[0])
-        for name, note in notes.items()
-        if (count := re.match(rb"\d{1,9}", note)) and int(count[0])
-    }
-    lapses = {
-        str(name, "utf-8", "replace").removeprefix("crash:"): found[1].count(b"@")
-        for name, note in notes.items()
-        if (found := re.search(rb"\n@[\d,-]+ (\S*[@+]\S*)$", note))
-    }
-    for id_, stored in suspects.items():  # of messages that are on another server
+    crashed: dict[str, int] = {}
+    lapses: dict[str, int] = {}
+    for name, note in _pairs(noted):
+        id_ = _text(name).removeprefix("crash:")
+        if (count := re.match(rb"\d{1,9}", note)) and int(count[0]):
+            crashed[id_] = int(count[0])
+        if found := re.search(rb"\n@[\d,-]+ (\S*[@+]\S*)$", note):
+            lapses[id_] = found[1].count(b"@")
+    for name, stored in _pairs(suspected):  # of messages that are on another server
         if (found := SUSPECT.fullmatch(stored)) and now_ms - int(found[1]) <= SUSPECTED_MS:
-            lapses[str(id_, "utf-8", "replace")] = found[2].count(b"@")
-    actors = _actors_of(calls, keys, [*crashed, *lapses])
+            lapses[_text(name)] = found[2].count(b"@")
+    ids = [*crashed, *lapses]
+    bodies = calls.look([("HMGET", keys.bodies, *ids)])[0] if ids else []
+    fields = {id_: compared_fields_of(body) for id_, body in zip(ids, bodies, strict=True) if body is not None}
+    actors = {id_: each.actor for id_, each in fields.items() if each is not None}
     unknown = sorted({_actor(member) for members in parked for member in members})
     return QueueFacts(stats, expired, held, crashed, actors, lapses, tuple(unknown))
 
 
+def _text(word: bytes) -> str:
+    return str(word, "utf-8", "replace")
+
+
 def _pairs(words: list[bytes]) -> list[tuple[bytes, bytes]]:
     return list(zip(words[::2], words[1::2], strict=True))
-
-
-def _actors_of(calls: RedisCalls, keys: QueueKeys, ids: list[str]) -> dict[str, str]:
-    bodies = calls.look([("HMGET", keys.bodies, *ids)])[0] if ids else []
-    found = {id_: compared_fields_of(body) for id_, body in zip(ids, bodies, strict=True) if body is not None}
-    return {id_: fields.actor for id_, fields in found.items() if fields is not None}
 
 
 def _actor(member: bytes) -> str:
@@ -213,7 +194,7 @@ class QueueSearch:
         while scanned < SCANNED_KEYS and time.monotonic() < deadline_s:
             cursor, names = client.scan(cursor, match=f"{prefix}*:bodies", count=SCANNED_AT_ONCE)
             scanned += SCANNED_AT_ONCE
-            found.update(str(key, "utf-8", "replace") for key in cast("list[bytes]", names))
+            found.update(map(_text, cast("list[bytes]", names)))
             if not cursor:
                 break
         self._cursors[place] = cursor
@@ -227,12 +208,7 @@ def _queue_of(key: str, prefix: str) -> str:
     return rest.removeprefix("queue:").removesuffix(":bodies") if rest.startswith("queue:") else tag
 
 
-_UNDECLARED = QueueSearch()
-
-
-def undeclared_queues() -> dict[str, int]:
-    """Return queues that the yard does not declare, as far as this process has looked, with their messages' number."""
-    return _UNDECLARED.look()
+UNDECLARED = QueueSearch()
 
 
 # A page that is read every few seconds decodes so many bodies at most.
@@ -301,16 +277,11 @@ def facts_of(state: YardState) -> YardFacts:
 
 def failures_of(rows: Sequence[Row], running: Sequence[Job]) -> dict[str, AllFailing]:
     """Return the actors that hold slots of late queues and of which nearly all jobs fail; none without the database."""
-    holders = Counter(
-        job.actor for row in rows if row.kind == "queue" and row.state.word == "Late" for job in holding(row, running)
-    )
-    if not holders:
-        return {}
-    try:
-        with answers_within(FAILURES_S):
+    late = [row for row in rows if row.kind == "queue" and row.state.word == "Late"]
+    if holders := Counter(job.actor for row in late for job in holding(row, running)):
+        with suppress(DatabaseError), answers_within(FAILURES_S):
             return all_failing(actor for actor, _ in holders.most_common(MOST_HOLDERS))
-    except DatabaseError:
-        return {}
+    return {}
 
 
 def holding(row: Row, running: Sequence[Job]) -> list[Job]:
@@ -319,59 +290,40 @@ def holding(row: Row, running: Sequence[Job]) -> list[Job]:
     return [job for job in running if job.holder.pool in pools]
 
 
-def facts_of_snapshot(snapshot: Snapshot) -> YardFacts:
-    """Return the facts that the doctor judges."""
-    yard = declared_yard()
-    pools = {
-        pool.name: pool_state(pool, snapshot.reports, snapshot.silent, snapshot.instructions) for pool in yard.pools
-    }
-    stats = tuple(snapshot.queues[queue.name].stats for queue in yard.queues if queue.name in snapshot.queues)
-    hosts = frozenset(report.host for report in snapshot.reports)
-    server = ServerState(away=snapshot.away, pools_known=snapshot.pools_known)
-    return facts_of(YardState(stats, pools, scheduler_up=True, server=server, hosts=hosts))
-
-
 def _held(state: YardState) -> dict[str, tuple[HeldGroup, ...]]:
-    holding = [stats.queue for stats in state.queues if stats.live.scheduled]
-    try:
-        return {family.keys.queue: held_groups(family) for family in families(holding)} if holding else {}
-    except BrokerError:
-        return {}
+    if holding := [stats.queue for stats in state.queues if stats.live.scheduled]:
+        with suppress(BrokerError):
+            return {family.keys.queue: held_groups(family) for family in families(holding)}
+    return {}
 
 
 def held_groups(family: QueueOperations) -> tuple[HeldGroup, ...]:
     """Return who waits in a queue for its time, most first. Retries are not among them."""
     page = look(family, "live", "scheduled", limit=LOOKED_THROUGH)
-    cut = page.cursor is not None
-    seen = [*page.items, *(_last(family) if cut else ())]
-    groups: dict[tuple[str, str], list[datetime]] = {}
-    sent: dict[tuple[str, str], list[int]] = {}
+    seen = list(page.items)
+    if cut := page.cursor is not None:  # the last as well
+        [count] = family.calls.look([("ZCARD", family.keys.due("live"))])
+        seen += look(family, "live", "scheduled", cursor=max(count - 1, LOOKED_THROUGH), limit=1).items
+    groups: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for one in seen:
         if one.message is not None and one.due_at is not None:
             reason = put_off_reason(one.due_at) or str(one.message.options.get("deferred_by") or AS_SENT)
-            key = one.message.actor_name, reason
-            groups.setdefault(key, []).append(datetime_of(one.due_at))
-            sent.setdefault(key, []).append(one.message.message_timestamp)
-    counts = Counter({key: len(dues) for key, dues in groups.items()})
+            times = one.due_at, one.message.message_timestamp
+            groups.setdefault((one.message.actor_name, reason), []).append(times)
     return tuple(
         HeldGroup(
             actor,
             limit_words(reason, actor),
-            count,
-            due=None if reason in PUT_OFF else min(groups[actor, reason]),
-            last=max(groups[actor, reason]),
-            sent=datetime_of(min(sent[actor, reason])),
+            len(times),
+            due=None if reason in PUT_OFF else datetime_of(min(due for due, _ in times)),
+            last=datetime_of(max(due for due, _ in times)),
+            sent=datetime_of(min(sent for _, sent in times)),
             by_limit=reason.endswith("_limit") or reason in OF_PLACES,
             paused=reason == "actor_paused",
             more=cut,
         )
-        for (actor, reason), count in counts.most_common()
+        for (actor, reason), times in sorted(groups.items(), key=lambda group: -len(group[1]))
     )
-
-
-def _last(family: QueueOperations) -> list[BrowsedMessage]:
-    [count] = family.calls.look([("ZCARD", family.keys.due("live"))])
-    return list(look(family, "live", "scheduled", cursor=max(count - 1, LOOKED_THROUGH), limit=1).items)
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,17 +91,9 @@ class FindingGroup:
     name: str
 
     def finding(
-        self,
-        severity: Severity,
-        code: str,
-        seen: str,
-        cause: str,
-        next_step: str,
-        subject: str = "",
-        *,
-        then: str = "",
-        **others: Any,
-    ) -> Finding:
+        self, severity: Severity, code: str, seen: str, cause: str, next_step: str, subject: str = "", *,
+        then: str = "", **others: Any,
+    ) -> Finding:  # fmt: skip
         """Return a finding whose severity was computed, with further fields by name."""
         seen, cause, next_step, then = map(in_words_of_project, (seen, cause, next_step, then))
         return Finding(self.name, code, severity, seen, cause, next_step, subject, then, **others)
@@ -183,8 +175,8 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("pools.returning", "Broker is back", explains=(*LATE, "queues.lapsed", "scheduler.down", "pools.down")),
     Rank("database.locked", "Database locked", says="{seen}.", explains=(*LATE, "actors.*", "history.*", "database.*")),
     Rank("database.away", "Database away", says="Of the database: {seen}.", explains=(*LATE, "actors.*", "history.*")),
-    Rank("database.refused", "Database away", says="The database: {seen}.", explains=(*LATE, "actors.*", "history.*")),
-    Rank("database.bounced", "Database away", says="The database: {seen}.", explains=(*LATE, "actors.*", "history.*")),
+    *(Rank(f"database.{code}", "Database away", says="The database: {seen}.",
+           explains=(*LATE, "actors.*", "history.*")) for code in ("refused", "bounced")),
     Rank("database.unmigrated", "Not migrated", says="The database: {seen}.", explains=("history.*", "actors.*")),
     # One queue starts nothing, or too late, and why. A server without an answer may be as well as its network is not.
     Rank("pools.down", "No pool", explains=(*LATE, "queues.lapsed"), same=True),
@@ -338,10 +330,14 @@ def ranked(findings: Iterable[Finding]) -> list[Ranked]:
     """Return the findings to show, in their order."""
     placed = [found for finding in findings if (found := _placed(finding)) is not None]
     placed.sort(key=lambda found: (LEVELS[found.level], found.place, -found.finding.factor))
-    ending = next((found for found in placed if found.rank.ends), None)
-    if ending is not None:
+    if ending := next((found for found in placed if found.rank.ends), None):
         return [ending]
-    return _causes_first(placed)
+    ordered: list[Ranked] = []
+    for found in placed:  # each before those that it explains, with the worst level of them
+        at = next((index for index, before in enumerate(ordered) if explains(found, before)), len(ordered))
+        level = min((each.level for each in (found, *ordered[at : at + 1])), key=LEVELS.__getitem__)
+        ordered.insert(at, Ranked(found.finding, found.rank, level, found.place))
+    return ordered
 
 
 def _placed(finding: Finding) -> Ranked | None:
@@ -351,24 +347,10 @@ def _placed(finding: Finding) -> Ranked | None:
     return Ranked(finding, rank, rank.level or BY_SEVERITY[finding.severity], place)
 
 
-def _causes_first(placed: Sequence[Ranked]) -> list[Ranked]:
-    """Put each finding before those that it explains, with the worst level of them."""
-    ordered: list[Ranked] = []
-    for found in placed:
-        at = next((index for index, before in enumerate(ordered) if explains(found, before)), None)
-        if at is None:
-            ordered.append(found)
-            continue
-        level = min((found.level, ordered[at].level), key=LEVELS.__getitem__)
-        ordered.insert(at, Ranked(found.finding, found.rank, level, found.place))
-    return ordered
-
-
 def explains(cause: Ranked, effect: Ranked) -> bool:
     """Return whether a finding is the cause of another one."""
-    if cause.finding.name == effect.finding.name:
-        return False
-    if not any(fnmatchcase(effect.finding.name, name) for name in cause.rank.explains):
+    name = effect.finding.name
+    if cause.finding.name == name or not any(fnmatchcase(name, each) for each in cause.rank.explains):
         return False
     return not cause.rank.same or effect.finding.subject in (cause.finding.subject, *cause.finding.also)
 

@@ -23,7 +23,7 @@ from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.formatting import counted, duration, jobs_text, most_common, times, whole_duration
 from switchyard.jobs.queries import families
-from switchyard.operations.findings.actors import AllFailing
+from switchyard.operations.findings.actors import AllFailing, failures_list
 from switchyard.operations.findings.facts import Flood, YardFacts, flood_of, holding
 from switchyard.operations.findings.finding import Button, Finding, FindingGroup, Severity, jobs_button
 from switchyard.operations.findings.pools import HOLDS_UP, silent_cause
@@ -83,10 +83,10 @@ def look(facts: YardFacts) -> Iterator[Finding]:
     """Judge every queue against its own promise."""
     late = [row for row in facts.queue_rows if row.state.word == "Late" and (row.ratio or 0) > 1]
     lasting = SAMPLED.note(row.queue for row in late)
-    lasting |= {row.queue for row in late if _over_ms(row) >= SEEN_MS}
     failing: dict[str, list[Row]] = {}  # queues by the host, or the error, that is their cause
     for row in late:
-        if row.queue not in lasting:
+        over_ms = (row.oldest_age_ms or 0) - (declared_yard().queue_of(row.queue).objective_ms or 0)
+        if row.queue not in lasting and over_ms < SEEN_MS:
             yield _just_late(row)
         elif found := failing_holders(row, facts):
             first = next(iter(found.values()))
@@ -98,10 +98,6 @@ def look(facts: YardFacts) -> Iterator[Finding]:
     for row in facts.queue_rows:
         if row.state.word == "Late" and (row.ratio or 0) <= 1:
             yield _ends_late(row)
-
-
-def _over_ms(row: Row) -> int:
-    return (row.oldest_age_ms or 0) - (declared_yard().queue_of(row.queue).objective_ms or 0)
 
 
 def none_late() -> str:
@@ -154,8 +150,7 @@ def _all_failing(rows: Sequence[Row], facts: YardFacts) -> Finding:
     remove = kind.then if kind is not None else f"Look at {called}: mend it, and what waits starts."
     then = f"{remove} Jobs with retries left are tried again by themselves."
     actor, ratio = next(iter(found)), first.ratio or 0
-    button = jobs_button(f"Show the failed jobs of {actor}", failures="1", actor=actor, since="5m")
-    step = f"manage.py switchyard jobs list --failures --actor {actor} --since 5m"
+    button, step = failures_list(actor, f"Show the failed jobs of {actor}")
     return GROUP.finding(
         _severity(ratio), "all_failing", seen, "", step, first.queue, then=then, button=button, factor=ratio,
         word=failing_word(fails), also=tuple(row.queue for row in others),
@@ -171,10 +166,9 @@ def _late(row: Row, facts: YardFacts) -> Finding:
     if catches_up := works_off and not known:
         cause, then = "it works off what has waited", "It is on time then, by itself: nothing needs to be done."
     share = f"{flood.text}, " if flood is not None and not flood.sends_itself else ""
-    seen = (
-        f"{row.name} is {times(row.ratio or 0)} behind its promise, because {cause}; "
-        f"{jobs_text(row.waiting or 0)}, {share}the oldest for {duration(row.oldest_age_ms or 0)}{_empty_in(row)}"
-    )
+    oldest = f"{share}the oldest for {duration(row.oldest_age_ms or 0)}{_empty_in(row)}"
+    because = f"{row.name} is {times(row.ratio or 0)} behind its promise, because {cause}"
+    seen = f"{because}; {jobs_text(row.waiting or 0)}, {oldest}"
     button, step = _way_out(row, queue, facts, misplaced)
     if flood is not None and flood.actor:
         button, step, then = _pause(flood)
@@ -211,11 +205,13 @@ def _cause(row: Row, queue: Queue, facts: YardFacts, flood: Flood | None) -> tup
             return f"{starts} free slots", then, ""
         then = "Its workers have just started, cannot reach the broker, or a call holds them up: read the pool's log."
         return "its free slots start nothing", then, ""
-    busy = _busy_text(row)
     if flood is not None and flood.sends_itself:
         rates = lately(row.queue)
         arrive = "" if rates is None else f", {rates.arrivals:,.0f} arrive a second"
         return f"{flood.text}{arrive}", "", ""
+    busy = f"{row.busy:,} of {row.slots:,} slots {'is' if row.busy == 1 else 'are'} busy"
+    if row.busy >= row.slots:
+        busy = "its only slot is busy" if row.slots == 1 else f"all {row.slots:,} slots are busy"
     jobs = holding(row, facts.running or ())
     counts = Counter(job.actor for job in jobs)
     if not counts:
@@ -266,9 +262,7 @@ def _usually(actor: str, running: Sequence[Job], *, one: bool = False) -> str:
     usually_ms = median_ms(counts, RUNS) if many else percentile_ms(counts, RUNS, 1.0)
     if usually_ms is None or now_run_ms < UNUSUAL * usually_ms:
         return ""
-    return (
-        f"half of those before took {duration(usually_ms)}" if many else f"none before took over {duration(usually_ms)}"
-    )
+    return f"{'half of those before took' if many else 'none before took over'} {duration(usually_ms)}"
 
 
 def slower_queue(queue: Queue, longest_ms: int, least_slots: int = 0) -> Queue | None:
@@ -282,11 +276,13 @@ def slower_queue(queue: Queue, longest_ms: int, least_slots: int = 0) -> Queue |
     def promised(one: Queue) -> float:
         return math.inf if one.objective_ms is None else one.objective_ms
 
-    def slots(one: Queue) -> int:
-        return sum(pool.total_slots for pool in yard.pools_of(one.name))
-
-    fits = (one for one in yard.queues if one.hard_limit_ms > longest_ms and slots(one) >= max(least_slots, load))
-    later = sorted((one for one in fits if promised(one) > promised(queue)), key=promised)
+    later = [
+        one
+        for one in sorted(yard.queues, key=promised)
+        if promised(one) > promised(queue)
+        and one.hard_limit_ms > longest_ms
+        and sum(pool.total_slots for pool in yard.pools_of(one.name)) >= max(least_slots, load)
+    ]
     return next((one for one in later if promised(one) > longest_ms), later[-1] if later else None)
 
 
@@ -323,12 +319,6 @@ def _left_ms(row: Row, factor: float) -> float:
     return (row.waiting or 0) / (rates.starts - rates.arrivals) * 1_000
 
 
-def _busy_text(row: Row) -> str:
-    if row.busy >= row.slots:
-        return "its only slot is busy" if row.slots == 1 else f"all {row.slots:,} slots are busy"
-    return f"{row.busy:,} of {row.slots:,} slots {'is' if row.busy == 1 else 'are'} busy"
-
-
 def _others(queue: Queue, actor: str) -> bool:
     """Return whether a queue has other actors, which one actor could be moved away from."""
     actors = dramatiq.get_broker().actors.values()
@@ -343,25 +333,20 @@ def _more_slots(row: Row) -> str:
 
 
 def _just_late(row: Row) -> Finding:
-    seen = (
-        f"{row.name} is {times(row.ratio or 0)} behind its promise at this moment: "
-        f"{jobs_text(row.waiting or 0)}, the oldest for {duration(row.oldest_age_ms or 0)}"
-    )
+    waits = f"{jobs_text(row.waiting or 0)}, the oldest for {duration(row.oldest_age_ms or 0)}"
+    seen = f"{row.name} is {times(row.ratio or 0)} behind its promise at this moment: {waits}"
     then = "A burst that is over in a second is no fault; it is called late when it stays so."
     step = f"manage.py switchyard jobs list --queue {row.queue} --state queued"
     return GROUP.finding("ok", "just_late", seen, "", step, row.queue, then=then, factor=row.ratio or 0)
 
 
 def _ends_late(row: Row) -> Finding:
-    seen = (
-        f"{row.name} ends its jobs late: the oldest is {times(row.done_ratio or 0)} behind the promise to end, "
-        f"{duration(row.unfinished_age_ms or 0)} after it was ready; what waits now is in time"
-    )
+    ratio, age = row.done_ratio or 0, duration(row.unfinished_age_ms or 0)
+    behind = f"the oldest is {times(ratio)} behind the promise to end, {age} after it was ready"
+    seen = f"{row.name} ends its jobs late: {behind}; what waits now is in time"
     then = "What its tasks call is slow, or one of them hangs: its page shows what holds the slots."
-    step, button, ratio = f"manage.py switchyard queues status {row.queue}", _holders_button(row), row.done_ratio or 0
-    return GROUP.finding(
-        _severity(ratio), "ends_late", seen, "", step, row.queue, then=then, button=button, factor=ratio
-    )
+    step, button, severity = f"manage.py switchyard queues status {row.queue}", _holders_button(row), _severity(ratio)
+    return GROUP.finding(severity, "ends_late", seen, "", step, row.queue, then=then, button=button, factor=ratio)
 
 
 def _holders_button(row: Row) -> Button:

@@ -15,26 +15,15 @@ from django.db import DatabaseError
 
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.interface import facilities
+from switchyard.broker.stores import yard_facts as facts
 from switchyard.broker.stores.job_record import Job
-from switchyard.broker.stores.yard_facts import (
-    BUCKET_MS,
-    DEPTH,
-    LATER,
-    LATER_CLASSES,
-    MINUTE_MS,
-    RUN_MS,
-    Counts,
-    actor_subject,
-    failures,
-    merged,
-    sent,
-)
+from switchyard.broker.stores.yard_facts import Counts, actor_subject, failures, merged, sent
 from switchyard.console.formatting import counted, duration
 from switchyard.history.models import JobRow
 from switchyard.jobs.queries import running_or_none
 from switchyard.operations.findings import promises, spending
 from switchyard.operations.findings.finding import Finding
-from switchyard.operations.past import LAST_MS, PAST, Usual, slow_runs
+from switchyard.operations.past import LAST_MS, PAST, Usual, due_later, slow_runs
 
 # Windows of *slower*, in buckets: 30 s to 10 min, the shortest that is clear.
 WINDOWS: Final = (3, 6, 12, 30, 60)
@@ -47,7 +36,7 @@ LEAST_SLOW, LEAST_SHARE, EVIDENCE, USUALLY_SLOW, SLOWER = 4, 0.4, 14.0, 0.12, 1.
 # A busy machine adds some milliseconds to each run.
 LEAST_MORE_MS: Final = 20.0
 # A producer is silent after 2 min, three times its longest pause of the hours before, and 20 sends that are missing.
-SILENT_MS, PAUSES, MISSING = 2 * MINUTE_MS, 3, 20
+SILENT_MS, PAUSES, MISSING = 2 * facts.MINUTE_MS, 3, 20
 # Sends due so much later, from 16 min on, that one in twenty usually is: half of those of the last 2 min, at least 4.
 LATER_FROM, LATER_SHARE, USUALLY_LATER, LEAST_LATER = 4, 0.5, 0.05, 4
 
@@ -61,11 +50,8 @@ def look() -> Iterator[Finding]:
     running = running_or_none() or []
     yield from spending.look(buckets, usual)
     yield from promises.look(store, buckets, now)
-    sampled = all(
-        any(DEPTH in counts for counts in found.values())
-        for at, found in buckets
-        if now - SILENT_MS <= at <= now - 2 * BUCKET_MS
-    )
+    known = (found for at, found in buckets if now - SILENT_MS <= at <= now - 2 * facts.BUCKET_MS)
+    sampled = all(any(facts.DEPTH in counts for counts in found.values()) for found in known)
     for name, actor in sorted(dramatiq.get_broker().actors.items()):
         own = usual.get(actor_subject(name))
         if own is None:
@@ -96,17 +82,20 @@ def slower(
         if slow >= LEAST_SLOW and lasts and slow >= LEAST_SHARE * runs and evidence(slow, runs) >= EVIDENCE:
             if not going and usual_again(actor, over_ms, slow / runs, mine):
                 return
-            minutes = facilities().facts.minutes(actor_subject(actor), now - LAST_MS, mine[0][0] - MINUTE_MS + 1)
+            minutes = facilities().facts.minutes(actor_subject(actor), now - LAST_MS, mine[0][0] - facts.MINUTE_MS + 1)
             told = [*minutes.items(), *mine]
             since, first = _slow_since(told, over_ms, [now - ran_ms for ran_ms in going])
             slow, runs = slow_runs(merged(each for at, each in told if at >= first), over_ms)
             slow, runs = slow + len(going), runs + len(going)
-            if slow < LEAST_SLOW:
-                return
-            takes = _takes(counts, usual.run_ms, over_ms, going)
-            word, goes, at = spending.goes_to(actor, usual, counts)
-            of_runs = f"{slow:,} of {counted(runs, 'run')}{goes}"
-            yield _slower(actor, queue, usual, takes, since, of_runs, at, word)
+            if slow >= LEAST_SLOW:
+                ran, ran_ms = _takes(counts, usual.run_ms, over_ms, going)
+                word, goes, at = spending.goes_to(actor, usual, counts)
+                usually, clock = f"{duration(usual.run_ms)} {usual.basis}", f"{datetime_of(since):%H:%M:%S} UTC"
+                of_runs = f"{slow:,} of {counted(runs, 'run')}{goes}"
+                seen = f"{actor} {ran}, usually {usually}, since {clock}: {of_runs}"
+                then = f"Look at {at}, and at what was released before {clock}. More slots would wait as well."
+                times = ran_ms / max(usual.run_ms, 1)
+                yield spending.of_actors("slower", {actor: queue}, seen, then, times, word)
             return
 
 
@@ -116,7 +105,7 @@ def _takes(counts: Counts, usual_ms: float, over_ms: float, going: Sequence[int]
     The others that ended took as long as usual: what is left of the time is that of the slow ones.
     """
     slow, runs = slow_runs(counts, over_ms)
-    slow_ms = (counts.get(RUN_MS, 0) - (runs - slow) * usual_ms) / slow if slow else 0.0
+    slow_ms = (counts.get(facts.RUN_MS, 0) - (runs - slow) * usual_ms) / slow if slow else 0.0
     so_far_ms = sorted(going)[len(going) // 2] if going else 0.0
     if slow_ms >= so_far_ms:
         return f"takes {duration(slow_ms)}", slow_ms
@@ -136,7 +125,7 @@ def usual_again(actor: str, over_ms: float, share: float, mine: Sequence[tuple[i
         share: Slow runs of all; so many others in a row are no chance.
     """
     last = max(at for at, counts in mine if slow_runs(counts, over_ms)[0])  # runs are counted some seconds later
-    rows = JobRow.objects.filter(actor=actor, state="succeeded", finished_at__gte=last - BUCKET_MS)
+    rows = JobRow.objects.filter(actor=actor, state="succeeded", finished_at__gte=last - facts.BUCKET_MS)
     try:
         ran = list(rows.order_by("-finished_at", "-id").values_list("run_ms", flat=True)[:USUAL_AGAIN])
     except DatabaseError:
@@ -160,59 +149,45 @@ def _slow_since(mine: Sequence[tuple[int, Counts]], over_ms: float, began: Seque
     for at, counts in reversed(mine):  # minutes, or buckets
         slow, runs = slow_runs(counts, over_ms)
         if runs and slow >= LEAST_SHARE * runs:  # a run began before it ended
-            since, first = min(since or at, at - counts.get(RUN_MS, 0) // runs), at
+            since, first = min(since or at, at - counts.get(facts.RUN_MS, 0) // runs), at
         elif runs and since:
             break
     return since, first
 
 
-def _slower(
-    actor: str, queue: str, usual: Usual, takes: tuple[str, float], since: int, of_runs: str, at: str, word: str
-) -> Finding:
-    at_clock, (ran, ran_ms) = f"{datetime_of(since):%H:%M:%S} UTC", takes
-    seen = f"{actor} {ran}, usually {duration(usual.run_ms or 0)} {usual.basis}, since {at_clock}: {of_runs}"
-    then = f"Look at {at}, and at what was released before {at_clock}. More slots would wait as well."
-    return spending.of_actors("slower", {actor: queue}, seen, then, ran_ms / max(usual.run_ms or 0, 1), word)
-
-
 def silent(actor: str, queue: str, usual: Usual, mine: Sequence[tuple[int, Counts]], now: int) -> Iterator[Finding]:
     """Yield the finding for an actor that nothing sends any more, although it usually is sent all the time."""
     rate = usual.sent_a_minute or 0.0
-    last = max((at + BUCKET_MS for at, counts in mine if sent(counts)), default=None)
+    last = max((at + facts.BUCKET_MS for at, counts in mine if sent(counts)), default=None)
     recent_ms = now - mine[0][0] if mine else 0
     silent_ms = recent_ms if last is None else now - last
-    if silent_ms < SILENT_MS or rate * silent_ms / MINUTE_MS < MISSING:
+    if silent_ms < SILENT_MS or rate * silent_ms / facts.MINUTE_MS < MISSING:
         return
     minutes = facilities().facts.minutes(actor_subject(actor), now - LAST_MS, now)
     sends = [at for at, counts in minutes.items() if sent(counts)]
     if not sends:  # not in the hours before: it may be night, or a holiday
         return
-    pauses = [after - before - MINUTE_MS for before, after in pairwise(sends)]
+    pauses = [after - before - facts.MINUTE_MS for before, after in pairwise(sends)]
     if silent_ms < PAUSES * max(pauses, default=0):
         return
-    since = last if last is not None else sends[-1] + MINUTE_MS
-    seen = (
-        f"nothing sends {actor}: 0 in {duration(now - since)}, usually {rate:,.0f}/min {usual.basis}, "
-        f"since {datetime_of(since):%H:%M:%S} UTC"
-    )
+    since = last if last is not None else sends[-1] + facts.MINUTE_MS
+    usually, clock = f"{rate:,.0f}/min {usual.basis}", f"{datetime_of(since):%H:%M:%S} UTC"
+    seen = f"nothing sends {actor}: 0 in {duration(now - since)}, usually {usually}, since {clock}"
     then = f"Look at what sends {actor}: a page, a schedule or another actor that fails. Workers are not the cause."
-    yield spending.of_actors("silent", {actor: queue}, seen, then, rate * silent_ms / MINUTE_MS)
+    yield spending.of_actors("silent", {actor: queue}, seen, then, rate * silent_ms / facts.MINUTE_MS)
 
 
 def later(actor: str, queue: str, usual: Usual, mine: Sequence[tuple[int, Counts]]) -> Iterator[Finding]:
     """Yield the finding for an actor whose jobs are sent for much later than they usually are."""
     window = merged(counts for at, counts in mine[-12:])
-    if not usual.later:
-        return
-    for n in range(LATER_CLASSES - 1, LATER_FROM - 1, -1):
-        count = sum(window.get(LATER + more, 0) for more in range(n, LATER_CLASSES))
+    for n in range(len(usual.later) - 1, LATER_FROM - 1, -1):
+        count = due_later(window, n)
         if count >= max(LEAST_LATER, LATER_SHARE * sent(window)) and usual.later[n] <= USUALLY_LATER:
-            usually = next((m for m in range(LATER_CLASSES - 1, -1, -1) if usual.later[m] >= LATER_SHARE), None)
-            as_usual = "at once" if usually is None else f"in about {duration(2**usually * MINUTE_MS)}"
-            seen = (
-                f"{actor} is sent for {duration(2**n * MINUTE_MS)} from now or later, usually {as_usual} "
-                f"{usual.basis}: {count:,} of {counted(sent(window), 'send')} in the last 2 min"
-            )
+            usually = next((m for m in range(facts.LATER_CLASSES - 1, -1, -1) if usual.later[m] >= LATER_SHARE), None)
+            as_usual = "at once" if usually is None else f"in about {duration(2**usually * facts.MINUTE_MS)}"
+            late = duration(2**n * facts.MINUTE_MS)
+            of_sends = f"{count:,} of {counted(sent(window), 'send')} in the last 2 min"
+            seen = f"{actor} is sent for {late} from now or later, usually {as_usual} {usual.basis}: {of_sends}"
             then = "Look at the delay that its sender gives. A job that waits can be made due on its page."
             yield spending.of_actors("later", {actor: queue}, seen, then, float(count))
             return

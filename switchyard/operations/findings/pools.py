@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import socket
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlencode
 
 from switchyard.broker.clock import now_ms
@@ -39,13 +39,14 @@ def look_at_absence(facts: YardFacts) -> Iterator[Finding]:
     missing = [pool for pool in facts.state.pools.values() if not pool.up and pool.state != "starting"]
     returning = [pool for pool in missing if pool.silent] if facts.state.returned_s is not None else []
     if returning:
-        yield _returning([pool.pool.name for pool in returning], facts.state.returned_s or 0)
+        have, since = "has" if len(returning) == 1 else "have", duration((facts.state.returned_s or 0) * 1_000)
+        names = ", ".join(pool.pool.name for pool in returning)
+        seen = f"the broker takes work again since {since}, and {names} {have} not reported since"
+        then = "Pools report within 5 s of its return by themselves; nothing needs to be restarted."
+        yield GROUP.warning("returning", seen, "", "manage.py switchyard doctor, again in 10 s", then=then)
         missing = [pool for pool in missing if pool not in returning]
-    if len(missing) >= MANY:
-        yield _many_down(missing, facts)
-    else:
-        for pool in missing:
-            yield _down(pool, facts)
+    for pools in [missing] if len(missing) >= MANY else [[pool] for pool in missing]:
+        yield _down(pools, facts)
     for pool in facts.state.pools.values():
         if pool.quieted:
             yield _quieted(pool, facts)
@@ -54,51 +55,30 @@ def look_at_absence(facts: YardFacts) -> Iterator[Finding]:
     yield from _silent_children(facts)
 
 
-def _many_down(missing: list[PoolState], facts: YardFacts) -> Finding:
-    """Return one finding for many pools, that with most waiting jobs first: their host is gone, or all were killed."""
+def _down(missing: list[PoolState], facts: YardFacts) -> Finding:
+    """Return the finding for one pool, or for many, that with most waiting jobs first: their host is gone, perhaps."""
     missing = sorted(missing, key=lambda pool: -_waits(pool, facts))
     names, waiting = [pool.pool.name for pool in missing], sum(_waits(pool, facts) for pool in missing)
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    last = max(missing[0].silent, key=lambda one: one.beat_at, default=None)
-    why, step = _why(names[0], last)
-    why = "no supervisor of them reports" if not any(pool.silent for pool in missing) else f"of {names[0]}, {why}"
-    seen = f"no pool serves {', '.join(names[:NAMED])}{more}: {why}; {jobs_text(waiting, NONE)}"
-    if len(missing) == len(facts.state.pools) and step == _start(names[0]):
-        step = "manage.py switchyard runpools"
-    then = f"{_then(step)} Each pool has a supervisor of its own: `{_start('POOL')}`."
+    why, step = _why(names[0], max(missing[0].silent, key=lambda one: one.beat_at, default=None))
+    if len(missing) == 1:
+        what = f"{names[0]} starts nothing, because no pool serves it" if waiting else f"no pool serves {names[0]}"
+        then = _then(step)
+    else:
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        what = f"no pool serves {', '.join(names[:NAMED])}{more}"
+        why = f"of {names[0]}, {why}" if any(pool.silent for pool in missing) else "no supervisor of them reports"
+        if len(missing) == len(facts.state.pools) and step == _start(names[0]):
+            step = "manage.py switchyard runpools"
+        then = f"{_then(step)} Each pool has a supervisor of its own: `{_start('POOL')}`."
+    served = tuple(lane for pool in missing for lane in declared_yard().served_by(pool.pool))  # late because of them
     return GROUP.finding(
-        "error" if waiting else "warning", "down", seen, LOST, step, names[0],
-        then=then, button=LOOK_AT_WORKERS, factor=float(waiting), also=_served(*missing),
+        "error" if waiting else "warning", "down", f"{what}: {why}; {jobs_text(waiting, NONE)}", LOST, step, names[0],
+        then=then, button=LOOK_AT_WORKERS, factor=float(waiting), also=served,
     )  # fmt: skip
-
-
-def _served(*pools: PoolState) -> tuple[str, ...]:
-    """Return the queues and lanes that pools serve: they are late because of them."""
-    return tuple(lane for pool in pools for lane in declared_yard().served_by(pool.pool))
 
 
 def _start(name: str) -> str:
     return f"manage.py switchyard runpool {name}"
-
-
-def _returning(names: list[str], since_s: float) -> Finding:
-    have, since = "has" if len(names) == 1 else "have", duration(since_s * 1_000)
-    seen = f"the broker takes work again since {since}, and {', '.join(names)} {have} not reported since"
-    then = "Pools report within 5 s of its return by themselves; nothing needs to be restarted."
-    return GROUP.finding("warning", "returning", seen, "", "manage.py switchyard doctor, again in 10 s", then=then)
-
-
-def _down(pool: PoolState, facts: YardFacts) -> Finding:
-    name = pool.pool.name
-    waiting = _waits(pool, facts)
-    last = max(pool.silent, key=lambda one: one.beat_at, default=None)
-    why, step = _why(name, last)
-    what = f"{name} starts nothing, because no pool serves it" if waiting else f"no pool serves {name}"
-    seen = f"{what}: {why}; {jobs_text(waiting, NONE)}"
-    return GROUP.finding(
-        "error" if waiting else "warning", "down", seen, LOST, step, name,
-        then=_then(step), button=LOOK_AT_WORKERS, factor=float(waiting), also=_served(pool),
-    )  # fmt: skip
 
 
 def _quieted(pool: PoolState, facts: YardFacts) -> Finding:
@@ -106,19 +86,18 @@ def _quieted(pool: PoolState, facts: YardFacts) -> Finding:
     name = pool.pool.name
     waiting = sum(lane.waiting for lane in _lanes(pool, facts))
     last = max(pool.instructions, key=lambda one: one.at, default=None)
-    who, when, why = "an operator", "", ""
+    who, why = "an operator", ""
     if last is not None:
         who = last.by or who
-        when = f" {duration(max(now_ms() - last.at, 0))} ago"
-        why = f" ({last.reason})" if last.reason else ""
-    those = "its only supervisor" if pool.supervisors == 1 else f"all its {pool.supervisors} supervisors"
+        why = f" {duration(max(now_ms() - last.at, 0))} ago{f' ({last.reason})' if last.reason else ''}"
     if pool.takes_work:
         takes, it = ("takes", "it") if pool.quieted == 1 else ("take", "them")
-        seen = f"{pool.quieted} of {pool.supervisors} supervisors of {name} {takes} no new work: {who} quieted {it}"
-        seen += f"{when}{why}"
+        some = f"{pool.quieted} of {pool.supervisors} supervisors of {name}"
+        seen = f"{some} {takes} no new work: {who} quieted {it}{why}"
     else:
         what = "starts nothing" if waiting else "takes no new work"
-        seen = f"{name} {what}, because {who} quieted {those}{when}{why}; {jobs_text(waiting, NONE)}"
+        those = "its only supervisor" if pool.supervisors == 1 else f"all its {pool.supervisors} supervisors"
+        seen = f"{name} {what}, because {who} quieted {those}{why}; {jobs_text(waiting, NONE)}"
     severity: Severity = "error" if waiting and not pool.takes_work else "warning"
     cause = "A person quieted it, and has not let it take work again or stopped it yet"
     step = f"manage.py switchyard workers resume --pool {name}"
@@ -129,10 +108,10 @@ def _quieted(pool: PoolState, facts: YardFacts) -> Finding:
 
 
 def _then(step: str) -> str:
-    is_command = step.startswith(("manage.py", "kill"))
+    if not step.startswith(("manage.py", "kill")):
+        return f"{step}. Nothing is lost."
     ends = ", unless it ends at once: what it prints says why" if "runpool" in step else ""
-    starts = f"Run `{step}`: what waits starts at once{ends}. Nothing is lost."
-    return starts if is_command else f"{step}. Nothing is lost."
+    return f"Run `{step}`: what waits starts at once{ends}. Nothing is lost."
 
 
 def _why(name: str, last: SilentSupervisor | None) -> tuple[str, str]:
@@ -142,26 +121,21 @@ def _why(name: str, last: SilentSupervisor | None) -> tuple[str, str]:
         return "no supervisor of it reports", start
     since = duration(max(now_ms() - last.beat_at, 0))
     if last.host != socket.gethostname():
-        return f"its supervisor (pid {last.pid} on {last.host}) has not reported for {since}", (
-            f"On {last.host}: `kill -CONT {last.pid}` if `ps -o stat= -p {last.pid}` begins with T, else `{start}`"
-        )
+        step = f"On {last.host}: `kill -CONT {last.pid}` if `ps -o stat= -p {last.pid}` begins with T, else `{start}`"
+        return f"its supervisor (pid {last.pid} on {last.host}) has not reported for {since}", step
     import psutil  # a web process whose pools are there goes without
 
     try:
         status = psutil.Process(last.pid).status()
     except psutil.Error:
         status = psutil.STATUS_ZOMBIE
+    it = f"its supervisor (pid {last.pid})"
     if status == psutil.STATUS_ZOMBIE:  # ended, and its parent has not asked how
-        return (
-            f"its supervisor (pid {last.pid}) ended, its last report is {since} old, and none has reported since",
-            start,
-        )
+        return f"{it} ended, its last report is {since} old, and none has reported since", start
     if status == psutil.STATUS_STOPPED:
-        return f"its supervisor (pid {last.pid}) has been stopped for {since}", f"kill -CONT {last.pid}"
-    return (
-        f"its supervisor (pid {last.pid}) runs and has not reported for {since}",
-        f"Read the log of {name}: it cannot reach the broker, or hangs",
-    )
+        return f"{it} has been stopped for {since}", f"kill -CONT {last.pid}"
+    step = f"Read the log of {name}: it cannot reach the broker, or hangs"
+    return f"{it} runs and has not reported for {since}", step
 
 
 def _hosts_gone(facts: YardFacts) -> Iterator[Finding]:
@@ -177,18 +151,13 @@ def _hosts_gone(facts: YardFacts) -> Iterator[Finding]:
         named = sorted({one.pool for one in fresh if facts.state.pools[one.pool].up})
         if host in facts.state.hosts or not named or now - last > HOST_TOLD_MS:
             continue
-        seen = (
-            f"the host {host} reports no more since {duration(now - last)}: {', '.join(named)} "
-            f"{'runs' if len(named) == 1 else 'run'} on other hosts only"
-        )
-        then = (
-            "Jobs that ran there start again elsewhere when their leases expire; nothing is lost. "
-            "See whether the machine runs."
-        )
-        yield GROUP.finding(
-            "warning", "host_gone", seen, "The machine or container ended, or the network to it is cut",
-            f"ping {host}; then start its pools", host, then=then, button=LOOK_AT_WORKERS, factor=float(len(fresh)),
-        )  # fmt: skip
+        since, run = duration(now - last), "runs" if len(named) == 1 else "run"
+        seen = f"the host {host} reports no more since {since}: {', '.join(named)} {run} on other hosts only"
+        cause = "The machine or container ended, or the network to it is cut"
+        step = f"ping {host}; then start its pools"
+        again = "Jobs that ran there start again elsewhere when their leases expire; nothing is lost."
+        then, factor = f"{again} See whether the machine runs.", float(len(fresh))
+        yield GROUP.warning("host_gone", seen, cause, step, host, then=then, button=LOOK_AT_WORKERS, factor=factor)
 
 
 HOLDS_UP = "A call holds up every thread of the process, such as a regular expression or a loop in C; or it is stopped"
@@ -204,7 +173,12 @@ def _silent_children(facts: YardFacts) -> Iterator[Finding]:
         name, silent = pool.pool.name, pool.silent_children
         SILENT[name] = {pid: each for pid, each in SILENT[name].items() if now_ms() - each[0] < AGAIN_MS}
         if not silent:
-            yield from _silent_again(name, SILENT[name])
+            at, job, ran = max(SILENT[name].values(), default=(0, "", ""))
+            if len(SILENT[name]) > 1 and now_ms() - at < TOLD_MS:  # one after the other: its job is retried
+                again = f"{len(SILENT[name])} children of {name} have answered nothing, one after the other"
+                then = f"Its job is tried again, and holds up the next child. {HOLDS_UP}."
+                step, seen = f"manage.py switchyard jobs cancel {shlex.quote(job)}", f"{again}; the last ran {ran}"
+                yield GROUP.warning("child_silent", seen, HOLDS_UP, step, name, then=then, button=LOOK_AT_WORKERS)
             continue
         report, child = silent[0]
         SILENT[name][child.pid] = now_ms(), next(iter(child.runs), ""), _runs_text(child, facts)
@@ -213,25 +187,14 @@ def _silent_children(facts: YardFacts) -> Iterator[Finding]:
         more = f"; {counted(len(silent) - 1, 'other child', 'other children')} of it, too" if silent[1:] else ""
         seen = f"{_silent_text(report, child, facts)}{more}"
         step = f"kill -USR1 {child.pid}, on {report.host}; then read stacks/{name}-{child.pid}.txt in its state folder"
-        then = (
-            f"Show stacks, on the page of workers, names its line. {HOLDS_UP} (kill -CONT). It is killed at the hard "
-            f"limit of its job, or within 10 s of `manage.py switchyard jobs cancel {next(iter(child.runs))}`."
-        )
+        killed = f"within 10 s of `manage.py switchyard jobs cancel {next(iter(child.runs))}`"
+        then = f"Show stacks, on the page of workers, names its line. {HOLDS_UP} (kill -CONT)."
+        then += f" It is killed at the hard limit of its job, or {killed}."
         button = Button(f"Show child {child.pid} of {name}", "switchyard-operations-workers", query=f"#{report.member}")
         yield GROUP.finding(
             "error" if late or stands else "warning", "child_silent", seen, HOLDS_UP, step, [*late, name][0],
             then=then, button=button, factor=float(child.silent_ms),
         )  # fmt: skip
-
-
-def _silent_again(pool: str, of_pool: Mapping[int, tuple[int, str, str]]) -> Iterator[Finding]:
-    """Yield the finding that one child after the other was silent, for a minute after the last: its job is retried."""
-    at, job, ran = max(of_pool.values(), default=(0, "", ""))
-    if len(of_pool) > 1 and now_ms() - at < TOLD_MS:
-        seen = f"{len(of_pool)} children of {pool} have answered nothing, one after the other; the last ran {ran}"
-        then = f"Its job is tried again, and holds up the next child. {HOLDS_UP}."
-        step = f"manage.py switchyard jobs cancel {shlex.quote(job)}"
-        yield GROUP.warning("child_silent", seen, HOLDS_UP, step, pool, then=then, button=LOOK_AT_WORKERS)
 
 
 def silent_cause(row: Row, facts: YardFacts) -> str:
@@ -271,9 +234,7 @@ def _lanes(pool: PoolState, facts: YardFacts) -> list[LaneStats]:
     return [lane for stats in facts.state.queues for lane in (stats.live, stats.retry) if lane.name in served]
 
 
-STARTING_S = 60
-CLOCK_S = 5.0
-MANY_CRASHES = 3
+STARTING_S, CLOCK_S, MANY_CRASHES = 60, 5.0, 3
 # Children crash one after the other where the last three did within so long, and the last just now.
 CRASHING_MS, JUST_NOW_MS = 30_000, 15_000
 BESIDE_MS = 10 * 60_000

@@ -8,18 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from switchyard.broker.stores.yard_facts import (
-    CLASSES,
-    HOUR_MS,
-    LEAST_MS,
-    MINUTE_MS,
-    WAITS,
-    Counts,
-    FactStore,
-    merged,
-    queue_subject,
-    starts,
-)
+from switchyard.broker.stores import yard_facts as facts
+from switchyard.broker.stores.yard_facts import Counts, FactStore, merged, queue_subject, starts
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import whole_duration
 from switchyard.operations.findings.finding import Button, Finding, FindingGroup
@@ -43,22 +33,30 @@ def look(store: FactStore, buckets: Sequence[tuple[int, Mapping[str, Counts]]], 
         if not burns(fast, promise_ms) or not late(present, promise_ms):
             continue
         # The newest minutes are not written yet: of them the buckets are read.
-        first = -(-buckets[0][0] // MINUTE_MS) * MINUTE_MS
+        first = -(-buckets[0][0] // facts.MINUTE_MS) * facts.MINUTE_MS
         newest = [(at, found.get(subject, {})) for at, found in buckets if at >= first]
-        told = [*store.minutes(subject, now_ms - HOUR_MS, first).items(), *newest]
+        told = [*store.minutes(subject, now_ms - facts.HOUR_MS, first).items(), *newest]
         slow = merged(counts for _, counts in told)
-        if burns(slow, promise_ms) and spells(told, promise_ms) >= LEAST_SPELLS:
-            yield _burning(queue.name, promise_ms, late(slow, promise_ms), starts(slow))
+        if not burns(slow, promise_ms) or spells(told, promise_ms) < LEAST_SPELLS:
+            continue
+        name, promised, count = queue.name, whole_duration(promise_ms), late(slow, promise_ms)
+        of_hour = f"{count:,} of {starts(slow):,} jobs of the last hour started later than {promised}"
+        then = "Its chart shows when: at a burst, at a schedule, or all the time."
+        then += " Spread what is sent at once, or add slots."
+        step, button = f"manage.py switchyard queues status {name}", Button(f"Show {name}", "switchyard-queue", name)
+        seen, factor = f"{name} is late again and again: {of_hour}", float(count)
+        yield GROUP.warning("burning", seen, "", step, name, then=then, button=button, factor=factor)
 
 
 def late(counts: Counts, promise_ms: int) -> int:
     """Return the starts that were certainly later than promised: those of its own class may have been in time."""
-    return sum(counts.get(WAITS + n, 0) for n in range(1, CLASSES) if LEAST_MS * 2 ** (n - 1) >= promise_ms)
+    classes = (n for n in range(1, facts.CLASSES) if facts.LEAST_MS * 2 ** (n - 1) >= promise_ms)
+    return sum(counts.get(facts.WAITS + n, 0) for n in classes)
 
 
 def spells(told: Sequence[tuple[int, Counts]], promise_ms: int) -> int:
     """Return how many times late starts began: in minutes that follow one without any, by counts and their ms."""
-    bad = {at // MINUTE_MS for at, counts in told if late(counts, promise_ms)}
+    bad = {at // facts.MINUTE_MS for at, counts in told if late(counts, promise_ms)}
     return sum(minute - 1 not in bad for minute in bad)
 
 
@@ -66,15 +64,3 @@ def burns(counts: Counts, promise_ms: int) -> bool:
     """Return whether so many started late that the share which may be late is spent 14.4 times as fast."""
     count = late(counts, promise_ms)
     return count >= LEAST_LATE and count >= BURN_RATE * MAY_BE_LATE * starts(counts)
-
-
-def _burning(queue: str, promise_ms: int, count: int, started: int) -> Finding:
-    seen = (
-        f"{queue} is late again and again: {count:,} of {started:,} jobs of the last hour started later than "
-        f"{whole_duration(promise_ms)}"
-    )
-    then = (
-        "Its chart shows when: at a burst, at a schedule, or all the time. Spread what is sent at once, or add slots."
-    )
-    step, button = f"manage.py switchyard queues status {queue}", Button(f"Show {queue}", "switchyard-queue", queue)
-    return GROUP.finding("warning", "burning", seen, "", step, queue, then=then, button=button, factor=float(count))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from switchyard.broker.admin.purge import purges
 from switchyard.broker.clock import datetime_of, now_ms
@@ -15,7 +14,7 @@ from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.formatting import ago, counted, duration, jobs_text
 from switchyard.jobs.queries import answering_families
 from switchyard.operations.findings.actors import GROUP as ACTORS
-from switchyard.operations.findings.facts import HeldGroup, QueueFacts, Snapshot, YardFacts, undeclared_queues
+from switchyard.operations.findings.facts import UNDECLARED, HeldGroup, QueueFacts, Snapshot, YardFacts
 from switchyard.operations.findings.finding import LOOK_AT_WORKERS, Button, Finding, FindingGroup, jobs_button
 from switchyard.operations.findings.pools import is_newer, undeclared
 from switchyard.operations.rows import Row
@@ -34,15 +33,14 @@ def look_at_held(facts: YardFacts) -> Iterator[Finding]:
     pauses = {stats.queue: stats.pause or QueuePause() for stats in facts.state.queues if stats.paused}
     for row in facts.queue_rows:
         if row.queue in pauses:
-            yield _paused(row, pauses[row.queue], _is_full(facts, row.queue))
+            yield _paused(row, pauses[row.queue], facts)
         for group in facts.held.get(row.queue, ()):
             if is_long(row.queue, group):
                 yield _limited(row.queue, group)
     for stats in facts.state.queues:
-        by_dependency: dict[str, list[OpenCircuit]] = {}
-        for each in filter(lambda circuit: circuit.waiting, stats.circuits):
-            by_dependency.setdefault(each.pause.dependency, []).append(each)
-        for dependency, circuits in by_dependency.items():
+        waiting = [each for each in stats.circuits if each.waiting]
+        for dependency in dict.fromkeys(each.pause.dependency for each in waiting):
+            circuits = [each for each in waiting if each.pause.dependency == dependency]
             yield circuit_open(stats.queue, dependency, circuits)
         if (count := stats.retry.total) >= MANY_RETRIES:
             yield _retrying(stats.queue, count)
@@ -50,16 +48,14 @@ def look_at_held(facts: YardFacts) -> Iterator[Finding]:
 
 def is_long(queue: str, group: HeldGroup) -> bool:
     """Return whether a limit holds messages back for longer than a person should find out by themselves."""
-    least_ms = max(
-        HELD_LONG_MS if group.due else WAITED_LONG_MS, (declared_yard().queue_of(queue).objective_ms or 0) / 2
-    )
+    promise_ms = declared_yard().queue_of(queue).objective_ms or 0
+    least_ms = max(HELD_LONG_MS if group.due else WAITED_LONG_MS, promise_ms / 2)
     return (group.by_limit or group.paused) and group.count >= FEW and _held_ms(group) > least_ms
 
 
 def limited_text(group: HeldGroup) -> str:
     """Return how many wait for their turn, and for how long the last; or the first has, where no time ends it."""
-    count = f"{group.count:,} or more" if group.more else f"{group.count:,}"
-    which = "last" if group.due else "first"
+    count, which = f"{group.count:,}{' or more' if group.more else ''}", "last" if group.due else "first"
     return f"{count} {group.actor} wait for their turn, the {which} for {duration(_held_ms(group))}"
 
 
@@ -70,15 +66,14 @@ def look_at_purges() -> Iterator[Finding]:
             if purge.claim:
                 continue
             queue = family.keys.queue
-            jobs = counted(purge.count, "job")
-            they = "it" if purge.count == 1 else "they"
+            jobs, left = counted(purge.count, "job"), duration(max(purge.until - now_ms(), 0))
+            they, are = ("it", "is") if purge.count == 1 else ("they", "are")
             reason = f" ({purge.reason})" if purge.reason else ""
-            left = duration(max(purge.until - now_ms(), 0))
             seen = f"{purge.by or 'an operator'} purged {jobs} of {queue}{reason}; {they} can be put back for {left}"
-            then = f"After that {'it is' if purge.count == 1 else 'they are'} dropped for good."
+            then = f"After that {they} {are} dropped for good."
             button = Button(f"Put back {jobs} of {queue}…", "switchyard-queue", queue)
             step = f"manage.py switchyard queues purge {queue} --undo"
-            yield GROUP.finding("warning", "purged", seen, "", step, queue, then=then, button=button)
+            yield GROUP.warning("purged", seen, "", step, queue, then=then, button=button)
 
 
 def _held_ms(group: HeldGroup) -> int:
@@ -101,35 +96,29 @@ def _limited(queue: str, group: HeldGroup) -> Finding:
         count = f"{group.count:,}" if not group.more else "the"
         button = jobs_button(f"Show {count} scheduled {actor}", state="scheduled", queue=queue, actor=actor)
         step = f"manage.py switchyard jobs list --queue {queue} --state scheduled"
-    return GROUP.finding("warning", "limited", seen, "", step, queue, then=then, button=button, factor=factor)
+    return GROUP.warning("limited", seen, "", step, queue, then=then, button=button, factor=factor)
 
 
-def _is_full(facts: YardFacts, queue: str) -> bool:
-    most = declared_yard().queue_of(queue).max_depth
-    held = [stats.live.waiting + stats.live.scheduled for stats in facts.state.queues if stats.queue == queue]
-    return most is not None and sum(held) >= most
-
-
-def _paused(row: Row, pause: QueuePause, full: bool) -> Finding:
-    waiting = row.waiting or 0
-    jobs = jobs_text(waiting, "nothing waits yet")
-    since = f" {duration(max(now_ms() - pause.since, 0))} ago" if pause.since else ""
+def _paused(row: Row, pause: QueuePause, facts: YardFacts) -> Finding:
+    waiting, age_s = row.waiting or 0, max(now_ms() - pause.since, 0) / 1_000 if pause.since else None
+    since = "" if age_s is None else f" {duration(age_s * 1_000)} ago"
     reason = f" ({pause.reason})" if pause.reason else ""
-    until = f" until {datetime_of(pause.until):%Y-%m-%d %H:%M} UTC" if pause.until else ""
-    seen = f"{row.name} starts nothing, because {pause.by or 'an operator'} paused it{since}{until}{reason}; {jobs}"
-    seen += ", and it is full: who sends to it gets QueueFull" if full else ""
-    then = (
-        f"It resumes by itself at {datetime_of(pause.until):%H:%M:%S} UTC, or now on the next page."
-        if pause.until
-        else "It stays paused until a person resumes it; then what waits starts as fast as its slots take it."
-    )
+    until, then = "", "It stays paused until a person resumes it; then what waits starts as fast as its slots take it."
+    if pause.until:
+        until = f" until {datetime_of(pause.until):%Y-%m-%d %H:%M} UTC"
+        then = f"It resumes by itself at {datetime_of(pause.until):%H:%M:%S} UTC, or now on the next page."
+    seen = f"{row.name} starts nothing, because {pause.by or 'an operator'} paused it{since}{until}{reason}; "
+    seen += jobs_text(waiting, "nothing waits yet")
+    most = declared_yard().queue_of(row.queue).max_depth
+    held = [stats.live.waiting + stats.live.scheduled for stats in facts.state.queues if stats.queue == row.queue]
+    if most is not None and sum(held) >= most:
+        seen += ", and it is full: who sends to it gets QueueFull"
     label = f"Resume {row.name} and start {counted(waiting, 'job')}…" if waiting else f"Resume {row.name}…"
     button = Button(label, "switchyard-queue-resume", row.queue)
     cause = f"{pause.by or 'An operator'} paused it" + (f": {pause.reason}" if pause.reason else ", without a reason")
     step, factor = f"manage.py switchyard queues resume {row.name}", float(waiting)
-    lasted_s = max(now_ms() - pause.since, 0) / 1_000 if pause.since else None
-    return GROUP.finding(
-        "warning", "paused", seen, cause, step, row.queue, then=then, button=button, factor=factor, lasted_s=lasted_s
+    return GROUP.warning(
+        "paused", seen, cause, step, row.queue, then=then, button=button, factor=factor, lasted_s=age_s
     )
 
 
@@ -141,8 +130,7 @@ def circuit_open(queue: str, dependency: str, circuits: Sequence[OpenCircuit]) -
     waiting, pause = sum(each.waiting for each in circuits), circuits[0].pause
     since = duration(max(now_ms() - min(each.pause.since for each in circuits), 0))
     values = f" for {counted(len(circuits), 'value')} of {pause.argument}" if pause.argument else ""
-    waits = jobs_text(waiting)
-    actor, factor = min(pause.calls or (queue,)), float(waiting)
+    waits, actor, factor = jobs_text(waiting), min(pause.calls or (queue,)), float(waiting)
     button = Button(f"Show {actor}", "switchyard-actor", actor)
     if all(each.pause.by and each.pause.times == 1 for each in circuits):
         reason = f" ({pause.reason})" if pause.reason and not pause.argument else ""
@@ -150,16 +138,14 @@ def circuit_open(queue: str, dependency: str, circuits: Sequence[OpenCircuit]) -
         probed = ago(datetime_of(pause.until))
         then = f"One job probes it {probed}; its success starts the others. Close it to start them now."
         # Whose values are open is an argument, which the limits show to those who may see it.
-        step = "queues limits" if pause.argument else f"actors resume {actor}"
-        step = f"manage.py switchyard {step}"
-        return GROUP.finding("warning", "paused", seen, "", step, queue, then=then, button=button, factor=factor)
+        step = f"manage.py switchyard {'queues limits' if pause.argument else f'actors resume {actor}'}"
+        return GROUP.warning("paused", seen, "", step, queue, then=then, button=button, factor=factor)
     seen = f"{dependency} is down{values}: its circuit is open in {queue} since {since}, {waits}"
     then = "One job probes it every few seconds; when one succeeds, what waits starts by itself. Nothing is lost."
     step = f"manage.py switchyard actors show {actor}"
     cause = "Calls of it failed" + (f", first with: {pause.reason}" if pause.reason and not pause.argument else "")
-    group, code = (GROUP, "circuit_open") if pause.argument else (ACTORS, "dependency_down")
-    found = group.finding("warning", code, seen, cause, step, queue, then=then, button=button, factor=factor)
-    return found if pause.argument else replace(found, actor=actor)
+    group, code, of = (GROUP, "circuit_open", "") if pause.argument else (ACTORS, "dependency_down", actor)
+    return group.warning(code, seen, cause, step, queue, then=then, button=button, factor=factor, actor=of)
 
 
 def _retrying(queue: str, count: int) -> Finding:
@@ -168,7 +154,7 @@ def _retrying(queue: str, count: int) -> Finding:
     step = f"manage.py switchyard jobs list --queue {queue} --state retrying"
     then = "Remove the cause and they finish by themselves; until then nothing is lost."
     button = jobs_button(f"Show {count:,} retrying jobs of {queue}", state="retrying", queue=queue)
-    return GROUP.finding("warning", "retrying", seen, cause, step, queue, then=then, button=button, factor=float(count))
+    return GROUP.warning("retrying", seen, cause, step, queue, then=then, button=button, factor=float(count))
 
 
 # Expired leases are reclaimed every 2 s; older ones mean that no process reclaims them.
@@ -197,12 +183,12 @@ def on_time(snapshot: Snapshot) -> Finding:
 
 
 def _expired(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
-    old = {owner: since_s for owner, since_s in state.expired.items() if since_s > RECLAIMED_S}
-    if not old or not state.expired_messages:
+    old_s = [since_s for since_s in state.expired.values() if since_s > RECLAIMED_S]
+    if not old_s or not state.expired_messages:
         return
-    since = duration(max(old.values()) * 1000)
-    leases, messages = counted(len(old), "lease"), counted(state.expired_messages, "message")
-    seen = f"{queue.name}: {leases} with {messages} expired, {'' if len(old) == 1 else 'the first '}{since} ago"
+    since = f"{'' if len(old_s) == 1 else 'the first '}{duration(max(old_s) * 1_000)}"
+    leases, messages = counted(len(old_s), "lease"), counted(state.expired_messages, "message")
+    seen = f"{queue.name}: {leases} with {messages} expired, {since} ago"
     cause = "Its host is gone, and no pool of this queue runs that would reclaim its messages"
     pools = declared_yard().pools_of(queue.name)
     step = f"manage.py switchyard runpool {pools[0].name}" if pools else "Give the queue a pool in the topology"
@@ -210,28 +196,23 @@ def _expired(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
 
 
 def _failing(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
-    crashed = {id_: count for id_, count in state.crashed.items() if count >= MANY_CRASHES}
-    if crashed:
-        first = list(crashed)[:SHOWN]
-        named = ", ".join(f"{state.actors[id_]}, {id_}" if id_ in state.actors else id_ for id_ in first)
-        messages = counted(len(crashed), "message")
-        their = "its" if len(crashed) == 1 else "their"
-        seen = f"{queue.name}: {messages} crashed {their} worker {MANY_CRASHES} times or more ({named})"
+    if crashed := [id_ for id_, count in state.crashed.items() if count >= MANY_CRASHES]:
+        known = (f"{state.actors[id_]}, {id_}" if id_ in state.actors else id_ for id_ in crashed[:SHOWN])
+        messages, their = counted(len(crashed), "message"), "its" if len(crashed) == 1 else "their"
+        seen = f"{queue.name}: {messages} crashed {their} worker {MANY_CRASHES} times or more ({', '.join(known)})"
         cause = "A task crashes its process; after the third time its message becomes a dead letter `poison`"
-        worst = first[0]
-        step = f"manage.py switchyard jobs show {shlex.quote(worst)}"  # ids are user input
-        yield GROUP.warning("crashing", seen, cause, step, queue.name, button=_job_button(worst, state))
+        step = f"manage.py switchyard jobs show {shlex.quote(crashed[0])}"  # ids are user input
+        yield GROUP.warning("crashing", seen, cause, step, queue.name, button=_job_button(crashed[0], state))
     if state.lapses:
-        most = max(state.lapses, key=lambda id_: state.lapses[id_])
+        most, count = max(state.lapses, key=lambda id_: state.lapses[id_]), len(state.lapses)
         named = ", ".join(sorted(state.lapses)[:SHOWN])
-        count = len(state.lapses)
         lost = f", held by a pool that fell silent, {'is' if count == 1 else 'are'} to run alone"
         seen = f"{queue.name}: {counted(count, 'message')}{lost} ({named})"
         cause = "A container, a machine or a supervisor was killed or stopped"
         if times := state.lapses[most]:
+            killed = f"A container was killed {counted(times, 'time')} while {most} ran alone in it"
             cause = (
-                f"A container was killed {counted(times, 'time')} while {most} ran alone in it, perhaps for its "
-                "memory; after the fifth time it becomes a dead letter `suspected_poison`"
+                f"{killed}, perhaps for its memory; after the fifth time it becomes a dead letter `suspected_poison`"
             )
         step = f"manage.py switchyard jobs show {shlex.quote(most)}"
         yield GROUP.warning("suspects", seen, cause, step, queue.name, button=_job_button(most, state))
@@ -253,10 +234,8 @@ def _set_aside(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
         button = Button(f"Show {messages}", "switchyard-quarantine")
         yield GROUP.warning("quarantined", seen, cause, step, queue.name, button=button)
     if stats.parked:
-        actors = ", ".join(state.unknown[:SHOWN]) or "?"
-        one = stats.parked == 1
-        messages = counted(stats.parked, "message")
-        waits, calls = ("waits", "run it; it calls") if one else ("wait", "run them; they call")
+        actors, messages = ", ".join(state.unknown[:SHOWN]) or "?", counted(stats.parked, "message")
+        waits, calls = ("waits", "run it; it calls") if stats.parked == 1 else ("wait", "run them; they call")
         seen = f"{queue.name}: {messages} {waits} for a worker that can {calls} {actors}"
         cause = (
             "Workers have no such actor, or one with other arguments: senders and workers have different releases; "
@@ -282,13 +261,13 @@ def _parked_button(queue: Queue, state: QueueFacts) -> Button:
 
 def look_at_undeclared() -> Iterator[Finding]:
     """Report queues with messages that this release does not declare."""
-    found = {name: count for name, count in sorted(undeclared_queues().items()) if count}
+    found = {name: count for name, count in sorted(UNDECLARED.look().items()) if count}
     reports = facilities().pools.read_all() if found else []
     serving = {each.pool for each in reports if each.release and is_newer(each, reports)}
     serving |= {each.pool for each in undeclared(reports)}
     for name, count in found.items():
-        messages = f"{counted(count, 'message')} {'is' if count == 1 else 'are'}"
-        seen = f"{messages} in the queue {name}, which this release does not declare"
+        are = "is" if count == 1 else "are"
+        seen = f"{counted(count, 'message')} {are} in the queue {name}, which this release does not declare"
         cause = "It was renamed or removed while work waited"
         step = "Declare it again in the topology and start a pool for it"
         if serving:

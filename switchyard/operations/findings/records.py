@@ -45,18 +45,10 @@ def look_at_alerts() -> Iterator[Finding]:
     lately = Delivery.objects.filter(next_try_at__gte=timezone.now() - LATELY)
     given_up = Q(state=Delivery.State.GIVEN_UP)
     failing = Q(state=Delivery.State.PENDING, tries__gt=0) & ~Q(error="")
-    rows = (
-        lately.order_by()
-        .values("channel")
-        .annotate(
-            given_up=Count("id", filter=given_up),
-            failing=Count("id", filter=failing),
-            sent_at=Max("sent_at"),
-            error=Max("error", filter=given_up | failing),
-        )
-    )
+    channels = lately.order_by().values("channel").annotate(sent_at=Max("sent_at"))
+    counts = channels.annotate(given_up=Count("id", filter=given_up), failing=Count("id", filter=failing))
     found = 0
-    for row in rows:
+    for row in counts.annotate(error=Max("error", filter=given_up | failing)):
         # A channel that accepted an alert after its last failure has recovered.
         if not row["given_up"] + row["failing"]:
             continue
@@ -67,8 +59,7 @@ def look_at_alerts() -> Iterator[Finding]:
         found += 1
         sent = f"the last delivery was {ago(row['sent_at'])}" if row["sent_at"] else "none was delivered"
         given_up_text = f"{counted(row['given_up'], 'alert')} given up, " if row["given_up"] else ""
-        failed_text = f"{given_up_text}{row['failing']} to be retried ({row['error']})"
-        seen = f"{row['channel']}: {failed_text}; {sent}"
+        seen = f"{row['channel']}: {given_up_text}{row['failing']} to be retried ({row['error']}); {sent}"
         named = "SWITCHYARD_SMTP_URL" if row["channel"].startswith("email ") else "SWITCHYARD_ALERT_URLS"
         cause = f"Its server is down or refuses the alert, or {named} is wrong"
         step = f"Check that server and {named}; until then read the alerts in {_page()}"
@@ -77,13 +68,12 @@ def look_at_alerts() -> Iterator[Finding]:
         yield ALERTS.ok("no channel fails")
     unseen = Alert.objects.filter(state=Alert.State.OPEN, severity=Alert.Severity.CRITICAL)
     if unseen.exclude(kind="finding").exists():  # those alone are told as long as they last
-        waiting = unseen.count()
-        seen = f"{counted(waiting, 'critical alert')} {'is' if waiting == 1 else 'are'} not acknowledged"
-        cause, command = "Nobody has acted on them", "`manage.py switchyard alerts acknowledge ID`"
-        step = f"Acknowledge them in {_page()} or with {command}"
+        waiting = counted(count := unseen.count(), "critical alert")
+        seen = f"{waiting} {'is' if count == 1 else 'are'} not acknowledged"
+        step = f"Acknowledge them in {_page()} or with `manage.py switchyard alerts acknowledge ID`"
         then = "Who acknowledges an alert tells the others that somebody works on it; its count goes on."
-        button = Button(f"Acknowledge {counted(waiting, 'critical alert')}…", "switchyard-alerts")
-        yield ALERTS.finding("warning", "open", seen, cause, step, then=then, button=button)
+        button = Button(f"Acknowledge {waiting}…", "switchyard-alerts")
+        yield ALERTS.warning("open", seen, "Nobody has acted on them", step, then=then, button=button)
 
 
 def _page() -> str:
@@ -129,22 +119,20 @@ def look_at_history() -> Iterator[Finding]:
         yield HISTORY.warning("down", f"no history writer leads; {waits}", cause, "manage.py switchyard runhistory")
     elif oldest_ms > BEHIND_MS:
         cause = "The database does not answer or refuses to write, or jobs end faster than the writer writes"
-        yield HISTORY.warning(
-            "behind", waits, cause, "Read the log of manage.py switchyard runhistory, then the database findings"
-        )
+        step = "Read the log of manage.py switchyard runhistory, then the database findings"
+        yield HISTORY.warning("behind", waits, cause, step)
     else:
         yield HISTORY.ok(f"a history writer leads; {counted(counts['written'], 'row')} written, {waits}")
     for each in backlog:
         if each.dropped:
-            rows = counted(each.dropped, "row")
             were = "was" if each.dropped == 1 else "were"
-            seen = f"{rows} of {each.queue} {were} dropped: the history has a gap"
+            seen = f"{counted(each.dropped, 'row')} of {each.queue} {were} dropped: the history has a gap"
             cause = "They outgrew the budget of bytes while no writer wrote or the database was away"
             step = f"Once read: valkey-cli HDEL '{keys.queue(each.queue).ended}' dropped"
             yield HISTORY.warning("dropped", seen, cause, step, each.queue)
     if counts["skipped"]:
-        rows, were = counted(counts["skipped"], "row"), "was" if counts["skipped"] == 1 else "were"
-        seen = f"{rows} could not be read or stored, and {were} skipped"
+        were = "was" if counts["skipped"] == 1 else "were"
+        seen = f"{counted(counts['skipped'], 'row')} could not be read or stored, and {were} skipped"
         cause = "Another program, or a release that writes another form, added them; the log of runhistory names each"
         yield HISTORY.warning("skipped", seen, cause, f"Once read: valkey-cli HDEL {keys.history_counts()} skipped")
 
@@ -160,13 +148,11 @@ def look_at_outbox() -> Iterator[Finding]:
     if found.oldest_ms <= UNSENT_MS:
         yield OUTBOX.ok(waits if found.waiting else "nothing waits in the outbox")
         return
-    seen = f"{waits}, the oldest for {duration(found.oldest_ms)}"
+    full = found.waiting >= MOST_ROWS
+    seen = f"{waits}, the oldest for {duration(found.oldest_ms)}{': new work is refused' if full else ''}"
     cause = "The broker does not answer, a queue is full, no history process runs, or a message fails each time"
     step = "Read the other findings, then the log of manage.py switchyard runhistory"
-    if found.waiting >= MOST_ROWS:
-        yield OUTBOX.error("behind", f"{seen}: new work is refused", cause, step)
-    else:
-        yield OUTBOX.warning("behind", seen, cause, step)
+    yield OUTBOX.finding("error" if full else "warning", "behind", seen, cause, step)
 
 
 BATCHES = FindingGroup("batches")
@@ -194,22 +180,17 @@ SENT_LATE_MS = 60_000
 
 def look_at_leader() -> Iterator[Finding]:
     """Check the leader's lease in the broker."""
+    lock = declared_yard().keys.lock(SCHEDULER)
     with quick_client() as client:
-        left_ms = int(client.pttl(declared_yard().keys.lock(SCHEDULER)))
+        left_ms = int(client.pttl(lock))
     if left_ms == -2:
         seen = "no scheduler leads: no schedule is sent"
         cause = "No scheduler runs; missed ticks are caught up as each schedule declares"
         yield SCHEDULES.warning("down", seen, cause, "manage.py switchyard runscheduler", button=look_at_schedules())
     elif left_ms == -1 or left_ms > LEASE_S * 1000:
-        seen = (
-            "the leader's lease never expires"
-            if left_ms == -1
-            else f"the leader's lease expires in {duration(left_ms)}"
-        )
+        seen = f"the leader's lease {'never expires' if left_ms == -1 else f'expires in {duration(left_ms)}'}"
         cause = "Another program wrote the lock; no scheduler can take over, and two may lead once it is deleted"
-        yield SCHEDULES.error(
-            "lease", seen, cause, f"valkey-cli DEL {declared_yard().keys.lock(SCHEDULER)}", button=look_at_schedules()
-        )
+        yield SCHEDULES.error("lease", seen, cause, f"valkey-cli DEL {lock}", button=look_at_schedules())
     else:
         yield SCHEDULES.ok(f"a scheduler leads, its lease expires in {duration(left_ms)}")
 
@@ -226,12 +207,11 @@ def _look_at(name: str) -> Button:
 
 def look_at_ticks() -> Iterator[Finding]:
     """Check the last tick of each schedule in the database."""
-    now = timezone.now()
+    now, step = timezone.now(), "manage.py switchyard schedules list"
     states = {state.actor: state for state in ScheduleState.objects.all()}
     stored, faulty = stored_schedules()
     late, paused = len(faulty), 0
     for name, fault in faulty.items():
-        step = "manage.py switchyard schedules list"
         yield SCHEDULES.warning("late", f"{name} is not sent", fault, step, name, button=look_at_schedules())
     for schedule in (*schedules(), *stored):
         state = states.get(schedule.name)
@@ -246,7 +226,6 @@ def look_at_ticks() -> Iterator[Finding]:
             late += 1
             seen = f"{schedule.name} was due {duration((now - due).total_seconds() * 1000)} ago and was not sent"
             cause = "No scheduler leads, or it cannot reach broker or database"
-            step = "manage.py switchyard schedules list"
             yield SCHEDULES.warning("late", seen, cause, step, schedule.name, button=_look_at(schedule.name))
         elif state.lateness_ms is not None and state.lateness_ms > SENT_LATE_MS:
             late += 1
@@ -278,6 +257,5 @@ def _paused(name: str, state: ScheduleState) -> Finding:
     seen = f"{name} is paused {until}{missed if state.missed else '; it has missed no tick yet'}"
     reason = f": {state.paused_reason}" if state.paused_reason else ", without a reason"
     cause = f"{state.paused_by or 'An operator'} paused it{reason}"
-    return SCHEDULES.warning(
-        "paused", seen, cause, f"manage.py switchyard schedules resume {name}", name, button=_look_at(name)
-    )
+    step = f"manage.py switchyard schedules resume {name}"
+    return SCHEDULES.warning("paused", seen, cause, step, name, button=_look_at(name))

@@ -14,19 +14,10 @@ import redis
 from django.conf import settings
 
 from switchyard.broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from switchyard.broker.health import servers as health
 from switchyard.broker.health.keyspace_id import ACCEPT
 from switchyard.broker.health.server import ServerFacts, foreign
-from switchyard.broker.health.servers import (
-    ADDRESS,
-    ServerLook,
-    Servers,
-    judge_replicas,
-    judge_sentinels,
-    most_known,
-    read_sentinels,
-    servers_of,
-    told,
-)
+from switchyard.broker.health.servers import ServerLook, Servers, servers_of
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.addresses import is_sentinel_url
 from switchyard.broker.redis.calls import calls_on
@@ -43,25 +34,17 @@ from switchyard.operations.supervisors import read_server_state
 
 GROUP = FindingGroup("broker")
 
+APPEND = "valkey-cli CONFIG SET appendonly yes, and in its configuration"
 # Code of a finding of switchyard/broker/health -> most likely cause, and a command; "" keeps the finding's own remedy.
 CAUSES = {
-    "evicting": (
-        "It is configured as a cache, or shared with one",
-        "valkey-cli CONFIG SET maxmemory-policy noeviction, and the same in its configuration",
-    ),
-    "nothing_kept": (
-        "The append-only file was never turned on",
-        "valkey-cli CONFIG SET appendonly yes, and in its configuration",
-    ),
-    "snapshots_only": ("The server's default", "valkey-cli CONFIG SET appendonly yes, and in its configuration"),
-    "replica": (
-        "A failover that SWITCHYARD_BROKER_URL does not follow",
-        "valkey-cli ROLE; then point SWITCHYARD_BROKER_URL at the primary",
-    ),
-    "nearly_full": (
-        "Messages arrive faster than they are processed, or results accumulate",
-        "manage.py switchyard queues",
-    ),
+    "evicting": ("It is configured as a cache, or shared with one",
+                 "valkey-cli CONFIG SET maxmemory-policy noeviction, and the same in its configuration"),
+    "nothing_kept": ("The append-only file was never turned on", APPEND),
+    "snapshots_only": ("The server's default", APPEND),
+    "replica": ("A failover that SWITCHYARD_BROKER_URL does not follow",
+                "valkey-cli ROLE; then point SWITCHYARD_BROKER_URL at the primary"),
+    "nearly_full": ("Messages arrive faster than they are processed, or results accumulate",
+                    "manage.py switchyard queues"),
     "disk": ("Its disk is full or broken", "df -h on the server; work resumes by itself when there is room"),
     "loading": ("It has just been started", "manage.py switchyard doctor, again in a minute"),
     "keyspace": ("FLUSHDB, a failover to an empty server, another database number", f"Restore it, or {ACCEPT}"),
@@ -74,7 +57,7 @@ CAUSES = {
     "no_quorum": ("Too many sentinels are down, cut off from one another, or lack tls-replication", ""),
     "no_replica": ("It was never configured, is down, or the master refuses its user or password", ""),
     "replica_behind": ("It is down or has just started, its network is slow, or its disk is", ""),
-}
+}  # fmt: skip
 
 
 def cause_of(code: str) -> tuple[str, str]:
@@ -86,8 +69,7 @@ def cause_of(code: str) -> tuple[str, str]:
 PINGS = 20
 # Letters that are read of each queue.
 LETTERS = 20
-SLOW_PING_MS = 5.0
-CLOCK_S = 1.0
+SLOW_PING_MS, CLOCK_S = 5.0, 1.0
 FRAGMENTED, FRAGMENTED_BYTES = 1.5, 200_000_000
 SLOW_FOR_S = 3_600
 # The server logs commands of 10 ms and more. A few an hour are harmless; many of them, or one of 100 ms, are not.
@@ -109,9 +91,9 @@ def minor_defects(client: redis.Redis) -> Iterator[Finding]:
     except redis.RedisError:
         return
     if not info.get("maxmemory") and not settings.DEBUG:
-        yield GROUP.warning("no_limit", "maxmemory is not set: when memory runs out, the kernel kills the server",
-            "The server's default", "valkey-cli CONFIG SET maxmemory 512mb, and in its configuration",
-        )  # fmt: skip
+        seen = "maxmemory is not set: when memory runs out, the kernel kills the server"
+        step = "valkey-cli CONFIG SET maxmemory 512mb, and in its configuration"
+        yield GROUP.warning("no_limit", seen, "The server's default", step)
     ratio = float(info.get("mem_fragmentation_ratio", 0))
     if ratio > FRAGMENTED and int(info.get("used_memory", 0)) > FRAGMENTED_BYTES:
         rss, used = size(int(info.get("used_memory_rss", 0))), size(int(info["used_memory"]))
@@ -120,10 +102,8 @@ def minor_defects(client: redis.Redis) -> Iterator[Finding]:
         yield GROUP.warning("fragmented", seen, cause, "valkey-cli CONFIG SET activedefrag yes, or restart it")
     for field, what in (("aof_last_bgrewrite_status", "append-only file"), ("rdb_last_bgsave_status", "snapshot")):
         if info.get(field, "ok") != "ok":
-            seen = f"the last rewrite of its {what} failed"
-            yield GROUP.warning(
-                "rewrite_failed", seen, "No room on disk, or no memory to fork", "df -h; then the server's log"
-            )
+            seen, cause = f"the last rewrite of its {what} failed", "No room on disk, or no memory to fork"
+            yield GROUP.warning("rewrite_failed", seen, cause, "df -h; then the server's log")
 
 
 def latency(client: redis.Redis) -> Finding:
@@ -158,20 +138,15 @@ def slow_log(client: redis.Redis, keys: Keys) -> Iterator[Finding]:
         seconds, _ = client.time()
     except redis.ResponseError:
         return  # an ACL user without SLOWLOG
-    ours = [
-        entry
-        for entry in entries
-        if keys.prefix.encode() in entry["command"] and seconds - entry["start_time"] <= SLOW_FOR_S
-    ]
+    lately = (entry for entry in entries if seconds - entry["start_time"] <= SLOW_FOR_S)
+    ours = [entry for entry in lately if keys.prefix.encode() in entry["command"]]
     if not ours:
         yield GROUP.ok("its slow log holds no command of ours from the last hour")
         return
     longest = max(ours, key=lambda entry: int(entry["duration"]))
     longest_ms = longest["duration"] / 1000
-    name = str(longest["command"][:40], "utf-8", "replace").split()[0]
-    seen = (
-        f"in its slow log within the last hour: {len(ours)} of our commands, the longest {longest_ms:.0f} ms ({name})"
-    )
+    slowest = f"{longest_ms:.0f} ms ({str(longest['command'][:40], 'utf-8', 'replace').split()[0]})"
+    seen = f"in its slow log within the last hour: {len(ours)} of our commands, the longest {slowest}"
     if len(ours) < MANY_SLOW and longest_ms < STALLED_MS:
         yield GROUP.ok(seen)
         return
@@ -267,25 +242,19 @@ def _markers(servers: Servers, answering: set[str]) -> Iterator[Finding]:
 
 def look_at_sentinels() -> Iterator[Finding]:
     """Ask every sentinel of the address for the master, and the master for its replicas; neither has to answer."""
-    url = switchyard_settings().broker_url
-    named = switchyard_settings().server_variable
+    url, named = switchyard_settings().broker_url, switchyard_settings().server_variable
     if not is_sentinel_url(url):
         return
-    states = read_sentinels(sentinels_of(parse(url)))
-    replication = _replication(url)
-    found = list(judge_sentinels(states))
-    if replication is not None:
-        found += judge_replicas(replication, most_known(states))
-    if seen := told(states, replication):
-        yield GROUP.ok(seen)
-    for item in found:
-        step = item.remedy.replace(ADDRESS, named)
-        yield GROUP.finding(item.severity, item.code, item.seen, CAUSES[item.code][0], step)
-
-
-def _replication(url: str) -> dict[str, Any] | None:
+    states = health.read_sentinels(sentinels_of(parse(url)))
+    replication: Any = None
     with quick_client(url) as client, suppress(redis.RedisError):
         # Away, which the server's own check reports; or an ACL user without INFO.
-        found: Any = client.info("replication")
-        return dict(found)
-    return None
+        replication = dict(client.info("replication"))
+    found = list(health.judge_sentinels(states))
+    if replication is not None:
+        found += health.judge_replicas(replication, health.most_known(states))
+    if seen := health.told(states, replication):
+        yield GROUP.ok(seen)
+    for item in found:
+        step = item.remedy.replace(health.ADDRESS, named)
+        yield GROUP.finding(item.severity, item.code, item.seen, CAUSES[item.code][0], step)

@@ -12,20 +12,8 @@ from typing import Final
 
 import dramatiq
 
-from switchyard.broker.stores.yard_facts import (
-    BUCKET_MS,
-    DEFERRED,
-    GROWN_BYTES,
-    PROCESSOR_MS,
-    RUN_MS,
-    SQL_MS,
-    Counts,
-    actor_subject,
-    ends,
-    failures,
-    merged,
-    sent,
-)
+from switchyard.broker.stores import yard_facts as facts
+from switchyard.broker.stores.yard_facts import Counts, actor_subject, ends, failures, merged, sent
 from switchyard.console.formatting import counted, duration, whole_duration
 from switchyard.operations.findings.actors import GROUP
 from switchyard.operations.findings.facts import sends_itself
@@ -79,25 +67,16 @@ def look(buckets: Buckets, usual: Mapping[str, Usual]) -> Iterator[Finding]:
     actors = {name: actor.queue_name for name, actor in sorted(dramatiq.get_broker().actors.items())}
     for dependency in sorted({dependency_of(name) for name in actors} - {""}):
         yield from down(dependency, actors, [found.get(f"d:{dependency}", {}) for _, found in buckets])
-    recent = merged_by_subject(buckets[-BOUND_BUCKETS:])
-    bound = {
-        name: counts
-        for name in actors
-        if (own := usual.get(actor_subject(name))) is not None
-        and in_database(own, counts := recent.get(actor_subject(name), {}))
-    }
+    counted_of = {name: [found.get(actor_subject(name), {}) for _, found in buckets] for name in actors}
+    recent = {name: merged(mine[-BOUND_BUCKETS:]) for name, mine in counted_of.items() if actor_subject(name) in usual}
+    bound = {name: counts for name, counts in recent.items() if in_database(usual[actor_subject(name)], counts)}
     if len(bound) >= LEAST_ACTORS:
         yield _database_bound(bound, actors, usual)
     for name, queue in actors.items():
-        mine = [found.get(actor_subject(name), {}) for _, found in buckets]
-        yield from outrun(name, queue, mine)
-        yield from loops(name, queue, usual.get(actor_subject(name)), mine)
+        yield from outrun(name, queue, counted_of[name])
+        yield from loops(name, queue, usual.get(actor_subject(name)), counted_of[name])
     replaced = REPLACED.queues()
-    grown = {
-        name: grew([found.get(actor_subject(name), {}) for _, found in buckets], replaced=queue in replaced)
-        for name, queue in actors.items()
-    }
-    yield from leaking(actors, grown)
+    yield from leaking(actors, {name: grew(counted_of[name], replaced=actors[name] in replaced) for name in actors})
 
 
 def merged_by_subject(buckets: Buckets) -> dict[str, dict[int, int]]:
@@ -121,7 +100,7 @@ def down(dependency: str, actors: Mapping[str, str], mine: Sequence[Counts]) -> 
         if calls >= LEAST_CALLS and failed >= LEAST_FAILED and least_rate(failed, calls) >= LEAST_RATE:
             users = [name for name in actors if dependency_of(name) == dependency]
             of = f"{users[0]} and {counted(len(users) - 1, 'other actor')}" if len(users) > 1 else users[0]
-            span = whole_duration(length * BUCKET_MS)
+            span = whole_duration(length * facts.BUCKET_MS)
             seen = f"{dependency} is down: {failed:,} of {calls:,} calls of {of} failed within {span}"
             then = f"Mend {dependency}. Its circuit puts off further calls by itself, and what waits starts then."
             yield of_actors("dependency_down", {name: actors[name] for name in users}, seen, then, float(failed))
@@ -130,22 +109,20 @@ def down(dependency: str, actors: Mapping[str, str], mine: Sequence[Counts]) -> 
 
 def in_database(usual: Usual, counts: Counts) -> bool:
     """Return whether an actor's runs spend clearly more in SQL than usually, and more than in anything else."""
-    ended, ran_ms = ends(counts), counts.get(RUN_MS, 0)
+    ended, ran_ms = ends(counts), counts.get(facts.RUN_MS, 0)
     if ended < LEAST_RUNS or not ran_ms or not usual.mean_ms:
         return False
-    sql_ms, normal = counts.get(SQL_MS, 0), usual.sql_ms / usual.mean_ms
+    sql_ms, normal = counts.get(facts.SQL_MS, 0), usual.sql_ms / usual.mean_ms
     enough = sql_ms / ended >= max(TIMES * usual.sql_ms, LEAST_SQL_MS)
     return enough and sql_ms / ran_ms >= normal + (1 - normal) / 2
 
 
 def _database_bound(bound: Mapping[str, Counts], actors: Mapping[str, str], usual: Mapping[str, Usual]) -> Finding:
-    users = sorted(bound, key=lambda name: -bound[name].get(SQL_MS, 0))
+    users = sorted(bound, key=lambda name: -bound[name].get(facts.SQL_MS, 0))
     counts, own = bound[users[0]], usual[actor_subject(users[0])]
-    seen = (
-        f"the database holds up {users[0]} and {counted(len(users) - 1, 'other actor')}: {users[0]} is in SQL for "
-        f"{duration(counts[SQL_MS] / ends(counts))} of {duration(counts[RUN_MS] / ends(counts))} a job, usually "
-        f"{duration(own.sql_ms)} {own.basis}"
-    )
+    sql, ran = (duration(counts[code] / ends(counts)) for code in (facts.SQL_MS, facts.RUN_MS))
+    in_sql = f"{users[0]} is in SQL for {sql} of {ran} a job, usually {duration(own.sql_ms)} {own.basis}"
+    seen = f"the database holds up {users[0]} and {counted(len(users) - 1, 'other actor')}: {in_sql}"
     then = "Look for a lock or a slow query in the database's list of activity. More slots would add queries."
     return of_actors("database_bound", {name: actors[name] for name in users}, seen, then, float(len(users)))
 
@@ -157,10 +134,10 @@ def goes_to(actor: str, usual: Usual, counts: Counts) -> tuple[str, str, str]:
         Its word, "" for none of its own; how a sentence goes on; and what to look at.
     """
     ended, dependency = ends(counts), dependency_of(actor)
-    more_ms = counts.get(RUN_MS, 0) / ended - usual.mean_ms if ended else 0.0
-    if more_ms > 0 and counts.get(SQL_MS, 0) / ended - usual.sql_ms >= more_ms / 2:
+    more_ms = counts.get(facts.RUN_MS, 0) / ended - usual.mean_ms if ended else 0.0
+    if more_ms > 0 and counts.get(facts.SQL_MS, 0) / ended - usual.sql_ms >= more_ms / 2:
         return DATABASE_SLOW, ", most of it in SQL", f"the queries of {actor} and what locks their rows"
-    if more_ms > 0 and counts.get(PROCESSOR_MS, 0) / ended - usual.processor_ms >= more_ms / 2:
+    if more_ms > 0 and counts.get(facts.PROCESSOR_MS, 0) / ended - usual.processor_ms >= more_ms / 2:
         return "", ", most of it on a processor", f"what {actor} computes"
     if dependency:
         return DEPENDENCY_SLOW, f"; it calls {dependency}", dependency
@@ -174,18 +151,14 @@ def outrun(actor: str, queue: str, mine: Sequence[Counts]) -> Iterator[Finding]:
         return
     more = [each for each in mine[-OUTRUN_BUCKETS - 1 : -1] if sent(each) > OUTRUN_TIMES * ends(each)]  # full buckets
     counts = merged(more)
-    if len(more) < OUTRUN or counts.get(DEFERRED, 0) < LEAST_PUT_OFF:
+    if len(more) < OUTRUN or counts.get(facts.DEFERRED, 0) < LEAST_PUT_OFF:
         return
-    minutes = len(more) * BUCKET_MS / 60_000
+    minutes = len(more) * facts.BUCKET_MS / 60_000
     arrive, start = round(sent(counts) / minutes), round(ends(counts) / minutes)
-    seen = (
-        f"{actor} is sent {arrive:,} times a minute, and its limit lets {start:,} start: what waits of it grows by "
-        f"{arrive - start:,} a minute"
-    )
-    then = (
-        "Raise the limit, if what it protects bears that (`queues override` does so for a time), or send less. Until "
-        "then each job waits longer than the one before."
-    )
+    grows = f"what waits of it grows by {arrive - start:,} a minute"
+    seen = f"{actor} is sent {arrive:,} times a minute, and its limit lets {start:,} start: {grows}"
+    less = "Raise the limit, if what it protects bears that (`queues override` does so for a time), or send less."
+    then = f"{less} Until then each job waits longer than the one before."
     yield of_actors("outrun", {actor: queue}, seen, then, float(arrive - start))
 
 
@@ -194,7 +167,7 @@ def loops(actor: str, queue: str, usual: Usual | None, mine: Sequence[Counts]) -
     window = mine[-OUTRUN_BUCKETS - 1 : -1]  # the newest bucket has just begun
     if len(window) < OUTRUN_BUCKETS or min(map(sent, window)) < LOOP_SENDS:
         return
-    a_minute = sum(map(sent, window)) / (len(window) * BUCKET_MS / 60_000)
+    a_minute = sum(map(sent, window)) / (len(window) * facts.BUCKET_MS / 60_000)
     usually = 0.0 if usual is None else usual.sent_a_minute or 0.0
     if a_minute < LOOP_TIMES * usually or not sends_itself(actor, queue):
         return
@@ -204,9 +177,7 @@ def loops(actor: str, queue: str, usual: Usual | None, mine: Sequence[Counts]) -
     then = f"If that is not wanted, pause {actor}, then cancel what waits of it: {cancel}. Nothing else ends it."
     button = Button(f"Pause {actor}…", "switchyard-actor-pause", actor)
     step = f"manage.py switchyard actors pause {actor}"
-    yield GROUP.finding(
-        "warning", "loops", seen, "", step, queue, then=then, button=button, factor=a_minute, actor=actor
-    )  # fmt: skip
+    yield GROUP.warning("loops", seen, "", step, queue, then=then, button=button, factor=a_minute, actor=actor)
 
 
 def grew(mine: Sequence[Counts], *, replaced: bool = False) -> tuple[int, int, int]:
@@ -219,15 +190,16 @@ def grew(mine: Sequence[Counts], *, replaced: bool = False) -> tuple[int, int, i
     """
     mine = mine[-PART * PARTS :]
     parts = [merged(mine[at : at + PART]) for at in range(0, len(mine), PART)]
-    ran = [(ends(part), part.get(GROWN_BYTES, 0)) for part in parts if ends(part)]
+    ran = [(ends(part), part.get(facts.GROWN_BYTES, 0)) for part in parts if ends(part)]
     jobs, grown = sum(ended for ended, _ in ran), sum(bytes_ for _, bytes_ in ran)
     if replaced:
-        grows = [bucket.get(GROWN_BYTES, 0) > 0 for bucket in mine if ends(bucket)]
+        grows = [bucket.get(facts.GROWN_BYTES, 0) > 0 for bucket in mine if ends(bucket)]
         leaks = sum(grows) > 1 and sum(grows) >= len(grows) / 2  # less: a job of many takes too much at once
     else:
         lasts = sum(bytes_ for _, bytes_ in ran[-2:]) >= LAST_SHARE * grown
         leaks = len(ran) >= LEAST_PARTS and all(bytes_ for _, bytes_ in ran) and lasts
-    return (grown, jobs, sum(part.get(RUN_MS, 0) for part in parts)) if leaks and grown >= LEAKED_BYTES else (0, 0, 0)
+    ran_ms = sum(part.get(facts.RUN_MS, 0) for part in parts)
+    return (grown, jobs, ran_ms) if leaks and grown >= LEAKED_BYTES else (0, 0, 0)
 
 
 def leaking(actors: Mapping[str, str], found: Mapping[str, tuple[int, int, int]]) -> Iterator[Finding]:
@@ -243,8 +215,7 @@ def leaking(actors: Mapping[str, str], found: Mapping[str, tuple[int, int, int]]
             continue
         # Long runs meet the leaks of others: by the time that it runs, the actor that leaks grows most.
         first, *others = sorted(mine, key=lambda name: -mine[name] / max(found[name][2], 1))
-        grown, jobs = sum(mine.values()), found[first][1]
-        span = whole_duration(PARTS * PART * BUCKET_MS)
+        grown, jobs, span = sum(mine.values()), found[first][1], whole_duration(PARTS * PART * facts.BUCKET_MS)
         a_job = grown / jobs / 1e6
         seen = f"{first} leaks about {a_job:,.{0 if a_job >= 10 else 1}f} MB a job: its processes grew by"
         if others:
@@ -264,7 +235,7 @@ def of_actors(code: str, actors: Mapping[str, str], seen: str, then: str, factor
     """
     actor, (queue, *others) = next(iter(actors)), dict.fromkeys(actors.values())
     step, button = f"manage.py switchyard actors show {actor}", Button(f"Show {actor}", "switchyard-actor", actor)
-    return GROUP.finding(
-        "warning", code, seen, "", step, queue, then=then, button=button, factor=factor, also=tuple(others),
+    return GROUP.warning(
+        code, seen, "", step, queue, then=then, button=button, factor=factor, also=tuple(others),
         actor=actor, word=word,
     )  # fmt: skip

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from django import template
 from django.utils.html import escape, format_html
@@ -36,11 +34,6 @@ def thousands(value: int) -> str:
 def as_rate(rate: float) -> str:
     """Return a rate: whole from 10 on, else with one digit."""
     return f"{rate:,.0f}" if rate >= 9.95 else f"{rate:.1f}"
-
-
-@register.filter
-def first_of(items: Sequence[Any], count: int) -> Sequence[Any]:
-    return items[:count]
 
 
 @register.simple_tag

@@ -15,7 +15,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.broker.queue.circuits import Circuit, note_circuit
 from switchyard.conf import declared_yard
 from switchyard.operations.findings import facts, queues
-from switchyard.operations.findings.facts import facts_of_snapshot
+from switchyard.operations.findings.facts import facts_of
 from switchyard.queues.services import family_of
 from tests.factories.commands import json_of
 from tests.waiting import wait_for
@@ -82,7 +82,7 @@ def test_an_actor_without_such_a_circuit_is_told_what_to_do(words: tuple[str, ..
 
 
 def test_a_finding_and_a_metric_name_the_dependency_and_count_what_waits(waiting: str, admin_client: Client) -> None:
-    [found] = [each for each in queues.look_at_held(facts_of_snapshot(facts.read())) if each.code == "circuit_open"]
+    [found] = [each for each in queues.look_at_held(facts_of(facts.read().state)) if each.code == "circuit_open"]
     metrics = admin_client.get("/metrics").content.decode()
 
     assert (found.severity, found.subject) == ("warning", "webhook")

@@ -15,7 +15,7 @@ from switchyard.broker.queue.operations import Entry
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.conf import STARTED_MS
 from switchyard.operations.findings import facts, pools
-from switchyard.operations.findings.facts import facts_of_snapshot
+from switchyard.operations.findings.facts import facts_of
 from switchyard.operations.findings.finding import Finding
 from tests.integration.doctor.conftest import Configure, of
 
@@ -44,7 +44,7 @@ def report(facilities: Facilities) -> Report:
 
 def look() -> list[Finding]:
     state = facts.read()
-    return [*pools.look(state), *pools.look_at_absence(facts_of_snapshot(state))]
+    return [*pools.look(state), *pools.look_at_absence(facts_of(state.state))]
 
 
 def test_a_pool_that_does_not_run_is_a_warning_and_with_work_an_error(report: Report, enqueue: Any) -> None:

@@ -16,7 +16,7 @@ from switchyard.broker.queue.operations import Entry
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.operations.findings import facts as snapshot
 from switchyard.operations.findings import lateness, queues
-from switchyard.operations.findings.facts import facts_of_snapshot
+from switchyard.operations.findings.facts import facts_of
 from switchyard.operations.findings.finding import Finding
 from tests.conftest import RunWorker
 from tests.integration.doctor.conftest import of
@@ -27,7 +27,7 @@ OWNER = "slow.host.1.ab.1.0/live"
 
 def look() -> list[Finding]:
     state = snapshot.read()
-    facts = facts_of_snapshot(state)
+    facts = facts_of(state.state)
     return [*lateness.look(facts), *queues.look_at_held(facts), *queues.look(state), *queues.look_at_undeclared()]
 
 

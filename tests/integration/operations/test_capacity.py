@@ -7,7 +7,7 @@ import redis
 from django.db import connection
 
 from switchyard.broker.interface import Facilities
-from switchyard.operations.capacity import broker_memory, database_connections, disk
+from switchyard.operations.metrics import broker_memory, database_connections, disk
 from switchyard.operations.supervisors import read_server_state
 from switchyard.operations.timeouts import TimedCall
 

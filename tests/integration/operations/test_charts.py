@@ -34,8 +34,7 @@ from switchyard.broker.stores.yard_facts import (
 )
 from switchyard.history.fact_keeper import store_hour
 from switchyard.history.filters import Filter
-from switchyard.operations.charts import DAY_MS, SPANS, charts_of, path_of
-from switchyard.operations.heat_map import heat_map, short
+from switchyard.operations.charts import DAY_MS, SPANS, charts_of, heat_map, path_of, short
 
 pytestmark = pytest.mark.django_db
 

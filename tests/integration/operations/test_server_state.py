@@ -78,7 +78,7 @@ def test_a_supervisor_that_reports_or_ends_while_the_state_is_read_is_not_silent
 
     monkeypatch.setattr(PoolReports, "read_all", read)
 
-    assert yard_state().pools["slow"].silent == () and doctor_facts.read().silent == []
+    assert yard_state().pools["slow"].silent == () and doctor_facts.read().state.pools["slow"].silent == ()
 
 
 def test_the_time_for_reports_begins_with_the_first_answer_after_an_absence(

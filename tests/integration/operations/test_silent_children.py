@@ -18,7 +18,7 @@ from switchyard.jobs.queries import families, running_jobs
 from switchyard.jobs.services import submit
 from switchyard.operations.alerting import after_s
 from switchyard.operations.findings import facts, pools
-from switchyard.operations.findings.facts import facts_of_snapshot
+from switchyard.operations.findings.facts import facts_of
 from switchyard.operations.findings.finding import ranked
 from switchyard.operations.queries import yard_state
 from tests.factories.commands import output_of
@@ -96,7 +96,7 @@ def test_a_job_is_queued_again_once_the_child_answers(held: list[str], facilitie
 
 def test_commands_and_doctor_say_it_too(held: list[str]) -> None:
     printed = output_of("workers", "--pool", "default")
-    [found] = [one for one in pools.look_at_absence(facts_of_snapshot(facts.read())) if one.code == "child_silent"]
+    [found] = [one for one in pools.look_at_absence(facts_of(facts.read().state)) if one.code == "child_silent"]
 
     assert "child 24636: silent for 8 s, 1 busy, 0 done" in printed
     assert found.seen == (
@@ -107,7 +107,7 @@ def test_commands_and_doctor_say_it_too(held: list[str]) -> None:
     assert yard_state().pools["default"].idle == 0, "its other slots start nothing"
 
     submit(dramatiq.get_broker().actors["parse_address"])
-    [found] = [one for one in pools.look_at_absence(facts_of_snapshot(facts.read())) if one.code == "child_silent"]
+    [found] = [one for one in pools.look_at_absence(facts_of(facts.read().state)) if one.code == "child_silent"]
     assert (found.severity, after_s(ranked([found])[0])) == ("error", 30.0), (
         "it has all slots of its pool, and work waits"
     )
@@ -120,13 +120,13 @@ def test_children_that_are_silent_one_after_the_other_are_told_between_them(
 ) -> None:
     seen_before = {24_635: (now_ms() - 20_000, held[1], "parse_address")}
     monkeypatch.setattr(pools, "SILENT", defaultdict(dict, {"default": seen_before}))
-    list(pools.look_at_absence(facts_of_snapshot(facts.read())))
+    list(pools.look_at_absence(facts_of(facts.read().state)))
     report(facilities, [])
 
-    [found] = [one for one in pools.look_at_absence(facts_of_snapshot(facts.read())) if one.code == "child_silent"]
+    [found] = [one for one in pools.look_at_absence(facts_of(facts.read().state)) if one.code == "child_silent"]
 
     assert found.seen.startswith("2 children of default have answered nothing, one after the other; the last ran parse")
     assert found.next == f"manage.py switchyard jobs cancel {held[0]}"
     del pools.SILENT["default"][24_635]
-    after_one = [one.code for one in pools.look_at_absence(facts_of_snapshot(facts.read()))]
+    after_one = [one.code for one in pools.look_at_absence(facts_of(facts.read().state))]
     assert "child_silent" not in after_one, "one alone is over when it answers"

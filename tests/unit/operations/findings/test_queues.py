@@ -64,7 +64,7 @@ def test_a_lease_that_expired_without_messages_is_no_fault(messages: int, said: 
     stats = QueueStats("mail", lane("mail"), LaneStats("mail-retry", 0, 0, 0, None), 0, 0)
     held = QueueFacts(stats, {"w": 9.0}, messages, {}, {}, {}, ())
 
-    found = queues.look(Snapshot(now_ms(), {"mail": held}, [], []))
+    found = queues.look(Snapshot(now_ms(), {"mail": held}, [], state()))
 
     assert [each.code for each in found] == said
 
