@@ -25,21 +25,16 @@ EXAMPLES = """examples:
 class Command(BaseCommand):
     """All pools, or those that are named, until SIGTERM. Exits 0 drained, 70 crashed, 78 refused to start."""
 
-    examples = EXAMPLES
     help = "Run several pools' workers in little memory until SIGTERM or SIGINT drains them."
     requires_system_checks = []  # refuse_if_wrong runs them, and exits as promised
 
     def add_arguments(self, parser: CommandParser) -> None:
-        show_examples(parser, self.examples)
+        show_examples(parser, EXAMPLES)
         parser.add_argument("pools", metavar="NAME", nargs="*", help="pools of the topology; default all")
-        parser.add_argument(
-            "--reload", action="store_true", help="drain the pools and start them again when a Python file changes"
-        )
-        parser.add_argument(
-            "--grace",
-            type=seconds,
-            help=f"seconds for tasks to end, default {GRACE_S:g}, with --reload {RELOAD_GRACE_S:g}",
-        )
+        text = "drain the pools and start them again when a Python file changes"
+        parser.add_argument("--reload", action="store_true", help=text)
+        text = f"seconds for tasks to end, default {GRACE_S:g}, with --reload {RELOAD_GRACE_S:g}"
+        parser.add_argument("--grace", type=seconds, help=text)
         parser.add_argument("--no-history", action="store_true", help="do not start the history writer, see runhistory")
 
     def handle(self, **options: Any) -> None:

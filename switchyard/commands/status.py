@@ -8,6 +8,7 @@ import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import Collection, Iterable, Iterator
+from itertools import compress
 from typing import Any, TextIO, cast
 
 from django.core.management.base import CommandError
@@ -18,7 +19,7 @@ from rich.text import Text
 
 from switchyard.alerts.models import Alert
 from switchyard.broker.stores.job_record import Job
-from switchyard.console.commands import WRONG_ARGUMENTS, PrintingCommand, show_examples
+from switchyard.console.commands import PrintingCommand, show_examples, wrong
 from switchyard.console.formatting import ago, duration, size
 from switchyard.console.links import runbook
 from switchyard.jobs.presentation import job_json
@@ -67,11 +68,10 @@ class Command(PrintingCommand):
     def handle(self, *args: Any, watch: bool, interval: float, **options: Any) -> None:
         """Print one frame and exit with the code of the worst finding, or show frames until a signal."""
         if not 0.5 <= interval <= 3_600:
-            raise CommandError(f"--interval: {interval:g} s; choose 0.5 to 3600 s", returncode=WRONG_ARGUMENTS)
+            raise wrong(f"--interval: {interval:g} s; choose 0.5 to 3600 s")
         width = None if self.stdout.isatty() else NOT_A_TERMINAL_WIDTH
-        console = Console(
-            file=cast(TextIO, self.stdout), width=width, highlight=False, no_color=options["no_color"] or None
-        )
+        no_color = options["no_color"] or None
+        console = Console(file=cast(TextIO, self.stdout), width=width, highlight=False, no_color=no_color)
         if watch:
             self._watch(console, interval)
             return
@@ -185,23 +185,19 @@ def fitted_table(
         numbers: Columns that are never cut.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
-    kept = [at for at, least in enumerate(columns.values()) if least <= width]
-    for title in columns:
-        if columns[title] <= width:
-            right = title in numbers
-            # A column of text gives way to one of numbers; its cells stay on one line.
-            table.add_column(
-                Text(title, no_wrap=True, overflow="ellipsis"), justify="right" if right else "left", no_wrap=right
-            )
+    kept = [least <= width for least in columns.values()]
+    for title in compress(columns, kept):
+        right = title in numbers
+        # A column of text gives way to one of numbers; its cells stay on one line.
+        table.add_column(_cell(title), justify="right" if right else "left", no_wrap=right)
     for row in rows:
-        cells = [(cell, "") if isinstance(cell, str) else cell for cell in row]
-        table.add_row(
-            *(
-                Text(_shown(text), style=STYLES.get(level, ""), no_wrap=True, overflow="ellipsis")
-                for text, level in (cells[at] for at in kept)
-            )
-        )
+        table.add_row(*map(_cell, compress(row, kept)))
     return table
+
+
+def _cell(cell: str | tuple[str, str]) -> Text:
+    text, level = (cell, "") if isinstance(cell, str) else cell
+    return Text(_shown(text), style=STYLES.get(level, ""), no_wrap=True, overflow="ellipsis")
 
 
 def _track(row: Row) -> Cells:
@@ -264,22 +260,16 @@ def as_json(room: Room) -> dict[str, Any]:
             for pool in room.pools
         ],
         "running": None if room.running is None else [job_json(job) for job in room.running],
-        "alerts": None
-        if room.alerts is None
-        else [
-            {"id": alert.pk, "state": alert.state, "title": alert.title, "count": alert.count} for alert in room.alerts
-        ],
+        "alerts": None if room.alerts is None else list(map(_alert_json, room.alerts)),
     }
+
+
+def _alert_json(alert: Alert) -> dict[str, Any]:
+    return {"id": alert.pk, "state": alert.state, "title": alert.title, "count": alert.count}
 
 
 def _row(row: Row) -> dict[str, Any]:
     same = ("promise", "waiting", "oldest_age_ms", "ratio", "retrying", "dead", "slots")
-    return {
-        "name": row.name,
-        "kind": row.kind,
-        "state": row.state.word,
-        "level": row.state.level,
-        "detail": row.state.detail,
-        "scheduled": row.held if row.waiting is not None else None,
-        "slots_busy": row.busy,
-    } | {name: getattr(row, name) for name in same}
+    state = {"state": row.state.word, "level": row.state.level, "detail": row.state.detail}
+    held = {"scheduled": row.held if row.waiting is not None else None, "slots_busy": row.busy}
+    return {"name": row.name, "kind": row.kind, **state, **held} | {name: getattr(row, name) for name in same}

@@ -10,7 +10,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.console.commands import WRONG_ARGUMENTS, ActionParser, PrintingCommand, number_within, table
+from switchyard.console.commands import ActionParser, PrintingCommand, number_within, table, wrong
 from switchyard.console.formatting import retries_text, whole_duration
 from switchyard.deployment import rendered_files
 from switchyard.deployment.rendered_files import RENDERED_CORES
@@ -56,8 +56,7 @@ class Command(PrintingCommand):
             if name not in rendered_files.VALUES or not value:  # an empty user would be root
                 known = ", ".join(rendered_files.VALUES)
                 fact = "is given no text" if name in rendered_files.VALUES else "is not a value of these files"
-                text = f"--value: {name!r} {fact}; write one of {known} as NAME=VALUE"
-                raise CommandError(text, returncode=WRONG_ARGUMENTS)
+                raise wrong(f"--value: {name!r} {fact}; write one of {known} as NAME=VALUE")
         rendered = rendered_files.render(target, declared_yard(), cores, values)
         root = switchyard_settings().base_dir
         if not check:
@@ -81,6 +80,10 @@ POOL_HEAD = [
 ]  # fmt: skip
 
 
+# What the JSON of a queue has as it is declared.
+AS_DECLARED = ("name", "objective_ms", "done_objective_ms", "soft_limit_ms", "hard_limit_ms", "max_depth")
+
+
 def as_dict(yard: Yard) -> dict[str, Any]:
     """Return the yard as plain data: durations in ms, as declared."""
     actors = _actors_by_queue()
@@ -95,7 +98,6 @@ def as_dict(yard: Yard) -> dict[str, Any]:
 def as_text(yard: Yard) -> str:
     """Return the yard as tables: queues, actors with retries of their own, pools, and the memory of all containers."""
     data = as_dict(yard)
-    speed = data["retry_speed"]
     queues = [
         [
             queue["name"],
@@ -131,7 +133,9 @@ def as_text(yard: Yard) -> str:
         table(["actor", "queue", "retries of its own"], own),
         table(POOL_HEAD, pools),
         rendered_files.summary(yard),
-        f"Retries come {speed:,} times as fast as declared: retry_speed of the yard." if speed > 1 else "",
+        f"Retries come {yard.retry_speed:,} times as fast as declared: retry_speed of the yard."
+        if yard.retry_speed > 1
+        else "",
     ]
     return "\n\n".join(filter(None, tables))
 
@@ -145,12 +149,7 @@ def _actors_by_queue() -> dict[str, list[str]]:
 
 def _queue(yard: Yard, queue: Queue, actors: list[str]) -> dict[str, Any]:
     return {
-        "name": queue.name,
-        "objective_ms": queue.objective_ms,
-        "done_objective_ms": queue.done_objective_ms,
-        "soft_limit_ms": queue.soft_limit_ms,
-        "hard_limit_ms": queue.hard_limit_ms,
-        "max_depth": queue.max_depth,
+        **{name: getattr(queue, name) for name in AS_DECLARED},
         "retry": {
             "max_retries": queue.retry.retries,
             "base_ms": queue.retry.base_ms,

@@ -20,7 +20,7 @@ from project.urls import PRODUCT_ROUTERS
 from switchyard.api.application import PLATFORM_ROUTERS
 from switchyard.broker.admin.purge import PURGED
 from switchyard.broker.topology import AlertRule, Dependency, Pool, Queue, RetryPolicy
-from switchyard.commands.modules import MODULES
+from switchyard.commands import MODULES
 from switchyard.conf import KEYS
 from switchyard.dead_letters.views import REASONS
 from tests.unit.documentation.pages import PAGES, ROOT, name_of, read
