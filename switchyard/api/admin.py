@@ -119,13 +119,8 @@ class TokenAdmin(CheckedQuery):
 
     def response_add(self, request: HttpRequest, obj: Token, post_url_continue: str | None = None) -> HttpResponse:
         """Show a new token's plain form once."""
-        context = {
-            **self.admin_site.each_context(request),
-            "title": "New token",
-            "opts": self.opts,
-            "token": obj,
-            "plain": obj.plain,
-        }
+        context = {**self.admin_site.each_context(request), "title": "New token", "opts": self.opts}
+        context |= {"token": obj, "plain": obj.plain}
         # Not as a message: messages are stored in a cookie until the next page.
         return TemplateResponse(request, "admin/switchyard_api/new_token.html", context)
 

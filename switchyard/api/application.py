@@ -99,7 +99,9 @@ class ApiDocument(OpenAPISchema):
 
     def get_components(self) -> dict[str, Any]:
         """Return the shared schemas, the problem document among them."""
-        self.schemas["Problem"] = _problem_schema()
+        schema = self.schemas["Problem"] = ProblemBody.model_json_schema()
+        errors = schema.pop("$defs")["FieldErrorBody"]
+        schema["properties"]["errors"], schema["title"] = {"type": "array", "items": errors}, "Problem"
         components: dict[str, Any] = super().get_components()
         return components
 
@@ -138,15 +140,6 @@ def _refusal(status: int, known: dict[str, Any]) -> dict[str, Any]:
     if status in HEADERS:
         response["headers"] = HEADERS[status]
     return response
-
-
-def _problem_schema() -> dict[str, Any]:
-    schema = ProblemBody.model_json_schema()
-    definitions = schema.pop("$defs")
-    errors = definitions["FieldErrorBody"]
-    schema["properties"]["errors"] = {"type": "array", "items": errors}
-    schema["title"] = "Problem"
-    return schema
 
 
 # Routers of the platform apps: a path below the API's root, and a router's dotted path.

@@ -67,14 +67,13 @@ def answer(request: HttpRequest, error: Any) -> HttpResponse:
 
 
 def _unauthenticated(request: HttpRequest, error: Exception) -> Problem:
+    wrong = ', error="invalid_token"'
     if "Authorization" not in request.headers:
         detail, wrong = "no token; send Authorization: Bearer sy_…", ""
     elif not plain_token(request):
         detail = "the header Authorization holds no bearer token; send Authorization: Bearer sy_…"
-        wrong = ', error="invalid_token"'
     else:
         detail = "the token is not valid; it is wrong, revoked, or its owner is inactive"
-        wrong = ', error="invalid_token"'
     return Problem(401, detail, headers={"WWW-Authenticate": f'Bearer realm="switchyard"{wrong}'})
 
 
@@ -99,8 +98,7 @@ def _unavailable(request: HttpRequest, error: Exception) -> Problem:
 
 def _full(request: HttpRequest, error: QueueFull) -> Problem:
     logger.warning("api request refused: %s", _line(request, error))
-    what = f"queue {error.queue_name} holds as much work as it may"
-    return _failed(429, what, error, retry_after_s=RETRY_AFTER_S)
+    return _failed(429, f"queue {error.queue_name} holds as much work as it may", error, retry_after_s=RETRY_AFTER_S)
 
 
 def _failed(status: int, what: str, error: Exception, *, retry_after_s: int | None = None) -> Problem:

@@ -77,11 +77,9 @@ def after_migrate(sender: Any, using: str = DEFAULT_DB_ALIAS, **options: Any) ->
     """Make the roles once the last app's permissions exist."""
     from switchyard.audit.models import GrantedRight
 
-    table = GrantedRight._meta.db_table
-    if (
-        not router.allow_migrate_model(using, GrantedRight)
-        or table not in connections[using].introspection.table_names()
-    ):
+    if not router.allow_migrate_model(using, GrantedRight):
+        return
+    if GrantedRight._meta.db_table not in connections[using].introspection.table_names():
         return
     # Django creates an app's permissions at the same signal, perhaps after this.
     create_permissions(sender, using=using, verbosity=0)

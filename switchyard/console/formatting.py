@@ -205,9 +205,14 @@ def _parse(text: str, now: datetime) -> datetime:
         today = now.astimezone(UTC).replace(hour=int(of_day[1]), minute=int(of_day[2]), second=0, microsecond=0)
         return today if today > now else today + timedelta(days=1)
     try:
-        moment = datetime.fromisoformat(text)
+        return moment_of(text)
     except ValueError as error:
         raise unusable_end(text, "it is not a time") from error
+
+
+def moment_of(text: str) -> datetime:
+    """Return the time of a text in ISO 8601, in UTC where it has no offset; ``ValueError`` where it is no time."""
+    moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
@@ -228,9 +233,7 @@ def time_ms(name: str, text: str) -> int | None:
     if ago := SPAN.fullmatch(text):
         return max(now_ms() - int(ago[1]) * UNITS_MS[ago[2]], 0)
     try:
-        at = datetime.fromisoformat(text)
-        at = at if at.tzinfo else at.replace(tzinfo=UTC)
-        return min(max((at - EPOCH) // timedelta(milliseconds=1), 0), LARGEST)
+        return min(max((moment_of(text) - EPOCH) // timedelta(milliseconds=1), 0), LARGEST)
     except (ValueError, OverflowError):
         remedy = "write 30m, 1h or 7d ago, or a time such as 2026-11-21T13:00:00Z"
         raise ValueError(f"{name}: {text!r:.100} is not a time; {remedy}") from None

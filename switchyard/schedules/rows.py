@@ -15,6 +15,7 @@ from dramatiq.broker import Broker
 from switchyard.audit.services import Who, act
 from switchyard.broker import clock
 from switchyard.broker.errors import ArgumentsRefused, NotFound
+from switchyard.console import formatting
 from switchyard.database import storable
 from switchyard.jobs.calls import WHOLE_CALL, checked, redacted_names
 from switchyard.middleware.arguments import signature_of
@@ -236,9 +237,8 @@ def moment_of(text: Any) -> datetime.datetime | None:
     """
     if text in (None, ""):
         return None
-    moment = datetime.datetime.fromisoformat(text)
     try:
-        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC)
+        return formatting.moment_of(text).astimezone(datetime.UTC)
     except OverflowError as error:
         raise ValueError(str(error)) from error
 
