@@ -20,7 +20,6 @@ from switchyard.console.formatting import counted, duration, parse_until
 from switchyard.jobs import pauses
 from switchyard.jobs.calls import VARIADIC, checked, parameters_of, read_json, signature_text
 from switchyard.jobs.services import send_for
-from switchyard.middleware.clock_comparison import compared_now
 
 HEADINGS = ("actor", "queue", "pools", "options", "where")
 EXAMPLES = """examples:
@@ -86,7 +85,7 @@ class Command(ActsCommand):
         action, name, argument, reason = (options[key] for key in ("verb", "name", "argument", "reason"))
         until = options.get("until", "")
         wanted = pauses.chosen(queries.find_actor(name), argument)
-        end = parse_until(until, now=compared_now()) if until else None
+        end = parse_until(until) if until else None
         if action == "pause":
             changed = pauses.pause(wanted, who=Who.of_command(), reason=reason, until=end)
             text = "paused: no job of it starts, running ones continue"

@@ -27,7 +27,6 @@ from switchyard.commands.status import Cells, fitted_table
 from switchyard.conf import declared_yard
 from switchyard.console.commands import ActsCommand, table, wrong
 from switchyard.console.formatting import ago, counted, duration, parse_until, promise
-from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.logs import printable
 from switchyard.operations import queries
 from switchyard.operations.findings.facts import facts_of
@@ -180,7 +179,7 @@ class Command(ActsCommand):
     def _turn(self, options: dict[str, Any]) -> None:
         """Pause or resume queues, and say of each what it came to as soon as it is known."""
         pauses, given = options["verb"] == "pause", options.get("until", "")
-        until = parse_until(given, now=compared_now()) if given else None
+        until = parse_until(given) if given else None
         turn = partial(services.pause, until=until) if pauses else services.resume
         text = "paused: nothing starts, running messages continue" if pauses else "resumed"
         end = {} if until is None else {"until": until.isoformat()}
@@ -212,7 +211,7 @@ class Command(ActsCommand):
     def _override(self, options: dict[str, Any]) -> None:
         if options["n"] is not None and not options["until"]:
             raise wrong("queues: an override has an end; write --until 30m, --until 14:00 (UTC) or ISO 8601")
-        until = None if options["n"] is None else parse_until(options["until"], now=compared_now())
+        until = None if options["n"] is None else parse_until(options["until"])
         who, reason = Who.of_command(), options["reason"]
         state = limits.override(options["limit"], options["n"], until=until, who=who, reason=reason)
         end = f" until {until:%Y-%m-%d %H:%M:%S} UTC, then {state.declared:,} again" if until else ", as declared"

@@ -16,7 +16,6 @@ from switchyard.audit.services import Who
 from switchyard.broker.errors import ArgumentsRefused
 from switchyard.console.commands import ActsCommand, table, wrong
 from switchyard.console.formatting import counted, iso, parse_until
-from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.logs import printable_lines
 from switchyard.schedules import queries, services
 from switchyard.schedules.beat import periodic_tasks
@@ -84,7 +83,7 @@ class Command(ActsCommand):
         return {"id": job_id}, job_id
 
     def _pause(self, *, name: str, reason: str, until: str | None, **options: Any) -> tuple[Any, str]:
-        end = parse_until(until, now=compared_now()) if until else None
+        end = parse_until(until) if until else None
         services.pause(name, who=Who.of_command(), reason=reason, until=end)
         row = _row(name)
         return dataclasses.asdict(row), f"{name} is {_state(row)}; its ticks are not sent, then or later"

@@ -15,6 +15,7 @@ from django.utils import timezone
 from switchyard.broker.clock import EPOCH, datetime_of, now_ms
 from switchyard.broker.errors import ActRefused
 from switchyard.broker.queue.codec import LARGEST
+from switchyard.middleware.clock_comparison import compared_now
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
 SPAN_UNITS = ((DAY_S * 1_000, "day"), (HOUR_S * 1_000, "h"), (MINUTE_S * 1_000, "min"), (1_000, "s"))
@@ -181,7 +182,7 @@ def unusable_end(text: str, why: str) -> ActRefused:
     return ActRefused(f"until {text!r}", f"{why}; {remedy}", by_argument=True)
 
 
-def parse_until(text: str, *, now: datetime) -> datetime:
+def parse_until(text: str, *, now: datetime | None = None) -> datetime:
     """Return the time that an operator means: ``30m``, ``2h``, ``14:00`` (the next one, UTC), or ISO 8601.
 
     A time without a zone is UTC.
@@ -189,7 +190,7 @@ def parse_until(text: str, *, now: datetime) -> datetime:
     Raises:
         ActRefused: it is none of these, over, or more than a year away.
     """
-    text = text.strip()
+    text, now = text.strip(), now or compared_now()
     moment = _parse(text, now)
     if moment <= now:
         raise unusable_end(text, "it is over")

@@ -63,8 +63,7 @@ def keep(schedule: str, *ticks: ScheduleTick) -> None:
         tick.schedule, tick.by = schedule, tick.by[:150]
     ScheduleTick.objects.bulk_create(ticks, ignore_conflicts=True)
     of_this = ScheduleTick.objects.filter(schedule=schedule)
-    too_many = of_this.order_by("-due_at", "-id").values_list("due_at", flat=True)[KEPT : KEPT + 1]
-    for oldest in too_many:
+    for oldest in of_this.order_by("-due_at", "-id").values_list("due_at", flat=True)[KEPT : KEPT + 1]:
         of_this.filter(due_at__lte=oldest).delete()
 
 
@@ -141,10 +140,8 @@ def row_of(schedule: Schedule, state: ScheduleState | None, now: datetime.dateti
     )
     if not known.is_paused(now):
         return row
-    until = known.paused_until
-    pause = {
-        name: getattr(known, name) for name in ("paused_at", "paused_until", "paused_by", "paused_reason", "missed")
-    }
+    until, fields = known.paused_until, ("paused_at", "paused_until", "paused_by", "paused_reason", "missed")
+    pause = {name: getattr(known, name) for name in fields}
     sent = None if until is None else schedule.next(until - datetime.timedelta(microseconds=1))
     return replace(row, next_tick=sent, **pause)
 

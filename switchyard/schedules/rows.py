@@ -156,17 +156,14 @@ def save(row: StoredSchedule, *, who: Who, reason: str = "", broker: Broker | No
     if wrong := faults(row, broker):
         raise ArgumentsRefused(f"schedule {row.name:.100}: {words_of(wrong)}", wrong)
     known = StoredSchedule.objects.filter(name=row.name).first()
-    # Values of arguments are not for everybody who may read the audit log.
-    changed = {
-        name: _shown(getattr(row, name))
-        for name in FIELDS
-        if known is None or getattr(row, name) != getattr(known, name)
-    }
+    changed = [name for name in FIELDS if known is None or getattr(row, name) != getattr(known, name)]
     if not changed:
         return False
-    detail = {name: "changed" if name in ("args", "kwargs") else value for name, value in changed.items()}
-    before = {} if known is None else {f"{name} before": _shown(getattr(known, name)) for name in detail}
-    detail |= {name: value for name, value in before.items() if not name.startswith(("args", "kwargs"))}
+    # Values of arguments are not for everybody who may read the audit log.
+    plain = [name for name in changed if name not in ("args", "kwargs")]
+    detail = {name: _shown(getattr(row, name)) if name in plain else "changed" for name in changed}
+    if known is not None:
+        detail |= {f"{name} before": _shown(getattr(known, name)) for name in plain}
     with act("schedule.save", who=who, target=row.name, reason=reason, detail=detail) as entry:
         if known is None:
             _forget(row.name)

@@ -208,7 +208,9 @@ class Scheduler:
         self._lease_throttle.succeeded()
         if self._clock is not None:
             self._clock.compare()
-        self._log_leadership(leading)
+        if leading != self._was_leading:
+            log.info("leading" if leading else "another scheduler leads, standing by")
+            self._was_leading, self._sent_minute = leading, None
         if leading:
             self._send_due()
 
@@ -258,13 +260,6 @@ class Scheduler:
         throttle.succeeded()
         return True
 
-    def _log_leadership(self, leading: bool) -> None:
-        if leading != self._was_leading:
-            log.info("leading" if leading else "another scheduler leads, standing by")
-            self._was_leading = leading
-            self._sent_minute = None
-
     def _pause_s(self) -> float:
         now = self._now()
-        to_next_minute_s = 60 - now.second - now.microsecond / 1_000_000
-        return min(self._poll_s, to_next_minute_s)
+        return min(self._poll_s, 60 - now.second - now.microsecond / 1_000_000)  # to the next minute

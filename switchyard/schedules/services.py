@@ -70,10 +70,9 @@ def run_now(name: str, *, who: Who, reason: str = "") -> str:
         schedule = find(name)
         with sent_by(FixedSender(schedule=name, user=who.name)):
             job_id = submit(schedule.actor, *schedule.args, kwargs=schedule.kwargs)
+        tick = ScheduleTick(due_at=clock.utc_now(), outcome=Outcome.RUN_NOW, job_id=job_id, by=who.name)
         try:
-            queries.keep(
-                name, ScheduleTick(due_at=clock.utc_now(), outcome=Outcome.RUN_NOW, job_id=job_id, by=who.name)
-            )
+            queries.keep(name, tick)
         except DatabaseError as error:  # the job is sent: raising here would report that it is not
             log.warning("run not kept in the history", schedule=name, job_id=job_id, error=type(error).__name__)
         entry.count, entry.detail = 1, {"job": job_id}
