@@ -234,9 +234,8 @@ class Command(ActsCommand):
         if known is None:
             raise _unknown(job_id)
         if (found := why(known, arguments=True)) is None:
-            raise CommandError(
-                f"job {job_id}: it has ended, {known.job.state}; manage.py switchyard jobs show {job_id}"
-            )
+            fact = f"job {job_id}: it has ended, {known.job.state}"
+            raise CommandError(f"{fact}; manage.py switchyard jobs show {job_id}")
         self.answer(map(printable, why_lines(found)), why_json(found), indent=2)
 
     def _cancel(self, options: dict[str, Any]) -> None:

@@ -125,10 +125,8 @@ def _value(option: str, text: str, kind: type) -> Any:
 def _shown(name: str) -> dict[str, Any]:
     actor = queries.find_actor(name)
     facts = dataclasses.asdict(queries.facts_of(actor))
-    parameters = [
-        {"name": each.name, "annotation": each.annotation, "required": each.required, "redacted": each.redacted}
-        for each in parameters_of(actor)
-    ]
+    names = ("name", "annotation", "required", "redacted")
+    parameters = [{name: getattr(each, name) for name in names} for each in parameters_of(actor)]
     code: dict[str, Any] = {"signature": signature_text(actor), "parameters": parameters, "pauses": []}
     # None: the broker, or the database, does not answer.
     known: dict[str, Any] = {"facts": None, "usually": "", "history": None}

@@ -43,6 +43,7 @@ YARD |= {"promise": 104, "detail": 120}
 POOLS = {"pool": 0, "state": 0, "busy/slots": 0, "memory": 60, "heartbeat": 0, "restarts": 72}
 RUNNING = {"actor": 0, "queue": 60, "runs for": 0, "limit": 72, "job": 0, "worker": 128}
 ALERTS = {"last": 0, "state": 0, "alert": 0, "times": 60}
+OF_POOL = ("state", "up", "slots", "busy")
 NUMBERS = frozenset({"oldest", "waiting", "scheduled", "retry", "busy/slots", "dead", "memory", "limit", "times"})
 
 EXAMPLES = """examples:
@@ -255,9 +256,7 @@ def as_json(room: Room) -> dict[str, Any]:
         "also": list(room.also),
         "queues": [_row(row) for row, _ in room.rows],
         "pools": [
-            {"pool": pool.name}
-            | {name: getattr(pool.state, name) if pool.state else None for name in ("state", "up", "slots", "busy")}
-            for pool in room.pools
+            {"pool": pool.name} | {name: getattr(pool.state, name, None) for name in OF_POOL} for pool in room.pools
         ],
         "running": None if room.running is None else [job_json(job) for job in room.running],
         "alerts": None if room.alerts is None else list(map(_alert_json, room.alerts)),

@@ -85,9 +85,8 @@ def load_state(schedule: Schedule, minute: datetime.datetime) -> ScheduleState:
     So does one whose progress lies in the future, because a clock was ahead: it would be silent for as long.
     """
     before = minute - datetime.timedelta(minutes=1)
-    state, created = ScheduleState.objects.get_or_create(
-        actor=schedule.name, defaults={"spec": schedule.timing, "since": before}
-    )
+    fresh = {"spec": schedule.timing, "since": before}
+    state, created = ScheduleState.objects.get_or_create(actor=schedule.name, defaults=fresh)
     is_ahead = state.since > minute + CLOCKS_DIFFER
     if is_ahead:
         log.warning("progress lies in the future, ticks go on from now", schedule=schedule.name, since=str(state.since))
