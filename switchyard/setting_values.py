@@ -82,11 +82,6 @@ def with_valid_port(name: str, url: str) -> str:
     return url
 
 
-def refuse_without_package(name: str, scheme: str) -> None:
-    """Refuse an address of files or results whose client is not installed, see :func:`refuse_without`."""
-    refuse_without(name, PACKAGES.get(scheme, ("", "", "")), scheme)
-
-
 def refuse_without(name: str, package: tuple[str, str, str], scheme: str) -> None:
     """Refuse an address whose client is not installed.
 

@@ -78,7 +78,7 @@ class Command(PrintingCommand):
             return
         room = read_room()
         if not self.as_json:
-            console.print(frame(room, console.width))
+            console.print(Group(*frame(room, console.width)))
         self.answer("", as_json(room), indent=2)
         if code := exit_code(room):
             sys.exit(code)
@@ -96,7 +96,7 @@ class Command(PrintingCommand):
             # The screen of its own is given up on every way out, also by the SystemExit of a signal.
             with Live(console=console, screen=True, auto_refresh=False) as live:
                 while True:
-                    live.update(frame(overview(), console.width), refresh=True)
+                    live.update(Group(*frame(overview(), console.width)), refresh=True)
                     time.sleep(interval_s)
         except KeyboardInterrupt:
             pass
@@ -123,12 +123,8 @@ def exit_code(room: Room) -> int:
     return EXIT_CODES[worst([found.finding for found in room.verdict.findings])]
 
 
-def frame(room: Room, width: int) -> Group:
-    """Return the overview for a width: the page's sentences, and a table for each of its lists."""
-    return Group(*_parts(room, width))
-
-
-def _parts(room: Room, width: int) -> Iterator[RenderableType]:
+def frame(room: Room, width: int) -> Iterator[RenderableType]:
+    """Yield the overview for a width: the page's sentences, and a table for each of its lists."""
     verdict = room.verdict
     yield Text.assemble((verdict.label, STYLES.get(verdict.level, "bold")), "  ", (_shown(verdict.sentence), "bold"))
     for word, text in (*_help(verdict), *(("Also", sentence) for sentence in room.also)):

@@ -55,12 +55,10 @@ class VerdictStrip:
 
     def verdict(self, fresh_s: float = FRESH_S) -> KeptVerdict:
         """Return the verdict, read anew when it is older than ``fresh_s``."""
-        kept = self._fresh(fresh_s)
-        if kept is not None:
+        if (kept := self._fresh(fresh_s)) is not None:
             return kept
         before = self._fresh(OLD_S)
-        acquired = self._lock.acquire(blocking=before is None)
-        if before is not None and not acquired:
+        if not self._lock.acquire(blocking=before is None) and before is not None:
             return before
         try:
             return self._fresh(fresh_s) or self._read()
