@@ -276,16 +276,8 @@ class SwitchyardSettings:
         )
 
 
-@dataclass(slots=True)
-class _Cache:
-    """Settings read last, and the object in Django's settings that they were read from."""
-
-    declared: object
-    value: SwitchyardSettings
-    debug: bool
-
-
-_cache: _Cache | None = None
+# The object in Django's settings that was read last, what was read from it, and whether that was in development.
+_cache: tuple[object, SwitchyardSettings, bool] | None = None
 
 
 def switchyard_settings() -> SwitchyardSettings:
@@ -304,8 +296,8 @@ def switchyard_settings() -> SwitchyardSettings:
     declared = getattr(settings, "SWITCHYARD", None)
     if isinstance(declared, SwitchyardSettings):
         return declared
-    if _cache is None or _cache.declared is not declared:
-        debug = (settings.DEBUG or "pytest" in sys.modules or asks_no_broker()) if _cache is None else _cache.debug
+    if _cache is None or _cache[0] is not declared:
+        debug = (settings.DEBUG or "pytest" in sys.modules or asks_no_broker()) if _cache is None else _cache[2]
         value = read(
             {} if declared is None else declared,
             with_files(os.environ),
@@ -313,8 +305,8 @@ def switchyard_settings() -> SwitchyardSettings:
             base_dir=getattr(settings, "BASE_DIR", None),
             hosts=settings.ALLOWED_HOSTS,
         )
-        _cache = _Cache(declared, value, debug)
-    return _cache.value
+        _cache = declared, value, debug
+    return _cache[1]
 
 
 # Commands of Django's.

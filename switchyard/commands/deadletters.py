@@ -108,14 +108,13 @@ class Command(ActsCommand):
         self.answer(presentation.letter_text(row), presentation.detail(row), indent=2)
 
     def _move(self, options: dict[str, Any]) -> None:
-        reason, ids, group = options["reason"], list(dict.fromkeys(options["ids"])), options["group"]
+        verb, group, ids = options["verb"], options["group"], list(dict.fromkeys(options["ids"]))
+        who, reason, rolls_out = Who.of_command(), options["reason"], options["canary"] is not None
         times = {"died_since": options["since"], "died_until": options["until"]}
         many = bool(group or any(times.values()))
         if bool(ids) == many or (options["quarantined"] and many):
             choice = "name ids, or one group with --group FP, or a time with --since and --until, or both of these"
-            raise wrong(f"{options['verb']}: {choice}; quarantined messages have neither")
-        who, verb = Who.of_command(), options["verb"]
-        rolls_out = options["canary"] is not None
+            raise wrong(f"{verb}: {choice}; quarantined messages have neither")
         if (rolls_out and not many) or (not rolls_out and (options.get("rate") or options.get("stop_percent"))):
             raise wrong("requeue: --canary takes --group FP, or a time; --rate and --stop-percent take --canary")
         if options["quarantined"]:

@@ -112,13 +112,10 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def seconds(text: str) -> float:
     """Return the seconds that an argument names, such as ``25``; ``ArgumentTypeError`` for no number from 0 on."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number < math.inf:  # nan is neither
-        raise ArgumentTypeError(f"{text!r} is not a number of seconds; give 0 or more, such as 25")
-    return number
+    with suppress(ValueError):
+        if 0 <= (number := float(text)) < math.inf:  # nan is neither
+            return number
+    raise ArgumentTypeError(f"{text!r} is not a number of seconds; give 0 or more, such as 25")
 
 
 def number_within(least: int, most: int) -> Callable[[str], int]:
