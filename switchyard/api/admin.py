@@ -104,14 +104,12 @@ class TokenAdmin(CheckedQuery):
         obj.plain = "" if change else issue_secret(obj)
         detail = {"name": obj.name, "scopes": obj.scopes, "owner": str(obj.owner.get_username())}
         name = "token.rename" if change else "token.create"
-        with act(name, who=Who.of_request(request), target=obj.prefix, detail=detail) as entry:
+        with act(name, who=Who.of_request(request), target=obj.prefix, detail=detail):
             super().save_model(request, obj, form, change)
-            entry.count = 1
 
     def delete_model(self, request: HttpRequest, obj: Token) -> None:
-        with act("token.delete", who=Who.of_request(request), target=obj.prefix, detail={"name": obj.name}) as entry:
+        with act("token.delete", who=Who.of_request(request), target=obj.prefix, detail={"name": obj.name}):
             super().delete_model(request, obj)
-            entry.count = 1
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Token]) -> None:
         for token in queryset:

@@ -47,7 +47,7 @@ class Command(ActsCommand):
             detail = {"name": name, "scopes": wanted, "owner": user}
             with act("token.create", who=Who.of_command(), detail=detail) as entry:
                 token, plain = create_token(owner=owner, scopes=wanted, name=name or f"made for {user} by command")
-                entry.count, entry.target = 1, token.prefix
+                entry.target = token.prefix
         except ValidationError as error:
             raise wrong("; ".join(error.messages)) from error
         self.answer(plain, {"token": plain, "prefix": token.prefix, "scopes": token.scopes})

@@ -50,17 +50,14 @@ class FactKeeper:
     def step(self) -> None:
         """Fold, store and sample, if this process leads. Failures are logged, and made up for by a later step."""
         tidy_connections()
-        try:
+        with self._throttle:
             if self._leadership.acquire_or_renew():
                 now = self.store.server_ms()
                 self.store.fold(now)
                 self._store_hours(now)
                 self.store.sample(*readings(self._transport.stats(queue.name) for queue in self._yard.queues))
-        except Exception as error:  # noqa: BLE001  logged by the throttle; no failure may end the loop
-            self._throttle.failed(error)
-            connection.close()
-        else:
-            self._throttle.succeeded()
+            return
+        connection.close()  # after a failure
 
     def _store_hours(self, now: int) -> None:
         """Store the hours whose last minute is folded, oldest first."""

@@ -164,14 +164,13 @@ def save(row: StoredSchedule, *, who: Who, reason: str = "", broker: Broker | No
     detail = {name: _shown(getattr(row, name)) if name in plain else "changed" for name in changed}
     if known is not None:
         detail |= {f"{name} before": _shown(getattr(known, name)) for name in plain}
-    with act("schedule.save", who=who, target=row.name, reason=reason, detail=detail) as entry:
+    with act("schedule.save", who=who, target=row.name, reason=reason, detail=detail):
         if known is None:
             _forget(row.name)
         else:
             row.pk, row.created_at = known.pk, known.created_at
         row.changed_by = who.name[:150]
         row.save()
-        entry.count = 1
     return True
 
 
@@ -184,10 +183,9 @@ def delete(name: str, *, who: Who, reason: str = "") -> None:
     """
     row = find_row(name)
     detail = {field: _shown(getattr(row, field)) for field in FIELDS if field not in ("args", "kwargs")}
-    with act("schedule.delete", who=who, target=name, reason=reason, detail=detail) as entry, transaction.atomic():
+    with act("schedule.delete", who=who, target=name, reason=reason, detail=detail), transaction.atomic():
         row.delete()
         _forget(name)
-        entry.count = 1
 
 
 def _forget(name: str) -> None:

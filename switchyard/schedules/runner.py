@@ -135,14 +135,9 @@ def _run_periodically(task: MaintenanceTask, leading: Callable[[], bool], stop: 
         if not task.always and not leading():
             continue
         tidy_connections()
-        try:
+        with throttle:
             task.run()
-        except Exception as error:  # noqa: BLE001  logged by the throttle; one failure must not end the task
-            throttle.failed(error)
-        else:
-            throttle.succeeded()
-        finally:
-            tidy_connections()
+        tidy_connections()
 
 
 POLL_S = 1.0
@@ -200,12 +195,11 @@ class Scheduler:
 
     def step(self) -> None:
         """Acquire or renew the lease once and send the ticks that are due. Logs failures; the next step retries."""
-        try:
+        leading: bool | None = None
+        with self._lease_throttle:
             leading = self.leadership.acquire_or_renew()
-        except Exception as error:  # noqa: BLE001  logged by the throttle; no failure may end the loop
-            self._lease_throttle.failed(error)
+        if leading is None:
             return
-        self._lease_throttle.succeeded()
         if self._clock is not None:
             self._clock.compare()
         if leading != self._was_leading:
@@ -228,16 +222,13 @@ class Scheduler:
 
     def _stored(self) -> list[Schedule] | None:
         """Return the schedules of rows; ``None`` while the database does not answer."""
-        try:
+        with self._rows_throttle:
             found, faulty = stored_schedules(self._broker)
-        except Exception as error:  # noqa: BLE001  logged by the throttle; schedules of code go on
-            self._rows_throttle.failed(error)
-            return None
-        self._rows_throttle.succeeded()
-        if faulty != self._faulty:
-            log.warning("stored schedules that cannot be used are not sent", faults=faulty)
-            self._faulty = faulty
-        return found
+            if faulty != self._faulty:
+                log.warning("stored schedules that cannot be used are not sent", faults=faulty)
+                self._faulty = faulty
+            return found
+        return None
 
     def _send(self, schedule: Schedule, minute: datetime.datetime, now: datetime.datetime) -> bool:
         throttle = self._throttles.setdefault(schedule.name, LogThrottle(f"schedule {schedule.name}"))

@@ -75,7 +75,7 @@ def run_now(name: str, *, who: Who, reason: str = "") -> str:
             queries.keep(name, tick)
         except DatabaseError as error:  # the job is sent: raising here would report that it is not
             log.warning("run not kept in the history", schedule=name, job_id=job_id, error=type(error).__name__)
-        entry.count, entry.detail = 1, {"job": job_id}
+        entry.detail = {"job": job_id}
     return job_id
 
 
@@ -197,7 +197,7 @@ def pause(name: str, *, who: Who, reason: str = "", until: datetime.datetime | N
     """
     now = clock.utc_now()
     detail = {} if until is None else {"until": until.isoformat()}
-    with act("schedule.pause", who=who, target=name, reason=reason, detail=detail) as entry:
+    with act("schedule.pause", who=who, target=name, reason=reason, detail=detail):
         schedule = find(name)
         state = load_state(schedule, minute_of(now))
         pass_pause(schedule, state, now)
@@ -207,7 +207,6 @@ def pause(name: str, *, who: Who, reason: str = "", until: datetime.datetime | N
             fields += ["paused_at", "missed"]
         state.paused_until, state.paused_by, state.paused_reason = until, who.name[:150], storable(reason)[:500]
         state.save(update_fields=fields)
-        entry.count = 1
     return state
 
 
@@ -229,7 +228,7 @@ def resume(name: str, *, who: Who, reason: str = "") -> int | None:
             return None
         _miss(schedule, state, minute_of(now))
         _end(state)
-        entry.count, entry.detail = 1, {"missed": state.missed}
+        entry.detail = {"missed": state.missed}
         return state.missed
 
 
