@@ -115,20 +115,16 @@ class OwnSwagger(Swagger):
 
 
 def _statuses(operation: Operation, details: dict[str, Any]) -> set[int]:
-    post = "POST" in operation.methods
-    places = {parameter["in"] for parameter in details["parameters"]}
-    statuses = {500, 503}
-    if operation.auth_callbacks:
-        statuses |= {401, 403, 429}
-    if operation.auth_callbacks and post:
-        statuses |= {400, 409, 422}
-    if "requestBody" in details:
-        statuses |= {400, 413, 415, 422}
-    if "path" in places:
-        statuses.add(404)
-    if "query" in places:
-        statuses.add(422)
-    return statuses
+    places, checked = {parameter["in"] for parameter in details["parameters"]}, bool(operation.auth_callbacks)
+    found = (
+        (True, {500, 503}),
+        (checked, {401, 403, 429}),
+        (checked and "POST" in operation.methods, {400, 409, 422}),
+        ("requestBody" in details, {400, 413, 415, 422}),
+        ("path" in places, {404}),
+        ("query" in places, {422}),
+    )
+    return {status for applies, statuses in found if applies for status in statuses}
 
 
 def _refusal(status: int, known: dict[str, Any]) -> dict[str, Any]:
