@@ -52,7 +52,14 @@ class Command(BaseCommand):
             sys.exit(keep_reloaded(line))
         prepare(pools)
         # A project may be without the history's app.
-        found = None if options["no_history"] else apps.app_configs.get("switchyard_history")
-        history = None if found is None else found.run_writer  # type: ignore[attr-defined]
-        parent = PoolGroup(pools, grace_s=options["grace"], history=history)
+        writes = apps.is_installed("switchyard.history") and not options["no_history"]
+        parent = PoolGroup(pools, grace_s=options["grace"], history=run_history if writes else None)
         sys.exit(run_or_crash(parent.run))
+
+
+def run_history() -> int:
+    """Run the history writer in this process until a signal stops it; return 0. Workers do not import the history."""
+    from switchyard.history.writer import run_until_stopped
+
+    run_until_stopped()
+    return 0
