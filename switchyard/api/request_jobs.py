@@ -59,9 +59,6 @@ class RequestJobs:
         self._ids_given += 1
         return str(uuid.uuid5(_NAMESPACE, f"{self.claim} job {self._ids_given}"))
 
-    def note_enqueued(self, job_id: str) -> None:
-        self.job_ids.append(job_id)
-
     def note_failure(self, job_id: str, outcome: str) -> None:
         """Note a job whose enqueueing failed, with the ``outcome`` of the broker's error."""
         if outcome == UNKNOWN:

@@ -104,8 +104,6 @@ def _system_user() -> str:
     return f"{person} as {user}" if person and person != user else user
 
 
-__all__ = ["Who", "act"]
-
 log = get_logger(__name__)
 
 

@@ -97,13 +97,13 @@ def rough_duration(ms: float, *, up: bool) -> str:
 
     Fewer than ten of a unit have a second one.
     """
+    rounded = math.ceil if up else math.floor
     if ms < SPAN_UNITS[-1][0]:
-        return f"{math.ceil(ms) if up else math.floor(ms)} ms"
+        return f"{rounded(ms)} ms"
     first = next(n for n, (unit_ms, _) in enumerate(SPAN_UNITS) if ms >= unit_ms)
     steps_ms = [unit_ms for unit_ms, _ in SPAN_UNITS] + [SPAN_UNITS[-1][0]]
     step_ms = steps_ms[first if ms >= MANY_UNITS * steps_ms[first] else first + 1]
-    whole_ms = (math.ceil(ms / step_ms) if up else math.floor(ms / step_ms)) * step_ms
-    parts: list[str] = []
+    whole_ms, parts = rounded(ms / step_ms) * step_ms, list[str]()
     for unit_ms, unit in SPAN_UNITS:
         number, whole_ms = divmod(whole_ms, unit_ms)
         if number:

@@ -226,7 +226,7 @@ def _sent_together(waiting: Waiting) -> tuple[str, int | None, bool]:
 def _note_enqueued(messages: Iterable[Message[Any]]) -> None:
     if (request := current_request()) is not None:
         for message in messages:
-            request.note_enqueued(message.message_id)
+            request.job_ids.append(message.message_id)
 
 
 def _note_failures(waiting: Sequence[Waiting], error: Exception) -> None:

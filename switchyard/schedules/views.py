@@ -10,7 +10,7 @@ from typing import Any
 from django import forms
 from django.contrib import messages
 from django.db import DatabaseError
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
@@ -98,7 +98,7 @@ def run(request: HttpRequest, name: str) -> HttpResponse:
     else:
         link = format_html('{} runs now as job <a class="sy-link" href="{}">{}</a>.', name, job_url(job_id), job_id)
         messages.success(request, link)
-    return _back(name)
+    return redirect("switchyard-schedule", name)
 
 
 @require_POST
@@ -115,7 +115,7 @@ def pause(request: HttpRequest, name: str) -> HttpResponse:
         messages.error(request, LOST)
     else:
         messages.success(request, f"{name} is paused. Its ticks are missed until it is resumed.")
-    return _back(name)
+    return redirect("switchyard-schedule", name)
 
 
 @require_POST
@@ -127,12 +127,12 @@ def resume(request: HttpRequest, name: str) -> HttpResponse:
         missed = services.resume(name, who=Who.of_request(request))
     except DatabaseError:
         messages.error(request, LOST)
-        return _back(name)
+        return redirect("switchyard-schedule", name)
     if missed is None:
         messages.warning(request, f"{name} was not paused.")
     else:
         messages.success(request, f"{name} is resumed. It missed {counted(missed, 'tick')}, which will not be sent.")
-    return _back(name)
+    return redirect("switchyard-schedule", name)
 
 
 def _page(request: HttpRequest, found: Schedule, form: PauseForm, *, status: int = 200) -> HttpResponse:
@@ -147,10 +147,6 @@ def _page(request: HttpRequest, found: Schedule, form: PauseForm, *, status: int
         "leads": queries.scheduler_leads(),
     }
     return _render(request, "schedule.html", context, status=status)
-
-
-def _back(name: str) -> HttpResponseRedirect:
-    return redirect("switchyard-schedule", name)
 
 
 def _render(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
