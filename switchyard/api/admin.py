@@ -24,11 +24,7 @@ from switchyard.console.room_view import ReadOnly
 class TokenForm(forms.ModelForm):
     """Form of a token, with its scopes as check boxes."""
 
-    scopes = forms.MultipleChoiceField(
-        choices=[(scope, f"{scope}: {meaning}") for scope, meaning in SCOPES.items()],
-        widget=forms.CheckboxSelectMultiple,
-    )
-
+    scopes = forms.MultipleChoiceField(widget=forms.CheckboxSelectMultiple)
     giver: Any = None
 
     class Meta:
@@ -36,7 +32,7 @@ class TokenForm(forms.ModelForm):
         fields = ("name", "owner", "scopes")
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        """Offer the scopes that the giver's permissions cover, in this form alone: the class's field is shared."""
+        """Offer the scopes that the giver's permissions cover."""
         super().__init__(*args, **options)
         scopes = self.fields.get("scopes")
         if isinstance(scopes, forms.MultipleChoiceField):

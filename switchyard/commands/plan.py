@@ -110,9 +110,9 @@ def _recorded(yard: Yard, since: str, until: str) -> dict[str, Demand]:
 def _given(options: dict[str, Any]) -> dict[str, Demand] | None:
     """Return the work that is given, by queue; ``None`` where it is to be read from the record."""
     one = [options[name] for name in ("queue", "arrivals", "duration")]
-    if options["given"] is None and not any(one):
-        return None
     if options["given"] is None:
+        if not any(one):
+            return None
         if not all(one):
             raise wrong("plan: --queue, --arrivals and --duration go together; give all three")
         return {options["queue"]: _demand(options["queue"], options["arrivals"], options["duration"])}

@@ -238,16 +238,14 @@ class Command(ActsCommand):
         self.answer(text, {"queue": queue, "purged": count, "purge": done and done.id, "undo_until": ends})
 
     def _undo_purges(self, options: dict[str, Any]) -> None:
-        queue, put_back, left_out = options["queue"], 0, 0
-        found = [purge for purge in purges(services.family_of(queue)) if purge.claim != "drop"]
-        for purge in found:
-            undone = services.undo_purge(queue, purge.id, who=Who.of_command())
-            put_back, left_out = put_back + undone.put_back, left_out + undone.left_out
-        if not found:
+        queue = options["queue"]
+        ids = [purge.id for purge in purges(services.family_of(queue)) if purge.claim != "drop"]
+        if not ids:
             raise CommandError(f"queues: {queue} has no purge that can be undone; it can for a minute")
+        undone = [services.undo_purge(queue, purge_id, who=Who.of_command()) for purge_id in ids]
+        put_back, left_out = sum(each.put_back for each in undone), sum(each.left_out for each in undone)
         lines = [f"{queue}: {put_back:,} messages are put back, before those that were sent since"]
         lines += [f"{queue}: {services.LEFT_OUT.format(left_out)}"] if left_out else []
-        ids = [purge.id for purge in found]
         self.answer(lines, {"queue": queue, "put_back": put_back, "left_out": left_out, "purges": ids})
 
     def _relocate(self, options: dict[str, Any]) -> None:

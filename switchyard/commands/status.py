@@ -241,10 +241,7 @@ def as_json(room: Room) -> dict[str, Any]:
         "at": room.at.isoformat(timespec="microseconds"),
         "exit_code": exit_code(room),
         "verdict": {
-            "level": verdict.level,
-            "label": verdict.label,
-            "sentence": verdict.sentence,
-            "then": verdict.then,
+            **{name: getattr(verdict, name) for name in ("level", "label", "sentence", "then")},
             "button": verdict.button.label if verdict.button else "",
             "next": verdict.step,
             "steps": runbook(verdict.label) if verdict.findings else "",

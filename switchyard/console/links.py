@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode, urlsplit
@@ -48,14 +49,12 @@ def admin_url(name: str, *args: Any) -> str:
 
 def path_of(address: str) -> str:
     """Return the path and query of an address of this site: never another host's, and never a script."""
-    try:
+    with suppress(ValueError):
         found = urlsplit(address)
-    except ValueError:
-        return ""
-    if not address or found.scheme not in ("", "http", "https"):
-        return ""
-    path = "/" + found.path.lstrip("/\\")
-    return f"{path}?{found.query}" if found.query else path
+        if address and found.scheme in ("", "http", "https"):
+            path = "/" + found.path.lstrip("/\\")
+            return f"{path}?{found.query}" if found.query else path
+    return ""
 
 
 def worker_url(member: str) -> str:

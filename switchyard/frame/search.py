@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import NamedTuple
 
 import dramatiq
@@ -149,12 +150,10 @@ def _by_name(declared: Callable[[], Iterator[Hit]]) -> Callable[[str], Iterator[
 
 def workers(asked: str) -> Iterator[Hit]:
     """Find supervisors by pool, host, process or release."""
-    shown = 0
     for report in facilities(dramatiq.get_broker()).pools.read_all():
         pids = {str(report.pid), *(str(child.get("pid")) for child in report.children)}
         named = asked.lower() in f"{report.pool} {report.host}".lower()
-        if shown < MOST_WORKERS and (named or asked in pids or asked in (report.member, report.release)):
-            shown += 1
+        if named or asked in pids or asked in (report.member, report.release):
             note = f"{report.state}, {report.busy} of {report.slots} busy"
             title = f"{report.pool} on {report.host}, pid {report.pid}"
             yield Hit(title, links.worker_url(report.member), note, is_id=asked == report.member)
@@ -191,7 +190,7 @@ KINDS = (
     SearchedKind("Queues", OPERATIONS, _by_name(queues)),
     SearchedKind("Actors", OPERATIONS, _by_name(actors)),
     SearchedKind("Schedules", "switchyard_schedules.view_schedulestate", _by_name(schedules)),
-    SearchedKind("Workers", OPERATIONS, workers),
+    SearchedKind("Workers", OPERATIONS, lambda asked: islice(workers(asked), MOST_WORKERS)),
     SearchedKind("Dead letters", "switchyard_dead_letters.view_deadletter", letters),
     SearchedKind("Alerts", "switchyard_alerts.view_alert", alerts),
     SearchedKind("Owners", "switchyard_jobs.view_job", owners),
