@@ -16,7 +16,7 @@ def main() -> None:
         )
     from django.core.management import execute_from_command_line
 
-    from switchyard.commands.modules import MODULES
+    from switchyard.commands import MODULES
 
     if sys.argv[1:2] and sys.argv[1] in MODULES:
         sys.argv.insert(1, "switchyard")  # "manage.py doctor" is "manage.py switchyard doctor"

@@ -34,24 +34,8 @@ BROKER_APP = "dramatiq_app.DramatiqConfig"
 APPS = (
     "commands",  # before the broker's app: of two commands with one name the first app's runs
     BROKER_APP,
-    "audit",
-    "api",
-    "api.swagger",
-    "history",
-    "outbox",
-    "bulk",
-    "jobs",
-    "batches",
-    "workers",
-    "dead_letters",
-    "alerts",
-    "operations",
-    "queues",
-    "schedules",
-    "actors",
-    "frame",
-    "deployment",
-    "serving",
+    *("audit", "api", "api.swagger", "history", "outbox", "bulk", "jobs", "batches", "workers", "dead_letters"),
+    *("alerts", "operations", "queues", "schedules", "actors", "frame", "deployment", "serving"),
 )
 
 

@@ -41,6 +41,7 @@ from switchyard.setting_values import (
     number_of,
     public_url_of,
     refuse_without,
+    whole_number,
     with_files,
 )
 
@@ -85,12 +86,10 @@ MOST_CORES = 1_024
 
 def yard_of(name: str, value: Any) -> Yard:
     """Return the yard that a setting holds, or names by its dotted path; ``InvalidSetting`` where it is wrong."""
-    if isinstance(value, str):
-        value = _imported(name, value)
+    value = _imported(name, value) if isinstance(value, str) else value
     if not isinstance(value, Yard):
-        raise InvalidSetting(
-            name, f"is a {type(value).__name__}, not a Yard", "declare one with Yard(queues=…, pools=…)"
-        )
+        fact = f"is a {type(value).__name__}, not a Yard"
+        raise InvalidSetting(name, fact, "declare one with Yard(queues=…, pools=…)")
     return value
 
 
@@ -98,11 +97,10 @@ def on_cores(yard: Yard, name: str, value: Any) -> Yard:
     """Return a yard in which ``processes="cores"`` stands for a number; "" leaves that to the machine."""
     if value == "":
         return yard
-    cores = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    cores = whole_number(value)
     if type(cores) is not int or not 1 <= cores <= MOST_CORES:
-        raise InvalidSetting(
-            name, f"{value!r} is not a number from 1 to {MOST_CORES}", f"set {name}=2, or leave it out"
-        )
+        fact = f"{value!r} is not a number from 1 to {MOST_CORES}"
+        raise InvalidSetting(name, fact, f"set {name}=2, or leave it out")
     return yard.with_cores(cores) if any(pool.per_core for pool in yard.pools) else yard
 
 
@@ -110,9 +108,8 @@ def in_small(yard: Yard, name: str, value: Any) -> Yard:
     """Return a yard with one pool of so many slots; the declared one for ""."""
     if value == "":
         return yard
-    slots = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
     try:
-        return yard.small(slots)
+        return yard.small(whole_number(value))
     except InvalidDeclaration as error:
         fact, _, remedy = str(error).partition("; ")
         raise InvalidSetting(name, fact, f"{remedy}; or leave it out for the pools of the topology") from error
@@ -144,9 +141,8 @@ def _explained(kind: str, words: str) -> tuple[str, str]:
         option = misspelt[1]
         near = get_close_matches(option, known, n=1)
         remedy = f"did you mean {near[0]!r}? It" if near else "it"
-        if owner := next(
-            (other for other, of in DECLARED.items() if option in {field.name for field in fields(of)}), ""
-        ):
+        owners = (other for other, of in DECLARED.items() if option in {field.name for field in fields(of)})
+        if owner := next(owners, ""):
             remedy = f"it is an option of {owner}(...). {kind}"
         return f"{kind} has no {option!r}", f"{remedy} {options}"
     if missing := MISSING.match(words):
@@ -167,32 +163,17 @@ def _place(path: str, trace: TracebackType | None) -> str:
 
 # Each key of SWITCHYARD, and the environment variable that is read when the key is missing. Add-ons have more.
 KEYS: dict[str, str | None] = {
-    "TOPOLOGY": None,
-    "CORES": "SWITCHYARD_CORES",
-    "SMALL": "SWITCHYARD_SMALL",
-    "BROKER_URL": "SWITCHYARD_BROKER_URL",
-    "REDIS_URL": "SWITCHYARD_REDIS_URL",
-    "PUBLIC_URL": "SWITCHYARD_PUBLIC_URL",
-    "ALERT_URLS": "SWITCHYARD_ALERT_URLS",
-    "ALERT_HEARTBEAT_URL": "SWITCHYARD_ALERT_HEARTBEAT_URL",
-    "METRICS_TOKEN": "SWITCHYARD_METRICS_TOKEN",
-    "METRICS_DIR": "PROMETHEUS_MULTIPROC_DIR",
-    "STATE_DIR": "SWITCHYARD_STATE_DIR",
-    "RELEASE": "SWITCHYARD_RELEASE",
-    "SENDS": None,
-    "RESULTS_URL": "SWITCHYARD_RESULTS_URL",
-    "RECORDS_BYTES": "SWITCHYARD_RECORDS_BYTES",
-    "HISTORY_BYTES": "SWITCHYARD_HISTORY_BYTES",
-    "LOG_FORMAT": "SWITCHYARD_LOG_FORMAT",
-    "AUDIT_DAYS": "SWITCHYARD_AUDIT_DAYS",
-    "HISTORY_DAYS": "SWITCHYARD_HISTORY_DAYS",
-    "HISTORY_ROWS": "SWITCHYARD_HISTORY_ROWS",
-    "ADMIN_SITE": None,
-    "CONFIGURE_LOGGING": None,
-    "VARIABLES": None,
-    "BASE_DIR": None,
-    "DEBUG": None,
+    key: f"SWITCHYARD_{key}"
+    for key in (
+        *("TOPOLOGY", "CORES", "SMALL", "BROKER_URL", "REDIS_URL", "PUBLIC_URL", "ALERT_URLS", "ALERT_HEARTBEAT_URL"),
+        *("METRICS_TOKEN", "METRICS_DIR", "STATE_DIR", "RELEASE", "SENDS", "RESULTS_URL", "RECORDS_BYTES"),
+        *("HISTORY_BYTES", "LOG_FORMAT", "AUDIT_DAYS", "HISTORY_DAYS", "HISTORY_ROWS", "ADMIN_SITE"),
+        *("CONFIGURE_LOGGING", "VARIABLES", "BASE_DIR", "DEBUG"),
+    )
 }
+KEYS["METRICS_DIR"] = "PROMETHEUS_MULTIPROC_DIR"
+IN_SETTINGS_ALONE = ("TOPOLOGY", "SENDS", "ADMIN_SITE", "CONFIGURE_LOGGING", "VARIABLES", "BASE_DIR", "DEBUG")
+KEYS |= dict.fromkeys(IN_SETTINGS_ALONE)
 
 # A send inside of a transaction: at once, at its commit, or with a row of it.
 SENDS = ("now", "on_commit", "outbox")
@@ -295,16 +276,8 @@ class SwitchyardSettings:
         )
 
 
-@dataclass(slots=True)
-class _Cache:
-    """Settings read last, and the object in Django's settings that they were read from."""
-
-    declared: object
-    value: SwitchyardSettings
-    debug: bool
-
-
-_cache: _Cache | None = None
+# The object in Django's settings that was read last, what was read from it, and whether that was in development.
+_cache: tuple[object, SwitchyardSettings, bool] | None = None
 
 
 def switchyard_settings() -> SwitchyardSettings:
@@ -323,8 +296,8 @@ def switchyard_settings() -> SwitchyardSettings:
     declared = getattr(settings, "SWITCHYARD", None)
     if isinstance(declared, SwitchyardSettings):
         return declared
-    if _cache is None or _cache.declared is not declared:
-        debug = (settings.DEBUG or "pytest" in sys.modules or asks_no_broker()) if _cache is None else _cache.debug
+    if _cache is None or _cache[0] is not declared:
+        debug = (settings.DEBUG or "pytest" in sys.modules or asks_no_broker()) if _cache is None else _cache[2]
         value = read(
             {} if declared is None else declared,
             with_files(os.environ),
@@ -332,25 +305,17 @@ def switchyard_settings() -> SwitchyardSettings:
             base_dir=getattr(settings, "BASE_DIR", None),
             hosts=settings.ALLOWED_HOSTS,
         )
-        _cache = _Cache(declared, value, debug)
-    return _cache.value
+        _cache = declared, value, debug
+    return _cache[1]
 
 
 # Commands of Django's.
 WITHOUT_BROKER = frozenset(
     {
         *("changepassword", "clearsessions", "collectstatic", "compilemessages", "createcachetable", "createsuperuser"),
-        "dbshell",
-        *("diffsettings", "dumpdata", "findstatic", "flush", "inspectdb", "loaddata", "makemessages", "makemigrations"),
-        *(
-            "migrate",
-            "remove_stale_contenttypes",
-            "showmigrations",
-            "sqlflush",
-            "sqlmigrate",
-            "squashmigrations",
-            "test",
-        ),
+        *("dbshell", "diffsettings", "dumpdata", "findstatic", "flush", "inspectdb", "loaddata", "makemessages"),
+        *("makemigrations", "migrate", "remove_stale_contenttypes", "showmigrations", "sqlflush", "sqlmigrate"),
+        *("squashmigrations", "test"),
     }
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 
@@ -20,10 +21,5 @@ class LateLogger:
         return getattr(self._logger, method)
 
 
-def get_logger(name: str) -> Any:
-    """Return the logger of this name.
-
-    Args:
-        name: Its name in :mod:`logging`, such as ``switchyard.history``.
-    """
-    return LateLogger(name)
+# Returns the logger of a name in logging, such as switchyard.history.
+get_logger: Callable[[str], Any] = LateLogger

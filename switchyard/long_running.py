@@ -45,6 +45,16 @@ class LogThrottle:
         self._log = get_logger(logger)
         self._failing: set[str] = set()
 
+    def __enter__(self) -> None:
+        """Begin a run of the operation: whatever it raises is logged here, and ends here."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if error is None:
+            self.succeeded()
+        elif isinstance(error, Exception):
+            self.failed(error)
+        return isinstance(error, Exception)
+
     def failed(self, error: Exception) -> None:
         """Log a failure, unless its trouble was logged within the last 10 minutes."""
         # Ours say what is wrong and what to do: the way to them through the code would hide it.

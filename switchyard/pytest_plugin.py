@@ -22,19 +22,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def switchyard_broker() -> Iterator[MemoryBroker]:
     """The broker in memory, empty: nothing needs a server. See ``switchyard.testing``."""
-    from switchyard.testing import in_memory
-
-    switch = in_memory()
-    with switch:
-        yield switch.yard.broker
+    yield from _memory_broker(eager=False)
 
 
 @pytest.fixture
 def switchyard_eager() -> Iterator[MemoryBroker]:
     """The broker in memory that runs each message where it is sent, for debugging."""
+    yield from _memory_broker(eager=True)
+
+
+def _memory_broker(*, eager: bool) -> Iterator[MemoryBroker]:
     from switchyard.testing import in_memory
 
-    switch = in_memory(eager=True)
+    switch = in_memory(eager=eager)
     with switch:
         yield switch.yard.broker
 
@@ -52,20 +52,18 @@ def switchyard_real_broker() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def _switchyard_in_memory_session(request: pytest.FixtureRequest) -> Iterator[None]:
     """Cover the set-up of classes, modules and the session as well."""
-    if not request.config.getini("switchyard_in_memory"):
-        yield
-        return
-    from switchyard.testing import in_memory
-
-    with in_memory():
-        yield
+    yield from _in_memory(request.config.getini("switchyard_in_memory"))
 
 
 @pytest.fixture(autouse=True)
 def _switchyard_in_memory(request: pytest.FixtureRequest) -> Iterator[None]:
     wanted = request.config.getini("switchyard_in_memory")
     own = {"switchyard_broker", "switchyard_eager", "switchyard_real_broker"} & set(request.fixturenames)
-    if not wanted or own:
+    yield from _in_memory(wanted and not own)
+
+
+def _in_memory(wanted: bool) -> Iterator[None]:
+    if not wanted:
         yield
         return
     from switchyard.testing import in_memory

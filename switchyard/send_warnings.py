@@ -28,15 +28,7 @@ logger = logging.getLogger("switchyard.jobs")
 _meant: list[bool] = []
 
 # Folders of the code between the project's call and this middleware.
-PASSED_OVER = tuple(
-    str(folder)
-    for folder in (
-        Path(dramatiq.__file__).parent,
-        Path(errors.__file__).parent,
-        Path(places.__file__).parent,
-        Path(__file__).parent,
-    )
-)
+PASSED_OVER = tuple(str(Path(file).parent) for file in (dramatiq.__file__, errors.__file__, places.__file__, __file__))
 
 
 def warnings_of_sends(*, debug: bool) -> list[Middleware]:
@@ -63,7 +55,7 @@ class TransactionWarnings(Middleware):
         chosen = "on_commit" in message.options or (actor is not None and "on_commit" in actor.options)
         if chosen or not settings.DEBUG or not open_transaction():
             return
-        where = calling_place()
+        where = places.place(*calling_line())
         if where in self._reported:
             return
         self._reported.add(where)
@@ -79,18 +71,16 @@ class SentInTesting(UserWarning, MiddlewareError):
     """A run of tests sent a message to the real broker. A ``MiddlewareError``, so that ``-W error`` fails the test."""
 
     def __init__(self, actor_name: str, test: str) -> None:
-        if not test:
-            super().__init__(
-                f"actor {actor_name}: sent to the real broker outside of a test, by the set-up of a class, a fixture "
-                f"or an import, and a worker that runs there will do it; write @in_memory() of {__package__}.testing "
-                "above the class, or `switchyard_in_memory = true` in pytest's settings"
-            )
-            return
-        super().__init__(
-            f"actor {actor_name}: the test {test} sent it to the real broker, and no test runs what waits there; write "
+        fact = (
+            f"the test {test} sent it to the real broker, and no test runs what waits there; write "
             f"@in_memory() of {__package__}.testing above the test or its class, or give it the fixture "
             "switchyard_broker of pytest; a test with workers of its own is given switchyard_real_broker"
+            if test
+            else "sent to the real broker outside of a test, by the set-up of a class, a fixture "
+            f"or an import, and a worker that runs there will do it; write @in_memory() of {__package__}.testing "
+            "above the class, or `switchyard_in_memory = true` in pytest's settings"
         )
+        super().__init__(f"actor {actor_name}: {fact}")
 
 
 class SendsInTesting(Middleware):
@@ -139,11 +129,6 @@ def running_test() -> str:
             return str(case.id())
         frame = frame.f_back
     return ""
-
-
-def calling_place() -> str:
-    """Return the innermost place of the project's code that led here."""
-    return places.place(*calling_line())
 
 
 def calling_line() -> tuple[str, int]:

@@ -82,11 +82,6 @@ def with_valid_port(name: str, url: str) -> str:
     return url
 
 
-def refuse_without_package(name: str, scheme: str) -> None:
-    """Refuse an address of files or results whose client is not installed, see :func:`refuse_without`."""
-    refuse_without(name, PACKAGES.get(scheme, ("", "", "")), scheme)
-
-
 def refuse_without(name: str, package: tuple[str, str, str], scheme: str) -> None:
     """Refuse an address whose client is not installed.
 
@@ -143,13 +138,17 @@ def choice_of(name: str, value: str, choices: tuple[str, ...], *, default: str) 
     return value
 
 
+def whole_number(value: Any) -> Any:
+    """Return the number of a text, as the environment gives it; any other value as it is."""
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+
+
 def number_of(name: str, value: Any, *, least: int, most: int) -> int:
-    """Return a whole number; the environment gives it as text."""
-    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    """Return a whole number in a range."""
+    number = whole_number(value)
     if type(number) is not int or not least <= number <= most:
-        raise InvalidSetting(
-            name, f"{value!r} is not a number from {least:,} to {most:,}", f"set it to one, or leave {name} out"
-        )
+        fact = f"{value!r} is not a number from {least:,} to {most:,}"
+        raise InvalidSetting(name, fact, f"set it to one, or leave {name} out")
     return number
 
 

@@ -160,7 +160,7 @@ class SlotHygiene(Middleware):
         if message.actor_name in self._async:
             if exception is not None and self._after_call is None:
                 self._blocked_at_s = time.monotonic() + LONGEST_CALL_S
-                self._after_call = SyncToAsync.single_thread_executor.submit(_nothing)
+                self._after_call = SyncToAsync.single_thread_executor.submit(lambda: None)
             if found := self.roll_back_between_calls():
                 with contextlib.suppress(FuturesTimeout):
                     found.result(LONGEST_CALL_S)
@@ -286,10 +286,6 @@ class _Thread:
 class _Threads(threading.local):
     def __init__(self) -> None:
         self.own = _Thread()
-
-
-def _nothing() -> None:
-    """Do nothing."""
 
 
 def is_changed(before: Context, now: Context) -> bool:

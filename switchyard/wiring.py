@@ -95,9 +95,8 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
     else:
         once_imported("structlog", logs.use_standard_logging)
     extra = [*without_replaced(middleware or []), *warnings_of_sends(debug=own.debug and own.sends == "now")]
-    options |= {"development": own.debug, "release": own.release, "limits": own.record_limits}
+    options |= {"development": own.debug, "release": own.release, "limits": own.record_limits, "sends": own.sends}
     options |= {"results": result_stores(own.results), "extra": extra, "on_dead": (project_dead_letter,)}
-    options |= {"sends": own.sends}
     if (place := own.place) is not None:
         options |= {"place": place.load("place"), "url": own.place_url, **own.place_options}
     try:
@@ -192,15 +191,8 @@ def on_redis(
     """
     calls, keys = records.calls, records.keys
     fair = {queue.name: share for queue in yard.queues if (share := queue.fair_share) is not None}
-    options = {
-        "limits": depths(yard),
-        "fair": fair,
-        "barrier": barrier,
-        "knows": arguments.knows,
-        "stores": (calls,),
-        **options,
-    }
-    broker = RedisBroker(client, keys, middleware=[], **options)
+    options = {"limits": depths(yard), "fair": fair, "knows": arguments.knows, "stores": (calls,), **options}
+    broker = RedisBroker(client, keys, middleware=[], barrier=barrier, **options)
     return broker, RedisTransport(broker, yard, DeadLists(calls, keys), Quarantine(calls, keys))
 
 

@@ -41,7 +41,6 @@ from switchyard.jobs.argument_fields import bound_fields, call_of, fields_of
 from switchyard.jobs.calls import ActorParameter, CallArguments, parameters_of, signature_text
 from switchyard.jobs.queries import is_job_id, own_queues
 from switchyard.jobs.services import send_for
-from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.envelope import LONGEST_TAG, MOST_TAGS
 from switchyard.operations.charts import charts_of
 
@@ -189,7 +188,7 @@ def pause(request: HttpRequest, name: str) -> HttpResponse:
         if not reason:
             raise ActRefused("pause", "write a reason; nothing was paused")
         given = request.POST.get("until", "").strip()
-        until = parse_until(given, now=compared_now()) if given else None
+        until = parse_until(given) if given else None
         changed = pauses.pause(wanted, who=Who.of_request(request), reason=reason, until=until)
         done = "is paused: no job of it starts, running ones continue."
         return f"{name} {done if changed else 'was paused already; nothing is changed.'}"
@@ -215,7 +214,7 @@ def open_circuit(request: HttpRequest, name: str) -> HttpResponse:
     def act(wanted: pauses.Chosen, reason: str) -> str:
         if not reason:
             raise ActRefused("circuit", "write a reason; nothing was opened")
-        until = parse_until(request.POST.get("until", ""), now=compared_now())
+        until = parse_until(request.POST.get("until", ""))
         changed = pauses.open_circuit(wanted, who=Who.of_request(request), reason=reason, until=until)
         return (
             "The circuit is open." if changed else "The circuit was open already, and is now until this time or later."

@@ -24,11 +24,7 @@ from switchyard.console.room_view import ReadOnly
 class TokenForm(forms.ModelForm):
     """Form of a token, with its scopes as check boxes."""
 
-    scopes = forms.MultipleChoiceField(
-        choices=[(scope, f"{scope}: {meaning}") for scope, meaning in SCOPES.items()],
-        widget=forms.CheckboxSelectMultiple,
-    )
-
+    scopes = forms.MultipleChoiceField(widget=forms.CheckboxSelectMultiple)
     giver: Any = None
 
     class Meta:
@@ -36,7 +32,7 @@ class TokenForm(forms.ModelForm):
         fields = ("name", "owner", "scopes")
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        """Offer the scopes that the giver's permissions cover, in this form alone: the class's field is shared."""
+        """Offer the scopes that the giver's permissions cover."""
         super().__init__(*args, **options)
         scopes = self.fields.get("scopes")
         if isinstance(scopes, forms.MultipleChoiceField):
@@ -104,14 +100,12 @@ class TokenAdmin(CheckedQuery):
         obj.plain = "" if change else issue_secret(obj)
         detail = {"name": obj.name, "scopes": obj.scopes, "owner": str(obj.owner.get_username())}
         name = "token.rename" if change else "token.create"
-        with act(name, who=Who.of_request(request), target=obj.prefix, detail=detail) as entry:
+        with act(name, who=Who.of_request(request), target=obj.prefix, detail=detail):
             super().save_model(request, obj, form, change)
-            entry.count = 1
 
     def delete_model(self, request: HttpRequest, obj: Token) -> None:
-        with act("token.delete", who=Who.of_request(request), target=obj.prefix, detail={"name": obj.name}) as entry:
+        with act("token.delete", who=Who.of_request(request), target=obj.prefix, detail={"name": obj.name}):
             super().delete_model(request, obj)
-            entry.count = 1
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Token]) -> None:
         for token in queryset:
@@ -119,13 +113,8 @@ class TokenAdmin(CheckedQuery):
 
     def response_add(self, request: HttpRequest, obj: Token, post_url_continue: str | None = None) -> HttpResponse:
         """Show a new token's plain form once."""
-        context = {
-            **self.admin_site.each_context(request),
-            "title": "New token",
-            "opts": self.opts,
-            "token": obj,
-            "plain": obj.plain,
-        }
+        context = {**self.admin_site.each_context(request), "title": "New token", "opts": self.opts}
+        context |= {"token": obj, "plain": obj.plain}
         # Not as a message: messages are stored in a cookie until the next page.
         return TemplateResponse(request, "admin/switchyard_api/new_token.html", context)
 

@@ -99,7 +99,9 @@ class ApiDocument(OpenAPISchema):
 
     def get_components(self) -> dict[str, Any]:
         """Return the shared schemas, the problem document among them."""
-        self.schemas["Problem"] = _problem_schema()
+        schema = self.schemas["Problem"] = ProblemBody.model_json_schema()
+        errors = schema.pop("$defs")["FieldErrorBody"]
+        schema["properties"]["errors"], schema["title"] = {"type": "array", "items": errors}, "Problem"
         components: dict[str, Any] = super().get_components()
         return components
 
@@ -113,20 +115,16 @@ class OwnSwagger(Swagger):
 
 
 def _statuses(operation: Operation, details: dict[str, Any]) -> set[int]:
-    post = "POST" in operation.methods
-    places = {parameter["in"] for parameter in details["parameters"]}
-    statuses = {500, 503}
-    if operation.auth_callbacks:
-        statuses |= {401, 403, 429}
-    if operation.auth_callbacks and post:
-        statuses |= {400, 409, 422}
-    if "requestBody" in details:
-        statuses |= {400, 413, 415, 422}
-    if "path" in places:
-        statuses.add(404)
-    if "query" in places:
-        statuses.add(422)
-    return statuses
+    places, checked = {parameter["in"] for parameter in details["parameters"]}, bool(operation.auth_callbacks)
+    found = (
+        (True, {500, 503}),
+        (checked, {401, 403, 429}),
+        (checked and "POST" in operation.methods, {400, 409, 422}),
+        ("requestBody" in details, {400, 413, 415, 422}),
+        ("path" in places, {404}),
+        ("query" in places, {422}),
+    )
+    return {status for applies, statuses in found if applies for status in statuses}
 
 
 def _refusal(status: int, known: dict[str, Any]) -> dict[str, Any]:
@@ -138,15 +136,6 @@ def _refusal(status: int, known: dict[str, Any]) -> dict[str, Any]:
     if status in HEADERS:
         response["headers"] = HEADERS[status]
     return response
-
-
-def _problem_schema() -> dict[str, Any]:
-    schema = ProblemBody.model_json_schema()
-    definitions = schema.pop("$defs")
-    errors = definitions["FieldErrorBody"]
-    schema["properties"]["errors"] = {"type": "array", "items": errors}
-    schema["title"] = "Problem"
-    return schema
 
 
 # Routers of the platform apps: a path below the API's root, and a router's dotted path.

@@ -74,11 +74,8 @@ class BearerToken(HttpBearer):
         if self._used[token.pk, route] > self.a_minute:
             if (jobs := current_request()) is not None:
                 jobs.refused_before_work = True
-            headers = {"Retry-After": f"{60 - passed_s}"}
-            detail = (
-                f"a token may send {self.a_minute} requests to this route a minute; send it again after Retry-After"
-            )
-            raise Problem(429, detail, headers=headers)
+            most = f"a token may send {self.a_minute} requests to this route a minute"
+            raise Problem(429, f"{most}; send it again after Retry-After", headers={"Retry-After": f"{60 - passed_s}"})
 
     def authenticate(self, request: HttpRequest, token: str) -> Token | None:
         """Not called: ``__call__`` reads the header itself."""

@@ -16,17 +16,7 @@ from switchyard.api.auth import plain_token
 from switchyard.api.parsing import invalid
 from switchyard.api.problems import FieldError, Problem
 from switchyard.api.request_jobs import NOT_ENQUEUED, UNKNOWN, HistoryUnavailable, current_request
-from switchyard.broker.errors import (
-    ActRefused,
-    BrokerError,
-    BrokerFull,
-    BrokerUnsafe,
-    NotFound,
-    PayloadTooLarge,
-    QueueFull,
-    ResultStoreUnavailable,
-    UnencodablePayload,
-)
+from switchyard.broker import errors
 from switchyard.console.commands import database_trouble
 from switchyard.files.addresses import DiskFull, StorageError, is_full
 from switchyard.middleware.errors import ArgumentMisfit
@@ -35,11 +25,11 @@ from switchyard.middleware.logs import printable
 RETRY_AFTER_S = 5
 # Errors of what a request needs, the narrower ones first.
 AWAY: tuple[tuple[type[Exception], str], ...] = (
-    (BrokerFull, "broker has no room for more work"),
-    (BrokerUnsafe, "broker is given no work until it is safe again"),
+    (errors.BrokerFull, "broker has no room for more work"),
+    (errors.BrokerUnsafe, "broker is given no work until it is safe again"),
     (HistoryUnavailable, "database does not answer"),
-    (ResultStoreUnavailable, "store of results does not answer"),
-    (BrokerError, "broker does not answer"),
+    (errors.ResultStoreUnavailable, "store of results does not answer"),
+    (errors.BrokerError, "broker does not answer"),
     (DiskFull, "disk of the files is full"),
     (StorageError, "storage does not answer"),
 )
@@ -67,14 +57,13 @@ def answer(request: HttpRequest, error: Any) -> HttpResponse:
 
 
 def _unauthenticated(request: HttpRequest, error: Exception) -> Problem:
+    wrong = ', error="invalid_token"'
     if "Authorization" not in request.headers:
         detail, wrong = "no token; send Authorization: Bearer sy_…", ""
     elif not plain_token(request):
         detail = "the header Authorization holds no bearer token; send Authorization: Bearer sy_…"
-        wrong = ', error="invalid_token"'
     else:
         detail = "the token is not valid; it is wrong, revoked, or its owner is inactive"
-        wrong = ', error="invalid_token"'
     return Problem(401, detail, headers={"WWW-Authenticate": f'Bearer realm="switchyard"{wrong}'})
 
 
@@ -97,10 +86,9 @@ def _unavailable(request: HttpRequest, error: Exception) -> Problem:
     return _failed(503, f"the {what}", error, retry_after_s=RETRY_AFTER_S)
 
 
-def _full(request: HttpRequest, error: QueueFull) -> Problem:
+def _full(request: HttpRequest, error: errors.QueueFull) -> Problem:
     logger.warning("api request refused: %s", _line(request, error))
-    what = f"queue {error.queue_name} holds as much work as it may"
-    return _failed(429, what, error, retry_after_s=RETRY_AFTER_S)
+    return _failed(429, f"queue {error.queue_name} holds as much work as it may", error, retry_after_s=RETRY_AFTER_S)
 
 
 def _failed(status: int, what: str, error: Exception, *, retry_after_s: int | None = None) -> Problem:
@@ -122,7 +110,7 @@ def _failed(status: int, what: str, error: Exception, *, retry_after_s: int | No
     return Problem(status, f"{what}: {known}; {advice}", headers=headers, outcome=jobs.outcome, job_ids=job_ids)
 
 
-def _unencodable(request: HttpRequest, error: UnencodablePayload | ArgumentMisfit) -> Problem:
+def _unencodable(request: HttpRequest, error: errors.UnencodablePayload | ArgumentMisfit) -> Problem:
     logger.warning("api request refused: %s", _line(request, error))
     fact = error.fact if isinstance(error, ArgumentMisfit) else f"it {error.fact}"
     return invalid([FieldError("", f"holds a value that cannot be enqueued: {fact}")])
@@ -133,16 +121,16 @@ REFUSALS: tuple[tuple[Any, Callable[[HttpRequest, Any], Problem]], ...] = (
     (AuthenticationError, _unauthenticated),
     (HttpError, _http_error),
     (ValidationError, _validation),
-    (QueueFull, _full),
+    (errors.QueueFull, _full),
     (
-        PayloadTooLarge,
+        errors.PayloadTooLarge,
         lambda request, error: Problem(413, f"the job would be larger than {error.limit_bytes} bytes; send less"),
     ),
-    ((UnencodablePayload, ArgumentMisfit), _unencodable),
-    ((BrokerError, StorageError, ResultStoreUnavailable), _unavailable),
+    ((errors.UnencodablePayload, ArgumentMisfit), _unencodable),
+    ((errors.BrokerError, StorageError, errors.ResultStoreUnavailable), _unavailable),
     (Http404, lambda request, error: Problem(404, "nothing is here")),
-    (NotFound, lambda request, error: Problem(404, str(error))),
-    (ActRefused, lambda request, error: Problem(422, str(error))),
+    (errors.NotFound, lambda request, error: Problem(404, str(error))),
+    (errors.ActRefused, lambda request, error: Problem(422, str(error))),
     (PermissionDenied, lambda request, error: Problem(403, str(error) or "this is not allowed")),
     (RequestDataTooBig, lambda request, error: Problem(413, "the body is too large; send less")),
     (

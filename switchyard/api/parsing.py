@@ -39,10 +39,10 @@ def read_json(request: HttpRequest, schema: type[S]) -> S:
 
 
 def decode_request(request: HttpRequest) -> Any:
-    """Return a request's JSON body as Python values.
+    """Return a request's JSON body as Python values. Beyond JSON's grammar, names must not repeat, numbers are finite.
 
     Raises:
-        Problem: 415 another content type, 400 no JSON, 422 text that cannot be stored.
+        Problem: 415 another content type, 400 no such JSON, 422 text that cannot be stored.
     """
     # None: a part of a multipart body has no content type of its own.
     if request.content_type is not None and request.content_type != JSON_TYPE:
@@ -51,20 +51,11 @@ def decode_request(request: HttpRequest) -> Any:
             f"the content type is {request.content_type[:80] or 'not given'!r}; send {JSON_TYPE}",
             headers={"Accept": JSON_TYPE},
         )
-    return decode(request.body)
-
-
-def decode(body: bytes) -> Any:
-    """Return the values of a JSON text. Beyond JSON's grammar, names must not repeat and numbers must be finite.
-
-    Raises:
-        Problem: 400 no such JSON, 422 text that cannot be stored.
-    """
-    if not body.strip():
+    if not request.body.strip():
         raise Problem(400, "the body is empty; send a JSON object")
     try:
         # Text, not bytes: from bytes json accepts UTF-16, UTF-32 and lone surrogates as well.
-        text = body.decode("utf-8-sig")
+        text = request.body.decode("utf-8-sig")
         value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique)
     except RecursionError as error:
         raise Problem(400, f"the body is nested deeper than {MAX_DEPTH} levels; flatten it") from error

@@ -56,19 +56,9 @@ class Problem(Exception):
 
     def document(self) -> dict[str, Any]:
         """Return the body: ``type``, ``title``, ``status``, ``detail``; ``errors``, ``outcome``, ``job_ids`` if any."""
-        body: dict[str, Any] = {
-            "type": self.type,
-            "title": title_of(self.status),
-            "status": self.status,
-            "detail": self.detail,
-        }
-        if self.errors:
-            body["errors"] = [asdict(error) for error in self.errors]
-        if self.outcome:
-            body["outcome"] = self.outcome
-        if self.job_ids:
-            body["job_ids"] = list(self.job_ids)
-        return body
+        body = {"type": self.type, "title": title_of(self.status), "status": self.status, "detail": self.detail}
+        more = {"errors": list(map(asdict, self.errors)), "outcome": self.outcome, "job_ids": list(self.job_ids)}
+        return body | {name: value for name, value in more.items() if value}
 
     def encoded(self) -> bytes:
         return json.dumps(self.document(), ensure_ascii=False).encode()

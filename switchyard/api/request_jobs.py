@@ -59,13 +59,6 @@ class RequestJobs:
         self._ids_given += 1
         return str(uuid.uuid5(_NAMESPACE, f"{self.claim} job {self._ids_given}"))
 
-    def row_id(self, kind: str) -> uuid.UUID | None:
-        """Return the id of the request's row of a kind, the same in every run; ``None`` without a claimed key."""
-        return uuid.uuid5(_NAMESPACE, f"{self.claim} row {kind}") if self.claim else None
-
-    def note_enqueued(self, job_id: str) -> None:
-        self.job_ids.append(job_id)
-
     def note_failure(self, job_id: str, outcome: str) -> None:
         """Note a job whose enqueueing failed, with the ``outcome`` of the broker's error."""
         if outcome == UNKNOWN:
@@ -106,7 +99,7 @@ def row_id_of_request(kind: str) -> uuid.UUID | None:
         kind: Name of the row within its request, for example ``picture``.
     """
     jobs = current_request()
-    return None if jobs is None else jobs.row_id(kind)
+    return uuid.uuid5(_NAMESPACE, f"{jobs.claim} row {kind}") if jobs is not None and jobs.claim else None
 
 
 def is_repeated_request() -> bool:

@@ -189,18 +189,17 @@ class RequestLimits:
         headers = _readable(scope["headers"])
         length = headers.get(b"content-length", b"")
         declared = int(length) if length.isdigit() and len(length) < 20 else None
-        large = self._is_large_route(scope, headers) and (declared is None or declared > self.body_bytes)
+        multipart = headers.get(b"content-type", b"").strip().lower().startswith(b"multipart/form-data")
+        large = multipart and scope.get("method") == "POST" and scope["path"] in self.large_routes
+        large = large and (declared is None or declared > self.body_bytes)
         limit_bytes = self.large_body_bytes if large else self.body_bytes
         if declared is not None and declared > limit_bytes:
             raise _too_large(limit_bytes)
         body.allow(limit_bytes, self.large_timeout_s if large else self.timeout_s)
         if declared is None or declared <= FREE_BYTES:
             await body.read_early()
-        if scope["path"] in PROBES and body.complete:
-            place = ExitStack()
-        else:
-            place = await self._place(scope, headers, large=large, complete=body.complete)
-        with place:
+        waits = scope["path"] not in PROBES or not body.complete
+        with await self._place(scope, headers, large=large, complete=body.complete) if waits else ExitStack() as place:
             await self._run(scope, body, send, place)
 
     async def _place(self, scope: Scope, headers: dict[bytes, bytes], *, large: bool, complete: bool) -> ExitStack:
@@ -247,10 +246,6 @@ class RequestLimits:
         await self.application(scope, body.receive, send_noted)
         if body.refusal is not None and not started:
             raise body.refusal
-
-    def _is_large_route(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
-        multipart = headers.get(b"content-type", b"").strip().lower().startswith(b"multipart/form-data")
-        return multipart and scope.get("method") == "POST" and scope["path"] in self.large_routes
 
 
 def _readable(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

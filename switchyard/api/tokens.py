@@ -74,12 +74,11 @@ def note_use(token: Token) -> None:
 
 def revoke_token(prefix: str, *, who: Who) -> Token:
     """Revoke a token permanently; repeating it changes nothing. ``Token.DoesNotExist`` where none has the prefix."""
-    with act("token.revoke", who=who, target=prefix) as entry:
+    with act("token.revoke", who=who, target=prefix):
         token = Token.objects.get(prefix=prefix)
         if token.revoked_at is None:
             token.revoked_at = timezone.now()
             token.save(update_fields=["revoked_at"])
-        entry.count = 1
     return token
 
 

@@ -40,11 +40,7 @@ class AuditEntry(models.Model):
         default_permissions = ("view",)
         verbose_name = "audit entry"
         verbose_name_plural = "audit log"
-        indexes = (
-            models.Index(fields=("act", "id"), name="audit_by_act"),
-            models.Index(fields=("who", "id"), name="audit_by_who"),
-            models.Index(fields=("target", "id"), name="audit_by_target"),
-        )
+        indexes = [models.Index(fields=(name, "id"), name=f"audit_by_{name}") for name in ("act", "who", "target")]
 
     def __str__(self) -> str:
         return f"{self.act} {self.target}".strip()

@@ -30,8 +30,8 @@ def write_note(kind: str, target: str, text: str, *, who: Who) -> None:
     note = storable(text).strip()[:LONGEST]
     if not note:
         raise ActRefused("note", "it is empty; write at most 500 characters", by_argument=True)
-    with act(f"{kind}.note", who=who, target=target, reason=note) as entry:
-        entry.count = 1
+    with act(f"{kind}.note", who=who, target=target, reason=note):
+        pass  # the row is the note
 
 
 def note_line(note: AuditEntry) -> str:

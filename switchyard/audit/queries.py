@@ -188,13 +188,6 @@ LARGEST_ID = 2**63 - 1
 PAGE = 50
 
 
-class AuditPage(msgspec.Struct, frozen=True):
-    """Rows, newest first. ``older``: where the next page begins; ``None`` for the last."""
-
-    rows: list[AuditEntry]
-    older: int | None
-
-
 def entries(asked: AuditFilter) -> QuerySet[AuditEntry]:
     """Return the rows of a filter, newest first."""
     rows = AuditEntry.objects.all()
@@ -203,17 +196,16 @@ def entries(asked: AuditFilter) -> QuerySet[AuditEntry]:
     for name in ("who", "target", "via", "outcome"):
         if value := getattr(asked, name):
             rows = rows.filter(**{name: value})
-    if (since := time_ms("since", asked.since)) is not None:
-        rows = rows.filter(at__gte=datetime_of(since))
-    if (until := time_ms("until", asked.until)) is not None:
-        rows = rows.filter(at__lt=datetime_of(until))
+    for name, lookup in (("since", "at__gte"), ("until", "at__lt")):
+        if (ms := time_ms(name, getattr(asked, name))) is not None:
+            rows = rows.filter(**{lookup: datetime_of(ms)})
     return rows
 
 
-def page(asked: AuditFilter, *, before: int | None = None) -> AuditPage:
-    """Return the newest rows that match, or those that are older than the row ``before``."""
+def page(asked: AuditFilter, *, before: int | None = None) -> tuple[list[AuditEntry], int | None]:
+    """Return the newest rows that match, or those older than the row ``before``, and where the next page begins."""
     rows = entries(asked)
     if before is not None:
         rows = rows.filter(pk__lt=min(before, LARGEST_ID))
     found = list(rows[: PAGE + 1])
-    return AuditPage(found[:PAGE], found[PAGE - 1].pk if len(found) > PAGE else None)
+    return found[:PAGE], found[PAGE - 1].pk if len(found) > PAGE else None

@@ -58,30 +58,24 @@ def make_roles(using: str = DEFAULT_DB_ALIAS) -> None:
     }
     if not any(missing.values()):
         return
-    known = {
-        f"{permission.content_type.app_label}.{permission.codename}": permission
-        for permission in Permission.objects.using(using).select_related("content_type")
-    }
+    permissions = Permission.objects.using(using).select_related("content_type")
+    known = {f"{each.content_type.app_label}.{each.codename}": each for each in permissions}
     for role, rights in missing.items():
-        new = [right for right in rights if right in known]
-        if new:
+        if new := [right for right in rights if right in known]:
             with transaction.atomic(using=using):
                 group, _ = Group.objects.using(using).get_or_create(name=role)
                 group.permissions.add(*(known[right] for right in new))
-                GrantedRight.objects.using(using).bulk_create(
-                    (GrantedRight(role=role, right=right) for right in new), ignore_conflicts=True
-                )
+                grants = (GrantedRight(role=role, right=right) for right in new)
+                GrantedRight.objects.using(using).bulk_create(grants, ignore_conflicts=True)
 
 
 def after_migrate(sender: Any, using: str = DEFAULT_DB_ALIAS, **options: Any) -> None:
     """Make the roles once the last app's permissions exist."""
     from switchyard.audit.models import GrantedRight
 
-    table = GrantedRight._meta.db_table
-    if (
-        not router.allow_migrate_model(using, GrantedRight)
-        or table not in connections[using].introspection.table_names()
-    ):
+    if not router.allow_migrate_model(using, GrantedRight):
+        return
+    if GrantedRight._meta.db_table not in connections[using].introspection.table_names():
         return
     # Django creates an app's permissions at the same signal, perhaps after this.
     create_permissions(sender, using=using, verbosity=0)

@@ -104,8 +104,6 @@ def _system_user() -> str:
     return f"{person} as {user}" if person and person != user else user
 
 
-__all__ = ["Who", "act"]
-
 log = get_logger(__name__)
 
 
@@ -118,9 +116,9 @@ def act(
 
     Here, and nowhere else, an act is refused on queues on which the person's right does not hold.
 
-    The act sets ``entry.count``, and may set ``target`` and ``detail``. One that fails without an exception sets
-    ``entry.error``. Outside of a transaction the row is committed before the act begins, so that an act whose process
-    is killed leaves it as ``begun``.
+    The act sets ``entry.count`` where it is not 1, and may set ``target`` and ``detail``. One that fails without an
+    exception sets ``entry.error``. Outside of a transaction the row is committed before the act begins, so that an act
+    whose process is killed leaves it as ``begun``.
 
     Args:
         name: One of ``presentation.ACTS``.
@@ -150,6 +148,7 @@ def act(
         entry.error = type(error).__name__
         _complete(entry, AuditEntry.Outcome.FAILED)
         raise
+    entry.count = 1 if entry.count is None and not entry.error else entry.count
     _complete(entry, AuditEntry.Outcome.FAILED if entry.error else AuditEntry.Outcome.DONE)
 
 

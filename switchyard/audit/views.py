@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from switchyard.audit.models import AuditEntry
-from switchyard.audit.queries import ACTS, AuditFilter, AuditPage, act_label, as_json, entries, page, target_url
+from switchyard.audit.queries import ACTS, AuditFilter, act_label, as_json, entries, page, target_url
 from switchyard.console.export import MOST, export_of
 from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.console.room_view import RoomResponse, require
@@ -28,16 +28,17 @@ def audit_log(request: HttpRequest) -> HttpResponse:
     require(request, RIGHT)
     if (file := export_of(request, "audit", lambda: _exported(request))) is not None:
         return file
-    address, asked, wrong, found = reverse("switchyard-audit"), AuditFilter(), "", AuditPage([], None)
+    address, asked, wrong = reverse("switchyard-audit"), AuditFilter(), ""
+    found, older = list[AuditEntry](), None
     try:
         asked = AuditFilter.from_query(request.GET.dict())
-        found = page(asked, before=_before(request.GET.get("before", "")))
+        found, older = page(asked, before=_before(request.GET.get("before", "")))
     except ValueError as error:
         wrong = str(error)
     query = asked.to_query()
     context = {
         "title": "Audit log",
-        "rows": [_shown(entry, arguments=holds(request.user, ARGUMENTS)) for entry in found.rows],
+        "rows": [_shown(entry, arguments=holds(request.user, ARGUMENTS)) for entry in found],
         "given": request.GET if wrong else query,
         "wrong": wrong,
         "acts": ACTS,
@@ -45,7 +46,7 @@ def audit_log(request: HttpRequest) -> HttpResponse:
         "outcomes": AuditEntry.Outcome.choices,
         "address": address,
         "newest": f"{address}?{urlencode(query)}" if "before" in request.GET else "",
-        "older": f"{address}?{urlencode({**query, 'before': found.older})}" if found.older else "",
+        "older": f"{address}?{urlencode({**query, 'before': older})}" if older else "",
     }
     return RoomResponse(request, "switchyard_audit/log.html", context, status=400 if wrong else 200)
 

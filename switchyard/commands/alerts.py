@@ -20,7 +20,7 @@ from switchyard.audit.notes import note_line, notes_on, write_note
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused
 from switchyard.conf import switchyard_settings
-from switchyard.console.commands import LIMIT, WRONG_ARGUMENTS, ActsCommand, listed_number
+from switchyard.console.commands import LIMIT, ActsCommand, listed_number, wrong
 from switchyard.console.formatting import counted, duration
 from switchyard.console.links import runbook_of_alert
 from switchyard.middleware.logs import printable
@@ -124,13 +124,12 @@ class Command(ActsCommand):
 
     def _apply(self, options: dict[str, Any]) -> None:
         rows, who, reason = self._rows(options["ids"]), Who.of_command(), options["reason"]
-        if options["verb"] == "acknowledge":
-            done, past = acts.acknowledge(rows, who=who, reason=reason), "Acknowledged"
-        else:
-            done, past = acts.resolve(rows, who=who, reason=reason), "Resolved"
+        acknowledges = options["verb"] == "acknowledge"
+        done = (acts.acknowledge if acknowledges else acts.resolve)(rows, who=who, reason=reason)
+        past = "Acknowledged" if acknowledges else "Resolved"
         self.answer(f"{past} {counted(done, 'alert')}.", {"done": done, "asked": len(rows)}, indent=2)
         if done < len(rows):
-            before = "resolved" if past == "Resolved" else "acknowledged or resolved"
+            before = "acknowledged or resolved" if acknowledges else "resolved"
             raise CommandError(f"alerts: {len(rows) - done} had been {before} before")
 
     _acknowledge = _resolve = _apply
@@ -143,27 +142,25 @@ class Command(ActsCommand):
     def _silence(self, options: dict[str, Any]) -> None:
         fingerprint = options["fingerprint"]
         if bool(fingerprint) == options["every"]:
-            raise CommandError("silence: name a fingerprint, or --all", returncode=WRONG_ARGUMENTS)
+            raise wrong("silence: name a fingerprint, or --all")
         if fingerprint.isdecimal() and len(fingerprint) < FINGERPRINT_LENGTH:
             [alert] = self._rows([int(fingerprint)])
             fingerprint = alert.fingerprint
         elif fingerprint and not Alert.objects.filter(fingerprint=fingerprint).exists():
-            self.stderr.write(
-                f"alerts: no alert has had the fingerprint {fingerprint} yet; manage.py switchyard alerts show ID"
-            )
+            fact = f"no alert has had the fingerprint {fingerprint} yet"
+            self.stderr.write(f"alerts: {fact}; manage.py switchyard alerts show ID")
         try:
             made = acts.silence(fingerprint, end_of(options["span"]), who=Who.of_command(), reason=options["reason"])
         except ActRefused as error:
-            raise CommandError(str(error), returncode=WRONG_ARGUMENTS) from error
+            raise wrong(str(error)) from error
         text = f"Silence {made.pk}: {made}. It ends by itself, or with manage.py switchyard alerts unsilence {made.pk}"
         self.answer(text, silence_json(made), indent=2)
 
     def _unsilence(self, options: dict[str, Any]) -> None:
         ended = acts.unsilence(options["id"], who=Who.of_command(), reason=options["reason"])
         if ended is None:
-            raise CommandError(
-                f"silence {options['id']}: no silence in force has this id; see manage.py switchyard alerts list"
-            )
+            fact = f"silence {options['id']}: no silence in force has this id"
+            raise CommandError(f"{fact}; see manage.py switchyard alerts list")
         self.answer(f"Silence {ended.pk} has ended: alerts from now on are sent.", silence_json(ended), indent=2)
 
     def _channels(self, options: dict[str, Any]) -> None:
@@ -192,7 +189,6 @@ class Command(ActsCommand):
         found = Alert.objects.in_bulk([pk for pk in ids if 0 < pk < 2**63])
         unknown = [str(pk) for pk in ids if pk not in found]
         if unknown:
-            raise CommandError(
-                f"alert {', '.join(unknown)}: no alert has this id; see manage.py switchyard alerts list --state all"
-            )
+            fact = f"alert {', '.join(unknown)}: no alert has this id"
+            raise CommandError(f"{fact}; see manage.py switchyard alerts list --state all")
         return [found[pk] for pk in dict.fromkeys(ids)]

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from types import SimpleNamespace
@@ -61,7 +62,7 @@ class Backlog:
     """Result of a comparison: messages by actor, and the messages that the code cannot run."""
 
     looked_at: int = 0
-    by_actor: dict[tuple[str, str], int] = field(default_factory=dict)
+    by_actor: Counter[tuple[str, str]] = field(default_factory=Counter)
     troubles: dict[tuple[str, str, str, str], Trouble] = field(default_factory=dict)
 
     def trouble(self, queue: str, actor: str, kind: str, detail: str) -> Trouble:
@@ -93,11 +94,7 @@ def _scan(calls: RedisCalls, pattern: str) -> Iterator[bytes]:
 
 
 def check_backlog(
-    found: Iterable[QueueOperations],
-    broker: RedisBroker,
-    yard: Yard,
-    *,
-    report: Callable[[int], None] = lambda count: None,
+    found: Iterable[QueueOperations], broker: RedisBroker, yard: Yard, *, report: Callable[[int], None]
 ) -> Backlog:
     """Compare every message of some queues, in any state, with the code.
 
@@ -127,7 +124,7 @@ def check_backlog(
                 backlog.trouble(queue, "?", "unreadable", str(error)).note(id_)
                 continue
             at = (queue, message.actor_name)
-            backlog.by_actor[at] = backlog.by_actor.get(at, 0) + 1
+            backlog.by_actor[at] += 1
             if queue not in declared:
                 backlog.trouble(*at, "queue", f"the topology has no queue {queue}").note(id_)
             try:
@@ -205,9 +202,8 @@ class Command(PrintingCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument(
-            "--queue", action="append", default=[], metavar="QUEUE", help="only this queue; may be repeated"
-        )
+        text = "only this queue; may be repeated"
+        parser.add_argument("--queue", action="append", default=[], metavar="QUEUE", help=text)
 
     def handle(self, *args: Any, **options: Any) -> None:
         broker = dramatiq.get_broker()
@@ -218,9 +214,8 @@ class Command(PrintingCommand):
         with as_command_error("check_backlog"):
             found = families(broker, declared_yard())
             if unknown := set(options["queue"]) - found.keys():
-                raise CommandError(
-                    f"check_backlog: no queue {', '.join(sorted(unknown))}; write one of {', '.join(found)}"
-                )
+                named, known = ", ".join(sorted(unknown)), ", ".join(found)
+                raise CommandError(f"check_backlog: no queue {named}; write one of {known}")
             chosen = [found[name] for name in options["queue"] or found]
             backlog = check_backlog(chosen, broker, declared_yard(), report=self._report)
         self.answer(_lines(backlog), _as_json(backlog), indent=2)
@@ -242,12 +237,10 @@ def _lines(backlog: Backlog) -> Iterator[str]:
 
 
 def _as_json(backlog: Backlog) -> dict[str, Any]:
+    of_actors = sorted(backlog.by_actor.items())
     return {
         "ok": not backlog.troubles,
         "looked_at": backlog.looked_at,
-        "actors": [
-            {"queue": queue, "actor": actor, "count": count}
-            for (queue, actor), count in sorted(backlog.by_actor.items())
-        ],
+        "actors": [{"queue": queue, "actor": actor, "count": count} for (queue, actor), count in of_actors],
         "troubles": [asdict(trouble) for trouble in backlog.troubles.values()],
     }

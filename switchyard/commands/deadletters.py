@@ -12,7 +12,7 @@ from switchyard.audit.services import Who
 from switchyard.broker.errors import BrokerError
 from switchyard.bulk import services as bulk
 from switchyard.conf import declared_yard
-from switchyard.console.commands import LIMIT, WRONG_ARGUMENTS, ActsCommand, refusal
+from switchyard.console.commands import LIMIT, ActsCommand, wrong
 from switchyard.dead_letters import acts, bulk_moves, presentation, queries
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.reconcile import reconcile_all
@@ -108,25 +108,22 @@ class Command(ActsCommand):
         self.answer(presentation.letter_text(row), presentation.detail(row), indent=2)
 
     def _move(self, options: dict[str, Any]) -> None:
-        reason, ids, group = options["reason"], list(dict.fromkeys(options["ids"])), options["group"]
+        verb, group, ids = options["verb"], options["group"], list(dict.fromkeys(options["ids"]))
+        who, reason, rolls_out = Who.of_command(), options["reason"], options["canary"] is not None
         times = {"died_since": options["since"], "died_until": options["until"]}
         many = bool(group or any(times.values()))
         if bool(ids) == many or (options["quarantined"] and many):
             choice = "name ids, or one group with --group FP, or a time with --since and --until, or both of these"
-            message = f"{options['verb']}: {choice}; quarantined messages have neither"
-            raise CommandError(message, returncode=WRONG_ARGUMENTS)
-        who, verb = Who.of_command(), options["verb"]
-        rolls_out = options["canary"] is not None
+            raise wrong(f"{verb}: {choice}; quarantined messages have neither")
         if (rolls_out and not many) or (not rolls_out and (options.get("rate") or options.get("stop_percent"))):
-            message = "requeue: --canary takes --group FP, or a time; --rate and --stop-percent take --canary"
-            raise CommandError(message, returncode=WRONG_ARGUMENTS)
+            raise wrong("requeue: --canary takes --group FP, or a time; --rate and --stop-percent take --canary")
         if options["quarantined"]:
             outcome = acts.move_quarantined(verb, ids, who=who, reason=reason)
         elif many and verb != "restore":
             try:
                 wanted = bulk_moves.check({"fingerprint": group, **times})
             except ValueError as error:
-                raise refusal(error, f"{verb}: {error}") from error
+                raise wrong(f"{verb}: {error}") from error
             self._catch_up()
             if rolls_out:
                 self._roll_out(wanted, who, options)
@@ -155,12 +152,11 @@ class Command(ActsCommand):
     def _roll_out(self, wanted: dict[str, str], who: Who, options: dict[str, Any]) -> None:
         plan = {"canary": options["canary"] or None, "stop_percent": options["stop_percent"]}
         given = {name: number for name, number in plan.items() if number is not None}
+        reason, rate = options["reason"], options["rate"]
         try:
-            row = bulk.start(
-                "letter.canary", wanted, who=who, reason=options["reason"], rate=options["rate"], plan=given
-            )
+            row = bulk.start("letter.canary", wanted, who=who, reason=reason, rate=rate, plan=given)
         except ValueError as error:
-            raise refusal(error, f"requeue: {error}") from error
+            raise wrong(f"requeue: {error}") from error
         first = given.get("canary") or "1, then 10"
         text = f"bulk act {row.pk} requeues {first}, then all of {row.total:,}: manage.py switchyard bulk show {row.pk}"
         self.answer(text, {"bulk_act": row.pk, "filter": row.filter, "total": row.total})

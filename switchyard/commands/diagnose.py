@@ -28,12 +28,11 @@ class Command(PrintingCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Print the causes, and exit with the code of the worst finding."""
         room = read_room()
-        told = causes_of(room)
+        told, code = causes_of(room), exit_code(room)
         shown, taken = [each.as_json() for each in told], eaters()
-        value = {"exit_code": exit_code(room), "diagnosis": shown[0] if shown else None, "others": shown[1:]}
-        text = map(printable, (*lines(told, room), *most_taken(taken)))
-        self.answer(text, value | {"takes_most": taken}, indent=2)
-        if code := exit_code(room):
+        value = {"exit_code": code, "diagnosis": shown[0] if shown else None, "others": shown[1:], "takes_most": taken}
+        self.answer(map(printable, (*lines(told, room), *most_taken(taken))), value, indent=2)
+        if code:
             sys.exit(code)
 
 

@@ -71,11 +71,8 @@ def lines(findings: list[Finding], paint: Callable[[str, str], str], *, took_ms:
         for found in (found for found in findings if found.group == group):
             yield f"  {paint(found.severity, found.severity.ljust(WIDTH))}  {printable(found.seen)}"
             if found.severity in ("warning", "error"):
-                yield from (
-                    f"{INDENT}{word}: {printable(text)}"
-                    for word, text in (("why", found.cause), ("then", found.then), ("next", found.next))
-                    if text
-                )
+                texts = {"why": found.cause, "then": found.then, "next": found.next}
+                yield from (f"{INDENT}{word}: {printable(text)}" for word, text in texts.items() if text)
         yield ""
     yield _verdict(findings, paint, took_ms)
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from django.core.management.base import CommandParser
 
 from switchyard.commands.jobs import CONDITIONS, add_conditions, page_lines
-from switchyard.console.commands import ActsCommand, refusal
+from switchyard.console.commands import ActsCommand, wrong
 from switchyard.history.filters import Filter, why_none_found
 from switchyard.history.queries import Cursor, job_of_row, search
 from switchyard.jobs.listing.pages import JobsPage
@@ -38,7 +38,7 @@ class Command(ActsCommand):
             wanted = Filter.from_query({name: options[name] for name in CONDITIONS})
             after = Cursor.parse(options["after"]) if options["after"] else None
         except ValueError as error:
-            raise refusal(error) from error
+            raise wrong(str(error)) from error
         page = search(wanted, after=after, limit=options["limit"])
         jobs, following = tuple(map(job_of_row, page.rows)), str(page.after or "")
         note = why_none_found(wanted.argument, wanted.actor)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Final
 
 import dramatiq
-from django.core.management.base import CommandError, CommandParser, OutputWrapper
+from django.core.management.base import CommandError, CommandParser
 
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.queries import as_json as audit_json
@@ -19,7 +19,7 @@ from switchyard.broker.clock import datetime_of
 from switchyard.broker.stores.job_records import Job
 from switchyard.bulk import services as bulk
 from switchyard.conf import declared_yard
-from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand, database_trouble, number_within, refusal, table
+from switchyard.console.commands import ActsCommand, database_trouble, number_within, table, wrong
 from switchyard.console.formatting import cut, duration
 from switchyard.history.filters import TEXTS, Filter, why_none_found
 from switchyard.history.queries import why_missing
@@ -35,50 +35,39 @@ from switchyard.jobs.services import request_cancel, start_now
 from switchyard.middleware.logs import printable
 
 
-def print_job(known: Passport, out: OutputWrapper, *, as_json: bool) -> None:
-    """Print a job's fields, what else is known of it, and what happened to it, the first thing first."""
-    job, acts = known.job, acts_on(known.job)
-    shown = passport_json(known, arguments=True) | {"acts": [audit_json(entry) for entry in acts]}
-    if as_json:
-        out.write(json.dumps(shown, indent=2, default=str))
-        return
+def job_lines(known: Passport, shown: Mapping[str, Any], acts: Sequence[AuditEntry]) -> Iterator[str]:
+    """Yield a job's fields, what else is known of it, and what happened to it, the first thing first."""
     for name, value in shown.items():
         if name not in ("runs", "acts") and value not in (None, False, [], {}):
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-            # Names in a message may contain terminal escape codes.
-            out.write(printable(f"{name:16} {text}"))
+            yield f"{name:16} {text}"
     if (found := why(known, arguments=True)) is not None:
-        print_why(found, out)
+        yield from why_lines(found)
     if known.letter is not None:
-        out.write(f"{'triage':16} manage.py switchyard deadletters show {job.id}")
-    _print_timeline(known, acts, out)
-
-
-def print_why(found: Why, out: OutputWrapper) -> None:
-    """Print the causes in their order, the wait so far by parts, and when the job will start."""
-    for number, cause in enumerate(found.causes):
-        out.write(printable(f"{'why' if number == 0 else 'then':16} {cause.text}"))
-    if found.wait.total_ms:
-        parts = ", ".join(f"{duration(ms)} {name}" for name, ms in found.wait.parts)
-        out.write(f"{'waited':16} {duration(found.wait.total_ms)}: {parts}")
-    if found.when:
-        out.write(f"{'starts':16} {found.when}")
-
-
-def _print_timeline(known: Passport, acts: Sequence[AuditEntry], out: OutputWrapper) -> None:
-    out.write("\nwhat happened (UTC)")
+        yield f"{'triage':16} manage.py switchyard deadletters show {known.job.id}"
+    yield from ("", "what happened (UTC)")
     for event in timeline_of(known, acts):
         if event.day:
-            out.write(f"  {event.day}")
-        out.write(f"  {event.clock}  {printable(_words(known.job, event))}")
+            yield f"  {event.day}"
+        yield f"  {event.clock}  {_words(known.job, event)}"
     if not known.attempts and not known.job.ended:
-        out.write("  It has not started.")
+        yield "  It has not started."
     if known.history_away:
-        out.write("  The database cannot be read: attempts before the last one and acts of people are missing.")
+        yield "  The database cannot be read: attempts before the last one and acts of people are missing."
     for attempt in known.logs:
-        out.write(f"\nlog lines of attempt {attempt.attempts}")
-        for line in attempt.logs.splitlines():
-            out.write(f"  {printable(line)}")
+        yield from ("", f"log lines of attempt {attempt.attempts}")
+        yield from (f"  {line}" for line in attempt.logs.splitlines())
+
+
+def why_lines(found: Why) -> Iterator[str]:
+    """Yield the causes in their order, the wait so far by parts, and when the job will start."""
+    for number, cause in enumerate(found.causes):
+        yield f"{'why' if number == 0 else 'then':16} {cause.text}"
+    if found.wait.total_ms:
+        parts = ", ".join(f"{duration(ms)} {name}" for name, ms in found.wait.parts)
+        yield f"{'waited':16} {duration(found.wait.total_ms)}: {parts}"
+    if found.when:
+        yield f"{'starts':16} {found.when}"
 
 
 def _words(job: Job, event: TimelineEvent) -> str:
@@ -111,14 +100,12 @@ def page_lines(page: JobsPage) -> list[str]:
 
 def _cells(job: Job, *, by_due_time: bool) -> tuple[str, ...]:
     detail = error_line(job) or (job.reason or "").replace("_", " ") or excerpt(arguments_of(job))
-    run_ms = job.run_ms
     return (
         f"{datetime_of((by_due_time and job.next_attempt_at) or job.at):%Y-%m-%d %H:%M:%S}",
         job.state,
         job.actor,
         job.queue,
-        "–" if job.wait_ms is None else duration(job.wait_ms),
-        "–" if run_ms is None else duration(run_ms),
+        *("–" if ms is None else duration(ms) for ms in (job.wait_ms, job.run_ms)),
         job.owner or "–",
         job.id,
         cut(detail, LONGEST_DETAIL),
@@ -157,8 +144,8 @@ def add_conditions(listing: CommandParser, *, states: str, most: int) -> None:
     listing.add_argument("--until", help="as --since; the time itself is left out")
     listing.add_argument("--failures", action="store_true", help="with a failed attempt, also those retried")
     listing.add_argument("--after", default="", help="where the page before ended")
-    limit = number_within(1, most)
-    listing.add_argument("--limit", type=limit, default=50, help=f"jobs of a page, 50, at most {most}")
+    text = f"jobs of a page, 50, at most {most}"
+    listing.add_argument("--limit", type=number_within(1, most), default=50, help=text)
 
 
 EXAMPLES = """examples:
@@ -188,16 +175,12 @@ class Command(ActsCommand):
         show = add("show", help="print what is known of a job, and what happened to it")
         reasons = add("why", help="print why a job has not run, its wait so far, and when it will start")
         cancel = add("cancel", help="cancel a job: at once when it waits, within 10 s when it runs")
-        cancel.add_argument(
-            "--filter", action="append", default=[], metavar="NAME=VALUE", dest="conditions",
-            help="instead of an id: cancel all that match, as a bulk act; repeatable, names as in the list",
-        )  # fmt: skip
+        text = "instead of an id: cancel all that match, as a bulk act; repeatable, names as in the list"
+        cancel.add_argument("--filter", action="append", default=[], metavar="NAME=VALUE", dest="conditions", help=text)
         again = add("run-again", help="enqueue a job again as a new one")
         now = add("run-now", help="start a scheduled job, or one that waits for its retry, at once")
-        again.add_argument(
-            "--set", action="append", default=[], metavar="NAME=JSON", dest="changes",
-            help="another value for an argument, as JSON; repeatable",
-        )  # fmt: skip
+        text = "another value for an argument, as JSON; repeatable"
+        again.add_argument("--set", action="append", default=[], metavar="NAME=JSON", dest="changes", help=text)
         for action in (show, reasons, now, again):
             action.add_argument("id", metavar="ID")
         cancel.add_argument("id", metavar="ID", nargs="?", default="")
@@ -213,7 +196,7 @@ class Command(ActsCommand):
             wanted = Filter.from_query({name: options[name] for name in CONDITIONS})
             page = find_jobs(wanted, after=options["after"], limit=options["limit"])
         except ValueError as error:
-            raise refusal(error) from error
+            raise wrong(str(error)) from error
         missing = [name for name, away in (("broker", page.broker_error), ("history", page.history_error)) if away]
         jobs = [job_json(job, arguments=True) for job in page.jobs]
         body = {"jobs": jobs, "after": page.after or None, "cut": page.cut, "away": page.away, "missing": missing}
@@ -240,7 +223,10 @@ class Command(ActsCommand):
             raise CommandError(f"job {job_id}: nothing was enqueued: job {held} held its unique key and stands for it")
         if known is None:
             raise _unknown(job_id)
-        print_job(known, self.stdout, as_json=self.as_json)
+        acts = acts_on(known.job)
+        shown = passport_json(known, arguments=True) | {"acts": [audit_json(entry) for entry in acts]}
+        # Names in a message may contain terminal escape codes.
+        self.answer(map(printable, job_lines(known, shown, acts)), shown, indent=2)
 
     def _why(self, options: dict[str, Any]) -> None:
         job_id = options["id"]
@@ -248,28 +234,22 @@ class Command(ActsCommand):
         if known is None:
             raise _unknown(job_id)
         if (found := why(known, arguments=True)) is None:
-            raise CommandError(
-                f"job {job_id}: it has ended, {known.job.state}; manage.py switchyard jobs show {job_id}"
-            )
-        if not self.as_json:
-            print_why(found, self.stdout)
-        self.answer("", why_json(found), indent=2)
+            fact = f"job {job_id}: it has ended, {known.job.state}"
+            raise CommandError(f"{fact}; manage.py switchyard jobs show {job_id}")
+        self.answer(map(printable, why_lines(found)), why_json(found), indent=2)
 
     def _cancel(self, options: dict[str, Any]) -> None:
-        job_id, conditions, who, reason = options["id"], options["conditions"], Who.of_command(), options["reason"]
-        if bool(job_id) == bool(conditions):
-            text = "jobs cancel: write one job's ID, or --filter NAME=VALUE for all that match"
-            raise CommandError(text, returncode=WRONG_ARGUMENTS)
-        if conditions:
-            self._cancel_matching(conditions, who, reason)
-        else:
+        conditions = options["conditions"]
+        if bool(options["id"]) == bool(conditions):
+            raise wrong("jobs cancel: write one job's ID, or --filter NAME=VALUE for all that match")
+        if not conditions:
             self._do_to_one(options, request_cancel)
-
-    def _cancel_matching(self, conditions: list[str], who: Who, reason: str) -> None:
+            return
         try:
-            row = bulk.start("job.cancel", _pairs("--filter", conditions), who=who, reason=reason)
+            wanted = _pairs("--filter", conditions)
+            row = bulk.start("job.cancel", wanted, who=Who.of_command(), reason=options["reason"])
         except ValueError as error:
-            raise refusal(error, f"jobs cancel: {error}") from error
+            raise wrong(f"jobs cancel: {error}") from error
         text = f"no job matches so far; bulk act {row.pk} looks through all"
         if row.total:
             text = f"bulk act {row.pk} cancels about {row.total:,} jobs"
@@ -300,7 +280,7 @@ class Command(ActsCommand):
             edited = {**(known.arguments or {}), **changes} if changes else None
             sent = run_again(known, edited=edited, who=Who.of_command(), reason=options["reason"])
         except ValueError as error:
-            raise refusal(error, f"job {job_id}: {error}") from error
+            raise wrong(f"job {job_id}: {error}") from error
         self.answer(f"job {sent}: enqueued, {known.job.actor} again", {"id": sent, "of": job_id})
 
 
@@ -317,9 +297,8 @@ def _pairs(option: str, given: list[str]) -> dict[str, str]:
 
 def _unknown(job_id: str) -> CommandError:
     if BEGINNING.fullmatch(job_id):
-        return CommandError(
-            f"job {job_id}: this is the beginning of an id; manage.py switchyard jobs list prints whole ones"
-        )
+        fact = f"job {job_id}: this is the beginning of an id"
+        return CommandError(f"{fact}; manage.py switchyard jobs list prints whole ones")
     return CommandError(
         f"job {job_id}: no job has this id, or it has expired: finished jobs are kept for 30 days, those sent with "
         "track=False not at all; manage.py switchyard jobs list prints those that there are"

@@ -8,19 +8,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from django.core.management.base import CommandError, CommandParser
+from django.core.management.base import CommandParser
 from django.db import DatabaseError
 from dramatiq.actor import Actor
 
 from switchyard.actors import figures, queries
 from switchyard.audit.services import Who
 from switchyard.broker.errors import BrokerError
-from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand, as_command_error, refusal, table
+from switchyard.console.commands import ActsCommand, as_command_error, table, wrong
 from switchyard.console.formatting import counted, duration, parse_until
 from switchyard.jobs import pauses
 from switchyard.jobs.calls import VARIADIC, checked, parameters_of, read_json, signature_text
 from switchyard.jobs.services import send_for
-from switchyard.middleware.clock_comparison import compared_now
 
 HEADINGS = ("actor", "queue", "pools", "options", "where")
 EXAMPLES = """examples:
@@ -53,9 +52,8 @@ class Command(ActsCommand):
         send.add_argument("--args", metavar="JSON", default="[]", dest="arguments", help="positional arguments: a list")
         send.add_argument("--kwargs", metavar="JSON", default="{}", dest="named", help="named arguments: an object")
         send.add_argument("--delay", metavar="MS", type=int, help="milliseconds until the job may start")
-        send.add_argument(
-            "--tag", metavar="TAG", action="append", default=[], dest="tags", help="a tag; may be repeated"
-        )
+        text = "a tag; may be repeated"
+        send.add_argument("--tag", metavar="TAG", action="append", default=[], dest="tags", help=text)
         for each in (stop, go_on, opened):
             text = "only jobs with this value of an argument: a JSON value, or the text of a parameter that takes one"
             each.add_argument("--argument", metavar="NAME=VALUE", default="", help=text)
@@ -74,14 +72,20 @@ class Command(ActsCommand):
         self.answer(_lines(shown), shown, indent=2)
 
     def _send(self, options: dict[str, Any]) -> None:
-        job_id = _sent(**options)
+        name, actor = options["name"], queries.find_actor(options["name"])
+        if options["bare"]:
+            raise wrong(f"actor {name}: its arguments are JSON; {_form_of(actor)}")
+        places, names = _value("--args", options["arguments"], list), _value("--kwargs", options["named"], dict)
+        with as_command_error(f"actor {name}"):
+            call, who = checked(actor, places, names), Who.of_command()
+            job_id = send_for(actor, call, who=who, delay_ms=options["delay"], tags=options["tags"])
         self.answer(job_id, {"id": job_id}, indent=2)
 
     def _turn(self, options: dict[str, Any]) -> None:
         action, name, argument, reason = (options[key] for key in ("verb", "name", "argument", "reason"))
         until = options.get("until", "")
         wanted = pauses.chosen(queries.find_actor(name), argument)
-        end = parse_until(until, now=compared_now()) if until else None
+        end = parse_until(until) if until else None
         if action == "pause":
             changed = pauses.pause(wanted, who=Who.of_command(), reason=reason, until=end)
             text = "paused: no job of it starts, running ones continue"
@@ -100,26 +104,6 @@ class Command(ActsCommand):
     _pause = _resume = _open = _turn
 
 
-def _sent(
-    *,
-    name: str,
-    bare: list[str],
-    arguments: str,
-    named: str,
-    delay: int | None,
-    tags: list[str],
-    **_: Any,
-) -> str:
-    actor = queries.find_actor(name)
-    if bare:
-        raise CommandError(f"actor {name}: its arguments are JSON; {_form_of(actor)}", returncode=WRONG_ARGUMENTS)
-    places = _value("--args", arguments, list)
-    names = _value("--kwargs", named, dict)
-    with as_command_error(f"actor {name}"):
-        call = checked(actor, places, names)
-        return send_for(actor, call, who=Who.of_command(), delay_ms=delay, tags=tags)
-
-
 def _form_of(actor: Actor[..., Any]) -> str:
     parameters = parameters_of(actor)
     named = ", ".join(f'"{each.name}": ...' for each in parameters if each.kind not in VARIADIC)
@@ -131,36 +115,30 @@ def _value(option: str, text: str, kind: type) -> Any:
     try:
         value = read_json(text)
     except ValueError as error:
-        raise refusal(error, f"{option}: {error}") from error
+        raise wrong(f"{option}: {error}") from error
     if not isinstance(value, kind):
         example = '[7, "2026-10"]' if kind is list else '{"month": "2026-10"}'
-        text = f"{option}: write a JSON {'list' if kind is list else 'object'}, such as {example}"
-        raise CommandError(text, returncode=WRONG_ARGUMENTS)
+        raise wrong(f"{option}: write a JSON {'list' if kind is list else 'object'}, such as {example}")
     return value
 
 
 def _shown(name: str) -> dict[str, Any]:
     actor = queries.find_actor(name)
     facts = dataclasses.asdict(queries.facts_of(actor))
-    parameters = [
-        {"name": each.name, "annotation": each.annotation, "required": each.required, "redacted": each.redacted}
-        for each in parameters_of(actor)
-    ]
-    lately: dict[str, Any] | None = None
-    usually = ""
-    with suppress(BrokerError):
-        lately = {each.title: each.as_json() for each in figures.lately(name)}
-        usually = figures.usual_text(name)
-    try:
-        ended: dict[str, Any] | None = dataclasses.asdict(figures.of_actor(name))
-    except DatabaseError:
-        ended = None
+    names = ("name", "annotation", "required", "redacted")
+    parameters = [{name: getattr(each, name) for name in names} for each in parameters_of(actor)]
     code: dict[str, Any] = {"signature": signature_text(actor), "parameters": parameters, "pauses": []}
+    # None: the broker, or the database, does not answer.
+    known: dict[str, Any] = {"facts": None, "usually": "", "history": None}
     with suppress(BrokerError):
-        code["pauses"] = [
-            f"{each.pause.named}: {each.facts.sentence} {each.facts.end}" for each in pauses.paused_actors(name)
-        ]
-    return {**facts, **code, "facts": lately, "usually": usually, "history": ended}
+        known["facts"] = {each.title: each.as_json() for each in figures.lately(name)}
+        known["usually"] = figures.usual_text(name)
+    with suppress(BrokerError):
+        paused = pauses.paused_actors(name)
+        code["pauses"] = [f"{each.pause.named}: {each.facts.sentence} {each.facts.end}" for each in paused]
+    with suppress(DatabaseError):
+        known["history"] = dataclasses.asdict(figures.of_actor(name))
+    return {**facts, **code, **known}
 
 
 def _lines(shown: dict[str, Any]) -> str:

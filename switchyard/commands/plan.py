@@ -15,7 +15,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.stores.yard_facts import KEPT_MS
 from switchyard.broker.topology import Yard
 from switchyard.conf import declared_yard
-from switchyard.console.commands import PrintingCommand, as_command_error, number_within, refusal, table
+from switchyard.console.commands import PrintingCommand, as_command_error, number_within, table, wrong
 from switchyard.console.formatting import duration, time_ms
 from switchyard.deployment.rendered_files import memory_mib
 from switchyard.operations.plan import KEEP, STRETCHES, Demand, Outlook, PoolPlan, by_percentiles, plan, recorded
@@ -84,10 +84,9 @@ def _yard(path: str) -> Yard:
     try:
         yard = import_string(path) if path else declared_yard()
     except ImportError as error:
-        raise refusal(ValueError(f"--topology: {error}")) from error
+        raise wrong(f"--topology: {error}") from error
     if not isinstance(yard, Yard):
-        text = f"--topology: {path} is not a Yard; name one, such as project.topology.YARD"
-        raise refusal(ValueError(text))
+        raise wrong(f"--topology: {path} is not a Yard; name one, such as project.topology.YARD")
     return yard
 
 
@@ -98,7 +97,7 @@ def _recorded(yard: Yard, since: str, until: str) -> dict[str, Demand]:
             since_ms = time_ms("--since", since) or 0
             until_ms = time_ms("--until", until) or store.server_ms()
         except ValueError as error:
-            raise refusal(error) from error
+            raise wrong(str(error)) from error
         lanes = recorded(store, yard.lanes, max(since_ms, until_ms - KEPT_MS), until_ms)
     if not lanes:
         raise CommandError(
@@ -111,12 +110,11 @@ def _recorded(yard: Yard, since: str, until: str) -> dict[str, Demand]:
 def _given(options: dict[str, Any]) -> dict[str, Demand] | None:
     """Return the work that is given, by queue; ``None`` where it is to be read from the record."""
     one = [options[name] for name in ("queue", "arrivals", "duration")]
-    if options["given"] is None and not any(one):
-        return None
     if options["given"] is None:
+        if not any(one):
+            return None
         if not all(one):
-            text = "plan: --queue, --arrivals and --duration go together; give all three"
-            raise refusal(ValueError(text))
+            raise wrong("plan: --queue, --arrivals and --duration go together; give all three")
         return {options["queue"]: _demand(options["queue"], options["arrivals"], options["duration"])}
     try:
         found = tomllib.loads(options["given"].read_text(encoding="utf-8"))
@@ -125,11 +123,10 @@ def _given(options: dict[str, Any]) -> dict[str, Demand] | None:
             raise ValueError("it has no table")
         return given
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        text = (
+        raise wrong(
             f"--given {options['given']}: {type(error).__name__}: {error}; write a table for each queue, with arrivals "
             'and duration: [default], arrivals = "20/s", duration = "p50=80ms,p95=400ms"'
-        )
-        raise refusal(ValueError(text)) from error
+        ) from error
 
 
 def _demand(queue: str, arrivals: str | list[str], text: str) -> Demand:
@@ -137,23 +134,23 @@ def _demand(queue: str, arrivals: str | list[str], text: str) -> Demand:
     rates = []
     for rate in [arrivals] if isinstance(arrivals, str) else arrivals:
         if (found := _RATE.fullmatch(rate)) is None:
-            raise refusal(ValueError(f"plan: {queue}: {rate!r} is not a rate; write 20/s, 300/m or 5/h"))
+            raise wrong(f"plan: {queue}: {rate!r} is not a rate; write 20/s, 300/m or 5/h")
         rates.append(float(found[1]) / _UNITS_S[found[2]])
     if not rates:
-        raise refusal(ValueError(f"plan: {queue}: no rate is given; write 20/s, 300/m or 5/h"))
+        raise wrong(f"plan: {queue}: no rate is given; write 20/s, 300/m or 5/h")
     given = dict(part.strip().partition("=")[::2] for part in text.split(","))
     if not {"p50"} <= given.keys() <= {"p50", "p95"}:
-        raise refusal(ValueError(f"plan: {queue}: {text!r} is not a duration; write p50=80ms,p95=400ms"))
+        raise wrong(f"plan: {queue}: {text!r} is not a duration; write p50=80ms,p95=400ms")
     p50_s = _span_s(given["p50"])
     p95_s = _span_s(given["p95"]) if "p95" in given else P95_OF_P50 * p50_s
     if not 0 < p50_s <= p95_s:
-        raise refusal(ValueError(f"plan: {queue}: {text!r}: p50 is 0, or above p95; write p50=80ms,p95=400ms"))
+        raise wrong(f"plan: {queue}: {text!r}: p50 is 0, or above p95; write p50=80ms,p95=400ms")
     return Demand(tuple(rates), by_percentiles(p50_s, p95_s))
 
 
 def _span_s(text: str) -> float:
     if (found := _SPAN.fullmatch(text)) is None:
-        raise refusal(ValueError(f"plan: {text!r} is not a duration; write 80ms, 1.5s, 5m or 1h"))
+        raise wrong(f"plan: {text!r} is not a duration; write 80ms, 1.5s, 5m or 1h")
     return float(found[1]) * _UNITS_S[found[2]]
 
 

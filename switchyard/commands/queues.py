@@ -13,7 +13,7 @@ from typing import Any, TextIO, cast
 
 import dramatiq
 import msgspec
-from django.core.management.base import CommandError, CommandParser, OutputWrapper
+from django.core.management.base import CommandError, CommandParser
 from rich.console import Console
 
 from switchyard.audit.notes import write_note
@@ -25,9 +25,8 @@ from switchyard.broker.clock import datetime_of
 from switchyard.broker.keys import LANES
 from switchyard.commands.status import Cells, fitted_table
 from switchyard.conf import declared_yard
-from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand, table
+from switchyard.console.commands import ActsCommand, table, wrong
 from switchyard.console.formatting import ago, counted, duration, parse_until, promise
-from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.logs import printable
 from switchyard.operations import queries
 from switchyard.operations.findings.facts import facts_of
@@ -48,21 +47,6 @@ LIMITS = ("id", "limit", "taken", "waiting", "next waits since", "how long still
 VALUES = ("taken", "waiting", "next job", "it waits since", "how long still")
 CIRCUITS = ("circuit", "queue", "state", "waiting", "opened", "next probe", "why", "actor")
 REFUSALS_SHOWN = 5
-
-
-def print_queues(state: queries.YardState, out: OutputWrapper) -> None:
-    console = Console(file=cast(TextIO, out), width=None if out.isatty() else 160, highlight=False)
-    console.print(fitted_table(COLUMNS, console.width, map(_cells, queries.queues_json(state)), numbers=FIGURES))
-
-
-def print_sentences(state: queries.YardState, out: OutputWrapper) -> None:
-    """Print the first sentence of the page of queues, and those of the overview about broker, pools and queues."""
-    facts = facts_of(state)
-    rows = [row for row in shown_rows(facts) if row.kind == "queue"]
-    out.write(f"queues: {printable(all_queues_sentence(rows, away=False))}.")
-    for found in judged_now(facts):
-        step = f" Next: {found.finding.next}" if found.finding.next else ""
-        out.write(printable(f"queues: {found.finding.severity}: {found.sentence}{step}"))
 
 
 def status_lines(view: QueueView) -> list[str]:
@@ -103,10 +87,9 @@ def _cells(row: dict[str, Any]) -> Cells:
 
 
 def _paused(row: dict[str, Any]) -> str:
-    if not row["paused"]:
-        return ""
     until = row["pause"] and row["pause"]["until"]
-    return f" (paused until {datetime.fromisoformat(until):%H:%M:%S} UTC)" if until else " (paused)"
+    end = f" until {datetime.fromisoformat(until):%H:%M:%S} UTC" if until else ""
+    return f" (paused{end})" if row["paused"] else ""
 
 
 def import_lines(found: Imported) -> list[str]:
@@ -178,9 +161,8 @@ class Command(ActsCommand):
         other.add_argument("--until", metavar="T", default="", help="its end, written as that of a pause")
         other.add_argument("--reason", default="", help="shown with the limit, and kept in the audit log")
         move = add("relocate", help="move an actor's waiting messages to another queue")
-        move.add_argument(
-            "actor", metavar="ACTOR", help="name of the actor, as manage.py switchyard actors list prints it"
-        )
+        text = "name of the actor, as manage.py switchyard actors list prints it"
+        move.add_argument("actor", metavar="ACTOR", help=text)
         move.add_argument("--from", dest="source", metavar="QUEUE", required=True, help="where its messages wait")
         move.add_argument("--to", dest="target", metavar="QUEUE", required=True, help="where they go")
         move.add_argument("--reason", default="", help="kept in the audit log")
@@ -194,29 +176,24 @@ class Command(ActsCommand):
         write_note("queue", queue, options["text"], who=Who.of_command())
         self.answer(f"Noted on {queue}.", {"queue": queue, "noted": True})
 
-    def _pause(self, options: dict[str, Any]) -> None:
-        until = parse_until(options["until"], now=compared_now()) if options["until"] else None
+    def _turn(self, options: dict[str, Any]) -> None:
+        """Pause or resume queues, and say of each what it came to as soon as it is known."""
+        pauses, given = options["verb"] == "pause", options.get("until", "")
+        until = parse_until(given) if given else None
+        turn = partial(services.pause, until=until) if pauses else services.resume
+        text = "paused: nothing starts, running messages continue" if pauses else "resumed"
         end = {} if until is None else {"until": until.isoformat()}
         end_text = "" if until is None else f"; resumes by itself at {until:%Y-%m-%d %H:%M:%S} UTC"
-        texts = "paused: nothing starts, running messages continue", end_text
-        self._turn(options, texts, {"paused": True}, end, partial(services.pause, until=until))
-
-    def _resume(self, options: dict[str, Any]) -> None:
-        self._turn(options, ("resumed", ""), {"paused": False}, {}, services.resume)
-
-    def _turn(
-        self, options: dict[str, Any], texts: tuple[str, str], state: dict[str, Any], end: dict[str, Any],
-        turn: Callable[..., bool],
-    ) -> None:  # fmt: skip
-        """Pause or resume queues, and say of each what it came to as soon as it is known."""
         found: list[dict[str, Any]] = []
         for queue in _known(options["queues"]):
             changed = turn(queue, who=Who.of_command(), reason=options["reason"])
-            found.append({"queue": queue, **state, "changed": changed, **end})
+            found.append({"queue": queue, "paused": pauses, "changed": changed, **end})
             if not self.as_json:
-                self.stdout.write(f"{queue}: {texts[0]}{'' if changed else ' (as before)'}{texts[1]}")
+                self.stdout.write(f"{queue}: {text}{'' if changed else ' (as before)'}{end_text}")
         # One queue is an object, as it was before the command took several.
         self.answer("", found[0] if len(found) == 1 else found)
+
+    _pause = _resume = _turn
 
     def _limits(self, options: dict[str, Any]) -> None:
         found: Any
@@ -233,9 +210,8 @@ class Command(ActsCommand):
 
     def _override(self, options: dict[str, Any]) -> None:
         if options["n"] is not None and not options["until"]:
-            text = "queues: an override has an end; write --until 30m, --until 14:00 (UTC) or ISO 8601"
-            raise CommandError(text, returncode=WRONG_ARGUMENTS)
-        until = None if options["n"] is None else parse_until(options["until"], now=compared_now())
+            raise wrong("queues: an override has an end; write --until 30m, --until 14:00 (UTC) or ISO 8601")
+        until = None if options["n"] is None else parse_until(options["until"])
         who, reason = Who.of_command(), options["reason"]
         state = limits.override(options["limit"], options["n"], until=until, who=who, reason=reason)
         end = f" until {until:%Y-%m-%d %H:%M:%S} UTC, then {state.declared:,} again" if until else ", as declared"
@@ -262,16 +238,14 @@ class Command(ActsCommand):
         self.answer(text, {"queue": queue, "purged": count, "purge": done and done.id, "undo_until": ends})
 
     def _undo_purges(self, options: dict[str, Any]) -> None:
-        queue, put_back, left_out = options["queue"], 0, 0
-        found = [purge for purge in purges(services.family_of(queue)) if purge.claim != "drop"]
-        for purge in found:
-            undone = services.undo_purge(queue, purge.id, who=Who.of_command())
-            put_back, left_out = put_back + undone.put_back, left_out + undone.left_out
-        if not found:
+        queue = options["queue"]
+        ids = [purge.id for purge in purges(services.family_of(queue)) if purge.claim != "drop"]
+        if not ids:
             raise CommandError(f"queues: {queue} has no purge that can be undone; it can for a minute")
+        undone = [services.undo_purge(queue, purge_id, who=Who.of_command()) for purge_id in ids]
+        put_back, left_out = sum(each.put_back for each in undone), sum(each.left_out for each in undone)
         lines = [f"{queue}: {put_back:,} messages are put back, before those that were sent since"]
         lines += [f"{queue}: {services.LEFT_OUT.format(left_out)}"] if left_out else []
-        ids = [purge.id for purge in found]
         self.answer(lines, {"queue": queue, "put_back": put_back, "left_out": left_out, "purges": ids})
 
     def _relocate(self, options: dict[str, Any]) -> None:
@@ -304,11 +278,19 @@ class Command(ActsCommand):
         if self.as_json:  # rates are those between two readings
             time.sleep(queries.SHORTEST_S)
             state = queries.yard_state()
-        # A program that reads the table or the JSON gets nothing else.
-        print_sentences(state, self.stderr)
+        facts, shown = facts_of(state), queries.queues_json(state)
+        # The first sentence of the page of queues, and those of the overview about broker, pools and queues. A program
+        # that reads the table or the JSON gets nothing else.
+        rows = [row for row in shown_rows(facts) if row.kind == "queue"]
+        self.stderr.write(f"queues: {printable(all_queues_sentence(rows, away=False))}.")
+        for found in judged_now(facts):
+            step = f" Next: {found.finding.next}" if found.finding.next else ""
+            self.stderr.write(printable(f"queues: {found.finding.severity}: {found.sentence}{step}"))
         if not self.as_json:
-            print_queues(state, self.stdout)
-        self.answer("", queries.queues_json(state), indent=2)
+            width = None if self.stdout.isatty() else 160
+            console = Console(file=cast(TextIO, self.stdout), width=width, highlight=False)
+            console.print(fitted_table(COLUMNS, console.width, map(_cells, shown), numbers=FIGURES))
+        self.answer("", shown, indent=2)
 
     def _status(self, options: dict[str, Any]) -> None:
         queue = declared_yard().queue_of(options["queue"])

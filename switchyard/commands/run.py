@@ -36,16 +36,16 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         show_examples(parser, EXAMPLES)
-        help_of_grace = f"seconds for running tasks to end, default {GRACE_S:g}"
-        parser.add_argument("--grace", type=seconds, default=GRACE_S, help=help_of_grace)
+        text = f"seconds for running tasks to end, default {GRACE_S:g}"
+        parser.add_argument("--grace", type=seconds, default=GRACE_S, help=text)
 
     def handle(self, **options: Any) -> None:
         yard = declared_yard()
         if not yard.is_small:
-            least = len(yard.promises)
             refuse(
-                f"SWITCHYARD_SMALL: is not set, and run serves a yard of one pool; set it to the jobs to run at once, "
-                f"{least} or more, in every process, the web too; or run the topology's pools with runpools"
+                "SWITCHYARD_SMALL: is not set, and run serves a yard of one pool; set it to the jobs to run at once, "
+                f"{len(yard.promises)} or more, in every process, the web too; "
+                "or run the topology's pools with runpools"
             )
         if switchyard_settings().place is not None:
             refuse("SWITCHYARD_BROKER_URL: a small yard keeps its queues on Redis or Valkey; name such a server")

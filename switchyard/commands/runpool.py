@@ -30,10 +30,10 @@ class Command(BaseCommand):
         parser.add_argument("pool", metavar="NAME", help="a pool of the topology")
         parser.add_argument("--metrics-port", type=port, default=0, help="default: a free one, which is reported")
         parser.add_argument("--metrics-host", default="127.0.0.1", help="default: loopback, only this machine reads it")
-        help_of_grace = "seconds for running tasks to end, default 25"
-        parser.add_argument("--grace", type=seconds, default=GRACE_S, help=help_of_grace)
+        text = "seconds for running tasks to end, default 25"
+        parser.add_argument("--grace", type=seconds, default=GRACE_S, help=text)
 
-    def handle(self, **options: Any) -> None:
+    def handle(self, *, metrics_host: str, metrics_port: int, grace: float, **options: Any) -> None:
         try:
             pool = declared_yard().pool(options["pool"])
         except NotFound as error:
@@ -41,13 +41,8 @@ class Command(BaseCommand):
         prepare([pool])
         name_process(f"pool {pool.name}")
         try:
-            supervisor = Supervisor(
-                pool,
-                metrics_port=options["metrics_port"],
-                metrics_host=options["metrics_host"],
-                grace_s=options["grace"],
-            )
+            supervisor = Supervisor(pool, metrics_port=metrics_port, metrics_host=metrics_host, grace_s=grace)
         except OSError as error:
-            where = f"{options['metrics_host']}:{options['metrics_port']}"
+            where = f"{metrics_host}:{metrics_port}"
             refuse(f"pool {pool.name}: cannot serve metrics at {where} ({error.strerror}); name another --metrics-port")
         sys.exit(run_or_crash(supervisor.run))

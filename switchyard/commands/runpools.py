@@ -25,21 +25,16 @@ EXAMPLES = """examples:
 class Command(BaseCommand):
     """All pools, or those that are named, until SIGTERM. Exits 0 drained, 70 crashed, 78 refused to start."""
 
-    examples = EXAMPLES
     help = "Run several pools' workers in little memory until SIGTERM or SIGINT drains them."
     requires_system_checks = []  # refuse_if_wrong runs them, and exits as promised
 
     def add_arguments(self, parser: CommandParser) -> None:
-        show_examples(parser, self.examples)
+        show_examples(parser, EXAMPLES)
         parser.add_argument("pools", metavar="NAME", nargs="*", help="pools of the topology; default all")
-        parser.add_argument(
-            "--reload", action="store_true", help="drain the pools and start them again when a Python file changes"
-        )
-        parser.add_argument(
-            "--grace",
-            type=seconds,
-            help=f"seconds for tasks to end, default {GRACE_S:g}, with --reload {RELOAD_GRACE_S:g}",
-        )
+        text = "drain the pools and start them again when a Python file changes"
+        parser.add_argument("--reload", action="store_true", help=text)
+        text = f"seconds for tasks to end, default {GRACE_S:g}, with --reload {RELOAD_GRACE_S:g}"
+        parser.add_argument("--grace", type=seconds, help=text)
         parser.add_argument("--no-history", action="store_true", help="do not start the history writer, see runhistory")
 
     def handle(self, **options: Any) -> None:
@@ -57,7 +52,14 @@ class Command(BaseCommand):
             sys.exit(keep_reloaded(line))
         prepare(pools)
         # A project may be without the history's app.
-        found = None if options["no_history"] else apps.app_configs.get("switchyard_history")
-        history = None if found is None else found.run_writer  # type: ignore[attr-defined]
-        parent = PoolGroup(pools, grace_s=options["grace"], history=history)
+        writes = apps.is_installed("switchyard.history") and not options["no_history"]
+        parent = PoolGroup(pools, grace_s=options["grace"], history=run_history if writes else None)
         sys.exit(run_or_crash(parent.run))
+
+
+def run_history() -> int:
+    """Run the history writer in this process until a signal stops it; return 0. Workers do not import the history."""
+    from switchyard.history.writer import run_until_stopped
+
+    run_until_stopped()
+    return 0

@@ -30,12 +30,7 @@ class Command(BaseCommand):
         refuse_if_wrong()
         if wrong := check_apprise(None):  # loaded here, before it leads: nothing else sends alerts by it
             refuse(*(f"{message.msg}; {message.hint}" for message in wrong))
-        run_until_signal(
-            run_scheduler,
-            name="scheduler",
-            logger="switchyard.scheduler",
-            stop_within_s=STOP_WITHIN_S,
-        )
+        run_until_signal(run_scheduler, name="scheduler", logger="switchyard.scheduler", stop_within_s=STOP_WITHIN_S)
 
 
 def run_scheduler(stop: threading.Event) -> None:

@@ -14,9 +14,8 @@ from django.utils import timezone
 
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ArgumentsRefused
-from switchyard.console.commands import ActsCommand, refusal, table
+from switchyard.console.commands import ActsCommand, table, wrong
 from switchyard.console.formatting import counted, iso, parse_until
-from switchyard.middleware.clock_comparison import compared_now
 from switchyard.middleware.logs import printable_lines
 from switchyard.schedules import queries, services
 from switchyard.schedules.beat import periodic_tasks
@@ -58,10 +57,8 @@ class Command(ActsCommand):
         importing = add("import", help="make and change stored schedules; 1 if any of them was left out")
         importing.add_argument("file", metavar="FILE", nargs="?", help="JSON of export; - for standard input")
         importing.add_argument("--from", dest="source", choices=["celery-beat"], help="its tables in this database")
-        importing.add_argument(
-            "--actor", dest="actors", metavar="TASK=ACTOR", action="append", default=[],
-            help="actor that does the work of a Celery task; by default that of the same name",
-        )  # fmt: skip
+        text = "actor that does the work of a Celery task; by default that of the same name"
+        importing.add_argument("--actor", dest="actors", metavar="TASK=ACTOR", action="append", default=[], help=text)
         importing.add_argument("--reason", metavar="TEXT", default="", help="why, for the audit log")
 
     def act(self, options: dict[str, Any]) -> None:
@@ -86,7 +83,7 @@ class Command(ActsCommand):
         return {"id": job_id}, job_id
 
     def _pause(self, *, name: str, reason: str, until: str | None, **options: Any) -> tuple[Any, str]:
-        end = parse_until(until, now=compared_now()) if until else None
+        end = parse_until(until) if until else None
         services.pause(name, who=Who.of_command(), reason=reason, until=end)
         row = _row(name)
         return dataclasses.asdict(row), f"{name} is {_state(row)}; its ticks are not sent, then or later"
@@ -102,9 +99,8 @@ class Command(ActsCommand):
     def _show(self, *, name: str, **options: Any) -> tuple[Any, str]:
         row, ticks = _row(name), queries.last_ticks(name)
         fields = ("due_at", "outcome", "lateness_ms", "job_id", "by")
-        answer = dataclasses.asdict(row) | {
-            "ticks": [{field: getattr(tick, field) for field in fields} for tick in ticks]
-        }
+        shown = [{field: getattr(tick, field) for field in fields} for tick in ticks]
+        answer = dataclasses.asdict(row) | {"ticks": shown}
         lines = [table(HEADINGS, [_cells(row)]), "", *([row.pause_words, ""] if row.pause_words else [])]
         for tick in ticks:
             late = f"{tick.lateness_ms / 1000:.1f} s late" if tick.lateness_ms is not None else ""
@@ -118,7 +114,7 @@ class Command(ActsCommand):
         self, *, file: str | None, source: str | None, actors: list[str], reason: str, **options: Any
     ) -> tuple[Any, str]:
         if (file is None) == (source is None):
-            raise refusal(ValueError("schedules import: write FILE, or --from celery-beat"))
+            raise wrong("schedules import: write FILE, or --from celery-beat")
         items, left = periodic_tasks(dict(_pair(text) for text in actors)) if source else (_read(file or "-"), {})
         stored: dict[str, bool] = {}
         for number, item in enumerate(items):
@@ -136,16 +132,16 @@ def _read(file: str) -> list[Any]:
     try:
         items = json.loads(sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise refusal(ValueError(f"schedules import: {file} cannot be read: {error}")) from error
+        raise wrong(f"schedules import: {file} cannot be read: {error}") from error
     if not isinstance(items, list):
-        raise refusal(ValueError(f"schedules import: {file} has no JSON list; compare schedules export"))
+        raise wrong(f"schedules import: {file} has no JSON list; compare schedules export")
     return items
 
 
 def _pair(text: str) -> tuple[str, str]:
     task, _, actor = text.partition("=")
     if not task or not actor:
-        raise refusal(ValueError(f"schedules import: --actor {text!r:.200} is not TASK=ACTOR"))
+        raise wrong(f"schedules import: --actor {text!r:.200} is not TASK=ACTOR")
     return task, actor
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import Collection, Iterable, Iterator
+from itertools import compress
 from typing import Any, TextIO, cast
 
 from django.core.management.base import CommandError
@@ -18,7 +19,7 @@ from rich.text import Text
 
 from switchyard.alerts.models import Alert
 from switchyard.broker.stores.job_record import Job
-from switchyard.console.commands import WRONG_ARGUMENTS, PrintingCommand, show_examples
+from switchyard.console.commands import PrintingCommand, show_examples, wrong
 from switchyard.console.formatting import ago, duration, size
 from switchyard.console.links import runbook
 from switchyard.jobs.presentation import job_json
@@ -42,6 +43,7 @@ YARD |= {"promise": 104, "detail": 120}
 POOLS = {"pool": 0, "state": 0, "busy/slots": 0, "memory": 60, "heartbeat": 0, "restarts": 72}
 RUNNING = {"actor": 0, "queue": 60, "runs for": 0, "limit": 72, "job": 0, "worker": 128}
 ALERTS = {"last": 0, "state": 0, "alert": 0, "times": 60}
+OF_POOL = ("state", "up", "slots", "busy")
 NUMBERS = frozenset({"oldest", "waiting", "scheduled", "retry", "busy/slots", "dead", "memory", "limit", "times"})
 
 EXAMPLES = """examples:
@@ -67,17 +69,16 @@ class Command(PrintingCommand):
     def handle(self, *args: Any, watch: bool, interval: float, **options: Any) -> None:
         """Print one frame and exit with the code of the worst finding, or show frames until a signal."""
         if not 0.5 <= interval <= 3_600:
-            raise CommandError(f"--interval: {interval:g} s; choose 0.5 to 3600 s", returncode=WRONG_ARGUMENTS)
+            raise wrong(f"--interval: {interval:g} s; choose 0.5 to 3600 s")
         width = None if self.stdout.isatty() else NOT_A_TERMINAL_WIDTH
-        console = Console(
-            file=cast(TextIO, self.stdout), width=width, highlight=False, no_color=options["no_color"] or None
-        )
+        no_color = options["no_color"] or None
+        console = Console(file=cast(TextIO, self.stdout), width=width, highlight=False, no_color=no_color)
         if watch:
             self._watch(console, interval)
             return
         room = read_room()
         if not self.as_json:
-            console.print(frame(room, console.width))
+            console.print(Group(*frame(room, console.width)))
         self.answer("", as_json(room), indent=2)
         if code := exit_code(room):
             sys.exit(code)
@@ -95,7 +96,7 @@ class Command(PrintingCommand):
             # The screen of its own is given up on every way out, also by the SystemExit of a signal.
             with Live(console=console, screen=True, auto_refresh=False) as live:
                 while True:
-                    live.update(frame(overview(), console.width), refresh=True)
+                    live.update(Group(*frame(overview(), console.width)), refresh=True)
                     time.sleep(interval_s)
         except KeyboardInterrupt:
             pass
@@ -122,12 +123,8 @@ def exit_code(room: Room) -> int:
     return EXIT_CODES[worst([found.finding for found in room.verdict.findings])]
 
 
-def frame(room: Room, width: int) -> Group:
-    """Return the overview for a width: the page's sentences, and a table for each of its lists."""
-    return Group(*_parts(room, width))
-
-
-def _parts(room: Room, width: int) -> Iterator[RenderableType]:
+def frame(room: Room, width: int) -> Iterator[RenderableType]:
+    """Yield the overview for a width: the page's sentences, and a table for each of its lists."""
     verdict = room.verdict
     yield Text.assemble((verdict.label, STYLES.get(verdict.level, "bold")), "  ", (_shown(verdict.sentence), "bold"))
     for word, text in (*_help(verdict), *(("Also", sentence) for sentence in room.also)):
@@ -185,23 +182,19 @@ def fitted_table(
         numbers: Columns that are never cut.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
-    kept = [at for at, least in enumerate(columns.values()) if least <= width]
-    for title in columns:
-        if columns[title] <= width:
-            right = title in numbers
-            # A column of text gives way to one of numbers; its cells stay on one line.
-            table.add_column(
-                Text(title, no_wrap=True, overflow="ellipsis"), justify="right" if right else "left", no_wrap=right
-            )
+    kept = [least <= width for least in columns.values()]
+    for title in compress(columns, kept):
+        right = title in numbers
+        # A column of text gives way to one of numbers; its cells stay on one line.
+        table.add_column(_cell(title), justify="right" if right else "left", no_wrap=right)
     for row in rows:
-        cells = [(cell, "") if isinstance(cell, str) else cell for cell in row]
-        table.add_row(
-            *(
-                Text(_shown(text), style=STYLES.get(level, ""), no_wrap=True, overflow="ellipsis")
-                for text, level in (cells[at] for at in kept)
-            )
-        )
+        table.add_row(*map(_cell, compress(row, kept)))
     return table
+
+
+def _cell(cell: str | tuple[str, str]) -> Text:
+    text, level = (cell, "") if isinstance(cell, str) else cell
+    return Text(_shown(text), style=STYLES.get(level, ""), no_wrap=True, overflow="ellipsis")
 
 
 def _track(row: Row) -> Cells:
@@ -248,10 +241,7 @@ def as_json(room: Room) -> dict[str, Any]:
         "at": room.at.isoformat(timespec="microseconds"),
         "exit_code": exit_code(room),
         "verdict": {
-            "level": verdict.level,
-            "label": verdict.label,
-            "sentence": verdict.sentence,
-            "then": verdict.then,
+            **{name: getattr(verdict, name) for name in ("level", "label", "sentence", "then")},
             "button": verdict.button.label if verdict.button else "",
             "next": verdict.step,
             "steps": runbook(verdict.label) if verdict.findings else "",
@@ -259,27 +249,19 @@ def as_json(room: Room) -> dict[str, Any]:
         "also": list(room.also),
         "queues": [_row(row) for row, _ in room.rows],
         "pools": [
-            {"pool": pool.name}
-            | {name: getattr(pool.state, name) if pool.state else None for name in ("state", "up", "slots", "busy")}
-            for pool in room.pools
+            {"pool": pool.name} | {name: getattr(pool.state, name, None) for name in OF_POOL} for pool in room.pools
         ],
         "running": None if room.running is None else [job_json(job) for job in room.running],
-        "alerts": None
-        if room.alerts is None
-        else [
-            {"id": alert.pk, "state": alert.state, "title": alert.title, "count": alert.count} for alert in room.alerts
-        ],
+        "alerts": None if room.alerts is None else list(map(_alert_json, room.alerts)),
     }
+
+
+def _alert_json(alert: Alert) -> dict[str, Any]:
+    return {"id": alert.pk, "state": alert.state, "title": alert.title, "count": alert.count}
 
 
 def _row(row: Row) -> dict[str, Any]:
     same = ("promise", "waiting", "oldest_age_ms", "ratio", "retrying", "dead", "slots")
-    return {
-        "name": row.name,
-        "kind": row.kind,
-        "state": row.state.word,
-        "level": row.state.level,
-        "detail": row.state.detail,
-        "scheduled": row.held if row.waiting is not None else None,
-        "slots_busy": row.busy,
-    } | {name: getattr(row, name) for name in same}
+    state = {"state": row.state.word, "level": row.state.level, "detail": row.state.detail}
+    held = {"scheduled": row.held if row.waiting is not None else None, "slots_busy": row.busy}
+    return {"name": row.name, "kind": row.kind, **state, **held} | {name: getattr(row, name) for name in same}

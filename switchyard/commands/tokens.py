@@ -12,7 +12,7 @@ from django.core.management.base import CommandError, CommandParser
 from switchyard.api.models import SCOPES, Token
 from switchyard.api.tokens import create_token, revoke_token
 from switchyard.audit.services import Who, act
-from switchyard.console.commands import WRONG_ARGUMENTS, ActsCommand, table
+from switchyard.console.commands import ActsCommand, table, wrong
 
 EXAMPLES = """examples:
   manage.py switchyard tokens create --user ada --scopes submit,read --name 'billing system'
@@ -33,9 +33,8 @@ class Command(ActsCommand):
         create.add_argument("--name", default="", help="description, such as where the token is used")
         add("list", help="print every token, without its secret")
         revoke = add("revoke", help="revoke a token permanently")
-        revoke.add_argument(
-            "prefix", metavar="PREFIX", help="the part between sy_ and the secret, or the whole plain form"
-        )
+        text = "the part between sy_ and the secret, or the whole plain form"
+        revoke.add_argument("prefix", metavar="PREFIX", help=text)
 
     def _create(self, options: dict[str, Any]) -> None:
         user, name, users = options["user"], options["name"], get_user_model()
@@ -48,9 +47,9 @@ class Command(ActsCommand):
             detail = {"name": name, "scopes": wanted, "owner": user}
             with act("token.create", who=Who.of_command(), detail=detail) as entry:
                 token, plain = create_token(owner=owner, scopes=wanted, name=name or f"made for {user} by command")
-                entry.count, entry.target = 1, token.prefix
+                entry.target = token.prefix
         except ValidationError as error:
-            raise CommandError("; ".join(error.messages), returncode=WRONG_ARGUMENTS) from error
+            raise wrong("; ".join(error.messages)) from error
         self.answer(plain, {"token": plain, "prefix": token.prefix, "scopes": token.scopes})
 
     def _list(self, options: dict[str, Any]) -> None:
@@ -63,9 +62,8 @@ class Command(ActsCommand):
         try:
             token = revoke_token(prefix, who=Who.of_command())
         except Token.DoesNotExist as error:
-            raise CommandError(
-                f"token {prefix!r}: no token has this prefix; see manage.py switchyard tokens list"
-            ) from error
+            fact = f"token {prefix!r}: no token has this prefix"
+            raise CommandError(f"{fact}; see manage.py switchyard tokens list") from error
         self.answer(f"token {token.prefix}: revoked", _row(token), indent=2)
 
 
@@ -76,13 +74,12 @@ def _cells(token: Token) -> tuple[str, ...]:
 
 
 def _row(token: Token) -> dict[str, Any]:
+    times = {"created_at": token.created_at, "last_used_at": token.last_used_at, "revoked_at": token.revoked_at}
     return {
         "prefix": token.prefix,
         "name": token.name,
         "owner": str(token.owner.get_username()),
         "scopes": token.scopes,
         "rights": token.rights,
-        "created_at": token.created_at.isoformat(timespec="microseconds"),
-        "last_used_at": token.last_used_at and token.last_used_at.isoformat(timespec="microseconds"),
-        "revoked_at": token.revoked_at and token.revoked_at.isoformat(timespec="microseconds"),
+        **{name: at and at.isoformat(timespec="microseconds") for name, at in times.items()},
     }

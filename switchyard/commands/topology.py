@@ -10,7 +10,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.console.commands import WRONG_ARGUMENTS, ActionParser, PrintingCommand, number_within, table
+from switchyard.console.commands import ActionParser, PrintingCommand, number_within, table, wrong
 from switchyard.console.formatting import retries_text, whole_duration
 from switchyard.deployment import rendered_files
 from switchyard.deployment.rendered_files import RENDERED_CORES
@@ -48,7 +48,9 @@ class Command(PrintingCommand):
         if action == "render":
             self._render(options["target"], options["cores"], options["value"], check=options["check"])
         else:
-            self.answer(as_text(declared_yard()), as_dict(declared_yard()), indent=2)
+            yard = declared_yard()
+            data = as_dict(yard)
+            self.answer(as_text(yard, data), data, indent=2)
 
     def _render(self, target: str, cores: int, given: list[str], *, check: bool) -> None:
         values = dict(text.partition("=")[::2] for text in given)
@@ -56,8 +58,7 @@ class Command(PrintingCommand):
             if name not in rendered_files.VALUES or not value:  # an empty user would be root
                 known = ", ".join(rendered_files.VALUES)
                 fact = "is given no text" if name in rendered_files.VALUES else "is not a value of these files"
-                text = f"--value: {name!r} {fact}; write one of {known} as NAME=VALUE"
-                raise CommandError(text, returncode=WRONG_ARGUMENTS)
+                raise wrong(f"--value: {name!r} {fact}; write one of {known} as NAME=VALUE")
         rendered = rendered_files.render(target, declared_yard(), cores, values)
         root = switchyard_settings().base_dir
         if not check:
@@ -81,6 +82,10 @@ POOL_HEAD = [
 ]  # fmt: skip
 
 
+# What the JSON of a queue has as it is declared.
+AS_DECLARED = ("name", "objective_ms", "done_objective_ms", "soft_limit_ms", "hard_limit_ms", "max_depth")
+
+
 def as_dict(yard: Yard) -> dict[str, Any]:
     """Return the yard as plain data: durations in ms, as declared."""
     actors = _actors_by_queue()
@@ -92,48 +97,42 @@ def as_dict(yard: Yard) -> dict[str, Any]:
     }
 
 
-def as_text(yard: Yard) -> str:
+def as_text(yard: Yard, data: dict[str, Any]) -> str:
     """Return the yard as tables: queues, actors with retries of their own, pools, and the memory of all containers."""
-    data = as_dict(yard)
-    speed = data["retry_speed"]
-    queues = [
-        [
-            queue["name"],
-            "no promise" if queue["objective_ms"] is None else whole_duration(queue["objective_ms"]),
-            "-" if queue["done_objective_ms"] is None else whole_duration(queue["done_objective_ms"]),
-            "any number" if queue["max_depth"] is None else f"{queue['max_depth']:,}",
-            f"{whole_duration(queue['soft_limit_ms'])} / {whole_duration(queue['hard_limit_ms'])}",
-            _retries(queue["retry"]),
-            queue["calls"] or "-",
-            ", ".join(queue["pools"]) or "none",
-            ", ".join(queue["retry_pools"]) or "none",
-            ", ".join(queue["actors"]) or "none",
-        ]
-        for queue in data["queues"]
-    ]
-    pools = [
-        [
-            pool["name"],
-            pool["kind"],
-            f"{_children(pool)} x {pool['slots']}",
-            str(pool["prefetch"]),
-            str(pool["nice"]),
-            str(pool["database_connections"]),
-            f"{pool['memory_limit_bytes'] / 1e6:,.0f} MB" if pool["memory_limit_bytes"] is not None else "no limit",
-            f"{pool['memory_mib']:,}M",
-            ", ".join(pool["serves"]),
-        ]
-        for pool in data["pools"]
-    ]
     own = [[actor["actor"], actor["queue"], _retries(actor)] for actor in data["own_retries"]]
+    speed = f"Retries come {yard.retry_speed:,} times as fast as declared: retry_speed of the yard."
     tables = [
-        table(QUEUE_HEAD, queues),
+        table(QUEUE_HEAD, map(_queue_cells, data["queues"])),
         table(["actor", "queue", "retries of its own"], own),
-        table(POOL_HEAD, pools),
+        table(POOL_HEAD, map(_pool_cells, data["pools"])),
         rendered_files.summary(yard),
-        f"Retries come {speed:,} times as fast as declared: retry_speed of the yard." if speed > 1 else "",
+        speed if yard.retry_speed > 1 else "",
     ]
     return "\n\n".join(filter(None, tables))
+
+
+def _queue_cells(queue: dict[str, Any]) -> list[str]:
+    starts_ms, ends_ms, most = (queue[name] for name in ("objective_ms", "done_objective_ms", "max_depth"))
+    return [
+        queue["name"],
+        "no promise" if starts_ms is None else whole_duration(starts_ms),
+        "-" if ends_ms is None else whole_duration(ends_ms),
+        "any number" if most is None else f"{most:,}",
+        f"{whole_duration(queue['soft_limit_ms'])} / {whole_duration(queue['hard_limit_ms'])}",
+        _retries(queue["retry"]),
+        queue["calls"] or "-",
+        *(", ".join(queue[name]) or "none" for name in ("pools", "retry_pools", "actors")),
+    ]
+
+
+def _pool_cells(pool: dict[str, Any]) -> list[str]:
+    count, most = pool["processes"], pool["memory_limit_bytes"]
+    return [
+        *(pool["name"], pool["kind"], f"{f'cores ({count} here)' if pool['per_core'] else count} x {pool['slots']}"),
+        *(str(pool[name]) for name in ("prefetch", "nice", "database_connections")),
+        *("no limit" if most is None else f"{most / 1e6:,.0f} MB", f"{pool['memory_mib']:,}M"),
+        ", ".join(pool["serves"]),
+    ]
 
 
 def _actors_by_queue() -> dict[str, list[str]]:
@@ -145,12 +144,7 @@ def _actors_by_queue() -> dict[str, list[str]]:
 
 def _queue(yard: Yard, queue: Queue, actors: list[str]) -> dict[str, Any]:
     return {
-        "name": queue.name,
-        "objective_ms": queue.objective_ms,
-        "done_objective_ms": queue.done_objective_ms,
-        "soft_limit_ms": queue.soft_limit_ms,
-        "hard_limit_ms": queue.hard_limit_ms,
-        "max_depth": queue.max_depth,
+        **{name: getattr(queue, name) for name in AS_DECLARED},
         "retry": {
             "max_retries": queue.retry.retries,
             "base_ms": queue.retry.base_ms,
@@ -205,7 +199,3 @@ def _own_retries(yard: Yard) -> list[dict[str, Any]]:
 def _retries(retry: dict[str, Any]) -> str:
     least, most = retry["span_ms"]
     return retries_text(retry["max_retries"], (least, most))
-
-
-def _children(pool: dict[str, Any]) -> str:
-    return f"cores ({pool['processes']} here)" if pool["per_core"] else str(pool["processes"])

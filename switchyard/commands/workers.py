@@ -70,13 +70,10 @@ class Command(PrintingCommand):
             raise CommandError(f"workers: the yard has no pool {pool}; it has {', '.join(names)}")
         with as_command_error("workers"):
             found, running = reported_workers(), running_jobs()
-        shown = [
-            report
-            for report in found.reports
-            if pool in ("", report.pool) and member in ("", report.member) and host in ("", report.host)
-        ]
+        wanted = {"pool": pool, "member": member, "host": host}
+        shown = [one for one in found.reports if all(text in ("", getattr(one, name)) for name, text in wanted.items())]
         if options["act"]:
-            self._instruct(options["act"], shown, named=member or pool or host, **options)
+            self._instruct(options["act"], shown, member or pool or host, options["reason"])
             return
         lines = [f"{found.title}.\n{found.lead.replace('`', '')}"]
         for report in shown:
@@ -86,13 +83,12 @@ class Command(PrintingCommand):
             lines.append(f"\n{named}: no supervisor reports")
         self.answer(lines, _as_json(found, shown, running), indent=2)
 
-    def _instruct(self, verb: Verb, chosen: list[PoolReport], *, named: str, reason: str, **options: Any) -> None:
+    def _instruct(self, verb: Verb, chosen: list[PoolReport], named: str, reason: str) -> None:
         """Instruct supervisors, and wait until they have obeyed."""
         refused = {report.member: why for report in chosen if (why := supervisors.refusal(report, verb))}
+        able = [one for one in chosen if one.member not in refused]
         with as_command_error("workers"):
-            told = supervisors.instruct(
-                verb, [one for one in chosen if one.member not in refused], who=Who.of_command(), reason=reason
-            )
+            told = supervisors.instruct(verb, able, who=Who.of_command(), reason=reason)
             left = supervisors.wait_until_obeyed(verb, told, PATIENCE_S) if told else []
         done = [report.member for report in told if report not in left]
         late = [report.member for report in left]
@@ -102,9 +98,8 @@ class Command(PrintingCommand):
         facts = {"act": verb, "done": done, "refused": refused, "not_obeyed": late}
         self.answer(map(printable, lines), facts, indent=2)
         if not chosen:
-            raise CommandError(
-                f"workers: {named}: no supervisor reports; manage.py switchyard workers lists those that do"
-            )
+            fact = f"workers: {named}: no supervisor reports"
+            raise CommandError(f"{fact}; manage.py switchyard workers lists those that do")
         if left or not told:
             raise CommandError(f"workers: {len(done)} of {len(chosen)} supervisors obeyed {verb}")
 
@@ -132,15 +127,8 @@ def _lines(report: PoolReport, jobs: list[Job], quieted: Instruction | None) -> 
 
 
 def _as_json(found: ReportedWorkers, shown: list[PoolReport], running: list[Job]) -> dict[str, Any]:
-    return {
-        "sentence": found.title,
-        "missing": list(found.missing),
-        "supervisors": [
-            msgspec.to_builtins(report)
-            | {
-                "member": report.member,
-                "running": [job_json(job) for job in running if job.holder.member == report.member],
-            }
-            for report in shown
-        ],
-    }
+    def of(report: PoolReport) -> dict[str, Any]:
+        jobs = [job_json(job) for job in running if job.holder.member == report.member]
+        return {**msgspec.to_builtins(report), "member": report.member, "running": jobs}
+
+    return {"sentence": found.title, "missing": list(found.missing), "supervisors": list(map(of, shown))}

@@ -3,5 +3,5 @@
 It keeps true: what a module of this room declares is an actor of the yard like any other, and means what it meant
 before; an option without a counterpart is refused, with what to write instead. Nothing of the other system is imported.
 
-Files in reading order: ``celery``, ``instead``. Public: ``shared_task``, ``Retry`` and ``TaskJob`` of ``celery``.
+Public: ``shared_task``, ``Retry`` and ``TaskJob`` of ``celery``.
 """

@@ -8,16 +8,38 @@ again. Workers import the module ``tasks`` of each app that imports this one.
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from functools import partial
 from types import MethodType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 import dramatiq
 from django.utils import timezone
 from dramatiq.middleware import CurrentMessage
 
-from switchyard.compat.instead import refuse
-from switchyard.middleware.errors import PermanentFailure
+from switchyard.middleware.errors import PermanentFailure, UnknownOption
+
+# Options of Celery that this module does not have, and what to write instead of each.
+DELAYS: Final = (
+    "write default_retry_delay and max_retries, or declare @dramatiq.actor(min_backoff=..., max_backoff=...)"
+)
+INSTEAD: Final = {
+    "acks_late": "leave it out: a job is acknowledged at its end",
+    "base": "call from the task what its class does",
+    "expires": "declare @dramatiq.actor(max_age=...), in milliseconds",
+    "link": "declare @dramatiq.actor(on_success=...)",
+    "link_error": "declare @dramatiq.actor(on_failure=...)",
+    "priority": "declare @dramatiq.actor(priority=...), a lower one goes first",
+    "rate_limit": "declare @dramatiq.actor(rate_limit=...), which counts over all workers",
+    "reject_on_worker_lost": "leave it out: a job whose worker is lost runs again",
+    "serializer": "leave it out: arguments are JSON",
+    "soft_time_limit": "declare @dramatiq.actor(time_limit=...), in milliseconds",
+    "task_id": "call switchyard.jobs.services.submit(task, ..., job_id=...)",
+    "throws": "declare @dramatiq.actor(throws=...)",
+    "time_limit": "declare @dramatiq.actor(time_limit=...), in milliseconds",
+    **dict.fromkeys(("retry_backoff", "retry_backoff_max", "retry_jitter", "retry_kwargs"), DELAYS),
+}
+OTHERS: Final = "leave it out, or declare @dramatiq.actor with an option of its own"
 
 
 class Retry(dramatiq.Retry):
@@ -95,7 +117,7 @@ def shared_task(function: Any = None, /, *, bind: bool = False, queue: str = "de
         return partial(shared_task, bind=bind, queue=queue, **given)
     name, most, errors = given.pop("name", None), given.pop("max_retries", 3), tuple(given.pop("autoretry_for", ()))
     delay_s, is_ignored = given.pop("default_retry_delay", 180), given.pop("ignore_result", False)
-    refuse(name or function.__name__, given)
+    _refuse(name or function.__name__, given)
 
     def is_retried(retries: int, error: BaseException) -> bool:
         return isinstance(error, Retry) or (isinstance(error, errors) and (most is None or retries < most))
@@ -112,7 +134,18 @@ def shared_task(function: Any = None, /, *, bind: bool = False, queue: str = "de
 
 
 def _delay_ms(task: Task, countdown: float | None = None, eta: Any = None, **others: Any) -> int | None:
-    refuse(task.actor_name, others)
+    _refuse(task.actor_name, others)
     if countdown is None and eta is not None:
         countdown = ((timezone.make_aware(eta) if timezone.is_naive(eta) else eta) - timezone.now()).total_seconds()
     return None if countdown is None else max(int(countdown * 1_000), 0)
+
+
+def _refuse(task: str, given: Collection[str]) -> None:
+    """Refuse the options that are left of what a task or a call was given.
+
+    Raises:
+        UnknownOption: there are any.
+    """
+    if given:
+        remedies = "; ".join(f"{name!r}: {INSTEAD.get(name, OTHERS)}" for name in given)
+        raise UnknownOption(f"task {task}: unknown option of switchyard.compat.celery {remedies}")

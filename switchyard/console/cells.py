@@ -30,10 +30,8 @@ def safe_text(text: str) -> str:
     """
     start, *rest = _PARTED.split(text)
     # A leading tab or end of line is itself a trigger.
-    leads = _first_visible(start) in TRIGGERS or (
-        not _first_visible(start) and text[len(start) : len(start) + 1] in TRIGGERS
-    )
-    text = (QUOTE if leads else "") + start + "".join(map(_quoted, rest))
+    first = _first_visible(start) or text[len(start) : len(start) + 1]
+    text = (QUOTE if first in TRIGGERS else "") + start + "".join(map(_quoted, rest))
     if len(text) > MAX_CHARACTERS:
         text = text[: MAX_CHARACTERS - len(CUT)] + CUT
     return text

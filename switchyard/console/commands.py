@@ -48,10 +48,9 @@ UNDEFINED = ("42P01", "42703")
 DATABASE_REMEDY = "check DATABASE_URL and SWITCHYARD_STATE_DIR, and that manage.py migrate was run"
 
 
-def refusal(error: Exception, text: str = "") -> CommandError:
-    """Return the command's error: its exit code is 2 for a ``ValueError`` of an argument, and where one is unusable."""
-    wrong = isinstance(error, WRONG) or (isinstance(error, ActRefused) and error.by_argument)
-    return CommandError(text or str(error), returncode=WRONG_ARGUMENTS if wrong else 1)
+def wrong(text: str) -> CommandError:
+    """Return the error of a call whose arguments are unusable: its exit code is 2."""
+    return CommandError(text, returncode=WRONG_ARGUMENTS)
 
 
 def database_trouble(error: Exception) -> str:
@@ -83,7 +82,8 @@ def as_command_error(subject: str) -> Iterator[None]:
     except BrokerError as error:
         raise CommandError(in_words_of_project(f"{subject}: {error}")) from error
     except (SwitchyardError, MiddlewareError) as error:
-        raise refusal(error) from error
+        by_argument = isinstance(error, WRONG) or (isinstance(error, ActRefused) and error.by_argument)
+        raise (wrong if by_argument else CommandError)(str(error)) from error
 
 
 def show_examples(parser: ArgumentParser, examples: str) -> None:
@@ -112,13 +112,10 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def seconds(text: str) -> float:
     """Return the seconds that an argument names, such as ``25``; ``ArgumentTypeError`` for no number from 0 on."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number < math.inf:  # nan is neither
-        raise ArgumentTypeError(f"{text!r} is not a number of seconds; give 0 or more, such as 25")
-    return number
+    with suppress(ValueError):
+        if 0 <= (number := float(text)) < math.inf:  # nan is neither
+            return number
+    raise ArgumentTypeError(f"{text!r} is not a number of seconds; give 0 or more, such as 25")
 
 
 def number_within(least: int, most: int) -> Callable[[str], int]:

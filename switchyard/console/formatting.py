@@ -15,6 +15,7 @@ from django.utils import timezone
 from switchyard.broker.clock import EPOCH, datetime_of, now_ms
 from switchyard.broker.errors import ActRefused
 from switchyard.broker.queue.codec import LARGEST
+from switchyard.middleware.clock_comparison import compared_now
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
 SPAN_UNITS = ((DAY_S * 1_000, "day"), (HOUR_S * 1_000, "h"), (MINUTE_S * 1_000, "min"), (1_000, "s"))
@@ -96,13 +97,13 @@ def rough_duration(ms: float, *, up: bool) -> str:
 
     Fewer than ten of a unit have a second one.
     """
+    rounded = math.ceil if up else math.floor
     if ms < SPAN_UNITS[-1][0]:
-        return f"{math.ceil(ms) if up else math.floor(ms)} ms"
+        return f"{rounded(ms)} ms"
     first = next(n for n, (unit_ms, _) in enumerate(SPAN_UNITS) if ms >= unit_ms)
     steps_ms = [unit_ms for unit_ms, _ in SPAN_UNITS] + [SPAN_UNITS[-1][0]]
     step_ms = steps_ms[first if ms >= MANY_UNITS * steps_ms[first] else first + 1]
-    whole_ms = (math.ceil(ms / step_ms) if up else math.floor(ms / step_ms)) * step_ms
-    parts: list[str] = []
+    whole_ms, parts = rounded(ms / step_ms) * step_ms, list[str]()
     for unit_ms, unit in SPAN_UNITS:
         number, whole_ms = divmod(whole_ms, unit_ms)
         if number:
@@ -181,7 +182,7 @@ def unusable_end(text: str, why: str) -> ActRefused:
     return ActRefused(f"until {text!r}", f"{why}; {remedy}", by_argument=True)
 
 
-def parse_until(text: str, *, now: datetime) -> datetime:
+def parse_until(text: str, *, now: datetime | None = None) -> datetime:
     """Return the time that an operator means: ``30m``, ``2h``, ``14:00`` (the next one, UTC), or ISO 8601.
 
     A time without a zone is UTC.
@@ -189,7 +190,7 @@ def parse_until(text: str, *, now: datetime) -> datetime:
     Raises:
         ActRefused: it is none of these, over, or more than a year away.
     """
-    text = text.strip()
+    text, now = text.strip(), now or compared_now()
     moment = _parse(text, now)
     if moment <= now:
         raise unusable_end(text, "it is over")
@@ -205,9 +206,14 @@ def _parse(text: str, now: datetime) -> datetime:
         today = now.astimezone(UTC).replace(hour=int(of_day[1]), minute=int(of_day[2]), second=0, microsecond=0)
         return today if today > now else today + timedelta(days=1)
     try:
-        moment = datetime.fromisoformat(text)
+        return moment_of(text)
     except ValueError as error:
         raise unusable_end(text, "it is not a time") from error
+
+
+def moment_of(text: str) -> datetime:
+    """Return the time of a text in ISO 8601, in UTC where it has no offset; ``ValueError`` where it is no time."""
+    moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
@@ -228,9 +234,7 @@ def time_ms(name: str, text: str) -> int | None:
     if ago := SPAN.fullmatch(text):
         return max(now_ms() - int(ago[1]) * UNITS_MS[ago[2]], 0)
     try:
-        at = datetime.fromisoformat(text)
-        at = at if at.tzinfo else at.replace(tzinfo=UTC)
-        return min(max((at - EPOCH) // timedelta(milliseconds=1), 0), LARGEST)
+        return min(max((moment_of(text) - EPOCH) // timedelta(milliseconds=1), 0), LARGEST)
     except (ValueError, OverflowError):
         remedy = "write 30m, 1h or 7d ago, or a time such as 2026-11-21T13:00:00Z"
         raise ValueError(f"{name}: {text!r:.100} is not a time; {remedy}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode, urlsplit
@@ -46,26 +47,14 @@ def admin_url(name: str, *args: Any) -> str:
     return page_url(f"{admin_site().name}:{name}", *args)
 
 
-def jobs_url(**filters: str) -> str:
-    """Return the address of the list of jobs, with filters by their names in the URL: ``jobs_url(state="dead")``."""
-    return _filtered(page_url("switchyard-jobs"), filters)
-
-
-def letters_url(**filters: str) -> str:
-    """Return the address of the list of dead letters, with filters by their names in the URL."""
-    return _filtered(page_url("switchyard-letters"), filters)
-
-
 def path_of(address: str) -> str:
     """Return the path and query of an address of this site: never another host's, and never a script."""
-    try:
+    with suppress(ValueError):
         found = urlsplit(address)
-    except ValueError:
-        return ""
-    if not address or found.scheme not in ("", "http", "https"):
-        return ""
-    path = "/" + found.path.lstrip("/\\")
-    return f"{path}?{found.query}" if found.query else path
+        if address and found.scheme in ("", "http", "https"):
+            path = "/" + found.path.lstrip("/\\")
+            return f"{path}?{found.query}" if found.query else path
+    return ""
 
 
 def worker_url(member: str) -> str:
@@ -90,6 +79,17 @@ def _page_of(name: str) -> Callable[[str | int], str]:
     return lambda of: page_url(name, of)
 
 
+def _list_of(name: str) -> Callable[..., str]:
+    """Return the function that finds the address of a list, with filters by their names: ``jobs_url(state="dead")``."""
+
+    def address(**filters: str) -> str:
+        found = page_url(name)
+        return f"{found}?{urlencode(filters)}" if found and filters else found
+
+    return address
+
+
+jobs_url, letters_url = _list_of("switchyard-jobs"), _list_of("switchyard-letters")
 job_url = _page_of("switchyard-job")
 queue_url = _page_of("switchyard-queue")
 actor_url = _page_of("switchyard-actor")
@@ -113,10 +113,6 @@ def absolute(address: str) -> str:
             prefix = f"{path}/"
         address = f"/{address.removeprefix(prefix)}"
     return f"{root}{address}"
-
-
-def _filtered(address: str, filters: dict[str, str]) -> str:
-    return f"{address}?{urlencode(filters)}" if address and filters else address
 
 
 @lru_cache(maxsize=1_000)

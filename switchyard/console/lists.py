@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode
@@ -49,7 +49,7 @@ class CheckedQuery(ModelAdmin):
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
         """Return whether a filter, the date hierarchy or a link uses the lookup."""
-        if LOOKUP_SEP not in lookup and not _has_field(self.model, lookup):
+        if LOOKUP_SEP not in lookup and _field(self.model, lookup) is None:
             return True  # Django shows the list without it.
         return any(re.fullmatch(re.escape(name) + _LOOKUP, lookup) for name in self._compared(request))
 
@@ -73,8 +73,7 @@ class CheckedQuery(ModelAdmin):
             column = each[0] if isinstance(each, tuple | list) else each
             name = str(getattr(column, "name", column))
             yield name
-            target = _target(self.model, name)
-            if target is not None:
+            if (target := _target(self.model, name)) is not None:
                 yield f"{name}{LOOKUP_SEP}{target}"
 
 
@@ -123,25 +122,20 @@ def check_foreign_lists(site: AdminSite) -> None:
             site.register(model, type(f"Checked{type(page).__name__}", (CheckedQuery, type(page)), {}))
 
 
-def _has_field(model: type[Model], name: str) -> bool:
-    if name == "pk":
-        return True
-    try:
-        model._meta.get_field(name)
-    except FieldDoesNotExist:
-        return False
-    return True
+def _field(model: type[Model], name: str) -> Any:
+    """Return a field by its name, ``None`` where there is none."""
+    with suppress(FieldDoesNotExist):
+        return model._meta.pk if name == "pk" else model._meta.get_field(name)
+    return None
 
 
 def _is_known(model: type[Model], name: str, value: Any) -> bool:
     """Return whether a value of a foreign key names a row; of any other field it is not asked."""
-    field = model._meta.get_field(name) if name != "pk" and _has_field(model, name) else None
-    if not isinstance(field, ForeignKey):
+    if not isinstance(field := _field(model, name), ForeignKey):
         return True
-    try:
+    with suppress(*_UNUSABLE, ValidationError):
         return bool(field.related_model._base_manager.filter(pk=value).exists())
-    except (*_UNUSABLE, ValidationError):
-        return False
+    return False
 
 
 def _target(model: type[Model], path: str) -> str | None:

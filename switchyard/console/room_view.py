@@ -126,10 +126,10 @@ def require(request: HttpRequest, *rights: str, queue: str | None = None) -> Non
             raise PermissionDenied(f"The missing right is {right}{of}.")
 
 
-def gone(request: HttpRequest, noun: str, pk: int, page: str) -> HttpResponseRedirect:
+def gone(request: HttpRequest, noun: str, pk: int | str, page: str, site: str | None = None) -> HttpResponseRedirect:
     """Redirect to the list of rows, where a row's page would be not found: rows go by their age, and links stay."""
     messages.warning(request, f"There is no {noun} with the id “{pk}”; old rows are deleted in time.")
-    return HttpResponseRedirect(reverse(page))
+    return HttpResponseRedirect(reverse(page, current_app=site))
 
 
 class ReadOnly(BaseModelAdmin):
@@ -153,10 +153,8 @@ class ReadOnly(BaseModelAdmin):
 
     def _get_obj_does_not_exist_redirect(self, request: HttpRequest, opts: Any, object_id: str) -> HttpResponseRedirect:
         """Lead to the list, where Django leads to the start page: rows go by their age, and links to them stay."""
-        name = opts.verbose_name
-        messages.warning(request, f"There is no {name} with the id “{object_id[:100]}”; old rows are deleted in time.")
         page = f"admin:{opts.app_label}_{opts.model_name}_changelist"
-        return HttpResponseRedirect(reverse(page, current_app=self.admin_site.name))
+        return gone(request, opts.verbose_name, object_id[:100], page, self.admin_site.name)
 
 
 # Stands beside buttons that are switched off, and is their title.

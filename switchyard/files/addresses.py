@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from switchyard.broker.errors import SwitchyardError
-from switchyard.setting_values import InvalidSetting, refuse_without_package
+from switchyard.setting_values import PACKAGES, InvalidSetting, refuse_without
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 POSTGRES_DISK_FULL = "53100"
@@ -157,7 +157,7 @@ def address_of(name: str, value: str) -> StorageAddress:
         raise InvalidSetting(name, f"{bucket!r:.70} is not a name of a bucket", f"use for example {GOOD}")
     if _PREFIX.fullmatch(prefix) is None or ".." in prefix or "//" in prefix:
         raise InvalidSetting(name, f"{prefix!r:.70} is not a prefix of keys", "use letters, digits and . _ - / in it")
-    refuse_without_package(name, parts.scheme)
+    refuse_without(name, PACKAGES.get(parts.scheme, ("", "", "")), parts.scheme)
     return StorageAddress(parts.scheme, bucket=bucket, prefix=prefix, options=options)
 
 

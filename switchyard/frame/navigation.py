@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
@@ -56,12 +55,10 @@ class VerdictStrip:
 
     def verdict(self, fresh_s: float = FRESH_S) -> KeptVerdict:
         """Return the verdict, read anew when it is older than ``fresh_s``."""
-        kept = self._fresh(fresh_s)
-        if kept is not None:
+        if (kept := self._fresh(fresh_s)) is not None:
             return kept
         before = self._fresh(OLD_S)
-        acquired = self._lock.acquire(blocking=before is None)
-        if before is not None and not acquired:
+        if not self._lock.acquire(blocking=before is None) and before is not None:
             return before
         try:
             return self._fresh(fresh_s) or self._read()
@@ -90,16 +87,11 @@ STRIP = VerdictStrip()
 
 
 # Apps whose pages the room has better ones for.
-LEFT_OUT_APPS = frozenset(
-    {
-        *("switchyard_dead_letters", "switchyard_alerts", "switchyard_jobs", "switchyard_schedules"),
-        *("switchyard_operations", "django_dramatiq"),
-    }
-)
+LEFT_OUT_APPS = {f"switchyard_{name}" for name in ("dead_letters", "alerts", "jobs", "schedules", "operations")}
+LEFT_OUT_APPS |= {"django_dramatiq"}
 
 
-@dataclass(frozen=True, slots=True)
-class MenuEntry:
+class MenuEntry(NamedTuple):
     """A line of the menu.
 
     Args:
@@ -116,8 +108,7 @@ class MenuEntry:
     active: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class MenuGroup:
+class MenuGroup(NamedTuple):
     """Entries of the menu with a heading."""
 
     title: str
@@ -167,10 +158,8 @@ def room_pages() -> Iterator[RoomPage]:
 
 def menu(request: HttpRequest) -> tuple[MenuGroup, ...]:
     """Return the groups of the menu with the pages that the user may see; groups without any are left out."""
-    groups = (
-        MenuGroup("Operations room", tuple(_room_entries(request))),
-        MenuGroup("Administration", tuple(_admin_entries(request))),
-    )
+    found = (("Operations room", _room_entries(request)), ("Administration", _admin_entries(request)))
+    groups = (MenuGroup(title, tuple(entries)) for title, entries in found)
     return tuple(group for group in groups if group.entries)
 
 

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
+from typing import NamedTuple
 
 import dramatiq
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, PermissionsMixin
 from django.db import DatabaseError
 from django.db.models import Count, Max, Q
-from django.urls import reverse
 
 from switchyard.alerts.models import Alert
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.conf import declared_yard
-from switchyard.console.links import (
-    actor_url,
-    alert_url,
-    job_url,
-    jobs_url,
-    letter_url,
-    queue_url,
-    schedule_url,
-    worker_url,
-)
+from switchyard.console import links
 from switchyard.console.queue_rights import holds
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.history.filters import Filter, search_text, searched_names
@@ -52,8 +44,7 @@ class Hit:
     is_id: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class HitGroup:
+class HitGroup(NamedTuple):
     """Results of one kind."""
 
     title: str
@@ -68,13 +59,13 @@ def jobs(asked: str) -> Iterator[Hit]:
     """Find a job by its id."""
     job_id = written_id(asked)
     if is_message_id(job_id) and passport_of(job_id) is not None:
-        yield Hit(job_id, job_url(job_id), is_exact=True, is_id=True)
+        yield Hit(job_id, links.job_url(job_id), is_exact=True, is_id=True)
 
 
 def owners(asked: str) -> Iterator[Hit]:
     page = find_jobs(Filter(owner=asked), limit=1)
     if page.jobs:
-        yield Hit(asked, jobs_url(owner=asked), "jobs of this owner", is_exact=True)
+        yield Hit(asked, links.jobs_url(owner=asked), "jobs of this owner", is_exact=True)
 
 
 def arguments(asked: str) -> Iterator[Hit]:
@@ -92,7 +83,7 @@ def arguments(asked: str) -> Iterator[Hit]:
 
 
 def _with_argument(argument: str, note: str) -> Hit:
-    return Hit(argument, jobs_url(argument=argument), note, is_exact=True)
+    return Hit(argument, links.jobs_url(argument=argument), note, is_exact=True)
 
 
 def letters(asked: str) -> Iterator[Hit]:
@@ -103,9 +94,8 @@ def letters(asked: str) -> Iterator[Hit]:
     if is_job_id(written_id(asked)):
         for row in DeadLetter.objects.filter(message_id=written_id(asked)).order_by("-died_at")[:MOST_ROWS]:
             name, state = f"{row.exception} of {row.actor}", row.get_state_display().lower()
-            yield Hit(name, letter_url(row.pk), state)
+            yield Hit(name, links.letter_url(row.pk), state)
         return
-    address = reverse("switchyard-letters")
     text = Q(exception__icontains=asked) | Q(error__icontains=asked) | Q(actor=asked) | Q(queue=asked)
     opened = DeadLetter.objects.filter(is_open=1).order_by()
     newest = opened.values("fingerprint").annotate(newest=Max("id")).values("newest")
@@ -113,12 +103,9 @@ def letters(asked: str) -> Iterator[Hit]:
     groups = {row.fingerprint: row for row in rows.only("fingerprint", "exception", "actor")[:MOST_GROUPS]}
     counts = opened.filter(fingerprint__in=list(groups)).values_list("fingerprint").annotate(count=Count("id"))
     for fingerprint, count in counts.order_by("-count")[:MOST_ROWS]:
-        yield Hit(
-            f"{groups[fingerprint].exception} of {groups[fingerprint].actor}",
-            f"{address}?fingerprint={fingerprint}",
-            f"{count:,} open",
-            is_id=fingerprint == asked,
-        )
+        name = f"{groups[fingerprint].exception} of {groups[fingerprint].actor}"
+        address = links.letters_url(fingerprint=fingerprint)
+        yield Hit(name, address, f"{count:,} open", is_id=fingerprint == asked)
 
 
 def alerts(asked: str) -> Iterator[Hit]:
@@ -129,7 +116,7 @@ def alerts(asked: str) -> Iterator[Hit]:
         wanted |= Q(pk=int(number))
     for alert in Alert.objects.filter(wanted)[:MOST_ROWS]:
         note = f"A-{alert.pk}, {alert.get_state_display().lower()}"
-        yield Hit(alert.title, alert_url(alert.pk), note)
+        yield Hit(alert.title, links.alert_url(alert.pk), note)
 
 
 MOST_WORKERS = 20
@@ -138,18 +125,18 @@ MOST_WORKERS = 20
 def queues() -> Iterator[Hit]:
     for queue in declared_yard().queues:
         pools = ", ".join(pool.name for pool in declared_yard().pools_of(queue.name))
-        yield Hit(queue.name, queue_url(queue.name), f"pools: {pools}" if pools else "")
+        yield Hit(queue.name, links.queue_url(queue.name), f"pools: {pools}" if pools else "")
 
 
 def actors() -> Iterator[Hit]:
     for name, actor in sorted(dramatiq.get_broker().actors.items()):
-        yield Hit(name, actor_url(name), f"queue {actor.queue_name}")
+        yield Hit(name, links.actor_url(name), f"queue {actor.queue_name}")
 
 
 def schedules() -> Iterator[Hit]:
     """Yield the schedules of this code, and those of rows."""
     for schedule in all_schedules():
-        yield Hit(schedule.name, schedule_url(schedule.name), schedule.trigger.text)
+        yield Hit(schedule.name, links.schedule_url(schedule.name), schedule.trigger.text)
 
 
 def _by_name(declared: Callable[[], Iterator[Hit]]) -> Callable[[str], Iterator[Hit]]:
@@ -163,23 +150,20 @@ def _by_name(declared: Callable[[], Iterator[Hit]]) -> Callable[[str], Iterator[
 
 def workers(asked: str) -> Iterator[Hit]:
     """Find supervisors by pool, host, process or release."""
-    shown = 0
     for report in facilities(dramatiq.get_broker()).pools.read_all():
         pids = {str(report.pid), *(str(child.get("pid")) for child in report.children)}
         named = asked.lower() in f"{report.pool} {report.host}".lower()
-        if shown < MOST_WORKERS and (named or asked in pids or asked in (report.member, report.release)):
-            shown += 1
+        if named or asked in pids or asked in (report.member, report.release):
             note = f"{report.state}, {report.busy} of {report.slots} busy"
             title = f"{report.pool} on {report.host}, pid {report.pid}"
-            yield Hit(title, worker_url(report.member), note, is_id=asked == report.member)
+            yield Hit(title, links.worker_url(report.member), note, is_id=asked == report.member)
 
 
 User = AbstractBaseUser | AnonymousUser | PermissionsMixin
 log = get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class SearchAnswer:
+class SearchAnswer(NamedTuple):
     """Things that a text names.
 
     Args:
@@ -192,8 +176,7 @@ class SearchAnswer:
     unread: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SearchedKind:
+class SearchedKind(NamedTuple):
     """Things of one kind, the right to see them, and the search among them."""
 
     title: str
@@ -207,7 +190,7 @@ KINDS = (
     SearchedKind("Queues", OPERATIONS, _by_name(queues)),
     SearchedKind("Actors", OPERATIONS, _by_name(actors)),
     SearchedKind("Schedules", "switchyard_schedules.view_schedulestate", _by_name(schedules)),
-    SearchedKind("Workers", OPERATIONS, workers),
+    SearchedKind("Workers", OPERATIONS, lambda asked: islice(workers(asked), MOST_WORKERS)),
     SearchedKind("Dead letters", "switchyard_dead_letters.view_deadletter", letters),
     SearchedKind("Alerts", "switchyard_alerts.view_alert", alerts),
     SearchedKind("Owners", "switchyard_jobs.view_job", owners),

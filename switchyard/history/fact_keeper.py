@@ -13,25 +13,8 @@ from django.db.models import Max
 
 from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import QueueStats
-from switchyard.broker.stores.yard_facts import (
-    AGE_MS,
-    CLOSES_MS,
-    DEPTH,
-    HOUR_MS,
-    KEPT_MS,
-    LATER,
-    LATER_CLASSES,
-    MINUTE_MS,
-    SENT,
-    YARD,
-    Counts,
-    FactStore,
-    actor_subject,
-    field,
-    is_host,
-    queue_subject,
-    with_fewer_owners,
-)
+from switchyard.broker.stores import yard_facts as facts
+from switchyard.broker.stores.yard_facts import CLOSES_MS, HOUR_MS, KEPT_MS, MINUTE_MS, Counts, FactStore
 from switchyard.database import tidy_connections
 from switchyard.history.models import FactHour
 from switchyard.long_running import FACT_KEEPER, Leadership, LogThrottle
@@ -67,17 +50,14 @@ class FactKeeper:
     def step(self) -> None:
         """Fold, store and sample, if this process leads. Failures are logged, and made up for by a later step."""
         tidy_connections()
-        try:
+        with self._throttle:
             if self._leadership.acquire_or_renew():
                 now = self.store.server_ms()
                 self.store.fold(now)
                 self._store_hours(now)
                 self.store.sample(*readings(self._transport.stats(queue.name) for queue in self._yard.queues))
-        except Exception as error:  # noqa: BLE001  logged by the throttle; no failure may end the loop
-            self._throttle.failed(error)
-            connection.close()
-        else:
-            self._throttle.succeeded()
+            return
+        connection.close()  # after a failure
 
     def _store_hours(self, now: int) -> None:
         """Store the hours whose last minute is folded, oldest first."""
@@ -86,8 +66,8 @@ class FactKeeper:
             last = FactHour.objects.filter(hour__lt=ended).aggregate(last=Max("hour"))["last"]
             self._next_hour = max((last or 0) + 1, ended - KEPT_MS // HOUR_MS)
         for hour in range(self._next_hour, min(ended, self._next_hour + MOST_HOURS)):
-            found = with_fewer_owners(self.store.all_minutes(hour * HOUR_MS, (hour + 1) * HOUR_MS))
-            store_hour(hour, {subject: counts for subject, counts in found.items() if not is_host(subject)})
+            found = facts.with_fewer_owners(self.store.all_minutes(hour * HOUR_MS, (hour + 1) * HOUR_MS))
+            store_hour(hour, {subject: counts for subject, counts in found.items() if not facts.is_host(subject)})
             self._next_hour = hour + 1
             FactHour.objects.filter(hour__lt=hour - YEAR_HOURS).delete()
 
@@ -121,12 +101,13 @@ def readings(stats: Iterable[QueueStats]) -> tuple[dict[str, tuple[str, int]], d
     """Return counters and gauges of queues, as :meth:`FactStore.sample` takes them."""
     counters: dict[str, tuple[str, int]] = {}
     gauges: dict[str, Counts] = {}
+    depth, age = facts.DEPTH, facts.AGE_MS
     for one in stats:
-        gauges[queue_subject(one.queue)] = {DEPTH: one.live.waiting, AGE_MS: one.live.oldest_age_ms or 0}
+        gauges[facts.queue_subject(one.queue)] = {depth: one.live.waiting, age: one.live.oldest_age_ms or 0}
         for name, count in one.sends.items():
             actor, _, later = name.partition("\n")
-            code = LATER + min(int(later), LATER_CLASSES - 1) if later.isdigit() else SENT
-            counters[f"{one.queue}\n{name}"] = field(actor_subject(actor), code), count
-    depth = sum(of[DEPTH] for of in gauges.values())
-    gauges[YARD] = {DEPTH: depth, AGE_MS: max((of[AGE_MS] for of in gauges.values()), default=0)}
+            code = facts.LATER + min(int(later), facts.LATER_CLASSES - 1) if later.isdigit() else facts.SENT
+            counters[f"{one.queue}\n{name}"] = facts.field(facts.actor_subject(actor), code), count
+    depths, ages = ([of[code] for of in gauges.values()] for code in (depth, age))
+    gauges[facts.YARD] = {depth: sum(depths), age: max(ages, default=0)}
     return counters, gauges

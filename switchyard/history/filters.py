@@ -114,10 +114,12 @@ class Filter:
             low, _, high = (span := values[name]).partition("-")
             if span and (span == "-" or not MILLISECONDS.fullmatch(span) or (low and high and int(low) >= int(high))):
                 raise ValueError(f"{name}: {span!r:.40} is no range of milliseconds; write 80-320, 80- or -320")
+        if (flag := _one("failures", given)) not in _FLAGS:
+            raise ValueError(f"failures: {flag!r:.100} is neither 0 nor 1")
         return cls(
             states=_states(given.get("state", ())),
             argument=_argument(_one("argument", given)),
-            failures=_flag("failures", _one("failures", given)),
+            failures=_FLAGS[flag],
             **values,
         )
 
@@ -201,9 +203,3 @@ def _argument(value: str) -> tuple[str, str] | None:
     if not name or not equals:
         raise ValueError(f"argument: {value!r:.100} has no name and value; write argument=customer_id=42")
     return name, wanted
-
-
-def _flag(name: str, value: str) -> bool:
-    if value not in _FLAGS:
-        raise ValueError(f"{name}: {value!r:.100} is neither 0 nor 1")
-    return _FLAGS[value]

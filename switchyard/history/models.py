@@ -9,7 +9,31 @@ from django.db import models
 from django.db.models import Q
 
 
-class JobRow(models.Model):
+def _index(name: str, *order: str, partial: bool = False) -> models.Index:
+    condition = Q((f"{name}__isnull", False)) if partial else None
+    return models.Index(fields=(name, *order, "id"), condition=condition, name=f"history_{name.removesuffix('_at')}")
+
+
+class _Ran(models.Model):
+    """Columns of an attempt, which a job has of its last one. Those of the error are of the last that failed."""
+
+    generation = models.PositiveIntegerField()
+    state = models.CharField(max_length=16)
+    reason = models.CharField(max_length=32, blank=True)
+    lane = models.CharField(max_length=80)
+    pool = models.CharField(max_length=64, blank=True)
+    worker = models.CharField(max_length=255, blank=True)
+    release = models.CharField(max_length=64, blank=True)
+    started_at = models.BigIntegerField(null=True)
+    finished_at = models.BigIntegerField()
+    error_type = models.CharField(max_length=255, blank=True)
+    error_message = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        abstract = True
+
+
+class JobRow(_Ran):
     """One job as its last known attempt left it.
 
     ``state`` is ``retrying`` while a failed attempt waits to be retried; the job may have gone on since.
@@ -20,28 +44,17 @@ class JobRow(models.Model):
     job_id = models.CharField("job", max_length=200, unique=True)
     # Grows with requeues, attempts and states: see broker.stores.job_records.sequence.
     sequence = models.BigIntegerField()
-    state = models.CharField(max_length=16)
-    reason = models.CharField(max_length=32, blank=True)
     actor = models.CharField(max_length=255)
     queue = models.CharField(max_length=64)
-    lane = models.CharField(max_length=80)
-    pool = models.CharField(max_length=64, blank=True)
-    worker = models.CharField(max_length=255, blank=True)
-    release = models.CharField(max_length=64, blank=True)
     # NULL where there is none: the partial indexes below leave those rows out.
     owner = models.CharField(max_length=200, null=True, blank=True)
     attempts = models.PositiveIntegerField()
-    generation = models.PositiveIntegerField()
     enqueued_at = models.BigIntegerField(null=True)
-    started_at = models.BigIntegerField(null=True)
-    finished_at = models.BigIntegerField()
     # ``finished_at`` of a job that is not succeeded, else NULL.
     not_succeeded_at = models.BigIntegerField(null=True)
     wait_ms = models.BigIntegerField(null=True)
     run_ms = models.BigIntegerField(null=True)
     failed_at = models.BigIntegerField(null=True)
-    error_type = models.CharField(max_length=255, blank=True)
-    error_message = models.CharField(max_length=500, blank=True)
     fingerprint = models.CharField(max_length=64, null=True, blank=True)
     parent = models.CharField(max_length=200, null=True, blank=True)
     request_id = models.CharField(max_length=200, blank=True)
@@ -59,48 +72,23 @@ class JobRow(models.Model):
         ordering = ("-finished_at", "-id")
         default_permissions = ()
         indexes = (
-            models.Index(fields=("finished_at", "id"), name="history_finished"),
-            models.Index(fields=("actor", "finished_at", "id"), name="history_actor"),
-            models.Index(fields=("queue", "finished_at", "id"), name="history_queue"),
-            models.Index(fields=("release", "finished_at", "id"), name="history_release"),
+            _index("finished_at"),
+            *(_index(name, "finished_at") for name in ("actor", "queue", "release")),
             # Small: of most jobs these columns are empty.
-            models.Index(
-                fields=("not_succeeded_at", "id"),
-                condition=Q(not_succeeded_at__isnull=False),
-                name="history_not_succeeded",
-            ),
-            models.Index(fields=("owner", "finished_at", "id"), condition=Q(owner__isnull=False), name="history_owner"),
-            models.Index(
-                fields=("parent", "finished_at", "id"), condition=Q(parent__isnull=False), name="history_parent"
-            ),
-            models.Index(fields=("failed_at", "id"), condition=Q(failed_at__isnull=False), name="history_failed"),
-            models.Index(
-                fields=("fingerprint", "failed_at", "id"),
-                condition=Q(fingerprint__isnull=False),
-                name="history_fingerprint",
-            ),
+            *(_index(name, partial=True) for name in ("not_succeeded_at", "failed_at")),
+            *(_index(name, "finished_at", partial=True) for name in ("owner", "parent")),
+            _index("fingerprint", "failed_at", partial=True),
         )
 
     def __str__(self) -> str:
         return f"{self.actor} {self.job_id}"
 
 
-class AttemptRow(models.Model):
+class AttemptRow(_Ran):
     """An attempt that failed, or one whose log lines are kept."""
 
     job_id = models.CharField("job", max_length=200)
-    generation = models.PositiveIntegerField()
     attempt = models.PositiveIntegerField()
-    state = models.CharField(max_length=16)
-    reason = models.CharField(max_length=32, blank=True)
-    lane = models.CharField(max_length=80)
-    pool = models.CharField(max_length=64, blank=True)
-    worker = models.CharField(max_length=255, blank=True)
-    release = models.CharField(max_length=64, blank=True)
-    started_at = models.BigIntegerField(null=True)
-    finished_at = models.BigIntegerField()
-    error_type = models.CharField(max_length=255, blank=True)
-    error_message = models.CharField(max_length=500, blank=True)
     fingerprint = models.CharField(max_length=64, blank=True)
     logs = models.TextField(blank=True)
 

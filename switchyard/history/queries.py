@@ -136,8 +136,7 @@ def search(wanted: Filter, *, after: Cursor | None = None, limit: int = LIMIT) -
     conditions and the state ``retrying`` find them.
     """
     place = time_column(wanted)
-    values = searched_values(wanted)
-    if values:
+    if values := searched_values(wanted):
         return _search_by_value(wanted, values, place, after, limit)
     picked, place = chosen(wanted, place)
     rows = between(JobRow.objects.filter(picked), place, wanted, after)
@@ -174,9 +173,8 @@ def conditions(wanted: Filter) -> list[Q]:
 
     They include the one whose index is used: it is true for all of its rows.
     """
-    found = [Q(**{f"plain_{name}": getattr(wanted, name)}) for name in INDEXED if getattr(wanted, name)]
-    if wanted.fingerprint:
-        found.append(Q(plain_fingerprint=wanted.fingerprint))
+    names = (name for name in (*INDEXED, "fingerprint") if getattr(wanted, name))
+    found = [Q(**{f"plain_{name}": getattr(wanted, name)}) for name in names]
     if wanted.error:
         found.append(Q(error_type=wanted.error) | Q(error_message__icontains=wanted.error))
     for column, (low, high) in (("wait_ms", wanted.waited_ms), ("run_ms", wanted.ran_ms)):
@@ -184,7 +182,7 @@ def conditions(wanted: Filter) -> list[Q]:
         found += [Q(**{name: ms}) for name, ms in bounds if ms is not None]
     if wanted.states:
         found.append(Q(plain_state__in=wanted.states))
-    elif not (wanted.failures or wanted.fingerprint or wanted.error):
+    elif time_column(wanted) == "finished_at":
         found.append(~Q(plain_state="retrying"))
     return found
 
@@ -226,8 +224,8 @@ def _cut(found: list[JobRow], place: str, limit: int) -> HistoryPage:
 
 def searched_values(wanted: Filter) -> list[tuple[str, str]]:
     """Return the names and values of a filter that jobs are found by: an argument, a tag."""
-    found = [(name, search_text(value) or "") for name, value in [wanted.argument or ("", "")] if name]
-    return [*found, (TAG, search_text(wanted.tag) or "")] if wanted.tag else found
+    wants = [*([wanted.argument] if wanted.argument else []), *([(TAG, wanted.tag)] if wanted.tag else [])]
+    return [(name, search_text(value) or "") for name, value in wants]
 
 
 def _search_by_value(
@@ -299,11 +297,8 @@ def why_missing() -> str:
         return ""
     if leads and max(ages) < LATE_MS:
         return ""
-    cause = (
-        "the history's writer is behind"
-        if leads
-        else "no history writer leads, start `manage.py switchyard runhistory`"
-    )
+    no_leader = "no history writer leads, start `manage.py switchyard runhistory`"
+    cause = "the history's writer is behind" if leads else no_leader
     return f"those that ended in the last {duration(max(ages))} are not all in the history: {cause}"
 
 

@@ -8,17 +8,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from django.db import (
-    DataError,
-    IntegrityError,
-    connection,
-    models,
-    transaction,
-)
+from django.db import DataError, IntegrityError, connection, models, transaction
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import facilities
@@ -33,7 +27,7 @@ from switchyard.history.filters import TAG, search_text, searched_names
 from switchyard.history.models import AttemptRow, JobRow, SearchValue
 from switchyard.history.queries import were_enqueued
 from switchyard.loggers import get_logger
-from switchyard.long_running import HISTORY_WRITER, LEASE_S, RENEW_S, Leadership, LogThrottle, run_until_signal
+from switchyard.long_running import HISTORY_WRITER, RENEW_S, Leadership, LogThrottle, run_until_signal
 from switchyard.middleware.redaction import HIDDEN
 from switchyard.outbox.relay import Relay
 from switchyard.payload import readable
@@ -264,13 +258,6 @@ BURST_READ_LIMIT: Final = 10
 REST_PER_WORK: Final = 15.0
 
 
-@dataclass(slots=True)
-class _Batch:
-    entries: list[HistoryEntry] = field(default_factory=list)
-    rows: list[Rows] = field(default_factory=list)
-    skipped: int = 0
-
-
 class HistoryWriter:
     """Writer that moves rows while its process leads. A row is removed from the broker after it was committed.
 
@@ -278,7 +265,6 @@ class HistoryWriter:
     drops.
 
     Args:
-        lease_s: Seconds until another writer takes over; see ``Leadership``.
         renew_s: Seconds between renewals of the lease; see ``Leadership``.
         poll_s: Seconds between two looks into empty streams.
         pause_s: Seconds after a failure of the database or the broker.
@@ -286,21 +272,14 @@ class HistoryWriter:
     """
 
     def __init__(
-        self,
-        *,
-        lease_s: float = LEASE_S,
-        renew_s: float = RENEW_S,
-        poll_s: float = POLL_S,
-        pause_s: float = PAUSE_S,
-        burst_s: float = BURST_S,
+        self, *, renew_s: float = RENEW_S, poll_s: float = POLL_S, pause_s: float = PAUSE_S, burst_s: float = BURST_S
     ) -> None:
         own = facilities()
         calls, keys = own.records.calls, own.records.keys
-        self.leadership = Leadership(calls, keys, HISTORY_WRITER, lease_s=lease_s, renew_s=renew_s)
+        self.leadership = Leadership(calls, keys, HISTORY_WRITER, renew_s=renew_s)
         self.streams = HistoryStreams(calls, keys, (queue.name for queue in own.yard.queues))
         self._retention = Retention()
-        self._poll_s, self._pause_s, self._renew_s = poll_s, pause_s, renew_s
-        self._burst_s = burst_s
+        self._poll_s, self._pause_s, self._renew_s, self._burst_s = poll_s, pause_s, renew_s, burst_s
         self._throttle = LogThrottle("history", LOGGER)
         self._was_leading = False
         self._burst_since: float | None = None
@@ -332,7 +311,9 @@ class HistoryWriter:
             connection.close()
             return self._pause_s
         self._throttle.succeeded()
-        self._log_leadership(leading)
+        if leading != self._was_leading:
+            log.info("this process writes the history" if leading else "another process writes the history")
+        self._was_leading = leading
         if not moved:
             self._burst_since = None
             return self._poll_s if leading else self._renew_s
@@ -350,14 +331,14 @@ class HistoryWriter:
     def _move(self) -> int:
         """Move the oldest entries of every family; return how many there were."""
         entries = self.streams.read(limit=BURST_READ_LIMIT if self._burst_left_s() else READ_LIMIT)
-        for batch in _batches(entries, SQLITE_BATCH_ROWS if connection.vendor == "sqlite" else BATCH_ROWS):
+        most = SQLITE_BATCH_ROWS if connection.vendor == "sqlite" else BATCH_ROWS
+        for batch, rows, unread in _batches(entries, most):
             if not self.leadership.acquire_or_renew():
                 break
-            skipped = batch.skipped + self._write(batch.rows)
-            if skipped:
+            refused = self._write(rows)
+            if skipped := unread + refused:
                 log.error("rows of the history cannot be read, left out", rows=skipped)
-            written = len(batch.rows) + batch.skipped - skipped
-            self.streams.remove(batch.entries, written=written, skipped=skipped)
+            self.streams.remove(batch, written=len(rows) - refused, skipped=skipped)
         return len(entries)
 
     def _write(self, rows: Sequence[Rows]) -> int:
@@ -365,31 +346,26 @@ class HistoryWriter:
         try:
             write(rows)
         except (DataError, IntegrityError) as error:
-            if len(rows) <= 1:
-                log.error("the database refuses a row of the history", job_id=rows[0].job["job_id"], error=str(error))
-                return 1
-            return sum(self._write([row]) for row in rows)
+            if len(rows) > 1:
+                return sum(self._write([row]) for row in rows)
+            log.error("the database refuses a row of the history", job_id=rows[0].job["job_id"], error=str(error))
+            return 1
         return 0
 
-    def _log_leadership(self, leading: bool) -> None:
-        if leading != self._was_leading:
-            log.info("this process writes the history" if leading else "another process writes the history")
-        self._was_leading = leading
 
-
-def _batches(entries: Sequence[HistoryEntry], most: int) -> Iterator[_Batch]:
-    """Yield entries with their rows, about ``most`` rows at a time; what cannot be read is counted."""
-    batch = _Batch()
+def _batches(entries: Sequence[HistoryEntry], most: int) -> Iterator[tuple[list[HistoryEntry], list[Rows], int]]:
+    """Yield entries with their rows, about ``most`` rows at a time, and how many of them cannot be read."""
+    batch, rows, unread = list[HistoryEntry](), list[Rows](), 0
     for entry in entries:
-        rows, skipped = _read(entry)
-        batch.entries.append(entry)
-        batch.rows += rows
-        batch.skipped += skipped
-        if len(batch.rows) >= most:
-            yield batch
-            batch = _Batch()
-    if batch.entries:
-        yield batch
+        found, skipped = _read(entry)
+        batch.append(entry)
+        rows += found
+        unread += skipped
+        if len(rows) >= most:
+            yield batch, rows, unread
+            batch, rows, unread = [], [], 0
+    if batch:
+        yield batch, rows, unread
 
 
 def _read(entry: HistoryEntry) -> tuple[list[Rows], int]:
@@ -426,16 +402,14 @@ class Upsert:
 
 def write(rows: Sequence[Rows]) -> None:
     """Write the rows of ended attempts in one transaction; after a ``DatabaseError`` nothing was written."""
+    values: list[dict[str, Any]] = []
     with transaction.atomic():
         JOBS.run([row.job for row in rows])
         ATTEMPTS.run([row.attempt for row in rows if row.attempt is not None])
-        VALUES.run(
-            [
-                {"name": name, "value": value, "job_id": row.job["job_id"], "finished_at": row.job["finished_at"]}
-                for row in rows
-                for name, value in row.values
-            ]
-        )
+        for row in rows:
+            of_job = {"job_id": row.job["job_id"], "finished_at": row.job["finished_at"]}
+            values += [{"name": name, "value": value, **of_job} for name, value in row.values]
+        VALUES.run(values)
 
 
 def _upsert(model: type[models.Model], key: str, on_conflict: str) -> Upsert:
@@ -449,14 +423,12 @@ def _upsert(model: type[models.Model], key: str, on_conflict: str) -> Upsert:
 def _jobs() -> Upsert:
     table = JobRow._meta.db_table
     changes = []
-    for each in JobRow._meta.concrete_fields:
-        name = each.column
-        if each.primary_key or name == "job_id":
-            continue
+    for name in (each.column for each in JobRow._meta.concrete_fields if not each.primary_key):
         new = f'excluded."{name}"'
         if name in FAILURE:
             new = f'CASE WHEN excluded."failed_at" IS NULL THEN "{table}"."{name}" ELSE {new} END'
-        changes.append(f'"{name}" = {new}')
+        if name != "job_id":
+            changes.append(f'"{name}" = {new}')
     later = f'excluded."sequence" > "{table}"."sequence"'
     return _upsert(JobRow, '"job_id"', f"DO UPDATE SET {', '.join(changes)} WHERE {later}")
 

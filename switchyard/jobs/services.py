@@ -322,7 +322,7 @@ def enqueue_message(broker: Broker, message: Message[Any], delay_ms: int | None,
             request.note_failure(job_id, error.outcome)
         raise
     if request is not None:
-        request.note_enqueued(job_id)
+        request.job_ids.append(job_id)
     return job_id
 
 

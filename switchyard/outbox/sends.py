@@ -223,4 +223,4 @@ def sends_of(broker: Broker) -> CommitSends | None:
 def _note_enqueued(messages: Iterable[Message[Any]]) -> None:
     if (request := current_request()) is not None:
         for message in messages:
-            request.note_enqueued(message.message_id)
+            request.job_ids.append(message.message_id)

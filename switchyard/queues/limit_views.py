@@ -16,7 +16,6 @@ from switchyard.broker.errors import ActRefused, BrokerError
 from switchyard.console.formatting import parse_until
 from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.console.room_view import RoomResponse, not_answered, require
-from switchyard.middleware.clock_comparison import compared_now
 from switchyard.queues import limits as queries
 
 PAUSE = "switchyard_operations.pause_queue"
@@ -96,6 +95,6 @@ def _act(request: HttpRequest, *, limit: str, n: str, until: str, reason: str) -
         if not reason:
             raise ActRefused("override", "write a reason; nothing was changed")
         number = int(n) if n.isascii() and n.isdecimal() and len(n) < 10 else 0
-        end = parse_until(until, now=compared_now())
+        end = parse_until(until)
     state = queries.override(limit, number, until=end, who=Who.of_request(request), reason=reason)
     return f"{state.current:,} count for {state.actor}{f' until {end:%Y-%m-%d %H:%M:%S} UTC' if end else ''}."

@@ -23,7 +23,6 @@ from switchyard.console.formatting import parse_until
 from switchyard.console.pauses import pause_facts
 from switchyard.console.queue_rights import holds
 from switchyard.console.room_view import SWITCHED_OFF, RoomResponse, not_answered, require
-from switchyard.middleware.clock_comparison import compared_now
 from switchyard.operations.charts import charts_of
 from switchyard.operations.findings.facts import facts_of
 from switchyard.operations.overview import shown_rows
@@ -116,7 +115,7 @@ def pause(request: HttpRequest, name: str) -> HttpResponseBase:
     given, reason = request.POST.get("until", "").strip(), _reason(request)
 
     def act() -> str:
-        until = parse_until(given, now=compared_now()) if given else None
+        until = parse_until(given) if given else None
         changed = services.pause(name, who=Who.of_request(request), reason=reason, until=until)
         text = f"{name} is paused: nothing starts, running jobs continue."
         return text if changed else f"{name} was paused already; nothing is changed."

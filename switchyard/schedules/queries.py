@@ -63,8 +63,7 @@ def keep(schedule: str, *ticks: ScheduleTick) -> None:
         tick.schedule, tick.by = schedule, tick.by[:150]
     ScheduleTick.objects.bulk_create(ticks, ignore_conflicts=True)
     of_this = ScheduleTick.objects.filter(schedule=schedule)
-    too_many = of_this.order_by("-due_at", "-id").values_list("due_at", flat=True)[KEPT : KEPT + 1]
-    for oldest in too_many:
+    for oldest in of_this.order_by("-due_at", "-id").values_list("due_at", flat=True)[KEPT : KEPT + 1]:
         of_this.filter(due_at__lte=oldest).delete()
 
 
@@ -141,10 +140,8 @@ def row_of(schedule: Schedule, state: ScheduleState | None, now: datetime.dateti
     )
     if not known.is_paused(now):
         return row
-    until = known.paused_until
-    pause = {
-        name: getattr(known, name) for name in ("paused_at", "paused_until", "paused_by", "paused_reason", "missed")
-    }
+    until, fields = known.paused_until, ("paused_at", "paused_until", "paused_by", "paused_reason", "missed")
+    pause = {name: getattr(known, name) for name in fields}
     sent = None if until is None else schedule.next(until - datetime.timedelta(microseconds=1))
     return replace(row, next_tick=sent, **pause)
 
@@ -210,25 +207,25 @@ _STEP = re.compile(r"\*/(\d{1,2})")
 def words_of(text: str) -> str:
     """Return a cron expression in words; "" for one that has no short form."""
     fields = text.split()
-    if len(fields) != FIELDS:
+    if len(fields) != FIELDS or fields[3] != "*":
         return ""
-    minute, hour, day, month, weekday = fields
-    if month != "*":
-        return ""
+    minute, hour, day, _, weekday = fields
     if hour == day == weekday == "*":
         return _within_hour(minute)
     if not _NUMBER.fullmatch(minute):
         return ""
     if (step := _STEP.fullmatch(hour)) and day == weekday == "*":
         return f"every {step[1]} h at minute {int(minute)}" if HOURS % max(int(step[1]), 1) == 0 else ""
-    if not _NUMBER.fullmatch(hour):
+    if not _NUMBER.fullmatch(hour) or (day != "*" and (weekday != "*" or not _NUMBER.fullmatch(day))):
         return ""
     at = f"at {int(hour):02}:{int(minute):02}"
-    if day == weekday == "*":
-        return f"every day {at}"
-    if day == "*":
-        return _weekday(weekday, at)
-    return f"on the {_ordinal(int(day))} {at}" if weekday == "*" and _NUMBER.fullmatch(day) else ""
+    if day != "*":
+        ending = "th" if int(day) in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(int(day) % 10, "th")
+        return f"on the {int(day)}{ending} {at}"
+    if weekday in ("*", "1-5"):
+        return f"{'every day' if weekday == '*' else 'Mondays to Fridays'} {at}"
+    number = NAMES.get(weekday.lower(), int(weekday) if weekday.isdecimal() else len(WEEKDAYS))
+    return f"{WEEKDAYS[number]} {at}" if number < len(WEEKDAYS) else ""
 
 
 def _within_hour(minute: str) -> str:
@@ -239,15 +236,3 @@ def _within_hour(minute: str) -> str:
     if not _NUMBER.fullmatch(minute):
         return ""
     return "every hour" if int(minute) == 0 else f"every hour at minute {int(minute)}"
-
-
-def _weekday(weekday: str, at: str) -> str:
-    if weekday == "1-5":
-        return f"Mondays to Fridays {at}"
-    number = NAMES.get(weekday.lower(), int(weekday) if weekday.isdecimal() else len(WEEKDAYS))
-    return f"{WEEKDAYS[number]} {at}" if number < len(WEEKDAYS) else ""
-
-
-def _ordinal(day: int) -> str:
-    ending = "th" if day in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")
-    return f"{day}{ending}"

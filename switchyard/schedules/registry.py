@@ -90,26 +90,18 @@ def schedules(broker: Broker | None = None) -> list[Schedule]:
 
     The system check refuses an actor whose ``periodic`` or ``time_zone`` is unusable; here it is left out.
     """
-    found = [
-        Schedule(
-            actor.actor_name,
-            actor,
-            Cron.of(actor.options["periodic"], actor.options.get("time_zone", UTC)),
-            actor.options.get("catch_up", "once"),
-        )
-        for actor in periodic_actors(broker)
-        if is_usable(actor)
-    ]
+    found = []
+    for actor in periodic_actors(broker):
+        spec, zone = actor.options["periodic"], actor.options.get("time_zone", UTC)
+        if is_cron(spec) and not zone_fault(zone):
+            trigger, catch_up = Cron.of(spec, zone), actor.options.get("catch_up", "once")
+            found.append(Schedule(actor.actor_name, actor, trigger, catch_up))
     return sorted(found, key=lambda schedule: schedule.name)
 
 
 def periodic_actors(broker: Broker | None = None) -> list[Actor[Any, Any]]:
     actors = (broker or dramatiq.get_broker()).actors.values()
     return [actor for actor in actors if actor.options.get("periodic") is not None]
-
-
-def is_usable(actor: Actor[Any, Any]) -> bool:
-    return is_cron(actor.options["periodic"]) and not zone_fault(actor.options.get("time_zone", UTC))
 
 
 def is_cron(spec: object) -> bool:

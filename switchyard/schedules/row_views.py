@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partialmethod
 from typing import Any
 
 import dramatiq
@@ -38,10 +39,8 @@ SHOWN_AT = {"every_s": "every", "deadline_s": "deadline", "actor": None, rows.AR
 
 
 def _text(label: str, help_text: str, *, placeholder: str = "", most: int = 100) -> forms.CharField:
-    css = {"class": "sy-input sy-short", "autocomplete": "off", "placeholder": placeholder}
-    return forms.CharField(
-        label=label, required=False, max_length=most, help_text=help_text, widget=forms.TextInput(attrs=css)
-    )
+    widget = forms.TextInput({"class": "sy-input sy-short", "autocomplete": "off", "placeholder": placeholder})
+    return forms.CharField(label=label, required=False, max_length=most, help_text=help_text, widget=widget)
 
 
 def _choice(label: str, choices: Any) -> forms.ChoiceField:
@@ -77,18 +76,6 @@ class ScheduleForm(forms.Form):
     def schedule_fields(self) -> list[forms.BoundField]:
         return [self[name] for name in self.fields if not name.startswith(PREFIX)]
 
-    def clean_every(self) -> int | None:
-        return self._seconds("every")
-
-    def clean_deadline(self) -> int | None:
-        return self._seconds("deadline")
-
-    def clean_start(self) -> Any:
-        return self._moment("start")
-
-    def clean_end(self) -> Any:
-        return self._moment("end")
-
     def clean(self) -> dict[str, Any]:
         """Check the arguments, then the whole row."""
         data: dict[str, Any] = super().clean() or self.cleaned_data
@@ -119,6 +106,9 @@ class ScheduleForm(forms.Form):
             return rows.moment_of(self.cleaned_data[field].strip())
         except ValueError as error:
             raise forms.ValidationError("this is not a time; write 2026-12-01 06:00, in UTC") from error
+
+    clean_every, clean_deadline = partialmethod(_seconds, "every"), partialmethod(_seconds, "deadline")
+    clean_start, clean_end = partialmethod(_moment, "start"), partialmethod(_moment, "end")
 
 
 def _initial(actor: Actor[..., Any], row: StoredSchedule) -> dict[str, Any]:
@@ -181,19 +171,18 @@ def delete(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def _form(request: HttpRequest, actor: Actor[..., Any], row: StoredSchedule) -> HttpResponse:
-    form, status = ScheduleForm(actor, row, request.POST if request.method == "POST" else None), 200
-    if request.method == "POST":
-        status = 422
-        if form.is_valid():
-            try:
-                changed = rows.save(row, who=Who.of_request(request), reason=form.cleaned_data["reason"])
-            except DatabaseError:
-                form.add_error(None, LOST)
-                status = 503
-            else:
-                done = "is stored; a scheduler sends its ticks from the next minute on" if changed else "is unchanged"
-                messages.success(request, f"{row.name} {done}.")
-                return redirect("switchyard-schedule", row.name)
+    sent = request.method == "POST"
+    form, status = ScheduleForm(actor, row, request.POST if sent else None), 422 if sent else 200
+    if sent and form.is_valid():
+        try:
+            changed = rows.save(row, who=Who.of_request(request), reason=form.cleaned_data["reason"])
+        except DatabaseError:
+            form.add_error(None, LOST)
+            status = 503
+        else:
+            done = "is stored; a scheduler sends its ticks from the next minute on" if changed else "is unchanged"
+            messages.success(request, f"{row.name} {done}.")
+            return redirect("switchyard-schedule", row.name)
     # A template calls what can be called, so it gets no actor: that would run.
     context = {"form": form, "row": row, "actor": actor.actor_name, "queue": actor.queue_name}
     context["title"] = f"Change {row.name}" if row.pk else f"New schedule of {actor.actor_name}"

@@ -15,6 +15,7 @@ from dramatiq.broker import Broker
 from switchyard.audit.services import Who, act
 from switchyard.broker import clock
 from switchyard.broker.errors import ArgumentsRefused, NotFound
+from switchyard.console import formatting
 from switchyard.database import storable
 from switchyard.jobs.calls import WHOLE_CALL, checked, redacted_names
 from switchyard.middleware.arguments import signature_of
@@ -155,25 +156,21 @@ def save(row: StoredSchedule, *, who: Who, reason: str = "", broker: Broker | No
     if wrong := faults(row, broker):
         raise ArgumentsRefused(f"schedule {row.name:.100}: {words_of(wrong)}", wrong)
     known = StoredSchedule.objects.filter(name=row.name).first()
-    # Values of arguments are not for everybody who may read the audit log.
-    changed = {
-        name: _shown(getattr(row, name))
-        for name in FIELDS
-        if known is None or getattr(row, name) != getattr(known, name)
-    }
+    changed = [name for name in FIELDS if known is None or getattr(row, name) != getattr(known, name)]
     if not changed:
         return False
-    detail = {name: "changed" if name in ("args", "kwargs") else value for name, value in changed.items()}
-    before = {} if known is None else {f"{name} before": _shown(getattr(known, name)) for name in detail}
-    detail |= {name: value for name, value in before.items() if not name.startswith(("args", "kwargs"))}
-    with act("schedule.save", who=who, target=row.name, reason=reason, detail=detail) as entry:
+    # Values of arguments are not for everybody who may read the audit log.
+    plain = [name for name in changed if name not in ("args", "kwargs")]
+    detail = {name: _shown(getattr(row, name)) if name in plain else "changed" for name in changed}
+    if known is not None:
+        detail |= {f"{name} before": _shown(getattr(known, name)) for name in plain}
+    with act("schedule.save", who=who, target=row.name, reason=reason, detail=detail):
         if known is None:
             _forget(row.name)
         else:
             row.pk, row.created_at = known.pk, known.created_at
         row.changed_by = who.name[:150]
         row.save()
-        entry.count = 1
     return True
 
 
@@ -186,10 +183,9 @@ def delete(name: str, *, who: Who, reason: str = "") -> None:
     """
     row = find_row(name)
     detail = {field: _shown(getattr(row, field)) for field in FIELDS if field not in ("args", "kwargs")}
-    with act("schedule.delete", who=who, target=name, reason=reason, detail=detail) as entry, transaction.atomic():
+    with act("schedule.delete", who=who, target=name, reason=reason, detail=detail), transaction.atomic():
         row.delete()
         _forget(name)
-        entry.count = 1
 
 
 def _forget(name: str) -> None:
@@ -236,9 +232,8 @@ def moment_of(text: Any) -> datetime.datetime | None:
     """
     if text in (None, ""):
         return None
-    moment = datetime.datetime.fromisoformat(text)
     try:
-        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC)
+        return formatting.moment_of(text).astimezone(datetime.UTC)
     except OverflowError as error:
         raise ValueError(str(error)) from error
 

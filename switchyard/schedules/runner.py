@@ -135,14 +135,9 @@ def _run_periodically(task: MaintenanceTask, leading: Callable[[], bool], stop: 
         if not task.always and not leading():
             continue
         tidy_connections()
-        try:
+        with throttle:
             task.run()
-        except Exception as error:  # noqa: BLE001  logged by the throttle; one failure must not end the task
-            throttle.failed(error)
-        else:
-            throttle.succeeded()
-        finally:
-            tidy_connections()
+        tidy_connections()
 
 
 POLL_S = 1.0
@@ -200,15 +195,16 @@ class Scheduler:
 
     def step(self) -> None:
         """Acquire or renew the lease once and send the ticks that are due. Logs failures; the next step retries."""
-        try:
+        leading: bool | None = None
+        with self._lease_throttle:
             leading = self.leadership.acquire_or_renew()
-        except Exception as error:  # noqa: BLE001  logged by the throttle; no failure may end the loop
-            self._lease_throttle.failed(error)
+        if leading is None:
             return
-        self._lease_throttle.succeeded()
         if self._clock is not None:
             self._clock.compare()
-        self._log_leadership(leading)
+        if leading != self._was_leading:
+            log.info("leading" if leading else "another scheduler leads, standing by")
+            self._was_leading, self._sent_minute = leading, None
         if leading:
             self._send_due()
 
@@ -226,16 +222,13 @@ class Scheduler:
 
     def _stored(self) -> list[Schedule] | None:
         """Return the schedules of rows; ``None`` while the database does not answer."""
-        try:
+        with self._rows_throttle:
             found, faulty = stored_schedules(self._broker)
-        except Exception as error:  # noqa: BLE001  logged by the throttle; schedules of code go on
-            self._rows_throttle.failed(error)
-            return None
-        self._rows_throttle.succeeded()
-        if faulty != self._faulty:
-            log.warning("stored schedules that cannot be used are not sent", faults=faulty)
-            self._faulty = faulty
-        return found
+            if faulty != self._faulty:
+                log.warning("stored schedules that cannot be used are not sent", faults=faulty)
+                self._faulty = faulty
+            return found
+        return None
 
     def _send(self, schedule: Schedule, minute: datetime.datetime, now: datetime.datetime) -> bool:
         throttle = self._throttles.setdefault(schedule.name, LogThrottle(f"schedule {schedule.name}"))
@@ -258,13 +251,6 @@ class Scheduler:
         throttle.succeeded()
         return True
 
-    def _log_leadership(self, leading: bool) -> None:
-        if leading != self._was_leading:
-            log.info("leading" if leading else "another scheduler leads, standing by")
-            self._was_leading = leading
-            self._sent_minute = None
-
     def _pause_s(self) -> float:
         now = self._now()
-        to_next_minute_s = 60 - now.second - now.microsecond / 1_000_000
-        return min(self._poll_s, to_next_minute_s)
+        return min(self._poll_s, 60 - now.second - now.microsecond / 1_000_000)  # to the next minute

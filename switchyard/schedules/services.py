@@ -70,13 +70,12 @@ def run_now(name: str, *, who: Who, reason: str = "") -> str:
         schedule = find(name)
         with sent_by_schedule(name, user=who.name):
             job_id = submit(schedule.actor, *schedule.args, kwargs=schedule.kwargs)
+        tick = ScheduleTick(due_at=clock.utc_now(), outcome=Outcome.RUN_NOW, job_id=job_id, by=who.name)
         try:
-            queries.keep(
-                name, ScheduleTick(due_at=clock.utc_now(), outcome=Outcome.RUN_NOW, job_id=job_id, by=who.name)
-            )
+            queries.keep(name, tick)
         except DatabaseError as error:  # the job is sent: raising here would report that it is not
             log.warning("run not kept in the history", schedule=name, job_id=job_id, error=type(error).__name__)
-        entry.count, entry.detail = 1, {"job": job_id}
+        entry.detail = {"job": job_id}
     return job_id
 
 
@@ -86,9 +85,8 @@ def load_state(schedule: Schedule, minute: datetime.datetime) -> ScheduleState:
     So does one whose progress lies in the future, because a clock was ahead: it would be silent for as long.
     """
     before = minute - datetime.timedelta(minutes=1)
-    state, created = ScheduleState.objects.get_or_create(
-        actor=schedule.name, defaults={"spec": schedule.timing, "since": before}
-    )
+    fresh = {"spec": schedule.timing, "since": before}
+    state, created = ScheduleState.objects.get_or_create(actor=schedule.name, defaults=fresh)
     is_ahead = state.since > minute + CLOCKS_DIFFER
     if is_ahead:
         log.warning("progress lies in the future, ticks go on from now", schedule=schedule.name, since=str(state.since))
@@ -199,7 +197,7 @@ def pause(name: str, *, who: Who, reason: str = "", until: datetime.datetime | N
     """
     now = clock.utc_now()
     detail = {} if until is None else {"until": until.isoformat()}
-    with act("schedule.pause", who=who, target=name, reason=reason, detail=detail) as entry:
+    with act("schedule.pause", who=who, target=name, reason=reason, detail=detail):
         schedule = find(name)
         state = load_state(schedule, minute_of(now))
         pass_pause(schedule, state, now)
@@ -209,7 +207,6 @@ def pause(name: str, *, who: Who, reason: str = "", until: datetime.datetime | N
             fields += ["paused_at", "missed"]
         state.paused_until, state.paused_by, state.paused_reason = until, who.name[:150], storable(reason)[:500]
         state.save(update_fields=fields)
-        entry.count = 1
     return state
 
 
@@ -231,7 +228,7 @@ def resume(name: str, *, who: Who, reason: str = "") -> int | None:
             return None
         _miss(schedule, state, minute_of(now))
         _end(state)
-        entry.count, entry.detail = 1, {"missed": state.missed}
+        entry.detail = {"missed": state.missed}
         return state.missed
 
 

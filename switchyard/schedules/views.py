@@ -10,7 +10,7 @@ from typing import Any
 from django import forms
 from django.contrib import messages
 from django.db import DatabaseError
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
@@ -25,17 +25,14 @@ from switchyard.console.formatting import counted, parse_until
 from switchyard.console.links import job_url
 from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.console.room_view import RoomResponse, not_answered, require
-from switchyard.middleware.clock_comparison import compared_now
 from switchyard.schedules import queries, services
 from switchyard.schedules.models import ScheduleState
 from switchyard.schedules.queries import ScheduleRow
 from switchyard.schedules.registry import Schedule, schedules
 from switchyard.schedules.rows import stored_schedules
 
-VIEW, RUN, PAUSE = (
-    f"switchyard_schedules.{codename}" for codename in ("view_schedulestate", "run_schedule", "pause_schedule")
-)
-EDIT = "switchyard_schedules.edit_schedule"
+CODENAMES = ("view_schedulestate", "run_schedule", "pause_schedule", "edit_schedule")
+VIEW, RUN, PAUSE, EDIT = (f"switchyard_schedules.{codename}" for codename in CODENAMES)
 LOST = "The database does not answer, so nothing was done; check /readyz, then try again."
 
 
@@ -56,7 +53,7 @@ class PauseForm(forms.Form):
         """Return the end as a time, ``None`` without one; ``ValidationError`` for one that is not in the future."""
         text = self.cleaned_data["until"].strip()
         try:
-            return parse_until(text, now=compared_now()) if text else None
+            return parse_until(text) if text else None
         except ActRefused as error:
             raise forms.ValidationError(str(error)) from error
 
@@ -101,7 +98,7 @@ def run(request: HttpRequest, name: str) -> HttpResponse:
     else:
         link = format_html('{} runs now as job <a class="sy-link" href="{}">{}</a>.', name, job_url(job_id), job_id)
         messages.success(request, link)
-    return _back(name)
+    return redirect("switchyard-schedule", name)
 
 
 @require_POST
@@ -118,7 +115,7 @@ def pause(request: HttpRequest, name: str) -> HttpResponse:
         messages.error(request, LOST)
     else:
         messages.success(request, f"{name} is paused. Its ticks are missed until it is resumed.")
-    return _back(name)
+    return redirect("switchyard-schedule", name)
 
 
 @require_POST
@@ -130,12 +127,12 @@ def resume(request: HttpRequest, name: str) -> HttpResponse:
         missed = services.resume(name, who=Who.of_request(request))
     except DatabaseError:
         messages.error(request, LOST)
-        return _back(name)
+        return redirect("switchyard-schedule", name)
     if missed is None:
         messages.warning(request, f"{name} was not paused.")
     else:
         messages.success(request, f"{name} is resumed. It missed {counted(missed, 'tick')}, which will not be sent.")
-    return _back(name)
+    return redirect("switchyard-schedule", name)
 
 
 def _page(request: HttpRequest, found: Schedule, form: PauseForm, *, status: int = 200) -> HttpResponse:
@@ -152,13 +149,9 @@ def _page(request: HttpRequest, found: Schedule, form: PauseForm, *, status: int
     return _render(request, "schedule.html", context, status=status)
 
 
-def _back(name: str) -> HttpResponseRedirect:
-    return redirect("switchyard-schedule", name)
-
-
 def _render(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
-    rights = {"may_run": request.user.has_perm(RUN), "may_pause": request.user.has_perm(PAUSE)}
-    rights["may_edit"] = request.user.has_perm(EDIT)
+    names = {"may_run": RUN, "may_pause": PAUSE, "may_edit": EDIT}
+    rights = {name: request.user.has_perm(right) for name, right in names.items()}
     return RoomResponse(request, f"switchyard_schedules/{template}", rights | context, status=status)
 
 

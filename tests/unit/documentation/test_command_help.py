@@ -9,8 +9,8 @@ from argparse import ArgumentParser, _SubParsersAction
 import pytest
 from django.core.management import get_commands, load_command_class
 
+from switchyard.commands import MODULES
 from switchyard.commands.management.commands.switchyard import load
-from switchyard.commands.modules import MODULES
 from tests.unit.documentation.pages import read
 from tests.unit.documentation.test_reference import own_commands
 

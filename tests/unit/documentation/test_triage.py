@@ -11,7 +11,7 @@ import yaml
 from django.conf import settings
 from django.urls import reverse
 
-from switchyard.commands.modules import MODULES
+from switchyard.commands import MODULES
 from switchyard.console import links as console_runbook
 from switchyard.console.links import BY_KIND, PAGE, runbook, runbook_of_alert
 from switchyard.operations.findings.finding import PRECEDENCE

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from project.config import BASE_DIR
-from switchyard.commands.modules import MODULES
+from switchyard.commands import MODULES
 
 
 def manage(*arguments: str) -> subprocess.CompletedProcess[str]:

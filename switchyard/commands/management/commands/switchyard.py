@@ -11,7 +11,7 @@ from typing import Any
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandParser
 
-from switchyard.commands.modules import MODULES
+from switchyard.commands import MODULES
 from switchyard.console.commands import WRONG_ARGUMENTS, show_examples
 
 EXAMPLES = """examples:
