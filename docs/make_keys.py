@@ -31,8 +31,7 @@ TYPED = re.compile(r"(Hash|List|Set|Sorted set|Stream|String)(?:e?s)?: (.+)", re
 # Values that the key methods are called with, by parameter name; others are the name in capitals, which mark the
 # variable parts of a key.
 PLACEHOLDERS: dict[str, Any] = {
-    "lane": "live", "queue": QUEUE, "bucket": 1, "job_id": "ID", "at": "TICK", "group_id": "GROUP",
-    "batch_id": "BATCH",
+    "lane": "live", "queue": QUEUE, "bucket": 1, "job_id": "ID", "at": "TICK", "group_id": "GROUP", "batch_id": "BATCH",
 }  # fmt: skip
 
 
@@ -57,29 +56,18 @@ class Row:
 
 def rows(keys: object) -> Iterator[Row]:
     """Yield a row for each docstring of a class of key names."""
-    described = _described(type(keys))
+    body: Any = vars(ast.parse(inspect.getsource(type(keys))).body[0])["body"]
+    below = {x.targets[0].id: y.value.value for x, y in pairwise(body) if hasattr(x, "targets") and hasattr(y, "value")}
     for name, member in vars(type(keys)).items():
         function: Any = member.fget if isinstance(member, property) else member
-        if not inspect.isfunction(function):
-            continue
-        typed = TYPED.fullmatch(described.get(name) or inspect.getdoc(function) or "")
-        if typed is None:
+        text = below.get(name, inspect.getdoc(function) or "") if inspect.isfunction(function) else ""
+        if (typed := TYPED.fullmatch(text)) is None:
             continue
         asked = list(inspect.signature(function).parameters)[1:]
         given = [PLACEHOLDERS.get(parameter, parameter.upper()) for parameter in asked]
         found = getattr(keys, name) if isinstance(member, property) else member(keys, *given)
         names = (found,) if isinstance(found, str) else tuple(found)
         yield Row(names, typed[1], " ".join(typed[2].split()).replace("``", "`"))
-
-
-def _described(kind: type) -> dict[str, str]:
-    """Return the docstrings of a class's attributes: the text that follows each assignment."""
-    declared: Any = ast.parse(inspect.getsource(kind)).body[0]
-    return {
-        each.targets[0].id: inspect.cleandoc(below.value.value)
-        for each, below in pairwise(declared.body)
-        if hasattr(each, "targets") and hasattr(below, "value")
-    }
 
 
 def family_rows() -> list[Row]:

@@ -75,10 +75,7 @@ class PortableTransport(Transport):
         answers: dict[str, Moved] = {}
         for letter in self._named(queue, letters, answers):
             try:
-                # Enqueued first. The letter stays where its message died again meanwhile.
-                self._broker.enqueue(requeued_copy(letter, self._yard.queue_of(letter.queue).name, arguments))
-                self._dead.remove(letter.queue, letter.id, as_read=letter)
-                answers[letter.id] = "moved"
+                answers[letter.id] = "moved" if self._requeue(letter, arguments) else "gone"
             except QueueFull:
                 answers[letter.id] = "full"
             except MiddlewareError:
@@ -112,6 +109,12 @@ class PortableTransport(Transport):
         found = {id_: self._dead.get(queue, id_) for id_ in letters}
         answers |= {id_: "gone" if letter is None else "newer" for id_, letter in found.items()}
         return [each for each in found.values() if each is not None and each.died_at == letters[each.id]]
+
+    def _requeue(self, letter: DeadLetter, arguments: Arguments | None) -> bool:
+        """Enqueue a dead letter's message anew, then remove the letter; ``False`` when it died again meanwhile."""
+        self._broker.enqueue(requeued_copy(letter, self._yard.queue_of(letter.queue).name, arguments))
+        self._dead.remove(letter.queue, letter.id, as_read=letter)
+        return True
 
 
 def _acknowledge_what_was_moved(broker: Broker) -> None:

@@ -115,7 +115,6 @@ def pause(wanted: Chosen, *, who: Who, reason: str = "", until: datetime | None 
     asked = _families()
     with _act("actor.pause", wanted, who, reason, detail) as entry:
         try:
-            # A copy in each family, so that its fetches need no other place. Interrupted, a repetition completes it.
             changed = sum(pause_actor(family, stored) for family in asked) > 0
         except ValueError as error:
             raise unusable_end(until.isoformat() if until else "", str(error)) from error
@@ -133,8 +132,7 @@ def resume(wanted: Chosen, *, who: Who, reason: str = "") -> bool:
     open_ = [each.pause for each in paused_actors(wanted.actor) if each.pause.is_open]
     circuits = [each.field for each in open_ if (each.argument, each.value) == of]
     with _act("actor.resume", wanted, who, reason, wanted.detail) as entry:
-        ended = [resume_actor(family, field) for field in (wanted.field, *circuits) for family in asked]
-        changed = any(ended)
+        changed = sum(resume_actor(family, field) for field in (wanted.field, *circuits) for family in asked) > 0
         entry.count = int(changed)
         return changed
 
