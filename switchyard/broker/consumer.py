@@ -76,8 +76,9 @@ class Consumer(DramatiqConsumer):
     def __next__(self) -> HeldMessage | None:
         """Return the next message, or ``None`` when none came within the timeout.
 
-        Raises ``BrokerError``: the server is away or refused a fetch, or this owner lost its lease. As a
-        ``ConnectionClosed`` it makes Dramatiq request another consumer.
+        Raises:
+            BrokerError: the server is away or refused a fetch, or this owner lost its lease. As a ``ConnectionClosed``
+                it makes Dramatiq request another consumer.
         """
         give_up_s = time.monotonic() + self._timeout_s
         try:

@@ -61,9 +61,12 @@ class Transport(Protocol):
     def park(self, held: Held, *, call: str, parked_ms: int, options: dict[str, Any]) -> int:
         """Put a held message back to where it came from, until a worker that knows its call consumes there.
 
-        The call is as of :func:`switchyard.middleware.arguments.call_of`; ``parked_ms`` is how long it was parked
-        before: the sum with the new delay is stored in its option of that name. Returns the milliseconds after which
-        any worker may get it again.
+        Args:
+            call: See :func:`switchyard.middleware.arguments.call_of`.
+            parked_ms: How long it was parked before; the sum with the new delay is stored in its option ``parked_ms``.
+
+        Returns:
+            Milliseconds after which any worker may get it again.
         """
 
     def unpark(self, held: Held, *, call: str) -> None:
@@ -83,9 +86,10 @@ class Transport(Protocol):
         return False
 
     def circuit_stops(self, held: Held, circuit: Circuit) -> str:
-        """Return a held message, unstarted, whose circuit is open: ``stopped``; "" when it is closed.
+        """Return a held message, unstarted, whose circuit is open.
 
-        Or ``probe``, when it is the message that may start.
+        Returns:
+            ``stopped`` when that was so, ``probe`` when it is the message that may start, "" when it is closed.
         """
         return ""
 
@@ -105,9 +109,12 @@ class Transport(Protocol):
     ) -> dict[str, Moved]:
         """Move dead letters back to their live queue, attempts forgotten; return what became of each.
 
-        ``letters`` has the time of death, ms since the epoch, by id; at most 500. One that died again since stays, as
-        do those that a full queue has no room for (``full``). ``arguments`` replace the messages' own, positional ones
-        and those by name. Repeated with its nonce, it moves none twice.
+        Repeated with its nonce, it moves none twice.
+
+        Args:
+            letters: The time of death, ms since the epoch, by id; at most 500. One that died again since stays, as do
+                those that a full queue has no room for (``full``).
+            arguments: Positional ones and those by name, in place of the messages' own.
         """
 
     def discard(self, queue: str, letters: Mapping[str, int], *, nonce: str, keep: Keep) -> dict[str, Moved]:
@@ -116,8 +123,12 @@ class Transport(Protocol):
     def take_back(self, queue: str, letters: Sequence[DeadLetter], *, nonce: str) -> set[str]:
         """Put messages that a requeue moved, and no worker has fetched since, back into the dead list.
 
-        Returns the ids of those that are there, also by an earlier call; none where waiting messages cannot be found.
-        The letters are as they are to be there, without their messages; ``nonce`` is that of the requeue.
+        Args:
+            letters: As they are to be there, without their messages.
+            nonce: Of the requeue.
+
+        Returns:
+            Ids of those that are there, also by an earlier call; none where waiting messages cannot be found.
         """
         return set()
 
@@ -158,18 +169,23 @@ class Transport(Protocol):
         return False
 
     def cancel(self, queue: str, message_id: str, *, end: CancelRecord = NO_RECORD) -> str:
-        """Keep a message from starting. ``end`` records its job as cancelled, in the same step where that can be.
+        """Keep a message from starting.
 
-        Returns ``cancelled``: it never starts; ``asked``: a worker holds it; ``unknown``: the broker does not know it,
-        and the record of its job carries the request.
+        Args:
+            end: Record of its job as cancelled, written in the same step where the transport can.
+
+        Returns:
+            ``cancelled``: it never starts. ``asked``: a worker holds it. ``unknown``: the broker does not know it, and
+                the record of its job carries the request.
         """
         return "unknown"
 
     def due_now(self, queue: str, message_id: str) -> str:
         """Make a scheduled message due at once.
 
-        Returns ``due``: it starts as soon as a slot is free; ``waiting``: it waits or is held already; ``unknown``: the
-        queue has no such message, or cannot find it.
+        Returns:
+            ``due``: it starts as soon as a slot is free. ``waiting``: it waits or is held already. ``unknown``: the
+                queue has no such message, or cannot find it.
         """
         return "unknown"
 
@@ -213,7 +229,11 @@ def attach(broker: Broker, facilities: Facilities) -> None:
 
 
 def facilities(broker: Broker | None = None) -> Facilities:
-    """Return the facilities of ``broker``, or of Dramatiq's global one; ``RuntimeError`` when it carries none."""
+    """Return the facilities attached to ``broker``, or to Dramatiq's global broker.
+
+    Raises:
+        RuntimeError: the broker was not built by ``switchyard/wiring.py``.
+    """
     broker = broker or dramatiq.get_broker()
     found = getattr(broker, "switchyard", None)
     if not isinstance(found, Facilities):

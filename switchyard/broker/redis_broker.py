@@ -237,7 +237,9 @@ class RedisBroker(YardBroker):
     ) -> list[Message[Any]]:
         """Enqueue messages whose hooks before that have run, as :meth:`enqueue_many` does.
 
-        ``delay`` is a whole number of milliseconds; ``budget_s`` are the seconds for each call to the server.
+        Args:
+            delay: Milliseconds, a whole number.
+            budget_s: Seconds for each call to the server.
         """
         messages = list(messages)
         by_lane: dict[tuple[str, int], list[int]] = {}

@@ -544,9 +544,13 @@ class Yard:
     def small(self, slots: int) -> Yard:
         """Return the yard for a small machine: one pool that serves its queues in the order of their promises.
 
-        A child of it has the highest memory limit of the declared pools, and their shortest life. It runs ``slots``
-        messages at once: at least one for each latency class, the retries' included; ``InvalidDeclaration`` for too
-        few.
+        A child of it has the highest memory limit of the declared pools, and their shortest life.
+
+        Args:
+            slots: Messages that run at once: at least one for each latency class, the retries' included.
+
+        Raises:
+            InvalidDeclaration: too few slots.
         """
         promises = self.promises
         remedy = f"write {len(promises)} or more, one for each of {'; '.join(map(', '.join, promises))}"

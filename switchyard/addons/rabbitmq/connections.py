@@ -73,7 +73,8 @@ logging.getLogger("pika").setLevel(logging.CRITICAL)  # each error is raised as 
 def parameters_of(url: str) -> pika.URLParameters:
     """Return connection parameters for ``amqp://`` or ``amqps://``; what its query string sets stays.
 
-    ``UnusableAddress``: pika refuses an option's value, or cannot read a file that it names.
+    Raises:
+        UnusableAddress: pika refuses an option's value, or cannot read a file that it names.
     """
     try:
         parameters = pika.URLParameters(url)
@@ -189,9 +190,10 @@ class Publishers:
     def publish(self, queue: str, body: bytes, properties: Any, *, declare: Callable[[Any], object]) -> None:
         """Publish a message into a queue and wait until the server has confirmed it; ``declare`` makes a missing queue.
 
-        ``BrokerUnavailable``: the server was away for 2 s, or did not answer for 5 s. The message may be there, unless
-        no connection was made: the outcome is ``refused`` then. ``BrokerRefused``: the server has a queue of that name
-        with other arguments.
+        Raises:
+            BrokerUnavailable: the server was away for 2 s, or did not answer for 5 s. The message may be there, unless
+                no connection was made: the outcome is ``refused`` then.
+            BrokerRefused: the server has a queue of that name with other arguments.
         """
         give_up_s, outcome = time.monotonic() + PUBLISH_S, "refused"
         while True:

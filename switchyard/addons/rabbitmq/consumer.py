@@ -113,7 +113,8 @@ class RabbitConsumer(DramatiqConsumer):
     def __next__(self) -> RabbitMessage | None:
         """Return the next message, or ``None`` when none came within the timeout.
 
-        ``BrokerError``: the server is away, or refused something: Dramatiq requests another consumer.
+        Raises:
+            BrokerError: the server is away, or refused something: Dramatiq requests another consumer.
         """
         give_up_s = time.monotonic() + self._timeout_s
         try:

@@ -45,9 +45,10 @@ def ends_suspicion(message: RabbitMessage) -> bool:
 
 
 def read(properties: Any, body: bytes, lane: str) -> tuple[Message[Any], bytes]:
-    """Return a delivered message, and its publication's number; ``UnreadableMessage`` for none.
+    """Return a delivered message, and the number of its publication. Messages of stock Dramatiq are understood.
 
-    Messages of stock Dramatiq are understood.
+    Raises:
+        UnreadableMessage: it is no message.
     """
     if properties.content_type == CONTENT_TYPE:
         message: Message[Any] = codec.decode(body, message_id=id_of(properties), lane=lane)

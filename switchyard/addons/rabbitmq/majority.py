@@ -57,8 +57,11 @@ def confirms(publishers: Publishers, queues: RabbitQueues, *, within_s: float = 
 
     Fetches from a queue of its own, which nothing is ever sent to. Most nodes have to agree on that, as on a publish:
     without them the fetch has no answer where the queue's leader is left, and fails where it is away. Tries again until
-    the time is over, because the queue may be electing a leader. ``BrokerUnavailable``: the server takes no connection,
-    or does not answer on it. ``BrokerRefused``: it has a queue of that name with other arguments.
+    the time is over, because the queue may be electing a leader.
+
+    Raises:
+        BrokerUnavailable: the server takes no connection, or does not answer on it.
+        BrokerRefused: the server has a queue of that name with other arguments.
     """
     give_up_s, answers = time.monotonic() + within_s, False
     while True:

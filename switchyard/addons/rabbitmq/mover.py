@@ -140,10 +140,12 @@ class Mover:
     def move(self) -> int:
         """Move what is due, and return how many messages that were.
 
-        What is no message goes to the quarantine. A message that is refused stays, and is tried again a minute later. A
-        queue that does not answer, for it is full or has no leader, keeps its own messages back and no others; it comes
-        last in the next pass, because each answer that is missing takes seconds. ``BrokerError``: Redis did not answer,
-        or RabbitMQ for one queue; what is left is moved the next time.
+        What is no message goes to the quarantine. A message that is refused stays, and is tried again a minute later.
+        A queue that does not answer, for it is full or has no leader, keeps its own messages back and no others; it
+        comes last in the next pass, because each answer that is missing takes seconds.
+
+        Raises:
+            BrokerError: Redis did not answer, or RabbitMQ for one queue; what is left is moved the next time.
         """
         renew_s, moved = time.monotonic() + RENEW_S, 0
         away: dict[str, BrokerUnavailable] = {}
@@ -178,7 +180,8 @@ class Mover:
     def send(self, message: Message[Any], *, put_off: Callable[..., object]) -> bool:
         """Enqueue a message that is due; one that is refused is put off by ``delay_ms``, and logged once.
 
-        ``BrokerUnavailable``: a server did not answer; the message is where it was.
+        Raises:
+            BrokerUnavailable: a server did not answer; the message is where it was.
         """
         try:
             with limits_lifted():

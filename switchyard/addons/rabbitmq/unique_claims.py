@@ -53,8 +53,10 @@ class UniqueClaims:
         """Claim the unique key of a new message while a block sends it; yields the id of the message that holds it.
 
         It is the message itself where nothing else holds the key, where it has none, and where it was sent before. The
-        key is free again where the block fails, although the message may be on the server then. ``BrokerUnavailable``:
-        another sender has claimed the key, and not confirmed its message within 2 s.
+        key is free again where the block fails, although the message may be on the server then.
+
+        Raises:
+            BrokerUnavailable: another sender has claimed the key, and not confirmed its message within 2 s.
         """
         unique_key = message.options.get("unique_key")
         if unique_key is None or message.options.keys() & MOVED:
@@ -115,7 +117,9 @@ class Requeues:
 
         A repeated call with the nonce of the one that requeued it answers as that one did, any other ``gone``. Killed
         between the send and its record, a requeue sends the letter a second time when it is repeated.
-        ``BrokerUnavailable``: another requeue claimed the letter and did not end within 2 s; or ``requeue`` raised it.
+
+        Raises:
+            BrokerUnavailable: another requeue claimed the letter and did not end within 2 s; or ``requeue`` raised it.
         """
         key, own = self._keys.requeued(queue, message_id, died_at), f"{nonce} -{now_ms()}"
         give_up_s = time.monotonic() + PATIENCE_S

@@ -21,8 +21,9 @@ from switchyard.broker.stores.job_steps import ended_step
 def cancel(facilities: Facilities, job_id: str) -> str:
     """Prevent a job from starting, or request that it stops at its next step; also one without a record.
 
-    Returns ``unknown`` (a job without a record may have ended), ``ended`` (too late), ``asked`` (a worker holds it) or
-    ``cancelled`` (it never starts).
+    Returns:
+        ``unknown`` (a job without a record may have ended), ``ended`` (too late), ``asked`` (a worker holds it) or
+        ``cancelled`` (it never starts).
     """
     record = facilities.records.read(job_id)
     if record is None:

@@ -129,7 +129,12 @@ def limit_of(
 
 
 def key_page(family: QueueOperations, state: LimitState, *, first: str = "", after: str = "", count: int) -> KeyPage:
-    """Return a page of a limit's keys, from ``first`` (a value's JSON) or behind ``after``, as the page before says."""
+    """Return a page of a limit's keys.
+
+    Args:
+        first: JSON of a value at which it begins.
+        after: As the page before says.
+    """
     k, fair = family.keys, state.kind == "fair_share"
     prefix = "" if fair else f"{state.name}=" if state.argument else state.name
     low, high = ("-", "+") if fair else (f"[{prefix}", f"({state.name}>" if state.argument else f"({prefix}\v")
@@ -154,8 +159,10 @@ def _moment(ms: bytes) -> datetime | None:
 def override_limit(family: QueueOperations, limit: str, wanted: Override | None) -> None:
     """Let another number of messages of each key of a limit run at once, until a time; ``None`` as it is declared.
 
-    Interrupted, it holds, and the places are passed on within seconds. ``ValueError``: its ``until`` is over by the
-    server's clock.
+    Interrupted, it holds, and the places are passed on within seconds.
+
+    Raises:
+        ValueError: its ``until`` is over by the server's clock.
     """
     text, after = b"" if wanted is None else msgspec.json.encode(wanted), None
     while after is None or after:

@@ -79,7 +79,9 @@ def set_aside(family: QueueOperations, purge: str, *, by: str, reason: str = "",
     """Set aside what waits and what is scheduled, in every lane, undoable for ``undo_ms``; return how many messages.
 
     Leased messages and dead letters are not touched. A call that is repeated with its id changes nothing more.
-    ``ValueError``: the id has other characters than letters, digits, ``-`` and ``_``, or more than 64.
+
+    Raises:
+        ValueError: the id has other characters than letters, digits, ``-`` and ``_``, or more than 64.
     """
     if not PURGE_ID.fullmatch(purge):
         raise ValueError(f"purge id {purge[:50]!r}: use 1 to 64 letters, digits, '-' and '_'")
@@ -113,7 +115,9 @@ def undo(family: QueueOperations, purge: str, *, step: int = STEP) -> PutBack:
     """Put the messages of a purge back in steps of at most 500, before those that were sent since.
 
     A message whose id was sent again since is left out: the newer one stays as it is, whatever has become of it.
-    ``LookupError``: there is no such purge, or its messages are being dropped.
+
+    Raises:
+        LookupError: there is no such purge, or its messages are being dropped.
     """
     if not PURGE_ID.fullmatch(purge):
         raise LookupError(f"there is no purge {purge[:50]!r}: ids are 1 to 64 letters, digits, '-' and '_'")
@@ -241,10 +245,10 @@ def relocate(
     """Move what waits for an actor in a lane to the same lane of another family; yield the progress after each batch.
 
     The waiting list is rotated once: messages that stay go to its end, in their order. Workers continue meanwhile, and
-    a paused queue stays paused. The two queues may lie on different nodes, so a message is put into the new one first:
-    a kill in between leaves up to 200 messages in both queues, until the call is repeated. A message keeps its
-    priority, its crashes, a request to cancel it, and its unique key, unless another message holds the key in the new
-    queue.
+    a paused queue stays paused. The two queues may lie on different nodes, so a message is put into the new one before
+    it is dropped from the old one: a kill in between leaves up to 200 messages in both queues,
+    until the call is repeated. A message keeps its priority, its crashes, a request to cancel it, and its unique key,
+    unless another message holds the key in the new queue.
     """
     owner = f"relocate.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:12]}/{lane}"
     source.join(owner)

@@ -149,12 +149,17 @@ def amend(
 ) -> Answer:
     """Give a message that waits or is scheduled other arguments, and a scheduled one another due time, in one step.
 
-    Its options, and with them its unique key, stay as they are. ``families`` are those of the queues that may hold it.
-    With other arguments than ``expected`` it was changed meanwhile, and stays so. ``arguments`` are JSON values;
-    ``due_at_ms`` is in ms since the epoch, ``None`` to leave it. After ``BrokerUnavailable`` it may be changed.
+    Its options, and with them its unique key, stay as they are. After ``BrokerUnavailable`` it may be changed.
 
-    Returns ``amended``; ``started``: a worker holds it; ``waiting``: it has no due time to change any more;
-    ``changed``: it has other arguments than expected; ``unknown``: no queue has it, or it cannot be read.
+    Args:
+        families: Of the queues that may hold it.
+        expected: Arguments that it has; with others it was changed meanwhile, and stays so.
+        arguments: JSON values.
+        due_at_ms: ms since the epoch; ``None`` to leave it.
+
+    Returns:
+        ``amended``; ``started``: a worker holds it; ``waiting``: it has no due time to change any more; ``changed``: it
+        has other arguments than ``expected``; ``unknown``: no queue has it, or it cannot be read.
     """
     for family in families:
         while (as_read := family.calls.command("HGET", family.keys.bodies, message_id)) is not None:
@@ -207,9 +212,11 @@ HELD: Final = ("rate_limit", "parked", *PUT_OFF)
 def run_now(facilities: Facilities, job_id: str) -> str:
     """Make a scheduled job, or one that waits for its retry, due at once. No attempt is spent.
 
-    Returns ``due``: it starts as soon as a slot is free; ``waiting``: it waits or runs already; ``held``: a rate limit
-    holds it, no worker knows its actor, its actor is paused, the circuit of what it calls is open, or other jobs have
-    the places of its limit; ``ended``; ``unknown``: no job has the id, or it cannot be found.
+    Returns:
+        ``due``: it starts as soon as a slot is free; ``waiting``: it waits or runs already; ``held``: a rate limit
+        holds it, no worker knows its actor, its actor is paused, the circuit of what it calls is open, or other jobs
+        have the places of its limit; ``ended``;
+        ``unknown``: no job has the id, or it cannot be found.
     """
     record = facilities.records.read(job_id)
     if record is not None and (record.ended or record.end_recorded):

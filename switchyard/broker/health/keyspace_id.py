@@ -40,9 +40,11 @@ class Marker(msgspec.Struct, frozen=True):
 
 
 class KeyspaceId:
-    """One process's memory of the keyspace it works in. Keys of the yard's ``queues`` show whether it is in use.
+    """One process's memory of the keyspace it works in.
 
-    ``marks`` are the names of the marker and of the missed ids; by default those that are shared by all queues.
+    Args:
+        queues: Of the yard: their keys show whether a keyspace is in use.
+        marks: Names of the marker and of the missed ids; by default those that are shared by all queues.
     """
 
     def __init__(
@@ -57,7 +59,8 @@ class KeyspaceId:
     def prepare(self) -> str:
         """Mark a keyspace that holds nothing of ours; return its id, or "" when it has none and is in use.
 
-        ``BrokerUnavailable``: the server did not answer, or is a replica, which only reads.
+        Raises:
+            BrokerUnavailable: the server did not answer, or is a replica, which only reads.
         """
         id_ = self._calls.call(MAKE, [*self._marks, *self._used_by], [uuid.uuid4().hex])
         self.seen = str(id_, "ascii") if id_ else ""

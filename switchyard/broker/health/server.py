@@ -87,7 +87,8 @@ def read_facts(calls: RedisCalls, *, budget_s: float | None = None) -> ServerFac
 def facts_of(info: bytes | BrokerError, config: Sequence[bytes] | BrokerError) -> ServerFacts:
     """Return the facts in the answers to ``INFO`` and ``CONFIG GET``. Either may be refused to a user.
 
-    ``BrokerUnavailable``: the server answers neither, for example while it loads its data.
+    Raises:
+        BrokerUnavailable: the server answers neither, for example while it loads its data.
     """
     for answer in (info, config):
         if isinstance(answer, BrokerUnavailable):

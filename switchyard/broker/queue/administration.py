@@ -61,8 +61,12 @@ OWNERS_CHANGED: Final = -3
 def pause(family: QueueOperations, *, until_ms: int = 0, by: str = "", reason: str = "") -> bool:
     """Pause the queue; ``False`` when it was paused already and stays as it was.
 
-    ``until_ms`` is the time at which it resumes by itself, ms since the epoch by the server's clock, 0 for none;
-    ``ValueError`` when it is over. A reason or a time replaces those of an earlier pause.
+    Args:
+        until_ms: Time at which it resumes by itself, ms since the epoch by the server's clock; 0 for none.
+        by, reason: For people. A reason or a time replaces those of an earlier pause.
+
+    Raises:
+        ValueError: ``until_ms`` is over.
     """
     changed = int(family.calls.call(script("pause"), [family.keys.paused], [until_ms, by, reason]))
     if changed < 0:
@@ -83,9 +87,13 @@ MOST_ACTOR_PAUSES: Final = 100
 def pause_actor(family: QueueOperations, pause: ActorPause) -> bool:
     """Start no message of an actor, or of one value of its argument; ``False`` when that was so and stays as it was.
 
-    Messages of it that are leased, and did not start, go back to their lane; what runs goes on. The pause comes without
-    ``since`` and ``token``; its end or reason replaces those of an earlier one. ``ValueError``: its ``until`` is over,
-    or there are 100 pauses already.
+    Messages of it that are leased, and did not start, go back to their lane; what runs goes on.
+
+    Args:
+        pause: Without ``since`` and ``token``. An end or a reason replaces those of an earlier pause.
+
+    Raises:
+        ValueError: its ``until`` is over, or there are 100 pauses already.
     """
     stored: dict[str, Any] = {"actor": pause.actor}
     if pause.argument:
@@ -126,13 +134,15 @@ def cancel(
 ) -> dict[str, str]:
     """Keep messages from starting, in calls that the server answers within milliseconds.
 
-    ``records`` has ids, each with the record of its job as cancelled, which is its row for the history as well; empty
-    for none. It is written in the step that cancels the message. A repeated call with its ``nonce`` gets the same
-    answers, and adds no row. ``limits`` are ``ended_ms``, ``records_bytes`` (0: rows alone are written) and
-    ``history_bytes`` of the family.
+    Args:
+        records: Ids, each with the record of its job as cancelled, which is its row for the history as well; empty for
+            none. It is written in the step that cancels the message.
+        nonce: A repeated call with it gets the same answers, and adds no row.
+        limits: ``ended_ms``, ``records_bytes`` (0: rows alone are written) and ``history_bytes`` of the family.
 
-    Returns for each id ``cancelled``: it never starts; ``asked``: it is leased, and its cancellation is requested;
-    ``was cancelled``, ``was asked``: another call did so; ``unknown``: it is not here.
+    Returns:
+        For each id ``cancelled``: it never starts; ``asked``: it is leased, and its cancellation is requested; ``was
+        cancelled``, ``was asked``: another call did so; ``unknown``: it is not here.
     """
     k = family.keys
     keys = [k.bodies, *map(k.due, ALL_LANES), *k.done, k.notes, k.unique, k.leases, k.ended, k.history, k.purges]
@@ -153,8 +163,8 @@ def cancel(
 def due_now(family: QueueOperations, message_id: str, *, as_read: bytes, body: bytes) -> int:
     """Make a scheduled message due at once, with a new body.
 
-    Returns 1: it is due, also by an earlier call; 0: it waits or is leased; -1: it is not here; -2: its body has
-    changed.
+    Returns:
+        1: it is due, also by an earlier call; 0: it waits or is leased; -1: it is not here; -2: its body has changed.
     """
     k = family.keys
     keys = [k.bodies, *map(k.due, ALL_LANES), *map(k.wakeup, ALL_LANES)]
@@ -166,8 +176,9 @@ def amend(
 ) -> int:
     """Replace the body of a message that waits or is scheduled, and the due time of a scheduled one.
 
-    Returns 1: it is amended, also by an earlier call; 0: it is leased; -1: it is not here; -2: its body has changed;
-    -4: it waits, and has no due time to change.
+    Returns:
+        1: it is amended, also by an earlier call; 0: it is leased; -1: it is not here; -2: its body has changed; -4: it
+        waits, and has no due time to change.
     """
     k = family.keys
     keys = [k.bodies, *map(k.due, ALL_LANES), *map(k.wakeup, ALL_LANES), k.leases]
@@ -197,8 +208,9 @@ def unquarantine(
 ) -> None:
     """Move a quarantined message back to its lane, or drop it where ``body`` is empty.
 
-    ``NotFound``: it is not there; or, with a body, a message of its id is in the queue. ``QueueFull``: the lane holds
-    ``limit`` messages, waiting or scheduled (0: any number); the message stays.
+    Raises:
+        NotFound: it is not there; or, with a body, a message of its id is in the queue.
+        QueueFull: the lane holds ``limit`` messages, waiting or scheduled (0: any number); the message stays.
     """
     k = family.keys
     keys = [k.quarantine, k.quarantined_bodies, k.bodies, *k.waiting(lane), k.wakeup(lane), k.notes, *k.done]
@@ -230,7 +242,8 @@ def depth(family: QueueOperations, lane: Lane, level: int) -> int:
 def take(family: QueueOperations, owner: str, count: int, *, level: int) -> list[MovingMessage]:
     """Lease up to ``count`` waiting messages of a priority, in order to move them, also while the queue is paused.
 
-    ``LookupError``: the owner has no lease.
+    Raises:
+        LookupError: the owner has no lease.
     """
     k, lane = family.keys, lane_of(owner)
     keys = [k.bodies, k.waiting(lane)[level - 1], k.leases, k.hold(owner), k.token, k.notes]

@@ -58,7 +58,10 @@ def leaves(value: Any) -> Any:
 
 
 def from_json(kind: type, value: Any) -> Any:
-    """Return a value of a class unknown to msgspec: any, or a member of Django's choices (else ``ValueError``)."""
+    """Return a value of a type that msgspec does not know: a member of Django's choices, or any object.
+
+    Raises ``ValueError`` when it is no member.
+    """
     return kind(value) if issubclass(kind, Enum) else value
 
 
@@ -286,7 +289,11 @@ class ArgumentType:
         msgspec.json.Decoder(self._box)  # prepares it here, and not in two threads at once
 
     def read(self, value: Any, *, strict: bool = True) -> Any:
-        """Return the value of a JSON form or of the type itself; ``msgspec.ValidationError`` when it does not fit."""
+        """Return the value of a JSON form; a value that is of the type already stays as it is.
+
+        Raises:
+            msgspec.ValidationError: it does not fit.
+        """
         box: Any = msgspec.convert((value,), self._box, strict=strict, str_keys=True, dec_hook=from_json)
         return box.value
 
@@ -313,9 +320,10 @@ class ArgumentType:
             raise Misfit(f"{self._expects(path)}; its own code raised {type(error).__name__}") from error
 
     def receive(self, value: Any, path: str) -> Any:
-        """Return the value of what a message carries; ``Misfit`` when it cannot be converted.
+        """Return the value of what a message carries; of another sender also one that nearly fits, such as ``"5"``.
 
-        Of another sender also one that nearly fits, such as ``"5"``.
+        Raises:
+            Misfit: it cannot be converted.
         """
         with contextlib.suppress(msgspec.ValidationError):
             return self._received(value, path, strict=True)
@@ -352,9 +360,11 @@ class ArgumentType:
 
 
 class ArgumentTypes:
-    """Types of the arguments of one actor's function; ``is_typed``: some are converted.
+    """Types of the arguments of one actor's function.
 
-    ``faults`` has annotations that count as none by the parameter's name, and why.
+    Attributes:
+        faults: Annotations that count as none by the parameter's name, and why.
+        is_typed: Some arguments are converted.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:

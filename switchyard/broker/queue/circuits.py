@@ -27,7 +27,8 @@ from switchyard.broker.topology import Dependency
 class Circuit(msgspec.Struct, frozen=True):
     """The breaker of a dependency, or of one value of an argument, in a queue. ``calls`` as of :class:`ActorPause`.
 
-    A probe that has not ended after ``lease_ms`` is replaced.
+    Args:
+        lease_ms: Time after which a probe that has not ended is replaced.
     """
 
     dependency: Dependency
@@ -77,11 +78,13 @@ def note_circuit(
 ) -> str:  # fmt: skip
     """Count a call of a dependency by a message: ``ok``, ``failed``, or ``other`` for an attempt that does not count.
 
-    ``until_ms`` opens the circuit until then, ms since the epoch, whatever was counted; 0 for no. ``by`` is the person
-    who opens it.
+    Args:
+        until_ms: Open the circuit until then, ms since the epoch, whatever was counted; 0 for no.
+        by: The person who opens it.
 
-    Returns ``closed``; ``opened`` by this call; ``probed``: the message was the probe, and failed; ``open``: it was not
-    the probe, and failed. With 80 open circuits in the queue no other one opens.
+    Returns:
+        ``closed``; ``opened`` by this call; ``probed``: the message was the probe, and failed; ``open``: it was not the
+        probe, and failed. With 80 open circuits in the queue no other one opens.
     """
     k, declared = family.keys, circuit.dependency
     stored: dict[str, Any] = {"actor": CIRCUIT + declared.name, "calls": circuit.calls, "lease_ms": circuit.lease_ms}

@@ -92,9 +92,10 @@ def encode(message: Message[Any], *, grown: bool = False) -> bytes:
 
 
 def decode(body: bytes, *, message_id: str, lane: str) -> Message[Any]:
-    """Return the message in a lane's body; ``UnreadableMessage`` when body or id is invalid.
+    """Return the message in a body that was read from a lane. Only options in ``VALIDATED`` and ``eta`` are validated.
 
-    Only options in ``VALIDATED`` and ``eta`` are validated.
+    Raises:
+        UnreadableMessage: the body or the id is invalid.
     """
     if not _is_usable_id(message_id):
         raise UnreadableMessage(f"its id is not an id: {message_id[:50]!r}")

@@ -147,8 +147,11 @@ TAKEN_BACK_FROM: Final = 20_000
 def take_back(family: QueueOperations, letters: Sequence[DeadLetter], *, nonce: str) -> set[str]:
     """Put messages that a requeue moved, and no worker has fetched since, back into the dead list; return their ids.
 
-    Those of an earlier call are among them. The letters are as they are to be there, without their messages: these come
-    from the queue. ``nonce`` is that of the requeue.
+    Those of an earlier call are among them.
+
+    Args:
+        letters: As they are to be there, without their messages: these come from the queue.
+        nonce: Of the requeue.
     """
     k, there = family.keys, set()
     keys = [k.bodies, *k.waiting("live"), k.due("live"), k.notes, k.unique, k.dead, k.dead_letters]

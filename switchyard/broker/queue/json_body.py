@@ -125,8 +125,12 @@ class _Repeated(dict[str, Any]):
 def encode(fields: Mapping[str, Any], *, limit_bytes: int | None = LIMIT_BYTES) -> bytes:
     """Return a message's fields as compact UTF-8 JSON. A body over 64 KiB is logged, once for each actor.
 
-    With ``limit_bytes=None`` it was accepted before and only grew its options. ``PayloadTooLarge``: the body is, or
-    would be, longer. ``UnencodablePayload``: a value would not be decoded to an equal one.
+    Args:
+        limit_bytes: Longest body; ``None`` for a message that was accepted before and only grew its options.
+
+    Raises:
+        PayloadTooLarge: the body is, or would be, longer.
+        UnencodablePayload: a value would not be decoded to an equal one.
     """
     try:
         least_bytes = _weigh(fields, DEEPEST)
@@ -159,7 +163,8 @@ def decode(body: bytes) -> dict[str, Any]:
 def _weigh(container: Any, depth: int) -> int:
     """Return the fewest bytes that a container takes as JSON.
 
-    ``_Uncommon``: it holds a value that is of no exact JSON type, or nests deeper than ``depth``.
+    Raises:
+        _Uncommon: it holds a value that is of no exact JSON type, or nests deeper than ``depth``.
     """
     kind = type(container)
     if kind is not dict and kind is not list and kind is not tuple:

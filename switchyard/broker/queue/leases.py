@@ -66,8 +66,11 @@ class ServedQueue:
         """Do a duty, due again in ``again_s``. One that the server refuses is logged once and due again in a second.
 
         Where queues live at several places so is one whose place does not answer, and with it every other duty of the
-        queue: the queues of the other places go on. ``BrokerUnavailable``: the only server did not answer.
-        ``TickExhausted``: the tick has no time left for the duty.
+        queue: the queues of the other places go on.
+
+        Raises:
+            BrokerUnavailable: the only server did not answer.
+            TickExhausted: the tick has no time left for the duty.
         """
         name = self.operations.keys.queue
         try:

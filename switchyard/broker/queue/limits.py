@@ -54,7 +54,8 @@ MOST_AT_ONCE: Final = 999_999_999
 class Limit(msgspec.Struct, frozen=True):
     """At most ``n`` messages of an actor at once; with an argument, of each of its values.
 
-    Those that are ``ordered`` start in their sequence, the next one when the one before it has ended.
+    Args:
+        ordered: Its messages start in their sequence, the next one when the one before it has ended.
     """
 
     n: int
@@ -85,7 +86,8 @@ class LimitWait(msgspec.Struct, frozen=True):
 def limits_of(options: Mapping[str, Any]) -> list[Limit]:
     """Return the limits of an actor's ``concurrency`` and ``ordered_by``; one that keeps a sequence comes first.
 
-    ``ValueError``: an option has another form; its text says how to write one.
+    Raises:
+        ValueError: an option has another form; its text says how to write one.
     """
     found = []
     if (argument := options.get("ordered_by")) is not None:

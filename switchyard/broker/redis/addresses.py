@@ -40,7 +40,9 @@ class Absence(msgspec.Struct, frozen=True):
 class Server(msgspec.Struct, frozen=True):
     """A server that is connected to when it is first asked: code that only declares actors never loads redis-py.
 
-    ``url`` is ``redis://``, ``rediss://`` or ``unix://``, as the settings have checked it.
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://``, as the settings have checked it.
+        absence: Text of the error when nothing listens at the address.
     """
 
     url: str
@@ -56,7 +58,10 @@ def split_hosts(url: str) -> tuple[SplitResult, list[str]]:
     """Return the parts of an address with its first host alone, and all its hosts as they are written.
 
     ``urlsplit`` refuses a bracket behind another host (``a:1,[::1]:3``) since Python's fix of CVE-2025-0938, which
-    Debian's Python 3.11.2 has and 3.11.7 has not. ``ValueError``: the address cannot be split.
+    Debian's Python 3.11.2 has and 3.11.7 has not.
+
+    Raises:
+        ValueError: the address cannot be split.
     """
     found = PARTS.match(url)
     if found is None:

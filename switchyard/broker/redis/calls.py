@@ -60,7 +60,12 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.3
 
 
 class Budget:
-    """The time of one call: its pauses grow, and it is shorter, ``refused_s``, until a server has taken the call."""
+    """The time of one call: its pauses grow, and it is shorter until a server has taken the call.
+
+    Args:
+        budget_s: Seconds after which the call is given up.
+        refused_s: Seconds after which it is given up that no server took.
+    """
 
     def __init__(self, budget_s: float, refused_s: float) -> None:
         began_s = time.monotonic()
@@ -112,8 +117,9 @@ class Way:
     def after(self, error: redis.RedisError, connection: Any, pause_s: float) -> Again | None:
         """Return how the call goes on after a failure; ``None`` where the server refused it for good.
 
-        ``connection`` is that of the failed try, ``None`` where there was none; ``pause_s`` the shortest pause of a
-        server that is away.
+        Args:
+            connection: That of the failed try; ``None`` where there was none.
+            pause_s: Shortest pause of a server that is away.
         """
         from switchyard.broker.redis.server_errors import is_away
 
@@ -464,9 +470,12 @@ def call_together(
     """Run an operation that may be repeated once for each set of keys and arguments, and return the answers in order.
 
     Raises as :meth:`switchyard.broker.redis.calls.RedisCalls.call`, for the first call that failed. The others were
-    run. ``commands`` are plain commands that travel along; their answers follow, errors among them. With ``partly`` the
-    ``BrokerUnavailable`` of a node that does not answer, and the error for a key of a wrong type, are returned in place
-    of the answers as well.
+    run.
+
+    Args:
+        commands: Plain commands that travel along; their answers follow. Their errors are returned, not raised.
+        partly: Return the ``BrokerUnavailable`` of a node that does not answer, and the error for a key of a wrong
+            type, in place of the answers as well.
     """
     by_name = [("EVALSHA", operation.sha, len(keys), *keys, *args) for keys, args in batches]
     answers = calls.pipeline([*by_name, *commands], raise_errors=False)

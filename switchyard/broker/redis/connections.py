@@ -46,7 +46,7 @@ class Client(redis.Redis):
     def servers(self) -> list[tuple[str, redis.Redis]]:
         """Return a client of each server that holds keys, by its place; "" and itself for the only one.
 
-        ``redis.ConnectionError``: no server answers.
+        Raises ``redis.ConnectionError`` when no server answers.
         """
         return [("", self)]
 

@@ -149,8 +149,9 @@ class Sentinels:
     def locate(self, within_s: float | None = None) -> tuple[str, int]:
         """Return host and port of the master, from the first sentinel that answers and is up to date.
 
-        ``NoMasterNamed``: none answers, or none that does knows the master. ``redis.AuthenticationError``: a sentinel
-        refuses the login, and none names the master.
+        Raises:
+            NoMasterNamed: none answers, or none that does knows the master.
+            redis.AuthenticationError: a sentinel refuses the login, and none names the master.
         """
         each_s = min(ONE_S, (within_s or ALL_S) / len(self._places))
         failures: list[redis.RedisError] = []
@@ -244,7 +245,8 @@ class MasterConnection(ServerConnection):
     def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
         """Connect to the master, unless this connection leads to the one that was named last.
 
-        ``redis.ConnectionError``: the master was replaced before it gave an answer that is to come.
+        Raises:
+            redis.ConnectionError: the master was replaced before it gave an answer that is to come.
         """
         if self._drop_former() and self._unread:
             raise redis.ConnectionError("the master was replaced")

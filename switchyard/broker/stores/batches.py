@@ -144,8 +144,11 @@ class Batches:
     ) -> list[bool] | str:
         """Add members, each an id and its queue, at most 500; return which are open, and are to be sent.
 
-        Or ``unknown``; or ``over`` when the batch is cancelled or has succeeded. ``facts`` and ``callbacks`` are of a
-        batch that may not be there yet.
+        Args:
+            facts, callbacks: Of a batch that may not be there yet.
+
+        Returns:
+            Or ``unknown``, or ``over`` when the batch is cancelled or has succeeded.
         """
         given = callbacks or {}
         args: list[Word] = [msgspec.json.encode(facts) if facts else "", *(given.get(name, b"") for name in CALLBACKS)]
@@ -155,8 +158,9 @@ class Batches:
     def note(self, batch_id: str, *names: str) -> None:
         """Note that something happened to a batch that is there, now if it was not noted before.
 
-        ``names`` are ``closed``; ``abandoned``, which is for a closed one that cannot succeed; ``cancelled``; or
-        ``sent:`` with the name of a callback.
+        Args:
+            names: ``closed``; ``abandoned``, which is for a closed one that cannot succeed; ``cancelled``; or ``sent:``
+                with the name of a callback.
         """
         self._calls.pipeline([("HSETNX", self._keys.batch(batch_id), name, now_ms()) for name in names])
 

@@ -140,7 +140,8 @@ def encode_rows(rows: Iterable[bytes]) -> bytes:
 def decode_rows(packed: bytes) -> Iterator[EndedJob]:
     """Yield the attempts of the field ``rows``; one that cannot be read is left out and logged.
 
-    ``ValueError`` or ``RecursionError``: it holds no rows at all.
+    Raises:
+        ValueError, RecursionError: it holds no rows at all.
     """
     for row in _READ_ROWS.decode(packed):
         try:

@@ -221,7 +221,8 @@ def text_or_empty(value: Any) -> str:
 def progress_of(done: Any, total: Any, note: Any) -> dict[str, Any]:
     """Return progress as it is recorded: whole numbers, and a note of at most 500 characters.
 
-    ``ValueError``: ``done`` or ``total`` is no finite number.
+    Raises:
+        ValueError: ``done`` or ``total`` is no finite number.
     """
     return {"done": _count("done", done), "total": _count("total", total), "note": _note(note)}
 

@@ -100,9 +100,10 @@ class JobRecords:
     def write(self, steps: Sequence[Step]) -> list[str]:
         """Record steps, at most 500 of a queue and one of a job, those of all queues in one round trip.
 
-        Returns for each ``written``; ``late`` when a later step is known, or its message is gone; ``cancelled`` when
-        the job was cancelled before it; ``refused``, and logged, when the server cannot write it, for example because a
-        key is of a wrong type: acknowledgements of every queue wait for the others.
+        Returns:
+            For each ``written``; ``late`` when a later step is known, or its message is gone; ``cancelled`` when the
+            job was cancelled before it; ``refused``, and logged, when the server cannot write it, for example because a
+            key is of a wrong type: acknowledgements of every queue wait for the others.
         """
         if not steps:
             return []
@@ -233,12 +234,14 @@ class JobRecords:
     def cancel(self, job_id: str, *, place: str = "unknown", known: Job | None = None, row: bool = True) -> str:
         """Record the cancellation of a job.
 
-        ``place`` is the answer of the broker: ``cancelled`` when it never starts, ``asked`` when a worker holds it.
-        Otherwise the record decides whether it runs. ``known`` is its record as it was before; with ``row`` a row for
-        the history is written as well.
+        Args:
+            place: Answer of the broker: ``cancelled`` when it never starts, ``asked`` when a worker holds it. Otherwise
+                the record decides whether it runs.
+            known: Its record as it was before.
+            row: Write a row for the history as well.
 
-        Returns ``unknown``, ``ended``, ``asked`` (it runs, and stops at its next step) or ``cancelled`` (it never
-        starts).
+        Returns:
+            ``unknown``, ``ended``, ``asked`` (it runs, and stops at its next step) or ``cancelled`` (it never starts).
         """
         record = known or self.read(job_id)
         if record is None or record.end_recorded:

@@ -136,8 +136,9 @@ class GroupBarriers(RateLimiterBackend):
     def count(self, group: str, job_id: str, *, ttl_ms: int) -> Literal["unknown", "open", "complete"]:
         """Count a job as succeeded, once. Any name that is not used twice does for one that never runs.
 
-        Returns ``complete`` when all have succeeded and :meth:`note_sent` was not called; ``unknown`` when there is no
-        such barrier, or no longer.
+        Returns:
+            ``complete`` when all have succeeded and :meth:`note_sent` was not called; ``unknown`` when there is no
+            such barrier, or no longer.
         """
         return GROUP_ANSWERS[int(self._calls.call(COUNT_GROUP, [self._keys.group(group)], [job_id, ttl_ms]))]
 

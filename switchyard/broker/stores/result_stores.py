@@ -34,7 +34,10 @@ class ResultStore(Protocol):
     """Interface of a store. Both methods may raise anything, and may be called from any thread."""
 
     def put(self, job_id: str, text: str, *, keep_ms: int) -> str:
-        """Keep a job's result, in place of another, for so long at least; return what ``get`` needs beside the id."""
+        """Keep a result, replacing one of the same job, for so long at least.
+
+        Returns what ``get`` needs beside the job's id, or "".
+        """
 
     def get(self, job_id: str, place: str) -> str | None:
         """Return the text of a result, or ``None`` without one."""
@@ -83,10 +86,11 @@ class ResultStores:
                 logger.error("result store %s cannot be made: %s", self._first, error)
 
     def keep(self, job_id: str, text: str, *, keep_ms: int = 0) -> str | None:
-        """Keep a result apart from its record, and return the place for the record.
+        """Keep a result apart from its record.
 
-        "" when the record itself is to hold the result; ``None`` when it is too large for that, and no store has
-        accepted it.
+        Returns:
+            The place for the record; "" when the record itself is to hold the result; ``None`` when it is too large
+            for the record, and no store has accepted it.
         """
         wanted = [self._first] if self._first else []
         wanted += [name for name in self._large if len(text) > LARGE_BYTES and name not in wanted]
@@ -106,7 +110,8 @@ class ResultStores:
     def load(self, job_id: str, kept_in: str) -> str | None:
         """Return the text of a result from the place that ``keep`` returned; ``None`` when it is no longer kept.
 
-        ``ResultStoreUnavailable``: the store did not answer, or this process knows none of its name.
+        Raises:
+            ResultStoreUnavailable: the store did not answer, or this process knows none of its name.
         """
         name, _, place = kept_in.partition(":")
         if name not in self._makers:

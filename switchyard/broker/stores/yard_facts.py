@@ -120,7 +120,12 @@ def sent(counts: Counts) -> int:
 
 
 def percentile_ms(counts: Counts, first: int, share: float) -> float | None:
-    """Return a percentile (0 to 1) of ``WAITS`` or ``RUNS`` in ms, interpolated in its class; ``None`` without any."""
+    """Return a percentile of waits or runs in ms, interpolated within its class; ``None`` without any.
+
+    Args:
+        first: ``WAITS`` or ``RUNS``.
+        share: From 0 to 1.
+    """
     classes = [counts.get(first + number, 0) for number in range(CLASSES)]
     total, seen = sum(classes), 0
     for n, count in enumerate(classes):
@@ -147,7 +152,10 @@ class FactStore:
     def add(self, member: str, flush: int, counts: Mapping[str, Counts]) -> bool:
         """Add counts by subject to the bucket of this moment; return whether they are there.
 
-        Safe to repeat with the same counts and number: ``flush``, larger than that of the member's last one.
+        Safe to repeat with the same counts and number.
+
+        Args:
+            flush: Number of this flush of the member, larger than the one before.
         """
         start = bucket_of(self.server_ms())
         keys = [self._keys.facts_bucket(start), self._keys.facts_flushed(member)]
@@ -157,8 +165,10 @@ class FactStore:
     def sample(self, counters: Mapping[str, tuple[str, int]], gauges: Mapping[str, Counts]) -> bool:
         """Put readings into the bucket of this moment; return whether it was open.
 
-        ``counters`` are names of counters that only grow, each with the field that grows with it, as :func:`field`
-        names it, and its reading; ``gauges`` are by subject.
+        Args:
+            counters: Name of a counter that only grows -> the field that grows with it, as :func:`field` names it, and
+                its reading.
+            gauges: By subject.
         """
         start = bucket_of(self.server_ms())
         keys = [self._keys.facts_bucket(start), self._keys.facts_read()]

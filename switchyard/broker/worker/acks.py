@@ -117,8 +117,9 @@ class AckBarrier:
     def flush(self, *, with_starts: bool = True, queue: str = "") -> None:
         """Write everything that was noted before this call. After ``BrokerUnavailable`` the steps are kept.
 
-        ``with_starts``: also of attempts that began just now; no acknowledgement waits for those. ``queue`` is the only
-        one that matters: where others may be at a place that is away, it is written alone.
+        Args:
+            with_starts: Also of attempts that began just now; no acknowledgement waits for those.
+            queue: The only one that matters: where others may be at a place that is away, it is written alone.
         """
         last_end = self.finished.last_end() if self.finished is not None else 0
         with self._beginning:

@@ -76,7 +76,8 @@ class Hooks:
     def call_after(self, broker: Broker, signal: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Call the hooks ``after_<signal>``, last to first; log their exceptions.
 
-        ``SpoiledAttempt``: a hook raised it after the actor had returned: the attempt has failed nevertheless.
+        Raises:
+            SpoiledAttempt: a hook raised it after the actor had returned: the attempt has failed nevertheless.
         """
         ended = len(args) == 1 and len(kwargs) == 1 and "result" in kwargs  # the actor returned
         if not (hooks := self.after(signal, broker.middleware, succeeded=ended)):

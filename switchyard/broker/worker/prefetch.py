@@ -132,7 +132,9 @@ class KeptSlots:
 
     Messages of a rank and of all longer ones together hold at most ``slots - rank`` slots, so that rank 0 always finds
     one that no longer promise can take. What waits is served by rank, and in turn within one. Nothing is prefetched.
-    There are no more ``ranks`` than slots.
+
+    Args:
+        ranks: Number of latency classes, no more than the slots.
     """
 
     def __init__(self, slots: int, ranks: int) -> None:
