@@ -22,9 +22,8 @@ from switchyard.audit.services import Who
 from tests.factories.callers import api_user
 from tests.factories.commands import output_of
 from tests.unit.api import probe_urls
-from tests.unit.api.conftest import problem
+from tests.unit.api.conftest import MakeToken, problem
 
-MakeToken = Callable[..., tuple[Token, str]]
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
 
@@ -204,24 +203,18 @@ def test_the_command_refuses_scopes_that_are_unknown_or_not_the_owners(owner: Us
     assert caught.value.returncode == 2
 
 
-def test_tokens_lists_without_secrets(make_token: MakeToken) -> None:
+def test_tokens_are_a_table_without_secrets_that_drives_no_terminal(make_token: MakeToken) -> None:
     token, plain = make_token()
-
-    printed = output_of("tokens", "list", "--json") + output_of("tokens", "list")
-
-    assert token.prefix in printed
-    assert plain.split("_", 2)[2] not in printed and token.secret_hash not in printed
-
-
-def test_tokens_are_a_table_that_drives_no_terminal(make_token: MakeToken) -> None:
-    token, _ = make_token()
     token.name = "[red]evil\x1b[31m"
     token.save()
 
-    head, line = output_of("tokens", "list").splitlines()
+    table, document = output_of("tokens", "list"), output_of("tokens", "list", "--json")
 
+    head, line = table.splitlines()
     assert head.split()[:4] == ["prefix", "state", "owner", "scopes"]
     assert "never" in line and r"[red]evil\x1b[31m" in line and "\x1b" not in line
+    assert token.prefix in table and token.prefix in document
+    assert plain.split("_", 2)[2] not in table + document and token.secret_hash not in table + document
 
 
 @pytest.mark.parametrize("shorten", [lambda plain: plain, lambda plain: plain.split("_")[1]])

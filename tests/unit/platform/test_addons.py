@@ -40,9 +40,6 @@ def test_an_installed_distribution_brings_an_add_on() -> None:
     assert addon_for("others") is OTHER
     assert addon_for("OTHER") is OTHER
     assert list(addons())[-1] is OTHER
-
-
-def test_an_unknown_scheme_has_no_add_on() -> None:
     assert addon_for("carrier-pigeon") is None
 
 
