@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
 from pathlib import Path
 
 from project.config import BASE_DIR as REPOSITORY
+from tests.integration.wheel.environments import run
 
 MADE_HERE = ("dist", "staticfiles", "var")
 
@@ -21,12 +22,6 @@ def link_clone(folder: Path) -> Path:
     environment.mkdir()
     for name in ("bin", "lib", "pyvenv.cfg"):
         (environment / name).symlink_to(Path(sys.prefix) / name)
-    stamp = subprocess.run(
-        ["bash", "-c", ". bin/environment.sh && environment_stamp dev"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    (environment / ".dev").write_text(stamp.stdout)
+    stamp = ("bash", "-c", ". bin/environment.sh && environment_stamp dev")
+    (environment / ".dev").write_text(run(*stamp, cwd=folder, environment=dict(os.environ)))
     return folder

@@ -15,8 +15,7 @@ from tests.integration.wheel.environments import Environment, Index, clean_envir
 from tests.integration.wheel.packages import write_wheels
 
 EXTRAS = ("api", "gevent", "embedded", "postgres", "tasks", "testing", "web", "abort", "rabbitmq")
-# Packages that the tests of broker and middleware need.
-TEST_PACKAGES = ("pytest", "pytest-django", "pytest-timeout", "hypothesis", "time-machine", "cryptography")
+TEST_PACKAGES = ("pytest", "pytest-django")
 
 
 @pytest.fixture(scope="session")

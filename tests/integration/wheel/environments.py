@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from project.config import BASE_DIR as REPOSITORY
+
 # Variables of this test run, which a host project knows nothing of.
 OWN_VARIABLES = (
     "SWITCHYARD_",
@@ -46,6 +48,12 @@ def run(*command: str | Path, cwd: Path, environment: dict[str, str], timeout_s:
     return done.stdout
 
 
+def uv(environment: dict[str, str], *arguments: str | Path) -> None:
+    """Run uv of this test run. ``AssertionError`` with its words when it fails."""
+    program = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    run(str(program), *arguments, cwd=REPOSITORY, environment=environment)
+
+
 @dataclass(frozen=True)
 class Index:
     """The folder of wheels that environments are made from.
@@ -62,16 +70,11 @@ class Index:
 
     def make(self, folder: Path, *extras: str, beside: tuple[str, ...] = ()) -> Environment:
         """Return a new environment with the wheel, some of its extras and some other packages."""
-        uv = str(shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"))
         offline = clean_environment(UV_CACHE_DIR=str(self.cache), UV_OFFLINE="1", UV_NO_CONFIG="1")
-        run(uv, "venv", "--quiet", "--python", sys.executable, folder, cwd=self.wheels, environment=offline)
+        uv(offline, "venv", "--quiet", "--python", sys.executable, folder)
         wanted = f"switchyard[{','.join(extras)}] @ {self.wheel.as_uri()}"
-        source = ("--no-index", "--find-links", str(self.wheels))
-        python = str(folder / "bin/python")
-        run(
-            uv, "pip", "install", "--quiet", "--python", python, *source, wanted, *beside, cwd=self.wheels,
-            environment=offline,
-        )  # fmt: skip
+        source = ("--no-index", "--find-links", self.wheels)
+        uv(offline, "pip", "install", "--quiet", "--python", folder / "bin/python", *source, wanted, *beside)
         return Environment(folder)
 
 

@@ -6,12 +6,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from project.config import BASE_DIR as REPOSITORY
-from tests.integration.wheel.environments import Environment, run
+from tests.integration.wheel.environments import Environment, uv
 
 NEWEST, LOCK = REPOSITORY / "requirements-newest.txt", REPOSITORY / "requirements-dev.txt"
 PYTHONS = ("3.13", "3.12")  # the newest Django needs the last of them
@@ -57,11 +56,11 @@ def install_django(python: Path, folder: Path) -> Environment:
     Raises:
         LeftOut: the index of packages does not answer.
     """
-    uv("venv", "--quiet", "--python", str(python), str(folder))
+    newest_uv("venv", "--quiet", "--python", python, folder)
     # Asked for again although it may be in the cache: what comes next is red when the index is away.
     locked = ("--refresh-package", "django", "--require-hashes", "-r", str(NEWEST))
     try:
-        uv("pip", "install", "--quiet", "--python", str(folder / "bin/python"), *locked)
+        newest_uv("pip", "install", "--quiet", "--python", folder / "bin/python", *locked)
     except AssertionError as error:
         if AWAY.search(str(error)) is None:
             raise
@@ -76,13 +75,10 @@ def install_wheel(environment: Environment, wheel: Path, *extras: str) -> None:
     file = environment.folder / "pins.txt"
     file.write_text("\n".join(pins))
     wanted = ("--constraints", str(file), f"switchyard[{','.join(extras)}] @ {wheel.as_uri()}")
-    uv("pip", "install", "--quiet", "--python", str(environment.python), *wanted)
+    newest_uv("pip", "install", "--quiet", "--python", environment.python, *wanted)
 
 
-def uv(*arguments: str) -> None:
-    """Run uv of this environment. ``AssertionError`` with its words when it fails."""
-    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    # With the caller's settings of index, proxy and certificates.
+def newest_uv(*arguments: str | Path) -> None:
+    """Run uv with the caller's settings of index, proxy and certificates."""
     foreign = ("VIRTUAL_ENV", "PYTHONPATH", "UV_OFFLINE")
-    environment = {name: value for name, value in os.environ.items() if name not in foreign}
-    run(str(uv), *arguments, cwd=REPOSITORY, environment=environment)
+    uv({name: value for name, value in os.environ.items() if name not in foreign}, *arguments)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.wheel.environments import Environment
-from tests.integration.wheel.hosts import ROOM, running_pools, write_host
+from tests.integration.wheel.hosts import Host, write_host
 from tests.integration.wheel.newest import LeftOut, install_django, install_wheel, newest_django, newest_python
 from tests.waiting import wait_for
 
@@ -25,7 +25,7 @@ INSTALLED_APPS += ["news"]
 MIDDLEWARE += ["switchyard.api.middleware.problem_documents"]
 """
 NEWS = {
-    "actors.py": """
+    "news/actors.py": """
 import dramatiq
 from django.core.mail import send_mail
 
@@ -33,7 +33,7 @@ from django.core.mail import send_mail
 def welcome(address: str) -> None:
     send_mail("Welcome", "Good to have you with us.", "news@example.com", [address])
 """,
-    "tasks.py": """
+    "news/tasks.py": """
 from django.tasks import task
 
 @task
@@ -72,32 +72,22 @@ def test_the_wheel_leaves_django_as_it_was(newest: Environment, tmp_path: Path) 
 
 
 def test_a_project_is_checked_works_and_shows_its_pages(newest: Environment, broker_url: str, tmp_path: Path) -> None:
-    host = write_host(tmp_path, last=SETTINGS)
-    for name, text in {"__init__.py": "", **NEWS}.items():
-        (host / "news").mkdir(exist_ok=True)
-        (host / "news" / name).write_text(text)
-    variables = {"SWITCHYARD_BROKER_URL": broker_url, "DJANGO_SETTINGS_MODULE": "host_settings"}
-
-    def manage(*arguments: str) -> str:
-        return newest.run("-m", "django", *arguments, cwd=host, PYTHONPATH=str(host), **variables)
+    host = Host(newest, write_host(tmp_path, NEWS, last=SETTINGS), broker_url)
 
     def ended() -> bool:
-        jobs = json.loads(manage("switchyard", "jobs", "list", "--json"))["jobs"]
+        jobs = json.loads(host.manage("switchyard", "jobs", "list", "--json"))["jobs"]
         return [job["state"] for job in jobs] == ["succeeded"] * 2
 
-    assert "System check identified no issues" in newest.run(
-        "-W", "error", "-m", "django", "check", cwd=host, PYTHONPATH=str(host), **variables
-    )
-    assert "No changes detected" in manage("makemigrations", "--check", "--dry-run")
-    manage("migrate")
-    task_id = manage("shell", "-c", SEND).splitlines()[-1]
-    with running_pools(newest, host, variables) as pools:
-        wait_for(lambda: list(host.glob("mails/*")), timeout_s=120)
+    assert "System check identified no issues" in host.python("-W", "error", "-m", "django", "check")
+    assert "No changes detected" in host.manage("makemigrations", "--check", "--dry-run")
+    host.manage("migrate")
+    task_id = host.manage("shell", "-c", SEND).splitlines()[-1]
+    with host.running_pools() as pools:
+        wait_for(lambda: list(tmp_path.glob("mails/*")), timeout_s=120)
         wait_for(ended, timeout_s=120)
-        rendered = newest.run("-c", ROOM, cwd=host, **variables)
+        pages = host.room()
     assert pools.returncode == 0
-    assert "Good to have you with us." in "".join(mail.read_text() for mail in (host / "mails").iterdir())
-    assert "SUCCESSFUL HELLO" in manage("shell", "-c", RESULT.format(id=task_id))
-    pages = [line for line in rendered.splitlines() if line.startswith("/")]
+    assert "Good to have you with us." in "".join(mail.read_text() for mail in (tmp_path / "mails").iterdir())
+    assert "SUCCESSFUL HELLO" in host.manage("shell", "-c", RESULT.format(id=task_id))
     assert len(pages) > 8
     assert [line for line in pages if " 200 " not in line or not line.endswith("False")] == []
