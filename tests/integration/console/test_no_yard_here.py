@@ -14,17 +14,13 @@ JOB = "0c3f9b1e-6a9f-4a90-9ec5-4a3c1d5a2a11"
 SEND = "from dramatiq import Message, get_broker; get_broker().enqueue(Message('default', 'none', (), {}, {}))"
 
 
-def manage(folder: Path, *arguments: str, **variables: str) -> str:
+def manage(folder: Path, *arguments: str) -> str:
     """Run ``manage.py`` with the state folder of no yard; return all that it printed."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SWITCHYARD_", "DJANGO_"))}
     done = subprocess.run(
-        [sys.executable, str(settings.BASE_DIR / "manage.py"), *arguments],
-        cwd=folder.parent,
-        env={**kept, "SWITCHYARD_STATE_DIR": str(folder), **variables},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+        [sys.executable, str(settings.BASE_DIR / "manage.py"), *arguments], cwd=folder.parent,
+        env=kept | {"SWITCHYARD_STATE_DIR": str(folder)}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
     return done.stdout + done.stderr
 
 
