@@ -41,7 +41,6 @@ class FailsOnce(Exception):
 
 
 def let_pass(seconds: float) -> None:
-    """Let a fault last."""
     threading.Event().wait(seconds)
 
 
@@ -70,7 +69,6 @@ def declare_job(broker: Broker, ledger: Ledger, queue: str = QUEUE) -> Actor[Any
 
 
 def actor_of(queue: str) -> str:
-    """Return the name of a queue's actor."""
     return "chaos_job" if queue == QUEUE else f"{queue}_job"
 
 

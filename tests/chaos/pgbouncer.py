@@ -69,7 +69,6 @@ class PgBouncerUnderTest:
 
     @property
     def url(self) -> str:
-        """Address for Django."""
         return self.url_of("postgres")
 
     def url_of(self, database: str) -> str:

@@ -57,7 +57,6 @@ class PostgresUnderTest:
 
     @property
     def url(self) -> str:
-        """Address for Django."""
         return self.url_of("postgres")
 
     def url_of(self, database: str) -> str:
@@ -103,7 +102,6 @@ class PostgresUnderTest:
     @contextlib.contextmanager
     def standing_still(self) -> Iterator[None]:
         """Stop all its processes with SIGSTOP for the block: connections stay open, nothing is answered."""
-        assert self._process is not None
         server = psutil.Process(self._process.pid)
         server.suspend()  # first, so that it starts no further ones
         members = [server, *server.children(recursive=True)]

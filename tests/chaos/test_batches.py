@@ -53,7 +53,6 @@ def callbacks(broker: Any) -> list[tuple[str, str]]:
 
 def open_batches(broker: Any, made: list[NewBatch]) -> list[str]:
     store = facilities(broker).batches
-    assert store is not None
     return [found.id for found in store.read([each.id for each in made]) if found is not None and found.state == "open"]
 
 
@@ -110,7 +109,6 @@ def test_each_callback_is_enqueued_once_whatever_is_killed(
         wait_until_ended(broker, made, 120)
         ended_s = time.monotonic() - began_s
         store = facilities(broker).batches
-        assert store is not None
         records = {found.name: found for found in store.read([each.id for each in made]) if found is not None}
         expected = Counter[tuple[str, str]]()
         for name, record in records.items():

@@ -28,7 +28,6 @@ long = pytest.mark.long
 
 @pytest.fixture
 def replica(server: ServerUnderTest, server_name: str, tmp_path: Path) -> Iterator[ServerUnderTest]:
-    """A replica of the server, in step with it."""
     with ServerUnderTest(tmp_path / "replica", server_binary(server_name)) as replica:
         follow(replica, server)
         yield replica

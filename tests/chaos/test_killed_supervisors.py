@@ -50,6 +50,5 @@ def test_what_a_killed_supervisors_children_ran_starts_again_under_the_next(
         f"no process left after {gone_s:.2f} s, the next pool ready after {ready_s:.1f} s, "
         f"started again after {min(again_s):.1f} to {max(again_s):.1f} s"
     )
-    found = ledger.account()
-    assert (found.lost, found.unexpected) == ((), ())
+    found = ledger.none_lost()
     assert len(found.duplicated) <= most_twice

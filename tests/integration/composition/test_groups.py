@@ -10,7 +10,7 @@ from typing import Any
 import dramatiq
 import pytest
 import redis
-from dramatiq.composition import group, pipeline
+from dramatiq.composition import group
 from dramatiq.middleware import GroupCallbacks
 from dramatiq.rate_limits.backends import RedisBackend
 from dramatiq.results import ResultFailure, ResultMissing, ResultTimeout
@@ -78,11 +78,16 @@ def drained(broker: RedisBroker) -> None:
     broker.join("work", timeout=WAIT_MS)
 
 
-def test_a_groups_results_come_in_order(broker: RedisBroker, run_worker: Any, actors: Actors) -> None:
+def test_a_group_and_a_pipeline_say_what_is_missing_while_they_wait(
+    broker: RedisBroker, run_worker: Any, actors: Actors
+) -> None:
+    """What they come to is in :mod:`tests.integration.stock_dramatiq`."""
     jobs = group([actors.add_one.message(number) for number in range(20)])
+    steps = actors.add_one.message(1) | actors.add_one.message()
     assert (jobs.run().completed, jobs.completed_count) == (False, 0)
-    with pytest.raises(ResultMissing):
-        list(jobs.get_results())
+    for missing in (lambda: list(jobs.get_results()), steps.run().get_result):
+        with pytest.raises(ResultMissing):
+            missing()
     with pytest.raises(ResultTimeout):
         jobs.wait(timeout=50)
     with run_worker(broker=broker):
@@ -90,29 +95,6 @@ def test_a_groups_results_come_in_order(broker: RedisBroker, run_worker: Any, ac
 
     assert list(jobs.get_results()) == list(range(1, 21))
     assert (jobs.completed, jobs.completed_count) == (True, 20)
-
-
-def test_a_pipeline_hands_each_result_on(broker: RedisBroker, run_worker: Any, actors: Actors) -> None:
-    steps = actors.add_one.message(1) | actors.add_one.message() | actors.add_one.message()
-    quiet = pipeline([actors.add_one.message(1), actors.add_one.message_with_options(args=(7,), pipe_ignore=True)])
-    with pytest.raises(ResultMissing):
-        steps.run().get_result()
-    with run_worker(broker=broker):
-        found = steps.get_result(block=True, timeout=WAIT_MS)
-        ignored = quiet.run(delay=50).get_result(block=True, timeout=WAIT_MS)
-
-    assert (found, list(steps.get_results()), ignored) == (4, [2, 3, 4], 8)
-    assert (steps.completed, steps.completed_count) == (True, 3)
-
-
-def test_groups_hold_groups_and_pipelines(broker: RedisBroker, run_worker: Any, actors: Actors) -> None:
-    inner = group([actors.add_one.message(10), actors.add_one.message(20)])
-    jobs = group([inner, actors.add_one.message(1) | actors.add_one.message(), actors.add_one.message(5)])
-    with run_worker(broker=broker):
-        found = list(jobs.run().get_results(block=True, timeout=WAIT_MS))
-
-    assert found == [[11, 21], 3, 6]
-    assert jobs.completed
 
 
 def test_callbacks_are_sent_once_and_find_all_results(actors: Actors, run: Callable[..., None]) -> None:
@@ -251,7 +233,6 @@ def test_callbacks_that_may_have_been_sent_are_sent_again_under_their_ids(
 ) -> None:
     """A worker that dies after it sent the callbacks, and before it notes so, leaves that to the next run."""
     groups = facilities(broker).groups
-    assert groups is not None
     noted: list[str] = []
     note_sent = groups.note_sent
 

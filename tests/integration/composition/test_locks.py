@@ -217,7 +217,6 @@ def test_a_lock_that_its_task_dropped_is_renewed_no_more(broker: RedisBroker, ke
 def test_the_lock_of_a_killed_worker_goes_to_the_next(broker: RedisBroker, valkey_url: str, key: str) -> None:
     script = [sys.executable, "-c", HOLDER, valkey_url, broker.keys.prefix, key]
     with subprocess.Popen(script, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
         number = int(holder.stdout.readline())
         with pytest.raises(LockTaken), lock(key, wait_s=3):  # longer than it lasts without its worker
             pass

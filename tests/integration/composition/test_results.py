@@ -76,22 +76,6 @@ def test_asking_for_what_is_not_kept_says_so_at_once(
     assert isinstance(caught.value, ResultMissing)
 
 
-def test_a_failure_has_the_name_and_the_text_of_its_exception(broker: RedisBroker, run_worker: Any) -> None:
-    attempts: list[int] = []
-
-    @dramatiq.actor(queue_name="work", store_results=True)
-    def broken() -> None:
-        attempts.append(1)
-        raise RuntimeError("no paper")
-
-    sent = broken.send()
-    with run_worker(broker=broker), pytest.raises(ResultFailure, match="actor raised RuntimeError: no paper") as caught:
-        sent.get_result(block=True, timeout=WAIT_MS)
-
-    assert (caught.value.orig_exc_type, caught.value.orig_exc_msg) == ("RuntimeError", "no paper")
-    assert len(attempts) == 2
-
-
 def test_a_result_that_is_no_json_is_a_failure_that_says_so(broker: RedisBroker, run_worker: Any) -> None:
     sent = returning(object()).send()
     with run_worker(broker=broker), pytest.raises(ResultFailure, match="ResultNotStored"):

@@ -134,7 +134,6 @@ def signed(body: bytes, *, secret: str | None = None, at: int | None = None) -> 
 
 
 def payment(number: str) -> bytes:
-    """Return an inbound payment event."""
     data = {
         "id": "pay_1", "amount": "100.00", "currency": "EUR", "paid_at": "2026-11-20T08:30:00Z",
         "invoice_number": number,

@@ -66,7 +66,6 @@ def test_a_writers_lock_that_is_never_free_is_an_error() -> None:
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[PostgresUnderTest]:
-    """A PostgreSQL with nothing in it."""
     with PostgresUnderTest(connections=100) as server:
         yield server
 

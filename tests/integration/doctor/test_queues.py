@@ -32,7 +32,6 @@ def look() -> list[Finding]:
 
 @pytest.fixture
 def slow_up(facilities: Facilities) -> None:
-    """The pool of slow reports."""
     now = now_ms()
     children = [{"pid": 1, "ready": True, "busy": 0}]
     facilities.pools.write(PoolReport("slow", "h", 7, "processes", 2, 0, now, now, state="up", children=children))

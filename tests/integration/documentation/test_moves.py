@@ -72,7 +72,6 @@ class MovedProject(Host):
 
     @property
     def variables(self) -> dict[str, str]:
-        """Variables of its processes."""
         return super().variables | {"PYTHONPATH": os.pathsep.join((str(self.folder), str(ROOT)))}
 
 

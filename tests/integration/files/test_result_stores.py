@@ -34,7 +34,6 @@ def media(settings: Any, tmp_path: Any) -> Any:
 
 @pytest.fixture(params=["broker:", "database:", "s3:"])
 def stores(request: pytest.FixtureRequest, media: Any) -> Any:
-    """The stores of each choice."""
     if request.param == "s3:":
         return stores_at(url_of(request.getfixturevalue("s3_server").bucket()))
     return stores_at(request.param)
@@ -61,7 +60,6 @@ def test_small_and_large_results_are_found_in_each_store(
     assert [len(result) for result in found] == [3, LARGE_BYTES, 0]
     assert set(found[1]) == {"ä"}
     record = facilities_of(broker).records.read(large.message_id)
-    assert record is not None
     assert record.kept_in
 
 

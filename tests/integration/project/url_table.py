@@ -38,7 +38,6 @@ def get(path: str, *answers: int) -> Row:
 
 
 def post(path: str, *answers: int, act: str = "", by: tuple[str, ...] = ("operator", "admin"), **data: Any) -> Row:
-    """Return a row of an act."""
     return Row(path, answers, "POST", data, act, by)  # type: ignore[arg-type]
 
 

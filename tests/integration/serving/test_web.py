@@ -6,11 +6,24 @@ import contextlib
 import json
 import select
 import socket
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.environment import SERVER
 from tests.integration.serving.web_process import MIB, WebProcess, answer_of, flood, probing
 from tests.waiting import wait_for
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebProcess]:
+    folder: Path = tmp_path_factory.mktemp("web")
+    web = WebProcess(folder, SERVER.url)
+    web.start()
+    yield web
+    web.stop()
+
 
 START = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 CHUNKED = b"POST /api/v1/emails HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"

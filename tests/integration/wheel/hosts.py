@@ -119,12 +119,10 @@ class Host:
 
     @property
     def variables(self) -> dict[str, str]:
-        """Variables of its processes."""
         broker = {"SWITCHYARD_BROKER_URL": self.broker_url} if self.broker_url else {}
         return {"DJANGO_SETTINGS_MODULE": "host_settings", "PYTHONPATH": str(self.folder), **broker}
 
     def python(self, *arguments: str, code: int = 0) -> str:
-        """Run Python, and return what it printed."""
         return self.environment.run(*arguments, cwd=self.folder, code=code, **self.variables)
 
     def manage(self, *arguments: str, code: int = 0) -> str:

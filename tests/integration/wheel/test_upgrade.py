@@ -65,12 +65,10 @@ class Upgraded(Host):
         return list(json.loads(shown.replace("'", '"')))
 
     def letters(self) -> list[str]:
-        """Return the ids of its dead letters."""
         found = json.loads(self.manage("switchyard", "deadletters", "list", "--json"))
         return [letter["id"] for letter in found]
 
     def ended(self) -> list[str]:
-        """Return the names of what has ended, one for each run."""
         file = self.folder / "ended"
         return file.read_text().split() if file.exists() else []
 

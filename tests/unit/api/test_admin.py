@@ -29,7 +29,6 @@ def test_a_token_is_made_and_its_plain_form_shown_once(admin_client: Client, own
     shown = re.findall(r"sy_[0-9a-f]{12}_[A-Za-z0-9_-]{43}", page)
     assert len(shown) == 1
     token = find_token(shown[0])
-    assert token is not None
     assert (token.name, token.owner, token.scopes) == ("ci", owner, ["submit", "read"])
     assert shown[0] not in again
 
@@ -133,7 +132,6 @@ def test_a_user_makes_tokens_for_themselves_and_a_superuser_every_token_for_ever
 
     own, any_ = make_as(user, "read", owner=owner), make_as(User.objects.create_superuser("root"), *SCOPES, owner=owner)
 
-    assert own is not None and any_ is not None
     assert own.owner == user
     assert (any_.owner, set(any_.scopes)) == (owner, set(SCOPES))
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError
 from django.test import Client, RequestFactory
+from django.urls import include, path
 
 from switchyard.api.exception_handlers import problem_of
 from switchyard.api.parsing import MAX_ERRORS, refuse_bad_text
@@ -167,7 +168,7 @@ def test_the_projects_own_api_below_the_same_root_keeps_its_answers(probe: Clien
 
 
 def test_below_a_prefix_refusals_are_problem_documents_as_well(probe: Client, settings: Any) -> None:
-    settings.ROOT_URLCONF = "tests.unit.api.prefixed_urls"
+    settings.ROOT_URLCONF = (path("yard/", include("tests.unit.api.probe_urls")),)
 
     assert problem(probe.get("/yard/api/v1/nothing"), 404)["detail"].endswith("see /yard/api/v1/docs")
     problem(probe.get("/yard/api/v1/probe/orders"), 405)

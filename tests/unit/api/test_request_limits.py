@@ -100,8 +100,7 @@ def refusal(sent: list[Message], status: int) -> dict[str, Any]:
     assert sent[0]["status"] == status
     assert (b"content-type", b"application/problem+json") in sent[0]["headers"]
     assert not sent[-1].get("more_body", False)
-    document: dict[str, Any] = json.loads(sent[1]["body"])
-    return document
+    return json.loads(sent[1]["body"])
 
 
 async def status_of(

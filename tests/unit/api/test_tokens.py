@@ -189,7 +189,6 @@ def test_rights_of_a_token_end_with_those_of_its_owner(probe: Client, make_token
 def test_a_command_prints_a_token_that_works(owner: User) -> None:
     token = find_token(output_of("tokens", "create", "--user=ada", "--scopes=submit, read").strip())
 
-    assert token is not None
     assert token.scopes == ["submit", "read"]
 
 

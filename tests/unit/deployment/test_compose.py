@@ -21,8 +21,7 @@ from tests.unit.deployment.yards import SPARE, VANS, YARD
 
 
 def services_of(yard: Yard, cores: int = RENDERED_CORES) -> dict[str, Any]:
-    services: dict[str, Any] = yaml.safe_load(render("compose", yard, cores)[COMPOSE_FILE])["services"]
-    return services
+    return yaml.safe_load(render("compose", yard, cores)[COMPOSE_FILE])["services"]
 
 
 SERVICES = services_of(settings.SWITCHYARD.topology)

@@ -14,7 +14,6 @@ OTHER = Addon(name="other", title="Other", schemes=("other", "others"), look="te
 
 
 def look() -> str:
-    """Stand in for a hook."""
     return "seen"
 
 
@@ -30,7 +29,6 @@ def fresh() -> Iterator[None]:
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Install a distribution with an add-on."""
     entry = EntryPoint("other", "tests.unit.platform.test_addons:OTHER", addon.FOLDER)
     monkeypatch.setattr(addon, "entry_points", lambda group: [entry] if group == addon.FOLDER else [])
 

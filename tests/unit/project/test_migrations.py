@@ -49,7 +49,6 @@ KEPT = models.IntegerField(db_column="kept_count", db_default=0)
 
 
 def state() -> ProjectState:
-    """Return the state of an app with one model."""
     found = ProjectState()
     key = ("id", models.AutoField(primary_key=True))
     found.add_model(ModelState("shop", "Owner", [key]))
@@ -80,7 +79,6 @@ def of_state(*operations: Any) -> SeparateDatabaseAndState:
 
 
 def created(*fields: tuple[str, Any]) -> CreateModel:
-    """Return the creation of another model."""
     return CreateModel("Other", [("id", models.AutoField(primary_key=True)), *fields])
 
 

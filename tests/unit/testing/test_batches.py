@@ -29,13 +29,11 @@ class Actors:
             if number in made.refused:
                 raise RuntimeError("no paper")
             batch = current_batch()
-            assert batch is not None
             batch.add(*(made.member.message(100 + more) for more in range(adds)))
 
         @dramatiq.actor(queue_name="urgent")
         def called(name: str) -> None:
             batch = current_batch()
-            assert batch is not None
             made.called.append(f"{name} {batch.progress().done}")
 
         self.member, self.call = member, called

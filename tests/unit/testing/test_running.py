@@ -111,11 +111,9 @@ def test_what_a_task_raised_is_raised_and_retries_and_dead_letters_happen_as_in_
 
     [letter] = dead_letters()
     job = find_job(job_id)
-    assert waiting is not None
     assert (waiting.state, waiting.attempts) == ("retrying", 1)
     assert [attempt.outcome for attempt in attempts] == ["retried", "dead"]
     assert (letter.id, letter.reason, letter.attempts, letter.exception) == (job_id, "exhausted", 3, "RuntimeError")
-    assert job is not None
     assert (job.state, job.reason) == ("dead", "exhausted")
     assert len(facilities().alerts.claim_due()) == 1
     assert dead_letters("urgent") == []
@@ -200,7 +198,6 @@ def test_a_cancelled_job_does_not_run_and_a_running_one_can_read_it() -> None:
     def stops() -> None:
         ran.append("before")
         message = CurrentMessage.get_current_message()
-        assert message is not None
         assert request_cancel(message.message_id) == "asked"
         report_progress(1, 2)
         ran.append("after")
@@ -259,7 +256,6 @@ def test_a_result_and_a_progress_are_in_the_record_and_not_said_to_be_discarded(
     run_enqueued()
 
     job, later = find_job(sent.message_id), find_job(waiting)
-    assert job is not None and later is not None
     assert (job.state, job.result, job.progress) == ("succeeded", {"count": 2}, {"done": 2, "total": 2, "note": "done"})
     assert sent.get_result() == {"count": 2}
     assert [record.getMessage() for record in caplog.records if record.name.startswith("dramatiq")] == []
