@@ -82,19 +82,15 @@ def test_a_result_that_is_no_json_is_a_failure_that_says_so(broker: RedisBroker,
         sent.get_result(block=True, timeout=WAIT_MS)
 
 
-def test_a_cancelled_job_has_no_result(broker: RedisBroker) -> None:
-    sent = returning().send()
-    assert facilities(broker).transport.cancel("work", sent.message_id) == "cancelled"
+def test_a_cancelled_job_has_no_result_and_waiting_for_another_ends_after_its_time(broker: RedisBroker) -> None:
+    one = returning()
+    cancelled, sent, began_s = one.send(), one.send(), time.monotonic()
+    assert facilities(broker).transport.cancel("work", cancelled.message_id) == "cancelled"
 
     with pytest.raises(ResultFailure, match="the job is cancelled"):
-        sent.get_result()
-
-
-def test_waiting_ends_after_its_time(broker: RedisBroker) -> None:
-    sent, began_s = returning().send(), time.monotonic()
+        cancelled.get_result()
     with pytest.raises(ResultTimeout, match=f"after 120 ms; see manage.py switchyard jobs show {sent.message_id}"):
         sent.get_result(block=True, timeout=120)
-
     assert time.monotonic() - began_s >= 0.1
 
 

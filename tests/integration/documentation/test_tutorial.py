@@ -86,10 +86,10 @@ def test_yard_knows_the_new_actors(project: Path) -> None:
     assert {"count_points", "greet"} <= set(default["actors"])
 
 
-def test_work_test_and_address_do_what_the_tutorial_says(project: Path) -> None:
-    output = run(project, "-m", "pytest", "tests/integration/loyalty")
+def test_work_test_and_address_do_what_tutorial_and_guide_say(project: Path) -> None:
+    output = run(project, "-m", "pytest", "tests/integration/loyalty", "tests/integration/greetings")
 
-    assert "7 passed" in output
+    assert "12 passed" in output
 
 
 @pytest.mark.parametrize("most_s", [inf, pytest.param(0.1, marks=pytest.mark.long)])
@@ -114,10 +114,6 @@ def _slowest_call(project: Path) -> float:
     assert "3 passed" in output
     assert len(calls) == 3
     return max(calls)
-
-
-def test_tests_of_the_guide_pass(project: Path) -> None:
-    assert "5 passed" in run(project, "-m", "pytest", "tests/integration/greetings")
 
 
 def test_examples_of_the_guide_that_are_no_file_run(switchyard_broker: MemoryBroker) -> None:

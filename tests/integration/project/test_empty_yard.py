@@ -20,6 +20,9 @@ NAMED = re.compile(rf"\bapps\.({'|'.join(PRODUCTS)})\b")
 # Tests that run in the copy: they cover requests, tokens, jobs and workers within seconds.
 PLATFORM_TESTS = ("tests/unit/api/test_tokens.py", "tests/integration/jobs/test_api.py")
 START = """
+from django.core.management import call_command
+call_command("check")
+call_command("migrate", verbosity=0)
 from django.test import Client
 from project.asgi import application
 document = Client(headers={"Host": "localhost"}).get("/api/v1/openapi.json").json()
@@ -65,14 +68,10 @@ def test_nothing_in_the_project_names_a_product_any_more(empty_yard: Path) -> No
     assert named == []
 
 
-def test_the_empty_yard_passes_its_checks_and_makes_its_tables(empty_yard: Path) -> None:
-    run(empty_yard, "manage.py", "check")
-    run(empty_yard, "manage.py", "migrate", "--verbosity", "0")
-
-
-def test_the_empty_yards_web_starts_with_the_platforms_requests_alone(empty_yard: Path) -> None:
+def test_the_empty_yard_passes_its_checks_and_its_web_has_the_platforms_requests_alone(empty_yard: Path) -> None:
     printed = run(empty_yard, "manage.py", "shell", "--verbosity", "0", "--command", START)
 
+    assert "System check identified no issues" in printed
     assert "paths: jobs queues\n" in printed
 
 

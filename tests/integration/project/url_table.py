@@ -60,6 +60,11 @@ def only_post(path: str, **options: Any) -> tuple[Row, Row]:
     return get(path, *ONLY_POST), post(path, *ACTS, **options)
 
 
+def asked(path: str, **options: Any) -> tuple[Row, Row]:
+    """Return the rows of an act whose page asks before."""
+    return get(path, *OPERATORS), post(path, *ACTS, **options)
+
+
 def pages(answers: Answers, *paths: str) -> dict[str, tuple[Row, ...]]:
     """Return the rows of pages whose routes name no thing."""
     return {path: (get(f"/{path}", *answers),) for path in paths}
@@ -103,24 +108,14 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "admin/operations/workers/<str:member>/stacks/<str:name>/": (get(WORKER + "1-{token:022}/", *OPERATORS),),
     "admin/operations/queues/<str:name>/": (get(QUEUE, *READERS),),
     "admin/operations/queues/<str:name>/live/": (get(QUEUE + "live/", *READERS),),
-    "admin/operations/queues/<str:name>/pause/": (
-        get(QUEUE + "pause/", *OPERATORS),
-        post(QUEUE + "pause/", *ACTS, act="queue.pause", reason="x"),
-    ),
-    "admin/operations/queues/<str:name>/resume/": (
-        get(QUEUE + "resume/", *OPERATORS),
-        post(QUEUE + "resume/", *ACTS, act="queue.resume"),
-    ),
-    "admin/operations/queues/<str:name>/purge/": (
-        get(QUEUE + "purge/", *OPERATORS),
-        post(QUEUE + "purge/", *ACTS, act="queue.purge", reason="x", shown="1"),
-    ),
+    "admin/operations/queues/<str:name>/pause/": asked(QUEUE + "pause/", act="queue.pause", reason="x"),
+    "admin/operations/queues/<str:name>/resume/": asked(QUEUE + "resume/", act="queue.resume"),
+    "admin/operations/queues/<str:name>/purge/": asked(QUEUE + "purge/", act="queue.purge", reason="x", shown="1"),
     "admin/operations/queues/<str:name>/purge/<str:purge_id>/undo/": only_post(
         QUEUE + "purge/none/undo/", act="queue.purge_undo"
     ),
-    "admin/operations/queues/<str:name>/relocate/": (
-        get(QUEUE + "relocate/", *OPERATORS),
-        post(QUEUE + "relocate/", *ACTS, act="queue.relocate", actor="{schedule}", to="slow", reason="x"),
+    "admin/operations/queues/<str:name>/relocate/": asked(
+        QUEUE + "relocate/", act="queue.relocate", actor="{schedule}", to="slow", reason="x"
     ),
     "admin/operations/instructions/<str:verb>/": (
         get("/admin/operations/instructions/quiet/", *OPERATORS),
@@ -183,14 +178,8 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         get("/admin/operations/costs/?by=none", 302, 403, 404, 404, 302),
     ),
     "admin/operations/actors/<str:name>/": (get(ACTOR, *READERS),),
-    "admin/operations/actors/<str:name>/pause/": (
-        get(ACTOR + "pause/", *OPERATORS),
-        post(ACTOR + "pause/", *ACTS, act="actor.pause", reason="x"),
-    ),
-    "admin/operations/actors/<str:name>/resume/": (
-        get(ACTOR + "resume/", *OPERATORS),
-        post(ACTOR + "resume/", *ACTS, act="actor.resume", reason="x"),
-    ),
+    "admin/operations/actors/<str:name>/pause/": asked(ACTOR + "pause/", act="actor.pause", reason="x"),
+    "admin/operations/actors/<str:name>/resume/": asked(ACTOR + "resume/", act="actor.resume", reason="x"),
     "admin/operations/actors/<str:name>/open-circuit/": (
         get(ACTOR + "open-circuit/", *OPERATORS),
         post(ACTOR + "open-circuit/", 302, 403, 422, 422, 302, until="5m", reason="x"),
@@ -202,14 +191,8 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "admin/switchyard_jobs/job/<str:job_id>/live/": (get(JOB + "live/", *READERS),),
     # The client of the tests runs under WSGI, where nothing is streamed.
     "admin/switchyard_jobs/job/<str:job_id>/events/": (get(JOB + "events/", 302, 501, 501, 501, 302),),
-    "admin/switchyard_jobs/job/<str:job_id>/cancel/": (
-        get(JOB + "cancel/", *OPERATORS),
-        post(JOB + "cancel/", *ACTS, act="job.cancel"),
-    ),
-    "admin/switchyard_jobs/job/<str:job_id>/again/": (
-        get(JOB + "again/", *OPERATORS),
-        post(JOB + "again/", *ACTS, act="job.run_again", arguments="{{}}"),
-    ),
+    "admin/switchyard_jobs/job/<str:job_id>/cancel/": asked(JOB + "cancel/", act="job.cancel"),
+    "admin/switchyard_jobs/job/<str:job_id>/again/": asked(JOB + "again/", act="job.run_again", arguments="{{}}"),
     "admin/switchyard_dead_letters/deadletter/<int:pk>/change/": (get(LETTERS + "{letter}/change/", *READERS),),
     "admin/switchyard_dead_letters/deadletter/quarantine/": (get(LETTERS + "quarantine/", *READERS),),
     "admin/switchyard_dead_letters/deadletter/<int:pk>/<str:action>/do/": (
@@ -225,14 +208,12 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         LETTERS + "{letter}/note/", act="letter.note", text="x"
     ),
     "admin/switchyard_jobs/job/<str:job_id>/run-now/": only_post(JOB + "run-now/", act="job.run_now"),
-    "admin/switchyard_dead_letters/deadletter/<int:pk>/edit/": (
-        get(LETTERS + "{letter}/edit/", *OPERATORS),
-        post(LETTERS + "{letter}/edit/", *ACTS, act="letter.edit", arguments=NO_ARGUMENTS, reason="x"),
+    "admin/switchyard_dead_letters/deadletter/<int:pk>/edit/": asked(
+        LETTERS + "{letter}/edit/", act="letter.edit", arguments=NO_ARGUMENTS, reason="x"
     ),
     "admin/switchyard_alerts/alert/<int:pk>/change/": (get(ALERTS + "{alert}/change/", *READERS),),
-    "admin/switchyard_alerts/alert/silences/new/": (
-        get(ALERTS + "silences/new/", *OPERATORS),
-        post(ALERTS + "silences/new/", *ACTS, act="alert.silence", span="1h", reason="x"),
+    "admin/switchyard_alerts/alert/silences/new/": asked(
+        ALERTS + "silences/new/", act="alert.silence", span="1h", reason="x"
     ),
     "admin/switchyard_alerts/alert/silences/<int:pk>/end/": only_post(
         ALERTS + "silences/{silence}/end/", act="alert.unsilence"

@@ -58,22 +58,6 @@ NAMESAKE_SETTINGS = """
 INSTALLED_APPS += ["apps.shop", "api", "jobs"]
 MIDDLEWARE += ["middleware.stamp.stamp", "switchyard.api.middleware.problem_documents"]
 """
-TASKS = {
-    "news/tasks.py": """
-from django_tasks import task
-
-@task
-def shout(word):
-    return word.upper()
-""",
-}
-TASK_SETTINGS = """
-INSTALLED_APPS += ["django_tasks", "news"]
-MIDDLEWARE += ["switchyard.api.middleware.problem_documents"]
-TASKS = {"default": {"BACKEND": "switchyard.tasks.SwitchyardBackend"}}
-"""
-ENQUEUE = "from news.tasks import shout; print(shout.enqueue('hello').id)"
-RESULT = "from news.tasks import shout; result = shout.get_result('{id}'); print(result.status, result.return_value)"
 
 
 @pytest.mark.long
@@ -268,17 +252,3 @@ def test_tests_of_a_project_run_with_the_plugin_and_without_a_server(full: Envir
 
     assert "3 passed" in output
     assert "switchyard.pytest_plugin" in output
-
-
-@pytest.mark.long
-def test_project_runs_tasks_of_djangos_api(full: Environment, broker_url: str, tmp_path: Path) -> None:
-    host = Host(full, write_host(tmp_path, TASKS, last=TASK_SETTINGS), broker_url)
-
-    host.manage("migrate")
-    assert "System check identified no issues" in host.manage("check")
-    job_id = host.manage("shell", "-c", ENQUEUE).splitlines()[-1]
-    with host.running_pools() as pools:
-        wait_for(lambda: "succeeded" in host.manage("switchyard", "jobs", "show", job_id), timeout_s=120)
-    assert pools.returncode == 0
-    assert "SUCCESSFUL HELLO" in host.manage("shell", "-c", RESULT.format(id=job_id))
-    assert "news.tasks.shout" in host.manage("switchyard", "jobs", "show", job_id)

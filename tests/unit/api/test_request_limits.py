@@ -132,15 +132,11 @@ def bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"} if token else {}
 
 
-def test_a_body_of_the_limit_passes() -> None:
-    sent, _, _ = call({"content-length": "100"}, [b"x" * 100])
-
-    assert sent[1]["body"] == b"100"
-
-
-def test_a_declared_length_over_the_limit_is_refused_unread() -> None:
+def test_a_declared_length_up_to_the_limit_passes_and_one_over_it_is_refused_unread() -> None:
+    passed, _, _ = call({"content-length": "100"}, [b"x" * 100])
     sent, _, asked = call({"content-length": "101"}, [b"x" * 101])
 
+    assert passed[1]["body"] == b"100"
     assert "100 bytes" in refusal(sent, 413)["detail"]
     assert asked == 0
 

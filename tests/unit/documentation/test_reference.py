@@ -110,16 +110,11 @@ def test_every_option_of_an_actor_is_described() -> None:
     assert options - first_column("docs/reference/actor-options.md") == set()
 
 
-def test_every_option_of_the_topology_is_described_and_no_other() -> None:
-    options = {option.name for kind in DECLARED for option in fields(kind)}
-
-    assert first_column("docs/reference/topology.md") == options
-
-
-def test_defaults_of_the_topology_are_described_as_they_are() -> None:
+def test_every_option_of_the_topology_is_described_with_its_default_and_no_other() -> None:
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| `([^`]+)`", read("docs/reference/topology.md"), flags=re.MULTILINE)
     defaults = {option.name: option.default for kind in DECLARED for option in fields(kind)}
 
+    assert first_column("docs/reference/topology.md") == defaults.keys()
     assert len(rows) > 10
     assert {name: ast.literal_eval(default) for name, default in rows} == {name: defaults[name] for name, _ in rows}
 
@@ -132,18 +127,13 @@ def test_every_system_check_is_described_and_no_other() -> None:
     assert {name for name in first_column("docs/reference/system-checks.md") if name.startswith("switchyard.")} == known
 
 
-def test_every_metric_that_ops_asks_for_is_described() -> None:
+def test_every_metric_that_ops_asks_for_is_described_and_each_of_those_is_made_somewhere() -> None:
     described = {name for name in first_column("docs/reference/metrics.md") if name.startswith("switchyard_")}
     asked = read("ops/prometheus/rules.yml") + read("ops/grafana/dashboard.json")
     names = {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"switchyard_[a-z_]+", asked)}
+    sources = "".join(path.read_text() for path in OWN_SOURCES if "rendering" not in path.parts)
 
     assert names - described == set()
-
-
-def test_every_metric_that_is_described_is_made_somewhere() -> None:
-    sources = "".join(path.read_text() for path in OWN_SOURCES if "rendering" not in path.parts)
-    described = {name for name in first_column("docs/reference/metrics.md") if name.startswith("switchyard_")}
-
     assert {name for name in described if f'"{name.removesuffix("_total")}"' not in sources} == set()
 
 
@@ -154,17 +144,13 @@ def test_every_alert_is_described_and_no_other() -> None:
     assert described == alerts
 
 
-def test_every_address_of_the_api_is_described() -> None:
+def test_every_address_of_the_api_and_every_reason_of_a_jobs_state_is_described() -> None:
     page = read("docs/reference/http-api.md")
+    states = page.partition("## States of a job")[2].partition("\n## ")[0]
+    others = ("delay", "eta", "rate_limit", "outbox", "parked", "skipped", "max_age", PURGED, "quarantined")
 
     roots = [path for path, _ in (*PLATFORM_ROUTERS, *PRODUCT_ROUTERS)]
     assert [path for path in roots if f"/api/v1{path}" not in page] == []
-
-
-def test_every_reason_of_a_jobs_state_is_described() -> None:
-    states = read("docs/reference/http-api.md").partition("## States of a job")[2].partition("\n## ")[0]
-
-    others = ("delay", "eta", "rate_limit", "outbox", "parked", "skipped", "max_age", PURGED, "quarantined")
     assert [reason for reason in (*others, *REASONS) if f"`{reason}`" not in states] == []
 
 

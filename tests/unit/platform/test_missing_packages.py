@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 from switchyard.addon import addons
 from switchyard.files.addresses import declared_storage
 from switchyard.setting_values import DRIVER, PACKAGES, WEB_SERVER, InvalidSetting, refuse_without_driver
+from tests.factories.commands import manage
 
 # Found by Python before its own: hides packages, as if they were not installed.
 HIDING = """\
@@ -28,17 +27,6 @@ sys.meta_path.insert(0, Hidden())
 POSTGRES = "postgresql://user:hunter2@127.0.0.1:1/yard"
 
 
-def check_without(
-    hidden: str, folder: Path, variables: dict[str, str], *command: str
-) -> subprocess.CompletedProcess[str]:
-    (folder / "sitecustomize.py").write_text(HIDING)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SWITCHYARD_", "DATABASE_"))}
-    environment = kept | {"HIDDEN": hidden, "PYTHONPATH": str(folder), "SWITCHYARD_STATE_DIR": str(folder), **variables}
-    return subprocess.run(
-        [sys.executable, "manage.py", *command], env=environment, capture_output=True, text=True, timeout=60
-    )
-
-
 @pytest.mark.parametrize(
     ("hidden", "variables", "remedy"),
     [
@@ -52,7 +40,11 @@ def check_without(
     ],
 )
 def test_the_process_ends_with_one_line(tmp_path: Path, hidden: str, variables: dict[str, str], remedy: str) -> None:
-    done = check_without(hidden, tmp_path, variables, *(["switchyard", "runweb"] if hidden == "uvicorn" else ["check"]))
+    (tmp_path / "sitecustomize.py").write_text(HIDING)
+    folders = {"PYTHONPATH": str(tmp_path), "SWITCHYARD_STATE_DIR": str(tmp_path)}
+    command = ["switchyard", "runweb"] if hidden == "uvicorn" else ["check"]
+
+    done = manage(*command, hidden=("SWITCHYARD_", "DATABASE_"), HIDDEN=hidden, **folders, **variables)
 
     assert done.returncode == 78, done.stderr
     [line] = done.stderr.splitlines()

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
-from project.config import BASE_DIR
 from switchyard.commands.modules import MODULES
-
-
-def manage(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "manage.py", *arguments],
-        cwd=BASE_DIR, env=dict(os.environ), capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+from tests.factories.commands import manage
 
 
 def test_a_command_is_run_with_its_own_arguments() -> None:

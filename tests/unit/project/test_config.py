@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pprint
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +11,7 @@ from django.conf import settings
 
 from project.config import load, make_metrics_dir
 from switchyard.setting_values import InvalidSetting
+from tests.factories.commands import manage
 
 GOOD = {
     "DJANGO_DEBUG": "0", "DJANGO_SECRET_KEY": "x" * 50, "SWITCHYARD_PAYMENT_SECRET": "whsec_" + "y" * 44,
@@ -123,11 +121,7 @@ def test_options_that_clients_know_are_taken(variable: str, value: str) -> None:
 
 def refused_check(**variables: str) -> str:
     """Run ``manage.py check`` in an environment that it refuses, and return what it said."""
-    left_out = ("SWITCHYARD_", "PROMETHEUS_MULTIPROC_DIR")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
-    done = subprocess.run(
-        [sys.executable, "manage.py", "check"], env=environment | variables, capture_output=True, text=True, timeout=60
-    )
+    done = manage("check", hidden=("SWITCHYARD_", "PROMETHEUS_MULTIPROC_DIR"), **variables)
     assert done.returncode == 78
     assert "Traceback" not in done.stderr
     return done.stderr
