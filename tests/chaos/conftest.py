@@ -92,6 +92,20 @@ def pools_on(ledger: Ledger, tmp_path: Path) -> Iterator[PoolsOn]:
 
 
 @pytest.fixture
+def pools(pools_on: PoolsOn, valkey_url: str, yard: str) -> Pools:
+    """Pools of the yard that a test is parametrized with."""
+    return pools_on(yard, valkey_url)
+
+
+@pytest.fixture
+def deaths(moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Have children of ``dying_settings`` die at a moment; the number of those that did."""
+    monkeypatch.setenv("CHAOS_MOMENT", moment)
+    monkeypatch.setenv("CHAOS_MOMENT_MARK", str(tmp_path / "died"))
+    return lambda: len(list(tmp_path.glob("died*")))
+
+
+@pytest.fixture
 def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let workers of this process come back from a fault in a tenth of a second, where a deployment takes seconds."""
     for pause in (

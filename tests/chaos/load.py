@@ -170,6 +170,12 @@ class Producers:
             thread.join(max(deadline - time.monotonic(), 0))
         assert not any(thread.is_alive() for thread in self._threads), f"an enqueue takes more than {timeout_s} s"
 
+    def finish(self, more: int = 60) -> None:
+        """Stop once so many more jobs are accepted, and wait until all work is done."""
+        self.wait_for_accepted(more)
+        self.stop()
+        wait_until_drained(self._broker)
+
     def wait_for_accepted(self, more: int, timeout_s: float = 60.0) -> None:
         enough = self.accepted_count + more
         wait_for(lambda: self.accepted_count >= enough, timeout_s, what=f"{more} more jobs accepted")

@@ -17,7 +17,7 @@ from tests.chaos.conftest import PoolsOn
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import FIRST, QUEUE, enqueue, let_pass, load, wait_until_drained
-from tests.chaos.pools import RunningPool, started
+from tests.chaos.pools import Pools, RunningPool, started
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("valkey")
@@ -35,17 +35,8 @@ LOOKING_S = 0.3
 )
 @pytest.mark.parametrize("yard", ["threads", pytest.param("greenlets", marks=long)])
 def test_a_task_that_outlasts_the_grace_starts_elsewhere_with_its_attempt_unspent(
-    pools_on: PoolsOn,
-    valkey_url: str,
-    ledger: Ledger,
-    yard: str,
-    how: str,
-    grace_s: float,
-    looking_s: float,
-    most_late_s: float,
-    again_within_s: float,
+    pools: Pools, ledger: Ledger, how: str, grace_s: float, looking_s: float, most_late_s: float, again_within_s: float
 ) -> None:
-    pools = pools_on(yard, valkey_url)
     both = [pools.start("runpool", "work", "--grace", f"{grace_s:g}") for _ in range(2)]
     enqueue(pools.broker, ledger, "long", 60_000, how)
     first = started(ledger, "long")

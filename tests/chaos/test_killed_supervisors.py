@@ -6,10 +6,9 @@ import time
 
 import pytest
 
-from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import FIRST, enqueue, load, wait_until_drained
-from tests.chaos.pools import started
+from tests.chaos.pools import Pools, started
 from tests.processes import is_alive
 from tests.waiting import wait_for
 
@@ -23,9 +22,8 @@ long = pytest.mark.long
     [("threads", 16), pytest.param("threads", 2, marks=long), pytest.param("greenlets", 2, marks=long)],
 )
 def test_what_a_killed_supervisors_children_ran_starts_again_under_the_next(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, most_twice: int
+    pools: Pools, ledger: Ledger, most_twice: int
 ) -> None:
-    pools = pools_on(yard, valkey_url)
     first = pools.start("runpool", "work")
     jobs = [f"long-{number}." for number in range(4)]
     for job in jobs:

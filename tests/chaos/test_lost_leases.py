@@ -108,9 +108,8 @@ def test_a_pool_that_is_cut_off_for_less_than_a_lease_goes_on_as_if_nothing_was(
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("yard", ["threads", pytest.param("greenlets", marks=long)])
 def test_a_pool_that_is_cut_off_for_longer_stops_starting_work_and_cannot_commit(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, proxy: FaultProxy, yard: str
+    pools: Pools, ledger: Ledger, proxy: FaultProxy
 ) -> None:
-    pools = pools_on(yard, valkey_url)
     cut_off = pools.start("runpool", "work", url=proxy.url)
     # Sixteen run, and sixteen more wait in the children: they would start when those end, after 24 s.
     jobs = [f"long-{number:02d}." for number in range(32)]
