@@ -41,7 +41,6 @@ def yard() -> Iterator[RoomYard]:
 
 @pytest.fixture(scope="package")
 def sample(yard: RoomYard) -> Sample:
-    """One of each thing that the yard has."""
     return Sample.of(yard)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
@@ -35,35 +35,9 @@ FOCUS_IS_SEEN = """node => {
 }"""
 
 
-class Hand(Protocol):
-    """Acts of a person on a page, who sees only names."""
-
-    page: Page
-    acts: int
-
-    def begin(self) -> None:
-        """Open the overview, and count from there."""
-
-    def menu(self, title: str) -> None:
-        """Open a page from the menu."""
-
-    def find(self, text: str) -> None:
-        """Find anything."""
-
-    def act(self, role: str, name: str) -> None:
-        """Follow a link or press a button, the first whose name matches a pattern; return on the next page."""
-
-    def write(self, label: str, text: str) -> None:
-        """Write into the field of a label."""
-
-    def choose(self, label: str, option: str) -> None:
-        """Choose an option of the field of a label."""
-
-    def tick(self, name: str) -> None:
-        """Tick the row of a name."""
-
-
 class _CountedActs:
+    """A person who sees only names: of the menu's pages, of links and buttons by a pattern, of labels and of rows."""
+
     def __init__(self, page: Page) -> None:
         self.page = page
         self.acts = 0
@@ -75,8 +49,6 @@ class _CountedActs:
 
 
 class Mouse(_CountedActs):
-    """Clicks."""
-
     def menu(self, title: str) -> None:
         """Open a page from the menu, which is always there."""
         self._follow(menu_entry(self.page, title))
@@ -101,7 +73,6 @@ class Mouse(_CountedActs):
         field_of(self.page, label).select_option(label=option)
 
     def tick(self, name: str) -> None:
-        """Tick the row of a name."""
         box_of(self.page, name).check()
 
     def _follow(self, found: Locator) -> None:
@@ -215,6 +186,8 @@ class Keys(_CountedActs):
         raise AssertionError(f"{wanted} is not reached with {most} times {key}")
 
 
+Hand = Mouse | Keys
+
 # By their name: who works, and the options of a context.
 WAYS: dict[str, tuple[Callable[[Page], Hand], dict[str, bool]]] = {
     "keys": (Keys, {}),
@@ -248,10 +221,8 @@ def control(page: Page, role: str, name: str) -> Locator:
 
 
 def field_of(page: Page, label: str) -> Locator:
-    """Return the field of the content whose label begins so."""
     return page.get_by_role("main").get_by_label(re.compile(f"^{label}")).first
 
 
 def box_of(page: Page, name: str) -> Locator:
-    """Return the tick of the row of a name."""
     return page.get_by_role("main").get_by_role("checkbox", name=f"Choose {name}", exact=True)

@@ -46,8 +46,8 @@ def main() -> None:
         )
     )  # fmt: skip
     found = {
-        **sent, "letters": [letters[job] for job in sent["failed"]], "alert": _newest("Alert"), "bulk": _newest_bulk(),
-        "customer": _customer(), "unknown": _unknown_actor(),
+        **sent, "letters": [letters[job] for job in sent["failed"]], "alert": _newest("switchyard_alerts.Alert"),
+        "bulk": _newest("switchyard_bulk.BulkAct"), "customer": _newest("shop.Customer"), "unknown": _unknown_actor(),
     }  # fmt: skip
     sys.stdout.write(json.dumps(found) + "\n")
 
@@ -87,22 +87,10 @@ def _rows() -> list[Any]:
     return rows
 
 
-def _newest(name: str) -> int:
+def _newest(model: str) -> int:
     from django.apps import apps
 
-    return int(apps.get_model("switchyard_alerts", name).objects.order_by("-pk")[0].pk)
-
-
-def _newest_bulk() -> int:
-    from switchyard.bulk.models import BulkAct
-
-    return int(BulkAct.objects.order_by("-pk")[0].pk)
-
-
-def _customer() -> int:
-    from apps.shop.models import Customer
-
-    return int(Customer.objects.order_by("-pk")[0].pk)
+    return int(apps.get_model(model).objects.order_by("-pk")[0].pk)
 
 
 def _unknown_actor() -> str:

@@ -40,7 +40,6 @@ class Sample:
 
     @classmethod
     def of(cls, yard: RoomYard) -> Sample:
-        """Return one of each thing that the yard has."""
         rows, made = yard.facts["rows"], yard.facts["made"]
         return cls(
             {

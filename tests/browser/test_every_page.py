@@ -54,8 +54,6 @@ DOORS = {
 
 @dataclass(frozen=True)
 class Look:
-    """How a page is seen."""
-
     name: str
     color_scheme: Literal["light", "dark"]
     viewport: ViewportSize
@@ -105,11 +103,9 @@ def test_page_of_who_may_not_is_sound(door: str, browser: Browser, yard: RoomYar
 
 
 def faults(page: Page, address: str, look: Look) -> list[str]:
-    """Open a page and return what is wrong with it."""
     page.set_viewport_size(look.viewport)
     page.emulate_media(color_scheme=look.color_scheme)
     answer = page.goto(address, wait_until="load")
-    assert answer is not None
     if answer.status >= 500:
         return [f"answered with {answer.status}: {page.inner_text('body')[:2_000]}"]
     found = policy_faults(answer)

@@ -30,7 +30,6 @@ DRAWN = """() => {
 
 @pytest.fixture(scope="module")
 def tab(browser: Browser, yard: RoomYard) -> Iterator[Page]:
-    """A tab without JavaScript."""
     context = new_context(browser, yard, user="ada.byron", scripts=False)
     yield context.new_page()
     context.close()

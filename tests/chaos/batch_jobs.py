@@ -28,8 +28,6 @@ def declare_batch_jobs(
         job = f"{name}-{number}"
         ledger.note("started", job)
         current, batch = CurrentMessage.get_current_message(), current_batch()
-        assert current is not None
-        assert batch is not None
         if number == ADDS:
             for more in range(ADDED):
                 batch.add(actors[more % 2].message(name, 100 + more, ms))
@@ -54,7 +52,6 @@ def declare_batch_jobs(
 def send_batch(
     members: list[Actor[..., None]], called: Actor[..., None], name: str, size: int, ms: int = 0
 ) -> NewBatch:
-    """Send a batch with every callback."""
     with batch(name, **{callback: called.message(name, callback) for callback in CALLBACKS}) as made:
         made.add(*(members[number % len(members)].message(name, number, ms) for number in range(size)))
     return made

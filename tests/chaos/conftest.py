@@ -12,10 +12,12 @@ from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.wiring import build_yard
+from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import YARD, declare_job
 from tests.chaos.pools import Pools
 from tests.chaos.server import SERVER_NAMES, ServerUnderTest, server_binary
+from tests.environment import SERVER
 
 BrokerOn = Callable[[str], RedisBroker]
 PoolsOn = Callable[..., Pools]
@@ -37,7 +39,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def server(server_name: str, tmp_path: Path) -> Iterator[ServerUnderTest]:
-    """A server of this test's own."""
     with ServerUnderTest(tmp_path / "server", server_binary(server_name)) as server:
         yield server
 
@@ -49,6 +50,13 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     yield ledger
     print(ledger.account())
     ledger.close()
+
+
+@pytest.fixture
+def proxy() -> Iterator[FaultProxy]:
+    """A way to the Valkey of the tests."""
+    with FaultProxy(SERVER.port) as proxy:
+        yield proxy
 
 
 @pytest.fixture
@@ -81,6 +89,20 @@ def pools_on(ledger: Ledger, tmp_path: Path) -> Iterator[PoolsOn]:
     yield make
     for pools in made:
         pools.stop_all()
+
+
+@pytest.fixture
+def pools(pools_on: PoolsOn, valkey_url: str, yard: str) -> Pools:
+    """Pools of the yard that a test is parametrized with."""
+    return pools_on(yard, valkey_url)
+
+
+@pytest.fixture
+def deaths(moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Have children of ``dying_settings`` die at a moment; the number of those that did."""
+    monkeypatch.setenv("CHAOS_MOMENT", moment)
+    monkeypatch.setenv("CHAOS_MOMENT_MARK", str(tmp_path / "died"))
+    return lambda: len(list(tmp_path.glob("died*")))
 
 
 @pytest.fixture

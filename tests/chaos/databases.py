@@ -87,7 +87,6 @@ class DatabaseYard:
 
     def processes(self) -> list[psutil.Process]:
         """Return the parent, the supervisors and the children."""
-        assert self._process is not None
         parent = psutil.Process(self._process.pid)
         return [parent, *parent.children(recursive=True)]
 
@@ -150,7 +149,6 @@ class DatabaseYard:
 def environment(
     folder: Path, ledger: Ledger, broker_url: str, database_url: str, settings: str = SETTINGS
 ) -> dict[str, str]:
-    """Return the environment of the pools' processes."""
     return {
         **os.environ, "DJANGO_SETTINGS_MODULE": settings, "SWITCHYARD_BROKER_URL": broker_url,
         "SWITCHYARD_STATE_DIR": str(folder), "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),

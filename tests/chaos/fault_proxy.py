@@ -81,12 +81,10 @@ class FaultProxy:
 
     @property
     def url(self) -> str:
-        """Address for clients."""
         return f"redis://{self.host}:{self.port}/0"
 
     @property
     def open_count(self) -> int:
-        """Connections that are open now."""
         return len(self._links)
 
     def pass_(self) -> None:
@@ -220,7 +218,6 @@ class FaultProxy:
 
     async def _stop_listening(self) -> None:
         self._refuses = True
-        assert self._server is not None
         for listening in self._server.sockets:
             self._loop.remove_reader(listening.fileno())
         for _ in range(2):  # a connection that was accepted belongs to the server when its task has begun

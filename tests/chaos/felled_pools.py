@@ -3,19 +3,47 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
 from collections.abc import Callable, Sequence
 
 from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import DeadLetter
-from tests.chaos.killed_host import Host
 from tests.chaos.ledger import Account, Ledger
 from tests.chaos.load import QUEUE, enqueue
-from tests.chaos.pools import Pools
+from tests.chaos.pools import Pools, RunningPool
 from tests.waiting import wait_for
 
 BRIEF, USUAL = "tests.chaos.yard.brief_leases", "tests.chaos.yard.settings"
 MOST_ROUNDS = 6
+
+
+class Host:
+    """A host that starts its container again whenever its processes have ended, and counts the kills."""
+
+    def __init__(self, pools: Pools, settings: str) -> None:
+        self._pools, self._settings = pools, settings
+        self.rounds, self.failed_starts = 0, list[str]()
+        self.pool = self._start()
+
+    def restart_if_gone(self) -> bool:
+        """Start the pool again if it has ended, and return whether it runs still."""
+        if self.pool.process.poll() is None:
+            return True
+        if self.pool.process.returncode == -signal.SIGKILL:
+            self.rounds += 1
+        else:
+            self.failed_starts.append(self.pool.log()[-2_000:])
+        self.pool = self._start()
+        return False
+
+    def kill(self) -> None:
+        self.pool.signal_all(signal.SIGKILL)
+        self.pool.process.wait()
+        self.pool = self._start()
+
+    def _start(self) -> RunningPool:
+        return self._pools.start("runpool", "work", settings=self._settings, ready=False)
 
 
 def fell_until_buried(

@@ -147,7 +147,6 @@ class Host:
                 proxy.blackhole()
 
     def heal(self) -> None:
-        """Connect it again."""
         if self._first:
             _run("ip", "link", "set", self._link, "up")
         else:
@@ -203,7 +202,6 @@ class Host:
 
     def _find_first(self) -> int:
         """Return the process once it waits: then its host name is set."""
-        assert self._first is not None
         waiting = [one.pid for one in psutil.Process(self._first.pid).children() if one.name() == "sleep"]
         return waiting[0] if waiting else 0
 

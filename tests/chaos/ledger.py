@@ -76,6 +76,18 @@ class Ledger:
         """Return the account of everything noted so far."""
         return account(self.entries())
 
+    def none_lost(self) -> Account:
+        """Return the account; no job is lost, and none was done that nobody sent."""
+        found = self.account()
+        assert (found.lost, found.unexpected) == ((), ()), f"{found}"
+        return found
+
+    def each_once(self) -> Account:
+        """Return the account; each job was done once."""
+        found = self.none_lost()
+        assert found.duplicated == (), f"{found}"
+        return found
+
     def close(self) -> None:
         os.close(self._file)
 
@@ -113,7 +125,6 @@ class Account:
 
 
 def account(entries: Iterable[Entry]) -> Account:
-    """Return the account of a history."""
     seen: dict[str, Counter[str]] = {phase: Counter() for phase in PHASES}
     for entry in entries:
         seen[entry.phase][entry.job] += 1

@@ -41,7 +41,6 @@ class FailsOnce(Exception):
 
 
 def let_pass(seconds: float) -> None:
-    """Let a fault last."""
     threading.Event().wait(seconds)
 
 
@@ -70,7 +69,6 @@ def declare_job(broker: Broker, ledger: Ledger, queue: str = QUEUE) -> Actor[Any
 
 
 def actor_of(queue: str) -> str:
-    """Return the name of a queue's actor."""
     return "chaos_job" if queue == QUEUE else f"{queue}_job"
 
 
@@ -171,6 +169,12 @@ class Producers:
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0))
         assert not any(thread.is_alive() for thread in self._threads), f"an enqueue takes more than {timeout_s} s"
+
+    def finish(self, more: int = 60) -> None:
+        """Stop once so many more jobs are accepted, and wait until all work is done."""
+        self.wait_for_accepted(more)
+        self.stop()
+        wait_until_drained(self._broker)
 
     def wait_for_accepted(self, more: int, timeout_s: float = 60.0) -> None:
         enough = self.accepted_count + more

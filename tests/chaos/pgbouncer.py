@@ -8,7 +8,6 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import psycopg
@@ -16,7 +15,7 @@ import psycopg
 from benchmarks.postgres import postgres_account
 from switchyard.embedded.server import free_port
 from switchyard.workers.shared.fork import die_with_parent
-from tests.chaos.postgres import PostgresUnderTest
+from tests.chaos.postgres import DatabaseServer, PostgresUnderTest
 from tests.waiting import wait_for
 
 INI = """\
@@ -38,7 +37,7 @@ pidfile =
 FOLDER_OF_DEBIAN = "/usr/sbin"
 
 
-class PgBouncerUnderTest:
+class PgBouncerUnderTest(DatabaseServer):
     """A PgBouncer on loopback. It passes clients of every database on to the same database of ``server``.
 
     It ends with the thread that starts it.
@@ -67,15 +66,6 @@ class PgBouncerUnderTest:
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def url(self) -> str:
-        """Address for Django."""
-        return self.url_of("postgres")
-
-    def url_of(self, database: str) -> str:
-        """Return the address of one of the server's databases."""
-        return f"postgresql://yard@127.0.0.1:{self.port}/{database}"
-
     def start(self) -> None:
         """Start it; return when the server answers through it."""
         with (self._folder / "log").open("a") as log:
@@ -87,15 +77,6 @@ class PgBouncerUnderTest:
 
     def log(self) -> str:
         return (self._folder / "log").read_text()
-
-    def __enter__(self) -> PgBouncerUnderTest:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.remove()
 
     def remove(self) -> None:
         if self._process is not None:

@@ -93,7 +93,6 @@ class Pools:
             declare_job(self.broker, ledger, queue.name)
 
     def build(self) -> Any:
-        """Return a broker of this process."""
         return build_yard(YARDS[self._yard], connect(self._url), Keys())
 
     def addresses(self, url: str) -> dict[str, str]:

@@ -10,8 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import psycopg
@@ -25,7 +24,28 @@ from tests.waiting import wait_for
 CONNECTIONS = 340
 
 
-class PostgresUnderTest:
+class DatabaseServer:
+    """A server on loopback, which starts and ends with a block."""
+
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Address for Django."""
+        return self.url_of("postgres")
+
+    def url_of(self, database: str) -> str:
+        return f"postgresql://yard@127.0.0.1:{self.port}/{database}"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+class PostgresUnderTest(DatabaseServer):
     """A server on loopback with an empty database. Port and data stay over :meth:`stop` and :meth:`start`.
 
     It ends with the thread that starts it.
@@ -54,14 +74,6 @@ class PostgresUnderTest:
         if network:
             with (self._folder / "data/pg_hba.conf").open("a") as file:
                 file.write(f"host all all {network} trust\n")
-
-    @property
-    def url(self) -> str:
-        """Address for Django."""
-        return self.url_of("postgres")
-
-    def url_of(self, database: str) -> str:
-        return f"postgresql://yard@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
         """Start it on its data; return when it answers."""
@@ -103,7 +115,6 @@ class PostgresUnderTest:
     @contextlib.contextmanager
     def standing_still(self) -> Iterator[None]:
         """Stop all its processes with SIGSTOP for the block: connections stay open, nothing is answered."""
-        assert self._process is not None
         server = psutil.Process(self._process.pid)
         server.suspend()  # first, so that it starts no further ones
         members = [server, *server.children(recursive=True)]
@@ -131,15 +142,6 @@ class PostgresUnderTest:
                 "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
             )
         )
-
-    def __enter__(self) -> PostgresUnderTest:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.remove()
 
     def remove(self) -> None:
         self.stop()

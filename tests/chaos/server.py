@@ -63,12 +63,10 @@ class ServerUnderTest:
 
     @property
     def url(self) -> str:
-        """Address for clients."""
         return self._server.url
 
     @property
     def port(self) -> int:
-        """TCP port on loopback."""
         return self._server.port
 
     @property
@@ -155,7 +153,6 @@ class ServerUnderTest:
             patient.config_set(name, value)
 
     def close(self) -> None:
-        """End it, stopped or not."""
         if self.running:
             self.cont()
         if self._admin is not None:

@@ -22,7 +22,6 @@ from switchyard.audit.services import Who
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
 from switchyard.broker.queue.dead_moves import encode_letter
-from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.history_streams import decode_rows
 from switchyard.broker.stores.job_records import RecordLimits
 from switchyard.bulk import services
@@ -100,7 +99,6 @@ def report(act: BulkAct, valkey: redis.Redis) -> None:
 def bury(count: int) -> list[str]:
     """Put letters into the dead list, and their rows into the database."""
     broker = dramatiq.get_broker()
-    assert isinstance(broker, RedisBroker)
     keys = broker.keys.queue(QUEUE)
     first = now_ms() - count - 1_000
     ids: list[str] = []
@@ -148,7 +146,6 @@ def test_jobs_of_a_killed_bulk_cancel_are_cancelled_once_each(
     count: int, kills: int, facilities: Facilities, valkey: redis.Redis, process_environment: dict[str, str]
 ) -> None:
     broker = dramatiq.get_broker()
-    assert isinstance(broker, RedisBroker)
     actor = broker.actors["deliver_webhook"]
     ids: list[str] = []
     for n in range(count):

@@ -298,10 +298,8 @@ def plain_waits(yard: DatabaseYard, seconds: float) -> list[float]:
 
 def readiness(yard: DatabaseYard) -> dict[str, bool]:
     """Return dependency -> whether it is ready, as the web would say."""
-    answer: dict[str, bool] = json.loads(yard.manage("shell", "--verbosity=0", "-c", READINESS).splitlines()[-1])
-    return answer
+    return json.loads(yard.manage("shell", "--verbosity=0", "-c", READINESS).splitlines()[-1])
 
 
 def median(ordered: list[float]) -> float:
-    """Return the middle of ordered figures."""
     return ordered[len(ordered) // 2]

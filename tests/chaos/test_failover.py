@@ -19,7 +19,7 @@ from switchyard.broker.redis.connections import connect
 from tests.chaos.conftest import BrokerOn
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.ledger import Ledger
-from tests.chaos.load import load, wait_until_drained
+from tests.chaos.load import load
 from tests.chaos.server import ServerUnderTest, connect_once, server_binary
 from tests.waiting import wait_for
 
@@ -28,7 +28,6 @@ long = pytest.mark.long
 
 @pytest.fixture
 def replica(server: ServerUnderTest, server_name: str, tmp_path: Path) -> Iterator[ServerUnderTest]:
-    """A replica of the server, in step with it."""
     with ServerUnderTest(tmp_path / "replica", server_binary(server_name)) as replica:
         follow(replica, server)
         yield replica
@@ -80,9 +79,7 @@ def test_consumption_resumes_after_a_promotion(
         producers.wait_for_refused(2)  # it only reads
         promote(replica)
         took_s = seconds_until_new_work_completes(ledger)
-        producers.wait_for_accepted(100)
-        producers.stop()
-        wait_until_drained(broker)
+        producers.finish(100)
 
     found = ledger.account()
     print(f"a job that was enqueued after the promotion completed after {took_s:.2f} s; lost {len(found.lost)}")

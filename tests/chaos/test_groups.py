@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from tests.chaos.conftest import BrokerOn, PoolsOn
 from tests.chaos.group_jobs import called, declare_group_jobs, run_group
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, wait_until_drained
+from tests.chaos.pools import Pools
 from tests.chaos.server import ServerUnderTest
 from tests.chaos.yard.moments import DEATHS, GROUP_MOMENTS
 from tests.factories.brokers import the_global_broker
@@ -33,10 +34,8 @@ JOBS = 5
     [moment if moment == "after the callbacks" else pytest.param(moment, marks=long) for moment in GROUP_MOMENTS],
 )
 def test_a_worker_killed_between_end_and_acknowledgement_leaves_one_callback(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, deaths: Callable[[], int], moment: str
 ) -> None:
-    monkeypatch.setenv("CHAOS_MOMENT", moment)
-    monkeypatch.setenv("CHAOS_MOMENT_MARK", str(tmp_path / "died"))
     pools = pools_on("processes", valkey_url)  # one slot a child: no death interrupts a callback
     groups = {name: run_group(pools.broker, name, JOBS) for name in GROUPS}
 
@@ -44,7 +43,7 @@ def test_a_worker_killed_between_end_and_acknowledgement_leaves_one_callback(
     wait_for(lambda: len(called(ledger)) >= len(GROUPS), LONG_S, what="a callback of each group")
     wait_until_drained(pools.broker, LONG_S)
 
-    assert len(list(tmp_path.glob("died*"))) == DEATHS
+    assert deaths() == DEATHS
     assert Counter(called(ledger)) == dict.fromkeys(GROUPS, 1)
     assert max(Counter(ledger.jobs("completed")).values()) >= 2, "the killed jobs ran again"
     with the_global_broker(pools.broker):
@@ -56,10 +55,7 @@ def test_a_worker_killed_between_end_and_acknowledgement_leaves_one_callback(
 @pytest.mark.parametrize(
     "yard", ["processes", pytest.param("threads", marks=long), pytest.param("greenlets", marks=long)]
 )
-def test_every_kind_of_pool_keeps_results_calls_back_and_aborts(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str
-) -> None:
-    pools = pools_on(yard, valkey_url)
+def test_every_kind_of_pool_keeps_results_calls_back_and_aborts(pools: Pools, ledger: Ledger) -> None:
     endless: Message[Any] = Message(QUEUE, "aborted_job", ("endless",), {}, {})
     with the_global_broker(pools.broker):
         groups = {name: run_group(pools.broker, name, JOBS) for name in GROUPS}

@@ -209,7 +209,6 @@ class Soak:
 
 
 def new_database(folder: Path) -> str:
-    """Return the address of an empty database."""
     if POSTGRES is None:
         return f"sqlite:///{folder / 'db.sqlite3'}"
     name = f"soak_{uuid.uuid4().hex}"

@@ -11,10 +11,9 @@ import time
 import pytest
 
 from switchyard.broker.interface import facilities
-from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
-from tests.chaos.load import QUEUE, let_pass, load, wait_until_drained
-from tests.chaos.pools import RunningPool, report_of, restarts
+from tests.chaos.load import QUEUE, let_pass, load
+from tests.chaos.pools import Pools, RunningPool, report_of, restarts
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("valkey")
@@ -27,9 +26,8 @@ SLOTS = 4  # of a child: the job that each has just ended may run again
 @pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.long)])
 @pytest.mark.parametrize("yard", ["threads", pytest.param("greenlets", marks=pytest.mark.long)])
 def test_what_a_killed_child_ran_starts_again_at_once_and_no_sibling_stops(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, kills: int
+    pools: Pools, ledger: Ledger, kills: int
 ) -> None:
-    pools = pools_on(yard, valkey_url)
     pool = pools.start("runpool", "work")
     chosen = random.Random(11)
     killed: dict[int, float] = {}
@@ -47,8 +45,7 @@ def test_what_a_killed_child_ran_starts_again_at_once_and_no_sibling_stops(
             back_s.append(time.monotonic() - killed[victim])
         let_pass(EVERY_S)
         per_s = producers.accepted_count / (time.monotonic() - began_s)
-        producers.stop()
-        wait_until_drained(pools.broker, 60)
+        producers.finish(0)
 
     again_s = sorted(seconds_until_again(ledger, killed))
     interrupted = siblings_interrupted(ledger, set(killed))

@@ -6,10 +6,9 @@ import time
 
 import pytest
 
-from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import FIRST, enqueue, load, wait_until_drained
-from tests.chaos.pools import started
+from tests.chaos.pools import Pools, started
 from tests.processes import is_alive
 from tests.waiting import wait_for
 
@@ -23,9 +22,8 @@ long = pytest.mark.long
     [("threads", 16), pytest.param("threads", 2, marks=long), pytest.param("greenlets", 2, marks=long)],
 )
 def test_what_a_killed_supervisors_children_ran_starts_again_under_the_next(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, most_twice: int
+    pools: Pools, ledger: Ledger, most_twice: int
 ) -> None:
-    pools = pools_on(yard, valkey_url)
     first = pools.start("runpool", "work")
     jobs = [f"long-{number}." for number in range(4)]
     for job in jobs:
@@ -50,6 +48,5 @@ def test_what_a_killed_supervisors_children_ran_starts_again_under_the_next(
         f"no process left after {gone_s:.2f} s, the next pool ready after {ready_s:.1f} s, "
         f"started again after {min(again_s):.1f} to {max(again_s):.1f} s"
     )
-    found = ledger.account()
-    assert (found.lost, found.unexpected) == ((), ())
+    found = ledger.none_lost()
     assert len(found.duplicated) <= most_twice

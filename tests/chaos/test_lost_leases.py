@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -14,7 +13,6 @@ from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import FIRST, QUEUE, enqueue, let_pass, wait_until_drained
 from tests.chaos.pools import Pools, started
-from tests.environment import SERVER
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("valkey")
@@ -22,12 +20,6 @@ long = pytest.mark.long
 LEASE_S = 15.0
 LONG_S = 24
 SLOTS = 4
-
-
-@pytest.fixture
-def proxy() -> Iterator[FaultProxy]:
-    with FaultProxy(SERVER.port) as proxy:
-        yield proxy
 
 
 def begin(pools: Pools, ledger: Ledger, jobs: list[str], ms: int) -> None:
@@ -39,7 +31,6 @@ def begin(pools: Pools, ledger: Ledger, jobs: list[str], ms: int) -> None:
 
 
 def starts_in(ledger: Ledger, pids: set[int], since_s: float) -> list[str]:
-    """Return what started in some processes since."""
     return [e.job for e in ledger.entries() if e.phase == "started" and e.pid in pids and e.at_s > since_s]
 
 
@@ -74,8 +65,7 @@ def test_a_pool_that_was_stopped_as_a_whole_commits_nothing_that_another_has_tak
         f"taken over after {min(again_s):.1f} to {max(again_s):.1f} s; of {len(jobs)} tasks {twice} came to their end "
         "twice, and none was committed twice"
     )
-    found = ledger.account()
-    assert (found.lost, found.unexpected) == ((), ())
+    ledger.none_lost()
     assert after == before, "what the other pool runs is still its own"
     assert "stale token" not in other.log()
     assert [len(ledger.of("started", job)) for job in jobs] == [2] * len(jobs)
@@ -110,8 +100,7 @@ def test_a_pool_that_is_cut_off_for_less_than_a_lease_goes_on_as_if_nothing_was(
     proxy.pass_()
     wait_until_drained(pools.broker)
 
-    found = ledger.account()
-    assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
+    ledger.each_once()
     assert [len(ledger.of("started", job)) for job in jobs] == [1] * len(jobs)
     assert cut_off.children() == members
 
@@ -119,9 +108,8 @@ def test_a_pool_that_is_cut_off_for_less_than_a_lease_goes_on_as_if_nothing_was(
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("yard", ["threads", pytest.param("greenlets", marks=long)])
 def test_a_pool_that_is_cut_off_for_longer_stops_starting_work_and_cannot_commit(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, proxy: FaultProxy, yard: str
+    pools: Pools, ledger: Ledger, proxy: FaultProxy
 ) -> None:
-    pools = pools_on(yard, valkey_url)
     cut_off = pools.start("runpool", "work", url=proxy.url)
     # Sixteen run, and sixteen more wait in the children: they would start when those end, after 24 s.
     jobs = [f"long-{number:02d}." for number in range(32)]
@@ -150,8 +138,7 @@ def test_a_pool_that_is_cut_off_for_longer_stops_starting_work_and_cannot_commit
     print(
         f"started elsewhere {min(again_s):.1f} to {max(again_s):.1f} s after the cut; {twice} came to their end twice"
     )
-    found = ledger.account()
-    assert (found.lost, found.unexpected) == ((), ())
+    ledger.none_lost()
     assert late == [], "a pool that has lost its leases starts nothing"
     assert "stale token" not in other.log()
     assert {len(ledger.of("started", job)) for job in first} == {2}

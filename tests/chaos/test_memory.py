@@ -12,7 +12,7 @@ from switchyard.workers.shared.fork import resident_bytes
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, enqueue, wait_until_drained
-from tests.chaos.pools import RunningPool, restarts, started
+from tests.chaos.pools import Pools, RunningPool, restarts, started
 from tests.chaos.yard.yards import MB
 from tests.waiting import wait_for
 
@@ -53,10 +53,7 @@ class Heaviest:
     "yard",
     ["ceiling threads", pytest.param("ceiling processes", marks=long), pytest.param("ceiling greenlets", marks=long)],
 )
-def test_a_leak_of_5_mb_a_run_never_takes_a_child_over_its_ceiling(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, jobs: int
-) -> None:
-    pools = pools_on(yard, valkey_url)
+def test_a_leak_of_5_mb_a_run_never_takes_a_child_over_its_ceiling(pools: Pools, ledger: Ledger, jobs: int) -> None:
     pool = pools.start("runpool", "work")
 
     with Heaviest(pool) as heaviest:
@@ -67,8 +64,7 @@ def test_a_leak_of_5_mb_a_run_never_takes_a_child_over_its_ceiling(
     most = heaviest.bytes
     children = len({entry.pid for entry in ledger.entries() if entry.phase == "completed"})
     print(f"{jobs} jobs keep 5 MB each: {children} children, the heaviest {most / 1e6:.0f} of {LIMIT_BYTES / 1e6:g} MB")
-    found = ledger.account()
-    assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
+    ledger.each_once()
     assert len(ledger.jobs("started")) == jobs, "none was interrupted"
     assert "killed" not in pool.log()
     assert most <= LIMIT_BYTES
@@ -105,9 +101,8 @@ def test_a_task_that_takes_all_memory_at_once_fails_by_itself_where_it_is_alone(
     ],
 )
 def test_a_child_that_a_task_takes_over_its_ceiling_is_killed_and_its_neighbours_run_again(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, most_times: float
+    pools: Pools, ledger: Ledger, most_times: float
 ) -> None:
-    pools = pools_on(yard, valkey_url)
     pool = pools.start("runpools")
     transport = facilities(pools.broker).transport
     neighbours = [f"neighbour-{number}." for number in range(3)]

@@ -10,9 +10,9 @@ import pytest
 from dramatiq.broker import Broker
 
 from switchyard.broker.interface import facilities
-from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, enqueue, wait_until_drained
+from tests.chaos.pools import Pools
 from tests.waiting import wait_for
 from tests.ways import CANARY
 
@@ -35,9 +35,8 @@ long = pytest.mark.long
     ],
 )
 def test_a_poison_message_dies_after_three_crashes_and_the_others_go_on(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, good: int, share: float, gap_s: float
+    pools: Pools, ledger: Ledger, good: int, share: float, gap_s: float
 ) -> None:
-    pools = pools_on(yard, valkey_url)
     pool = pools.start("runpool", "work")
     broker, transport = pools.broker, facilities(pools.broker).transport
     normal_per_s, _ = rate_and_gap(broker, ledger, "normal", good)
@@ -83,10 +82,7 @@ def test_a_poison_message_dies_after_three_crashes_and_the_others_go_on(
         *(pytest.param("greenlets", how, marks=long) for how in ("vanish_early", "end_itself")),
     ],
 )
-def test_an_end_that_looks_like_a_drain_is_a_crash_of_what_ran(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, how: str
-) -> None:
-    pools = pools_on(yard, valkey_url)
+def test_an_end_that_looks_like_a_drain_is_a_crash_of_what_ran(pools: Pools, ledger: Ledger, how: str) -> None:
     pools.start("runpool", "work", "--grace", "1")
     broker, transport = pools.broker, facilities(pools.broker).transport
     enqueue(broker, ledger, "pill", 100, how)
@@ -107,10 +103,7 @@ def test_an_end_that_looks_like_a_drain_is_a_crash_of_what_ran(
 # Where a connection is open its failure is answered, and its policy decides; where none is, it is a suspect.
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("yard", ["threads", *(pytest.param(each, marks=long) for each in ("processes", "greenlets"))])
-def test_a_task_that_leaves_its_process_no_descriptor_costs_no_other(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str
-) -> None:
-    pools = pools_on(yard, valkey_url)
+def test_a_task_that_leaves_its_process_no_descriptor_costs_no_other(pools: Pools, ledger: Ledger) -> None:
     pool = pools.start("runpool", "work", "--grace", "1")
     broker, transport = pools.broker, facilities(pools.broker).transport
     others = {f"beside-{number}." for number in range(20)}

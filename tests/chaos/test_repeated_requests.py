@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
 import re
@@ -185,67 +184,33 @@ def bench(tmp_path: Path, process_environment: dict[str, str]) -> Iterator[Bench
             relay.wait(60)
 
 
-@contextlib.contextmanager
-def sending(bench: Bench) -> Iterator[None]:
-    """Send the requests in the background while the block runs."""
-    thread = threading.Thread(target=bench.send_all)
-    thread.start()
-    yield
-    thread.join(120)
-    assert not thread.is_alive()
+def sent_between(begin: Callable[[Bench], object], end: Callable[[Bench], object]) -> Callable[[Bench, int], None]:
+    """Return a fault that lasts while all requests are sent."""
+
+    def fault(bench: Bench, count: int) -> None:
+        begin(bench)
+        bench.send_all()
+        end(bench)
+
+    return fault
 
 
-def claims() -> int:
-    return IdempotentRequest.objects.count()
-
-
-def wait_for_claims(count: int) -> None:
-    wait_for(lambda: claims() >= count, what="the requests to be claimed")
-
-
-def swallowed_requests(bench: Bench, count: int) -> None:
-    """Lose what is sent before the server has it."""
-    bench.proxy.blackhole()
-    bench.send_all()
-    bench.proxy.pass_()
-
-
-def late_requests(bench: Bench, count: int) -> None:
-    """Hold what is sent, and deliver it after the answer 503."""
-    bench.proxy.stall("to_server")
-    bench.send_all()
-    bench.proxy.pass_()
-
-
-def late_answers(bench: Bench, count: int) -> None:
-    """Let the server do it, and hold its answers."""
-    bench.proxy.stall("to_client")
-    bench.send_all()
+def heal(bench: Bench) -> None:
     bench.proxy.pass_()
 
 
 @contextmanager
 def half_claimed(bench: Bench, count: int) -> Iterator[None]:
     """Enter the block when half of the requests that are under way are claimed, and no answer comes."""
-    before = claims()
+    before = IdempotentRequest.objects.count()
     bench.proxy.stall("to_client")
-    with sending(bench):
-        wait_for_claims(before + min(count, AT_ONCE) // 2)
-        yield
-
-
-def lost_answers(bench: Bench, count: int) -> None:
-    """Let the server do it, and lose every answer."""
-    bench.proxy.drop_reply(1_000_000)
-    bench.send_all()
-    bench.proxy.pass_()
-
-
-def stopped_server(bench: Bench, count: int) -> None:
-    """Stop the server as a whole; it reads what was sent when it goes on."""
-    bench.server.stop()
-    bench.send_all()
-    bench.server.cont()
+    thread = threading.Thread(target=bench.send_all)
+    thread.start()
+    claimed = before + min(count, AT_ONCE) // 2
+    wait_for(lambda: IdempotentRequest.objects.count() >= claimed, what="the requests to be claimed")
+    yield
+    thread.join(120)
+    assert not thread.is_alive()
 
 
 def killed_server(bench: Bench, count: int) -> None:
@@ -253,13 +218,6 @@ def killed_server(bench: Bench, count: int) -> None:
     with half_claimed(bench, count):
         bench.server.kill()
     bench.proxy.pass_()
-    bench.server.restart()
-
-
-def absent_server(bench: Bench, count: int) -> None:
-    """Let connections be closed at once."""
-    bench.server.kill()
-    bench.send_all()
     bench.server.restart()
 
 
@@ -288,10 +246,17 @@ def a_minute_passes() -> None:
     IdempotentRequest.objects.filter(status=None).update(repeated_at=timezone.now() - timedelta(minutes=2))
 
 
-FAULTS: tuple[Callable[[Bench, int], None], ...] = (
-    *(swallowed_requests, late_requests, late_answers, lost_answers, stopped_server, killed_server, absent_server),
-    *(killed_web_before_the_answer, killed_web_before_it_settles),
-)
+FAULTS: dict[str, Callable[[Bench, int], None]] = {
+    "requests are lost": sent_between(lambda bench: bench.proxy.blackhole(), heal),
+    "requests come after the answer 503": sent_between(lambda bench: bench.proxy.stall("to_server"), heal),
+    "answers come late": sent_between(lambda bench: bench.proxy.stall("to_client"), heal),
+    "answers are lost": sent_between(lambda bench: bench.proxy.drop_reply(1_000_000), heal),
+    "the server is stopped": sent_between(lambda bench: bench.server.stop(), lambda bench: bench.server.cont()),
+    "the server is killed": killed_server,
+    "the server is away": sent_between(lambda bench: bench.server.kill(), lambda bench: bench.server.restart()),
+    "the web is killed before the answer": killed_web_before_the_answer,
+    "the web is killed before it settles": killed_web_before_it_settles,
+}
 
 
 @pytest.mark.parametrize(
@@ -308,11 +273,11 @@ def test_a_request_repeated_with_its_key_does_its_work_once_whatever_was_lost(
     broker = bench.broker()
     done = 0
     try:
-        for fault in FAULTS:
+        for name, fault in FAULTS.items():
             bench.prepare(count)
             fault(bench, count)
             first = Counter(status for status, _ in bench.answers)
-            assert first.keys() <= {0, 202, 429, 503}, (fault.__name__, first)  # 429: many requests of one token run
+            assert first.keys() <= {0, 202, 429, 503}, (name, first)  # 429: many requests of one token run
             for status, document in bench.answers:
                 assert status != 503 or document["outcome"] in ("unknown", "not_enqueued"), document
             with run_worker(broker=broker):
@@ -321,7 +286,7 @@ def test_a_request_repeated_with_its_key_does_its_work_once_whatever_was_lost(
                 bench.repeat_until_accepted()
                 drain(broker)
             done += count
-            print(f"{fault.__name__}: {dict(first)} at first, then all accepted")
+            print(f"{name}: {dict(first)} at first, then all accepted")
             assert_once(bench, done)
     finally:
         broker.close()

@@ -67,9 +67,7 @@ def test_pools_go_on_at_the_new_master(
             back_s.append(seconds_until_new_work_completes(ledger))
             former.restart()  # as it was: a master, until a sentinel has it follow the new one
             watched.wait_until_settled()
-        producers.wait_for_accepted(200)
-        producers.stop()
-        wait_until_drained(pools.broker)
+        producers.finish(200)
 
     found = ledger.account()
     early = [job for job in found.lost if not _accepted_just_before(ledger, job, killed_at_s, behind_s)]

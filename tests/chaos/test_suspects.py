@@ -6,10 +6,10 @@ from functools import partial
 
 import pytest
 
-from tests.chaos.conftest import PoolsOn
 from tests.chaos.felled_pools import BRIEF, USUAL, fell_until_buried, kill_five_times
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, wait_until_drained
+from tests.chaos.pools import Pools
 
 pytestmark = pytest.mark.usefixtures("valkey")
 long = pytest.mark.long
@@ -29,9 +29,8 @@ long = pytest.mark.long
     ],
 )
 def test_a_message_that_fells_its_container_dies_after_six_rounds_and_no_neighbour_is_blamed(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, ms: int, neighbours: int, settings: str
+    pools: Pools, ledger: Ledger, ms: int, neighbours: int, settings: str
 ) -> None:
-    pools = pools_on(yard, valkey_url)
     fell_until_buried(
         pools, ledger, ms=ms, neighbours=neighbours, settings=settings,
         wait_until_done=partial(wait_until_drained, pools.broker, 60),
@@ -49,9 +48,8 @@ def test_a_message_that_fells_its_container_dies_after_six_rounds_and_no_neighbo
     ],
 )
 def test_a_host_that_is_killed_five_times_blames_no_message(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, jobs: int, ms: int, settings: str
+    pools: Pools, ledger: Ledger, jobs: int, ms: int, settings: str
 ) -> None:
-    pools = pools_on(yard, valkey_url)
     kill_five_times(
         pools, ledger, jobs=jobs, ms=ms, settings=settings,
         wait_until_done=partial(wait_until_drained, pools.broker, 400),

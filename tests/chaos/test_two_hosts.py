@@ -42,7 +42,6 @@ def postgres(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture
 def without_database(tmp_path: Path) -> Iterator[TwoHosts]:
-    """Hosts whose jobs need no database."""
     two = TwoHosts(tmp_path, 0)
     yield two
     two.close()
@@ -50,7 +49,6 @@ def without_database(tmp_path: Path) -> Iterator[TwoHosts]:
 
 @pytest.fixture
 def two(tmp_path: Path, postgres: PostgresUnderTest) -> Iterator[TwoHosts]:
-    """Hosts on one PostgreSQL."""
     two = TwoHosts(tmp_path, postgres.port)
     yield two
     two.close()

@@ -36,7 +36,6 @@ def _give_up_soon(calls: RedisCalls) -> None:
 
 @contextmanager
 def the_global_broker(broker: Broker) -> Iterator[None]:
-    """Make a broker the global one for a while."""
     before = dramatiq.get_broker()
     dramatiq.set_broker(broker)
     try:

@@ -9,13 +9,11 @@ from typing import Any
 import dramatiq
 
 from switchyard.broker.interface import Arguments, Transport
-from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter, Moved
 from switchyard.broker.stores.dead_lists import DeadLists
 
 
 def letter(**changes: Any) -> DeadLetter:
-    """Return a dead letter as the middleware makes one."""
     now = time.time_ns() // 1_000_000
     message_id = changes.get("id", str(uuid.uuid4()))
     queue, actor = changes.get("queue", "default"), changes.get("actor", "fail_always")
@@ -43,7 +41,6 @@ def letter(**changes: Any) -> DeadLetter:
 def keep(made: DeadLetter) -> DeadLetter:
     """Put a letter into its dead list on this project's broker, as if a worker had, without its row."""
     broker = dramatiq.get_broker()
-    assert isinstance(broker, RedisBroker)
     DeadLists(broker.calls, broker.keys).add(made)
     return made
 

@@ -26,7 +26,6 @@ def paced_job(job: str, ms: int = 0, how: str = "sleep") -> None:
 @dramatiq.actor(queue_name=TICKS, periodic=cron("* * * * *"))
 def tick() -> None:
     message = CurrentMessage.get_current_message()
-    assert message is not None
     LEDGER.note("started", message.message_id)
     LEDGER.note("completed", message.message_id)
 

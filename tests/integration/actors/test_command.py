@@ -78,15 +78,3 @@ def test_what_does_not_fit_is_refused_with_the_remedy(
         call_command("switchyard", "actors", "send", *words)
 
     assert facilities.transport.stats("billing").live.waiting == 0
-
-
-def greet(*names: str, loud: bool = False, **options: int) -> None:
-    """Greet."""
-
-
-def count(*numbers: int) -> None:
-    """Count."""
-
-
-def ping() -> None:
-    """Ping."""

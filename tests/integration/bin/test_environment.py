@@ -23,19 +23,14 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def prepare(clone: Path, kind: str = "runtime", **environment: str) -> subprocess.CompletedProcess[str]:
+def prepare(
+    clone: Path, kind: str = "runtime", *, own_session: bool = False, **environment: str
+) -> subprocess.CompletedProcess[str]:
     command = ["bash", "-c", f'. "{SCRIPT}" && prepare_environment {kind}']
     return subprocess.run(
-        command, cwd=clone, env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False
-    )
-
-
-def interpreter(folder: Path, refuses: str) -> str:
-    """Write an interpreter that fails where its program holds ``refuses``, and return its path."""
-    file = folder / "python-that-lacks-something"
-    file.write_text(f'#!/bin/sh\ncase "$2" in *"{refuses}"*) exit 1 ;; esac\nexec {REAL} "$@"\n')
-    file.chmod(0o755)
-    return str(file)
+        command, cwd=clone, env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False,
+        start_new_session=own_session,
+    )  # fmt: skip
 
 
 @pytest.mark.long
@@ -68,11 +63,8 @@ def test_an_interrupted_install_says_so_and_the_next_call_goes_on(clone: Path) -
         f'#!/bin/bash\ncase "$*" in *install*) trap "exit 1" INT; kill -INT 0; sleep 60; esac\nexec {real} "$@"\n'
     )
     python.chmod(0o755)
-    command = ["bash", "-c", f'. "{SCRIPT}" && prepare_environment runtime']
 
-    done = subprocess.run(
-        command, cwd=clone, capture_output=True, text=True, timeout=60, check=False, start_new_session=True
-    )
+    done = prepare(clone, own_session=True)
     real.rename(python)
     again = prepare(clone)
 

@@ -30,13 +30,6 @@ def either(request: pytest.FixtureRequest, yard_broker: Callable[..., RedisBroke
         yield broker
 
 
-@pytest.fixture
-def cancels(yard_broker: Callable[..., RedisBroker]) -> Iterator[RedisBroker]:
-    broker = yard_broker(small_yard(), extra=[CancelAbortable()])
-    with the_global_broker(broker):
-        yield broker
-
-
 class Task:
     """An actor that runs until it is interrupted or released, and notes what interrupted it."""
 
@@ -102,13 +95,14 @@ def test_an_aborted_job_that_runs_is_interrupted_and_does_not_run_again(either: 
     assert issubclass(task.caught[0], Abort)
 
 
-def test_an_aborted_job_may_end_by_itself_within_its_timeout(cancels: RedisBroker, run_worker: Any) -> None:
+@pytest.mark.parametrize("either", ["cancels"], indirect=True)
+def test_an_aborted_job_may_end_by_itself_within_its_timeout(either: RedisBroker, run_worker: Any) -> None:
     task = Task()
     task.ends_when_asked = True
-    with run_worker(broker=cancels):
+    with run_worker(broker=either):
         sent = task.actor.send()
         assert task.started.wait(WAIT_S)
-        wait_for(lambda: state_of(cancels, sent.message_id) == "running")
+        wait_for(lambda: state_of(either, sent.message_id) == "running")
         abort(sent.message_id, abort_timeout=60_000)
         found = sent.get_result(block=True, timeout=WAIT_S * 1_000)
 
@@ -132,5 +126,4 @@ def test_a_job_that_a_middleware_skips_is_cancelled_and_has_no_result(
             assert sent.get_result(block=True, timeout=WAIT_S * 1_000) is None
 
     record = facilities(broker).records.read(sent.message_id)
-    assert record is not None
     assert (record.state, record.reason) == ("cancelled", "skipped")

@@ -10,7 +10,7 @@ from typing import Any
 import dramatiq
 import pytest
 import redis
-from dramatiq.composition import group, pipeline
+from dramatiq.composition import group
 from dramatiq.middleware import GroupCallbacks
 from dramatiq.rate_limits.backends import RedisBackend
 from dramatiq.results import ResultFailure, ResultMissing, ResultTimeout
@@ -60,15 +60,34 @@ def actors(broker: RedisBroker) -> Actors:
     return Actors()
 
 
+@pytest.fixture
+def run(broker: RedisBroker, run_worker: Any, actors: Actors) -> Callable[..., None]:
+    """Have a worker run a group, and what was sent before, until so many callbacks have ended and nothing is left."""
+
+    def run_group(jobs: group | None = None, count: int = 1) -> None:
+        with run_worker(broker=broker, threads=8):
+            if jobs is not None:
+                jobs.run()
+            wait_for(lambda: len(actors.finished) >= count)
+            drained(broker)
+
+    return run_group
+
+
 def drained(broker: RedisBroker) -> None:
     broker.join("work", timeout=WAIT_MS)
 
 
-def test_a_groups_results_come_in_order(broker: RedisBroker, run_worker: Any, actors: Actors) -> None:
+def test_a_group_and_a_pipeline_say_what_is_missing_while_they_wait(
+    broker: RedisBroker, run_worker: Any, actors: Actors
+) -> None:
+    """What they come to is in :mod:`tests.integration.stock_dramatiq`."""
     jobs = group([actors.add_one.message(number) for number in range(20)])
+    steps = actors.add_one.message(1) | actors.add_one.message()
     assert (jobs.run().completed, jobs.completed_count) == (False, 0)
-    with pytest.raises(ResultMissing):
-        list(jobs.get_results())
+    for missing in (lambda: list(jobs.get_results()), steps.run().get_result):
+        with pytest.raises(ResultMissing):
+            missing()
     with pytest.raises(ResultTimeout):
         jobs.wait(timeout=50)
     with run_worker(broker=broker):
@@ -78,50 +97,21 @@ def test_a_groups_results_come_in_order(broker: RedisBroker, run_worker: Any, ac
     assert (jobs.completed, jobs.completed_count) == (True, 20)
 
 
-def test_a_pipeline_hands_each_result_on(broker: RedisBroker, run_worker: Any, actors: Actors) -> None:
-    steps = actors.add_one.message(1) | actors.add_one.message() | actors.add_one.message()
-    quiet = pipeline([actors.add_one.message(1), actors.add_one.message_with_options(args=(7,), pipe_ignore=True)])
-    with pytest.raises(ResultMissing):
-        steps.run().get_result()
-    with run_worker(broker=broker):
-        found = steps.get_result(block=True, timeout=WAIT_MS)
-        ignored = quiet.run(delay=50).get_result(block=True, timeout=WAIT_MS)
-
-    assert (found, list(steps.get_results()), ignored) == (4, [2, 3, 4], 8)
-    assert (steps.completed, steps.completed_count) == (True, 3)
-
-
-def test_groups_hold_groups_and_pipelines(broker: RedisBroker, run_worker: Any, actors: Actors) -> None:
-    inner = group([actors.add_one.message(10), actors.add_one.message(20)])
-    jobs = group([inner, actors.add_one.message(1) | actors.add_one.message(), actors.add_one.message(5)])
-    with run_worker(broker=broker):
-        found = list(jobs.run().get_results(block=True, timeout=WAIT_MS))
-
-    assert found == [[11, 21], 3, 6]
-    assert jobs.completed
-
-
-def test_callbacks_are_sent_once_and_find_all_results(broker: RedisBroker, run_worker: Any, actors: Actors) -> None:
+def test_callbacks_are_sent_once_and_find_all_results(actors: Actors, run: Callable[..., None]) -> None:
     jobs = actors.jobs = group([actors.add_one.message(1) | actors.add_one.message(), actors.add_one.message(5)])
     jobs.add_completion_callback(actors.finish.message("a"))
     jobs.add_completion_callback(actors.finish.message("b"))
-    with run_worker(broker=broker):
-        jobs.run()
-        wait_for(lambda: len(actors.finished) == 2)
-        drained(broker)
+
+    run(jobs, 2)
 
     assert sorted(actors.finished) == [(("a",), [3, 6]), (("b",), [3, 6])]
 
 
-def test_many_jobs_of_a_group_that_end_together_send_one_callback(
-    broker: RedisBroker, run_worker: Any, actors: Actors
-) -> None:
+def test_many_jobs_of_a_group_that_end_together_send_one_callback(actors: Actors, run: Callable[..., None]) -> None:
     jobs = actors.jobs = group([actors.add_one.message(number) for number in range(100)])
     jobs.add_completion_callback(actors.finish.message())
-    with run_worker(broker=broker, threads=8):
-        jobs.run()
-        wait_for(lambda: actors.finished)
-        drained(broker)
+
+    run(jobs)
 
     assert actors.finished == [((), list(range(1, 101)))]
 
@@ -162,7 +152,7 @@ def test_a_cancelled_job_holds_the_callback(broker: RedisBroker, run_worker: Any
     assert actors.finished == []
 
 
-def test_a_job_that_ends_twice_is_counted_once(broker: RedisBroker, run_worker: Any, actors: Actors) -> None:
+def test_a_job_that_ends_twice_is_counted_once(broker: RedisBroker, actors: Actors, run: Callable[..., None]) -> None:
     """A worker that dies after the count leaves the message to another, which counts it again."""
     jobs = group([actors.add_one.message(1), actors.add_one.message(2)])
     jobs.add_completion_callback(actors.finish.message())
@@ -177,9 +167,7 @@ def test_a_job_that_ends_twice_is_counted_once(broker: RedisBroker, run_worker: 
     open_before = len(sent)
     for message in (second, second, first):
         middleware.after_process_message(broker, message, result=1)
-    with run_worker(broker=broker):
-        wait_for(lambda: actors.finished)
-        drained(broker)
+    run()
 
     assert open_before == 2
     assert len(actors.finished) == 1
@@ -241,11 +229,10 @@ class Noted(dramatiq.Middleware):
 
 
 def test_callbacks_that_may_have_been_sent_are_sent_again_under_their_ids(
-    broker: RedisBroker, run_worker: Any, actors: Actors, monkeypatch: pytest.MonkeyPatch
+    broker: RedisBroker, actors: Actors, run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that dies after it sent the callbacks, and before it notes so, leaves that to the next run."""
     groups = facilities(broker).groups
-    assert groups is not None
     noted: list[str] = []
     note_sent = groups.note_sent
 
@@ -265,9 +252,7 @@ def test_callbacks_that_may_have_been_sent_are_sent_again_under_their_ids(
         middleware.after_process_message(broker, sent[0], result=1)
     middleware.after_process_message(broker, sent[0], result=1)
     middleware.after_process_message(broker, sent[0], result=1)
-    with run_worker(broker=broker):
-        wait_for(lambda: actors.finished)
-        drained(broker)
+    run()
 
     assert len(noted) == 2
     assert len(actors.finished) == 1
@@ -297,7 +282,7 @@ def test_jobs_that_are_repeated_after_they_are_forgotten_send_no_second_callback
 
 
 def test_a_jobs_record_is_written_before_it_is_counted(
-    broker: RedisBroker, run_worker: Any, actors: Actors, monkeypatch: pytest.MonkeyPatch
+    broker: RedisBroker, actors: Actors, run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: list[bool] = []
     count = GroupBarriers.count
@@ -310,10 +295,8 @@ def test_a_jobs_record_is_written_before_it_is_counted(
     monkeypatch.setattr(GroupBarriers, "count", look)
     jobs = group([actors.add_one.message(number) for number in range(8)])
     jobs.add_completion_callback(actors.finish.message())
-    with run_worker(broker=broker):
-        jobs.run()
-        wait_for(lambda: actors.finished)
-        drained(broker)
+
+    run(jobs)
 
     assert found == [True] * 8
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -68,7 +69,7 @@ def server_ms(broker: RedisBroker) -> int:
 def test_one_at_a_time_holds_a_lock_and_numbers_grow(broker: RedisBroker, key: str) -> None:
     inside, numbers, most = 0, [], 0
 
-    def work() -> None:
+    def work(_: int) -> None:
         nonlocal inside, most
         for _ in range(10):
             with lock(key, wait_s=60) as held:
@@ -77,11 +78,8 @@ def test_one_at_a_time_holds_a_lock_and_numbers_grow(broker: RedisBroker, key: s
                 numbers.append(held.number)
                 inside -= 1
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
 
     assert (most, len(numbers)) == (1, 40)
     assert numbers == sorted(set(numbers))
@@ -219,7 +217,6 @@ def test_a_lock_that_its_task_dropped_is_renewed_no_more(broker: RedisBroker, ke
 def test_the_lock_of_a_killed_worker_goes_to_the_next(broker: RedisBroker, valkey_url: str, key: str) -> None:
     script = [sys.executable, "-c", HOLDER, valkey_url, broker.keys.prefix, key]
     with subprocess.Popen(script, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
         number = int(holder.stdout.readline())
         with pytest.raises(LockTaken), lock(key, wait_s=3):  # longer than it lasts without its worker
             pass

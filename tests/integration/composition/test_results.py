@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -24,6 +23,11 @@ from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
 WAIT_MS = 60_000
+
+
+def returning(value: Any = 1, **options: Any) -> Any:
+    """Declare an actor that returns a value, which is kept unless the options say otherwise."""
+    return dramatiq.actor(lambda: value, actor_name="one", queue_name="work", **{"store_results": True, **options})
 
 
 def test_a_result_comes_from_the_jobs_record(broker: RedisBroker, run_worker: Any) -> None:
@@ -49,10 +53,7 @@ def test_a_result_comes_from_the_jobs_record(broker: RedisBroker, run_worker: An
 
 
 def test_a_message_says_itself_that_its_result_is_kept(broker: RedisBroker, run_worker: Any) -> None:
-    @dramatiq.actor(queue_name="work")
-    def one() -> int:
-        return 1
-
+    one = returning(store_results=None)
     kept, other = one.send_with_options(store_results=True), one.send()
     with run_worker(broker=broker):
         assert kept.get_result(block=True, timeout=WAIT_MS) == 1
@@ -61,75 +62,40 @@ def test_a_message_says_itself_that_its_result_is_kept(broker: RedisBroker, run_
 
 
 @pytest.mark.parametrize("block", [False, True])
-def test_asking_for_what_is_not_kept_says_so_at_once(broker: RedisBroker, block: bool) -> None:
-    @dramatiq.actor(queue_name="work")
-    def plain() -> None: ...
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"store_results": None}, "store_results is not set"), ({"track": False}, "keeps no record, track is False")],
+)
+def test_asking_for_what_is_not_kept_says_so_at_once(
+    broker: RedisBroker, options: dict[str, Any], words: str, block: bool
+) -> None:
+    with pytest.raises(ResultNotKept, match=words) as caught:
+        returning(**options).send().get_result(block=block, timeout=600_000)
 
-    @dramatiq.actor(queue_name="work", store_results=True, track=False)
-    def untracked() -> None: ...
-
-    for actor, words in ((plain, "store_results is not set"), (untracked, "keeps no record, track is False")):
-        with pytest.raises(ResultNotKept, match=words) as caught:
-            actor.send().get_result(block=block, timeout=600_000)
-        assert isinstance(caught.value, ResultTimeout)
-        assert isinstance(caught.value, ResultMissing)
-
-
-def test_a_failure_has_the_name_and_the_text_of_its_exception(broker: RedisBroker, run_worker: Any) -> None:
-    attempts: list[int] = []
-
-    @dramatiq.actor(queue_name="work", store_results=True)
-    def broken() -> None:
-        attempts.append(1)
-        raise RuntimeError("no paper")
-
-    sent = broken.send()
-    with run_worker(broker=broker), pytest.raises(ResultFailure, match="actor raised RuntimeError: no paper") as caught:
-        sent.get_result(block=True, timeout=WAIT_MS)
-
-    assert (caught.value.orig_exc_type, caught.value.orig_exc_msg) == ("RuntimeError", "no paper")
-    assert len(attempts) == 2
+    assert isinstance(caught.value, ResultTimeout)
+    assert isinstance(caught.value, ResultMissing)
 
 
 def test_a_result_that_is_no_json_is_a_failure_that_says_so(broker: RedisBroker, run_worker: Any) -> None:
-    @dramatiq.actor(queue_name="work", store_results=True)
-    def strange() -> object:
-        return object()
-
-    sent = strange.send()
+    sent = returning(object()).send()
     with run_worker(broker=broker), pytest.raises(ResultFailure, match="ResultNotStored"):
         sent.get_result(block=True, timeout=WAIT_MS)
 
 
-def test_a_cancelled_job_has_no_result(broker: RedisBroker) -> None:
-    @dramatiq.actor(queue_name="work", store_results=True)
-    def one() -> int:
-        return 1
-
-    sent = one.send()
-    assert facilities(broker).transport.cancel("work", sent.message_id) == "cancelled"
+def test_a_cancelled_job_has_no_result_and_waiting_for_another_ends_after_its_time(broker: RedisBroker) -> None:
+    one = returning()
+    cancelled, sent, began_s = one.send(), one.send(), time.monotonic()
+    assert facilities(broker).transport.cancel("work", cancelled.message_id) == "cancelled"
 
     with pytest.raises(ResultFailure, match="the job is cancelled"):
-        sent.get_result()
-
-
-def test_waiting_ends_after_its_time(broker: RedisBroker) -> None:
-    @dramatiq.actor(queue_name="work", store_results=True)
-    def one() -> int:
-        return 1
-
-    sent, began_s = one.send(), time.monotonic()
+        cancelled.get_result()
     with pytest.raises(ResultTimeout, match=f"after 120 ms; see manage.py switchyard jobs show {sent.message_id}"):
         sent.get_result(block=True, timeout=120)
-
     assert time.monotonic() - began_s >= 0.1
 
 
 def test_a_server_that_is_away_is_said_at_the_end_of_the_time(broker: RedisBroker) -> None:
-    @dramatiq.actor(queue_name="work", store_results=True)
-    def one() -> int:
-        return 1
-
+    one = returning()
     with broker_without_server():
         for options in ({}, {"block": True, "timeout": 50}):
             with pytest.raises(BrokerUnavailable):
@@ -140,13 +106,8 @@ def test_a_server_that_is_away_is_said_at_the_end_of_the_time(broker: RedisBroke
 def test_a_result_is_kept_for_its_result_ttl(
     broker: RedisBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    options = {"result_ttl": 60_000} if where == "actor" else {}
-
-    @dramatiq.actor(queue_name="work", store_results=True, **options)
-    def one() -> int:
-        return 1
-
-    sent = one.send() if where == "actor" else one.send_with_options(result_ttl=60_000)
+    options = {"result_ttl": 60_000}
+    sent = returning(**options).send() if where == "actor" else returning().send_with_options(**options)
     with run_worker(broker=broker):
         assert sent.get_result(block=True, timeout=WAIT_MS) == 1
     now = kept_results.now_ms
@@ -204,20 +165,11 @@ def test_a_result_is_read_where_its_actor_is_unknown(
 
 
 def test_a_worker_waits_for_the_result_of_another_job(broker: RedisBroker, run_worker: Any) -> None:
-    got: list[int] = []
-    done = threading.Event()
+    one = returning()
 
     @dramatiq.actor(queue_name="work", store_results=True)
-    def one() -> int:
-        return 1
-
-    @dramatiq.actor(queue_name="work")
-    def asks() -> None:
-        got.append(one.send().get_result(block=True, timeout=WAIT_MS))
-        done.set()
+    def asks() -> int:
+        return one.send().get_result(block=True, timeout=WAIT_MS) + 1
 
     with run_worker(broker=broker):
-        asks.send()
-        assert done.wait(60)
-
-    assert got == [1]
+        assert asks.send().get_result(block=True, timeout=WAIT_MS) == 2

@@ -23,7 +23,6 @@ LISTS += ("bulk list", "batches list")
 
 @pytest.fixture
 def actor(facilities: Facilities) -> Iterator[Any]:
-    """An actor with one argument."""
     broker = dramatiq.get_broker()
 
     @dramatiq.actor(actor_name="couple", queue_name="default", broker=broker)

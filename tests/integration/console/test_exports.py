@@ -34,8 +34,7 @@ LISTS = {
 def read(client: Client, page: str, **query: str) -> list[dict[str, Any]]:
     answer = client.get(reverse(page), query | {"export": "json"})
     assert answer.status_code == 200
-    found: list[dict[str, Any]] = json.loads(answer.content)[LISTS[page]]
-    return found
+    return json.loads(answer.content)[LISTS[page]]
 
 
 def an_alert() -> Alert:

@@ -16,6 +16,22 @@ from switchyard.console.commands import INTERRUPTED, READER_LEFT, PrintingComman
 PRINTING = [["topology"], ["switchyard", "topology"]]
 
 
+def end_of(outcome: BaseException | str) -> None:
+    """Run a command that raises, or writes a text."""
+
+    class Command(PrintingCommand):
+        requires_system_checks = []
+
+        def handle(self, *args: object, **options: object) -> None:
+            if isinstance(outcome, BaseException):
+                raise outcome
+            self.stdout.write(outcome)
+
+    if isinstance(outcome, CommandError):
+        call_command(Command())
+    Command().run_from_argv(["manage.py", "any"])
+
+
 @pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
 def test_a_reader_that_has_left_ends_a_command_quietly(arguments: list[str]) -> None:
     command = [sys.executable, "manage.py", *arguments]
@@ -33,40 +49,22 @@ def test_a_reader_that_has_left_ends_a_command_quietly(arguments: list[str]) -> 
 
 @pytest.mark.parametrize("error", [BrokenPipeError("of a socket"), KeyError("a defect")], ids=repr)
 def test_a_defect_is_not_taken_for_a_reader_that_has_left(error: Exception) -> None:
-    class Command(PrintingCommand):
-        requires_system_checks = []
-
-        def handle(self, *args: object, **options: object) -> None:
-            raise error
-
     with pytest.raises(type(error)) as raised:
-        Command().run_from_argv(["manage.py", "any"])
+        end_of(error)
     assert raised.value is error
 
 
 def test_an_interrupted_command_ends_quietly() -> None:
-    class Command(PrintingCommand):
-        requires_system_checks = []
-
-        def handle(self, *args: object, **options: object) -> None:
-            raise KeyboardInterrupt
-
     with pytest.raises(SystemExit) as ended:
-        Command().run_from_argv(["manage.py", "any"])
+        end_of(KeyboardInterrupt())
     assert ended.value.code == INTERRUPTED
 
 
 def test_characters_that_a_terminal_lacks_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Command(PrintingCommand):
-        requires_system_checks = []
-
-        def handle(self, *args: object, **options: object) -> None:
-            self.stdout.write("80 – 320 ms")
-
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
 
-    Command().run_from_argv(["manage.py", "any"])
+    end_of("80 – 320 ms")
 
     assert written.getvalue() == b"80 \\u2013 320 ms\n"
 
@@ -82,13 +80,7 @@ def test_a_command_without_a_standard_output_ends_with_its_own_exit_code() -> No
 
 
 def test_an_error_drives_no_terminal() -> None:
-    class Command(PrintingCommand):
-        requires_system_checks = []
-
-        def handle(self, *args: object, **options: object) -> None:
-            raise CommandError("no actor \x1b[2J\nis named \x9b2J", returncode=7)
-
     with pytest.raises(CommandError) as raised:
-        call_command(Command())
+        end_of(CommandError("no actor \x1b[2J\nis named \x9b2J", returncode=7))
 
     assert (str(raised.value), raised.value.returncode) == ("no actor \\x1b[2J\nis named \\x9b2J", 7)

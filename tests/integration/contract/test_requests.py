@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import io
 import json
 import re
 import secrets
@@ -16,19 +15,20 @@ from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.http import HttpResponse
 from django.test import Client
-from PIL import Image
 
 from apps.billing.signatures import sign
 from switchyard.api.tokens import create_token, revoke_token
 from switchyard.audit.services import Who
 from switchyard.broker.interface import Facilities
 from tests.factories.callers import api_user
+from tests.factories.pictures import encode, gradient
 from tests.factories.shop import make_customer, make_invoice
 from tests.unit.api.conftest import problem
 
 pytestmark = pytest.mark.usefixtures("facilities")
 
 MONTH = f"{datetime.datetime.now(datetime.UTC):%Y}-01"
+FORMS = ("csv", "xlsx")
 PRIVATE = [
     *("http://127.0.0.1/", "http://localhost:8000/", "http://10.0.0.1/", "https://192.0.2.1/"),
     *("http://169.254.169.254/latest/meta-data/", "http://[::1]/", "http://[::ffff:127.0.0.1]/", "http://2130706433/"),
@@ -82,33 +82,32 @@ def accepted(client: Client, response: HttpResponse, queue: str) -> dict[str, An
     return status
 
 
-def test_a_report_is_accepted(client: Client) -> None:
-    accepted(client, post(client, "reports", {"customer_id": make_customer().pk, "month": MONTH}), "slow")
-
-
-@pytest.mark.parametrize(("template", "queue"), [("welcome", "default"), ("password_reset", "urgent")])
-def test_a_mail_is_accepted_on_its_queue(client: Client, template: str, queue: str) -> None:
-    accepted(client, post(client, "emails", {"to": "ada@example.com", "template": template}), queue)
+@pytest.mark.parametrize(
+    ("path", "bodies", "queue"),
+    [
+        ("reports", [{"month": MONTH}], "slow"),
+        ("emails", [{"to": "ada@example.com", "template": "welcome"}], "default"),
+        ("emails", [{"to": "ada@example.com", "template": "password_reset"}], "urgent"),
+        (
+            "exports",
+            [{"dataset": each, "format": form} for each in ("invoices", "payments", "customers") for form in FORMS],
+            "slow",
+        ),
+        ("reconciliations", [{"month": MONTH}], "billing"),
+    ],
+)
+def test_work_is_accepted_on_its_queue(client: Client, path: str, bodies: list[dict[str, Any]], queue: str) -> None:
+    for body in bodies:
+        about = {"customer_id": make_customer().pk} if path == "reports" else {}
+        accepted(client, post(client, path, body | about), queue)
 
 
 def test_a_thumbnail_of_an_upload_is_accepted(client: Client) -> None:
-    picture = io.BytesIO()
-    Image.new("RGB", (10, 10), "red").save(picture, "PNG")
-    file = SimpleUploadedFile("cat.png", picture.getvalue(), "image/png")
+    file = SimpleUploadedFile("cat.png", encode(gradient(), "PNG"), "image/png")
 
     response = client.post("/api/v1/thumbnails", {"file": file, "width": "5", "height": "5"})
 
     accepted(client, response, "images")
-
-
-def test_an_export_is_accepted(client: Client) -> None:
-    for dataset in ("invoices", "payments", "customers"):
-        for form in ("csv", "xlsx"):
-            accepted(client, post(client, "exports", {"dataset": dataset, "format": form}), "slow")
-
-
-def test_a_reconciliation_is_accepted(client: Client) -> None:
-    accepted(client, post(client, "reconciliations", {"month": MONTH}), "billing")
 
 
 def test_an_event_is_delivered_once_for_each_subscribed_endpoint(client: Client) -> None:
@@ -135,7 +134,6 @@ def signed(body: bytes, *, secret: str | None = None, at: int | None = None) -> 
 
 
 def payment(number: str) -> bytes:
-    """Return an inbound payment event."""
     data = {
         "id": "pay_1", "amount": "100.00", "currency": "EUR", "paid_at": "2026-11-20T08:30:00Z",
         "invoice_number": number,

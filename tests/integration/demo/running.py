@@ -21,8 +21,6 @@ STOP_TIMEOUT_S = 60.0
 
 
 class RunningDemo:
-    """One demo process."""
-
     def __init__(self, state: Path, *arguments: str) -> None:
         self.state = state
         self.output = ""
@@ -45,8 +43,7 @@ class RunningDemo:
 
     @property
     def credentials(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.state / "credentials.json").read_text())
-        return found
+        return json.loads((self.state / "credentials.json").read_text())
 
     def wait_until_ready(self) -> str:
         """Return the address of the site."""

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from demo.work import WORK
-from project.config import BASE_DIR
-from tests.integration.demo.test_refusals import processes_of
+from tests.integration.demo.test_refusals import processes_of, run_demo
 
 
 def test_every_outcome_is_as_expected_and_nothing_is_left() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "demo", "--check"],
-        cwd=BASE_DIR, capture_output=True, text=True, timeout=170, check=False,
-    )  # fmt: skip
+    done = run_demo("--check")
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(" ok │") == len(WORK)

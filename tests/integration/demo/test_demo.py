@@ -6,8 +6,6 @@ import email
 import json
 import signal
 import stat
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from project.config import BASE_DIR
 from tests.integration.demo.running import RunningDemo
+from tests.integration.demo.test_refusals import run_demo
 from tests.processes import is_alive
 from tests.waiting import wait_for
 
@@ -55,16 +53,13 @@ def send_work(demo: RunningDemo) -> list[str]:
     jobs: list[str] = []
     for _ in range(4):
         jobs.append(demo.ask("POST", "/api/v1/exports", {"dataset": "invoices", "format": "csv"})["job_id"])
-    for number in range(FLAKY):
-        jobs += demo.ask("POST", "/api/v1/webhooks/events", {"event": "test.flaky", "payload": {"n": number}})[
-            "job_ids"
-        ]
     for number in range(RESETS):
         body = {"to": f"reader-{number}@example.com", "template": "password_reset"}
         jobs.append(demo.ask("POST", "/api/v1/emails", body)["job_id"])
-    for number in range(HEALTHY):
-        event = {"event": "test.healthy", "payload": {"n": number}}
-        jobs += demo.ask("POST", "/api/v1/webhooks/events", event)["job_ids"]
+    for kind, count in (("flaky", FLAKY), ("healthy", HEALTHY)):
+        for number in range(count):
+            event = {"event": f"test.{kind}", "payload": {"n": number}}
+            jobs += demo.ask("POST", "/api/v1/webhooks/events", event)["job_ids"]
     return jobs
 
 
@@ -116,10 +111,7 @@ def test_sample_work_is_sent_a_dead_part_starts_again_a_second_demo_is_sent_away
 
     psutil.Process(web).kill()
     demo.wait_for_line("web ended with SIGKILL; starting it again now")
-    second = subprocess.run(
-        [sys.executable, "-m", "demo", "--state", str(demo.state)],
-        cwd=BASE_DIR, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    second = run_demo("--state", str(demo.state))
     demo.wait_for_line("web is back")
 
     assert second.returncode == 1

@@ -15,7 +15,7 @@ from project.config import BASE_DIR
 def run_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "demo", *arguments],
-        cwd=BASE_DIR, capture_output=True, text=True, timeout=90, check=False,
+        cwd=BASE_DIR, capture_output=True, text=True, timeout=170, check=False,
     )  # fmt: skip
 
 

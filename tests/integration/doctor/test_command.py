@@ -30,7 +30,6 @@ def run(*arguments: str, tty: bool = False) -> tuple[int, str]:
     try:
         call_command("switchyard", "doctor", *arguments, stdout=out)
     except SystemExit as ended:
-        assert isinstance(ended.code, int)
         return ended.code, out.getvalue()
     return 0, out.getvalue()
 

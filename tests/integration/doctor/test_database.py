@@ -30,14 +30,6 @@ def look(deadline_s: float = 20.0) -> list[Finding]:
     return run_checks(FindingGroup("database"), lambda: [*database.look(), *database.look_at_migrations()], deadline_s)
 
 
-@pytest.fixture
-def other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The database is a file of this test's own, not there yet."""
-    path = tmp_path / "other.sqlite3"
-    monkeypatch.setitem(connection.settings_dict, "NAME", str(path))
-    return path
-
-
 def test_a_migrated_database_is_told_with_its_figures() -> None:
     findings = look()
 
@@ -46,19 +38,19 @@ def test_a_migrated_database_is_told_with_its_figures() -> None:
 
 
 @pytest.mark.sqlite
-def test_an_unmigrated_database_is_an_error_with_the_first_migration(other_file: Path) -> None:
-    other_file.touch()
+def test_a_file_that_is_not_there_or_empty_is_an_error_with_the_first_migration_and_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "other.sqlite3"
+    monkeypatch.setitem(connection.settings_dict, "NAME", str(path))
+    assert list(of(look(), "error")) == ["unmigrated"]
+    assert not path.exists()
+
+    path.touch()
 
     found = of(look(), "error")["unmigrated"]
-
     assert "migrations are not applied" in found.seen
     assert found.next == "manage.py migrate"
-
-
-@pytest.mark.sqlite
-def test_a_file_that_is_not_there_is_an_error_and_is_not_made(other_file: Path) -> None:
-    assert list(of(look(), "error")) == ["unmigrated"]
-    assert not other_file.exists()
 
 
 @pytest.mark.sqlite
@@ -74,7 +66,6 @@ def test_a_writers_lock_that_is_never_free_is_an_error() -> None:
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[PostgresUnderTest]:
-    """A PostgreSQL with nothing in it."""
     with PostgresUnderTest(connections=100) as server:
         yield server
 

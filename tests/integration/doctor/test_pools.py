@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.conf import settings
 
+from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
 from switchyard.broker.queue.operations import Entry
 from switchyard.broker.stores.pool_reports import PoolReport
@@ -27,7 +27,7 @@ def report(facilities: Facilities) -> Report:
     """Every pool reports that it is well, but for what a test says of ``slow``; its report may be left out."""
 
     def write(*, gone: bool = False, **changes: Any) -> None:
-        now = time.time_ns() // 1_000_000
+        now = now_ms()
         for pool in settings.SWITCHYARD.topology.pools:
             children = [{"pid": number, "ready": True, "busy": 0} for number in range(pool.children)]
             told: dict[str, Any] = {
@@ -59,22 +59,22 @@ def test_a_pool_that_does_not_run_is_a_warning_and_with_work_an_error(report: Re
     assert "1 job waits" in missed.seen
 
 
-def test_a_pool_that_paused_is_an_error(report: Report) -> None:
-    report(state="paused")
+@pytest.mark.parametrize(
+    ("changes", "severity", "code", "said"),
+    [
+        ({"state": "paused"}, "error", "paused", "manage.py switchyard broker"),
+        ({"state": "starting", "children": []}, "error", "starting", "0 of 2 children are ready"),
+        ({"children": [{"pid": 1, "ready": True}]}, "warning", "children", "has 1 of 2 children"),
+    ],
+)
+def test_a_pool_that_does_not_work_is_told(
+    report: Report, changes: dict[str, Any], severity: str, code: str, said: str
+) -> None:
+    report(**changes)
 
-    assert of(look(), "error")["paused"].next == "manage.py switchyard broker"
+    found = of(look(), severity)[code]
 
-
-def test_a_pool_that_never_gets_ready_is_an_error(report: Report) -> None:
-    report(state="starting", children=[])
-
-    assert "0 of 2 children are ready" in of(look(), "error")["starting"].seen
-
-
-def test_a_pool_without_one_of_its_children_is_a_warning(report: Report) -> None:
-    report(children=[{"pid": 1, "ready": True}])
-
-    assert "has 1 of 2 children" in of(look(), "warning")["children"].seen
+    assert said in f"{found.seen} {found.next}"
 
 
 def test_children_that_crashed_within_the_hour_are_a_warning_and_those_before_are_none(report: Report) -> None:
@@ -97,7 +97,7 @@ def test_children_that_crashed_within_the_hour_are_a_warning_and_those_before_ar
 def test_children_that_crash_one_after_the_other_are_told_while_they_do(
     report: Report, ago_s: tuple[int, ...], code: str
 ) -> None:
-    now = time.time_ns() // 1_000_000
+    now = now_ms()
     report(crashes={"SIGKILL": 9}, crashed=[now - each * 1_000 for each in ago_s])
 
     found = of(look(), "warning")
@@ -108,39 +108,26 @@ def test_children_that_crash_one_after_the_other_are_told_while_they_do(
         assert re.search(said, found[code].seen)
 
 
-def test_two_releases_on_one_pool_are_a_warning_once_a_deploy_has_had_its_time(
-    report: Report, facilities: Facilities
+@pytest.mark.parametrize(
+    ("what", "option", "own", "other"),
+    [("releases", "release", "1.0", "1.1"), ("settings", "settings", "aa11", "bb22")],
+)
+def test_two_releases_or_settings_on_one_pool_are_a_warning_once_a_deploy_has_had_its_time(
+    report: Report, facilities: Facilities, what: str, option: str, own: str, other: str
 ) -> None:
-    now = time.time_ns() // 1_000_000
-    report(release="1.0", started_at=now - 3_600_000)
+    now = now_ms()
+    report(**{"release": "1.0", option: own}, started_at=now - 3_600_000)
 
-    def found_after(ms: int) -> dict[str, Finding]:
-        newer = PoolReport("slow", "web-2", 9, "processes", 2, 0, now - ms, now, "up", release="1.1")
-        facilities.pools.write(newer)
-        return {code: found for code, found in of(look(), "warning").items() if code == "releases"}
-
-    assert found_after(60_000) == {}
-    assert re.fullmatch(
-        r"slow runs 2 releases beside one another for 11 min \d\d s: 1\.0 on h, 1\.1 on web-2",
-        found_after(660_000)["releases"].seen,
-    )
-
-
-def test_two_settings_of_one_release_on_a_pool_are_a_warning_once_a_deploy_has_had_its_time(
-    report: Report, facilities: Facilities
-) -> None:
-    now = time.time_ns() // 1_000_000
-    report(release="1.0", settings="aa11", started_at=now - 3_600_000)
-
-    def found_after(ms: int, settings: str) -> dict[str, Finding]:
-        other = PoolReport("slow", "web-2", 9, "processes", 2, 0, now - ms, now, "up", release="1.0", settings=settings)
-        facilities.pools.write(other)
+    def found_after(ms: int, told: str) -> dict[str, Finding]:
+        values = {"release": "1.0", option: told}
+        facilities.pools.write(PoolReport("slow", "web-2", 9, "processes", 2, 0, now - ms, now, "up", **values))
         return {code: found for code, found in of(look(), "warning").items() if code in ("settings", "releases")}
 
-    assert found_after(60_000, "bb22") == {}
-    assert found_after(660_000, "aa11") == {}
-    seen = found_after(660_000, "bb22")["settings"].seen
-    assert re.fullmatch(r"slow runs 2 settings beside one another for 11 min \d\d s: aa11 on h, bb22 on web-2", seen)
+    assert found_after(60_000, other) == {}
+    assert found_after(660_000, own) == {}
+    [(code, found)] = found_after(660_000, other).items()
+    said = rf"slow runs 2 {what} beside one another for 11 min \d\d s: {re.escape(f'{own} on h, {other} on web-2')}"
+    assert code == what and re.fullmatch(said, found.seen)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +147,7 @@ def test_a_pool_that_is_not_declared_is_ended_only_where_it_is_of_the_older_rele
 ) -> None:  # fmt: skip
     """Pools are deployed first: web and scheduler, and a doctor beside them, are of the older release for a while."""
     configure(release="own")
-    now = time.time_ns() // 1_000_000
+    now = now_ms()
     if own_since_s is not None:
         report(release="own", started_at=STARTED_MS - own_since_s * 1000)
     started_at = STARTED_MS - since_s * 1000
@@ -172,7 +159,7 @@ def test_a_pool_that_is_not_declared_is_ended_only_where_it_is_of_the_older_rele
 
 @pytest.mark.parametrize(("off_s", "word"), [(60, "ahead of"), (-60, "behind")])
 def test_a_host_whose_clock_is_off_is_a_warning(report: Report, off_s: int, word: str) -> None:
-    report(beat_at=time.time_ns() // 1_000_000 - 12_000)  # of one that was killed before it had compared its clock
+    report(beat_at=now_ms() - 12_000)  # of one that was killed before it had compared its clock
     killed = of(look(), "warning")
     report(clock_ahead_ms=off_s * 1000)
 

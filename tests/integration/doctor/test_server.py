@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import re
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import redis
@@ -32,6 +34,10 @@ def look() -> list[Finding]:
     return run_checks(FindingGroup("broker"), look_at_servers, 20.0)
 
 
+CLI, ELSEWHERE = "(valkey|redis)-cli", "elsewhere://127.0.0.1:1/"
+NO_CONNECTION = r"the server takes no more connections \(maxclients\)"
+
+
 def test_a_sound_server_is_told_with_its_figures(own_server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     # Pings and commands take what a machine that is busy with other tests gives them.
     monkeypatch.setattr(servers, "SLOW_PING_MS", 1_000.0)
@@ -45,58 +51,92 @@ def test_a_sound_server_is_told_with_its_figures(own_server: ServerUnderTest, mo
     assert len(findings) == 5
 
 
-def test_an_evicting_policy_is_an_error_with_the_command_that_mends_it(own_server: ServerUnderTest) -> None:
-    own_server.config_set("maxmemory-policy", "allkeys-lru")
-
-    found = of(look(), "error")["evicting"]
-
-    assert "allkeys-lru" in found.seen and "cache" in found.cause
-    assert re.match(r'(valkey|redis)-cli -u "\$SWITCHYARD_BROKER_URL" CONFIG SET maxmemory-policy noev', found.next)
+def evict(server: ServerUnderTest) -> None:
+    server.config_set("maxmemory-policy", "allkeys-lru")
 
 
-def test_a_database_that_the_server_does_not_have_is_an_error(
-    own_server: ServerUnderTest, configure: Configure
+@pytest.mark.parametrize(
+    ("harm", "severity", "code", "said", "step"),
+    [
+        (
+            evict,
+            "error",
+            "evicting",
+            "allkeys-lru.*cache",
+            rf'{CLI} -u "\$SWITCHYARD_BROKER_URL" CONFIG SET maxmemory-',
+        ),
+        (ServerUnderTest.fill, "error", "takes_no_work", "memory is full", ""),
+        (
+            lambda server: server.admin.sadd(Keys().generations_missed(), "0123"),
+            *("error", "keyspace", "emptied", r".*manage\.py switchyard broker accept"),
+        ),
+        (  # on a new server, as well as an earlier release
+            lambda server: server.admin.set(Keys().queue("slow").token, 1),
+            *("warning", "unmarked", "Work was sent before the first worker", r"manage\.py switchyard broker accept$"),
+        ),
+        (ServerUnderTest.kill, "error", "away", "", r".*manage\.py switchyard broker"),
+        (ServerUnderTest.stop, "error", "hangs", "", ""),
+        (lambda server: server.admin.config_set("maxclients", 1), "error", "refused", NO_CONNECTION, ".*ss -tnp"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_cause_and_the_next_step(
+    own_server: ServerUnderTest, harm: Callable[[ServerUnderTest], Any], severity: str, code: str, said: str, step: str
 ) -> None:
-    configure(broker_url=own_server.url.replace("/0", "/21"))
+    harm(own_server)
+
+    findings = look()
+
+    found = of(findings, severity)[code]
+    assert re.search(said, f"{found.seen} {found.cause}") and re.match(step, found.next), found
+    assert len(findings) == 1 or code not in ("away", "hangs", "refused")
+
+
+def test_a_client_that_writes_at_once_may_lose_the_words_of_a_server_without_a_connection_left(
+    own_server: ServerUnderTest,
+) -> None:
+    own_server.admin.config_set("maxclients", 1)
+
+    reset = broker_away(BROKER, redis.ConnectionError("Error 104 while writing to socket."))
+
+    assert re.fullmatch(NO_CONNECTION, reset.seen)
+
+
+@pytest.mark.parametrize(
+    ("place_url", "change", "seen", "step"),
+    [
+        (
+            "",
+            ("/0", "/21"),
+            "the server has no database of the address's number",
+            "Correct the number at the end of {}",
+        ),
+        (ELSEWHERE, ("://", "://:wrong@"), "", "Correct user and password in {}"),
+    ],
+)
+def test_an_address_that_the_server_refuses_is_an_error_with_its_own_variable(
+    own_server: ServerUnderTest, configure: Configure, place_url: str, change: tuple[str, str], seen: str, step: str
+) -> None:
+    configure(place_url=place_url, broker_url=own_server.url.replace(*change))
 
     found = of(look(), "error")["refused"]
 
-    assert found.seen == "the server has no database of the address's number"
-    assert found.next == "Correct the number at the end of SWITCHYARD_BROKER_URL"
+    assert seen in found.seen
+    assert found.next == step.format("SWITCHYARD_REDIS_URL" if place_url else "SWITCHYARD_BROKER_URL")
 
 
-def test_the_command_for_the_server_beside_another_one_names_its_own_variable(
+def test_a_server_and_sentinels_beside_another_one_are_told_with_their_variable(
     own_server: ServerUnderTest, configure: Configure
 ) -> None:
-    own_server.config_set("maxmemory-policy", "allkeys-lru")
-    configure(place_url="elsewhere://127.0.0.1:1/")
-
-    found = of(look(), "error")["evicting"]
-
-    assert re.match(r'(valkey|redis)-cli -u "\$SWITCHYARD_REDIS_URL" CONFIG SET', found.next)
-
-
-def test_a_password_that_the_server_beside_another_one_refuses_is_told_with_its_own_variable(
-    own_server: ServerUnderTest, configure: Configure
-) -> None:
-    configure(place_url="elsewhere://127.0.0.1:1/", broker_url=own_server.url.replace("://", "://:wrong@"))
-
-    assert of(look(), "error")["refused"].next == "Correct user and password in SWITCHYARD_REDIS_URL"
-
-
-def test_sentinels_beside_another_one_that_name_no_master_are_told_with_their_variable(configure: Configure) -> None:
-    configure(place_url="elsewhere://127.0.0.1:1/", broker_url="redis+sentinel://127.0.0.1:1/yard/0")
+    evict(own_server)
+    configure(place_url=ELSEWHERE)
+    evicting = of(look(), "error")["evicting"]
+    configure(place_url=ELSEWHERE, broker_url="redis+sentinel://127.0.0.1:1/yard/0")
 
     away = of(look(), "error")["away"]
 
+    assert re.match(rf'{CLI} -u "\$SWITCHYARD_REDIS_URL" CONFIG SET', evicting.next)
     assert away.seen == "no sentinel names the master"
     assert away.next.startswith("Check sentinels and master's name in SWITCHYARD_REDIS_URL;")
-
-
-def test_a_full_server_takes_no_work(own_server: ServerUnderTest) -> None:
-    own_server.fill()
-
-    assert "memory is full" in of(look(), "error")["takes_no_work"].seen
 
 
 def test_many_slow_commands_of_ours_are_told_a_few_and_those_of_others_are_not(
@@ -128,23 +168,6 @@ def test_one_command_of_ours_that_all_had_to_wait_for_is_told(
     assert "1 of our commands" in of(look(), "warning")["slow"].seen
 
 
-def test_a_keyspace_that_was_emptied_is_an_error(own_server: ServerUnderTest) -> None:
-    own_server.admin.sadd(Keys().generations_missed(), "0123")
-
-    found = of(look(), "error")["keyspace"]
-
-    assert "emptied" in found.seen and "manage.py switchyard broker accept" in found.next
-
-
-def test_a_used_keyspace_without_a_marker_is_a_warning(own_server: ServerUnderTest) -> None:
-    own_server.admin.set(Keys().queue("slow").token, 1)
-
-    found = of(look(), "warning")["unmarked"]
-
-    assert found.next == "manage.py switchyard broker accept"
-    assert "Work was sent before the first worker" in found.cause  # on a new server, as well as an earlier release
-
-
 def test_a_clock_that_differs_is_a_warning(own_server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(time=lambda: time.time() + 10, perf_counter=time.perf_counter)
     monkeypatch.setattr(servers, "time", clock)
@@ -161,26 +184,6 @@ def test_a_server_far_away_is_a_warning(own_server: ServerUnderTest, configure: 
 
     median = re.match(r"20 pings took ([\d.]+) ms", found.seen)
     assert median is not None and float(median[1]) >= 10
-
-
-def test_a_server_that_is_away_is_an_error_and_no_traceback(own_server: ServerUnderTest) -> None:
-    own_server.kill()
-
-    [found] = look()
-
-    assert (found.code, found.severity) == ("away", "error")
-    assert "manage.py switchyard broker" in found.next
-
-
-def test_a_server_without_a_connection_left_is_not_called_away(own_server: ServerUnderTest) -> None:
-    own_server.admin.config_set("maxclients", 1)
-
-    [found] = look()
-
-    assert (found.code, found.seen) == ("refused", "the server takes no more connections (maxclients)")
-    assert "ss -tnp" in found.next
-    reset = broker_away(BROKER, redis.ConnectionError("Error 104 while writing to socket."))
-    assert reset.seen == found.seen, "a client that writes at once may lose the server's words"
 
 
 def test_a_script_that_does_not_end_is_named_with_the_command_that_ends_it(own_server: ServerUnderTest) -> None:
@@ -205,14 +208,6 @@ def _is_busy(server: ServerUnderTest) -> bool:
     except redis.ResponseError as error:
         return str(error).startswith("BUSY ")
     return False
-
-
-def test_a_server_that_stands_still_is_an_error_in_time(own_server: ServerUnderTest) -> None:
-    own_server.stop()
-
-    [found] = look()
-
-    assert (found.code, found.severity) == ("hangs", "error")
 
 
 def test_a_wrong_password_is_told_as_such_and_shown_to_nobody(

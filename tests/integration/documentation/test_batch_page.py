@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
-import dramatiq
 import pytest
 
 from switchyard.batches.services import Batch
 from switchyard.broker.interface import Facilities
+from switchyard.middleware.errors import PermanentFailure
 from tests.conftest import RunWorker
 from tests.integration.documentation.shown import run_block, stand_in, wait_counting
 
@@ -26,8 +25,6 @@ class Import:
     @classmethod
     def save_row(cls, import_id: int, row: int) -> Any:
         if row in cls.broken:
-            from switchyard.middleware.errors import PermanentFailure
-
             raise PermanentFailure("no such row")
         cls.done.append(("row", row))
         return SimpleNamespace(pictures=[f"https://example.org/{row}"] if row % 2 else [])
@@ -46,14 +43,12 @@ class Import:
 
 
 @pytest.fixture
-def page(monkeypatch: pytest.MonkeyPatch, facilities: Facilities) -> Iterator[dict[str, Any]]:
+def page(monkeypatch: pytest.MonkeyPatch, facilities: Facilities) -> dict[str, Any]:
     """Names that the guide's code defines."""
     stand_in(monkeypatch, "apps.catalog.models", Import=Import)
     monkeypatch.setattr(Import, "broken", set())
     monkeypatch.setattr(Import, "done", [])
-    yield run_block("count-jobs-as-a-batch")
-    for name in ("import_row", "fetch_picture", "publish", "warn"):
-        del dramatiq.get_broker().actors[name]
+    return run_block("count-jobs-as-a-batch")
 
 
 def test_the_guides_import_is_published_once_all_rows_and_pictures_are_there(

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
-import dramatiq
 import pytest
 from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -39,12 +38,11 @@ class Rows:
 
 
 @pytest.fixture
-def rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rows]:
+def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
     """Stand-in for the page's model."""
     rows = Rows()
     stand_in(monkeypatch, "apps.catalogue.models", Price=rows)
-    yield rows
-    del dramatiq.get_broker().actors["refresh_prices"]
+    return rows
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.jobs.queries import find_job
 from tests.factories.callers import api_user
 from tests.factories.web import serving
+from tests.integration.wheel.environments import run as run_program
 from tests.unit.documentation.pages import code_blocks, read
 
 PAGE = read("docs/how-to/send-a-job-over-http.md")
@@ -33,11 +34,7 @@ def yard(facilities: Facilities) -> Iterator[dict[str, str]]:
 
 
 def run(command: str, environment: dict[str, str], folder: Path) -> str:
-    done = subprocess.run(
-        ["bash", "-euc", command], env=environment, cwd=folder, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return run_program("bash", "-euc", command, cwd=folder, environment=environment, timeout_s=300)
 
 
 def test_a_shell_sends_cancels_and_follows_a_job(yard: dict[str, str], tmp_path: Path) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
-import dramatiq
 import pytest
 
 from switchyard.broker.interface import Facilities
@@ -46,17 +42,11 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Account:
     return account
 
 
-@pytest.fixture
-def shown(account: Account) -> Iterator[Any]:
-    """The guide's actor."""
-    yield run_block("do-something-once")["credit_bonus"]
-    del dramatiq.get_broker().actors["credit_bonus"]
-
-
 @pytest.mark.usefixtures("transactional_db")
 def test_the_guides_bonus_is_credited_once(
-    facilities: Facilities, run_worker: RunWorker, account: Account, shown: Any, capsys: pytest.CaptureFixture[str]
+    facilities: Facilities, run_worker: RunWorker, account: Account, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    shown = run_block("do-something-once")["credit_bonus"]
     account.failures = 1  # the first run takes its key back
     arguments = {"account_id": 17, "month": "2026-10", "cents": 500}
     with run_worker("default", "default-retry"):
@@ -73,16 +63,11 @@ def test_the_guides_bonus_is_credited_once(
 
 
 def test_the_guides_unique_actors_keep_replace_and_delay(facilities: Facilities) -> None:
-    before = set(dramatiq.get_broker().actors)
-    try:
-        names = run_block("do-something-once", 1)
-        sent = [names["index"].send(7, text).message_id for text in ("old", "new")]
-        later = [names["offer_help"].send_with_options(args=(7, items), delay=600_000).message_id for items in (1, 2)]
-        names["sync"].send(7)
-        reminded = [names["remind"].send(7).message_id for _ in range(2)]
-    finally:
-        for name in set(dramatiq.get_broker().actors) - before:
-            del dramatiq.get_broker().actors[name]
+    names = run_block("do-something-once", 1)
+    sent = [names["index"].send(7, text).message_id for text in ("old", "new")]
+    later = [names["offer_help"].send_with_options(args=(7, items), delay=600_000).message_id for items in (1, 2)]
+    names["sync"].send(7)
+    reminded = [names["remind"].send(7).message_id for _ in range(2)]
 
     assert sent[0] == sent[1] and later[0] == later[1] and reminded[0] == reminded[1]
     replaced, scheduled = (facilities.transport.find_message("default", id_) for id_ in (sent[0], later[0]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import dramatiq
 import pytest
@@ -21,7 +21,7 @@ reminded: list[int] = []
 
 
 @pytest.fixture
-def remind_all(monkeypatch: pytest.MonkeyPatch) -> Iterator[RemindAll]:
+def remind_all(monkeypatch: pytest.MonkeyPatch) -> RemindAll:
     """The guide's function, with an actor that notes whom it reminds."""
 
     def remind(invoice_id: int) -> None:
@@ -29,8 +29,7 @@ def remind_all(monkeypatch: pytest.MonkeyPatch) -> Iterator[RemindAll]:
 
     stand_in(monkeypatch, "apps.invoicing.actors", remind=dramatiq.actor(remind))
     reminded.clear()
-    yield run_block("send-many-at-once")["remind_all"]
-    del dramatiq.get_broker().actors["remind"]
+    return run_block("send-many-at-once")["remind_all"]
 
 
 @pytest.mark.usefixtures("transactional_db")

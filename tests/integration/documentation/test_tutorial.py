@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 from datetime import UTC, datetime
 from math import inf
@@ -18,12 +16,13 @@ import time_machine
 
 from switchyard import testing
 from switchyard.testing import MemoryBroker
-from tests.unit.documentation.pages import ROOT, code_blocks, read
+from tests.integration.project.test_empty_yard import copied_project
+from tests.integration.wheel.environments import clean_environment
+from tests.integration.wheel.environments import run as run_program
+from tests.unit.documentation.pages import code_blocks, read
 
-COPIED = ("apps", "middleware", "project", "switchyard")
-COPIED_FILES = (
-    "manage.py",
-    "pyproject.toml",
+COPIED = (
+    *("apps", "middleware", "project", "switchyard", "manage.py", "pyproject.toml"),
     *(f"tests/{name}.py" for name in ("__init__", "baseline", "conftest", "environment")),
     *(f"tests/{name}.py" for name in ("needed_programs", "on_both_databases", "spread_keys", "waiting")),
     "tests/integration/__init__.py",
@@ -35,13 +34,7 @@ TESTING = "docs/how-to/test-an-actor.md"
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project, with what README and tutorial tell the reader to write."""
-    copy = tmp_path_factory.mktemp("clone")
-    # With what Python compiled, but for what it is just writing.
-    for folder in COPIED:
-        shutil.copytree(ROOT / folder, copy / folder, symlinks=True, ignore=shutil.ignore_patterns("*.pyc.*"))
-    for file in COPIED_FILES:
-        (copy / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / file, copy / file)
+    copy = copied_project(tmp_path_factory.mktemp("clone"), COPIED)
     _follow(copy)
     return copy
 
@@ -80,18 +73,9 @@ def _insert(file: Path, after: str, *lines: str) -> None:
 
 
 def run(project: Path, *command: str, **variables: str) -> str:
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("SWITCHYARD_", "DJANGO_", "PROMETHEUS_", "PYTEST_", "TEST_DATABASE"))
-    }
-    environment |= {"SWITCHYARD_STATE_DIR": str(project / "var"), **variables}
-    done = subprocess.run(
-        [sys.executable, *command], cwd=project, env=environment, capture_output=True, text=True, timeout=120,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    """Run Python in the copy, without this process's settings, and return what it printed."""
+    environment = clean_environment(SWITCHYARD_STATE_DIR=str(project / "var"), **variables)
+    return run_program(sys.executable, *command, cwd=project, environment=environment, timeout_s=120)
 
 
 def test_yard_knows_the_new_actors(project: Path) -> None:
@@ -102,10 +86,10 @@ def test_yard_knows_the_new_actors(project: Path) -> None:
     assert {"count_points", "greet"} <= set(default["actors"])
 
 
-def test_work_test_and_address_do_what_the_tutorial_says(project: Path) -> None:
-    output = run(project, "-m", "pytest", "tests/integration/loyalty")
+def test_work_test_and_address_do_what_tutorial_and_guide_say(project: Path) -> None:
+    output = run(project, "-m", "pytest", "tests/integration/loyalty", "tests/integration/greetings")
 
-    assert "7 passed" in output
+    assert "12 passed" in output
 
 
 @pytest.mark.parametrize("most_s", [inf, pytest.param(0.1, marks=pytest.mark.long)])
@@ -130,10 +114,6 @@ def _slowest_call(project: Path) -> float:
     assert "3 passed" in output
     assert len(calls) == 3
     return max(calls)
-
-
-def test_tests_of_the_guide_pass(project: Path) -> None:
-    assert "5 passed" in run(project, "-m", "pytest", "tests/integration/greetings")
 
 
 def test_examples_of_the_guide_that_are_no_file_run(switchyard_broker: MemoryBroker) -> None:

@@ -41,7 +41,6 @@ def emulator() -> Iterator[str]:
 
 @pytest.fixture
 def entry(emulator: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The entry of STORAGES for a folder of the emulator."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator)
     prefix = hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
     entry = address_of("TEST", f"gs://yard-files/{prefix}").entry
@@ -50,8 +49,7 @@ def entry(emulator: str, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def storage(entry: dict[str, Any]) -> GoogleBucket:
-    made: Any = storages.create_storage(entry)
-    return made
+    return storages.create_storage(entry)
 
 
 @pytest.mark.parametrize("size_bytes", [1, SPOOL_BYTES + 1])

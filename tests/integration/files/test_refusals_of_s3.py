@@ -21,22 +21,17 @@ class Refusing(BaseHTTPRequestHandler):
     """Answers every request with the error of its bucket."""
 
     def do_GET(self) -> None:
-        self._answer(with_body=True)
-
-    def do_HEAD(self) -> None:
-        self._answer(with_body=False)
-
-    def log_message(self, *_: Any) -> None:
-        """Log nothing."""
-
-    def _answer(self, *, with_body: bool) -> None:
         status, code = ANSWERS[self.path.strip("/").split("-")[0]]
-        body = f"<Error><Code>{code}</Code><Message>said</Message></Error>".encode() if with_body else b""
+        body = f"<Error><Code>{code}</Code><Message>said</Message></Error>".encode() if self.command == "GET" else b""
         self.send_response(status)
         self.send_header("Content-Type", "application/xml")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: Any) -> None: ...
 
 
 @pytest.fixture(scope="module")

@@ -34,20 +34,23 @@ def media(settings: Any, tmp_path: Any) -> Any:
 
 @pytest.fixture(params=["broker:", "database:", "s3:"])
 def stores(request: pytest.FixtureRequest, media: Any) -> Any:
-    """The stores of each choice."""
     if request.param == "s3:":
         return stores_at(url_of(request.getfixturevalue("s3_server").bucket()))
     return stores_at(request.param)
+
+
+def actor_on(broker: RedisBroker) -> Any:
+    """Declare an actor whose result has so many characters of two bytes."""
+    return dramatiq.actor(
+        lambda count: "ä" * count, actor_name="returns", broker=broker, queue_name="work", store_results=True
+    )
 
 
 def test_small_and_large_results_are_found_in_each_store(
     stores: Any, yard_broker: BuildBroker, run_worker: Any
 ) -> None:
     broker = yard_broker(small_yard(), results=stores)
-
-    @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
-    def returns(count: int) -> str:
-        return "ä" * count
+    returns = actor_on(broker)
 
     small, large, none = returns.send(3), returns.send(LARGE_BYTES), returns.send(0)
     with run_worker(broker=broker):
@@ -57,7 +60,6 @@ def test_small_and_large_results_are_found_in_each_store(
     assert [len(result) for result in found] == [3, LARGE_BYTES, 0]
     assert set(found[1]) == {"ä"}
     record = facilities_of(broker).records.read(large.message_id)
-    assert record is not None
     assert record.kept_in
 
 
@@ -68,10 +70,7 @@ def test_a_result_is_found_after_the_record_has_left_the_broker(
     for module in ("switchyard.jobs.queries", "switchyard.history.writer"):
         monkeypatch.setattr(f"{module}.facilities", lambda: facilities_of(broker))
 
-    @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
-    def returns(count: int) -> str:
-        return "ä" * count
-
+    returns = actor_on(broker)
     small, large = returns.send(3), returns.send(LARGE_BYTES)
     records = facilities_of(broker).records
     with run_worker(broker=broker):
@@ -90,16 +89,13 @@ def test_a_result_is_found_after_the_record_has_left_the_broker(
 def test_a_large_result_lies_with_the_result_files(media: Any, yard_broker: BuildBroker, run_worker: Any) -> None:
     stores = stores_at("")
     broker = yard_broker(small_yard(), results=stores)
-
-    @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
-    def returns() -> str:
-        return "x" * (5 * LARGE_BYTES)
+    returns = actor_on(broker)
 
     with run_worker(broker=broker):
-        found = returns.send().get_result(backend=broker.get_results_backend(), block=True, timeout=WAIT_MS)
+        sent = returns.send(5 * LARGE_BYTES)
+        found = sent.get_result(backend=broker.get_results_backend(), block=True, timeout=WAIT_MS)
 
     assert len(found) == 5 * LARGE_BYTES
-
     assert stores.kinds() == {"storage"}
     assert len(list(media.rglob("*.json"))) == 1
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,13 @@ class Fault:
     bytes_each: int = 0
 
 
-@pytest.fixture
-def proxy(own_s3_server: S3Server) -> Iterator[FaultProxy]:
-    """Way to the S3 server, which keeps its objects only as long as it runs."""
-    with FaultProxy(own_s3_server.port) as proxy:
-        yield proxy
+@contextlib.contextmanager
+def between(begin: Callable[[], object], end: Callable[[], object]) -> Iterator[None]:
+    begin()
+    try:
+        yield
+    finally:
+        end()
 
 
 @pytest.fixture
@@ -73,91 +76,42 @@ def postgres(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Postgr
         yield server
 
 
-@contextlib.contextmanager
-def refusing(proxy: FaultProxy) -> Iterator[None]:
-    """Refuse connections for a block."""
-    proxy.refuse()
-    try:
-        yield
-    finally:
-        proxy.pass_()
-
-
-@contextlib.contextmanager
-def ended(postgres: PostgresUnderTest) -> Iterator[None]:
-    """Stop the server for a block."""
-    postgres.stop()
-    try:
-        yield
-    finally:
-        postgres.start()
-
-
 @pytest.fixture
-def database_locked() -> Fault:
-    return Fault(stores_at("database:"), lambda: writes_held(StoredResult), {"database", ""})
-
-
-@pytest.fixture
-def database_ended(postgres: PostgresUnderTest) -> Fault:
-    return Fault(stores_at("database:"), lambda: ended(postgres), {"database", ""})
-
-
-@pytest.fixture
-def database_stands_still(postgres: PostgresUnderTest) -> Fault:
-    return Fault(stores_at("database:"), postgres.standing_still, {"database", ""})
-
-
-@pytest.fixture
-def s3_refuses(own_s3_server: S3Server, proxy: FaultProxy) -> Fault:
-    url = url_of(own_s3_server.bucket(), f"http://{proxy.host}:{proxy.port}")
-    return Fault(stores_at(url), lambda: refusing(proxy), {"s3", ""})
-
-
-@pytest.fixture
-def s3_hangs(own_s3_server: S3Server) -> Fault:
-    return Fault(stores_at(url_of(own_s3_server.bucket())), own_s3_server.hanging, {"s3", ""})
-
-
-@pytest.fixture
-def storage(own_s3_server: S3Server, proxy: FaultProxy, settings: Any) -> None:
-    """The project's storage is a bucket behind the proxy."""
-    url = url_of(own_s3_server.bucket(), f"http://{proxy.host}:{proxy.port}")
-    settings.STORAGES = {**settings.STORAGES, "default": address_of("TEST", url).entry}
-    settings.MEDIA_ROOT = "/nonexistent"
-    assert storages["default"].bucket  # the import of its client alone may take longer than a job waits
-
-
-@pytest.fixture
-def storage_refuses(storage: None, proxy: FaultProxy) -> Fault:
-    return Fault(stores_at(""), lambda: refusing(proxy), {"storage", "database"}, LARGE_BYTES)
-
-
-@pytest.fixture
-def storage_hangs(storage: None, own_s3_server: S3Server) -> Fault:
-    return Fault(stores_at(""), own_s3_server.hanging, {"storage", "database"}, LARGE_BYTES)
+def fault(name: str, request: pytest.FixtureRequest, settings: Any) -> Iterator[Fault]:
+    """A fault by its name: a kind of stores, and what becomes of the first."""
+    kind, what = name.split()
+    if name == "database locked":
+        yield Fault(stores_at("database:"), lambda: writes_held(StoredResult), {"database", ""})
+        return
+    if kind == "database":
+        postgres: PostgresUnderTest = request.getfixturevalue("postgres")
+        stopped = partial(between, postgres.stop, postgres.start) if what == "ended" else postgres.standing_still
+        yield Fault(stores_at("database:"), stopped, {"database", ""})
+        return
+    server: S3Server = request.getfixturevalue("own_s3_server")
+    with FaultProxy(server.port) as proxy:  # the server keeps its objects only as long as it runs
+        stopped = partial(between, proxy.refuse, proxy.pass_) if what == "refuses" else server.hanging
+        url = url_of(server.bucket(), f"http://{proxy.host}:{proxy.port}")
+        if kind == "s3":
+            yield Fault(stores_at(url), stopped, {"s3", ""})
+            return
+        settings.STORAGES = {**settings.STORAGES, "default": address_of("TEST", url).entry}
+        settings.MEDIA_ROOT = "/nonexistent"
+        assert storages["default"].bucket  # the import of its client alone may take longer than a job waits
+        yield Fault(stores_at(""), stopped, {"storage", "database"}, LARGE_BYTES)
 
 
 @pytest.mark.parametrize(("jobs", "longest_s"), COUNTS)
 @pytest.mark.parametrize(
     "name",
     [
-        "database_ended", "database_stands_still", "s3_hangs", "storage_refuses",
-        *(
-            pytest.param(name, marks=pytest.mark.long)
-            for name in ("database_locked", "s3_refuses", "storage_hangs")
-        ),
+        *("database ended", "database stands-still", "s3 hangs", "storage refuses"),
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("database locked", "s3 refuses", "storage hangs")),
     ],
-)  # fmt: skip
+)
 def test_a_store_that_stops_costs_no_job_and_no_result(
-    name: str,
-    jobs: int,
-    longest_s: float,
-    yard_broker: Callable[..., RedisBroker],
-    run_worker: Any,
-    request: pytest.FixtureRequest,
+    fault: Fault, name: str, jobs: int, longest_s: float, yard_broker: Callable[..., RedisBroker], run_worker: Any
 ) -> None:
-    fault: Fault = request.getfixturevalue(name)
     stores = fault.stores
     broker = yard_broker(small_yard(), results=stores)
 
@@ -167,15 +121,11 @@ def test_a_store_that_stops_costs_no_job_and_no_result(
 
     messages = [returns.send(number) for number in range(jobs)]
     records = facilities_of(broker).records
-
-    def done() -> int:
-        return len(stores.places)
-
     with run_worker(broker=broker, threads=THREADS), contextlib.ExitStack() as stopping:
-        wait_for(lambda: done() >= jobs // 5, 60)
+        wait_for(lambda: len(stores.places) >= jobs // 5, 60)
         stopping.enter_context(fault.stopped())
-        at_stop = done()
-        wait_for(lambda: done() >= at_stop + (jobs - at_stop) // 2, 60)
+        at_stop = len(stores.places)
+        wait_for(lambda: len(stores.places) >= at_stop + (jobs - at_stop) // 2, 60)
         stopping.close()
         wait_for(lambda: all((found := records.read(one.message_id)) and found.ended for one in messages), 120)
     places = [str(place).partition(":")[0] for place in stores.places]

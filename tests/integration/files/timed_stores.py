@@ -32,7 +32,6 @@ class TimedStores:
 
 
 def stores_at(url: str) -> TimedStores:
-    """Return the stores of an address, timed."""
     return TimedStores(result_stores(results_of("TEST", url)))
 
 

@@ -39,7 +39,6 @@ def sweep(facilities: Facilities) -> Iterator[str]:
 
 @pytest.fixture
 def letter(sweep: str) -> DeadLetter:
-    """An open letter in the database."""
     at = datetime.now(UTC)
     return DeadLetter.objects.create(
         message_id="m-1", queue="default", actor="sweep", reason="exhausted", exception="KeyError", error="",
@@ -63,7 +62,6 @@ def away(facilities: Facilities) -> Iterator[None]:
 
 
 def marked(page: str) -> list[str]:
-    """Return the tags that are marked."""
     return MARKED.findall(page)
 
 

@@ -11,9 +11,30 @@ from django.test import Client, RequestFactory
 from django.urls import reverse
 from pytest_django import Settings
 
+from switchyard.console.links import actor_url, queue_url
 from switchyard.frame.navigation import STRIP
+from switchyard.jobs.templatetags.switchyard_jobs import named
 from tests.factories.pages import text_of
 from tests.integration.operations.test_overview import Seen
+
+ACTOR = "generate_report"
+
+
+def link(address: str, name: str) -> str:
+    return f'<a class="sy-link sy-code" href="{address}">{name}</a>'
+
+
+def test_actors_and_the_subject_are_links() -> None:
+    shown = named(f"slow is 7.2 × behind, because 2 × {ACTOR} hold all slots of slow.", "slow")
+
+    assert shown.startswith(f"{link(queue_url('slow'), 'slow')} is 7.2 × behind")
+    assert f"2 × {link(actor_url(ACTOR), ACTOR)} hold all slots of slow." in shown
+
+
+def test_everything_is_escaped_and_backticks_are_code() -> None:
+    assert named("<b> of `<i>`", "<b>") == '&lt;b&gt; of <code class="sy-code">&lt;i&gt;</code>'
+    assert named("one ` alone <b>") == "one ` alone &lt;b&gt;"
+
 
 pytestmark = pytest.mark.django_db
 
@@ -35,7 +56,9 @@ def entries(page: str) -> list[str]:
     return [text_of(link) for link in re.findall(r"<a [^>]*>.*?</a>", menu, re.DOTALL)]
 
 
-def test_the_menu_has_the_room_and_the_apps_of_the_admin(admin_client: Client) -> None:
+def test_the_menu_has_the_room_and_the_apps_of_the_admin_that_the_user_may_see(
+    admin_client: Client, watcher: Client
+) -> None:
     page = admin_client.get(QUEUES).content.decode()
 
     assert "|".join(entries(page)) == (
@@ -44,9 +67,6 @@ def test_the_menu_has_the_room_and_the_apps_of_the_admin(admin_client: Client) -
         "Shop|Webhooks"
     )
     assert re.search(rf'<a href="{QUEUES}" aria-current="page"', page)
-
-
-def test_the_menu_has_what_the_user_may_see(watcher: Client) -> None:
     seen = ["Overview", "Queues", "Limits", "Actors", "Workers", "Retention"]
     assert entries(watcher.get(QUEUES).content.decode()) == seen
 
@@ -120,19 +140,15 @@ def test_refused_page_names_the_missing_right_in_any_project(watcher: Client, se
     assert f'href="{reverse("switchyard-operations")}">To the overview</a>' in page and 'id="menu"' in page
 
 
-def test_address_that_leads_nowhere_says_so_in_the_frame(watcher: Client) -> None:
+def test_address_that_leads_nowhere_says_so_in_the_frame_and_a_stranger_sees_no_menu(
+    watcher: Client, client: Client
+) -> None:
     unknown = watcher.get("/admin/no/<b>such</b>/page/")
     gone = watcher.get(reverse("switchyard-queue", args=["no-such"]))
+    strange = client.get("/no/such/page/")
 
-    assert unknown.status_code == gone.status_code == 404
-    page = unknown.content.decode()
+    assert unknown.status_code == gone.status_code == strange.status_code == 404
+    page, seen = unknown.content.decode(), strange.content.decode()
     assert "/admin/no/%3Cb%3Esuch%3C/b%3E/page/" in page and 'id="menu"' in page and "Http404" not in page
     assert "The topology has no queue no-such." in gone.content.decode()
-
-
-def test_stranger_sees_no_menu_on_a_page_that_is_not_there(client: Client) -> None:
-    answer = client.get("/no/such/page/")
-
-    page = answer.content.decode()
-    assert answer.status_code == 404
-    assert "There is nothing at this address" in page and 'id="menu"' not in page and "Resolver404" not in page
+    assert "There is nothing at this address" in seen and 'id="menu"' not in seen and "Resolver404" not in seen

@@ -52,18 +52,14 @@ def ended_job(facilities: Facilities) -> JobRow:
     return row
 
 
-def test_a_job_s_id_leads_to_the_job(admin_client: Client, ended_job: JobRow) -> None:
-    assert leads_to(admin_client, ended_job.job_id.upper()) == job_url(ended_job.job_id)
-
-
-def test_the_whole_name_of_a_queue_or_an_actor_leads_there(admin_client: Client, facilities: Facilities) -> None:
-    assert leads_to(admin_client, "generate_report") == actor_url("generate_report")
-    assert leads_to(admin_client, "billing") == queue_url("billing")
-
-
-def test_a_part_of_a_name_lists_what_has_it(admin_client: Client, facilities: Facilities) -> None:
+def test_a_whole_name_or_id_leads_there_and_a_part_of_a_name_lists_what_has_it(
+    admin_client: Client, ended_job: JobRow
+) -> None:
     page = found(admin_client, "re")
 
+    assert leads_to(admin_client, ended_job.job_id.upper()) == job_url(ended_job.job_id)
+    assert leads_to(admin_client, "generate_report") == actor_url("generate_report")
+    assert leads_to(admin_client, "billing") == queue_url("billing")
     assert f'href="{actor_url("generate_report")}"' in page
     assert f'href="{queue_url("retries")}"' not in page  # a pool's name, no queue's
 

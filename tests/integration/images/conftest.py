@@ -12,6 +12,7 @@ from django.test import Client
 from apps.images.models import Picture, Thumbnail
 from switchyard.api.tokens import create_token
 from tests.factories.callers import api_user
+from tests.integration.outbound.conftest import allow as allow
 from tests.integration.outbound.listener import Listener, listening, read_request
 
 OWNER = "user:1"
@@ -25,7 +26,7 @@ def storage(settings, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def serve(settings) -> Iterator[Callable[..., str]]:
+def serve(allow: Callable[[Listener], str]) -> Iterator[Callable[..., str]]:
     """Serve one answer at a URL that may be fetched: ``serve(content, "image/png", path="a.png")``."""
     with contextlib.ExitStack() as stack:
 
@@ -36,10 +37,7 @@ def serve(settings) -> Iterator[Callable[..., str]]:
                 read_request(listener, client)
                 client.sendall(head.encode() + content)
 
-            listener = stack.enter_context(listening(act))
-            allowed = settings.ALLOWED_PRIVATE_ADDRESSES | {("127.0.0.1", listener.port)}
-            settings.ALLOWED_PRIVATE_ADDRESSES = allowed
-            return listener.url + path
+            return allow(stack.enter_context(listening(act))) + path
 
         yield start
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.urls import reverse
 from PIL import Image
 
 from apps.images import fetching, requests
@@ -13,15 +14,11 @@ from apps.images.making import make
 from apps.images.models import Picture, Thumbnail, ThumbnailState
 from switchyard.middleware.errors import PermanentFailure
 from tests.factories.pictures import encode, gradient
-from tests.integration.outbound.listener import Listener, dripping, flooding, listening
+from tests.factories.staff import log_in
+from tests.integration.outbound.listener import dripping, flooding, listening
 
 pytestmark = pytest.mark.django_db
 PNG = encode(gradient(), "PNG")
-
-
-def allow(settings, listener: Listener) -> None:
-    allowed = frozenset({("127.0.0.1", listener.port)})
-    settings.ALLOWED_PRIVATE_ADDRESSES = allowed
 
 
 def test_a_fetched_picture_becomes_a_stored_thumbnail(serve, make_thumbnail):
@@ -37,6 +34,20 @@ def test_a_fetched_picture_becomes_a_stored_thumbnail(serve, make_thumbnail):
     assert (thumbnail.state, thumbnail.result, thumbnail.refusal) == (ThumbnailState.MADE, result, "")
     picture = Picture.objects.get()
     assert (picture.format, picture.width, picture.height, picture.size_bytes) == ("PNG", 320, 200, len(PNG))
+
+
+def test_pages_of_the_admin_load_and_show_no_query(serve, make_thumbnail, facilities):
+    made, client = make_thumbnail(serve(PNG, path="yard.png?key=canary")), log_in()
+    make(made.pk)
+
+    for name, key in (("thumbnail", made.pk), ("picture", made.picture_id)):
+        for address in (
+            reverse(f"admin:images_{name}_changelist"),
+            reverse(f"admin:images_{name}_change", args=[key]),
+        ):
+            page = client.get(address)
+            assert page.status_code == 200
+            assert "canary" not in page.content.decode()
 
 
 def test_a_result_whose_file_is_gone_is_made_anew(serve, make_thumbnail):
@@ -97,23 +108,21 @@ def test_a_forbidden_address_is_final(make_thumbnail):
             make(make_thumbnail(url).pk)
 
 
-def test_a_host_that_does_not_listen_is_tried_again(settings, make_thumbnail):
+def test_a_host_that_does_not_listen_is_tried_again(allow, make_thumbnail):
     with listening(lambda listener, client: None) as listener:
-        allow(settings, listener)
+        url = allow(listener)
 
     with pytest.raises(FetchFailed, match="refused"):
-        make(make_thumbnail(listener.url).pk)
+        make(make_thumbnail(url).pk)
 
 
-def test_an_endless_picture_is_refused_and_a_slow_one_tried_again(settings, make_thumbnail, monkeypatch):
+def test_an_endless_picture_is_refused_and_a_slow_one_tried_again(allow, make_thumbnail, monkeypatch):
     monkeypatch.setattr(fetching, "DEADLINE_S", 0.4)
     monkeypatch.setattr(fetching, "MAX_BYTES", 1024 * 1024)
     head = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n\r\n"
     for act, failure in ((flooding(head, b"a"), PictureRefused), (dripping(head, b"a"), FetchFailed)):
-        with listening(act) as listener:
-            allow(settings, listener)
-            with pytest.raises(failure):
-                make(make_thumbnail(listener.url).pk)
+        with listening(act) as listener, pytest.raises(failure):
+            make(make_thumbnail(allow(listener)).pk)
 
 
 def test_a_thumbnail_that_was_deleted_is_final(db):

@@ -19,7 +19,6 @@ LARGEST = 4096
 
 
 def largest_flat_jpeg(ratio: float, sampling: tuple[tuple[int, int], ...], *, progressive: bool) -> bytes:
-    """Return the largest JPEG of a shape that is accepted."""
     height = int((MAX_PIXELS["JPEG"] / ratio) ** 0.5)
     return flat_jpeg(int(height * ratio), height, sampling, progressive=progressive)
 

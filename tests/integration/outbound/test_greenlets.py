@@ -28,18 +28,12 @@ def test_fifty_hostile_servers_end_in_time_and_do_not_slow_a_healthy_one(longest
         everyone = [healthy, *hostile, *handshakes]
         urls = [each.url for each in hostile] + [each.url.replace("http:", "https:") for each in handshakes]
 
+        allowed = {"SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES": " ".join(f"127.0.0.1:{each.port}" for each in everyone)}
+
         done = subprocess.run(
             [sys.executable, "-m", "tests.integration.outbound.greenlets", healthy.url, *urls],
-            cwd=ROOT,
-            env={
-                **os.environ,
-                "SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES": " ".join(f"127.0.0.1:{each.port}" for each in everyone),
-            },
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
+            cwd=ROOT, env=os.environ | allowed, capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
 
     seen = json.loads(done.stdout)
     assert Counter(outcome for outcome, _ in seen["beside"]) == {"200": 40}

@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from apps.outbound.connection import connect_tcp
 from apps.outbound.errors import ForbiddenAddress, Unreachable
 from apps.outbound.http import send
 from tests.integration.outbound.listener import answering, listening
@@ -92,8 +93,6 @@ def test_a_proxy_in_the_environment_is_ignored(monkeypatch, allow) -> None:
 
 
 def test_an_address_that_is_not_the_checked_one_is_not_spoken_to(settings) -> None:
-    from apps.outbound.connection import connect_tcp
-
     with listening(answering(OK)) as listener, pytest.raises(Unreachable, match="another address"):
         # The system connects 0.0.0.0 to 127.0.0.1.
         connect_tcp("0.0.0.0", listener.port, 5)

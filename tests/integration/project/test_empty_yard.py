@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from project.config import BASE_DIR
+from tests.integration.wheel.environments import clean_environment
+from tests.integration.wheel.environments import run as run_program
 
 PRODUCTS = ("shop", "mail", "reports", "images", "webhooks", "billing", "exports")
 # Without demo/, which runs the products.
@@ -20,6 +20,9 @@ NAMED = re.compile(rf"\bapps\.({'|'.join(PRODUCTS)})\b")
 # Tests that run in the copy: they cover requests, tokens, jobs and workers within seconds.
 PLATFORM_TESTS = ("tests/unit/api/test_tokens.py", "tests/integration/jobs/test_api.py")
 START = """
+from django.core.management import call_command
+call_command("check")
+call_command("migrate", verbosity=0)
 from django.test import Client
 from project.asgi import application
 document = Client(headers={"Host": "localhost"}).get("/api/v1/openapi.json").json()
@@ -27,43 +30,35 @@ print("paths:", *sorted({path.split("/")[3] for path in document["paths"]}))
 """
 
 
+def copied_project(copy: Path, names: tuple[str, ...]) -> Path:
+    """Copy folders and files of this project, with what Python compiled but for what it is just writing."""
+    for name in names:
+        if (BASE_DIR / name).is_dir():
+            shutil.copytree(BASE_DIR / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("*.pyc.*"))
+        else:
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(BASE_DIR / name, copy / name)
+    return copy
+
+
 @pytest.fixture(scope="module")
 def empty_yard(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of this project as a team prepares it for its own work."""
-    copy = tmp_path_factory.mktemp("yard")
-    # With what Python compiled, but for what it is just writing.
-    for name in COPIED:
-        source = BASE_DIR / name
-        if source.is_dir():
-            shutil.copytree(source, copy / name, symlinks=True, ignore=shutil.ignore_patterns("*.pyc.*"))
-        else:
-            shutil.copy(source, copy / name)
+    copy = copied_project(tmp_path_factory.mktemp("yard"), COPIED)
     for product in PRODUCTS:
         shutil.rmtree(copy / "apps" / product)
+        for kind in ("unit", "integration"):
+            shutil.rmtree(copy / "tests" / kind / product, ignore_errors=True)
     for file in (copy / "project").glob("*.py"):
         lines = file.read_text().splitlines(keepends=True)
         file.write_text("".join(line for line in lines if not NAMED.search(line)))
-    for product in PRODUCTS:
-        for kind in ("unit", "integration"):
-            shutil.rmtree(copy / "tests" / kind / product, ignore_errors=True)
     return copy
 
 
 def run(yard: Path, *command: str) -> str:
     """Run Python in the copy, without this process's settings."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SWITCHYARD_", "DJANGO_"))}
-    for name in ("DATABASE_URL", "PYTHONPATH", "PROMETHEUS_MULTIPROC_DIR", "TEST_DATABASE"):
-        kept.pop(name, None)
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=yard,
-        env=kept | {"SWITCHYARD_STATE_DIR": str(yard / "var"), "SWITCHYARD_RELEASE": "test"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    environment = clean_environment(SWITCHYARD_STATE_DIR=str(yard / "var"), SWITCHYARD_RELEASE="test")
+    return run_program(sys.executable, *command, cwd=yard, environment=environment, timeout_s=120)
 
 
 def test_nothing_in_the_project_names_a_product_any_more(empty_yard: Path) -> None:
@@ -73,14 +68,10 @@ def test_nothing_in_the_project_names_a_product_any_more(empty_yard: Path) -> No
     assert named == []
 
 
-def test_the_empty_yard_passes_its_checks_and_makes_its_tables(empty_yard: Path) -> None:
-    run(empty_yard, "manage.py", "check")
-    run(empty_yard, "manage.py", "migrate", "--verbosity", "0")
-
-
-def test_the_empty_yards_web_starts_with_the_platforms_requests_alone(empty_yard: Path) -> None:
+def test_the_empty_yard_passes_its_checks_and_its_web_has_the_platforms_requests_alone(empty_yard: Path) -> None:
     printed = run(empty_yard, "manage.py", "shell", "--verbosity", "0", "--command", START)
 
+    assert "System check identified no issues" in printed
     assert "paths: jobs queues\n" in printed
 
 

@@ -146,13 +146,14 @@ def test_a_user_name_need_not_be_a_text(name: Any) -> None:
     assert (AuditEntry.objects.get().who, Who.of_token(token).name) == (str(name), str(name))
 
 
-def test_a_user_model_need_not_have_the_mixin_of_permissions() -> None:
+def test_a_user_model_need_not_have_the_mixin_of_permissions_and_gets_no_reverse_name_of_a_token() -> None:
     user: Any = SimpleNamespace(has_perm=lambda right: right == "switchyard_api.submit_work")
     request = HttpRequest()
     request.user = user
 
     assert covered_scopes(user) == ["submit", "read"]
     assert TokenAdmin(Token, admin.site).get_fields(request) == ("name", "scopes")
+    assert Token._meta.get_field("owner").remote_field.hidden
 
 
 class ReadsElsewhere:
@@ -218,7 +219,3 @@ def test_what_is_done_once_is_forgotten_in_every_database(other: BaseDatabaseWra
 
     assert delete_old_keys() == 2
     assert list(DoneOnce.objects.using("other").values_list("key", flat=True)) == ["new"]
-
-
-def test_users_have_no_reverse_name_of_a_token() -> None:
-    assert Token._meta.get_field("owner").remote_field.hidden

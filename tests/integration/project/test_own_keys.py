@@ -25,7 +25,6 @@ from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.test import Client
 
-from docs import make_keys
 from project.config import BASE_DIR
 from switchyard.api.models import covered_scopes
 from switchyard.broker.interface import Facilities
@@ -33,7 +32,7 @@ from switchyard.broker.keys import Keys
 from switchyard.broker.redis import own_keys
 from switchyard.operations.findings.examine import examine
 from switchyard.operations.findings.facts import _actor
-from tests.integration.documentation.test_keys import MEMBER, OWNER, filled
+from tests.integration.documentation.test_keys import MEMBER, OWNER, ROWS, filled
 from tests.integration.documentation.test_keys import server as server
 from tests.integration.project.test_urls import bear
 from tests.waiting import wait_for
@@ -51,7 +50,6 @@ OTHERS = {
     "zset": ("ZADD", 1, "x"), "stream": ("XADD", "*", "x", "x"),
 }  # fmt: skip
 KINDS = {"Sorted set": "zset"}
-ROWS = [*make_keys.family_rows(), *make_keys.shared_rows()]
 EACH = [(filled(name), KINDS.get(row.kind, row.kind.lower())) for row in ROWS for name in row.names]
 ROOM, QUEUE = "/admin/operations/", "/admin/operations/queues/webhook/"
 JOBS, LETTERS = "/admin/switchyard_jobs/job/", "/admin/switchyard_dead_letters/deadletter/"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,7 +10,6 @@ import pytest
 import time_machine
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.core.management import call_command
 from django.test import Client
 
 from apps.billing import signatures
@@ -22,10 +20,10 @@ from apps.webhooks.models import Delivery
 from switchyard.alerts import silences
 from switchyard.alerts.models import Silence
 from switchyard.api.models import IdempotentRequest
-from switchyard.api.tokens import create_token
 from switchyard.broker.clock import CLOCK
 from switchyard.broker.interface import Facilities
-from tests.factories.callers import api_user
+from tests.factories.callers import Caller
+from tests.factories.commands import json_of
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1, minutes=1)
@@ -42,7 +40,6 @@ def unmeasured(facilities: Facilities) -> Iterator[None]:
 
 def forget(facilities: Facilities) -> None:
     CLOCK.forget()
-    assert facilities.clock is not None
     facilities.clock._due_s = 0.0
 
 
@@ -85,7 +82,6 @@ def test_a_webhook_is_signed_for_the_time_of_its_receivers(
 ) -> None:
     services.create_endpoint("user:1", "https://example.com/hook", ["invoice.paid"])
     publishing.publish("user:1", "invoice.paid", {})
-    assert facilities.clock is not None
     facilities.clock.compare()  # as a worker does before each message
     sent: list[dict[str, str]] = []
 
@@ -101,31 +97,21 @@ def test_a_webhook_is_signed_for_the_time_of_its_receivers(
 
 
 def test_the_first_request_of_a_process_claims_its_key_at_the_right_time(off: timedelta) -> None:
-    _, plain = create_token(owner=api_user("ada"), scopes=["submit"], name="test")
+    caller = Caller()
+    caller.headers["Idempotency-Key"] = "k"
 
-    answer = Client().post(
-        "/api/v1/reconciliations",
-        data={"month": "2026-10"},
-        content_type="application/json",
-        headers={"Authorization": f"Bearer {plain}", "Idempotency-Key": "k"},
-    )
+    answer = caller.post("/reconciliations", {"month": "2026-10"})
 
     assert answer.status_code == 202
     assert abs(IdempotentRequest.objects.get().claimed_at - (datetime.now(UTC) - off)) < timedelta(seconds=30)
 
 
-def test_a_silence_ends_by_the_clock_of_the_others(off: timedelta, facilities: Facilities) -> None:
+def test_a_silence_and_a_pause_end_by_the_clock_of_the_others(off: timedelta, facilities: Facilities) -> None:
     until = silences.end_of("30m")
+    paused_until = datetime.fromisoformat(json_of("queues", "pause", "slow", "--until", "30m")["until"])
 
-    assert abs(until - (datetime.now(UTC) - off) - timedelta(minutes=30)) < timedelta(seconds=30)
+    for end in (until, paused_until):
+        assert abs(end - (datetime.now(UTC) - off) - timedelta(minutes=30)) < timedelta(seconds=30)
     Silence.objects.create(fingerprint="a", until=until, reason="the provider is slow")
     Silence.objects.create(fingerprint="b", until=datetime.now(UTC) - off - timedelta(minutes=1), reason="it was slow")
     assert [one.fingerprint for one in silences.in_force()] == ["a"]
-
-
-def test_a_pause_ends_by_the_clock_of_the_others(off: timedelta) -> None:
-    said = io.StringIO()
-    call_command("switchyard", "queues", "pause", "slow", "--until", "30m", "--json", stdout=said)
-
-    until = datetime.fromisoformat(json.loads(said.getvalue())["until"])
-    assert abs(until - (datetime.now(UTC) - off) - timedelta(minutes=30)) < timedelta(seconds=30)

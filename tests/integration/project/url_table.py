@@ -38,7 +38,6 @@ def get(path: str, *answers: int) -> Row:
 
 
 def post(path: str, *answers: int, act: str = "", by: tuple[str, ...] = ("operator", "admin"), **data: Any) -> Row:
-    """Return a row of an act."""
     return Row(path, answers, "POST", data, act, by)  # type: ignore[arg-type]
 
 
@@ -61,6 +60,16 @@ def only_post(path: str, **options: Any) -> tuple[Row, Row]:
     return get(path, *ONLY_POST), post(path, *ACTS, **options)
 
 
+def asked(path: str, **options: Any) -> tuple[Row, Row]:
+    """Return the rows of an act whose page asks before."""
+    return get(path, *OPERATORS), post(path, *ACTS, **options)
+
+
+def pages(answers: Answers, *paths: str) -> dict[str, tuple[Row, ...]]:
+    """Return the rows of pages whose routes name no thing."""
+    return {path: (get(f"/{path}", *answers),) for path in paths}
+
+
 NO_ARGUMENTS = "{{}}"
 QUEUE = "/admin/operations/queues/{queue}/"
 SCHEDULE = "/admin/operations/schedules/{schedule}/"
@@ -74,46 +83,39 @@ ALERTS = "/admin/switchyard_alerts/alert/"
 API = "/api/v1/"
 
 ROUTES: dict[str, tuple[Row, ...]] = {
-    "": (get("/", *SENT_ON),),
+    **pages(SENT_ON, "", "admin/switchyard_schedules/schedulestate/", "admin/switchyard_operations/operationsroom/"),
+    **pages(PUBLIC, "healthz", "readyz", "account/reset/done/"),
+    **pages(
+        READERS,
+        *("admin/operations/", "admin/operations/live/", "admin/operations/steps/"),
+        *("admin/operations/strip/", "admin/operations/keys/", "admin/operations/workers/"),
+        *("admin/operations/workers/live/", "admin/operations/queues/", "admin/operations/batches/"),
+        *("admin/operations/bulk/", "admin/operations/schedules/", "admin/operations/actors/"),
+        *("admin/operations/audit/", "admin/operations/retention/", "admin/switchyard_jobs/job/"),
+        *("admin/switchyard_dead_letters/deadletter/", "admin/switchyard_alerts/alert/"),
+    ),
+    **pages(STAFF, "admin/", "admin/password_change/", "admin/password_change/done/", "admin/jsi18n/"),
+    **pages(ONLY_POST, "admin/logout/"),
+    **pages(ADMINS, "admin/mail/mailbox/"),
     "metrics": (get("/metrics", *PUBLIC),),  # from loopback
-    "healthz": (get("/healthz", *PUBLIC),),
-    "readyz": (get("/readyz", *PUBLIC),),
     # Pages of the operations room.
-    "admin/operations/": (get("/admin/operations/", *READERS),),
-    "admin/operations/live/": (get("/admin/operations/live/", *READERS),),
     "admin/operations/find/": (get("/admin/operations/find/?q=nothing+has+this+name", *READERS),),
-    "admin/operations/steps/": (get("/admin/operations/steps/", *READERS),),
-    "admin/operations/strip/": (get("/admin/operations/strip/", *READERS),),
-    "admin/operations/keys/": (get("/admin/operations/keys/", *READERS),),
     "admin/operations/theme/": (
         get("/admin/operations/theme/", *ONLY_POST),
         post("/admin/operations/theme/", *SENT_ON, theme="dark"),
     ),
-    "admin/operations/workers/": (get("/admin/operations/workers/", *READERS),),
-    "admin/operations/workers/live/": (get("/admin/operations/workers/live/", *READERS),),
     "admin/operations/workers/<str:member>/stacks/": (get(WORKER, *ONLY_POST), post(WORKER, 302, 403, 404, 404, 302)),
     "admin/operations/workers/<str:member>/stacks/<str:name>/": (get(WORKER + "1-{token:022}/", *OPERATORS),),
-    "admin/operations/queues/": (get("/admin/operations/queues/", *READERS),),
     "admin/operations/queues/<str:name>/": (get(QUEUE, *READERS),),
     "admin/operations/queues/<str:name>/live/": (get(QUEUE + "live/", *READERS),),
-    "admin/operations/queues/<str:name>/pause/": (
-        get(QUEUE + "pause/", *OPERATORS),
-        post(QUEUE + "pause/", *ACTS, act="queue.pause", reason="x"),
-    ),
-    "admin/operations/queues/<str:name>/resume/": (
-        get(QUEUE + "resume/", *OPERATORS),
-        post(QUEUE + "resume/", *ACTS, act="queue.resume"),
-    ),
-    "admin/operations/queues/<str:name>/purge/": (
-        get(QUEUE + "purge/", *OPERATORS),
-        post(QUEUE + "purge/", *ACTS, act="queue.purge", reason="x", shown="1"),
-    ),
+    "admin/operations/queues/<str:name>/pause/": asked(QUEUE + "pause/", act="queue.pause", reason="x"),
+    "admin/operations/queues/<str:name>/resume/": asked(QUEUE + "resume/", act="queue.resume"),
+    "admin/operations/queues/<str:name>/purge/": asked(QUEUE + "purge/", act="queue.purge", reason="x", shown="1"),
     "admin/operations/queues/<str:name>/purge/<str:purge_id>/undo/": only_post(
         QUEUE + "purge/none/undo/", act="queue.purge_undo"
     ),
-    "admin/operations/queues/<str:name>/relocate/": (
-        get(QUEUE + "relocate/", *OPERATORS),
-        post(QUEUE + "relocate/", *ACTS, act="queue.relocate", actor="{schedule}", to="slow", reason="x"),
+    "admin/operations/queues/<str:name>/relocate/": asked(
+        QUEUE + "relocate/", act="queue.relocate", actor="{schedule}", to="slow", reason="x"
     ),
     "admin/operations/instructions/<str:verb>/": (
         get("/admin/operations/instructions/quiet/", *OPERATORS),
@@ -132,10 +134,8 @@ ROUTES: dict[str, tuple[Row, ...]] = {
             "/admin/operations/limits/override/", 302, 403, 404, 404, 302, limit="none", n="1", until="1h", reason="x"
         ),
     ),
-    "admin/operations/batches/": (get("/admin/operations/batches/", *READERS),),
     "admin/operations/batches/<str:batch_id>/": (get("/admin/operations/batches/none/", 302, 404, 404, 404, 302),),
     "admin/operations/queues/<str:name>/note/": only_post(QUEUE + "note/", act="queue.note", text="see you at 6"),
-    "admin/operations/bulk/": (get(BULK, *READERS),),
     "admin/operations/bulk/<int:number>/": (get(BULK + "{bulk}/", *READERS),),
     "admin/operations/bulk/<int:number>/live/": (get(BULK + "{bulk}/live/", *READERS),),
     "admin/operations/bulk/<int:number>/stop/": only_post(BULK + "{bulk}/stop/", act="bulk.stop"),
@@ -156,9 +156,6 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         ),
     ),
     # Lead to pages of the room.
-    "admin/switchyard_schedules/schedulestate/": (get("/admin/switchyard_schedules/schedulestate/", *SENT_ON),),
-    "admin/switchyard_operations/operationsroom/": (get("/admin/switchyard_operations/operationsroom/", *SENT_ON),),
-    "admin/operations/schedules/": (get("/admin/operations/schedules/", *READERS),),
     "admin/operations/schedules/<str:name>/": (get(SCHEDULE, *READERS), get(STORED, *READERS)),
     "admin/operations/new-schedule/": (
         get("/admin/operations/new-schedule/", *ADMINS),
@@ -180,39 +177,22 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         get("/admin/operations/costs/", *READERS),
         get("/admin/operations/costs/?by=none", 302, 403, 404, 404, 302),
     ),
-    "admin/operations/actors/": (get("/admin/operations/actors/", *READERS),),
     "admin/operations/actors/<str:name>/": (get(ACTOR, *READERS),),
-    "admin/operations/actors/<str:name>/pause/": (
-        get(ACTOR + "pause/", *OPERATORS),
-        post(ACTOR + "pause/", *ACTS, act="actor.pause", reason="x"),
-    ),
-    "admin/operations/actors/<str:name>/resume/": (
-        get(ACTOR + "resume/", *OPERATORS),
-        post(ACTOR + "resume/", *ACTS, act="actor.resume", reason="x"),
-    ),
+    "admin/operations/actors/<str:name>/pause/": asked(ACTOR + "pause/", act="actor.pause", reason="x"),
+    "admin/operations/actors/<str:name>/resume/": asked(ACTOR + "resume/", act="actor.resume", reason="x"),
     "admin/operations/actors/<str:name>/open-circuit/": (
         get(ACTOR + "open-circuit/", *OPERATORS),
         post(ACTOR + "open-circuit/", 302, 403, 422, 422, 302, until="5m", reason="x"),
     ),
     "admin/operations/actors/<str:name>/send/": only_post(ACTOR + "send/", act="job.send"),
-    "admin/operations/audit/": (get("/admin/operations/audit/", *READERS),),
-    "admin/operations/retention/": (get("/admin/operations/retention/", *READERS),),
     # Jobs, dead letters, alerts.
-    "admin/switchyard_jobs/job/": (get("/admin/switchyard_jobs/job/", *READERS),),
     "admin/switchyard_jobs/job/live/": (get("/admin/switchyard_jobs/job/live/?shown_at=0", *READERS),),
     "admin/switchyard_jobs/job/<str:job_id>/": (get(JOB, *READERS),),
     "admin/switchyard_jobs/job/<str:job_id>/live/": (get(JOB + "live/", *READERS),),
     # The client of the tests runs under WSGI, where nothing is streamed.
     "admin/switchyard_jobs/job/<str:job_id>/events/": (get(JOB + "events/", 302, 501, 501, 501, 302),),
-    "admin/switchyard_jobs/job/<str:job_id>/cancel/": (
-        get(JOB + "cancel/", *OPERATORS),
-        post(JOB + "cancel/", *ACTS, act="job.cancel"),
-    ),
-    "admin/switchyard_jobs/job/<str:job_id>/again/": (
-        get(JOB + "again/", *OPERATORS),
-        post(JOB + "again/", *ACTS, act="job.run_again", arguments="{{}}"),
-    ),
-    "admin/switchyard_dead_letters/deadletter/": (get(LETTERS, *READERS),),
+    "admin/switchyard_jobs/job/<str:job_id>/cancel/": asked(JOB + "cancel/", act="job.cancel"),
+    "admin/switchyard_jobs/job/<str:job_id>/again/": asked(JOB + "again/", act="job.run_again", arguments="{{}}"),
     "admin/switchyard_dead_letters/deadletter/<int:pk>/change/": (get(LETTERS + "{letter}/change/", *READERS),),
     "admin/switchyard_dead_letters/deadletter/quarantine/": (get(LETTERS + "quarantine/", *READERS),),
     "admin/switchyard_dead_letters/deadletter/<int:pk>/<str:action>/do/": (
@@ -228,15 +208,12 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         LETTERS + "{letter}/note/", act="letter.note", text="x"
     ),
     "admin/switchyard_jobs/job/<str:job_id>/run-now/": only_post(JOB + "run-now/", act="job.run_now"),
-    "admin/switchyard_dead_letters/deadletter/<int:pk>/edit/": (
-        get(LETTERS + "{letter}/edit/", *OPERATORS),
-        post(LETTERS + "{letter}/edit/", *ACTS, act="letter.edit", arguments=NO_ARGUMENTS, reason="x"),
+    "admin/switchyard_dead_letters/deadletter/<int:pk>/edit/": asked(
+        LETTERS + "{letter}/edit/", act="letter.edit", arguments=NO_ARGUMENTS, reason="x"
     ),
-    "admin/switchyard_alerts/alert/": (get(ALERTS, *READERS),),
     "admin/switchyard_alerts/alert/<int:pk>/change/": (get(ALERTS + "{alert}/change/", *READERS),),
-    "admin/switchyard_alerts/alert/silences/new/": (
-        get(ALERTS + "silences/new/", *OPERATORS),
-        post(ALERTS + "silences/new/", *ACTS, act="alert.silence", span="1h", reason="x"),
+    "admin/switchyard_alerts/alert/silences/new/": asked(
+        ALERTS + "silences/new/", act="alert.silence", span="1h", reason="x"
     ),
     "admin/switchyard_alerts/alert/silences/<int:pk>/end/": only_post(
         ALERTS + "silences/{silence}/end/", act="alert.unsilence"
@@ -253,20 +230,14 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         post(ALERTS + "{alert}/resolve/do/", *ACTS, act="alert.resolve"),
     ),
     # Of the admin itself.
-    "admin/": (get("/admin/", *STAFF),),
     "admin/login/": (get("/admin/login/", 200, 302, 302, 302, 200),),
-    "admin/logout/": (get("/admin/logout/", *ONLY_POST),),
-    "admin/password_change/": (get("/admin/password_change/", *STAFF),),
-    "admin/password_change/done/": (get("/admin/password_change/done/", *STAFF),),
     "admin/autocomplete/": (get("/admin/autocomplete/", 302, 403, 403, 403, 302),),
-    "admin/jsi18n/": (get("/admin/jsi18n/", *STAFF),),
     "admin/r/<path:content_type_id>/<path:object_id>/": (get("/admin/r/0/0/", 302, 404, 404, 404, 302),),
     "admin/<app_label>/": (get("/admin/switchyard_alerts/", *READERS), get("/admin/auth/", 302, 404, 404, 200, 302)),
     "admin/(?P<url>.*)$": (get("/admin/no/such/page/", 302, 404, 404, 404, 302),),
     # Old addresses of this project.
     "admin/auth/user/<id>/password/": (get("/admin/auth/user/{user}/password/", *ADMINS),),
     # Own pages of the product apps.
-    "admin/mail/mailbox/": (get("/admin/mail/mailbox/", *ADMINS),),
     "admin/mail/mailbox/<str:name>/": (get("/admin/mail/mailbox/none.eml/", 302, 403, 403, 404, 302),),
     "admin/reports/report/<path:object_id>/download/": (
         get("/admin/reports/report/0/download/", 302, 403, 403, 404, 302),
@@ -274,7 +245,6 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "admin/exports/export/<path:object_id>/download/": (
         get("/admin/exports/export/0/download/", 302, 403, 403, 404, 302),
     ),
-    "account/reset/done/": (get("/account/reset/done/", *PUBLIC),),
     "account/reset/<uidb64>/<token>/": (get("/account/reset/MQ/wrong/", *PUBLIC),),
     # API: a token that may only read sees its owner's jobs; an operator's those of everybody.
     "api/v1/": (get(API, 404, 404, 404, 404, 404),),

@@ -49,11 +49,8 @@ class GuardedYard:
         self.web = WebProcess(
             folder / "state",
             place_url or self.server.url("switchyard-room"),
-            {
-                "DJANGO_SETTINGS_MODULE": "tests.verdicts.yard.settings",
-                "SWITCHYARD_CORES": "1",
-                **self._addresses("room"),
-            },
+            {"DJANGO_SETTINGS_MODULE": "tests.verdicts.yard.settings", "SWITCHYARD_CORES": "1"}
+            | self._addresses("room"),
         )
         self.sender, self.reader = (self._broker(role) for role in ("producer", "room"))
         self._started: list[subprocess.Popen[bytes]] = []
@@ -75,9 +72,7 @@ class GuardedYard:
 
     def send(self, actor: str, queue: str, *args: Any, delay_ms: int | None = None, **options: Any) -> str:
         """Send a job as a producer; return its id."""
-        message: Message[Any] = Message(
-            queue_name=queue, actor_name=actor, args=args, kwargs={}, options=options
-        )  # fmt: skip
+        message: Message[Any] = Message(queue, actor, args, {}, options)
         return self.sender.enqueue(message, delay=delay_ms).message_id
 
     def state(self, job: str) -> str:

@@ -97,8 +97,7 @@ class WebProcess:
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
 
     def rss_bytes(self) -> int:
-        rss: int = self.ps.memory_info().rss
-        return rss
+        return self.ps.memory_info().rss
 
 
 @dataclass
@@ -114,7 +113,6 @@ class Probe:
         return (self.most_bytes - self.before_bytes) / MIB
 
     def look(self) -> None:
-        """Measure once."""
         assert self.web.request("GET", "/healthz")[0] == 200
         self.most_bytes = max(self.most_bytes, self.web.rss_bytes())
 

@@ -10,6 +10,7 @@ from django.contrib.auth.models import Group
 from django.db import transaction
 from django.test import TestCase, TransactionTestCase
 
+from switchyard.dead_letters.models import DeadLetter
 from switchyard.jobs.services import enqueue_on_commit
 from switchyard.testing import assert_enqueued, assert_nothing_enqueued, in_memory, run_enqueued
 
@@ -138,8 +139,6 @@ def test_the_fixture_works_with_pytest_djangos_helper(
 
 @pytest.mark.django_db
 def test_a_dead_letter_has_its_row_for_people(switchyard_broker: object) -> None:
-    from switchyard.dead_letters.models import DeadLetter
-
     @dramatiq.actor(queue_name="default", permanent=(ValueError,))
     def broken() -> None:
         raise ValueError

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from project.config import BASE_DIR as REPOSITORY
+
+AWAY = re.compile(r"failed to fetch|request failed|sending request|connect|dns error|timed out", re.IGNORECASE)
 # Variables of this test run, which a host project knows nothing of.
 OWN_VARIABLES = (
     "SWITCHYARD_",
@@ -46,6 +50,19 @@ def run(*command: str | Path, cwd: Path, environment: dict[str, str], timeout_s:
     return done.stdout
 
 
+def uv(*arguments: str | Path, environment: dict[str, str] | None = None) -> None:
+    """Run uv of this test run, by default with the caller's settings of index, proxy and certificates.
+
+    Raises:
+        AssertionError: it failed, with its words; :data:`AWAY` finds those of an index that does not answer.
+    """
+    if environment is None:
+        foreign = ("VIRTUAL_ENV", "PYTHONPATH", "UV_OFFLINE")
+        environment = {name: value for name, value in os.environ.items() if name not in foreign}
+    program = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    run(str(program), *arguments, cwd=REPOSITORY, environment=environment)
+
+
 @dataclass(frozen=True)
 class Index:
     """The folder of wheels that environments are made from.
@@ -62,23 +79,17 @@ class Index:
 
     def make(self, folder: Path, *extras: str, beside: tuple[str, ...] = ()) -> Environment:
         """Return a new environment with the wheel, some of its extras and some other packages."""
-        uv = str(shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"))
         offline = clean_environment(UV_CACHE_DIR=str(self.cache), UV_OFFLINE="1", UV_NO_CONFIG="1")
-        run(uv, "venv", "--quiet", "--python", sys.executable, folder, cwd=self.wheels, environment=offline)
+        uv("venv", "--quiet", "--python", sys.executable, folder, environment=offline)
         wanted = f"switchyard[{','.join(extras)}] @ {self.wheel.as_uri()}"
-        source = ("--no-index", "--find-links", str(self.wheels))
-        python = str(folder / "bin/python")
-        run(
-            uv, "pip", "install", "--quiet", "--python", python, *source, wanted, *beside, cwd=self.wheels,
-            environment=offline,
-        )  # fmt: skip
+        source = ("--no-index", "--find-links", self.wheels)
+        python = folder / "bin/python"
+        uv("pip", "install", "--quiet", "--python", python, *source, wanted, *beside, environment=offline)
         return Environment(folder)
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment."""
-
     folder: Path
 
     @property
@@ -86,7 +97,6 @@ class Environment:
         return self.folder / "bin/python"
 
     def run(self, *arguments: str | Path, cwd: Path, code: int = 0, **variables: str) -> str:
-        """Run its interpreter, and return what it printed."""
         environment = clean_environment(**variables)
         environment["PATH"] = f"{self.folder / 'bin'}{os.pathsep}{environment['PATH']}"
         return run(self.python, *arguments, cwd=cwd, environment=environment, code=code)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.integration.wheel.environments import Environment, clean_environment
 
@@ -36,7 +38,6 @@ TEMPLATES = [{{
     ]}},
 }}]
 INSTALLED_APPS = [
-    {first}
     "django.contrib.admin", "django.contrib.auth", "django.contrib.contenttypes",
     "django.contrib.sessions", "django.contrib.messages", "django.contrib.staticfiles",
 ]
@@ -86,38 +87,68 @@ for address in addresses:
 """
 
 
-def write_host(folder: Path, *, first: str = "", last: str = "") -> Path:
+def write_host(folder: Path, files: Mapping[str, str] = MappingProxyType({}), *, last: str = "") -> Path:
     """Write the modules ``host_settings`` and ``host_urls`` into a folder, and return the folder.
 
     Args:
-        first: Entries of INSTALLED_APPS before all others, each with its comma.
+        files: Files that it has besides, or in place of these; those in folders belong to packages.
         last: Lines at the end of the settings.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "host_settings.py").write_text(SETTINGS.format(first=first, last=last))
-    (folder / "host_urls.py").write_text(URLS)
+    modules = {"host_settings.py": SETTINGS.format(last=last), "host_urls.py": URLS}
+    for name, text in {**modules, **files}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        for package in (folder / name).parents:
+            if package == folder:
+                break
+            (package / "__init__.py").touch()
+        (folder / name).write_text(text)
     return folder
 
 
-@contextlib.contextmanager
-def running_pools(environment: Environment, host: Path, variables: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run every pool of a host, drained at the end; print their log where the block fails."""
-    log = host / "pools.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [str(environment.python), "-m", "django", "switchyard", "runpools"],
-            cwd=host,
-            env=clean_environment(PYTHONPATH=str(host), **variables),
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        yield process
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-    except BaseException:
-        print(log.read_text())
-        raise
-    finally:
-        process.kill()
-        process.wait()
+@dataclass(frozen=True)
+class Host:
+    """A project whose processes have an installed wheel.
+
+    Args:
+        broker_url: "" where none is set.
+    """
+
+    environment: Environment
+    folder: Path
+    broker_url: str = ""
+
+    @property
+    def variables(self) -> dict[str, str]:
+        broker = {"SWITCHYARD_BROKER_URL": self.broker_url} if self.broker_url else {}
+        return {"DJANGO_SETTINGS_MODULE": "host_settings", "PYTHONPATH": str(self.folder), **broker}
+
+    def python(self, *arguments: str, code: int = 0) -> str:
+        return self.environment.run(*arguments, cwd=self.folder, code=code, **self.variables)
+
+    def manage(self, *arguments: str, code: int = 0) -> str:
+        """Run a command of Django or Switchyard, and return what it printed."""
+        return self.python("-m", "django", *arguments, code=code)
+
+    def room(self) -> list[str]:
+        """Return the lines of all pages of the room."""
+        return [line for line in self.python("-c", ROOM).splitlines() if line.startswith("/")]
+
+    @contextlib.contextmanager
+    def running_pools(self) -> Iterator[subprocess.Popen[bytes]]:
+        """Run every pool, drained at the end; print their log where the block fails."""
+        log = self.folder / "pools.log"
+        command = [str(self.environment.python), "-m", "django", "switchyard", "runpools"]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command, cwd=self.folder, env=clean_environment(**self.variables), stdout=output, stderr=output
+            )
+        try:
+            yield process
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+        except BaseException:
+            print(log.read_text())
+            raise
+        finally:
+            process.kill()
+            process.wait()

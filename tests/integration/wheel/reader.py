@@ -42,7 +42,6 @@ class Reader:
 
     @property
     def place(self) -> Path:
-        """The folder that the shell is in."""
         return Path(self._place.read_text().strip())
 
     def blocks(self, heading: str) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.wheel.environments import Environment
-from tests.integration.wheel.hosts import ROOM, running_pools, write_host
+from tests.integration.wheel.hosts import Host, write_host
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(900)  # builds, installs and starts processes, beside other tests
@@ -25,8 +25,6 @@ class Config(AppConfig):
     name = "{name}"
 """
 NAMESAKES = {
-    "apps/__init__.py": "",
-    "apps/shop/__init__.py": "",
     "apps/shop/actors.py": """
 import dramatiq
 from jobs.models import Job
@@ -35,14 +33,10 @@ from jobs.models import Job
 def note(text):
     Job.objects.create(text=text)
 """,
-    "api/__init__.py": "",
     "api/apps.py": APP.format(name="api"),
     "api/models.py": MODEL.format(name="ApiToken"),
-    "jobs/__init__.py": "",
     "jobs/apps.py": APP.format(name="jobs"),
     "jobs/models.py": MODEL.format(name="Job"),
-    "jobs/management/__init__.py": "",
-    "jobs/management/commands/__init__.py": "",
     "jobs/management/commands/jobs.py": """
 from django.core.management.base import BaseCommand
 from jobs.models import Job
@@ -51,8 +45,6 @@ class Command(BaseCommand):
     def handle(self, **options):
         self.stdout.write("the host's own: " + ", ".join(Job.objects.values_list("text", flat=True)))
 """,
-    "switchyard/broker/__init__.py": "",
-    "middleware/__init__.py": "",
     "middleware/stamp.py": """
 def stamp(get_response):
     def middleware(request):
@@ -66,48 +58,25 @@ NAMESAKE_SETTINGS = """
 INSTALLED_APPS += ["apps.shop", "api", "jobs"]
 MIDDLEWARE += ["middleware.stamp.stamp", "switchyard.api.middleware.problem_documents"]
 """
-TASKS = {
-    "news/__init__.py": "",
-    "news/tasks.py": """
-from django_tasks import task
-
-@task
-def shout(word):
-    return word.upper()
-""",
-}
-TASK_SETTINGS = """
-INSTALLED_APPS += ["django_tasks", "news"]
-MIDDLEWARE += ["switchyard.api.middleware.problem_documents"]
-TASKS = {"default": {"BACKEND": "switchyard.tasks.SwitchyardBackend"}}
-"""
-ENQUEUE = "from news.tasks import shout; print(shout.enqueue('hello').id)"
-RESULT = "from news.tasks import shout; result = shout.get_result('{id}'); print(result.status, result.return_value)"
 
 
 @pytest.mark.long
 def test_project_with_packages_of_the_same_names_works(full: Environment, broker_url: str, tmp_path: Path) -> None:
-    host = write_host(tmp_path, last=NAMESAKE_SETTINGS)
-    for name, text in NAMESAKES.items():
-        (host / name).parent.mkdir(parents=True, exist_ok=True)
-        (host / name).write_text(text)
-    variables = {"SWITCHYARD_BROKER_URL": broker_url, "DJANGO_SETTINGS_MODULE": "host_settings"}
+    namesake = tmp_path / "switchyard/broker"
+    namesake.mkdir(parents=True)
+    (namesake / "__init__.py").touch()
+    host = Host(full, write_host(tmp_path, NAMESAKES, last=NAMESAKE_SETTINGS), broker_url)
 
-    def manage(*arguments: str) -> str:
-        return full.run("-m", "django", *arguments, cwd=host, PYTHONPATH=str(host), **variables)
-
-    manage("makemigrations", "api", "jobs")
-    assert "No changes detected" in manage("makemigrations", "--check", "--dry-run")
-    manage("migrate")
-    assert "System check identified no issues" in manage("check")
-    sent = manage("shell", "-c", "from apps.shop.actors import note; print(note.send('from a worker').message_id)")
-    with running_pools(full, host, variables) as pools:
-        wait_for(lambda: "from a worker" in manage("jobs"), timeout_s=120)
+    host.manage("makemigrations", "api", "jobs")
+    assert "No changes detected" in host.manage("makemigrations", "--check", "--dry-run")
+    host.manage("migrate")
+    assert "System check identified no issues" in host.manage("check")
+    sent = host.manage("shell", "-c", "from apps.shop.actors import note; print(note.send('from a worker').message_id)")
+    with host.running_pools() as pools:
+        wait_for(lambda: "from a worker" in host.manage("jobs"), timeout_s=120)
     assert pools.returncode == 0
-    job_id = sent.splitlines()[-1]
-    assert "succeeded" in manage("switchyard", "jobs", "show", job_id)
-    rendered = full.run("-c", ROOM, cwd=host, **variables)
-    assert "/admin/operations/ 200 the host's own False" in rendered
+    assert "succeeded" in host.manage("switchyard", "jobs", "show", sent.splitlines()[-1])
+    assert "/admin/operations/ 200 the host's own False" in host.room()
 
 
 CHECK = """
@@ -139,20 +108,18 @@ print(status, *sorted(name for name in sys.modules if name in USELESS or ".migra
 def test_project_without_ninja_works_and_its_check_and_overview_load_no_useless_package(
     least: Environment, broker_url: str, tmp_path: Path
 ) -> None:
-    host = write_host(tmp_path)
-    variables = {"SWITCHYARD_BROKER_URL": broker_url, "DJANGO_SETTINGS_MODULE": "host_settings"}
+    host = Host(least, write_host(tmp_path), broker_url)
 
-    checked = least.run("-c", CHECK, cwd=host, **variables)
-    least.run("-m", "django", "migrate", cwd=host, PYTHONPATH=str(host), **variables)
-    overview = least.run("-c", OVERVIEW, cwd=host, **variables)
-    rendered = least.run("-c", ROOM, cwd=host, **variables)
+    checked = host.python("-c", CHECK)
+    host.manage("migrate")
+    overview = host.python("-c", OVERVIEW)
+    pages = host.room()
 
     assert "System check identified no issues" in checked
     assert checked.splitlines()[-1].strip() == "loaded:"
     assert overview.splitlines()[-1] == "200"
-    lines = rendered.splitlines()
-    assert len(lines) > 8
-    assert [line for line in lines if " 200 " not in line or not line.endswith("False")] == []
+    assert len(pages) > 8
+    assert [line for line in pages if " 200 " not in line or not line.endswith("False")] == []
 
 
 PRODUCTION = """
@@ -165,12 +132,11 @@ STATIC_ROOT = BASE_DIR / "static"
 def test_in_production_what_asks_no_broker_needs_none_and_the_rest_names_all_that_is_missing(
     least: Environment, tmp_path: Path
 ) -> None:
-    host = write_host(tmp_path, last=PRODUCTION)
-    variables = {"DJANGO_SETTINGS_MODULE": "host_settings", "PYTHONPATH": str(host)}
+    host = Host(least, write_host(tmp_path, last=PRODUCTION))
 
     for command in ("makemigrations --check", "collectstatic --noinput", "migrate", "test"):
-        least.run("-m", "django", *command.split(), cwd=host, **variables)
-    refused = least.run("-m", "django", "check", cwd=host, code=78, **variables)
+        host.manage(*command.split())
+    refused = host.manage("check", code=78)
 
     for name in ("SWITCHYARD_BROKER_URL: is not set", "SWITCHYARD_PUBLIC_URL: is not set"):
         assert f"refused to start: {name}" in refused
@@ -181,7 +147,6 @@ INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", *switchy
 MIDDLEWARE = []
 """
 BARE = {
-    "news/__init__.py": "",
     "news/actors.py": """
 import dramatiq
 
@@ -212,22 +177,15 @@ for address in ("/metrics", "/healthz", "/readyz", "/admin/operations/", "/api/v
 def test_project_without_room_and_api_works_and_is_measured(
     least: Environment, broker_url: str, tmp_path: Path
 ) -> None:
-    host = write_host(tmp_path, last=BARE_SETTINGS)
-    for name, text in BARE.items():
-        (host / name).parent.mkdir(exist_ok=True)
-        (host / name).write_text(text)
-    variables = {"SWITCHYARD_BROKER_URL": f"{broker_url}?db=1", "DJANGO_SETTINGS_MODULE": "host_settings"}
+    host = Host(least, write_host(tmp_path, BARE, last=BARE_SETTINGS), f"{broker_url}?db=1")
 
-    def manage(*arguments: str) -> str:
-        return least.run("-m", "django", *arguments, cwd=host, PYTHONPATH=str(host), **variables)
-
-    assert "System check identified no issues" in manage("check")
-    manage("migrate")
-    manage("shell", "-c", "from news.actors import add; add.send('good'); add.send('bad')")
-    with running_pools(least, host, variables) as pools:
-        wait_for(lambda: "ValueError: bad" in manage("switchyard", "deadletters", "list"), timeout_s=120)
-        wait_for(lambda: "succeeded" in manage("switchyard", "jobs", "list"), timeout_s=120)
-        pages = least.run("-c", BARE_PAGES, cwd=host, **variables)
+    assert "System check identified no issues" in host.manage("check")
+    host.manage("migrate")
+    host.manage("shell", "-c", "from news.actors import add; add.send('good'); add.send('bad')")
+    with host.running_pools() as pools:
+        wait_for(lambda: "ValueError: bad" in host.manage("switchyard", "deadletters", "list"), timeout_s=120)
+        wait_for(lambda: "succeeded" in host.manage("switchyard", "jobs", "list"), timeout_s=120)
+        pages = host.python("-c", BARE_PAGES)
     assert pools.returncode == 0
     assert [line for line in pages.splitlines() if line.startswith("/")] == [
         *("/metrics 200 True", "/healthz 200 False", "/readyz 200 False", "/admin/operations/ 404 False"),
@@ -236,7 +194,6 @@ def test_project_without_room_and_api_works_and_is_measured(
 
 
 TESTED_APP = {
-    "news/__init__.py": "",
     "news/actors.py": """
 import dramatiq
 from django.contrib.auth.models import Group
@@ -289,34 +246,9 @@ filterwarnings = error
 
 
 def test_tests_of_a_project_run_with_the_plugin_and_without_a_server(full: Environment, tmp_path: Path) -> None:
-    host = write_host(tmp_path, last='INSTALLED_APPS += ["news"]')
-    for name, text in TESTED_APP.items():
-        (host / name).parent.mkdir(exist_ok=True)
-        (host / name).write_text(text)
+    folder = write_host(tmp_path, TESTED_APP, last='INSTALLED_APPS += ["news"]')
 
-    nowhere = {"SWITCHYARD_BROKER_URL": "redis://127.0.0.1:9/0"}
-    output = full.run("-m", "pytest", "--trace-config", cwd=host, **nowhere)
+    output = Host(full, folder, "redis://127.0.0.1:9/0").python("-m", "pytest", "--trace-config")
 
     assert "3 passed" in output
     assert "switchyard.pytest_plugin" in output
-
-
-@pytest.mark.long
-def test_project_runs_tasks_of_djangos_api(full: Environment, broker_url: str, tmp_path: Path) -> None:
-    host = write_host(tmp_path, last=TASK_SETTINGS)
-    for name, text in TASKS.items():
-        (host / name).parent.mkdir(parents=True, exist_ok=True)
-        (host / name).write_text(text)
-    variables = {"SWITCHYARD_BROKER_URL": broker_url, "DJANGO_SETTINGS_MODULE": "host_settings"}
-
-    def manage(*arguments: str) -> str:
-        return full.run("-m", "django", *arguments, cwd=host, PYTHONPATH=str(host), **variables)
-
-    manage("migrate")
-    assert "System check identified no issues" in manage("check")
-    job_id = manage("shell", "-c", ENQUEUE).splitlines()[-1]
-    with running_pools(full, host, variables) as pools:
-        wait_for(lambda: "succeeded" in manage("switchyard", "jobs", "show", job_id), timeout_s=120)
-    assert pools.returncode == 0
-    assert "SUCCESSFUL HELLO" in manage("shell", "-c", RESULT.format(id=job_id))
-    assert "news.tasks.shout" in manage("switchyard", "jobs", "show", job_id)

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -14,7 +14,7 @@ import pytest
 from django.conf import settings
 
 from tests.integration.wheel.environments import Environment, Index
-from tests.integration.wheel.hosts import running_pools, write_host
+from tests.integration.wheel.hosts import Host, write_host
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.exact]  # installs and starts processes, beside other tests
@@ -56,29 +56,8 @@ print([f"{app} {name}" for app, name in found if app.startswith("switchyard")])
 """
 
 
-@dataclass(frozen=True)
-class Host:
-    """A project with an installed release.
-
-    Args:
-        environment: Has the release.
-        folder: Of the project, which both releases run in turn.
-        broker_url: Of both.
-    """
-
-    environment: Environment
-    folder: Path
-    broker_url: str
-
-    @property
-    def variables(self) -> dict[str, str]:
-        """The settings of its processes."""
-        return {"SWITCHYARD_BROKER_URL": self.broker_url, "DJANGO_SETTINGS_MODULE": "host_settings"}
-
-    def manage(self, *arguments: str) -> str:
-        """Run a command of Django or Switchyard, and return what it printed."""
-        path = str(self.folder)
-        return self.environment.run("-m", "django", *arguments, cwd=self.folder, PYTHONPATH=path, **self.variables)
+class Upgraded(Host):
+    """A project that two releases run in turn."""
 
     def migrations(self) -> list[str]:
         """Return each app of the release with its last migration."""
@@ -86,12 +65,10 @@ class Host:
         return list(json.loads(shown.replace("'", '"')))
 
     def letters(self) -> list[str]:
-        """Return the ids of its dead letters."""
         found = json.loads(self.manage("switchyard", "deadletters", "list", "--json"))
         return [letter["id"] for letter in found]
 
     def ended(self) -> list[str]:
-        """Return the names of what has ended, one for each run."""
         file = self.folder / "ended"
         return file.read_text().split() if file.exists() else []
 
@@ -99,7 +76,7 @@ class Host:
         """Leave a dead letter, a job of a pool that is killed, one that waits and one that is scheduled."""
         for name in ("mended", "released"):
             (self.folder / name).unlink(missing_ok=True)
-        with running_pools(self.environment, self.folder, self.variables) as pools:
+        with self.running_pools() as pools:
             sends = f"from yard.actors import hold, mend; mend.send('dead-{tag}'); hold.send('ran-{tag}')"
             self.manage("shell", "-v0", "-c", sends)
             wait_for(lambda: (self.folder / f"started-ran-{tag}").exists() and self.letters(), timeout_s=120)
@@ -121,20 +98,17 @@ class Host:
             (self.folder / name).touch()
         [letter] = self.letters()
         self.manage("switchyard", "deadletters", "requeue", letter)
-        with running_pools(self.environment, self.folder, self.variables):
+        with self.running_pools():
             names = {f"{what}-{tag}" for what in ("dead", "ran", "waited", "scheduled")}
             wait_for(lambda: names <= set(self.ended()), timeout_s=120)
             wait_for(lambda: not self.letters(), timeout_s=60)
 
 
 @pytest.fixture
-def host(least: Environment, broker_url: str, tmp_path: Path) -> Iterator[Host]:
+def host(least: Environment, broker_url: str, tmp_path: Path) -> Iterator[Upgraded]:
     """A project with this tree's wheel; what a failed test left running is ended."""
-    folder = write_host(tmp_path, last='INSTALLED_APPS += ["yard"]')
-    (folder / "yard").mkdir()
-    (folder / "yard/__init__.py").touch()
-    (folder / "yard/actors.py").write_text(ACTORS)
-    yield Host(least, folder, f"{broker_url}?db=2")
+    folder = write_host(tmp_path, {"yard/actors.py": ACTORS}, last='INSTALLED_APPS += ["yard"]')
+    yield Upgraded(least, folder, f"{broker_url}?db=2")
     for process in psutil.process_iter(["cwd"]):
         if process.info["cwd"] == str(folder):
             os.kill(process.pid, signal.SIGKILL)
@@ -142,7 +116,7 @@ def host(least: Environment, broker_url: str, tmp_path: Path) -> Iterator[Host]:
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name.split("-")[1])
 def test_a_yard_is_upgraded_and_taken_back_without_a_loss(
-    release: Path, host: Host, index: Index, tmp_path_factory: pytest.TempPathFactory
+    release: Path, host: Upgraded, index: Index, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     before = replace(index, wheel=release).make(tmp_path_factory.mktemp("before") / "venv", "embedded")
     old = replace(host, environment=before)

@@ -17,6 +17,7 @@ from tests.factories.callers import api_user
 from tests.unit.api import probe_urls
 
 Post = Callable[..., HttpResponse]
+MakeToken = Callable[..., tuple[Token, str]]
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def owner(db: None) -> User:
 
 
 @pytest.fixture
-def make_token(owner: User) -> Callable[..., tuple[Token, str]]:
+def make_token(owner: User) -> MakeToken:
     def make(*scopes: str, user: User | None = None) -> tuple[Token, str]:
         return create_token(owner=user or owner, scopes=scopes or ("submit", "read"), name="test")
 
@@ -33,7 +34,7 @@ def make_token(owner: User) -> Callable[..., tuple[Token, str]]:
 
 
 @pytest.fixture
-def bearer(make_token: Callable[..., tuple[Token, str]]) -> dict[str, str]:
+def bearer(make_token: MakeToken) -> dict[str, str]:
     """Headers with a token that may submit and read."""
     return {"Authorization": f"Bearer {make_token()[1]}"}
 

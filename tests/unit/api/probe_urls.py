@@ -96,7 +96,6 @@ def unavailable(request: HttpRequest, what: str) -> dict[str, Any]:
 @router.post("/jobs", auth=submit_scope)
 def create_job(request: HttpRequest) -> dict[str, Any]:
     jobs = current_request()
-    assert jobs is not None
     row = row_id_of_request("order")
     calls.append({"job": jobs.next_job_id(), "row": row and str(row), "repeated": is_repeated_request()})
     raise next_errors.pop(0) if next_errors else BrokerUnavailable("an enqueue", "refused")

@@ -14,13 +14,11 @@ from switchyard.conf import read, switchyard_settings
 
 @pytest.fixture
 def document(probe: Client) -> dict[str, Any]:
-    found: dict[str, Any] = probe.get("/api/v1/openapi.json").json()
-    return found
+    return probe.get("/api/v1/openapi.json").json()
 
 
 def operation(document: dict[str, Any], path: str, method: str = "post") -> dict[str, Any]:
-    found: dict[str, Any] = document["paths"][f"/api/v1/probe{path}"][method]
-    return found
+    return document["paths"][f"/api/v1/probe{path}"][method]
 
 
 def test_every_refusal_is_a_problem_document(document: dict[str, Any]) -> None:

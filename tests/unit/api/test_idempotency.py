@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -14,10 +13,10 @@ from django.http import HttpResponse
 from django.test import Client
 
 from switchyard.api import idempotency
-from switchyard.api.models import IdempotentRequest, Token
+from switchyard.api.models import IdempotentRequest
 from switchyard.broker.errors import BrokerUnavailable
 from tests.unit.api import probe_urls
-from tests.unit.api.conftest import Post, problem
+from tests.unit.api.conftest import MakeToken, Post, problem
 
 ORDER = {"id": 1, "month": "2026-10"}
 
@@ -39,14 +38,6 @@ def test_the_first_answer_comes_again_byte_for_byte(post: Post) -> None:
     assert "Idempotency-Replayed" not in first
 
 
-def test_without_a_key_every_request_is_its_own(post: Post) -> None:
-    post("/orders", ORDER)
-    post("/orders", ORDER)
-
-    assert len(probe_urls.calls) == 2
-    assert not IdempotentRequest.objects.exists()
-
-
 @pytest.mark.parametrize(
     ("path", "body"),
     [("/orders", ORDER | {"id": 2}), ("/orders?x=1", ORDER), ("/fail/409", ORDER), ("/orders", b'{ "id": 1}')],
@@ -60,7 +51,7 @@ def test_the_key_with_another_request_is_422(post: Post, path: str, body: object
     assert len(probe_urls.calls) == 1
 
 
-def test_keys_belong_to_a_token(post: Post, make_token: Callable[..., tuple[Token, str]]) -> None:
+def test_keys_belong_to_a_token(post: Post, make_token: MakeToken) -> None:
     post("/orders", ORDER, key="k1")
     other = post("/orders", ORDER, key="k1", Authorization=f"Bearer {make_token()[1]}")
 
@@ -110,23 +101,22 @@ def ids_of(post: Post, key: str | None) -> tuple[str | None, str | None]:
     return probe_urls.calls[-1]["job"], probe_urls.calls[-1]["row"]
 
 
-def test_every_run_under_a_claim_gives_the_same_ids_to_jobs_and_rows(post: Post) -> None:
+def test_every_run_under_a_claim_of_a_day_gives_the_same_ids_to_jobs_and_rows(post: Post) -> None:
     first, second, other = ids_of(post, "k1"), ids_of(post, "k1"), ids_of(post, "k2")
+    age(timedelta(hours=24, seconds=1))
+    later = ids_of(post, "k1")
 
     assert first == second
-    assert len({*first, *other}) == 4
-    assert [call["repeated"] for call in probe_urls.calls] == [False, True, False]
+    assert len({*first, *other, *later}) == 6
+    assert [call["repeated"] for call in probe_urls.calls] == [False, True, False, False]
 
 
-def test_a_key_that_is_used_again_after_a_day_gives_other_ids(post: Post) -> None:
-    first = ids_of(post, "k1")
-    age(timedelta(hours=24, seconds=1))
+def test_without_a_key_every_request_is_its_own(post: Post) -> None:
+    post("/orders", ORDER)
+    post("/orders", ORDER)
 
-    assert not {*first} & {*ids_of(post, "k1")}
-    assert probe_urls.calls[-1]["repeated"] is False
-
-
-def test_without_a_key_jobs_have_no_ids_of_their_request(post: Post) -> None:
+    assert len(probe_urls.calls) == 2
+    assert not IdempotentRequest.objects.exists()
     assert ids_of(post, None) == (None, None)
 
 
@@ -182,24 +172,17 @@ def test_a_key_in_flight_is_409_with_retry_after(post: Post) -> None:
     assert len(probe_urls.calls) == 1
 
 
-def test_a_key_whose_process_died_lapses_after_a_minute(post: Post) -> None:
+def test_a_key_whose_process_died_lapses_after_a_minute_and_still_belongs_to_its_request(post: Post) -> None:
     post("/orders", ORDER, key="k1")
     IdempotentRequest.objects.update(status=None)
     age(timedelta(seconds=61))
 
-    response = post("/orders", ORDER, key="k1")
+    other, response = post("/orders", ORDER | {"id": 2}, key="k1"), post("/orders", ORDER, key="k1")
 
+    problem(other, 422)
     assert response.status_code == 201
     assert len(probe_urls.calls) == 2
     assert post("/orders", ORDER, key="k1").content == response.content
-
-
-def test_a_lapsed_key_still_belongs_to_its_request(post: Post) -> None:
-    post("/orders", ORDER, key="k1")
-    IdempotentRequest.objects.update(status=None)
-    age(timedelta(seconds=61))
-
-    problem(post("/orders", ORDER | {"id": 2}, key="k1"), 422)
 
 
 def test_whoever_was_taken_over_does_not_overwrite_the_answer(post: Post) -> None:
@@ -214,23 +197,18 @@ def test_whoever_was_taken_over_does_not_overwrite_the_answer(post: Post) -> Non
     assert post("/orders", ORDER, key="k1").content == answer.content
 
 
-def test_a_key_is_free_again_after_a_day(post: Post) -> None:
+def test_a_key_is_free_again_after_a_day_and_purged(post: Post) -> None:
     post("/orders", ORDER, key="k1")
+    post("/orders", ORDER, key="old")
     age(timedelta(hours=24, seconds=1))
 
     response = post("/orders", ORDER | {"id": 2}, key="k1")
 
     assert response.status_code == 201
-    assert len(probe_urls.calls) == 2
-
-
-def test_old_requests_are_purged(post: Post) -> None:
-    post("/orders", ORDER, key="old")
-    age(timedelta(hours=25))
-    post("/orders", ORDER, key="new")
-
+    assert len(probe_urls.calls) == 3
+    age(timedelta(minutes=59))
     assert idempotency.purge() == 1
-    assert IdempotentRequest.objects.get().key == "new"
+    assert IdempotentRequest.objects.get().key == "k1"
 
 
 @pytest.mark.parametrize("key", ["", " ", "a\tb", "x" * 256, "grün"])

@@ -100,19 +100,43 @@ def refusal(sent: list[Message], status: int) -> dict[str, Any]:
     assert sent[0]["status"] == status
     assert (b"content-type", b"application/problem+json") in sent[0]["headers"]
     assert not sent[-1].get("more_body", False)
-    document: dict[str, Any] = json.loads(sent[1]["body"])
-    return document
+    return json.loads(sent[1]["body"])
 
 
-def test_a_body_of_the_limit_passes() -> None:
-    sent, _, _ = call({"content-length": "100"}, [b"x" * 100])
+async def status_of(
+    limit: RequestLimits,
+    path: str,
+    address: str = "::1",
+    headers: dict[str, str] | None = None,
+    until: asyncio.Event | None = None,
+) -> int:
+    """Send a request whose body comes when an event is set, and return the status of its answer."""
+    statuses: list[int] = []
 
-    assert sent[1]["body"] == b"100"
+    async def receive() -> Message:
+        if until is not None:
+            await until.wait()
+        return {"type": "http.request", "body": b"x", "more_body": False}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    named = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+    scope = {"type": "http", "method": "POST", "path": path, "headers": named, "client": (address, 1)}
+    await limit(scope, receive, send)  # type: ignore[arg-type]
+    return statuses[0]
 
 
-def test_a_declared_length_over_the_limit_is_refused_unread() -> None:
+def bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"} if token else {}
+
+
+def test_a_declared_length_up_to_the_limit_passes_and_one_over_it_is_refused_unread() -> None:
+    passed, _, _ = call({"content-length": "100"}, [b"x" * 100])
     sent, _, asked = call({"content-length": "101"}, [b"x" * 101])
 
+    assert passed[1]["body"] == b"100"
     assert "100 bytes" in refusal(sent, 413)["detail"]
     assert asked == 0
 
@@ -204,115 +228,69 @@ def test_one_caller_has_half_of_the_places(one: tuple[str, str], another: tuple[
     limit = limited(Echo(), requests=4, large_requests=4, unknown_requests=4, timeout_s=60, large_timeout_s=60)
     third = ("reader" if one[0] == "good" else "", "::3")
 
-    async def run() -> list[tuple[str, int]]:
+    async def run() -> list[int]:
         go_on = asyncio.Event()
-        statuses: list[tuple[str, int]] = []
 
-        def start(name: str, client: tuple[str, str]) -> asyncio.Task[None]:
-            async def receive() -> Message:
-                await go_on.wait()
-                return {"type": "http.request", "body": b"x", "more_body": False}
+        def start(client: tuple[str, str]) -> asyncio.Task[int]:
+            headers = FORM | {"content-length": "200"} if path == "/large" else {"content-length": "99"}
+            return asyncio.create_task(status_of(limit, path, client[1], headers | bearer(client[0]), go_on))
 
-            async def send(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    statuses.append((name, message["status"]))
-
-            token, address = client
-            headers = [(b"content-length", b"200" if path == "/large" else b"99")]
-            headers += [(name.encode(), value.encode()) for name, value in FORM.items()] if path == "/large" else []
-            headers += [(b"authorization", f"Bearer {token}".encode())] if token else []
-            scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "client": (address, 1)}
-            return asyncio.ensure_future(limit(scope, receive, send))  # type: ignore[arg-type]
-
-        reading = [start("one", one) for _ in range(2)]
+        reading = [start(one), start(one)]
         await asyncio.sleep(0)
-        await start("one", one)
-        reading += [start("another", another) for _ in range(2)]
+        refused = [await start(one)]
+        reading += [start(another), start(another)]
         await asyncio.sleep(0)
-        await start("third", third) if path != "/large" else None
+        refused += [await start(third)] if path != "/large" else []
         go_on.set()
-        await asyncio.gather(*reading)
-        await start("one", one)
-        return statuses
+        return [*refused, *await asyncio.gather(*reading), await start(one)]
 
-    full = [("third", 503)] if path != "/large" else []
-    passed = [("one", 200)] * 2 + [("another", 200)] * 2 + [("one", 200)]
-    assert asyncio.run(run()) == [("one", 429), *full, *passed]
+    assert asyncio.run(run()) == [429, *([503] if path != "/large" else []), *[200] * 5]
 
 
 def test_slow_bodies_without_a_token_hold_up_nobody_else() -> None:
     limit = limited(Echo(), requests=1, unknown_requests=1, timeout_s=60)
+    body = {"content-length": "99"}
 
-    async def run() -> list[tuple[str, int]]:
-        statuses: list[tuple[str, int]] = []
-
-        async def ask(address: str, path: str, length: bytes) -> None:
-            async def receive() -> Message:
-                if length != b"0":
-                    await asyncio.Event().wait()
-                return {"type": "http.request"}
-
-            async def send(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    statuses.append((address, message["status"]))
-
-            headers = [(b"content-length", length)]
-            scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "client": (address, 1)}
-            await limit(scope, receive, send)  # type: ignore[arg-type]
-
-        slow = asyncio.ensure_future(ask("::1", "/healthz", b"99"))
+    async def run() -> list[int]:
+        never = asyncio.Event()
+        slow = asyncio.create_task(status_of(limit, "/healthz", "::1", body, never))
         await asyncio.sleep(0)
-        await ask("::2", "/", b"0")
-        await ask("::3", "/healthz", b"99")
+        statuses = [
+            await status_of(limit, "/", "::2", {"content-length": "0"}),
+            await status_of(limit, "/healthz", "::3", body, never),
+        ]
         slow.cancel()
         return statuses
 
-    assert asyncio.run(run()) == [("::2", 200), ("::3", 503)]
+    assert asyncio.run(run()) == [200, 503]
 
 
 def test_requests_wait_for_their_turn_and_probes_for_none() -> None:
-    go_on: asyncio.Event
-
-    async def slow(scope: Message, receive: Any, send: Any) -> None:
-        if scope["path"] == "/slow":
-            await go_on.wait()
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await go_on.wait()  # the rest of the answer holds no place
-
-    async def run() -> dict[str, int]:
-        nonlocal go_on
+    async def run() -> list[int]:
         go_on = asyncio.Event()
+
+        async def slow(scope: Message, receive: Any, send: Any) -> None:
+            if scope["path"] == "/slow":
+                await go_on.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await go_on.wait()  # the rest of the answer holds no place
+
         limit = limited(slow, requests=1)
-        statuses: dict[str, int] = {}
 
-        async def ask(path: str, address: str = "::1") -> None:
-            async def receive() -> Message:
-                return {"type": "http.request"}
+        def start(path: str) -> asyncio.Task[int]:
+            return asyncio.create_task(status_of(limit, path))
 
-            async def send(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    statuses[path] = message["status"]
-
-            scope = {"type": "http", "path": path, "headers": [], "client": (address, 1)}
-            await limit(scope, receive, send)  # type: ignore[arg-type]
-
-        sent = asyncio.ensure_future(ask("/sent"))
-        running = asyncio.ensure_future(ask("/slow"))
+        begun = [start("/sent"), start("/slow")]
         await asyncio.sleep(0)
-        await ask("/same", "::1")
-        await ask("/other", "::2")
-        probe = asyncio.ensure_future(ask("/healthz"))
-        waiting = asyncio.ensure_future(ask("/waiting"))
-        given_up = asyncio.ensure_future(ask("/given-up"))
+        refused = [await status_of(limit, "/same", "::1"), await status_of(limit, "/other", "::2")]
+        begun += [start("/healthz"), start("/waiting")]
+        given_up = start("/given-up")
         await asyncio.sleep(0)
         given_up.cancel()
         go_on.set()
-        await asyncio.gather(sent, running, probe, waiting)
-        await ask("/after")
-        return statuses
+        return [*refused, *await asyncio.gather(*begun), await start("/after")]
 
-    passed = ("/sent", "/slow", "/healthz", "/waiting", "/after")
-    assert asyncio.run(run()) == {"/same": 429, "/other": 503, **dict.fromkeys(passed, 200)}
+    assert asyncio.run(run()) == [429, 503, *[200] * 5]
 
 
 def test_a_content_type_that_django_cannot_read_is_400() -> None:
@@ -340,9 +318,7 @@ def test_a_header_that_takes_seconds_to_read_is_431(name: str, value: str) -> No
 
 @pytest.mark.parametrize(("tokens", "expected"), [(["made-up-1", "made-up-2", "made-up-3"], 429), (["good"] * 3, 200)])
 def test_made_up_tokens_have_no_share_of_their_own(tokens: list[str], expected: int) -> None:
-    statuses: list[int] = []
-
-    async def run() -> None:
+    async def run() -> list[int]:
         go_on = asyncio.Event()
 
         async def application(scope: Message, receive: Any, send: Callable[[Message], Awaitable[None]]) -> None:
@@ -350,25 +326,12 @@ def test_made_up_tokens_have_no_share_of_their_own(tokens: list[str], expected: 
                 await go_on.wait()
             await send({"type": "http.response.start", "status": 200, "headers": []})
 
-        async def request(path: str, token: str, done: Callable[[int], None]) -> None:
-            async def receive() -> Message:
-                return {"type": "http.request", "body": b"", "more_body": False}
-
-            async def send(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    done(message["status"])
-
-            headers = [(b"authorization", f"Bearer {token}".encode())]
-            scope = {"type": "http", "method": "GET", "path": path, "headers": headers, "client": ("::1", 1)}
-            await limit(scope, receive, send)  # type: ignore[arg-type]
-
         limit = limited(application, requests=4)
-        held = [asyncio.ensure_future(request("/held", token, lambda _: None)) for token in ("bad-1", "bad-2")]
+        held = [asyncio.create_task(status_of(limit, "/held", headers=bearer(f"bad-{number}"))) for number in (1, 2)]
         await asyncio.sleep(0)
-        await asyncio.gather(*(request("/", token, statuses.append) for token in tokens))
+        statuses = await asyncio.gather(*(status_of(limit, "/", headers=bearer(token)) for token in tokens))
         go_on.set()
         await asyncio.gather(*held)
+        return statuses
 
-    asyncio.run(run())
-
-    assert statuses == [expected] * 3
+    assert asyncio.run(run()) == [expected] * 3

@@ -22,26 +22,19 @@ from switchyard.audit.services import Who
 from tests.factories.callers import api_user
 from tests.factories.commands import output_of
 from tests.unit.api import probe_urls
-from tests.unit.api.conftest import problem
+from tests.unit.api.conftest import MakeToken, problem
 
-MakeToken = Callable[..., tuple[Token, str]]
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
 
-def test_a_token_is_found_by_its_plain_form(make_token: MakeToken) -> None:
+def test_a_token_is_found_by_its_plain_form_whose_secret_of_256_bits_is_never_stored(make_token: MakeToken) -> None:
     token, plain = make_token("submit")
+    secret = plain.split("_", 2)[2]
 
     assert find_token(plain) == token
     assert plain.startswith(f"sy_{token.prefix}_")
-
-
-def test_the_secret_is_256_bits_and_never_stored(make_token: MakeToken) -> None:
-    _, plain = make_token()
-    secret = plain.split("_", 2)[2]
-
     assert len(secret) == 43  # 32 bytes in base64 without padding
-    stored = json.dumps(list(Token.objects.values()), default=str)
-    assert secret not in stored
+    assert secret not in json.dumps(list(Token.objects.values()), default=str)
 
 
 @pytest.mark.parametrize(
@@ -63,20 +56,15 @@ def test_anything_else_is_no_token(make_token: MakeToken, change: Callable[[str]
     assert find_token(change(plain)) is None
 
 
-def test_a_revoked_token_is_no_token(make_token: MakeToken) -> None:
-    token, plain = make_token()
+def test_a_revoked_token_and_one_of_an_inactive_user_are_none(make_token: MakeToken, owner: User) -> None:
+    (revoked, plain), (_, other) = make_token(), make_token()
 
-    revoke_token(token.prefix, who=Who("ada", "command"))
-
-    assert find_token(plain) is None
-
-
-def test_the_token_of_an_inactive_user_is_no_token(make_token: MakeToken, owner: User) -> None:
-    _, plain = make_token()
-
+    revoke_token(revoked.prefix, who=Who("ada", "command"))
+    found = find_token(plain), find_token(other)
     User.objects.filter(pk=owner.pk).update(is_active=False)
 
-    assert find_token(plain) is None
+    assert found[0] is None and found[1] is not None
+    assert find_token(other) is None
 
 
 def test_unknown_scopes_are_refused(owner: User) -> None:
@@ -190,7 +178,6 @@ def test_rights_of_a_token_end_with_those_of_its_owner(probe: Client, make_token
 def test_a_command_prints_a_token_that_works(owner: User) -> None:
     token = find_token(output_of("tokens", "create", "--user=ada", "--scopes=submit, read").strip())
 
-    assert token is not None
     assert token.scopes == ["submit", "read"]
 
 
@@ -204,24 +191,18 @@ def test_the_command_refuses_scopes_that_are_unknown_or_not_the_owners(owner: Us
     assert caught.value.returncode == 2
 
 
-def test_tokens_lists_without_secrets(make_token: MakeToken) -> None:
+def test_tokens_are_a_table_without_secrets_that_drives_no_terminal(make_token: MakeToken) -> None:
     token, plain = make_token()
-
-    printed = output_of("tokens", "list", "--json") + output_of("tokens", "list")
-
-    assert token.prefix in printed
-    assert plain.split("_", 2)[2] not in printed and token.secret_hash not in printed
-
-
-def test_tokens_are_a_table_that_drives_no_terminal(make_token: MakeToken) -> None:
-    token, _ = make_token()
     token.name = "[red]evil\x1b[31m"
     token.save()
 
-    head, line = output_of("tokens", "list").splitlines()
+    table, document = output_of("tokens", "list"), output_of("tokens", "list", "--json")
 
+    head, line = table.splitlines()
     assert head.split()[:4] == ["prefix", "state", "owner", "scopes"]
     assert "never" in line and r"[red]evil\x1b[31m" in line and "\x1b" not in line
+    assert token.prefix in table and token.prefix in document
+    assert plain.split("_", 2)[2] not in table + document and token.secret_hash not in table + document
 
 
 @pytest.mark.parametrize("shorten", [lambda plain: plain, lambda plain: plain.split("_")[1]])

@@ -54,39 +54,33 @@ ENDPOINT = closed(
 PATCH = closed("target patch", target=closed("kind", kind=TEXT, name=TEXT, labelSelector=TEXT), patch=TEXT)
 GENERATED = closed("name literals", name=TEXT, behavior={"enum": ["create", "merge", "replace"]}, literals=listed(TEXT))
 
+
+def manifest(required: str, **spec: Any) -> dict[str, Any]:
+    parts = {"apiVersion": TEXT, "kind": TEXT, "metadata": META, "spec": closed(required, **spec)}
+    return closed(" ".join(parts), **parts)
+
+
 # By apiVersion and kind.
 SCHEMAS: dict[tuple[str, str], dict[str, Any]] = {
-    ("keda.sh/v1alpha1", "ScaledObject"): closed(
-        "apiVersion kind metadata spec",
-        apiVersion=TEXT,
-        kind=TEXT,
-        metadata=META,
-        spec=closed(
-            "scaleTargetRef triggers",
-            scaleTargetRef=closed("name", kind=TEXT, name=TEXT),
-            minReplicaCount=WHOLE,
-            maxReplicaCount=WHOLE,
-            pollingInterval=WHOLE,
-            fallback=closed(
-                "failureThreshold replicas",
-                failureThreshold=WHOLE,
-                replicas=WHOLE,
-                behavior={"enum": ["static", "currentReplicas", "currentReplicasIfHigher", "currentReplicasIfLower"]},
-            ),
-            advanced=closed(horizontalPodAutoscalerConfig=closed(behavior=closed(scaleUp=SCALING, scaleDown=SCALING))),
-            triggers=listed(TRIGGER),
+    ("keda.sh/v1alpha1", "ScaledObject"): manifest(
+        "scaleTargetRef triggers",
+        scaleTargetRef=closed("name", kind=TEXT, name=TEXT),
+        minReplicaCount=WHOLE,
+        maxReplicaCount=WHOLE,
+        pollingInterval=WHOLE,
+        fallback=closed(
+            "failureThreshold replicas",
+            failureThreshold=WHOLE,
+            replicas=WHOLE,
+            behavior={"enum": ["static", "currentReplicas", "currentReplicasIfHigher", "currentReplicasIfLower"]},
         ),
+        advanced=closed(horizontalPodAutoscalerConfig=closed(behavior=closed(scaleUp=SCALING, scaleDown=SCALING))),
+        triggers=listed(TRIGGER),
     ),
-    ("monitoring.coreos.com/v1", "PodMonitor"): closed(
-        "apiVersion kind metadata spec",
-        apiVersion=TEXT,
-        kind=TEXT,
-        metadata=META,
-        spec=closed(
-            "selector podMetricsEndpoints",
-            selector=closed("matchLabels", matchLabels=LABELS),
-            podMetricsEndpoints=listed(ENDPOINT),
-        ),
+    ("monitoring.coreos.com/v1", "PodMonitor"): manifest(
+        "selector podMetricsEndpoints",
+        selector=closed("matchLabels", matchLabels=LABELS),
+        podMetricsEndpoints=listed(ENDPOINT),
     ),
     ("kustomize.config.k8s.io/v1beta1", "Kustomization"): closed(
         "apiVersion kind resources",

@@ -21,8 +21,7 @@ from tests.unit.deployment.yards import SPARE, VANS, YARD
 
 
 def services_of(yard: Yard, cores: int = RENDERED_CORES) -> dict[str, Any]:
-    services: dict[str, Any] = yaml.safe_load(render("compose", yard, cores)[COMPOSE_FILE])["services"]
-    return services
+    return yaml.safe_load(render("compose", yard, cores)[COMPOSE_FILE])["services"]
 
 
 SERVICES = services_of(settings.SWITCHYARD.topology)
@@ -192,19 +191,15 @@ def test_sum_is_that_of_the_containers_and_is_compared_with_the_machine(monkeypa
     )
 
 
-def test_rendered_file_gives_every_pool_enough() -> None:
-    given = rendered_files.given_mib(render("compose", LIMITED)[COMPOSE_FILE])
-
-    assert {"pool-vans", "pool-spare"} < set(given) and "migrate" not in given
-    assert too_small(LIMITED, given) == []
-
-
-def test_container_that_is_too_small_is_named_with_figures_and_remedy() -> None:
+def test_container_that_is_too_small_is_named_with_figures_and_remedy_and_no_other() -> None:
     text = render("compose", LIMITED)[COMPOSE_FILE]
     less = text.replace(f"memory: {rendered_files.memory_mib(LIMITED.pools[0])}M", "memory: 0.5g")
+    given = rendered_files.given_mib(text)
 
     [found] = too_small(LIMITED, rendered_files.given_mib(less))
 
+    assert {"pool-vans", "pool-spare"} < set(given) and "migrate" not in given
+    assert too_small(LIMITED, given) == []
     assert (found.id, found.obj) == ("switchyard.W008", "pool vans")
     assert found.msg == (
         "gets 512M in ops/compose.yaml; 3 children, a successor and 1 for isolated messages of up to 200 MB, "

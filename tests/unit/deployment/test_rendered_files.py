@@ -67,15 +67,11 @@ def test_alert_says_its_cause_and_the_next_step(alert: dict[str, Any]) -> None:
     assert all(alert["annotations"][part] for part in ("summary", "cause", "next_step", "runbook"))
 
 
-def test_no_rule_names_a_queue_or_a_pool_of_a_yard() -> None:
+def test_no_rule_names_a_queue_or_a_pool_and_idle_slots_are_asked_for_their_reason_before_a_restart() -> None:
     expressions = " ".join(rule["expr"] for group in GROUPS for rule in group["rules"])
-
-    assert 'queue="' not in expressions and 'pool="' not in expressions
-
-
-def test_idle_slots_are_asked_for_their_reason_before_a_restart() -> None:
-    """A person may have quieted the pool, which a restart would undo."""
     [told] = [alert["annotations"]["next_step"] for alert in ALERTS if alert["alert"] == "SwitchyardNothingDispatches"]
 
+    assert 'queue="' not in expressions and 'pool="' not in expressions
+    # A person may have quieted the pool, which a restart would undo.
     assert told.startswith("`manage.py switchyard workers` says why: quieted")
     assert "restart" not in told

@@ -60,15 +60,6 @@ def test_systemd_has_nothing_to_say_of_any_unit(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("name", sorted(Path(path).name for path in FILES))
-def test_key_that_systemd_does_not_know_is_found_in_each(tmp_path: Path, name: str) -> None:
-    paths = written(tmp_path)
-    wrong = tmp_path / "ops/systemd" / name
-    wrong.write_text(wrong.read_text().replace("Description=", "Descriptions=", 1))
-
-    assert "Descriptions" in analyze("verify", *paths).stderr
-
-
 def test_units_may_do_little(tmp_path: Path) -> None:
     units = [path for path in written(tmp_path) if path.endswith(".service")]
 

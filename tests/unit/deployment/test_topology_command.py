@@ -23,6 +23,13 @@ def run(*arguments: str, warnings: io.StringIO | None = None) -> str:
     return output.getvalue()
 
 
+@pytest.fixture
+def folder(tmp_path: Path, settings: Settings) -> Path:
+    """The folder that files are rendered into."""
+    settings.SWITCHYARD = replace(settings.SWITCHYARD, base_dir=tmp_path)
+    return tmp_path
+
+
 def test_table_shows_every_queue_and_every_pool() -> None:
     lines = run().splitlines()
 
@@ -46,15 +53,12 @@ def test_json_tells_what_a_queue_promises_and_who_serves_it() -> None:
 
 
 @pytest.mark.parametrize("target", list(BESIDE))
-def test_what_rendered_files_need_beside_them_is_named_until_it_is_there(
-    target: str, tmp_path: Path, settings: Settings
-) -> None:
-    settings.SWITCHYARD = replace(settings.SWITCHYARD, base_dir=tmp_path)
+def test_what_rendered_files_need_beside_them_is_named_until_it_is_there(target: str, folder: Path) -> None:
     first, second = io.StringIO(), io.StringIO()
 
     run("render", target, warnings=first)
     for path in BESIDE[target]:
-        (tmp_path / path).mkdir(parents=True)
+        (folder / path).mkdir(parents=True)
         assert (YARD_ROOT / path).exists()
     run("render", target, warnings=second)
 
@@ -62,12 +66,11 @@ def test_what_rendered_files_need_beside_them_is_named_until_it_is_there(
     assert second.getvalue() == ""
 
 
-def test_check_passes_on_fresh_files_and_fails_with_a_diff_on_changed_ones(tmp_path: Path, settings: Settings) -> None:
-    settings.SWITCHYARD = replace(settings.SWITCHYARD, base_dir=tmp_path)
+def test_check_passes_on_fresh_files_and_fails_with_a_diff_on_changed_ones(folder: Path) -> None:
     assert "ops/compose.yaml" in run("render", "compose")
     assert run("render", "compose", "--check") == ""
 
-    with (tmp_path / "ops/compose.yaml").open("a") as file:
+    with (folder / "ops/compose.yaml").open("a") as file:
         file.write("# by hand\n")
 
     with pytest.raises(CommandError, match=r"run: manage\.py switchyard topology render compose"):
@@ -84,8 +87,8 @@ def test_pool_of_cores_shows_what_it_stands_for_and_containers_show_their_memory
     assert "memory at most: " in run() and " MiB in all; this machine has " in run()
 
 
-def test_number_of_cores_is_repeated_in_the_command_that_mends_the_files(tmp_path: Path, settings: Settings) -> None:
-    settings.SWITCHYARD = replace(settings.SWITCHYARD, base_dir=tmp_path)
+@pytest.mark.usefixtures("folder")
+def test_number_of_cores_is_repeated_in_the_command_that_mends_the_files() -> None:
     run("render", "compose", "--cores", "8")
 
     assert run("render", "compose", "--cores", "8", "--check") == ""

@@ -11,40 +11,18 @@ from django.conf import settings
 
 ROOT = settings.BASE_DIR
 FILES = [*sorted((ROOT / ".github/workflows").glob("*.yml")), ROOT / "ops/github/deploy.yml"]
-CHECKS = {
-    "form": ("check-jsonschema", "--builtin-schema", "vendor.github-workflows"),
-    "expressions": ("actionlint", "-shellcheck=", "-pyflakes="),
-    "safety": ("zizmor", "--offline", "--quiet", "--no-progress"),
-}
-# A fault that each check finds: text of a file, and what it becomes.
-FAULTS = {
-    "form": ("runs-on:", "run-on:"),
-    "expressions": ("${{ ", "${{ steps.none.outputs.x || "),
-    "safety": ("actions/checkout@", "actions/checkout@v6 # "),
-}
+CHECKS = (
+    ("check-jsonschema", "--builtin-schema", "vendor.github-workflows"),
+    ("actionlint", "-shellcheck=", "-pyflakes="),
+    ("zizmor", "--offline", "--quiet", "--no-progress"),
+)
 
 
-def found_by(check: str, *paths: Path) -> str:
-    """Return what a check says of files; empty when they are well."""
-    done = subprocess.run([*CHECKS[check], *map(str, paths)], capture_output=True, text=True, check=False)
-    return "" if done.returncode == 0 else done.stdout + done.stderr
+@pytest.mark.parametrize("command", CHECKS, ids=lambda command: command[0])
+def test_workflows_are_well(command: tuple[str, ...]) -> None:
+    done = subprocess.run([*command, *map(str, FILES)], capture_output=True, text=True, check=False)
 
-
-@pytest.mark.parametrize("check", CHECKS)
-def test_workflows_are_well(check: str) -> None:
-    assert found_by(check, *FILES) == ""
-
-
-@pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_fault_in_a_workflow_is_found(check: str, path: Path, tmp_path: Path) -> None:
-    before, after = FAULTS[check]
-    wrong = tmp_path / ".github/workflows" / path.name
-    wrong.parent.mkdir(parents=True)
-    assert before in path.read_text()
-    wrong.write_text(path.read_text().replace(before, after))
-
-    assert found_by(check, wrong)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_roll_of_a_host_project_checks_migrates_rolls_verifies_and_goes_back_where_that_fails() -> None:

@@ -39,21 +39,10 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_no_blank_line_splits_a_table(page: Path) -> None:
-    split = re.findall(r"^\|.*\|\n\n+(\|.*\|)\n(?!\| ?:?-)", page.read_text(encoding="utf-8"), re.MULTILINE)
+def test_a_page_splits_no_table_names_files_that_exist_and_installs_no_other_switchyard(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"`((?:switchyard|middleware|project|apps|devtools)/[\w/]+\.\w+)`", text)
 
-    assert split == []
-
-
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_file_of_code_that_a_page_names_exists(page: Path) -> None:
-    named = re.findall(
-        r"`((?:switchyard|middleware|project|apps|devtools)/[\w/]+\.\w+)`", page.read_text(encoding="utf-8")
-    )
-
+    assert re.findall(r"^\|.*\|\n\n+(\|.*\|)\n(?!\| ?:?-)", text, re.MULTILINE) == []
     assert [path for path in named if not (ROOT / path).exists()] == []
-
-
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_no_page_installs_another_projects_switchyard(page: Path) -> None:
-    assert re.findall(r"pip install ['\"]?switchyard.*", page.read_text(encoding="utf-8")) == []
+    assert re.findall(r"pip install ['\"]?switchyard.*", text) == []

@@ -45,15 +45,14 @@ GATEWAY, CLIENT, CLAIMED = "172.18.0.1", "192.168.1.5", "203.0.113.7"
 
 def address(forwarded: str, trusted: str) -> str:
     """Return the address that the web takes for the client's."""
-    seen: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         seen.append(scope["client"][0])
 
+    seen: list[str] = []
     headers = [(b"x-forwarded-for", forwarded.encode())]
     scope: Any = {"type": "http", "scheme": "http", "client": (GATEWAY, 1), "headers": headers}
-    nothing: Any = None
-    asyncio.run(ProxyHeadersMiddleware(app, trusted)(scope, nothing, nothing))
+    asyncio.run(ProxyHeadersMiddleware(app, trusted)(scope, None, None))  # type: ignore[arg-type]
     return seen[0]
 
 

@@ -14,7 +14,6 @@ OTHER = Addon(name="other", title="Other", schemes=("other", "others"), look="te
 
 
 def look() -> str:
-    """Stand in for a hook."""
     return "seen"
 
 
@@ -30,7 +29,6 @@ def fresh() -> Iterator[None]:
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Install a distribution with an add-on."""
     entry = EntryPoint("other", "tests.unit.platform.test_addons:OTHER", addon.FOLDER)
     monkeypatch.setattr(addon, "entry_points", lambda group: [entry] if group == addon.FOLDER else [])
 
@@ -40,9 +38,6 @@ def test_an_installed_distribution_brings_an_add_on() -> None:
     assert addon_for("others") is OTHER
     assert addon_for("OTHER") is OTHER
     assert list(addons())[-1] is OTHER
-
-
-def test_an_unknown_scheme_has_no_add_on() -> None:
     assert addon_for("carrier-pigeon") is None
 
 

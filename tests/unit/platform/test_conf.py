@@ -30,14 +30,11 @@ def test_nothing_declared_gives_development_defaults_and_the_default_yard() -> N
     found = read({})
 
     assert found.topology is DEFAULT_YARD
+    assert [queue.name for queue in DEFAULT_YARD.queues] == ["urgent", "default"]
+    assert check_yard(DEFAULT_YARD) == []
     assert found.broker_url == "unix:///srv/site/var/valkey.sock"
     assert (found.state_dir, found.metrics_dir) == (Path("/srv/site/var"), Path("/srv/site/var/metrics"))
     assert (found.log_format, found.configure_logging, found.debug) == ("console", False, True)
-
-
-def test_default_yard_has_two_queues_and_no_faults() -> None:
-    assert [queue.name for queue in DEFAULT_YARD.queues] == ["urgent", "default"]
-    assert check_yard(DEFAULT_YARD) == []
 
 
 def test_the_dict_comes_before_the_environment() -> None:
@@ -98,42 +95,35 @@ def test_a_password_is_in_no_refusal_and_no_repr() -> None:
     assert "canary" not in repr(read({"BROKER_URL": "redis://user:canary@valkey:6379/0"}))
 
 
-def test_a_dict_in_djangos_settings_is_read_once() -> None:
+def test_a_dict_in_djangos_settings_is_read_once_and_an_override_holds_until_its_end() -> None:
+    own = switchyard_settings()
+
     with override_settings(SWITCHYARD={"BROKER_URL": "redis://127.0.0.1:1/0", "RELEASE": "seven"}):
         first = switchyard_settings()
 
         assert (first.broker_url, first.release) == ("redis://127.0.0.1:1/0", "seven")
         assert switchyard_settings() is first
         assert declared_yard() is DEFAULT_YARD
-
-
-def test_overridden_settings_hold_until_the_override_ends() -> None:
-    own = switchyard_settings()
-
-    with override_settings(SWITCHYARD=replace(own, metrics_token="other")):
-        assert switchyard_settings().metrics_token == "other"
+        with override_settings(SWITCHYARD=replace(own, metrics_token="other")):
+            assert switchyard_settings().metrics_token == "other"
 
     assert switchyard_settings() is own
 
 
-@pytest.mark.parametrize("value", [3, "3"])
-def test_cores_of_the_settings_replace_the_measured_ones(value: int | str) -> None:
+@pytest.mark.parametrize(("declared", "environ"), [({"CORES": 3}, {}), ({}, {"SWITCHYARD_CORES": "3"})])
+def test_cores_of_the_settings_replace_the_measured_ones(declared: dict[str, int], environ: dict[str, str]) -> None:
     yard = Yard(DEFAULT_YARD.queues, (replace(DEFAULT_YARD.pools[0], processes="cores"), *DEFAULT_YARD.pools[1:]))
 
-    found = (
-        read({"TOPOLOGY": yard}, {"SWITCHYARD_CORES": value})
-        if value == "3"
-        else read({"TOPOLOGY": yard, "CORES": value})
-    )
+    found = read({"TOPOLOGY": yard, **declared}, environ)
 
     assert [pool.children for pool in found.topology.pools] == [3, 1, 1]
 
 
-@pytest.mark.parametrize("value", [4, "4"])
-def test_a_small_yard_has_one_pool_for_all_lanes_in_the_order_of_their_promise(value: int | str) -> None:
-    declared = {"TOPOLOGY": DEFAULT_YARD} if value == "4" else {"TOPOLOGY": DEFAULT_YARD, "SMALL": value}
-
-    [pool] = read(declared, {"SWITCHYARD_SMALL": "4"} if value == "4" else {}).topology.pools
+@pytest.mark.parametrize(("declared", "environ"), [({"SMALL": 4}, {}), ({}, {"SWITCHYARD_SMALL": "4"})])
+def test_a_small_yard_has_one_pool_for_all_lanes_in_the_order_of_their_promise(
+    declared: dict[str, int], environ: dict[str, str]
+) -> None:
+    [pool] = read({"TOPOLOGY": DEFAULT_YARD, **declared}, environ).topology.pools
 
     assert pool.promises == (("urgent",), ("default",), ("urgent-retry", "default-retry"))
     assert (pool.children, pool.slots, pool.prefetch) == (1, 4, 4)

@@ -17,26 +17,19 @@ QUEUE = 'Queue("mail", objective_ms=100, soft_limit_ms=1_000, hard_limit_ms=2_00
 @pytest.mark.parametrize(
     ("declared", "words"),
     [
-        (f"YARD = Yard((\n    {QUEUE}, calls=5),\n), ())", r"queue mail: calls is 5; write .* \(wrong_yard\.py:4\)$"),
-        (
-            f"YARD = Yard((\n    {QUEUE}, maxdepth=5),\n), ())",
-            r"Queue has no 'maxdepth'; did you mean 'max_depth'\? It has name, objective_ms, .* \(wrong_yard\.py:4\)$",
-        ),
-        (
-            f"YARD = Yard((\n    {QUEUE}, colour=5),\n), ())",
-            r"Queue has no 'colour'; it has name, .* \(wrong_yard\.py:4\)$",
-        ),
-        (
-            f"YARD = Yard((\n    {QUEUE}, max_retries=5),\n), ())",
-            r"Queue has no 'max_retries'; it is an option of RetryPolicy\(.* Queue has name, .* \(wrong_yard\.py:4\)$",
-        ),
+        (f"YARD = Yard((\n    {QUEUE}, {more}),\n), ())", rf"{words} \(wrong_yard\.py:4\)$")
+        for more, words in (
+            ("calls=5", r"queue mail: calls is 5; write .*"),
+            ("maxdepth=5", r"Queue has no 'maxdepth'; did you mean 'max_depth'\? It has name, objective_ms, .*"),
+            ("colour=5", r"Queue has no 'colour'; it has name, .*"),
+            ("timeout=5", r"Queue has no 'timeout'; it has name, .*"),
+            ("max_retries=5", r"Queue has no 'max_retries'; it is an option of RetryPolicy\(.* Queue has name, .*"),
+        )
+    ]
+    + [
         (
             'YARD = Yard((), (Pool("mail", "threads", ("mail",), processes=1, concurrency=4),))',
             r"Pool has no 'concurrency'; it has name, kind, .* \(wrong_yard\.py:3\)$",
-        ),
-        (
-            f"YARD = Yard((\n    {QUEUE}, timeout=5),\n), ())",
-            r"Queue has no 'timeout'; it has name, .* \(wrong_yard\.py:4\)$",
         ),
         (
             'YARD = Yard((Queue("mail"),), ())',

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 from switchyard.addon import addons
 from switchyard.files.addresses import declared_storage
 from switchyard.setting_values import DRIVER, PACKAGES, WEB_SERVER, InvalidSetting, refuse_without_driver
+from tests.factories.commands import manage
 
 # Found by Python before its own: hides packages, as if they were not installed.
 HIDING = """\
@@ -28,44 +27,30 @@ sys.meta_path.insert(0, Hidden())
 POSTGRES = "postgresql://user:hunter2@127.0.0.1:1/yard"
 
 
-def check_without(
-    hidden: str, folder: Path, variables: dict[str, str], *command: str
-) -> subprocess.CompletedProcess[str]:
-    (folder / "sitecustomize.py").write_text(HIDING)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SWITCHYARD_", "DATABASE_"))}
-    environment = kept | {"HIDDEN": hidden, "PYTHONPATH": str(folder), "SWITCHYARD_STATE_DIR": str(folder), **variables}
-    return subprocess.run(
-        [sys.executable, "manage.py", *(command or ["check"])], env=environment, capture_output=True, text=True,
-        timeout=60,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize(
-    ("hidden", "variable", "value", "remedy"),
+    ("hidden", "variables", "remedy"),
     [
-        ("psycopg psycopg2", "DATABASE_URL", POSTGRES, "run: pip install 'psycopg[binary,pool]"),
-        ("psycopg_pool", "DATABASE_URL", f"{POSTGRES}?pool=4", "run: pip install 'psycopg[binary,pool]"),
-        ("boto3", "SWITCHYARD_STORAGE_URL", "s3://bucket", "run: pip install 'django-storages[s3]"),
-        ("storages", "SWITCHYARD_RESULTS_URL", "s3://bucket", "run: pip install 'django-storages[s3]"),
-        ("google.cloud.storage", "SWITCHYARD_STORAGE_URL", "gs://bucket", "run: pip install 'django-storages[google]"),
-        ("google.cloud.storage", "SWITCHYARD_RESULTS_URL", "gs://bucket", "run: pip install 'django-storages[google]"),
+        ("psycopg psycopg2", {"DATABASE_URL": POSTGRES}, "psycopg[binary,pool]"),
+        ("psycopg_pool", {"DATABASE_URL": f"{POSTGRES}?pool=4"}, "psycopg[binary,pool]"),
+        ("boto3", {"SWITCHYARD_STORAGE_URL": "s3://bucket"}, "django-storages[s3]"),
+        ("storages", {"SWITCHYARD_RESULTS_URL": "s3://bucket"}, "django-storages[s3]"),
+        ("google.cloud.storage", {"SWITCHYARD_STORAGE_URL": "gs://bucket"}, "django-storages[google]"),
+        ("google.cloud.storage", {"SWITCHYARD_RESULTS_URL": "gs://bucket"}, "django-storages[google]"),
+        ("uvicorn", {}, "uvicorn"),
     ],
 )
-def test_the_process_ends_with_one_line(tmp_path: Path, hidden: str, variable: str, value: str, remedy: str) -> None:
-    done = check_without(hidden, tmp_path, {variable: value})
+def test_the_process_ends_with_one_line(tmp_path: Path, hidden: str, variables: dict[str, str], remedy: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HIDING)
+    folders = {"PYTHONPATH": str(tmp_path), "SWITCHYARD_STATE_DIR": str(tmp_path)}
+    command = ["switchyard", "runweb"] if hidden == "uvicorn" else ["check"]
+
+    done = manage(*command, hidden=("SWITCHYARD_", "DATABASE_"), HIDDEN=hidden, **folders, **variables)
 
     assert done.returncode == 78, done.stderr
     [line] = done.stderr.splitlines()
     assert line.startswith("switchyard: refused to start: ")
-    assert remedy in line
+    assert f"run: pip install '{remedy}" in line
     assert "hunter2" not in line
-
-
-def test_the_web_without_its_server_ends_with_one_line(tmp_path: Path) -> None:
-    done = check_without("uvicorn", tmp_path, {}, "switchyard", "runweb")
-
-    assert (done.returncode, len(done.stderr.splitlines())) == (78, 1), done.stderr
-    assert "run: pip install 'uvicorn" in done.stderr
 
 
 def test_an_address_in_a_projects_own_settings_ends_the_process(capfd: pytest.CaptureFixture[str]) -> None:
@@ -84,15 +69,9 @@ def test_either_driver_of_django_will_do(monkeypatch: pytest.MonkeyPatch) -> Non
     ):
         refuse_without_driver(databases)
 
-    monkeypatch.setitem(sys.modules, "psycopg2", sys)
-
-    refuse_without_driver(databases)
-
-
-def test_other_databases_need_no_driver_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "psycopg", None)
-
     refuse_without_driver({"default": {}, "old": {"ENGINE": "django.db.backends.sqlite3"}})
+    monkeypatch.setitem(sys.modules, "psycopg2", sys)
+    refuse_without_driver(databases)
 
 
 def test_the_requirements_are_those_of_the_wheels_extras() -> None:

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
-from project.config import BASE_DIR
+import pytest
+
 from switchyard.commands import MODULES
-
-
-def manage(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "manage.py", *arguments],
-        cwd=BASE_DIR, env=dict(os.environ), capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+from tests.factories.commands import manage
 
 
 def test_a_command_is_run_with_its_own_arguments() -> None:
@@ -26,11 +18,18 @@ def test_a_command_is_run_with_its_own_arguments() -> None:
     assert json.loads(done.stdout)
 
 
-def test_a_refusal_keeps_its_exit_code() -> None:
-    done = manage("switchyard", "runpool", "nowhere")
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("runpool", "nowhere"), 78, "pool 'nowhere' is not declared"),
+        (("runpol",), 2, "switchyard: there is no command 'runpol'; did you mean runpool?\n"),
+    ],
+)
+def test_a_refusal_keeps_its_exit_code(words: tuple[str, ...], code: int, said: str) -> None:
+    done = manage("switchyard", *words)
 
-    assert done.returncode == 78
-    assert "pool 'nowhere' is not declared" in done.stderr
+    assert done.returncode == code
+    assert said in done.stderr
 
 
 def test_without_a_command_all_are_listed_and_the_exit_code_is_2() -> None:
@@ -39,10 +38,3 @@ def test_without_a_command_all_are_listed_and_the_exit_code_is_2() -> None:
     assert done.returncode == 2
     listed = [line.split()[0] for line in done.stdout.partition("commands:\n")[2].splitlines()]
     assert listed == list(MODULES)
-
-
-def test_an_unknown_command_is_a_wrong_argument() -> None:
-    done = manage("switchyard", "runpol")
-
-    assert done.returncode == 2
-    assert done.stderr == "switchyard: there is no command 'runpol'; did you mean runpool?\n"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pprint
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +11,7 @@ from django.conf import settings
 
 from project.config import load, make_metrics_dir
 from switchyard.setting_values import InvalidSetting
+from tests.factories.commands import manage
 
 GOOD = {
     "DJANGO_DEBUG": "0", "DJANGO_SECRET_KEY": "x" * 50, "SWITCHYARD_PAYMENT_SECRET": "whsec_" + "y" * 44,
@@ -22,12 +20,14 @@ GOOD = {
 }  # fmt: skip
 
 
-def test_development_needs_nothing() -> None:
-    config = load({})
+def test_development_needs_nothing_and_a_complete_production_environment_is_taken() -> None:
+    development, production = load({}), load(GOOD)
 
-    assert config.debug
-    assert config.library.broker_url.startswith("unix://")
-    assert config.database_url.endswith("db.sqlite3")
+    assert development.debug and not production.debug
+    assert development.library.broker_url.startswith("unix://")
+    assert development.database_url.endswith("db.sqlite3")
+    assert production.allowed_hosts == ("yard.example.com",)
+    assert production.library.log_format == "json"
 
 
 def test_a_bouncer_needs_the_address_of_its_server() -> None:
@@ -39,14 +39,6 @@ def test_a_bouncer_needs_the_address_of_its_server() -> None:
 
     assert (config.database_bounced, config.database_direct_url) == (True, server)
     assert load(GOOD).database_direct_url == GOOD["DATABASE_URL"]
-
-
-def test_a_complete_production_environment_is_taken() -> None:
-    config = load(GOOD)
-
-    assert not config.debug
-    assert config.allowed_hosts == ("yard.example.com",)
-    assert config.library.log_format == "json"
 
 
 @pytest.mark.parametrize(
@@ -127,33 +119,28 @@ def test_options_that_clients_know_are_taken(variable: str, value: str) -> None:
     load({**GOOD, "DJANGO_DEBUG": "1", variable: value})
 
 
-def test_a_refusal_ends_the_process_with_78_and_one_line(tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SWITCHYARD_")}
-    environment |= {"DJANGO_DEBUG": "0", "DJANGO_SECRET_KEY": "", "SWITCHYARD_STATE_DIR": str(tmp_path)}
-
-    done = subprocess.run(
-        [sys.executable, "manage.py", "check"], env=environment, capture_output=True, text=True, timeout=60
-    )
-
+def refused_check(**variables: str) -> str:
+    """Run ``manage.py check`` in an environment that it refuses, and return what it said."""
+    done = manage("check", hidden=("SWITCHYARD_", "PROMETHEUS_MULTIPROC_DIR"), **variables)
     assert done.returncode == 78
-    assert "refused to start: DJANGO_SECRET_KEY: is not set" in done.stderr
     assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_a_refusal_ends_the_process_with_78_and_one_line(tmp_path: Path) -> None:
+    said = refused_check(DJANGO_DEBUG="0", DJANGO_SECRET_KEY="", SWITCHYARD_STATE_DIR=str(tmp_path))
+
+    assert "refused to start: DJANGO_SECRET_KEY: is not set" in said
 
 
 @pytest.mark.parametrize("variable", ["SWITCHYARD_STATE_DIR", "PROMETHEUS_MULTIPROC_DIR"])
 def test_a_folder_that_cannot_be_used_ends_the_process_with_its_variable(tmp_path: Path, variable: str) -> None:
     (tmp_path / "file").write_text("")
-    environment = {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
-    environment |= {"SWITCHYARD_STATE_DIR": str(tmp_path), variable: str(tmp_path / "file" / "folder")}
 
-    done = subprocess.run(
-        [sys.executable, "manage.py", "check"], env=environment, capture_output=True, text=True, timeout=60
-    )
+    said = refused_check(**{"SWITCHYARD_STATE_DIR": str(tmp_path), variable: str(tmp_path / "file/folder")})
 
-    assert done.returncode == 78
-    assert f"refused to start: {variable}: {tmp_path}/file/folder" in done.stderr
-    assert f"not a directory; export {variable}=DIR for another folder" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert f"refused to start: {variable}: {tmp_path}/file/folder" in said
+    assert f"not a directory; export {variable}=DIR for another folder" in said
 
 
 def test_a_value_may_come_from_a_file_that_its_variable_names(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ def test_a_server_has_a_timeout_for_locks_and_no_pool() -> None:
         " -c tcp_user_timeout=20s"
     )
     assert "pool" not in entry["OPTIONS"]
+    assert "pool" not in declared(f"{URL}?pool=0", bounced=False, state_dir=FOLDER)["OPTIONS"]
     assert not entry["DISABLE_SERVER_SIDE_CURSORS"]
 
 
@@ -30,10 +31,6 @@ def test_a_pool_is_checked_and_gives_up_soon() -> None:
     assert (pool["min_size"], pool["max_size"]) == (0, 12)
     assert pool["timeout"] <= 5 and pool["reconnect_timeout"] <= 5
     assert (entry["CONN_MAX_AGE"], entry["CONN_HEALTH_CHECKS"]) == (0, True)
-
-
-def test_no_pool_is_one_of_nothing() -> None:
-    assert "pool" not in declared(f"{URL}?pool=0", bounced=False, state_dir=FOLDER)["OPTIONS"]
 
 
 def test_a_bouncer_gets_neither_start_up_options_nor_cursors_on_the_server() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import dramatiq
 import pytest
 
-from switchyard.batches.services import batch, current_batch
+from switchyard.batches.services import Batch, batch, current_batch
 from switchyard.broker.errors import ActRefused
 from switchyard.broker.interface import facilities
 from switchyard.jobs.services import request_cancel
@@ -29,13 +29,11 @@ class Actors:
             if number in made.refused:
                 raise RuntimeError("no paper")
             batch = current_batch()
-            assert batch is not None
             batch.add(*(made.member.message(100 + more) for more in range(adds)))
 
         @dramatiq.actor(queue_name="urgent")
         def called(name: str) -> None:
             batch = current_batch()
-            assert batch is not None
             made.called.append(f"{name} {batch.progress().done}")
 
         self.member, self.call = member, called
@@ -71,13 +69,7 @@ def test_members_run_and_then_the_callbacks(actors: Actors) -> None:
     run_enqueued()
     assert len(actors.called) == 2
     with pytest.raises(ActRefused, match="takes no more members"):
-        current_of(jobs.id).add(actors.member.message(3))
-
-
-def current_of(batch_id: str) -> Any:
-    from switchyard.batches.services import Batch
-
-    return Batch(batch_id)
+        Batch(jobs.id).add(actors.member.message(3))
 
 
 def test_a_failed_member_is_requeued_and_the_batch_succeeds(actors: Actors, broker: MemoryBroker) -> None:

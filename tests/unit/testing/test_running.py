@@ -62,14 +62,10 @@ def test_a_queue_that_is_not_declared_is_refused_with_those_that_are(name: str) 
         run_enqueued(queue=name)
 
 
-def test_a_send_to_a_queue_that_the_yard_does_not_declare_is_refused_with_the_nearest(
-    switchyard_broker: MemoryBroker,
-) -> None:
+def test_a_send_to_a_queue_that_the_yard_does_not_declare_is_refused_with_the_nearest() -> None:
     note = actor(queue_name="defualt")
 
-    with pytest.raises(
-        UnknownQueue, match=r"queue 'defualt' is not declared; the yard has urgent, .*, or write 'default'"
-    ):
+    with pytest.raises(UnknownQueue, match=r"queue 'defualt' is not declared; the yard has urgent, .*, or write 'def"):
         note.send("never")
     assert_nothing_enqueued()
 
@@ -104,29 +100,20 @@ def test_a_negative_delay_is_none_and_a_fraction_is_rounded_up() -> None:
     assert ran == ["late", "soon"]
 
 
-def test_what_a_task_raised_is_raised_and_its_retry_waits() -> None:
-    note = actor(max_retries=3)
-    job_id = note.send("fail").message_id
+def test_what_a_task_raised_is_raised_and_retries_and_dead_letters_happen_as_in_production() -> None:
+    job_id = actor(max_retries=2).send("fail").message_id
 
     with pytest.raises(RuntimeError, match="as it was told to"):
         run_enqueued()
-
     assert run_enqueued() == []
-    job = find_job(job_id)
-    assert job is not None
-    assert (job.state, job.attempts) == ("retrying", 1)
-
-
-def test_retries_and_dead_letters_happen_as_in_production() -> None:
-    job_id = actor(max_retries=2).send("fail").message_id
-
+    waiting = find_job(job_id)
     attempts = run_enqueued(raises=False, delayed=True)
 
     [letter] = dead_letters()
     job = find_job(job_id)
-    assert [attempt.outcome for attempt in attempts] == ["retried", "retried", "dead"]
+    assert (waiting.state, waiting.attempts) == ("retrying", 1)
+    assert [attempt.outcome for attempt in attempts] == ["retried", "dead"]
     assert (letter.id, letter.reason, letter.attempts, letter.exception) == (job_id, "exhausted", 3, "RuntimeError")
-    assert job is not None
     assert (job.state, job.reason) == ("dead", "exhausted")
     assert len(facilities().alerts.claim_due()) == 1
     assert dead_letters("urgent") == []
@@ -168,12 +155,10 @@ def test_a_rate_limit_defers_until_its_window_has_room() -> None:
     assert ran == [0, 1]
     assert [attempt.outcome for attempt in attempts] == ["succeeded", "succeeded", "deferred", "deferred", "deferred"]
 
-    advance(seconds=61, schedules=False)
-    run_enqueued()
-    assert ran == [0, 1, 2, 3]
-    advance(seconds=61, schedules=False)
-    run_enqueued()
-    assert ran == [0, 1, 2, 3, 4]
+    for most in (4, 5):
+        advance(seconds=61, schedules=False)
+        run_enqueued()
+        assert ran == list(range(most))
 
 
 @time_machine.travel(datetime(2026, 11, 21, 12, 5, tzinfo=UTC))
@@ -213,7 +198,6 @@ def test_a_cancelled_job_does_not_run_and_a_running_one_can_read_it() -> None:
     def stops() -> None:
         ran.append("before")
         message = CurrentMessage.get_current_message()
-        assert message is not None
         assert request_cancel(message.message_id) == "asked"
         report_progress(1, 2)
         ran.append("after")
@@ -259,28 +243,22 @@ def test_an_actor_that_sends_itself_for_ever_is_stopped(monkeypatch: pytest.Monk
         run_enqueued()
 
 
-def test_a_result_that_is_kept_is_not_said_to_be_discarded(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING, "dramatiq.worker.WorkerThread")  # a pool in this process silences it
-    sent = actor(store_results=True).send("kept")
-    run_enqueued()
-
-    assert sent.get_result() == "kept"
-    assert [record.getMessage() for record in caplog.records if record.name.startswith("dramatiq")] == []
-
-
-def test_a_result_and_a_progress_are_in_the_record() -> None:
+def test_a_result_and_a_progress_are_in_the_record_and_not_said_to_be_discarded(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     @dramatiq.actor(queue_name="default", store_results=True)
     def counted() -> dict[str, int]:
         report_progress(2, 2, "done")
         return {"count": 2}
 
-    waiting, job_id = counted.send_with_options(delay=5_000).message_id, counted.send().message_id
+    caplog.set_level(logging.WARNING, "dramatiq.worker.WorkerThread")  # a pool in this process silences it
+    waiting, sent = counted.send_with_options(delay=5_000).message_id, counted.send()
     run_enqueued()
 
-    job, later = find_job(job_id), find_job(waiting)
-    assert job is not None
-    assert later is not None
+    job, later = find_job(sent.message_id), find_job(waiting)
     assert (job.state, job.result, job.progress) == ("succeeded", {"count": 2}, {"done": 2, "total": 2, "note": "done"})
+    assert sent.get_result() == {"count": 2}
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("dramatiq")] == []
     assert (later.state, later.reason) == ("scheduled", "delay")
     assert find_job("00000000-0000-4000-8000-000000000000") is None
 

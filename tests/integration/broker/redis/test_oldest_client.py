@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from project.config import BASE_DIR
-from tests.integration.wheel.environments import run
-from tests.integration.wheel.newest import AWAY, uv
+from tests.integration.wheel.environments import AWAY, run, uv
 
 LOCK = BASE_DIR / "requirements-oldest.txt"
 # An answer in time and none, of a call and of a lane that waits; TLS; a master that is replaced.

@@ -29,7 +29,6 @@ def note_last(number: int) -> None:
 
 @dramatiq.actor(pipe_ignore=True)
 def keeps_its_result(number: int) -> int:
-    """Do not hand the result on."""
     return number
 
 

@@ -22,5 +22,4 @@ def of(case: str) -> list[Any]:
 
 
 def count(case: str) -> int:
-    """Return the number of events of a case."""
     return len(_entries[case])

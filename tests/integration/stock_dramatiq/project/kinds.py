@@ -34,7 +34,6 @@ class Sales(Report):
     """An actor with its base's options."""
 
     def title(self) -> str:
-        """Return the report's title."""
         return "Sales"
 
 
@@ -48,7 +47,6 @@ class Costs(Report):
         max_backoff = 20
 
     def title(self) -> str:
-        """Return the report's title."""
         if journal.note("generic_retry") == 1:
             raise RuntimeError("not yet")
         return "Costs"
@@ -67,7 +65,6 @@ async def fetch(url: str) -> str:
 
 @dramatiq.actor(time_limit=300, max_retries=0)
 async def hangs() -> None:
-    """Be interrupted while it waits."""
     try:
         await asyncio.sleep(20)
     except asyncio.CancelledError:
@@ -77,7 +74,6 @@ async def hangs() -> None:
 
 @case
 def generic_actors() -> Callable[[], Any]:
-    """Classes that are actors."""
     Sales.send(2026)
     Costs.send_with_options(args=(2026,), delay=20)
     names = (Sales.actor_name, Sales.queue_name, Sales.options["max_retries"], Costs.actor_name, Costs.queue_name)

@@ -41,7 +41,6 @@ def named(text: str) -> None:
 
 @dramatiq.actor(max_retries=2, **SOON)
 def broken() -> None:
-    """Fail every time."""
     journal.note("max_retries")
     raise RuntimeError("no")
 
@@ -68,7 +67,6 @@ def while_young(retries: int, exception: BaseException) -> bool:
 
 @dramatiq.actor(retry_when=while_young, max_retries=0, **SOON)
 def picky() -> None:
-    """Fail every time."""
     journal.note("retry_when")
     raise RuntimeError("no")
 
@@ -87,7 +85,6 @@ def refuses_many() -> None:
 
 @dramatiq.actor(max_retries=1, on_retry_exhausted="note_exhausted", **SOON)
 def exhausted(number: int) -> None:
-    """Fail every time."""
     raise RuntimeError(f"no {number}")
 
 
@@ -105,7 +102,6 @@ def news(which: str) -> None:
 
 @dramatiq.actor(max_age=1_000, max_retries=5, min_backoff=1_200, max_backoff=2_400)
 def old_news() -> None:
-    """Fail, and be too old for the retry."""
     journal.note("max_age_of_a_retry")
     raise RuntimeError("no")
 
@@ -124,7 +120,6 @@ def endless(case_name: str) -> None:
 
 @dramatiq.actor(time_limit=float("inf"))
 def patient() -> None:
-    """Need no limit."""
     journal.note("time_limit_none")
 
 
@@ -154,7 +149,6 @@ def note_success(message: dict[str, Any], result: Any) -> None:
 
 @dramatiq.actor
 def note_failure(message: dict[str, Any], error: dict[str, Any]) -> None:
-    """Note a failed attempt."""
     journal.note("on_failure", (message["actor_name"], error))
 
 
@@ -167,7 +161,6 @@ def asks_for_a_retry() -> None:
 
 @dramatiq.actor(max_retries=3, **SOON)
 def introspective() -> None:
-    """Read the running message."""
     message = CurrentMessage.get_current_message()
     assert message is not None
     kept = (message.message_id, message.options.get("retries", 0))
@@ -210,14 +203,12 @@ def max_retries() -> Callable[[], Any]:
 
 @case
 def retry_when() -> Callable[[], Any]:
-    """A function decides, and no number."""
     picky.send()
     return lambda: (journal.count("retry_when"), journal.of("retry_when_asked"))
 
 
 @case
 def throws() -> Callable[[], Any]:
-    """Expected exceptions are not retried."""
     refuses_one.send()
     refuses_many.send()
     return lambda: (journal.count("throws_class"), journal.count("throws_tuple"))
@@ -261,14 +252,12 @@ def callbacks() -> Callable[[], Any]:
 
 @case
 def retry_raised() -> Callable[[], Any]:
-    """An actor asks for its retry."""
     asks_for_a_retry.send()
     return lambda: journal.count("retry_raised")
 
 
 @case
 def current_message() -> Callable[[], Any]:
-    """An actor reads its message, in each attempt."""
     sent = introspective.send()
     return lambda: [(id_ == sent.message_id, retries) for id_, retries in journal.of("current_message")]
 

@@ -41,7 +41,6 @@ def fails(times: int, which: str) -> str:
 
 @dramatiq.actor
 def all_done(which: str) -> None:
-    """Note that a group is complete."""
     journal.note("callbacks", which)
 
 
@@ -86,7 +85,6 @@ def stored_failures() -> Callable[[], Any]:
 
 @case
 def stored_groups() -> Callable[[], Any]:
-    """Groups of messages, of pipelines and of groups."""
     plain = group([total.message(number, 1) for number in range(10)]).run()
     mixed = group([group([total.message(1), total.message(2)]), total.message(3) | total.message(4), total.message(5)])
     mixed.run(delay=20)
