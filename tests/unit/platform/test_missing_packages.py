@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -27,6 +28,14 @@ sys.meta_path.insert(0, Hidden())
 POSTGRES = "postgresql://user:hunter2@127.0.0.1:1/yard"
 
 
+def check_without(
+    hidden: str, folder: Path, variables: dict[str, str], *command: str
+) -> subprocess.CompletedProcess[str]:
+    (folder / "sitecustomize.py").write_text(HIDING)
+    own = {"HIDDEN": hidden, "PYTHONPATH": str(folder), "SWITCHYARD_STATE_DIR": str(folder), **variables}
+    return manage(*(command or ["check"]), hidden=("SWITCHYARD_", "DATABASE_"), **own)
+
+
 @pytest.mark.parametrize(
     ("hidden", "variables", "remedy"),
     [
@@ -40,11 +49,7 @@ POSTGRES = "postgresql://user:hunter2@127.0.0.1:1/yard"
     ],
 )
 def test_the_process_ends_with_one_line(tmp_path: Path, hidden: str, variables: dict[str, str], remedy: str) -> None:
-    (tmp_path / "sitecustomize.py").write_text(HIDING)
-    folders = {"PYTHONPATH": str(tmp_path), "SWITCHYARD_STATE_DIR": str(tmp_path)}
-    command = ["switchyard", "runweb"] if hidden == "uvicorn" else ["check"]
-
-    done = manage(*command, hidden=("SWITCHYARD_", "DATABASE_"), HIDDEN=hidden, **folders, **variables)
+    done = check_without(hidden, tmp_path, variables, *(["switchyard", "runweb"] if hidden == "uvicorn" else []))
 
     assert done.returncode == 78, done.stderr
     [line] = done.stderr.splitlines()
