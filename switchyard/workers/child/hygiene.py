@@ -140,7 +140,7 @@ class ChildHygiene:
             logger.error(
                 "this child holds %s; it is replaced. It ran since a second ago: %s", excess, ", ".join(sorted(ran))
             )
-            self._row.set_full()
+            self._row.full = True
             self._broker.drain()  # type: ignore[attr-defined]
 
     def _note_growth(self, ran: Collection[str]) -> None:

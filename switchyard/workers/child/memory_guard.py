@@ -102,7 +102,7 @@ class MemoryGuard(Middleware):
     def _close(self, broker: Broker, size: int) -> None:
         if self._row.full:
             return
-        self._row.set_full(memory=True)
+        self._row.lacks_memory = self._row.full = True  # in this order: the latter wakes who reads both
         broker.drain()  # type: ignore[attr-defined]
         logger.info(
             "child uses %.0f MB, one message used up to %.0f MB: no message starts within the limit of %.0f MB",

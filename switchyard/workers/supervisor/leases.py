@@ -29,7 +29,7 @@ from switchyard.broker.redis.connections import connect
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.topology import Pool, Yard
 from switchyard.broker.yard_broker import YardBroker
-from switchyard.workers.shared.child_table import ChildRow, Finished, Running
+from switchyard.workers.shared.child_table import ChildRow, Running
 from switchyard.workers.supervisor.backlog import BacklogPoll
 
 # A message that runs for longer than this is reported, in case it ends the supervisor as well.
@@ -73,7 +73,7 @@ class Leftovers:
     child: str
     served: Served
     running: list[Running] = field(default_factory=list)
-    finished: list[Finished] = field(default_factory=list)
+    finished: list[Running] = field(default_factory=list)
     cancelled: list[Running] = field(default_factory=list)
     held: list[int] = field(default_factory=list)
     unwritten: list[Running] = field(default_factory=list)
