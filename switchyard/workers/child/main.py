@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
 import math
 import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from queue import Empty
@@ -78,14 +77,13 @@ class Assignment:
     isolated: bool
     exclusive: bool = False
 
-    def to_argument(self) -> str:
-        """Return the assignment as one argument of a command line."""
-        return json.dumps({**asdict(self), "pool": self.pool.name})
+    def to_fields(self) -> dict[str, Any]:
+        """Return the assignment as JSON can hold it."""
+        return {**asdict(self), "pool": self.pool.name}
 
 
-def read_assignment(argument: str) -> Assignment:
-    """Return the assignment of a command line, with the pool of that name of the declared yard."""
-    fields = json.loads(argument)
+def read_assignment(fields: Mapping[str, Any]) -> Assignment:
+    """Return the assignment of such fields, with the pool of that name of the declared yard."""
     return Assignment(**{**fields, "pool": declared_yard().pool(fields["pool"]), "lanes": tuple(fields["lanes"])})
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 import dramatiq
@@ -49,9 +50,7 @@ def start_child(assignment: Assignment, table: ChildTable, *, close_inherited: I
             if is_patched():
                 become_child(dramatiq.get_broker(), assignment.slots)
             elif not assignment.isolated:
-                os.set_inheritable(table.fd, True)
-                arguments = [assignment.to_argument(), str(table.fd), str(len(table.rows)), str(table.slots)]
-                execute("switchyard.workers.child.gevent_main", arguments)
+                execute_patched(assignment.to_fields(), table)
         return serve(assignment, table.rows[assignment.index - 1], parent_pid=supervisor_pid)
 
     return fork(run, title=assignment.title, close_inherited=close_inherited)
@@ -64,6 +63,13 @@ def execute(module: str, arguments: Iterable[str]) -> NoReturn:
         [sys.executable, "-m", module, *arguments],
         {**os.environ, "PYTHONPATH": import_path(), "SWITCHYARD_RELEASE": switchyard_settings().release},
     )
+
+
+def execute_patched(role: Mapping[str, Any], table: ChildTable) -> NoReturn:
+    """Replace this process by one that is patched for greenlets first, with a row of a table: a child, or a parent."""
+    os.set_inheritable(table.fd, True)
+    arguments = [json.dumps(role), str(table.fd), str(len(table.rows)), str(table.slots)]
+    execute("switchyard.workers.group.gevent_main", arguments)
 
 
 # Gevent resolves host names in real threads, 10 by default.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -14,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from switchyard.broker.late_imports import is_patched
 from switchyard.broker.topology import Pool
-from switchyard.workers.child.spawn import execute
+from switchyard.workers.child.spawn import execute_patched
 from switchyard.workers.shared.child_table import ChildRow, ChildTable
 from switchyard.workers.shared.fork import describe_exit, fork, name_process, prepare_to_fork, signals_of_parent
 from switchyard.workers.supervisor.children import KILL_AFTER_GRACE_S
@@ -125,8 +124,7 @@ class PoolGroup:
             self._process_set.stop(signal.SIGKILL)
 
     def _start(self, index: int) -> int:
-        table = self._table
-        row = table.rows[index - 1]
+        row = self._table.rows[index - 1]
         row.clear()
         if self._is_history(index) and self._history is not None:
             row.ready = True  # nothing waits for it
@@ -135,10 +133,8 @@ class PoolGroup:
 
         def run() -> int:
             if len(part) > 1:
-                os.set_inheritable(table.fd, True)
-                names = json.dumps([pool.name for pool in part])
-                arguments = [names, str(self._grace_s), str(table.fd), str(len(table.rows)), str(index)]
-                execute("switchyard.workers.group.gevent_group", arguments)
+                names = [pool.name for pool in part]
+                execute_patched({"pools": names, "index": index, "grace_s": self._grace_s}, self._table)
             return Supervisor(part[0], grace_s=self._grace_s, own_row=row).run()
 
         title = f"pool {part[0].name}" if len(part) == 1 else GREENLETS
