@@ -269,15 +269,14 @@ class Supervisor:
 
     def _report(self) -> None:
         if time.monotonic() >= self._report_at_s and not self._leases.keeper.away:
-            wait_s = self._reporter.write(self._build_report(), self._instructions.quieted)
+            wait_s, asked = self._reporter.write(self._build_report(), self._instructions.quieted)
             self._report_at_s = time.monotonic() + wait_s
             self._counts.work()
             if not self._children.stopping:
                 self._stand_in.look()
-            stacks, instruction = self._reporter.take_notices()
-            if stacks:
-                self._stacks.begin(stacks, self._children.process_set.pids)
-            if instruction is not None and self._instructions.obey(instruction):
+            if asked.stacks:
+                self._stacks.begin(asked.stacks, self._children.process_set.pids)
+            if asked.instruction is not None and self._instructions.obey(asked.instruction):
                 self._report_at_s = 0.0
         self._stacks.finish()
 
