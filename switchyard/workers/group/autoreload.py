@@ -1,7 +1,6 @@
 """Restart of the pools when a Python file of the project changes, for development.
 
-Django's own reloader runs the reloaded program in a thread and ends it at any point. Pools fork from a main thread and
-hold work: so they are a process of their own, which drains.
+Django's own reloader would run them in a thread and end them at any point; as a process of their own they drain.
 """
 
 from __future__ import annotations
@@ -124,11 +123,7 @@ def _compile(files: Iterable[Path]) -> bool:
         except OSError:
             continue
         except (SyntaxError, ValueError) as error:
-            line = (error.lineno or 1) if isinstance(error, SyntaxError) else 1
-            logger.error(
-                "reload: %s: %s; the pools keep running the old code",
-                place(str(path), line),
-                getattr(error, "msg", error),
-            )
+            where = place(str(path), getattr(error, "lineno", None) or 1)
+            logger.error("reload: %s: %s; the pools keep running the old code", where, getattr(error, "msg", error))
             return False
     return True

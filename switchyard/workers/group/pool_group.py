@@ -26,8 +26,8 @@ logger = logging.getLogger("switchyard.workers")
 
 # Longer than a supervisor takes to kill its own children.
 KILL_MARGIN_S = KILL_AFTER_GRACE_S + 5.0
-# A supervisor turns its loop every 2 s, and waits for a broker some times 2 s in a turn at most. Its leases lapse after
-# 15 s: nothing of what its children run is theirs any more. One that is not ready may still load the project.
+# A supervisor turns its loop every 2 s, or some times that while a broker is away; its leases lapse after 15 s. One that
+# is not ready may still load the project.
 HUNG_S, BOOT_S, LOOK_S = 60.0, 300.0, 5.0
 GREENLETS = "greenlet pools"
 
@@ -113,8 +113,7 @@ class PoolGroup:
                     send(process, signum)
                 continue
             if signum == signal.SIGQUIT or (self._process_set.stopping and self._own_row is None):
-                # SIGQUIT, not a second SIGTERM: a process manager that signals every process must not cut the drain
-                # short.
+                # No second SIGTERM: a process manager that signals every process must not cut the drain short.
                 self._process_set.stop(signal.SIGQUIT)
             elif not self._process_set.stopping:
                 self._kill_at_s = time.monotonic() + self._grace_s + KILL_MARGIN_S
@@ -171,8 +170,7 @@ class PoolGroup:
         waits = [] if self._ready else [POLL_READY_S]
         if not self._process_set.stopping:
             waits.append(max(self._look_at_s - time.monotonic(), 0.0))
-        next_start_s = self._process_set.seconds_to_next()
-        if next_start_s < math.inf:
+        if (next_start_s := self._process_set.seconds_to_next()) < math.inf:
             waits.append(max(next_start_s, 0.0))
         if self._kill_at_s is not None:
             waits.append(max(self._kill_at_s - time.monotonic(), 0.0))

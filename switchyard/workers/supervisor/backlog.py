@@ -84,8 +84,7 @@ class BacklogPoll:
     def poll(self, budget: TickBudget) -> int:
         """Read the backlogs when a poll is due; return the number of messages that wait for isolated children.
 
-        An earlier supervisor, or a worker that fetched a suspect, may have put them there. When the time runs out, or
-        the server refuses to read one queue, the next poll begins with the queues that were not read.
+        The next poll begins with the queues that were not read, for lack of time or because the server refused one.
         """
         if time.monotonic() < self._poll_at_s:
             return 0

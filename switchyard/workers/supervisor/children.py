@@ -34,10 +34,9 @@ from switchyard.workers.supervisor.processes import (
 POLL_EVERY_S = 0.25
 # Pause while nothing runs, and after the server did not answer.
 IDLE_S = POLL_AGAIN_S = 1.0
-# The child polls by itself and raises in the task before this time; a greenlet that never yields does not see that.
+# The child raises in the task before this time; a greenlet that never yields does not see that.
 INTERRUPT_AFTER_S = 0.4
-# The child gets SIGTERM then, and SIGKILL 5 s later: within 10 s in all, including the poll.
-END_AFTER_S = 3.0
+END_AFTER_S = 3.0  # by SIGTERM, and by SIGKILL 5 s later
 # After the tasks' grace: for consumers to stop and connections to close.
 KILL_AFTER_GRACE_S = 5.0
 RESTED_NS = 2_000_000_000
@@ -52,9 +51,7 @@ logger = logging.getLogger("switchyard.workers")
 class CancellationWatch:
     """Running messages whose jobs were cancelled, with the time of each request.
 
-    Args:
-        poll: Given index -> messages that run there, returns those whose jobs are to stop, by index. What it
-            raises does not end the supervisor.
+    ``poll`` returns those of the messages, by index, whose jobs are to stop; its errors do not end the supervisor.
     """
 
     def __init__(self, poll: Callable[[Mapping[int, Sequence[Running]]], set[Key]]) -> None:
@@ -66,8 +63,7 @@ class CancellationWatch:
     def update(self, running: Mapping[int, Sequence[Running]]) -> float:
         """Poll for cancellations when a poll is due; return the seconds until the next call is due.
 
-        Args:
-            running: Index -> messages with a running limit. Messages that are not among them are forgotten.
+        Messages that are not among those with a running limit, by index, are forgotten.
         """
         now_s = time.monotonic()
         if self._since_ns:
@@ -243,10 +239,7 @@ class ChildManager:
             self.process_set.fill(process)
 
     def begin_quiet(self) -> None:
-        """Have the children fetch and start nothing, also those that start later; what runs ends within its own limits.
-
-        Isolated children end: :meth:`start_exclusive` needs a position.
-        """
+        """Have the children, also those that start later, fetch and start nothing. Isolated ones end: one is needed."""
         self.quiet = True
         for process in self.running:
             if process in self.isolated:
@@ -261,7 +254,7 @@ class ChildManager:
             self.rows[process.index].quiet = self.quiet
 
     def set_quieted(self, quieted: bool) -> None:
-        """Have the children fetch and start nothing until this is taken back; no quiet period begins meanwhile."""
+        """Have the children start nothing until this is taken back; no quiet period begins meanwhile."""
         self.quieted = quieted
         if quieted:
             self.begin_quiet()
@@ -367,11 +360,8 @@ class ChildManager:
         return replace(leftovers, running=running, cancelled=cancelled)
 
 
-# The next measurement is due before a child could reach its limit at a growth of 2 GB/s, about the write rate of one
-# processor. A measurement takes 20 microseconds.
-MEASURE_EVERY_S, MEASURE_AT_MOST_EVERY_S = 0.1, 0.01
-# Children that run nothing grow by what tasks have left behind, if at all.
-MEASURE_IDLE_EVERY_S = 5.0
+# The next measurement, of 20 µs, is due before a child could reach its limit at the write rate of a processor.
+MEASURE_EVERY_S, MEASURE_AT_MOST_EVERY_S, MEASURE_IDLE_EVERY_S = 0.1, 0.01, 5.0
 GROWTH_BYTES_S = 2e9
 POLL_SUCCESSOR_S = 0.02
 

@@ -1,8 +1,4 @@
-"""Counts of a pool's children for the facts, read from their metrics files every 10 s.
-
-The files are what every attempt is counted in before it is acknowledged, and they outlast a killed child. So a message
-costs nothing more, and of a killed supervisor the counts since its last flush are lost, of 10 s.
-"""
+"""Counts of a pool's children for the facts, read every 10 s from their metrics files, which outlast a killed child."""
 
 from __future__ import annotations
 
@@ -54,7 +50,7 @@ class CountFlush:
         self._next_s = time.monotonic() + FLUSH_S
 
     def work(self) -> None:
-        """Flush when it is due. Blocks for at most 1 s, while the broker does not answer."""
+        """Flush when it is due."""
         if time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + FLUSH_S
             self.flush()

@@ -96,11 +96,7 @@ HUNG_S, BOOT_S = 10.0, 60.0
 
 
 class Heartbeats:
-    """Time of each child's last heartbeat, as this process saw it.
-
-    Args:
-        hung_s: Silence after which a child hangs; ``boot_s``: the same of one that is not ready yet.
-    """
+    """Time of each child's last heartbeat. One that is silent for ``hung_s`` hangs; ``boot_s`` before it is ready."""
 
     def __init__(self, *, hung_s: float = HUNG_S, boot_s: float = BOOT_S) -> None:
         self._hung_s, self._boot_s = hung_s, boot_s
@@ -139,8 +135,7 @@ class Heartbeats:
 def replace_stuck(children: ChildManager) -> None:
     """Replace children whose rows are marked as stuck, or as ill (no file descriptor left, or closed ones).
 
-    Their running tasks have the grace period; a child that does not end by itself soon after is killed. Messages that a
-    stuck child held are returned without counting a crash; one that an ill child ran may have caused it, and counts.
+    After the grace period for running tasks they are killed. What an ill child ran may have caused that, and counts.
     """
     if children.stopping or children.paused:
         return

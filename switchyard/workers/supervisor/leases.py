@@ -34,8 +34,7 @@ from switchyard.workers.supervisor.backlog import BacklogPoll
 
 # A message that runs for longer than this is reported, in case it ends the supervisor as well.
 LONG_S = 1.0
-# The oldest leases that may run: all, unless it is known that some are only prefetched.
-ALL_HELD = 500
+ALL_HELD = 500  # oldest leases that may run: all, unless it is known that some are only prefetched
 
 logger = logging.getLogger("switchyard.workers")
 
@@ -82,9 +81,8 @@ class Leftovers:
 class ChildLeases:
     """Leases of the children of a pool: acquired before their start, renewed, and reclaimed after their end.
 
-    Messages that ran in a child when it crashed are isolated: they run again one at a time, see
-    :class:`switchyard.middleware.crashes.Crashes`. In a pool with a single slot they ran alone already, and are
-    requeued.
+    Messages that ran in a child when it crashed run again one at a time, see
+    :class:`switchyard.middleware.crashes.Crashes`; in a pool with a single slot they ran alone already.
 
     Args:
         served, isolated: Lanes of a child, and of an isolated one: one for each queue.
@@ -127,8 +125,7 @@ class ChildLeases:
     def adopt(self, index: int, row: ChildRow, served: Served, *, slots: int = 1, alone: bool = False) -> str:
         """Return a name for the child that is about to start, with its leases if the server answers within a second.
 
-        The row shows the child how long its leases are valid; :meth:`tick` adds leases later, and renews them. All
-        other children of the pool are quiet while one runs ``alone``.
+        The row shows the child how long its leases are valid; :meth:`tick` adds leases later, and renews them.
         """
         incarnation = self._incarnations[index] = self._incarnations.get(index, 0) + 1
         child = f"{self._name}.{index}.{incarnation}"
@@ -196,10 +193,7 @@ class ChildLeases:
         return found
 
     def settle(self, leftovers: Leftovers, suspects: Sequence[Running] = (), cause: str = "") -> None:
-        """Acknowledge the messages that a child had finished, and return the rest to the heads of its lanes.
-
-        ``suspects`` crashed the child, or may have, by the cause that is stored with them.
-        """
+        """Acknowledge what a child had finished, and return the rest to its lanes: suspects with a cause of its end."""
         self._record_cancelled(leftovers)
         by_lane = {
             key: LaneLeftovers(

@@ -50,10 +50,7 @@ class Process:
     idle_deaths: int = 0
 
     def delay_s(self, *, worked: bool) -> float:
-        """Return the seconds to wait before the next start of the process that ended.
-
-        The delay is 0 after a process that had worked; else 0.1 s, doubled with each such death in a row, up to 30 s.
-        """
+        """Return the seconds until the next start: 0 after a process that had worked, else doubled from 0.1 to 30."""
         if worked:
             self.idle_deaths = 0
             return 0.0
@@ -69,8 +66,8 @@ class ProcessSet:
         count: Processes that are started.
         spare: Further positions, empty until :meth:`fill`.
         start: Forks the process of an index and returns its pid.
-        ended: Called with index, pid and wait status of a process that ended; returns whether it had worked, so that
-            it is restarted at once. One that did not work, and lived for less than 10 s, is restarted with backoff.
+        ended: Called with index, pid and wait status; returns whether the process had worked. One that did not, and
+            lived for less than 10 s, is restarted with backoff.
     """
 
     def __init__(

@@ -52,10 +52,7 @@ class StandIn:
         self._pid = 0
 
     def look(self) -> None:
-        """Start the process once no scheduler has led for 15 s, and end it when one leads or another holds the lock.
-
-        Blocks for at most 2 s, while the broker does not answer.
-        """
+        """Start the process once no scheduler has led for 15 s, and end it when one leads or another holds the lock."""
         if self._run is None:
             return
         if self._pid and os.waitpid(self._pid, os.WNOHANG)[0]:

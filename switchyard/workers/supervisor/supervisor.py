@@ -35,8 +35,7 @@ from switchyard.workers.supervisor.stand_in import StandIn
 GRACE_S = 25.0
 POLL_READY_S = 0.1
 LONGEST_SLEEP_S = 2.0
-# While nothing runs, what is due so soon after something else is done with it.
-TOGETHER_S = 1.0
+TOGETHER_S = 1.0  # while nothing runs, what is due so soon after something else is done with it
 BESIDE = "schedules and history"
 
 logger = logging.getLogger("switchyard.workers")
@@ -167,8 +166,7 @@ class Supervisor:
             if signum == signal.SIGUSR1:
                 self._children.dump_stacks()
                 continue
-            at_once = signum == signal.SIGQUIT or (self._own_row is None and self._children.stopping)
-            if at_once:
+            if signum == signal.SIGQUIT or (self._own_row is None and self._children.stopping):
                 self._kill("told to stop at once")
             elif not self._children.stopping:
                 self._drain()
@@ -182,10 +180,7 @@ class Supervisor:
         self._children.stop(signal.SIGTERM)
 
     def _enforce_drain(self) -> None:
-        """Kill children that outlast the grace period, that run nothing without a broker, or whose parent is gone.
-
-        Tasks have their whole grace period although the broker is away: it may be back before they end.
-        """
+        """Kill children that outlast the grace period, that run nothing without a broker, or whose parent is gone."""
         if self._own_row is not None and os.getppid() != self._parent_pid and not self._killed:
             self._kill("the parent is gone")  # where the kernel does not kill orphans
         if self._kill_at_s is None or not (self._children.running or self._beside.running):
@@ -225,10 +220,7 @@ class Supervisor:
                 self._children.kill(process, ExitCause("lost_lease"), fact)
 
     def _check_broker_health(self, *, at_once: bool = False) -> bool:
-        """Check the broker's server when it is due, and pause the children while its keyspace is not the known one.
-
-        Their running tasks may end. Return whether the pool pauses.
-        """
+        """Check the broker when it is due; return whether the pool pauses, while its keyspace is not the known one."""
         paused = self._state == "paused"
         if self._children.stopping or not (at_once or not self._watch.seconds_to_next()):
             return paused
