@@ -51,17 +51,15 @@ CLOCKS = {name: getattr(time, name) for name in ("time", "monotonic", "time_ns",
 
 logger = logging.getLogger("switchyard.workers")
 
-# Hubs of which this process is a copy. Kept, so that no greenlet of theirs is collected: it would run its ``finally``.
+# Hubs of which this process is a copy. A greenlet of theirs that was collected would run its ``finally``.
 _left: list[Any] = []
 
 
 class ChildHygiene:
     """Watch over a child's own state, its descriptors, threads, processes, and locks of its log.
 
-    A task may have changed that state for its own time. It is put back once all tasks have ended that ran when the
-    change was seen. What cannot be put back has the child replaced: its tasks end within their own limits.
-
-    A replaced clock is put back, and has the child replaced too: times that it gave may be waited for.
+    State is put back once all tasks have ended that ran when a change was seen: it may be theirs. What cannot be put
+    back has the child replaced, and so has a replaced clock: times that it gave may be waited for.
 
     Created in the main thread of a child that works.
     """
@@ -137,9 +135,8 @@ class ChildHygiene:
             self._note_strays(strays, now_s, ran | self._ran_lately)
         self._ran_lately = ran
         if not self._row.full and (excess := self._excess()):
-            logger.error(
-                "this child holds %s; it is replaced. It ran since a second ago: %s", excess, ", ".join(sorted(ran))
-            )
+            named = ", ".join(sorted(ran))
+            logger.error("this child holds %s; it is replaced. It ran since a second ago: %s", excess, named)
             self._row.full = True
             self._broker.drain()  # type: ignore[attr-defined]
 
@@ -148,10 +145,8 @@ class ChildHygiene:
         grown = resident_bytes(os.getpid()) - self._largest_bytes
         if grown > 0:
             self._largest_bytes += grown
-            if (
-                self._largest_bytes - self._first_bytes < LOADED_BYTES
-                and CLOCKS["monotonic"]() - self._began_s < LOADS_S
-            ):
+            loaded_bytes, loads_s = self._largest_bytes - self._first_bytes, CLOCKS["monotonic"]() - self._began_s
+            if loaded_bytes < LOADED_BYTES and loads_s < LOADS_S:
                 return  # what a process loads once: where processes end again and again, each loads it
             for each in [actor for name in ran if (actor := self._broker.actors.get(name)) is not None]:
                 self._metrics.grown[each.queue_name, each.actor_name].inc(grown / len(ran))
@@ -171,9 +166,8 @@ class ChildHygiene:
             self._kept[name] = read, put_back, now
             logger.error("a task left another %s, which cannot be put back: %s", name, error)
             return
-        logger.error(
-            "a task left another %s, which was put back. It may be one of: %s", name, ", ".join(sorted(actors))
-        )
+        named = ", ".join(sorted(actors))
+        logger.error("a task left another %s, which was put back. It may be one of: %s", name, named)
 
     def _note_strays(self, strays: dict[Any, float], now_s: float, ran: set[str]) -> None:
         """Have the child replaced when a thread that a task has started keeps a transaction open after its job.
@@ -215,10 +209,7 @@ class ChildHygiene:
         return ""
 
     def _release_log(self, now_s: float) -> None:
-        """Give each handler whose lock nobody releases another lock, and have the child replaced.
-
-        Those that wait for the old lock do so until the child ends; it could not drain if it waited as well.
-        """
+        """Give each handler whose lock nobody releases another lock, or the child could not drain, and replace it."""
         for handler in logging.getLogger().handlers:
             if handler.lock is None or handler.lock.acquire(blocking=False):
                 self._held_since_s.pop(handler, None)
@@ -290,8 +281,7 @@ def set_log_state(state: tuple[int, list[logging.Handler]]) -> None:
 def disown_copies(title: str) -> None:
     """Have each process that a task forks give up what is its child's: signals, stack dumps, title, greenlets.
 
-    A copy that kept the handlers would outlive ``terminate()``, and one with its greenlets would run other tasks again.
-    Signals are blocked meanwhile: one that came before the handlers are gone would be lost.
+    A copy with the handlers would outlive ``terminate()``, one with the greenlets would run other tasks again.
     """
     os.register_at_fork(
         before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, HANDLED),

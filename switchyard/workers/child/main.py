@@ -43,14 +43,10 @@ from switchyard.workers.shared.fork import INTERRUPT, SignalPipe, dump_on_signal
 MIDDLEWARE_VARIABLE = "SWITCHYARD_CHILD_MIDDLEWARE"
 BEAT_S = 1.0
 EX_LEFT_WORK = 3
-# Time that an idle isolated child stays up, so that the next suspect does not wait for a start.
-ISOLATED_IDLE_S = 10.0
-
-# How soon an idle consumer notices that it should stop.
-POLL_STOP_MS = 1_000
+ISOLATED_IDLE_S = 10.0  # for which an idle isolated child stays up, so that the next suspect waits for no start
+POLL_STOP_MS = 1_000  # after which an idle consumer notices that it should stop
 POLL_LEASES_S = 0.02
-# A call rides out 2 s and a failover takes longer: Dramatiq's pause of 3 s would outlast the new master's start.
-FAILOVER_PAUSE_S = 1.0
+FAILOVER_PAUSE_S = 1.0  # Dramatiq's of 3 s would outlast the start of the new master
 
 logger = logging.getLogger("switchyard.workers")
 
@@ -90,8 +86,7 @@ def read_assignment(fields: Mapping[str, Any]) -> Assignment:
 def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
     """Work for a pool until SIGTERM, then drain; return 0, or 3 when tasks outlasted the grace.
 
-    Runs in a process of its own, whose broker and database connections no other process uses, and which ends when its
-    supervisor is gone.
+    Runs in a process of its own, which ends when its supervisor is gone.
     """
     code = work(assignment, row, parent_pid)
     row.drained = True
@@ -171,18 +166,13 @@ def check_descriptors(broker: YardBroker, row: ChildRow, signals: SignalPipe) ->
         logger.error("a task has closed file descriptors that are not its own; this process is replaced")
         broker.drain()
         row.ill = True
-    elif lacks_descriptors():
-        row.ill = True
-        logger.error("this process has no file descriptor left; it is replaced")
-
-
-def lacks_descriptors() -> bool:
-    """Return whether this process cannot open anything."""
+        return
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:
-        return error.errno in (errno.EMFILE, errno.ENFILE)
-    return False
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            row.ill = True
+            logger.error("this process has no file descriptor left; it is replaced")
 
 
 def copy_log(row: ChildRow) -> None:
@@ -211,8 +201,7 @@ class LogCopy:
 def interrupt_on_signal(broker: Broker, slots: SlotTracking) -> None:
     """Install a signal handler that raises in the running greenlet if its supervisor requested the job's stop.
 
-    The handler runs in that greenlet: no other greenlet can interrupt one that computes or blocks without yielding.
-    Where tasks run in threads, the handler does nothing.
+    No other greenlet can interrupt one that computes or blocks without yielding. In threads the handler does nothing.
     """
     [cancellation] = (entry for entry in broker.middleware if isinstance(entry, Cancellation))
     signal.signal(INTERRUPT, lambda signum, frame: cancellation.interrupts.cancel_here(slots.is_to_stop))
@@ -283,11 +272,9 @@ def drain(
 ) -> int:
     """Stop fetching, release unstarted messages, let the others end within the grace; return the exit code.
 
-    In a child whose successor already works, only their own limits apply to the tasks, until the pool drains. In one
-    that can open nothing they have the grace in any case: a task may wait for a server that it can never reach. Where a
-    thread keeps a transaction open, tasks in statements that may wait for its end do not hold that up.
-
-    After this process has ended, its supervisor reclaims the messages that still ran and acknowledges the finished.
+    In a child whose successor already works, only their own limits apply to the tasks, until the pool drains, unless it
+    can open nothing: they may wait for a server that they never reach. Where a thread keeps a transaction open, tasks
+    in statements that may wait for its end do not hold that up.
     """
     put_clocks_back()
     deadline = math.inf if row.retired else time.monotonic() + grace_s

@@ -75,14 +75,11 @@ class SlotTracking(Middleware):
     # The broker hands out held messages, and no others.
 
     def before_process_message(self, broker: Broker, message: HeldMessage) -> None:  # type: ignore[override]
-        """Occupy a slot.
-
-        A message does not start while its lease may have expired, because the supervisor has not reached the server
-        for that long. If others got the message meanwhile, this child is killed; if the child drains, the message is
-        left to the supervisor.
+        """Occupy a slot, once the message's lease is certainly valid: the supervisor may not have reached the server.
 
         Raises:
-            SkipMessage: the child drained before the lease was certain; or it is quiet, and the message was released.
+            SkipMessage: the child drained before, and leaves the message to its supervisor; or it is quiet, and the
+                message was released.
         """
         if message.lapses is not None and self._quiet_for_suspects:
             self._row.quiet = True
@@ -132,10 +129,7 @@ M = TypeVar("M", bound=Middleware)
 
 def install(broker: Broker, middleware: M) -> M:
     """Put a middleware in front of a broker's others and return it."""
-    if broker.middleware:
-        broker.add_middleware(middleware, before=type(broker.middleware[0]))
-    else:
-        broker.add_middleware(middleware)
+    broker.add_middleware(middleware, before=type(broker.middleware[0]) if broker.middleware else None)
     return middleware
 
 
@@ -145,10 +139,9 @@ CHECK_EVERY_S = 1.0
 class StuckMessages:
     """Watch over the messages that a child holds.
 
-    A message that nothing runs for as long as its queue's hard limit is logged, and its child is marked for
-    replacement: when the child has ended, its supervisor returns the message to its lane. Until then the message's
-    lease would be renewed and its prefetch credit be missing. No such case is known; each would be a defect here or in
-    Dramatiq. ``queued`` returns the messages that wait for a thread.
+    One that nothing runs for as long as its queue's hard limit is logged, and the child replaced, which returns the
+    message to its lane. No such case is known; each would be a defect here or in Dramatiq. ``queued`` returns the
+    messages that wait for a thread.
     """
 
     def __init__(self, broker: YardBroker, row: ChildRow, yard: Yard, *, queued: Callable[[], list[Any]]) -> None:
@@ -158,7 +151,7 @@ class StuckMessages:
         self._check_at_s = 0.0
 
     def check(self) -> None:
-        """Look for such messages if a second has passed, and mark the child when one is past its hard limit."""
+        """Look for such messages if a second has passed."""
         now_s = time.monotonic()
         if now_s < self._check_at_s:
             return

@@ -26,8 +26,8 @@ logger = logging.getLogger("switchyard.workers")
 
 # Longer than a supervisor takes to kill its own children.
 KILL_MARGIN_S = KILL_AFTER_GRACE_S + 5.0
-# A supervisor turns its loop every 2 s, or some times that while a broker is away; its leases lapse after 15 s. One that
-# is not ready may still load the project.
+# A supervisor turns its loop every 2 s, or some times that without a broker; its leases lapse after 15 s. One that is
+# not ready may still load the project.
 HUNG_S, BOOT_S, LOOK_S = 60.0, 300.0, 5.0
 GREENLETS = "greenlet pools"
 
