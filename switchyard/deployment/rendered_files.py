@@ -21,14 +21,10 @@ POOL_PREFIX = "pool-"  # of a pool's container
 MIB = 2**20
 # For a child without ``memory_limit_bytes``.
 CHILD_MIB: dict[PoolKind, int] = {"threads": 320, "gevent": 384, "processes": 768}
-# Files of tasks, such as an export while it is written. They are in memory.
-TMP_MIB = 256
-# Processors that ``processes="cores"`` stands for in rendered files, which do not depend on the machine.
-RENDERED_CORES = 2
-# Pods of a pool that an autoscaler may start. Each opens its database connections again.
-MOST_REPLICAS = 4
-# Of the first pool of a machine without containers; the others follow.
-METRICS_PORT = 9191
+TMP_MIB = 256  # in memory, for files of tasks, such as an export while it is written
+RENDERED_CORES = 2  # that ``processes="cores"`` stands for in rendered files, which do not depend on the machine
+MOST_REPLICAS = 4  # that an autoscaler may start of a pool; each opens its database connections again
+METRICS_PORT = 9191  # of the first pool of a machine without containers; the others follow
 
 
 def memory_mib(pool: Pool) -> int:
@@ -43,9 +39,8 @@ def memory_mib(pool: Pool) -> int:
 def requests(pool: Pool) -> tuple[str, int]:
     """Return the processors (as Kubernetes writes them) and the MiB that a pool's pod is placed by.
 
-    A pool of processes computes: it gets what it is limited to, a whole number of processors, so that a kubelet with
-    the static CPU policy pins it. Threads and greenlets wait for most of their time, and their children seldom reach
-    their limits at once.
+    A pool of processes computes: it gets what it is limited to, whole processors, to which a kubelet with the static
+    CPU policy pins it. Threads and greenlets wait for most of their time, and seldom reach their limits at once.
     """
     if pool.kind == "processes":
         return str(pool.children), memory_mib(pool)
@@ -83,15 +78,9 @@ _TEMPLATES: Final = {
         "ops/prometheus/alertmanager.yml": "alertmanager.yml",
     },
     "kubernetes": {
-        **{
-            f"ops/kubernetes/{folder}/kustomization.yaml": f"kubernetes/kustomization-{folder}.yaml"
-            for folder in _KUBERNETES
-        },
-        **{
-            f"ops/kubernetes/{folder}/{name}.yaml": f"kubernetes/{name}.yaml"
-            for folder, names in _KUBERNETES.items()
-            for name in names
-        },
+        f"ops/kubernetes/{folder}/{name}.yaml": f"kubernetes/{template}.yaml"
+        for folder, names in _KUBERNETES.items()
+        for name, template in (("kustomization", f"kustomization-{folder}"), *((name, name) for name in names))
     },
 }
 TARGETS: Final = (*_TEMPLATES, "systemd", "acl")
@@ -105,8 +94,7 @@ BESIDE: Final = {
 }
 
 
-# Values of a deployment that its files may have and no topology says. Secrets are files in the folder of that name:
-# slack_url, pagerduty_key.
+# Values of a deployment that no topology says. Secrets are files in the folder of that name: slack_url, pagerduty_key.
 VALUES: Final = {
     "web": "web:8000",
     "metrics_token_file": "/tmp/metrics_token",  # noqa: S108  in the container's memory
@@ -238,16 +226,12 @@ def write(root: Path, rendered: Mapping[str, str]) -> list[str]:
     return written
 
 
-# Runs before the others, and ends.
-FIRST = "migrate"
+FIRST = "migrate"  # it ends before the others run
 UNITS = {"b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
 def given_mib(text: str) -> dict[str, int]:
-    """Return the memory limit of each container of a compose file, by its name, in MiB; empty for another text.
-
-    The first, which ends before the others run, is left out.
-    """
+    """Return the memory limit of each container of a compose file but the first, in MiB; empty for another text."""
     import yaml  # no other system check needs it
 
     try:
@@ -292,15 +276,9 @@ def containers_hold_their_pools() -> list[CheckMessage]:
 
 
 def too_small(yard: Yard, given_mib: Mapping[str, int]) -> list[CheckMessage]:
-    """Return W008 for each pool whose container gets less memory than its children may take.
-
-    Args:
-        given_mib: Container -> its memory limit in MiB; pools without one are not judged.
-    """
-    hint = (
-        "Run `manage.py switchyard topology render compose`, or lower memory_limit_bytes, isolated or processes in the "
-        "topology."
-    )
+    """Return W008 for each pool whose container, of those that are given a limit in MiB, gets less than it may take."""
+    lower = "lower memory_limit_bytes, isolated or processes in the topology"
+    hint = f"Run `manage.py switchyard topology render compose`, or {lower}."
     found = ((pool, given_mib.get(f"{POOL_PREFIX}{pool.name}", memory_mib(pool))) for pool in yard.pools)
     return [
         Warning(f"gets {given:,}M in {COMPOSE_FILE}; {needs(pool)}", hint, f"pool {pool.name}", "switchyard.W008")
