@@ -28,14 +28,10 @@ def serve(application: Any, *, sockets: list[socket.socket] | None = None, **opt
 
 
 def config(application: Any, **options: Any) -> uvicorn.Config:
-    """Return uvicorn's configuration with bounded heads.
+    """Return uvicorn's configuration of an ASGI application, or of its ``module:name``, with bounded heads.
 
     Logging is left as the project configured it. Paths are not logged: they may hold secrets, such as those of password
-    resets.
-
-    Args:
-        application: An ASGI application, or its ``module:name``.
-        options: Further options of ``uvicorn.Config``, or others for those set here.
+    resets. ``options`` are others of ``uvicorn.Config``.
     """
     bounded: dict[str, Any] = {
         "http": "h11",

@@ -31,8 +31,7 @@ def pin(pool: Pool) -> None:
     usable = usable_cpus()
     if not pool.cpus or usable is None:
         return
-    existing = usable.intersection(pool.cpus)
-    if existing:
+    if existing := usable.intersection(pool.cpus):
         os.sched_setaffinity(0, existing)
     else:
         named = ", ".join(map(str, sorted(pool.cpus)))
@@ -72,10 +71,6 @@ def execute_patched(role: Mapping[str, Any], table: ChildTable) -> NoReturn:
     execute("switchyard.workers.group.gevent_main", arguments)
 
 
-# Gevent resolves host names in real threads, 10 by default.
-RESOLVER_THREADS = 10
-
-
 def become_child(broker: Broker, slots: int) -> None:
     """Set up a process for greenlets, with a resolver thread for each slot: a name may never resolve."""
     import gevent
@@ -89,7 +84,7 @@ def become_child(broker: Broker, slots: int) -> None:
     # A greenlet that a task left must not end the process by a ``sys.exit()``.
     hub.SYSTEM_ERROR = (SystemError,)
     del hub.resolver
-    hub.threadpool.maxsize = max(RESOLVER_THREADS, slots)
+    hub.threadpool.maxsize = max(10, slots)  # gevent's default
     asyncio.set_event_loop_policy(LoopsElsewhere(hub))
     drop_event_loop(broker)
 

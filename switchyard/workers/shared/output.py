@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from dramatiq.threading import is_gevent_active
 
@@ -22,7 +22,7 @@ WAIT_S = 1.0
 def never_wait_for_readers() -> None:
     """Have ``sys.stdout`` and ``sys.stderr`` of this process, and of what it forks, wait for no reader and never fail.
 
-    The objects stay the same, because handlers of logs keep them. A stream that somebody else replaced is left alone.
+    The objects stay the same, because handlers of logs keep them; those that a project replaced are left alone.
     """
     for stream, own in ((sys.stdout, sys.__stdout__), (sys.stderr, sys.__stderr__)):
         if isinstance(stream, io.TextIOWrapper) and stream is own and not stream.closed:
@@ -34,10 +34,9 @@ def never_wait_for_readers() -> None:
 
 
 class PatientOutput(io.RawIOBase):
-    """Writes to a descriptor that wait for a second at most, and never fail.
+    """Writes to a descriptor that wait for a second at most, and never fail, as after Ctrl-S, or below a stopped tee.
 
-    After Ctrl-S, or below a stopped ``tee``, a supervisor would wait for ever, renew no lease and hear no signal; and a
-    task that prints would be over its limit. After a line was dropped, none waits until there is room again.
+    After a line was dropped, none waits until there is room again.
     """
 
     def __init__(self, fd: int) -> None:
@@ -82,8 +81,7 @@ def _select() -> Callable[..., Any]:
         return select.select
     from gevent.monkey import get_original
 
-    original: Callable[..., Any] = get_original("select", "select")
-    return original
+    return cast("Callable[..., Any]", get_original("select", "select"))
 
 
 def _non_blocking(fd: int) -> tuple[Callable[[bytes], int], int]:
