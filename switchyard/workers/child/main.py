@@ -53,25 +53,17 @@ logger = logging.getLogger("switchyard.workers")
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Role of a child: everything its supervisor decides before the start.
-
-    Args:
-        title: Shown by ``ps``.
-        child: Name of the child in the broker.
-        index: Its row of the table, from 1.
-        isolated: Whether it runs suspects, one at a time, and ends when there are none left.
-        exclusive: Whether the pool's other children are quiet meanwhile; only then it runs lapse suspects.
-    """
+    """Role of a child: everything its supervisor decides before the start."""
 
     pool: Pool
-    title: str
-    child: str
-    index: int
+    title: str  # shown by ``ps``
+    child: str  # its name in the broker
+    index: int  # its row of the table, from 1
     lanes: tuple[str, ...]
     slots: int
     grace_s: float
-    isolated: bool
-    exclusive: bool = False
+    isolated: bool  # it runs suspects, one at a time, and ends when there are none left
+    exclusive: bool = False  # the pool's other children are quiet meanwhile; only then it runs lapse suspects
 
     def to_fields(self) -> dict[str, Any]:
         """Return the assignment as JSON can hold it."""

@@ -28,12 +28,7 @@ class SlotTracking(Middleware):
     It must be the first middleware of the broker: a message that another middleware refuses was taken as well. A slot
     stays busy until its message is acknowledged: a child that dies before has not finished it.
 
-    Args:
-        quiet_for_suspects: Whether a lapse suspect ends this child: one that runs beside others leaves it to them.
-
-    Attributes:
-        release: Releases the prefetched messages of the child, and then the given one.
-        ran: Names of the actors that started since a reader has put another set here.
+    A lapse suspect ends a child that is ``quiet_for_suspects``: one that runs beside others leaves it to them.
     """
 
     def __init__(
@@ -44,8 +39,9 @@ class SlotTracking(Middleware):
         self._lanes = {lane: (at, yard.queue_of(lane).hard_limit_ms * 1_000_000) for at, lane in enumerate(lanes)}
         self._waiting = False
         self._quiet_for_suspects = quiet_for_suspects
+        # Releases the prefetched messages of the child, and then the given one.
         self.release: Callable[[MessageProxy], None] = lambda message: None
-        self.ran: set[str] = set()
+        self.ran: set[str] = set()  # names of the actors that started since a reader has put another set here
 
     @property
     def running(self) -> list[HeldMessage]:

@@ -23,40 +23,27 @@ from switchyard.broker.worker.prefetch import HELD_BYTES, HeldMarks
 
 @dataclass(frozen=True, slots=True)
 class ChildState:
-    """State of a child.
+    """State of a child."""
 
-    Args:
-        ready: Whether it is up; ``works``: its leases are valid as well; ``quiet``: it fetches and starts nothing.
-        beat_ns: Monotonic time of its last heartbeat; 0 before the first.
-        taken: Messages it started; ``done``: ended, well or not; ``busy``: running now.
-        progress_ns: Monotonic time of the first heartbeat after it last started or ended a message.
-    """
-
-    ready: bool
-    beat_ns: int
-    taken: int
-    done: int
-    busy: int
-    progress_ns: int = 0
-    works: bool = False
-    quiet: bool = False
+    ready: bool  # it is up
+    beat_ns: int  # monotonic time of its last heartbeat; 0 before the first
+    taken: int  # messages that it started
+    done: int  # ended, well or not
+    busy: int  # running now
+    progress_ns: int = 0  # monotonic time of the first heartbeat after it last started or ended a message
+    works: bool = False  # its leases are valid as well
+    quiet: bool = False  # it fetches and starts nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A message in a slot.
+    """A message in a slot."""
 
-    Args:
-        lane: Position of its lane among those that the child serves.
-        start_ns: Monotonic.
-        limit_ns: Time it may take; 0 without a limit, or while none runs because it waits for the broker.
-    """
-
-    lane: int
+    lane: int  # position of its lane among those that the child serves
     id: bytes
     token: int
-    start_ns: int
-    limit_ns: int
+    start_ns: int  # monotonic
+    limit_ns: int  # time it may take; 0 without a limit, or while none runs because it waits for the broker
 
     @property
     def over_at_ns(self) -> int | None:

@@ -23,21 +23,14 @@ SUSPECTS_A_PERIOD = 8
 
 @dataclass(frozen=True, slots=True)
 class PoolBacklog:
-    """Numbers of messages that wait in the lanes of a queue.
-
-    Args:
-        isolated: Messages for isolated children, also those due within a second: a child may start before them.
-        paused: 1 while no message of the queue can be fetched.
-        suspects: Those of the next isolated messages that are lapse suspects.
-        quiet_periods: Supervisors that run such suspects now, or are about to.
-    """
+    """Numbers of messages that wait in the lanes of a queue."""
 
     live: int
     retry: int
-    isolated: int
-    paused: int
-    suspects: int = 0
-    quiet_periods: int = 0
+    isolated: int  # for isolated children, also those due within a second: a child may start before them
+    paused: int  # 1 while no message of the queue can be fetched
+    suspects: int = 0  # those of the next isolated messages that are lapse suspects
+    quiet_periods: int = 0  # supervisors that run such suspects now, or are about to
 
     def waits(self, lane: str) -> bool:
         """Return whether a lane has messages that could be fetched now."""

@@ -59,23 +59,15 @@ class ChildWork:
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """Messages that a child left when it ended.
-
-    Args:
-        running: Messages in its slots.
-        finished: Finished and recorded messages whose acknowledgement is not confirmed.
-        unwritten: Those that ended last, their records not written: they run again.
-        cancelled: Messages in its slots whose jobs were cancelled.
-        held: Marks of what it held, where its broker writes them.
-    """
+    """Messages that a child left when it ended."""
 
     child: str
     served: Served
-    running: list[Running] = field(default_factory=list)
-    finished: list[Running] = field(default_factory=list)
-    cancelled: list[Running] = field(default_factory=list)
-    held: list[int] = field(default_factory=list)
-    unwritten: list[Running] = field(default_factory=list)
+    running: list[Running] = field(default_factory=list)  # in its slots
+    finished: list[Running] = field(default_factory=list)  # and recorded; their acknowledgement is not confirmed
+    cancelled: list[Running] = field(default_factory=list)  # in its slots, and their jobs were cancelled
+    held: list[int] = field(default_factory=list)  # marks of what it held, where its broker writes them
+    unwritten: list[Running] = field(default_factory=list)  # that ended last, not recorded: they run again
 
 
 class ChildLeases:

@@ -29,24 +29,16 @@ logger = logging.getLogger("switchyard.workers")
 
 @dataclass(slots=True)
 class Process:
-    """One position of a process set, and the process that runs there, if any.
+    """One position of a process set, and the process that runs there, if any."""
 
-    Args:
-        index: From 1.
-        wanted: Whether a process is started here. Without it, one that runs is not replaced when it ends.
-        pid: 0 while none runs.
-        told: Whether the process got its signal to end.
-        peak_bytes: Largest resident memory of the process before.
-    """
-
-    index: int
-    wanted: bool = True
-    pid: int = 0
+    index: int  # from 1
+    wanted: bool = True  # a process is started here; without it, one that runs is not replaced when it ends
+    pid: int = 0  # 0 while none runs
     pidfd: int = -1
     started_s: float = 0.0
     start_at_s: float = 0.0
-    told: bool = False
-    peak_bytes: int = 0
+    told: bool = False  # the process got its signal to end
+    peak_bytes: int = 0  # largest resident memory of the process before
     idle_deaths: int = 0
 
     def delay_s(self, *, worked: bool) -> float:
@@ -183,20 +175,13 @@ MOST_LINES, LONGEST_LINE = 10, 400
 
 @dataclass(slots=True)
 class ExitCause:
-    """Reason for which the supervisor ends a child.
+    """Reason for which the supervisor ends a child."""
 
-    Args:
-        why: Label for metrics.
-        over: Messages over their limits, or cancelled, for which it is ended.
-        crash: Cause to note with its running messages, when the end counts as a crash by them.
-        killed: Whether it was sent SIGKILL; ``kill_at_s``: when it is, if it has not ended by itself.
-    """
-
-    why: str
-    over: tuple[Running, ...] = ()
-    crash: str = ""
-    killed: bool = False
-    kill_at_s: float = math.inf
+    why: str  # label for metrics
+    over: tuple[Running, ...] = ()  # messages over their limits, or cancelled, for which it is ended
+    crash: str = ""  # cause to note with its running messages, when the end counts as a crash by them
+    killed: bool = False  # it was sent SIGKILL
+    kill_at_s: float = math.inf  # when it is, if it has not ended by itself
 
 
 def suspects_of(
