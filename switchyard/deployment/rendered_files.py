@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -46,20 +47,6 @@ def requests(pool: Pool) -> tuple[str, int]:
         return str(pool.children), memory_mib(pool)
     child_bytes = pool.memory_limit_bytes or CHILD_MIB[pool.kind] * MIB
     return f"{250 * pool.children}m", -(-(SUPERVISOR_BYTES + pool.children * child_bytes) // MIB)
-
-
-def pids(pool: Pool) -> int:
-    """Return how many processes and threads a pool may have."""
-    return 64 + (pool.children + pool.most_isolated) * 32 + 2 * (pool.children + 1) * pool.slots
-
-
-def needs(pool: Pool) -> str:
-    """Return what a pool's container needs, with its parts."""
-    child = f" of up to {pool.memory_limit_bytes / 1e6:,.0f} MB" if pool.memory_limit_bytes else ""
-    return (
-        f"{pool.children} children, a successor and {pool.most_isolated} for isolated messages{child}, "
-        f"beside their supervisor and {TMP_MIB}M for /tmp, need {memory_mib(pool):,}M"
-    )
 
 
 COMPOSE_FILE: Final = "ops/compose.yaml"
@@ -179,7 +166,8 @@ def _figures(yard: Yard) -> dict[str, object]:
                 "component": f"pool-{re.sub('[^a-z0-9]+', '-', pool.name.lower()).strip('-')}"[:63],
                 "memory_mib": memory_mib(pool),
                 "cpus": f"{pool.children:.2f}",  # a child runs Python on one at a time
-                "pids": pids(pool),
+                # Processes and threads.
+                "pids": 64 + (pool.children + pool.most_isolated) * 32 + 2 * (pool.children + 1) * pool.slots,
                 "cpu_request": requests(pool)[0],
                 "cpu_limit": pool.children,
                 "memory_request_mib": requests(pool)[1],
@@ -243,7 +231,6 @@ def given_mib(text: str) -> dict[str, int]:
 
 
 def memory_here_mib() -> int:
-    """Return this machine's memory in MiB."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB
 
 
@@ -279,9 +266,14 @@ def too_small(yard: Yard, given_mib: Mapping[str, int]) -> list[CheckMessage]:
     """Return W008 for each pool whose container, of those that are given a limit in MiB, gets less than it may take."""
     lower = "lower memory_limit_bytes, isolated or processes in the topology"
     hint = f"Run `manage.py switchyard topology render compose`, or {lower}."
-    found = ((pool, given_mib.get(f"{POOL_PREFIX}{pool.name}", memory_mib(pool))) for pool in yard.pools)
-    return [
-        Warning(f"gets {given:,}M in {COMPOSE_FILE}; {needs(pool)}", hint, f"pool {pool.name}", "switchyard.W008")
-        for pool, given in found
-        if given < memory_mib(pool)
-    ]
+    found: list[CheckMessage] = []
+    for pool in yard.pools:
+        given, needed = given_mib.get(f"{POOL_PREFIX}{pool.name}", math.inf), memory_mib(pool)
+        if given < needed:
+            child = f" of up to {pool.memory_limit_bytes / 1e6:,.0f} MB" if pool.memory_limit_bytes else ""
+            fact = (
+                f"gets {given:,}M in {COMPOSE_FILE}; {pool.children} children, a successor and {pool.most_isolated} for "
+                f"isolated messages{child}, beside their supervisor and {TMP_MIB}M for /tmp, need {needed:,}M"
+            )
+            found.append(Warning(fact, hint, f"pool {pool.name}", "switchyard.W008"))
+    return found

@@ -116,7 +116,6 @@ class ChildManager:
         selector: selectors.BaseSelector,
         pool: Pool,
         leases: ChildLeases,
-        cancellations: CancellationWatch,
         *,
         grace_s: float,
         close_inherited: Iterable[Callable[[], None]] = (),
@@ -136,7 +135,7 @@ class ChildManager:
         self.process_set = ProcessSet(selector, pool.children, spare=spare, start=self._start, ended=self._ended)
         self.own = self.process_set.processes[: pool.children + 1]
         self.isolated = self.process_set.processes[pool.children + 1 :]
-        self._cancellations = cancellations
+        self.cancellations = CancellationWatch(leases.cancelled)
         self._grace_s = grace_s
         self.close_inherited = (*close_inherited, self.process_set.close_inherited, leases.close_inherited)
         self._child_ended = child_ended
@@ -355,7 +354,7 @@ class ChildManager:
 
     def _without_cancelled(self, index: int, leftovers: Leftovers) -> Leftovers:
         """Separate cancelled messages from the running ones: they never run again, so they are no suspects."""
-        cancelled = [ran for ran in leftovers.running if ran.limit_ns and self._cancellations.is_cancelled(index, ran)]
+        cancelled = [ran for ran in leftovers.running if ran.limit_ns and self.cancellations.is_cancelled(index, ran)]
         running = [ran for ran in leftovers.running if ran not in cancelled]
         return replace(leftovers, running=running, cancelled=cancelled)
 

@@ -105,7 +105,7 @@ class CountFile:
         self._data = b""
         self._parsed = 8
         self._places: list[tuple[tuple[tuple[str, ...], int], int, float]] = []
-        self._counts: dict[tuple[tuple[str, ...], int], int] = {}
+        self._counts: Totals = {}
 
     def read(self) -> Totals:
         """Return its counts; those of the last call where it cannot be read."""
@@ -113,17 +113,13 @@ class CountFile:
             data = self._path.read_bytes()
             if data != self._data and len(data) >= 8:
                 self._parse(data)
-                self._counts = self._sums(data)
-                self._data = data
+                counts: Counter[tuple[tuple[str, ...], int]] = Counter()
+                for key, place, unit in self._places:
+                    counts[key] += int(struct.unpack_from("d", data, place)[0] * unit)
+                self._counts, self._data = counts, data
         except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error):
             self._parsed, self._places = 8, []  # it is being made, or another program wrote it: parsed anew
         return self._counts
-
-    def _sums(self, data: bytes) -> dict[tuple[tuple[str, ...], int], int]:
-        counts: dict[tuple[tuple[str, ...], int], int] = {}
-        for key, place, unit in self._places:
-            counts[key] = counts.get(key, 0) + int(struct.unpack_from("d", data, place)[0] * unit)
-        return counts
 
     def _parse(self, data: bytes) -> None:
         used = min(int.from_bytes(data[:4], "little"), len(data))

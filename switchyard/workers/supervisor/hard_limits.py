@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from switchyard.workers.shared.child_table import ChildRow, Running
 from switchyard.workers.shared.fork import INTERRUPT
-from switchyard.workers.supervisor.children import POLL_EVERY_S, CancellationWatch, ChildManager
+from switchyard.workers.supervisor.children import POLL_EVERY_S, ChildManager
 from switchyard.workers.supervisor.processes import NO_DESCRIPTORS, RECYCLED, STUCK_MESSAGE, ExitCause, Process, send
 
 # Time between the SIGTERM and the SIGKILL of a child whose task exceeded its limit or did not stop.
@@ -22,9 +22,8 @@ logger = logging.getLogger("switchyard.workers")
 class HardLimits:
     """Termination of children that hang, or whose tasks exceed their hard limits or do not stop when cancelled."""
 
-    def __init__(self, children: ChildManager, cancellations: CancellationWatch) -> None:
-        self._children = children
-        self._cancellations = cancellations
+    def __init__(self, children: ChildManager) -> None:
+        self._children, self._cancellations = children, children.cancellations
         self.heartbeats = Heartbeats()
 
     def enforce(self) -> float:

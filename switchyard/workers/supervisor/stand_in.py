@@ -35,15 +35,7 @@ logger = logging.getLogger("switchyard.workers")
 class StandIn:
     """The process, while this supervisor holds the lock for it. Without a channel for alerts there is none."""
 
-    def __init__(
-        self,
-        calls: RedisCalls,
-        keys: Keys,
-        *,
-        close_inherited: Iterable[Callable[[], None]],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._clock = clock
+    def __init__(self, calls: RedisCalls, keys: Keys, *, close_inherited: Iterable[Callable[[], None]]) -> None:
         self._calls, self._keys, self._close_inherited = calls, keys, tuple(close_inherited)
         self._lock = Lock(calls, keys, NAME, lease_ms=int(LEASE_S * 1_000))
         app = apps.app_configs.get("switchyard_operations")  # a project may be without it
@@ -57,7 +49,7 @@ class StandIn:
             return
         if self._pid and os.waitpid(self._pid, os.WNOHANG)[0]:
             self._pid = 0
-        now_s = self._clock()
+        now_s = time.monotonic()
         try:
             if anyone_leads(self._calls, self._keys) or now_s - self._looked_s > GAP_S:
                 self._alone_since_s = now_s

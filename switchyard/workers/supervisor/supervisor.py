@@ -23,7 +23,7 @@ from switchyard.workers.metrics import EndedChildren, FolderWatch, MetricsListen
 from switchyard.workers.preflight import make_watch
 from switchyard.workers.shared.child_table import ChildRow
 from switchyard.workers.shared.fork import describe_exit, fork, memory_bytes, prepare_to_fork, signals_of_parent
-from switchyard.workers.supervisor.children import KILL_AFTER_GRACE_S, CancellationWatch, ChildManager, Recycling
+from switchyard.workers.supervisor.children import KILL_AFTER_GRACE_S, ChildManager, Recycling
 from switchyard.workers.supervisor.counts import CountFlush
 from switchyard.workers.supervisor.hard_limits import HardLimits, replace_stuck
 from switchyard.workers.supervisor.leases import connect_leases
@@ -87,16 +87,15 @@ class Supervisor:
         # Only running children are signalled: they are not reaped yet, so that no other process has their pid.
         self._stacks = StackRequests(pool.name, send=os.kill, answer=self._reporter.answer_stacks)
         self._leases = connect_leases(pool, declared_yard(), dramatiq.get_broker(), switchyard_settings().broker_url)
-        cancellations = CancellationWatch(self._leases.cancelled)
         self._run_beside = beside
         count = 0 if beside is None else 1
         self._beside = ProcessSet(self._selector, count, start=self._start_beside, ended=self._beside_ended)
         inherited = [self._close_inherited, self._beside.close_inherited]
         self._children = ChildManager(
-            self._selector, pool, self._leases, cancellations,
+            self._selector, pool, self._leases,
             grace_s=grace_s, close_inherited=inherited, child_ended=self._ended_children.add,
         )  # fmt: skip
-        self._limits = HardLimits(self._children, cancellations)
+        self._limits = HardLimits(self._children)
         self._recycling = Recycling(self._children)
         self._quiet_periods = QuietPeriods(self._children)
         self._health = PoolHealth(self._children)
