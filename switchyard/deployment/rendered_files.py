@@ -272,8 +272,8 @@ def too_small(yard: Yard, given_mib: Mapping[str, int]) -> list[CheckMessage]:
         if given < needed:
             child = f" of up to {pool.memory_limit_bytes / 1e6:,.0f} MB" if pool.memory_limit_bytes else ""
             fact = (
-                f"gets {given:,}M in {COMPOSE_FILE}; {pool.children} children, a successor and {pool.most_isolated} for "
-                f"isolated messages{child}, beside their supervisor and {TMP_MIB}M for /tmp, need {needed:,}M"
+                f"gets {given:,}M in {COMPOSE_FILE}; {pool.children} children, a successor and {pool.most_isolated} "
+                f"for isolated messages{child}, beside their supervisor and {TMP_MIB}M for /tmp, need {needed:,}M"
             )
             found.append(Warning(fact, hint, f"pool {pool.name}", "switchyard.W008"))
     return found

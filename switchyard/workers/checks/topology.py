@@ -73,10 +73,7 @@ def undeclared_lanes(yard: Yard) -> Iterator[CheckMessage]:
 
 
 def pools_that_watch_everything(yard: Yard) -> Iterator[CheckMessage]:
-    """E008: a pool that serves every queue, or no lane at all, which Dramatiq treats as every queue.
-
-    The pool of a small yard may: it keeps a slot for each shorter promise.
-    """
+    """E008: a pool, but a small yard's, that serves every queue, or no lane at all, which Dramatiq treats alike."""
     live = {queue.name for queue in yard.queues}
     hint = f"Name only queues of one latency class in {TOPOLOGY}, or remove the pool."
     for pool in yard.pools:

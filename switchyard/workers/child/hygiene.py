@@ -170,12 +170,9 @@ class ChildHygiene:
         logger.error("a task left another %s, which was put back. It may be one of: %s", name, named)
 
     def _note_strays(self, strays: dict[Any, float], now_s: float, ran: set[str]) -> None:
-        """Have the child replaced when a thread that a task has started keeps a transaction open after its job.
-
-        Jobs that began after its last statement, 10 s ago and more, are not the one that started it.
-        """
+        """Have the child replaced when a thread that a task has started keeps a transaction open after its job."""
         self._strays = {each: self._strays.get(each, ran) for each in strays}
-        for each, at_s in strays.items():
+        for each, at_s in strays.items():  # jobs that began after its last statement have not started it
             is_owned = any((job.started_s or 0.0) <= at_s for job in self._slots.running)
             if now_s - at_s > LONGEST_CALL_S and not is_owned and not self.keeps_transaction:
                 self.keeps_transaction = self._row.stuck = True

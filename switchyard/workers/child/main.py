@@ -76,10 +76,7 @@ def read_assignment(fields: Mapping[str, Any]) -> Assignment:
 
 
 def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
-    """Work for a pool until SIGTERM, then drain; return 0, or 3 when tasks outlasted the grace.
-
-    Runs in a process of its own, which ends when its supervisor is gone.
-    """
+    """Work for a pool, in a process of its own, until SIGTERM; drain, and return 0, or 3 when tasks outlasted that."""
     code = work(assignment, row, parent_pid)
     row.drained = True
     return code
@@ -168,11 +165,8 @@ def check_descriptors(broker: YardBroker, row: ChildRow, signals: SignalPipe) ->
 
 
 def copy_log(row: ChildRow) -> None:
-    """Copy this process's log into its row, where its supervisor finds it after a crash.
-
-    Only handlers of streams are copied: another, such as that of a file, may use more of its stream than ``write``.
-    """
-    for handler in logging.getLogger().handlers:
+    """Copy this process's log into its row, where its supervisor finds it after a crash."""
+    for handler in logging.getLogger().handlers:  # one of a file may use more of its stream than ``write``
         if isinstance(handler, logging.StreamHandler) and type(handler) in (logging.StreamHandler, CountedHandler):
             handler.setStream(LogCopy(handler.stream, row))
 
@@ -307,10 +301,7 @@ def shutdown_notices(broker: Broker) -> ShutdownNotices:
 
 
 def release_all(worker: dramatiq.Worker, message: MessageProxy) -> None:
-    """Release the messages that wait for a thread, and then the given one, to the heads of their lanes.
-
-    The thread waits for a server that does not answer: nothing else would release the message.
-    """
+    """Release the messages that wait for a thread, and then the given one, to the heads of their lanes."""
     release_unstarted(worker)
     release = worker.consumers[message.queue_name].requeue_messages
     with contextlib.suppress(ConnectionClosed):

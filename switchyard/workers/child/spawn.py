@@ -90,10 +90,7 @@ def become_child(broker: Broker, slots: int) -> None:
 
 
 class LoopsElsewhere(asyncio.DefaultEventLoopPolicy):
-    """Policy that refuses an event loop in the thread of a hub: while it waits, the other greenlets are inside of it.
-
-    Django refuses its database to those, and asyncio another loop.
-    """
+    """Policy that refuses an event loop in a hub's thread: its greenlets would have no other loop, and no database."""
 
     def __init__(self, hub: Any) -> None:
         super().__init__()

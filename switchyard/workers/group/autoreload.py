@@ -64,10 +64,7 @@ def own_code() -> set[Path]:
 def keep_reloaded(arguments: Sequence[str]) -> int:
     """Run ``manage.py`` with arguments, and after each change drain it and run it again, until SIGTERM or Ctrl-C.
 
-    Pools that end by themselves, such as by code that does not load, are started with the next change.
-
-    Returns:
-        The exit code of the newest pools.
+    Pools that end by themselves are started with the next change. Returns the exit code of the newest pools.
     """
     name_process("reloader")
     received: list[int] = []

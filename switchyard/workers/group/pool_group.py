@@ -83,10 +83,7 @@ class PoolGroup:
         return os.EX_SOFTWARE if self._unclean else os.EX_OK
 
     def _replace_hung(self) -> None:
-        """Kill supervisors that were stopped or hang, so that they are started again; beat for the parent of this one.
-
-        The history writer has no heartbeat: its calls of the database may take long.
-        """
+        """Kill supervisors that hang, so that they are started again; beat for the parent of this one."""
         if (now_s := time.monotonic()) < self._look_at_s or self._process_set.stopping:
             return
         self._look_at_s = now_s + LOOK_S
@@ -178,10 +175,8 @@ class PoolGroup:
 
 
 def _parts(pools: Sequence[Pool]) -> tuple[tuple[Pool, ...], ...]:
-    """Return the pools of each forked process: one, but for gevent pools, which share a parent that loads once.
-
-    The gevent pools come first: they load while the others start.
-    """
+    """Return the pools of each forked process: one, but for gevent pools, which share a parent that loads once."""
+    # These come first: they load while the others start.
     greenlets = tuple(pool for pool in pools if pool.kind == "gevent")
     others = tuple((pool,) for pool in pools if pool.kind != "gevent")
     # Where the kernel does not end orphans, a parent in between would outlive a killed one.

@@ -226,10 +226,8 @@ def describe_exit(status: int) -> tuple[str, str]:
 
 
 def import_path() -> str:
-    """Return ``PYTHONPATH`` for a new interpreter: the project's folder, then what ``manage.py`` or a host has added.
-
-    The interpreter's own folders are left out: a task may start another version of Python.
-    """
+    """Return ``PYTHONPATH`` for a new interpreter: the project's folder, then what ``manage.py`` or a host added."""
+    # Left out: a task may start another version of Python.
     own = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     found = (folder for folder in sys.path if folder and Path(folder).exists())
     folders = (folder for folder in found if not any(Path(folder).is_relative_to(each) for each in own))

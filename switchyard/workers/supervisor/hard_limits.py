@@ -104,10 +104,7 @@ class Heartbeats:
         self._seen: dict[int, tuple[int, float, float]] = {}
 
     def silent(self, rows: Mapping[int, ChildRow]) -> list[tuple[int, float]]:
-        """Return pid and seconds since the last heartbeat of each idle child whose heartbeat is overdue.
-
-        A child that runs a task may hold the interpreter lock. After the task it has the full time for a heartbeat.
-        """
+        """Return pid and seconds since the last heartbeat of each idle child whose heartbeat is overdue."""
         now_s = time.monotonic()
         if now_s - self._checked_s > self._hung_s / 2:
             self._seen.clear()  # this process was suspended, its children may have been as well
@@ -119,7 +116,7 @@ class Heartbeats:
             beat_ns, answered_s, since_s = self._seen.get(pid, (-1, now_s, now_s))
             if beat_ns != state.beat_ns:
                 answered_s = since_s = now_s
-            elif any(ran.limit_ns for ran in row.running()):
+            elif any(ran.limit_ns for ran in row.running()):  # it may hold the interpreter lock
                 since_s = now_s
             elif now_s - since_s > (self._hung_s if state.ready else self._boot_s):
                 found.append((pid, now_s - since_s))

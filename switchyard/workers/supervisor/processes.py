@@ -187,10 +187,7 @@ class ExitCause:
 def suspects_of(
     leftovers: Leftovers, exit_cause: ExitCause | None, *, clean: bool, description: str
 ) -> tuple[tuple[Running, ...], str]:
-    """Return the messages that crashed a child, or may have, and the cause to store with them.
-
-    It ended ``clean`` where it drained, and was to.
-    """
+    """Return the messages that crashed a child, unless it drained and was to, and the cause to store with them."""
     if exit_cause is not None and exit_cause.over:  # also after a clean exit: the grace may end before they do
         over = {(ran.lane, ran.id, ran.token) for ran in exit_cause.over}
         suspects = tuple(ran for ran in leftovers.running if (ran.lane, ran.id, ran.token) in over and ran.limit_ns)
