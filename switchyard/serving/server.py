@@ -14,10 +14,8 @@ from django.utils.module_loading import import_string
 from switchyard.api.request_limits import RequestLimits
 from switchyard.workers.preflight import refuse_if_wrong
 
-# Requests in flight may complete; event streams stay open for as long as their readers like.
-GRACE_S = 20
-# Of a head that is not complete: no page needs more.
-MAX_HEAD_BYTES = 32 * 1024
+GRACE_S = 20  # requests in flight may complete; event streams stay open for as long as their readers like
+MAX_HEAD_BYTES = 32 * 1024  # of a head that is not complete: no page needs more
 # A project's own pages take uploads; forms and JSON have Django's ``DATA_UPLOAD_MAX_MEMORY_SIZE`` as well.
 BODY_BYTES = 21 * 1024 * 1024
 

@@ -24,8 +24,7 @@ from switchyard.middleware.time_limits import TimeLimits
 from switchyard.middleware.unique_keys import POLICIES
 from switchyard.workers.checks.topology import TOPOLOGY
 
-# Threads are interrupted within a quarter of a second, so nobody needs a shorter limit.
-LEAST_LIMIT_MS = 1_000
+LEAST_LIMIT_MS = 1_000  # threads are interrupted within a quarter of a second, so nobody needs a shorter limit
 
 
 class DeclaredActor(msgspec.Struct, frozen=True):
@@ -189,8 +188,7 @@ LEAST_MS = {
     "min_backoff": (100, "its first delay before a retry"),
     "max_backoff": (1_000, "its longest delay before a retry"),
 }
-# A restart, a failover or a bad release of a service lasts for minutes.
-LEAST_SPAN_MS = 15 * 60_000
+LEAST_SPAN_MS = 15 * 60_000  # a restart, a failover or a bad release of a service lasts for minutes
 
 
 def options_without_effect(each: DeclaredActor) -> Iterator[CheckMessage]:

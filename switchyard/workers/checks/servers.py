@@ -129,8 +129,7 @@ def own_folders() -> list[Path]:
 EXPOSED: Final = "switchyard.E060"
 FORWARDERS: Final = "FORWARDED_ALLOW_IPS"
 KEY_CHARACTERS, TOKEN_CHARACTERS, LEAST_DISTINCT = 32, 16, 8
-# Django's own start of a project writes it.
-MADE_BY_DJANGO: Final = "django-insecure-"
+MADE_BY_DJANGO: Final = "django-insecure-"  # Django's own start of a project writes it
 # Fixed: what Python calls private differs between its versions.
 PRIVATE: Final = [
     ip_network(text)

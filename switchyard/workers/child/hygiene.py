@@ -32,16 +32,14 @@ from switchyard.workers.child.slot_tracking import CHECK_EVERY_S, SlotTracking
 from switchyard.workers.shared.child_table import ChildRow
 from switchyard.workers.shared.fork import HANDLED, INTERRUPT, name_process, resident_bytes
 
-# Share of the descriptors that may be open: a replacement needs some until it has drained.
-MOST_DESCRIPTORS = 0.9
+MOST_DESCRIPTORS = 0.9  # share of the descriptors that may be open: a replacement needs some until it has drained
 # Threads, and processes, of tasks beyond those of the child itself. Pools of a library are kept on purpose.
 LEFT, LEFT_PER_SLOT = 200, 50
 CHECKS_OF_PROCESSES = 10  # as many as for one count of processes: the kernel lists them by thread
 # A child without these is deaf, or ends with what it cannot write to.
 WATCHED = (*{*HANDLED, INTERRUPT, signal.SIGCHLD, signal.SIGPIPE, signal.SIGALRM} - {signal.SIGUSR1},)
 LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)
-# A slow handler holds its lock as long as it writes.
-LONGEST_HELD_S = 10.0
+LONGEST_HELD_S = 10.0  # a slow handler holds its lock as long as it writes
 # Growth of a process that has just begun to work, up to which it is no sign of a leak.
 LOADED_BYTES, LOADS_S = 32 * 2**20, 20.0
 IDLE_EVERY_S = 5.0

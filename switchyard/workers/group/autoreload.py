@@ -22,8 +22,7 @@ from switchyard.middleware.places import place
 from switchyard.workers.shared.fork import die_with_parent, import_path, name_process
 
 POLL_S = 0.5
-# A task that does not end delays the new code no longer: its message is delivered again.
-RELOAD_GRACE_S = 5.0
+RELOAD_GRACE_S = 5.0  # a task that does not end delays the new code no longer: its message is delivered again
 
 logger = logging.getLogger("switchyard.workers")
 

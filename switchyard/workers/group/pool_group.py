@@ -24,8 +24,7 @@ from switchyard.workers.supervisor.supervisor import GRACE_S, POLL_READY_S, Supe
 logger = logging.getLogger("switchyard.workers")
 
 
-# Longer than a supervisor takes to kill its own children.
-KILL_MARGIN_S = KILL_AFTER_GRACE_S + 5.0
+KILL_MARGIN_S = KILL_AFTER_GRACE_S + 5.0  # longer than a supervisor takes to kill its own children
 # A supervisor turns its loop every 2 s, or some times that without a broker; its leases lapse after 15 s. One that is
 # not ready may still load the project.
 HUNG_S, BOOT_S, LOOK_S = 60.0, 300.0, 5.0

@@ -17,8 +17,7 @@ from switchyard.broker.redis.scripts import script
 logger = logging.getLogger("switchyard.workers")
 
 POLL_EVERY_S = 2.0
-# Lapse suspects that one quiet period is to run, before another supervisor opens one as well.
-SUSPECTS_A_PERIOD = 8
+SUSPECTS_A_PERIOD = 8  # lapse suspects that one quiet period is to run, before another supervisor opens one as well
 
 
 @dataclass(frozen=True, slots=True)

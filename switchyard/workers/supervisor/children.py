@@ -32,13 +32,11 @@ from switchyard.workers.supervisor.processes import (
 )
 
 POLL_EVERY_S = 0.25
-# Pause while nothing runs, and after the server did not answer.
-IDLE_S = POLL_AGAIN_S = 1.0
+IDLE_S = POLL_AGAIN_S = 1.0  # pause while nothing runs, and after the server did not answer
 # The child raises in the task before this time; a greenlet that never yields does not see that.
 INTERRUPT_AFTER_S = 0.4
 END_AFTER_S = 3.0  # by SIGTERM, and by SIGKILL 5 s later
-# After the tasks' grace: for consumers to stop and connections to close.
-KILL_AFTER_GRACE_S = 5.0
+KILL_AFTER_GRACE_S = 5.0  # after the tasks' grace: for consumers to stop and connections to close
 RESTED_NS = 2_000_000_000
 # Crashes are reported for so long, and at most so many.
 CRASHES_KEPT_S, MOST_CRASHES, LAST_CRASHES = 3_600.0, 1_000, 3

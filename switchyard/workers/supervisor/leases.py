@@ -32,8 +32,7 @@ from switchyard.broker.yard_broker import YardBroker
 from switchyard.workers.shared.child_table import ChildRow, Running
 from switchyard.workers.supervisor.backlog import BacklogPoll
 
-# A message that runs for longer than this is reported, in case it ends the supervisor as well.
-LONG_S = 1.0
+LONG_S = 1.0  # a message that runs for longer than this is reported, in case it ends the supervisor as well
 ALL_HELD = 500  # oldest leases that may run: all, unless it is known that some are only prefetched
 
 logger = logging.getLogger("switchyard.workers")

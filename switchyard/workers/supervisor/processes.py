@@ -20,8 +20,7 @@ from switchyard.workers.shared.fork import descendants, peak_bytes
 from switchyard.workers.supervisor.leases import Leftovers
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.1, 30.0
-# A process that ran for at least this time counts as healthy.
-HEALTHY_AFTER_S = 10.0
+HEALTHY_AFTER_S = 10.0  # a process that ran for at least this time counts as healthy
 HAS_PIDFD = hasattr(os, "pidfd_open")
 
 logger = logging.getLogger("switchyard.workers")
@@ -165,12 +164,10 @@ def send(process: Process, signum: int) -> None:
 
 
 STUCK_MESSAGE, NO_DESCRIPTORS = "stuck_message", "no_descriptors"
-# Age, or what hygiene found; memory.
-RECYCLED = ("recycled", "recycled_memory")
+RECYCLED = ("recycled", "recycled_memory")  # age, or what hygiene found; memory
 # Reasons for a replacement that is counted under its reason although the child drained.
 REPLACED = (*RECYCLED, STUCK_MESSAGE, NO_DESCRIPTORS)
-# Limits of the log excerpt that is kept with the messages of a crashed child.
-MOST_LINES, LONGEST_LINE = 10, 400
+MOST_LINES, LONGEST_LINE = 10, 400  # limits of the log excerpt that is kept with the messages of a crashed child
 
 
 @dataclass(slots=True)

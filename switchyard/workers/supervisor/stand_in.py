@@ -24,10 +24,8 @@ from switchyard.workers.child.spawn import execute
 from switchyard.workers.shared.fork import fork
 
 NAME: Final = "alerts"
-# A scheduler that is restarted leads again by then.
-ALONE_S = 15.0
-# Looks that are further apart do not say what was between them.
-GAP_S = 10.0
+ALONE_S = 15.0  # a scheduler that is restarted leads again by then
+GAP_S = 10.0  # looks that are further apart do not say what was between them
 
 logger = logging.getLogger("switchyard.workers")
 
