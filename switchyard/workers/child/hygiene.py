@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import gc
 import locale
@@ -30,7 +31,7 @@ from switchyard.middleware.metrics import Metrics
 from switchyard.slot_hygiene import LONGEST_CALL_S, SlotHygiene
 from switchyard.workers.child.slot_tracking import CHECK_EVERY_S, SlotTracking
 from switchyard.workers.shared.child_table import ChildRow
-from switchyard.workers.shared.fork import HANDLED, INTERRUPT, name_process, resident_bytes
+from switchyard.workers.shared.fork import HANDLED, INTERRUPT, SignalPipe, name_process, resident_bytes
 
 MOST_DESCRIPTORS = 0.9  # share of the descriptors that may be open: a replacement needs some until it has drained
 # Threads, and processes, of tasks beyond those of the child itself. Pools of a library are kept on purpose.
@@ -64,10 +65,11 @@ class ChildHygiene:
 
     keeps_transaction = False  # whether a thread that has outlasted its job keeps one open, until this child ends
 
-    def __init__(self, broker: Broker, row: ChildRow, slots: SlotTracking, slot_count: int) -> None:
+    def __init__(
+        self, broker: Broker, row: ChildRow, slots: SlotTracking, signals: SignalPipe, slot_count: int
+    ) -> None:
         self._broker = broker
-        self._row = row
-        self._slots = slots
+        self.row, self.slots, self.signals = row, slots, signals
         mask, names, deepest = signal.pthread_sigmask, tuple(os.environ), sys.getrecursionlimit()
         kept: tuple[tuple[str, Callable[[], Any], Callable[[Any], Any]], ...] = (
             ("log", partial(log_state, logging.root.handlers[:]), set_log_state),  # first: it tells of the others
@@ -107,12 +109,13 @@ class ChildHygiene:
 
     def check(self) -> None:
         """Check if a second has passed, five if nothing runs; of a child that can open nothing, what needs no file."""
+        self._check_descriptors()
         with contextlib.suppress(OSError):  # a task may take the last descriptor at any time
             self._check()
 
     def _check(self) -> None:
         now_s = CLOCKS["monotonic"]()
-        if now_s < self._check_at_s or (now_s < self._idle_until_s and not (self._slots.ran or self._slots.running)):
+        if now_s < self._check_at_s or (now_s < self._idle_until_s and not (self.slots.ran or self.slots.running)):
             return
         self._check_at_s = now_s + CHECK_EVERY_S
         self._checks += 1
@@ -120,11 +123,11 @@ class ChildHygiene:
         self._release_log(now_s)
         strays = self._slot_hygiene.strays()  # by the last rolling back, which has ended meanwhile
         self._slot_hygiene.roll_back_between_calls()  # a call may have outlasted its job
-        if self._row.ill:  # it is to end, and the rest needs a descriptor
+        if self.row.ill:  # it is to end, and the rest needs a descriptor
             return
-        running = {message.message_id: message.actor_name for message in self._slots.running}
-        self._idle_until_s = now_s + (0.0 if running or self._slots.ran or self._ran_lately else IDLE_EVERY_S)
-        ran, self._slots.ran = self._ran | self._slots.ran, set()
+        running = {message.message_id: message.actor_name for message in self.slots.running}
+        self._idle_until_s = now_s + (0.0 if running or self.slots.ran or self._ran_lately else IDLE_EVERY_S)
+        ran, self.slots.ran = self._ran | self.slots.ran, set()
         self._ran = set(running.values())
         self._note_growth(ran)
         for name in self._kept:
@@ -132,11 +135,31 @@ class ChildHygiene:
         if strays is not None:
             self._note_strays(strays, now_s, ran | self._ran_lately)
         self._ran_lately = ran
-        if not self._row.full and (excess := self._excess()):
+        if not self.row.full and (excess := self._excess()):
             named = ", ".join(sorted(ran))
             logger.error("this child holds %s; it is replaced. It ran since a second ago: %s", excess, named)
-            self._row.full = True
+            self.row.full = True
             self._broker.drain()  # type: ignore[attr-defined]
+
+    def _check_descriptors(self) -> None:
+        """Mark this process as ill, to be replaced, when it can open nothing, or a task has closed what it had open.
+
+        In the first case servers would seem away; in the second, connections read and write what is not theirs.
+        """
+        if self.row.ill:
+            return
+        if not self.signals.is_open():
+            signal.set_wakeup_fd(-1)
+            logger.error("a task has closed file descriptors that are not its own; this process is replaced")
+            self._broker.drain()  # type: ignore[attr-defined]
+            self.row.ill = True
+            return
+        try:
+            os.close(os.open(os.devnull, os.O_RDONLY))
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self.row.ill = True
+                logger.error("this process has no file descriptor left; it is replaced")
 
     def _note_growth(self, ran: Collection[str]) -> None:
         """Share what the process has grown beyond its largest size among the actors that ran since a second ago."""
@@ -171,15 +194,15 @@ class ChildHygiene:
         """Have the child replaced when a thread that a task has started keeps a transaction open after its job."""
         self._strays = {each: self._strays.get(each, ran) for each in strays}
         for each, at_s in strays.items():  # jobs that began after its last statement have not started it
-            is_owned = any((job.started_s or 0.0) <= at_s for job in self._slots.running)
+            is_owned = any((job.started_s or 0.0) <= at_s for job in self.slots.running)
             if now_s - at_s > LONGEST_CALL_S and not is_owned and not self.keeps_transaction:
-                self.keeps_transaction = self._row.stuck = True
+                self.keeps_transaction = self.row.stuck = True
                 names = ", ".join(sorted(self._strays[each]))
                 logger.error("a thread keeps a transaction after its job; the child is replaced. It ran: %s", names)
 
     def only_sql_runs(self) -> bool:
         """Return whether all that runs is in the same statements as at the call before, beside such a transaction."""
-        before, self._in_sql = self._in_sql, {each.message_id: each.sql_s for each in self._slots.running}
+        before, self._in_sql = self._in_sql, {each.message_id: each.sql_s for each in self.slots.running}
         same = (sql_s < 0 and before.get(id_) == sql_s for id_, sql_s in self._in_sql.items())
         return self.keeps_transaction and all(same)
 
@@ -212,7 +235,7 @@ class ChildHygiene:
                     handler.lock.release()
             elif now_s - self._held_since_s.setdefault(handler, now_s) > LONGEST_HELD_S:
                 handler.createLock()
-                self._row.stuck = True
+                self.row.stuck = True
                 logger.error("a lock of the log was held for %g s; this child is replaced", LONGEST_HELD_S)
 
 

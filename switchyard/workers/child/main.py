@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import math
 import os
@@ -132,36 +131,14 @@ def work(assignment: Assignment, row: ChildRow, parent_pid: int) -> int:
     row.progressed()
     row.working = True
     stuck = StuckMessages(broker, row, declared_yard(), queued=lambda: [item.message for item in work_queue.waiting()])
-    hygiene = ChildHygiene(broker, row, slots, assignment.slots)
+    hygiene = ChildHygiene(broker, row, slots, signals, assignment.slots)
     while not received and all_work(worker) and not (assignment.isolated and is_done(row)):
         received = wait(signals, row, BEAT_S, parent_pid)
         stuck.check()
-        check_descriptors(broker, row, signals)
         hygiene.check()
         if row.quiet:
             release_unstarted(worker)
-    return drain(worker, slots, row, signals, hygiene, assignment.grace_s)
-
-
-def check_descriptors(broker: YardBroker, row: ChildRow, signals: SignalPipe) -> None:
-    """Mark this process as ill, to be replaced, when it can open nothing, or a task has closed what it had open.
-
-    In the first case servers would seem away; in the second, connections read and write what is not theirs.
-    """
-    if row.ill:
-        return
-    if not signals.is_open():
-        signal.set_wakeup_fd(-1)
-        logger.error("a task has closed file descriptors that are not its own; this process is replaced")
-        broker.drain()
-        row.ill = True
-        return
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            row.ill = True
-            logger.error("this process has no file descriptor left; it is replaced")
+    return drain(worker, hygiene, assignment.grace_s)
 
 
 def copy_log(row: ChildRow) -> None:
@@ -248,14 +225,7 @@ def all_work(worker: dramatiq.Worker) -> bool:
     return not ended
 
 
-def drain(
-    worker: dramatiq.Worker,
-    slots: SlotTracking,
-    row: ChildRow,
-    signals: SignalPipe,
-    hygiene: ChildHygiene,
-    grace_s: float,
-) -> int:
+def drain(worker: dramatiq.Worker, hygiene: ChildHygiene, grace_s: float) -> int:
     """Stop fetching, release unstarted messages, let the others end within the grace; return the exit code.
 
     In a child whose successor already works, only their own limits apply to the tasks, until the pool drains, unless it
@@ -263,6 +233,7 @@ def drain(
     in statements that may wait for its end do not hold that up.
     """
     put_clocks_back()
+    row = hygiene.row
     deadline = math.inf if row.retired else time.monotonic() + grace_s
     worker.broker.drain()  # type: ignore[attr-defined]
     for thread in worker.workers:
@@ -274,17 +245,15 @@ def drain(
             release_unstarted(worker)
             row.beat()
             hygiene.check()
-            check_descriptors(worker.broker, row, signals)  # type: ignore[arg-type]
             if row.ill:
                 deadline = min(deadline, time.monotonic() + grace_s)
             if hygiene.only_sql_runs():
                 deadline = 0.0
             thread.join(min(BEAT_S, left_s))
-            if signals.take():
+            if hygiene.signals.take():
                 deadline = min(deadline, time.monotonic() + grace_s)
                 shutdown_notices(worker.broker).notify()
-    left = len(slots.running)
-    if left:
+    if left := len(hygiene.slots.running):
         logger.warning(
             "%d tasks did not end within the grace period; their messages go back when this process ends", left
         )
