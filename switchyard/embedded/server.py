@@ -53,15 +53,10 @@ class EmbeddedServer:
     """
 
     def __init__(
-        self,
-        data_dir: Path | str,
-        *,
-        port: int = 0,
-        socket_path: Path | str | None = None,
-        binary: Path | str | None = None,
-        start_timeout_s: float = 30.0,
+        self, data_dir: Path | str, *, port: int = 0, socket_path: Path | str | None = None,
+        binary: Path | str | None = None, start_timeout_s: float = 30.0,
         report: Callable[[str], object] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if not 0 <= port <= 65535:
             raise ValueError(f"port must be 0 … 65535, got {port}")
         self.data_dir = Path(data_dir).resolve()

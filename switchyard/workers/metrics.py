@@ -323,14 +323,9 @@ class MetricsListener:
     """
 
     def __init__(
-        self,
-        selector: selectors.BaseSelector,
-        render: Callable[[], bytes],
-        unhealthy_reason: Callable[[], str],
-        *,
-        host: str = "127.0.0.1",
-        port: int = 0,
-    ) -> None:
+        self, selector: selectors.BaseSelector, render: Callable[[], bytes], unhealthy_reason: Callable[[], str],
+        *, host: str = "127.0.0.1", port: int = 0,
+    ) -> None:  # fmt: skip
         self._selector = selector
         self._render = render
         self._unhealthy_reason = unhealthy_reason

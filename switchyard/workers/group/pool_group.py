@@ -41,13 +41,9 @@ class PoolGroup:
     """
 
     def __init__(
-        self,
-        pools: Sequence[Pool],
-        *,
-        grace_s: float = GRACE_S,
-        history: Callable[[], int] | None = None,
-        own_row: ChildRow | None = None,
-    ) -> None:
+        self, pools: Sequence[Pool], *, grace_s: float = GRACE_S,
+        history: Callable[[], int] | None = None, own_row: ChildRow | None = None,
+    ) -> None:  # fmt: skip
         self._parts = _parts(pools)
         self._history = history
         self._own_row = own_row

@@ -110,15 +110,9 @@ class ChildManager:
     """
 
     def __init__(
-        self,
-        selector: selectors.BaseSelector,
-        pool: Pool,
-        leases: ChildLeases,
-        *,
-        grace_s: float,
-        close_inherited: Iterable[Callable[[], None]] = (),
-        child_ended: Callable[[int], None] = lambda pid: None,
-    ) -> None:
+        self, selector: selectors.BaseSelector, pool: Pool, leases: ChildLeases, *, grace_s: float,
+        close_inherited: Iterable[Callable[[], None]] = (), child_ended: Callable[[int], None] = lambda pid: None,
+    ) -> None:  # fmt: skip
         self.pool = pool
         self.leases = leases
         self.restarts: dict[str, int] = {}

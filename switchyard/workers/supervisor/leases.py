@@ -81,14 +81,9 @@ class ChildLeases:
     """
 
     def __init__(
-        self,
-        pool: Pool,
-        served: Served,
-        isolated: Served,
-        queues: Mapping[str, QueueOperations],
-        calls: RedisCalls,
-        records: JobRecords,
-    ) -> None:
+        self, pool: Pool, served: Served, isolated: Served,
+        queues: Mapping[str, QueueOperations], calls: RedisCalls, records: JobRecords,
+    ) -> None:  # fmt: skip
         self.served, self.isolated = served, isolated
         self._queues, self._calls, self._records = queues, calls, records
         self.keeper = LeaseKeeper(queues, [*served.keys, *isolated.keys], reclaimed=self._reclaimed)

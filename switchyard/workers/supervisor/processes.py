@@ -62,14 +62,9 @@ class ProcessSet:
     """
 
     def __init__(
-        self,
-        selector: selectors.BaseSelector,
-        count: int,
-        *,
-        spare: int = 0,
-        start: Callable[[int], int],
-        ended: Callable[[int, int, int], bool],
-    ) -> None:
+        self, selector: selectors.BaseSelector, count: int, *, spare: int = 0,
+        start: Callable[[int], int], ended: Callable[[int, int, int], bool],
+    ) -> None:  # fmt: skip
         self._selector = selector
         self._start = start
         self._ended = ended

@@ -56,15 +56,9 @@ class Supervisor:
     """
 
     def __init__(
-        self,
-        pool: Pool,
-        *,
-        metrics_port: int = 0,
-        metrics_host: str = "127.0.0.1",
-        grace_s: float = GRACE_S,
-        own_row: ChildRow | None = None,
-        beside: Callable[[], int] | None = None,
-    ) -> None:
+        self, pool: Pool, *, metrics_port: int = 0, metrics_host: str = "127.0.0.1", grace_s: float = GRACE_S,
+        own_row: ChildRow | None = None, beside: Callable[[], int] | None = None,
+    ) -> None:  # fmt: skip
         self.pool = pool
         self._grace_s = grace_s
         self._parent_pid = os.getppid()
