@@ -15,9 +15,10 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.stores.pool_reports import ON_PURPOSE
 from switchyard.broker.topology import SUCCESSORS, Pool
+from switchyard.middleware.redaction import without_secrets
 from switchyard.workers.child.main import Assignment
 from switchyard.workers.child.spawn import start_child
-from switchyard.workers.shared.child_table import ChildState, ChildTable, Running
+from switchyard.workers.shared.child_table import ChildTable, Running
 from switchyard.workers.shared.fork import crash_location, describe_exit, resident_bytes, stacks_file
 from switchyard.workers.supervisor.leases import ChildLeases, Leftovers
 from switchyard.workers.supervisor.processes import (
@@ -26,7 +27,6 @@ from switchyard.workers.supervisor.processes import (
     ExitCause,
     Process,
     ProcessSet,
-    redacted_lines,
     send,
     suspects_of,
 )
@@ -38,6 +38,7 @@ INTERRUPT_AFTER_S = 0.4
 END_AFTER_S = 3.0  # by SIGTERM, and by SIGKILL 5 s later
 KILL_AFTER_GRACE_S = 5.0  # after the tasks' grace: for consumers to stop and connections to close
 RESTED_NS = 2_000_000_000
+MOST_LINES, LONGEST_LINE = 10, 400  # of the log that are kept, without secrets, with the messages of a crashed child
 # Crashes are reported for so long, and at most so many.
 CRASHES_KEPT_S, MOST_CRASHES, LAST_CRASHES = 3_600.0, 1_000, 3
 
@@ -160,9 +161,6 @@ class ChildManager:
         for row, _ in states:
             row.doze()
         return not any(row.read().busy for row, _ in states)
-
-    def states(self) -> list[tuple[int, ChildState]]:
-        return [(process.pid, self.rows[process.index].read()) for process in self.running]
 
     def work(self) -> float:
         """Reap ended children, settle their messages, start due children; return the seconds until the next step."""
@@ -308,7 +306,7 @@ class ChildManager:
         if cause and not cause.startswith("limit"):
             cause += f", pid {pid}, at most {process.peak_bytes / 1e6:.0f} MB"
             if isolated or self.pool.slots == 1:
-                cause = "\n".join([cause, *redacted_lines(logged)])
+                cause = "\n".join([cause, *(without_secrets(line)[:LONGEST_LINE] for line in logged[-MOST_LINES:])])
         self._leftovers.append((leftovers, suspects, cause))
         if isolated:
             # Its suspect waits to run isolated again.

@@ -9,12 +9,11 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import psutil
 
-from switchyard.middleware.redaction import without_secrets
 from switchyard.workers.shared.child_table import Running
 from switchyard.workers.shared.fork import descendants, peak_bytes
 from switchyard.workers.supervisor.leases import Leftovers
@@ -162,7 +161,6 @@ STUCK_MESSAGE, NO_DESCRIPTORS = "stuck_message", "no_descriptors"
 RECYCLED = ("recycled", "recycled_memory")  # age, or what hygiene found; memory
 # Reasons for a replacement that is counted under its reason although the child drained.
 REPLACED = (*RECYCLED, STUCK_MESSAGE, NO_DESCRIPTORS)
-MOST_LINES, LONGEST_LINE = 10, 400  # limits of the log excerpt that is kept with the messages of a crashed child
 
 
 @dataclass(slots=True)
@@ -193,8 +191,3 @@ def suspects_of(
         return (), ""
     # Also those whose task has ended: what it left may have ended the process before their acknowledgement, each time.
     return (*leftovers.running, *leftovers.unwritten), description
-
-
-def redacted_lines(lines: Sequence[str]) -> list[str]:
-    """Return the last log lines of a child without secrets: at most 10, of at most 400 characters."""
-    return [without_secrets(line)[:LONGEST_LINE] for line in lines[-MOST_LINES:]]

@@ -30,7 +30,6 @@ from switchyard.broker.stores.pool_reports import (
 from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.topology import Pool
 from switchyard.conf import settings_digest, switchyard_settings
-from switchyard.workers.shared.child_table import ChildState
 from switchyard.workers.shared.fork import resident_bytes, stacks_file
 from switchyard.workers.supervisor.children import ChildManager
 from switchyard.workers.supervisor.processes import send
@@ -59,23 +58,22 @@ class Reporter:
         self._reports, self._clock = PoolReports(self.calls, Keys()), ServerClock(self.calls)
         self.facts = FactStore(self.calls, Keys())
 
-    def build(
-        self, children: Iterable[tuple[int, ChildState]], *, restarts: dict[str, int], crashes: dict[str, int],
-        state: str, metrics_port: int,
-    ) -> PoolReport:  # fmt: skip
-        """Return a report of the current state, given pid and state of each running child."""
+    def build(self, children: ChildManager, *, silent: list[SilentChild], state: str, metrics_port: int) -> PoolReport:
+        """Return a report of the current state."""
+        states = [(process.pid, children.rows[process.index].read()) for process in children.running]
         reported: list[ReportedChild] = [
             {
-                "pid": pid, "ready": state.works, "busy": state.busy, "done": state.done,
-                "rss_bytes": resident_bytes(pid), "quiet": state.quiet,
+                "pid": pid, "ready": child.works, "busy": child.busy, "done": child.done,
+                "rss_bytes": resident_bytes(pid), "quiet": child.quiet,
             }
-            for pid, state in children
+            for pid, child in states
         ]  # fmt: skip
         self._work.note(reported)
         return PoolReport(
             pool=self._pool.name, host=self._host, pid=os.getpid(), kind=self._pool.kind, slots=self._pool.total_slots,
             busy=sum(child["busy"] for child in reported), started_at=self.started_at, beat_at=now_ms(), state=state,
-            children=reported, restarts=dict(restarts), crashes=crashes, metrics_port=metrics_port,
+            children=reported, restarts=dict(children.restarts), crashes=children.recent_crashes(),
+            crashed=children.crashed(), silent=silent, metrics_port=metrics_port,
             release=switchyard_settings().release, settings=self._settings, clock_ahead_ms=CLOCK.ahead_ms,
             done=self._work.done, busy_ms=int(self._work.busy_s * 1_000),
         )  # fmt: skip

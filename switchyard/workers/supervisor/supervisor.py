@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 
 import dramatiq
-from msgspec.structs import replace
 
 from switchyard.broker.stores.pool_reports import QUIETED, PoolReport
 from switchyard.broker.topology import Pool
@@ -266,15 +265,9 @@ class Supervisor:
         self._stacks.finish()
 
     def _build_report(self) -> PoolReport:
-        report = self._reporter.build(
-            self._children.states(),
-            restarts=self._children.restarts,
-            crashes=self._children.recent_crashes(),
-            state=QUIETED if self._state == "up" and self._instructions.quieted else self._state,
-            metrics_port=self._listener.port,
-        )
+        state = QUIETED if self._state == "up" and self._instructions.quieted else self._state
         silent = self._silent.look(self._limits.heartbeats.unanswered())
-        return replace(report, silent=silent, crashed=self._children.crashed())
+        return self._reporter.build(self._children, silent=silent, state=state, metrics_port=self._listener.port)
 
     def _unhealthy_reason(self) -> str:
         # A restart does not help a pool that drains, or waits for a person to examine the broker.
