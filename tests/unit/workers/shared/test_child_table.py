@@ -28,16 +28,8 @@ def start(row: ChildRow, id_: bytes = b"a", token: int = 1, *, lane: int = 0, li
     return slot
 
 
-def mark_full(row: ChildRow) -> None:
-    row.full = True
-
-
-def mark_stuck(row: ChildRow) -> None:
-    row.stuck = True
-
-
-def mark_ill(row: ChildRow) -> None:
-    row.ill = True
+def mark(name: str) -> Callable[[ChildRow], None]:
+    return lambda row: setattr(row, name, True)
 
 
 def work_off(row: ChildRow, token: int, *, lane: int = 0) -> None:
@@ -279,7 +271,7 @@ def test_what_a_child_holds_is_read_by_its_supervisor_until_the_row_is_cleared()
     assert table.rows[0].held_marks.read() == []
 
 
-@pytest.mark.parametrize("act", [start, mark_full, mark_stuck, mark_ill])
+@pytest.mark.parametrize("act", [start, mark("full"), mark("stuck"), mark("ill")])
 def test_a_child_that_is_not_looked_at_signals_its_next_act_once(
     row: ChildRow, monkeypatch: pytest.MonkeyPatch, act: Callable[[ChildRow], object]
 ) -> None:
