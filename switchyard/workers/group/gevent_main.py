@@ -1,6 +1,6 @@
 """Program of processes with greenlets, executed anew and patched before anything else is loaded.
 
-It is a gevent child, or the common parent of several gevent pools. A loaded process cannot be patched: earlier locks and
+It is a gevent child, or the common parent of several gevent pools. A loaded process cannot be patched: its locks and
 connections would block every greenlet. Parents wait for processes and signals, so ``os`` and ``signal`` are patched in
 children alone, by :func:`switchyard.workers.child.spawn.become_child`.
 """
