@@ -29,10 +29,7 @@ METRICS_PORT = 9191  # of the first pool of a machine without containers; the ot
 
 
 def memory_mib(pool: Pool) -> int:
-    """Return the memory that a pool's container needs when each child is at its limit.
-
-    Counts the supervisor, the children, a successor, the children for isolated messages, and the files in ``/tmp``.
-    """
+    """Return the memory that a pool's container needs when each child is at its limit, with the files in ``/tmp``."""
     guessed_bytes = SUPERVISOR_BYTES + pool.most_children * CHILD_MIB[pool.kind] * MIB
     return -(-(pool.most_memory_bytes or guessed_bytes) // MIB) + TMP_MIB
 

@@ -128,10 +128,7 @@ def warn_about_threads() -> None:
 
 
 def log_to_standard_error() -> None:
-    """Configure logging of a process that works, unless the project's logging handles the library's records.
-
-    Neither its logs nor what it prints wait for a reader that is gone or stopped.
-    """
+    """Configure logging, unless the project's handles the library's records; no output waits for readers."""
     never_wait_for_readers()
     if not logging.getLogger("switchyard").hasHandlers():
         own = switchyard_settings()

@@ -109,10 +109,7 @@ class MemoryGuard(Middleware):
 
 
 def memory_meter() -> Callable[[], tuple[int, int]]:
-    """Return a function that returns this process's resident and allocated bytes, in 2 microseconds.
-
-    Where the kernel does not report them (anything but Linux), both are the resident bytes.
-    """
+    """Return a function that returns this process's resident and allocated bytes; the resident twice but on Linux."""
     if sys.platform != "linux":
         return lambda: (resident_bytes(os.getpid()),) * 2
     statm = os.open("/proc/self/statm", os.O_RDONLY)

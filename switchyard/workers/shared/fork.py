@@ -174,10 +174,7 @@ def name_process(title: str) -> None:
 
 
 def memory_bytes(pids: Iterable[int]) -> int:
-    """Return the proportional memory of processes: a shared page is divided among those that share it.
-
-    Where the kernel does not report it (anything but Linux), the resident size. Processes that have ended count as 0.
-    """
+    """Return the memory of processes, of shared pages their part; other kernels than Linux report those in full."""
     total = 0
     for pid in pids:
         try:

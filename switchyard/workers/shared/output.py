@@ -20,10 +20,8 @@ WAIT_S = 1.0
 
 
 def never_wait_for_readers() -> None:
-    """Have ``sys.stdout`` and ``sys.stderr`` of this process, and of what it forks, wait for no reader and never fail.
-
-    The objects stay the same, because handlers of logs keep them; those that a project replaced are left alone.
-    """
+    """Have ``sys.stdout`` and ``sys.stderr`` of this process, and of its forks, wait for no reader and never fail."""
+    # The objects stay the same, because handlers of logs keep them; those that a project replaced are left alone.
     for stream, own in ((sys.stdout, sys.__stdout__), (sys.stderr, sys.__stderr__)):
         if isinstance(stream, io.TextIOWrapper) and stream is own and not stream.closed:
             fd, kept = stream.fileno(), {"encoding": stream.encoding, "errors": stream.errors}
@@ -34,10 +32,7 @@ def never_wait_for_readers() -> None:
 
 
 class PatientOutput(io.RawIOBase):
-    """Writes to a descriptor that wait for a second at most, and never fail, as after Ctrl-S, or below a stopped tee.
-
-    After a line was dropped, none waits until there is room again.
-    """
+    """Writes to a descriptor that never fail, and wait for a second, or not at all after a line was dropped."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -85,10 +80,8 @@ def _select() -> Callable[..., Any]:
 
 
 def _non_blocking(fd: int) -> tuple[Callable[[bytes], int], int]:
-    """Return a function that writes without blocking, and how many bytes it may be given.
-
-    The descriptor itself is shared with other programs, which would not expect it to be non-blocking.
-    """
+    """Return a function that writes without blocking, and how many bytes it may be given."""
+    # The descriptor itself is shared with other programs, which would not expect it to be non-blocking.
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode):
         return partial(os.write, fd), sys.maxsize

@@ -43,7 +43,7 @@ class BacklogPoll:
         self._calls, self._queues, self._lanes = calls, queues, lanes
         # Another pool may serve a queue's retries; the one with its live lane starts isolated children.
         self._isolates = {queue for queue, lane in lanes if lane == "live"}
-        self._order = deque(queues)
+        self._order = deque(queues)  # a poll begins with those that the one before did not read
         self._poll_at_s = 0.0
         self._backlogs: dict[str, PoolBacklog] = {}
 
@@ -74,10 +74,7 @@ class BacklogPoll:
         self._poll_at_s = min(self._poll_at_s, time.monotonic() + seconds)
 
     def poll(self, budget: TickBudget) -> int:
-        """Read the backlogs when a poll is due; return the number of messages that wait for isolated children.
-
-        The next poll begins with the queues that were not read, for lack of time or because the server refused one.
-        """
+        """Read the backlogs when a poll is due; return the number of messages that wait for isolated children."""
         if time.monotonic() < self._poll_at_s:
             return 0
         self._poll_at_s = time.monotonic() + POLL_EVERY_S

@@ -60,10 +60,7 @@ class CancellationWatch:
         self._interrupted: set[Key] = set()
 
     def update(self, running: Mapping[int, Sequence[Running]]) -> float:
-        """Poll for cancellations when a poll is due; return the seconds until the next call is due.
-
-        Messages that are not among those with a running limit, by index, are forgotten.
-        """
+        """Poll for cancellations of messages with a running limit, if it is due; return the seconds until the next."""
         now_s = time.monotonic()
         if self._since_ns:
             there = {(index, ran) for index, messages in running.items() for ran in messages}

@@ -109,10 +109,7 @@ class ChildLeases:
         return self.keeper.settled and not self._suspects
 
     def adopt(self, index: int, row: ChildRow, served: Served, *, slots: int = 1, alone: bool = False) -> str:
-        """Return a name for the child that is about to start, with its leases if the server answers within a second.
-
-        The row shows the child how long its leases are valid; :meth:`tick` adds leases later, and renews them.
-        """
+        """Return a name for the child that is about to start, with its leases if the server answers within a second."""
         incarnation = self._incarnations[index] = self._incarnations.get(index, 0) + 1
         child = f"{self._name}.{index}.{incarnation}"
         if index in self._children:  # named before, and could not be started
