@@ -180,7 +180,7 @@ class EmbeddedServer:
         return [part for name, value in options.items() for part in (f"--{name}", str(value))]
 
     def _wait_until_ready(self, deadline: float) -> bool:
-        """Wait until the server has loaded its data, for longer than the deadline; return whether its process runs."""
+        """Wait until the server has loaded its data, past the deadline if it answers; return whether it runs."""
         with contextlib.closing(connect(self.url, profile="quick")) as client:
             while self.running:
                 loads = False
