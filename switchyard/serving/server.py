@@ -14,10 +14,8 @@ from django.utils.module_loading import import_string
 from switchyard.api.request_limits import RequestLimits
 from switchyard.workers.preflight import refuse_if_wrong
 
-# Requests in flight may complete; event streams stay open for as long as their readers like.
-GRACE_S = 20
-# Of a head that is not complete: no page needs more.
-MAX_HEAD_BYTES = 32 * 1024
+GRACE_S = 20  # requests in flight may complete; event streams stay open for as long as their readers like
+MAX_HEAD_BYTES = 32 * 1024  # of a head that is not complete: no page needs more
 # A project's own pages take uploads; forms and JSON have Django's ``DATA_UPLOAD_MAX_MEMORY_SIZE`` as well.
 BODY_BYTES = 21 * 1024 * 1024
 
@@ -28,14 +26,10 @@ def serve(application: Any, *, sockets: list[socket.socket] | None = None, **opt
 
 
 def config(application: Any, **options: Any) -> uvicorn.Config:
-    """Return uvicorn's configuration with bounded heads.
+    """Return uvicorn's configuration of an ASGI application, or of its ``module:name``, with bounded heads.
 
     Logging is left as the project configured it. Paths are not logged: they may hold secrets, such as those of password
-    resets.
-
-    Args:
-        application: An ASGI application, or its ``module:name``.
-        options: Further options of ``uvicorn.Config``, or others for those set here.
+    resets. ``options`` are others of ``uvicorn.Config``.
     """
     bounded: dict[str, Any] = {
         "http": "h11",

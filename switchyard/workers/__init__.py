@@ -7,9 +7,7 @@ It keeps true:
 - Supervisor and children end together. What ran then is known from its reports, and runs alone before it is blamed.
 - No task exceeds its queue's hard limit, no child its memory limit, and no restart loop takes a processor.
 - A drain returns every message that did not end. A process in a misconfigured yard does not start (exit code 78).
-
-A process that forks has no other threads: a supervisor is one loop over one selector, in which metrics and health are
-served too.
+- A process that forks has no other threads: a supervisor is one loop over one selector, metrics and health included.
 
 Files in reading order: ``preflight`` with ``checks`` (what must hold before a start, and the watch of the server),
 ``discovery`` (actors of all apps), ``group`` (several pools under one parent), ``supervisor`` (one pool:

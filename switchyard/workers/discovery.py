@@ -66,17 +66,15 @@ def no_sends(broker: Broker) -> Iterator[None]:
         return refuse
 
     sends = [name for name in ("enqueue", "enqueue_many") if hasattr(broker, name)]
-    patched = {name: vars(broker)[name] for name in sends if name in vars(broker)}  # by a tracer for example
-    for name in sends:
-        setattr(broker, name, refusing(getattr(broker, name)))
+    own = vars(broker)
+    patched = {name: own[name] for name in sends if name in own}  # by a tracer for example
+    own.update({name: refusing(getattr(broker, name)) for name in sends})
     try:
         yield
     finally:
         for name in sends:
-            if name in patched:
-                setattr(broker, name, patched[name])
-            else:
-                delattr(broker, name)
+            del own[name]
+        own.update(patched)
 
 
 def _duplicate(error: ValueError) -> DuplicateActor | None:

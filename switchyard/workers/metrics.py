@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import logging
 import math
 import operator
@@ -38,7 +39,7 @@ LOOK_EVERY_S = 2.0
 
 logger = logging.getLogger("switchyard.workers")
 
-# Size of a new file, which prometheus-client doubles; kept free in each, for the series that all threads begin at once.
+# Size of a new file, and what is kept free in each, for the series that all threads begin at once.
 FIRST_BYTES, FREE_BYTES = 1 << 16, 1 << 14
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _gap = [""]
@@ -49,15 +50,11 @@ class Name(dict[int, int | str]):
 
     Made when it is missing: after a fork, and after a gap. All values are then written into new files, whose space is
     allocated before. While there is none, the files before are used: of a child, those of its supervisor.
-
-    Attributes:
-        before: The name before.
-        sizes: The sizes of this process's files, by the prefix of their names.
     """
 
     def __init__(self) -> None:
         self.before: int | str = 0
-        self.sizes: dict[str, int] = {}
+        self.sizes: dict[str, int] = {}  # of this process's files, by the prefix of their names
         self._gap = ""
         self._again_at_s = 0.0
 
@@ -91,11 +88,7 @@ class Name(dict[int, int | str]):
 
 
 def allocate(file: Path, size: int, *, free_bytes: int = 0) -> int:
-    """Allocate space for a file of prometheus-client, doubled while fewer bytes are free in it; return its size.
-
-    Raises:
-        OSError: there is no room; or no such folder.
-    """
+    """Allocate space for a file of prometheus-client, doubled while fewer bytes are free in it; return its size."""
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     present, head = os.fstat(descriptor).st_size, os.pread(descriptor, 4, 0)
     try:
@@ -207,19 +200,14 @@ def _with_room(stored: Any) -> Any:
     return Value
 
 
-# Kinds whose values add up. Prometheus-client names a file <kind>_<pid>.db.
-ADDED_UP = ("counter", "histogram", "summary")
+ADDED_UP = ("counter", "histogram", "summary")  # prometheus-client names a file <kind>_<pid>.db
 FOLDING = "folding"
 # A scrape takes about 10 ms. One that hangs must not block a supervisor, nor the other way round.
-TRY_AGAIN_S = 0.05
-AT_MOST_S = 2.0
+TRY_AGAIN_S, AT_MOST_S = 0.05, 2.0
 
 
 class EndedChildren:
-    """Files of ended children, whose metrics are folded into the total before the files are removed.
-
-    Between the two steps both would count, so that the folder must not be read meanwhile; see :func:`undisturbed`.
-    """
+    """Files of ended children, folded into the total and then removed; none reads between, see :func:`undisturbed`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -300,31 +288,27 @@ def claim(base: Path, pool_name: str) -> tuple[Path, int]:
     Returns:
         The folder, and the descriptor of its lock. The claim ends when that is closed.
     """
-    attempt = 1
-    while True:
+    for attempt in itertools.count(1):
         folder = base / (pool_name if attempt == 1 else f"{pool_name}.{attempt}")
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
         except BlockingIOError:
             os.close(lock)
-            attempt += 1
-            continue
-        os.truncate(lock, 0)
-        for left in folder.glob("*.db"):
-            left.unlink()
-        os.environ[VARIABLE] = str(folder)
-        # Chosen when prometheus-client was imported: a host's process had no folder then.
-        if values.ValueClass is values.MutexValue:
-            values.ValueClass = values.MultiProcessValue()
-        name_files()
-        return folder, lock
+    os.truncate(lock, 0)
+    for left in folder.glob("*.db"):
+        left.unlink()
+    os.environ[VARIABLE] = str(folder)
+    # Chosen when prometheus-client was imported: a host's process had no folder then.
+    if values.ValueClass is values.MutexValue:
+        values.ValueClass = values.MultiProcessValue()
+    name_files()
+    return folder, lock
 
 
-LARGEST_REQUEST_BYTES = 8_192
-MOST_CONNECTIONS = 32
-LONGEST_CONNECTION_S = 5.0
+LARGEST_REQUEST_BYTES, MOST_CONNECTIONS, LONGEST_CONNECTION_S = 8_192, 32, 5.0
 
 
 class MetricsListener:
@@ -339,14 +323,9 @@ class MetricsListener:
     """
 
     def __init__(
-        self,
-        selector: selectors.BaseSelector,
-        render: Callable[[], bytes],
-        unhealthy_reason: Callable[[], str],
-        *,
-        host: str = "127.0.0.1",
-        port: int = 0,
-    ) -> None:
+        self, selector: selectors.BaseSelector, render: Callable[[], bytes], unhealthy_reason: Callable[[], str],
+        *, host: str = "127.0.0.1", port: int = 0,
+    ) -> None:  # fmt: skip
         self._selector = selector
         self._render = render
         self._unhealthy_reason = unhealthy_reason
@@ -417,8 +396,7 @@ class MetricsListener:
             return _response("404 Not Found", b"see /metrics and /health\n")
         try:
             body = self._render()
-        except Exception:
-            # An error during a scrape must not terminate the pool.
+        except Exception:  # it must not terminate the pool
             logger.exception("metrics could not be rendered")
             return _response("500 Internal Server Error", b"see the pool's log\n")
         return _response("200 OK", body, CONTENT_TYPE_LATEST, head=method == b"HEAD")
@@ -438,14 +416,8 @@ class _Connection:
 
 
 def _response(status: str, body: bytes, content_type: str = "text/plain", *, head: bool = False) -> bytes:
-    lines = (
-        f"HTTP/1.1 {status}",
-        f"Content-Type: {content_type}",
-        f"Content-Length: {len(body)}",
-        "Connection: close",
-        "\r\n",
-    )
-    return "\r\n".join(lines).encode() + (b"" if head else body)
+    headers = f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
+    return f"HTTP/1.1 {status}\r\n{headers}\r\n".encode() + (b"" if head else body)
 
 
 class PoolCollector(Collector):
@@ -469,9 +441,8 @@ class PoolCollector(Collector):
             if value is not None:
                 gauge.add_metric([report.pool], value)
             yield gauge
-        restarts = CounterMetricFamily(
-            "switchyard_worker_restarts", "Children that ended and were started again.", labels=["pool", "reason"]
-        )
+        text = "Children that ended and were started again."
+        restarts = CounterMetricFamily("switchyard_worker_restarts", text, labels=["pool", "reason"])
         for reason, count in sorted(report.restarts.items()):
             restarts.add_metric([report.pool, reason], count)
         yield restarts
@@ -484,7 +455,11 @@ class ChildrenCollector(Collector):
         self._folder = folder
 
     def collect(self) -> Iterator[Metric]:
-        files = [str(path) for path in sorted(self._folder.glob("*.db")) if _is_readable(path)]
+        files = []
+        for path in sorted(self._folder.glob("*.db")):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_size:  # a child creates an empty file and then sets its size
+                    files.append(str(path))
         yield from MultiProcessCollector.merge(files)
 
 
@@ -494,11 +469,3 @@ def exposition(folder: Path, report: PoolReport, memory_bytes: int) -> bytes:
     registry.register(ChildrenCollector(folder))
     registry.register(PoolCollector(report, memory_bytes))
     return generate_latest(registry)
-
-
-def _is_readable(path: Path) -> bool:
-    # A child creates an empty file and then sets its size.
-    try:
-        return path.stat().st_size > 0
-    except FileNotFoundError:
-        return False

@@ -51,8 +51,7 @@ def refuse_if_wrong(*, ask_broker: bool = True) -> None:
     """Run the yard's system checks; print the errors to standard error and exit 78.
 
     Warnings are printed and do not stop the start: a broker that is down now may be up when it is needed. The keyspace
-    of a usable broker is marked, see :mod:`switchyard.broker.health.keyspace_id`. To ask a broker that is down takes up
-    to 2 s.
+    of a usable broker is marked, see :mod:`switchyard.broker.health.keyspace_id`.
     """
     found = run_checks(tags=[TAG], databases=["default"] if ask_broker else None)
     wrong = [message for message in found if message.is_serious() and not message.is_silenced()]
@@ -81,11 +80,7 @@ def refuse_if_unwritable(pools: Iterable[Pool]) -> None:
 
 
 def refuse_if_not_pinnable(pools: Iterable[Pool]) -> None:
-    """Exit 78 when a pool names a CPU that this process may not use.
-
-    In development the CPU is only warned about, and the pool runs on the CPUs that exist. A platform without pinning
-    is warned about as well.
-    """
+    """Exit 78 when a pool names a CPU that this process may not use; warn in development, and where none is pinned."""
     usable = usable_cpus()
     for pool in pools:
         if not pool.cpus:
@@ -96,24 +91,16 @@ def refuse_if_not_pinnable(pools: Iterable[Pool]) -> None:
         missing = sorted(set(pool.cpus) - usable)
         if not missing:
             continue
-        fact = (
-            f"pool {pool.name}: cpus names {_listed(missing)}, this process may use {_listed(usable)}; "
-            "name some of these in the topology, or leave cpus out"
-        )
+        named, may = (", ".join(map(str, sorted(cpus))) for cpus in (missing, usable))
+        remedy = "name some of these in the topology, or leave cpus out"
+        fact = f"pool {pool.name}: cpus names {named}, this process may use {may}; {remedy}"
         if not settings.DEBUG:
             refuse(fact)
         logger.warning("%s", fact)
 
 
-def _listed(cpus: Iterable[int]) -> str:
-    return ", ".join(str(cpu) for cpu in sorted(cpus))
-
-
 def warn_if_too_small(pools: Iterable[Pool], memory_bytes: int | None) -> None:
-    """Print a warning if pools may take more memory than their container has.
-
-    No refusal: a yard that fitted into a smaller container yesterday keeps running today.
-    """
+    """Print a warning, no refusal, if pools may take more memory than their container has."""
     limited = [pool for pool in pools if pool.most_memory_bytes]
     needed = sum(pool.most_memory_bytes or 0 for pool in limited)
     if memory_bytes is None or needed <= memory_bytes:
@@ -124,9 +111,8 @@ def warn_if_too_small(pools: Iterable[Pool], memory_bytes: int | None) -> None:
     )
     sys.stderr.write(
         f"switchyard: warning: this container has {memory_bytes / 1e6:,.0f} MB, and its pools may take "
-        f"{needed / 1e6:,.0f} MB, supervisors included: {parts}, among them a successor "
-        "and those for isolated messages; "
-        "raise the container's memory, or lower memory_limit_bytes, isolated or processes in the topology\n"
+        f"{needed / 1e6:,.0f} MB, supervisors included: {parts}, among them a successor and those for isolated "
+        "messages; raise the container's memory, or lower memory_limit_bytes, isolated or processes in the topology\n"
     )
 
 
@@ -142,10 +128,7 @@ def warn_about_threads() -> None:
 
 
 def log_to_standard_error() -> None:
-    """Configure logging of a process that works, unless the project's logging handles the library's records.
-
-    Neither its logs nor what it prints wait for a reader that is gone or stopped.
-    """
+    """Configure logging, unless the project's handles the library's records; no output waits for readers."""
     never_wait_for_readers()
     if not logging.getLogger("switchyard").hasHandlers():
         own = switchyard_settings()
@@ -156,7 +139,7 @@ def mark_keyspace() -> list[CheckMessage]:
     """Mark the broker's keyspace if it is a new one: W006 when it is in use and has no marker.
 
     In development it is marked even so, unless a process missed another marker there: a web that was tried before the
-    first pool has sent work. A server that does not answer is left to the next process that starts.
+    first pool has sent work. A server that does not answer is left to the next process.
     """
     watch = make_watch()
     try:

@@ -1,8 +1,7 @@
 """System checks that refuse to start a misconfigured yard. Each message names the remedy; ids are ``switchyard.E001`` …
 
 ``manage.py check`` runs those that need nothing but the code; ``check --database default`` and ``check --deploy`` ask
-the broker's server as well. Workers, web and scheduler run them before they start
-(:mod:`switchyard.workers.preflight`).
+the broker's server as well, as workers, web and scheduler do before they start.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import dramatiq
-from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Tags, register
 from dramatiq.broker import Broker
@@ -22,7 +20,6 @@ from switchyard.workers.checks import actors, database, installation, servers, t
 
 TAG = "switchyard"
 
-Apps = Sequence[AppConfig] | None
 Databases = Sequence[str] | None
 
 
@@ -31,7 +28,7 @@ def register_all() -> None:
     of_code = (
         *(installation.missing_apps, installation.foreign_broker, installation.replaced_middleware),
         *(installation.routed_models, installation.unsupported_database, installation.unknown_variables),
-        *(yard_is_sound, actors_are_sound),
+        *(yard_is_sound, lambda: check_actors(declared_yard(), dramatiq.get_broker())),
         *(servers.endless_mail, database.forbidden_options),
     )
     for find in of_code:
@@ -54,27 +51,20 @@ def yard_is_sound() -> list[CheckMessage]:
     return [*check_yard(declared_yard()), *of_addons, *actors.hurried_retries(declared_yard(), debug=own.debug)]
 
 
-def actors_are_sound() -> list[CheckMessage]:
-    return check_actors(declared_yard(), dramatiq.get_broker())
-
-
-def server_keeps_work(app_configs: Apps, databases: Databases = None, **options: Any) -> list[CheckMessage]:
+def server_keeps_work(app_configs: Any, databases: Databases = None, **options: Any) -> list[CheckMessage]:
     """Check the broker's server, but only when databases are checked, and not by ``migrate`` and its like."""
     if not databases or asks_no_broker():
         return []
     return servers.unsafe_server(switchyard_settings().broker_url, debug=settings.DEBUG)
 
 
-def database_has_room(app_configs: Apps, databases: Databases = None, **options: Any) -> list[CheckMessage]:
+def database_has_room(app_configs: Any, databases: Databases = None, **options: Any) -> list[CheckMessage]:
     """Check the server's limit of connections and a bouncer before it, but only when databases are checked."""
-    return [
-        message
-        for alias in databases or ()
-        for message in (*database.undeclared_bouncer(alias), *database.too_few_connections(alias))
-    ]
+    checks = (database.undeclared_bouncer, database.too_few_connections)
+    return [message for alias in databases or () for check in checks for message in check(alias)]
 
 
-def server_keeps_work_deployed(app_configs: Apps, databases: Databases = None, **options: Any) -> list[CheckMessage]:
+def server_keeps_work_deployed(app_configs: Any, databases: Databases = None, **options: Any) -> list[CheckMessage]:
     """Check the broker's server on ``check --deploy``, unless it is checked anyway."""
     return [] if databases else server_keeps_work(app_configs, databases=["default"])
 
@@ -93,7 +83,7 @@ def check_actors(yard: Yard, broker: Broker) -> list[CheckMessage]:
     """Return the mistakes in the actors declared with a broker."""
     declared = {queue.name: queue for queue in yard.queues}
     found = [*actors.declared_dead_lists(yard, broker), *actors.queue_limits_in_seconds(yard)]
-    for check in (*actors.CHECKS, *actors.OPTION_CHECKS):
+    for check in actors.CHECKS:
         for actor in broker.actors.values():
             found += check(actors.DeclaredActor(actor, declared.get(actor.queue_name), yard, broker))
     return found

@@ -1,7 +1,4 @@
-"""Mistakes in declared actors: their queues, their time limits, and what they are made of.
-
-Each check looks at one actor; ``CHECKS`` lists them.
-"""
+"""Mistakes in declared actors. Each check in ``CHECKS`` looks at one; the others look at a yard."""
 
 from __future__ import annotations
 
@@ -27,10 +24,7 @@ from switchyard.middleware.time_limits import TimeLimits
 from switchyard.middleware.unique_keys import POLICIES
 from switchyard.workers.checks.topology import TOPOLOGY
 
-# Threads are interrupted within a quarter of a second, so nobody needs a shorter limit.
-LEAST_LIMIT_MS = 1_000
-# Name that Python gives every function without one.
-LAMBDA = "<lambda>"
+LEAST_LIMIT_MS = 1_000  # threads are interrupted within a quarter of a second, so nobody needs a shorter limit
 
 
 class DeclaredActor(msgspec.Struct, frozen=True):
@@ -127,7 +121,7 @@ def no_plain_function(each: DeclaredActor) -> Iterator[CheckMessage]:
     if name := _name_of_wrapper(actor):
         fact = f"another decorator is above @dramatiq.actor: {name} is a plain function, so {name}.send(...) fails"
         yield each.warning(id_, fact, "Put @dramatiq.actor(...) above the other decorators.")
-    if actor.actor_name == LAMBDA:
+    if actor.actor_name == "<lambda>":
         fact = "is a lambda without a name: a second one is refused, and its messages say nothing of what they do"
         yield each.warning(id_, fact, "Declare a function with def, or write actor_name=...")
     if inspect.isgeneratorfunction(actor.fn) or inspect.isasyncgenfunction(actor.fn):
@@ -159,12 +153,6 @@ def coroutine_among_greenlets(each: DeclaredActor) -> Iterator[CheckMessage]:
             yield each.error("switchyard.E033", fact, hint)
 
 
-CHECKS = (
-    *(undeclared_queue, missing_time_limit, limit_over_the_hard_limit, consumed_dead_list, unknown_callbacks),
-    *(no_plain_function, endless, coroutine_among_greenlets),
-)
-
-
 def declared_dead_lists(yard: Yard, broker: Broker) -> Iterator[CheckMessage]:
     """E011: a dead list that was declared with the broker, so that workers consume it."""
     dead = {queue.dead_list: queue.name for queue in yard.queues}
@@ -191,8 +179,7 @@ def _name_of_wrapper(actor: Actor[Any, Any]) -> str:
     return name if wraps else ""
 
 
-# Below these milliseconds a value helps nobody: a result leaves before it is fetched, retries end within an outage. A
-# first retry after a fraction of a second may be intended.
+# Below these milliseconds a value helps nobody. A first retry after a fraction of a second may be intended.
 LEAST_MS = {
     "time_limit": (LEAST_LIMIT_MS, "after which every attempt fails"),
     "max_age": (1_000, "after which a job that has not started expires"),
@@ -201,8 +188,7 @@ LEAST_MS = {
     "min_backoff": (100, "its first delay before a retry"),
     "max_backoff": (1_000, "its longest delay before a retry"),
 }
-# A restart, a failover or a bad release of a service lasts for minutes.
-LEAST_SPAN_MS = 15 * 60_000
+LEAST_SPAN_MS = 15 * 60_000  # a restart, a failover or a bad release of a service lasts for minutes
 
 
 def options_without_effect(each: DeclaredActor) -> Iterator[CheckMessage]:
@@ -256,7 +242,11 @@ def short_retries(each: DeclaredActor) -> Iterator[CheckMessage]:
         yield each.warning("switchyard.W007", _short(queue, retries, span_ms), hint)
 
 
-OPTION_CHECKS = (options_in_seconds, options_without_effect, annotations_without_effect, short_retries)
+CHECKS = (
+    *(undeclared_queue, missing_time_limit, limit_over_the_hard_limit, consumed_dead_list, unknown_callbacks),
+    *(no_plain_function, endless, coroutine_among_greenlets),
+    *(options_in_seconds, options_without_effect, annotations_without_effect, short_retries),
+)
 
 
 def short_policies(yard: Yard) -> Iterator[CheckMessage]:

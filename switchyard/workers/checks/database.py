@@ -57,10 +57,7 @@ T = TypeVar("T")
 
 
 def unmigrated(alias: str) -> Iterator[CheckMessage]:
-    """Yield W037 where migrations of the library's apps are not applied. A database that does not answer is left out.
-
-    No check of Django's: ``manage.py migrate`` itself would print it.
-    """
+    """Yield W037 where migrations are not applied; no check of Django's, which ``manage.py migrate`` would print."""
     connection = connections[alias]
     lacks_file = connection.vendor == "sqlite" and not _file_exists(connection)
     applied = () if lacks_file else _asked(lambda own: MigrationRecorder(own).applied_migrations().keys(), connection)
@@ -71,10 +68,7 @@ def unmigrated(alias: str) -> Iterator[CheckMessage]:
 
 
 def migrations_on_disk(prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield app and name of each migration of the apps whose names have a prefix.
-
-    None is imported: a web process would keep those of the whole project.
-    """
+    """Yield app and name of each migration of the apps whose names have a prefix; none is imported, and so kept."""
     for config in apps.get_app_configs():
         module = MigrationLoader.migrations_module(config.label)[0] if config.name.startswith(prefix) else None
         if module is None:  # of another app, or of one whose migrations the project has switched off

@@ -143,10 +143,7 @@ def misnamed_middleware() -> Iterator[CheckMessage]:
 
 
 def _views(resolver: URLResolver, below: str = "/", namespace: str = "") -> Iterator[tuple[URLPattern, str, str]]:
-    """Yield each view below a resolver, with its address and its name, "" for none.
-
-    ``reverse`` would first read every address of the project backwards, a twentieth of the time of ``manage.py check``.
-    """
+    """Yield each view below a resolver, with its address and its name, "" for none; ``reverse`` would take longer."""
     for pattern in resolver.url_patterns:
         address = f"{below}{pattern.pattern}"
         if isinstance(pattern, URLResolver):
@@ -170,10 +167,7 @@ FOREIGN = re.compile(r"SWITCHYARD_(MEASURED_\w+|(\w+_)?(SERVICE_(HOST|PORT\w*)|P
 
 
 def unknown_variables(environ: Mapping[str, str] = os.environ) -> Iterator[CheckMessage]:
-    """Yield W032 for each variable that begins with ``SWITCHYARD_`` and that neither library nor project reads.
-
-    The values are not shown: they may be secret.
-    """
+    """Yield W032 for each variable, without its value, that begins with ``SWITCHYARD_`` and that nothing reads."""
     known = set(OTHERS) | set(switchyard_settings().variables)
     named = (name.removesuffix(FILE) for name in environ if name.startswith(PREFIX) and not FOREIGN.fullmatch(name))
     given = set(named)

@@ -121,20 +121,15 @@ def _sends_by_smtp() -> bool:
 def own_folders() -> list[Path]:
     """Return the folders of this project's code: installed packages are not checked."""
     base = Path(switchyard_settings().base_dir)
-    folders = [base / package for package in ("project", "middleware", "broker")]
-    folders += [Path(app.path) for app in apps.get_app_configs()]
-    return [
-        folder
-        for folder in folders
-        if folder.is_dir() and folder.is_relative_to(base) and "site-packages" not in folder.parts
-    ]
+    named = [base / package for package in ("project", "middleware", "broker")]
+    own = [Path(app.path) for app in apps.get_app_configs() if "site-packages" not in app.path]
+    return [folder for folder in (*named, *own) if folder.is_dir() and folder.is_relative_to(base)]
 
 
 EXPOSED: Final = "switchyard.E060"
 FORWARDERS: Final = "FORWARDED_ALLOW_IPS"
 KEY_CHARACTERS, TOKEN_CHARACTERS, LEAST_DISTINCT = 32, 16, 8
-# Django's own start of a project writes it.
-MADE_BY_DJANGO: Final = "django-insecure-"
+MADE_BY_DJANGO: Final = "django-insecure-"  # Django's own start of a project writes it
 # Fixed: what Python calls private differs between its versions.
 PRIVATE: Final = [
     ip_network(text)
@@ -171,11 +166,8 @@ def _unsafe() -> Iterator[tuple[str, str, str]]:
         scheme = parts.scheme.partition("+")[0]  # with TLS it ends with another s
         for host in hosts if scheme == "redis" or not scheme.endswith("s") else ():
             if _is_public(far := urlsplit(f"//{host}").hostname or ""):
-                yield (
-                    name,
-                    f"{far} is a public address, reached without TLS",
-                    "Use its scheme with TLS, such as rediss://.",
-                )
+                fact = f"{far} is a public address, reached without TLS"
+                yield name, fact, "Use its scheme with TLS, such as rediss://."
 
 
 def _is_weak(secret: str, characters: int) -> bool:

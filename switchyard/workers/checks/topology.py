@@ -11,6 +11,7 @@ from django.core.checks import CheckMessage, Error, Warning
 from switchyard.broker.topology import ALONE_SUFFIX, DEAD_SUFFIX, RETRY_SUFFIX, WIDEST_CLASS, Yard
 
 TOPOLOGY = "the topology"
+IDLE_CHILD_BYTES = 120_000_000  # resident memory of an idle child with all products: 112 to 121 MB were measured
 
 
 def names_of_lanes(yard: Yard) -> Iterator[CheckMessage]:
@@ -32,9 +33,8 @@ def unserved_lanes(yard: Yard) -> Iterator[CheckMessage]:
             yield Error(fact, hint, f"queue {queue.name}", "switchyard.E007")
         if not yard.pools_of(queue.retry_lane):
             fact = "no pool serves it, so failed messages would never be tried again"
-            hint = (
-                f"Give one pool shared_retries=True in {TOPOLOGY}, or add {queue.retry_lane!r} to the queues of a pool."
-            )
+            add = f"add {queue.retry_lane!r} to the queues of a pool"
+            hint = f"Give one pool shared_retries=True in {TOPOLOGY}, or {add}."
             yield Error(fact, hint, f"retry lane {queue.retry_lane}", "switchyard.E007")
 
 
@@ -55,10 +55,6 @@ def consumed_dead_lists(yard: Yard) -> Iterator[CheckMessage]:
             yield Error(fact, hint, f"queue {name}", "switchyard.E011")
 
 
-IDLE_CHILD_BYTES = 120_000_000
-"""Resident memory of an idle child with all products: 112 to 121 MB were measured."""
-
-
 def undeclared_lanes(yard: Yard) -> Iterator[CheckMessage]:
     """E001: a pool that serves a lane which no queue of the yard has."""
     known = {name for queue in yard.queues for name in (queue.name, queue.retry_lane, queue.dead_list)}
@@ -76,10 +72,7 @@ def undeclared_lanes(yard: Yard) -> Iterator[CheckMessage]:
 
 
 def pools_that_watch_everything(yard: Yard) -> Iterator[CheckMessage]:
-    """E008: a pool that serves every queue, or no lane at all, which Dramatiq treats as every queue.
-
-    The pool of a small yard may: it keeps a slot for each shorter promise.
-    """
+    """E008: a pool, but a small yard's, that serves every queue, or no lane at all, which Dramatiq treats alike."""
     live = {queue.name for queue in yard.queues}
     hint = f"Name only queues of one latency class in {TOPOLOGY}, or remove the pool."
     for pool in yard.pools:
@@ -130,7 +123,7 @@ def limits_below_an_idle_child(yard: Yard) -> Iterator[CheckMessage]:
     for pool in yard.pools:
         if pool.memory_limit_bytes is not None and pool.memory_limit_bytes <= IDLE_CHILD_BYTES:
             fact = (
-                f"memory_limit_bytes is {_size(pool.memory_limit_bytes)}, and an idle child takes about "
+                f"memory_limit_bytes is {pool.memory_limit_bytes / 1e6:,.0f} MB, and an idle child takes about "
                 f"{IDLE_CHILD_BYTES / 1e6:,.0f} MB: it would be replaced after each message"
             )
             yield Warning(fact, hint, f"pool {pool.name}", "switchyard.W009")
@@ -142,10 +135,6 @@ def greenlets_without_gevent(yard: Yard) -> Iterator[CheckMessage]:
     for pool in yard.pools:
         if pool.kind == "gevent" and find_spec("gevent") is None:
             yield Error("is of kind gevent, and gevent is not installed", hint, f"pool {pool.name}", "switchyard.E033")
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:,.0f} MB" if count >= 1e6 else f"{count:,} bytes"
 
 
 def _spread(objectives: dict[str, int | None]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import gc
 import locale
@@ -30,18 +31,16 @@ from switchyard.middleware.metrics import Metrics
 from switchyard.slot_hygiene import LONGEST_CALL_S, SlotHygiene
 from switchyard.workers.child.slot_tracking import CHECK_EVERY_S, SlotTracking
 from switchyard.workers.shared.child_table import ChildRow
-from switchyard.workers.shared.fork import HANDLED, INTERRUPT, name_process, resident_bytes
+from switchyard.workers.shared.fork import HANDLED, INTERRUPT, SignalPipe, name_process, resident_bytes
 
-# Share of the descriptors that may be open: a replacement needs some until it has drained.
-MOST_DESCRIPTORS = 0.9
+MOST_DESCRIPTORS = 0.9  # share of the descriptors that may be open: a replacement needs some until it has drained
 # Threads, and processes, of tasks beyond those of the child itself. Pools of a library are kept on purpose.
 LEFT, LEFT_PER_SLOT = 200, 50
 CHECKS_OF_PROCESSES = 10  # as many as for one count of processes: the kernel lists them by thread
 # A child without these is deaf, or ends with what it cannot write to.
 WATCHED = (*{*HANDLED, INTERRUPT, signal.SIGCHLD, signal.SIGPIPE, signal.SIGALRM} - {signal.SIGUSR1},)
 LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)
-# A slow handler holds its lock as long as it writes.
-LONGEST_HELD_S = 10.0
+LONGEST_HELD_S = 10.0  # a slow handler holds its lock as long as it writes
 # Growth of a process that has just begun to work, up to which it is no sign of a leak.
 LOADED_BYTES, LOADS_S = 32 * 2**20, 20.0
 IDLE_EVERY_S = 5.0
@@ -51,27 +50,26 @@ CLOCKS = {name: getattr(time, name) for name in ("time", "monotonic", "time_ns",
 
 logger = logging.getLogger("switchyard.workers")
 
-# Hubs of which this process is a copy. Kept, so that no greenlet of theirs is collected: it would run its ``finally``.
+# Hubs of which this process is a copy. A greenlet of theirs that was collected would run its ``finally``.
 _left: list[Any] = []
 
 
 class ChildHygiene:
     """Watch over a child's own state, its descriptors, threads, processes, and locks of its log.
 
-    A task may have changed that state for its own time. It is put back once all tasks have ended that ran when the
-    change was seen. What cannot be put back has the child replaced: its tasks end within their own limits.
-
-    A replaced clock is put back, and has the child replaced too: times that it gave may be waited for.
+    State is put back once all tasks have ended that ran when a change was seen: it may be theirs. What cannot be put
+    back has the child replaced, and so has a replaced clock: times that it gave may be waited for.
 
     Created in the main thread of a child that works.
     """
 
     keeps_transaction = False  # whether a thread that has outlasted its job keeps one open, until this child ends
 
-    def __init__(self, broker: Broker, row: ChildRow, slots: SlotTracking, slot_count: int) -> None:
+    def __init__(
+        self, broker: Broker, row: ChildRow, slots: SlotTracking, signals: SignalPipe, slot_count: int
+    ) -> None:
         self._broker = broker
-        self._row = row
-        self._slots = slots
+        self.row, self.slots, self.signals = row, slots, signals
         mask, names, deepest = signal.pthread_sigmask, tuple(os.environ), sys.getrecursionlimit()
         kept: tuple[tuple[str, Callable[[], Any], Callable[[Any], Any]], ...] = (
             ("log", partial(log_state, logging.root.handlers[:]), set_log_state),  # first: it tells of the others
@@ -111,12 +109,13 @@ class ChildHygiene:
 
     def check(self) -> None:
         """Check if a second has passed, five if nothing runs; of a child that can open nothing, what needs no file."""
+        self._check_descriptors()
         with contextlib.suppress(OSError):  # a task may take the last descriptor at any time
             self._check()
 
     def _check(self) -> None:
         now_s = CLOCKS["monotonic"]()
-        if now_s < self._check_at_s or (now_s < self._idle_until_s and not (self._slots.ran or self._slots.running)):
+        if now_s < self._check_at_s or (now_s < self._idle_until_s and not (self.slots.ran or self.slots.running)):
             return
         self._check_at_s = now_s + CHECK_EVERY_S
         self._checks += 1
@@ -124,11 +123,11 @@ class ChildHygiene:
         self._release_log(now_s)
         strays = self._slot_hygiene.strays()  # by the last rolling back, which has ended meanwhile
         self._slot_hygiene.roll_back_between_calls()  # a call may have outlasted its job
-        if self._row.ill:  # it is to end, and the rest needs a descriptor
+        if self.row.ill:  # it is to end, and the rest needs a descriptor
             return
-        running = {message.message_id: message.actor_name for message in self._slots.running}
-        self._idle_until_s = now_s + (0.0 if running or self._slots.ran or self._ran_lately else IDLE_EVERY_S)
-        ran, self._slots.ran = self._ran | self._slots.ran, set()
+        running = {message.message_id: message.actor_name for message in self.slots.running}
+        self._idle_until_s = now_s + (0.0 if running or self.slots.ran or self._ran_lately else IDLE_EVERY_S)
+        ran, self.slots.ran = self._ran | self.slots.ran, set()
         self._ran = set(running.values())
         self._note_growth(ran)
         for name in self._kept:
@@ -136,22 +135,39 @@ class ChildHygiene:
         if strays is not None:
             self._note_strays(strays, now_s, ran | self._ran_lately)
         self._ran_lately = ran
-        if not self._row.full and (excess := self._excess()):
-            logger.error(
-                "this child holds %s; it is replaced. It ran since a second ago: %s", excess, ", ".join(sorted(ran))
-            )
-            self._row.set_full()
+        if not self.row.full and (excess := self._excess()):
+            named = ", ".join(sorted(ran))
+            logger.error("this child holds %s; it is replaced. It ran since a second ago: %s", excess, named)
+            self.row.full = True
             self._broker.drain()  # type: ignore[attr-defined]
+
+    def _check_descriptors(self) -> None:
+        """Mark this process as ill, to be replaced, when it can open nothing, or a task has closed what it had open.
+
+        In the first case servers would seem away; in the second, connections read and write what is not theirs.
+        """
+        if self.row.ill:
+            return
+        if not self.signals.is_open():
+            signal.set_wakeup_fd(-1)
+            logger.error("a task has closed file descriptors that are not its own; this process is replaced")
+            self._broker.drain()  # type: ignore[attr-defined]
+            self.row.ill = True
+            return
+        try:
+            os.close(os.open(os.devnull, os.O_RDONLY))
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self.row.ill = True
+                logger.error("this process has no file descriptor left; it is replaced")
 
     def _note_growth(self, ran: Collection[str]) -> None:
         """Share what the process has grown beyond its largest size among the actors that ran since a second ago."""
         grown = resident_bytes(os.getpid()) - self._largest_bytes
         if grown > 0:
             self._largest_bytes += grown
-            if (
-                self._largest_bytes - self._first_bytes < LOADED_BYTES
-                and CLOCKS["monotonic"]() - self._began_s < LOADS_S
-            ):
+            loaded_bytes, loads_s = self._largest_bytes - self._first_bytes, CLOCKS["monotonic"]() - self._began_s
+            if loaded_bytes < LOADED_BYTES and loads_s < LOADS_S:
                 return  # what a process loads once: where processes end again and again, each loads it
             for each in [actor for name in ran if (actor := self._broker.actors.get(name)) is not None]:
                 self._metrics.grown[each.queue_name, each.actor_name].inc(grown / len(ran))
@@ -171,26 +187,22 @@ class ChildHygiene:
             self._kept[name] = read, put_back, now
             logger.error("a task left another %s, which cannot be put back: %s", name, error)
             return
-        logger.error(
-            "a task left another %s, which was put back. It may be one of: %s", name, ", ".join(sorted(actors))
-        )
+        named = ", ".join(sorted(actors))
+        logger.error("a task left another %s, which was put back. It may be one of: %s", name, named)
 
     def _note_strays(self, strays: dict[Any, float], now_s: float, ran: set[str]) -> None:
-        """Have the child replaced when a thread that a task has started keeps a transaction open after its job.
-
-        Jobs that began after its last statement, 10 s ago and more, are not the one that started it.
-        """
+        """Have the child replaced when a thread that a task has started keeps a transaction open after its job."""
         self._strays = {each: self._strays.get(each, ran) for each in strays}
-        for each, at_s in strays.items():
-            is_owned = any((job.started_s or 0.0) <= at_s for job in self._slots.running)
+        for each, at_s in strays.items():  # jobs that began after its last statement have not started it
+            is_owned = any((job.started_s or 0.0) <= at_s for job in self.slots.running)
             if now_s - at_s > LONGEST_CALL_S and not is_owned and not self.keeps_transaction:
-                self.keeps_transaction = self._row.stuck = True
+                self.keeps_transaction = self.row.stuck = True
                 names = ", ".join(sorted(self._strays[each]))
                 logger.error("a thread keeps a transaction after its job; the child is replaced. It ran: %s", names)
 
     def only_sql_runs(self) -> bool:
         """Return whether all that runs is in the same statements as at the call before, beside such a transaction."""
-        before, self._in_sql = self._in_sql, {each.message_id: each.sql_s for each in self._slots.running}
+        before, self._in_sql = self._in_sql, {each.message_id: each.sql_s for each in self.slots.running}
         same = (sql_s < 0 and before.get(id_) == sql_s for id_, sql_s in self._in_sql.items())
         return self.keeps_transaction and all(same)
 
@@ -215,10 +227,7 @@ class ChildHygiene:
         return ""
 
     def _release_log(self, now_s: float) -> None:
-        """Give each handler whose lock nobody releases another lock, and have the child replaced.
-
-        Those that wait for the old lock do so until the child ends; it could not drain if it waited as well.
-        """
+        """Give each handler whose lock nobody releases another lock, or the child could not drain, and replace it."""
         for handler in logging.getLogger().handlers:
             if handler.lock is None or handler.lock.acquire(blocking=False):
                 self._held_since_s.pop(handler, None)
@@ -226,7 +235,7 @@ class ChildHygiene:
                     handler.lock.release()
             elif now_s - self._held_since_s.setdefault(handler, now_s) > LONGEST_HELD_S:
                 handler.createLock()
-                self._row.stuck = True
+                self.row.stuck = True
                 logger.error("a lock of the log was held for %g s; this child is replaced", LONGEST_HELD_S)
 
 
@@ -290,8 +299,7 @@ def set_log_state(state: tuple[int, list[logging.Handler]]) -> None:
 def disown_copies(title: str) -> None:
     """Have each process that a task forks give up what is its child's: signals, stack dumps, title, greenlets.
 
-    A copy that kept the handlers would outlive ``terminate()``, and one with its greenlets would run other tasks again.
-    Signals are blocked meanwhile: one that came before the handlers are gone would be lost.
+    A copy with the handlers would outlive ``terminate()``, one with the greenlets would run other tasks again.
     """
     os.register_at_fork(
         before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, HANDLED),

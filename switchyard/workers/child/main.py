@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import json
 import logging
 import math
 import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from queue import Empty
@@ -44,57 +42,40 @@ from switchyard.workers.shared.fork import INTERRUPT, SignalPipe, dump_on_signal
 MIDDLEWARE_VARIABLE = "SWITCHYARD_CHILD_MIDDLEWARE"
 BEAT_S = 1.0
 EX_LEFT_WORK = 3
-# Time that an idle isolated child stays up, so that the next suspect does not wait for a start.
-ISOLATED_IDLE_S = 10.0
-
-# How soon an idle consumer notices that it should stop.
-POLL_STOP_MS = 1_000
+ISOLATED_IDLE_S = 10.0  # for which an idle isolated child stays up, so that the next suspect waits for no start
+POLL_STOP_MS = 1_000  # after which an idle consumer notices that it should stop
 POLL_LEASES_S = 0.02
-# A call rides out 2 s and a failover takes longer: Dramatiq's pause of 3 s would outlast the new master's start.
-FAILOVER_PAUSE_S = 1.0
+FAILOVER_PAUSE_S = 1.0  # Dramatiq's of 3 s would outlast the start of the new master
 
 logger = logging.getLogger("switchyard.workers")
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Role of a child: everything its supervisor decides before the start.
-
-    Args:
-        title: Shown by ``ps``.
-        child: Name of the child in the broker.
-        index: Its row of the table, from 1.
-        isolated: Whether it runs suspects, one at a time, and ends when there are none left.
-        exclusive: Whether the pool's other children are quiet meanwhile; only then it runs lapse suspects.
-    """
+    """Role of a child: everything its supervisor decides before the start."""
 
     pool: Pool
-    title: str
-    child: str
-    index: int
+    title: str  # shown by ``ps``
+    child: str  # its name in the broker
+    index: int  # its row of the table, from 1
     lanes: tuple[str, ...]
     slots: int
     grace_s: float
-    isolated: bool
-    exclusive: bool = False
+    isolated: bool  # it runs suspects, one at a time, and ends when there are none left
+    exclusive: bool = False  # the pool's other children are quiet meanwhile; only then it runs lapse suspects
 
-    def to_argument(self) -> str:
-        """Return the assignment as one argument of a command line."""
-        return json.dumps({**asdict(self), "pool": self.pool.name})
+    def to_fields(self) -> dict[str, Any]:
+        """Return the assignment as JSON can hold it."""
+        return {**asdict(self), "pool": self.pool.name}
 
 
-def read_assignment(argument: str) -> Assignment:
-    """Return the assignment of a command line, with the pool of that name of the declared yard."""
-    fields = json.loads(argument)
+def read_assignment(fields: Mapping[str, Any]) -> Assignment:
+    """Return the assignment of such fields, with the pool of that name of the declared yard."""
     return Assignment(**{**fields, "pool": declared_yard().pool(fields["pool"]), "lanes": tuple(fields["lanes"])})
 
 
 def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
-    """Work for a pool until SIGTERM, then drain; return 0, or 3 when tasks outlasted the grace.
-
-    Runs in a process of its own, whose broker and database connections no other process uses, and which ends when its
-    supervisor is gone.
-    """
+    """Work for a pool, in a process of its own, until SIGTERM; drain, and return 0, or 3 when tasks outlasted that."""
     code = work(assignment, row, parent_pid)
     row.drained = True
     return code
@@ -150,49 +131,19 @@ def work(assignment: Assignment, row: ChildRow, parent_pid: int) -> int:
     row.progressed()
     row.working = True
     stuck = StuckMessages(broker, row, declared_yard(), queued=lambda: [item.message for item in work_queue.waiting()])
-    hygiene = ChildHygiene(broker, row, slots, assignment.slots)
+    hygiene = ChildHygiene(broker, row, slots, signals, assignment.slots)
     while not received and all_work(worker) and not (assignment.isolated and is_done(row)):
         received = wait(signals, row, BEAT_S, parent_pid)
         stuck.check()
-        check_descriptors(broker, row, signals)
         hygiene.check()
         if row.quiet:
             release_unstarted(worker)
-    return drain(worker, slots, row, signals, hygiene, assignment.grace_s)
-
-
-def check_descriptors(broker: YardBroker, row: ChildRow, signals: SignalPipe) -> None:
-    """Mark this process as ill, to be replaced, when it can open nothing, or a task has closed what it had open.
-
-    In the first case servers would seem away; in the second, connections read and write what is not theirs.
-    """
-    if row.ill:
-        return
-    if not signals.is_open():
-        signal.set_wakeup_fd(-1)
-        logger.error("a task has closed file descriptors that are not its own; this process is replaced")
-        broker.drain()
-        row.ill = True
-    elif lacks_descriptors():
-        row.ill = True
-        logger.error("this process has no file descriptor left; it is replaced")
-
-
-def lacks_descriptors() -> bool:
-    """Return whether this process cannot open anything."""
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
-    except OSError as error:
-        return error.errno in (errno.EMFILE, errno.ENFILE)
-    return False
+    return drain(worker, hygiene, assignment.grace_s)
 
 
 def copy_log(row: ChildRow) -> None:
-    """Copy this process's log into its row, where its supervisor finds it after a crash.
-
-    Only handlers of streams are copied: another, such as that of a file, may use more of its stream than ``write``.
-    """
-    for handler in logging.getLogger().handlers:
+    """Copy this process's log into its row, where its supervisor finds it after a crash."""
+    for handler in logging.getLogger().handlers:  # one of a file may use more of its stream than ``write``
         if isinstance(handler, logging.StreamHandler) and type(handler) in (logging.StreamHandler, CountedHandler):
             handler.setStream(LogCopy(handler.stream, row))
 
@@ -213,8 +164,7 @@ class LogCopy:
 def interrupt_on_signal(broker: Broker, slots: SlotTracking) -> None:
     """Install a signal handler that raises in the running greenlet if its supervisor requested the job's stop.
 
-    The handler runs in that greenlet: no other greenlet can interrupt one that computes or blocks without yielding.
-    Where tasks run in threads, the handler does nothing.
+    No other greenlet can interrupt one that computes or blocks without yielding. In threads the handler does nothing.
     """
     [cancellation] = (entry for entry in broker.middleware if isinstance(entry, Cancellation))
     signal.signal(INTERRUPT, lambda signum, frame: cancellation.interrupts.cancel_here(slots.is_to_stop))
@@ -275,23 +225,15 @@ def all_work(worker: dramatiq.Worker) -> bool:
     return not ended
 
 
-def drain(
-    worker: dramatiq.Worker,
-    slots: SlotTracking,
-    row: ChildRow,
-    signals: SignalPipe,
-    hygiene: ChildHygiene,
-    grace_s: float,
-) -> int:
+def drain(worker: dramatiq.Worker, hygiene: ChildHygiene, grace_s: float) -> int:
     """Stop fetching, release unstarted messages, let the others end within the grace; return the exit code.
 
-    In a child whose successor already works, only their own limits apply to the tasks, until the pool drains. In one
-    that can open nothing they have the grace in any case: a task may wait for a server that it can never reach. Where a
-    thread keeps a transaction open, tasks in statements that may wait for its end do not hold that up.
-
-    After this process has ended, its supervisor reclaims the messages that still ran and acknowledges the finished.
+    In a child whose successor already works, only their own limits apply to the tasks, until the pool drains, unless it
+    can open nothing: they may wait for a server that they never reach. Where a thread keeps a transaction open, tasks
+    in statements that may wait for its end do not hold that up.
     """
     put_clocks_back()
+    row = hygiene.row
     deadline = math.inf if row.retired else time.monotonic() + grace_s
     worker.broker.drain()  # type: ignore[attr-defined]
     for thread in worker.workers:
@@ -303,17 +245,15 @@ def drain(
             release_unstarted(worker)
             row.beat()
             hygiene.check()
-            check_descriptors(worker.broker, row, signals)  # type: ignore[arg-type]
             if row.ill:
                 deadline = min(deadline, time.monotonic() + grace_s)
             if hygiene.only_sql_runs():
                 deadline = 0.0
             thread.join(min(BEAT_S, left_s))
-            if signals.take():
+            if hygiene.signals.take():
                 deadline = min(deadline, time.monotonic() + grace_s)
                 shutdown_notices(worker.broker).notify()
-    left = len(slots.running)
-    if left:
+    if left := len(hygiene.slots.running):
         logger.warning(
             "%d tasks did not end within the grace period; their messages go back when this process ends", left
         )
@@ -330,10 +270,7 @@ def shutdown_notices(broker: Broker) -> ShutdownNotices:
 
 
 def release_all(worker: dramatiq.Worker, message: MessageProxy) -> None:
-    """Release the messages that wait for a thread, and then the given one, to the heads of their lanes.
-
-    The thread waits for a server that does not answer: nothing else would release the message.
-    """
+    """Release the messages that wait for a thread, and then the given one, to the heads of their lanes."""
     release_unstarted(worker)
     release = worker.consumers[message.queue_name].requeue_messages
     with contextlib.suppress(ConnectionClosed):

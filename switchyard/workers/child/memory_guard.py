@@ -25,10 +25,8 @@ logger = logging.getLogger("switchyard.workers")
 class MemoryGuard(Middleware):
     """Middleware that refuses messages which may exceed the child's memory limit; the supervisor replaces the child.
 
-    The memory that a message will use is unknown. The guard keeps as much free as one message of this child has used at
-    most, including the concurrent growth of its neighbours, and 2 MiB for what fetches and records beside it. The first
-    message of a child always starts; a child that is over its limit before that consumes nothing, see
-    :attr:`over_limit`.
+    The guard keeps as much free as one message of this child has used at most, beside its neighbours, and 2 MiB for
+    what fetches and records. The first message always starts, in a child that is not over its limit before.
 
     It must come before :class:`switchyard.workers.child.slot_tracking.SlotTracking`: a message that is refused here
     takes no slot. ``release`` releases the prefetched messages of this child, and then the given one.
@@ -52,8 +50,8 @@ class MemoryGuard(Middleware):
     def limit_allocations(self) -> None:
         """Make allocations beyond the limit raise ``MemoryError``, where the process would be killed.
 
-        For a child that runs one message at a time, after its threads have started. The kernel counts allocated, not
-        resident memory: what is allocated now and not resident stays allowed.
+        For a child that runs one message at a time, after its threads have started. What is allocated now and not
+        resident stays allowed.
         """
         resident, allocated = self._measure()
         limit_bytes = allocated + max(self._limit_bytes - resident, 0)
@@ -93,7 +91,7 @@ class MemoryGuard(Middleware):
         return size + self._growth_bytes + REST_BYTES <= self._limit_bytes
 
     def _used(self) -> tuple[int, int]:
-        """Return the resident bytes, and the used part of the limit, by resident or by allocated bytes."""
+        """Return the resident bytes, and those that are used of the limit."""
         resident, allocated = self._measure()
         if self._allocated_bytes is None:
             return resident, resident
@@ -102,7 +100,7 @@ class MemoryGuard(Middleware):
     def _close(self, broker: Broker, size: int) -> None:
         if self._row.full:
             return
-        self._row.set_full(memory=True)
+        self._row.lacks_memory = self._row.full = True  # in this order: the latter wakes who reads both
         broker.drain()  # type: ignore[attr-defined]
         logger.info(
             "child uses %.0f MB, one message used up to %.0f MB: no message starts within the limit of %.0f MB",
@@ -111,10 +109,7 @@ class MemoryGuard(Middleware):
 
 
 def memory_meter() -> Callable[[], tuple[int, int]]:
-    """Return a function that returns this process's resident and allocated bytes, in 2 microseconds.
-
-    Where the kernel does not report them (anything but Linux), both are the resident bytes.
-    """
+    """Return a function that returns this process's resident and allocated bytes; the resident twice but on Linux."""
     if sys.platform != "linux":
         return lambda: (resident_bytes(os.getpid()),) * 2
     statm = os.open("/proc/self/statm", os.O_RDONLY)

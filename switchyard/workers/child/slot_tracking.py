@@ -28,12 +28,7 @@ class SlotTracking(Middleware):
     It must be the first middleware of the broker: a message that another middleware refuses was taken as well. A slot
     stays busy until its message is acknowledged: a child that dies before has not finished it.
 
-    Args:
-        quiet_for_suspects: Whether a lapse suspect ends this child: one that runs beside others leaves it to them.
-
-    Attributes:
-        release: Releases the prefetched messages of the child, and then the given one.
-        ran: Names of the actors that started since a reader has put another set here.
+    A lapse suspect ends a child that is ``quiet_for_suspects``: one that runs beside others leaves it to them.
     """
 
     def __init__(
@@ -44,8 +39,9 @@ class SlotTracking(Middleware):
         self._lanes = {lane: (at, yard.queue_of(lane).hard_limit_ms * 1_000_000) for at, lane in enumerate(lanes)}
         self._waiting = False
         self._quiet_for_suspects = quiet_for_suspects
+        # Releases the prefetched messages of the child, and then the given one.
         self.release: Callable[[MessageProxy], None] = lambda message: None
-        self.ran: set[str] = set()
+        self.ran: set[str] = set()  # names of the actors that started since a reader has put another set here
 
     @property
     def running(self) -> list[HeldMessage]:
@@ -75,14 +71,11 @@ class SlotTracking(Middleware):
     # The broker hands out held messages, and no others.
 
     def before_process_message(self, broker: Broker, message: HeldMessage) -> None:  # type: ignore[override]
-        """Occupy a slot.
-
-        A message does not start while its lease may have expired, because the supervisor has not reached the server
-        for that long. If others got the message meanwhile, this child is killed; if the child drains, the message is
-        left to the supervisor.
+        """Occupy a slot, once the message's lease is certainly valid: the supervisor may not have reached the server.
 
         Raises:
-            SkipMessage: the child drained before the lease was certain; or it is quiet, and the message was released.
+            SkipMessage: the child drained before, and leaves the message to its supervisor; or it is quiet, and the
+                message was released.
         """
         if message.lapses is not None and self._quiet_for_suspects:
             self._row.quiet = True
@@ -132,10 +125,7 @@ M = TypeVar("M", bound=Middleware)
 
 def install(broker: Broker, middleware: M) -> M:
     """Put a middleware in front of a broker's others and return it."""
-    if broker.middleware:
-        broker.add_middleware(middleware, before=type(broker.middleware[0]))
-    else:
-        broker.add_middleware(middleware)
+    broker.add_middleware(middleware, before=type(broker.middleware[0]) if broker.middleware else None)
     return middleware
 
 
@@ -145,10 +135,9 @@ CHECK_EVERY_S = 1.0
 class StuckMessages:
     """Watch over the messages that a child holds.
 
-    A message that nothing runs for as long as its queue's hard limit is logged, and its child is marked for
-    replacement: when the child has ended, its supervisor returns the message to its lane. Until then the message's
-    lease would be renewed and its prefetch credit be missing. No such case is known; each would be a defect here or in
-    Dramatiq. ``queued`` returns the messages that wait for a thread.
+    One that nothing runs for as long as its queue's hard limit is logged, and the child replaced, which returns the
+    message to its lane. No such case is known; each would be a defect here or in Dramatiq. ``queued`` returns the
+    messages that wait for a thread.
     """
 
     def __init__(self, broker: YardBroker, row: ChildRow, yard: Yard, *, queued: Callable[[], list[Any]]) -> None:
@@ -158,7 +147,7 @@ class StuckMessages:
         self._check_at_s = 0.0
 
     def check(self) -> None:
-        """Look for such messages if a second has passed, and mark the child when one is past its hard limit."""
+        """Look for such messages if a second has passed."""
         now_s = time.monotonic()
         if now_s < self._check_at_s:
             return

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 import dramatiq
@@ -30,8 +31,7 @@ def pin(pool: Pool) -> None:
     usable = usable_cpus()
     if not pool.cpus or usable is None:
         return
-    existing = usable.intersection(pool.cpus)
-    if existing:
+    if existing := usable.intersection(pool.cpus):
         os.sched_setaffinity(0, existing)
     else:
         named = ", ".join(map(str, sorted(pool.cpus)))
@@ -49,9 +49,7 @@ def start_child(assignment: Assignment, table: ChildTable, *, close_inherited: I
             if is_patched():
                 become_child(dramatiq.get_broker(), assignment.slots)
             elif not assignment.isolated:
-                os.set_inheritable(table.fd, True)
-                arguments = [assignment.to_argument(), str(table.fd), str(len(table.rows)), str(table.slots)]
-                execute("switchyard.workers.child.gevent_main", arguments)
+                execute_patched(assignment.to_fields(), table)
         return serve(assignment, table.rows[assignment.index - 1], parent_pid=supervisor_pid)
 
     return fork(run, title=assignment.title, close_inherited=close_inherited)
@@ -66,8 +64,11 @@ def execute(module: str, arguments: Iterable[str]) -> NoReturn:
     )
 
 
-# Gevent resolves host names in real threads, 10 by default.
-RESOLVER_THREADS = 10
+def execute_patched(role: Mapping[str, Any], table: ChildTable) -> NoReturn:
+    """Replace this process by one that is patched for greenlets first, with a row of a table: a child, or a parent."""
+    os.set_inheritable(table.fd, True)
+    arguments = [json.dumps(role), str(table.fd), str(len(table.rows)), str(table.slots)]
+    execute("switchyard.workers.group.gevent_main", arguments)
 
 
 def become_child(broker: Broker, slots: int) -> None:
@@ -83,16 +84,13 @@ def become_child(broker: Broker, slots: int) -> None:
     # A greenlet that a task left must not end the process by a ``sys.exit()``.
     hub.SYSTEM_ERROR = (SystemError,)
     del hub.resolver
-    hub.threadpool.maxsize = max(RESOLVER_THREADS, slots)
+    hub.threadpool.maxsize = max(10, slots)  # gevent's default
     asyncio.set_event_loop_policy(LoopsElsewhere(hub))
     drop_event_loop(broker)
 
 
 class LoopsElsewhere(asyncio.DefaultEventLoopPolicy):
-    """Policy that refuses an event loop in the thread of a hub: while it waits, the other greenlets are inside of it.
-
-    Django refuses its database to those, and asyncio another loop.
-    """
+    """Policy that refuses an event loop in a hub's thread: its greenlets would have no other loop, and no database."""
 
     def __init__(self, hub: Any) -> None:
         super().__init__()

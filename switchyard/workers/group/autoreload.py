@@ -1,7 +1,6 @@
 """Restart of the pools when a Python file of the project changes, for development.
 
-Django's own reloader runs the reloaded program in a thread and ends it at any point. Pools fork from a main thread and
-hold work: so they are a process of their own, which drains.
+Django's own reloader would run them in a thread and end them at any point; as a process of their own they drain.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ from switchyard.middleware.places import place
 from switchyard.workers.shared.fork import die_with_parent, import_path, name_process
 
 POLL_S = 0.5
-# A task that does not end delays the new code no longer: its message is delivered again.
-RELOAD_GRACE_S = 5.0
+RELOAD_GRACE_S = 5.0  # a task that does not end delays the new code no longer: its message is delivered again
 
 logger = logging.getLogger("switchyard.workers")
 
@@ -65,10 +63,7 @@ def own_code() -> set[Path]:
 def keep_reloaded(arguments: Sequence[str]) -> int:
     """Run ``manage.py`` with arguments, and after each change drain it and run it again, until SIGTERM or Ctrl-C.
 
-    Pools that end by themselves, such as by code that does not load, are started with the next change.
-
-    Returns:
-        The exit code of the newest pools.
+    Pools that end by themselves are started with the next change. Returns the exit code of the newest pools.
     """
     name_process("reloader")
     received: list[int] = []
@@ -124,11 +119,7 @@ def _compile(files: Iterable[Path]) -> bool:
         except OSError:
             continue
         except (SyntaxError, ValueError) as error:
-            line = (error.lineno or 1) if isinstance(error, SyntaxError) else 1
-            logger.error(
-                "reload: %s: %s; the pools keep running the old code",
-                place(str(path), line),
-                getattr(error, "msg", error),
-            )
+            where = place(str(path), getattr(error, "lineno", None) or 1)
+            logger.error("reload: %s: %s; the pools keep running the old code", where, getattr(error, "msg", error))
             return False
     return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -14,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from switchyard.broker.late_imports import is_patched
 from switchyard.broker.topology import Pool
-from switchyard.workers.child.spawn import execute
+from switchyard.workers.child.spawn import execute_patched
 from switchyard.workers.shared.child_table import ChildRow, ChildTable
 from switchyard.workers.shared.fork import describe_exit, fork, name_process, prepare_to_fork, signals_of_parent
 from switchyard.workers.supervisor.children import KILL_AFTER_GRACE_S
@@ -25,10 +24,9 @@ from switchyard.workers.supervisor.supervisor import GRACE_S, POLL_READY_S, Supe
 logger = logging.getLogger("switchyard.workers")
 
 
-# Longer than a supervisor takes to kill its own children.
-KILL_MARGIN_S = KILL_AFTER_GRACE_S + 5.0
-# A supervisor turns its loop every 2 s, and waits for a broker some times 2 s in a turn at most. Its leases lapse after
-# 15 s: nothing of what its children run is theirs any more. One that is not ready may still load the project.
+KILL_MARGIN_S = KILL_AFTER_GRACE_S + 5.0  # longer than a supervisor takes to kill its own children
+# A supervisor turns its loop every 2 s, or some times that without a broker; its leases lapse after 15 s. One that is
+# not ready may still load the project.
 HUNG_S, BOOT_S, LOOK_S = 60.0, 300.0, 5.0
 GREENLETS = "greenlet pools"
 
@@ -43,13 +41,9 @@ class PoolGroup:
     """
 
     def __init__(
-        self,
-        pools: Sequence[Pool],
-        *,
-        grace_s: float = GRACE_S,
-        history: Callable[[], int] | None = None,
-        own_row: ChildRow | None = None,
-    ) -> None:
+        self, pools: Sequence[Pool], *, grace_s: float = GRACE_S,
+        history: Callable[[], int] | None = None, own_row: ChildRow | None = None,
+    ) -> None:  # fmt: skip
         self._parts = _parts(pools)
         self._history = history
         self._own_row = own_row
@@ -84,10 +78,7 @@ class PoolGroup:
         return os.EX_SOFTWARE if self._unclean else os.EX_OK
 
     def _replace_hung(self) -> None:
-        """Kill supervisors that were stopped or hang, so that they are started again; beat for the parent of this one.
-
-        The history writer has no heartbeat: its calls of the database may take long.
-        """
+        """Kill supervisors that hang, so that they are started again; beat for the parent of this one."""
         if (now_s := time.monotonic()) < self._look_at_s or self._process_set.stopping:
             return
         self._look_at_s = now_s + LOOK_S
@@ -114,8 +105,7 @@ class PoolGroup:
                     send(process, signum)
                 continue
             if signum == signal.SIGQUIT or (self._process_set.stopping and self._own_row is None):
-                # SIGQUIT, not a second SIGTERM: a process manager that signals every process must not cut the drain
-                # short.
+                # No second SIGTERM: a process manager that signals every process must not cut the drain short.
                 self._process_set.stop(signal.SIGQUIT)
             elif not self._process_set.stopping:
                 self._kill_at_s = time.monotonic() + self._grace_s + KILL_MARGIN_S
@@ -125,8 +115,7 @@ class PoolGroup:
             self._process_set.stop(signal.SIGKILL)
 
     def _start(self, index: int) -> int:
-        table = self._table
-        row = table.rows[index - 1]
+        row = self._table.rows[index - 1]
         row.clear()
         if self._is_history(index) and self._history is not None:
             row.ready = True  # nothing waits for it
@@ -135,10 +124,8 @@ class PoolGroup:
 
         def run() -> int:
             if len(part) > 1:
-                os.set_inheritable(table.fd, True)
-                names = json.dumps([pool.name for pool in part])
-                arguments = [names, str(self._grace_s), str(table.fd), str(len(table.rows)), str(index)]
-                execute("switchyard.workers.group.gevent_group", arguments)
+                names = [pool.name for pool in part]
+                execute_patched({"pools": names, "index": index, "grace_s": self._grace_s}, self._table)
             return Supervisor(part[0], grace_s=self._grace_s, own_row=row).run()
 
         title = f"pool {part[0].name}" if len(part) == 1 else GREENLETS
@@ -175,8 +162,7 @@ class PoolGroup:
         waits = [] if self._ready else [POLL_READY_S]
         if not self._process_set.stopping:
             waits.append(max(self._look_at_s - time.monotonic(), 0.0))
-        next_start_s = self._process_set.seconds_to_next()
-        if next_start_s < math.inf:
+        if (next_start_s := self._process_set.seconds_to_next()) < math.inf:
             waits.append(max(next_start_s, 0.0))
         if self._kill_at_s is not None:
             waits.append(max(self._kill_at_s - time.monotonic(), 0.0))
@@ -184,10 +170,8 @@ class PoolGroup:
 
 
 def _parts(pools: Sequence[Pool]) -> tuple[tuple[Pool, ...], ...]:
-    """Return the pools of each forked process: one, but for gevent pools, which share a parent that loads once.
-
-    The gevent pools come first: they load while the others start.
-    """
+    """Return the pools of each forked process: one, but for gevent pools, which share a parent that loads once."""
+    # These come first: they load while the others start.
     greenlets = tuple(pool for pool in pools if pool.kind == "gevent")
     others = tuple((pool,) for pool in pools if pool.kind != "gevent")
     # Where the kernel does not end orphans, a parent in between would outlive a killed one.

@@ -1,11 +1,7 @@
-"""Table in memory shared by a supervisor and its children: a row for each child, with its running and finished
-messages.
+"""Table in memory shared by a supervisor and its children: a row for each child, with its messages.
 
-Reading a row needs no cooperation of the child: the row of a child that hangs, or died, still shows its messages.
-
-Every message causes these writes, and in a worker that does much between two messages their cost is in the number of
-objects touched, not in the instructions. Hence one entry for a message from its start until it is overwritten,
-one call that fills it, and one cell with its state.
+The row of a child that hangs, or died, still shows its messages. Every message causes these writes, whose cost is in
+the number of objects touched: hence one entry for a message, one call that fills it, and one cell with its state.
 """
 
 from __future__ import annotations
@@ -27,61 +23,37 @@ from switchyard.broker.worker.prefetch import HELD_BYTES, HeldMarks
 
 @dataclass(frozen=True, slots=True)
 class ChildState:
-    """State of a child.
+    """State of a child."""
 
-    Args:
-        ready: Whether it is up; ``works``: its leases are valid as well; ``quiet``: it fetches and starts nothing.
-        beat_ns: Monotonic time of its last heartbeat; 0 before the first.
-        taken: Messages it started; ``done``: ended, well or not; ``busy``: running now.
-        progress_ns: Monotonic time of the first heartbeat after it last started or ended a message.
-    """
-
-    ready: bool
-    beat_ns: int
-    taken: int
-    done: int
-    busy: int
-    progress_ns: int = 0
-    works: bool = False
-    quiet: bool = False
+    ready: bool  # it is up
+    beat_ns: int  # monotonic time of its last heartbeat; 0 before the first
+    taken: int  # messages that it started
+    done: int  # ended, well or not
+    busy: int  # running now
+    progress_ns: int = 0  # monotonic time of the first heartbeat after it last started or ended a message
+    works: bool = False  # its leases are valid as well
+    quiet: bool = False  # it fetches and starts nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A message in a slot.
+    """A message in a slot."""
 
-    Args:
-        lane: Position of its lane among those that the child serves.
-        start_ns: Monotonic.
-        limit_ns: Time it may take; 0 without a limit, or while none runs because it waits for the broker.
-    """
-
-    lane: int
+    lane: int  # position of its lane among those that the child serves
     id: bytes
     token: int
-    start_ns: int
-    limit_ns: int
+    start_ns: int  # monotonic
+    limit_ns: int  # time it may take; 0 without a limit, or while none runs because it waits for the broker
 
     @property
     def over_at_ns(self) -> int | None:
         return self.start_ns + self.limit_ns if self.limit_ns else None
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A finished message, acknowledged or not."""
-
-    lane: int
-    id: bytes
-    token: int
-
-
 CELL_BYTES = 8
-HEADER_CELLS = 16  # more than are used, so that a header can grow in place
+HEADER_CELLS = 16
 READY, BEAT, LEASED, LAST_END, WRITTEN, PROGRESS, WORKING, FULL, RETIRED, LOGGED, STUCK, QUIET, DRAINED, ILL = range(14)
-DOZES = ILL + 1
-# Values of FULL.
-HOLDS_TOO_MUCH, LACKS_MEMORY = 1, 2
+DOZES, LACKS_MEMORY = 14, 15
 
 # Longest id of a message. A foreign message with a longer one cannot be identified, and counts as not running.
 ID_BYTES = 200
@@ -95,8 +67,7 @@ START, LIMIT, STOP = -STATE, 1 - STATE, -1
 # A state is the number of the child's start or end that wrote it, and in its lowest byte the kind of state.
 EVENT = 256
 RUNS, WORKED_OFF, GONE = 1, 2, 3
-# Minimum number of ended messages whose entries are kept.
-KEPT = 512
+KEPT = 512  # ended messages whose entries are kept, at least
 LOG_BYTES = 4_096
 NO_LIMIT = 0
 
@@ -120,7 +91,8 @@ class ChildRow:
     """Row of one child, written by the child except for the supervisor's cells; cleared between children."""
 
     ready, working = RowMark(READY), RowMark(WORKING)  # it is up; it consumes
-    full = RowMark(FULL)  # it must be replaced because of what it holds
+    full = RowMark(FULL, wakes=True)  # it starts no more messages, and must be replaced because of what it holds
+    lacks_memory = RowMark(LACKS_MEMORY)  # it is full because of its memory
     stuck = RowMark(STUCK, wakes=True)  # something in it never goes on: a message that nothing runs, a lock
     ill = RowMark(ILL, wakes=True)  # its process has no file descriptor left
     retired = RowMark(RETIRED)  # by the supervisor: a successor works, its tasks may end without grace period
@@ -167,16 +139,6 @@ class ChildRow:
     def leased(self) -> bool:
         """Whether the child may fetch and start messages."""
         return self.cells[LEASED] > monotonic_ns()
-
-    def set_full(self, *, memory: bool = False) -> None:
-        """Mark the child as full: it starts no more messages, because of the memory or whatever else it holds."""
-        self.cells[FULL] = LACKS_MEMORY if memory else HOLDS_TOO_MUCH
-        self.wake()
-
-    @property
-    def lacks_memory(self) -> bool:
-        """Whether the child is full because of its memory."""
-        return self.cells[FULL] == LACKS_MEMORY
 
     def doze(self, dozes: bool = True) -> None:
         """Have the child signal its next start or mark to this process, its supervisor, which does not look before."""
@@ -263,13 +225,10 @@ class ChildRow:
     def running(self) -> list[Running]:
         return [ran for _, _, ran in self._running()]
 
-    def finished(self) -> list[Finished]:
-        """Return the last finished messages of a child that has ended, of those whose records are written.
-
-        A child may have died while it filled an entry, which clears it first: entries without token or id are left out.
-        """
+    def finished(self) -> list[Running]:
+        """Return the last finished messages of a child that has ended, of those whose records are written."""
         written = self.cells[WRITTEN]
-        return [Finished(ran.lane, ran.id, ran.token) for state, ran in self._ended() if state <= written]
+        return [ran for state, ran in self._ended() if state <= written]
 
     def ended_unwritten(self, count: int) -> list[Running]:
         """Return up to ``count`` messages of an ended child whose tasks ended last, their records not written."""
@@ -278,7 +237,10 @@ class ChildRow:
         return [ran for _, ran in unwritten[:count]]
 
     def _ended(self) -> Iterator[tuple[int, Running]]:
-        """Yield state and message of each entry that is kept of an ended message."""
+        """Yield state and message of each entry that is kept of an ended message.
+
+        A child may have died while it filled an entry, which clears it first: entries without token or id are left out.
+        """
         for slot in self._slots(WORKED_OFF):
             start_ns, _, token, lane, length, id_, _, state = self._entry(slot)
             if token.rstrip(b"\0").isdigit() and 0 < length <= ID_BYTES:

@@ -52,7 +52,7 @@ class SignalPipe:
             signal.signal(signum, self._note)
         for signum in ignored:
             signal.signal(signum, signal.SIG_IGN)
-        # Blocked since the fork that made this process, see shared/fork.py.
+        # Blocked since the fork that made this process.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
 
     def take(self) -> list[int]:
@@ -87,6 +87,7 @@ def signals_of_parent(*, below: bool) -> SignalPipe:
 
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+PR_SET_PDEATHSIG = 1
 
 logger = logging.getLogger("switchyard.workers")
 
@@ -110,7 +111,25 @@ def fork(run: Callable[[], int], *, title: str, close_inherited: Iterable[Callab
     try:
         pid = os.fork()
         if pid == 0:
-            _be_child(run, title, close_inherited, end_with_parent)
+            code = os.EX_SOFTWARE
+            try:
+                if end_with_parent is not None:
+                    end_with_parent()
+                if is_patched():  # an event loop of its own, before it waits for anything
+                    import gevent
+
+                    gevent.reinit()
+                signal.set_wakeup_fd(-1)
+                for handled in (*HANDLED, signal.SIGCHLD):
+                    signal.signal(handled, signal.SIG_DFL)
+                for close in close_inherited:
+                    close()
+                for connection in connections.all(initialized_only=True):
+                    del connections[connection.alias]
+                name_process(title)
+                code = run_or_crash(run)
+            finally:
+                leave(code)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
     return pid
@@ -155,10 +174,7 @@ def name_process(title: str) -> None:
 
 
 def memory_bytes(pids: Iterable[int]) -> int:
-    """Return the proportional memory of processes: a shared page is divided among those that share it.
-
-    Where the kernel does not report it (anything but Linux), the resident size. Processes that have ended count as 0.
-    """
+    """Return the memory of processes, of shared pages their part; other kernels than Linux report those in full."""
     total = 0
     for pid in pids:
         try:
@@ -206,45 +222,13 @@ def describe_exit(status: int) -> tuple[str, str]:
     return "exit", f"exited with {os.WEXITSTATUS(status)}"
 
 
-def _be_child(
-    run: Callable[[], int],
-    title: str,
-    close_inherited: Iterable[Callable[[], None]],
-    end_with_parent: Callable[[], None] | None,
-) -> NoReturn:
-    code = os.EX_SOFTWARE
-    try:
-        if end_with_parent is not None:
-            end_with_parent()
-        if is_patched():  # an event loop of its own, before it waits for anything
-            import gevent
-
-            gevent.reinit()
-        signal.set_wakeup_fd(-1)
-        for handled in (*HANDLED, signal.SIGCHLD):
-            signal.signal(handled, signal.SIG_DFL)
-        for close in close_inherited:
-            close()
-        for connection in connections.all(initialized_only=True):
-            del connections[connection.alias]
-        name_process(title)
-        code = run_or_crash(run)
-    finally:
-        leave(code)
-
-
 def import_path() -> str:
-    """Return ``PYTHONPATH`` for a new interpreter: the project's folder, then what ``manage.py`` or a host has added.
-
-    The interpreter's own folders are left out: a task may start another version of Python.
-    """
+    """Return ``PYTHONPATH`` for a new interpreter: the project's folder, then what ``manage.py`` or a host added."""
+    # Left out: a task may start another version of Python.
     own = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     found = (folder for folder in sys.path if folder and Path(folder).exists())
     folders = (folder for folder in found if not any(Path(folder).is_relative_to(each) for each in own))
     return os.pathsep.join(dict.fromkeys((str(switchyard_settings().base_dir), *folders)))
-
-
-PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(signum: int = signal.SIGTERM, *, parent_pid: int | None = None) -> Callable[[], None] | None:
@@ -266,7 +250,6 @@ def die_with_parent(signum: int = signal.SIGTERM, *, parent_pid: int | None = No
 
 
 FRAME = re.compile(r'^  File "(?P<file>[^"]*)", line (?P<line>\d+) in (?P<function>.*)$', re.MULTILINE)
-SHOWN_FRAMES = 3
 
 
 def stacks_file(pool_name: str, pid: int) -> Path:
@@ -294,7 +277,7 @@ def dump_on_signal(path: Path) -> None:
 
 
 def crash_location(path: Path) -> str:
-    """Return the frames in which a child crashed in C, and remove its file; empty without a crash dump."""
+    """Return the last 3 frames of a child that crashed in C, and remove its file; empty without a crash dump."""
     try:
         text = path.read_text(errors="replace")
         path.unlink()
@@ -303,4 +286,4 @@ def crash_location(path: Path) -> str:
     _, fatal, after = text.rpartition("Fatal Python error: ")
     current = after.partition("Current thread")[2] or after
     frames = [f"{Path(found['file']).name}:{found['line']} {found['function']}" for found in FRAME.finditer(current)]
-    return " < ".join(frames[:SHOWN_FRAMES]) if fatal else ""
+    return " < ".join(frames[:3]) if fatal else ""

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from dramatiq.threading import is_gevent_active
 
@@ -20,10 +20,8 @@ WAIT_S = 1.0
 
 
 def never_wait_for_readers() -> None:
-    """Have ``sys.stdout`` and ``sys.stderr`` of this process, and of what it forks, wait for no reader and never fail.
-
-    The objects stay the same, because handlers of logs keep them. A stream that somebody else replaced is left alone.
-    """
+    """Have ``sys.stdout`` and ``sys.stderr`` of this process, and of its forks, wait for no reader and never fail."""
+    # The objects stay the same, because handlers of logs keep them; those that a project replaced are left alone.
     for stream, own in ((sys.stdout, sys.__stdout__), (sys.stderr, sys.__stderr__)):
         if isinstance(stream, io.TextIOWrapper) and stream is own and not stream.closed:
             fd, kept = stream.fileno(), {"encoding": stream.encoding, "errors": stream.errors}
@@ -34,11 +32,7 @@ def never_wait_for_readers() -> None:
 
 
 class PatientOutput(io.RawIOBase):
-    """Writes to a descriptor that wait for a second at most, and never fail.
-
-    After Ctrl-S, or below a stopped ``tee``, a supervisor would wait for ever, renew no lease and hear no signal; and a
-    task that prints would be over its limit. After a line was dropped, none waits until there is room again.
-    """
+    """Writes to a descriptor that never fail, and wait for a second, or not at all after a line was dropped."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -82,15 +76,12 @@ def _select() -> Callable[..., Any]:
         return select.select
     from gevent.monkey import get_original
 
-    original: Callable[..., Any] = get_original("select", "select")
-    return original
+    return cast("Callable[..., Any]", get_original("select", "select"))
 
 
 def _non_blocking(fd: int) -> tuple[Callable[[bytes], int], int]:
-    """Return a function that writes without blocking, and how many bytes it may be given.
-
-    The descriptor itself is shared with other programs, which would not expect it to be non-blocking.
-    """
+    """Return a function that writes without blocking, and how many bytes it may be given."""
+    # The descriptor itself is shared with other programs, which would not expect it to be non-blocking.
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode):
         return partial(os.write, fd), sys.maxsize

@@ -17,27 +17,19 @@ from switchyard.broker.redis.scripts import script
 logger = logging.getLogger("switchyard.workers")
 
 POLL_EVERY_S = 2.0
-# Lapse suspects that one quiet period is to run, before another supervisor opens one as well.
-SUSPECTS_A_PERIOD = 8
+SUSPECTS_A_PERIOD = 8  # lapse suspects that one quiet period is to run, before another supervisor opens one as well
 
 
 @dataclass(frozen=True, slots=True)
 class PoolBacklog:
-    """Numbers of messages that wait in the lanes of a queue.
-
-    Args:
-        isolated: Messages for isolated children, also those due within a second: a child may start before them.
-        paused: 1 while no message of the queue can be fetched.
-        suspects: Those of the next isolated messages that are lapse suspects.
-        quiet_periods: Supervisors that run such suspects now, or are about to.
-    """
+    """Numbers of messages that wait in the lanes of a queue."""
 
     live: int
     retry: int
-    isolated: int
-    paused: int
-    suspects: int = 0
-    quiet_periods: int = 0
+    isolated: int  # for isolated children, also those due within a second: a child may start before them
+    paused: int  # 1 while no message of the queue can be fetched
+    suspects: int = 0  # those of the next isolated messages that are lapse suspects
+    quiet_periods: int = 0  # supervisors that run such suspects now, or are about to
 
     def waits(self, lane: str) -> bool:
         """Return whether a lane has messages that could be fetched now."""
@@ -51,7 +43,7 @@ class BacklogPoll:
         self._calls, self._queues, self._lanes = calls, queues, lanes
         # Another pool may serve a queue's retries; the one with its live lane starts isolated children.
         self._isolates = {queue for queue, lane in lanes if lane == "live"}
-        self._order = deque(queues)
+        self._order = deque(queues)  # a poll begins with those that the one before did not read
         self._poll_at_s = 0.0
         self._backlogs: dict[str, PoolBacklog] = {}
 
@@ -82,11 +74,7 @@ class BacklogPoll:
         self._poll_at_s = min(self._poll_at_s, time.monotonic() + seconds)
 
     def poll(self, budget: TickBudget) -> int:
-        """Read the backlogs when a poll is due; return the number of messages that wait for isolated children.
-
-        An earlier supervisor, or a worker that fetched a suspect, may have put them there. When the time runs out, or
-        the server refuses to read one queue, the next poll begins with the queues that were not read.
-        """
+        """Read the backlogs when a poll is due; return the number of messages that wait for isolated children."""
         if time.monotonic() < self._poll_at_s:
             return 0
         self._poll_at_s = time.monotonic() + POLL_EVERY_S

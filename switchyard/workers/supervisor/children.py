@@ -15,9 +15,10 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.stores.pool_reports import ON_PURPOSE
 from switchyard.broker.topology import SUCCESSORS, Pool
+from switchyard.middleware.redaction import without_secrets
 from switchyard.workers.child.main import Assignment
 from switchyard.workers.child.spawn import start_child
-from switchyard.workers.shared.child_table import ChildState, ChildTable, Running
+from switchyard.workers.shared.child_table import ChildTable, Running
 from switchyard.workers.shared.fork import crash_location, describe_exit, resident_bytes, stacks_file
 from switchyard.workers.supervisor.leases import ChildLeases, Leftovers
 from switchyard.workers.supervisor.processes import (
@@ -26,21 +27,18 @@ from switchyard.workers.supervisor.processes import (
     ExitCause,
     Process,
     ProcessSet,
-    redacted_lines,
     send,
     suspects_of,
 )
 
 POLL_EVERY_S = 0.25
-# Pause while nothing runs, and after the server did not answer.
-IDLE_S = POLL_AGAIN_S = 1.0
-# The child polls by itself and raises in the task before this time; a greenlet that never yields does not see that.
+IDLE_S = POLL_AGAIN_S = 1.0  # pause while nothing runs, and after the server did not answer
+# The child raises in the task before this time; a greenlet that never yields does not see that.
 INTERRUPT_AFTER_S = 0.4
-# The child gets SIGTERM then, and SIGKILL 5 s later: within 10 s in all, including the poll.
-END_AFTER_S = 3.0
-# After the tasks' grace: for consumers to stop and connections to close.
-KILL_AFTER_GRACE_S = 5.0
+END_AFTER_S = 3.0  # by SIGTERM, and by SIGKILL 5 s later
+KILL_AFTER_GRACE_S = 5.0  # after the tasks' grace: for consumers to stop and connections to close
 RESTED_NS = 2_000_000_000
+MOST_LINES, LONGEST_LINE = 10, 400  # of the log that are kept, without secrets, with the messages of a crashed child
 # Crashes are reported for so long, and at most so many.
 CRASHES_KEPT_S, MOST_CRASHES, LAST_CRASHES = 3_600.0, 1_000, 3
 
@@ -52,9 +50,7 @@ logger = logging.getLogger("switchyard.workers")
 class CancellationWatch:
     """Running messages whose jobs were cancelled, with the time of each request.
 
-    Args:
-        poll: Given index -> messages that run there, returns those whose jobs are to stop, by index. What it
-            raises does not end the supervisor.
+    ``poll`` returns those of the messages, by index, whose jobs are to stop; its errors do not end the supervisor.
     """
 
     def __init__(self, poll: Callable[[Mapping[int, Sequence[Running]]], set[Key]]) -> None:
@@ -64,11 +60,7 @@ class CancellationWatch:
         self._interrupted: set[Key] = set()
 
     def update(self, running: Mapping[int, Sequence[Running]]) -> float:
-        """Poll for cancellations when a poll is due; return the seconds until the next call is due.
-
-        Args:
-            running: Index -> messages with a running limit. Messages that are not among them are forgotten.
-        """
+        """Poll for cancellations of messages with a running limit, if it is due; return the seconds until the next."""
         now_s = time.monotonic()
         if self._since_ns:
             there = {(index, ran) for index, messages in running.items() for ran in messages}
@@ -116,16 +108,9 @@ class ChildManager:
     """
 
     def __init__(
-        self,
-        selector: selectors.BaseSelector,
-        pool: Pool,
-        leases: ChildLeases,
-        cancellations: CancellationWatch,
-        *,
-        grace_s: float,
-        close_inherited: Iterable[Callable[[], None]] = (),
-        child_ended: Callable[[int], None] = lambda pid: None,
-    ) -> None:
+        self, selector: selectors.BaseSelector, pool: Pool, leases: ChildLeases, *, grace_s: float,
+        close_inherited: Iterable[Callable[[], None]] = (), child_ended: Callable[[int], None] = lambda pid: None,
+    ) -> None:  # fmt: skip
         self.pool = pool
         self.leases = leases
         self.restarts: dict[str, int] = {}
@@ -140,7 +125,7 @@ class ChildManager:
         self.process_set = ProcessSet(selector, pool.children, spare=spare, start=self._start, ended=self._ended)
         self.own = self.process_set.processes[: pool.children + 1]
         self.isolated = self.process_set.processes[pool.children + 1 :]
-        self._cancellations = cancellations
+        self.cancellations = CancellationWatch(leases.cancelled)
         self._grace_s = grace_s
         self.close_inherited = (*close_inherited, self.process_set.close_inherited, leases.close_inherited)
         self._child_ended = child_ended
@@ -173,9 +158,6 @@ class ChildManager:
         for row, _ in states:
             row.doze()
         return not any(row.read().busy for row, _ in states)
-
-    def states(self) -> list[tuple[int, ChildState]]:
-        return [(process.pid, self.rows[process.index].read()) for process in self.running]
 
     def work(self) -> float:
         """Reap ended children, settle their messages, start due children; return the seconds until the next step."""
@@ -243,10 +225,7 @@ class ChildManager:
             self.process_set.fill(process)
 
     def begin_quiet(self) -> None:
-        """Have the children fetch and start nothing, also those that start later; what runs ends within its own limits.
-
-        Isolated children end: :meth:`start_exclusive` needs a position.
-        """
+        """Have the children, also those that start later, fetch and start nothing. Isolated ones end: one is needed."""
         self.quiet = True
         for process in self.running:
             if process in self.isolated:
@@ -261,7 +240,7 @@ class ChildManager:
             self.rows[process.index].quiet = self.quiet
 
     def set_quieted(self, quieted: bool) -> None:
-        """Have the children fetch and start nothing until this is taken back; no quiet period begins meanwhile."""
+        """Have the children start nothing until this is taken back; no quiet period begins meanwhile."""
         self.quieted = quieted
         if quieted:
             self.begin_quiet()
@@ -324,7 +303,7 @@ class ChildManager:
         if cause and not cause.startswith("limit"):
             cause += f", pid {pid}, at most {process.peak_bytes / 1e6:.0f} MB"
             if isolated or self.pool.slots == 1:
-                cause = "\n".join([cause, *redacted_lines(logged)])
+                cause = "\n".join([cause, *(without_secrets(line)[:LONGEST_LINE] for line in logged[-MOST_LINES:])])
         self._leftovers.append((leftovers, suspects, cause))
         if isolated:
             # Its suspect waits to run isolated again.
@@ -362,16 +341,13 @@ class ChildManager:
 
     def _without_cancelled(self, index: int, leftovers: Leftovers) -> Leftovers:
         """Separate cancelled messages from the running ones: they never run again, so they are no suspects."""
-        cancelled = [ran for ran in leftovers.running if ran.limit_ns and self._cancellations.is_cancelled(index, ran)]
+        cancelled = [ran for ran in leftovers.running if ran.limit_ns and self.cancellations.is_cancelled(index, ran)]
         running = [ran for ran in leftovers.running if ran not in cancelled]
         return replace(leftovers, running=running, cancelled=cancelled)
 
 
-# The next measurement is due before a child could reach its limit at a growth of 2 GB/s, about the write rate of one
-# processor. A measurement takes 20 microseconds.
-MEASURE_EVERY_S, MEASURE_AT_MOST_EVERY_S = 0.1, 0.01
-# Children that run nothing grow by what tasks have left behind, if at all.
-MEASURE_IDLE_EVERY_S = 5.0
+# The next measurement, of 20 µs, is due before a child could reach its limit at the write rate of a processor.
+MEASURE_EVERY_S, MEASURE_AT_MOST_EVERY_S, MEASURE_IDLE_EVERY_S = 0.1, 0.01, 5.0
 GROWTH_BYTES_S = 2e9
 POLL_SUCCESSOR_S = 0.02
 

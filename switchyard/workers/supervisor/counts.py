@@ -1,8 +1,4 @@
-"""Counts of a pool's children for the facts, read from their metrics files every 10 s.
-
-The files are what every attempt is counted in before it is acknowledged, and they outlast a killed child. So a message
-costs nothing more, and of a killed supervisor the counts since its last flush are lost, of 10 s.
-"""
+"""Counts of a pool's children for the facts, read every 10 s from their metrics files, which outlast a killed child."""
 
 from __future__ import annotations
 
@@ -54,7 +50,7 @@ class CountFlush:
         self._next_s = time.monotonic() + FLUSH_S
 
     def work(self) -> None:
-        """Flush when it is due. Blocks for at most 1 s, while the broker does not answer."""
+        """Flush when it is due."""
         if time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + FLUSH_S
             self.flush()
@@ -109,7 +105,7 @@ class CountFile:
         self._data = b""
         self._parsed = 8
         self._places: list[tuple[tuple[tuple[str, ...], int], int, float]] = []
-        self._counts: dict[tuple[tuple[str, ...], int], int] = {}
+        self._counts: Totals = {}
 
     def read(self) -> Totals:
         """Return its counts; those of the last call where it cannot be read."""
@@ -117,17 +113,13 @@ class CountFile:
             data = self._path.read_bytes()
             if data != self._data and len(data) >= 8:
                 self._parse(data)
-                self._counts = self._sums(data)
-                self._data = data
+                counts: Counter[tuple[tuple[str, ...], int]] = Counter()
+                for key, place, unit in self._places:
+                    counts[key] += int(struct.unpack_from("d", data, place)[0] * unit)
+                self._counts, self._data = counts, data
         except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error):
             self._parsed, self._places = 8, []  # it is being made, or another program wrote it: parsed anew
         return self._counts
-
-    def _sums(self, data: bytes) -> dict[tuple[tuple[str, ...], int], int]:
-        counts: dict[tuple[tuple[str, ...], int], int] = {}
-        for key, place, unit in self._places:
-            counts[key] = counts.get(key, 0) + int(struct.unpack_from("d", data, place)[0] * unit)
-        return counts
 
     def _parse(self, data: bytes) -> None:
         used = min(int.from_bytes(data[:4], "little"), len(data))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from switchyard.workers.shared.child_table import ChildRow, Running
 from switchyard.workers.shared.fork import INTERRUPT
-from switchyard.workers.supervisor.children import POLL_EVERY_S, CancellationWatch, ChildManager
+from switchyard.workers.supervisor.children import POLL_EVERY_S, ChildManager
 from switchyard.workers.supervisor.processes import NO_DESCRIPTORS, RECYCLED, STUCK_MESSAGE, ExitCause, Process, send
 
 # Time between the SIGTERM and the SIGKILL of a child whose task exceeded its limit or did not stop.
@@ -22,9 +22,8 @@ logger = logging.getLogger("switchyard.workers")
 class HardLimits:
     """Termination of children that hang, or whose tasks exceed their hard limits or do not stop when cancelled."""
 
-    def __init__(self, children: ChildManager, cancellations: CancellationWatch) -> None:
-        self._children = children
-        self._cancellations = cancellations
+    def __init__(self, children: ChildManager) -> None:
+        self._children, self._cancellations = children, children.cancellations
         self.heartbeats = Heartbeats()
 
     def enforce(self) -> float:
@@ -96,11 +95,7 @@ HUNG_S, BOOT_S = 10.0, 60.0
 
 
 class Heartbeats:
-    """Time of each child's last heartbeat, as this process saw it.
-
-    Args:
-        hung_s: Silence after which a child hangs; ``boot_s``: the same of one that is not ready yet.
-    """
+    """Time of each child's last heartbeat. One that is silent for ``hung_s`` hangs; ``boot_s`` before it is ready."""
 
     def __init__(self, *, hung_s: float = HUNG_S, boot_s: float = BOOT_S) -> None:
         self._hung_s, self._boot_s = hung_s, boot_s
@@ -109,10 +104,7 @@ class Heartbeats:
         self._seen: dict[int, tuple[int, float, float]] = {}
 
     def silent(self, rows: Mapping[int, ChildRow]) -> list[tuple[int, float]]:
-        """Return pid and seconds since the last heartbeat of each idle child whose heartbeat is overdue.
-
-        A child that runs a task may hold the interpreter lock. After the task it has the full time for a heartbeat.
-        """
+        """Return pid and seconds since the last heartbeat of each idle child whose heartbeat is overdue."""
         now_s = time.monotonic()
         if now_s - self._checked_s > self._hung_s / 2:
             self._seen.clear()  # this process was suspended, its children may have been as well
@@ -124,7 +116,7 @@ class Heartbeats:
             beat_ns, answered_s, since_s = self._seen.get(pid, (-1, now_s, now_s))
             if beat_ns != state.beat_ns:
                 answered_s = since_s = now_s
-            elif any(ran.limit_ns for ran in row.running()):
+            elif any(ran.limit_ns for ran in row.running()):  # it may hold the interpreter lock
                 since_s = now_s
             elif now_s - since_s > (self._hung_s if state.ready else self._boot_s):
                 found.append((pid, now_s - since_s))
@@ -139,8 +131,7 @@ class Heartbeats:
 def replace_stuck(children: ChildManager) -> None:
     """Replace children whose rows are marked as stuck, or as ill (no file descriptor left, or closed ones).
 
-    Their running tasks have the grace period; a child that does not end by itself soon after is killed. Messages that a
-    stuck child held are returned without counting a crash; one that an ill child ran may have caused it, and counts.
+    After the grace period for running tasks they are killed. What an ill child ran may have caused that, and counts.
     """
     if children.stopping or children.paused:
         return

@@ -29,13 +29,11 @@ from switchyard.broker.redis.connections import connect
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.topology import Pool, Yard
 from switchyard.broker.yard_broker import YardBroker
-from switchyard.workers.shared.child_table import ChildRow, Finished, Running
+from switchyard.workers.shared.child_table import ChildRow, Running
 from switchyard.workers.supervisor.backlog import BacklogPoll
 
-# A message that runs for longer than this is reported, in case it ends the supervisor as well.
-LONG_S = 1.0
-# The oldest leases that may run: all, unless it is known that some are only prefetched.
-ALL_HELD = 500
+LONG_S = 1.0  # a message that runs for longer than this is reported, in case it ends the supervisor as well
+ALL_HELD = 500  # oldest leases that may run: all, unless it is known that some are only prefetched
 
 logger = logging.getLogger("switchyard.workers")
 
@@ -60,31 +58,22 @@ class ChildWork:
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """Messages that a child left when it ended.
-
-    Args:
-        running: Messages in its slots.
-        finished: Finished and recorded messages whose acknowledgement is not confirmed.
-        unwritten: Those that ended last, their records not written: they run again.
-        cancelled: Messages in its slots whose jobs were cancelled.
-        held: Marks of what it held, where its broker writes them.
-    """
+    """Messages that a child left when it ended."""
 
     child: str
     served: Served
-    running: list[Running] = field(default_factory=list)
-    finished: list[Finished] = field(default_factory=list)
-    cancelled: list[Running] = field(default_factory=list)
-    held: list[int] = field(default_factory=list)
-    unwritten: list[Running] = field(default_factory=list)
+    running: list[Running] = field(default_factory=list)  # in its slots
+    finished: list[Running] = field(default_factory=list)  # and recorded; their acknowledgement is not confirmed
+    cancelled: list[Running] = field(default_factory=list)  # in its slots, and their jobs were cancelled
+    held: list[int] = field(default_factory=list)  # marks of what it held, where its broker writes them
+    unwritten: list[Running] = field(default_factory=list)  # that ended last, not recorded: they run again
 
 
 class ChildLeases:
     """Leases of the children of a pool: acquired before their start, renewed, and reclaimed after their end.
 
-    Messages that ran in a child when it crashed are isolated: they run again one at a time, see
-    :class:`switchyard.middleware.crashes.Crashes`. In a pool with a single slot they ran alone already, and are
-    requeued.
+    Messages that ran in a child when it crashed run again one at a time, see
+    :class:`switchyard.middleware.crashes.Crashes`; in a pool with a single slot they ran alone already.
 
     Args:
         served, isolated: Lanes of a child, and of an isolated one: one for each queue.
@@ -92,14 +81,9 @@ class ChildLeases:
     """
 
     def __init__(
-        self,
-        pool: Pool,
-        served: Served,
-        isolated: Served,
-        queues: Mapping[str, QueueOperations],
-        calls: RedisCalls,
-        records: JobRecords,
-    ) -> None:
+        self, pool: Pool, served: Served, isolated: Served,
+        queues: Mapping[str, QueueOperations], calls: RedisCalls, records: JobRecords,
+    ) -> None:  # fmt: skip
         self.served, self.isolated = served, isolated
         self._queues, self._calls, self._records = queues, calls, records
         self.keeper = LeaseKeeper(queues, [*served.keys, *isolated.keys], reclaimed=self._reclaimed)
@@ -125,11 +109,7 @@ class ChildLeases:
         return self.keeper.settled and not self._suspects
 
     def adopt(self, index: int, row: ChildRow, served: Served, *, slots: int = 1, alone: bool = False) -> str:
-        """Return a name for the child that is about to start, with its leases if the server answers within a second.
-
-        The row shows the child how long its leases are valid; :meth:`tick` adds leases later, and renews them. All
-        other children of the pool are quiet while one runs ``alone``.
-        """
+        """Return a name for the child that is about to start, with its leases if the server answers within a second."""
         incarnation = self._incarnations[index] = self._incarnations.get(index, 0) + 1
         child = f"{self._name}.{index}.{incarnation}"
         if index in self._children:  # named before, and could not be started
@@ -196,10 +176,7 @@ class ChildLeases:
         return found
 
     def settle(self, leftovers: Leftovers, suspects: Sequence[Running] = (), cause: str = "") -> None:
-        """Acknowledge the messages that a child had finished, and return the rest to the heads of its lanes.
-
-        ``suspects`` crashed the child, or may have, by the cause that is stored with them.
-        """
+        """Acknowledge what a child had finished, and return the rest to its lanes: suspects with a cause of its end."""
         self._record_cancelled(leftovers)
         by_lane = {
             key: LaneLeftovers(

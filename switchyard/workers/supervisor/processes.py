@@ -9,19 +9,17 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import psutil
 
-from switchyard.middleware.redaction import without_secrets
 from switchyard.workers.shared.child_table import Running
 from switchyard.workers.shared.fork import descendants, peak_bytes
 from switchyard.workers.supervisor.leases import Leftovers
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.1, 30.0
-# A process that ran for at least this time counts as healthy.
-HEALTHY_AFTER_S = 10.0
+HEALTHY_AFTER_S = 10.0  # a process that ran for at least this time counts as healthy
 HAS_PIDFD = hasattr(os, "pidfd_open")
 
 logger = logging.getLogger("switchyard.workers")
@@ -29,31 +27,20 @@ logger = logging.getLogger("switchyard.workers")
 
 @dataclass(slots=True)
 class Process:
-    """One position of a process set, and the process that runs there, if any.
+    """One position of a process set, and the process that runs there, if any."""
 
-    Args:
-        index: From 1.
-        wanted: Whether a process is started here. Without it, one that runs is not replaced when it ends.
-        pid: 0 while none runs.
-        told: Whether the process got its signal to end.
-        peak_bytes: Largest resident memory of the process before.
-    """
-
-    index: int
-    wanted: bool = True
-    pid: int = 0
+    index: int  # from 1
+    wanted: bool = True  # a process is started here; without it, one that runs is not replaced when it ends
+    pid: int = 0  # 0 while none runs
     pidfd: int = -1
     started_s: float = 0.0
     start_at_s: float = 0.0
-    told: bool = False
-    peak_bytes: int = 0
+    told: bool = False  # the process got its signal to end
+    peak_bytes: int = 0  # largest resident memory of the process before
     idle_deaths: int = 0
 
     def delay_s(self, *, worked: bool) -> float:
-        """Return the seconds to wait before the next start of the process that ended.
-
-        The delay is 0 after a process that had worked; else 0.1 s, doubled with each such death in a row, up to 30 s.
-        """
+        """Return the seconds until the next start: 0 after a process that had worked, else doubled from 0.1 to 30."""
         if worked:
             self.idle_deaths = 0
             return 0.0
@@ -69,19 +56,14 @@ class ProcessSet:
         count: Processes that are started.
         spare: Further positions, empty until :meth:`fill`.
         start: Forks the process of an index and returns its pid.
-        ended: Called with index, pid and wait status of a process that ended; returns whether it had worked, so that
-            it is restarted at once. One that did not work, and lived for less than 10 s, is restarted with backoff.
+        ended: Called with index, pid and wait status; returns whether the process had worked. One that did not, and
+            lived for less than 10 s, is restarted with backoff.
     """
 
     def __init__(
-        self,
-        selector: selectors.BaseSelector,
-        count: int,
-        *,
-        spare: int = 0,
-        start: Callable[[int], int],
-        ended: Callable[[int, int, int], bool],
-    ) -> None:
+        self, selector: selectors.BaseSelector, count: int, *, spare: int = 0,
+        start: Callable[[int], int], ended: Callable[[int, int, int], bool],
+    ) -> None:  # fmt: skip
         self._selector = selector
         self._start = start
         self._ended = ended
@@ -176,39 +158,26 @@ def send(process: Process, signum: int) -> None:
 
 
 STUCK_MESSAGE, NO_DESCRIPTORS = "stuck_message", "no_descriptors"
-# Age, or what hygiene found; memory.
-RECYCLED = ("recycled", "recycled_memory")
+RECYCLED = ("recycled", "recycled_memory")  # age, or what hygiene found; memory
 # Reasons for a replacement that is counted under its reason although the child drained.
 REPLACED = (*RECYCLED, STUCK_MESSAGE, NO_DESCRIPTORS)
-# Limits of the log excerpt that is kept with the messages of a crashed child.
-MOST_LINES, LONGEST_LINE = 10, 400
 
 
 @dataclass(slots=True)
 class ExitCause:
-    """Reason for which the supervisor ends a child.
+    """Reason for which the supervisor ends a child."""
 
-    Args:
-        why: Label for metrics.
-        over: Messages over their limits, or cancelled, for which it is ended.
-        crash: Cause to note with its running messages, when the end counts as a crash by them.
-        killed: Whether it was sent SIGKILL; ``kill_at_s``: when it is, if it has not ended by itself.
-    """
-
-    why: str
-    over: tuple[Running, ...] = ()
-    crash: str = ""
-    killed: bool = False
-    kill_at_s: float = math.inf
+    why: str  # label for metrics
+    over: tuple[Running, ...] = ()  # messages over their limits, or cancelled, for which it is ended
+    crash: str = ""  # cause to note with its running messages, when the end counts as a crash by them
+    killed: bool = False  # it was sent SIGKILL
+    kill_at_s: float = math.inf  # when it is, if it has not ended by itself
 
 
 def suspects_of(
     leftovers: Leftovers, exit_cause: ExitCause | None, *, clean: bool, description: str
 ) -> tuple[tuple[Running, ...], str]:
-    """Return the messages that crashed a child, or may have, and the cause to store with them.
-
-    It ended ``clean`` where it drained, and was to.
-    """
+    """Return the messages that crashed a child, unless it drained and was to, and the cause to store with them."""
     if exit_cause is not None and exit_cause.over:  # also after a clean exit: the grace may end before they do
         over = {(ran.lane, ran.id, ran.token) for ran in exit_cause.over}
         suspects = tuple(ran for ran in leftovers.running if (ran.lane, ran.id, ran.token) in over and ran.limit_ns)
@@ -222,8 +191,3 @@ def suspects_of(
         return (), ""
     # Also those whose task has ended: what it left may have ended the process before their acknowledgement, each time.
     return (*leftovers.running, *leftovers.unwritten), description
-
-
-def redacted_lines(lines: Sequence[str]) -> list[str]:
-    """Return the last log lines of a child without secrets: at most 10, of at most 400 characters."""
-    return [without_secrets(line)[:LONGEST_LINE] for line in lines[-MOST_LINES:]]

@@ -9,14 +9,10 @@ from typing import Literal
 
 from switchyard.workers.supervisor.children import ChildManager
 
-# Time for which suspects are started in one quiet period; the last of them may take longer.
-PERIOD_S = 5.0
-# A child that is quiet may be starting a message in this moment. Its row shows the message after this time for certain.
-SETTLED_S = 0.25
-# The period ends when its child has run nothing for this long.
-IDLE_S = 1.0
-# A child that does not work after this time is given up, and the period ends.
-START_S = 30.0
+PERIOD_S = 5.0  # for starts of suspects; the last of them may take longer
+SETTLED_S = 0.25  # until the row of a quiet child shows for certain what it was just starting
+IDLE_S = 1.0  # after which the period ends, if its child has run nothing for so long
+START_S = 30.0  # for the start of that child
 # Time that a period first waits for running tasks while other work waits; each vain wait doubles it.
 PATIENCE_S = 15.0
 POLL_S = 0.05
@@ -29,16 +25,16 @@ logger = logging.getLogger("switchyard.workers")
 class QuietPeriods:
     """Periods of a pool in which nothing runs beside a lapse suspect, so that an end of the container is its doing.
 
-    A period has four steps, and each is entered only when the one before is complete::
+    A period has four steps, each entered when the one before is complete::
 
-        closed      suspects wait, and as much time has passed as the last period took, if other work waited
-        emptying    the pool's children are quiet; what they run ends; the exclusive child starts, quiet as well;
-                    when that takes too long for other work that waits, the period is put off, and the next waits longer
-        running     nothing else runs: the exclusive child takes one suspect after the other, for 5 s
+        closed      until suspects wait, and for as long as the last period took, if other work waited
+        emptying    the children are quiet and end what they run; the exclusive child starts, quiet as well;
+                    when other work waits too long for that, the period is put off, and the next waits longer
+        running     the exclusive child takes one suspect after the other, for 5 s
         ending      the exclusive child ends after its suspect; then the others go on
 
-    The exclusive child's leases say from their beginning that it runs alone. It takes nothing before that is true.
-    When all are killed, only a message that it held is counted against.
+    The exclusive child's leases say from their beginning that it runs alone, so that only its message is blamed when
+    all are killed.
     """
 
     def __init__(self, children: ChildManager) -> None:

@@ -30,14 +30,12 @@ from switchyard.broker.stores.pool_reports import (
 from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.topology import Pool
 from switchyard.conf import settings_digest, switchyard_settings
-from switchyard.workers.shared.child_table import ChildState
 from switchyard.workers.shared.fork import resident_bytes, stacks_file
 from switchyard.workers.supervisor.children import ChildManager
 from switchyard.workers.supervisor.processes import send
 
 EVERY_S = 2.0
 AFTER_FAILURE_S = 5.0
-NOTHING_ASKED = Notices("", None)
 
 logger = logging.getLogger("switchyard.workers")
 
@@ -53,7 +51,6 @@ class Reporter:
         self._last: PoolReport | None = None
         self._away = False
         self._forgot_silent = False
-        self._notices = NOTHING_ASKED
         self._work = WorkDone()
         self._settings = settings_digest()
         # A client of its own: the broker's client waits and retries for longer than a supervisor may block.
@@ -61,32 +58,35 @@ class Reporter:
         self._reports, self._clock = PoolReports(self.calls, Keys()), ServerClock(self.calls)
         self.facts = FactStore(self.calls, Keys())
 
-    def build(
-        self, children: Iterable[tuple[int, ChildState]], *, restarts: dict[str, int], crashes: dict[str, int],
-        state: str, metrics_port: int,
-    ) -> PoolReport:  # fmt: skip
-        """Return a report of the current state, given pid and state of each running child."""
+    def build(self, children: ChildManager, *, silent: list[SilentChild], state: str, metrics_port: int) -> PoolReport:
+        """Return a report of the current state."""
+        states = [(process.pid, children.rows[process.index].read()) for process in children.running]
         reported: list[ReportedChild] = [
             {
-                "pid": pid, "ready": state.works, "busy": state.busy, "done": state.done,
-                "rss_bytes": resident_bytes(pid), "quiet": state.quiet,
+                "pid": pid, "ready": child.works, "busy": child.busy, "done": child.done,
+                "rss_bytes": resident_bytes(pid), "quiet": child.quiet,
             }
-            for pid, state in children
+            for pid, child in states
         ]  # fmt: skip
         self._work.note(reported)
         return PoolReport(
             pool=self._pool.name, host=self._host, pid=os.getpid(), kind=self._pool.kind, slots=self._pool.total_slots,
             busy=sum(child["busy"] for child in reported), started_at=self.started_at, beat_at=now_ms(), state=state,
-            children=reported, restarts=dict(restarts), crashes=crashes, metrics_port=metrics_port,
+            children=reported, restarts=dict(children.restarts), crashes=children.recent_crashes(),
+            crashed=children.crashed(), silent=silent, metrics_port=metrics_port,
             release=switchyard_settings().release, settings=self._settings, clock_ahead_ms=CLOCK.ahead_ms,
             done=self._work.done, busy_ms=int(self._work.busy_s * 1_000),
         )  # fmt: skip
 
-    def write(self, report: PoolReport, quieted: Instruction | None = None) -> float:
-        """Write a report, with the instruction that quieted this pool; return the seconds until the next is due."""
+    def write(self, report: PoolReport, quieted: Instruction | None = None) -> tuple[float, Notices]:
+        """Write a report, with the instruction that quieted this pool.
+
+        Returns:
+            The seconds until the next is due, and what is asked of this supervisor: stacks, an instruction.
+        """
         self._last = report
         try:
-            self._notices = self._reports.write(report, quieted)
+            notices = self._reports.write(report, quieted)
             if not self._forgot_silent:
                 self._reports.read_beats(report.beat_at)
                 self._forgot_silent = True
@@ -95,17 +95,12 @@ class Reporter:
                 kind = error.kind if isinstance(error, BrokerError) else repr(error)
                 logger.warning("pool %s: the broker accepts no report: %s", self._pool.name, kind)
             self._away = True
-            return AFTER_FAILURE_S
+            return AFTER_FAILURE_S, Notices("", None)
         if self._away:
             logger.info("pool %s: the broker accepts reports again", self._pool.name)
         self._away = False
         self._clock.compare()
-        return EVERY_S
-
-    def take_notices(self) -> Notices:
-        """Return and clear what the last report found: a request for stacks, an instruction."""
-        notices, self._notices = self._notices, NOTHING_ASKED
-        return notices
+        return EVERY_S, notices
 
     def answer_stacks(self, request: str, children: list[ChildStacks]) -> None:
         """Answer a request for the children's stacks. After a failure the next report finds the request again."""
@@ -127,8 +122,7 @@ class Reporter:
 class WorkDone:
     """Messages that a pool's children ended, and the time that their slots were busy, since the supervisor started.
 
-    Busy slots are sampled with each report, every 2 s: over a minute the mean is right to a slot or so. The last
-    messages of a child that ended between two reports are not counted.
+    Busy slots are sampled with each report. The last messages of a child that ended between two are not counted.
     """
 
     def __init__(self) -> None:
@@ -161,11 +155,9 @@ class PoolHealth:
         self._taken, self._taken_s = -1, time.monotonic()
 
     def unhealthy_reason(self) -> str:
-        """Return why the pool does not work; empty when it does.
+        """Return why the pool does not work; empty when it does: it fetches messages, or none wait.
 
-        A pool works while it fetches messages, or while none wait; running processes are not enough. While the broker
-        is unavailable the pool counts as working: no message can be fetched, and no restart would help. The same holds
-        while the children are quiet, because a suspect runs alone.
+        It counts as working while the broker is unavailable, or the children are quiet: no restart would help.
         """
         leases = self._children.leases
         if leases.keeper.away or self._children.quiet:
@@ -183,10 +175,7 @@ class PoolHealth:
 
 
 class Instructions:
-    """Obedience of one supervisor: each instruction once, and none that was meant for a process before it.
-
-    A supervisor is told by when it started, as it reports that; ``stop`` drains the pool.
-    """
+    """Obedience of one supervisor: each instruction once, and none that was meant for a process before it."""
 
     def __init__(self, children: ChildManager, *, started_at: int, stop: Callable[[], None]) -> None:
         self.quieted: Instruction | None = None
@@ -220,11 +209,8 @@ class Instructions:
         return True
 
 
-# A dump is written within a signal handler; a child under load may be that late.
-WAIT_S = 0.5
-MOST_STACKS, MOST_FRAMES = 100, 40
-# Most bytes that are read of a child's dump; 100 greenlets write less.
-MOST_BYTES = 400_000
+WAIT_S = 0.5  # for dumps, which children under load write late
+MOST_STACKS, MOST_FRAMES, MOST_BYTES = 100, 40, 400_000
 
 _FRAME = re.compile(r'^[\s|:+-]*File "(?P<file>[^"]*)", line (?P<line>\d+),? in (?P<function>[\w.<>]+)\s*$')
 # Thread header as faulthandler writes it. Gevent's dump repeats the threads.
@@ -320,10 +306,7 @@ SILENT_S, WRITES_S = 4.0, 0.05
 
 
 class SilentChildren:
-    """Children that answer nothing. The stacks of each are requested once, when its silence is noticed.
-
-    A call that keeps the interpreter's lock keeps no signal handler of C from writing them.
-    """
+    """Children that answer nothing. The stacks of each are requested once, when its silence is noticed."""
 
     def __init__(self, children: ChildManager) -> None:
         self._children = children

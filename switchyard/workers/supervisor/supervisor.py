@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 
 import dramatiq
-from msgspec.structs import replace
 
 from switchyard.broker.stores.pool_reports import QUIETED, PoolReport
 from switchyard.broker.topology import Pool
@@ -23,7 +22,7 @@ from switchyard.workers.metrics import EndedChildren, FolderWatch, MetricsListen
 from switchyard.workers.preflight import make_watch
 from switchyard.workers.shared.child_table import ChildRow
 from switchyard.workers.shared.fork import describe_exit, fork, memory_bytes, prepare_to_fork, signals_of_parent
-from switchyard.workers.supervisor.children import KILL_AFTER_GRACE_S, CancellationWatch, ChildManager, Recycling
+from switchyard.workers.supervisor.children import KILL_AFTER_GRACE_S, ChildManager, Recycling
 from switchyard.workers.supervisor.counts import CountFlush
 from switchyard.workers.supervisor.hard_limits import HardLimits, replace_stuck
 from switchyard.workers.supervisor.leases import connect_leases
@@ -35,8 +34,7 @@ from switchyard.workers.supervisor.stand_in import StandIn
 GRACE_S = 25.0
 POLL_READY_S = 0.1
 LONGEST_SLEEP_S = 2.0
-# While nothing runs, what is due so soon after something else is done with it.
-TOGETHER_S = 1.0
+TOGETHER_S = 1.0  # while nothing runs, what is due so soon after something else is done with it
 BESIDE = "schedules and history"
 
 logger = logging.getLogger("switchyard.workers")
@@ -57,15 +55,9 @@ class Supervisor:
     """
 
     def __init__(
-        self,
-        pool: Pool,
-        *,
-        metrics_port: int = 0,
-        metrics_host: str = "127.0.0.1",
-        grace_s: float = GRACE_S,
-        own_row: ChildRow | None = None,
-        beside: Callable[[], int] | None = None,
-    ) -> None:
+        self, pool: Pool, *, metrics_port: int = 0, metrics_host: str = "127.0.0.1", grace_s: float = GRACE_S,
+        own_row: ChildRow | None = None, beside: Callable[[], int] | None = None,
+    ) -> None:  # fmt: skip
         self.pool = pool
         self._grace_s = grace_s
         self._parent_pid = os.getppid()
@@ -88,16 +80,15 @@ class Supervisor:
         # Only running children are signalled: they are not reaped yet, so that no other process has their pid.
         self._stacks = StackRequests(pool.name, send=os.kill, answer=self._reporter.answer_stacks)
         self._leases = connect_leases(pool, declared_yard(), dramatiq.get_broker(), switchyard_settings().broker_url)
-        cancellations = CancellationWatch(self._leases.cancelled)
         self._run_beside = beside
         count = 0 if beside is None else 1
         self._beside = ProcessSet(self._selector, count, start=self._start_beside, ended=self._beside_ended)
         inherited = [self._close_inherited, self._beside.close_inherited]
         self._children = ChildManager(
-            self._selector, pool, self._leases, cancellations,
+            self._selector, pool, self._leases,
             grace_s=grace_s, close_inherited=inherited, child_ended=self._ended_children.add,
         )  # fmt: skip
-        self._limits = HardLimits(self._children, cancellations)
+        self._limits = HardLimits(self._children)
         self._recycling = Recycling(self._children)
         self._quiet_periods = QuietPeriods(self._children)
         self._health = PoolHealth(self._children)
@@ -167,8 +158,7 @@ class Supervisor:
             if signum == signal.SIGUSR1:
                 self._children.dump_stacks()
                 continue
-            at_once = signum == signal.SIGQUIT or (self._own_row is None and self._children.stopping)
-            if at_once:
+            if signum == signal.SIGQUIT or (self._own_row is None and self._children.stopping):
                 self._kill("told to stop at once")
             elif not self._children.stopping:
                 self._drain()
@@ -182,10 +172,7 @@ class Supervisor:
         self._children.stop(signal.SIGTERM)
 
     def _enforce_drain(self) -> None:
-        """Kill children that outlast the grace period, that run nothing without a broker, or whose parent is gone.
-
-        Tasks have their whole grace period although the broker is away: it may be back before they end.
-        """
+        """Kill children that outlast the grace period, that run nothing without a broker, or whose parent is gone."""
         if self._own_row is not None and os.getppid() != self._parent_pid and not self._killed:
             self._kill("the parent is gone")  # where the kernel does not kill orphans
         if self._kill_at_s is None or not (self._children.running or self._beside.running):
@@ -225,10 +212,7 @@ class Supervisor:
                 self._children.kill(process, ExitCause("lost_lease"), fact)
 
     def _check_broker_health(self, *, at_once: bool = False) -> bool:
-        """Check the broker's server when it is due, and pause the children while its keyspace is not the known one.
-
-        Their running tasks may end. Return whether the pool pauses.
-        """
+        """Check the broker when it is due; return whether the pool pauses, while its keyspace is not the known one."""
         paused = self._state == "paused"
         if self._children.stopping or not (at_once or not self._watch.seconds_to_next()):
             return paused
@@ -269,28 +253,21 @@ class Supervisor:
 
     def _report(self) -> None:
         if time.monotonic() >= self._report_at_s and not self._leases.keeper.away:
-            wait_s = self._reporter.write(self._build_report(), self._instructions.quieted)
+            wait_s, asked = self._reporter.write(self._build_report(), self._instructions.quieted)
             self._report_at_s = time.monotonic() + wait_s
             self._counts.work()
             if not self._children.stopping:
                 self._stand_in.look()
-            stacks, instruction = self._reporter.take_notices()
-            if stacks:
-                self._stacks.begin(stacks, self._children.process_set.pids)
-            if instruction is not None and self._instructions.obey(instruction):
+            if asked.stacks:
+                self._stacks.begin(asked.stacks, self._children.process_set.pids)
+            if asked.instruction is not None and self._instructions.obey(asked.instruction):
                 self._report_at_s = 0.0
         self._stacks.finish()
 
     def _build_report(self) -> PoolReport:
-        report = self._reporter.build(
-            self._children.states(),
-            restarts=self._children.restarts,
-            crashes=self._children.recent_crashes(),
-            state=QUIETED if self._state == "up" and self._instructions.quieted else self._state,
-            metrics_port=self._listener.port,
-        )
+        state = QUIETED if self._state == "up" and self._instructions.quieted else self._state
         silent = self._silent.look(self._limits.heartbeats.unanswered())
-        return replace(report, silent=silent, crashed=self._children.crashed())
+        return self._reporter.build(self._children, silent=silent, state=state, metrics_port=self._listener.port)
 
     def _unhealthy_reason(self) -> str:
         # A restart does not help a pool that drains, or waits for a person to examine the broker.

@@ -7,13 +7,16 @@ import redis
 from switchyard.broker.keys import Keys
 from switchyard.conf import declared_yard
 from switchyard.workers.supervisor.report import Reporter
+from tests.unit.workers.supervisor.fakes import Server, make_children
 
 
 def test_the_first_report_forgets_supervisors_that_were_killed_long_ago(valkey: redis.Redis) -> None:
     beats = Keys().pool_beats()
     valkey.hset(beats, "urgent:gone:7", 1)
-    reporter = Reporter(declared_yard().pools[0])
+    pool = declared_yard().pools[0]
+    reporter = Reporter(pool)
 
-    reporter.write(report := reporter.build([], restarts={}, crashes={}, state="up", metrics_port=1))
+    report = reporter.build(make_children(pool, Server()), silent=[], state="up", metrics_port=1)
+    reporter.write(report)
 
     assert valkey.hkeys(beats) == [report.member.encode()]

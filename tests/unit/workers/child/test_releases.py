@@ -75,8 +75,8 @@ def test_threads_start_nothing_more_before_the_hooks_of_a_shutdown_run(
     worker.broker, worker.workers = broker, [SimpleNamespace(stop=lambda: seen.append("stop"), is_alive=bool)]
     flush = SimpleNamespace(barrier=SimpleNamespace(flush=lambda: None))
     monkeypatch.setattr(main, "facilities", lambda broker: flush)
-    parts: Any = SimpleNamespace(running=[], retired=False)
+    hygiene: Any = SimpleNamespace(slots=SimpleNamespace(running=[]), row=SimpleNamespace(retired=False))
 
-    assert drain(worker, parts, parts, parts, parts, 1.0) == 0
+    assert drain(worker, hygiene, 1.0) == 0
 
     assert seen == ["drain", "stop", "hooks", "end"]

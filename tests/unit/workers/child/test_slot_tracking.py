@@ -19,7 +19,7 @@ from switchyard.broker.redis_broker import RedisBroker
 from switchyard.middleware.outcomes import outcome_of
 from switchyard.middleware.wait_for_broker import retry_until_available
 from switchyard.workers.child.slot_tracking import SlotTracking
-from switchyard.workers.shared.child_table import ChildRow, ChildTable, Finished
+from switchyard.workers.shared.child_table import ChildRow, ChildTable
 from tests.factories.yards import small_yard
 
 LANES = ("work", "work-retry")
@@ -69,7 +69,7 @@ def test_a_slot_is_busy_until_its_message_is_acknowledged(
     assert runs[0].over_at_ns is not None
     assert at_work == [held]
     assert (slots.running, row.running()) == ([], [])
-    assert row.finished() == [Finished(1, b"a", 5)]
+    assert [(found.id, found.lane, found.token) for found in row.finished()] == [(b"a", 1, 5)]
     assert row.read().done == 1
 
 

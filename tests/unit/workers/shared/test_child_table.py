@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from switchyard.workers.shared import child_table
-from switchyard.workers.shared.child_table import KEPT, ChildRow, ChildState, ChildTable, Finished
+from switchyard.workers.shared.child_table import KEPT, ChildRow, ChildState, ChildTable
 
 
 @pytest.fixture
@@ -28,12 +28,8 @@ def start(row: ChildRow, id_: bytes = b"a", token: int = 1, *, lane: int = 0, li
     return slot
 
 
-def mark_stuck(row: ChildRow) -> None:
-    row.stuck = True
-
-
-def mark_ill(row: ChildRow) -> None:
-    row.ill = True
+def mark(name: str) -> Callable[[ChildRow], None]:
+    return lambda row: setattr(row, name, True)
 
 
 def work_off(row: ChildRow, token: int, *, lane: int = 0) -> None:
@@ -67,12 +63,12 @@ def test_a_table_is_found_again_by_its_descriptor() -> None:
     work_off(row, 3, lane=1)
     row.confirm_flush(row.last_end())
 
-    assert table.rows[1].finished() == [Finished(1, b"a", 3)]
+    assert [(ran.lane, ran.id, ran.token) for ran in table.rows[1].finished()] == [(1, b"a", 3)]
 
 
 def test_a_row_is_cleared_for_the_next_child(row: ChildRow) -> None:
     row.ready = True
-    row.set_full()
+    row.full = True
     row.retired = True
     row.log("said\n")
     start(row)
@@ -133,7 +129,7 @@ def test_what_is_not_written_down_of_a_message_keeps_it_from_being_finished(row:
     row.confirm_flush(last_end)
     work_off(row, 3)
 
-    assert row.finished() == [Finished(0, b"a", 1)]
+    assert [ran.token for ran in row.finished()] == [1]
     assert [ran.token for ran in row.ended_unwritten(1)] == [3]
     assert [ran.token for ran in row.ended_unwritten(9)] == [3, 2]
 
@@ -275,7 +271,7 @@ def test_what_a_child_holds_is_read_by_its_supervisor_until_the_row_is_cleared()
     assert table.rows[0].held_marks.read() == []
 
 
-@pytest.mark.parametrize("act", [start, ChildRow.set_full, mark_stuck, mark_ill])
+@pytest.mark.parametrize("act", [start, mark("full"), mark("stuck"), mark("ill")])
 def test_a_child_that_is_not_looked_at_signals_its_next_act_once(
     row: ChildRow, monkeypatch: pytest.MonkeyPatch, act: Callable[[ChildRow], object]
 ) -> None:

@@ -12,7 +12,7 @@ from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.topology import Pool
 from switchyard.workers.shared.child_table import ChildRow
-from switchyard.workers.supervisor.children import CancellationWatch, ChildManager
+from switchyard.workers.supervisor.children import ChildManager
 from switchyard.workers.supervisor.leases import ChildLeases, Served
 
 SERVED = Served(("work",), (("work", "live"),))
@@ -66,8 +66,7 @@ def make_leases(pool: Pool, server: Server) -> ChildLeases:
 
 def make_children(pool: Pool, server: Server) -> ChildManager:
     """Return the children of a pool, none of them started."""
-    leases = make_leases(pool, server)
-    return ChildManager(selectors.DefaultSelector(), pool, leases, CancellationWatch(leases.cancelled), grace_s=1.0)
+    return ChildManager(selectors.DefaultSelector(), pool, make_leases(pool, server), grace_s=1.0)
 
 
 def begin(row: ChildRow) -> int:
