@@ -16,7 +16,6 @@ class AlertsConfig(AppConfig):
         A level that the project has set itself stays.
         """
         from switchyard.alerts.checks import check_alert_rules, check_alert_urls, check_apprise
-        from switchyard.bulk import kinds
 
         register(check_alert_urls, "switchyard")
         register(check_alert_rules, "switchyard")
@@ -25,4 +24,3 @@ class AlertsConfig(AppConfig):
             logger = logging.getLogger(name)
             if logger.level == logging.NOTSET:
                 logger.setLevel(level)
-        kinds.register("alert.acknowledge", "switchyard.alerts.acts:ACKNOWLEDGE")

@@ -32,7 +32,7 @@ def start(
     """Start a bulk act on all that match a filter now, and return its row. The scheduler does it.
 
     Args:
-        kind: Name of a registered kind, such as ``letter.requeue``.
+        kind: Its name, such as ``letter.requeue``.
         filter: What it is applied to; see the kind.
         rate: Items a second at most; ``None`` for as fast as it goes.
         form_id: Id of the form that starts it.
@@ -41,7 +41,7 @@ def start(
 
     Raises:
         IntegrityError: an act of this form has started.
-        NotFound: no installed app registers the kind.
+        NotFound: there is no such kind.
         PermissionDenied: the right to the act holds for other queues than those of all that match.
         ValueError: the filter is wrong, the rate is below 1, or the plan has other numbers than it may.
         BrokerUnavailable: the broker did not answer; nothing is started.
@@ -136,7 +136,7 @@ def delete_old_rows() -> int:
 PAGE = 50
 # A rate of less time says more about the clock than about the act.
 LEAST_S: Final = 1.0
-# An act of a kind that no installed app has any more.
+# An act of a kind that this release does not have.
 UNKNOWN_TEXTS = KindTexts("Do", "item", "items", effect="", undo="", left="as they are")
 
 
