@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from django.contrib import messages
@@ -40,36 +39,11 @@ RESOLVED_FOR = timedelta(days=1)
 TABS = (("Now", ""), ("Acknowledged", "acknowledged"), ("Resolved", "resolved"))
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelRow:
-    """One channel with its last message; ``at`` is ``None`` where none was sent."""
-
-    name: str
-    at: datetime | None
-    error: str
-    waiting: int
-
-
-@dataclass(frozen=True, slots=True)
-class RuleRow:
-    """Cause that raises an alert, and how many of its alerts are unresolved."""
-
-    name: str
-    when: str
-    of: str
-    kind: str
-    unresolved: int = 0
-
-
+# Kind, name, when it is raised, and of what.
 RULES = (
-    RuleRow("Dead letter", "any; one message for each cause in 10 min", "every queue", "dead_letter"),
-    RuleRow("Broker", "an error of its server, or memory nearly full; until it is gone", "the broker", "broker"),
-    RuleRow(
-        "Finding",
-        "bad for 30 s, or one of some warnings for 20 s to 2 min; until it is gone",
-        "the overview",
-        "finding",
-    ),
+    ("dead_letter", "Dead letter", "any; one message for each cause in 10 min", "every queue"),
+    ("broker", "Broker", "an error of its server, or memory nearly full; until it is gone", "the broker"),
+    ("finding", "Finding", "bad for 30 s, or one of some warnings for 20 s to 2 min; until it is gone", "the overview"),
 )
 
 
@@ -114,20 +88,19 @@ def matching(query: Mapping[str, str]) -> QuerySet[Alert]:
     return rows.order_by("-last_at", "-id")
 
 
-def rule_rows(unresolved: QuerySet[Alert]) -> list[RuleRow]:
-    """Return what raises alerts here; alerts of any other kind are counted in a row of their own."""
-    counted = dict(unresolved.order_by().values_list("kind").annotate(count=Count("id")))
-    found = [replace(rule, unresolved=counted.pop(rule.kind, 0)) for rule in RULES]
-    others = sum(counted.values())
-    return [*found, RuleRow("Other", "raised by other code", "", "", others)] if others else found
+def rule_rows(unresolved: QuerySet[Alert]) -> list[tuple[str, str, str, int]]:
+    """Return what raises alerts here, each with its number; alerts of any other kind have a row of their own."""
+    counts = dict(unresolved.order_by().values_list("kind").annotate(count=Count("id")))
+    found = [(name, when, of, counts.pop(kind, 0)) for kind, name, when, of in RULES]
+    return [*found, ("Other", "raised by other code", "", sum(counts.values()))] if counts else found
 
 
-def channel_rows() -> list[ChannelRow]:
-    """Return the channels of the settings, each with its last message."""
+def channel_rows() -> list[dict[str, Any]]:
+    """Return the channels of the settings, each with the time of its last message, an error since, and what waits."""
     try:
         declared = channels(switchyard_settings().alert_urls)
     except InvalidSetting as error:
-        return [ChannelRow(name="SWITCHYARD_ALERT_URLS", at=None, error=str(error), waiting=0)]
+        return [{"name": "SWITCHYARD_ALERT_URLS", "at": None, "error": str(error), "waiting": 0}]
     found = []
     for channel in declared:
         messages = Delivery.objects.filter(channel=channel.name)
@@ -135,7 +108,8 @@ def channel_rows() -> list[ChannelRow]:
         failed = messages.exclude(error="").order_by("-id").first()
         fault = failed.error if failed and (last is None or failed.pk > last.pk) else ""
         waiting = messages.filter(state=Delivery.State.PENDING).count()
-        found.append(ChannelRow(channel.name, last.sent_at if last else None, fault, waiting))
+        at = last.sent_at if last else None
+        found.append({"name": channel.name, "at": at, "error": fault, "waiting": waiting})
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import partial
 from itertools import starmap
 from typing import Any
@@ -167,9 +166,10 @@ class Command(ActsCommand):
         rows = channel_rows()
         lines = []
         for number, row in enumerate(rows, start=1):
-            at = f"last message {row.at:%Y-%m-%d %H:%M:%S} UTC" if row.at else "no message yet"
-            lines.append(printable(f"{number:>3}  {row.name}: {at}{f', failing: {row.error}' if row.error else ''}"))
-        values = [asdict(row) | {"at": row.at and row.at.isoformat()} for row in rows]
+            at = f"last message {row['at']:%Y-%m-%d %H:%M:%S} UTC" if row["at"] else "no message yet"
+            failing = f", failing: {row['error']}" if row["error"] else ""
+            lines.append(printable(f"{number:>3}  {row['name']}: {at}{failing}"))
+        values = [row | {"at": row["at"] and row["at"].isoformat()} for row in rows]
         self.answer(lines, values)
 
     def _test(self, options: dict[str, Any]) -> None:
