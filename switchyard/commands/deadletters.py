@@ -13,6 +13,7 @@ from switchyard.broker.errors import BrokerError
 from switchyard.bulk import services as bulk
 from switchyard.conf import declared_yard
 from switchyard.console.commands import LIMIT, ActsCommand, wrong
+from switchyard.console.formatting import counted
 from switchyard.dead_letters import acts, bulk_moves, presentation, queries
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.reconcile import reconcile_all
@@ -140,7 +141,7 @@ class Command(ActsCommand):
             outcome = acts.apply(verb, ids, who=who, reason=reason)
         past = {"requeue": "Requeued", "discard": "Discarded", "restore": "Restored"}[verb]
         left = f"; {outcome.left} of these are open: died meanwhile, or beyond one run" if outcome.left else ""
-        moved = presentation.letters(len(outcome.done), quarantined=options["quarantined"])
+        moved = counted(len(outcome.done), "quarantined message" if options["quarantined"] else "dead letter")
         self.answer(f"{past} {moved}{left}.", asdict(outcome), indent=2)
         for text in (*outcome.skipped, *filter(None, [outcome.stopped])):
             self.stderr.write(printable(text))
