@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -118,6 +118,7 @@ class Command(ActsCommand):
             raise wrong(f"{verb}: {choice}; quarantined messages have neither")
         if (rolls_out and not many) or (not rolls_out and (options.get("rate") or options.get("stop_percent"))):
             raise wrong("requeue: --canary takes --group FP, or a time; --rate and --stop-percent take --canary")
+        left = 0
         if options["quarantined"]:
             outcome = acts.move_quarantined(verb, ids, who=who, reason=reason)
         elif many and verb != "restore":
@@ -134,15 +135,15 @@ class Command(ActsCommand):
             if not ids and any(times.values()):
                 raise CommandError(f"{verb}: no open letter matches; see manage.py switchyard deadletters list")
             outcome = acts.apply(verb, ids, who=who, reason=reason, group=group)
-            outcome = replace(outcome, left=found.count())
+            left = found.count()
         else:
             if group and not (ids := queries.ids_of(group, state=DeadLetter.State.DISCARDED)):
                 raise CommandError(f"group {group}: it has no discarded letter; nothing was restored")
             outcome = acts.apply(verb, ids, who=who, reason=reason)
         past = {"requeue": "Requeued", "discard": "Discarded", "restore": "Restored"}[verb]
-        left = f"; {outcome.left} of these are open: died meanwhile, or beyond one run" if outcome.left else ""
+        more = f"; {left} of these are open: died meanwhile, or beyond one run" if left else ""
         moved = counted(len(outcome.done), "quarantined message" if options["quarantined"] else "dead letter")
-        self.answer(f"{past} {moved}{left}.", asdict(outcome), indent=2)
+        self.answer(f"{past} {moved}{more}.", asdict(outcome) | {"left": left}, indent=2)
         for text in (*outcome.skipped, *filter(None, [outcome.stopped])):
             self.stderr.write(printable(text))
         if outcome.skipped or outcome.stopped:

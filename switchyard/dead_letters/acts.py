@@ -84,13 +84,11 @@ class BulkResult:
     Args:
         done: Message ids that it was applied to.
         skipped: One sentence for each of the others.
-        left: Open letters of the group that this call did not reach.
         stopped: Why the call ended early, or "".
     """
 
     done: tuple[str, ...]
     skipped: tuple[str, ...]
-    left: int = 0
     stopped: str = ""
 
 
@@ -109,10 +107,10 @@ def apply(
         result = act_on(by_id[message_id], name, by=who.signature, reason=reason)
         return "" if result.done else result.message
 
-    def queues() -> set[str]:
-        return {find(letter).queue for letter in letters}
-
-    return _move_each(f"letter.{name}", list(by_id), move, who=who, reason=reason, group=group, queues=queues)
+    return _move_each(
+        f"letter.{name}", list(by_id), move, who=who, reason=reason, group=group,
+        queues=lambda: {find(letter).queue for letter in letters},
+    )  # fmt: skip
 
 
 def move_quarantined(name: MoveName, ids: Sequence[str], *, who: Who, reason: str = "") -> BulkResult:
@@ -185,7 +183,7 @@ def _move_each(
                 entry.count = len(done)
         if skipped and not done and not stopped:
             entry.error = "nothing moved"
-    return BulkResult(tuple(done), tuple(skipped), stopped=stopped)
+    return BulkResult(tuple(done), tuple(skipped), stopped)
 
 
 def act_on(
@@ -358,9 +356,8 @@ def _restore(row: DeadLetter, by: str, reason: str) -> ActionResult:
     if not facilities().transport.restore(kept):
         return ActionResult(row, False, f"{row} cannot be restored: a message with its id is in {row.queue}.")
     with locked(row) as now:
-        if now.state != DeadLetter.State.DISCARDED:
-            return ActionResult(now, True, f"Restored {now}.")
-        now.kept = ""
-        set_state(now, DeadLetter.State.NEW, "restore", by, reason)
-        now.save()
+        if now.state == DeadLetter.State.DISCARDED:  # else the reconciler has found it
+            now.kept = ""
+            set_state(now, DeadLetter.State.NEW, "restore", by, reason)
+            now.save()
     return ActionResult(now, True, f"Restored {now}.")

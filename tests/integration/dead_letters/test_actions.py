@@ -163,7 +163,7 @@ def test_act_killed_before_the_letter_moved_changes_nothing(
     report = reconcile.reconcile_all()
 
     row = DeadLetter.objects.get()
-    assert (report.settled, row.state, row.claim_token) == (1, "new", "")
+    assert (report["settled"], row.state, row.claim_token) == (1, "new", "")
     assert "interrupted before the letter moved" in row.history[-1]["note"]
     assert acts.act_on(made.id, "requeue", by="m.keller").done
 
