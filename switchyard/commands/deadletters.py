@@ -137,7 +137,10 @@ class Command(ActsCommand):
             outcome = acts.apply(verb, ids, who=who, reason=reason, group=group)
             left = found.count()
         else:
-            if group and not (ids := queries.ids_of(group, state=DeadLetter.State.DISCARDED)):
+            if group:
+                rows = DeadLetter.objects.filter(fingerprint=group, state=DeadLetter.State.DISCARDED)
+                ids = list(rows.order_by("died_at", "id").values_list("message_id", flat=True))
+            if not ids:
                 raise CommandError(f"group {group}: it has no discarded letter; nothing was restored")
             outcome = acts.apply(verb, ids, who=who, reason=reason)
         past = {"requeue": "Requeued", "discard": "Discarded", "restore": "Restored"}[verb]

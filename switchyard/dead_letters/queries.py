@@ -80,12 +80,6 @@ def behind(rows: QuerySet[DeadLetter], at: datetime, pk: int, order: str) -> Que
     return rows.filter(later, **{f"died_at__{order}e": at})
 
 
-def ids_of(fingerprint: str, *, state: str = "", limit: int | None = None) -> list[str]:
-    """Return the ids of a group's letters of a state, by default of the open ones, oldest first."""
-    rows = listing(fingerprint=fingerprint, states=(state,) if state else ()).order_by("died_at", "id")
-    return list(rows.values_list("message_id", flat=True)[:limit])
-
-
 def open_fingerprints(fingerprints: Collection[str]) -> set[str]:
     """Return those of some fingerprints that have open letters."""
     found = DeadLetter.objects.filter(is_open=1, fingerprint__in=fingerprints).order_by()
@@ -96,12 +90,6 @@ def open_count(*, before: datetime | None = None) -> int:
     """Return the number of open letters, or of those that died before a moment."""
     rows = DeadLetter.objects.filter(is_open=1)
     return (rows if before is None else rows.filter(died_at__lt=before)).count()
-
-
-def count_up_to(most: int, *, state: str = "") -> int:
-    """Return the number of letters of a state, or of all that are kept; ``most + 1`` where there are more."""
-    rows = DeadLetter.objects.filter(state=state) if state else DeadLetter.objects.all()
-    return rows.order_by()[: most + 1].count()
 
 
 def groups(

@@ -109,7 +109,7 @@ def test_group_is_requeued_oldest_first_up_to_the_limit(bury: Callable[..., Lett
     bury(fingerprint="another")
     reconcile.reconcile_all()
 
-    oldest = queries.ids_of("f00dfacef00dface", limit=3)
+    oldest = list(queries.listing(fingerprint="f00dfacef00dface").order_by("died_at")[:3])
     outcome = acts.apply("requeue", oldest, who=OPERATOR, group="f00dfacef00dface")
 
     assert outcome.done == tuple(letter.id for letter in made[:3])
