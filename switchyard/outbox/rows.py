@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from django.db import connections
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models import Max, Min
 from dramatiq.actor import Actor
 from dramatiq.message import Message
@@ -84,6 +84,11 @@ def behind_others(alias: str, order_keys: Mapping[int, str]) -> set[int]:
     return {row for row, key in keys.items() if key in held}
 
 
+def is_behind(row: OutboxRow) -> bool:
+    """Return whether an earlier row of its key is there still."""
+    return bool(behind_others(row._state.db or DEFAULT_DB_ALIAS, {row.pk: row.order_key}))
+
+
 def are_left(alias: str) -> bool:
     """Return whether a database has rows. It is asked twice a second: a query of the ORM costs ten times as much."""
     with connections[alias].cursor() as cursor:
@@ -106,22 +111,15 @@ def delete(alias: str, rows: Sequence[int]) -> None:
             cursor.execute(f"DELETE FROM {TABLE} WHERE id IN ({places}){more}", ids)  # noqa: S608
 
 
-class Figures(NamedTuple):
-    """Rows of the outbox that wait, and the age of the oldest in ms; 0 when none does."""
-
-    waiting: int
-    oldest_ms: int
-
-
-def figures() -> Figures:
-    """Return the figures over all databases."""
+def figures() -> tuple[int, int]:
+    """Return how many rows wait in all databases, and the age of the oldest in ms; 0 when none does."""
     count, oldest = 0, None
     for alias in aliases():
         rows = OutboxRow.objects.using(alias)
         count += depth(alias)
         if (first := rows.order_by("id").values_list("created_ms", flat=True).first()) is not None:
             oldest = min(first, oldest or first)
-    return Figures(count, 0 if oldest is None else max(now_ms() - oldest, 0))
+    return count, 0 if oldest is None else max(now_ms() - oldest, 0)
 
 
 def aliases() -> list[str]:
@@ -133,39 +131,22 @@ def depth(alias: str) -> int:
     return OutboxRow.objects.using(alias).order_by()[: MOST_ROWS + 1].count()
 
 
+def waiting_row(job_id: str) -> OutboxRow | None:
+    """Return the row of a job that waits in the outbox, or ``None``."""
+    found = (OutboxRow.objects.using(alias).filter(job_id=job_id).first() for alias in aliases())
+    return next((row for row in found if row is not None), None)
+
+
 def waiting_job(job_id: str) -> Message[Any] | None:
     """Return the message of a job that waits in the outbox, or ``None``."""
-    for alias in aliases():
-        if (row := OutboxRow.objects.using(alias).filter(job_id=job_id).first()) is not None:
-            return message_of(row)
-    return None
+    row = waiting_row(job_id)
+    return None if row is None else message_of(row)
 
 
 def waiting_ids(job_ids: Sequence[str]) -> set[str]:
     """Return those of some jobs that wait in the outbox."""
     rows = (OutboxRow.objects.using(alias).filter(job_id__in=job_ids) for alias in aliases())
     return {job_id for found in rows for job_id in found.values_list("job_id", flat=True)}
-
-
-class Standing(NamedTuple):
-    """Place of a job in the outbox.
-
-    Args:
-        created_ms: Time of its send, ms since the epoch.
-        behind: An earlier row of its order key is there still.
-    """
-
-    created_ms: int
-    order_key: str
-    behind: bool
-
-
-def standing(job_id: str) -> Standing | None:
-    """Return the place of a job that waits in the outbox, or ``None``."""
-    for alias in aliases():
-        if (row := OutboxRow.objects.using(alias).filter(job_id=job_id).first()) is not None:
-            return Standing(row.created_ms, row.order_key, bool(behind_others(alias, {row.pk: row.order_key})))
-    return None
 
 
 def cancel_waiting(job_id: str) -> bool:
