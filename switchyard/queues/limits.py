@@ -62,14 +62,6 @@ class CircuitState:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LimitsNow:
-    """All limits and circuits of the yard, in the order of its queues."""
-
-    limits: list[LimitState]
-    circuits: list[CircuitState]
-
-
 def text_of(state: LimitState) -> str:
     """Return a limit as its option says it: ``5 per customer_id``, ``10/m``, ``by order_id``."""
     if state.kind not in CHANGEABLE:
@@ -86,15 +78,15 @@ def still_text(one: LimitState | KeyState) -> str:
     return high if low == high else f"{low} to {high}"
 
 
-def limits_now(*, arguments: bool) -> LimitsNow:
-    """Return what is declared and what waits for it, in a number of server calls that does not depend on their keys.
+def limits_now(*, arguments: bool) -> tuple[list[LimitState], list[CircuitState]]:
+    """Return all limits and circuits with what waits for them, in a number of server calls independent of their keys.
 
     Args:
         arguments: Whether its reader may view arguments: the values of open circuits are some.
     """
     runs = day_of_all(facilities().facts.server_ms())
     found = [each if each.argument else replace(each, **_still(each, each, runs)) for each in states()]
-    return LimitsNow(found, _circuits(arguments=arguments))
+    return found, _circuits(arguments=arguments)
 
 
 def states() -> list[LimitState]:
