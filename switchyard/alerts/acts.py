@@ -19,7 +19,7 @@ from switchyard.alerts.models import Alert, Silence
 from switchyard.alerts.notice import Notice
 from switchyard.audit.services import Who, act
 from switchyard.broker.errors import ActRefused, NotFound
-from switchyard.bulk.kinds import Item, Kind, KindTexts, Taken
+from switchyard.bulk.kinds import Item, Kind, KindTexts, Taken, plain_fields
 from switchyard.bulk.models import BulkAct
 from switchyard.conf import switchyard_settings
 from switchyard.database import storable
@@ -130,12 +130,7 @@ class BulkAcknowledge(Kind):
 
     def check(self, filter: dict[str, Any]) -> dict[str, Any]:
         """Return the filter without its empty fields."""
-        given = {name: str(value) for name, value in filter.items() if value not in (None, "")}
-        if wrong := next((name for name, value in given.items() if "\0" in value), None):
-            raise ValueError(f"{wrong}: {given[wrong]!r:.40} has a NUL character; remove it")
-        if wrong := next((name for name in given if name not in COLUMNS), None):
-            raise ValueError(f"filter of alerts: no field {wrong!r}; known are {', '.join(COLUMNS)}")
-        return given
+        return {**plain_fields(filter, COLUMNS, "alerts")}
 
     def facts(self, act: BulkAct) -> list[tuple[str, str]]:
         found = _alerts(act).order_by().values_list("severity", "kind").annotate(count=Count("pk")).order_by("-count")

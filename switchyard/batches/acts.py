@@ -12,9 +12,8 @@ from switchyard.broker.stores.batches import BatchRecord, MemberState
 from switchyard.bulk.kinds import Item, Kind, Taken
 from switchyard.bulk.models import BulkAct
 from switchyard.console.links import page_url
-from switchyard.dead_letters import acts
 from switchyard.dead_letters.bulk_moves import BulkMove
-from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
+from switchyard.dead_letters.models import OPEN_STATES, DeadLetter
 from switchyard.jobs.bulk import BulkCancel
 from switchyard.jobs.services import request_cancel
 
@@ -99,18 +98,14 @@ class RetryMembers(OfBatch, BulkMove):
         return _record(act.filter).failed
 
     def take(self, act: BulkAct, limit: int) -> Taken:
-        """Claim the letters of the next failed members. Those that a person has claimed are left to that person."""
-        items, place, more = _page(act, "failed", limit)
-        letters = DeadLetter.objects.select_for_update().filter(message_id__in=[item[0] for item in items])
-        chosen = list(letters.filter(state__in=OPEN_STATES, died_at__lte=act.created_at))
-        free = [row for row in chosen if not row.claim_token]
-        acts.claim(free, f"{BULK_CLAIM}{act.pk}", "requeue", by=act.who, reason=act.reason)
-        skips = {
-            "it has no open dead letter": len(items) - len(chosen),
-            "another act has claimed it": len(chosen) - len(free),
-        }
-        skipped = {why: count for why, count in skips.items() if count}
-        return Taken([acts.item_of(row) for row in free], place, more=more, skips=skipped)
+        """Claim the letters of the next failed members."""
+        members, place, more = _page(act, "failed", limit)
+        letters = DeadLetter.objects.select_for_update().filter(message_id__in=[member[0] for member in members])
+        rows = list(letters.filter(state__in=OPEN_STATES, died_at__lte=act.created_at))
+        items, skips = self.claim(act, rows)
+        if lacking := len(members) - len(rows):
+            skips["it has no open dead letter"] = lacking
+        return Taken(items, place, more=more, skips=skips)
 
 
 CANCEL: Final[Kind] = CancelMembers()

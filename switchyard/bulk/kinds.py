@@ -80,6 +80,17 @@ def most_common(names: Iterable[str], count: int = 3) -> str:
     return shown + (" and others" if len(found) > count else "") or "–"
 
 
+def plain_fields(filter: dict[str, Any], known: Sequence[str], of: str) -> dict[str, str]:
+    """Return the fields of a filter that are not empty; ``ValueError`` for one that is not known, or holds a NUL."""
+    for name, value in filter.items():
+        if "\0" in str(value):
+            raise ValueError(f"{name}: {value!r:.40} has a NUL character; remove it")
+    given = {name: str(value).strip() for name, value in filter.items() if value not in (None, "")}
+    if wrong := next((name for name in given if name not in known), None):
+        raise ValueError(f"filter of {of}: no field {wrong!r}; known are {', '.join(known)}")
+    return given
+
+
 class Kind(Protocol):
     """One kind of bulk act, the base of all. All methods may be called again after a crash."""
 
@@ -91,7 +102,8 @@ class Kind(Protocol):
         """Return who is hit, as names and texts for the page that asks."""
 
     def address(self, filter: dict[str, Any]) -> str:
-        """Return the address of the list of what is hit, or ""."""
+        """Return the address of the list of what is hit, by default "": there is none."""
+        return ""
 
     def check(self, filter: dict[str, Any]) -> dict[str, Any]:
         """Return the filter in its stored form; ``ValueError`` for an unknown field, or one without a valid value."""
