@@ -21,7 +21,6 @@ from switchyard.audit.services import Who, act
 from switchyard.broker.errors import ActRefused, NotFound
 from switchyard.bulk.kinds import Item, Kind, KindTexts, Taken, plain_fields
 from switchyard.bulk.models import BulkAct
-from switchyard.conf import switchyard_settings
 from switchyard.database import storable
 from switchyard.middleware.clock_comparison import compared_now
 
@@ -84,7 +83,7 @@ def send_test(name: str, *, who: Who) -> float:
         NotFound: SWITCHYARD_ALERT_URLS names no such channel.
         ChannelFailed: the channel did not accept it. It is not retried.
     """
-    found = {channel.name: channel for channel in channels(switchyard_settings().alert_urls)}
+    found = channels()
     if name not in found:
         raise NotFound(
             f"SWITCHYARD_ALERT_URLS has no channel {name!r}; it has {', '.join(found)}: reload the page of alerts, "

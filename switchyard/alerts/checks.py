@@ -30,7 +30,7 @@ def check_alert_rules(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[
         return []
     from switchyard.alerts.channels import channels
 
-    known = [channel.name for channel in channels(urls)]
+    known = list(channels(urls))
     return [
         Error(
             f"alert rule of {rule.finding}: no entry of SWITCHYARD_ALERT_URLS has the label {label!r}",

@@ -23,7 +23,6 @@ from switchyard.alerts.silences import SPANS, UNRESOLVED, end_of, in_force
 from switchyard.audit.notes import notes_on, write_note
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused, NotFound
-from switchyard.conf import switchyard_settings
 from switchyard.console import links
 from switchyard.console.export import MOST, export_of
 from switchyard.console.formatting import counted, duration
@@ -98,18 +97,18 @@ def rule_rows(unresolved: QuerySet[Alert]) -> list[tuple[str, str, str, int]]:
 def channel_rows() -> list[dict[str, Any]]:
     """Return the channels of the settings, each with the time of its last message, an error since, and what waits."""
     try:
-        declared = channels(switchyard_settings().alert_urls)
+        declared = channels()
     except InvalidSetting as error:
         return [{"name": "SWITCHYARD_ALERT_URLS", "at": None, "error": str(error), "waiting": 0}]
     found = []
-    for channel in declared:
-        messages = Delivery.objects.filter(channel=channel.name)
+    for name in declared:
+        messages = Delivery.objects.filter(channel=name)
         last = messages.filter(state=Delivery.State.SENT).order_by("-sent_at").first()
         failed = messages.exclude(error="").order_by("-id").first()
         fault = failed.error if failed and (last is None or failed.pk > last.pk) else ""
         waiting = messages.filter(state=Delivery.State.PENDING).count()
         at = last.sent_at if last else None
-        found.append({"name": channel.name, "at": at, "error": fault, "waiting": waiting})
+        found.append({"name": name, "at": at, "error": fault, "waiting": waiting})
     return found
 
 

@@ -18,7 +18,6 @@ from switchyard.alerts.views import channel_rows
 from switchyard.audit.notes import note_line, notes_on, write_note
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused
-from switchyard.conf import switchyard_settings
 from switchyard.console.commands import LIMIT, ActsCommand, listed_number, wrong
 from switchyard.console.formatting import counted, duration
 from switchyard.console.links import runbook_of_alert
@@ -174,7 +173,7 @@ class Command(ActsCommand):
 
     def _test(self, options: dict[str, Any]) -> None:
         name = options["channel"]
-        names = [channel.name for channel in channels(switchyard_settings().alert_urls)]
+        names = list(channels())
         if name.isdecimal() and 0 < int(name) <= len(names):
             name = names[int(name) - 1]
         try:
