@@ -34,11 +34,7 @@ from switchyard.setting_values import InvalidSetting, refuse_without
 
 
 class ChannelFailed(SwitchyardError):
-    """A channel did not accept a message. Sending is retried, 5 attempts in all.
-
-    Args:
-        answered: Whether the channel answered and refused only this message.
-    """
+    """A channel did not accept a message; with ``answered`` it refused only this one. There are 5 attempts in all."""
 
     def __init__(self, channel: str, fact: str, *, answered: bool = False) -> None:
         self.fact = fact

@@ -27,10 +27,7 @@ class LastingAlerts:
     """One alert for each cause of a kind, from when it has lasted until it is gone.
 
     The leading scheduler keeps it. A new leader raises nothing again whose alert is unresolved, and resolves nothing
-    before it has looked for 20 s.
-
-    Args:
-        looked_s: Seconds for which it was known what there is.
+    before it has looked for 20 s. ``looked_s`` are the seconds for which it was known what there is.
     """
 
     def __init__(self, kind: str, clock: Callable[[], float] = time.monotonic) -> None:

@@ -32,11 +32,7 @@ def resolve(pk: int, *, by: str) -> bool:
 
 
 def resolve_triaged(still_open: Callable[[Collection[str]], Collection[str]]) -> int:
-    """Resolve the alerts of groups without an open dead letter; return their count.
-
-    Args:
-        still_open: Returns those of some fingerprints that have open letters.
-    """
+    """Resolve the alerts of groups without an open dead letter, ``still_open``; return their count."""
     settled, resolved = timezone.now() - SETTLED_AFTER, 0
     rows = Alert.objects.filter(kind="dead_letter", last_at__lt=settled)
     unresolved = rows.filter(state__in=UNRESOLVED).order_by("fingerprint")

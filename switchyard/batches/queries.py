@@ -20,12 +20,7 @@ LOOKED_AT: Final = 200
 
 
 def find(batch_id: str) -> BatchRecord:
-    """Return a batch.
-
-    Raises:
-        NotFound: there is none of this id, or it ended over seven days ago.
-        BrokerUnavailable: the broker did not answer.
-    """
+    """Return a batch; ``NotFound`` where there is none of this id, or it ended over seven days ago."""
     store = facilities().batches
     found = store.read([batch_id])[0] if store is not None and ID.fullmatch(batch_id) else None
     if found is None:
@@ -34,12 +29,9 @@ def find(batch_id: str) -> BatchRecord:
 
 
 def newest(*, before: int | None = None, limit: int = PAGE) -> tuple[list[BatchRecord], int | None]:
-    """Return batches, newest first, and the time before which the older ones were made, ``None`` at the end.
+    """Return batches made before a time, in ms, newest first, and that time of the older ones; ``None`` at the end.
 
     Those that have expired are left out.
-
-    Args:
-        before: Those made before that time, ms since the epoch.
     """
     store = facilities().batches
     if store is None:
@@ -50,12 +42,7 @@ def newest(*, before: int | None = None, limit: int = PAGE) -> tuple[list[BatchR
 
 
 def members(batch_id: str, state: str, *, cursor: str = "0") -> Members:
-    """Return about a page of the members in a state, in no order.
-
-    Raises:
-        ValueError: there is no such state, or the cursor is none.
-        BrokerUnavailable: the broker did not answer.
-    """
+    """Return about a page of the members in a state, in no order; ``ValueError`` for a wrong state or cursor."""
     if state not in STATES:
         raise ValueError(f"state: {state!r:.50} is not a state of a member; write one of {', '.join(STATES)}")
     if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= 20):

@@ -1,10 +1,8 @@
 """Acts of people on dead letters and quarantined messages. Each is safe to repeat and to interrupt.
 
-``apply`` and its like write the row of an act in the audit log, ``act_on`` acts on one letter. A move, of one letter or
-of those in a step of a bulk act, takes three steps: ``claim`` the rows, ``move`` the letters in the broker, ``settle``
-the results in the rows. A claim older than ``CLAIM_S`` belongs to an interrupted move: ``settle_claim`` asks the broker
-whether its list still holds the letter. When two operators act at once, the claim lets one move the letter and refuses
-the other by name.
+A move, of one letter or of those in a step of a bulk act, takes three steps: ``claim`` the rows, ``move`` the letters
+in the broker, ``settle`` the results in the rows. A claim older than ``CLAIM_S`` belongs to an interrupted move:
+``settle_claim`` asks the broker whether its list still holds the letter.
 """
 
 from __future__ import annotations
@@ -65,12 +63,7 @@ def right_of(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ActionResult:
-    """Result of an act on one letter.
-
-    Args:
-        done: Whether this call changed the letter.
-        message: Sentence for the operator: what was done, or the reason why nothing was.
-    """
+    """Result of an act on one letter: whether this call changed it, and what was done, or why nothing was."""
 
     row: DeadLetter
     done: bool
@@ -79,13 +72,7 @@ class ActionResult:
 
 @dataclass(frozen=True, slots=True)
 class BulkResult:
-    """Result of an act on several letters.
-
-    Args:
-        done: Message ids that it was applied to.
-        skipped: One sentence for each of the others.
-        stopped: Why the call ended early, or "".
-    """
+    """Ids of the messages that were moved, a sentence for each of the others, and why the call ended early, or ""."""
 
     done: tuple[str, ...]
     skipped: tuple[str, ...]
@@ -98,7 +85,6 @@ def apply(
     """Act on letters one by one, see ``act_on``. Stops at the first broker error; what is done stays done.
 
     Args:
-        letters: Rows, or ids of messages.
         group: Fingerprint that all of them have, for the audit log; "" where they were chosen one by one.
     """
     by_id = {letter if isinstance(letter, str) else letter.message_id: letter for letter in letters}
@@ -132,15 +118,7 @@ def move_quarantined(name: MoveName, ids: Sequence[str], *, who: Who, reason: st
 
 
 def note(letter: DeadLetter | str, *, who: Who, text: str) -> ActionResult:
-    """Append a note to a letter's history.
-
-    Args:
-        letter: The row, or the message's id.
-        text: Cut after 500 characters.
-
-    Raises:
-        NotFound: no dead letter has that id.
-    """
+    """Append a note, of at most 500 characters, to a letter's history; ``NotFound`` for an unknown id."""
     target = letter if isinstance(letter, str) else letter.message_id
     with (
         act("letter.note", who=who, target=target, reason=text, queues=lambda: [find(letter).queue]) as entry,
@@ -195,9 +173,6 @@ def act_on(
     in which it can be restored. Acknowledged, it is only marked as known.
 
     Args:
-        letter: The row, or the message's id.
-        by: Name for the history.
-        reason: Why, for the history.
         arguments: To requeue with in place of the message's own; already checked.
 
     Raises:
@@ -241,11 +216,7 @@ def claim(rows: Sequence[DeadLetter], token: str, name: MoveName, *, by: str, re
 
 
 def move(name: MoveName, items: Sequence[Item], *, nonce: str, arguments: Arguments | None = None) -> list[Moved]:
-    """Move claimed letters in the broker, and return what became of each; repeated with its nonce, it moves none twice.
-
-    Args:
-        arguments: To requeue with in place of the messages' own.
-    """
+    """Move claimed letters in the broker, and return what became of each; with one nonce it moves none twice."""
     transport = facilities().transport
     by_queue: dict[str, dict[str, int]] = defaultdict(dict)
     for _, message_id, queue, died_at in items:
@@ -267,10 +238,9 @@ def _keep(letters: Sequence[Letter]) -> None:
 
 
 def settle(token: str, reasons: Mapping[int, str]) -> None:
-    """Record what became of claimed letters in their rows, and end the claim. A later death has taken a row from it.
+    """Record why letters were not moved, "" for one that was, in their rows by their keys, and end the claim.
 
-    Args:
-        reasons: Why a letter was not moved, by the key of its row; "" for one that was.
+    A later death has taken a row from it.
     """
     with transaction.atomic():
         claimed = DeadLetter.objects.select_for_update().filter(pk__in=reasons, claim_token=token)

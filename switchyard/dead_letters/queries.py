@@ -40,11 +40,7 @@ class LetterGroup:
 
 
 def find(letter: DeadLetter | str) -> DeadLetter:
-    """Return the row of a message id. Creates the row if only a dead list holds the letter so far.
-
-    Raises:
-        NotFound: neither a row nor a dead list has the id.
-    """
+    """Return the row of a message id, or ``NotFound``. Creates the row if only a dead list holds the letter so far."""
     if isinstance(letter, DeadLetter):
         return letter
     row = DeadLetter.objects.filter(message_id=letter).first()

@@ -71,11 +71,7 @@ def order_key(message: Message[Any], actor: Actor[..., Any] | None) -> str:
 
 
 def behind_others(alias: str, order_keys: Mapping[int, str]) -> set[int]:
-    """Return those of some rows that may not be sent yet: an earlier row of their key, not among them, is there.
-
-    Args:
-        order_keys: Of the rows, by id; rows without a key wait for none.
-    """
+    """Return those of some rows that may not be sent yet: an earlier row of their key, not among them, is there."""
     keys = {row: key for row, key in order_keys.items() if key}
     if not keys:
         return set()
@@ -97,11 +93,7 @@ def are_left(alias: str) -> bool:
 
 
 def delete(alias: str, rows: Sequence[int]) -> None:
-    """Delete rows whose messages the broker has. PostgreSQL does not wait for its disk: a row that returns is no harm.
-
-    Raises:
-        django.db.DatabaseError: the rows are there still.
-    """
+    """Delete rows whose messages the broker has. PostgreSQL does not wait for its disk: rows that return do no harm."""
     eased = " AND set_config('synchronous_commit', 'off', true) = 'off'"
     more = eased if connections[alias].vendor == "postgresql" else ""
     with connections[alias].cursor() as cursor:
@@ -155,11 +147,7 @@ def cancel_waiting(job_id: str) -> bool:
 
 
 def message_of(row: OutboxRow) -> Message[Any]:
-    """Return the message of a row.
-
-    Raises:
-        UnreadableMessage: another program wrote it.
-    """
+    """Return the message of a row; ``UnreadableMessage`` where another program wrote it."""
     return codec.decode(bytes(row.body), message_id=row.job_id, lane=row.queue)
 
 

@@ -81,8 +81,7 @@ def still_text(one: LimitState | KeyState) -> str:
 def limits_now(*, arguments: bool) -> tuple[list[LimitState], list[CircuitState]]:
     """Return all limits and circuits with what waits for them, in a number of server calls independent of their keys.
 
-    Args:
-        arguments: Whether its reader may view arguments: the values of open circuits are some.
+    The values of open circuits are arguments, which a reader may have no right to view.
     """
     runs = day_of_all(facilities().facts.server_ms())
     found = [each if each.argument else replace(each, **_still(each, each, runs)) for each in states()]
@@ -114,10 +113,7 @@ def find(limit_id: str) -> LimitState:
 
 
 def keys_of(state: LimitState, *, value: str = "", after: str = "") -> KeyPage:
-    """Return a page of a limit's keys, and on the first one the largest.
-
-    Args:
-        value: JSON or text of a value at which the page begins.
+    """Return a page of a limit's keys from a value on, JSON or text; and on the first page the largest.
 
     Raises:
         ActRefused: no index is kept of the values of a rate.
