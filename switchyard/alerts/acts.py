@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -28,23 +28,17 @@ MOST_IDS = 100
 LONGEST_REASON = 500
 
 
-def acknowledge(alerts: Sequence[Alert], *, who: Who, reason: str = "") -> int:
-    """Acknowledge alerts; return how many were open."""
-    return _each("alert.acknowledge", silences.acknowledge, alerts, who, by=who.signature, reason=reason)
-
-
-def resolve(alerts: Sequence[Alert], *, who: Who, reason: str = "") -> int:
-    """Resolve alerts by hand; return how many were not resolved."""
-    return _each("alert.resolve", resolution.resolve, alerts, who, by=who.name, reason=reason)
-
-
-def _each(name: str, change: Callable[..., int], alerts: Sequence[Alert], who: Who, *, by: str, reason: str) -> int:
+def apply(verb: str, alerts: Sequence[Alert], *, who: Who, reason: str = "") -> int:
+    """Do ``acknowledge`` or ``resolve`` to alerts; return how many were open, or not resolved."""
     ids = [alert.pk for alert in alerts]
     target, detail = (str(ids[0]), {}) if len(ids) == 1 else ("", {"ids": ids[:MOST_IDS], "chosen": len(ids)})
-    with act(name, who=who, target=target, reason=reason, detail=detail) as entry:
+    with act(f"alert.{verb}", who=who, target=target, reason=reason, detail=detail) as entry:
         entry.count = 0
         for pk in ids:
-            entry.count += change(pk, by=by)
+            if verb == "acknowledge":
+                entry.count += silences.acknowledge(pk, by=who.signature)
+            else:
+                entry.count += resolution.resolve(pk, by=who.name)
         return entry.count
 
 

@@ -10,7 +10,7 @@ from django.contrib import messages
 from django.core.paginator import Paginator
 from django.db.models import Count, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect
+from django.shortcuts import get_object_or_404, redirect
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
@@ -167,18 +167,14 @@ def alert(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def one(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
     _require_act(request, verb)
-    row = Alert.objects.filter(pk=pk).first()
-    if row is None:
-        raise Http404(f"There is no alert {pk}.")
-    _apply(request, verb, [row])
+    _apply(request, verb, [get_object_or_404(Alert, pk=pk)])
     return redirect(PAGE, pk)
 
 
 @require_POST
 def note(request: HttpRequest, pk: int) -> HttpResponse:
     require(request, ACKNOWLEDGE)
-    if not Alert.objects.filter(pk=pk).exists():
-        raise Http404(f"There is no alert {pk}.")
+    get_object_or_404(Alert, pk=pk)
     try:
         write_note("alert", str(pk), request.POST.get("text", ""), who=Who.of_request(request))
     except ActRefused as error:
@@ -247,7 +243,7 @@ def _require_act(request: HttpRequest, verb: str) -> None:
 
 def _apply(request: HttpRequest, verb: str, alerts: list[Alert]) -> None:
     who, reason = Who.of_request(request), request.POST.get("reason", "").strip()
-    done = (acts.acknowledge if verb == "acknowledge" else acts.resolve)(alerts, who=who, reason=reason)
+    done = acts.apply(verb, alerts, who=who, reason=reason)
     already = len(alerts) - done
     before = "acknowledged or resolved" if verb == "acknowledge" else PAST[verb]
     tail = f"; {already} had been {before} before" if already else ""

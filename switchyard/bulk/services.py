@@ -87,9 +87,7 @@ def take_back(number: int, *, who: Who, reason: str = "") -> BulkAct:
         NotFound: no bulk act has this number.
         BrokerUnavailable: the broker did not answer; nothing is started.
     """
-    row = BulkAct.objects.filter(pk=number).first()
-    if row is None:
-        raise no_such_act(number)
+    row = find(number).act
     undo = kind_of(row.kind).texts.taken_back_by
     if not undo:
         raise ActRefused(f"bulk act {number}", "what it has done cannot be taken back")
@@ -188,10 +186,12 @@ class Progress:
         return {"done": "ok", "stopped": "warn", "failed": "bad"}.get(self.act.state, "")
 
 
-def find(number: int) -> Progress | None:
-    """Return the progress of the bulk act of a number, or ``None``."""
+def find(number: int) -> Progress:
+    """Return the progress of the bulk act of a number, or ``NotFound``."""
     act = BulkAct.objects.filter(pk=number).first()
-    return None if act is None else Progress(act)
+    if act is None:
+        raise no_such_act(number)
+    return Progress(act)
 
 
 def newest(*, before: int | None = None, limit: int = PAGE) -> list[Progress]:

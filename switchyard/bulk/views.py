@@ -8,7 +8,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.db import IntegrityError
-from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -55,7 +55,7 @@ def _exported(request: HttpRequest) -> Iterator[dict[str, Any]]:
 def act(request: HttpRequest, number: int) -> RoomResponse:
     """Show one act; complete without JavaScript."""
     require(request, VIEW)
-    seen = _seen(number)
+    seen = services.find(number)
     undo = seen.texts.taken_back_by
     may_undo = bool(undo and seen.act.done and not seen.act.unfinished) and holds(
         request.user, kind_of(undo).right, seen.act.filter.get("queue", "")
@@ -74,7 +74,7 @@ def act(request: HttpRequest, number: int) -> RoomResponse:
 def live(request: HttpRequest, number: int) -> RoomResponse:
     """Render the part of an act's page that changes."""
     require(request, VIEW)
-    context = {"seen": _seen(number), "may_stop": request.user.has_perm(STOP), "at": timezone.now()}
+    context = {"seen": services.find(number), "may_stop": request.user.has_perm(STOP), "at": timezone.now()}
     return RoomResponse(request, "switchyard_bulk/act_live.html", context)
 
 
@@ -82,7 +82,7 @@ def live(request: HttpRequest, number: int) -> RoomResponse:
 def stop(request: HttpRequest, number: int) -> HttpResponseBase:
     """Stop an act after the step that it is in."""
     require(request, STOP)
-    _seen(number)
+    services.find(number)
     if services.stop(number, who=Who.of_request(request), reason=request.POST.get("reason", "").strip()):
         messages.success(request, "It stops after the step that it is in; what is done stays done.")
     else:
@@ -93,7 +93,7 @@ def stop(request: HttpRequest, number: int) -> HttpResponseBase:
 @require_POST
 def take_back(request: HttpRequest, number: int) -> HttpResponseBase:
     """Take back what an act did, as far as it has not started, by another act."""
-    undo = _seen(number).texts.taken_back_by
+    undo = services.find(number).texts.taken_back_by
     require(request, kind_of(undo).right if undo else STOP)
     try:
         row = services.take_back(number, who=Who.of_request(request), reason=request.POST.get("reason", "").strip())
@@ -160,7 +160,7 @@ def _start(request: HttpRequest, planned: BulkAct, form_id: str) -> HttpResponse
             raise
         row = started
     except BrokerError:
-        messages.warning(request, "The broker does not answer: the act is written down and starts when it is back.")
+        messages.warning(request, "The broker does not answer: nothing was started. Try again when it is back.")
         return HttpResponseRedirect(reverse("switchyard-bulk-acts"))
     return _shown(request, row)
 
@@ -198,13 +198,6 @@ def _plan(request: HttpRequest) -> dict[str, int]:
     """Return the numbers of a rollout's form; one that is none is out of every range."""
     given = {name: request.POST.get(name, "").strip() for name in services.PLAN}
     return {name: int(text) if text.isascii() and text.isdecimal() else -1 for name, text in given.items() if text}
-
-
-def _seen(number: int) -> services.Progress:
-    seen = services.find(number)
-    if seen is None:
-        raise Http404(f"There is no bulk act {number}.")
-    return seen
 
 
 def _rendered(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> RoomResponse:

@@ -123,7 +123,7 @@ class Command(ActsCommand):
     def _apply(self, options: dict[str, Any]) -> None:
         rows, who, reason = self._rows(options["ids"]), Who.of_command(), options["reason"]
         acknowledges = options["verb"] == "acknowledge"
-        done = (acts.acknowledge if acknowledges else acts.resolve)(rows, who=who, reason=reason)
+        done = acts.apply(options["verb"], rows, who=who, reason=reason)
         past = "Acknowledged" if acknowledges else "Resolved"
         self.answer(f"{past} {counted(done, 'alert')}.", {"done": done, "asked": len(rows)}, indent=2)
         if done < len(rows):

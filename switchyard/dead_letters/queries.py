@@ -88,13 +88,11 @@ def open_count(*, before: datetime | None = None) -> int:
     return (rows if before is None else rows.filter(died_at__lt=before)).count()
 
 
-def groups(
-    *, states: tuple[str, ...] = (), fingerprint: str = "", of: QuerySet[DeadLetter] | None = None, limit: int = 20
-) -> list[LetterGroup]:
-    """Return the groups of letters, largest first, with ``of`` only of these; without ``states`` of the open ones."""
-    letters = listing(states=states, fingerprint=fingerprint) if of is None else of
+def groups(*, of: QuerySet[DeadLetter] | None = None, limit: int = 20) -> list[LetterGroup]:
+    """Return the groups of letters, by default of the open ones, the largest first."""
     rows = list(
-        letters.order_by()
+        (listing() if of is None else of)
+        .order_by()
         .values("fingerprint")
         .annotate(
             letters=Count("id"),

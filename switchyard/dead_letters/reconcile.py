@@ -54,20 +54,16 @@ def reconcile_all(*, pages: int = 10) -> dict[str, int]:
 
 
 def _from_list(queue: str, pages: int) -> int:
-    transport = facilities().transport
-    newest = transport.dead_letters(queue, limit=PAGE)
-    made = _project_page(newest.items)
-    if newest.cursor is None:
-        _positions.pop(f"list {queue}", None)
-        return made
-    _positions.setdefault(f"list {queue}", newest.cursor)
+    transport, place = facilities().transport, f"list {queue}"
+    page = transport.dead_letters(queue, limit=PAGE)
+    made = _project_page(page.items)
+    cursor = None if page.cursor is None else _positions.get(place) or page.cursor
     for _ in range(pages):
-        page = transport.dead_letters(queue, cursor=_positions[f"list {queue}"], limit=PAGE)
-        made += _project_page(page.items)
-        if page.cursor is None:
-            del _positions[f"list {queue}"]
-            break
-        _positions[f"list {queue}"] = page.cursor
+        if cursor is not None:
+            page = transport.dead_letters(queue, cursor=cursor, limit=PAGE)
+            made += _project_page(page.items)
+            cursor = page.cursor
+    _positions[place] = cursor or 0
     return made
 
 

@@ -54,7 +54,7 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
     state, fingerprint = given.get("state", ""), given.get("fingerprint", "")
     filter = bulk_moves.of_list(given) or {}
     if state == DISCARDED:
-        groups = queries.groups(states=(DISCARDED,), fingerprint=fingerprint)
+        groups = queries.groups(of=queries.listing(states=(DISCARDED,), fingerprint=fingerprint))
     elif state in ("", "open"):
         groups = queries.groups(of=bulk_moves.matching(filter)) if filter or not request.GET else []
     else:
