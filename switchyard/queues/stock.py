@@ -52,20 +52,18 @@ class Imported:
     cut: bool = False
 
     def refuses(self, message: MessageProxy, refused_ids: set[str]) -> bool:
-        """Enqueue a message, and return whether the yard refuses it.
-
-        Args:
-            refused_ids: Messages that were refused before, which are not tried again; this one is added.
+        """Enqueue a message, and return whether the yard refuses it; ids of refused ones are noted, and tried once.
 
         Raises:
-            QueueFull: the yard's queue is full.
-            BrokerError: the yard's broker did not answer.
+            QueueFull, BrokerError: it does not take any.
         """
         if message.message_id in refused_ids:
             return True
         delay_ms = max(int(message.options.get("eta", 0)) - now_ms(), 0)
+        options = {name: value for name, value in message.options.items() if name not in OF_STOCK}
+        wanted: Message[Any] = Message(**{**message.asdict(), "queue_name": self.queue, "options": options})
         try:
-            dramatiq.get_broker().enqueue(_of_yard(message, self.queue), delay=delay_ms or None)
+            dramatiq.get_broker().enqueue(wanted, delay=delay_ms or None)
         except (BrokerError, QueueFull):
             raise
         except SwitchyardError as error:
@@ -186,11 +184,6 @@ def _messages(consumer: Any, into: Imported) -> Iterator[MessageProxy]:
         if message is None:
             return
         yield message
-
-
-def _of_yard(message: MessageProxy, queue: str) -> Message[Any]:
-    options = {name: value for name, value in message.options.items() if name not in OF_STOCK}
-    return Message(**{**message.asdict(), "queue_name": queue, "options": options})
 
 
 def leftover_lines(source: StockQueues) -> list[str]:
