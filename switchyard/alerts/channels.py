@@ -140,8 +140,6 @@ class IncidentChannel:
 class PagerDutyChannel(IncidentChannel):
     """Channel that triggers an incident of PagerDuty for each cause (Events API v2), and resolves it."""
 
-    __slots__ = ()
-
     def send(self, notice: Notice) -> None:
         event: dict[str, Any] = {"routing_key": self.key, "dedup_key": notice.cause, "event_action": "resolve"}
         alert = notice.alert
@@ -166,8 +164,6 @@ class PagerDutyChannel(IncidentChannel):
 
 class OpsgenieChannel(IncidentChannel):
     """Channel that creates an alert of Opsgenie for each cause, and closes it."""
-
-    __slots__ = ()
 
     def send(self, notice: Notice) -> None:
         alert, address = notice.alert, f"{self.origin}/v2/alerts"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from switchyard.batches import queries
+from switchyard.batches.services import batches
 from switchyard.broker.errors import NotFound
-from switchyard.broker.interface import facilities
 from switchyard.broker.stores.batches import BatchRecord, MemberState
 from switchyard.bulk.kinds import Item, Kind, Taken
 from switchyard.bulk.models import BulkAct
@@ -52,11 +52,10 @@ def _page(act: BulkAct, state: MemberState, limit: int) -> tuple[list[Item], dic
 
     A page of the server may be larger than asked for: what is left of it is in the cursor.
     """
-    store, left, cursor = facilities().batches, act.cursor.get("left"), act.cursor.get("scan", "0")
-    if not left and store is not None:
-        found, cursor = store.members(act.filter["batch"], state, cursor=cursor, count=limit)
+    left, cursor = act.cursor.get("left"), act.cursor.get("scan", "0")
+    if not left:
+        found, cursor = batches().members(act.filter["batch"], state, cursor=cursor, count=limit)
         left = [[id_, queue] for id_, queue in found.items()]
-    left = left or []
     return left[:limit], {"scan": cursor, "left": left[limit:]}, len(left) > limit or cursor != "0"
 
 
@@ -71,8 +70,7 @@ class CancelMembers(OfBatch, BulkCancel):
 
     def take(self, act: BulkAct, limit: int) -> Taken:
         """Return the next members that have not ended, once the batch takes no more."""
-        if (store := facilities().batches) is not None:
-            store.note(act.filter["batch"], "cancelled")
+        batches().note(act.filter["batch"], "cancelled")
         items, place, more = _page(act, "open", limit)
         return Taken(items, place, more=more)
 

@@ -157,8 +157,7 @@ def finish(begun: Begun, answers: Sequence[str]) -> bool:
 def take_step(number: int, run: int) -> BulkAct | None:
     """Do one step; return the act, or ``None`` when it has ended or another run continues it.
 
-    Raises:
-        BrokerUnavailable: the broker did not answer; the items stay in hand.
+    While the broker does not answer, the items stay in hand.
     """
     begun = begin(number, run)
     if begun is None:

@@ -84,8 +84,6 @@ def take_back(number: int, *, who: Who, reason: str = "") -> BulkAct:
 
     Raises:
         ActRefused: it goes on, or its kind cannot be taken back.
-        NotFound: no bulk act has this number.
-        BrokerUnavailable: the broker did not answer; nothing is started.
     """
     row = find(number).act
     undo = kind_of(row.kind).texts.taken_back_by
@@ -103,10 +101,7 @@ def no_such_act(number: object) -> NotFound:
 def stop(number: int, *, who: Who, reason: str = "") -> bool:
     """Stop a bulk act after the step that it is in; return ``False`` if it had ended, or was stopped, before.
 
-    What it has done stays done.
-
-    Raises:
-        NotFound: no bulk act has this number.
+    What it has done stays done. ``NotFound`` where no bulk act has this number.
     """
     with act("bulk.stop", who=who, target=f"bulk act {number}", reason=reason) as entry, transaction.atomic():
         row = BulkAct.objects.select_for_update().filter(pk=number).first()

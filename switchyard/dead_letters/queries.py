@@ -135,16 +135,12 @@ def shown_bytes(item: Unreadable) -> bytes:
     """
     try:
         fields = json.loads(item.raw)
-        actor = dramatiq.get_broker().actors.get(fields["actor"])
-        args, kwargs = fields.get("args") or [], fields.get("kwargs") or {}
+        actor = dramatiq.get_broker().actors[fields["actor"]]
+        call = {"args": list(fields.get("args") or []), "kwargs": dict(fields.get("kwargs") or {})}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return item.raw
-    if actor is None or not isinstance(args, list) or not isinstance(kwargs, dict):
-        return item.raw
-    shown = redacted(actor, {"args": args, "kwargs": kwargs})
-    if (shown["args"], shown["kwargs"]) == (args, kwargs):
-        return item.raw
-    return json.dumps(fields | {"args": shown["args"], "kwargs": shown["kwargs"]}, separators=(",", ":")).encode()
+    shown = redacted(actor, call)
+    return item.raw if shown == call else json.dumps(fields | shown, separators=(",", ":")).encode()
 
 
 def hex_dump(raw: bytes) -> str:

@@ -124,12 +124,9 @@ MOST_NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class SlotHolder:
-    """An actor that runs in slots of the queue's pools, for this queue or another one that they serve.
+    """An actor that runs in slots of the queue's pools, those of its retries included, for any queue that they serve.
 
-    Args:
-        pools: Of the slots; those of a pool that serves only the queue's retries are among them.
-        longest: The job that has run for longest.
-        here: Those of its jobs that run in the queue's own pools.
+    ``longest`` is the job that has run for longest; ``here`` counts those in the queue's own pools.
     """
 
     actor: str

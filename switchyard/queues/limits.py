@@ -42,9 +42,7 @@ CHANGEABLE: Final = ("concurrency", "rate_limit")
 class CircuitState:
     """A circuit in a queue, ``closed``, ``open`` or ``half_open``; an open one of a value, in JSON, for itself.
 
-    Args:
-        probe: The job that probes it, "*" for the next one.
-        times: How often it opened without a success between.
+    ``probe`` is the job that probes it, "*" for the next one, ``times`` how often it opened without a success between.
     """
 
     queue: str

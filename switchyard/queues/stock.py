@@ -85,11 +85,7 @@ class StockQueues(Protocol):
 
 
 class StockRedis:
-    """Queues of stock Dramatiq on Redis. Each fetch first returns what workers held that are not heard of for a minute.
-
-    Raises:
-        ActRefused: the address cannot be read.
-    """
+    """Queues on Redis. Each fetch first returns what workers held that were not heard of for a minute."""
 
     def __init__(self, url: str, *, namespace: str = "dramatiq") -> None:
         try:
@@ -120,11 +116,7 @@ class StockRedis:
 
 
 def stock_queues(url: str, *, namespace: str = "dramatiq") -> StockQueues:
-    """Return the queues of stock Dramatiq at an address.
-
-    Raises:
-        ActRefused: the address is of no broker that stock Dramatiq has, or its client is not installed.
-    """
+    """Return the queues of stock Dramatiq at an address; ``ActRefused`` for one that cannot be read, or not here."""
     scheme = url.partition(":")[0].lower()
     if scheme in SCHEMES:
         return StockRedis(url, namespace=namespace)
@@ -190,9 +182,6 @@ def leftover_lines(source: StockQueues) -> list[str]:
     """Return what is left on stock Dramatiq's Redis that no import of a declared queue takes; no other server is asked.
 
     Walks over the names of all keys of the old database.
-
-    Raises:
-        ActRefused: the server of stock Dramatiq does not answer.
     """
     if not isinstance(source, StockRedis):
         return []
