@@ -134,9 +134,8 @@ def alerts(request: HttpRequest) -> HttpResponse:
         else:
             messages.warning(request, "Nothing was done: no alert was chosen.")
         return redirect(request.get_full_path())
-    if (
-        file := export_of(request, "alerts", lambda: map(alert_json, matching(request.GET.dict())[: MOST + 1]))
-    ) is not None:
+    file = export_of(request, "alerts", lambda: map(alert_json, matching(request.GET.dict())[: MOST + 1]))
+    if file is not None:
         return file
     context = {"title": "Alerts", **_rights(request), **context_of(request)}
     return RoomResponse(request, "switchyard_alerts/list.html", context)

@@ -72,10 +72,10 @@ class QueueView:
     def __init__(self, queue: Queue) -> None:
         self.queue, state = queue, yard_state()
         self.row = next(row for row in yard_rows(declared_yard(), state) if row.name == queue.name)
-        stats = [] if state is None else [each for each in state.queues if each.queue == queue.name]
-        self.stats = stats[0] if stats else None
+        stats = next((each for each in state.queues if each.queue == queue.name), None) if state is not None else None
+        self.stats = stats
         self.next, self.held, self.purges, self.paused_actors = _of_broker(queue) if stats else ((), (), (), ())
-        self.pause = pause_facts(stats[0].pause) if stats and stats[0].pause is not None else None
+        self.pause = pause_facts(stats.pause) if stats is not None and stats.pause is not None else None
         self.rates = None if state is None else state.rates.get(queue.name)
         running = running_or_none() if state is not None else None
         if state is not None:
