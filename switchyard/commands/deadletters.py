@@ -167,10 +167,10 @@ class Command(ActsCommand):
         self.answer(text, {"bulk_act": row.pk, "filter": row.filter, "total": row.total})
 
     def _note(self, options: dict[str, Any]) -> None:
-        result = acts.note(options["id"], who=Who.of_command(), text=options["text"])
-        if not result.done:
-            raise CommandError(result.message)
-        self.answer(result.message, {"id": options["id"], "noted": True}, indent=2)
+        done, sentence = acts.note(options["id"], who=Who.of_command(), text=options["text"])
+        if not done:
+            raise CommandError(sentence)
+        self.answer(sentence, {"id": options["id"], "noted": True}, indent=2)
 
     def _catch_up(self) -> None:
         try:

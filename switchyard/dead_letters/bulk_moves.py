@@ -192,7 +192,7 @@ class BulkMark(Kind):
     def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
         """Act on the letters; what an interrupted step has done counts as done."""
         rows = DeadLetter.objects.in_bulk([item[0] for item in items])
-        done = {pk for pk, row in rows.items() if acts.act_on(row, self._name, by=act.who, reason=act.reason).done}
+        done = {pk for pk, row in rows.items() if not acts.act_on(row, self._name, by=act.who, reason=act.reason)}
         return ["" if item[0] in done or repeated else "no longer in that state" for item in items]
 
     def _letters(self, act: BulkAct) -> QuerySet[DeadLetter]:

@@ -308,8 +308,8 @@ def one(request: HttpRequest, pk: int, action: Any) -> HttpResponseBase:
 def note(request: HttpRequest, pk: int) -> HttpResponseBase:
     """Append a note to a letter's history."""
     _check(request, "acknowledge")
-    result = acts.note(letter_of_key(pk), who=Who.of_request(request), text=request.POST.get("text", ""))
-    (messages.success if result.done else messages.warning)(request, result.message)
+    done, sentence = acts.note(letter_of_key(pk), who=Who.of_request(request), text=request.POST.get("text", ""))
+    (messages.success if done else messages.warning)(request, sentence)
     return HttpResponseRedirect(reverse("switchyard-letter", args=[pk]))
 
 
