@@ -107,9 +107,9 @@ def test_step_repeated_after_a_kill_moves_each_letter_once(
     begun = runner.begin(act.pk, act.run)
     assert begun is not None
     if killed == "after the moves":
-        kind_of(kind).apply(begun.act, begun.items, repeated=False)
+        kind_of(kind).apply(begun[0], begun[0].hand, repeated=False)
     elif killed == "in the middle of the moves":
-        kind_of(kind).apply(begun.act, begun.items[:4], repeated=False)
+        kind_of(kind).apply(begun[0], begun[0].hand[:4], repeated=False)
 
     reconcile_all()
     runner.claim(act.pk)
@@ -131,7 +131,7 @@ def test_letter_that_died_again_before_the_repeated_step_stays_dead_and_counts_o
     act = start("letter.requeue", {"fingerprint": "f00dfacef00dface"})
     begun = runner.begin(act.pk, act.run)
     assert begun is not None
-    kind_of(act.kind).apply(begun.act, begun.items, repeated=False)
+    kind_of(act.kind).apply(begun[0], begun[0].hand, repeated=False)
     facilities.records.calls.command("HDEL", facilities.records.keys.queue("default").bodies, made.id)
     project(keep(letter(id=made.id, died_at=now_ms() + 5)))
 
