@@ -109,6 +109,8 @@ def notice_of_group(group: AlertGroup) -> Notice:
 
 def _columns(group: AlertGroup) -> dict[str, Any]:
     fact = group.sample
+    is_letter = fact.kind == "dead_letter"
+    page = letters_url(fingerprint=group.fingerprint) if is_letter else page_url("switchyard-operations")
     usual = Alert.Severity.CRITICAL if fact.kind in CRITICAL_KINDS else Alert.Severity.WARNING
     return {
         "kind": fact.kind[:64],
@@ -117,13 +119,7 @@ def _columns(group: AlertGroup) -> dict[str, Any]:
         "sample": storable(fact.detail)[:LONGEST_SAMPLE],
         "queue": fact.queue[:64],
         "actor": fact.actor[:255],
-        "link": _link(group),
+        "link": absolute(page)[:500] if page else "",
         "count": group.count,
         "last_at": datetime_of(group.last_at),
     }
-
-
-def _link(group: AlertGroup) -> str:
-    is_letter = group.sample.kind == "dead_letter"
-    page = letters_url(fingerprint=group.fingerprint) if is_letter else page_url("switchyard-operations")
-    return absolute(page)[:500] if page else ""
