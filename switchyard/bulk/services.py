@@ -196,11 +196,6 @@ def newest(*, before: int | None = None, limit: int = PAGE) -> list[Progress]:
     return [Progress(act) for act in acts[:limit]]
 
 
-def going_on() -> int:
-    """Return how many acts wait or run."""
-    return BulkAct.objects.filter(state__in=UNFINISHED).count()
-
-
 def summary(progress: Progress) -> dict[str, Any]:
     act = progress.act
     return {

@@ -17,7 +17,7 @@ from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused, BrokerError
 from switchyard.bulk import services
 from switchyard.bulk.kinds import Kind, kind_of
-from switchyard.bulk.models import BulkAct
+from switchyard.bulk.models import UNFINISHED, BulkAct
 from switchyard.console.export import MOST, export_of
 from switchyard.console.links import admin_url
 from switchyard.console.queue_rights import ARGUMENTS, holds
@@ -39,7 +39,8 @@ def acts(request: HttpRequest) -> HttpResponseBase:
     rows = services.newest(before=before, limit=services.PAGE + 1)
     shown = rows[: services.PAGE]
     older = shown[-1].act.pk if len(rows) > services.PAGE else None
-    context = {"title": "Bulk acts", "rows": shown, "older": older, "before": before, "going_on": services.going_on()}
+    going_on = BulkAct.objects.filter(state__in=UNFINISHED).count()
+    context = {"title": "Bulk acts", "rows": shown, "older": older, "before": before, "going_on": going_on}
     return _rendered(request, "acts", context)
 
 
