@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -19,9 +19,8 @@ from switchyard.alerts.models import Alert, Silence
 from switchyard.alerts.notice import Notice
 from switchyard.audit.services import Who, act
 from switchyard.broker.errors import ActRefused, NotFound
-from switchyard.bulk.kinds import Item, Kind, KindTexts, Taken
+from switchyard.bulk.kinds import Item, Kind, KindTexts, Taken, plain_fields
 from switchyard.bulk.models import BulkAct
-from switchyard.conf import switchyard_settings
 from switchyard.database import storable
 from switchyard.middleware.clock_comparison import compared_now
 
@@ -29,23 +28,17 @@ MOST_IDS = 100
 LONGEST_REASON = 500
 
 
-def acknowledge(alerts: Sequence[Alert], *, who: Who, reason: str = "") -> int:
-    """Acknowledge alerts; return how many were open."""
-    return _each("alert.acknowledge", silences.acknowledge, alerts, who, by=who.signature, reason=reason)
-
-
-def resolve(alerts: Sequence[Alert], *, who: Who, reason: str = "") -> int:
-    """Resolve alerts by hand; return how many were not resolved."""
-    return _each("alert.resolve", resolution.resolve, alerts, who, by=who.name, reason=reason)
-
-
-def _each(name: str, change: Callable[..., int], alerts: Sequence[Alert], who: Who, *, by: str, reason: str) -> int:
+def apply(verb: str, alerts: Sequence[Alert], *, who: Who, reason: str = "") -> int:
+    """Do ``acknowledge`` or ``resolve`` to alerts; return how many were open, or not resolved."""
     ids = [alert.pk for alert in alerts]
     target, detail = (str(ids[0]), {}) if len(ids) == 1 else ("", {"ids": ids[:MOST_IDS], "chosen": len(ids)})
-    with act(name, who=who, target=target, reason=reason, detail=detail) as entry:
+    with act(f"alert.{verb}", who=who, target=target, reason=reason, detail=detail) as entry:
         entry.count = 0
         for pk in ids:
-            entry.count += change(pk, by=by)
+            if verb == "acknowledge":
+                entry.count += silences.acknowledge(pk, by=who.signature)
+            else:
+                entry.count += resolution.resolve(pk, by=who.name)
         return entry.count
 
 
@@ -84,7 +77,7 @@ def send_test(name: str, *, who: Who) -> float:
         NotFound: SWITCHYARD_ALERT_URLS names no such channel.
         ChannelFailed: the channel did not accept it. It is not retried.
     """
-    found = {channel.name: channel for channel in channels(switchyard_settings().alert_urls)}
+    found = channels()
     if name not in found:
         raise NotFound(
             f"SWITCHYARD_ALERT_URLS has no channel {name!r}; it has {', '.join(found)}: reload the page of alerts, "
@@ -130,12 +123,7 @@ class BulkAcknowledge(Kind):
 
     def check(self, filter: dict[str, Any]) -> dict[str, Any]:
         """Return the filter without its empty fields."""
-        given = {name: str(value) for name, value in filter.items() if value not in (None, "")}
-        if wrong := next((name for name, value in given.items() if "\0" in value), None):
-            raise ValueError(f"{wrong}: {given[wrong]!r:.40} has a NUL character; remove it")
-        if wrong := next((name for name in given if name not in COLUMNS), None):
-            raise ValueError(f"filter of alerts: no field {wrong!r}; known are {', '.join(COLUMNS)}")
-        return given
+        return {**plain_fields(filter, COLUMNS, "alerts")}
 
     def facts(self, act: BulkAct) -> list[tuple[str, str]]:
         found = _alerts(act).order_by().values_list("severity", "kind").annotate(count=Count("pk")).order_by("-count")

@@ -15,14 +15,11 @@ class AlertsConfig(AppConfig):
 
         A level that the project has set itself stays.
         """
-        from switchyard.alerts.checks import check_alert_rules, check_alert_urls, check_apprise
-        from switchyard.bulk import kinds
+        from switchyard.alerts.checks import check_alert_urls, check_apprise
 
         register(check_alert_urls, "switchyard")
-        register(check_alert_rules, "switchyard")
         register(check_apprise, "switchyard", deploy=True)
         for name, level in (("urllib3.connection", logging.ERROR), ("urllib3.connectionpool", logging.INFO)):
             logger = logging.getLogger(name)
             if logger.level == logging.NOTSET:
                 logger.setLevel(level)
-        kinds.register("alert.acknowledge", "switchyard.alerts.acts:ACKNOWLEDGE")

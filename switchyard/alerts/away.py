@@ -16,7 +16,6 @@ from switchyard.alerts.silences import UNRESOLVED
 from switchyard.broker.clock import now_ms
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroup
-from switchyard.conf import switchyard_settings
 from switchyard.workers.preflight import make_watch
 
 FINGERPRINT: Final = "broker-away"
@@ -53,14 +52,14 @@ class AwayAlert:
         self._since_s = now_s if self._since_s is None else self._since_s
         if now_s - self._since_s < AFTER_S:
             return
-        targets = channels(switchyard_settings().alert_urls)
+        targets = channels()
         group = self._group or _group(away)
         try:
             if not self._has_row:
                 known = Alert.objects.filter(fingerprint=FINGERPRINT, state__in=UNRESOLVED).exists()
                 # Channels that accepted it while the database was away as well are not told again.
                 if not known:
-                    write_alert(group, () if self._group else [channel.name for channel in targets])
+                    write_alert(group, () if self._group else targets)
                 self._group, self._has_row = group, True
             send_due(targets)
         except DatabaseError:

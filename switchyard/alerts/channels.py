@@ -28,16 +28,13 @@ from django.core.validators import validate_email
 from switchyard.alerts.notice import Notice
 from switchyard.broker.errors import SwitchyardError
 from switchyard.broker.redis.addresses import is_loopback
+from switchyard.conf import switchyard_settings
 from switchyard.loggers import get_logger
 from switchyard.setting_values import InvalidSetting, refuse_without
 
 
 class ChannelFailed(SwitchyardError):
-    """A channel did not accept a message. Sending is retried, 5 attempts in all.
-
-    Args:
-        answered: Whether the channel answered and refused only this message.
-    """
+    """A channel did not accept a message; with ``answered`` it refused only this one. There are 5 attempts in all."""
 
     def __init__(self, channel: str, fact: str, *, answered: bool = False) -> None:
         self.fact = fact
@@ -143,8 +140,6 @@ class IncidentChannel:
 class PagerDutyChannel(IncidentChannel):
     """Channel that triggers an incident of PagerDuty for each cause (Events API v2), and resolves it."""
 
-    __slots__ = ()
-
     def send(self, notice: Notice) -> None:
         event: dict[str, Any] = {"routing_key": self.key, "dedup_key": notice.cause, "event_action": "resolve"}
         alert = notice.alert
@@ -169,8 +164,6 @@ class PagerDutyChannel(IncidentChannel):
 
 class OpsgenieChannel(IncidentChannel):
     """Channel that creates an alert of Opsgenie for each cause, and closes it."""
-
-    __slots__ = ()
 
     def send(self, notice: Notice) -> None:
         alert, address = notice.alert, f"{self.origin}/v2/alerts"
@@ -248,22 +241,6 @@ class AppriseChannel:
             raise ChannelFailed(self.name, fact, answered=bool(answers.status))
 
 
-@dataclass(frozen=True, slots=True)
-class LabelledChannel:
-    """Channel under the name that its entry gives it, which rules may use."""
-
-    name: str
-    channel: Channel
-
-    def send(self, notice: Notice) -> None:
-        self.channel.send(notice)
-
-
-def keeps_incidents(channel: Channel) -> bool:
-    """Return whether an incident of a channel stays open until a message closes it."""
-    return isinstance(channel.channel if isinstance(channel, LabelledChannel) else channel, IncidentChannel)
-
-
 def inert(text: str) -> str:
     """Return a text that calls nobody and links nothing but plain addresses, of the same length."""
     return LIVE.sub(lambda found: LOOKALIKES[found[0]], text)
@@ -324,27 +301,34 @@ def ask(name: str, url: str, body: object, headers: Mapping[str, str], *, at: st
     return words
 
 
-def channels(urls: Sequence[str]) -> tuple[Channel, ...]:
-    """Return one channel for each distinct URL; without any URL the log channel.
+def channels(urls: Sequence[str] | None = None) -> dict[str, Channel]:
+    """Return one channel for each distinct URL, by its label or name; without any URL the log channel.
+
+    Args:
+        urls: By default those of the setting.
 
     Raises:
         InvalidSetting: no channel can use an entry. The message names its position, never the URL.
     """
     found: dict[str, Channel] = {}
-    for position, url in enumerate(urls, start=1):
-        channel = parse(url, position)
-        if found.setdefault(channel.name, channel) != channel:
-            raise _unusable(position, f"has the label {channel.name} of another entry")
-    return tuple(found.values()) or (LogChannel(),)
+    for position, url in enumerate(switchyard_settings().alert_urls if urls is None else urls, start=1):
+        name, channel = parse(url, position)
+        if found.setdefault(name, channel) != channel:
+            raise _unusable(position, f"has the label {name} of another entry")
+    return found or {"log": LogChannel()}
 
 
-def parse(url: str, position: int) -> Channel:
-    """Return the channel of the URL at a position in the list, from 1; errors as for ``channels``.
+def parse(url: str, position: int) -> tuple[str, Channel]:
+    """Return label or name, and channel of the URL at a position in the list, from 1; errors as for ``channels``.
 
     Whether apprise can use an address of its own is not checked, as apprise is not loaded, see :func:`refuse_unusable`.
     """
-    if labelled := LABELLED.fullmatch(url):
-        return LabelledChannel(labelled["label"], parse(labelled["url"], position))
+    labelled = LABELLED.fullmatch(url)
+    channel = _channel_of(labelled["url"] if labelled else url, position)
+    return labelled["label"] if labelled else channel.name, channel
+
+
+def _channel_of(url: str, position: int) -> Channel:
     try:
         parts = urlsplit(url)
     except ValueError as error:
@@ -375,8 +359,7 @@ def parse(url: str, position: int) -> Channel:
 def refuse_unusable(urls: Sequence[str]) -> None:
     """Refuse an entry that apprise cannot use, which is loaded for it; raise as :func:`channels`."""
     for position, url in enumerate(urls, start=1):
-        channel = parse(url, position)
-        channel = channel.channel if isinstance(channel, LabelledChannel) else channel
+        _, channel = parse(url, position)
         if isinstance(channel, AppriseChannel) and channel.service() is None:
             raise _unusable(position, f"is not an address that apprise can use for {urlsplit(channel.url).scheme}")
 

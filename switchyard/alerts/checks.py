@@ -13,31 +13,24 @@ from switchyard.setting_values import InvalidSetting
 
 
 def check_alert_urls(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Refuse alert URLs that no channel can use."""
+    """Refuse alert URLs that no channel can use, and rules for labels that no entry has."""
     urls = switchyard_settings().alert_urls
     if not urls:
         return []
     from switchyard.alerts.channels import channels, parse  # loads urllib3: only where there are addresses
 
     entries = [partial(parse, url, position) for position, url in enumerate(urls, start=1)]
-    return [error for entry in entries for error in _refusals(entry)] or _refusals(partial(channels, urls))
-
-
-def check_alert_rules(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Refuse rules for labels that no entry has, where there are entries."""
-    urls, rules = switchyard_settings().alert_urls, declared_yard().alerts
-    if not urls or not rules or check_alert_urls(None):
-        return []
-    from switchyard.alerts.channels import channels
-
-    known = [channel.name for channel in channels(urls)]
+    refused = [error for entry in entries for error in _refusals(entry)] or _refusals(partial(channels, urls))
+    if refused:
+        return refused
+    known = list(channels(urls))
     return [
         Error(
             f"alert rule of {rule.finding}: no entry of SWITCHYARD_ALERT_URLS has the label {label!r}",
             hint=f"They are {', '.join(known)}; write it before an entry, as in {label}=mailto:ops@example.com.",
             id="switchyard.E043",
         )
-        for rule in rules
+        for rule in declared_yard().alerts
         for label in (*rule.channels, *rule.escalate_to)
         if label not in known
     ]

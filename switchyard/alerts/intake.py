@@ -33,9 +33,6 @@ def write_alert(group: AlertGroup, channels: Iterable[str]) -> AlertGroup:
     Returns:
         The group with the count that its deliveries report, to be settled. After a crash this may be less than the
         group's count: deliveries that were already sent keep theirs.
-
-    Raises:
-        django.db.DatabaseError: nothing was written.
     """
     now, names = clock.utc_now(), list(channels)
     with transaction.atomic():
@@ -69,11 +66,7 @@ def write_alert(group: AlertGroup, channels: Iterable[str]) -> AlertGroup:
 
 
 def worsen(fact: AlertFact) -> None:
-    """Make the unresolved alert of a cause critical; what waited for the end of the quiet hours is sent then.
-
-    Raises:
-        django.db.DatabaseError: nothing was written.
-    """
+    """Make the unresolved alert of a cause critical; what waited for the end of the quiet hours is sent then."""
     rows = Alert.objects.filter(kind=fact.kind, fingerprint=fact.fingerprint[:128], state__in=UNRESOLVED)
     title, sample = storable(fact.title)[:300], storable(fact.detail)[:LONGEST_SAMPLE]
     rows.filter(severity=Alert.Severity.WARNING).update(severity=Alert.Severity.CRITICAL, title=title, sample=sample)
@@ -116,6 +109,8 @@ def notice_of_group(group: AlertGroup) -> Notice:
 
 def _columns(group: AlertGroup) -> dict[str, Any]:
     fact = group.sample
+    is_letter = fact.kind == "dead_letter"
+    page = letters_url(fingerprint=group.fingerprint) if is_letter else page_url("switchyard-operations")
     usual = Alert.Severity.CRITICAL if fact.kind in CRITICAL_KINDS else Alert.Severity.WARNING
     return {
         "kind": fact.kind[:64],
@@ -124,13 +119,7 @@ def _columns(group: AlertGroup) -> dict[str, Any]:
         "sample": storable(fact.detail)[:LONGEST_SAMPLE],
         "queue": fact.queue[:64],
         "actor": fact.actor[:255],
-        "link": _link(group),
+        "link": absolute(page)[:500] if page else "",
         "count": group.count,
         "last_at": datetime_of(group.last_at),
     }
-
-
-def _link(group: AlertGroup) -> str:
-    is_letter = group.sample.kind == "dead_letter"
-    page = letters_url(fingerprint=group.fingerprint) if is_letter else page_url("switchyard-operations")
-    return absolute(page)[:500] if page else ""

@@ -13,7 +13,6 @@ from switchyard.alerts.intake import worsen, write_alert
 from switchyard.alerts.models import Alert
 from switchyard.alerts.resolution import resolve_gone
 from switchyard.alerts.silences import UNRESOLVED
-from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroup
 from switchyard.workers.preflight import make_watch
@@ -27,10 +26,7 @@ class LastingAlerts:
     """One alert for each cause of a kind, from when it has lasted until it is gone.
 
     The leading scheduler keeps it. A new leader raises nothing again whose alert is unresolved, and resolves nothing
-    before it has looked for 20 s.
-
-    Args:
-        looked_s: Seconds for which it was known what there is.
+    before it has looked for 20 s. ``looked_s`` are the seconds for which it was known what there is.
     """
 
     def __init__(self, kind: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -115,10 +111,9 @@ class BrokerAlerts:
         findings = self._watch.look().findings
         if any(found.code == "away" for found in findings):
             return
-        wrong = [found for found in findings if found.severity == "error" or found.code in ALERTED_WARNINGS]
-        self._lasting.note((_fact(found), 0.0) for found in wrong)
+        self._lasting.note(
+            (AlertFact(f"broker-{found.code}", "broker", f"The broker's server: {found.seen}", found.remedy), 0.0)
+            for found in findings
+            if found.severity == "error" or found.code in ALERTED_WARNINGS
+        )
         self._lasting.resolve()
-
-
-def _fact(found: ServerFinding) -> AlertFact:
-    return AlertFact(f"broker-{found.code}", "broker", f"The broker's server: {found.seen}", found.remedy)

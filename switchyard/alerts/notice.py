@@ -63,13 +63,10 @@ def titles(fingerprints: Iterable[str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One alert message.
+    """One alert message, with the occurrences since the first and those that earlier messages reported.
 
-    Args:
-        id: The same for every attempt to send this message, so that receivers can drop repetitions.
-        alert: Its row; one that is not stored while the database does not answer.
-        count: Occurrences since the first.
-        reported: Occurrences that earlier messages reported.
+    Its id is the same for every attempt to send it, so that receivers can drop repetitions. The alert is not stored
+    while the database does not answer.
     """
 
     id: str

@@ -10,13 +10,12 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from switchyard.alerts.channels import channels, keeps_incidents
+from switchyard.alerts.channels import IncidentChannel, channels
 from switchyard.alerts.models import Alert, Delivery
 from switchyard.alerts.silences import UNRESOLVED, unsent
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
-from switchyard.conf import switchyard_settings
 
 # A dead letter's row may follow its alert by one reconciliation.
 SETTLED_AFTER = timedelta(seconds=90)
@@ -33,11 +32,7 @@ def resolve(pk: int, *, by: str) -> bool:
 
 
 def resolve_triaged(still_open: Callable[[Collection[str]], Collection[str]]) -> int:
-    """Resolve the alerts of groups without an open dead letter; return their count.
-
-    Args:
-        still_open: Returns those of some fingerprints that have open letters.
-    """
+    """Resolve the alerts of groups without an open dead letter, ``still_open``; return their count."""
     settled, resolved = timezone.now() - SETTLED_AFTER, 0
     rows = Alert.objects.filter(kind="dead_letter", last_at__lt=settled)
     unresolved = rows.filter(state__in=UNRESOLVED).order_by("fingerprint")
@@ -76,9 +71,9 @@ def _end(row: QuerySet[Alert], *, by: str = "", tell_all: bool = False) -> bool:
         unsent(alert.pk).update(state=Delivery.State.SILENCED)
         told = set(alert.deliveries.filter(state=Delivery.State.SENT).values_list("channel", flat=True))
         if not alert.deliveries.exists():  # sent while the database was away
-            told = {channel.name for channel in channels(switchyard_settings().alert_urls)}
+            told = set(channels())
         if not tell_all:
-            told &= {channel.name for channel in channels(switchyard_settings().alert_urls) if keeps_incidents(channel)}
+            told &= {name for name, channel in channels().items() if isinstance(channel, IncidentChannel)}
         Delivery.objects.bulk_create(
             Delivery(alert=alert, channel=name, reported=alert.count, count=alert.count, next_try_at=now)
             for name in told

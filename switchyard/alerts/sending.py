@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -21,7 +21,6 @@ from switchyard.alerts.silences import UNRESOLVED, in_force, is_quiet
 from switchyard.broker import clock
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.alert_groups import AlertGroup
-from switchyard.conf import switchyard_settings
 from switchyard.loggers import get_logger
 from switchyard.long_running import LogThrottle
 
@@ -44,6 +43,7 @@ RETRY_AFTER, KEPT_FOR = timedelta(minutes=5), timedelta(days=1)
 class ChannelBatch:
     """Messages of one channel in one batch; ``results`` has each failure by the message's id, ``None`` for none."""
 
+    name: str
     channel: Channel
     notices: Sequence[Notice]
     results: dict[str, ChannelFailed | None] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class ChannelBatch:
                 if not error.answered:
                     return
             except Exception as error:  # noqa: BLE001  an error in one channel must not stop the others
-                results[item.id] = ChannelFailed(self.channel.name, f"{type(error).__name__} in the channel")
+                results[item.id] = ChannelFailed(self.name, f"{type(error).__name__} in the channel")
                 return
             else:
                 results[item.id] = None
@@ -69,9 +69,7 @@ class ChannelBatch:
 
 def send_all(batches: Sequence[ChannelBatch]) -> None:
     """Run all channels in parallel for at most ``BATCH_ENDS_S``; a message without an answer by then has failed."""
-    threads = [
-        threading.Thread(target=batch.run, name=f"alerts {batch.channel.name}", daemon=True) for batch in batches
-    ]
+    threads = [threading.Thread(target=batch.run, name=f"alerts {batch.name}", daemon=True) for batch in batches]
     for thread in threads:
         thread.start()
     ends = time.monotonic() + BATCH_ENDS_S
@@ -81,22 +79,21 @@ def send_all(batches: Sequence[ChannelBatch]) -> None:
         batch.results = dict(batch.results)
         waiting = next((notice.id for notice in batch.notices if notice.id not in batch.results), None)
         if thread.is_alive() and waiting is not None:
-            batch.results[waiting] = ChannelFailed(batch.channel.name, f"no answer in {BATCH_ENDS_S:.0f} s")
+            batch.results[waiting] = ChannelFailed(batch.name, f"no answer in {BATCH_ENDS_S:.0f} s")
 
 
-def send_due(channels: Sequence[Channel]) -> int:
+def send_due(targets: Mapping[str, Channel]) -> int:
     """Send the due deliveries and store the results; return how many messages were accepted.
 
     Raises:
         django.db.DatabaseError: rows could not be read or written; messages sent meanwhile may be sent again.
     """
-    by_name = {channel.name: channel for channel in channels}
     claimed: dict[str, list[Delivery]] = defaultdict(list)
-    for delivery in _claim_due(list(by_name)):
+    for delivery in _claim_due(list(targets)):
         claimed[delivery.channel].append(delivery)
-    batches = [ChannelBatch(by_name[name], [notice_of(item) for item in items]) for name, items in claimed.items()]
+    batches = [ChannelBatch(name, targets[name], [notice_of(each) for each in due]) for name, due in claimed.items()]
     send_all(batches)
-    return sum(_record_results(batch, claimed[batch.channel.name]) for batch in batches)
+    return sum(_record_results(batch, claimed[batch.name]) for batch in batches)
 
 
 def _claim_due(names: Sequence[str]) -> list[Delivery]:
@@ -196,14 +193,14 @@ def dispatch_due(throttle: Throttle | None = None) -> int:
 
     The caller renews its database connection between calls.
     """
-    targets = channels(switchyard_settings().alert_urls)
+    targets = channels()
     alerts = facilities().alerts
     accepted = 0
     for group in alerts.claim_due(GROUPS_AT_ONCE):
         if throttle is not None and throttle.holds(group):
             continue  # its claim expires, and it is due again, behind others
         try:
-            written = write_alert(group, [channel.name for channel in targets])
+            written = write_alert(group, targets)
         except DatabaseError as error:
             _rows.failed(error)
             # Without settling, the claim expires and the group is due again.
@@ -225,13 +222,13 @@ def dispatch_due(throttle: Throttle | None = None) -> int:
     return accepted
 
 
-def send_without_rows(group: AlertGroup, targets: tuple[Channel, ...]) -> int:
+def send_without_rows(group: AlertGroup, targets: Mapping[str, Channel]) -> int:
     """Send a group while the database is away; return how many channels accepted it.
 
     0 if only the log did, beside which there are others: a line there has not reached anybody.
     """
     notice = notice_of_group(group)
-    batches = [ChannelBatch(channel, [notice]) for channel in targets]
+    batches = [ChannelBatch(name, channel, [notice]) for name, channel in targets.items()]
     send_all(batches)
     accepted = [batch.channel for batch in batches if batch.results.get(notice.id, True) is None]
     told = any(not isinstance(channel, LogChannel) for channel in accepted) or len(accepted) == len(targets)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime, timedelta
 
 from django.db import transaction
@@ -12,12 +11,11 @@ from django.utils import timezone
 from switchyard.alerts.models import Alert, Delivery, Silence
 from switchyard.broker.errors import ActRefused
 from switchyard.conf import declared_yard
+from switchyard.console.formatting import SPAN, UNITS_MS
 from switchyard.middleware.clock_comparison import compared_now
 
 LONGEST = timedelta(days=30)
 SPANS = {"1h": "1 hour", "4h": "4 hours", "12h": "12 hours", "1d": "1 day", "3d": "3 days", "7d": "7 days"}
-_SPAN = re.compile(r"([1-9][0-9]{0,4})([mhd])")
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 def in_force(fingerprint: str | None = None) -> QuerySet[Silence]:
@@ -28,10 +26,10 @@ def in_force(fingerprint: str | None = None) -> QuerySet[Silence]:
 
 def end_of(span: str) -> datetime:
     """Return the time after a span such as ``30m`` or ``7d``, at most 30 days; ``ActRefused`` for any other text."""
-    matched = _SPAN.fullmatch(span.strip())
+    matched = SPAN.fullmatch(span.strip())
     if matched is None:
         raise ActRefused("silence", f"{span!r:.40} is not a span of time; write 30m, 2h or 7d")
-    length = timedelta(**{_UNITS[matched[2]]: int(matched[1])})
+    length = timedelta(milliseconds=int(matched[1]) * UNITS_MS[matched[2]])
     if length > LONGEST:
         raise ActRefused("silence", f"{span} is over {LONGEST.days} days; mend the cause, or leave its channel out")
     return compared_now() + length

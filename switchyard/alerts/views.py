@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from django.contrib import messages
 from django.core.paginator import Paginator
 from django.db.models import Count, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect
+from django.shortcuts import get_object_or_404, redirect
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
@@ -24,7 +23,6 @@ from switchyard.alerts.silences import SPANS, UNRESOLVED, end_of, in_force
 from switchyard.audit.notes import notes_on, write_note
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused, NotFound
-from switchyard.conf import switchyard_settings
 from switchyard.console import links
 from switchyard.console.export import MOST, export_of
 from switchyard.console.formatting import counted, duration
@@ -40,36 +38,11 @@ RESOLVED_FOR = timedelta(days=1)
 TABS = (("Now", ""), ("Acknowledged", "acknowledged"), ("Resolved", "resolved"))
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelRow:
-    """One channel with its last message; ``at`` is ``None`` where none was sent."""
-
-    name: str
-    at: datetime | None
-    error: str
-    waiting: int
-
-
-@dataclass(frozen=True, slots=True)
-class RuleRow:
-    """Cause that raises an alert, and how many of its alerts are unresolved."""
-
-    name: str
-    when: str
-    of: str
-    kind: str
-    unresolved: int = 0
-
-
+# Kind, name, when it is raised, and of what.
 RULES = (
-    RuleRow("Dead letter", "any; one message for each cause in 10 min", "every queue", "dead_letter"),
-    RuleRow("Broker", "an error of its server, or memory nearly full; until it is gone", "the broker", "broker"),
-    RuleRow(
-        "Finding",
-        "bad for 30 s, or one of some warnings for 20 s to 2 min; until it is gone",
-        "the overview",
-        "finding",
-    ),
+    ("dead_letter", "Dead letter", "any; one message for each cause in 10 min", "every queue"),
+    ("broker", "Broker", "an error of its server, or memory nearly full; until it is gone", "the broker"),
+    ("finding", "Finding", "bad for 30 s, or one of some warnings for 20 s to 2 min; until it is gone", "the overview"),
 )
 
 
@@ -114,28 +87,28 @@ def matching(query: Mapping[str, str]) -> QuerySet[Alert]:
     return rows.order_by("-last_at", "-id")
 
 
-def rule_rows(unresolved: QuerySet[Alert]) -> list[RuleRow]:
-    """Return what raises alerts here; alerts of any other kind are counted in a row of their own."""
-    counted = dict(unresolved.order_by().values_list("kind").annotate(count=Count("id")))
-    found = [replace(rule, unresolved=counted.pop(rule.kind, 0)) for rule in RULES]
-    others = sum(counted.values())
-    return [*found, RuleRow("Other", "raised by other code", "", "", others)] if others else found
+def rule_rows(unresolved: QuerySet[Alert]) -> list[tuple[str, str, str, int]]:
+    """Return what raises alerts here, each with its number; alerts of any other kind have a row of their own."""
+    counts = dict(unresolved.order_by().values_list("kind").annotate(count=Count("id")))
+    found = [(name, when, of, counts.pop(kind, 0)) for kind, name, when, of in RULES]
+    return [*found, ("Other", "raised by other code", "", sum(counts.values()))] if counts else found
 
 
-def channel_rows() -> list[ChannelRow]:
-    """Return the channels of the settings, each with its last message."""
+def channel_rows() -> list[dict[str, Any]]:
+    """Return the channels of the settings, each with the time of its last message, an error since, and what waits."""
     try:
-        declared = channels(switchyard_settings().alert_urls)
+        declared = channels()
     except InvalidSetting as error:
-        return [ChannelRow(name="SWITCHYARD_ALERT_URLS", at=None, error=str(error), waiting=0)]
+        return [{"name": "SWITCHYARD_ALERT_URLS", "at": None, "error": str(error), "waiting": 0}]
     found = []
-    for channel in declared:
-        messages = Delivery.objects.filter(channel=channel.name)
+    for name in declared:
+        messages = Delivery.objects.filter(channel=name)
         last = messages.filter(state=Delivery.State.SENT).order_by("-sent_at").first()
         failed = messages.exclude(error="").order_by("-id").first()
         fault = failed.error if failed and (last is None or failed.pk > last.pk) else ""
         waiting = messages.filter(state=Delivery.State.PENDING).count()
-        found.append(ChannelRow(channel.name, last.sent_at if last else None, fault, waiting))
+        at = last.sent_at if last else None
+        found.append({"name": name, "at": at, "error": fault, "waiting": waiting})
     return found
 
 
@@ -161,9 +134,8 @@ def alerts(request: HttpRequest) -> HttpResponse:
         else:
             messages.warning(request, "Nothing was done: no alert was chosen.")
         return redirect(request.get_full_path())
-    if (
-        file := export_of(request, "alerts", lambda: map(alert_json, matching(request.GET.dict())[: MOST + 1]))
-    ) is not None:
+    file = export_of(request, "alerts", lambda: map(alert_json, matching(request.GET.dict())[: MOST + 1]))
+    if file is not None:
         return file
     context = {"title": "Alerts", **_rights(request), **context_of(request)}
     return RoomResponse(request, "switchyard_alerts/list.html", context)
@@ -194,18 +166,14 @@ def alert(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def one(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
     _require_act(request, verb)
-    row = Alert.objects.filter(pk=pk).first()
-    if row is None:
-        raise Http404(f"There is no alert {pk}.")
-    _apply(request, verb, [row])
+    _apply(request, verb, [get_object_or_404(Alert, pk=pk)])
     return redirect(PAGE, pk)
 
 
 @require_POST
 def note(request: HttpRequest, pk: int) -> HttpResponse:
     require(request, ACKNOWLEDGE)
-    if not Alert.objects.filter(pk=pk).exists():
-        raise Http404(f"There is no alert {pk}.")
+    get_object_or_404(Alert, pk=pk)
     try:
         write_note("alert", str(pk), request.POST.get("text", ""), who=Who.of_request(request))
     except ActRefused as error:
@@ -274,7 +242,7 @@ def _require_act(request: HttpRequest, verb: str) -> None:
 
 def _apply(request: HttpRequest, verb: str, alerts: list[Alert]) -> None:
     who, reason = Who.of_request(request), request.POST.get("reason", "").strip()
-    done = (acts.acknowledge if verb == "acknowledge" else acts.resolve)(alerts, who=who, reason=reason)
+    done = acts.apply(verb, alerts, who=who, reason=reason)
     already = len(alerts) - done
     before = "acknowledged or resolved" if verb == "acknowledge" else PAST[verb]
     tail = f"; {already} had been {before} before" if already else ""

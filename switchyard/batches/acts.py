@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from switchyard.batches import queries
+from switchyard.batches.services import batches
 from switchyard.broker.errors import NotFound
-from switchyard.broker.interface import facilities
 from switchyard.broker.stores.batches import BatchRecord, MemberState
 from switchyard.bulk.kinds import Item, Kind, Taken
 from switchyard.bulk.models import BulkAct
 from switchyard.console.links import page_url
-from switchyard.dead_letters import acts
 from switchyard.dead_letters.bulk_moves import BulkMove
-from switchyard.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
+from switchyard.dead_letters.models import OPEN_STATES, DeadLetter
 from switchyard.jobs.bulk import BulkCancel
 from switchyard.jobs.services import request_cancel
 
@@ -53,11 +52,10 @@ def _page(act: BulkAct, state: MemberState, limit: int) -> tuple[list[Item], dic
 
     A page of the server may be larger than asked for: what is left of it is in the cursor.
     """
-    store, left, cursor = facilities().batches, act.cursor.get("left"), act.cursor.get("scan", "0")
-    if not left and store is not None:
-        found, cursor = store.members(act.filter["batch"], state, cursor=cursor, count=limit)
+    left, cursor = act.cursor.get("left"), act.cursor.get("scan", "0")
+    if not left:
+        found, cursor = batches().members(act.filter["batch"], state, cursor=cursor, count=limit)
         left = [[id_, queue] for id_, queue in found.items()]
-    left = left or []
     return left[:limit], {"scan": cursor, "left": left[limit:]}, len(left) > limit or cursor != "0"
 
 
@@ -72,8 +70,7 @@ class CancelMembers(OfBatch, BulkCancel):
 
     def take(self, act: BulkAct, limit: int) -> Taken:
         """Return the next members that have not ended, once the batch takes no more."""
-        if (store := facilities().batches) is not None:
-            store.note(act.filter["batch"], "cancelled")
+        batches().note(act.filter["batch"], "cancelled")
         items, place, more = _page(act, "open", limit)
         return Taken(items, place, more=more)
 
@@ -99,18 +96,14 @@ class RetryMembers(OfBatch, BulkMove):
         return _record(act.filter).failed
 
     def take(self, act: BulkAct, limit: int) -> Taken:
-        """Claim the letters of the next failed members. Those that a person has claimed are left to that person."""
-        items, place, more = _page(act, "failed", limit)
-        letters = DeadLetter.objects.select_for_update().filter(message_id__in=[item[0] for item in items])
-        chosen = list(letters.filter(state__in=OPEN_STATES, died_at__lte=act.created_at))
-        free = [row for row in chosen if not row.claim_token]
-        acts.claim(free, f"{BULK_CLAIM}{act.pk}", "requeue", by=act.who, reason=act.reason)
-        skips = {
-            "it has no open dead letter": len(items) - len(chosen),
-            "another act has claimed it": len(chosen) - len(free),
-        }
-        skipped = {why: count for why, count in skips.items() if count}
-        return Taken([acts.item_of(row) for row in free], place, more=more, skips=skipped)
+        """Claim the letters of the next failed members."""
+        members, place, more = _page(act, "failed", limit)
+        letters = DeadLetter.objects.select_for_update().filter(message_id__in=[member[0] for member in members])
+        rows = list(letters.filter(state__in=OPEN_STATES, died_at__lte=act.created_at))
+        items, skips = self.claim(act, rows)
+        if lacking := len(members) - len(rows):
+            skips["it has no open dead letter"] = lacking
+        return Taken(items, place, more=more, skips=skips)
 
 
 CANCEL: Final[Kind] = CancelMembers()

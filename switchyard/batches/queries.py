@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import NotFound
@@ -20,20 +19,8 @@ UNCHANGED_MS: Final = 24 * 3_600_000
 LOOKED_AT: Final = 200
 
 
-class BatchPage(NamedTuple):
-    """Batches, newest first; ``before`` is where the older ones begin, ``None`` at the end."""
-
-    batches: list[BatchRecord]
-    before: int | None
-
-
 def find(batch_id: str) -> BatchRecord:
-    """Return a batch.
-
-    Raises:
-        NotFound: there is none of this id, or it ended over seven days ago.
-        BrokerUnavailable: the broker did not answer.
-    """
+    """Return a batch; ``NotFound`` where there is none of this id, or it ended over seven days ago."""
     store = facilities().batches
     found = store.read([batch_id])[0] if store is not None and ID.fullmatch(batch_id) else None
     if found is None:
@@ -41,23 +28,21 @@ def find(batch_id: str) -> BatchRecord:
     return found
 
 
-def newest(*, before: int | None = None, limit: int = PAGE) -> BatchPage:
-    """Return batches; ``before``: made before that time, ms since the epoch. Those that have expired are left out."""
+def newest(*, before: int | None = None, limit: int = PAGE) -> tuple[list[BatchRecord], int | None]:
+    """Return batches made before a time, in ms, newest first, and that time of the older ones; ``None`` at the end.
+
+    Those that have expired are left out.
+    """
     store = facilities().batches
     if store is None:
-        return BatchPage([], None)
+        return [], None
     listed = store.newest(before=before, limit=limit)
     found = [record for record in store.read([id_ for id_, _ in listed]) if record is not None]
-    return BatchPage(found, listed[-1][1] if len(listed) == limit else None)
+    return found, listed[-1][1] if len(listed) == limit else None
 
 
 def members(batch_id: str, state: str, *, cursor: str = "0") -> Members:
-    """Return about a page of the members in a state, in no order.
-
-    Raises:
-        ValueError: there is no such state, or the cursor is none.
-        BrokerUnavailable: the broker did not answer.
-    """
+    """Return about a page of the members in a state, in no order; ``ValueError`` for a wrong state or cursor."""
     if state not in STATES:
         raise ValueError(f"state: {state!r:.50} is not a state of a member; write one of {', '.join(STATES)}")
     if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= 20):
@@ -69,16 +54,8 @@ def members(batch_id: str, state: str, *, cursor: str = "0") -> Members:
     return store.members(batch_id, chosen, cursor=cursor, count=PAGE)
 
 
-@dataclass(frozen=True, slots=True)
-class StuckBatch:
-    """A batch that does not go on by itself, and why, as half a sentence."""
-
-    record: BatchRecord
-    why: str
-
-
-def stuck() -> list[StuckBatch]:
-    """Return the batches that need a person, of the 200 that are looked at next."""
+def stuck() -> list[tuple[BatchRecord, str]]:
+    """Return those of the next 200 batches that do not go on by themselves, and why, as half a sentence."""
     store = facilities().batches
     records: Sequence[BatchRecord | None] = [] if store is None else store.read(store.unfinished(LOOKED_AT))
     now = now_ms()
@@ -93,9 +70,9 @@ def stuck() -> list[StuckBatch]:
         }
         due = [name for name in CALLBACKS if is_due[name] and name in record.callbacks and name not in record.sent]
         if due and now - max(record.changed_at, record.completed_at) > UNSENT_MS:
-            found.append(StuckBatch(record, f"its {' and '.join(due)} cannot be sent"))
+            found.append((record, f"its {' and '.join(due)} cannot be sent"))
         elif record.state == "open" and now - record.changed_at > UNCHANGED_MS:
-            found.append(StuckBatch(record, f"{record.open} of its members have not ended, and none did for a day"))
+            found.append((record, f"{record.open} of its members have not ended, and none did for a day"))
     return found
 
 

@@ -71,11 +71,7 @@ class Batch:
         return members
 
     def progress(self) -> BatchRecord:
-        """Return the figures of the batch, of at most a second ago.
-
-        Raises:
-            ActRefused: it is unknown, or has expired.
-        """
+        """Return the figures of the batch, of at most a second ago; ``ActRefused`` where it is unknown or expired."""
         [found] = batches().read([self.id])
         if found is None:
             raise ActRefused(f"batch {self.id}", UNKNOWN)

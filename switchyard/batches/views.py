@@ -25,11 +25,11 @@ def batches(request: HttpRequest) -> RoomResponse:
     text = request.GET.get("before", "")
     before = int(text[:15]) if text.isascii() and text.isdecimal() else None
     try:
-        page = queries.newest(before=before)
+        found, older = queries.newest(before=before)
     except BrokerError as error:
         return not_answered(request, error, back=reverse("switchyard-operations"))
-    rows = [(record, LEVELS[record.state], queries.state_of(record)) for record in page.batches]
-    context = {"title": "Batches", "rows": rows, "before": before, "older": page.before}
+    rows = [(record, LEVELS[record.state], queries.state_of(record)) for record in found]
+    context = {"title": "Batches", "rows": rows, "before": before, "older": older}
     return RoomResponse(request, "switchyard_batches/batches.html", context)
 
 

@@ -1,11 +1,11 @@
-"""Kinds of bulk acts. An app registers its own in ``AppConfig.ready``; this app knows none."""
+"""Kinds of bulk acts: their interface, and where each is."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pkgutil import resolve_name
-from typing import Any, Protocol
+from importlib import import_module
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -80,8 +80,19 @@ def most_common(names: Iterable[str], count: int = 3) -> str:
     return shown + (" and others" if len(found) > count else "") or "–"
 
 
+def plain_fields(filter: dict[str, Any], known: Sequence[str], of: str) -> dict[str, str]:
+    """Return the fields of a filter that are not empty; ``ValueError`` for one that is not known, or holds a NUL."""
+    for name, value in filter.items():
+        if "\0" in str(value):
+            raise ValueError(f"{name}: {value!r:.40} has a NUL character; remove it")
+    given = {name: str(value).strip() for name, value in filter.items() if value not in (None, "")}
+    if wrong := next((name for name in given if name not in known), None):
+        raise ValueError(f"filter of {of}: no field {wrong!r}; known are {', '.join(known)}")
+    return given
+
+
 class Kind(Protocol):
-    """One kind of bulk act, the base of an app's own. All methods may be called again after a crash."""
+    """One kind of bulk act, the base of all. All methods may be called again after a crash."""
 
     act: str  # name in the audit log
     right: str  # that the act needs, app label and codename
@@ -91,7 +102,8 @@ class Kind(Protocol):
         """Return who is hit, as names and texts for the page that asks."""
 
     def address(self, filter: dict[str, Any]) -> str:
-        """Return the address of the list of what is hit, or ""."""
+        """Return the address of the list of what is hit, by default "": there is none."""
+        return ""
 
     def check(self, filter: dict[str, Any]) -> dict[str, Any]:
         """Return the filter in its stored form; ``ValueError`` for an unknown field, or one without a valid value."""
@@ -124,20 +136,24 @@ class Kind(Protocol):
         return
 
 
-_kinds: dict[str, Kind | str] = {}
-
-
-def register(name: str, kind: Kind | str) -> None:
-    """Register a kind, or where it is, ``package.module:name``, under the name that ``services.start`` is called with.
-
-    Of a kind that is registered by its place, only processes that need it load the module.
-    """
-    _kinds[name] = kind
+# Module of the acts on a subject, loaded only where one is needed, and their verbs: constants in upper case there.
+KINDS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "alert": ("switchyard.alerts.acts", ("acknowledge",)),
+    "batch": ("switchyard.batches.acts", ("cancel", "retry")),
+    "job": ("switchyard.jobs.bulk", ("cancel", "cancel_chosen", "run_again", "run_chosen_again")),
+    "letter": (
+        "switchyard.dead_letters.bulk_moves",
+        ("acknowledge", "canary", "discard", "requeue", "restore", "take_back"),
+    ),
+}
 
 
 def kind_of(name: str) -> Kind:
-    """Return a kind by its name; ``NotFound`` when no installed app registers it."""
-    if name not in _kinds:
-        raise NotFound(f"bulk act {name!r}: no such kind; known are {', '.join(sorted(_kinds))}")
-    kind = _kinds[name]
-    return resolve_name(kind) if isinstance(kind, str) else kind
+    """Return a kind by its name, such as ``letter.requeue``; ``NotFound`` when there is none."""
+    subject, _, verb = name.partition(".")
+    module, verbs = KINDS.get(subject, ("", ()))
+    if verb not in verbs:
+        known = (f"{subject}.{verb}" for subject, (_, verbs) in KINDS.items() for verb in verbs)
+        raise NotFound(f"bulk act {name!r}: no such kind; known are {', '.join(known)}")
+    kind: Kind = getattr(import_module(module), verb.upper())
+    return kind

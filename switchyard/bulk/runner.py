@@ -7,14 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 
-import msgspec
 from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import F
 from django.utils import timezone
 
 from switchyard.audit.services import complete
 from switchyard.broker.errors import BrokerError, QueueFull
-from switchyard.bulk.kinds import Item, Kind, NoRoom, kind_of
+from switchyard.bulk.kinds import NoRoom, kind_of
 from switchyard.bulk.models import UNFINISHED, BulkAct
 from switchyard.database import storable
 from switchyard.loggers import get_logger
@@ -100,18 +99,10 @@ MOST = 500
 FAILED = "their step failed"
 
 
-class Begun(msgspec.Struct, frozen=True):
-    """A step whose items are in hand."""
+def begin(number: int, run: int) -> tuple[BulkAct, bool] | None:
+    """Take the next items in hand; return the act, and whether an interrupted step had left them there.
 
-    act: BulkAct
-    items: Sequence[Item]
-    repeated: bool
-
-
-def begin(number: int, run: int) -> Begun | None:
-    """Take the next items in hand, or those that an interrupted step left there; ``None`` when there is nothing to do.
-
-    Ends the act where none is left, or where its stop was requested.
+    ``None`` when there is nothing to do. Ends the act where no item is left, or where its stop was requested.
     """
     with transaction.atomic():
         act = BulkAct.objects.select_for_update().filter(pk=number).first()
@@ -122,7 +113,7 @@ def begin(number: int, run: int) -> Begun | None:
             act.state, act.started_at = BulkAct.State.RUNNING, act.touched_at
         if act.hand:
             act.save(update_fields=("touched_at", "state", "started_at"))
-            return Begun(act, act.hand, repeated=True)
+            return act, True
         if act.stop_asked_at is not None:
             _end(act, BulkAct.State.STOPPED)
             return None
@@ -137,16 +128,16 @@ def begin(number: int, run: int) -> Begun | None:
             _end(act, BulkAct.State.STOPPED)
             return None
         act.save()
-        return Begun(act, act.hand, repeated=False)
+        return act, False
 
 
-def finish(begun: Begun, answers: Sequence[str]) -> bool:
+def finish(begun: BulkAct, answers: Sequence[str]) -> bool:
     """Commit the results of a step; ``False`` when another run has done so before."""
     with transaction.atomic():
-        act = BulkAct.objects.select_for_update().get(pk=begun.act.pk)
-        if act.run != begun.act.run or act.step != begun.act.step or not act.unfinished:
+        act = BulkAct.objects.select_for_update().get(pk=begun.pk)
+        if act.run != begun.run or act.step != begun.step or not act.unfinished:
             return False
-        kind_of(act.kind).settle(act, begun.items, answers)
+        kind_of(act.kind).settle(act, begun.hand, answers)
         act.done += sum(not answer for answer in answers)
         act.note_skips(dict(Counter(answer for answer in answers if answer)))
         act.hand, act.step, act.touched_at, act.error = [], act.step + 1, compared_now(), ""
@@ -157,17 +148,15 @@ def finish(begun: Begun, answers: Sequence[str]) -> bool:
 def take_step(number: int, run: int) -> BulkAct | None:
     """Do one step; return the act, or ``None`` when it has ended or another run continues it.
 
-    Raises:
-        BrokerUnavailable: the broker did not answer; the items stay in hand.
+    While the broker does not answer, the items stay in hand.
     """
-    begun = begin(number, run)
-    if begun is None:
+    if (begun := begin(number, run)) is None:
         return None
-    if begun.act.cursor.get("waits"):
-        return begun.act
-    kind: Kind = kind_of(begun.act.kind)
-    answers = kind.apply(begun.act, begun.items, repeated=begun.repeated) if begun.items else []
-    return begun.act if finish(begun, answers) else None
+    act, repeated = begun
+    if act.cursor.get("waits"):
+        return act
+    answers = kind_of(act.kind).apply(act, act.hand, repeated=repeated) if act.hand else []
+    return act if finish(act, answers) else None
 
 
 def fail(number: int, run: int, error: str) -> None:

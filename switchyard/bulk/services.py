@@ -32,7 +32,7 @@ def start(
     """Start a bulk act on all that match a filter now, and return its row. The scheduler does it.
 
     Args:
-        kind: Name of a registered kind, such as ``letter.requeue``.
+        kind: Its name, such as ``letter.requeue``.
         filter: What it is applied to; see the kind.
         rate: Items a second at most; ``None`` for as fast as it goes.
         form_id: Id of the form that starts it.
@@ -41,7 +41,7 @@ def start(
 
     Raises:
         IntegrityError: an act of this form has started.
-        NotFound: no installed app registers the kind.
+        NotFound: there is no such kind.
         PermissionDenied: the right to the act holds for other queues than those of all that match.
         ValueError: the filter is wrong, the rate is below 1, or the plan has other numbers than it may.
         BrokerUnavailable: the broker did not answer; nothing is started.
@@ -84,12 +84,8 @@ def take_back(number: int, *, who: Who, reason: str = "") -> BulkAct:
 
     Raises:
         ActRefused: it goes on, or its kind cannot be taken back.
-        NotFound: no bulk act has this number.
-        BrokerUnavailable: the broker did not answer; nothing is started.
     """
-    row = BulkAct.objects.filter(pk=number).first()
-    if row is None:
-        raise no_such_act(number)
+    row = find(number).act
     undo = kind_of(row.kind).texts.taken_back_by
     if not undo:
         raise ActRefused(f"bulk act {number}", "what it has done cannot be taken back")
@@ -105,10 +101,7 @@ def no_such_act(number: object) -> NotFound:
 def stop(number: int, *, who: Who, reason: str = "") -> bool:
     """Stop a bulk act after the step that it is in; return ``False`` if it had ended, or was stopped, before.
 
-    What it has done stays done.
-
-    Raises:
-        NotFound: no bulk act has this number.
+    What it has done stays done. ``NotFound`` where no bulk act has this number.
     """
     with act("bulk.stop", who=who, target=f"bulk act {number}", reason=reason) as entry, transaction.atomic():
         row = BulkAct.objects.select_for_update().filter(pk=number).first()
@@ -136,7 +129,7 @@ def delete_old_rows() -> int:
 PAGE = 50
 # A rate of less time says more about the clock than about the act.
 LEAST_S: Final = 1.0
-# An act of a kind that no installed app has any more.
+# An act of a kind that this release does not have.
 UNKNOWN_TEXTS = KindTexts("Do", "item", "items", effect="", undo="", left="as they are")
 
 
@@ -188,10 +181,12 @@ class Progress:
         return {"done": "ok", "stopped": "warn", "failed": "bad"}.get(self.act.state, "")
 
 
-def find(number: int) -> Progress | None:
-    """Return the progress of the bulk act of a number, or ``None``."""
+def find(number: int) -> Progress:
+    """Return the progress of the bulk act of a number, or ``NotFound``."""
     act = BulkAct.objects.filter(pk=number).first()
-    return None if act is None else Progress(act)
+    if act is None:
+        raise no_such_act(number)
+    return Progress(act)
 
 
 def newest(*, before: int | None = None, limit: int = PAGE) -> list[Progress]:
@@ -199,11 +194,6 @@ def newest(*, before: int | None = None, limit: int = PAGE) -> list[Progress]:
     if before is not None:
         acts = acts.filter(pk__lt=before)
     return [Progress(act) for act in acts[:limit]]
-
-
-def going_on() -> int:
-    """Return how many acts wait or run."""
-    return BulkAct.objects.filter(state__in=UNFINISHED).count()
 
 
 def summary(progress: Progress) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.db import IntegrityError
-from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -17,7 +17,7 @@ from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused, BrokerError
 from switchyard.bulk import services
 from switchyard.bulk.kinds import Kind, kind_of
-from switchyard.bulk.models import BulkAct
+from switchyard.bulk.models import UNFINISHED, BulkAct
 from switchyard.console.export import MOST, export_of
 from switchyard.console.links import admin_url
 from switchyard.console.queue_rights import ARGUMENTS, holds
@@ -39,7 +39,8 @@ def acts(request: HttpRequest) -> HttpResponseBase:
     rows = services.newest(before=before, limit=services.PAGE + 1)
     shown = rows[: services.PAGE]
     older = shown[-1].act.pk if len(rows) > services.PAGE else None
-    context = {"title": "Bulk acts", "rows": shown, "older": older, "before": before, "going_on": services.going_on()}
+    going_on = BulkAct.objects.filter(state__in=UNFINISHED).count()
+    context = {"title": "Bulk acts", "rows": shown, "older": older, "before": before, "going_on": going_on}
     return _rendered(request, "acts", context)
 
 
@@ -55,7 +56,7 @@ def _exported(request: HttpRequest) -> Iterator[dict[str, Any]]:
 def act(request: HttpRequest, number: int) -> RoomResponse:
     """Show one act; complete without JavaScript."""
     require(request, VIEW)
-    seen = _seen(number)
+    seen = services.find(number)
     undo = seen.texts.taken_back_by
     may_undo = bool(undo and seen.act.done and not seen.act.unfinished) and holds(
         request.user, kind_of(undo).right, seen.act.filter.get("queue", "")
@@ -74,7 +75,7 @@ def act(request: HttpRequest, number: int) -> RoomResponse:
 def live(request: HttpRequest, number: int) -> RoomResponse:
     """Render the part of an act's page that changes."""
     require(request, VIEW)
-    context = {"seen": _seen(number), "may_stop": request.user.has_perm(STOP), "at": timezone.now()}
+    context = {"seen": services.find(number), "may_stop": request.user.has_perm(STOP), "at": timezone.now()}
     return RoomResponse(request, "switchyard_bulk/act_live.html", context)
 
 
@@ -82,7 +83,7 @@ def live(request: HttpRequest, number: int) -> RoomResponse:
 def stop(request: HttpRequest, number: int) -> HttpResponseBase:
     """Stop an act after the step that it is in."""
     require(request, STOP)
-    _seen(number)
+    services.find(number)
     if services.stop(number, who=Who.of_request(request), reason=request.POST.get("reason", "").strip()):
         messages.success(request, "It stops after the step that it is in; what is done stays done.")
     else:
@@ -93,7 +94,7 @@ def stop(request: HttpRequest, number: int) -> HttpResponseBase:
 @require_POST
 def take_back(request: HttpRequest, number: int) -> HttpResponseBase:
     """Take back what an act did, as far as it has not started, by another act."""
-    undo = _seen(number).texts.taken_back_by
+    undo = services.find(number).texts.taken_back_by
     require(request, kind_of(undo).right if undo else STOP)
     try:
         row = services.take_back(number, who=Who.of_request(request), reason=request.POST.get("reason", "").strip())
@@ -160,7 +161,7 @@ def _start(request: HttpRequest, planned: BulkAct, form_id: str) -> HttpResponse
             raise
         row = started
     except BrokerError:
-        messages.warning(request, "The broker does not answer: the act is written down and starts when it is back.")
+        messages.warning(request, "The broker does not answer: nothing was started. Try again when it is back.")
         return HttpResponseRedirect(reverse("switchyard-bulk-acts"))
     return _shown(request, row)
 
@@ -198,13 +199,6 @@ def _plan(request: HttpRequest) -> dict[str, int]:
     """Return the numbers of a rollout's form; one that is none is out of every range."""
     given = {name: request.POST.get(name, "").strip() for name in services.PLAN}
     return {name: int(text) if text.isascii() and text.isdecimal() else -1 for name, text in given.items() if text}
-
-
-def _seen(number: int) -> services.Progress:
-    seen = services.find(number)
-    if seen is None:
-        raise Http404(f"There is no bulk act {number}.")
-    return seen
 
 
 def _rendered(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> RoomResponse:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import partial
 from itertools import starmap
 from typing import Any
@@ -19,7 +18,6 @@ from switchyard.alerts.views import channel_rows
 from switchyard.audit.notes import note_line, notes_on, write_note
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused
-from switchyard.conf import switchyard_settings
 from switchyard.console.commands import LIMIT, ActsCommand, listed_number, wrong
 from switchyard.console.formatting import counted, duration
 from switchyard.console.links import runbook_of_alert
@@ -125,7 +123,7 @@ class Command(ActsCommand):
     def _apply(self, options: dict[str, Any]) -> None:
         rows, who, reason = self._rows(options["ids"]), Who.of_command(), options["reason"]
         acknowledges = options["verb"] == "acknowledge"
-        done = (acts.acknowledge if acknowledges else acts.resolve)(rows, who=who, reason=reason)
+        done = acts.apply(options["verb"], rows, who=who, reason=reason)
         past = "Acknowledged" if acknowledges else "Resolved"
         self.answer(f"{past} {counted(done, 'alert')}.", {"done": done, "asked": len(rows)}, indent=2)
         if done < len(rows):
@@ -167,14 +165,15 @@ class Command(ActsCommand):
         rows = channel_rows()
         lines = []
         for number, row in enumerate(rows, start=1):
-            at = f"last message {row.at:%Y-%m-%d %H:%M:%S} UTC" if row.at else "no message yet"
-            lines.append(printable(f"{number:>3}  {row.name}: {at}{f', failing: {row.error}' if row.error else ''}"))
-        values = [asdict(row) | {"at": row.at and row.at.isoformat()} for row in rows]
+            at = f"last message {row['at']:%Y-%m-%d %H:%M:%S} UTC" if row["at"] else "no message yet"
+            failing = f", failing: {row['error']}" if row["error"] else ""
+            lines.append(printable(f"{number:>3}  {row['name']}: {at}{failing}"))
+        values = [row | {"at": row["at"] and row["at"].isoformat()} for row in rows]
         self.answer(lines, values)
 
     def _test(self, options: dict[str, Any]) -> None:
         name = options["channel"]
-        names = [channel.name for channel in channels(switchyard_settings().alert_urls)]
+        names = list(channels())
         if name.isdecimal() and 0 < int(name) <= len(names):
             name = names[int(name) - 1]
         try:

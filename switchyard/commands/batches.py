@@ -41,7 +41,7 @@ class Command(ActsCommand):
             verb.add_argument("batch", metavar="ID")
 
     def _list(self, options: dict[str, Any]) -> None:
-        found = queries.newest(limit=options["limit"]).batches
+        found, _ = queries.newest(limit=options["limit"])
         self.answer(map(_line, found) if found else "No batches.", list(map(queries.summary, found)), indent=2)
 
     def _show(self, options: dict[str, Any]) -> None:

@@ -45,8 +45,6 @@ class Command(ActsCommand):
 
     def _show(self, options: dict[str, Any]) -> None:
         found = services.find(options["number"])
-        if found is None:
-            raise services.no_such_act(options["number"])
         act = found.act
         facts = {
             "filter": ", ".join(f"{name}={value}" for name, value in act.filter.items()) or "none: everything",

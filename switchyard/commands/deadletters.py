@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -13,6 +13,7 @@ from switchyard.broker.errors import BrokerError
 from switchyard.bulk import services as bulk
 from switchyard.conf import declared_yard
 from switchyard.console.commands import LIMIT, ActsCommand, wrong
+from switchyard.console.formatting import counted
 from switchyard.dead_letters import acts, bulk_moves, presentation, queries
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.reconcile import reconcile_all
@@ -117,6 +118,7 @@ class Command(ActsCommand):
             raise wrong(f"{verb}: {choice}; quarantined messages have neither")
         if (rolls_out and not many) or (not rolls_out and (options.get("rate") or options.get("stop_percent"))):
             raise wrong("requeue: --canary takes --group FP, or a time; --rate and --stop-percent take --canary")
+        left = 0
         if options["quarantined"]:
             outcome = acts.move_quarantined(verb, ids, who=who, reason=reason)
         elif many and verb != "restore":
@@ -133,15 +135,18 @@ class Command(ActsCommand):
             if not ids and any(times.values()):
                 raise CommandError(f"{verb}: no open letter matches; see manage.py switchyard deadletters list")
             outcome = acts.apply(verb, ids, who=who, reason=reason, group=group)
-            outcome = replace(outcome, left=found.count())
+            left = found.count()
         else:
-            if group and not (ids := queries.ids_of(group, state=DeadLetter.State.DISCARDED)):
+            if group:
+                rows = DeadLetter.objects.filter(fingerprint=group, state=DeadLetter.State.DISCARDED)
+                ids = list(rows.order_by("died_at", "id").values_list("message_id", flat=True))
+            if not ids:
                 raise CommandError(f"group {group}: it has no discarded letter; nothing was restored")
             outcome = acts.apply(verb, ids, who=who, reason=reason)
         past = {"requeue": "Requeued", "discard": "Discarded", "restore": "Restored"}[verb]
-        left = f"; {outcome.left} of these are open: died meanwhile, or beyond one run" if outcome.left else ""
-        moved = presentation.letters(len(outcome.done), quarantined=options["quarantined"])
-        self.answer(f"{past} {moved}{left}.", asdict(outcome), indent=2)
+        more = f"; {left} of these are open: died meanwhile, or beyond one run" if left else ""
+        moved = counted(len(outcome.done), "quarantined message" if options["quarantined"] else "dead letter")
+        self.answer(f"{past} {moved}{more}.", asdict(outcome) | {"left": left}, indent=2)
         for text in (*outcome.skipped, *filter(None, [outcome.stopped])):
             self.stderr.write(printable(text))
         if outcome.skipped or outcome.stopped:
@@ -162,10 +167,10 @@ class Command(ActsCommand):
         self.answer(text, {"bulk_act": row.pk, "filter": row.filter, "total": row.total})
 
     def _note(self, options: dict[str, Any]) -> None:
-        result = acts.note(options["id"], who=Who.of_command(), text=options["text"])
-        if not result.done:
-            raise CommandError(result.message)
-        self.answer(result.message, {"id": options["id"], "noted": True}, indent=2)
+        done, sentence = acts.note(options["id"], who=Who.of_command(), text=options["text"])
+        if not done:
+            raise CommandError(sentence)
+        self.answer(sentence, {"id": options["id"], "noted": True}, indent=2)
 
     def _catch_up(self) -> None:
         try:

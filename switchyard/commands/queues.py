@@ -202,8 +202,9 @@ class Command(ActsCommand):
             found = limits.keys_of(limits.find(options["limit"]), value=options["value"], after=options["after"])
             tables = [((name, *VALUES), map(_value_cells, getattr(found, name))) for name in ("largest", "keys")]
         else:
-            found = limits.limits_now(arguments=True)
-            tables = [(LIMITS, map(_limit_cells, found.limits)), (CIRCUITS, map(_circuit_cells, found.circuits))]
+            states, circuits = limits.limits_now(arguments=True)
+            found = {"limits": states, "circuits": circuits}
+            tables = [(LIMITS, map(_limit_cells, states)), (CIRCUITS, map(_circuit_cells, circuits))]
         texts = [text for titles, rows in tables if (text := table(titles, rows))]
         texts += [f"more: --after {shlex.quote(after)}"] if (after := getattr(found, "after", "")) else []
         self.answer("\n\n".join(texts) or "none is declared, and nothing waits", msgspec.to_builtins(found), indent=2)

@@ -4,11 +4,9 @@ It keeps true:
 
 - A dead letter stays until a person requeues or discards it; nothing consumes a dead list.
 - A row mirrors each letter. Rows and lists that a crash left apart are reconciled by the scheduler, in bounded steps.
-- A move claims the row, moves the letter, then records the result. An interrupted one is settled by asking the
-  broker, so two operators move a letter once, and a repeated act changes nothing.
+- A move claims the row, moves the letter, then records the result: two operators move a letter once.
 - A discarded letter can be restored for 90 days. A requeued one starts with all its retries, in its live queue.
-- Letters with one cause have one fingerprint, by which they are grouped. Arguments are shown by right, redacted ones
-  never.
+- Letters with one cause have one fingerprint. Arguments are shown by right, redacted ones never.
 
 Files in reading order: ``models``, ``projection`` (a row for each letter), ``reconcile``, ``acts`` (on letters, each
 with its row in the audit log), ``bulk_moves`` (on all that match a filter, or are ticked), ``queries``,

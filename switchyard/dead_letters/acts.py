@@ -1,10 +1,8 @@
 """Acts of people on dead letters and quarantined messages. Each is safe to repeat and to interrupt.
 
-``apply`` and its like write the row of an act in the audit log, ``act_on`` acts on one letter. A move, of one letter or
-of those in a step of a bulk act, takes three steps: ``claim`` the rows, ``move`` the letters in the broker, ``settle``
-the results in the rows. A claim older than ``CLAIM_S`` belongs to an interrupted move: ``settle_claim`` asks the broker
-whether its list still holds the letter. When two operators act at once, the claim lets one move the letter and refuses
-the other by name.
+A move, of one letter or of those in a step of a bulk act, takes three steps: ``claim`` the rows, ``move`` the letters
+in the broker, ``settle`` the results in the rows. A claim older than ``CLAIM_S`` belongs to an interrupted move:
+``settle_claim`` asks the broker whether its list still holds the letter.
 """
 
 from __future__ import annotations
@@ -42,11 +40,8 @@ LONGEST_NOTE = 500
 MOST_AT_ONCE = 1_000
 # More ids make the row of an act larger than the page that shows it.
 MOST_IDS = 100
-# State and sentence of a move that is over.
-DONE: dict[str, tuple[DeadLetter.State, str]] = {
-    "requeue": (DeadLetter.State.REQUEUED, "Requeued {row} to {row.queue}."),
-    "discard": (DeadLetter.State.DISCARDED, "Discarded {row}."),
-}
+# State after a move.
+MOVED = {"requeue": DeadLetter.State.REQUEUED, "discard": DeadLetter.State.DISCARDED}
 # Why a letter was not moved, by the broker's answer.
 REASONS: dict[Moved, str] = {
     "gone": "no longer in the broker's dead list",
@@ -64,33 +59,11 @@ def right_of(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class ActionResult:
-    """Result of an act on one letter.
-
-    Args:
-        done: Whether this call changed the letter.
-        message: Sentence for the operator: what was done, or the reason why nothing was.
-    """
-
-    row: DeadLetter
-    done: bool
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
 class BulkResult:
-    """Result of an act on several letters.
-
-    Args:
-        done: Message ids that it was applied to.
-        skipped: One sentence for each of the others.
-        left: Open letters of the group that this call did not reach.
-        stopped: Why the call ended early, or "".
-    """
+    """Ids of the messages that were moved, a sentence for each of the others, and why the call ended early, or ""."""
 
     done: tuple[str, ...]
     skipped: tuple[str, ...]
-    left: int = 0
     stopped: str = ""
 
 
@@ -100,19 +73,13 @@ def apply(
     """Act on letters one by one, see ``act_on``. Stops at the first broker error; what is done stays done.
 
     Args:
-        letters: Rows, or ids of messages.
         group: Fingerprint that all of them have, for the audit log; "" where they were chosen one by one.
     """
     by_id = {letter if isinstance(letter, str) else letter.message_id: letter for letter in letters}
-
-    def move(message_id: str) -> str:
-        result = act_on(by_id[message_id], name, by=who.signature, reason=reason)
-        return "" if result.done else result.message
-
-    def queues() -> set[str]:
-        return {find(letter).queue for letter in letters}
-
-    return _move_each(f"letter.{name}", list(by_id), move, who=who, reason=reason, group=group, queues=queues)
+    return _move_each(
+        f"letter.{name}", list(by_id), lambda id_: act_on(by_id[id_], name, by=who.signature, reason=reason),
+        who=who, reason=reason, group=group, queues=lambda: {find(letter).queue for letter in letters},
+    )  # fmt: skip
 
 
 def move_quarantined(name: MoveName, ids: Sequence[str], *, who: Who, reason: str = "") -> BulkResult:
@@ -133,16 +100,8 @@ def move_quarantined(name: MoveName, ids: Sequence[str], *, who: Who, reason: st
     return _move_each(f"quarantine.{name}", ids, move, who=who, reason=reason)
 
 
-def note(letter: DeadLetter | str, *, who: Who, text: str) -> ActionResult:
-    """Append a note to a letter's history.
-
-    Args:
-        letter: The row, or the message's id.
-        text: Cut after 500 characters.
-
-    Raises:
-        NotFound: no dead letter has that id.
-    """
+def note(letter: DeadLetter | str, *, who: Who, text: str) -> tuple[bool, str]:
+    """Append a note of at most 500 characters to a letter's history; return whether it was written, and a sentence."""
     target = letter if isinstance(letter, str) else letter.message_id
     with (
         act("letter.note", who=who, target=target, reason=text, queues=lambda: [find(letter).queue]) as entry,
@@ -150,10 +109,10 @@ def note(letter: DeadLetter | str, *, who: Who, text: str) -> ActionResult:
     ):
         entry.count = int(bool(text.strip()))
         if not entry.count:
-            return ActionResult(row, False, "The note is empty; nothing was written.")
+            return False, "The note is empty; nothing was written."
         add_history(row, action="note", by=who.signature, text=text.strip()[:LONGEST_NOTE])
         row.save(update_fields=("history",))
-    return ActionResult(row, True, f"Noted on {row}.")
+    return True, f"Noted on {row}."
 
 
 def _move_each(
@@ -185,21 +144,18 @@ def _move_each(
                 entry.count = len(done)
         if skipped and not done and not stopped:
             entry.error = "nothing moved"
-    return BulkResult(tuple(done), tuple(skipped), stopped=stopped)
+    return BulkResult(tuple(done), tuple(skipped), stopped)
 
 
 def act_on(
     letter: DeadLetter | str, name: ActName, *, by: str, reason: str = "", arguments: Arguments | None = None
-) -> ActionResult:
-    """Act on one letter, without a row in the audit log.
+) -> str:
+    """Act on one letter, without a row in the audit log; return why it was left as it is, or "".
 
     Requeued, it goes back to its queue with zero attempts. Discarded, it leaves the broker; its row stays for 90 days,
     in which it can be restored. Acknowledged, it is only marked as known.
 
     Args:
-        letter: The row, or the message's id.
-        by: Name for the history.
-        reason: Why, for the history.
         arguments: To requeue with in place of the message's own; already checked.
 
     Raises:
@@ -213,13 +169,13 @@ def act_on(
     return _restore(row, by, reason) if name == "restore" else _move(row, name, by, reason, arguments)
 
 
-def _acknowledge(row: DeadLetter, by: str, reason: str) -> ActionResult:
+def _acknowledge(row: DeadLetter, by: str, reason: str) -> str:
     with locked(row) as now:
         if now.state != DeadLetter.State.NEW:
-            return ActionResult(now, False, _already(now))
+            return _already(now)
         set_state(now, DeadLetter.State.ACKNOWLEDGED, "acknowledge", by, reason)
         now.save()
-    return ActionResult(now, True, f"Acknowledged {now}.")
+    return ""
 
 
 def item_of(row: DeadLetter) -> Item:
@@ -243,11 +199,7 @@ def claim(rows: Sequence[DeadLetter], token: str, name: MoveName, *, by: str, re
 
 
 def move(name: MoveName, items: Sequence[Item], *, nonce: str, arguments: Arguments | None = None) -> list[Moved]:
-    """Move claimed letters in the broker, and return what became of each; repeated with its nonce, it moves none twice.
-
-    Args:
-        arguments: To requeue with in place of the messages' own.
-    """
+    """Move claimed letters in the broker, and return what became of each; with one nonce it moves none twice."""
     transport = facilities().transport
     by_queue: dict[str, dict[str, int]] = defaultdict(dict)
     for _, message_id, queue, died_at in items:
@@ -269,10 +221,9 @@ def _keep(letters: Sequence[Letter]) -> None:
 
 
 def settle(token: str, reasons: Mapping[int, str]) -> None:
-    """Record what became of claimed letters in their rows, and end the claim. A later death has taken a row from it.
+    """Record why letters were not moved, "" for one that was, in their rows by their keys, and end the claim.
 
-    Args:
-        reasons: Why a letter was not moved, by the key of its row; "" for one that was.
+    A later death has taken a row from it.
     """
     with transaction.atomic():
         claimed = DeadLetter.objects.select_for_update().filter(pk__in=reasons, claim_token=token)
@@ -281,7 +232,7 @@ def settle(token: str, reasons: Mapping[int, str]) -> None:
         for row in rows:
             if not (why := reasons[row.pk]):
                 add_history(row, action=row.claim_act, by=row.claim_by, text=row.claim_note)
-                changed[DONE[row.claim_act][0], row.claim_by].append(row)
+                changed[MOVED[row.claim_act], row.claim_by].append(row)
             elif why == REASONS["gone"]:
                 add_history(row, action="missing", by="", text=GONE)
                 changed[DeadLetter.State.MISSING, ""].append(row)
@@ -302,7 +253,7 @@ def settle_claim(row: DeadLetter) -> bool:
             return False
         if letter is None:
             note = f"{now.claim_note} (was interrupted)".strip()
-            set_state(now, DONE[now.claim_act][0], now.claim_act, now.claim_by, note)
+            set_state(now, MOVED[now.claim_act], now.claim_act, now.claim_by, note)
             now.save()
             return True
         text = "was interrupted before the letter moved; nothing changed"
@@ -312,17 +263,16 @@ def settle_claim(row: DeadLetter) -> bool:
     return False
 
 
-def _move(row: DeadLetter, name: MoveName, by: str, reason: str, arguments: Arguments | None = None) -> ActionResult:
+def _move(row: DeadLetter, name: MoveName, by: str, reason: str, arguments: Arguments | None = None) -> str:
     token = uuid.uuid4().hex
     stale = row.claim_at is not None and row.claim_at < clock.utc_now() - timedelta(seconds=CLAIM_S)
     if stale and not row.claim_token.startswith(BULK_CLAIM):
         settle_claim(row)
     with locked(row) as now:
         if now.claim_token:
-            why = f"{now.claim_by} has begun to {now.claim_act} {now}; look again in a minute."
-            return ActionResult(now, False, why)
+            return f"{now.claim_by} has begun to {now.claim_act} {now}; look again in a minute."
         if now.state not in OPEN_STATES:
-            return ActionResult(now, False, _already(now))
+            return _already(now)
         claim([now], token, name, by=by, reason=reason)
     row = now
     try:
@@ -332,11 +282,10 @@ def _move(row: DeadLetter, name: MoveName, by: str, reason: str, arguments: Argu
             settle(token, {row.pk: "refused"})
         raise
     settle(token, {row.pk: REASONS.get(answer, "")})
-    row.refresh_from_db()
     if answer in REASONS:
-        return ActionResult(row, False, f"{row} stays as it is: {REASONS[answer]}.")
+        return f"{row} stays as it is: {REASONS[answer]}."
     log.info("dead letter moved", act=name, by=by, message_id=row.message_id, actor=row.actor, queue=row.queue)
-    return ActionResult(row, True, DONE[name][1].format(row=row))
+    return ""
 
 
 def _already(row: DeadLetter) -> str:
@@ -345,22 +294,21 @@ def _already(row: DeadLetter) -> str:
     return f"{row} is {label} already, since {row.state_at:%Y-%m-%d %H:%M:%S} UTC{by}."
 
 
-def _restore(row: DeadLetter, by: str, reason: str) -> ActionResult:
+def _restore(row: DeadLetter, by: str, reason: str) -> str:
     """Put a discarded letter back into its dead list, from where it can be requeued.
 
     A crash between broker and row leaves the letter in the list; the reconciler opens its row then.
     """
     if row.state != DeadLetter.State.DISCARDED:
-        return ActionResult(row, False, _already(row))
+        return _already(row)
     kept = decode_letter(row.queue, row.kept.encode()) if row.kept else None
     if kept is None:
-        return ActionResult(row, False, f"{row} cannot be restored: it was discarded by a release that kept no copy.")
+        return f"{row} cannot be restored: it was discarded by a release that kept no copy."
     if not facilities().transport.restore(kept):
-        return ActionResult(row, False, f"{row} cannot be restored: a message with its id is in {row.queue}.")
+        return f"{row} cannot be restored: a message with its id is in {row.queue}."
     with locked(row) as now:
-        if now.state != DeadLetter.State.DISCARDED:
-            return ActionResult(now, True, f"Restored {now}.")
-        now.kept = ""
-        set_state(now, DeadLetter.State.NEW, "restore", by, reason)
-        now.save()
-    return ActionResult(now, True, f"Restored {now}.")
+        if now.state == DeadLetter.State.DISCARDED:  # else the reconciler has found it
+            now.kept = ""
+            set_state(now, DeadLetter.State.NEW, "restore", by, reason)
+            now.save()
+    return ""

@@ -23,7 +23,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.broker.stores.job_record import Job
-from switchyard.bulk.kinds import Item, Kind, KindTexts, NoRoom, Taken
+from switchyard.bulk.kinds import Item, Kind, KindTexts, NoRoom, Taken, plain_fields
 from switchyard.bulk.models import BulkAct
 from switchyard.console.formatting import between, iso, time_ms
 from switchyard.dead_letters import acts
@@ -53,12 +53,7 @@ def check(filter: dict[str, Any]) -> dict[str, str]:
     """
     known = (*COLUMNS, *TIMES, "search", TICKED)
     filter = {LIST_NAMES.get(name, name): value for name, value in filter.items()}
-    for name, value in filter.items():
-        if "\0" in str(value):
-            raise ValueError(f"{name}: {value!r:.40} has a NUL character; remove it")
-    given = {name: str(value).strip() for name, value in filter.items() if value not in (None, "")}
-    if wrong := next((name for name in given if name not in known), None):
-        raise ValueError(f"filter of dead letters: no field {wrong!r}; known are {', '.join(known)}")
+    given = plain_fields(filter, known, "dead letters")
     if TICKED in filter:
         keys = [key for key in str(filter[TICKED]).split(",") if key]
         if not keys:
@@ -191,13 +186,13 @@ class BulkMark(Kind):
         return list(self._unordered(act).values_list("queue", flat=True).distinct())
 
     def take(self, act: BulkAct, limit: int) -> Taken:
-        rows, cursor = self._next(act, limit)
+        rows, cursor = _page(self._letters(act).select_for_update(), act, limit, "gt")
         return Taken([acts.item_of(row) for row in rows], cursor, more=len(rows) == limit)
 
     def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
         """Act on the letters; what an interrupted step has done counts as done."""
         rows = DeadLetter.objects.in_bulk([item[0] for item in items])
-        done = {pk for pk, row in rows.items() if acts.act_on(row, self._name, by=act.who, reason=act.reason).done}
+        done = {pk for pk, row in rows.items() if not acts.act_on(row, self._name, by=act.who, reason=act.reason)}
         return ["" if item[0] in done or repeated else "no longer in that state" for item in items]
 
     def _letters(self, act: BulkAct) -> QuerySet[DeadLetter]:
@@ -212,13 +207,13 @@ class BulkMark(Kind):
         is_cause = "fingerprint" in act.filter and self._name not in OF_STATE
         return rows.filter(state__in=OPEN_STATES) if is_cause else rows
 
-    def _next(self, act: BulkAct, limit: int) -> tuple[list[DeadLetter], dict[str, Any]]:
-        """Return the next letters, locked, and the cursor behind them."""
-        rows = self._letters(act)
-        if after := act.cursor.get("after"):
-            rows = behind(rows, datetime.fromisoformat(after[0]), after[1], "gt")
-        chosen = list(rows.select_for_update().only("pk", "message_id", "queue", "died_at", "claim_token")[:limit])
-        return chosen, {"after": [chosen[-1].died_at.isoformat(), chosen[-1].pk]} if chosen else act.cursor
+
+def _page(rows: QuerySet[DeadLetter], act: BulkAct, limit: int, order: str) -> tuple[list[DeadLetter], dict[str, Any]]:
+    """Return the next letters, by ``gt`` the later and by ``lt`` the earlier ones, and the cursor behind them."""
+    if after := act.cursor.get("after"):
+        rows = behind(rows, datetime.fromisoformat(after[0]), after[1], order)
+    chosen = list(rows.only("pk", "message_id", "queue", "died_at", "claim_token")[:limit])
+    return chosen, {"after": [chosen[-1].died_at.isoformat(), chosen[-1].pk]} if chosen else act.cursor
 
 
 class BulkMove(BulkMark):
@@ -227,15 +222,16 @@ class BulkMove(BulkMark):
     _name: acts.MoveName
 
     def take(self, act: BulkAct, limit: int) -> Taken:
-        """Claim the next letters. Those that a person has claimed are left to that person."""
-        chosen, cursor = self._next(act, limit)
-        free = [row for row in chosen if not row.claim_token]
+        rows, cursor = _page(self._letters(act).select_for_update(), act, limit, "gt")
+        items, skips = self.claim(act, rows)
+        return Taken(items, cursor, more=len(rows) == limit, skips=skips)
+
+    def claim(self, act: BulkAct, rows: Sequence[DeadLetter]) -> tuple[list[Item], dict[str, int]]:
+        """Claim locked letters; those that a person has claimed are left to that person, and skipped."""
+        free = [row for row in rows if not row.claim_token]
         acts.claim(free, _token(act), self._name, by=act.who, reason=act.reason)
-        claimed = len(chosen) - len(free)
-        return Taken(
-            [acts.item_of(row) for row in free], cursor, more=len(chosen) == limit,
-            skips={"another act has claimed it": claimed} if claimed else {},
-        )  # fmt: skip
+        claimed = len(rows) - len(free)
+        return [acts.item_of(row) for row in free], {"another act has claimed it": claimed} if claimed else {}
 
     def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
         """Move the letters in the broker; those of an interrupted step count as moved. ``NoRoom``: a queue is full."""
@@ -368,10 +364,6 @@ class BulkTakeBack(Kind):
     def facts(self, act: BulkAct) -> list[tuple[str, str]]:
         return [("Bulk act", str(act.filter["act"]))]
 
-    def address(self, filter: dict[str, Any]) -> str:
-        """Return no list: its letters have no filter of their own."""
-        return ""
-
     def check(self, filter: dict[str, Any]) -> dict[str, Any]:
         """Return the filter in its stored form: the number of a rollout that has ended."""
         number = str(filter.get("act"))
@@ -389,12 +381,8 @@ class BulkTakeBack(Kind):
 
     def take(self, act: BulkAct, limit: int) -> Taken:
         """Return the next letters; nobody else can change a requeued one but by its death."""
-        rows = self._rows(act)
-        if before := act.cursor.get("before"):
-            rows = behind(rows, datetime.fromisoformat(before[0]), before[1], "lt")
-        chosen = list(rows.order_by("-died_at", "-pk").only("pk", "message_id", "queue", "died_at")[:limit])
-        cursor = {"before": [chosen[-1].died_at.isoformat(), chosen[-1].pk]} if chosen else act.cursor
-        return Taken([acts.item_of(row) for row in chosen], cursor, more=len(chosen) == limit)
+        rows, cursor = _page(self._rows(act).order_by("-died_at", "-pk"), act, limit, "lt")
+        return Taken([acts.item_of(row) for row in rows], cursor, more=len(rows) == limit)
 
     def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
         """Take the messages out of their queues, into the dead lists; that of an interrupted step counts as well."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,11 +39,6 @@ _WHY = {
     "poison": "was given up: it killed its worker repeatedly",
     "suspected_poison": "was given up: its pool ended repeatedly while it ran alone",
 }
-
-
-def letters(count: int, *, quarantined: bool = False) -> str:
-    """Return ``1 dead letter`` or ``5 dead letters``; ``5 quarantined messages``."""
-    return counted(count, "quarantined message" if quarantined else "dead letter")
 
 
 def _plain_values(row: DeadLetter | Unreadable | LetterGroup, *names: str) -> dict[str, Any]:
@@ -146,24 +140,14 @@ def _moment(moment: datetime) -> str:
 FRAME = re.compile(r'^  File "([^"\n]*)", line (\d+), in (.*)$')
 
 
-@dataclass(frozen=True, slots=True)
-class TracebackLine:
-    """One line; ``is_own`` marks the innermost frame of the project's own code."""
-
-    text: str
-    is_own: bool = False
-
-
-def marked(traceback: str) -> list[TracebackLine]:
-    """Return a traceback's lines with short paths. Nothing is marked where no frame is the project's own."""
+def marked(traceback: str) -> list[tuple[str, bool]]:
+    """Return a traceback's lines with short paths, and whether each is of the innermost frame of the project's code."""
     lines = traceback.splitlines()
     own = _own_frame(lines)
-    end = own + 1 if own is not None else 0
-    while own is not None and end < len(lines) and lines[end].startswith("    "):
+    end = len(lines) if own is None else own + 1
+    while end < len(lines) and lines[end].startswith("    "):
         end += 1
-    return [
-        TracebackLine(short_paths(line), own is not None and own <= number < end) for number, line in enumerate(lines)
-    ]
+    return [(short_paths(line), own is not None and own <= number < end) for number, line in enumerate(lines)]
 
 
 def own_frame(traceback: str) -> str:
@@ -176,9 +160,7 @@ def own_frame(traceback: str) -> str:
 
 def _own_frame(lines: list[str]) -> int | None:
     inside = f'File "{switchyard_settings().base_dir}/'
-    own = [
-        number
-        for number, line in enumerate(lines)
-        if FRAME.match(line) and inside in line and not INSTALLED.search(line)
-    ]
-    return own[-1] if own else None
+    for number in reversed(range(len(lines))):
+        if FRAME.match(lines[number]) and inside in lines[number] and not INSTALLED.search(lines[number]):
+            return number
+    return None

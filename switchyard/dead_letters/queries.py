@@ -40,11 +40,7 @@ class LetterGroup:
 
 
 def find(letter: DeadLetter | str) -> DeadLetter:
-    """Return the row of a message id. Creates the row if only a dead list holds the letter so far.
-
-    Raises:
-        NotFound: neither a row nor a dead list has the id.
-    """
+    """Return the row of a message id, or ``NotFound``. Creates the row if only a dead list holds the letter so far."""
     if isinstance(letter, DeadLetter):
         return letter
     row = DeadLetter.objects.filter(message_id=letter).first()
@@ -80,12 +76,6 @@ def behind(rows: QuerySet[DeadLetter], at: datetime, pk: int, order: str) -> Que
     return rows.filter(later, **{f"died_at__{order}e": at})
 
 
-def ids_of(fingerprint: str, *, state: str = "", limit: int | None = None) -> list[str]:
-    """Return the ids of a group's letters of a state, by default of the open ones, oldest first."""
-    rows = listing(fingerprint=fingerprint, states=(state,) if state else ()).order_by("died_at", "id")
-    return list(rows.values_list("message_id", flat=True)[:limit])
-
-
 def open_fingerprints(fingerprints: Collection[str]) -> set[str]:
     """Return those of some fingerprints that have open letters."""
     found = DeadLetter.objects.filter(is_open=1, fingerprint__in=fingerprints).order_by()
@@ -98,19 +88,11 @@ def open_count(*, before: datetime | None = None) -> int:
     return (rows if before is None else rows.filter(died_at__lt=before)).count()
 
 
-def count_up_to(most: int, *, state: str = "") -> int:
-    """Return the number of letters of a state, or of all that are kept; ``most + 1`` where there are more."""
-    rows = DeadLetter.objects.filter(state=state) if state else DeadLetter.objects.all()
-    return rows.order_by()[: most + 1].count()
-
-
-def groups(
-    *, states: tuple[str, ...] = (), fingerprint: str = "", of: QuerySet[DeadLetter] | None = None, limit: int = 20
-) -> list[LetterGroup]:
-    """Return the groups of letters, largest first, with ``of`` only of these; without ``states`` of the open ones."""
-    letters = listing(states=states, fingerprint=fingerprint) if of is None else of
+def groups(*, of: QuerySet[DeadLetter] | None = None, limit: int = 20) -> list[LetterGroup]:
+    """Return the groups of letters, by default of the open ones, the largest first."""
     rows = list(
-        letters.order_by()
+        (listing() if of is None else of)
+        .order_by()
         .values("fingerprint")
         .annotate(
             letters=Count("id"),
@@ -153,16 +135,12 @@ def shown_bytes(item: Unreadable) -> bytes:
     """
     try:
         fields = json.loads(item.raw)
-        actor = dramatiq.get_broker().actors.get(fields["actor"])
-        args, kwargs = fields.get("args") or [], fields.get("kwargs") or {}
+        actor = dramatiq.get_broker().actors[fields["actor"]]
+        call = {"args": list(fields.get("args") or []), "kwargs": dict(fields.get("kwargs") or {})}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return item.raw
-    if actor is None or not isinstance(args, list) or not isinstance(kwargs, dict):
-        return item.raw
-    shown = redacted(actor, {"args": args, "kwargs": kwargs})
-    if (shown["args"], shown["kwargs"]) == (args, kwargs):
-        return item.raw
-    return json.dumps(fields | {"args": shown["args"], "kwargs": shown["kwargs"]}, separators=(",", ":")).encode()
+    shown = redacted(actor, call)
+    return item.raw if shown == call else json.dumps(fields | shown, separators=(",", ":")).encode()
 
 
 def hex_dump(raw: bytes) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 from django.db import DataError
@@ -28,60 +27,43 @@ KEEP_DAYS = 90
 _positions: dict[str, int] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Counts of the changes of a reconciliation.
-
-    Args:
-        made: Rows created, or reset to new, from a dead list.
-        missing: Open rows whose letter no dead list holds any more.
-        settled: Interrupted actions whose result was recorded.
-        pruned: Triaged rows older than 90 days that were deleted.
-    """
-
-    made: int = 0
-    missing: int = 0
-    settled: int = 0
-    pruned: int = 0
-
-
-def reconcile_all(*, pages: int = 10) -> Report:
+def reconcile_all(*, pages: int = 10) -> dict[str, int]:
     """Repair rows from the dead lists. Safe to repeat, and to run in two processes at once.
 
     Each call reads the newest page of every list, up to ``pages`` more pages of 200 letters from where the last call
     stopped, and up to ``pages`` × 200 open rows.
 
+    Returns:
+        Counts of rows: ``made`` or reset to new, ``settled`` after an interrupted move, ``missing`` in the lists, and
+        ``pruned``, triaged over 90 days ago.
+
     Raises:
         BrokerUnavailable: the broker did not answer; rows are left as they are.
     """
     made = sum(_from_list(queue.name, pages) for queue in declared_yard().queues)
-    report = Report(made=made, settled=_settle_stale(), missing=_find_missing(pages), pruned=_prune())
-    if report != Report():
-        log.info("dead letters reconciled", **asdict(report))
-    if report.missing:
+    report = {"made": made, "settled": _settle_stale(), "missing": _find_missing(pages), "pruned": _prune()}
+    if any(report.values()):
+        log.info("dead letters reconciled", **report)
+    if report["missing"]:
         log.warning(
             "dead letters are gone from the broker: it was emptied, restored or made another; jobs that waited may be "
             "gone as well, see `manage.py switchyard deadletters list --state missing`",
-            count=report.missing,
+            count=report["missing"],
         )
     return report
 
 
 def _from_list(queue: str, pages: int) -> int:
-    transport = facilities().transport
-    newest = transport.dead_letters(queue, limit=PAGE)
-    made = _project_page(newest.items)
-    if newest.cursor is None:
-        _positions.pop(f"list {queue}", None)
-        return made
-    _positions.setdefault(f"list {queue}", newest.cursor)
+    transport, place = facilities().transport, f"list {queue}"
+    page = transport.dead_letters(queue, limit=PAGE)
+    made = _project_page(page.items)
+    cursor = None if page.cursor is None else _positions.get(place) or page.cursor
     for _ in range(pages):
-        page = transport.dead_letters(queue, cursor=_positions[f"list {queue}"], limit=PAGE)
-        made += _project_page(page.items)
-        if page.cursor is None:
-            del _positions[f"list {queue}"]
-            break
-        _positions[f"list {queue}"] = page.cursor
+        if cursor is not None:
+            page = transport.dead_letters(queue, cursor=cursor, limit=PAGE)
+            made += _project_page(page.items)
+            cursor = page.cursor
+    _positions[place] = cursor or 0
     return made
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -44,7 +44,7 @@ TRIAGE = ("acknowledge", "requeue", "discard")
 LIST, VIEW = "switchyard-letters", "switchyard_dead_letters.view_deadletter"
 DISCARDED = DeadLetter.State.DISCARDED.value
 TABS = (("Open", ""), ("Requeued", DeadLetter.State.REQUEUED.value), ("Discarded", DISCARDED), ("All", "all"))
-COUNTED = 10_000
+MOST_COUNTED = 10_000
 REASONS = ("exhausted", "permanent", "poison", "suspected_poison", "time_limit")
 
 
@@ -54,7 +54,7 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
     state, fingerprint = given.get("state", ""), given.get("fingerprint", "")
     filter = bulk_moves.of_list(given) or {}
     if state == DISCARDED:
-        groups = queries.groups(states=(DISCARDED,), fingerprint=fingerprint)
+        groups = queries.groups(of=queries.listing(states=(DISCARDED,), fingerprint=fingerprint))
     elif state in ("", "open"):
         groups = queries.groups(of=bulk_moves.matching(filter)) if filter or not request.GET else []
     else:
@@ -83,9 +83,11 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
     if filter.keys() == {"fingerprint"} and groups:
         newest = queries.listing(fingerprint=fingerprint).first()
         if newest is not None:
+            may_view = request.user.has_perm("switchyard_alerts.view_alert")
+            alerts = f"{reverse('switchyard-alerts')}?{urlencode({'fingerprint': fingerprint})}" if may_view else ""
             found |= {
                 "newest": newest, "lines": marked(newest.traceback), "why": why_given_up(newest),
-                "alerts_link": _alerts_of(request, fingerprint), "title": newest.exception,
+                "alerts_link": alerts, "title": newest.exception,
             }  # fmt: skip
     return found
 
@@ -119,8 +121,11 @@ def _tabs(shown: str, open_letters: int) -> Iterable[tuple[str, str, bool, str]]
     """Yield text, address, whether it is shown, and count; of many letters no more than 10,000 are counted."""
     shown = "" if shown == "open" else shown
     for text, state in TABS:
-        count = queries.count_up_to(COUNTED, state="" if state == "all" else state) if state else open_letters
-        number = f"{count:,}" if not state or count <= COUNTED else f"{COUNTED:,}+"
+        count = open_letters
+        if state:
+            rows = DeadLetter.objects.all() if state == "all" else DeadLetter.objects.filter(state=state)
+            count = rows.order_by()[: MOST_COUNTED + 1].count()
+        number = f"{count:,}" if not state or count <= MOST_COUNTED else f"{MOST_COUNTED:,}+"
         yield text, f"?state={state}" if state else reverse(LIST), state == shown, number
 
 
@@ -140,11 +145,6 @@ def _fields(given: dict[str, str]) -> Iterable[tuple[str, str, list[tuple[str, s
         ("reason", "Reason", [(reason, reason.replace("_", " ")) for reason in REASONS]),
     ):
         yield name, label, choices((("", "any"), *values), given.get(name, ""))
-
-
-def _alerts_of(request: HttpRequest, fingerprint: str) -> str:
-    may_view = request.user.has_perm("switchyard_alerts.view_alert")
-    return f"{reverse('switchyard-alerts')}?{urlencode({'fingerprint': fingerprint})}" if may_view else ""
 
 
 STEPS, STEP = 12, timedelta(minutes=10)
@@ -170,48 +170,39 @@ def rows_of(groups: Sequence[LetterGroup]) -> list[dict[str, Any]]:
             "frame": own_frame(sample.traceback) if sample else "",
             "first_at": min(first.get(group.fingerprint, group.first_at), group.first_at),
             "bars": _bars(recent),
-            "words": f"{recent.total():,} in the last 2 h" if recent else "none in the last 2 h",
+            "words": f"{sum(recent):,} in the last 2 h" if any(recent) else "none in the last 2 h",
         }
         found.append(row)
     return found
 
 
-def _recent(fingerprints: list[str]) -> defaultdict[str, Counter[datetime]]:
+def _recent(fingerprints: list[str]) -> defaultdict[str, list[int]]:
     """Return for each fingerprint its open letters of the last two hours, by ten minutes."""
-    counted: defaultdict[str, Counter[datetime]] = defaultdict(Counter)
+    now = timezone.now()
+    start = now.replace(minute=now.minute // 10 * 10, second=0, microsecond=0) - (STEPS - 1) * STEP
+    counts = defaultdict[str, list[int]](lambda: [0] * STEPS)
     # The states are named, so that the index of groups is used up to the time.
     rows = (
-        DeadLetter.objects.filter(is_open=1, fingerprint__in=fingerprints, state__in=OPEN_STATES, died_at__gte=_start())
+        DeadLetter.objects.filter(is_open=1, fingerprint__in=fingerprints, state__in=OPEN_STATES, died_at__gte=start)
         .order_by()
         .annotate(minute=Trunc("died_at", "minute", tzinfo=UTC))
         .values_list("fingerprint", "minute")
         .annotate(letters=Count("id"))
     )
     for fingerprint, minute, letters in rows:
-        counted[fingerprint][_step(minute)] += letters
-    return counted
+        counts[fingerprint][min((minute - start) // STEP, STEPS - 1)] += letters
+    return counts
 
 
-def _bars(counts: Mapping[datetime, int]) -> list[TrendBar]:
-    start, most, bars = _start(), max(counts.values(), default=0), []
-    for number in range(STEPS):
-        letters = counts.get(start + number * STEP, 0)
+def _bars(counts: Sequence[int]) -> list[TrendBar]:
+    most, bars = max(counts), []
+    for number, letters in enumerate(counts):
         height = max(3, round(HIGH_PX * letters / most)) if letters else 1
         kind = "trend" if letters else "trend-none"
         bars.append(TrendBar(number * (BAR_PX + GAP_PX), HIGH_PX - height, height, kind))
     return bars
 
 
-def _start() -> datetime:
-    return _step(timezone.now()) - (STEPS - 1) * STEP
-
-
-def _step(at: datetime) -> datetime:
-    return at.replace(minute=at.minute // 10 * 10, second=0, microsecond=0)
-
-
-# Letters that are counted.
-MOST_COUNTED: Final = 10_000
 PER_PAGE = 50
 _PLACE: Final = re.compile(r"(?P<at>[^~]{1,40})~(?P<row>[0-9]{1,18})")
 
@@ -317,8 +308,8 @@ def one(request: HttpRequest, pk: int, action: Any) -> HttpResponseBase:
 def note(request: HttpRequest, pk: int) -> HttpResponseBase:
     """Append a note to a letter's history."""
     _check(request, "acknowledge")
-    result = acts.note(letter_of_key(pk), who=Who.of_request(request), text=request.POST.get("text", ""))
-    (messages.success if result.done else messages.warning)(request, result.message)
+    done, sentence = acts.note(letter_of_key(pk), who=Who.of_request(request), text=request.POST.get("text", ""))
+    (messages.success if done else messages.warning)(request, sentence)
     return HttpResponseRedirect(reverse("switchyard-letter", args=[pk]))
 
 

@@ -133,7 +133,7 @@ class FindingAlerts:
         known = self._alerts.get((name, subject))
         if known and self._lasting.has_called(fingerprint_of(name, known[0])):
             return False
-        names = [channel.name for channel in channels(switchyard_settings().alert_urls)]
+        names = list(channels())
         try:
             return not self._lasting.is_open(fingerprint_of(name, subject)) and sent_as_letters(
                 actor, chosen(fact_of([each]), names)

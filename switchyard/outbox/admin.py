@@ -15,7 +15,7 @@ from switchyard.console.links import admin_site, job_url
 from switchyard.console.lists import CheckedQuery
 from switchyard.console.room_view import ReadOnly
 from switchyard.outbox.models import OutboxRow
-from switchyard.outbox.rows import behind_others
+from switchyard.outbox.rows import is_behind
 
 # Until then its own process or the relay sends it.
 SENT_MS = 2_000
@@ -48,7 +48,7 @@ class OutboxRowAdmin(ReadOnly, CheckedQuery, admin.ModelAdmin):
 
     def waits_for(self, row: OutboxRow) -> str:
         """Return why it is here still."""
-        if behind_others(row._state.db or "default", {row.pk: row.order_key}):
+        if is_behind(row):
             return "an earlier message of its order"
         if now_ms() - row.created_ms < SENT_MS:
             return "the process that committed it, or the relay"

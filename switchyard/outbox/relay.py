@@ -51,11 +51,7 @@ WereEnqueued = Callable[[Sequence[str], str], Collection[str]]
 
 
 class Relay:
-    """Sender of what is left in the outbox.
-
-    Args:
-        were_enqueued: Finds rows whose job is known: their process died after it had sent them.
-    """
+    """Sender of what is left in the outbox; ``were_enqueued`` finds what a process sent before it died."""
 
     def __init__(self, were_enqueued: WereEnqueued) -> None:
         records = facilities().records

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from django.db import connections
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models import Max, Min
 from dramatiq.actor import Actor
 from dramatiq.message import Message
@@ -71,17 +71,18 @@ def order_key(message: Message[Any], actor: Actor[..., Any] | None) -> str:
 
 
 def behind_others(alias: str, order_keys: Mapping[int, str]) -> set[int]:
-    """Return those of some rows that may not be sent yet: an earlier row of their key, not among them, is there.
-
-    Args:
-        order_keys: Of the rows, by id; rows without a key wait for none.
-    """
+    """Return those of some rows that may not be sent yet: an earlier row of their key, not among them, is there."""
     keys = {row: key for row, key in order_keys.items() if key}
     if not keys:
         return set()
     earlier = OutboxRow.objects.using(alias).filter(order_key__in=set(keys.values()), pk__lt=max(keys))
     held = set(earlier.exclude(pk__in=list(order_keys)).values_list("order_key", flat=True))
     return {row for row, key in keys.items() if key in held}
+
+
+def is_behind(row: OutboxRow) -> bool:
+    """Return whether an earlier row of its key is there still."""
+    return bool(behind_others(row._state.db or DEFAULT_DB_ALIAS, {row.pk: row.order_key}))
 
 
 def are_left(alias: str) -> bool:
@@ -92,11 +93,7 @@ def are_left(alias: str) -> bool:
 
 
 def delete(alias: str, rows: Sequence[int]) -> None:
-    """Delete rows whose messages the broker has. PostgreSQL does not wait for its disk: a row that returns is no harm.
-
-    Raises:
-        django.db.DatabaseError: the rows are there still.
-    """
+    """Delete rows whose messages the broker has. PostgreSQL does not wait for its disk: rows that return do no harm."""
     eased = " AND set_config('synchronous_commit', 'off', true) = 'off'"
     more = eased if connections[alias].vendor == "postgresql" else ""
     with connections[alias].cursor() as cursor:
@@ -106,22 +103,15 @@ def delete(alias: str, rows: Sequence[int]) -> None:
             cursor.execute(f"DELETE FROM {TABLE} WHERE id IN ({places}){more}", ids)  # noqa: S608
 
 
-class Figures(NamedTuple):
-    """Rows of the outbox that wait, and the age of the oldest in ms; 0 when none does."""
-
-    waiting: int
-    oldest_ms: int
-
-
-def figures() -> Figures:
-    """Return the figures over all databases."""
+def figures() -> tuple[int, int]:
+    """Return how many rows wait in all databases, and the age of the oldest in ms; 0 when none does."""
     count, oldest = 0, None
     for alias in aliases():
         rows = OutboxRow.objects.using(alias)
         count += depth(alias)
         if (first := rows.order_by("id").values_list("created_ms", flat=True).first()) is not None:
             oldest = min(first, oldest or first)
-    return Figures(count, 0 if oldest is None else max(now_ms() - oldest, 0))
+    return count, 0 if oldest is None else max(now_ms() - oldest, 0)
 
 
 def aliases() -> list[str]:
@@ -133,12 +123,16 @@ def depth(alias: str) -> int:
     return OutboxRow.objects.using(alias).order_by()[: MOST_ROWS + 1].count()
 
 
+def waiting_row(job_id: str) -> OutboxRow | None:
+    """Return the row of a job that waits in the outbox, or ``None``."""
+    found = (OutboxRow.objects.using(alias).filter(job_id=job_id).first() for alias in aliases())
+    return next((row for row in found if row is not None), None)
+
+
 def waiting_job(job_id: str) -> Message[Any] | None:
     """Return the message of a job that waits in the outbox, or ``None``."""
-    for alias in aliases():
-        if (row := OutboxRow.objects.using(alias).filter(job_id=job_id).first()) is not None:
-            return message_of(row)
-    return None
+    row = waiting_row(job_id)
+    return None if row is None else message_of(row)
 
 
 def waiting_ids(job_ids: Sequence[str]) -> set[str]:
@@ -147,38 +141,13 @@ def waiting_ids(job_ids: Sequence[str]) -> set[str]:
     return {job_id for found in rows for job_id in found.values_list("job_id", flat=True)}
 
 
-class Standing(NamedTuple):
-    """Place of a job in the outbox.
-
-    Args:
-        created_ms: Time of its send, ms since the epoch.
-        behind: An earlier row of its order key is there still.
-    """
-
-    created_ms: int
-    order_key: str
-    behind: bool
-
-
-def standing(job_id: str) -> Standing | None:
-    """Return the place of a job that waits in the outbox, or ``None``."""
-    for alias in aliases():
-        if (row := OutboxRow.objects.using(alias).filter(job_id=job_id).first()) is not None:
-            return Standing(row.created_ms, row.order_key, bool(behind_others(alias, {row.pk: row.order_key})))
-    return None
-
-
 def cancel_waiting(job_id: str) -> bool:
     """Delete a job's row; whether there was one."""
     return any(OutboxRow.objects.using(alias).filter(job_id=job_id).delete()[0] for alias in aliases())
 
 
 def message_of(row: OutboxRow) -> Message[Any]:
-    """Return the message of a row.
-
-    Raises:
-        UnreadableMessage: another program wrote it.
-    """
+    """Return the message of a row; ``UnreadableMessage`` where another program wrote it."""
     return codec.decode(bytes(row.body), message_id=row.job_id, lane=row.queue)
 
 

@@ -38,9 +38,6 @@ class Waiting(NamedTuple):
     due_ms: int | None
     row: int | None
 
-    def delay_ms(self) -> int | None:
-        return None if self.due_ms is None else max(self.due_ms - now_ms(), 0)
-
 
 class CommitSends:
     """Keeper of what a broker is asked to enqueue inside of transactions.
@@ -66,9 +63,9 @@ class CommitSends:
         """
         waiting: dict[str, list[Message[Any]]] = {}
         for message in messages:
-            wish = self._wish(message)
+            alias = self.transaction_of(message)
             message.options.pop("on_commit", None)
-            if wish and (alias := self._transaction_of(wish)):
+            if alias:
                 waiting.setdefault(alias, []).append(message)
         if not waiting:
             return messages
@@ -79,7 +76,12 @@ class CommitSends:
 
     def transaction_of(self, message: Message[Any]) -> str:
         """Return the alias of the database whose commit a message would wait for, "" for none."""
-        return self._transaction_of(wish) if (wish := self._wish(message)) else ""
+        wish = self._wish(message)
+        if not wish or follows_a_job():  # of a worker's hook, where putting it off could lose it
+            return ""
+        if isinstance(wish, str):
+            return wish if in_transaction(connections[wish]) else ""
+        return open_transaction()
 
     def own_transaction_of(self, message: Message[Any]) -> str:
         """Return the database in which a row of a transaction of its own would keep a message, "" for none."""
@@ -103,13 +105,6 @@ class CommitSends:
             wish = None if actor is None else actor.options.get("on_commit")
         found: bool | str = self._waits if wish is None else wish
         return found
-
-    def _transaction_of(self, wish: bool | str) -> str:
-        if follows_a_job():  # of a worker's hook, where putting it off could lose it
-            return ""
-        if isinstance(wish, str):
-            return wish if in_transaction(connections[wish]) else ""
-        return open_transaction()
 
     def _keep(self, alias: str, messages: Sequence[Message[Any]], delay: int | None) -> None:
         from switchyard.outbox import models, rows  # models are not loaded yet when the broker is built
@@ -199,8 +194,9 @@ class CommitSends:
         return []
 
     def _send(self, waiting: Sequence[Waiting], *, budget_s: float) -> None:
-        messages = [each.message for each in waiting]
-        _note_enqueued(self._broker.put(messages, delay=waiting[0].delay_ms(), budget_s=budget_s))
+        messages, due_ms = [each.message for each in waiting], waiting[0].due_ms
+        delay = None if due_ms is None else max(due_ms - now_ms(), 0)
+        _note_enqueued(self._broker.put(messages, delay=delay, budget_s=budget_s))
 
 
 class CommitBatch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import dramatiq
 from django.db import DatabaseError
@@ -38,56 +38,12 @@ class SlotRun:
     ended_at: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class SlotBar:
-    """A run as it is drawn; ``kind`` is ``ok``, ``live`` or ``bad``, the class in the style sheet."""
-
-    x: float
-    y: int
-    width: float
-    kind: str
-    label: str
-    title: str
-
-    @property
-    def label_x(self) -> float:
-        return round(self.x + 8, 1)
-
-    @property
-    def hatch_x(self) -> float | None:
-        """Place of the hatched end; ``None`` without one."""
-        return round(self.x + self.width - 9, 1) if self.kind == "bad" and self.width > 12 else None
-
-
-@dataclass(frozen=True, slots=True)
-class SlotPicture:
-    """The picture.
-
-    Args:
-        slots: Lines that are drawn, at most ``MOST_SLOTS``.
-        marks: Places of the axis with their times.
-        span: The time that is drawn, as text.
-        has_long: A run is marked that took longer than the queue promises to start in.
-    """
-
-    blocks: tuple[SlotBar, ...]
-    slots: int
-    marks: tuple[tuple[float, str], ...]
-    span: str
-    height: int
-    has_long: bool
-
-    @property
-    def lines(self) -> list[tuple[int, int]]:
-        """Place and number of each line."""
-        return [(number * SLOT_HEIGHT, number + 1) for number in range(self.slots)]
-
-
-def picture_of(runs: Iterable[SlotRun], slots: int, now: int, *, late_after_ms: int | None) -> SlotPicture | None:
-    """Return the picture, or ``None`` where nothing ran.
+def picture_of(runs: Iterable[SlotRun], slots: int, now: int, *, late_after_ms: int | None) -> dict[str, Any] | None:
+    """Return what the template of the picture draws, or ``None`` where nothing ran.
 
     Args:
         runs: In any order.
+        slots: Lines that are drawn, at most ``MOST_SLOTS``.
         late_after_ms: Promise of a queue that is late now: longer runs are marked.
     """
     all_runs = sorted(runs, key=lambda run: now if run.ended_at is None else run.ended_at, reverse=True)
@@ -104,11 +60,20 @@ def picture_of(runs: Iterable[SlotRun], slots: int, now: int, *, late_after_ms: 
     marks = tuple(
         (number * WIDTH / MARKS, f"{datetime_of(int(began + number * step)):%H:%M:%S}") for number in range(MARKS + 1)
     )
-    has_long = any(block.kind == "bad" for block in blocks)
-    return SlotPicture(blocks, drawn, marks, duration(now - began), drawn * SLOT_HEIGHT, has_long)
+    return {
+        "blocks": blocks,
+        "slots": drawn,
+        "lines": [(number * SLOT_HEIGHT, number + 1) for number in range(drawn)],
+        "marks": marks,
+        "span": duration(now - began),
+        "height": drawn * SLOT_HEIGHT,
+        "has_long": any(block["kind"] == "bad" for block in blocks),
+    }
 
 
-def _blocks(runs: Iterable[SlotRun], slots: int, began: int, now: int, late_after_ms: int | None) -> Iterator[SlotBar]:
+def _blocks(
+    runs: Iterable[SlotRun], slots: int, began: int, now: int, late_after_ms: int | None
+) -> Iterator[dict[str, Any]]:
     """Yield the blocks, each on the first line that is free at its start; what finds none is left out."""
     free_at = [0] * slots
     scale = WIDTH / (now - began)
@@ -124,39 +89,34 @@ def _blocks(runs: Iterable[SlotRun], slots: int, began: int, now: int, late_afte
         took = max(end - run.started_at, 0)
         is_long = late_after_ms is not None and took > late_after_ms
         kind = "bad" if is_long else "live" if run.ended_at is None else "ok"
-        label = run.actor if len(run.actor) * LETTER + 16 < width else ""
         so_far = " so far" if run.ended_at is None else ""
         x = min((start - began) * scale, WIDTH - width)
-        yield SlotBar(
-            round(x, 1), slot * SLOT_HEIGHT, round(width, 1), kind, label, f"{run.actor}, {duration(took)}{so_far}"
-        )
+        yield {
+            "x": round(x, 1),
+            "y": slot * SLOT_HEIGHT,
+            "width": round(width, 1),
+            "kind": kind,  # the class in the style sheet
+            "label": run.actor if len(run.actor) * LETTER + 16 < width else "",
+            "label_x": round(x + 8, 1),
+            "hatch_x": round(x + width - 9, 1) if is_long and width > 12 else None,
+            "title": f"{run.actor}, {duration(took)}{so_far}",
+        }
 
 
-@dataclass(frozen=True, slots=True)
-class QueueLine:
-    """A change of an actor's ``queue_name``.
+def line_of(queue: Queue, actor: str, longest_ms: int) -> dict[str, Any] | None:
+    """Return the change of ``queue_name`` that fits an actor's longest run, with the promise of the queue after it.
 
-    Args:
-        place: File and line of the actor; ``took_ms`` is its longest usual run.
-        before, after: Names of queues; ``promise`` is that of the queue after.
+    ``None`` for another queue's actor, and where none fits.
     """
-
-    actor: str
-    place: str
-    took_ms: int
-    before: str
-    after: str
-    promise: str
-
-
-def line_of(queue: Queue, actor: str, longest_ms: int) -> QueueLine | None:
-    """Return the change that fits an actor's longest run; ``None`` for another queue's actor, and where none fits."""
     found = dramatiq.get_broker().actors.get(actor)
     best = slower_queue(queue, longest_ms)
     if found is None or found.queue_name != queue.name or best is None:
         return None
     promised = promise(best.objective_ms, best.done_objective_ms)
-    return QueueLine(actor, place_of(found.fn), longest_ms, queue.name, best.name, promised)
+    return {
+        "actor": actor, "place": place_of(found.fn), "took_ms": longest_ms, "before": queue.name, "after": best.name,
+        "promise": promised,
+    }  # fmt: skip
 
 
 MOST_NAMED = 3
@@ -164,12 +124,9 @@ MOST_NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class SlotHolder:
-    """An actor that runs in slots of the queue's pools, for this queue or another one that they serve.
+    """An actor that runs in slots of the queue's pools, those of its retries included, for any queue that they serve.
 
-    Args:
-        pools: Of the slots; those of a pool that serves only the queue's retries are among them.
-        longest: The job that has run for longest.
-        here: Those of its jobs that run in the queue's own pools.
+    ``longest`` is the job that has run for longest; ``here`` counts those in the queue's own pools.
     """
 
     actor: str
@@ -234,17 +191,6 @@ RECENT_MS: Final = 15 * 60_000
 MOST_ENDED: Final = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class WaitTimes:
-    """Times of the queue's last jobs that ended, in ms; the oldest of those counted ended ``over_ms`` ago."""
-
-    counted: int
-    over_ms: int
-    p50: int
-    p95: int
-    p99: int
-
-
 class EndedQueueJob(NamedTuple):
     """One row of the history, with the columns of a queue's page."""
 
@@ -264,7 +210,7 @@ def ended_jobs(queue: str) -> list[EndedQueueJob] | None:
         return None
 
 
-def times_of(jobs: Sequence[EndedQueueJob]) -> tuple[WaitTimes | None, WaitTimes | None]:
+def times_of(jobs: Sequence[EndedQueueJob]) -> tuple[dict[str, int], dict[str, int]]:
     """Return the times from being ready to the start, and to the end."""
     over_ms = now_ms() - min((job.finished_at for job in jobs), default=now_ms())
     waits = [job.wait_ms for job in jobs if job.wait_ms is not None]
@@ -272,10 +218,11 @@ def times_of(jobs: Sequence[EndedQueueJob]) -> tuple[WaitTimes | None, WaitTimes
     return percentiles(waits, over_ms=over_ms), percentiles(both, over_ms=over_ms)
 
 
-def percentiles(values: Sequence[int], *, over_ms: int = 0) -> WaitTimes | None:
-    """Return the percentiles of some times; ``None`` when there are none."""
+def percentiles(values: Sequence[int], *, over_ms: int = 0) -> dict[str, int]:
+    """Return percentiles of some times by name, their number, and how long ago the oldest ended; of none nothing."""
     if not values:
-        return None
+        return {}
     ordered = sorted(values)
-    p50, p95, p99 = (ordered[min(int(len(ordered) * share), len(ordered) - 1)] for share in (0.5, 0.95, 0.99))
-    return WaitTimes(len(ordered), over_ms, p50, p95, p99)
+    shares = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+    found = {name: ordered[min(int(len(ordered) * share), len(ordered) - 1)] for name, share in shares.items()}
+    return found | {"counted": len(ordered), "over_ms": over_ms}

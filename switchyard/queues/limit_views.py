@@ -36,9 +36,9 @@ def limits(request: HttpRequest) -> RoomResponse:
         require(request, ARGUMENTS)
     try:
         if not limit:
-            found = queries.limits_now(arguments=holds(request.user, ARGUMENTS))
-            rows = [(title, [_row(one) for one in found.limits if one.kind in kinds]) for title, kinds in SECTIONS]
-            context: dict[str, object] = {"title": "Limits", "sections": rows, "circuits": found.circuits}
+            found, circuits = queries.limits_now(arguments=holds(request.user, ARGUMENTS))
+            rows = [(title, [_row(one) for one in found if one.kind in kinds]) for title, kinds in SECTIONS]
+            context: dict[str, object] = {"title": "Limits", "sections": rows, "circuits": circuits}
             return RoomResponse(request, "switchyard_queues/limits.html", context)
         state = queries.find(limit)
         page = queries.keys_of(state, value=value, after=after)

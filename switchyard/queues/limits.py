@@ -42,9 +42,7 @@ CHANGEABLE: Final = ("concurrency", "rate_limit")
 class CircuitState:
     """A circuit in a queue, ``closed``, ``open`` or ``half_open``; an open one of a value, in JSON, for itself.
 
-    Args:
-        probe: The job that probes it, "*" for the next one.
-        times: How often it opened without a success between.
+    ``probe`` is the job that probes it, "*" for the next one, ``times`` how often it opened without a success between.
     """
 
     queue: str
@@ -60,14 +58,6 @@ class CircuitState:
     waiting: int = 0
     by: str = ""
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class LimitsNow:
-    """All limits and circuits of the yard, in the order of its queues."""
-
-    limits: list[LimitState]
-    circuits: list[CircuitState]
 
 
 def text_of(state: LimitState) -> str:
@@ -86,15 +76,14 @@ def still_text(one: LimitState | KeyState) -> str:
     return high if low == high else f"{low} to {high}"
 
 
-def limits_now(*, arguments: bool) -> LimitsNow:
-    """Return what is declared and what waits for it, in a number of server calls that does not depend on their keys.
+def limits_now(*, arguments: bool) -> tuple[list[LimitState], list[CircuitState]]:
+    """Return all limits and circuits with what waits for them, in a number of server calls independent of their keys.
 
-    Args:
-        arguments: Whether its reader may view arguments: the values of open circuits are some.
+    The values of open circuits are arguments, which a reader may have no right to view.
     """
     runs = day_of_all(facilities().facts.server_ms())
     found = [each if each.argument else replace(each, **_still(each, each, runs)) for each in states()]
-    return LimitsNow(found, _circuits(arguments=arguments))
+    return found, _circuits(arguments=arguments)
 
 
 def states() -> list[LimitState]:
@@ -122,10 +111,7 @@ def find(limit_id: str) -> LimitState:
 
 
 def keys_of(state: LimitState, *, value: str = "", after: str = "") -> KeyPage:
-    """Return a page of a limit's keys, and on the first one the largest.
-
-    Args:
-        value: JSON or text of a value at which the page begins.
+    """Return a page of a limit's keys from a value on, JSON or text; and on the first page the largest.
 
     Raises:
         ActRefused: no index is kept of the values of a rate.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import dramatiq
 from django.utils import timezone
@@ -32,9 +32,7 @@ from switchyard.operations.timeouts import NoAnswer
 from switchyard.queues.facts import (
     EndedQueueJob,
     PurgeFacts,
-    QueueLine,
     SlotHolder,
-    SlotPicture,
     SlotRun,
     ended_jobs,
     line_of,
@@ -65,7 +63,7 @@ class QueueView:
 
     ``stats``, ``holders`` and ``running`` are ``None`` while the broker is unavailable; ``next``, ``held`` and
     ``purges`` are empty where it is not Switchyard's own. ``waits`` and ``dones`` are times from being ready to the
-    start, and to the end, ``None`` without recent jobs; ``history`` says whether the database answered.
+    start, and to the end, empty without recent jobs; ``history`` says whether the database answered.
     ``paused_actors`` are pauses of actors of the queue, and of others that have put off messages of it. ``picture`` is
     of what held the slots lately, ``change`` the line to change while an actor blocks the queue, and ``node`` the
     address of the server that holds it, "" where the broker is one server.
@@ -74,10 +72,10 @@ class QueueView:
     def __init__(self, queue: Queue) -> None:
         self.queue, state = queue, yard_state()
         self.row = next(row for row in yard_rows(declared_yard(), state) if row.name == queue.name)
-        stats = [] if state is None else [each for each in state.queues if each.queue == queue.name]
-        self.stats = stats[0] if stats else None
+        stats = next((each for each in state.queues if each.queue == queue.name), None) if state is not None else None
+        self.stats = stats
         self.next, self.held, self.purges, self.paused_actors = _of_broker(queue) if stats else ((), (), (), ())
-        self.pause = pause_facts(stats[0].pause) if stats and stats[0].pause is not None else None
+        self.pause = pause_facts(stats.pause) if stats is not None and stats.pause is not None else None
         self.rates = None if state is None else state.rates.get(queue.name)
         running = running_or_none() if state is not None else None
         if state is not None:
@@ -227,7 +225,7 @@ def holders_of(queue: str, pools: Sequence[str], running: Iterable[Job]) -> tupl
 
 def _picture(
     queue: Queue, row: Row, pools: Sequence[str], running: Iterable[Job], ended: Iterable[EndedQueueJob]
-) -> SlotPicture | None:
+) -> dict[str, Any] | None:
     """Return what held the slots: the queue's jobs, and those of other queues that run in its pools now."""
     here = [job for job in running if job.holder.pool in pools or job.queue == queue.name]
     runs = [SlotRun(job.actor, job.started_at, None) for job in here if job.started_at is not None]
@@ -238,9 +236,9 @@ def _picture(
 
 def _change(
     queue: Queue, row: Row, holders: Sequence[SlotHolder] | None, ended: Iterable[EndedQueueJob]
-) -> QueueLine | None:
+) -> dict[str, Any] | None:
     if row.state.word != BLOCKED or not holders:
         return None
     first = holders[0]
     lately = percentiles([job.run_ms for job in ended if job.actor == first.actor and job.run_ms is not None])
-    return line_of(queue, first.actor, max(first.longest.run_ms or 0, lately.p95 if lately else 0))
+    return line_of(queue, first.actor, max(first.longest.run_ms or 0, lately.get("p95", 0)))

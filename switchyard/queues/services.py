@@ -36,10 +36,9 @@ LEFT_OUT = "Left out, because messages with their ids were sent since: {:,}."
 
 
 def family_of(queue: str) -> QueueOperations:
-    """Return the operations of a queue of the yard; also by the name of one of its lanes.
+    """Return the operations of a queue of the yard, or ``UnknownQueue``; also by the name of one of its lanes.
 
     Raises:
-        UnknownQueue: the yard has none of that name.
         ForeignBroker: the broker is not Switchyard's own.
     """
     name = declared_yard().queue_of(queue).name
@@ -91,13 +90,10 @@ def resume(queue: str, *, who: Who, reason: str = "") -> bool:
 
 
 def purge(queue: str, *, who: Who, reason: str = "") -> Purge | None:
-    """Set aside every message of a queue that waits or is scheduled, its retries included.
+    """Set aside every message of a queue that waits or is scheduled, its retries included; ``None`` for nothing.
 
     The leading scheduler drops them for good after a minute; until then :func:`undo_purge` puts them back. Jobs that
     run and dead letters are not touched.
-
-    Returns:
-        What is set aside, or ``None`` when there was nothing.
     """
     family = family_of(queue)
     id_ = secrets.token_hex(6)
@@ -107,10 +103,7 @@ def purge(queue: str, *, who: Who, reason: str = "") -> Purge | None:
 
 
 def undo_purge(queue: str, purge_id: str, *, who: Who) -> PutBack:
-    """Put back what a purge set aside, before what was sent since.
-
-    Returns:
-        How many messages are put back, and how many left out because their ids were sent again since.
+    """Put back what a purge set aside, before what was sent since; leave out what was sent again with the same id.
 
     Raises:
         ActRefused: the messages are dropped, or being dropped.

@@ -26,8 +26,8 @@ from switchyard.console.formatting import counted
 PREFETCH: Final = 100
 IDLE_MS: Final = 1_000
 SCHEMES: Final = ("redis", "rediss", "unix")
-# Ends of the names of keys of stock Dramatiq, and how many keys a walk over them asks for at once.
-MESSAGES, HEARTBEATS, SCANNED_AT_ONCE = ".msgs", ":__heartbeats__", 1_000
+# End of the names of stock Dramatiq's keys of messages, and how many keys a walk over all asks for at once.
+MESSAGES, SCANNED_AT_ONCE = ".msgs", 1_000
 # Options by which stock Dramatiq's brokers and middleware note where a message is and how often it failed.
 OF_STOCK: Final = frozenset({"redis_message_id", "requeue_timestamp", "eta", "retries", "traceback", "broker_priority"})
 
@@ -52,20 +52,18 @@ class Imported:
     cut: bool = False
 
     def refuses(self, message: MessageProxy, refused_ids: set[str]) -> bool:
-        """Enqueue a message, and return whether the yard refuses it.
-
-        Args:
-            refused_ids: Messages that were refused before, which are not tried again; this one is added.
+        """Enqueue a message, and return whether the yard refuses it; ids of refused ones are noted, and tried once.
 
         Raises:
-            QueueFull: the yard's queue is full.
-            BrokerError: the yard's broker did not answer.
+            QueueFull, BrokerError: it does not take any.
         """
         if message.message_id in refused_ids:
             return True
         delay_ms = max(int(message.options.get("eta", 0)) - now_ms(), 0)
+        options = {name: value for name, value in message.options.items() if name not in OF_STOCK}
+        wanted: Message[Any] = Message(**{**message.asdict(), "queue_name": self.queue, "options": options})
         try:
-            dramatiq.get_broker().enqueue(_of_yard(message, self.queue), delay=delay_ms or None)
+            dramatiq.get_broker().enqueue(wanted, delay=delay_ms or None)
         except (BrokerError, QueueFull):
             raise
         except SwitchyardError as error:
@@ -87,11 +85,7 @@ class StockQueues(Protocol):
 
 
 class StockRedis:
-    """Queues of stock Dramatiq on Redis. Each fetch first returns what workers held that are not heard of for a minute.
-
-    Raises:
-        ActRefused: the address cannot be read.
-    """
+    """Queues on Redis. Each fetch first returns what workers held that were not heard of for a minute."""
 
     def __init__(self, url: str, *, namespace: str = "dramatiq") -> None:
         try:
@@ -122,11 +116,7 @@ class StockRedis:
 
 
 def stock_queues(url: str, *, namespace: str = "dramatiq") -> StockQueues:
-    """Return the queues of stock Dramatiq at an address.
-
-    Raises:
-        ActRefused: the address is of no broker that stock Dramatiq has, or its client is not installed.
-    """
+    """Return the queues of stock Dramatiq at an address; ``ActRefused`` for one that cannot be read, or not here."""
     scheme = url.partition(":")[0].lower()
     if scheme in SCHEMES:
         return StockRedis(url, namespace=namespace)
@@ -188,42 +178,25 @@ def _messages(consumer: Any, into: Imported) -> Iterator[MessageProxy]:
         yield message
 
 
-def _of_yard(message: MessageProxy, queue: str) -> Message[Any]:
-    options = {name: value for name, value in message.options.items() if name not in OF_STOCK}
-    return Message(**{**message.asdict(), "queue_name": queue, "options": options})
-
-
 def leftover_lines(source: StockQueues) -> list[str]:
     """Return what is left on stock Dramatiq's Redis that no import of a declared queue takes; no other server is asked.
 
     Walks over the names of all keys of the old database.
-
-    Raises:
-        ActRefused: the server of stock Dramatiq does not answer.
     """
     if not isinstance(source, StockRedis):
         return []
+    client, prefix, counts = source.broker.client, f"{source.broker.namespace}:", Counter[str]()
     try:
-        return _leftovers(source.broker)
+        names = (key.decode(errors="replace") for key in client.scan_iter(count=SCANNED_AT_ONCE))
+        # A set, as SCAN may return a key twice. The import itself leaves a heartbeat.
+        own = {name for name in names if name.startswith(prefix) and not name.startswith(f"{prefix}__")}
+        for name in own:
+            if name.endswith(MESSAGES) and not name.endswith(f".XQ{MESSAGES}"):
+                queue = name.removeprefix(prefix).removesuffix(MESSAGES).removesuffix(".DQ")
+                counts[queue] += int(client.hlen(name))
     except RedisError as error:
         fact = f"the server of stock Dramatiq does not answer: {error}; check its URL, try again"
         raise ActRefused("import", fact) from error
-
-
-def _leftovers(source: RedisBroker) -> list[str]:
-    prefix, own, namespaces, counts = f"{source.namespace}:", False, set[str](), Counter[str]()
-    queues: dict[bytes, str] = {}  # SCAN may return a key twice
-    for key in source.client.scan_iter(count=SCANNED_AT_ONCE):
-        name = key.decode(errors="replace")
-        if name.endswith(HEARTBEATS):
-            namespaces.add(name.removesuffix(HEARTBEATS))
-        if not name.startswith(prefix) or name.startswith(f"{prefix}__"):  # the import itself leaves a heartbeat
-            continue
-        own = True
-        if name.endswith(MESSAGES) and not name.endswith(f".XQ{MESSAGES}"):
-            queues[key] = name.removeprefix(prefix).removesuffix(MESSAGES).removesuffix(".DQ")
-    for key, queue in queues.items():
-        counts[queue] += int(source.client.hlen(key))
     declared = {queue.name for queue in declared_yard().queues}
     lines = [
         f"{queue}: {counted(count, 'message')} left there, for this yard declares no such queue: add it to the "
@@ -232,10 +205,8 @@ def _leftovers(source: RedisBroker) -> list[str]:
         if count and queue not in declared
     ]
     if not own:
-        namespaces.discard(source.namespace)
-        others = f"; workers used {', '.join(sorted(namespaces))} there" if namespaces else ""
         lines.append(
-            f"no queue there begins with {prefix!r}{others}: unless an earlier import took everything, "
+            f"no queue there begins with {prefix!r}: unless an earlier import took everything, "
             "check --namespace and the number of the database"
         )
     return lines

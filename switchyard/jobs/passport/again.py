@@ -16,7 +16,7 @@ from switchyard.broker.queue import json_body
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.conf import declared_yard
 from switchyard.database import storable
-from switchyard.dead_letters.acts import ActionResult, act_on
+from switchyard.dead_letters.acts import act_on
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.history.queries import were_enqueued
 from switchyard.jobs.calls import CallArguments, checked
@@ -96,10 +96,10 @@ def enqueue_again(message: Message[Any], *, once: bool) -> str:
     return str(dramatiq.get_broker().enqueue(message).message_id)
 
 
-def requeue_edited(
-    row: DeadLetter, letter: Letter, edited: Mapping[str, Any], *, who: Who, reason: str = ""
-) -> ActionResult:
-    """Requeue a dead letter with edited arguments by name; the audit log names those that changed.
+def requeue_edited(row: DeadLetter, letter: Letter, edited: Mapping[str, Any], *, who: Who, reason: str = "") -> str:
+    """Requeue a dead letter with edited arguments by name; return why it was not, or "".
+
+    The audit log names those that changed.
 
     Raises:
         ArgumentsRefused: this code has not got the actor, or the arguments do not fit it or a message.
@@ -119,9 +119,9 @@ def requeue_edited(
     detail = {"changed": changed, "actor": row.actor}
     with act("letter.edit", who=who, target=row.message_id, reason=reason, detail=detail, queues=[row.queue]) as entry:
         text = f"{reason} (changed: {', '.join(changed) or 'nothing'})".strip()
-        result = act_on(row, "requeue", by=who.signature, reason=text, arguments=(list(call.args), call.kwargs))
-        entry.count = int(result.done)
-    return result
+        refused = act_on(row, "requeue", by=who.signature, reason=text, arguments=(list(call.args), call.kwargs))
+        entry.count = int(not refused)
+    return refused
 
 
 def edited_call(actor: Actor[..., Any], edited: Mapping[str, Any], kept: CallArguments | None) -> CallArguments:

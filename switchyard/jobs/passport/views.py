@@ -281,8 +281,10 @@ def edit_letter(request: HttpRequest, pk: int) -> HttpResponse:
             messages.warning(request, "Its arguments cannot be edited: the broker's dead list no longer holds it.")
             return redirect(back)
         if request.method == "POST":
-            result = requeue_edited(row, letter, _object_of(text), who=Who.of_request(request), reason=_reason(request))
-            (messages.success if result.done else messages.warning)(request, result.message)
+            who, reason = Who.of_request(request), _reason(request)
+            refused = requeue_edited(row, letter, _object_of(text), who=who, reason=reason)
+            sentence = refused or f"Requeued {row} to {row.queue}."
+            (messages.warning if refused else messages.success)(request, sentence)
             return redirect(back)
         shown = shown_arguments(letter.actor, letter.message["args"], letter.message["kwargs"])
         text = json.dumps(shown, indent=2, ensure_ascii=False)

@@ -40,7 +40,7 @@ from switchyard.jobs.presentation import limit_words
 from switchyard.jobs.queries import SilentHolder, families, find_untracked, records_of
 from switchyard.middleware.arguments import misfit, signature_of
 from switchyard.middleware.places import place_of as place_of_code
-from switchyard.outbox.rows import standing
+from switchyard.outbox.rows import is_behind, waiting_row
 
 # A process that commits sends at once; the relay sends what is older, twice a second.
 RELAYED_MS: Final = 2_000
@@ -164,7 +164,7 @@ class Situation:
     def __init__(self, known: Passport, at: int, *, arguments: bool) -> None:
         yard, job, in_outbox = declared_yard(), known.job, known.job.reason == "outbox"
         self.known, self.job, self.at, self.arguments = known, job, at, arguments
-        self.outbox = standing(job.id) if in_outbox else None
+        self.outbox = waiting_row(job.id) if in_outbox else None
         own = [] if in_outbox else families([job.queue])
         waits = own and job.state != "running"
         place = place_of(own[0], job.id, at) if waits else None
@@ -254,7 +254,7 @@ def _in_outbox(seen: Situation) -> Iterator[Cause]:
     if row is None:
         return
     since = f"It waits in the outbox, for {duration(max(seen.at - row.created_ms, 0))}"
-    if row.behind:
+    if is_behind(row):
         yield Cause("outbox_order", f"{since}: an earlier job of its order, {row.order_key}, has not been sent.")
     elif seen.at - row.created_ms < RELAYED_MS:
         yield Cause("outbox", f"{since}: the process that committed it sends it now, or the relay within a second.")

@@ -143,13 +143,13 @@ UNSENT_MS = 30_000
 
 def look_at_outbox() -> Iterator[Finding]:
     """Check the rows that wait in the outbox."""
-    found = figures()
-    waits = f"{counted(found.waiting, 'message')} {'waits' if found.waiting == 1 else 'wait'} in the outbox"
-    if found.oldest_ms <= UNSENT_MS:
-        yield OUTBOX.ok(waits if found.waiting else "nothing waits in the outbox")
+    count, oldest_ms = figures()
+    waits = f"{counted(count, 'message')} {'waits' if count == 1 else 'wait'} in the outbox"
+    if oldest_ms <= UNSENT_MS:
+        yield OUTBOX.ok(waits if count else "nothing waits in the outbox")
         return
-    full = found.waiting >= MOST_ROWS
-    seen = f"{waits}, the oldest for {duration(found.oldest_ms)}{': new work is refused' if full else ''}"
+    full = count >= MOST_ROWS
+    seen = f"{waits}, the oldest for {duration(oldest_ms)}{': new work is refused' if full else ''}"
     cause = "The broker does not answer, a queue is full, no history process runs, or a message fails each time"
     step = "Read the other findings, then the log of manage.py switchyard runhistory"
     yield OUTBOX.finding("error" if full else "warning", "behind", seen, cause, step)
@@ -164,13 +164,13 @@ def look_at_batches() -> Iterator[Finding]:
     if not found:
         yield BATCHES.ok("every batch goes on")
         return
-    [first, *others] = found
+    [(first, why), *others] = found
     more = f", and {counted(len(others), 'other')}" if others else ""
-    seen = f"batch {first.record.name} does not go on: {first.why}{more}"
+    seen = f"batch {first.name} does not go on: {why}{more}"
     cause = "Its members are held back, no scheduler leads, or the callback's queue refuses it; the log names the error"
-    step = f"manage.py switchyard batches show {first.record.id}"
-    button = Button("Show the batch", "switchyard-batch", first.record.id)
-    yield BATCHES.warning("stuck", seen, cause, step, first.record.name, button=button)
+    step = f"manage.py switchyard batches show {first.id}"
+    button = Button("Show the batch", "switchyard-batch", first.id)
+    yield BATCHES.warning("stuck", seen, cause, step, first.name, button=button)
 
 
 SCHEDULES = FindingGroup("scheduler")

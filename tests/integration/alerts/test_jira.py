@@ -44,7 +44,7 @@ def _another_process_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def send(server: Jira, *notices: Any) -> None:
-    [channel] = channels([server.url])
+    [channel] = channels([server.url]).values()
     for notice in notices:
         channel.send(notice)
 
@@ -184,7 +184,7 @@ def test_words_of_an_error_are_no_markup(server: Jira) -> None:
 
 def test_refused_token_is_named_without_it(server: Jira, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    [channel] = channels([server.url.replace("secret", "other")])
+    [channel] = channels([server.url.replace("secret", "other")]).values()
     with pytest.raises(ChannelFailed, match="answered 401 at 3/search/jql") as refused:
         channel.send(FIRST)
 

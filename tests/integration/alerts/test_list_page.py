@@ -40,21 +40,21 @@ def deliver(alert: Alert, channel: str, state: Delivery.State, **values: Any) ->
 def test_channels_say_whether_they_deliver() -> None:
     alert, now = make(), timezone.now()
     with with_alert_urls("log:", "mailto:ops@example.com", "mailto:second@example.com"):
-        names = [row.name for row in views.channel_rows()]
+        names = [row["name"] for row in views.channel_rows()]
         for name in names[:2]:
             deliver(alert, name, Delivery.State.SENT, sent_at=now - timedelta(minutes=2))
         deliver(alert, names[1], Delivery.State.PENDING, error="connection refused")
         log, mail, second = views.channel_rows()
 
-    assert (log.error, log.waiting, log.at) == ("", 0, now - timedelta(minutes=2))
-    assert (mail.error, mail.waiting) == ("connection refused", 1)
-    assert (second.at, second.error, second.waiting) == (None, "", 0)
+    assert (log["error"], log["waiting"], log["at"]) == ("", 0, now - timedelta(minutes=2))
+    assert (mail["error"], mail["waiting"]) == ("connection refused", 1)
+    assert (second["at"], second["error"], second["waiting"]) == (None, "", 0)
 
 
 def test_a_test_reaches_its_channel_and_is_in_the_audit_log(receiver: Receiver) -> None:
     client = logged_in("view_alert", "silence_alert")
     with configured(receiver, first=("log:",)):
-        name = views.channel_rows()[-1].name
+        name = views.channel_rows()[-1]["name"]
         assert f"Send test to {name}" in text_of(client.get(LIST))
         answer = client.post(TEST, {"channel": name}, follow=True)
         receiver.answers = [500]

@@ -70,7 +70,7 @@ def test_ended_jobs_run_again_once_each(
     if killed:
         begun = runner.begin(act.pk, act.run)
         assert begun is not None
-        kind_of(act.kind).apply(begun.act, begun.items[:3], repeated=False)
+        kind_of(act.kind).apply(begun[0], begun[0].hand[:3], repeated=False)
     forgotten = sent(facilities) if killed.endswith("forgotten") else []
     if forgotten:
         calls, keys = facilities.records.calls, facilities.records.keys.queue("urgent")

@@ -120,9 +120,9 @@ def test_a_kill_of_the_scheduler_anywhere_requeues_each_letter_once(
     while act.unfinished:
         run = runner.claim(act.pk)  # another scheduler
         begun = runner.begin(act.pk, run)
-        if begun is not None and begun.items and killed != "waiting":
+        if begun is not None and begun[0].hand and killed != "waiting":
             if killed == "moved":
-                kind_of(act.kind).apply(begun.act, begun.items, repeated=False)
+                kind_of(act.kind).apply(begun[0], begun[0].hand, repeated=False)
             assert runner.take_step(act.pk, runner.claim(act.pk)) is not None
         elif begun is not None:
             runner.take_step(act.pk, run)

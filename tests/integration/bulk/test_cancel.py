@@ -140,13 +140,13 @@ def test_step_repeated_after_a_kill_counts_each_job_once(
 ) -> None:
     ids = [work.send_with_options(args=(n,), delay=600_000 if n % 2 else None).message_id for n in range(12)]
     act = start("job.cancel", {"actor": "work"})
-    while (begun := runner.begin(act.pk, act.run)) is not None and not begun.items:
-        runner.finish(begun, [])
+    while (begun := runner.begin(act.pk, act.run)) is not None and not begun[0].hand:
+        runner.finish(begun[0], [])
     assert begun is not None
     if killed == "in the middle of the calls":
-        kind_of(act.kind).apply(begun.act, begun.items[:3], repeated=False)
+        kind_of(act.kind).apply(begun[0], begun[0].hand[:3], repeated=False)
     elif killed == "after the calls":
-        kind_of(act.kind).apply(begun.act, begun.items, repeated=False)
+        kind_of(act.kind).apply(begun[0], begun[0].hand, repeated=False)
 
     act = finish(act)
 
@@ -165,9 +165,9 @@ def test_a_kill_between_the_cancellation_and_its_record_loses_no_job(
         assert begun is not None
         with monkeypatch.context() as killed:
             killed.setattr(facilities.records, "write_cancelled", lambda ended: None)
-            kind_of(act.kind).apply(begun.act, begun.items, repeated=False)
-        runner.finish(begun, kind_of(act.kind).apply(begun.act, begun.items, repeated=True))
-        taken += len(begun.items)
+            kind_of(act.kind).apply(begun[0], begun[0].hand, repeated=False)
+        runner.finish(begun[0], kind_of(act.kind).apply(begun[0], begun[0].hand, repeated=True))
+        taken += len(begun[0].hand)
 
     act = finish(act)
 

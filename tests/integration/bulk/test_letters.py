@@ -107,9 +107,9 @@ def test_step_repeated_after_a_kill_moves_each_letter_once(
     begun = runner.begin(act.pk, act.run)
     assert begun is not None
     if killed == "after the moves":
-        kind_of(kind).apply(begun.act, begun.items, repeated=False)
+        kind_of(kind).apply(begun[0], begun[0].hand, repeated=False)
     elif killed == "in the middle of the moves":
-        kind_of(kind).apply(begun.act, begun.items[:4], repeated=False)
+        kind_of(kind).apply(begun[0], begun[0].hand[:4], repeated=False)
 
     reconcile_all()
     runner.claim(act.pk)
@@ -131,7 +131,7 @@ def test_letter_that_died_again_before_the_repeated_step_stays_dead_and_counts_o
     act = start("letter.requeue", {"fingerprint": "f00dfacef00dface"})
     begun = runner.begin(act.pk, act.run)
     assert begun is not None
-    kind_of(act.kind).apply(begun.act, begun.items, repeated=False)
+    kind_of(act.kind).apply(begun[0], begun[0].hand, repeated=False)
     facilities.records.calls.command("HDEL", facilities.records.keys.queue("default").bodies, made.id)
     project(keep(letter(id=made.id, died_at=now_ms() + 5)))
 
@@ -160,8 +160,7 @@ def test_letter_in_hand_of_a_bulk_act_is_refused_to_a_person(start: Start) -> No
 
     result = acts.act_on(made.id, "discard", by="b.berg")
 
-    assert not result.done
-    assert "a.lind has begun to requeue" in result.message
+    assert "a.lind has begun to requeue" in result
 
 
 def test_act_whose_step_fails_ends_and_releases_its_letters(
@@ -315,11 +314,11 @@ def test_a_requeue_that_waits_for_room_can_be_stopped(
 def test_a_letter_is_not_requeued_into_a_full_queue(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dramatiq.get_broker(), "limits", DepthLimits({"default": 1}))
     first, second = bury(2)
-    assert acts.act_on(first.id, "requeue", by="b.berg").done
+    assert acts.act_on(first.id, "requeue", by="b.berg") == ""
 
     result = acts.act_on(second.id, "requeue", by="b.berg")
 
-    assert not result.done and "raise max_depth" in result.message
+    assert "raise max_depth" in result
     assert dead_ids(facilities) == [second.id]
     make_room(facilities)
-    assert acts.act_on(second.id, "requeue", by="b.berg").done
+    assert acts.act_on(second.id, "requeue", by="b.berg") == ""

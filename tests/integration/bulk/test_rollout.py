@@ -124,9 +124,9 @@ def test_a_kill_while_it_is_taken_back_is_exact(
 ) -> None:
     undo = services.take_back(stopped.pk, who=WHO)
     begun = runner.begin(undo.pk, undo.run)
-    assert begun is not None and len(begun.items) == 14
+    assert begun is not None and len(begun[0].hand) == 14
     if killed == "moved":
-        kind_of(undo.kind).apply(begun.act, begun.items, repeated=False)
+        kind_of(undo.kind).apply(begun[0], begun[0].hand, repeated=False)
         reconcile_all()
     BulkAct.objects.filter(pk=undo.pk).update(run=runner.claim(undo.pk))
 

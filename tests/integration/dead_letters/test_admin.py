@@ -185,7 +185,7 @@ def test_a_group_is_acknowledged_by_a_bulk_act_and_what_was_known_stays_so(
     if interrupted:
         begun = runner.begin(act.pk, act.run)
         assert begun is not None
-        kind_of(act.kind).apply(begun.act, begun.items[:1], repeated=False)
+        kind_of(act.kind).apply(begun[0], begun[0].hand[:1], repeated=False)
 
     while runner.take_step(act.pk, act.run) is not None:
         pass

@@ -50,5 +50,5 @@ def test_triage_killed_at_any_moment_loses_nothing(
     assert not DeadLetter.objects.exclude(claim_token="").exists()
     waiting = facilities.transport.stats("default").live.waiting
     assert LETTERS - len(listed) <= waiting <= LETTERS - len(listed) + KILLS, "at most one copy too many a kill"
-    left = queries.ids_of("f00dfacef00dface")
+    left = list(queries.listing(fingerprint="f00dfacef00dface"))
     assert acts.apply("requeue", left, who=Who("a.lind", "page")).skipped == ()

@@ -26,9 +26,9 @@ def test_rows_are_made_for_letters_that_have_none(bury: Callable[..., Letter]) -
 
     report = reconcile.reconcile_all()
 
-    assert report.made == 3
+    assert report["made"] == 3
     assert set(DeadLetter.objects.values_list("message_id", flat=True)) == made
-    assert reconcile.reconcile_all() == reconcile.Report()
+    assert not any(reconcile.reconcile_all().values())
 
 
 def test_a_letter_that_cannot_be_read_hides_no_other(bury: Callable[..., Letter], facilities: Facilities) -> None:
@@ -82,7 +82,7 @@ def test_rows_whose_letter_is_gone_are_marked(bury: Callable[..., Letter], facil
     with capture_logs() as lines:
         report = reconcile.reconcile_all()
 
-    assert report.missing == 1
+    assert report["missing"] == 1
     assert [(line["log_level"], line["count"]) for line in lines if "gone from the broker" in line["event"]] == [
         ("warning", 1)
     ]
@@ -95,7 +95,7 @@ def test_letter_that_died_again_unseen_is_new_again(bury: Callable[..., Letter],
     acts.act_on(made.id, "requeue", by="a.lind")
     keep(dataclasses.replace(made, died_at=made.died_at + 5_000))
 
-    assert reconcile.reconcile_all().made == 1
+    assert reconcile.reconcile_all()["made"] == 1
 
     assert DeadLetter.objects.get().state == "new"
 
@@ -107,7 +107,7 @@ def test_letter_still_listed_though_its_row_says_requeued_is_reopened(
     acts.act_on(made.id, "requeue", by="a.lind")
     keep(made)
 
-    assert reconcile.reconcile_all().made == 1
+    assert reconcile.reconcile_all()["made"] == 1
 
     row = DeadLetter.objects.get()
     assert (row.state, row.history[-1]["act"]) == ("new", "reopened")
@@ -121,7 +121,7 @@ def test_triaged_rows_are_deleted_after_ninety_days(bury: Callable[..., Letter])
     long_ago = timezone.now() - timedelta(days=91)
     DeadLetter.objects.filter(message_id__in=[old.id, still_open.id]).update(state_at=long_ago)
 
-    assert reconcile.reconcile_all().pruned == 1
+    assert reconcile.reconcile_all()["pruned"] == 1
 
     assert set(DeadLetter.objects.values_list("message_id", flat=True)) == {fresh.id, still_open.id}
 

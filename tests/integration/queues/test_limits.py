@@ -97,11 +97,11 @@ def test_keys_are_listed_where_arguments_may_be_seen(waiting: Family, superuser:
 def test_how_long_still_is_a_range_by_the_runs_of_the_last_day(
     waiting: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert {each.earliest for each in limits.limits_now(arguments=True).limits} == {None}
+    assert {each.earliest for each in limits.limits_now(arguments=True)[0]} == {None}
 
     runs = {"a:reconcile": {limits.RUNS + 8: 90, limits.RUNS + 10: 10}}
     monkeypatch.setattr(limits, "day_of_all", lambda now_ms: runs)
-    found = next(each for each in limits.limits_now(arguments=True).limits if each.id == AT_ONCE)
+    found = next(each for each in limits.limits_now(arguments=True)[0] if each.id == AT_ONCE)
 
     assert found.earliest is not None
     assert found.latest is not None

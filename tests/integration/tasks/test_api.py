@@ -162,7 +162,7 @@ def test_a_failed_task_that_a_person_requeues_may_succeed(
     result = finish(host_tasks.divide.enqueue(0), run_worker)
     assert (result.status, result.attempts) == ("FAILED", 1)
 
-    assert act_on(result.id, "requeue", by="ada", arguments=([2], {})).done
+    assert act_on(result.id, "requeue", by="ada", arguments=([2], {})) == ""
     result.refresh()
 
     assert result.status == "READY"

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from django.test import override_settings
 
-from switchyard.alerts.checks import check_alert_rules
+from switchyard.alerts.checks import check_alert_urls
 from switchyard.alerts.intake import chosen, further
 from switchyard.alerts.silences import is_quiet
 from switchyard.broker.errors import InvalidDeclaration
@@ -95,9 +95,9 @@ def test_quiet_hours_that_cannot_be_used_are_refused(hours: Any) -> None:
 def test_a_rule_for_a_finding_or_a_label_that_there_is_not_is_an_error() -> None:
     rules = AlertRule("queues.lat", channels=("oncal",)), AlertRule("dead_letter"), AlertRule("history.*")
     with with_rules(*rules, urls=("oncall=log:",)):
-        names, labels = check_rule_names(None), check_alert_rules(None)
+        names, labels = check_rule_names(None), check_alert_urls(None)
     with with_rules(*rules, urls=()):
-        without = check_alert_rules(None)
+        without = check_alert_urls(None)
 
     assert [(error.id, error.msg) for error in names] == [
         ("switchyard.E043", "alert rule of queues.lat: no finding has this name")

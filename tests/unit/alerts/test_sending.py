@@ -33,7 +33,7 @@ def unreachable(notice: Notice) -> None:
 
 
 def test_channel_that_refuses_one_message_gets_the_next() -> None:
-    work = ChannelBatch(Channel("c", lambda notice: refuse(notice) if notice is FIRST else None), [FIRST, SECOND])
+    work = ChannelBatch("c", Channel("c", lambda notice: refuse(notice) if notice is FIRST else None), [FIRST, SECOND])
 
     send_all([work])
 
@@ -42,7 +42,7 @@ def test_channel_that_refuses_one_message_gets_the_next() -> None:
 
 
 def test_channel_that_does_not_answer_is_left_alone_at_once() -> None:
-    work = ChannelBatch(Channel("c", unreachable), [FIRST, SECOND])
+    work = ChannelBatch("c", Channel("c", unreachable), [FIRST, SECOND])
 
     send_all([work])
 
@@ -53,7 +53,8 @@ def test_broken_channel_is_a_failure_of_its_own() -> None:
     def broken(notice: Notice) -> None:
         raise ZeroDivisionError("canary")
 
-    work, well = ChannelBatch(Channel("c", broken), [FIRST]), ChannelBatch(Channel("d", lambda notice: None), [FIRST])
+    work = ChannelBatch("c", Channel("c", broken), [FIRST])
+    well = ChannelBatch("d", Channel("d", lambda notice: None), [FIRST])
 
     send_all([work, well])
 
@@ -66,8 +67,8 @@ def test_broken_channel_is_a_failure_of_its_own() -> None:
 def test_channel_that_hangs_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "BATCH_ENDS_S", 0.2)
     release = threading.Event()
-    hung = ChannelBatch(Channel("c", lambda notice: release.wait(60) and None), [FIRST, SECOND])
-    well = ChannelBatch(Channel("d", lambda notice: None), [FIRST, SECOND])
+    hung = ChannelBatch("c", Channel("c", lambda notice: release.wait(60) and None), [FIRST, SECOND])
+    well = ChannelBatch("d", Channel("d", lambda notice: None), [FIRST, SECOND])
 
     send_all([hung, well])
 

@@ -20,7 +20,7 @@ TRACEBACK = (
 def test_innermost_frame_of_the_project_is_marked_with_its_source_line() -> None:
     shown = marked(TRACEBACK)
 
-    assert [line.text for line in shown if line.is_own] == [
+    assert [line for line, is_own in shown if is_own] == [
         '  File "apps/shop/months.py", line 19, in first_day',
         "    raise ValueError(month)",
     ]
@@ -31,7 +31,7 @@ def test_innermost_frame_of_the_project_is_marked_with_its_source_line() -> None
 def test_traceback_without_a_frame_of_the_project_marks_nothing() -> None:
     foreign = f'Traceback\n  File "{PACKAGE}", line 9, in last\n    go()\nKeyError: 1\n'
 
-    assert not any(line.is_own for line in marked(foreign))
+    assert not any(is_own for _, is_own in marked(foreign))
     assert own_frame(foreign) == own_frame("") == ""
 
 

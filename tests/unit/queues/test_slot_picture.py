@@ -24,10 +24,11 @@ def test_runs_at_the_same_time_are_on_lines_of_their_own() -> None:
     found = picture_of(runs, 4, NOW, late_after_ms=None)
 
     assert found is not None
-    assert [(block.y, block.kind) for block in found.blocks] == [(0, "live"), (26, "ok"), (26, "live")]
-    assert [block.x + block.width == WIDTH for block in found.blocks] == [True, False, True]
-    assert found.blocks[0].title == "export, 1 min 00 s so far"
-    assert (found.slots, found.span, found.has_long) == (4, "1 min 05 s", False)
+    blocks = found["blocks"]
+    assert [(block["y"], block["kind"]) for block in blocks] == [(0, "live"), (26, "ok"), (26, "live")]
+    assert [block["x"] + block["width"] == WIDTH for block in blocks] == [True, False, True]
+    assert blocks[0]["title"] == "export, 1 min 00 s so far"
+    assert (found["slots"], found["span"], found["has_long"]) == (4, "1 min 05 s", False)
 
 
 def test_runs_longer_than_the_promise_of_a_late_queue_are_marked() -> None:
@@ -36,9 +37,9 @@ def test_runs_longer_than_the_promise_of_a_late_queue_are_marked() -> None:
     late, on_time = (picture_of(runs, 2, NOW, late_after_ms=promise) for promise in (1_000, None))
 
     assert late is not None and on_time is not None
-    assert [block.kind for block in late.blocks] == ["bad", "ok"] and late.has_long
-    assert [block.hatch_x is not None for block in late.blocks] == [True, False]
-    assert not on_time.has_long
+    assert [block["kind"] for block in late["blocks"]] == ["bad", "ok"] and late["has_long"]
+    assert [block["hatch_x"] is not None for block in late["blocks"]] == [True, False]
+    assert not on_time["has_long"]
 
 
 def test_slots_of_a_pool_for_retries_are_not_counted_among_the_queues() -> None:
@@ -65,9 +66,9 @@ def test_the_line_names_the_queue_with_the_nearest_promise_that_fits(actors: Non
     short, long = (line_of(yard.queue_of("default"), "export", took_ms) for took_ms in (8_000, 48_000))
 
     assert short is not None and long is not None
-    assert (short.after, long.after) == ("images", "slow")
-    assert (long.before, long.took_ms, long.promise) == ("default", 48_000, "start in 5 min")
-    assert long.place.startswith("switchyard/queues/facts.py:")
+    assert (short["after"], long["after"]) == ("images", "slow")
+    assert (long["before"], long["took_ms"], long["promise"]) == ("default", 48_000, "start in 5 min")
+    assert long["place"].startswith("switchyard/queues/facts.py:")
 
 
 def test_no_line_is_named_where_none_helps(actors: None) -> None:
