@@ -27,10 +27,11 @@ YEAR_S = 365 * 24 * 3_600
 def find(request: HttpRequest) -> HttpResponse:
     """List what a text names, by kind; redirect to the only thing that it names exactly."""
     asked = request.GET.get("q", "").replace("\0", "").strip()[:LONGEST_QUERY]
-    answer = found(request.user, asked) if asked else None
-    if answer is not None and answer.exact:
-        return redirect(answer.exact)
-    return RoomResponse(request, "switchyard_frame/find.html", {"title": "Find", "asked": asked, "found": answer})
+    groups, unread, exact = found(request.user, asked) if asked else ([], [], "")
+    if exact:
+        return redirect(exact)
+    context = {"title": "Find", "asked": asked, "groups": groups, "unread": unread}
+    return RoomResponse(request, "switchyard_frame/find.html", context)
 
 
 @require_safe
