@@ -110,18 +110,13 @@ def answers_within(timeout_s: float) -> Iterator[None]:
         except NoAnswer as error:
             raise OperationalError(str(error)) from error
         connection.ensure_connection()
-    client: Any = connection.connection
-    binds = "wait" not in vars(client)
-    if binds:
-        _bind(client)
+    _bind(connection.connection)
     limit = _Limit(timeout_s, of_block=True)
     token = _LIMIT.set(limit)
     try:
         yield
     finally:
         _LIMIT.reset(token)
-        if binds:
-            vars(client).pop("wait", None)
         if limit.passed:
             connection.close()  # its answer is still to come
 
@@ -145,12 +140,14 @@ def each_statement_within(timeout_s: float) -> Iterator[None]:
 
 def limit_connection(sender: Any, connection: Any, **options: Any) -> None:
     """Have the statements of a new connection keep the limits; for Django's signal ``connection_created``."""
-    if connection.vendor == "postgresql" and "wait" not in vars(connection.connection):
+    if connection.vendor == "postgresql":
         _bind(connection.connection)
 
 
 def _bind(client: Any) -> None:
-    """Replace the function that every statement of a client waits with."""
+    """Replace the function that every statement of a client waits with, once."""
+    if "wait" in vars(client):
+        return
     waits = client.wait
 
     def wait(answer: Any, *args: Any, **options: Any) -> Any:

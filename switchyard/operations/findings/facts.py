@@ -89,9 +89,9 @@ class Snapshot:
     state: YardState
 
 
-def quick_client(url: str = "") -> closing[Client]:
-    """Provide a client of the broker, or of a URL, that waits for at most 1 s."""
-    return closing(connect(url or switchyard_settings().broker_url, profile="quick"))
+def quick_client() -> closing[Client]:
+    """Provide a client of the broker that waits for at most 1 s."""
+    return closing(connect(switchyard_settings().broker_url, profile="quick"))
 
 
 def read() -> Snapshot:
