@@ -24,6 +24,7 @@ from switchyard.history.metrics import history_metrics
 from switchyard.jobs.queries import answering_families
 from switchyard.loggers import get_logger
 from switchyard.middleware.metrics import OWNER_ATTEMPTS, OWNER_SECONDS
+from switchyard.operations.findings.database import open_connections
 from switchyard.operations.queries import YardState, yard_state
 from switchyard.operations.slots_needed import SlotsNeeded
 from switchyard.operations.supervisors import ServerState
@@ -31,12 +32,6 @@ from switchyard.operations.timeouts import NoAnswer, TimedCall
 from switchyard.outbox.metrics import outbox_metrics
 from switchyard.workers.checks.database import connections_allowed
 from switchyard.workers.metrics import undisturbed
-
-# Those of clients: a server's own processes count for no limit.
-OPEN = """
-    SELECT count(*) FROM pg_stat_activity
-    WHERE coalesce(backend_type, 'client backend') = 'client backend' AND usename > '' AND datname > ''
-"""
 
 
 def broker_memory(server: ServerState) -> Iterator[Metric]:
@@ -62,10 +57,7 @@ def database_connections() -> list[Metric]:
     if connection.vendor != "postgresql":
         return []
     try:
-        allowed = connections_allowed(connection)
-        with connection.cursor() as cursor:
-            cursor.execute(OPEN)
-            used = int(cursor.fetchone()[0])
+        allowed, (used, _) = connections_allowed(connection), open_connections()
     finally:
         connections.close_all()
     return [
