@@ -225,26 +225,20 @@ class WorkerMetrics:
 
     Args:
         metrics_dir: One folder for each pool, one ``*.db`` file for each child and type.
-        taken: Metric families of another collector; an exposition must not repeat a name.
     """
 
-    def __init__(self, metrics_dir: Path, *, taken: frozenset[str] = frozenset()) -> None:
+    def __init__(self, metrics_dir: Path) -> None:
         self._metrics_dir = metrics_dir
-        self._taken = taken
 
-    def collect(self) -> Iterator[Metric]:
-        for family in self._merged():
-            if family.name not in self._taken and family.name not in (OWNER_ATTEMPTS, OWNER_SECONDS):
-                yield family
-
-    def _merged(self) -> list[Metric]:
+    def collect(self) -> list[Metric]:
         with undisturbed(folder for folder in self._metrics_dir.glob("*") if folder.is_dir()):
             files = sorted(str(path) for path in self._metrics_dir.glob("*/*.db"))
             try:
-                return list(MultiProcessCollector.merge(files))
+                merged = list(MultiProcessCollector.merge(files))
             except UNREADABLE:
                 # A child that is starting is still creating its files.
-                return list(MultiProcessCollector.merge([file for file in files if _readable(file)]))
+                merged = list(MultiProcessCollector.merge([file for file in files if _readable(file)]))
+        return [family for family in merged if family.name not in (OWNER_ATTEMPTS, OWNER_SECONDS)]
 
 
 def _readable(file: str) -> bool:

@@ -98,17 +98,6 @@ def _checked(call: TimedCall[str]) -> dict[str, Any]:
     return {"ok": not wrong, "fact": wrong or "answers"}
 
 
-BROKER_SIDE_NAMES = frozenset(
-    f"switchyard_{name}"
-    for name in (
-        "broker_up", "scheduler_up",
-        "queue_depth", "queue_oldest_age_seconds", "queue_oldest_unfinished_age_seconds",
-        "dead_letters", "queue_paused", "quarantined", "parked", "unique_yields",
-        "worker_up", "worker_slots", "worker_slots_busy", "worker_memory_bytes", "worker_restarts",
-    )
-)  # fmt: skip
-
-
 @require_safe
 @never_cache
 def metrics(request: HttpRequest) -> HttpResponse:
@@ -120,7 +109,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
         return refusal
     registry = CollectorRegistry(auto_describe=False)
     registry.register(BrokerMetrics())
-    registry.register(WorkerMetrics(switchyard_settings().metrics_dir, taken=BROKER_SIDE_NAMES))
+    registry.register(WorkerMetrics(switchyard_settings().metrics_dir))
     return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
