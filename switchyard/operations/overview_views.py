@@ -117,7 +117,7 @@ class Change(NamedTuple):
 
 
 def _starts(room: page.Room) -> list[Change]:
-    reports = [report for pool in room.pools if pool.state is not None for report in pool.state.reports]
+    reports = [report for pool in room.pools if pool["state"] for report in pool["state"].reports]
     starts: list[Change] = []
     for report in sorted(reports, key=attrgetter("host", "release", "settings", "started_at")):
         of = report.host, report.release, report.settings, (report.pool,)
