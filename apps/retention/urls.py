@@ -6,8 +6,6 @@ from django.urls import path
 
 from switchyard.console.room_view import room_view, view_of
 
-urlpatterns = [
-    path(
-        "admin/operations/retention/", room_view(view_of("apps.retention.views.retention")), name="switchyard-retention"
-    )
-]
+view = room_view(view_of("apps.retention.views.retention"))
+
+urlpatterns = [path("admin/operations/retention/", view, name="switchyard-retention")]
