@@ -221,11 +221,7 @@ UNREADABLE = (OSError, ValueError, struct.error, RuntimeError)
 
 
 class WorkerMetrics:
-    """Collector of the workers' counters and histograms.
-
-    Args:
-        metrics_dir: One folder for each pool, one ``*.db`` file for each child and type.
-    """
+    """Collector of the workers' counters and histograms, of a folder with one for each pool."""
 
     def __init__(self, metrics_dir: Path) -> None:
         self._metrics_dir = metrics_dir

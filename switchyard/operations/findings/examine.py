@@ -53,10 +53,9 @@ TLS_FILES = {"ssl_ca_certs": "--cacert", "ssl_certfile": "--cert", "ssl_keyfile"
 
 
 def run_checks(group: FindingGroup, look: Callable[[], Iterable[Finding]], deadline_s: float) -> list[Finding]:
-    """Return the findings of a group of checks, or one finding with the reason why they failed.
+    """Return the findings of a group of checks, or one finding with the reason why they failed, or have no answer.
 
-    Args:
-        deadline_s: Time limit of the group. A check that hangs is abandoned in its own thread.
+    A check that hangs is abandoned in its own thread.
     """
     call = TimedCall(f"doctor {group.name}", lambda: found_by(look))
     try:
@@ -285,9 +284,8 @@ def _examined(check: Check, ends_s: float) -> list[Finding]:
     left_s = ends_s - began_s
     if left_s <= DEADLINE_S / 2:
         return [check.group.skipped(f"other checks took {WHOLE_S:g} s")]
-    found = run_checks(
-        check.group, check.look, min(UNANSWERED_S if check.group.name in PATIENT else DEADLINE_S, left_s)
-    )
+    longest_s = UNANSWERED_S if check.group.name in PATIENT else DEADLINE_S
+    found = run_checks(check.group, check.look, min(longest_s, left_s))
     quick = time.monotonic() - began_s < DEADLINE_S
     if quick and check.group.name in SERVERS and any(one.code == "hangs" for one in found):
         found = run_checks(check.group, check.look, DEADLINE_S)  # asked twice
@@ -343,8 +341,7 @@ class KeptCheck:
 class KeptFindings:
     """Findings of this process's last examination, each check repeated once it is older than it may be.
 
-    Args:
-        left_out: Names of groups that are not examined.
+    Groups named in ``left_out`` are not examined.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, left_out: Collection[str] = ()) -> None:
@@ -358,8 +355,7 @@ class KeptFindings:
     def findings(self, wait_s: float = 0.3) -> list[Finding] | None:
         """Return the findings; ``None`` before the first examination has ended, and after a time without any.
 
-        Args:
-            wait_s: Longest wait for checks that are due; one that takes longer is found by the next call.
+        A check that is due and takes longer than ``wait_s`` is found by the next call.
         """
         if any(kept.is_due for kept in self._checks):
             with contextlib.suppress(NoAnswer):
