@@ -74,13 +74,7 @@ LEFT_OUT_APPS |= {"django_dramatiq"}
 
 
 class MenuEntry(NamedTuple):
-    """A line of the menu.
-
-    Args:
-        icon: Name of a shape in ``icon.html``.
-        key: Letter that opens the page after ``g``; "" for none.
-        badge: Number beside the name; "" for none.
-    """
+    """A line of the menu, with the icon and the key of its page; ``badge``: number beside the name, "" for none."""
 
     title: str
     address: str
@@ -94,11 +88,7 @@ class RoomPage(NamedTuple):
     """A page of the room as the menu declares it.
 
     An app of the project adds pages to the menu by ``room_pages`` of its ``AppConfig``, a tuple of tuples like this.
-
-    Args:
-        name: Name of its URL.
-        icon: Name of a shape in ``icon.html``.
-        key: Letter that opens it after ``g``; "" for none.
+    ``name`` is that of its URL, ``icon`` that of a shape in ``icon.html``; ``key`` opens it after ``g``, "" for none.
     """
 
     title: str

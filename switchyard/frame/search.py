@@ -29,12 +29,7 @@ from switchyard.schedules.rows import all_schedules
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One result.
-
-    Args:
-        is_exact: The text is the whole name.
-        is_id: The text is an id that nothing else has: the search leads there at once.
-    """
+    """One result: the text ``is_exact``, its whole name, or ``is_id``, which nothing else has, and leads there at once."""
 
     name: str
     address: str

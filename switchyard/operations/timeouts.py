@@ -42,9 +42,7 @@ class TimedCall(Generic[T]):
     def result(self, timeout_s: float, *, late_s: float = 0.0) -> T:
         """Return the function's result, which concurrent callers share, or raise its exception; else ``NoAnswer``.
 
-        Args:
-            late_s: A result that came after its callers had given up is returned for so long, once: what is slower than
-                the limit is not away.
+        One that came after its callers had given up is returned for ``late_s``, once: what is slower is not away.
         """
         with self._lock:
             if late_s and self._late is not None:
@@ -127,9 +125,6 @@ def each_statement_within(timeout_s: float) -> Iterator[None]:
 
     After the limit the client is closed, so that the statements that follow fail at once. A connection that the block
     opens has its own limit, ``connect_timeout``.
-
-    Args:
-        timeout_s: Seconds for one statement.
     """
     token = _LIMIT.set(_Limit(timeout_s))
     try:

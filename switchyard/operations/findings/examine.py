@@ -248,12 +248,7 @@ AWAY = {
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A function that checks one subject.
-
-    Args:
-        needs: Group of the server without which it cannot run.
-        every_s: Age from which the overview repeats it.
-    """
+    """A function that checks one subject, and ``needs`` the server of a group; the overview repeats it ``every_s``."""
 
     group: FindingGroup
     look: Callable[[], Iterable[Finding]]

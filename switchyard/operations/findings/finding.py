@@ -20,11 +20,7 @@ EXIT_CODES: dict[Severity, int] = {"ok": 0, "skipped": 0, "warning": 1, "error":
 
 @dataclass(frozen=True, slots=True)
 class Button:
-    """A button: it says what it does and to how many.
-
-    Args:
-        link: URL name of the page it leads to; ``of`` the URL's argument, ``query`` its query string.
-    """
+    """A button: it says what it does and to how many. ``link``: URL name of its page; ``of``: the URL's argument."""
 
     label: str
     link: str

@@ -128,11 +128,7 @@ def _database_bound(bound: Mapping[str, Counts], actors: Mapping[str, str], usua
 
 
 def goes_to(actor: str, usual: Usual, counts: Counts) -> tuple[str, str, str]:
-    """Return where most of the time goes that an actor's runs take longer than usually.
-
-    Returns:
-        Its word, "" for none of its own; how a sentence goes on; and what to look at.
-    """
+    """Return to what most of the time goes that runs take longer than usually: its word or "", a clause, a remedy."""
     ended, dependency = ends(counts), dependency_of(actor)
     more_ms = counts.get(facts.RUN_MS, 0) / ended - usual.mean_ms if ended else 0.0
     if more_ms > 0 and counts.get(facts.SQL_MS, 0) / ended - usual.sql_ms >= more_ms / 2:

@@ -40,8 +40,7 @@ def as_rate(rate: float) -> str:
 def needs_broker(off: str, address: str = "") -> SafeString:
     """Return the attributes of a button, or of a link with an address, that does nothing while the broker is away.
 
-    Args:
-        off: Reason for which it is switched off; "" while the broker answers. Scripts of an open page switch it back.
+    ``off`` is why, "" while the broker answers. Scripts of an open page switch it back.
     """
     if address:
         if off:
