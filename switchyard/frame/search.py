@@ -29,7 +29,7 @@ from switchyard.schedules.rows import all_schedules
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One result: the text ``is_exact``, its whole name, or ``is_id``, which nothing else has, and leads there at once."""
+    """A result. The text ``is_exact``: its whole name; or ``is_id``: no other has it, and the search leads there."""
 
     name: str
     address: str
