@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby, pairwise
 from typing import Any, Final
 
@@ -126,10 +125,10 @@ def charts_of(subject: str, kind: str, chosen: str, *, target: str = "") -> dict
     figures, size = _figures(kind), -(-len(bins) // PARTS)
     firsts = range(0, len(bins), size)
     parts, starts = [merged(bins[at : at + size]) for at in firsts], [begin + at * span.bin_ms for at in firsts]
-    main = [(title, of_chart[-1]) for title, of_chart in figures]
+    main, times = [(title, of_chart[-1]) for title, of_chart in figures], [_clock(at, span) for at in starts]
     rows = [
-        (_clock(start, span), *(_text(figure, counts, sum(over[at : at + size])) for _, figure in main))
-        for at, start, counts in zip(firsts, starts, parts, strict=True)
+        (time, *(_text(figure, counts, sum(over[at : at + size])) for _, figure in main))
+        for at, time, counts in zip(firsts, times, parts, strict=True)
     ]
     return {
         "span": span,
@@ -139,9 +138,7 @@ def charts_of(subject: str, kind: str, chosen: str, *, target: str = "") -> dict
         "axis": [_clock(begin + span.length_ms * at // (LABELS - 1), span) for at in range(LABELS)],
         "heads": [f"{title}, {each.title}" if each.title == "95 %" else title for title, each in main],
         "rows": rows,
-        "waits": heat_map(
-            parts, starts, size * span.bin_ms, partial(_clock, span=span), {kind: target} if target else {}
-        ),
+        "waits": heat_map(parts, starts, times, size * span.bin_ms, {kind: target} if target else {}),
     }
 
 
@@ -254,15 +251,14 @@ LEVELS: Final = 5
 
 
 def heat_map(
-    columns: Sequence[Counts], starts: Sequence[int], column_ms: int, clock: Callable[[int], str], only: dict[str, str]
+    columns: Sequence[Counts], starts: Sequence[int], times: Sequence[str], column_ms: int, only: dict[str, str]
 ) -> dict[str, Any] | None:
     """Return the heat map of counts by columns, its rows of cells the longest waits first; ``None`` without a start.
 
     A cell's ``level`` is from 0, for none, to 5, and its ``url`` that of the list of its jobs.
 
     Args:
-        starts: Of the columns, ms since the epoch.
-        clock: Writes such a time.
+        starts: Of the columns, ms since the epoch; ``times`` the same as words.
         only: Filter of the jobs, such as their queue.
     """
     ranges = pairwise((*FIRSTS, facts.CLASSES))
@@ -270,7 +266,7 @@ def heat_map(
     filled = [at for at, row in enumerate(counts) if any(row)]
     if not filled:
         return None
-    most, rows, times = max(map(max, counts)), [], list(map(clock, starts))
+    most, rows = max(map(max, counts)), []
     spans = [jobs_url(**only, since=iso(start, "seconds"), until=iso(start + column_ms, "seconds")) for start in starts]
     for at in range(filled[-1], filled[0] - 1, -1):
         (title, waited), cells = _row(at), []

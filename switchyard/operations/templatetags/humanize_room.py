@@ -18,16 +18,8 @@ BACKTICKS = re.compile("`{1,2}")
 register.filter("ago", formatting.ago)
 register.filter("milliseconds", formatting.duration)
 register.filter("filesize_room", formatting.size)
-
-
-@register.filter
-def seconds(value: float) -> str:
-    return formatting.duration(value * 1_000)
-
-
-@register.filter
-def thousands(value: int) -> str:
-    return f"{value:,}"
+register.filter("seconds", lambda value: formatting.duration(value * 1_000))
+register.filter("thousands", lambda value: f"{value:,}")
 
 
 @register.filter

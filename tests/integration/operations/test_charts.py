@@ -147,7 +147,7 @@ def test_waits_are_a_map_whose_numbers_open_their_jobs(two_days: int) -> None:
 def test_each_wait_is_in_one_row_of_the_map() -> None:
     columns: list[dict[int, int]] = [{WAITS + number: 1 for number in range(CLASSES)}, {}, {WAITS + 18: 2_345}]
 
-    found = heat_map(columns, range(3), MINUTE_MS, str, {"actor": "a"})
+    found = heat_map(columns, range(3), "abc", MINUTE_MS, {"actor": "a"})
 
     assert found is not None
     assert sum(int(cells[0]["text"]) for _, cells in found["rows"]) == CLASSES
@@ -157,7 +157,7 @@ def test_each_wait_is_in_one_row_of_the_map() -> None:
     ranges = [parse_qs(urlsplit(cells[0]["url"]).query)["waited"][0] for _, cells in found["rows"]]
     assert ranges[0] == "327680-" and ranges[-1] == "-20"
     assert [each.partition("-")[2] for each in ranges[1:]] == [each.partition("-")[0] for each in ranges[:-1]]
-    assert heat_map([{}, {}], range(2), MINUTE_MS, str, {}) is None
+    assert heat_map([{}, {}], range(2), "ab", MINUTE_MS, {}) is None
 
 
 @pytest.mark.parametrize(
