@@ -119,14 +119,9 @@ class Verdict:
         return self.findings[0].finding.subject if self.findings else ""
 
     @property
-    def others(self) -> tuple[Ranked, ...]:
-        """Further findings. Paused schedules are left out: the overview lists them with links of their own."""
-        return tuple(found for found in self.findings[1:] if found.finding.name != "scheduler.paused")
-
-    @property
     def also(self) -> tuple[str, ...]:
-        """Further findings, as sentences."""
-        return tuple(other.sentence for other in self.others)
+        """Further findings, as sentences, but for paused schedules: the overview lists them with links of their own."""
+        return tuple(other.sentence for other in self.findings[1:] if other.finding.name != "scheduler.paused")
 
 
 def diagnose(
