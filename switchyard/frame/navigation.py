@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -114,13 +114,6 @@ ROOM = (
 )
 
 
-def room_pages() -> Iterator[RoomPage]:
-    """Yield the pages of the room, then those that apps of the project add."""
-    yield from ROOM
-    for config in apps.get_app_configs():
-        yield from (RoomPage(*page) for page in getattr(config, "room_pages", ()))
-
-
 def menu(request: HttpRequest) -> list[tuple[str, list[MenuEntry]]]:
     """Return the groups of the menu by title, with the pages that the user may see; those without any are left out."""
     found = (("Operations room", _room_entries(request)), ("Administration", _admin_entries(request)))
@@ -128,7 +121,8 @@ def menu(request: HttpRequest) -> list[tuple[str, list[MenuEntry]]]:
 
 
 def _room_entries(request: HttpRequest) -> Iterable[MenuEntry]:
-    for page in room_pages():
+    added = (RoomPage(*page) for config in apps.get_app_configs() for page in getattr(config, "room_pages", ()))
+    for page in (*ROOM, *added):
         if not request.user.has_perm(page.right):
             continue
         try:
