@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from django.urls import path
 
-from switchyard.console.room_view import Views, room_view
+from switchyard.console.room_view import room_view, view_of
 
-views = Views("apps.retention.views")
+view = room_view(view_of("apps.retention.views.retention"))
 
-urlpatterns = [path("admin/operations/retention/", room_view(views.retention), name="switchyard-retention")]
+urlpatterns = [path("admin/operations/retention/", view, name="switchyard-retention")]

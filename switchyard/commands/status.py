@@ -27,7 +27,7 @@ from switchyard.jobs.queries import limit_of
 from switchyard.middleware.logs import printable
 from switchyard.operations.findings.examine import KEPT, WHOLE_S
 from switchyard.operations.findings.finding import EXIT_CODES, worst
-from switchyard.operations.overview import FACTS, PoolRow, Room, Verdict, overview
+from switchyard.operations.overview import FACTS, Room, Verdict, overview
 from switchyard.operations.queries import SHORTEST_S
 from switchyard.operations.rows import Row
 
@@ -220,13 +220,14 @@ def _running(job: Job) -> Cells:
     return (job.actor, job.queue, (ran, "warn" if is_over_limit else ""), limit, job.id, job.holder.name)
 
 
-def _pool(pool: PoolRow) -> Cells:
-    state, beat = pool.state, ago(pool.beat_at) if pool.beat_at else "–"
+def _pool(pool: dict[str, Any]) -> Cells:
+    state, beat, name, restarts = pool["state"], pool["beat_at"], pool["name"], pool["restarts"]
+    beat = ago(beat) if beat else "–"
     if state is None or not state.up:
-        return (pool.name, ("unknown", "") if state is None else (state.state, "bad"), "–", "–", beat, pool.restarts)
+        return (name, ("unknown", "") if state is None else (state.state, "bad"), "–", "–", beat, restarts)
     busy = f"{state.busy}/{state.slots}"
     shown = ("child silent", "warn") if state.silent_children else (state.state, "ok")
-    return (pool.name, shown, busy, size(state.memory_bytes), beat, pool.restarts)
+    return (name, shown, busy, size(state.memory_bytes), beat, restarts)
 
 
 def _alert(alert: Alert) -> Cells:
@@ -249,7 +250,8 @@ def as_json(room: Room) -> dict[str, Any]:
         "also": list(room.also),
         "queues": [_row(row) for row, _ in room.rows],
         "pools": [
-            {"pool": pool.name} | {name: getattr(pool.state, name, None) for name in OF_POOL} for pool in room.pools
+            {"pool": pool["name"]} | {name: getattr(pool["state"], name, None) for name in OF_POOL}
+            for pool in room.pools
         ],
         "running": None if room.running is None else [job_json(job) for job in room.running],
         "alerts": None if room.alerts is None else list(map(_alert_json, room.alerts)),

@@ -30,17 +30,13 @@ from switchyard.console.links import admin_site, admin_url
 from switchyard.console.queue_rights import UserOfQueue, holds
 
 
-class Views:
-    """The views of a module, each of which imports it with its first request.
+def view_of(path: str) -> Callable[..., Any]:
+    """Return the view of a dotted path, whose module is imported with its first request.
 
     ``manage.py check`` imports all URLs of a project: it would import the pages of the whole room with them.
     """
-
-    def __init__(self, module: str) -> None:
-        self._module = module
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        return lambda *args, **parts: getattr(import_module(self._module), name)(*args, **parts)
+    module, _, name = path.rpartition(".")
+    return lambda *args, **parts: getattr(import_module(module), name)(*args, **parts)
 
 
 def independent(view: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
+from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
 from django.apps import apps
 from django.db import DatabaseError
 from django.http import HttpRequest
@@ -16,11 +14,10 @@ from django.urls import NoReverseMatch, reverse
 
 from switchyard.alerts import notice as alerts
 from switchyard.console.links import admin_site, admin_url
-from switchyard.console.room_view import SWITCHED_OFF
 from switchyard.dead_letters import queries as dead_letters
 
 if TYPE_CHECKING:
-    from switchyard.operations.overview import Verdict
+    from switchyard.operations.overview import Room
 
 # Of a page: one that follows another costs nothing, and the strip of an open one is read anew soon after.
 PAGE_S = 5.0
@@ -30,31 +27,17 @@ FRESH_S = 2.0
 OLD_S = 15.0
 
 
-class KeptVerdict(msgspec.Struct, frozen=True):
-    """A verdict with the time at which the yard was read; of an unreadable broker ``quarantined`` is ``None``."""
-
-    verdict: Verdict
-    at: datetime
-    away: bool = False
-    quarantined: int | None = None
-
-    @property
-    def switched_off(self) -> str:
-        """Reason for which acts that need the broker are switched off; "" while it answers."""
-        return SWITCHED_OFF if self.away else ""
-
-
 class VerdictStrip:
-    """The last verdict of this process. A page that finds it being read elsewhere shows the one before."""
+    """The last overview of this process. A page that finds it being read elsewhere shows the one before."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = Lock()
         # With the time at which the read ended.
-        self._kept: tuple[KeptVerdict, float] | None = None
+        self._kept: tuple[Room, float] | None = None
 
-    def verdict(self, fresh_s: float = FRESH_S) -> KeptVerdict:
-        """Return the verdict, read anew when it is older than ``fresh_s``."""
+    def verdict(self, fresh_s: float = FRESH_S) -> Room:
+        """Return the overview with its verdict, read anew when it is older than ``fresh_s``."""
         if (kept := self._fresh(fresh_s)) is not None:
             return kept
         before = self._fresh(OLD_S)
@@ -69,18 +52,17 @@ class VerdictStrip:
         """Have the next page read the yard."""
         self._kept = None
 
-    def _fresh(self, fresh_s: float) -> KeptVerdict | None:
+    def _fresh(self, fresh_s: float) -> Room | None:
         kept = self._kept
         return kept[0] if kept and self._clock() - kept[1] < fresh_s else None
 
-    def _read(self) -> KeptVerdict:
+    def _read(self) -> Room:
         # Imported here: Django's check of templates imports the tags, which import this module.
         from switchyard.operations import overview
 
         room = overview.overview()
-        found = KeptVerdict(room.verdict, room.at, away=room.away, quarantined=room.quarantined)
-        self._kept = found, self._clock()
-        return found
+        self._kept = room, self._clock()
+        return room
 
 
 STRIP = VerdictStrip()
@@ -92,13 +74,7 @@ LEFT_OUT_APPS |= {"django_dramatiq"}
 
 
 class MenuEntry(NamedTuple):
-    """A line of the menu.
-
-    Args:
-        icon: Name of a shape in ``icon.html``.
-        key: Letter that opens the page after ``g``; "" for none.
-        badge: Number beside the name; "" for none.
-    """
+    """A line of the menu, with the icon and the key of its page; ``badge``: number beside the name, "" for none."""
 
     title: str
     address: str
@@ -108,22 +84,11 @@ class MenuEntry(NamedTuple):
     active: bool = False
 
 
-class MenuGroup(NamedTuple):
-    """Entries of the menu with a heading."""
-
-    title: str
-    entries: tuple[MenuEntry, ...]
-
-
 class RoomPage(NamedTuple):
     """A page of the room as the menu declares it.
 
     An app of the project adds pages to the menu by ``room_pages`` of its ``AppConfig``, a tuple of tuples like this.
-
-    Args:
-        name: Name of its URL.
-        icon: Name of a shape in ``icon.html``.
-        key: Letter that opens it after ``g``; "" for none.
+    ``name`` is that of its URL, ``icon`` that of a shape in ``icon.html``; ``key`` opens it after ``g``, "" for none.
     """
 
     title: str
@@ -149,27 +114,15 @@ ROOM = (
 )
 
 
-def room_pages() -> Iterator[RoomPage]:
-    """Yield the pages of the room, then those that apps of the project add."""
-    yield from ROOM
-    for config in apps.get_app_configs():
-        yield from (RoomPage(*page) for page in getattr(config, "room_pages", ()))
-
-
-def menu(request: HttpRequest) -> tuple[MenuGroup, ...]:
-    """Return the groups of the menu with the pages that the user may see; groups without any are left out."""
+def menu(request: HttpRequest) -> list[tuple[str, list[MenuEntry]]]:
+    """Return the groups of the menu by title, with the pages that the user may see; those without any are left out."""
     found = (("Operations room", _room_entries(request)), ("Administration", _admin_entries(request)))
-    groups = (MenuGroup(title, tuple(entries)) for title, entries in found)
-    return tuple(group for group in groups if group.entries)
-
-
-def current(groups: Iterable[MenuGroup]) -> MenuEntry | None:
-    """Return the entry of the page that is shown, or ``None``."""
-    return next((entry for group in groups for entry in group.entries if entry.active), None)
+    return [(title, entries) for title, of in found if (entries := list(of))]
 
 
 def _room_entries(request: HttpRequest) -> Iterable[MenuEntry]:
-    for page in room_pages():
+    added = (RoomPage(*page) for config in apps.get_app_configs() for page in getattr(config, "room_pages", ()))
+    for page in (*ROOM, *added):
         if not request.user.has_perm(page.right):
             continue
         try:

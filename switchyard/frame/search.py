@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import NamedTuple
 
 import dramatiq
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, PermissionsMixin
@@ -30,25 +29,13 @@ from switchyard.schedules.rows import all_schedules
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One result.
-
-    Args:
-        is_exact: The text is the whole name.
-        is_id: The text is an id that nothing else has: the search leads there at once.
-    """
+    """A result. The text ``is_exact``: its whole name; or ``is_id``: no other has it, and the search leads there."""
 
     name: str
     address: str
     note: str = ""
     is_exact: bool = False
     is_id: bool = False
-
-
-class HitGroup(NamedTuple):
-    """Results of one kind."""
-
-    title: str
-    hits: tuple[Hit, ...]
 
 
 MOST_ROWS, MOST_GROUPS = 10, 200
@@ -163,57 +150,42 @@ User = AbstractBaseUser | AnonymousUser | PermissionsMixin
 log = get_logger(__name__)
 
 
-class SearchAnswer(NamedTuple):
-    """Things that a text names.
-
-    Args:
-        exact: Address of the only thing that it names exactly; "" for none or several.
-        unread: Kinds that could not be searched, because the broker or the database did not answer.
-    """
-
-    groups: tuple[HitGroup, ...]
-    exact: str
-    unread: tuple[str, ...]
-
-
-class SearchedKind(NamedTuple):
-    """Things of one kind, the right to see them, and the search among them."""
-
-    title: str
-    right: str
-    search: Callable[[str], Iterator[Hit]]
-
-
 OPERATIONS = "switchyard_operations.view_operations"
-KINDS = (
-    SearchedKind("Jobs", "switchyard_jobs.view_job", jobs),
-    SearchedKind("Queues", OPERATIONS, _by_name(queues)),
-    SearchedKind("Actors", OPERATIONS, _by_name(actors)),
-    SearchedKind("Schedules", "switchyard_schedules.view_schedulestate", _by_name(schedules)),
-    SearchedKind("Workers", OPERATIONS, lambda asked: islice(workers(asked), MOST_WORKERS)),
-    SearchedKind("Dead letters", "switchyard_dead_letters.view_deadletter", letters),
-    SearchedKind("Alerts", "switchyard_alerts.view_alert", alerts),
-    SearchedKind("Owners", "switchyard_jobs.view_job", owners),
-    SearchedKind("Arguments", "switchyard_jobs.view_arguments", arguments),
+# Titles, the rights to see such things, and the searches among them.
+KINDS: tuple[tuple[str, str, Callable[[str], Iterator[Hit]]], ...] = (
+    ("Jobs", "switchyard_jobs.view_job", jobs),
+    ("Queues", OPERATIONS, _by_name(queues)),
+    ("Actors", OPERATIONS, _by_name(actors)),
+    ("Schedules", "switchyard_schedules.view_schedulestate", _by_name(schedules)),
+    ("Workers", OPERATIONS, lambda asked: islice(workers(asked), MOST_WORKERS)),
+    ("Dead letters", "switchyard_dead_letters.view_deadletter", letters),
+    ("Alerts", "switchyard_alerts.view_alert", alerts),
+    ("Owners", "switchyard_jobs.view_job", owners),
+    ("Arguments", "switchyard_jobs.view_arguments", arguments),
 )
 
 
-def found(user: User, asked: str) -> SearchAnswer:
-    """Return what a text names, of the kinds that the user may see."""
+def found(user: User, asked: str) -> tuple[list[tuple[str, list[Hit]]], list[str], str]:
+    """Return what a text names, of the kinds that the user may see.
+
+    Returns:
+        The hits by title of their kind; the kinds that could not be searched, because the broker or the database did
+        not answer; and the address of the only thing that it names exactly, "" for none or several.
+    """
     groups, unread = [], []
-    for kind in KINDS:
-        if not holds(user, kind.right):
+    for title, right, search in KINDS:
+        if not holds(user, right):
             continue
         try:
-            hits = tuple(hit for hit in kind.search(asked) if hit.address)
+            hits = [hit for hit in search(asked) if hit.address]
         except (BrokerError, DatabaseError) as error:
-            log.warning("a search was cut short", kind=kind.title, error=type(error).__name__)
-            unread.append(kind.title.lower())
+            log.warning("a search was cut short", kind=title, error=type(error).__name__)
+            unread.append(title.lower())
             continue
         if hits:
-            groups.append(HitGroup(kind.title, hits))
-    everything = [hit for group in groups for hit in group.hits]
+            groups.append((title, hits))
+    everything = [hit for _, hits in groups for hit in hits]
     exact = [hit.address for hit in everything if hit.is_id]
     if not exact and len(everything) == 1 and everything[0].is_exact:
         exact = [everything[0].address]
-    return SearchAnswer(tuple(groups), exact[0] if exact else "", tuple(unread))
+    return groups, unread, exact[0] if exact else ""

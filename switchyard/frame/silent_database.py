@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -46,12 +45,12 @@ class SilentDatabase:
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         if self._is_async:
             return self._answer(request)
-        with _limited(request):
+        with each_statement_within(_limit_s(request)):  # a stream that the response opens later has no limit
             response: HttpResponseBase = self._get_response(request)
         return response
 
     async def _answer(self, request: HttpRequest) -> HttpResponseBase:
-        with _limited(request):
+        with each_statement_within(_limit_s(request)):
             response: HttpResponseBase = await self._get_response(request)
         return response
 
@@ -60,21 +59,15 @@ class SilentDatabase:
         if not _is_silence(exception):
             return None
         log.error("a page was not shown: the database does not answer", path=request.path, error=str(exception)[:200])
-        limit_s = READ_S if _reads(request) else WRITE_S
-        context = {"limit_s": limit_s, "reads": _reads(request), "again_s": RETRY_AFTER_S}
+        limit_s = _limit_s(request)
+        context = {"limit_s": limit_s, "reads": limit_s == READ_S, "again_s": RETRY_AFTER_S}
         response = RoomResponse(request, "switchyard_frame/database_silent.html", context, status=503).render()
         response["Retry-After"], response["Cache-Control"] = str(RETRY_AFTER_S), "no-store"
         return response
 
 
-@contextlib.contextmanager
-def _limited(request: HttpRequest) -> Iterator[None]:
-    with each_statement_within(READ_S if _reads(request) else WRITE_S):
-        yield  # a stream that the response opens later has no limit
-
-
-def _reads(request: HttpRequest) -> bool:
-    return request.method in ("GET", "HEAD", "OPTIONS")
+def _limit_s(request: HttpRequest) -> float:
+    return READ_S if request.method in ("GET", "HEAD", "OPTIONS") else WRITE_S
 
 
 def _is_silence(error: Exception) -> bool:

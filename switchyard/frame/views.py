@@ -27,10 +27,11 @@ YEAR_S = 365 * 24 * 3_600
 def find(request: HttpRequest) -> HttpResponse:
     """List what a text names, by kind; redirect to the only thing that it names exactly."""
     asked = request.GET.get("q", "").replace("\0", "").strip()[:LONGEST_QUERY]
-    answer = found(request.user, asked) if asked else None
-    if answer is not None and answer.exact:
-        return redirect(answer.exact)
-    return RoomResponse(request, "switchyard_frame/find.html", {"title": "Find", "asked": asked, "found": answer})
+    groups, unread, exact = found(request.user, asked) if asked else ([], [], "")
+    if exact:
+        return redirect(exact)
+    context = {"title": "Find", "asked": asked, "groups": groups, "unread": unread}
+    return RoomResponse(request, "switchyard_frame/find.html", context)
 
 
 @require_safe
@@ -55,7 +56,9 @@ def keys(request: HttpRequest) -> HttpResponse:
 @require_POST
 def theme(request: HttpRequest) -> HttpResponse:
     """Remember the colour scheme, and whether keys are on, in cookies; redirect to the page that asked."""
-    answer = HttpResponseRedirect(_next(request))
+    wanted = request.POST.get("next", "")
+    safe = url_has_allowed_host_and_scheme(wanted, {request.get_host()}, require_https=request.is_secure())
+    answer = HttpResponseRedirect(wanted if safe else reverse("switchyard-operations"))
     if (chosen := request.POST.get("theme")) is not None:
         if chosen not in ("", *THEMES):
             return HttpResponseBadRequest("theme: light, dark, or nothing for the browser's", content_type="text/plain")
@@ -70,9 +73,3 @@ def _remember(request: HttpRequest, answer: HttpResponse, name: str, value: str)
         answer.set_cookie(name, value, max_age=YEAR_S, samesite="Lax", httponly=True, secure=request.is_secure())
     else:
         answer.delete_cookie(name, samesite="Lax")
-
-
-def _next(request: HttpRequest) -> str:
-    wanted = request.POST.get("next", "")
-    safe = url_has_allowed_host_and_scheme(wanted, {request.get_host()}, require_https=request.is_secure())
-    return wanted if safe else reverse("switchyard-operations")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby, pairwise
-from typing import ClassVar, Final
+from typing import Any, Final
 
 from django.db import DatabaseError
 from django.db.models import Min
@@ -50,48 +49,6 @@ SPANS: Final = (
     ChartSpan("72h", "72 hours", 3 * DAY_MS, 30 * facts.MINUTE_MS),
     ChartSpan("year", "a year", 365 * DAY_MS, DAY_MS),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ChartLine:
-    """A line of a chart; ``kind`` is its class in the style sheet: ``most``, ``half``, ``before`` or ``week``."""
-
-    kind: str
-    title: str
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """A chart: ``top`` is the value of its upper edge, ``says`` what it shows in words."""
-
-    title: str
-    top: str
-    says: str
-    lines: tuple[ChartLine, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ChartMark:
-    """A release, or a pause or its end: ``x`` is its place."""
-
-    x: float
-    kind: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Charts:
-    """Charts of one subject with their axis, and a table of the same figures."""
-
-    span: ChartSpan
-    charts: tuple[Chart, ...]
-    marks: tuple[ChartMark, ...]
-    axis: tuple[str, ...]
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    waits: HeatMap | None
-    spans: ClassVar = SPANS
 
 
 # A figure of a bin, of which as many milliseconds are over as the second argument says; ``None`` for none.
@@ -137,8 +94,10 @@ def _figures(kind: str) -> list[tuple[str, tuple[Figure, ...]]]:
     return charts
 
 
-def charts_of(subject: str, kind: str, chosen: str, *, target: str = "") -> Charts | None:
-    """Return the charts of a subject; ``None`` where nothing is known of it, or a server does not answer.
+def charts_of(subject: str, kind: str, chosen: str, *, target: str = "") -> dict[str, Any] | None:
+    """Return the charts of a subject with their axis, and a table of the same figures, as ``charts.html`` takes them.
+
+    ``None`` where nothing is known of it, or a server does not answer.
 
     Args:
         kind: ``queue``, ``actor`` or ``yard``.
@@ -154,23 +113,33 @@ def charts_of(subject: str, kind: str, chosen: str, *, target: str = "") -> Char
             bins = _bins(subject, begin, now, span)
             if not any(bins):
                 return None
-            before, week = (
-                _hourly(subject, begin - days * DAY_MS, end - days * DAY_MS, span) if span.compared else []
-                for days in (1, 7)
-            )
-            marks = tuple(_marks(begin, end, span, kind, target))
+            compared = [
+                (name, title, _hourly(subject, begin - days * DAY_MS, end - days * DAY_MS, span))
+                for name, title, days in (("before", "the day before", 1), ("week", "last week", 7))
+                if span.compared
+            ]
+            marks = list(_marks(begin, end, span, kind, target))
     except (BrokerError, DatabaseError):
         return None
     over = [min(max(now - (begin + at * span.bin_ms), 0), span.bin_ms) for at in range(len(bins))]
-    drawn = [_chart(title, figures, bins, over, before, week, span) for title, figures in _figures(kind)]
-    size = -(-len(bins) // PARTS)
+    figures, size = _figures(kind), -(-len(bins) // PARTS)
     firsts = range(0, len(bins), size)
     parts, starts = [merged(bins[at : at + size]) for at in firsts], [begin + at * span.bin_ms for at in firsts]
-    heads, rows = _table(kind, parts, [sum(over[at : at + size]) for at in firsts], [_clock(at, span) for at in starts])
-    axis = tuple(_clock(begin + span.length_ms * at // (LABELS - 1), span) for at in range(LABELS))
-    only = {kind: target} if target else {}
-    waits = heat_map(parts, starts, size * span.bin_ms, partial(_clock, span=span), only)
-    return Charts(span, tuple(drawn), marks, axis, heads, rows, waits)
+    main, times = [(title, of_chart[-1]) for title, of_chart in figures], [_clock(at, span) for at in starts]
+    rows = [
+        (time, *(_text(figure, counts, sum(over[at : at + size])) for _, figure in main))
+        for at, time, counts in zip(firsts, times, parts, strict=True)
+    ]
+    return {
+        "span": span,
+        "spans": SPANS,
+        "charts": [_chart(title, of_chart, bins, over, compared) for title, of_chart in figures],
+        "marks": marks,
+        "axis": [_clock(begin + span.length_ms * at // (LABELS - 1), span) for at in range(LABELS)],
+        "heads": [f"{title}, {each.title}" if each.title == "95 %" else title for title, each in main],
+        "rows": rows,
+        "waits": heat_map(parts, starts, times, size * span.bin_ms, {kind: target} if target else {}),
+    }
 
 
 def _bins(subject: str, begin: int, until: int, span: ChartSpan) -> list[Counts]:
@@ -192,19 +161,20 @@ def _hourly(subject: str, begin: int, until: int, span: ChartSpan) -> list[Count
 
 
 def _chart(
-    title: str, figures: Sequence[Figure], bins: Sequence[Counts], over: Sequence[int], before: Sequence[Counts],
-    week: Sequence[Counts], span: ChartSpan,
-) -> Chart:  # fmt: skip
+    title: str, figures: Sequence[Figure], bins: Sequence[Counts], over: Sequence[int],
+    compared: Sequence[tuple[str, str, Sequence[Counts]]],
+) -> dict[str, Any]:  # fmt: skip
+    """Return a chart: ``top`` is the value of its upper edge, and ``kind`` of a line its class in the style sheet."""
     main = figures[-1]
     series = [("most" if figure is main else "half", figure.title, _values(figure, bins, over)) for figure in figures]
-    for kind, name, compared in (("before", "the day before", before), ("week", "last week", week)):
-        if any(compared):
-            series.append((kind, f"{main.title}, {name}", _values(main, compared, [facts.HOUR_MS] * len(compared))))
+    last = next((value for value in reversed(series[-1][2]) if value is not None), None)
+    for kind, name, before in compared:
+        if any(before):
+            series.append((kind, f"{main.title}, {name}", _values(main, before, [facts.HOUR_MS] * len(before))))
     top = max((value for _, _, values in series for value in values if value is not None), default=0.0) or 1.0
-    lines = tuple(ChartLine(kind, name, path_of(values, top)) for kind, name, values in series)
-    last = next((value for value in reversed(series[len(figures) - 1][2]) if value is not None), None)
+    lines = [{"kind": kind, "title": name, "path": path_of(values, top)} for kind, name, values in series]
     says = f"{title}: up to {main.text(top)}" + ("" if last is None else f", last {main.text(last)}")
-    return Chart(title, main.text(top), says, lines)
+    return {"title": title, "top": main.text(top), "says": says, "lines": lines}
 
 
 def _values(figure: Figure, bins: Sequence[Counts], over: Sequence[int]) -> list[float | None]:
@@ -230,16 +200,9 @@ def path_of(values: Sequence[float | None], top: float) -> str:
     return "".join(parts)
 
 
-def _table(
-    kind: str, parts: Sequence[Counts], over: Sequence[int], times: Sequence[str]
-) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    figures = [(title, figures[-1]) for title, figures in _figures(kind)]
-    rows = []
-    for time, counts, over_ms in zip(times, parts, over, strict=True):
-        values = [(figure.text, figure.value(counts, over_ms)) for _, figure in figures]
-        rows.append((time, *("–" if value is None or not counts else text(value) for text, value in values)))
-    heads = tuple(f"{title}, {figure.title}" if figure.title == "95 %" else title for title, figure in figures)
-    return heads, tuple(rows)
+def _text(figure: Figure, counts: Counts, over_ms: int) -> str:
+    value = figure.value(counts, over_ms)
+    return "–" if value is None or not counts else figure.text(value)
 
 
 def _clock(at: int, span: ChartSpan) -> str:
@@ -247,7 +210,7 @@ def _clock(at: int, span: ChartSpan) -> str:
     return f"{moment:%Y-%m-%d}" if span.bin_ms >= DAY_MS else f"{moment:%a %H:%M}"
 
 
-def _marks(begin: int, end: int, span: ChartSpan, kind: str, target: str) -> Iterator[ChartMark]:
+def _marks(begin: int, end: int, span: ChartSpan, kind: str, target: str) -> Iterator[dict[str, Any]]:
     """Yield the first moment of each release, and pauses with their ends, the last twelve of each."""
     found = [(at, "release", f"release {name}") for name, at in releases(begin, end)]
     if span.bin_ms < facts.HOUR_MS:
@@ -258,7 +221,8 @@ def _marks(begin: int, end: int, span: ChartSpan, kind: str, target: str) -> Ite
             done = "paused" if act.endswith("pause") else "resumed"
             found.append((round(moment.timestamp() * 1_000), "pause", f"{who} {done} {what}"))
     for at, name, text in sorted(found):
-        yield ChartMark(round(WIDTH * (at - begin) / (end - begin), 1), name, f"{_clock(at, span)} {text}")
+        x = round(WIDTH * (at - begin) / (end - begin), 1)
+        yield {"x": x, "kind": name, "text": f"{_clock(at, span)} {text}"}
 
 
 def releases(begin: int, end: int) -> list[tuple[str, int]]:
@@ -286,32 +250,15 @@ FIRSTS: Final = (0, *range(3, facts.CLASSES, 2))
 LEVELS: Final = 5
 
 
-@dataclass(frozen=True, slots=True)
-class HeatCell:
-    """Starts of one time and one row; ``level`` is from 0, for none, to 5, and ``url`` the list of their jobs."""
-
-    text: str
-    level: int
-    says: str
-    url: str
-
-
-@dataclass(frozen=True, slots=True)
-class HeatMap:
-    """Rows of cells, the longest waits first, each with its title; ``times`` stand above the columns."""
-
-    times: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[HeatCell, ...]], ...]
-
-
 def heat_map(
-    columns: Sequence[Counts], starts: Sequence[int], column_ms: int, clock: Callable[[int], str], only: dict[str, str]
-) -> HeatMap | None:
-    """Return the heat map of counts by columns; ``None`` where nothing started.
+    columns: Sequence[Counts], starts: Sequence[int], times: Sequence[str], column_ms: int, only: dict[str, str]
+) -> dict[str, Any] | None:
+    """Return the heat map of counts by columns, its rows of cells the longest waits first; ``None`` without a start.
+
+    A cell's ``level`` is from 0, for none, to 5, and its ``url`` that of the list of its jobs.
 
     Args:
-        starts: Of the columns, ms since the epoch.
-        clock: Writes such a time.
+        starts: Of the columns, ms since the epoch; ``times`` the same as words.
         only: Filter of the jobs, such as their queue.
     """
     ranges = pairwise((*FIRSTS, facts.CLASSES))
@@ -319,16 +266,17 @@ def heat_map(
     filled = [at for at, row in enumerate(counts) if any(row)]
     if not filled:
         return None
-    most, rows, times = max(map(max, counts)), [], tuple(map(clock, starts))
+    most, rows = max(map(max, counts)), []
     spans = [jobs_url(**only, since=iso(start, "seconds"), until=iso(start + column_ms, "seconds")) for start in starts]
     for at in range(filled[-1], filled[0] - 1, -1):
         (title, waited), cells = _row(at), []
         for time, span, count in zip(times, spans, counts[at], strict=True):
             level = math.ceil(LEVELS * math.log1p(count) / math.log1p(most))
             url = f"{span}&waited={waited}" if count and span else ""
-            cells.append(HeatCell(short(count), level, f"{time}: {count:,} waited {title}", url))
-        rows.append((title, tuple(cells)))
-    return HeatMap(times, tuple(rows))
+            says = f"{time}: {count:,} waited {title}"
+            cells.append({"text": short(count), "level": level, "says": says, "url": url})
+        rows.append((title, cells))
+    return {"times": times, "rows": rows}
 
 
 def _row(at: int) -> tuple[str, str]:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from operator import itemgetter
 from typing import Any, Final
 
 from switchyard.broker.errors import BrokerError
@@ -130,7 +129,7 @@ def diagnose(found: Sequence[Ranked], late: Mapping[str, Row], holders: Mapping[
         holders: Queue -> the actor that holds most of its slots.
     """
     window = _window()
-    told: list[tuple[int, Diagnosis]] = []
+    told: list[Diagnosis] = []
     for each in causes([one for one in found if one.level in ("bad", "warn")]):
         cause = _cause_of(each)
         if cause is None:
@@ -150,9 +149,9 @@ def diagnose(found: Sequence[Ranked], late: Mapping[str, Row], holders: Mapping[
                 sentence = f"{sentence[:-1]}; about {needed:,} slots would do, {late[queue].slots:,} are there."
         link = each.finding.button.href if each.finding.button is not None else ""
         sure, evidence = UNSURE if unsure else cause.confidence, _evidence(window, queue, actor)
-        diagnosis = Diagnosis(cause.name, cause.title, sentence, evidence, sure, each.finding.next, link, queue, actor)
-        told.append((PRECEDENCE.index(cause), diagnosis))
-    return [diagnosis for _, diagnosis in sorted(told, key=itemgetter(0))]
+        step = each.finding.next
+        told.append(Diagnosis(cause.name, cause.title, sentence, evidence, sure, step, link, queue, actor))
+    return sorted(told, key=lambda one: PRECEDENCE.index(BY_NAME[one.cause]))
 
 
 def _cause_of(found: Ranked) -> CauseKind | None:
@@ -188,12 +187,9 @@ def _usual_ms(subject: str) -> float | None:
 
 
 def slots_needed(row: Row, queue: Counts, objective_ms: int | None) -> int | None:
-    """Return how many slots would do for a late queue; ``None`` where too little ended, or as many are there.
+    """Return how many slots would do for a late queue, by its counts of the last two minutes, as for a pool.
 
-    As :func:`switchyard.operations.slots_needed.needed` does for a pool, of what the facts counted.
-
-    Args:
-        queue: Its counts of the last two minutes.
+    ``None`` where too little ended, or as many are there.
     """
     ended = ends(queue)
     if not ended:

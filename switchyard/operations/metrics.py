@@ -24,6 +24,7 @@ from switchyard.history.metrics import history_metrics
 from switchyard.jobs.queries import answering_families
 from switchyard.loggers import get_logger
 from switchyard.middleware.metrics import OWNER_ATTEMPTS, OWNER_SECONDS
+from switchyard.operations.findings.database import open_connections
 from switchyard.operations.queries import YardState, yard_state
 from switchyard.operations.slots_needed import SlotsNeeded
 from switchyard.operations.supervisors import ServerState
@@ -31,12 +32,6 @@ from switchyard.operations.timeouts import NoAnswer, TimedCall
 from switchyard.outbox.metrics import outbox_metrics
 from switchyard.workers.checks.database import connections_allowed
 from switchyard.workers.metrics import undisturbed
-
-# Those of clients: a server's own processes count for no limit.
-OPEN = """
-    SELECT count(*) FROM pg_stat_activity
-    WHERE coalesce(backend_type, 'client backend') = 'client backend' AND usename > '' AND datname > ''
-"""
 
 
 def broker_memory(server: ServerState) -> Iterator[Metric]:
@@ -62,10 +57,7 @@ def database_connections() -> list[Metric]:
     if connection.vendor != "postgresql":
         return []
     try:
-        allowed = connections_allowed(connection)
-        with connection.cursor() as cursor:
-            cursor.execute(OPEN)
-            used = int(cursor.fetchone()[0])
+        allowed, (used, _) = connections_allowed(connection), open_connections()
     finally:
         connections.close_all()
     return [
@@ -229,30 +221,20 @@ UNREADABLE = (OSError, ValueError, struct.error, RuntimeError)
 
 
 class WorkerMetrics:
-    """Collector of the workers' counters and histograms.
+    """Collector of the workers' counters and histograms, of a folder with one for each pool."""
 
-    Args:
-        metrics_dir: One folder for each pool, one ``*.db`` file for each child and type.
-        taken: Metric families of another collector; an exposition must not repeat a name.
-    """
-
-    def __init__(self, metrics_dir: Path, *, taken: frozenset[str] = frozenset()) -> None:
+    def __init__(self, metrics_dir: Path) -> None:
         self._metrics_dir = metrics_dir
-        self._taken = taken
 
-    def collect(self) -> Iterator[Metric]:
-        for family in self._merged():
-            if family.name not in self._taken and family.name not in (OWNER_ATTEMPTS, OWNER_SECONDS):
-                yield family
-
-    def _merged(self) -> list[Metric]:
+    def collect(self) -> list[Metric]:
         with undisturbed(folder for folder in self._metrics_dir.glob("*") if folder.is_dir()):
             files = sorted(str(path) for path in self._metrics_dir.glob("*/*.db"))
             try:
-                return list(MultiProcessCollector.merge(files))
+                merged = list(MultiProcessCollector.merge(files))
             except UNREADABLE:
                 # A child that is starting is still creating its files.
-                return list(MultiProcessCollector.merge([file for file in files if _readable(file)]))
+                merged = list(MultiProcessCollector.merge([file for file in files if _readable(file)]))
+        return [family for family in merged if family.name not in (OWNER_ATTEMPTS, OWNER_SECONDS)]
 
 
 def _readable(file: str) -> bool:

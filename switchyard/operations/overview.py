@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from operator import itemgetter
+from typing import Any
 
 from django.db import DatabaseError
 from django.utils import timezone
@@ -36,7 +37,7 @@ from switchyard.operations.findings.finding import CHECK_BROKER, Button, Finding
 from switchyard.operations.findings.records import look_at_schedules
 from switchyard.operations.findings.spending import said_once
 from switchyard.operations.metrics import YARD_STATE
-from switchyard.operations.queries import PoolState, YardState
+from switchyard.operations.queries import YardState
 from switchyard.operations.rows import UNKNOWN, Drawing, Row, RowStatus, draw, yard_rows
 from switchyard.operations.supervisors import ServerState, read_server_state
 from switchyard.operations.timeouts import NoAnswer, answers_within
@@ -118,14 +119,9 @@ class Verdict:
         return self.findings[0].finding.subject if self.findings else ""
 
     @property
-    def others(self) -> tuple[Ranked, ...]:
-        """Further findings. Paused schedules are left out: the overview lists them with links of their own."""
-        return tuple(found for found in self.findings[1:] if found.finding.name != "scheduler.paused")
-
-    @property
     def also(self) -> tuple[str, ...]:
-        """Further findings, as sentences."""
-        return tuple(other.sentence for other in self.others)
+        """Further findings, as sentences, but for paused schedules: the overview lists them with links of their own."""
+        return tuple(other.sentence for other in self.findings[1:] if other.finding.name != "scheduler.paused")
 
 
 def diagnose(
@@ -152,7 +148,9 @@ def diagnose(
     now = (*JUDGED_NOW, *(f"broker.{code}" for code, words in finding.addon_words().items() if words.now))
     kept = [found for found in examined if not any(fnmatchcase(found.name, name) for name in now)]
     told = sum(found.letters for found in kept)
-    present = list(_now(facts, open_letters, told, open_letters if settled_letters is None else settled_letters))
+    present, settled = list(_now(facts)), open_letters if settled_letters is None else settled_letters
+    if settled > told:
+        present.append(_untriaged(open_letters, told, settled - told))
     return _verdict(ranked(said_once([*present, *kept])), _figures(facts, open_letters))
 
 
@@ -161,7 +159,7 @@ def judged_now(facts: YardFacts) -> list[Ranked]:
     return ranked(_now(facts))
 
 
-def _now(facts: YardFacts, open_letters: int = 0, told: int = 0, settled: int = 0) -> Iterable[Finding]:
+def _now(facts: YardFacts) -> Iterable[Finding]:
     yield from _server(facts.state.server)
     yield from pool_checks.look_at_absence(facts)
     yield from lateness.look(facts)
@@ -171,8 +169,6 @@ def _now(facts: YardFacts, open_letters: int = 0, told: int = 0, settled: int = 
         then = f"Start `{step}`. Missed ticks are caught up as each schedule says; a pool sends the alerts meanwhile."
         button = look_at_schedules()
         yield SCHEDULER.warning("down", seen, "No scheduler runs", step, then=then, button=button)
-    if settled > told:
-        yield _untriaged(open_letters, told, settled - told)
 
 
 def _verdict(found: Sequence[Ranked], figures: tuple[tuple[str, str], ...]) -> Verdict:
@@ -261,19 +257,6 @@ SETTLED = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
-class PoolRow:
-    """One line of the table of pools."""
-
-    state: PoolState | None
-    name: str
-    kind: str
-    processes: int
-    slots: int
-    beat_at: datetime | None
-    restarts: str
-
-
-@dataclass(frozen=True, slots=True)
 class Room:
     """The overview at one moment.
 
@@ -284,7 +267,7 @@ class Room:
 
     verdict: Verdict
     rows: tuple[tuple[Row, Drawing], ...]
-    pools: tuple[PoolRow, ...]
+    pools: tuple[dict[str, Any], ...]
     pools_up: int
     slots: int
     memory_bytes: int
@@ -422,15 +405,16 @@ def _refusal(error: BrokerRefused) -> str | ServerFinding:
     return f"the broker answers with an error: {error.cause.partition(' ')[0]}"
 
 
-def _pool_row(pool: Pool, state: YardState | None) -> PoolRow:
+def _pool_row(pool: Pool, state: YardState | None) -> dict[str, Any]:
+    """Return a line of the table of pools; ``state`` is ``None`` where no report can be read."""
     now = state.pools[pool.name] if state and state.server.pools_known else None
     counted = sorted(now.restarts.items()) if now else []
-    return PoolRow(
-        state=now,
-        name=pool.name,
-        kind=f"{pool.kind}, niced" if pool.nice else pool.kind,
-        processes=now.slots // pool.slots if now and now.slots and pool.per_core else pool.children,
-        slots=pool.slots,
-        beat_at=datetime_of(now.beat_at) if now and now.beat_at else None,
-        restarts=", ".join(f"{count} by {reason}" for reason, count in counted) or ("0" if now else "unknown"),
-    )
+    return {
+        "state": now,
+        "name": pool.name,
+        "kind": f"{pool.kind}, niced" if pool.nice else pool.kind,
+        "processes": now.slots // pool.slots if now and now.slots and pool.per_core else pool.children,
+        "slots": pool.slots,
+        "beat_at": datetime_of(now.beat_at) if now and now.beat_at else None,
+        "restarts": ", ".join(f"{count} by {reason}" for reason, count in counted) or ("0" if now else "unknown"),
+    }

@@ -98,13 +98,11 @@ def _first_steps(room: page.Room) -> dict[str, Any] | None:
     """Return the first steps, shown before the first job; ``None`` once there was one, or where that is unknown."""
     if room.away or any(row.waiting or row.held or row.busy or row.dead for row, _ in room.rows):
         return None
-    try:
-        with answers_within(page.DATABASE_TIMEOUT_S):
-            if JobRow.objects.exists():
-                return None
-    except DatabaseError:
-        return None
-    return {"only_log": all(url == "log:" or url.endswith("=log:") for url in switchyard_settings().alert_urls)}
+    with suppress(DatabaseError), answers_within(page.DATABASE_TIMEOUT_S):
+        if not JobRow.objects.exists():
+            urls = switchyard_settings().alert_urls
+            return {"only_log": all(url == "log:" or url.endswith("=log:") for url in urls)}
+    return None
 
 
 class Change(NamedTuple):
@@ -119,7 +117,7 @@ class Change(NamedTuple):
 
 
 def _starts(room: page.Room) -> list[Change]:
-    reports = [report for pool in room.pools if pool.state is not None for report in pool.state.reports]
+    reports = [report for pool in room.pools if pool["state"] for report in pool["state"].reports]
     starts: list[Change] = []
     for report in sorted(reports, key=attrgetter("host", "release", "settings", "started_at")):
         of = report.host, report.release, report.settings, (report.pool,)
@@ -135,10 +133,8 @@ def _changes(request: HttpRequest, room: page.Room) -> list[Change] | None:
     if not request.user.has_perm("switchyard_audit.view_auditentry"):
         return None
     since = timezone.now() - timedelta(days=1)
-    try:
-        with answers_within(page.DATABASE_TIMEOUT_S):
-            acts = [Change(shown.entry.at, shown) for shown in newest_entries(since=since, limit=MOST_CHANGES)]
-    except DatabaseError:
-        return None
-    starts = [start for start in _starts(room) if start.at >= since]
-    return sorted([*acts, *starts], key=attrgetter("at"), reverse=True)[:MOST_CHANGES]
+    with suppress(DatabaseError), answers_within(page.DATABASE_TIMEOUT_S):
+        acts = [Change(shown.entry.at, shown) for shown in newest_entries(since=since, limit=MOST_CHANGES)]
+        starts = [start for start in _starts(room) if start.at >= since]
+        return sorted([*acts, *starts], key=attrgetter("at"), reverse=True)[:MOST_CHANGES]
+    return None

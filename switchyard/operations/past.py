@@ -60,8 +60,7 @@ class Usual:
 def usual_of(hours: Sequence[Counts], *, hour_ms: int, basis: str, rates: bool = True) -> Usual:
     """Return what is usual of some stretches of time, each ``hour_ms`` long; one hour alone changes little.
 
-    Args:
-        rates: Whether there are enough of them to know how often it is sent, and fails.
+    ``rates``: there are enough of them to know how often it is sent, and fails.
     """
     total = merged(hours)
     runs, sends = sum(total.get(facts.RUNS + n, 0) for n in range(facts.CLASSES)), sent(total) if rates else 0
@@ -93,11 +92,7 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 
 def median_ms(counts: Counts, first: int) -> float | None:
-    """Return the median of waits or runs in ms: where most are of one class or two, the mean of these.
-
-    Args:
-        first: ``WAITS`` or ``RUNS``.
-    """
+    """Return the median of waits or runs (``WAITS`` or ``RUNS``) in ms: where most are of two classes, their mean."""
     classes = [counts.get(first + number, 0) for number in range(facts.CLASSES)]
     n = max(range(facts.CLASSES - 1), key=lambda n: classes[n] + classes[n + 1])
     alike, low = classes[n] + classes[n + 1], facts.LEAST_MS * 2.0 ** (n - 1) if n else 0.0

@@ -11,7 +11,7 @@ from typing import Any
 
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.interface import Facilities, facilities
+from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import QueueStats
 from switchyard.broker.stores.pool_reports import (
     QUIETED,
@@ -21,7 +21,7 @@ from switchyard.broker.stores.pool_reports import (
     SilentChild,
     SilentSupervisor,
 )
-from switchyard.broker.topology import Pool, Yard
+from switchyard.broker.topology import Pool
 from switchyard.conf import declared_yard
 from switchyard.long_running import anyone_leads
 from switchyard.operations.supervisors import TAKES_WORK, ServerState, read_broker_state
@@ -173,14 +173,6 @@ class YardState:
     rates: Mapping[str, Rates] = field(default_factory=dict)
 
 
-def yard_state() -> YardState:
-    try:
-        return _read(declared_yard(), facilities())
-    except BrokerError:
-        _miss()
-        raise
-
-
 # When this process last saw no answer, or a refusal, and the first answer after it, by the monotonic clock. A process
 # that looks seldom does not know when the broker came back.
 _missed: dict[str, float] = {}
@@ -196,14 +188,20 @@ def _miss() -> None:
 LEAST_SILENT_MS = 10_000
 
 
-def _read(yard: Yard, found: Facilities) -> YardState:
-    server = read_broker_state(found)
-    stats = tuple(found.transport.stats(queue.name) for queue in yard.queues if queue.name not in server.away.queues)
-    if found.clock is not None:  # the server answers
-        found.clock.compare()
-    reports, silent = supervisors_of(found.pools, now_ms()) if server.pools_known else ([], [])
-    scheduler_up = not server.scheduler_known or anyone_leads(found.records.calls, found.records.keys)
-    quieted = found.pools.read_quieted(reports)
+def yard_state() -> YardState:
+    try:
+        yard, found = declared_yard(), facilities()
+        server = read_broker_state(found)
+        there = [queue.name for queue in yard.queues if queue.name not in server.away.queues]
+        stats = tuple(map(found.transport.stats, there))
+        if found.clock is not None:  # the server answers
+            found.clock.compare()
+        reports, silent = supervisors_of(found.pools, now_ms()) if server.pools_known else ([], [])
+        scheduler_up = not server.scheduler_known or anyone_leads(found.records.calls, found.records.keys)
+        quieted = found.pools.read_quieted(reports)
+    except BrokerError:
+        _miss()
+        raise
     pools = {pool.name: pool_state(pool, reports, silent, quieted) for pool in yard.pools}
     hosts = frozenset(report.host for report in reports)
     return YardState(stats, pools, scheduler_up, server, _returned_s(server), hosts, measure(stats))

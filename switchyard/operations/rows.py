@@ -10,9 +10,9 @@ from typing import Literal
 from switchyard.broker.shapes import LaneStats, QueueStats
 from switchyard.broker.topology import Queue, Yard
 from switchyard.console.formatting import promise, retries_text, times
+from switchyard.operations.findings.finding import Level
 from switchyard.operations.queries import PoolState, YardState
 
-Level = Literal["ok", "warn", "bad", "calm"]
 Signal = Literal["open", "paused", "cross", "unknown"]
 Kind = Literal["queue", "lane", "pool"]
 BAD_RATIO = 10
@@ -190,13 +190,8 @@ WAGON, GAP, LONG_WAGON = 7, 2, 112
 SLOT, SLOT_GAP, SINGLE_SLOTS = 11, 4, 8
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """One rectangle; ``kind`` is its class in the style sheet."""
-
-    x: int
-    width: int
-    kind: str
+# A rectangle: its place, its width, and its class in the style sheet.
+Mark = tuple[int, int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +208,7 @@ class Drawing:
 def draw(row: Row, holder: str = "", held: int = 0) -> Drawing:
     held = min(held, row.busy)
     count = min(8, math.ceil(math.log10((row.retrying or 0) + 1) * 2))
-    siding = tuple(Mark(30 + index * (WAGON + GAP + 1), WAGON, "hollow") for index in range(count))
+    siding = tuple((30 + index * (WAGON + GAP + 1), WAGON, "hollow") for index in range(count))
     return Drawing(_train(row), _slots(row, held), siding, holder if held else "", held)
 
 
@@ -226,19 +221,19 @@ def _train(row: Row) -> tuple[Mark, ...]:
         length = min(row.ratio, 1.0) * LINEAR + past * LOGARITHMIC
     count = max(1, int(length // (WAGON + GAP)))
     places = (SIGNAL_X - 4 - (index + 1) * (WAGON + GAP) + GAP for index in range(count))
-    return tuple(Mark(x, WAGON, "past" if x < PROMISE_X and row.ratio is not None else "wagon") for x in places)
+    return tuple((x, WAGON, "past" if x < PROMISE_X and row.ratio is not None else "wagon") for x in places)
 
 
 def _slots(row: Row, held: int) -> tuple[Mark, ...]:
     if not row.slots_known:
         return ()
     if row.slots == 0:
-        return (Mark(0, SLOT, "gone"),)
+        return ((0, SLOT, "gone"),)
     if row.slots <= SINGLE_SLOTS:
         step = SLOT + SLOT_GAP
         kinds = ["held"] * held + ["busy"] * (row.busy - held) + ["idle"] * (row.slots - row.busy)
-        return tuple(Mark(index * step, SLOT, kind) for index, kind in enumerate(kinds[: row.slots]))
+        return tuple((index * step, SLOT, kind) for index, kind in enumerate(kinds[: row.slots]))
     filled = (round(LONG_WAGON * min(row.busy / row.slots, 1.0)) or 2) if row.busy else 0
     by_holder = max(2, round(LONG_WAGON * held / row.slots)) if held else 0
     parts = (LONG_WAGON, "idle"), (filled, "busy"), (by_holder, "held")
-    return tuple(Mark(0, width, kind) for width, kind in parts if width)
+    return tuple((0, width, kind) for width, kind in parts if width)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from switchyard.broker.stores.pool_reports import ChildStacks, Stack
 from switchyard.conf import switchyard_settings
@@ -20,47 +20,26 @@ WAITS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ShownFrame:
-    """One frame; ``is_own`` says that it is of a task, and not of a package or of machinery."""
-
-    text: str
-    is_own: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ShownStack:
-    """One stack with what it does: ``runs a task``, ``waits`` or ``works``."""
-
-    of: str
-    does: str
-    frames: tuple[ShownFrame, ...]
+def shown_stacks(children: Sequence[ChildStacks]) -> list[dict[str, Any]]:
+    """Return children as a page shows them: the stacks that run a task, and the others."""
+    return [
+        {
+            "pid": child.pid,
+            "tasks": [_shown_stack(stack) for stack in child.stacks if stack.runs_task],
+            "others": [_shown_stack(stack) for stack in child.stacks if not stack.runs_task],
+        }
+        for child in children
+    ]
 
 
-@dataclass(frozen=True, slots=True)
-class ShownChild:
-    """One child: the stacks that run a task, and the others."""
-
-    pid: int
-    tasks: tuple[ShownStack, ...]
-    others: tuple[ShownStack, ...]
-
-
-def shown_stacks(children: Sequence[ChildStacks]) -> list[ShownChild]:
-    found = []
-    for child in children:
-        tasks, others = (tuple(_shown_stack(s) for s in child.stacks if s.runs_task == runs) for runs in (True, False))
-        found.append(ShownChild(child.pid, tasks, others))
-    return found
-
-
-def _shown_stack(stack: Stack) -> ShownStack:
-    frames = tuple(ShownFrame(INTERPRETER.sub("", frame), _is_own(frame)) for frame in stack.frames)
+def _shown_stack(stack: Stack) -> dict[str, Any]:
+    """Return a stack with what it does, and its frames, each with whether it is of a task."""
     # "Running" is what faulthandler says of the thread that writes the stacks: it was interrupted, and need not run.
     name = "thread that was interrupted to write this" if stack.of == "running thread" else stack.of
     innermost = stack.frames[0] if stack.frames else ""
     waits = next((word for pattern, word in WAITS if pattern.search(innermost)), "works")
-    return ShownStack(name, "runs a task" if stack.runs_task else waits, frames)
+    frames = [(INTERPRETER.sub("", frame), _is_own(frame)) for frame in stack.frames]
+    return {"of": name, "does": "runs a task" if stack.runs_task else waits, "frames": frames}
 
 
 def _is_own(frame: str) -> bool:

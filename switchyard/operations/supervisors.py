@@ -42,9 +42,7 @@ WORKERS_AWAY = "Unknown while the broker is unavailable. Workers go on with what
 class ReportedWorkers:
     """The supervisors that report, in the order of the yard, with the sentences of their page and command.
 
-    Args:
-        missing: Pools without one.
-        instructions: By member, those by which supervisors are quieted.
+    ``missing``: pools without one; ``instructions``: by member, those by which supervisors are quieted.
     """
 
     reports: tuple[PoolReport, ...]

@@ -42,9 +42,7 @@ class TimedCall(Generic[T]):
     def result(self, timeout_s: float, *, late_s: float = 0.0) -> T:
         """Return the function's result, which concurrent callers share, or raise its exception; else ``NoAnswer``.
 
-        Args:
-            late_s: A result that came after its callers had given up is returned for so long, once: what is slower than
-                the limit is not away.
+        One that came after its callers had given up is returned for ``late_s``, once: what is slower is not away.
         """
         with self._lock:
             if late_s and self._late is not None:
@@ -110,18 +108,13 @@ def answers_within(timeout_s: float) -> Iterator[None]:
         except NoAnswer as error:
             raise OperationalError(str(error)) from error
         connection.ensure_connection()
-    client: Any = connection.connection
-    binds = "wait" not in vars(client)
-    if binds:
-        _bind(client)
+    _bind(connection.connection)
     limit = _Limit(timeout_s, of_block=True)
     token = _LIMIT.set(limit)
     try:
         yield
     finally:
         _LIMIT.reset(token)
-        if binds:
-            vars(client).pop("wait", None)
         if limit.passed:
             connection.close()  # its answer is still to come
 
@@ -132,9 +125,6 @@ def each_statement_within(timeout_s: float) -> Iterator[None]:
 
     After the limit the client is closed, so that the statements that follow fail at once. A connection that the block
     opens has its own limit, ``connect_timeout``.
-
-    Args:
-        timeout_s: Seconds for one statement.
     """
     token = _LIMIT.set(_Limit(timeout_s))
     try:
@@ -145,12 +135,14 @@ def each_statement_within(timeout_s: float) -> Iterator[None]:
 
 def limit_connection(sender: Any, connection: Any, **options: Any) -> None:
     """Have the statements of a new connection keep the limits; for Django's signal ``connection_created``."""
-    if connection.vendor == "postgresql" and "wait" not in vars(connection.connection):
+    if connection.vendor == "postgresql":
         _bind(connection.connection)
 
 
 def _bind(client: Any) -> None:
-    """Replace the function that every statement of a client waits with."""
+    """Replace the function that every statement of a client waits with, once."""
+    if "wait" in vars(client):
+        return
     waits = client.wait
 
     def wait(answer: Any, *args: Any, **options: Any) -> Any:

@@ -8,7 +8,6 @@ Views are named, not imported: the apps of some stand above this one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from django.apps import apps as installed_apps
@@ -16,7 +15,7 @@ from django.http import HttpRequest
 from django.urls import URLPattern, path
 from django.views.decorators.http import require_GET
 
-from switchyard.console.room_view import Views, independent, room_view
+from switchyard.console.room_view import independent, room_view, view_of
 
 ROOM = "admin/operations/"
 STACKS = f"{ROOM}workers/<str:member>/stacks/"
@@ -32,94 +31,76 @@ LETTERS = "admin/switchyard_dead_letters/deadletter/"
 LETTER = f"{LETTERS}<int:pk>/"
 ALERTS = "admin/switchyard_alerts/alert/"
 
-measured = Views("switchyard.operations.views")
-overview = Views("switchyard.operations.overview_views")
-workers = Views("switchyard.operations.worker_views")
-queues = Views("switchyard.queues.views")
-limits = Views("switchyard.queues.limit_views")
-job_list = Views("switchyard.jobs.listing.views")
-passport = Views("switchyard.jobs.passport.views")
-letters = Views("switchyard.dead_letters.views")
-alerts = Views("switchyard.alerts.views")
-schedules = Views("switchyard.schedules.views")
-stored_schedules = Views("switchyard.schedules.row_views")
-actors = Views("switchyard.actors.views")
-audit = Views("switchyard.audit.views")
-bulk = Views("switchyard.bulk.views")
-batches = Views("switchyard.batches.views")
-frame = Views("switchyard.frame.views")
+
+def page(address: str, view: str, name: str) -> URLPattern:
+    return path(address, room_view(view_of(f"switchyard.{view}")), name=f"switchyard-{name}")
 
 
-def page(address: str, view: Callable[..., Any], name: str) -> URLPattern:
-    return path(address, room_view(view), name=f"switchyard-{name}")
-
-
-def parts(address: str, views: Views, of: str, *names: str) -> list[URLPattern]:
+def parts(address: str, views: str, of: str, *names: str) -> list[URLPattern]:
     """Return pages below an address: ``run-now`` is the view ``run_now``, named ``switchyard-<of>-run-now``."""
-    return [page(f"{address}{name}/", getattr(views, name.replace("-", "_")), f"{of}{name}") for name in names]
+    return [page(f"{address}{name}/", f"{views}.{name.replace('-', '_')}", f"{of}{name}") for name in names]
 
 
 @require_GET
 @independent
 async def job_events(request: HttpRequest, job_id: str) -> Any:
     """Stream the events of a job."""
-    return await passport.events(request, job_id)
+    return await view_of("switchyard.jobs.passport.views.events")(request, job_id)
 
 
 urlpatterns = [
-    path("metrics", independent(measured.metrics), name="switchyard-metrics"),
-    path("healthz", independent(measured.healthz), name="switchyard-healthz"),
-    path("readyz", independent(measured.readyz), name="switchyard-readyz"),
+    path(name, independent(view_of(f"switchyard.operations.views.{name}")), name=f"switchyard-{name}")
+    for name in ("metrics", "healthz", "readyz")
 ]
 if installed_apps.is_installed("django.contrib.admin"):
     urlpatterns += [
-        page(ROOM, overview.overview, "operations"),
-        *parts(ROOM, overview, "operations-", "live", "note"),
-        page(f"{ROOM}workers/", workers.workers, "operations-workers"),
-        page(f"{ROOM}workers/live/", workers.live, "operations-workers-live"),
-        page(STACKS, workers.ask_for_stacks, "operations-ask-for-stacks"),
-        page(f"{STACKS}<str:name>/", workers.stacks, "operations-stacks"),
+        page(ROOM, "operations.overview_views.overview", "operations"),
+        *parts(ROOM, "operations.overview_views", "operations-", "live", "note"),
+        page(f"{ROOM}workers/", "operations.worker_views.workers", "operations-workers"),
+        page(f"{ROOM}workers/live/", "operations.worker_views.live", "operations-workers-live"),
+        page(STACKS, "operations.worker_views.ask_for_stacks", "operations-ask-for-stacks"),
+        page(f"{STACKS}<str:name>/", "operations.worker_views.stacks", "operations-stacks"),
         # Beside the workers and the queues, whose names may be any word.
-        page(f"{ROOM}instructions/<str:verb>/", workers.instruct, "operations-instruct"),
-        page(f"{ROOM}queues/", queues.queues, "queues"),
-        page(QUEUE, queues.queue, "queue"),
-        *parts(QUEUE, queues, "queue-", "live", "pause", "note", "purge", "relocate", "resume"),
-        page(f"{QUEUE}purge/<str:purge_id>/undo/", queues.undo, "queue-undo"),
-        page(JOBS, job_list.jobs, "jobs"),
-        page(f"{JOBS}live/", job_list.live, "jobs-live"),
-        page(JOB, passport.passport, "job"),
-        page(f"{JOB}live/", passport.live, "job-live"),
+        page(f"{ROOM}instructions/<str:verb>/", "operations.worker_views.instruct", "operations-instruct"),
+        page(f"{ROOM}queues/", "queues.views.queues", "queues"),
+        page(QUEUE, "queues.views.queue", "queue"),
+        *parts(QUEUE, "queues.views", "queue-", "live", "pause", "note", "purge", "relocate", "resume"),
+        page(f"{QUEUE}purge/<str:purge_id>/undo/", "queues.views.undo", "queue-undo"),
+        page(JOBS, "jobs.listing.views.jobs", "jobs"),
+        page(f"{JOBS}live/", "jobs.listing.views.live", "jobs-live"),
+        page(JOB, "jobs.passport.views.passport", "job"),
+        page(f"{JOB}live/", "jobs.passport.views.live", "job-live"),
         path(f"{JOB}events/", job_events, name="switchyard-job-events"),
-        *parts(JOB, passport, "job-", "cancel", "run-now", "again"),
-        page(LETTERS, letters.letters, "letters"),
-        page(f"{LETTERS}quarantine/", letters.quarantined, "quarantine"),
-        page(f"{LETTER}change/", letters.letter, "letter"),
-        page(f"{LETTER}note/", letters.note, "letter-note"),
-        page(f"{LETTER}edit/", passport.edit_letter, "letter-edit"),
-        page(f"{LETTER}<str:action>/do/", letters.one, "letter-act"),
-        page(ALERTS, alerts.alerts, "alerts"),
-        page(f"{ALERTS}silences/new/", alerts.silence, "alerts-silence"),
-        page(f"{ALERTS}silences/<int:pk>/end/", alerts.unsilence, "alerts-unsilence"),
-        page(f"{ALERTS}channels/test/", alerts.test, "alerts-test"),
-        page(f"{ALERTS}<int:pk>/change/", alerts.alert, "alert"),
-        page(f"{ALERTS}<int:pk>/note/", alerts.note, "alert-note"),
-        page(f"{ALERTS}<int:pk>/<str:verb>/do/", alerts.one, "alert-act"),
-        page(f"{ROOM}schedules/", schedules.all_schedules, "schedules"),
-        page(f"{ROOM}new-schedule/", stored_schedules.new, "schedule-new"),
-        page(SCHEDULE, schedules.schedule, "schedule"),
-        *parts(SCHEDULE, stored_schedules, "schedule-", "edit", "delete"),
-        *parts(SCHEDULE, schedules, "schedule-", "run", "pause", "resume"),
-        *parts(ROOM, actors, "", "actors", "costs"),
-        page(ACTOR, actors.actor, "actor"),
-        *parts(ACTOR, actors, "actor-", "send", "pause", "resume", "open-circuit"),
-        page(f"{ROOM}limits/", limits.limits, "limits"),
-        page(f"{ROOM}limits/override/", limits.override, "limit-override"),
-        page(f"{ROOM}audit/", audit.audit_log, "audit"),
-        page(BATCHES, batches.batches, "batches"),
-        page(f"{BATCHES}<str:batch_id>/", batches.batch, "batch"),
-        page(BULK, bulk.acts, "bulk-acts"),
-        page(ACT, bulk.act, "bulk-act"),
-        *parts(ACT, bulk, "bulk-act-", "live", "stop", "take-back"),
-        page(f"{BULK}begin/<str:kind>/", bulk.begin, "bulk-begin"),
-        *parts(ROOM, frame, "", "find", "steps", "strip", "keys", "theme"),
+        *parts(JOB, "jobs.passport.views", "job-", "cancel", "run-now", "again"),
+        page(LETTERS, "dead_letters.views.letters", "letters"),
+        page(f"{LETTERS}quarantine/", "dead_letters.views.quarantined", "quarantine"),
+        page(f"{LETTER}change/", "dead_letters.views.letter", "letter"),
+        page(f"{LETTER}note/", "dead_letters.views.note", "letter-note"),
+        page(f"{LETTER}edit/", "jobs.passport.views.edit_letter", "letter-edit"),
+        page(f"{LETTER}<str:action>/do/", "dead_letters.views.one", "letter-act"),
+        page(ALERTS, "alerts.views.alerts", "alerts"),
+        page(f"{ALERTS}silences/new/", "alerts.views.silence", "alerts-silence"),
+        page(f"{ALERTS}silences/<int:pk>/end/", "alerts.views.unsilence", "alerts-unsilence"),
+        page(f"{ALERTS}channels/test/", "alerts.views.test", "alerts-test"),
+        page(f"{ALERTS}<int:pk>/change/", "alerts.views.alert", "alert"),
+        page(f"{ALERTS}<int:pk>/note/", "alerts.views.note", "alert-note"),
+        page(f"{ALERTS}<int:pk>/<str:verb>/do/", "alerts.views.one", "alert-act"),
+        page(f"{ROOM}schedules/", "schedules.views.all_schedules", "schedules"),
+        page(f"{ROOM}new-schedule/", "schedules.row_views.new", "schedule-new"),
+        page(SCHEDULE, "schedules.views.schedule", "schedule"),
+        *parts(SCHEDULE, "schedules.row_views", "schedule-", "edit", "delete"),
+        *parts(SCHEDULE, "schedules.views", "schedule-", "run", "pause", "resume"),
+        *parts(ROOM, "actors.views", "", "actors", "costs"),
+        page(ACTOR, "actors.views.actor", "actor"),
+        *parts(ACTOR, "actors.views", "actor-", "send", "pause", "resume", "open-circuit"),
+        page(f"{ROOM}limits/", "queues.limit_views.limits", "limits"),
+        page(f"{ROOM}limits/override/", "queues.limit_views.override", "limit-override"),
+        page(f"{ROOM}audit/", "audit.views.audit_log", "audit"),
+        page(BATCHES, "batches.views.batches", "batches"),
+        page(f"{BATCHES}<str:batch_id>/", "batches.views.batch", "batch"),
+        page(BULK, "bulk.views.acts", "bulk-acts"),
+        page(ACT, "bulk.views.act", "bulk-act"),
+        *parts(ACT, "bulk.views", "bulk-act-", "live", "stop", "take-back"),
+        page(f"{BULK}begin/<str:kind>/", "bulk.views.begin", "bulk-begin"),
+        *parts(ROOM, "frame.views", "", "find", "steps", "strip", "keys", "theme"),
     ]

@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, cast
+from typing import Any
 
 import dramatiq
 from django.contrib import messages
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, QueryDict
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -23,93 +21,70 @@ from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_record import Job
-from switchyard.broker.stores.pool_reports import QUIETED, VERBS, Instruction, PoolReport, ReportedChild, Verb
+from switchyard.broker.stores.pool_reports import QUIETED, VERBS, Instruction, PoolReport, Verb
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import counted
 from switchyard.console.room_view import SWITCHED_OFF, RoomResponse, not_answered, require
 from switchyard.jobs.queries import running_or_none
 from switchyard.operations import supervisors
 from switchyard.operations.stacks import shown_stacks
-from switchyard.operations.supervisors import WORKERS_AWAY, ReportedWorkers, child_state, refusal, reported_workers
+from switchyard.operations.supervisors import WORKERS_AWAY, child_state, refusal, reported_workers
 
 TITLES = {"quiet": "Quiet {}", "resume": "Let {} take work again", "stop": "Stop {}"}
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-def instruct(request: HttpRequest, verb: str) -> HttpResponseBase:
+def instruct(request: HttpRequest, verb: Verb) -> HttpResponseBase:
     """Ask for a reason, and instruct the supervisors that ``member``, ``pool`` or ``host`` names."""
     require(request, "switchyard_operations.instruct_workers")
     if verb not in VERBS:
         raise Http404(f"no instruction is named {verb}")
     given = request.POST if request.method == "POST" else request.GET
     reason, refused, status = given.get("reason", "").strip()[: supervisors.LONGEST_REASON], "", 200
-    hit: list[PoolReport] = []
-    left: list[tuple[PoolReport, str]] = []
-    workers = None
+    reports: tuple[PoolReport, ...] = ()
+    chosen: list[tuple[PoolReport, str]] = []
     try:
-        workers = reported_workers()
-        hit, left = _chosen(workers, verb, given.getlist("member"), given.getlist("pool"), given.get("host", ""))
+        reports = reported_workers().reports
+        chosen = list(_chosen(reports, verb, given))
+        hit = [report for report, why in chosen if not why]
         if request.method == "POST" and hit:
-            if not reason and verb != "resume":
-                refused, status = "Write a reason. Nothing was done.", 422
-            else:
-                return _do(request, verb, hit, reason)
+            if reason or verb == "resume":
+                done = supervisors.instruct(verb, hit, who=Who.of_request(request), reason=reason)
+                are = f"{counted(len(done), 'supervisor')} {'is' if len(done) == 1 else 'are'}"
+                text = f"{are} told to {supervisors.TOLD[verb]}. Each obeys within 2 s, and its state says so."
+                messages.success(request, text)
+                return redirect("switchyard-operations-workers")
+            refused, status = "Write a reason. Nothing was done.", 422
     except BrokerError as error:
         refused, status = str(error) if request.method == "POST" else WORKERS_AWAY, 503
-    context = {**_context(verb, hit, left, workers), "refused": refused, "reason": reason}
+    context = {**_context(verb, reports, chosen), "refused": refused, "reason": reason}
     return RoomResponse(request, "switchyard_operations/instruct.html", context, status=status)
 
 
-def _chosen(
-    workers: ReportedWorkers, verb: str, members: list[str], pools: list[str], host: str
-) -> tuple[list[PoolReport], list[tuple[PoolReport, str]]]:
-    """Return the named supervisors that report, and those of them that are left out.
-
-    Args:
-        members: Names, each with ``@`` and the start of the supervisor that the page showed.
-    """
-    shown = {name: started for name, _, started in (member.rpartition("@") for member in members)}
-    hit: list[PoolReport] = []
-    left: list[tuple[PoolReport, str]] = []
-    for report in workers.reports:
-        if report.member not in shown and report.pool not in pools and report.host != host:
-            continue
-        why = supervisors.refusal(report, verb)
-        if shown.get(report.member, str(report.started_at)) != str(report.started_at):
-            why = "another process of this name has started since; choose it again"
-        if why:
-            left.append((report, why))
-        else:
-            hit.append(report)
-    return hit, left
+def _chosen(reports: Iterable[PoolReport], verb: Verb, given: QueryDict) -> Iterator[tuple[PoolReport, str]]:
+    """Yield the named supervisors, each with why it is left out, or ""; a member is named with ``@`` and its start."""
+    shown = {name: started for name, _, started in (member.rpartition("@") for member in given.getlist("member"))}
+    for report in reports:
+        if report.member in shown or report.pool in given.getlist("pool") or report.host == given.get("host"):
+            is_other = shown.get(report.member, str(report.started_at)) != str(report.started_at)
+            other = "another process of this name has started since; choose it again"
+            yield report, other if is_other else refusal(report, verb)
 
 
-def _do(request: HttpRequest, verb: str, hit: list[PoolReport], reason: str) -> HttpResponseBase:
-    done = supervisors.instruct(cast(Verb, verb), hit, who=Who.of_request(request), reason=reason)
-    text = f"{counted(len(done), 'supervisor')} {'is' if len(done) == 1 else 'are'} told to {supervisors.TOLD[verb]}."
-    messages.success(request, f"{text} Each obeys within 2 s, and its state says so.")
-    return redirect("switchyard-operations-workers")
-
-
-def _context(
-    verb: str, hit: list[PoolReport], left: list[tuple[PoolReport, str]], workers: ReportedWorkers | None
-) -> dict[str, Any]:
-    chosen, yard = {report.member for report in hit}, declared_yard()
-    others = [report for report in (workers.reports if workers else ()) if report.member not in chosen]
-    taking = {report.pool for report in others if report.state not in (QUIETED, "draining")}
+def _context(verb: Verb, reports: Iterable[PoolReport], chosen: Sequence[tuple[PoolReport, str]]) -> dict[str, Any]:
+    hit, yard = [report for report, why in chosen if not why], declared_yard()
+    taking = {report.pool for report in reports if report not in hit and report.state not in (QUIETED, "draining")}
     known = {pool.name: pool for pool in yard.pools}
     silent = [name for name in dict.fromkeys(report.pool for report in hit) if name not in taking]
-    lanes = [lane for name in silent if name in known for lane in yard.served_by(known[name])]
     return {
         "title": TITLES[verb].format("chosen workers"),
         "question": TITLES[verb].format(counted(len(hit), "supervisor")),
         "verb": verb,
         "reports": hit,
-        "left": left,
+        "left": [(report, why) for report, why in chosen if why],
         "busy": sum(report.busy for report in hit),
-        "children": sum(len(report.children) for report in hit),
         "silent": silent,
-        "lanes": lanes,
+        "lanes": [lane for name in silent if name in known for lane in yard.served_by(known[name])],
     }
 
 
@@ -118,53 +93,6 @@ PATIENCE_S = 10.0
 REQUEST = re.compile(r"\d{1,12}-[\w-]{22}")
 
 logger = logging.getLogger("switchyard.operations")
-
-
-@dataclass(frozen=True, slots=True)
-class ShownSupervisor:
-    """A supervisor as the page shows it.
-
-    Args:
-        running: What its children run, the longest first; ``None`` where that is not known.
-        restarts: Reasons with the number of children that were replaced since it started.
-        quieted: The instruction by which it takes no new work, where that is known.
-    """
-
-    report: PoolReport
-    running: list[Job] | None
-    started: datetime
-    beat: datetime
-    memory_bytes: int
-    restarts: tuple[tuple[str, int], ...]
-    quieted: Instruction | None = None
-
-    @property
-    def children(self) -> list[tuple[ReportedChild, str]]:
-        """The children, each with its state in words."""
-        return [(child, child_state(self.report, child)) for child in self.report.children]
-
-    @property
-    def by_actor(self) -> list[tuple[str, int, Job]]:
-        """Actors that run, with the number of their jobs and the one that has run for longest; most first."""
-        jobs: dict[str, list[Job]] = {}
-        for job in self.running or ():
-            jobs.setdefault(job.actor, []).append(job)
-        return sorted(((actor, len(of), of[0]) for actor, of in jobs.items()), key=lambda found: (-found[1], found[0]))
-
-
-@dataclass(frozen=True, slots=True)
-class ShownPool:
-    """The supervisors of a pool.
-
-    Args:
-        acts: Instructions to those that do not do so already, with the number on the button: ``all 2``, or ``1``.
-        is_several: It has a line of its own, above its supervisors.
-    """
-
-    name: str
-    supervisors: list[ShownSupervisor]
-    acts: list[tuple[Verb, str]]
-    is_several: bool
 
 
 @require_safe
@@ -188,32 +116,40 @@ def _content() -> dict[str, Any]:
     except BrokerError:
         return {"supervisors": None, "running": None, "away": WORKERS_AWAY, "off": SWITCHED_OFF}
     running = running_or_none()
-    shown = [
-        ShownSupervisor(
-            report=report,
-            running=running_of(report.member, running),
-            started=datetime_of(report.started_at),
-            beat=datetime_of(report.beat_at),
-            memory_bytes=sum(int(child.get("rss_bytes", 0)) for child in report.children),
-            restarts=tuple(sorted(report.restarts.items())),
-            quieted=workers.instructions.get(report.member),
-        )
-        for report in workers.reports
-    ]
+    shown = [_supervisor(report, running, workers.instructions.get(report.member)) for report in workers.reports]
     return {
         "workers": workers,
         "supervisors": shown,
-        "pools": [_pool(name, list(of)) for name, of in groupby(shown, key=lambda each: each.report.pool)],
+        "pools": [_pool(name, list(of)) for name, of in groupby(shown, key=lambda each: each["report"].pool)],
         "running": running,
         "hosts": sorted({report.host for report in workers.reports}),
         "off": "",
     }
 
 
-def _pool(name: str, shown: list[ShownSupervisor]) -> ShownPool:
-    hit = ((verb, sum(not refusal(each.report, verb) for each in shown)) for verb in VERBS)
+def _supervisor(report: PoolReport, running: Sequence[Job] | None, quieted: Instruction | None) -> dict[str, Any]:
+    """Return a supervisor as the page shows it; ``by_actor``: number of jobs and the longest of each, most first."""
+    jobs: dict[str, list[Job]] = {}
+    for job in running_of(report.member, running) or ():
+        jobs.setdefault(job.actor, []).append(job)
+    by_actor = [(actor, len(of), of[0]) for actor, of in jobs.items()]
+    return {
+        "report": report,
+        "children": [(child, child_state(report, child)) for child in report.children],
+        "by_actor": sorted(by_actor, key=lambda found: (-found[1], found[0])),
+        "started": datetime_of(report.started_at),
+        "beat": datetime_of(report.beat_at),
+        "memory_bytes": sum(int(child.get("rss_bytes", 0)) for child in report.children),
+        "restarts": sorted(report.restarts.items()),
+        "quieted": quieted,
+    }
+
+
+def _pool(name: str, shown: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a pool with the acts on those that do not do so already, with the number of these: ``all 2``, or ``1``."""
+    hit = ((verb, sum(not refusal(each["report"], verb) for each in shown)) for verb in VERBS)
     acts = [(verb, f"{'all ' if 1 < count == len(shown) else ''}{count:,}") for verb, count in hit if count]
-    return ShownPool(name, shown, acts, len(shown) > 1)
+    return {"name": name, "supervisors": shown, "acts": acts, "is_several": len(shown) > 1}
 
 
 @require_POST

@@ -27,7 +27,7 @@ from tests.waiting import wait_for
 long = pytest.mark.long
 READINESS = (
     "import json; from switchyard.operations.views import dependencies; "
-    "print(json.dumps({d.name: d.ok for d in dependencies()}))"
+    "print(json.dumps({name: each['ok'] for name, each in dependencies().items()}))"
 )
 
 

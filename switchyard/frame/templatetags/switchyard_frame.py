@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from django import template
 from django.utils import timezone
 
@@ -14,71 +12,55 @@ from switchyard import __version__
 from switchyard.console.links import admin_site
 
 if TYPE_CHECKING:
-    from switchyard.frame.navigation import KeptVerdict, MenuEntry, MenuGroup
+    from switchyard.operations.overview import Room
 
 register = template.Library()
 
 
-class Frame(msgspec.Struct, frozen=True):
-    """Parts around the content of a page.
-
-    Args:
-        theme: Chosen colour scheme; "" for that of the browser.
-        keys: Whether keys lead to pages.
-        where: Host that serves the page, so that two yards are not mistaken for one another.
-    """
-
-    groups: tuple[MenuGroup, ...]
-    current: MenuEntry | None
-    theme: str
-    keys: bool
-    where: str
-    at: datetime
-
-    @property
-    def version(self) -> str:
-        return __version__
-
-    @property
-    def switched_off(self) -> str:
-        """Reason for which acts that need the broker are switched off; "" while it answers."""
-        return _kept_verdict().switched_off
-
-    @property
-    def quarantined(self) -> int | None:
-        """Messages that nobody can read, as of some seconds ago; ``None`` while the broker is away."""
-        return _kept_verdict().quarantined
-
-
 @register.simple_tag(takes_context=True)
-def room_frame(context: Mapping[str, Any]) -> Frame:
-    """Return the frame of the page; without a menu for a user whom the admin site refuses, and in a pop-up window."""
-    from switchyard.frame.navigation import current, menu
+def room_frame(context: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parts around a page; without a menu for a user whom the admin site refuses, and in a pop-up window.
+
+    Returns:
+        ``theme``: chosen colour scheme, "" for that of the browser. ``keys``: whether they lead to pages. ``where``:
+        host that serves the page, so that two yards are not mistaken for one another. ``quarantined``: messages that
+        nobody can read, ``None`` while the broker is away; like ``switched_off`` read where a page shows it.
+    """
+    from switchyard.frame.navigation import menu
     from switchyard.frame.views import KEYS_COOKIE, THEME_COOKIE, THEMES
 
     request = context.get("request")
-    if request is None:
-        return Frame((), None, "", True, "", timezone.now())
-    theme = request.COOKIES.get(THEME_COOKIE, "")
+    cookies = {} if request is None else request.COOKIES
     shown = hasattr(request, "user") and admin_site().has_permission(request) and not context.get("is_popup")
-    groups = menu(request) if shown else ()
-    return Frame(
-        groups=groups,
-        current=current(groups),
-        theme=theme if theme in THEMES else "",
-        keys=request.COOKIES.get(KEYS_COOKIE) != "off",
-        where=request.get_host(),
-        at=timezone.now(),
-    )
+    groups = menu(request) if shown else []
+    return {
+        "groups": groups,
+        "current": next((entry for _, entries in groups for entry in entries if entry.active), None),
+        "theme": cookies.get(THEME_COOKIE) if cookies.get(THEME_COOKIE) in THEMES else "",
+        "keys": cookies.get(KEYS_COOKIE) != "off",
+        "where": "" if request is None else request.get_host(),
+        "at": timezone.now(),
+        "version": __version__,
+        "switched_off": lambda: switched_off(_kept_room()),
+        "quarantined": lambda: _kept_room().quarantined,
+    }
+
+
+@register.filter
+def switched_off(room: Room) -> str:
+    """Return the reason for which acts that need the broker are switched off; "" while it answers."""
+    from switchyard.console.room_view import SWITCHED_OFF
+
+    return SWITCHED_OFF if room.away else ""
 
 
 @register.simple_tag(takes_context=True)
-def room_strip(context: Mapping[str, Any]) -> KeptVerdict:
+def room_strip(context: Mapping[str, Any]) -> Room:
     """Return the verdict that stands above every page; after an act, whose page says a message, as it is now."""
-    return _kept_verdict(now=bool(context.get("messages")))
+    return _kept_room(now=bool(context.get("messages")))
 
 
-def _kept_verdict(*, now: bool = False) -> KeptVerdict:
+def _kept_room(*, now: bool = False) -> Room:
     from switchyard.frame.navigation import PAGE_S, STRIP
 
     return STRIP.verdict(0.0 if now else PAGE_S)

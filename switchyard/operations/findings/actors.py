@@ -225,11 +225,7 @@ def _failing(
 def common_of(actor: str, failed: Sequence[int], since: int) -> str:
     """Return what an actor's failed jobs have in common and none of its others has; "" for nothing.
 
-    The newest failed jobs are compared with the newest ones that ended since then without a failure.
-
-    Args:
-        failed: Keys of the rows, the newest failure first.
-        since: In ms since the epoch.
+    The newest that failed, by the keys of their rows, are compared with the newest that ended since and did not fail.
     """
     columns = "job_id", "arguments", "release", "worker", "failed_at"
     failures = list(JobRow.objects.filter(pk__in=failed[:COMPARED_FAILED]).values_list(*columns))
@@ -335,9 +331,6 @@ def blamed(errors: Sequence[tuple[str, str]]) -> tuple[str, str, ErrorKind | Non
     """Return the host that most of some errors are about, what it did, their kind, and whether the host is down.
 
     A host in an error of no known kind, that does not say that it is down, may be the address of a manual.
-
-    Args:
-        errors: Names of exceptions, with their messages.
     """
     texts = [f"{name}: {error[:SEARCHED]}" for name, error in errors]
     kind, down = kind_of(texts), is_down(texts)

@@ -54,12 +54,7 @@ def calm(found: Sequence[Ranked]) -> list[Ranked]:
 
 
 def keep(found: Sequence[Ranked], kept: Headline | None, now: int) -> tuple[list[Ranked], Headline]:
-    """Return findings as they are said, and the headline to keep. One that has ended leads no longer.
-
-    Args:
-        found: The first first; at least one.
-        kept: The headline before, if any; ``now`` in ms since the epoch.
-    """
+    """Return findings, at least one, as they are said, and the headline to keep. One that has ended leads no longer."""
     lead = found[0]
     mine = None if kept is None else _again(found, kept.finding)
     if kept is None or mine is None or (mine is not lead and not _waits(lead, mine, now - kept.since)):

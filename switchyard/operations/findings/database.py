@@ -241,8 +241,8 @@ COUNT = """
 _COUNTED: dict[str, tuple[str, float]] = {}
 
 
-def _count() -> tuple[int, str]:
-    """Return how many connections are open, and whose they are; kept for when there is none left to count them by."""
+def open_connections() -> tuple[int, str]:
+    """Return how many clients' connections are open, and whose; kept for when none is left to count them by."""
     [(used, ours, most)] = _rows(COUNT)
     whose = f"{ours} {_are(ours)} ours, {used - ours} {_are(used - ours)} not{f' (most of {most})' if most else ''}"
     _COUNTED[connection.alias] = whose, time.monotonic()
@@ -254,7 +254,7 @@ def _are(count: int) -> str:
 
 
 def _connections() -> Iterator[Finding]:
-    allowed, (used, whose) = connections_allowed(connection), _count()
+    allowed, (used, whose) = connections_allowed(connection), open_connections()
     bounced = is_bounced(connection.alias)
     needed = planned_connections(declared_yard(), pool_size=pool_size(connection.alias))
     isolated = sum(pool.most_running - pool.total_slots for pool in declared_yard().pools)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import shlex
 import shutil
 import socket
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import Future, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -53,10 +53,9 @@ TLS_FILES = {"ssl_ca_certs": "--cacert", "ssl_certfile": "--cert", "ssl_keyfile"
 
 
 def run_checks(group: FindingGroup, look: Callable[[], Iterable[Finding]], deadline_s: float) -> list[Finding]:
-    """Return the findings of a group of checks, or one finding with the reason why they failed.
+    """Return the findings of a group of checks, or one finding with the reason why they failed, or have no answer.
 
-    Args:
-        deadline_s: Time limit of the group. A check that hangs is abandoned in its own thread.
+    A check that hangs is abandoned in its own thread.
     """
     call = TimedCall(f"doctor {group.name}", lambda: found_by(look))
     try:
@@ -232,7 +231,6 @@ UNANSWERED_S = 4.0
 PATIENT = (*SERVERS, disk.STORAGE.name)
 # The overview reads again and again, and can wait for longer before it says so; what was said before stays until then.
 HANGS_S, ABANDONED_S, LOOK_AFTER_S = 10.0, 30.0, 0.2
-MOST_ABANDONED = 1  # a thread each: a check that hangs for hours costs two
 # The overview asks for the findings every 2 s, and repeats cheap and urgent checks more often than others.
 SOON_S, SELDOM_S, RARELY_S = 3.0, 15.0, 120.0
 # Nothing is told of a check that is due for so long: two examinations, each as long as one may take.
@@ -250,12 +248,7 @@ AWAY = {
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A function that checks one subject.
-
-    Args:
-        needs: Group of the server without which it cannot run.
-        every_s: Age from which the overview repeats it.
-    """
+    """A function that checks one subject, and ``needs`` the server of a group; the overview repeats it ``every_s``."""
 
     group: FindingGroup
     look: Callable[[], Iterable[Finding]]
@@ -263,160 +256,125 @@ class Check:
     needs: FindingGroup | None = None
 
 
-@dataclass
-class Examination:
-    """Findings so far. Groups run in sequence, so that the work of one does not slow the measurements of another."""
-
-    findings: list[Finding] = field(default_factory=list)
-    _ends: float = field(default_factory=lambda: time.monotonic() + WHOLE_S)
-
-    def look(self, check: Check) -> list[Finding]:
-        """Run a check, unless the server it needs did not answer, and return its findings."""
-        found = self.without(check)
-        began_s = time.monotonic()
-        left_s = self._ends - began_s
-        if not found and left_s <= DEADLINE_S / 2:
-            found = [check.group.skipped(f"other checks took {WHOLE_S:g} s")]
-        elif not found:
-            longest_s = UNANSWERED_S if check.group.name in PATIENT else DEADLINE_S
-            found = run_checks(check.group, check.look, min(longest_s, left_s))
-            quick = time.monotonic() - began_s < DEADLINE_S
-            if quick and check.group.name in SERVERS and any(one.code == "hangs" for one in found):
-                found = run_checks(check.group, check.look, DEADLINE_S)  # asked twice
-        self.findings += found
-        return found
-
-    def without(self, check: Check) -> list[Finding]:
-        """Return the finding for a check whose server is known not to answer; none for one that can run."""
-        if check.needs is None:
-            return []
-        codes = {found.code for found in self.findings if found.group == check.needs.name}
-        why = next((why for code, why in AWAY.items() if code in codes), "")
-        return [check.group.skipped(f"the {check.needs.name} {why}")] if why else []
-
-
 def examine() -> list[Finding]:
-    """Run every check and return the findings."""
-    examination = Examination()
+    """Run every check and return the findings, one after the other: the work of one slows no measurement of another."""
+    findings, ends_s = list[Finding](), time.monotonic() + WHOLE_S
     for check in checks():
-        examination.look(check)
-    return said_once(examination.findings)
+        findings += _without(check, findings) or _examined(check, ends_s)
+    return said_once(findings)
+
+
+def _without(check: Check, findings: Iterable[Finding]) -> list[Finding]:
+    """Return the finding for a check whose server is known not to answer; none for one that can run."""
+    if check.needs is None:
+        return []
+    codes = {found.code for found in findings if found.group == check.needs.name}
+    why = next((why for code, why in AWAY.items() if code in codes), "")
+    return [check.group.skipped(f"the {check.needs.name} {why}")] if why else []
+
+
+def _examined(check: Check, ends_s: float) -> list[Finding]:
+    """Return the findings of a check, which has its own time limit and at most the time that is left to all."""
+    began_s = time.monotonic()
+    left_s = ends_s - began_s
+    if left_s <= DEADLINE_S / 2:
+        return [check.group.skipped(f"other checks took {WHOLE_S:g} s")]
+    longest_s = UNANSWERED_S if check.group.name in PATIENT else DEADLINE_S
+    found = run_checks(check.group, check.look, min(longest_s, left_s))
+    quick = time.monotonic() - began_s < DEADLINE_S
+    if quick and check.group.name in SERVERS and any(one.code == "hangs" for one in found):
+        found = run_checks(check.group, check.look, DEADLINE_S)  # asked twice
+    return found
 
 
 class KeptCheck:
     """A check that is asked again and again; that it has no answer is a finding only after ``HANGS_S``."""
 
     def __init__(self, check: Check, clock: Callable[[], float]) -> None:
-        self._check, self._clock = check, clock
-        self._answer: Future[list[Finding]] | None = None
-        self._abandoned: list[Future[list[Finding]]] = []
+        self.check, self._clock = check, clock
+        name, look = f"check {check.group.name}", partial(found_by, check.look)
+        # The second is asked while the first hangs for long, and finds a server that is back: two threads at most.
+        self._call, self._other = TimedCall(name, look), TimedCall(name, look)
         self._asked_s = 0.0
         self._unanswered_s: float | None = None
+        self.found: list[Finding] = []
+        self._found_s = -math.inf
 
     @property
-    def waits(self) -> bool:
-        """Whether the check had no answer at the last attempt."""
-        return self._unanswered_s is not None
+    def age_s(self) -> float:
+        """Age of what was found last; infinity before."""
+        return self._clock() - self._found_s
+
+    @property
+    def is_due(self) -> bool:
+        """Whether what it found is old enough to be repeated: sooner where it had no answer at the last attempt."""
+        every_s = self.check.every_s
+        return self.age_s >= (every_s if self._unanswered_s is None else min(every_s, SOON_S))
+
+    def keep(self, found: list[Finding]) -> None:
+        self.found, self._found_s = found, self._clock()
 
     def ask(self) -> list[Finding] | None:
         """Return what it finds; ``None`` while it has no answer, and after ``HANGS_S`` the finding of that."""
-        answer = self._pending()
-        wait([answer], LOOK_AFTER_S if self.waits else DEADLINE_S)
-        if answer.done():
-            self._answer = self._unanswered_s = None
-            return findings_of(self._check.group, answer.result)
-        if self._unanswered_s is None:
-            self._unanswered_s = self._asked_s
-        late_s = self._clock() - self._unanswered_s
-        return [hangs(self._check.group, late_s)] if late_s > HANGS_S else None
-
-    def _pending(self) -> Future[list[Finding]]:
-        """Return the answer that is waited for; a new one after ``ABANDONED_S``, which finds a server that is back."""
-        if self._answer is not None and self._clock() - self._asked_s > ABANDONED_S:
-            self._abandoned = [answer for answer in self._abandoned if not answer.done()]
-            if self._answer.done():
-                self._answer = self._unanswered_s = None
-            elif len(self._abandoned) < MOST_ABANDONED:
-                self._abandoned.append(self._answer)
-                self._answer = None
-        if self._answer is None:
-            self._answer, self._asked_s = Future(), self._clock()
-            looked = (self._check.look, self._answer)
-            threading.Thread(target=_look, args=looked, name=f"check {self._check.group.name}", daemon=True).start()
-        return self._answer
-
-
-def _look(look: Callable[[], Iterable[Finding]], answer: Future[list[Finding]]) -> None:
-    try:
-        answer.set_result(found_by(look))
-    except Exception as error:  # noqa: BLE001  raised where it is read
-        answer.set_exception(error)
+        now_s, waits = self._clock(), self._unanswered_s is not None
+        if not waits:
+            self._asked_s = now_s
+        elif now_s - self._asked_s > ABANDONED_S:
+            self._call, self._other, self._asked_s = self._other, self._call, now_s
+        wait_s = LOOK_AFTER_S if waits else DEADLINE_S
+        try:
+            found = findings_of(self.check.group, lambda: self._call.result(wait_s, late_s=ABANDONED_S))
+        except NoAnswer:
+            if self._unanswered_s is None:
+                self._unanswered_s = now_s
+            late_s = self._clock() - self._unanswered_s
+            return [hangs(self.check.group, late_s)] if late_s > HANGS_S else None
+        self._unanswered_s = None
+        return found
 
 
 class KeptFindings:
     """Findings of this process's last examination, each check repeated once it is older than it may be.
 
-    Args:
-        left_out: Names of groups that are not examined.
+    Groups named in ``left_out`` are not examined.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, left_out: Collection[str] = ()) -> None:
         self._clock, self._left_out = clock, left_out
-        self._kept: dict[int, tuple[float, list[Finding]]] = {}
-        self._checks: dict[int, KeptCheck] = {}
         self._call = TimedCall("examination", self._repeat)
+
+    @cached_property
+    def _checks(self) -> list[KeptCheck]:
+        return [KeptCheck(check, self._clock) for check in checks() if check.group.name not in self._left_out]
 
     def findings(self, wait_s: float = 0.3) -> list[Finding] | None:
         """Return the findings; ``None`` before the first examination has ended, and after a time without any.
 
-        Args:
-            wait_s: Longest wait for checks that are due; one that takes longer is found by the next call.
+        A check that is due and takes longer than ``wait_s`` is found by the next call.
         """
-        if self._due():
+        if any(kept.is_due for kept in self._checks):
             with contextlib.suppress(NoAnswer):
                 self._call.result(DEADLINE_S if self._known() is None else wait_s)
         return self._known()
 
-    def clear(self) -> None:
-        self._kept.clear()
-        self._checks.clear()
-
-    def _examined(self) -> list[Check]:
-        return [check for check in checks() if check.group.name not in self._left_out]
-
     def _known(self) -> list[Finding] | None:
         """Return the findings, unless one is missing or so old that nobody has looked since."""
-        now_s, kept, found = self._clock(), dict(self._kept), list[Finding]()
-        for at, check in enumerate(self._examined()):
-            if at not in kept or now_s - kept[at][0] > check.every_s + FORGOTTEN_S:
-                return None
-            found += kept[at][1]
-        return found
-
-    def _due(self) -> list[int]:
-        """Return the checks that are old enough to be repeated: sooner one that had no answer."""
-        now_s, due = self._clock(), []
-        for at, check in enumerate(self._examined()):
-            unanswered = at in self._checks and self._checks[at].waits
-            every_s = min(check.every_s, SOON_S) if unanswered else check.every_s
-            if at not in self._kept or now_s - self._kept[at][0] >= every_s:
-                due.append(at)
-        return due
+        if any(kept.age_s > kept.check.every_s + FORGOTTEN_S for kept in self._checks):
+            return None
+        return [found for kept in self._checks for found in kept.found]
 
     def _repeat(self) -> None:
-        due = set(self._due())
-        examination = Examination()
-        late: set[str] = set()
-        for at, check in enumerate(self._examined()):
+        due, findings, late = [kept for kept in self._checks if kept.is_due], list[Finding](), set[str]()
+        for kept in self._checks:
+            needs = kept.check.needs
             # Checks that need a server without an answer wait with it, and are as they were.
-            if at in due and (check.needs is None or check.needs.name not in late):
-                kept = self._checks.setdefault(at, KeptCheck(check, self._clock))
-                found = examination.without(check) or kept.ask()
+            if kept in due and (needs is None or needs.name not in late):
+                found = _without(kept.check, findings) or kept.ask()
                 if found is None:
-                    late.add(check.group.name)
+                    late.add(kept.check.group.name)
                 else:
-                    self._kept[at] = self._clock(), found
-            examination.findings += self._kept[at][1] if at in self._kept else ()
+                    kept.keep(found)
+            findings += kept.found
 
 
 def _pools_and_queues() -> Iterator[Finding]:

@@ -74,13 +74,9 @@ class QueueFacts:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """State of the yard.
+    """State of the yard by the server's clock, without queues whose server does not answer.
 
-    Args:
-        now_ms: Time of the server's clock.
-        queues: Without those whose server does not answer.
-        reports: Also of pools that the yard does not declare.
-        state: As the overview reads it, without the server's own figures.
+    The reports are also of pools that the yard does not declare, and ``state`` has none of the server's own figures.
     """
 
     now_ms: int
@@ -89,9 +85,9 @@ class Snapshot:
     state: YardState
 
 
-def quick_client(url: str = "") -> closing[Client]:
-    """Provide a client of the broker, or of a URL, that waits for at most 1 s."""
-    return closing(connect(url or switchyard_settings().broker_url, profile="quick"))
+def quick_client() -> closing[Client]:
+    """Provide a client of the broker that waits for at most 1 s."""
+    return closing(connect(switchyard_settings().broker_url, profile="quick"))
 
 
 def read() -> Snapshot:

@@ -20,11 +20,7 @@ EXIT_CODES: dict[Severity, int] = {"ok": 0, "skipped": 0, "warning": 1, "error":
 
 @dataclass(frozen=True, slots=True)
 class Button:
-    """A button: it says what it does and to how many.
-
-    Args:
-        link: URL name of the page it leads to; ``of`` the URL's argument, ``query`` its query string.
-    """
+    """A button: it says what it does and to how many. ``link``: URL name of its page; ``of``: the URL's argument."""
 
     label: str
     link: str
@@ -229,8 +225,7 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("pools.settings", "Two settings"),
     Rank("actors.leaking", "Leak"),
     # The room itself sees less.
-    Rank("history.down", "History", says="Of the history: {seen}."),
-    Rank("history.behind", "History", says="Of the history: {seen}."),
+    *(Rank(f"history.{code}", "History", says="Of the history: {seen}.") for code in ("down", "behind")),
     *_unsafe("rewrite_failed"),
     Rank("broker.clock_off", "Clock", says="Of the broker, {seen}."),
     Rank("database.*", "Database", says="Of the database: {seen}."),
@@ -241,8 +236,7 @@ PRECEDENCE: tuple[Rank, ...] = (
     # Every queue is on time; a person should look some day.
     Rank("queues.just_late", "Just late", "calm"),
     Rank("scheduler.paused", "On time", "ok", says="the schedule {seen}."),
-    Rank("pools.children", "On time", "ok", says="the pool {seen}."),
-    Rank("pools.restarts", "On time", "ok", says="the pool {seen}."),
+    *(Rank(f"pools.{code}", "On time", "ok", says="the pool {seen}.") for code in ("children", "restarts")),
     Rank("history.*", "On time", "ok", says="of the history: {seen}."),
     *_unsafe("disk", "replica", "loading", "too_old"),
     *_unsafe("no_quorum", "no_replica", "sentinels_split", "nothing_kept", "snapshots_only"),

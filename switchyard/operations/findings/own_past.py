@@ -119,11 +119,7 @@ def _lasts(newest: Sequence[Counts], over_ms: float) -> bool:
 
 
 def usual_again(actor: str, over_ms: float, share: float, mine: Sequence[tuple[int, Counts]]) -> bool:
-    """Return whether the newest runs since slow ones were counted took as long as usual.
-
-    Args:
-        share: Slow runs of all; so many others in a row are no chance.
-    """
+    """Return whether so many of the newest runs took as long as usual that it is no chance by the slow runs' share."""
     last = max(at for at, counts in mine if slow_runs(counts, over_ms)[0])  # runs are counted some seconds later
     rows = JobRow.objects.filter(actor=actor, state="succeeded", finished_at__gte=last - facts.BUCKET_MS)
     try:

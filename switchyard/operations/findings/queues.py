@@ -165,8 +165,7 @@ SHOWN = 3
 
 def look(snapshot: Snapshot) -> Iterator[Finding]:
     for queue in declared_yard().queues:
-        if queue.name in snapshot.queues:
-            state = snapshot.queues[queue.name]
+        if state := snapshot.queues.get(queue.name):
             yield from _expired(queue, state)
             yield from _failing(queue, state)
             yield from _set_aside(queue, state)

@@ -247,7 +247,7 @@ def look_at_sentinels() -> Iterator[Finding]:
         return
     states = health.read_sentinels(sentinels_of(parse(url)))
     replication: Any = None
-    with quick_client(url) as client, suppress(redis.RedisError):
+    with quick_client() as client, suppress(redis.RedisError):
         # Away, which the server's own check reports; or an ACL user without INFO.
         replication = dict(client.info("replication"))
     found = list(health.judge_sentinels(states))

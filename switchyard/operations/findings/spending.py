@@ -128,11 +128,7 @@ def _database_bound(bound: Mapping[str, Counts], actors: Mapping[str, str], usua
 
 
 def goes_to(actor: str, usual: Usual, counts: Counts) -> tuple[str, str, str]:
-    """Return where most of the time goes that an actor's runs take longer than usually.
-
-    Returns:
-        Its word, "" for none of its own; how a sentence goes on; and what to look at.
-    """
+    """Return to what most of the time goes that runs take longer than usually: its word or "", a clause, a remedy."""
     ended, dependency = ends(counts), dependency_of(actor)
     more_ms = counts.get(facts.RUN_MS, 0) / ended - usual.mean_ms if ended else 0.0
     if more_ms > 0 and counts.get(facts.SQL_MS, 0) / ended - usual.sql_ms >= more_ms / 2:
@@ -183,10 +179,8 @@ def loops(actor: str, queue: str, usual: Usual | None, mine: Sequence[Counts]) -
 def grew(mine: Sequence[Counts], *, replaced: bool = False) -> tuple[int, int, int]:
     """Return by how many bytes processes grew while an actor ran, again and again; its jobs, and their time in ms.
 
-    A process grows by what runs in it together: its growth is split among them. Zeros for no leak.
-
-    Args:
-        replaced: Its pool has replaced two children for their memory meanwhile.
+    A process grows by what runs in it together: its growth is split among them. Zeros for no leak. ``replaced``: its
+    pool has replaced two children for their memory meanwhile.
     """
     mine = mine[-PART * PARTS :]
     parts = [merged(mine[at : at + PART]) for at in range(0, len(mine), PART)]
@@ -205,9 +199,7 @@ def grew(mine: Sequence[Counts], *, replaced: bool = False) -> tuple[int, int, i
 def leaking(actors: Mapping[str, str], found: Mapping[str, tuple[int, int, int]]) -> Iterator[Finding]:
     """Yield the finding for each queue whose processes grow, with the actors that may be it, the likeliest first.
 
-    Args:
-        actors: Their queues.
-        found: By actor, as :func:`grew` returns it.
+    ``found`` is by actor what :func:`grew` returns.
     """
     for queue in dict.fromkeys(actors.values()):
         mine = {name: grown for name, (grown, _, _) in found.items() if grown and actors[name] == queue}
@@ -228,11 +220,7 @@ def leaking(actors: Mapping[str, str], found: Mapping[str, tuple[int, int, int]]
 
 
 def of_actors(code: str, actors: Mapping[str, str], seen: str, then: str, factor: float, word: str = "") -> Finding:
-    """Return the warning about actors, of which the first is shown.
-
-    Args:
-        actors: Their queues, the likeliest actor first.
-    """
+    """Return the warning about actors, named with their queues, the likeliest first: it is shown."""
     actor, (queue, *others) = next(iter(actors)), dict.fromkeys(actors.values())
     step, button = f"manage.py switchyard actors show {actor}", Button(f"Show {actor}", "switchyard-actor", actor)
     return GROUP.warning(

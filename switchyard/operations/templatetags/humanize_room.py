@@ -18,16 +18,8 @@ BACKTICKS = re.compile("`{1,2}")
 register.filter("ago", formatting.ago)
 register.filter("milliseconds", formatting.duration)
 register.filter("filesize_room", formatting.size)
-
-
-@register.filter
-def seconds(value: float) -> str:
-    return formatting.duration(value * 1_000)
-
-
-@register.filter
-def thousands(value: int) -> str:
-    return f"{value:,}"
+register.filter("seconds", lambda value: formatting.duration(value * 1_000))
+register.filter("thousands", lambda value: f"{value:,}")
 
 
 @register.filter
@@ -40,8 +32,7 @@ def as_rate(rate: float) -> str:
 def needs_broker(off: str, address: str = "") -> SafeString:
     """Return the attributes of a button, or of a link with an address, that does nothing while the broker is away.
 
-    Args:
-        off: Reason for which it is switched off; "" while the broker answers. Scripts of an open page switch it back.
+    ``off`` is why, "" while the broker answers. Scripts of an open page switch it back.
     """
     if address:
         if off:

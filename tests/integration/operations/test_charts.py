@@ -64,15 +64,15 @@ def test_today_is_drawn_beside_yesterday_and_last_week(two_days: int) -> None:
     found = charts_of("q:default", "queue", "24h")
 
     assert found is not None
-    charts = {chart.title: chart for chart in found.charts}
+    charts = {chart["title"]: chart for chart in found["charts"]}
     assert list(charts) == ["Wait", "Run", "Attempts a minute", "Failed attempts a minute", "Most that waited"]
-    assert [line.kind for line in charts["Run"].lines] == ["half", "most", "before", "week"]
-    assert charts["Run"].top == "5.0 s" or charts["Run"].top.startswith("5")
-    assert charts["Most that waited"].says == "Most that waited: up to 90, last 90"
-    assert charts["Attempts a minute"].says == "Attempts a minute: up to 60, last 6"
-    assert len(found.rows) == 24
-    assert found.rows[0][1:] != found.rows[-1][1:]
-    assert found.rows[-1][3] == "6"
+    assert [line["kind"] for line in charts["Run"]["lines"]] == ["half", "most", "before", "week"]
+    assert charts["Run"]["top"].startswith("5")
+    assert charts["Most that waited"]["says"] == "Most that waited: up to 90, last 90"
+    assert charts["Attempts a minute"]["says"] == "Attempts a minute: up to 60, last 6"
+    assert len(found["rows"]) == 24
+    assert found["rows"][0][1:] != found["rows"][-1][1:]
+    assert found["rows"][-1][3] == "6"
 
 
 @pytest.mark.parametrize("span", [each.name for each in SPANS])
@@ -80,10 +80,10 @@ def test_every_span_has_its_bins_and_table(two_days: int, span: str) -> None:
     found = charts_of("q:default", "queue", span)
 
     assert found is not None
-    assert found.span.name == span
-    assert len(found.axis) == 5
-    assert 20 <= len(found.rows) <= 26
-    assert all(len(row) == len(found.heads) + 1 for row in found.rows)
+    assert found["span"].name == span
+    assert len(found["axis"]) == 5
+    assert 20 <= len(found["rows"]) <= 26
+    assert all(len(row) == len(found["heads"]) + 1 for row in found["rows"])
 
 
 def test_releases_and_pauses_are_marked(two_days: int) -> None:
@@ -96,10 +96,10 @@ def test_releases_and_pauses_are_marked(two_days: int) -> None:
     found = charts_of("q:default", "queue", "24h", target="default")
 
     assert found is not None
-    assert [mark.kind for mark in found.marks] == ["pause", "release"]
-    assert found.marks[0].text.endswith("ada paused default")
-    assert found.marks[1].text.endswith("release 2.0")
-    assert 500 < found.marks[0].x < found.marks[1].x < 720
+    assert [mark["kind"] for mark in found["marks"]] == ["pause", "release"]
+    assert found["marks"][0]["text"].endswith("ada paused default")
+    assert found["marks"][1]["text"].endswith("release 2.0")
+    assert 500 < found["marks"][0]["x"] < found["marks"][1]["x"] < 720
 
 
 def test_a_line_is_interrupted_where_nothing_is_known() -> None:
@@ -132,32 +132,32 @@ def test_pages_have_the_charts_with_a_table(two_days: int, admin_client: Client)
 def test_waits_are_a_map_whose_numbers_open_their_jobs(two_days: int) -> None:
     found = charts_of("q:default", "queue", "24h", target="default")
 
-    assert found is not None and found.waits is not None
-    [(title, cells)] = found.waits.rows
-    assert title == "up to 20 ms" and len(cells) == len(found.waits.times) == 24
+    assert found is not None
+    [(title, cells)] = found["waits"]["rows"]
+    assert title == "up to 20 ms" and len(cells) == len(found["waits"]["times"]) == 24
     # 60 a minute for an hour, but six a minute in the last two hours.
-    assert (cells[5].text, cells[5].level, cells[-1].level) == ("3.6k", 5, 4)
-    query = parse_qs(urlsplit(cells[5].url).query)
+    assert (cells[5]["text"], cells[5]["level"], cells[-1]["level"]) == ("3.6k", 5, 4)
+    query = parse_qs(urlsplit(cells[5]["url"]).query)
     wanted = Filter.from_query(query)
     assert (wanted.queue, wanted.waited_ms) == ("default", (None, 20))
     assert (wanted.until_ms or 0) - (wanted.since_ms or 0) == HOUR_MS
-    assert f"{datetime_of(wanted.since_ms or 0):%a %H:%M}" == found.waits.times[5]
+    assert f"{datetime_of(wanted.since_ms or 0):%a %H:%M}" == found["waits"]["times"][5]
 
 
 def test_each_wait_is_in_one_row_of_the_map() -> None:
     columns: list[dict[int, int]] = [{WAITS + number: 1 for number in range(CLASSES)}, {}, {WAITS + 18: 2_345}]
 
-    found = heat_map(columns, range(3), MINUTE_MS, str, {"actor": "a"})
+    found = heat_map(columns, range(3), "abc", MINUTE_MS, {"actor": "a"})
 
     assert found is not None
-    assert sum(int(cells[0].text) for _, cells in found.rows) == CLASSES
-    assert [title for title, _ in found.rows][:2] == ["over 5 min 28 s", "up to 5 min 28 s"]
-    assert [cell.text for cell in found.rows[0][1]] == ["2", "", "2.3k"]
-    assert [cell.url for cell in found.rows[-1][1][1:]] == ["", ""]
-    ranges = [parse_qs(urlsplit(cells[0].url).query)["waited"][0] for _, cells in found.rows]
+    assert sum(int(cells[0]["text"]) for _, cells in found["rows"]) == CLASSES
+    assert [title for title, _ in found["rows"]][:2] == ["over 5 min 28 s", "up to 5 min 28 s"]
+    assert [cell["text"] for cell in found["rows"][0][1]] == ["2", "", "2.3k"]
+    assert [cell["url"] for cell in found["rows"][-1][1][1:]] == ["", ""]
+    ranges = [parse_qs(urlsplit(cells[0]["url"]).query)["waited"][0] for _, cells in found["rows"]]
     assert ranges[0] == "327680-" and ranges[-1] == "-20"
     assert [each.partition("-")[2] for each in ranges[1:]] == [each.partition("-")[0] for each in ranges[:-1]]
-    assert heat_map([{}, {}], range(2), MINUTE_MS, str, {}) is None
+    assert heat_map([{}, {}], range(2), "ab", MINUTE_MS, {}) is None
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,10 @@ IDLE = Stack("running thread", ["/usr/lib/python3.11/threading.py:327 wait", "sw
 def test_stacks_of_tasks_come_first_and_their_own_frames_are_marked() -> None:
     (child,) = shown_stacks([ChildStacks(7, [IDLE, TASK])])
 
-    assert [stack.does for stack in child.tasks] == ["runs a task"]
-    assert [frame.text for frame in child.tasks[0].frames if frame.is_own] == ["apps/webhooks/delivering.py:52 deliver"]
-    assert child.tasks[0].frames[0].text == "socket.py:718 readinto"
+    [task] = child["tasks"]
+    assert task["does"] == "runs a task"
+    assert [text for text, is_own in task["frames"] if is_own] == ["apps/webhooks/delivering.py:52 deliver"]
+    assert task["frames"][0][0] == "socket.py:718 readinto"
 
 
 def test_the_line_of_the_task_is_named_where_the_stacks_that_do_not_wait_agree() -> None:
