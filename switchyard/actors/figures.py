@@ -234,23 +234,17 @@ def lately(actor: str) -> list[AttemptFigures]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class HostCalls:
-    """Calls of a host in the last 15 minutes, and how many of them failed because of it."""
+def hosts_called(actor: Actor[..., Any]) -> list[tuple[str, int, int]]:
+    """Return the hosts of an actor's dependency with the most failures, then calls, in the last 15 minutes.
 
-    host: str
-    calls: int
-    failed: int
-
-
-def hosts_called(actor: Actor[..., Any]) -> list[HostCalls]:
-    """Return the hosts of an actor's dependency with the most failures, then calls, in the last 15 minutes."""
+    Each with its calls, and how many of them failed because of it.
+    """
     dependency, store = str(actor.options.get("depends_on") or "").partition(" ")[0], facilities().facts
     found = merged_by_subject(store.recent(store.server_ms())) if dependency else {}
     of = f"{facts.dependency_subject(dependency)} "
     called = ((name.removeprefix(of), counts) for name, counts in found.items() if name.startswith(of))
-    hosts = [HostCalls(name, facts.ends(counts), facts.failures(counts)) for name, counts in called]
-    return sorted(hosts, key=lambda each: (-each.failed, -each.calls, each.host))[:MOST_GROUPS]
+    hosts = [(host, facts.ends(counts), facts.failures(counts)) for host, counts in called]
+    return sorted(hosts, key=lambda each: (-each[2], -each[1], each[0]))[:MOST_GROUPS]
 
 
 def last_day(subject_of: Callable[[str], str] = facts.actor_subject) -> dict[str, AttemptFigures]:

@@ -26,6 +26,7 @@ from switchyard.actors.queries import ActorFacts
 from switchyard.audit.services import Who
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import ActRefused, BrokerError, NotFound, SwitchyardError
+from switchyard.broker.shapes import ActorPause
 from switchyard.broker.stores.yard_facts import actor_subject, owner_subject
 from switchyard.broker.topology import LONGEST_DELAY_MS
 from switchyard.console.export import export_of
@@ -75,13 +76,6 @@ class SendForm(forms.Form):
     @property
     def option_fields(self) -> list[forms.BoundField]:
         return [self["delay_s"], self["tags"]]
-
-    def focus_first_fault(self) -> None:
-        """Let the browser scroll to the first field with an error."""
-        for name in self.fields:
-            if name in self.errors:
-                self.fields[name].widget.attrs["autofocus"] = True
-                return
 
     def clean_tags(self) -> list[str]:
         tags: list[str] = list(dict.fromkeys(self.cleaned_data["tags"].split()))
@@ -157,7 +151,9 @@ def send(request: HttpRequest, name: str) -> HttpResponse:
     require(request, RUN, queue=own_queues(found)[0])
     form = SendForm(found, request.POST)
     if not form.is_valid():
-        form.focus_first_fault()
+        first = next((each for name, each in form.fields.items() if name in form.errors), None)
+        if first is not None:
+            first.widget.attrs["autofocus"] = True  # the browser scrolls there
         return _page(request, found, form, status=422)
     delay_s, data = form.cleaned_data["delay_s"], form.cleaned_data
     try:
@@ -180,68 +176,53 @@ def send(request: HttpRequest, name: str) -> HttpResponse:
     return redirect(link if link and request.user.has_perm(JOBS) else reverse("switchyard-actor", args=[name]))
 
 
-@require_http_methods(["GET", "HEAD", "POST"])
-def pause(request: HttpRequest, name: str) -> HttpResponse:
-    """Ask for a reason, an end and perhaps the value of an argument, and pause an actor."""
-
-    def act(wanted: pauses.Chosen, reason: str) -> str:
+def _done(request: HttpRequest, verb: str, wanted: ActorPause, reason: str) -> str:
+    """Do an act of a submitted form; return its outcome as a sentence."""
+    name, who, until = wanted.actor, Who.of_request(request), request.POST.get("until", "").strip()
+    if verb == "resume":
+        return f"{name} {'is resumed' if pauses.resume(wanted, who=who, reason=reason) else 'was not paused'}."
+    if verb == "pause":
         if not reason:
             raise ActRefused("pause", "write a reason; nothing was paused")
-        given = request.POST.get("until", "").strip()
-        until = parse_until(given) if given else None
-        changed = pauses.pause(wanted, who=Who.of_request(request), reason=reason, until=until)
-        done = "is paused: no job of it starts, running ones continue."
-        return f"{name} {done if changed else 'was paused already; nothing is changed.'}"
-
-    return _ask(request, "pause", name, act)
-
-
-@require_http_methods(["GET", "HEAD", "POST"])
-def resume(request: HttpRequest, name: str) -> HttpResponse:
-    """Ask, and end a pause of an actor."""
-
-    def act(wanted: pauses.Chosen, reason: str) -> str:
-        changed = pauses.resume(wanted, who=Who.of_request(request), reason=reason)
-        return f"{name} is resumed." if changed else f"{name} was not paused."
-
-    return _ask(request, "resume", name, act)
+        if pauses.pause(wanted, who=who, reason=reason, until=parse_until(until) if until else None):
+            return f"{name} is paused: no job of it starts, running ones continue."
+        return f"{name} was paused already; nothing is changed."
+    if not reason:
+        raise ActRefused("circuit", "write a reason; nothing was opened")
+    if pauses.open_circuit(wanted, who=who, reason=reason, until=parse_until(until)):
+        return "The circuit is open."
+    return "The circuit was open already, and is now until this time or later."
 
 
-@require_http_methods(["GET", "HEAD", "POST"])
-def open_circuit(request: HttpRequest, name: str) -> HttpResponse:
-    """Ask for a reason and an end, and open the circuit of an actor's dependency."""
+def _asking(verb: str) -> Callable[[HttpRequest, str], HttpResponse]:
+    """Return a page that asks for a reason, an end and the value of an argument, and does an act to an actor."""
 
-    def act(wanted: pauses.Chosen, reason: str) -> str:
-        if not reason:
-            raise ActRefused("circuit", "write a reason; nothing was opened")
-        until = parse_until(request.POST.get("until", ""))
-        changed = pauses.open_circuit(wanted, who=Who.of_request(request), reason=reason, until=until)
-        return (
-            "The circuit is open." if changed else "The circuit was open already, and is now until this time or later."
-        )
+    @require_http_methods(["GET", "HEAD", "POST"])
+    def ask(request: HttpRequest, name: str) -> HttpResponse:
+        """Do the act of a submitted form and show its outcome; else show the form, with the reason of a refusal."""
+        found, refused, status = queries.find_actor(name), "", 200
+        queue = own_queues(found)[0]
+        require(request, PAUSE, queue=queue)
+        names = ("argument", "until", "reason")
+        given = {key: request.POST.get(key, request.GET.get(key, "")).strip() for key in names}
+        if given["argument"]:  # its value may be one that the user may not see
+            require(request, ARGUMENTS, queue=queue)
+        if request.method == "POST":
+            try:
+                wanted = pauses.chosen(found, given["argument"])
+                messages.success(request, _done(request, verb, wanted, given["reason"][:500]))
+                return redirect(reverse("switchyard-actor", args=[name]))
+            except (ActRefused, BrokerError) as error:
+                refused, status = str(error), 503 if isinstance(error, BrokerError) else 422
+        arguments = [each.name for each in parameters_of(found) if not each.redacted]
+        title = f"{verb.capitalize()} {name}"
+        context = {**given, "title": title, "verb": verb, "name": name, "names": arguments, "refused": refused}
+        return RoomResponse(request, "switchyard_actors/pause.html", context, status=status)
 
-    return _ask(request, "open the circuit of", name, act)
+    return ask
 
 
-def _ask(request: HttpRequest, verb: str, name: str, act: Callable[[pauses.Chosen, str], str]) -> HttpResponse:
-    """Do the act of a submitted form and show its outcome; else show the form, with the reason of a refusal."""
-    found, refused = queries.find_actor(name), ""
-    queue = own_queues(found)[0]
-    require(request, PAUSE, queue=queue)
-    given = {key: request.POST.get(key, request.GET.get(key, "")).strip() for key in ("argument", "until", "reason")}
-    if given["argument"]:  # its value may be one that the user may not see
-        require(request, ARGUMENTS, queue=queue)
-    status = 200
-    if request.method == "POST":
-        try:
-            messages.success(request, act(pauses.chosen(found, given["argument"]), given["reason"][:500]))
-            return redirect(reverse("switchyard-actor", args=[name]))
-        except (ActRefused, BrokerError) as error:
-            refused, status = str(error), 503 if isinstance(error, BrokerError) else 422
-    names = [each.name for each in parameters_of(found) if not each.redacted]
-    title = f"{verb.capitalize()} {name}"
-    context = {**given, "title": title, "verb": verb, "name": name, "names": names, "refused": refused}
-    return RoomResponse(request, "switchyard_actors/pause.html", context, status=status)
+pause, resume, open_circuit = _asking("pause"), _asking("resume"), _asking("open the circuit of")
 
 
 def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *, status: int = 200) -> HttpResponse:
