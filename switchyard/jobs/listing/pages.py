@@ -73,21 +73,6 @@ class Unfinished(NamedTuple):
     seen: SeenMessage
 
 
-class UnfinishedJobs(NamedTuple):
-    """Jobs that match, newest first.
-
-    Args:
-        cut: Queues that hold more than was looked through.
-        away: Queues that are away or start nothing; their jobs are missing.
-        also: Ids of those that were asked for, wherever they are in the list.
-    """
-
-    jobs: list[Unfinished]
-    cut: list[str]
-    also: set[str]
-    away: tuple[str, ...] = ()
-
-
 class Comparison:
     """Comparison of messages with a filter, but for their states. True when there is anything to compare."""
 
@@ -119,13 +104,14 @@ def wants_unfinished(wanted: Filter) -> bool:
 
 def unfinished_jobs(
     wanted: Filter, *, before: tuple[int, str] | None = None, limit: int, among: Container[str] = ()
-) -> UnfinishedJobs:
+) -> tuple[list[Unfinished], set[str], list[str], tuple[str, ...]]:
     """Return the newest jobs that match among the first 10,000 messages of each queue.
+
+    Beside them the ids of those ``among`` that match, wherever they are in the list; the queues that hold more messages
+    than that; and those that are away or start nothing.
 
     Args:
         before: Time of enqueueing and id of a job; those that follow it in the list are returned.
-        limit: Jobs at most.
-        among: Ids of which the answer says whether they match.
     """
     states = UNFINISHED & set(wanted.states) if wanted.states else UNFINISHED
     places = frozenset().union(*(_PLACES[state] for state in states))
@@ -148,7 +134,7 @@ def unfinished_jobs(
     found.sort(reverse=True)
     newest = [(at, looked.messages[place]) for at, _, place in found[:limit]]
     jobs = [Unfinished(at, seen.id, _state(seen, known), seen) for at, seen in newest]
-    return UnfinishedJobs(jobs, looked.cut, also, away)
+    return jobs, also, looked.cut, away
 
 
 def jobs_of(found: list[Unfinished], wanted: Filter) -> list[Job]:
@@ -279,18 +265,22 @@ def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT) -> JobsPag
         return scheduled_jobs(wanted, after=after, limit=limit)
     place = ListCursor.parse(after)
     rows, ended_to, history_error = _ended(wanted, place, limit)
-    live, broker_error = UnfinishedJobs([], [], set()), ""
+    live: list[Unfinished] = []
+    also: set[str] = set()
+    cut: list[str] = []
+    away: tuple[str, ...] = ()
+    broker_error = ""
     if not place.live_over and wants_unfinished(wanted):
         try:
             ids = {row.job_id for row in rows}
-            live = unfinished_jobs(wanted, before=place.live, limit=limit + 1, among=ids)
+            live, also, cut, away = unfinished_jobs(wanted, before=place.live, limit=limit + 1, among=ids)
         except BrokerError as error:
             broker_error = str(error)
     # A job that was requeued is listed as it stands, once.
-    timed = [(getattr(row, time_column(wanted)), row) for row in rows if row.job_id not in live.also]
+    timed = [(getattr(row, time_column(wanted)), row) for row in rows if row.job_id not in also]
     # The rest of the history is not known yet: unfinished jobs that are older come with a later page.
     known_to = ended_to.at if ended_to is not None else 0
-    older = [(job.at, job) for job in live.jobs if job.at >= known_to]
+    older = [(job.at, job) for job in live if job.at >= known_to]
     both: list[tuple[int, Unfinished | JobRow]] = [*older, *timed]
     chosen = sorted(both, key=itemgetter(0), reverse=True)[:limit]
     taken_live = [entry for _, entry in chosen if isinstance(entry, Unfinished)]
@@ -307,7 +297,7 @@ def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT) -> JobsPag
     next_place = ListCursor(
         live=taken_live[-1][:2] if taken_live else place.live,
         ended=ended,
-        live_over=len(taken_live) == len(live.jobs),
+        live_over=len(taken_live) == len(live),
         ended_over=is_whole and ended_to is None,
     )
     jobs |= {row.job_id: replace(job_of_row(row), at=at) for at, row in taken_rows}
@@ -315,8 +305,8 @@ def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT) -> JobsPag
     return JobsPage(
         jobs=tuple(jobs[id_] for id_ in in_order if id_ in jobs),
         after="" if next_place.live_over and next_place.ended_over else str(next_place),
-        cut=tuple(live.cut),
-        away=live.away,
+        cut=tuple(cut),
+        away=away,
         broker_error=broker_error,
         history_error=history_error,
     )
