@@ -290,7 +290,11 @@ def send_job(request: HttpRequest, response: HttpResponse, body: JobRequest) -> 
 
     An actor is public by `public=True` where it is declared; its queue and its other options are its own.
     """
-    actor = find_public(body.actor)
+    known = public_actors()
+    if (actor := known.get(body.actor)) is None:
+        raise NotFound(
+            f"actor {body.actor:.200}: no public actor has this name; public are {', '.join(known) or 'none'}"
+        )
     try:
         call = from_values(actor, body.arguments)
     except ArgumentsRefused as error:
@@ -308,14 +312,6 @@ def send_job(request: HttpRequest, response: HttpResponse, body: JobRequest) -> 
 def public_actors() -> dict[str, Actor[..., Any]]:
     found = sorted(dramatiq.get_broker().actors.items())
     return {name: actor for name, actor in found if actor.options.get("public")}
-
-
-def find_public(name: str) -> Actor[..., Any]:
-    """Return a public actor; ``NotFound`` when there is none of this name, also for an actor that is not public."""
-    found = public_actors()
-    if name not in found:
-        raise NotFound(f"actor {name:.200}: no public actor has this name; public are {', '.join(found) or 'none'}")
-    return found[name]
 
 
 def body_of_calls() -> tuple[Schema, dict[str, Schema]]:
