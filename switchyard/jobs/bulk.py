@@ -71,8 +71,6 @@ MOST: Final = 100
 COUNTED: Final = 1_000
 # Names the second run of a job by its act, so that a repeated step enqueues it once.
 RUNS: Final = uuid.UUID("0f2b7c7e-5b1d-4f0e-9a55-6f1b8f0c2d11")
-NOT_KEPT: Final = "its arguments are not kept whole, or its actor is unknown"
-REFUSED: Final = "its arguments or tags do not fit this release"
 
 
 class BulkRunAgain(Kind):
@@ -132,9 +130,9 @@ def _run(act: BulkAct, job_id: str) -> str:
     except (BrokerError, QueueFull):
         raise
     except ActRefused:
-        return NOT_KEPT
+        return "its arguments are not kept whole, or its actor is unknown"
     except (SwitchyardError, MiddlewareError):  # the others can run all the same
-        return REFUSED
+        return "its arguments or tags do not fit this release"
     return ""
 
 

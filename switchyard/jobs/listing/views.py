@@ -201,13 +201,19 @@ def live(request: HttpRequest) -> HttpResponse:
         return HttpResponse(str(error), status=400, content_type="text/plain")
     context = {
         "changes": changes_of(wanted, shown, shown_at=int(at)),
-        "tones": TONES,
         "by_due_time": is_by_due_time(wanted),
+        **_rows_context(request, wanted),
+    }
+    return RoomResponse(request, "switchyard_jobs/list_live.html", context)
+
+
+def _rows_context(request: HttpRequest, wanted: Filter) -> dict[str, Any]:
+    return {
+        "tones": TONES,
         "may_cancel": may(request, "cancel_job", wanted.queue or None),
         "may_run": may(request, "run_job", wanted.queue or None),
         "acts_on": wanted.queue,
     }
-    return RoomResponse(request, "switchyard_jobs/list_live.html", context)
 
 
 def without_job(request: HttpRequest, job_id: str) -> HttpResponse:
@@ -276,14 +282,10 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
             "more_open": any(query.get(name) for name, _, _ in MORE_FIELDS),
         },
         "more_fields": [(name, label, (hint, query.get(name, ""))) for name, label, hint in MORE_FIELDS],
-        "tones": TONES,
-        "asked": asked_id,
         "asked_id": asked_id,
         "untracked": known_of(find_untracked, asked_id),
         "stand_in": known_of(holder_of_key, asked_id),
-        "may_cancel": may(request, "cancel_job", wanted.queue or None),
-        "may_run": may(request, "run_job", wanted.queue or None),
-        "acts_on": wanted.queue,
+        **_rows_context(request, wanted),
         "chosen_acts": _chosen_acts(request, page),
         "none_found": why_none_found(wanted.argument, wanted.actor),
         "is_later": is_later,
