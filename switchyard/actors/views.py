@@ -38,19 +38,16 @@ from switchyard.console.room_view import RoomResponse, require
 from switchyard.history import queries as history
 from switchyard.history.filters import Filter
 from switchyard.jobs import pauses
-from switchyard.jobs.argument_fields import bound_fields, call_of, fields_of
-from switchyard.jobs.calls import ActorParameter, CallArguments, parameters_of, signature_text
+from switchyard.jobs.argument_fields import CallForm
+from switchyard.jobs.calls import parameters_of, signature_text
 from switchyard.jobs.queries import is_job_id, own_queues
 from switchyard.jobs.services import send_for
 from switchyard.middleware.envelope import LONGEST_TAG, MOST_TAGS
 from switchyard.operations.charts import charts_of
 
 
-class SendForm(forms.Form):
-    """Form with the parameters of one actor. ``call`` holds the checked arguments once the form is valid.
-
-    The fields of redacted parameters are password fields, which are never filled in again.
-    """
+class SendForm(CallForm):
+    """Form that sends an actor."""
 
     delay_s = forms.FloatField(
         label="Delay in seconds", required=False, min_value=0, max_value=LONGEST_DELAY_MS / 1_000,
@@ -63,16 +60,6 @@ class SendForm(forms.Form):
     )  # fmt: skip
     job_id = forms.CharField(required=False, max_length=36, widget=forms.HiddenInput)
 
-    def __init__(self, actor: Actor[..., Any], *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.actor, self.call = actor, CallArguments((), {})
-        self.parameters = parameters_of(actor)
-        self.fields = fields_of(self.parameters) | self.fields
-
-    @property
-    def argument_fields(self) -> list[tuple[ActorParameter, forms.BoundField]]:
-        return bound_fields(self, self.parameters)
-
     @property
     def option_fields(self) -> list[forms.BoundField]:
         return [self["delay_s"], self["tags"]]
@@ -82,12 +69,6 @@ class SendForm(forms.Form):
         if len(tags) > MOST_TAGS or any(len(tag) > LONGEST_TAG for tag in tags):
             raise forms.ValidationError(f"write at most {MOST_TAGS} tags of at most {LONGEST_TAG} characters")
         return tags
-
-    def clean(self) -> dict[str, Any]:
-        """Check the arguments against signature and annotations."""
-        data: dict[str, Any] = super().clean() or self.cleaned_data
-        self.call = call_of(self, self.actor, data) or self.call
-        return data
 
 
 VIEW, RUN = "switchyard_operations.view_operations", "switchyard_jobs.run_job"
