@@ -122,36 +122,11 @@ class Starts:
 
 
 class Why:
-    """Reasons of one job.
+    """Reasons of one job, with the facts of it and of its wait.
 
     ``causes`` are in the order in which the job meets them: the first one is where it stands now. ``starts`` is
     ``None`` where nobody knows, as while its queue is paused without an end; of a running job as well. ``silent`` is
     the child that holds it and answers nothing.
-    """
-
-    def __init__(self, seen: Situation) -> None:
-        self.job, self.at, self.causes = seen.job, seen.at, _causes(seen)
-        self.wait, self.starts, self.silent = _wait(seen, self.causes), _starts(seen, self.causes), _silent(seen)
-
-    @property
-    def when(self) -> str:
-        """Sentence of when it will start; "" where nobody knows."""
-        if self.starts is None:
-            return ""
-        low, high = max(self.starts.earliest - self.at, 0), self.starts.latest
-        day = "%Y-%m-%d %H:%M:%S"
-        if high is None:
-            return f"It starts not before {datetime_of(self.at + low):{day}} UTC, in {duration(low)}."
-        if high - self.at < 1_000:
-            return "It is expected to start within a second."
-        return (
-            f"It is expected to start in {duration(low)} to {duration(high - self.at)}, between "
-            f"{datetime_of(self.at + low):%H:%M:%S} and {datetime_of(high):{day}} UTC."
-        )
-
-
-class Situation:
-    """Known facts of a job and of its wait.
 
     ``lane`` is the name of the lane that it is in. ``place`` is ``None`` where a worker or the outbox holds it, and on
     a broker that cannot be browsed; ``held`` is the job as a worker holds it, ``running`` what runs in the slots that
@@ -180,6 +155,24 @@ class Situation:
         served = {lane_of_name(name)[0] for pool in self.pools for name in yard.served_by(pool)} | {job.queue}
         self.held, self.running = _held_and_running(job.id, leased(families(served)) if own else (), names)
         self.place = None if self.held is not None else place
+        self.silent, self.causes = _silent(self), _causes(self)
+        self.wait, self.starts = _wait(self, self.causes), _starts(self, self.causes)
+
+    @property
+    def when(self) -> str:
+        """Sentence of when it will start; "" where nobody knows."""
+        if self.starts is None:
+            return ""
+        low, high = max(self.starts.earliest - self.at, 0), self.starts.latest
+        day = "%Y-%m-%d %H:%M:%S"
+        if high is None:
+            return f"It starts not before {datetime_of(self.at + low):{day}} UTC, in {duration(low)}."
+        if high - self.at < 1_000:
+            return "It is expected to start within a second."
+        return (
+            f"It is expected to start in {duration(low)} to {duration(high - self.at)}, between "
+            f"{datetime_of(self.at + low):%H:%M:%S} and {datetime_of(high):{day}} UTC."
+        )
 
     @property
     def due_at(self) -> int | None:
@@ -218,7 +211,7 @@ def why(known: Passport, *, arguments: bool = False, at: int | None = None) -> W
     """
     if known.job.ended:
         return None
-    return Why(Situation(known, now_ms() if at is None else at, arguments=arguments))
+    return Why(known, now_ms() if at is None else at, arguments=arguments)
 
 
 def why_json(found: Why) -> dict[str, Any]:
@@ -249,7 +242,7 @@ def _held_and_running(
     return held.get(job_id), running
 
 
-def _in_outbox(seen: Situation) -> Iterator[Cause]:
+def _in_outbox(seen: Why) -> Iterator[Cause]:
     row = seen.outbox
     if row is None:
         return
@@ -266,7 +259,7 @@ def _in_outbox(seen: Situation) -> Iterator[Cause]:
         )
 
 
-def _due_later(seen: Situation) -> Iterator[Cause]:
+def _due_later(seen: Why) -> Iterator[Cause]:
     job, due = seen.job, seen.due_at
     if due is None or due <= seen.at or is_put_off(due):
         return
@@ -283,7 +276,7 @@ def _due_later(seen: Situation) -> Iterator[Cause]:
         yield Cause("scheduled", f"It was sent for later: it is due at {when}.", due)
 
 
-def _put_off(seen: Situation) -> Iterator[Cause]:
+def _put_off(seen: Why) -> Iterator[Cause]:
     if seen.place is None:
         return
     score = seen.place.due_at if is_put_off(seen.place.due_at) else None
@@ -302,7 +295,7 @@ def _put_off(seen: Situation) -> Iterator[Cause]:
         yield Cause(code, text, pause.until or None, sure=not pause.is_open, since=_put_off_at(score, pause))
 
 
-def _limited(seen: Situation) -> Iterator[Cause]:
+def _limited(seen: Why) -> Iterator[Cause]:
     job = seen.job
     for family in families([job.queue]) if seen.place is not None and job.reason in LIMITS else ():
         if (wait := wait_of(family, job.id)) is not None:
@@ -344,7 +337,7 @@ def _put_off_at(score: int | None, pause: ActorPause) -> int:
     return pause.since + offset if 0 <= offset < CIRCUIT_SPAN_MS else pause.since
 
 
-def _queue_paused(seen: Situation) -> Iterator[Cause]:
+def _queue_paused(seen: Why) -> Iterator[Cause]:
     pause = None if seen.place is None else seen.place.pause
     if pause is not None and not (pause.until and pause.until <= seen.at):
         facts = pause_facts(pause)
@@ -352,7 +345,7 @@ def _queue_paused(seen: Situation) -> Iterator[Cause]:
         yield Cause("queue_paused", text, pause.until, since=pause.since)
 
 
-def _pools(seen: Situation) -> Iterator[Cause]:
+def _pools(seen: Why) -> Iterator[Cause]:
     if seen.held is not None or seen.job.state == "running" or seen.reports is None:
         return
     if seen.taking:
@@ -378,7 +371,7 @@ def _pools(seen: Situation) -> Iterator[Cause]:
         yield Cause("pool_paused", f"Pool {names} is paused: {known}.")
 
 
-def _all_silent(seen: Situation) -> Iterator[Cause]:
+def _all_silent(seen: Why) -> Iterator[Cause]:
     """Say which child keeps its pools from starting anything, where children that answer nothing have every slot."""
     slots = {pool.name: pool.slots for pool in seen.pools}
     silent = [(report, child) for report in seen.taking for child in report.silent]
@@ -391,8 +384,8 @@ def _all_silent(seen: Situation) -> Iterator[Cause]:
         yield Cause("silent", text)
 
 
-def _held(seen: Situation) -> Iterator[Cause]:
-    job, silent = seen.job, _silent(seen)
+def _held(seen: Why) -> Iterator[Cause]:
+    job, silent = seen.job, seen.silent
     if silent is not None:
         does = "runs" if job.id in silent.child.runs else "has fetched"
         text = (
@@ -412,7 +405,7 @@ def _held(seen: Situation) -> Iterator[Cause]:
         yield Cause("fetched", text.strip(), stops=False)
 
 
-def _behind(seen: Situation, *, is_held_back: bool) -> Iterator[Cause]:
+def _behind(seen: Why, *, is_held_back: bool) -> Iterator[Cause]:
     if seen.place is None or seen.place.lane is None:
         return
     if (ahead := seen.place.ahead) > 0:
@@ -428,7 +421,7 @@ def _behind(seen: Situation, *, is_held_back: bool) -> Iterator[Cause]:
             yield Cause("next", "Nothing holds it back: a worker fetches it next.", stops=False)
 
 
-def _busy(seen: Situation) -> str:
+def _busy(seen: Why) -> str:
     """Sentence of what holds the slots; "" where none are known."""
     slots = sum(report.slots for report in seen.taking)
     if not slots:
@@ -438,7 +431,7 @@ def _busy(seen: Situation) -> str:
     return f"{min(len(seen.running), slots):,} of {counted(slots, 'slot')} of {seen.pool_names} are busy{with_}."
 
 
-def _silent(seen: Situation) -> SilentHolder | None:
+def _silent(seen: Why) -> SilentHolder | None:
     owner = "" if seen.held is None else seen.held.lease_owner.rpartition("/")[0]
     holder = holder_of(owner or seen.job.worker)
     for report in seen.reports or ():
@@ -448,7 +441,7 @@ def _silent(seen: Situation) -> SilentHolder | None:
     return None
 
 
-def _causes(seen: Situation) -> list[Cause]:
+def _causes(seen: Why) -> list[Cause]:
     """Return the causes in the order in which a job meets them."""
     causes = [*_in_outbox(seen), *_due_later(seen), *_put_off(seen), *_limited(seen)]
     if seen.place is not None and seen.place.lane is None and not causes:
@@ -482,7 +475,7 @@ def why_parked(job: Job) -> str:
     )
 
 
-def _wait(seen: Situation, causes: Sequence[Cause]) -> Wait:
+def _wait(seen: Why, causes: Sequence[Cause]) -> Wait:
     """Return the parts of the wait: they follow one another, so that their sum is the whole."""
     job = seen.job
     at = job.started_at if job.state == "running" and job.started_at is not None else seen.at
@@ -510,7 +503,7 @@ def _wait(seen: Situation, causes: Sequence[Cause]) -> Wait:
     )
 
 
-def _starts(seen: Situation, causes: Sequence[Cause]) -> Starts | None:
+def _starts(seen: Why, causes: Sequence[Cause]) -> Starts | None:
     """Return when a job starts; by the end of what stops it, its place, and the last starts of its lane."""
     stops = [each for each in causes if each.stops]
     if seen.job.state == "running" or seen.outbox is not None or any(each.until is None for each in stops):
