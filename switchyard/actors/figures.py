@@ -145,6 +145,16 @@ def _open_letters(actor: str) -> list[FailureGroup]:
     ]  # fmt: skip
 
 
+# Grown is the growth of the processes that ran it, beyond their largest size.
+SUMS = {
+    "total_ms": facts.RUN_MS,
+    "processor_ms": facts.PROCESSOR_MS,
+    "sql_ms": facts.SQL_MS,
+    "log_bytes": facts.LOG_BYTES,
+    "grown_bytes": facts.GROWN_BYTES,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class AttemptFigures:
     """Attempts of an actor over a time, from the facts: see :mod:`switchyard.broker.stores.yard_facts`."""
@@ -183,33 +193,17 @@ class AttemptFigures:
         return _percentiles_of(self.counts, facts.WAITS)
 
     @property
-    def total_ms(self) -> int:
-        """Run time of all attempts together."""
-        return self.counts.get(facts.RUN_MS, 0)
-
-    @property
-    def processor_ms(self) -> int:
-        """Processor time of all attempts together, in their own threads."""
-        return self.counts.get(facts.PROCESSOR_MS, 0)
-
-    @property
-    def sql_ms(self) -> int:
-        """Time of all attempts together in SQL."""
-        return self.counts.get(facts.SQL_MS, 0)
-
-    @property
-    def grown_bytes(self) -> int:
-        """Growth of the processes that ran it, beyond their largest size."""
-        return self.counts.get(facts.GROWN_BYTES, 0)
+    def sums(self) -> dict[str, int]:
+        """Of all attempts together: how long they ran, also in their own threads and in SQL, and what they left."""
+        return {name: self.counts.get(code, 0) for name, code in SUMS.items()}
 
     def as_json(self) -> dict[str, Any]:
         """Return them as commands print them."""
         names = {"run_ms": self.run_ms, "wait_ms": self.wait_ms}
         spread = {name: None if pair is None else [round(ms, 1) for ms in pair] for name, pair in names.items()}
         return {
-            "span_ms": self.span_ms, "outcomes": dict(self.outcomes), "sent": facts.sent(self.counts), **spread,
-            "total_ms": self.total_ms, "processor_ms": self.processor_ms, "sql_ms": self.sql_ms,
-            "log_bytes": self.counts.get(facts.LOG_BYTES, 0), "grown_bytes": self.grown_bytes,
+            "span_ms": self.span_ms, "outcomes": dict(self.outcomes), "sent": facts.sent(self.counts),
+            **spread, **self.sums,
         }  # fmt: skip
 
 

@@ -104,13 +104,13 @@ def costs(request: HttpRequest) -> HttpResponse:
         ran = figures.by_argument(by) if by else figures.last_day(owner_subject)
     except DatabaseError:
         ran, wrong = {}, "The database cannot be read; check /readyz, then try again."
-    found = sorted(ran.items(), key=lambda pair: -pair[1].total_ms)
+    found = sorted(ran.items(), key=lambda pair: -pair[1].sums["total_ms"])
     listed = ({by or "owner": name, **one.as_json()} for name, one in found)
     if (file := export_of(request, "costs", lambda: listed)) is not None:
         return file
     shown = found[:MOST_COSTS]
     rows = [(name, one, jobs_url(**({"argument": f"{by}={name}"} if by else {"owner": name}))) for name, one in shown]
-    total = sum(one.total_ms for _, one in found)
+    total = sum(one.sums["total_ms"] for _, one in found)
     context = {"title": "Costs", "rows": rows, "total": total, "by": by, "names": names, "wrong": wrong}
     return RoomResponse(request, "switchyard_actors/costs.html", context)
 
@@ -255,10 +255,10 @@ FIGURES: Final[dict[str, tuple[str, Callable[[AttemptFigures], float | None]]]] 
     "ended": ("Ended", lambda ran: ran.attempts),
     "failed": ("How, by failures", lambda ran: sum(count for name, count in ran.outcomes if name in FAILED)),
     "run": ("Ran, 95 %", lambda ran: ran.run_ms[1] if ran.run_ms else None),
-    "total": ("In all", lambda ran: ran.total_ms),
-    "processor": ("Processor", lambda ran: ran.processor_ms),
-    "sql": ("In SQL", lambda ran: ran.sql_ms),
-    "grown": ("Grew by", lambda ran: ran.grown_bytes),
+    "total": ("In all", lambda ran: ran.sums["total_ms"]),
+    "processor": ("Processor", lambda ran: ran.sums["processor_ms"]),
+    "sql": ("In SQL", lambda ran: ran.sums["sql_ms"]),
+    "grown": ("Grew by", lambda ran: ran.sums["grown_bytes"]),
 }
 COLUMNS: Final = (
     SortColumn("name", "Actor", ("", "-name"), own=ASCENDING),
