@@ -257,16 +257,13 @@ def list_jobs(request: HttpRequest) -> dict[str, Any]:
     try:
         wanted = Filter.from_query(request.GET, ignore=("after", "limit"))
         limit = _limit(request.GET.get("limit", ""))
-    except ValueError as error:
-        raise Problem(422, str(error)) from error
-    arguments = operator and _may_view_arguments(request, wanted.queue)
-    if wanted.argument is not None and not arguments:
-        raise Problem(403, "searching arguments needs the scope operate and the right switchyard_jobs.view_arguments")
-    if not operator:
-        if wanted.owner not in ("", owner):
+        arguments = operator and _may_view_arguments(request, wanted.queue)
+        if wanted.argument is not None and not arguments:
+            right = "switchyard_jobs.view_arguments"
+            raise Problem(403, f"searching arguments needs the scope operate and the right {right}")
+        if not operator and wanted.owner not in ("", owner):
             raise Problem(403, "a token without the scope operate lists the jobs of its owner; leave owner out")
-        wanted = replace(wanted, owner=owner)
-    try:
+        wanted = wanted if operator else replace(wanted, owner=owner)
         page = find_jobs(wanted, after=request.GET.get("after", ""), limit=limit)
     except ValueError as error:
         raise Problem(422, str(error)) from error

@@ -129,11 +129,11 @@ def open_circuit(wanted: ActorPause, *, who: Who, until: datetime | None, reason
     circuits = next((one for one in broker.middleware if isinstance(one, Circuits)), None)
     circuit = None if circuits is None else circuits.circuit_of(wanted.actor, wanted.argument, wanted.value)
     if circuit is None:
-        depends = str(broker.actors[wanted.actor].options.get("depends_on") or "")
-        argument = depends.partition(" per ")[2]
-        remedy = f"choose it by a value of {argument}" if argument else "choose it without an argument"
-        none = "has none; declare what it calls with depends_on, or pause it"
-        fact = f"depends on {depends!r}; {remedy}" if depends else none
+        fact = "has none; declare what it calls with depends_on, or pause it"
+        if depends := str(broker.actors[wanted.actor].options.get("depends_on") or ""):
+            argument = depends.partition(" per ")[2]
+            by = f"by a value of {argument}" if argument else "without an argument"
+            fact = f"depends on {depends!r}; choose it {by}"
         raise ActRefused("circuit", f"{wanted.actor} {fact}")
     if until is None or (until_ms := int(until.timestamp() * 1000)) <= now_ms():
         raise unusable_end("" if until is None else until.isoformat(), "an open circuit has an end in the future")
