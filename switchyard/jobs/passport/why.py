@@ -55,6 +55,14 @@ STALLED: Final = 0.999
 NORMAL: Final = NormalDist()
 # Reasons of jobs that wait for a limit which knows since when.
 LIMITS: Final = ("concurrency", "order")
+# Parts of the time from the enqueueing of a job to now, or to its start, in the order in which they pass (ms).
+PARTS: Final = {
+    "attempts_ms": "earlier attempts",  # to the end of the last one
+    "outbox_ms": "in the outbox",  # once the broker has it, this counts as waiting
+    "scheduled_ms": "scheduled",  # a delay, or the backoff of a retry
+    "put_off_ms": "put off",  # by a pause, a circuit, a limit, or for code that no worker has
+    "waiting_ms": "waiting for a slot",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,41 +87,6 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
-    """The time from the enqueueing of a job to now, or to its start, in parts (ms).
-
-    Args:
-        attempts_ms: From its enqueueing to the end of its last attempt.
-        outbox_ms: In the outbox. Once the broker has it, this counts as waiting.
-        scheduled_ms: Until it was due: a delay, or the backoff of a retry.
-        put_off_ms: Held back by a pause, a circuit, a limit, or for code that no worker has.
-        waiting_ms: For a slot.
-    """
-
-    attempts_ms: int = 0
-    outbox_ms: int = 0
-    scheduled_ms: int = 0
-    put_off_ms: int = 0
-    waiting_ms: int = 0
-
-    @property
-    def total_ms(self) -> int:
-        return sum(asdict(self).values())
-
-    @property
-    def parts(self) -> list[tuple[str, int]]:
-        """The parts that took time, by their names, in the order in which they passed."""
-        names = {
-            "attempts_ms": "earlier attempts",
-            "outbox_ms": "in the outbox",
-            "scheduled_ms": "scheduled",
-            "put_off_ms": "put off",
-            "waiting_ms": "waiting for a slot",
-        }
-        return [(names[name], ms) for name, ms in asdict(self).items() if ms]
-
-
-@dataclass(frozen=True, slots=True)
 class Starts:
     """When a job will start, ms since the epoch, nine times of ten in between; ``latest`` is ``None`` if not known."""
 
@@ -125,8 +98,8 @@ class Why:
     """Reasons of one job, with the facts of it and of its wait.
 
     ``causes`` are in the order in which the job meets them: the first one is where it stands now. ``starts`` is
-    ``None`` where nobody knows, as while its queue is paused without an end; of a running job as well. ``silent`` is
-    the child that holds it and answers nothing.
+    ``None`` where nobody knows, as while its queue is paused without an end; of a running job as well. ``wait`` has its
+    :data:`PARTS` in ms. ``silent`` is the child that holds it and answers nothing.
 
     ``lane`` is the name of the lane that it is in. ``place`` is ``None`` where a worker or the outbox holds it, and on
     a broker that cannot be browsed; ``held`` is the job as a worker holds it, ``running`` what runs in the slots that
@@ -157,6 +130,15 @@ class Why:
         self.place = None if self.held is not None else place
         self.silent, self.causes = _silent(self), _causes(self)
         self.wait, self.starts = _wait(self, self.causes), _starts(self, self.causes)
+
+    @property
+    def waited_ms(self) -> int:
+        return sum(self.wait.values())
+
+    @property
+    def wait_parts(self) -> list[tuple[str, int]]:
+        """The parts of its wait that took time, by their names."""
+        return [(PARTS[name], ms) for name, ms in self.wait.items() if ms]
 
     @property
     def when(self) -> str:
@@ -221,7 +203,7 @@ def why_json(found: Why) -> dict[str, Any]:
         "id": found.job.id,
         "state": found.job.state,
         "causes": [{"code": each.code, "text": each.text, "until": iso_time(each.until)} for each in found.causes],
-        "wait": {**asdict(found.wait), "total_ms": found.wait.total_ms},
+        "wait": {**found.wait, "total_ms": found.waited_ms},
         "starts": None if starts is None else {name: iso_time(at) for name, at in asdict(starts).items()},
     }
 
@@ -475,13 +457,13 @@ def why_parked(job: Job) -> str:
     )
 
 
-def _wait(seen: Why, causes: Sequence[Cause]) -> Wait:
+def _wait(seen: Why, causes: Sequence[Cause]) -> dict[str, int]:
     """Return the parts of the wait: they follow one another, so that their sum is the whole."""
     job = seen.job
     at = job.started_at if job.state == "running" and job.started_at is not None else seen.at
     began = at if job.enqueued_at is None else min(job.enqueued_at, at)
     if seen.outbox is not None:
-        return Wait(outbox_ms=at - began)
+        return dict.fromkeys(PARTS, 0) | {"outbox_ms": at - began}
     due_at = number_or_none(job.options.get("due_at")) or began
     delay = number_or_none(job.options.get("delay")) or 0
     if seen.due_at is not None and not is_put_off(seen.due_at):
@@ -495,12 +477,13 @@ def _wait(seen: Why, causes: Sequence[Cause]) -> Wait:
     due = min(max(due_at, ended), at)
     from_ = min(max(ended, due_at - away_ms), due) if deferred else ended
     held = min([at, *(max(due, each.since) for each in causes if each.since is not None)])
-    return Wait(
-        attempts_ms=ended - began,
-        scheduled_ms=0 if deferred else due - ended,
-        put_off_ms=(due - from_ if deferred else 0) + at - held,
-        waiting_ms=(from_ - ended if deferred else 0) + held - due,
-    )
+    return {
+        "attempts_ms": ended - began,
+        "outbox_ms": 0,
+        "scheduled_ms": 0 if deferred else due - ended,
+        "put_off_ms": (due - from_ if deferred else 0) + at - held,
+        "waiting_ms": (from_ - ended if deferred else 0) + held - due,
+    }
 
 
 def _starts(seen: Why, causes: Sequence[Cause]) -> Starts | None:
