@@ -31,7 +31,7 @@ from switchyard.broker.topology import LONGEST_DELAY_MS
 from switchyard.console.queue_rights import holds
 from switchyard.history.filters import Filter
 from switchyard.jobs import live
-from switchyard.jobs.calls import ActorParameter, from_values, parameters_of
+from switchyard.jobs.calls import from_values, parameters_of
 from switchyard.jobs.listing.pages import LIMIT, find_jobs
 from switchyard.jobs.live import free_database
 from switchyard.jobs.passport.why import unfinished, why, why_json
@@ -348,18 +348,17 @@ def _arguments(actor: Actor[..., Any], key: str, named: dict[str, Schema]) -> Sc
         [each.value_type for each in parameters], schema_hook=_of_class, ref_template=template
     )
     named |= {f"{key}.{name}": schema for name, schema in classes.items()}
+    properties: Schema = {}
+    for each, schema in zip(parameters, schemas, strict=True):
+        default = {"default": json.loads(each.default)} if each.default else {}
+        properties[each.name] = schema | default | ({"writeOnly": True} if each.redacted else {})
     return {
         "title": f"{key}.Arguments",
         "type": "object",
-        "properties": {each.name: _property(each, one) for each, one in zip(parameters, schemas, strict=True)},
+        "properties": properties,
         "required": [each.name for each in parameters if each.required],
         "additionalProperties": False,
     }
-
-
-def _property(parameter: ActorParameter, schema: Schema) -> Schema:
-    found = schema | ({"default": json.loads(parameter.default)} if parameter.default else {})
-    return found | ({"writeOnly": True} if parameter.redacted else {})
 
 
 def _of_class(kind: type) -> Schema:
