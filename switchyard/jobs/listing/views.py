@@ -192,10 +192,9 @@ def live(request: HttpRequest) -> HttpResponse:
     check(request)
     shown = [id_ for id_ in request.GET.get("shown", "").split(",") if id_]
     at = request.GET.get("shown_at", "")
-    if len(shown) > LIMIT or not at.isdecimal() or len(at) > LONGEST_TIME:
-        fact = f"shown: write at most {LIMIT} ids with commas, and shown_at, a time in ms"
-        return HttpResponse(fact, status=400, content_type="text/plain")
     try:
+        if len(shown) > LIMIT or not at.isdecimal() or len(at) > LONGEST_TIME:
+            raise ValueError(f"shown: write at most {LIMIT} ids with commas, and shown_at, a time in ms")
         wanted = _wanted(request)
     except ValueError as error:
         return HttpResponse(str(error), status=400, content_type="text/plain")
@@ -329,21 +328,17 @@ def _chosen_acts(request: HttpRequest, page: JobsPage) -> list[tuple[str, str, b
 
 def _bulk_links(request: HttpRequest, wanted: Filter) -> list[tuple[str, str, bool]]:
     """Return the acts on all jobs that match, with address, and whether they end work; none without a filter."""
-    links = []
+    live = tuple(state for state in wanted.states if state in UNFINISHED)
     ended = tuple(state for state in wanted.states if state not in UNFINISHED)
-    if wanted and (ended or not wanted.states) and may(request, "run_job", wanted.queue):
-        links.append(("Run all again that have ended…", "job.run_again", ended))
-    if wanted and wants_unfinished(wanted) and may(request, "cancel_job", wanted.queue):
-        states = tuple(state for state in wanted.states if state in UNFINISHED)
-        links.append(("Cancel all that have not ended…", "job.cancel", states))
-    return [
-        (
-            text,
-            f"{reverse('switchyard-bulk-begin', args=[kind])}?{urlencode(replace(wanted, states=of).to_query())}",
-            kind == "job.cancel",
-        )
-        for text, kind, of in links
-    ]
+    links = []
+    for text, kind, right, states, fits in (
+        ("Run all again that have ended…", "job.run_again", "run_job", ended, ended or not wanted.states),
+        ("Cancel all that have not ended…", "job.cancel", "cancel_job", live, wants_unfinished(wanted)),
+    ):
+        if wanted and fits and may(request, right, wanted.queue):
+            query = urlencode(replace(wanted, states=states).to_query())
+            links.append((text, f"{reverse('switchyard-bulk-begin', args=[kind])}?{query}", kind == "job.cancel"))
+    return links
 
 
 PERIODS: Final = (
