@@ -25,7 +25,7 @@ from switchyard.console.formatting import iso
 from switchyard.console.links import jobs_url
 from switchyard.history.filters import Filter
 from switchyard.history.queries import Cursor, find_many, job_of_row, search
-from switchyard.jobs.listing.pages import Comparison
+from switchyard.jobs.listing.pages import comparison_of
 from switchyard.jobs.passport.again import again_message, enqueue_again
 from switchyard.jobs.passport.reading import passport_of
 from switchyard.jobs.queries import families, is_message_id, queues_of, records_of
@@ -62,10 +62,10 @@ def _lists(act: BulkAct) -> list[tuple[QueueOperations, Stop]]:
 def matcher(act: BulkAct) -> Callable[[Found], bool]:
     """Return whether a job matches the filter of an act, and was enqueued before it began. Queues are not compared."""
     wanted, began = Filter.from_query(act.filter), began_ms(act)
-    comparison = Comparison(wanted)
+    time_of = comparison_of(wanted)
 
     def matches(found: Found) -> bool:
-        at = comparison.time_of(found.body)
+        at = time_of(found.body)
         return at is not None and at <= began and (not wanted.states or found.state in wanted.states)
 
     return matches

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import itemgetter
@@ -73,27 +73,22 @@ class Unfinished(NamedTuple):
     seen: SeenMessage
 
 
-class Comparison:
-    """Comparison of messages with a filter, but for their states. True when there is anything to compare."""
+def comparison_of(wanted: Filter) -> Callable[[bytes], int | None]:
+    """Return a comparison of messages with a filter, but for their queues and states.
 
-    def __init__(self, wanted: Filter) -> None:
-        self._wanted = wanted
-        self._since, self._until = wanted.since_ms or 0, LARGEST if wanted.until_ms is None else wanted.until_ms
-        self._compares = bool(wanted.actor or wanted.owner or wanted.parent or wanted.tag or wanted.argument)
-        self._is_any = not self._compares and not wanted.since and not wanted.until
+    It returns when a message that matches was enqueued; ``None`` for one that does not, or is no message.
+    """
+    since, until = wanted.since_ms or 0, LARGEST if wanted.until_ms is None else wanted.until_ms
+    compares = bool(wanted.actor or wanted.owner or wanted.parent or wanted.tag or wanted.argument)
 
-    def __bool__(self) -> bool:
-        return not self._is_any
-
-    def time_of(self, body: bytes) -> int | None:
-        """Return when a message that matches was enqueued; ``None`` for one that does not, or is no message."""
+    def time_of(body: bytes) -> int | None:
         fields = compared_fields_of(body)
         if fields is None:
             return None
         at = fields.options.enqueued_at or fields.sent_at
-        if not self._since <= at < self._until or (self._compares and not _matches(fields, self._wanted)):
-            return None
-        return at
+        return at if since <= at < until and not (compares and not _matches(fields, wanted)) else None
+
+    return time_of
 
 
 def wants_unfinished(wanted: Filter) -> bool:
@@ -120,11 +115,11 @@ def unfinished_jobs(
     looked = look_through(asked, places=places)
     held = [seen.id for seen in looked.messages if seen.place == "leased"]
     known = dict(zip(held, facilities().records.states(held, queues=names, partly=True), strict=True)) if held else {}
-    comparison, any_state = Comparison(wanted), states == UNFINISHED
+    time_of, any_state = comparison_of(wanted), states == UNFINISHED
     found: list[tuple[int, str, int]] = []
     also: set[str] = set()
     for place, seen in enumerate(looked.messages):
-        if (at := comparison.time_of(seen.body)) is None or not (any_state or _state(seen, known) in states):
+        if (at := time_of(seen.body)) is None or not (any_state or _state(seen, known) in states):
             continue
         if seen.id in among:
             also.add(seen.id)
@@ -216,10 +211,10 @@ def is_by_due_time(wanted: Filter) -> bool:
 
 def scheduled_jobs(wanted: Filter, *, after: str = "", limit: int) -> JobsPage:
     """Return a page of the scheduled jobs that match a filter, the next to be due first, as of :func:`find_jobs`."""
-    start, comparison = _parse(after), Comparison(wanted)
+    start, time_of = _parse(after), comparison_of(wanted)
     found: list[Unfinished] = []
     looked, last = 0, start
-    count = AT_ONCE if comparison else limit + 1
+    count = AT_ONCE if replace(wanted, states=(), queue="") else limit + 1
     try:
         asked, away = asked_families(wanted.queue)
         walk = next_due(asked, after=start, count=count)
@@ -227,7 +222,7 @@ def scheduled_jobs(wanted: Filter, *, after: str = "", limit: int) -> JobsPage:
             looked += count
             for message in seen:
                 last = (message.due_at or 0, message.id)
-                if (at := comparison.time_of(message.body)) is not None:
+                if (at := time_of(message.body)) is not None:
                     found.append(Unfinished(at, message.id, "scheduled", message))
         is_over = looked < LOOKED_THROUGH and len(found) <= limit
         chosen = found[:limit]
