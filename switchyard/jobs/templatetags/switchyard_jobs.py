@@ -35,8 +35,7 @@ register.filter("limit_ms", limit_of)
 register.filter("as_json", presentation.written)
 
 
-WORD = re.compile(r"[\w-]+")
-BACKTICK = "`"
+WORD = re.compile(r"([\w-]+)")
 
 
 @register.filter
@@ -48,23 +47,17 @@ def named(sentence: str, subject: str = "") -> SafeString:
     actors, queues = dramatiq.get_broker().actors, {queue.name for queue in declared_yard().queues}
     parts: list[str] = []
     left = subject
-    for place, text in enumerate(sentence.split(BACKTICK) if sentence.count(BACKTICK) % 2 == 0 else [sentence]):
+    for place, text in enumerate(sentence.split("`") if sentence.count("`") % 2 == 0 else [sentence]):
         if place % 2:
             parts.append(format_html('<code class="sy-code">{}</code>', text))
             continue
-        at = 0
-        for word in WORD.finditer(text):
-            name = word[0]
-            if not (name == left or (name in actors and "_" in name)):
-                continue
-            address = queue_url(name) if name in queues else actor_url(name) if name in actors else ""
-            if not address:
-                continue
-            left = "" if name == left else left
-            link = format_html('<a class="sy-link sy-code" href="{}">{}</a>', address, name)
-            parts += (format_html("{}", text[at : word.start()]), link)
-            at = word.end()
-        parts.append(format_html("{}", text[at:]))
+        for word in WORD.split(text):
+            address = ""
+            if word == left or (word in actors and "_" in word):
+                address = queue_url(word) if word in queues else actor_url(word) if word in actors else ""
+            if address and word == left:
+                left = ""
+            parts.append(format_html('<a class="sy-link sy-code" href="{}">{}</a>', address, word) if address else word)
     return format_html_join("", "{}", ((part,) for part in parts))
 
 
