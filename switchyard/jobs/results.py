@@ -37,9 +37,7 @@ _STORED = re.compile(FOLDER + r"/[0-9]{4}/[0-9]{2}/[0-9a-f]{32}/[A-Za-z0-9_-][A-
 
 
 def save_file(filename: str, content: bytes | File[Any], content_type: str) -> dict[str, Any]:
-    """Store a file and return its description, for the actor to return as its result.
-
-    The file appears under its name only when it is complete.
+    """Store a file, under its name once it is complete; return its description, for the actor to return as its result.
 
     Args:
         filename: Name of the download; it has no influence on where the file is stored.
@@ -102,12 +100,7 @@ logger = logging.getLogger(__name__)
 def download(name: str, *, filename: str, content_type: str) -> HttpResponseBase | None:
     """Return a stored result as an attachment, or ``None`` if the file was removed.
 
-    Args:
-        name: Name in the storage, as ``save_file`` returned it.
-        filename: Name of the downloaded file.
-
-    Returns:
-        The file, a redirect to the storage, or 503 while the storage does not answer.
+    It is the file, a redirect to the storage, or 503 while the storage does not answer.
     """
     try:
         return open_download(name, filename=filename, content_type=content_type)

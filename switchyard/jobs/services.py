@@ -157,8 +157,7 @@ def report_progress(done: int, total: int, note: str = "") -> None:
     Call it between steps, where stopping leaves nothing half done. Without a broker only the report is lost.
 
     Args:
-        done: Steps done.
-        total: Steps in all.
+        done, total: Steps done, and steps in all.
         note: Description of the current step, for pages and logs; cut after 500 characters.
 
     Raises:

@@ -37,8 +37,7 @@ class JobsPage:
         after: Cursor of the next page; "" at the end of the list.
         cut: Queues that hold more messages than were looked through.
         away: Queues that are away or start nothing: what has not ended there is missing.
-        broker_error: The broker's error, with its remedy, for which what has not ended is missing; "" without one.
-        history_error: The database's error, for which what has ended is missing.
+        broker_error, history_error: The reason for which what has not ended, or what has, is missing.
         by_due_time: The next to be due is first.
     """
 

@@ -81,14 +81,10 @@ def check(request: HttpRequest, *rights: str, queue: str | None = None) -> None:
 
 
 def changes_of(wanted: Filter, shown: Sequence[str], *, shown_at: int) -> dict[str, Any]:
-    """Return what has changed in a list, for its template.
+    """Return what has changed in a list of the jobs ``shown``, which was made at a time (ms), for its template.
 
     ``jobs`` are those that are shown, as they stand, but one that nobody knows any longer; ``new_count`` came since,
     among those of a first page, of which ``more`` follow; ``is_away`` says that broker or database did not answer.
-
-    Args:
-        shown: Ids of the jobs in the list, at most a page.
-        shown_at: When the list was made, ms since the epoch.
     """
     page = fresh_page(wanted)
     jobs = {job.id: job for job in page.jobs}
