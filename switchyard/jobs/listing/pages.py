@@ -138,7 +138,12 @@ def jobs_of(found: list[Unfinished], wanted: Filter) -> list[Job]:
     when the filter names other states.
     """
     records = records_of([each.id for each in found], queues=sorted({each.seen.queue for each in found}))
-    jobs = [_job(each, records.get(each.id)) for each in found]
+    jobs = []
+    for each in found:
+        seen = each.seen
+        job = records.get(each.id) or job_of_message(seen.id, seen.queue, seen.body, due_at=seen.due_at)
+        worker = seen.lease_owner.rpartition("/")[0] or job.worker
+        jobs.append(replace(job, state=job.state if job.ended else each.state, worker=worker, at=each.at))
     return [job for job in jobs if not wanted.states or job.state in wanted.states]
 
 
@@ -191,13 +196,6 @@ def _is_plain(value: str) -> bool:
     return False
 
 
-def _job(found: Unfinished, record: Job | None) -> Job:
-    seen = found.seen
-    job = job_of_message(seen.id, seen.queue, seen.body, due_at=seen.due_at) if record is None else record
-    worker = seen.lease_owner.rpartition("/")[0] or job.worker
-    return replace(job, state=job.state if job.ended else found.state, worker=worker, at=found.at)
-
-
 # Messages that one page looks through where a filter compares them.
 LOOKED_THROUGH: Final = 10_000
 _PLACE: Final = re.compile(r"due\.([0-9]{1,15})\.(.{1,200})", re.DOTALL)
@@ -210,7 +208,13 @@ def is_by_due_time(wanted: Filter) -> bool:
 
 def scheduled_jobs(wanted: Filter, *, after: str = "", limit: int) -> JobsPage:
     """Return a page of the scheduled jobs that match a filter, the next to be due first, as of :func:`find_jobs`."""
-    start, time_of = _parse(after), comparison_of(wanted)
+    time_of = comparison_of(wanted)
+    start: tuple[int, str] | None = None
+    if after:
+        if (place := _PLACE.fullmatch(after)) is None:
+            fact = f"after: {after!r:.100} is not a place in a list of scheduled jobs"
+            raise ValueError(f"{fact}; begin with its first page")
+        start = int(place[1]), place[2]
     found: list[Unfinished] = []
     looked, last = 0, start
     count = AT_ONCE if replace(wanted, states=(), queue="") else limit + 1
@@ -230,17 +234,8 @@ def scheduled_jobs(wanted: Filter, *, after: str = "", limit: int) -> JobsPage:
         return JobsPage((), "", broker_error=str(error), by_due_time=True)
     if len(found) > limit:
         last = (chosen[-1].seen.due_at or 0, chosen[-1].id)
-    place = "" if is_over or last is None else "due.{}.{}".format(*last)
-    return JobsPage(tuple(jobs), place, away=away, by_due_time=True)
-
-
-def _parse(after: str) -> tuple[int, str] | None:
-    if not after:
-        return None
-    found = _PLACE.fullmatch(after)
-    if found is None:
-        raise ValueError(f"after: {after!r:.100} is not a place in a list of scheduled jobs; begin with its first page")
-    return int(found[1]), found[2]
+    following = "" if is_over or last is None else "due.{}.{}".format(*last)
+    return JobsPage(tuple(jobs), following, away=away, by_due_time=True)
 
 
 log = get_logger(__name__)
