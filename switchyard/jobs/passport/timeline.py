@@ -170,7 +170,8 @@ def picture_of(known: Passport) -> dict[str, Any] | None:
         width = max((end - start) / whole * WIDTH, LEAST)
         x = max(min((start - began) / whole * WIDTH, WIDTH - width), 0)
         label = text if len(text) * LETTER < width else ""
-        return {"x": round(x, 1), "width": round(width, 1), "kind": kind, "label": label, "title": text}
+        places = {"x": round(x, 1), "text_x": round(x + 8, 1), "width": round(width, 1)}
+        return {**places, "kind": kind, "label": label, "title": text}
 
     waited, ran = sum(end - start for start, end in waits), sum(end - start for start, end, _, _ in runs)
     failed = sum(end - start for start, end, kind, _ in runs if kind == "bad")

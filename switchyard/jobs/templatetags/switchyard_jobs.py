@@ -18,7 +18,6 @@ from switchyard.broker.stores.batches import batch_of
 from switchyard.broker.stores.job_record import Job
 from switchyard.conf import declared_yard
 from switchyard.console import links
-from switchyard.console.formatting import ago
 from switchyard.console.links import actor_url, queue_url
 from switchyard.jobs import presentation
 from switchyard.jobs.presentation import excerpt, shown_arguments
@@ -80,12 +79,6 @@ def moment(at_ms: int | None) -> datetime | None:
 
 
 @register.filter
-def add_units(x: float, more: float) -> float:
-    """Return a place that lies further to the right in a picture."""
-    return x + more
-
-
-@register.filter
 def arguments_line(job: Job) -> str:
     """Return a job's arguments on one line, secret ones hidden; "" where it has none."""
     return excerpt(presentation.arguments_of(job))
@@ -95,9 +88,3 @@ def arguments_line(job: Job) -> str:
 def arguments_of(message: Message[Any]) -> str:
     """Return the arguments of a message on one line, secret ones hidden; "" where it has none."""
     return excerpt(shown_arguments(message.actor_name, message.args, message.kwargs))
-
-
-@register.filter
-def sent_ago(message: Message[Any]) -> str:
-    """Return how long ago a message was sent first."""
-    return ago(datetime_of(message.message_timestamp))
