@@ -48,16 +48,6 @@ class ActorParameter:
         return dict[str, self.type] if self.kind is inspect.Parameter.VAR_KEYWORD else self.type  # type: ignore[name-defined]
 
     @property
-    def takes_text(self) -> bool:
-        """Whether the JSON of some of its values is text: of ``str``, dates, numbers of exact size and the like."""
-        return self.kind not in VARIADIC and takes_text(self.type)
-
-    def is_text(self, written: str) -> bool:
-        """Return whether a text without quotes stands for itself: all values are texts, and it is no ``null``."""
-        is_only_text = self.kind not in VARIADIC and takes_text(self.type, only=True)
-        return is_only_text and not (written == "null" and takes_none(self.type))
-
-    @property
     def shown_name(self) -> str:
         """The name, with the stars of a variadic parameter."""
         stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
@@ -178,7 +168,7 @@ def from_fields(actor: Actor[..., Any], fields: Mapping[str, str]) -> CallArgume
         if not text or text == parameter.default:
             continue
         try:
-            values[parameter.name] = _value(parameter, text)
+            values[parameter.name] = read_value(parameter, text)
         except ValueError as error:
             faults[parameter.name] = str(error)
     return from_values(actor, values, faults)
@@ -237,14 +227,20 @@ def _refused(actor: Actor[..., Any], faults: dict[str, str]) -> ArgumentsRefused
     return ArgumentsRefused(f"actor {actor.actor_name}: the arguments do not fit: {text}", faults)
 
 
-def _value(parameter: ActorParameter, text: str) -> Any:
-    """Return the value that was written for a parameter; ``ValueError`` for no JSON where it takes no text."""
-    if parameter.is_text(text) and not text.startswith('"'):
+def read_value(parameter: ActorParameter, text: str) -> Any:
+    """Return the value that was written for a parameter: JSON, or a text without quotes where it takes text.
+
+    Raises:
+        ValueError: the text is no JSON, and the parameter takes no text.
+    """
+    takes_one = parameter.kind not in VARIADIC
+    is_null = text == "null" and takes_none(parameter.type)
+    if takes_one and takes_text(parameter.type, only=True) and not is_null and not text.startswith('"'):
         return text
     try:
         return read_json(text)
     except ValueError:
-        if parameter.takes_text and text[0] not in QUOTED:
+        if takes_one and takes_text(parameter.type) and text[0] not in QUOTED:
             return text
         raise
 

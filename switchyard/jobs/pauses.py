@@ -29,7 +29,7 @@ from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.shapes import ActorPause, shown_json
 from switchyard.console.formatting import unusable_end
 from switchyard.console.pauses import PauseFacts, pause_facts
-from switchyard.jobs.calls import parameters_of, read_json
+from switchyard.jobs.calls import parameters_of, read_value
 from switchyard.jobs.queries import families, own_queues
 from switchyard.middleware.circuits import Circuits
 
@@ -59,13 +59,10 @@ def chosen(actor: Actor[..., Any], text: str = "") -> ActorPause:
         raise ActRefused(subject, fact, by_argument=True)
     if found.redacted:
         raise ActRefused(f"argument {name}", "its actor hides its values; pause by another argument, or all of it")
-    value: Any = written
-    if written[0] == '"' or not found.is_text(written):
-        try:
-            value = read_json(written)
-        except ValueError as error:
-            if not found.takes_text:
-                raise ActRefused(subject, str(error), by_argument=True) from error
+    try:
+        value = read_value(found, written)
+    except ValueError as error:
+        raise ActRefused(subject, str(error), by_argument=True) from error
     if isinstance(value, (list, dict)) or (type(value) in (int, float) and not abs(value) < LARGEST_NUMBER):
         fact = "a text, true, false, null or a number below 2**53 can be compared; write one"
         raise ActRefused(subject, fact, by_argument=True)
