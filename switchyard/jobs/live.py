@@ -152,7 +152,7 @@ STREAMS_PER_CALLER = 32
 STREAMS_PER_PROCESS = 128
 RETRY_AFTER = {"Retry-After": "15"}
 # The parts of stream ids have 64 bits, which hold every number of 19 digits.
-_EVENT_ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
+EVENT_ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 
 
 async def answer(request: HttpRequest, job: Job, *, caller: str, allowed: Callable[[], bool]) -> HttpResponseBase:
@@ -165,7 +165,7 @@ async def answer(request: HttpRequest, job: Job, *, caller: str, allowed: Callab
         BrokerUnavailable: the broker did not answer.
     """
     after = request.headers.get("Last-Event-ID", "")
-    if job.ended and is_event_id(after) and not await _ask("XRANGE", job, f"({after}", "+", "COUNT", 1):
+    if job.ended and EVENT_ID.fullmatch(after) and not await _ask("XRANGE", job, f"({after}", "+", "COUNT", 1):
         return HttpResponse(status=204)
     await free_database()
     return StreamingHttpResponse(
@@ -184,7 +184,7 @@ async def follow(job: Job, *, after: str, allowed: Callable[[], bool]) -> AsyncG
     reader reconnects after its last event.
     """
     yield f"retry: {RECONNECT_MS}\n\n".encode()
-    goes_on, last = is_event_id(after), after
+    goes_on, last = EVENT_ID.fullmatch(after) is not None, after
     try:
         if not goes_on:
             # Read before the state: an event between the two reads is sent twice rather than never. Before the first
@@ -235,11 +235,6 @@ def _is_allowed(allowed: Callable[[], bool]) -> bool:
         connections.close_all()  # of this thread, which no request uses
 
 
-def is_event_id(text: str) -> bool:
-    """Return whether a text is a valid stream id that another id can follow."""
-    return _EVENT_ID.fullmatch(text) is not None
-
-
 async def _ask(command: str, job: Job, *arguments: str | int) -> Any:
     records = facilities().records
     return await sync_to_async(records.calls.command, thread_sensitive=False)(
@@ -264,9 +259,6 @@ class Stream:
     Args:
         chunks: A generator that was not started, of the running event loop.
         caller: Prefix of an API token, or ``user:`` and the key of a user of the admin.
-
-    Raises:
-        Problem: 429, the caller has as many streams as it may; 503, the process has.
     """
 
     _open: Counter[str] = Counter()
