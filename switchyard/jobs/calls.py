@@ -57,18 +57,17 @@ class ActorParameter:
 def parameters_of(actor: Actor[..., Any]) -> tuple[ActorParameter, ...]:
     """Return an actor's parameters in the order of its signature."""
     hidden = redacted_names(actor)
-    types = {each.name: each.type for each in annotations_of(actor.fn)}
     return tuple(
         ActorParameter(
             name=each.name,
             kind=each.kind,
-            annotation="" if each.annotation is each.empty else _written(each.annotation),
-            type=types.get(each.name, Any),
+            annotation=found.written,
+            type=found.type,
             default="" if each.name in hidden else _as_json(each.default),
             required=each.default is each.empty and each.kind not in VARIADIC,
             redacted=each.name in hidden,
         )
-        for each in signature_of(actor.fn).parameters.values()
+        for each, found in zip(signature_of(actor.fn).parameters.values(), annotations_of(actor.fn), strict=True)
     )
 
 
@@ -103,10 +102,6 @@ def _shown(parameter: inspect.Parameter, *, hidden: bool) -> inspect.Parameter:
     if isinstance(parameter.annotation, str):
         parameter = parameter.replace(annotation=_Verbatim(parameter.annotation))
     return parameter
-
-
-def _written(annotation: Any) -> str:
-    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
 
 
 def _as_json(default: Any) -> str:
