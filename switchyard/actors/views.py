@@ -311,9 +311,9 @@ def of(lately: Sequence[AttemptFigures] | None, ended: ActorHistory | None) -> J
     return Judgement("Failing" if many else "Some fail", "bad" if many else "warn", f"{share}{cause}{since}.")
 
 
-def held_back(judged: Judgement, paused: Sequence[pauses.PausedActor]) -> Judgement:
+def held_back(judged: Judgement, paused: Sequence[ActorPause]) -> Judgement:
     """Return the judgement of an actor of which nothing starts: it is not healthy for what ended before."""
-    whole = next((each.pause for each in paused if not each.argument), None)
+    whole = next((each for each in paused if not each.argument), None)
     if whole is None or judged.level != "ok":
         return judged
     return replace(judged, word="Circuit open" if whole.is_open else "Paused", level="warn")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
@@ -26,9 +25,8 @@ from switchyard.broker.errors import ActRefused
 from switchyard.broker.queue.administration import pause_actor, resume_actor
 from switchyard.broker.queue.circuits import note_circuit
 from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.shapes import ActorPause, shown_json
+from switchyard.broker.shapes import ActorPause
 from switchyard.console.formatting import unusable_end
-from switchyard.console.pauses import PauseFacts, pause_facts
 from switchyard.jobs.calls import parameters_of, read_value
 from switchyard.jobs.queries import families, own_queues
 from switchyard.middleware.circuits import Circuits
@@ -104,7 +102,7 @@ def resume(wanted: ActorPause, *, who: Who, reason: str = "") -> bool:
     """
     asked = _families()
     of = (wanted.argument, wanted.value)
-    paused = [each.pause for each in paused_actors(wanted.actor)]
+    paused = paused_actors(wanted.actor)
     circuits = [each.field for each in paused if each.is_open and (each.argument, each.value) == of]
     with _act("actor.resume", wanted, who, reason) as entry:
         ended = [resume_actor(family, field) for field in (wanted.field, *circuits) for family in asked]
@@ -149,7 +147,7 @@ def open_circuit(wanted: ActorPause, *, who: Who, until: datetime | None, reason
 def _act(name: str, wanted: ActorPause, who: Who, reason: str, **detail: str) -> AbstractContextManager[AuditEntry]:
     actor = wanted.actor
     if wanted.argument:  # the log hides this detail from who may not view arguments
-        detail = {"argument": f"{wanted.argument}={shown_json(wanted.value)}", **detail}
+        detail = {"argument": wanted.only, **detail}
     queues = partial(own_queues, dramatiq.get_broker().actors[actor])
     return act(name, who=who, target=actor, reason=reason, detail=detail, essential=False, queues=queues)
 
@@ -161,24 +159,6 @@ def _families() -> Sequence[QueueOperations]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class PausedActor:
-    """A pause in force or an open circuit, as pages and commands show it."""
-
-    pause: ActorPause
-
-    @property
-    def argument(self) -> str:
-        """Such as ``customer_id=7``; "" where all of the actor is paused."""
-        return self.pause.named.partition(" with ")[2]
-
-    @property
-    def facts(self) -> PauseFacts:
-        """Who paused it, since when, why, and until when."""
-        return pause_facts(self.pause)
-
-
-def paused_actors(actor: str = "") -> list[PausedActor]:
+def paused_actors(actor: str = "") -> list[ActorPause]:
     """Return the pauses in force and open circuits, of one actor or of all."""
-    found = pauses_in(families())
-    return [PausedActor(each) for each in found if not actor or each.stops(actor)]
+    return [each for each in pauses_in(families()) if not actor or each.stops(actor)]

@@ -266,14 +266,13 @@ def _put_off(seen: Why) -> Iterator[Cause]:
         in_force = pause.is_open if pause.calls is not None else not 0 < pause.until <= seen.at
         if not in_force or not stops_job(pause, seen.job):
             continue
-        facts = pause_facts(pause)
         code = "circuit_open" if pause.is_open else "value_paused" if pause.argument else "actor_paused"
         named = pause.named if seen.arguments or not pause.argument else ""
         if pause.is_open:
             what = f"The circuit of {named.removeprefix(CIRCUIT) or 'such an argument'} is open"
         else:
             what = f"{named or f'{pause.actor} with such an argument'} is paused"
-        text = f"{what}. {facts.sentence} {facts.end}"
+        text = f"{what}. {pause_facts(pause)}"
         yield Cause(code, text, pause.until or None, sure=not pause.is_open, since=_put_off_at(score, pause))
 
 
@@ -322,8 +321,7 @@ def _put_off_at(score: int | None, pause: ActorPause) -> int:
 def _queue_paused(seen: Why) -> Iterator[Cause]:
     pause = None if seen.place is None else seen.place.pause
     if pause is not None and not (pause.until and pause.until <= seen.at):
-        facts = pause_facts(pause)
-        text = f"Its queue {seen.job.queue} is paused. {facts.sentence} {facts.end}"
+        text = f"Its queue {seen.job.queue} is paused. {pause_facts(pause)}"
         yield Cause("queue_paused", text, pause.until, since=pause.since)
 
 

@@ -19,6 +19,7 @@ from switchyard.broker.stores.job_record import Job
 from switchyard.conf import declared_yard
 from switchyard.console import links
 from switchyard.console.links import actor_url, queue_url
+from switchyard.console.pauses import pause_facts
 from switchyard.jobs import presentation
 from switchyard.jobs.presentation import excerpt, shown_arguments
 from switchyard.jobs.queries import limit_of
@@ -29,6 +30,7 @@ for thing in ("admin", "job", "queue", "actor", "letter", "alert", "schedule", "
     register.filter(f"{thing}_url", getattr(links, f"{thing}_url"))
 register.filter(links.path_of)
 register.filter(batch_of)
+register.filter(pause_facts)
 register.filter(presentation.error_line)
 register.filter("limit_ms", limit_of)
 register.filter("as_json", presentation.written)
