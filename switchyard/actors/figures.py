@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -94,21 +94,18 @@ def _dead_since(rows: Sequence[EndedRow]) -> str:
     return release if any(row.finished_at < first and row.release not in ("", release) for row in rows) else ""
 
 
-def _failures(rows: Iterable[EndedRow]) -> list[FailureGroup]:
+def _failures(rows: Iterable[EndedRow]) -> Iterator[FailureGroup]:
     groups: dict[str, list[EndedRow]] = {}
     for row in rows:
         if row.failed_at is not None and row.fingerprint:
             groups.setdefault(row.fingerprint, []).append(row)
-    found = []
     for fingerprint, failed in groups.items():
         newest, moments = failed[0], [row.failed_at or 0 for row in failed]
-        group = FailureGroup(
+        yield FailureGroup(
             fingerprint=fingerprint, exception=newest.error_type, error=newest.error_message.partition("\n")[0][:200],
             jobs=len(failed), first_at=datetime_of(min(moments)), last_at=datetime_of(max(moments)),
             release=failed[moments.index(min(moments))].release,
         )  # fmt: skip
-        found.append(group)
-    return found
 
 
 def failures_of(actor: str, ended: Iterable[FailureGroup] | None, *, letters: bool) -> list[FailureGroup]:
