@@ -239,6 +239,9 @@ def scheduled_jobs(wanted: Filter, *, after: str = "", limit: int) -> JobsPage:
 
 
 log = get_logger(__name__)
+# Places in the history and in the broker after which the next page goes on, each empty at its beginning.
+END: Final = "-"
+_CURSOR: Final = re.compile(r"(-|[0-9]{1,15}-[0-9]{1,18}|)~(-|[0-9]{1,15}\..{1,200}|)", re.DOTALL)
 
 
 def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT) -> JobsPage:
@@ -252,17 +255,21 @@ def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT) -> JobsPag
     """
     if is_by_due_time(wanted):
         return scheduled_jobs(wanted, after=after, limit=limit)
-    place = ListCursor.parse(after)
-    rows, ended_to, history_error = _ended(wanted, place, limit)
+    if (found := _CURSOR.fullmatch(after or "~")) is None:
+        raise ValueError(f"after: {after!r:.100} is not a place in a list; begin with its first page")
+    next_ended, next_live = found.groups()
+    rows, ended_to, history_error = _ended(wanted, next_ended, limit)
     live: list[Unfinished] = []
     also: set[str] = set()
     cut: list[str] = []
     away: tuple[str, ...] = ()
     broker_error = ""
-    if not place.live_over and wants_unfinished(wanted):
+    if next_live != END and wants_unfinished(wanted):
+        at, _, job_id = next_live.partition(".")
+        before = (int(at), job_id) if at else None
         try:
             ids = {row.job_id for row in rows}
-            live, also, cut, away = unfinished_jobs(wanted, before=place.live, limit=limit + 1, among=ids)
+            live, also, cut, away = unfinished_jobs(wanted, before=before, limit=limit + 1, among=ids)
         except BrokerError as error:
             broker_error = str(error)
     # A job that was requeued is listed as it stands, once.
@@ -278,22 +285,19 @@ def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT) -> JobsPag
         jobs = {job.id: job for job in jobs_of(taken_live, wanted)}
     except BrokerError as error:
         broker_error, jobs = str(error), {}
-    is_whole, ended = len(taken_rows) == len(timed), place.ended
-    if is_whole:
-        ended = ended_to or place.ended
+    if len(taken_rows) == len(timed):
+        next_ended = END if ended_to is None else str(ended_to)
     elif taken_rows:
-        ended = Cursor(taken_rows[-1][0], taken_rows[-1][1].pk)
-    next_place = ListCursor(
-        live=taken_live[-1][:2] if taken_live else place.live,
-        ended=ended,
-        live_over=len(taken_live) == len(live),
-        ended_over=is_whole and ended_to is None,
-    )
+        next_ended = str(Cursor(taken_rows[-1][0], taken_rows[-1][1].pk))
+    if len(taken_live) == len(live):
+        next_live = END
+    elif taken_live:
+        next_live = f"{taken_live[-1].at}.{taken_live[-1].id}"
     jobs |= {row.job_id: replace(job_of_row(row), at=at) for at, row in taken_rows}
     in_order = [entry.id if isinstance(entry, Unfinished) else entry.job_id for _, entry in chosen]
     return JobsPage(
         jobs=tuple(jobs[id_] for id_ in in_order if id_ in jobs),
-        after="" if next_place.live_over and next_place.ended_over else str(next_place),
+        after="" if next_ended == next_live == END else f"{next_ended}~{next_live}",
         cut=tuple(cut),
         away=away,
         broker_error=broker_error,
@@ -301,58 +305,15 @@ def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT) -> JobsPag
     )
 
 
-def _ended(wanted: Filter, place: ListCursor, limit: int) -> tuple[list[JobRow], Cursor | None, DatabaseError | None]:
-    """Return rows of the history, where it goes on, and why it cannot be read."""
+def _ended(wanted: Filter, after: str, limit: int) -> tuple[list[JobRow], Cursor | None, DatabaseError | None]:
+    """Return rows of the history after a place, where it goes on, and why it cannot be read."""
     is_any = bool(not wanted.states or wanted.failures or wanted.error or wanted.fingerprint)
     if not is_any:
         wanted = replace(wanted, states=tuple(state for state in wanted.states if state not in UNFINISHED))
-    if place.ended_over or not (wanted.states or is_any):
+    if after == END or not (wanted.states or is_any):
         return [], None, None
     try:
-        return (*search(wanted, after=place.ended, limit=limit), None)
+        return (*search(wanted, after=Cursor.parse(after) if after else None, limit=limit), None)
     except DatabaseError as error:
         log.warning("the list of jobs lacks the history: the database cannot be read", error=str(error))
         return [], None, error
-
-
-_END = "-"
-_CURSOR: Final = re.compile(r"(?P<ended>[^~]*)~(?:-|(?P<at>[0-9]{1,15})\.(?P<id>.{1,200}))?", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class ListCursor:
-    """Places after which a list's next page goes on.
-
-    As text: ``<place in the history>~<place in the broker>``, each empty at the beginning and ``-`` at the end.
-
-    Args:
-        live: Time of enqueueing (ms since the epoch) and id of the last unfinished job that was listed.
-        ended: Place in the history.
-        live_over, ended_over: Nothing more comes from there.
-    """
-
-    live: tuple[int, str] | None = None
-    ended: Cursor | None = None
-    live_over: bool = False
-    ended_over: bool = False
-
-    @classmethod
-    def parse(cls, text: str) -> ListCursor:
-        """Return the cursor in a text, the beginning for an empty one; ``ValueError`` for any other."""
-        if not text:
-            return cls()
-        found = _CURSOR.fullmatch(text)
-        if found is None:
-            raise ValueError(f"after: {text!r:.100} is not a place in a list; begin with its first page")
-        ended, at, job_id = found["ended"], found["at"], found["id"]
-        return cls(
-            live=(int(at), job_id) if at else None,
-            ended=Cursor.parse(ended) if ended not in ("", _END) else None,
-            live_over=not at and text.endswith(_END),
-            ended_over=ended == _END,
-        )
-
-    def __str__(self) -> str:
-        ended = _END if self.ended_over else "" if self.ended is None else str(self.ended)
-        live = _END if self.live_over else "" if self.live is None else f"{self.live[0]}.{self.live[1]}"
-        return f"{ended}~{live}"
