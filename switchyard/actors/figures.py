@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -94,21 +94,18 @@ def _dead_since(rows: Sequence[EndedRow]) -> str:
     return release if any(row.finished_at < first and row.release not in ("", release) for row in rows) else ""
 
 
-def _failures(rows: Iterable[EndedRow]) -> list[FailureGroup]:
+def _failures(rows: Iterable[EndedRow]) -> Iterator[FailureGroup]:
     groups: dict[str, list[EndedRow]] = {}
     for row in rows:
         if row.failed_at is not None and row.fingerprint:
             groups.setdefault(row.fingerprint, []).append(row)
-    found = []
     for fingerprint, failed in groups.items():
         newest, moments = failed[0], [row.failed_at or 0 for row in failed]
-        group = FailureGroup(
+        yield FailureGroup(
             fingerprint=fingerprint, exception=newest.error_type, error=newest.error_message.partition("\n")[0][:200],
             jobs=len(failed), first_at=datetime_of(min(moments)), last_at=datetime_of(max(moments)),
             release=failed[moments.index(min(moments))].release,
         )  # fmt: skip
-        found.append(group)
-    return found
 
 
 def failures_of(actor: str, ended: Iterable[FailureGroup] | None, *, letters: bool) -> list[FailureGroup]:
@@ -143,6 +140,16 @@ def _open_letters(actor: str) -> list[FailureGroup]:
         )
         for row in rows
     ]  # fmt: skip
+
+
+# Grown is the growth of the processes that ran it, beyond their largest size.
+SUMS = {
+    "total_ms": facts.RUN_MS,
+    "processor_ms": facts.PROCESSOR_MS,
+    "sql_ms": facts.SQL_MS,
+    "log_bytes": facts.LOG_BYTES,
+    "grown_bytes": facts.GROWN_BYTES,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,33 +190,17 @@ class AttemptFigures:
         return _percentiles_of(self.counts, facts.WAITS)
 
     @property
-    def total_ms(self) -> int:
-        """Run time of all attempts together."""
-        return self.counts.get(facts.RUN_MS, 0)
-
-    @property
-    def processor_ms(self) -> int:
-        """Processor time of all attempts together, in their own threads."""
-        return self.counts.get(facts.PROCESSOR_MS, 0)
-
-    @property
-    def sql_ms(self) -> int:
-        """Time of all attempts together in SQL."""
-        return self.counts.get(facts.SQL_MS, 0)
-
-    @property
-    def grown_bytes(self) -> int:
-        """Growth of the processes that ran it, beyond their largest size."""
-        return self.counts.get(facts.GROWN_BYTES, 0)
+    def sums(self) -> dict[str, int]:
+        """Of all attempts together: how long they ran, also in their own threads and in SQL, and what they left."""
+        return {name: self.counts.get(code, 0) for name, code in SUMS.items()}
 
     def as_json(self) -> dict[str, Any]:
         """Return them as commands print them."""
         names = {"run_ms": self.run_ms, "wait_ms": self.wait_ms}
         spread = {name: None if pair is None else [round(ms, 1) for ms in pair] for name, pair in names.items()}
         return {
-            "span_ms": self.span_ms, "outcomes": dict(self.outcomes), "sent": facts.sent(self.counts), **spread,
-            "total_ms": self.total_ms, "processor_ms": self.processor_ms, "sql_ms": self.sql_ms,
-            "log_bytes": self.counts.get(facts.LOG_BYTES, 0), "grown_bytes": self.grown_bytes,
+            "span_ms": self.span_ms, "outcomes": dict(self.outcomes), "sent": facts.sent(self.counts),
+            **spread, **self.sums,
         }  # fmt: skip
 
 
@@ -234,23 +225,17 @@ def lately(actor: str) -> list[AttemptFigures]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class HostCalls:
-    """Calls of a host in the last 15 minutes, and how many of them failed because of it."""
+def hosts_called(actor: Actor[..., Any]) -> list[tuple[str, int, int]]:
+    """Return the hosts of an actor's dependency with the most failures, then calls, in the last 15 minutes.
 
-    host: str
-    calls: int
-    failed: int
-
-
-def hosts_called(actor: Actor[..., Any]) -> list[HostCalls]:
-    """Return the hosts of an actor's dependency with the most failures, then calls, in the last 15 minutes."""
+    Each with its calls, and how many of them failed because of it.
+    """
     dependency, store = str(actor.options.get("depends_on") or "").partition(" ")[0], facilities().facts
     found = merged_by_subject(store.recent(store.server_ms())) if dependency else {}
     of = f"{facts.dependency_subject(dependency)} "
     called = ((name.removeprefix(of), counts) for name, counts in found.items() if name.startswith(of))
-    hosts = [HostCalls(name, facts.ends(counts), facts.failures(counts)) for name, counts in called]
-    return sorted(hosts, key=lambda each: (-each.failed, -each.calls, each.host))[:MOST_GROUPS]
+    hosts = [(host, facts.ends(counts), facts.failures(counts)) for host, counts in called]
+    return sorted(hosts, key=lambda each: (-each[2], -each[1], each[0]))[:MOST_GROUPS]
 
 
 def last_day(subject_of: Callable[[str], str] = facts.actor_subject) -> dict[str, AttemptFigures]:

@@ -26,6 +26,7 @@ from switchyard.actors.queries import ActorFacts
 from switchyard.audit.services import Who
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import ActRefused, BrokerError, NotFound, SwitchyardError
+from switchyard.broker.shapes import ActorPause
 from switchyard.broker.stores.yard_facts import actor_subject, owner_subject
 from switchyard.broker.topology import LONGEST_DELAY_MS
 from switchyard.console.export import export_of
@@ -37,19 +38,16 @@ from switchyard.console.room_view import RoomResponse, require
 from switchyard.history import queries as history
 from switchyard.history.filters import Filter
 from switchyard.jobs import pauses
-from switchyard.jobs.argument_fields import bound_fields, call_of, fields_of
-from switchyard.jobs.calls import ActorParameter, CallArguments, parameters_of, signature_text
+from switchyard.jobs.argument_fields import CallForm
+from switchyard.jobs.calls import parameters_of, signature_text
 from switchyard.jobs.queries import is_job_id, own_queues
 from switchyard.jobs.services import send_for
 from switchyard.middleware.envelope import LONGEST_TAG, MOST_TAGS
 from switchyard.operations.charts import charts_of
 
 
-class SendForm(forms.Form):
-    """Form with the parameters of one actor. ``call`` holds the checked arguments once the form is valid.
-
-    The fields of redacted parameters are password fields, which are never filled in again.
-    """
+class SendForm(CallForm):
+    """Form that sends an actor."""
 
     delay_s = forms.FloatField(
         label="Delay in seconds", required=False, min_value=0, max_value=LONGEST_DELAY_MS / 1_000,
@@ -62,38 +60,15 @@ class SendForm(forms.Form):
     )  # fmt: skip
     job_id = forms.CharField(required=False, max_length=36, widget=forms.HiddenInput)
 
-    def __init__(self, actor: Actor[..., Any], *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.actor, self.call = actor, CallArguments((), {})
-        self.parameters = parameters_of(actor)
-        self.fields = fields_of(self.parameters) | self.fields
-
-    @property
-    def argument_fields(self) -> list[tuple[ActorParameter, forms.BoundField]]:
-        return bound_fields(self, self.parameters)
-
     @property
     def option_fields(self) -> list[forms.BoundField]:
         return [self["delay_s"], self["tags"]]
-
-    def focus_first_fault(self) -> None:
-        """Let the browser scroll to the first field with an error."""
-        for name in self.fields:
-            if name in self.errors:
-                self.fields[name].widget.attrs["autofocus"] = True
-                return
 
     def clean_tags(self) -> list[str]:
         tags: list[str] = list(dict.fromkeys(self.cleaned_data["tags"].split()))
         if len(tags) > MOST_TAGS or any(len(tag) > LONGEST_TAG for tag in tags):
             raise forms.ValidationError(f"write at most {MOST_TAGS} tags of at most {LONGEST_TAG} characters")
         return tags
-
-    def clean(self) -> dict[str, Any]:
-        """Check the arguments against signature and annotations."""
-        data: dict[str, Any] = super().clean() or self.cleaned_data
-        self.call = call_of(self, self.actor, data) or self.call
-        return data
 
 
 VIEW, RUN = "switchyard_operations.view_operations", "switchyard_jobs.run_job"
@@ -129,13 +104,13 @@ def costs(request: HttpRequest) -> HttpResponse:
         ran = figures.by_argument(by) if by else figures.last_day(owner_subject)
     except DatabaseError:
         ran, wrong = {}, "The database cannot be read; check /readyz, then try again."
-    found = sorted(ran.items(), key=lambda pair: -pair[1].total_ms)
+    found = sorted(ran.items(), key=lambda pair: -pair[1].sums["total_ms"])
     listed = ({by or "owner": name, **one.as_json()} for name, one in found)
     if (file := export_of(request, "costs", lambda: listed)) is not None:
         return file
     shown = found[:MOST_COSTS]
     rows = [(name, one, jobs_url(**({"argument": f"{by}={name}"} if by else {"owner": name}))) for name, one in shown]
-    total = sum(one.total_ms for _, one in found)
+    total = sum(one.sums["total_ms"] for _, one in found)
     context = {"title": "Costs", "rows": rows, "total": total, "by": by, "names": names, "wrong": wrong}
     return RoomResponse(request, "switchyard_actors/costs.html", context)
 
@@ -157,7 +132,9 @@ def send(request: HttpRequest, name: str) -> HttpResponse:
     require(request, RUN, queue=own_queues(found)[0])
     form = SendForm(found, request.POST)
     if not form.is_valid():
-        form.focus_first_fault()
+        first = next((each for name, each in form.fields.items() if name in form.errors), None)
+        if first is not None:
+            first.widget.attrs["autofocus"] = True  # the browser scrolls there
         return _page(request, found, form, status=422)
     delay_s, data = form.cleaned_data["delay_s"], form.cleaned_data
     try:
@@ -180,68 +157,53 @@ def send(request: HttpRequest, name: str) -> HttpResponse:
     return redirect(link if link and request.user.has_perm(JOBS) else reverse("switchyard-actor", args=[name]))
 
 
-@require_http_methods(["GET", "HEAD", "POST"])
-def pause(request: HttpRequest, name: str) -> HttpResponse:
-    """Ask for a reason, an end and perhaps the value of an argument, and pause an actor."""
-
-    def act(wanted: pauses.Chosen, reason: str) -> str:
+def _done(request: HttpRequest, verb: str, wanted: ActorPause, reason: str) -> str:
+    """Do an act of a submitted form; return its outcome as a sentence."""
+    name, who, until = wanted.actor, Who.of_request(request), request.POST.get("until", "").strip()
+    if verb == "resume":
+        return f"{name} {'is resumed' if pauses.resume(wanted, who=who, reason=reason) else 'was not paused'}."
+    if verb == "pause":
         if not reason:
             raise ActRefused("pause", "write a reason; nothing was paused")
-        given = request.POST.get("until", "").strip()
-        until = parse_until(given) if given else None
-        changed = pauses.pause(wanted, who=Who.of_request(request), reason=reason, until=until)
-        done = "is paused: no job of it starts, running ones continue."
-        return f"{name} {done if changed else 'was paused already; nothing is changed.'}"
-
-    return _ask(request, "pause", name, act)
-
-
-@require_http_methods(["GET", "HEAD", "POST"])
-def resume(request: HttpRequest, name: str) -> HttpResponse:
-    """Ask, and end a pause of an actor."""
-
-    def act(wanted: pauses.Chosen, reason: str) -> str:
-        changed = pauses.resume(wanted, who=Who.of_request(request), reason=reason)
-        return f"{name} is resumed." if changed else f"{name} was not paused."
-
-    return _ask(request, "resume", name, act)
+        if pauses.pause(wanted, who=who, reason=reason, until=parse_until(until) if until else None):
+            return f"{name} is paused: no job of it starts, running ones continue."
+        return f"{name} was paused already; nothing is changed."
+    if not reason:
+        raise ActRefused("circuit", "write a reason; nothing was opened")
+    if pauses.open_circuit(wanted, who=who, reason=reason, until=parse_until(until)):
+        return "The circuit is open."
+    return "The circuit was open already, and is now until this time or later."
 
 
-@require_http_methods(["GET", "HEAD", "POST"])
-def open_circuit(request: HttpRequest, name: str) -> HttpResponse:
-    """Ask for a reason and an end, and open the circuit of an actor's dependency."""
+def _asking(verb: str) -> Callable[[HttpRequest, str], HttpResponse]:
+    """Return a page that asks for a reason, an end and the value of an argument, and does an act to an actor."""
 
-    def act(wanted: pauses.Chosen, reason: str) -> str:
-        if not reason:
-            raise ActRefused("circuit", "write a reason; nothing was opened")
-        until = parse_until(request.POST.get("until", ""))
-        changed = pauses.open_circuit(wanted, who=Who.of_request(request), reason=reason, until=until)
-        return (
-            "The circuit is open." if changed else "The circuit was open already, and is now until this time or later."
-        )
+    @require_http_methods(["GET", "HEAD", "POST"])
+    def ask(request: HttpRequest, name: str) -> HttpResponse:
+        """Do the act of a submitted form and show its outcome; else show the form, with the reason of a refusal."""
+        found, refused, status = queries.find_actor(name), "", 200
+        queue = own_queues(found)[0]
+        require(request, PAUSE, queue=queue)
+        names = ("argument", "until", "reason")
+        given = {key: request.POST.get(key, request.GET.get(key, "")).strip() for key in names}
+        if given["argument"]:  # its value may be one that the user may not see
+            require(request, ARGUMENTS, queue=queue)
+        if request.method == "POST":
+            try:
+                wanted = pauses.chosen(found, given["argument"])
+                messages.success(request, _done(request, verb, wanted, given["reason"][:500]))
+                return redirect(reverse("switchyard-actor", args=[name]))
+            except (ActRefused, BrokerError) as error:
+                refused, status = str(error), 503 if isinstance(error, BrokerError) else 422
+        arguments = [each.name for each in parameters_of(found) if not each.redacted]
+        title = f"{verb.capitalize()} {name}"
+        context = {**given, "title": title, "verb": verb, "name": name, "names": arguments, "refused": refused}
+        return RoomResponse(request, "switchyard_actors/pause.html", context, status=status)
 
-    return _ask(request, "open the circuit of", name, act)
+    return ask
 
 
-def _ask(request: HttpRequest, verb: str, name: str, act: Callable[[pauses.Chosen, str], str]) -> HttpResponse:
-    """Do the act of a submitted form and show its outcome; else show the form, with the reason of a refusal."""
-    found, refused = queries.find_actor(name), ""
-    queue = own_queues(found)[0]
-    require(request, PAUSE, queue=queue)
-    given = {key: request.POST.get(key, request.GET.get(key, "")).strip() for key in ("argument", "until", "reason")}
-    if given["argument"]:  # its value may be one that the user may not see
-        require(request, ARGUMENTS, queue=queue)
-    status = 200
-    if request.method == "POST":
-        try:
-            messages.success(request, act(pauses.chosen(found, given["argument"]), given["reason"][:500]))
-            return redirect(reverse("switchyard-actor", args=[name]))
-        except (ActRefused, BrokerError) as error:
-            refused, status = str(error), 503 if isinstance(error, BrokerError) else 422
-    names = [each.name for each in parameters_of(found) if not each.redacted]
-    title = f"{verb.capitalize()} {name}"
-    context = {**given, "title": title, "verb": verb, "name": name, "names": names, "refused": refused}
-    return RoomResponse(request, "switchyard_actors/pause.html", context, status=status)
+pause, resume, open_circuit = _asking("pause"), _asking("resume"), _asking("open the circuit of")
 
 
 def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *, status: int = 200) -> HttpResponse:
@@ -293,10 +255,10 @@ FIGURES: Final[dict[str, tuple[str, Callable[[AttemptFigures], float | None]]]] 
     "ended": ("Ended", lambda ran: ran.attempts),
     "failed": ("How, by failures", lambda ran: sum(count for name, count in ran.outcomes if name in FAILED)),
     "run": ("Ran, 95 %", lambda ran: ran.run_ms[1] if ran.run_ms else None),
-    "total": ("In all", lambda ran: ran.total_ms),
-    "processor": ("Processor", lambda ran: ran.processor_ms),
-    "sql": ("In SQL", lambda ran: ran.sql_ms),
-    "grown": ("Grew by", lambda ran: ran.grown_bytes),
+    "total": ("In all", lambda ran: ran.sums["total_ms"]),
+    "processor": ("Processor", lambda ran: ran.sums["processor_ms"]),
+    "sql": ("In SQL", lambda ran: ran.sums["sql_ms"]),
+    "grown": ("Grew by", lambda ran: ran.sums["grown_bytes"]),
 }
 COLUMNS: Final = (
     SortColumn("name", "Actor", ("", "-name"), own=ASCENDING),
@@ -349,9 +311,9 @@ def of(lately: Sequence[AttemptFigures] | None, ended: ActorHistory | None) -> J
     return Judgement("Failing" if many else "Some fail", "bad" if many else "warn", f"{share}{cause}{since}.")
 
 
-def held_back(judged: Judgement, paused: Sequence[pauses.PausedActor]) -> Judgement:
+def held_back(judged: Judgement, paused: Sequence[ActorPause]) -> Judgement:
     """Return the judgement of an actor of which nothing starts: it is not healthy for what ended before."""
-    whole = next((each.pause for each in paused if not each.argument), None)
+    whole = next((each for each in paused if not each.argument), None)
     if whole is None or judged.level != "ok":
         return judged
     return replace(judged, word="Circuit open" if whole.is_open else "Paused", level="warn")

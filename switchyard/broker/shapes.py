@@ -134,7 +134,12 @@ class ActorPause(msgspec.Struct, frozen=True):
     @property
     def named(self) -> str:
         """The actor, with the argument's value if only that is paused: ``sync_customer with customer_id=7``."""
-        return f"{self.actor} with {self.argument}={shown_json(self.value)}" if self.argument else self.actor
+        return f"{self.actor} with {self.only}" if self.argument else self.actor
+
+    @property
+    def only(self) -> str:
+        """The argument's value if only that is paused, such as ``customer_id=7``; "" where all of the actor is."""
+        return f"{self.argument}={shown_json(self.value)}" if self.argument else ""
 
 
 # Begins the name of a circuit, which is no actor's for its space.

@@ -63,9 +63,9 @@ def why_lines(found: Why) -> Iterator[str]:
     """Yield the causes in their order, the wait so far by parts, and when the job will start."""
     for number, cause in enumerate(found.causes):
         yield f"{'why' if number == 0 else 'then':16} {cause.text}"
-    if found.wait.total_ms:
-        parts = ", ".join(f"{duration(ms)} {name}" for name, ms in found.wait.parts)
-        yield f"{'waited':16} {duration(found.wait.total_ms)}: {parts}"
+    if found.waited_ms:
+        parts = ", ".join(f"{duration(ms)} {name}" for name, ms in found.wait_parts)
+        yield f"{'waited':16} {duration(found.waited_ms)}: {parts}"
     if found.when:
         yield f"{'starts':16} {found.when}"
 

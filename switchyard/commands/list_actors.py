@@ -17,6 +17,7 @@ from switchyard.audit.services import Who
 from switchyard.broker.errors import BrokerError
 from switchyard.console.commands import ActsCommand, as_command_error, table, wrong
 from switchyard.console.formatting import counted, duration, parse_until
+from switchyard.console.pauses import pause_facts
 from switchyard.jobs import pauses
 from switchyard.jobs.calls import VARIADIC, checked, parameters_of, read_json, signature_text
 from switchyard.jobs.services import send_for
@@ -134,8 +135,7 @@ def _shown(name: str) -> dict[str, Any]:
         known["facts"] = {each.title: each.as_json() for each in figures.lately(name)}
         known["usually"] = figures.usual_text(name)
     with suppress(BrokerError):
-        paused = pauses.paused_actors(name)
-        code["pauses"] = [f"{each.pause.named}: {each.facts.sentence} {each.facts.end}" for each in paused]
+        code["pauses"] = [f"{each.named}: {pause_facts(each)}" for each in pauses.paused_actors(name)]
     with suppress(DatabaseError):
         known["history"] = dataclasses.asdict(figures.of_actor(name))
     return {**facts, **code, **known}

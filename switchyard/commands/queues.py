@@ -27,6 +27,7 @@ from switchyard.commands.status import Cells, fitted_table
 from switchyard.conf import declared_yard
 from switchyard.console.commands import ActsCommand, table, wrong
 from switchyard.console.formatting import ago, counted, duration, parse_until, promise
+from switchyard.console.pauses import pause_facts
 from switchyard.middleware.logs import printable
 from switchyard.operations import queries
 from switchyard.operations.findings.facts import facts_of
@@ -59,8 +60,8 @@ def status_lines(view: QueueView) -> list[str]:
     for purge in view.purges:
         lines.append(f"{purge.sentence} {purge.end}")
     if view.pause is not None:
-        lines.append(f"{view.pause.sentence} {view.pause.end}")
-    lines += [f"{each.pause.named}: {each.facts.sentence} {each.facts.end}" for each in view.paused_actors]
+        lines.append(str(view.pause))
+    lines += [f"{each.named}: {pause_facts(each)}" for each in view.paused_actors]
     if view.stats is not None:
         stats = view.stats
         lines.append(f"{view.row.held:,} scheduled, {stats.retry.total:,} retrying, {stats.dead:,} dead.")

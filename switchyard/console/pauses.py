@@ -43,6 +43,9 @@ class PauseFacts:
             return "It stays so until somebody resumes it."
         return f"Resumes by itself {ago(self.until)}, at {self.until:%Y-%m-%d %H:%M:%S} UTC."
 
+    def __str__(self) -> str:
+        return f"{self.sentence} {self.end}"
+
 
 def pause_facts(pause: ActorPause | QueuePause) -> PauseFacts:
     """Return a pause or an open circuit as pages and commands show it."""

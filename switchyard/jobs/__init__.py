@@ -6,18 +6,14 @@ It keeps true:
   here.
 - A job that is sent for a transaction is sent at its commit, or not at all; its id is known at once.
 - A repeated request finds the job of its first run, and ``once`` commits database effects at most once.
-- A job is found wherever it is: in its message while it waits, in its record, in its dead letter, then in the
-  history.
+- A job is found wherever it is: in its message, its record, its dead letter, then in the history.
 - Arguments are shown with the right to see them, redacted ones and probable secrets never.
 - A result is kept for as long as its actor says; a store that fails costs a job seconds and the record takes over.
 
-Files in reading order: ``services`` (sending, progress, cancellation), ``queries`` with ``presentation`` (a job as
-it is shown), ``once``, ``results`` with ``storage`` (files and stores), ``calls`` (arguments that a person
-writes) with ``argument_fields`` (of a form), ``pauses`` (of actors), ``api`` with ``live`` (public actors over HTTP,
-and live events), ``request_origin``. Pages: ``listing`` (the list, unfinished and ended jobs
-in one order), ``passport`` (one job: its waits, attempts, acts and relatives, and ``why`` it has not run), ``bulk``
-(acts on all that match a filter).
+Files in reading order: ``services`` (sending, progress, cancellation), ``queries`` with ``presentation`` (a job as it
+is shown), ``once``, ``results`` with ``storage``, ``calls`` (arguments that a person writes) with ``argument_fields``,
+``pauses`` (of actors), ``api`` with ``live`` (events), ``request_origin``. Pages: ``listing``, ``passport`` (one job,
+and ``why`` it has not run), ``bulk`` (acts on all that match a filter).
 
-Public: ``services``, ``queries``, ``results``, ``once`` and ``request_origin.request_origin`` for products and
-projects; ``queries`` for the rooms above.
+Public: ``services``, ``queries``, ``results``, ``once`` and ``request_origin.request_origin``.
 """

@@ -31,7 +31,7 @@ from switchyard.broker.topology import LONGEST_DELAY_MS
 from switchyard.console.queue_rights import holds
 from switchyard.history.filters import Filter
 from switchyard.jobs import live
-from switchyard.jobs.calls import ActorParameter, from_values, parameters_of
+from switchyard.jobs.calls import from_values, parameters_of
 from switchyard.jobs.listing.pages import LIMIT, find_jobs
 from switchyard.jobs.live import free_database
 from switchyard.jobs.passport.why import unfinished, why, why_json
@@ -257,16 +257,13 @@ def list_jobs(request: HttpRequest) -> dict[str, Any]:
     try:
         wanted = Filter.from_query(request.GET, ignore=("after", "limit"))
         limit = _limit(request.GET.get("limit", ""))
-    except ValueError as error:
-        raise Problem(422, str(error)) from error
-    arguments = operator and _may_view_arguments(request, wanted.queue)
-    if wanted.argument is not None and not arguments:
-        raise Problem(403, "searching arguments needs the scope operate and the right switchyard_jobs.view_arguments")
-    if not operator:
-        if wanted.owner not in ("", owner):
+        arguments = operator and _may_view_arguments(request, wanted.queue)
+        if wanted.argument is not None and not arguments:
+            right = "switchyard_jobs.view_arguments"
+            raise Problem(403, f"searching arguments needs the scope operate and the right {right}")
+        if not operator and wanted.owner not in ("", owner):
             raise Problem(403, "a token without the scope operate lists the jobs of its owner; leave owner out")
-        wanted = replace(wanted, owner=owner)
-    try:
+        wanted = wanted if operator else replace(wanted, owner=owner)
         page = find_jobs(wanted, after=request.GET.get("after", ""), limit=limit)
     except ValueError as error:
         raise Problem(422, str(error)) from error
@@ -290,7 +287,11 @@ def send_job(request: HttpRequest, response: HttpResponse, body: JobRequest) -> 
 
     An actor is public by `public=True` where it is declared; its queue and its other options are its own.
     """
-    actor = find_public(body.actor)
+    known = public_actors()
+    if (actor := known.get(body.actor)) is None:
+        raise NotFound(
+            f"actor {body.actor:.200}: no public actor has this name; public are {', '.join(known) or 'none'}"
+        )
     try:
         call = from_values(actor, body.arguments)
     except ArgumentsRefused as error:
@@ -308,14 +309,6 @@ def send_job(request: HttpRequest, response: HttpResponse, body: JobRequest) -> 
 def public_actors() -> dict[str, Actor[..., Any]]:
     found = sorted(dramatiq.get_broker().actors.items())
     return {name: actor for name, actor in found if actor.options.get("public")}
-
-
-def find_public(name: str) -> Actor[..., Any]:
-    """Return a public actor; ``NotFound`` when there is none of this name, also for an actor that is not public."""
-    found = public_actors()
-    if name not in found:
-        raise NotFound(f"actor {name:.200}: no public actor has this name; public are {', '.join(found) or 'none'}")
-    return found[name]
 
 
 def body_of_calls() -> tuple[Schema, dict[str, Schema]]:
@@ -355,18 +348,17 @@ def _arguments(actor: Actor[..., Any], key: str, named: dict[str, Schema]) -> Sc
         [each.value_type for each in parameters], schema_hook=_of_class, ref_template=template
     )
     named |= {f"{key}.{name}": schema for name, schema in classes.items()}
+    properties: Schema = {}
+    for each, schema in zip(parameters, schemas, strict=True):
+        default = {"default": json.loads(each.default)} if each.default else {}
+        properties[each.name] = schema | default | ({"writeOnly": True} if each.redacted else {})
     return {
         "title": f"{key}.Arguments",
         "type": "object",
-        "properties": {each.name: _property(each, one) for each, one in zip(parameters, schemas, strict=True)},
+        "properties": properties,
         "required": [each.name for each in parameters if each.required],
         "additionalProperties": False,
     }
-
-
-def _property(parameter: ActorParameter, schema: Schema) -> Schema:
-    found = schema | ({"default": json.loads(parameter.default)} if parameter.default else {})
-    return found | ({"writeOnly": True} if parameter.redacted else {})
 
 
 def _of_class(kind: type) -> Schema:

@@ -1,8 +1,7 @@
-"""Fields of a form for the arguments of an actor, one for each parameter, and the call that they make."""
+"""Form for the arguments of an actor, with a field for each parameter, and the call that they make."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django import forms
@@ -15,28 +14,41 @@ PREFIX = "argument-"
 LONGEST_TEXT = 100_000
 
 
-def fields_of(parameters: Iterable[ActorParameter]) -> dict[str, forms.Field]:
-    return {PREFIX + each.name: _field(each) for each in parameters}
+class CallForm(forms.Form):
+    """Form with the parameters of one actor, then its own fields; ``call`` holds the arguments once it is valid.
+
+    The fields of redacted parameters are password fields, which are never filled in again.
+    """
+
+    takes_redacted = True
+
+    def __init__(self, actor: Actor[..., Any], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.actor, self.call = actor, CallArguments((), {})
+        self.parameters = [each for each in parameters_of(actor) if self.takes_redacted or not each.redacted]
+        self.fields = {PREFIX + each.name: _field(each) for each in self.parameters} | self.fields
+
+    @property
+    def argument_fields(self) -> list[tuple[ActorParameter, forms.BoundField]]:
+        """Parameters with their fields, for the template ``switchyard_jobs/argument_fields.html``."""
+        return [(each, self[PREFIX + each.name]) for each in self.parameters]
+
+    def clean(self) -> dict[str, Any]:
+        """Check the arguments against signature and annotations; add each fault to its field."""
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        try:
+            self.call = from_fields(
+                self.actor, {each.name: data.get(PREFIX + each.name) or "" for each in self.parameters}
+            )
+        except ArgumentsRefused as error:
+            for name, fault in error.faults.items():
+                is_field = PREFIX + name in self.fields
+                text = fault if is_field or not name else f"{name}: {fault}"
+                self.add_error(PREFIX + name if is_field else None, text)
+        return data
 
 
-def bound_fields(form: forms.Form, parameters: Iterable[ActorParameter]) -> list[tuple[ActorParameter, Any]]:
-    """Return parameters with their fields, for the template ``switchyard_jobs/argument_fields.html``."""
-    return [(each, form[PREFIX + each.name]) for each in parameters]
-
-
-def call_of(form: forms.Form, actor: Actor[..., Any], data: Mapping[str, Any]) -> CallArguments | None:
-    """Return the call that a form's cleaned data makes; ``None`` after each fault was added to its field."""
-    texts = {each.name: data.get(PREFIX + each.name) or "" for each in parameters_of(actor)}
-    try:
-        return from_fields(actor, texts)
-    except ArgumentsRefused as error:
-        for name, fault in error.faults.items():
-            is_field = PREFIX + name in form.fields
-            form.add_error(PREFIX + name if is_field else None, fault if is_field or not name else f"{name}: {fault}")
-        return None
-
-
-def _field(parameter: ActorParameter) -> forms.CharField:
+def _field(parameter: ActorParameter) -> forms.Field:
     css = {"class": "sy-input sy-code", "autocomplete": "off", "spellcheck": "false"}
     widget: forms.Widget = forms.TextInput(attrs=css)
     if parameter.redacted:

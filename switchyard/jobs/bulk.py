@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from dramatiq.middleware import MiddlewareError
 
-from switchyard.broker.admin.cancel import STOPS, Found, count, look
+from switchyard.broker.admin.cancel import STOPS, Found, Stop, count, look
 from switchyard.broker.clock import EPOCH
 from switchyard.broker.errors import ActRefused, BrokerError, QueueFull, SwitchyardError
 from switchyard.broker.interface import facilities
@@ -25,7 +25,7 @@ from switchyard.console.formatting import iso
 from switchyard.console.links import jobs_url
 from switchyard.history.filters import Filter
 from switchyard.history.queries import Cursor, find_many, job_of_row, search
-from switchyard.jobs.listing.pages import Comparison
+from switchyard.jobs.listing.pages import comparison_of
 from switchyard.jobs.passport.again import again_message, enqueue_again
 from switchyard.jobs.passport.reading import passport_of
 from switchyard.jobs.queries import families, is_message_id, queues_of, records_of
@@ -54,13 +54,18 @@ def families_of(act: BulkAct) -> list[QueueOperations]:
     return families([queue] if queue else None)
 
 
+def _lists(act: BulkAct) -> list[tuple[QueueOperations, Stop]]:
+    """Return the lists of messages that a walk reads one after the other."""
+    return [(family, stop) for family in families_of(act) for stop in STOPS]
+
+
 def matcher(act: BulkAct) -> Callable[[Found], bool]:
     """Return whether a job matches the filter of an act, and was enqueued before it began. Queues are not compared."""
     wanted, began = Filter.from_query(act.filter), began_ms(act)
-    comparison = Comparison(wanted)
+    time_of = comparison_of(wanted)
 
     def matches(found: Found) -> bool:
-        at = comparison.time_of(found.body)
+        at = time_of(found.body)
         return at is not None and at <= began and (not wanted.states or found.state in wanted.states)
 
     return matches
@@ -71,8 +76,6 @@ MOST: Final = 100
 COUNTED: Final = 1_000
 # Names the second run of a job by its act, so that a repeated step enqueues it once.
 RUNS: Final = uuid.UUID("0f2b7c7e-5b1d-4f0e-9a55-6f1b8f0c2d11")
-NOT_KEPT: Final = "its arguments are not kept whole, or its actor is unknown"
-REFUSED: Final = "its arguments or tags do not fit this release"
 
 
 class BulkRunAgain(Kind):
@@ -132,9 +135,9 @@ def _run(act: BulkAct, job_id: str) -> str:
     except (BrokerError, QueueFull):
         raise
     except ActRefused:
-        return NOT_KEPT
+        return "its arguments are not kept whole, or its actor is unknown"
     except (SwitchyardError, MiddlewareError):  # the others can run all the same
-        return REFUSED
+        return "its arguments or tags do not fit this release"
     return ""
 
 
@@ -203,47 +206,34 @@ class BulkCancel(Kind):
 
     def matching(self, act: BulkAct) -> list[Found]:
         """Return the jobs that match among the first 10,000 of each list, each once."""
-        return list({found.id: found for found in self._walk(act)}.values())
-
-    def _walk(self, act: BulkAct) -> Iterator[Found]:
-        matches = matcher(act)
-        for family in families_of(act):
-            for stop in STOPS:
-                after: list[Any] | None = None
-                for _ in range(COUNTED_PAGES):
-                    page = look(family, stop, after, PAGE)
-                    yield from filter(matches, page.found)
-                    if (after := page.after) is None:
-                        break
+        matches, found = matcher(act), dict[str, Found]()
+        for family, stop in _lists(act):
+            after: list[Any] | None = None
+            for _ in range(COUNTED_PAGES):
+                page = look(family, stop, after, PAGE)
+                found |= {each.id: each for each in page.found if matches(each)}
+                if (after := page.after) is None:
+                    break
+        return list(found.values())
 
     def take(self, act: BulkAct, limit: int) -> Taken:
-        """Walk on until some match, or 5,000 messages were looked through."""
-        asked, matches = families_of(act), matcher(act)
-        place = {"queue": 0, "stop": 0, "after": None, "walk": 1, "hit": False, **act.cursor}
-        place.pop("end", None)
-        for _ in range(PAGES if asked else 0):
-            family = asked[place["queue"]]
-            page = look(family, STOPS[place["stop"]], place["after"], limit)
+        """Walk on until some match, or 5,000 messages were looked through; begin again while a walk finds something."""
+        lists, matches = _lists(act), matcher(act)
+        place = {"list": 0, "after": None, "walk": 1, "hit": False, **act.cursor}
+        for _ in range(PAGES if lists else 0):
+            family, stop = lists[place["list"]]
+            page = look(family, stop, place["after"], limit)
             hit = [found.id for found in page.found if matches(found)]
-            place["hit"] = place["hit"] or bool(hit)
-            more = self._advance(place, page.after, len(asked))
+            place |= {"after": page.after, "hit": place["hit"] or bool(hit)}
+            if page.after is None:
+                place["list"] += 1
+            more = place["list"] < len(lists)
+            if not more and place["hit"] and place["walk"] < WALKS:
+                place |= {"list": 0, "walk": place["walk"] + 1, "hit": False}
+                more = True
             if hit or not more:
                 return Taken([[id_, family.keys.queue] for id_ in hit], place, more=more)
-        return Taken([], place, more=bool(asked))
-
-    def _advance(self, place: dict[str, Any], after: list[Any] | None, queues: int) -> bool:
-        """Move a place to the next page; return ``False`` at the end of the last walk."""
-        place["after"] = after
-        if after is None:
-            place["stop"] += 1
-        if place["stop"] == len(STOPS):
-            place["stop"], place["queue"] = 0, place["queue"] + 1
-        if place["queue"] < queues:
-            return True
-        if not place["hit"] or place["walk"] == WALKS:
-            return False
-        place["queue"], place["walk"], place["hit"] = 0, place["walk"] + 1, False
-        return True
+        return Taken([], place, more=bool(lists))
 
     def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
         """Cancel the messages together with their rows for the history, then record the cancellations."""

@@ -48,16 +48,6 @@ class ActorParameter:
         return dict[str, self.type] if self.kind is inspect.Parameter.VAR_KEYWORD else self.type  # type: ignore[name-defined]
 
     @property
-    def takes_text(self) -> bool:
-        """Whether the JSON of some of its values is text: of ``str``, dates, numbers of exact size and the like."""
-        return self.kind not in VARIADIC and takes_text(self.type)
-
-    def is_text(self, written: str) -> bool:
-        """Return whether a text without quotes stands for itself: all values are texts, and it is no ``null``."""
-        is_only_text = self.kind not in VARIADIC and takes_text(self.type, only=True)
-        return is_only_text and not (written == "null" and takes_none(self.type))
-
-    @property
     def shown_name(self) -> str:
         """The name, with the stars of a variadic parameter."""
         stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
@@ -67,18 +57,17 @@ class ActorParameter:
 def parameters_of(actor: Actor[..., Any]) -> tuple[ActorParameter, ...]:
     """Return an actor's parameters in the order of its signature."""
     hidden = redacted_names(actor)
-    types = {each.name: each.type for each in annotations_of(actor.fn)}
     return tuple(
         ActorParameter(
             name=each.name,
             kind=each.kind,
-            annotation="" if each.annotation is each.empty else _written(each.annotation),
-            type=types.get(each.name, Any),
+            annotation=found.written,
+            type=found.type,
             default="" if each.name in hidden else _as_json(each.default),
             required=each.default is each.empty and each.kind not in VARIADIC,
             redacted=each.name in hidden,
         )
-        for each in signature_of(actor.fn).parameters.values()
+        for each, found in zip(signature_of(actor.fn).parameters.values(), annotations_of(actor.fn), strict=True)
     )
 
 
@@ -113,10 +102,6 @@ def _shown(parameter: inspect.Parameter, *, hidden: bool) -> inspect.Parameter:
     if isinstance(parameter.annotation, str):
         parameter = parameter.replace(annotation=_Verbatim(parameter.annotation))
     return parameter
-
-
-def _written(annotation: Any) -> str:
-    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
 
 
 def _as_json(default: Any) -> str:
@@ -178,7 +163,7 @@ def from_fields(actor: Actor[..., Any], fields: Mapping[str, str]) -> CallArgume
         if not text or text == parameter.default:
             continue
         try:
-            values[parameter.name] = _value(parameter, text)
+            values[parameter.name] = read_value(parameter, text)
         except ValueError as error:
             faults[parameter.name] = str(error)
     return from_values(actor, values, faults)
@@ -237,14 +222,20 @@ def _refused(actor: Actor[..., Any], faults: dict[str, str]) -> ArgumentsRefused
     return ArgumentsRefused(f"actor {actor.actor_name}: the arguments do not fit: {text}", faults)
 
 
-def _value(parameter: ActorParameter, text: str) -> Any:
-    """Return the value that was written for a parameter; ``ValueError`` for no JSON where it takes no text."""
-    if parameter.is_text(text) and not text.startswith('"'):
+def read_value(parameter: ActorParameter, text: str) -> Any:
+    """Return the value that was written for a parameter: JSON, or a text without quotes where it takes text.
+
+    Raises:
+        ValueError: the text is no JSON, and the parameter takes no text.
+    """
+    takes_one = parameter.kind not in VARIADIC
+    is_null = text == "null" and takes_none(parameter.type)
+    if takes_one and takes_text(parameter.type, only=True) and not is_null and not text.startswith('"'):
         return text
     try:
         return read_json(text)
     except ValueError:
-        if parameter.takes_text and text[0] not in QUOTED:
+        if takes_one and takes_text(parameter.type) and text[0] not in QUOTED:
             return text
         raise
 

@@ -8,11 +8,10 @@ import logging
 import re
 import threading
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
-from typing import Any
+from contextlib import asynccontextmanager, suppress
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from asgiref.sync import sync_to_async
@@ -27,46 +26,29 @@ from switchyard.broker.stores.job_records import Job
 from switchyard.jobs.presentation import snapshot
 from switchyard.jobs.queries import find_job
 
-# Events of one job in one answer of the server.
+# Events of one job in one answer of the server, and kept for a watcher that does not fetch.
 BATCH = 32
 # One round trip for all jobs that a process follows.
 POLL_S, PAUSE_S = 0.25, 2.0
-# Kept for a watcher that does not fetch.
-MOST_BYTES = 128 * 1024
 TIMES = ("at", "next_attempt_at")
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class JobEvent:
-    """One event of a job.
-
-    Args:
-        id: Place in the job's stream, for example ``1700000000000-0``.
-        name: ``state``, ``progress`` or ``end``.
-        data: Content, with times in ISO 8601.
-    """
+class JobEvent(NamedTuple):
+    """One event of a job: its place in the job's stream; ``state``, ``progress`` or ``end``; times in ISO 8601."""
 
     id: str
     name: str
     data: dict[str, Any]
-    size_bytes: int
 
 
 class Watcher:
     """The events of one job after a place; see :func:`watch`."""
 
     def __init__(self, key: str, after: str) -> None:
-        self.key = key
-        self.after = after
-        self._waiting: deque[JobEvent] = deque()
-        self._waiting_bytes = 0
+        self.key, self.after = key, after
+        self.waiting: list[JobEvent] = []
         self._news = asyncio.Event()
-
-    @property
-    def is_full(self) -> bool:
-        """Whether so much waits that the next events are left in the broker until it is fetched."""
-        return self._waiting_bytes > MOST_BYTES
 
     async def next(self, timeout_s: float) -> list[JobEvent]:
         """Return the events since the last call, oldest first; waits for one, and returns none after ``timeout_s``."""
@@ -74,20 +56,15 @@ class Watcher:
             async with asyncio.timeout(timeout_s):
                 await self._news.wait()
         self._news.clear()
-        events = list(self._waiting)
-        self._waiting.clear()
-        self._waiting_bytes = 0
+        events, self.waiting = self.waiting, []
         return events
 
-    def offer(self, event: JobEvent) -> bool:
-        """Keep an event until it is fetched, unless too much waits; return whether it is kept."""
-        if self.is_full or _number(event.id) <= _number(self.after):
-            return False
-        self._waiting.append(event)
-        self._waiting_bytes += event.size_bytes
-        self.after = event.id
-        self._news.set()
-        return True
+    def keep(self, entries: list[tuple[bytes, list[bytes]]]) -> None:
+        """Keep entries of the stream until they are fetched; the next ones are left in the broker until then."""
+        self.after = str(entries[-1][0], "ascii")
+        self.waiting = [event for entry in entries if (event := _event(*entry)) is not None]
+        if self.waiting:
+            self._news.set()
 
 
 @asynccontextmanager
@@ -132,28 +109,20 @@ class _Reader:
 
     async def read_once(self) -> bool:
         """Return whether there was news: more may follow at once."""
-        found = False
-        places: dict[str, str] = {}
-        # Others, that come or fetch while the server is read, may want events before these places: theirs is the next.
-        interested: defaultdict[str, list[Watcher]] = defaultdict(list)
-        for watcher in self._watchers:
-            if not watcher.is_full:
-                places[watcher.key] = min(places.get(watcher.key, watcher.after), watcher.after, key=_number)
-                interested[watcher.key].append(watcher)
+        idle = [watcher for watcher in self._watchers if not watcher.waiting]
+        places = [(watcher.key, watcher.after) for watcher in idle]
         answers = await sync_to_async(_read, thread_sensitive=False)(places)
-        for key, entries in zip(places, answers, strict=True):
-            for event_id, fields in entries or ():
-                if (event := _event(event_id, fields)) is not None:
-                    for watcher in interested[key]:
-                        found |= watcher.offer(event)
-        return found
+        for watcher, entries in zip(idle, answers, strict=True):
+            if entries:
+                watcher.keep(entries)
+        return any(answers)
 
 
 _readers: WeakKeyDictionary[asyncio.AbstractEventLoop, _Reader] = WeakKeyDictionary()
 
 
-def _read(places: dict[str, str]) -> list[Any]:
-    commands = [("XRANGE", key, f"({after}", "+", "COUNT", BATCH) for key, after in places.items()]
+def _read(places: list[tuple[str, str]]) -> list[Any]:
+    commands = [("XRANGE", key, f"({after}", "+", "COUNT", BATCH) for key, after in places]
     calls = facilities().records.calls
     try:
         return calls.look(commands) if commands else []
@@ -170,15 +139,10 @@ def _event(event_id: bytes, pairs: list[bytes]) -> JobEvent | None:
         for name in TIMES:
             if isinstance(data.get(name), int):
                 data[name] = iso_time(data[name])
-        return JobEvent(event_id.decode(), fields[b"event"].decode(), data, len(fields[b"data"]))
+        return JobEvent(event_id.decode(), fields[b"event"].decode(), data)
     except (KeyError, ValueError, AttributeError, RecursionError) as error:
         logger.error("event %s of a job cannot be read: %r", event_id, error)
         return None
-
-
-def _number(event_id: str) -> tuple[int, int]:
-    first, _, second = event_id.partition("-")
-    return int(first), int(second or 0)
 
 
 HEARTBEAT_S = 15.0
@@ -187,9 +151,8 @@ STREAMS_PER_CALLER = 32
 # Django keeps a thread for each.
 STREAMS_PER_PROCESS = 128
 RETRY_AFTER = {"Retry-After": "15"}
-_EVENT_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
-# Redis stream ids have two parts of 64 bits.
-_MAX_ID_PART = 2**64 - 1
+# The parts of stream ids have 64 bits, which hold every number of 19 digits.
+EVENT_ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 
 
 async def answer(request: HttpRequest, job: Job, *, caller: str, allowed: Callable[[], bool]) -> HttpResponseBase:
@@ -202,32 +165,26 @@ async def answer(request: HttpRequest, job: Job, *, caller: str, allowed: Callab
         BrokerUnavailable: the broker did not answer.
     """
     after = request.headers.get("Last-Event-ID", "")
-    if job.ended and is_event_id(after) and not await _ask("XRANGE", job, f"({after}", "+", "COUNT", 1):
+    if job.ended and EVENT_ID.fullmatch(after) and not await _ask("XRANGE", job, f"({after}", "+", "COUNT", 1):
         return HttpResponse(status=204)
     await free_database()
-    events = follow(job, after=after, heartbeat_s=HEARTBEAT_S)
-    return response(_while_allowed(events, allowed), caller=caller)
-
-
-def response(events: AsyncGenerator[bytes], *, caller: str) -> StreamingHttpResponse:
-    """Return the response of server-sent events that a caller follows."""
     return StreamingHttpResponse(
-        Stream(events, caller),
+        Stream(follow(job, after=after, allowed=allowed), caller),
         content_type="text/event-stream",
         # Django's GZipMiddleware would make each event a file of its own, of which browsers read the first.
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Content-Encoding": "identity"},
     )
 
 
-async def follow(job: Job, *, after: str, heartbeat_s: float) -> AsyncGenerator[bytes]:
-    """Yield a job's events as server-sent events, up to the one named ``end``.
+async def follow(job: Job, *, after: str, allowed: Callable[[], bool]) -> AsyncGenerator[bytes]:
+    """Yield a job's events as server-sent events, up to the one named ``end``, while the caller is ``allowed``.
 
     Starts with the job's state, or with the events after ``after``; then follows new events. Sends a comment after
-    every ``heartbeat_s`` seconds without an event. If the broker is away at such a moment, the stream ends without
-    ``end``: the reader reconnects after its last event.
+    every ``HEARTBEAT_S`` without an event. If the broker is away at such a moment, the stream ends without ``end``: the
+    reader reconnects after its last event.
     """
     yield f"retry: {RECONNECT_MS}\n\n".encode()
-    goes_on, last = is_event_id(after), after
+    goes_on, last = EVENT_ID.fullmatch(after) is not None, after
     try:
         if not goes_on:
             # Read before the state: an event between the two reads is sent twice rather than never. Before the first
@@ -241,8 +198,13 @@ async def follow(job: Job, *, after: str, heartbeat_s: float) -> AsyncGenerator[
                 if job.ended:
                     yield _sse("end", snapshot(job), last)
                     return
+            asked_s = time.monotonic()
             while True:
-                events = await watcher.next(heartbeat_s)
+                events = await watcher.next(HEARTBEAT_S)
+                if time.monotonic() - asked_s >= HEARTBEAT_S:
+                    asked_s = time.monotonic()
+                    if not await sync_to_async(_is_allowed, thread_sensitive=False)(allowed):
+                        return
                 for event in events:
                     last = event.id
                     if event.name == "end" and (known := await _find(job.id)) is not None and not known.ended:
@@ -264,29 +226,13 @@ async def follow(job: Job, *, after: str, heartbeat_s: float) -> AsyncGenerator[
         logger.warning("stream of a job's events ended early: %s", type(error).__name__, extra={"message_id": job.id})
 
 
-async def _while_allowed(events: AsyncGenerator[bytes], allowed: Callable[[], bool]) -> AsyncGenerator[bytes]:
-    def ask() -> bool:
-        try:
-            return allowed()
-        except DatabaseError:
-            return True  # asked again; until then the rights are those of the last answer
-        finally:
-            connections.close_all()  # of this thread, which no request uses
-
-    asked_s = time.monotonic()
-    async with aclosing(events):
-        async for chunk in events:
-            if time.monotonic() - asked_s >= HEARTBEAT_S:
-                asked_s = time.monotonic()
-                if not await sync_to_async(ask, thread_sensitive=False)():
-                    return
-            yield chunk
-
-
-def is_event_id(text: str) -> bool:
-    """Return whether a text is a valid stream id that another id can follow."""
-    found = _EVENT_ID.fullmatch(text)
-    return found is not None and all(int(part) < _MAX_ID_PART for part in found.groups())
+def _is_allowed(allowed: Callable[[], bool]) -> bool:
+    try:
+        return allowed()
+    except DatabaseError:
+        return True  # asked again; until then the rights are those of the last answer
+    finally:
+        connections.close_all()  # of this thread, which no request uses
 
 
 async def _ask(command: str, job: Job, *arguments: str | int) -> Any:
@@ -313,9 +259,6 @@ class Stream:
     Args:
         chunks: A generator that was not started, of the running event loop.
         caller: Prefix of an API token, or ``user:`` and the key of a user of the admin.
-
-    Raises:
-        Problem: 429, the caller has as many streams as it may; 503, the process has.
     """
 
     _open: Counter[str] = Counter()

@@ -31,13 +31,11 @@ def once(key: str | None = None, *, using: str = "default") -> Iterator[bool]:
     """Open a transaction and yield whether it is the first one with ``key``.
 
     Database writes in the block commit together with the key; an exception rolls back both, and the next run is the
-    first again. A concurrent run waits for the first one's commit and then gets ``False``. Inside an outer transaction
-    both commit with the outer one, and the wait lasts until then.
+    first again. A concurrent run waits for the first one's commit, or that of its outer transaction, and then gets
+    ``False``. Keys are deleted after a week: a run after that applies the effects again.
 
     Only the database is covered: mails, files and requests to other servers are not undone by a rollback. Keep the
     block short: on SQLite it blocks every other writer.
-
-    Keys are deleted after a week: a run after that applies the effects again.
 
     Args:
         key: 1 to 200 characters, the same for the same effect. By default the job's id: one effect for each job,

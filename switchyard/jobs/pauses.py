@@ -9,12 +9,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import dramatiq
 from dramatiq.actor import Actor
+from msgspec.structs import replace
 
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who, act
@@ -24,10 +25,9 @@ from switchyard.broker.errors import ActRefused
 from switchyard.broker.queue.administration import pause_actor, resume_actor
 from switchyard.broker.queue.circuits import note_circuit
 from switchyard.broker.queue.operations import QueueOperations
-from switchyard.broker.shapes import ActorPause, field_of, shown_json
+from switchyard.broker.shapes import ActorPause
 from switchyard.console.formatting import unusable_end
-from switchyard.console.pauses import PauseFacts, pause_facts
-from switchyard.jobs.calls import parameters_of, read_json
+from switchyard.jobs.calls import parameters_of, read_value
 from switchyard.jobs.queries import families, own_queues
 from switchyard.middleware.circuits import Circuits
 
@@ -39,38 +39,14 @@ BY_HAND: Final = "-"
 BY_POSITION: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """The messages that a pause is for: all of an actor, or those with one value of an argument."""
-
-    actor: str
-    argument: str = ""
-    position: int | None = None
-    value: Any = None
-
-    @property
-    def field(self) -> str:
-        """Name by which queues keep the pause."""
-        return field_of(self.actor, self.argument, self.value)
-
-    @property
-    def detail(self) -> dict[str, Any]:
-        """Its value for the audit log, which hides this detail from who may not view arguments."""
-        return {"argument": f"{self.argument}={shown_json(self.value)}"} if self.argument else {}
-
-    def queues(self) -> list[str]:
-        """Return the actor's own queue."""
-        return own_queues(dramatiq.get_broker().actors[self.actor])
-
-
-def chosen(actor: Actor[..., Any], text: str = "") -> Chosen:
-    """Return what a person means by an actor, and by a text such as ``customer_id=7`` or ``month="2026-10"``.
+def chosen(actor: Actor[..., Any], text: str = "") -> ActorPause:
+    """Return the pause that a person means by an actor, and by a text such as ``customer_id=7`` or ``month="2026-10"``.
 
     Raises:
         ActRefused: the actor has no such argument, hides it, or the value is none that can be compared.
     """
     if not text.strip():
-        return Chosen(actor.actor_name)
+        return ActorPause(0, 0, 0, actor.actor_name)
     name, equals, written = (part.strip() for part in text.partition("="))
     parameters = parameters_of(actor)
     found = next((each for each in parameters if each.name == name), None)
@@ -81,21 +57,19 @@ def chosen(actor: Actor[..., Any], text: str = "") -> Chosen:
         raise ActRefused(subject, fact, by_argument=True)
     if found.redacted:
         raise ActRefused(f"argument {name}", "its actor hides its values; pause by another argument, or all of it")
-    value: Any = written
-    if written[0] == '"' or not found.is_text(written):
-        try:
-            value = read_json(written)
-        except ValueError as error:
-            if not found.takes_text:
-                raise ActRefused(subject, str(error), by_argument=True) from error
+    try:
+        value = read_value(found, written)
+    except ValueError as error:
+        raise ActRefused(subject, str(error), by_argument=True) from error
     if isinstance(value, (list, dict)) or (type(value) in (int, float) and not abs(value) < LARGEST_NUMBER):
         fact = "a text, true, false, null or a number below 2**53 can be compared; write one"
         raise ActRefused(subject, fact, by_argument=True)
     positions = [each.name for each in parameters if each.kind in BY_POSITION]
-    return Chosen(actor.actor_name, name, positions.index(name) + 1 if name in positions else None, value)
+    position = positions.index(name) + 1 if name in positions else None
+    return ActorPause(0, 0, 0, actor.actor_name, name, position, value)
 
 
-def pause(wanted: Chosen, *, who: Who, reason: str = "", until: datetime | None = None) -> bool:
+def pause(wanted: ActorPause, *, who: Who, reason: str = "", until: datetime | None = None) -> bool:
     """Start nothing more of an actor; ``False`` when it was paused already and stays as it was.
 
     Messages that wait, or become due, are put off, in all queues; what runs goes on, as does what starts within a
@@ -108,12 +82,10 @@ def pause(wanted: Chosen, *, who: Who, reason: str = "", until: datetime | None 
         ActRefused: ``until`` is over by the server's clock, there are too many pauses, or the broker has none.
     """
     until_ms = 0 if until is None else int(until.timestamp() * 1000)
-    stored = ActorPause(
-        0, until_ms, 0, wanted.actor, wanted.argument, wanted.position, wanted.value, who.name, reason[:LONGEST_REASON]
-    )
-    detail = wanted.detail | ({"until": until.isoformat()} if until is not None else {})
+    stored = replace(wanted, until=until_ms, by=who.name, reason=reason[:LONGEST_REASON])
+    detail = {} if until is None else {"until": until.isoformat()}
     asked = _families()
-    with _act("actor.pause", wanted, who, reason, detail) as entry:
+    with _act("actor.pause", wanted, who, reason, **detail) as entry:
         try:
             changed = sum(pause_actor(family, stored) for family in asked) > 0
         except ValueError as error:
@@ -122,22 +94,23 @@ def pause(wanted: Chosen, *, who: Who, reason: str = "", until: datetime | None 
         return changed
 
 
-def resume(wanted: Chosen, *, who: Who, reason: str = "") -> bool:
+def resume(wanted: ActorPause, *, who: Who, reason: str = "") -> bool:
     """Make what a pause has put off due, in its order; ``False`` when there was no such pause.
 
     The actor's open circuit, or that of the argument's value, is closed as well.
     """
     asked = _families()
     of = (wanted.argument, wanted.value)
-    open_ = [each.pause for each in paused_actors(wanted.actor) if each.pause.is_open]
-    circuits = [each.field for each in open_ if (each.argument, each.value) == of]
-    with _act("actor.resume", wanted, who, reason, wanted.detail) as entry:
-        changed = sum(resume_actor(family, field) for field in (wanted.field, *circuits) for family in asked) > 0
+    paused = paused_actors(wanted.actor)
+    circuits = [each.field for each in paused if each.is_open and (each.argument, each.value) == of]
+    with _act("actor.resume", wanted, who, reason) as entry:
+        ended = [resume_actor(family, field) for field in (wanted.field, *circuits) for family in asked]
+        changed = any(ended)
         entry.count = int(changed)
         return changed
 
 
-def open_circuit(wanted: Chosen, *, who: Who, until: datetime | None, reason: str = "") -> bool:
+def open_circuit(wanted: ActorPause, *, who: Who, until: datetime | None, reason: str = "") -> bool:
     """Open the circuit of an actor's dependency in its queue until a time: then one job probes it.
 
     Returns ``False`` when it is open until then or later already. A success of the probe,
@@ -150,18 +123,18 @@ def open_circuit(wanted: Chosen, *, who: Who, until: datetime | None, reason: st
     circuits = next((one for one in broker.middleware if isinstance(one, Circuits)), None)
     circuit = None if circuits is None else circuits.circuit_of(wanted.actor, wanted.argument, wanted.value)
     if circuit is None:
-        depends = str(broker.actors[wanted.actor].options.get("depends_on") or "")
-        argument = depends.partition(" per ")[2]
-        remedy = f"choose it by a value of {argument}" if argument else "choose it without an argument"
-        none = "has none; declare what it calls with depends_on, or pause it"
-        fact = f"depends on {depends!r}; {remedy}" if depends else none
+        fact = "has none; declare what it calls with depends_on, or pause it"
+        if depends := str(broker.actors[wanted.actor].options.get("depends_on") or ""):
+            argument = depends.partition(" per ")[2]
+            by = f"by a value of {argument}" if argument else "without an argument"
+            fact = f"depends on {depends!r}; choose it {by}"
         raise ActRefused("circuit", f"{wanted.actor} {fact}")
     if until is None or (until_ms := int(until.timestamp() * 1000)) <= now_ms():
         raise unusable_end("" if until is None else until.isoformat(), "an open circuit has an end in the future")
     _families()
-    [family] = families(wanted.queues())
-    detail = {**wanted.detail, "dependency": circuit.dependency.name, "until": until.isoformat()}
-    with _act("circuit.open", wanted, who, reason, detail) as entry:
+    [family] = families(own_queues(broker.actors[wanted.actor]))
+    detail = {"dependency": circuit.dependency.name, "until": until.isoformat()}
+    with _act("circuit.open", wanted, who, reason, **detail) as entry:
         said = reason[:LONGEST_REASON]
         state = note_circuit(family, circuit, BY_HAND, "failed", until_ms=until_ms, reason=said, by=who.name)
         if state == "closed":
@@ -170,10 +143,12 @@ def open_circuit(wanted: Chosen, *, who: Who, until: datetime | None, reason: st
         return state == "opened"
 
 
-def _act(
-    name: str, wanted: Chosen, who: Who, reason: str, detail: dict[str, Any]
-) -> AbstractContextManager[AuditEntry]:
-    return act(name, who=who, target=wanted.actor, reason=reason, detail=detail, essential=False, queues=wanted.queues)
+def _act(name: str, wanted: ActorPause, who: Who, reason: str, **detail: str) -> AbstractContextManager[AuditEntry]:
+    actor = wanted.actor
+    if wanted.argument:  # the log hides this detail from who may not view arguments
+        detail = {"argument": wanted.only, **detail}
+    queues = partial(own_queues, dramatiq.get_broker().actors[actor])
+    return act(name, who=who, target=actor, reason=reason, detail=detail, essential=False, queues=queues)
 
 
 def _families() -> Sequence[QueueOperations]:
@@ -183,24 +158,6 @@ def _families() -> Sequence[QueueOperations]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class PausedActor:
-    """A pause in force or an open circuit, as pages and commands show it."""
-
-    pause: ActorPause
-
-    @property
-    def argument(self) -> str:
-        """Such as ``customer_id=7``; "" where all of the actor is paused."""
-        return self.pause.named.partition(" with ")[2]
-
-    @property
-    def facts(self) -> PauseFacts:
-        """Who paused it, since when, why, and until when."""
-        return pause_facts(self.pause)
-
-
-def paused_actors(actor: str = "") -> list[PausedActor]:
+def paused_actors(actor: str = "") -> list[ActorPause]:
     """Return the pauses in force and open circuits, of one actor or of all."""
-    found = pauses_in(families())
-    return [PausedActor(each) for each in found if not actor or each.stops(actor)]
+    return [each for each in pauses_in(families()) if not actor or each.stops(actor)]

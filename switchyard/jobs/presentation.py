@@ -75,7 +75,6 @@ def job_json(
     Args:
         arguments: Whether its reader may view arguments; hidden ones are ``None``, as are those too long to be kept.
         result_url: URL of the job's file, if it has one (see ``result_file``).
-        stands_for: Jobs that were not enqueued for it; asked for one job alone, not for those of a list.
     """
     shown = {each.name: getattr(job, each.name) for each in fields(job) if each.name not in INTERNAL}
     shown = {name: None if value == "" and name not in NEVER_NULL else value for name, value in shown.items()}

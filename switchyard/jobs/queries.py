@@ -48,9 +48,7 @@ def written_id(text: str) -> str:
 
 def find_job(job_id: str) -> Job | None:
     """Return a job's record, or ``None`` if the id is unknown, malformed or expired."""
-    if not is_message_id(job_id):
-        return None
-    return facilities().records.read(job_id)
+    return facilities().records.read(job_id) if is_message_id(job_id) else None
 
 
 def with_result(record: Job | None) -> Job | None:
@@ -97,9 +95,7 @@ def owner_of(job_id: str) -> str | None:
 def visible_job(job_id: str, *, owner: str, operator: bool) -> Job | None:
     """Return a job's record if the caller is its owner or an operator, otherwise ``None``."""
     job = find_known(job_id)
-    if job is None or not (operator or (owner and job.owner == owner)):
-        return None
-    return job
+    return job if job is not None and (operator or (owner and job.owner == owner)) else None
 
 
 def own_queues(actor: Actor[..., Any]) -> list[str]:

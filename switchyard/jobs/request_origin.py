@@ -19,33 +19,6 @@ HEADER = "X-Request-ID"
 USABLE_ID = re.compile(r"[\w.:+/=@-]{1,64}")
 
 
-class RequestSender:
-    """The request as the source of jobs. Asks no database: a user that nobody loaded stays unnamed."""
-
-    def __init__(self, request: HttpRequest) -> None:
-        self._request = request
-        given = request.headers.get(HEADER, "")
-        self.id = given if USABLE_ID.fullmatch(given) else secrets.token_hex(8)
-        request.META[REQUEST_ID] = self.id
-
-    def origin(self) -> dict[str, str]:
-        """Return the id of the request, and its user or the name of its token."""
-        user = self._user()
-        return {"request": self.id, "user": user} if user else {"request": self.id}
-
-    def named(self, response: HttpResponseBase) -> HttpResponseBase:
-        """Return a response with the id of the request in its header."""
-        response.headers.setdefault(HEADER, self.id)
-        return response
-
-    def _user(self) -> str:
-        token: Any = getattr(self._request, "auth", None)
-        if getattr(token, "prefix", None) is not None:
-            return f"token {token.name}"
-        user: Any = getattr(self._request, "_cached_user", None)
-        return str(user.get_username()) if user is not None and user.is_authenticated else ""
-
-
 def request_id(request: HttpRequest) -> str:
     """Return the id of a request; "" where it failed before it had one."""
     return str(request.META.get(REQUEST_ID, ""))
@@ -60,15 +33,36 @@ def request_origin(get_response: Callable[[HttpRequest], Any]) -> Callable[[Http
     if iscoroutinefunction(get_response):
 
         async def of_async(request: HttpRequest) -> HttpResponseBase:
-            sender = RequestSender(request)
-            with sent_by(sender.origin):
-                return sender.named(await get_response(request))
+            with sent_by(_origin_of(request)):
+                return _named(await get_response(request), request)
 
         return of_async
 
     def of_sync(request: HttpRequest) -> HttpResponseBase:
-        sender = RequestSender(request)
-        with sent_by(sender.origin):
-            return sender.named(get_response(request))
+        with sent_by(_origin_of(request)):
+            return _named(get_response(request), request)
 
     return of_sync
+
+
+def _origin_of(request: HttpRequest) -> Callable[[], dict[str, str]]:
+    """Give a request its id; return what reads it with the user, or the token's name, once these are known."""
+    given = request.headers.get(HEADER, "")
+    request.META[REQUEST_ID] = given if USABLE_ID.fullmatch(given) else secrets.token_hex(8)
+
+    def origin() -> dict[str, str]:
+        token: Any = getattr(request, "auth", None)
+        user: Any = getattr(request, "_cached_user", None)  # asks no database: one that nobody loaded stays unnamed
+        found = {"request": request_id(request)}
+        if getattr(token, "prefix", None) is not None:
+            found["user"] = f"token {token.name}"
+        elif user is not None and user.is_authenticated and user.get_username():
+            found["user"] = str(user.get_username())
+        return found
+
+    return origin
+
+
+def _named(response: HttpResponseBase, request: HttpRequest) -> HttpResponseBase:
+    response.headers.setdefault(HEADER, request_id(request))
+    return response

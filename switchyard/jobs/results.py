@@ -37,9 +37,7 @@ _STORED = re.compile(FOLDER + r"/[0-9]{4}/[0-9]{2}/[0-9a-f]{32}/[A-Za-z0-9_-][A-
 
 
 def save_file(filename: str, content: bytes | File[Any], content_type: str) -> dict[str, Any]:
-    """Store a file and return its description, for the actor to return as its result.
-
-    The file appears under its name only when it is complete.
+    """Store a file, under its name once it is complete; return its description, for the actor to return as its result.
 
     Args:
         filename: Name of the download; it has no influence on where the file is stored.
@@ -102,12 +100,7 @@ logger = logging.getLogger(__name__)
 def download(name: str, *, filename: str, content_type: str) -> HttpResponseBase | None:
     """Return a stored result as an attachment, or ``None`` if the file was removed.
 
-    Args:
-        name: Name in the storage, as ``save_file`` returned it.
-        filename: Name of the downloaded file.
-
-    Returns:
-        The file, a redirect to the storage, or 503 while the storage does not answer.
+    It is the file, a redirect to the storage, or 503 while the storage does not answer.
     """
     try:
         return open_download(name, filename=filename, content_type=content_type)
@@ -178,39 +171,35 @@ class DatabaseResults:
     """Result store in the table ``StoredResult``. Each process removes a batch of expired rows once a minute."""
 
     def __init__(self) -> None:
-        self._next_s = 0.0
-
-    def put(self, job_id: str, text: str, *, keep_ms: int) -> str:
         from switchyard.jobs.models import StoredResult  # models are not loaded yet when the broker is built
 
+        self._rows, self._next_s = StoredResult.objects, 0.0
+
+    def put(self, job_id: str, text: str, *, keep_ms: int) -> str:
         close_old_connections()
         try:
             expires_at = clock.utc_now() + timedelta(milliseconds=keep_ms)
-            StoredResult.objects.update_or_create(job_id=job_id, defaults={"text": text, "expires_at": expires_at})
+            self._rows.update_or_create(job_id=job_id, defaults={"text": text, "expires_at": expires_at})
             self._remove_expired()
         finally:
             close_old_connections()
         return ""
 
     def get(self, job_id: str, place: str) -> str | None:
-        from switchyard.jobs.models import StoredResult
-
         close_old_connections()
         try:
-            found = StoredResult.objects.filter(job_id=job_id, expires_at__gt=clock.utc_now())
+            found = self._rows.filter(job_id=job_id, expires_at__gt=clock.utc_now())
             text: str | None = found.values_list("text", flat=True).first()
             return text
         finally:
             close_old_connections()
 
     def _remove_expired(self) -> None:
-        from switchyard.jobs.models import StoredResult
-
         if time.monotonic() < self._next_s:
             return
         self._next_s = time.monotonic() + EVERY_S
-        expired = StoredResult.objects.filter(expires_at__lte=clock.utc_now()).values_list("pk", flat=True)
-        StoredResult.objects.filter(pk__in=list(expired[:BATCH])).delete()
+        expired = self._rows.filter(expires_at__lte=clock.utc_now()).values_list("pk", flat=True)
+        self._rows.filter(pk__in=list(expired[:BATCH])).delete()
 
 
 class BucketResults:

@@ -59,16 +59,13 @@ def submit(
         job_id: A UUID, the same for the same work: it is not enqueued again until 25 hours after its end, nor while the
             history has it. By default a random one, or with an ``Idempotency-Key`` one that is the same for every
             repetition of the request.
-        args, named: The actor's arguments as ``send`` takes them, checked against its signature and annotations here.
-        kwargs: More of them by name, such as those that are called ``owner``.
+        args, named, kwargs: The actor's arguments, checked here; ``kwargs`` takes those that are called ``owner``.
 
     Raises:
         BrokerUnavailable: the broker did not answer. The job may have been enqueued nevertheless.
         HistoryUnavailable: the job was given an id, and the database did not answer whether it ran before.
         QueueFull: the queue has reached its depth limit.
-        ArgumentMismatch: the arguments do not fit the actor, or ``kwargs`` is no ``dict``.
-        InvalidOption: the owner is no text, or the delay no number of milliseconds up to a year.
-        ValueError: the job id is no UUID.
+        ArgumentMismatch, InvalidOption, ValueError: the arguments, an option, or the job id cannot be used.
     """
     message, look_up = message_of(actor, owner, _merged(kwargs, named), job_id, args)
     return enqueue_message(actor.broker, message, delay_ms, look_up=look_up)
@@ -121,14 +118,10 @@ def send_for(
     """Enqueue a job that a person sends; return its id, or that of the unfinished job with the same unique key.
 
     Args:
-        call: Arguments that :mod:`switchyard.jobs.calls` has checked.
         who: The person, for the audit log.
-        owner, job_id: As for ``submit``. The job is recorded even with ``track=False``.
+        owner, job_id: As for ``submit``, with its errors. The job is recorded even with ``track=False``.
 
     Raises:
-        BrokerUnavailable: the broker did not answer. The job may have been enqueued nevertheless.
-        QueueFull: the queue has reached its depth limit.
-        InvalidOption: a tag or the delay cannot be used.
         django.db.DatabaseError: the audit log cannot be written; nothing was sent.
     """
     queues = partial(own_queues, actor)
@@ -164,8 +157,7 @@ def report_progress(done: int, total: int, note: str = "") -> None:
     Call it between steps, where stopping leaves nothing half done. Without a broker only the report is lost.
 
     Args:
-        done: Steps done.
-        total: Steps in all.
+        done, total: Steps done, and steps in all.
         note: Description of the current step, for pages and logs; cut after 500 characters.
 
     Raises:
@@ -173,13 +165,13 @@ def report_progress(done: int, total: int, note: str = "") -> None:
         ValueError: ``done`` or ``total`` is no finite number.
     """
     progress = progress_of(done, total, note)
-    job_id = current_job_id()
-    if job_id is None:
+    message = CurrentMessage.get_current_message()
+    if message is None:
         return
-    message, found = CurrentMessage.get_current_message(), facilities()
-    queue = None if message is None else found.yard.queue_of(message.queue_name.removesuffix(".DQ")).name
+    found, job_id = facilities(), message.message_id
+    queue = found.yard.queue_of(message.queue_name.removesuffix(".DQ")).name
     try:
-        found.barrier.flush(queue=queue or "")  # records that the job runs before its progress
+        found.barrier.flush(queue=queue)  # records that the job runs before its progress
         stop = found.records.progress(job_id, progress, queue=queue)
     except BrokerError as error:
         logger.warning("progress of job %s not reported: %s", job_id, error)

@@ -14,13 +14,13 @@ from switchyard.broker.admin.purge import purges
 from switchyard.broker.admin.stats import pauses_in
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
+from switchyard.broker.shapes import ActorPause
 from switchyard.broker.stores.job_record import Job
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import ago, duration, jobs_text, promise, retries_text, whole_duration
 from switchyard.console.pauses import pause_facts
 from switchyard.console.room_view import NODE_SWITCHED_OFF, SWITCHED_OFF
-from switchyard.jobs.pauses import PausedActor
 from switchyard.jobs.queries import running_or_none
 from switchyard.operations.findings.facts import HeldGroup, YardFacts, failures_of, held_groups
 from switchyard.operations.findings.lateness import BLOCKED, FAILING, HANGS, LATE_WORDS
@@ -181,7 +181,7 @@ def yard_state() -> YardState | None:
         return None
 
 
-_OfBroker = tuple[Sequence[BrowsedMessage], tuple[HeldGroup, ...], Sequence[PurgeFacts], Sequence[PausedActor]]
+_OfBroker = tuple[Sequence[BrowsedMessage], tuple[HeldGroup, ...], Sequence[PurgeFacts], Sequence[ActorPause]]
 
 
 def _of_broker(queue: Queue) -> _OfBroker:
@@ -193,7 +193,7 @@ def _of_broker(queue: Queue) -> _OfBroker:
         held = held_groups(family)
         here = {name for name, actor in dramatiq.get_broker().actors.items() if actor.queue_name == queue.name}
         here |= {group.actor for group in held if group.due is None}
-        paused = [PausedActor(each) for each in pauses_in([family]) if each.is_open or each.actor in here]
+        paused = [each for each in pauses_in([family]) if each.is_open or each.actor in here]
         return waiting, held, aside, paused
     except (BrokerError, LookupError, ForeignBroker):
         return (), (), (), ()

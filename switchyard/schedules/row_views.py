@@ -20,8 +20,7 @@ from switchyard.audit.services import Who
 from switchyard.console.formatting import SPAN, UNITS_MS
 from switchyard.console.queue_rights import ARGUMENTS
 from switchyard.console.room_view import RoomResponse, require
-from switchyard.jobs.argument_fields import PREFIX, bound_fields, call_of, fields_of
-from switchyard.jobs.calls import CallArguments, parameters_of
+from switchyard.jobs.argument_fields import PREFIX, CallForm
 from switchyard.middleware.arguments import signature_of
 from switchyard.schedules import rows
 from switchyard.schedules.models import StoredSchedule
@@ -47,7 +46,7 @@ def _choice(label: str, choices: Any) -> forms.ChoiceField:
     return forms.ChoiceField(label=label, choices=choices, widget=forms.Select(attrs={"class": "sy-input"}))
 
 
-class ScheduleForm(forms.Form):
+class ScheduleForm(CallForm):
     """Form of one stored schedule, by default a new one; ``row`` is to be saved once the form is valid."""
 
     name = _text("Name", "It stays, and is on the jobs that the schedule sends.")
@@ -61,16 +60,12 @@ class ScheduleForm(forms.Form):
     catch_up = _choice("Ticks that came while no scheduler ran", CATCH_UP)
     reason = _text("Reason, for the audit log", "", most=500)
 
-    def __init__(self, actor: Actor[..., Any], row: StoredSchedule, data: Any = None) -> None:
-        super().__init__(data, initial=_initial(actor, row))
-        self.actor, self.row, self.call = actor, row, CallArguments((), {})
-        self.parameters = [each for each in parameters_of(actor) if not each.redacted]
-        self.fields = fields_of(self.parameters) | self.fields
-        self.fields["name"].disabled = row.pk is not None
+    takes_redacted = False
 
-    @property
-    def argument_fields(self) -> Any:
-        return bound_fields(self, self.parameters)
+    def __init__(self, actor: Actor[..., Any], row: StoredSchedule, data: Any = None) -> None:
+        super().__init__(actor, data, initial=_initial(actor, row))
+        self.row = row
+        self.fields["name"].disabled = row.pk is not None
 
     @property
     def schedule_fields(self) -> list[forms.BoundField]:
@@ -78,13 +73,12 @@ class ScheduleForm(forms.Form):
 
     def clean(self) -> dict[str, Any]:
         """Check the arguments, then the whole row."""
-        data: dict[str, Any] = super().clean() or self.cleaned_data
-        call = call_of(self, self.actor, data)
-        if self.errors or call is None:
+        data = super().clean()
+        if self.errors:
             return data
         for field in ("name", "cron", "time_zone", "start", "end", "overlap", "catch_up"):
             setattr(self.row, field, data[field])
-        self.row.actor, self.row.args, self.row.kwargs = self.actor.actor_name, list(call.args), call.kwargs
+        self.row.actor, self.row.args, self.row.kwargs = self.actor.actor_name, list(self.call.args), self.call.kwargs
         self.row.every_s, self.row.deadline_s = data["every"], data["deadline"]
         found = rows.faults(self.row)
         if self.row.pk is None and StoredSchedule.objects.filter(name=self.row.name).exists():

@@ -10,13 +10,13 @@ from django.core import checks
 from django.db import connections, transaction
 
 from switchyard.broker.clock import now_ms
-from switchyard.broker.stores.job_records import ENDED
+from switchyard.broker.stores.job_records import ENDED, Job
 from switchyard.broker.topology import LONGEST_DELAY_MS
 from switchyard.conf import declared_yard
 from switchyard.database import in_transaction
 from switchyard.middleware.arguments import misfit
 from switchyard.middleware.errors import ArgumentMismatch
-from switchyard.tasks.results import make_result, milliseconds, moment, result_of_record
+from switchyard.tasks.results import milliseconds, moment, result_of_job
 from switchyard.tasks.task_actors import actor_of
 from switchyard.tasks.task_api import (
     DISCOVERED,
@@ -115,9 +115,8 @@ class SwitchyardBackend(BaseTaskBackend):
             task=sent, priority=-task.priority, on_commit=on_commit,
         )  # fmt: skip
         message = message.copy(queue_name=task.queue_name)
-        result = make_result(
-            task, job_id=message.message_id, state="queued", queue=task.queue_name, options=message.options, **given
-        )
+        sent_job = Job(message.message_id, state="queued", queue=task.queue_name, options=message.options, **given)
+        result = result_of_job(task, sent_job)
 
         def note_sent() -> None:
             object.__setattr__(result, "enqueued_at", moment(message.options.get("enqueued_at", now_ms())))
@@ -153,7 +152,7 @@ class SwitchyardBackend(BaseTaskBackend):
         task = None if record is None else task_at(record.actor)
         if record is None or task is None:
             raise TaskResultDoesNotExist(result_id)
-        return result_of_record(task, record)
+        return result_of_job(task, record)
 
     def check(self, **kwargs: Any) -> list[checks.CheckMessage]:
         """E040: settings of the backend that cannot be used."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from types import ModuleType
@@ -133,61 +133,29 @@ STATUS_OF: Final = {
 MODULES: Final[tuple[ModuleType, ...]] = (builtins, errors, crashes, dramatiq.errors, dramatiq.middleware)
 
 
-def result_of_record(task: Task[..., Any], job: Job) -> TaskResult[..., Any]:
-    error = None
-    if job.error is not None:
-        error = TaskError(exception_class_path=_path_of_name(job.error["type"]), traceback=job.error["message"])
-    elif job.state == "cancelled":
-        error = TaskError(exception_class_path=path_of(Cancelled), traceback="")
-    return make_result(
-        task, job_id=job.id, state=job.state, queue=job.queue, options=job.options, args=job.args, kwargs=job.kwargs,
-        worker=job.worker, enqueued_ms=job.enqueued_at, started_ms=job.started_at, finished_ms=job.finished_at,
-        error=error, value=job.result,
-    )  # fmt: skip
+def result_of_job(task: Task[..., Any], job: Job) -> TaskResult[..., Any]:
+    """Return the result of a task whose job stands so; its own task has the priority, queue and time of the message.
 
-
-def make_result(
-    task: Task[..., Any],
-    *,
-    job_id: str,
-    state: str,
-    queue: str,
-    options: Mapping[str, Any],
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    worker: str = "",
-    enqueued_ms: int | None = None,
-    started_ms: int | None = None,
-    finished_ms: int | None = None,
-    error: TaskError | None = None,
-    value: Any = None,
-) -> TaskResult[..., Any]:
-    """Return a result of a job in a state, of a message with options.
-
-    Args:
-        task: As it was declared; the result's own is that with the priority, queue and time of the message.
-        worker, started_ms: Of the last attempt.
-        error: Of a failure that no attempt noted, such as a crash.
-        value: Return value, where the task succeeded.
+    The job's error is that of a failure which no attempt noted, such as a crash.
     """
-    failed, status = failed_attempts(options), STATUS_OF[state]
-    as_sent = task_as_sent(task, queue, options)
+    failed, status = failed_attempts(job.options), STATUS_OF[job.state]
+    as_sent = task_as_sent(task, job.queue, job.options)
     workers = [each.worker for each in failed]
-    if status == TaskResultStatus.SUCCESSFUL or status == TaskResultStatus.RUNNING:
-        workers.append(worker)
+    if status in (TaskResultStatus.SUCCESSFUL, TaskResultStatus.RUNNING):
+        workers.append(job.worker)
     raised = [TaskError(exception_class_path=each.error, traceback=each.traceback) for each in failed]
-    if status == TaskResultStatus.FAILED and not raised and error is not None:
-        raised.append(error)
-    if started_ms is None and failed:
-        started_ms = failed[-1].started_ms
+    if status == TaskResultStatus.FAILED and not raised and (job.error is not None or job.state == "cancelled"):
+        error = job.error or {"type": path_of(Cancelled), "message": ""}
+        raised.append(TaskError(exception_class_path=_path_of_name(error["type"]), traceback=error["message"]))
+    started_at = failed[-1].started_ms if job.started_at is None and failed else job.started_at
     is_finished = status in (TaskResultStatus.FAILED, TaskResultStatus.SUCCESSFUL)
     result: TaskResult[..., Any] = TaskResult(
-        task=as_sent, id=job_id, status=status, enqueued_at=moment(enqueued_ms),
-        started_at=moment(failed[0].started_ms if failed else started_ms), last_attempted_at=moment(started_ms),
-        finished_at=moment(finished_ms) if is_finished else None,
-        args=list(args), kwargs=dict(kwargs), backend=as_sent.backend, errors=raised, worker_ids=workers,
+        task=as_sent, id=job.id, status=status, enqueued_at=moment(job.enqueued_at),
+        started_at=moment(failed[0].started_ms if failed else started_at), last_attempted_at=moment(started_at),
+        finished_at=moment(job.finished_at) if is_finished else None,
+        args=list(job.args), kwargs=dict(job.kwargs), backend=as_sent.backend, errors=raised, worker_ids=workers,
     )  # fmt: skip
-    object.__setattr__(result, "_return_value", value if status == TaskResultStatus.SUCCESSFUL else None)
+    object.__setattr__(result, "_return_value", job.result if status == TaskResultStatus.SUCCESSFUL else None)
     return result
 
 

@@ -16,17 +16,17 @@ from dramatiq.middleware import CurrentMessage, Middleware
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import facilities
+from switchyard.broker.stores.job_record import Job
 from switchyard.broker.stores.result_stores import RECORD_LIMIT_BYTES
 from switchyard.middleware.envelope import ready_since
 from switchyard.middleware.errors import Cancelled
 from switchyard.middleware.outcomes import outcome_of, text_of
 from switchyard.middleware.retries import Retries
 from switchyard.middleware.status import Status
-from switchyard.tasks.results import ResultRefused, TaskAttempts, make_result, path_of, worker_of
+from switchyard.tasks.results import ResultRefused, TaskAttempts, path_of, result_of_job, worker_of
 from switchyard.tasks.task_api import (
     Task,
     TaskContext,
-    TaskError,
     TaskResult,
     normalize_json,
     task_at,
@@ -80,7 +80,11 @@ def _function_of(task: Task[..., Any], broker: Broker) -> Callable[..., Any]:
 
 def run_task(task: Task[..., Any], broker: Broker, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run a task in a worker; return what it returned, as JSON has it, or ``ResultRefused`` where that cannot be."""
-    result = running_result(task, broker, args, kwargs)
+    message = CurrentMessage.get_current_message()
+    if message is None:
+        raise RuntimeError(f"task {task.module_path}: its actor runs in workers only; call {task.name}.call(...)")
+    started_at = getattr(message, "started_ms", None) or ready_since(message)
+    result = _result_of(task, broker, message, state="running", started_at=started_at)
     task_started.send(type(result.task.get_backend()), task_result=result)
     if task.takes_context:
         args = (TaskContext(task_result=result), *args)
@@ -98,24 +102,14 @@ def run_task(task: Task[..., Any], broker: Broker, args: tuple[Any, ...], kwargs
     return value
 
 
-def running_result(
-    task: Task[..., Any], broker: Broker, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> TaskResult[..., Any]:
-    """Return the result of the task that this thread runs."""
-    message = CurrentMessage.get_current_message()
-    if message is None:
-        raise RuntimeError(f"task {task.module_path}: its actor runs in workers only; call {task.name}.call(...)")
-    started_ms = getattr(message, "started_ms", None) or ready_since(message)
-    return _result_of(task, broker, message, "running", args=args, kwargs=kwargs, started_ms=started_ms)
-
-
-def _result_of(task: Task[..., Any], broker: Broker, message: Any, state: str, **known: Any) -> TaskResult[..., Any]:
+def _result_of(task: Task[..., Any], broker: Broker, message: Any, **known: Any) -> TaskResult[..., Any]:
     """Return the result of a task whose message this worker has."""
-    options, queue = message.options, facilities(broker).yard.queue_of(message.queue_name.removesuffix(".DQ")).name
-    return make_result(
-        task, job_id=message.message_id, state=state, queue=queue, options=options, worker=worker_of(broker),
-        enqueued_ms=options.get("enqueued_at", message.message_timestamp), **known,
+    job = Job(
+        message.message_id, queue=facilities(broker).yard.queue_of(message.queue_name.removesuffix(".DQ")).name,
+        options=message.options, worker=worker_of(broker), args=message.args, kwargs=message.kwargs,
+        enqueued_at=message.options.get("enqueued_at", message.message_timestamp), **known,
     )  # fmt: skip
+    return result_of_job(task, job)
 
 
 class FinishedTasks(Middleware):
@@ -132,13 +126,12 @@ class FinishedTasks(Middleware):
         if task is None or outcome.kind in ("retried", "deferred"):
             return
         cause = outcome.exception or exception
-        error = TaskError(
-            exception_class_path=path_of(Cancelled if cause is None else type(cause)),
-            traceback="" if cause is None else text_of(cause),
-        )
-        times = {"started_ms": getattr(message, "started_ms", None), "finished_ms": now_ms()}
-        sent = {"args": message.args, "kwargs": message.kwargs}
-        ended = _result_of(task, broker, message, outcome.kind, **sent, **times, error=error, value=result)
+        error = {
+            "type": path_of(Cancelled if cause is None else type(cause)),
+            "message": "" if cause is None else text_of(cause),
+        }
+        times = {"started_at": getattr(message, "started_ms", None), "finished_at": now_ms()}
+        ended = _result_of(task, broker, message, state=outcome.kind, **times, error=error, result=result)
         sender = type(ended.task.get_backend())
         if cause is None:
             task_finished.send(sender, task_result=ended)

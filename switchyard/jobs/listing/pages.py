@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import itemgetter
@@ -37,8 +37,7 @@ class JobsPage:
         after: Cursor of the next page; "" at the end of the list.
         cut: Queues that hold more messages than were looked through.
         away: Queues that are away or start nothing: what has not ended there is missing.
-        broker_error: The broker's error, with its remedy, for which what has not ended is missing; "" without one.
-        history_error: The database's error, for which what has ended is missing.
+        broker_error, history_error: The reason for which what has not ended, or what has, is missing.
         by_due_time: The next to be due is first.
     """
 
@@ -73,42 +72,22 @@ class Unfinished(NamedTuple):
     seen: SeenMessage
 
 
-class UnfinishedJobs(NamedTuple):
-    """Jobs that match, newest first.
+def comparison_of(wanted: Filter) -> Callable[[bytes], int | None]:
+    """Return a comparison of messages with a filter, but for their queues and states.
 
-    Args:
-        cut: Queues that hold more than was looked through.
-        away: Queues that are away or start nothing; their jobs are missing.
-        also: Ids of those that were asked for, wherever they are in the list.
+    It returns when a message that matches was enqueued; ``None`` for one that does not, or is no message.
     """
+    since, until = wanted.since_ms or 0, LARGEST if wanted.until_ms is None else wanted.until_ms
+    compares = bool(wanted.actor or wanted.owner or wanted.parent or wanted.tag or wanted.argument)
 
-    jobs: list[Unfinished]
-    cut: list[str]
-    also: set[str]
-    away: tuple[str, ...] = ()
-
-
-class Comparison:
-    """Comparison of messages with a filter, but for their states. True when there is anything to compare."""
-
-    def __init__(self, wanted: Filter) -> None:
-        self._wanted = wanted
-        self._since, self._until = wanted.since_ms or 0, LARGEST if wanted.until_ms is None else wanted.until_ms
-        self._compares = bool(wanted.actor or wanted.owner or wanted.parent or wanted.tag or wanted.argument)
-        self._is_any = not self._compares and not wanted.since and not wanted.until
-
-    def __bool__(self) -> bool:
-        return not self._is_any
-
-    def time_of(self, body: bytes) -> int | None:
-        """Return when a message that matches was enqueued; ``None`` for one that does not, or is no message."""
+    def time_of(body: bytes) -> int | None:
         fields = compared_fields_of(body)
         if fields is None:
             return None
         at = fields.options.enqueued_at or fields.sent_at
-        if not self._since <= at < self._until or (self._compares and not _matches(fields, self._wanted)):
-            return None
-        return at
+        return at if since <= at < until and not (compares and not _matches(fields, wanted)) else None
+
+    return time_of
 
 
 def wants_unfinished(wanted: Filter) -> bool:
@@ -119,13 +98,14 @@ def wants_unfinished(wanted: Filter) -> bool:
 
 def unfinished_jobs(
     wanted: Filter, *, before: tuple[int, str] | None = None, limit: int, among: Container[str] = ()
-) -> UnfinishedJobs:
+) -> tuple[list[Unfinished], set[str], list[str], tuple[str, ...]]:
     """Return the newest jobs that match among the first 10,000 messages of each queue.
+
+    Beside them the ids of those ``among`` that match, wherever they are in the list; the queues that hold more messages
+    than that; and those that are away or start nothing.
 
     Args:
         before: Time of enqueueing and id of a job; those that follow it in the list are returned.
-        limit: Jobs at most.
-        among: Ids of which the answer says whether they match.
     """
     states = UNFINISHED & set(wanted.states) if wanted.states else UNFINISHED
     places = frozenset().union(*(_PLACES[state] for state in states))
@@ -134,11 +114,11 @@ def unfinished_jobs(
     looked = look_through(asked, places=places)
     held = [seen.id for seen in looked.messages if seen.place == "leased"]
     known = dict(zip(held, facilities().records.states(held, queues=names, partly=True), strict=True)) if held else {}
-    comparison, any_state = Comparison(wanted), states == UNFINISHED
+    time_of, any_state = comparison_of(wanted), states == UNFINISHED
     found: list[tuple[int, str, int]] = []
     also: set[str] = set()
     for place, seen in enumerate(looked.messages):
-        if (at := comparison.time_of(seen.body)) is None or not (any_state or _state(seen, known) in states):
+        if (at := time_of(seen.body)) is None or not (any_state or _state(seen, known) in states):
             continue
         if seen.id in among:
             also.add(seen.id)
@@ -148,7 +128,7 @@ def unfinished_jobs(
     found.sort(reverse=True)
     newest = [(at, looked.messages[place]) for at, _, place in found[:limit]]
     jobs = [Unfinished(at, seen.id, _state(seen, known), seen) for at, seen in newest]
-    return UnfinishedJobs(jobs, looked.cut, also, away)
+    return jobs, also, looked.cut, away
 
 
 def jobs_of(found: list[Unfinished], wanted: Filter) -> list[Job]:
@@ -158,7 +138,12 @@ def jobs_of(found: list[Unfinished], wanted: Filter) -> list[Job]:
     when the filter names other states.
     """
     records = records_of([each.id for each in found], queues=sorted({each.seen.queue for each in found}))
-    jobs = [_job(each, records.get(each.id)) for each in found]
+    jobs = []
+    for each in found:
+        seen = each.seen
+        job = records.get(each.id) or job_of_message(seen.id, seen.queue, seen.body, due_at=seen.due_at)
+        worker = seen.lease_owner.rpartition("/")[0] or job.worker
+        jobs.append(replace(job, state=job.state if job.ended else each.state, worker=worker, at=each.at))
     return [job for job in jobs if not wanted.states or job.state in wanted.states]
 
 
@@ -211,13 +196,6 @@ def _is_plain(value: str) -> bool:
     return False
 
 
-def _job(found: Unfinished, record: Job | None) -> Job:
-    seen = found.seen
-    job = job_of_message(seen.id, seen.queue, seen.body, due_at=seen.due_at) if record is None else record
-    worker = seen.lease_owner.rpartition("/")[0] or job.worker
-    return replace(job, state=job.state if job.ended else found.state, worker=worker, at=found.at)
-
-
 # Messages that one page looks through where a filter compares them.
 LOOKED_THROUGH: Final = 10_000
 _PLACE: Final = re.compile(r"due\.([0-9]{1,15})\.(.{1,200})", re.DOTALL)
@@ -230,10 +208,16 @@ def is_by_due_time(wanted: Filter) -> bool:
 
 def scheduled_jobs(wanted: Filter, *, after: str = "", limit: int) -> JobsPage:
     """Return a page of the scheduled jobs that match a filter, the next to be due first, as of :func:`find_jobs`."""
-    start, comparison = _parse(after), Comparison(wanted)
+    time_of = comparison_of(wanted)
+    start: tuple[int, str] | None = None
+    if after:
+        if (place := _PLACE.fullmatch(after)) is None:
+            fact = f"after: {after!r:.100} is not a place in a list of scheduled jobs"
+            raise ValueError(f"{fact}; begin with its first page")
+        start = int(place[1]), place[2]
     found: list[Unfinished] = []
     looked, last = 0, start
-    count = AT_ONCE if comparison else limit + 1
+    count = AT_ONCE if replace(wanted, states=(), queue="") else limit + 1
     try:
         asked, away = asked_families(wanted.queue)
         walk = next_due(asked, after=start, count=count)
@@ -241,7 +225,7 @@ def scheduled_jobs(wanted: Filter, *, after: str = "", limit: int) -> JobsPage:
             looked += count
             for message in seen:
                 last = (message.due_at or 0, message.id)
-                if (at := comparison.time_of(message.body)) is not None:
+                if (at := time_of(message.body)) is not None:
                     found.append(Unfinished(at, message.id, "scheduled", message))
         is_over = looked < LOOKED_THROUGH and len(found) <= limit
         chosen = found[:limit]
@@ -250,20 +234,14 @@ def scheduled_jobs(wanted: Filter, *, after: str = "", limit: int) -> JobsPage:
         return JobsPage((), "", broker_error=str(error), by_due_time=True)
     if len(found) > limit:
         last = (chosen[-1].seen.due_at or 0, chosen[-1].id)
-    place = "" if is_over or last is None else "due.{}.{}".format(*last)
-    return JobsPage(tuple(jobs), place, away=away, by_due_time=True)
-
-
-def _parse(after: str) -> tuple[int, str] | None:
-    if not after:
-        return None
-    found = _PLACE.fullmatch(after)
-    if found is None:
-        raise ValueError(f"after: {after!r:.100} is not a place in a list of scheduled jobs; begin with its first page")
-    return int(found[1]), found[2]
+    following = "" if is_over or last is None else "due.{}.{}".format(*last)
+    return JobsPage(tuple(jobs), following, away=away, by_due_time=True)
 
 
 log = get_logger(__name__)
+# Places in the history and in the broker after which the next page goes on, each empty at its beginning.
+END: Final = "-"
+_CURSOR: Final = re.compile(r"(-|[0-9]{1,15}-[0-9]{1,18}|)~(-|[0-9]{1,15}\..{1,200}|)", re.DOTALL)
 
 
 def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT) -> JobsPage:
@@ -277,20 +255,28 @@ def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT) -> JobsPag
     """
     if is_by_due_time(wanted):
         return scheduled_jobs(wanted, after=after, limit=limit)
-    place = ListCursor.parse(after)
-    rows, ended_to, history_error = _ended(wanted, place, limit)
-    live, broker_error = UnfinishedJobs([], [], set()), ""
-    if not place.live_over and wants_unfinished(wanted):
+    if (found := _CURSOR.fullmatch(after or "~")) is None:
+        raise ValueError(f"after: {after!r:.100} is not a place in a list; begin with its first page")
+    next_ended, next_live = found.groups()
+    rows, ended_to, history_error = _ended(wanted, next_ended, limit)
+    live: list[Unfinished] = []
+    also: set[str] = set()
+    cut: list[str] = []
+    away: tuple[str, ...] = ()
+    broker_error = ""
+    if next_live != END and wants_unfinished(wanted):
+        at, _, job_id = next_live.partition(".")
+        before = (int(at), job_id) if at else None
         try:
             ids = {row.job_id for row in rows}
-            live = unfinished_jobs(wanted, before=place.live, limit=limit + 1, among=ids)
+            live, also, cut, away = unfinished_jobs(wanted, before=before, limit=limit + 1, among=ids)
         except BrokerError as error:
             broker_error = str(error)
     # A job that was requeued is listed as it stands, once.
-    timed = [(getattr(row, time_column(wanted)), row) for row in rows if row.job_id not in live.also]
+    timed = [(getattr(row, time_column(wanted)), row) for row in rows if row.job_id not in also]
     # The rest of the history is not known yet: unfinished jobs that are older come with a later page.
     known_to = ended_to.at if ended_to is not None else 0
-    older = [(job.at, job) for job in live.jobs if job.at >= known_to]
+    older = [(job.at, job) for job in live if job.at >= known_to]
     both: list[tuple[int, Unfinished | JobRow]] = [*older, *timed]
     chosen = sorted(both, key=itemgetter(0), reverse=True)[:limit]
     taken_live = [entry for _, entry in chosen if isinstance(entry, Unfinished)]
@@ -299,81 +285,35 @@ def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT) -> JobsPag
         jobs = {job.id: job for job in jobs_of(taken_live, wanted)}
     except BrokerError as error:
         broker_error, jobs = str(error), {}
-    is_whole, ended = len(taken_rows) == len(timed), place.ended
-    if is_whole:
-        ended = ended_to or place.ended
+    if len(taken_rows) == len(timed):
+        next_ended = END if ended_to is None else str(ended_to)
     elif taken_rows:
-        ended = Cursor(taken_rows[-1][0], taken_rows[-1][1].pk)
-    next_place = ListCursor(
-        live=taken_live[-1][:2] if taken_live else place.live,
-        ended=ended,
-        live_over=len(taken_live) == len(live.jobs),
-        ended_over=is_whole and ended_to is None,
-    )
+        next_ended = str(Cursor(taken_rows[-1][0], taken_rows[-1][1].pk))
+    if len(taken_live) == len(live):
+        next_live = END
+    elif taken_live:
+        next_live = f"{taken_live[-1].at}.{taken_live[-1].id}"
     jobs |= {row.job_id: replace(job_of_row(row), at=at) for at, row in taken_rows}
     in_order = [entry.id if isinstance(entry, Unfinished) else entry.job_id for _, entry in chosen]
     return JobsPage(
         jobs=tuple(jobs[id_] for id_ in in_order if id_ in jobs),
-        after="" if next_place.live_over and next_place.ended_over else str(next_place),
-        cut=tuple(live.cut),
-        away=live.away,
+        after="" if next_ended == next_live == END else f"{next_ended}~{next_live}",
+        cut=tuple(cut),
+        away=away,
         broker_error=broker_error,
         history_error=history_error,
     )
 
 
-def _ended(wanted: Filter, place: ListCursor, limit: int) -> tuple[list[JobRow], Cursor | None, DatabaseError | None]:
-    """Return rows of the history, where it goes on, and why it cannot be read."""
+def _ended(wanted: Filter, after: str, limit: int) -> tuple[list[JobRow], Cursor | None, DatabaseError | None]:
+    """Return rows of the history after a place, where it goes on, and why it cannot be read."""
     is_any = bool(not wanted.states or wanted.failures or wanted.error or wanted.fingerprint)
     if not is_any:
         wanted = replace(wanted, states=tuple(state for state in wanted.states if state not in UNFINISHED))
-    if place.ended_over or not (wanted.states or is_any):
+    if after == END or not (wanted.states or is_any):
         return [], None, None
     try:
-        return (*search(wanted, after=place.ended, limit=limit), None)
+        return (*search(wanted, after=Cursor.parse(after) if after else None, limit=limit), None)
     except DatabaseError as error:
         log.warning("the list of jobs lacks the history: the database cannot be read", error=str(error))
         return [], None, error
-
-
-_END = "-"
-_CURSOR: Final = re.compile(r"(?P<ended>[^~]*)~(?:-|(?P<at>[0-9]{1,15})\.(?P<id>.{1,200}))?", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class ListCursor:
-    """Places after which a list's next page goes on.
-
-    As text: ``<place in the history>~<place in the broker>``, each empty at the beginning and ``-`` at the end.
-
-    Args:
-        live: Time of enqueueing (ms since the epoch) and id of the last unfinished job that was listed.
-        ended: Place in the history.
-        live_over, ended_over: Nothing more comes from there.
-    """
-
-    live: tuple[int, str] | None = None
-    ended: Cursor | None = None
-    live_over: bool = False
-    ended_over: bool = False
-
-    @classmethod
-    def parse(cls, text: str) -> ListCursor:
-        """Return the cursor in a text, the beginning for an empty one; ``ValueError`` for any other."""
-        if not text:
-            return cls()
-        found = _CURSOR.fullmatch(text)
-        if found is None:
-            raise ValueError(f"after: {text!r:.100} is not a place in a list; begin with its first page")
-        ended, at, job_id = found["ended"], found["at"], found["id"]
-        return cls(
-            live=(int(at), job_id) if at else None,
-            ended=Cursor.parse(ended) if ended not in ("", _END) else None,
-            live_over=not at and text.endswith(_END),
-            ended_over=ended == _END,
-        )
-
-    def __str__(self) -> str:
-        ended = _END if self.ended_over else "" if self.ended is None else str(self.ended)
-        live = _END if self.live_over else "" if self.live is None else f"{self.live[0]}.{self.live[1]}"
-        return f"{ended}~{live}"

@@ -81,14 +81,10 @@ def check(request: HttpRequest, *rights: str, queue: str | None = None) -> None:
 
 
 def changes_of(wanted: Filter, shown: Sequence[str], *, shown_at: int) -> dict[str, Any]:
-    """Return what has changed in a list, for its template.
+    """Return what has changed in a list of the jobs ``shown``, which was made at a time (ms), for its template.
 
     ``jobs`` are those that are shown, as they stand, but one that nobody knows any longer; ``new_count`` came since,
     among those of a first page, of which ``more`` follow; ``is_away`` says that broker or database did not answer.
-
-    Args:
-        shown: Ids of the jobs in the list, at most a page.
-        shown_at: When the list was made, ms since the epoch.
     """
     page = fresh_page(wanted)
     jobs = {job.id: job for job in page.jobs}
@@ -192,22 +188,27 @@ def live(request: HttpRequest) -> HttpResponse:
     check(request)
     shown = [id_ for id_ in request.GET.get("shown", "").split(",") if id_]
     at = request.GET.get("shown_at", "")
-    if len(shown) > LIMIT or not at.isdecimal() or len(at) > LONGEST_TIME:
-        fact = f"shown: write at most {LIMIT} ids with commas, and shown_at, a time in ms"
-        return HttpResponse(fact, status=400, content_type="text/plain")
     try:
+        if len(shown) > LIMIT or not at.isdecimal() or len(at) > LONGEST_TIME:
+            raise ValueError(f"shown: write at most {LIMIT} ids with commas, and shown_at, a time in ms")
         wanted = _wanted(request)
     except ValueError as error:
         return HttpResponse(str(error), status=400, content_type="text/plain")
     context = {
         "changes": changes_of(wanted, shown, shown_at=int(at)),
-        "tones": TONES,
         "by_due_time": is_by_due_time(wanted),
+        **_rows_context(request, wanted),
+    }
+    return RoomResponse(request, "switchyard_jobs/list_live.html", context)
+
+
+def _rows_context(request: HttpRequest, wanted: Filter) -> dict[str, Any]:
+    return {
+        "tones": TONES,
         "may_cancel": may(request, "cancel_job", wanted.queue or None),
         "may_run": may(request, "run_job", wanted.queue or None),
         "acts_on": wanted.queue,
     }
-    return RoomResponse(request, "switchyard_jobs/list_live.html", context)
 
 
 def without_job(request: HttpRequest, job_id: str) -> HttpResponse:
@@ -276,14 +277,10 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
             "more_open": any(query.get(name) for name, _, _ in MORE_FIELDS),
         },
         "more_fields": [(name, label, (hint, query.get(name, ""))) for name, label, hint in MORE_FIELDS],
-        "tones": TONES,
-        "asked": asked_id,
         "asked_id": asked_id,
         "untracked": known_of(find_untracked, asked_id),
         "stand_in": known_of(holder_of_key, asked_id),
-        "may_cancel": may(request, "cancel_job", wanted.queue or None),
-        "may_run": may(request, "run_job", wanted.queue or None),
-        "acts_on": wanted.queue,
+        **_rows_context(request, wanted),
         "chosen_acts": _chosen_acts(request, page),
         "none_found": why_none_found(wanted.argument, wanted.actor),
         "is_later": is_later,
@@ -327,21 +324,17 @@ def _chosen_acts(request: HttpRequest, page: JobsPage) -> list[tuple[str, str, b
 
 def _bulk_links(request: HttpRequest, wanted: Filter) -> list[tuple[str, str, bool]]:
     """Return the acts on all jobs that match, with address, and whether they end work; none without a filter."""
-    links = []
+    live = tuple(state for state in wanted.states if state in UNFINISHED)
     ended = tuple(state for state in wanted.states if state not in UNFINISHED)
-    if wanted and (ended or not wanted.states) and may(request, "run_job", wanted.queue):
-        links.append(("Run all again that have ended…", "job.run_again", ended))
-    if wanted and wants_unfinished(wanted) and may(request, "cancel_job", wanted.queue):
-        states = tuple(state for state in wanted.states if state in UNFINISHED)
-        links.append(("Cancel all that have not ended…", "job.cancel", states))
-    return [
-        (
-            text,
-            f"{reverse('switchyard-bulk-begin', args=[kind])}?{urlencode(replace(wanted, states=of).to_query())}",
-            kind == "job.cancel",
-        )
-        for text, kind, of in links
-    ]
+    links = []
+    for text, kind, right, states, fits in (
+        ("Run all again that have ended…", "job.run_again", "run_job", ended, ended or not wanted.states),
+        ("Cancel all that have not ended…", "job.cancel", "cancel_job", live, wants_unfinished(wanted)),
+    ):
+        if wanted and fits and may(request, right, wanted.queue):
+            query = urlencode(replace(wanted, states=states).to_query())
+            links.append((text, f"{reverse('switchyard-bulk-begin', args=[kind])}?{query}", kind == "job.cancel"))
+    return links
 
 
 PERIODS: Final = (

@@ -53,10 +53,8 @@ def run_again(
         job_id: Id to give the job, so that a form that is sent twice enqueues one; by default a new one.
 
     Raises:
-        ActRefused: this code has not got the actor, or the arguments are not kept.
-        ArgumentsRefused: the arguments do not fit the actor.
-        BrokerUnavailable, QueueFull: it was not enqueued.
-        django.db.DatabaseError: the audit log cannot be written; nothing was enqueued.
+        ActRefused, ArgumentsRefused: this code has not got the actor, or the arguments are not kept or do not fit it.
+        BrokerUnavailable, QueueFull, django.db.DatabaseError: it was not enqueued.
     """
     job, message = known.job, again_message(known, edited=edited, job_id=job_id)
 

@@ -31,12 +31,9 @@ class TimelineEvent:
     """One thing that happened to a job, or that is to happen.
 
     Args:
-        at: ms since the epoch.
         mark: Its sign: ``open``, ``ok``, ``bad``, ``act`` of a person, ``next`` for what is to come.
-        what: First words, such as ``Attempt 2 started``.
-        note: The rest of the sentence.
+        what, note, more: First words, such as ``Attempt 2 started``, the rest of the sentence, and the second line.
         attempt: The attempt that began or ended.
-        more: Second line.
         origin: It is the enqueueing: who sent the job belongs to it.
         starts: It is the start of its attempt: worker and release belong to it.
         day: Its day, where it is another one than that of the event before.
@@ -142,27 +139,11 @@ SIGNS = {"live": "▶", "bad": "✕", "ok": "✓"}
 STEPS_MS = (1, 2, 5, 10, 15, 20, 30, 60)
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A wait or a run.
-
-    Args:
-        kind: ``wait``, ``ok``, ``bad`` or ``live``; the class in the style sheet.
-        label: Text within it; "" where there is no room.
-        title: Its figures, for a pointer that rests on it.
-    """
-
-    x: float
-    width: float
-    kind: str
-    label: str
-    title: str
-
-
 def picture_of(known: Passport) -> dict[str, Any] | None:
     """Return the picture of a job for its template, or ``None`` when no time of it is known.
 
-    ``marks`` are places of the axis with their texts, ``sentence`` says what it shows.
+    ``waits`` and ``runs`` have a place, a class of the style sheet, a text within if there is room, and a title for a
+    pointer that rests on them; ``marks`` are places of the axis with their texts, ``sentence`` says what it shows.
     """
     job = known.job
     if job.enqueued_at is None:
@@ -185,12 +166,12 @@ def picture_of(known: Passport) -> dict[str, Any] | None:
     if ended > last and not (job.ended and known.attempts):
         waits.append((last, ended))
 
-    def span(start: int, end: int, kind: str, text: str) -> Span:
-        x = (start - began) / whole * WIDTH
+    def span(start: int, end: int, kind: str, text: str) -> dict[str, Any]:
         width = max((end - start) / whole * WIDTH, LEAST)
-        x = max(min(x, WIDTH - width), 0)
+        x = max(min((start - began) / whole * WIDTH, WIDTH - width), 0)
         label = text if len(text) * LETTER < width else ""
-        return Span(round(x, 1), round(width, 1), kind, label, text)
+        places = {"x": round(x, 1), "text_x": round(x + 8, 1), "width": round(width, 1)}
+        return {**places, "kind": kind, "label": label, "title": text}
 
     waited, ran = sum(end - start for start, end in waits), sum(end - start for start, end, _, _ in runs)
     failed = sum(end - start for start, end, kind, _ in runs if kind == "bad")

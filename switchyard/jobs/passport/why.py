@@ -55,6 +55,14 @@ STALLED: Final = 0.999
 NORMAL: Final = NormalDist()
 # Reasons of jobs that wait for a limit which knows since when.
 LIMITS: Final = ("concurrency", "order")
+# Parts of the time from the enqueueing of a job to now, or to its start, in the order in which they pass (ms).
+PARTS: Final = {
+    "attempts_ms": "earlier attempts",  # to the end of the last one
+    "outbox_ms": "in the outbox",  # once the broker has it, this counts as waiting
+    "scheduled_ms": "scheduled",  # a delay, or the backoff of a retry
+    "put_off_ms": "put off",  # by a pause, a circuit, a limit, or for code that no worker has
+    "waiting_ms": "waiting for a slot",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,41 +87,6 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
-    """The time from the enqueueing of a job to now, or to its start, in parts (ms).
-
-    Args:
-        attempts_ms: From its enqueueing to the end of its last attempt.
-        outbox_ms: In the outbox. Once the broker has it, this counts as waiting.
-        scheduled_ms: Until it was due: a delay, or the backoff of a retry.
-        put_off_ms: Held back by a pause, a circuit, a limit, or for code that no worker has.
-        waiting_ms: For a slot.
-    """
-
-    attempts_ms: int = 0
-    outbox_ms: int = 0
-    scheduled_ms: int = 0
-    put_off_ms: int = 0
-    waiting_ms: int = 0
-
-    @property
-    def total_ms(self) -> int:
-        return sum(asdict(self).values())
-
-    @property
-    def parts(self) -> list[tuple[str, int]]:
-        """The parts that took time, by their names, in the order in which they passed."""
-        names = {
-            "attempts_ms": "earlier attempts",
-            "outbox_ms": "in the outbox",
-            "scheduled_ms": "scheduled",
-            "put_off_ms": "put off",
-            "waiting_ms": "waiting for a slot",
-        }
-        return [(names[name], ms) for name, ms in asdict(self).items() if ms]
-
-
-@dataclass(frozen=True, slots=True)
 class Starts:
     """When a job will start, ms since the epoch, nine times of ten in between; ``latest`` is ``None`` if not known."""
 
@@ -122,36 +95,11 @@ class Starts:
 
 
 class Why:
-    """Reasons of one job.
+    """Reasons of one job, with the facts of it and of its wait.
 
     ``causes`` are in the order in which the job meets them: the first one is where it stands now. ``starts`` is
-    ``None`` where nobody knows, as while its queue is paused without an end; of a running job as well. ``silent`` is
-    the child that holds it and answers nothing.
-    """
-
-    def __init__(self, seen: Situation) -> None:
-        self.job, self.at, self.causes = seen.job, seen.at, _causes(seen)
-        self.wait, self.starts, self.silent = _wait(seen, self.causes), _starts(seen, self.causes), _silent(seen)
-
-    @property
-    def when(self) -> str:
-        """Sentence of when it will start; "" where nobody knows."""
-        if self.starts is None:
-            return ""
-        low, high = max(self.starts.earliest - self.at, 0), self.starts.latest
-        day = "%Y-%m-%d %H:%M:%S"
-        if high is None:
-            return f"It starts not before {datetime_of(self.at + low):{day}} UTC, in {duration(low)}."
-        if high - self.at < 1_000:
-            return "It is expected to start within a second."
-        return (
-            f"It is expected to start in {duration(low)} to {duration(high - self.at)}, between "
-            f"{datetime_of(self.at + low):%H:%M:%S} and {datetime_of(high):{day}} UTC."
-        )
-
-
-class Situation:
-    """Known facts of a job and of its wait.
+    ``None`` where nobody knows, as while its queue is paused without an end; of a running job as well. ``wait`` has its
+    :data:`PARTS` in ms. ``silent`` is the child that holds it and answers nothing.
 
     ``lane`` is the name of the lane that it is in. ``place`` is ``None`` where a worker or the outbox holds it, and on
     a broker that cannot be browsed; ``held`` is the job as a worker holds it, ``running`` what runs in the slots that
@@ -180,6 +128,33 @@ class Situation:
         served = {lane_of_name(name)[0] for pool in self.pools for name in yard.served_by(pool)} | {job.queue}
         self.held, self.running = _held_and_running(job.id, leased(families(served)) if own else (), names)
         self.place = None if self.held is not None else place
+        self.silent, self.causes = _silent(self), _causes(self)
+        self.wait, self.starts = _wait(self, self.causes), _starts(self, self.causes)
+
+    @property
+    def waited_ms(self) -> int:
+        return sum(self.wait.values())
+
+    @property
+    def wait_parts(self) -> list[tuple[str, int]]:
+        """The parts of its wait that took time, by their names."""
+        return [(PARTS[name], ms) for name, ms in self.wait.items() if ms]
+
+    @property
+    def when(self) -> str:
+        """Sentence of when it will start; "" where nobody knows."""
+        if self.starts is None:
+            return ""
+        low, high = max(self.starts.earliest - self.at, 0), self.starts.latest
+        day = "%Y-%m-%d %H:%M:%S"
+        if high is None:
+            return f"It starts not before {datetime_of(self.at + low):{day}} UTC, in {duration(low)}."
+        if high - self.at < 1_000:
+            return "It is expected to start within a second."
+        return (
+            f"It is expected to start in {duration(low)} to {duration(high - self.at)}, between "
+            f"{datetime_of(self.at + low):%H:%M:%S} and {datetime_of(high):{day}} UTC."
+        )
 
     @property
     def due_at(self) -> int | None:
@@ -218,7 +193,7 @@ def why(known: Passport, *, arguments: bool = False, at: int | None = None) -> W
     """
     if known.job.ended:
         return None
-    return Why(Situation(known, now_ms() if at is None else at, arguments=arguments))
+    return Why(known, now_ms() if at is None else at, arguments=arguments)
 
 
 def why_json(found: Why) -> dict[str, Any]:
@@ -228,7 +203,7 @@ def why_json(found: Why) -> dict[str, Any]:
         "id": found.job.id,
         "state": found.job.state,
         "causes": [{"code": each.code, "text": each.text, "until": iso_time(each.until)} for each in found.causes],
-        "wait": {**asdict(found.wait), "total_ms": found.wait.total_ms},
+        "wait": {**found.wait, "total_ms": found.waited_ms},
         "starts": None if starts is None else {name: iso_time(at) for name, at in asdict(starts).items()},
     }
 
@@ -249,7 +224,7 @@ def _held_and_running(
     return held.get(job_id), running
 
 
-def _in_outbox(seen: Situation) -> Iterator[Cause]:
+def _in_outbox(seen: Why) -> Iterator[Cause]:
     row = seen.outbox
     if row is None:
         return
@@ -266,7 +241,7 @@ def _in_outbox(seen: Situation) -> Iterator[Cause]:
         )
 
 
-def _due_later(seen: Situation) -> Iterator[Cause]:
+def _due_later(seen: Why) -> Iterator[Cause]:
     job, due = seen.job, seen.due_at
     if due is None or due <= seen.at or is_put_off(due):
         return
@@ -283,7 +258,7 @@ def _due_later(seen: Situation) -> Iterator[Cause]:
         yield Cause("scheduled", f"It was sent for later: it is due at {when}.", due)
 
 
-def _put_off(seen: Situation) -> Iterator[Cause]:
+def _put_off(seen: Why) -> Iterator[Cause]:
     if seen.place is None:
         return
     score = seen.place.due_at if is_put_off(seen.place.due_at) else None
@@ -291,18 +266,17 @@ def _put_off(seen: Situation) -> Iterator[Cause]:
         in_force = pause.is_open if pause.calls is not None else not 0 < pause.until <= seen.at
         if not in_force or not stops_job(pause, seen.job):
             continue
-        facts = pause_facts(pause)
         code = "circuit_open" if pause.is_open else "value_paused" if pause.argument else "actor_paused"
         named = pause.named if seen.arguments or not pause.argument else ""
         if pause.is_open:
             what = f"The circuit of {named.removeprefix(CIRCUIT) or 'such an argument'} is open"
         else:
             what = f"{named or f'{pause.actor} with such an argument'} is paused"
-        text = f"{what}. {facts.sentence} {facts.end}"
+        text = f"{what}. {pause_facts(pause)}"
         yield Cause(code, text, pause.until or None, sure=not pause.is_open, since=_put_off_at(score, pause))
 
 
-def _limited(seen: Situation) -> Iterator[Cause]:
+def _limited(seen: Why) -> Iterator[Cause]:
     job = seen.job
     for family in families([job.queue]) if seen.place is not None and job.reason in LIMITS else ():
         if (wait := wait_of(family, job.id)) is not None:
@@ -344,15 +318,14 @@ def _put_off_at(score: int | None, pause: ActorPause) -> int:
     return pause.since + offset if 0 <= offset < CIRCUIT_SPAN_MS else pause.since
 
 
-def _queue_paused(seen: Situation) -> Iterator[Cause]:
+def _queue_paused(seen: Why) -> Iterator[Cause]:
     pause = None if seen.place is None else seen.place.pause
     if pause is not None and not (pause.until and pause.until <= seen.at):
-        facts = pause_facts(pause)
-        text = f"Its queue {seen.job.queue} is paused. {facts.sentence} {facts.end}"
+        text = f"Its queue {seen.job.queue} is paused. {pause_facts(pause)}"
         yield Cause("queue_paused", text, pause.until, since=pause.since)
 
 
-def _pools(seen: Situation) -> Iterator[Cause]:
+def _pools(seen: Why) -> Iterator[Cause]:
     if seen.held is not None or seen.job.state == "running" or seen.reports is None:
         return
     if seen.taking:
@@ -378,7 +351,7 @@ def _pools(seen: Situation) -> Iterator[Cause]:
         yield Cause("pool_paused", f"Pool {names} is paused: {known}.")
 
 
-def _all_silent(seen: Situation) -> Iterator[Cause]:
+def _all_silent(seen: Why) -> Iterator[Cause]:
     """Say which child keeps its pools from starting anything, where children that answer nothing have every slot."""
     slots = {pool.name: pool.slots for pool in seen.pools}
     silent = [(report, child) for report in seen.taking for child in report.silent]
@@ -391,8 +364,8 @@ def _all_silent(seen: Situation) -> Iterator[Cause]:
         yield Cause("silent", text)
 
 
-def _held(seen: Situation) -> Iterator[Cause]:
-    job, silent = seen.job, _silent(seen)
+def _held(seen: Why) -> Iterator[Cause]:
+    job, silent = seen.job, seen.silent
     if silent is not None:
         does = "runs" if job.id in silent.child.runs else "has fetched"
         text = (
@@ -412,7 +385,7 @@ def _held(seen: Situation) -> Iterator[Cause]:
         yield Cause("fetched", text.strip(), stops=False)
 
 
-def _behind(seen: Situation, *, is_held_back: bool) -> Iterator[Cause]:
+def _behind(seen: Why, *, is_held_back: bool) -> Iterator[Cause]:
     if seen.place is None or seen.place.lane is None:
         return
     if (ahead := seen.place.ahead) > 0:
@@ -428,7 +401,7 @@ def _behind(seen: Situation, *, is_held_back: bool) -> Iterator[Cause]:
             yield Cause("next", "Nothing holds it back: a worker fetches it next.", stops=False)
 
 
-def _busy(seen: Situation) -> str:
+def _busy(seen: Why) -> str:
     """Sentence of what holds the slots; "" where none are known."""
     slots = sum(report.slots for report in seen.taking)
     if not slots:
@@ -438,7 +411,7 @@ def _busy(seen: Situation) -> str:
     return f"{min(len(seen.running), slots):,} of {counted(slots, 'slot')} of {seen.pool_names} are busy{with_}."
 
 
-def _silent(seen: Situation) -> SilentHolder | None:
+def _silent(seen: Why) -> SilentHolder | None:
     owner = "" if seen.held is None else seen.held.lease_owner.rpartition("/")[0]
     holder = holder_of(owner or seen.job.worker)
     for report in seen.reports or ():
@@ -448,7 +421,7 @@ def _silent(seen: Situation) -> SilentHolder | None:
     return None
 
 
-def _causes(seen: Situation) -> list[Cause]:
+def _causes(seen: Why) -> list[Cause]:
     """Return the causes in the order in which a job meets them."""
     causes = [*_in_outbox(seen), *_due_later(seen), *_put_off(seen), *_limited(seen)]
     if seen.place is not None and seen.place.lane is None and not causes:
@@ -482,13 +455,13 @@ def why_parked(job: Job) -> str:
     )
 
 
-def _wait(seen: Situation, causes: Sequence[Cause]) -> Wait:
+def _wait(seen: Why, causes: Sequence[Cause]) -> dict[str, int]:
     """Return the parts of the wait: they follow one another, so that their sum is the whole."""
     job = seen.job
     at = job.started_at if job.state == "running" and job.started_at is not None else seen.at
     began = at if job.enqueued_at is None else min(job.enqueued_at, at)
     if seen.outbox is not None:
-        return Wait(outbox_ms=at - began)
+        return dict.fromkeys(PARTS, 0) | {"outbox_ms": at - began}
     due_at = number_or_none(job.options.get("due_at")) or began
     delay = number_or_none(job.options.get("delay")) or 0
     if seen.due_at is not None and not is_put_off(seen.due_at):
@@ -502,15 +475,16 @@ def _wait(seen: Situation, causes: Sequence[Cause]) -> Wait:
     due = min(max(due_at, ended), at)
     from_ = min(max(ended, due_at - away_ms), due) if deferred else ended
     held = min([at, *(max(due, each.since) for each in causes if each.since is not None)])
-    return Wait(
-        attempts_ms=ended - began,
-        scheduled_ms=0 if deferred else due - ended,
-        put_off_ms=(due - from_ if deferred else 0) + at - held,
-        waiting_ms=(from_ - ended if deferred else 0) + held - due,
-    )
+    return {
+        "attempts_ms": ended - began,
+        "outbox_ms": 0,
+        "scheduled_ms": 0 if deferred else due - ended,
+        "put_off_ms": (due - from_ if deferred else 0) + at - held,
+        "waiting_ms": (from_ - ended if deferred else 0) + held - due,
+    }
 
 
-def _starts(seen: Situation, causes: Sequence[Cause]) -> Starts | None:
+def _starts(seen: Why, causes: Sequence[Cause]) -> Starts | None:
     """Return when a job starts; by the end of what stops it, its place, and the last starts of its lane."""
     stops = [each for each in causes if each.stops]
     if seen.job.state == "running" or seen.outbox is not None or any(each.until is None for each in stops):

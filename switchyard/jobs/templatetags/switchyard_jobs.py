@@ -18,8 +18,11 @@ from switchyard.broker.stores.batches import batch_of
 from switchyard.broker.stores.job_record import Job
 from switchyard.conf import declared_yard
 from switchyard.console import links
-from switchyard.console.formatting import ago
 from switchyard.console.links import actor_url, queue_url
+from switchyard.console.pauses import pause_facts
+from switchyard.jobs import presentation
+from switchyard.jobs.presentation import excerpt, shown_arguments
+from switchyard.jobs.queries import limit_of
 
 register = template.Library()
 
@@ -27,10 +30,13 @@ for thing in ("admin", "job", "queue", "actor", "letter", "alert", "schedule", "
     register.filter(f"{thing}_url", getattr(links, f"{thing}_url"))
 register.filter(links.path_of)
 register.filter(batch_of)
+register.filter(pause_facts)
+register.filter(presentation.error_line)
+register.filter("limit_ms", limit_of)
+register.filter("as_json", presentation.written)
 
 
-WORD = re.compile(r"[\w-]+")
-BACKTICK = "`"
+WORD = re.compile(r"([\w-]+)")
 
 
 @register.filter
@@ -42,23 +48,17 @@ def named(sentence: str, subject: str = "") -> SafeString:
     actors, queues = dramatiq.get_broker().actors, {queue.name for queue in declared_yard().queues}
     parts: list[str] = []
     left = subject
-    for place, text in enumerate(sentence.split(BACKTICK) if sentence.count(BACKTICK) % 2 == 0 else [sentence]):
+    for place, text in enumerate(sentence.split("`") if sentence.count("`") % 2 == 0 else [sentence]):
         if place % 2:
             parts.append(format_html('<code class="sy-code">{}</code>', text))
             continue
-        at = 0
-        for word in WORD.finditer(text):
-            name = word[0]
-            if not (name == left or (name in actors and "_" in name)):
-                continue
-            address = queue_url(name) if name in queues else actor_url(name) if name in actors else ""
-            if not address:
-                continue
-            left = "" if name == left else left
-            link = format_html('<a class="sy-link sy-code" href="{}">{}</a>', address, name)
-            parts += (format_html("{}", text[at : word.start()]), link)
-            at = word.end()
-        parts.append(format_html("{}", text[at:]))
+        for word in WORD.split(text):
+            address = ""
+            if word == left or (word in actors and "_" in word):
+                address = queue_url(word) if word in queues else actor_url(word) if word in actors else ""
+            if address and word == left:
+                left = ""
+            parts.append(format_html('<a class="sy-link sy-code" href="{}">{}</a>', address, word) if address else word)
     return format_html_join("", "{}", ((part,) for part in parts))
 
 
@@ -81,52 +81,12 @@ def moment(at_ms: int | None) -> datetime | None:
 
 
 @register.filter
-def error_line(job: Job) -> str:
-    """Return why a job's last attempt failed, on one line."""
-    from switchyard.jobs.presentation import error_line
-
-    return error_line(job)
-
-
-@register.filter
 def arguments_line(job: Job) -> str:
     """Return a job's arguments on one line, secret ones hidden; "" where it has none."""
-    from switchyard.jobs.presentation import arguments_of, excerpt
-
-    return excerpt(arguments_of(job))
-
-
-@register.filter
-def limit_ms(job: Job) -> int | None:
-    """Return the run time (ms) after which a job is interrupted."""
-    from switchyard.jobs.queries import limit_of
-
-    return limit_of(job)
-
-
-@register.filter
-def as_json(value: Any) -> str:
-    """Return an argument as JSON; a hidden one as its mark."""
-    from switchyard.jobs.presentation import written  # checks load the filters of all apps, and show no job
-
-    return written(value)
-
-
-@register.filter
-def add_units(x: float, more: float) -> float:
-    """Return a place that lies further to the right in a picture."""
-    return x + more
+    return excerpt(presentation.arguments_of(job))
 
 
 @register.filter
 def arguments_of(message: Message[Any]) -> str:
     """Return the arguments of a message on one line, secret ones hidden; "" where it has none."""
-    from switchyard.jobs.presentation import excerpt, shown_arguments
-
     return excerpt(shown_arguments(message.actor_name, message.args, message.kwargs))
-
-
-@register.filter
-def sent_ago(message: Message[Any]) -> str:
-    """Return how long ago a message was sent first."""
-    return ago(datetime_of(message.message_timestamp))

@@ -197,7 +197,7 @@ def test_actor_is_paused_on_its_own_queue(user: User, sent: Callable[[str], str]
     assert pauses.pause(pauses.chosen(actors["of_slow"]), who=who(user), reason="late")
     with pytest.raises(PermissionDenied, match="for default"):
         pauses.pause(pauses.chosen(actors["of_default"]), who=who(user), reason="late")
-    assert [each.pause.named for each in pauses.paused_actors()] == ["of_slow"]
+    assert [each.named for each in pauses.paused_actors()] == ["of_slow"]
 
 
 def test_letters_are_moved_where_the_right_holds(page: Client, user: User, facilities: Facilities) -> None:

@@ -221,9 +221,8 @@ def test_a_broker_that_is_away_at_a_heartbeat_closes_the_stream_without_an_end(
 
 
 def test_a_reader_that_lags_gets_every_event_in_order(
-    web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis
 ) -> None:
-    monkeypatch.setattr(live, "MOST_BYTES", 100)
     job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
     followers = [Follower(f"{web}/api/v1/jobs/{job_id}/events", headers()) for _ in range(3)]
     wait_for(lambda: all(follower.events for follower in followers))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 from django.db import transaction
+from dramatiq.middleware import CurrentMessage
 
 from switchyard.broker.errors import BrokerRefused, PayloadTooLarge, UnencodablePayload
 from switchyard.broker.interface import facilities
@@ -91,7 +92,7 @@ def test_arguments_that_cannot_be_sent_are_refused_before_the_commit(error: type
 
 
 def test_a_broker_that_is_away_costs_a_progress_report_and_not_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("switchyard.jobs.services.current_job_id", lambda: "a job")
+    monkeypatch.setattr(CurrentMessage, "get_current_message", lambda: probe_actors.add.message(1, 2))
 
     with broker_without_server():
         report_progress(1, 2)
@@ -99,7 +100,8 @@ def test_a_broker_that_is_away_costs_a_progress_report_and_not_the_job(monkeypat
 
 def test_a_refused_progress_report_does_not_fail_the_job(monkeypatch: pytest.MonkeyPatch, valkey: redis.Redis) -> None:
     job_id = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
-    monkeypatch.setattr("switchyard.jobs.services.current_job_id", lambda: job_id)
+    message = probe_actors.add.message(1, 2).copy(message_id=job_id)
+    monkeypatch.setattr(CurrentMessage, "get_current_message", lambda: message)
     valkey.set(facilities().records.keys.queue("default").jobs, "of a wrong type")
 
     report_progress(1, 2)

@@ -9,7 +9,6 @@ from switchyard.actors.views import Judgement, held_back, of
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.shapes import ActorPause
 from switchyard.broker.stores.yard_facts import DEAD, RETRIED, RUNS, SUCCEEDED
-from switchyard.jobs.pauses import PausedActor
 
 HOUR_MS = 3_600_000
 Lately = list[AttemptFigures]
@@ -98,8 +97,8 @@ def test_a_release_fails_alone_after_jobs_of_another_one(rows: list[EndedRow], r
 
 def test_an_actor_whose_circuit_is_open_or_that_is_paused_is_not_called_healthy() -> None:
     healthy, failing = Judgement("Healthy", "ok", "fine"), Judgement("Failing", "bad", "no")
-    open_ = PausedActor(ActorPause(1, 0, 1, "circuit crm", calls={"sync": 1}, times=1))
-    paused, by_value = PausedActor(ActorPause(1, 0, 1, "sync")), PausedActor(ActorPause(1, 0, 1, "sync", "of", 1, 7))
+    open_ = ActorPause(1, 0, 1, "circuit crm", calls={"sync": 1}, times=1)
+    paused, by_value = ActorPause(1, 0, 1, "sync"), ActorPause(1, 0, 1, "sync", "of", 1, 7)
 
     assert held_back(healthy, [open_]) == Judgement("Circuit open", "warn", "fine")
     assert held_back(healthy, [paused]) == Judgement("Paused", "warn", "fine")

@@ -22,7 +22,7 @@ from switchyard.tasks.results import (
     TaskAttempts,
     failed_attempts,
     moment,
-    result_of_record,
+    result_of_job,
 )
 
 
@@ -50,13 +50,13 @@ def _record(state: str, **known: Any) -> Job:
     ],
 )
 def test_every_state_of_a_job_is_a_status(declared: Task, state: str, status: str) -> None:
-    assert result_of_record(declared, _record(state)).status == TaskResultStatus[status]
+    assert result_of_job(declared, _record(state)).status == TaskResultStatus[status]
 
 
 def test_a_record_says_what_was_sent(declared: Task) -> None:
     options = {"priority": -40, "task": {"run_after": 86_400_000}}
 
-    result = result_of_record(declared, _record("queued", options=options))
+    result = result_of_job(declared, _record("queued", options=options))
 
     assert (result.id, result.args, result.kwargs, result.backend) == ("an-id", ["a"], {}, "default")
     assert (result.task.queue_name, result.task.priority) == ("mail", 40)
@@ -68,7 +68,7 @@ def test_the_first_attempt_is_the_start_and_the_last_one_is_named(declared: Task
     attempts = [["one", 1_000, "builtins.ValueError", "trace"], ["two", 2_000, "builtins.KeyError", ""]]
     record = _record("running", options={"task": {"attempts": attempts}}, started_at=3_000, worker="three")
 
-    result = result_of_record(declared, record)
+    result = result_of_job(declared, record)
 
     assert (result.started_at, result.last_attempted_at) == (moment(1_000), moment(3_000))
     assert (result.worker_ids, result.attempts) == (["one", "two", "three"], 3)
@@ -78,7 +78,7 @@ def test_the_first_attempt_is_the_start_and_the_last_one_is_named(declared: Task
 def test_a_failure_that_no_attempt_noted_is_taken_from_the_record(declared: Task) -> None:
     record = _record("dead", error={"type": "Poison", "message": "took its worker down"})
 
-    [error] = result_of_record(declared, record).errors
+    [error] = result_of_job(declared, record).errors
 
     assert (error.exception_class, error.traceback) == (Poison, "took its worker down")
 

@@ -55,9 +55,9 @@ def judged(seed: int, number: int, facilities: Facilities, valkey: redis.Redis) 
     found = None if known is None else why(known, at=made.at)
     if found is None:
         return {"number": number, "code": made.code, "named": None, "parts": False, "range": None}
-    parts = {name: getattr(found.wait, name) - made.parts.get(name, 0) for name in found.wait.__dataclass_fields__}
+    parts = {name: ms - made.parts.get(name, 0) for name, ms in found.wait.items()}
     close = all(abs(off) <= CLOSE_MS + made.slack_ms for off in parts.values())
-    whole = abs(found.wait.total_ms - sum(made.parts.values())) <= CLOSE_MS
+    whole = abs(found.waited_ms - sum(made.parts.values())) <= CLOSE_MS
     held = None
     if made.starts_at is not None and found.starts is not None and found.starts.latest is not None:
         held = found.starts.earliest <= made.starts_at <= found.starts.latest

@@ -7,8 +7,7 @@ import json
 import pytest
 
 from switchyard.history.filters import search_text
-from switchyard.history.queries import Cursor
-from switchyard.jobs.listing.pages import ListCursor, _is_plain
+from switchyard.jobs.listing.pages import _is_plain
 
 VALUES = [
     *("customer-7", "mia@example.org", "7", "a b", 'say "hi"', "back\\slash", "grün", -5, 1.5, 1e-7, 1e22, True),
@@ -22,16 +21,3 @@ def test_a_plain_value_is_in_its_json_as_it_is_searched_for(value: object) -> No
     assert text is not None
 
     assert not _is_plain(text) or text in json.dumps({"name": value})
-
-
-@pytest.mark.parametrize(
-    "cursor",
-    [
-        ListCursor(),
-        ListCursor(live=(5, "a~b.c-d"), ended=Cursor(7, 8)),
-        ListCursor(live_over=True, ended=Cursor(7, 8)),
-        ListCursor(ended_over=True, live=(0, "x")),
-    ],
-)
-def test_a_place_is_the_same_after_a_round_trip_as_text(cursor: ListCursor) -> None:
-    assert ListCursor.parse(str(cursor)) == cursor
