@@ -58,14 +58,6 @@ class Place:
         return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A parsed URL with its resolved addresses, all of them allowed."""
-
-    place: Place
-    addresses: tuple[str, ...]
-
-
 def look_up(host: str, port: int, deadline_s: float) -> tuple[str, ...]:
     """Return every address that the system's resolver returns for a host.
 
@@ -95,8 +87,10 @@ def look_up(host: str, port: int, deadline_s: float) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def check_url(url: str, *, deadline_s: float = RESOLVE_DEADLINE_S, resolve: Resolve = look_up) -> Checked:
-    """Parse a URL, resolve its host once and check every address.
+def check_url(
+    url: str, *, deadline_s: float = RESOLVE_DEADLINE_S, resolve: Resolve = look_up
+) -> tuple[Place, tuple[str, ...]]:
+    """Parse a URL, resolve its host once, check every address, and return its parts and the addresses.
 
     The setting ``ALLOWED_PRIVATE_ADDRESSES`` names the ``host:port`` pairs, spelt as in the URL, that are
     allowed although the address is private or the port is not a usual one.
@@ -111,11 +105,11 @@ def check_url(url: str, *, deadline_s: float = RESOLVE_DEADLINE_S, resolve: Reso
     """
     place = check_form(url)
     if place.literal is not None:
-        return Checked(place, (str(place.literal),))
+        return place, (str(place.literal),)
     answers = tuple(resolve(place.host, place.port, deadline_s))
     for answer in answers:
         _refuse_inner(place, denial(ip_address(answer)))
-    return Checked(place, answers)
+    return place, answers
 
 
 def check_form(url: str) -> Place:
