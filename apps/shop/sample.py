@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import datetime
 import random
-from dataclasses import dataclass
 from decimal import Decimal
 
 from django.db import transaction
@@ -14,56 +13,28 @@ from django.utils.text import slugify
 from apps.shop import months, settlement
 from apps.shop.models import CENT, Customer, Invoice, InvoiceLine, InvoiceStatus, Payment, PaymentMethod
 
-
-@dataclass(frozen=True, slots=True)
-class Country:
-    """Names of people and companies of one country, and their currency."""
-
-    code: str
-    currency: str
-    first_names: tuple[str, ...]
-    last_names: tuple[str, ...]
-    company_forms: tuple[str, ...]
-
-
-# Invented; addresses end in .example, which receives no mail.
-COUNTRIES = (
-    Country(
-        "DE",
-        "EUR",
-        ("Anna", "Jonas", "Lena", "Felix", "Miriam", "Tobias", "Katrin", "Henrik", "Ayşe", "Paul"),
-        ("Brandt", "Hansen", "Vogel", "Keller", "Yılmaz", "Lorenz", "Seidel", "Busch", "Winter", "Kraft"),
-        ("{} GmbH", "{} & Partner", "{} Logistik AG"),
-    ),
-    Country(
-        "FR",
-        "EUR",
-        ("Camille", "Hugo", "Inès", "Louis", "Chloé", "Mathieu", "Zoé", "Karim", "Élise", "Bastien"),
-        ("Moreau", "Lefèvre", "Girard", "Benali", "Rousseau", "Fontaine", "Mercier", "Blanchard", "Roux", "Caron"),
-        ("{} SARL", "Ateliers {}", "{} et Fils"),
-    ),
-    Country(
-        "GB",
-        "GBP",
-        ("Emily", "Oliver", "Priya", "Harry", "Grace", "Samuel", "Isla", "Daniel", "Amara", "Owen"),
-        ("Whitfield", "Patel", "Hughes", "Okafor", "Barker", "Sinclair", "Reid", "Holloway", "Marsh", "Doyle"),
-        ("{} Ltd", "{} & Sons", "{} Trading"),
-    ),
-    Country(
-        "US",
-        "USD",
-        ("Ashley", "Marcus", "Elena", "Tyler", "Naomi", "Victor", "Hannah", "Jamal", "Sofia", "Caleb"),
-        ("Carter", "Nguyen", "Ramirez", "Sullivan", "Brooks", "Kim", "Foster", "Delgado", "Hayes", "Lindgren"),
-        ("{} Inc.", "{} Supply Co.", "{} Group LLC"),
-    ),
-    Country(
-        "CH",
-        "CHF",
-        ("Laura", "Reto", "Nina", "Urs", "Giulia", "Beat", "Selina", "Luca", "Sandra", "Marco"),
-        ("Meier", "Bianchi", "Frei", "Zürcher", "Gerber", "Rossi", "Ammann", "Steiner", "Favre", "Keller"),
-        ("{} AG", "{} Sàrl", "{} Holding"),
-    ),
-)
+# Code of the country, its currency, first names, last names, names of companies. Invented; addresses end in .example,
+# which receives no mail.
+COUNTRIES = tuple(
+    (code, currency, first_names.split(), last_names.split(), companies.split(", "))
+    for code, currency, first_names, last_names, companies in (
+        ("DE", "EUR", "Anna Jonas Lena Felix Miriam Tobias Katrin Henrik Ayşe Paul",
+         "Brandt Hansen Vogel Keller Yılmaz Lorenz Seidel Busch Winter Kraft",
+         "{} GmbH, {} & Partner, {} Logistik AG"),
+        ("FR", "EUR", "Camille Hugo Inès Louis Chloé Mathieu Zoé Karim Élise Bastien",
+         "Moreau Lefèvre Girard Benali Rousseau Fontaine Mercier Blanchard Roux Caron",
+         "{} SARL, Ateliers {}, {} et Fils"),
+        ("GB", "GBP", "Emily Oliver Priya Harry Grace Samuel Isla Daniel Amara Owen",
+         "Whitfield Patel Hughes Okafor Barker Sinclair Reid Holloway Marsh Doyle",
+         "{} Ltd, {} & Sons, {} Trading"),
+        ("US", "USD", "Ashley Marcus Elena Tyler Naomi Victor Hannah Jamal Sofia Caleb",
+         "Carter Nguyen Ramirez Sullivan Brooks Kim Foster Delgado Hayes Lindgren",
+         "{} Inc., {} Supply Co., {} Group LLC"),
+        ("CH", "CHF", "Laura Reto Nina Urs Giulia Beat Selina Luca Sandra Marco",
+         "Meier Bianchi Frei Zürcher Gerber Rossi Ammann Steiner Favre Keller",
+         "{} AG, {} Sàrl, {} Holding"),
+    )
+)  # fmt: skip
 
 # Description, lowest and highest unit price in whole units of currency, highest quantity.
 CATALOGUE = (
@@ -85,7 +56,7 @@ STRAY_REFERENCES = ("Thank you", "advance payment", "see mail", "collective tran
 
 FULL_MONTHS = 12
 BATCH_ROWS = 1_000
-CURRENCIES = {country.code: country.currency for country in COUNTRIES}
+CURRENCIES = {code: currency for code, currency, *_ in COUNTRIES}
 
 
 @transaction.atomic
@@ -128,9 +99,9 @@ def _fill(rng: random.Random, customers: int, until: datetime.date) -> None:
 def _customers(rng: random.Random, count: int, until: datetime.date) -> list[Customer]:
     made = []
     for serial in range(1, count + 1):
-        country = rng.choices(COUNTRIES, weights=(40, 18, 16, 16, 10))[0]
-        first, last = rng.choice(country.first_names), rng.choice(country.last_names)
-        company = rng.choice(country.company_forms).format(rng.choice(country.last_names)) if rng.random() < 0.8 else ""
+        country, _, first_names, last_names, companies = rng.choices(COUNTRIES, weights=(40, 18, 16, 16, 10))[0]
+        first, last = rng.choice(first_names), rng.choice(last_names)
+        company = rng.choice(companies).format(rng.choice(last_names)) if rng.random() < 0.8 else ""
         host = _ascii(company.replace("&", "and")) or "mail"
         joined = until - datetime.timedelta(days=rng.randint(400, 1_500))
         made.append(
@@ -138,7 +109,7 @@ def _customers(rng: random.Random, count: int, until: datetime.date) -> list[Cus
                 name=f"{first} {last}",
                 email=f"{_ascii(first)}.{_ascii(last)}.{serial}@{host}.example",
                 company=company,
-                country=country.code,
+                country=country,
                 created_at=_moment(rng, joined),
             )
         )
