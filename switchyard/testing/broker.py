@@ -224,18 +224,13 @@ class MemoryBroker(HookedBroker):
             self.yard.queue_of(message.queue_name)
         delay = delay and whole_delay(delay)
         held = self.held.get(message.message_id)
+        self.emit_before("enqueue", message, delay)
         if held is not None and not held.moved:
-            self.emit_before("enqueue", message, delay)
             self._put(message, codec.encode(message, grown=True), delay)
             held.moved = True
-        else:
-            self.emit_before("enqueue", message, delay)
-            if self.postpone is None or self.postpone((message,), delay):
-                return self.put((message,), delay=delay)[0]
-            return message
-        self.emit_after("enqueue", message, delay)
-        record_enqueued(self.barrier, 1, message.queue_name)
-        self.on_enqueue()
+            return self._noted(message, delay)
+        if self.postpone is None or self.postpone((message,), delay):
+            return self._put_new(message, delay)
         return message
 
     def enqueue_many(self, messages: Any, *, delay: int | None = None) -> list[Message[Any]]:
@@ -261,6 +256,9 @@ class MemoryBroker(HookedBroker):
         if standing not in (None, entry.id):
             self.emit_after("yield_to_holder", message)
             return message.copy(message_id=standing)
+        return self._noted(message, delay)
+
+    def _noted(self, message: Message[Any], delay: int | None) -> Message[Any]:
         self.emit_after("enqueue", message, delay)
         record_enqueued(self.barrier, 1, message.queue_name)
         self.on_enqueue()

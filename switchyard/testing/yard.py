@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import dramatiq
 from django.test.utils import TestContextDecorator
@@ -115,17 +115,12 @@ class MemoryTransport(PortableTransport):
         return bool(getattr(held, "cancel_requested", False))
 
 
-class Store(Protocol):
-    """Leftovers of a test."""
-
-    def clear(self) -> None: ...
-
-
 @dataclass(slots=True)
 class MemoryYard:
     """A broker in memory, with all that belongs to it.
 
     Args:
+        stores: All that a test leaves something in.
         real: The broker for which it was built, ``listed`` its middleware then.
         known: Names of the actors that were declared to the middleware.
     """
@@ -133,7 +128,7 @@ class MemoryYard:
     broker: MemoryBroker
     runner: Runner
     dead_lists: MemoryDeadLists
-    stores: tuple[Store, ...]
+    stores: tuple[Any, ...]
     yard: Yard
     real: Broker
     listed: tuple[Middleware, ...]
