@@ -83,11 +83,7 @@ def note_job(event: PaymentEvent, job_id: str) -> None:
 
 @transaction.atomic
 def apply_event(event_id: int) -> EventState | None:
-    """Record the payment of an event and update its invoice, once, however often it is called.
-
-    Returns:
-        State of the event; ``None`` when there is no such event.
-    """
+    """Record the payment of an event and update its invoice, once; return its state, ``None`` for no such event."""
     event = PaymentEvent.objects.select_for_update().filter(pk=event_id).first()
     if event is None:
         return None

@@ -78,10 +78,7 @@ def make(thumbnail_id: int) -> dict[str, Any]:
 
 
 def check_content_type(claimed: str, format_name: str) -> None:
-    """Refuse a picture whose content type differs from its format.
-
-    Args:
-        claimed: Header as sent, parameters included; a type without a claim passes.
+    """Refuse a picture whose content type, as sent, differs from its format; a type without a claim passes.
 
     Raises:
         PictureRefused: the claim is wrong.
@@ -92,10 +89,7 @@ def check_content_type(claimed: str, format_name: str) -> None:
 
 
 def check_name(name: str, format_name: str, *, is_url: bool) -> None:
-    """Refuse a picture whose name has the suffix of another file type.
-
-    Args:
-        is_url: The name is a URL's path, where suffixes of other types (``.php``) are no claim.
+    """Refuse a picture whose name has the suffix of another file type. In a URL only that of a picture is a claim.
 
     Raises:
         PictureRefused: the claim is wrong.

@@ -1,10 +1,7 @@
 """The allowance of password resets: how many an address may be sent within a time, counted in the database.
 
-A window begins with its first request. The database counts, so that all web processes share the count, and the broker's
-absence changes nothing. Keys are hashes: neither table nor logs hold an address.
-
-Limited by mailbox, so that nobody floods one; the route, as each, by API token. A caller over the limit gets 429
-instead of a silent 202: it is a program with a token, and a 202 names a job that runs.
+A window begins with its first request. Keys are hashes: neither table nor logs hold an address. Limited by mailbox, so
+that nobody floods one; the route, as each, by API token.
 """
 
 from __future__ import annotations

@@ -142,13 +142,10 @@ def send_newsletter(to: str, headline: str, paragraphs: list[str], *, job_id: st
 def deliver(
     template: Template, to: str, *, job_id: str | None, headline: str = "", paragraphs: Sequence[str] = ()
 ) -> bool:
-    """Send one mail, unless this job's mail was sent before.
+    """Send one mail, unless this job's mail was sent before; return whether this call sent it.
 
     Args:
         job_id: The job that sends it; with ``None`` (no worker) every call sends a mail.
-
-    Returns:
-        Whether this call sent it.
 
     Raises:
         PermanentFailure: ``to`` is no address, or the server refuses it permanently.

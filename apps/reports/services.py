@@ -26,16 +26,13 @@ FONTS = FOLDER / "fonts"
 
 
 def generate(customer_id: int, month: str, *, since: datetime | None = None) -> dict[str, Any]:
-    """Make the statement of a customer's month, unless the stored one has the same content.
-
-    Safe to repeat: the same content is written once.
+    """Make the statement of a customer's month, unless the stored one has the same content. Safe to repeat.
 
     Args:
         since: Time at which the job was sent: a statement that is newer counts as written by this job.
 
     Returns:
-        The stored file (``file``, ``filename``, ``content_type``, ``size_bytes``, ``sha256``) with ``checksum`` of
-        the content, and ``unchanged``: whether nothing was written since then.
+        The stored file with ``checksum`` of the content, and ``unchanged``: whether nothing was written since then.
 
     Raises:
         PermanentFailure: there is no such customer or month.

@@ -63,16 +63,14 @@ CURRENCIES = {code: currency for code, currency, *_ in COUNTRIES}
 def create(*, customers: int = 300, until: datetime.date) -> bool:
     """Fill an empty shop with customers, and their invoices and payments of twelve full months and the running one.
 
-    A shop that has customers is left unchanged. Each customer gets about thirteen invoices; most are paid in full,
-    some too little, too much, twice, without a readable reference, or never; the status of a few contradicts their
-    payments.
+    Each customer gets about thirteen invoices; most are paid in full, some too little, too much, twice, without a
+    readable reference, or never; the status of a few contradicts their payments.
 
     Args:
-        customers: Number of customers.
         until: Last day with invoices or payments; an equal day makes an equal shop.
 
     Returns:
-        Whether the shop was filled.
+        Whether the shop was filled; one that has customers is left unchanged.
     """
     created = not Customer.objects.exists()
     if created:

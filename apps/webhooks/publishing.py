@@ -18,10 +18,7 @@ from switchyard.jobs.services import enqueue_on_commit, request_cancel
 
 @transaction.atomic
 def publish(owner_key: str, event_type: str, payload: dict[str, Any]) -> list[str]:
-    """Record an event and deliver it to every subscribed endpoint of its owner once the transaction commits.
-
-    Returns:
-        Ids of the jobs, one for each delivery; empty when no endpoint subscribes to this event.
+    """Record an event, deliver it to every subscribed endpoint of its owner after the commit, and return the jobs' ids.
 
     Raises:
         BrokerUnavailable: event and deliveries are stored, but not all are enqueued; redeliver them from the admin.
@@ -46,10 +43,9 @@ def publish(owner_key: str, event_type: str, payload: dict[str, Any]) -> list[st
 
 @transaction.atomic
 def redeliver(delivery_ids: Iterable[uuid.UUID]) -> list[str]:
-    """Enqueue deliveries again, succeeded ones too, each in a new job. Old jobs that have not started are cancelled.
+    """Enqueue deliveries again, succeeded ones too, each in a new job, and return the new jobs' ids.
 
-    Returns:
-        Ids of the new jobs.
+    Old jobs that have not started are cancelled.
     """
     jobs = []
     chosen = (

@@ -39,13 +39,11 @@ class NotMeasured(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Measured figures of a pool.
+    """Measured figures of a pool, memory and processor time of its supervisor and children together.
 
     Args:
         p95_ms: Run time of a task in its worker.
-        memory_mb: Proportional set size of supervisor and children.
-        cpu_percent: Processor time of supervisor and children; 100 is one core.
-        failed: Tasks that raised.
+        cpu_percent: 100 is one core.
     """
 
     tasks_per_s: float

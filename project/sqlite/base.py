@@ -1,12 +1,8 @@
 """SQLite for many writers: a statement waits for the write lock outside of SQLite, with frequent retries.
 
-SQLite's own busy wait has three defects. It holds the mutex of its connection: when the thread that holds the write
-lock happens to collect a cursor of the waiting connection as garbage, both threads block until the wait is over. It
-blocks every greenlet of its thread. And it sleeps longer with each retry, up to 100 ms, so a connection that writes all
-the time starves the others.
-
-Here SQLite does not wait: a statement that finds the database locked is retried after some milliseconds, until the
-connection's ``timeout`` has passed.
+SQLite's own busy wait holds the mutex of its connection, blocks every greenlet of its thread, and starves all but a
+connection that writes all the time. Here a statement that finds the database locked is retried after some milliseconds,
+until the connection's ``timeout`` has passed.
 
 Source: docs/decisions/0008-waiting-for-sqlite.md
 """
