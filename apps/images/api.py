@@ -11,7 +11,7 @@ from ninja import Router, Status
 from pydantic import Field
 
 from apps.images import requests
-from apps.images.fetching import MAX_BYTES
+from apps.images.making import MAX_BYTES
 from apps.outbound.addresses import MAX_URL_CHARACTERS
 from apps.outbound.given_urls import refuse_forbidden
 from switchyard.api.auth import BearerToken
