@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from apps.exports.datasets import Cell, Table
 from switchyard.console.cells import safe_text
 
 if TYPE_CHECKING:
     from xlsxwriter.format import Format
+    from xlsxwriter.workbook import Workbook
     from xlsxwriter.worksheet import Worksheet
 
 WriteRow = Callable[[Sequence[Cell]], None]
@@ -78,37 +79,32 @@ def _xlsx(path: Path, table: Table, sheet_rows: int) -> Iterator[WriteRow]:
     options = {"constant_memory": True, "tmpdir": str(path.parent), "default_date_format": "yyyy-mm-dd"}
     with xlsxwriter.Workbook(str(path), options) as book:
         book.set_properties({"title": table.name, "company": "Switchyard"})
-        yield _Sheets(book, table, sheet_rows).write
+        head = book.add_format({"bold": True, "font_color": "#FFFFFF", "bg_color": "#1D5FA6", "valign": "vcenter"})
+        known = (_NUMBER_FORMATS.get(column.kind) for column in table.columns)
+        formats = [book.add_format({"num_format": one, "align": "right"} if one else {}) for one in known]
+        sheet, row = _new_sheet(book, table, head), 1
+
+        def write(cells: Sequence[Cell]) -> None:
+            nonlocal sheet, row
+            if row == sheet_rows:
+                sheet, row = _new_sheet(book, table, head), 1
+            for position, (cell, column_format) in enumerate(zip(cells, formats, strict=True)):
+                _write_cell(sheet, row, position, cell, column_format)
+            row += 1
+
+        yield write
 
 
-class _Sheets:
-    """Writer of rows to a workbook; starts another sheet when one is full."""
-
-    def __init__(self, book: Any, table: Table, sheet_rows: int) -> None:
-        self.book, self.table, self.sheet_rows = book, table, sheet_rows
-        self.head = book.add_format({"bold": True, "font_color": "#FFFFFF", "bg_color": "#1D5FA6", "valign": "vcenter"})
-        formats = (_NUMBER_FORMATS.get(column.kind) for column in table.columns)
-        self.formats = [book.add_format({"num_format": known, "align": "right"} if known else {}) for known in formats]
-        self.count = 0
-        self._begin()
-
-    def write(self, cells: Sequence[Cell]) -> None:
-        """Write one row."""
-        if self.row == self.sheet_rows:
-            self._begin()
-        for position, (cell, column_format) in enumerate(zip(cells, self.formats, strict=True)):
-            _write_cell(self.sheet, self.row, position, cell, column_format)
-        self.row += 1
-
-    def _begin(self) -> None:
-        self.count += 1
-        self.sheet = self.book.add_worksheet(self.table.name if self.count == 1 else f"{self.table.name} {self.count}")
-        self.sheet.freeze_panes(1, 0)
-        self.sheet.set_row(0, 22)
-        for position, column in enumerate(self.table.columns):
-            self.sheet.set_column(position, position, column.width)
-            self.sheet.write_string(0, position, safe_text(column.title), self.head)
-        self.row = 1
+def _new_sheet(book: Workbook, table: Table, head: Format) -> Worksheet:
+    """Begin the first sheet of a workbook, or another one behind a full one."""
+    number = len(book.worksheets()) + 1
+    sheet = book.add_worksheet(table.name if number == 1 else f"{table.name} {number}")
+    sheet.freeze_panes(1, 0)
+    sheet.set_row(0, 22)
+    for position, column in enumerate(table.columns):
+        sheet.set_column(position, position, column.width)
+        sheet.write_string(0, position, safe_text(column.title), head)
+    return sheet
 
 
 def _write_cell(sheet: Worksheet, row: int, position: int, cell: Cell, column_format: Format) -> None:
