@@ -167,17 +167,6 @@ def test_every_key_is_of_the_type_the_page_says(server: redis.Redis) -> None:
         assert found == {kinds.get(row.kind, row.kind.lower())}, row
 
 
-def test_every_key_can_be_looked_at_with_its_command(server: redis.Redis) -> None:
-    for row in [*make_keys.family_rows(), *make_keys.shared_rows()]:
-        answers = []
-        for name in row.names:
-            command = filled(row.command.replace(row.names[0], name))
-            answer = server.execute_command(*shlex.split(command))
-            answers.append(answer[1] if row.kind == "Hash" and "HSCAN" in command else answer)
-
-        assert any(answers), row
-
-
 @pytest.mark.parametrize("line", list(shown_commands()))
 def test_every_question_is_answered_and_changes_nothing(server: redis.Redis, line: str) -> None:
     before = everything(server)
