@@ -107,12 +107,9 @@ class Order:
         key = f"demo-{self.run.key}-{next(self.run.numbers)}"
         body: dict[str, Any] = self.run.ask("POST", path, expect=accepted, key=key, **content)
         for job_id in body.get("job_ids") or [body["job_id"]]:
-            self.follow(title, job_id)
+            self.jobs.append(Job(title, job_id))
         self.run.pause()
         return body
-
-    def follow(self, title: str, job_id: str) -> None:
-        self.jobs.append(Job(title, job_id))
 
     def wait_for(self, reason: str) -> None:
         """Follow the row's jobs until one has a reason, for at most 10 s."""

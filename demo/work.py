@@ -12,7 +12,7 @@ from typing import Any
 
 from apps.billing.signatures import signed_headers
 from demo.addresses import ALERT_MAILBOX
-from demo.sample import Order, Seen
+from demo.sample import Job, Order, Seen
 from switchyard.broker.cores import cores_here
 
 PEOPLE = (
@@ -84,7 +84,8 @@ def submit(order: Order, title: str, actor: Any, delay_ms: int | None = None, **
 
     token = find_token(order.run.token)
     owner = token.owner_key if token else ""
-    order.follow(title, job_id := services.submit(actor, owner=owner, delay_ms=delay_ms, kwargs=arguments))
+    job_id = services.submit(actor, owner=owner, delay_ms=delay_ms, kwargs=arguments)
+    order.jobs.append(Job(title, job_id))
     return job_id
 
 
