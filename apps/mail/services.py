@@ -158,7 +158,12 @@ def deliver(
         raise PermanentFailure("recipient: is not an e-mail address; correct it and send it as a new job") from None
     mail, is_claimed = guard.claim(job_id or str(uuid.uuid4()), template, to)
     if not is_claimed:
-        return _nothing_to_do(mail)
+        if mail.state == MailState.SENT:
+            logger.info("mail_was_sent_before", template=mail.template)
+            return False
+        left_s = (mail.claimed_until - clock.utc_now()).total_seconds() if mail.claimed_until else 0.0
+        fact = "mail: another run of this job sends it; retried when its claim expires"
+        raise RetryLater(max(left_s, 0.0) + 1.0, fact)
     try:
         send(compose(mail, headline, paragraphs))
     except MailRefused as refused:
@@ -175,11 +180,3 @@ def deliver(
         raise
     guard.release(mail, state=MailState.SENT, sent_at=timezone.now())
     return True
-
-
-def _nothing_to_do(mail: SentMail) -> bool:
-    if mail.state == MailState.SENT:
-        logger.info("mail_was_sent_before", template=mail.template)
-        return False
-    left_s = (mail.claimed_until - clock.utc_now()).total_seconds() if mail.claimed_until else 0.0
-    raise RetryLater(max(left_s, 0.0) + 1.0, "mail: another run of this job sends it; retried when its claim expires")

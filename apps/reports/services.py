@@ -77,14 +77,8 @@ def typeset(content: dict[str, Any]) -> bytes:
 
     # The data is an input of the document, never part of its source, so it is never evaluated. System fonts
     # stay in, after ours, for names in scripts that Inter lacks.
-    pdf: bytes = typst.compile(
-        TEMPLATE,
-        format="pdf",
-        root=FOLDER,
-        font_paths=[FONTS],
-        sys_inputs={"data": _encode(content).decode()},
-        timestamp=0,
-    )
+    data = {"data": _encode(content).decode()}
+    pdf: bytes = typst.compile(TEMPLATE, format="pdf", root=FOLDER, font_paths=[FONTS], sys_inputs=data, timestamp=0)
     return pdf
 
 

@@ -20,7 +20,7 @@ from django.db import transaction
 from django.db.models import Count, F, Min, Model
 from django.utils import timezone
 
-from apps.retention.kinds import RetentionKind, kinds, named_by_rows
+from apps.retention.kinds import RetentionKind, kinds
 from apps.retention.listing import FileEntry, files_below, remove_file
 from apps.retention.models import FileRemoval, KindState
 
@@ -162,7 +162,8 @@ def _walk(kind: RetentionKind, state: KindState, before: datetime | None, run: i
     """Look at each file of a kind's folder: count those that no row names, remove those from before a time."""
     found = files_below(storages["default"], kind.folder, after=state.cursor)
     while page := list(itertools.islice(found, PAGE)):
-        named = named_by_rows([file.name for file in page])
+        names = [file.name for file in page]
+        named = {name for other in kinds() if other.named is not None for name in other.named(names)}
         unnamed = [file for file in page if file.name not in named]
         old = [file for file in unnamed if before is not None and file.modified_at < before]
         kept = [file for file in unnamed if before is None or file.modified_at >= before]

@@ -72,13 +72,9 @@ def create(*, customers: int = 300, until: datetime.date) -> bool:
     Returns:
         Whether the shop was filled; one that has customers is left unchanged.
     """
-    created = not Customer.objects.exists()
-    if created:
-        _fill(random.Random(1), customers, until)  # noqa: S311 (sample data, no secret)
-    return created
-
-
-def _fill(rng: random.Random, customers: int, until: datetime.date) -> None:
+    if Customer.objects.exists():
+        return False
+    rng = random.Random(1)  # noqa: S311 (sample data, no secret)
     people = Customer.objects.bulk_create(_customers(rng, customers, until), batch_size=BATCH_ROWS)
     drafts = _drafts(rng, people, until)
     invoices = Invoice.objects.bulk_create([invoice for invoice, _ in drafts], batch_size=BATCH_ROWS)
@@ -92,6 +88,7 @@ def _fill(rng: random.Random, customers: int, until: datetime.date) -> None:
     Payment.objects.bulk_create(payments, batch_size=BATCH_ROWS)
     _settle(rng, invoices, payments)
     Invoice.objects.bulk_update(invoices, ["status"], batch_size=BATCH_ROWS)
+    return True
 
 
 def _customers(rng: random.Random, count: int, until: datetime.date) -> list[Customer]:
