@@ -98,11 +98,7 @@ class Order:
     statuses: list[int] = field(default_factory=list)
 
     def submit(self, title: str, path: str, **content: Any) -> dict[str, Any]:
-        """Send one request for jobs, follow them, and return the answer.
-
-        Raises:
-            RequestFailed: the API refused it.
-        """
+        """Send one request for jobs, follow them, and return the answer."""
         accepted = http.HTTPStatus.ACCEPTED
         key = f"demo-{self.run.key}-{next(self.run.numbers)}"
         body: dict[str, Any] = self.run.ask("POST", path, expect=accepted, key=key, **content)
@@ -185,11 +181,7 @@ class SampleRun:
             raise RequestFailed(method, path, type(error).__name__) from error
 
     def ask(self, method: str, path: str, *, expect: int, **more: Any) -> Any:
-        """Send one request and return its JSON.
-
-        Raises:
-            RequestFailed: no answer, or another status than ``expect``.
-        """
+        """Send one request and return its JSON; refuse another status than ``expect``."""
         answer = self.send(method, path, **more)
         if answer.status != expect:
             said = answer.data[:300].decode(errors="replace")

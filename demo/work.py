@@ -43,12 +43,7 @@ METRICS = (
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One row of the table.
-
-    Args:
-        look: Judges the outcome.
-        passes: The outcome is transient: seen once is enough.
-    """
+    """One row of the table; where the outcome ``passes``, seen once is enough."""
 
     app: str
     what: str

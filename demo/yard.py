@@ -299,12 +299,7 @@ def prepare(password: str, kept_token: str) -> str:
 
 
 def find_facts() -> dict[str, Any]:
-    """Return what the sample work needs of the shop.
-
-    Returns:
-        ``statements``: pairs of a customer's id and a month; ``month``: the newest full month; ``open_invoice``: of an
-        invoice without a payment its number, currency and total.
-    """
+    """Return what the sample work needs of the shop: customers, the newest full month, and an unpaid invoice."""
     from apps.shop import months, queries
     from apps.shop.models import Customer, Invoice, InvoiceStatus
 

@@ -85,12 +85,7 @@ def make(thumbnail_id: int) -> dict[str, Any]:
 
 
 def _fetched(url: str) -> tuple[bytes, str, str]:
-    """Fetch a picture; return it, and what its server says of it: its content type, and the path of its URL.
-
-    Raises:
-        PictureRefused: it is gone, too large, redirected, or its address is forbidden.
-        FetchFailed: no answer, or an error that may be temporary.
-    """
+    """Fetch a picture; return it, and what its server says of it: its content type, and the path of its URL."""
     try:
         response = send("GET", url, headers={"accept": "image/*"}, deadline_s=DEADLINE_S, max_bytes=MAX_BYTES)
         place = read_url(url)
@@ -111,11 +106,7 @@ def _fetched(url: str) -> tuple[bytes, str, str]:
 
 
 def _uploaded(picture: Picture) -> tuple[bytes, str, str]:
-    """Read a stored upload; return it, and what its sender called it: its content type and its name.
-
-    Raises:
-        PictureRefused: it is gone, or too large.
-    """
+    """Read a stored upload; return it, and what its sender called it: its content type and its name."""
     try:
         with picture.file.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -127,22 +118,14 @@ def _uploaded(picture: Picture) -> tuple[bytes, str, str]:
 
 
 def check_content_type(claimed: str, format_name: str) -> None:
-    """Refuse a picture whose content type, as sent, differs from its format; a type without a claim passes.
-
-    Raises:
-        PictureRefused: the claim is wrong.
-    """
+    """Refuse a picture whose content type, as sent, differs from its format; a type without a claim passes."""
     essence = claimed.partition(";")[0].strip().lower()
     if essence not in UNSPECIFIC and SYNONYMS.get(essence, essence) != CONTENT_TYPES[format_name]:
         raise PictureRefused(f"came as {essence[:60]!r} and is {format_name}", "send its true content type")
 
 
 def check_name(name: str, format_name: str, *, is_url: bool) -> None:
-    """Refuse a picture whose name has the suffix of another file type. In a URL only that of a picture is a claim.
-
-    Raises:
-        PictureRefused: the claim is wrong.
-    """
+    """Refuse a picture whose name has the suffix of another file type. In a URL only that of a picture is a claim."""
     suffix = PurePosixPath(name).suffix.lower()
     claimed = SUFFIXES.get(suffix)
     if claimed == format_name or (claimed is None and (is_url or not suffix)):

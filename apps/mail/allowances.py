@@ -31,11 +31,7 @@ DOTLESS = {"gmail.com": "gmail.com", "googlemail.com": "gmail.com"}
 
 
 def use(address: str) -> int:
-    """Count a request for a mailbox.
-
-    Returns:
-        0 when it is allowed, otherwise the seconds until the window ends, at least 1.
-    """
+    """Count a request for a mailbox; return 0 when it is allowed, otherwise the seconds until the window ends."""
     key = salted_hmac(f"switchyard allowance {NAME}", mailbox_of(address), algorithm="sha256").hexdigest()
     now = compared_now()
     used = UsedAllowance.objects.filter(key=key)

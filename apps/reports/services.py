@@ -68,11 +68,7 @@ def _result(report: Report, *, unchanged: bool) -> dict[str, Any]:
 
 
 def typeset(content: dict[str, Any]) -> bytes:
-    """Return a statement as PDF. Equal data and design give equal bytes.
-
-    Raises:
-        typst.TypstError: the template does not fit the content.
-    """
+    """Return a statement as PDF. Equal data and design give equal bytes."""
     import typst  # imported here: 7 MB that only a process that makes reports needs
 
     # The data is an input of the document, never part of its source, so it is never evaluated. System fonts

@@ -27,11 +27,7 @@ AGES = ((1, "1 to 30 days late"), (31, "31 to 60 days late"), (61, "more than 60
 
 
 def build(customer: Customer, month: str) -> dict[str, Any]:
-    """Return the content of a customer's monthly statement as text, ready for typesetting.
-
-    Raises:
-        ValueError: the month does not exist.
-    """
+    """Return the content of a customer's monthly statement as text, ready for typesetting."""
     first, after = months.bounds(month)
     last = after - datetime.timedelta(days=1)
     invoices = shop.invoices_of(customer, month)

@@ -77,9 +77,7 @@ def record_attempt(
 ) -> bool:
     """Record an attempt and its consequences; return ``False`` if the delivery was deleted meanwhile.
 
-    Args:
-        state: New state of the delivery.
-        disable_reason: Reason to disable the endpoint; "" leaves it enabled.
+    A ``disable_reason`` disables the endpoint.
     """
     # Two runs of one delivery, after the loss of a worker, must not use the same number.
     delivery = Delivery.objects.select_for_update().filter(pk=delivery_id).first()

@@ -41,11 +41,7 @@ class Clock(ExitStack):
 
 
 def seconds_of(moved: Any) -> float:
-    """Return how far the time is moved on, in seconds.
-
-    Raises:
-        TypeError: it is neither a number nor a ``timedelta``. ValueError: it is below 0, or not finite.
-    """
+    """Return how far the time is moved on, in seconds; refuse what is no such time."""
     if isinstance(moved, timedelta):
         moved = moved.total_seconds()
     if type(moved) not in (int, float):

@@ -33,12 +33,7 @@ MOST_NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table that is compared.
-
-    Args:
-        key: Places of the primary key among the columns.
-        query: Reads all rows.
-    """
+    """A table that is compared; ``key`` are the places of its primary key among the columns."""
 
     alias: str
     name: str
@@ -152,11 +147,7 @@ class Effects:
 
 
 class NotRepeatable(AssertionError):
-    """Actors whose repetition has other effects than one run.
-
-    Attributes:
-        actors: Their names.
-    """
+    """Actors whose repetition has other effects than one run; ``actors`` are their names."""
 
     def __init__(self, found: list[tuple[str, str]], checked: list[str]) -> None:
         self.actors = sorted({actor for actor, _ in found})

@@ -117,13 +117,7 @@ class MemoryTransport(PortableTransport):
 
 @dataclass(slots=True)
 class MemoryYard:
-    """A broker in memory, with all that belongs to it.
-
-    Args:
-        stores: All that a test leaves something in.
-        real: The broker for which it was built, ``listed`` its middleware then.
-        known: Names of the actors that were declared to the middleware.
-    """
+    """A broker in memory for a real one, whose middleware then is ``listed``; ``stores`` is all that a test fills."""
 
     broker: MemoryBroker
     runner: Runner
