@@ -20,9 +20,6 @@ PRODUCT_ROUTERS = (
     ("/payments", "apps.billing.api.payments_router"),
     ("/webhooks", "apps.webhooks.api.router"),
 )
-PRODUCT_PAGES = [
-    ("account/", "apps.mail.urls"),
-]
 
 check_foreign_lists(admin.site)
 admin.site.site_url = None  # the room, which base_site.html links
@@ -38,5 +35,5 @@ urlpatterns = [
     path("admin/operations/retention/", room_view(retention_views.retention), name="switchyard-retention"),
     path("admin/", admin.site.urls),
     path(PREFIX, api.urls),
-    *(path(prefix, include(pages)) for prefix, pages in PRODUCT_PAGES),
+    path("account/", include("apps.mail.urls")),
 ]

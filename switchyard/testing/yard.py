@@ -132,15 +132,6 @@ class MemoryYard:
         for store in self.stores:
             store.clear()
 
-    def adopt_actors(self) -> None:
-        """Take over the actors of the real broker, and declare the new ones to the middleware."""
-        self.broker.actors = self.real.actors
-        for name, actor in self.broker.actors.items():
-            self.broker.declare_queue(actor.queue_name)
-            if name not in self.known:
-                self.broker.emit_after("declare_actor", actor)
-        self.known = frozenset(self.broker.actors)
-
 
 RUN = "no job runs by itself in memory, call run_enqueued() first"
 
@@ -297,5 +288,10 @@ def _yard_of(real: Broker) -> MemoryYard:
     # Without rows: a test that commits nothing has no use for them.
     built.broker.postpone = CommitSends(built.broker, waits=switchyard_settings().sends != "now", keeps_rows=False)
     built.clear()
-    built.adopt_actors()
+    built.broker.actors = real.actors
+    for name, actor in real.actors.items():
+        built.broker.declare_queue(actor.queue_name)
+        if name not in built.known:
+            built.broker.emit_after("declare_actor", actor)
+    built.known = frozenset(real.actors)
     return built
