@@ -22,9 +22,6 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from apps.outbound.addresses import Place
 from apps.outbound.errors import DeadlineExceeded, TooLarge, Unreachable
 
-Connect = Callable[[str, int, float], socket.socket]
-"""Function from address, port and timeout in seconds to a connected socket."""
-
 
 class Deadline:
     """Deadline of a whole request, so many seconds from now; ``host`` names it in errors once it is known."""

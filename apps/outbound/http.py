@@ -19,8 +19,8 @@ from typing import Any
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
 
-from apps.outbound.addresses import RESOLVE_DEADLINE_S, Place, Resolve, check_url, look_up, read_url
-from apps.outbound.connection import Connect, Deadline, MeteredSocket, Watchdog, connect_tcp, open_connection
+from apps.outbound.addresses import RESOLVE_DEADLINE_S, Place, check_url, read_url
+from apps.outbound.connection import Deadline, MeteredSocket, Watchdog, connect_tcp, open_connection
 from apps.outbound.errors import TooLarge, Unreachable
 from switchyard.middleware.circuits import calls_host
 
@@ -55,9 +55,6 @@ def send(
     deadline_s: float,
     max_bytes: int,
     truncate: bool = False,
-    resolve: Resolve = look_up,
-    connect: Connect = connect_tcp,
-    tls: ssl.SSLContext | None = None,
 ) -> Response:
     """Send one request and return its response. Redirects are returned, not followed.
 
@@ -65,7 +62,6 @@ def send(
         deadline_s: Limit of the whole request: look-up, connection, TLS, sending, headers, body.
         max_bytes: Limit of the response's body.
         truncate: Keep the first ``max_bytes`` of a longer body, instead of refusing it.
-        resolve, connect, tls: Parts that tests replace.
 
     Raises:
         ForbiddenAddress: the URL must not be requested. Nothing was sent.
@@ -75,7 +71,7 @@ def send(
     """
     deadline = Deadline(deadline_s)
     calls_host(read_url(url).host)
-    place, addresses = check_url(url, deadline_s=min(deadline_s, RESOLVE_DEADLINE_S), resolve=resolve)
+    place, addresses = check_url(url, deadline_s=min(deadline_s, RESOLVE_DEADLINE_S))
     deadline.host = place.host
     sent = {
         "user-agent": USER_AGENT,
@@ -86,10 +82,10 @@ def send(
     }
     try:
         with _span(method, place.host) as span:
-            sock = _connect(place, addresses, deadline, connect)
+            sock = _connect(place, addresses, deadline)
             with (
                 Watchdog(sock, deadline.left("it was connected")),
-                contextlib.closing(open_connection(place, sock, deadline, tls or _tls())) as connection,
+                contextlib.closing(open_connection(place, sock, deadline, _tls())) as connection,
             ):
                 connection.sock = metered = MeteredSocket(connection.sock, deadline)
                 metered.allow("the answer's head", MAX_HEADER_BYTES)
@@ -122,13 +118,13 @@ def _span(method: str, host: str) -> AbstractContextManager[Any]:
     return span
 
 
-def _connect(place: Place, addresses: Sequence[str], deadline: Deadline, connect: Connect) -> socket.socket:
+def _connect(place: Place, addresses: Sequence[str], deadline: Deadline) -> socket.socket:
     """Connect to the first of the checked addresses that accepts, with the time divided among them."""
     addresses = addresses[:MAX_ADDRESSES_TRIED]
     for left_count, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
         timeout_s = deadline.left("it was connected") / left_count
         try:
-            return connect(address, place.port, timeout_s)
+            return connect_tcp(address, place.port, timeout_s)
         except OSError:
             if left_count == 1:
                 raise
