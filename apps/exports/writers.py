@@ -27,22 +27,20 @@ CONTENT_TYPES = {
     "csv": "text/csv; charset=utf-8",
     "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 }
-MAX_SHEET_ROWS = 1_048_576
+# Its heading included; another sheet starts when one is full.
+SHEET_ROWS = 1_048_576
 _NUMBER_FORMATS = {"money": "#,##0.00", "date": "yyyy-mm-dd", "moment": "yyyy-mm-dd hh:mm:ss", "integer": "0"}
 # Excel miscounts days before this one.
 _FIRST_DAY = datetime.date(1900, 3, 1)
 
 
 @contextmanager
-def open_writer(file_format: str, path: Path, table: Table, *, sheet_rows: int = MAX_SHEET_ROWS) -> Iterator[WriteRow]:
-    """Open a file and yield a function that writes one row. The file is complete when the block ends without an error.
+def open_writer(file_format: str, path: Path, table: Table) -> Iterator[WriteRow]:
+    """Open a file, ``csv`` or ``xlsx``, and yield a function that writes one row.
 
-    Args:
-        file_format: ``csv`` or ``xlsx``.
-        sheet_rows: Rows of a sheet, its heading included; another sheet starts when it is full. Only for XLSX.
+    The file is complete when the block ends without an error.
     """
-    writer = _csv(path, table) if file_format == "csv" else _xlsx(path, table, sheet_rows)
-    with writer as write:
+    with _csv(path, table) if file_format == "csv" else _xlsx(path, table) as write:
         yield write
     with path.open("rb") as written:
         os.fsync(written.fileno())
@@ -72,7 +70,7 @@ def _plain(cell: Cell) -> str | int | Decimal:
 
 
 @contextmanager
-def _xlsx(path: Path, table: Table, sheet_rows: int) -> Iterator[WriteRow]:
+def _xlsx(path: Path, table: Table) -> Iterator[WriteRow]:
     import xlsxwriter  # imported here: only a process that writes a workbook spends the memory
 
     # constant_memory flushes each row when the next one begins; its temporary files stay in our folder.
@@ -86,7 +84,7 @@ def _xlsx(path: Path, table: Table, sheet_rows: int) -> Iterator[WriteRow]:
 
         def write(cells: Sequence[Cell]) -> None:
             nonlocal sheet, row
-            if row == sheet_rows:
+            if row == SHEET_ROWS:
                 sheet, row = _new_sheet(book, table, head), 1
             for position, (cell, column_format) in enumerate(zip(cells, formats, strict=True)):
                 _write_cell(sheet, row, position, cell, column_format)
