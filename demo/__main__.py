@@ -50,11 +50,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run(options: argparse.Namespace, stop: StopRequest, console: Console) -> int:
-    """Run a demo until a signal stops it, and return 0.
-
-    Raises:
-        DemoError: it did not start; the parts that had started are stopped.
-    """
+    """Run a demo until a signal stops it, and return 0."""
     yard = DemoYard(
         StateFolder(options.state),
         say=console.print,
@@ -81,7 +77,7 @@ def run(options: argparse.Namespace, stop: StopRequest, console: Console) -> int
 
 def show(yard: DemoYard, stop: StopRequest, console: Console, *, with_sample: bool) -> None:
     """Print the addresses, send the sample work and print a line for each job until a stop is requested."""
-    site, state = yard.addresses.site, yard.state
+    site, state = yard.site, yard.state
     log = state.logs / "pools.log"
     for name, address in (
         ("Operations room", f"{site}   user {USERNAME}, password in {shortened(state.credentials)}"),

@@ -20,7 +20,6 @@ import urllib3
 
 from demo.addresses import (
     HOST,
-    Addresses,
     as_exports,
     database_url,
     free_again,
@@ -64,7 +63,6 @@ class DemoYard:
         with_reload: Restart the pools when code changes.
     """
 
-    addresses: Addresses
     identity: Identity
 
     def __init__(
@@ -79,7 +77,7 @@ class DemoYard:
     ) -> None:
         self.state = state
         self.facts: dict[str, Any] = {}
-        self.token = ""
+        self.site = self.token = self._broker_url = ""
         self._lock = StateLock(state)
         self._stop = stop
         self._ports = (web_port, first_port)
@@ -104,17 +102,17 @@ class DemoYard:
         broker = EmbeddedServer(state.broker, port=free_again(kept.broker_port), socket_path=state.broker_socket)
         web, smtp, receiver = self._listen(kept)
         self._runner.start(ServerPart(broker))
-        self.addresses = Addresses(port_of(web), port_of(smtp), port_of(receiver), broker.url)
+        self.site, self._broker_url = f"http://{HOST}:{port_of(web)}/", broker.url
         self.identity = replace(kept, broker_port=broker.port, smtp_port=port_of(smtp), receiver_port=port_of(receiver))
         self.identity.save(state.identity)
-        settings = settings_for(state, self.identity, self.addresses)
+        settings = settings_for(state, self.identity, site=self.site, broker_url=broker.url)
         write_private_text(state.environment, as_exports(settings))
         environment = without_settings(os.environ) | settings
         # Not cleared: titles of processes are written over the environment's first variables.
         for name in os.environ.keys() - environment.keys():
             del os.environ[name]
         os.environ.update(settings)
-        self._set_up(kept.receiver_port)
+        self._set_up()
         self._save_credentials()
         if self._stop.is_set():
             raise Stopped("stopped before everything was ready")
@@ -127,7 +125,7 @@ class DemoYard:
         # Stopped in reverse: the history writer outlasts the pools, and writes what they finish while they drain.
         self._runner.start(sidecars, scheduler, pools, site)
         self._save_credentials()
-        self._lock.announce(self.addresses.site)
+        self._lock.announce(self.site)
 
     @property
     def is_running(self) -> bool:
@@ -160,7 +158,7 @@ class DemoYard:
 
         execute_from_command_line(["manage.py", "switchyard", *POOLS])
 
-    def _set_up(self, last_receiver_port: int) -> None:
+    def _set_up(self) -> None:
         """Prepare the database in a process of its own, then load Django.
 
         What migrations leave in a process's memory would be in that of every part.
@@ -170,7 +168,6 @@ class DemoYard:
         def prepare_all() -> None:
             kept = read_private(self.state.credentials).get("api_token", "")
             token = prepare(self.identity.admin_password, str(kept))
-            follow_receiver(last_receiver_port, self.addresses.receiver, self.state)
             os.write(end, json.dumps([token, find_facts()]).encode())
 
         part = Part("set-up", prepare_all, self.state.logs / "set-up.log")
@@ -189,11 +186,11 @@ class DemoYard:
         write_private(
             self.state.credentials,
             {
-                "url": self.addresses.site,
+                "url": self.site,
                 "username": USERNAME,
                 "password": self.identity.admin_password,
                 "api_token": self.token,
-                "broker_url": self.addresses.broker_url,
+                "broker_url": self._broker_url,
                 "database_url": database_url(self.state),
                 "mail_dir_or_url": str(self.state.mailbox),
                 "pids": {"demo": os.getpid()} | self._runner.pids,
@@ -302,12 +299,7 @@ def prepare(password: str, kept_token: str) -> str:
 
 
 def find_facts() -> dict[str, Any]:
-    """Return what the sample work needs of the shop.
-
-    Returns:
-        ``statements``: pairs of a customer's id and a month; ``month``: the newest full month; ``open_invoice``: of an
-        invoice without a payment its number, currency and total.
-    """
+    """Return what the sample work needs of the shop: customers, the newest full month, and an unpaid invoice."""
     from apps.shop import months, queries
     from apps.shop.models import Customer, Invoice, InvoiceStatus
 
@@ -321,21 +313,6 @@ def find_facts() -> dict[str, Any]:
         "month": month,
         "open_invoice": unpaid and {"number": unpaid.number, "currency": unpaid.currency, "total": str(unpaid.total)},
     }
-
-
-def follow_receiver(last_port: int, receiver: str, state: StateFolder) -> None:
-    """Point the endpoints of earlier runs to the receiver's present address, and tell the receiver their secrets.
-
-    The receiver gets another port when a different program has taken its last one. Deliveries that wait for a retry
-    follow the endpoint.
-    """
-    from apps.webhooks.models import Endpoint
-
-    for endpoint in Endpoint.objects.filter(url__startswith=f"http://{HOST}:{last_port}/"):
-        path = endpoint.url.removeprefix(f"http://{HOST}:{last_port}")
-        Endpoint.objects.filter(pk=endpoint.pk).update(url=receiver + path)
-    secrets = Endpoint.objects.filter(url__startswith=f"{receiver}/").values_list("secret", flat=True)
-    write_private_text(state.webhook_secrets, "".join(f"{secret}\n" for secret in secrets))
 
 
 def preload() -> None:

@@ -19,14 +19,6 @@ from switchyard.broker.keys import Keys
 
 PAGE = Path(__file__).parent / "reference" / "keys.md"
 QUEUE = "webhook"
-READ = {
-    "Hash": "HSCAN {key} 0 COUNT 10",
-    "List": "LRANGE {key} 0 9",
-    "Set": "SMEMBERS {key}",
-    "Sorted set": "ZRANGE {key} 0 9 WITHSCORES",
-    "Stream": "XREVRANGE {key} + - COUNT 10",
-    "String": "GET {key}",
-}
 TYPED = re.compile(r"(Hash|List|Set|Sorted set|Stream|String)(?:e?s)?: (.+)", re.DOTALL)
 # Values that the key methods are called with, by parameter name; others are the name in capitals, which mark the
 # variable parts of a key.
@@ -37,21 +29,11 @@ PLACEHOLDERS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Keys of one docstring.
-
-    Args:
-        kind: Type, as in :data:`READ`.
-        meaning: Text of the docstring after the type.
-    """
+    """Keys of one docstring: their type, and the text after it."""
 
     names: tuple[str, ...]
     kind: str
     meaning: str
-
-    @property
-    def command(self) -> str:
-        """A command that reads the first key, bounded to one screen."""
-        return READ[self.kind].format(key=f"'{self.names[0]}'")
 
 
 def rows(keys: object) -> Iterator[Row]:

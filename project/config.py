@@ -128,11 +128,7 @@ def _direct_url(environ: Mapping[str, str], state_dir: Path, *, bounced: bool) -
 
 
 def make_metrics_dir(library: SwitchyardSettings) -> None:
-    """Create the folder in which the processes of this machine share metrics.
-
-    Raises:
-        InvalidSetting: it cannot be created, because the folder above is another user's for example.
-    """
+    """Create the folder in which the processes of this machine share metrics."""
     try:
         library.metrics_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -3,11 +3,8 @@
 Depths: a waiting job takes 550 bytes of the broker, 1 KB with larger arguments. All queues at their depth take 220 MB,
 less than half of the broker's 512 MB; the rest is for records of jobs that have ended.
 
-Memory: an idle child has 112 to 121 MB. Its limit is that, and what the largest messages of its slots take beside each
-other. A child is replaced after 100,000 messages, 1,000 where each may take hundreds of MB, so that a slow leak does
-not reach the limit. ``manage.py switchyard topology`` shows what each container needs for its children, a successor and
-the children for isolated messages: of the latter fewer than the default of 4, since each costs as much as the pool's
-own.
+Memory: the limit of a child is an idle one's 112 to 121 MB, and what the largest messages of its slots take beside each
+other. ``recycle_after`` keeps a slow leak below it. ``manage.py switchyard topology`` shows what each container needs.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from django.views.generic import RedirectView
 from switchyard.api.application import PLATFORM_ROUTERS, build_api
 from switchyard.api.middleware import PREFIX
 from switchyard.console.lists import check_foreign_lists
+from switchyard.console.room_view import Views, room_view
 
 PRODUCT_ROUTERS = (
     ("/reports", "apps.reports.api.router"),
@@ -19,12 +20,10 @@ PRODUCT_ROUTERS = (
     ("/payments", "apps.billing.api.payments_router"),
     ("/webhooks", "apps.webhooks.api.router"),
 )
-PRODUCT_PAGES = [
-    ("account/", "apps.mail.urls"),
-]
 
 check_foreign_lists(admin.site)
 admin.site.site_url = None  # the room, which base_site.html links
+retention_views = Views("apps.retention.views")
 api = build_api(*PLATFORM_ROUTERS, *PRODUCT_ROUTERS)
 
 handler400 = "project.error_pages.bad_request"
@@ -33,8 +32,8 @@ handler500 = "project.error_pages.server_error"
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="switchyard-operations"), name="home"),
     path("", include("switchyard.operations.urls")),
-    path("", include("apps.retention.urls")),
+    path("admin/operations/retention/", room_view(retention_views.retention), name="switchyard-retention"),
     path("admin/", admin.site.urls),
     path(PREFIX, api.urls),
-    *(path(prefix, include(pages)) for prefix, pages in PRODUCT_PAGES),
+    path("account/", include("apps.mail.urls")),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -12,14 +12,15 @@ from django.db import transaction
 from django.db.models import Count, Q
 from django.utils import timezone
 
-from apps.billing.models import EventState, Outcome, PaymentEvent, Reconciliation
-from apps.billing.reconciling import reconcile_batch
-from apps.shop import months
+from apps.billing.models import EventState, Outcome, PaymentEvent, Reconciliation, ReconciliationEntry
+from apps.shop import months, settlement
 from apps.shop import queries as shop
-from apps.shop.services import record_payment
-from apps.shop.settlement import invoice_number
+from apps.shop.models import Invoice, InvoiceStatus, Payment
+from apps.shop.services import link_payments, record_payment, settle
 
 Progress = Callable[[int, int, str], None]
+BATCH_INVOICES = 500
+_WRITTEN = ["expected", "paid", "outcome", "corrected_from", "corrected_at"]
 _NAMESPACE = uuid.UUID("d0a0c0a5-5b0e-4b43-8d52-2f3a6bd0b7c1")
 
 
@@ -52,10 +53,66 @@ def reconcile(month: str, progress: Progress, *, since: datetime.datetime | None
     )
     done = corrected = after_id = 0
     progress(done, total, f"invoices of {month}")
-    while (batch := reconcile_batch(reconciliation, after_id))[0]:
+    while (batch := _reconcile_batch(reconciliation, after_id))[0]:
         done, corrected, after_id = done + len(batch[0]), corrected + batch[1], batch[0][-1].pk
         progress(done, max(done, total), f"invoices of {month}")
     return _finish(reconciliation, corrected, since)
+
+
+@transaction.atomic
+def _reconcile_batch(reconciliation: Reconciliation, after_id: int) -> tuple[list[Invoice], int]:
+    """Reconcile the month's next invoices by primary key; return them, and how many statuses were corrected.
+
+    Payments without an invoice whose reference names one of the batch, of the same customer, are linked to it. Then
+    each invoice's status is corrected by its payments. Only changed entries are written.
+    """
+    invoices = shop.invoices_after(reconciliation.month, after_id, BATCH_INVOICES)
+    if not invoices:
+        return [], 0
+    paid = settlement.paid_amounts(invoices, [*shop.payments_for(invoices), *_link(invoices)])
+    corrected_from = settle(invoices, paid)
+    known = {entry.invoice_id: entry for entry in reconciliation.entries.filter(invoice__in=invoices)}
+    changed = []
+    for invoice in invoices:
+        before = known.get(invoice.pk)
+        expected = settlement.ZERO if invoice.status == InvoiceStatus.VOID else invoice.total
+        entry = ReconciliationEntry(
+            reconciliation=reconciliation,
+            invoice=invoice,
+            expected=expected,
+            paid=paid[invoice.pk],
+            outcome=outcome_of(expected, paid[invoice.pk]),
+            corrected_from=before.corrected_from if before else "",
+            corrected_at=before.corrected_at if before else None,
+        )
+        if invoice.pk in corrected_from:
+            entry.corrected_from, entry.corrected_at = corrected_from[invoice.pk], timezone.now()
+        if before is None or any(getattr(entry, name) != getattr(before, name) for name in _WRITTEN):
+            changed.append(entry)
+    ReconciliationEntry.objects.bulk_create(
+        changed, update_conflicts=True, unique_fields=["reconciliation", "invoice"], update_fields=_WRITTEN
+    )
+    return invoices, len(corrected_from)
+
+
+def _link(invoices: Sequence[Invoice]) -> list[Payment]:
+    wanted = {(invoice.customer_id, invoice.number): invoice.pk for invoice in invoices}
+    links = {}
+    strays = shop.unlinked_payments([*{invoice.customer_id for invoice in invoices}])
+    for payment in strays:
+        number = settlement.invoice_number(payment.reference)
+        invoice_id = wanted.get((payment.customer_id, number)) if number else None
+        if invoice_id is not None:
+            links[payment.pk] = invoice_id
+    return link_payments(strays, links)
+
+
+def outcome_of(expected: Decimal, paid: Decimal) -> Outcome:
+    if paid == expected:
+        return Outcome.MATCHED
+    if paid > expected:
+        return Outcome.OVERPAID
+    return Outcome.UNDERPAID if paid > settlement.ZERO else Outcome.MISSING
 
 
 def receive_event(external_id: str, payload: dict[str, Any]) -> tuple[PaymentEvent, bool]:
@@ -83,18 +140,14 @@ def note_job(event: PaymentEvent, job_id: str) -> None:
 
 @transaction.atomic
 def apply_event(event_id: int) -> EventState | None:
-    """Record the payment of an event and update its invoice, once, however often it is called.
-
-    Returns:
-        State of the event; ``None`` when there is no such event.
-    """
+    """Record the payment of an event and update its invoice, once; return its state, ``None`` for no such event."""
     event = PaymentEvent.objects.select_for_update().filter(pk=event_id).first()
     if event is None:
         return None
     if event.state == EventState.APPLIED:
         return EventState.APPLIED
     data = event.payload["data"]
-    named = data["invoice_number"] or invoice_number(data["reference"])
+    named = data["invoice_number"] or settlement.invoice_number(data["reference"])
     invoice = shop.invoice_numbered(named) if named else None
     if invoice is None:
         event.state = EventState.UNPLACED

@@ -1,13 +1,8 @@
 """Signatures of inbound events according to Standard Webhooks (https://www.standardwebhooks.com, symmetric ``v1``).
 
-A sender signs each request with the secret of ``SWITCHYARD_PAYMENT_SECRET``:
-
-1. ``webhook-id``: an id of the event, the same when it is sent again;
-2. ``webhook-timestamp``: now, in whole seconds since the epoch;
-3. ``webhook-signature``: ``v1,`` and the base64 of HMAC-SHA256 over ``<id>.<timestamp>.<body>``, the body byte for byte
-   as it is sent. Several signatures, separated by spaces, are allowed while a secret changes.
-
-The key is the secret's bytes; for a secret that starts with ``whsec_``, the base64-decoded rest of it.
+``webhook-signature`` is ``v1,`` and the base64 of HMAC-SHA256 over ``<webhook-id>.<webhook-timestamp>.<body>``; several
+are allowed, separated by spaces, while a secret changes. The key is the bytes of ``SWITCHYARD_PAYMENT_SECRET``; for one
+that starts with ``whsec_``, the base64-decoded rest of it.
 """
 
 from __future__ import annotations

@@ -27,15 +27,10 @@ LEFT_BEHIND_S = 86_400
 
 
 def export(dataset: str, file_format: str, *, job_id: str | None) -> dict[str, Any]:
-    """Write a dataset to a file, row by row, and store it.
-
-    Safe to repeat: a job whose file is stored returns it again.
+    """Write a dataset to a file, row by row, and return what was stored, with ``rows``. Safe to repeat.
 
     Args:
         job_id: The job that exports; ``None`` (no worker) makes every call an export of its own.
-
-    Returns:
-        The stored file (``file``, ``filename``, ``content_type``, ``size_bytes``, ``sha256``) with ``rows``.
 
     Raises:
         PermanentFailure: the dataset or format is unknown.

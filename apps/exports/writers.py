@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from apps.exports.datasets import Cell, Table
 from switchyard.console.cells import safe_text
 
 if TYPE_CHECKING:
     from xlsxwriter.format import Format
+    from xlsxwriter.workbook import Workbook
     from xlsxwriter.worksheet import Worksheet
 
 WriteRow = Callable[[Sequence[Cell]], None]
@@ -26,22 +27,20 @@ CONTENT_TYPES = {
     "csv": "text/csv; charset=utf-8",
     "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 }
-MAX_SHEET_ROWS = 1_048_576
+# Its heading included; another sheet starts when one is full.
+SHEET_ROWS = 1_048_576
 _NUMBER_FORMATS = {"money": "#,##0.00", "date": "yyyy-mm-dd", "moment": "yyyy-mm-dd hh:mm:ss", "integer": "0"}
 # Excel miscounts days before this one.
 _FIRST_DAY = datetime.date(1900, 3, 1)
 
 
 @contextmanager
-def open_writer(file_format: str, path: Path, table: Table, *, sheet_rows: int = MAX_SHEET_ROWS) -> Iterator[WriteRow]:
-    """Open a file and yield a function that writes one row. The file is complete when the block ends without an error.
+def open_writer(file_format: str, path: Path, table: Table) -> Iterator[WriteRow]:
+    """Open a file, ``csv`` or ``xlsx``, and yield a function that writes one row.
 
-    Args:
-        file_format: ``csv`` or ``xlsx``.
-        sheet_rows: Rows of a sheet, its heading included; another sheet starts when it is full. Only for XLSX.
+    The file is complete when the block ends without an error.
     """
-    writer = _csv(path, table) if file_format == "csv" else _xlsx(path, table, sheet_rows)
-    with writer as write:
+    with _csv(path, table) if file_format == "csv" else _xlsx(path, table) as write:
         yield write
     with path.open("rb") as written:
         os.fsync(written.fileno())
@@ -71,44 +70,39 @@ def _plain(cell: Cell) -> str | int | Decimal:
 
 
 @contextmanager
-def _xlsx(path: Path, table: Table, sheet_rows: int) -> Iterator[WriteRow]:
+def _xlsx(path: Path, table: Table) -> Iterator[WriteRow]:
     import xlsxwriter  # imported here: only a process that writes a workbook spends the memory
 
     # constant_memory flushes each row when the next one begins; its temporary files stay in our folder.
     options = {"constant_memory": True, "tmpdir": str(path.parent), "default_date_format": "yyyy-mm-dd"}
     with xlsxwriter.Workbook(str(path), options) as book:
         book.set_properties({"title": table.name, "company": "Switchyard"})
-        yield _Sheets(book, table, sheet_rows).write
+        head = book.add_format({"bold": True, "font_color": "#FFFFFF", "bg_color": "#1D5FA6", "valign": "vcenter"})
+        known = (_NUMBER_FORMATS.get(column.kind) for column in table.columns)
+        formats = [book.add_format({"num_format": one, "align": "right"} if one else {}) for one in known]
+        sheet, row = _new_sheet(book, table, head), 1
+
+        def write(cells: Sequence[Cell]) -> None:
+            nonlocal sheet, row
+            if row == SHEET_ROWS:
+                sheet, row = _new_sheet(book, table, head), 1
+            for position, (cell, column_format) in enumerate(zip(cells, formats, strict=True)):
+                _write_cell(sheet, row, position, cell, column_format)
+            row += 1
+
+        yield write
 
 
-class _Sheets:
-    """Writer of rows to a workbook; starts another sheet when one is full."""
-
-    def __init__(self, book: Any, table: Table, sheet_rows: int) -> None:
-        self.book, self.table, self.sheet_rows = book, table, sheet_rows
-        self.head = book.add_format({"bold": True, "font_color": "#FFFFFF", "bg_color": "#1D5FA6", "valign": "vcenter"})
-        formats = (_NUMBER_FORMATS.get(column.kind) for column in table.columns)
-        self.formats = [book.add_format({"num_format": known, "align": "right"} if known else {}) for known in formats]
-        self.count = 0
-        self._begin()
-
-    def write(self, cells: Sequence[Cell]) -> None:
-        """Write one row."""
-        if self.row == self.sheet_rows:
-            self._begin()
-        for position, (cell, column_format) in enumerate(zip(cells, self.formats, strict=True)):
-            _write_cell(self.sheet, self.row, position, cell, column_format)
-        self.row += 1
-
-    def _begin(self) -> None:
-        self.count += 1
-        self.sheet = self.book.add_worksheet(self.table.name if self.count == 1 else f"{self.table.name} {self.count}")
-        self.sheet.freeze_panes(1, 0)
-        self.sheet.set_row(0, 22)
-        for position, column in enumerate(self.table.columns):
-            self.sheet.set_column(position, position, column.width)
-            self.sheet.write_string(0, position, safe_text(column.title), self.head)
-        self.row = 1
+def _new_sheet(book: Workbook, table: Table, head: Format) -> Worksheet:
+    """Begin the first sheet of a workbook, or another one behind a full one."""
+    number = len(book.worksheets()) + 1
+    sheet = book.add_worksheet(table.name if number == 1 else f"{table.name} {number}")
+    sheet.freeze_panes(1, 0)
+    sheet.set_row(0, 22)
+    for position, column in enumerate(table.columns):
+        sheet.set_column(position, position, column.width)
+        sheet.write_string(0, position, safe_text(column.title), head)
+    return sheet
 
 
 def _write_cell(sheet: Worksheet, row: int, position: int, cell: Cell, column_format: Format) -> None:

@@ -11,7 +11,7 @@ from ninja import Router, Status
 from pydantic import Field
 
 from apps.images import requests
-from apps.images.fetching import MAX_BYTES
+from apps.images.making import MAX_BYTES
 from apps.outbound.addresses import MAX_URL_CHARACTERS
 from apps.outbound.given_urls import refuse_forbidden
 from switchyard.api.auth import BearerToken
@@ -74,11 +74,7 @@ def make_thumbnail(request: HttpRequest) -> Status[dict[str, str]]:
 
 
 def _read_form(request: HttpRequest) -> tuple[ThumbnailSize, UploadedFile[Any]]:
-    """Read the fields of a form and its one file.
-
-    Raises:
-        Problem: 413 the file is too large; 422 a field is wrong, unknown or repeated, or there is not exactly one file.
-    """
+    """Read the fields of a form and its one file."""
     fields = dict(request.POST.lists())
     refuse_bad_text({name: values[0] for name, values in fields.items()})
     errors = [FieldError(name, "is given twice; give it once") for name, values in fields.items() if len(values) > 1]

@@ -68,7 +68,7 @@ class MailboxAdmin(ReadOnly, CheckedQuery):
         mail = mailbox.read(name)
         if mail is None:
             raise Http404("no such mail in the mailbox")
-        return self._render(request, "admin/mail/mail.html", {"title": mail.subject or "No subject", "mail": mail})
+        return self._render(request, "admin/mail/mail.html", {"title": mail["subject"] or "No subject", "mail": mail})
 
     def _check(self, request: HttpRequest) -> None:
         # Reset links are readable here, so being staff is not enough.

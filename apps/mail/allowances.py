@@ -1,10 +1,7 @@
 """The allowance of password resets: how many an address may be sent within a time, counted in the database.
 
-A window begins with its first request. The database counts, so that all web processes share the count, and the broker's
-absence changes nothing. Keys are hashes: neither table nor logs hold an address.
-
-Limited by mailbox, so that nobody floods one; the route, as each, by API token. A caller over the limit gets 429
-instead of a silent 202: it is a program with a token, and a 202 names a job that runs.
+A window begins with its first request. Keys are hashes: neither table nor logs hold an address. Limited by mailbox, so
+that nobody floods one; the route, as each, by API token.
 """
 
 from __future__ import annotations
@@ -34,11 +31,7 @@ DOTLESS = {"gmail.com": "gmail.com", "googlemail.com": "gmail.com"}
 
 
 def use(address: str) -> int:
-    """Count a request for a mailbox.
-
-    Returns:
-        0 when it is allowed, otherwise the seconds until the window ends, at least 1.
-    """
+    """Count a request for a mailbox; return 0 when it is allowed, otherwise the seconds until the window ends."""
     key = salted_hmac(f"switchyard allowance {NAME}", mailbox_of(address), algorithm="sha256").hexdigest()
     now = compared_now()
     used = UsedAllowance.objects.filter(key=key)

@@ -3,10 +3,8 @@
 A run claims the mail's row, sends the mail, and marks the row ``sent``. A repeated run finds the mark and sends
 nothing; a concurrent run finds the claim and waits until it expires.
 
-Remaining risk: a worker that dies after the server accepted the mail and before the mark was committed (a few
-milliseconds), or a connection that breaks after the last byte and before the server's answer. Whether the mail was
-sent is then unknown, so it is sent again: a missing reset mail is worse than a second one. Both copies carry the same
-Message-ID, by which receiving servers and mail programs drop the second.
+A worker that dies between the server's answer and the mark, or a connection that breaks before that answer, leaves
+unknown whether the mail was sent. It is sent again, with the same Message-ID, by which mail programs drop the second.
 """
 
 from __future__ import annotations

@@ -6,10 +6,10 @@ import datetime
 import email
 import email.policy
 import re
-from dataclasses import dataclass
 from email.message import EmailMessage
 from email.utils import parseaddr
 from pathlib import Path
+from typing import Any
 
 from switchyard.conf import switchyard_settings
 
@@ -21,23 +21,8 @@ _NAME = re.compile(r"[0-9]{20}-[0-9]+-[0-9]+\.eml")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-@dataclass(frozen=True, slots=True)
-class Mail:
-    """One mail of the mailbox. All of its content is untrusted."""
-
-    name: str
-    received_at: datetime.datetime
-    sender: str
-    to: str
-    subject: str
-    message_id: str
-    text: str
-    html: str
-
-    @property
-    def document(self) -> str:
-        """The HTML body, to be shown in a sandboxed frame; its links open in a new tab."""
-        return f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><base target="_blank">{self.html}'
+Mail = dict[str, Any]
+"""One mail of the mailbox, all of its content untrusted: ``name``, ``received_at`` and what :func:`_parsed` returns."""
 
 
 def folder() -> Path:
@@ -49,7 +34,8 @@ def newest(search: str = "") -> list[Mail]:
     names = sorted((path.name for path in (folder() / "new").glob("*.eml") if _NAME.fullmatch(path.name)), reverse=True)
     if not search:
         return _existing(names[:SHOWN_MAILS])
-    return [mail for mail in _existing(names[:500]) if search.lower() in f"{mail.to}\n{mail.subject}".lower()]
+    found = _existing(names[:500])
+    return [mail for mail in found if search.lower() in f"{mail.get('to', '')}\n{mail['subject']}".lower()]
 
 
 def read(name: str) -> Mail | None:
@@ -65,20 +51,22 @@ def read(name: str) -> Mail | None:
     except Exception as error:  # noqa: BLE001 - the parser fails in many ways; one mail must not hide the others
         text = str(raw[:RAW_BYTES], "utf-8", "replace")
         shown = {"subject": f"Unreadable mail ({type(error).__name__})", "text": text}
-    empty = dict.fromkeys(("sender", "to", "subject", "message_id", "text", "html"), "")
     received_at = datetime.datetime.fromtimestamp(int(name[:20]) / 1e9, tz=datetime.UTC)
-    return Mail(name=name, received_at=received_at, **(empty | shown))
+    return {"name": name, "received_at": received_at, **shown}
 
 
 def _parsed(raw: bytes) -> dict[str, str]:
+    """Return the parts of a mail as text, its HTML for a sandboxed frame, whose links open in a new tab."""
     message = email.message_from_bytes(raw, _class=EmailMessage, policy=email.policy.default)
+    html = _body(message, "html")
+    head = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><base target="_blank">'
     parts = {
         "sender": parseaddr(_header(message, "From"))[1],
         "to": _header(message, "X-Envelope-To") or _header(message, "To"),
         "subject": _header(message, "Subject"),
         "message_id": _header(message, "Message-ID"),
         "text": _body(message, "plain"),
-        "html": _body(message, "html"),
+        "document": html and head + html,
     }
     # Some charsets decode to surrogates, which no page can hold.
     return {name: str(text.encode("utf-8", "replace"), "utf-8") for name, text in parts.items()}

@@ -9,7 +9,7 @@ import re
 import smtplib
 import ssl
 import uuid
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -36,27 +36,15 @@ SUBJECTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Issue:
-    """Content of a newsletter: a headline and its paragraphs."""
-
-    headline: str = ""
-    paragraphs: tuple[str, ...] = ()
-
-
-def compose(mail: SentMail, issue: Issue | None = None) -> EmailMultiAlternatives:
-    """Return the composed mail. Every run composes it anew, with the same Message-ID.
-
-    Args:
-        issue: The newsletter's content; only for that template.
-    """
+def compose(mail: SentMail, headline: str = "", paragraphs: Sequence[str] = ()) -> EmailMultiAlternatives:
+    """Return the composed mail, a newsletter with its content. Every run composes it anew, with the same Message-ID."""
     template = Template(mail.template)
     context: dict[str, Any] = {
-        "subject": issue.headline if issue and issue.headline else SUBJECTS[template],
+        "subject": headline or SUBJECTS[template],
         "name": Customer.objects.filter(email=mail.to).values_list("name", flat=True).first() or "",
         "to": mail.to,
         "site_url": switchyard_settings().public_url + "/",
-        "issue": issue,
+        "paragraphs": paragraphs,
     }
     if template == Template.PASSWORD_RESET:
         context["reset_link"] = links.reset_link(mail.to)
@@ -145,20 +133,19 @@ logger = structlog.get_logger(__name__)
 def send_newsletter(to: str, headline: str, paragraphs: list[str], *, job_id: str | None) -> bool:
     """Send a newsletter, best effort: a mail that the server refuses is logged and dropped."""
     try:
-        return deliver(Template.NEWSLETTER, to, job_id=job_id, issue=Issue(headline, tuple(paragraphs)))
+        return deliver(Template.NEWSLETTER, to, job_id=job_id, headline=headline, paragraphs=paragraphs)
     except (MailNotSent, RetryLater, PermanentFailure) as failure:
         logger.info("newsletter_not_sent", reason=str(failure))
         return False
 
 
-def deliver(template: Template, to: str, *, job_id: str | None, issue: Issue | None = None) -> bool:
-    """Send one mail, unless this job's mail was sent before.
+def deliver(
+    template: Template, to: str, *, job_id: str | None, headline: str = "", paragraphs: Sequence[str] = ()
+) -> bool:
+    """Send one mail, unless this job's mail was sent before; return whether this call sent it.
 
     Args:
         job_id: The job that sends it; with ``None`` (no worker) every call sends a mail.
-
-    Returns:
-        Whether this call sent it.
 
     Raises:
         PermanentFailure: ``to`` is no address, or the server refuses it permanently.
@@ -171,9 +158,14 @@ def deliver(template: Template, to: str, *, job_id: str | None, issue: Issue | N
         raise PermanentFailure("recipient: is not an e-mail address; correct it and send it as a new job") from None
     mail, is_claimed = guard.claim(job_id or str(uuid.uuid4()), template, to)
     if not is_claimed:
-        return _nothing_to_do(mail)
+        if mail.state == MailState.SENT:
+            logger.info("mail_was_sent_before", template=mail.template)
+            return False
+        left_s = (mail.claimed_until - clock.utc_now()).total_seconds() if mail.claimed_until else 0.0
+        fact = "mail: another run of this job sends it; retried when its claim expires"
+        raise RetryLater(max(left_s, 0.0) + 1.0, fact)
     try:
-        send(compose(mail, issue))
+        send(compose(mail, headline, paragraphs))
     except MailRefused as refused:
         guard.release(mail, state=MailState.REFUSED, reply=refused.reply)
         raise PermanentFailure(str(refused)) from None
@@ -188,11 +180,3 @@ def deliver(template: Template, to: str, *, job_id: str | None, issue: Issue | N
         raise
     guard.release(mail, state=MailState.SENT, sent_at=timezone.now())
     return True
-
-
-def _nothing_to_do(mail: SentMail) -> bool:
-    if mail.state == MailState.SENT:
-        logger.info("mail_was_sent_before", template=mail.template)
-        return False
-    left_s = (mail.claimed_until - clock.utc_now()).total_seconds() if mail.claimed_until else 0.0
-    raise RetryLater(max(left_s, 0.0) + 1.0, "mail: another run of this job sends it; retried when its claim expires")

@@ -51,13 +51,12 @@ class Mailbox:
         return (self.tmp / name).rename(self.new / name)
 
 
-def run(port: int, folder: Path) -> None:
-    """Serve on a loopback port (0: any free one) until SIGTERM or SIGINT; print ``ready: 127.0.0.1:PORT`` once up."""
-    asyncio.run(serve(Mailbox(folder), host="127.0.0.1", port=port))
-
-
 async def serve(mailbox: Mailbox, **where: Any) -> None:
-    """Fill a mailbox until SIGTERM or SIGINT; ``where`` is ``host`` and ``port``, or ``sock``, which listens."""
+    """Fill a mailbox until SIGTERM or SIGINT; print ``ready: 127.0.0.1:PORT`` once up.
+
+    Args:
+        where: ``host`` and ``port``, 0 for any free one; or ``sock``, which listens.
+    """
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -80,4 +79,4 @@ if __name__ == "__main__":
     arguments.add_argument("--port", type=int, default=8025, help="loopback port, 0 for any free one; default 8025")
     arguments.add_argument("--dir", type=Path, required=True, help="folder of the mailbox; created when missing")
     chosen = arguments.parse_args()
-    run(chosen.port, chosen.dir)
+    asyncio.run(serve(Mailbox(chosen.dir), host="127.0.0.1", port=chosen.port))

@@ -10,7 +10,6 @@ import contextlib
 import re
 import socket
 import threading
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import quote, urlsplit
@@ -25,9 +24,6 @@ PORTS = (80, 443, 8443)
 MAX_URL_CHARACTERS = 2048
 MAX_HOST_CHARACTERS = 253
 RESOLVE_DEADLINE_S = 3.0
-
-Resolve = Callable[[str, int, float], Sequence[str]]
-"""Function from host, port and deadline in seconds to the host's addresses, best first."""
 
 _UNSAFE = re.compile(r"[\x00-\x20\x7f-\xa0\\]")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
@@ -56,14 +52,6 @@ class Place:
     def host_header(self) -> str:
         host = f"[{self.host}]" if isinstance(self.literal, IPv6Address) else self.host
         return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A parsed URL with its resolved addresses, all of them allowed."""
-
-    place: Place
-    addresses: tuple[str, ...]
 
 
 def look_up(host: str, port: int, deadline_s: float) -> tuple[str, ...]:
@@ -95,14 +83,11 @@ def look_up(host: str, port: int, deadline_s: float) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def check_url(url: str, *, deadline_s: float = RESOLVE_DEADLINE_S, resolve: Resolve = look_up) -> Checked:
-    """Parse a URL, resolve its host once and check every address.
+def check_url(url: str, *, deadline_s: float = RESOLVE_DEADLINE_S) -> tuple[Place, tuple[str, ...]]:
+    """Parse a URL, resolve its host once, check every address, and return its parts and the addresses.
 
     The setting ``ALLOWED_PRIVATE_ADDRESSES`` names the ``host:port`` pairs, spelt as in the URL, that are
     allowed although the address is private or the port is not a usual one.
-
-    Args:
-        resolve: Resolver to use; tests inject one.
 
     Raises:
         ForbiddenAddress: the URL must not be requested. One bad answer among good ones is enough.
@@ -111,11 +96,11 @@ def check_url(url: str, *, deadline_s: float = RESOLVE_DEADLINE_S, resolve: Reso
     """
     place = check_form(url)
     if place.literal is not None:
-        return Checked(place, (str(place.literal),))
-    answers = tuple(resolve(place.host, place.port, deadline_s))
+        return place, (str(place.literal),)
+    answers = look_up(place.host, place.port, deadline_s)
     for answer in answers:
         _refuse_inner(place, denial(ip_address(answer)))
-    return Checked(place, answers)
+    return place, answers
 
 
 def check_form(url: str) -> Place:

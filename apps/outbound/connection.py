@@ -22,9 +22,6 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from apps.outbound.addresses import Place
 from apps.outbound.errors import DeadlineExceeded, TooLarge, Unreachable
 
-Connect = Callable[[str, int, float], socket.socket]
-"""Function from address, port and timeout in seconds to a connected socket."""
-
 
 class Deadline:
     """Deadline of a whole request, so many seconds from now; ``host`` names it in errors once it is known."""
@@ -33,11 +30,6 @@ class Deadline:
         self.host = "URL"
         self.seconds = seconds
         self.started = time.monotonic()
-
-    @property
-    def elapsed_ms(self) -> int:
-        """Milliseconds since the start, rounded."""
-        return round((time.monotonic() - self.started) * 1000)
 
     def left(self, doing: str) -> float:
         """Return the remaining seconds.
@@ -101,12 +93,7 @@ class MeteredSocket:
         self._limit_bytes = self._left_bytes = limit_bytes
 
     def count(self, received_bytes: int) -> None:
-        """Count received bytes.
-
-        Raises:
-            TooLarge: the part exceeds its limit in bytes.
-            DeadlineExceeded: the deadline has passed.
-        """
+        """Count received bytes; raise ``TooLarge`` above the limit of the part."""
         self.deadline.left("the answer was read")
         self._left_bytes -= received_bytes
         if self._left_bytes < 0:
@@ -191,17 +178,25 @@ def connect_tcp(address: str, port: int, timeout_s: float) -> socket.socket:
     return sock
 
 
-def open_connection(place: Place, sock: socket.socket, timeout_s: float, tls: ssl.SSLContext) -> HTTPConnection:
+def open_connection(place: Place, sock: socket.socket, deadline: Deadline, tls: ssl.SSLContext) -> HTTPConnection:
     """Return an HTTP connection over a connected socket; for ``https`` after the handshake, the certificate checked.
 
     Raises:
+        DeadlineExceeded: the deadline has passed.
         OSError: the handshake failed, or the certificate is not one for ``place.host``.
     """
-    if place.scheme == "http":
-        connection = _Pinned(place.host, place.port, timeout=timeout_s)
-    else:
-        # OpenSSL compares the certificate with server_hostname: the context has check_hostname.
-        connection = _PinnedTLS(place.host, place.port, timeout=timeout_s, ssl_context=tls, server_hostname=place.host)
-    connection.pinned = sock
-    connection.connect()
+    try:
+        timeout_s = deadline.left("it was connected")
+        if place.scheme == "http":
+            connection = _Pinned(place.host, place.port, timeout=timeout_s)
+        else:
+            # OpenSSL compares the certificate with server_hostname: the context has check_hostname.
+            connection = _PinnedTLS(
+                place.host, place.port, timeout=timeout_s, ssl_context=tls, server_hostname=place.host
+            )
+        connection.pinned = sock
+        connection.connect()
+    except BaseException:
+        sock.close()
+        raise
     return connection

@@ -11,16 +11,16 @@ import http.client
 import socket
 import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
-from urllib3.response import HTTPResponse
 
-from apps.outbound.addresses import RESOLVE_DEADLINE_S, Checked, Resolve, check_url, look_up, read_url
-from apps.outbound.connection import Connect, Deadline, MeteredSocket, Watchdog, connect_tcp, open_connection
+from apps.outbound.addresses import RESOLVE_DEADLINE_S, Place, check_url, read_url
+from apps.outbound.connection import Deadline, MeteredSocket, Watchdog, connect_tcp, open_connection
 from apps.outbound.errors import TooLarge, Unreachable
 from switchyard.middleware.circuits import calls_host
 
@@ -37,24 +37,13 @@ class Response:
     Args:
         headers: Names in lower case; values of a repeated header joined with ``", "``.
         body: Undecoded body, at most ``max_bytes``.
-        elapsed_ms: From the DNS look-up to the last byte.
         truncated: The response was longer.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
-    elapsed_ms: int
     truncated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    method: str
-    headers: Mapping[str, str]
-    body: bytes
-    max_bytes: int
-    truncate: bool
 
 
 def send(
@@ -66,9 +55,6 @@ def send(
     deadline_s: float,
     max_bytes: int,
     truncate: bool = False,
-    resolve: Resolve = look_up,
-    connect: Connect = connect_tcp,
-    tls: ssl.SSLContext | None = None,
 ) -> Response:
     """Send one request and return its response. Redirects are returned, not followed.
 
@@ -76,7 +62,6 @@ def send(
         deadline_s: Limit of the whole request: look-up, connection, TLS, sending, headers, body.
         max_bytes: Limit of the response's body.
         truncate: Keep the first ``max_bytes`` of a longer body, instead of refusing it.
-        resolve, connect, tls: Parts that tests replace.
 
     Raises:
         ForbiddenAddress: the URL must not be requested. Nothing was sent.
@@ -86,28 +71,37 @@ def send(
     """
     deadline = Deadline(deadline_s)
     calls_host(read_url(url).host)
-    checked = check_url(url, deadline_s=min(deadline_s, RESOLVE_DEADLINE_S), resolve=resolve)
-    deadline.host = checked.place.host
+    place, addresses = check_url(url, deadline_s=min(deadline_s, RESOLVE_DEADLINE_S))
+    deadline.host = place.host
     sent = {
         "user-agent": USER_AGENT,
         **{name.lower(): value for name, value in (headers or {}).items()},
-        "host": checked.place.host_header,
+        "host": place.host_header,
         "accept-encoding": "identity",
         "connection": "close",
     }
-    request = _Request(method, sent, body, max_bytes, truncate)
     try:
-        with _span(method, checked.place.host) as span:
-            sock = _connect(checked, deadline, connect)
-            with Watchdog(sock, deadline.left("it was connected")):
-                response = _exchange(checked, sock, deadline, request, tls or _tls())
+        with _span(method, place.host) as span:
+            sock = _connect(place, addresses, deadline)
+            with (
+                Watchdog(sock, deadline.left("it was connected")),
+                contextlib.closing(open_connection(place, sock, deadline, _tls())) as connection,
+            ):
+                connection.sock = metered = MeteredSocket(connection.sock, deadline)
+                metered.allow("the answer's head", MAX_HEADER_BYTES)
+                # A server may respond before the whole request is sent.
+                with contextlib.suppress(BrokenPipeError):
+                    connection.request(
+                        method, place.target, body or None, sent, preload_content=False, decode_content=False
+                    )
+                response = _read(connection, metered, max_bytes, truncate=truncate)
             if span is not None:
                 span.set_attribute("http.response.status_code", response.status)
             return response
     except (OSError, HTTPError, http.client.HTTPException) as error:
         # An expired deadline looks like a broken connection: the watchdog shut it down.
         deadline.left("waiting for the other side")
-        raise Unreachable(checked.place.host, _cause(error)) from error
+        raise Unreachable(place.host, _cause(error)) from error
 
 
 def _span(method: str, host: str) -> AbstractContextManager[Any]:
@@ -124,63 +118,41 @@ def _span(method: str, host: str) -> AbstractContextManager[Any]:
     return span
 
 
-def _connect(checked: Checked, deadline: Deadline, connect: Connect) -> socket.socket:
+def _connect(place: Place, addresses: Sequence[str], deadline: Deadline) -> socket.socket:
     """Connect to the first of the checked addresses that accepts, with the time divided among them."""
-    addresses = checked.addresses[:MAX_ADDRESSES_TRIED]
+    addresses = addresses[:MAX_ADDRESSES_TRIED]
     for left_count, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
         timeout_s = deadline.left("it was connected") / left_count
         try:
-            return connect(address, checked.place.port, timeout_s)
+            return connect_tcp(address, place.port, timeout_s)
         except OSError:
             if left_count == 1:
                 raise
-    raise Unreachable(checked.place.host, "its name has no address")
+    raise Unreachable(place.host, "its name has no address")
 
 
-def _exchange(
-    checked: Checked, sock: socket.socket, deadline: Deadline, request: _Request, tls: ssl.SSLContext
-) -> Response:
-    try:
-        connection = open_connection(checked.place, sock, deadline.left("it was connected"), tls)
-    except BaseException:
-        sock.close()
-        raise
-    with contextlib.closing(connection):
-        connection.sock = metered = MeteredSocket(connection.sock, deadline)
-        metered.allow("the answer's head", MAX_HEADER_BYTES)
-        # A server may respond before the whole request is sent.
-        with contextlib.suppress(BrokenPipeError):
-            connection.request(
-                request.method, checked.place.target, request.body or None, request.headers,
-                preload_content=False, decode_content=False,
-            )  # fmt: skip
-        with contextlib.closing(connection.getresponse()) as answer:
-            received = {name.lower(): value for name, value in answer.headers.items()}
-            try:
-                body, truncated = _read(answer, metered, request)
-            except ValueError as error:
-                # http.client accepts a negative size of a chunk and hands it to read().
-                raise InvalidAnswer from error
-    # When the end of the stream ends the body, a connection shut down in mid-body looks complete.
-    deadline.left("the answer was read")
-    return Response(answer.status, received, body, deadline.elapsed_ms, truncated)
-
-
-def _read(answer: HTTPResponse, metered: MeteredSocket, request: _Request) -> tuple[bytes, bool]:
-    """Read the body undecoded. Chunk framing may add as many bytes again, and a constant."""
-    # urllib3 prepares decoders by this header even with decoding off.
-    answer.headers.discard("content-encoding")
-    metered.allow("the answer's body", 2 * request.max_bytes + MAX_HEADER_BYTES)
+def _read(connection: HTTPConnection, metered: MeteredSocket, max_bytes: int, *, truncate: bool) -> Response:
+    """Read the answer, its body undecoded. Chunk framing may add as many bytes again, and a constant."""
     body = bytearray()
-    while len(body) <= request.max_bytes:
-        # Not stream(): it reads chunk headers as lines without a limit.
-        piece = answer.read(min(READ_BYTES, request.max_bytes + 1 - len(body)), decode_content=False)
-        if not piece:
-            return bytes(body), False
-        body += piece
-    if not request.truncate:
-        raise TooLarge(metered.deadline.host, "the answer's body", request.max_bytes)
-    return bytes(body[: request.max_bytes]), True
+    with contextlib.closing(connection.getresponse()) as answer:
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        # urllib3 prepares decoders by this header even with decoding off.
+        answer.headers.discard("content-encoding")
+        metered.allow("the answer's body", 2 * max_bytes + MAX_HEADER_BYTES)
+        try:
+            # Not stream(): it reads chunk headers as lines without a limit.
+            while piece := answer.read(min(READ_BYTES, max_bytes + 1 - len(body)), decode_content=False):
+                body += piece
+                if len(body) > max_bytes:
+                    break
+        except ValueError as error:
+            # http.client accepts a negative size of a chunk and hands it to read().
+            raise InvalidAnswer from error
+    if len(body) > max_bytes and not truncate:
+        raise TooLarge(metered.deadline.host, "the answer's body", max_bytes)
+    # When the end of the stream ends the body, a connection shut down in mid-body looks complete.
+    metered.deadline.left("the answer was read")
+    return Response(answer.status, headers, bytes(body[:max_bytes]), len(body) > max_bytes)
 
 
 class InvalidAnswer(http.client.HTTPException):

@@ -26,16 +26,13 @@ FONTS = FOLDER / "fonts"
 
 
 def generate(customer_id: int, month: str, *, since: datetime | None = None) -> dict[str, Any]:
-    """Make the statement of a customer's month, unless the stored one has the same content.
-
-    Safe to repeat: the same content is written once.
+    """Make the statement of a customer's month, unless the stored one has the same content. Safe to repeat.
 
     Args:
         since: Time at which the job was sent: a statement that is newer counts as written by this job.
 
     Returns:
-        The stored file (``file``, ``filename``, ``content_type``, ``size_bytes``, ``sha256``) with ``checksum`` of
-        the content, and ``unchanged``: whether nothing was written since then.
+        The stored file with ``checksum`` of the content, and ``unchanged``: whether nothing was written since then.
 
     Raises:
         PermanentFailure: there is no such customer or month.
@@ -71,23 +68,13 @@ def _result(report: Report, *, unchanged: bool) -> dict[str, Any]:
 
 
 def typeset(content: dict[str, Any]) -> bytes:
-    """Return a statement as PDF. Equal data and design give equal bytes.
-
-    Raises:
-        typst.TypstError: the template does not fit the content.
-    """
+    """Return a statement as PDF. Equal data and design give equal bytes."""
     import typst  # imported here: 7 MB that only a process that makes reports needs
 
     # The data is an input of the document, never part of its source, so it is never evaluated. System fonts
     # stay in, after ours, for names in scripts that Inter lacks.
-    pdf: bytes = typst.compile(
-        TEMPLATE,
-        format="pdf",
-        root=FOLDER,
-        font_paths=[FONTS],
-        sys_inputs={"data": _encode(content).decode()},
-        timestamp=0,
-    )
+    data = {"data": _encode(content).decode()}
+    pdf: bytes = typst.compile(TEMPLATE, format="pdf", root=FOLDER, font_paths=[FONTS], sys_inputs=data, timestamp=0)
     return pdf
 
 

@@ -6,7 +6,7 @@ All amounts are as of the end of the month, so a statement made a year later is 
 from __future__ import annotations
 
 import datetime
-from collections import defaultdict
+from collections import Counter, defaultdict
 from decimal import Decimal
 from typing import Any
 
@@ -27,11 +27,7 @@ AGES = ((1, "1 to 30 days late"), (31, "31 to 60 days late"), (61, "more than 60
 
 
 def build(customer: Customer, month: str) -> dict[str, Any]:
-    """Return the content of a customer's monthly statement as text, ready for typesetting.
-
-    Raises:
-        ValueError: the month does not exist.
-    """
+    """Return the content of a customer's monthly statement as text, ready for typesetting."""
     first, after = months.bounds(month)
     last = after - datetime.timedelta(days=1)
     invoices = shop.invoices_of(customer, month)
@@ -39,7 +35,9 @@ def build(customer: Customer, month: str) -> dict[str, Any]:
     opening = balances_before(customer, first)
     closing = balances_before(customer, after)
     unpaid = open_invoices(customer, after)
-    currencies = _currencies(opening, closing, invoices, payments)
+    counts = Counter(row.currency for row in (*invoices, *payments))
+    currencies = sorted({*opening, *closing, *counts}, key=lambda currency: (-counts[currency], currency))
+    currencies = currencies or [DEFAULT_CURRENCY]
     totals = [_figures(currency, opening, closing, invoices, payments) for currency in currencies]
     main = currencies[0]
     unpaid_main = [(invoice, left) for invoice, left in unpaid if invoice.currency == main]
@@ -73,14 +71,6 @@ def money(amount: Decimal, currency: str = "", main: str = "") -> str:
     shown = f"{abs(amount):,.2f}"
     sign = "−" if amount < 0 else ""
     return f"{sign}{shown} {currency}" if currency != main else sign + shown
-
-
-def _currencies(*sources: Any) -> list[str]:
-    opening, closing, invoices, payments = sources
-    counts: dict[str, int] = dict.fromkeys((*opening, *closing), 0)
-    for row in (*invoices, *payments):
-        counts[row.currency] = counts.get(row.currency, 0) + 1
-    return sorted(counts, key=lambda currency: (-counts[currency], currency)) or [DEFAULT_CURRENCY]
 
 
 def _figures(

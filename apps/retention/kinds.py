@@ -48,7 +48,3 @@ def register(kind: RetentionKind) -> None:
 def kinds() -> list[RetentionKind]:
     """Return the registered kinds: rows first, so that the files which they name are known to be theirs."""
     return sorted(_kinds.values(), key=lambda kind: (kind.model is None, kind.title))
-
-
-def named_by_rows(names: Sequence[str]) -> set[str]:
-    return {name for kind in _kinds.values() if kind.named is not None for name in kind.named(names)}

@@ -20,7 +20,7 @@ from django.db import transaction
 from django.db.models import Count, F, Min, Model
 from django.utils import timezone
 
-from apps.retention.kinds import RetentionKind, kinds, named_by_rows
+from apps.retention.kinds import RetentionKind, kinds
 from apps.retention.listing import FileEntry, files_below, remove_file
 from apps.retention.models import FileRemoval, KindState
 
@@ -33,11 +33,7 @@ class LaterRun(Exception):
 
 
 def remove_rows(kind: RetentionKind, model: type[Model], before: datetime, *, run: int) -> int:
-    """Remove a batch of the oldest rows from before a time, and write down their files; return how many.
-
-    Raises:
-        LaterRun: a later run has begun.
-    """
+    """Remove a batch of the oldest rows from before a time, and write down their files; return how many."""
     with transaction.atomic():
         old = model._default_manager.filter(kind.ended, **{f"{kind.age}__lt": before}).order_by(kind.age, "pk")
         # A row that another process writes is left to the next run.
@@ -87,11 +83,7 @@ def note(kind: RetentionKind, *, run: int, at: str | None = None, **values: Any)
 
 
 def begin(kind: RetentionKind, *, run: int) -> KindState:
-    """Return the state of a kind in a run; the first call of a run resets it.
-
-    Raises:
-        LaterRun: a later run has begun.
-    """
+    """Return the state of a kind in a run, unless a later one has begun; the first call of a run resets it."""
     KindState.objects.get_or_create(name=kind.name)
     fresh = {"run": run, "done": False, "cursor": "", "walked": {}, "removed": 0}
     KindState.objects.filter(name=kind.name, run__lt=run).update(**fresh)
@@ -162,7 +154,8 @@ def _walk(kind: RetentionKind, state: KindState, before: datetime | None, run: i
     """Look at each file of a kind's folder: count those that no row names, remove those from before a time."""
     found = files_below(storages["default"], kind.folder, after=state.cursor)
     while page := list(itertools.islice(found, PAGE)):
-        named = named_by_rows([file.name for file in page])
+        names = [file.name for file in page]
+        named = {name for other in kinds() if other.named is not None for name in other.named(names)}
         unnamed = [file for file in page if file.name not in named]
         old = [file for file in unnamed if before is not None and file.modified_at < before]
         kept = [file for file in unnamed if before is None or file.modified_at >= before]

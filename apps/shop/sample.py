@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import datetime
 import random
-from dataclasses import dataclass
 from decimal import Decimal
 
 from django.db import transaction
@@ -14,56 +13,28 @@ from django.utils.text import slugify
 from apps.shop import months, settlement
 from apps.shop.models import CENT, Customer, Invoice, InvoiceLine, InvoiceStatus, Payment, PaymentMethod
 
-
-@dataclass(frozen=True, slots=True)
-class Country:
-    """Names of people and companies of one country, and their currency."""
-
-    code: str
-    currency: str
-    first_names: tuple[str, ...]
-    last_names: tuple[str, ...]
-    company_forms: tuple[str, ...]
-
-
-# Invented; addresses end in .example, which receives no mail.
-COUNTRIES = (
-    Country(
-        "DE",
-        "EUR",
-        ("Anna", "Jonas", "Lena", "Felix", "Miriam", "Tobias", "Katrin", "Henrik", "Ayşe", "Paul"),
-        ("Brandt", "Hansen", "Vogel", "Keller", "Yılmaz", "Lorenz", "Seidel", "Busch", "Winter", "Kraft"),
-        ("{} GmbH", "{} & Partner", "{} Logistik AG"),
-    ),
-    Country(
-        "FR",
-        "EUR",
-        ("Camille", "Hugo", "Inès", "Louis", "Chloé", "Mathieu", "Zoé", "Karim", "Élise", "Bastien"),
-        ("Moreau", "Lefèvre", "Girard", "Benali", "Rousseau", "Fontaine", "Mercier", "Blanchard", "Roux", "Caron"),
-        ("{} SARL", "Ateliers {}", "{} et Fils"),
-    ),
-    Country(
-        "GB",
-        "GBP",
-        ("Emily", "Oliver", "Priya", "Harry", "Grace", "Samuel", "Isla", "Daniel", "Amara", "Owen"),
-        ("Whitfield", "Patel", "Hughes", "Okafor", "Barker", "Sinclair", "Reid", "Holloway", "Marsh", "Doyle"),
-        ("{} Ltd", "{} & Sons", "{} Trading"),
-    ),
-    Country(
-        "US",
-        "USD",
-        ("Ashley", "Marcus", "Elena", "Tyler", "Naomi", "Victor", "Hannah", "Jamal", "Sofia", "Caleb"),
-        ("Carter", "Nguyen", "Ramirez", "Sullivan", "Brooks", "Kim", "Foster", "Delgado", "Hayes", "Lindgren"),
-        ("{} Inc.", "{} Supply Co.", "{} Group LLC"),
-    ),
-    Country(
-        "CH",
-        "CHF",
-        ("Laura", "Reto", "Nina", "Urs", "Giulia", "Beat", "Selina", "Luca", "Sandra", "Marco"),
-        ("Meier", "Bianchi", "Frei", "Zürcher", "Gerber", "Rossi", "Ammann", "Steiner", "Favre", "Keller"),
-        ("{} AG", "{} Sàrl", "{} Holding"),
-    ),
-)
+# Code of the country, its currency, first names, last names, names of companies. Invented; addresses end in .example,
+# which receives no mail.
+COUNTRIES = tuple(
+    (code, currency, first_names.split(), last_names.split(), companies.split(", "))
+    for code, currency, first_names, last_names, companies in (
+        ("DE", "EUR", "Anna Jonas Lena Felix Miriam Tobias Katrin Henrik Ayşe Paul",
+         "Brandt Hansen Vogel Keller Yılmaz Lorenz Seidel Busch Winter Kraft",
+         "{} GmbH, {} & Partner, {} Logistik AG"),
+        ("FR", "EUR", "Camille Hugo Inès Louis Chloé Mathieu Zoé Karim Élise Bastien",
+         "Moreau Lefèvre Girard Benali Rousseau Fontaine Mercier Blanchard Roux Caron",
+         "{} SARL, Ateliers {}, {} et Fils"),
+        ("GB", "GBP", "Emily Oliver Priya Harry Grace Samuel Isla Daniel Amara Owen",
+         "Whitfield Patel Hughes Okafor Barker Sinclair Reid Holloway Marsh Doyle",
+         "{} Ltd, {} & Sons, {} Trading"),
+        ("US", "USD", "Ashley Marcus Elena Tyler Naomi Victor Hannah Jamal Sofia Caleb",
+         "Carter Nguyen Ramirez Sullivan Brooks Kim Foster Delgado Hayes Lindgren",
+         "{} Inc., {} Supply Co., {} Group LLC"),
+        ("CH", "CHF", "Laura Reto Nina Urs Giulia Beat Selina Luca Sandra Marco",
+         "Meier Bianchi Frei Zürcher Gerber Rossi Ammann Steiner Favre Keller",
+         "{} AG, {} Sàrl, {} Holding"),
+    )
+)  # fmt: skip
 
 # Description, lowest and highest unit price in whole units of currency, highest quantity.
 CATALOGUE = (
@@ -85,31 +56,25 @@ STRAY_REFERENCES = ("Thank you", "advance payment", "see mail", "collective tran
 
 FULL_MONTHS = 12
 BATCH_ROWS = 1_000
-CURRENCIES = {country.code: country.currency for country in COUNTRIES}
+CURRENCIES = {code: currency for code, currency, *_ in COUNTRIES}
 
 
 @transaction.atomic
 def create(*, customers: int = 300, until: datetime.date) -> bool:
     """Fill an empty shop with customers, and their invoices and payments of twelve full months and the running one.
 
-    A shop that has customers is left unchanged. Each customer gets about thirteen invoices; most are paid in full,
-    some too little, too much, twice, without a readable reference, or never; the status of a few contradicts their
-    payments.
+    Each customer gets about thirteen invoices; most are paid in full, some too little, too much, twice, without a
+    readable reference, or never; the status of a few contradicts their payments.
 
     Args:
-        customers: Number of customers.
         until: Last day with invoices or payments; an equal day makes an equal shop.
 
     Returns:
-        Whether the shop was filled.
+        Whether the shop was filled; one that has customers is left unchanged.
     """
-    created = not Customer.objects.exists()
-    if created:
-        _fill(random.Random(1), customers, until)  # noqa: S311 (sample data, no secret)
-    return created
-
-
-def _fill(rng: random.Random, customers: int, until: datetime.date) -> None:
+    if Customer.objects.exists():
+        return False
+    rng = random.Random(1)  # noqa: S311 (sample data, no secret)
     people = Customer.objects.bulk_create(_customers(rng, customers, until), batch_size=BATCH_ROWS)
     drafts = _drafts(rng, people, until)
     invoices = Invoice.objects.bulk_create([invoice for invoice, _ in drafts], batch_size=BATCH_ROWS)
@@ -123,14 +88,15 @@ def _fill(rng: random.Random, customers: int, until: datetime.date) -> None:
     Payment.objects.bulk_create(payments, batch_size=BATCH_ROWS)
     _settle(rng, invoices, payments)
     Invoice.objects.bulk_update(invoices, ["status"], batch_size=BATCH_ROWS)
+    return True
 
 
 def _customers(rng: random.Random, count: int, until: datetime.date) -> list[Customer]:
     made = []
     for serial in range(1, count + 1):
-        country = rng.choices(COUNTRIES, weights=(40, 18, 16, 16, 10))[0]
-        first, last = rng.choice(country.first_names), rng.choice(country.last_names)
-        company = rng.choice(country.company_forms).format(rng.choice(country.last_names)) if rng.random() < 0.8 else ""
+        country, _, first_names, last_names, companies = rng.choices(COUNTRIES, weights=(40, 18, 16, 16, 10))[0]
+        first, last = rng.choice(first_names), rng.choice(last_names)
+        company = rng.choice(companies).format(rng.choice(last_names)) if rng.random() < 0.8 else ""
         host = _ascii(company.replace("&", "and")) or "mail"
         joined = until - datetime.timedelta(days=rng.randint(400, 1_500))
         made.append(
@@ -138,7 +104,7 @@ def _customers(rng: random.Random, count: int, until: datetime.date) -> list[Cus
                 name=f"{first} {last}",
                 email=f"{_ascii(first)}.{_ascii(last)}.{serial}@{host}.example",
                 company=company,
-                country=country.code,
+                country=country,
                 created_at=_moment(rng, joined),
             )
         )

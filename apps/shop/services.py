@@ -48,11 +48,7 @@ def record_payment(
 
 @transaction.atomic
 def link_payments(payments: Iterable[Payment], invoice_ids: Mapping[int, int]) -> list[Payment]:
-    """Link payments to their invoices and return those that were linked.
-
-    Args:
-        invoice_ids: Payment id -> invoice id; other payments stay unchanged.
-    """
+    """Link payments to their invoices, by id -> id, and return those that were linked; others stay unchanged."""
     linked = [payment for payment in payments if payment.pk in invoice_ids]
     for payment in linked:
         payment.invoice_id = invoice_ids[payment.pk]
@@ -62,10 +58,9 @@ def link_payments(payments: Iterable[Payment], invoice_ids: Mapping[int, int]) -
 
 @transaction.atomic
 def settle(invoices: Iterable[Invoice], paid: Mapping[int, Decimal]) -> dict[int, str]:
-    """Correct the status of invoices by what was paid; return the former status of those that were wrong, by id.
+    """Correct the status of invoices by what was paid, by id; return the former status of those that were wrong, by id.
 
-    Args:
-        paid: Invoice id -> amount. A void invoice stays void.
+    A void invoice stays void.
     """
     before, wrong = {}, []
     for invoice in invoices:

@@ -16,7 +16,6 @@ from apps.outbound.errors import ForbiddenAddress, OutboundError
 from apps.outbound.http import Response, send
 from apps.webhooks import services, signing
 from apps.webhooks.models import Delivery, DeliveryState
-from apps.webhooks.services import AttemptOutcome
 from switchyard.broker import clock
 from switchyard.broker.errors import SwitchyardError
 from switchyard.middleware.errors import PermanentFailure, RetryLater
@@ -73,57 +72,64 @@ def deliver(delivery_id: str, *, is_last: bool) -> None:
         services.skip(delivery.pk)
         log.info("webhook_skipped", delivery_id=delivery_id, endpoint_id=str(delivery.endpoint_id))
         return
-    outcome, failure = _attempt(delivery, DeliveryState.DEAD if is_last else DeliveryState.RETRYING)
-    if not services.record_attempt(delivery.pk, outcome):
+    response: Response | None = None
+    failure: Exception | None
+    disable_reason = ""
+    started_s = time.monotonic()
+    try:
+        response = _send(delivery)
+        failure, disable_reason = _judge(read_url(delivery.endpoint.url).host, response)
+    except ForbiddenAddress as error:
+        failure = PermanentFailure(str(error))
+    except OutboundError as error:
+        failure = DeliveryFailed(read_url(delivery.endpoint.url).host, error.fact)
+    state = DeliveryState.RETRYING
+    if failure is None:
+        state = DeliveryState.SUCCEEDED
+    elif is_last or isinstance(failure, PermanentFailure):
+        state = DeliveryState.DEAD
+    is_recorded = services.record_attempt(
+        delivery.pk,
+        state,
+        duration_ms=round((time.monotonic() - started_s) * 1_000),
+        response=response,
+        error="" if failure is None else str(failure),
+        disable_reason=disable_reason,
+    )
+    if not is_recorded:
         raise _no_such(delivery_id)
     if failure is not None:
         raise failure
 
 
-def _attempt(delivery: Delivery, failed: DeliveryState) -> tuple[AttemptOutcome, Exception | None]:
-    """Send once; return the outcome and the exception for the actor to raise."""
+def _send(delivery: Delivery) -> Response:
     body = signing.body_of(delivery.event)
     headers = signing.headers_for(delivery.webhook_id, body, delivery.endpoint.secret, clock.utc_now())
-    started = time.monotonic()
-    try:
-        response = send(
-            "POST",
-            delivery.endpoint.url,
-            headers=headers,
-            body=body,
-            deadline_s=DEADLINE_S,
-            max_bytes=MAX_RESPONSE_BYTES,
-            truncate=True,
-        )
-    except ForbiddenAddress as error:
-        outcome = AttemptOutcome(DeliveryState.DEAD, _ms_since(started), error=str(error))
-        return outcome, PermanentFailure(str(error))
-    except OutboundError as error:
-        unanswered = DeliveryFailed(_host(delivery), error.fact)
-        return AttemptOutcome(failed, _ms_since(started), error=str(unanswered)), unanswered
-    return _judge(delivery, response, failed)
+    return send(
+        "POST",
+        delivery.endpoint.url,
+        headers=headers,
+        body=body,
+        deadline_s=DEADLINE_S,
+        max_bytes=MAX_RESPONSE_BYTES,
+        truncate=True,
+    )
 
 
-def _judge(delivery: Delivery, response: Response, failed: DeliveryState) -> tuple[AttemptOutcome, Exception | None]:
-    status, host = response.status, _host(delivery)
-
-    def outcome(state: DeliveryState, error: str = "", disable_reason: str = "") -> AttemptOutcome:
-        return AttemptOutcome(state, response.elapsed_ms, status, response.body, error, disable_reason)
-
+def _judge(host: str, response: Response) -> tuple[Exception | None, str]:
+    """Return the exception for the actor to raise, and the reason to disable the endpoint."""
+    status = response.status
     if 200 <= status < 300:
-        return outcome(DeliveryState.SUCCEEDED), None
+        return None, ""
     if status == GONE:
         reason = f"answered 410 Gone at {timezone.now():%Y-%m-%d %H:%M} UTC"
-        failure = PermanentFailure(f"{host}: {reason}; the endpoint is disabled, enable it once it is back")
-        return outcome(DeliveryState.DEAD, str(failure), reason), failure
+        return PermanentFailure(f"{host}: {reason}; the endpoint is disabled, enable it once it is back"), reason
     if status in ASKS_TO_WAIT:
         wait_s = seconds_of(response.headers.get("retry-after", ""), clock.utc_now())
         if wait_s is not None:
             told = f"{host}: answered {status} and asks for {wait_s:g} s; it is tried again then"
-            later = RetryLater(wait_s, told, per="endpoint_id")
-            return outcome(failed, str(later)), later
-    refused = (DeliveryFailed if status >= SERVER_FAILURE else DeliveryRefused)(host, f"answered {status}")
-    return outcome(failed, str(refused)), refused
+            return RetryLater(wait_s, told, per="endpoint_id"), ""
+    return (DeliveryFailed if status >= SERVER_FAILURE else DeliveryRefused)(host, f"answered {status}"), ""
 
 
 def seconds_of(value: str, now: datetime) -> float | None:
@@ -137,14 +143,6 @@ def seconds_of(value: str, now: datetime) -> float | None:
     except (TypeError, ValueError, OverflowError):
         # A date without a zone cannot be compared; HTTP's dates always have one.
         return None
-
-
-def _host(delivery: Delivery) -> str:
-    return read_url(delivery.endpoint.url).host
-
-
-def _ms_since(started: float) -> int:
-    return round((time.monotonic() - started) * 1000)
 
 
 def _no_such(delivery_id: str) -> PermanentFailure:

@@ -18,10 +18,7 @@ from switchyard.jobs.services import enqueue_on_commit, request_cancel
 
 @transaction.atomic
 def publish(owner_key: str, event_type: str, payload: dict[str, Any]) -> list[str]:
-    """Record an event and deliver it to every subscribed endpoint of its owner once the transaction commits.
-
-    Returns:
-        Ids of the jobs, one for each delivery; empty when no endpoint subscribes to this event.
+    """Record an event, deliver it to every subscribed endpoint of its owner after the commit, and return the jobs' ids.
 
     Raises:
         BrokerUnavailable: event and deliveries are stored, but not all are enqueued; redeliver them from the admin.
@@ -37,7 +34,9 @@ def publish(owner_key: str, event_type: str, payload: dict[str, Any]) -> list[st
     event = Event.objects.create(
         pk=event_id or uuid.uuid4(), owner_key=owner_key, type=event_type, payload=canonical(payload)
     )
-    deliveries = [Delivery(event=event, endpoint=endpoint) for endpoint in _subscribed(owner_key, event_type)]
+    endpoints = Endpoint.objects.filter(owner_key=owner_key, active=True).order_by("created_at", "id")
+    # Only PostgreSQL can search lists in JSON; an owner has a handful of endpoints.
+    deliveries = [Delivery(event=event, endpoint=endpoint) for endpoint in endpoints if event_type in endpoint.events]
     for delivery in deliveries:
         delivery.job_id = _enqueue(delivery, owner_key)
     Delivery.objects.bulk_create(deliveries, batch_size=100)
@@ -46,10 +45,9 @@ def publish(owner_key: str, event_type: str, payload: dict[str, Any]) -> list[st
 
 @transaction.atomic
 def redeliver(delivery_ids: Iterable[uuid.UUID]) -> list[str]:
-    """Enqueue deliveries again, succeeded ones too, each in a new job. Old jobs that have not started are cancelled.
+    """Enqueue deliveries again, succeeded ones too, each in a new job, and return the new jobs' ids.
 
-    Returns:
-        Ids of the new jobs.
+    Old jobs that have not started are cancelled.
     """
     jobs = []
     chosen = (
@@ -65,12 +63,6 @@ def redeliver(delivery_ids: Iterable[uuid.UUID]) -> list[str]:
         delivery.save(update_fields=["job_id", "state", "finished_at"])
         jobs.append(delivery.job_id)
     return jobs
-
-
-def _subscribed(owner_key: str, event_type: str) -> list[Endpoint]:
-    endpoints = Endpoint.objects.filter(owner_key=owner_key, active=True).order_by("created_at", "id")
-    # Only PostgreSQL can search lists in JSON; an owner has a handful of endpoints.
-    return [endpoint for endpoint in endpoints if event_type in endpoint.events]
 
 
 def _enqueue(delivery: Delivery, owner_key: str, *, job_id: str | None = None) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 
 from django.db import transaction
 from django.utils import timezone
 
+from apps.outbound.http import Response
 from apps.webhooks.models import EXCERPT_BYTES, Attempt, Delivery, DeliveryState, Endpoint
 from apps.webhooks.signing import new_secret
 from switchyard.api.request_jobs import is_repeated_request, row_id_of_request
@@ -22,23 +22,6 @@ MOST_ENDPOINTS = 100
 
 class TooManyEndpoints(Exception):
     """An owner has as many enabled endpoints as one may have."""
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptOutcome:
-    """Outcome of one attempt.
-
-    Args:
-        state: New state of the delivery.
-        disable_reason: Reason to disable the endpoint; "" leaves it enabled.
-    """
-
-    state: DeliveryState
-    duration_ms: int
-    status_code: int | None = None
-    response: bytes = b""
-    error: str = ""
-    disable_reason: str = ""
 
 
 def create_endpoint(owner_key: str, url: str, events: Sequence[str], *, in_order: bool = False) -> tuple[Endpoint, str]:
@@ -83,31 +66,43 @@ def skip(delivery_id: uuid.UUID) -> None:
 
 
 @transaction.atomic
-def record_attempt(delivery_id: uuid.UUID, outcome: AttemptOutcome) -> bool:
-    """Record an attempt and its consequences; return ``False`` if the delivery was deleted meanwhile."""
+def record_attempt(
+    delivery_id: uuid.UUID,
+    state: DeliveryState,
+    *,
+    duration_ms: int,
+    response: Response | None,
+    error: str = "",
+    disable_reason: str = "",
+) -> bool:
+    """Record an attempt and its consequences; return ``False`` if the delivery was deleted meanwhile.
+
+    A ``disable_reason`` disables the endpoint.
+    """
     # Two runs of one delivery, after the loss of a worker, must not use the same number.
     delivery = Delivery.objects.select_for_update().filter(pk=delivery_id).first()
     if delivery is None:
         return False
     now = timezone.now()
+    status_code = None if response is None else response.status
     delivery.attempts_count += 1
     delivery.last_attempt_at = now
-    delivery.last_status_code = outcome.status_code
+    delivery.last_status_code = status_code
     if delivery.state != DeliveryState.SUCCEEDED:  # a success stays, whatever the outcome of a second run
-        delivery.state = outcome.state
-        delivery.finished_at = None if outcome.state == DeliveryState.RETRYING else now
+        delivery.state = state
+        delivery.finished_at = None if state == DeliveryState.RETRYING else now
     delivery.save(update_fields=["attempts_count", "last_attempt_at", "last_status_code", "state", "finished_at"])
     Attempt.objects.create(
         delivery=delivery,
         number=delivery.attempts_count,
-        status_code=outcome.status_code,
-        duration_ms=outcome.duration_ms,
-        response_excerpt=excerpt_of(outcome.response),
-        error=outcome.error,
+        status_code=status_code,
+        duration_ms=duration_ms,
+        response_excerpt="" if response is None else excerpt_of(response.body),
+        error=error,
         at=now,
     )
-    if outcome.disable_reason:
-        disable(delivery.endpoint_id, outcome.disable_reason)
+    if disable_reason:
+        disable(delivery.endpoint_id, disable_reason)
     return True
 
 

@@ -16,13 +16,10 @@ from standardwebhooks.webhooks import Webhook
 from apps.webhooks.models import Event
 from switchyard.console.formatting import iso
 
-SECRET_PREFIX = "whsec_"  # noqa: S105  no secret
-SECRET_BYTES = 32
-
 
 def new_secret() -> str:
     """Make a secret: ``whsec_`` and 32 random bytes in base64."""
-    return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+    return f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
 
 
 def canonical(value: Any) -> str:

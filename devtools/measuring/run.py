@@ -39,13 +39,11 @@ class NotMeasured(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Measured figures of a pool.
+    """Measured figures of a pool, memory and processor time of its supervisor and children together.
 
     Args:
         p95_ms: Run time of a task in its worker.
-        memory_mb: Proportional set size of supervisor and children.
-        cpu_percent: Processor time of supervisor and children; 100 is one core.
-        failed: Tasks that raised.
+        cpu_percent: 100 is one core.
     """
 
     tasks_per_s: float
@@ -58,11 +56,7 @@ class Figures:
 def measure(
     kind: PoolKind, processes: int, slots: int, work: Callable[[], Message[Any]], *, tasks: int, timeout_s: float
 ) -> Figures:
-    """Let a pool drain ``tasks`` messages of the work and return its figures. Each slot runs one before, to warm up.
-
-    Raises:
-        NotMeasured: it did not start, or did not finish in time.
-    """
+    """Let a pool drain ``tasks`` messages of the work and return its figures. Each slot runs one before, to warm up."""
     with TemporaryDirectory(prefix="switchyard-measured-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         server = stack.enter_context(EmbeddedServer(folder / "valkey"))

@@ -27,14 +27,7 @@ PREPARED = "prepared"
 
 @dataclass
 class RoomYard:
-    """A running yard.
-
-    Args:
-        folder: State folder.
-        environment: Of every process.
-        url: Address of the web, without a slash at the end.
-        facts: What ``devtools.room.seed`` made, see there.
-    """
+    """A running yard; ``environment`` is that of every process, ``facts`` what ``devtools.room.seed`` made."""
 
     folder: Path
     environment: dict[str, str]
@@ -78,12 +71,7 @@ class RoomYard:
         return self.folder / f"{name}.log"
 
     def wait_for_line(self, name: str, ready: str) -> str:
-        """Wait until a process has printed ``ready``, and return what follows on that line.
-
-        Raises:
-            RuntimeError: the process has ended.
-            TimeoutError: it has not within five minutes.
-        """
+        """Wait until a process has printed ``ready``, five minutes at most, and return what follows on that line."""
         log, process = self.log(name), self.processes[name]
 
         def printed() -> bool:
@@ -138,11 +126,7 @@ def room_yard(**environment: str) -> Iterator[RoomYard]:
 
 
 def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for a condition.
-
-    Raises:
-        TimeoutError: it was not true within five minutes.
-    """
+    """Wait for a condition, for five minutes at most."""
     deadline = time.monotonic() + START_S
     while not condition():
         if time.monotonic() > deadline:

@@ -46,11 +46,7 @@ def expressions(dashboard: dict[str, Any]) -> Iterator[str]:
 
 
 def promtool_errors(queries: list[str]) -> str:
-    """Return promtool's errors for the queries; empty when it accepts them all.
-
-    Raises:
-        FileNotFoundError: promtool is not installed.
-    """
+    """Return promtool's errors for the queries; empty when it accepts them all."""
     rules = [{"record": f"dashboard:query:{number}", "expr": query} for number, query in enumerate(queries)]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rules.json"  # JSON is YAML

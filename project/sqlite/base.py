@@ -1,12 +1,8 @@
 """SQLite for many writers: a statement waits for the write lock outside of SQLite, with frequent retries.
 
-SQLite's own busy wait has three defects. It holds the mutex of its connection: when the thread that holds the write
-lock happens to collect a cursor of the waiting connection as garbage, both threads block until the wait is over. It
-blocks every greenlet of its thread. And it sleeps longer with each retry, up to 100 ms, so a connection that writes all
-the time starves the others.
-
-Here SQLite does not wait: a statement that finds the database locked is retried after some milliseconds, until the
-connection's ``timeout`` has passed.
+SQLite's own busy wait holds the mutex of its connection, blocks every greenlet of its thread, and starves all but a
+connection that writes all the time. Here a statement that finds the database locked is retried after some milliseconds,
+until the connection's ``timeout`` has passed.
 
 Source: docs/decisions/0008-waiting-for-sqlite.md
 """
@@ -38,19 +34,16 @@ class Cursor(base.SQLiteCursorWrapper):
         """
         # A transaction has held the write lock since its BEGIN IMMEDIATE, so its statements never wait.
         deadline = time.monotonic() + (0.0 if self.connection.in_transaction else self.timeout_s)
-        while not self._ran(query, params, is_last_try=time.monotonic() >= deadline):
+        while True:
+            try:
+                super().execute(query, params)
+            except sqlite3.OperationalError as error:
+                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY  # the low byte is the primary code
+                if not is_busy or time.monotonic() >= deadline:
+                    raise
+            else:
+                return self
             time.sleep(random.uniform(*LOOK_MS) / 1000)  # noqa: S311  no secret
-        return self
-
-    def _ran(self, query: str, params: Any, *, is_last_try: bool) -> bool:
-        try:
-            super().execute(query, params)
-        except sqlite3.OperationalError as error:
-            is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY  # the low byte is the primary code
-            if is_last_try or not is_busy:
-                raise
-            return False
-        return True
 
 
 # Files that this process, or the one it was forked from, has opened.

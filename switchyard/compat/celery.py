@@ -141,11 +141,7 @@ def _delay_ms(task: Task, countdown: float | None = None, eta: Any = None, **oth
 
 
 def _refuse(task: str, given: Collection[str]) -> None:
-    """Refuse the options that are left of what a task or a call was given.
-
-    Raises:
-        UnknownOption: there are any.
-    """
+    """Refuse the options that are left of what a task or a call was given."""
     if given:
         remedies = "; ".join(f"{name!r}: {INSTEAD.get(name, OTHERS)}" for name in given)
         raise UnknownOption(f"task {task}: unknown option of switchyard.compat.celery {remedies}")

@@ -43,11 +43,7 @@ class MemoryCalls(RedisCalls):
         self._taken = 0
 
     def call(self, operation: Script, keys: Sequence[str], args: Sequence[Word] = (), **options: Any) -> Any:
-        """Change a counter, or acquire or release a lock, as ``switchyard/broker/lua`` does.
-
-        Raises:
-            BrokerUnavailable: it is another operation.
-        """
+        """Change a counter, or acquire or release a lock, as ``switchyard/broker/lua`` does; refuse others."""
         if operation in (ACQUIRE, RELEASE):
             return self._lock(keys[0], args[0], None if operation is RELEASE else int(args[1]))
         if operation is not CHANGE:
@@ -63,11 +59,7 @@ class MemoryCalls(RedisCalls):
         return int(fits)
 
     def command(self, *words: Word, budget_s: float | None = None) -> Any:
-        """Set an event of a barrier, or read whether it is set.
-
-        Raises:
-            BrokerUnavailable: it is another command.
-        """
+        """Set an event of a barrier, or read whether it is set; refuse other commands."""
         match words:
             case ("EXISTS", str(key)):
                 return int(self._count(key) is not None)
@@ -137,12 +129,7 @@ class StoredMessage:
 
 @dataclass(frozen=True, slots=True)
 class SentMessage:
-    """A message that was sent for the first time.
-
-    Args:
-        by_task: A task sent it.
-        delay_ms: ``None`` where it was sent without a delay.
-    """
+    """A message that was sent for the first time, by a task or not; ``delay_ms`` is ``None`` without a delay."""
 
     message: Message[Any]
     by_task: bool
@@ -224,18 +211,13 @@ class MemoryBroker(HookedBroker):
             self.yard.queue_of(message.queue_name)
         delay = delay and whole_delay(delay)
         held = self.held.get(message.message_id)
+        self.emit_before("enqueue", message, delay)
         if held is not None and not held.moved:
-            self.emit_before("enqueue", message, delay)
             self._put(message, codec.encode(message, grown=True), delay)
             held.moved = True
-        else:
-            self.emit_before("enqueue", message, delay)
-            if self.postpone is None or self.postpone((message,), delay):
-                return self.put((message,), delay=delay)[0]
-            return message
-        self.emit_after("enqueue", message, delay)
-        record_enqueued(self.barrier, 1, message.queue_name)
-        self.on_enqueue()
+            return self._noted(message, delay)
+        if self.postpone is None or self.postpone((message,), delay):
+            return self._put_new(message, delay)
         return message
 
     def enqueue_many(self, messages: Any, *, delay: int | None = None) -> list[Message[Any]]:
@@ -261,6 +243,9 @@ class MemoryBroker(HookedBroker):
         if standing not in (None, entry.id):
             self.emit_after("yield_to_holder", message)
             return message.copy(message_id=standing)
+        return self._noted(message, delay)
+
+    def _noted(self, message: Message[Any], delay: int | None) -> Message[Any]:
         self.emit_after("enqueue", message, delay)
         record_enqueued(self.barrier, 1, message.queue_name)
         self.on_enqueue()
@@ -406,11 +391,7 @@ class MemoryBroker(HookedBroker):
         return 0
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> DramatiqConsumer:
-        """Return a consumer of a lane, for tests that start a worker of Dramatiq's own.
-
-        Raises:
-            QueueNotFound: the lane was never declared.
-        """
+        """Return a consumer of a lane, for tests that start a worker of Dramatiq's own."""
         if queue_name not in self.queues:
             raise undeclared(queue_name, self.queues)
         return MemoryConsumer(self, queue_name, timeout_ms=timeout)

@@ -41,11 +41,7 @@ class Clock(ExitStack):
 
 
 def seconds_of(moved: Any) -> float:
-    """Return how far the time is moved on, in seconds.
-
-    Raises:
-        TypeError: it is neither a number nor a ``timedelta``. ValueError: it is below 0, or not finite.
-    """
+    """Return how far the time is moved on, in seconds; refuse what is no such time."""
     if isinstance(moved, timedelta):
         moved = moved.total_seconds()
     if type(moved) not in (int, float):
@@ -127,25 +123,20 @@ def forget_callbacks() -> None:
             callback.has_run = True
 
 
-class TaskTransactions:
-    """The test's transactions while a task runs: a statement that fails in a task must not break them."""
+def begin_savepoints() -> list[tuple[BaseDatabaseWrapper, str]]:
+    """Begin savepoints in the test's transactions: a statement that fails in a task must not break them."""
+    open_ = [connection for connection in connections.all(initialized_only=True) if _is_in_test(connection)]
+    return [(connection, sid) for connection in open_ if (sid := connection.savepoint())]
 
-    def __init__(self) -> None:
-        self._savepoints: list[tuple[BaseDatabaseWrapper, str]] = []
 
-    def begin(self) -> None:
-        open_ = [connection for connection in connections.all(initialized_only=True) if _is_in_test(connection)]
-        self._savepoints = [(connection, sid) for connection in open_ if (sid := connection.savepoint())]
-
-    def end(self) -> None:
-        """Return to the savepoint where a statement failed outside of an ``atomic`` block of the task."""
-        savepoints, self._savepoints = self._savepoints, []
-        for connection, savepoint in savepoints:
-            if connection.needs_rollback:
-                connection.needs_rollback = False
-                connection.savepoint_rollback(savepoint)
-            else:
-                connection.savepoint_commit(savepoint)
+def end_savepoints(savepoints: list[tuple[BaseDatabaseWrapper, str]]) -> None:
+    """Return to the savepoint where a statement failed outside of an ``atomic`` block of the task."""
+    for connection, savepoint in savepoints:
+        if connection.needs_rollback:
+            connection.needs_rollback = False
+            connection.savepoint_rollback(savepoint)
+        else:
+            connection.savepoint_commit(savepoint)
 
 
 def _keeping(connection: BaseDatabaseWrapper, *, at_once: bool) -> Callable[..., None]:

@@ -33,12 +33,7 @@ MOST_NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table that is compared.
-
-    Args:
-        key: Places of the primary key among the columns.
-        query: Reads all rows.
-    """
+    """A table that is compared; ``key`` are the places of its primary key among the columns."""
 
     alias: str
     name: str
@@ -128,21 +123,19 @@ def _names(storage: Storage, folder: str) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """A state of everything that is compared: rows, digests of files, mails, and what was sent by tasks, as text."""
+    """A state of all that is compared: rows, digests of files, and in words what was mailed and what tasks sent."""
 
     rows: dict[Table, Rows]
     files: dict[tuple[str, str], str]
-    mails: list[str]
-    messages: list[str]
+    sent: Counter[str]
 
     def differences(self, after: Effects, ignored: frozenset[str]) -> list[str]:
         """Return in words what changed since."""
         found: list[str] = []
         for table, rows in after.rows.items():
-            found += table.differences(self.rows.get(table, {}), rows, ignored)
-        for name, old, new in (("sent the mail", self.mails, after.mails), ("enqueued", self.messages, after.messages)):
-            more = Counter(new) - Counter(old)
-            found += [f"{name} {text}" + (f" {count} times" if count > 1 else "") for text, count in more.items()]
+            found += table.differences(self.rows[table], rows, ignored)
+        more = after.sent - self.sent
+        found += [text + (f" {count} times" if count > 1 else "") for text, count in more.items()]
         for file in self.files.keys() | after.files.keys():
             before, now = self.files.get(file), after.files.get(file)
             if before != now:
@@ -152,11 +145,7 @@ class Effects:
 
 
 class NotRepeatable(AssertionError):
-    """Actors whose repetition has other effects than one run.
-
-    Attributes:
-        actors: Their names.
-    """
+    """Actors whose repetition has other effects than one run; ``actors`` are their names."""
 
     def __init__(self, found: list[tuple[str, str]], checked: list[str]) -> None:
         self.actors = sorted({actor for actor, _ in found})
@@ -259,9 +248,10 @@ class _Redelivery:
         return attempt.result
 
     def _effects(self) -> Effects:
-        mails = [f"{sent.subject!r} to {', '.join(sent.recipients())}" for sent in getattr(mail, "outbox", [])]
-        messages = [described(one) for one in self._broker.sent if one.by_task]
-        return Effects({table: table.rows() for table in self._tables}, dict(_files()), mails, messages)
+        mails = getattr(mail, "outbox", [])
+        sent = [f"sent the mail {one.subject!r} to {', '.join(one.recipients())}" for one in mails]
+        sent += [f"enqueued {described(one)}" for one in self._broker.sent if one.by_task]
+        return Effects({table: table.rows() for table in self._tables}, dict(_files()), Counter(sent))
 
     def _of_results(self, old: Any, new: Any) -> list[str]:
         if isinstance(new, BaseException):

@@ -22,7 +22,7 @@ from switchyard.broker.held_message import HeldMessage
 from switchyard.middleware.errors import ArgumentMismatch
 from switchyard.middleware.outcomes import outcome_of
 from switchyard.testing.broker import MemoryBroker, StoredMessage
-from switchyard.testing.commits import TaskTransactions, run_callbacks
+from switchyard.testing.commits import begin_savepoints, end_savepoints, run_callbacks
 
 # An actor that sends itself again would run for ever.
 MOST_ATTEMPTS: Final = 10_000
@@ -185,7 +185,7 @@ class WatchedTask(Middleware):
 
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
-        self._transactions = TaskTransactions()
+        self._savepoints: list[Any] = []
         self.begin()
 
     def begin(self) -> None:
@@ -194,7 +194,7 @@ class WatchedTask(Middleware):
         self.callback_error: Exception | None = None
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        self._transactions.begin()
+        self._savepoints = begin_savepoints()
         self._broker.in_task = True
 
     def after_process_message(
@@ -202,8 +202,9 @@ class WatchedTask(Middleware):
     ) -> None:
         """Run the callbacks of the task's commits, then note its end."""
         self.result, self.exception = result, exception
+        savepoints, self._savepoints = self._savepoints, []
         try:
-            self._transactions.end()
+            end_savepoints(savepoints)
             run_callbacks()
         except Exception as error:  # noqa: BLE001  raised in the test once the attempt has ended
             self.callback_error = error

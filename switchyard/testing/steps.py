@@ -29,58 +29,6 @@ MOST_SHOWN = 10
 Call = dict[str, Any]
 
 
-class Expectation:
-    """A call that a test expects to have been sent.
-
-    Args:
-        args, kwargs: The whole call; where both are ``None``, any call.
-        queue: Its queue; ``None`` for any.
-    """
-
-    def __init__(
-        self, actor: Actor[..., Any], args: Sequence[Any] | None, kwargs: dict[str, Any] | None, queue: str | None
-    ) -> None:
-        self.actor = actor = actor_for(actor)
-        self.queue = queue
-        if kwargs is not None:
-            require_named(actor, kwargs)
-        self.any_call = args is None and kwargs is None
-        self.call = {} if self.any_call else self._as_sent(tuple(args or ()), dict(kwargs or {}))
-
-    def _as_sent(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-        """Return a call as a message carries it: a tuple becomes a list, a date text."""
-        message = self.actor.message_with_options(args=args, kwargs=kwargs)
-        body = codec.entry_of(message, {self.actor.actor_name: self.actor}).body
-        return call_of(self.actor, codec.decode(body, message_id=message.message_id, lane=message.queue_name))
-
-    def matches(self, sent: SentMessage) -> bool:
-        return sent.message.actor_name == self.actor.actor_name and not self.differences(sent)
-
-    def differences(self, sent: SentMessage) -> list[str]:
-        """Return how a message of any actor differs from the expected call, in words."""
-        found = []
-        if sent.message.actor_name != self.actor.actor_name:
-            found.append(f"its actor is {sent.message.actor_name}, not {self.actor.actor_name}")
-        if self.queue is not None and sent.message.queue_name != self.queue:
-            found.append(f"its queue is {sent.message.queue_name!r}, not {self.queue!r}")
-        if self.any_call:
-            return found
-        there = call_of(self.actor, sent.message)
-        for name in dict.fromkeys([*self.call, *there]):
-            if name not in there:
-                found.append(f"it has no {name}, expected {shown(self.call[name])}")
-            elif name not in self.call:
-                found.append(f"it has {name}={shown(there[name])}, which was not expected")
-            elif there[name] != self.call[name]:
-                found.append(f"{name} is {shown(there[name])}, not {shown(self.call[name])}")
-        return found
-
-    def __str__(self) -> str:
-        call = ", ".join(f"{name}={shown(value)}" for name, value in self.call.items())
-        text = f"{self.actor.actor_name}({'...' if self.any_call else call})"
-        return text if self.queue is None else f"{text} in {self.queue!r}"
-
-
 def actor_for(given: Any) -> Actor[..., Any]:
     """Return an actor, or the actor that runs a task of Django's task API.
 
@@ -96,23 +44,6 @@ def actor_for(given: Any) -> Actor[..., Any]:
             return found
         raise TypeError(f"no actor runs the task {path}: is its backend Switchyard's, and was it declared?")
     raise TypeError(f"expected an actor or a task, not {kind_of(given)}: pass the decorated function itself")
-
-
-def not_enqueued(expected: Expectation, sent: Sequence[SentMessage], count: int | None) -> AssertionError:
-    """Return the error for something else that was sent than a test expected.
-
-    Args:
-        count: How often it was expected; ``None`` for at least once.
-    """
-    matching = sum(expected.matches(one) for one in sent)
-    times = "at least once" if count is None else f"{count} times" if count != 1 else "once"
-    lines = [f"{expected} was expected {times}, it was enqueued {matching} times."]
-    others = [one for one in sent if not expected.matches(one)]
-    if others and (count is None or matching < count):
-        actor = expected.actor.actor_name
-        nearest = min(others, key=lambda one: (one.message.actor_name != actor, len(expected.differences(one))))
-        lines.append(f"The nearest: {described(nearest)}: {'; '.join(expected.differences(nearest))}.")
-    return AssertionError("\n".join([*lines, listed(sent)]))
 
 
 def call_of(actor: Actor[..., Any], message: Message[Any]) -> Call:
@@ -184,19 +115,54 @@ def assert_enqueued(
     """
     broker = active().yard.broker
     run_callbacks()
-    expected = Expectation(actor, args, kwargs, queue)
-    found = [sent.message for sent in broker.sent if expected.matches(sent)]
-    if not found if count is None else len(found) != count:
-        raise not_enqueued(expected, broker.sent, count)
+    actor = actor_for(actor)
+    if kwargs is not None:
+        require_named(actor, kwargs)
+    call = None if args is None and kwargs is None else _as_sent(actor, tuple(args or ()), dict(kwargs or {}))
+    compared = [(sent, _differences(sent, actor, call, queue)) for sent in broker.sent]
+    found = [sent.message for sent, different in compared if not different]
+    if found if count is None else len(found) == count:
+        return found
+    shown_call = "..." if call is None else ", ".join(f"{name}={shown(value)}" for name, value in call.items())
+    expected = f"{actor.actor_name}({shown_call})" + ("" if queue is None else f" in {queue!r}")
+    times = "at least once" if count is None else f"{count} times" if count != 1 else "once"
+    lines = [f"{expected} was expected {times}, it was enqueued {len(found)} times."]
+    others = [one for one in compared if one[1]]
+    if others and (count is None or len(found) < count):
+        nearest, different = min(others, key=lambda one: (one[0].message.actor_name != actor.actor_name, len(one[1])))
+        lines.append(f"The nearest: {described(nearest)}: {'; '.join(different)}.")
+    raise AssertionError("\n".join([*lines, listed(broker.sent)]))
+
+
+def _as_sent(actor: Actor[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    """Return a call as a message carries it: a tuple becomes a list, a date text."""
+    message = actor.message_with_options(args=args, kwargs=kwargs)
+    body = codec.entry_of(message, {actor.actor_name: actor}).body
+    return call_of(actor, codec.decode(body, message_id=message.message_id, lane=message.queue_name))
+
+
+def _differences(sent: SentMessage, actor: Actor[..., Any], call: Call | None, queue: str | None) -> list[str]:
+    """Return how a message of any actor differs from the expected call, in words; ``None`` expects any call."""
+    found = []
+    if sent.message.actor_name != actor.actor_name:
+        found.append(f"its actor is {sent.message.actor_name}, not {actor.actor_name}")
+    if queue is not None and sent.message.queue_name != queue:
+        found.append(f"its queue is {sent.message.queue_name!r}, not {queue!r}")
+    if call is None:
+        return found
+    there = call_of(actor, sent.message)
+    for name in dict.fromkeys([*call, *there]):
+        if name not in there:
+            found.append(f"it has no {name}, expected {shown(call[name])}")
+        elif name not in call:
+            found.append(f"it has {name}={shown(there[name])}, which was not expected")
+        elif there[name] != call[name]:
+            found.append(f"{name} is {shown(there[name])}, not {shown(call[name])}")
     return found
 
 
 def assert_nothing_enqueued(actor: Actor[..., Any] | None = None) -> None:
-    """Assert that nothing was sent in this test; or nothing of one actor.
-
-    Raises:
-        AssertionError: something was.
-    """
+    """Assert that nothing was sent in this test; or nothing of one actor."""
     broker = active().yard.broker
     wanted = None if actor is None else actor_for(actor).actor_name
     run_callbacks()

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import dramatiq
 from django.test.utils import TestContextDecorator
@@ -115,25 +115,14 @@ class MemoryTransport(PortableTransport):
         return bool(getattr(held, "cancel_requested", False))
 
 
-class Store(Protocol):
-    """Leftovers of a test."""
-
-    def clear(self) -> None: ...
-
-
 @dataclass(slots=True)
 class MemoryYard:
-    """A broker in memory, with all that belongs to it.
-
-    Args:
-        real: The broker for which it was built, ``listed`` its middleware then.
-        known: Names of the actors that were declared to the middleware.
-    """
+    """A broker in memory for a real one, whose middleware then is ``listed``; ``stores`` is all that a test fills."""
 
     broker: MemoryBroker
     runner: Runner
     dead_lists: MemoryDeadLists
-    stores: tuple[Store, ...]
+    stores: tuple[Any, ...]
     yard: Yard
     real: Broker
     listed: tuple[Middleware, ...]
@@ -142,15 +131,6 @@ class MemoryYard:
     def clear(self) -> None:
         for store in self.stores:
             store.clear()
-
-    def adopt_actors(self) -> None:
-        """Take over the actors of the real broker, and declare the new ones to the middleware."""
-        self.broker.actors = self.real.actors
-        for name, actor in self.broker.actors.items():
-            self.broker.declare_queue(actor.queue_name)
-            if name not in self.known:
-                self.broker.emit_after("declare_actor", actor)
-        self.known = frozenset(self.broker.actors)
 
 
 RUN = "no job runs by itself in memory, call run_enqueued() first"
@@ -308,5 +288,10 @@ def _yard_of(real: Broker) -> MemoryYard:
     # Without rows: a test that commits nothing has no use for them.
     built.broker.postpone = CommitSends(built.broker, waits=switchyard_settings().sends != "now", keeps_rows=False)
     built.clear()
-    built.adopt_actors()
+    built.broker.actors = real.actors
+    for name, actor in real.actors.items():
+        built.broker.declare_queue(actor.queue_name)
+        if name not in built.known:
+            built.broker.emit_after("declare_actor", actor)
+    built.known = frozenset(real.actors)
     return built

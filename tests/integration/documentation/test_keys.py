@@ -125,18 +125,12 @@ def test_every_method_that_names_a_key_is_on_the_page() -> None:
     assert live <= names
 
 
-def test_every_key_is_of_the_type_the_page_says_and_can_be_looked_at_with_its_command(server: redis.Redis) -> None:
+def test_every_key_is_of_the_type_the_page_says(server: redis.Redis) -> None:
     kinds = {"Sorted set": "zset"}
     for row in ROWS:
         found = {server.type(filled(name)).decode() for name in row.names} - {"none"}
-        answers = []
-        for name in row.names:
-            command = filled(row.command.replace(row.names[0], name))
-            answer = server.execute_command(*shlex.split(command))
-            answers.append(answer[1] if row.kind == "Hash" and "HSCAN" in command else answer)
 
         assert found == {kinds.get(row.kind, row.kind.lower())}, row
-        assert any(answers), row
 
 
 def test_every_question_is_answered_and_changes_nothing(server: redis.Redis) -> None:

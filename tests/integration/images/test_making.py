@@ -8,7 +8,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 from PIL import Image
 
-from apps.images import fetching, requests
+from apps.images import making, requests
 from apps.images.errors import FetchFailed, PictureRefused
 from apps.images.making import make
 from apps.images.models import Picture, Thumbnail, ThumbnailState
@@ -117,8 +117,8 @@ def test_a_host_that_does_not_listen_is_tried_again(allow, make_thumbnail):
 
 
 def test_an_endless_picture_is_refused_and_a_slow_one_tried_again(allow, make_thumbnail, monkeypatch):
-    monkeypatch.setattr(fetching, "DEADLINE_S", 0.4)
-    monkeypatch.setattr(fetching, "MAX_BYTES", 1024 * 1024)
+    monkeypatch.setattr(making, "DEADLINE_S", 0.4)
+    monkeypatch.setattr(making, "MAX_BYTES", 1024 * 1024)
     head = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n\r\n"
     for act, failure in ((flooding(head, b"a"), PictureRefused), (dripping(head, b"a"), FetchFailed)):
         with listening(act) as listener, pytest.raises(failure):

@@ -206,7 +206,7 @@ def tls_server(listener: Listener, client: socket.socket) -> None:
         secure.sendall(OK + b"Content-Length: 2\r\n\r\nok")
 
 
-def test_a_certificate_counts_for_the_name_in_the_url_not_for_the_address(allow) -> None:
+def test_a_certificate_counts_for_the_name_in_the_url_not_for_the_address(monkeypatch) -> None:
     trusting = ssl.create_default_context(cafile=str(CERTIFICATE.with_name("authority.pem")))
     with listening(tls_server) as listener:
 
@@ -214,13 +214,12 @@ def test_a_certificate_counts_for_the_name_in_the_url_not_for_the_address(allow)
             assert (address, port) == ("93.184.216.34", 443)
             return socket.create_connection(("127.0.0.1", listener.port), timeout_s)
 
-        def request(host: str, tls: ssl.SSLContext | None = trusting) -> int:
-            answers = ["93.184.216.34"]
-            return send(
-                "POST", f"https://{host}/hook", body=b"{}", deadline_s=5, max_bytes=100,
-                resolve=lambda *asked: answers, connect=connect, tls=tls,
-            ).status  # fmt: skip
+        def request(host: str) -> int:
+            return send("POST", f"https://{host}/hook", body=b"{}", deadline_s=5, max_bytes=100).status
 
+        monkeypatch.setattr("apps.outbound.addresses.look_up", lambda *asked: ("93.184.216.34",))
+        monkeypatch.setattr("apps.outbound.http.connect_tcp", connect)
+        monkeypatch.setattr("apps.outbound.http._tls", lambda: trusting)
         assert request("example.com") == 200
         assert request("93.184.216.34") == 200
         assert listener.requests[0].startswith(b"POST /hook HTTP/1.1\r\n")
@@ -228,7 +227,8 @@ def test_a_certificate_counts_for_the_name_in_the_url_not_for_the_address(allow)
         with pytest.raises(Unreachable, match=r"not trusted.*mismatch"):
             request("other.example")
         with pytest.raises(Unreachable, match="not trusted"):
-            request("example.com", tls=None)
+            monkeypatch.setattr("apps.outbound.http._tls", ssl.create_default_context)
+            request("example.com")
         assert len(listener.requests) == 2
 
 

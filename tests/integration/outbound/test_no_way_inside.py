@@ -32,7 +32,7 @@ def test_a_redirect_is_an_answer_and_its_target_is_not_contacted(status: int, lo
     assert (redirecting.accepted, target.accepted) == (1, 0)
 
 
-def test_a_name_whose_answer_alternates_never_leads_to_a_private_address() -> None:
+def test_a_name_whose_answer_alternates_never_leads_to_a_private_address(monkeypatch) -> None:
     answers = itertools.cycle([[PUBLIC], ["127.0.0.1"], [PUBLIC, "10.0.0.1"], ["169.254.169.254"]])
     look_ups, connected = [], []
 
@@ -44,15 +44,17 @@ def test_a_name_whose_answer_alternates_never_leads_to_a_private_address() -> No
         connected.append(address)
         raise ConnectionRefusedError
 
+    monkeypatch.setattr("apps.outbound.addresses.look_up", resolve)
+    monkeypatch.setattr("apps.outbound.http.connect_tcp", connect)
     for _ in range(1_000):
         with pytest.raises((ForbiddenAddress, Unreachable)):
-            send("GET", "https://rebinding.example/", deadline_s=5, max_bytes=10, resolve=resolve, connect=connect)
+            send("GET", "https://rebinding.example/", deadline_s=5, max_bytes=10)
 
     assert len(look_ups) == 1_000
     assert connected == [PUBLIC] * 250
 
 
-def test_the_connection_goes_to_the_checked_address_and_carries_the_name() -> None:
+def test_the_connection_goes_to_the_checked_address_and_carries_the_name(monkeypatch) -> None:
     with listening(answering(OK)) as listener:
         connected = []
 
@@ -62,6 +64,8 @@ def test_the_connection_goes_to_the_checked_address_and_carries_the_name() -> No
                 raise TimeoutError
             return socket.create_connection(("127.0.0.1", listener.port), timeout_s)
 
+        monkeypatch.setattr("apps.outbound.addresses.look_up", lambda *asked: ("93.184.216.35", PUBLIC))
+        monkeypatch.setattr("apps.outbound.http.connect_tcp", connect)
         answer = send(
             "POST",
             "http://Example.com:8443/a?b=c",
@@ -69,8 +73,6 @@ def test_the_connection_goes_to_the_checked_address_and_carries_the_name() -> No
             body=b"{}",
             deadline_s=5,
             max_bytes=10,
-            resolve=lambda *asked: ["93.184.216.35", PUBLIC],
-            connect=connect,
         )
 
     assert (answer.status, answer.body) == (200, b"ok")

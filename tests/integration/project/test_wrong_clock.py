@@ -87,7 +87,7 @@ def test_a_webhook_is_signed_for_the_time_of_its_receivers(
 
     def send(*args: object, headers: dict[str, str], **options: object) -> Response:
         sent.append(headers)
-        return Response(200, {}, b"", 1)
+        return Response(200, {}, b"")
 
     monkeypatch.setattr(delivering, "send", send)
     delivering.deliver(str(Delivery.objects.get().pk), is_last=True)

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from apps.billing import reconciling, services
+from apps.billing import services
 from apps.billing.models import Outcome, Reconciliation, ReconciliationEntry
 from apps.shop.models import Invoice, InvoiceStatus, Payment
 from tests.factories.shop import make_customer, make_invoice, make_payment
@@ -89,7 +89,7 @@ def test_a_month_without_invoices_reconciles_to_zeros():
 
 
 def test_batches_cover_every_invoice_once_and_report_in_between(monkeypatch):
-    monkeypatch.setattr(reconciling, "BATCH_INVOICES", 2)
+    monkeypatch.setattr(services, "BATCH_INVOICES", 2)
     customer = make_customer()
     for _ in range(5):
         make_invoice(customer)
@@ -102,7 +102,7 @@ def test_batches_cover_every_invoice_once_and_report_in_between(monkeypatch):
 
 
 def test_a_run_that_is_stopped_keeps_what_it_did_and_the_next_does_the_rest(monkeypatch):
-    monkeypatch.setattr(reconciling, "BATCH_INVOICES", 2)
+    monkeypatch.setattr(services, "BATCH_INVOICES", 2)
     customer = make_customer()
     for _ in range(5):
         make_invoice(customer, status=InvoiceStatus.PAID)

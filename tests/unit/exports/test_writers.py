@@ -34,8 +34,8 @@ TEXTS = st.lists(
 )
 
 
-def write(path, rows, file_format, **options):
-    with open_writer(file_format, path, TABLE, **options) as put:
+def write(path, rows, file_format):
+    with open_writer(file_format, path, TABLE) as put:
         for row in rows:
             put(row)
     return path
@@ -80,8 +80,10 @@ def test_a_day_that_excel_cannot_hold_is_written_as_text(tmp_path):
     assert rows[1][3] == "1899-05-01"
 
 
-def test_a_full_sheet_is_followed_by_another_with_its_own_heading(tmp_path):
-    book, _ = read_xlsx(write(tmp_path / "a.xlsx", [ROW] * 5, "xlsx", sheet_rows=3))
+def test_a_full_sheet_is_followed_by_another_with_its_own_heading(tmp_path, monkeypatch):
+    monkeypatch.setattr("apps.exports.writers.SHEET_ROWS", 3)
+
+    book, _ = read_xlsx(write(tmp_path / "a.xlsx", [ROW] * 5, "xlsx"))
 
     assert book.sheetnames == ["Things", "Things 2", "Things 3"]
     assert [sheet.max_row for sheet in book.worksheets] == [3, 3, 2]

@@ -126,12 +126,14 @@ REFUSED_URLS = [
 ]
 
 
-def public(host: str, port: int, deadline_s: float) -> list[str]:
-    return [PUBLIC]
+@pytest.fixture
+def resolved(monkeypatch):
+    """Set what each name resolves to; without an answer a look-up fails the test."""
 
+    def answer(*addresses: str) -> None:
+        monkeypatch.setattr("apps.outbound.addresses.look_up", lambda *asked: addresses or pytest.fail("was asked"))
 
-def unasked(host: str, port: int, deadline_s: float) -> list[str]:
-    raise AssertionError(f"the resolver was asked for {host}")
+    return answer
 
 
 def allow(settings, *pairs: tuple[str, int]) -> None:
@@ -139,23 +141,29 @@ def allow(settings, *pairs: tuple[str, int]) -> None:
 
 
 @pytest.mark.parametrize("host", REFUSED_HOSTS)
-def test_a_host_that_is_no_public_address_is_refused_before_any_look_up(host: str) -> None:
+def test_a_host_that_is_no_public_address_is_refused_before_any_look_up(host: str, resolved) -> None:
+    resolved()
+
     with pytest.raises(ForbiddenAddress):
-        check_url(f"http://{host}/", resolve=unasked)
+        check_url(f"http://{host}/")
 
 
 @pytest.mark.parametrize("url", REFUSED_URLS)
-def test_a_url_that_two_parsers_could_read_differently_is_refused(url: str) -> None:
+def test_a_url_that_two_parsers_could_read_differently_is_refused(url: str, resolved) -> None:
+    resolved(PUBLIC)
+
     with pytest.raises(ForbiddenAddress):
-        check_url(url, resolve=public)
+        check_url(url)
 
 
 @pytest.mark.parametrize(
     "answer", [host.strip("[]") for host in REFUSED_HOSTS[:52]] + ["fe80::1%eth0", "::ffff:127.0.0.1"]
 )
-def test_a_name_that_resolves_to_an_inner_address_is_refused_even_among_public_answers(answer: str) -> None:
+def test_a_name_that_resolves_to_an_inner_address_is_refused_even_among_public_answers(answer: str, resolved) -> None:
+    resolved(PUBLIC, answer, "2606:4700::1")
+
     with pytest.raises(ForbiddenAddress, match="not a public address"):
-        check_url("https://example.com/", resolve=lambda host, port, deadline_s: [PUBLIC, answer, "2606:4700::1"])
+        check_url("https://example.com/")
 
 
 def test_localhost_as_the_system_resolves_it_is_refused() -> None:
@@ -171,10 +179,12 @@ def test_localhost_as_the_system_resolves_it_is_refused() -> None:
         *(("172.32.0.1", "172.32.0.1"), ("100.128.0.1", "100.128.0.1"), ("192.0.1.1", "192.0.1.1")),
     ],
 )
-def test_a_public_address_is_taken_as_it_is(host: str, address: str) -> None:
-    checked = check_url(f"https://{host}/", resolve=unasked)
+def test_a_public_address_is_taken_as_it_is(host: str, address: str, resolved) -> None:
+    resolved()
 
-    assert checked.addresses == (address,)
+    _, addresses = check_url(f"https://{host}/")
+
+    assert addresses == (address,)
 
 
 @pytest.mark.parametrize(
@@ -202,18 +212,19 @@ def test_path_and_query_are_sent_encoded_and_the_fragment_is_not() -> None:
     assert place.target == "/gr%C3%BC%C3%9Fe/%20?a=1&b=%C3%BC%7B%7D"
 
 
-def test_an_inner_address_is_allowed_for_exactly_the_host_and_port_that_are_set(settings) -> None:
+def test_an_inner_address_is_allowed_for_exactly_the_host_and_port_that_are_set(settings, resolved) -> None:
     allow(settings, ("127.0.0.1", 9000), ("receiver.internal", 9001))
 
-    assert check_url("http://127.0.0.1:9000/").addresses == ("127.0.0.1",)
-    inner = check_url("http://receiver.internal:9001/", resolve=lambda host, port, deadline_s: ["10.0.0.7"])
-    assert inner.addresses == ("10.0.0.7",)
+    assert check_url("http://127.0.0.1:9000/")[1] == ("127.0.0.1",)
+    resolved("10.0.0.7")
+    assert check_url("http://receiver.internal:9001/")[1] == ("10.0.0.7",)
+    resolved("127.0.0.1")
     for url in (
         *("http://127.0.0.1:9001/", "http://127.0.0.1/", "http://127.0.0.2:9000/", "http://0x7f.1:9000/"),
         *("http://[::ffff:127.0.0.1]:9000/", "http://example.com:9000/"),
     ):
         with pytest.raises(ForbiddenAddress):
-            check_url(url, resolve=lambda host, port, deadline_s: ["127.0.0.1"])
+            check_url(url)
 
 
 def test_a_resolver_that_never_answers_is_left_behind_at_the_deadline(monkeypatch) -> None:
