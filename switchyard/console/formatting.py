@@ -6,7 +6,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -39,16 +38,6 @@ def choices(known: Iterable[tuple[str, str]], chosen: str) -> list[tuple[str, st
     """Return value, text and whether it is chosen; a chosen value that is not among the known ones comes last."""
     found = [(value, text, value == chosen) for value, text in known]
     return found if any(is_chosen for _, _, is_chosen in found) else [*found, (chosen, chosen, True)]
-
-
-@dataclass(frozen=True, slots=True)
-class TrendBar:
-    """One bar of a small chart; ``kind`` is its class in the style sheet without the prefix."""
-
-    x: int
-    y: int
-    height: int
-    kind: str
 
 
 def cut(text: str, longest: int) -> str:

@@ -7,10 +7,11 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
-from switchyard.console.formatting import TrendBar, ago, counted
+from switchyard.console.formatting import ago, counted
 from switchyard.long_running import anyone_leads
 from switchyard.schedules.models import ScheduleState, ScheduleTick
 from switchyard.schedules.registry import Schedule
@@ -20,15 +21,8 @@ LATE_MS = 60_000
 STEP_PX, HIGH_PX, SHORT_PX = 8, 16, 7
 
 
-@dataclass(frozen=True, slots=True)
-class TickStrip:
-    """Bars, oldest first, and the same in words."""
-
-    bars: tuple[TrendBar, ...]
-    words: str
-
-
-def draw(ticks: list[ScheduleTick]) -> TickStrip:
+def draw(ticks: list[ScheduleTick]) -> dict[str, Any]:
+    """Return bars, oldest first, and the same in words."""
     bars, counts = [], {"on time": 0, "late": 0, "missed": 0, "skipped": 0, "dropped": 0, "run now": 0}
     for number, tick in enumerate(ticks):
         word = word_of(tick)
@@ -36,8 +30,8 @@ def draw(ticks: list[ScheduleTick]) -> TickStrip:
         short = word == "late"
         kind = "gone" if word in ("missed", "skipped", "dropped") else "late-bar" if short else "busy"
         height = SHORT_PX if short else HIGH_PX
-        bars.append(TrendBar(number * STEP_PX + 1, HIGH_PX + 1 - height, height, kind))
-    return TickStrip(tuple(bars), ", ".join(f"{count} {word}" for word, count in counts.items() if count))
+        bars.append({"x": number * STEP_PX + 1, "y": HIGH_PX + 1 - height, "height": height, "kind": kind})
+    return {"bars": bars, "words": ", ".join(f"{count} {word}" for word, count in counts.items() if count)}
 
 
 def word_of(tick: ScheduleTick) -> str:
