@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import dramatiq
-from dramatiq.broker import Broker
 
 from switchyard.broker import clock
 from switchyard.broker.admin.purge import finish
@@ -149,17 +148,14 @@ class Scheduler:
     """Scheduler that sends ticks and runs maintenance tasks while its process leads.
 
     Args:
-        broker: Broker of the periodic actors; Dramatiq's global one by default.
         maintenance_tasks: Tasks the leader runs beside the ticks.
         now: Wall clock, in UTC; by default the yard's, which is the server's where this host's is wrong.
-        lease_s: Seconds until another scheduler takes over; see ``Leadership``.
-        renew_s: Seconds between renewals of the lease; see ``Leadership``.
+        lease_s, renew_s: See ``Leadership``.
         poll_s: Seconds between two checks of the lease and of due ticks.
     """
 
     def __init__(
         self,
-        broker: Broker | None = None,
         *,
         maintenance_tasks: Sequence[MaintenanceTask] = (),
         now: Callable[[], datetime.datetime] = clock.utc_now,
@@ -167,10 +163,9 @@ class Scheduler:
         renew_s: float = RENEW_S,
         poll_s: float = POLL_S,
     ) -> None:
-        records = facilities(broker).records
-        self.leadership = Leadership(records.calls, records.keys, lease_s=lease_s, renew_s=renew_s)
-        self._broker, self._tasks, self._now, self._poll_s = broker, maintenance_tasks, now, poll_s
-        self._clock = facilities(broker).clock
+        own = facilities()
+        self.leadership = Leadership(own.records.calls, own.records.keys, lease_s=lease_s, renew_s=renew_s)
+        self._tasks, self._now, self._poll_s, self._clock = maintenance_tasks, now, poll_s, own.clock
         self._throttles: dict[str, LogThrottle] = {}
         self._lease_throttle, self._rows_throttle = LogThrottle("lease"), LogThrottle("stored schedules")
         self._faulty: dict[str, str] = {}
@@ -179,7 +174,7 @@ class Scheduler:
 
     def run(self, stop: threading.Event) -> None:
         """Run until ``stop`` is set, then release the lease."""
-        log.info("scheduler started", schedules=len(schedules(self._broker)), maintenance_tasks=len(self._tasks))
+        log.info("scheduler started", schedules=len(schedules()), maintenance_tasks=len(self._tasks))
         threads = [start(task, leading=self.leadership.held, stop=stop) for task in self._tasks]
         try:
             while not stop.is_set():
@@ -214,7 +209,7 @@ class Scheduler:
         if minute == self._sent_minute:
             return
         # A failed schedule delays no other; the minute is retried until all its ticks are sent.
-        sent = [self._send(schedule, minute, now) for schedule in schedules(self._broker)]
+        sent = [self._send(schedule, minute, now) for schedule in schedules()]
         stored = self._stored()
         sent += [self._send(schedule, minute, now) for schedule in stored or ()]
         if all(sent) and stored is not None:
@@ -223,7 +218,7 @@ class Scheduler:
     def _stored(self) -> list[Schedule] | None:
         """Return the schedules of rows; ``None`` while the database does not answer."""
         with self._rows_throttle:
-            found, faulty = stored_schedules(self._broker)
+            found, faulty = stored_schedules()
             if faulty != self._faulty:
                 log.warning("stored schedules that cannot be used are not sent", faults=faulty)
                 self._faulty = faulty
