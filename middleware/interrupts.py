@@ -25,15 +25,14 @@ from switchyard.middleware.errors import CancelInterrupt
 
 # Interval at which time limits of threads are checked; greenlets have timers.
 INTERVAL_S = 0.25
-# Functions that take something or give it back. An exception that arrives in one, before the ``try`` that guards what
-# was taken or before the last step of giving it back, would leave it taken for ever.
+# An exception that arrives in one of these, before the ``try`` that guards what was taken or before the last step of
+# giving it back, would leave it taken for ever.
 TAKERS = frozenset({"__enter__", "__exit__", "acquire", "release", "_acquire_restore", "_release_save"})
 # Where these functions are short, an exception waits until the thread has left them; elsewhere for a second at most.
 SHORT_IN = frozenset({"threading", "logging", "queue", "contextlib", "django.db.transaction"})
 SOON_S, PATIENCE_S = 0.001, 1.0
 # Threads that contend for one lock pass the interpreter on to each other inside these functions alone, so whenever the
-# watcher looks, each is in one. Turns far shorter than CPython's 5 ms end elsewhere too: six interrupts of two such
-# threads then took 2 s, where none had come in a minute.
+# watcher looks, each is in one. Turns far shorter than CPython's 5 ms end elsewhere too.
 CONTENDED_S, SHORT_TURN_S = 0.05, 1e-5
 
 # Returns how many threads it found.
