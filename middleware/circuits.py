@@ -36,10 +36,7 @@ LARGEST: Final = 2**53
 
 
 def calls_host(host: str) -> None:
-    """Count the call of the attempt that runs here for a host of its dependency too; the last host that is named.
-
-    Does nothing outside of a worker, or in an actor without ``depends_on``.
-    """
+    """Count the call of the attempt that runs here for a host of its dependency too; the last host that is named."""
     if (message := CurrentMessage.get_current_message()) is not None:
         message.called_host = host  # type: ignore[attr-defined]
 
