@@ -86,10 +86,9 @@ CLOCK: Final = logging.Formatter("%(asctime)s")
 
 
 class KeptLogs(logging.Handler):
-    """Handler that collects the lines of running jobs, the last 16 KiB of each.
+    """Handler that collects the lines of running jobs, the last 16 KiB of each, with the message of the attempt.
 
-    They are kept with the message of the attempt: a retry may begin in another thread before its first attempt's hooks
-    have ended. The lines that this library logs at the end of an attempt are left out: the record says the same.
+    A retry may begin in another thread before the first attempt's hooks have ended.
     """
 
     def __init__(self) -> None:
@@ -232,10 +231,7 @@ class Status(Middleware):
     """Middleware that records each step of a job that the broker does not know by itself: started, ended.
 
     The broker writes the steps before it acknowledges their messages. Where it does not find waiting messages by their
-    id, a job is recorded when it is enqueued, too.
-
-    Options of actors and messages are in :mod:`switchyard.middleware.status`; of a message ``owner``, who may
-    see the job.
+    id, a job is recorded when it is enqueued, too. Of the options, ``owner`` of a message says who may see the job.
     """
 
     option_rules: ClassVar = (
