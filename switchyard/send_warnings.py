@@ -40,10 +40,7 @@ def warnings_of_sends(*, debug: bool) -> list[Middleware]:
 class TransactionWarnings(Middleware):
     """Log of each place in the project's code that sends a message inside a transaction, once a process.
 
-    A worker may start the job before the commit.
-
-    Listed in development only, where sends wait for no commit by themselves. Test runners turn ``DEBUG`` off and keep a
-    transaction open: they are not warned.
+    Listed in development only, where sends wait for no commit by themselves; test runners turn ``DEBUG`` off.
     """
 
     def __init__(self) -> None:
