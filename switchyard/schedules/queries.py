@@ -66,12 +66,9 @@ SHOWN_TICKS = 14
 
 @dataclass(frozen=True, slots=True)
 class ScheduleRow:
-    """State of one schedule. Fields are ``None`` before the first tick; ``next_tick`` if there is no next one.
+    """State of one schedule. Fields are ``None`` before the first tick, and ``paused_at`` without a pause.
 
-    Args:
-        paused_at: ``None`` for a schedule that is not paused; the other fields of a pause are then of no meaning.
-        missed: Ticks that the present pause has missed; 0 for a schedule that is not paused.
-        next_tick: The next tick that is sent: the first one after the end of a pause, ``None`` without an end.
+    ``next_tick`` is the next one that is sent: after the end of a pause, ``None`` if there is none.
     """
 
     name: str

@@ -26,18 +26,15 @@ LONGEST_TIMING = 200
 
 
 class Schedule(msgspec.Struct, frozen=True):
-    """A schedule, of a periodic actor or of a stored row.
+    """A schedule, of a periodic actor or of a stored row, and its name.
 
     Args:
-        name: Name of the periodic actor, or of the row.
         catch_up: Ticks to send of those missed while no scheduler ran: ``once`` the last one, ``skip`` none, ``all``
             each of the last 100.
-        args, kwargs: Arguments of each job.
         start, end: No tick is before or after; ``None`` for no bound.
         overlap: Of a tick while the job of the last one has not ended: ``allow`` sends it, ``skip`` does not,
             ``replace`` cancels that job and sends it.
         deadline_s: A tick that a scheduler notices so many seconds late is dropped; ``None`` for no deadline.
-        is_stored: A row has it, and no code.
     """
 
     name: str

@@ -146,12 +146,7 @@ def find_row(name: str) -> StoredSchedule:
 
 
 def save(row: StoredSchedule, *, who: Who, reason: str = "") -> bool:
-    """Store a new or changed row; return whether it differs from what was stored.
-
-    Raises:
-        ArgumentsRefused: the row has faults; nothing is stored.
-        django.db.DatabaseError: the database did not answer; nothing is stored.
-    """
+    """Store a new or changed row, or ``ArgumentsRefused``; return whether it differs from what was stored."""
     if wrong := faults(row):
         raise ArgumentsRefused(f"schedule {row.name:.100}: {words_of(wrong)}", wrong)
     known = StoredSchedule.objects.filter(name=row.name).first()
@@ -174,12 +169,7 @@ def save(row: StoredSchedule, *, who: Who, reason: str = "") -> bool:
 
 
 def delete(name: str, *, who: Who, reason: str = "") -> None:
-    """Delete a row with its progress and its ticks. Jobs that it sent go on.
-
-    Raises:
-        NotFound: no row has that name.
-        django.db.DatabaseError: the database did not answer; nothing is deleted.
-    """
+    """Delete a row with its progress and its ticks. Jobs that it sent go on."""
     row = find_row(name)
     detail = {field: _shown(getattr(row, field)) for field in FIELDS if field not in ("args", "kwargs")}
     with act("schedule.delete", who=who, target=name, reason=reason, detail=detail), transaction.atomic():
@@ -224,11 +214,7 @@ def from_json(given: Any) -> tuple[StoredSchedule, bool]:
 
 
 def moment_of(text: Any) -> datetime.datetime | None:
-    """Return the time of a text in ISO 8601, UTC without an offset; ``None`` for "".
-
-    Raises:
-        TypeError, ValueError: it is no time.
-    """
+    """Return the time of a text in ISO 8601, UTC without an offset; ``None`` for "", ``TypeError``, ``ValueError``."""
     if text in (None, ""):
         return None
     try:

@@ -30,10 +30,9 @@ from switchyard.schedules.triggers import minute_of
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceTask:
-    """A function that the leading scheduler calls periodically.
+    """A function that the leading scheduler calls periodically, ``every_s`` after the end of the last call.
 
     Args:
-        every_s: Seconds between the end of one call and the start of the next.
         always: It runs in schedulers that do not lead as well.
         lock_s: Longest wait for a lock of SQLite, of one that runs often; ``None`` for that of the settings.
     """
@@ -73,11 +72,7 @@ def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
 
 
 def reconcile_letters() -> None:
-    """Reconcile the rows of dead letters, then resolve the alerts of groups that are all triaged.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer; nothing is resolved by rows that may be out of date.
-    """
+    """Reconcile the rows of dead letters, then resolve the alerts of groups that are all triaged."""
     from switchyard.alerts.resolution import resolve_triaged
     from switchyard.dead_letters.queries import open_fingerprints
     from switchyard.dead_letters.reconcile import reconcile_all
@@ -87,12 +82,7 @@ def reconcile_letters() -> None:
 
 
 def finish_moves() -> int:
-    """Finish purges, and what a clock ahead has delayed, in every queue; return the number of messages.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
-        BrokerRefused: it refused a queue; the others are done.
-    """
+    """Finish purges, and what a clock ahead has delayed, in every queue; return the number of messages."""
     broker = dramatiq.get_broker()
     if not isinstance(broker, RedisBroker):
         return 0
@@ -116,10 +106,7 @@ def finish_moves() -> int:
 
 
 def start(task: MaintenanceTask, *, leading: Callable[[], bool], stop: threading.Event) -> threading.Thread:
-    """Start a thread that runs a task periodically while ``leading()`` is true, or always, until ``stop`` is set.
-
-    Logs whatever the task raises and calls it again after ``every_s``.
-    """
+    """Start a thread that runs a task periodically while ``leading()`` is true, or always, until ``stop`` is set."""
     name = f"maintenance {task.name}"
     thread = threading.Thread(target=_run_periodically, args=(task, leading, stop), name=name, daemon=True)
     thread.start()
