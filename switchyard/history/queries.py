@@ -59,11 +59,9 @@ INDEXED: Final = ("parent", "owner", "actor", "release", "queue")
 
 
 class HistoryPage(NamedTuple):
-    """A page of a list, newest first.
+    """A page of a list, newest first, and the place from which the next one goes on; ``None`` at the end.
 
-    Args:
-        after: Place from which the next page goes on; ``None`` at the end of the list. Where the rows that were looked
-            through hold fewer than a page, this page is short, even empty, and the next one looks further.
+    Where the rows that were looked through hold fewer than a page, this one is short, even empty.
     """
 
     rows: list[JobRow]
@@ -83,12 +81,8 @@ def find_many(job_ids: Sequence[str]) -> list[JobRow]:
 def were_enqueued(job_ids: Sequence[str], queue: str = "") -> set[str]:
     """Return those of some jobs that the broker or the history knows.
 
-    Args:
-        queue: Where they were sent to, without its lane. They may have been moved to another, which need not answer. By
-            default all are asked, and must.
-
-    Raises:
-        BrokerError: the broker does not answer. django.db.DatabaseError: the database does not.
+    ``queue`` is where they were sent to, without its lane. They may have been moved to another, which need not answer.
+    By default all are asked, and must.
     """
     records = facilities().records
     states = dict(zip(job_ids, records.states(job_ids, queues=(queue,) if queue else ()), strict=True))
@@ -115,7 +109,7 @@ class RecentRun(NamedTuple):
 def recent_runs(queue: str, lane: str, at: int) -> list[RecentRun]:
     """Return the runs of a lane that ended within the hour before a time, the last first, at most ``LAST_RUNS``.
 
-    Of the starts since the first of these ends none is missing but those that run still, so earlier ones are left out.
+    Starts before the first of these ends are left out: others of that time are missing.
     """
     ended = JobRow.objects.filter(queue=queue, lane=lane, finished_at__gt=at - RECENT_MS, finished_at__lte=at)
     rows = ended.order_by("-finished_at", "-id").values_list("started_at", "wait_ms", "finished_at")[:LAST_RUNS]
@@ -169,10 +163,7 @@ def chosen(wanted: Filter, place: str) -> tuple[Q, str]:
 
 
 def conditions(wanted: Filter) -> list[Q]:
-    """Return all conditions but time and searched values, none of which an index fits.
-
-    They include the one whose index is used: it is true for all of its rows.
-    """
+    """Return all conditions but time and searched values, none of which an index fits."""
     names = (name for name in (*INDEXED, "fingerprint") if getattr(wanted, name))
     found = [Q(**{f"plain_{name}": getattr(wanted, name)}) for name in names]
     if wanted.error:

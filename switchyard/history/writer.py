@@ -39,12 +39,7 @@ FAILED: Final = frozenset({"dead", "expired", "retrying"})
 
 
 class Rows(NamedTuple):
-    """Columns by name of the rows that one ended attempt becomes.
-
-    Args:
-        attempt: ``None`` for an attempt that succeeded and keeps no log lines.
-        values: Pairs of name and value that the job is found by.
-    """
+    """Columns by name of the rows that one ended attempt becomes; ``values`` are names and values it is found by."""
 
     job: dict[str, Any]
     attempt: dict[str, Any] | None
@@ -198,14 +193,7 @@ class Retention:
         self._too_many = 0
 
     def work(self, *, while_true: Callable[[], bool]) -> int:
-        """Delete a round of rows if it is due; return how many.
-
-        Args:
-            while_true: Asked before each batch; false ends the round.
-
-        Raises:
-            django.db.DatabaseError: the database did not answer.
-        """
+        """Delete a round of rows if it is due, for as long as ``while_true()``; return how many."""
         if self._clock() < self._next_s:
             return 0
         if self._clock() >= self._next_count_s:
@@ -250,9 +238,8 @@ BATCH_ROWS: Final = 500
 SQLITE_BATCH_ROWS: Final = 100
 POLL_S: Final = 0.5
 PAUSE_S: Final = 2.0
-# A burst is written beside its workers in small rounds for a sixteenth of the time, and without a rest once it lasts
-# this long: where processes outnumber cores, each round of the writer takes time from a worker. A round of 100 entries
-# took 0.17 s of a core from a drain of 0.75 s, one of 10 takes 0.04 s.
+# A burst is written in small rounds for a sixteenth of the time, and without a rest once it lasts this long: where
+# processes outnumber cores, each round takes time from a worker (100 entries 0.17 s of a core, 10 take 0.04 s).
 BURST_S: Final = 5.0
 BURST_READ_LIMIT: Final = 10
 REST_PER_WORK: Final = 15.0
@@ -261,11 +248,8 @@ REST_PER_WORK: Final = 15.0
 class HistoryWriter:
     """Writer that moves rows while its process leads. A row is removed from the broker after it was committed.
 
-    While the database is away nothing is removed: the streams grow up to their bound, and the broker counts what it
-    drops.
-
     Args:
-        renew_s: Seconds between renewals of the lease; see ``Leadership``.
+        renew_s: See ``Leadership``.
         poll_s: Seconds between two looks into empty streams.
         pause_s: Seconds after a failure of the database or the broker.
         burst_s: Seconds from the first row on for which the writer rests between its rounds.
@@ -455,11 +439,7 @@ RUNS: Final[tuple[Callable[[threading.Event], None], ...]] = (
 
 
 def run_until_stopped() -> None:
-    """Run the writer, and the relay of the outbox beside it, until a signal stops them.
-
-    Raises:
-        SystemExit: with 70, when it crashed.
-    """
+    """Run the writer, and the relay of the outbox beside it, until a signal stops them."""
     yield_to_other_work()
     run_until_signal(*RUNS, name="history writer", logger=LOGGER, stop_within_s=STOP_WITHIN_S)
 

@@ -181,12 +181,6 @@ def recent_ticks() -> dict[str, list[ScheduleTick]]:
     return found
 
 
-def next_tick(name: str, now: datetime.datetime) -> datetime.datetime | None:
-    """Return a schedule's next tick, or ``None`` if there is none or the schedule is gone."""
-    found = (schedule for schedule in all_schedules() if schedule.name == name)
-    return next((schedule.next(now) for schedule in found), None)
-
-
 WEEKDAYS = ("Sundays", "Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays")
 NAMES = {name[:3].lower(): number for number, name in enumerate(WEEKDAYS[:7])}
 MINUTES, HOURS = 60, 24
