@@ -139,24 +139,14 @@ class Filter:
         """``until`` in ms since the epoch."""
         return time_ms("until", self.until)
 
-    @property
-    def waited_ms(self) -> tuple[int | None, int | None]:
-        """Waits in ms: longer than the first, up to the second."""
-        return _range(self.waited)
-
-    @property
-    def ran_ms(self) -> tuple[int | None, int | None]:
-        """Run times in ms, as ``waited_ms``."""
-        return _range(self.ran)
+    def span_ms(self, name: str) -> tuple[int | None, int | None]:
+        """Return the bounds of ``waited`` or ``ran`` in ms: longer than the first, up to the second."""
+        low, _, high = str(getattr(self, name)).partition("-")
+        return int(low) if low else None, int(high) if high else None
 
     def __bool__(self) -> bool:
         """Whether there is any condition."""
         return any(getattr(self, field.name) != field.default for field in fields(self))
-
-
-def _range(text: str) -> tuple[int | None, int | None]:
-    low, _, high = text.partition("-")
-    return int(low) if low else None, int(high) if high else None
 
 
 def _values(query: Mapping[str, Any], name: str) -> tuple[str, ...]:

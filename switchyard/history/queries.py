@@ -136,12 +136,12 @@ def search(wanted: Filter, *, after: Cursor | None = None, limit: int = LIMIT) -
     rows = between(JobRow.objects.filter(picked), place, wanted, after)
     rest = conditions(wanted)
     if not rest:
-        return _page(rows, place, limit)
+        return _cut(list(rows[: limit + 1]), place, limit)
     bound = rows.values_list(place, "pk")[LOOKED_THROUGH - 1 : LOOKED_THROUGH].first()
     if bound is not None:
         at, row = bound
         rows = rows.filter(Q(**{f"{place}__gt": at}) | Q(**{place: at}, pk__gte=row), **{f"{place}__gte": at})
-    page = _page(matching(rows, rest), place, limit)
+    page = _cut(list(matching(rows, rest)[: limit + 1]), place, limit)
     return page if page.after or bound is None else HistoryPage(page.rows, Cursor(*bound))
 
 
@@ -168,7 +168,8 @@ def conditions(wanted: Filter) -> list[Q]:
     found = [Q(**{f"plain_{name}": getattr(wanted, name)}) for name in names]
     if wanted.error:
         found.append(Q(error_type=wanted.error) | Q(error_message__icontains=wanted.error))
-    for column, (low, high) in (("wait_ms", wanted.waited_ms), ("run_ms", wanted.ran_ms)):
+    for column, name in (("wait_ms", "waited"), ("run_ms", "ran")):
+        low, high = wanted.span_ms(name)
         bounds = ((f"{column}__gt", low), (f"{column}__lte", high))
         found += [Q(**{name: ms}) for name, ms in bounds if ms is not None]
     if wanted.states:
@@ -201,10 +202,6 @@ def between(rows: QuerySet[JobRow], place: str, wanted: Filter, after: Cursor | 
         later = Q(**{f"{place}__lt": after.at}) | Q(pk__lt=after.row)
         rows = rows.filter(later, **{f"{place}__lte": after.at})
     return rows.order_by(f"-{place}", "-pk")
-
-
-def _page(rows: QuerySet[JobRow], place: str, limit: int) -> HistoryPage:
-    return _cut(list(rows[: limit + 1]), place, limit)
 
 
 def _cut(found: list[JobRow], place: str, limit: int) -> HistoryPage:
