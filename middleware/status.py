@@ -393,9 +393,9 @@ class Status(Middleware):
         self, message: Any, kept: RecordOptions, state: str, *, has_started: bool = True, kept_ms: int = 0, **how: Any
     ) -> None:
         attempts = attempt(message) if has_started else int(message.options.get("attempts", 0))
-        ended, order = self._ended(message, state, attempts=attempts, **how), None
-        if not has_started:  # a step of the start that did not come: it may have, in a worker that died since
-            order = sequence(generation=ended.generation, attempts=attempts + 1, state=state)
+        ended = self._ended(message, state, attempts=attempts, **how)
+        # Else a step of the start that did not come: it may have, in a worker that died since.
+        order = None if has_started else sequence(generation=ended.generation, attempts=attempts + 1, state=state)
         in_history = self._in_history(message, kept, state) and not (state == "dead" and self._has_row(message))
         queue = self._queue_of(message.queue_name)
         marked = message.options.get("track") is True  # sent with a job id of its own
