@@ -58,8 +58,8 @@ class Circuits(Middleware):
     ``"webhook per endpoint_id"`` for one circuit for each value of an argument; ``outage``, exception classes that
     count as a failure of it (by default connections that fail, timeouts, HTTP 5xx and time limits).
 
-    Its messages are counted by the broker. While the circuit is open they are put off when they would be fetched; one
-    that was fetched before does not start, and one that fails meanwhile spends no attempt. A probe is an attempt.
+    While the circuit is open the broker puts off what would be fetched; what was fetched before does not start, or
+    spends no attempt if it fails. A probe is an attempt.
     """
 
     actor_options = {"depends_on", "outage"}

@@ -50,8 +50,7 @@ MOST_LAPSES = 5
 class Poison(SwitchyardError, MiddlewareError):
     """A message that crashed its worker three times within 72 hours.
 
-    ``cause`` is that of the last crash, noted below the traceback; on further lines, the last log lines of the worker.
-    ``arguments`` is their fingerprint.
+    ``cause`` is that of the last crash, and on further lines the worker's last log lines; ``arguments`` a fingerprint.
     """
 
     def __init__(self, actor_name: str, crashes: int, cause: str, *, arguments: str) -> None:
@@ -66,10 +65,7 @@ class Poison(SwitchyardError, MiddlewareError):
 
 
 class SuspectedPoison(SwitchyardError, MiddlewareError):
-    """A message that ran alone in its pool five times within 72 hours when all processes of the pool ended.
-
-    ``lapses`` are ``<ms since the epoch>@<host>`` each.
-    """
+    """A message that ran alone when all processes of its pool ended, five times (``<ms>@<host>``) within 72 hours."""
 
     def __init__(self, actor_name: str, lapses: Sequence[str]) -> None:
         hosts = list(dict.fromkeys(lapse.partition("@")[2] for lapse in lapses))

@@ -31,13 +31,9 @@ MESSAGE_FIELDS: dict[str, Any] = {
 
 
 class OptionRule(msgspec.Struct, frozen=True):
-    """The values of one option.
+    """The values of one option: checks, ``None`` for what cannot have it, and words for a value that no check says.
 
-    Args:
-        of_actor: Check of an actor's value; ``None`` when an actor cannot have the option.
-        of_message: Check of a message's value, which must be JSON; ``None`` when only actors can have the option.
-        takes_none: ``None`` is the same as leaving the option out.
-        words: The values in words, where no check says them.
+    A message's value must be JSON. With ``takes_none`` the value ``None`` is the same as leaving the option out.
     """
 
     name: str

@@ -81,10 +81,7 @@ class SentInTesting(UserWarning, MiddlewareError):
 
 
 class SendsInTesting(Middleware):
-    """Warn, once for each test and actor, of a message that a run of tests sends to the real broker.
-
-    Listed in runs of tests only. With warnings as errors it raises ``SentInTesting``.
-    """
+    """Warn, once for each test and actor, of a message that a run of tests sends to the real broker."""
 
     def __init__(self) -> None:
         self._test, self._reported = "", set[str]()
