@@ -8,7 +8,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -370,41 +369,37 @@ def _read(entry: HistoryEntry) -> tuple[list[Rows], int]:
 FAILURE: Final = ("failed_at", "error_type", "error_message", "fingerprint")
 
 
-@dataclass(frozen=True, slots=True)
-class Upsert:
-    """A statement, and the order of its values."""
-
-    statement: str
-    names: tuple[str, ...]
-
-    def run(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write rows, given as values by column."""
-        if rows:
-            with connection.cursor() as cursor:
-                cursor.executemany(self.statement, [[row[name] for name in self.names] for row in rows])
+# Writes rows, given as values by column.
+Write = Callable[[Sequence[dict[str, Any]]], None]
 
 
 def write(rows: Sequence[Rows]) -> None:
     """Write the rows of ended attempts in one transaction; after a ``DatabaseError`` nothing was written."""
     values: list[dict[str, Any]] = []
     with transaction.atomic():
-        JOBS.run([row.job for row in rows])
-        ATTEMPTS.run([row.attempt for row in rows if row.attempt is not None])
+        write_jobs([row.job for row in rows])
+        write_attempts([row.attempt for row in rows if row.attempt is not None])
         for row in rows:
             of_job = {"job_id": row.job["job_id"], "finished_at": row.job["finished_at"]}
             values += [{"name": name, "value": value, **of_job} for name, value in row.values]
-        VALUES.run(values)
+        write_values(values)
 
 
-def _upsert(model: type[models.Model], key: str, on_conflict: str) -> Upsert:
+def _upsert(model: type[models.Model], key: str, on_conflict: str) -> Write:
     table = model._meta.db_table
     names = tuple(str(field.column) for field in model._meta.concrete_fields if not field.primary_key)
     columns, places = ", ".join(f'"{name}"' for name in names), ", ".join(["%s"] * len(names))
     statement = f'INSERT INTO "{table}" ({columns}) VALUES ({places}) ON CONFLICT ({key}) {on_conflict}'  # noqa: S608
-    return Upsert(statement, names)
+
+    def run(rows: Sequence[dict[str, Any]]) -> None:
+        if rows:
+            with connection.cursor() as cursor:
+                cursor.executemany(statement, [[row[name] for name in names] for row in rows])
+
+    return run
 
 
-def _jobs() -> Upsert:
+def _jobs() -> Write:
     table = JobRow._meta.db_table
     changes = []
     for name in (each.column for each in JobRow._meta.concrete_fields if not each.primary_key):
@@ -417,14 +412,14 @@ def _jobs() -> Upsert:
     return _upsert(JobRow, '"job_id"', f"DO UPDATE SET {', '.join(changes)} WHERE {later}")
 
 
-def _values() -> Upsert:
+def _values() -> Write:
     later = f'excluded."finished_at" > "{SearchValue._meta.db_table}"."finished_at"'
     change = f'DO UPDATE SET "finished_at" = excluded."finished_at" WHERE {later}'
     return _upsert(SearchValue, '"job_id", "name", "value"', change)
 
 
-JOBS, VALUES = _jobs(), _values()
-ATTEMPTS = _upsert(AttemptRow, '"job_id", "generation", "attempt"', "DO NOTHING")
+write_jobs, write_values = _jobs(), _values()
+write_attempts = _upsert(AttemptRow, '"job_id", "generation", "attempt"', "DO NOTHING")
 
 
 STOP_WITHIN_S = 10.0
