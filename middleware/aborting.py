@@ -35,11 +35,8 @@ class CancelAbortable(Abortable):
     """``Abortable`` whose aborts are cancellations: recorded, never retried, and of tasks that hang as well.
 
     List it in ``DRAMATIQ_BROKER`` in place of ``dramatiq_abort.Abortable``; ``abort``, ``abort_requested``, ``Abort``
-    and the option ``abortable`` stay as they are.
-
-    Args:
-        abortable: Whether jobs can be aborted whose message and actor do not say.
-        abort_ttl: Milliseconds within which a worker reads the ``abort_timeout`` of an abort.
+    and the option ``abortable`` stay as they are. ``abort_ttl`` are the milliseconds within which a worker reads the
+    ``abort_timeout`` of an abort.
     """
 
     def __init__(self, *, abortable: bool = True, abort_ttl: int = 90_000) -> None:

@@ -25,18 +25,10 @@ from switchyard.middleware.errors import ArgumentMisfit, ArgumentMismatch
 
 
 class Arguments(Middleware):
-    """Middleware that refuses messages whose arguments do not fit the actor's signature or its annotations.
-
-    Raises:
-        ArgumentMismatch: from ``send`` when the call is wrong.
-    """
+    """Middleware that refuses messages whose arguments do not fit the actor's signature or its annotations."""
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
-        """Check a message that is sent for the first time.
-
-        Retries, pipeline steps and callbacks are not checked: a refusal would lose the message. The sender of the first
-        message may have written them for other code than this worker's.
-        """
+        """Check a message that is sent for the first time: others a refusal would lose."""
         options = message.options
         if "enqueued_at" in options or follows_a_job():
             return
@@ -82,10 +74,8 @@ MOST_SEEN: Final = 100
 class Calls:
     """Calls that fit a function, without the extra arguments that ``*args`` and ``**kwargs`` accept.
 
-    Attributes:
-        types: Types of their values.
-        seen: Number of positional arguments and names of the others, of calls that fit. Looking a call up costs a third
-            of comparing it.
+    ``seen`` are number of positional arguments and names of the others, of calls that fit: to look one up costs a third
+    of comparing it.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -145,10 +135,7 @@ def missing_arguments(actor: Actor[..., Any], names: Collection[str]) -> str:
 
 
 def call_of(message: Any) -> str:
-    """Return the call of a message as JSON: actor, number of positional arguments, names of the others.
-
-    Whether code can run a message depends on nothing else.
-    """
+    """Return all that decides whether code can run a message: JSON of actor, number of places, names of the others."""
     return json.dumps([message.actor_name, len(message.args), sorted(message.kwargs)])
 
 
@@ -165,14 +152,9 @@ def knows(broker: Broker, call: str) -> bool:
 class TypedArguments(Middleware):
     """Middleware that converts the arguments of a received message to the types of its actor's annotations.
 
-    Only arguments that JSON has no values of are converted: text, numbers, lists and dicts go on as they are, whether
-    or not they fit. The proxy has the values; the message inside keeps its JSON, which retries and dead letters copy.
-
-    Listed after all others that may skip the message.
-
-    Raises:
-        ArgumentMismatch: a value cannot be converted; the message becomes a dead letter, whose arguments a person may
-            edit.
+    Only arguments that JSON has no values of are converted. The proxy has the values; the message inside keeps its
+    JSON, which retries and dead letters copy. Listed after all others that may skip the message. ``ArgumentMismatch``
+    where a value cannot be converted: the message becomes a dead letter, whose arguments a person may edit.
     """
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:

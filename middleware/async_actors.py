@@ -78,12 +78,9 @@ class AsyncActors(AsyncIO):
 
 
 class EventLoop(EventLoopThread):
-    """Event loop that outlives what its coroutines raise, and leaves none of them before it has ended.
+    """Event loop that outlives what its coroutines raise and set on it, and leaves none of them before it has ended.
 
-    What one of them has set on the loop ends with it.
-
-    Attributes:
-        executor: Threads of ``asyncio.to_thread``. A loop whose executor was shut down refuses every later call.
+    ``executor`` are the threads of ``asyncio.to_thread``; a loop whose executor was shut down refuses every later call.
     """
 
     def __init__(self, *arguments: Any) -> None:
@@ -102,12 +99,8 @@ class EventLoop(EventLoopThread):
     def run_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> Any:  # type: ignore[override]
         """Run a coroutine on the loop and return its result, for a thread that may be interrupted.
 
-        An interrupt cancels the coroutine and is raised when that has ended. Until then the thread's slot is busy and
-        its hard limit runs, unless another coroutine keeps this one from being cancelled.
-
-        Raises:
-            RuntimeError: the loop does not run.
-            BaseException: of the coroutine. ``asyncio`` would end the loop for all others by a ``SystemExit``.
+        An interrupt cancels the coroutine and is raised when that has ended. What the coroutine raises is raised here:
+        ``asyncio`` would end the loop for all others by a ``SystemExit``. ``RuntimeError``: the loop does not run.
         """
         if not self.is_alive():
             coroutine.close()
@@ -145,11 +138,7 @@ class Executor(ThreadPoolExecutor):
 
 
 class _Run:
-    """A coroutine on a loop; it is put there at once.
-
-    Attributes:
-        ended: Set when the coroutine has ended, and with it all that it cleans up.
-    """
+    """A coroutine on a loop, where it is put at once; ``ended`` is set when it has ended with all that it cleans up."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], put_back: Callable[[], None]

@@ -31,6 +31,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _NAMESPACE: Final = uuid.UUID("1c7a5f0e-6d8f-5b0a-9f5e-52a7e0f1d0c4")
+DAY_MS: Final = 86_400_000
 
 
 def follow_up_of(
@@ -38,9 +39,8 @@ def follow_up_of(
 ) -> Message[Any]:
     """Return the message of an option that names an actor, such as ``on_success``.
 
-    Its id follows from job, attempt and option: when a worker dies before it acknowledges the job, the repetition
-    sends the same id again, and the broker enqueues it once. A message for an actor that this code does not have goes
-    to the job's queue, where a newer worker runs it.
+    Its id follows from job, attempt and option: a repetition of the job sends the same id, which is enqueued once. For
+    an actor that this code does not have it goes to the job's queue, where a newer worker runs it.
     """
     known = broker.actors.get(target)
     generation = message.options.get("generation", 0)
@@ -92,8 +92,7 @@ class DurablePipelines(Pipelines):
 class DurableCallbacks(Callbacks):
     """Middleware that sends the callback of a job that succeeded, with retries while the broker is unavailable.
 
-    A callback to an actor that this code does not have is sent to the job's queue, where a newer worker runs it. That
-    of a failure is sent by :class:`switchyard.middleware.retries.Retries`: a deferral is none.
+    That of a failure is sent by :class:`switchyard.middleware.retries.Retries`: a deferral is none.
     """
 
     option_rules: ClassVar = (rule_of_both("on_success", actor_name), rule_of_both("on_failure", actor_name))
@@ -137,24 +136,15 @@ class DurableGroupCallbacks(GroupCallbacks):
     """Middleware that sends the callbacks of a group once all its jobs have succeeded.
 
     A job is counted by its id, after its record is written: the results of all jobs are there when the callbacks start.
-    A job that fails, is cancelled or expires is not counted; a dead one is once it was requeued and succeeded. One that
-    is not enqueued, because its id is known or its unique key held, is counted at once: no other end of it comes.
+    One that is not enqueued, because its id is known or its unique key held, is counted at once: no other end of it
+    comes. Each step may be repeated, as after a worker's death: the callbacks keep the ids that the group gave them.
 
-    Each step may be repeated. A worker that dies before it acknowledges the last job leaves the callbacks to the next
-    run of that job. They keep the ids that the group gave them: what was sent before is known to the broker.
-
-    Listed before the middleware that records the result: after-hooks run from last to first. ``barrier_ttl`` are the
-    milliseconds that a group is known after the last job that succeeded, a day by default.
+    Listed before the middleware that records the result. ``barrier_ttl`` are the milliseconds that a group is known
+    after the last job that succeeded.
     """
 
     def __init__(
-        self,
-        *,
-        groups: GroupBarriers,
-        barrier: AckBarrier,
-        yard: Yard,
-        transport: Transport,
-        barrier_ttl: int = 86_400_000,
+        self, *, groups: GroupBarriers, barrier: AckBarrier, yard: Yard, transport: Transport, barrier_ttl: int = DAY_MS
     ) -> None:
         super().__init__(groups, barrier_ttl=barrier_ttl)
         self._groups = groups
@@ -242,10 +232,8 @@ NOT_DONE: Final[dict[str, Outcome]] = {"cancelled": "cancelled", "expired": "fai
 class BatchEnds(Middleware):
     """Middleware that notes how a member of a batch ends, where its acknowledgement alone would count as done.
 
-    A cancelled member counts as cancelled, one that is older than its ``max_age`` as failed. One that is not enqueued,
-    because another job holds its unique key, counts as done: no other end of it comes.
-
-    Listed before the middleware that decides the outcome.
+    One that is not enqueued, because another job holds its unique key, counts as done: no other end of it comes. Listed
+    before the middleware that decides the outcome.
     """
 
     def __init__(self, *, batches: Batches, yard: Yard) -> None:

@@ -22,8 +22,8 @@ STOP_BY_ITSELF_S = 0.3
 class Cancellation(Middleware):
     """Middleware that skips messages cancelled while a worker held them; the broker drops other cancelled messages.
 
-    A running task may read ``cancel_requested`` of its message and end by itself within ``grace_s``. Otherwise an
-    exception is raised in it. The pool's supervisor kills the process of a task that does not return to Python.
+    A running task may read ``cancel_requested`` of its message and end by itself within ``grace_s``; then an exception
+    is raised in it. The pool's supervisor kills the process of a task that does not return to Python.
     """
 
     def __init__(self, *, transport: Transport, interrupts: Interrupts) -> None:
@@ -49,8 +49,8 @@ class Cancellation(Middleware):
 class ActorPauses(Middleware):
     """Middleware that returns a message to its queue when its actor was paused after the fetch.
 
-    Later fetches get no message of a paused actor: the broker puts them off by itself. The worker learns of a pause
-    within a quarter of a second; what it starts before runs. Neither an attempt nor a crash is counted.
+    Later fetches get none of such an actor. The worker learns of a pause within a quarter of a second; what it starts
+    before runs. Neither an attempt nor a crash is counted.
     """
 
     def __init__(self, *, transport: Transport) -> None:
@@ -70,10 +70,8 @@ class ActorPauses(Middleware):
 class ShutdownNotices(Middleware):
     """Middleware that interrupts tasks with ``notify_shutdown=True``, of actor or message, when their worker stops.
 
-    :class:`switchyard.middleware.retries.Retries` retries such a message at once, however many retries it has had. None
-    is interrupted where the worker has time until its tasks have ended (``may_finish``).
-
-    Listed after the middleware that decides the outcome.
+    Such a message is retried at once, however many retries it has had. None is interrupted where the worker has time
+    until its tasks have ended (``may_finish``). Listed after the middleware that decides the outcome.
     """
 
     option_rules: ClassVar = (rule_of_both("notify_shutdown", flag),)

@@ -36,10 +36,7 @@ LARGEST: Final = 2**53
 
 
 def calls_host(host: str) -> None:
-    """Count the call of the attempt that runs here for a host of its dependency too; the last host that is named.
-
-    Does nothing outside of a worker, or in an actor without ``depends_on``.
-    """
+    """Count the call of the attempt that runs here for a host of its dependency too; the last host that is named."""
     if (message := CurrentMessage.get_current_message()) is not None:
         message.called_host = host  # type: ignore[attr-defined]
 
@@ -61,8 +58,8 @@ class Circuits(Middleware):
     ``"webhook per endpoint_id"`` for one circuit for each value of an argument; ``outage``, exception classes that
     count as a failure of it (by default connections that fail, timeouts, HTTP 5xx and time limits).
 
-    Its messages are counted by the broker. While the circuit is open they are put off when they would be fetched; one
-    that was fetched before does not start, and one that fails meanwhile spends no attempt. A probe is an attempt.
+    While the circuit is open the broker puts off what would be fetched; what was fetched before does not start, or
+    spends no attempt if it fails. A probe is an attempt.
     """
 
     actor_options = {"depends_on", "outage"}

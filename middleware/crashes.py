@@ -21,8 +21,7 @@ from switchyard.middleware.wait_for_broker import retry_until_available
 class LostLeases(Middleware):
     """Middleware that skips a message whose owner lost its lease after the fetch: another worker has the message.
 
-    For workers that renew their own leases, such as ``rundramatiq``. In a pool the supervisor replaces the child. Where
-    a message belongs to a connection, a consumer whose connection ended has lost all that it had received.
+    For workers that renew their own leases, such as ``rundramatiq``, and where a message belongs to a connection.
     """
 
     def __init__(self) -> None:
@@ -51,8 +50,7 @@ MOST_LAPSES = 5
 class Poison(SwitchyardError, MiddlewareError):
     """A message that crashed its worker three times within 72 hours.
 
-    ``cause`` is that of the last crash, noted below the traceback; on further lines, the last log lines of the worker.
-    ``arguments`` is their fingerprint.
+    ``cause`` is that of the last crash, and on further lines the worker's last log lines; ``arguments`` a fingerprint.
     """
 
     def __init__(self, actor_name: str, crashes: int, cause: str, *, arguments: str) -> None:
@@ -67,10 +65,7 @@ class Poison(SwitchyardError, MiddlewareError):
 
 
 class SuspectedPoison(SwitchyardError, MiddlewareError):
-    """A message that ran alone in its pool five times within 72 hours when all processes of the pool ended.
-
-    ``lapses`` are ``<ms since the epoch>@<host>`` each.
-    """
+    """A message that ran alone when all processes of its pool ended, five times (``<ms>@<host>``) within 72 hours."""
 
     def __init__(self, actor_name: str, lapses: Sequence[str]) -> None:
         hosts = list(dict.fromkeys(lapse.partition("@")[2] for lapse in lapses))
@@ -98,13 +93,12 @@ class HardLimitExceeded(SwitchyardError, MiddlewareError, TimeLimitExceeded):
 class Crashes(Middleware):
     """Middleware that isolates or refuses a message whose last worker crashed, before it runs again.
 
-    A supervisor counts crashes and stores their cause with the message. A message that was killed at its hard limit has
-    failed and takes the retry path. Any other is isolated: it runs in a worker with a single slot, where a crash
-    affects no other message and has no other cause. After the third crash the message is a dead letter (``poison``).
+    A message that was killed at its hard limit has failed and takes the retry path. Any other is isolated: it runs in a
+    worker with a single slot, where a crash affects no other message. After the third it is a dead letter (``poison``).
 
-    Where supervisor and worker ended together, the cause is unknown: the machine, a deploy, or one of the messages that
-    ran. These are lapse suspects, and run only where the pool runs nothing else. When that pool ends as well, the
-    server counts it against the message; after the fifth time it is a dead letter (``suspected_poison``).
+    Where supervisor and worker ended together, the cause may be the machine, a deploy, or one of the messages that ran.
+    These run only where the pool runs nothing else; when that pool has ended as well for the fifth time, the message is
+    a dead letter (``suspected_poison``).
     """
 
     def __init__(self, *, transport: Transport) -> None:

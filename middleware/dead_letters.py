@@ -73,8 +73,7 @@ ERROR_CHARACTERS = 2_000
 class DeadLetters(Middleware):
     """Middleware that moves messages to the dead list: with the outcome ``dead``, or rejected by Dramatiq.
 
-    The worker acknowledges a dead-lettered message: Dramatiq would keep a failed one a second time. ``on_dead`` is
-    called with each dead letter after it is stored; exceptions are logged, the letter stays.
+    ``on_dead`` is called with each dead letter after it is stored; exceptions are logged, the letter stays.
     """
 
     failures_only = True
@@ -100,11 +99,7 @@ class DeadLetters(Middleware):
         store_failure(broker, message)
 
     def before_nack(self, broker: Broker, message: MessageProxy) -> None:
-        """Move a message that Dramatiq rejects before it reaches a worker thread to its dead list.
-
-        Raises:
-            MoveFailed: the message stays unacknowledged, and is delivered again when its worker is gone.
-        """
+        """Move a message that Dramatiq rejects to its dead list; it is delivered again where that fails."""
         if getattr(message, "dead_lettered", False) or outcome_of(message, message._exception).kind == "deferred":
             return
         error = message._exception or ActorNotFound(message.actor_name)

@@ -69,10 +69,7 @@ def _within(variable: ContextVar[T], value: T) -> Iterator[None]:
 
 
 def sent_by(origin: Callable[[], dict[str, str]]) -> AbstractContextManager[None]:
-    """Write the origin that a function returns into every message that the block enqueues.
-
-    It is called when a message is enqueued: blocks that enqueue nothing cost one context variable.
-    """
+    """Write the origin that a function returns, called as a message is enqueued, into all that the block enqueues."""
     return _within(_origin, origin)
 
 
@@ -114,12 +111,10 @@ _usable_parent = takes(
 
 
 class Origin(Middleware):
-    """Middleware that writes the options ``origin``, ``parent`` and ``tags`` into a message when it is sent.
+    """Middleware that writes the options ``origin``, ``parent`` and ``tags`` into a message when it is first sent.
 
     ``origin`` has the fields ``request``, ``user`` and ``schedule`` that are known; ``parent`` is the id of the job
-    that sends it. Neither is written outside of a request, a schedule and a job. ``tags=("invoices",)`` is an option
-    of an actor and of a message, whose tags are added to its actor's. A retry and a requeue keep what the first send
-    wrote.
+    that sends it. ``tags=("invoices",)`` is an option of an actor and of a message, whose tags are added.
     """
 
     option_rules: ClassVar = (

@@ -32,11 +32,9 @@ log = get_logger(__name__)
 class ErrorTracker(Middleware):
     """Middleware that reports each dead letter once, with fingerprint, actor, queue and the link to its job.
 
-    A failure that its actor declares in ``throws`` is none. Sentry's own integrations of Dramatiq and of logging would
-    report each attempt, with the message and the variables of frames: those events are dropped, and others of a job
-    lose what may hold arguments. Their traces go on.
-
-    Listed before the middleware that makes the dead letter. ``link`` returns the address of a job's page.
+    A failure that its actor declares in ``throws`` is none. Events of Sentry's own integrations of Dramatiq and of
+    logging, one for each attempt, are dropped, and others of a job lose what may hold arguments; traces go on. Listed
+    before the middleware that makes the dead letter. ``link`` returns the address of a job's page.
     """
 
     def __init__(self, *, link: Callable[[str], str]) -> None:

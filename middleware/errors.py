@@ -70,11 +70,7 @@ class Cancelled(SwitchyardError):
 
 
 class CancelInterrupt(Interrupt):
-    """Interrupt of the task of a cancelled job that did not end by itself.
-
-    Not an ``Exception``, like Dramatiq's time limit: ``except Exception`` does not catch it. A task may catch it to
-    clean up, and must raise it again.
-    """
+    """Interrupt of the task of a cancelled job that did not end by itself; no ``Exception``, and to be raised again."""
 
 
 class ArgumentMismatch(SwitchyardError, MiddlewareError):
@@ -117,11 +113,9 @@ class UnknownActor(SwitchyardError, ActorNotFound):
 
 
 class DuplicateActor(SwitchyardError, MiddlewareError):
-    """Two actors of one name: a message names its actor, so only one of them could ever run.
+    """Two actors of one name, at two places (``file:line``), of which only one could ever run.
 
-    Args:
-        first, second: Place of each, ``file:line``; equal when one file is imported under two names.
-        one_module: Both are of the same module: where the places are equal, a decorator's inner function is meant.
+    ``one_module``: both are of the same module. Where the places are equal, a decorator's inner function is meant then.
     """
 
     def __init__(self, actor_name: str, first: str, second: str, *, one_module: bool = False) -> None:

@@ -25,15 +25,14 @@ from switchyard.middleware.errors import CancelInterrupt
 
 # Interval at which time limits of threads are checked; greenlets have timers.
 INTERVAL_S = 0.25
-# Functions that take something or give it back. An exception that arrives in one, before the ``try`` that guards what
-# was taken or before the last step of giving it back, would leave it taken for ever.
+# An exception that arrives in one of these, before the ``try`` that guards what was taken or before the last step of
+# giving it back, would leave it taken for ever.
 TAKERS = frozenset({"__enter__", "__exit__", "acquire", "release", "_acquire_restore", "_release_save"})
 # Where these functions are short, an exception waits until the thread has left them; elsewhere for a second at most.
 SHORT_IN = frozenset({"threading", "logging", "queue", "contextlib", "django.db.transaction"})
 SOON_S, PATIENCE_S = 0.001, 1.0
 # Threads that contend for one lock pass the interpreter on to each other inside these functions alone, so whenever the
-# watcher looks, each is in one. Turns far shorter than CPython's 5 ms end elsewhere too: six interrupts of two such
-# threads then took 2 s, where none had come in a minute.
+# watcher looks, each is in one. Turns far shorter than CPython's 5 ms end elsewhere too.
 CONTENDED_S, SHORT_TURN_S = 0.05, 1e-5
 
 # Returns how many threads it found.
@@ -68,9 +67,7 @@ class ThreadInterrupts:
     """The running tasks of this process, each in its thread, watched by a thread of their own.
 
     An exception arrives when the task next runs Python code: a call that stays in C is not interrupted.
-
-    Attributes:
-        cancellation: Raised in the task of a cancelled job.
+    ``cancellation`` is raised in the task of a cancelled job.
     """
 
     def __init__(self) -> None:
@@ -103,8 +100,7 @@ class ThreadInterrupts:
     def end(self) -> None:
         """Unregister the task of this thread; an exception that has not arrived is withdrawn.
 
-        One that is registered, and not raised in, needs no lock: a thread that raises an exception removes the task
-        meanwhile, under the lock, so that either of the two finds it, never both.
+        Without the lock at first: who raises an exception takes the task out meanwhile, so that one of the two has it.
         """
         while True:
             try:
@@ -211,20 +207,14 @@ _started: list[ThreadInterrupts] = []
 
 
 def _raise_again(instead: Callable[[sys.UnraisableHookArgs], object], lost: sys.UnraisableHookArgs) -> None:
-    """Handle an exception that Python can only print, as one that ends a finalizer or the callback of a weak reference.
-
-    A task would go on as if its interrupt had never come.
-    """
+    """Raise an interrupt again that Python can only print, as one that has ended a finalizer."""
     exception = lost.exc_type
     if not (issubclass(exception, Interrupt) and any(started.raise_again(exception) for started in _started)):
         instead(lost)
 
 
 def _is_taking(frame: FrameType, waited_s: float) -> bool:
-    """Return whether a thread in this frame takes something or gives it back, and is to be waited for.
-
-    CPython raises an exception that another thread set where the thread goes on: in its innermost frame.
-    """
+    """Return whether a thread, whose innermost frame this is, takes something or gives it back, and is waited for."""
     if frame.f_code.co_name not in TAKERS:
         return False
     return waited_s < PATIENCE_S or frame.f_globals.get("__name__") in SHORT_IN
@@ -326,10 +316,9 @@ class _Withdrawn(BaseException):
 
 
 def _withdraw(thread_id: int) -> None:
-    """Withdraw an exception that was set for the current thread and has not arrived.
+    """Withdraw an exception that was set for the current thread and has not arrived: another one arrives here instead.
 
-    Another one takes its place, and arrives here: after one that was only taken back, CPython 3.11 looks for it at each
-    call of a function as long as the process lives, and is stuck there under a profiler.
+    After one that was only taken back, CPython 3.11 looks for it at each call of a function as long as it lives.
     """
     try:
         _set_exception(ctypes.c_ulong(thread_id), ctypes.py_object(_Withdrawn))

@@ -40,11 +40,7 @@ UNTRUE = "Received message for undefined actor"
 
 
 class Logs(Middleware):
-    """Log of the end of each attempt, with job id, actor, queue, attempt, duration and exception.
-
-    With ``tracebacks``, for development, the traceback of a job's first failure is logged too; else only that of its
-    last.
-    """
+    """Log of the end of each attempt; with ``tracebacks`` the first failure has one, and not the last one alone."""
 
     def __init__(self, *, tracebacks: bool = False) -> None:
         self._tracebacks = tracebacks
@@ -117,8 +113,7 @@ def _unbind() -> None:
     """Unbind the job's names, and what its actor bound."""
     _running.set(None)
     bound = sys.modules.get("structlog.contextvars")  # not loaded as long as nothing was logged
-    # One variable for each name that code of this process has ever bound. Going through a context costs more than a
-    # hook.
+    # One variable for each name that was ever bound here: going through a context costs more than a hook.
     if bound is not None and getattr(bound, "_CONTEXT_VARS", True):
         bound.clear_contextvars()
 
@@ -239,10 +234,7 @@ class CountedHandler(logging.StreamHandler[TextIO]):
 
 
 def configure(log_format: str, *, level: int = logging.INFO, release: str = "") -> None:
-    """Send every log of this process to standard error: as ``json`` for machines, or ``console`` for terminals.
-
-    Machines are told the release in each line.
-    """
+    """Send every log of this process to standard error: as ``json``, with the release, or ``console`` for terminals."""
     import structlog
 
     shared: list[Any] = [

@@ -40,12 +40,11 @@ OWNER_ATTEMPTS, OWNER_SECONDS = "switchyard_owner_attempts", "switchyard_owner_s
 class Metrics(Middleware):
     """Counters and timers of every attempt, by queue and actor.
 
-    Listed before the middleware that decides the outcome: after-hooks run from last to first.
+    Listed before the middleware that decides the outcome.
 
     Args:
-        registry: In a worker the values of its metrics go to prometheus-client's multiprocess files.
-        barrier: Calls :meth:`fold` before acknowledgements and within milliseconds, so that a file is changed
-            once for many messages. Without it, each value is written at once.
+        barrier: Calls :meth:`fold` before acknowledgements, so that a file is changed once for many messages. Without
+            it, each value is written at once.
         keep_files: Called by :meth:`fold`, every two seconds at most: starts new files where the old ones are gone.
         thread_time: Whether a thread runs one attempt at a time, so that its processor time is the attempt's.
     """

@@ -31,13 +31,9 @@ MESSAGE_FIELDS: dict[str, Any] = {
 
 
 class OptionRule(msgspec.Struct, frozen=True):
-    """The values of one option.
+    """The values of one option: checks, ``None`` for what cannot have it, and words for a value that no check says.
 
-    Args:
-        of_actor: Check of an actor's value; ``None`` when an actor cannot have the option.
-        of_message: Check of a message's value, which must be JSON; ``None`` when only actors can have the option.
-        takes_none: ``None`` is the same as leaving the option out.
-        words: The values in words, where no check says them.
+    A message's value must be JSON. With ``takes_none`` the value ``None`` is the same as leaving the option out.
     """
 
     name: str
@@ -142,10 +138,7 @@ INTERNAL = WRITTEN_BY_US | frozenset(
 
 
 class KnownOptions(set[str]):
-    """A broker's set of actor options. Dramatiq subtracts it from the options of an actor, and refuses what is left.
-
-    Nothing is left here: Dramatiq does not say which actor it is, so :class:`Options` refuses the unknown ones.
-    """
+    """A broker's set of actor options, which leaves none for Dramatiq to refuse: it does not say which actor it is."""
 
     def __rsub__(self, given: Set[Any]) -> set[Any]:
         return set()
@@ -155,15 +148,11 @@ class Options(Middleware):
     """Validation of options of actors and messages by the ``option_rules`` of each middleware.
 
     An actor is validated when it is declared, a message when it is sent, with the messages of its pipeline. A received
-    message may come from another release or a foreign sender: one with options that this release does not understand
-    goes to the quarantine. On brokers without one, unusable options are logged and removed, so that no retry is lost.
+    one with options that this release does not understand goes to the quarantine. On brokers without one, unusable
+    options are logged and removed, so that no retry is lost. Raises ``UnknownOption`` and ``InvalidOption``.
 
-    Options of a message: ``priority``, an integer, instead of its actor's; ``delay``, see ``dramatiq.pipeline``;
-    ``eta``, its due time. Option of an actor: ``public=True`` lets tokens send it through the HTTP API.
-
-    Raises:
-        UnknownOption: no middleware knows the option, or only actors can have it.
-        InvalidOption: an option has a value that cannot be used.
+    Options of a message: ``priority`` instead of its actor's; ``delay``, see ``dramatiq.pipeline``; ``eta``, its due
+    time. Option of an actor: ``public=True`` lets tokens send it through the HTTP API.
     """
 
     option_rules: ClassVar = (
@@ -268,11 +257,10 @@ class Options(Middleware):
 
 
 class ForeignOptions(Middleware):
-    """List, in each message, of the options that middleware of others writes and does not declare.
+    """List, in each message, of the options that middleware of others writes and does not declare: workers keep them.
 
     Listed after the project's own middleware, as :class:`Options` is before all: what no middleware declares is not the
-    sender's. Workers keep the listed options; others they would quarantine with the message, as those of another
-    release.
+    sender's.
     """
 
     def __init__(self) -> None:
@@ -363,8 +351,7 @@ def fault_of(actor: str, what: str, unknown: Iterable[str], known: Iterable[str]
 class Periodic(Middleware):
     """Options ``periodic=cron("0 2 * * *")``, with periodiq's ``cron``, its ``time_zone``, and ``catch_up``.
 
-    ``schedulable=True`` lets people make schedules of the actor in the room. System checks validate the values of
-    the others, see ``switchyard/schedules/checks.py``.
+    ``schedulable=True`` lets people make schedules of the actor in the room. System checks validate the others.
     """
 
     option_rules: ClassVar = (
@@ -379,11 +366,8 @@ class Periodic(Middleware):
 class OnCommit(Middleware):
     """Option ``on_commit`` of actors and messages, before the setting ``SENDS``: whether a send waits for the commit.
 
-    ``True`` waits for it, ``False`` sends at once; a text is the alias of the database whose commit counts. What waits
-    goes by :mod:`switchyard.outbox.sends`: no middleware can put a send off.
-
-    Args:
-        databases: Aliases that there are.
+    ``True`` waits for it, ``False`` sends at once; a text is one of the aliases in ``databases``, whose commit counts.
+    What waits goes by :mod:`switchyard.outbox.sends`: no middleware can put a send off.
     """
 
     actor_options = {"on_commit"}

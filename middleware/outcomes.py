@@ -59,10 +59,7 @@ def outcome_of(message: MessageProxy, exception: BaseException | None = None) ->
 
 
 def text_of(exception: BaseException) -> str:
-    """Return an exception's text, or a placeholder when ``str()`` raises: a hook must not fail for it.
-
-    It is made once, by code of the actor: a hook that waits for the broker, outside of every limit, only reads it.
-    """
+    """Return an exception's text, made once, or a placeholder when the actor's ``str()`` raises."""
     text = exception.__dict__.get(TEXT)
     if text is None:
         try:
@@ -94,10 +91,7 @@ def attempt(message: Any) -> int:
 
 
 def fingerprint(actor: str, exception: BaseException) -> str:
-    """Return 16 hex digits of actor, exception class and innermost frames: equal for failures with one cause.
-
-    File and function of a frame count, whatever ids and line numbers there are.
-    """
+    """Return 16 hex digits of actor, exception class, and file and function of the innermost frames."""
     frames = traceback.extract_tb(exception.__traceback__)[-FRAMES:]
     parts = [actor, type(exception).__qualname__]
     parts += [f"{PurePath(frame.filename).name}:{frame.name}" for frame in frames]

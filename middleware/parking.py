@@ -38,11 +38,9 @@ class Parking(Middleware):
     """Middleware that parks messages whose actor is unknown here, or whose arguments do not fit; no actor is called.
 
     Neither an attempt nor a crash is counted. Workers that know the actor and its arguments take such messages as soon
-    as they have room, see :class:`switchyard.broker.interface.Transport`. After 10 minutes without such a worker a
-    message becomes a dead letter (``permanent``, by ``ArgumentMismatch`` where its actor is known). The time is the sum
-    of its scheduled delays; workers' clocks are not compared (docs/decisions/0010-parking.md).
-
-    Listed before :class:`switchyard.middleware.dead_letters.DeadLetters`, which skips parked messages.
+    as they have room. After 10 minutes without such a worker a message becomes a dead letter (``permanent``). The time
+    is the sum of its scheduled delays; workers' clocks are not compared (docs/decisions/0010-parking.md). Listed before
+    :class:`switchyard.middleware.dead_letters.DeadLetters`, which skips parked messages.
     """
 
     def __init__(self, *, transport: Transport) -> None:

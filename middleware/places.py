@@ -12,10 +12,7 @@ from dramatiq import GenericActor
 
 
 def place_of(function: Callable[..., Any]) -> str:
-    """Return the file and line of a function's or class's first decorator; "" for one without Python code.
-
-    Of a class-based actor, which is an object, that of its class.
-    """
+    """Return the file and line of the first decorator of a function, or of an actor's class; "" without Python code."""
     if isinstance(function, GenericActor):
         function = type(function)
     code = getattr(inspect.unwrap(function), "__code__", None)

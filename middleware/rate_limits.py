@@ -30,9 +30,8 @@ class Concurrency(Middleware):
     Options of an actor: ``concurrency``, such as ``5``, ``"5 per customer_id"``, or a list of both; ``ordered_by``, the
     name of an argument of whose values each is worked off one at a time, in the sequence in which its jobs were sent.
 
-    The broker's script that fetches enforces both, so that a job which waits costs no worker, no attempt and no poll. A
-    job has its place from the fetch on until its worker has ended it, returned it, or died. A retry waits without a
-    place, one that is ordered keeps it.
+    The broker enforces both as it fetches. A job has its place until its worker has ended it, returned it, or died. A
+    retry waits without a place, one that is ordered keeps it.
     """
 
     option_rules: ClassVar = (
@@ -76,12 +75,8 @@ class RateLimits(Middleware):
     """Middleware that defers a message over its actor's rate limit to a start slot reserved for the message.
 
     Option of an actor: ``rate_limit``, such as ``"10/m"`` (s, m, h, d), ``"10/m per host"`` for each value of an
-    argument, or a list of both. A message cannot have a limit of its own: the starts of all messages of an actor count
-    together.
-
-    Raises:
-        MoveFailed: the broker refuses the call; the message takes the retry path, as it must not start too early. While
-            the broker is unavailable no job with a limit starts.
+    argument, or a list of both; the starts of all messages of an actor count together. While the broker is unavailable
+    no job with a limit starts. ``MoveFailed`` where it refuses the call: the message takes the retry path.
     """
 
     option_rules: ClassVar = (OptionRule("rate_limit", lambda spec, actor: _check_rate(spec, actor)),)

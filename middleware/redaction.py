@@ -33,10 +33,7 @@ _ADDRESS = re.compile(r"(\w://[^\s?\"']++)(\?[^\s\"']++)?")
 
 
 class Redaction(Middleware):
-    """Declaration of the option ``redact``: names of arguments that pages, commands and rows must not show.
-
-    Only actors can have the option: a message must not reveal an argument that its actor hides.
-    """
+    """Option ``redact``, of actors alone: names of arguments that pages, commands and rows must not show."""
 
     option_rules: ClassVar = (OptionRule("redact", lambda names, actor: _check_names(names, actor)),)
     actor_options = {"redact"}

@@ -26,17 +26,10 @@ from switchyard.broker.topology import (
     takes_arguments,
 )
 from switchyard.loggers import get_logger
+from switchyard.middleware import errors
 from switchyard.middleware.callbacks import call_back, fields_of, report_failure, target_of
 from switchyard.middleware.circuits import Circuits
 from switchyard.middleware.crashes import Poison, SuspectedPoison
-from switchyard.middleware.errors import (
-    ArgumentMismatch,
-    CancelInterrupt,
-    Cancelled,
-    LockTaken,
-    PermanentFailure,
-    RetryLater,
-)
 from switchyard.middleware.options import actor_name, rule_of_actor, rule_of_both, takes
 from switchyard.middleware.outcomes import SUCCEEDED, Outcome, attempt, decide, text_of, traceback_of
 from switchyard.middleware.wait_for_broker import retry_until_available
@@ -50,10 +43,7 @@ RETRY_DELAYS: Final = frozenset({"max_retries", "backoff", "min_backoff", "max_b
 
 
 def max_retries_of(message: Any, actor: Actor[..., Any], policy: RetryPolicy) -> float:
-    """Return how often a message is retried: its own ``max_retries``, else its actor's, else its queue's.
-
-    Infinity where that is ``None``: retries never end.
-    """
+    """Return how often a message is retried, by itself, its actor or its queue; infinity for ``None``."""
     for options in (message.options, actor.options):
         if "max_retries" not in options:
             continue
@@ -68,8 +58,7 @@ def max_retries_of(message: Any, actor: Actor[..., Any], policy: RetryPolicy) ->
 def is_retried(message: Any, actor: Actor[..., Any], policy: RetryPolicy, exception: BaseException, retry: int) -> bool:
     """Return whether a failed message is retried: by ``retry_when`` of its actor, else by its number of retries.
 
-    ``retry`` counts from 1; the function gets the number of retries that there were. One that fails is logged, and the
-    number decides.
+    ``retry`` counts from 1; the function gets the number of retries that there were.
     """
     decides = actor.options.get("retry_when")
     if decides is not None:
@@ -103,22 +92,19 @@ def delay_of(
 ) -> int:
     """Return the delay before a retry (counted from 1), in ms.
 
-    Equal jitter: half of the policy's delay, plus uniform up to the other half. Full jitter, uniform from zero, spreads
-    a little more, but draws near zero spend the retries before an outage ends (M. Brooker, "Exponential Backoff And
-    Jitter", AWS Architecture Blog, 2015). The actor's own ``backoff`` takes precedence over the policy's, and
-    ``bounds`` over both: between them the delay is Dramatiq's, the least one doubles with each retry, with up to as
-    much again; above the most, half of the most to all of it.
+    Equal jitter: half of the policy's delay, plus uniform up to the other half; draws near zero, as full jitter has
+    them, would spend the retries before an outage ends (M. Brooker, "Exponential Backoff And Jitter", 2015). The
+    actor's own ``backoff`` goes before the policy's, and ``bounds`` before both: between them the delay is Dramatiq's.
 
-    A delay that another server asked for (``RetryLater``) is the least one. Dramatiq's ``Retry`` names the actor's own
-    delay, which takes precedence. Up to the first retry's delay is added to both, so that messages that were refused
-    together do not come back together. An unusable delay or function is ignored. ``speed`` divides delays that are not
-    asked for.
+    A delay that another server asked for (``RetryLater``) is the least one; that of Dramatiq's ``Retry`` is the delay.
+    Up to the first retry's delay is added to both: messages that were refused together do not come back together. An
+    unusable delay or function is ignored. ``speed`` divides delays that are not asked for.
     """
     asked_ms = exception.delay if isinstance(exception, Retry) else None
     if asked_ms is None or not is_delay(asked_ms):
         return _scheduled(retry, policy, backoff, bounds) // speed
     spread_ms = int(asked_ms) + random.randint(0, policy.longest_ms(1) // speed)  # noqa: S311  no secret
-    if not isinstance(exception, RetryLater):
+    if not isinstance(exception, errors.RetryLater):
         return spread_ms
     return max(spread_ms, _scheduled(retry, policy, backoff, bounds) // speed)
 
@@ -126,11 +112,9 @@ def delay_of(
 def bounds_of(options: Mapping[str, Any], actor: Actor[..., Any], policy: RetryPolicy) -> tuple[int, int] | None:
     """Return the bounds of a message's delays: ``min_backoff`` and ``max_backoff`` of its options, else its actor's.
 
-    One of the two that is left out is its queue's. ``None`` without either, or with a ``backoff`` of the actor and none
-    of the message.
+    One of the two that is left out is its queue's. ``None`` without either, or with a ``backoff`` of the actor alone.
     """
-    own = _bounds(options)
-    declared = _bounds(actor.options)
+    own, declared = _bounds(options), _bounds(actor.options)
     if own == NEITHER and ("backoff" in actor.options or declared == NEITHER):
         return None
     least, most = (mine if mine is not None else its for mine, its in zip(own, declared, strict=True))
@@ -140,10 +124,7 @@ def bounds_of(options: Mapping[str, Any], actor: Actor[..., Any], policy: RetryP
 
 
 def span_of(actor: Actor[..., Any], policy: RetryPolicy) -> tuple[int, int]:
-    """Return the least and the most time in ms from an actor's first failure to its last retry.
-
-    Of retries without end the first 1,000 count.
-    """
+    """Return the least and the most time in ms from first failure to last retry; without end the first 1,000 count."""
     own = actor.options.get("max_retries", policy.retries)
     retries = MOST_COUNTED if own is None else own
     bounds = bounds_of({}, actor, policy)
@@ -247,21 +228,13 @@ REFUSAL_CHARACTERS = 200
 class Retries(Middleware):
     """Middleware that decides the outcome of an attempt, and moves a retried message to its retry lane.
 
-    Options of an actor and of a message: ``max_retries``, ``min_backoff``, ``max_backoff`` (ms), ``on_retry_exhausted``
-    (name of the actor that gets a message after the last retry). Options of an actor: ``backoff`` (function from the
-    retry's number to ms), ``retry_when`` (function from retries and exception to whether it is retried), ``permanent``
-    and ``throws`` (exception classes that are never retried; those of ``throws`` are not logged as errors). Options
-    that are left out come from the queue's policy. A function that fails is logged, and the policy decides.
-
-    A task that was interrupted because its worker stops is always retried, at once. One that fails because what it
-    calls is down (:mod:`switchyard.middleware.circuits`) waits for that instead, its attempt not spent.
+    Its options are in :data:`RULES`; those that are left out come from the queue's policy, which also decides where a
+    function of the project fails. A task that was interrupted because its worker stops is always retried, at once. One
+    that fails because what it calls is down (:mod:`switchyard.middleware.circuits`) waits for that, no attempt spent.
 
     Sends ``on_failure`` and ``on_retry_exhausted`` between the two: a deferral is no failure, and a message that has
-    moved is not repeated if its worker dies.
-
-    Listed after the middleware that read the outcome (:mod:`switchyard.middleware.outcomes`): after-hooks run from last
-    to first. While the broker is unavailable the move is retried and the worker's slot waits: an acknowledgement would
-    lose the message.
+    moved is not repeated if its worker dies. Listed after the middleware that read the outcome. While the broker is
+    unavailable the worker's slot waits: an acknowledgement would lose the message.
     """
 
     option_rules: ClassVar = RULES
@@ -285,10 +258,7 @@ class Retries(Middleware):
             decide(message, Outcome("cancelled", "skipped"))
 
     def before_ack(self, broker: Broker, message: MessageProxy) -> None:
-        """End an attempt whose after-hooks were interrupted, as by a time limit; an acknowledgement would lose it.
-
-        Dramatiq acknowledges a message even if a ``BaseException`` leaves its after-hooks.
-        """
+        """End an attempt whose after-hooks a ``BaseException`` has left: Dramatiq acknowledges it all the same."""
         if getattr(message, "open", False) and not getattr(message, "dead_lettered", False):
             cause = message._exception or RuntimeError("the end of the attempt was interrupted")
             names = {"job_id": message.message_id, "actor": message.actor_name}
@@ -334,15 +304,17 @@ class Retries(Middleware):
         if exception is None:
             return SUCCEEDED
         # Any failure of a cancelled job: it is not retried.
-        if isinstance(exception, (Cancelled, CancelInterrupt)) or getattr(message, "cancel_requested", False):
+        if isinstance(exception, (errors.Cancelled, errors.CancelInterrupt)) or getattr(
+            message, "cancel_requested", False
+        ):
             return Outcome("cancelled", exception=exception)
-        if isinstance(exception, LockTaken):
+        if isinstance(exception, errors.LockTaken):
             return Outcome("deferred", "lock", delay_ms=exception.delay, exception=exception)
         actor = broker.actors.get(message.actor_name)
         if isinstance(exception, (Poison, SuspectedPoison)):
             reason = "poison" if isinstance(exception, Poison) else "suspected_poison"
             return Outcome("dead", reason, exception=exception)
-        if actor is None or isinstance(exception, (PermanentFailure, ArgumentMismatch)):
+        if actor is None or isinstance(exception, (errors.PermanentFailure, errors.ArgumentMismatch)):
             return Outcome("dead", "permanent", exception=exception)
         if getattr(message, "shut_down", False):
             return Outcome("retried", delay_ms=0, exception=exception)

@@ -86,10 +86,9 @@ CLOCK: Final = logging.Formatter("%(asctime)s")
 
 
 class KeptLogs(logging.Handler):
-    """Handler that collects the lines of running jobs, the last 16 KiB of each.
+    """Handler that collects the lines of running jobs, the last 16 KiB of each, with the message of the attempt.
 
-    They are kept with the message of the attempt: a retry may begin in another thread before its first attempt's hooks
-    have ended. The lines that this library logs at the end of an attempt are left out: the record says the same.
+    A retry may begin in another thread before the first attempt's hooks have ended.
     """
 
     def __init__(self) -> None:
@@ -232,10 +231,7 @@ class Status(Middleware):
     """Middleware that records each step of a job that the broker does not know by itself: started, ended.
 
     The broker writes the steps before it acknowledges their messages. Where it does not find waiting messages by their
-    id, a job is recorded when it is enqueued, too.
-
-    Options of actors and messages are in :mod:`switchyard.middleware.status`; of a message ``owner``, who may
-    see the job.
+    id, a job is recorded when it is enqueued, too. Of the options, ``owner`` of a message says who may see the job.
     """
 
     option_rules: ClassVar = (
@@ -379,62 +375,42 @@ class Status(Middleware):
         outcome = outcome_of(message)
         if outcome.kind in ("cancelled", "expired") and self._kept.tracked(broker, message):
             kept = self._kept.of(broker, message.actor_name)
-            self._end_unstarted(message, kept, outcome.kind, reason=outcome.reason)
+            self._end(message, kept, outcome.kind, has_started=False, reason=outcome.reason)
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
         """Record a job that no worker could start, unless it is parked."""
         if outcome_of(message, message._exception).kind != "deferred":
             error = failure_of(message, message._exception)
-            self._end_unstarted(message, ALWAYS, "dead", reason="permanent", error=error)
+            self._end(message, ALWAYS, "dead", has_started=False, reason="permanent", error=error)
 
     def after_quarantine_message(self, broker: Broker, message: Message[Any], error: Exception) -> None:
         """Record a job whose message no worker of this release understands as dead."""
         if self._kept.tracked(broker, message):
             failure = failure_of(message, error)
-            self._end_unstarted(message, ALWAYS, "dead", reason="quarantined", error=failure)
-
-    def _end_unstarted(self, message: Any, kept: RecordOptions, state: str, **details: Any) -> None:
-        """Record the end as a step of the start that did not come: it may have, in a worker that died since."""
-        attempts = int(message.options.get("attempts", 0))
-        self._end(message, kept, state, attempts=attempts, started=attempts + 1, **details)
+            self._end(message, ALWAYS, "dead", has_started=False, reason="quarantined", error=failure)
 
     def _end(
-        self,
-        message: Any,
-        kept: RecordOptions,
-        state: str,
-        *,
-        attempts: int | None = None,
-        started: int | None = None,
-        kept_ms: int = 0,
-        **details: Any,
+        self, message: Any, kept: RecordOptions, state: str, *, has_started: bool = True, kept_ms: int = 0, **how: Any
     ) -> None:
-        ended = self._ended(message, state, attempts=attempt(message) if attempts is None else attempts, **details)
-        order = None if started is None else sequence(generation=ended.generation, attempts=started, state=state)
+        attempts = attempt(message) if has_started else int(message.options.get("attempts", 0))
+        ended = self._ended(message, state, attempts=attempts, **how)
+        # Else a step of the start that did not come: it may have, in a worker that died since.
+        order = None if has_started else sequence(generation=ended.generation, attempts=attempts + 1, state=state)
         in_history = self._in_history(message, kept, state) and not (state == "dead" and self._has_row(message))
         queue = self._queue_of(message.queue_name)
         marked = message.options.get("track") is True  # sent with a job id of its own
         step = ended_step(queue, ended, order=order, in_history=in_history, kept_ms=kept_ms, marked=marked)
         self._barrier.add(step)
 
-    def _ended(
-        self,
-        message: Any,
-        state: str,
-        *,
-        attempts: int,
-        reason: str = "",
-        error: Failure | None = None,
-        result: str | None = None,
-        kept_in: str = "",
-    ) -> EndedJob:
+    def _ended(self, message: Any, state: str, *, attempts: int, **how: Any) -> EndedJob:
+        """Return the record of an ended attempt; ``how`` are its ``reason``, ``error``, ``result`` and ``kept_in``."""
         pool, worker, release = self._barrier.worker_place
         kept = self._kept.get(message.actor_name, ALWAYS)
         logs = self._logs.of(message, kept.actor) if kept.keep_logs or state in ("retrying", "dead") else None
-        generation, started_ms = int(message.options.get("generation", 0)), getattr(message, "started_ms", None)
         return EndedJob(
-            message.message_id, state, reason, attempts, generation, started_ms, now_ms(), error, result, logs,
-            message.queue_name, pool, worker, release, kept_body(body_of(message)), kept_in,
+            id=message.message_id, state=state, attempt=attempts, generation=int(message.options.get("generation", 0)),
+            started_at=getattr(message, "started_ms", None), finished_at=now_ms(), logs=logs, lane=message.queue_name,
+            pool=pool, worker=worker, release=release, body=kept_body(body_of(message)), **how,
         )  # fmt: skip
 
     def _live(self, message: Any, state: str, *, attempts: int, **details: Any) -> LiveJob:

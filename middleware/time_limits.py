@@ -21,9 +21,8 @@ from switchyard.middleware.outcomes import Outcome, decide
 class AgeLimits(Middleware):
     """Middleware that ends a message as ``expired`` when it is older than its ``max_age`` (ms) at its start.
 
-    Option of an actor and of a message, whose own goes first; 0 is none. The age counts from the message's creation
-    on, through delays and retries, by the clock of the yard (:mod:`switchyard.broker.clock`). That of a message that a
-    person requeued counts from the requeue on.
+    Option of an actor and of a message, whose own goes first; 0 is none. The age counts from the message's creation on,
+    through delays and retries; that of a message that a person requeued from the requeue on.
     """
 
     option_rules: ClassVar = (
@@ -50,8 +49,7 @@ class TimeLimits(Middleware):
     A system check refuses actors whose limit reaches the queue's hard limit. An actor without end (``None``, infinity;
     by name in ``endless``) gets 95 % of that one, so that its task is interrupted before its process is killed.
 
-    Listed last, so that the limit covers the task alone and only the task is interrupted. An exception in a hook would
-    end the worker's thread, and the message would be acknowledged without a retry.
+    Listed last: an exception in a hook would end the thread, and acknowledge the message without a retry.
     """
 
     actor_options = {"time_limit"}

@@ -53,10 +53,8 @@ class Tracing(Middleware):
     """Middleware that makes spans: of a send, of the wait before each attempt, of the attempt, of a batch being made.
 
     The send's context is in the option ``traceparent`` of its message (W3C Trace Context), when the trace is sampled.
-    Wait and attempt are its children, and each attempt has a link to the one before. What a job sends is a child of
-    its attempt, so that a pipeline, a group with its callbacks and a batch that a traced request makes are one tree.
-
-    Listed after the middleware that may stop a message, and before those that log its end and send what follows it.
+    Wait and attempt are its children, each attempt has a link to the one before, and what a job sends is a child of
+    its attempt. Listed after the middleware that may stop a message, and before those that log and follow its end.
     """
 
     def __init__(self, tracer: trace.Tracer) -> None:
@@ -171,8 +169,8 @@ def start(release: str) -> Tracing:
 class Export(SpanProcessor):
     """Export of spans without what may be secret, in batches of OpenTelemetry's own processor.
 
-    That one is made by the first span of a process: its thread would not survive the forks of a supervisor. Calls
-    outside of any trace, such as a pool's first connection, are no traces of their own.
+    That is made by a process's first span: its thread would not survive a supervisor's forks. Calls outside of any
+    trace, such as a pool's first connection, are no traces of their own.
     """
 
     def __init__(self) -> None:
@@ -197,10 +195,7 @@ class Export(SpanProcessor):
 
 
 def without_secrets(span: ReadableSpan) -> ReadableSpan:
-    """Return a copy of a span without query strings, literals of SQL, and texts of exceptions.
-
-    Instrumentations put them into attributes, events and the status.
-    """
+    """Return a copy of a span without query strings, literals of SQL, and texts of exceptions."""
     facts = {name: _public(name, value) for name, value in (span.attributes or {}).items()}
     events = [Event(event.name, _of_event(event), event.timestamp) for event in span.events]
     return ReadableSpan(

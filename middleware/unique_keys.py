@@ -33,11 +33,9 @@ class UniqueKeys(Middleware):
     """Middleware that gives messages their actor's unique key. A key is free when its message has ended or is dead.
 
     Option of an actor: ``unique_key``, a text, or a function from the arguments to one. Option of a message: the text.
-    Keys belong to a queue: the same text in another queue is another key. Only Switchyard's own broker supports them.
-    How long a key is held is the actor's: ``unique_until="started"`` frees it when a worker leases the message, and
-    ``unique_for``, in milliseconds, when so many have passed since it was sent, whatever has become of it. With
-    ``on_duplicate="replace"`` another send replaces the arguments of the message that waits, with ``"delay"`` it also
-    makes a scheduled one due no earlier than itself would be; both hold the key until the start.
+    Keys belong to a queue. ``unique_until="started"`` frees one when a worker leases the message, and ``unique_for``
+    when so many milliseconds have passed since it was sent. With ``on_duplicate="replace"`` another send replaces the
+    arguments of the message that waits, with ``"delay"`` it also makes a scheduled one due no earlier than itself.
     ``send`` raises ``InvalidOption`` where a key is no text, or too long, or the actor's function failed.
     """
 
@@ -107,8 +105,7 @@ def _of_actor(key: Any, actor: Actor[..., Any]) -> str:
 def _of_function(function: Callable[..., Any], parameters: list[Parameter]) -> str:
     """Return what to write instead of a function that no call of the actor fits.
 
-    For each number of arguments by place, the call that can fit is the one whose names are those that actor or function
-    require: each further name is one that the function may not have.
+    For each number of arguments by place, the call that can fit has the names that actor or function require alone.
     """
     if any(p.kind in VARIADIC for p in parameters):
         return ""

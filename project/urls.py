@@ -9,7 +9,7 @@ from django.views.generic import RedirectView
 from switchyard.api.application import PLATFORM_ROUTERS, build_api
 from switchyard.api.middleware import PREFIX
 from switchyard.console.lists import check_foreign_lists
-from switchyard.console.room_view import Views, room_view
+from switchyard.console.room_view import room_view, view_of
 
 PRODUCT_ROUTERS = (
     ("/reports", "apps.reports.api.router"),
@@ -23,7 +23,6 @@ PRODUCT_ROUTERS = (
 
 check_foreign_lists(admin.site)
 admin.site.site_url = None  # the room, which base_site.html links
-retention_views = Views("apps.retention.views")
 api = build_api(*PLATFORM_ROUTERS, *PRODUCT_ROUTERS)
 
 handler400 = "project.error_pages.bad_request"
@@ -32,7 +31,7 @@ handler500 = "project.error_pages.server_error"
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="switchyard-operations"), name="home"),
     path("", include("switchyard.operations.urls")),
-    path("admin/operations/retention/", room_view(retention_views.retention), name="switchyard-retention"),
+    path("admin/operations/retention/", room_view(view_of("apps.retention.views.retention")), name="switchyard-retention"),
     path("admin/", admin.site.urls),
     path(PREFIX, api.urls),
     path("account/", include("apps.mail.urls")),

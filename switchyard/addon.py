@@ -1,9 +1,7 @@
-"""Add-ons: support for one more kind of server, found by the scheme of an address.
+"""Add-ons: support for one more kind of server, found by the scheme of an address. The core has no word of any.
 
-The core has no word of any of them. It knows that a queue lives at a place, and asks the add-on of that place's scheme
-for what differs there. Each package below ``switchyard/addons/`` is one, and each entry point of the group
-``switchyard.addons`` that another distribution installs: both name an :class:`Addon`. Without that folder the core
-works, and an address of such a scheme is refused.
+Each package below ``switchyard/addons/`` is one, and each entry point of the group ``switchyard.addons`` that another
+distribution installs: both name an :class:`Addon`.
 """
 
 from __future__ import annotations

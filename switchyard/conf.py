@@ -1,7 +1,6 @@
 """The library's own settings: ``SWITCHYARD`` in Django's settings, then the environment, then development defaults.
 
-``SWITCHYARD`` is a dict with keys of :data:`KEYS`, or a ready :class:`SwitchyardSettings`. Secrets and database of a
-project are not in here: a project configures them itself. Files of job results go to Django's default storage.
+``SWITCHYARD`` is a dict with keys of :data:`KEYS`, or a ready :class:`SwitchyardSettings`.
 """
 
 from __future__ import annotations
@@ -191,27 +190,17 @@ ALIKE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class SwitchyardSettings:
-    """Validated settings of the library, see ``docs/reference/environment.md``.
+    """Validated settings of the library. Those that a project gives are explained in ``docs/reference/environment.md``.
 
     Values that are or may contain secrets are left out of ``repr``: debug pages and tracebacks show that.
 
     Args:
-        topology: Queues and pools. ``CORES`` sets the number that ``processes="cores"`` stands for in it, and ``SMALL``
-            puts one pool of so many slots in the place of all.
-        public_url: Root of the web's address in links of alerts and API answers, without a slash at the end.
+        topology: With ``CORES`` and ``SMALL`` applied.
+        public_url: Without a slash at the end.
         has_public_url: It was set, and is no default.
         record_limits: Bytes that the broker may spend on ended jobs, and on those on their way into the history.
-        alert_heartbeat_url: Called every minute by the leading scheduler, for a watcher outside; "" for none.
-        metrics_token: Bearer token for ``/metrics``; empty admits only requests from loopback.
-        metrics_dir: Folder in which the pools of a machine share metrics.
-        state_dir: Folder for stack dumps, and for sockets and metrics that no other setting places elsewhere.
-        sends: A send inside of a transaction goes ``now``, waits for the commit (``on_commit``), or is a row of the
-            transaction as well (``outbox``), so that no crash between the two loses it.
-        admin_site: Dotted path of the ``AdminSite`` that the project mounts; "" for Django's default one.
-        configure_logging: Configure logging of the whole process; otherwise logging is the host's.
-        base_dir: Folder of the project's code: root of relative paths in tracebacks, watched by ``--reload``.
         debug: Development, as Django's ``DEBUG`` was when the settings were read.
-        history_days, history_rows: Age and number of jobs that the history keeps; 0 rows: 2 million, or 20 on a server.
+        history_rows: 0 for 2 million, or 20 on a server.
         variables: The project's own environment variables that begin with ``SWITCHYARD_``.
         broker_url: Address of the Redis or Valkey server, which is the broker or stands beside it.
         broker_named_by: Setting or variable that named that server; "" for the socket in ``state_dir``.
@@ -281,13 +270,10 @@ _cache: tuple[object, SwitchyardSettings, bool] | None = None
 
 
 def switchyard_settings() -> SwitchyardSettings:
-    """Return the settings, read and validated once for each value of ``SWITCHYARD``.
+    """Return the settings, read and validated once for each value of ``SWITCHYARD``; ``InvalidSetting`` for wrong ones.
 
     Whether this is development is decided at the first call: test runners turn ``DEBUG`` off later. What asks no broker
     has the defaults of development too: images are built, tables made and tests run where production's are not.
-
-    Raises:
-        InvalidSetting: an unknown key, a value that is wrong or unsafe in production, or ``USE_TZ = False``.
     """
     global _cache
     if not settings.USE_TZ:
@@ -347,10 +333,9 @@ def read(
     base_dir: Path | str | None = None,
     hosts: Iterable[str] = (),
 ) -> SwitchyardSettings:
-    """Return validated settings from a dict and the environment. Raises ``InvalidSetting``.
+    """Return validated settings from a dict and the environment, which is read for keys that are missing or ``None``.
 
     Args:
-        declared: A dict with keys of :data:`KEYS`; a key that is missing or ``None`` is read from the environment.
         debug: Development: defaults are on this machine. Otherwise the broker must be named and safe.
         base_dir: Folder of the project's code; ``None`` is the current folder.
         hosts: Django's ``ALLOWED_HOSTS``: the first one is the default of ``PUBLIC_URL`` in production.

@@ -29,11 +29,7 @@ POOL_SIZE = 4
 
 
 def planned_connections(yard: Yard, *, pool_size: int | None = None) -> int:
-    """Return the connections that all processes of a yard may open.
-
-    Each pool counts its children, those for isolated messages and a successor. The size of Django's pool (``None``
-    without one) is what the web does not exceed, and beside it a child has room for async actors.
-    """
+    """Return the connections that all processes of a yard may open, each with Django's pool of a size, or without."""
     extra = 0 if pool_size is None else ASYNC_CONNECTIONS
     pools = sum(pool.most_connections + pool.most_children * extra for pool in yard.pools)
     return pools + (WEB_CONNECTIONS if pool_size is None else pool_size) + SPARE_CONNECTIONS
@@ -49,12 +45,9 @@ def pool_size(alias: str) -> int | None:
 
 
 def keep_in_loop(lock_s: float | None = None) -> None:
-    """Keep this thread's database connections from round to round, for 10 s at most.
+    """Keep this thread's database connections from round to round, for 10 s; SQLite waits ``lock_s`` for its lock.
 
     A loop that asks every second spends more on connecting than on its statements.
-
-    Args:
-        lock_s: Longest wait for a lock of SQLite, ``None`` for that of the settings; PostgreSQL has ``lock_timeout``.
     """
     for own in connections.all():
         own.close()
@@ -66,10 +59,7 @@ def keep_in_loop(lock_s: float | None = None) -> None:
 
 
 def tidy_connections() -> None:
-    """Close this thread's connections that are too old or broken, and forget the statements that ``DEBUG`` keeps.
-
-    Django does both between requests; 9,000 statements for each thread are some MB.
-    """
+    """Close this thread's connections that are too old or broken, and forget the statements that ``DEBUG`` keeps."""
     for own in connections.all(initialized_only=True):
         if not own.force_debug_cursor:  # a test that counts them
             own.queries_log.clear()
@@ -79,9 +69,7 @@ def tidy_connections() -> None:
 def keep_in_child(slots: int) -> None:
     """Keep each slot's database connection from message to message, for a minute at most, or in Django's pool.
 
-    Django's default, a connection for each unit of work, would cost more here than the queries of many jobs. A
-    connection that died is replaced before the next message. A pool gets room for every slot and for async actors,
-    whatever its ``max_size`` is in other processes: a slot must not wait for another's connection.
+    A pool gets room for every slot and for async actors: a slot must not wait for another's connection.
     """
     for database in connections.settings.values():
         database["CONN_HEALTH_CHECKS"] = True
@@ -95,11 +83,7 @@ def keep_in_child(slots: int) -> None:
 
 
 def close_all() -> None:
-    """Close this thread's database connections, and Django's pools with those of all threads.
-
-    A child must not inherit any: both processes would talk on one socket, and a pool would hand the same connection to
-    each of them without an error.
-    """
+    """Close this thread's database connections, and Django's pools: a child must not talk on its parent's socket."""
     connections.close_all()
     for alias in connections:
         if pool_size(alias) is not None:
@@ -110,9 +94,8 @@ def close_all() -> None:
 class Connections(DbConnectionsMiddleware):
     """Close a thread's database connections once they are too old or broken, before and after each message.
 
-    Threads without a connection are left out: checking every configured database costs more than many a task that uses
-    none. Async actors reach the database through one thread that they share. Only that thread may close its
-    connections, so the check is submitted to it before the message runs.
+    Threads without one are left out: to check every database costs more than many a task. Async actors share one
+    thread, which alone may close its connections: the check is submitted to it.
     """
 
     def __init__(self) -> None:

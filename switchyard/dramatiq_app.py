@@ -17,20 +17,13 @@ FOREIGN = re.compile(r"dramatiq\.brokers\.(?!stub\.)")
 
 
 class DramatiqConfig(DjangoDramatiqConfig):
-    """Build the broker when the app is loaded, before any actor is declared.
-
-    Without ``DRAMATIQ_BROKER`` in the settings, django-dramatiq would choose a broker of its own.
-    """
+    """Build the broker when the app is loaded, before any actor is declared."""
 
     name = "django_dramatiq"
 
     @classmethod
     def broker_settings(cls) -> dict[str, Any]:
-        """Return the project's ``DRAMATIQ_BROKER``, with this library's broker where it names none.
-
-        Raises:
-            ImproperlyConfigured: it names one of Dramatiq's own, or is no ``dict``; or the app is listed twice.
-        """
+        """Return the project's ``DRAMATIQ_BROKER``, with this library's broker where it names none, not Dramatiq's."""
         for app in settings.INSTALLED_APPS:
             if app == cls.name or app.startswith(f"{cls.name}."):
                 raise ImproperlyConfigured(f'INSTALLED_APPS lists "{app}", which {library}.apps() brings: remove it')

@@ -23,12 +23,7 @@ LONGEST_PAUSE_S: Final = 0.5
 
 
 def rate_limiter_backend() -> LimitCounts:
-    """Return a backend for Dramatiq's rate limiters and barriers; nothing is read or connected before they are used.
-
-    ::
-
-        SMTP = ConcurrentRateLimiter(rate_limiter_backend(), "smtp", limit=4)
-    """
+    """Return a backend for Dramatiq's rate limiters and barriers; nothing is read or connected before they are used."""
     return LimitCounts(_place)
 
 

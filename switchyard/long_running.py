@@ -36,8 +36,8 @@ _troubles_lock = threading.Lock()
 class LogThrottle:
     """Log of one operation's failures, at most one line in 10 minutes for each kind of error, and of their end.
 
-    A database that cannot be used, or a broker that does not answer, is one trouble of all operations of a process. It
-    has ended when one of them succeeds and none has failed for a minute.
+    A database or a broker that is away is one trouble of all operations. It has ended when one of them succeeds and
+    none has failed for a minute.
     """
 
     def __init__(self, operation: str, logger: str = "switchyard.scheduler") -> None:
@@ -146,10 +146,7 @@ class Leadership:
         return self.held()
 
     def release(self) -> None:
-        """Release the lease so that another process takes over at once. Does nothing if this process lost it.
-
-        Where the broker does not answer it expires by itself.
-        """
+        """Release the lease, unless it is lost, so that another process takes over at once."""
         if self._renewed_s is not None:
             self._renewed_s = None
             try:

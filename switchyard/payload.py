@@ -23,8 +23,7 @@ CUT = re.compile(r"… \(\d+ characters\)$")
 def readable(message: dict[str, Any]) -> dict[str, Any]:
     """Return a message as a JSON value that may be stored and shown.
 
-    Hides the arguments that the actor lists in ``redact`` (all arguments of an unknown actor) and every value whose
-    name looks like a secret, at any depth. Escapes characters that PostgreSQL cannot store.
+    Hides the arguments in ``redact`` (all of an unknown actor) and every value named like a secret, at any depth.
     """
     actor = dramatiq.get_broker().actors.get(str(message["actor_name"]))
     shown = redacted(actor, message)

@@ -40,10 +40,7 @@ def warnings_of_sends(*, debug: bool) -> list[Middleware]:
 class TransactionWarnings(Middleware):
     """Log of each place in the project's code that sends a message inside a transaction, once a process.
 
-    A worker may start the job before the commit.
-
-    Listed in development only, where sends wait for no commit by themselves. Test runners turn ``DEBUG`` off and keep a
-    transaction open: they are not warned.
+    Listed in development only, where sends wait for no commit by themselves; test runners turn ``DEBUG`` off.
     """
 
     def __init__(self) -> None:
@@ -84,10 +81,7 @@ class SentInTesting(UserWarning, MiddlewareError):
 
 
 class SendsInTesting(Middleware):
-    """Warn, once for each test and actor, of a message that a run of tests sends to the real broker.
-
-    Listed in runs of tests only. With warnings as errors it raises ``SentInTesting``.
-    """
+    """Warn, once for each test and actor, of a message that a run of tests sends to the real broker."""
 
     def __init__(self) -> None:
         self._test, self._reported = "", set[str]()

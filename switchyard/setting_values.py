@@ -46,11 +46,7 @@ FILE: Final = "_FILE"
 def with_files(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment with the contents of the files that ``DATABASE_URL_FILE`` and the like name.
 
-    Every ``SWITCHYARD_…``, ``DJANGO_…`` and ``DATABASE_…`` may be given so. Whitespace around the contents is dropped,
-    and an empty file is no value.
-
-    Raises:
-        InvalidSetting: a file cannot be read, or the variable is set as well.
+    Every ``SWITCHYARD_…``, ``DJANGO_…`` and ``DATABASE_…`` may be given so, and not by itself as well.
     """
     found = dict(environ)
     for name, path in environ.items():
@@ -69,10 +65,7 @@ def with_files(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def with_valid_port(name: str, url: str) -> str:
-    """Return an URL whose port, if there is one, is a number up to 65535.
-
-    The URL is not in the error's message: what looks like a port may be a password.
-    """
+    """Return an URL whose port is none or a number; no error has it, as what looks like one may be a password."""
     try:
         urlsplit(url).port  # noqa: B018  the error quotes a part of the URL, perhaps of its password
     except ValueError as error:
@@ -83,10 +76,7 @@ def with_valid_port(name: str, url: str) -> str:
 
 
 def refuse_without(name: str, package: tuple[str, str, str], scheme: str) -> None:
-    """Refuse an address whose client is not installed.
-
-    ``package`` has its modules, with requirement and extra of the wheel; all "" where it needs none.
-    """
+    """Refuse an address without its client: a package of modules, requirement and extra of the wheel, "" for none."""
     modules, requirement, extra = package
     if not all(map(_exists, modules.split())):
         distribution = re.split("[<>=]", requirement, maxsplit=1)[0]
@@ -95,10 +85,7 @@ def refuse_without(name: str, package: tuple[str, str, str], scheme: str) -> Non
 
 
 def refuse_without_driver(databases: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse a PostgreSQL in ``DATABASES`` whose driver is not installed, before Django does so with a traceback.
-
-    Psycopg may be missing, find no libpq, or lack the package of Django's pool.
-    """
+    """Refuse a PostgreSQL in ``DATABASES`` without its driver, before Django does so with a traceback."""
     for alias, database in databases.items():
         if not str(database.get("ENGINE", "")).endswith((".postgresql", ".postgis")):
             continue

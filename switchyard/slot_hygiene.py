@@ -67,19 +67,12 @@ log = get_logger(__name__)
 class SlotHygiene(Middleware):
     """Middleware that puts a worker's thread back after each attempt: database, language, time zone, decimals, context.
 
-    Rows that later jobs write into a transaction that is still open are lost when its connection closes, although those
-    jobs have succeeded.
+    Rows that later jobs write into a transaction that is still open are lost when its connection closes:
+    ``OpenTransaction`` for an actor that leaves one. Async actors share one thread for the database: a transaction that
+    is open between two of its calls fails each async attempt that runs meanwhile, as rows of all may be part of it.
 
-    Async actors share one thread for the database. A transaction that is open between two of its calls fails each async
-    attempt that runs meanwhile: rows of all may be part of it.
-
-    Listed before the time limit alone: its after-hook runs as soon as no exception can arrive from outside.
-
-    Raises:
-        OpenTransaction: an actor returned, and left a transaction open.
-
-    Attributes:
-        in_copy: Whether this process is a copy of a worker, forked by a task.
+    Listed before the time limit alone: its after-hook runs as soon as no exception can arrive from outside. ``in_copy``
+    says that this process is a copy of a worker, forked by a task.
     """
 
     in_copy = False
@@ -320,9 +313,7 @@ def changes_session(sql: str) -> bool:
 def state_of(connection: Any) -> str:
     """Return whether a transaction is open on a Django connection, as Django knows it or as the driver does.
 
-    The two differ where SQL said ``BEGIN``, or where an exception arrived between the driver's step and Django's note.
-    A connection of SQLite that a task has closed, and one whose driver differs on autocommit, are unusable, of which
-    Django knows nothing.
+    A connection of SQLite that a task has closed, and one whose driver differs on autocommit, are unusable.
     """
     if connection.in_atomic_block:
         return OPEN
@@ -366,10 +357,7 @@ class _Session:
 
     @classmethod
     def of(cls, connection: Any) -> _Session | None:
-        """Return the session of a connection, unless its driver is another, or its database is in memory.
-
-        Threads share a connection to that, and one would interrupt the statements of others.
-        """
+        """Return a connection's session; not of other drivers, nor of a database in memory, which threads share."""
         if isinstance(driver := driver_of(connection), sqlite3.Connection):
             return None if connection.is_in_memory_db() else cls(connection)
         return cls(connection) if hasattr(driver, "pgconn") else None  # of psycopg 3
@@ -410,8 +398,7 @@ class _Session:
 def is_half_read(driver: Any, cursor: Any) -> bool:
     """Return whether a statement of SQLite has not come to its end, or none is allowed any more.
 
-    Later jobs would not see what others write, nor commit what they write themselves. Such a statement keeps an
-    interrupt for the next one; without it an interrupt does nothing.
+    Such a statement keeps an interrupt for the next one; without it an interrupt does nothing.
     """
     driver.interrupt()
     try:

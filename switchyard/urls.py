@@ -1,8 +1,7 @@
 """Addresses for a project's ``urls.py``: ``path("", include(…))``, before those of the admin.
 
-The operations room is below ``admin/operations/``, beside ``metrics``, ``healthz`` and ``readyz``; the API is below
-``api/v1/`` where django-ninja is installed. A project that mounts its own routers on the API calls ``build_api`` with
-them, and includes ``switchyard.operations.urls`` instead.
+A project that mounts its own routers on the API calls ``build_api`` with them, and includes
+``switchyard.operations.urls`` instead.
 """
 
 from __future__ import annotations

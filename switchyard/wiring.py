@@ -108,11 +108,7 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
 
 
 def server_of(own: SwitchyardSettings) -> redis.Redis | Server:
-    """Return the server of the settings; most are connected to when they are first asked.
-
-    Raises:
-        UnusableAddress: a part of an address with several hosts is missing or wrong.
-    """
+    """Return the server of the settings, or ``UnusableAddress``; most are connected to when they are first asked."""
     if own.broker_url.startswith(("redis://", "rediss://", "unix://")):
         return Server(own.broker_url, own.absence)
     from switchyard.broker.redis.connections import connect
@@ -139,14 +135,13 @@ def build_yard(
     """Return a broker for a yard on a server; the project and the tests both use it.
 
     Args:
-        place: Where its queues live; by default on that server, as :func:`on_redis` has it.
+        place: Where its queues live, with its ``options``; by default on that server, as :func:`on_redis` has it.
         on_dead: Called with each dead letter after it is in its list.
         development: Log the traceback of a job's first failure.
         release: Name of this code in records of jobs.
         sends: See the setting ``SENDS``.
         limits, results: Of what the broker keeps of ended jobs; stores of results that records do not hold.
         observers: As :func:`traces` and :func:`error_tracker` return them.
-        options: For ``place``.
     """
     keys = msgspec.structs.replace(keys, slot_groups=yard.keys.slot_groups)
     # Queue operations ride out a restart of the server; pages and records say at once that it is down.
@@ -185,10 +180,7 @@ def build_yard(
 def on_redis(
     yard: Yard, client: redis.Redis | Server, records: JobRecords, barrier: AckBarrier, **options: Any
 ) -> tuple[RedisBroker, RedisTransport]:
-    """Return the broker of a yard whose queues live on the server of its records, with its transport.
-
-    ``options`` are those of :class:`switchyard.broker.redis_broker.RedisBroker`.
-    """
+    """Return broker, with ``options``, and transport of a yard whose queues live on the server of its records."""
     calls, keys = records.calls, records.keys
     fair = {queue.name: share for queue in yard.queues if (share := queue.fair_share) is not None}
     options = {"limits": depths(yard), "fair": fair, "knows": arguments.knows, "stores": (calls,), **options}
@@ -270,10 +262,7 @@ def in_order(
 
 
 def traces(release: str) -> list[Middleware]:
-    """Return the middleware of traces where the environment names an endpoint for them.
-
-    OpenTelemetry is not loaded elsewhere.
-    """
+    """Return the middleware of traces where the environment names an endpoint. Nothing else loads OpenTelemetry."""
     given = os.environ.get
     name = next((name for name in ENDPOINTS if given(name)), "")
     if not name or given("OTEL_SDK_DISABLED", "").lower() == "true" or given("OTEL_TRACES_EXPORTER") == "none":

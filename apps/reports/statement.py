@@ -35,7 +35,7 @@ def build(customer: Customer, month: str) -> dict[str, Any]:
     opening = balances_before(customer, first)
     closing = balances_before(customer, after)
     unpaid = open_invoices(customer, after)
-    counts = Counter(row.currency for row in (*invoices, *payments))
+    counts = Counter([*(row.currency for row in invoices), *(row.currency for row in payments)])
     currencies = sorted({*opening, *closing, *counts}, key=lambda currency: (-counts[currency], currency))
     currencies = currencies or [DEFAULT_CURRENCY]
     totals = [_figures(currency, opening, closing, invoices, payments) for currency in currencies]

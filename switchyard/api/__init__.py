@@ -3,8 +3,7 @@
 It keeps true:
 
 - Every error is a problem document (RFC 9457); a refused POST says whether its work was enqueued.
-- A repeated ``Idempotency-Key`` returns the first response, and its work is done once, also when the first answer was
-  lost.
+- A repeated ``Idempotency-Key`` returns the first response, and its work is done once.
 - A token has no scope that its owner's rights did not cover; its secret is stored as a hash.
 - Bodies are bounded in size and time before Django reads them, and a caller has a share of the request places.
 

@@ -62,8 +62,7 @@ IDEMPOTENCY_KEY = {
 class ApiDocument(OpenAPISchema):
     """django-ninja's OpenAPI document with every refusal, the scopes, and the header that makes a POST repeatable.
 
-    An operation whose body depends on what is declared has an attribute ``describe_body``: a function that returns the
-    body's schema, which may be empty, and the schemas that it names.
+    ``describe_body`` of an operation returns the schema of its body, which may be empty, and the schemas that it names.
     """
 
     def operation_details(self, operation: Operation) -> dict[str, Any]:
@@ -181,11 +180,7 @@ class SwitchyardAPI(NinjaAPI):
 
 
 def build_api(*routers: tuple[str, str]) -> SwitchyardAPI:
-    """Return the API with routers mounted.
-
-    Args:
-        routers: Pairs of a path below the API's root (``/reports``) and a router's dotted path.
-    """
+    """Return the API with routers: pairs of a path below its root (``/reports``) and a router's dotted path."""
     api = SwitchyardAPI(
         title="Switchyard",
         version="1",

@@ -48,12 +48,7 @@ Run = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One run of a request under its key.
-
-    Args:
-        repeated: An earlier run began.
-        in_doubt: An earlier run may have enqueued a job.
-    """
+    """One run of a request under its key; ``in_doubt``: an earlier one may have enqueued a job."""
 
     row: IdempotentRequest
     repeated: bool = False
@@ -67,10 +62,9 @@ class Claim:
 
 
 def once(run: Run) -> Run:
-    """Decorate an operation of the API so that a POST with an ``Idempotency-Key`` runs once.
+    """Decorate an operation of the API so that a POST with an ``Idempotency-Key`` and a valid token runs once.
 
-    Only operations that are plain functions are covered: an async one can be cancelled between work and answer.
-    Requests without a valid token pass through, for example signed inbound events.
+    Only plain functions are covered: an async one can be cancelled between work and answer.
     """
     if iscoroutinefunction(run):
         return run
@@ -102,11 +96,7 @@ def once(run: Run) -> Run:
 
 
 def claim(token: Token, key: str, fingerprint: str) -> Claim | HttpResponse:
-    """Claim a key for a run of a request, or return the stored response.
-
-    Raises:
-        Problem: 400 unusable key, 422 the key came with another request, 409 that request is in flight.
-    """
+    """Claim a key for a run of a request, or return the stored response; ``Problem`` 400, 409 or 422."""
     if _KEY.fullmatch(key) is None:
         raise Problem(400, "Idempotency-Key: not 1 to 255 printable ASCII characters; use for example a UUID")
     kept = IdempotentRequest.objects.filter(token=token, key=key)

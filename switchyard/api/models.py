@@ -87,8 +87,7 @@ class Token(models.Model):
 class IdempotentRequest(models.Model):
     """The first request with an ``Idempotency-Key``, and its response once it exists.
 
-    ``status`` is empty while the request is in flight; one of 429, 500 or above is not final, and a repetition runs
-    the request again. ``claimed_at`` tells one claim from the next, and ``repeated_at`` the runs under one claim.
+    A ``status`` of 429, 500 or above is not final. ``claimed_at`` and ``repeated_at`` tell claims and their runs apart.
     """
 
     token = models.ForeignKey(Token, on_delete=models.CASCADE, related_name="idempotent_requests")

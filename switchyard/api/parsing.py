@@ -27,11 +27,7 @@ S = TypeVar("S", bound=pydantic.BaseModel)
 
 
 def read_json(request: HttpRequest, schema: type[S]) -> S:
-    """Read a request's JSON body into a schema; for views that also take other kinds of bodies.
-
-    Raises:
-        Problem: 415 another content type, 400 no JSON, 422 a body that does not match the schema.
-    """
+    """Read a request's JSON body into a schema, or ``Problem``; for views that also take other kinds of bodies."""
     try:
         return schema.model_validate(decode_request(request))
     except pydantic.ValidationError as error:
@@ -39,11 +35,7 @@ def read_json(request: HttpRequest, schema: type[S]) -> S:
 
 
 def decode_request(request: HttpRequest) -> Any:
-    """Return a request's JSON body as Python values. Beyond JSON's grammar, names must not repeat, numbers are finite.
-
-    Raises:
-        Problem: 415 another content type, 400 no such JSON, 422 text that cannot be stored.
-    """
+    """Return a request's JSON body as Python values, or ``Problem`` 400, 415 or 422. Names must not repeat."""
     # None: a part of a multipart body has no content type of its own.
     if request.content_type is not None and request.content_type != JSON_TYPE:
         raise Problem(
@@ -66,11 +58,7 @@ def decode_request(request: HttpRequest) -> Any:
 
 
 def refuse_bad_text(value: Any) -> None:
-    """Refuse text that databases cannot store.
-
-    Raises:
-        Problem: 422 with the first 50 fields that have NUL or half of a surrogate pair; 400 when nested too deep.
-    """
+    """Refuse text that databases cannot store: ``Problem`` 422 with the first 50 fields, 400 when nested too deep."""
     errors = [FieldError(path, message) for path, message in islice(_bad_text(value, "", 0), MAX_ERRORS)]
     if errors:
         raise invalid(errors)

@@ -17,12 +17,7 @@ TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """Error of one field.
-
-    Args:
-        field: Path to it in the body (``events.0``), or the name of a parameter or header; empty for the body itself.
-        message: The fault and the accepted values. Shown to the caller.
-    """
+    """Error of one field: its path in the body (``events.0``), a parameter or header; empty for the body itself."""
 
     field: str
     message: str

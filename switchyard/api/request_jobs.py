@@ -16,12 +16,7 @@ NOT_ENQUEUED, UNKNOWN = "not_enqueued", "unknown"
 
 
 class HistoryUnavailable(BrokerUnavailable):
-    """Whether a job was enqueued before is in the database alone, which did not answer; nothing was enqueued now.
-
-    Args:
-        job_id: The job that was to be enqueued.
-        cause: Name of the database's error.
-    """
+    """Whether a job was enqueued before is in the database alone, which did not answer; nothing was enqueued now."""
 
     def __init__(self, job_id: str, cause: str) -> None:
         self.operation, self.cause, self.outcome = "find", cause, "unknown"
@@ -91,12 +86,9 @@ def request_jobs(jobs: RequestJobs) -> Iterator[RequestJobs]:
 
 
 def row_id_of_request(kind: str) -> uuid.UUID | None:
-    """Return the id for the row of a kind that the current request writes, the same when it is repeated.
+    """Return the id for the row of a kind, such as ``picture``, that the current request writes, also when repeated.
 
     ``None`` without an ``Idempotency-Key``: nothing recognises a repetition then.
-
-    Args:
-        kind: Name of the row within its request, for example ``picture``.
     """
     jobs = current_request()
     return uuid.uuid5(_NAMESPACE, f"{jobs.claim} row {kind}") if jobs is not None and jobs.claim else None

@@ -41,12 +41,7 @@ PROBES = frozenset({"/healthz", "/readyz"})
 
 
 class Places:
-    """Places of running requests.
-
-    Args:
-        count: How many there are.
-        share: Part of them that one caller may have.
-    """
+    """Places of running requests, of which one caller may have a share."""
 
     def __init__(self, count: int, share: float) -> None:
         self._free = asyncio.Semaphore(count)
@@ -55,11 +50,7 @@ class Places:
         self._own: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def take(self, caller: str, wait_s: float) -> ExitStack:
-        """Return a place, which is free again when it is closed.
-
-        Raises:
-            Problem: no place was free in time: 429, the caller has its share; 503, all are taken.
-        """
+        """Return a place, free again when it is closed; ``Problem`` 429 where the caller has its share, 503 else."""
         own = self._own.setdefault(caller, asyncio.Semaphore(self._most))
         refusal = Problem(429, f"{self._most} of your requests run, the most at once; wait", headers=RETRY_AFTER)
         with ExitStack() as place:
@@ -249,11 +240,7 @@ class RequestLimits:
 
 
 def _readable(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Return headers by name; of those given twice, both values, as Django has them.
-
-    Raises:
-        Problem: 431, Python would take long for one; 400, Django would fail at the type, or take long for its charset.
-    """
+    """Return headers by name, as Django has them; ``Problem`` for those at which Python or Django fail or take long."""
     found: dict[bytes, bytes] = {}
     for name, value in headers:
         found[name] = found[name] + b"," + value if name in found else value

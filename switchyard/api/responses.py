@@ -20,10 +20,9 @@ def accepted(request: HttpRequest, job_id: str) -> dict[str, str]:
 
 
 def job_url(request: HttpRequest, job_id: str, *, part: str = "") -> str:
-    """Return the absolute URL of a job, or of its ``events`` or ``result``.
+    """Return the absolute URL of a job, or of its ``events`` or ``result``, below ``PUBLIC_URL``.
 
-    It starts with SWITCHYARD_PUBLIC_URL, not with what the request says: its ``Host`` is the client's to choose, and
-    behind a proxy it is not the public one. Only in development without that variable the request's is used.
+    The request's ``Host``, which is the client's to choose, is used in development alone, without that setting.
     """
     name = f"switchyard_api:job_{part}" if part else "switchyard_api:job"
     path = reverse(name, kwargs={"job_id": job_id})

@@ -15,10 +15,7 @@ _MONTH = re.compile(MONTH_PATTERN)
 
 
 class StrictSchema(BaseModel):
-    """Base of every request body: refuses unknown fields, coerces nothing, limits the length of text.
-
-    ``"1"`` is no integer, ``true`` is no integer, and text is at most 10,000 characters unless its field says less.
-    """
+    """Base of every request body: refuses unknown fields, coerces nothing, limits the length of text."""
 
     model_config = ConfigDict(extra="forbid", strict=True, str_max_length=MAX_TEXT_CHARACTERS)
 

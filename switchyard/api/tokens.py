@@ -26,11 +26,7 @@ _NO_HASH = "0" * 64
 
 
 def create_token(*, owner: Any, scopes: Sequence[str], name: str) -> tuple[Token, str]:
-    """Create a token and return it with its plain form, which is not stored.
-
-    Raises:
-        ValidationError: a scope is not known, the owner's permissions do not cover it, or there is none.
-    """
+    """Create a token and return it with its plain form, which is not stored; ``ValidationError`` for its scopes."""
     token = Token(owner=owner, scopes=list(scopes), name=name)
     plain = issue_secret(token)
     validate_scopes(token.scopes)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Final
 
-import msgspec
 from django.db.models import QuerySet
 
 from switchyard.audit.models import AuditEntry
@@ -97,17 +95,13 @@ PAGES = {
 BULK = re.compile(r"bulk act (\d{1,18})")
 
 
-class ShownEntry(msgspec.Struct, frozen=True):
-    """A row of the audit log with its act in words and the address of its target, or ""."""
-
-    entry: AuditEntry
-    label: str
-    url: str
+def newest_entries(*, since: datetime, limit: int) -> list[dict[str, Any]]:
+    return [shown(entry.without_value()) for entry in AuditEntry.objects.filter(at__gte=since)[:limit]]
 
 
-def newest_entries(*, since: datetime, limit: int) -> list[ShownEntry]:
-    rows = AuditEntry.objects.filter(at__gte=since)[:limit]
-    return [ShownEntry(entry.without_value(), act_label(entry), target_url(entry)) for entry in rows]
+def shown(entry: AuditEntry) -> dict[str, Any]:
+    """Return a row with its act in words and the address of its target, or "", for a page."""
+    return {"entry": entry, "label": act_label(entry), "url": target_url(entry)}
 
 
 def as_json(entry: AuditEntry) -> dict[str, Any]:
@@ -142,67 +136,45 @@ def target_url(entry: AuditEntry) -> str:
 LONGEST_TEXT: Final = 255
 
 
-@dataclass(frozen=True, slots=True)
-class AuditFilter:
-    """Conditions on acts, all of which must hold; an empty one holds for every act.
+EXACT: Final = ("who", "target", "via", "outcome")
+TIMES: Final = {"since": "at__gte", "until": "at__lt"}
 
-    Args:
-        act: Name of an act, or of its thing alone, such as ``queue``.
-        since: ISO 8601, or ``30m``, ``1h``, ``7d`` ago.
-        until: As ``since``; the time itself is left out.
+
+def conditions_of(query: Mapping[str, str]) -> dict[str, str]:
+    """Return the conditions in a request's query, without unknown names; ``ValueError`` quotes an unusable one.
+
+    All must hold. ``act`` is the name of an act, or of its thing alone, such as ``queue``; ``since`` and ``until``
+    (which is left out) are ISO 8601, or ``30m``, ``1h``, ``7d`` ago.
     """
-
-    who: str = ""
-    act: str = ""
-    target: str = ""
-    via: str = ""
-    outcome: str = ""
-    since: str = ""
-    until: str = ""
-
-    @classmethod
-    def from_query(cls, query: Mapping[str, str]) -> AuditFilter:
-        """Return the filter in a request's query, without unknown names; ``ValueError`` quotes an unusable one."""
-        values = {field.name: query.get(field.name, "").strip() for field in fields(cls)}
-        for name, value in values.items():
-            if len(value) > LONGEST_TEXT or "\0" in value:
-                raise ValueError(f"{name}: {value!r:.40} has over {LONGEST_TEXT} characters, or a NUL; shorten it")
-        _check_choice("via", values["via"], AuditEntry.Via.values)
-        _check_choice("outcome", values["outcome"], AuditEntry.Outcome.values)
-        _check_choice("act", values["act"], [*ACTS, *{name.partition(".")[0] for name in ACTS}])
-        for name in ("since", "until"):
-            time_ms(name, values[name])
-        return cls(**values)
-
-    def to_query(self) -> dict[str, str]:
-        """Return what ``from_query`` reads, without the conditions that are empty."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if getattr(self, field.name)}
-
-
-def _check_choice(name: str, value: str, choices: list[str]) -> None:
-    if value and value not in choices:
-        raise ValueError(f"{name}: {value!r:.100} is none of {', '.join(sorted(choices))}")
+    found = {name: value for name in ("act", *EXACT, *TIMES) if (value := query.get(name, "").strip())}
+    for name, value in found.items():
+        if len(value) > LONGEST_TEXT or "\0" in value:
+            raise ValueError(f"{name}: {value!r:.40} has over {LONGEST_TEXT} characters, or a NUL; shorten it")
+    acts = [*ACTS, *{name.partition(".")[0] for name in ACTS}]
+    for name, known in (("via", AuditEntry.Via.values), ("outcome", AuditEntry.Outcome.values), ("act", acts)):
+        if name in found and found[name] not in known:
+            raise ValueError(f"{name}: {found[name]!r:.100} is none of {', '.join(sorted(known))}")
+    for name in TIMES:
+        time_ms(name, found.get(name, ""))
+    return found
 
 
 LARGEST_ID = 2**63 - 1
 PAGE = 50
 
 
-def entries(asked: AuditFilter) -> QuerySet[AuditEntry]:
-    """Return the rows of a filter, newest first."""
-    rows = AuditEntry.objects.all()
-    if asked.act:
-        rows = rows.filter(act=asked.act) if "." in asked.act else rows.filter(act__startswith=f"{asked.act}.")
-    for name in ("who", "target", "via", "outcome"):
-        if value := getattr(asked, name):
-            rows = rows.filter(**{name: value})
-    for name, lookup in (("since", "at__gte"), ("until", "at__lt")):
-        if (ms := time_ms(name, getattr(asked, name))) is not None:
+def entries(asked: Mapping[str, str]) -> QuerySet[AuditEntry]:
+    """Return the rows that match :func:`conditions_of`, newest first."""
+    rows = AuditEntry.objects.filter(**{name: asked[name] for name in EXACT if name in asked})
+    if act := asked.get("act"):
+        rows = rows.filter(act=act) if "." in act else rows.filter(act__startswith=f"{act}.")
+    for name, lookup in TIMES.items():
+        if (ms := time_ms(name, asked.get(name, ""))) is not None:
             rows = rows.filter(**{lookup: datetime_of(ms)})
     return rows
 
 
-def page(asked: AuditFilter, *, before: int | None = None) -> tuple[list[AuditEntry], int | None]:
+def page(asked: Mapping[str, str], *, before: int | None = None) -> tuple[list[AuditEntry], int | None]:
     """Return the newest rows that match, or those older than the row ``before``, and where the next page begins."""
     rows = entries(asked)
     if before is not None:

@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from switchyard.audit.models import AuditEntry
-from switchyard.audit.queries import ACTS, AuditFilter, act_label, as_json, entries, page, target_url
+from switchyard.audit.queries import ACTS, as_json, conditions_of, entries, page, shown
 from switchyard.console.export import MOST, export_of
 from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.console.room_view import RoomResponse, require
@@ -28,14 +28,13 @@ def audit_log(request: HttpRequest) -> HttpResponse:
     require(request, RIGHT)
     if (file := export_of(request, "audit", lambda: _exported(request))) is not None:
         return file
-    address, asked, wrong = reverse("switchyard-audit"), AuditFilter(), ""
+    address, query, wrong = reverse("switchyard-audit"), dict[str, str](), ""
     found, older = list[AuditEntry](), None
     try:
-        asked = AuditFilter.from_query(request.GET.dict())
-        found, older = page(asked, before=_before(request.GET.get("before", "")))
+        query = conditions_of(request.GET.dict())
+        found, older = page(query, before=_before(request.GET.get("before", "")))
     except ValueError as error:
         wrong = str(error)
-    query = asked.to_query()
     context = {
         "title": "Audit log",
         "rows": [_shown(entry, arguments=holds(request.user, ARGUMENTS)) for entry in found],
@@ -53,9 +52,9 @@ def audit_log(request: HttpRequest) -> HttpResponse:
 
 def _exported(request: HttpRequest) -> Iterator[dict[str, Any]]:
     """Return the acts that the filter selects, newest first; ``ValueError`` of an unusable one."""
-    found, arguments = entries(AuditFilter.from_query(request.GET.dict())), holds(request.user, ARGUMENTS)
-    shown = (_shown(entry, arguments=arguments) for entry in found.order_by("-id")[: MOST + 1])
-    return ({**as_json(row["entry"]), "detail": row["detail"]} for row in shown)
+    found, arguments = entries(conditions_of(request.GET.dict())), holds(request.user, ARGUMENTS)
+    listed = (_shown(entry, arguments=arguments) for entry in found.order_by("-id")[: MOST + 1])
+    return ({**as_json(row["entry"]), "detail": row["detail"]} for row in listed)
 
 
 def _before(text: str) -> int | None:
@@ -71,7 +70,7 @@ def _shown(entry: AuditEntry, *, arguments: bool) -> dict[str, Any]:
     if not arguments:
         entry.without_value()
         detail |= {name: _without_values(name, detail[name]) for name in WITH_ARGUMENTS if name in detail}
-    return {"entry": entry, "label": act_label(entry), "url": target_url(entry), "detail": detail}
+    return shown(entry) | {"detail": detail}
 
 
 def _without_values(name: str, value: Any) -> Any:

@@ -112,7 +112,6 @@ def stop(number: int, *, who: Who, reason: str = "") -> bool:
             return False
         row.stop_asked_at, row.stop_by = timezone.now(), who.name
         row.save(update_fields=("stop_asked_at", "stop_by"))
-        entry.count = 1
     return True
 
 

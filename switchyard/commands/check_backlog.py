@@ -36,12 +36,9 @@ CALLBACK_ARGUMENTS: Final = 2
 
 @dataclass(slots=True)
 class Trouble:
-    """Messages that the code cannot run, for one reason.
+    """Messages that the code cannot run, for one reason, with a few of their ids.
 
-    Args:
-        kind: ``unknown_actor``, ``arguments``, ``queue`` (none of the yard, or no pool serves it), ``unreadable``.
-        detail: The mismatch.
-        samples: Ids of a few of them.
+    ``kind`` is ``unknown_actor``, ``arguments``, ``queue`` (none of the yard, or no pool serves it) or ``unreadable``.
     """
 
     queue: str
@@ -71,11 +68,7 @@ class Backlog:
 
 
 def families(broker: RedisBroker, yard: Yard) -> dict[str, QueueOperations]:
-    """Return queues by name: those of the yard, then those that exist on the server only.
-
-    Raises:
-        BrokerError: the server did not answer, or refused.
-    """
+    """Return queues by name: those of the yard, then those that exist on the server only."""
     pattern = re.compile(re.escape(broker.keys.queue("QUEUE").bodies).replace("QUEUE", "(.+)"))
     keys = _scan(broker.calls, broker.keys.queue("*").bodies)
     found = (pattern.fullmatch(str(key, "utf-8", "replace")) for key in keys)
@@ -96,13 +89,10 @@ def _scan(calls: RedisCalls, pattern: str) -> Iterator[bytes]:
 def check_backlog(
     found: Iterable[QueueOperations], broker: RedisBroker, yard: Yard, *, report: Callable[[int], None]
 ) -> Backlog:
-    """Compare every message of some queues, in any state, with the code.
+    """Compare every message of some queues, in any state, with the code; call ``report`` after each 1,000 of them.
 
-    The next steps of a pipeline and the callbacks of a group are checked as well. Reads 1,000 messages at a time and
-    keeps none. Messages that are enqueued or end meanwhile may be missed.
-
-    Args:
-        report: Called after each 1,000 messages with the number of checked messages.
+    The next steps of a pipeline and the callbacks of a group are checked as well. Messages that are enqueued or end
+    meanwhile may be missed.
     """
     backlog = Backlog()
     verdicts: dict[str, tuple[str, str, str] | None] = {}

@@ -130,12 +130,7 @@ CONDITIONS: Final = ("state", *TEXTS, "argument", "since", "until", "failures")
 
 
 def add_conditions(listing: CommandParser, *, states: str, most: int) -> None:
-    """Add the options of a list of jobs: its conditions, and the place and the length of a page.
-
-    Args:
-        states: Help of ``--state``.
-        most: Jobs of a page at most.
-    """
+    """Add the options of a list of jobs: its conditions (``states`` is a help), and place and length of a page."""
     listing.add_argument("--state", action="append", help=states)
     for name in TEXTS:
         listing.add_argument(f"--{name}", help=HELP[name])

@@ -174,13 +174,7 @@ def _title(title: str, note: str = "") -> Text:
 def fitted_table(
     columns: dict[str, int], width: int, rows: Iterable[Cells], *, numbers: Collection[str] = NUMBERS
 ) -> Table:
-    """Return a table with one line a row, of the columns that the width has room for.
-
-    Args:
-        columns: Width from which each is shown, by its title.
-        rows: A cell is a text, or one with its level.
-        numbers: Columns that are never cut.
-    """
+    """Return a table with one line a row, of the columns that the width has room for; ``numbers`` are never cut."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
     kept = [least <= width for least in columns.values()]
     for title in compress(columns, kept):

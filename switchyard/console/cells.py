@@ -1,10 +1,7 @@
-"""Text in cells of spreadsheets: no file that the yard writes holds a formula.
+"""Text in cells of spreadsheets, which evaluate cells that start with one of a few characters: a quote makes it text.
 
-Excel, LibreOffice and Google Sheets evaluate a cell that starts with one of a few characters as a formula, which can
-run commands and leak data. Cells hold strangers' input, such as names and errors. A leading quote makes a cell text.
-
-Where a comma is the decimal sign, Excel splits a CSV file at semicolons and ignores the quotes around our cells: text
-with a semicolon or an end of line becomes several cells. Each of them gets its own quote.
+Where a comma is the decimal sign, Excel splits a CSV file at semicolons and ignores the quotes around our cells: each
+part of a text with a semicolon or an end of line gets its own quote.
 """
 
 from __future__ import annotations
@@ -22,12 +19,7 @@ _PARTED = re.compile(r"([;\t\r\n])")
 
 
 def safe_text(text: str) -> str:
-    """Return text that no spreadsheet evaluates as a formula.
-
-    A quote is prefixed when the text starts with a trigger, or has one after leading blanks or invisible
-    characters, which import dialogs may strip; likewise to the parts after a semicolon, a tab or an end of line.
-    Text beyond 32,767 characters is cut and ends with ``…``.
-    """
+    """Return text that no spreadsheet evaluates as a formula, nor once its leading blanks are stripped; perhaps cut."""
     start, *rest = _PARTED.split(text)
     # A leading tab or end of line is itself a trigger.
     first = _first_visible(start) or text[len(start) : len(start) + 1]

@@ -67,13 +67,9 @@ def database_trouble(error: Exception) -> str:
 
 @contextmanager
 def as_command_error(subject: str) -> Iterator[None]:
-    """Turn a failure of the database or the broker into a one-line ``CommandError`` without a traceback.
+    """Turn a failure of database, broker, yard or middleware into a one-line ``CommandError`` without a traceback.
 
-    Args:
-        subject: Object of the command, such as ``job <id>``; the line begins with it, unless the error names its own.
-
-    Raises:
-        CommandError: the database or the broker refused or did not answer, or the yard or a middleware refuses.
+    The line begins with the subject of the command, such as ``job <id>``, unless the error names its own.
     """
     try:
         yield
@@ -92,10 +88,7 @@ def show_examples(parser: ArgumentParser, examples: str) -> None:
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return rows below their titles, without control characters: names in a message may have some; "" for no rows.
-
-    In a terminal that is narrower the last columns go on below, indented: it would break a cell in the middle.
-    """
+    """Return rows below their titles, without control characters, "" for none; narrow terminals have columns below."""
     shown = [titles, *([printable(cell or "-") for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     room = get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else math.inf
@@ -144,11 +137,7 @@ def listed_number(command: str, text: str) -> int:
 
 
 class ActionParser(CommandParser):
-    """Parser of one action of a command, such as ``jobs list``: ``add_subparsers(parser_class=ActionParser)``.
-
-    argparse leaves unknown arguments of an action to the command's parser, which prints a usage without the action's
-    options.
-    """
+    """Parser of one action, such as ``jobs list``: argparse would leave unknown arguments to the command's parser."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuse unknown arguments with the action's usage and the nearest option."""
@@ -174,16 +163,10 @@ READER_LEFT, INTERRUPTED = 141, 130
 
 
 class PrintingCommand(BaseCommand):
-    """Command that ends quietly, with exit code ``READER_LEFT``, when the reader of its output has left.
+    """Command that ends quietly at Ctrl-C, and when the reader of its output has left, as ``… | head -3`` does.
 
-    ``manage.py switchyard jobs show ID | head -3`` is such a case. Ctrl-C ends it as quietly, with ``INTERRUPTED``.
-    Other commands print a traceback then. The control characters of its errors are escaped: names in them may be those
-    of a message, and drive a terminal; so are characters that the output's encoding lacks. An argument whose bytes are
-    no UTF-8 is refused with exit code 2: neither a database nor a terminal takes it.
-
-    Attributes:
-        examples: Calls, one a line.
-        as_json: It was called with ``--json``.
+    Control characters in its errors are escaped, and those that the output's encoding lacks. An argument whose bytes
+    are no UTF-8 is refused. ``examples`` are calls, one a line; ``as_json`` says that it was called with ``--json``.
     """
 
     examples = ""
@@ -242,11 +225,8 @@ class PrintingCommand(BaseCommand):
 class ActsCommand(PrintingCommand):
     """Command of several acts, such as ``jobs list`` and ``jobs run-now``: methods ``_list`` and ``_run_now``.
 
-    Each method gets the options of its act, among them ``verb``, its name.
-
-    Attributes:
-        subject: Begins the line of an error that names none.
-        without: Name of the act that is done without a name; "" where one has to be written.
+    Each gets the options of its act, among them ``verb``, its name. ``subject`` begins the line of an error that names
+    none; ``without`` is the act that is done without a name, "" where one has to be written.
     """
 
     subject: str

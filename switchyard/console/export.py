@@ -22,12 +22,8 @@ MOST: Final = 10_000
 def export_of(request: HttpRequest, name: str, rows: Callable[[], Iterable[Mapping[str, Any]]]) -> HttpResponse | None:
     """Return a list as a file where its address has ``export=csv`` or ``export=json``, else ``None``.
 
-    It has the first 10,000 rows; where there are more, its name says so, and the JSON has ``cut``.
-
-    Args:
-        name: Of the file, such as ``jobs``.
-        rows: Returns the rows as JSON values, or raises ``ValueError`` of an unusable filter: 400. ``ActRefused``
-            while they are read, where that cannot be done whole: 503.
+    It has the first 10,000 rows; where there are more, its name says so, and the JSON has ``cut``. ``rows`` raises
+    ``ValueError`` of an unusable filter, or ``ActRefused`` while they are read, where that cannot be done whole.
     """
     wanted = request.GET.get("export", "")
     if wanted not in FORMATS:

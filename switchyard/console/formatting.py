@@ -6,7 +6,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -41,16 +40,6 @@ def choices(known: Iterable[tuple[str, str]], chosen: str) -> list[tuple[str, st
     return found if any(is_chosen for _, _, is_chosen in found) else [*found, (chosen, chosen, True)]
 
 
-@dataclass(frozen=True, slots=True)
-class TrendBar:
-    """One bar of a small chart; ``kind`` is its class in the style sheet without the prefix."""
-
-    x: int
-    y: int
-    height: int
-    kind: str
-
-
 def cut(text: str, longest: int) -> str:
     """Return a text of at most so many characters; one that is cut ends with ``…``."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
@@ -82,10 +71,7 @@ def duration(ms: float) -> str:
 
 
 def whole_duration(ms: int) -> str:
-    """Return a configured time span in its largest unit without a fraction: ``80 ms``, ``90 s``, ``5 min``, ``2 h``.
-
-    Above a second milliseconds are a fraction: ``1.5 s``.
-    """
+    """Return a configured time span in its largest unit without a fraction: ``80 ms``, ``90 s``, ``2 h``; ``1.5 s``."""
     for unit_ms, unit in ((3_600_000, "h"), (60_000, "min"), (1_000, "s")):
         if ms >= unit_ms and ms % unit_ms == 0:
             return f"{ms // unit_ms} {unit}"
@@ -93,10 +79,7 @@ def whole_duration(ms: int) -> str:
 
 
 def rough_duration(ms: float, *, up: bool) -> str:
-    """Return a time span rounded down or up: ``18 s``, ``43 min``, ``1 h 43 min``, ``20 h``, ``1 day 8 h``.
-
-    Fewer than ten of a unit have a second one.
-    """
+    """Return a time span rounded down or up: ``18 s``, ``43 min``, ``1 h 43 min``, ``20 h``, ``1 day 8 h``."""
     rounded = math.ceil if up else math.floor
     if ms < SPAN_UNITS[-1][0]:
         return f"{rounded(ms)} ms"
@@ -112,12 +95,9 @@ def rough_duration(ms: float, *, up: bool) -> str:
 
 
 def retries_text(retries: int | None, span_ms: tuple[int, int], *, speed: int = 1) -> str:
-    """Return how often and over which time a message is retried: ``5 retries over 3 h to 7 h 36 min``.
+    """Return how often, and over which least and most time, a message is retried: ``5 retries over 3 h to 7 h 36 min``.
 
-    Args:
-        retries: ``None`` for retries without end.
-        span_ms: Least and most time from the first failure to the last retry.
-        speed: The yard's ``retry_speed``; one above 1 is added: ``…, 1,500 times as fast``.
+    ``speed`` is the yard's ``retry_speed``; one above 1 is added: ``…, 1,500 times as fast``.
     """
     if retries is None:
         return "retries without end"
@@ -183,12 +163,9 @@ def unusable_end(text: str, why: str) -> ActRefused:
 
 
 def parse_until(text: str, *, now: datetime | None = None) -> datetime:
-    """Return the time that an operator means: ``30m``, ``2h``, ``14:00`` (the next one, UTC), or ISO 8601.
+    """Return the time that an operator means: ``30m``, ``2h``, ``14:00`` (the next one), or ISO 8601, all of UTC.
 
-    A time without a zone is UTC.
-
-    Raises:
-        ActRefused: it is none of these, over, or more than a year away.
+    ``ActRefused`` where it is none of these, over, or more than a year away.
     """
     text, now = text.strip(), now or compared_now()
     moment = _parse(text, now)
@@ -222,12 +199,9 @@ UNITS_MS: Final = {"s": 1_000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 
 
 
 def time_ms(name: str, text: str) -> int | None:
-    """Return a time in ms since the epoch; ``None`` for an empty text. Without an offset it is UTC.
+    """Return a time in ms since the epoch, ``None`` for an empty text, or ``ValueError``. Without an offset it is UTC.
 
     Times before the epoch are the epoch, those after the year 9999 its end: no job is beyond them.
-
-    Raises:
-        ValueError: the text is no time.
     """
     if not text:
         return None

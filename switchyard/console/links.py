@@ -22,11 +22,7 @@ SITE: Final = 'SWITCHYARD["ADMIN_SITE"]'
 
 
 def admin_site() -> AdminSite:
-    """Return the admin that has the room's entries: that of the setting ``ADMIN_SITE``, or Django's default one.
-
-    Raises:
-        InvalidSetting: the setting names no ``AdminSite``.
-    """
+    """Return the admin that has the room's entries: that of the setting ``ADMIN_SITE``, or Django's default one."""
     from django.contrib import admin  # workers, which have no pages, import this module
 
     path = switchyard_settings().admin_site
@@ -102,9 +98,8 @@ bulk_act_url = _page_of("switchyard-bulk-act")
 def absolute(address: str) -> str:
     """Return the whole address of a page of this site, for mails, alerts and programs.
 
-    ``PUBLIC_URL`` is that of the site's root. Where it has a path, a sub-path on its server, that path stands for the
-    prefix in the request or in ``FORCE_SCRIPT_NAME``: processes and threads without a request know no prefix. In a
-    project whose own addresses begin with the sub-path it is there already.
+    A path of ``PUBLIC_URL`` stands for the prefix in the request or in ``FORCE_SCRIPT_NAME``, which processes without a
+    request do not know. In a project whose own addresses begin with it, it is there already.
     """
     root = switchyard_settings().public_url
     if path := urlsplit(root).path:

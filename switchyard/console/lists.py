@@ -37,9 +37,8 @@ _LOOKUP = r"(__(exact|in|isnull|isempty|range|date|((year|month|day)(__)?)?(gte|
 class CheckedQuery(ModelAdmin):
     """Refuse a list's lookups that no filter or link uses, and show the list without a value that is unusable.
 
-    Django admits every lookup of every column of the model, also of columns that no page shows. It validates a lookup
-    when it builds the query, but converts some values only when it runs: ``?created_at__year=0`` raises ``ValueError``
-    then. Stands before ``ModelAdmin`` in the list of base classes. ``run_right``: what actions with ``run`` need.
+    Django admits every lookup of every column, and converts some values only when the query runs. Stands before
+    ``ModelAdmin`` in the list of base classes. ``run_right``: what actions with ``run`` need.
     """
 
     run_right = ""
@@ -159,13 +158,9 @@ ASCENDING = "ascending"
 
 
 class SortColumn(NamedTuple):
-    """A column that can be sorted.
+    """A column that can be sorted: its name in templates, and its heading.
 
-    Args:
-        name: Its name in templates.
-        text: Its heading.
-        orders: Values of ``sort`` in the order of the clicks; "" is the list's own order.
-        own: Direction of the list's own order.
+    ``orders`` are values of ``sort`` in the order of the clicks, "" for the list's own, whose direction is ``own``.
     """
 
     name: str
@@ -175,11 +170,7 @@ class SortColumn(NamedTuple):
 
 
 class SortHead(NamedTuple):
-    """A heading with the address that sorts by it.
-
-    Args:
-        direction: ``ascending`` or ``descending`` while the list is sorted by it, else "".
-    """
+    """A heading with the address that sorts by it; ``direction`` is "" unless the list is sorted by it."""
 
     text: str
     link: str

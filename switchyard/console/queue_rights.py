@@ -49,10 +49,9 @@ def _read(user: Any) -> dict[str, frozenset[str]]:
 
 
 def holds(user: Any, right: str, queue: str | None = None) -> bool:
-    """Return whether a user has a right for a queue; with "" for all of them.
+    """Return whether a user has a right for a queue; with "" for all of them; without one for any.
 
-    Without a queue it is enough to have it for one, since the act itself is refused on others; but arguments are then
-    to be seen of all queues.
+    Arguments alone are to be seen of all queues then: acts are refused on others by themselves.
     """
     if not user.has_perm(right):
         return False

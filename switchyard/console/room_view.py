@@ -53,8 +53,7 @@ def independent(view: Callable[..., Any]) -> Callable[..., Any]:
 def room_view(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
     """Return a view for users whom the admin site admits; it sends others to its login, or else to ``LOGIN_URL``.
 
-    No answer of it is kept in a cache, and what it does not find is a page that is not found. The missing right is
-    named on a page of the room: a project's own page of a 403 has no place for it, nor has Django's.
+    ``NotFound`` is a page that is not found; a missing right is named on a page of the room. Nothing is cached.
     """
 
     @wraps(view)
@@ -111,11 +110,7 @@ class RoomResponse(TemplateResponse):
 
 
 def require(request: HttpRequest, *rights: str, queue: str | None = None) -> None:
-    """Refuse a user who lacks one of some rights, each written with the label of its app, perhaps for a queue.
-
-    Raises:
-        PermissionDenied: with the first right that is missing.
-    """
+    """Refuse a user who lacks one of some rights, each written with the label of its app, perhaps for a queue."""
     for right in rights:
         if not holds(request.user, right, queue):
             of = f", for {queue or 'all queues'}" if request.user.has_perm(right) else ""

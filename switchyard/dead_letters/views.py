@@ -30,7 +30,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.shapes import Unreadable
 from switchyard.conf import declared_yard
 from switchyard.console.export import MOST, export_of
-from switchyard.console.formatting import TrendBar, choices, counted, cut
+from switchyard.console.formatting import choices, counted, cut
 from switchyard.console.queue_rights import holds, queue_rights
 from switchyard.console.room_view import RoomResponse, gone, not_answered, require
 from switchyard.dead_letters import acts, bulk_moves, queries
@@ -194,12 +194,12 @@ def _recent(fingerprints: list[str]) -> defaultdict[str, list[int]]:
     return counts
 
 
-def _bars(counts: Sequence[int]) -> list[TrendBar]:
+def _bars(counts: Sequence[int]) -> list[dict[str, Any]]:
     most, bars = max(counts), []
     for number, letters in enumerate(counts):
         height = max(3, round(HIGH_PX * letters / most)) if letters else 1
         kind = "trend" if letters else "trend-none"
-        bars.append(TrendBar(number * (BAR_PX + GAP_PX), HIGH_PX - height, height, kind))
+        bars.append({"x": number * (BAR_PX + GAP_PX), "y": HIGH_PX - height, "height": height, "kind": kind})
     return bars
 
 

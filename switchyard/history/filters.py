@@ -21,10 +21,7 @@ TAG: Final = "#tag"
 
 
 def search_text(value: Any) -> str | None:
-    """Return a value as it is compared: text as it is, other scalars as JSON; ``None`` for what is no scalar.
-
-    Of a longer text than 200 characters the digest is stored: it is found by its exact value all the same.
-    """
+    """Return a value as it is compared: text (a digest of a long one), other scalars as JSON; ``None`` for the rest."""
     if value is None or not isinstance(value, str | int | float | bool):
         return None
     text = storable(value) if isinstance(value, str) else json.dumps(value)
@@ -63,14 +60,12 @@ class Filter:
 
     Args:
         states: States as in job records; empty for all. In the history alone, those that have ended.
-        parent: Id of the job that sent them.
         argument: Name and exact value of an argument that the actor lists in ``search``.
         error: The class of the last failure's exception, or a part of its text.
-        since: Time of the end, or of the failure with ``failures``: ISO 8601, or ``30m``, ``1h``, ``7d`` ago.
-        until: As ``since``; the time itself is left out.
-        waited: Milliseconds for which ended jobs waited for their last start: ``80-320`` for more than 80 and up to
-            320, ``80-`` and ``-320`` without an end.
-        ran: Milliseconds that their last attempt ran, as ``waited``.
+        since, until: Time of the end, or of the failure with ``failures``: ISO 8601, or ``30m``, ``1h``, ``7d`` ago.
+            ``until`` itself is left out.
+        waited, ran: Milliseconds from enqueue to the last start, and of the last attempt: ``80-320`` for more than 80
+            and up to 320, ``80-`` and ``-320`` without an end.
         failures: Jobs with an attempt that failed, also those that were retried.
     """
 
@@ -94,13 +89,11 @@ class Filter:
     def from_query(cls, query: Mapping[str, Any], *, ignore: Iterable[str] = ("after", "limit")) -> Filter:
         """Return the filter in a request's query: ``state`` (repeated, or with commas), ``argument`` as ``name=value``.
 
+        ``ValueError`` where a name or a value is unusable: a bulk act must not hit more than its address says.
+
         Args:
             query: Texts, or sequences of them, by name; a ``QueryDict`` too.
-            ignore: Names that belong to the page. Other unknown names are refused: a bulk act must not hit more than
-                its address says.
-
-        Raises:
-            ValueError: a name or a value is unusable; the text begins with the name and quotes the value.
+            ignore: Names that belong to the page.
         """
         given = {name: _values(query, name) for name in query if name not in set(ignore)}
         known = ("state", "argument", "failures", *TEXTS, *TIMES)
@@ -146,24 +139,14 @@ class Filter:
         """``until`` in ms since the epoch."""
         return time_ms("until", self.until)
 
-    @property
-    def waited_ms(self) -> tuple[int | None, int | None]:
-        """Waits in ms: longer than the first, up to the second."""
-        return _range(self.waited)
-
-    @property
-    def ran_ms(self) -> tuple[int | None, int | None]:
-        """Run times in ms, as ``waited_ms``."""
-        return _range(self.ran)
+    def span_ms(self, name: str) -> tuple[int | None, int | None]:
+        """Return the bounds of ``waited`` or ``ran`` in ms: longer than the first, up to the second."""
+        low, _, high = str(getattr(self, name)).partition("-")
+        return int(low) if low else None, int(high) if high else None
 
     def __bool__(self) -> bool:
         """Whether there is any condition."""
         return any(getattr(self, field.name) != field.default for field in fields(self))
-
-
-def _range(text: str) -> tuple[int | None, int | None]:
-    low, _, high = text.partition("-")
-    return int(low) if low else None, int(high) if high else None
 
 
 def _values(query: Mapping[str, Any], name: str) -> tuple[str, ...]:

@@ -121,11 +121,7 @@ class SearchValue(models.Model):
 
 
 class FactHour(models.Model):
-    """Counts of one subject in one hour.
-
-    ``hour`` counts from the epoch; ``subject`` and ``counts`` (MessagePack) are those of
-    :mod:`switchyard.broker.stores.yard_facts`.
-    """
+    """MessagePack of the counts of one subject in one hour since the epoch, as in the broker's ``yard_facts``."""
 
     subject = models.CharField(max_length=300)
     hour = models.IntegerField()

@@ -59,11 +59,9 @@ INDEXED: Final = ("parent", "owner", "actor", "release", "queue")
 
 
 class HistoryPage(NamedTuple):
-    """A page of a list, newest first.
+    """A page of a list, newest first, and the place from which the next one goes on; ``None`` at the end.
 
-    Args:
-        after: Place from which the next page goes on; ``None`` at the end of the list. Where the rows that were looked
-            through hold fewer than a page, this page is short, even empty, and the next one looks further.
+    Where the rows that were looked through hold fewer than a page, this one is short, even empty.
     """
 
     rows: list[JobRow]
@@ -83,12 +81,8 @@ def find_many(job_ids: Sequence[str]) -> list[JobRow]:
 def were_enqueued(job_ids: Sequence[str], queue: str = "") -> set[str]:
     """Return those of some jobs that the broker or the history knows.
 
-    Args:
-        queue: Where they were sent to, without its lane. They may have been moved to another, which need not answer. By
-            default all are asked, and must.
-
-    Raises:
-        BrokerError: the broker does not answer. django.db.DatabaseError: the database does not.
+    ``queue`` is where they were sent to, without its lane. They may have been moved to another, which need not answer.
+    By default all are asked, and must.
     """
     records = facilities().records
     states = dict(zip(job_ids, records.states(job_ids, queues=(queue,) if queue else ()), strict=True))
@@ -115,7 +109,7 @@ class RecentRun(NamedTuple):
 def recent_runs(queue: str, lane: str, at: int) -> list[RecentRun]:
     """Return the runs of a lane that ended within the hour before a time, the last first, at most ``LAST_RUNS``.
 
-    Of the starts since the first of these ends none is missing but those that run still, so earlier ones are left out.
+    Starts before the first of these ends are left out: others of that time are missing.
     """
     ended = JobRow.objects.filter(queue=queue, lane=lane, finished_at__gt=at - RECENT_MS, finished_at__lte=at)
     rows = ended.order_by("-finished_at", "-id").values_list("started_at", "wait_ms", "finished_at")[:LAST_RUNS]
@@ -142,12 +136,12 @@ def search(wanted: Filter, *, after: Cursor | None = None, limit: int = LIMIT) -
     rows = between(JobRow.objects.filter(picked), place, wanted, after)
     rest = conditions(wanted)
     if not rest:
-        return _page(rows, place, limit)
+        return _cut(list(rows[: limit + 1]), place, limit)
     bound = rows.values_list(place, "pk")[LOOKED_THROUGH - 1 : LOOKED_THROUGH].first()
     if bound is not None:
         at, row = bound
         rows = rows.filter(Q(**{f"{place}__gt": at}) | Q(**{place: at}, pk__gte=row), **{f"{place}__gte": at})
-    page = _page(matching(rows, rest), place, limit)
+    page = _cut(list(matching(rows, rest)[: limit + 1]), place, limit)
     return page if page.after or bound is None else HistoryPage(page.rows, Cursor(*bound))
 
 
@@ -169,15 +163,13 @@ def chosen(wanted: Filter, place: str) -> tuple[Q, str]:
 
 
 def conditions(wanted: Filter) -> list[Q]:
-    """Return all conditions but time and searched values, none of which an index fits.
-
-    They include the one whose index is used: it is true for all of its rows.
-    """
+    """Return all conditions but time and searched values, none of which an index fits."""
     names = (name for name in (*INDEXED, "fingerprint") if getattr(wanted, name))
     found = [Q(**{f"plain_{name}": getattr(wanted, name)}) for name in names]
     if wanted.error:
         found.append(Q(error_type=wanted.error) | Q(error_message__icontains=wanted.error))
-    for column, (low, high) in (("wait_ms", wanted.waited_ms), ("run_ms", wanted.ran_ms)):
+    for column, name in (("wait_ms", "waited"), ("run_ms", "ran")):
+        low, high = wanted.span_ms(name)
         bounds = ((f"{column}__gt", low), (f"{column}__lte", high))
         found += [Q(**{name: ms}) for name, ms in bounds if ms is not None]
     if wanted.states:
@@ -210,10 +202,6 @@ def between(rows: QuerySet[JobRow], place: str, wanted: Filter, after: Cursor | 
         later = Q(**{f"{place}__lt": after.at}) | Q(pk__lt=after.row)
         rows = rows.filter(later, **{f"{place}__lte": after.at})
     return rows.order_by(f"-{place}", "-pk")
-
-
-def _page(rows: QuerySet[JobRow], place: str, limit: int) -> HistoryPage:
-    return _cut(list(rows[: limit + 1]), place, limit)
 
 
 def _cut(found: list[JobRow], place: str, limit: int) -> HistoryPage:

@@ -8,7 +8,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -39,12 +38,7 @@ FAILED: Final = frozenset({"dead", "expired", "retrying"})
 
 
 class Rows(NamedTuple):
-    """Columns by name of the rows that one ended attempt becomes.
-
-    Args:
-        attempt: ``None`` for an attempt that succeeded and keeps no log lines.
-        values: Pairs of name and value that the job is found by.
-    """
+    """Columns by name of the rows that one ended attempt becomes; ``values`` are names and values it is found by."""
 
     job: dict[str, Any]
     attempt: dict[str, Any] | None
@@ -198,14 +192,7 @@ class Retention:
         self._too_many = 0
 
     def work(self, *, while_true: Callable[[], bool]) -> int:
-        """Delete a round of rows if it is due; return how many.
-
-        Args:
-            while_true: Asked before each batch; false ends the round.
-
-        Raises:
-            django.db.DatabaseError: the database did not answer.
-        """
+        """Delete a round of rows if it is due, for as long as ``while_true()``; return how many."""
         if self._clock() < self._next_s:
             return 0
         if self._clock() >= self._next_count_s:
@@ -250,9 +237,8 @@ BATCH_ROWS: Final = 500
 SQLITE_BATCH_ROWS: Final = 100
 POLL_S: Final = 0.5
 PAUSE_S: Final = 2.0
-# A burst is written beside its workers in small rounds for a sixteenth of the time, and without a rest once it lasts
-# this long: where processes outnumber cores, each round of the writer takes time from a worker. A round of 100 entries
-# took 0.17 s of a core from a drain of 0.75 s, one of 10 takes 0.04 s.
+# A burst is written in small rounds for a sixteenth of the time, and without a rest once it lasts this long: where
+# processes outnumber cores, each round takes time from a worker (100 entries 0.17 s of a core, 10 take 0.04 s).
 BURST_S: Final = 5.0
 BURST_READ_LIMIT: Final = 10
 REST_PER_WORK: Final = 15.0
@@ -261,11 +247,8 @@ REST_PER_WORK: Final = 15.0
 class HistoryWriter:
     """Writer that moves rows while its process leads. A row is removed from the broker after it was committed.
 
-    While the database is away nothing is removed: the streams grow up to their bound, and the broker counts what it
-    drops.
-
     Args:
-        renew_s: Seconds between renewals of the lease; see ``Leadership``.
+        renew_s: See ``Leadership``.
         poll_s: Seconds between two looks into empty streams.
         pause_s: Seconds after a failure of the database or the broker.
         burst_s: Seconds from the first row on for which the writer rests between its rounds.
@@ -386,41 +369,37 @@ def _read(entry: HistoryEntry) -> tuple[list[Rows], int]:
 FAILURE: Final = ("failed_at", "error_type", "error_message", "fingerprint")
 
 
-@dataclass(frozen=True, slots=True)
-class Upsert:
-    """A statement, and the order of its values."""
-
-    statement: str
-    names: tuple[str, ...]
-
-    def run(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write rows, given as values by column."""
-        if rows:
-            with connection.cursor() as cursor:
-                cursor.executemany(self.statement, [[row[name] for name in self.names] for row in rows])
+# Writes rows, given as values by column.
+Write = Callable[[Sequence[dict[str, Any]]], None]
 
 
 def write(rows: Sequence[Rows]) -> None:
     """Write the rows of ended attempts in one transaction; after a ``DatabaseError`` nothing was written."""
     values: list[dict[str, Any]] = []
     with transaction.atomic():
-        JOBS.run([row.job for row in rows])
-        ATTEMPTS.run([row.attempt for row in rows if row.attempt is not None])
+        write_jobs([row.job for row in rows])
+        write_attempts([row.attempt for row in rows if row.attempt is not None])
         for row in rows:
             of_job = {"job_id": row.job["job_id"], "finished_at": row.job["finished_at"]}
             values += [{"name": name, "value": value, **of_job} for name, value in row.values]
-        VALUES.run(values)
+        write_values(values)
 
 
-def _upsert(model: type[models.Model], key: str, on_conflict: str) -> Upsert:
+def _upsert(model: type[models.Model], key: str, on_conflict: str) -> Write:
     table = model._meta.db_table
     names = tuple(str(field.column) for field in model._meta.concrete_fields if not field.primary_key)
     columns, places = ", ".join(f'"{name}"' for name in names), ", ".join(["%s"] * len(names))
     statement = f'INSERT INTO "{table}" ({columns}) VALUES ({places}) ON CONFLICT ({key}) {on_conflict}'  # noqa: S608
-    return Upsert(statement, names)
+
+    def run(rows: Sequence[dict[str, Any]]) -> None:
+        if rows:
+            with connection.cursor() as cursor:
+                cursor.executemany(statement, [[row[name] for name in names] for row in rows])
+
+    return run
 
 
-def _jobs() -> Upsert:
+def _jobs() -> Write:
     table = JobRow._meta.db_table
     changes = []
     for name in (each.column for each in JobRow._meta.concrete_fields if not each.primary_key):
@@ -433,14 +412,14 @@ def _jobs() -> Upsert:
     return _upsert(JobRow, '"job_id"', f"DO UPDATE SET {', '.join(changes)} WHERE {later}")
 
 
-def _values() -> Upsert:
+def _values() -> Write:
     later = f'excluded."finished_at" > "{SearchValue._meta.db_table}"."finished_at"'
     change = f'DO UPDATE SET "finished_at" = excluded."finished_at" WHERE {later}'
     return _upsert(SearchValue, '"job_id", "name", "value"', change)
 
 
-JOBS, VALUES = _jobs(), _values()
-ATTEMPTS = _upsert(AttemptRow, '"job_id", "generation", "attempt"', "DO NOTHING")
+write_jobs, write_values = _jobs(), _values()
+write_attempts = _upsert(AttemptRow, '"job_id", "generation", "attempt"', "DO NOTHING")
 
 
 STOP_WITHIN_S = 10.0
@@ -455,11 +434,7 @@ RUNS: Final[tuple[Callable[[threading.Event], None], ...]] = (
 
 
 def run_until_stopped() -> None:
-    """Run the writer, and the relay of the outbox beside it, until a signal stops them.
-
-    Raises:
-        SystemExit: with 70, when it crashed.
-    """
+    """Run the writer, and the relay of the outbox beside it, until a signal stops them."""
     yield_to_other_work()
     run_until_signal(*RUNS, name="history writer", logger=LOGGER, stop_within_s=STOP_WITHIN_S)
 

@@ -17,7 +17,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.notes import notes_on, write_note
-from switchyard.audit.queries import ShownEntry, newest_entries
+from switchyard.audit.queries import newest_entries
 from switchyard.audit.services import Who
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import ActRefused
@@ -109,7 +109,7 @@ class Change(NamedTuple):
     """An act of a person, or a host that started pools with a release and settings, within a minute."""
 
     at: datetime
-    act: ShownEntry | None = None
+    act: dict[str, Any] | None = None
     host: str = ""
     release: str = ""
     settings: str = ""
@@ -134,7 +134,7 @@ def _changes(request: HttpRequest, room: page.Room) -> list[Change] | None:
         return None
     since = timezone.now() - timedelta(days=1)
     with suppress(DatabaseError), answers_within(page.DATABASE_TIMEOUT_S):
-        acts = [Change(shown.entry.at, shown) for shown in newest_entries(since=since, limit=MOST_CHANGES)]
+        acts = [Change(shown["entry"].at, shown) for shown in newest_entries(since=since, limit=MOST_CHANGES)]
         starts = [start for start in _starts(room) if start.at >= since]
         return sorted([*acts, *starts], key=attrgetter("at"), reverse=True)[:MOST_CHANGES]
     return None

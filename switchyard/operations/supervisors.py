@@ -123,11 +123,10 @@ def instruct(verb: Verb, reports: Iterable[PoolReport], *, who: Who, reason: str
     """
     done = []
     for report in reports:
-        with act(f"worker.{verb}", who=who, target=report.member, reason=reason, essential=False) as entry:
+        with act(f"worker.{verb}", who=who, target=report.member, reason=reason, essential=False):
             id_, since, why = secrets.token_hex(8), report.started_at, reason[:LONGEST_REASON]
             instruction = Instruction(id=id_, verb=verb, started_at=since, at=now_ms(), by=who.name, reason=why)
             facilities().pools.instruct(report.member, instruction)
-            entry.count = 1
         done.append(report)
     return done
 

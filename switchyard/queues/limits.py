@@ -207,12 +207,11 @@ def override(limit_id: str, n: int | None, *, who: Who, until: datetime | None =
     detail = {"n": n, "declared": state.declared, "until": until and until.isoformat()}
     with act(
         "limit.override", who=who, target=state.id, reason=reason, detail=detail, essential=False, queues=[state.queue]
-    ) as entry:
+    ):
         try:
             _write(state, wanted)
         except ValueError as error:
             raise unusable_end(until.isoformat() if until else "", str(error)) from error
-        entry.count = 1
     return find(limit_id)
 
 

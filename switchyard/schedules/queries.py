@@ -7,10 +7,11 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
-from switchyard.console.formatting import TrendBar, ago, counted
+from switchyard.console.formatting import ago, counted
 from switchyard.long_running import anyone_leads
 from switchyard.schedules.models import ScheduleState, ScheduleTick
 from switchyard.schedules.registry import Schedule
@@ -20,15 +21,8 @@ LATE_MS = 60_000
 STEP_PX, HIGH_PX, SHORT_PX = 8, 16, 7
 
 
-@dataclass(frozen=True, slots=True)
-class TickStrip:
-    """Bars, oldest first, and the same in words."""
-
-    bars: tuple[TrendBar, ...]
-    words: str
-
-
-def draw(ticks: list[ScheduleTick]) -> TickStrip:
+def draw(ticks: list[ScheduleTick]) -> dict[str, Any]:
+    """Return bars, oldest first, and the same in words."""
     bars, counts = [], {"on time": 0, "late": 0, "missed": 0, "skipped": 0, "dropped": 0, "run now": 0}
     for number, tick in enumerate(ticks):
         word = word_of(tick)
@@ -36,8 +30,8 @@ def draw(ticks: list[ScheduleTick]) -> TickStrip:
         short = word == "late"
         kind = "gone" if word in ("missed", "skipped", "dropped") else "late-bar" if short else "busy"
         height = SHORT_PX if short else HIGH_PX
-        bars.append(TrendBar(number * STEP_PX + 1, HIGH_PX + 1 - height, height, kind))
-    return TickStrip(tuple(bars), ", ".join(f"{count} {word}" for word, count in counts.items() if count))
+        bars.append({"x": number * STEP_PX + 1, "y": HIGH_PX + 1 - height, "height": height, "kind": kind})
+    return {"bars": bars, "words": ", ".join(f"{count} {word}" for word, count in counts.items() if count)}
 
 
 def word_of(tick: ScheduleTick) -> str:
@@ -72,12 +66,9 @@ SHOWN_TICKS = 14
 
 @dataclass(frozen=True, slots=True)
 class ScheduleRow:
-    """State of one schedule. Fields are ``None`` before the first tick; ``next_tick`` if there is no next one.
+    """State of one schedule. Fields are ``None`` before the first tick, and ``paused_at`` without a pause.
 
-    Args:
-        paused_at: ``None`` for a schedule that is not paused; the other fields of a pause are then of no meaning.
-        missed: Ticks that the present pause has missed; 0 for a schedule that is not paused.
-        next_tick: The next tick that is sent: the first one after the end of a pause, ``None`` without an end.
+    ``next_tick`` is the next one that is sent: after the end of a pause, ``None`` if there is none.
     """
 
     name: str
@@ -188,12 +179,6 @@ def recent_ticks() -> dict[str, list[ScheduleTick]]:
         if len(of_this) < SHOWN_TICKS:
             of_this.insert(0, tick)
     return found
-
-
-def next_tick(name: str, now: datetime.datetime) -> datetime.datetime | None:
-    """Return a schedule's next tick, or ``None`` if there is none or the schedule is gone."""
-    found = (schedule for schedule in all_schedules() if schedule.name == name)
-    return next((schedule.next(now) for schedule in found), None)
 
 
 WEEKDAYS = ("Sundays", "Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays")

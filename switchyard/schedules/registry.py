@@ -10,7 +10,6 @@ from typing import Any, Literal
 import dramatiq
 import msgspec
 from dramatiq.actor import Actor
-from dramatiq.broker import Broker
 from dramatiq.message import Message
 
 from switchyard.schedules.triggers import UTC, Cron, Trigger, zone_fault
@@ -27,18 +26,15 @@ LONGEST_TIMING = 200
 
 
 class Schedule(msgspec.Struct, frozen=True):
-    """A schedule, of a periodic actor or of a stored row.
+    """A schedule, of a periodic actor or of a stored row, and its name.
 
     Args:
-        name: Name of the periodic actor, or of the row.
         catch_up: Ticks to send of those missed while no scheduler ran: ``once`` the last one, ``skip`` none, ``all``
             each of the last 100.
-        args, kwargs: Arguments of each job.
         start, end: No tick is before or after; ``None`` for no bound.
         overlap: Of a tick while the job of the last one has not ended: ``allow`` sends it, ``skip`` does not,
             ``replace`` cancels that job and sends it.
         deadline_s: A tick that a scheduler notices so many seconds late is dropped; ``None`` for no deadline.
-        is_stored: A row has it, and no code.
     """
 
     name: str
@@ -85,13 +81,10 @@ class Schedule(msgspec.Struct, frozen=True):
         return None if tick is None or (self.end is not None and tick > self.end) else tick
 
 
-def schedules(broker: Broker | None = None) -> list[Schedule]:
-    """Return the schedules of a broker's periodic actors, sorted by name; by default of Dramatiq's global broker.
-
-    The system check refuses an actor whose ``periodic`` or ``time_zone`` is unusable; here it is left out.
-    """
+def schedules() -> list[Schedule]:
+    """Return the schedules of periodic actors, by name, without those that the system check refuses."""
     found = []
-    for actor in periodic_actors(broker):
+    for actor in periodic_actors():
         spec, zone = actor.options["periodic"], actor.options.get("time_zone", UTC)
         if is_cron(spec) and not zone_fault(zone):
             trigger, catch_up = Cron.of(spec, zone), actor.options.get("catch_up", "once")
@@ -99,9 +92,8 @@ def schedules(broker: Broker | None = None) -> list[Schedule]:
     return sorted(found, key=lambda schedule: schedule.name)
 
 
-def periodic_actors(broker: Broker | None = None) -> list[Actor[Any, Any]]:
-    actors = (broker or dramatiq.get_broker()).actors.values()
-    return [actor for actor in actors if actor.options.get("periodic") is not None]
+def periodic_actors() -> list[Actor[Any, Any]]:
+    return [actor for actor in dramatiq.get_broker().actors.values() if actor.options.get("periodic") is not None]
 
 
 def is_cron(spec: object) -> bool:

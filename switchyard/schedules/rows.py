@@ -10,7 +10,6 @@ from typing import Any, Final, cast
 
 import dramatiq
 from django.db import transaction
-from dramatiq.broker import Broker
 
 from switchyard.audit.services import Who, act
 from switchyard.broker import clock
@@ -36,14 +35,14 @@ def all_schedules() -> list[Schedule]:
     return sorted([*schedules(), *stored_schedules()[0]], key=lambda schedule: schedule.name)
 
 
-def stored_schedules(broker: Broker | None = None) -> tuple[list[Schedule], dict[str, str]]:
+def stored_schedules() -> tuple[list[Schedule], dict[str, str]]:
     """Return the schedules of rows, and the faults of the rows that cannot be used by their names."""
     found, faulty = [], {}
     for row in StoredSchedule.objects.all():
-        if wrong := faults(row, broker):
+        if wrong := faults(row):
             faulty[row.name] = words_of(wrong)
         else:
-            found.append(schedule_of(row, broker))
+            found.append(schedule_of(row))
     return found, faulty
 
 
@@ -56,14 +55,14 @@ def words_of(wrong: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {fault}" if name else fault for name, fault in wrong.items())
 
 
-def faults(row: StoredSchedule, broker: Broker | None = None) -> dict[str, str]:
+def faults(row: StoredSchedule) -> dict[str, str]:
     """Return the faults of a row by field, ``{}`` for one that can be used; never with the value of an argument."""
     found = {name: fault for name, fault in _plain_faults(row).items() if fault}
     if "time_zone" not in found and (fault := _trigger_fault(row)):
         found["every_s" if row.every_s is not None else "cron"] = fault
-    if any(actor.actor_name == row.name for actor in periodic_actors(broker)):
+    if any(actor.actor_name == row.name for actor in periodic_actors()):
         found["name"] = f"the actor {row.name} is periodic, and its schedule has this name; write another"
-    actor = (broker or dramatiq.get_broker()).actors.get(row.actor)
+    actor = dramatiq.get_broker().actors.get(row.actor)
     if actor is None or not actor.options.get("schedulable"):
         why = "this code has no actor of that name" if actor is None else "the actor does not allow it"
         return found | {"actor": f"{why}; declare it with schedulable=True, or choose another"}
@@ -126,14 +125,14 @@ def _cron_of(text: str, zone: str) -> Cron:
     return Cron.of(cron(text), zone)
 
 
-def schedule_of(row: StoredSchedule, broker: Broker | None = None) -> Schedule:
+def schedule_of(row: StoredSchedule) -> Schedule:
     trigger: Trigger
     if row.every_s is None:
         trigger = _cron_of(row.cron, row.time_zone)
     else:
         trigger = Every(row.every_s, minute_of(row.start or row.created_at), row.time_zone)
     return Schedule(
-        row.name, (broker or dramatiq.get_broker()).actors[row.actor], trigger, cast("CatchUp", row.catch_up),
+        row.name, dramatiq.get_broker().actors[row.actor], trigger, cast("CatchUp", row.catch_up),
         tuple(row.args), row.kwargs, row.start, row.end, cast("Overlap", row.overlap), row.deadline_s, is_stored=True,
     )  # fmt: skip
 
@@ -146,14 +145,9 @@ def find_row(name: str) -> StoredSchedule:
     return row
 
 
-def save(row: StoredSchedule, *, who: Who, reason: str = "", broker: Broker | None = None) -> bool:
-    """Store a new or changed row; return whether it differs from what was stored.
-
-    Raises:
-        ArgumentsRefused: the row has faults; nothing is stored.
-        django.db.DatabaseError: the database did not answer; nothing is stored.
-    """
-    if wrong := faults(row, broker):
+def save(row: StoredSchedule, *, who: Who, reason: str = "") -> bool:
+    """Store a new or changed row, or ``ArgumentsRefused``; return whether it differs from what was stored."""
+    if wrong := faults(row):
         raise ArgumentsRefused(f"schedule {row.name:.100}: {words_of(wrong)}", wrong)
     known = StoredSchedule.objects.filter(name=row.name).first()
     changed = [name for name in FIELDS if known is None or getattr(row, name) != getattr(known, name)]
@@ -175,12 +169,7 @@ def save(row: StoredSchedule, *, who: Who, reason: str = "", broker: Broker | No
 
 
 def delete(name: str, *, who: Who, reason: str = "") -> None:
-    """Delete a row with its progress and its ticks. Jobs that it sent go on.
-
-    Raises:
-        NotFound: no row has that name.
-        django.db.DatabaseError: the database did not answer; nothing is deleted.
-    """
+    """Delete a row with its progress and its ticks. Jobs that it sent go on."""
     row = find_row(name)
     detail = {field: _shown(getattr(row, field)) for field in FIELDS if field not in ("args", "kwargs")}
     with act("schedule.delete", who=who, target=name, reason=reason, detail=detail), transaction.atomic():
@@ -225,11 +214,7 @@ def from_json(given: Any) -> tuple[StoredSchedule, bool]:
 
 
 def moment_of(text: Any) -> datetime.datetime | None:
-    """Return the time of a text in ISO 8601, UTC without an offset; ``None`` for "".
-
-    Raises:
-        TypeError, ValueError: it is no time.
-    """
+    """Return the time of a text in ISO 8601, UTC without an offset; ``None`` for "", ``TypeError``, ``ValueError``."""
     if text in (None, ""):
         return None
     try:

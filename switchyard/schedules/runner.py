@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import dramatiq
-from dramatiq.broker import Broker
 
 from switchyard.broker import clock
 from switchyard.broker.admin.purge import finish
@@ -31,10 +30,9 @@ from switchyard.schedules.triggers import minute_of
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceTask:
-    """A function that the leading scheduler calls periodically.
+    """A function that the leading scheduler calls periodically, ``every_s`` after the end of the last call.
 
     Args:
-        every_s: Seconds between the end of one call and the start of the next.
         always: It runs in schedulers that do not lead as well.
         lock_s: Longest wait for a lock of SQLite, of one that runs often; ``None`` for that of the settings.
     """
@@ -74,11 +72,7 @@ def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
 
 
 def reconcile_letters() -> None:
-    """Reconcile the rows of dead letters, then resolve the alerts of groups that are all triaged.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer; nothing is resolved by rows that may be out of date.
-    """
+    """Reconcile the rows of dead letters, then resolve the alerts of groups that are all triaged."""
     from switchyard.alerts.resolution import resolve_triaged
     from switchyard.dead_letters.queries import open_fingerprints
     from switchyard.dead_letters.reconcile import reconcile_all
@@ -88,12 +82,7 @@ def reconcile_letters() -> None:
 
 
 def finish_moves() -> int:
-    """Finish purges, and what a clock ahead has delayed, in every queue; return the number of messages.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
-        BrokerRefused: it refused a queue; the others are done.
-    """
+    """Finish purges, and what a clock ahead has delayed, in every queue; return the number of messages."""
     broker = dramatiq.get_broker()
     if not isinstance(broker, RedisBroker):
         return 0
@@ -117,10 +106,7 @@ def finish_moves() -> int:
 
 
 def start(task: MaintenanceTask, *, leading: Callable[[], bool], stop: threading.Event) -> threading.Thread:
-    """Start a thread that runs a task periodically while ``leading()`` is true, or always, until ``stop`` is set.
-
-    Logs whatever the task raises and calls it again after ``every_s``.
-    """
+    """Start a thread that runs a task periodically while ``leading()`` is true, or always, until ``stop`` is set."""
     name = f"maintenance {task.name}"
     thread = threading.Thread(target=_run_periodically, args=(task, leading, stop), name=name, daemon=True)
     thread.start()
@@ -149,17 +135,14 @@ class Scheduler:
     """Scheduler that sends ticks and runs maintenance tasks while its process leads.
 
     Args:
-        broker: Broker of the periodic actors; Dramatiq's global one by default.
         maintenance_tasks: Tasks the leader runs beside the ticks.
         now: Wall clock, in UTC; by default the yard's, which is the server's where this host's is wrong.
-        lease_s: Seconds until another scheduler takes over; see ``Leadership``.
-        renew_s: Seconds between renewals of the lease; see ``Leadership``.
+        lease_s, renew_s: See ``Leadership``.
         poll_s: Seconds between two checks of the lease and of due ticks.
     """
 
     def __init__(
         self,
-        broker: Broker | None = None,
         *,
         maintenance_tasks: Sequence[MaintenanceTask] = (),
         now: Callable[[], datetime.datetime] = clock.utc_now,
@@ -167,10 +150,9 @@ class Scheduler:
         renew_s: float = RENEW_S,
         poll_s: float = POLL_S,
     ) -> None:
-        records = facilities(broker).records
-        self.leadership = Leadership(records.calls, records.keys, lease_s=lease_s, renew_s=renew_s)
-        self._broker, self._tasks, self._now, self._poll_s = broker, maintenance_tasks, now, poll_s
-        self._clock = facilities(broker).clock
+        own = facilities()
+        self.leadership = Leadership(own.records.calls, own.records.keys, lease_s=lease_s, renew_s=renew_s)
+        self._tasks, self._now, self._poll_s, self._clock = maintenance_tasks, now, poll_s, own.clock
         self._throttles: dict[str, LogThrottle] = {}
         self._lease_throttle, self._rows_throttle = LogThrottle("lease"), LogThrottle("stored schedules")
         self._faulty: dict[str, str] = {}
@@ -179,7 +161,7 @@ class Scheduler:
 
     def run(self, stop: threading.Event) -> None:
         """Run until ``stop`` is set, then release the lease."""
-        log.info("scheduler started", schedules=len(schedules(self._broker)), maintenance_tasks=len(self._tasks))
+        log.info("scheduler started", schedules=len(schedules()), maintenance_tasks=len(self._tasks))
         threads = [start(task, leading=self.leadership.held, stop=stop) for task in self._tasks]
         try:
             while not stop.is_set():
@@ -214,7 +196,7 @@ class Scheduler:
         if minute == self._sent_minute:
             return
         # A failed schedule delays no other; the minute is retried until all its ticks are sent.
-        sent = [self._send(schedule, minute, now) for schedule in schedules(self._broker)]
+        sent = [self._send(schedule, minute, now) for schedule in schedules()]
         stored = self._stored()
         sent += [self._send(schedule, minute, now) for schedule in stored or ()]
         if all(sent) and stored is not None:
@@ -223,7 +205,7 @@ class Scheduler:
     def _stored(self) -> list[Schedule] | None:
         """Return the schedules of rows; ``None`` while the database does not answer."""
         with self._rows_throttle:
-            found, faulty = stored_schedules(self._broker)
+            found, faulty = stored_schedules()
             if faulty != self._faulty:
                 log.warning("stored schedules that cannot be used are not sent", faults=faulty)
                 self._faulty = faulty

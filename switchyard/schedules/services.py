@@ -42,12 +42,7 @@ _TICKS = uuid.UUID("5b0a1c51-6d0f-5f0e-9d9e-6f1d1b0f7c11")
 
 
 def find(name: str) -> Schedule:
-    """Return the schedule of a periodic actor, or of a row.
-
-    Raises:
-        NotFound: no periodic actor, and no row that can be used, has that name.
-        django.db.DatabaseError: the database, asked for rows alone, did not answer.
-    """
+    """Return the schedule of a periodic actor, or of a usable row, or ``NotFound``. Rows alone need the database."""
     declared = next((schedule for schedule in schedules() if schedule.name == name), None)
     if declared is not None:  # without the database: it can be run now while that is away
         return declared
@@ -60,12 +55,7 @@ def find(name: str) -> Schedule:
 
 
 def run_now(name: str, *, who: Who, reason: str = "") -> str:
-    """Enqueue a schedule's actor now, independent of its ticks and of a pause, and return the job id.
-
-    Raises:
-        NotFound: no schedule has that name.
-        BrokerUnavailable: the broker did not answer.
-    """
+    """Enqueue a schedule's actor now, independent of its ticks and of a pause, and return the job id."""
     with act("schedule.run", who=who, target=name, reason=reason, essential=False) as entry:
         schedule = find(name)
         with sent_by_schedule(name, user=who.name):
@@ -103,10 +93,7 @@ def send_tick(schedule: Schedule, tick: datetime.datetime, now: datetime.datetim
     Claims the tick with a key kept for 7 days, enqueues it, skips it for an unfinished job or drops it by its
     deadline, then marks the key. If a scheduler dies in between, the next one finds the claim and enqueues the tick
     only if its job, whose id is derived from the schedule's name and the minute, does not exist. One that a clock ahead
-    had sent before its time is sent again, as another job.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer; call again.
+    had sent before its time is sent again, as another job. After ``BrokerUnavailable`` call again.
     """
     outcome, is_new, job_id = _settle(schedule, tick, now)
     late_ms = max(int((now - tick).total_seconds() * 1000), 0) if is_new else None
@@ -190,10 +177,6 @@ def pause(name: str, *, who: Who, reason: str = "", until: datetime.datetime | N
     """Pause a schedule, or change the reason and the end of its pause; return its state.
 
     Its ticks are missed until it is resumed or ``until`` is over. Later they are not sent either.
-
-    Raises:
-        NotFound: no schedule has that name.
-        django.db.DatabaseError: the database did not answer; nothing is paused.
     """
     now = clock.utc_now()
     detail = {} if until is None else {"until": until.isoformat()}
@@ -211,14 +194,7 @@ def pause(name: str, *, who: Who, reason: str = "", until: datetime.datetime | N
 
 
 def resume(name: str, *, who: Who, reason: str = "") -> int | None:
-    """Resume a schedule; return the number of ticks that its pause missed, ``None`` if it was not paused.
-
-    Missed ticks are not sent; the next one is.
-
-    Raises:
-        NotFound: no schedule has that name.
-        django.db.DatabaseError: the database did not answer; nothing is resumed.
-    """
+    """Resume a schedule, whose missed ticks are not sent; return their number, ``None`` if it was not paused."""
     now = clock.utc_now()
     with act("schedule.resume", who=who, target=name, reason=reason) as entry:
         schedule = find(name)
@@ -235,9 +211,7 @@ def resume(name: str, *, who: Who, reason: str = "") -> int | None:
 def import_row(given: Any, *, who: Who, reason: str = "") -> bool:
     """Store an item of an export as a new or changed row, and pause or resume it; return whether anything changed.
 
-    Raises:
-        ArgumentsRefused: the item or its row has faults; nothing is stored.
-        django.db.DatabaseError: the database did not answer.
+    ``ArgumentsRefused`` for an item with faults, of which nothing is stored.
     """
     row, paused = from_json(given)
     changed = save(row, who=who, reason=reason)

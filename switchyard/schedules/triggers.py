@@ -1,9 +1,8 @@
-"""Triggers: when a schedule is due, by a cron expression in a time zone or by a fixed interval.
+"""Triggers: when a schedule is due, by a cron expression in a time zone or by a fixed interval of elapsed time.
 
-Daylight saving: an expression that names hours (``0 2 * * *``) is due once at each local time. A time that a change of
-the clocks skips is due at the first minute after it, a time that they repeat is due at its first pass. An expression
-of every hour (``*/10 * * * *``) follows the clock: it is due in both passes, and not in what is skipped. An interval
-counts elapsed time.
+Daylight saving: an expression that names hours (``0 2 * * *``) is due once at each local time: what a change of the
+clocks skips at the first minute after it, what they repeat at its first pass. An expression of every hour
+(``*/10 * * * *``) follows the clock: it is due in both passes, and not in what is skipped.
 """
 
 from __future__ import annotations

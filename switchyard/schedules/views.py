@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -72,7 +72,7 @@ def all_schedules(request: HttpRequest) -> HttpResponse:
     context = {
         "title": "Schedules", "rows": rows, "leads": leads, "picture": draw([*schedules(), *stored], found, now),
         "faulty": faulty,
-        "headline": queries.headline(found, leads), "at": now, "drawn": any(strip.bars for _, strip, _ in rows),
+        "headline": queries.headline(found, leads), "at": now, "drawn": any(strip["bars"] for _, strip, _ in rows),
         "paused": sum(row.paused_at is not None for row in found),
     }  # fmt: skip
     return _render(request, "list.html", context)
@@ -160,40 +160,21 @@ HOUR, STEP = timedelta(hours=1), timedelta(minutes=10)
 MOST_TICKS = 60
 
 
-@dataclass(frozen=True, slots=True)
-class HourLine:
-    """One schedule; ``marks`` are places of its ticks, ``words`` says them."""
-
-    name: str
-    y: int
-    marks: tuple[int, ...]
-    words: str
-
-
-@dataclass(frozen=True, slots=True)
-class HourPicture:
-    """The lines and the axis: place and time."""
-
-    lines: tuple[HourLine, ...]
-    axis: tuple[tuple[int, str], ...]
-    height: int
-
-
-def draw(schedules: Sequence[Schedule], rows: Sequence[ScheduleRow], now: datetime) -> HourPicture | None:
-    """Return the picture; ``None`` where no schedule is due within the hour."""
+def draw(schedules: Sequence[Schedule], rows: Sequence[ScheduleRow], now: datetime) -> dict[str, Any]:
+    """Return the next hour: a line with the places of its ticks for each schedule, and the axis; ``{}`` without any."""
     paused = {row.name for row in rows if row.paused_at and row.next_tick is None}
-    lines: list[HourLine] = []
+    lines: list[dict[str, Any]] = []
     for schedule in schedules:
         ticks = [] if schedule.name in paused else _ticks(schedule, now)
         if ticks:
-            y = TOP_PX + len(lines) * LINE_PX
             words = f"{schedule.name}: {', '.join(f'{tick:%H:%M}' for tick in ticks)}"
-            lines.append(HourLine(schedule.name, y, tuple(_place(tick, now) for tick in ticks), words))
+            line = {"name": schedule.name, "y": TOP_PX + len(lines) * LINE_PX, "words": words}
+            lines.append(line | {"marks": [_place(tick, now) for tick in ticks]})
     if not lines:
-        return None
+        return {}
     first = now.replace(minute=now.minute // 10 * 10, second=0, microsecond=0) + STEP
     axis = [(_place(first + number * STEP, now), f"{first + number * STEP:%H:%M}") for number in range(6)]
-    return HourPicture(tuple(lines), tuple(axis), TOP_PX + len(lines) * LINE_PX)
+    return {"lines": lines, "axis": axis, "height": TOP_PX + len(lines) * LINE_PX}
 
 
 def _ticks(schedule: Schedule, now: datetime) -> list[datetime]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from django import template
+from django.http import HttpRequest
 from django.utils import timezone
 
 from switchyard import __version__
@@ -29,10 +30,11 @@ def room_frame(context: Mapping[str, Any]) -> dict[str, Any]:
     from switchyard.frame.navigation import menu
     from switchyard.frame.views import KEYS_COOKIE, THEME_COOKIE, THEMES
 
-    request = context.get("request")
+    request: HttpRequest | None = context.get("request")
     cookies = {} if request is None else request.COOKIES
-    shown = hasattr(request, "user") and admin_site().has_permission(request) and not context.get("is_popup")
-    groups = menu(request) if shown else []
+    groups: list[tuple[Any, ...]] = []
+    if request is not None and hasattr(request, "user") and not context.get("is_popup"):
+        groups = menu(request) if admin_site().has_permission(request) else []
     return {
         "groups": groups,
         "current": next((entry for _, entries in groups for entry in entries if entry.active), None),

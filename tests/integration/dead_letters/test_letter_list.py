@@ -69,7 +69,7 @@ def test_bars_are_drawn_whatever_zone_the_database_has(zone: str | None, monkeyp
 
     (group,) = views.rows_of(groups())
 
-    drawn = [bar for bar in group["bars"] if bar.kind == "trend"]
+    drawn = [bar for bar in group["bars"] if bar["kind"] == "trend"]
     assert group["words"] == "3 in the last 2 h" and len(drawn) in (2, 3)
     for name in ("timezone", "timezone_name"):
         kept.pop(name, None)

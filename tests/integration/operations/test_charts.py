@@ -139,7 +139,7 @@ def test_waits_are_a_map_whose_numbers_open_their_jobs(two_days: int) -> None:
     assert (cells[5]["text"], cells[5]["level"], cells[-1]["level"]) == ("3.6k", 5, 4)
     query = parse_qs(urlsplit(cells[5]["url"]).query)
     wanted = Filter.from_query(query)
-    assert (wanted.queue, wanted.waited_ms) == ("default", (None, 20))
+    assert (wanted.queue, wanted.span_ms("waited")) == ("default", (None, 20))
     assert (wanted.until_ms or 0) - (wanted.since_ms or 0) == HOUR_MS
     assert f"{datetime_of(wanted.since_ms or 0):%a %H:%M}" == found["waits"]["times"][5]
 

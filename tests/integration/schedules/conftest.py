@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import dramatiq
 import pytest
@@ -12,6 +12,7 @@ from switchyard.broker.interface import facilities as facilities_of
 from switchyard.schedules.models import StoredSchedule
 from switchyard.schedules.rows import save
 from switchyard.schedules.runner import Scheduler
+from tests.factories.brokers import the_global_broker
 
 START = datetime.datetime(2026, 11, 20, 8, 30, tzinfo=datetime.UTC)
 
@@ -52,11 +53,11 @@ class Yard:
     def store(self, name: str = "tick", **fields) -> StoredSchedule:
         """Store a schedule of every minute."""
         row = StoredSchedule(**{"name": name, "actor": "work", "cron": "* * * * *"} | fields)
-        save(row, who=Who("ada", "page"), broker=self.broker)
+        save(row, who=Who("ada", "page"))
         return row
 
     def scheduler(self, **options) -> Scheduler:
-        return Scheduler(self.broker, now=self.clock, **options)
+        return Scheduler(now=self.clock, **options)
 
     def lapse(self) -> None:
         """Let the lease run out, as 15 s without a renewal do."""
@@ -73,5 +74,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def yard(db, yard_broker, clock) -> Yard:
-    return Yard(yard_broker(), clock)
+def yard(db, yard_broker, clock) -> Iterator[Yard]:
+    broker = yard_broker()
+    with the_global_broker(broker):
+        yield Yard(broker, clock)

@@ -58,13 +58,13 @@ def test_a_changed_timing_begins_now_and_a_changed_argument_loses_no_tick(yard):
     state = ScheduleState.objects.get()
 
     row.kwargs = {"customer": 3}
-    rows.save(row, who=WHO, broker=yard.broker)
+    rows.save(row, who=WHO)
     yard.clock.forward(hours=1)
     steps(yard, 1)
     assert yard.sent() == 1 and ScheduleState.objects.get().spec == state.spec
 
     row.cron, row.time_zone = "0 8 * * *", "Europe/Berlin"  # was due at 07:00 UTC
-    rows.save(row, who=WHO, broker=yard.broker)
+    rows.save(row, who=WHO)
     steps(yard, 1)
     assert yard.sent() == 1 and ScheduleState.objects.get().spec == "0 8 * * * Europe/Berlin"
 
@@ -116,7 +116,7 @@ def test_a_row_whose_actor_is_gone_is_named_once_and_goes_on_when_it_is_back(yar
     StoredSchedule.objects.filter(name="tick").update(actor="gone")
 
     steps(yard, 3)
-    found, faulty = rows.stored_schedules(yard.broker)
+    found, faulty = rows.stored_schedules()
 
     assert yard.sent() == 3 and [schedule.name for schedule in found] == ["fine"]
     assert "no actor of that name" in faulty["tick"]
@@ -129,7 +129,7 @@ def test_schedules_of_code_go_on_while_rows_cannot_be_read(yard, clock, monkeypa
     yard.declare()
     scheduler = yard.scheduler()
 
-    def fails(broker):
+    def fails():
         raise DatabaseError("no such table")
 
     with monkeypatch.context() as patch:
@@ -148,8 +148,8 @@ def test_changes_are_audited_without_arguments_and_a_deleted_row_leaves_no_progr
     row = yard.store(kwargs={"customer": 4711})
     steps(yard, 1)
     row.cron = "5 * * * *"
-    assert rows.save(row, who=WHO, reason="less often", broker=yard.broker)
-    assert not rows.save(row, who=WHO, broker=yard.broker)
+    assert rows.save(row, who=WHO, reason="less often")
+    assert not rows.save(row, who=WHO)
     rows.delete("tick", who=WHO, reason="not needed")
 
     made, changed, deleted = AuditEntry.objects.order_by("id")

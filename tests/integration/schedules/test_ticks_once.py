@@ -74,7 +74,7 @@ def test_a_tick_that_was_claimed_but_never_sent_is_sent_by_the_next_leader(yard,
 
 def test_a_tick_that_was_sent_but_not_marked_is_not_sent_again(yard, clock):
     yard.declare()
-    (schedule,) = schedules(yard.broker)
+    (schedule,) = schedules()
     services.load_state(schedule, clock())
     services.send_tick(schedule, clock(), clock())
     records = yard.facilities.records
@@ -135,7 +135,7 @@ def test_ticks_that_a_clock_ahead_sent_are_sent_again_when_they_are_due(yard, cl
         clock.forward(minutes=30)
 
     last = clock() - 30 * MINUTE
-    due = list(schedules(yard.broker)[0].back(last - 52 * 30 * MINUTE, last))
+    due = list(schedules()[0].back(last - 52 * 30 * MINUTE, last))
     assert yard.sent() - before == len(due)
     kept = ScheduleTick.objects.filter(due_at__in=due, outcome=ScheduleTick.Outcome.SENT).count()
     assert kept == min(len(due), queries.KEPT)

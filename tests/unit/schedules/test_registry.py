@@ -10,6 +10,7 @@ from periodiq import cron
 
 from switchyard.schedules.checks import check_schedules, errors_of
 from switchyard.schedules.registry import Schedule, schedules
+from tests.factories.brokers import the_global_broker
 
 NOW = datetime.datetime(2026, 11, 20, 8, 30, tzinfo=datetime.UTC)
 
@@ -19,7 +20,8 @@ def declare(yard_broker):
     """Declare a periodic actor on a broker of its own and return its schedule."""
 
     def make(spec: object, function=lambda: None, **options) -> Schedule:
-        [schedule] = schedules(actor_of(yard_broker(), spec, function, **options).broker)
+        with the_global_broker(actor_of(yard_broker(), spec, function, **options).broker):
+            [schedule] = schedules()
         return schedule
 
     return make
@@ -39,7 +41,8 @@ def test_only_periodic_actors_are_schedules(yard_broker):
     for name in ("b", "a"):
         dramatiq.actor(lambda: None, broker=broker, actor_name=name, queue_name="default", periodic=cron("@daily"))
 
-    assert [schedule.name for schedule in schedules(broker)] == ["a", "b"]
+    with the_global_broker(broker):
+        assert [schedule.name for schedule in schedules()] == ["a", "b"]
 
 
 def test_once_sends_the_last_missed_tick(declare):

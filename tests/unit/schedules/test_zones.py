@@ -20,6 +20,7 @@ from switchyard.schedules.models import StoredSchedule
 from switchyard.schedules.registry import Schedule, schedules
 from switchyard.schedules.rows import schedule_of
 from switchyard.schedules.triggers import Cron, Every
+from tests.factories.brokers import the_global_broker
 
 MINUTE, DAY = datetime.timedelta(minutes=1), datetime.timedelta(days=1)
 FIRST, LAST = (datetime.datetime(year, 1, 1, tzinfo=datetime.UTC) for year in (2000, 2050))
@@ -69,9 +70,10 @@ def made(by: str, spec: str, name: str) -> Schedule:
     broker = StubBroker(middleware=[Periodic()])
     options = {"periodic": cron(spec), "time_zone": name} if by == "code" else {"schedulable": True}
     dramatiq.actor(lambda: None, broker=broker, actor_name="tick", **options)
-    if by == "row":
-        return schedule_of(StoredSchedule(name="nightly", actor="tick", cron=spec, time_zone=name), broker)
-    return schedules(broker)[0]
+    with the_global_broker(broker):
+        if by == "row":
+            return schedule_of(StoredSchedule(name="nightly", actor="tick", cron=spec, time_zone=name))
+        return schedules()[0]
 
 
 def check(schedule: Schedule, spec: str, name: str, change: datetime.datetime) -> None:
@@ -157,7 +159,8 @@ def test_a_schedule_has_no_tick_before_its_start_and_none_after_its_end():
     row = StoredSchedule(name="bounded", actor="tick", cron="*/10 * * * *", start=at, end=at + 20 * MINUTE)
     broker = StubBroker(middleware=[Periodic()])
     dramatiq.actor(lambda: None, broker=broker, actor_name="tick", schedulable=True)
-    schedule = schedule_of(row, broker)
+    with the_global_broker(broker):
+        schedule = schedule_of(row)
 
     assert schedule.next(at - DAY) == at and schedule.next(at + 20 * MINUTE) is None
     assert list(schedule.back(at - DAY, at + DAY))[::-1] == [at, at + 10 * MINUTE, at + 20 * MINUTE]

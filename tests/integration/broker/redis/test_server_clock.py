@@ -20,6 +20,7 @@ from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.server_clock import EVERY_S, ServerClock
 from switchyard.middleware.clock_comparison import ClockComparison, compare_clocks
 from switchyard.schedules.runner import Scheduler
+from tests.factories.brokers import the_global_broker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -94,8 +95,9 @@ def test_a_scheduler_reckons_with_the_servers_minutes(yard_broker: Any, off: tim
     with time_machine.travel(datetime.now(UTC) + off, tick=True):
         broker = yard_broker(small_yard())
         compare_clocks(broker)
-        scheduler = Scheduler(broker)
-        scheduler.step()
+        with the_global_broker(broker):
+            scheduler = Scheduler()
+            scheduler.step()
 
         assert abs(scheduler._now().timestamp() * 1_000 - server_ms) < 30_000
 
