@@ -50,7 +50,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run(options: argparse.Namespace, stop: StopRequest, console: Console) -> int:
-    """Run a demo until a signal stops it, and return 0."""
+    """Run a demo until a signal stops it, and return 0.
+
+    Raises:
+        DemoError: it did not start; the parts that had started are stopped.
+    """
     yard = DemoYard(
         StateFolder(options.state),
         say=console.print,

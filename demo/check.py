@@ -65,7 +65,14 @@ def check(stop: StopRequest, console: Console) -> int:
 
 
 def wait_for_outcomes(yard: DemoYard, say: Callable[[str], object], stop: StopRequest) -> list[Seen]:
-    """Send the sample work, look until every outcome is as expected, for 90 s at most, and return the last looks."""
+    """Send the sample work and look until every outcome is as expected, for 90 s at most.
+
+    Returns:
+        The last observation of each row, in their order.
+
+    Raises:
+        Stopped: a signal came first.
+    """
     from django.db import OperationalError, connections
 
     run = SampleRun(yard, say, is_over=stop.wait)

@@ -25,7 +25,11 @@ from switchyard.middleware.errors import ArgumentMisfit, ArgumentMismatch
 
 
 class Arguments(Middleware):
-    """Middleware that refuses messages whose arguments do not fit the actor's signature or its annotations."""
+    """Middleware that refuses messages whose arguments do not fit the actor's signature or its annotations.
+
+    Raises:
+        ArgumentMismatch: from ``send`` when the call is wrong.
+    """
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Check a message that is sent for the first time: others a refusal would lose."""

@@ -99,8 +99,12 @@ class EventLoop(EventLoopThread):
     def run_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> Any:  # type: ignore[override]
         """Run a coroutine on the loop and return its result, for a thread that may be interrupted.
 
-        An interrupt cancels the coroutine and is raised when that has ended. What the coroutine raises is raised here:
-        ``asyncio`` would end the loop for all others by a ``SystemExit``. ``RuntimeError``: the loop does not run.
+        An interrupt cancels the coroutine and is raised when that has ended. Until then the thread's slot is busy and
+        its hard limit runs, unless another coroutine keeps this one from being cancelled.
+
+        Raises:
+            RuntimeError: the loop does not run.
+            BaseException: of the coroutine. ``asyncio`` would end the loop for all others by a ``SystemExit``.
         """
         if not self.is_alive():
             coroutine.close()

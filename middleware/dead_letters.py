@@ -99,7 +99,11 @@ class DeadLetters(Middleware):
         store_failure(broker, message)
 
     def before_nack(self, broker: Broker, message: MessageProxy) -> None:
-        """Move a message that Dramatiq rejects to its dead list; it is delivered again where that fails."""
+        """Move a message that Dramatiq rejects before it reaches a worker thread to its dead list.
+
+        Raises:
+            MoveFailed: the message stays unacknowledged, and is delivered again when its worker is gone.
+        """
         if getattr(message, "dead_lettered", False) or outcome_of(message, message._exception).kind == "deferred":
             return
         error = message._exception or ActorNotFound(message.actor_name)

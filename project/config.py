@@ -128,7 +128,11 @@ def _direct_url(environ: Mapping[str, str], state_dir: Path, *, bounced: bool) -
 
 
 def make_metrics_dir(library: SwitchyardSettings) -> None:
-    """Create the folder in which the processes of this machine share metrics."""
+    """Create the folder in which the processes of this machine share metrics.
+
+    Raises:
+        InvalidSetting: it cannot be created, because the folder above is another user's for example.
+    """
     try:
         library.metrics_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -31,7 +31,9 @@ handler500 = "project.error_pages.server_error"
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="switchyard-operations"), name="home"),
     path("", include("switchyard.operations.urls")),
-    path("admin/operations/retention/", room_view(view_of("apps.retention.views.retention")), name="switchyard-retention"),
+    path(
+        "admin/operations/retention/", room_view(view_of("apps.retention.views.retention")), name="switchyard-retention"
+    ),
     path("admin/", admin.site.urls),
     path(PREFIX, api.urls),
     path("account/", include("apps.mail.urls")),

@@ -23,7 +23,11 @@ class DramatiqConfig(DjangoDramatiqConfig):
 
     @classmethod
     def broker_settings(cls) -> dict[str, Any]:
-        """Return the project's ``DRAMATIQ_BROKER``, with this library's broker where it names none, not Dramatiq's."""
+        """Return the project's ``DRAMATIQ_BROKER``, with this library's broker where it names none.
+
+        Raises:
+            ImproperlyConfigured: it names one of Dramatiq's own, or is no ``dict``; or the app is listed twice.
+        """
         for app in settings.INSTALLED_APPS:
             if app == cls.name or app.startswith(f"{cls.name}."):
                 raise ImproperlyConfigured(f'INSTALLED_APPS lists "{app}", which {library}.apps() brings: remove it')

@@ -46,7 +46,11 @@ FILE: Final = "_FILE"
 def with_files(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment with the contents of the files that ``DATABASE_URL_FILE`` and the like name.
 
-    Every ``SWITCHYARD_…``, ``DJANGO_…`` and ``DATABASE_…`` may be given so, and not by itself as well.
+    Every ``SWITCHYARD_…``, ``DJANGO_…`` and ``DATABASE_…`` may be given so. Whitespace around the contents is dropped,
+    and an empty file is no value.
+
+    Raises:
+        InvalidSetting: a file cannot be read, or the variable is set as well.
     """
     found = dict(environ)
     for name, path in environ.items():

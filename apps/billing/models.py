@@ -11,7 +11,11 @@ from apps.shop.models import Invoice, InvoiceStatus, Payment
 
 
 def validate_month(month: str) -> None:
-    """Refuse a month that does not exist, in an admin form."""
+    """Refuse a month that does not exist, in an admin form.
+
+    Raises:
+        ValidationError: see ``apps.shop.months``.
+    """
     try:
         months.bounds(month)
     except ValueError as error:

@@ -118,14 +118,28 @@ def _uploaded(picture: Picture) -> tuple[bytes, str, str]:
 
 
 def check_content_type(claimed: str, format_name: str) -> None:
-    """Refuse a picture whose content type, as sent, differs from its format; a type without a claim passes."""
+    """Refuse a picture whose content type differs from its format.
+
+    Args:
+        claimed: Header as sent, parameters included; a type without a claim passes.
+
+    Raises:
+        PictureRefused: the claim is wrong.
+    """
     essence = claimed.partition(";")[0].strip().lower()
     if essence not in UNSPECIFIC and SYNONYMS.get(essence, essence) != CONTENT_TYPES[format_name]:
         raise PictureRefused(f"came as {essence[:60]!r} and is {format_name}", "send its true content type")
 
 
 def check_name(name: str, format_name: str, *, is_url: bool) -> None:
-    """Refuse a picture whose name has the suffix of another file type. In a URL only that of a picture is a claim."""
+    """Refuse a picture whose name has the suffix of another file type.
+
+    Args:
+        is_url: The name is a URL's path, where suffixes of other types (``.php``) are no claim.
+
+    Raises:
+        PictureRefused: the claim is wrong.
+    """
     suffix = PurePosixPath(name).suffix.lower()
     claimed = SUFFIXES.get(suffix)
     if claimed == format_name or (claimed is None and (is_url or not suffix)):

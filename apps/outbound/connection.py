@@ -93,7 +93,12 @@ class MeteredSocket:
         self._limit_bytes = self._left_bytes = limit_bytes
 
     def count(self, received_bytes: int) -> None:
-        """Count received bytes; raise ``TooLarge`` above the limit of the part."""
+        """Count received bytes.
+
+        Raises:
+            TooLarge: the part exceeds its limit in bytes.
+            DeadlineExceeded: the deadline has passed.
+        """
         self.deadline.left("the answer was read")
         self._left_bytes -= received_bytes
         if self._left_bytes < 0:

@@ -9,9 +9,13 @@ from switchyard.api.problems import FieldError
 
 
 def refuse_forbidden(url: str) -> None:
-    """Refuse (422) a URL that must not be requested, as far as it says so by itself.
+    """Refuse a URL that must not be requested, as far as it says so by itself.
 
-    A name is accepted: the worker resolves it, and checks what it finds before each request.
+    A name is accepted: a resolver that is slow would hold the web up. The worker resolves it, and checks what it finds
+    before each request.
+
+    Raises:
+        Problem: 422 for the field ``url``.
     """
     try:
         check_form(url)

@@ -47,7 +47,11 @@ def files_below(storage: Storage, folder: str, *, after: str = "") -> Iterator[F
 
 
 def remove_file(storage: Storage, name: str) -> None:
-    """Remove a file, if there is one, and on a disk the folder that a result has for itself."""
+    """Remove a file, if there is one, and on a disk the folder that a result has for itself.
+
+    Raises:
+        StorageUnavailable: the storage did not answer.
+    """
     storage.delete(name)
     if isinstance(storage, FileSystemStorage) and _OWN_FOLDER.fullmatch(Path(name).parent.name):
         with contextlib.suppress(OSError):  # another file is in it, or it is gone

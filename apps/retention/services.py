@@ -33,7 +33,11 @@ class LaterRun(Exception):
 
 
 def remove_rows(kind: RetentionKind, model: type[Model], before: datetime, *, run: int) -> int:
-    """Remove a batch of the oldest rows from before a time, and write down their files; return how many."""
+    """Remove a batch of the oldest rows from before a time, and write down their files; return how many.
+
+    Raises:
+        LaterRun: a later run has begun.
+    """
     with transaction.atomic():
         old = model._default_manager.filter(kind.ended, **{f"{kind.age}__lt": before}).order_by(kind.age, "pk")
         # A row that another process writes is left to the next run.
@@ -83,7 +87,11 @@ def note(kind: RetentionKind, *, run: int, at: str | None = None, **values: Any)
 
 
 def begin(kind: RetentionKind, *, run: int) -> KindState:
-    """Return the state of a kind in a run, unless a later one has begun; the first call of a run resets it."""
+    """Return the state of a kind in a run; the first call of a run resets it.
+
+    Raises:
+        LaterRun: a later run has begun.
+    """
     KindState.objects.get_or_create(name=kind.name)
     fresh = {"run": run, "done": False, "cursor": "", "walked": {}, "removed": 0}
     KindState.objects.filter(name=kind.name, run__lt=run).update(**fresh)

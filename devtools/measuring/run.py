@@ -56,7 +56,11 @@ class Figures:
 def measure(
     kind: PoolKind, processes: int, slots: int, work: Callable[[], Message[Any]], *, tasks: int, timeout_s: float
 ) -> Figures:
-    """Let a pool drain ``tasks`` messages of the work and return its figures. Each slot runs one before, to warm up."""
+    """Let a pool drain ``tasks`` messages of the work and return its figures. Each slot runs one before, to warm up.
+
+    Raises:
+        NotMeasured: it did not start, or did not finish in time.
+    """
     with TemporaryDirectory(prefix="switchyard-measured-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         server = stack.enter_context(EmbeddedServer(folder / "valkey"))

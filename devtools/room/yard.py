@@ -71,7 +71,12 @@ class RoomYard:
         return self.folder / f"{name}.log"
 
     def wait_for_line(self, name: str, ready: str) -> str:
-        """Wait until a process has printed ``ready``, five minutes at most, and return what follows on that line."""
+        """Wait until a process has printed ``ready``, and return what follows on that line.
+
+        Raises:
+            RuntimeError: the process has ended.
+            TimeoutError: it has not within five minutes.
+        """
         log, process = self.log(name), self.processes[name]
 
         def printed() -> bool:
@@ -126,7 +131,11 @@ def room_yard(**environment: str) -> Iterator[RoomYard]:
 
 
 def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for a condition, for five minutes at most."""
+    """Wait for a condition.
+
+    Raises:
+        TimeoutError: it was not true within five minutes.
+    """
     deadline = time.monotonic() + START_S
     while not condition():
         if time.monotonic() > deadline:

@@ -46,7 +46,11 @@ def expressions(dashboard: dict[str, Any]) -> Iterator[str]:
 
 
 def promtool_errors(queries: list[str]) -> str:
-    """Return promtool's errors for the queries; empty when it accepts them all."""
+    """Return promtool's errors for the queries; empty when it accepts them all.
+
+    Raises:
+        FileNotFoundError: promtool is not installed.
+    """
     rules = [{"record": f"dashboard:query:{number}", "expr": query} for number, query in enumerate(queries)]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rules.json"  # JSON is YAML

@@ -33,6 +33,9 @@ def write_alert(group: AlertGroup, channels: Iterable[str]) -> AlertGroup:
     Returns:
         The group with the count that its deliveries report, to be settled. After a crash this may be less than the
         group's count: deliveries that were already sent keep theirs.
+
+    Raises:
+        django.db.DatabaseError: nothing was written.
     """
     now, names = clock.utc_now(), list(channels)
     with transaction.atomic():
@@ -66,7 +69,11 @@ def write_alert(group: AlertGroup, channels: Iterable[str]) -> AlertGroup:
 
 
 def worsen(fact: AlertFact) -> None:
-    """Make the unresolved alert of a cause critical; what waited for the end of the quiet hours is sent then."""
+    """Make the unresolved alert of a cause critical; what waited for the end of the quiet hours is sent then.
+
+    Raises:
+        django.db.DatabaseError: nothing was written.
+    """
     rows = Alert.objects.filter(kind=fact.kind, fingerprint=fact.fingerprint[:128], state__in=UNRESOLVED)
     title, sample = storable(fact.title)[:300], storable(fact.detail)[:LONGEST_SAMPLE]
     rows.filter(severity=Alert.Severity.WARNING).update(severity=Alert.Severity.CRITICAL, title=title, sample=sample)

@@ -37,10 +37,15 @@ def plain_token(request: HttpRequest) -> str:
 
 
 class BearerToken(HttpBearer):
-    """Accept requests whose token has one of some scopes; ``request.auth`` is then the ``Token``. Else 401, 403 or 429.
+    """Accept requests whose token has a scope; ``request.auth`` is then the ``Token``.
 
-    ``a_minute`` are requests of one token to one route within a minute, in each web process, but for those that only
-    read; by default twice the rate that one process was measured with.
+    Args:
+        scopes: ``submit``, ``read`` or ``operate``; one of those given suffices.
+        a_minute: Requests of one token to one route within a minute, in each web process; those that only read are not
+            counted. By default twice the rate that one process was measured with.
+
+    Raises:
+        Problem: 403, the token lacks the scope; 429, its allowance is used up. Without a token the API answers 401.
     """
 
     def __init__(self, *scopes: str, a_minute: int = 12_000) -> None:

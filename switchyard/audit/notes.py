@@ -17,7 +17,16 @@ SHOWN: Final = 10
 
 
 def write_note(kind: str, target: str, text: str, *, who: Who) -> None:
-    """Write a note on an ``alert``, a ``queue`` or the ``room``, cut after 500 characters."""
+    """Write a note.
+
+    Args:
+        kind: ``alert``, ``queue`` or ``room``.
+        text: Cut after 500 characters.
+
+    Raises:
+        ActRefused: it is empty.
+        django.db.DatabaseError: the audit log cannot be written; nothing was noted.
+    """
     note = storable(text).strip()[:LONGEST]
     if not note:
         raise ActRefused("note", "it is empty; write at most 500 characters", by_argument=True)

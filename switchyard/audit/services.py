@@ -56,7 +56,11 @@ class Who(msgspec.Struct, frozen=True):
         return f"{self.name} (shell)"[:LONGEST_NAME] if self.via == "command" else self.name
 
     def require(self, right: str, queues: Queues) -> None:
-        """Refuse an act on other queues than those that a right holds for; also one whose queues are not known."""
+        """Refuse an act on other queues than those that a right holds for; also one whose queues are not known.
+
+        Raises:
+            PermissionDenied: with the right and the queue.
+        """
         if (only := self.only.get(right)) is None:
             return
         found = queues() if callable(queues) else queues
@@ -106,19 +110,24 @@ def act(
 ) -> Iterator[AuditEntry]:  # fmt: skip
     """Write an act's row, run the act, and complete the row: ``done``, or ``failed`` with the error's class.
 
-    Here alone an act is refused (``PermissionDenied``) on queues on which the person's right does not hold.
+    Here, and nowhere else, an act is refused on queues on which the person's right does not hold.
 
     The act sets ``entry.count`` where it is not 1, and may set ``target`` and ``detail``. One that fails without an
     exception sets ``entry.error``. Outside of a transaction the row is committed before the act begins, so that an act
     whose process is killed leaves it as ``begun``.
 
     Args:
-        name: One of ``ACTS``.
+        name: One of ``presentation.ACTS``.
         reason: Why, in the person's words; cut after 500 characters.
         detail: More of it as JSON: ids, filter, values before and after. Arguments of jobs only where the page hides
             them.
         essential: Refuse the act when the row cannot be written. Without it the act runs, and the log has the row.
         queues: Queues that it is on, or what finds them, called if it matters. ``None`` for all, or for the target.
+
+    Raises:
+        PermissionDenied: the person's right does not hold on one of the queues; nothing is written.
+        ValueError: the name is not known.
+        django.db.DatabaseError: the row could not be written, and the act has not begun.
     """
     entry = _begun(name, who, target, reason, detail)
     who.require(QUEUE_RIGHTS.get(name, ""), [target] if queues is None and name.startswith("queue.") else queues)
@@ -140,7 +149,12 @@ def act(
 
 
 def begin(name: str, *, who: Who, target: str = "", reason: str = "", detail: dict[str, Any] | None = None) -> int:
-    """Write the row of an act that another process ends, such as a bulk act, and return its id for ``complete``."""
+    """Write the row of an act that another process ends, such as a bulk act, and return its id for ``complete``.
+
+    Raises:
+        ValueError: the name is not known.
+        django.db.DatabaseError: the row could not be written.
+    """
     entry = _begun(name, who, target, reason, detail)
     entry.save(force_insert=True)
     return entry.pk

@@ -20,7 +20,12 @@ LOOKED_AT: Final = 200
 
 
 def find(batch_id: str) -> BatchRecord:
-    """Return a batch; ``NotFound`` where there is none of this id, or it ended over seven days ago."""
+    """Return a batch.
+
+    Raises:
+        NotFound: there is none of this id, or it ended over seven days ago.
+        BrokerUnavailable: the broker did not answer.
+    """
     store = facilities().batches
     found = store.read([batch_id])[0] if store is not None and ID.fullmatch(batch_id) else None
     if found is None:
@@ -42,7 +47,12 @@ def newest(*, before: int | None = None, limit: int = PAGE) -> tuple[list[BatchR
 
 
 def members(batch_id: str, state: str, *, cursor: str = "0") -> Members:
-    """Return about a page of the members in a state, in no order; ``ValueError`` for a wrong state or cursor."""
+    """Return about a page of the members in a state, in no order.
+
+    Raises:
+        ValueError: there is no such state, or the cursor is none.
+        BrokerUnavailable: the broker did not answer.
+    """
     if state not in STATES:
         raise ValueError(f"state: {state!r:.50} is not a state of a member; write one of {', '.join(STATES)}")
     if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= 20):

@@ -68,7 +68,11 @@ class Backlog:
 
 
 def families(broker: RedisBroker, yard: Yard) -> dict[str, QueueOperations]:
-    """Return queues by name: those of the yard, then those that exist on the server only."""
+    """Return queues by name: those of the yard, then those that exist on the server only.
+
+    Raises:
+        BrokerError: the server did not answer, or refused.
+    """
     pattern = re.compile(re.escape(broker.keys.queue("QUEUE").bodies).replace("QUEUE", "(.+)"))
     keys = _scan(broker.calls, broker.keys.queue("*").bodies)
     found = (pattern.fullmatch(str(key, "utf-8", "replace")) for key in keys)

@@ -22,7 +22,11 @@ SITE: Final = 'SWITCHYARD["ADMIN_SITE"]'
 
 
 def admin_site() -> AdminSite:
-    """Return the admin that has the room's entries: that of the setting ``ADMIN_SITE``, or Django's default one."""
+    """Return the admin that has the room's entries: that of the setting ``ADMIN_SITE``, or Django's default one.
+
+    Raises:
+        InvalidSetting: the setting names no ``AdminSite``.
+    """
     from django.contrib import admin  # workers, which have no pages, import this module
 
     path = switchyard_settings().admin_site

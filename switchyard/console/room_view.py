@@ -110,7 +110,11 @@ class RoomResponse(TemplateResponse):
 
 
 def require(request: HttpRequest, *rights: str, queue: str | None = None) -> None:
-    """Refuse a user who lacks one of some rights, each written with the label of its app, perhaps for a queue."""
+    """Refuse a user who lacks one of some rights, each written with the label of its app, perhaps for a queue.
+
+    Raises:
+        PermissionDenied: with the first right that is missing.
+    """
     for right in rights:
         if not holds(request.user, right, queue):
             of = f", for {queue or 'all queues'}" if request.user.has_perm(right) else ""

@@ -40,7 +40,11 @@ def project_or_log(letter: Letter) -> None:
 
 
 def project(letter: Letter) -> bool:
-    """Create the row of a letter, or reset it to new if the message died again; return whether the row changed."""
+    """Create the row of a letter, or reset it to new if the message died again; return whether the row changed.
+
+    Raises:
+        DatabaseError: the row was not written.
+    """
     values = columns(letter)
     with transaction.atomic():
         row, created = DeadLetter.objects.select_for_update().get_or_create(message_id=letter.id, defaults=values)

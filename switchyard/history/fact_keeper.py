@@ -73,7 +73,11 @@ class FactKeeper:
 
 
 def store_hour(hour: int, counts: Mapping[str, Counts]) -> None:
-    """Write an hour's counts by subject; those of an hour that is there are replaced."""
+    """Write an hour's counts by subject; those of an hour that is there are replaced.
+
+    Raises:
+        django.db.DatabaseError: nothing was written.
+    """
     rows = [FactHour(subject=name[:300], hour=hour, counts=msgspec.msgpack.encode(of)) for name, of in counts.items()]
     FactHour.objects.bulk_create(
         rows, batch_size=200, update_conflicts=True, unique_fields=("subject", "hour"), update_fields=("counts",)

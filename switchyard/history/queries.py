@@ -81,8 +81,12 @@ def find_many(job_ids: Sequence[str]) -> list[JobRow]:
 def were_enqueued(job_ids: Sequence[str], queue: str = "") -> set[str]:
     """Return those of some jobs that the broker or the history knows.
 
-    ``queue`` is where they were sent to, without its lane. They may have been moved to another, which need not answer.
-    By default all are asked, and must.
+    Args:
+        queue: Where they were sent to, without its lane. They may have been moved to another, which need not answer. By
+            default all are asked, and must.
+
+    Raises:
+        BrokerError: the broker does not answer. django.db.DatabaseError: the database does not.
     """
     records = facilities().records
     states = dict(zip(job_ids, records.states(job_ids, queues=(queue,) if queue else ()), strict=True))

@@ -192,7 +192,14 @@ class Retention:
         self._too_many = 0
 
     def work(self, *, while_true: Callable[[], bool]) -> int:
-        """Delete a round of rows if it is due, for as long as ``while_true()``; return how many."""
+        """Delete a round of rows if it is due; return how many.
+
+        Args:
+            while_true: Asked before each batch; false ends the round.
+
+        Raises:
+            django.db.DatabaseError: the database did not answer.
+        """
         if self._clock() < self._next_s:
             return 0
         if self._clock() >= self._next_count_s:
@@ -434,7 +441,11 @@ RUNS: Final[tuple[Callable[[threading.Event], None], ...]] = (
 
 
 def run_until_stopped() -> None:
-    """Run the writer, and the relay of the outbox beside it, until a signal stops them."""
+    """Run the writer, and the relay of the outbox beside it, until a signal stops them.
+
+    Raises:
+        SystemExit: with 70, when it crashed.
+    """
     yield_to_other_work()
     run_until_signal(*RUNS, name="history writer", logger=LOGGER, stop_within_s=STOP_WITHIN_S)
 

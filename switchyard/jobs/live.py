@@ -259,6 +259,9 @@ class Stream:
     Args:
         chunks: A generator that was not started, of the running event loop.
         caller: Prefix of an API token, or ``user:`` and the key of a user of the admin.
+
+    Raises:
+        Problem: 429, the caller has as many streams as it may; 503, the process has.
     """
 
     _open: Counter[str] = Counter()

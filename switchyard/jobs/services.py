@@ -118,10 +118,14 @@ def send_for(
     """Enqueue a job that a person sends; return its id, or that of the unfinished job with the same unique key.
 
     Args:
+        call: Arguments that :mod:`switchyard.jobs.calls` has checked.
         who: The person, for the audit log.
-        owner, job_id: As for ``submit``, with its errors. The job is recorded even with ``track=False``.
+        owner, job_id: As for ``submit``. The job is recorded even with ``track=False``.
 
     Raises:
+        BrokerUnavailable: the broker did not answer. The job may have been enqueued nevertheless.
+        QueueFull: the queue has reached its depth limit.
+        InvalidOption: a tag or the delay cannot be used.
         django.db.DatabaseError: the audit log cannot be written; nothing was sent.
     """
     queues = partial(own_queues, actor)

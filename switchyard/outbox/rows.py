@@ -93,7 +93,11 @@ def are_left(alias: str) -> bool:
 
 
 def delete(alias: str, rows: Sequence[int]) -> None:
-    """Delete rows whose messages the broker has. PostgreSQL does not wait for its disk: rows that return do no harm."""
+    """Delete rows whose messages the broker has. PostgreSQL does not wait for its disk: a row that returns is no harm.
+
+    Raises:
+        django.db.DatabaseError: the rows are there still.
+    """
     eased = " AND set_config('synchronous_commit', 'off', true) = 'off'"
     more = eased if connections[alias].vendor == "postgresql" else ""
     with connections[alias].cursor() as cursor:

@@ -85,7 +85,11 @@ class StockQueues(Protocol):
 
 
 class StockRedis:
-    """Queues on Redis. Each fetch first returns what workers held that were not heard of for a minute."""
+    """Queues of stock Dramatiq on Redis. Each fetch first returns what workers held that are not heard of for a minute.
+
+    Raises:
+        ActRefused: the address cannot be read.
+    """
 
     def __init__(self, url: str, *, namespace: str = "dramatiq") -> None:
         try:

@@ -26,7 +26,13 @@ PERIOD_S: Final = {"days": 86_400, "hours": 3_600, "minutes": 60, "seconds": 1}
 def periodic_tasks(actors: Mapping[str, str]) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Return django-celery-beat's rows as items of an export, and why others have no counterpart by their names.
 
-    ``actors`` are names by task; the actor of a task that is not named has the name after the task's last dot.
+    Args:
+        actors: Name of a task -> name of the actor that does its work; that of a task that is not named has the name
+            after the task's last dot.
+
+    Raises:
+        NotFound: the database has no table of django-celery-beat.
+        django.db.DatabaseError: the database did not answer.
     """
     with connection.cursor() as cursor:
         if TASKS not in connection.introspection.table_names(cursor):

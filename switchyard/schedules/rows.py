@@ -169,7 +169,12 @@ def save(row: StoredSchedule, *, who: Who, reason: str = "") -> bool:
 
 
 def delete(name: str, *, who: Who, reason: str = "") -> None:
-    """Delete a row with its progress and its ticks. Jobs that it sent go on."""
+    """Delete a row with its progress and its ticks. Jobs that it sent go on.
+
+    Raises:
+        NotFound: no row has that name.
+        django.db.DatabaseError: the database did not answer; nothing is deleted.
+    """
     row = find_row(name)
     detail = {field: _shown(getattr(row, field)) for field in FIELDS if field not in ("args", "kwargs")}
     with act("schedule.delete", who=who, target=name, reason=reason, detail=detail), transaction.atomic():

@@ -72,7 +72,11 @@ def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
 
 
 def reconcile_letters() -> None:
-    """Reconcile the rows of dead letters, then resolve the alerts of groups that are all triaged."""
+    """Reconcile the rows of dead letters, then resolve the alerts of groups that are all triaged.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer; nothing is resolved by rows that may be out of date.
+    """
     from switchyard.alerts.resolution import resolve_triaged
     from switchyard.dead_letters.queries import open_fingerprints
     from switchyard.dead_letters.reconcile import reconcile_all
@@ -82,7 +86,12 @@ def reconcile_letters() -> None:
 
 
 def finish_moves() -> int:
-    """Finish purges, and what a clock ahead has delayed, in every queue; return the number of messages."""
+    """Finish purges, and what a clock ahead has delayed, in every queue; return the number of messages.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+        BrokerRefused: it refused a queue; the others are done.
+    """
     broker = dramatiq.get_broker()
     if not isinstance(broker, RedisBroker):
         return 0

@@ -42,7 +42,12 @@ _TICKS = uuid.UUID("5b0a1c51-6d0f-5f0e-9d9e-6f1d1b0f7c11")
 
 
 def find(name: str) -> Schedule:
-    """Return the schedule of a periodic actor, or of a usable row, or ``NotFound``. Rows alone need the database."""
+    """Return the schedule of a periodic actor, or of a row.
+
+    Raises:
+        NotFound: no periodic actor, and no row that can be used, has that name.
+        django.db.DatabaseError: the database, asked for rows alone, did not answer.
+    """
     declared = next((schedule for schedule in schedules() if schedule.name == name), None)
     if declared is not None:  # without the database: it can be run now while that is away
         return declared
@@ -55,7 +60,12 @@ def find(name: str) -> Schedule:
 
 
 def run_now(name: str, *, who: Who, reason: str = "") -> str:
-    """Enqueue a schedule's actor now, independent of its ticks and of a pause, and return the job id."""
+    """Enqueue a schedule's actor now, independent of its ticks and of a pause, and return the job id.
+
+    Raises:
+        NotFound: no schedule has that name.
+        BrokerUnavailable: the broker did not answer.
+    """
     with act("schedule.run", who=who, target=name, reason=reason, essential=False) as entry:
         schedule = find(name)
         with sent_by_schedule(name, user=who.name):
@@ -177,6 +187,10 @@ def pause(name: str, *, who: Who, reason: str = "", until: datetime.datetime | N
     """Pause a schedule, or change the reason and the end of its pause; return its state.
 
     Its ticks are missed until it is resumed or ``until`` is over. Later they are not sent either.
+
+    Raises:
+        NotFound: no schedule has that name.
+        django.db.DatabaseError: the database did not answer; nothing is paused.
     """
     now = clock.utc_now()
     detail = {} if until is None else {"until": until.isoformat()}
@@ -194,7 +208,14 @@ def pause(name: str, *, who: Who, reason: str = "", until: datetime.datetime | N
 
 
 def resume(name: str, *, who: Who, reason: str = "") -> int | None:
-    """Resume a schedule, whose missed ticks are not sent; return their number, ``None`` if it was not paused."""
+    """Resume a schedule; return the number of ticks that its pause missed, ``None`` if it was not paused.
+
+    Missed ticks are not sent; the next one is.
+
+    Raises:
+        NotFound: no schedule has that name.
+        django.db.DatabaseError: the database did not answer; nothing is resumed.
+    """
     now = clock.utc_now()
     with act("schedule.resume", who=who, target=name, reason=reason) as entry:
         schedule = find(name)
@@ -211,7 +232,9 @@ def resume(name: str, *, who: Who, reason: str = "") -> int | None:
 def import_row(given: Any, *, who: Who, reason: str = "") -> bool:
     """Store an item of an export as a new or changed row, and pause or resume it; return whether anything changed.
 
-    ``ArgumentsRefused`` for an item with faults, of which nothing is stored.
+    Raises:
+        ArgumentsRefused: the item or its row has faults; nothing is stored.
+        django.db.DatabaseError: the database did not answer.
     """
     row, paused = from_json(given)
     changed = save(row, who=who, reason=reason)

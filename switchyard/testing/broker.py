@@ -43,7 +43,11 @@ class MemoryCalls(RedisCalls):
         self._taken = 0
 
     def call(self, operation: Script, keys: Sequence[str], args: Sequence[Word] = (), **options: Any) -> Any:
-        """Change a counter, or acquire or release a lock, as ``switchyard/broker/lua`` does; refuse others."""
+        """Change a counter, or acquire or release a lock, as ``switchyard/broker/lua`` does.
+
+        Raises:
+            BrokerUnavailable: it is another operation.
+        """
         if operation in (ACQUIRE, RELEASE):
             return self._lock(keys[0], args[0], None if operation is RELEASE else int(args[1]))
         if operation is not CHANGE:
@@ -59,7 +63,11 @@ class MemoryCalls(RedisCalls):
         return int(fits)
 
     def command(self, *words: Word, budget_s: float | None = None) -> Any:
-        """Set an event of a barrier, or read whether it is set; refuse other commands."""
+        """Set an event of a barrier, or read whether it is set.
+
+        Raises:
+            BrokerUnavailable: it is another command.
+        """
         match words:
             case ("EXISTS", str(key)):
                 return int(self._count(key) is not None)
@@ -391,7 +399,11 @@ class MemoryBroker(HookedBroker):
         return 0
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> DramatiqConsumer:
-        """Return a consumer of a lane, for tests that start a worker of Dramatiq's own."""
+        """Return a consumer of a lane, for tests that start a worker of Dramatiq's own.
+
+        Raises:
+            QueueNotFound: the lane was never declared.
+        """
         if queue_name not in self.queues:
             raise undeclared(queue_name, self.queues)
         return MemoryConsumer(self, queue_name, timeout_ms=timeout)

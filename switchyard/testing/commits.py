@@ -41,7 +41,11 @@ class Clock(ExitStack):
 
 
 def seconds_of(moved: Any) -> float:
-    """Return how far the time is moved on, in seconds; refuse what is no such time."""
+    """Return how far the time is moved on, in seconds.
+
+    Raises:
+        TypeError: it is neither a number nor a ``timedelta``. ValueError: it is below 0, or not finite.
+    """
     if isinstance(moved, timedelta):
         moved = moved.total_seconds()
     if type(moved) not in (int, float):

@@ -162,7 +162,11 @@ def _differences(sent: SentMessage, actor: Actor[..., Any], call: Call | None, q
 
 
 def assert_nothing_enqueued(actor: Actor[..., Any] | None = None) -> None:
-    """Assert that nothing was sent in this test; or nothing of one actor."""
+    """Assert that nothing was sent in this test; or nothing of one actor.
+
+    Raises:
+        AssertionError: something was.
+    """
     broker = active().yard.broker
     wanted = None if actor is None else actor_for(actor).actor_name
     run_callbacks()

@@ -88,7 +88,11 @@ class Name(dict[int, int | str]):
 
 
 def allocate(file: Path, size: int, *, free_bytes: int = 0) -> int:
-    """Allocate space for a file of prometheus-client, doubled while fewer bytes are free in it; return its size."""
+    """Allocate space for a file of prometheus-client, doubled while fewer bytes are free in it; return its size.
+
+    Raises:
+        OSError: there is no room; or no such folder.
+    """
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     present, head = os.fstat(descriptor).st_size, os.pread(descriptor, 4, 0)
     try:
