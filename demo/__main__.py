@@ -81,7 +81,7 @@ def run(options: argparse.Namespace, stop: StopRequest, console: Console) -> int
 
 def show(yard: DemoYard, stop: StopRequest, console: Console, *, with_sample: bool) -> None:
     """Print the addresses, send the sample work and print a line for each job until a stop is requested."""
-    site, state = yard.site, yard.state
+    site, state = yard.addresses.site, yard.state
     log = state.logs / "pools.log"
     for name, address in (
         ("Operations room", f"{site}   user {USERNAME}, password in {shortened(state.credentials)}"),

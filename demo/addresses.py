@@ -10,6 +10,7 @@ import os
 import shlex
 import socket
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from demo.state import DemoError, Identity, StateFolder
 
@@ -67,6 +68,26 @@ def free_again(port: int) -> int:
     return port
 
 
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Ports of the parts, and the broker's URL."""
+
+    web_port: int
+    smtp_port: int
+    receiver_port: int
+    broker_url: str
+
+    @property
+    def site(self) -> str:
+        """Root of the web, ending in a slash."""
+        return f"http://{HOST}:{self.web_port}/"
+
+    @property
+    def receiver(self) -> str:
+        """Root of the webhook receiver, without a slash at the end."""
+        return f"http://{HOST}:{self.receiver_port}"
+
+
 def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
@@ -75,8 +96,8 @@ def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def settings_for(state: StateFolder, identity: Identity, *, site: str, broker_url: str) -> dict[str, str]:
-    """Return the variables that make the project's settings those of the demo, whose web is at ``site``."""
+def settings_for(state: StateFolder, identity: Identity, addresses: Addresses) -> dict[str, str]:
+    """Return the variables that make the project's settings those of the demo."""
     return {
         "DJANGO_SETTINGS_MODULE": "demo.settings",
         "DJANGO_DEBUG": "1",
@@ -84,13 +105,13 @@ def settings_for(state: StateFolder, identity: Identity, *, site: str, broker_ur
         "DATABASE_URL": database_url(state),
         "PROMETHEUS_MULTIPROC_DIR": str(state.metrics),
         "SWITCHYARD_STATE_DIR": str(state.root),
-        "SWITCHYARD_BROKER_URL": broker_url,
+        "SWITCHYARD_BROKER_URL": addresses.broker_url,
         "SWITCHYARD_STORAGE_URL": f"file://{state.media}",
-        "SWITCHYARD_SMTP_URL": f"smtp://{HOST}:{identity.smtp_port}",
-        "SWITCHYARD_PUBLIC_URL": site.rstrip("/"),
+        "SWITCHYARD_SMTP_URL": f"smtp://{HOST}:{addresses.smtp_port}",
+        "SWITCHYARD_PUBLIC_URL": addresses.site.rstrip("/"),
         "SWITCHYARD_PAYMENT_SECRET": identity.payment_secret,
         "SWITCHYARD_ALERT_URLS": f"log: mailto:{ALERT_MAILBOX}",
-        "SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES": f"{HOST}:{identity.receiver_port}",
+        "SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES": f"{HOST}:{addresses.receiver_port}",
         "SWITCHYARD_LOG_FORMAT": "console",
         # The same footprint on every machine.
         "SWITCHYARD_CORES": "2",

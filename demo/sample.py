@@ -15,11 +15,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import urllib3
 
-from demo.addresses import HOST
 from demo.state import DemoError
 from demo.yard import DemoYard
 
@@ -35,6 +35,49 @@ class RequestFailed(DemoError):
 
     def __init__(self, method: str, path: str, fact: str) -> None:
         super().__init__(f"{method} {path}: {fact}; see the log of the part `web`")
+
+
+class Client:
+    """Client that sends requests with a token. Safe to share between threads."""
+
+    def __init__(self, site: str, token: str) -> None:
+        self._site, self._token = site.rstrip("/"), token
+        self._pool = urllib3.PoolManager(maxsize=4, timeout=TIMEOUT_S)
+
+    def send(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, key: str = "", **content: Any
+    ) -> urllib3.BaseHTTPResponse:
+        """Send one request and return the answer, whatever its status.
+
+        Args:
+            path: Path below the site's root, or an absolute URL from an answer of the API.
+            headers: Sent in place of the token.
+            key: ``Idempotency-Key``; with one, and for GET, a lost answer is requested again.
+            content: ``json``, ``body`` or ``fields`` of :meth:`urllib3.PoolManager.request`.
+
+        Raises:
+            RequestFailed: no answer.
+        """
+        sent = dict(headers or {"Authorization": f"Bearer {self._token}"}) | ({"Idempotency-Key": key} if key else {})
+        read = 2 if key or method == "GET" else 0
+        retries = urllib3.Retry(connect=3, read=read, status=0, redirect=0, backoff_factor=0.2, allowed_methods=None)
+        address = self._site + path.removeprefix(self._site)
+        try:
+            return self._pool.request(method, address, headers=sent, retries=retries, **content)
+        except urllib3.exceptions.HTTPError as error:
+            raise RequestFailed(method, path, type(error).__name__) from error
+
+    def ask(self, method: str, path: str, *, expect: int, **more: Any) -> Any:
+        """Send one request and return its JSON.
+
+        Raises:
+            RequestFailed: no answer, or another status than ``expect``.
+        """
+        answer = self.send(method, path, **more)
+        if answer.status != expect:
+            said = answer.data[:300].decode(errors="replace")
+            raise RequestFailed(method, path, f"answered {answer.status} instead of {expect}: {said}")
+        return answer.json()
 
 
 @dataclass
@@ -101,7 +144,7 @@ class Order:
         """Send one request for jobs, follow them, and return the answer."""
         accepted = http.HTTPStatus.ACCEPTED
         key = f"demo-{self.run.key}-{next(self.run.numbers)}"
-        body: dict[str, Any] = self.run.ask("POST", path, expect=accepted, key=key, **content)
+        body: dict[str, Any] = self.run.client.ask("POST", path, expect=accepted, key=key, **content)
         for job_id in body.get("job_ids") or [body["job_id"]]:
             self.jobs.append(Job(title, job_id))
         self.run.pause()
@@ -139,11 +182,10 @@ class SampleRun:
 
     def __init__(self, yard: DemoYard, say: Callable[[str], object], *, is_over: Callable[[float], bool]) -> None:
         self.token = yard.token
-        self._site = yard.site.rstrip("/")
-        self._pool = urllib3.PoolManager(maxsize=4, timeout=TIMEOUT_S)
+        self.client = Client(yard.addresses.site, yard.token)
         self.key = secrets.token_hex(4)
         self.facts = yard.facts
-        self.receiver = f"http://{HOST}:{yard.identity.receiver_port}"
+        self.receiver = yard.addresses.receiver
         self.payment_secret = yard.identity.payment_secret
         self.state = yard.state
         self.say = say
@@ -157,6 +199,7 @@ class SampleRun:
         self.orders = {name: Order(self) for name in rows}
         threading.Thread(target=self._send_and_follow, args=(rows,), name="sample work", daemon=True).start()
 
+<<<<<<< HEAD
     def send(
         self, method: str, path: str, *, headers: Mapping[str, str] | None = None, key: str = "", **content: Any
     ) -> urllib3.BaseHTTPResponse:
@@ -188,6 +231,8 @@ class SampleRun:
             raise RequestFailed(method, path, f"answered {answer.status} instead of {expect}: {said}")
         return answer.json()
 
+=======
+>>>>>>> parent of a2311c59 (Let the run of the demo send its requests, and keep its addresses once)
     def jobs(self) -> list[Job]:
         return [job for order in self.orders.values() for job in list(order.jobs)]
 
@@ -210,7 +255,7 @@ class SampleRun:
             if job.state in ENDED:
                 continue
             try:
-                answer = self.send("GET", f"/api/v1/jobs/{job.job_id}")
+                answer = self.client.send("GET", f"/api/v1/jobs/{job.job_id}")
             except RequestFailed:
                 return  # the web is being restarted, which the runner reports
             if answer.status != http.HTTPStatus.OK:
@@ -243,7 +288,7 @@ class SampleRun:
     def page(self, address: str) -> bytes:
         """Return a page of the site; empty when it does not answer 200."""
         with contextlib.suppress(RequestFailed):
-            answer = self.send("GET", address)
+            answer = self.client.send("GET", address)
             if answer.status == http.HTTPStatus.OK:
                 return answer.data
         return b""
@@ -253,3 +298,9 @@ class SampleRun:
         from django.apps import apps
 
         return int(apps.get_model(model).objects.filter(**conditions).count())
+
+    def keep_secret(self, secret: str) -> None:
+        """Tell the receiver the secret of an endpoint."""
+        path: Path = self.state.webhook_secrets
+        with path.open("a") as file:
+            file.write(f"{secret}\n")

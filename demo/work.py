@@ -94,7 +94,7 @@ def send_newsletters(order: Order, title: str, to: str, count: int = 1, delay_ms
 
 def send_cancelled(order: Order) -> None:
     send_newsletters(order, "that is cancelled", "never@readers.example", delay_ms=LATE_MS)
-    order.run.send("DELETE", f"/api/v1/jobs/{order.jobs[0].job_id}")
+    order.run.client.send("DELETE", f"/api/v1/jobs/{order.jobs[0].job_id}")
 
 
 def scheduled(order: Order) -> Seen:
@@ -150,7 +150,7 @@ def send_picture(order: Order) -> None:
 
 def send_private_url(order: Order) -> None:
     body = {"url": PRIVATE_URL, "width": 10, "height": 10}
-    order.statuses.append(order.run.send("POST", THUMBNAILS, json=body).status)
+    order.statuses.append(order.run.client.send("POST", THUMBNAILS, json=body).status)
 
 
 def send_export(order: Order, dataset: str, kind: str) -> None:
@@ -221,7 +221,7 @@ def send_payment(order: Order, payment_id: str, secret: str = "") -> None:
     headers |= {"Content-Type": "application/json"}
     # A provider that missed the first answer sends the event again.
     for _ in range(1 if secret else 2):
-        answer = order.run.send("POST", "/api/v1/payments/events", body=raw, headers=headers)
+        answer = order.run.client.send("POST", "/api/v1/payments/events", body=raw, headers=headers)
         order.statuses.append(answer.status)
         if answer.status == http.HTTPStatus.ACCEPTED:
             order.run.say("A payment provider's signed event was taken in")
@@ -243,9 +243,8 @@ def send_events(order: Order, path: str, event: str, count: int, *, in_order: bo
     # The 410 of the endpoint that is gone disables it, so each run registers it anew.
     if not run.count("webhooks.Endpoint", url=url, active=True):
         body = {"url": url, "events": [event], "in_order": in_order}
-        made = run.ask("POST", "/api/v1/webhooks/endpoints", expect=201, json=body)
-        with run.state.webhook_secrets.open("a") as secrets:  # for the receiver
-            secrets.write(f"{made['secret']}\n")
+        made = run.client.ask("POST", "/api/v1/webhooks/endpoints", expect=201, json=body)
+        run.keep_secret(made["secret"])
     for number in range(count):
         content = {"event": event, "payload": {"number": number, "run": run.key}}
         order.submit(f"Webhook {event} to the {path[1:]} endpoint", "/api/v1/webhooks/events", json=content)

@@ -20,6 +20,7 @@ import urllib3
 
 from demo.addresses import (
     HOST,
+    Addresses,
     as_exports,
     database_url,
     free_again,
@@ -63,6 +64,7 @@ class DemoYard:
         with_reload: Restart the pools when code changes.
     """
 
+    addresses: Addresses
     identity: Identity
 
     def __init__(
@@ -77,7 +79,7 @@ class DemoYard:
     ) -> None:
         self.state = state
         self.facts: dict[str, Any] = {}
-        self.site = self.token = self._broker_url = ""
+        self.token = ""
         self._lock = StateLock(state)
         self._stop = stop
         self._ports = (web_port, first_port)
@@ -102,17 +104,17 @@ class DemoYard:
         broker = EmbeddedServer(state.broker, port=free_again(kept.broker_port), socket_path=state.broker_socket)
         web, smtp, receiver = self._listen(kept)
         self._runner.start(ServerPart(broker))
-        self.site, self._broker_url = f"http://{HOST}:{port_of(web)}/", broker.url
+        self.addresses = Addresses(port_of(web), port_of(smtp), port_of(receiver), broker.url)
         self.identity = replace(kept, broker_port=broker.port, smtp_port=port_of(smtp), receiver_port=port_of(receiver))
         self.identity.save(state.identity)
-        settings = settings_for(state, self.identity, site=self.site, broker_url=broker.url)
+        settings = settings_for(state, self.identity, self.addresses)
         write_private_text(state.environment, as_exports(settings))
         environment = without_settings(os.environ) | settings
         # Not cleared: titles of processes are written over the environment's first variables.
         for name in os.environ.keys() - environment.keys():
             del os.environ[name]
         os.environ.update(settings)
-        self._set_up()
+        self._set_up(kept.receiver_port)
         self._save_credentials()
         if self._stop.is_set():
             raise Stopped("stopped before everything was ready")
@@ -125,7 +127,7 @@ class DemoYard:
         # Stopped in reverse: the history writer outlasts the pools, and writes what they finish while they drain.
         self._runner.start(sidecars, scheduler, pools, site)
         self._save_credentials()
-        self._lock.announce(self.site)
+        self._lock.announce(self.addresses.site)
 
     @property
     def is_running(self) -> bool:
@@ -158,7 +160,7 @@ class DemoYard:
 
         execute_from_command_line(["manage.py", "switchyard", *POOLS])
 
-    def _set_up(self) -> None:
+    def _set_up(self, last_receiver_port: int) -> None:
         """Prepare the database in a process of its own, then load Django.
 
         What migrations leave in a process's memory would be in that of every part.
@@ -168,6 +170,7 @@ class DemoYard:
         def prepare_all() -> None:
             kept = read_private(self.state.credentials).get("api_token", "")
             token = prepare(self.identity.admin_password, str(kept))
+            follow_receiver(last_receiver_port, self.addresses.receiver, self.state)
             os.write(end, json.dumps([token, find_facts()]).encode())
 
         part = Part("set-up", prepare_all, self.state.logs / "set-up.log")
@@ -186,11 +189,11 @@ class DemoYard:
         write_private(
             self.state.credentials,
             {
-                "url": self.site,
+                "url": self.addresses.site,
                 "username": USERNAME,
                 "password": self.identity.admin_password,
                 "api_token": self.token,
-                "broker_url": self._broker_url,
+                "broker_url": self.addresses.broker_url,
                 "database_url": database_url(self.state),
                 "mail_dir_or_url": str(self.state.mailbox),
                 "pids": {"demo": os.getpid()} | self._runner.pids,
@@ -313,6 +316,21 @@ def find_facts() -> dict[str, Any]:
         "month": month,
         "open_invoice": unpaid and {"number": unpaid.number, "currency": unpaid.currency, "total": str(unpaid.total)},
     }
+
+
+def follow_receiver(last_port: int, receiver: str, state: StateFolder) -> None:
+    """Point the endpoints of earlier runs to the receiver's present address, and tell the receiver their secrets.
+
+    The receiver gets another port when a different program has taken its last one. Deliveries that wait for a retry
+    follow the endpoint.
+    """
+    from apps.webhooks.models import Endpoint
+
+    for endpoint in Endpoint.objects.filter(url__startswith=f"http://{HOST}:{last_port}/"):
+        path = endpoint.url.removeprefix(f"http://{HOST}:{last_port}")
+        Endpoint.objects.filter(pk=endpoint.pk).update(url=receiver + path)
+    secrets = Endpoint.objects.filter(url__startswith=f"{receiver}/").values_list("secret", flat=True)
+    write_private_text(state.webhook_secrets, "".join(f"{secret}\n" for secret in secrets))
 
 
 def preload() -> None:

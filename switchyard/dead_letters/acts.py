@@ -41,7 +41,7 @@ MOST_AT_ONCE = 1_000
 # More ids make the row of an act larger than the page that shows it.
 MOST_IDS = 100
 # State after a move.
-MOVED = {"requeue": DeadLetter.State.REQUEUED, "discard": DeadLetter.State.DISCARDED}
+STATE_AFTER = {"requeue": DeadLetter.State.REQUEUED, "discard": DeadLetter.State.DISCARDED}
 # Why a letter was not moved, by the broker's answer.
 REASONS: dict[Moved, str] = {
     "gone": "no longer in the broker's dead list",
@@ -232,7 +232,7 @@ def settle(token: str, reasons: Mapping[int, str]) -> None:
         for row in rows:
             if not (why := reasons[row.pk]):
                 add_history(row, action=row.claim_act, by=row.claim_by, text=row.claim_note)
-                changed[MOVED[row.claim_act], row.claim_by].append(row)
+                changed[STATE_AFTER[row.claim_act], row.claim_by].append(row)
             elif why == REASONS["gone"]:
                 add_history(row, action="missing", by="", text=GONE)
                 changed[DeadLetter.State.MISSING, ""].append(row)
@@ -253,7 +253,7 @@ def settle_claim(row: DeadLetter) -> bool:
             return False
         if letter is None:
             note = f"{now.claim_note} (was interrupted)".strip()
-            set_state(now, MOVED[now.claim_act], now.claim_act, now.claim_by, note)
+            set_state(now, STATE_AFTER[now.claim_act], now.claim_act, now.claim_by, note)
             now.save()
             return True
         text = "was interrupted before the letter moved; nothing changed"

@@ -128,7 +128,8 @@ class Why:
         served = {lane_of_name(name)[0] for pool in self.pools for name in yard.served_by(pool)} | {job.queue}
         self.held, self.running = _held_and_running(job.id, leased(families(served)) if own else (), names)
         self.place = None if self.held is not None else place
-        self.silent, self.causes = _silent(self), _causes(self)
+        self.silent = _silent(self)
+        self.causes = _causes(self)
         self.wait, self.starts = _wait(self, self.causes), _starts(self, self.causes)
 
     @property

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from demo import addresses
-from demo.addresses import PortTaken, as_exports, settings_for, without_settings
+from demo.addresses import Addresses, PortTaken, as_exports, settings_for, without_settings
 from demo.state import StateFolder, load_identity, write_private_text
 from project.config import BASE_DIR
 from project.config import load as load_config
 
-SITE, BROKER_URL = "http://127.0.0.1:8001/", "redis://127.0.0.1:8004/0"
+ADDRESSES = Addresses(web_port=8001, smtp_port=8002, receiver_port=8003, broker_url="redis://127.0.0.1:8004/0")
 
 
 def test_children_reach_exactly_the_demos_own_parts(tmp_path: Path) -> None:
-    identity = replace(load_identity(tmp_path / "none"), smtp_port=8002, receiver_port=8003)
+    identity = load_identity(tmp_path / "none")
 
-    config = load_config(settings_for(StateFolder(tmp_path), identity, site=SITE, broker_url=BROKER_URL))
+    config = load_config(settings_for(StateFolder(tmp_path), identity, ADDRESSES))
 
     assert config.allowed_private_addresses == {("127.0.0.1", 8003)}
-    assert config.library.broker_url == BROKER_URL
+    assert config.library.broker_url == ADDRESSES.broker_url
     assert config.smtp_url == "smtp://127.0.0.1:8002"
     assert config.library.public_url == "http://127.0.0.1:8001"
     assert config.payment_secret == identity.payment_secret
