@@ -199,40 +199,6 @@ class SampleRun:
         self.orders = {name: Order(self) for name in rows}
         threading.Thread(target=self._send_and_follow, args=(rows,), name="sample work", daemon=True).start()
 
-<<<<<<< HEAD
-    def send(
-        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, key: str = "", **content: Any
-    ) -> urllib3.BaseHTTPResponse:
-        """Send one request with the token and return the answer, whatever its status. Safe to call from two threads.
-
-        Args:
-            path: Path below the site's root, or an absolute URL from an answer of the API.
-            headers: Sent in place of the token.
-            key: ``Idempotency-Key``; with one, and for GET, a lost answer is requested again.
-            content: ``json``, ``body`` or ``fields`` of :meth:`urllib3.PoolManager.request`.
-
-        Raises:
-            RequestFailed: no answer.
-        """
-        sent = dict(headers or {"Authorization": f"Bearer {self.token}"}) | ({"Idempotency-Key": key} if key else {})
-        read = 2 if key or method == "GET" else 0
-        retries = urllib3.Retry(connect=3, read=read, status=0, redirect=0, backoff_factor=0.2, allowed_methods=None)
-        address = self._site + path.removeprefix(self._site)
-        try:
-            return self._pool.request(method, address, headers=sent, retries=retries, **content)
-        except urllib3.exceptions.HTTPError as error:
-            raise RequestFailed(method, path, type(error).__name__) from error
-
-    def ask(self, method: str, path: str, *, expect: int, **more: Any) -> Any:
-        """Send one request and return its JSON; refuse another status than ``expect``."""
-        answer = self.send(method, path, **more)
-        if answer.status != expect:
-            said = answer.data[:300].decode(errors="replace")
-            raise RequestFailed(method, path, f"answered {answer.status} instead of {expect}: {said}")
-        return answer.json()
-
-=======
->>>>>>> parent of a2311c59 (Let the run of the demo send its requests, and keep its addresses once)
     def jobs(self) -> list[Job]:
         return [job for order in self.orders.values() for job in list(order.jobs)]
 

@@ -20,9 +20,6 @@ from switchyard.conf import declared_yard
 from switchyard.console import links
 from switchyard.console.links import actor_url, queue_url
 from switchyard.console.pauses import pause_facts
-from switchyard.jobs import presentation
-from switchyard.jobs.presentation import excerpt, shown_arguments
-from switchyard.jobs.queries import limit_of
 
 register = template.Library()
 
@@ -31,9 +28,6 @@ for thing in ("admin", "job", "queue", "actor", "letter", "alert", "schedule", "
 register.filter(links.path_of)
 register.filter(batch_of)
 register.filter(pause_facts)
-register.filter(presentation.error_line)
-register.filter("limit_ms", limit_of)
-register.filter("as_json", presentation.written)
 
 
 WORD = re.compile(r"([\w-]+)")
@@ -81,12 +75,40 @@ def moment(at_ms: int | None) -> datetime | None:
 
 
 @register.filter
+def error_line(job: Job) -> str:
+    """Return why a job's last attempt failed, on one line."""
+    from switchyard.jobs.presentation import error_line
+
+    return error_line(job)
+
+
+@register.filter
 def arguments_line(job: Job) -> str:
     """Return a job's arguments on one line, secret ones hidden; "" where it has none."""
-    return excerpt(presentation.arguments_of(job))
+    from switchyard.jobs.presentation import arguments_of, excerpt
+
+    return excerpt(arguments_of(job))
+
+
+@register.filter
+def limit_ms(job: Job) -> int | None:
+    """Return the run time (ms) after which a job is interrupted."""
+    from switchyard.jobs.queries import limit_of
+
+    return limit_of(job)
+
+
+@register.filter
+def as_json(value: Any) -> str:
+    """Return an argument as JSON; a hidden one as its mark."""
+    from switchyard.jobs.presentation import written  # checks load the filters of all apps, and show no job
+
+    return written(value)
 
 
 @register.filter
 def arguments_of(message: Message[Any]) -> str:
     """Return the arguments of a message on one line, secret ones hidden; "" where it has none."""
+    from switchyard.jobs.presentation import excerpt, shown_arguments
+
     return excerpt(shown_arguments(message.actor_name, message.args, message.kwargs))
