@@ -26,8 +26,8 @@ from switchyard.console.formatting import counted
 PREFETCH: Final = 100
 IDLE_MS: Final = 1_000
 SCHEMES: Final = ("redis", "rediss", "unix")
-# End of the names of stock Dramatiq's keys of messages, and how many keys a walk over all asks for at once.
-MESSAGES, SCANNED_AT_ONCE = ".msgs", 1_000
+# Ends of the names of keys of stock Dramatiq, and how many keys a walk over them asks for at once.
+MESSAGES, HEARTBEATS, SCANNED_AT_ONCE = ".msgs", ":__heartbeats__", 1_000
 # Options by which stock Dramatiq's brokers and middleware note where a message is and how often it failed.
 OF_STOCK: Final = frozenset({"redis_message_id", "requeue_timestamp", "eta", "retries", "traceback", "broker_priority"})
 
@@ -189,18 +189,27 @@ def leftover_lines(source: StockQueues) -> list[str]:
     """
     if not isinstance(source, StockRedis):
         return []
-    client, prefix, counts = source.broker.client, f"{source.broker.namespace}:", Counter[str]()
     try:
-        names = (key.decode(errors="replace") for key in client.scan_iter(count=SCANNED_AT_ONCE))
-        # A set, as SCAN may return a key twice. The import itself leaves a heartbeat.
-        own = {name for name in names if name.startswith(prefix) and not name.startswith(f"{prefix}__")}
-        for name in own:
-            if name.endswith(MESSAGES) and not name.endswith(f".XQ{MESSAGES}"):
-                queue = name.removeprefix(prefix).removesuffix(MESSAGES).removesuffix(".DQ")
-                counts[queue] += int(client.hlen(name))
+        return _leftovers(source.broker)
     except RedisError as error:
         fact = f"the server of stock Dramatiq does not answer: {error}; check its URL, try again"
         raise ActRefused("import", fact) from error
+
+
+def _leftovers(source: RedisBroker) -> list[str]:
+    prefix, own, namespaces, counts = f"{source.namespace}:", False, set[str](), Counter[str]()
+    queues: dict[bytes, str] = {}  # SCAN may return a key twice
+    for key in source.client.scan_iter(count=SCANNED_AT_ONCE):
+        name = key.decode(errors="replace")
+        if name.endswith(HEARTBEATS):
+            namespaces.add(name.removesuffix(HEARTBEATS))
+        if not name.startswith(prefix) or name.startswith(f"{prefix}__"):  # the import itself leaves a heartbeat
+            continue
+        own = True
+        if name.endswith(MESSAGES) and not name.endswith(f".XQ{MESSAGES}"):
+            queues[key] = name.removeprefix(prefix).removesuffix(MESSAGES).removesuffix(".DQ")
+    for key, queue in queues.items():
+        counts[queue] += int(source.client.hlen(key))
     declared = {queue.name for queue in declared_yard().queues}
     lines = [
         f"{queue}: {counted(count, 'message')} left there, for this yard declares no such queue: add it to the "
@@ -209,8 +218,10 @@ def leftover_lines(source: StockQueues) -> list[str]:
         if count and queue not in declared
     ]
     if not own:
+        namespaces.discard(source.namespace)
+        others = f"; workers used {', '.join(sorted(namespaces))} there" if namespaces else ""
         lines.append(
-            f"no queue there begins with {prefix!r}: unless an earlier import took everything, "
+            f"no queue there begins with {prefix!r}{others}: unless an earlier import took everything, "
             "check --namespace and the number of the database"
         )
     return lines

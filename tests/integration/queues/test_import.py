@@ -187,11 +187,12 @@ def test_queues_that_the_yard_lacks_and_an_empty_namespace_are_told(facilities: 
     for name, delay in (("elsewhere", None), ("elsewhere", 600_000), ("default", None)):
         broker.declare_queue(name)
         broker.enqueue(Message(name, "moves", (1,), {}, {}), delay=delay)
+    broker.client.zadd("shop:__heartbeats__", {"a worker": 1})
 
     lacking = told(valkey_url, "--namespace", "shop")
     empty = told(valkey_url, "--namespace", "none")
 
     assert lacking.startswith("elsewhere: 2 messages left there, for this yard declares no such queue")
     assert "default" not in lacking
-    assert "no queue there begins with 'none:'" in empty and "--namespace" in empty
+    assert "no queue there begins with 'none:'; workers used" in empty and "shop" in empty and "--namespace" in empty
     broker.client.delete(*broker.client.scan_iter("shop:*"))
