@@ -66,15 +66,17 @@ def no_sends(broker: Broker) -> Iterator[None]:
         return refuse
 
     sends = [name for name in ("enqueue", "enqueue_many") if hasattr(broker, name)]
-    own = vars(broker)
-    patched = {name: own[name] for name in sends if name in own}  # by a tracer for example
-    own.update({name: refusing(getattr(broker, name)) for name in sends})
+    patched = {name: vars(broker)[name] for name in sends if name in vars(broker)}  # by a tracer for example
+    for name in sends:
+        setattr(broker, name, refusing(getattr(broker, name)))
     try:
         yield
     finally:
         for name in sends:
-            del own[name]
-        own.update(patched)
+            if name in patched:
+                setattr(broker, name, patched[name])
+            else:
+                delattr(broker, name)
 
 
 def _duplicate(error: ValueError) -> DuplicateActor | None:
