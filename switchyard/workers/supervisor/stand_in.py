@@ -24,8 +24,10 @@ from switchyard.workers.child.spawn import execute
 from switchyard.workers.shared.fork import fork
 
 NAME: Final = "alerts"
-ALONE_S = 15.0  # a scheduler that is restarted leads again by then
-GAP_S = 10.0  # looks that are further apart do not say what was between them
+# A scheduler that is restarted leads again by then.
+ALONE_S = 15.0
+# Looks that are further apart do not say what was between them.
+GAP_S = 10.0
 
 logger = logging.getLogger("switchyard.workers")
 
@@ -33,7 +35,15 @@ logger = logging.getLogger("switchyard.workers")
 class StandIn:
     """The process, while this supervisor holds the lock for it. Without a channel for alerts there is none."""
 
-    def __init__(self, calls: RedisCalls, keys: Keys, *, close_inherited: Iterable[Callable[[], None]]) -> None:
+    def __init__(
+        self,
+        calls: RedisCalls,
+        keys: Keys,
+        *,
+        close_inherited: Iterable[Callable[[], None]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._calls, self._keys, self._close_inherited = calls, keys, tuple(close_inherited)
         self._lock = Lock(calls, keys, NAME, lease_ms=int(LEASE_S * 1_000))
         app = apps.app_configs.get("switchyard_operations")  # a project may be without it
@@ -42,12 +52,15 @@ class StandIn:
         self._pid = 0
 
     def look(self) -> None:
-        """Start the process once no scheduler has led for 15 s, and end it when one leads or another holds the lock."""
+        """Start the process once no scheduler has led for 15 s, and end it when one leads or another holds the lock.
+
+        Blocks for at most 2 s, while the broker does not answer.
+        """
         if self._run is None:
             return
         if self._pid and os.waitpid(self._pid, os.WNOHANG)[0]:
             self._pid = 0
-        now_s = time.monotonic()
+        now_s = self._clock()
         try:
             if anyone_leads(self._calls, self._keys) or now_s - self._looked_s > GAP_S:
                 self._alone_since_s = now_s
