@@ -47,12 +47,11 @@ def look(clock: Mock, until_s: float, *supervisors: StandIn) -> None:
 
 
 def test_one_of_two_supervisors_starts_it_after_a_time_without_a_leader_and_ends_it(
-    valkey: redis.Redis, started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+    valkey: redis.Redis, started: list[subprocess.Popen[bytes]]
 ) -> None:
     clock, calls = Mock(return_value=1_000.0), RedisCalls(valkey)
-    monkeypatch.setattr(stand_in, "time", Mock(monotonic=clock))
     with with_alert_urls("mailto:ops@example.com"):
-        one, other = (StandIn(calls, KEYS, close_inherited=()) for _ in range(2))
+        one, other = (StandIn(calls, KEYS, close_inherited=(), clock=clock) for _ in range(2))
     leader = Leadership(calls, KEYS)
     leader.acquire_or_renew()
 
