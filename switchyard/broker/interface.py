@@ -29,7 +29,7 @@ from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.topology import Yard
 from switchyard.broker.worker.acks import AckBarrier
 
-# What a worker is processing and will acknowledge.
+# Messages that a worker is processing and will acknowledge.
 Held = Message[Any] | MessageProxy
 Arguments = tuple[list[Any], dict[str, Any]]
 Keep = Callable[[Sequence[DeadLetter]], None]

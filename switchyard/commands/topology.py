@@ -82,7 +82,7 @@ POOL_HEAD = [
 ]  # fmt: skip
 
 
-# What the JSON of a queue has as it is declared.
+# Fields that the JSON of a queue has as they are declared.
 AS_DECLARED = ("name", "objective_ms", "done_objective_ms", "soft_limit_ms", "hard_limit_ms", "max_depth")
 
 

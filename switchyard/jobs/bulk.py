@@ -219,7 +219,9 @@ class BulkCancel(Kind):
     def take(self, act: BulkAct, limit: int) -> Taken:
         """Walk on until some match, or 5,000 messages were looked through; begin again while a walk finds something."""
         lists, matches = _lists(act), matcher(act)
-        place = {"list": 0, "after": None, "walk": 1, "hit": False, **act.cursor}
+        # The cursor of a release before names no list: its place is in another, and the walk begins anew.
+        known = act.cursor if "list" in act.cursor else {}
+        place = {"list": 0, "after": None, "walk": 1, "hit": False, **known}
         for _ in range(PAGES if lists else 0):
             family, stop = lists[place["list"]]
             page = look(family, stop, place["after"], limit)

@@ -79,13 +79,13 @@ class ChildHygiene:
             ("limits of the process", lambda: {limit: resource.getrlimit(limit) for limit in LIMITS}, set_limits),
             ("mask of signals", partial(mask, signal.SIG_BLOCK, ()), partial(mask, signal.SIG_SETMASK)),
             ("time-out of sockets", socket.getdefaulttimeout, socket.setdefaulttimeout),
-            # What a task loads may have raised it for itself.
+            # A module that a task loads may have raised it for itself.
             ("recursion limit", lambda: min(sys.getrecursionlimit(), deepest), sys.setrecursionlimit),
             ("switch interval", sys.getswitchinterval, sys.setswitchinterval),
             ("stack size of threads", threading.stack_size, threading.stack_size),
             ("collection of garbage", gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
             ("locale", lambda: locale.setlocale(locale.LC_ALL), partial(locale.setlocale, locale.LC_ALL)),
-            # What a task loads may add others of these two.
+            # A module that a task loads may add others of these two.
             ("environment", lambda: {name: os.environ.get(name) for name in names}, set_environment),
             ("filter of warnings", lambda: [each for each in warnings.filters if each[0] == "error"], set_errors),
             ("broker", dramatiq.get_broker, dramatiq.set_broker),

@@ -69,6 +69,17 @@ def test_waiting_and_scheduled_jobs_of_an_actor_never_start(
     assert ran == []
 
 
+def test_an_act_that_a_release_before_began_walks_anew(
+    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any]
+) -> None:
+    sent = [work.send(n).message_id for n in range(5)]
+    act = start("job.cancel", {"actor": "work"}, reason="wrong price")
+    act.cursor = {"queue": 0, "stop": 1, "after": [5_000], "walk": 1, "hit": False}
+    act.save(update_fields=["cursor"])
+
+    assert (finish(act).done, states(facilities, sent)) == (5, {"cancelled"})
+
+
 def test_only_what_matches_is_cancelled(
     start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any]
 ) -> None:

@@ -81,7 +81,7 @@ def drained(broker: RedisBroker) -> None:
 def test_a_group_and_a_pipeline_say_what_is_missing_while_they_wait(
     broker: RedisBroker, run_worker: Any, actors: Actors
 ) -> None:
-    """What they come to is in :mod:`tests.integration.stock_dramatiq`."""
+    """Their results are compared in :mod:`tests.integration.stock_dramatiq`."""
     jobs = group([actors.add_one.message(number) for number in range(20)])
     steps = actors.add_one.message(1) | actors.add_one.message()
     assert (jobs.run().completed, jobs.completed_count) == (False, 0)
