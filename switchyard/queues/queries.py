@@ -9,7 +9,7 @@ from typing import Any, Final
 import dramatiq
 from django.utils import timezone
 
-from switchyard.broker.admin.browse import BrowsedMessage, look
+from switchyard.broker.admin.browse import SeenMessage, look
 from switchyard.broker.admin.purge import purges
 from switchyard.broker.admin.stats import pauses_in
 from switchyard.broker.clock import now_ms
@@ -54,7 +54,7 @@ def waiting_actors(queue: str) -> list[tuple[str, int]]:
         seen = look(family_of(queue), "live", "waiting", limit=LOOKED_THROUGH).items
     except (BrokerError, ForeignBroker):
         return []
-    counts = Counter(one.message.actor_name for one in seen if one.message is not None)
+    counts = Counter(message.actor_name for one in seen if (message := one.message) is not None)
     return sorted(counts.items(), key=lambda found: (-found[1], found[0]))
 
 
@@ -181,7 +181,7 @@ def yard_state() -> YardState | None:
         return None
 
 
-_OfBroker = tuple[Sequence[BrowsedMessage], tuple[HeldGroup, ...], Sequence[PurgeFacts], Sequence[ActorPause]]
+_OfBroker = tuple[Sequence[SeenMessage], tuple[HeldGroup, ...], Sequence[PurgeFacts], Sequence[ActorPause]]
 
 
 def _of_broker(queue: Queue) -> _OfBroker:

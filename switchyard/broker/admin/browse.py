@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
-from contextlib import suppress
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -11,61 +10,9 @@ from dramatiq.message import Message
 
 from switchyard.broker.keys import ALL_LANES, Lane
 from switchyard.broker.queue import codec
-from switchyard.broker.queue.operations import QueueOperations, by_weight, lane_of, leases_in, owners_of
+from switchyard.broker.queue.operations import QueueOperations, lane_of, leases_in, owners_of
 from switchyard.broker.redis.own_keys import UNREADABLE, moment, utf8
 from switchyard.broker.shapes import Page
-
-Place = Literal["waiting", "scheduled"]
-
-
-class BrowsedMessage(msgspec.Struct, frozen=True):
-    """A message and its place; ``message`` is ``None`` when its body is missing or cannot be read."""
-
-    id: str
-    message: Message[Any] | None
-    size_bytes: int
-    due_at: int | None = None
-
-
-def look(
-    family: QueueOperations, lane: Lane, place: Place, *, cursor: int = 0, limit: int = 100
-) -> Page[BrowsedMessage]:
-    """Return a page of a lane's messages: the next to start first, the next to be due first.
-
-    A message that moves meanwhile may be listed twice or not at all.
-    """
-    places: list[tuple[bytes, int | None]]
-    if place == "waiting":
-        places = [(id_, None) for id_ in _waiting(family, lane, cursor, limit)]
-    else:
-        key = family.keys.due(lane)
-        [answer] = family.calls.look([("ZRANGE", key, cursor, cursor + limit - 1, "WITHSCORES")])
-        places = [(id_, moment(score)) for id_, score in zip(answer[::2], answer[1::2], strict=True)]
-    bodies = family.calls.look([("HMGET", family.keys.bodies, *(id_ for id_, _ in places))])[0] if places else []
-    name = family.keys.lane_name(lane)
-    seen = [_seen(id_, body, name, due_at) for (id_, due_at), body in zip(places, bodies, strict=True)]
-    return Page(seen, cursor + limit if len(places) == limit else None)
-
-
-def _waiting(family: QueueOperations, lane: Lane, cursor: int, limit: int) -> list[bytes]:
-    found: list[bytes] = []
-    for key in family.keys.waiting(lane):
-        [length] = family.calls.look([("LLEN", key)])
-        if cursor < length:
-            found += family.calls.command("LRANGE", key, cursor, cursor + limit - len(found) - 1)
-        cursor = max(cursor - length, 0)
-        if len(found) == limit:
-            break
-    return found
-
-
-def _seen(id_: bytes, body: bytes | None, lane_name: str, due_at: int | None) -> BrowsedMessage:
-    name = utf8(id_)
-    message: Message[Any] | None = None
-    with suppress(codec.UnreadableMessage):
-        message = codec.decode(body or b"", message_id=name, lane=lane_name)
-    return BrowsedMessage(name, message, len(body or b""), due_at)
-
 
 # Waiting and scheduled messages of a queue that are looked through.
 MOST: Final = 10_000
@@ -74,6 +21,9 @@ MOST: Final = 10_000
 AT_ONCE: Final = 500
 A_TRIP: Final = 2_000
 PLACES: Final = ("waiting", "scheduled", "leased")
+
+
+Place = Literal["waiting", "scheduled"]
 
 
 class SeenMessage(msgspec.Struct, frozen=True, gc=False):
@@ -86,6 +36,80 @@ class SeenMessage(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     due_at: int | None = None
     lease_owner: str = ""
+
+    @property
+    def message(self) -> Message[Any] | None:
+        """The message in the body, read anew each time; ``None`` when it cannot be read."""
+        name = self.queue if self.lane == "live" else f"{self.queue}-{self.lane}"
+        try:
+            return codec.decode(self.body, message_id=self.id, lane=name)
+        except codec.UnreadableMessage:
+            return None
+
+
+class Listed(NamedTuple):
+    """A message on a list whose body is not read yet; ``due_at`` in ms since the epoch, of a scheduled one."""
+
+    family: QueueOperations
+    lane: Lane
+    place: str
+    id: bytes
+    due_at: int | None = None
+    owner: str = ""
+
+
+def with_bodies(entries: Sequence[Listed]) -> list[SeenMessage]:
+    """Return messages with their bodies, in one round trip; one that has left its queue meanwhile is left out."""
+    if not entries:
+        return []
+    ids: dict[QueueOperations, list[bytes]] = {}
+    for entry in entries:
+        ids.setdefault(entry.family, []).append(entry.id)
+    chunks = [(family, its[at : at + AT_ONCE]) for family, its in ids.items() for at in range(0, len(its), AT_ONCE)]
+    answers = entries[0].family.calls.look([("HMGET", family.keys.bodies, *chunk) for family, chunk in chunks])
+    bodies = {
+        (family, id_): body
+        for (family, chunk), found in zip(chunks, answers, strict=True)
+        for id_, body in zip(chunk, found, strict=True)
+    }
+    return [
+        SeenMessage(utf8(id_), family.keys.queue, lane, place, body, due_at, owner)
+        for family, lane, place, id_, due_at, owner in entries
+        if (body := bodies[family, id_]) is not None
+    ]
+
+
+def entries_of(family: QueueOperations, lane: Lane, place: Place, answer: list[bytes]) -> list[Listed]:
+    """Return the ids in an answer; that of a schedule has their due times as well."""
+    if place == "waiting":
+        return [Listed(family, lane, place, id_) for id_ in answer]
+    return [Listed(family, lane, place, id_, moment(at)) for id_, at in zip(answer[::2], answer[1::2], strict=True)]
+
+
+def look(family: QueueOperations, lane: Lane, place: Place, *, cursor: int = 0, limit: int = 100) -> Page[SeenMessage]:
+    """Return a page of a lane's messages: the next to start first, the next to be due first.
+
+    A message that moves meanwhile may be listed twice or not at all.
+    """
+    if place == "waiting":
+        answer = _waiting(family, lane, cursor, limit)
+    else:
+        last = cursor + limit - 1
+        [answer] = family.calls.look([("ZRANGE", family.keys.due(lane), cursor, last, "WITHSCORES")])
+    entries = entries_of(family, lane, place, answer)
+    return Page(with_bodies(entries), cursor + limit if len(entries) == limit else None)
+
+
+def _waiting(family: QueueOperations, lane: Lane, cursor: int, limit: int) -> list[bytes]:
+    found: list[bytes] = []
+    for key in family.keys.waiting(lane):
+        [length] = family.calls.look([("LLEN", key)])
+        if cursor < length:
+            found += family.calls.command("LRANGE", key, cursor, cursor + limit - len(found) - 1)
+        cursor = max(cursor - length, 0)
+        if len(found) == limit:
+            break
+    return found
 
 
 class ComparedOptions(msgspec.Struct, frozen=True, gc=False):
@@ -135,32 +159,33 @@ def look_through(families: Sequence[QueueOperations], *, places: Container[str] 
     if not families:
         return looked
     calls = families[0].calls
-    wanted = [place for family in families for place in _places_of(family, places)]
-    counts = calls.look([("ZCARD" if place.is_sorted else "LLEN", place.key) for place in wanted])
-    reads: list[tuple[_Place, int]] = []
+    lists = [each for family in families for each in _lists_of(family, places)]
+    counts = calls.look([("LLEN" if each.place == "waiting" else "ZCARD", each.key) for each in lists])
+    reads: list[tuple[_List, int]] = []
     for family in families:
-        mine = [(place, count) for place, count in zip(wanted, counts, strict=True) if place.family is family]
+        mine = [(each, count) for each, count in zip(lists, counts, strict=True) if each.family is family]
         shares = shares_of([count for _, count in mine], most)
-        reads += [(place, share) for (place, _), share in zip(mine, shares, strict=True) if share]
+        reads += [(each, share) for (each, _), share in zip(mine, shares, strict=True) if share]
         if sum(count for _, count in mine) > most:
             looked.cut.append(family.keys.queue)
-    answers = calls.look([place.first(share) for place, share in reads])
-    chunks = [
-        chunk for (place, _), answer in zip(reads, answers, strict=True) for chunk in _chunks(place, answer, AT_ONCE)
+    commands: list[tuple[str | int, ...]] = [
+        ("LRANGE", one.key, 0, share - 1) if one.place == "waiting" else ("ZRANGE", one.key, 0, share - 1, "WITHSCORES")
+        for one, share in reads
     ]
-    for trip in by_weight(chunks, lambda chunk: len(chunk.ids), heaviest=A_TRIP):
-        bodies = calls.look([("HMGET", chunk.place.family.keys.bodies, *chunk.ids) for chunk in trip])
-        for chunk, found in zip(trip, bodies, strict=True):
-            looked.messages.extend(_messages(chunk, found))
+    entries: list[Listed] = []
+    for (one, _), answer in zip(reads, calls.look(commands), strict=True):
+        entries += entries_of(one.family, one.lane, one.place, answer)
+    for at in range(0, len(entries), A_TRIP):
+        looked.messages.extend(with_bodies(entries[at : at + A_TRIP]))
     if "leased" in places:
         looked.messages.extend(leased(families))
     return looked
 
 
-def leased(families: Sequence[QueueOperations]) -> Iterator[SeenMessage]:
-    """Yield the messages that workers hold, those of one owner oldest first; three round trips."""
+def leased(families: Sequence[QueueOperations]) -> list[SeenMessage]:
+    """Return the messages that workers hold, those of one owner oldest first; three round trips."""
     if not families:
-        return
+        return []
     calls = families[0].calls
     leases = calls.look([("ZRANGE", family.keys.leases, 0, -1) for family in families])
     owners = [
@@ -169,16 +194,13 @@ def leased(families: Sequence[QueueOperations]) -> Iterator[SeenMessage]:
         for owner in owners_of(found, family.keys.leases)
     ]
     holds = calls.look([("HGETALL", family.keys.hold(owner)) for family, owner in owners])
-    held: list[tuple[QueueOperations, str, list[bytes]]] = []
-    for (family, owner), hold in zip(owners, holds, strict=True):
-        if tokens := leases_in(hold, family.keys.hold(owner)):
-            held.append((family, owner, [id_ for _, id_ in tokens]))
-    bodies = calls.look([("HMGET", family.keys.bodies, *ids) for family, _, ids in held])
-    for (family, owner, ids), found in zip(held, bodies, strict=True):
-        lane = lane_of(owner)
-        for id_, body in zip(ids, found, strict=True):
-            if body is not None:
-                yield SeenMessage(utf8(id_), family.keys.queue, lane, "leased", body, None, owner)
+    return with_bodies(
+        [
+            Listed(family, lane_of(owner), "leased", id_, None, owner)
+            for (family, owner), hold in zip(owners, holds, strict=True)
+            for _, id_ in leases_in(hold, family.keys.hold(owner))
+        ]
+    )
 
 
 def shares_of(counts: Sequence[int], most: int) -> list[int]:
@@ -191,46 +213,16 @@ def shares_of(counts: Sequence[int], most: int) -> list[int]:
     return shares
 
 
-class _Place(NamedTuple):
+class _List(NamedTuple):
     family: QueueOperations
     lane: Lane
+    place: Place
     key: str
-    is_sorted: bool
-
-    def first(self, count: int) -> tuple[str | int, ...]:
-        last = count - 1
-        return ("ZRANGE", self.key, 0, last, "WITHSCORES") if self.is_sorted else ("LRANGE", self.key, 0, last)
 
 
-class _Chunk(NamedTuple):
-    """Ids of a place and, of scheduled messages, their due times (ms since the epoch)."""
-
-    place: _Place
-    ids: list[bytes]
-    due: list[int | None]
-
-
-def _places_of(family: QueueOperations, places: Container[str]) -> Iterator[_Place]:
+def _lists_of(family: QueueOperations, places: Container[str]) -> Iterator[_List]:
     for lane in ALL_LANES:
         if "waiting" in places:
-            yield from (_Place(family, lane, key, is_sorted=False) for key in family.keys.waiting(lane))
+            yield from (_List(family, lane, "waiting", key) for key in family.keys.waiting(lane))
         if "scheduled" in places:
-            yield _Place(family, lane, family.keys.due(lane), is_sorted=True)
-
-
-def _chunks(place: _Place, answer: list[bytes], size: int) -> Iterator[_Chunk]:
-    ids = answer[::2] if place.is_sorted else answer
-    due: list[int | None] = [moment(score) for score in answer[1::2]] if place.is_sorted else [None] * len(ids)
-    for first in range(0, len(ids), size):
-        yield _Chunk(place, ids[first : first + size], due[first : first + size])
-
-
-def _messages(chunk: _Chunk, bodies: list[bytes | None]) -> list[SeenMessage]:
-    """Return the messages of a chunk; one that left its queue meanwhile has no body."""
-    place, name = chunk.place, "scheduled" if chunk.place.is_sorted else "waiting"
-    queue, lane = place.family.keys.queue, place.lane
-    return [
-        SeenMessage(utf8(id_), queue, lane, name, body, due)
-        for id_, due, body in zip(chunk.ids, chunk.due, bodies, strict=True)
-        if body is not None
-    ]
+            yield _List(family, lane, "scheduled", family.keys.due(lane))

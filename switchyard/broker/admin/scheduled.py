@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from heapq import merge
 from itertools import islice
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
-from switchyard.broker.admin.browse import SeenMessage
+from switchyard.broker.admin.browse import AT_ONCE, Listed, SeenMessage, entries_of, with_bodies
 from switchyard.broker.clock import TOLERATED_MS, is_put_off
 from switchyard.broker.interface import Arguments, Facilities
 from switchyard.broker.keys import ALL_LANES, Lane, QueueKeys
 from switchyard.broker.queue import administration, codec
 from switchyard.broker.queue.operations import QueueOperations, owners_of
-from switchyard.broker.redis.own_keys import moment, utf8
+from switchyard.broker.redis.own_keys import utf8
 from switchyard.broker.stores.job_records import JobRecords
 
 # Lanes in which a scheduled message has not failed yet.
 FIRST_ATTEMPTS: Final[tuple[Lane, ...]] = ("live", "alone")
-# Ids that one call reads from one schedule.
-AT_ONCE: Final = 500
 logger = logging.getLogger(__name__)
-
-
-class _Entry(NamedTuple):
-    """A place in a schedule; entries are compared by time, then by id, as the server orders them."""
-
-    due_at: int
-    id: bytes
-    at: int
 
 
 def next_due(
@@ -54,13 +43,15 @@ def next_due(
     tied = [0] * len(schedules) if start is None else _tied_before(schedules, start)
     reads = [schedule.read(start, skipped, count + 1) for schedule, skipped in zip(schedules, tied, strict=True)]
     first = calls.look(reads)
-    walks = [
-        schedule.walk(at, answer, start, count + 1)
-        for at, (schedule, answer) in enumerate(zip(schedules, first, strict=True))
-    ]
-    entries = merge(*walks)
+    walks = [schedule.walk(answer, start, count + 1) for schedule, answer in zip(schedules, first, strict=True)]
+    entries = merge(*walks, key=_order)
     while chunk := list(islice(entries, count)):
-        yield _with_bodies(schedules, chunk)
+        yield with_bodies(chunk)
+
+
+def _order(entry: Listed) -> tuple[int, bytes]:
+    """Return a place in the server's order of a schedule: by time, then by id."""
+    return entry.due_at or 0, entry.id
 
 
 class _Schedule:
@@ -73,15 +64,15 @@ class _Schedule:
         since = "-inf" if start is None else start[0]
         return ("ZRANGEBYSCORE", self.key, since, "+inf", "WITHSCORES", "LIMIT", skipped, count)
 
-    def walk(self, at: int, answer: list[bytes], start: tuple[int, bytes] | None, count: int) -> Iterator[_Entry]:
+    def walk(self, answer: list[bytes], start: tuple[int, bytes] | None, count: int) -> Iterator[Listed]:
         """Yield what an answer and the ones after it hold, behind the start."""
         last = start
         while True:
             before = last
-            found = [_Entry(moment(due), id_, at) for id_, due in zip(answer[::2], answer[1::2], strict=True)]
+            found = entries_of(self.family, self.lane, "scheduled", answer)
             for entry in found:
-                if last is None or entry[:2] > last:
-                    last = entry[:2]
+                if last is None or _order(entry) > last:
+                    last = _order(entry)
                     yield entry
             if len(found) < count or last is None or last == before:
                 return
@@ -113,25 +104,6 @@ def _tied_before(schedules: Sequence[_Schedule], start: tuple[int, bytes]) -> li
             else:
                 high[at] = place
     return low
-
-
-def _with_bodies(schedules: Sequence[_Schedule], chunk: Sequence[_Entry]) -> list[SeenMessage]:
-    wanted: dict[str, tuple[QueueOperations, list[bytes]]] = {}
-    for entry in chunk:
-        family = schedules[entry.at].family
-        wanted.setdefault(family.keys.bodies, (family, []))[1].append(entry.id)
-    calls = schedules[0].family.calls
-    answers = calls.look([("HMGET", key, *ids) for key, (_, ids) in wanted.items()])
-    bodies = {
-        (key, id_): body
-        for (key, (_, ids)), found in zip(wanted.items(), answers, strict=True)
-        for id_, body in zip(ids, found, strict=True)
-    }
-    return [
-        SeenMessage(utf8(entry.id), one.family.keys.queue, one.lane, "scheduled", body, entry.due_at)
-        for entry in chunk
-        if (one := schedules[entry.at]) and (body := bodies[one.family.keys.bodies, entry.id]) is not None
-    ]
 
 
 Answer = Literal["amended", "started", "waiting", "changed", "unknown"]
@@ -190,15 +162,11 @@ def pull_forward(family: QueueOperations) -> int:
     for page in next_due([family], after=None, count=AT_ONCE, lanes=ALL_LANES):
         now = int(family.calls.command("TIME")[0]) * 1000  # read after the page: what it holds was delayed before
         for seen in page:
-            with suppress(codec.UnreadableMessage):
-                message = codec.decode(seen.body, message_id=seen.id, lane=family.keys.queue)
-                delay, same = message.options.get("delay"), (list(message.args), message.kwargs)
-                if (
-                    type(delay) is int
-                    and not is_put_off(seen.due_at)
-                    and (seen.due_at or 0) - delay > now + TOLERATED_MS
-                ):
-                    done += amend([family], seen.id, expected=same, arguments=same, due_at_ms=now + delay) == "amended"
+            if (message := seen.message) is None or is_put_off(seen.due_at):
+                continue
+            delay, same = message.options.get("delay"), (list(message.args), message.kwargs)
+            if type(delay) is int and (seen.due_at or 0) - delay > now + TOLERATED_MS:
+                done += amend([family], seen.id, expected=same, arguments=same, due_at_ms=now + delay) == "amended"
     family.calls.command("HDEL", family.keys.notes, "ahead")
     logger.warning("queue %s: the server's clock was ahead; %d due times are corrected", family.keys.queue, done)
     return done

@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from django.db import DatabaseError
 
-from switchyard.broker.admin.browse import ComparedFields, SeenMessage, compared_fields_of, look_through
-from switchyard.broker.admin.scheduled import AT_ONCE, next_due
+from switchyard.broker.admin.browse import AT_ONCE, ComparedFields, SeenMessage, compared_fields_of, look_through
+from switchyard.broker.admin.scheduled import next_due
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.codec import LARGEST

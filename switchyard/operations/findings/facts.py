@@ -302,10 +302,9 @@ def held_groups(family: QueueOperations) -> tuple[HeldGroup, ...]:
         seen += look(family, "live", "scheduled", cursor=max(count - 1, LOOKED_THROUGH), limit=1).items
     groups: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for one in seen:
-        if one.message is not None and one.due_at is not None:
-            reason = put_off_reason(one.due_at) or str(one.message.options.get("deferred_by") or AS_SENT)
-            times = one.due_at, one.message.message_timestamp
-            groups.setdefault((one.message.actor_name, reason), []).append(times)
+        if (message := one.message) is not None and one.due_at is not None:
+            reason = put_off_reason(one.due_at) or str(message.options.get("deferred_by") or AS_SENT)
+            groups.setdefault((message.actor_name, reason), []).append((one.due_at, message.message_timestamp))
     return tuple(
         HeldGroup(
             actor,
@@ -367,7 +366,7 @@ def flood_of(row: Row) -> Flood | None:
     try:
         [family] = families([row.queue])
         pages = [look(family, "live", "waiting", cursor=at, limit=SAMPLE) for at in (waiting - SAMPLE, 0)]
-        newest, oldest = [[one.message for one in page.items if one.message is not None] for page in pages]
+        newest, oldest = [[message for one in page.items if (message := one.message)] for page in pages]
         return _sent_by_itself(newest, row.queue) or _one_value(newest, oldest) or _one_owner(newest, oldest)
     except (ValueError, BrokerError):
         return None
@@ -390,7 +389,7 @@ def sends_itself(actor: str, queue: str) -> bool:
     try:
         [family] = families([queue])
         pages = [look(family, "live", place, limit=SAMPLE) for place in ("scheduled", "waiting")]
-        messages = [one.message for page in pages for one in page.items if one.message is not None]
+        messages = [message for page in pages for one in page.items if (message := one.message) is not None]
         mine = [message for message in messages if message.actor_name == actor]
         return _sent_by_itself(mine, queue) is not None
     except (ValueError, BrokerError):

@@ -368,7 +368,7 @@ def _way_out(row: Row, queue: Queue, facts: YardFacts, actor: str) -> tuple[Butt
         page = look_into(family, "live", "waiting", limit=COUNTED)
     except (ValueError, BrokerError):
         return None, step
-    count = sum(one.message is not None and one.message.actor_name == actor for one in page.items)
+    count = sum((message := one.message) is not None and message.actor_name == actor for one in page.items)
     if not count:
         return None, step
     slower = slower_queue(queue, _longest_ms(holding(row, facts.running or ()), actor), row.slots)

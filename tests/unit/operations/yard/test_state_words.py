@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from dramatiq.message import Message
 
-from switchyard.broker.admin.browse import BrowsedMessage
+from switchyard.broker.admin.browse import SeenMessage
+from switchyard.broker.queue.codec import encode
 from switchyard.broker.shapes import Page
 from switchyard.operations.findings import facts, lateness
 from switchyard.operations.findings.facts import YardFacts
@@ -29,10 +30,10 @@ def of(row: Row) -> YardFacts:
 def waiting(monkeypatch: pytest.MonkeyPatch, first: list[str], last: list[str]) -> None:
     """Let a queue's head and end hold messages of these owners."""
 
-    def look(family: object, lane: str, place: str, *, cursor: int, limit: int) -> Page[BrowsedMessage]:
+    def look(family: object, lane: str, place: str, *, cursor: int, limit: int) -> Page[SeenMessage]:
         options: list[dict[str, Any]] = [{"owner": owner} for owner in (last if cursor else first)]
-        found = [BrowsedMessage("", Message("mail", "work", (), {}, each), 0) for each in options]
-        return Page(found)
+        bodies = [encode(Message("mail", "work", (), {}, each)) for each in options]
+        return Page([SeenMessage("7", "mail", "live", "waiting", body) for body in bodies])
 
     monkeypatch.setattr(facts, "families", lambda queues: [object()])
     monkeypatch.setattr(facts, "look", look)
