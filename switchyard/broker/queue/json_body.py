@@ -35,7 +35,6 @@ _BY_TYPE: Final[tuple[tuple[Any, str], ...]] = (
     ((bytes, bytearray, memoryview), "base64.b64encode({}).decode()"),
 )
 
-DEEPEST_PATH: Final = 20
 SHOWN_KEY: Final = 40
 
 
@@ -50,36 +49,6 @@ def expression_for(value: Any) -> str:
     if type(value).__name__ == "__proxy__":
         return "str({})"
     return "dataclasses.asdict({})" if is_dataclass(value) else ""
-
-
-def refused_part(value: Any, path: str) -> tuple[str, str, str]:
-    """Return the first part of a value that ``json.dumps`` refuses: its path, the fact, an expression for it."""
-    holders: set[int] = set()
-    while True:
-        holders.add(id(value))
-        if isinstance(value, dict):
-            keys = [key for key in value if not isinstance(key, (str, int, float, bool, type(None)))]
-            if keys:
-                return path, f"has a key that is {kind_of(keys[0])}; keys are text", ""
-        elif not isinstance(value, (list, tuple)):
-            return path, f"is {kind_of(value)}, which JSON does not have", expression_for(value)
-        parts = value.items() if isinstance(value, dict) else enumerate(value)
-        inner = next(((key, part) for key, part in parts if id(part) in holders or not _is_json(part)), None)
-        if inner is None:
-            return path, "cannot be written as JSON", ""
-        path, value = f"{path}[{_cut(repr(inner[0]))}]", inner[1]
-        if id(value) in holders:
-            return path, "holds itself", ""
-        if len(holders) > DEEPEST_PATH:
-            return f"{path[:100]}…", "is nested too deep, or holds what JSON does not have", ""
-
-
-def _is_json(value: Any) -> bool:
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return True
 
 
 def _cut(text: str, longest: int = SHOWN_KEY) -> str:
@@ -283,6 +252,15 @@ class _Plain:
         self._least_bytes += least_bytes
         if self._limit_bytes is not None and self._least_bytes > self._limit_bytes:
             raise PayloadTooLarge(self._actor, self._least_bytes, self._limit_bytes)
+
+
+def refused_part(value: Any, path: str) -> tuple[str, str, str]:
+    """Return the first part of a value that JSON has no equal of: its path, the fact, an expression for it."""
+    try:
+        _Plain().copy(value, path, DEEPEST)
+    except _Refused as refused:
+        return refused.path, refused.fact, refused.remedy
+    return path, "cannot be written as JSON", ""
 
 
 def _whole(value: int, path: str) -> int:

@@ -274,9 +274,8 @@ for _ in range(5_000):
         ({"rows": [0, 1, 2, DUE, Decimal(1)]}, "result['rows'][3]", "is a date, which", "{}.isoformat()"),
         ({"ok": [1], "a": {"b": ({"c": Decimal(1)},)}}, "result['a']['b'][0]['c']", "is a Decimal", "str({})"),
         ([{(1, 2): 3}], "result[0]", "has a key that is a tuple; keys are text", ""),
-        ({7: {1}}, "result[7]", "is a set, which", "sorted({})"),
-        (CYCLE, "result['rows'][0]", "holds itself", ""),
-        ({"x" * 100: DUE}, f"result['{'x' * 39}…]", "is a date", "{}.isoformat()"),
+        ({"7": {1}}, "result['7']", "is a set, which", "sorted({})"),
+        ({"x" * 100: DUE}, f"result['{'x' * 40}…']", "is a date", "{}.isoformat()"),
         (object(), "result", "is an object, which", ""),
         ([Alert(pk=3)], "result[0]", "is an Alert, which", "{}.pk"),
         (gettext_lazy("Hello"), "result", "is a __proxy__, which", "str({})"),
@@ -293,7 +292,8 @@ def test_the_refused_part_has_a_path(value: Any, path: str, fact: str, remedy: s
 
 
 def test_the_path_of_a_deep_value_is_cut() -> None:
-    path, fact, _ = refused_part(DEEP, "result")
+    for value in (DEEP, CYCLE):
+        path, fact, _ = refused_part(value, "result")
 
-    assert (len(path), path[-1]) == (70, "…")
-    assert fact.startswith("is nested too deep")
+        assert (len(path), path[-1]) == (41, "…")
+        assert fact.startswith("is nested deeper")
