@@ -16,12 +16,13 @@ from django.conf import settings
 from switchyard.audit.services import Who, act
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.health.keyspace_id import State, finding, marker_of
+from switchyard.broker.health.keyspace_id import State, finding
 from switchyard.broker.health.server import ServerFinding, type_commands, wrong_types
 from switchyard.broker.health.servers import NOTHING_AWAY, AwayPart, Servers, servers_of
 from switchyard.broker.interface import Facilities, facilities
 from switchyard.broker.keys import Keys, QueueKeys
 from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.own_keys import texts_of
 from switchyard.broker.stores.pool_reports import QUIETED, Instruction, PoolReport, ReportedChild, Verb
 from switchyard.conf import declared_yard
 from switchyard.console.formatting import counted, rough_duration
@@ -251,11 +252,11 @@ def _lost_keyspace(servers: Servers, away: AwayPart) -> list[ServerFinding]:
     commands = [("HGETALL" if at % 2 == 0 else "SMEMBERS", name) for pair in marks for at, name in enumerate(pair)]
     answers = servers.calls.pipeline(commands, raise_errors=False)
     lost = {}
-    for (name, _), *read in zip(marks, answers[::2], answers[1::2], strict=True):
+    for (name, _), marker, missed in zip(marks, answers[::2], answers[1::2], strict=True):
         # An error is a replica without a primary, reported above.
-        if not any(isinstance(each, BrokerError) for each in read) and (marker := marker_of(*read)).missed:
-            lost[name] = marker
+        if missed and not isinstance(missed, BrokerError) and not isinstance(marker, BrokerError):
+            lost[name] = texts_of(marker).get("id", "")
     if not lost:
         return []
-    state: State = "another" if all(marker.id for marker in lost.values()) else "missing"
+    state: State = "another" if all(lost.values()) else "missing"
     return finding(state, servers.where_lost(lost))

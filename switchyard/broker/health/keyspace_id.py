@@ -11,32 +11,16 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-import msgspec
-
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls, Word
-from switchyard.broker.redis.own_keys import texts_of, utf8
+from switchyard.broker.redis.own_keys import texts_of
 from switchyard.broker.redis.scripts import script
 
 State = Literal["ours", "missing", "another", "unmarked"]
 
 ACCEPT = "manage.py switchyard broker accept"
 MAKE, ACCEPT_HERE = (script(name, folder="") for name in ("generation_make", "generation_accept"))
-
-
-class Marker(msgspec.Struct, frozen=True):
-    """The marker that a keyspace holds.
-
-    Args:
-        id: The keyspace id; "" without a marker.
-        instead_of: Ids of lost keyspaces that an operator accepted this one for.
-        missed: Ids that processes expected here and did not find.
-    """
-
-    id: str
-    instead_of: frozenset[str]
-    missed: frozenset[str]
 
 
 class KeyspaceId:
@@ -85,15 +69,16 @@ class KeyspaceId:
         """Compare the keyspace with the one that this process saw first; without an answer it is as it was."""
         if any(isinstance(answer, Exception) for answer in answers):
             return self.state
-        found = marker_of(*answers)
+        marker, missed = texts_of(answers[0]), answers[1]
+        id_ = marker.get("id", "")
         if not self.seen:
-            self.seen = found.id
-        if found.id and found.id != self.seen and self.seen in found.instead_of:
-            self.seen = found.id  # a person accepted it in place of ours
+            self.seen = id_
+        if id_ and id_ != self.seen and self.seen in marker.get("instead_of", "").split():
+            self.seen = id_  # a person accepted it in place of ours
         if self.seen:
-            self.state = "ours" if found.id == self.seen else "another" if found.id else "missing"
+            self.state = "ours" if id_ == self.seen else "another" if id_ else "missing"
         else:
-            self.state = "missing" if found.missed else "unmarked"
+            self.state = "missing" if missed else "unmarked"
         return self.state
 
     def failure(self, answers: Sequence[Any]) -> Exception | None:
@@ -107,12 +92,6 @@ class KeyspaceId:
     def miss_commands(self) -> list[tuple[Word, ...]]:
         """Return the commands that record that the keyspace this process had seen is not here."""
         return [("SADD", self._marks[1], self.seen)] if self.seen else []
-
-
-def marker_of(marker: Sequence[bytes], missed: Iterable[bytes]) -> Marker:
-    fields = texts_of(marker)
-    instead_of = frozenset(fields.get("instead_of", "").split())
-    return Marker(fields.get("id", ""), instead_of, frozenset(map(utf8, missed)))
 
 
 def finding(state: State, where: str = "") -> list[ServerFinding]:
