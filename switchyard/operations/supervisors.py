@@ -17,7 +17,7 @@ from switchyard.audit.services import Who, act
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.health.keyspace_id import State, finding
-from switchyard.broker.health.server import ServerFinding, type_commands, wrong_types
+from switchyard.broker.health.server import ServerFinding, wrong_types
 from switchyard.broker.health.servers import NOTHING_AWAY, AwayPart, Servers, servers_of
 from switchyard.broker.interface import Facilities, facilities
 from switchyard.broker.keys import Keys, QueueKeys
@@ -220,8 +220,7 @@ def read_server_state(calls: RedisCalls, keys: Keys) -> ServerState:
     known = [look.facts for look in looks if look.facts is not None]
     limits = [(each.used_bytes, each.max_bytes) for each in known if each.max_bytes]
     uptimes_s = [each.uptime_s for each in known if each.uptime_s is not None]
-    wrong_type = wrong_types(there, calls.pipeline(type_commands(there), raise_errors=False))
-    wrong = (*_lost_keyspace(servers, away), *away.findings, *wrong_type, *found)
+    wrong = (*_lost_keyspace(servers, away), *away.findings, *wrong_types(calls, there), *found)
     return ServerState(
         refusal,
         then,

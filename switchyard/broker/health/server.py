@@ -133,12 +133,10 @@ def away(error: BrokerError) -> ServerFinding:
     return ServerFinding("away", "warning", seen, f"{remedy[0].upper()}{remedy[1:]}.")
 
 
-def type_commands(families: Iterable[QueueKeys]) -> list[tuple[str, str]]:
-    return [("TYPE", key) for keys in families for key, _ in keys.kinds()]
-
-
-def wrong_types(families: Iterable[QueueKeys], answers: Sequence[Any]) -> list[ServerFinding]:
+def wrong_types(calls: RedisCalls, families: Iterable[QueueKeys]) -> list[ServerFinding]:
+    """Return the finding for keys of some families that are of another type than theirs; none for none."""
     expected = [pair for keys in families for pair in keys.kinds()]
+    answers = calls.pipeline([("TYPE", key) for key, _ in expected], raise_errors=False)
     wrong = [
         key
         for (key, kind), answer in zip(expected, answers, strict=True)

@@ -16,7 +16,7 @@ import msgspec
 
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.health.keyspace_id import finding
-from switchyard.broker.health.server import ServerFinding, away, type_commands, wrong_types
+from switchyard.broker.health.server import ServerFinding, away, wrong_types
 from switchyard.broker.health.servers import ServerLook, servers_of
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls, Word
@@ -120,8 +120,8 @@ class Watch:
     def _look_at_keys(self) -> None:
         # A refusal that another client wrote without an end would hold for ever.
         expiries: list[tuple[Word, ...]] = [("PEXPIRE", each.refused, REFUSED_MS, "NX") for each in self._families]
-        answers = self._calls.pipeline([*expiries, *type_commands(self._families)], raise_errors=False)
-        self._foreign = wrong_types(self._families, answers[len(expiries) :])
+        self._calls.pipeline(expiries, raise_errors=False)
+        self._foreign = wrong_types(self._calls, self._families)
         self._types_at_s = 0.0 if self._foreign else time.monotonic() + TYPES_EVERY_S
 
     def _leave_word(self, looks: Sequence[ServerLook]) -> None:
