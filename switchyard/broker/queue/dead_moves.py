@@ -15,7 +15,7 @@ from dramatiq.message import Message
 from switchyard.broker.clock import now_ms
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.codec import as_sent
-from switchyard.broker.queue.operations import QueueOperations, by_weight
+from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis.calls import Word
 from switchyard.broker.redis.own_keys import UNREADABLE, note
 from switchyard.broker.redis.scripts import script
@@ -104,10 +104,18 @@ class StoredLetter(msgspec.Struct, frozen=True):
 
 
 def read(family: QueueOperations, ids: Sequence[str]) -> Iterator[list[StoredLetter]]:
-    """Read dead letters in batches of at most 100 and about 500 kB: a move of them takes the server 1 to 2 ms."""
+    """Read dead letters in batches of at most 50 and about 500 kB: a move of them takes the server 1 to 2 ms."""
     key = family.keys.dead_letters
-    sizes = dict(zip(ids, family.calls.pipeline([("HSTRLEN", key, id_) for id_ in ids]), strict=True))
-    for batch in by_weight(ids, sizes.__getitem__, heaviest=MOST_BYTES, most=MOST):
+    sizes = family.calls.pipeline([("HSTRLEN", key, id_) for id_ in ids])
+    batches: list[list[str]] = []
+    held = 0
+    for id_, size in zip(ids, sizes, strict=True):
+        if not batches or held + size > MOST_BYTES or len(batches[-1]) == MOST:
+            batches.append([])
+            held = 0
+        batches[-1].append(id_)
+        held += size
+    for batch in batches:
         found = family.calls.command("HMGET", key, *batch)
         yield [
             StoredLetter(id_, stored, None if stored is None else decode_letter(key, stored))

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import Any, Final, Literal, NamedTuple, TypeVar
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -22,8 +22,6 @@ from switchyard.broker.redis.calls import BUDGET_S, RedisCalls, Word
 from switchyard.broker.redis.own_keys import note, number, read, utf8
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.shapes import ActorPause
-
-T = TypeVar("T")
 
 HIGH, NORMAL, LOW = 1, 2, 3
 # Lua's stack takes about 8,000 values; a call of so many messages takes the server well under 10 ms.
@@ -178,22 +176,6 @@ def in_chunks(leases: Sequence[Lease]) -> Iterator[Sequence[Lease]]:
     """Yield leases 250 at a time: two arguments each, 500 in one call."""
     for start in range(0, len(leases), AT_ONCE // 2):
         yield leases[start : start + AT_ONCE // 2]
-
-
-def by_weight(
-    items: Iterable[T], weight: Callable[[T], int], *, heaviest: int, most: int = AT_ONCE
-) -> Iterator[list[T]]:
-    """Yield at most ``most`` items at a time that weigh no more than ``heaviest`` together, or a single heavier one."""
-    group: list[T] = []
-    held = 0
-    for item in items:
-        if group and (len(group) == most or held + weight(item) > heaviest):
-            yield group
-            group, held = [], 0
-        group.append(item)
-        held += weight(item)
-    if group:
-        yield group
 
 
 def level_of(priority: object) -> int:
