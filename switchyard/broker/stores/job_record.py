@@ -16,7 +16,7 @@ import msgspec
 from switchyard.broker.clock import is_put_off, now_ms, put_off_reason
 from switchyard.broker.queue.codec import LARGEST
 from switchyard.broker.queue.dead_moves import decode_letter as decode_letter
-from switchyard.broker.redis.own_keys import UNREADABLE, read, utf8
+from switchyard.broker.redis.own_keys import UNREADABLE, moment, read, utf8
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.stores import history_streams
 from switchyard.broker.stores.history_streams import EndedJob, fields_of, kept_body
@@ -246,15 +246,6 @@ def read_json(text: str | None) -> Any:
         return None
 
 
-def read_number(text: str | None) -> int | None:
-    """Return a whole number from 0 to the last millisecond of the year 9999, or ``None``."""
-    try:
-        number = int(float(text)) if text else -1
-    except (ValueError, OverflowError):
-        return None
-    return number if 0 <= number <= LARGEST else None
-
-
 def _count(name: str, value: Any) -> int:
     is_number = isinstance(value, Real)  # those of other libraries too
     if not is_number or not -LARGEST_COUNT <= value <= LARGEST_COUNT or not math.isfinite(value):
@@ -286,7 +277,7 @@ class FamilyAnswer(NamedTuple):
     @property
     def due_at(self) -> int | None:
         """When its message is due, in ms since the epoch; ``None`` for one that is not scheduled."""
-        return read_number(str(self.due, "ascii", "replace"))
+        return moment(self.due) if self.due else None
 
 
 class _Candidate(NamedTuple):
