@@ -126,14 +126,13 @@ class ResultStores:
             # A client may be late in many ways; the wait for this thread has one end.
             asked = executor.submit(getattr(store, act), *args, **options)
             answer = asked.result(wait_s)
-        except TimeoutError as error:
+        except Exception as error:
             if asked is not None:
                 asked.cancel()  # unless a thread has begun it
             self._left_out_until[name] = time.monotonic() + self._left_out_s
-            raise ResultStoreUnavailable(name, f"did not answer {act} within {wait_s:.1f} s") from error
-        except Exception as error:
-            self._left_out_until[name] = time.monotonic() + self._left_out_s
-            raise ResultStoreUnavailable(name, f"failed to {act}: {type(error).__name__}") from error
+            late = isinstance(error, TimeoutError)
+            fact = f"did not answer {act} within {wait_s:.1f} s" if late else f"failed to {act}: {type(error).__name__}"
+            raise ResultStoreUnavailable(name, fact) from error
         self._left_out_until.pop(name, None)
         return answer
 
