@@ -101,12 +101,10 @@ class Watch:
 
     def _ask(self) -> list[ServerFinding]:
         looks = self._servers.read(production=self._production)
-        markers, probes = self.generation.commands(), self._servers.probes()
-        answers = self._calls.pipeline([*markers, *probes], raise_errors=False)
-        marked, probed = answers[: len(markers)], answers[len(markers) :]
+        marked = self._calls.pipeline(self.generation.commands(), raise_errors=False)
         if time.monotonic() >= self._types_at_s:
             self._look_at_keys()
-        found = self._servers.findings(looks) + self._servers.judge_probes(probed) + self._foreign
+        found = self._servers.findings(looks) + self._servers.probe() + self._foreign
         self._lost = finding(self.generation.look(marked), self.generation.where_lost())
         if (failed := self.generation.failure(marked)) is not None:
             # A replica that lost its primary still answers what the servers were asked before.
