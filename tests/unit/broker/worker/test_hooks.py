@@ -10,7 +10,7 @@ from dramatiq.broker import Broker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import Middleware, SkipMessage
 
-from switchyard.broker.worker.hooks import Hooks
+from switchyard.broker.yard_broker import Hooks
 
 SHAPES: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
     ((), {}),
