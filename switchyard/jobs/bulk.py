@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from dramatiq.middleware import MiddlewareError
 
-from switchyard.broker.admin.cancel import STOPS, Found, Stop, count, look
+from switchyard.broker.admin.browse import SeenMessage
+from switchyard.broker.admin.cancel import STOPS, Stop, count, look, state_of
 from switchyard.broker.clock import EPOCH
 from switchyard.broker.errors import ActRefused, BrokerError, QueueFull, SwitchyardError
 from switchyard.broker.interface import facilities
@@ -59,14 +60,14 @@ def _lists(act: BulkAct) -> list[tuple[QueueOperations, Stop]]:
     return [(family, stop) for family in families_of(act) for stop in STOPS]
 
 
-def matcher(act: BulkAct) -> Callable[[Found], bool]:
+def matcher(act: BulkAct) -> Callable[[SeenMessage], bool]:
     """Return whether a job matches the filter of an act, and was enqueued before it began. Queues are not compared."""
     wanted, began = Filter.from_query(act.filter), began_ms(act)
     time_of = comparison_of(wanted)
 
-    def matches(found: Found) -> bool:
+    def matches(found: SeenMessage) -> bool:
         at = time_of(found.body)
-        return at is not None and at <= began and (not wanted.states or found.state in wanted.states)
+        return at is not None and at <= began and (not wanted.states or state_of(found) in wanted.states)
 
     return matches
 
@@ -169,9 +170,9 @@ class BulkCancel(Kind):
         if _too_many(act):
             return [("Counted", "all jobs that wait or run there, more than 10,000; those that match are hit")]
         found = self.matching(act)
-        states = Counter(one.state for one in found).most_common()
+        states = Counter(map(state_of, found)).most_common()
         return [
-            ("Actors", most_common(one.message.actor_name for one in found)),
+            ("Actors", most_common(one.message.actor_name for one in found if one.message is not None)),
             ("States", ", ".join(f"{jobs:,} {state}" for state, jobs in states) or "–"),
         ]
 
@@ -204,15 +205,15 @@ class BulkCancel(Kind):
         """Return how many jobs match; of more than 10,000 messages how many there are, whether they match or not."""
         return _too_many(act) or len(self.matching(act))
 
-    def matching(self, act: BulkAct) -> list[Found]:
+    def matching(self, act: BulkAct) -> list[SeenMessage]:
         """Return the jobs that match among the first 10,000 of each list, each once."""
-        matches, found = matcher(act), dict[str, Found]()
+        matches, found = matcher(act), dict[str, SeenMessage]()
         for family, stop in _lists(act):
             after: list[Any] | None = None
             for _ in range(COUNTED_PAGES):
-                page = look(family, stop, after, PAGE)
-                found |= {each.id: each for each in page.found if matches(each)}
-                if (after := page.after) is None:
+                page, after = look(family, stop, after, PAGE)
+                found |= {each.id: each for each in page if matches(each)}
+                if after is None:
                     break
         return list(found.values())
 
@@ -224,10 +225,10 @@ class BulkCancel(Kind):
         place = {"list": 0, "after": None, "walk": 1, "hit": False, **known}
         for _ in range(PAGES if lists else 0):
             family, stop = lists[place["list"]]
-            page = look(family, stop, place["after"], limit)
-            hit = [found.id for found in page.found if matches(found)]
-            place |= {"after": page.after, "hit": place["hit"] or bool(hit)}
-            if page.after is None:
+            page, after = look(family, stop, place["after"], limit)
+            hit = [found.id for found in page if matches(found)]
+            place |= {"after": after, "hit": place["hit"] or bool(hit)}
+            if after is None:
                 place["list"] += 1
             more = place["list"] < len(lists)
             if not more and place["hit"] and place["walk"] < WALKS:

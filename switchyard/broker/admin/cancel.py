@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, Literal, NamedTuple
 
-import msgspec
 from dramatiq.message import Message
 
+from switchyard.broker.admin.browse import Listed, SeenMessage, with_bodies
 from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import ALL_LANES, Lane
-from switchyard.broker.queue import codec
 from switchyard.broker.queue.operations import NO_RECORD, CancelRecord, QueueOperations
 from switchyard.broker.redis.own_keys import moment, utf8
 from switchyard.broker.stores.job_record import Job, cancelled_job
@@ -64,14 +63,10 @@ def find_unrecorded(facilities: Facilities, job_id: str) -> Message[Any] | None:
     return next((message for message in found if message is not None), None)
 
 
-Place = Literal["scheduled", "waiting", "running"]
-State = Literal["queued", "scheduled", "retrying", "running"]
-
-
 class Stop(NamedTuple):
     """A list of a family that a walk reads; ``level`` is the priority of a waiting list, 1 to 3, else 0."""
 
-    place: Place
+    place: Literal["scheduled", "waiting", "leased"]
     lane: Lane
     level: int = 0
 
@@ -79,41 +74,37 @@ class Stop(NamedTuple):
 STOPS: Final = (
     *(Stop("scheduled", lane) for lane in ALL_LANES),
     *(Stop("waiting", lane, level) for lane in ALL_LANES for level in (1, 2, 3)),
-    Stop("running", "live"),
+    Stop("leased", "live"),
 )
 
 
-class Found(msgspec.Struct, frozen=True):
-    """A message on the walk, with its state as in job records, and as the broker holds it."""
+def look(
+    family: QueueOperations, stop: Stop, after: list[Any] | None, limit: int
+) -> tuple[list[SeenMessage], list[Any] | None]:
+    """Return a page of the messages of a list that can be read and whose cancellation nobody has requested.
 
-    id: str
-    message: Message[Any]
-    state: State
-    body: bytes
-
-
-class WalkPage(msgspec.Struct, frozen=True):
-    """A page of a walk.
-
-    Args:
-        found: Messages that can be read and whose cancellation nobody has requested.
-        after: Place for the next page of this stop; ``None`` at its end.
-        seen: Messages on the page, also those that are left out.
+    ``after`` is the place that the page before returned; ``None`` at the beginning of the list, and at its end.
     """
-
-    found: list[Found]
-    after: list[Any] | None
-    seen: int
-
-
-def look(family: QueueOperations, stop: Stop, after: Sequence[Any] | None, limit: int) -> WalkPage:
     if stop.place == "waiting":
         ids, following = _waiting(family, stop, after, limit)
     elif stop.place == "scheduled":
         ids, following = _scheduled(family, stop.lane, after, limit)
     else:
         ids, following = _running(family, after, limit)
-    return WalkPage(readable(family, stop, ids) if ids else [], following, len(ids))
+    notes = [note + id_ for id_ in ids for note in (b"cancel:", b"asked:")]
+    noted = family.calls.command("HMGET", family.keys.notes, *notes) if notes else []
+    asked = [any(note is not None for note in pair) for pair in zip(noted[::2], noted[1::2], strict=True)]
+    left = [Listed(family, stop.lane, stop.place, id_) for id_, gone in zip(ids, asked, strict=True) if not gone]
+    return [seen for seen in with_bodies(left) if seen.message is not None], following
+
+
+def state_of(seen: SeenMessage) -> str:
+    """Return the state of a message on the walk, as in job records."""
+    if seen.place == "leased":
+        return "running"
+    if seen.message is not None and int(seen.message.options.get("attempts", 0)) > 0:
+        return "retrying"
+    return "scheduled" if seen.place == "scheduled" else "queued"
 
 
 def count(family: QueueOperations) -> int:
@@ -148,30 +139,4 @@ def _running(family: QueueOperations, after: Sequence[Any] | None, limit: int) -
     passed = after[0] if after else -1
     leases = [(int(lease.token), lease.id) for owner in family.owners() for lease in family.held(owner)]
     chosen = sorted(pair for pair in leases if pair[0] > passed)[:limit]
-    ids = [id_ if isinstance(id_, bytes) else id_.encode() for _, id_ in chosen]
-    return ids, [chosen[-1][0]] if len(chosen) == limit else None
-
-
-def readable(family: QueueOperations, stop: Stop, ids: Sequence[bytes]) -> list[Found]:
-    k = family.keys
-    notes = [note + id_ for id_ in ids for note in (b"cancel:", b"asked:")]
-    bodies, noted = family.calls.pipeline([("HMGET", k.bodies, *ids), ("HMGET", k.notes, *notes)])
-    found: dict[str, Found] = {}
-    for n, (id_, body) in enumerate(zip(ids, bodies, strict=True)):
-        if body is None or noted[2 * n] is not None or noted[2 * n + 1] is not None:
-            continue
-        name = utf8(id_)
-        try:
-            message = codec.decode(body, message_id=name, lane=k.lane_name(stop.lane))
-        except codec.UnreadableMessage:
-            continue
-        found[name] = Found(name, message, _state(stop, message), body)
-    return list(found.values())
-
-
-def _state(stop: Stop, message: Message[Any]) -> State:
-    if stop.place == "running":
-        return "running"
-    if int(message.options.get("attempts", 0)) > 0:
-        return "retrying"
-    return "scheduled" if stop.place == "scheduled" else "queued"
+    return [id_ for _, id_ in chosen], [chosen[-1][0]] if len(chosen) == limit else None
