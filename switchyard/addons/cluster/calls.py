@@ -30,9 +30,8 @@ from switchyard.addons.cluster.hash_slots import (
 )
 from switchyard.addons.cluster.pipeline import ClusterPipeline
 from switchyard.broker.errors import BrokerError, BrokerRefused, BrokerUnavailable, PlaceChanged
-from switchyard.broker.redis.calls import ANSWER_S, BUDGET_S, Again, Budget, RedisCalls, Way
+from switchyard.broker.redis.calls import ANSWER_S, BUDGET_S, PACE, Again, Budget, RedisCalls, Way, Word, ask
 from switchyard.broker.redis.connections import lone_connection
-from switchyard.broker.redis.exchange import PACE, Word, ask
 from switchyard.broker.redis.server_errors import is_away, named, unanswered
 
 

@@ -17,7 +17,7 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.redis.exchange import Word, ask
+from switchyard.broker.redis.calls import Word, ask
 
 Address = tuple[str, int]
 

@@ -10,8 +10,7 @@ import redis
 from redis.exceptions import AskError, BusyLoadingError, TryAgainError
 
 from switchyard.addons.cluster.hash_slots import FOLLOWED_AT_ONCE, NOTHING_DONE, Address, Asking, is_half_moved, key_of
-from switchyard.broker.redis.calls import ANSWER_S, Budget
-from switchyard.broker.redis.exchange import Word, connect_within, left_s, read_answer
+from switchyard.broker.redis.calls import ANSWER_S, Budget, Word, connect_within, left_s, read_answer
 from switchyard.broker.redis.server_errors import is_away, named
 
 if TYPE_CHECKING:

@@ -17,31 +17,19 @@ tools.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeGuard, TypeVar
 
 from switchyard.addon import Addon
 from switchyard.broker.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable
 from switchyard.broker.redis.addresses import Server
-from switchyard.broker.redis.exchange import (
-    PACE,
-    ask,
-    connect_within,
-    evaluate,
-    is_of_client,
-    is_unknown_script,
-    left_s,
-    read_answer,
-    sent_ahead,
-)
-from switchyard.broker.redis.exchange import RECONNECT_S as RECONNECT_S
-from switchyard.broker.redis.exchange import Word as Word
 from switchyard.broker.redis.own_keys import note, unread
 from switchyard.broker.redis.scripts import Script
 
@@ -52,6 +40,90 @@ if TYPE_CHECKING:
     from switchyard.broker.redis.sentinel import Sentinels
 
 T = TypeVar("T")
+Word = str | bytes | int
+
+RECONNECT_S = 1.0
+APART_S, LONGEST_S = 0.1, 0.4
+
+
+class Pace:
+    """Moments at which threads reconnect after a failure: 100 ms apart, or closer, so that none waits over 400 ms."""
+
+    def __init__(self) -> None:
+        self._next_s = 0.0
+
+    def turn_s(self) -> float:
+        """Return how many seconds the caller waits before it reconnects."""
+        now_s = time.monotonic()
+        # Two threads may get the same moment, which does no harm; a lock would be inherited by forks.
+        self._next_s = min(max(self._next_s + APART_S, now_s), now_s + LONGEST_S)
+        return self._next_s - now_s + random.uniform(0, APART_S / 4)  # noqa: S311  no secret
+
+
+PACE = Pace()
+
+
+@cache
+def is_timed() -> bool:
+    """Return whether redis-py takes a time limit for one answer: before 8.0 it does not."""
+    from redis.connection import Connection
+
+    return "timeout" in inspect.signature(Connection.read_response).parameters
+
+
+def left_s(give_up_s: float) -> float:
+    """Return the seconds until a monotonic time, a millisecond at least."""
+    return max(give_up_s - time.monotonic(), 0.001)
+
+
+def connect_within(connection: Any, within_s: float) -> None:
+    """Connect a connection that is not connected, in a second at most."""
+    connection.socket_connect_timeout = min(within_s, RECONNECT_S)
+    connection.socket_timeout = max(connection.socket_connect_timeout / 2, 0.1)  # of the login, and of the database
+    connection.connect()
+
+
+def evaluate(operation: Script, keys: Sequence[str], args: Sequence[Word], connection: Any, answer_s: float) -> Any:
+    """Run an operation on a connection. A server that does not know it, new or flushed, is given its text."""
+    try:
+        return ask(connection, ("EVALSHA", operation.sha, len(keys), *keys, *args), answer_s)
+    except Exception as error:
+        if not is_unknown_script(error):
+            raise
+        return ask(connection, ("EVAL", operation.text, len(keys), *keys, *args), answer_s)
+
+
+def is_of_client(error: BaseException) -> TypeGuard[redis.RedisError]:
+    """Return whether an error is redis-py's."""
+    from redis.exceptions import RedisError
+
+    return isinstance(error, RedisError)
+
+
+def is_unknown_script(error: BaseException | None) -> bool:
+    """Return whether a server answered that it does not know a script by its hash."""
+    from redis.exceptions import NoScriptError
+
+    return isinstance(error, NoScriptError)
+
+
+def ask(connection: Any, words: Sequence[Word], answer_s: float) -> Any:
+    """Send a command and return its answer, waiting ``answer_s`` seconds for it at most."""
+    connection.send_packed_command(connection.pack_command(*words), check_health=False)
+    return read_answer(connection, answer_s)
+
+
+def read_answer(connection: Any, within_s: float) -> Any:
+    """Return the next answer. ``redis.TimeoutError`` when no byte of it comes within so many seconds."""
+    if is_timed():
+        return connection.read_response(disable_decoding=True, timeout=within_s)
+    if not connection.can_read(timeout=within_s):
+        from redis.exceptions import TimeoutError as NoAnswer
+
+        connection.disconnect()
+        raise NoAnswer("Timeout reading from socket")
+    return connection.read_response(disable_decoding=True)
+
 
 BUDGET_S = 2.0
 # Within the budget a lost answer is asked for once more.
@@ -399,18 +471,23 @@ class CallStream:
     def _send_ahead(self, one: _InFlight) -> None:
         import redis
 
+        from switchyard.broker.redis.server_errors import AWAY
+
         used = self._flying[-1].connection if self._flying else None
         self._flying.append(one)
         try:
             connection = self._calls.acquire_beside(used, one.keys)
         except redis.RedisError:
             return
-        one.sent = sent_ahead(connection, self._operation, one.keys, one.args)
-        if one.sent:
-            one.connection = connection
-        else:
+        try:
+            connect_within(connection, RECONNECT_S)
+            command = ("EVALSHA", self._operation.sha, len(one.keys), *one.keys, *one.args)
+            connection.send_packed_command(connection.pack_command(*command), check_health=False)
+        except AWAY:
             self._break(connection)
             self._calls.release(connection)
+        else:
+            one.connection, one.sent = connection, True
 
     def _next_answer(self, give_up_s: float) -> Any:
         """Return the answer to the oldest call; one that its server did not carry out is made anew, by itself."""

@@ -15,8 +15,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from switchyard.broker.held_message import HeldMessage
-from switchyard.broker.redis.calls import ANSWER_S, RECONNECT_S, RedisCalls, Word
-from switchyard.broker.redis.exchange import is_of_client, is_unknown_script, read_answer
+from switchyard.broker.redis.calls import (
+    ANSWER_S,
+    RECONNECT_S,
+    RedisCalls,
+    Word,
+    is_of_client,
+    is_unknown_script,
+    read_answer,
+)
 from switchyard.broker.redis.scripts import Script
 
 POLL_CANCELLATIONS_S = 0.25

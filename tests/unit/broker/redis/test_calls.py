@@ -18,9 +18,8 @@ import redis
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.redis import scripts
 from switchyard.broker.redis.addresses import Absence
-from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.calls import APART_S, LONGEST_S, Pace, RedisCalls
 from switchyard.broker.redis.connections import connect
-from switchyard.broker.redis.exchange import APART_S, LONGEST_S, Pace
 from switchyard.broker.redis.sentinel import NoMasterNamed
 from switchyard.broker.redis.server_errors import unanswered
 from switchyard.middleware import wait_for_broker
