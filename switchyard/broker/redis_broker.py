@@ -207,7 +207,7 @@ class RedisBroker(YardBroker):
             return message
         entry, limit = codec.entry_of(message, self.actors), self.limits.of(message.queue_name)
         level = self.level(message)
-        id_ = family.enqueue_one(entry, lane=lane, delay_ms=delay or 0, level=level, limit=limit)
+        [id_] = family.enqueue((entry,), lane=lane, delay_ms=delay or 0, level=level, limit=limit)
         if id_ != entry.id:
             self.emit_after("yield_to_holder", message)
             return message.copy(message_id=id_)

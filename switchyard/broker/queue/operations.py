@@ -238,7 +238,8 @@ class QueueOperations:
         """Put messages into a lane; an id that is known, waiting or finished, is not put there again.
 
         Args:
-            entries: Taken 500 at a time; the next ones are made while the server works on the last.
+            entries: Taken 500 at a time; the next ones are made while the server works on the last. A tuple is sent in
+                one call, without a stream's cost.
             limit: Messages the lane may hold, waiting or scheduled; 0 for any number.
 
         Returns:
@@ -259,26 +260,17 @@ class QueueOperations:
 
         standing: list[str] = []
         try:
-            for answer in self.calls.stream(script("enqueue"), batches(), budget_s=budget_s):
+            if isinstance(entries, tuple):
+                answers = iter([self.calls.call(script("enqueue"), *next(batches()), budget_s=budget_s)])
+            else:
+                answers = self.calls.stream(script("enqueue"), batches(), budget_s=budget_s)
+            for answer in answers:
                 standing += self._standing(chunks.popleft(), answer, lane, limit)
         except BrokerRefused as error:
-            _refuse_unsafe(error)
+            if error.cause.startswith(UNSAFE):
+                raise BrokerUnsafe("enqueue", error.cause.removeprefix(UNSAFE)) from error
             raise
         return standing
-
-    def enqueue_one(
-        self, entry: Entry, *, lane: Lane = "live", delay_ms: int = 0, level: int = NORMAL, limit: int = 0
-    ) -> str:
-        """Put one message into a lane as :meth:`enqueue` does, without a stream's cost; return the id that stands."""
-        keys, args = self._enqueue_keys[lane], _enqueue_args((entry,), delay_ms, level, limit)
-        if entry.unique_key:
-            keys = [*keys, *self._windows((entry,))]
-        try:
-            answer = self.calls.call(script("enqueue"), keys, args, budget_s=BUDGET_S)
-        except BrokerRefused as error:
-            _refuse_unsafe(error)
-            raise
-        return self._standing((entry,), answer, lane, limit)[0]
 
     def _windows(self, entries: Iterable[Entry]) -> list[str]:
         """Return the keys of the entries whose unique key has a window, in their order."""
@@ -519,8 +511,3 @@ def _enqueue_args(entries: Sequence[Entry], delay_ms: int, level: int, limit: in
     for entry in entries:
         args += entry if keyed else entry[:2]
     return args
-
-
-def _refuse_unsafe(error: BrokerRefused) -> None:
-    if error.cause.startswith(UNSAFE):
-        raise BrokerUnsafe("enqueue", error.cause.removeprefix(UNSAFE)) from error

@@ -210,16 +210,16 @@ def test_a_broker_that_is_away_holds_the_next_step_of_a_pipeline(
 ) -> None:
     broker = yard_broker(small_yard())
     family = broker.families["work"]
-    enqueue, refused, done = family.enqueue_one, threading.Event(), threading.Event()
+    enqueue, refused, done = family.enqueue, threading.Event(), threading.Event()
 
-    def away_once(entry: Entry, **options: Any) -> str:
-        if entry.body.startswith(b'{"actor":"second"') and not refused.is_set():
+    def away_once(entries: tuple[Entry], **options: Any) -> list[str]:
+        if entries[0].body.startswith(b'{"actor":"second"') and not refused.is_set():
             refused.set()
             raise BrokerUnavailable("enqueue", "connection refused")
-        return enqueue(entry, **options)
+        return enqueue(entries, **options)
 
     monkeypatch.setattr("switchyard.middleware.wait_for_broker.PAUSE_S", 0.01)
-    monkeypatch.setattr(family, "enqueue_one", away_once)
+    monkeypatch.setattr(family, "enqueue", away_once)
 
     @dramatiq.actor(broker=broker, queue_name="work")
     def first() -> int:
