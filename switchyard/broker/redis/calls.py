@@ -491,27 +491,24 @@ class CallStream:
 
     def _next_answer(self, give_up_s: float) -> Any:
         """Return the answer to the oldest call; one that its server did not carry out is made anew, by itself."""
-        import redis
-
         from switchyard.broker.redis.server_errors import is_away, named
 
-        one = self._flying[0]
-        done_nothing = not one.sent
-        if one.connection is not None:
+        one = self._flying.popleft()
+        connection, done_nothing = one.connection, not one.sent
+        if connection is not None:
             try:
-                answer = read_answer(one.connection, min(left_s(give_up_s), ANSWER_S))
-            except redis.RedisError as error:
+                return read_answer(connection, min(left_s(give_up_s), ANSWER_S))
+            except BaseException as error:
                 done_nothing = is_unknown_script(error) or isinstance(error, self._calls.done_nothing)
                 if not done_nothing:
+                    self._break(connection)
+                    if not is_of_client(error):
+                        raise
                     if not is_away(error):  # full is refused too
                         raise named(self._operation.name, error) from error
-                    broken = one.connection
-                    self._break(broken)
-                    self._calls.release(broken)
-            else:
-                self._end_oldest()
-                return answer
-        self._end_oldest()
+            finally:
+                if all(other.connection is not connection for other in self._flying):
+                    self._calls.release(connection)
         try:
             return self._calls.call(self._operation, one.keys, one.args, budget_s=left_s(give_up_s))
         except BrokerUnavailable as error:
@@ -525,12 +522,6 @@ class CallStream:
         for one in self._flying:
             if one.connection is connection:
                 one.connection = None
-
-    def _end_oldest(self) -> None:
-        """Drop the oldest call; put its connection back unless the next call uses it."""
-        used = self._flying.popleft().connection
-        if used is not None and not (self._flying and self._flying[0].connection is used):
-            self._calls.release(used)
 
 
 Call = tuple[Sequence[str], Sequence[Word]]
