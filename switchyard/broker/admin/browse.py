@@ -1,18 +1,21 @@
-"""Lists of messages: of one lane page by page, and the first of several queues, without changing them."""
+"""Lists of messages, read without changing them: a lane page by page, the first of several queues, the place of one."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 from dramatiq.message import Message
 
+from switchyard.broker.admin.stats import pause_of
 from switchyard.broker.keys import ALL_LANES, Lane
 from switchyard.broker.queue import codec
-from switchyard.broker.queue.operations import QueueOperations, lane_of, leases_in, owners_of
-from switchyard.broker.redis.own_keys import UNREADABLE, moment, utf8
-from switchyard.broker.shapes import Page
+from switchyard.broker.queue.operations import ACTOR_PAUSE, QueueOperations, lane_of, leases_in, owners_of
+from switchyard.broker.redis.calls import Word
+from switchyard.broker.redis.own_keys import UNREADABLE, moment, read, utf8
+from switchyard.broker.shapes import ActorPause, Page, QueuePause
 
 # Waiting and scheduled messages of a queue that are looked through.
 MOST: Final = 10_000
@@ -23,7 +26,7 @@ A_TRIP: Final = 2_000
 PLACES: Final = ("waiting", "scheduled", "leased")
 
 
-Place = Literal["waiting", "scheduled"]
+Where = Literal["waiting", "scheduled"]
 
 
 class SeenMessage(msgspec.Struct, frozen=True, gc=False):
@@ -79,14 +82,14 @@ def with_bodies(entries: Sequence[Listed]) -> list[SeenMessage]:
     ]
 
 
-def entries_of(family: QueueOperations, lane: Lane, place: Place, answer: list[bytes]) -> list[Listed]:
+def entries_of(family: QueueOperations, lane: Lane, place: Where, answer: list[bytes]) -> list[Listed]:
     """Return the ids in an answer; that of a schedule has their due times as well."""
     if place == "waiting":
         return [Listed(family, lane, place, id_) for id_ in answer]
     return [Listed(family, lane, place, id_, moment(at)) for id_, at in zip(answer[::2], answer[1::2], strict=True)]
 
 
-def look(family: QueueOperations, lane: Lane, place: Place, *, cursor: int = 0, limit: int = 100) -> Page[SeenMessage]:
+def look(family: QueueOperations, lane: Lane, place: Where, *, cursor: int = 0, limit: int = 100) -> Page[SeenMessage]:
     """Return a page of a lane's messages: the next to start first, the next to be due first.
 
     A message that moves meanwhile may be listed twice or not at all.
@@ -131,13 +134,13 @@ class ComparedFields(msgspec.Struct, frozen=True, gc=False):
     options: ComparedOptions = ComparedOptions()
 
 
-_COMPARED: Final = msgspec.json.Decoder(ComparedFields)
+_FIELDS: Final = msgspec.json.Decoder(ComparedFields)
 
 
 def compared_fields_of(body: bytes) -> ComparedFields | None:
     """Return the fields of a body, or ``None`` when it is no message."""
     try:
-        return _COMPARED.decode(body)
+        return _FIELDS.decode(body)
     except UNREADABLE:
         return None
 
@@ -216,7 +219,7 @@ def shares_of(counts: Sequence[int], most: int) -> list[int]:
 class _List(NamedTuple):
     family: QueueOperations
     lane: Lane
-    place: Place
+    place: Where
     key: str
 
 
@@ -226,3 +229,87 @@ def _lists_of(family: QueueOperations, places: Container[str]) -> Iterator[_List
             yield from (_List(family, lane, "waiting", key) for key in family.keys.waiting(lane))
         if "scheduled" in places:
             yield _List(family, lane, "scheduled", family.keys.due(lane))
+
+
+# Ids that the server compares at each end of a waiting list: 0.1 ms. A place between them is not searched for.
+COMPARED: Final = 10_000
+# Messages that start before it and are counted by actor.
+SAMPLED: Final = 200
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a message is, and what stops its queue.
+
+    Args:
+        lane: ``None`` where it neither waits nor is scheduled: it has ended meanwhile, or a purge set it aside.
+        due_at: Of a scheduled one, ms since the epoch by the server's clock; of one that is put off later than any.
+        ahead: Messages of its lane that start before it; with ``more`` at least so many.
+        actors: Of the first of them, at most ``SAMPLED``.
+        pauses: Of actors, and open circuits; those that have ended are among them until a worker fetches.
+    """
+
+    lane: Lane | None
+    due_at: int | None
+    ahead: int
+    more: bool
+    actors: Counter[str]
+    pause: QueuePause | None
+    pauses: tuple[ActorPause, ...]
+
+
+def place_of(family: QueueOperations, message_id: str, at: int) -> Place:
+    """Return the place of a message that no worker holds at a time, ms since the epoch: what is due by then waits."""
+    keys = family.keys
+    reads: list[tuple[Word, ...]] = [
+        ("GET", keys.paused),
+        ("HGETALL", keys.actor_pauses),
+        ("HEXISTS", keys.bodies, message_id),
+    ]
+    for lane in ALL_LANES:
+        due = keys.due(lane)
+        reads += [("ZSCORE", due, message_id), ("ZREVRANK", due, message_id), ("ZCARD", due)]
+        for key in keys.waiting(lane):
+            reads.append(("LLEN", key))
+            reads += [("LPOS", key, message_id, "RANK", end, "MAXLEN", COMPARED) for end in (1, -1)]
+    paused, pauses, is_there, *of_lanes = family.calls.look(reads)
+    found = [read(ACTOR_PAUSE, text, keys.actor_pauses) for text in pauses[1::2]]
+    place, due_at, ahead, more, lists = _found(family, of_lanes, at, is_there=bool(is_there))
+    sample = family.calls.look([("LRANGE", key, 0, SAMPLED - 1) for key in lists]) if ahead else []
+    ids = [id_ for part in sample for id_ in part][: min(ahead, SAMPLED)]
+    bodies = family.calls.look([("HMGET", keys.bodies, *ids)])[0] if ids else []
+    read_fields = (compared_fields_of(body) for body in bodies if body is not None)
+    return Place(
+        lane=place,
+        due_at=due_at,
+        ahead=ahead,
+        more=more,
+        actors=Counter(fields.actor for fields in read_fields if fields is not None),
+        pause=pause_of(paused, keys.paused),
+        pauses=tuple(each for each in found if each is not None),
+    )
+
+
+_Found = tuple[Lane | None, int | None, int, bool, Sequence[str]]
+
+
+def _found(family: QueueOperations, answers: Sequence[Any], at: int, *, is_there: bool) -> _Found:
+    """Return lane, due time, number ahead and whether there are more, and the lists that start with those ahead."""
+    width = len(answers) // len(ALL_LANES)
+    found: _Found = (None, None, 0, False, ())
+    for number, lane in enumerate(ALL_LANES):
+        score, behind, scheduled, *lists = answers[number * width : (number + 1) * width]
+        keys, before = family.keys.waiting(lane), 0
+        lengths = [int(length or 0) for length in lists[::3]]
+        if score:
+            due_at = moment(score)
+            # Once it is due it goes behind what waits, of the normal priority or a higher one, and what was due before.
+            ahead = sum(lengths[:2]) + max(scheduled - 1 - int(behind or 0), 0) if due_at <= at else 0
+            return lane, due_at, ahead, False, keys[:2]
+        for level, length in enumerate(lengths):
+            places = [place for place in lists[3 * level + 1 : 3 * level + 3] if type(place) is int]
+            if places:
+                return lane, None, before + places[0], False, keys[: level + 1]
+            if length > 2 * COMPARED and found[0] is None and is_there:
+                found = lane, None, before + COMPARED, True, keys[: level + 1]
+            before += length
+    return found

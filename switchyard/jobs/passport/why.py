@@ -19,8 +19,7 @@ import dramatiq
 from django.db import DatabaseError
 
 from switchyard.api.responses import iso_time
-from switchyard.broker.admin.browse import SeenMessage, leased
-from switchyard.broker.admin.places import place_of
+from switchyard.broker.admin.browse import SeenMessage, leased, place_of
 from switchyard.broker.clock import CIRCUIT_SPAN_MS, CIRCUITS_MS, PUT_OFF_MS, datetime_of, is_put_off, now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities

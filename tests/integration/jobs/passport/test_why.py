@@ -12,7 +12,7 @@ import redis
 from django.core.management import CommandError, call_command
 from django.test import Client
 
-from switchyard.broker.admin import places
+from switchyard.broker.admin import browse
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
 from switchyard.broker.queue import administration
@@ -93,7 +93,7 @@ def test_a_thousand_situations(facilities: Facilities, valkey: redis.Redis, tmp_
 def test_a_place_in_the_middle_of_a_long_queue_is_not_searched_for(
     maker: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(places, "COMPARED", 10)
+    monkeypatch.setattr(browse, "COMPARED", 10)
     ids = [maker.send() for _ in range(50)]
 
     def said(job_id: str) -> str:
