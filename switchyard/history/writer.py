@@ -17,7 +17,7 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.codec import LARGEST
 from switchyard.broker.redis.own_keys import UNREADABLE
-from switchyard.broker.stores.history_streams import EndedJob, HistoryEntry, HistoryStreams, decode_rows
+from switchyard.broker.stores.history_streams import EndedJob, HistoryEntry, HistoryStreams, decode_rows, fields_of
 from switchyard.broker.stores.job_records import STEPS, sequence
 from switchyard.conf import switchyard_settings
 from switchyard.database import storable, tidy_connections
@@ -49,7 +49,7 @@ def rows_of(ended: EndedJob, queue: str) -> Rows:
     """Return the rows of an ended attempt of a queue; ``ValueError`` where it has no id, or no state that is known."""
     if not ended.id or len(ended.id) > 200 or ended.state not in STEPS:
         raise ValueError(f"state {ended.state!r:.50}, an id of {len(ended.id)} characters")
-    message = ended.message()
+    message = fields_of(ended.body)
     options = _of_type(dict, message.get("options"))
     shown = _shown(message)
     job = _job(ended, queue, message, options) | {"arguments": _cut_json(shown)}

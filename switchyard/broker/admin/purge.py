@@ -18,7 +18,6 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from switchyard.broker.clock import now_ms
 from switchyard.broker.keys import ALL_LANES, Lane
 from switchyard.broker.queue import administration, codec
 from switchyard.broker.queue.operations import HIGH, LOW, NORMAL, Lease, MovingMessage, QueueOperations
@@ -26,8 +25,8 @@ from switchyard.broker.redis.calls import Word
 from switchyard.broker.redis.own_keys import note, read, utf8
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.shapes import Whole
-from switchyard.broker.stores.history_streams import EndedJob, fields_of, kept_body
-from switchyard.broker.stores.job_record import is_untracked
+from switchyard.broker.stores.history_streams import EndedJob, fields_of
+from switchyard.broker.stores.job_record import cancelled_job, is_untracked, job_of_message
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.job_steps import ended_step
 
@@ -40,7 +39,6 @@ PURGED: Final = "purged"
 # Entries of a history stream, of 100 rows each, from which a drop goes on more slowly.
 MOST_UNWRITTEN: Final = 200
 PAUSE_S: Final = 0.02
-MOST_COUNTED: Final = 100_000
 # Position of the first waiting list, and of the first sorted set, among the keys of drop_purged.
 _WAITING, _DUE = 5, 14
 
@@ -198,15 +196,8 @@ def finish(family: QueueOperations, records: JobRecords | None = None) -> int:
 
 
 def _purged(family: QueueOperations, lane: Lane, id_: bytes, body: bytes) -> EndedJob:
-    name = utf8(id_)
-    ended = EndedJob(name, "cancelled", PURGED, lane=family.keys.lane_name(lane), body=kept_body(body))
-    options = ended.message().get("options")
-    counted = options if isinstance(options, dict) else {}
-    attempts, generation = (
-        count if isinstance(count := counted.get(option), int) and 0 <= count < MOST_COUNTED else 0
-        for option in ("attempts", "generation")
-    )
-    return msgspec.structs.replace(ended, attempt=attempts, generation=generation, finished_at=now_ms())
+    ended = cancelled_job(job_of_message(utf8(id_), family.keys.queue, body, due_at=None))
+    return msgspec.structs.replace(ended, reason=PURGED, lane=family.keys.lane_name(lane))
 
 
 def _claim(family: QueueOperations, purge: str, claim: str) -> int:

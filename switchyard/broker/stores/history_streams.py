@@ -72,16 +72,12 @@ class EndedJob(msgspec.Struct, array_like=True, frozen=True, gc=False):
     body: bytes = b""
     kept_in: str = ""
 
-    def message(self) -> dict[str, Any]:
-        """Return the fields of the message: ``actor``, ``sent_at``, ``args``, ``kwargs``, ``options``.
-
-        Fields may be missing or of any type: foreign clients write messages as well. Empty when the body is no message.
-        """
-        return fields_of(self.body)
-
 
 def fields_of(body: bytes) -> dict[str, Any]:
-    """Return the fields of a body; none of what is no message."""
+    """Return the fields of a message: ``actor``, ``sent_at``, ``args``, ``kwargs``, ``options``.
+
+    Fields may be missing or of any type: foreign clients write messages as well. Empty when the body is no message.
+    """
     try:
         return json_body.decode(body) if body else {}
     except UnreadablePayload:

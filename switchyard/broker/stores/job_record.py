@@ -315,7 +315,7 @@ def job_of_ended(ended: EndedJob, queue: str) -> Job:
     return job_of(
         ended.id,
         queue,
-        ended.message(),
+        fields_of(ended.body),
         state=ended.state,
         reason=ended.reason or None,
         attempts=ended.attempt,
