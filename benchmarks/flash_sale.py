@@ -267,7 +267,7 @@ def main(given: Sequence[str]) -> int:
     asked = parser.parse_args(given)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
     django.setup()
-    from switchyard.operations.slots_needed import slots_with_backlog
+    from switchyard.operations.plan import slots_with_backlog
 
     day = made_day()
     if asked.day:

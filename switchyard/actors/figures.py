@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import dramatiq
-from django.db.models import Count, Max
 from dramatiq.actor import Actor
 
 from switchyard.broker.clock import datetime_of, now_ms
@@ -16,8 +15,7 @@ from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores import yard_facts as facts
 from switchyard.console.formatting import duration
-from switchyard.dead_letters.models import DeadLetter
-from switchyard.dead_letters.queries import first_seen
+from switchyard.dead_letters.queries import first_seen, groups, listing
 from switchyard.history.models import JobRow, SearchValue
 from switchyard.operations.findings.spending import merged_by_subject
 from switchyard.operations.past import PAST, day_of_all, median_ms
@@ -110,35 +108,27 @@ def _failures(rows: Iterable[EndedRow]) -> Iterator[FailureGroup]:
 
 def failures_of(actor: str, ended: Iterable[FailureGroup] | None, *, letters: bool) -> list[FailureGroup]:
     """Return an actor's failures, the newest first: those from the history, unless ``None``, and with ``letters``."""
-    groups = {group.fingerprint: group for group in _open_letters(actor)} if letters else {}
+    told = {group.fingerprint: group for group in _open_letters(actor)} if letters else {}
     for failure in ended or ():
-        known = groups.get(failure.fingerprint)
+        known = told.get(failure.fingerprint)
         group = replace(failure, letters=0 if letters else None)
         if known is not None:
             first, last = min(group.first_at, known.first_at), max(group.last_at, known.last_at)
             release = group.release if group.first_at <= known.first_at else ""
             group = replace(group, letters=known.letters, first_at=first, last_at=last, release=release)
-        groups[failure.fingerprint] = group
-    return sorted(groups.values(), key=lambda group: group.last_at, reverse=True)[:MOST_GROUPS]
+        told[failure.fingerprint] = group
+    return sorted(told.values(), key=lambda group: group.last_at, reverse=True)[:MOST_GROUPS]
 
 
 def _open_letters(actor: str) -> list[FailureGroup]:
-    rows = list(
-        DeadLetter.objects.filter(is_open=1, actor=actor)
-        .order_by()
-        .values("fingerprint")
-        .annotate(letters=Count("id"), last_at=Max("died_at"), sample=Max("id"))
-        .order_by("-last_at")[:MOST_GROUPS]
-    )
-    first = first_seen([row["fingerprint"] for row in rows])
-    samples = DeadLetter.objects.only("exception", "error").in_bulk([row["sample"] for row in rows])
+    found = groups(of=listing().filter(actor=actor), limit=MOST_GROUPS)
+    first = first_seen([group.fingerprint for group in found])
     return [
         FailureGroup(
-            fingerprint=row["fingerprint"], exception=samples[row["sample"]].exception,
-            error=samples[row["sample"]].error.partition("\n")[0][:200],
-            letters=row["letters"], jobs=0, first_at=first[row["fingerprint"]], last_at=row["last_at"],
+            fingerprint=of.fingerprint, exception=of.exception, error=of.error.partition("\n")[0][:200], jobs=0,
+            first_at=first[of.fingerprint], last_at=of.last_at, letters=of.letters,
         )
-        for row in rows
+        for of in found
     ]  # fmt: skip
 
 

@@ -10,8 +10,8 @@ It keeps true:
 - An alert is resolved by a person, or by itself once its cause has ended.
 
 Files in reading order: ``models``, ``intake`` (a group becomes an alert and its deliveries), ``lasting`` (raised and
-resolved while something lasts) with ``resolution``, ``sending`` (the scheduler's dispatch) with ``once``, ``channels``
-with ``jira``, ``notice``, ``away``, ``silences``, ``acts`` (people), ``views``, ``checks``.
+resolved while something lasts) with ``resolution``, ``sending`` (the scheduler's dispatch), ``channels`` with ``jira``,
+``notice``, ``silences`` (and what was told before), ``acts`` (people), ``views``, ``checks``.
 
 Public: ``sending.dispatch_due``, ``silences`` and ``lasting`` for the scheduler; ``models`` and ``notice`` for
 findings and pages.

@@ -16,8 +16,7 @@ from switchyard.alerts.channels import Channel, ChannelFailed, LogChannel, chann
 from switchyard.alerts.intake import notice_of, notice_of_group, write_alert
 from switchyard.alerts.models import BACKOFF_S, Alert, Delivery
 from switchyard.alerts.notice import Notice
-from switchyard.alerts.once import sent_as_finding
-from switchyard.alerts.silences import UNRESOLVED, in_force, is_quiet
+from switchyard.alerts.silences import UNRESOLVED, in_force, is_quiet, sent_as_finding
 from switchyard.broker import clock
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.alert_groups import AlertGroup

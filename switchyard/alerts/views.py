@@ -15,7 +15,6 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from switchyard.alerts import acts, notice
-from switchyard.alerts.acts import COLUMNS, link_of_list
 from switchyard.alerts.channels import ChannelFailed, channels
 from switchyard.alerts.models import Alert, Delivery
 from switchyard.alerts.notice import alert_json
@@ -33,6 +32,7 @@ from switchyard.setting_values import InvalidSetting
 MOST_CARDS = 20
 MOST_ENDED = 10
 PER_PAGE, MOST_WORDS = 50, 50
+COLUMNS = ("kind", "severity", "queue", "actor", "fingerprint")
 SEARCHED = ("title", "fingerprint", "actor", "sample")
 RESOLVED_FOR = timedelta(days=1)
 TABS = (("Now", ""), ("Acknowledged", "acknowledged"), ("Resolved", "resolved"))
@@ -74,7 +74,7 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
         "search": query.get("q", ""),
         # Without a query the unresolved ones are shown.
         "found": Paginator(matching(query), PER_PAGE).get_page(query.get("p", "1")) if query else None,
-        **dict(zip(("bulk_count", "bulk_link"), link_of_list(query), strict=True)),
+        "open_count": matching(query).filter(state=Alert.State.OPEN).count(),
     }
 
 
@@ -123,13 +123,14 @@ PAST = {"acknowledge": "acknowledged", "resolve": "resolved"}
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def alerts(request: HttpRequest) -> HttpResponse:
-    """Show unresolved alerts and silences in force; with a filter the alerts that match, to act on some of them."""
+    """Show unresolved alerts and silences in force; with a filter the alerts that match, to act on some or all."""
     require(request, VIEW)
     if request.method == "POST":
-        verb = request.POST.get("action", "")
+        verb, _, of_all = request.POST.get("action", "").partition(" ")
         ids = [int(pk) for pk in request.POST.getlist("_selected_action") if pk.isdecimal() and len(pk) < 19]
         _require_act(request, verb)
-        if rows := list(Alert.objects.filter(pk__in=ids)):
+        matched = matching(request.GET.dict()).filter(state=Alert.State.OPEN)[:MOST]
+        if rows := list(matched if of_all else Alert.objects.filter(pk__in=ids)):
             _apply(request, verb, rows)
         else:
             messages.warning(request, "Nothing was done: no alert was chosen.")

@@ -138,7 +138,6 @@ class Kind(Protocol):
 
 # Module of the acts on a subject, loaded only where one is needed, and their verbs: constants in upper case there.
 KINDS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
-    "alert": ("switchyard.alerts.acts", ("acknowledge",)),
     "batch": ("switchyard.batches.acts", ("cancel", "retry")),
     "job": ("switchyard.jobs.bulk", ("cancel", "cancel_chosen", "run_again", "run_chosen_again")),
     "letter": (

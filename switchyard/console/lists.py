@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
@@ -53,7 +52,7 @@ class CheckedQuery(ModelAdmin):
         return any(re.fullmatch(re.escape(name) + _LOOKUP, lookup) for name in self._compared(request))
 
     def get_changelist(self, request: HttpRequest, **options: Any) -> type[ChangeList]:
-        return _checked(super().get_changelist(request, **options))  # type: ignore[arg-type]
+        return _CheckedList
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         """Return what the address fills into a new row, without rows that there are not: Django fails at some."""
@@ -146,11 +145,6 @@ def _target(model: type[Model], path: str) -> str | None:
     if field is None or not field.is_relation:
         return None
     return field.target_field.name if hasattr(field, "target_field") else model._meta.pk.name
-
-
-@cache
-def _checked(base: type[ChangeList]) -> type[ChangeList]:
-    return type(f"Checked{base.__name__}", (_CheckedList, base), {})
 
 
 DESCENDING = "descending"

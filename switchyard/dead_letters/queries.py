@@ -25,7 +25,7 @@ HEX_WIDTH = 16
 class LetterGroup:
     """Open letters of one fingerprint, or those of other states.
 
-    ``new`` counts the unacknowledged ones; ``sample`` is the key of the newest row.
+    ``new`` counts the unacknowledged ones; ``sample`` is the key of the newest row, with its ``error``.
     """
 
     fingerprint: str
@@ -37,6 +37,7 @@ class LetterGroup:
     first_at: datetime
     last_at: datetime
     sample: int = 0
+    error: str = ""
 
 
 def find(letter: DeadLetter | str) -> DeadLetter:
@@ -103,9 +104,9 @@ def groups(*, of: QuerySet[DeadLetter] | None = None, limit: int = 20) -> list[L
         )
         .order_by("-letters", "fingerprint")[:limit]
     )
-    samples = DeadLetter.objects.only("exception", "actor", "queue").in_bulk([row["sample"] for row in rows])
+    samples = DeadLetter.objects.only("exception", "error", "actor", "queue").in_bulk([row["sample"] for row in rows])
     return [
-        LetterGroup(exception=sample.exception, actor=sample.actor, queue=sample.queue, **row)
+        LetterGroup(exception=sample.exception, error=sample.error, actor=sample.actor, queue=sample.queue, **row)
         for row in rows
         for sample in [samples[row["sample"]]]
     ]

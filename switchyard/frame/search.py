@@ -18,6 +18,7 @@ from switchyard.conf import declared_yard
 from switchyard.console import links
 from switchyard.console.queue_rights import holds
 from switchyard.dead_letters.models import DeadLetter
+from switchyard.dead_letters.queries import groups, listing
 from switchyard.history.filters import Filter, search_text, searched_names
 from switchyard.history.models import SearchValue
 from switchyard.jobs.listing.pages import find_jobs
@@ -84,15 +85,12 @@ def letters(asked: str) -> Iterator[Hit]:
             yield Hit(name, links.letter_url(row.pk), state)
         return
     text = Q(exception__icontains=asked) | Q(error__icontains=asked) | Q(actor=asked) | Q(queue=asked)
-    opened = DeadLetter.objects.filter(is_open=1).order_by()
-    newest = opened.values("fingerprint").annotate(newest=Max("id")).values("newest")
+    newest = listing().order_by().values("fingerprint").annotate(newest=Max("id")).values("newest")
     rows = DeadLetter.objects.filter(text | Q(fingerprint=asked), pk__in=newest).order_by("-died_at")
-    groups = {row.fingerprint: row for row in rows.only("fingerprint", "exception", "actor")[:MOST_GROUPS]}
-    counts = opened.filter(fingerprint__in=list(groups)).values_list("fingerprint").annotate(count=Count("id"))
-    for fingerprint, count in counts.order_by("-count")[:MOST_ROWS]:
-        name = f"{groups[fingerprint].exception} of {groups[fingerprint].actor}"
-        address = links.letters_url(fingerprint=fingerprint)
-        yield Hit(name, address, f"{count:,} open", is_id=fingerprint == asked)
+    named = list(rows.values_list("fingerprint", flat=True)[:MOST_GROUPS])
+    for group in groups(of=listing().filter(fingerprint__in=named), limit=MOST_ROWS):
+        name, address = f"{group.exception} of {group.actor}", links.letters_url(fingerprint=group.fingerprint)
+        yield Hit(name, address, f"{group.letters:,} open", is_id=group.fingerprint == asked)
 
 
 def alerts(asked: str) -> Iterator[Hit]:

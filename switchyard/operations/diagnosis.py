@@ -22,8 +22,8 @@ from switchyard.operations.findings.finding import Ranked, causes
 from switchyard.operations.findings.lateness import BLOCKED, CATCHING_UP, FAILING, FLOODED, SLOTS_WAIT
 from switchyard.operations.findings.spending import DATABASE_SLOW, DEPENDENCY_SLOW, merged_by_subject
 from switchyard.operations.past import PAST
+from switchyard.operations.plan import slots_with_backlog
 from switchyard.operations.rows import Row
-from switchyard.operations.slots_needed import slots_with_backlog
 
 WINDOW_MS: Final = 120_000
 # Actors that are told to take most of something, and the share from which one is.

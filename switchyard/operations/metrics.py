@@ -25,8 +25,8 @@ from switchyard.jobs.queries import answering_families
 from switchyard.loggers import get_logger
 from switchyard.middleware.metrics import OWNER_ATTEMPTS, OWNER_SECONDS
 from switchyard.operations.findings.database import open_connections
+from switchyard.operations.plan import needed_now
 from switchyard.operations.queries import YardState, yard_state
-from switchyard.operations.slots_needed import SlotsNeeded
 from switchyard.operations.supervisors import ServerState
 from switchyard.operations.timeouts import NoAnswer, TimedCall
 from switchyard.outbox.metrics import outbox_metrics
@@ -70,7 +70,6 @@ TIMEOUT_S = 3.0
 YARD_STATE = TimedCall("broker", yard_state)
 OUTBOX = TimedCall("database", outbox_metrics)
 CONNECTIONS = TimedCall("database", database_connections)
-SLOTS_NEEDED = SlotsNeeded()
 
 
 Row = tuple[*tuple[str, ...], float]
@@ -209,7 +208,7 @@ def _pools(state: YardState) -> Iterator[Metric]:
     ]
     yield _family("switchyard_worker_memory_max_bytes", "Memory of a pool's largest child.", largest, "pool")
     text = "Slots that would keep the pool's promise at the arrivals and durations of the last minute."
-    yield _family("switchyard_pool_slots_needed", text, SLOTS_NEEDED.note(declared_yard(), state).items(), "pool")
+    yield _family("switchyard_pool_slots_needed", text, needed_now(declared_yard(), state).items(), "pool")
     text = "Children restarted since the pool's supervisor started, by reason."
     restarts = [(pool, *one) for pool, each in state.pools.items() for one in sorted(each.restarts.items())]
     yield _family("switchyard_worker_restarts", text, restarts, "pool", "reason", kind=CounterMetricFamily)

@@ -46,8 +46,7 @@ class MaintenanceTask:
 
 def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
     """Return the tasks: alerts, broker, letters, purges, batches, records, bulk acts, old rows."""
-    from switchyard.alerts.away import AwayAlert
-    from switchyard.alerts.lasting import BrokerAlerts
+    from switchyard.alerts.lasting import AwayAlert, BrokerAlerts
     from switchyard.alerts.sending import LOCK_S, Throttle, dispatch_due
     from switchyard.audit import services as audit
     from switchyard.batches.counting import count_batches, forget_expired

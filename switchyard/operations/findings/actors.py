@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import accumulate
 from statistics import median
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -140,13 +141,16 @@ def _all_since(actor: str, failures: Sequence[_Row], jobs: int) -> tuple[Sequenc
     # of it has succeeded, too.
     rows = JobRow.objects.filter(actor=actor, finished_at__gte=first).exclude(failed_at__gt=last)
     ends = rows.order_by("-finished_at", "-id").values_list("finished_at", "failed_at")[:COMPARED]
-    failed, count, since = 0, 0, None
-    for number, (at, has_failed) in enumerate(sorted(((b or a, b is not None) for a, b in ends), reverse=True), 1):
-        failed += has_failed
-        if has_failed and failed >= NEARLY_ALL * number:
-            count, since = number, at
-    latest = [row for row in failures if since is not None and (row[4] or 0) >= since]
+    newest = sorted(((b or a, b is not None) for a, b in ends), reverse=True)
+    count = _outbreak([has_failed for _, has_failed in newest])
+    latest = [row for row in failures if count and (row[4] or 0) >= newest[count - 1][0]]
     return (latest, count) if len(latest) >= max(FEWEST, NEARLY_ALL * count) else (failures, 0)
+
+
+def _outbreak(failed: Sequence[bool]) -> int:
+    """Return how many of the newest jobs, the newest first, nearly all failed, back to the failure that began it."""
+    sums = enumerate(accumulate(failed), 1)
+    return max((number for number, count in sums if failed[number - 1] and count >= NEARLY_ALL * number), default=0)
 
 
 def _onset(actor: str, failures: Sequence[_Row], first_at: datetime) -> datetime:
@@ -310,10 +314,10 @@ def all_failing(actors: Iterable[str]) -> dict[str, AllFailing]:
     for actor in actors:
         rows = JobRow.objects.filter(actor=actor, finished_at__gte=now_ms() - WINDOW_MS, state__in=ENDED)
         newest = list(rows.order_by("-finished_at", "-id").values_list(*columns)[:COMPARED_FAILED])
-        if len(newest) < LEAST_LATEST or _share(newest[:LATEST]) < NEARLY_ALL:
+        has_failed = [row[0] != "succeeded" for row in newest]
+        if len(newest) < LEAST_LATEST or sum(has_failed[:LATEST]) < NEARLY_ALL * len(has_failed[:LATEST]):
             continue
-        failing = (number for number, row in enumerate(newest, 1) if row[0] != "succeeded")  # such a one begins it
-        count = max(number for number in failing if _share(newest[:number]) >= NEARLY_ALL)
+        count = _outbreak(has_failed)
         failed = [row for row in newest[:count] if row[0] != "succeeded"]
         [(exception, _)] = Counter(row[3] or "an error" for row in failed).most_common(1)
         slow = median(row[2] or 0 for row in failed) >= SLOW_MS
@@ -321,10 +325,6 @@ def all_failing(actors: Iterable[str]) -> dict[str, AllFailing]:
         since = failed[-1][1] - (failed[-1][2] or 0)
         found[actor] = AllFailing(len(failed), count, since, exception, slow, host if down else "", fact, kind)
     return found
-
-
-def _share(rows: Sequence[tuple[Any, ...]]) -> float:
-    return sum(bool(row[0] != "succeeded") for row in rows) / len(rows)
 
 
 def blamed(errors: Sequence[tuple[str, str]]) -> tuple[str, str, ErrorKind | None, bool]:

@@ -8,7 +8,6 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -210,10 +209,10 @@ def _is_free(other: sqlite3.Connection) -> bool:
     return True
 
 
-def _locked(name: str, before: LockHolder | None, after: LockHolder | None) -> Finding:
+def _locked(name: str, before: tuple[int, str] | None, after: tuple[int, str] | None) -> Finding:
     """Return the finding for a write lock that was not free, from its holders before and after the wait."""
-    if before is not None and after is not None and before.pid != after.pid:
-        seen = f"the write lock was not free for {LOCK_S:g} s, and changes hands: {before}, then {after}"
+    if before is not None and after is not None and before[0] != after[0]:
+        seen = f"the write lock was not free for {LOCK_S:g} s, and changes hands: {before[1]}, then {after[1]}"
         return GROUP.warning("busy", seen, "More is written than SQLite can take", "Use PostgreSQL, or write less")
     holder = after or before
     cause = "A transaction left open in a task, a shell or another program"
@@ -221,8 +220,9 @@ def _locked(name: str, before: LockHolder | None, after: LockHolder | None) -> F
         seen = f"the database is locked for {LOCK_S:g} s and more: nothing can be written"
         step = f"fuser -v '{name}'; end the process that should not hold it"
         return GROUP.error("locked", seen, cause, step, then=UNLOCK, button=LOOK_AT_WORKERS)
-    seen = f"the database is locked, by {holder}: nothing can be written"
-    step = f"Let pid {holder.pid} end its transaction, or end it: kill -TERM {holder.pid}"
+    pid, shown = holder
+    seen = f"the database is locked, by {shown}: nothing can be written"
+    step = f"Let pid {pid} end its transaction, or end it: kill -TERM {pid}"
     return GROUP.error("locked", seen, cause, step, then=f"{step}. {UNLOCK}", button=LOOK_AT_WORKERS)
 
 
@@ -338,19 +338,10 @@ _SECRETS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class LockHolder:
-    """A process that holds a lock; ``command`` is "" where it cannot be read."""
+def sqlite_writer(database: str | Path, table: Path = Path("/proc/locks")) -> tuple[int, str] | None:
+    """Return the process that holds the write lock, its pid alone and in words with its command where that can be read.
 
-    pid: int
-    command: str
-
-    def __str__(self) -> str:
-        return f"pid {self.pid} ({self.command})" if self.command else f"pid {self.pid}"
-
-
-def sqlite_writer(database: str | Path, table: Path = Path("/proc/locks")) -> LockHolder | None:
-    """Return the process that holds the write lock; ``None`` where none does, or the kernel does not show it.
+    ``None`` where none does, or the kernel does not show it.
 
     Opening and closing the file would release this process's own locks on it, so its inode is compared instead.
     """
@@ -372,7 +363,8 @@ def sqlite_writer(database: str | Path, table: Path = Path("/proc/locks")) -> Lo
             continue
         locked = places[int(inode)]
         if int(first) in locked and (last == "EOF" or int(last) >= locked.start):
-            return LockHolder(int(pid), command_of(int(pid)))
+            command = command_of(int(pid))
+            return int(pid), f"pid {pid} ({command})" if command else f"pid {pid}"
     return None
 
 

@@ -91,15 +91,14 @@ def test_unknown_alert_and_act_are_404(alert: Alert) -> None:
     assert client.get(one(alert, "resolve")).status_code == 405
 
 
-def test_all_open_alerts_that_match_are_acknowledged_by_a_bulk_act(alert: Alert) -> None:
+def test_all_open_alerts_that_match_are_acknowledged_at_once(alert: Alert) -> None:
     client = logged_in("view_alert", "acknowledge_alert")
-
-    page = client.get(LIST, {"kind": alert.kind}).content.decode()
-
-    link = f"{reverse('switchyard-bulk-begin', args=['alert.acknowledge'])}?kind={alert.kind}"
-    assert f'href="{link}">Acknowledge all 1 open…</a>' in page
-    assert "Acknowledge 1 alert" in client.get(link).content.decode()
-    assert "Acknowledge all" not in client.get(LIST, {"q": alert.title}).content.decode()
-    alert.pk, alert.fingerprint = None, "another"
+    known, alert.pk, alert.fingerprint, alert.queue = alert.fingerprint, None, "another", "elsewhere"
     alert.save()
-    assert 'alert.acknowledge/?">Acknowledge all 2 open…</a>' in client.get(LIST).content.decode()
+
+    page = client.get(LIST, {"queue": "elsewhere"}).content.decode()
+    client.post(f"{LIST}?queue=elsewhere", {"action": "acknowledge all"})
+
+    assert "Acknowledge all 1 open</button>" in page
+    assert set(Alert.objects.values_list("fingerprint", "state")) == {(known, "open"), ("another", "acknowledged")}
+    assert "Acknowledge all" not in client.get(LIST, {"queue": "elsewhere"}).content.decode()

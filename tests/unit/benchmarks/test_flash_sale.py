@@ -20,7 +20,7 @@ from benchmarks.flash_sale import (
     with_sale,
 )
 from benchmarks.flash_sale_run import Cost, modelled
-from switchyard.operations.slots_needed import slots_with_backlog
+from switchyard.operations.plan import slots_with_backlog
 
 # From ten minutes before the sale to half an hour after it, on an otherwise steady day.
 RATES = with_sale([1_000.0] * 1_440)

@@ -6,8 +6,7 @@ import math
 
 import pytest
 
-from switchyard.operations.plan import OWN_S, Demand, simulate
-from switchyard.operations.slots_needed import PoolSnapshot, needed, slots_for
+from switchyard.operations.plan import OWN_S, Demand, PoolSnapshot, needed, simulate, slots_for
 
 
 def late_share(slots: int, load: float, duration_s: float, promise_s: float) -> float:

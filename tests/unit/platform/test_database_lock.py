@@ -31,7 +31,7 @@ def test_only_who_holds_the_write_lock_is_named(tmp_path: Path, suffix: str, lin
 
     found = sqlite_writer(tmp_path / "db", table)
 
-    assert (found is not None and found.pid == os.getpid()) == held
+    assert (found is not None and found[0] == os.getpid()) == held
 
 
 def test_a_kernel_without_the_table_is_no_error(tmp_path: Path) -> None:

@@ -1,17 +1,14 @@
-"""Bulk acts that run jobs again or now, and those on alerts."""
+"""Bulk acts that run jobs again or now."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from typing import Any
 
 import dramatiq
 import pytest
-from django.utils import timezone
 from dramatiq.actor import Actor
 
-from switchyard.alerts.models import Alert
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
@@ -105,27 +102,3 @@ def test_jobs_that_no_release_would_take_are_left_out(
 def test_second_run_of_everything_or_of_what_has_not_ended_is_refused(filter: dict[str, str], start: Start) -> None:
     with pytest.raises(ValueError, match=r"state|colour"):
         start("job.run_again", filter)
-
-
-def test_open_alerts_of_a_queue_are_acknowledged(start: Start, finish: Finish) -> None:
-    now = timezone.now() - timedelta(minutes=1)
-    values = {
-        "kind": "dead",
-        "severity": "critical",
-        "title": "t",
-        "sample": "",
-        "count": 1,
-        "first_at": now,
-        "last_at": now,
-    }
-    for n in range(5):
-        Alert.objects.create(fingerprint=f"f{n}", queue="urgent" if n < 3 else "slow", **values)
-
-    act = finish(start("alert.acknowledge", {"queue": "urgent"}))
-
-    assert (act.total, act.done) == (3, 3)
-    assert set(Alert.objects.filter(queue="urgent").values_list("state", "acknowledged_by")) == {
-        ("acknowledged", "a.lind")
-    }
-    assert Alert.objects.filter(state="open").count() == 2
-    assert AuditEntry.objects.get(act="alert.acknowledge").count == 3
