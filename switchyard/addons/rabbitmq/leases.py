@@ -21,8 +21,7 @@ from switchyard.broker.queue.leases import LaneKey, TickBudget, TickExhausted
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.workers.shared.child_table import ChildRow, Running
-from switchyard.workers.supervisor.backlog import POLL_EVERY_S, BacklogPoll, PoolBacklog
-from switchyard.workers.supervisor.leases import ChildLeases, Leftovers
+from switchyard.workers.supervisor.leases import POLL_EVERY_S, BacklogPoll, ChildLeases, Leftovers, PoolBacklog
 
 # The server delivers the suspects of a child that ended, and a worker isolates them, within this time.
 ISOLATED_WITHIN_S = 1.0
