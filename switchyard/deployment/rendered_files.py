@@ -252,14 +252,6 @@ def _bytes(memory: str) -> int:
     return int(float(number) * UNITS[unit])
 
 
-def containers_hold_their_pools() -> list[CheckMessage]:
-    """Check the compose file of this project, if it has one."""
-    own = switchyard_settings()
-    file = own.base_dir / COMPOSE_FILE
-    given = given_mib(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return too_small(own.topology.with_cores(RENDERED_CORES), given)
-
-
 def too_small(yard: Yard, given_mib: Mapping[str, int]) -> list[CheckMessage]:
     """Return W008 for each pool whose container, of those that are given a limit in MiB, gets less than it may take."""
     lower = "lower memory_limit_bytes, isolated or processes in the topology"
