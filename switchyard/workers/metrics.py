@@ -84,7 +84,7 @@ class Name(dict[int, int | str]):
                 self._again_at_s = time.monotonic() + LOOK_EVERY_S
                 logger.error("metrics: their folder has no room, new series are not counted: %s", error.strerror)
                 return False
-        return True  # also where the folder is gone, see FolderWatch
+        return True  # also where the folder is gone, see PoolFolder
 
 
 def allocate(file: Path, size: int, *, free_bytes: int = 0) -> int:
@@ -132,22 +132,41 @@ def keep_files() -> None:
         _name.forget(gap)  # the next value that changes has another one made, and opens files of that name
 
 
-class FolderWatch:
-    """A supervisor's folder of metrics, with the descriptor of its locked lock file, made again when it is gone."""
+class PoolFolder:
+    """A pool's folder of metrics, claimed by the lock on a file in it, and made again when it is gone.
 
-    def __init__(self, folder: Path, pool_name: str, lock: int) -> None:
-        self._folder = folder
+    It is emptied, and prometheus-client writes there from now on. A second supervisor of the pool on the same machine,
+    while the first drains for example, gets ``<pool>.2``. The claim ends with :meth:`close`.
+    """
+
+    def __init__(self, base: Path, pool_name: str) -> None:
         self._pool_name = pool_name
-        self._lock = lock
         self._gaps = 0
         self._look_at_s = 0.0
+        for attempt in itertools.count(1):
+            self.path = base / (pool_name if attempt == 1 else f"{pool_name}.{attempt}")
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                os.close(self._lock)
+        os.truncate(self._lock, 0)
+        for left in self.path.glob("*.db"):
+            left.unlink()
+        os.environ[VARIABLE] = str(self.path)
+        # Chosen when prometheus-client was imported: a host's process had no folder then.
+        if values.ValueClass is values.MutexValue:
+            values.ValueClass = values.MultiProcessValue()
+        name_files()
 
     def look(self) -> None:
         """Make the folder again if it or its lock is gone; looks every two seconds."""
         if time.monotonic() < self._look_at_s:
             return
         self._look_at_s = time.monotonic() + LOOK_EVERY_S
-        if (self._folder / LOCK).exists():
+        if (self.path / LOCK).exists():
             return
         try:
             self._restore(self._gaps + 1)
@@ -163,14 +182,14 @@ class FolderWatch:
         os.close(self._lock)
 
     def _restore(self, gaps: int) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for left in self._folder.glob("*.db"):
+        self.path.mkdir(parents=True, exist_ok=True)
+        for left in self.path.glob("*.db"):
             left.unlink(missing_ok=True)
-        allocate(self._folder / GAPS_FILE, FIRST_BYTES)
-        counted = MmapedDict(str(self._folder / GAPS_FILE))
+        allocate(self.path / GAPS_FILE, FIRST_BYTES)
+        counted = MmapedDict(str(self.path / GAPS_FILE))
         counted.write_value(mmap_key(METRIC, f"{METRIC}_total", ["pool"], [self._pool_name], HELP), gaps, 0.0)
         counted.close()
-        lock = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.write(lock, str(gaps).encode())  # last: children start new files as soon as they read it
         os.close(self._lock)
@@ -282,34 +301,6 @@ def _add(file: Path, total: Path) -> None:
             totals.write_value(key, totals.read_value(key)[0] + value, timestamp)
     finally:
         totals.close()
-
-
-def claim(base: Path, pool_name: str) -> tuple[Path, int]:
-    """Claim a pool's folder, empty it, and make prometheus-client write there from now on.
-
-    A second supervisor of the pool on the same machine, while the first drains for example, gets ``<pool>.2``.
-
-    Returns:
-        The folder, and the descriptor of its lock. The claim ends when that is closed.
-    """
-    for attempt in itertools.count(1):
-        folder = base / (pool_name if attempt == 1 else f"{pool_name}.{attempt}")
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            os.close(lock)
-    os.truncate(lock, 0)
-    for left in folder.glob("*.db"):
-        left.unlink()
-    os.environ[VARIABLE] = str(folder)
-    # Chosen when prometheus-client was imported: a host's process had no folder then.
-    if values.ValueClass is values.MutexValue:
-        values.ValueClass = values.MultiProcessValue()
-    name_files()
-    return folder, lock
 
 
 LARGEST_REQUEST_BYTES, MOST_CONNECTIONS, LONGEST_CONNECTION_S = 8_192, 32, 5.0
