@@ -260,7 +260,7 @@ class ChildLeases:
         budget = TickBudget(time.monotonic() + TICK_S)
         found: set[tuple[int, Running]] = set()
         for queue, messages_of in by_queue.items():
-            ids = [_text(ran.id) for _, ran in messages_of]
+            ids = [ran.job_id for _, ran in messages_of]
             try:
                 asked = self._queues[queue].cancel_requested(ids, budget_s=budget.left())
             except TickExhausted:
@@ -274,7 +274,7 @@ class ChildLeases:
         by_lane = {
             key: LaneLeftovers(
                 finished=[(done.id, b"%d" % done.token) for done in leftovers.finished if done.lane == lane],
-                running=[_text(ran.id) for ran in suspects if ran.lane == lane],
+                running=[ran.job_id for ran in suspects if ran.lane == lane],
                 cause=cause,
                 heir=self._heir if self._isolates and key[1] != "alone" else "",
             )
@@ -313,7 +313,7 @@ class ChildLeases:
             lines: dict[int, str] = {}
             for ran in rows[index].running():
                 if ran.start_ns <= began_ns:
-                    lines[ran.lane] = f"{lines.get(ran.lane, '')}\n{_text(ran.id)}"
+                    lines[ran.lane] = f"{lines.get(ran.lane, '')}\n{ran.job_id}"
             self.keeper.report(
                 adopted.child, {key: work + lines.get(lane, "") for lane, key in enumerate(adopted.served.keys)}
             )
@@ -337,7 +337,7 @@ class ChildLeases:
         try:
             for ran in leftovers.cancelled:
                 if time.monotonic() < deadline_s:
-                    self._records.cancel(_text(ran.id), place="cancelled")
+                    self._records.cancel(ran.job_id, place="cancelled")
         except BrokerError as error:
             logger.warning("jobs that were cancelled and killed are recorded later: %s", error)
 
@@ -376,7 +376,3 @@ def connect_leases(pool: Pool, yard: Yard, broker: Broker, url: str) -> ChildLea
     records = JobRecords(calls, broker.keys, broker.families)
     make = broker.make_leases or ChildLeases
     return cast(ChildLeases, make(pool, served, isolated, queues, calls, records))
-
-
-def _text(id_: bytes) -> str:
-    return str(id_, "ascii", "replace")
