@@ -43,14 +43,9 @@ def compare_clocks(broker: Broker) -> None:
     broker.add_middleware(ClockComparison(clock=server), before=type(broker.middleware[0]))
 
 
-def compare() -> None:
-    """Compare the clocks where that is due, for requests: they read the clock before they enqueue anything."""
+def compared_now() -> datetime:
+    """Return the time in UTC, once the clocks are compared: requests read it before they enqueue anything."""
     comparison = facilities().clock
     if comparison is not None:
         comparison.compare()
-
-
-def compared_now() -> datetime:
-    """Compare the clocks where that is due, and return the time in UTC."""
-    compare()
     return clock.utc_now()

@@ -140,18 +140,14 @@ def _check_rate(spec: Any, actor: Actor[..., Any]) -> str:
 
 
 def rates_of(spec: Any) -> list[Rate]:
-    """Return the rates of the option; as ``rate_of`` for one that cannot be read."""
-    found = [rate_of(each) for each in (spec if isinstance(spec, list | tuple) else [spec])]
+    """Return the rates of the option, such as ``"10/m"`` or several; ``ValueError`` when one cannot be read."""
+    found = []
+    for text in spec if isinstance(spec, list | tuple) else [spec]:
+        if (match := SPEC.fullmatch(text)) is None:
+            raise ValueError(f"rate {text!r} cannot be read; write for example '10/m'")
+        found.append(Rate(int(match[1]), UNIT_MS[match[2]], match[3] or ""))
     by = [each.argument for each in found]
     return [
         each if by.count(each.argument) == 1 else msgspec.structs.replace(each, suffix=f"/{each.window_ms // 1_000}s")
         for each in found
     ]
-
-
-def rate_of(spec: str) -> Rate:
-    """Return the rate of a text such as ``"10/m"``; ``ValueError`` when it cannot be read."""
-    match = SPEC.fullmatch(spec)
-    if match is None:
-        raise ValueError(f"rate {spec!r} cannot be read; write for example '10/m'")
-    return Rate(int(match[1]), UNIT_MS[match[2]], match[3] or "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -41,11 +40,7 @@ class Redaction(Middleware):
     def after_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
         """Keep Dramatiq's debug record of a call, with the arguments, out of the project's log."""
         if actor.options.get("redact"):
-            actor.logger.addFilter(_names_no_arguments)
-
-
-def _names_no_arguments(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith("Received args=")
+            actor.logger.addFilter(lambda record: not str(record.msg).startswith("Received args="))
 
 
 def _check_names(names: Any, actor: Actor[..., Any]) -> str:

@@ -162,10 +162,8 @@ class RecordOptions(NamedTuple):
     is_plain: bool = False
 
     @classmethod
-    def of(cls, actor: Actor[..., Any] | None) -> RecordOptions:
-        """Return the options of an actor, those of none by default."""
-        if actor is None:
-            return cls()
+    def of(cls, actor: Actor[..., Any]) -> RecordOptions:
+        """Return the options of an actor."""
         given = {name: actor.options[name] for name in cls._fields if actor.options.get(name) is not None}
         kept = cls(**given, actor=actor)
         plain = kept.track is True and kept.history == "all" and not kept.store_results and not kept.keep_logs
@@ -181,29 +179,6 @@ class RecordOptions(NamedTuple):
 
 
 ALWAYS: Final = RecordOptions()
-
-
-class ActorRecords(dict[str, RecordOptions]):
-    """Cache of the options of each actor, by name."""
-
-    def of(self, broker: Broker, actor_name: str) -> RecordOptions:
-        """Return the options of an actor; of an unknown one the defaults, which are not cached."""
-        kept = self.get(actor_name)
-        if kept is None:
-            kept = RecordOptions.of(broker.actors.get(actor_name))
-            if actor_name in broker.actors:
-                self[actor_name] = kept
-        return kept
-
-    def tracked(self, broker: Broker, message: Any) -> bool:
-        """Return whether a message's job is recorded: its own option, else that of its actor."""
-        asked = message.options.get("track")
-        return asked if isinstance(asked, bool) else self.of(broker, message.actor_name).track
-
-    def succeeds_plainly(self, message: Any) -> bool:
-        """Return whether the success of a message is recorded by its end alone."""
-        kept, options = self.get(message.actor_name, ALWAYS), message.options
-        return kept.is_plain and "track" not in options and "store_results" not in options
 
 
 def _history(value: Any) -> str:
@@ -258,17 +233,17 @@ class Status(Middleware):
         self._finds_waiting = finds_waiting
         self._history_bytes = history_bytes
         self._queues: dict[str, str] = {}
-        self._kept, self._logs = ActorRecords(), KeptLogs()
+        self._kept: dict[str, RecordOptions] = {}  # by the actor's name
+        self._logs = KeptLogs()
         if finds_waiting:
             barrier.row_of = self._row_of
 
     def after_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
-        """Take the options of an actor of a name that was declared before."""
-        self._kept.pop(actor.actor_name, None)
+        self._kept[actor.actor_name] = RecordOptions.of(actor)
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Write on the message that its actor keeps no record: its message would be one."""
-        if "track" not in message.options and not self._kept.of(broker, message.actor_name).track:
+        if "track" not in message.options and not self._kept_of(message).track:
             message.options["track"] = False
 
     def after_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
@@ -279,7 +254,7 @@ class Status(Middleware):
         attempts, due_at = int(options.get("attempts", 0)), options.get("due_at", now_ms() + (delay or 0))
         if "parked_ms" in options:  # ordered before its next start and after its last
             self._add_waiting(message, "scheduled", started=attempts + 1, reason="parked", next_attempt_at=due_at)
-        elif attempts > 0 or not self._kept.tracked(broker, message):
+        elif attempts > 0 or not self._tracks(message):
             return
         elif delay is None:
             self._add_waiting(message, "queued")
@@ -308,7 +283,7 @@ class Status(Middleware):
         self._barrier.stop()
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        if self._kept.tracked(broker, message):
+        if self._tracks(message):
             self._barrier.begin(message, self._running)
 
     def _running(self, message: MessageProxy) -> Step:
@@ -320,17 +295,18 @@ class Status(Middleware):
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         try:
-            outcome = outcome_of(message, exception)
-            if outcome is SUCCEEDED and self._kept.succeeds_plainly(message):
+            outcome, options = outcome_of(message, exception), message.options
+            is_plain = self._kept_of(message).is_plain and "track" not in options and "store_results" not in options
+            if outcome is SUCCEEDED and is_plain:
                 queue, body = self._queue_of(message.queue_name), kept_body(body_of(message))
                 self._barrier.add(success_step(queue, message, self._barrier.worker_place, body))
-            elif self._kept.tracked(broker, message):
-                self._record_end(broker, message, result, outcome)
+            elif self._tracks(message):
+                self._record_end(message, result, outcome)
         finally:
             _drop_lines(message)
 
-    def _record_end(self, broker: Broker, message: MessageProxy, result: Any, outcome: Outcome) -> None:
-        kept = self._kept.of(broker, message.actor_name)
+    def _record_end(self, message: MessageProxy, result: Any, outcome: Outcome) -> None:
+        kept = self._kept_of(message)
         if outcome.kind == "deferred":
             return
         if outcome.kind == "retried":
@@ -351,7 +327,7 @@ class Status(Middleware):
         outcome = getattr(message, "outcome", None)
         if not isinstance(outcome, Outcome) or outcome.kind not in ("retried", "dead"):
             return NO_ROW
-        state, kept = "retrying" if outcome.kind == "retried" else "dead", self._kept.get(message.actor_name, ALWAYS)
+        state, kept = "retrying" if outcome.kind == "retried" else "dead", self._kept_of(message)
         if not message.options.get("track", kept.track) or not self._in_history(message, kept, state):
             return NO_ROW
         error, reason = failure_of(message, outcome.exception, outcome.refusal), outcome.reason
@@ -373,8 +349,8 @@ class Status(Middleware):
         """Record a job that was cancelled, or too old, before it started."""
         _drop_lines(message)
         outcome = outcome_of(message)
-        if outcome.kind in ("cancelled", "expired") and self._kept.tracked(broker, message):
-            kept = self._kept.of(broker, message.actor_name)
+        if outcome.kind in ("cancelled", "expired") and self._tracks(message):
+            kept = self._kept_of(message)
             self._end(message, kept, outcome.kind, has_started=False, reason=outcome.reason)
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
@@ -385,7 +361,7 @@ class Status(Middleware):
 
     def after_quarantine_message(self, broker: Broker, message: Message[Any], error: Exception) -> None:
         """Record a job whose message no worker of this release understands as dead."""
-        if self._kept.tracked(broker, message):
+        if self._tracks(message):
             failure = failure_of(message, error)
             self._end(message, ALWAYS, "dead", has_started=False, reason="quarantined", error=failure)
 
@@ -405,7 +381,7 @@ class Status(Middleware):
     def _ended(self, message: Any, state: str, *, attempts: int, **how: Any) -> EndedJob:
         """Return the record of an ended attempt; ``how`` are its ``reason``, ``error``, ``result`` and ``kept_in``."""
         pool, worker, release = self._barrier.worker_place
-        kept = self._kept.get(message.actor_name, ALWAYS)
+        kept = self._kept_of(message)
         logs = self._logs.of(message, kept.actor) if kept.keep_logs or state in ("retrying", "dead") else None
         return EndedJob(
             id=message.message_id, state=state, attempt=attempts, generation=int(message.options.get("generation", 0)),
@@ -420,6 +396,14 @@ class Status(Middleware):
             message.message_id, state, attempt=attempts, generation=int(message.options.get("generation", 0)),
             lane=message.queue_name, pool=pool, worker=worker, release=release, message=body, **details,
         )  # fmt: skip
+
+    def _kept_of(self, message: Any) -> RecordOptions:
+        return self._kept.get(message.actor_name, ALWAYS)
+
+    def _tracks(self, message: Any) -> bool:
+        """Return whether a message's job is recorded: its own option, else that of its actor."""
+        asked = message.options.get("track")
+        return asked if isinstance(asked, bool) else self._kept_of(message).track
 
     def _in_history(self, message: Any, kept: RecordOptions, state: str) -> bool:
         # Sent with a job id of its own: the history tells a repetition that it was enqueued.

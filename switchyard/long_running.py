@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
 
 from switchyard.broker.errors import BrokerError, BrokerUnavailable, SwitchyardError
@@ -23,14 +22,10 @@ REPEAT_S, LASTS_S = 600.0, 60.0
 log = get_logger("switchyard.scheduler")
 
 
-@dataclass(slots=True)
-class _Trouble:
-    logged_s: float
-    failed_s: dict[str, float] = field(default_factory=dict)  # last failure of each operation
-
-
-_troubles: dict[str, _Trouble] = {}
-_troubles_lock = threading.Lock()
+# Kind of trouble -> when it was logged last; and the last failure of each operation by it.
+_logged_s: dict[str, float] = {}
+_failed_s: dict[str, dict[str, float]] = {}
+_lock = threading.Lock()
 
 
 class LogThrottle:
@@ -66,13 +61,11 @@ class LogThrottle:
         elif told and not ours:
             kind = told.partition(":")[0]  # what follows names the table that this operation needs
         now_s = time.monotonic()
-        with _troubles_lock:
-            trouble = _troubles.get(kind)
-            due = trouble is None or now_s >= trouble.logged_s + REPEAT_S
-            if trouble is None:
-                trouble = _troubles[kind] = _Trouble(now_s)
-            trouble.logged_s = now_s if due else trouble.logged_s
-            trouble.failed_s[self._operation] = now_s
+        with _lock:
+            due = kind not in _failed_s or now_s >= _logged_s[kind] + REPEAT_S
+            if due:
+                _logged_s[kind] = now_s
+            _failed_s.setdefault(kind, {})[self._operation] = now_s
         self._failing.add(kind)
         if due:
             cause = {"error": told} if told else {"exc_info": error}
@@ -82,21 +75,20 @@ class LogThrottle:
         """Log the end of what the last runs failed by, unless other operations still fail by it, or have logged it."""
         if not self._failing:
             return
-        with _troubles_lock:
+        with _lock:
             ended = [kind for kind in self._failing if self._ends(kind)]
-            self._failing &= _troubles.keys()
+            self._failing &= _failed_s.keys()
         if ended:
             self._log.info("works again", what=self._operation)
 
     def _ends(self, kind: str) -> bool:
-        trouble, now_s = _troubles.get(kind), time.monotonic()
-        if trouble is None:
+        if (failed_s := _failed_s.get(kind)) is None:
             return False
-        trouble.failed_s.pop(self._operation, None)
+        failed_s.pop(self._operation, None)
         # Tasks that run once an hour, or stopped with this process's lead, do not keep it.
-        if any(now_s < at + LASTS_S for at in trouble.failed_s.values()):
+        if any(time.monotonic() < at_s + LASTS_S for at_s in failed_s.values()):
             return False
-        del _troubles[kind]
+        del _failed_s[kind]
         return True
 
 

@@ -214,6 +214,7 @@ def in_order(
         barrier=facilities.barrier, keep_files=keep_files, thread_time=not is_patched()
     )
     name_files()
+    groups = DurableGroupCallbacks(groups=facilities.groups, barrier=facilities.barrier, yard=yard, transport=transport)
     return [
         Options(),
         LostLeases(),
@@ -232,7 +233,8 @@ def in_order(
         Logs(tracebacks=development),
         metrics,
         *([] if facilities.batches is None else [BatchEnds(batches=facilities.batches, yard=yard)]),
-        *_group_callbacks(facilities, extra),
+        # Not beside Dramatiq's: jobs of both would be counted in two places.
+        *([] if any(isinstance(entry, GroupCallbacks) for entry in extra) else [groups]),
         Status(
             yard=yard,
             barrier=facilities.barrier,
@@ -283,14 +285,6 @@ def error_tracker() -> list[Middleware]:
     from switchyard.middleware.error_tracker import ErrorTracker
 
     return [ErrorTracker(link=lambda job_id: absolute(job_url(job_id)))]
-
-
-def _group_callbacks(facilities: Facilities, extra: Sequence[Middleware]) -> list[Middleware]:
-    """Return ours unless the project lists Dramatiq's: jobs of both would be counted in two places."""
-    if facilities.groups is None or any(isinstance(entry, GroupCallbacks) for entry in extra):
-        return []
-    transport, barrier, yard = facilities.transport, facilities.barrier, facilities.yard
-    return [DurableGroupCallbacks(groups=facilities.groups, barrier=barrier, yard=yard, transport=transport)]
 
 
 def project_dead_letter(letter: DeadLetter) -> None:

@@ -218,7 +218,7 @@ class Facilities:
     alerts: AlertGroups
     pools: PoolReports
     facts: FactStore
-    groups: GroupBarriers | None = None
+    groups: GroupBarriers
     clock: ServerClock | None = None
     batches: Batches | None = None
 

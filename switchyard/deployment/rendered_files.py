@@ -126,23 +126,21 @@ def render(
 
 def _units(engine: Engine, filled: Context) -> dict[str, str]:
     """Return a unit for each process of the yard, and the target that starts all of them."""
+    web = {"name": "web", "command": "runweb --host 127.0.0.1 --port 8000"}
     units = [
-        {"name": "switchyard-web", "title": "web", "command": "runweb --host 127.0.0.1 --port 8000", "stop_s": 30},
-        *(
-            {"name": f"switchyard-{part['name']}", "title": part["name"], "command": part["command"], "stop_s": 30}
-            for part in filled["singletons"]
-        ),
-        *(
-            {
-                "name": f"switchyard-{pool['component']}",
-                "title": f"pool {pool['name']}",
-                "command": f"runpool {pool['name']} --metrics-port {METRICS_PORT + number}",
-                "stop_s": 75,
-                "memory_mib": pool["memory_mib"],
-                "tasks": pool["pids"],
-            }
-            for number, pool in enumerate(filled["pools"])
-        ),
+        {"name": f"switchyard-{part['name']}", "title": part["name"], "command": part["command"], "stop_s": 30}
+        for part in (web, *filled["singletons"])
+    ]
+    units += [
+        {
+            "name": f"switchyard-{pool['component']}",
+            "title": f"pool {pool['name']}",
+            "command": f"runpool {pool['name']} --metrics-port {METRICS_PORT + number}",
+            "stop_s": 75,
+            "memory_mib": pool["memory_mib"],
+            "tasks": pool["pids"],
+        }
+        for number, pool in enumerate(filled["pools"])
     ]
     template = engine.get_template("systemd/unit.service")
     with filled.push(units=units):
@@ -250,14 +248,6 @@ def _bytes(memory: str) -> int:
     memory = memory.lower().removesuffix("b")
     number, unit = (memory[:-1], memory[-1]) if memory[-1] in UNITS else (memory, "b")
     return int(float(number) * UNITS[unit])
-
-
-def containers_hold_their_pools() -> list[CheckMessage]:
-    """Check the compose file of this project, if it has one."""
-    own = switchyard_settings()
-    file = own.base_dir / COMPOSE_FILE
-    given = given_mib(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return too_small(own.topology.with_cores(RENDERED_CORES), given)
 
 
 def too_small(yard: Yard, given_mib: Mapping[str, int]) -> list[CheckMessage]:

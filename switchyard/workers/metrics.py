@@ -84,7 +84,7 @@ class Name(dict[int, int | str]):
                 self._again_at_s = time.monotonic() + LOOK_EVERY_S
                 logger.error("metrics: their folder has no room, new series are not counted: %s", error.strerror)
                 return False
-        return True  # also where the folder is gone, see FolderWatch
+        return True  # also where the folder is gone, see PoolFolder
 
 
 def allocate(file: Path, size: int, *, free_bytes: int = 0) -> int:
@@ -132,22 +132,41 @@ def keep_files() -> None:
         _name.forget(gap)  # the next value that changes has another one made, and opens files of that name
 
 
-class FolderWatch:
-    """A supervisor's folder of metrics, with the descriptor of its locked lock file, made again when it is gone."""
+class PoolFolder:
+    """A pool's folder of metrics, claimed by the lock on a file in it, and made again when it is gone.
 
-    def __init__(self, folder: Path, pool_name: str, lock: int) -> None:
-        self._folder = folder
+    It is emptied, and prometheus-client writes there from now on. A second supervisor of the pool on the same machine,
+    while the first drains for example, gets ``<pool>.2``. The claim ends with :meth:`close`.
+    """
+
+    def __init__(self, base: Path, pool_name: str) -> None:
         self._pool_name = pool_name
-        self._lock = lock
         self._gaps = 0
         self._look_at_s = 0.0
+        for attempt in itertools.count(1):
+            self.path = base / (pool_name if attempt == 1 else f"{pool_name}.{attempt}")
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                os.close(self._lock)
+        os.truncate(self._lock, 0)
+        for left in self.path.glob("*.db"):
+            left.unlink()
+        os.environ[VARIABLE] = str(self.path)
+        # Chosen when prometheus-client was imported: a host's process had no folder then.
+        if values.ValueClass is values.MutexValue:
+            values.ValueClass = values.MultiProcessValue()
+        name_files()
 
     def look(self) -> None:
         """Make the folder again if it or its lock is gone; looks every two seconds."""
         if time.monotonic() < self._look_at_s:
             return
         self._look_at_s = time.monotonic() + LOOK_EVERY_S
-        if (self._folder / LOCK).exists():
+        if (self.path / LOCK).exists():
             return
         try:
             self._restore(self._gaps + 1)
@@ -163,14 +182,14 @@ class FolderWatch:
         os.close(self._lock)
 
     def _restore(self, gaps: int) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for left in self._folder.glob("*.db"):
+        self.path.mkdir(parents=True, exist_ok=True)
+        for left in self.path.glob("*.db"):
             left.unlink(missing_ok=True)
-        allocate(self._folder / GAPS_FILE, FIRST_BYTES)
-        counted = MmapedDict(str(self._folder / GAPS_FILE))
+        allocate(self.path / GAPS_FILE, FIRST_BYTES)
+        counted = MmapedDict(str(self.path / GAPS_FILE))
         counted.write_value(mmap_key(METRIC, f"{METRIC}_total", ["pool"], [self._pool_name], HELP), gaps, 0.0)
         counted.close()
-        lock = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.write(lock, str(gaps).encode())  # last: children start new files as soon as they read it
         os.close(self._lock)
@@ -284,34 +303,6 @@ def _add(file: Path, total: Path) -> None:
         totals.close()
 
 
-def claim(base: Path, pool_name: str) -> tuple[Path, int]:
-    """Claim a pool's folder, empty it, and make prometheus-client write there from now on.
-
-    A second supervisor of the pool on the same machine, while the first drains for example, gets ``<pool>.2``.
-
-    Returns:
-        The folder, and the descriptor of its lock. The claim ends when that is closed.
-    """
-    for attempt in itertools.count(1):
-        folder = base / (pool_name if attempt == 1 else f"{pool_name}.{attempt}")
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            os.close(lock)
-    os.truncate(lock, 0)
-    for left in folder.glob("*.db"):
-        left.unlink()
-    os.environ[VARIABLE] = str(folder)
-    # Chosen when prometheus-client was imported: a host's process had no folder then.
-    if values.ValueClass is values.MutexValue:
-        values.ValueClass = values.MultiProcessValue()
-    name_files()
-    return folder, lock
-
-
 LARGEST_REQUEST_BYTES, MOST_CONNECTIONS, LONGEST_CONNECTION_S = 8_192, 32, 5.0
 
 
@@ -333,7 +324,7 @@ class MetricsListener:
         self._selector = selector
         self._render = render
         self._unhealthy_reason = unhealthy_reason
-        self._connections: dict[socket.socket, _Connection] = {}
+        self._connections: dict[socket.socket, float] = {}  # with the time at which each is closed
         self._listener = socket.create_server((host, port), backlog=16)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
@@ -341,52 +332,47 @@ class MetricsListener:
 
     def expire(self) -> None:
         """Close connections that are older than 5 s. Call it regularly."""
-        now = time.monotonic()
-        for connection in list(self._connections.values()):
-            if now > connection.deadline_s:
-                self._close(connection)
+        for client, deadline_s in list(self._connections.items()):
+            if time.monotonic() > deadline_s:
+                self._close(client)
 
     def close(self) -> None:
         """Stop listening and close all connections. In a forked child the parent's stay as they are."""
-        for connection in self._connections.values():
-            connection.socket.close()
+        for client in self._connections:
+            client.close()
         self._listener.close()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):  # the client may be gone already
-            accepted, _ = self._listener.accept()
+            client, _ = self._listener.accept()
             if len(self._connections) >= MOST_CONNECTIONS:
-                accepted.close()
+                client.close()
                 return
-            accepted.setblocking(False)
-            connection = self._connections[accepted] = _Connection(accepted)
-            self._selector.register(accepted, selectors.EVENT_READ, lambda: self._read(connection))
+            client.setblocking(False)
+            self._connections[client] = time.monotonic() + LONGEST_CONNECTION_S
+            self._selector.register(client, selectors.EVENT_READ)
+            self._go_on(client, self._serve(client))
 
-    def _read(self, connection: _Connection) -> None:
+    def _go_on(self, client: socket.socket, steps: Iterator[int]) -> None:
+        """Take the next step of a connection, and close it after the last one."""
         try:
-            data = connection.socket.recv(4096)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        connection.request += data
-        if not data or len(connection.request) > LARGEST_REQUEST_BYTES:
-            self._close(connection)
-        elif b"\r\n\r\n" in connection.request:
-            connection.answer = self._answer(connection.request)
-            self._selector.modify(connection.socket, selectors.EVENT_WRITE, lambda: self._write(connection))
-            self._write(connection)
+            self._selector.modify(client, next(steps), partial(self._go_on, client, steps))
+        except (StopIteration, OSError):
+            self._close(client)
 
-    def _write(self, connection: _Connection) -> None:
-        try:
-            sent = connection.socket.send(connection.answer)
-        except BlockingIOError:
-            return
-        except OSError:
-            sent = len(connection.answer)
-        connection.answer = connection.answer[sent:]
-        if not connection.answer:
-            self._close(connection)
+    def _serve(self, client: socket.socket) -> Iterator[int]:
+        """Answer a client; yields the event that the next step waits for."""
+        request = b""
+        while b"\r\n\r\n" not in request:
+            yield selectors.EVENT_READ
+            data = client.recv(4096)
+            request += data
+            if not data or len(request) > LARGEST_REQUEST_BYTES:
+                return
+        answer = self._answer(request)
+        while answer:
+            yield selectors.EVENT_WRITE
+            answer = answer[client.send(answer) :]
 
     def _answer(self, request: bytes) -> bytes:
         method, _, rest = request.partition(b" ")
@@ -405,18 +391,10 @@ class MetricsListener:
             return _response("500 Internal Server Error", b"see the pool's log\n")
         return _response("200 OK", body, CONTENT_TYPE_LATEST, head=method == b"HEAD")
 
-    def _close(self, connection: _Connection) -> None:
-        self._connections.pop(connection.socket, None)
-        self._selector.unregister(connection.socket)
-        connection.socket.close()
-
-
-class _Connection:
-    def __init__(self, accepted: socket.socket) -> None:
-        self.socket = accepted
-        self.request = b""
-        self.answer = b""
-        self.deadline_s = time.monotonic() + LONGEST_CONNECTION_S
+    def _close(self, client: socket.socket) -> None:
+        self._connections.pop(client, None)
+        self._selector.unregister(client)
+        client.close()
 
 
 def _response(status: str, body: bytes, content_type: str = "text/plain", *, head: bool = False) -> bytes:
@@ -425,12 +403,18 @@ def _response(status: str, body: bytes, content_type: str = "text/plain", *, hea
 
 
 class PoolCollector(Collector):
-    """A supervisor's report, and the memory of its children, as metrics."""
+    """Counts and times of a pool's children, ended ones included, from their files; its report, and their memory."""
 
-    def __init__(self, report: PoolReport, memory_bytes: int) -> None:
-        self._report, self._memory_bytes = report, memory_bytes
+    def __init__(self, folder: Path, report: PoolReport, memory_bytes: int) -> None:
+        self._folder, self._report, self._memory_bytes = folder, report, memory_bytes
 
     def collect(self) -> Iterator[Metric]:
+        files = []
+        for path in sorted(self._folder.glob("*.db")):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_size:  # a child creates an empty file and then sets its size
+                    files.append(str(path))
+        yield from MultiProcessCollector.merge(files)
         report, memory_bytes = self._report, self._memory_bytes
         up = float(any(child["ready"] for child in report.children))
         gauges: tuple[tuple[str, str, float | None], ...] = (
@@ -452,24 +436,8 @@ class PoolCollector(Collector):
         yield restarts
 
 
-class ChildrenCollector(Collector):
-    """Counts and times of one pool's children, ended ones included, from their multiprocess files."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def collect(self) -> Iterator[Metric]:
-        files = []
-        for path in sorted(self._folder.glob("*.db")):
-            with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_size:  # a child creates an empty file and then sets its size
-                    files.append(str(path))
-        yield from MultiProcessCollector.merge(files)
-
-
 def exposition(folder: Path, report: PoolReport, memory_bytes: int) -> bytes:
-    """Return a pool's metrics as Prometheus text: the files of its children, its report and their memory now."""
+    """Return a pool's metrics as Prometheus text."""
     registry = CollectorRegistry()
-    registry.register(ChildrenCollector(folder))
-    registry.register(PoolCollector(report, memory_bytes))
+    registry.register(PoolCollector(folder, report, memory_bytes))
     return generate_latest(registry)

@@ -21,8 +21,7 @@ from switchyard.broker.queue.leases import LaneKey, TickBudget, TickExhausted
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.workers.shared.child_table import ChildRow, Running
-from switchyard.workers.supervisor.backlog import POLL_EVERY_S, BacklogPoll, PoolBacklog
-from switchyard.workers.supervisor.leases import ChildLeases, Leftovers
+from switchyard.workers.supervisor.leases import POLL_EVERY_S, BacklogPoll, ChildLeases, Leftovers, PoolBacklog
 
 # The server delivers the suspects of a child that ended, and a worker isolates them, within this time.
 ISOLATED_WITHIN_S = 1.0
@@ -107,11 +106,11 @@ class RabbitLeases(ChildLeases):
     def settle(self, leftovers: Leftovers, suspects: Sequence[Running] = (), cause: str = "") -> None:
         """Note which messages a child had finished, and which crashed it, for the worker that gets them next."""
         counts = not cause.startswith("limit")
-        ended = [Publication(_text(done.id), b"%d" % done.token) for done in leftovers.finished]
+        ended = [Publication(done.job_id, b"%d" % done.token) for done in leftovers.finished]
         self._notes.append(partial(self._redeliveries.note_ends, ended))
         for ran in suspects:
-            self._notes.append(partial(self._redeliveries.note_crash, _text(ran.id), cause, counts=counts))
-        blamed = {Publication(_text(ran.id), b"%d" % ran.token).mark for ran in suspects}
+            self._notes.append(partial(self._redeliveries.note_crash, ran.job_id, cause, counts=counts))
+        blamed = {Publication(ran.job_id, b"%d" % ran.token).mark for ran in suspects}
         self._notes.append(
             partial(self._redeliveries.note_returns, [mark for mark in leftovers.held if mark not in blamed])
         )
@@ -134,7 +133,3 @@ class RabbitLeases(ChildLeases):
                 self._notes.popleft()
         except BrokerError as error:
             logger.warning("%d messages of children that ended are noted later: %s", len(self._notes), error)
-
-
-def _text(id_: bytes) -> str:
-    return str(id_, "ascii", "replace")

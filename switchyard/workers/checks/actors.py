@@ -41,16 +41,9 @@ class DeclaredActor(msgspec.Struct, frozen=True):
         limit = self.actor.options.get("time_limit", self.queue and self.queue.soft_limit_ms)
         return limit if is_duration(limit) else None
 
-    def error(self, id: str, fact: str, hint: str) -> CheckMessage:
-        """Return an error with the place of the actor."""
-        return Error(fact, hint, self._subject, id)
-
-    def warning(self, id: str, fact: str, hint: str) -> CheckMessage:
-        """Return a warning with the place of the actor."""
-        return Warning(fact, hint, self._subject, id)
-
     @property
-    def _subject(self) -> str:
+    def subject(self) -> str:
+        """The actor and its place."""
         return f"actor {self.actor.actor_name} ({place_of(self.actor.fn)})"
 
 
@@ -62,7 +55,7 @@ def undeclared_queue(each: DeclaredActor) -> Iterator[CheckMessage]:
     hint = f"Use one of {', '.join(queue.name for queue in yard.queues)}, or declare the queue in {TOPOLOGY}."
     if name in yard.lanes:
         hint = f"Use queue_name={yard.queue_of(name).name!r}; only retries go to the retry lane."
-    yield each.error("switchyard.E001", f"runs on queue {name!r}, which the yard does not declare", hint)
+    yield Error(f"runs on queue {name!r}, which the yard does not declare", hint, each.subject, "switchyard.E001")
 
 
 def missing_time_limit(each: DeclaredActor) -> Iterator[CheckMessage]:
@@ -71,11 +64,12 @@ def missing_time_limit(each: DeclaredActor) -> Iterator[CheckMessage]:
         return
     if "time_limit" not in each.broker.actor_options:
         fact = "no middleware of the broker enforces time limits"
-        yield each.error("switchyard.E002", fact, "Add TimeLimits to the middleware in switchyard/wiring.py.")
+        yield Error(fact, "Add TimeLimits to the middleware in switchyard/wiring.py.", each.subject, "switchyard.E002")
     elif each.time_limit_ms is None:
         fact = f"its time_limit is {each.actor.options.get('time_limit')!r}, so it may run for ever"
         own = f"the {each.queue.soft_limit_ms} ms of queue {each.queue.name}"
-        yield each.error("switchyard.E002", fact, f"Remove time_limit to inherit {own}, or set milliseconds above 0.")
+        hint = f"Remove time_limit to inherit {own}, or set milliseconds above 0."
+        yield Error(fact, hint, each.subject, "switchyard.E002")
 
 
 def limit_over_the_hard_limit(each: DeclaredActor) -> Iterator[CheckMessage]:
@@ -84,7 +78,7 @@ def limit_over_the_hard_limit(each: DeclaredActor) -> Iterator[CheckMessage]:
         return
     fact = f"its time_limit is {limit:.15g} ms, the hard limit of queue {each.queue.name} is {hard} ms"
     hint = f"Lower time_limit below {hard}, split the work, or raise hard_limit_ms in {TOPOLOGY}."
-    yield each.error("switchyard.E003", fact, hint)
+    yield Error(fact, hint, each.subject, "switchyard.E003")
 
 
 def consumed_dead_list(each: DeclaredActor) -> Iterator[CheckMessage]:
@@ -93,7 +87,7 @@ def consumed_dead_list(each: DeclaredActor) -> Iterator[CheckMessage]:
         if queue.dead_list == each.actor.queue_name:
             fact = f"runs on {queue.dead_list!r}, the dead list of queue {queue.name}"
             hint = f"Use queue_name={queue.name!r}; messages come to the dead list by themselves."
-            yield each.error("switchyard.E011", fact, hint)
+            yield Error(fact, hint, each.subject, "switchyard.E011")
 
 
 def unknown_callbacks(each: DeclaredActor) -> Iterator[CheckMessage]:
@@ -105,7 +99,7 @@ def unknown_callbacks(each: DeclaredActor) -> Iterator[CheckMessage]:
             continue
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else "Declare it in an actors.py, or leave the option out."
-        yield each.error("switchyard.E022", f"{option} is {name!r}: no actor is called so", hint)
+        yield Error(f"{option} is {name!r}: no actor is called so", hint, each.subject, "switchyard.E022")
 
 
 def no_plain_function(each: DeclaredActor) -> Iterator[CheckMessage]:
@@ -113,20 +107,20 @@ def no_plain_function(each: DeclaredActor) -> Iterator[CheckMessage]:
     actor, id_ = each.actor, "switchyard.W022"
     if inspect.isclass(actor.fn):
         fact = "is a class: a job makes an instance of it, and calls none of its methods"
-        yield each.warning(id_, fact, "Declare a function, or a class of dramatiq.GenericActor with perform.")
+        yield Warning(fact, "Declare a function, or a class of dramatiq.GenericActor with perform.", each.subject, id_)
     if (first := next(iter(signature_of(actor.fn).parameters), "")) in ("self", "cls"):
         fact = f"is a method: its first parameter is {first!r}, which no message can carry"
         hint = "Declare a function outside of the class, and send it the primary key of the object."
-        yield each.warning(id_, fact, hint)
+        yield Warning(fact, hint, each.subject, id_)
     if name := _name_of_wrapper(actor):
         fact = f"another decorator is above @dramatiq.actor: {name} is a plain function, so {name}.send(...) fails"
-        yield each.warning(id_, fact, "Put @dramatiq.actor(...) above the other decorators.")
+        yield Warning(fact, "Put @dramatiq.actor(...) above the other decorators.", each.subject, id_)
     if actor.actor_name == "<lambda>":
         fact = "is a lambda without a name: a second one is refused, and its messages say nothing of what they do"
-        yield each.warning(id_, fact, "Declare a function with def, or write actor_name=...")
+        yield Warning(fact, "Declare a function with def, or write actor_name=...", each.subject, id_)
     if inspect.isgeneratorfunction(actor.fn) or inspect.isasyncgenfunction(actor.fn):
         fact = "is a generator: it has a yield, so its jobs succeed and none of its code runs"
-        yield each.warning(id_, fact, "Leave yield out; return a list, or send a job for each part.")
+        yield Warning(fact, "Leave yield out; return a list, or send a job for each part.", each.subject, id_)
 
 
 def endless(each: DeclaredActor) -> Iterator[CheckMessage]:
@@ -139,7 +133,7 @@ def endless(each: DeclaredActor) -> Iterator[CheckMessage]:
                 f"because the hard limit of queue {queue.name} is {queue.hard_limit_ms:,} ms"
             )
             hint = f"Write the milliseconds that it may take, or raise hard_limit_ms in {TOPOLOGY}."
-            yield each.warning("switchyard.W023", fact, hint)
+            yield Warning(fact, hint, each.subject, "switchyard.W023")
 
 
 def coroutine_among_greenlets(each: DeclaredActor) -> Iterator[CheckMessage]:
@@ -150,7 +144,7 @@ def coroutine_among_greenlets(each: DeclaredActor) -> Iterator[CheckMessage]:
         if pools := [pool for pool in each.yard.pools_of(lane) if pool.kind == "gevent"]:
             fact = f"is async, and pool {pools[0].name} of kind gevent runs {lane}; its event loop needs threads"
             hint = f"Move it to a queue of another pool, write it without async, or change the pool in {TOPOLOGY}."
-            yield each.error("switchyard.E033", fact, hint)
+            yield Error(fact, hint, each.subject, "switchyard.E033")
 
 
 def declared_dead_lists(yard: Yard, broker: Broker) -> Iterator[CheckMessage]:
@@ -196,19 +190,19 @@ def options_without_effect(each: DeclaredActor) -> Iterator[CheckMessage]:
     options, id_ = each.actor.options, "switchyard.W023"
     if "result_ttl" in options and not options.get("store_results"):
         fact = "its result_ttl has no effect, because its results are not stored"
-        yield each.warning(id_, fact, "Add store_results=True, or leave result_ttl out.")
+        yield Warning(fact, "Add store_results=True, or leave result_ttl out.", each.subject, id_)
     for name in ("catch_up", "time_zone"):
         if options.get(name) is not None and options.get("periodic") is None:
             fact = f"its {name} has no effect, because it is not periodic"
-            yield each.warning(id_, fact, f"Add periodic=cron('0 2 * * *'), or leave {name} out.")
+            yield Warning(fact, f"Add periodic=cron('0 2 * * *'), or leave {name} out.", each.subject, id_)
     for name in POLICIES if "unique_key" not in options else ():
         if name in options:
             fact = f"its {name} has no effect on messages that are sent without a unique_key of their own"
-            yield each.warning(id_, fact, f"Add unique_key=lambda ...: ..., or leave {name} out.")
+            yield Warning(fact, f"Add unique_key=lambda ...: ..., or leave {name} out.", each.subject, id_)
     redacted = options.get("redact") or ()
     if hidden := [name for name in options.get("search") or () if name in redacted]:
         fact = f"no job is found by {', '.join(hidden)}, because redacted arguments are not kept"
-        yield each.warning(id_, fact, "Leave it out of search, or out of redact.")
+        yield Warning(fact, "Leave it out of search, or out of redact.", each.subject, id_)
 
 
 def annotations_without_effect(each: DeclaredActor) -> Iterator[CheckMessage]:
@@ -218,7 +212,7 @@ def annotations_without_effect(each: DeclaredActor) -> Iterator[CheckMessage]:
         if "resolved" in fault:
             hint = "import its names outside of TYPE_CHECKING, or leave the annotation out"
         fact = f"argument {name} has the annotation {written}, which counts as none: {fault}"
-        yield each.warning("switchyard.W025", fact, hint)
+        yield Warning(fact, hint, each.subject, "switchyard.W025")
 
 
 def options_in_seconds(each: DeclaredActor) -> Iterator[CheckMessage]:
@@ -228,7 +222,7 @@ def options_in_seconds(each: DeclaredActor) -> Iterator[CheckMessage]:
         is_of_queue = name == "time_limit" and each.queue is not None and value == each.queue.soft_limit_ms
         if value is not None and is_duration(value) and value < least_ms and not is_of_queue:
             hint = f"It is milliseconds: for {value:g} s write {name}={int(value * 1_000):_}."
-            yield each.warning("switchyard.W020", f"its {name} is {value:g} ms, {meaning}", hint)
+            yield Warning(f"its {name} is {value:g} ms, {meaning}", hint, each.subject, "switchyard.W020")
 
 
 def short_retries(each: DeclaredActor) -> Iterator[CheckMessage]:
@@ -239,7 +233,7 @@ def short_retries(each: DeclaredActor) -> Iterator[CheckMessage]:
     retries, span_ms = options.get("max_retries", queue.retry.retries), span_of(each.actor, queue.retry)
     if retries and span_ms[0] < LEAST_SPAN_MS:
         hint = "Leave max_retries and its backoff out for those of its queue, or write max_retries=0 for none."
-        yield each.warning("switchyard.W007", _short(queue, retries, span_ms), hint)
+        yield Warning(_short(queue, retries, span_ms), hint, each.subject, "switchyard.W007")
 
 
 CHECKS = (

@@ -46,6 +46,10 @@ class Running:
     limit_ns: int  # time it may take; 0 without a limit, or while none runs because it waits for the broker
 
     @property
+    def job_id(self) -> str:
+        return str(self.id, "ascii", "replace")
+
+    @property
     def over_at_ns(self) -> int | None:
         return self.start_ns + self.limit_ns if self.limit_ns else None
 

@@ -193,7 +193,9 @@ class ChildManager:
             self.exit_causes.setdefault(process.index, ExitCause(why))
 
     def kill(self, process: Process, exit_cause: ExitCause, fact: str = "") -> None:
-        """Kill a child, and log the fact for which it is killed, unless that was logged before."""
+        """Kill a child once, and log the fact for which it is killed, unless that was logged before."""
+        if (earlier := self.exit_causes.get(process.index)) is not None and earlier.killed:
+            return
         if fact:
             logger.error("pool %s: child %d %s; killed", self.pool.name, process.index, fact)
         exit_cause.killed = True
@@ -407,8 +409,7 @@ class Recycling:
     def _kill_over_memory(self, resident: Mapping[int, int], limit_bytes: int) -> None:
         for process in self._children.running:
             size_bytes = resident.get(process.index, 0)
-            exit_cause = self._children.exit_causes.get(process.index)
-            if size_bytes > limit_bytes and not (exit_cause and exit_cause.killed):
+            if size_bytes > limit_bytes:
                 fact = f"takes {size_bytes / 1e6:.0f} MB, over its {limit_bytes / 1e6:.0f} MB"
                 self._children.kill(process, ExitCause("memory", crash=f"killed for memory: its worker {fact}"), fact)
 

@@ -9,8 +9,11 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Final
+
+from prometheus_client.mmap_dict import MmapedDict
 
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.stores import yard_facts as facts
@@ -41,7 +44,7 @@ class CountFlush:
     def __init__(self, folder: Path, *, pool: str, release: str, member: str, store: facts.FactStore) -> None:
         self._folder, self._member, self._store = folder, member, store
         self._own = [facts.YARD, f"p:{pool}", *([f"r:{release}"] if release else [])]
-        self._files: dict[Path, CountFile] = {}
+        self._counts: dict[Path, Totals] = {}  # of each file, when it was last read
         self._hosts = BoundedLabels(MOST_HOSTS)  # of all children, each of which counts other ones by name
         self._flushed: Totals = {}
         # A flush without an answer is repeated as it was: the server may have added it.
@@ -71,13 +74,16 @@ class CountFlush:
 
     def totals(self) -> Totals:
         """Return what all processes of the pool counted, ended ones included."""
-        found: dict[Path, CountFile] = {}
+        found: dict[Path, Totals] = {}
         total: Counter[tuple[tuple[str, ...], int]] = Counter()
         for kind in KINDS:
             for path in self._folder.glob(f"{kind}_*.db"):
-                found[path] = self._files.get(path) or CountFile(path)
-                total.update(found[path].read())
-        self._files = found
+                try:
+                    found[path] = counts_in(path)
+                except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, struct.error):
+                    found[path] = self._counts.get(path, {})  # it is being made, or another program wrote it
+                total.update(found[path])
+        self._counts = found
         return total
 
     def _add(self) -> bool:
@@ -97,42 +103,18 @@ class CountFlush:
         return facts.with_fewer_owners(subjects)
 
 
-class CountFile:
-    """One file of prometheus-client, of which each name is parsed once: the values lie where they lay."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._data = b""
-        self._parsed = 8
-        self._places: list[tuple[tuple[tuple[str, ...], int], int, float]] = []
-        self._counts: Totals = {}
-
-    def read(self) -> Totals:
-        """Return its counts; those of the last call where it cannot be read."""
-        try:
-            data = self._path.read_bytes()
-            if data != self._data and len(data) >= 8:
-                self._parse(data)
-                counts: Counter[tuple[tuple[str, ...], int]] = Counter()
-                for key, place, unit in self._places:
-                    counts[key] += int(struct.unpack_from("d", data, place)[0] * unit)
-                self._counts, self._data = counts, data
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error):
-            self._parsed, self._places = 8, []  # it is being made, or another program wrote it: parsed anew
-        return self._counts
-
-    def _parse(self, data: bytes) -> None:
-        used = min(int.from_bytes(data[:4], "little"), len(data))
-        while self._parsed < used:
-            length = int.from_bytes(data[self._parsed : self._parsed + 4], "little")
-            start = self._parsed + 4
-            place = start + length + 8 - (length + 4) % 8
-            if (key := _key_of(data[start : start + length])) is not None:
-                self._places.append((key[0], place, key[1]))
-            self._parsed = place + 16
+def counts_in(path: Path) -> Totals:
+    """Return the counts in one file of prometheus-client."""
+    counts: Counter[tuple[tuple[str, ...], int]] = Counter()
+    for name, value, _, _ in MmapedDict.read_all_values_from_file(str(path)):
+        if (found := _key_of(name)) is not None:
+            key, factor = found
+            counts[key] += int(value * factor)
+    return counts
 
 
-def _key_of(name: bytes) -> tuple[tuple[tuple[str, ...], int], float] | None:
+@cache
+def _key_of(name: str) -> tuple[tuple[tuple[str, ...], int], float] | None:
     """Return what a value of a file counts, and its factor; ``None`` for other metrics."""
     family, metric, labels, *_ = json.loads(name)
     where = facts.queue_subject(labels.get("queue", "")), facts.actor_subject(labels.get("actor", ""))

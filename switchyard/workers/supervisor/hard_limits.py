@@ -68,10 +68,9 @@ class HardLimits:
             ]
             over = tuple(ran for at_ns, ran in running if at_ns <= now_ns)
             kill_at_ns = [at_ns + int(KILL_AFTER_LIMIT_S * 1e9) for at_ns, _ in running]
-            exit_cause = self._children.exit_causes.get(process.index)
-            if over and exit_cause is None:
+            if over and process.index not in self._children.exit_causes:
                 self._end(process, over)
-            if any(at_ns <= now_ns for at_ns in kill_at_ns) and not (exit_cause and exit_cause.killed):
+            if any(at_ns <= now_ns for at_ns in kill_at_ns):
                 self._children.kill(process, ExitCause(self._reason(process, over), over))
             next_ns = min([next_ns, *(at for at in (*kill_at_ns, *(at for at, _ in running)) if at > now_ns)])
         return (next_ns - now_ns) / 1e9
@@ -146,5 +145,5 @@ def replace_stuck(children: ChildManager) -> None:
                 children.pool.name, process.index,
             )  # fmt: skip
             children.replace(process, ExitCause(STUCK_MESSAGE, kill_at_s=children.kill_at_s()))
-        elif exit_cause is not None and not exit_cause.killed and time.monotonic() >= exit_cause.kill_at_s:
+        elif exit_cause is not None and time.monotonic() >= exit_cause.kill_at_s:
             children.kill(process, exit_cause, "did not end by itself")

@@ -1,4 +1,7 @@
-"""Leases of a pool's children: their supervisor renews them, and settles the messages of a child that ended."""
+"""Leases of a pool's children: their supervisor renews them, and settles the messages of a child that ended.
+
+It polls the messages that wait in the lanes as well, for the pool's health and for the start of isolated children.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,16 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
 from dramatiq.broker import Broker
 
-from switchyard.broker.errors import BrokerError
+from switchyard.broker.errors import BrokerError, BrokerUnavailable
 from switchyard.broker.queue.leases import (
+    ANSWER_S,
     REPORT_S,
     TICK_S,
     LaneKey,
@@ -24,16 +29,18 @@ from switchyard.broker.queue.leases import (
     TickExhausted,
 )
 from switchyard.broker.queue.operations import Lease, QueueOperations, Reclaimed
-from switchyard.broker.redis.calls import RedisCalls, calls_on
+from switchyard.broker.redis.calls import RedisCalls, Word, calls_on
 from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis.scripts import script
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.topology import Pool, Yard
 from switchyard.broker.yard_broker import YardBroker
 from switchyard.workers.shared.child_table import ChildRow, Running
-from switchyard.workers.supervisor.backlog import BacklogPoll
 
 LONG_S = 1.0  # a message that runs for longer than this is reported, in case it ends the supervisor as well
 ALL_HELD = 500  # oldest leases that may run: all, unless it is known that some are only prefetched
+POLL_EVERY_S = 2.0
+SUSPECTS_A_PERIOD = 8  # lapse suspects that one quiet period is to run, before another supervisor opens one as well
 
 logger = logging.getLogger("switchyard.workers")
 
@@ -67,6 +74,92 @@ class Leftovers:
     cancelled: list[Running] = field(default_factory=list)  # in its slots, and their jobs were cancelled
     held: list[int] = field(default_factory=list)  # marks of what it held, where its broker writes them
     unwritten: list[Running] = field(default_factory=list)  # that ended last, not recorded: they run again
+
+
+@dataclass(frozen=True, slots=True)
+class PoolBacklog:
+    """Numbers of messages that wait in the lanes of a queue."""
+
+    live: int
+    retry: int
+    isolated: int  # for isolated children, also those due within a second: a child may start before them
+    paused: int  # 1 while no message of the queue can be fetched
+    suspects: int = 0  # those of the next isolated messages that are lapse suspects
+    quiet_periods: int = 0  # supervisors that run such suspects now, or are about to
+
+    def waits(self, lane: str) -> bool:
+        """Return whether a lane has messages that could be fetched now."""
+        return not self.paused and bool(self.live if lane == "live" else self.retry)
+
+
+class BacklogPoll:
+    """The backlogs of a pool's queues and lanes, read every 2 s in one pipeline."""
+
+    def __init__(self, calls: RedisCalls, queues: Mapping[str, QueueOperations], lanes: Sequence[LaneKey]) -> None:
+        self._calls, self._queues, self._lanes = calls, queues, lanes
+        # Another pool may serve a queue's retries; the one with its live lane starts isolated children.
+        self._isolates = {queue for queue, lane in lanes if lane == "live"}
+        self._order = deque(queues)  # a poll begins with those that the one before did not read
+        self._poll_at_s = 0.0
+        self._backlogs: dict[str, PoolBacklog] = {}
+
+    @property
+    def waiting(self) -> bool:
+        """Whether messages wait that a child could fetch now; ``False`` while that is unknown."""
+        return any(self._backlogs[queue].waits(lane) for queue, lane in self._lanes if queue in self._backlogs)
+
+    @property
+    def suspects_wait(self) -> bool:
+        """Whether lapse suspects wait to run alone, as far as it is known."""
+        return any(found.suspects and not found.paused for found in self._isolating())
+
+    @property
+    def wants_quiet_period(self) -> bool:
+        """Whether more lapse suspects wait than other supervisors are about to run."""
+        return any(
+            found.suspects > found.quiet_periods * SUSPECTS_A_PERIOD and not found.paused for found in self._isolating()
+        )
+
+    def forget(self) -> None:
+        """Discard the backlogs that were read: the server is unavailable, or much has changed. The next poll is due."""
+        self._backlogs.clear()
+        self._poll_at_s = 0.0
+
+    def poll_within(self, seconds: float) -> None:
+        """Have a poll due in so many seconds at the latest."""
+        self._poll_at_s = min(self._poll_at_s, time.monotonic() + seconds)
+
+    def poll(self, budget: TickBudget) -> int:
+        """Read the backlogs when a poll is due; return the number of messages that wait for isolated children."""
+        if time.monotonic() < self._poll_at_s:
+            return 0
+        self._poll_at_s = time.monotonic() + POLL_EVERY_S
+        isolated = 0
+        try:
+            for answer in self._calls.stream(script("backlog"), self._calls_of(budget), budget_s=ANSWER_S):
+                queue = self._order[0]
+                self._order.rotate(-1)
+                self._backlogs[queue] = PoolBacklog(*answer)
+                if queue in self._isolates:
+                    isolated += self._backlogs[queue].isolated
+        except BrokerUnavailable:
+            self.forget()  # the lease keeper logs it
+        except Exception as error:  # noqa: BLE001  whatever a key may hold, the supervisor goes on
+            logger.warning("queue %s: the broker refuses to count its backlog: %r", self._order[0], error)
+            self._backlogs.pop(self._order[0], None)
+            self._order.rotate(-1)
+        return isolated
+
+    def _isolating(self) -> list[PoolBacklog]:
+        return [found for queue, found in self._backlogs.items() if queue in self._isolates]
+
+    def _calls_of(self, budget: TickBudget) -> Iterator[tuple[list[str], list[Word]]]:
+        for queue in list(self._order):
+            try:
+                budget.left()
+            except TickExhausted:
+                return
+            yield self._queues[queue].backlog_call()
 
 
 class ChildLeases:
@@ -167,7 +260,7 @@ class ChildLeases:
         budget = TickBudget(time.monotonic() + TICK_S)
         found: set[tuple[int, Running]] = set()
         for queue, messages_of in by_queue.items():
-            ids = [_text(ran.id) for _, ran in messages_of]
+            ids = [ran.job_id for _, ran in messages_of]
             try:
                 asked = self._queues[queue].cancel_requested(ids, budget_s=budget.left())
             except TickExhausted:
@@ -181,7 +274,7 @@ class ChildLeases:
         by_lane = {
             key: LaneLeftovers(
                 finished=[(done.id, b"%d" % done.token) for done in leftovers.finished if done.lane == lane],
-                running=[_text(ran.id) for ran in suspects if ran.lane == lane],
+                running=[ran.job_id for ran in suspects if ran.lane == lane],
                 cause=cause,
                 heir=self._heir if self._isolates and key[1] != "alone" else "",
             )
@@ -220,7 +313,7 @@ class ChildLeases:
             lines: dict[int, str] = {}
             for ran in rows[index].running():
                 if ran.start_ns <= began_ns:
-                    lines[ran.lane] = f"{lines.get(ran.lane, '')}\n{_text(ran.id)}"
+                    lines[ran.lane] = f"{lines.get(ran.lane, '')}\n{ran.job_id}"
             self.keeper.report(
                 adopted.child, {key: work + lines.get(lane, "") for lane, key in enumerate(adopted.served.keys)}
             )
@@ -244,7 +337,7 @@ class ChildLeases:
         try:
             for ran in leftovers.cancelled:
                 if time.monotonic() < deadline_s:
-                    self._records.cancel(_text(ran.id), place="cancelled")
+                    self._records.cancel(ran.job_id, place="cancelled")
         except BrokerError as error:
             logger.warning("jobs that were cancelled and killed are recorded later: %s", error)
 
@@ -283,7 +376,3 @@ def connect_leases(pool: Pool, yard: Yard, broker: Broker, url: str) -> ChildLea
     records = JobRecords(calls, broker.keys, broker.families)
     make = broker.make_leases or ChildLeases
     return cast(ChildLeases, make(pool, served, isolated, queues, calls, records))
-
-
-def _text(id_: bytes) -> str:
-    return str(id_, "ascii", "replace")

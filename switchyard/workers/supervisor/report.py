@@ -324,7 +324,7 @@ class SilentChildren:
                 send(process, signal.SIGUSR1)
                 time.sleep(WRITES_S)
             runs = {
-                str(ran.id, "ascii", "replace"): now_ms() - (time.monotonic_ns() - ran.start_ns) // 1_000_000
+                ran.job_id: now_ms() - (time.monotonic_ns() - ran.start_ns) // 1_000_000
                 for ran in row.running()
                 if ran.limit_ns
             }

@@ -18,7 +18,7 @@ import dramatiq
 from switchyard.broker.stores.pool_reports import QUIETED, PoolReport
 from switchyard.broker.topology import Pool
 from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.workers.metrics import EndedChildren, FolderWatch, MetricsListener, claim, exposition
+from switchyard.workers.metrics import EndedChildren, MetricsListener, PoolFolder, exposition
 from switchyard.workers.preflight import make_watch
 from switchyard.workers.shared.child_table import ChildRow
 from switchyard.workers.shared.fork import describe_exit, fork, memory_bytes, prepare_to_fork, signals_of_parent
@@ -69,9 +69,8 @@ class Supervisor:
         self._watch = make_watch()
         self._selector = selectors.DefaultSelector()
         self._signals = signals_of_parent(below=own_row is not None)
-        self._folder, lock = claim(switchyard_settings().metrics_dir, pool.name)
-        self._folder_watch = FolderWatch(self._folder, pool.name, lock)
-        self._ended_children = EndedChildren(self._folder)
+        self._folder = PoolFolder(switchyard_settings().metrics_dir, pool.name)
+        self._ended_children = EndedChildren(self._folder.path)
         self._metrics_host = metrics_host
         self._listener = MetricsListener(
             self._selector, self._metrics, self._unhealthy_reason, host=metrics_host, port=metrics_port
@@ -94,7 +93,7 @@ class Supervisor:
         self._health = PoolHealth(self._children)
         self._silent = SilentChildren(self._children)
         self._counts = CountFlush(
-            self._folder, pool=pool.name, release=switchyard_settings().release, member=self._reporter.member,
+            self._folder.path, pool=pool.name, release=switchyard_settings().release, member=self._reporter.member,
             store=self._reporter.facts,
         )  # fmt: skip
         self._stand_in = StandIn(
@@ -125,7 +124,7 @@ class Supervisor:
                 self._ended_children.fold(),
             )
             self._check_broker_health()
-            self._folder_watch.look()
+            self._folder.look()
             if self._children.stopping and not self._children.running:
                 if not self._beside.running:
                     break
@@ -239,7 +238,7 @@ class Supervisor:
         self._listener.close()
         self._watch.close()
         self._signals.close()
-        self._folder_watch.close()
+        self._folder.close()
 
     def _check_ready(self) -> None:
         if self._state != "starting" or not self._children.ready:
@@ -275,7 +274,7 @@ class Supervisor:
 
     def _metrics(self) -> bytes:
         pids = [*self._children.process_set.pids, *self._beside.pids]
-        return exposition(self._folder, self._build_report(), memory_bytes(pids))
+        return exposition(self._folder.path, self._build_report(), memory_bytes(pids))
 
     def _sleep_s(self, next_s: float) -> float:
         waits = [LONGEST_SLEEP_S, next_s, self._stacks.seconds_to_next(), self._leases.seconds_to_next()]

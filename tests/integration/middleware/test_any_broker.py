@@ -18,7 +18,7 @@ from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.alert_groups import AlertGroups
 from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.stores.limit_counts import RateWindows
+from switchyard.broker.stores.limit_counts import GroupBarriers, RateWindows
 from switchyard.broker.stores.pool_reports import PoolReports
 from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.worker.acks import AckBarrier
@@ -115,6 +115,7 @@ def _stub_yard(valkey: Any) -> tuple[StubBroker, Facilities]:
     facilities = Facilities(
         yard=yard, transport=transport, records=records, barrier=AckBarrier(records), windows=RateWindows(calls, keys),
         alerts=AlertGroups(calls, keys), pools=PoolReports(calls, keys), facts=FactStore(calls, keys),
+        groups=GroupBarriers(calls, keys),
     )  # fmt: skip
     attach(broker, facilities)
     for entry in [PromptRecords(facilities.barrier), *in_order(facilities)]:

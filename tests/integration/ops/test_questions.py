@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import yaml
@@ -69,7 +70,7 @@ def offered(facilities: Facilities) -> set[tuple[str, str]]:
     metrics.duration.labels(**both)
     metrics.messages.labels(**both, outcome="dead")
     metrics.retries.labels(**both, exception="KeyError")
-    pools = labels_of(iter(PoolCollector(report, 0).collect()))
+    pools = labels_of(iter(PoolCollector(Path("no folder"), report, 0).collect()))
     return labels_of(BrokerMetrics().collect()) | pools | labels_of(iter(metrics.registry.collect()))
 
 

@@ -13,7 +13,7 @@ from switchyard.middleware.arguments import Arguments
 from switchyard.middleware.envelope import Envelope
 from switchyard.middleware.errors import InvalidOption, UnknownOption
 from switchyard.middleware.options import Options, refuse_unknown
-from switchyard.middleware.rate_limits import RateLimits, rate_of
+from switchyard.middleware.rate_limits import RateLimits, rates_of
 from switchyard.middleware.redaction import HIDDEN, Redaction, redacted
 from switchyard.middleware.unique_keys import UniqueKeys
 
@@ -72,8 +72,7 @@ def test_a_rate_that_cannot_be_read_is_refused_when_the_actor_is_declared(broker
 
 
 def test_rates_are_read_with_their_unit() -> None:
-    assert (rate_of("10/m").limit, rate_of("10/m").window_ms) == (10, 60_000)
-    assert rate_of("1/d").window_ms == 86_400_000
+    assert [(rate.limit, rate.window_ms) for rate in rates_of(["10/m", "1/d"])] == [(10, 60_000), (1, 86_400_000)]
 
 
 def test_redacted_arguments_are_hidden_by_name_and_by_place(

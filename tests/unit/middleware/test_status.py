@@ -49,8 +49,8 @@ def test_an_actor_that_is_declared_again_brings_its_options() -> None:
     status = Status(yard=cast(Yard, None), barrier=AckBarrier(cast(JobRecords, NoAnswer())))
     broker.add_middleware(status)
     for store in (False, True, False):
-        actor = dramatiq.actor(_nothing, broker=broker, actor_name="again", store_results=store)
-        kept.append((status._kept.of(broker, "again").store_results, status._kept.succeeds_plainly(actor.message())))
+        dramatiq.actor(broker=broker, actor_name="again", store_results=store)(_nothing)
+        kept.append((status._kept["again"].store_results, status._kept["again"].is_plain))
         del broker.actors["again"]
 
     assert kept == [(False, True), (True, False), (False, True)]

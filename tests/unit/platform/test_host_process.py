@@ -16,8 +16,8 @@ METRICS = """
 import sys
 from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter
-from switchyard.workers.metrics import claim
-claim(Path(sys.argv[1]), "default")
+from switchyard.workers.metrics import PoolFolder
+PoolFolder(Path(sys.argv[1]), "default")
 Counter("counted", "Counted.", ("queue",), registry=CollectorRegistry()).labels("default").inc()
 print(*sorted(file.name.partition("_")[0] for file in (Path(sys.argv[1]) / "default").glob("*.db")))
 """

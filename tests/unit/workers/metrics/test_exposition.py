@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
 
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.workers import metrics
-from switchyard.workers.metrics import PoolCollector
 
 
 def report(*, ready: bool = True, restarts: dict[str, int] | None = None) -> PoolReport:
@@ -21,9 +20,8 @@ def report(*, ready: bool = True, restarts: dict[str, int] | None = None) -> Poo
 
 
 def text_of(report: PoolReport) -> list[str]:
-    registry = CollectorRegistry()
-    registry.register(PoolCollector(report, 2_000))
-    return [line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")]
+    text = metrics.exposition(Path("no folder"), report, 2_000).decode()
+    return [line for line in text.splitlines() if not line.startswith("#")]
 
 
 @pytest.fixture(autouse=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
+from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.operations.metrics import WorkerMetrics
-from switchyard.workers.metrics import FOLDING, ChildrenCollector, EndedChildren, fold, undisturbed
+from switchyard.workers.metrics import FOLDING, EndedChildren, exposition, fold, undisturbed
 
 
 def count(folder: Path, pid: int, value: float) -> None:
@@ -27,9 +27,7 @@ def count(folder: Path, pid: int, value: float) -> None:
 
 def text_of(folder: Path) -> str:
     """Return what a scrape would read."""
-    registry = CollectorRegistry()
-    registry.register(ChildrenCollector(folder))
-    return generate_latest(registry).decode()
+    return exposition(folder, PoolReport("pool", "host", 1, "threads", 1, 0, 0, 0, "up"), 0).decode()
 
 
 def test_a_thousand_ended_children_lose_no_count_and_leave_one_file(tmp_path: Path) -> None:
