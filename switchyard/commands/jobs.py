@@ -209,9 +209,9 @@ class Command(ActsCommand):
     def _show(self, options: dict[str, Any]) -> None:
         job_id = options["id"]
         known = passport_of(job_id) if is_message_id(job_id) else None
-        if known is None and (message := find_untracked(job_id)) is not None:
+        if known is None and (job := find_untracked(job_id)) is not None:
             raise CommandError(
-                f"job {job_id}: {printable(message.actor_name)} on {message.queue_name} keeps no record (track=False): "
+                f"job {job_id}: {printable(job.actor)} on {job.queue} keeps no record (track=False): "
                 f"its state is unknown; it has not ended, cancel it with `manage.py switchyard jobs cancel {job_id}`"
             )
         if known is None and (held := holder_of_key(job_id)):

@@ -41,7 +41,6 @@ class Passport:
     Args:
         arguments: By name, without redacted values; ``None`` when they were too long to be kept.
         attempts: The job as each attempt left it, the last one as it stands.
-        limit_ms: Run time after which it is interrupted.
         stands_for: Jobs that were not enqueued because this one held their unique key, the last five.
         history_away: The database could not be read: attempts and children are incomplete.
     """
@@ -51,7 +50,6 @@ class Passport:
     attempts: tuple[Job, ...]
     children: tuple[Job, ...]
     letter: DeadLetter | None
-    limit_ms: int | None
     stands_for: Sequence[str]
     history_away: bool
 
@@ -102,7 +100,6 @@ def passport_of(job_id: str) -> Passport | None:
         attempts=attempts_of(attempts, row, record),
         children=children,
         letter=letter,
-        limit_ms=limit_of(job),
         stands_for=stands_for(job),
         history_away=history_away,
     )
@@ -144,7 +141,7 @@ def passport_json(known: Passport, *, arguments: bool) -> dict[str, Any]:
     return {
         **job_json(known.job, stands_for=known.stands_for),
         "arguments": known.arguments if arguments else None,
-        "time_limit_ms": known.limit_ms,
+        "time_limit_ms": limit_of(known.job),
         "dead_letter": known.letter.state if known.letter is not None else None,
         "runs": [run_json(each) for each in known.attempts],
     }
