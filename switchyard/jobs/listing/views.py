@@ -31,7 +31,7 @@ from switchyard.console.links import job_url
 from switchyard.console.queue_rights import holds
 from switchyard.console.room_view import RoomResponse, require
 from switchyard.history.filters import Filter, why_none_found
-from switchyard.history.queries import find_many, job_of_row, why_missing
+from switchyard.history.queries import find_many, why_missing
 from switchyard.jobs.listing.pages import LIMIT, UNFINISHED, JobsPage, find_jobs, is_by_due_time, wants_unfinished
 from switchyard.jobs.passport.reading import TONES, passport_of
 from switchyard.jobs.presentation import job_json
@@ -133,8 +133,7 @@ def _jobs_of(ids: list[str]) -> tuple[dict[str, Job], bool]:
     except BrokerError:
         jobs, away = {}, True
     try:
-        for row in find_many([id_ for id_ in ids if id_ not in jobs or jobs[id_].ended]):
-            jobs[row.job_id] = job_of_row(row)
+        jobs |= find_many([id_ for id_ in ids if id_ not in jobs or jobs[id_].ended])
     except DatabaseError:
         away = True
     return jobs, away

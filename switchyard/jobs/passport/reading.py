@@ -47,8 +47,8 @@ class Passport:
 
     job: Job
     arguments: Mapping[str, Any] | None
-    attempts: tuple[Job, ...]
-    children: tuple[Job, ...]
+    attempts: Sequence[Job]
+    children: Sequence[Job]
     letter: DeadLetter | None
     stands_for: Sequence[str]
     history_away: bool
@@ -78,7 +78,18 @@ def passport_of(job_id: str) -> Passport | None:
         record = find_job(job_id)
     except BrokerError as error:
         away = error
-    row, attempts, children, letter, history_away = _stored(job_id)
+    row: Job | None = None
+    attempts: list[Job] = []
+    children: list[Job] = []
+    letter, history_away = None, False
+    try:
+        if (stored := history.find(job_id)) is not None:
+            row = history.job_of_row(stored)
+        attempts, children = history.attempts(job_id), history.children(job_id)
+        letter = DeadLetter.objects.filter(message_id=job_id).first()
+    except DatabaseError as error:
+        log.warning("a job's page lacks the history: the database cannot be read", error=str(error))
+        history_away = True
     job = record or row
     if record is not None and row is not None:
         job = replace(record, **{name: getattr(row, name) for name in ADDED if not getattr(record, name)})
@@ -115,21 +126,6 @@ def attempts_of(stored: Sequence[Job], *known: Job | None) -> tuple[Job, ...]:
         last = job if job.state in FAILED else replace(job, error=None, fingerprint="")
         found.setdefault((job.generation, job.attempts), last)
     return tuple(found[place] for place in sorted(found))
-
-
-def _stored(job_id: str) -> tuple[Job | None, tuple[Job, ...], tuple[Job, ...], DeadLetter | None, bool]:
-    try:
-        row = history.find(job_id)
-        return (
-            None if row is None else history.job_of_row(row),
-            tuple(map(history.job_of_attempt, history.attempts(job_id))),
-            tuple(map(history.job_of_row, history.children(job_id))),
-            DeadLetter.objects.filter(message_id=job_id).first(),
-            False,
-        )
-    except DatabaseError as error:
-        log.warning("a job's page lacks the history: the database cannot be read", error=str(error))
-        return None, (), (), None, True
 
 
 def passport_json(known: Passport, *, arguments: bool) -> dict[str, Any]:

@@ -494,7 +494,7 @@ def _starts(seen: Why, causes: Sequence[Cause]) -> Starts | None:
     except DatabaseError:
         runs = []
     if seen.due_at is not None and seen.due_at > seen.at:
-        waits = sorted(run.wait_ms for run in runs if run.wait_ms is not None)
+        waits = sorted(wait_ms for _, wait_ms in runs if wait_ms is not None)
         if len(waits) < LEAST_STARTS:
             return Starts(base, None)
         low, high = (waits[min(int(len(waits) * edge), len(waits) - 1)] for edge in EDGES)
@@ -504,7 +504,7 @@ def _starts(seen: Why, causes: Sequence[Cause]) -> Starts | None:
         return not_before
     if last == "next":
         return Starts(base, base + 1_000)
-    started = [run.started_at for run in runs if run.started_at is not None]
+    started = [started_at for started_at, _ in runs]
     started += [job.started_at for job in seen.running if job.started_at is not None and job.queue == seen.job.queue]
     found = expected(sorted(started), seen.place.ahead + 1, seen.at)
     return not_before if found is None else Starts(base + found[0], base + found[1])
