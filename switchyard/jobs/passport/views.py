@@ -173,22 +173,27 @@ LOST = "The audit log cannot be written, so nothing was {}; check /readyz, then 
 def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
     """Ask whether to cancel a job, and request its cancellation when the answer is posted."""
     check(request, "cancel_job")
-    try:
-        if request.method != "POST":
-            return _ask_cancel(request, job_id)
+    if request.method == "POST":
         return _do(request, job_id, request_cancel)
+    try:
+        known = passport_of(job_id)
     except BrokerError:
         return without_broker(request)
+    job = None if known is None else known.job
+    if job is None and known_of(find_untracked, job_id) is None:
+        return without_job(request, job_id)
+    if job is not None and job.ended:
+        _say(request, "ended")
+        return redirect("switchyard-job", job_id)
+    context = {"title": "Cancel job", "job": job, "job_id": job_id}
+    return RoomResponse(request, "switchyard_jobs/cancel.html", context)
 
 
 @require_POST
 def run_now(request: HttpRequest, job_id: str) -> HttpResponse:
     """Make a scheduled job, or one that waits for its retry, due at once."""
     check(request, "run_job")
-    try:
-        return _do(request, job_id, start_now)
-    except BrokerError:
-        return without_broker(request)
+    return _do(request, job_id, start_now)
 
 
 def _do(request: HttpRequest, job_id: str, act: Callable[..., str]) -> HttpResponse:
@@ -196,6 +201,8 @@ def _do(request: HttpRequest, job_id: str, act: Callable[..., str]) -> HttpRespo
     try:
         if is_message_id(job_id):
             answer = act(job_id, who=Who.of_request(request), reason=_reason(request))
+    except BrokerError:
+        return without_broker(request)
     except DatabaseError:
         messages.error(request, LOST.format("changed"))
     else:
@@ -210,18 +217,6 @@ def _say(request: HttpRequest, answer: str) -> None:
 
 def _reason(request: HttpRequest) -> str:
     return request.POST.get("reason", "").strip()
-
-
-def _ask_cancel(request: HttpRequest, job_id: str) -> HttpResponse:
-    known = passport_of(job_id)
-    job = None if known is None else known.job
-    if job is None and known_of(find_untracked, job_id) is None:
-        return without_job(request, job_id)
-    if job is not None and job.ended:
-        _say(request, "ended")
-        return redirect("switchyard-job", job_id)
-    context = {"title": "Cancel job", "job": job, "job_id": job_id}
-    return RoomResponse(request, "switchyard_jobs/cancel.html", context)
 
 
 @require_http_methods(METHODS)
