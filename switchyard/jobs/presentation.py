@@ -65,9 +65,7 @@ RUN: Final = (
 )  # fmt: skip
 
 
-def job_json(
-    job: Job, *, arguments: bool = False, result_url: str | None = None, stands_for: Sequence[str] = ()
-) -> dict[str, Any]:
+def job_json(job: Job, *, arguments: bool = False, result_url: str | None = None) -> dict[str, Any]:
     """Return the JSON form of a job: of the API, of events, pages and commands.
 
     Times are ISO 8601 in UTC, durations in ms; ``None`` stands for what is not known or has not happened.
@@ -87,7 +85,7 @@ def job_json(
         "run_ms": job.run_ms,
         "worker": job.holder.name or None,
         "arguments": arguments_of(job) if arguments else None,
-        "stands_for": list(stands_for),
+        "stands_for": [],  # asked for a single job only
     }
 
 

@@ -135,7 +135,8 @@ def passport_json(known: Passport, *, arguments: bool) -> dict[str, Any]:
         arguments: Whether its reader may view arguments; hidden ones are ``None``, as are those too long to be kept.
     """
     return {
-        **job_json(known.job, stands_for=known.stands_for),
+        **job_json(known.job),
+        "stands_for": list(known.stands_for),
         "arguments": known.arguments if arguments else None,
         "time_limit_ms": limit_of(known.job),
         "dead_letter": known.letter.state if known.letter is not None else None,
