@@ -29,7 +29,7 @@ from switchyard.jobs.passport.again import run_again
 from switchyard.jobs.passport.reading import Passport, passport_json, passport_of
 from switchyard.jobs.passport.timeline import TimelineEvent, acts_on, timeline_of
 from switchyard.jobs.passport.why import Why, unfinished, why, why_json
-from switchyard.jobs.presentation import GOOD_OUTCOMES, OUTCOMES, arguments_of, error_line, excerpt, job_json
+from switchyard.jobs.presentation import GOOD_OUTCOMES, OUTCOMES, arguments_line, error_line, job_json
 from switchyard.jobs.queries import find_untracked, holder_of_key, is_message_id
 from switchyard.jobs.services import request_cancel, start_now
 from switchyard.middleware.logs import printable
@@ -99,7 +99,7 @@ def page_lines(page: JobsPage) -> list[str]:
 
 
 def _cells(job: Job, *, by_due_time: bool) -> tuple[str, ...]:
-    detail = error_line(job) or (job.reason or "").replace("_", " ") or excerpt(arguments_of(job))
+    detail = error_line(job) or (job.reason or "").replace("_", " ") or arguments_line(job)
     return (
         f"{datetime_of((by_due_time and job.next_attempt_at) or job.at):%Y-%m-%d %H:%M:%S}",
         job.state,

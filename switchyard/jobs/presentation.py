@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import Any, Final
 
 import dramatiq
+from dramatiq.message import Message
 
 from switchyard.api.responses import iso_time
 from switchyard.broker.stores.job_record import Job
@@ -32,8 +33,17 @@ def arguments_of(job: Job) -> Mapping[str, Any] | None:
     return shown_arguments(job.actor, job.args, job.kwargs) if job.args or job.kwargs else job.arguments
 
 
-def excerpt(arguments: Mapping[str, Any] | None) -> str:
-    """Return arguments on one line: ``customer_id="acme", pages=3``; cut after 80 characters."""
+def arguments_line(job: Job) -> str:
+    """Return a job's arguments on one line: ``customer_id="acme", pages=3``; cut after 80 characters, "" for none."""
+    return _line(arguments_of(job))
+
+
+def message_line(message: Message[Any]) -> str:
+    """Return the arguments of a message as those of a job."""
+    return _line(shown_arguments(message.actor_name, message.args, message.kwargs))
+
+
+def _line(arguments: Mapping[str, Any] | None) -> str:
     return cut(", ".join(f"{name}={written(value)}" for name, value in (arguments or {}).items()), LONGEST_EXCERPT)
 
 
