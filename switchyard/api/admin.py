@@ -21,24 +21,6 @@ from switchyard.console.lists import CheckedQuery
 from switchyard.console.room_view import ReadOnly
 
 
-class TokenForm(forms.ModelForm):
-    """Form of a token, with its scopes as check boxes."""
-
-    scopes = forms.MultipleChoiceField(widget=forms.CheckboxSelectMultiple)
-    giver: Any = None
-
-    class Meta:
-        model = Token
-        fields = ("name", "owner", "scopes")
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        """Offer the scopes that the giver's permissions cover."""
-        super().__init__(*args, **options)
-        scopes = self.fields.get("scopes")
-        if isinstance(scopes, forms.MultipleChoiceField):
-            scopes.choices = [(scope, f"{scope}: {SCOPES[scope]}") for scope in covered_scopes(self.giver)]
-
-
 @admin.register(Token, site=admin_site())
 class TokenAdmin(CheckedQuery):
     """Create, inspect and revoke tokens. The plain token is shown once, after it was created.
@@ -46,7 +28,6 @@ class TokenAdmin(CheckedQuery):
     A superuser makes tokens for everybody; other users for themselves, with the scopes that their permissions cover.
     """
 
-    form = TokenForm
     list_display = ("name", "owner", "shown_prefix", "shown_scopes", "shown_state", "last_used_at", "created_at")
     list_filter = ("revoked_at", "created_at")
     search_fields = ("name", "prefix", f"owner__{get_user_model().USERNAME_FIELD}")
@@ -84,9 +65,13 @@ class TokenAdmin(CheckedQuery):
     def get_form(
         self, request: HttpRequest, obj: Token | None = None, change: bool = False, **options: Any
     ) -> type[ModelForm[Token]]:
-        """Return the form, with the scopes that the user may give."""
+        """Return the form, of a new token with check boxes for the scopes that the user's permissions cover."""
         form = super().get_form(request, obj, change, **options)
-        return type(form.__name__, (form,), {"giver": request.user})
+        if obj is not None:
+            return form
+        choices = [(scope, f"{scope}: {SCOPES[scope]}") for scope in covered_scopes(request.user)]
+        boxes = forms.MultipleChoiceField(widget=forms.CheckboxSelectMultiple, choices=choices)
+        return type(form.__name__, (form,), {"scopes": boxes})
 
     def get_readonly_fields(self, request: HttpRequest, obj: Token | None = None) -> tuple[str, ...]:
         return () if obj is None else self.kept

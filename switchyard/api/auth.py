@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from django.http import HttpRequest
-from ninja.security import HttpBearer
+from ninja.security.http import HttpAuthBase
 
 from switchyard.api.models import Token
 from switchyard.api.problems import Problem
@@ -36,7 +36,7 @@ def plain_token(request: HttpRequest) -> str:
     return plain.strip() if scheme.lower() == "bearer" else ""
 
 
-class BearerToken(HttpBearer):
+class BearerToken(HttpAuthBase):
     """Accept requests whose token has a scope; ``request.auth`` is then the ``Token``.
 
     Args:
@@ -76,10 +76,6 @@ class BearerToken(HttpBearer):
                 jobs.refused_before_work = True
             most = f"a token may send {self.a_minute} requests to this route a minute"
             raise Problem(429, f"{most}; send it again after Retry-After", headers={"Retry-After": f"{60 - passed_s}"})
-
-    def authenticate(self, request: HttpRequest, token: str) -> Token | None:
-        """Not called: ``__call__`` reads the header itself."""
-        return token_of(request)
 
 
 submit_scope = BearerToken("submit")

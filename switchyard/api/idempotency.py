@@ -14,7 +14,6 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from inspect import iscoroutinefunction
 from typing import Any
@@ -46,21 +45,6 @@ logger = logging.getLogger(__name__)
 Run = Callable[..., Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One run of a request under its key; ``in_doubt``: an earlier one may have enqueued a job."""
-
-    row: IdempotentRequest
-    repeated: bool = False
-    in_doubt: bool = False
-
-    @property
-    def text(self) -> str:
-        """Text that all runs under the claim have in common, and no other claim."""
-        row = self.row
-        return f"{row.pk} {row.token_id} {row.claimed_at.isoformat()} {row.key}"
-
-
 def once(run: Run) -> Run:
     """Decorate an operation of the API so that a POST with an ``Idempotency-Key`` and a valid token runs once.
 
@@ -82,38 +66,41 @@ def once(run: Run) -> Run:
                 if token is None:
                     jobs.has_key = False
                     return run(request, **path)
-                claimed = claim(token, key, fingerprint(request))
+                claimed = claim(token, key, fingerprint(request), jobs)
             except Exception as error:  # noqa: BLE001  every error becomes a problem document, as in an operation
                 return answer(request, error)
             if isinstance(claimed, HttpResponse):
                 return claimed
-            jobs.claim, jobs.repeated, jobs.in_doubt = claimed.text, claimed.repeated, claimed.in_doubt
+            jobs.claim = f"{claimed.pk} {claimed.token_id} {claimed.claimed_at.isoformat()} {claimed.key}"
             response = run(request, **path)
-        settle(claimed.row, response, refused=jobs.refused_before_work)
+        settle(claimed, response, refused=jobs.refused_before_work)
         return response
 
     return run_once
 
 
-def claim(token: Token, key: str, fingerprint: str) -> Claim | HttpResponse:
-    """Claim a key for a run of a request, or return the stored response; ``Problem`` 400, 409 or 422."""
+def claim(token: Token, key: str, fingerprint: str, jobs: RequestJobs) -> IdempotentRequest | HttpResponse:
+    """Claim a key for a run of a request, or return the stored response; ``Problem`` 400, 409 or 422.
+
+    Notes with the request's jobs whether an earlier run began, and may have enqueued one.
+    """
     if _KEY.fullmatch(key) is None:
         raise Problem(400, "Idempotency-Key: not 1 to 255 printable ASCII characters; use for example a UUID")
     kept = IdempotentRequest.objects.filter(token=token, key=key)
     now = compared_now()
     # Reading first saves repetitions the database's write lock.
     if (found := kept.first()) is not None:
-        return _known(found, fingerprint)
+        return _known(found, fingerprint, jobs)
     try:
         with transaction.atomic():
             made = IdempotentRequest.objects.create(token=token, key=key, fingerprint=fingerprint, claimed_at=now)
     except IntegrityError:
         if (found := kept.first()) is not None:
-            return _known(found, fingerprint)
+            return _known(found, fingerprint, jobs)
         raise _in_flight() from None  # it was refused meanwhile and freed the key
     if made.pk % PURGE_EVERY == 0:
         purge()
-    return Claim(made)
+    return made
 
 
 def settle(run: IdempotentRequest, response: HttpResponseBase, *, refused: bool = False) -> None:
@@ -151,7 +138,7 @@ def fingerprint(request: HttpRequest) -> str:
     return digest.hexdigest()
 
 
-def _known(found: IdempotentRequest, fingerprint: str) -> Claim | HttpResponse:
+def _known(found: IdempotentRequest, fingerprint: str, jobs: RequestJobs) -> IdempotentRequest | HttpResponse:
     now = clock.utc_now()
     if now - found.claimed_at >= KEPT:
         return _take_over(found, fingerprint, claimed_at=now, repeated_at=None)
@@ -167,19 +154,18 @@ def _known(found: IdempotentRequest, fingerprint: str) -> Claim | HttpResponse:
     elif found.status != 429 and found.status < 500:
         headers = found.headers | {"Idempotency-Replayed": "true"}
         return HttpResponse(bytes(found.body), status=found.status, headers=headers)
+    jobs.repeated, jobs.in_doubt = True, not _was_not_enqueued(found)
     return _take_over(found, fingerprint, claimed_at=found.claimed_at, repeated_at=now)
 
 
 def _take_over(
     found: IdempotentRequest, fingerprint: str, *, claimed_at: datetime, repeated_at: datetime | None
-) -> Claim:
-    repeated = repeated_at is not None
-    in_doubt = repeated and not _was_not_enqueued(found)
+) -> IdempotentRequest:
     values = {"claimed_at": claimed_at, "repeated_at": repeated_at, "fingerprint": fingerprint}
     if not _same_run(found).filter(status=found.status).update(**values, status=None, headers={}, body=b""):
         raise _in_flight()
     found.claimed_at, found.repeated_at = claimed_at, repeated_at
-    return Claim(found, repeated=repeated, in_doubt=in_doubt)
+    return found
 
 
 def _same_run(run: IdempotentRequest) -> QuerySet[IdempotentRequest]:

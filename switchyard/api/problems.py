@@ -70,8 +70,3 @@ def title_of(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return "Error"
-
-
-def not_found(what: str = "nothing is here") -> Problem:
-    """Return the problem for an object that does not exist or is hidden from the caller."""
-    return Problem(404, what)

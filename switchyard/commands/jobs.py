@@ -29,7 +29,7 @@ from switchyard.jobs.passport.again import run_again
 from switchyard.jobs.passport.reading import Passport, passport_json, passport_of
 from switchyard.jobs.passport.timeline import TimelineEvent, acts_on, timeline_of
 from switchyard.jobs.passport.why import Why, unfinished, why, why_json
-from switchyard.jobs.presentation import GOOD_OUTCOMES, OUTCOMES, arguments_of, error_line, excerpt, job_json
+from switchyard.jobs.presentation import GOOD_OUTCOMES, OUTCOMES, arguments_line, error_line, job_json
 from switchyard.jobs.queries import find_untracked, holder_of_key, is_message_id
 from switchyard.jobs.services import request_cancel, start_now
 from switchyard.middleware.logs import printable
@@ -99,7 +99,7 @@ def page_lines(page: JobsPage) -> list[str]:
 
 
 def _cells(job: Job, *, by_due_time: bool) -> tuple[str, ...]:
-    detail = error_line(job) or (job.reason or "").replace("_", " ") or excerpt(arguments_of(job))
+    detail = error_line(job) or (job.reason or "").replace("_", " ") or arguments_line(job)
     return (
         f"{datetime_of((by_due_time and job.next_attempt_at) or job.at):%Y-%m-%d %H:%M:%S}",
         job.state,
@@ -209,9 +209,9 @@ class Command(ActsCommand):
     def _show(self, options: dict[str, Any]) -> None:
         job_id = options["id"]
         known = passport_of(job_id) if is_message_id(job_id) else None
-        if known is None and (message := find_untracked(job_id)) is not None:
+        if known is None and (job := find_untracked(job_id)) is not None:
             raise CommandError(
-                f"job {job_id}: {printable(message.actor_name)} on {message.queue_name} keeps no record (track=False): "
+                f"job {job_id}: {printable(job.actor)} on {job.queue} keeps no record (track=False): "
                 f"its state is unknown; it has not ended, cancel it with `manage.py switchyard jobs cancel {job_id}`"
             )
         if known is None and (held := holder_of_key(job_id)):

@@ -73,9 +73,9 @@ def find(job_id: str) -> JobRow | None:
     return JobRow.objects.filter(job_id=job_id).first()
 
 
-def find_many(job_ids: Sequence[str]) -> list[JobRow]:
-    """Return the rows of jobs that the history has, at most a page of them."""
-    return list(JobRow.objects.filter(job_id__in=job_ids[:LIMIT]))
+def find_many(job_ids: Sequence[str]) -> dict[str, Job]:
+    """Return the jobs that the history has of some, by id, at most a page of them."""
+    return {row.job_id: job_of_row(row) for row in JobRow.objects.filter(job_id__in=job_ids[:LIMIT])}
 
 
 def were_enqueued(job_ids: Sequence[str], queue: str = "") -> set[str]:
@@ -98,33 +98,27 @@ def were_enqueued(job_ids: Sequence[str], queue: str = "") -> set[str]:
     return {job_id for job_id, state in states.items() if state is not None}
 
 
-def attempts(job_id: str) -> list[AttemptRow]:
-    """Return a job's attempts that failed or kept log lines, in order."""
-    return list(AttemptRow.objects.filter(job_id=job_id).order_by("generation", "attempt"))
+def attempts(job_id: str) -> list[Job]:
+    """Return a job as each attempt left it that failed or kept log lines, in order."""
+    return list(map(job_of_attempt, AttemptRow.objects.filter(job_id=job_id).order_by("generation", "attempt")))
 
 
-class RecentRun(NamedTuple):
-    """Times of a job that ended, ms since the epoch, and its wait in ms."""
+def recent_runs(queue: str, lane: str, at: int) -> list[tuple[int, int | None]]:
+    """Return when runs of a lane started that ended within the hour before a time, and their waits, all in ms.
 
-    started_at: int | None
-    wait_ms: int | None
-
-
-def recent_runs(queue: str, lane: str, at: int) -> list[RecentRun]:
-    """Return the runs of a lane that ended within the hour before a time, the last first, at most ``LAST_RUNS``.
-
+    The last first, at most ``LAST_RUNS``.
     Starts before the first of these ends are left out: others of that time are missing.
     """
     ended = JobRow.objects.filter(queue=queue, lane=lane, finished_at__gt=at - RECENT_MS, finished_at__lte=at)
     rows = ended.order_by("-finished_at", "-id").values_list("started_at", "wait_ms", "finished_at")[:LAST_RUNS]
     found = list(rows)
     first = found[-1][2] if len(found) == LAST_RUNS else at - RECENT_MS
-    return [RecentRun(started, wait) for started, wait, _ in found if started is not None and started >= first]
+    return [(started, wait) for started, wait, _ in found if started is not None and started >= first]
 
 
-def children(job_id: str) -> list[JobRow]:
+def children(job_id: str) -> list[Job]:
     """Return jobs that ended and were sent inside a job, newest first, at most a page of them."""
-    return list(JobRow.objects.filter(parent=job_id).order_by("-finished_at", "-id")[:LIMIT])
+    return list(map(job_of_row, JobRow.objects.filter(parent=job_id).order_by("-finished_at", "-id")[:LIMIT]))
 
 
 def search(wanted: Filter, *, after: Cursor | None = None, limit: int = LIMIT) -> HistoryPage:

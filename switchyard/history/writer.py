@@ -291,26 +291,23 @@ class HistoryWriter:
         """Move one round of entries if this process leads; return the seconds to wait. Logs failures."""
         tidy_connections()
         started = time.monotonic()
-        try:
+        with self._throttle:
             leading = self.leadership.acquire_or_renew()
             moved = self._move() if leading else 0
             if leading:  # also while rows come without a pause: else old ones would never leave
                 self._retention.work(while_true=self.leadership.acquire_or_renew)
-        except Exception as error:  # noqa: BLE001  logged by the throttle; no failure may end the loop
-            self._throttle.failed(error)
-            connection.close()
-            return self._pause_s
-        self._throttle.succeeded()
-        if leading != self._was_leading:
-            log.info("this process writes the history" if leading else "another process writes the history")
-        self._was_leading = leading
-        if not moved:
-            self._burst_since = None
-            return self._poll_s if leading else self._renew_s
-        if self._burst_since is None:
-            self._burst_since = started
-        # On a busy machine a round may take seconds: the rest ends with the burst, and in time for the lease.
-        return min(REST_PER_WORK * (time.monotonic() - started), self._burst_left_s(), self._renew_s)
+            if leading != self._was_leading:
+                log.info("this process writes the history" if leading else "another process writes the history")
+            self._was_leading = leading
+            if not moved:
+                self._burst_since = None
+                return self._poll_s if leading else self._renew_s
+            if self._burst_since is None:
+                self._burst_since = started
+            # On a busy machine a round may take seconds: the rest ends with the burst, and in time for the lease.
+            return min(REST_PER_WORK * (time.monotonic() - started), self._burst_left_s(), self._renew_s)
+        connection.close()  # after a failure
+        return self._pause_s
 
     def _burst_left_s(self) -> float:
         """Return for how much longer the workers come first, as rows began to come shortly ago."""
@@ -322,13 +319,13 @@ class HistoryWriter:
         """Move the oldest entries of every family; return how many there were."""
         entries = self.streams.read(limit=BURST_READ_LIMIT if self._burst_left_s() else READ_LIMIT)
         most = SQLITE_BATCH_ROWS if connection.vendor == "sqlite" else BATCH_ROWS
-        for batch, rows, unread in _batches(entries, most):
+        for batch, rows in _batches(entries, most):
             if not self.leadership.acquire_or_renew():
                 break
-            refused = self._write(rows)
-            if skipped := unread + refused:
+            written = len(rows) - self._write(rows)
+            if skipped := max(sum(entry.count for entry in batch) - written, 0):
                 log.error("rows of the history cannot be read, left out", rows=skipped)
-            self.streams.remove(batch, written=len(rows) - refused, skipped=skipped)
+            self.streams.remove(batch, written=written, skipped=skipped)
         return len(entries)
 
     def _write(self, rows: Sequence[Rows]) -> int:
@@ -343,33 +340,30 @@ class HistoryWriter:
         return 0
 
 
-def _batches(entries: Sequence[HistoryEntry], most: int) -> Iterator[tuple[list[HistoryEntry], list[Rows], int]]:
-    """Yield entries with their rows, about ``most`` rows at a time, and how many of them cannot be read."""
-    batch, rows, unread = list[HistoryEntry](), list[Rows](), 0
+def _batches(entries: Sequence[HistoryEntry], most: int) -> Iterator[tuple[list[HistoryEntry], list[Rows]]]:
+    """Yield entries with those of their rows that can be used, about ``most`` rows at a time."""
+    batch, rows = list[HistoryEntry](), list[Rows]()
     for entry in entries:
-        found, skipped = _read(entry)
         batch.append(entry)
-        rows += found
-        unread += skipped
+        rows += _read(entry)
         if len(rows) >= most:
-            yield batch, rows, unread
-            batch, rows, unread = [], [], 0
+            yield batch, rows
+            batch, rows = [], []
     if batch:
-        yield batch, rows, unread
+        yield batch, rows
 
 
-def _read(entry: HistoryEntry) -> tuple[list[Rows], int]:
-    """Return the rows of an entry, and how many of it cannot be used."""
-    rows: list[Rows] = []
+def _read(entry: HistoryEntry) -> Iterator[Rows]:
     try:
         for ended in decode_rows(entry.rows):
             try:
-                rows.append(rows_of(ended, entry.queue))
+                row = rows_of(ended, entry.queue)
             except Exception as error:  # noqa: BLE001  whatever a foreign client wrote must not stop the others
                 log.error("a row of the history cannot be used", job_id=ended.id[:200], error=repr(error)[:200])
+            else:
+                yield row
     except UNREADABLE as error:
         log.error("an entry of a history stream cannot be read", queue=entry.queue, id=entry.id, error=str(error))
-    return rows, max(entry.count - len(rows), 0)
 
 
 # Of the last failure; they outlast a later attempt that succeeds.

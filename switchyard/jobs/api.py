@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 
 from switchyard.api.auth import cancel_scope, operate_scope, plain_token, read_scope, submit_scope, token_of
 from switchyard.api.parsing import invalid
-from switchyard.api.problems import FieldError, Problem, not_found
+from switchyard.api.problems import FieldError, Problem
 from switchyard.api.responses import accepted, job_url
 from switchyard.api.schemas import Accepted, StrictSchema
 from switchyard.api.tokens import find_token
@@ -257,7 +257,7 @@ def list_jobs(request: HttpRequest) -> dict[str, Any]:
     try:
         wanted = Filter.from_query(request.GET, ignore=("after", "limit"))
         limit = _limit(request.GET.get("limit", ""))
-        arguments = operator and _may_view_arguments(request, wanted.queue)
+        arguments = _may_view_arguments(request, wanted.queue)
         if wanted.argument is not None and not arguments:
             right = "switchyard_jobs.view_arguments"
             raise Problem(403, f"searching arguments needs the scope operate and the right {right}")
@@ -372,9 +372,8 @@ send_job.describe_body = body_of_calls  # type: ignore[attr-defined]
 @router.get("/{job_id}", auth=read_scope, response={200: JobBody}, url_name="job", operation_id="get_job")
 def get_job(request: HttpRequest, job_id: str) -> dict[str, Any]:
     """Return the state of a job."""
-    _, operator = _caller(request)
     job = _visible(request, job_id)
-    shown = _shown(request, job, arguments=operator and _may_view_arguments(request, job.queue))
+    shown = _shown(request, job, arguments=_may_view_arguments(request, job.queue))
     return shown | {"stands_for": stands_for(job)}
 
 
@@ -393,7 +392,7 @@ def explain_job(request: HttpRequest, job_id: str) -> dict[str, Any]:
     """
     known = unfinished(job_id) if is_message_id(job_id) else None
     if known is None:
-        raise not_found(UNKNOWN)
+        raise Problem(404, UNKNOWN)
     found = why(known, arguments=_may_view_arguments(request, known.job.queue))
     if found is None:
         raise Problem(409, f"the job has ended ({known.job.state}); read it at its status_url")
@@ -417,10 +416,10 @@ def cancel_job(request: HttpRequest, job_id: str) -> Status[dict[str, str]]:
     found = owner_of(job_id)
     is_own = bool(owner) and found == owner
     if found is None or not (is_own or operator):
-        raise not_found(UNKNOWN)
+        raise Problem(404, UNKNOWN)
     outcome = request_cancel(job_id, who=Who.of_request(request, own=is_own))
     if outcome == "unknown":
-        raise not_found(UNKNOWN)
+        raise Problem(404, UNKNOWN)
     if outcome == "ended":
         raise Problem(409, "the job has ended already; there is nothing to cancel")
     return Status(202, accepted(request, job_id))
@@ -453,7 +452,7 @@ async def get_job_result(request: HttpRequest, job_id: str) -> HttpResponseBase:
         name, filename, content_type = (described[key] for key in ("file", "filename", "content_type"))
         answer = await sync_to_async(open_download)(name, filename=filename, content_type=content_type)
     if answer is None:
-        raise not_found("the job left no file, or it was removed")
+        raise Problem(404, "the job left no file, or it was removed")
     await free_database()
     return answer
 
@@ -469,8 +468,8 @@ def _visible(request: HttpRequest, job_id: str) -> Job:
     if job is None:
         held = holder_of_key(job_id)
         if held and visible_job(held, owner=owner, operator=operator) is not None:
-            raise not_found(f"nothing was enqueued under this id: job {held} held its unique key and stands for it")
-        raise not_found("no job has this id, or it has left broker and history")
+            raise Problem(404, f"nothing was enqueued under this id: job {held} held its unique key and stands for it")
+        raise Problem(404, "no job has this id, or it has left broker and history")
     return job
 
 
@@ -482,7 +481,9 @@ def _caller(request: HttpRequest) -> tuple[str, bool]:
 
 def _may_view_arguments(request: HttpRequest, queue: str) -> bool:
     token = token_of(request)
-    return token is not None and holds(token.owner, "switchyard_jobs.view_arguments", queue)
+    if token is None or not token.allows("operate"):
+        return False
+    return holds(token.owner, "switchyard_jobs.view_arguments", queue)
 
 
 def _limit(text: str) -> int:

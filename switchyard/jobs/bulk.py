@@ -25,7 +25,7 @@ from switchyard.bulk.models import BulkAct
 from switchyard.console.formatting import iso
 from switchyard.console.links import jobs_url
 from switchyard.history.filters import Filter
-from switchyard.history.queries import Cursor, find_many, job_of_row, search
+from switchyard.history.queries import Cursor, find_many, search
 from switchyard.jobs.listing.pages import comparison_of
 from switchyard.jobs.passport.again import again_message, enqueue_again
 from switchyard.jobs.passport.reading import passport_of
@@ -299,7 +299,7 @@ class OfChosen:
     def _hit(self, act: BulkAct) -> list[Job]:
         ids = _ids(act)
         known = records_of(ids)
-        known |= {row.job_id: job_of_row(row) for row in find_many([id_ for id_ in ids if id_ not in known])}
+        known |= find_many([id_ for id_ in ids if id_ not in known])
         jobs = [known.get(id_) or Job(id_) for id_ in ids]
         return [job for job in jobs if job.ended == self.hits_ended]
 

@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import Any, Final
 
 import dramatiq
+from dramatiq.message import Message
 
 from switchyard.api.responses import iso_time
 from switchyard.broker.stores.job_record import Job
@@ -32,8 +33,17 @@ def arguments_of(job: Job) -> Mapping[str, Any] | None:
     return shown_arguments(job.actor, job.args, job.kwargs) if job.args or job.kwargs else job.arguments
 
 
-def excerpt(arguments: Mapping[str, Any] | None) -> str:
-    """Return arguments on one line: ``customer_id="acme", pages=3``; cut after 80 characters."""
+def arguments_line(job: Job) -> str:
+    """Return a job's arguments on one line: ``customer_id="acme", pages=3``; cut after 80 characters, "" for none."""
+    return _line(arguments_of(job))
+
+
+def message_line(message: Message[Any]) -> str:
+    """Return the arguments of a message as those of a job."""
+    return _line(shown_arguments(message.actor_name, message.args, message.kwargs))
+
+
+def _line(arguments: Mapping[str, Any] | None) -> str:
     return cut(", ".join(f"{name}={written(value)}" for name, value in (arguments or {}).items()), LONGEST_EXCERPT)
 
 
@@ -65,9 +75,7 @@ RUN: Final = (
 )  # fmt: skip
 
 
-def job_json(
-    job: Job, *, arguments: bool = False, result_url: str | None = None, stands_for: Sequence[str] = ()
-) -> dict[str, Any]:
+def job_json(job: Job, *, arguments: bool = False, result_url: str | None = None) -> dict[str, Any]:
     """Return the JSON form of a job: of the API, of events, pages and commands.
 
     Times are ISO 8601 in UTC, durations in ms; ``None`` stands for what is not known or has not happened.
@@ -87,7 +95,7 @@ def job_json(
         "run_ms": job.run_ms,
         "worker": job.holder.name or None,
         "arguments": arguments_of(job) if arguments else None,
-        "stands_for": list(stands_for),
+        "stands_for": [],  # asked for a single job only
     }
 
 

@@ -78,18 +78,18 @@ def find_known(job_id: str) -> Job | None:
 
 def job_in_outbox(job_id: str) -> Job | None:
     """Return a job that waits in the outbox, or ``None``."""
-    if (waiting := waiting_job(job_id)) is None:
-        return None
-    job = job_of_message(job_id, waiting.queue_name, codec.encode(waiting, grown=True), due_at=None)
-    return replace(job, state="scheduled", reason="outbox")
+    waiting = waiting_job(job_id)
+    return None if waiting is None else replace(_by_message(waiting), state="scheduled", reason="outbox")
+
+
+def _by_message(message: Message[Any]) -> Job:
+    return job_of_message(message.message_id, message.queue_name, codec.encode(message, grown=True), due_at=None)
 
 
 def owner_of(job_id: str) -> str | None:
     """Return the owner of a job, with a record or without; ``None`` when there is none of this id."""
-    if (job := find_known(job_id)) is not None:
-        return job.owner
-    message = find_untracked(job_id)
-    return None if message is None else str(message.options.get("owner") or "")
+    job = find_known(job_id) or find_untracked(job_id)
+    return None if job is None else job.owner
 
 
 def visible_job(job_id: str, *, owner: str, operator: bool) -> Job | None:
@@ -106,7 +106,7 @@ def own_queues(actor: Actor[..., Any]) -> list[str]:
 def queues_of(*job_ids: str) -> set[str]:
     """Return the queues of jobs, from broker, outbox or history; "" among them for one that is not known."""
     found = [find_job(id_) or job_in_outbox(id_) or find(id_) or find_untracked(id_) for id_ in job_ids]
-    names = {"" if one is None else one.queue_name if isinstance(one, Message) else one.queue for one in found}
+    names = {"" if one is None else one.queue for one in found}
     return {declared_yard().queue_of(name).name if name in declared_yard().lanes else name for name in names}
 
 
@@ -135,9 +135,10 @@ def stands_for(job: Job) -> list[str]:
     return []
 
 
-def find_untracked(job_id: str) -> Message[Any] | None:
-    """Return the message of an unfinished job without a record, as after ``track=False``, or ``None``."""
-    return find_unrecorded(facilities(), job_id) if is_message_id(job_id) else None
+def find_untracked(job_id: str) -> Job | None:
+    """Return an unfinished job without a record, as after ``track=False``, by its message, or ``None``."""
+    message = find_unrecorded(facilities(), job_id) if is_message_id(job_id) else None
+    return None if message is None else _by_message(message)
 
 
 def running_jobs(*, queue: str = "", actor: str = "", pool: str = "", member: str = "", parent: str = "") -> list[Job]:

@@ -9,7 +9,7 @@ It keeps true:
 - An import enqueues here, then acknowledges there: killed in between, it is run again.
 
 Files in reading order: ``services`` (the acts), ``queries`` and ``facts`` (what is read, and its sentences), ``limits``
-(what limits and circuits hold back, and overrides), ``stock`` (import), ``views``, ``limit_views``.
+(what limits and circuits hold back, and overrides), ``stock`` (import), ``views``.
 
 Public: nothing for rooms below; products and projects use the commands and pages.
 """

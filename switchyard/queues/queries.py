@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import dramatiq
@@ -74,7 +75,7 @@ class QueueView:
         self.row = next(row for row in yard_rows(declared_yard(), state) if row.name == queue.name)
         stats = next((each for each in state.queues if each.queue == queue.name), None) if state is not None else None
         self.stats = stats
-        self.next, self.held, self.purges, self.paused_actors = _of_broker(queue) if stats else ((), (), (), ())
+        self._read_broker(queue)
         self.pause = pause_facts(stats.pause) if stats is not None and stats.pause is not None else None
         self.rates = None if state is None else state.rates.get(queue.name)
         running = running_or_none() if state is not None else None
@@ -89,7 +90,25 @@ class QueueView:
         self.waits, self.dones = times_of(ended or ())
         self.picture = None if running is None else _picture(queue, self.row, self.pools, running, ended or ())
         self.change = _change(queue, self.row, self.holders, ended or ())
-        self.node, self.at = _place(queue), timezone.now()
+        self.at = timezone.now()
+
+    def _read_broker(self, queue: Queue) -> None:
+        self.node = ""
+        self.next: Sequence[SeenMessage] = ()
+        self.held: tuple[HeldGroup, ...] = ()
+        self.purges: Sequence[PurgeFacts] = ()
+        self.paused_actors: Sequence[ActorPause] = ()
+        with suppress(BrokerError, LookupError, ForeignBroker):
+            family = family_of(queue.name)
+            self.node = family.calls.place_of(family.keys.bodies)
+            if self.stats is None:
+                return
+            self.next = look(family, "live", "waiting", limit=NEXT).items
+            self.purges = [PurgeFacts(purge) for purge in purges(family)]
+            self.held = held_groups(family)
+            here = {name for name, actor in dramatiq.get_broker().actors.items() if actor.queue_name == queue.name}
+            here |= {group.actor for group in self.held if group.due is None}
+            self.paused_actors = [each for each in pauses_in([family]) if each.is_open or each.actor in here]
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -165,38 +184,12 @@ class QueueView:
         return 0 if self.stats is None else waiting_and_scheduled(self.stats)
 
 
-def _place(queue: Queue) -> str:
-    try:
-        family = family_of(queue.name)
-        return family.calls.place_of(family.keys.bodies)
-    except (BrokerError, ForeignBroker):
-        return ""
-
-
 def yard_state() -> YardState | None:
     """Return the state of the yard, or ``None`` while the broker is unavailable."""
     try:
         return YARD_STATE.result(TIMEOUT_S)
     except (NoAnswer, BrokerError):
         return None
-
-
-_OfBroker = tuple[Sequence[SeenMessage], tuple[HeldGroup, ...], Sequence[PurgeFacts], Sequence[ActorPause]]
-
-
-def _of_broker(queue: Queue) -> _OfBroker:
-    """Return the next messages, what is scheduled by actor, purges, and pauses of actors that concern the queue."""
-    try:
-        family = family_of(queue.name)
-        waiting = look(family, "live", "waiting", limit=NEXT).items
-        aside = [PurgeFacts(purge) for purge in purges(family)]
-        held = held_groups(family)
-        here = {name for name, actor in dramatiq.get_broker().actors.items() if actor.queue_name == queue.name}
-        here |= {group.actor for group in held if group.due is None}
-        paused = [each for each in pauses_in([family]) if each.is_open or each.actor in here]
-        return waiting, held, aside, paused
-    except (BrokerError, LookupError, ForeignBroker):
-        return (), (), (), ()
 
 
 def holders_of(queue: str, pools: Sequence[str], running: Iterable[Job]) -> tuple[SlotHolder, ...]:

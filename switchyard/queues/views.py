@@ -1,19 +1,22 @@
-"""Pages of the queues: the list, one queue, and the part of its page that the page polls."""
+"""Pages of the queues: the list, one queue and the acts on it; and of limits, with the form that overrides one."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from switchyard.audit.notes import notes_on, write_note
 from switchyard.audit.services import Who
+from switchyard.broker.admin.limits import KeyState, LimitState
 from switchyard.broker.errors import ActRefused, BrokerError, UnknownQueue
 from switchyard.broker.stores.yard_facts import queue_subject
 from switchyard.broker.topology import Queue
@@ -21,21 +24,24 @@ from switchyard.conf import declared_yard
 from switchyard.console.export import export_of
 from switchyard.console.formatting import parse_until
 from switchyard.console.pauses import pause_facts
-from switchyard.console.queue_rights import holds
+from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.console.room_view import SWITCHED_OFF, RoomResponse, not_answered, require
 from switchyard.operations.charts import charts_of
 from switchyard.operations.findings.facts import facts_of
 from switchyard.operations.overview import shown_rows
 from switchyard.operations.queries import queues_json
 from switchyard.operations.rows import yard_rows
+from switchyard.queues import limits as known_limits
 from switchyard.queues import queries, services
 from switchyard.queues.facts import all_queues_sentence
 from switchyard.queues.services import ForeignBroker
 
+VIEW = "switchyard_operations.view_operations"
+
 
 @require_safe
 def queues(request: HttpRequest) -> HttpResponseBase:
-    require(request, "switchyard_operations.view_operations")
+    require(request, VIEW)
     if (file := export_of(request, "queues", _exported)) is not None:
         return file
     state = queries.yard_state()
@@ -67,7 +73,7 @@ def _exported() -> list[dict[str, Any]]:
 @require_safe
 def queue(request: HttpRequest, name: str) -> RoomResponse:
     """Show one queue; complete without JavaScript."""
-    require(request, "switchyard_operations.view_operations")
+    require(request, VIEW)
     waiting = queries.waiting_actors(queue_of(name).name)
     charts = charts_of(queue_subject(name), "queue", request.GET.get("span", ""), target=name)
     context = {
@@ -95,7 +101,7 @@ def queue_of(name: str) -> Queue:
 
 
 def _rendered(request: HttpRequest, name: str, template: str, context: dict[str, Any]) -> RoomResponse:
-    require(request, "switchyard_operations.view_operations")
+    require(request, VIEW)
     seen = queries.QueueView(queue_of(name))
     context |= {"title": f"Queue {name}", "seen": seen, "queue": seen.queue, "acts_on": name}
     return RoomResponse(request, template, context)
@@ -226,3 +232,82 @@ def _reason(request: HttpRequest) -> str:
 
 def _back(name: str) -> HttpResponseRedirect:
     return HttpResponseRedirect(reverse("switchyard-queue", args=[name]))
+
+
+SECTIONS = (
+    ("Concurrency and order", ("concurrency", "order")),
+    ("Rates", ("rate_limit",)),
+    ("Fair queues", ("fair_share",)),
+)
+
+
+@require_safe
+def limits(request: HttpRequest) -> RoomResponse:
+    """List the limits and circuits of the yard, or with ``limit`` the keys of one."""
+    require(request, VIEW)
+    limit, value, after = (request.GET.get(name, "")[:1_000] for name in ("limit", "value", "after"))
+    if limit:
+        require(request, ARGUMENTS)
+    try:
+        if not limit:
+            found, circuits = known_limits.limits_now(arguments=holds(request.user, ARGUMENTS))
+            rows = [(title, [_limit_row(one) for one in found if one.kind in kinds]) for title, kinds in SECTIONS]
+            context: dict[str, object] = {"title": "Limits", "sections": rows, "circuits": circuits}
+            return RoomResponse(request, "switchyard_queues/limits.html", context)
+        state = known_limits.find(limit)
+        page = known_limits.keys_of(state, value=value, after=after)
+    except ActRefused as error:
+        raise Http404(str(error)) from error
+    except BrokerError as error:
+        return not_answered(request, error, back=reverse("switchyard-operations"))
+    largest, keys = ([_limit_row(state, one) for one in each] for each in (page.largest, page.keys))
+    tables = [("Largest", largest), ("All", keys)]
+    title = f"{state.actor or state.queue}, {known_limits.text_of(state)}"
+    context = {"title": title, "state": state, "tables": tables, "value": value, "after": after, "next": page.after}
+    return RoomResponse(request, "switchyard_queues/limit_keys.html", context)
+
+
+def _limit_row(state: LimitState, key: KeyState | None = None) -> dict[str, object]:
+    """Return a limit, or one of its keys, with its texts and the query of the list of jobs that wait for it."""
+    argument = f"{state.argument}={known_limits.as_text(key.value)}" if key is not None and state.argument else ""
+    wanted = {"state": "scheduled", "queue": state.queue, "actor": state.actor, "argument": argument}
+    jobs = urlencode({name: value for name, value in wanted.items() if value})
+    return {
+        "state": state,
+        "key": key,
+        "text": known_limits.text_of(state),
+        "still": known_limits.still_text(key or state),
+        "jobs": jobs,
+    }
+
+
+@asks
+def override(request: HttpRequest) -> HttpResponseBase:
+    """Ask for a number, an end and a reason, and override a limit; or end its override."""
+    require(request, PAUSE)
+    names = ("limit", "n", "until", "reason")
+    given = {name: request.POST.get(name, request.GET.get(name, "")).strip() for name in names}
+    refused, status = "", 200
+    try:
+        if request.method == "POST":
+            try:
+                messages.success(request, _override(request, **given))
+                return redirect("switchyard-limits")
+            except ActRefused as error:
+                refused, status = str(error), 422
+        row = _limit_row(known_limits.find(given["limit"]))
+    except BrokerError as error:
+        return not_answered(request, error, back=reverse("switchyard-limits"))
+    context = {**given, **row, "title": "Override a limit", "refused": refused}
+    return RoomResponse(request, "switchyard_queues/override.html", context, status=status)
+
+
+def _override(request: HttpRequest, *, limit: str, n: str, until: str, reason: str) -> str:
+    number, end = None, None
+    if "restore" not in request.POST:
+        if not reason:
+            raise ActRefused("override", "write a reason; nothing was changed")
+        number = int(n) if n.isascii() and n.isdecimal() and len(n) < 10 else 0
+        end = parse_until(until)
+    state = known_limits.override(limit, number, until=end, who=Who.of_request(request), reason=reason)
+    return f"{state.current:,} count for {state.actor}{f' until {end:%Y-%m-%d %H:%M:%S} UTC' if end else ''}."

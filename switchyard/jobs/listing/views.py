@@ -28,10 +28,10 @@ from switchyard.conf import declared_yard
 from switchyard.console.export import export_of
 from switchyard.console.formatting import choices
 from switchyard.console.links import job_url
-from switchyard.console.queue_rights import holds
+from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.console.room_view import RoomResponse, require
 from switchyard.history.filters import Filter, why_none_found
-from switchyard.history.queries import find_many, job_of_row, why_missing
+from switchyard.history.queries import find_many, why_missing
 from switchyard.jobs.listing.pages import LIMIT, UNFINISHED, JobsPage, find_jobs, is_by_due_time, wants_unfinished
 from switchyard.jobs.passport.reading import TONES, passport_of
 from switchyard.jobs.presentation import job_json
@@ -46,6 +46,7 @@ from switchyard.jobs.queries import (
     written_id,
 )
 
+VIEW, CANCEL, RUN = (f"switchyard_jobs.{verb}_job" for verb in ("view", "cancel", "run"))
 AWAY: Final = "The broker does not answer, so jobs cannot be shown; check /readyz, then try again."
 # The first page of a list is read at most so often for all who look at it, and takes at most a twentieth of the time.
 LEAST_AGE_S: Final = 2.0
@@ -53,31 +54,13 @@ AGE_PER_COST: Final = 20
 MOST_KEPT: Final = 64
 # Acts on ticked jobs: button, bulk act, right, and whether it is for jobs that have ended.
 CHOSEN_ACTS: Final = (
-    ("Run chosen again…", "job.run_chosen_again", "run_job", True),
-    ("Cancel chosen…", "job.cancel_chosen", "cancel_job", False),
+    ("Run chosen again…", "job.run_chosen_again", RUN, True),
+    ("Cancel chosen…", "job.cancel_chosen", CANCEL, False),
 )
 # The history has a job some seconds after its end: one that ended before the page was made may come after it.
 LATE_MS: Final = 10_000
 # Jobs of one page of an export.
 EXPORTED: Final = 500
-
-
-def may(request: HttpRequest, right: str, queue: str | None = "") -> bool:
-    """Return whether the user has a right of jobs for a queue, by default for all of them; with ``None`` for any.
-
-    Args:
-        right: ``view_arguments``, ``cancel_job`` or ``run_job``.
-    """
-    return holds(request.user, f"switchyard_jobs.{right}", queue)
-
-
-def check(request: HttpRequest, *rights: str, queue: str | None = None) -> None:
-    """Refuse a user who may not view jobs, or lacks one of further rights of jobs, perhaps for a queue.
-
-    Raises:
-        PermissionDenied: with the name of the right.
-    """
-    require(request, *(f"switchyard_jobs.{right}" for right in ("view_job", *rights)), queue=queue)
 
 
 def changes_of(wanted: Filter, shown: Sequence[str], *, shown_at: int) -> dict[str, Any]:
@@ -133,8 +116,7 @@ def _jobs_of(ids: list[str]) -> tuple[dict[str, Job], bool]:
     except BrokerError:
         jobs, away = {}, True
     try:
-        for row in find_many([id_ for id_ in ids if id_ not in jobs or jobs[id_].ended]):
-            jobs[row.job_id] = job_of_row(row)
+        jobs |= find_many([id_ for id_ in ids if id_ not in jobs or jobs[id_].ended])
     except DatabaseError:
         away = True
     return jobs, away
@@ -158,11 +140,11 @@ LONGEST_TIME = 15
 
 def jobs(request: HttpRequest) -> HttpResponse:
     """Show the list of jobs, or redirect to the job or the filter that was searched for."""
-    check(request)
+    require(request, VIEW)
     asked = (request.GET.get("id") or request.GET.get("q") or "").strip()[:200]
     if asked:
         return _searched(request, asked, only_id="id" in request.GET)
-    arguments = may(request, "view_arguments", request.GET.get("queue", ""))
+    arguments = holds(request.user, ARGUMENTS, request.GET.get("queue", ""))
     return export_of(request, "jobs", lambda: _exported(_wanted(request), arguments=arguments)) or _list(request)
 
 
@@ -185,7 +167,7 @@ def _exported(wanted: Filter, *, arguments: bool) -> Iterator[dict[str, Any]]:
 @require_safe
 def live(request: HttpRequest) -> HttpResponse:
     """Show what has changed in a list: ``shown`` are the ids of its jobs, ``shown_at`` is when it was made (ms)."""
-    check(request)
+    require(request, VIEW)
     shown = [id_ for id_ in request.GET.get("shown", "").split(",") if id_]
     at = request.GET.get("shown_at", "")
     try:
@@ -205,8 +187,8 @@ def live(request: HttpRequest) -> HttpResponse:
 def _rows_context(request: HttpRequest, wanted: Filter) -> dict[str, Any]:
     return {
         "tones": TONES,
-        "may_cancel": may(request, "cancel_job", wanted.queue or None),
-        "may_run": may(request, "run_job", wanted.queue or None),
+        "may_cancel": holds(request.user, CANCEL, wanted.queue or None),
+        "may_run": holds(request.user, RUN, wanted.queue or None),
         "acts_on": wanted.queue,
     }
 
@@ -308,7 +290,7 @@ def _wanted(request: HttpRequest) -> Filter:
     """
     wanted = Filter.from_query(request.GET, ignore=PAGE_NAMES)
     if wanted.argument is not None:
-        check(request, "view_arguments", queue=wanted.queue)
+        require(request, VIEW, ARGUMENTS, queue=wanted.queue)
     return wanted
 
 
@@ -318,7 +300,7 @@ def _chosen_acts(request: HttpRequest, page: JobsPage) -> list[tuple[str, str, b
     return [
         (text, reverse("switchyard-bulk-begin", args=[kind]), kind == "job.cancel_chosen")
         for text, kind, right, of_ended in CHOSEN_ACTS
-        if any(ended == of_ended and may(request, right, queue) for queue, ended in shown)
+        if any(ended == of_ended and holds(request.user, right, queue) for queue, ended in shown)
     ]
 
 
@@ -328,10 +310,10 @@ def _bulk_links(request: HttpRequest, wanted: Filter) -> list[tuple[str, str, bo
     ended = tuple(state for state in wanted.states if state not in UNFINISHED)
     links = []
     for text, kind, right, states, fits in (
-        ("Run all again that have ended…", "job.run_again", "run_job", ended, ended or not wanted.states),
-        ("Cancel all that have not ended…", "job.cancel", "cancel_job", live, wants_unfinished(wanted)),
+        ("Run all again that have ended…", "job.run_again", RUN, ended, ended or not wanted.states),
+        ("Cancel all that have not ended…", "job.cancel", CANCEL, live, wants_unfinished(wanted)),
     ):
-        if wanted and fits and may(request, right, wanted.queue):
+        if wanted and fits and holds(request.user, right, wanted.queue):
             query = urlencode(replace(wanted, states=states).to_query())
             links.append((text, f"{reverse('switchyard-bulk-begin', args=[kind])}?{query}", kind == "job.cancel"))
     return links

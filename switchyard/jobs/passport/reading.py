@@ -41,17 +41,15 @@ class Passport:
     Args:
         arguments: By name, without redacted values; ``None`` when they were too long to be kept.
         attempts: The job as each attempt left it, the last one as it stands.
-        limit_ms: Run time after which it is interrupted.
         stands_for: Jobs that were not enqueued because this one held their unique key, the last five.
         history_away: The database could not be read: attempts and children are incomplete.
     """
 
     job: Job
     arguments: Mapping[str, Any] | None
-    attempts: tuple[Job, ...]
-    children: tuple[Job, ...]
+    attempts: Sequence[Job]
+    children: Sequence[Job]
     letter: DeadLetter | None
-    limit_ms: int | None
     stands_for: Sequence[str]
     history_away: bool
 
@@ -80,7 +78,18 @@ def passport_of(job_id: str) -> Passport | None:
         record = find_job(job_id)
     except BrokerError as error:
         away = error
-    row, attempts, children, letter, history_away = _stored(job_id)
+    row: Job | None = None
+    attempts: list[Job] = []
+    children: list[Job] = []
+    letter, history_away = None, False
+    try:
+        if (stored := history.find(job_id)) is not None:
+            row = history.job_of_row(stored)
+        attempts, children = history.attempts(job_id), history.children(job_id)
+        letter = DeadLetter.objects.filter(message_id=job_id).first()
+    except DatabaseError as error:
+        log.warning("a job's page lacks the history: the database cannot be read", error=str(error))
+        history_away = True
     job = record or row
     if record is not None and row is not None:
         job = replace(record, **{name: getattr(row, name) for name in ADDED if not getattr(record, name)})
@@ -102,7 +111,6 @@ def passport_of(job_id: str) -> Passport | None:
         attempts=attempts_of(attempts, row, record),
         children=children,
         letter=letter,
-        limit_ms=limit_of(job),
         stands_for=stands_for(job),
         history_away=history_away,
     )
@@ -120,21 +128,6 @@ def attempts_of(stored: Sequence[Job], *known: Job | None) -> tuple[Job, ...]:
     return tuple(found[place] for place in sorted(found))
 
 
-def _stored(job_id: str) -> tuple[Job | None, tuple[Job, ...], tuple[Job, ...], DeadLetter | None, bool]:
-    try:
-        row = history.find(job_id)
-        return (
-            None if row is None else history.job_of_row(row),
-            tuple(map(history.job_of_attempt, history.attempts(job_id))),
-            tuple(map(history.job_of_row, history.children(job_id))),
-            DeadLetter.objects.filter(message_id=job_id).first(),
-            False,
-        )
-    except DatabaseError as error:
-        log.warning("a job's page lacks the history: the database cannot be read", error=str(error))
-        return None, (), (), None, True
-
-
 def passport_json(known: Passport, *, arguments: bool) -> dict[str, Any]:
     """Return the JSON form of a job with its attempts, as ``runs``, its dead letter and its time limit.
 
@@ -142,9 +135,10 @@ def passport_json(known: Passport, *, arguments: bool) -> dict[str, Any]:
         arguments: Whether its reader may view arguments; hidden ones are ``None``, as are those too long to be kept.
     """
     return {
-        **job_json(known.job, stands_for=known.stands_for),
+        **job_json(known.job),
+        "stands_for": list(known.stands_for),
         "arguments": known.arguments if arguments else None,
-        "time_limit_ms": known.limit_ms,
+        "time_limit_ms": limit_of(known.job),
         "dead_letter": known.letter.state if known.letter is not None else None,
         "runs": [run_json(each) for each in known.attempts],
     }

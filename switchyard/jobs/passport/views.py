@@ -30,11 +30,12 @@ from switchyard.broker.errors import BrokerError, SwitchyardError
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_record import Job
 from switchyard.console.links import admin_site, job_url
+from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.console.room_view import RoomResponse, require, room_view
 from switchyard.dead_letters.queries import letter_of_key
 from switchyard.jobs import live as streams
 from switchyard.jobs.calls import read_json
-from switchyard.jobs.listing.views import AWAY, check, known_of, may, without_broker, without_job
+from switchyard.jobs.listing.views import AWAY, CANCEL, RUN, VIEW, known_of, without_broker, without_job
 from switchyard.jobs.passport.again import requeue_edited, run_again
 from switchyard.jobs.passport.reading import TONES, Passport, passport_json, passport_of
 from switchyard.jobs.passport.timeline import acts_on, picture_of, timeline_of
@@ -50,7 +51,7 @@ NO_STREAMS: Final = (
 
 
 def passport(request: HttpRequest, job_id: str) -> HttpResponse:
-    check(request)
+    require(request, VIEW)
     try:
         known = passport_of(job_id)
     except BrokerError:
@@ -58,7 +59,7 @@ def passport(request: HttpRequest, job_id: str) -> HttpResponse:
     if known is None:
         return without_job(request, job_id)
     if request.GET.get("format") == "json":
-        shown = passport_json(known, arguments=may(request, "view_arguments", known.job.queue))
+        shown = passport_json(known, arguments=holds(request.user, ARGUMENTS, known.job.queue))
         found = _why(request, known)
         shown["why"] = None if found is None else why_json(found)
         return JsonResponse(shown, json_dumps_params={"indent": 2, "ensure_ascii": False})
@@ -70,7 +71,7 @@ def passport(request: HttpRequest, job_id: str) -> HttpResponse:
 @require_safe
 def live(request: HttpRequest, job_id: str) -> HttpResponse:
     """Show the part of a job's page that changes."""
-    check(request)
+    require(request, VIEW)
     try:
         known = passport_of(job_id)
     except BrokerError:
@@ -88,13 +89,13 @@ async def events(request: HttpRequest, job_id: str) -> HttpResponseBase:
     admitted: list[str] = []
 
     def admit(request: HttpRequest) -> HttpResponse:
-        check(request)
+        require(request, VIEW)
         admitted.append(f"user:{request.user.pk}")
         return HttpResponse()
 
     def allowed() -> bool:
         user = get_user_model().objects.filter(pk=admitted[0].removeprefix("user:")).first()
-        if user is None or not user.has_perm("switchyard_jobs.view_job"):  # an inactive one has no rights
+        if user is None or not user.has_perm(VIEW):  # an inactive one has no rights
             return False
         held: Any = request.user
         held.refresh_from_db()  # in place: a second factor is noted on it
@@ -128,10 +129,10 @@ def _context_of(request: HttpRequest, known: Passport) -> dict[str, Any]:
         "children": children_of(known),
         "events": timeline_of(known, acts),
         "tones": TONES,
-        "may_cancel": not job.ended and not job.cancel_requested and may(request, "cancel_job", job.queue),
-        "may_run_again": may(request, "run_job", job.queue),
+        "may_cancel": not job.ended and not job.cancel_requested and holds(request.user, CANCEL, job.queue),
+        "may_run_again": holds(request.user, RUN, job.queue),
         "acts_on": job.queue,
-        "may_run_now": _can_run_now(job) and may(request, "run_job", job.queue),
+        "may_run_now": _can_run_now(job) and holds(request.user, RUN, job.queue),
         "why": found,
         "silent": None if found is None else found.silent,
     }
@@ -146,7 +147,7 @@ def _can_run_now(job: Job) -> bool:
 def _why(request: HttpRequest, known: Passport) -> Why | None:
     """Return why a job has not run; ``None`` once it has ended, and while the broker does not answer."""
     try:
-        return why(known, arguments=may(request, "view_arguments", known.job.queue))
+        return why(known, arguments=holds(request.user, ARGUMENTS, known.job.queue))
     except (BrokerError, DatabaseError):
         return None
 
@@ -172,23 +173,28 @@ LOST = "The audit log cannot be written, so nothing was {}; check /readyz, then 
 @require_http_methods(METHODS)
 def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
     """Ask whether to cancel a job, and request its cancellation when the answer is posted."""
-    check(request, "cancel_job")
-    try:
-        if request.method != "POST":
-            return _ask_cancel(request, job_id)
+    require(request, VIEW, CANCEL)
+    if request.method == "POST":
         return _do(request, job_id, request_cancel)
+    try:
+        known = passport_of(job_id)
     except BrokerError:
         return without_broker(request)
+    job = None if known is None else known.job
+    if job is None and known_of(find_untracked, job_id) is None:
+        return without_job(request, job_id)
+    if job is not None and job.ended:
+        _say(request, "ended")
+        return redirect("switchyard-job", job_id)
+    context = {"title": "Cancel job", "job": job, "job_id": job_id}
+    return RoomResponse(request, "switchyard_jobs/cancel.html", context)
 
 
 @require_POST
 def run_now(request: HttpRequest, job_id: str) -> HttpResponse:
     """Make a scheduled job, or one that waits for its retry, due at once."""
-    check(request, "run_job")
-    try:
-        return _do(request, job_id, start_now)
-    except BrokerError:
-        return without_broker(request)
+    require(request, VIEW, RUN)
+    return _do(request, job_id, start_now)
 
 
 def _do(request: HttpRequest, job_id: str, act: Callable[..., str]) -> HttpResponse:
@@ -196,6 +202,8 @@ def _do(request: HttpRequest, job_id: str, act: Callable[..., str]) -> HttpRespo
     try:
         if is_message_id(job_id):
             answer = act(job_id, who=Who.of_request(request), reason=_reason(request))
+    except BrokerError:
+        return without_broker(request)
     except DatabaseError:
         messages.error(request, LOST.format("changed"))
     else:
@@ -212,23 +220,11 @@ def _reason(request: HttpRequest) -> str:
     return request.POST.get("reason", "").strip()
 
 
-def _ask_cancel(request: HttpRequest, job_id: str) -> HttpResponse:
-    known = passport_of(job_id)
-    job = None if known is None else known.job
-    if job is None and known_of(find_untracked, job_id) is None:
-        return without_job(request, job_id)
-    if job is not None and job.ended:
-        _say(request, "ended")
-        return redirect("switchyard-job", job_id)
-    context = {"title": "Cancel job", "job": job, "job_id": job_id}
-    return RoomResponse(request, "switchyard_jobs/cancel.html", context)
-
-
 @require_http_methods(METHODS)
 @sensitive_post_parameters()
 def again(request: HttpRequest, job_id: str) -> HttpResponse:
     """Ask whether to run a job again, with its arguments to edit; enqueue it when the answer is posted."""
-    check(request, "run_job")
+    require(request, VIEW, RUN)
     try:
         known = passport_of(job_id)
     except BrokerError:
@@ -240,7 +236,7 @@ def again(request: HttpRequest, job_id: str) -> HttpResponse:
         return _ask_again(request, job, json.dumps(known.arguments or {}, indent=2, ensure_ascii=False, default=str))
     text, new_id = request.POST.get("arguments", ""), request.POST.get("job_id", "")
     try:
-        edited = _object_of(text) if may(request, "view_arguments", job.queue) else None
+        edited = _object_of(text) if holds(request.user, ARGUMENTS, job.queue) else None
         who, new_id = Who.of_request(request), new_id if is_job_id(new_id) else ""
         sent = run_again(known, edited=edited, who=who, reason=_reason(request), job_id=new_id)
     except BrokerError as error:
@@ -272,7 +268,7 @@ def edit_letter(request: HttpRequest, pk: int) -> HttpResponse:
     """Show the arguments of a job's dead letter in a form, and requeue it with the edited values."""
     require(request, "switchyard_dead_letters.requeue_deadletter", "switchyard_dead_letters.view_deadletter")
     row = letter_of_key(pk)
-    require(request, "switchyard_jobs.view_arguments", queue=row.queue)
+    require(request, ARGUMENTS, queue=row.queue)
     text, wrong, status = request.POST.get("arguments", ""), "", 200
     back = reverse("switchyard-letter", args=[pk])
     try:

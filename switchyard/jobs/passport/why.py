@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from statistics import NormalDist, pvariance
 from typing import Any, Final
 
@@ -24,7 +24,6 @@ from switchyard.broker.clock import CIRCUIT_SPAN_MS, CIRCUITS_MS, PUT_OFF_MS, da
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.keys import Lane
-from switchyard.broker.queue import codec
 from switchyard.broker.queue.limits import LimitWait, wait_of
 from switchyard.broker.shapes import CIRCUIT, ActorPause
 from switchyard.broker.stores.job_record import Job, holder_of, job_of_message, number_or_none
@@ -175,13 +174,8 @@ def unfinished(job_id: str) -> Passport | None:
     """Return the passport of a job, also of one without a record, or ``None``."""
     if (known := passport_of(job_id)) is not None:
         return known
-    if (message := find_untracked(job_id)) is None:
-        return None
-    queue = lane_of_name(message.queue_name)[0]
-    job = replace(
-        job_of_message(job_id, queue, codec.encode(message, grown=True), due_at=None), lane=message.queue_name
-    )
-    return Passport(job, {}, (), (), None, None, (), history_away=False)
+    job = find_untracked(job_id)
+    return None if job is None else Passport(job, {}, (), (), None, (), history_away=False)
 
 
 def why(known: Passport, *, arguments: bool = False, at: int | None = None) -> Why | None:
@@ -499,7 +493,7 @@ def _starts(seen: Why, causes: Sequence[Cause]) -> Starts | None:
     except DatabaseError:
         runs = []
     if seen.due_at is not None and seen.due_at > seen.at:
-        waits = sorted(run.wait_ms for run in runs if run.wait_ms is not None)
+        waits = sorted(wait_ms for _, wait_ms in runs if wait_ms is not None)
         if len(waits) < LEAST_STARTS:
             return Starts(base, None)
         low, high = (waits[min(int(len(waits) * edge), len(waits) - 1)] for edge in EDGES)
@@ -509,7 +503,7 @@ def _starts(seen: Why, causes: Sequence[Cause]) -> Starts | None:
         return not_before
     if last == "next":
         return Starts(base, base + 1_000)
-    started = [run.started_at for run in runs if run.started_at is not None]
+    started = [started_at for started_at, _ in runs]
     started += [job.started_at for job in seen.running if job.started_at is not None and job.queue == seen.job.queue]
     found = expected(sorted(started), seen.place.ahead + 1, seen.at)
     return not_before if found is None else Starts(base + found[0], base + found[1])

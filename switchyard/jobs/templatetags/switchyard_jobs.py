@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from importlib import import_module
 from typing import Any
 
 import dramatiq
 from django import template
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from dramatiq.message import Message
 
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.stores.batches import batch_of
-from switchyard.broker.stores.job_record import Job
 from switchyard.conf import declared_yard
 from switchyard.console import links
 from switchyard.console.links import actor_url, queue_url
@@ -74,41 +73,18 @@ def moment(at_ms: int | None) -> datetime | None:
     return None if at_ms is None else datetime_of(at_ms)
 
 
-@register.filter
-def error_line(job: Job) -> str:
-    """Return why a job's last attempt failed, on one line."""
-    from switchyard.jobs.presentation import error_line
-
-    return error_line(job)
+def _late(path: str) -> Callable[[Any], Any]:
+    """Return a function of the jobs' modules that is imported with its first call."""
+    module, _, name = path.rpartition(".")
+    return lambda value: getattr(import_module(f"switchyard.jobs.{module}"), name)(value)
 
 
-@register.filter
-def arguments_line(job: Job) -> str:
-    """Return a job's arguments on one line, secret ones hidden; "" where it has none."""
-    from switchyard.jobs.presentation import arguments_of, excerpt
-
-    return excerpt(arguments_of(job))
-
-
-@register.filter
-def limit_ms(job: Job) -> int | None:
-    """Return the run time (ms) after which a job is interrupted."""
-    from switchyard.jobs.queries import limit_of
-
-    return limit_of(job)
-
-
-@register.filter
-def as_json(value: Any) -> str:
-    """Return an argument as JSON; a hidden one as its mark."""
-    from switchyard.jobs.presentation import written  # checks load the filters of all apps, and show no job
-
-    return written(value)
-
-
-@register.filter
-def arguments_of(message: Message[Any]) -> str:
-    """Return the arguments of a message on one line, secret ones hidden; "" where it has none."""
-    from switchyard.jobs.presentation import excerpt, shown_arguments
-
-    return excerpt(shown_arguments(message.actor_name, message.args, message.kwargs))
+# Checks load the filters of all apps, and show no job.
+for name, path in (
+    ("error_line", "presentation.error_line"),
+    ("arguments_line", "presentation.arguments_line"),
+    ("arguments_of", "presentation.message_line"),
+    ("as_json", "presentation.written"),
+    ("limit_ms", "queries.limit_of"),
+):
+    register.filter(name, _late(path))

@@ -79,7 +79,7 @@ def test_a_job_that_a_worker_ran_is_in_the_history_with_its_failure(
     assert (row.job_id, row.attempts, row.queue, row.error_type) == (message.message_id, 2, "default", "KeyError")
     assert row.wait_ms is not None and row.run_ms is not None and json.loads(row.arguments) == {"customer_id": 42}
     [attempt] = queries.attempts(row.job_id)
-    assert (attempt.attempt, attempt.state, attempt.fingerprint) == (1, "retrying", row.fingerprint)
+    assert (attempt.attempts, attempt.state, attempt.fingerprint) == (1, "retrying", row.fingerprint)
     assert writer.streams.counts()["skipped"] == 0
 
 
@@ -141,7 +141,7 @@ def test_an_older_step_never_replaces_a_later_one(put: Put, writer: HistoryWrite
 
     row = JobRow.objects.get()
     assert (row.state, row.generation, row.finished_at) == ("cancelled", 1, BASE_MS + 2_000)
-    assert [(each.generation, each.attempt) for each in queries.attempts(row.job_id)] == [(0, 1), (0, 3)]
+    assert [(each.generation, each.attempts) for each in queries.attempts(row.job_id)] == [(0, 1), (0, 3)]
 
 
 def test_old_rows_leave_also_while_new_ones_come_without_a_pause(put: Put) -> None:

@@ -57,9 +57,11 @@ def test_a_token_without_known_scopes_is_not_made(admin_client: Client, owner: U
 
 def test_once_made_only_the_name_changes(admin_client: Client, make_token: MakeToken) -> None:
     token, plain = make_token("read")
-    form = {"name": "renamed", "scopes": ["operate"], "owner": User.objects.create_user("eve").pk}
+    forged = {"scopes": ["operate"], "owner": User.objects.create_user("eve").pk}
 
-    admin_client.post(reverse("admin:switchyard_api_token_change", args=[token.pk]), form)
+    for form in ({"name": "renamed by its form"}, {"name": "renamed", **forged}):
+        admin_client.post(reverse("admin:switchyard_api_token_change", args=[token.pk]), form)
+        assert Token.objects.get().name == form["name"]
 
     token.refresh_from_db()
     assert (token.name, token.scopes, token.owner.username) == ("renamed", ["read"], "ada")
