@@ -26,8 +26,7 @@ from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.database import in_transaction
 from switchyard.middleware.arguments import misfit
 from switchyard.middleware.errors import ArgumentMismatch
-from switchyard.tasks.results import milliseconds, moment, result_of_job
-from switchyard.tasks.task_actors import actor_of, prepare
+from switchyard.tasks.task_actors import actor_of, milliseconds, moment, prepare, result_of_job
 from switchyard.tasks.task_api import (
     DISCOVERED,
     TASKS,
