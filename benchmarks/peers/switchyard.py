@@ -51,7 +51,7 @@ def whole_stack() -> Broker:
     pool = Pool("bench", "threads", LANES, processes=1, slots=8)
     yard, client = Yard(queues, (pool,)), connect(os.environ["BENCH_URL"])
     if RABBITMQ_URL:
-        from switchyard.addons.rabbitmq.place import on_rabbitmq  # needs pika
+        from switchyard.addons.rabbitmq.broker import on_rabbitmq  # needs pika
 
         return build_yard(yard, client, Keys("bench"), place=on_rabbitmq, url=RABBITMQ_URL)
     return build_yard(yard, client, Keys("bench"), observers=traces("bench"))

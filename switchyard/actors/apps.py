@@ -18,7 +18,7 @@ class ActorsConfig(AppConfig):
         """Declare all tasks. An option of a task that cannot be used stops the process with exit code 78."""
         if not getattr(settings, "TASKS", None) or not any(map(find_spec, ("django.tasks", "django_tasks"))):
             return
-        from switchyard.tasks.discovery import declare_tasks
+        from switchyard.tasks.backend import declare_tasks
 
         try:
             declare_tasks()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from argparse import SUPPRESS
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from django.core.management.base import CommandParser
 from django.db import DatabaseError
-from dramatiq.actor import Actor
 
 from switchyard.actors import figures, queries
 from switchyard.audit.services import Who
@@ -19,7 +17,7 @@ from switchyard.console.commands import ActsCommand, as_command_error, table, wr
 from switchyard.console.formatting import counted, duration, parse_until
 from switchyard.console.pauses import pause_facts
 from switchyard.jobs import pauses
-from switchyard.jobs.calls import VARIADIC, checked, parameters_of, read_json, signature_text
+from switchyard.jobs.calls import checked, parameters_of, read_json, signature_text
 from switchyard.jobs.services import send_for
 
 HEADINGS = ("actor", "queue", "pools", "options", "where")
@@ -49,7 +47,6 @@ class Command(ActsCommand):
         opened = add("open", help="open the circuit that one depends on; resume closes it")
         for each in (show, send, stop, go_on, opened):
             each.add_argument("name", metavar="NAME", help="name of the actor, see list")
-        send.add_argument("bare", nargs="*", help=SUPPRESS)  # refused with what to write
         send.add_argument("--args", metavar="JSON", default="[]", dest="arguments", help="positional arguments: a list")
         send.add_argument("--kwargs", metavar="JSON", default="{}", dest="named", help="named arguments: an object")
         send.add_argument("--delay", metavar="MS", type=int, help="milliseconds until the job may start")
@@ -74,8 +71,6 @@ class Command(ActsCommand):
 
     def _send(self, options: dict[str, Any]) -> None:
         name, actor = options["name"], queries.find_actor(options["name"])
-        if options["bare"]:
-            raise wrong(f"actor {name}: its arguments are JSON; {_form_of(actor)}")
         places, names = _value("--args", options["arguments"], list), _value("--kwargs", options["named"], dict)
         with as_command_error(f"actor {name}"):
             call, who = checked(actor, places, names), Who.of_command()
@@ -103,13 +98,6 @@ class Command(ActsCommand):
         self.answer(f"{name}{f' with {argument}' if argument else ''}: {text}", found)
 
     _pause = _resume = _open = _turn
-
-
-def _form_of(actor: Actor[..., Any]) -> str:
-    parameters = parameters_of(actor)
-    named = ", ".join(f'"{each.name}": ...' for each in parameters if each.kind not in VARIADIC)
-    forms = [*([f"--kwargs '{{{named}}}'"] if named else []), "--args '[...]'"]
-    return f"write {', or '.join(forms)}" if parameters else "it takes none"
 
 
 def _value(option: str, text: str, kind: type) -> Any:

@@ -10,7 +10,7 @@ It keeps true:
 
 Files in reading order: ``triggers`` (due minutes), ``registry`` (a schedule, and what is declared), ``rows`` (stored
 schedules), ``services`` (settling a tick once, and pauses), ``runner`` (the loop of the leader, and maintenance:
-alerts, reconciliation, retention and the like), ``models``, ``queries``, ``views``, ``row_views``, ``checks``, ``beat``
+alerts, reconciliation, retention and the like), ``models``, ``queries``, ``views``, ``checks``, ``beat``
 (import of django-celery-beat's rows).
 
 Public: ``registry.schedules``, ``rows.all_schedules`` and ``queries`` for pages and findings; the command

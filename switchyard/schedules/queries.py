@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -93,11 +92,6 @@ class ScheduleRow:
     missed: int = 0
 
     @property
-    def words(self) -> str:
-        """Return the expression in words, or "" for one that has no short form."""
-        return words_of(self.spec)
-
-    @property
     def pause_words(self) -> str:
         """Return the pause as sentences; "" for a schedule that is not paused."""
         if self.paused_at is None:
@@ -179,45 +173,3 @@ def recent_ticks() -> dict[str, list[ScheduleTick]]:
         if len(of_this) < SHOWN_TICKS:
             of_this.insert(0, tick)
     return found
-
-
-WEEKDAYS = ("Sundays", "Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays")
-NAMES = {name[:3].lower(): number for number, name in enumerate(WEEKDAYS[:7])}
-MINUTES, HOURS = 60, 24
-FIELDS = 5
-_NUMBER = re.compile(r"\d{1,2}")
-_STEP = re.compile(r"\*/(\d{1,2})")
-
-
-def words_of(text: str) -> str:
-    """Return a cron expression in words; "" for one that has no short form."""
-    fields = text.split()
-    if len(fields) != FIELDS or fields[3] != "*":
-        return ""
-    minute, hour, day, _, weekday = fields
-    if hour == day == weekday == "*":
-        return _within_hour(minute)
-    if not _NUMBER.fullmatch(minute):
-        return ""
-    if (step := _STEP.fullmatch(hour)) and day == weekday == "*":
-        return f"every {step[1]} h at minute {int(minute)}" if HOURS % max(int(step[1]), 1) == 0 else ""
-    if not _NUMBER.fullmatch(hour) or (day != "*" and (weekday != "*" or not _NUMBER.fullmatch(day))):
-        return ""
-    at = f"at {int(hour):02}:{int(minute):02}"
-    if day != "*":
-        ending = "th" if int(day) in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(int(day) % 10, "th")
-        return f"on the {int(day)}{ending} {at}"
-    if weekday in ("*", "1-5"):
-        return f"{'every day' if weekday == '*' else 'Mondays to Fridays'} {at}"
-    number = NAMES.get(weekday.lower(), int(weekday) if weekday.isdecimal() else len(WEEKDAYS))
-    return f"{WEEKDAYS[number]} {at}" if number < len(WEEKDAYS) else ""
-
-
-def _within_hour(minute: str) -> str:
-    if minute in ("*", "*/1"):
-        return "every minute"
-    if step := _STEP.fullmatch(minute):
-        return f"every {step[1]} min" if int(step[1]) and MINUTES % int(step[1]) == 0 else ""
-    if not _NUMBER.fullmatch(minute):
-        return ""
-    return "every hour" if int(minute) == 0 else f"every hour at minute {int(minute)}"

@@ -221,11 +221,9 @@ class Scheduler:
         return None
 
     def _send(self, schedule: Schedule, minute: datetime.datetime, now: datetime.datetime) -> bool:
-        throttle = self._throttles.setdefault(schedule.name, LogThrottle(f"schedule {schedule.name}"))
-        try:
+        with self._throttles.setdefault(schedule.name, LogThrottle(f"schedule {schedule.name}")):
             state = services.load_state(schedule, minute)
             if services.pass_pause(schedule, state, now):
-                throttle.succeeded()
                 return True
             for tick in schedule.due(state.since, minute):
                 # A process suspended for longer than the lease may have lost it to another scheduler.
@@ -235,11 +233,8 @@ class Scheduler:
                 if job_id is not None:
                     late_ms = int((now - tick).total_seconds() * 1000)
                     log.info("tick", schedule=schedule.name, tick=tick.isoformat(), job_id=job_id, late_ms=late_ms)
-        except Exception as error:  # noqa: BLE001  logged by the throttle; no failure may end the loop
-            throttle.failed(error)
-            return False
-        throttle.succeeded()
-        return True
+            return True
+        return False
 
     def _pause_s(self) -> float:
         now = self._now()

@@ -4,9 +4,9 @@ A queue lives with all of its keys on the node that holds the hash slot of its n
 to the node of its keys and follows a slot that moves; a node that is away, or a slot that is half moved, stops its own
 queues alone; a master that loses its keys is noticed, also one without a queue.
 
-In reading order: ``hash_slots`` (the map), ``client`` and ``calls`` (the way of a call), ``pipeline`` (to several nodes
-at once), ``barrier`` (records of each queue before its acknowledgements), ``servers`` (markers, and what is away or
-half moved), ``standing`` (of a server by itself), ``findings`` (what doctor and pages say).
+In reading order: ``hash_slots`` (the map), ``client`` and ``calls`` (the way of a call, and of several to
+several nodes at once), ``barrier`` (records of each queue before its acknowledgements), ``servers`` (markers, and what
+is away or half moved), ``standing`` (of a server by itself), ``findings`` (what doctor and pages say).
 """
 
 from __future__ import annotations

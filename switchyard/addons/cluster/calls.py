@@ -8,6 +8,7 @@ and ``TRYAGAIN`` has it wait within its budget. After a failure of a node the sl
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,27 +29,56 @@ from switchyard.addons.cluster.hash_slots import (
     slot_of,
     text_of,
 )
-from switchyard.addons.cluster.pipeline import ClusterPipeline
 from switchyard.broker.errors import BrokerError, BrokerRefused, BrokerUnavailable, PlaceChanged
-from switchyard.broker.redis.calls import ANSWER_S, BUDGET_S, PACE, Again, Budget, RedisCalls, Way, Word, ask
+from switchyard.broker.redis.calls import (
+    ANSWER_S,
+    BUDGET_S,
+    PACE,
+    Again,
+    Budget,
+    RedisCalls,
+    Way,
+    Word,
+    ask,
+    connect_within,
+    left_s,
+    read_answer,
+)
 from switchyard.broker.redis.connections import lone_connection
 from switchyard.broker.redis.server_errors import is_away, named, unanswered
 
+# For the nodes that answer, while another one uses up the time.
+LEAST_S = 0.05
+
 
 class SlotWay(Way):
-    """The way of one call after its first failure: to where the nodes send it."""
+    """The way of one call after its first failure: to where the nodes send it.
+
+    Attributes:
+        asked: Node that is being given the key's slot, and is asked next.
+        giver: Node that is handing the slot over.
+    """
 
     calls: ClusterCalls
-    _asked: Address | None = None
-    _giver: Address | None = None
+    asked: Address | None = None
+    giver: Address | None = None
     _redirections = 0
 
     def acquire(self) -> Any:
         """Return a connection to the node that is to be asked next."""
-        return self.calls.acquire(self.key) if self._asked is None else self.calls.acquire_at(self._asked)
+        return self.calls.acquire(self.key) if self.asked is None else self.calls.acquire_at(self.asked)
 
     def through(self, connection: Any) -> Any:
-        return connection if self._asked is None else Asking(connection)
+        return connection if self.asked is None else Asking(connection)
+
+    def learn(self, error: redis.RedisError, address: Address | None) -> None:
+        """Learn where to go on from a failure of the node that was asked."""
+        if self.asked is None:  # of one that is being given the slot, a failure says nothing new
+            self.giver = address if is_half_moved(error) else None
+        self.asked = None
+        if isinstance(error, AskError):
+            assert address is not None  # noqa: S101  for the type checker: a node sent it
+            self.asked = self.calls.slots.redirected(error, address)
 
     def after(self, error: redis.RedisError, connection: Any, pause_s: float) -> Again | None:
         """Learn where to go on from a failure; ``None`` where the node refused the call for good."""
@@ -56,12 +86,8 @@ class SlotWay(Way):
         if not done_nothing and not is_away(error):
             return None
         address = None if connection is None else (connection.host, connection.port)
-        if self._asked is None:  # of one that is being given the slot, a failure says nothing new
-            self._giver = address if is_half_moved(error) else None
-        self._asked = None
+        self.learn(error, address)
         if isinstance(error, AskError):
-            assert address is not None  # noqa: S101  for the type checker: a node sent it
-            self._asked = self.calls.slots.redirected(error, address)
             self._redirections += 1
             return Again(0.0 if self._redirections <= FOLLOWED_AT_ONCE else pause_s, done_nothing, reached=True)
         if not isinstance(error, TryAgainError):
@@ -70,7 +96,18 @@ class SlotWay(Way):
         return Again(pause_s, done_nothing)
 
     def given_up(self, name: str, error: redis.RedisError, *, sent: bool) -> BrokerError:
-        return self.calls.given_up(name, error, self.key, self._giver, sent=sent)
+        """Return the error for a call whose time is over."""
+        outcome = "unknown" if sent else "refused"
+        made: BrokerError
+        if self.key is not None and self.giver is not None:
+            made = HashSlotHalfMoved(name, slot_of(self.key), text_of(self.giver), outcome=outcome)
+        elif isinstance(error, NOTHING_DONE):
+            cause = f"its hash slot is being moved or has no node ({type(error).__name__}: {error})"
+            made = BrokerUnavailable(name, cause, outcome=outcome)
+        else:
+            made = unanswered(name, error, self.calls.client, sent=sent)
+        made.__cause__ = error
+        return made
 
 
 class ClusterCalls(RedisCalls):
@@ -114,22 +151,6 @@ class ClusterCalls(RedisCalls):
 
     def way(self, key: str | bytes | None) -> Way:
         return SlotWay(self, key)
-
-    def given_up(
-        self, name: str, error: redis.RedisError, key: str | bytes | None, giver: Address | None, *, sent: bool
-    ) -> BrokerError:
-        """Return the error for a call whose time is over; ``giver`` is the node that hands the key's slot over."""
-        outcome = "unknown" if sent else "refused"
-        made: BrokerError
-        if key is not None and giver is not None:
-            made = HashSlotHalfMoved(name, slot_of(key), text_of(giver), outcome=outcome)
-        elif isinstance(error, NOTHING_DONE):
-            cause = f"its hash slot is being moved or has no node ({type(error).__name__}: {error})"
-            made = BrokerUnavailable(name, cause, outcome=outcome)
-        else:
-            made = unanswered(name, error, self.client, sent=sent)
-        made.__cause__ = error
-        return made
 
     def acquire(self, key: str | bytes | None = None) -> Any:
         return self.acquire_at(self.slots.master_of(key))
@@ -188,3 +209,103 @@ class ClusterCalls(RedisCalls):
                 idle.pop().disconnect()
         for node in self._nodes.values():
             node.close()
+
+
+class ClusterPipeline:
+    """Commands for several nodes, sent to all of them before answers are read; what failed is sent again.
+
+    It has the answers by position, and what is still to be asked until its budget is spent.
+    """
+
+    def __init__(self, calls: ClusterCalls, commands: Sequence[Sequence[Word]], budget: Budget) -> None:
+        self._calls, self._slots, self._commands = calls, calls.slots, commands
+        self._ways = [SlotWay(calls, key_of(words)) for words in commands]
+        self._answers: list[Any] = [None] * len(commands)
+        self._errors: dict[int, redis.RedisError] = {}
+        self._sent: set[int] = set()
+        self._budget = budget
+
+    def run(self) -> list[Any]:
+        """Return the answers; what failed has its ``BrokerError`` in place. What cannot be sent is given up earlier."""
+        left = list(range(len(self._commands)))
+        rounds = 0
+        while left := self._round(left):
+            rounds += 1
+            redirected = all(isinstance(self._errors[position], AskError) for position in left)
+            wait_s = 0.0 if redirected and rounds <= FOLLOWED_AT_ONCE else self._budget.pause_s()
+            if self._budget.ends_within(wait_s, reached=any(map(self._is_reached, left))):
+                break
+            self._budget.wait(wait_s)
+        for position in left:
+            way, name = self._ways[position], str(self._commands[position][0])
+            self._answers[position] = way.given_up(name, self._errors[position], sent=position in self._sent)
+        return self._answers
+
+    def _is_reached(self, position: int) -> bool:
+        """Return whether a node may have got a command, or said where it is to be sent."""
+        says = self._ways[position].giver is not None or isinstance(self._errors[position], AskError)
+        return says or position in self._sent
+
+    def _round(self, left: Sequence[int]) -> list[int]:
+        """Send the unanswered commands; return those to send again."""
+        groups: defaultdict[tuple[Address, bool], list[int]] = defaultdict(list)
+        again: list[int] = []
+        for position in left:
+            way = self._ways[position]
+            try:
+                groups[way.asked or self._slots.master_of(way.key), way.asked is not None].append(position)
+            except redis.RedisError as error:
+                again += self._failed([position], error, None)
+        opened: list[tuple[Address, Any, Any, list[int]]] = []
+        try:
+            for (address, asking), positions in groups.items():
+                connection = self._calls.acquire_at(address)
+                on = Asking(connection) if asking else connection
+                opened.append((address, connection, on, positions))
+                try:
+                    connect_within(connection, max(left_s(self._budget.give_up_s), LEAST_S))
+                    packed = on.pack_commands([self._commands[position] for position in positions])
+                    connection.send_packed_command(packed, check_health=False)
+                except redis.RedisError as error:
+                    connection.disconnect()
+                    self._slots.doubt(address)
+                    again += self._failed(positions, error, address)
+                    positions.clear()
+            for each in opened:
+                again += self._read(*each)
+        except BaseException:  # such as a time limit: answers may still be to come
+            for _, connection, _, _ in opened:
+                connection.disconnect()
+            raise
+        finally:
+            for _, connection, _, _ in opened:
+                self._calls.release(connection)
+        return again
+
+    def _read(self, address: Address, connection: Any, on: Any, positions: Sequence[int]) -> list[int]:
+        """Read the answers of one node, and return the positions of those that are to be asked for again."""
+        again: list[int] = []
+        for at, position in enumerate(positions):
+            timeout_s = min(max(left_s(self._budget.give_up_s), LEAST_S), ANSWER_S)
+            try:
+                self._answers[position] = read_answer(on, timeout_s)
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                connection.disconnect()
+                self._slots.doubt(address)
+                self._sent.update(positions[at:])
+                return again + self._failed(positions[at:], error, address)
+            except redis.ResponseError as error:
+                if not isinstance(error, NOTHING_DONE) and not is_away(error):
+                    self._answers[position] = named(str(self._commands[position][0]), error)
+                    continue
+                again += self._failed([position], error, address)
+                if not isinstance(error, (AskError, TryAgainError)):
+                    self._slots.doubt(address)
+        return again
+
+    def _failed(self, positions: Sequence[int], error: redis.RedisError, address: Address | None) -> list[int]:
+        """Note an error of some commands, and return their positions."""
+        for position in positions:
+            self._errors[position] = error
+            self._ways[position].learn(error, address)
+        return list(positions)

@@ -88,16 +88,8 @@ def _unmarked(servers: Masters, answering: set[str]) -> Iterator[Finding]:
 
 def _places(servers: Masters) -> Iterator[Finding]:
     """Report which queue is on which master."""
-    queues = servers.queues_by_place()
-    for address, names in queues.items():
+    for address, names in servers.queues_by_place().items():
         yield GROUP.ok(f"node {address} holds {', '.join(names) or 'no queue'}", subject=", ".join(names))
-    bare = [address for address, names in queues.items() if not names]
-    crowded = max(queues.values(), key=len)
-    if bare and len(crowded) > 1:
-        yield GROUP.ok(
-            f"{', '.join(crowded)} share a node, and no queue is on {', '.join(bare)}",
-            cause="The hash of a queue's name decides its node",
-        )
 
 
 def _replicas(clients: Sequence[tuple[str, redis.Redis]]) -> Iterator[Finding]:

@@ -38,13 +38,6 @@ KEYLESS: Final = frozenset({"TIME", "INFO", "CONFIG", "PING", "SCAN", "CLIENT", 
                             "CLUSTER", "FLUSHDB", "FLUSHALL", "ACL", "COMMAND", "MONITOR"})  # fmt: skip
 
 
-class SlotWithoutMaster(redis.ConnectionError):
-    """No node of the cluster holds a hash slot."""
-
-    def __init__(self, slot: int) -> None:
-        super().__init__(f"hash slot {slot} is held by no node of the cluster")
-
-
 class NoSlots(redis.ConnectionError):
     """The nodes hold no hash slots, as before they are joined."""
 
@@ -119,7 +112,7 @@ class HashSlots:
         slot = slot_of(key)
         address = owners[slot]
         if address is None:
-            raise SlotWithoutMaster(slot)
+            raise redis.ConnectionError(f"hash slot {slot} is held by no node of the cluster")
         return address
 
     def masters(self) -> list[Address]:

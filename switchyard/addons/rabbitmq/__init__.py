@@ -4,7 +4,7 @@ It keeps true: a message is on the server, or in a worker that has not acknowled
 returns when the server has confirmed it, and an acknowledgement follows the record of the job's end. A message that may
 have ended its pool runs alone.
 
-Files in reading order: ``settings`` and ``place`` (construction, transport), ``broker`` and ``queues`` (names of the
+Files in reading order: ``settings``, ``broker`` (with transport and construction) and ``queues`` (names of the
 server's queues), ``connections`` with ``frames`` (confirmed publishing), ``consumer`` with ``outgoing`` and ``held`` (a
 worker's side), ``redeliveries`` (how a message's last delivery ended), ``mover`` (long delays), ``unique_claims``,
 ``keys``; then what supervisors and people see: ``leases``, ``majority``, ``findings``, ``stock``.
@@ -29,7 +29,7 @@ ADDON = Addon(
     keeps_queues=True,
     tells_ages=False,
     read=f"{__name__}.settings:read",
-    place=f"{__name__}.place:on_rabbitmq",
+    place=f"{__name__}.broker:on_rabbitmq",
     check=f"{__name__}.settings:limits_over_the_consumer_timeout",
     look=f"{__name__}.findings:look_at_rabbitmq",
     rights=f"{__name__}.unique_claims:rights",

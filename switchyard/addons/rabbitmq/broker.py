@@ -1,4 +1,4 @@
-"""Dramatiq's broker for RabbitMQ with quorum queues, confirmed publishing and a supervisor's view of its workers."""
+"""Dramatiq's broker for RabbitMQ with quorum queues and confirmed publishing, and the transport of a yard on it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, Final
 
+import redis
 from dramatiq.actor import Actor
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.common import dq_name, q_name
@@ -22,26 +23,32 @@ from switchyard.addons.rabbitmq.connections import AWAY, PUBLISH_S, Publishers, 
 from switchyard.addons.rabbitmq.consumer import RabbitConsumer
 from switchyard.addons.rabbitmq.frames import PublicationFields
 from switchyard.addons.rabbitmq.held import RabbitMessage
+from switchyard.addons.rabbitmq.majority import UNCONFIRMED, confirms
 from switchyard.addons.rabbitmq.mover import Mover
 from switchyard.addons.rabbitmq.outgoing import Publication
 from switchyard.addons.rabbitmq.queues import QueueType, RabbitQueues
 from switchyard.addons.rabbitmq.redeliveries import Redeliveries, start
-from switchyard.addons.rabbitmq.unique_claims import UniqueClaims
+from switchyard.addons.rabbitmq.unique_claims import Requeues, UniqueClaims
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import QueueFull
+from switchyard.broker.held_message import moved_copy
+from switchyard.broker.interface import Arguments, Held
 from switchyard.broker.keys import Keys
+from switchyard.broker.portable_transport import PortableTransport
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.arguments import in_json
-from switchyard.broker.redis.calls import RedisCalls
-from switchyard.broker.shapes import LaneStats
-from switchyard.broker.stores.dead_lists import Quarantine
-from switchyard.broker.topology import whole_delay
-from switchyard.broker.worker.acks import record_enqueued
+from switchyard.broker.redis.calls import RedisCalls, calls_on
+from switchyard.broker.shapes import LaneStats, Moved
+from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
+from switchyard.broker.stores.job_records import JobRecords
+from switchyard.broker.topology import Yard, whole_delay
+from switchyard.broker.worker.acks import AckBarrier, record_enqueued
 from switchyard.broker.worker.work_queue import WorkQueue, join
 from switchyard.broker.yard_broker import YardBroker
 from switchyard.middleware.errors import InvalidOption
 from switchyard.middleware.places import place_of
 from switchyard.middleware.unique_keys import POLICIES
+from switchyard.wiring import depths
 
 # A purge declares the queues of a lane first, which takes a while each.
 PURGE_S: Final = 30.0
@@ -312,3 +319,43 @@ class RabbitBroker(YardBroker, RabbitmqBroker):
 
     def rejected(self, lane: str) -> int:
         return self.count([(lane, self.server_queues.rejected(lane))])[0]
+
+
+class RabbitTransport(PortableTransport):
+    """:class:`switchyard.broker.portable_transport.PortableTransport` with isolated runs and the server's figures."""
+
+    def __init__(
+        self, broker: RabbitBroker, yard: Yard, dead_lists: DeadLists, quarantine: Quarantine, records: JobRecords
+    ) -> None:
+        super().__init__(broker, yard, dead_lists, quarantine, records)
+        self._rabbit = broker
+        self._requeues = Requeues(records.calls, records.keys)
+
+    def requeue(
+        self, queue: str, letters: Mapping[str, int], *, nonce: str, arguments: Arguments | None = None
+    ) -> dict[str, Moved]:
+        """Requeue dead letters one by one, each under a claim: of two requeues at a time one sends it."""
+        requeue = partial(super().requeue, queue, nonce=nonce, arguments=arguments)
+        return {id_: self._requeues.once(queue, id_, at, nonce=nonce, requeue=requeue) for id_, at in letters.items()}
+
+    def isolate(self, held: Held) -> bool:
+        lane = self._yard.queue_of(held.queue_name).alone_lane
+        self._rabbit.declare_queue(lane)
+        self._rabbit.publish(moved_copy(held, lane, {}), lane)
+        held.moved = True  # type: ignore[union-attr]
+        return True
+
+    def refusal(self) -> tuple[str, str]:
+        """Ask whether the quorum queues confirm, see :func:`switchyard.addons.rabbitmq.majority.confirms`."""
+        return ("", "") if confirms(self._rabbit.publishers, self._rabbit.server_queues) else UNCONFIRMED
+
+
+def on_rabbitmq(
+    yard: Yard, client: redis.Redis, records: JobRecords, barrier: AckBarrier, *, url: str, **options: Any
+) -> tuple[RabbitBroker, RabbitTransport]:
+    """Return the broker of a yard on a RabbitMQ server, with its transport; ``client`` is of the server beside it."""
+    calls, keys = records.calls, records.keys
+    claims = UniqueClaims(calls, keys, records)
+    options = {"limits": depths(yard), "barrier": barrier, "claims": claims, "stores": (calls,), **options}
+    broker = RabbitBroker(url, calls_on(client), keys, **options)
+    return broker, RabbitTransport(broker, yard, DeadLists(calls, keys), Quarantine(calls, keys), records)

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from switchyard.addons.rabbitmq.held import RabbitMessage
 from switchyard.addons.rabbitmq.keys import RabbitKeys
@@ -69,31 +69,6 @@ def decode(stored: bytes | None) -> LapseRecord | None:
         return None
     at_ms, alone, lapses = found.groups()
     return LapseRecord(int(at_ms), "" if alone == "-" else alone, () if lapses == "+" else tuple(lapses.split(",")))
-
-
-class Redelivery(NamedTuple):
-    """A delivery whose message, of a queue, has notes, perhaps; ``again``: the server had delivered it before."""
-
-    publication: Publication
-    queue: str
-    again: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class RedeliveryRecord:
-    """Notes of a message.
-
-    Args:
-        crashes: Times it was running when its worker crashed.
-        cause: What ended its last worker, once; it starts with ``limit`` for the hard limit.
-        ended: Numbers of its publications that were finished although their acknowledgement did not arrive.
-        lapses: ``None`` unless it is a lapse suspect: times and hosts of the counted lapses.
-    """
-
-    crashes: int = 0
-    cause: str = ""
-    ended: frozenset[bytes] = frozenset()
-    lapses: tuple[str, ...] | None = None
 
 
 class Redeliveries:
@@ -176,35 +151,37 @@ class Redeliveries:
         except BrokerError as error:
             logger.warning("job %s ended and remains a suspect for 72 h at most: %s", message_id, error)
 
-    def read(self, deliveries: Sequence[Redelivery]) -> list[RedeliveryRecord]:
-        """Return the notes of messages, and forget those that count for one delivery: causes, returns, lone runs.
+    def read(self, due: Sequence[tuple[RabbitMessage, bool]]) -> list[bool]:
+        """Give messages their crashes, cause and lapses; return whether each had ended in its last delivery.
 
-        A message that was delivered before, and whose last delivery ended without a note, is a lapse suspect; one that
-        ran alone then has this lapse counted.
+        Forgets the notes that count for one delivery: causes, returns, lone runs. A message that was delivered before
+        (the second of a pair), and whose last delivery ended without a note, is a lapse suspect; one that ran alone
+        then has this lapse counted.
         """
         reads: list[Sequence[Any]] = []
-        for publication, queue, _ in deliveries:
-            reads.append(("HGETALL", self._own_keys.redelivered(publication.id)))
-            reads.append(("ZSCORE", self._own_keys.returned(), publication.mark))
-            reads.append(("HGET", self._keys.queue(queue).suspects, publication.id))
+        for message, _ in due:
+            reads.append(("HGETALL", self._own_keys.redelivered(message.message_id)))
+            reads.append(("ZSCORE", self._own_keys.returned(), _mark_of(message)))
+            reads.append(("HGET", message.family.keys.suspects, message.message_id))
         answers = iter(self._calls.pipeline(reads))
-        now, found, changes = now_ms(), list[RedeliveryRecord](), list[Sequence[Any]]()
-        for delivery in deliveries:
-            (id_, number), queue, again = delivery
-            record, returned, stored = _parsed(next(answers)), next(answers), next(answers)
-            known = number in record.ended or record.cause or returned is not None
-            lapsed, before = again and not known, decode(stored)
+        now, ended, changes = now_ms(), list[bool](), list[Sequence[Any]]()
+        for message, again in due:
+            notes, returned, stored = next(answers), next(answers), next(answers)
+            fields = dict(zip(notes[::2], notes[1::2], strict=True))
+            cause = str(fields.get(b"cause", b""), "utf-8", "replace")
+            ended.append(b"ended:" + message.lease.token in fields)
+            lapsed, before = again and not (ended[-1] or cause or returned is not None), decode(stored)
             note = (before or LapseRecord(now)).after(lapsed=lapsed, now_ms=now) if lapsed or before else None
             if note is not None and note != before:
-                changes += self._suspect(queue, id_, note)
+                changes += self._suspect(message.family.keys.queue, message.message_id, note)
             if returned is not None:
-                changes.append(("ZREM", self._own_keys.returned(), delivery.publication.mark))
-            if record.cause:
-                changes.append(("HDEL", self._own_keys.redelivered(id_), "cause"))
-            lapses = note.lapses if note is not None else None
-            found.append(RedeliveryRecord(record.crashes, record.cause, record.ended, lapses))
+                changes.append(("ZREM", self._own_keys.returned(), _mark_of(message)))
+            if cause:
+                changes.append(("HDEL", self._own_keys.redelivered(message.message_id), "cause"))
+            message.crashes, message.lapses = int(fields.get(b"crashes", 0)), note.lapses if note is not None else None
+            message.cause = cause or (ALONE if note is not None else "")
         self._calls.pipeline(changes)
-        return found
+        return ended
 
     def _suspect(self, queue: str, message_id: str, note: LapseRecord) -> list[Sequence[Any]]:
         key = self._keys.queue(queue).suspects
@@ -224,12 +201,6 @@ class Redeliveries:
         if old:
             self._calls.command("HDEL", key, *old, budget_s=budget_s)
         return found
-
-
-def _parsed(answer: Sequence[bytes]) -> RedeliveryRecord:
-    fields = dict(zip(answer[::2], answer[1::2], strict=True))
-    ended = frozenset(name.removeprefix(b"ended:") for name in fields if name.startswith(b"ended:"))
-    return RedeliveryRecord(int(fields.get(b"crashes", 0)), str(fields.get(b"cause", b""), "utf-8", "replace"), ended)
 
 
 class LaterDeliveries:
@@ -261,22 +232,12 @@ class LaterDeliveries:
         if not due:
             return []
         try:
-            found = self._redeliveries.read(
-                [
-                    Redelivery(Publication(each.message_id, each.lease.token), each.family.keys.queue, again)
-                    for each, again in due
-                ]
-            )
+            ended = self._redeliveries.read(due)
         except BrokerError:
             for message, again in due:
                 self.add(message, again=again)
             raise
-        admitted = []
-        for (message, _), record in zip(due, found, strict=True):
-            message.crashes, message.lapses = record.crashes, record.lapses
-            message.cause = record.cause or (ALONE if record.lapses is not None else "")
-            admitted.append((message, message.lease.token in record.ended))
-        return admitted
+        return [(message, has_ended) for (message, _), has_ended in zip(due, ended, strict=True)]
 
     def take(self) -> list[RabbitMessage]:
         taken = [message for _, message, _ in self._waiting]

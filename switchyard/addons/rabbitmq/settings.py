@@ -26,7 +26,7 @@ OPTIONS = (*WHOLE_NUMBERS, *SECONDS, "client_properties", "locale", "ssl_options
 
 
 def read(name: str, url: str, given: Any, *, debug: bool) -> dict[str, Any]:
-    """Return the options of :func:`switchyard.addons.rabbitmq.place.on_rabbitmq`, but for the address.
+    """Return the options of :func:`switchyard.addons.rabbitmq.broker.on_rabbitmq`, but for the address.
 
     ``InvalidSetting`` for a port that is no number, an option that is unknown or no number, a user or in production a
     server without a password, and another value of a setting.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from switchyard.addons.rabbitmq.place import on_rabbitmq
+from switchyard.addons.rabbitmq.broker import on_rabbitmq
 from switchyard.wiring import build_yard
 
 

@@ -62,7 +62,7 @@ def test_an_admin_makes_a_schedule_by_the_typed_form(admin, weather, facilities)
     assert '<code class="sy-code">list[int]</code>' in form and "argument-token" not in form
     row = StoredSchedule.objects.get()
     assert (row.kwargs, row.time_zone, row.deadline_s) == ({"city": "Bern", "days": [1, 2]}, "Europe/Zurich", 600)
-    assert "every day at 02:30" in shown and "Europe/Zurich" in shown and "city=&quot;Bern&quot;" in shown
+    assert "30 2 * * *" in shown and "Europe/Zurich" in shown and "city=&quot;Bern&quot;" in shown
     assert page("") in listed and "purge_delivery_attempts" in listed
     assert facilities.transport.find_message("billing", job_id).kwargs == row.kwargs
     saved = AuditEntry.objects.get(act="schedule.save")

@@ -21,7 +21,7 @@ import redis
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.tasks.discovery import declare_tasks
+from switchyard.tasks.backend import declare_tasks
 from switchyard.wiring import build_yard
 from tests.chaos.pools import RunningPool
 from tests.integration.tasks.host.topology import YARD

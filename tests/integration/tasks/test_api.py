@@ -19,7 +19,7 @@ from switchyard.dead_letters.acts import act_on
 from switchyard.jobs.services import request_cancel
 from switchyard.middleware.errors import ArgumentMismatch, Cancelled, InvalidOption
 from switchyard.tasks import SwitchyardBackend
-from switchyard.tasks.discovery import declare_tasks
+from switchyard.tasks.backend import declare_tasks
 from tests.conftest import RunWorker
 from tests.integration.history.rows import BASE_MS, job_row
 from tests.integration.tasks.conftest import OnBackend

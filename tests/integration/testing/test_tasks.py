@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db import transaction
 
-from switchyard.tasks.discovery import declare_tasks
+from switchyard.tasks.backend import declare_tasks
 from switchyard.testing import assert_enqueued, assert_nothing_enqueued, enqueued, in_memory, redelivered, run_enqueued
 from tests.integration.tasks.host import tasks
 from tests.integration.tasks.host.topology import YARD

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from periodiq import cron
 
-from switchyard.schedules.queries import words_of
 from switchyard.schedules.triggers import Cron, minute_of
 
 MINUTE = datetime.timedelta(minutes=1)
@@ -82,30 +81,3 @@ def test_the_next_tick_is_later_and_no_minute_before_it_fits(spec, moment):
         first = minute_of(moment) + MINUTE
         looked_at = range(min(int((found - first) / MINUTE), 1500))
         assert not any(trigger.spec.validate(first + MINUTE * step) for step in looked_at)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("40 3 * * *", "every day at 03:40"),
-        ("*/5 * * * *", "every 5 min"),
-        ("* * * * *", "every minute"),
-        ("0 * * * *", "every hour"),
-        ("15 * * * *", "every hour at minute 15"),
-        ("0 */6 * * *", "every 6 h at minute 0"),
-        ("0 6 * * 1", "Mondays at 06:00"),
-        ("30 7 * * 1-5", "Mondays to Fridays at 07:30"),
-        ("0 6 * * sun", "Sundays at 06:00"),
-        ("51 2 20 * *", "on the 20th at 02:51"),
-        ("0 0 1 * *", "on the 1st at 00:00"),
-        # No short form: no words, rather than wrong ones.
-        ("*/7 * * * *", ""),
-        ("0 0 1 1 *", ""),
-        ("0 3 1 * 1", ""),
-        ("0 3 * * 9", ""),
-        ("0,30 * * * *", ""),
-        ("@daily", ""),
-    ],
-)
-def test_common_expressions_are_said_in_words(text: str, words: str) -> None:
-    assert words_of(text) == words

@@ -14,8 +14,8 @@ from dramatiq.broker import MessageProxy
 
 from switchyard.broker.stores.job_record import Job, job_of
 from switchyard.middleware.crashes import Poison
-from switchyard.tasks import results
-from switchyard.tasks.results import (
+from switchyard.tasks import task_actors
+from switchyard.tasks.task_actors import (
     OPTION,
     TRACEBACKS,
     ResultRefused,
@@ -86,8 +86,8 @@ def test_a_failure_that_no_attempt_noted_is_taken_from_the_record(declared: Task
 @pytest.fixture
 def end_with(monkeypatch: pytest.MonkeyPatch) -> Any:
     """End an attempt of a task with an exception, in a worker named ``here``."""
-    monkeypatch.setattr(results, "task_at", lambda path: path if path == "a.task" else None)
-    monkeypatch.setattr(results, "worker_of", lambda broker: "here")
+    monkeypatch.setattr(task_actors, "task_at", lambda path: path if path == "a.task" else None)
+    monkeypatch.setattr(task_actors, "worker_of", lambda broker: "here")
 
     def end(message: MessageProxy, error: BaseException | None) -> None:
         broker: Any = None

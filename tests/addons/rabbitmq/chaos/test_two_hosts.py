@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from switchyard.addons.rabbitmq.place import on_rabbitmq
+from switchyard.addons.rabbitmq.broker import on_rabbitmq
 from tests.addons.rabbitmq.server import RabbitServer
 from tests.chaos.hosts import Host
 from tests.chaos.load import FIRST, enqueue, wait_until_drained

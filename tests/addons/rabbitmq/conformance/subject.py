@@ -8,9 +8,8 @@ import pika
 import redis
 from dramatiq.broker import MessageProxy
 
-from switchyard.addons.rabbitmq.broker import RabbitBroker
+from switchyard.addons.rabbitmq.broker import RabbitBroker, RabbitTransport
 from switchyard.addons.rabbitmq.held import read
-from switchyard.addons.rabbitmq.place import RabbitTransport
 from switchyard.broker.interface import Transport
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from switchyard.addons.rabbitmq.outgoing import Publication
-from switchyard.addons.rabbitmq.redeliveries import Redelivery
+from switchyard.addons.rabbitmq.keys import RabbitKeys
 from tests.addons.rabbitmq.workers.rabbit_bench import RabbitBench
 from tests.waiting import wait_for
 
@@ -40,7 +39,8 @@ def test_what_a_killed_child_held_runs_again_and_nothing_that_it_had_finished(be
     starts = [note["token"] for note in bench.notes("bench:started")]
     assert [starts.count(token) for token in short] == [1] * 50
     assert starts.count(long) == 2
-    assert bench.broker.redeliveries.read([Redelivery(Publication(bench.ids[long]), "urgent")])[0].crashes == 1
+    notes = RabbitKeys(bench.broker.keys.prefix).redelivered(bench.ids[long])
+    assert bench.client.hget(notes, "crashes") == b"1"
     wait_for(lambda: bench.waiting("urgent") == 0)
 
 
