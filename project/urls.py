@@ -9,7 +9,6 @@ from django.views.generic import RedirectView
 from switchyard.api.application import PLATFORM_ROUTERS, build_api
 from switchyard.api.middleware import PREFIX
 from switchyard.console.lists import check_foreign_lists
-from switchyard.console.room_view import room_view, view_of
 
 PRODUCT_ROUTERS = (
     ("/reports", "apps.reports.api.router"),
@@ -31,9 +30,7 @@ handler500 = "project.error_pages.server_error"
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="switchyard-operations"), name="home"),
     path("", include("switchyard.operations.urls")),
-    path(
-        "admin/operations/retention/", room_view(view_of("apps.retention.views.retention")), name="switchyard-retention"
-    ),
+    path("", include("apps.retention.urls")),
     path("admin/", admin.site.urls),
     path(PREFIX, api.urls),
     path("account/", include("apps.mail.urls")),

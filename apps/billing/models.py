@@ -6,6 +6,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils import timezone
 
+from apps.retention.kinds import RetentionKind
 from apps.shop import months
 from apps.shop.models import Invoice, InvoiceStatus, Payment
 
@@ -95,3 +96,13 @@ class PaymentEvent(models.Model):
 
     def __str__(self) -> str:
         return self.external_id
+
+
+RETENTION = RetentionKind(
+    name="payment_events",
+    title="Payment events",
+    content="Applied events of the payment provider; payments stay, and events without an invoice",
+    model=PaymentEvent,
+    age="received_at",
+    ended=models.Q(state=EventState.APPLIED),
+)

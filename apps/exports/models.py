@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.utils import timezone
 
-from apps.retention.stored_files import StoredFile
+from apps.retention.stored_files import StoredFile, kind_of_stored_files
 
 
 class Dataset(models.TextChoices):
@@ -38,3 +38,6 @@ class Export(StoredFile):
 
     def __str__(self) -> str:
         return self.filename
+
+
+RETENTION = kind_of_stored_files(Export, name="exports", title="Exports", content="Exported files", age="created_at")

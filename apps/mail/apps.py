@@ -4,7 +4,6 @@ from typing import Any
 from django.apps import AppConfig
 from django.conf import settings
 from django.core import checks
-from django.db.models import Q
 
 from switchyard.broker.errors import UnknownQueue
 from switchyard.conf import declared_yard
@@ -14,19 +13,7 @@ class MailConfig(AppConfig):
     name = "apps.mail"
 
     def ready(self) -> None:
-        from apps.mail.models import MailState, SentMail
-        from apps.retention.kinds import RetentionKind, register
-
         checks.register(check_reset_retries, "switchyard")
-        register(
-            RetentionKind(
-                name="mails",
-                title="Mails",
-                content="Rows of sent and refused mails; those of mails that are still to be sent stay",
-                model=SentMail,
-                ended=Q(state__in=(MailState.SENT, MailState.REFUSED)),
-            )
-        )
 
 
 def check_reset_retries(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[checks.CheckMessage]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from django.db import models
 from django.utils import timezone
 
+from apps.retention.kinds import RetentionKind
+
 
 class Template(models.TextChoices):
     """Templates of this product."""
@@ -70,3 +72,12 @@ class UsedAllowance(models.Model):
 
     def __str__(self) -> str:
         return f"{self.count} since {self.began_at:%Y-%m-%d %H:%M:%S}"
+
+
+RETENTION = RetentionKind(
+    name="mails",
+    title="Mails",
+    content="Rows of sent and refused mails; those of mails that are still to be sent stay",
+    model=SentMail,
+    ended=models.Q(state__in=(MailState.SENT, MailState.REFUSED)),
+)

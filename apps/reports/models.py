@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.utils import timezone
 
-from apps.retention.stored_files import StoredFile
+from apps.retention.stored_files import StoredFile, kind_of_stored_files
 from apps.shop.models import Customer
 
 
@@ -28,3 +28,7 @@ class Report(StoredFile):
 
     def __str__(self) -> str:
         return f"{self.month} for {self.customer}"
+
+
+CONTENT = "Statements of customers with their files, by the time at which they were last written"
+RETENTION = kind_of_stored_files(Report, name="reports", title="Reports", content=CONTENT, age="generated_at")

@@ -1,4 +1,4 @@
-"""Kinds of kept data. An app registers its own in ``AppConfig.ready``; this app knows result files alone."""
+"""Kinds of kept data. An app names its own as ``RETENTION`` in its models; this app knows result files alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.apps import apps
 from django.db.models import Model, Q
+
+from switchyard.jobs.results import FOLDER
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +41,16 @@ class RetentionKind:
     folder: str = ""
 
 
-_kinds: dict[str, RetentionKind] = {}
-
-
-def register(kind: RetentionKind) -> None:
-    _kinds[kind.name] = kind
+RESULTS = RetentionKind(
+    name="results",
+    title="Result files",
+    content="Files of jobs' results that no row below names, and large results",
+    folder=FOLDER,
+)
 
 
 def kinds() -> list[RetentionKind]:
-    """Return the registered kinds: rows first, so that the files which they name are known to be theirs."""
-    return sorted(_kinds.values(), key=lambda kind: (kind.model is None, kind.title))
+    """Return the kinds of the installed apps: rows first, so that the files which they name are known to be theirs."""
+    named = (getattr(config.models_module, "RETENTION", None) for config in apps.get_app_configs())
+    found = [RESULTS, *(kind for kind in named if isinstance(kind, RetentionKind))]
+    return sorted(found, key=lambda kind: (kind.model is None, kind.title))
