@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,7 +18,6 @@ from switchyard.wiring import build_yard
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
-BuildBroker = Callable[..., RedisBroker]
 HOUR = timedelta(hours=1)
 DELAY_MS = 600
 
@@ -30,8 +29,7 @@ def skewed(request: pytest.FixtureRequest) -> Iterator[time_machine.Traveller]:
         yield traveller
 
 
-def test_a_skewed_sweeper_leaves_leases_alone(yard_broker: BuildBroker, skewed: Any) -> None:
-    broker = yard_broker(small_yard())
+def test_a_skewed_sweeper_leaves_leases_alone(broker: RedisBroker, skewed: Any) -> None:
     family = broker.families["work"]
     family.join("held/live")
 
@@ -40,8 +38,7 @@ def test_a_skewed_sweeper_leaves_leases_alone(yard_broker: BuildBroker, skewed: 
     assert family.renew(["held/live"]) == []
 
 
-def test_scheduled_work_starts_by_the_servers_clock(yard_broker: BuildBroker, run_worker: Any, skewed: Any) -> None:
-    broker = yard_broker(small_yard())
+def test_scheduled_work_starts_by_the_servers_clock(broker: RedisBroker, run_worker: Any, skewed: Any) -> None:
     started_s: list[float] = []
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -57,9 +54,8 @@ def test_scheduled_work_starts_by_the_servers_clock(yard_broker: BuildBroker, ru
 
 
 def test_a_clock_that_steps_back_while_a_job_runs_makes_no_negative_time(
-    yard_broker: BuildBroker, run_worker: Any, caplog: pytest.LogCaptureFixture
+    broker: RedisBroker, run_worker: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broker = yard_broker(small_yard())
     caplog.set_level(logging.INFO, "switchyard.jobs")
     with time_machine.travel(datetime.now(UTC), tick=True) as clock:
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -19,10 +18,7 @@ from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.worker.wakeup import Wakeup
-from tests.factories.yards import small_yard
 from tests.waiting import wait_for
-
-BuildBroker = Callable[..., RedisBroker]
 
 
 def put(broker: RedisBroker, id_: str, *, lane: Any = "live") -> None:
@@ -48,8 +44,7 @@ def block_for_30_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("switchyard.broker.worker.wakeup.SILENT_S", 40.0)
 
 
-def test_a_lane_that_is_consumed_later_waits_for_no_room(yard_broker: BuildBroker) -> None:
-    broker = yard_broker(small_yard())
+def test_a_lane_that_is_consumed_later_waits_for_no_room(broker: RedisBroker) -> None:
     alone = broker.consume("work", prefetch=4)
     thread = threading.Thread(target=lambda: next(alone), daemon=True)
     thread.start()
@@ -65,9 +60,8 @@ def test_a_lane_that_is_consumed_later_waits_for_no_room(yard_broker: BuildBroke
 
 
 def test_what_only_the_former_server_acknowledged_is_released_to_its_lane(
-    yard_broker: BuildBroker, monkeypatch: pytest.MonkeyPatch
+    broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker = yard_broker(small_yard())
     consumer = broker.consume("work", prefetch=4)
     put(broker, "held")
     put(broker, "forgotten")
@@ -83,8 +77,8 @@ def test_what_only_the_former_server_acknowledged_is_released_to_its_lane(
     assert [message.message_id for message in found if message] == ["forgotten", "next"]
 
 
-def test_a_second_worker_leaves_alone_what_another_has_fetched_and_not_yet_started(yard_broker: BuildBroker) -> None:
-    broker, found = yard_broker(small_yard()), []
+def test_a_second_worker_leaves_alone_what_another_has_fetched_and_not_yet_started(broker: RedisBroker) -> None:
+    found = []
     for number in range(4):
         put(broker, f"m{number}")
 
@@ -106,8 +100,7 @@ def test_a_second_worker_leaves_alone_what_another_has_fetched_and_not_yet_start
     assert len(broker.families["work"].owners()) == 2  # the third consumer has that of the second
 
 
-def test_a_consumer_that_is_closed_twice_counts_once(yard_broker: BuildBroker) -> None:
-    broker = yard_broker(small_yard())
+def test_a_consumer_that_is_closed_twice_counts_once(broker: RedisBroker) -> None:
     first, second = broker.consume("work"), broker.consume("work-retry")
 
     first.close()
@@ -118,10 +111,9 @@ def test_a_consumer_that_is_closed_twice_counts_once(yard_broker: BuildBroker) -
 
 
 def test_a_worker_of_many_lanes_never_waits_for_a_bell_that_rang(
-    yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+    broker: RedisBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     block_for_30_s(monkeypatch)
-    broker = yard_broker(small_yard())
     done = threading.Event()
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -136,9 +128,8 @@ def test_a_worker_of_many_lanes_never_waits_for_a_bell_that_rang(
 
 
 def test_a_share_whose_interruption_comes_late_ends_no_consumer(
-    yard_broker: BuildBroker, monkeypatch: pytest.MonkeyPatch
+    broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker = yard_broker(small_yard())
     consumer = broker.consume("work", prefetch=4, timeout=200)
     request, interruptions = Wakeup.request, [BrokerUnavailable("BLPOP", "Broken pipe")]
 
@@ -156,9 +147,8 @@ def test_a_share_whose_interruption_comes_late_ends_no_consumer(
 
 
 def test_a_share_that_is_noticed_before_its_interruption_ends_no_consumer(
-    yard_broker: BuildBroker, monkeypatch: pytest.MonkeyPatch
+    broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker = yard_broker(small_yard())
     consumer = broker.consume("work", prefetch=4, timeout=500)
     listen(consumer)
     request, interrupt = Wakeup.request, Wakeup.interrupt
@@ -186,8 +176,7 @@ def test_a_share_that_is_noticed_before_its_interruption_ends_no_consumer(
     assert listening(consumer)
 
 
-def test_what_a_fetch_brought_in_the_moment_of_a_drain_goes_back(yard_broker: BuildBroker) -> None:
-    broker = yard_broker(small_yard())
+def test_what_a_fetch_brought_in_the_moment_of_a_drain_goes_back(broker: RedisBroker) -> None:
     consumer = broker.consume("work", prefetch=4, timeout=50)
     listen(consumer)
     put(broker, "came")
@@ -201,10 +190,7 @@ def test_what_a_fetch_brought_in_the_moment_of_a_drain_goes_back(yard_broker: Bu
     assert facilities(broker).transport.stats("work").live.waiting == 1
 
 
-def test_a_drain_that_cannot_ask_what_it_holds_asks_again(
-    yard_broker: BuildBroker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broker = yard_broker(small_yard())
+def test_a_drain_that_cannot_ask_what_it_holds_asks_again(broker: RedisBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     consumer = broker.consume("work", prefetch=4, timeout=50)
     listen(consumer)
     put(broker, "came")
@@ -223,10 +209,9 @@ def test_a_drain_that_cannot_ask_what_it_holds_asks_again(
 
 
 def test_credit_is_shared_although_another_process_takes_the_wake_up(
-    yard_broker: BuildBroker, valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    broker: RedisBroker, valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     block_for_30_s(monkeypatch)
-    broker = yard_broker(small_yard())
     bell, waiter = broker.families["work"].keys.wakeup("live"), valkey.client()
     own = str(waiter.client_id())
     other = threading.Thread(target=lambda: waiter.blpop([bell], 60), daemon=True)
@@ -250,10 +235,7 @@ def test_credit_is_shared_although_another_process_takes_the_wake_up(
 
 
 @pytest.mark.parametrize("listens", [False, True])
-def test_a_report_that_fails_costs_no_room(
-    yard_broker: BuildBroker, monkeypatch: pytest.MonkeyPatch, listens: bool
-) -> None:
-    broker = yard_broker(small_yard())
+def test_a_report_that_fails_costs_no_room(broker: RedisBroker, monkeypatch: pytest.MonkeyPatch, listens: bool) -> None:
     consumer = broker.consume("work", prefetch=4, timeout=500)
     free = broker.credit_of("work")._free
     if listens:

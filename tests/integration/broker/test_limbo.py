@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,6 @@ from switchyard.wiring import build_yard
 from tests.chaos.load import let_pass
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
-
-BuildBroker = Callable[..., RedisBroker]
 
 
 @pytest.fixture(autouse=True)
@@ -54,9 +51,8 @@ def test_a_delayed_message_runs_although_the_server_was_away_meanwhile(tmp_path:
 
 @pytest.mark.parametrize("lane", ["work", "work-retry"])
 def test_messages_whose_fetch_was_answered_into_nowhere_come_to_the_next_consumer(
-    yard_broker: BuildBroker, lane: str
+    broker: RedisBroker, lane: str
 ) -> None:
-    broker = yard_broker(small_yard())
     family, which = broker.lane(lane)
     before = broker.consume(lane, prefetch=4, timeout=1)
     assert next(before) is None
@@ -72,8 +68,7 @@ def test_messages_whose_fetch_was_answered_into_nowhere_come_to_the_next_consume
     assert [message and message.message_id for message in found] == ["job-0", "job-1"]
 
 
-def test_a_running_message_is_not_taken_for_lost(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
+def test_a_running_message_is_not_taken_for_lost(broker: RedisBroker, run_worker: Any) -> None:
     starts: list[int] = []
     end = threading.Event()
 
@@ -91,8 +86,7 @@ def test_a_running_message_is_not_taken_for_lost(yard_broker: BuildBroker, run_w
     assert len(starts) == 2
 
 
-def test_a_consumer_that_stops_gives_back_what_it_had_not_handed_out(yard_broker: BuildBroker) -> None:
-    broker = yard_broker(small_yard())
+def test_a_consumer_that_stops_gives_back_what_it_had_not_handed_out(broker: RedisBroker) -> None:
 
     @dramatiq.actor(broker=broker, queue_name="work")
     def job() -> None: ...
@@ -109,10 +103,7 @@ def test_a_consumer_that_stops_gives_back_what_it_had_not_handed_out(yard_broker
 
 
 @pytest.mark.parametrize("option", ["attempts", "generation", "enqueued_at", "due_at"])
-def test_a_message_with_a_number_that_is_none_is_set_aside(
-    yard_broker: BuildBroker, run_worker: Any, option: str
-) -> None:
-    broker = yard_broker(small_yard())
+def test_a_message_with_a_number_that_is_none_is_set_aside(broker: RedisBroker, run_worker: Any, option: str) -> None:
     runs: list[int] = []
 
     @dramatiq.actor(broker=broker, queue_name="work")

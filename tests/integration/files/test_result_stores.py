@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -16,14 +15,13 @@ from switchyard.history.writer import HistoryWriter
 from switchyard.jobs.models import StoredResult
 from switchyard.jobs.queries import find_known
 from switchyard.jobs.results import result_stores
+from tests.conftest import BuildBroker
 from tests.factories.yards import small_yard
 from tests.integration.files.timed_stores import stores_at, url_of
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
 WAIT_MS = 60_000
-
-BuildBroker = Callable[..., RedisBroker]
 
 
 @pytest.fixture

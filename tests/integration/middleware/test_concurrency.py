@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -23,13 +22,11 @@ from switchyard.broker.redis_broker import RedisBroker
 from switchyard.jobs.passport.why import limit_sentence
 from switchyard.middleware.errors import InvalidOption
 from switchyard.wiring import build_yard, in_order
-from tests.conftest import RunWorker
+from tests.conftest import BuildBroker, RunWorker
 from tests.factories.brokers import the_global_broker
 from tests.factories.yards import small_yard
 from tests.unit.documentation.pages import code_blocks, read
 from tests.waiting import wait_for
-
-BuildBroker = Callable[..., RedisBroker]
 
 
 class Running:
@@ -102,8 +99,8 @@ def test_a_sequence_is_kept_though_some_fail_and_some_die(yard_broker: BuildBrok
     assert seen == {key: [number for number in range(1, 19) if number % 6] for key in (1, 2)}
 
 
-def test_a_job_says_which_limit_it_waits_for(yard_broker: BuildBroker, run_worker: RunWorker) -> None:
-    broker, go_on = yard_broker(small_yard()), threading.Event()
+def test_a_job_says_which_limit_it_waits_for(broker: RedisBroker, run_worker: RunWorker) -> None:
+    go_on = threading.Event()
 
     @dramatiq.actor(broker=broker, queue_name="work", concurrency="1 per customer_id")
     def sync(customer_id: int) -> None:
@@ -131,10 +128,8 @@ def test_a_job_says_which_limit_it_waits_for(yard_broker: BuildBroker, run_worke
         wait_for(lambda: ended(broker, ids))
 
 
-def test_a_rate_counts_for_each_value_and_several_rates_at_once(
-    yard_broker: BuildBroker, run_worker: RunWorker
-) -> None:
-    broker, started = yard_broker(small_yard()), Counter[str]()
+def test_a_rate_counts_for_each_value_and_several_rates_at_once(broker: RedisBroker, run_worker: RunWorker) -> None:
+    started = Counter[str]()
 
     @dramatiq.actor(broker=broker, queue_name="work", rate_limit=["100/h", "3/h per host"])
     def call(number: int, host: str = "a") -> None:
@@ -156,8 +151,8 @@ def test_a_rate_counts_for_each_value_and_several_rates_at_once(
     assert broker.client.zcard(broker.keys.window("call")) == 15
 
 
-def test_a_rate_counts_by_a_redacted_value_without_showing_it(yard_broker: BuildBroker, run_worker: RunWorker) -> None:
-    broker, started = yard_broker(small_yard()), Counter[str]()
+def test_a_rate_counts_by_a_redacted_value_without_showing_it(broker: RedisBroker, run_worker: RunWorker) -> None:
+    started = Counter[str]()
 
     @dramatiq.actor(broker=broker, queue_name="work", rate_limit="1/h per to", redact=("to",))
     def mail(to: str) -> None:
@@ -183,8 +178,7 @@ def test_an_argument_that_cannot_be_a_key_is_refused(name: str, value: str, argu
         dramatiq.actor(lambda secret: None, actor_name="job", broker=broker, redact=("secret",), **option)
 
 
-def test_the_actors_of_the_guide_keep_their_limits(yard_broker: BuildBroker, run_worker: RunWorker) -> None:
-    broker = yard_broker(small_yard())
+def test_the_actors_of_the_guide_keep_their_limits(broker: RedisBroker, run_worker: RunWorker) -> None:
     block, *_ = code_blocks(read("docs/how-to/limit-what-runs-at-once.md"), "python")
     names: dict[str, Any] = {}
     with the_global_broker(broker):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -11,18 +10,16 @@ from dramatiq.message import Message
 
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
+from tests.conftest import BuildBroker
 from tests.factories.letters import requeue
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
-BuildBroker = Callable[..., RedisBroker]
-
 
 def test_a_message_for_an_actor_that_nobody_knows_in_time_is_a_dead_letter_and_blocks_nothing(
-    yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+    broker: RedisBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("switchyard.middleware.parking.GIVE_UP_MS", 0)
-    broker = yard_broker(small_yard())
     done: list[int] = []
 
     @dramatiq.actor(broker=broker, queue_name="work")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -15,11 +14,10 @@ from dramatiq.middleware import CurrentMessage, Shutdown
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.middleware.metrics import Metrics
+from tests.conftest import BuildBroker
 from tests.factories.letters import requeue
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
-
-BuildBroker = Callable[..., RedisBroker]
 
 
 def ended(broker: RedisBroker, job_id: str) -> Any:
@@ -28,8 +26,7 @@ def ended(broker: RedisBroker, job_id: str) -> Any:
     return facilities(broker).records.read(job_id)
 
 
-def test_a_message_that_is_too_old_expires_is_counted_and_never_runs(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
+def test_a_message_that_is_too_old_expires_is_counted_and_never_runs(broker: RedisBroker, run_worker: Any) -> None:
     runs: list[str] = []
 
     @dramatiq.actor(broker=broker, queue_name="work", max_age=50)
@@ -51,8 +48,7 @@ def test_a_message_that_is_too_old_expires_is_counted_and_never_runs(yard_broker
     assert facilities(broker).transport.stats("work").dead == 0
 
 
-def test_a_dead_letter_that_a_person_requeues_is_not_too_old(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
+def test_a_dead_letter_that_a_person_requeues_is_not_too_old(broker: RedisBroker, run_worker: Any) -> None:
     transport, runs = facilities(broker).transport, []
 
     @dramatiq.actor(broker=broker, queue_name="work", max_age=3_000, max_retries=0)
@@ -69,10 +65,7 @@ def test_a_dead_letter_that_a_person_requeues_is_not_too_old(yard_broker: BuildB
         wait_for(lambda: facilities(broker).records.read(sent.message_id).state == "succeeded")
 
 
-def test_after_the_last_retry_the_named_actor_gets_message_and_numbers(
-    yard_broker: BuildBroker, run_worker: Any
-) -> None:
-    broker = yard_broker(small_yard())
+def test_after_the_last_retry_the_named_actor_gets_message_and_numbers(broker: RedisBroker, run_worker: Any) -> None:
     told: list[Any] = []
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -93,8 +86,7 @@ def test_after_the_last_retry_the_named_actor_gets_message_and_numbers(
     assert told == [(job_id, ["hard"], 3, {"retries": 2, "max_retries": 2})]
 
 
-def test_a_repeated_end_sends_its_callbacks_under_the_same_ids(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
+def test_a_repeated_end_sends_its_callbacks_under_the_same_ids(broker: RedisBroker, run_worker: Any) -> None:
     told: list[str] = []
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -115,9 +107,8 @@ def test_a_repeated_end_sends_its_callbacks_under_the_same_ids(yard_broker: Buil
 
 
 def test_an_expected_failure_is_dead_at_once_and_no_error_in_the_log(
-    yard_broker: BuildBroker, run_worker: Any, caplog: pytest.LogCaptureFixture
+    broker: RedisBroker, run_worker: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broker = yard_broker(small_yard())
 
     @dramatiq.actor(broker=broker, queue_name="work", throws=(KeyError,))
     def expected() -> None:
@@ -133,9 +124,8 @@ def test_an_expected_failure_is_dead_at_once_and_no_error_in_the_log(
 
 @pytest.mark.parametrize("max_retries", [0, 5])
 def test_a_task_that_asks_is_told_of_a_shutdown_and_runs_again(
-    yard_broker: BuildBroker, run_worker: Any, max_retries: int
+    broker: RedisBroker, run_worker: Any, max_retries: int
 ) -> None:
-    broker = yard_broker(small_yard())
     started, told, runs = threading.Event(), [], []
 
     @dramatiq.actor(broker=broker, queue_name="work", notify_shutdown=True, max_retries=max_retries)
@@ -160,8 +150,7 @@ def test_a_task_that_asks_is_told_of_a_shutdown_and_runs_again(
     assert (record.state, record.attempts, told, len(runs)) == ("succeeded", 2, [1], 2)
 
 
-def test_a_running_message_says_how_often_it_was_retried(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
+def test_a_running_message_says_how_often_it_was_retried(broker: RedisBroker, run_worker: Any) -> None:
     seen: list[int] = []
 
     @dramatiq.actor(broker=broker, queue_name="work", max_retries=None, min_backoff=1, max_backoff=2)

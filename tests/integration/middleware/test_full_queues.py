@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -14,13 +13,11 @@ from switchyard.broker.errors import QueueFull
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue import limits
 from switchyard.broker.queue.administration import limits_lifted
-from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import FairShare, Yard
 from switchyard.jobs import services
+from tests.conftest import BuildBroker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
-
-BuildBroker = Callable[..., RedisBroker]
 
 
 def shallow_yard(max_depth: int) -> Yard:

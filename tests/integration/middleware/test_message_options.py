@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -18,10 +17,10 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.middleware.errors import InvalidOption, UnknownOption
 from switchyard.wiring import build_yard
+from tests.conftest import BuildBroker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
-BuildBroker = Callable[..., RedisBroker]
 NOW_MS = 1_800_000_000_000
 
 
@@ -172,8 +171,7 @@ def test_options_of_a_pipelines_steps_are_validated_and_honoured(yard_broker: Bu
     assert letter.attempts == 2
 
 
-def test_a_delay_in_a_messages_options_is_honoured_by_pipelines_and_refused_elsewhere(yard_broker: BuildBroker) -> None:
-    broker = yard_broker(small_yard())
+def test_a_delay_in_a_messages_options_is_honoured_by_pipelines_and_refused_elsewhere(broker: RedisBroker) -> None:
 
     @dramatiq.actor(broker=broker, queue_name="work")
     def later() -> None: ...

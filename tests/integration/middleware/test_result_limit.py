@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -11,16 +10,14 @@ import pytest
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.result_stores import RECORD_LIMIT_BYTES as RESULT_LIMIT_BYTES
-from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
 WHY = "result of 50000002 bytes is not stored, at most 1048576 are; store what is large, and return its name"
 
 
 def test_a_result_over_the_limit_is_not_stored(
-    yard_broker: Callable[..., RedisBroker], run_worker: Any, caplog: pytest.LogCaptureFixture
+    broker: RedisBroker, run_worker: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broker = yard_broker(small_yard())
     records = facilities(broker).records
 
     @dramatiq.actor(broker=broker, queue_name="work", store_results=True)

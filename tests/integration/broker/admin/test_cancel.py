@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -15,10 +14,9 @@ from switchyard.broker.interface import Facilities, facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.history_streams import HistoryStreams, decode_rows
 from switchyard.broker.stores.job_records import JobRecords
+from tests.conftest import BuildBroker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
-
-BuildBroker = Callable[..., RedisBroker]
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -20,18 +19,16 @@ from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from tests.chaos.fault_proxy import FaultProxy
-from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
 
 def test_messages_that_wait_for_a_thread_are_not_started_once_their_lease_is_lost(
-    yard_broker: Callable[..., RedisBroker],
+    broker: RedisBroker,
     run_worker: Any,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("switchyard.broker.queue.leases.RENEW_S", 0.05)
-    broker = yard_broker(small_yard())
     started: Counter[int] = Counter()
     go_on = threading.Event()
 

@@ -18,6 +18,7 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.server_clock import EVERY_S, ServerClock
+from switchyard.broker.redis_broker import RedisBroker
 from switchyard.middleware.clock_comparison import ClockComparison, compare_clocks
 from switchyard.schedules.runner import Scheduler
 from tests.factories.brokers import the_global_broker
@@ -59,8 +60,9 @@ def test_a_server_that_is_away_leaves_the_clock_as_it_is() -> None:
     assert CLOCK.ahead_ms is None
 
 
-def test_a_message_is_no_older_on_a_host_whose_clock_is_off(yard_broker: Any, run_worker: Any, off: timedelta) -> None:
-    broker = yard_broker(small_yard())
+def test_a_message_is_no_older_on_a_host_whose_clock_is_off(
+    broker: RedisBroker, run_worker: Any, off: timedelta
+) -> None:
     compare_clocks(broker)
 
     @dramatiq.actor(broker=broker, queue_name="work", max_age=30_000)
