@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import random
-import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import dramatiq
 import pytest
-import redis
 from dramatiq.brokers.stub import StubBroker
 
 from switchyard.broker.admin.limits import key_page, limit_states, override_limit
 from switchyard.broker.admin.purge import set_aside, undo
 from switchyard.broker.clock import put_off_reason
-from switchyard.broker.keys import ALL_LANES, Keys
+from switchyard.broker.keys import ALL_LANES
 from switchyard.broker.queue import administration, limits
 from switchyard.broker.queue.limits import Override
 from switchyard.broker.queue.operations import Entry, Lease, lane_of
-from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.topology import FairShare
-from tests.integration.broker.queue.test_actor_pauses import ME, Family, pause
+from tests.integration.broker.queue.conftest import ME, Family, pause
 from tests.waiting import wait_for
 
 OTHER, RETRY, ALONE = "other/live", "me/retry", "me/alone"
 
 
 @pytest.fixture
-def family(valkey: redis.Redis) -> Family:
-    made = Family(RedisCalls(valkey), Keys(f"test-{uuid.uuid4().hex[:8]}").queue("work"))
-    for owner in (ME, OTHER, RETRY, ALONE):
-        made.join(owner)
-    return made
+def family(family: Family) -> Family:
+    for owner in (OTHER, RETRY, ALONE):
+        family.join(owner)
+    return family
 
 
 def declare(family: Family, name: str = "fan_out", **options: Any) -> None:

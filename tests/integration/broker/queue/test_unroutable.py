@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import uuid
-
 import pytest
-import redis
 
-from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
 from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.queue.unroutable import LONGEST_CALL, MOST_CALLS, UnroutableLane
-from switchyard.broker.redis.calls import RedisCalls
 
 CALL, OTHER = '["audit", 1, []]', '["audit", 1, ["b"]]'
 ME, SOMEBODY = "me/live", "somebody/live"
 
 
 @pytest.fixture
-def family(valkey: redis.Redis) -> QueueOperations:
+def family(family: QueueOperations) -> QueueOperations:
     """A family in which two owners have their lease."""
-    family = QueueOperations(RedisCalls(valkey), Keys(f"test-{uuid.uuid4().hex[:8]}").queue("work"))
-    for owner in (ME, SOMEBODY):
-        family.join(owner)
+    family.join(SOMEBODY)
     return family
 
 
