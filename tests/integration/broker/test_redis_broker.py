@@ -1,4 +1,4 @@
-"""The broker underneath: what a dead worker held comes back, what cannot be reached is said."""
+"""The broker underneath: what a dead worker held comes back, what cannot be reached is said; reports of pools."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.leases import RENEW_S, SWEEP_S, TICK_S
 from switchyard.broker.queue.operations import LEASE_MS
+from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.broker.stores.pool_reports import SILENT_KEPT_MS, PoolReport, PoolReports, SilentSupervisor
 from switchyard.wiring import build_yard
 from tests.conftest import BuildBroker
 from tests.factories.yards import small_yard
@@ -156,3 +157,17 @@ def test_a_dead_letter_that_cannot_be_requeued_names_the_broker_as_unavailable()
         facilities(broker).transport.requeue("work", {"any": 0}, nonce="n")
 
     assert refused.value.outcome == "refused", "nothing was moved, so a caller may release its claim"
+
+
+NOW = 1_800_000_000_000
+
+
+def test_a_supervisor_that_starts_forgets_those_that_are_silent_for_long(valkey: redis.Redis) -> None:
+    keys = Keys()
+    old, lately = "urgent:a:1", "urgent:b:2"
+    beats = {old: NOW - SILENT_KEPT_MS - 1, lately: NOW - SILENT_KEPT_MS, "written by hand": 7}
+    valkey.hset(keys.pool_beats(), mapping=beats)  # type: ignore[arg-type]
+    found = PoolReports(RedisCalls(valkey), keys).read_beats(NOW)
+
+    assert valkey.hkeys(keys.pool_beats()) == [lately.encode()]
+    assert found == [SilentSupervisor("urgent", "b", 2, NOW - SILENT_KEPT_MS)]
