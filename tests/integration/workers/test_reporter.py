@@ -7,7 +7,7 @@ import redis
 from switchyard.broker.keys import Keys
 from switchyard.conf import declared_yard
 from switchyard.workers.supervisor.report import Reporter
-from tests.unit.workers.supervisor.fakes import Server, make_children
+from tests.unit.workers.supervisor.conftest import Server, make_children
 
 
 def test_the_first_report_forgets_supervisors_that_were_killed_long_ago(valkey: redis.Redis) -> None:
