@@ -1,4 +1,4 @@
-"""Contents of a job's record; limits, cancellation and timing of jobs."""
+"""Contents of a job's record, and results that are too large for it; limits, cancellation and timing of jobs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.job_steps import LiveJob, live_step
 from switchyard.broker.stores.limit_counts import RateWindows
+from switchyard.broker.stores.result_stores import RECORD_LIMIT_BYTES as RESULT_LIMIT_BYTES
 from switchyard.jobs.services import report_progress
 from switchyard.middleware.errors import CancelInterrupt
 from switchyard.middleware.metrics import Metrics
@@ -338,3 +339,28 @@ def test_a_job_waiting_for_its_retry_can_be_cancelled(broker: RedisBroker, run_w
 def _with_reason(records: Any, job_id: str, reason: str) -> Any:
     record = records.read(job_id)
     return record if record.reason == reason else None
+
+
+WHY = "result of 50000002 bytes is not stored, at most 1048576 are; store what is large, and return its name"
+
+
+def test_a_result_over_the_limit_is_not_stored(
+    broker: RedisBroker, run_worker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = facilities(broker).records
+
+    @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
+    def returns(count: int) -> str:
+        return "x" * count
+
+    with run_worker(broker=broker):
+        fits, large = returns.send(RESULT_LIMIT_BYTES - 2), returns.send(50_000_000)
+        kept = wait_for(lambda: (found := records.read(fits.message_id)) and found.ended and found)
+        dropped = wait_for(lambda: (found := records.read(large.message_id)) and found.ended and found)
+
+    assert (kept.state, len(kept.result), kept.error) == ("succeeded", RESULT_LIMIT_BYTES - 2, None)
+    assert (dropped.state, dropped.result) == ("succeeded", None)
+    assert dropped.error["type"] == "ResultNotStored"
+    assert WHY in dropped.error["message"]
+    assert "result is too large, not kept" in caplog.text
+    assert broker.client.hstrlen(broker.keys.queue("work").ended_bucket(1), large.message_id) < 10_000
