@@ -36,8 +36,7 @@ def held(bench: Bench, queue: str) -> int:
 @pytest.mark.parametrize("kind", ["slow", "webhook"])
 def test_each_attempt_is_counted_once_whatever_child_is_killed(bench: Bench, kind: str) -> None:
     store = FactStore(RedisCalls(bench.client), Keys())
-    supervisor = bench.start("runpool", kind)
-    bench.wait_for_log(f"pool {kind}: ready")
+    supervisor = bench.up("runpool", kind)
     report = wait_for(lambda: bench.report(kind))
 
     first = [bench.send(kind, 10) for _ in range(JOBS)]

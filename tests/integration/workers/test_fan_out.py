@@ -28,8 +28,7 @@ def cancel() -> int:
 
 
 def test_a_pause_and_a_cancel_end_it_also_in_a_child_that_hangs(bench: Bench, facilities: Facilities) -> None:
-    bench.start("runpool", "urgent")
-    bench.wait_for_log("pool urgent: ready")
+    bench.up("runpool", "urgent")
     family = bench.broker.families["urgent"]
     for hangs in (False, True):
         bench.client.delete(FANNED_OUT)
@@ -44,14 +43,12 @@ def test_a_pause_and_a_cancel_end_it_also_in_a_child_that_hangs(bench: Bench, fa
         if hangs:
             os.kill(child, signal.SIGCONT)
         else:  # the others of the queue go on
-            other = bench.send("urgent")
-            wait_for(lambda token=other: bench.ended(token))  # type: ignore[misc]
+            bench.ran("urgent")
         wait_for(lambda: facilities.transport.stats("urgent").live.running == 0)
         ran = bench.client.llen(FANNED_OUT)
         again = cancel()  # what ran meanwhile has sent
         json_of("actors", "resume", "fan_out")
-        last = bench.send("urgent")
-        wait_for(lambda token=last: bench.ended(token))  # type: ignore[misc]
+        bench.ran("urgent")
 
         wait_for(lambda: family.calls.command("HLEN", family.keys.bodies) == 0)
         assert bench.client.llen(FANNED_OUT) == ran

@@ -21,10 +21,8 @@ def instruct(bench: Bench, verb: str, pool: str) -> str:
 
 
 def test_quieted_pool_ends_what_runs_takes_nothing_and_goes_on_when_it_may(bench: Bench) -> None:
-    parent = bench.start("runpools", "slow")
-    bench.wait_for_log("pools: all ready")
-    running = bench.send("slow", ms=4_000)
-    wait_for(lambda: bench.started(running))
+    parent = bench.up("runpools", "slow")
+    running = bench.begun("slow", ms=4_000)
     first = bench.report("slow")
 
     said = instruct(bench, "quiet", "slow")

@@ -16,8 +16,7 @@ GAPS = re.compile(r'switchyard_metrics_gaps_total\{pool="urgent"\} (\S+)')
 
 
 def test_metrics_come_back_after_their_folder_or_its_files_were_removed(bench: Bench) -> None:
-    bench.start("runpool", "urgent")
-    bench.wait_for_log("pool urgent: ready")
+    bench.up("runpool", "urgent")
     folder = bench.folder / "metrics" / "urgent"
 
     def read(pattern: re.Pattern[str]) -> float:

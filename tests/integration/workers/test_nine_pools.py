@@ -17,8 +17,7 @@ MOST_BYTES = 400_000_000
 
 @pytest.mark.long
 def test_nine_pools_take_less_than_400_mb(bench: Bench) -> None:
-    parent = bench.start("runpools", "--no-history", settings="nine_settings")
-    bench.wait_for_log("pools: all ready")
+    parent = bench.up("runpools", "--no-history", settings="nine_settings")
     members = [parent.pid, *titles_below(parent.pid).values()]
     used_bytes = sum(psutil.Process(pid).memory_full_info().pss for pid in members)
 
@@ -30,8 +29,7 @@ def test_nine_pools_take_less_than_400_mb(bench: Bench) -> None:
 
 
 def test_gevent_pools_share_a_parent_that_is_started_again_when_it_dies(bench: Bench) -> None:
-    parent = bench.start("runpools", "webhook", "webhook-retry", "--no-history", settings="nine_settings")
-    bench.wait_for_log("pools: all ready")
+    parent = bench.up("runpools", "webhook", "webhook-retry", "--no-history", settings="nine_settings")
     before = titles_below(parent.pid)
     assert set(before) == {
         "greenlet pools", "pool webhook", "pool webhook-retry", "webhook child 1", "webhook-retry child 1",
@@ -51,8 +49,7 @@ def test_gevent_pools_share_a_parent_that_is_started_again_when_it_dies(bench: B
     ["greenlet pools", *(pytest.param(name, marks=pytest.mark.long) for name in ("pool urgent", "pool webhook"))],
 )
 def test_a_supervisor_that_is_stopped_is_replaced_with_its_children(bench: Bench, stopped: str) -> None:
-    parent = bench.start("runpools", "urgent", "webhook", "webhook-retry", "--no-history", settings="hung_settings")
-    bench.wait_for_log("pools: all ready")
+    parent = bench.up("runpools", "urgent", "webhook", "webhook-retry", "--no-history", settings="hung_settings")
     before = titles_below(parent.pid)
 
     os.kill(before[stopped], signal.SIGSTOP)

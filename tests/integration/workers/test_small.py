@@ -19,7 +19,7 @@ HEAP_BYTES = 64 * 2**20
 
 
 def start(bench: Bench, log: str) -> subprocess.Popen[bytes]:
-    process = bench.start("switchyard", "run", settings="small_settings", log=log)
+    process = bench.start("switchyard", "run", yard="small form", log=log)
     bench.wait_for_log("pool small: ready (1 × 4 threads)", log=log)
     return process
 

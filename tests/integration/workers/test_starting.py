@@ -21,8 +21,8 @@ def test_an_unknown_pool_is_refused_by_name_with_those_that_exist(bench: Bench) 
 
 
 def test_a_wrong_yard_is_refused_with_each_mistake_and_its_fix(bench: Bench) -> None:
-    one = bench.start("runpool", "urgent", settings="wrong_settings", log="one")
-    several = bench.start("runpools", settings="wrong_settings", log="several")
+    one = bench.start("runpool", "urgent", yard="wrong", log="one")
+    several = bench.start("runpools", yard="wrong", log="several")
 
     assert (one.wait(60), several.wait(60)) == (78, 78)
     for log in (bench.log("one"), bench.log("several")):
@@ -43,8 +43,7 @@ def test_a_pool_starts_without_its_broker_and_works_when_it_comes(bench: Bench, 
     server = EmbeddedServer(tmp_path / "valkey").start()
     server.stop()
     late = Bench(server.url, tmp_path)
-    late.start("runpool", "urgent")
-    late.wait_for_log("pool urgent: ready")
+    late.up("runpool", "urgent")
     assert "the server does not answer" in late.log()
 
     server.start()
@@ -67,8 +66,7 @@ def test_a_thread_that_runs_before_the_fork_is_named_and_no_other(bench: Bench) 
 
 
 def test_two_supervisors_of_one_pool_keep_their_metrics_apart(bench: Bench) -> None:
-    bench.start("runpool", "urgent", log="first")
-    bench.wait_for_log("pool urgent: ready", log="first")
+    bench.up("runpool", "urgent", log="first")
 
     bench.start("runpool", "urgent", log="second")
 
@@ -78,8 +76,8 @@ def test_two_supervisors_of_one_pool_keep_their_metrics_apart(bench: Bench) -> N
 
 
 def test_the_web_and_the_scheduler_refuse_a_wrong_yard_as_well(bench: Bench) -> None:
-    scheduler = bench.start("runscheduler", settings="wrong_settings", log="scheduler")
-    web = bench.start_module("uvicorn", "project.asgi:application", "--port", "0", settings="wrong_settings", log="web")
+    scheduler = bench.start("runscheduler", yard="wrong", log="scheduler")
+    web = bench.start_module("uvicorn", "project.asgi:application", "--port", "0", yard="wrong", log="web")
 
     assert (scheduler.wait(60), web.wait(60)) == (78, 78)
     assert "(switchyard.E011)" in bench.log("scheduler")

@@ -11,8 +11,7 @@ from tests.processes import titles_below
 
 def test_every_thread_of_a_pinned_child_runs_on_its_cpus_and_nobody_else_does(bench: Bench) -> None:
     ours = os.sched_getaffinity(0)
-    parent = bench.start("runpools", settings="pinned_settings")
-    bench.wait_for_log("pools: all ready")
+    parent = bench.up("runpools", yard="pinned")
 
     titles = titles_below(parent.pid)
 
