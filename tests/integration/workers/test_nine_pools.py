@@ -1,15 +1,17 @@
-"""A development machine runs all pools of the whole project in little memory."""
+"""Pools on one machine: nine in little memory, their parents and CPUs; an actor is measured as a page says."""
 
 from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.integration.workers.conftest import Bench
 from tests.processes import is_alive, titles_below
+from tests.unit.documentation.pages import code_blocks, read
 from tests.waiting import wait_for
 
 MOST_BYTES = 400_000_000
@@ -60,3 +62,38 @@ def test_a_supervisor_that_is_stopped_is_replaced_with_its_children(bench: Bench
     assert (titles_below(parent.pid)["pool urgent"] == before["pool urgent"]) is (stopped != "pool urgent")
     parent.send_signal(signal.SIGTERM)
     assert parent.wait(60) == 0
+
+
+def test_every_thread_of_a_pinned_child_runs_on_its_cpus_and_nobody_else_does(bench: Bench) -> None:
+    ours = os.sched_getaffinity(0)
+    parent = bench.up("runpools", yard="pinned")
+
+    titles = titles_below(parent.pid)
+
+    pinned = [pid for title, pid in titles.items() if "child" in title and not title.startswith("retries")]
+    assert len(pinned) == 4
+    assert {frozenset(cpus) for pid in pinned for cpus in threads_cpus(pid)} == {frozenset({max(ours)})}
+    others = {parent.pid, *titles.values()} - set(pinned)
+    assert {frozenset(cpus) for pid in others for cpus in threads_cpus(pid)} == {frozenset(ours)}
+
+
+def threads_cpus(pid: int) -> list[set[int]]:
+    """Return the CPUs on which each thread of a process may run."""
+    return [os.sched_getaffinity(int(thread.name)) for thread in Path(f"/proc/{pid}/task").iterdir()]
+
+
+PAGE = "docs/how-to/choose-a-pool.md"
+
+
+def test_an_actor_of_the_reader_is_measured_as_the_page_says(bench: Bench) -> None:
+    [shown] = code_blocks(read(PAGE), "sh")
+    assert shown.split()[:2] == ["bin/bench", "plateau"]
+
+    command = bench.start_module(
+        "benchmarks", "plateau", "urgent_job", '["measured", 20]', "--tasks", "10", "--most", "2"
+    )
+
+    assert command.wait(120) == 0, bench.log()
+    rows = [line.split() for line in bench.log().splitlines() if " tasks/s " in line]
+    assert [(row[0], row[-1]) for row in rows] == [("1", "0"), ("2", "0")]
+    assert "plateau: urgent_job gains up to " in bench.log()
