@@ -1,4 +1,4 @@
-"""Results in each store, also after the record has left the broker, and while a store is stopped: none is lost or late."""
+"""Results in each store, also after the record has left the broker, and while a store is stopped: none is lost."""
 
 from __future__ import annotations
 
