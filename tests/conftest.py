@@ -37,6 +37,7 @@ from tests.needed_programs import is_left_out
 from tests.on_both_databases import HISTORY, PATHS
 from tests.spread_keys import watch_calls
 
+BuildBroker = Callable[..., RedisBroker]
 RunWorker = Callable[..., AbstractContextManager[Worker]]
 TESTS = Path(__file__).parent
 # Folders and files about work that must not be lost, doubled or misplaced: red is red, see the marker `exact`.
@@ -174,7 +175,7 @@ def facilities(valkey: redis.Redis) -> Facilities:
 
 
 @pytest.fixture
-def yard_broker(valkey: redis.Redis) -> Iterator[Callable[..., RedisBroker]]:
+def yard_broker(valkey: redis.Redis) -> Iterator[BuildBroker]:
     built: list[RedisBroker] = []
 
     def build(yard: Yard | None = None, **options: Any) -> RedisBroker:

@@ -1,13 +1,33 @@
-"""Servers of a test's own, whose settings it may change: Valkey and Redis, and behind sentinels."""
+"""A small yard's broker and queue family, and servers of a test's own: Valkey and Redis, and behind sentinels."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 
 import pytest
+import redis
 
+from switchyard.broker.keys import Keys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis_broker import RedisBroker
 from tests.chaos.server import SERVER_NAMES, ServerUnderTest, server_binary
+from tests.conftest import BuildBroker
+from tests.factories.yards import small_yard
 from tests.sentinels import Watched
+
+
+@pytest.fixture
+def broker(yard_broker: BuildBroker) -> RedisBroker:
+    """The broker of a small yard."""
+    return yard_broker(small_yard())
+
+
+@pytest.fixture
+def family(valkey: redis.Redis) -> QueueOperations:
+    """A queue family with keys of this test's own."""
+    return QueueOperations(RedisCalls(valkey), Keys(f"test-{uuid.uuid4().hex[:8]}").queue("work"))
 
 
 @pytest.fixture(scope="module", params=SERVER_NAMES)

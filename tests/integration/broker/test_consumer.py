@@ -1,9 +1,9 @@
-"""Consumers of one worker: they share its room, and give it up for one another."""
+"""Consumers of a worker: they share its room, give it up for one another, and lose nothing that was taken."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -14,15 +14,18 @@ from dramatiq.message import Message
 from switchyard.broker.consumer import Consumer
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import facilities
+from switchyard.broker.keys import Keys
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.worker.wakeup import Wakeup
+from switchyard.embedded.server import EmbeddedServer
+from switchyard.wiring import build_yard
+from tests.chaos.load import let_pass
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
-
-BuildBroker = Callable[..., RedisBroker]
 
 
 def put(broker: RedisBroker, id_: str, *, lane: Any = "live") -> None:
@@ -48,8 +51,7 @@ def block_for_30_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("switchyard.broker.worker.wakeup.SILENT_S", 40.0)
 
 
-def test_a_lane_that_is_consumed_later_waits_for_no_room(yard_broker: BuildBroker) -> None:
-    broker = yard_broker(small_yard())
+def test_a_lane_that_is_consumed_later_waits_for_no_room(broker: RedisBroker) -> None:
     alone = broker.consume("work", prefetch=4)
     thread = threading.Thread(target=lambda: next(alone), daemon=True)
     thread.start()
@@ -65,9 +67,8 @@ def test_a_lane_that_is_consumed_later_waits_for_no_room(yard_broker: BuildBroke
 
 
 def test_what_only_the_former_server_acknowledged_is_released_to_its_lane(
-    yard_broker: BuildBroker, monkeypatch: pytest.MonkeyPatch
+    broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker = yard_broker(small_yard())
     consumer = broker.consume("work", prefetch=4)
     put(broker, "held")
     put(broker, "forgotten")
@@ -83,8 +84,8 @@ def test_what_only_the_former_server_acknowledged_is_released_to_its_lane(
     assert [message.message_id for message in found if message] == ["forgotten", "next"]
 
 
-def test_a_second_worker_leaves_alone_what_another_has_fetched_and_not_yet_started(yard_broker: BuildBroker) -> None:
-    broker, found = yard_broker(small_yard()), []
+def test_a_second_worker_leaves_alone_what_another_has_fetched_and_not_yet_started(broker: RedisBroker) -> None:
+    found = []
     for number in range(4):
         put(broker, f"m{number}")
 
@@ -106,8 +107,7 @@ def test_a_second_worker_leaves_alone_what_another_has_fetched_and_not_yet_start
     assert len(broker.families["work"].owners()) == 2  # the third consumer has that of the second
 
 
-def test_a_consumer_that_is_closed_twice_counts_once(yard_broker: BuildBroker) -> None:
-    broker = yard_broker(small_yard())
+def test_a_consumer_that_is_closed_twice_counts_once(broker: RedisBroker) -> None:
     first, second = broker.consume("work"), broker.consume("work-retry")
 
     first.close()
@@ -118,10 +118,9 @@ def test_a_consumer_that_is_closed_twice_counts_once(yard_broker: BuildBroker) -
 
 
 def test_a_worker_of_many_lanes_never_waits_for_a_bell_that_rang(
-    yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+    broker: RedisBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     block_for_30_s(monkeypatch)
-    broker = yard_broker(small_yard())
     done = threading.Event()
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -136,9 +135,8 @@ def test_a_worker_of_many_lanes_never_waits_for_a_bell_that_rang(
 
 
 def test_a_share_whose_interruption_comes_late_ends_no_consumer(
-    yard_broker: BuildBroker, monkeypatch: pytest.MonkeyPatch
+    broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker = yard_broker(small_yard())
     consumer = broker.consume("work", prefetch=4, timeout=200)
     request, interruptions = Wakeup.request, [BrokerUnavailable("BLPOP", "Broken pipe")]
 
@@ -156,9 +154,8 @@ def test_a_share_whose_interruption_comes_late_ends_no_consumer(
 
 
 def test_a_share_that_is_noticed_before_its_interruption_ends_no_consumer(
-    yard_broker: BuildBroker, monkeypatch: pytest.MonkeyPatch
+    broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker = yard_broker(small_yard())
     consumer = broker.consume("work", prefetch=4, timeout=500)
     listen(consumer)
     request, interrupt = Wakeup.request, Wakeup.interrupt
@@ -186,8 +183,7 @@ def test_a_share_that_is_noticed_before_its_interruption_ends_no_consumer(
     assert listening(consumer)
 
 
-def test_what_a_fetch_brought_in_the_moment_of_a_drain_goes_back(yard_broker: BuildBroker) -> None:
-    broker = yard_broker(small_yard())
+def test_what_a_fetch_brought_in_the_moment_of_a_drain_goes_back(broker: RedisBroker) -> None:
     consumer = broker.consume("work", prefetch=4, timeout=50)
     listen(consumer)
     put(broker, "came")
@@ -201,10 +197,7 @@ def test_what_a_fetch_brought_in_the_moment_of_a_drain_goes_back(yard_broker: Bu
     assert facilities(broker).transport.stats("work").live.waiting == 1
 
 
-def test_a_drain_that_cannot_ask_what_it_holds_asks_again(
-    yard_broker: BuildBroker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broker = yard_broker(small_yard())
+def test_a_drain_that_cannot_ask_what_it_holds_asks_again(broker: RedisBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     consumer = broker.consume("work", prefetch=4, timeout=50)
     listen(consumer)
     put(broker, "came")
@@ -223,10 +216,9 @@ def test_a_drain_that_cannot_ask_what_it_holds_asks_again(
 
 
 def test_credit_is_shared_although_another_process_takes_the_wake_up(
-    yard_broker: BuildBroker, valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    broker: RedisBroker, valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     block_for_30_s(monkeypatch)
-    broker = yard_broker(small_yard())
     bell, waiter = broker.families["work"].keys.wakeup("live"), valkey.client()
     own = str(waiter.client_id())
     other = threading.Thread(target=lambda: waiter.blpop([bell], 60), daemon=True)
@@ -250,10 +242,7 @@ def test_credit_is_shared_although_another_process_takes_the_wake_up(
 
 
 @pytest.mark.parametrize("listens", [False, True])
-def test_a_report_that_fails_costs_no_room(
-    yard_broker: BuildBroker, monkeypatch: pytest.MonkeyPatch, listens: bool
-) -> None:
-    broker = yard_broker(small_yard())
+def test_a_report_that_fails_costs_no_room(broker: RedisBroker, monkeypatch: pytest.MonkeyPatch, listens: bool) -> None:
     consumer = broker.consume("work", prefetch=4, timeout=500)
     free = broker.credit_of("work")._free
     if listens:
@@ -273,3 +262,103 @@ def test_a_report_that_fails_costs_no_room(
     again.requeue([found])
     again.close()
     assert broker.credit_of("work")._free == free
+
+
+@pytest.fixture(autouse=True)
+def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", 0.1)
+
+
+def test_a_delayed_message_runs_although_the_server_was_away_meanwhile(tmp_path: Path, run_worker: Any) -> None:
+    server = EmbeddedServer(tmp_path / "valkey").start()
+    try:
+        broker = build_yard(small_yard(), connect(server.url), Keys("limbo"))
+        done = threading.Event()
+
+        @dramatiq.actor(broker=broker, queue_name="work")
+        def job() -> None:
+            done.set()
+
+        with run_worker(broker=broker):
+            job.send_with_options(delay=3_000)
+            wait_for(lambda: facilities(broker).transport.stats("work").live.scheduled == 1)
+            server.stop()
+            let_pass(1.5)
+            server.start()
+            assert done.wait(30)
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("lane", ["work", "work-retry"])
+def test_messages_whose_fetch_was_answered_into_nowhere_come_to_the_next_consumer(
+    broker: RedisBroker, lane: str
+) -> None:
+    family, which = broker.lane(lane)
+    before = broker.consume(lane, prefetch=4, timeout=1)
+    assert next(before) is None
+    (owner,) = family.owners()
+    family.enqueue([Entry(f"job-{number}", body()) for number in range(2)], lane=which)
+    family.fetch(owner, 2, request=1)  # whose answer nobody reads; or that of the fetch which the consumer sent ahead
+    wait_for(lambda: len(family.held(owner)) == 2)
+
+    before.close()
+    after = broker.consume(lane, prefetch=4)
+    found = [next(after), next(after)]
+
+    assert [message and message.message_id for message in found] == ["job-0", "job-1"]
+
+
+def test_a_running_message_is_not_taken_for_lost(broker: RedisBroker, run_worker: Any) -> None:
+    starts: list[int] = []
+    end = threading.Event()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def long() -> None:
+        starts.append(1)
+        end.wait(1.0)
+
+    with run_worker(broker=broker, threads=1):
+        for _ in range(2):
+            long.send()
+        wait_for(lambda: len(starts) == 2)
+        wait_for(lambda: facilities(broker).transport.stats("work").live.running == 0)
+
+    assert len(starts) == 2
+
+
+def test_a_consumer_that_stops_gives_back_what_it_had_not_handed_out(broker: RedisBroker) -> None:
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job() -> None: ...
+
+    for _ in range(3):
+        job.send()
+    consumer = broker.consume("work", prefetch=3)
+    handed_out = next(consumer)
+    consumer.close()
+
+    assert handed_out is not None
+    live = facilities(broker).transport.stats("work").live
+    assert (live.waiting, live.running) == (2, 1)
+
+
+@pytest.mark.parametrize("option", ["attempts", "generation", "enqueued_at", "due_at"])
+def test_a_message_with_a_number_that_is_none_is_set_aside(broker: RedisBroker, run_worker: Any, option: str) -> None:
+    runs: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def broken() -> None:
+        runs.append(1)
+        raise RuntimeError("no")
+
+    broker.families["work"].enqueue([Entry("x", body(**{option: "many"}))])
+    with run_worker(broker=broker):
+        wait_for(lambda: facilities(broker).transport.stats("work").quarantined == 1)
+
+    assert runs == []
+
+
+def body(**options: Any) -> bytes:
+    message: Message[Any] = Message("work", "broken", (), {}, options)
+    return codec.encode(message)

@@ -7,7 +7,6 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -18,10 +17,10 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.queue.administration import DepthLimits
 from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis_broker import RedisBroker
+from tests.conftest import BuildBroker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
-BuildBroker = Callable[..., RedisBroker]
 YEAR_MS = 366 * 24 * 3_600_000
 SEED = 75
 

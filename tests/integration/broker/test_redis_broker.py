@@ -1,10 +1,9 @@
-"""The broker underneath: what a dead worker held comes back, what cannot be reached is said."""
+"""The broker underneath: what a dead worker held comes back, what cannot be reached is said; reports of pools."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from math import inf
 from typing import Any
 
@@ -17,14 +16,14 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.leases import RENEW_S, SWEEP_S, TICK_S
 from switchyard.broker.queue.operations import LEASE_MS
+from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.broker.stores.pool_reports import SILENT_KEPT_MS, PoolReport, PoolReports, SilentSupervisor
 from switchyard.wiring import build_yard
+from tests.conftest import BuildBroker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
-
-BuildBroker = Callable[..., RedisBroker]
 
 
 def test_a_closed_broker_keeps_no_connection(valkey: redis.Redis, valkey_url: str, run_worker: Any) -> None:
@@ -67,10 +66,7 @@ def test_a_server_that_is_away_is_named_within_the_profiles_time(within_s: float
     assert time.monotonic() - started < within_s
 
 
-def test_an_id_that_runs_is_known_to_the_other_tasks_of_its_worker_too(
-    yard_broker: BuildBroker, run_worker: Any
-) -> None:
-    broker = yard_broker(small_yard())
+def test_an_id_that_runs_is_known_to_the_other_tasks_of_its_worker_too(broker: RedisBroker, run_worker: Any) -> None:
     runs: list[int] = []
     entered, go_on = threading.Event(), threading.Event()
 
@@ -98,8 +94,7 @@ def test_an_id_that_runs_is_known_to_the_other_tasks_of_its_worker_too(
     assert runs == [1]
 
 
-def test_what_continues_itself_runs_again_under_its_id(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
+def test_what_continues_itself_runs_again_under_its_id(broker: RedisBroker, run_worker: Any) -> None:
     runs: list[int] = []
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -126,8 +121,7 @@ def test_a_pool_report_lapses_with_its_supervisor(valkey: redis.Redis, yard_brok
     wait_for(lambda: pools.read_all() == [])
 
 
-def test_a_pools_report_that_cannot_be_read_hides_no_other(yard_broker: BuildBroker) -> None:
-    broker = yard_broker(small_yard())
+def test_a_pools_report_that_cannot_be_read_hides_no_other(broker: RedisBroker) -> None:
     pools, keys = facilities(broker).pools, broker.keys
     fine = PoolReport("work", "a", 1, "threads", slots=4, busy=0, started_at=1, beat_at=2, state="up")
     pools.write(fine)
@@ -138,8 +132,7 @@ def test_a_pools_report_that_cannot_be_read_hides_no_other(yard_broker: BuildBro
     assert pools.read_all() == [fine]
 
 
-def test_an_id_that_is_no_text_stops_no_consumer(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
+def test_an_id_that_is_no_text_stops_no_consumer(broker: RedisBroker, run_worker: Any) -> None:
     done: list[int] = []
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -164,3 +157,17 @@ def test_a_dead_letter_that_cannot_be_requeued_names_the_broker_as_unavailable()
         facilities(broker).transport.requeue("work", {"any": 0}, nonce="n")
 
     assert refused.value.outcome == "refused", "nothing was moved, so a caller may release its claim"
+
+
+NOW = 1_800_000_000_000
+
+
+def test_a_supervisor_that_starts_forgets_those_that_are_silent_for_long(valkey: redis.Redis) -> None:
+    keys = Keys()
+    old, lately = "urgent:a:1", "urgent:b:2"
+    beats = {old: NOW - SILENT_KEPT_MS - 1, lately: NOW - SILENT_KEPT_MS, "written by hand": 7}
+    valkey.hset(keys.pool_beats(), mapping=beats)  # type: ignore[arg-type]
+    found = PoolReports(RedisCalls(valkey), keys).read_beats(NOW)
+
+    assert valkey.hkeys(keys.pool_beats()) == [lately.encode()]
+    assert found == [SilentSupervisor("urgent", "b", 2, NOW - SILENT_KEPT_MS)]

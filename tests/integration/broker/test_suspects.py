@@ -1,23 +1,26 @@
-"""Messages that took their worker down, on the server: counted, marked, and put into the lane where they run alone."""
+"""Messages that took their worker down, on the server: counted, marked, run alone and cleared, whatever notes say."""
 
 from __future__ import annotations
 
-import uuid
+import itertools
+import time
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import redis
 
 from switchyard.broker.admin.stats import family_stats
-from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
-from switchyard.broker.queue.operations import Entry, Grant, Lease, QueueOperations
+from switchyard.broker.queue.operations import CRASH_WINDOW_MS, Entry, Grant, Lease, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.scripts import script
+from tests.waiting import wait_for
 
 
 @pytest.fixture
-def family(valkey: redis.Redis) -> QueueOperations:
-    """A queue family of this test's own, with a message, and owners that fetch once each."""
-    family = QueueOperations(RedisCalls(valkey), Keys(f"test-{uuid.uuid4().hex[:8]}").queue("work"))
+def single(family: QueueOperations) -> QueueOperations:
+    """The family with a message."""
     family.enqueue([Entry("a", b"A")])
     return family
 
@@ -29,77 +32,207 @@ def grant(family: QueueOperations, owner: str) -> Grant:
     return found
 
 
-def test_a_crash_is_counted_with_its_cause_and_told_to_who_fetches_next(family: QueueOperations) -> None:
-    grant(family, "1/live")
-    family.reclaim("1/live", running=["a"], cause="SIGSEGV, pid 7")
-    again = grant(family, "2/live")
-    family.reclaim("2/live", running=["a"], cause="SIGKILL, pid 8")
-
-    third = grant(family, "3/live")
-
-    assert (again.crashes, again.cause, again.cancel_requested) == (1, "SIGSEGV, pid 7", False)
-    assert (third.crashes, third.cause) == (2, "SIGKILL, pid 8")
-
-
-def test_a_kill_for_the_limit_is_marked_but_no_crash(family: QueueOperations) -> None:
-    grant(family, "1/live")
-
-    family.reclaim("1/live", running=["a"], cause="limit 3000 ms")
-
-    found = grant(family, "2/live")
-    assert (found.crashes, found.cause) == (0, "limit 3000 ms")
-
-
-def test_what_was_moved_after_a_crash_still_runs_alone_but_has_no_limit_to_answer_for(family: QueueOperations) -> None:
-    grant(family, "1/live")
-    family.reclaim("1/live", running=["a"], cause="limit 3000 ms")
-    held = grant(family, "2/live")
-
-    family.move(held.lease, move="divert", lane="retry", body=b"B", delay_ms=0)
-
-    found = grant(family, "3/retry")
-    assert (found.crashes, found.cause, found.body) == (0, "alone", b"B")
-
-
 def test_an_isolated_message_waits_in_its_own_lane_with_its_count_and_counts_among_the_live(
-    family: QueueOperations, valkey: redis.Redis
+    single: QueueOperations, valkey: redis.Redis
 ) -> None:
-    grant(family, "1/live")
-    family.reclaim("1/live", running=["a"], cause="SIGSEGV")
-    held = grant(family, "2/live")
+    grant(single, "1/live")
+    single.reclaim("1/live", running=["a"], cause="SIGSEGV")
+    held = grant(single, "2/live")
 
-    answers = [family.isolate(held.lease), family.isolate(held.lease)]
+    answers = [single.isolate(held.lease), single.isolate(held.lease)]
 
     assert answers == [True, True]
-    family.join("3/live")
-    assert family.fetch("3/live", 1, request=1).grants == []
-    stats = family_stats(RedisCalls(valkey), family.keys)
+    single.join("3/live")
+    assert single.fetch("3/live", 1, request=1).grants == []
+    stats = family_stats(RedisCalls(valkey), single.keys)
     assert (stats.live.waiting, stats.live.running) == (1, 0)
-    found = grant(family, "4/alone")
+    found = grant(single, "4/alone")
     assert (found.lease.id, found.crashes, found.cause, found.body) == (b"a", 1, "SIGSEGV", b"A")
-    assert family_stats(RedisCalls(valkey), family.keys).live.running == 1
-    assert not family.isolate(Lease("2/live", b"a", b"1"))
+    assert family_stats(RedisCalls(valkey), single.keys).live.running == 1
+    assert not single.isolate(Lease("2/live", b"a", b"1"))
 
 
-def test_success_clears_the_count(family: QueueOperations) -> None:
-    grant(family, "1/live")
-    family.reclaim("1/live", running=["a"], cause="SIGSEGV")
-    held = grant(family, "2/live")
+def test_what_runs_alone_can_be_cancelled_and_asked_to_stop(single: QueueOperations) -> None:
+    held = grant(single, "1/live")
+    single.isolate(held.lease)
+    grant(single, "2/alone")
+    single.reclaim("2/alone", running=["a"], cause="SIGSEGV")
+    again = grant(single, "3/alone")
+    single.move(again.lease, move="defer", lane="alone", body=b"A", delay_ms=60_000)
 
-    family.ack("2/live", [held.lease])
-
-    assert family.calls.command("HLEN", family.keys.notes) == 0
-
-
-def test_what_runs_alone_can_be_cancelled_and_asked_to_stop(family: QueueOperations) -> None:
-    held = grant(family, "1/live")
-    family.isolate(held.lease)
-    grant(family, "2/alone")
-    family.reclaim("2/alone", running=["a"], cause="SIGSEGV")
-    again = grant(family, "3/alone")
-    family.move(again.lease, move="defer", lane="alone", body=b"A", delay_ms=60_000)
-
-    answer = administration.cancel(family, {"a": b""})["a"]
+    answer = administration.cancel(single, {"a": b""})["a"]
 
     assert answer == "cancelled"
-    assert family.calls.command("ZCARD", family.keys.due("alone")) == 0
+    assert single.calls.command("ZCARD", single.keys.due("alone")) == 0
+
+
+NUMBERS = itertools.count()
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+def several(family: QueueOperations) -> QueueOperations:
+    """The family with eight messages."""
+    family.enqueue([Entry(name, b"{}") for name in "abcdefgh"])
+    return family
+
+
+def grants(family: QueueOperations, lane: str, count: int, *, work: str = "") -> list[Grant]:
+    """Return what a new owner fetches, whose lease expires at once."""
+    owner = f"{next(NUMBERS)}/{lane}"
+    family.join(owner, work=work)
+    found = family.fetch(owner, count, request=1).grants
+    family.renew([owner], lease_ms=-1)
+    return found
+
+
+def lapse(family: QueueOperations, found: Sequence[Grant]) -> list[str]:
+    """Sweep the owner of what was fetched, and return the suspects."""
+    reclaimed = family.reclaim(found[0].lease.owner, only_lapsed=True)
+    assert reclaimed is not None
+    assert reclaimed.returned == len(found)
+    return sorted(suspect.id for suspect in reclaimed.suspects)
+
+
+def lapses(family: QueueOperations) -> dict[str, tuple[str, ...] | None]:
+    """Return id -> hosts of the lapses that are counted, as the next owner is told."""
+    found = grants(family, "live", 8)
+    family.release(found[0].lease.owner, [grant.lease for grant in found])
+    return {
+        str(grant.lease.id, "ascii"): grant.lapses and tuple(lapse.partition("@")[2] for lapse in grant.lapses)
+        for grant in found
+    }
+
+
+def test_a_lapse_marks_the_oldest_leases_up_to_the_slots_and_what_was_reported(several: QueueOperations) -> None:
+    held = grants(several, "live", 6, work="2 0 host-1")
+    several.renew([held[0].lease.owner])
+    several.report({held[0].lease.owner: "2 0 host-1\ne\ngone"})
+    several.renew([held[0].lease.owner], lease_ms=-1)
+
+    suspects = lapse(several, held)
+
+    assert suspects == ["a", "b", "e"]
+    assert lapses(several) == {**dict.fromkeys("abe", ()), **dict.fromkeys("cdfgh")}
+    assert several.calls.command("HLEN", several.keys.running) == 0
+
+
+def test_the_stock_of_a_quiet_child_and_the_messages_of_an_owner_without_a_record_are_not_marked(
+    several: QueueOperations,
+) -> None:
+    assert lapse(several, grants(several, "live", 4, work="0 0 host-1")) == []
+    assert lapse(several, grants(several, "live", 4)) == []
+
+
+def test_the_backlog_shows_suspects_that_wait_to_run_alone_and_pools_that_run_them(
+    several: QueueOperations,
+) -> None:
+    lapse(several, grants(several, "live", 2, work="2 1 host-1"))
+    for held in grants(several, "live", 3):
+        several.isolate(held.lease)
+    several.join("pool/alone", work="1 1 host-1")
+
+    backlog = several.calls.call(script("backlog"), *several.backlog_call())
+
+    assert backlog == [5, 0, 3, 0, 2, 1]
+
+
+def note(family: QueueOperations, ago_ms: Sequence[int]) -> None:
+    """Write a note of crashes so long ago."""
+    times = [str(int(time.time() * 1000) - ms) for ms in ago_ms]
+    text = f"{len(times)} {times[0]} SIGSEGV\nlast words\n@{','.join(times)} -"
+    family.calls.command("HSET", family.keys.notes, "crash:a", text)
+
+
+@pytest.mark.parametrize(
+    ("ago_h", "crashes"),
+    [
+        ([73, 71], 2),  # the window slides: the younger one counts still
+        ([71, 1], 3),
+        ([80, 73], 1),
+    ],
+)
+def test_a_crash_counts_for_72_hours_from_its_time(several: QueueOperations, ago_h: list[int], crashes: int) -> None:
+    assert CRASH_WINDOW_MS == 72 * HOUR_MS
+    note(several, [hours * HOUR_MS for hours in ago_h])
+    [held] = grants(several, "live", 1)
+    assert (held.crashes, held.cause) == (2, "SIGSEGV\nlast words")
+
+    reclaimed = several.reclaim(held.lease.owner, running=["a"], cause="SIGKILL, pid 7")
+
+    assert reclaimed is not None
+    assert [suspect.crashes for suspect in reclaimed.suspects] == [crashes]
+
+
+def test_a_lapse_counts_for_72_hours(several: QueueOperations) -> None:
+    now_ms = int(time.time() * 1000)
+    old = ",".join(f"{now_ms - hours * HOUR_MS}@host-{hours}" for hours in (73, 71))
+    several.calls.command("HSET", several.keys.notes, "crash:a", f"0 {now_ms} alone\n@- {old}")
+
+    lapse(several, grants(several, "live", 1, work="1 1 host-now"))
+
+    assert lapses(several)["a"] == ("host-71", "host-now")
+
+
+UNREADABLE: dict[Any, Any] = {"level:a": "urgent", "crash:a": "often"}
+
+
+@pytest.fixture
+def unreadable(family: QueueOperations, valkey: redis.Redis) -> QueueOperations:
+    """The family with a message whose notes say nothing: they were written by hand."""
+    family.enqueue([Entry("a", b"A")], level=1)
+    valkey.hset(family.keys.notes, mapping=UNREADABLE)
+    return family
+
+
+def test_one_with_unreadable_notes_is_fetched_and_no_crash_is_known_of_it(unreadable: QueueOperations) -> None:
+    found = grant(unreadable, "1/live")
+
+    assert (found.body, found.crashes, found.cause) == (b"A", 0, "")
+
+
+def test_one_with_unreadable_notes_is_given_back(unreadable: QueueOperations) -> None:
+    held = grant(unreadable, "1/live")
+
+    assert unreadable.release("1/live", [held.lease]) == []
+
+    assert grant(unreadable, "2/live").body == b"A"
+
+
+def test_one_with_unreadable_notes_becomes_due(unreadable: QueueOperations, valkey: redis.Redis) -> None:
+    held = grant(unreadable, "1/live")
+    unreadable.move(held.lease, move="divert", lane="live", body=b"B", delay_ms=1, level=1)
+    valkey.hset(unreadable.keys.notes, mapping=UNREADABLE)
+    unreadable.join("2/live")
+    found: list[Grant] = []
+
+    def fetched() -> bool:
+        found.extend(unreadable.fetch("2/live", 5, request=next(requests)).grants)
+        return bool(found)
+
+    requests = itertools.count(1)
+    wait_for(fetched)
+
+    assert [grant.body for grant in found] == [b"B"]
+
+
+def test_one_with_unreadable_notes_is_isolated(unreadable: QueueOperations) -> None:
+    held = grant(unreadable, "1/live")
+
+    assert unreadable.isolate(held.lease)
+
+    assert grant(unreadable, "2/alone").body == b"A"
+
+
+def test_one_with_unreadable_notes_comes_back_from_an_owner_that_died(
+    unreadable: QueueOperations, valkey: redis.Redis
+) -> None:
+    grant(unreadable, "1/live")
+
+    reclaimed = unreadable.reclaim("1/live", running=["a"], cause="SIGSEGV, pid 7")
+
+    assert reclaimed is not None
+    assert reclaimed.returned == 1
+
+    found = grant(unreadable, "2/live")
+    assert (found.body, found.crashes) == (b"A", 1)

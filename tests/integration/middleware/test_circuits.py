@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 from urllib.error import HTTPError
@@ -22,11 +22,10 @@ from switchyard.middleware.circuits import calls_host
 from switchyard.middleware.errors import InvalidOption, RetryLater
 from switchyard.middleware.metrics import Metrics
 from tests.chaos.load import let_pass
+from tests.conftest import BuildBroker
 from tests.factories.endpoints import Endpoint, listening_endpoint
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
-
-BuildBroker = Callable[..., RedisBroker]
 
 
 @pytest.fixture
@@ -208,8 +207,7 @@ def test_an_actor_names_the_errors_that_count(yard_broker: BuildBroker, run_work
         wait_for(lambda: (found := records.read(stopped)) is not None and found.reason == "circuit_open")
 
 
-def test_retry_later_lets_all_with_the_value_wait_and_spends_nothing(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
+def test_retry_later_lets_all_with_the_value_wait_and_spends_nothing(broker: RedisBroker, run_worker: Any) -> None:
     records, ran = facilities(broker).records, []
 
     @dramatiq.actor(broker=broker, queue_name="work", max_retries=0)

@@ -1,11 +1,11 @@
-"""Limits on what runs at once, with real workers: never too many, in sequence, and no attempt spent on waiting."""
+"""Limits on what runs at once and on what waits: never too many, in sequence, and no attempt spent on waiting."""
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -16,20 +16,23 @@ import pytest
 import redis
 from dramatiq.brokers.stub import StubBroker
 
+from switchyard.broker.errors import QueueFull
 from switchyard.broker.interface import facilities
 from switchyard.broker.keys import Keys
+from switchyard.broker.queue import limits
+from switchyard.broker.queue.administration import limits_lifted
 from switchyard.broker.queue.limits import declare_fair, wait_of
 from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.topology import FairShare, Yard
+from switchyard.jobs import services
 from switchyard.jobs.passport.why import limit_sentence
 from switchyard.middleware.errors import InvalidOption
 from switchyard.wiring import build_yard, in_order
-from tests.conftest import RunWorker
+from tests.conftest import BuildBroker, RunWorker
 from tests.factories.brokers import the_global_broker
 from tests.factories.yards import small_yard
 from tests.unit.documentation.pages import code_blocks, read
 from tests.waiting import wait_for
-
-BuildBroker = Callable[..., RedisBroker]
 
 
 class Running:
@@ -102,8 +105,8 @@ def test_a_sequence_is_kept_though_some_fail_and_some_die(yard_broker: BuildBrok
     assert seen == {key: [number for number in range(1, 19) if number % 6] for key in (1, 2)}
 
 
-def test_a_job_says_which_limit_it_waits_for(yard_broker: BuildBroker, run_worker: RunWorker) -> None:
-    broker, go_on = yard_broker(small_yard()), threading.Event()
+def test_a_job_says_which_limit_it_waits_for(broker: RedisBroker, run_worker: RunWorker) -> None:
+    go_on = threading.Event()
 
     @dramatiq.actor(broker=broker, queue_name="work", concurrency="1 per customer_id")
     def sync(customer_id: int) -> None:
@@ -131,10 +134,8 @@ def test_a_job_says_which_limit_it_waits_for(yard_broker: BuildBroker, run_worke
         wait_for(lambda: ended(broker, ids))
 
 
-def test_a_rate_counts_for_each_value_and_several_rates_at_once(
-    yard_broker: BuildBroker, run_worker: RunWorker
-) -> None:
-    broker, started = yard_broker(small_yard()), Counter[str]()
+def test_a_rate_counts_for_each_value_and_several_rates_at_once(broker: RedisBroker, run_worker: RunWorker) -> None:
+    started = Counter[str]()
 
     @dramatiq.actor(broker=broker, queue_name="work", rate_limit=["100/h", "3/h per host"])
     def call(number: int, host: str = "a") -> None:
@@ -156,8 +157,8 @@ def test_a_rate_counts_for_each_value_and_several_rates_at_once(
     assert broker.client.zcard(broker.keys.window("call")) == 15
 
 
-def test_a_rate_counts_by_a_redacted_value_without_showing_it(yard_broker: BuildBroker, run_worker: RunWorker) -> None:
-    broker, started = yard_broker(small_yard()), Counter[str]()
+def test_a_rate_counts_by_a_redacted_value_without_showing_it(broker: RedisBroker, run_worker: RunWorker) -> None:
+    started = Counter[str]()
 
     @dramatiq.actor(broker=broker, queue_name="work", rate_limit="1/h per to", redact=("to",))
     def mail(to: str) -> None:
@@ -183,8 +184,7 @@ def test_an_argument_that_cannot_be_a_key_is_refused(name: str, value: str, argu
         dramatiq.actor(lambda secret: None, actor_name="job", broker=broker, redact=("secret",), **option)
 
 
-def test_the_actors_of_the_guide_keep_their_limits(yard_broker: BuildBroker, run_worker: RunWorker) -> None:
-    broker = yard_broker(small_yard())
+def test_the_actors_of_the_guide_keep_their_limits(broker: RedisBroker, run_worker: RunWorker) -> None:
     block, *_ = code_blocks(read("docs/how-to/limit-what-runs-at-once.md"), "python")
     names: dict[str, Any] = {}
     with the_global_broker(broker):
@@ -230,3 +230,110 @@ def test_the_fair_queue_of_the_guide_serves_its_customers_in_turn(
     assert Counter(started["exports"][:20])[8] == 5
     assert Counter(started["mails"][:20])[8] == 10
     assert Counter(started["exports"]) == {7: 40, 8: 40}
+
+
+def shallow_yard(max_depth: int) -> Yard:
+    """Return a yard whose queue holds so many messages."""
+    yard = small_yard()
+    return dataclasses.replace(yard, queues=(dataclasses.replace(yard.queues[0], max_depth=max_depth),))
+
+
+def ids(messages: list[dramatiq.Message[Any]]) -> list[str]:
+    return [message.message_id for message in messages]
+
+
+def test_the_next_step_of_a_pipeline_and_a_retry_go_into_a_full_queue(
+    yard_broker: BuildBroker, run_worker: Any
+) -> None:
+    broker = yard_broker(shallow_yard(1))
+    started, full, done = threading.Event(), threading.Event(), threading.Event()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def first() -> int:
+        if not started.is_set():
+            started.set()
+            full.wait(60)
+            raise RuntimeError("the first time")
+        return 1
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def second(number: int) -> None:
+        done.set()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def filler() -> None: ...
+
+    with run_worker(broker=broker, threads=1):
+        dramatiq.pipeline([first.message(), second.message()], broker=broker).run()
+        assert started.wait(30)
+        filler.send_with_options(delay=60_000)
+        with pytest.raises(QueueFull, match="'work' holds 1 messages of at most 1"):
+            filler.send()
+        full.set()
+        assert done.wait(30)
+
+
+def test_a_job_that_a_full_queue_refused_is_not_recorded(yard_broker: BuildBroker) -> None:
+    broker = yard_broker(shallow_yard(1))
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job() -> None: ...
+
+    job.send()
+    refused = job.message()
+    with pytest.raises(QueueFull):
+        broker.enqueue(refused)
+
+    assert facilities(broker).records.read(refused.message_id) is None
+
+
+@pytest.mark.parametrize("customer", [7, 2.5, "a/b", "Zoë", "x" * 200, "ü" * 100, None, True])
+def test_a_tenant_with_as_many_waiting_as_its_share_allows_is_refused_and_no_other(
+    yard_broker: BuildBroker, run_worker: Any, customer: Any
+) -> None:
+    share = FairShare("customer", max_depth=2)
+    queue = dataclasses.replace(small_yard().queues[0], fair_by=share)
+    broker = yard_broker(dataclasses.replace(small_yard(), queues=(queue,)))
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job(customer: Any = None) -> None: ...
+
+    limits.declare_fair(broker.families["work"], share, broker.actors.values())
+    with pytest.raises(QueueFull, match="'work' holds 0 messages with the same customer of at most 2"):
+        broker.enqueue_many([job.message(customer) for _ in range(3)])
+    sent = [job.send(customer), job.send(customer=customer)]
+
+    with pytest.raises(QueueFull, match="holds 2 messages"):
+        job.send(customer)
+    with limits_lifted():  # it follows a job
+        sent.append(job.send(customer))
+    sent += [job.send("another"), job.send_with_options(args=(customer,), delay=1)]
+    with run_worker(broker=broker):
+        wait_for(lambda: all(found and found.ended for found in map(facilities(broker).records.read, ids(sent))))
+        job.send(customer)
+
+
+def test_a_job_with_a_unique_key_is_submitted_under_the_id_of_the_unfinished_one(
+    yard_broker: BuildBroker, run_worker: Any
+) -> None:
+    broker = yard_broker(small_yard(max_retries=0))
+    runs: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work", unique_key=lambda number: f"report-{number}")
+    def report(number: int) -> None:
+        runs.append(number)
+        if number == 9:
+            raise RuntimeError("no")
+
+    first = services.submit(report, kwargs={"number": 1})
+    assert services.submit(report, kwargs={"number": 1}) == first
+    assert services.submit(report, kwargs={"number": 2}) != first
+    dead = services.submit(report, kwargs={"number": 9})
+    with run_worker(broker=broker):
+        wait_for(lambda: facilities(broker).transport.stats("work").dead == 1)
+        broker.join("work", timeout=60_000)
+        assert services.submit(report, kwargs={"number": 1}) != first, "free again after its end"
+        assert services.submit(report, kwargs={"number": 9}) != dead, "free again after its death"
+        broker.join("work", timeout=60_000)
+
+    assert sorted(runs) == [1, 1, 2, 9, 9]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,11 @@ from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.embedded.server import EmbeddedServer
 from switchyard.wiring import build_yard
+from tests.conftest import BuildBroker
 from tests.factories.letters import requeue
 from tests.factories.yards import small_yard
 from tests.integration.middleware.flaky import runs_until_success
 from tests.waiting import wait_for
-
-BuildBroker = Callable[..., RedisBroker]
 
 
 class SlowOnce(Middleware):
@@ -163,8 +161,7 @@ def test_an_exception_whose_text_cannot_be_made_is_a_dead_letter(yard_broker: Bu
     assert record.error["type"] == "Unprintable"
 
 
-def test_a_result_that_is_no_json_ends_the_job_nevertheless(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
+def test_a_result_that_is_no_json_ends_the_job_nevertheless(broker: RedisBroker, run_worker: Any) -> None:
 
     @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
     def answer() -> set[int]:
@@ -179,9 +176,8 @@ def test_a_result_that_is_no_json_ends_the_job_nevertheless(yard_broker: BuildBr
 
 
 def test_a_broker_that_is_away_at_the_end_of_a_job_loses_neither_state_nor_result(
-    yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+    broker: RedisBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker = yard_broker(small_yard())
     records = facilities(broker).records
     write, refused = records.write, threading.Event()
 
@@ -206,9 +202,8 @@ def test_a_broker_that_is_away_at_the_end_of_a_job_loses_neither_state_nor_resul
 
 
 def test_a_broker_that_is_away_holds_the_next_step_of_a_pipeline(
-    yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+    broker: RedisBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker = yard_broker(small_yard())
     family = broker.families["work"]
     enqueue, refused, done = family.enqueue, threading.Event(), threading.Event()
 
@@ -237,9 +232,8 @@ def test_a_broker_that_is_away_holds_the_next_step_of_a_pipeline(
 
 
 def test_a_running_job_that_was_asked_to_stop_and_lost_its_worker_ends_cancelled(
-    yard_broker: BuildBroker, run_worker: Any
+    broker: RedisBroker, run_worker: Any
 ) -> None:
-    broker = yard_broker(small_yard())
     runs: list[int] = []
 
     @dramatiq.actor(broker=broker, queue_name="work")

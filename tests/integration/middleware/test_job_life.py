@@ -1,10 +1,9 @@
-"""Contents of a job's record; limits, cancellation and timing of jobs."""
+"""Contents of a job's record, and results that are too large for it; limits, cancellation and timing of jobs."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -17,19 +16,18 @@ from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.job_steps import LiveJob, live_step
 from switchyard.broker.stores.limit_counts import RateWindows
+from switchyard.broker.stores.result_stores import RECORD_LIMIT_BYTES as RESULT_LIMIT_BYTES
 from switchyard.jobs.services import report_progress
 from switchyard.middleware.errors import CancelInterrupt
 from switchyard.middleware.metrics import Metrics
+from tests.conftest import BuildBroker
 from tests.factories.brokers import the_global_broker
 from tests.factories.yards import small_yard
 from tests.integration.broker.test_foreign_messages import put
 from tests.waiting import wait_for
 
-BuildBroker = Callable[..., RedisBroker]
 
-
-def test_a_record_tells_a_jobs_life(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
+def test_a_record_tells_a_jobs_life(broker: RedisBroker, run_worker: Any) -> None:
     records = facilities(broker).records
 
     @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
@@ -54,9 +52,8 @@ def test_a_record_tells_a_jobs_life(yard_broker: BuildBroker, run_worker: Any) -
 
 @pytest.mark.parametrize("owner", [10**30, {"a": 1}, [2]])
 def test_an_owner_that_is_no_text_keeps_no_record_from_being_written(
-    yard_broker: BuildBroker, run_worker: Any, owner: object
+    broker: RedisBroker, run_worker: Any, owner: object
 ) -> None:
-    broker = yard_broker(small_yard())
     records = facilities(broker).records
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -69,8 +66,7 @@ def test_an_owner_that_is_no_text_keeps_no_record_from_being_written(
     assert records.read(job_id).owner == str(owner)
 
 
-def test_a_job_that_nobody_follows_keeps_no_events(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
+def test_a_job_that_nobody_follows_keeps_no_events(broker: RedisBroker, run_worker: Any) -> None:
     records = facilities(broker).records
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -86,9 +82,8 @@ def test_a_job_that_nobody_follows_keeps_no_events(yard_broker: BuildBroker, run
 
 
 def test_results_are_kept_only_for_actors_that_ask_and_nothing_for_untracked(
-    yard_broker: BuildBroker, run_worker: Any
+    broker: RedisBroker, run_worker: Any
 ) -> None:
-    broker = yard_broker(small_yard())
     records = facilities(broker).records
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -110,8 +105,7 @@ def test_results_are_kept_only_for_actors_that_ask_and_nothing_for_untracked(
     assert records.read(other) is None
 
 
-def test_a_delayed_job_is_scheduled_then_runs_when_due(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
+def test_a_delayed_job_is_scheduled_then_runs_when_due(broker: RedisBroker, run_worker: Any) -> None:
     records = facilities(broker).records
     started: list[float] = []
 
@@ -131,8 +125,7 @@ def test_a_delayed_job_is_scheduled_then_runs_when_due(yard_broker: BuildBroker,
     assert started[0] >= sent_at + 0.299
 
 
-def test_late_news_never_overwrites_newer(valkey: Any, yard_broker: BuildBroker) -> None:
-    broker = yard_broker(small_yard())
+def test_late_news_never_overwrites_newer(valkey: Any, broker: RedisBroker) -> None:
     records = facilities(broker).records
     broker.families["work"].enqueue([Entry("j", b'{"actor":"a","sent_at":1}')])
 
@@ -224,9 +217,8 @@ def test_starts_that_a_clock_ahead_has_written_hold_no_rate_limit_up(
 
 
 def test_news_of_the_sender_that_comes_late_does_not_hide_that_a_job_was_deferred(
-    yard_broker: BuildBroker, run_worker: Any
+    broker: RedisBroker, run_worker: Any
 ) -> None:
-    broker = yard_broker(small_yard())
     records = facilities(broker).records
 
     @dramatiq.actor(broker=broker, queue_name="work", rate_limit="1/h")
@@ -241,8 +233,7 @@ def test_news_of_the_sender_that_comes_late_does_not_hide_that_a_job_was_deferre
         assert _with_reason(records, sent.message_id, "rate_limit").state == "scheduled"
 
 
-def test_queued_and_scheduled_jobs_that_are_cancelled_never_start(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
+def test_queued_and_scheduled_jobs_that_are_cancelled_never_start(broker: RedisBroker, run_worker: Any) -> None:
     records = facilities(broker).records
     runs: list[str] = []
 
@@ -264,8 +255,7 @@ def test_queued_and_scheduled_jobs_that_are_cancelled_never_start(yard_broker: B
     assert cancel(facilities(broker), "nobody") == "unknown"
 
 
-def test_a_running_job_stops_between_two_steps(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
+def test_a_running_job_stops_between_two_steps(broker: RedisBroker, run_worker: Any) -> None:
     records = facilities(broker).records
     started, steps = threading.Event(), []
 
@@ -292,9 +282,8 @@ def test_a_running_job_stops_between_two_steps(yard_broker: BuildBroker, run_wor
 @pytest.mark.parametrize("within_s", [60.0, pytest.param(1.0, marks=pytest.mark.long)])
 @pytest.mark.parametrize(("how", "state"), [("stops", "cancelled"), ("fails", "cancelled"), ("returns", "succeeded")])
 def test_a_running_job_that_does_not_look_is_interrupted_within_a_second(
-    yard_broker: BuildBroker, run_worker: Any, how: str, state: str, within_s: float
+    broker: RedisBroker, run_worker: Any, how: str, state: str, within_s: float
 ) -> None:
-    broker = yard_broker(small_yard())
     records = facilities(broker).records
     started, interrupted = threading.Event(), threading.Event()
 
@@ -328,8 +317,7 @@ def test_a_running_job_that_does_not_look_is_interrupted_within_a_second(
     assert (stats.dead, stats.retry.scheduled, stats.retry.waiting) == (0, 0, 0)
 
 
-def test_a_job_waiting_for_its_retry_can_be_cancelled(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
+def test_a_job_waiting_for_its_retry_can_be_cancelled(broker: RedisBroker, run_worker: Any) -> None:
     records = facilities(broker).records
     runs: list[int] = []
 
@@ -351,3 +339,28 @@ def test_a_job_waiting_for_its_retry_can_be_cancelled(yard_broker: BuildBroker, 
 def _with_reason(records: Any, job_id: str, reason: str) -> Any:
     record = records.read(job_id)
     return record if record.reason == reason else None
+
+
+WHY = "result of 50000002 bytes is not stored, at most 1048576 are; store what is large, and return its name"
+
+
+def test_a_result_over_the_limit_is_not_stored(
+    broker: RedisBroker, run_worker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = facilities(broker).records
+
+    @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
+    def returns(count: int) -> str:
+        return "x" * count
+
+    with run_worker(broker=broker):
+        fits, large = returns.send(RESULT_LIMIT_BYTES - 2), returns.send(50_000_000)
+        kept = wait_for(lambda: (found := records.read(fits.message_id)) and found.ended and found)
+        dropped = wait_for(lambda: (found := records.read(large.message_id)) and found.ended and found)
+
+    assert (kept.state, len(kept.result), kept.error) == ("succeeded", RESULT_LIMIT_BYTES - 2, None)
+    assert (dropped.state, dropped.result) == ("succeeded", None)
+    assert dropped.error["type"] == "ResultNotStored"
+    assert WHY in dropped.error["message"]
+    assert "result is too large, not kept" in caplog.text
+    assert broker.client.hstrlen(broker.keys.queue("work").ended_bucket(1), large.message_id) < 10_000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -16,10 +15,9 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.history_streams import LOGS_LIMIT_BYTES, EndedJob, decode_rows
 from switchyard.middleware.status import Status
+from tests.conftest import BuildBroker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
-
-BuildBroker = Callable[..., RedisBroker]
 
 
 def rows_of(broker: RedisBroker) -> list[EndedJob]:
@@ -88,9 +86,8 @@ def test_a_retry_that_begins_before_its_first_attempts_hooks_end_keeps_its_own_l
 
 @pytest.mark.parametrize(("keep", "kept"), [(False, False), (True, True)])
 def test_a_success_keeps_its_lines_only_where_its_actor_asks(
-    yard_broker: BuildBroker, run_worker: Any, keep: bool, kept: bool
+    broker: RedisBroker, run_worker: Any, keep: bool, kept: bool
 ) -> None:
-    broker = yard_broker(small_yard())
 
     @dramatiq.actor(broker=broker, queue_name="work", keep_logs=keep)
     def talking() -> None:
@@ -119,8 +116,8 @@ def test_lines_are_bounded_and_hide_secrets_and_hidden_arguments(yard_broker: Bu
     assert "4111" not in row.logs and "hunter2222" not in row.logs
 
 
-def test_lines_of_a_job_that_a_later_middleware_skips_are_forgotten(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker, skipped = yard_broker(small_yard()), threading.Event()
+def test_lines_of_a_job_that_a_later_middleware_skips_are_forgotten(broker: RedisBroker, run_worker: Any) -> None:
+    skipped = threading.Event()
     held: list[Any] = []
 
     class Gate(Middleware):

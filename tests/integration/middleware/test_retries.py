@@ -17,15 +17,13 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Yard
 from switchyard.middleware.errors import PermanentFailure, RetryLater
+from tests.conftest import BuildBroker
 from tests.factories.yards import small_yard
 from tests.integration.middleware.flaky import runs_until_success
 from tests.waiting import wait_for
 
-BuildBroker = Callable[..., RedisBroker]
 
-
-def test_a_failed_message_is_tried_again_in_the_retry_lane_only(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
+def test_a_failed_message_is_tried_again_in_the_retry_lane_only(broker: RedisBroker, run_worker: Any) -> None:
     seen: list[str] = []
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -70,8 +68,7 @@ def test_after_its_retries_a_message_is_one_dead_letter_and_nowhere_else(
     assert stats.quarantined == 0, "Dramatiq keeps a second copy"
 
 
-def test_a_permanent_failure_skips_its_retries(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
+def test_a_permanent_failure_skips_its_retries(broker: RedisBroker, run_worker: Any) -> None:
     runs: list[int] = []
 
     @dramatiq.actor(broker=broker, queue_name="work", permanent=(KeyError,))
@@ -88,8 +85,7 @@ def test_a_permanent_failure_skips_its_retries(yard_broker: BuildBroker, run_wor
     assert len(runs) == 2
 
 
-def test_retry_after_is_the_least_delay(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
+def test_retry_after_is_the_least_delay(broker: RedisBroker, run_worker: Any) -> None:
 
     @dramatiq.actor(broker=broker, queue_name="work")
     def limited() -> None:
@@ -103,8 +99,7 @@ def test_retry_after_is_the_least_delay(yard_broker: BuildBroker, run_worker: An
     assert record.error == {"type": "RetryLater", "message": "the provider asked for two minutes"}
 
 
-def test_the_record_of_a_job_outlives_the_wait_for_its_retry(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard())
+def test_the_record_of_a_job_outlives_the_wait_for_its_retry(broker: RedisBroker, run_worker: Any) -> None:
     month_ms = 30 * 24 * 3_600_000
 
     @dramatiq.actor(broker=broker, queue_name="work", backoff=lambda retry: month_ms)
@@ -216,9 +211,8 @@ def test_a_middleware_error_before_a_run_takes_the_retry_path(yard_broker: Build
 
 
 def test_a_broker_that_is_away_holds_a_retry_until_it_is_back(
-    yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+    broker: RedisBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker = yard_broker(small_yard())
     family = broker.families["work"]
     move, refused = family.move, threading.Event()
 

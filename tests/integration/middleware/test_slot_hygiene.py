@@ -463,10 +463,7 @@ def test_time_limits_amid_transactions_take_no_later_row(
     assert {letter.exception for letter in letters} == {"TimeLimitExceeded"}
 
 
-def test_language_time_zone_and_decimals_end_with_the_attempt(
-    yard_broker: Callable[..., RedisBroker], run_worker: Any
-) -> None:
-    broker = yard_broker(small_yard())
+def test_language_time_zone_and_decimals_end_with_the_attempt(broker: RedisBroker, run_worker: Any) -> None:
     seen: list[tuple[str | None, str, int]] = []
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -486,8 +483,8 @@ def test_language_time_zone_and_decimals_end_with_the_attempt(
     assert seen[0][1] != "Asia/Tokyo"
 
 
-def test_variables_and_hooks_end_with_the_attempt(yard_broker: Callable[..., RedisBroker], run_worker: Any) -> None:
-    broker, seen = yard_broker(small_yard()), list[tuple[Any, ...]]()
+def test_variables_and_hooks_end_with_the_attempt(broker: RedisBroker, run_worker: Any) -> None:
+    seen = list[tuple[Any, ...]]()
     tenant = ContextVar[str]("tenant", default="none")
 
     @dramatiq.actor(broker=broker, queue_name="work")

@@ -21,7 +21,7 @@ from switchyard.middleware.rate_limits import rates_of
 from switchyard.queues import limits
 from switchyard.queues.services import family_of
 from tests.factories.commands import json_of, output_of
-from tests.integration.broker.queue.test_actor_pauses import Family
+from tests.integration.broker.queue.conftest import Family
 
 pytestmark = pytest.mark.django_db(transaction=True)
 BY_CUSTOMER, AT_ONCE, MAIL = (

@@ -29,6 +29,7 @@ from tests.processes import titles_below as titles_below
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
+BENCH = "tests.integration.workers.bench"
 
 
 class Bench:
@@ -38,7 +39,7 @@ class Bench:
         settings: Package of the settings of its processes.
     """
 
-    settings = "tests.integration.workers.bench"
+    settings = BENCH
 
     def __init__(self, url: str, folder: Path) -> None:
         self.folder = folder
@@ -55,24 +56,37 @@ class Bench:
         self.ids: dict[str, str] = {}
         self._started: list[subprocess.Popen[bytes]] = []
 
-    def start(self, *arguments: str, settings: str = "settings", log: str = "log") -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, **options: str) -> subprocess.Popen[bytes]:
         """Start ``manage.py`` with arguments, from anywhere, in a process group of its own."""
-        return self._spawn(str(ROOT / "manage.py"), *arguments, folder=self.folder, settings=settings, log=log)
+        return self._spawn(str(ROOT / "manage.py"), *arguments, folder=self.folder, **options)
 
-    def start_module(self, *arguments: str, settings: str = "settings", log: str = "log") -> subprocess.Popen[bytes]:
+    def up(self, command: str, *arguments: str, log: str = "log", **options: str) -> subprocess.Popen[bytes]:
+        """Start ``runpools``, or ``runpool`` with its pool first, and wait until they are ready."""
+        process = self.start(command, *arguments, log=log, **options)
+        self.wait_for_log("pools: all ready" if command == "runpools" else f"pool {arguments[0]}: ready", log=log)
+        return process
+
+    def start_module(self, *arguments: str, **options: str) -> subprocess.Popen[bytes]:
         """Start a module with arguments, from the repository, in a process group of its own."""
-        return self._spawn("-m", *arguments, folder=ROOT, settings=settings, log=log)
+        return self._spawn("-m", *arguments, folder=ROOT, **options)
 
-    def _spawn(self, *arguments: str, folder: Path, settings: str, log: str) -> subprocess.Popen[bytes]:
+    def _spawn(
+        self, *arguments: str, folder: Path, settings: str = "settings", yard: str = "small", apps: str = BENCH,
+        log: str = "log",
+    ) -> subprocess.Popen[bytes]:  # fmt: skip
+        """Start a process.
+
+        Args:
+            settings: Module of its settings.
+            yard: Name of one of the yards of :mod:`bench.yard`.
+            apps: Its apps beside those of the library.
+        """
+        own = {"DJANGO_SETTINGS_MODULE": f"{self.settings}.{settings}", "BENCH_YARD": yard, "BENCH_APPS": apps}
         with (self.folder / log).open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, *arguments],
-                cwd=folder,
-                env={**self.environment, "DJANGO_SETTINGS_MODULE": f"{self.settings}.{settings}"},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+                [sys.executable, *arguments], cwd=folder, env={**self.environment, **own}, stdout=output,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
         self._started.append(process)
         return process
 
@@ -103,6 +117,17 @@ class Bench:
         self.ids[token] = message.message_id
         self.broker.enqueue(message)
         return token
+
+    def begun(self, queue: str, ms: int = 0, how: str = "sleep", **options: Any) -> str:
+        """Enqueue a job, wait until it has started, and return its token."""
+        token = self.send(queue, ms, how, **options)
+        wait_for(lambda: self.started(token))
+        return token
+
+    def ran(self, queue: str, ms: int = 0, how: str = "sleep", **options: Any) -> dict[str, Any]:
+        """Enqueue a job, wait until it has ended, and return where it did."""
+        token = self.send(queue, ms, how, **options)
+        return wait_for(lambda: self.ended(token))
 
     def notes(self, key: str) -> list[dict[str, Any]]:
         return [json.loads(note) for note in self.client.lrange(key, 0, -1)]  # type: ignore[union-attr]

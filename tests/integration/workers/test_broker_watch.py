@@ -40,10 +40,8 @@ def test_no_pool_starts_on_a_server_with_an_evicting_policy(own: Bench) -> None:
 def test_an_evicting_policy_stops_enqueuing_within_15_s_and_an_emptied_keyspace_pauses_until_it_is_accepted(
     own: Bench, within_s: float
 ) -> None:
-    pools = own.start("runpools", "urgent", "slow", "--no-history")
-    own.wait_for_log("pools: all ready")
-    first = own.send("urgent")
-    wait_for(lambda: own.ended(first))
+    pools = own.up("runpools", "urgent", "slow", "--no-history")
+    own.ran("urgent")
 
     own.client.config_set("maxmemory-policy", "allkeys-lru")
     took_s = refused_after_s(own)
@@ -53,8 +51,7 @@ def test_an_evicting_policy_stops_enqueuing_within_15_s_and_an_emptied_keyspace_
     second = wait_for(lambda: accepted(own), within_s, what="enqueuing goes on")
     wait_for(lambda: own.ended(second))
 
-    running = own.send("slow", ms=8_000)
-    wait_for(lambda: own.started(running))
+    running = own.begun("slow", ms=8_000)
     own.client.flushdb()
     flushed_s = time.monotonic()
     own.wait_for_log("pool urgent: paused, it fetches nothing", within_s)

@@ -104,9 +104,7 @@ class Jobs:
 @pytest.fixture(scope="module")
 def pools(module_bench: Bench) -> subprocess.Popen[bytes]:
     """A pool of each kind, up, for all tests of the module."""
-    process = module_bench.start("runpools", "urgent", "slow", "webhook", "--no-history")
-    module_bench.wait_for_log("pools: all ready")
-    return process
+    return module_bench.up("runpools", "urgent", "slow", "webhook", "--no-history")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.waiting import wait_for
 @pytest.mark.long
 def test_a_greenlet_that_computes_ends_in_pools_that_share_a_parent(bench: Bench) -> None:
     jobs = Jobs(bench)
-    bench.start("runpools", "webhook", "retries", settings="two_gevent_settings")
+    bench.start("runpools", "webhook", "retries", yard="two gevent")
     bench.wait_for_log("pool webhook: ready")
     neighbour = jobs.running("webhook", ms=3_000)
     token = jobs.running("webhook", "spin")

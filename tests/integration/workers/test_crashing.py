@@ -22,8 +22,7 @@ def test_a_copy_of_a_greenlet_runs_no_other_greenlet_and_ends_with_its_own() -> 
 
 
 def test_a_child_for_what_runs_alone_ends_when_there_is_none_and_what_a_task_forks_is_no_child(bench: Bench) -> None:
-    pools = bench.start("runpools", "urgent", "slow", "webhook", "--no-history")
-    bench.wait_for_log("pools: all ready")
+    pools = bench.up("runpools", "urgent", "slow", "webhook", "--no-history")
     token = bench.send("urgent", ms=3_000)
     os.kill(wait_for(lambda: bench.started(token))["pid"], signal.SIGKILL)
     alone = wait_for(lambda: bench.ended(token))["pid"]

@@ -29,8 +29,7 @@ def held(bench: Bench, queue: str) -> list[str]:
 def test_a_child_that_lost_its_lease_is_replaced_nothing_is_leased_in_stock_and_a_drain_leaves_no_lease(
     bench: Bench,
 ) -> None:
-    pools = bench.start("runpools", "urgent", "slow", "--no-history", "--grace", "0.2")
-    bench.wait_for_log("pools: all ready")
+    pools = bench.up("runpools", "urgent", "slow", "--no-history", "--grace", "0.2")
     token = bench.send("urgent", ms=4_000)
     first = wait_for(lambda: bench.started(token))
 
@@ -40,8 +39,7 @@ def test_a_child_that_lost_its_lease_is_replaced_nothing_is_leased_in_stock_and_
     wait_for(lambda: len([note for note in bench.notes(STARTED) if note["token"] == token]) == 2)
     assert titles_below(pools.pid)["urgent child 1"] != first["pid"]
 
-    slow = bench.send("slow", ms=60_000)
-    wait_for(lambda: bench.started(slow))
+    slow = bench.begun("slow", ms=60_000)
     quick = [bench.send("slow", ms=50) for _ in range(10)]
     most = 0
     while not all(bench.ended(each) for each in quick):
@@ -70,8 +68,7 @@ def test_a_child_that_dies_while_the_server_is_away_is_replaced_before_it_is_bac
 ) -> None:
     with ServerUnderTest(tmp_path / "server") as server:
         away = Bench(server.url, tmp_path)
-        pool = away.start("runpool", "urgent")
-        away.wait_for_log("pool urgent: ready")
+        pool = away.up("runpool", "urgent")
         token = away.send("urgent", ms=60_000)
         victim = wait_for(lambda: away.started(token))["pid"]
 

@@ -1,11 +1,20 @@
-"""A real pool that an operator quiets, lets take work again, and stops."""
+"""Pools that an operator quiets, lets take work again and stops, and an actor that he ends by a pause and a cancel."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from typing import Any
 
+import pytest
+
+from switchyard.broker.interface import Facilities
+from switchyard.bulk.models import BulkAct
+from switchyard.bulk.runner import BulkRunner
+from tests.factories.commands import json_of
+from tests.integration.workers.bench.actors import FANNED_OUT, fan_out
 from tests.integration.workers.conftest import ROOT, Bench
 from tests.waiting import wait_for
 
@@ -21,10 +30,8 @@ def instruct(bench: Bench, verb: str, pool: str) -> str:
 
 
 def test_quieted_pool_ends_what_runs_takes_nothing_and_goes_on_when_it_may(bench: Bench) -> None:
-    parent = bench.start("runpools", "slow")
-    bench.wait_for_log("pools: all ready")
-    running = bench.send("slow", ms=4_000)
-    wait_for(lambda: bench.started(running))
+    parent = bench.up("runpools", "slow")
+    running = bench.begun("slow", ms=4_000)
     first = bench.report("slow")
 
     said = instruct(bench, "quiet", "slow")
@@ -49,3 +56,42 @@ def test_quieted_pool_ends_what_runs_takes_nothing_and_goes_on_when_it_may(bench
     assert bench.report("slow").started_at == again.started_at
     parent.terminate()
     assert parent.wait(60) == 0
+
+
+def cancel() -> int:
+    """Cancel all that wait or run, and return how many were hit."""
+    number = json_of("jobs", "cancel", "--filter", "actor=fan_out")["bulk_act"]
+    BulkRunner().go_on()
+    act = BulkAct.objects.get(pk=number)
+    assert (act.state, act.error) == ("done", "")
+    return act.done
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_pause_and_a_cancel_end_it_also_in_a_child_that_hangs(bench: Bench, facilities: Facilities) -> None:
+    bench.up("runpool", "urgent")
+    family = bench.broker.families["urgent"]
+    for hangs in (False, True):
+        bench.client.delete(FANNED_OUT)
+        fan_out.send()  # this process knows it as well
+        wait_for(lambda: bench.waiting("urgent") > 100)
+        child = int(bench.client.lindex(FANNED_OUT, 0))  # type: ignore[arg-type]
+        if hangs:
+            os.kill(child, signal.SIGSTOP)
+
+        json_of("actors", "pause", "fan_out", "--reason", "it sends itself")
+        hit = cancel()
+        if hangs:
+            os.kill(child, signal.SIGCONT)
+        else:  # the others of the queue go on
+            bench.ran("urgent")
+        wait_for(lambda: facilities.transport.stats("urgent").live.running == 0)
+        ran = bench.client.llen(FANNED_OUT)
+        again = cancel()  # what ran meanwhile has sent
+        json_of("actors", "resume", "fan_out")
+        bench.ran("urgent")
+
+        wait_for(lambda: family.calls.command("HLEN", family.keys.bodies) == 0)
+        assert bench.client.llen(FANNED_OUT) == ran
+        assert hit > 100 and again <= 8
+        assert json_of("actors", "show", "fan_out")["pauses"] == []

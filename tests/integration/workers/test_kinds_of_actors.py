@@ -7,7 +7,7 @@ from typing import Any
 
 from dramatiq import Message
 
-from tests.integration.workers.conftest import Bench
+from tests.integration.workers.conftest import BENCH, Bench
 from tests.integration.workers.kinds import DONE
 from tests.waiting import wait_for
 
@@ -27,8 +27,7 @@ def done(bench: Bench) -> list[dict[str, Any]]:
 def test_each_kind_of_actor_runs_in_both_pools_its_callbacks_follow_and_a_coroutine_is_interrupted(
     bench: Bench,
 ) -> None:
-    pools = bench.start("runpools", *POOLS, settings="kinds_settings")
-    bench.wait_for_log("pools: all ready")
+    pools = bench.up("runpools", *POOLS, apps=f"{BENCH} tests.integration.workers.kinds")
     word = {"urgent": "Hi", "slow": "Good evening"}
 
     for queue in ("urgent", "slow"):
@@ -58,8 +57,7 @@ def test_each_kind_of_actor_runs_in_both_pools_its_callbacks_follow_and_a_corout
 
 
 def test_a_task_in_a_greenlet_runs_no_event_loop_that_others_would_be_inside_of(bench: Bench) -> None:
-    bench.start("runpools", "webhook", "retries", "--no-history")
-    bench.wait_for_log("pools: all ready")
+    bench.up("runpools", "webhook", "retries", "--no-history")
     loops = [bench.send("webhook", ms=1_500, how=how) for how in ("loop", "loop_elsewhere")]
     wait_for(lambda: all(map(bench.started, loops)))
 

@@ -39,8 +39,7 @@ def health(bench: Bench, pool: str) -> tuple[int, str]:
 
 
 def test_a_pool_is_well_while_it_idles_works_and_waits_for_a_long_task(bench: Bench) -> None:
-    bench.start("runpool", "slow")
-    bench.wait_for_log("pool slow: ready")
+    bench.up("runpool", "slow")
     wait_for(lambda: health(bench, "slow") == (200, "ok\n"))
     tokens = [bench.send("slow", ms=60_000) for _ in range(3)]
     wait_for(lambda: len(bench.notes(STARTED)) == 2)
@@ -50,23 +49,20 @@ def test_a_pool_is_well_while_it_idles_works_and_waits_for_a_long_task(bench: Be
 
 
 def test_an_idle_child_that_hangs_is_replaced_and_the_probe_does_not_hang_with_it(bench: Bench) -> None:
-    pool = bench.start("runpool", "urgent")
-    bench.wait_for_log("pool urgent: ready")
+    pool = bench.up("runpool", "urgent")
     child = titles_below(pool.pid)["urgent child 1"]
 
     os.kill(child, signal.SIGSTOP)
 
     bench.wait_for_log("sent no heartbeat for 1")
-    token = bench.send("urgent")
-    wait_for(lambda: bench.ended(token))
+    bench.ran("urgent")
     assert not psutil.pid_exists(child)
     assert health(bench, "urgent")[0] == 200
 
 
 @pytest.mark.long
 def test_a_pool_that_was_stopped_as_a_whole_kills_nobody_for_it(bench: Bench) -> None:
-    pool = bench.start("runpool", "urgent")
-    bench.wait_for_log("pool urgent: ready")
+    pool = bench.up("runpool", "urgent")
     below = titles_below(pool.pid)
     members = [pool.pid, *below.values()]
 
@@ -77,8 +73,7 @@ def test_a_pool_that_was_stopped_as_a_whole_kills_nobody_for_it(bench: Bench) ->
     for pid in members:
         os.kill(pid, signal.SIGCONT)
 
-    token = bench.send("urgent")
-    wait_for(lambda: bench.ended(token))
+    bench.ran("urgent")
     assert titles_below(pool.pid) == below
 
 
@@ -103,8 +98,7 @@ def test_an_output_that_nobody_reads_stops_no_task_and_no_supervisor(bench: Benc
 def test_a_child_whose_task_keeps_the_interpreter_is_reported_with_the_line_of_the_task(
     bench: Bench, queue: str
 ) -> None:
-    pool = bench.start("runpool", queue)
-    bench.wait_for_log(f"pool {queue}: ready")
+    pool = bench.up("runpool", queue)
     child = titles_below(pool.pid)[f"{queue} child 1"]
 
     token = bench.send(queue, ms=12_000, how="hold")
@@ -123,11 +117,9 @@ def test_a_child_whose_task_keeps_the_interpreter_is_reported_with_the_line_of_t
 
 def test_a_child_that_holds_a_message_which_no_thread_runs_is_replaced(bench: Bench) -> None:
     bench.environment["SWITCHYARD_CHILD_MIDDLEWARE"] = "tests.integration.workers.bench.losing.Losing"
-    bench.start("runpools", "urgent", "webhook", "--no-history", settings="short_settings")
-    bench.wait_for_log("pools: all ready")
+    bench.up("runpools", "urgent", "webhook", "--no-history", yard="short")
     for queue in ("urgent", "webhook"):
-        first = bench.send(queue)
-        pid = wait_for(lambda token=first: bench.ended(token))["pid"]  # type: ignore[misc]
+        pid = bench.ran(queue)["pid"]
 
         bench.client.set(TO_LOSE, 1)
         lost = bench.send(queue)

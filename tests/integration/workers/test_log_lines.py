@@ -39,7 +39,7 @@ def lines_of(text: str) -> list[dict[str, Any]]:
 
 def test_lines_of_supervisor_child_and_scheduler(bench: Bench) -> None:
     bench.environment["SWITCHYARD_LOG_FORMAT"] = "json"
-    run = bench.start("switchyard", "run", settings="small_settings")
+    run = bench.start("switchyard", "run", yard="small form")
     bench.wait_for_log("pool small: ready (1")
     bench.wait_for_log("scheduler started")
     for how in ("sleep", "fail"):

@@ -1,4 +1,4 @@
-"""What ``manage.py check`` answers to the mistakes that a newcomer makes in an ``actors.py``."""
+"""What a newcomer is told of mistakes in an ``actors.py`` by ``manage.py check``, and of absent tables at a start."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from project.config import BASE_DIR
 
 ROOT = Path(__file__).resolve().parents[3]
 SETTINGS = """
@@ -109,3 +111,27 @@ def test_no_check_evaluates_what_a_project_makes_when_it_is_used(project: Projec
     code, said = project.check()
 
     assert (code, "Traceback" in said) == (0, False), said
+
+
+@pytest.fixture
+def environment(tmp_path: Path, valkey_url: str) -> dict[str, str]:
+    return {**os.environ, "DATABASE_URL": f"sqlite:///{tmp_path / 'db.sqlite3'}", "SWITCHYARD_BROKER_URL": valkey_url}
+
+
+def test_a_process_that_starts_without_its_tables_says_what_makes_them(environment: dict[str, str]) -> None:
+    start = "refuse_if_wrong()"
+    code = "; print('next', flush=True); ".join(
+        ("call_command('migrate', 'switchyard_jobs')", start, "call_command('migrate', skip_checks=False)", start)
+    )
+    imports = "from django.core.management import call_command; from switchyard.workers.preflight import *"
+    done = subprocess.run(
+        [sys.executable, "manage.py", "shell", "--verbosity=0", "-c", f"{imports}; {code}"],
+        cwd=BASE_DIR, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=150,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    _, lacking, migrated, after = done.stdout.split("next\n")
+
+    said = r"switchyard: warning: database default: lacks \d+ migrations, switchyard_\w+\.0001_\w+ first, and what "
+    assert re.search(said + r"needs their tables fails; run manage\.py migrate \(switchyard\.W037\)\n", lacking)
+    assert "Applying" in migrated and "W037" not in migrated
+    assert "W037" not in after

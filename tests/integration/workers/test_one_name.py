@@ -36,8 +36,7 @@ def test_no_process_of_a_yard_loads_a_file_under_two_names(bench: Bench, tmp_pat
     (hook / "sitecustomize.py").write_text(NOTES_WHAT_IT_LOADS.format(root=f"{ROOT}/", notes=notes))
     bench.environment["PYTHONPATH"] = str(hook)
 
-    parent = bench.start("runpools")
-    bench.wait_for_log("pools: all ready")
+    parent = bench.up("runpools")
     tokens = [bench.send(queue) for queue in ("urgent", "slow", "webhook")]
     children = {wait_for(lambda token=token: bench.ended(token))["pid"] for token in tokens}
     parent.terminate()

@@ -28,8 +28,7 @@ SUPERVISORS = {"pool urgent", "pool slow", "pool webhook", "pool retries"}
 @pytest.fixture(scope="module")
 def pools(module_bench: Bench) -> Iterator[subprocess.Popen[bytes]]:
     """All pools of the small yard, up."""
-    process = module_bench.start("runpools")
-    module_bench.wait_for_log("pools: all ready")
+    process = module_bench.up("runpools")
     yield process
 
 
@@ -94,8 +93,7 @@ def test_each_child_is_a_worker_of_its_own_to_the_broker(module_bench: Bench, po
 
 
 def test_the_reports_tell_slots_children_and_work(module_bench: Bench, pools: subprocess.Popen[bytes]) -> None:
-    token = module_bench.send("slow", ms=8_000)
-    wait_for(lambda: module_bench.started(token))
+    token = module_bench.begun("slow", ms=8_000)
 
     report = wait_for(lambda: (found := module_bench.report("slow")) and found.busy == 1 and found)
 
@@ -109,8 +107,7 @@ def test_the_reports_tell_slots_children_and_work(module_bench: Bench, pools: su
 def test_a_pool_serves_its_own_metrics_to_this_machine_only(
     module_bench: Bench, pools: subprocess.Popen[bytes]
 ) -> None:
-    token = module_bench.send("urgent")
-    wait_for(lambda: module_bench.ended(token))
+    module_bench.ran("urgent")
     report = wait_for(lambda: module_bench.report("urgent"))
 
     url = f"http://127.0.0.1:{report.metrics_port}"
@@ -170,8 +167,7 @@ def test_a_dead_supervisor_is_started_again_and_the_other_pools_go_on(
     os.kill(before["pool webhook"], signal.SIGKILL)
 
     module_bench.wait_for_log("its supervisor (pid")
-    token = module_bench.send("webhook")
-    wait_for(lambda: module_bench.ended(token))
+    module_bench.ran("webhook")
     after = titles_below(pools.pid)
     assert {title for title in before if after.get(title) != before[title]} == {"pool webhook", "webhook child 1"}
 

@@ -11,7 +11,7 @@ from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.yard_facts import GROWN_BYTES, FactStore, merged
 from switchyard.workers.shared.fork import resident_bytes
 from tests.integration.workers.bench.actors import ENDED, STARTED
-from tests.integration.workers.bench.growing_settings import ABOVE_BYTES
+from tests.integration.workers.bench.yard import ABOVE_BYTES
 from tests.integration.workers.conftest import Bench
 from tests.processes import titles_below
 from tests.waiting import wait_for
@@ -21,8 +21,7 @@ ALL_ENDED_S = 80.0  # on a busy machine; they take 4 s
 
 
 def test_children_are_replaced_by_count_and_nothing_runs_twice_or_waits(bench: Bench) -> None:
-    pool = bench.start("runpool", "urgent", settings="aging_settings")
-    bench.wait_for_log("pool urgent: ready")
+    pool = bench.up("runpool", "urgent", yard="aging")
 
     tokens = [bench.send("urgent", ms=10) for _ in range(800)]
     most, give_up_s = 0, time.monotonic() + ALL_ENDED_S
@@ -41,12 +40,10 @@ def test_children_are_replaced_by_count_and_nothing_runs_twice_or_waits(bench: B
 
 
 def test_a_child_that_holds_too_much_is_replaced_and_what_it_runs_ends_in_peace(bench: Bench) -> None:
-    pool = bench.start("runpool", "urgent", "--grace", "0.2", settings="growing_settings")
-    bench.wait_for_log("pool urgent: ready")
+    pool = bench.up("runpool", "urgent", "--grace", "0.2", yard="growing")
     child = titles_below(pool.pid)["urgent child 1"]
     heaviest = resident_bytes(child)
-    long = bench.send("urgent", ms=12_000)
-    wait_for(lambda: bench.started(long))
+    long = bench.begun("urgent", ms=12_000)
     tokens = [long]
 
     while len(titles_below(pool.pid)) < 2:
@@ -76,10 +73,8 @@ def test_a_child_that_holds_too_much_is_replaced_and_what_it_runs_ends_in_peace(
 
 @pytest.mark.long
 def test_a_drain_gives_a_child_that_is_replaced_its_grace_and_no_more(bench: Bench) -> None:
-    pool = bench.start("runpool", "urgent", "--grace", "0.2", settings="aging_settings")
-    bench.wait_for_log("pool urgent: ready")
-    long = bench.send("urgent", ms=60_000)
-    wait_for(lambda: bench.started(long))
+    pool = bench.up("runpool", "urgent", "--grace", "0.2", yard="aging")
+    bench.begun("urgent", ms=60_000)
     children = set(titles_below(pool.pid))
     for _ in range(200):
         bench.send("urgent", ms=5)

@@ -13,8 +13,7 @@ from tests.waiting import wait_for
 
 
 def test_a_child_that_crashes_while_it_is_replaced_counts_as_a_crash(bench: Bench) -> None:
-    bench.start("runpool", "urgent", settings="aging_settings")
-    bench.wait_for_log("pool urgent: ready")
+    bench.up("runpool", "urgent", yard="aging")
     long = bench.send("urgent", ms=60_000)
     first = wait_for(lambda: bench.started(long))
     for _ in range(200):
@@ -48,8 +47,7 @@ def test_a_child_that_crashes_while_it_is_replaced_counts_as_a_crash(bench: Benc
 def test_a_child_in_which_a_task_left_too_much_is_replaced_and_its_neighbour_not_blamed(
     bench: Bench, hows: list[str], why: str, runs: int
 ) -> None:
-    bench.start("runpool", "urgent", "--grace", "1")
-    bench.wait_for_log("pool urgent: ready")
+    bench.up("runpool", "urgent", "--grace", "1")
     for times, how in enumerate(hows, start=1):
         neighbour = bench.send("urgent", ms=3_000)
         first = wait_for(lambda token=neighbour: bench.started(token))  # type: ignore[misc]
@@ -68,19 +66,16 @@ def test_a_child_in_which_a_task_left_too_much_is_replaced_and_its_neighbour_not
 
 
 def test_a_child_that_can_reach_no_server_as_it_drains_has_the_grace_and_no_longer(bench: Bench) -> None:
-    bench.start("runpool", "urgent", "--grace", "1")
-    bench.wait_for_log("pool urgent: ready")
+    bench.up("runpool", "urgent", "--grace", "1")
 
     bench.send("urgent", ms=3_000, how="cut_off")
 
     assert wait_for(lambda: (found := bench.report("urgent")) and found.restarts.get("no_descriptors"))
-    last = bench.send("urgent")
-    assert wait_for(lambda: bench.ended(last))
+    bench.ran("urgent")
 
 
 def test_a_child_that_is_replaced_and_stands_still_is_killed(bench: Bench) -> None:
-    bench.start("runpool", "urgent", "--grace", "5")
-    bench.wait_for_log("pool urgent: ready")
+    bench.up("runpool", "urgent", "--grace", "5")
     ill = bench.send("urgent", ms=60_000, how="open_nothing")
     bench.wait_for_log("no file descriptor left; it is replaced")
 
@@ -98,8 +93,7 @@ SHARED = (
 
 def test_what_all_jobs_of_a_process_share_is_put_back_in_the_name_of_the_actor(bench: Bench) -> None:
     bench.environment["BENCH"] = "1"
-    parent = bench.start("runpools", "urgent", "webhook", "--no-history")
-    bench.wait_for_log("pools: all ready")
+    parent = bench.up("runpools", "urgent", "webhook", "--no-history")
     left = [("umask", "urgent"), ("limits of the process", "urgent"), ("working folder", "webhook")]
     left += [("signal handlers", "webhook"), ("mask of signals", "webhook")]
     left += [(what, queue) for what in SHARED for queue in ("urgent", "webhook")]
@@ -116,8 +110,7 @@ def test_what_all_jobs_of_a_process_share_is_put_back_in_the_name_of_the_actor(b
 
 
 def test_a_child_in_which_a_thread_keeps_a_transaction_after_its_job_is_replaced(bench: Bench) -> None:
-    bench.start("runpools", "urgent", "webhook", "--no-history")
-    bench.wait_for_log("pools: all ready")
+    bench.up("runpools", "urgent", "webhook", "--no-history")
 
     line = "a thread keeps a transaction after its job; the child is replaced"
     for times, queue in enumerate(("urgent", "webhook"), start=1):
@@ -126,15 +119,12 @@ def test_a_child_in_which_a_thread_keeps_a_transaction_after_its_job_is_replaced
         wait_for(lambda times=times: bench.log().count(line) == times)  # type: ignore[misc]
         report = wait_for(lambda queue=queue: (found := bench.report(queue)) and found.restarts and found)  # type: ignore[misc]
         assert report.restarts == {"stuck_message": 1}
-        last = bench.send(queue)
-        assert wait_for(lambda last=last: bench.ended(last))  # type: ignore[misc]
+        bench.ran(queue)
 
 
 def test_jobs_that_wait_for_a_transaction_which_a_thread_keeps_go_back_and_their_neighbours_end(bench: Bench) -> None:
-    bench.start("runpool", "urgent")
-    bench.wait_for_log("pool urgent: ready")
-    leaving = bench.send("urgent", how="leave_transaction")
-    wait_for(lambda: bench.ended(leaving))
+    bench.up("runpool", "urgent")
+    bench.ran("urgent", how="leave_transaction")
 
     waits, works = bench.send("urgent", how="wait_for_transaction"), bench.send("urgent", ms=14_000)
 

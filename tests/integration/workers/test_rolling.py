@@ -18,7 +18,7 @@ from switchyard.broker.stores.job_records import Job, JobRecords
 from switchyard.conf import declared_yard
 from tests.chaos.ledger import Account, Entry, account
 from tests.integration.workers.bench.actors import ENDED, STARTED
-from tests.integration.workers.conftest import Bench
+from tests.integration.workers.conftest import BENCH, Bench
 from tests.integration.workers.newer import ENDED as NEWER_ENDED
 from tests.processes import titles_below
 from tests.waiting import wait_for
@@ -35,10 +35,8 @@ class Roll:
         self.ids: dict[str, str] = {}
 
     def start(self, release: str) -> Any:
-        settings = {"old": "settings", "new": "newer_settings"}[release]
-        pool = self.bench.start("runpool", "urgent", settings=settings, log=release)
-        self.bench.wait_for_log("pool urgent: ready", log=release)
-        return pool
+        apps = {"old": BENCH, "new": "tests.integration.workers.newer"}[release]
+        return self.bench.up("runpool", "urgent", apps=apps, log=release)
 
     def send(self, actor: str, *args: Any, lane: str = "urgent", **kwargs: Any) -> str:
         """Enqueue a message of the newer code, and return its token."""

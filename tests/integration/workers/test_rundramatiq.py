@@ -48,8 +48,7 @@ def test_rundramatiq_serves_the_live_queues_and_leaves_webhook_dead_untouched(be
 
 def test_a_task_that_asks_ends_at_once_and_waits_for_another_worker(bench: Bench) -> None:
     queues = ("urgent", "webhook", "slow")
-    pools = bench.start("runpools", *queues, "--no-history", "--grace", "20")
-    bench.wait_for_log("pools: all ready")
+    pools = bench.up("runpools", *queues, "--no-history", "--grace", "20")
     told = {queue: bench.send(queue, ms=60_000, notify_shutdown=True, max_retries=0) for queue in queues}
     neighbours = [bench.send(queue, ms=1_500) for queue in queues]
     wait_for(lambda: all(bench.started(token) for token in (*told.values(), *neighbours)))

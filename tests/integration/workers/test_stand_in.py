@@ -1,4 +1,4 @@
-"""While no scheduler leads, one supervisor runs the process that sends the alerts, and ends it when one leads."""
+"""Parts of a supervisor on a real server: its reports, and the stand-in for a scheduler, which sends the alerts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ import redis
 
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
+from switchyard.conf import declared_yard
 from switchyard.long_running import Leadership
 from switchyard.workers.supervisor import stand_in
+from switchyard.workers.supervisor.report import Reporter
 from switchyard.workers.supervisor.stand_in import ALONE_S, StandIn
 from tests.processes import is_alive
 from tests.unit.alerts.configuration import with_alert_urls
+from tests.unit.workers.supervisor.conftest import Server, make_children
 from tests.waiting import wait_for
 
 KEYS = Keys("stand-in-test")
@@ -99,3 +102,15 @@ def test_without_a_channel_nothing_is_asked_or_started(started: list[subprocess.
     look(clock, 60.0, supervisor)
 
     assert started == [] and not calls.command.called
+
+
+def test_the_first_report_forgets_supervisors_that_were_killed_long_ago(valkey: redis.Redis) -> None:
+    beats = Keys().pool_beats()
+    valkey.hset(beats, "urgent:gone:7", 1)
+    pool = declared_yard().pools[0]
+    reporter = Reporter(pool)
+
+    report = reporter.build(make_children(pool, Server()), silent=[], state="up", metrics_port=1)
+    reporter.write(report)
+
+    assert valkey.hkeys(beats) == [report.member.encode()]

@@ -13,8 +13,7 @@ from tests.waiting import wait_for
 
 
 def test_ctrl_c_in_a_terminal_lets_what_runs_end_in_all_pools_takes_no_new_work_and_exits_0(bench: Bench) -> None:
-    parent = bench.start("runpools", "urgent", "slow")
-    bench.wait_for_log("pools: all ready")
+    parent = bench.up("runpools", "urgent", "slow")
     running = [bench.send(queue, ms=1_000) for queue in ("urgent", "slow", "slow")]
     wait_for(lambda: all(bench.started(token) for token in running))
 
@@ -36,8 +35,7 @@ def test_a_terminal_that_closes_lets_what_runs_end_although_it_sends_its_signal_
 ) -> None:
     parent = bench.start(*command)
     bench.wait_for_log("pools: all ready" if command[0] == "runpools" else "pool urgent: ready")
-    running = bench.send("urgent", ms=2_000)
-    wait_for(lambda: bench.started(running))
+    running = bench.begun("urgent", ms=2_000)
 
     os.killpg(parent.pid, signal.SIGHUP)
     bench.wait_for_log("pool urgent: draining")
@@ -48,11 +46,9 @@ def test_a_terminal_that_closes_lets_what_runs_end_although_it_sends_its_signal_
 
 
 def test_a_second_signal_stops_all_pools_at_once(bench: Bench) -> None:
-    parent = bench.start("runpools", "urgent", "slow")
-    bench.wait_for_log("pools: all ready")
+    parent = bench.up("runpools", "urgent", "slow")
     below = titles_below(parent.pid).values()
-    token = bench.send("urgent", ms=60_000)
-    wait_for(lambda: bench.started(token))
+    bench.begun("urgent", ms=60_000)
     parent.terminate()
     bench.wait_for_log("pool urgent: draining")
 
@@ -63,10 +59,8 @@ def test_a_second_signal_stops_all_pools_at_once(bench: Bench) -> None:
 
 
 def test_kill_9_of_the_common_parent_leaves_no_process(bench: Bench) -> None:
-    top = bench.start("runpools")
-    bench.wait_for_log("pools: all ready")
-    token = bench.send("slow", ms=60_000)
-    wait_for(lambda: bench.started(token))
+    top = bench.up("runpools")
+    bench.begun("slow", ms=60_000)
     below = titles_below(top.pid).values()
     assert len(below) == 10
 

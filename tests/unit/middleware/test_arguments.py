@@ -1,4 +1,4 @@
-"""The quick look at a call and ``Signature.bind`` never disagree about one that the look lets through."""
+"""Calls that fit their actor: the quick look agrees with ``Signature.bind``; what code does not know is parked."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from typing import Any, cast
 
 import dramatiq
 import pytest
+from dramatiq import Message
+from dramatiq.broker import MessageProxy
 from dramatiq.brokers.stub import StubBroker
+from dramatiq.errors import ActorNotFound
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
-from switchyard.middleware.arguments import MOST_SEEN, Arguments, calls_of
+from switchyard.middleware.arguments import MOST_SEEN, Arguments, call_of, calls_of, knows
 from switchyard.middleware.errors import ArgumentMismatch
+from switchyard.middleware.parking import MOST_LOGGED, Parking
 
 NAMES = ("a", "b", "c", "d")
 PLAIN = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
@@ -115,3 +120,65 @@ def test_arguments_by_name_of_another_type_are_refused(wrong: Any) -> None:
 
     with pytest.raises(ArgumentMismatch, match=r"^actor named: kwargs is a \w+; write a dict; it is declared"):
         actor.send_with_options(kwargs=wrong)
+
+
+@pytest.fixture
+def broker() -> StubBroker:
+    broker = StubBroker(middleware=[])
+
+    @dramatiq.actor(broker=broker)
+    def report(month: str, *, language: str = "en") -> None: ...
+
+    return broker
+
+
+def message(actor: str, *args: object, **kwargs: object) -> Message[None]:
+    return Message("default", actor, args, kwargs, {})
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_known"),
+    [
+        (message("report", "May"), True),
+        (message("report", month="May", language="de"), True),
+        (message("report"), False),
+        (message("report", "May", "June"), False),
+        (message("report", "May", tongue="de"), False),
+        (message("audit"), False),
+    ],
+)
+def test_code_knows_a_call_by_name_number_and_names(broker: StubBroker, sent: Message[None], is_known: bool) -> None:
+    assert knows(broker, call_of(sent)) is is_known
+
+
+@pytest.mark.parametrize(
+    "call", ["", "5", "[]", '["report"]', '["report", "x", []]', '["report", 1, 5]', "[{}, 1, []]"]
+)
+def test_what_is_no_call_is_known_to_nobody(broker: StubBroker, call: str) -> None:
+    assert not knows(broker, call)
+
+
+def test_calls_differ_by_nothing_but_name_number_and_names() -> None:
+    first, second = message("a", 1, b=2, c=3), message("a", "one", c="three", b=None)
+
+    assert call_of(first) == call_of(second)
+    assert "\n" not in call_of(message("a\n", **{"b\n": 1}))
+
+
+class Transport:
+    """Parks every message for a second."""
+
+    def park(self, message: Message[None], **details: object) -> int:
+        return 1_000
+
+
+def test_messages_with_ever_new_names_cost_a_bounded_number_of_lines_and_bytes(broker: StubBroker) -> None:
+    parking = Parking(transport=Transport())  # type: ignore[arg-type]
+
+    with capture_logs() as lines:
+        for number in range(2 * MOST_LOGGED):
+            held = MessageProxy(message(f"actor-{number}"))
+            held.stuff_exception(ActorNotFound("unknown"))
+            parking.before_nack(broker, held)
+
+    assert len(lines) == len(parking._logged_s) == MOST_LOGGED

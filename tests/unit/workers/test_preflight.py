@@ -1,4 +1,4 @@
-"""A process that would run in a wrong yard exits 78 and says what to change."""
+"""A process that would run in a wrong yard, or send mail that may wait for ever, exits 78 and says what to change."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from django.conf import settings
+from django.apps import apps
+from django.conf import UserSettingsHolder, global_settings, settings
+from django.db.migrations.loader import MigrationLoader
 from django.test import override_settings
 
 from switchyard.broker.topology import Yard
+from switchyard.conf import read
+from switchyard.workers.checks import servers
+from switchyard.workers.checks.database import migrations_on_disk
+from switchyard.workers.checks.servers import endless_mail
 from switchyard.workers.preflight import refuse_if_unwritable, refuse_if_wrong, warn_if_too_small
 
 SOUND = settings.SWITCHYARD.topology
@@ -65,3 +71,72 @@ def test_a_container_that_is_too_small_for_its_pools_is_named_with_figures(capsy
     assert said.startswith("switchyard: warning: this container has 900 MB, and its pools may take 968 MB")
     assert f"4 children of up to 200 MB in pool {pool.name}" in said
     assert "; raise the container's memory, or lower memory_limit_bytes, isolated or processes in" in said
+
+
+SMTP = "django.core.mail.backends.smtp.EmailBackend"
+
+
+@pytest.mark.parametrize("timeout", [None, 0])
+def test_mail_without_a_timeout_is_refused(timeout: int | None) -> None:
+    with override_settings(EMAIL_TIMEOUT=timeout, EMAIL_BACKEND=SMTP):
+        [message] = endless_mail()
+
+    assert message.id == "switchyard.E006"
+    assert "EMAIL_TIMEOUT" in str(message.hint)
+
+
+@pytest.mark.parametrize("backend", ["locmem", "console", "dummy"])
+def test_mail_that_reaches_no_server_needs_no_timeout(backend: str) -> None:
+    with override_settings(EMAIL_TIMEOUT=None, EMAIL_BACKEND=f"django.core.mail.backends.{backend}.EmailBackend"):
+        assert not list(endless_mail())
+
+
+@pytest.mark.parametrize(
+    ("options", "names"), [({}, ['MAILERS["default"]["OPTIONS"]["timeout"]']), ({"OPTIONS": {"timeout": 8}}, [])]
+)
+def test_each_mailer_of_django_6_1_needs_a_timeout(
+    options: dict[str, object], names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock = UserSettingsHolder(global_settings)
+    stock.MAILERS = {"default": options, "tests": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
+    monkeypatch.setattr(servers, "settings", stock)
+
+    assert [message.msg.partition(" is ")[0] for message in endless_mail()] == names
+
+
+@pytest.mark.parametrize(
+    ("source", "ids"), [("", []), ("from django.core.mail import send_mail\n", ["switchyard.E006"])]
+)
+def test_a_project_that_sends_no_mail_needs_no_timeout(
+    source: str, ids: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "views.py").write_text(source)
+    stock = UserSettingsHolder(global_settings)
+    stock.SWITCHYARD = {"DEBUG": True, "ALERT_URLS": ["log:"]}
+    monkeypatch.setattr(servers, "settings", stock)
+    monkeypatch.setattr(servers, "own_folders", lambda: [tmp_path])
+    monkeypatch.setattr(servers, "switchyard_settings", lambda: read(stock.SWITCHYARD, {}, debug=True))
+
+    assert [message.id for message in endless_mail()] == ids
+
+
+@pytest.mark.parametrize("url", ["mailto:ops@example.com", "oncall=mailto:ops@example.com"])
+def test_alerts_by_mail_need_a_timeout(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stock = UserSettingsHolder(global_settings)
+    settings = read({"ALERT_URLS": [url], "STATE_DIR": tmp_path}, {}, debug=True, base_dir=tmp_path)
+    monkeypatch.setattr(servers, "settings", stock)
+    monkeypatch.setattr(servers, "switchyard_settings", lambda: settings)
+    monkeypatch.setattr(servers, "own_folders", list)
+
+    assert [message.id for message in endless_mail()] == ["switchyard.E006"]
+
+
+MOVED = {"switchyard_audit": None, "switchyard_bulk": "missing_module", "switchyard_alerts": "missing.migrations"}
+
+
+@override_settings(MIGRATION_MODULES=MOVED)
+def test_files_name_the_migrations_that_django_loads() -> None:
+    found = set(migrations_on_disk())
+
+    assert found == MigrationLoader(None, ignore_no_migrations=True).disk_migrations.keys()
+    assert ("auth", "0001_initial") in found and apps.is_installed("switchyard.bulk")

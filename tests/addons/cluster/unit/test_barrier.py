@@ -6,18 +6,24 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 from unittest import mock
 
+import dramatiq
 import pytest
+from dramatiq.brokers.stub import StubBroker
 from msgspec import structs
 
 from switchyard.addons.cluster.barrier import QueueBarrier
 from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.interface import Transport
 from switchyard.broker.queue.operations import Lease, QueueOperations
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.stores.job_steps import Step
+from switchyard.broker.stores.limit_counts import GroupBarriers
+from switchyard.broker.topology import Queue, Yard
 from switchyard.broker.worker.acks import MANY, Acks
+from switchyard.middleware.callbacks import DurableGroupCallbacks
 from tests.unit.broker.worker.test_ack_barrier import OWNER, Records, end, interrupt_at_each_line
 from tests.waiting import wait_for
 
@@ -173,3 +179,30 @@ def test_many_acknowledgements_do_not_wait_for_the_node_of_another_queue() -> No
         barrier.stop()
 
     assert len(taken) == MANY
+
+
+QUEUES = tuple(Queue(name, objective_ms=None, soft_limit_ms=5_000, hard_limit_ms=9_000) for name in ("work", "gone"))
+
+
+@pytest.mark.parametrize("lane", ["work", "work-retry"])
+def test_a_job_is_counted_while_the_node_of_another_queue_is_away(lane: str) -> None:
+    records = SpreadRecords()
+    records.away = {"gone"}
+    barrier = make(records)
+    counted: list[Any] = []
+
+    def count(group: str, job_id: str, *, ttl_ms: int) -> str:
+        counted.append((group, job_id, list(records.written)))
+        return "open"
+
+    groups = cast(GroupBarriers, mock.Mock(count=count))
+    transport = cast(Transport, mock.Mock())
+    callbacks = DurableGroupCallbacks(groups=groups, barrier=barrier, yard=Yard(QUEUES, ()), transport=transport)
+    options = {"group_completion_uuid": "group", "group_completion_callbacks": [{}]}
+    message = dramatiq.Message(lane, "add", (), {}, options, message_id="a")
+    barrier.add(end("b", "gone"))
+    barrier.add(end("a", "work"))
+
+    callbacks.after_process_message(StubBroker(middleware=[]), dramatiq.MessageProxy(message))
+
+    assert counted == [("group", "a", ["a"])]

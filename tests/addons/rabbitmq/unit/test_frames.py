@@ -1,11 +1,15 @@
-"""Frames of a publication: the bytes of pika, in one write; everything else goes the way of pika."""
+"""Frames of a publication: the bytes of pika, in one write; and its private names that the add-on relies on."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pika
 import pytest
+from pika import BlockingConnection
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.channel import Channel
 from pika.connection import Connection
 from pika.spec import Basic
 
@@ -60,3 +64,28 @@ def test_properties_of_others_go_the_way_of_pika() -> None:
     fields = pika.BasicProperties(reply_to="someone")
 
     assert publish(RabbitConnection._send_message, fields, b"{}") == publish(Connection._send_message, fields, b"{}")
+
+
+def test_timers_of_a_connection() -> None:
+    assert "self._impl = " in inspect.getsource(BlockingConnection.__init__)
+    assert list(inspect.signature(Connection._adapter_call_later).parameters) == ["self", "delay", "callback"]
+    assert list(inspect.signature(Connection._adapter_remove_timeout).parameters) == ["self", "timeout_id"]
+    assert list(inspect.signature(Connection._terminate_stream).parameters) == ["self", "error"]
+
+
+def test_frames_of_a_connection() -> None:
+    parameters = list(inspect.signature(Connection._send_message).parameters)
+    assert parameters == ["self", "channel_number", "method_frame", "content"]
+    assert list(inspect.signature(Connection._process_frame).parameters) == ["self", "frame_value"]
+    assert list(inspect.signature(Connection._output_marshaled_frames).parameters) == ["self", "marshaled_frames"]
+    assert "self._body_max_length" in inspect.getsource(Connection._send_message)
+    source = inspect.getsource(Connection._process_frame)
+    assert "self.frames_received += 1" in source
+    assert "self._deliver_frame_to_channel(frame_value)" in source
+
+
+def test_cancellation_of_a_consumer() -> None:
+    assert "self._impl = " in inspect.getsource(BlockingChannel.__init__)
+    parameters = inspect.signature(Channel._send_method).parameters
+    assert list(parameters) == ["self", "method", "content"] and parameters["content"].default is None
+    assert "self._cancelled.add(consumer_tag)" in inspect.getsource(Channel.basic_cancel)

@@ -25,8 +25,7 @@ def bench(valkey: redis.Redis, valkey_url: str, tmp_path: Path, rabbitmq_server:
 
 
 def test_what_a_killed_child_held_runs_again_and_nothing_that_it_had_finished(bench: RabbitBench) -> None:
-    bench.start("runpool", "urgent")
-    bench.wait_for_log("pool urgent: ready")
+    bench.up("runpool", "urgent")
     short = [bench.send("urgent") for _ in range(50)]
     wait_for(lambda: all(bench.ended(token) for token in short))
     long = bench.send("urgent", ms=3_000)
@@ -46,8 +45,7 @@ def test_what_a_killed_child_held_runs_again_and_nothing_that_it_had_finished(be
 
 @pytest.mark.long
 def test_the_stock_of_a_killed_child_is_not_suspected_and_what_ran_is(bench: RabbitBench) -> None:
-    bench.start("runpool", "webhook")
-    bench.wait_for_log("pool webhook: ready")
+    bench.up("runpool", "webhook")
     ran = [bench.send("webhook", ms=2_000) for _ in range(8)]
     first = wait_for(lambda: all(bench.started(token) for token in ran) and bench.started(ran[0]))
     stock = [bench.send("webhook") for _ in range(8)]
@@ -64,8 +62,7 @@ def test_the_stock_of_a_killed_child_is_not_suspected_and_what_ran_is(bench: Rab
 
 @pytest.mark.long
 def test_what_a_drained_pool_gives_back_is_not_suspected(bench: RabbitBench) -> None:
-    pool = bench.start("runpool", "webhook")
-    bench.wait_for_log("pool webhook: ready")
+    pool = bench.up("runpool", "webhook")
     ran = [bench.send("webhook", ms=1_000) for _ in range(8)]
     wait_for(lambda: all(bench.started(token) for token in ran))
     stock = [bench.send("webhook") for _ in range(8)]
@@ -82,8 +79,7 @@ def test_what_a_drained_pool_gives_back_is_not_suspected(bench: RabbitBench) -> 
 
 @pytest.mark.parametrize("queue", ["webhook", pytest.param("urgent", marks=pytest.mark.long)])
 def test_a_drain_under_a_backlog_makes_nothing_a_suspect(bench: RabbitBench, queue: str) -> None:
-    pool = bench.start("runpool", queue)
-    bench.wait_for_log(f"pool {queue}: ready")
+    pool = bench.up("runpool", queue)
     sent = [bench.send(queue, ms=5) for _ in range(600)]
     wait_for(lambda: len(bench.notes("bench:started")) > 50)
 

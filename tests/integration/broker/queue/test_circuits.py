@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import re
-import uuid
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import redis
 
 from switchyard.broker.admin.purge import set_aside, undo
 from switchyard.broker.admin.stats import pauses_in
 from switchyard.broker.clock import put_off_reason
-from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
 from switchyard.broker.queue.circuits import Circuit, note_circuit, resume_over
 from switchyard.broker.queue.operations import Entry
-from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.topology import Dependency
-from tests.integration.broker.queue.test_actor_pauses import ME, Family, now_ms, pause
+from tests.integration.broker.queue.conftest import ME, Family, now_ms, pause
 from tests.waiting import wait_for
 
 PAYMENTS = Dependency("payments", least=4, open_ms=100, longest_open_ms=200)
 CIRCUIT = Circuit(PAYMENTS, 60_000, {"pay": 0, "refund": 0})
 # Stays open for longer than a busy machine takes for any test.
 LASTING = Circuit(Dependency("payments", least=4, open_ms=60_000, longest_open_ms=60_000), 60_000, CIRCUIT.calls)
-
-
-@pytest.fixture
-def family(valkey: redis.Redis) -> Family:
-    made = Family(RedisCalls(valkey), Keys(f"test-{uuid.uuid4().hex[:8]}").queue("work"))
-    made.join(ME)
-    return made
 
 
 def note(family: Family, outcome: str = "failed", id_: str = "x", circuit: Circuit = CIRCUIT, **more: Any) -> str:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import redis
 
 from switchyard.broker.admin.purge import set_aside, undo
 from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.clock import put_off_reason
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration, limits
 from switchyard.broker.queue.operations import Entry
-from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.topology import FairShare
-from tests.integration.broker.queue.test_actor_pauses import ME, Family, now_ms, pause
+from tests.integration.broker.queue.conftest import ME, Family, now_ms, pause
 from tests.integration.broker.queue.test_limits import declare, end
 from tests.waiting import wait_for
 
@@ -28,11 +24,9 @@ TURNS = 40
 
 
 @pytest.fixture
-def family(valkey: redis.Redis) -> Family:
-    made = Family(RedisCalls(valkey), Keys(f"test-{uuid.uuid4().hex[:8]}").queue("work"))
-    made.join(ME)
-    be_fair(made)
-    return made
+def family(family: Family) -> Family:
+    be_fair(family)
+    return family
 
 
 def be_fair(family: Family, share: FairShare | None = FairShare("customer_id")) -> None:  # noqa: B008  frozen

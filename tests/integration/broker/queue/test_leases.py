@@ -1,13 +1,17 @@
-"""Leases that a parent keeps for its children: held, taken back, swept, and what a server that is away costs."""
+"""Leases: those that a parent keeps for its children, and those of a worker without a supervisor."""
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from math import inf
 from types import SimpleNamespace
+from typing import Any
 
+import dramatiq
 import pytest
 import redis
 
@@ -20,11 +24,13 @@ from switchyard.broker.queue.leases import (
     LaneKey,
     LaneLeftovers,
     LeaseKeeper,
+    SelfManagedLeases,
     owner_of,
 )
 from switchyard.broker.queue.operations import AT_ONCE, Entry, QueueOperations, Reclaimed
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis_broker import RedisBroker
 from tests.chaos.fault_proxy import FaultProxy
 from tests.waiting import wait_for
 
@@ -155,23 +161,6 @@ def test_what_it_had_finished_is_forgotten_and_what_it_ran_is_kept_apart(family:
     assert suspect.lease is not None
     assert family.held("suspects.1/live") == [suspect.lease]
     assert not family.calls.command("HEXISTS", family.keys.bodies, "a")
-
-
-def test_a_repeated_reclaim_names_again_what_the_keeper_got(family: QueueOperations) -> None:
-    family.enqueue([Entry("a", b"A"), Entry("b", b"B")])
-    for owner in ("child.1/live", "suspects.1/live"):
-        family.join(owner)
-    family.fetch("child.1/live", 2, request=1)
-
-    first = family.reclaim("child.1/live", running=["a"], heir="suspects.1/live")
-    again = family.reclaim("child.1/live", running=["a"], heir="suspects.1/live")
-
-    assert first is not None
-    assert again is not None
-    assert (first.returned, again.returned) == (1, 0)
-    assert again.suspects == first.suspects
-    assert again.suspects[0].crashes == 1
-    assert family.reclaim("child.1/live") is None
 
 
 def test_a_child_that_finished_hundreds_unconfirmed_leaves_none_of_them_behind(
@@ -392,3 +381,73 @@ def test_a_refused_reclaim_does_not_hold_up_other_queues_and_is_made_when_the_se
 
 def test_a_reclaim_takes_no_more_arguments_than_the_server_allows() -> None:
     assert 2 * FINISHED_AT_ONCE + RUNNING_AT_ONCE <= AT_ONCE
+
+
+def test_messages_that_wait_for_a_thread_are_not_started_once_their_lease_is_lost(
+    broker: RedisBroker,
+    run_worker: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("switchyard.broker.queue.leases.RENEW_S", 0.05)
+    started: Counter[int] = Counter()
+    go_on = threading.Event()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job(number: int) -> None:
+        started[number] += 1
+        go_on.wait(60)
+
+    for number in range(3):
+        job.send(number)
+    family = broker.families["work"]
+
+    with run_worker("work", broker=broker, threads=1):
+        wait_for(lambda: started[0] and sum(len(family.held(owner)) for owner in family.owners()) >= 2)
+        [lost] = [owner for owner in family.owners() if family.held(owner)]
+        family.reclaim(lost)
+        wait_for(lambda: f"{lost} lost its lease" in caplog.text)
+        go_on.set()
+        wait_for(lambda: min(started[number] for number in range(3)) > 0)
+        wait_for(lambda: not family.calls.command("HLEN", family.keys.bodies))
+
+    assert started == {0: 2, 1: 1, 2: 1}
+    assert caplog.text.count(f"{lost} lost its lease: others have its messages now") == 1
+
+
+def test_a_server_that_is_away_costs_one_tick_however_many_lanes_there_are(
+    valkey: redis.Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("switchyard.broker.queue.leases.RENEW_S", 0.05)
+    keys = Keys(f"test-{uuid.uuid4().hex[:8]}")
+    with FaultProxy(int(valkey_url.rsplit(":", 1)[1].split("/")[0])) as proxy:
+        client = connect(proxy.url, profile="quick")
+        leases = SelfManagedLeases(client, lost=lambda owner: None)
+        calls = RedisCalls(client)
+        for number in range(8):
+            leases.owner(QueueOperations(calls, keys.queue(f"queue{number}")), "live")
+        proxy.blackhole()
+
+        longest_s, until_s = 0.0, time.monotonic() + 2.5
+        while (began_s := time.monotonic()) < until_s:
+            leases.drop("of somebody else")
+            longest_s = max(longest_s, time.monotonic() - began_s)
+
+        proxy.pass_()
+        leases.stop()
+        calls.close()
+    assert longest_s < 4, "one lane after the other it takes 8 s"
+
+
+def test_every_lane_has_an_owner_of_its_own_until_the_worker_stops(valkey: redis.Redis) -> None:
+    family = QueueOperations(RedisCalls(valkey), Keys(f"test-{uuid.uuid4().hex[:8]}").queue("work"))
+    leases = SelfManagedLeases(valkey, lost=lambda owner: None)
+
+    owners = [leases.owner(family, "live"), leases.owner(family, "retry")]
+
+    assert [leases.owner(family, "live"), leases.owner(family, "retry")] == owners
+    assert sorted(family.owners()) == sorted(owners)
+    leases.drop(owners[0])
+    assert leases.owner(family, "live") != owners[0]
+    leases.stop()
+    assert family.owners() == []

@@ -1,7 +1,8 @@
-"""A process whose clock is a minute off reckons with the server's time: nothing is too old, claimed or sent early."""
+"""A process whose clock is off reckons with the server's time: nothing is stolen, too old, claimed or sent early."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -18,8 +19,10 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.server_clock import EVERY_S, ServerClock
+from switchyard.broker.redis_broker import RedisBroker
 from switchyard.middleware.clock_comparison import ClockComparison, compare_clocks
 from switchyard.schedules.runner import Scheduler
+from switchyard.wiring import build_yard
 from tests.factories.brokers import the_global_broker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
@@ -59,8 +62,9 @@ def test_a_server_that_is_away_leaves_the_clock_as_it_is() -> None:
     assert CLOCK.ahead_ms is None
 
 
-def test_a_message_is_no_older_on_a_host_whose_clock_is_off(yard_broker: Any, run_worker: Any, off: timedelta) -> None:
-    broker = yard_broker(small_yard())
+def test_a_message_is_no_older_on_a_host_whose_clock_is_off(
+    broker: RedisBroker, run_worker: Any, off: timedelta
+) -> None:
     compare_clocks(broker)
 
     @dramatiq.actor(broker=broker, queue_name="work", max_age=30_000)
@@ -108,3 +112,62 @@ def test_the_projects_broker_compares_and_the_one_in_memory_does_not(request: py
     in_memory = request.getfixturevalue("switchyard_broker")
 
     assert not [entry for entry in in_memory.middleware if isinstance(entry, ClockComparison)]
+
+
+HOUR = timedelta(hours=1)
+DELAY_MS = 600
+
+
+@pytest.fixture(params=[HOUR, -HOUR], ids=["ahead", "behind"])
+def skewed(request: pytest.FixtureRequest) -> Iterator[time_machine.Traveller]:
+    """This process's clock is an hour off. Monotonic time and the server's clock are not."""
+    with time_machine.travel(datetime.now(UTC) + request.param, tick=True) as traveller:
+        yield traveller
+
+
+def test_a_skewed_sweeper_leaves_leases_alone(broker: RedisBroker, skewed: Any) -> None:
+    family = broker.families["work"]
+    family.join("held/live")
+
+    assert family.lapsed() == []
+    assert family.reclaim("held/live", only_lapsed=True) is None
+    assert family.renew(["held/live"]) == []
+
+
+def test_scheduled_work_starts_by_the_servers_clock(broker: RedisBroker, run_worker: Any, skewed: Any) -> None:
+    started_s: list[float] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job() -> None:
+        started_s.append(time.monotonic())
+
+    with run_worker(broker=broker):
+        sent_s = time.monotonic()
+        job.send_with_options(delay=DELAY_MS)
+        wait_for(lambda: started_s, what="it started at all, an hour too late by one clock")
+
+    assert started_s[0] - sent_s >= DELAY_MS / 1000 - 0.05
+
+
+def test_a_clock_that_steps_back_while_a_job_runs_makes_no_negative_time(
+    broker: RedisBroker, run_worker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "switchyard.jobs")
+    with time_machine.travel(datetime.now(UTC), tick=True) as clock:
+
+        @dramatiq.actor(broker=broker, queue_name="work")
+        def job() -> None:
+            clock.move_to(datetime.now(UTC) - HOUR)
+
+        sent = job.send()
+        waiting = build_yard(small_yard(), broker.client, broker.keys)
+        clock.move_to(datetime.now(UTC) - HOUR)
+        age_ms = facilities(waiting).transport.stats("work").live.oldest_age_ms
+        with run_worker(broker=broker):
+            wait_for(lambda: (found := facilities(broker).records.read(sent.message_id)) and found.state == "succeeded")
+        waiting.close()
+
+    assert age_ms is not None and age_ms >= 0
+    told = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
+    durations = [event["duration_ms"] for event in told if event.get("job_id") == sent.message_id]
+    assert durations and min(durations) >= 0

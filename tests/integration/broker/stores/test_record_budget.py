@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import dramatiq
 import pytest
@@ -18,7 +18,6 @@ from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.history_streams import EndedJob, HistoryStreams, decode_rows
 from switchyard.broker.stores.job_records import MARK_TTL_MS, JobRecords, RecordLimits, sweep
 from switchyard.broker.stores.job_steps import LiveJob, ended_step, live_step
-from tests.factories.yards import small_yard
 
 MEBIBYTE = 1024 * 1024
 BODY = b'{"actor":"a","sent_at":1,"args":["' + b"x" * 200 + b'"]}'
@@ -295,11 +294,7 @@ def scripts_called(valkey: redis.Redis) -> int:
     return sum(commands.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval", "fcall"))
 
 
-BuildBroker = Callable[..., RedisBroker]
-
-
-def test_live_records_without_a_message_are_dropped(yard_broker: BuildBroker) -> None:
-    broker = yard_broker(small_yard())
+def test_live_records_without_a_message_are_dropped(broker: RedisBroker) -> None:
     records, keys = facilities(broker).records, broker.keys.queue("work")
 
     @dramatiq.actor(broker=broker, queue_name="work")

@@ -7,15 +7,49 @@ import signal
 
 import psutil
 import pytest
+from dramatiq import Message
 
 from tests.integration.workers.bench.actors import STARTED
-from tests.integration.workers.conftest import Bench
-from tests.integration.workers.group.changing import Changing
+from tests.integration.workers.conftest import BENCH, Bench
 from tests.processes import is_alive
 from tests.unit.documentation.pages import code_blocks, read
 from tests.waiting import wait_for
 
 PAGE = "docs/how-to/develop-with-workers.md"
+
+
+SAID = "bench:said"
+
+
+class Changing:
+    """An app with one actor, which says a word."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.file = bench.folder / "changing" / "actors.py"
+        self.file.parent.mkdir()
+        (self.file.parent / "__init__.py").touch()
+        bench.environment["PYTHONPATH"] = str(bench.folder)
+
+    def write(self, word: str) -> None:
+        """Have the actor say a word, from now on."""
+        self.replace(
+            "import dramatiq\n\n@dramatiq.actor(queue_name='urgent')\ndef say():\n"
+            f"    dramatiq.get_broker().client.rpush({SAID!r}, {word!r})\n"
+        )
+
+    def replace(self, code: str) -> None:
+        """Write the file, as an editor does."""
+        new = self.file.with_suffix(".new")
+        new.write_text(code)
+        new.replace(self.file)
+
+    def says(self) -> str:
+        before = self.bench.client.llen(SAID)
+        message: Message[None] = Message(queue_name="urgent", actor_name="say", args=(), kwargs={}, options={})
+        self.bench.broker.enqueue(message)
+        wait_for(lambda: self.bench.client.llen(SAID) > before)
+        return str(self.bench.client.lindex(SAID, -1), "utf-8")  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -30,11 +64,10 @@ def test_changed_code_runs_after_a_drain_and_a_syntax_error_changes_nothing(benc
     [command] = code_blocks(read(PAGE), "sh")
     words = command.split()
     assert words[:3] == ["manage.py", "switchyard", "runpools"]
-    reloader = bench.start(*words[2:], "urgent", settings="reloaded_settings")
+    reloader = bench.start(*words[2:], "urgent", apps=f"{BENCH} changing")
     bench.wait_for_log("pools: all ready")
     assert changing.says() == "one"
-    held = bench.send("urgent", ms=1_500)
-    wait_for(lambda: bench.started(held))
+    held = bench.begun("urgent", ms=1_500)
 
     changing.replace("def say(:\n")
     bench.wait_for_log("changing/actors.py:1: invalid syntax; the pools keep running the old code")
@@ -53,8 +86,7 @@ def test_changed_code_runs_after_a_drain_and_a_syntax_error_changes_nothing(benc
 def test_pools_whose_code_does_not_start_come_back_with_the_next_change_and_lose_nothing(
     bench: Bench, changing: Changing
 ) -> None:
-    reloader = bench.start("runpools", "--reload", "urgent", settings="reloaded_settings")
-    bench.wait_for_log("pools: all ready")
+    reloader = bench.up("runpools", "--reload", "urgent", apps=f"{BENCH} changing")
 
     changing.replace("import no_such_module\n")
     bench.wait_for_log("they start again when a file changes")
@@ -68,10 +100,8 @@ def test_pools_whose_code_does_not_start_come_back_with_the_next_change_and_lose
 
 @pytest.mark.long
 def test_a_stuck_task_delays_neither_the_new_code_nor_the_end(bench: Bench, changing: Changing) -> None:
-    reloader = bench.start("runpools", "--reload", "slow", "urgent", settings="reloaded_settings")
-    bench.wait_for_log("pools: all ready")
-    stuck = bench.send("slow", ms=60_000, how="refuse")
-    wait_for(lambda: bench.started(stuck))
+    reloader = bench.up("runpools", "--reload", "slow", "urgent", apps=f"{BENCH} changing")
+    stuck = bench.begun("slow", ms=60_000, how="refuse")
 
     changing.write("two")
     bench.wait_for_log("pool urgent: draining")
@@ -83,10 +113,8 @@ def test_a_stuck_task_delays_neither_the_new_code_nor_the_end(bench: Bench, chan
 
 
 def test_ctrl_c_during_a_restart_ends_everything_and_a_second_one_at_once(bench: Bench, changing: Changing) -> None:
-    reloader = bench.start("runpools", "--reload", "--grace", "60", "urgent", settings="reloaded_settings")
-    bench.wait_for_log("pools: all ready")
-    held = bench.send("urgent", ms=60_000)
-    wait_for(lambda: bench.started(held))
+    reloader = bench.up("runpools", "--reload", "--grace", "60", "urgent", apps=f"{BENCH} changing")
+    bench.begun("urgent", ms=60_000)
 
     changing.write("two")
     bench.wait_for_log("pool urgent: draining")

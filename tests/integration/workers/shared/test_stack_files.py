@@ -26,8 +26,7 @@ from tests.waiting import wait_for
 def test_a_signal_and_a_request_show_where_every_child_stands_even_while_c_holds_the_interpreter(
     bench: Bench, pool: str, how: str
 ) -> None:
-    supervisor = bench.start("runpools", pool, "--no-history")
-    bench.wait_for_log("pools: all ready")
+    supervisor = bench.up("runpools", pool, "--no-history")
     token = bench.send(pool, ms=30_000, how=how)
     pid = wait_for(lambda: bench.started(token))["pid"]
     report = wait_for(lambda: bench.report(pool))
@@ -66,8 +65,7 @@ def test_a_signal_and_a_request_show_where_every_child_stands_even_while_c_holds
 
 @pytest.mark.long
 def test_one_signal_to_the_common_parent_reaches_all_pools_and_ends_none(bench: Bench) -> None:
-    parent = bench.start("runpools", "urgent", "slow")
-    bench.wait_for_log("pools: all ready")
+    parent = bench.up("runpools", "urgent", "slow")
 
     parent.send_signal(signal.SIGUSR1)
 
@@ -76,8 +74,7 @@ def test_one_signal_to_the_common_parent_reaches_all_pools_and_ends_none(bench: 
 
 
 def test_a_crash_says_where_it_was_and_leaves_no_file(bench: Bench) -> None:
-    bench.start("runpool", "urgent")
-    bench.wait_for_log("pool urgent: ready")
+    bench.up("runpool", "urgent")
     token = bench.send("urgent", ms=50, how="crash")
     pid = wait_for(lambda: bench.started(token))["pid"]
 

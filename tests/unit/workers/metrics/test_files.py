@@ -1,4 +1,4 @@
-"""Files of metrics whose processes ended: their counts stay, they do not."""
+"""Metrics of pools: files of processes that ended, whose counts stay, and reports of supervisors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -15,6 +16,7 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.operations.metrics import WorkerMetrics
+from switchyard.workers import metrics
 from switchyard.workers.metrics import FOLDING, EndedChildren, exposition, fold, undisturbed
 
 
@@ -162,3 +164,39 @@ def test_a_full_disk_costs_only_metrics(tmp_path: Path, monkeypatch: pytest.Monk
     fold(ended, 7)
 
     assert list(ended.iterdir()) == []
+
+
+def report(*, ready: bool = True, restarts: dict[str, int] | None = None) -> PoolReport:
+    child: dict[str, Any] = {"pid": 10, "ready": ready, "busy": 1, "done": 5, "rss_bytes": 1000}
+    return PoolReport(
+        pool="urgent", host="a", pid=9, kind="threads", slots=4, busy=1, started_at=0, beat_at=0, state="up",
+        children=[child], restarts=restarts or {},
+    )  # fmt: skip
+
+
+def lines_of(report: PoolReport) -> list[str]:
+    text = exposition(Path("no folder"), report, 2_000).decode()
+    return [line for line in text.splitlines() if not line.startswith("#")]
+
+
+@pytest.fixture(autouse=True)
+def container(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "memory_here", lambda: 5_000)
+
+
+def test_a_pool_has_its_slots_its_memory_and_its_restarts() -> None:
+    lines = lines_of(report(restarts={"exit": 1, "SIGKILL": 3}))
+
+    assert lines == [
+        'switchyard_worker_up{pool="urgent"} 1.0',
+        'switchyard_worker_slots{pool="urgent"} 4.0',
+        'switchyard_worker_slots_busy{pool="urgent"} 1.0',
+        'switchyard_worker_memory_bytes{pool="urgent"} 2000.0',
+        'switchyard_worker_memory_limit_bytes{pool="urgent"} 5000.0',
+        'switchyard_worker_restarts_total{pool="urgent",reason="SIGKILL"} 3.0',
+        'switchyard_worker_restarts_total{pool="urgent",reason="exit"} 1.0',
+    ]
+
+
+def test_a_pool_whose_children_are_not_ready_is_not_up() -> None:
+    assert 'switchyard_worker_up{pool="urgent"} 0.0' in lines_of(report(ready=False))

@@ -12,7 +12,7 @@ import pytest
 from switchyard.broker.topology import MOST_ALONE, Pool
 from switchyard.workers.supervisor.children import CRASHES_KEPT_S, ChildManager
 from switchyard.workers.supervisor.processes import ExitCause
-from tests.unit.workers.supervisor.fakes import Server, begin, make_children
+from tests.unit.workers.supervisor.conftest import Server, begin, make_children
 
 POOL = Pool("work", queues=("work",), kind="threads", processes=1, slots=4)
 
@@ -23,12 +23,8 @@ def server() -> Server:
 
 
 @pytest.fixture
-def children(server: Server, monkeypatch: pytest.MonkeyPatch) -> ChildManager:
+def children(server: Server, no_processes: None) -> ChildManager:
     """The children of a pool; started, each has a pid of its own and no process."""
-    pids = iter(range(100, 200))
-    monkeypatch.setattr("switchyard.workers.supervisor.children.start_child", lambda *_, **__: next(pids))
-    monkeypatch.setattr("switchyard.workers.supervisor.processes.os.wait4", lambda pid, options: (0, 0, None))
-    monkeypatch.setattr("switchyard.workers.supervisor.processes.HAS_PIDFD", False)
     return make_children(POOL, server)
 
 

@@ -14,7 +14,7 @@ from switchyard.conf import declared_yard
 from switchyard.workers.shared.child_table import ChildRow, ChildTable, Running
 from switchyard.workers.supervisor.children import POLL_AGAIN_S, CancellationWatch
 from switchyard.workers.supervisor.leases import ChildLeases, Leftovers, connect_leases
-from tests.unit.workers.supervisor.fakes import SERVED, Server, make_leases
+from tests.unit.workers.supervisor.conftest import SERVED, Server, make_leases
 
 RAN = Running(lane=0, id=b"ran", token=1, start_ns=0, limit_ns=2_000_000_000)
 

@@ -14,7 +14,7 @@ from switchyard.workers.shared.child_table import Running
 from switchyard.workers.supervisor.children import POLL_SUCCESSOR_S, Recycling
 from switchyard.workers.supervisor.leases import Leftovers, Served
 from switchyard.workers.supervisor.processes import ExitCause, Process, ProcessSet, suspects_of
-from tests.unit.workers.supervisor.fakes import Server, begin, make_children
+from tests.unit.workers.supervisor.conftest import Server, begin, make_children
 from tests.waiting import wait_for
 
 

@@ -1,9 +1,11 @@
-"""Stand-ins for the parts around a pool's children: leases without a server, and processes that are never started."""
+"""Children of a pool without a server and without processes: stand-ins for the parts around them."""
 
 from __future__ import annotations
 
 import selectors
 from typing import cast
+
+import pytest
 
 from switchyard.broker.errors import BrokerRefused
 from switchyard.broker.keys import Keys
@@ -73,3 +75,12 @@ def begin(row: ChildRow) -> int:
     slot = row.start(0, b"id", b"1", 0)
     assert slot is not None
     return slot
+
+
+@pytest.fixture
+def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each child that is started a pid of its own and no process."""
+    pids = iter(range(100, 200))
+    monkeypatch.setattr("switchyard.workers.supervisor.children.start_child", lambda *_, **__: next(pids))
+    monkeypatch.setattr("switchyard.workers.supervisor.processes.os.wait4", lambda pid, options: (0, 0, None))
+    monkeypatch.setattr("switchyard.workers.supervisor.processes.HAS_PIDFD", False)

@@ -1,4 +1,4 @@
-"""The walk over scheduled messages of many queues in the order of their due time."""
+"""Walks over the messages of many queues: in the order of their due time, and the first of each in chunks."""
 
 from __future__ import annotations
 
@@ -8,17 +8,32 @@ from typing import Any
 import dramatiq
 import pytest
 
+from switchyard.broker.admin import browse as module
 from switchyard.broker.admin import scheduled
+from switchyard.broker.admin.browse import compared_fields_of, look_through
 from switchyard.broker.admin.scheduled import next_due
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.schedules.runner import finish_moves
+from tests.conftest import BuildBroker
 from tests.waiting import wait_for
 
 HOUR_MS = 3_600_000
+
+
 NAMES = ("first", "second", "third")
+
+
+@pytest.fixture
+def broker(yard_broker: BuildBroker) -> RedisBroker:
+    queues = tuple(Queue(name, 1_000, 5_000, 10_000) for name in NAMES)
+    broker = yard_broker(Yard(queues=queues, pools=(Pool("work", "threads", NAMES, processes=1, slots=4),)))
+    for name in NAMES:
+        dramatiq.actor(lambda number: None, actor_name=f"job_{name}", queue_name=name, broker=broker)
+    return broker
 
 
 def families_of(broker: RedisBroker) -> list[QueueOperations]:
@@ -133,3 +148,64 @@ def test_a_page_of_a_long_schedule_costs_few_calls(broker: RedisBroker, monkeypa
     assert [seen.id for seen in page] == ids[15_000:15_050]
     # A search by halves among 20,000 of one millisecond, one read of every schedule, one of the bodies.
     assert len(asked) <= 18
+
+
+def send(broker: RedisBroker, name: str, count: int, **options: Any) -> list[str]:
+    actor = broker.actors[f"job_{name}"]
+    return [actor.send_with_options(args=(number,), **options).message_id for number in range(count)]
+
+
+@pytest.mark.parametrize(("at_once", "a_trip"), [(3, 4), (2, 100), (500, 2_000)])
+def test_each_message_has_its_own_body_however_it_is_read(
+    broker: RedisBroker, monkeypatch: pytest.MonkeyPatch, at_once: int, a_trip: int
+) -> None:
+    monkeypatch.setattr(module, "AT_ONCE", at_once)
+    monkeypatch.setattr(module, "A_TRIP", a_trip)
+    waiting = {name: send(broker, name, count) for name, count in (("first", 11), ("second", 4))}
+    scheduled = send(broker, "second", 5, delay=HOUR_MS)
+    due = dict(scores_of(broker, "second"))
+
+    looked = look_through(families_of(broker)[:2])
+
+    seen = {message.id: message for message in looked.messages}
+    assert len(looked.messages) == len(seen) == 20
+    assert looked.cut == []
+    for name, ids in waiting.items():
+        assert [(seen[id_].queue, seen[id_].lane, seen[id_].place, seen[id_].due_at) for id_ in ids] == [
+            (name, "live", "waiting", None)
+        ] * len(ids)
+        assert [argument_of(seen[id_].body) for id_ in ids] == [f"[{number}]" for number in range(len(ids))]
+    assert [(seen[id_].place, seen[id_].due_at) for id_ in scheduled] == [("scheduled", due[id_]) for id_ in scheduled]
+    assert [argument_of(seen[id_].body) for id_ in scheduled] == [f"[{number}]" for number in range(5)]
+
+
+def test_a_message_that_leaves_between_its_id_and_its_body_is_left_out(broker: RedisBroker) -> None:
+    stays, leaves, later = send(broker, "first", 3)
+    family = families_of(broker)[0]
+    family.calls.command("HDEL", family.keys.bodies, leaves)
+
+    looked = look_through([family])
+
+    assert [(message.id, argument_of(message.body)) for message in looked.messages] == [(stays, "[0]"), (later, "[2]")]
+
+
+def test_a_queue_with_more_messages_than_are_read_is_named(broker: RedisBroker) -> None:
+    first = send(broker, "first", 9)
+    second = send(broker, "second", 3)
+
+    looked = look_through(families_of(broker)[:2], most=5)
+
+    assert looked.cut == ["first"]
+    assert [message.id for message in looked.messages] == first[:5] + second
+
+
+def argument_of(body: bytes) -> str:
+    fields = compared_fields_of(body)
+    assert fields is not None
+    return bytes(fields.args).decode()
+
+
+def scores_of(broker: RedisBroker, name: str) -> list[tuple[str, int]]:
+    family = broker.lane(name)[0]
+    found = family.calls.command("ZRANGE", family.keys.due("live"), 0, -1, "WITHSCORES")
+    return [(id_.decode(), int(score)) for id_, score in zip(found[::2], found[1::2], strict=True)]

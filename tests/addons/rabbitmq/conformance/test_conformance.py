@@ -1,4 +1,4 @@
-"""Requeues of one dead letter by several operators, and repeated ones."""
+"""The promises of every transport, on RabbitMQ; requeues of one dead letter by several operators, and repeated ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from switchyard.addons.rabbitmq import unique_claims
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.shapes import Moved
 from tests.addons.rabbitmq.conformance.subject import Rabbit
+from tests.integration.broker.conformance.test_letters import *  # noqa: F403
 from tests.integration.broker.conformance.test_letters import dead_letter
+from tests.integration.broker.conformance.test_moves import *  # noqa: F403
 
 
 def requeues(subject: Rabbit) -> Callable[[str], Moved]:

@@ -1,18 +1,27 @@
-"""Whether quorum queues confirm is judged after more than one error, and only by errors that say so."""
+"""Errors of connections to RabbitMQ: their next step, and whether they say that quorum queues do not confirm."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from socket import gaierror
 from typing import Any
 
 import pytest
-from pika.exceptions import AMQPConnectionError, AMQPHeartbeatTimeout, ChannelClosedByBroker, ConnectionClosedByBroker
+from django.test import override_settings
+from pika.exceptions import (
+    AMQPConnectionError,
+    AMQPHeartbeatTimeout,
+    ChannelClosedByBroker,
+    ConnectionClosedByBroker,
+    IncompatibleProtocolError,
+)
 
-from switchyard.addons.rabbitmq.connections import unavailable
+from switchyard.addons.rabbitmq.connections import NO_RIGHT, OWN_CERTIFICATE, USUAL, remedy_for, unavailable
 from switchyard.addons.rabbitmq.majority import confirms
 from switchyard.addons.rabbitmq.queues import RabbitQueues
 from switchyard.broker.errors import BrokerUnavailable
+from switchyard.conf import read
 
 NO_LEADER = ConnectionClosedByBroker(541, "INTERNAL_ERROR - Cannot get a message from queue: nodedown")
 
@@ -74,3 +83,27 @@ def test_classic_queues_are_asked_nothing() -> None:
 
     assert asked(publishers, "classic")
     assert publishers.called == ["basic_qos"]
+
+
+@pytest.mark.parametrize("lost", ["SSLError(1, '[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED]')", "SSLEOFError(8, 'EOF')"])
+def test_a_connection_that_ends_over_tls_may_lack_a_certificate(lost: str) -> None:
+    assert remedy_for(IncompatibleProtocolError(f"StreamLostError: {lost}")) == OWN_CERTIFICATE
+
+
+def test_a_reset_connection_may_lack_tls_or_a_certificate() -> None:
+    remedy = remedy_for(IncompatibleProtocolError("StreamLostError: ConnectionResetError(104)"))
+
+    assert "amqps://" in remedy and "certificate" in remedy
+
+
+def test_a_refused_right_is_told_and_another_closed_channel_is_not() -> None:
+    assert remedy_for(ChannelClosedByBroker(403, "ACCESS_REFUSED")) == NO_RIGHT
+    assert remedy_for(ChannelClosedByBroker(404, "NOT_FOUND")) == USUAL
+
+
+def test_the_setting_that_named_the_server_is_said() -> None:
+    own = read({"BROKER_URL": "amqp://r:5672/", "REDIS_URL": "redis://v:6390/0"}, {}, debug=True)
+    with override_settings(SWITCHYARD=own):
+        error = unavailable("a connection", gaierror())
+
+    assert error.remedy == 'correct the host in SWITCHYARD["BROKER_URL"]'
