@@ -18,7 +18,6 @@ PATHS = (
     "integration/bulk/test_letters.py",
     "integration/dead_letters/test_actions.py",
     "integration/dead_letters/test_letter_filter.py",
-    "integration/dead_letters/test_projection.py",
     "integration/dead_letters/test_reconcile.py",
     "integration/documentation/test_orders_page.py",
     "integration/documentation/test_sensors_page.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -10,15 +11,24 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
+from django.test import Client
 
+from switchyard.broker.interface import Facilities
+from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.operations.findings.finding import Finding
 from tests.chaos.server import ServerUnderTest
+from tests.factories.commands import end_of
+from tests.factories.pages import text_of
+from tests.integration.operations.conftest import broker_away as broker_away
+from tests.integration.operations.conftest import slow_pool as slow_pool
+from tests.integration.operations.conftest import watcher as watcher
+from tests.integration.operations.test_overview import LIVE
 from tests.terminal import Terminal
 from tests.verdicts.watched_yard import ROOT, WatchedYard
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(600)
 SHOWN_CURSOR, FIRST_SCREEN = "\x1b[?25h", "\x1b[?1049l"
-
 Open = Callable[..., AbstractContextManager[Terminal]]
 
 
@@ -104,3 +114,36 @@ def test_a_terminal_that_cannot_move_its_cursor_is_refused_with_what_to_write(ya
     with watch(TERM="dumb") as terminal:
         assert terminal.ends(60) == 1
         wait_for(lambda: re.search("leave it out for one\\s+frame", terminal.raw), 10, what="the remedy")
+
+
+def joined(text: str) -> str:
+    """Return a text without spaces and marks of code, which pages and terminals set differently."""
+    return "".join(text.replace("`", "").split())
+
+
+@pytest.mark.django_db
+def test_it_says_what_the_page_says(facilities: Facilities, watcher: Client, slow_pool: PoolReport) -> None:
+    page = text_of(watcher.get(LIVE).content.decode())
+    code, shown = end_of("status")
+
+    found = json.loads(end_of("status", "--json")[1])
+    assert code == 1 == found["exit_code"]
+    for sentence in (found["verdict"]["sentence"], found["verdict"]["then"], *found["also"]):
+        assert joined(sentence) in joined(shown)
+        assert joined(sentence) in joined(page)
+    assert joined(found["verdict"]["button"]) in joined(page)
+    assert joined(found["verdict"]["button"]) in joined(shown)
+    for pool in found["pools"]:
+        assert pool["pool"] in shown
+
+
+@pytest.mark.django_db
+def test_its_exit_code_is_the_doctors(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "switchyard.operations.findings.examine.KeptFindings.findings",
+        lambda self, wait_s=0.3: [Finding("database", "locked", "error", "the database is locked, by pid 4711")],
+    )
+
+    code, shown = end_of("status")
+
+    assert code == 2 and shown.startswith("Database locked  The database is locked, by pid 4711.")

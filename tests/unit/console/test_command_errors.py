@@ -5,13 +5,18 @@ from __future__ import annotations
 import sys
 
 import pytest
+from django.contrib import admin
+from django.contrib.auth.models import User
 from django.core.management import CommandError
 from django.db import OperationalError
+from django.http import HttpRequest
 from django.test import override_settings
 
+from switchyard.api.models import Token
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
 from switchyard.conf import read
 from switchyard.console.commands import as_command_error, table
+from switchyard.console.room_view import ReadOnly
 
 
 @pytest.mark.parametrize(
@@ -51,3 +56,36 @@ def test_a_table_goes_on_below_where_a_terminal_is_narrow(monkeypatch: pytest.Mo
     monkeypatch.setenv("COLUMNS", "20")
 
     assert table(("state", "actor", "job", "detail"), rows).splitlines()[-2:] == ["dead     add", "    5d2a11    -"]
+
+
+class Kept(ReadOnly, admin.ModelAdmin):
+    pass
+
+
+class Deletable(ReadOnly, admin.ModelAdmin):
+    deletable = True
+
+
+@pytest.fixture
+def request_of_root() -> HttpRequest:
+    request = HttpRequest()
+    request.user = User.objects.create_superuser("root")
+    return request
+
+
+@pytest.mark.django_db
+def test_nobody_adds_changes_or_deletes_but_may_view(request_of_root: HttpRequest) -> None:
+    page = Kept(Token, admin.site)
+
+    rights = page.get_model_perms(request_of_root)
+
+    assert rights == {"add": False, "change": False, "delete": False, "view": True}
+
+
+@pytest.mark.django_db
+def test_deletable_rows_are_deleted_by_those_with_the_permission(request_of_root: HttpRequest) -> None:
+    page = Deletable(Token, admin.site)
+
+    assert page.has_delete_permission(request_of_root)
+    request_of_root.user = User.objects.create_user("ada", is_staff=True)
+    assert not page.has_delete_permission(request_of_root)
