@@ -1,4 +1,4 @@
-"""Open circuits by page, command, finding and metric; a person closes one."""
+"""Open circuits by page, command, finding and metric; sends that met a held unique key, by actor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pauses of actors by command and page: rights, refusals, what pages say, and what a worker holds already."""
+"""Pauses of actors by command and page, and the other commands about actors."""
 
 from __future__ import annotations
 

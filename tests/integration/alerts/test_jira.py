@@ -22,7 +22,7 @@ from switchyard.broker.stores.alert_groups import AlertGroups
 from tests.integration.alerts.conftest import fact
 from tests.integration.alerts.jira_server import WAYS, Jira, drip, flood, jira_server, nonsense
 from tests.unit.alerts.configuration import with_alert_urls
-from tests.unit.alerts.test_notice import FIRST
+from tests.unit.alerts.test_channels import FIRST
 from tests.waiting import wait_for
 
 ENDED = copy.copy(FIRST.alert)

@@ -24,7 +24,7 @@ from switchyard.broker.stores.alert_groups import AlertGroups
 from tests.factories.smtp import smtp_server
 from tests.integration.alerts.conftest import Receiver, fact
 from tests.unit.alerts.configuration import with_alert_urls
-from tests.unit.alerts.test_notice import FIRST
+from tests.unit.alerts.test_channels import FIRST
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db

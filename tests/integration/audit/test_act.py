@@ -1,4 +1,4 @@
-"""Rows of acts: written before, completed after, also when an act fails or the database is away."""
+"""Rows of acts: written before, completed after, also of one that fails halfway; those of commands as well."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rights of a group on some queues alone: every act is refused on others, and no page offers it there."""
+"""Rights of a group on some queues alone, on every page and act; the two ready roles, made by ``migrate``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``bin/environment.sh``: makes the virtual environment, once, and says what to do when it cannot."""
+"""``bin/environment.sh``, ``bin/test --without`` and ``manage.py`` say what to do where something is missing."""
 
 from __future__ import annotations
 

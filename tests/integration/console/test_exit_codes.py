@@ -1,4 +1,4 @@
-"""The same mistake in an argument ends each command with the same exit code."""
+"""Exit codes: of the same mistake in each command, of a terminal without a yard, and of output that nobody reads."""
 
 from __future__ import annotations
 

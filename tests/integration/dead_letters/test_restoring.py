@@ -1,4 +1,4 @@
-"""A discarded letter can be restored for 90 days; a note stays in its history."""
+"""Letters that are restored after a discard, noted, or requeued with edited arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exports read everything from the database, leave one whole file, and nothing when they do not end well."""
+"""Exports leave one whole file or nothing; from a request to its download, and the admin's action."""
 
 from __future__ import annotations
 

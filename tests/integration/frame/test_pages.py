@@ -1,4 +1,4 @@
-"""The frame of every page: menu, strip, theme, policy, and that no page has a script in it."""
+"""The frame of every page: menu, strip, theme, policy, no script or control character; also on an own site."""
 
 from __future__ import annotations
 

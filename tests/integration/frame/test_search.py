@@ -1,4 +1,4 @@
-"""The search by anything: what it finds, where it leads, and what a right hides."""
+"""The search by anything: what it finds and what a right hides; pages are the same in every locale."""
 
 from __future__ import annotations
 

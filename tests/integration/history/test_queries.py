@@ -1,4 +1,4 @@
-"""Reads of the history, on rows in the database."""
+"""Reads of the history, its facts by the hour, and what leaves it, a bounded number at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture is fetched or read, verified and made small; what will never do is refused for good."""
+"""A picture is fetched, verified and made small, or refused for good; through the API, by URL and by upload."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work is sent, followed and stopped through the services of jobs."""
+"""Work is sent, followed and stopped through the services of jobs; jobs that run, and those that were too old to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a request to a mail, over the real broker, worker and SMTP."""
+"""From a request to a mail, over the real broker, worker and SMTP; the admin shows it and sends it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mails go out once over real SMTP, and the server's refusals decide whether they are tried again."""
+"""Mails go out once over real SMTP, and its refusals decide on further tries; the sink of development."""
 
 from __future__ import annotations
 

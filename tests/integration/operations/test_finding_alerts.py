@@ -1,4 +1,4 @@
-"""Findings of the overview that last call a person, one alert a kind; what others explain, or passes, calls nobody."""
+"""Findings that last call a person, one alert a kind; what others explain calls nobody; ``diagnose`` says causes."""
 
 from __future__ import annotations
 

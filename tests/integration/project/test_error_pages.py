@@ -1,4 +1,4 @@
-"""Pages of requests that fail: in the room's design, with the request's id, and without database or session."""
+"""Pages of requests that fail, without database or session; no page shows an argument without the right."""
 
 from __future__ import annotations
 

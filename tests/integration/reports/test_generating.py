@@ -1,4 +1,4 @@
-"""A statement's PDF says what the database says, on several numbered pages, and is written only when that changed."""
+"""A statement's PDF says what the database says, by request and by the admin, and is written only when that changed."""
 
 from __future__ import annotations
 

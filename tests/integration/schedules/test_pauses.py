@@ -1,4 +1,4 @@
-"""A paused schedule sends nothing, says how many ticks it missed, and never sends those."""
+"""The pages of schedules and their acts; a paused one sends nothing and says how many ticks it missed."""
 
 from __future__ import annotations
 

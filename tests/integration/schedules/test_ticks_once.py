@@ -1,4 +1,4 @@
-"""Each tick is sent once, whichever scheduler leads and whichever process dies."""
+"""Each tick is sent once, whichever scheduler leads, whichever process dies, and while the job of the last one runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A test that sends to the real broker is warned, with its name, the actor's, and what to write."""
+"""Tests of a project: sends to the real broker are warned of; tasks, commits and products without a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Endpoints and events through the API, as the contract has them."""
+"""Endpoints and events through the API and in the admin, and the receiver of the demo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One attempt against a real receiver: what it sends, what it writes down, and what it raises."""
+"""Deliveries: one attempt against a real receiver, their life through real workers, and a pool of greenlets."""
 
 from __future__ import annotations
 

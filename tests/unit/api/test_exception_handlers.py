@@ -1,4 +1,4 @@
-"""Every refusal below /api/v1 is a problem document that says what was wrong."""
+"""Every refusal below /api/v1 is a problem document that says what was wrong; the OpenAPI document lists them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens: made once, kept as a hash, checked on every request, revoked for good."""
+"""Tokens: made once, kept as a hash, checked on every request, revoked for good; and those in the admin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A payment event is kept once, and applied once."""
+"""Payment events: signatures held against the published vector, read strictly, kept and applied once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exported texts: none is taken for a formula, and files hold the rows as they are."""
+"""Texts of the console: cells that are no formula, addresses, spans, and commands without their database or broker."""
 
 from __future__ import annotations
 
@@ -6,22 +6,29 @@ import csv
 import io
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from django.http import HttpResponse
-from django.test import RequestFactory
+from django.contrib import admin
+from django.contrib.auth.models import User
+from django.core.management import CommandError
+from django.db import OperationalError
+from django.http import HttpRequest, HttpResponse
+from django.test import RequestFactory, override_settings
 from django.test.utils import override_script_prefix
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switchyard.broker.errors import ActRefused
-from switchyard.conf import switchyard_settings
+from switchyard.api.models import Token
+from switchyard.broker.errors import ActRefused, BrokerRefused, BrokerUnavailable
+from switchyard.conf import read, switchyard_settings
 from switchyard.console import export
 from switchyard.console.cells import MAX_CHARACTERS, TRIGGERS, safe_text
+from switchyard.console.commands import as_command_error, table
 from switchyard.console.export import export_of
 from switchyard.console.formatting import (
     between,
@@ -35,6 +42,7 @@ from switchyard.console.formatting import (
 )
 from switchyard.console.links import absolute, path_of
 from switchyard.console.lists import ASCENDING, SortColumn, heads_of
+from switchyard.console.room_view import ReadOnly
 
 
 @pytest.mark.parametrize(
@@ -288,3 +296,75 @@ def test_spans_times_of_day_and_iso_times_are_read(text: str, expected: str) -> 
 def test_other_texts_are_refused_with_what_to_write(text: str) -> None:
     with pytest.raises(ActRefused, match="write a span"):
         parse_until(text, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (OperationalError("no such table: api_token"), "manage.py migrate"),
+        (BrokerRefused("an enqueue", "NOPERM"), "its user may run the command"),
+        (BrokerUnavailable("an enqueue", "refused"), "check SWITCHYARD_BROKER_URL"),
+    ],
+    ids=["database", "refused", "broker"],
+)
+def test_what_is_away_is_said_with_its_remedy(error: Exception, remedy: str) -> None:
+    with pytest.raises(CommandError) as caught, as_command_error("tokens"):
+        raise error
+
+    assert str(caught.value).startswith("tokens: ")
+    assert str(caught.value).count(remedy) == 1
+
+
+def test_the_setting_that_named_the_broker_is_said() -> None:
+    own = read({"BROKER_URL": "redis://v:6390/0"}, {}, debug=True)
+    with override_settings(SWITCHYARD=own), pytest.raises(CommandError) as caught, as_command_error("tokens"):
+        raise BrokerUnavailable("an enqueue", "Timeout reading from v:6390")
+
+    assert 'check SWITCHYARD["BROKER_URL"] and that the server is up' in str(caught.value)
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(ZeroDivisionError), as_command_error("tokens"):
+        raise ZeroDivisionError
+
+
+def test_a_table_goes_on_below_where_a_terminal_is_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("running", "send_mail", "0c3f9b1e", "a\x1b"), ("dead", "add", "5d2a11", "")]
+    assert table(("state", "actor", "job", "detail"), rows).splitlines()[1] == "running  send_mail  0c3f9b1e  a\\x1b"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "20")
+
+    assert table(("state", "actor", "job", "detail"), rows).splitlines()[-2:] == ["dead     add", "    5d2a11    -"]
+
+
+class Kept(ReadOnly, admin.ModelAdmin):
+    pass
+
+
+class Deletable(ReadOnly, admin.ModelAdmin):
+    deletable = True
+
+
+@pytest.fixture
+def request_of_root() -> HttpRequest:
+    request = HttpRequest()
+    request.user = User.objects.create_superuser("root")
+    return request
+
+
+@pytest.mark.django_db
+def test_nobody_adds_changes_or_deletes_but_may_view(request_of_root: HttpRequest) -> None:
+    page = Kept(Token, admin.site)
+
+    rights = page.get_model_perms(request_of_root)
+
+    assert rights == {"add": False, "change": False, "delete": False, "view": True}
+
+
+@pytest.mark.django_db
+def test_deletable_rows_are_deleted_by_those_with_the_permission(request_of_root: HttpRequest) -> None:
+    page = Deletable(Token, admin.site)
+
+    assert page.has_delete_permission(request_of_root)
+    request_of_root.user = User.objects.create_user("ada", is_staff=True)
+    assert not page.has_delete_permission(request_of_root)

@@ -1,4 +1,4 @@
-"""The check itself: right outcomes are as expected, and each wrong one is noticed."""
+"""The demo's check notices each wrong outcome; its state folder is for one demo and its owner only."""
 
 from __future__ import annotations
 

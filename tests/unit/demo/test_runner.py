@@ -1,4 +1,4 @@
-"""The runner: starts together, says what failed, restarts what died, leaves nothing behind."""
+"""The demo's runner: starts together, restarts what died, leaves nothing behind; its lines, ports and environment."""
 
 from __future__ import annotations
 

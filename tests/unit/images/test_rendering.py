@@ -1,4 +1,4 @@
-"""Thumbnails are upright, fit their box, keep what shows through, and carry no metadata."""
+"""Thumbnails are upright and without metadata; what is no honest picture is refused quickly, in little memory."""
 
 from __future__ import annotations
 

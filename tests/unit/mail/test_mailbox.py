@@ -1,4 +1,4 @@
-"""The mailbox page shows what the sink kept, whatever it says, to those who may see it."""
+"""The mailbox page, spellings of an address that share a limit, and the retries of a reset beside its link."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans: the simulated queue, and slots by it."""
+"""Plans: the simulated queue, and slots by it or by the formula."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Rows of the overview, pages of stacks, and who may read metrics."""
+
 from __future__ import annotations
 
 from dataclasses import replace

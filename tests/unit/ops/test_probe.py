@@ -1,4 +1,4 @@
-"""The containers' health check, against a real server on loopback."""
+"""The containers' health check against a real server on loopback, and the dashboard's check."""
 
 from __future__ import annotations
 

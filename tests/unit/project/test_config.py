@@ -1,4 +1,4 @@
-"""The environment is checked at start, and every refusal names variable, fact and remedy."""
+"""The environment is checked at start; settings, ``DATABASES`` and headers of pages that follow from it."""
 
 from __future__ import annotations
 

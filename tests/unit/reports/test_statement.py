@@ -1,4 +1,4 @@
-"""A statement adds up, as it stood when its month ended."""
+"""A statement adds up, as it stood when its month ended; its chart is valid SVG whatever the amounts are."""
 
 from __future__ import annotations
 

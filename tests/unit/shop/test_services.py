@@ -1,4 +1,4 @@
-"""Writes of the shop: each may run twice."""
+"""The shop: writes that may run twice, months, settlement, reads in few queries, pages of the admin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results of tasks as records of jobs show them."""
+"""Results of tasks as records of jobs show them, and the names of the task API."""
 
 from __future__ import annotations
 

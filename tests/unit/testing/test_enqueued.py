@@ -1,4 +1,4 @@
-"""assert_enqueued and its words."""
+"""assert_enqueued, its words and its reference; batches with the broker in memory."""
 
 from __future__ import annotations
 

@@ -268,3 +268,30 @@ def test_a_child_that_runs_again_after_a_failure_is_shown_once(reader: Client, r
         probe_actors.go_on.set()
 
     assert found.count(child[:8]) == 1 and "retrying" not in found
+
+
+@pytest.fixture
+def job_id(transactional_db: None) -> str:
+    return submit(probe_actors.add, owner="user:1", kwargs={"a": 1, "b": 2})
+
+
+def story(job_id: str) -> str:
+    return reverse("switchyard-job", args=[job_id])
+
+
+def cancel(job_id: str) -> str:
+    return reverse("switchyard-job-cancel", args=[job_id])
+
+
+def test_a_job_is_cancelled_from_its_page(job_id: str) -> None:
+    client = staff("view_job", "cancel_job")
+
+    offered = cancel(job_id) in client.get(story(job_id)).content.decode()
+    page = client.post(cancel(job_id), follow=True).content.decode()
+
+    assert offered
+    assert "The job was cancelled and will not start." in page
+    assert cancel(job_id) not in page
+    job = find_job(job_id)
+    assert job is not None
+    assert job.state == "cancelled"

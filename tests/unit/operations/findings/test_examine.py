@@ -1,4 +1,4 @@
-"""Findings that are kept between two readers of the overview."""
+"""Findings that are kept between two readers of the overview, and speak of what the project and its server have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A moment past a short promise is no alarm; most of the last samples are."""
+"""Late samples of a queue, and promises that it breaks too often: a moment past a short promise is no alarm."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_a_queue_that_is_late_in_two_of_three_samples_is_late(clock: SimpleNamespace) -> None:
     samples, said = LateSamples(), []
-    for late in (["urgent"], [], ["urgent"], ["urgent"], [], []):
-        said.append(bool(samples.note(late)))
+    for names in (["urgent"], [], ["urgent"], ["urgent"], [], []):
+        said.append(bool(samples.note(names)))
         clock.s += 2
 
     assert said == [False, False, True, True, False, False]

@@ -1,3 +1,5 @@
+"""Findings of queues: circuits, lapses, floods, and the objective of a queue's end."""
+
 from __future__ import annotations
 
 import re

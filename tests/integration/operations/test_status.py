@@ -1,4 +1,4 @@
-"""``status --watch`` in a real terminal, on a real yard: sizes, an absent broker, every way to leave."""
+"""``status``: one frame, and ``--watch`` in a real terminal, on a real yard: sizes, an absent broker, ways to leave."""
 
 from __future__ import annotations
 

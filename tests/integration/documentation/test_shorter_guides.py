@@ -1,4 +1,4 @@
-"""The actor of the guide credits an account once, however often its job is run."""
+"""Shorter guides: a bonus that is credited once, many reminders with one commit, threads with own connections."""
 
 from __future__ import annotations
 

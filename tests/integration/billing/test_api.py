@@ -1,4 +1,4 @@
-"""Signed payment events are accepted from any sender, and recorded once however often they are sent."""
+"""Billing's API and admin: events recorded once however often they are sent, months reconciled by a real worker."""
 
 from __future__ import annotations
 
