@@ -151,9 +151,8 @@ def test_a_time_without_broker_neither_ends_nor_ages_what_lasts(
 
 @pytest.fixture
 def watcher() -> Iterator[Receiver]:
-    made = Receiver()
-    yield made
-    made.close()
+    with Receiver().receiving() as made:
+        yield made
 
 
 def test_failures_whose_dead_letters_were_sent_call_once(
