@@ -10,6 +10,7 @@ from django.test import Client
 
 from switchyard.api.tokens import create_token
 from switchyard.broker.interface import Facilities
+from switchyard.jobs.services import submit
 from tests.factories.callers import api_user
 from tests.integration.jobs import probe_actors
 
@@ -25,6 +26,12 @@ def fresh_yard(facilities: Facilities) -> None:
 @pytest.fixture
 def ada(transactional_db: None) -> User:
     return api_user("ada")
+
+
+@pytest.fixture
+def own_job(ada: User) -> str:
+    """A job of Ada's that waits."""
+    return submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
 
 
 @pytest.fixture

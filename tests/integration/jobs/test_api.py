@@ -53,14 +53,12 @@ def download(path: str, headers: dict[str, str]) -> tuple[HttpResponse, bytes]:
     return async_to_sync(get)()
 
 
-def test_a_job_is_shown_from_start_to_end(api: Client, ada: User, run_worker: RunWorker) -> None:
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
-
-    queued = api.get(f"/api/v1/jobs/{job_id}").json()
-    done = run_to_end(run_worker, api, job_id)
+def test_a_job_is_shown_from_start_to_end(api: Client, own_job: str, run_worker: RunWorker) -> None:
+    queued = api.get(f"/api/v1/jobs/{own_job}").json()
+    done = run_to_end(run_worker, api, own_job)
 
     assert queued == queued | {
-        "id": job_id, "actor": "probe_add", "queue": "default", "state": "queued", "reason": None, "attempts": 0,
+        "id": own_job, "actor": "probe_add", "queue": "default", "state": "queued", "reason": None, "attempts": 0,
         "progress": None, "enqueued_at": queued["enqueued_at"], "started_at": None, "finished_at": None,
         "result": None, "result_url": None, "error": None, "next_attempt_at": None,
     }  # fmt: skip
@@ -82,45 +80,41 @@ def test_a_failed_job_says_why(api: Client, ada: User, run_worker: RunWorker) ->
 
 
 @pytest.mark.parametrize("value", [b"", b"rubbish", b"0" * 20, b"0" * 20 + b"\x91\x01", b"\x91\x01", b"\xff" * 40])
-def test_strange_bytes_beside_a_message_hide_no_job(api: Client, ada: User, valkey: redis.Redis, value: bytes) -> None:
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+def test_strange_bytes_beside_a_message_hide_no_job(
+    api: Client, own_job: str, valkey: redis.Redis, value: bytes
+) -> None:
     keys = facilities().records.keys.queue("default")
     for key in (keys.jobs, keys.progress, keys.ended_bucket(1)):
-        valkey.hset(key, job_id, value)
+        valkey.hset(key, own_job, value)
     valkey.hset(keys.ended, mapping={"first": 1, "last": 1})
 
-    answer = api.get(f"/api/v1/jobs/{job_id}")
+    answer = api.get(f"/api/v1/jobs/{own_job}")
 
     assert (answer.status_code, answer.json()["state"]) == (200, "queued")
 
 
-def test_a_job_is_cancelled(api: Client, ada: User) -> None:
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
-
-    response = api.delete(f"/api/v1/jobs/{job_id}")
+def test_a_job_is_cancelled(api: Client, own_job: str) -> None:
+    response = api.delete(f"/api/v1/jobs/{own_job}")
 
     assert response.status_code == 202
     assert response.json() == {
-        "job_id": job_id,
-        "status_url": f"http://testserver/api/v1/jobs/{job_id}",
-        "events_url": f"http://testserver/api/v1/jobs/{job_id}/events",
+        "job_id": own_job,
+        "status_url": f"http://testserver/api/v1/jobs/{own_job}",
+        "events_url": f"http://testserver/api/v1/jobs/{own_job}/events",
     }
-    assert api.get(f"/api/v1/jobs/{job_id}").json()["state"] == "cancelled"
+    assert api.get(f"/api/v1/jobs/{own_job}").json()["state"] == "cancelled"
 
 
-def test_a_job_that_ended_is_409(api: Client, ada: User) -> None:
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
-    api.delete(f"/api/v1/jobs/{job_id}")
+def test_a_job_that_ended_is_409(api: Client, own_job: str) -> None:
+    api.delete(f"/api/v1/jobs/{own_job}")
 
-    problem(api.delete(f"/api/v1/jobs/{job_id}"), 409)
+    problem(api.delete(f"/api/v1/jobs/{own_job}"), 409)
 
 
-def test_reading_needs_the_scope_and_cancelling_another(headers: MakeHeaders, ada: User) -> None:
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
-
-    problem(Client(headers=headers("submit")).get(f"/api/v1/jobs/{job_id}"), 403)
-    problem(Client(headers=headers("read")).delete(f"/api/v1/jobs/{job_id}"), 403)
-    problem(Client().get(f"/api/v1/jobs/{job_id}"), 401)
+def test_reading_needs_the_scope_and_cancelling_another(headers: MakeHeaders, own_job: str) -> None:
+    problem(Client(headers=headers("submit")).get(f"/api/v1/jobs/{own_job}"), 403)
+    problem(Client(headers=headers("read")).delete(f"/api/v1/jobs/{own_job}"), 403)
+    problem(Client().get(f"/api/v1/jobs/{own_job}"), 401)
 
 
 def test_a_file_is_downloaded_and_never_shown_in_a_page(
@@ -152,13 +146,11 @@ def test_a_file_that_was_removed_is_404(
 
 
 def test_a_job_without_a_file_is_404_once_it_ended_and_409_before(
-    api: Client, ada: User, headers: MakeHeaders, run_worker: RunWorker
+    api: Client, own_job: str, headers: MakeHeaders, run_worker: RunWorker
 ) -> None:
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
-
-    problem(download(f"/api/v1/jobs/{job_id}/result", headers())[0], 409)
-    run_to_end(run_worker, api, job_id)
-    problem(download(f"/api/v1/jobs/{job_id}/result", headers())[0], 404)
+    problem(download(f"/api/v1/jobs/{own_job}/result", headers())[0], 409)
+    run_to_end(run_worker, api, own_job)
+    problem(download(f"/api/v1/jobs/{own_job}/result", headers())[0], 404)
 
 
 @pytest.fixture
