@@ -132,7 +132,6 @@ def failing_at_the_third(error: Exception, monkeypatch: pytest.MonkeyPatch) -> I
     yield
 
 
-@pytest.mark.django_db
 @pytest.mark.parametrize("error", [BrokerUnavailable("requeue", "away"), DatabaseError("disk I/O error")])
 def test_an_act_on_several_that_a_server_ends_counts_what_it_did(
     error: Exception, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
@@ -161,11 +160,6 @@ def test_killed_process_leaves_a_row_that_has_begun(
     assert (entry.act, entry.target, entry.outcome, entry.ended_at) == ("letter.discard", "a", "begun", None)
 
 
-@pytest.fixture
-def emptied(facilities: Facilities) -> None:
-    """Every test begins with an empty broker."""
-
-
 def row() -> AuditEntry:
     return AuditEntry.objects.get()
 
@@ -174,7 +168,7 @@ def seen(entry: AuditEntry) -> tuple[Any, ...]:
     return entry.act, entry.target, entry.via, entry.reason, entry.count, entry.outcome
 
 
-@pytest.mark.usefixtures("emptied")
+@pytest.mark.usefixtures("facilities")
 def test_pause_that_the_broker_does_not_answer_is_a_failed_row() -> None:
     with broker_without_server(), pytest.raises(CommandError):
         output_of("queues", "pause", "default")
@@ -182,7 +176,6 @@ def test_pause_that_the_broker_does_not_answer_is_a_failed_row() -> None:
     assert (row().outcome, row().error) == ("failed", "BrokerUnavailable")
 
 
-@pytest.mark.usefixtures("emptied")
 def test_letters_are_moved_with_one_row_for_all(facilities: Facilities) -> None:
     for number in range(3):
         keep(letter(id=f"{number}"))
@@ -194,7 +187,7 @@ def test_letters_are_moved_with_one_row_for_all(facilities: Facilities) -> None:
     assert row().detail == {"ids": ["0", "1", "nope"], "chosen": 3}
 
 
-@pytest.mark.usefixtures("emptied")
+@pytest.mark.usefixtures("facilities")
 def test_cancelled_job_is_a_row_with_the_answer() -> None:
     @dramatiq.actor(actor_name="audited", queue_name="default")
     def audited() -> None: ...
@@ -209,7 +202,7 @@ def test_cancelled_job_is_a_row_with_the_answer() -> None:
     assert row().detail == {"answer": "cancelled"}
 
 
-@pytest.mark.usefixtures("emptied")
+@pytest.mark.usefixtures("facilities")
 def test_tokens_are_created_and_revoked_with_rows_without_their_secret() -> None:
     User.objects.create_user("ada")
     plain = output_of("tokens", "create", "--user", "ada", "--scopes", "read").strip()

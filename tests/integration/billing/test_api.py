@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from switchyard.jobs.queries import find_job
 from switchyard.jobs.services import submit
 from switchyard.jobs.services import submit as send
 from tests.factories.shop import make_invoice, make_payment
+from tests.unit.api.conftest import problem
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
@@ -76,8 +78,19 @@ def test_the_same_event_from_ten_senders_at_once_is_applied_once(facilities, run
     assert (PaymentEvent.objects.count(), Payment.objects.count()) == (1, 1)
 
 
-def test_a_wrong_secret_is_refused_before_the_body_is_read(facilities):
-    assert post(b"no json", secret="some other secret that nobody knows of").status_code == 401
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"secret": "some other secret that nobody knows of"},
+        {"webhook-id": "", "webhook-timestamp": "", "webhook-signature": ""},
+        {"webhook-signature": "v1,AAAA"},
+        {"webhook-timestamp": str(int(time.time()) - 3_600)},
+    ],
+    ids=["another secret", "no signature", "another signature", "of an hour ago"],
+)
+def test_what_is_not_signed_is_refused_before_the_body_is_read(waiting, change):
+    problem(post(b"no json", **change), 401)
+    assert waiting() == 0
 
 
 def test_another_event_under_the_same_id_is_refused(waiting):

@@ -89,22 +89,19 @@ def choose(client, action, *mails):
     return client.post(reverse(LIST), {"action": action, "_selected_action": [mail.pk for mail in mails]}, follow=True)
 
 
-def test_a_reset_mail_is_sent_again_once_for_each_address(admin_client, facilities):
-    mails = [make_mail("ada@mail.example"), make_mail("ada@mail.example", job="j2"), make_mail("bob@mail.example")]
+@pytest.mark.parametrize(
+    ("mails", "queue", "count"),
+    [
+        ([("ada@mail.example",), ("ada@mail.example", "password_reset", "j2"), ("bob@mail.example",)], "urgent", 2),
+        ([("ada@mail.example", "welcome"), ("bob@mail.example", "newsletter")], "default", 1),
+    ],
+    ids=["a reset once for each address", "a welcome and no newsletter"],
+)
+def test_mails_are_sent_again(admin_client, facilities, mails, queue, count):
+    page = choose(admin_client, "send_again", *(make_mail(*each) for each in mails)).content.decode()
 
-    page = choose(admin_client, "send_again", *mails).content.decode()
-
-    assert waiting(facilities, "urgent") == 2
-    assert "Mails on the way: 2;" in page
-
-
-def test_a_welcome_mail_is_sent_again_and_a_newsletter_is_not(admin_client, facilities):
-    mails = [make_mail("ada@mail.example", "welcome"), make_mail("bob@mail.example", "newsletter")]
-
-    page = choose(admin_client, "send_again", *mails).content.decode()
-
-    assert waiting(facilities, "default") == 1
-    assert "Mails on the way: 1;" in page
+    assert waiting(facilities, queue) == count
+    assert f"Mails on the way: {count};" in page
 
 
 def test_a_long_list_needs_no_query_for_each_row(admin_client, django_assert_max_num_queries):

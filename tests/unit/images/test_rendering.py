@@ -136,25 +136,18 @@ def test_what_cannot_be_decoded_is_refused_quickly(what: str, most_s: float) -> 
     assert time.process_time() - started < most_s
 
 
-def test_pillow_refuses_a_bomb_that_got_past_the_first_look() -> None:
-    content = png_header(9_000, 9_000) + chunk(b"IDAT") + chunk(b"IEND")
-
-    with pytest.raises(PictureRefused, match="DecompressionBomb"):
-        render(content, Facts("PNG", 9_000, 9_000), 10, 10)
-
-
-def test_a_format_that_is_not_the_one_found_is_not_opened() -> None:
-    content = encode(gradient(), "BMP")
-
-    with pytest.raises(PictureRefused, match="Unidentified"):
-        render(content, Facts("PNG", 320, 200), 10, 10)
-
-
-def test_a_size_that_is_not_the_one_found_is_refused() -> None:
-    content = encode(gradient(), "PNG")
-
-    with pytest.raises(PictureRefused, match="two different sizes"):
-        render(content, Facts("PNG", 10, 10), 10, 10)
+@pytest.mark.parametrize(
+    ("content", "width", "height", "why"),
+    [
+        (png_header(9_000, 9_000) + chunk(b"IDAT") + chunk(b"IEND"), 9_000, 9_000, "DecompressionBomb"),
+        (encode(gradient(), "BMP"), 320, 200, "Unidentified"),
+        (encode(gradient(), "PNG"), 10, 10, "two different sizes"),
+    ],
+    ids=["a bomb", "another format", "another size"],
+)
+def test_what_the_first_look_did_not_find_is_refused(content: bytes, width: int, height: int, why: str) -> None:
+    with pytest.raises(PictureRefused, match=why):
+        render(content, Facts("PNG", width, height), 10, 10)
 
 
 @pytest.mark.parametrize("format_name", ["PNG", "JPEG", "WEBP", "GIF"])
