@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 from unittest.mock import Mock
@@ -60,68 +60,52 @@ def test_a_yard_in_which_nothing_calls_is_examined_less_often(monkeypatch: pytes
     assert examined.call_count == len([0, 15, *range(30, 60, 5)])
 
 
-def test_a_queue_that_joins_after_the_call_calls_again(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, present, called = Mock(return_value=0.0), [late("slow"), late("default")], list[str]()
-    monkeypatch.setattr(alerting, "diagnose", lambda *_: Mock(findings=ranked(present)))
-    alerts = FindingAlerts(clock)
-    for clock.return_value in (0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0):
-        if clock.return_value == 50.0:
-            present[1:] = [late("urgent"), late("default")]
-        alerts.check()
-        called += [f"{each.sample.name}: {each.sample.title}" for each in facilities.alerts.claim_due()]
+@pytest.fixture
+def called(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[int, str, str]]]:
+    """Check every five seconds; return the alerts: ``called(100, {0: findings, 40: those that are present then})``."""
 
-    assert called == ["queues.late: slow is late. (and 1 more)", "queues.late:urgent: urgent is late."]
+    def check(until_s: int, present: dict[int, list[Finding]]) -> list[tuple[int, str, str]]:
+        clock, now, found = Mock(return_value=0), list[Finding](), []
+        monkeypatch.setattr(alerting, "diagnose", lambda *_: Mock(findings=ranked(now)))
+        alerts = FindingAlerts(clock)
+        for at_s in range(0, until_s, 5):
+            clock.return_value, now[:] = at_s, present.get(at_s, now)
+            alerts.check()
+            found += [(at_s, each.sample.name, each.sample.title) for each in facilities.alerts.claim_due()]
+        return found
 
-
-def test_trouble_of_a_queue_that_goes_on_under_another_name_does_not_wait_anew(
-    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock, present, called = Mock(return_value=0.0), [late("slow", severity="warning")], list[tuple[float, str]]()
-    monkeypatch.setattr(alerting, "diagnose", lambda *_: Mock(findings=ranked(present)))
-    alerts = FindingAlerts(clock)
-    for clock.return_value in range(0, 100, 5):
-        if clock.return_value == 40:
-            present[0] = replace(present[0], code="ends_late")
-        alerts.check()
-        called += [(clock.return_value, each.sample.name) for each in facilities.alerts.claim_due()]
-
-    assert called == [(65, "queues.ends_late")]
+    return check
 
 
-def test_what_follows_a_trouble_that_has_called_waits_for_its_own_time(
-    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_queue_that_joins_after_the_call_calls_again(called: Any) -> None:
+    found = called(95, {0: [late("slow"), late("default")], 50: [late("slow"), late("urgent"), late("default")]})
+
+    assert [name_and_title for _, *name_and_title in found] == [
+        ["queues.late", "slow is late. (and 1 more)"], ["queues.late:urgent", "urgent is late."],
+    ]  # fmt: skip
+
+
+def test_trouble_of_a_queue_that_goes_on_under_another_name_does_not_wait_anew(called: Any) -> None:
+    slow = late("slow", severity="warning")
+    found = called(100, {0: [slow], 40: [replace(slow, code="ends_late")]})
+
+    assert [(at_s, name) for at_s, name, _ in found] == [(65, "queues.ends_late")]
+
+
+def test_what_follows_a_trouble_that_has_called_waits_for_its_own_time(called: Any) -> None:
     down = Finding("pools", "down", "error", "no pool serves slow", subject="slow")
-    clock, present, called = Mock(return_value=0.0), [down], list[tuple[float, str]]()
-    monkeypatch.setattr(alerting, "diagnose", lambda *_: Mock(findings=ranked(present)))
-    alerts = FindingAlerts(clock)
-    for clock.return_value in range(0, 100, 5):
-        if clock.return_value == 50:
-            present[0] = late("slow")
-        alerts.check()
-        called += [(clock.return_value, each.sample.name) for each in facilities.alerts.claim_due()]
+    found = called(100, {0: [down], 50: [late("slow")]})
 
-    assert called == [(20, "pools.down"), (80, "queues.late")]
+    assert [(at_s, name) for at_s, name, _ in found] == [(20, "pools.down"), (80, "queues.late")]
 
 
-def test_what_has_lasted_beside_it_or_is_about_nothing_hastens_no_call(
-    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    disk = Finding("disk", "low", "warning", "little is left", "it is", "look")
-    clock, present, called = Mock(return_value=0.0), [late("slow", severity="warning"), disk], list[tuple[float, str]]()
-    monkeypatch.setattr(alerting, "diagnose", lambda *_: Mock(findings=ranked(present)))
-    alerts = FindingAlerts(clock)
-    for clock.return_value in range(0, 150, 5):
-        if clock.return_value == 70:
-            present += [
-                replace(present[0], code="burning", subject="slow"),
-                replace(disk, group="history", code="behind"),
-            ]
-        alerts.check()
-        called += [(clock.return_value, each.sample.name) for each in facilities.alerts.claim_due()]
+def test_what_has_lasted_beside_it_or_is_about_nothing_hastens_no_call(called: Any) -> None:
+    disk, slow = Finding("disk", "low", "warning", "little is left", "it is", "look"), late("slow", severity="warning")
+    later = [replace(slow, code="burning", subject="slow"), replace(disk, group="history", code="behind")]
+    found = called(150, {0: [slow, disk], 70: [slow, disk, *later]})
 
-    assert [name for at, name in called if at < 100] == ["disk.low", "queues.late"]
-    assert [at for at, name in called if name == "history.behind"] == [130]
+    assert [name for at_s, name, _ in found if at_s < 100] == ["disk.low", "queues.late"]
+    assert [at_s for at_s, name, _ in found if name == "history.behind"] == [130]
 
 
 def test_a_time_without_broker_neither_ends_nor_ages_what_lasts(
