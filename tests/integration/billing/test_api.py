@@ -21,6 +21,7 @@ from switchyard.broker.errors import BrokerUnavailable
 from switchyard.jobs.queries import find_job
 from switchyard.jobs.services import submit
 from switchyard.jobs.services import submit as send
+from tests.factories.brokers import full
 from tests.factories.shop import make_invoice, make_payment
 from tests.unit.api.conftest import problem
 from tests.waiting import wait_for
@@ -109,8 +110,8 @@ def test_the_same_event_written_differently_is_the_same(waiting):
     assert waiting() == 1
 
 
-def test_an_event_whose_enqueue_failed_is_enqueued_when_it_comes_again(waiting, full_broker):
-    with full_broker():
+def test_an_event_whose_enqueue_failed_is_enqueued_when_it_comes_again(waiting, valkey):
+    with full(valkey):
         refused = post(body())
     taken = post(body())
 
@@ -260,8 +261,8 @@ def test_reconcile_this_month_sends_one_job_a_month(admin_client, facilities):
 
 
 @LIVE
-def test_a_broker_that_refuses_is_told_and_the_page_stays_up(admin_client, facilities, full_broker):
-    with full_broker():
+def test_a_broker_that_refuses_is_told_and_the_page_stays_up(admin_client, facilities, valkey):
+    with full(valkey):
         page = admin_client.post(reverse("admin:billing_reconciliation_add"), {"month": "2026-10"}, follow=True)
 
     assert page.status_code == 200

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +15,6 @@ import redis
 from django.contrib.auth.models import User
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from project.asgi import application
 from switchyard.api.models import Token
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.history_streams import EndedJob, encode
@@ -23,19 +22,12 @@ from switchyard.jobs import live
 from switchyard.jobs.live import Watcher
 from switchyard.jobs.services import request_cancel, submit
 from tests.conftest import RunWorker
-from tests.factories.web import serving
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.conftest import MakeHeaders
 from tests.integration.jobs.followers import Follower, open_streams
 from tests.waiting import wait_for
 
 Follow = Callable[..., Follower]
-
-
-@pytest.fixture(scope="module")
-def web() -> Iterator[str]:
-    with serving(application) as address:
-        yield address
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from switchyard.operations.queries import YardState, yard_state
 from switchyard.operations.supervisors import ServerState, read_server_state
 from switchyard.operations.timeouts import TimedCall
 from tests.factories.brokers import broker_without_server
+from tests.factories.brokers import full as full_server
 from tests.factories.callers import Caller
 from tests.factories.commands import end_of, output_of
 
@@ -28,9 +29,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def full(facilities: Facilities, valkey: redis.Redis) -> Iterator[None]:
     """The broker's memory is full."""
-    valkey.config_set("maxmemory", 1)
-    yield
-    valkey.config_set("maxmemory", 0)
+    with full_server(valkey):
+        yield
 
 
 @pytest.fixture

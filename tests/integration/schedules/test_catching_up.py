@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from switchyard.schedules.models import ScheduleState
+from tests.factories.brokers import full
 
 
 def run_for(yard, minutes: int) -> None:
@@ -70,11 +71,8 @@ def test_a_broker_that_refuses_delays_a_tick_and_loses_none(yard, clock, valkey)
     scheduler.step()
 
     clock.forward(minutes=1)
-    valkey.config_set("maxmemory", 1)
-    try:
+    with full(valkey):
         scheduler.step()
-    finally:
-        valkey.config_set("maxmemory", 0)
     sent_meanwhile = yard.sent()
     clock.forward(seconds=5)
     scheduler.step()
