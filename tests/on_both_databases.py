@@ -10,19 +10,15 @@ from __future__ import annotations
 # Those of the history have a fixture `database` and run on both in every run; they are marked behind a bouncer only.
 HISTORY = ("integration/history",)
 PATHS = (
-    "integration/alerts/test_counts.py",
     "integration/alerts/test_resolution.py",
-    "integration/alerts/test_silences.py",
+    "integration/alerts/test_command.py",
     "integration/audit/test_act.py",
     "integration/audit/test_log.py",
     "integration/bulk/test_letters.py",
     "integration/dead_letters/test_actions.py",
     "integration/dead_letters/test_letter_filter.py",
-    "integration/dead_letters/test_projection.py",
     "integration/dead_letters/test_reconcile.py",
-    "integration/documentation/test_orders_page.py",
-    "integration/documentation/test_sensors_page.py",
-    "integration/documentation/test_simulation_page.py",
+    "integration/documentation/test_apps_of_guides.py",
     "integration/files/test_retention.py",
     "integration/middleware/test_slot_hygiene.py",
     "integration/jobs/listing/test_live_list.py",

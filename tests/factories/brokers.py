@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dramatiq
+import redis
 from dramatiq.broker import Broker
 
 from switchyard.broker.interface import facilities
@@ -32,6 +33,16 @@ def _give_up_soon(calls: RedisCalls) -> None:
     call = calls.call
     calls.budget_s = 0.2
     calls.call = lambda *args, **options: call(*args, **options | {"budget_s": 0.2})  # type: ignore[method-assign]
+
+
+@contextmanager
+def full(server: redis.Redis) -> Iterator[None]:
+    """Make a server refuse every write, as a full one does."""
+    server.config_set("maxmemory", 1)
+    try:
+        yield
+    finally:
+        server.config_set("maxmemory", 0)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ class Caller:
         self.headers = {"Authorization": f"Bearer {secret}"}
 
     def post(self, path: str, body: Any) -> HttpResponse:
-        data = json.dumps(body).encode()
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self.client.post(f"/api/v1{path}", data, content_type="application/json", headers=self.headers)
 
     def get(self, path: str) -> HttpResponse:

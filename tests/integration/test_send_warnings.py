@@ -1,4 +1,4 @@
-"""In development a send inside a transaction is reported, with the line that wrote it."""
+"""Sends inside a transaction are reported in development; a worker of an undeclared queue fails its test."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any
 
 import dramatiq
 import pytest
+import redis
 from django.db import transaction
 from dramatiq.brokers.stub import StubBroker
 
 from switchyard.jobs.services import enqueue_on_commit
 from switchyard.send_warnings import TransactionWarnings
+from tests.conftest import RunWorker
 
 HERE = "tests/integration/test_send_warnings.py"
-
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
@@ -71,3 +72,9 @@ def test_production_and_tests_are_not_warned(
         hello.send("Ada")
 
     assert said(caplog) == []
+
+
+def test_a_worker_of_an_undeclared_queue_fails_its_test(valkey: redis.Redis, run_worker: RunWorker) -> None:
+    words = r"queue 'defalt' is not declared; the yard has .*default"
+    with pytest.raises(pytest.fail.Exception, match=words), run_worker("defalt"):
+        pass

@@ -6,17 +6,16 @@ import contextlib
 import json
 import shutil
 import subprocess
-import threading
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from switchyard.embedded.server import free_port
+from tests.factories.endpoints import Answering, answers_of
 from tests.waiting import wait_for
 
 # Path of each service below a receiver's address, and its answer to a request that it takes.
@@ -44,30 +43,15 @@ def receiver() -> Iterator[Receiver]:
     """Serve on a free port of loopback until the block ends."""
     found = Receiver()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            found.got.append((self.path, time.monotonic(), body))
-            status, kind, answer = ANSWERS.get(self.path, (404, "text/plain", b"no such service"))
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
+            found.got.append((self.path, time.monotonic(), json.loads(self.body())))
+            status, kind, content = ANSWERS.get(self.path, (404, "text/plain", b"no such service"))
+            self.answer(status, content, kind)
 
-        def log_message(self, *arguments: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    found.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with answers_of(Handler) as port:
+        found.url = f"http://127.0.0.1:{port}"
         yield found
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def program(name: str) -> str:

@@ -6,7 +6,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import dramatiq
@@ -17,6 +16,7 @@ from switchyard.broker.interface import Facilities, attach
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroups
+from tests.factories.endpoints import Answering, answers_of
 
 
 class Receiver:
@@ -30,11 +30,19 @@ class Receiver:
         self.words = b""
         self.answers: list[int] = []
         self.hang: threading.Event | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hooks/canary-secret?key=canary-secret"
+
+    @contextlib.contextmanager
+    def receiving(self) -> Iterator[Receiver]:
         receiver = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Answering):
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
+                body = self.body()
                 if receiver.hang is not None:
                     receiver.hang.wait(30)
                 status = receiver.answers.pop(0) if receiver.answers else 204
@@ -42,45 +50,23 @@ class Receiver:
                     receiver.bodies.append(json.loads(body))
                     receiver.paths.append(self.path)
                     receiver.headers.append({name.lower(): value for name, value in self.headers.items()})
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(receiver.words)))
-                self.end_headers()
-                with contextlib.suppress(ConnectionError):  # of a sender that has given up
-                    self.wfile.write(receiver.words)
+                self.answer(status, receiver.words)
 
             def do_GET(self) -> None:
                 receiver.asked.append(self.path)
-                self.send_response(receiver.answers.pop(0) if receiver.answers else 204)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+                self.answer(receiver.answers.pop(0) if receiver.answers else 204)
 
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}/hooks/canary-secret?key=canary-secret"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(30)
+        with answers_of(Handler) as self.port:
+            yield self
 
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    yield made
-    made.close()
+    with Receiver().receiving() as made:
+        yield made
 
 
-@pytest.fixture
-def second_receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    yield made
-    made.close()
+second_receiver = receiver
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.factories.endpoints import Answering, answers_of
 
 TOKEN = "canary-secret-token"
 BASIC = "Basic b3BzQGV4YW1wbGUuY29tOmNhbmFyeS1zZWNyZXQtdG9rZW4="
@@ -34,17 +35,21 @@ class Jira:
         self.lose: list[str] = []
         self.requests: list[str] = []
         self.broken: Callable[[], Iterator[bytes]] | None = None
+        self.host = ""
         self._cloud = cloud
+
+    @contextmanager
+    def serving(self) -> Iterator[Jira]:
         jira = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Answering):
             def do_GET(self) -> None:
-                self.answer(None)
+                self.find(None)
 
             def do_POST(self) -> None:
-                self.answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.find(json.loads(self.body()))
 
-            def answer(self, body: Any) -> None:
+            def find(self, body: Any) -> None:
                 jira.requests.append(f"{self.command} {self.path.partition('?')[0]}")
                 if jira.broken is not None:
                     self._pour(jira.broken())
@@ -55,11 +60,7 @@ class Jira:
                 if self.command == "POST" and any(self.path.endswith(path) for path in jira.lose):
                     jira.lose.clear()
                     return
-                content = b"" if found is None else json.dumps(found).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
+                self.answer(status, b"" if found is None else json.dumps(found).encode())
 
             def _pour(self, parts: Iterator[bytes]) -> None:
                 try:
@@ -68,23 +69,14 @@ class Jira:
                 except OSError:
                     return  # the other side has given up
 
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.host = f"127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        self._thread.start()
+        with answers_of(Handler) as port:
+            self.host = f"127.0.0.1:{port}"
+            yield self
 
     @property
     def url(self) -> str:
         secret = f"ops@example.com:{TOKEN}" if self._cloud else TOKEN
         return f"jira://{secret}@{self.host}/OPS"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(30)
 
     def answer(self, method: str, path: str, body: Any) -> Answer:
         path, _, query = path.removeprefix("/rest/api/").partition("?")
@@ -151,12 +143,3 @@ def flood() -> Iterator[bytes]:
 
 def nonsense(body: bytes) -> Callable[[], Iterator[bytes]]:
     return lambda: iter([b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body), body])
-
-
-@contextmanager
-def jira_server(*, cloud: bool = True) -> Iterator[Jira]:
-    made = Jira(cloud=cloud)
-    try:
-        yield made
-    finally:
-        made.close()

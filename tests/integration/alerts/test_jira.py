@@ -20,9 +20,9 @@ from switchyard.alerts.models import Alert, Delivery
 from switchyard.audit.services import Who
 from switchyard.broker.stores.alert_groups import AlertGroups
 from tests.integration.alerts.conftest import fact
-from tests.integration.alerts.jira_server import WAYS, Jira, drip, flood, jira_server, nonsense
+from tests.integration.alerts.jira_server import WAYS, Jira, drip, flood, nonsense
 from tests.unit.alerts.configuration import with_alert_urls
-from tests.unit.alerts.test_notice import FIRST
+from tests.unit.alerts.test_channels import FIRST
 from tests.waiting import wait_for
 
 ENDED = copy.copy(FIRST.alert)
@@ -32,7 +32,7 @@ DIGEST, END = replace(FIRST, id="1-1", count=9, reported=1), replace(FIRST, id="
 
 @pytest.fixture
 def server() -> Iterator[Jira]:
-    with jira_server() as made:
+    with Jira().serving() as made:
         yield made
 
 
@@ -51,7 +51,7 @@ def send(server: Jira, *notices: Any) -> None:
 
 @pytest.mark.parametrize("cloud", [True, False])
 def test_a_ticket_is_created_commented_and_closed(cloud: bool) -> None:
-    with jira_server(cloud=cloud) as server:
+    with Jira(cloud=cloud).serving() as server:
         send(server, FIRST, DIGEST, END)
 
     [ticket] = server.tickets.values()

@@ -12,13 +12,15 @@ from django.utils import timezone
 from msgspec.structs import replace
 
 from switchyard.alerts import resolution, sending, silences
-from switchyard.alerts.intake import notice_of
+from switchyard.alerts.intake import notice_of, write_alert
 from switchyard.alerts.lasting import CALM_S, BrokerAlerts, LastingAlerts
 from switchyard.alerts.models import Alert
+from switchyard.alerts.notice import recent
+from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
-from switchyard.broker.stores.alert_groups import AlertGroups
+from switchyard.broker.stores.alert_groups import AlertFact, AlertGroups
 from switchyard.dead_letters import acts
 from switchyard.schedules.runner import reconcile_letters
 from tests.chaos.load import let_pass
@@ -29,6 +31,7 @@ from tests.unit.alerts.configuration import with_alert_urls
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
+FACT = AlertFact("f00d", "dead_letter", "deliver_webhook gave up", "", "webhook", "deliver_webhook", now_ms())
 
 
 @pytest.fixture
@@ -204,3 +207,25 @@ def test_what_was_sent_without_the_database_is_resolved_with_it(
         assert sending.dispatch_due() == 1
 
     assert Alert.objects.get().state == "resolved"
+
+
+def test_alerts_since_the_last_message_are_counted(facilities: Facilities) -> None:
+    facilities.alerts.raise_(FACT)
+    [claimed] = facilities.alerts.claim_due()
+    facilities.alerts.settle(write_alert(claimed, ()))
+    before = now_ms()
+    wait_for(lambda: now_ms() > before)
+    for _ in range(299):
+        facilities.alerts.raise_(FACT)
+
+    [alert] = recent()
+    assert alert.count == 300
+    assert alert.last_at > datetime_of(before), "the last of them, not the last of the message"
+
+
+def test_without_the_broker_the_count_is_that_of_the_last_message(facilities: Facilities) -> None:
+    facilities.alerts.raise_(FACT)
+    [claimed] = facilities.alerts.claim_due()
+    write_alert(claimed, ())
+    with broker_without_server():
+        assert [alert.count for alert in recent()] == [1]

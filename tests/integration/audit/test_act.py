@@ -1,19 +1,39 @@
-"""Rows of acts: written before, completed after, also when an act fails or the database is away."""
+"""Rows of acts: written before, completed after, also of one that fails halfway; those of commands as well."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import dramatiq
 import pytest
-from django.db import OperationalError, connection
+from django.contrib.auth.models import User
+from django.core.management import CommandError
+from django.db import DatabaseError, OperationalError, connection
 from django.test import RequestFactory
 
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who, act
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.interface import Facilities
+from switchyard.dead_letters import acts
+from switchyard.jobs.services import submit
+from tests.factories.brokers import broker_without_server
+from tests.factories.commands import output_of
+from tests.factories.letters import keep, letter
 
 pytestmark = pytest.mark.django_db
-
 ADA = Who("ada", "page")
+KILLED = """
+import os, signal, django
+django.setup()
+from switchyard.audit.services import Who, act
+with act("letter.discard", who=Who("ada", "command"), target="a", reason="test data"):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def test_detail_is_written_without_what_postgresql_cannot_store() -> None:
@@ -95,3 +115,100 @@ def test_command_is_of_the_system_user_and_of_the_person_behind_sudo(monkeypatch
     monkeypatch.setenv("SUDO_USER", "ada")
 
     assert Who.of_command() == Who("ada as root", "command")
+
+
+@contextmanager
+def failing_at_the_third(error: Exception, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the action work for two letters, then raise."""
+    real, calls = acts.act_on, []
+
+    def action(*args: object, **options: object) -> object:
+        calls.append(args)
+        if len(calls) == 3:
+            raise error
+        return real(*args, **options)
+
+    monkeypatch.setattr(acts, "act_on", action)
+    yield
+
+
+@pytest.mark.parametrize("error", [BrokerUnavailable("requeue", "away"), DatabaseError("disk I/O error")])
+def test_an_act_on_several_that_a_server_ends_counts_what_it_did(
+    error: Exception, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [keep(letter(id=f"{number}")).id for number in range(5)]
+
+    with failing_at_the_third(error, monkeypatch), suppress(DatabaseError):
+        acts.apply("requeue", ids, who=Who("ada", "command"), reason="fixed")
+
+    entry = AuditEntry.objects.get()
+    assert (entry.act, entry.who, entry.reason, entry.count) == ("letter.requeue", "ada", "fixed", 2)
+    assert (entry.outcome, entry.error) == (
+        "failed", "BrokerError" if isinstance(error, BrokerUnavailable) else "DatabaseError",
+    )  # fmt: skip
+
+
+def test_killed_process_leaves_a_row_that_has_begun(
+    transactional_db: None, process_environment: dict[str, str]
+) -> None:
+    environment = process_environment | {"DJANGO_SETTINGS_MODULE": "project.settings"}
+
+    died = subprocess.run([sys.executable, "-c", KILLED], env=environment, timeout=60, check=False)
+
+    entry = AuditEntry.objects.get()
+    assert died.returncode == -9
+    assert (entry.act, entry.target, entry.outcome, entry.ended_at) == ("letter.discard", "a", "begun", None)
+
+
+def row() -> AuditEntry:
+    return AuditEntry.objects.get()
+
+
+def seen(entry: AuditEntry) -> tuple[Any, ...]:
+    return entry.act, entry.target, entry.via, entry.reason, entry.count, entry.outcome
+
+
+@pytest.mark.usefixtures("facilities")
+def test_pause_that_the_broker_does_not_answer_is_a_failed_row() -> None:
+    with broker_without_server(), pytest.raises(CommandError):
+        output_of("queues", "pause", "default")
+
+    assert (row().outcome, row().error) == ("failed", "BrokerUnavailable")
+
+
+def test_letters_are_moved_with_one_row_for_all(facilities: Facilities) -> None:
+    for number in range(3):
+        keep(letter(id=f"{number}"))
+
+    with pytest.raises(SystemExit):
+        output_of("deadletters", "discard", "0", "1", "nope", "--reason", "test data")
+
+    assert seen(row()) == ("letter.discard", "", "command", "test data", 2, "done")
+    assert row().detail == {"ids": ["0", "1", "nope"], "chosen": 3}
+
+
+@pytest.mark.usefixtures("facilities")
+def test_cancelled_job_is_a_row_with_the_answer() -> None:
+    @dramatiq.actor(actor_name="audited", queue_name="default")
+    def audited() -> None: ...
+
+    try:
+        job_id = submit(audited, kwargs={}, delay_ms=60_000)
+        output_of("jobs", "cancel", job_id)
+    finally:
+        del dramatiq.get_broker().actors["audited"]
+
+    assert seen(row()) == ("job.cancel", job_id, "command", "", 1, "done")
+    assert row().detail == {"answer": "cancelled"}
+
+
+@pytest.mark.usefixtures("facilities")
+def test_tokens_are_created_and_revoked_with_rows_without_their_secret() -> None:
+    User.objects.create_user("ada")
+    plain = output_of("tokens", "create", "--user", "ada", "--scopes", "read").strip()
+    output_of("tokens", "revoke", plain)
+
+    revoked, created = AuditEntry.objects.all()
+    assert (created.act, created.target, created.count) == ("token.create", plain.split("_")[1], 1)
+    assert (revoked.act, revoked.target, revoked.count) == ("token.revoke", plain.split("_")[1], 1)
+    assert plain.split("_", 2)[2] not in f"{created.__dict__}{revoked.__dict__}"

@@ -1,4 +1,4 @@
-"""``bin/environment.sh``: makes the virtual environment, once, and says what to do when it cannot."""
+"""``bin/environment.sh``, ``bin/test --without`` and ``manage.py`` say what to do where something is missing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ from django.conf import settings
 
 SCRIPT = settings.BASE_DIR / "bin/environment.sh"
 REAL = Path(sys.executable).resolve()
+MANAGE = settings.BASE_DIR / "manage.py"
+BROKER = "tests/integration/broker/"
+PATHS = (
+    f"{BROKER}conformance/test_letters.py",
+    f"{BROKER}redis/test_sentinel.py",
+    f"{BROKER}redis/test_tls.py",
+    "tests/integration/doctor/test_server.py",
+)
+REDIS_FILES = ("test_sentinel.py", "test_tls.py")
 
 
 @pytest.fixture(scope="module")  # it takes 10 s of processor time to make an environment
@@ -89,3 +98,60 @@ def test_call_of_bin_test_explains_itself(arguments: list[str], code: int, words
 
     assert done.returncode == code
     assert words in done.stdout + done.stderr
+
+
+def manage(*python: str, **variables: str) -> tuple[int, str]:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variables
+    command = [sys.executable, *python, str(MANAGE), "check"]
+    done = subprocess.run(command, cwd=MANAGE.parent, env=environment, capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stderr
+
+
+def check_with(settings_text: str, folder: Path) -> tuple[int, str]:
+    (folder / "wrong.py").write_text(settings_text)
+    return manage(DJANGO_SETTINGS_MODULE="wrong", PYTHONPATH=str(folder), SWITCHYARD_STATE_DIR=str(folder))
+
+
+def test_an_interpreter_without_packages_is_told_of_the_environment() -> None:
+    code, said = manage("-S")
+
+    assert code == 1
+    assert said.startswith(f"manage.py: Python at {sys.executable} has no Django; write .venv/bin/python manage.py")
+    assert "Traceback" not in said
+
+
+def test_a_package_that_is_missing_is_followed_by_what_installs_it(tmp_path: Path) -> None:
+    code, said = check_with('INSTALLED_APPS = ["nopackage"]\n', tmp_path)
+
+    assert code == 1
+    assert "ModuleNotFoundError: No module named 'nopackage'" in said
+    assert "INSTALLED_APPS in wrong names 'nopackage'; correct it" in said
+    assert "or, after a pull, run bin/demo, which installs requirements.txt again" in said
+
+
+def collected(without: str) -> set[str]:
+    """Return the ids of the tests that a run without some programs has."""
+    command = [Path(sys.executable).with_name("pytest"), "--collect-only", *PATHS]
+    own = {"PYTHONPATH", "DJANGO_SETTINGS_MODULE"}
+    environment = {name: value for name, value in os.environ.items() if name not in own} | {"TEST_WITHOUT": without}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=True, cwd=settings.BASE_DIR, env=environment
+    )
+    return {line for line in done.stdout.splitlines() if "::" in line}
+
+
+def needs_redis(name: str) -> bool:
+    file, _, rest = name.partition("::")
+    return (
+        file.endswith(REDIS_FILES) or rest.endswith(("[tls]", "[redis]")) * (BROKER in file) or "[redis-server" in rest
+    )
+
+
+@pytest.mark.needs()
+def test_all_and_only_the_tests_that_start_the_program_are_left_out() -> None:
+    everything = collected("")
+
+    without_redis = collected("redis-server promtool")
+
+    assert everything - without_redis == {name for name in everything if needs_redis(name)}
+    assert any(name.endswith("[atomic]") for name in without_redis)

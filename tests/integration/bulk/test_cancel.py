@@ -1,4 +1,4 @@
-"""Bulk cancellation on the real broker: what waits, is scheduled, is retried or runs."""
+"""Bulk acts on jobs, cancelled or run again, each once whatever is killed; alerts that are acknowledged together."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from django.utils import timezone
 from dramatiq.actor import Actor
 
 from switchyard.audit.models import AuditEntry
+from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
 from switchyard.broker.queue import administration
 from switchyard.broker.stores.history_streams import decode_rows
 from switchyard.bulk import runner
 from switchyard.bulk.kinds import kind_of
 from switchyard.bulk.models import BulkAct
+from switchyard.history.models import JobRow
 from tests.integration.bulk.conftest import Start
 from tests.waiting import wait_for
 
@@ -211,3 +213,85 @@ def test_an_act_needs_no_slot_of_the_queue_that_it_rescues(
 
     act.refresh_from_db()
     assert (act.state, act.done, set(facilities.records.states(ids))) == ("done", 200, {"cancelled"})
+
+
+@pytest.fixture
+def repeated(facilities: Facilities) -> Iterator[Actor[Any, Any]]:
+    """An actor of the real yard."""
+
+    @dramatiq.actor(actor_name="repeated", queue_name="urgent")
+    def repeated(number: int) -> None:
+        pass
+
+    yield repeated
+    del dramatiq.get_broker().actors["repeated"]
+
+
+def ended(number: int, **changes: Any) -> JobRow:
+    """Write a job of the history."""
+    at = now_ms() - 10_000 + number
+    values = {
+        "job_id": f"job-{number}", "sequence": 1, "state": "dead", "actor": "repeated", "queue": "urgent",
+        "lane": "urgent", "attempts": 1, "generation": 0, "enqueued_at": at - 10, "finished_at": at,
+        "not_succeeded_at": at, "arguments": f'{{"number":{number}}}',
+    }  # fmt: skip
+    return JobRow.objects.create(**(values | changes))
+
+
+def sent(facilities: Facilities) -> list[int]:
+    """Return the numbers of the jobs that wait."""
+    calls, keys = facilities.records.calls, facilities.records.keys.queue("urgent")
+    ids = [str(id_, "ascii") for id_ in calls.command("LRANGE", keys.waiting("live")[1], 0, -1)]
+    messages = [facilities.transport.find_message("urgent", id_) for id_ in ids]
+    return sorted(message.kwargs["number"] for message in messages if message is not None)
+
+
+@pytest.mark.parametrize("killed", ["", "killed", "killed, and the broker has forgotten"])
+def test_ended_jobs_run_again_once_each(
+    killed: str, start: Start, finish: Finish, facilities: Facilities, repeated: Actor[Any, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(runner, "MOST", 4)
+    for number in range(10):
+        ended(number)
+    ended(10, state="succeeded", not_succeeded_at=None)
+    ended(11, arguments='{"number":"[redacted]"}')
+    act = start("job.run_again", {"actor": "repeated", "state": "dead"}, reason="rates are back")
+    if killed:
+        begun = runner.begin(act.pk, act.run)
+        assert begun is not None
+        kind_of(act.kind).apply(begun[0], begun[0].hand[:3], repeated=False)
+    forgotten = sent(facilities) if killed.endswith("forgotten") else []
+    if forgotten:
+        calls, keys = facilities.records.calls, facilities.records.keys.queue("urgent")
+        for id_ in calls.command("LRANGE", keys.waiting("live")[1], 0, -1):
+            ended(0, job_id=str(id_, "ascii"), state="succeeded", not_succeeded_at=None)
+        calls.command("DEL", keys.bodies, keys.waiting("live")[1])
+
+    act = finish(act)
+
+    assert (act.state, act.done, act.skipped) == ("done", 10, 1)
+    assert sent(facilities) == [number for number in range(10) if number not in forgotten]
+    assert AuditEntry.objects.get(act="job.run_again").count == 10
+
+
+def test_jobs_that_no_release_would_take_are_left_out(
+    start: Start, finish: Finish, facilities: Facilities, repeated: Actor[Any, Any]
+) -> None:
+    ended(1)
+    ended(2, arguments='{"number":[2]}')
+    ended(3, arguments='{"numbers":3}')
+    ended(4, tags=[""])
+    ended(5)
+
+    act = finish(start("job.run_again", {"actor": "repeated", "state": "dead"}))
+
+    assert (act.state, act.done, act.error) == ("done", 2, "")
+    assert act.skips == {"its arguments or tags do not fit this release": 3}
+    assert sent(facilities) == [1, 5]
+
+
+@pytest.mark.parametrize("filter", [{}, {"state": "running"}, {"colour": "red"}])
+def test_second_run_of_everything_or_of_what_has_not_ended_is_refused(filter: dict[str, str], start: Start) -> None:
+    with pytest.raises(ValueError, match=r"state|colour"):
+        start("job.run_again", filter)

@@ -1,23 +1,35 @@
-"""The same mistake in an argument ends each command with the same exit code."""
+"""Exit codes: of the same mistake in each command, of a terminal without a yard, and of output that nobody reads."""
 
 from __future__ import annotations
 
+import io
+import os
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dramatiq
 import pytest
+from django.conf import settings
+from django.core.management import CommandError, call_command
 from django.core.management.base import BaseCommand
 from django.db import connections
 
 from switchyard.broker.interface import Facilities
 from switchyard.commands.management.commands.switchyard import Command
+from switchyard.console.commands import INTERRUPTED, READER_LEFT, PrintingCommand
+from tests.factories.commands import manage
 
 pytestmark = pytest.mark.django_db
-
 LISTS = ("jobs list", "history list", "deadletters list", "deadletters groups", "alerts list")
+JOB = "0c3f9b1e-6a9f-4a90-9ec5-4a3c1d5a2a11"
+SEND = "from dramatiq import Message, get_broker; get_broker().enqueue(Message('default', 'none', (), {}, {}))"
+PRINTING = [["topology"], ["switchyard", "topology"]]
+
+
 LISTS += ("bulk list", "batches list")
 
 
@@ -33,7 +45,7 @@ def actor(facilities: Facilities) -> Iterator[Any]:
     del broker.actors["couple"]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither close the connections of the test after a command, nor check the system before it."""
     monkeypatch.setattr(connections, "close_all", lambda: None)
@@ -46,6 +58,7 @@ def exit_code(call: str) -> Any:
     return ended.value.code
 
 
+@pytest.mark.usefixtures("kept")
 @pytest.mark.parametrize(
     "call",
     [
@@ -92,6 +105,7 @@ def test_an_argument_that_is_none_is_exit_2(actor: Any, call: str) -> None:
     assert exit_code(call) == 2
 
 
+@pytest.mark.usefixtures("kept")
 @pytest.mark.parametrize("call", ["queues pause nope", "actors pause nope", "jobs show nope", "plan --since 1h"])
 def test_something_unknown_is_exit_1(actor: Any, call: str) -> None:
     assert exit_code(call) == 1
@@ -100,6 +114,7 @@ def test_something_unknown_is_exit_1(actor: Any, call: str) -> None:
 TABLES = ("default = 1", "[default]\narrivals = '1/s'\nduration = 5", "[default]\narrivals = []\nduration = 'p50=1s'")
 
 
+@pytest.mark.usefixtures("kept")
 @pytest.mark.parametrize("text", [*TABLES, ""])
 def test_a_file_that_gives_no_work_is_exit_2(tmp_path: Path, text: str) -> None:
     (tmp_path / "plan.toml").write_text(text)
@@ -107,7 +122,92 @@ def test_a_file_that_gives_no_work_is_exit_2(tmp_path: Path, text: str) -> None:
     assert exit_code(f"plan --given {tmp_path / 'plan.toml'}") == 2
 
 
+@pytest.mark.usefixtures("kept")
 def test_arguments_that_do_not_fit_a_job_are_exit_2(actor: Any) -> None:
     sent = actor.send_with_options(args=(1,), delay=3_600_000).message_id
 
     assert exit_code(f"jobs run-again {sent} --set car=1") == 2
+
+
+@pytest.mark.parametrize(
+    "arguments", [("jobs", "show", JOB), ("broker",), ("shell", "-v0", "-c", SEND)], ids=lambda arguments: arguments[0]
+)
+def test_a_terminal_without_a_yard_is_told_that_none_runs_there(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    state = {"SWITCHYARD_STATE_DIR": str(tmp_path / "var")}
+
+    done = manage(*arguments, hidden=("SWITCHYARD_", "DJANGO_"), cwd=tmp_path, **state)
+
+    said = done.stdout + done.stderr
+    assert "yard runs in var" in said or arguments == ("broker",)
+    assert "tart bin/demo here, or export SWITCHYARD_STATE_DIR=DIR for a yard that runs in another folder" in said
+    assert "check SWITCHYARD_BROKER_URL" not in said
+
+
+def end_of(outcome: BaseException | str) -> None:
+    """Run a command that raises, or writes a text."""
+
+    class Command(PrintingCommand):
+        requires_system_checks = []
+
+        def handle(self, *args: object, **options: object) -> None:
+            if isinstance(outcome, BaseException):
+                raise outcome
+            self.stdout.write(outcome)
+
+    if isinstance(outcome, CommandError):
+        call_command(Command())
+    Command().run_from_argv(["manage.py", "any"])
+
+
+@pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
+def test_a_reader_that_has_left_ends_a_command_quietly(arguments: list[str]) -> None:
+    command = [sys.executable, "manage.py", *arguments]
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        ended = subprocess.run(
+            command, cwd=settings.BASE_DIR, stdout=write, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    finally:
+        os.close(write)
+
+    assert (ended.returncode, ended.stderr) == (READER_LEFT, b"")
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError("of a socket"), KeyError("a defect")], ids=repr)
+def test_a_defect_is_not_taken_for_a_reader_that_has_left(error: Exception) -> None:
+    with pytest.raises(type(error)) as raised:
+        end_of(error)
+    assert raised.value is error
+
+
+def test_an_interrupted_command_ends_quietly() -> None:
+    with pytest.raises(SystemExit) as ended:
+        end_of(KeyboardInterrupt())
+    assert ended.value.code == INTERRUPTED
+
+
+def test_characters_that_a_terminal_lacks_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
+
+    end_of("80 – 320 ms")
+
+    assert written.getvalue() == b"80 \\u2013 320 ms\n"
+
+
+def test_a_command_without_a_standard_output_ends_with_its_own_exit_code() -> None:
+    ended = subprocess.run(
+        [sys.executable, "manage.py", "jobs", "show"], cwd=settings.BASE_DIR, stderr=subprocess.PIPE, timeout=60,
+        check=False, text=True, preexec_fn=lambda: os.close(1),
+    )  # fmt: skip
+
+    assert ended.returncode == 2
+    assert "ID" in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_an_error_drives_no_terminal() -> None:
+    with pytest.raises(CommandError) as raised:
+        end_of(CommandError("no actor \x1b[2J\nis named \x9b2J", returncode=7))
+
+    assert (str(raised.value), raised.value.returncode) == ("no actor \\x1b[2J\nis named \\x9b2J", 7)

@@ -5,24 +5,19 @@ from __future__ import annotations
 import datetime
 import json
 import re
-import secrets
-import time
 from typing import Any
 
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.core.files.uploadedfile import SimpleUploadedFile
 from django.http import HttpResponse
 from django.test import Client
 
-from apps.billing.signatures import sign
 from switchyard.api.tokens import create_token, revoke_token
 from switchyard.audit.services import Who
 from switchyard.broker.interface import Facilities
 from tests.factories.callers import api_user
-from tests.factories.pictures import encode, gradient
-from tests.factories.shop import make_customer, make_invoice
+from tests.factories.shop import make_customer
 from tests.unit.api.conftest import problem
 
 pytestmark = pytest.mark.usefixtures("facilities")
@@ -102,76 +97,6 @@ def test_work_is_accepted_on_its_queue(client: Client, path: str, bodies: list[d
         accepted(client, post(client, path, body | about), queue)
 
 
-def test_a_thumbnail_of_an_upload_is_accepted(client: Client) -> None:
-    file = SimpleUploadedFile("cat.png", encode(gradient(), "PNG"), "image/png")
-
-    response = client.post("/api/v1/thumbnails", {"file": file, "width": "5", "height": "5"})
-
-    accepted(client, response, "images")
-
-
-def test_an_event_is_delivered_once_for_each_subscribed_endpoint(client: Client) -> None:
-    for events in (["invoice.paid"], ["invoice.paid", "invoice.sent"], ["invoice.sent"]):
-        made = post(client, "webhooks/endpoints", {"url": "https://1.1.1.1/hook", "events": events})
-        assert made.status_code == 201
-        assert made.json().keys() == {"id", "secret"}
-
-    response = post(client, "webhooks/events", {"event": "invoice.paid", "payload": {"number": 1}})
-
-    assert response.status_code == 202
-    job_ids = response.json()["job_ids"]
-    assert len(set(job_ids)) == 2
-    for job_id in job_ids:
-        assert client.get(f"/api/v1/jobs/{job_id}").json()["queue"] == "webhook"
-
-
-def signed(body: bytes, *, secret: str | None = None, at: int | None = None) -> dict[str, str]:
-    """Return the headers of a signed inbound event."""
-    event_id, now = f"evt_{secrets.token_hex(4)}", at or int(time.time())
-    key = secret or settings.PAYMENT_SECRET
-    signature = sign(key, event_id, now, body)
-    return {"webhook-id": event_id, "webhook-timestamp": str(now), "webhook-signature": signature}
-
-
-def payment(number: str) -> bytes:
-    data = {
-        "id": "pay_1", "amount": "100.00", "currency": "EUR", "paid_at": "2026-11-20T08:30:00Z",
-        "invoice_number": number,
-    }  # fmt: skip
-    return json.dumps({"type": "payment.received", "data": data}).encode()
-
-
-def inbound(body: bytes, headers: dict[str, str]) -> HttpResponse:
-    """Send an inbound event, without a token."""
-    return Client().post("/api/v1/payments/events", body, content_type="application/json", headers=headers)
-
-
-def test_a_signed_payment_event_is_accepted_on_the_urgent_queue(ada: User, facilities: Facilities) -> None:
-    body = payment(make_invoice().number)
-
-    response = inbound(body, signed(body))
-
-    assert response.status_code == 202
-    assert waiting(facilities) == {"urgent": 1}
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda body, headers: (body, {}),
-        lambda body, headers: (body + b" ", headers),
-        lambda body, headers: (body, signed(body, secret="x" * 40)),
-        lambda body, headers: (body, signed(body, at=int(time.time()) - 3600)),
-        lambda body, headers: (body, headers | {"webhook-signature": "v1,AAAA"}),
-    ],
-)
-def test_an_inbound_event_that_is_not_signed_is_401(ada: User, facilities: Facilities, change: Any) -> None:
-    body = payment("INV-1")
-
-    problem(inbound(*change(body, signed(body))), 401)
-    assert waiting(facilities) == {}
-
-
 WRONG: dict[str, list[tuple[dict[str, Any], str]]] = {
     "reports": [
         *(({"customer_id": value}, "customer_id") for value in (987654, "1", 2**63)),
@@ -242,19 +167,6 @@ def test_no_token_a_wrong_one_or_one_without_the_scope_is_refused(ada: User, fac
     problem(post(client, path, SUBMITS[path], Authorization=f"Bearer {old}"), 401)
     problem(post(client, path, SUBMITS[path], Authorization=f"Bearer {reader}"), 403)
     assert waiting(facilities) == {}
-
-
-def test_the_same_key_and_body_is_the_first_answer_and_another_body_is_422(
-    client: Client, facilities: Facilities
-) -> None:
-    def send(form: str) -> HttpResponse:
-        return post(client, "exports", {"dataset": "invoices", "format": form}, **{"Idempotency-Key": "one"})
-
-    first, again, other = send("csv"), send("csv"), send("xlsx")
-
-    assert again.content == first.content
-    problem(other, 422)
-    assert waiting(facilities) == {"slow": 1}
 
 
 def test_the_description_names_every_request(client: Client) -> None:

@@ -11,7 +11,6 @@ from dramatiq.actor import Actor
 
 from switchyard.broker.interface import Facilities
 from switchyard.broker.shapes import DeadLetter as Letter
-from tests.factories.brokers import broker_without_server
 from tests.factories.letters import keep, letter
 from tests.factories.staff import client_of
 
@@ -50,9 +49,3 @@ def operator(db: None) -> User:
 @pytest.fixture
 def client(operator: User) -> Client:
     return client_of(operator)
-
-
-@pytest.fixture
-def broker_away() -> Iterator[None]:
-    with broker_without_server():
-        yield

@@ -23,16 +23,19 @@ pytestmark = pytest.mark.django_db
 OPERATOR = Who("a.lind", "page")
 
 
+@pytest.fixture
+def made(bury: Callable[..., Letter]) -> Letter:
+    """A letter with its row."""
+    made = bury()
+    projection.project_or_log(made)
+    return made
+
+
 def waiting(facilities: Facilities) -> int:
     return facilities.transport.stats("default").live.waiting
 
 
-def test_requeue_moves_the_letter_and_says_who(
-    bury: Callable[..., Letter], facilities: Facilities, operator: User
-) -> None:
-    made = bury()
-    projection.project_or_log(made)
-
+def test_requeue_moves_the_letter_and_says_who(made: Letter, facilities: Facilities, operator: User) -> None:
     act = acts.act_on(made.id, "requeue", by=operator.username, reason="mended")
 
     row = DeadLetter.objects.get()
@@ -43,10 +46,7 @@ def test_requeue_moves_the_letter_and_says_who(
     assert facilities.transport.stats("default").dead == 0
 
 
-def test_requeue_repeated_sends_nothing_twice(bury: Callable[..., Letter], facilities: Facilities) -> None:
-    made = bury()
-    projection.project_or_log(made)
-
+def test_requeue_repeated_sends_nothing_twice(made: Letter, facilities: Facilities) -> None:
     first, second = (acts.act_on(made.id, "requeue", by="a.lind") for _ in range(2))
 
     assert first == "" and "is requeued already" in second
@@ -84,9 +84,7 @@ def test_acknowledged_letter_stays_and_can_still_be_requeued(
     assert acts.act_on(made.id, "requeue", by=operator.username) == ""
 
 
-def test_letter_that_something_else_took_is_missing(bury: Callable[..., Letter], facilities: Facilities) -> None:
-    made = bury()
-    projection.project_or_log(made)
+def test_letter_that_something_else_took_is_missing(made: Letter, facilities: Facilities) -> None:
     discard(facilities.transport, "default", made.id)
 
     act = acts.act_on(made.id, "requeue", by="a.lind")
@@ -152,11 +150,7 @@ def interrupt(message_id: str, act: str, *, seconds_ago: int = 120) -> None:
     )  # fmt: skip
 
 
-def test_act_killed_before_the_letter_moved_changes_nothing(
-    bury: Callable[..., Letter], facilities: Facilities
-) -> None:
-    made = bury()
-    projection.project_or_log(made)
+def test_act_killed_before_the_letter_moved_changes_nothing(made: Letter, facilities: Facilities) -> None:
     interrupt(made.id, "requeue")
 
     report = reconcile.reconcile_all()
@@ -169,10 +163,8 @@ def test_act_killed_before_the_letter_moved_changes_nothing(
 
 @pytest.mark.parametrize(("act", "state"), [("requeue", "requeued"), ("discard", "discarded")])
 def test_act_killed_after_the_letter_moved_is_finished(
-    bury: Callable[..., Letter], facilities: Facilities, act: str, state: str
+    made: Letter, facilities: Facilities, act: str, state: str
 ) -> None:
-    made = bury()
-    projection.project_or_log(made)
     {"requeue": requeue, "discard": discard}[act](facilities.transport, "default", made.id)
     interrupt(made.id, act)
 
@@ -184,9 +176,7 @@ def test_act_killed_after_the_letter_moved_is_finished(
     assert len(row.history) == 1
 
 
-def test_act_just_begun_elsewhere_is_not_done_twice(bury: Callable[..., Letter], facilities: Facilities) -> None:
-    made = bury()
-    projection.project_or_log(made)
+def test_act_just_begun_elsewhere_is_not_done_twice(made: Letter, facilities: Facilities) -> None:
     interrupt(made.id, "requeue", seconds_ago=1)
 
     act = acts.act_on(made.id, "discard", by="m.keller")
@@ -195,9 +185,7 @@ def test_act_just_begun_elsewhere_is_not_done_twice(bury: Callable[..., Letter],
     assert facilities.transport.stats("default").dead == 1
 
 
-def test_old_claim_is_settled_by_whoever_acts_next(bury: Callable[..., Letter], facilities: Facilities) -> None:
-    made = bury()
-    projection.project_or_log(made)
+def test_old_claim_is_settled_by_whoever_acts_next(made: Letter, facilities: Facilities) -> None:
     interrupt(made.id, "requeue")
 
     assert acts.act_on(made.id, "discard", by="m.keller") == ""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 import redis
+
+from tests.factories.endpoints import Answering, answers_of
 
 SECRET = "not-for-a-tracker"
 WORK = """
@@ -64,24 +63,13 @@ def tracker() -> Iterator[tuple[str, list[bytes]]]:
     """The address of a project in Sentry, and the envelopes that arrive."""
     envelopes: list[bytes] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            envelopes.append(gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body)
-            self.send_response(200)
-            self.send_header("Content-Length", "2")
-            self.end_headers()
-            self.wfile.write(b"{}")
+            envelopes.append(self.body())
+            self.answer(200, b"{}")
 
-        def log_message(self, *args: Any) -> None:
-            """Print nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        yield f"http://key@127.0.0.1:{server.server_address[1]}/1", envelopes
-        server.shutdown()
-        thread.join(30)
+    with answers_of(Handler) as port:
+        yield f"http://key@127.0.0.1:{port}/1", envelopes
 
 
 def events_in(envelopes: list[bytes]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The filter of letters refuses what a database cannot compare, instead of failing at it."""
+"""The filter of letters refuses what no database can compare; the page of quarantined messages is short."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.dead_lists import Quarantine
 from switchyard.dead_letters import bulk_moves
 from switchyard.dead_letters.projection import project
 from tests.factories.letters import letter
+
+PAGE = reverse("switchyard-quarantine")
 
 
 @pytest.mark.parametrize(
@@ -93,3 +97,44 @@ def test_the_filter_lists_names_as_they_are_and_reasons_in_words(admin_client: C
 
     assert f'<option value="{name}">{name}</option>' in page
     assert '<option value="time_limit">time limit</option>' in page
+
+
+def put(queue: str, *, count: int, raw: bytes = b"{" + b"x" * 5_000, error: str = "it is not JSON") -> list[str]:
+    """Put messages into the quarantine; return their ids, newest first."""
+    broker = dramatiq.get_broker()
+    assert isinstance(broker, RedisBroker)
+    ids = [f"{queue}-{number}" for number in range(count)]
+    for id_ in ids:
+        entry = Quarantine.entry(queue, raw, error, message_id=id_)
+        broker.client.lpush(broker.keys.queue(queue).quarantine, entry)
+    return ids[::-1]
+
+
+def ids_of(page: str) -> list[str]:
+    return re.findall(r'Id <code class="sy-code">(.*?)</code>', page)
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("facilities")
+def test_many_long_messages_make_a_short_page(client: Client) -> None:
+    put("default", count=100, error="e" * 100_000)
+
+    page = client.get(PAGE).content
+
+    assert len(page) < 100_000
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("facilities")
+def test_pages_show_every_message_of_every_queue_once(client: Client) -> None:
+    ids = [id_ for queue, count in (("urgent", 20), ("default", 20)) for id_ in put(queue, count=count)]
+    seen, address = [], PAGE
+
+    while address:
+        page = client.get(address).content.decode()
+        seen.append(ids_of(page))
+        found = re.search(r'href="(\?after=[^"]*)"', page)
+        address = PAGE + found[1] if found else ""
+
+    assert [len(part) for part in seen] == [20, 20]
+    assert sorted(id_ for part in seen for id_ in part) == sorted(ids)

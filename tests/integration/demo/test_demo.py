@@ -1,11 +1,15 @@
-"""The demo as a person uses it: started, stopped in the midst of work, started again, killed."""
+"""The demo as a person uses it: started, refused, checked, stopped in the midst of work, started again, killed."""
 
 from __future__ import annotations
 
 import email
 import json
 import signal
+import socket
 import stat
+import subprocess
+import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +18,12 @@ from typing import Any
 import psutil
 import pytest
 
+from apps.webhooks.models import Endpoint
+from demo.state import StateFolder
+from demo.work import WORK
+from demo.yard import follow_receiver
+from project.config import BASE_DIR
 from tests.integration.demo.running import RunningDemo
-from tests.integration.demo.test_refusals import run_demo
 from tests.processes import is_alive
 from tests.waiting import wait_for
 
@@ -25,7 +33,6 @@ FLAKY = 4
 RECOVERY_S = 95.0  # a job that a worker could not hand back in time runs again after 90 s at the latest
 PARTS = {"demo", "valkey", "sidecars", "pools", "scheduler", "web"}
 FIELDS = {"url", "username", "password", "api_token", "broker_url", "database_url", "mail_dir_or_url", "pids"}
-
 Start = Any
 
 
@@ -140,3 +147,91 @@ def mails_of(state: Path) -> list[Any]:
 
 def deliveries_of(state: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (state / "deliveries.jsonl").read_text().splitlines()]
+
+
+def test_every_outcome_is_as_expected_and_nothing_is_left() -> None:
+    done = run_demo("--check")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(" ok │") == len(WORK)
+    state = next(line for line in done.stdout.splitlines() if "starting a yard in " in line).split()[-1]
+    assert Path(state).parent == Path(tempfile.gettempdir()) and not Path(state).exists()
+    assert not processes_of(Path(state))
+
+
+@pytest.mark.django_db
+def test_endpoints_follow_the_receiver_and_others_stay(tmp_path: Path) -> None:
+    ours = Endpoint.objects.create(owner_key="user:1", url="http://127.0.0.1:1111/flaky", events=["a"], secret="s")
+    other = Endpoint.objects.create(owner_key="user:1", url="https://example.com/hook", events=["a"], secret="t")
+    state = StateFolder(tmp_path)
+
+    follow_receiver(1111, "http://127.0.0.1:2222", state)
+
+    ours.refresh_from_db()
+    other.refresh_from_db()
+    assert (ours.url, other.url) == ("http://127.0.0.1:2222/flaky", "https://example.com/hook")
+    assert state.webhook_secrets.read_text() == "s\n"
+
+
+def run_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "demo", *arguments],
+        cwd=BASE_DIR, capture_output=True, text=True, timeout=170, check=False,
+    )  # fmt: skip
+
+
+def test_part_that_does_not_start_is_named_with_its_log_and_nothing_stays(tmp_path: Path) -> None:
+    (tmp_path / "db.sqlite3").mkdir()
+
+    done = run_demo("--state", str(tmp_path), "--no-sample")
+
+    assert done.returncode == 1
+    assert "demo: set-up: ended with exit code 1; its log is" in done.stderr
+    assert str(tmp_path / "logs" / "set-up.log") in done.stderr
+    assert "unable to open database file" in done.stderr
+    assert "Traceback" not in done.stderr.splitlines()[0]
+    assert not processes_of(tmp_path)
+
+
+def test_port_in_use_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+
+        done = run_demo("--state", str(tmp_path), "--port", port)
+
+    assert done.returncode == 1
+    assert f"demo: port {port}: address already in use; choose another with --port" in done.stderr
+    assert not (tmp_path / "valkey").exists()
+    assert not (tmp_path / "demo.owner.json").exists()
+
+
+def test_state_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    done = run_demo("--state", str(tmp_path / "file" / "state"))
+
+    assert done.returncode == 1
+    assert "not a directory; choose one that you may write to with --state DIR" in done.stderr
+
+
+def test_broken_broker_data_is_an_error_that_names_the_brokers_log(tmp_path: Path) -> None:
+    manifest = tmp_path / "valkey" / "appendonlydir" / "appendonly.aof.manifest"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("nonsense\n")
+
+    done = run_demo("--state", str(tmp_path))
+
+    assert done.returncode == 1
+    assert "demo: valkey: " in done.stderr
+    assert str(tmp_path / "valkey" / "valkey.log") in done.stderr
+
+
+def processes_of(state: Path) -> list[str]:
+    """Return the command lines of processes that have a file of the state folder open."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "open_files"]):
+        if any(Path(file.path).is_relative_to(state) for file in process.info["open_files"] or ()):
+            found.append(" ".join(process.info["cmdline"] or ()))
+    return found

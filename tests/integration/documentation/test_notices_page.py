@@ -1,7 +1,8 @@
-"""The guide's notices: an event by three channels, one of them down, with a limit and a night for each person."""
+"""Guides with servers of others: notices by three channels, an import as a batch, circuits of what they call."""
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,14 +12,19 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+import dramatiq
 import pytest
 
-from switchyard.broker.interface import facilities
+from switchyard.batches.services import Batch
+from switchyard.broker.interface import Facilities, facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Dependency
 from switchyard.conf import declared_yard
+from switchyard.middleware.errors import PermanentFailure
 from tests.conftest import RunWorker
-from tests.integration.documentation.shown import shown_app
+from tests.factories.brokers import the_global_broker
+from tests.factories.yards import small_yard
+from tests.integration.documentation.shown import run_block, shown_app, stand_in, wait_counting
 from tests.waiting import wait_for
 
 HOUR = datetime.now(UTC).hour
@@ -107,3 +113,112 @@ def test_the_morning_is_that_of_the_persons_clock(
     monkeypatch.setattr("django.utils.timezone.now", lambda: datetime.fromisoformat(now))
 
     assert shown.Person(zone="Europe/Zurich").quiet_ms() == quiet_h * HOUR_MS
+
+
+class Import:
+    """The guide's model: what was done."""
+
+    broken: set[int] = set()
+    done: list[tuple[Any, ...]] = []
+
+    @classmethod
+    def save_row(cls, import_id: int, row: int) -> Any:
+        if row in cls.broken:
+            raise PermanentFailure("no such row")
+        cls.done.append(("row", row))
+        return SimpleNamespace(pictures=[f"https://example.org/{row}"] if row % 2 else [])
+
+    @classmethod
+    def save_picture(cls, import_id: int, address: str) -> None:
+        cls.done.append(("picture", address))
+
+    @classmethod
+    def publish(cls, import_id: int) -> None:
+        cls.done.append(("published", import_id))
+
+    @classmethod
+    def warn(cls, import_id: int, failed: int) -> None:
+        cls.done.append(("warned", import_id, failed))
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch, facilities: Facilities) -> dict[str, Any]:
+    """Names that the guide's code defines."""
+    stand_in(monkeypatch, "apps.catalog.models", Import=Import)
+    monkeypatch.setattr(Import, "broken", set())
+    monkeypatch.setattr(Import, "done", [])
+    return run_block("count-jobs-as-a-batch")
+
+
+@pytest.mark.usefixtures("transactional_db")
+def test_the_guides_import_is_published_once_all_rows_and_pictures_are_there(
+    page: dict[str, Any], run_worker: RunWorker
+) -> None:
+    made = Batch(page["import_all"](7, 6))
+    with run_worker("default"):
+        wait_counting(lambda: ("published", 7) in Import.done)
+
+    assert Import.done[-1] == ("published", 7)
+    assert [kind for kind, *_ in Import.done].count("picture") == 3
+    assert (made.progress().state, made.progress().done, made.progress().name) == ("succeeded", 9, "import 7")
+
+
+@pytest.mark.usefixtures("transactional_db")
+def test_the_guides_import_warns_of_a_row_that_failed(page: dict[str, Any], run_worker: RunWorker) -> None:
+    Import.broken = {1}
+    made = Batch(page["import_all"](8, 2))
+    with run_worker("default"):
+        wait_counting(lambda: ("warned", 8, 1) in Import.done and made.progress().state == "complete")
+
+    assert ("published", 8) not in Import.done
+
+
+class Servers(ModuleType):
+    """Stand-in for ``requests``: a provider that does not answer, and a host that asks to wait once."""
+
+    def __init__(self) -> None:
+        super().__init__("requests")
+        self.called: list[str] = []
+        self.waits = {"eu"}
+
+    def post(self, url: str, **options: Any) -> Any:
+        self.called.append(url)
+        raise ConnectionError("no answer")
+
+    def put(self, url: str, **options: Any) -> Any:
+        host = url.split("/")[2]
+        self.called.append(host)
+        status = 429 if host in self.waits else 200
+        self.waits.discard(host)
+        return SimpleNamespace(status_code=status, headers={"Retry-After": "1"}, raise_for_status=lambda: None)
+
+
+@pytest.fixture
+def circuits(monkeypatch: pytest.MonkeyPatch, yard_broker: Callable[..., RedisBroker]) -> Iterator[Any]:
+    """The guide's dependencies and actors, on a yard of their own."""
+    servers = Servers()
+    monkeypatch.setitem(sys.modules, "requests", servers)
+    dependencies = run_block("break-a-circuit")["DEPENDENCIES"]
+    yard = small_yard()
+    billing = replace(yard.queues[0], name="billing")
+    pools = (replace(yard.pools[0], queues=("billing",)), yard.pools[1])
+    broker = yard_broker(replace(yard, queues=(billing,), pools=pools, dependencies=dependencies))
+    with the_global_broker(broker):
+        names = run_block("break-a-circuit", 1)
+        yield SimpleNamespace(broker=broker, servers=servers, charge=names["charge"], sync=names["sync"])
+
+
+def test_what_waits_calls_no_more_and_others_go_on(circuits: Any, run_worker: RunWorker) -> None:
+    records = facilities(circuits.broker).records
+    charges = [circuits.charge.send(number).message_id for number in range(40)]
+    asked, other = circuits.sync.send("eu", 7).message_id, circuits.sync.send("us", 8).message_id
+
+    with run_worker(broker=circuits.broker, threads=1):
+        wait_for(lambda: records.states([other]) == ["succeeded"])
+        wait_for(lambda: [job.reason for job in map(records.read, charges) if job].count("circuit_open") >= 30)
+        wait_for(lambda: records.states([asked]) == ["succeeded"])
+
+    assert circuits.servers.called.count("https://payments.example/charges") <= 15
+    assert (job := records.read(asked)) is not None
+    assert (circuits.servers.called.count("eu"), job.attempts) == (2, 1)
+    assert isinstance(dramatiq.get_broker(), RedisBroker)

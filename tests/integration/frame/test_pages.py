@@ -1,23 +1,42 @@
-"""The frame of every page: menu, strip, theme, policy, and that no page has a script in it."""
+"""The frame of every page: menu, strip, theme, policy, no script or control character; also on an own site."""
 
 from __future__ import annotations
 
+import html
 import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
+import dramatiq
 import pytest
 from django.contrib import admin
-from django.contrib.auth.models import User
+from django.contrib.admin import AdminSite
+from django.contrib.auth.models import Group, User
 from django.test import Client, RequestFactory
-from django.urls import reverse
+from django.urls import include, path, reverse
 from pytest_django import Settings
 
-from switchyard.console.links import actor_url, queue_url
+from switchyard.api.admin import TokenAdmin
+from switchyard.api.models import Token
+from switchyard.broker.interface import Facilities
+from switchyard.broker.queue.operations import Entry
+from switchyard.conf import switchyard_settings
+from switchyard.console.links import actor_url, admin_site, queue_url
 from switchyard.frame.navigation import STRIP
+from switchyard.frame.templatetags.switchyard_frame import room_frame
 from switchyard.jobs.templatetags.switchyard_jobs import named
+from switchyard.operations.admin import LISTS, RoomEntry
+from switchyard.setting_values import InvalidSetting
+from switchyard.workers.checks.installation import addresses
 from tests.factories.pages import text_of
+from tests.integration.jobs.history_rows import job_row
 from tests.integration.operations.test_overview import Seen
+from tests.waiting import wait_for
 
 ACTOR = "generate_report"
+EVIL = "\x1b]0;evil\x07 \x9b2J"
+CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def link(address: str, name: str) -> str:
@@ -38,7 +57,10 @@ def test_everything_is_escaped_and_backticks_are_code() -> None:
 
 pytestmark = pytest.mark.django_db
 
+
 QUEUES, OVERVIEW, THEME = reverse("switchyard-queues"), reverse("switchyard-operations"), reverse("switchyard-theme")
+
+
 PAGES = [
     reverse(name)
     for name in (
@@ -152,3 +174,133 @@ def test_address_that_leads_nowhere_says_so_in_the_frame_and_a_stranger_sees_no_
     assert "/admin/no/%3Cb%3Esuch%3C/b%3E/page/" in page and 'id="menu"' in page and "Http404" not in page
     assert "The topology has no queue no-such." in gone.content.decode()
     assert "There is nothing at this address" in seen and 'id="menu"' not in seen and "Resolver404" not in seen
+
+
+def shown(client: Client, address: str) -> str:
+    page = client.get(address)
+    assert page.status_code == 200
+    text = page.content.decode()
+    assert not CONTROL.search(text)
+    return text
+
+
+def test_a_jobs_error_is_escaped_on_its_page_and_in_lists(admin_client: Client) -> None:
+    row = job_row(state="dead", error_type="ValueError", error_message=EVIL, fingerprint="f00d", owner=EVIL)
+
+    page = shown(admin_client, reverse("switchyard-job", args=[row.job_id]))
+
+    assert r"\x1b]0;evil\x07 \x9b2J" in page
+    assert r"\x1b]0;evil" in shown(admin_client, reverse("switchyard-jobs") + "?state=dead")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_name_of_a_parked_actor_is_escaped_on_the_page_of_its_queue(
+    facilities: Facilities, run_worker: Callable[..., Any], admin_client: Client
+) -> None:
+    body = rb'{"actor":"unknown\u0000\u001b[2J","sent_at":1}'
+    broker = dramatiq.get_broker()
+    broker.families["default"].enqueue([Entry("parked", body)])
+    with run_worker("default"):
+        wait_for(lambda: facilities.transport.stats("default").parked)
+
+    assert r"unknown\x00\x1b[2J" in shown(admin_client, reverse("switchyard-queue", args=["default"]))
+    shown(admin_client, reverse("switchyard-operations"))
+    assert r"unknown\x00\x1b[2J" in shown(admin_client, reverse("switchyard-jobs") + "?state=scheduled")
+
+
+class BackOffice(AdminSite):
+    """A site that lists a line without a page, as linkding's does."""
+
+    def get_app_list(self, request: Any, app_label: str | None = None) -> list[Any]:
+        """Return the apps and a line of its own."""
+        return [*super().get_app_list(request, app_label), {"name": "Tasks", "app_label": "tasks", "models": []}]
+
+
+site = BackOffice(name="backoffice")
+
+
+namesake, bare = BackOffice(), BackOffice()  # "admin", as Django's own
+
+
+bare.register(Group)
+
+
+for each in (site, namesake):
+    each.register(Group)
+    each.register(list(LISTS), RoomEntry)
+    each.register(Token, TokenAdmin)
+
+
+class Named:
+    urlpatterns = [path("", include("switchyard.urls")), path("backoffice/", site.urls)]
+
+
+class Namesake:
+    urlpatterns = [path("", include("switchyard.urls")), path("admin/", namesake.urls)]
+
+
+class Bare:
+    urlpatterns = [path("", include("switchyard.urls")), path("admin/", bare.urls)]
+
+
+@pytest.mark.parametrize(("urls", "name"), [(Named, "site"), (Namesake, "namesake")])
+def test_the_room_is_on_the_site_that_the_setting_names(
+    urls: type, name: str, admin_client: Client, settings: Any
+) -> None:
+    settings.ROOT_URLCONF = urls
+    settings.SWITCHYARD = replace(switchyard_settings(), admin_site=f"{__name__}.{name}")
+
+    room = admin_client.get("/admin/operations/")
+    tokens = admin_client.get(reverse("admin:switchyard_api_token_changelist", current_app=admin_site().name))
+    login = Client().get("/admin/operations/").headers["Location"]
+
+    menu = html.unescape(room.content.decode())
+    assert f'href="{reverse("admin:app_list", args=["auth"], current_app=admin_site().name)}"' in menu
+    assert f'action="{reverse("admin:logout", current_app=admin_site().name)}"' in menu
+    assert (room.status_code, tokens.status_code) == (200, 200)
+    assert login.startswith(reverse("admin:login", current_app=admin_site().name))
+    assert not list(addresses())
+
+
+def test_who_lacks_the_second_factor_of_the_site_sees_and_does_nothing(
+    admin_client: Client, settings: Any, monkeypatch: pytest.MonkeyPatch, facilities: Facilities
+) -> None:
+    settings.ROOT_URLCONF = Named
+    settings.SWITCHYARD = replace(switchyard_settings(), admin_site=f"{__name__}.site")
+    monkeypatch.setattr(site, "has_permission", lambda request: False)
+    request = RequestFactory().get("/")
+    request.user = User.objects.get()
+
+    answers = [
+        admin_client.get("/admin/operations/"),
+        admin_client.post("/admin/operations/queues/default/pause/", {"reason": "x"}),
+        admin_client.get("/admin/switchyard_jobs/job/m-1/events/"),
+    ]
+
+    assert [answer.status_code for answer in answers] == [302, 302, 302]
+    assert facilities.transport.stats("default").pause is None
+    assert room_frame({"request": request})["groups"] == []
+
+
+@pytest.mark.parametrize(("urls", "name"), [(Named, "site"), (Bare, "bare")])
+def test_without_the_setting_a_check_names_the_site_and_no_page_fails(
+    urls: type, name: str, admin_client: Client, settings: Any
+) -> None:
+    settings.ROOT_URLCONF = urls
+
+    (found,) = addresses()
+    pages = {address: admin_client.get(address).status_code for address in ("/admin/operations/", "/api/v1/docs")}
+
+    assert pages == dict.fromkeys(pages, 200)
+    assert found.id == "switchyard.E030"
+    assert f'"ADMIN_SITE": "{__name__}.{name}"' in str(found.hint)
+
+
+@pytest.mark.parametrize(
+    ("path", "fact"), [("tests.nowhere.site", "No module named"), (f"{__name__}.BackOffice", "is a type, no AdminSite")]
+)
+def test_a_setting_that_names_no_site_is_refused(path: str, fact: str, settings: Any) -> None:
+    settings.SWITCHYARD = replace(switchyard_settings(), admin_site=path)
+
+    with pytest.raises(InvalidSetting, match=rf'^SWITCHYARD\["ADMIN_SITE"\]:? .*{fact}'):
+        admin_site()

@@ -1,19 +1,27 @@
-"""The search by anything: what it finds, where it leads, and what a right hides."""
+"""The search by anything: what it finds and what a right hides; pages are the same in every locale."""
 
 from __future__ import annotations
 
+import re
 import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import dramatiq
 import pytest
+import redis
+import time_machine
+from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from switchyard.alerts.models import Alert
 from switchyard.broker.clock import now_ms
-from switchyard.broker.interface import Facilities
+from switchyard.broker.interface import Facilities, facilities
 from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.bulk.models import BulkAct
 from switchyard.console.links import actor_url, job_url, queue_url
 from switchyard.dead_letters import projection
 from switchyard.dead_letters.models import DeadLetter
@@ -21,10 +29,27 @@ from switchyard.history.models import JobRow, SearchValue
 from tests.factories.brokers import broker_without_server
 from tests.factories.letters import letter
 from tests.factories.pages import text_of
+from tests.factories.staff import client_of
+from tests.integration.project.test_urls import Sample, make_sample
+from tests.integration.project.url_table import ROLES, ROUTES
 
 pytestmark = pytest.mark.django_db
-
 FIND = reverse("switchyard-find")
+PAGES = [
+    row.path
+    for rows in ROUTES.values()
+    for row in rows
+    if row.method == "GET"
+    and row.answers[ROLES.index("admin")] == 200
+    and re.match(r"/admin/(operations|switchyard_\w+/\w)", row.path)
+    and "events/" not in row.path
+]
+# Differs between two answers to the same request: rates need a reading before.
+ONCE = re.compile(
+    r'name="(csrfmiddlewaretoken|form_id|job_id)" value="[\w-]+"|(?<=ends</h2>)<p class="sy-small">.*?</p>|'
+    r"\blast \d+(\.\d)? s\b|–|\b\d+(\.\d)? ?/(min|s)\b"
+)
+BIG = 1_795_628
 
 
 def found(client: Client, asked: str) -> str:
@@ -114,3 +139,49 @@ def test_without_the_broker_the_search_says_what_it_did_not_search(admin_client:
 
     assert "Not searched, because the broker or the database does not answer: jobs, workers" in page
     assert "generate_report" in page
+
+
+@pytest.fixture
+def sample(valkey: redis.Redis) -> Sample:
+    """One of each thing, with numbers that have separators."""
+    made = make_sample()
+    DeadLetter.objects.filter(pk=made.letter).update(id=BIG)
+    Alert.objects.filter(pk=made.alert).update(count=BIG)
+    BulkAct.objects.filter(pk=made.bulk).update(total=BIG)
+    facilities().pools.write(
+        PoolReport(
+            pool="slow", host="vm", pid=BIG, kind="threads", slots=4, busy=1, state="up", started_at=now_ms() - 90_500,
+            beat_at=now_ms(), children=[{"pid": BIG, "ready": True, "busy": 1, "done": 1_500, "rss_bytes": BIG}],
+        )
+    )  # fmt: skip
+    return replace(made, letter=BIG)
+
+
+@pytest.fixture
+def browser() -> Iterator[Client]:
+    """A superuser's browser, at one moment."""
+    client = client_of(User.objects.create_superuser("ada"))
+    with time_machine.travel(timezone.now(), tick=False):
+        yield client
+
+
+def test_pages_do_not_depend_on_the_locale(browser: Client, sample: Sample, settings: Any) -> None:
+    differ: dict[str, list[tuple[str, str]]] = {}
+    for page in PAGES:
+        address = page.format(**vars(sample))
+        plain = shown(browser, address)
+        settings.USE_THOUSAND_SEPARATOR = True
+        with timezone.override("Europe/Berlin"), translation.override("de"):
+            abroad = shown(browser, address)
+        settings.USE_THOUSAND_SEPARATOR = False
+        pairs = zip(plain.splitlines(), abroad.splitlines(), strict=False)
+        differ[address] = [pair for pair in pairs if pair[0] != pair[1]][:3]
+
+    assert len(PAGES) > 40
+    assert {page: pairs for page, pairs in differ.items() if pairs} == {}
+
+
+def shown(browser: Client, address: str) -> str:
+    answer = browser.get(address)
+    assert answer.status_code == 200, address
+    return ONCE.sub("", answer.content.decode())

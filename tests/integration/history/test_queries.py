@@ -1,19 +1,45 @@
-"""Reads of the history, on rows in the database."""
+"""Reads of the history, its facts by the hour, and what leaves it, a bounded number at a time."""
 
 from __future__ import annotations
 
+import dataclasses
 import random
+from collections.abc import Iterator
+from typing import Any
 
+import dramatiq
 import pytest
+import redis
+from django.conf import settings
+from django.db import connection
+from django.test import override_settings
 
 from switchyard.broker.clock import datetime_of
-from switchyard.history import queries
+from switchyard.broker.interface import Facilities
+from switchyard.broker.keys import Keys
+from switchyard.broker.stores import yard_facts
+from switchyard.broker.stores.yard_facts import (
+    AGE_MS,
+    DEPTH,
+    HOUR_MS,
+    LATER,
+    MINUTE_MS,
+    SENT,
+    SUCCEEDED,
+    FactStore,
+    actor_subject,
+)
+from switchyard.history import fact_keeper, queries, writer
+from switchyard.history.fact_keeper import YEAR_HOURS, FactKeeper, hours_of, store_hour
 from switchyard.history.filters import TAG, Filter
-from switchyard.history.models import JobRow, SearchValue
+from switchyard.history.models import AttemptRow, FactHour, JobRow, SearchValue
 from switchyard.history.queries import Cursor, search
+from switchyard.history.writer import Retention, most_rows
+from switchyard.long_running import FACT_KEEPER
 from tests.integration.history.rows import BASE_MS, job_row
 
 pytestmark = pytest.mark.usefixtures("database")
+DAY_MS = 86_400_000
 
 
 def iso(at: int) -> str:
@@ -125,3 +151,183 @@ def test_pages_together_hold_every_job_once(
 def test_a_place_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="after: '5' is not a place in a list"):
         Cursor.parse("5")
+
+
+class ShiftedStore(FactStore):
+    """Facts whose clock for folding and storing is ahead."""
+
+    ahead_ms = 0
+
+    def server_ms(self) -> int:
+        return super().server_ms() + self.ahead_ms
+
+
+@pytest.fixture
+def store(facilities: Facilities) -> ShiftedStore:
+    return ShiftedStore(facilities.records.calls, facilities.records.keys)
+
+
+@pytest.fixture
+def keeper(store: ShiftedStore) -> FactKeeper:
+    return FactKeeper(store)
+
+
+def test_sends_and_depth_are_sampled_by_actor_and_queue(
+    facilities: Facilities, keeper: FactKeeper, store: FactStore
+) -> None:
+    broker = dramatiq.get_broker()
+
+    @dramatiq.actor(actor_name="sampled", queue_name="default", broker=broker)
+    def sampled() -> None:
+        """Do nothing."""
+
+    try:
+        keeper.step()
+        for _ in range(3):
+            sampled.send()
+        sampled.send_with_options(delay=20 * 60_000)
+        keeper.step()
+        keeper.step()
+    finally:
+        del broker.actors["sampled"]
+
+    found = store.recent(store.server_ms())
+    mine = yard_facts.merged(of.get(actor_subject("sampled"), {}) for _, of in found)
+    queue = yard_facts.merged(of.get("q:default", {}) for _, of in found)
+    assert mine == {SENT: 3, LATER + 4: 1}, "16 minutes or more later"
+    assert (queue[DEPTH], queue[AGE_MS] >= 0) == (3, True)
+
+
+def test_an_ended_hour_is_stored_once_and_old_ones_leave(
+    keeper: FactKeeper, store: ShiftedStore, valkey: redis.Redis
+) -> None:
+    now = store.server_ms()
+    hour = now // HOUR_MS
+    key = Keys().facts_bucket(yard_facts.bucket_of(now))
+    valkey.hset(key, mapping={f"{SUCCEEDED} {each}": 5 for each in ("a:mail", "d:web", "d:web example.com")})
+    store_hour(hour - 80, {"a:mail": {SUCCEEDED: 1}})
+    store_hour(hour - YEAR_HOURS - 90, {"a:mail": {SUCCEEDED: 1}})
+    store.ahead_ms = 5 * MINUTE_MS  # its minute is closed
+    store.fold(store.server_ms())
+    store.ahead_ms = HOUR_MS + 2 * MINUTE_MS
+
+    keeper.step()
+    keeper.step()
+    for _ in range(20):
+        keeper.step()
+    FactKeeper(store).step()
+
+    assert hours_of(["a:mail"], [hour])["a:mail"] == {hour: {SUCCEEDED: 5}}
+    assert sorted(hours_of(None, [hour])) == ["a:mail", "d:web"], "no hosts, of which there may be many in a year"
+    assert FactHour.objects.filter(hour__lt=hour - YEAR_HOURS).count() == 0
+    store_hour(hour, {"a:mail": {SUCCEEDED: 6}})
+    assert hours_of(None, [hour])["a:mail"] == {hour: {SUCCEEDED: 6}}, "written again, not twice"
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_clock_that_was_ahead_costs_no_hour_and_no_minute(
+    store: ShiftedStore, valkey: redis.Redis, restarted: bool
+) -> None:
+    now, keeper = store.server_ms(), FactKeeper(store)
+    hour, ahead_ms = now // HOUR_MS, 3 * HOUR_MS
+    store_hour(hour - 1, {"a:mail": {SUCCEEDED: 1}})
+    for at in range(now, now + 4 * HOUR_MS, 5 * MINUTE_MS):  # three hours ahead for an hour
+        store.ahead_ms = at - now + ahead_ms
+        keeper.step()
+    if restarted:
+        valkey.delete(Keys().lock(FACT_KEEPER))
+        keeper = FactKeeper(store)
+    store.ahead_ms = 0
+    valkey.hset(Keys().facts_bucket(yard_facts.bucket_of(now)), mapping={f"{SUCCEEDED} a:mail": 5})
+
+    for minute in range(5, 70, 5):
+        store.ahead_ms = minute * MINUTE_MS
+        store.fold(store.server_ms())
+        keeper.step()
+
+    assert hours_of(["a:mail"], [hour])["a:mail"] == {hour: {SUCCEEDED: 5}}
+
+
+def test_one_of_several_keepers_samples(facilities: Facilities, keeper: FactKeeper, monkeypatch: Any) -> None:
+    keeper.step()
+    seen: list[object] = []
+    monkeypatch.setattr(fact_keeper, "readings", lambda stats: seen.append(stats) or ({}, {}))
+
+    FactKeeper().step()
+    assert not seen
+    keeper.step()
+    assert len(seen) == 1
+
+
+@pytest.fixture
+def bounds() -> Iterator[Any]:
+    """Change the bounds of the history: ``bounds(history_days=7)``."""
+    changes: list[Any] = []
+
+    def change(**options: int) -> None:
+        changes.append(override_settings(SWITCHYARD=dataclasses.replace(settings.SWITCHYARD, **options)))
+        changes[-1].enable()
+
+    yield change
+    for each in reversed(changes):
+        each.disable()
+
+
+def with_attempt(at: int) -> JobRow:
+    row = job_row(at, values={"customer_id": "42"})
+    AttemptRow.objects.create(
+        job_id=row.job_id, generation=0, attempt=1, state="retrying", lane="default", finished_at=row.finished_at
+    )
+    return row
+
+
+def left() -> list[int]:
+    """Return when the jobs that are left ended, and check that nothing else of the others is."""
+    ids = set(JobRow.objects.values_list("job_id", flat=True))
+    assert set(AttemptRow.objects.values_list("job_id", flat=True)) == ids
+    assert set(SearchValue.objects.values_list("job_id", flat=True)) == ids
+    return sorted(at - BASE_MS for at in JobRow.objects.values_list("finished_at", flat=True))
+
+
+def test_jobs_leave_by_age_with_their_attempts_and_values(bounds: Any) -> None:
+    bounds(history_days=7)
+    for at in (-8 * DAY_MS, -7 * DAY_MS, -5 * DAY_MS, 0):
+        with_attempt(at)
+
+    assert Retention().work(while_true=lambda: True) == 2
+    assert left() == [-5 * DAY_MS, 0]
+
+
+def test_jobs_leave_by_number_oldest_first(bounds: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "BATCH", 4)
+    bounds(history_rows=5)
+    for at in range(16):
+        with_attempt(at)
+
+    assert Retention().work(while_true=lambda: True) == 11
+    assert left() == [11, 12, 13, 14, 15]
+
+
+def test_a_round_is_bounded_and_ends_when_its_process_leads_no_more(
+    bounds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "BATCH", 2)
+    monkeypatch.setattr(writer, "ROUND_BATCHES", 3)
+    bounds(history_days=1)
+    for at in range(10):
+        with_attempt(at - 2 * DAY_MS)
+    clock = [0.0]
+    rounds = Retention(lambda: clock[0])
+
+    assert rounds.work(while_true=lambda: False) == 0
+    assert [rounds.work(while_true=lambda: True) for _ in range(3)] == [6, 4, 0]
+    with_attempt(-2 * DAY_MS)
+    assert rounds.work(while_true=lambda: True) == 0, "not before a minute has passed"
+    clock[0] = 61.0
+    assert rounds.work(while_true=lambda: True) == 1
+
+
+def test_the_number_depends_on_the_database_unless_it_is_set(database: str, bounds: Any) -> None:
+    assert most_rows() == (2_000_000 if connection.vendor == "sqlite" else 20_000_000)
+    bounds(history_rows=7)
+    assert most_rows() == 7

@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 from django.http import HttpResponse
-from django.test import Client
 
 from apps.images.models import Picture, Thumbnail
-from switchyard.api.tokens import create_token
-from tests.factories.callers import api_user
+from tests.factories.callers import Caller
 from tests.integration.outbound.conftest import allow as allow
 from tests.integration.outbound.listener import Listener, listening, read_request
 
@@ -55,17 +53,13 @@ def make_thumbnail(db: None) -> Callable[..., Thumbnail]:
 
 @pytest.fixture
 def post(db: None) -> Callable[..., HttpResponse]:
-    """Send to ``/api/v1/thumbnails``: JSON when given bytes or a dict as ``json``, a form when given fields."""
-    client = Client(raise_request_exception=False)
-    token = create_token(owner=api_user("ada"), scopes=("submit", "read"), name="test")[1]
-    headers = {"Authorization": f"Bearer {token}"}
+    """Send to ``/api/v1/thumbnails``: JSON when given a dict as ``json``, a form when given fields."""
+    caller = Caller("ada")
 
     def send(**request: Any) -> HttpResponse:
         if "json" in request:
-            return client.post("/api/v1/thumbnails", request["json"], content_type="application/json", headers=headers)
-        if "raw" in request:
-            return client.post("/api/v1/thumbnails", request["raw"], content_type=request["type"], headers=headers)
-        return client.post("/api/v1/thumbnails", request, headers=headers)
+            return caller.post("/thumbnails", request["json"])
+        return caller.client.post("/api/v1/thumbnails", request, headers=caller.headers)
 
-    send.get = lambda path: client.get(path, headers=headers)
+    send.get = lambda path: caller.client.get(path, headers=caller.headers)
     return send

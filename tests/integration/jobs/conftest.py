@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
+from project.asgi import application
 from switchyard.api.tokens import create_token
 from switchyard.broker.interface import Facilities
+from switchyard.jobs.services import submit
 from tests.factories.callers import api_user
+from tests.factories.web import serving
 from tests.integration.jobs import probe_actors
 
 MakeHeaders = Callable[..., dict[str, str]]
@@ -22,9 +25,22 @@ def fresh_yard(facilities: Facilities) -> None:
     probe_actors.go_on.clear()
 
 
+@pytest.fixture(scope="module")
+def web() -> Iterator[str]:
+    """The address of the project's web, in this process."""
+    with serving(application) as address:
+        yield address
+
+
 @pytest.fixture
 def ada(transactional_db: None) -> User:
     return api_user("ada")
+
+
+@pytest.fixture
+def own_job(ada: User) -> str:
+    """A job of Ada's that waits."""
+    return submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
 
 
 @pytest.fixture

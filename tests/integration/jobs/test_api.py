@@ -1,7 +1,8 @@
-"""Jobs through the API, as CONTRACT has them."""
+"""Jobs through the API, as CONTRACT has them: one job and the list."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 from asgiref.sync import async_to_sync
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.http import HttpResponse
 from django.test import AsyncClient, Client
 
@@ -18,10 +19,12 @@ from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.conftest import MakeHeaders
+from tests.integration.jobs.history_rows import job_row
 from tests.unit.api.conftest import problem
 from tests.waiting import wait_for
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+LIST = "/api/v1/jobs"
 
 
 @pytest.fixture
@@ -50,14 +53,12 @@ def download(path: str, headers: dict[str, str]) -> tuple[HttpResponse, bytes]:
     return async_to_sync(get)()
 
 
-def test_a_job_is_shown_from_start_to_end(api: Client, ada: User, run_worker: RunWorker) -> None:
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
-
-    queued = api.get(f"/api/v1/jobs/{job_id}").json()
-    done = run_to_end(run_worker, api, job_id)
+def test_a_job_is_shown_from_start_to_end(api: Client, own_job: str, run_worker: RunWorker) -> None:
+    queued = api.get(f"/api/v1/jobs/{own_job}").json()
+    done = run_to_end(run_worker, api, own_job)
 
     assert queued == queued | {
-        "id": job_id, "actor": "probe_add", "queue": "default", "state": "queued", "reason": None, "attempts": 0,
+        "id": own_job, "actor": "probe_add", "queue": "default", "state": "queued", "reason": None, "attempts": 0,
         "progress": None, "enqueued_at": queued["enqueued_at"], "started_at": None, "finished_at": None,
         "result": None, "result_url": None, "error": None, "next_attempt_at": None,
     }  # fmt: skip
@@ -79,45 +80,41 @@ def test_a_failed_job_says_why(api: Client, ada: User, run_worker: RunWorker) ->
 
 
 @pytest.mark.parametrize("value", [b"", b"rubbish", b"0" * 20, b"0" * 20 + b"\x91\x01", b"\x91\x01", b"\xff" * 40])
-def test_strange_bytes_beside_a_message_hide_no_job(api: Client, ada: User, valkey: redis.Redis, value: bytes) -> None:
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+def test_strange_bytes_beside_a_message_hide_no_job(
+    api: Client, own_job: str, valkey: redis.Redis, value: bytes
+) -> None:
     keys = facilities().records.keys.queue("default")
     for key in (keys.jobs, keys.progress, keys.ended_bucket(1)):
-        valkey.hset(key, job_id, value)
+        valkey.hset(key, own_job, value)
     valkey.hset(keys.ended, mapping={"first": 1, "last": 1})
 
-    answer = api.get(f"/api/v1/jobs/{job_id}")
+    answer = api.get(f"/api/v1/jobs/{own_job}")
 
     assert (answer.status_code, answer.json()["state"]) == (200, "queued")
 
 
-def test_a_job_is_cancelled(api: Client, ada: User) -> None:
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
-
-    response = api.delete(f"/api/v1/jobs/{job_id}")
+def test_a_job_is_cancelled(api: Client, own_job: str) -> None:
+    response = api.delete(f"/api/v1/jobs/{own_job}")
 
     assert response.status_code == 202
     assert response.json() == {
-        "job_id": job_id,
-        "status_url": f"http://testserver/api/v1/jobs/{job_id}",
-        "events_url": f"http://testserver/api/v1/jobs/{job_id}/events",
+        "job_id": own_job,
+        "status_url": f"http://testserver/api/v1/jobs/{own_job}",
+        "events_url": f"http://testserver/api/v1/jobs/{own_job}/events",
     }
-    assert api.get(f"/api/v1/jobs/{job_id}").json()["state"] == "cancelled"
+    assert api.get(f"/api/v1/jobs/{own_job}").json()["state"] == "cancelled"
 
 
-def test_a_job_that_ended_is_409(api: Client, ada: User) -> None:
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
-    api.delete(f"/api/v1/jobs/{job_id}")
+def test_a_job_that_ended_is_409(api: Client, own_job: str) -> None:
+    api.delete(f"/api/v1/jobs/{own_job}")
 
-    problem(api.delete(f"/api/v1/jobs/{job_id}"), 409)
+    problem(api.delete(f"/api/v1/jobs/{own_job}"), 409)
 
 
-def test_reading_needs_the_scope_and_cancelling_another(headers: MakeHeaders, ada: User) -> None:
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
-
-    problem(Client(headers=headers("submit")).get(f"/api/v1/jobs/{job_id}"), 403)
-    problem(Client(headers=headers("read")).delete(f"/api/v1/jobs/{job_id}"), 403)
-    problem(Client().get(f"/api/v1/jobs/{job_id}"), 401)
+def test_reading_needs_the_scope_and_cancelling_another(headers: MakeHeaders, own_job: str) -> None:
+    problem(Client(headers=headers("submit")).get(f"/api/v1/jobs/{own_job}"), 403)
+    problem(Client(headers=headers("read")).delete(f"/api/v1/jobs/{own_job}"), 403)
+    problem(Client().get(f"/api/v1/jobs/{own_job}"), 401)
 
 
 def test_a_file_is_downloaded_and_never_shown_in_a_page(
@@ -149,10 +146,80 @@ def test_a_file_that_was_removed_is_404(
 
 
 def test_a_job_without_a_file_is_404_once_it_ended_and_409_before(
-    api: Client, ada: User, headers: MakeHeaders, run_worker: RunWorker
+    api: Client, own_job: str, headers: MakeHeaders, run_worker: RunWorker
 ) -> None:
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+    problem(download(f"/api/v1/jobs/{own_job}/result", headers())[0], 409)
+    run_to_end(run_worker, api, own_job)
+    problem(download(f"/api/v1/jobs/{own_job}/result", headers())[0], 404)
 
-    problem(download(f"/api/v1/jobs/{job_id}/result", headers())[0], 409)
-    run_to_end(run_worker, api, job_id)
-    problem(download(f"/api/v1/jobs/{job_id}/result", headers())[0], 404)
+
+@pytest.fixture
+def operator(headers: MakeHeaders, ada: User) -> Client:
+    return Client(headers=headers("operate"))
+
+
+def ids(client: Client, **query: str) -> list[str]:
+    answer = client.get(LIST, query)
+    assert answer.status_code == 200, answer.content
+    return [job["id"] for job in answer.json()["jobs"]]
+
+
+def test_a_token_lists_the_jobs_of_its_owner_alone(api: Client, ada: User, operator: Client) -> None:
+    mine = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+    ended = job_row(owner=f"user:{ada.pk}").job_id
+    others = [submit(probe_actors.add, owner="user:999", kwargs={"a": 1, "b": 2}), job_row().job_id]
+
+    assert set(ids(api)) == {mine, ended}
+    assert set(ids(operator)) == {mine, ended, *others}
+    assert ids(operator, owner="user:999") == others[:1]
+    assert api.get(LIST, {"owner": "user:999"}).status_code == 403
+
+
+def test_the_list_goes_on_after_its_cursor(operator: Client) -> None:
+    rows = {job_row().job_id for _ in range(3)}
+
+    first = operator.get(LIST, {"limit": "2"}).json()
+    second = operator.get(LIST, {"limit": "2", "after": first["after"]}).json()
+
+    assert {job["id"] for job in [*first["jobs"], *second["jobs"]]} == rows
+    assert second["after"] is None and first["cut"] == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *({"state": "lost"}, {"colour": "x"}, {"limit": "0"}, {"limit": "x"}, {"limit": "00000000199999"}),
+        *({"after": "x"}, {"ran": "long"}, {"since": "soon"}),
+    ],
+)
+def test_a_query_that_is_unusable_is_refused(operator: Client, query: dict[str, str]) -> None:
+    answer = operator.get(LIST, query)
+
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith(next(iter(query)))
+
+
+def test_arguments_need_the_operators_scope_and_the_owners_right(operator: Client, api: Client, ada: User) -> None:
+    submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 42, "b": 2})
+
+    assert operator.get(LIST).json()["jobs"][0]["arguments"] is None
+    assert operator.get(LIST, {"argument": "a=42"}).status_code == 403
+
+    ada.user_permissions.add(Permission.objects.get(codename="view_arguments"))
+    assert operator.get(LIST).json()["jobs"][0]["arguments"] == {"a": 42, "b": 2}
+    assert len(ids(operator, argument="a=42")) == 1
+    assert api.get(LIST).json()["jobs"][0]["arguments"] is None
+
+
+def test_a_job_that_has_left_the_broker_is_answered_from_the_history(api: Client, ada: User, operator: Client) -> None:
+    row = job_row(owner=f"user:{ada.pk}", result=json.dumps({"sum": 3}))
+    other = job_row(owner="user:999", state="dead", reason="exhausted", error_type="ValueError", error_message="no")
+    waits = job_row(owner=f"user:{ada.pk}", state="retrying")
+
+    body = api.get(f"{LIST}/{row.job_id}").json()
+
+    assert (body["id"], body["state"], body["result"], body["attempts"]) == (row.job_id, "succeeded", {"sum": 3}, 1)
+    assert api.get(f"{LIST}/{other.job_id}").status_code == 404
+    assert operator.get(f"{LIST}/{other.job_id}").json()["error"] == {"type": "ValueError", "message": "no"}
+    assert api.get(f"{LIST}/{waits.job_id}").status_code == 404
+    assert api.delete(f"{LIST}/{other.job_id}").status_code == 404

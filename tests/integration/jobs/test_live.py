@@ -6,7 +6,7 @@ import asyncio
 import gc
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +15,6 @@ import redis
 from django.contrib.auth.models import User
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from project.asgi import application
 from switchyard.api.models import Token
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.history_streams import EndedJob, encode
@@ -23,17 +22,26 @@ from switchyard.jobs import live
 from switchyard.jobs.live import Watcher
 from switchyard.jobs.services import request_cancel, submit
 from tests.conftest import RunWorker
-from tests.factories.web import serving
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.conftest import MakeHeaders
 from tests.integration.jobs.followers import Follower, open_streams
 from tests.waiting import wait_for
 
+Follow = Callable[..., Follower]
 
-@pytest.fixture(scope="module")
-def web() -> Iterator[str]:
-    with serving(application) as address:
-        yield address
+
+@pytest.fixture
+def follow(web: str, headers: MakeHeaders) -> Follow:
+    """Follow a job through the API: ``follow(job_id)`` from its first event on, or after the ``last`` that was read."""
+
+    def follow(job_id: str, last: str | None = None) -> Follower:
+        follower = Follower(
+            f"{web}/api/v1/jobs/{job_id}/events", headers() | ({} if last is None else {"Last-Event-ID": last})
+        )
+        wait_for(lambda: follower.events or last is not None)
+        return follower
+
+    return follow
 
 
 @pytest.fixture
@@ -63,11 +71,10 @@ def raw_request(job_id: str, host: str, token: str) -> bytes:
     return "\r\n".join(lines).encode()
 
 
-def test_a_job_is_followed_to_its_end(web: str, ada: User, headers: MakeHeaders, run_worker: RunWorker) -> None:
+def test_a_job_is_followed_to_its_end(follow: Follow, ada: User, run_worker: RunWorker) -> None:
     job_id = submit(probe_actors.steps, owner=f"user:{ada.pk}", kwargs={"total": 3})
-    follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers())
+    follower = follow(job_id)
 
-    wait_for(lambda: follower.events)
     with run_worker("default"):
         wait_for(lambda: "progress" in follower.names())
         probe_actors.go_on.set()
@@ -91,33 +98,28 @@ def test_a_job_is_followed_to_its_end(web: str, ada: User, headers: MakeHeaders,
     assert ids == sorted(ids)
 
 
-def test_a_reader_that_comes_back_goes_on_where_it_was(
-    web: str, ada: User, headers: MakeHeaders, run_worker: RunWorker
-) -> None:
+def test_a_reader_that_comes_back_goes_on_where_it_was(follow: Follow, ada: User, run_worker: RunWorker) -> None:
     job_id = submit(probe_actors.steps, owner=f"user:{ada.pk}", kwargs={"total": 4})
     probe_actors.go_on.set()
-    whole = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers())
-    wait_for(lambda: whole.events)
+    whole = follow(job_id)
     with run_worker("default"):
         assert whole.ended()
 
     for index, event in enumerate(whole.events[:-1]):
-        rest = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers() | {"Last-Event-ID": event["id"]})
+        rest = follow(job_id, event["id"])
         assert rest.ended()
         missed = [later for later in whole.events[index + 1 :] if later["id"] != event["id"]]
         assert rest.events == missed
 
 
 def test_a_reader_that_read_the_end_is_told_not_to_come_back(
-    web: str, ada: User, headers: MakeHeaders, run_worker: RunWorker
+    follow: Follow, own_job: str, run_worker: RunWorker
 ) -> None:
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
-    follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers())
-    wait_for(lambda: follower.events)
+    follower = follow(own_job)
     with run_worker("default"):
         assert follower.ended()
 
-    again = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers() | {"Last-Event-ID": follower.events[-1]["id"]})
+    again = follow(own_job, follower.events[-1]["id"])
 
     assert again.ended()
     assert again.status == 204
@@ -127,25 +129,21 @@ TOO_LARGE = [f"{2**64}-0", f"0-{2**64}", "9" * 20 + "-0", f"{2**64 - 1}-{2**64 -
 
 
 @pytest.mark.parametrize("last", ["", "nonsense", "1", "-", "9" * 400, "1-1\u00e4", *TOO_LARGE])
-def test_a_job_that_ended_is_told_at_once(web: str, ada: User, headers: MakeHeaders, last: str) -> None:
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
-    request_cancel(job_id)
+def test_a_job_that_ended_is_told_at_once(follow: Follow, own_job: str, last: str) -> None:
+    request_cancel(own_job)
 
-    follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers() | {"Last-Event-ID": last})
+    follower = follow(own_job, last)
 
     assert follower.ended()
     assert follower.names() == ["state", "end"]
     assert {event["data"]["state"] for event in follower.events} == {"cancelled"}
 
 
-def test_a_silent_job_is_kept_alive_by_comments(
-    web: str, ada: User, headers: MakeHeaders, short_heartbeat: None
-) -> None:
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
-    follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers())
+def test_a_silent_job_is_kept_alive_by_comments(follow: Follow, own_job: str, short_heartbeat: None) -> None:
+    follower = follow(own_job)
 
     wait_for(lambda: len(follower.comments) >= 3)
-    request_cancel(job_id)
+    request_cancel(own_job)
 
     assert follower.ended()
     assert set(follower.comments) == {": heartbeat"}
@@ -172,34 +170,28 @@ def test_a_stream_ends_with_the_rights_of_its_token(
 
 
 def test_a_job_whose_events_are_gone_still_comes_to_its_end(
-    web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis, short_heartbeat: None
+    follow: Follow, own_job: str, valkey: redis.Redis, short_heartbeat: None
 ) -> None:
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
-    follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers())
-    wait_for(lambda: follower.events)
+    follower = follow(own_job)
 
     with valkey.pipeline(transaction=True) as together:
         keys = facilities().records.keys.queue("default")
-        together.hset(keys.ended_bucket(1), job_id, encode(EndedJob(job_id, "succeeded", attempt=1)))
+        together.hset(keys.ended_bucket(1), own_job, encode(EndedJob(own_job, "succeeded", attempt=1)))
         together.hset(keys.ended, mapping={"first": 1, "last": 1})
-        together.delete(facilities().records.stream_key(job_id, "default"))
+        together.delete(facilities().records.stream_key(own_job, "default"))
         together.execute()
 
     assert follower.ended()
     assert follower.names()[-2:] == ["state", "end"]
 
 
-def test_a_stream_outlives_the_connection_to_the_broker(
-    web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis
-) -> None:
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
-    follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers())
-    wait_for(lambda: follower.events)
+def test_a_stream_outlives_the_connection_to_the_broker(follow: Follow, own_job: str, valkey: redis.Redis) -> None:
+    follower = follow(own_job)
     for number in range(3):
         valkey.client_kill_filter(skipme=True)
-        report_progress(valkey, job_id, number)
+        report_progress(valkey, own_job, number)
 
-    request_cancel(job_id)
+    request_cancel(own_job)
 
     assert follower.ended()
     assert [event["data"]["done"] for event in follower.events if event["event"] == "progress"] == [0, 1, 2]
@@ -208,11 +200,9 @@ def test_a_stream_outlives_the_connection_to_the_broker(
 
 
 def test_a_broker_that_is_away_at_a_heartbeat_closes_the_stream_without_an_end(
-    web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis, short_heartbeat: None
+    follow: Follow, own_job: str, valkey: redis.Redis, short_heartbeat: None
 ) -> None:
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
-    follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers())
-    wait_for(lambda: follower.events)
+    follower = follow(own_job)
 
     valkey.execute_command("CLIENT", "PAUSE", 4000)
 
@@ -220,16 +210,12 @@ def test_a_broker_that_is_away_at_a_heartbeat_closes_the_stream_without_an_end(
     assert "end" not in follower.names()
 
 
-def test_a_reader_that_lags_gets_every_event_in_order(
-    web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis
-) -> None:
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
-    followers = [Follower(f"{web}/api/v1/jobs/{job_id}/events", headers()) for _ in range(3)]
-    wait_for(lambda: all(follower.events for follower in followers))
+def test_a_reader_that_lags_gets_every_event_in_order(follow: Follow, own_job: str, valkey: redis.Redis) -> None:
+    followers = [follow(own_job) for _ in range(3)]
 
     for number in range(200):
-        report_progress(valkey, job_id, number)
-    request_cancel(job_id)
+        report_progress(valkey, own_job, number)
+    request_cancel(own_job)
 
     for follower in followers:
         assert follower.ended()
@@ -237,9 +223,8 @@ def test_a_reader_that_lags_gets_every_event_in_order(
         assert progress == list(range(200))
 
 
-def test_a_token_has_so_many_streams(web: str, ada: User, headers: MakeHeaders) -> None:
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
-    url, bearer = f"{web}/api/v1/jobs/{job_id}/events", headers()
+def test_a_token_has_so_many_streams(web: str, own_job: str, headers: MakeHeaders) -> None:
+    url, bearer = f"{web}/api/v1/jobs/{own_job}/events", headers()
     followers = [Follower(url, bearer) for _ in range(live.STREAMS_PER_CALLER)]
     wait_for(lambda: open_streams() == live.STREAMS_PER_CALLER)
 
@@ -252,26 +237,9 @@ def test_a_token_has_so_many_streams(web: str, ada: User, headers: MakeHeaders) 
     assert loops_reading() == 1
     another = Follower(url, headers())
     wait_for(lambda: another.events)
-    request_cancel(job_id)
+    request_cancel(own_job)
     assert all(follower.ended() for follower in followers)
     wait_for(lambda: open_streams() == 0)
-
-
-def test_a_process_has_so_many_streams(
-    web: str, ada: User, headers: MakeHeaders, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(live, "STREAMS_PER_PROCESS", 2)
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
-    url = f"{web}/api/v1/jobs/{job_id}/events"
-    followers = [Follower(url, headers()) for _ in range(2)]
-    wait_for(lambda: open_streams() == 2)
-
-    refused = Follower(url, headers())
-
-    assert refused.ended()
-    assert refused.status == 503
-    request_cancel(job_id)
-    assert all(follower.ended() for follower in followers)
 
 
 def test_readers_that_leave_leave_nothing_behind(web: str, ada: User, headers: MakeHeaders) -> None:
@@ -290,14 +258,13 @@ def test_readers_that_leave_leave_nothing_behind(web: str, ada: User, headers: M
         wait_for(lambda: loops_reading() == 0, what="the reading to end")
 
 
-def test_readers_that_wait_hold_no_database_connection(web: str, ada: User, headers: MakeHeaders) -> None:
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+def test_readers_that_wait_hold_no_database_connection(web: str, own_job: str, headers: MakeHeaders) -> None:
     address, token = urlsplit(web), headers()["Authorization"]
     before = open_connections()
 
     readers = [socket.create_connection((address.hostname, address.port)) for _ in range(20)]
     for reader in readers:
-        reader.sendall(raw_request(job_id, address.netloc, token))
+        reader.sendall(raw_request(own_job, address.netloc, token))
     wait_for(lambda: open_streams() == 20)
     wait_for(lambda: loops_reading() == 1)
 
@@ -307,15 +274,16 @@ def test_readers_that_wait_hold_no_database_connection(web: str, ada: User, head
     wait_for(lambda: loops_reading() == 0)
 
 
-def test_a_reader_that_never_reads_is_dropped(web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis) -> None:
-    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+def test_a_reader_that_never_reads_is_dropped(
+    web: str, own_job: str, headers: MakeHeaders, valkey: redis.Redis
+) -> None:
     address, token = urlsplit(web), headers()["Authorization"]
     reader = socket.socket()
     reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     reader.connect((address.hostname, address.port))
-    reader.sendall(raw_request(job_id, address.netloc, token))
+    reader.sendall(raw_request(own_job, address.netloc, token))
     wait_for(loops_reading)
-    key, note = facilities().records.stream_key(job_id, "default"), "x" * 20_000
+    key, note = facilities().records.stream_key(own_job, "default"), "x" * 20_000
     for number in range(400):
         valkey.xadd(key, {"event": "progress", "data": json.dumps({"done": number, "total": 400, "note": note})})
 

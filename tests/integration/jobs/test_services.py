@@ -1,4 +1,4 @@
-"""Work is sent, followed and stopped through the services of jobs."""
+"""Work is sent, followed and stopped through the services of jobs; jobs that run, and those that were too old to."""
 
 from __future__ import annotations
 
@@ -7,16 +7,26 @@ from typing import Any
 
 import pytest
 import redis
+from django.contrib.auth.models import User
 from django.db import transaction
+from django.test import Client
+from django.urls import reverse
 from dramatiq.middleware import CurrentMessage
 
 from switchyard.broker.errors import BrokerRefused, PayloadTooLarge, UnencodablePayload
 from switchyard.broker.interface import facilities
-from switchyard.jobs.queries import find_job, visible_job
+from switchyard.history.models import JobRow
+from switchyard.history.writer import HistoryWriter
+from switchyard.jobs.presentation import arguments_of
+from switchyard.jobs.queries import find_job, limit_of, running_jobs, visible_job
 from switchyard.jobs.services import enqueue_on_commit, report_progress, submit
 from switchyard.middleware.errors import ArgumentMismatch
+from tests.conftest import RunWorker
 from tests.factories.brokers import broker_without_server
+from tests.factories.staff import staff
 from tests.integration.jobs import probe_actors
+from tests.integration.jobs.passport.test_page import READER, page_of
+from tests.waiting import wait_for
 
 JOB_ID = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
 
@@ -123,3 +133,56 @@ def test_a_job_is_seen_by_its_owner_and_by_operators(
     job_id = submit(probe_actors.add, owner=owner, kwargs={"a": 1, "b": 2})
 
     assert (visible_job(job_id, owner=asks, operator=operator) is not None) == seen
+
+
+def test_an_expired_job_is_shown_wherever_jobs_are(api: Client, ada: User, run_worker: RunWorker) -> None:
+    sent = probe_actors.add.send_with_options(args=(1, 2), owner=f"user:{ada.pk}", max_age=20, delay=60)
+    other = probe_actors.add.send_with_options(args=(1, 2), owner=f"user:{ada.pk}")
+    job_id = sent.message_id
+
+    with run_worker("default", "default-retry"):
+        for each in (job_id, other.message_id):
+            wait_for(lambda each=each: api.get(f"/api/v1/jobs/{each}").json()["finished_at"])
+    shown = api.get(f"/api/v1/jobs/{job_id}").json()
+    HistoryWriter(poll_s=0.01, pause_s=0.02).step()
+
+    listed = api.get("/api/v1/jobs", {"state": "expired"}).json()["jobs"]
+    row = JobRow.objects.get(job_id=job_id)
+    page = page_of(job_id, *READER)
+    assert (shown["state"], shown["reason"], shown["attempts"], shown["started_at"]) == ("expired", "max_age", 0, None)
+    assert [job["id"] for job in listed] == [job_id]
+    assert (row.state, row.reason, row.started_at) == ("expired", "max_age", None)
+    assert "expired" in page and "max age" in page
+
+
+@pytest.fixture
+def job_id(transactional_db: None, run_worker: RunWorker) -> Any:
+    """A job that runs, with progress, until the test ends."""
+    job_id = submit(probe_actors.steps, owner="user:1", kwargs={"total": 3})
+    with run_worker("default"):
+        wait_for(lambda: any(job.progress for job in running_jobs()))
+        yield job_id
+        probe_actors.go_on.set()
+
+
+def test_a_running_job_is_listed_with_what_is_known_of_it(job_id: str) -> None:
+    (job,) = running_jobs(queue="default", actor="probe_steps")
+
+    assert (job.id, job.actor, job.queue, job.owner, job.attempts) == (job_id, "probe_steps", "default", "user:1", 1)
+    assert arguments_of(job) == {"total": 3}
+    assert job.progress == {"done": 1, "total": 3, "note": "first"}
+    assert limit_of(job) == 60_000
+    assert job.run_ms is not None
+    assert running_jobs(queue="urgent") == running_jobs(actor="probe_add") == running_jobs(pool="mail") == []
+
+
+def test_the_overview_shows_what_runs_to_who_may_see_jobs(job_id: str) -> None:
+    overview = reverse("switchyard-operations")
+
+    without = staff("view_operations").get(overview).content.decode()
+    reader = staff("view_operations", "view_job").get(overview).content.decode()
+    operator = staff("view_operations", "view_job", "view_arguments", "cancel_job").get(overview).content.decode()
+
+    assert job_id not in without
+    assert job_id in reader and "total=3" not in reader and "Cancel…" not in reader
+    assert "total=3" in operator and "1 of 3" in operator and "Cancel…" in operator

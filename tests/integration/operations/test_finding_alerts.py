@@ -1,24 +1,30 @@
-"""Findings of the overview that last call a person, one alert a kind; what others explain, or passes, calls nobody."""
+"""Findings that last call a person, one alert a kind; what others explain calls nobody; ``diagnose`` says causes."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from django.core.management import call_command
 from django.utils import timezone
 
 from switchyard.alerts import resolution, sending
 from switchyard.alerts.models import Alert
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.interface import Facilities
-from switchyard.operations import alerting
+from switchyard.commands import diagnose as command
+from switchyard.operations import alerting, overview
 from switchyard.operations.alerting import LATELY_S, FindingAlerts, after_s, beat, fact_of
 from switchyard.operations.findings import records
-from switchyard.operations.findings.actors import FailingActor, judge
-from switchyard.operations.findings.finding import Finding, causes, ranked
+from switchyard.operations.findings.actors import GROUP, FailingActor, judge
+from switchyard.operations.findings.finding import Button, Finding, causes, ranked
+from switchyard.operations.findings.lateness import GROUP as LATE_QUEUES
+from switchyard.operations.overview import Verdict
 from tests.integration.alerts.conftest import Receiver, fact
 from tests.unit.alerts.configuration import with_alert_urls
 
@@ -54,68 +60,52 @@ def test_a_yard_in_which_nothing_calls_is_examined_less_often(monkeypatch: pytes
     assert examined.call_count == len([0, 15, *range(30, 60, 5)])
 
 
-def test_a_queue_that_joins_after_the_call_calls_again(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, present, called = Mock(return_value=0.0), [late("slow"), late("default")], list[str]()
-    monkeypatch.setattr(alerting, "diagnose", lambda *_: Mock(findings=ranked(present)))
-    alerts = FindingAlerts(clock)
-    for clock.return_value in (0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0):
-        if clock.return_value == 50.0:
-            present[1:] = [late("urgent"), late("default")]
-        alerts.check()
-        called += [f"{each.sample.name}: {each.sample.title}" for each in facilities.alerts.claim_due()]
+@pytest.fixture
+def called(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[int, str, str]]]:
+    """Check every five seconds; return the alerts: ``called(100, {0: findings, 40: those that are present then})``."""
 
-    assert called == ["queues.late: slow is late. (and 1 more)", "queues.late:urgent: urgent is late."]
+    def check(until_s: int, present: dict[int, list[Finding]]) -> list[tuple[int, str, str]]:
+        clock, now, found = Mock(return_value=0), list[Finding](), []
+        monkeypatch.setattr(alerting, "diagnose", lambda *_: Mock(findings=ranked(now)))
+        alerts = FindingAlerts(clock)
+        for at_s in range(0, until_s, 5):
+            clock.return_value, now[:] = at_s, present.get(at_s, now)
+            alerts.check()
+            found += [(at_s, each.sample.name, each.sample.title) for each in facilities.alerts.claim_due()]
+        return found
 
-
-def test_trouble_of_a_queue_that_goes_on_under_another_name_does_not_wait_anew(
-    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock, present, called = Mock(return_value=0.0), [late("slow", severity="warning")], list[tuple[float, str]]()
-    monkeypatch.setattr(alerting, "diagnose", lambda *_: Mock(findings=ranked(present)))
-    alerts = FindingAlerts(clock)
-    for clock.return_value in range(0, 100, 5):
-        if clock.return_value == 40:
-            present[0] = replace(present[0], code="ends_late")
-        alerts.check()
-        called += [(clock.return_value, each.sample.name) for each in facilities.alerts.claim_due()]
-
-    assert called == [(65, "queues.ends_late")]
+    return check
 
 
-def test_what_follows_a_trouble_that_has_called_waits_for_its_own_time(
-    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_queue_that_joins_after_the_call_calls_again(called: Any) -> None:
+    found = called(95, {0: [late("slow"), late("default")], 50: [late("slow"), late("urgent"), late("default")]})
+
+    assert [name_and_title for _, *name_and_title in found] == [
+        ["queues.late", "slow is late. (and 1 more)"], ["queues.late:urgent", "urgent is late."],
+    ]  # fmt: skip
+
+
+def test_trouble_of_a_queue_that_goes_on_under_another_name_does_not_wait_anew(called: Any) -> None:
+    slow = late("slow", severity="warning")
+    found = called(100, {0: [slow], 40: [replace(slow, code="ends_late")]})
+
+    assert [(at_s, name) for at_s, name, _ in found] == [(65, "queues.ends_late")]
+
+
+def test_what_follows_a_trouble_that_has_called_waits_for_its_own_time(called: Any) -> None:
     down = Finding("pools", "down", "error", "no pool serves slow", subject="slow")
-    clock, present, called = Mock(return_value=0.0), [down], list[tuple[float, str]]()
-    monkeypatch.setattr(alerting, "diagnose", lambda *_: Mock(findings=ranked(present)))
-    alerts = FindingAlerts(clock)
-    for clock.return_value in range(0, 100, 5):
-        if clock.return_value == 50:
-            present[0] = late("slow")
-        alerts.check()
-        called += [(clock.return_value, each.sample.name) for each in facilities.alerts.claim_due()]
+    found = called(100, {0: [down], 50: [late("slow")]})
 
-    assert called == [(20, "pools.down"), (80, "queues.late")]
+    assert [(at_s, name) for at_s, name, _ in found] == [(20, "pools.down"), (80, "queues.late")]
 
 
-def test_what_has_lasted_beside_it_or_is_about_nothing_hastens_no_call(
-    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    disk = Finding("disk", "low", "warning", "little is left", "it is", "look")
-    clock, present, called = Mock(return_value=0.0), [late("slow", severity="warning"), disk], list[tuple[float, str]]()
-    monkeypatch.setattr(alerting, "diagnose", lambda *_: Mock(findings=ranked(present)))
-    alerts = FindingAlerts(clock)
-    for clock.return_value in range(0, 150, 5):
-        if clock.return_value == 70:
-            present += [
-                replace(present[0], code="burning", subject="slow"),
-                replace(disk, group="history", code="behind"),
-            ]
-        alerts.check()
-        called += [(clock.return_value, each.sample.name) for each in facilities.alerts.claim_due()]
+def test_what_has_lasted_beside_it_or_is_about_nothing_hastens_no_call(called: Any) -> None:
+    disk, slow = Finding("disk", "low", "warning", "little is left", "it is", "look"), late("slow", severity="warning")
+    later = [replace(slow, code="burning", subject="slow"), replace(disk, group="history", code="behind")]
+    found = called(150, {0: [slow, disk], 70: [slow, disk, *later]})
 
-    assert [name for at, name in called if at < 100] == ["disk.low", "queues.late"]
-    assert [at for at, name in called if name == "history.behind"] == [130]
+    assert [name for at_s, name, _ in found if at_s < 100] == ["disk.low", "queues.late"]
+    assert [at_s for at_s, name, _ in found if name == "history.behind"] == [130]
 
 
 def test_a_time_without_broker_neither_ends_nor_ages_what_lasts(
@@ -145,9 +135,8 @@ def test_a_time_without_broker_neither_ends_nor_ages_what_lasts(
 
 @pytest.fixture
 def watcher() -> Iterator[Receiver]:
-    made = Receiver()
-    yield made
-    made.close()
+    with Receiver().receiving() as made:
+        yield made
 
 
 def test_failures_whose_dead_letters_were_sent_call_once(
@@ -249,3 +238,61 @@ def test_heartbeat_is_sent_while_the_yard_is_checked(
 
     assert (before, len(watcher.asked)) == (0, 2)
     assert "answered 500" in caplog.text and "canary-secret" not in caplog.text
+
+
+@pytest.mark.django_db(transaction=True)
+def test_pools_that_are_down_come_first(facilities: Facilities, capsys: Any) -> None:
+    overview.FACTS.forget()
+    with pytest.raises(SystemExit) as ended:
+        call_command("switchyard", "diagnose", "--json")
+
+    told = json.loads(capsys.readouterr().out)
+    assert ended.value.code == told["exit_code"]
+    assert told["exit_code"] in (1, 2)
+    assert told["diagnosis"]["cause"] == "nothing_dispatches"
+    assert told["diagnosis"]["confidence"] == 0.95
+    assert told["diagnosis"]["next"].startswith("manage.py switchyard runpool")
+    assert set(told["diagnosis"]) == {
+        "cause", "title", "sentence", "evidence", "confidence", "next", "link", "queue", "actor",
+    }  # fmt: skip
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("said", ["slower", ""])
+def test_the_text_has_the_cause_its_step_and_the_others(
+    facilities: Facilities, capsys: Any, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    button = Button("Show mail", "switchyard-actor", "mail")
+    findings = [
+        GROUP.finding("warning", "silent", "nothing sends news", "", "look", "slow"),
+        GROUP.finding("warning", "slower", "mail takes 25 s", "", "manage.py x", "default", button=button),
+    ]
+    verdict = Verdict("warn", "Slower", "Every queue is on time.", findings=tuple(ranked(findings if said else [])))
+    room = overview.overview()
+    monkeypatch.setattr(command, "read_room", lambda: replace(room, verdict=verdict))
+
+    if said:
+        with pytest.raises(SystemExit):
+            call_command("switchyard", "diagnose")
+    else:
+        call_command("switchyard", "diagnose")
+
+    told = capsys.readouterr().out.splitlines()
+    if not said:
+        assert told == ["No cause of late or failing jobs. Every queue is on time."]
+        return
+    assert told[:2] == ["Slower than its own past (80 % sure)", "  mail takes 25 s."]
+    assert "  next      manage.py x" in told
+    assert "  page      /admin/operations/actors/mail/" in told
+    assert told[-1] == "Then: a producer is silent: Nothing sends news."
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_late_queue_is_judged_by_the_reading_that_its_finding_is_of(facilities: Facilities) -> None:
+    late = LATE_QUEUES.finding("error", "late", "its free slots start nothing", "", "", "default")
+    room = overview.overview()
+    found = next(row for row, _ in room.rows if row.name == "default")
+    rows = ((replace(found, busy=2, slots=8, state=replace(found.state, word="Late")), room.rows[0][1]),)
+    verdict = Verdict("bad", "Late", late.seen, findings=tuple(ranked([late])))
+    told = command.causes_of(replace(room, rows=rows, verdict=verdict))
+    assert [each.cause for each in told] == ["nothing_dispatches"]

@@ -1,3 +1,5 @@
+"""The overview, whatever is away; queues as JSON by command and API."""
+
 from __future__ import annotations
 
 import re
@@ -23,15 +25,23 @@ from switchyard.dead_letters import projection
 from switchyard.operations.findings.calm import KEPT_MS, calm
 from switchyard.operations.findings.finding import Finding, ranked
 from tests.factories.brokers import broker_without_server
-from tests.factories.letters import letter
+from tests.factories.callers import Caller
+from tests.factories.commands import json_of
+from tests.factories.letters import keep, letter
 from tests.factories.pages import text_of
 from tests.factories.staff import staff
 
 pytestmark = pytest.mark.django_db
-
 PAGE, LIVE = reverse("switchyard-operations"), reverse("switchyard-operations-live")
 OWN_LANES = [lane for pool in settings.SWITCHYARD.topology.pools for lane in pool.queues if lane.endswith("-retry")]
 ROWS = len(settings.SWITCHYARD.topology.queues) + len(OWN_LANES) + 1
+FIELDS = {
+    "queue", "depth", "scheduled", "parked", "running", "retrying", "dead", "quarantined", "oldest_age_seconds",
+    "arrivals_per_second", "starts_per_second", "ends_per_second",
+    "objective_seconds", "done_objective_seconds",
+    "oldest_unfinished_age_seconds", "paused", "pause", "pools", "pools_up",
+    "slots", "slots_busy",
+}  # fmt: skip
 
 
 class Seen(HTMLParser):
@@ -166,3 +176,45 @@ def test_the_newest_note_of_a_day_stands_below_the_verdict_until_the_next(facili
     assert note in writer.get(PAGE).content.decode()
     AuditEntry.objects.update(at=timezone.now() - timedelta(days=2))
     assert "ordered" not in reader.get(LIVE).content.decode()
+
+
+@pytest.fixture
+def busy(facilities: Facilities, slow_pool: PoolReport) -> None:
+    """Two messages wait on slow, one letter is dead."""
+
+    @dramatiq.actor(actor_name="waits", queue_name="slow")
+    def waits() -> None:
+        pass
+
+    for _ in range(2):
+        waits.send()
+    keep(letter(queue="slow"))
+    del dramatiq.get_broker().actors["waits"]
+
+
+def test_json_holds_the_same_as_the_api(busy: None) -> None:
+    slow = next(queue for queue in json_of("queues") if queue["queue"] == "slow")
+
+    assert set(slow) == FIELDS
+    assert (slow["depth"], slow["dead"], slow["slots"], slow["slots_busy"], slow["pools_up"]) == (2, 1, 2, 1, 1)
+    assert 0 <= slow["oldest_age_seconds"] < 30
+    assert slow["objective_seconds"] == 300
+    assert slow["arrivals_per_second"] >= 0 and slow["starts_per_second"] == slow["ends_per_second"] == 0
+
+
+@pytest.mark.django_db
+def test_api_tells_every_queue(busy: None) -> None:
+    answer = Caller().get("/queues")
+
+    assert answer.status_code == 200
+    found = answer.json()["queues"]
+    assert [queue["queue"] for queue in found] == [queue.name for queue in settings.SWITCHYARD.topology.queues]
+    assert all(set(queue) == FIELDS for queue in found)
+
+
+@pytest.mark.django_db
+def test_api_without_a_broker_answers_503(broker_away: None) -> None:
+    answer = Caller().get("/queues")
+
+    assert (answer.status_code, answer["Content-Type"]) == (503, "application/problem+json")
+    assert "Retry-After" in answer

@@ -19,6 +19,7 @@ from switchyard.operations.queries import YardState, yard_state
 from switchyard.operations.supervisors import ServerState, read_server_state
 from switchyard.operations.timeouts import TimedCall
 from tests.factories.brokers import broker_without_server
+from tests.factories.brokers import full as full_server
 from tests.factories.callers import Caller
 from tests.factories.commands import end_of, output_of
 
@@ -28,17 +29,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def full(facilities: Facilities, valkey: redis.Redis) -> Iterator[None]:
     """The broker's memory is full."""
-    valkey.config_set("maxmemory", 1)
-    yield
-    valkey.config_set("maxmemory", 0)
-
-
-@pytest.fixture
-def replica(facilities: Facilities, valkey: redis.Redis) -> Iterator[None]:
-    """The broker became a replica, as after a failover that went wrong."""
-    valkey.execute_command("REPLICAOF", "127.0.0.1", "1")
-    yield
-    valkey.execute_command("REPLICAOF", "NO", "ONE")
+    with full_server(valkey):
+        yield
 
 
 @pytest.fixture
@@ -112,18 +104,18 @@ def test_the_time_for_reports_begins_once_a_full_server_accepts_writes(
     assert told == [0.0, 5.0]
 
 
-def test_full_broker_is_not_ready_and_says_why(full: None) -> None:
+@pytest.mark.parametrize(
+    ("state", "fact"), [("full", "accepts no work: its memory is full"), ("evicting", "allkeys-lru")]
+)
+def test_broker_that_accepts_or_keeps_no_work_is_not_ready_and_says_why(
+    state: str, fact: str, request: pytest.FixtureRequest
+) -> None:
+    request.getfixturevalue(state)
     answer = Client().get("/readyz")
 
-    assert answer.status_code == 503
-    assert answer.json()["dependencies"]["broker"] == {"ok": False, "fact": "accepts no work: its memory is full"}
-
-
-def test_broker_that_would_drop_work_is_not_ready_and_says_why(evicting: None) -> None:
-    answer = Client().get("/readyz")
-
-    assert answer.status_code == 503
-    assert "allkeys-lru" in answer.json()["dependencies"]["broker"]["fact"]
+    broker = answer.json()["dependencies"]["broker"]
+    assert (answer.status_code, broker["ok"]) == (503, False)
+    assert fact in broker["fact"]
 
 
 def test_broker_whose_keyspace_is_missed_is_not_ready_until_it_is_accepted(

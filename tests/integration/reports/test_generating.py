@@ -1,4 +1,4 @@
-"""A statement's PDF says what the database says, on several numbered pages, and is written only when that changed."""
+"""A statement's PDF says what the database says, by request and by the admin, and is written only when that changed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import re
 
 import pypdf
 import pytest
+import time_machine
 from django.core.files.storage import default_storage
+from django.urls import reverse
 
 from apps.reports import services
 from apps.reports.models import Report
 from apps.shop.models import InvoiceLine
 from switchyard.middleware.errors import PermanentFailure
+from tests.factories.callers import Caller
 from tests.factories.shop import make_customer, make_invoice, make_payment
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
 MONTH = "2026-10"
@@ -101,3 +105,50 @@ def test_text_from_the_database_is_set_and_never_evaluated(ada):
 def test_an_unknown_customer_or_month_fails_for_good(ada, customer_id, month):
     with pytest.raises(PermanentFailure):
         services.generate(ada.pk if customer_id is None else customer_id, month)
+
+
+def waiting(facilities):
+    return facilities.transport.stats("slow").live.waiting
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_accepted_request_ends_as_a_pdf_and_the_second_one_finds_it_unchanged(facilities, run_worker):
+    customer = make_customer()
+    make_invoice(customer)
+    caller = Caller()
+
+    jobs = []
+    with run_worker("slow"):
+        for _ in range(2):
+            answer = caller.post("/reports", {"customer_id": customer.pk, "month": "2026-10"})
+            assert answer.status_code == 202
+            job_id = answer.json()["job_id"]
+            wait_for(lambda job_id=job_id: facilities.records.read(job_id).ended)
+            jobs.append(caller.get(f"/jobs/{job_id}").json())
+
+    assert [job["state"] for job in jobs] == ["succeeded", "succeeded"]
+    assert [job["result"]["unchanged"] for job in jobs] == [False, True]
+    assert jobs[0]["result"]["sha256"] == jobs[1]["result"]["sha256"]
+    assert jobs[0]["progress"] == {"done": 4, "total": 4, "note": "Done"}
+    assert all(job["result_url"].endswith("/result") for job in jobs)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("month", "status"), [("2026-11", 202), ("2026-12", 422)])
+def test_the_running_month_has_a_statement_and_the_next_one_has_not(month, status, facilities):
+    customer = make_customer()
+    with time_machine.travel("2026-11-01 00:00:00+00:00", tick=True):
+        answer = Caller().post("/reports", {"customer_id": customer.pk, "month": month})
+
+    assert answer.status_code == status
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_admin_regenerates_a_report(admin_client, facilities):
+    services.generate(make_customer().pk, "2026-10")
+    form = {"action": "regenerate", "_selected_action": [Report.objects.get().pk]}
+
+    page = admin_client.post(reverse("admin:reports_report_changelist"), form, follow=True)
+
+    assert waiting(facilities) == 1
+    assert "1 statement is on the way" in page.content.decode()

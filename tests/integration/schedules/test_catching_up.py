@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from switchyard.schedules.models import ScheduleState
+from tests.factories.brokers import full
 
 
 def run_for(yard, minutes: int) -> None:
@@ -28,24 +31,17 @@ def test_once_is_the_default_and_sends_one_late_tick(yard, clock):
     assert (state.last_tick.minute, state.lateness_ms) == (40, 70_000)
 
 
-def test_skip_sends_nothing_of_a_downtime(yard, clock):
-    yard.declare(spec="45 * * * *", catch_up="skip")
+@pytest.mark.parametrize(
+    ("catch_up", "spec", "minutes", "sent"), [("skip", "45 * * * *", 180, 0), ("all", "*/5 * * * *", 19, 1 + 4)]
+)
+def test_skip_sends_nothing_of_a_downtime_and_all_each_missed_tick(yard, clock, catch_up, spec, minutes, sent):
+    yard.declare(spec=spec, catch_up=catch_up)
     run_for(yard, 1)
 
-    clock.forward(hours=3)
+    clock.forward(minutes=minutes)
     yard.scheduler().step()
 
-    assert yard.sent() == 0
-
-
-def test_all_sends_each_missed_tick(yard, clock):
-    yard.declare(spec="*/5 * * * *", catch_up="all")
-    run_for(yard, 1)
-
-    clock.forward(minutes=19)
-    yard.scheduler().step()
-
-    assert yard.sent() == 1 + 4
+    assert yard.sent() == sent
 
 
 def test_a_new_schedule_does_not_send_what_was_before_it(yard, clock):
@@ -75,11 +71,8 @@ def test_a_broker_that_refuses_delays_a_tick_and_loses_none(yard, clock, valkey)
     scheduler.step()
 
     clock.forward(minutes=1)
-    valkey.config_set("maxmemory", 1)
-    try:
+    with full(valkey):
         scheduler.step()
-    finally:
-        valkey.config_set("maxmemory", 0)
     sent_meanwhile = yard.sent()
     clock.forward(seconds=5)
     scheduler.step()

@@ -1,22 +1,29 @@
-"""A paused schedule sends nothing, says how many ticks it missed, and never sends those."""
+"""The pages of schedules and their acts; a paused one sends nothing and says how many ticks it missed."""
 
 from __future__ import annotations
 
 import datetime
+import json
 
 import dramatiq
 import pytest
+from django.core.management import CommandError, call_command
+from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 from periodiq import cron
 
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who
+from switchyard.operations.findings.records import look_at_ticks
 from switchyard.schedules import queries, services
 from switchyard.schedules.models import ScheduleState, ScheduleTick
+from tests.factories.staff import staff
 from tests.integration.schedules.conftest import START
 
 MINUTE = datetime.timedelta(minutes=1)
 WHO = Who("a.lind", "page")
+LIST = reverse("switchyard-schedules")
 
 
 def steps(scheduler, clock, count: int) -> None:
@@ -147,3 +154,134 @@ def test_a_run_now_is_kept_beside_the_ticks_also_during_a_pause(db, every_minute
     message = facilities.transport.find_message("billing", job_id)
     assert message.options["origin"] == {"schedule": "sweep", "user": "a.lind"}
     assert AuditEntry.objects.last().act in ("schedule.run", "schedule.pause")
+
+
+@pytest.fixture
+def sweep(facilities):
+    """A schedule of this project's own broker."""
+    broker = dramatiq.get_broker()
+    dramatiq.actor(lambda: None, broker=broker, actor_name="sweep", queue_name="billing", periodic=cron("15 2 * * *"))
+    yield "sweep"
+    del broker.actors["sweep"]
+
+
+def address(what: str, name: str = "sweep") -> str:
+    return reverse(f"switchyard-schedule{what}", args=[name])
+
+
+@pytest.fixture
+def operator() -> Client:
+    return staff("view_schedulestate", "run_schedule", "pause_schedule", "view_job")
+
+
+@pytest.mark.django_db
+def test_the_list_shows_every_schedule_with_its_last_ticks(operator, sweep):
+    now = timezone.now().replace(second=0, microsecond=0)
+    for minutes, outcome, late in ((3, "sent", 900), (2, "sent", 372_000), (1, "missed", None)):
+        due = now - datetime.timedelta(minutes=minutes)
+        ScheduleTick.objects.create(schedule=sweep, due_at=due, outcome=outcome, lateness_ms=late)
+    ScheduleState.objects.create(actor=sweep, spec="15 2 * * *", since=now, last_tick=now, lateness_ms=372_000)
+
+    page = operator.get(LIST).content.decode()
+
+    assert "1 on time, 1 late, 1 missed" in page and "6 min 12 s late" in page
+    assert address("-run") in page and f"{address('')}#pause" in page
+    assert "No scheduler leads" in page and "manage.py switchyard runscheduler" in page
+
+
+@pytest.mark.django_db
+def test_run_now_answers_at_once_with_a_link_to_the_job(operator, sweep, facilities):
+    answer = operator.post(address("-run"), follow=True)
+
+    page = answer.content.decode()
+    (tick,) = ScheduleTick.objects.all()
+    assert f'href="/admin/switchyard_jobs/job/{tick.job_id}/"' in page and "runs now as job" in page.replace(
+        "Runs", "runs"
+    )
+    assert facilities.transport.stats("billing").live.waiting == 1
+    entry = AuditEntry.objects.get()
+    assert (entry.act, entry.target, entry.outcome, entry.detail["job"]) == (
+        "schedule.run",
+        "sweep",
+        "done",
+        tick.job_id,
+    )
+
+
+@pytest.mark.django_db
+def test_pause_and_resume_name_who_why_and_until(operator, sweep):
+    paused = operator.post(address("-pause"), {"reason": "table <rebuilt>", "until": "2h"}, follow=True)
+    page, listed = paused.content.decode(), operator.get(LIST).content.decode()
+    ScheduleState.objects.update(missed=4)
+    resumed = operator.post(address("-resume"), follow=True).content.decode()
+
+    assert "table &lt;rebuilt&gt;" in page and "Paused by staff" in page and "It has missed" in page
+    assert ">Paused</span>" in listed and address("-resume") in listed
+    assert "missed 4 ticks, which will not be sent" in resumed
+    assert not ScheduleState.objects.get().is_paused(timezone.now())
+
+
+@pytest.mark.django_db
+def test_a_pause_needs_a_reason_and_an_end_in_the_future(operator, sweep):
+    answer = operator.post(address("-pause"), {"reason": "", "until": "yesterday"})
+
+    assert answer.status_code == 422
+    assert "This field is required" in answer.content.decode() and "it is not a time" in answer.content.decode()
+    assert not ScheduleState.objects.filter(paused_at__isnull=False).exists()
+
+
+@pytest.mark.django_db
+def test_the_doctor_and_the_overview_know_a_paused_schedule(sweep, admin_client):
+    services.pause(sweep, who=WHO, reason="month end")
+    ScheduleState.objects.update(missed=2, since=timezone.now())
+
+    (finding,) = [found for found in look_at_ticks() if found.code == "paused"]
+    overview = admin_client.get(reverse("switchyard-operations-live")).content.decode()
+
+    assert "sweep is paused without an end, and has missed 2 ticks" in finding.seen
+    assert (
+        finding.cause == "a.lind paused it: month end" and finding.next == "manage.py switchyard schedules resume sweep"
+    )
+    assert "1 schedule is paused" in overview and address("") in overview and "(2 ticks missed)" in overview
+
+
+@pytest.mark.django_db
+def test_the_command_pauses_shows_and_resumes(sweep, capsys):
+    def output(*words: str) -> str:
+        call_command("switchyard", "schedules", *words)
+        return capsys.readouterr().out
+
+    paused = json.loads(output("pause", sweep, "--until", "2h", "--reason", "month end", "--json"))
+    listed = output("list")
+    job_id = output("run", sweep, "--reason", "now").strip()
+    shown = json.loads(output("show", sweep, "--json"))
+    resumed = output("resume", sweep)
+    again = json.loads(output("resume", sweep, "--json"))
+
+    assert paused["paused_reason"] == "month end" and paused["paused_until"] is not None
+    assert "(month end), 0 missed" in listed
+    assert [(tick["outcome"], tick["job_id"]) for tick in shown["ticks"]] == [("run_now", job_id)]
+    assert "sweep is resumed; it missed 0 ticks" in resumed and again["resumed"] is False
+    with pytest.raises(CommandError, match="write a span"):
+        call_command("switchyard", "schedules", "pause", sweep, "--until", "soon")
+    with pytest.raises(CommandError, match=r"did you mean sweep\?"):
+        call_command("switchyard", "schedules", "pause", "sweeep")
+
+
+@pytest.mark.django_db
+def test_a_pauses_reason_drives_no_terminal(sweep: str, capsys: pytest.CaptureFixture[str]) -> None:
+    services.pause(sweep, who=Who("a.lind", "page"), reason="\x1b]0;evil\x07", until=None)
+
+    for words in (("list",), ("show", sweep), ("pause", sweep)):
+        call_command("switchyard", "schedules", *words)
+    printed = capsys.readouterr().out
+
+    assert "\x1b" not in printed and r"(\x1b]0;evil\x07)" in printed
+
+
+@pytest.mark.django_db
+def test_a_schedule_of_code_is_found_without_the_database(sweep, django_assert_num_queries):
+    with django_assert_num_queries(0):
+        found = services.find(sweep)
+
+    assert found.name == sweep, "it can be run now while the database is away"

@@ -1,16 +1,30 @@
-"""A test that sends to the real broker is warned, with its name, the actor's, and what to write."""
+"""Tests of a project: sends to the real broker are warned of; tasks, commits and products without a server."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import dramatiq
 import pytest
+from django.conf import settings
+from django.contrib.auth.models import Group
+from django.db import transaction
+from django.test import TestCase, TransactionTestCase
 
 from project.config import BASE_DIR
+from switchyard.dead_letters.models import DeadLetter
+from switchyard.jobs.services import enqueue_on_commit
+from switchyard.tasks.backend import declare_tasks
+from switchyard.testing import assert_enqueued, assert_nothing_enqueued, enqueued, in_memory, redelivered, run_enqueued
 from tests.environment import SERVER
+from tests.integration.tasks.host import tasks
+from tests.integration.tasks.host.topology import YARD
 
 ACTOR = """
 import dramatiq
@@ -156,3 +170,185 @@ def test_a_fixture_that_sends_is_warned_or_covered_by_the_setting(folder: Path) 
 
     assert "test_fixtures.py:7: SentInTesting: actor hello: sent to the real broker outside of a test" in warned
     assert "1 passed" in covered and "warning" not in covered
+
+
+@pytest.fixture
+def on_memory(settings: Any) -> Iterator[None]:
+    """The host's tasks on our backend, and the broker in memory with the host's yard."""
+    settings.SWITCHYARD = replace(settings.SWITCHYARD, topology=YARD)
+    options = {"modules": [tasks.__name__]}
+    settings.TASKS = {"default": {"BACKEND": "switchyard.tasks.SwitchyardBackend", "OPTIONS": options}}
+    with in_memory():
+        declare_tasks()
+        yield
+
+
+@pytest.mark.usefixtures("on_memory")
+@pytest.mark.django_db
+def test_a_task_runs_after_the_commit_and_its_result_is_read() -> None:
+    with transaction.atomic():
+        result = tasks.add.enqueue(40, right=2)
+        assert_nothing_enqueued()
+    [attempt] = run_enqueued()
+    result.refresh()
+
+    assert (attempt.outcome, attempt.actor) == ("succeeded", f"{tasks.__name__}.add")
+    assert (result.status, result.return_value, result.attempts) == ("SUCCESSFUL", 42, 1)
+
+
+@pytest.mark.usefixtures("on_memory")
+@pytest.mark.django_db
+def test_a_task_can_be_run_again_after_a_crash() -> None:
+    tasks.add.enqueue(1)
+    assert len(enqueued()) == 1
+
+    assert enqueued(tasks.add) == assert_enqueued(tasks.add, args=(1,), count=1)  # type: ignore[arg-type]
+    with pytest.raises(AssertionError, match=r"for .*\.add\."):
+        assert_nothing_enqueued(tasks.add)  # type: ignore[arg-type]
+    assert redelivered() == [f"{tasks.__name__}.add"]
+
+
+def test_every_actor_of_a_product_is_repeated_in_a_test() -> None:
+    folder = Path(settings.BASE_DIR) / "tests/integration"
+    missing = []
+    for name, actor in dramatiq.get_broker().actors.items():
+        root, _, app = actor.fn.__module__.removesuffix(".actors").rpartition(".")
+        tests = folder / app / "test_repeating.py"
+        if root == "apps" and not (tests.exists() and name in tests.read_text(encoding="utf-8")):
+            missing.append(f"{name}: {tests.relative_to(folder)}")
+
+    assert missing == []
+
+
+def groups() -> set[str]:
+    """Names of the groups that no migration made."""
+    return set(Group.objects.exclude(name__startswith="Switchyard").values_list("name", flat=True))
+
+
+def make_group_actor(name: str = "make_group") -> dramatiq.Actor[..., Any]:
+    @dramatiq.actor(queue_name="default", actor_name=name)
+    def make_group(name: str) -> None:
+        Group.objects.create(name=name)
+
+    return make_group
+
+
+@in_memory()
+class OnCommit(TestCase):
+    """A plain TestCase: what is asserted is what production would do."""
+
+    def setUp(self) -> None:
+        self.make_group = make_group_actor()
+
+    def test_a_job_of_a_commit_is_enqueued_and_sees_the_rows_of_the_test(self) -> None:
+        Group.objects.create(name="mine")
+        with transaction.atomic():
+            job_id = enqueue_on_commit(self.make_group, "of a job")
+
+        [message] = assert_enqueued(self.make_group, args=("of a job",), count=1)
+        run_enqueued()
+
+        assert message.message_id == job_id
+        assert groups() == {"mine", "of a job"}
+
+    def test_the_rows_of_the_test_before_are_gone(self) -> None:
+        assert groups() == set()
+        assert_nothing_enqueued()
+
+    def test_a_rollback_enqueues_nothing(self) -> None:
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            enqueue_on_commit(self.make_group, "nobody")
+            raise ZeroDivisionError
+
+        assert_nothing_enqueued()
+
+    def test_inside_of_a_transaction_nothing_is_enqueued_yet(self) -> None:
+        with transaction.atomic():
+            enqueue_on_commit(self.make_group, "later")
+            assert_nothing_enqueued()
+
+        assert_enqueued(self.make_group)
+
+    def test_a_callback_runs_once_also_beside_djangos_own_helper(self) -> None:
+        ran: list[str] = []
+        with self.captureOnCommitCallbacks(execute=True) as callbacks:
+            transaction.on_commit(lambda: ran.append("captured"))
+        transaction.on_commit(lambda: ran.append("not captured"))
+
+        run_enqueued()
+        run_enqueued()
+
+        assert len(callbacks) == 1
+        assert ran == ["captured", "not captured"]
+
+    def test_a_callback_that_fails_is_raised_and_a_robust_one_logged(self) -> None:
+        transaction.on_commit(lambda: 1 / 0, robust=True)
+        with self.assertLogs("switchyard.testing", "ERROR"):
+            run_enqueued()
+        transaction.on_commit(lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_enqueued()
+
+    def test_callbacks_of_a_task_run_with_the_task(self) -> None:
+        @dramatiq.actor(queue_name="default")
+        def outer() -> None:
+            with transaction.atomic():
+                enqueue_on_commit(self.make_group, "of a task")
+
+        outer.send()
+        assert [attempt.actor for attempt in run_enqueued()] == ["outer", "make_group"]
+
+    @in_memory(eager=True)
+    def test_eager_mode_runs_at_the_end_of_the_transaction(self) -> None:
+        make_group = make_group_actor("eager")
+
+        with transaction.atomic():
+            with transaction.atomic():
+                enqueue_on_commit(make_group, "inner")
+            assert groups() == set()
+        assert groups() == {"inner"}
+        enqueue_on_commit(make_group, "outside")
+        assert groups() == {"inner", "outside"}
+
+
+@in_memory()
+class RealCommits(TransactionTestCase):
+    """A TransactionTestCase commits by itself."""
+
+    def test_a_job_is_enqueued_at_the_commit(self) -> None:
+        make_group = make_group_actor()
+
+        with transaction.atomic():
+            enqueue_on_commit(make_group, "real")
+            assert_nothing_enqueued()
+        assert_enqueued(make_group, count=1)
+        run_enqueued()
+
+        assert groups() == {"real"}
+
+
+@pytest.mark.django_db
+def test_the_fixture_works_with_pytest_djangos_helper(
+    switchyard_broker: object, django_capture_on_commit_callbacks: Any
+) -> None:
+    make_group = make_group_actor()
+
+    with django_capture_on_commit_callbacks(execute=True), transaction.atomic():
+        enqueue_on_commit(make_group, "captured")
+    enqueue_on_commit(make_group, "not captured")
+    run_enqueued()
+
+    assert_enqueued(make_group, count=2)
+    assert groups() == {"captured", "not captured"}
+
+
+@pytest.mark.django_db
+def test_a_dead_letter_has_its_row_for_people(switchyard_broker: object) -> None:
+    @dramatiq.actor(queue_name="default", permanent=(ValueError,))
+    def broken() -> None:
+        raise ValueError
+
+    broken.send()
+    run_enqueued(raises=False)
+
+    assert DeadLetter.objects.get().actor == "broken"

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 from django.http import HttpResponse
-from django.test import Client
 
 from apps.webhooks import services
 from apps.webhooks.models import Delivery, Endpoint, Event
 from apps.webhooks.receiver import Receiver
-from switchyard.api.tokens import create_token
-from tests.factories.callers import api_user
+from tests.factories.callers import Caller
 
 OWNER = "user:1"
 
@@ -49,15 +47,5 @@ def make_delivery(db: None) -> Callable[..., Delivery]:
 @pytest.fixture
 def post(db: None) -> Callable[..., HttpResponse]:
     """Send JSON to the API as ``ada``: ``post("/webhooks/events", body)``; other users by name."""
-    client = Client(raise_request_exception=False)
-    tokens: dict[str, str] = {}
-
-    def send(path: str, body: Any, *, user: str = "ada") -> HttpResponse:
-        if user not in tokens:
-            owner = api_user(user)
-            tokens[user] = create_token(owner=owner, scopes=("submit", "read"), name="test")[1]
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        headers = {"Authorization": f"Bearer {tokens[user]}"}
-        return client.post(f"/api/v1{path}", data, content_type="application/json", headers=headers)
-
-    return send
+    caller = functools.cache(Caller)
+    return lambda path, body, *, user="ada": caller(user).post(path, body)

@@ -1,20 +1,36 @@
-"""Endpoints and events through the API, as the contract has them."""
+"""Endpoints and events through the API and in the admin, and the receiver of the demo."""
 
 from __future__ import annotations
 
+import io
 import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
 
 import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import reverse
+from PIL import Image
 
-from apps.webhooks import services
-from apps.webhooks.models import Delivery, Endpoint, Event
+from apps.webhooks import delivering, services
+from apps.webhooks.delivering import DeliveryFailed
+from apps.webhooks.models import Delivery, DeliveryState, Endpoint, Event
 from switchyard.api.request_jobs import RequestJobs, request_jobs
 from switchyard.broker.interface import facilities as facilities_of
+from tests.factories.staff import client_of, log_in
 
 pytestmark = pytest.mark.django_db
 ENDPOINTS = "/webhooks/endpoints"
 EVENTS = "/webhooks/events"
 URL = "https://93.184.216.34/hook?key=1"
+ROOT = Path(__file__).parents[3]
+COMMAND = [sys.executable, "-m", "apps.webhooks.receiver"]
 
 
 def waiting() -> int:
@@ -120,3 +136,139 @@ def test_a_repeated_request_registers_its_endpoint_once(db):
 
     assert register(repeated=False) == register(repeated=True)
     assert Endpoint.objects.count() == 1
+
+
+def act(client: Client, model: str, action: str, *keys: object):
+    url = reverse(f"admin:webhooks_{model}_changelist")
+    return client.post(url, {"action": action, "_selected_action": [str(key) for key in keys]}, follow=True)
+
+
+@pytest.fixture
+def failed(receiver, make_delivery, facilities):
+    delivery = make_delivery(receiver.url + "broken")
+    with pytest.raises(DeliveryFailed):
+        delivering.deliver(str(delivery.pk), is_last=True)
+    return delivery
+
+
+def test_every_page_loads_and_shows_no_secret(failed):
+    client = log_in()
+    pages = [reverse(f"admin:webhooks_{model}_changelist") for model in ("endpoint", "event", "delivery")]
+    pages += [
+        reverse("admin:webhooks_endpoint_change", args=[failed.endpoint_id]),
+        reverse("admin:webhooks_event_change", args=[failed.event_id]),
+        reverse("admin:webhooks_delivery_change", args=[failed.pk]),
+    ]
+
+    texts = [client.get(page) for page in pages]
+
+    assert [page.status_code for page in texts] == [200] * 6
+    assert all(failed.endpoint.secret not in page.content.decode() for page in texts)
+    assert failed.endpoint.secret[-4:] in texts[3].content.decode()
+    delivery_page = texts[5].content.decode()
+    assert failed.webhook_id in delivery_page and "answered 500" in delivery_page
+    assert '<div class="readonly">–</div>' in delivery_page
+
+
+def test_hostile_text_is_shown_as_text(failed):
+    failed.attempts.update(response_excerpt="<script>alert(1)</script>", error="<img src=x onerror=alert(2)>")
+    Endpoint.objects.update(url="http://127.0.0.1/<svg/onload=alert(3)>")
+
+    page = log_in().get(reverse("admin:webhooks_delivery_change", args=[failed.pk])).content.decode()
+
+    assert "<script>alert(1)" not in page and "<img src=x" not in page and "<svg/onload" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+@pytest.mark.django_db(transaction=True)
+def test_redelivering_enqueues_a_new_job(failed, facilities):
+    page = act(log_in(), "delivery", "redeliver", failed.pk)
+
+    failed.refresh_from_db()
+    assert "1 on the way again" in page.content.decode()
+    assert failed.state == DeliveryState.PENDING
+    assert facilities.records.read(failed.job_id).state == "queued"
+
+
+def test_endpoints_are_disabled_and_enabled(failed):
+    client = log_in()
+
+    act(client, "endpoint", "disable", failed.endpoint_id)
+    disabled = Endpoint.objects.get()
+    act(client, "endpoint", "enable", failed.endpoint_id)
+
+    assert (disabled.active, disabled.disabled_reason) == (False, "disabled by root")
+    assert (Endpoint.objects.get().active, Endpoint.objects.get().disabled_reason) == (True, "")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_delivery_leads_to_its_job(failed):
+    act(log_in(), "delivery", "redeliver", failed.pk)
+    failed.refresh_from_db()
+    client = client_of(User.objects.get(username="root"))
+
+    page = client.get(reverse("admin:webhooks_delivery_change", args=[failed.pk])).content.decode()
+
+    assert f'href="{reverse("switchyard-job", args=[failed.job_id])}"' in page
+
+
+def ask(url: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+    request = urllib.request.Request(url, data=body, headers={name.replace("_", "-"): v for name, v in headers.items()})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.status, response.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def test_it_says_where_it_is_and_stops_at_once_even_while_a_request_waits() -> None:
+    with subprocess.Popen([*COMMAND, "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        ready = process.stdout.readline()
+        url = ready.removeprefix("ready: ").strip()
+        waits = subprocess.Popen(
+            [sys.executable, "-c", f"import urllib.request as u; u.urlopen('{url}slow', b'{{}}')"],
+            stderr=subprocess.DEVNULL,
+        )
+        status, _ = ask(url + "healthy", b"{}")
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(25)
+        waits.kill()
+        waits.wait(30)
+
+    assert ready.startswith("ready: http://127.0.0.1:")
+    assert (status, code) == (200, 0)
+
+
+def test_each_path_behaves_as_its_name_says(receiver) -> None:
+    url = receiver.url
+
+    assert ask(url + "healthy", b"{}")[0] == 200
+    assert [ask(url + "flaky", b"{}", webhook_id="msg_1")[0] for _ in range(4)] == [500, 500, 200, 200]
+    assert ask(url + "flaky", b"{}", webhook_id="msg_2")[0] == 500
+    assert ask(url + "broken", b"{}")[0] == 500
+    assert ask(url + "gone", b"{}")[0] == 410
+    assert ask(url + "elsewhere", b"{}")[0] == 404
+    assert ask(url + "healthz")[0] == 200
+    log = receiver.log
+    assert [entry["status"] for entry in log] == [200, 500, 500, 200, 200, 500, 500, 410, 404]
+    assert log[1].keys() == {"id", "path", "status", "signature_ok", "at"}
+    assert log[1]["signature_ok"] is None
+
+
+def test_it_serves_a_picture(receiver) -> None:
+    status, content = ask(receiver.url + "image.jpg")
+
+    with Image.open(io.BytesIO(content)) as picture:
+        picture.load()
+        assert (status, picture.format, picture.size) == (200, "JPEG", (1200, 800))
+
+
+@pytest.mark.parametrize("signature", ["", "v1", "v1,", "v1,***", "v2,abc", "v1,ü", "v1,AAAA " * 50])
+def test_a_broken_signature_is_no_crash(receiver, signature: str) -> None:
+    receiver.secrets_file.write_text('{"a": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}')
+    headers = {"webhook_id": "msg_1", "webhook_timestamp": str(int(time.time())), "webhook_signature": signature}
+
+    assert ask(receiver.url + "healthy", b"{}", **headers)[0] == 401
+    assert len(receiver.log) == 1

@@ -1,17 +1,21 @@
+"""The judgement of actors, and the orders of their list."""
+
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
 
-from switchyard.actors.figures import ActorHistory, AttemptFigures, EndedRow, FailureGroup, _dead_since
-from switchyard.actors.views import Judgement, held_back, of
+from switchyard.actors.figures import DAY_MS, ActorHistory, AttemptFigures, EndedRow, FailureGroup, _dead_since
+from switchyard.actors.queries import ActorFacts
+from switchyard.actors.views import Judgement, Row, held_back, in_order, of
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.shapes import ActorPause
-from switchyard.broker.stores.yard_facts import DEAD, RETRIED, RUNS, SUCCEEDED
+from switchyard.broker.stores.yard_facts import CANCELLED, DEAD, RETRIED, RUNS, SUCCEEDED
 
 HOUR_MS = 3_600_000
 Lately = list[AttemptFigures]
+SLOW, QUICK, BEYOND = {RUNS + 7: 5}, {RUNS + 2: 5}, {RUNS + 18: 5}
 
 
 def count(jobs: int, *, dead: int = 0, ran: bool = True) -> AttemptFigures:
@@ -104,3 +108,27 @@ def test_an_actor_whose_circuit_is_open_or_that_is_paused_is_not_called_healthy(
     assert held_back(healthy, [paused]) == Judgement("Paused", "warn", "fine")
     assert held_back(healthy, [by_value]) == healthy
     assert held_back(failing, [open_]) == failing
+
+
+def row_with(name: str, counts: dict[int, int] | None) -> Row:
+    ran = None if counts is None else AttemptFigures("last day", DAY_MS, counts)
+    return ActorFacts(name, "default", (), "m", "m.py:1", "", (), None), ran
+
+
+ROWS = [
+    row_with("c", {SUCCEEDED: 9, **QUICK}),
+    row_with("a", None),
+    row_with("d", {DEAD: 2, RETRIED: 3, CANCELLED: 4, **BEYOND}),
+    row_with("b", {DEAD: 1, SUCCEEDED: 50, **SLOW}),
+]
+
+
+@pytest.mark.parametrize(
+    ("sort", "names"),
+    [
+        *(("", "abcd"), ("nonsense", "abcd"), ("-name", "dcba"), ("-failed", "dbca"), ("failed", "cbda")),
+        *(("-run", "dbca"), ("run", "cbda"), ("-ended", "bcda")),
+    ],
+)
+def test_actors_without_a_figure_come_last(sort: str, names: str) -> None:
+    assert "".join(facts.name for facts, _ in in_order(ROWS, sort)) == names

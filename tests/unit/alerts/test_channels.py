@@ -1,11 +1,19 @@
+"""Channels: made of their addresses, sent to together, and the words of a notice."""
+
 from __future__ import annotations
 
 import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import pytest
 
+from switchyard.alerts import sending
 from switchyard.alerts.channels import (
     AppriseChannel,
+    ChannelFailed,
     EmailChannel,
     LogChannel,
     WebhookChannel,
@@ -15,10 +23,21 @@ from switchyard.alerts.channels import (
 )
 from switchyard.alerts.checks import check_alert_urls, check_apprise
 from switchyard.alerts.jira import JiraChannel
+from switchyard.alerts.models import Alert
+from switchyard.alerts.notice import Notice
+from switchyard.alerts.sending import ChannelBatch, send_all
 from switchyard.setting_values import InvalidSetting
 from tests.unit.alerts.configuration import with_alert_urls
 
 SECRET = "https://hooks.example.com/services/T0/canary-secret?key=canary-secret"
+ALERT = Alert(
+    fingerprint="f00d", kind="dead_letter", severity="critical", title="report gave up: KeyError",
+    sample="exhausted after 6 attempts", queue="slow", actor="report",
+    first_at=datetime(2026, 11, 20, 2, 51, tzinfo=UTC), last_at=datetime(2026, 11, 20, 2, 54, tzinfo=UTC),
+    link="https://yard.example.com/admin/",
+)  # fmt: skip
+FIRST = Notice("1-0", ALERT, count=1)
+SECOND = replace(FIRST, id="2-0")
 
 
 def test_each_scheme_makes_its_channel() -> None:
@@ -139,3 +158,89 @@ def test_label_names_a_channel_once() -> None:
 def test_system_check_is_silent_when_all_is_well() -> None:
     with with_alert_urls("log:", SECRET):
         assert check_alert_urls(None) == []
+
+
+@dataclass
+class Channel:
+    name: str
+    answer: Callable[[Notice], None]
+
+    def send(self, notice: Notice) -> None:
+        self.answer(notice)
+
+
+def refuse(notice: Notice) -> None:
+    raise ChannelFailed("c", "answered 400", answered=True)
+
+
+def unreachable(notice: Notice) -> None:
+    raise ChannelFailed("c", "no connection")
+
+
+def test_channel_that_refuses_one_message_gets_the_next() -> None:
+    work = ChannelBatch("c", Channel("c", lambda notice: refuse(notice) if notice is FIRST else None), [FIRST, SECOND])
+
+    send_all([work])
+
+    assert isinstance(work.results[FIRST.id], ChannelFailed)
+    assert work.results[SECOND.id] is None
+
+
+def test_channel_that_does_not_answer_is_left_alone_at_once() -> None:
+    work = ChannelBatch("c", Channel("c", unreachable), [FIRST, SECOND])
+
+    send_all([work])
+
+    assert set(work.results) == {FIRST.id}
+
+
+def test_broken_channel_is_a_failure_of_its_own() -> None:
+    def broken(notice: Notice) -> None:
+        raise ZeroDivisionError("canary")
+
+    work = ChannelBatch("c", Channel("c", broken), [FIRST])
+    well = ChannelBatch("d", Channel("d", lambda notice: None), [FIRST])
+
+    send_all([work, well])
+
+    failure = work.results[FIRST.id]
+    assert isinstance(failure, ChannelFailed)
+    assert "ZeroDivisionError" in str(failure) and "canary" not in str(failure)
+    assert well.results == {FIRST.id: None}
+
+
+def test_channel_that_hangs_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "BATCH_ENDS_S", 0.2)
+    release = threading.Event()
+    hung = ChannelBatch("c", Channel("c", lambda notice: release.wait(60) and None), [FIRST, SECOND])
+    well = ChannelBatch("d", Channel("d", lambda notice: None), [FIRST, SECOND])
+
+    send_all([hung, well])
+
+    assert well.results == {FIRST.id: None, SECOND.id: None}
+    assert isinstance(hung.results[FIRST.id], ChannelFailed)
+    assert SECOND.id not in hung.results
+    release.set()
+
+
+def test_first_message_tells_what_where_and_the_link() -> None:
+    assert FIRST.headline == "[critical] report gave up: KeyError"
+    assert "exhausted after 6 attempts" in FIRST.text
+    assert FIRST.text.endswith(
+        "Steps: http://127.0.0.1:8000/admin/operations/steps/#dead-letters\n\nhttps://yard.example.com/admin/"
+    )
+
+
+def test_digest_tells_how_many_are_new_and_how_many_there_are() -> None:
+    digest = replace(FIRST, count=1_000, reported=1)
+
+    assert digest.headline.endswith("(1,000 times)")
+    assert "999 more, 1,000 since 2026-11-20 02:51:00 UTC." in digest.text
+    assert (digest.as_json()["count"], digest.as_json()["new"]) == (1_000, 999)
+
+
+def test_webhook_body_is_plain_json_values() -> None:
+    body = FIRST.as_json()
+
+    assert body["type"] == "switchyard.alert.dead_letter"
+    assert body["first_at"] == "2026-11-20T02:51:00.000000+00:00"

@@ -1,4 +1,4 @@
-"""Exported texts: none is taken for a formula, and files hold the rows as they are."""
+"""Texts of the console: cells that are no formula, addresses, spans, and commands without their database or broker."""
 
 from __future__ import annotations
 
@@ -6,19 +6,43 @@ import csv
 import io
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from django.http import HttpResponse
-from django.test import RequestFactory
+from django.contrib import admin
+from django.contrib.auth.models import User
+from django.core.management import CommandError
+from django.db import OperationalError
+from django.http import HttpRequest, HttpResponse
+from django.test import RequestFactory, override_settings
+from django.test.utils import override_script_prefix
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switchyard.broker.errors import ActRefused
+from switchyard.api.models import Token
+from switchyard.broker.errors import ActRefused, BrokerRefused, BrokerUnavailable
+from switchyard.conf import read, switchyard_settings
 from switchyard.console import export
 from switchyard.console.cells import MAX_CHARACTERS, TRIGGERS, safe_text
+from switchyard.console.commands import as_command_error, table
 from switchyard.console.export import export_of
+from switchyard.console.formatting import (
+    between,
+    duration,
+    parse_until,
+    promise,
+    retries_text,
+    rough_duration,
+    size,
+    times,
+)
+from switchyard.console.links import absolute, path_of
+from switchyard.console.lists import ASCENDING, SortColumn, heads_of
+from switchyard.console.room_view import ReadOnly
 
 
 @pytest.mark.parametrize(
@@ -140,3 +164,207 @@ def test_a_list_that_cannot_be_read_whole_is_no_file() -> None:
     answer = exported("csv", rows)
 
     assert answer is not None and answer.status_code == 503 and "the broker does not answer" in answer.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("address", "path"),
+    [
+        ("https://yard.example/admin/alerts/?q=1", "/admin/alerts/?q=1"),
+        ("/admin/alerts/", "/admin/alerts/"),
+        ("", ""),
+        ("javascript:alert(1)", ""),
+        ("data:text/html,<script>", ""),
+        ("//evil.example/x.js", "/x.js"),
+        ("https://evil.example//other.example/", "/other.example/"),
+        ("/\\other.example/", "/other.example/"),
+        ("https://[", ""),
+    ],
+)
+def test_path_of_an_address_never_leads_elsewhere(address: str, path: str) -> None:
+    assert path_of(address) == path
+
+
+@pytest.mark.parametrize(
+    ("public", "prefix", "path"),
+    [
+        ("https://h", "/", "/api/v1/jobs"),
+        ("https://h/yard", "/yard/", "/yard/api/v1/jobs"),  # in a request
+        ("https://h/yard", "/", "/api/v1/jobs"),  # in a worker, or a thread, that knows no prefix
+        ("https://h/yard", "/", "/yard/api/v1/jobs"),  # the sub-path is in the project's own addresses
+    ],
+)
+def test_an_absolute_address_has_the_sub_path_once(settings: Any, public: str, prefix: str, path: str) -> None:
+    settings.SWITCHYARD = replace(switchyard_settings(), public_url=public)
+
+    with override_script_prefix(prefix):
+        assert absolute(path) == f"{public}/api/v1/jobs"
+
+
+COLUMNS = (SortColumn("name", "Name", ("", "-name"), own=ASCENDING), SortColumn("size", "Size", ("-size", "size")))
+
+
+def clicks(name: str, count: int) -> list[tuple[str, str]]:
+    """Follow a heading's link so often; return each order with the direction that it shows."""
+    sort, seen = "", []
+    for _ in range(count):
+        sort = heads_of(COLUMNS, sort)[name].link.partition("sort=")[2]
+        seen.append((sort, heads_of(COLUMNS, sort)[name].direction))
+    return seen
+
+
+def test_clicks_go_through_a_columns_orders_and_back() -> None:
+    assert clicks("size", 3) == [("-size", "descending"), ("size", "ascending"), ("", "")]
+    assert clicks("name", 2) == [("-name", "descending"), ("", "ascending")]
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [
+        *((0, "0 ms"), (11, "11 ms"), (3_800, "3.8 s"), (9_949, "9.9 s"), (9_960, "10 s"), (41_000, "41 s")),
+        *((59_600, "1 min 00 s"), (62_000, "1 min 02 s"), (7_500_000, "2 h 05 min"), (86_400_000, "1 day")),
+        (300_000_000, "3 days"),
+    ],
+)
+def test_time_spans_read_like_speech(ms: float, text: str) -> None:
+    assert duration(ms) == text
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [
+        *((80, "start in 80 ms"), (1_000, "start in 1 s"), (1_500, "start in 1.5 s"), (12_345, "start in 12.345 s")),
+        *((300_000, "start in 5 min"), (90_000, "start in 90 s"), (7_200_000, "start in 2 h"), (None, "no promise")),
+    ],
+)
+def test_promises_keep_their_unit(ms: int | None, text: str) -> None:
+    assert promise(ms) == text
+
+
+def test_sizes_and_ratios() -> None:
+    assert (size(118_000_000), size(1_270_000_000)) == ("118 MB", "1.27 GB")
+    assert (times(3.44), times(41.2), times(1_234)) == ("3.4 ×", "41 ×", "1,234 ×")
+
+
+def test_two_times_name_their_day_once() -> None:
+    first = datetime(2026, 11, 2, 3, 11, 47, tzinfo=UTC)
+
+    assert between(first, first.replace(second=59)) == "2 Nov 2026 03:11 UTC"
+    assert between(first, first.replace(hour=14)) == "2 Nov 2026 03:11 to 14:11 UTC"
+    assert between(first, first.replace(day=12)) == "2 Nov 2026 03:11 to 12 Nov 2026 03:11 UTC"
+
+
+@pytest.mark.parametrize(
+    ("ms", "down", "up"),
+    [
+        *((80.5, "80 ms", "81 ms"), (30_999.5, "30 s", "31 s"), (59_999, "59 s", "1 min")),
+        *((6_176_000, "1 h 42 min", "1 h 43 min"), (7_200_000, "2 h", "2 h"), (35_999_999, "9 h 59 min", "10 h")),
+        *((86_399_999, "23 h", "1 day"), (131_000_000, "1 day 12 h", "1 day 13 h")),
+        (900_000_000, "10 days", "11 days"),
+    ],
+)
+def test_a_span_is_rounded_to_the_cautious_side(ms: float, down: str, up: str) -> None:
+    assert (rough_duration(ms, up=False), rough_duration(ms, up=True)) == (down, up)
+
+
+def test_the_least_span_of_retries_is_never_printed_longer_than_it_is() -> None:
+    assert retries_text(12, (6_176_000, 12_352_000)) == "12 retries over 1 h 42 min to 3 h 26 min"
+    assert retries_text(3, (90_500, 90_500)) == "3 retries over 1 min 30 s"
+
+
+NOW = datetime(2026, 11, 21, 13, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("30s", "2026-11-21T13:00:30+00:00"),
+        ("30m", "2026-11-21T13:30:00+00:00"),
+        ("30 min", "2026-11-21T13:30:00+00:00"),
+        ("2h", "2026-11-21T15:00:00+00:00"),
+        ("3d", "2026-11-24T13:00:00+00:00"),
+        ("14:00", "2026-11-21T14:00:00+00:00"),
+        ("13:00", "2026-11-22T13:00:00+00:00"),
+        ("2026-11-21T14:00", "2026-11-21T14:00:00+00:00"),
+        ("2026-11-21T16:00+02:00", "2026-11-21T16:00:00+02:00"),
+    ],
+)
+def test_spans_times_of_day_and_iso_times_are_read(text: str, expected: str) -> None:
+    assert parse_until(text, now=NOW).isoformat() == expected
+
+
+@pytest.mark.parametrize("text", ["", "soon", "0s", "13", "24:00", "366d", "9999999d", "2026-11-21T12:59"])
+def test_other_texts_are_refused_with_what_to_write(text: str) -> None:
+    with pytest.raises(ActRefused, match="write a span"):
+        parse_until(text, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (OperationalError("no such table: api_token"), "manage.py migrate"),
+        (BrokerRefused("an enqueue", "NOPERM"), "its user may run the command"),
+        (BrokerUnavailable("an enqueue", "refused"), "check SWITCHYARD_BROKER_URL"),
+    ],
+    ids=["database", "refused", "broker"],
+)
+def test_what_is_away_is_said_with_its_remedy(error: Exception, remedy: str) -> None:
+    with pytest.raises(CommandError) as caught, as_command_error("tokens"):
+        raise error
+
+    assert str(caught.value).startswith("tokens: ")
+    assert str(caught.value).count(remedy) == 1
+
+
+def test_the_setting_that_named_the_broker_is_said() -> None:
+    own = read({"BROKER_URL": "redis://v:6390/0"}, {}, debug=True)
+    with override_settings(SWITCHYARD=own), pytest.raises(CommandError) as caught, as_command_error("tokens"):
+        raise BrokerUnavailable("an enqueue", "Timeout reading from v:6390")
+
+    assert 'check SWITCHYARD["BROKER_URL"] and that the server is up' in str(caught.value)
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(ZeroDivisionError), as_command_error("tokens"):
+        raise ZeroDivisionError
+
+
+def test_a_table_goes_on_below_where_a_terminal_is_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("running", "send_mail", "0c3f9b1e", "a\x1b"), ("dead", "add", "5d2a11", "")]
+    assert table(("state", "actor", "job", "detail"), rows).splitlines()[1] == "running  send_mail  0c3f9b1e  a\\x1b"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "20")
+
+    assert table(("state", "actor", "job", "detail"), rows).splitlines()[-2:] == ["dead     add", "    5d2a11    -"]
+
+
+class Kept(ReadOnly, admin.ModelAdmin):
+    pass
+
+
+class Deletable(ReadOnly, admin.ModelAdmin):
+    deletable = True
+
+
+@pytest.fixture
+def request_of_root() -> HttpRequest:
+    request = HttpRequest()
+    request.user = User.objects.create_superuser("root")
+    return request
+
+
+@pytest.mark.django_db
+def test_nobody_adds_changes_or_deletes_but_may_view(request_of_root: HttpRequest) -> None:
+    page = Kept(Token, admin.site)
+
+    rights = page.get_model_perms(request_of_root)
+
+    assert rights == {"add": False, "change": False, "delete": False, "view": True}
+
+
+@pytest.mark.django_db
+def test_deletable_rows_are_deleted_by_those_with_the_permission(request_of_root: HttpRequest) -> None:
+    page = Deletable(Token, admin.site)
+
+    assert page.has_delete_permission(request_of_root)
+    request_of_root.user = User.objects.create_user("ada", is_staff=True)
+    assert not page.has_delete_permission(request_of_root)

@@ -1,9 +1,12 @@
-"""The reference lists every command, option, variable, metric and check, and no other."""
+"""The reference lists every command, option, variable, metric and check, and no other; terms and classes stand once."""
 
 from __future__ import annotations
 
 import ast
 import re
+import shlex
+from argparse import ArgumentParser, _SubParsersAction
+from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,13 +14,14 @@ import dramatiq
 import pytest
 import yaml
 from django.apps import apps
-from django.core.management import get_commands
+from django.core.management import get_commands, load_command_class
 
 from project.urls import PRODUCT_ROUTERS
 from switchyard.api.application import PLATFORM_ROUTERS
 from switchyard.broker.admin.purge import PURGED
 from switchyard.broker.topology import AlertRule, Dependency, Pool, Queue, RetryPolicy
 from switchyard.commands import MODULES
+from switchyard.commands.management.commands.switchyard import load
 from switchyard.conf import KEYS
 from switchyard.dead_letters.views import REASONS
 from tests.unit.documentation.pages import PAGES, ROOT, name_of, read
@@ -31,13 +35,17 @@ DECLARED = (AlertRule, Dependency, Queue, RetryPolicy, Pool)
 RULES = yaml.safe_load(read("ops/prometheus/rules.yml"))
 # Set by Dramatiq's pipelines only.
 INTERNAL_OPTIONS = {"pipe_target"}
-
-
 LEVELS = frozenset({"debug", "info", "warning", "error", "exception", "critical"})
 # Of structlog itself, of each line, and of dicts that are passed on.
 OF_EACH_LINE = {
     *("event", "level", "logger", "timestamp", "release", "request", "trace_id", "span_id", "attempt", "raised")
 }
+# Those without any option.
+PLAIN = {"runscheduler", "seed"}
+PAGE = read("docs/reference/glossary.md")
+LIBRARY = ("middleware", "switchyard")
+# Django calls these classes so, in every app.
+DJANGO = {"Command"}
 
 
 def first_column(page: str) -> set[str]:
@@ -175,3 +183,84 @@ def test_every_field_of_a_log_line_is_described_and_no_other() -> None:
                         written |= {keyword.arg for keyword in node.keywords} - {None, "exc_info"}
 
     assert first_column("docs/reference/log-lines.md") == written | OF_EACH_LINE
+
+
+def parser_of(command: str) -> ArgumentParser:
+    known = load(command) if command in MODULES else load_command_class(str(get_commands()[command]), command)
+    return known.create_parser("manage.py", command)
+
+
+def examples_of(command: str) -> list[list[str]]:
+    """Return the example calls in a command's help as lists of arguments, without what is said beside them."""
+    lines = re.findall(r"^  manage\.py (?:switchyard )?(.+)$", parser_of(command).format_help(), flags=re.MULTILINE)
+    return [shlex.split(re.split(r" {2,}", line)[0]) for line in lines]
+
+
+def subcommands() -> list[tuple[str, str]]:
+    parsers = {command: parser_of(command) for command in sorted(own_commands())}
+    return [
+        (command, part)
+        for command, parser in parsers.items()
+        for action in parser._actions
+        if isinstance(action, _SubParsersAction)
+        for part in action.choices
+    ]
+
+
+@pytest.mark.parametrize("command", sorted(own_commands() - PLAIN))
+def test_help_shows_examples_that_the_command_takes(command: str) -> None:
+    examples = examples_of(command)
+
+    assert examples != []
+    for name, *arguments in examples:
+        assert name == command
+        parser_of(command).parse_args(arguments)  # a wrong one raises CommandError
+
+
+@pytest.mark.parametrize(("command", "part"), subcommands())
+def test_the_reference_names_each_part_of_a_command(command: str, part: str) -> None:
+    assert re.search(rf"`(manage\.py (switchyard )?)?{command} {part}\b|`{part}\b", read("docs/reference/commands.md"))
+
+
+def terms() -> list[str]:
+    """Return the terms of the page's table."""
+    table = PAGE.split("\n## Terms\n")[1]
+    cells = re.findall(r"^\| ([^|]+) \| [^|]+ \|$", table, flags=re.MULTILINE)[2:]
+    return [term.strip() for cell in cells for term in cell.split(",")]
+
+
+TERMS = terms()
+
+
+def sources() -> list[Path]:
+    """Return every module and Lua file of the library."""
+    found = [path for folder in LIBRARY for kind in ("*.py", "*.lua") for path in (ROOT / folder).rglob(kind)]
+    return [path for path in found if "migrations" not in path.parts]
+
+
+def test_terms_stand_once_and_in_order() -> None:
+    assert [term for term, count in Counter(TERMS).items() if count > 1] == []
+    assert sorted(TERMS, key=str.lower) == TERMS
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_a_term_is_used(term: str) -> None:
+    pattern = re.compile(r"[\s_-]?".join(map(re.escape, re.split(r"[\s-]", term))), re.IGNORECASE)
+
+    assert any(pattern.search(path.read_text(encoding="utf-8")) for path in sources())
+
+
+def test_no_two_public_classes_have_one_name() -> None:
+    classes = Counter(
+        node.name
+        for path in sources()
+        if path.suffix == ".py"
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+
+    assert {name for name, count in classes.items() if count > 1} - DJANGO - set(MIRRORED) == set()
+
+
+# A row of the database, or the permissions of what has no table, and what it mirrors.
+MIRRORED = ("DeadLetter", "Job")

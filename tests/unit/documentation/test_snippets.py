@@ -1,4 +1,4 @@
-"""Code that the documentation shows is code that works."""
+"""Code that the documentation shows is code that works, and names files and functions that are there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import asyncio
 import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from apps.billing import signatures
 from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.workers.checks import check_yard
+from tests.unit.documentation.message_walk import STEPS, Step, files
 from tests.unit.documentation.pages import PAGES, code_blocks, name_of, read
 
 
@@ -40,6 +42,8 @@ def test_signature_as_the_guide_makes_it_is_accepted() -> None:
 
 
 [PROXY_NETWORKS] = re.findall(r"FORWARDED_ALLOW_IPS:-([^}]+)\}", read("ops/compose.yaml"))
+
+
 GATEWAY, CLIENT, CLAIMED = "172.18.0.1", "192.168.1.5", "203.0.113.7"
 
 
@@ -89,3 +93,36 @@ def test_yard_of_the_reference_fits_together() -> None:
     exec(code, shown := {})
 
     assert check_yard(shown["YARD"]) == []
+
+
+@cache
+def defined(path: Path) -> frozenset[str]:
+    """Return the functions, classes, methods and constants of a module, methods as ``Class.method``."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.FunctionDef)}
+        if isinstance(node, ast.Assign):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return frozenset(found)
+
+
+@pytest.mark.parametrize("step", STEPS, ids=str)
+def test_a_named_file_and_its_functions_are_there(step: Step) -> None:
+    assert step.path.is_file()
+    if step.path.suffix == ".py":
+        assert step.names, "name the function to read"
+        assert set(step.names) - defined(step.path) == set()
+
+
+def test_every_include_of_a_script_is_on_the_page() -> None:
+    scripts = [step.path for step in STEPS if step.path.suffix == ".lua"]
+    included = {
+        script.parents[1 if script.parent.name == "queue" else 0] / "include" / f"{name}.lua"
+        for script in scripts
+        for name in re.findall(r"^--@include (\w+)$", script.read_text(), flags=re.MULTILINE)
+    }
+
+    assert included - files() == set()

@@ -17,7 +17,7 @@ from switchyard.operations.findings.finding import PRECEDENCE
 from switchyard.operations.findings.lateness import LATE_WORDS
 from switchyard.operations.findings.spending import DATABASE_SLOW, DEPENDENCY_SLOW
 from tests.unit.documentation.pages import read
-from tests.unit.documentation.test_command_help import parser_of
+from tests.unit.documentation.test_reference import parser_of
 
 TEXT = read(PAGE)
 HEADINGS = re.findall(r"^#{2,3} (.+)$", TEXT, flags=re.MULTILINE)

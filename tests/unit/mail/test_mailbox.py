@@ -1,20 +1,32 @@
-"""The mailbox page shows what the sink kept, whatever it says, to those who may see it."""
+"""The mailbox page, spellings of an address that share a limit, and the retries of a reset beside its link."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from email.message import EmailMessage
 from html.parser import HTMLParser
 
 import pytest
 from aiosmtpd.smtp import Envelope
 from django.urls import reverse
+from pytest_django import Settings
 
 from apps.mail import mailbox
+from apps.mail.actors import send_password_reset
+from apps.mail.allowances import mailbox_of
+from apps.mail.apps import check_reset_retries
 from apps.mail.sink import Mailbox
+from project.topology import YARD
+from switchyard.broker.topology import RetryPolicy
+from switchyard.middleware.retries import span_of
 
 pytestmark = pytest.mark.django_db
 SCRIPT = '<script>alert("x")</script>'
+ADA = (
+    *("ada@example.com", "ADA@Example.COM", "ada+1@example.com", "Ada+a+b@example.com", "ada@example.com."),
+    *("\uff41da@example.com", '"ada"@example.com', '"\\ada"@example.com', '"a\\d\\A+x"@example.com'),
+)
 
 
 @pytest.fixture
@@ -126,3 +138,47 @@ def test_a_full_disk_is_told_to_the_sender(box, monkeypatch):
     monkeypatch.setattr(box, "keep", full)
 
     assert asyncio.run(box.handle_DATA(None, None, Envelope())).startswith("452 ")
+
+
+def test_a_reset_outlasts_an_outage_of_twenty_minutes_and_ends_before_its_link(settings: Settings) -> None:
+    least_ms, most_ms = span_of(send_password_reset, YARD.queue_of("urgent").retry)
+
+    assert least_ms > 20 * 60_000
+    assert most_ms < settings.PASSWORD_RESET_TIMEOUT * 1_000
+    assert check_reset_retries(None) == []
+
+
+def test_retries_that_outlast_the_link_are_refused(settings: Settings) -> None:
+    long = RetryPolicy(delays_ms=(5_000, 18_000_000))
+    queues = tuple(replace(queue, retry=long) for queue in YARD.queues)
+    settings.SWITCHYARD = replace(settings.SWITCHYARD, topology=replace(YARD, queues=queues))
+
+    [refused] = check_reset_retries(None)
+
+    assert (refused.id, refused.obj) == ("switchyard.E061", "actor send_password_reset")
+    assert refused.msg == "9 retries over 20 h to 1 day 17 h, but its link is valid for 1 h 00 min"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        *((spelling, "ada@example.com") for spelling in ADA),
+        ("a.d.a@gmail.com", "ada@googlemail.com"),
+        ("ada@b\u00fccher.example", "ada@xn--bcher-kva.example"),
+        ("jos\u00e9@example.com", "jose\u0301@example.com"),
+    ],
+)
+def test_spellings_of_one_mailbox_are_one(one: str, other: str) -> None:
+    assert mailbox_of(one) == mailbox_of(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("a.da@example.com", "ada@example.com"),
+        ("ada@example.com", "ada@example.org"),
+        ("+a@example.com", "+b@example.com"),
+    ],
+)
+def test_two_mailboxes_are_two(one: str, other: str) -> None:
+    assert mailbox_of(one) != mailbox_of(other)

@@ -1,15 +1,34 @@
+"""Rows of the overview, pages of stacks, and who may read metrics."""
+
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
+from django.test import RequestFactory
 
 from switchyard.broker.health.servers import AwayPart
+from switchyard.broker.stores.pool_reports import ChildStacks, Stack
 from switchyard.operations.findings import pools
 from switchyard.operations.queries import YardState
 from switchyard.operations.rows import AWAY, PROMISE_X, Row, draw, yard_rows
+from switchyard.operations.stacks import own_frame, shown_stacks
 from switchyard.operations.supervisors import ServerState
+from switchyard.operations.templatetags.humanize_room import code_marks
+from switchyard.operations.views import may_scrape
 from tests.unit.operations.yards import YARD, down, facts, lane, pool, state
+
+TASK = Stack(
+    "thread",
+    [
+        "/usr/lib/python3.11/socket.py:718 readinto",
+        "django/db/models/sql/query.py:1680 _add_q",
+        "apps/webhooks/delivering.py:52 deliver",
+        "dramatiq/worker.py:560 process_message",
+    ],
+)
+IDLE = Stack("running thread", ["/usr/lib/python3.11/threading.py:327 wait", "switchyard/workers/child/main.py:9 run"])
+TOKEN = "a-token-of-the-operator"
 
 
 def row(name: str, now: YardState | None) -> Row:
@@ -91,3 +110,78 @@ def test_pools_whose_reports_are_unknown_are_not_called_missing() -> None:
     assert row("retries", unknown).state.word == "Quiet"
     assert not list(pools.look_at_absence(facts(unknown)))
     assert list(pools.look_at_absence(facts(replace(unknown, server=ServerState()))))
+
+
+def test_stacks_of_tasks_come_first_and_their_own_frames_are_marked() -> None:
+    (child,) = shown_stacks([ChildStacks(7, [IDLE, TASK])])
+
+    [task] = child["tasks"]
+    assert task["does"] == "runs a task"
+    assert [text for text, is_own in task["frames"] if is_own] == ["apps/webhooks/delivering.py:52 deliver"]
+    assert task["frames"][0][0] == "socket.py:718 readinto"
+
+
+def test_the_line_of_the_task_is_named_where_the_stacks_that_do_not_wait_agree() -> None:
+    task = Stack("thread", ["re/__init__.py:176 search", "apps/mail/actors.py:9 send"])
+    other = Stack("thread", ["apps/mail/actors.py:10 send"])
+
+    assert own_frame([TASK]) == own_frame([TASK, IDLE, Stack("thread")]) == "apps/webhooks/delivering.py:52 deliver"
+    assert own_frame([task, task]) == "apps/mail/actors.py:9 send"
+    assert own_frame([task, other]) == own_frame([IDLE]) == own_frame([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("run `kill -CONT 1`.", 'run <code class="sy-code">kill -CONT 1</code>.'),
+        ("of ``YYYY-MM``", 'of <code class="sy-code">YYYY-MM</code>'),
+        ("<b>`<i>`", '&lt;b&gt;<code class="sy-code">&lt;i&gt;</code>'),
+        ("one ` alone <b>", "one ` alone &lt;b&gt;"),
+    ],
+)
+def test_backticks_are_code_and_everything_is_escaped(text: str, shown: str) -> None:
+    assert code_marks(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("address", "headers", "allowed"),
+    [
+        ("127.0.0.1", {}, True),
+        ("127.8.9.10", {}, True),
+        ("::1", {}, True),
+        ("::ffff:127.0.0.1", {}, True),
+        ("192.0.2.7", {}, False),
+        ("10.0.0.1", {}, False),
+        ("", {}, False),
+        ("testclient", {}, False),
+        ("127.0.0.1", {"HTTP_X_FORWARDED_FOR": "192.0.2.7"}, False),
+        ("127.0.0.1", {"HTTP_X_FORWARDED_FOR": ""}, False),
+        ("127.0.0.1", {"HTTP_FORWARDED": "for=127.0.0.1"}, False),
+        ("127.0.0.1", {"HTTP_X_REAL_IP": "127.0.0.1"}, False),
+        ("127.0.0.1", {"HTTP_VIA": "1.1 proxy"}, False),
+        ("127.0.0.1", {"HTTP_X_FORWARDED_SERVER": "proxy"}, False),
+        ("127.0.0.1", {"HTTP_X_FORWARDED_PORT": "443"}, False),
+        ("127.0.0.1", {"HTTP_X_FORWARDED": "for=192.0.2.7"}, False),
+        ("127.0.0.1", {"HTTP_X_CLIENT_IP": "192.0.2.7"}, False),
+        ("127.0.0.1", {"HTTP_TRUE_CLIENT_IP": "192.0.2.7"}, False),
+        ("127.0.0.1", {"HTTP_CF_CONNECTING_IP": "192.0.2.7"}, False),
+        ("192.0.2.7", {"HTTP_AUTHORIZATION": f"Bearer {TOKEN}"}, True),
+        ("192.0.2.7", {"HTTP_AUTHORIZATION": f"bearer {TOKEN}"}, True),
+        ("127.0.0.1", {"HTTP_VIA": "1.1 proxy", "HTTP_AUTHORIZATION": f"Bearer {TOKEN}"}, True),
+        ("192.0.2.7", {"HTTP_AUTHORIZATION": f"Basic {TOKEN}"}, False),
+        ("192.0.2.7", {"HTTP_AUTHORIZATION": f"Bearer {TOKEN}x"}, False),
+        ("192.0.2.7", {"HTTP_AUTHORIZATION": "Bearer"}, False),
+        ("192.0.2.7", {"HTTP_AUTHORIZATION": "Bearer \u00fc"}, False),
+    ],
+)
+def test_loopback_or_the_token(address: str, headers: dict[str, str], allowed: bool) -> None:
+    request = RequestFactory(REMOTE_ADDR=address).get("/metrics", **headers)
+
+    assert may_scrape(request, TOKEN) is allowed
+
+
+@pytest.mark.parametrize("given", ["Bearer", "Bearer ", "Bearer x"])
+def test_no_token_set_lets_no_token_in(given: str) -> None:
+    request = RequestFactory(REMOTE_ADDR="192.0.2.7").get("/metrics", HTTP_AUTHORIZATION=given)
+
+    assert not may_scrape(request, "")

@@ -1,16 +1,23 @@
-"""In a host project, logging stays the host's, and a pool's metrics go to files although nothing prepared for that."""
+"""Processes of a host project: its logging, metrics, commands, refused tests, and a web without ASGI."""
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from django.core.management import CommandError, call_command
+from pytest_django import Settings
 
 from project.config import BASE_DIR
+from switchyard.commands import MODULES
+from switchyard.serving import server
 from switchyard.workers import preflight
+from tests.factories.commands import manage
 
 METRICS = """
 import sys
@@ -21,7 +28,6 @@ PoolFolder(Path(sys.argv[1]), "default")
 Counter("counted", "Counted.", ("queue",), registry=CollectorRegistry()).labels("default").inc()
 print(*sorted(file.name.partition("_")[0] for file in (Path(sys.argv[1]) / "default").glob("*.db")))
 """
-
 LOGGING = """
 import logging, sys
 from switchyard.broker.late_imports import once_imported
@@ -71,3 +77,47 @@ def test_a_process_that_works_logs_even_where_nothing_is_configured(
     preflight.log_to_standard_error()
 
     assert configured == ([] if handled else ["console"])
+
+
+def test_a_command_is_run_with_its_own_arguments() -> None:
+    done = manage("switchyard", "topology", "--json")
+
+    assert done.returncode == 0
+    assert done.stdout == manage("topology", "--json").stdout
+    assert json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("runpool", "nowhere"), 78, "pool 'nowhere' is not declared"),
+        (("runpol",), 2, "switchyard: there is no command 'runpol'; did you mean runpool?\n"),
+    ],
+)
+def test_a_refusal_keeps_its_exit_code(words: tuple[str, ...], code: int, said: str) -> None:
+    done = manage("switchyard", *words)
+
+    assert done.returncode == code
+    assert said in done.stderr
+
+
+def test_without_a_command_all_are_listed_and_the_exit_code_is_2() -> None:
+    done = manage("switchyard")
+
+    assert done.returncode == 2
+    listed = [line.split()[0] for line in done.stdout.partition("commands:\n")[2].splitlines()]
+    assert listed == list(MODULES)
+
+
+def test_manage_py_test_is_refused_with_the_command_to_run() -> None:
+    with pytest.raises(CommandError, match=r"run bin/test or \.venv/bin/pytest"):
+        call_command("test")
+
+
+@mock.patch.object(server, "refuse_if_wrong")
+def test_a_project_without_asgi_is_served(_: object, settings: Settings) -> None:
+    settings.ROOT_URLCONF = "urls"
+
+    application = server.load_application()
+
+    assert callable(application) and application.body_bytes == server.BODY_BYTES, "its pages may take uploads"

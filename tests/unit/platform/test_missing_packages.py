@@ -1,15 +1,18 @@
-"""A package that a setting needs and an installation lacks: one sentence with what installs it, and exit code 78."""
+"""Packages that a setting needs and nobody installed end a process with 78; add-ons that an installation brings."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
-from switchyard.addon import addons
+from switchyard import addon
+from switchyard.addon import Addon, addon_for, addons
 from switchyard.files.addresses import declared_storage
 from switchyard.setting_values import DRIVER, PACKAGES, WEB_SERVER, InvalidSetting, refuse_without_driver
 from tests.factories.commands import manage
@@ -26,6 +29,9 @@ class Hidden:
 sys.meta_path.insert(0, Hidden())
 """
 POSTGRES = "postgresql://user:hunter2@127.0.0.1:1/yard"
+OTHER = Addon(
+    name="other", title="Other", schemes=("other", "others"), look="tests.unit.platform.test_missing_packages:look"
+)
 
 
 def check_without(
@@ -87,3 +93,50 @@ def test_the_requirements_are_those_of_the_wheels_extras() -> None:
         assert extras[extra] == [requirement]
     assert extras[DRIVER[1]] == [DRIVER[0]]
     assert WEB_SERVER[1] in extras[WEB_SERVER[2]]
+
+
+def look() -> str:
+    return "seen"
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """Keep what one test finds from the next."""
+    addon._own.cache_clear()
+    addon._installed.cache_clear()
+    yield
+    addon._own.cache_clear()
+    addon._installed.cache_clear()
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("other", "tests.unit.platform.test_missing_packages:OTHER", addon.FOLDER)
+    monkeypatch.setattr(addon, "entry_points", lambda group: [entry] if group == addon.FOLDER else [])
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.usefixtures("installed")
+def test_an_installed_distribution_brings_an_add_on() -> None:
+    assert addon_for("others") is OTHER
+    assert addon_for("OTHER") is OTHER
+    assert list(addons())[-1] is OTHER
+    assert addon_for("carrier-pigeon") is None
+
+
+@pytest.mark.usefixtures("fresh")
+def test_without_the_folder_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addon, "FOLDER", "switchyard.addons_that_were_deleted")
+    assert list(addons()) == []
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_hook_is_resolved_when_it_is_asked_for() -> None:
+    assert (OTHER.load("look"), OTHER.load("place")) == (look, None)
+    assert (OTHER.call("look", "-"), OTHER.call("check", "-", 1)) == ("seen", "-")
+
+
+@pytest.mark.usefixtures("fresh")
+def test_no_two_add_ons_take_over_one_scheme() -> None:
+    schemes = [scheme for found in addons() for scheme in found.schemes]
+    assert len(schemes) == len(set(schemes))

@@ -1,15 +1,23 @@
-"""The environment is checked at start, and every refusal names variable, fact and remedy."""
+"""The environment is checked at start; settings, ``DATABASES`` and headers of pages that follow from it."""
 
 from __future__ import annotations
 
+import os
 import pprint
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.test import AsyncClient, RequestFactory, override_settings
 
 from project.config import load, make_metrics_dir
+from project.database import declared, is_direct
+from project.middleware import POLICY, content_security, loopback_only
 from switchyard.setting_values import InvalidSetting
 from tests.factories.commands import manage
 
@@ -18,6 +26,14 @@ GOOD = {
     "DJANGO_ALLOWED_HOSTS": "yard.example.com", "SWITCHYARD_BROKER_URL": "redis://user:pw@valkey:6379/0",
     "DATABASE_URL": "postgres://u:p@db/yard", "SWITCHYARD_PUBLIC_URL": "https://yard.example.com/",
 }  # fmt: skip
+PRINT = """
+from project import settings as found
+options = found.DATABASES["default"]["OPTIONS"]
+print(found.EMAIL_USE_TLS, found.EMAIL_USE_SSL, options["connect_timeout"], options["options"])
+"""
+URL = "postgresql://yard:word@db/yard"
+FOLDER = Path("/var/lib/yard")
+PATHS = ["/static/none.css", "/static/../project/settings.py", "/static/%2e%2e/%2e%2e/manage.py", "/static/"]
 
 
 def test_development_needs_nothing_and_a_complete_production_environment_is_taken() -> None:
@@ -201,3 +217,137 @@ def test_a_folder_of_metrics_that_cannot_be_created_names_the_variable_that_plac
 def test_everything_is_kept_for_good_or_for_the_days_of_its_kind() -> None:
     assert load({}).retention_days == {}
     assert load({"SWITCHYARD_RETENTION_DAYS": "a=1, b=2 c=0"}).retention_days == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize(
+    ("url", "query", "printed"),
+    [
+        ("smtp://127.0.0.1:8025", "", "False False 5"),
+        ("smtp://user:password@mail.example:587", "?connect_timeout=2", "True False 2"),
+        ("smtps://user:password@mail.example", "", "False True 5"),
+    ],
+)
+def test_no_password_goes_over_an_open_line_and_nobody_waits_for_a_database_for_ever(
+    url: str, query: str, printed: str
+) -> None:
+    database = f"postgresql://yard:word@127.0.0.1/yard{query}"
+    environment = os.environ | {"SWITCHYARD_SMTP_URL": url, "DATABASE_URL": database}
+
+    done = subprocess.run([sys.executable, "-c", PRINT], env=environment, capture_output=True, text=True, check=True)
+
+    assert done.stdout.startswith(f"{printed} -c lock_timeout=5s ")
+
+
+def test_a_server_has_a_timeout_for_locks_and_no_pool() -> None:
+    entry = declared(URL, bounced=False, state_dir=FOLDER)
+
+    assert entry["OPTIONS"]["options"] == (
+        "-c lock_timeout=5s -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3"
+        " -c tcp_user_timeout=20s"
+    )
+    assert "pool" not in entry["OPTIONS"]
+    assert "pool" not in declared(f"{URL}?pool=0", bounced=False, state_dir=FOLDER)["OPTIONS"]
+    assert not entry["DISABLE_SERVER_SIDE_CURSORS"]
+
+
+def test_a_pool_is_checked_and_gives_up_soon() -> None:
+    entry = declared(f"{URL}?pool=12", bounced=False, state_dir=FOLDER)
+
+    pool = entry["OPTIONS"]["pool"]
+    assert (pool["min_size"], pool["max_size"]) == (0, 12)
+    assert pool["timeout"] <= 5 and pool["reconnect_timeout"] <= 5
+    assert (entry["CONN_MAX_AGE"], entry["CONN_HEALTH_CHECKS"]) == (0, True)
+
+
+def test_a_bouncer_gets_neither_start_up_options_nor_cursors_on_the_server() -> None:
+    entry = declared(URL, bounced=True, state_dir=FOLDER)
+
+    assert "options" not in entry["OPTIONS"]
+    assert entry["OPTIONS"]["connect_timeout"] == 5
+    assert entry["DISABLE_SERVER_SIDE_CURSORS"]
+
+
+def test_options_that_somebody_wrote_for_a_bouncer_are_left_for_the_check_to_refuse() -> None:
+    entry = declared(f"{URL}?options=-c%20lock_timeout%3D1s&pool=3", bounced=True, state_dir=FOLDER)
+
+    assert entry["OPTIONS"]["options"] == "-c lock_timeout=1s"
+    assert entry["OPTIONS"]["pool"]["max_size"] == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "direct"),
+    [("manage.py migrate --noinput", True), ("manage.py switchyard runpool urgent", False), ("manage.py", False)],
+)
+def test_commands_of_the_schema_go_past_the_bouncer(line: str, direct: bool) -> None:
+    assert is_direct(line.split()) is direct
+
+
+@pytest.mark.parametrize("path", PATHS)
+@override_settings(DEBUG=True, STATIC_URL="/static/")
+def test_a_missing_static_file_is_404(path: str) -> None:
+    answer = async_to_sync(AsyncClient(raise_request_exception=False).get)(path)
+
+    assert answer.status_code == 404
+    assert b"payment_secret" not in answer.content
+
+
+def test_a_static_file_is_served() -> None:
+    answer = async_to_sync(AsyncClient().get)("/static/switchyard_operations/room.css")
+
+    assert answer.status_code == 200
+
+
+KEYS = {"DJANGO_SECRET_KEY": "k" * 40, "SWITCHYARD_PAYMENT_SECRET": "p" * 40}
+
+
+def status(**headers: str) -> int:
+    def answered(request: HttpRequest) -> HttpResponse:
+        return HttpResponse("answered")
+
+    response: HttpResponse = loopback_only(answered)(RequestFactory().get("/admin/", **headers))
+    if response.status_code == 403:
+        assert b"DJANGO_SECRET_KEY to a random value of 50 characters or more" in response.content
+        assert b"SWITCHYARD_PAYMENT_SECRET to one of 32" in response.content
+    return response.status_code
+
+
+@pytest.mark.parametrize(
+    ("address", "headers", "answer"),
+    [
+        *((address, {}, 200) for address in ("127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1")),
+        *((each, {"HTTP_HOST": "localhost"}, 403) for each in ("192.168.1.7", "172.17.0.1", "2001:db8::1", "", "x")),
+        ("127.0.0.1", {"HTTP_X_FORWARDED_FOR": "203.0.113.9"}, 403),
+    ],
+)
+def test_this_machine_alone_is_answered(address: str, headers: dict[str, str], answer: int) -> None:
+    assert status(REMOTE_ADDR=address, **headers) == answer
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, True),
+        ({"DJANGO_SECRET_KEY": KEYS["DJANGO_SECRET_KEY"]}, True),
+        ({"SWITCHYARD_PAYMENT_SECRET": KEYS["SWITCHYARD_PAYMENT_SECRET"]}, True),
+        (KEYS, False),
+    ],
+)
+def test_one_fixed_key_is_enough(environ: dict[str, str], expected: bool) -> None:
+    assert load(environ).has_development_keys is expected
+
+
+def policy_of(response: HttpResponse) -> str:
+    answer = content_security(lambda request: response)(RequestFactory().get("/"))
+    return str(answer.get("Content-Security-Policy", ""))
+
+
+def test_a_page_gets_the_policy() -> None:
+    assert policy_of(HttpResponse("<p>")) == POLICY
+    assert "object-src 'none'" in POLICY
+
+
+def test_what_is_no_page_or_has_its_own_policy_is_left_alone() -> None:
+    own = HttpResponse("<p>", headers={"Content-Security-Policy": "default-src 'none'"})
+
+    assert policy_of(HttpResponse("{}", content_type="application/json")) == ""
+    assert policy_of(own) == "default-src 'none'"

@@ -1,8 +1,12 @@
-"""assert_enqueued and its words."""
+"""assert_enqueued, its words and its reference; batches with the broker in memory."""
 
 from __future__ import annotations
 
+import ast
 import datetime
+import inspect
+import re
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -10,11 +14,26 @@ import dramatiq
 import pytest
 from dramatiq.errors import QueueNotFound
 
-from switchyard.broker.errors import QueueFull, UnencodablePayload
+from switchyard import testing
+from switchyard.batches.services import Batch, batch, current_batch
+from switchyard.broker.errors import ActRefused, QueueFull, UnencodablePayload
+from switchyard.broker.interface import facilities
+from switchyard.jobs.services import request_cancel
 from switchyard.middleware.errors import ArgumentMismatch, InvalidOption, UnknownOption
-from switchyard.testing import MemoryBroker, assert_enqueued, assert_nothing_enqueued, enqueued, in_memory, run_enqueued
+from switchyard.testing import (
+    MemoryBroker,
+    assert_enqueued,
+    assert_nothing_enqueued,
+    dead_letters,
+    enqueued,
+    in_memory,
+    run_enqueued,
+)
+from tests.factories.letters import requeue
+from tests.unit.documentation.pages import ROOT, read
 
 DAY = datetime.date(2026, 5, 1)
+PAGE = read("docs/reference/testing.md")
 
 
 @pytest.fixture
@@ -175,3 +194,115 @@ def test_policies_of_unique_keys_act_as_in_production(switchyard_broker: MemoryB
     assert sorted(seen) == [("digest", 1), ("sync", 2), ("sync", 3)]
     assert_enqueued(sync, args=(2,), count=1)
     assert_enqueued(sync, count=2)
+
+
+class Actors:
+    """Actors that note what they do; ``refused`` are the numbers that fail."""
+
+    def __init__(self) -> None:
+        self.refused: set[int] = set()
+        self.called: list[str] = []
+        made = self
+
+        @dramatiq.actor(queue_name="default", max_retries=0)
+        def member(number: int, adds: int = 0) -> None:
+            if number in made.refused:
+                raise RuntimeError("no paper")
+            batch = current_batch()
+            batch.add(*(made.member.message(100 + more) for more in range(adds)))
+
+        @dramatiq.actor(queue_name="urgent")
+        def called(name: str) -> None:
+            batch = current_batch()
+            made.called.append(f"{name} {batch.progress().done}")
+
+        self.member, self.call = member, called
+
+    def callbacks(self) -> dict[str, Any]:
+        return {name: self.call.message(name) for name in ("on_success", "on_failure", "on_complete")}
+
+
+@pytest.fixture
+def broker() -> Iterator[MemoryBroker]:
+    with in_memory() as yard:
+        yield yard.broker
+
+
+@pytest.fixture
+def actors(broker: MemoryBroker) -> Iterator[Actors]:
+    yield Actors()
+    for name in ("member", "called"):
+        del broker.actors[name]
+
+
+def test_members_run_and_then_the_callbacks(actors: Actors) -> None:
+    with batch("import", tags=["a"], **actors.callbacks()) as jobs:
+        jobs.add(actors.member.message(1, adds=2), actors.member.message(2))
+    assert_enqueued(actors.member, count=2)
+    assert (jobs.progress().state, jobs.progress().open) == ("open", 2)
+    ran = run_enqueued()
+
+    assert [attempt.outcome for attempt in ran] == ["succeeded"] * 6
+    assert sorted(actors.called) == ["on_complete 4", "on_success 4"]
+    found = jobs.progress()
+    assert (found.state, found.done, found.name, found.tags) == ("succeeded", 4, "import", ("a",))
+    run_enqueued()
+    assert len(actors.called) == 2
+    with pytest.raises(ActRefused, match="takes no more members"):
+        Batch(jobs.id).add(actors.member.message(3))
+
+
+def test_a_failed_member_is_requeued_and_the_batch_succeeds(actors: Actors, broker: MemoryBroker) -> None:
+    actors.refused = {1}
+    with batch("import", **actors.callbacks()) as jobs:
+        jobs.add(actors.member.message(1), actors.member.message(2))
+    run_enqueued(raises=False)
+    assert sorted(actors.called) == ["on_complete 1", "on_failure 1"]
+    [dead] = dead_letters()
+    actors.refused = set()
+    requeue(facilities(broker).transport, "default", dead.id)
+    run_enqueued()
+
+    assert sorted(actors.called) == ["on_complete 1", "on_failure 1", "on_success 2"]
+    assert jobs.progress().state == "succeeded"
+
+
+def test_a_cancelled_member_is_counted_and_a_block_that_raises_sends_nothing(actors: Actors) -> None:
+    with batch("import", **actors.callbacks()) as jobs:
+        cancelled, _ = jobs.add(actors.member.message(1), actors.member.message(2))
+    assert request_cancel(cancelled.message_id) == "cancelled"
+    with pytest.raises(ZeroDivisionError), batch("another", **actors.callbacks()) as other:
+        other.add(actors.member.message(3))
+        raise ZeroDivisionError
+    run_enqueued()
+
+    assert actors.called == ["on_complete 1"]
+    assert (jobs.progress().done, jobs.progress().cancelled) == (1, 1)
+    with pytest.raises(ActRefused, match="no batch has this id"):
+        other.progress()
+
+
+def test_every_name_is_described_with_its_arguments() -> None:
+    shown = dict(re.findall(r"^\| `(\w+)\(([^`]*)\)`", PAGE, re.MULTILINE))
+    functions = {name: getattr(testing, name) for name in testing.__all__ if name[0].islower()}
+
+    assert shown.keys() == functions.keys()
+    assert [name for name in testing.__all__ if f"`{name}" not in PAGE] == []
+    for name, function in functions.items():
+        parameters = [
+            each for each in inspect.signature(function).parameters.values() if each.kind is not each.VAR_POSITIONAL
+        ]
+        written = [each.name if each.default is each.empty else f"{each.name}={each.default!r}" for each in parameters]
+        by_name = [place for place, each in enumerate(parameters) if each.kind is each.KEYWORD_ONLY]
+        if by_name:
+            written.insert(by_name[0], "*")
+        assert shown[name] == ", ".join(written)
+
+
+def test_every_fixture_is_described() -> None:
+    plugin = ast.parse((ROOT / "switchyard/pytest_plugin.py").read_text(encoding="utf-8"))
+    functions = {node.name for node in plugin.body if isinstance(node, ast.FunctionDef)}
+
+    fixtures = {name for name in functions if name.startswith("switchyard")}
+    assert fixtures == {"switchyard_broker", "switchyard_eager", "switchyard_real_broker"}
+    assert all(f"| `{name}` |" in PAGE for name in (*fixtures, "switchyard_in_memory"))

@@ -21,8 +21,8 @@ from switchyard.operations.findings import examine
 from switchyard.operations.findings.finding import Finding
 from switchyard.setting_values import InvalidSetting
 from switchyard.workers.child import main
-from tests.unit.operations.findings.test_copyable import ADMIN, CHANGE, COMMAND
-from tests.unit.operations.findings.test_copyable import installed as installed
+from tests.unit.operations.findings.test_examine import ADMIN, CHANGE, COMMAND
+from tests.unit.operations.findings.test_examine import installed as installed
 from tests.unit.project.test_config import GOOD, load
 
 CLUSTER = "redis+cluster://user:secret@10.0.0.1:6379,10.0.0.2:6379"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 
 import pytest
@@ -10,13 +11,14 @@ from django.contrib.messages import get_messages
 from django.test import Client
 from django.urls import reverse
 
+from apps.mail.models import SentMail, Template
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who, act
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.history.models import AttemptRow, JobRow
 from switchyard.jobs.passport.reading import passport_of
 from switchyard.jobs.passport.timeline import acts_on, timeline_of
-from switchyard.jobs.queries import find_job, find_untracked
+from switchyard.jobs.queries import find_job, find_untracked, running_jobs
 from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
 from tests.factories.staff import staff
@@ -26,6 +28,7 @@ from tests.waiting import wait_for
 
 READER = ("view_job", "view_arguments")
 OPERATOR = (*READER, "cancel_job", "run_job")
+JOB = str(uuid.UUID(int=7))
 
 
 def page_of(job_id: str, *permissions: str) -> str:
@@ -199,3 +202,96 @@ def test_what_happened_is_told_in_the_order_of_time(retried: JobRow) -> None:
     page = page_of(retried.job_id, *READER, "view_auditentry")
     assert "the partner is back" in page and "Retried." in page
     assert "a.lind" not in page_of(retried.job_id, *READER)
+
+
+def page_of_mail(client: Client, *, job_id: str = JOB, to: str = "grace@example.com") -> str:
+    row = SentMail.objects.create(key=f"{job_id}:welcome", job_id=job_id, template=Template.WELCOME, to=to)
+    answer = client.get(reverse("admin:mail_sentmail_change", args=[row.pk]))
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("facilities")
+def test_the_job_of_a_row_is_linked(admin_client: Client) -> None:
+    assert f'href="{reverse("switchyard-job", args=[JOB])}"' in page_of_mail(admin_client)
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("facilities")
+def test_an_address_of_an_attacker_is_no_markup(admin_client: Client) -> None:
+    page = page_of_mail(admin_client, job_id="<b>j</b>", to="<b>x</b>@x.example")
+
+    assert "<b>" not in page and "&lt;b&gt;x&lt;/b&gt;@x.example" in page
+
+
+@pytest.fixture
+def reader(transactional_db: None) -> Client:
+    """A logged-in staff user who may view jobs."""
+    return staff("view_job", name="reader")
+
+
+def family_of(reader: Client, job_id: str) -> str:
+    """Return the words of a job's part about its parent and children."""
+    page = reader.get(reverse("switchyard-job-live", args=[job_id])).content.decode()
+    part = page[page.index('aria-labelledby="family"') :]
+    return " ".join(re.sub(r"<[^>]+>", " ", part[part.index(">") + 1 : part.index("</section>")]).split())
+
+
+def test_a_child_that_runs_is_shown_with_those_that_ended(reader: Client, run_worker: RunWorker) -> None:
+    parent = job_row(actor="probe_write").job_id
+    job_row(parent=parent, actor="probe_fail", state="dead")
+    running = probe_actors.steps.send_with_options(kwargs={"total": 3}, parent=parent).message_id
+    stranger = probe_actors.steps.send(3).message_id
+
+    with run_worker("default"):
+        wait_for(lambda: running_jobs(parent=parent))
+        found = family_of(reader, parent)
+        probe_actors.go_on.set()
+
+    assert re.fullmatch(
+        rf"Parent and children running probe_steps {running[:8]} for [\d.]+ m?s dead probe_fail \w{{8}} 2.0 s "
+        r"Children appear here when they start\. All its children, those that wait too",
+        found,
+    )
+    assert stranger[:8] not in found
+
+
+def test_a_child_that_runs_again_after_a_failure_is_shown_once(reader: Client, run_worker: RunWorker) -> None:
+    parent = job_row(actor="probe_write").job_id
+    child = probe_actors.steps.send_with_options(kwargs={"total": 3}, parent=parent).message_id
+    job_row(job_id=child, parent=parent, actor="probe_steps", state="retrying")
+
+    with run_worker("default"):
+        wait_for(lambda: running_jobs(parent=parent))
+        found = family_of(reader, parent)
+        probe_actors.go_on.set()
+
+    assert found.count(child[:8]) == 1 and "retrying" not in found
+
+
+@pytest.fixture
+def job_id(transactional_db: None) -> str:
+    return submit(probe_actors.add, owner="user:1", kwargs={"a": 1, "b": 2})
+
+
+def story(job_id: str) -> str:
+    return reverse("switchyard-job", args=[job_id])
+
+
+def cancel(job_id: str) -> str:
+    return reverse("switchyard-job-cancel", args=[job_id])
+
+
+def test_a_job_is_cancelled_from_its_page(job_id: str) -> None:
+    client = staff("view_job", "cancel_job")
+
+    offered = cancel(job_id) in client.get(story(job_id)).content.decode()
+    page = client.post(cancel(job_id), follow=True).content.decode()
+
+    assert offered
+    assert "The job was cancelled and will not start." in page
+    assert cancel(job_id) not in page
+    job = find_job(job_id)
+    assert job is not None
+    assert job.state == "cancelled"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import urllib3
@@ -10,14 +10,12 @@ from django.contrib import admin
 from django.contrib.auth.models import Permission, User
 from django.urls import reverse
 
-from project.asgi import application
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.jobs import live
 from switchyard.jobs.passport import views
 from switchyard.jobs.services import request_cancel, submit
 from tests.conftest import RunWorker
 from tests.factories.staff import staff
-from tests.factories.web import serving
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.conftest import MakeHeaders
 from tests.integration.jobs.followers import Follower, open_streams
@@ -25,12 +23,6 @@ from tests.waiting import wait_for
 
 UNKNOWN = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
 Headers = dict[str, str]
-
-
-@pytest.fixture(scope="module")
-def web() -> Iterator[str]:
-    with serving(application) as address:
-        yield address
 
 
 @pytest.fixture

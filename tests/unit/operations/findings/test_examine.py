@@ -1,13 +1,21 @@
-"""Findings that are kept between two readers of the overview."""
+"""Findings that are kept between two readers of the overview, and speak of what the project and its server have."""
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+from django.conf import settings
+from django.test import override_settings
 
+from switchyard.broker.errors import CHECK_THE_ADDRESS
+from switchyard.conf import SwitchyardSettings, read
 from switchyard.operations.findings import examine
+from switchyard.operations.findings.database import REFUSALS
 from switchyard.operations.findings.examine import (
     ABANDONED_S,
     FORGOTTEN_S,
@@ -23,6 +31,10 @@ from tests.waiting import wait_for
 # Other tests leave the examination out.
 FINDINGS = KeptFindings.findings
 SOON, SELDOM = FindingGroup("queues"), FindingGroup("disk")
+CHANGE = "CONFIG SET appendonly yes"
+COMMAND = f"valkey-cli {CHANGE}"
+ADMIN = "--user ADMIN --askpass"
+HOST = read({"TOPOLOGY": "project.topology.YARD", "BROKER_URL": "redis://v:6390/0"}, {}, debug=True)
 
 
 class Looks:
@@ -117,3 +129,70 @@ def test_a_check_that_hangs_for_hours_holds_two_threads(looks: Looks, monkeypatc
     monkeypatch.setattr(examine, "DEADLINE_S", 10.0)
     assert [one.code for one in check.ask() or []] == ["ok"]
     assert len(asked) == 2
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Command lines of the doctor's host."""
+    found = {"redis-cli", "valkey-cli"}
+    monkeypatch.setattr(examine.shutil, "which", lambda name: name if name in found else None)
+    return found
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("url", "seen", "expected"),
+    [
+        ("unix:///run/v.sock", "it blocks", f"valkey-cli -s /run/v.sock {CHANGE}"),
+        ("redis://:secret@v:6379/0", "it blocks", f'valkey-cli -u "$SWITCHYARD_BROKER_URL" {CHANGE}'),
+        ("redis://room:secret@v/0", "it blocks", f"valkey-cli -h v -p 6379 {ADMIN} {CHANGE}"),
+        ("rediss://:secret@v:6380/0", "it blocks", f"valkey-cli -h v -p 6380 --tls --askpass {CHANGE}"),
+        (
+            "rediss://room:secret@v:6380/0?ssl_ca_certs=/ca.pem&ssl_certfile=/c.pem&ssl_keyfile=/c.key",
+            "it blocks",
+            f"valkey-cli -h v -p 6380 --tls --cacert /ca.pem --cert /c.pem --key /c.key {ADMIN} {CHANGE}",
+        ),
+    ],
+)
+def test_a_command_names_its_server_tls_and_a_user_that_may_run_it(
+    url: str, seen: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        examine, "switchyard_settings", lambda: SimpleNamespace(broker_url=url, server_variable="SWITCHYARD_BROKER_URL")
+    )
+
+    found = examine.copyable(Finding("broker", "stalls", "warning", seen, next=COMMAND))
+
+    assert found.next == expected
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_command_names_the_host_of_an_address_that_no_shell_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = read({"TOPOLOGY": "project.topology.YARD", "BROKER_URL": "redis://v:6390/0"}, {}, debug=True)
+    monkeypatch.setattr(examine, "switchyard_settings", lambda: own)
+
+    found = examine.copyable(Finding("broker", "stalls", "warning", "it blocks", next=COMMAND))
+
+    assert "$" not in found.next and " -h v -p 6390" in found.next
+
+
+@pytest.mark.parametrize(
+    "text", [refusal.next for refusal in REFUSALS] + ["point SWITCHYARD_BROKER_URL at the primary", CHECK_THE_ADDRESS]
+)
+def test_a_host_project_is_not_told_of_variables_that_it_does_not_read(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    monkeypatch.delitem(sys.modules, "dj_database_url", raising=False)
+    with override_settings(SWITCHYARD=HOST):
+        found = FindingGroup("database").finding("error", "away", text, text, text, then=text)
+
+    assert found.seen == found.cause == found.next == found.then
+    assert "DATABASE_" not in found.next and "SWITCHYARD_" not in found.next
+
+
+def test_this_project_is_told_of_its_variables() -> None:
+    own: SwitchyardSettings = replace(settings.SWITCHYARD, broker_named_by="SWITCHYARD_BROKER_URL")
+    text = "Set DATABASE_BOUNCED=1, and check SWITCHYARD_BROKER_URL"
+    with override_settings(SWITCHYARD=own):
+        assert FindingGroup("database").finding("error", "away", text, text, text).next == text

@@ -1,0 +1,105 @@
+"""Bytes and tracebacks of a dead letter as its page shows them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+from django.conf import settings
+
+from switchyard.broker.shapes import Unreadable
+from switchyard.dead_letters.presentation import marked, own_frame, short_paths, unreadable_summary
+from switchyard.dead_letters.queries import hex_dump, shown_bytes
+
+INSIDE = f"{settings.BASE_DIR}/apps/shop/months.py"
+PACKAGE = f"{settings.BASE_DIR}/.venv/lib/python3.11/site-packages/dramatiq/worker.py"
+TRACEBACK = (
+    "Traceback (most recent call last):\n"
+    f'  File "{PACKAGE}", line 560, in process_message\n    res = actor(*message.args)\n'
+    f'  File "{INSIDE}", line 29, in bounds\n    first = first_day(month)\n'
+    f'  File "{INSIDE}", line 19, in first_day\n    raise ValueError(month)\n'
+    f'  File "{PACKAGE}", line 9, in last\n    go()\n'
+    "ValueError: no month\n"
+)
+
+
+@pytest.fixture
+def hiding() -> Iterator[None]:
+    """An actor that hides its second argument."""
+
+    @dramatiq.actor(actor_name="hiding", redact=("key",))
+    def hiding(number: int, key: str) -> None: ...
+
+    yield
+    del dramatiq.get_broker().actors["hiding"]
+
+
+def quarantined(raw: bytes) -> Unreadable:
+    return Unreadable("an id", "default", raw, len(raw), "it has an unknown option", 1)
+
+
+@pytest.mark.usefixtures("hiding")
+@pytest.mark.parametrize("given", [{"args": [7, "canary"]}, {"args": [7], "kwargs": {"key": "canary"}}])
+def test_redacted_arguments_are_hidden_where_the_actor_is_known(given: dict[str, Any]) -> None:
+    item = quarantined(json.dumps({"actor": "hiding", "sent_at": 1, "options": {"new": 1}, **given}).encode())
+
+    shown = json.loads(shown_bytes(item))
+
+    assert "canary" not in str(shown) and "[redacted]" in str(shown)
+    assert (shown["options"], shown["args"][0]) == ({"new": 1}, 7)
+    assert b"canary" not in bytes.fromhex(unreadable_summary(item)["raw_hex"])
+
+
+@pytest.mark.usefixtures("hiding")
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *(b"", b"\xff", b"[1]", b"7", b'{"actor":["hiding"]}', b'{"actor":"nobody","args":["a"]}'),
+        *(b'{ "actor":"hiding", "args":7}', b'{ "actor":"hiding", "args":[7]}', b"[" * 3_000),
+    ],
+)
+def test_other_bytes_are_shown_as_they_came(raw: bytes) -> None:
+    assert shown_bytes(quarantined(raw)) == raw
+
+
+def test_bytes_are_shown_by_offset_with_printable_text_only() -> None:
+    lines = hex_dump(b"<b>\x1b[31m\x00\xff" + bytes(10)).splitlines()
+
+    assert lines[0] == "000000  3c 62 3e 1b 5b 33 31 6d 00 ff 00 00 00 00 00 00  <b>.[31m........"
+    assert lines[1].startswith("000010  00 00 00 00")
+
+
+def test_innermost_frame_of_the_project_is_marked_with_its_source_line() -> None:
+    shown = marked(TRACEBACK)
+
+    assert [line for line, is_own in shown if is_own] == [
+        '  File "apps/shop/months.py", line 19, in first_day',
+        "    raise ValueError(month)",
+    ]
+    assert len(shown) == len(TRACEBACK.splitlines())
+    assert own_frame(TRACEBACK) == "apps/shop/months.py:19 first_day"
+
+
+def test_traceback_without_a_frame_of_the_project_marks_nothing() -> None:
+    foreign = f'Traceback\n  File "{PACKAGE}", line 9, in last\n    go()\nKeyError: 1\n'
+
+    assert not any(is_own for _, is_own in marked(foreign))
+    assert own_frame(foreign) == own_frame("") == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        (f"{settings.BASE_DIR}/apps/reports/actors.py", "apps/reports/actors.py"),
+        (f"{settings.BASE_DIR}/.venv/lib/python3.11/site-packages/dramatiq/worker.py", "dramatiq/worker.py"),
+        ("/usr/lib/python3.12/json/decoder.py", "json/decoder.py"),
+        ("/srv/elsewhere/plugin.py", "/srv/elsewhere/plugin.py"),
+    ],
+)
+def test_files_are_named_from_the_project_or_their_package(path: str, shown: str) -> None:
+    frame = f'  File "{path}", line 3, in run\n    go()\n'
+
+    assert short_paths(frame) == f'  File "{shown}", line 3, in run\n    go()\n'
