@@ -57,7 +57,7 @@ class PoolGroup:
         self._look_at_s = 0.0
         self._selector = selectors.DefaultSelector()
         self._signals = signals_of_parent(below=own_row is not None)
-        self._process_set = ProcessSet(self._selector, count, start=self._start, ended=self._ended)
+        self._process_set = ProcessSet(count, start=self._start, ended=self._ended)
 
     def run(self) -> int:
         """Keep the supervisors running; return 0 after a drain, 70 when a process had to be killed for it."""
@@ -147,7 +147,6 @@ class PoolGroup:
 
     def _close_inherited(self) -> None:
         self._selector.close()
-        self._process_set.close_inherited()
         self._signals.close()
 
     def _check_ready(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import selectors
 from typing import cast
 
 from switchyard.broker.errors import BrokerRefused
@@ -66,7 +65,7 @@ def make_leases(pool: Pool, server: Server) -> ChildLeases:
 
 def make_children(pool: Pool, server: Server) -> ChildManager:
     """Return the children of a pool, none of them started."""
-    return ChildManager(selectors.DefaultSelector(), pool, make_leases(pool, server), grace_s=1.0)
+    return ChildManager(pool, make_leases(pool, server), grace_s=1.0)
 
 
 def begin(row: ChildRow) -> int:

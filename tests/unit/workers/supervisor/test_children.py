@@ -28,7 +28,6 @@ def children(server: Server, monkeypatch: pytest.MonkeyPatch) -> ChildManager:
     pids = iter(range(100, 200))
     monkeypatch.setattr("switchyard.workers.supervisor.children.start_child", lambda *_, **__: next(pids))
     monkeypatch.setattr("switchyard.workers.supervisor.processes.os.wait4", lambda pid, options: (0, 0, None))
-    monkeypatch.setattr("switchyard.workers.supervisor.processes.HAS_PIDFD", False)
     return make_children(POOL, server)
 
 

@@ -22,7 +22,6 @@ STARTED = 1_000
 def children(monkeypatch: pytest.MonkeyPatch) -> ChildManager:
     pids = iter(range(100, 200))
     monkeypatch.setattr("switchyard.workers.supervisor.children.start_child", lambda *_, **__: next(pids))
-    monkeypatch.setattr("switchyard.workers.supervisor.processes.HAS_PIDFD", False)
     server = Server()
     server.waiting, server.isolated, server.suspects = 5, 1, 1
     children = make_children(POOL, server)

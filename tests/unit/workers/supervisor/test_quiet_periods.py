@@ -50,7 +50,6 @@ def children(server: Server, monkeypatch: pytest.MonkeyPatch) -> ChildManager:
     monkeypatch.setattr("switchyard.workers.supervisor.children.start_child", lambda *_, **__: next(pids))
     monkeypatch.setattr("switchyard.workers.supervisor.processes.os.wait4", lambda pid, options: (0, 0, None))
     monkeypatch.setattr("switchyard.workers.supervisor.processes.os.kill", lambda pid, signum: None)
-    monkeypatch.setattr("switchyard.workers.supervisor.processes.HAS_PIDFD", False)
     children = make_children(POOL, server)
     children.work()
     for process in children.running:
