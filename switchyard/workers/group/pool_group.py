@@ -157,15 +157,12 @@ class PoolGroup:
             else:
                 self._own_row.ready = True
 
-    def _sleep_s(self) -> float | None:
-        waits = [] if self._ready else [POLL_READY_S]
-        if not self._process_set.stopping:
-            waits.append(max(self._look_at_s - time.monotonic(), 0.0))
-        if (next_start_s := self._process_set.seconds_to_next()) < math.inf:
-            waits.append(max(next_start_s, 0.0))
-        if self._kill_at_s is not None:
-            waits.append(max(self._kill_at_s - time.monotonic(), 0.0))
-        return min(waits, default=None)
+    def _sleep_s(self) -> float:
+        now_s = time.monotonic()
+        look_s = LOOK_S if self._process_set.stopping else self._look_at_s - now_s
+        kill_s = math.inf if self._kill_at_s is None else self._kill_at_s - now_s
+        ready_s = math.inf if self._ready else POLL_READY_S
+        return max(min(look_s, kill_s, ready_s, self._process_set.seconds_to_next()), 0.0)
 
 
 def _parts(pools: Sequence[Pool]) -> tuple[tuple[Pool, ...], ...]:
