@@ -83,20 +83,15 @@ def refuse_if_not_pinnable(pools: Iterable[Pool]) -> None:
     """Exit 78 when a pool names a CPU that this process may not use; warn in development, and where none is pinned."""
     usable = usable_cpus()
     for pool in pools:
-        if not pool.cpus:
-            continue
-        if usable is None:
+        if pool.cpus and usable is None:
             logger.warning("pool %s: cpus is ignored, this platform pins no processes", pool.name)
-            continue
-        missing = sorted(set(pool.cpus) - usable)
-        if not missing:
-            continue
-        named, may = (", ".join(map(str, sorted(cpus))) for cpus in (missing, usable))
-        remedy = "name some of these in the topology, or leave cpus out"
-        fact = f"pool {pool.name}: cpus names {named}, this process may use {may}; {remedy}"
-        if not settings.DEBUG:
-            refuse(fact)
-        logger.warning("%s", fact)
+        elif missing := set(pool.cpus).difference(usable or ()):
+            named, may = (", ".join(map(str, sorted(cpus))) for cpus in (missing, usable or ()))
+            remedy = "name some of these in the topology, or leave cpus out"
+            fact = f"pool {pool.name}: cpus names {named}, this process may use {may}; {remedy}"
+            if not settings.DEBUG:
+                refuse(fact)
+            logger.warning("%s", fact)
 
 
 def warn_if_too_small(pools: Iterable[Pool], memory_bytes: int | None) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from django.apps import apps
 from django.conf import global_settings, settings
 from django.core.checks import CheckMessage, Error, Warning
 from django.utils.encoding import force_str
@@ -108,22 +106,12 @@ def _is_smtp(path: str) -> bool:
 
 
 def _sends_by_smtp() -> bool:
-    """Return whether mail goes through SMTP, and the settings, the alerts or the project's own code send some."""
+    """Return whether mail goes through SMTP, and the settings name a part of it, or the alerts send some."""
     if not _is_smtp(_email_setting("EMAIL_BACKEND")):
         return False
     if any(settings.is_overridden(name) for name in SMTP_SETTINGS):  # type: ignore[misc]
         return True
-    if any(url.startswith("mailto:") or "=mailto:" in url for url in switchyard_settings().alert_urls):
-        return True
-    return any(b"django.core.mail" in path.read_bytes() for folder in own_folders() for path in folder.rglob("*.py"))
-
-
-def own_folders() -> list[Path]:
-    """Return the folders of this project's code: installed packages are not checked."""
-    base = Path(switchyard_settings().base_dir)
-    named = [base / package for package in ("project", "middleware", "broker")]
-    own = [Path(app.path) for app in apps.get_app_configs() if "site-packages" not in app.path]
-    return [folder for folder in (*named, *own) if folder.is_dir() and folder.is_relative_to(base)]
+    return any(url.startswith("mailto:") or "=mailto:" in url for url in switchyard_settings().alert_urls)
 
 
 EXPOSED: Final = "switchyard.E060"

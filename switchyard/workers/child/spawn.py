@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -23,19 +22,11 @@ from switchyard.workers.child.main import Assignment, serve
 from switchyard.workers.shared.child_table import ChildTable
 from switchyard.workers.shared.fork import fork, import_path
 
-logger = logging.getLogger("switchyard.workers")
-
 
 def pin(pool: Pool) -> None:
-    """Pin this process, and the threads and processes it starts later, to a pool's CPUs."""
-    usable = usable_cpus()
-    if not pool.cpus or usable is None:
-        return
-    if existing := usable.intersection(pool.cpus):
-        os.sched_setaffinity(0, existing)
-    else:
-        named = ", ".join(map(str, sorted(pool.cpus)))
-        logger.warning("pool %s: not pinned, none of its CPUs may be used: %s", pool.name, named)
+    """Pin this process, and the threads and processes it starts later, to those of a pool's CPUs that are there."""
+    if cpus := (usable_cpus() or frozenset()).intersection(pool.cpus):
+        os.sched_setaffinity(0, cpus)
 
 
 def start_child(assignment: Assignment, table: ChildTable, *, close_inherited: Iterable[Callable[[], None]]) -> int:

@@ -57,7 +57,7 @@ class PoolGroup:
         self._look_at_s = 0.0
         self._selector = selectors.DefaultSelector()
         self._signals = signals_of_parent(below=own_row is not None)
-        self._process_set = ProcessSet(self._selector, count, start=self._start, ended=self._ended)
+        self._process_set = ProcessSet(count, start=self._start, ended=self._ended)
 
     def run(self) -> int:
         """Keep the supervisors running; return 0 after a drain, 70 when a process had to be killed for it."""
@@ -147,7 +147,6 @@ class PoolGroup:
 
     def _close_inherited(self) -> None:
         self._selector.close()
-        self._process_set.close_inherited()
         self._signals.close()
 
     def _check_ready(self) -> None:
@@ -158,15 +157,12 @@ class PoolGroup:
             else:
                 self._own_row.ready = True
 
-    def _sleep_s(self) -> float | None:
-        waits = [] if self._ready else [POLL_READY_S]
-        if not self._process_set.stopping:
-            waits.append(max(self._look_at_s - time.monotonic(), 0.0))
-        if (next_start_s := self._process_set.seconds_to_next()) < math.inf:
-            waits.append(max(next_start_s, 0.0))
-        if self._kill_at_s is not None:
-            waits.append(max(self._kill_at_s - time.monotonic(), 0.0))
-        return min(waits, default=None)
+    def _sleep_s(self) -> float:
+        now_s = time.monotonic()
+        look_s = LOOK_S if self._process_set.stopping else self._look_at_s - now_s
+        kill_s = math.inf if self._kill_at_s is None else self._kill_at_s - now_s
+        ready_s = math.inf if self._ready else POLL_READY_S
+        return max(min(look_s, kill_s, ready_s, self._process_set.seconds_to_next()), 0.0)
 
 
 def _parts(pools: Sequence[Pool]) -> tuple[tuple[Pool, ...], ...]:

@@ -14,7 +14,7 @@ import select
 import signal
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -41,7 +41,7 @@ class SignalPipe:
     parent passes on are ignored.
     """
 
-    def __init__(self, noted: Iterable[int], ignored: Iterable[int] = ()) -> None:
+    def __init__(self, noted: Sequence[int], ignored: Iterable[int] = ()) -> None:
         self._came: list[int] = []
         self.read_fd, self._write_fd = os.pipe()
         self._made = os.fstat(self.read_fd)
@@ -53,7 +53,7 @@ class SignalPipe:
         for signum in ignored:
             signal.signal(signum, signal.SIG_IGN)
         # Blocked since the fork that made this process.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*HANDLED, *noted))
 
     def take(self) -> list[int]:
         """Return the signals that came since the last call, oldest first."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import selectors
 import signal
 import time
 from collections import Counter, deque
@@ -108,7 +107,7 @@ class ChildManager:
     """
 
     def __init__(
-        self, selector: selectors.BaseSelector, pool: Pool, leases: ChildLeases, *, grace_s: float,
+        self, pool: Pool, leases: ChildLeases, *, grace_s: float,
         close_inherited: Iterable[Callable[[], None]] = (), child_ended: Callable[[int], None] = lambda pid: None,
     ) -> None:  # fmt: skip
         self.pool = pool
@@ -122,12 +121,12 @@ class ChildManager:
         spare = SUCCESSORS + pool.most_isolated
         self._table = ChildTable.create(pool.children + spare, pool.slots)
         self.rows = dict(enumerate(self._table.rows, start=1))
-        self.process_set = ProcessSet(selector, pool.children, spare=spare, start=self._start, ended=self._ended)
+        self.process_set = ProcessSet(pool.children, spare=spare, start=self._start, ended=self._ended)
         self.own = self.process_set.processes[: pool.children + 1]
         self.isolated = self.process_set.processes[pool.children + 1 :]
         self.cancellations = CancellationWatch(leases.cancelled)
         self._grace_s = grace_s
-        self.close_inherited = (*close_inherited, self.process_set.close_inherited, leases.close_inherited)
+        self.close_inherited = (*close_inherited, leases.close_inherited)
         self._child_ended = child_ended
         self._leftovers: list[tuple[Leftovers, tuple[Running, ...], str]] = []
 

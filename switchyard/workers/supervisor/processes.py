@@ -6,7 +6,6 @@ import contextlib
 import logging
 import math
 import os
-import selectors
 import signal
 import time
 from collections.abc import Callable
@@ -20,7 +19,6 @@ from switchyard.workers.supervisor.leases import Leftovers
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.1, 30.0
 HEALTHY_AFTER_S = 10.0  # a process that ran for at least this time counts as healthy
-HAS_PIDFD = hasattr(os, "pidfd_open")
 
 logger = logging.getLogger("switchyard.workers")
 
@@ -32,7 +30,6 @@ class Process:
     index: int  # from 1
     wanted: bool = True  # a process is started here; without it, one that runs is not replaced when it ends
     pid: int = 0  # 0 while none runs
-    pidfd: int = -1
     started_s: float = 0.0
     start_at_s: float = 0.0
     told: bool = False  # the process got its signal to end
@@ -50,7 +47,7 @@ class Process:
 
 
 class ProcessSet:
-    """Child processes, watched one by one: the end of one does not affect another.
+    """Child processes, watched one by one: the end of one does not affect another. SIGCHLD wakes the loop that works.
 
     Args:
         count: Processes that are started.
@@ -61,10 +58,8 @@ class ProcessSet:
     """
 
     def __init__(
-        self, selector: selectors.BaseSelector, count: int, *, spare: int = 0,
-        start: Callable[[int], int], ended: Callable[[int, int, int], bool],
-    ) -> None:  # fmt: skip
-        self._selector = selector
+        self, count: int, *, spare: int = 0, start: Callable[[int], int], ended: Callable[[int, int, int], bool]
+    ) -> None:
         self._start = start
         self._ended = ended
         self.processes = [Process(index, wanted=index <= count) for index in range(1, count + spare + 1)]
@@ -105,12 +100,6 @@ class ProcessSet:
         for process in self.running:
             send(process, signum)
 
-    def close_inherited(self) -> None:
-        """Close, in a forked child, the parent's descriptors. The processes stay the parent's."""
-        for process in self.processes:
-            if process.pidfd >= 0:
-                os.close(process.pidfd)
-
     def _missing(self) -> list[Process]:
         return [process for process in self.processes if process.wanted and not process.pid and not self.stopping]
 
@@ -123,22 +112,13 @@ class ProcessSet:
             logger.error("a process could not be started: %s; retried in %.1f s", error.strerror, wait_s)
             return
         process.started_s, process.told = time.monotonic(), False
-        if HAS_PIDFD:
-            try:
-                process.pidfd = os.pidfd_open(process.pid)
-            except OSError:  # EMFILE, or a sandbox that refuses the call: SIGCHLD wakes the loop
-                return
-            self._selector.register(process.pidfd, selectors.EVENT_READ, lambda: None)  # every iteration reaps
 
     def _reap(self, process: Process) -> None:
         pid, status, used = os.wait4(process.pid, os.WNOHANG)
         if not pid:
             return
         process.peak_bytes = peak_bytes(used)
-        if process.pidfd >= 0:
-            self._selector.unregister(process.pidfd)
-            os.close(process.pidfd)
-        process.pid, process.pidfd = 0, -1
+        process.pid = 0
         worked = self._ended(process.index, pid, status) or time.monotonic() - process.started_s >= HEALTHY_AFTER_S
         process.start_at_s = time.monotonic() + process.delay_s(worked=worked)
 

@@ -81,11 +81,10 @@ class Supervisor:
         self._leases = connect_leases(pool, declared_yard(), dramatiq.get_broker(), switchyard_settings().broker_url)
         self._run_beside = beside
         count = 0 if beside is None else 1
-        self._beside = ProcessSet(self._selector, count, start=self._start_beside, ended=self._beside_ended)
-        inherited = [self._close_inherited, self._beside.close_inherited]
+        self._beside = ProcessSet(count, start=self._start_beside, ended=self._beside_ended)
         self._children = ChildManager(
-            self._selector, pool, self._leases,
-            grace_s=grace_s, close_inherited=inherited, child_ended=self._ended_children.add,
+            pool, self._leases, grace_s=grace_s, close_inherited=[self._close_inherited],
+            child_ended=self._ended_children.add,
         )  # fmt: skip
         self._limits = HardLimits(self._children)
         self._recycling = Recycling(self._children)

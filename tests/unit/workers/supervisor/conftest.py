@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import selectors
 from typing import cast
 
 import pytest
@@ -68,7 +67,7 @@ def make_leases(pool: Pool, server: Server) -> ChildLeases:
 
 def make_children(pool: Pool, server: Server) -> ChildManager:
     """Return the children of a pool, none of them started."""
-    return ChildManager(selectors.DefaultSelector(), pool, make_leases(pool, server), grace_s=1.0)
+    return ChildManager(pool, make_leases(pool, server), grace_s=1.0)
 
 
 def begin(row: ChildRow) -> int:
@@ -83,4 +82,3 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     pids = iter(range(100, 200))
     monkeypatch.setattr("switchyard.workers.supervisor.children.start_child", lambda *_, **__: next(pids))
     monkeypatch.setattr("switchyard.workers.supervisor.processes.os.wait4", lambda pid, options: (0, 0, None))
-    monkeypatch.setattr("switchyard.workers.supervisor.processes.HAS_PIDFD", False)
