@@ -143,6 +143,19 @@ def no_examination(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def no_actors_of_a_test() -> Iterator[None]:
+    """Take the actors that a test declared away from the broker at its end, but for those of modules that it loaded."""
+    broker = dramatiq.get_broker()
+    before = set(broker.actors)
+    yield
+    for name in set(broker.actors) - before:
+        function = broker.actors[name].fn
+        module = sys.modules.get(function.__module__ or "")
+        if not isinstance(getattr(module, function.__name__, None), dramatiq.Actor):
+            del broker.actors[name]
+
+
+@pytest.fixture(autouse=True)
 def no_kept_verdict() -> None:
     """Have the pages of a test read the yard themselves: a process keeps verdict, counters and faults for a while."""
     if strip := sys.modules.get("switchyard.frame.navigation"):

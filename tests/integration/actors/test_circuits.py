@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import dramatiq
@@ -96,15 +95,13 @@ def test_a_finding_and_a_metric_name_the_dependency_and_count_what_waits(waiting
 
 
 @pytest.fixture
-def tally(facilities: Facilities) -> Iterator[Any]:
-    broker = dramatiq.get_broker()
+def tally(facilities: Facilities) -> Any:
 
     @dramatiq.actor(actor_name="tally", queue_name="billing", unique_key=lambda month: f"tally {month}")
     def tally(month: str) -> None:
         """Tally a month."""
 
-    yield tally
-    del broker.actors["tally"]
+    return tally
 
 
 @pytest.mark.django_db

@@ -29,7 +29,6 @@ def sync(facilities: Facilities) -> Iterator[Any]:
     """An actor of the project's yard, beside another one of its queue that runs until it is released."""
     ran.clear()
     released.clear()
-    broker = dramatiq.get_broker()
 
     @dramatiq.actor(actor_name="sync", queue_name="billing", redact=("pin",), max_retries=0)
     def sync(customer_id: int, month: str = "", *, pin: str = "") -> None:
@@ -42,7 +41,6 @@ def sync(facilities: Facilities) -> Iterator[Any]:
 
     yield sync
     released.set()
-    del broker.actors["sync"], broker.actors["waits"]
 
 
 def record(facilities: Facilities, job_id: str) -> Any:
@@ -175,11 +173,9 @@ def weigh(wagon: int, tare_kg: float = 0.5) -> None:
 
 
 @pytest.fixture
-def actor(facilities: Facilities) -> Iterator[Any]:
+def actor(facilities: Facilities) -> Any:
     """An actor of this project's own broker."""
-    broker = dramatiq.get_broker()
-    yield dramatiq.actor(weigh, broker=broker, queue_name="billing", max_retries=3)
-    del broker.actors["weigh"]
+    return dramatiq.actor(weigh, queue_name="billing", max_retries=3)
 
 
 @pytest.mark.django_db

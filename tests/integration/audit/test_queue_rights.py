@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -59,7 +59,7 @@ def page(user: User) -> Client:
 
 
 @pytest.fixture
-def sent(facilities: Facilities) -> Iterator[Callable[[str], str]]:
+def sent(facilities: Facilities) -> Callable[[str], str]:
     """Send a job to a queue."""
     made = []
     for queue in ("slow", "default"):
@@ -70,9 +70,7 @@ def sent(facilities: Facilities) -> Iterator[Callable[[str], str]]:
 
         made.append(waits)
     actors = {actor.queue_name: actor for actor in made}
-    yield lambda queue: submit(actors[queue], customer=4711)
-    for actor in made:
-        del dramatiq.get_broker().actors[actor.actor_name]
+    return lambda queue: submit(actors[queue], customer=4711)
 
 
 def who(user: User) -> Who:

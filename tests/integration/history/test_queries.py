@@ -175,21 +175,16 @@ def keeper(store: ShiftedStore) -> FactKeeper:
 def test_sends_and_depth_are_sampled_by_actor_and_queue(
     facilities: Facilities, keeper: FactKeeper, store: FactStore
 ) -> None:
-    broker = dramatiq.get_broker()
-
-    @dramatiq.actor(actor_name="sampled", queue_name="default", broker=broker)
+    @dramatiq.actor(actor_name="sampled", queue_name="default")
     def sampled() -> None:
         """Do nothing."""
 
-    try:
-        keeper.step()
-        for _ in range(3):
-            sampled.send()
-        sampled.send_with_options(delay=20 * 60_000)
-        keeper.step()
-        keeper.step()
-    finally:
-        del broker.actors["sampled"]
+    keeper.step()
+    for _ in range(3):
+        sampled.send()
+    sampled.send_with_options(delay=20 * 60_000)
+    keeper.step()
+    keeper.step()
 
     found = store.recent(store.server_ms())
     mine = yard_facts.merged(of.get(actor_subject("sampled"), {}) for _, of in found)

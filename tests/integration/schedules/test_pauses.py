@@ -122,10 +122,8 @@ def test_the_last_fifty_ticks_of_each_schedule_are_kept(yard, clock):
 @pytest.fixture
 def every_minute(facilities):
     """A schedule of this project's own broker."""
-    broker = dramatiq.get_broker()
-    dramatiq.actor(lambda: None, broker=broker, actor_name="sweep", queue_name="billing", periodic=cron("* * * * *"))
-    yield "sweep"
-    del broker.actors["sweep"]
+    dramatiq.actor(lambda: None, actor_name="sweep", queue_name="billing", periodic=cron("* * * * *"))
+    return "sweep"
 
 
 def test_resume_says_how_many_were_missed_and_sends_none(db, every_minute, facilities):
@@ -159,10 +157,8 @@ def test_a_run_now_is_kept_beside_the_ticks_also_during_a_pause(db, every_minute
 @pytest.fixture
 def sweep(facilities):
     """A schedule of this project's own broker."""
-    broker = dramatiq.get_broker()
-    dramatiq.actor(lambda: None, broker=broker, actor_name="sweep", queue_name="billing", periodic=cron("15 2 * * *"))
-    yield "sweep"
-    del broker.actors["sweep"]
+    dramatiq.actor(lambda: None, actor_name="sweep", queue_name="billing", periodic=cron("15 2 * * *"))
+    return "sweep"
 
 
 def address(what: str, name: str = "sweep") -> str:
