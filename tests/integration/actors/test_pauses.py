@@ -178,7 +178,6 @@ def actor(facilities: Facilities) -> Any:
     return dramatiq.actor(weigh, queue_name="billing", max_retries=3)
 
 
-@pytest.mark.django_db
 def test_the_list_names_every_actor(actor: Any) -> None:
     rows = {row["name"]: row for row in json_of("actors", "list")}
     table = output_of("actors", "list")
@@ -188,7 +187,6 @@ def test_the_list_names_every_actor(actor: Any) -> None:
     assert any(line.split()[:4] == ["weigh", "billing", "billing", "max_retries=3"] for line in table.splitlines())
 
 
-@pytest.mark.django_db
 def test_one_actor_is_shown(actor: Any) -> None:
     shown = json_of("actors", "show", "weigh")
     lines = output_of("actors", "show", "weigh")
@@ -199,7 +197,6 @@ def test_one_actor_is_shown(actor: Any) -> None:
     assert lines.startswith(shown["signature"]) and "Weigh a wagon." in lines and "number of retries" in lines
 
 
-@pytest.mark.django_db
 def test_one_is_sent_with_its_tags_and_audited(actor: Any, facilities: Facilities) -> None:
     job_id = json_of("actors", "send", "weigh", "--args", "[7]", "--tag", "heavy")["id"]
     late = output_of("actors", "send", "weigh", "--kwargs", '{"wagon": 8}', "--delay", "60000").strip()
@@ -211,7 +208,6 @@ def test_one_is_sent_with_its_tags_and_audited(actor: Any, facilities: Facilitie
     assert entry is not None and (entry.act, entry.via, entry.detail["job"]) == ("job.send", "command", late)
 
 
-@pytest.mark.django_db
 @pytest.mark.parametrize(
     ("words", "why"),
     [
