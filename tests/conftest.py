@@ -200,6 +200,13 @@ def yard_broker(valkey: redis.Redis) -> Iterator[Callable[..., RedisBroker]]:
         broker.close()
 
 
+@pytest.fixture
+def media(tmp_path: Path, settings: Any) -> Path:
+    """A folder of the test's own for the files of jobs and products."""
+    settings.MEDIA_ROOT = str(tmp_path / "media")
+    return tmp_path / "media"
+
+
 # Weak references: the id of a broker that is gone may be that of a new one.
 _booted: weakref.WeakSet[Broker] = weakref.WeakSet()
 
