@@ -11,6 +11,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from tests.on_both_databases import HISTORY, PATHS
 from tests.spread_keys import watch_calls
 
 RunWorker = Callable[..., AbstractContextManager[Worker]]
+Configure = Callable[..., None]
 TESTS = Path(__file__).parent
 # Folders and files about work that must not be lost, doubled or misplaced: red is red, see the marker `exact`.
 EXACT = frozenset(
@@ -198,6 +200,19 @@ def yard_broker(valkey: redis.Redis) -> Iterator[Callable[..., RedisBroker]]:
     yield build
     for broker in built:
         broker.close()
+
+
+@pytest.fixture
+def configure(settings: Any) -> Configure:
+    """Change settings, those of the library by their names: ``configure(broker_url=…, DEBUG=False)``."""
+
+    def change(**options: Any) -> None:
+        own = {name: value for name, value in options.items() if name.islower()}
+        settings.SWITCHYARD = replace(settings.SWITCHYARD, **own)
+        for name in options.keys() - own.keys():
+            setattr(settings, name, options[name])
+
+    return change
 
 
 @pytest.fixture

@@ -2,5 +2,4 @@
 
 from __future__ import annotations
 
-from tests.integration.doctor.conftest import configure as configure
 from tests.integration.operations.test_server_state import evicting as evicting
