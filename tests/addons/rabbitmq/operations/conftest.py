@@ -1,4 +1,4 @@
-"""Settings that a test changes, and a server that would drop work."""
+"""A server that would drop work."""
 
 from __future__ import annotations
 
