@@ -11,6 +11,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from tests.spread_keys import watch_calls
 
 BuildBroker = Callable[..., RedisBroker]
 RunWorker = Callable[..., AbstractContextManager[Worker]]
+Configure = Callable[..., None]
 TESTS = Path(__file__).parent
 # Folders and files about work that must not be lost, doubled or misplaced: red is red, see the marker `exact`.
 EXACT = frozenset(
@@ -144,6 +146,19 @@ def no_examination(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def no_actors_of_a_test() -> Iterator[None]:
+    """Take the actors that a test declared away from the broker at its end, but for those of modules that it loaded."""
+    broker = dramatiq.get_broker()
+    before = set(broker.actors)
+    yield
+    for name in set(broker.actors) - before:
+        function = broker.actors[name].fn
+        module = sys.modules.get(function.__module__ or "")
+        if not isinstance(getattr(module, function.__name__, None), dramatiq.Actor):
+            del broker.actors[name]
+
+
+@pytest.fixture(autouse=True)
 def no_kept_verdict() -> None:
     """Have the pages of a test read the yard themselves: a process keeps verdict, counters and faults for a while."""
     if strip := sys.modules.get("switchyard.frame.navigation"):
@@ -186,6 +201,26 @@ def yard_broker(valkey: redis.Redis) -> Iterator[BuildBroker]:
     yield build
     for broker in built:
         broker.close()
+
+
+@pytest.fixture
+def configure(settings: Any) -> Configure:
+    """Change settings, those of the library by their names: ``configure(broker_url=…, DEBUG=False)``."""
+
+    def change(**options: Any) -> None:
+        own = {name: value for name, value in options.items() if name.islower()}
+        settings.SWITCHYARD = replace(settings.SWITCHYARD, **own)
+        for name in options.keys() - own.keys():
+            setattr(settings, name, options[name])
+
+    return change
+
+
+@pytest.fixture
+def media(tmp_path: Path, settings: Any) -> Path:
+    """A folder of the test's own for the files of jobs and products."""
+    settings.MEDIA_ROOT = str(tmp_path / "media")
+    return tmp_path / "media"
 
 
 # Weak references: the id of a broker that is gone may be that of a new one.

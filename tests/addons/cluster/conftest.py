@@ -10,7 +10,6 @@ from switchyard.broker.redis.calls import RedisCalls, calls_on
 from switchyard.broker.redis.connections import connect
 from tests import same_examples as same_examples
 from tests.addons.cluster.nodes import ClusterUnderTest
-from tests.integration.doctor.conftest import configure as configure
 from tests.integration.operations.conftest import watcher as watcher
 
 

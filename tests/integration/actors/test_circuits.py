@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import dramatiq
@@ -96,18 +95,15 @@ def test_a_finding_and_a_metric_name_the_dependency_and_count_what_waits(waiting
 
 
 @pytest.fixture
-def tally(facilities: Facilities) -> Iterator[Any]:
-    broker = dramatiq.get_broker()
+def tally(facilities: Facilities) -> Any:
 
     @dramatiq.actor(actor_name="tally", queue_name="billing", unique_key=lambda month: f"tally {month}")
     def tally(month: str) -> None:
         """Tally a month."""
 
-    yield tally
-    del broker.actors["tally"]
+    return tally
 
 
-@pytest.mark.django_db
 def test_the_actors_page_and_a_metric_count_them(tally: Any, facilities: Facilities, admin_client: Client) -> None:
     for month in ("2026-10", "2026-10", "2026-11"):
         tally.send(month)
@@ -122,7 +118,6 @@ def test_the_actors_page_and_a_metric_count_them(tally: Any, facilities: Facilit
     assert 'switchyard_unique_yields_total{actor="tally",queue="billing"} 3.0' in metrics
 
 
-@pytest.mark.django_db
 def test_a_message_that_is_sent_twice_is_none_of_them(tally: Any, facilities: Facilities) -> None:
     message = tally.message("2026-10")
     for _ in range(2):
@@ -131,7 +126,6 @@ def test_a_message_that_is_sent_twice_is_none_of_them(tally: Any, facilities: Fa
     assert facilities.transport.stats("billing").yields == {}
 
 
-@pytest.mark.django_db
 def test_both_jobs_tell_of_the_conflict(tally: Any, facilities: Facilities, admin_client: Client) -> None:
     broker, messages = dramatiq.get_broker(), [tally.message("2026-10") for _ in range(7)]
     for message in messages:
@@ -149,7 +143,6 @@ def test_both_jobs_tell_of_the_conflict(tally: Any, facilities: Facilities, admi
     assert missing.status_code == 404 and kept in missing.content.decode()
 
 
-@pytest.mark.django_db
 def test_the_api_tells_it_to_the_owner_of_the_job_that_was_kept(
     tally: Any, facilities: Facilities, transactional_db: None
 ) -> None:
@@ -164,7 +157,6 @@ def test_the_api_tells_it_to_the_owner_of_the_job_that_was_kept(
     assert kept in told.json()["detail"] and kept not in hidden.json()["detail"]
 
 
-@pytest.mark.django_db
 def test_what_stands_for_others_is_bounded_and_expires(tally: Any, facilities: Facilities) -> None:
     broker: Any = dramatiq.get_broker()
     key = broker.families["billing"].keys.stand_ins

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import dramatiq
@@ -37,11 +36,9 @@ def charge(customer_id: int, amount: float = 9.5, *, pin: str = "0000") -> None:
 
 
 @pytest.fixture
-def actor(facilities: Facilities) -> Iterator[Any]:
+def actor(facilities: Facilities) -> Any:
     """An actor of this project's own broker, with a redacted argument."""
-    broker = dramatiq.get_broker()
-    yield dramatiq.actor(charge, broker=broker, queue_name="billing", redact=("pin",), rate_limit="10/m")
-    del broker.actors["charge"]
+    return dramatiq.actor(charge, queue_name="billing", redact=("pin",), rate_limit="10/m")
 
 
 def page_of(name: str) -> str:
@@ -203,15 +200,9 @@ def test_a_wrong_field_has_its_error_beside_it_and_no_secret_returns(
 
 
 def test_a_unique_key_that_is_held_is_said_with_its_job(admin_client: Client, facilities: Facilities) -> None:
-    broker = dramatiq.get_broker()
-    dramatiq.actor(lambda: None, broker=broker, actor_name="count_all", queue_name="billing", unique_key="count")
-    try:
-        first = admin_client.post(send_to("count_all"), {"job_id": str(uuid.UUID(int=1))}, follow=True).content.decode()
-        second = admin_client.post(
-            send_to("count_all"), {"job_id": str(uuid.UUID(int=2))}, follow=True
-        ).content.decode()
-    finally:
-        del broker.actors["count_all"]
+    dramatiq.actor(lambda: None, actor_name="count_all", queue_name="billing", unique_key="count")
+    first = admin_client.post(send_to("count_all"), {"job_id": str(uuid.UUID(int=1))}, follow=True).content.decode()
+    second = admin_client.post(send_to("count_all"), {"job_id": str(uuid.UUID(int=2))}, follow=True).content.decode()
 
     assert "is enqueued as job" in first
     assert "Nothing was sent: job" in second and str(uuid.UUID(int=1)) in second

@@ -29,7 +29,6 @@ def sync(facilities: Facilities) -> Iterator[Any]:
     """An actor of the project's yard, beside another one of its queue that runs until it is released."""
     ran.clear()
     released.clear()
-    broker = dramatiq.get_broker()
 
     @dramatiq.actor(actor_name="sync", queue_name="billing", redact=("pin",), max_retries=0)
     def sync(customer_id: int, month: str = "", *, pin: str = "") -> None:
@@ -42,7 +41,6 @@ def sync(facilities: Facilities) -> Iterator[Any]:
 
     yield sync
     released.set()
-    del broker.actors["sync"], broker.actors["waits"]
 
 
 def record(facilities: Facilities, job_id: str) -> Any:
@@ -175,14 +173,11 @@ def weigh(wagon: int, tare_kg: float = 0.5) -> None:
 
 
 @pytest.fixture
-def actor(facilities: Facilities) -> Iterator[Any]:
+def actor(facilities: Facilities) -> Any:
     """An actor of this project's own broker."""
-    broker = dramatiq.get_broker()
-    yield dramatiq.actor(weigh, broker=broker, queue_name="billing", max_retries=3)
-    del broker.actors["weigh"]
+    return dramatiq.actor(weigh, queue_name="billing", max_retries=3)
 
 
-@pytest.mark.django_db
 def test_the_list_names_every_actor(actor: Any) -> None:
     rows = {row["name"]: row for row in json_of("actors", "list")}
     table = output_of("actors", "list")
@@ -192,7 +187,6 @@ def test_the_list_names_every_actor(actor: Any) -> None:
     assert any(line.split()[:4] == ["weigh", "billing", "billing", "max_retries=3"] for line in table.splitlines())
 
 
-@pytest.mark.django_db
 def test_one_actor_is_shown(actor: Any) -> None:
     shown = json_of("actors", "show", "weigh")
     lines = output_of("actors", "show", "weigh")
@@ -203,7 +197,6 @@ def test_one_actor_is_shown(actor: Any) -> None:
     assert lines.startswith(shown["signature"]) and "Weigh a wagon." in lines and "number of retries" in lines
 
 
-@pytest.mark.django_db
 def test_one_is_sent_with_its_tags_and_audited(actor: Any, facilities: Facilities) -> None:
     job_id = json_of("actors", "send", "weigh", "--args", "[7]", "--tag", "heavy")["id"]
     late = output_of("actors", "send", "weigh", "--kwargs", '{"wagon": 8}', "--delay", "60000").strip()
@@ -215,7 +208,6 @@ def test_one_is_sent_with_its_tags_and_audited(actor: Any, facilities: Facilitie
     assert entry is not None and (entry.act, entry.via, entry.detail["job"]) == ("job.send", "command", late)
 
 
-@pytest.mark.django_db
 @pytest.mark.parametrize(
     ("words", "why"),
     [

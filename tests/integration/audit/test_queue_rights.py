@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -59,7 +59,7 @@ def page(user: User) -> Client:
 
 
 @pytest.fixture
-def sent(facilities: Facilities) -> Iterator[Callable[[str], str]]:
+def sent(facilities: Facilities) -> Callable[[str], str]:
     """Send a job to a queue."""
     made = []
     for queue in ("slow", "default"):
@@ -70,9 +70,7 @@ def sent(facilities: Facilities) -> Iterator[Callable[[str], str]]:
 
         made.append(waits)
     actors = {actor.queue_name: actor for actor in made}
-    yield lambda queue: submit(actors[queue], customer=4711)
-    for actor in made:
-        del dramatiq.get_broker().actors[actor.actor_name]
+    return lambda queue: submit(actors[queue], customer=4711)
 
 
 def who(user: User) -> Who:
@@ -307,19 +305,16 @@ def rights_of(role: str) -> set[str]:
     return {f"{app}.{name}" for app, name in rows}
 
 
-@pytest.mark.django_db
 @pytest.mark.parametrize("role", [READ_ONLY, OPERATOR])
 def test_migrated_database_has_each_role_with_its_rights(role: str) -> None:
     assert rights_of(role) == set(ROLES[role])
 
 
-@pytest.mark.django_db
 def test_read_only_has_view_rights_alone() -> None:
     assert {right.partition(".")[2].partition("_")[0] for right in rights_of(READ_ONLY)} == {"view"}
     assert "switchyard_jobs.view_arguments" not in rights_of(READ_ONLY)
 
 
-@pytest.mark.django_db
 def test_next_migration_changes_nothing_that_people_changed() -> None:
     operators = Group.objects.get(name=OPERATOR)
     operators.permissions.remove(Permission.objects.get(codename="discard_deadletter"))
@@ -331,7 +326,6 @@ def test_next_migration_changes_nothing_that_people_changed() -> None:
     assert not Group.objects.filter(name=READ_ONLY).exists()
 
 
-@pytest.mark.django_db
 def test_right_of_a_later_release_is_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ROLES, READ_ONLY, (*ROLES[READ_ONLY], "switchyard_operations.dump_stacks"))
 
@@ -342,7 +336,6 @@ def test_right_of_a_later_release_is_given_once(monkeypatch: pytest.MonkeyPatch)
     assert GrantedRight.objects.filter(right="switchyard_operations.dump_stacks", role=READ_ONLY).count() == 1
 
 
-@pytest.mark.django_db
 def test_right_that_no_app_has_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ROLES, READ_ONLY, (*ROLES[READ_ONLY], "switchyard_operations.fly"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -38,11 +38,8 @@ def broker(facilities: Facilities) -> Any:
 
 
 @pytest.fixture
-def actors(broker: Any) -> Iterator[Actors]:
-    known = set(broker.actors)
-    yield Actors("default", "urgent", max_retries=0)
-    for name in set(broker.actors) - known:
-        del broker.actors[name]
+def actors(broker: Any) -> Actors:
+    return Actors("default", "urgent", max_retries=0)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -17,15 +17,14 @@ Start = Callable[..., BulkAct]
 
 
 @pytest.fixture
-def fail_always(facilities: Facilities) -> Iterator[Actor[Any, Any]]:
+def fail_always(facilities: Facilities) -> Actor[Any, Any]:
     """An actor of the real yard."""
 
     @dramatiq.actor(actor_name="fail_always", queue_name="default", max_retries=0)
     def fail_always(number: int = 7) -> None:
         raise KeyError("vat_rate")
 
-    yield fail_always
-    del dramatiq.get_broker().actors["fail_always"]
+    return fail_always
 
 
 @pytest.fixture

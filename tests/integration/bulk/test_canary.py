@@ -52,7 +52,7 @@ def ran(facilities: Facilities) -> Iterator[list[str]]:
             raise KeyError("vat_rate")
 
     yield started
-    del broker.actors["mended"], broker.failing
+    del broker.failing
 
 
 def letters(count: int) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -29,15 +29,14 @@ Finish = Callable[[BulkAct], BulkAct]
 
 
 @pytest.fixture
-def work(facilities: Facilities) -> Iterator[Actor[Any, Any]]:
+def work(facilities: Facilities) -> Actor[Any, Any]:
     """An actor of the real yard that notes what ran."""
 
     @dramatiq.actor(actor_name="work", queue_name="urgent", max_retries=0)
     def work(number: int = 0, customer: str = "") -> None:
         pass
 
-    yield work
-    del dramatiq.get_broker().actors["work"]
+    return work
 
 
 def left(facilities: Facilities, queue: str = "urgent") -> int:
@@ -216,15 +215,14 @@ def test_an_act_needs_no_slot_of_the_queue_that_it_rescues(
 
 
 @pytest.fixture
-def repeated(facilities: Facilities) -> Iterator[Actor[Any, Any]]:
+def repeated(facilities: Facilities) -> Actor[Any, Any]:
     """An actor of the real yard."""
 
     @dramatiq.actor(actor_name="repeated", queue_name="urgent")
     def repeated(number: int) -> None:
         pass
 
-    yield repeated
-    del dramatiq.get_broker().actors["repeated"]
+    return repeated
 
 
 def ended(number: int, **changes: Any) -> JobRow:

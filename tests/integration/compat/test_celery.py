@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import dramatiq
 import pytest
 from django.test import Client
 from django.urls import reverse
@@ -20,7 +18,7 @@ pytestmark = [pytest.mark.usefixtures("valkey"), pytest.mark.django_db(transacti
 
 
 @pytest.fixture
-def call() -> Iterator[Any]:
+def call() -> Any:
     """A bound task that succeeds in its second attempt, or never."""
 
     @shared_task(bind=True, max_retries=1, default_retry_delay=0)
@@ -32,8 +30,7 @@ def call() -> Iterator[Any]:
                 self.retry(exc=error, countdown=0)
         return f"{self.request.id} {self.request.retries}"
 
-    yield call
-    del dramatiq.get_broker().actors["call"]
+    return call
 
 
 @pytest.mark.exact

@@ -7,7 +7,6 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +33,13 @@ LISTS += ("bulk list", "batches list")
 
 
 @pytest.fixture
-def actor(facilities: Facilities) -> Iterator[Any]:
-    broker = dramatiq.get_broker()
+def actor(facilities: Facilities) -> Any:
 
-    @dramatiq.actor(actor_name="couple", queue_name="default", broker=broker)
+    @dramatiq.actor(actor_name="couple", queue_name="default")
     def couple(wagon: int) -> None:
         """Do nothing."""
 
-    yield couple
-    del broker.actors["couple"]
+    return couple
 
 
 @pytest.fixture

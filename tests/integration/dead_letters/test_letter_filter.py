@@ -16,6 +16,8 @@ from switchyard.dead_letters import bulk_moves
 from switchyard.dead_letters.projection import project
 from tests.factories.letters import letter
 
+pytestmark = pytest.mark.django_db
+
 PAGE = reverse("switchyard-quarantine")
 
 
@@ -37,7 +39,6 @@ def test_value_that_cannot_be_compared_is_refused(filter: dict[str, str], words:
     assert bulk_moves.of_list(filter) is None
 
 
-@pytest.mark.django_db
 def test_most_words_are_one_expression_that_the_database_takes() -> None:
     wanted = bulk_moves.check({"search": "a " * bulk_moves.MOST_WORDS})
 
@@ -58,7 +59,6 @@ def test_a_time_without_a_zone_is_utc_and_all_are_stored_in_one_form(text: str, 
     assert bulk_moves.of_list({"died_at__lt": text}) == {"died_until": at}
 
 
-@pytest.mark.django_db
 def test_the_list_and_the_acts_of_a_group_take_a_time(admin_client: Client) -> None:
     """Only those of the group that died in the hour are listed, counted and hit by the button."""
     for hour in (11, 12, 13):
@@ -89,7 +89,6 @@ def test_the_list_and_the_acts_of_a_group_take_a_time(admin_client: Client) -> N
     assert "Requeue 2 dead letters?" in admin_client.get(begin, form).content.decode()
 
 
-@pytest.mark.django_db
 def test_the_filter_lists_names_as_they_are_and_reasons_in_words(admin_client: Client) -> None:
     name = next(name for name in sorted(dramatiq.get_broker().actors) if "_" in name)
 
@@ -114,7 +113,6 @@ def ids_of(page: str) -> list[str]:
     return re.findall(r'Id <code class="sy-code">(.*?)</code>', page)
 
 
-@pytest.mark.django_db
 @pytest.mark.usefixtures("facilities")
 def test_many_long_messages_make_a_short_page(client: Client) -> None:
     put("default", count=100, error="e" * 100_000)
@@ -124,7 +122,6 @@ def test_many_long_messages_make_a_short_page(client: Client) -> None:
     assert len(page) < 100_000
 
 
-@pytest.mark.django_db
 @pytest.mark.usefixtures("facilities")
 def test_pages_show_every_message_of_every_queue_once(client: Client) -> None:
     ids = [id_ for queue, count in (("urgent", 20), ("default", 20)) for id_ in put(queue, count=count)]

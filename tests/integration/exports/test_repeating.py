@@ -10,7 +10,7 @@ from switchyard.batches.services import Batch
 from switchyard.testing import redelivered, run_enqueued
 from tests.factories.shop import make_invoice
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker", "media")]
 
 
 def test_the_actor_of_exports_can_be_repeated() -> None:

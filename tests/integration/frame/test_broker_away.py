@@ -29,12 +29,10 @@ OFF = html.escape(SWITCHED_OFF)
 
 
 @pytest.fixture
-def sweep(facilities: Facilities) -> Iterator[str]:
+def sweep(facilities: Facilities) -> str:
     """A schedule of this project's own broker."""
-    broker = dramatiq.get_broker()
-    dramatiq.actor(lambda: None, broker=broker, actor_name="sweep", queue_name="billing", periodic=cron("15 2 * * *"))
-    yield "sweep"
-    del broker.actors["sweep"]
+    dramatiq.actor(lambda: None, actor_name="sweep", queue_name="billing", periodic=cron("15 2 * * *"))
+    return "sweep"
 
 
 @pytest.fixture

@@ -69,14 +69,11 @@ def writer(facilities: Facilities) -> HistoryWriter:
 @pytest.fixture
 def find_by_customer(facilities: Facilities) -> Any:
     """An actor ``find_by_customer(customer_id, card)`` that hides the card."""
-    broker = dramatiq.get_broker()
 
     def find_by_customer(customer_id: Any, card: str = "") -> None:
         """Do nothing."""
 
-    actor = dramatiq.actor(find_by_customer, redact=("card",), search=("customer_id", "card"), broker=broker)
-    yield actor
-    del broker.actors[actor.actor_name]
+    return dramatiq.actor(find_by_customer, redact=("card",), search=("customer_id", "card"))
 
 
 @pytest.fixture(scope="session")

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import dramatiq
 import pytest
 import redis
-from django.conf import settings
 from django.db import connection
-from django.test import override_settings
 
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.interface import Facilities
@@ -36,6 +32,7 @@ from switchyard.history.models import AttemptRow, FactHour, JobRow, SearchValue
 from switchyard.history.queries import Cursor, search
 from switchyard.history.writer import Retention, most_rows
 from switchyard.long_running import FACT_KEEPER
+from tests.conftest import Configure
 from tests.integration.history.rows import BASE_MS, job_row
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -175,21 +172,16 @@ def keeper(store: ShiftedStore) -> FactKeeper:
 def test_sends_and_depth_are_sampled_by_actor_and_queue(
     facilities: Facilities, keeper: FactKeeper, store: FactStore
 ) -> None:
-    broker = dramatiq.get_broker()
-
-    @dramatiq.actor(actor_name="sampled", queue_name="default", broker=broker)
+    @dramatiq.actor(actor_name="sampled", queue_name="default")
     def sampled() -> None:
         """Do nothing."""
 
-    try:
-        keeper.step()
-        for _ in range(3):
-            sampled.send()
-        sampled.send_with_options(delay=20 * 60_000)
-        keeper.step()
-        keeper.step()
-    finally:
-        del broker.actors["sampled"]
+    keeper.step()
+    for _ in range(3):
+        sampled.send()
+    sampled.send_with_options(delay=20 * 60_000)
+    keeper.step()
+    keeper.step()
 
     found = store.recent(store.server_ms())
     mine = yard_facts.merged(of.get(actor_subject("sampled"), {}) for _, of in found)
@@ -259,20 +251,6 @@ def test_one_of_several_keepers_samples(facilities: Facilities, keeper: FactKeep
     assert len(seen) == 1
 
 
-@pytest.fixture
-def bounds() -> Iterator[Any]:
-    """Change the bounds of the history: ``bounds(history_days=7)``."""
-    changes: list[Any] = []
-
-    def change(**options: int) -> None:
-        changes.append(override_settings(SWITCHYARD=dataclasses.replace(settings.SWITCHYARD, **options)))
-        changes[-1].enable()
-
-    yield change
-    for each in reversed(changes):
-        each.disable()
-
-
 def with_attempt(at: int) -> JobRow:
     row = job_row(at, values={"customer_id": "42"})
     AttemptRow.objects.create(
@@ -289,8 +267,8 @@ def left() -> list[int]:
     return sorted(at - BASE_MS for at in JobRow.objects.values_list("finished_at", flat=True))
 
 
-def test_jobs_leave_by_age_with_their_attempts_and_values(bounds: Any) -> None:
-    bounds(history_days=7)
+def test_jobs_leave_by_age_with_their_attempts_and_values(configure: Configure) -> None:
+    configure(history_days=7)
     for at in (-8 * DAY_MS, -7 * DAY_MS, -5 * DAY_MS, 0):
         with_attempt(at)
 
@@ -298,9 +276,9 @@ def test_jobs_leave_by_age_with_their_attempts_and_values(bounds: Any) -> None:
     assert left() == [-5 * DAY_MS, 0]
 
 
-def test_jobs_leave_by_number_oldest_first(bounds: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_leave_by_number_oldest_first(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "BATCH", 4)
-    bounds(history_rows=5)
+    configure(history_rows=5)
     for at in range(16):
         with_attempt(at)
 
@@ -309,11 +287,11 @@ def test_jobs_leave_by_number_oldest_first(bounds: Any, monkeypatch: pytest.Monk
 
 
 def test_a_round_is_bounded_and_ends_when_its_process_leads_no_more(
-    bounds: Any, monkeypatch: pytest.MonkeyPatch
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "BATCH", 2)
     monkeypatch.setattr(writer, "ROUND_BATCHES", 3)
-    bounds(history_days=1)
+    configure(history_days=1)
     for at in range(10):
         with_attempt(at - 2 * DAY_MS)
     clock = [0.0]
@@ -327,7 +305,7 @@ def test_a_round_is_bounded_and_ends_when_its_process_leads_no_more(
     assert rounds.work(while_true=lambda: True) == 1
 
 
-def test_the_number_depends_on_the_database_unless_it_is_set(database: str, bounds: Any) -> None:
+def test_the_number_depends_on_the_database_unless_it_is_set(database: str, configure: Configure) -> None:
     assert most_rows() == (2_000_000 if connection.vendor == "sqlite" else 20_000_000)
-    bounds(history_rows=7)
+    configure(history_rows=7)
     assert most_rows() == 7

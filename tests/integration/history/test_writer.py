@@ -68,12 +68,9 @@ def test_a_job_that_a_worker_ran_is_in_the_history_with_its_failure(
             raise KeyError("order")
 
     actor = dramatiq.actor(fail_first, broker=broker, search=("customer_id",), tags=("gold",), backoff=lambda retry: 1)
-    try:
-        message = actor.send(42)
-        with run_worker("default", "default-retry"):
-            wait_for(lambda: writer.step() is not None and JobRow.objects.filter(state="succeeded").exists())
-    finally:
-        del broker.actors[actor.actor_name]
+    message = actor.send(42)
+    with run_worker("default", "default-retry"):
+        wait_for(lambda: writer.step() is not None and JobRow.objects.filter(state="succeeded").exists())
 
     [row] = queries.search(Filter(argument=("customer_id", "42"), tag="gold", failures=True)).rows
     assert (row.job_id, row.attempts, row.queue, row.error_type) == (message.message_id, 2, "default", "KeyError")

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,13 +13,6 @@ from tests.integration.outbound.conftest import allow as allow
 from tests.integration.outbound.listener import Listener, listening, read_request
 
 OWNER = "user:1"
-
-
-@pytest.fixture(autouse=True)
-def storage(settings, tmp_path: Path) -> Path:
-    """Files of this test alone."""
-    settings.MEDIA_ROOT = str(tmp_path / "media")
-    return tmp_path / "media"
 
 
 @pytest.fixture

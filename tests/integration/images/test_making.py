@@ -25,7 +25,7 @@ from tests.factories.staff import log_in
 from tests.integration.outbound.listener import dripping, flooding, listening
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("media")]
 PNG = encode(gradient(), "PNG")
 URL = "https://93.184.216.34/cat.png"
 
@@ -153,7 +153,7 @@ HOSTILE_NAMES = [
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
-def test_an_upload_is_kept_under_a_name_of_ours_whatever_it_is_called(name, storage, facilities):
+def test_an_upload_is_kept_under_a_name_of_ours_whatever_it_is_called(name, media, facilities):
     file = SimpleUploadedFile("a.png", PNG, "image/png")
     file._name = name  # past Django's own cleaning
 
@@ -161,13 +161,13 @@ def test_an_upload_is_kept_under_a_name_of_ours_whatever_it_is_called(name, stor
 
     picture = Picture.objects.get()
     assert picture.file.name.startswith("pictures/20") and len(picture.file.name) == len("pictures/2026/11/") + 32
-    kept = [path for path in storage.rglob("*") if path.is_file()]
+    kept = [path for path in media.rglob("*") if path.is_file()]
     assert len(kept) == 1 and kept[0].read_bytes() == PNG
     assert len(picture.sent_name) <= 255 and "\0" not in picture.sent_name and "\n" not in picture.sent_name
     assert make(Thumbnail.objects.get().pk)["width"] == 50
 
 
-def test_an_upload_that_is_gone_or_lies_is_refused(storage, facilities):
+def test_an_upload_that_is_gone_or_lies_is_refused(media, facilities):
     requests.request_by_upload("user:1", SimpleUploadedFile("a.jpg", PNG, "image/png"), 50, 50)
     requests.request_by_upload("user:1", SimpleUploadedFile("a.png", PNG, "image/gif"), 50, 50)
     requests.request_by_upload("user:1", SimpleUploadedFile("b.png", PNG, "image/png"), 50, 50)
@@ -255,7 +255,7 @@ def test_a_full_disk_takes_no_upload_and_says_so(post, facilities, monkeypatch):
         ({"file": upload(), "width": "1", "height": "1", "x": "a\0"}, ["x"]),
     ],
 )
-def test_a_wrong_upload_is_refused_by_field(post, facilities, storage, form, wrong):
+def test_a_wrong_upload_is_refused_by_field(post, facilities, media, form, wrong):
     for file in form.values():
         for one in file if isinstance(file, list) else [file]:
             if hasattr(one, "seek"):
@@ -266,7 +266,7 @@ def test_a_wrong_upload_is_refused_by_field(post, facilities, storage, form, wro
     assert response.status_code == 422
     assert fields(response) == wrong
     assert nothing_happened()
-    assert not storage.exists()
+    assert not media.exists()
 
 
 def test_an_upload_above_twenty_mebibytes_is_too_large(post, facilities):

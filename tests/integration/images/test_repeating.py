@@ -11,7 +11,7 @@ from apps.images.models import Thumbnail, ThumbnailState
 from switchyard.testing import redelivered
 from tests.factories.pictures import encode, gradient
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker", "media")]
 
 
 def test_the_actor_of_images_can_be_repeated(

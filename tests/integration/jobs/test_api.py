@@ -27,12 +27,6 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 LIST = "/api/v1/jobs"
 
 
-@pytest.fixture
-def media(tmp_path: Path, settings: Any) -> Path:
-    settings.MEDIA_ROOT = str(tmp_path)
-    return tmp_path
-
-
 def run_to_end(run_worker: RunWorker, api: Client, job_id: str) -> dict[str, Any]:
     """Run a job, and return what the API says of it."""
     with run_worker("default", "default-retry"):

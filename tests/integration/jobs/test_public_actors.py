@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -36,8 +35,7 @@ class Line(msgspec.Struct):
 
 
 @pytest.fixture(autouse=True)
-def actors() -> Iterator[None]:
-    broker, before = dramatiq.get_broker(), set(dramatiq.get_broker().actors)
+def actors() -> None:
 
     @dramatiq.actor(actor_name="door_order", queue_name="billing", public=True, redact=("pin",))
     def order(
@@ -62,10 +60,6 @@ def actors() -> Iterator[None]:
 
     @dramatiq.actor(actor_name="door_closed", queue_name="billing")
     def closed() -> None: ...
-
-    yield
-    for name in set(broker.actors) - before:
-        del broker.actors[name]
 
 
 def send(api: Client, body: dict[str, Any], **headers: str) -> Any:

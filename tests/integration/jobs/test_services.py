@@ -28,6 +28,7 @@ from tests.integration.jobs import probe_actors
 from tests.integration.jobs.passport.test_page import READER, page_of
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.usefixtures("transactional_db")
 JOB_ID = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
 
 
@@ -54,7 +55,6 @@ def test_a_job_id_that_would_never_be_found_is_refused(valkey: redis.Redis, job_
     assert facilities().transport.stats("default").live.waiting == 0
 
 
-@pytest.mark.usefixtures("transactional_db")
 def test_a_delay_of_a_job_is_counted_from_the_commit() -> None:
     with transaction.atomic():
         job_id = enqueue_on_commit(probe_actors.add, 1, 2, delay_ms=60_000)
@@ -62,7 +62,6 @@ def test_a_delay_of_a_job_is_counted_from_the_commit() -> None:
     assert state(job_id) == "scheduled"
 
 
-@pytest.mark.usefixtures("transactional_db")
 def test_a_job_is_sent_when_the_transaction_commits() -> None:
     with transaction.atomic():
         job_id = enqueue_on_commit(probe_actors.add, owner="user:1", kwargs={"a": 1, "b": 2})
@@ -72,7 +71,6 @@ def test_a_job_is_sent_when_the_transaction_commits() -> None:
     assert state(job_id) == "queued"
 
 
-@pytest.mark.usefixtures("transactional_db")
 def test_a_job_is_never_sent_when_the_transaction_rolls_back() -> None:
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         job_id = enqueue_on_commit(probe_actors.add, kwargs={"a": 1, "b": 2})
@@ -82,7 +80,6 @@ def test_a_job_is_never_sent_when_the_transaction_rolls_back() -> None:
     assert facilities().transport.stats("default").live.waiting == 0
 
 
-@pytest.mark.usefixtures("transactional_db")
 def test_arguments_are_checked_before_the_commit() -> None:
     with transaction.atomic():
         for call in ({"kwargs": {"c": 1}}, {"a": 1, "c": 2}, {"kwarg": {"a": 1, "b": 2}}):
@@ -92,7 +89,6 @@ def test_arguments_are_checked_before_the_commit() -> None:
             enqueue_on_commit(probe_actors.add, 1, 2, 3)
 
 
-@pytest.mark.usefixtures("transactional_db")
 @pytest.mark.parametrize(
     ("error", "value"), [(UnencodablePayload, object()), (UnencodablePayload, {1}), (PayloadTooLarge, "x" * 2_000_000)]
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -30,7 +30,7 @@ ended: list[str] = []
 
 
 @pytest.fixture
-def actor(transactional_db: None) -> Iterator[dramatiq.Actor[..., Any]]:
+def actor(transactional_db: None) -> dramatiq.Actor[..., Any]:
     """An actor without records that runs until it is interrupted."""
     runs.clear()
     ended.clear()
@@ -44,8 +44,7 @@ def actor(transactional_db: None) -> Iterator[dramatiq.Actor[..., Any]]:
         finally:
             ended.append("ended")
 
-    yield endless
-    del dramatiq.get_broker().actors["probe_untracked_endless"]
+    return endless
 
 
 def by_api(job_id: str, ada: User, headers: MakeHeaders) -> None:

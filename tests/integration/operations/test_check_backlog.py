@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import dramatiq
@@ -22,7 +21,7 @@ from tests.factories.commands import end_of, output_of
 
 
 @pytest.fixture
-def broker(facilities: Facilities) -> Iterator[RedisBroker]:
+def broker(facilities: Facilities) -> RedisBroker:
     """The project's broker, with an actor more: ``bill(customer, *, month)``."""
     found = dramatiq.get_broker()
     assert isinstance(found, RedisBroker)
@@ -30,8 +29,7 @@ def broker(facilities: Facilities) -> Iterator[RedisBroker]:
     @dramatiq.actor(actor_name="bill", queue_name="default")
     def bill(customer: int, *, month: str) -> None: ...
 
-    yield found
-    del found.actors["bill"]
+    return found
 
 
 def put(broker: RedisBroker, actor: str, *args: Any, lane: str = "default", delay: int = 0, **kwargs: Any) -> str:

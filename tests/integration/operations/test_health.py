@@ -5,7 +5,6 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import dramatiq
 import pytest
 from django.conf import settings
 from django.db import connection
@@ -17,6 +16,7 @@ from switchyard.broker.redis.connections import connect
 from switchyard.operations import views
 from switchyard.operations.timeouts import TimedCall
 from switchyard.wiring import build_yard
+from tests.factories.brokers import the_global_broker
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -49,13 +49,10 @@ def test_broker_that_is_away_is_named_without_its_address(broker_away: None) -> 
 @pytest.fixture
 def silent_broker() -> Iterator[None]:
     """A broker whose server takes connections and never answers."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    before = dramatiq.get_broker()
-    port = listener.getsockname()[1]
-    dramatiq.set_broker(build_yard(settings.SWITCHYARD.topology, connect(f"redis://127.0.0.1:{port}"), Keys("silent")))
-    yield
-    dramatiq.set_broker(before)
-    listener.close()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = connect(f"redis://127.0.0.1:{listener.getsockname()[1]}")
+        with the_global_broker(build_yard(settings.SWITCHYARD.topology, client, Keys("silent"))):
+            yield
 
 
 def test_broker_that_hangs_is_named_in_time(silent_broker: None, monkeypatch: pytest.MonkeyPatch) -> None:

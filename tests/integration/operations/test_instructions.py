@@ -141,8 +141,10 @@ def test_a_queue_whose_only_pool_is_quieted_is_not_on_time(
     [
         ({"children": []}, "it takes no instructions: no child of it is up yet; on h: kill -TERM 1"),
         ({"state": "draining"}, "it is stopping already"),
+        ({"started_at": 5}, "another process of this name has started since"),
     ],
-)  # fmt: skip
+    ids=["no child", "draining", "a successor"],
+)
 def test_a_supervisor_that_would_not_obey_is_left_out_in_words(
     operator: Client, facilities: Facilities, supervisor: PoolReport, changes: dict[str, Any], why: str
 ) -> None:
@@ -151,17 +153,6 @@ def test_a_supervisor_that_would_not_obey_is_left_out_in_words(
     page = operator.post(STOP, {"member": chosen(supervisor), "reason": "x"})
 
     assert why in text_of(page) and "Nothing to do" in text_of(page)
-    assert facilities.pools.write(supervisor).instruction is None
-
-
-def test_a_successor_with_the_name_of_the_chosen_one_is_left_alone(
-    operator: Client, facilities: Facilities, supervisor: PoolReport
-) -> None:
-    facilities.pools.write(replace(supervisor, started_at=supervisor.started_at + 5))
-
-    page = operator.post(STOP, {"member": chosen(supervisor), "reason": "x"})
-
-    assert "another process of this name has started since" in text_of(page)
     assert facilities.pools.write(supervisor).instruction is None
 
 

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import dramatiq
@@ -14,6 +12,7 @@ from django.test import Client, override_settings
 import switchyard
 from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.pool_reports import PoolReport
+from tests.conftest import Configure
 from tests.factories.letters import keep, letter
 from tests.unit.operations.test_metrics_workers import child_of
 
@@ -21,13 +20,12 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def metrics_dir(tmp_path: Path) -> Iterator[Path]:
+def metrics_dir(tmp_path: Path, configure: Configure) -> Path:
     """A folder of pools with two children that counted."""
     for pool in ("default", "slow"):
         child_of(tmp_path / pool)
-    config = dataclasses.replace(settings.SWITCHYARD, metrics_dir=tmp_path, metrics_token="the-token")
-    with override_settings(SWITCHYARD=config):
-        yield tmp_path
+    configure(metrics_dir=tmp_path, metrics_token="the-token")
+    return tmp_path
 
 
 def scrape() -> str:
@@ -45,7 +43,6 @@ def test_queue_side_says_how_every_lane_stands(facilities: Facilities, metrics_d
         counted.send()
     counted.send_with_options(delay=60_000)
     keep(letter(queue="slow"))
-    del dramatiq.get_broker().actors["counted"]
 
     lines = scrape().splitlines()
 

@@ -67,7 +67,6 @@ def test_waiting_work_without_its_pool_is_the_verdict(watcher: Client, facilitie
         pass
 
     stuck.send()
-    del dramatiq.get_broker().actors["stuck"]
 
     text = text_of(watcher.get(LIVE).content.decode())
 
@@ -189,7 +188,6 @@ def busy(facilities: Facilities, slow_pool: PoolReport) -> None:
     for _ in range(2):
         waits.send()
     keep(letter(queue="slow"))
-    del dramatiq.get_broker().actors["waits"]
 
 
 def test_json_holds_the_same_as_the_api(busy: None) -> None:

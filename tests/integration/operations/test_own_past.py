@@ -86,14 +86,12 @@ class Recorded:
 
 @pytest.fixture
 def recorded(facilities: Facilities, valkey: redis.Redis, monkeypatch: Any) -> Iterator[Recorded]:
-    broker = dramatiq.get_broker()
-    actor = dramatiq.actor(lambda: None, actor_name="call_bank", queue_name="default", broker=broker)
+    dramatiq.actor(lambda: None, actor_name="call_bank", queue_name="default")
     monkeypatch.setattr(own_past, "running_or_none", list)
     PAST.clear()
     facilities.facts.forget()
     yield Recorded(valkey, facilities.facts.server_ms())
     PAST.clear()
-    del broker.actors[actor.actor_name]
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Any
 
 import dramatiq
@@ -46,7 +45,7 @@ def report(facilities: Facilities, silent: list[SilentChild]) -> None:
 
 
 @pytest.fixture
-def held(facilities: Facilities) -> Iterator[list[str]]:
+def held(facilities: Facilities) -> list[str]:
     """Ids of three jobs that a child of ``default`` holds; it runs the first, and has answered nothing for 8 s."""
 
     @dramatiq.actor(actor_name="parse_address", queue_name="default")
@@ -58,8 +57,7 @@ def held(facilities: Facilities) -> Iterator[list[str]]:
     family.join("default.h.1.0a1b2c3d.1.1/live")
     family.fetch("default.h.1.0a1b2c3d.1.1/live", 3, request=1)
     report(facilities, [SilentChild(PID, 1, 8_123, {ids[0]: now_ms() - 9_000}, [Stack("thread", FRAMES)])])
-    yield ids
-    del dramatiq.get_broker().actors["parse_address"]
+    return ids
 
 
 def shown(page: str, *arguments: str) -> str:

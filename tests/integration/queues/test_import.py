@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -41,12 +40,11 @@ def of_stock(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
-def ran() -> Iterator[list[int]]:
+def ran() -> list[int]:
     """Numbers of the jobs that ran."""
     ran: list[int] = []
     dramatiq.actor(ran.append, actor_name="moves", queue_name="default")
-    yield ran
-    del dramatiq.get_broker().actors["moves"]
+    return ran
 
 
 def message(number: int, **options: Any) -> Message[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 
 import dramatiq
 import pytest
@@ -28,15 +27,14 @@ PAUSE, RESUME = (reverse(f"switchyard-queue-{act}", args=["default"]) for act in
 
 
 @pytest.fixture
-def waiting(facilities: Facilities) -> Iterator[list[str]]:
+def waiting(facilities: Facilities) -> list[str]:
     """Ids of three messages that wait in ``default``."""
 
     @dramatiq.actor(actor_name="waits_here", queue_name="default")
     def waits_here() -> None:
         raise AssertionError("nothing runs here")
 
-    yield [waits_here.send().message_id for _ in range(3)]
-    del dramatiq.get_broker().actors["waits_here"]
+    return [waits_here.send().message_id for _ in range(3)]
 
 
 def test_list_and_page_show_what_waits(watcher: Client, waiting: list[str]) -> None:
@@ -56,15 +54,12 @@ def test_the_page_says_what_is_held_for_later_and_why(operator: Client, faciliti
     def held_here() -> None:
         raise AssertionError("nothing runs here")
 
-    try:
-        held_here.send_with_options(delay=600_000)
-        now = time.time_ns() // 1_000_000
-        moved = {"deferred_by": "rate_limit", "due_at": now + 60_000, "enqueued_at": now}
-        for _ in range(2):
-            dramatiq.get_broker().enqueue(held_here.message().copy(options=moved), delay=60_000)
-        page = operator.get(PAGE)
-    finally:
-        del dramatiq.get_broker().actors["held_here"]
+    held_here.send_with_options(delay=600_000)
+    now = time.time_ns() // 1_000_000
+    moved = {"deferred_by": "rate_limit", "due_at": now + 60_000, "enqueued_at": now}
+    for _ in range(2):
+        dramatiq.get_broker().enqueue(held_here.message().copy(options=moved), delay=60_000)
+    page = operator.get(PAGE)
 
     text = text_of(page)
     assert "Scheduled they break no promise until they are due Scheduled messages by actor and reason" in text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import Any
@@ -39,7 +38,7 @@ def pause_of_default() -> dict[str, Any]:
 
 
 @pytest.fixture
-def starts(facilities: Facilities) -> Iterator[list[float]]:
+def starts(facilities: Facilities) -> list[float]:
     """Times at which the messages of an actor started; call ``send`` of the actor ``timed``."""
     started: list[float] = []
 
@@ -47,8 +46,7 @@ def starts(facilities: Facilities) -> Iterator[list[float]]:
     def timed() -> None:
         started.append(time.time())
 
-    yield started
-    del dramatiq.get_broker().actors["timed"]
+    return started
 
 
 def test_a_pause_names_its_operator_its_reason_and_its_end(facilities: Facilities) -> None:
@@ -109,12 +107,9 @@ def test_a_job_pauses_its_queue_until_a_time(facilities: Facilities, run_worker:
 
     with pytest.raises(LookupError, match="no job runs here"):
         asked.fn()
-    try:
-        job_id = asked.send().message_id
-        with run_worker("default"):
-            wait_for(lambda: facilities.records.states([job_id]) == ["succeeded"])
-    finally:
-        del dramatiq.get_broker().actors["asked"]
+    job_id = asked.send().message_id
+    with run_worker("default"):
+        wait_for(lambda: facilities.records.states([job_id]) == ["succeeded"])
 
     assert (found := facilities.transport.stats("default").pause) is not None
     assert (found.by, found.reason) == (f"job {job_id}", "the server asks to wait")
@@ -122,7 +117,7 @@ def test_a_job_pauses_its_queue_until_a_time(facilities: Facilities, run_worker:
 
 
 @pytest.fixture
-def actors(facilities: Facilities) -> Iterator[tuple[Any, Any, list[str]]]:
+def actors(facilities: Facilities) -> tuple[Any, Any, list[str]]:
     ran: list[str] = []
 
     @dramatiq.actor(actor_name="moves", queue_name="default")
@@ -133,9 +128,7 @@ def actors(facilities: Facilities) -> Iterator[tuple[Any, Any, list[str]]]:
     def stays(name: str) -> None:
         ran.append(name)
 
-    yield moves, stays, ran
-    for name in ("moves", "stays"):
-        del dramatiq.get_broker().actors[name]
+    return moves, stays, ran
 
 
 def test_a_paused_queue_hands_out_nothing_until_it_is_resumed(actors: Any, run_worker: Any) -> None:
@@ -273,10 +266,7 @@ def test_the_jobs_of_dropped_messages_are_cancelled_in_records_and_history(facil
     def is_purged() -> None:
         raise AssertionError("nothing runs here")
 
-    try:
-        job_id = is_purged.send().message_id
-    finally:
-        del dramatiq.get_broker().actors["is_purged"]
+    job_id = is_purged.send().message_id
     family: QueueOperations = dramatiq.get_broker().lane("default")[0]  # type: ignore[attr-defined]
     purge.set_aside(family, "p", by="me", undo_ms=0)
 

@@ -19,7 +19,7 @@ from tests.factories.callers import Caller
 from tests.factories.shop import make_customer, make_invoice, make_payment
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("media")]
 MONTH = "2026-10"
 
 

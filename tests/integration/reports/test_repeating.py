@@ -9,7 +9,7 @@ from apps.reports.models import Report
 from switchyard.testing import redelivered
 from tests.factories.shop import make_customer, make_invoice
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker", "media")]
 
 
 def test_the_actor_of_reports_can_be_repeated() -> None:

@@ -24,8 +24,7 @@ pytestmark = [pytest.mark.django_db]
 
 
 @pytest.fixture(autouse=True)
-def own_files(settings: Any, tmp_path: Path) -> None:
-    settings.MEDIA_ROOT = str(tmp_path / "media")
+def own_files(settings: Any, media: Path) -> None:
     settings.RETENTION_DAYS = {"mails": 30, "reports": 1}
 
 

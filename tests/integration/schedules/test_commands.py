@@ -57,12 +57,8 @@ def test_a_signal_ends_the_scheduler_with_0_and_the_next_leads_at_once(number, s
 @pytest.fixture
 def nightly(facilities):
     """A periodic actor of this project's own broker."""
-    broker = dramatiq.get_broker()
-    dramatiq.actor(
-        lambda: None, broker=broker, actor_name="sweep_the_yard", queue_name="billing", periodic=cron("15 2 * * *")
-    )
-    yield "sweep_the_yard"
-    del broker.actors["sweep_the_yard"]
+    dramatiq.actor(lambda: None, actor_name="sweep_the_yard", queue_name="billing", periodic=cron("15 2 * * *"))
+    return "sweep_the_yard"
 
 
 def test_the_list_names_every_schedule(db, nightly, capsys):

@@ -21,6 +21,8 @@ from switchyard.schedules.models import ScheduleState, ScheduleTick
 from tests.factories.staff import staff
 from tests.integration.schedules.conftest import START
 
+pytestmark = pytest.mark.django_db
+
 MINUTE = datetime.timedelta(minutes=1)
 WHO = Who("a.lind", "page")
 LIST = reverse("switchyard-schedules")
@@ -122,10 +124,8 @@ def test_the_last_fifty_ticks_of_each_schedule_are_kept(yard, clock):
 @pytest.fixture
 def every_minute(facilities):
     """A schedule of this project's own broker."""
-    broker = dramatiq.get_broker()
-    dramatiq.actor(lambda: None, broker=broker, actor_name="sweep", queue_name="billing", periodic=cron("* * * * *"))
-    yield "sweep"
-    del broker.actors["sweep"]
+    dramatiq.actor(lambda: None, actor_name="sweep", queue_name="billing", periodic=cron("* * * * *"))
+    return "sweep"
 
 
 def test_resume_says_how_many_were_missed_and_sends_none(db, every_minute, facilities):
@@ -159,10 +159,8 @@ def test_a_run_now_is_kept_beside_the_ticks_also_during_a_pause(db, every_minute
 @pytest.fixture
 def sweep(facilities):
     """A schedule of this project's own broker."""
-    broker = dramatiq.get_broker()
-    dramatiq.actor(lambda: None, broker=broker, actor_name="sweep", queue_name="billing", periodic=cron("15 2 * * *"))
-    yield "sweep"
-    del broker.actors["sweep"]
+    dramatiq.actor(lambda: None, actor_name="sweep", queue_name="billing", periodic=cron("15 2 * * *"))
+    return "sweep"
 
 
 def address(what: str, name: str = "sweep") -> str:
@@ -174,7 +172,6 @@ def operator() -> Client:
     return staff("view_schedulestate", "run_schedule", "pause_schedule", "view_job")
 
 
-@pytest.mark.django_db
 def test_the_list_shows_every_schedule_with_its_last_ticks(operator, sweep):
     now = timezone.now().replace(second=0, microsecond=0)
     for minutes, outcome, late in ((3, "sent", 900), (2, "sent", 372_000), (1, "missed", None)):
@@ -189,7 +186,6 @@ def test_the_list_shows_every_schedule_with_its_last_ticks(operator, sweep):
     assert "No scheduler leads" in page and "manage.py switchyard runscheduler" in page
 
 
-@pytest.mark.django_db
 def test_run_now_answers_at_once_with_a_link_to_the_job(operator, sweep, facilities):
     answer = operator.post(address("-run"), follow=True)
 
@@ -208,7 +204,6 @@ def test_run_now_answers_at_once_with_a_link_to_the_job(operator, sweep, facilit
     )
 
 
-@pytest.mark.django_db
 def test_pause_and_resume_name_who_why_and_until(operator, sweep):
     paused = operator.post(address("-pause"), {"reason": "table <rebuilt>", "until": "2h"}, follow=True)
     page, listed = paused.content.decode(), operator.get(LIST).content.decode()
@@ -221,7 +216,6 @@ def test_pause_and_resume_name_who_why_and_until(operator, sweep):
     assert not ScheduleState.objects.get().is_paused(timezone.now())
 
 
-@pytest.mark.django_db
 def test_a_pause_needs_a_reason_and_an_end_in_the_future(operator, sweep):
     answer = operator.post(address("-pause"), {"reason": "", "until": "yesterday"})
 
@@ -230,7 +224,6 @@ def test_a_pause_needs_a_reason_and_an_end_in_the_future(operator, sweep):
     assert not ScheduleState.objects.filter(paused_at__isnull=False).exists()
 
 
-@pytest.mark.django_db
 def test_the_doctor_and_the_overview_know_a_paused_schedule(sweep, admin_client):
     services.pause(sweep, who=WHO, reason="month end")
     ScheduleState.objects.update(missed=2, since=timezone.now())
@@ -245,7 +238,6 @@ def test_the_doctor_and_the_overview_know_a_paused_schedule(sweep, admin_client)
     assert "1 schedule is paused" in overview and address("") in overview and "(2 ticks missed)" in overview
 
 
-@pytest.mark.django_db
 def test_the_command_pauses_shows_and_resumes(sweep, capsys):
     def output(*words: str) -> str:
         call_command("switchyard", "schedules", *words)
@@ -268,7 +260,6 @@ def test_the_command_pauses_shows_and_resumes(sweep, capsys):
         call_command("switchyard", "schedules", "pause", "sweeep")
 
 
-@pytest.mark.django_db
 def test_a_pauses_reason_drives_no_terminal(sweep: str, capsys: pytest.CaptureFixture[str]) -> None:
     services.pause(sweep, who=Who("a.lind", "page"), reason="\x1b]0;evil\x07", until=None)
 
@@ -279,7 +270,6 @@ def test_a_pauses_reason_drives_no_terminal(sweep: str, capsys: pytest.CaptureFi
     assert "\x1b" not in printed and r"(\x1b]0;evil\x07)" in printed
 
 
-@pytest.mark.django_db
 def test_a_schedule_of_code_is_found_without_the_database(sweep, django_assert_num_queries):
     with django_assert_num_queries(0):
         found = services.find(sweep)

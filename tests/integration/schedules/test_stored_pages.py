@@ -29,13 +29,11 @@ FORM = {
 @pytest.fixture
 def weather(facilities):
     """An actor of this project's own broker that people may schedule."""
-    broker = dramatiq.get_broker()
 
     def weather(city: str, days: list[int], *, token: str = "") -> None: ...
 
-    dramatiq.actor(weather, broker=broker, queue_name="billing", schedulable=True, redact=("token",))
-    yield "weather"
-    del broker.actors["weather"]
+    dramatiq.actor(weather, queue_name="billing", schedulable=True, redact=("token",))
+    return "weather"
 
 
 @pytest.fixture

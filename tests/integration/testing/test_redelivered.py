@@ -20,13 +20,7 @@ from switchyard.jobs.once import once
 from switchyard.jobs.services import enqueue_on_commit
 from switchyard.testing import NotRepeatable, assert_enqueued, enqueued, redelivered
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker")]
-
-
-@pytest.fixture(autouse=True)
-def media(settings: Any, tmp_path: Path) -> None:
-    """A storage folder of the test's own."""
-    settings.MEDIA_ROOT = tmp_path / "media"
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker", "media")]
 
 
 def actor(name: str, work: Any, **options: Any) -> Any:

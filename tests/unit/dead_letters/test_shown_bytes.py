@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import dramatiq
@@ -27,14 +26,11 @@ TRACEBACK = (
 
 
 @pytest.fixture
-def hiding() -> Iterator[None]:
+def hiding() -> None:
     """An actor that hides its second argument."""
 
     @dramatiq.actor(actor_name="hiding", redact=("key",))
     def hiding(number: int, key: str) -> None: ...
-
-    yield
-    del dramatiq.get_broker().actors["hiding"]
 
 
 def quarantined(raw: bytes) -> Unreadable:

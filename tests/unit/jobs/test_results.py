@@ -24,12 +24,6 @@ ID = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
 FILE = {"file": f"results/2026/11/{'a' * 32}/a.pdf", "filename": "a.pdf", "content_type": "application/pdf"}
 
 
-@pytest.fixture
-def media(tmp_path: Path, settings: Any) -> Path:
-    settings.MEDIA_ROOT = str(tmp_path / "media")
-    return tmp_path / "media"
-
-
 def test_a_file_is_stored_and_described(media: Path) -> None:
     saved = save_file("October.pdf", b"%PDF-", "application/pdf")
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from typing import Any
 
-import dramatiq
 import pytest
 from django.apps import apps as installed_apps
 from django.conf import settings
@@ -32,6 +31,7 @@ from switchyard.workers.checks.installation import (
     replaced_middleware,
     routed_models,
 )
+from tests.factories.brokers import the_global_broker
 
 room = path("", include("switchyard.operations.urls"))
 backend = path("admin/", admin.site.urls)
@@ -87,12 +87,8 @@ def test_a_missing_app_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_broker_is_named() -> None:
-    own = dramatiq.get_broker()
-    dramatiq.set_broker(StubBroker())
-    try:
+    with the_global_broker(StubBroker()):
         (found,) = foreign_broker()
-    finally:
-        dramatiq.set_broker(own)
 
     assert found.id == "switchyard.E030"
     assert "a StubBroker" in found.msg

@@ -9,6 +9,7 @@ from dramatiq.brokers.stub import StubBroker
 from switchyard.conf import declared_yard
 from switchyard.queues.facts import WIDTH, SlotRun, line_of, picture_of
 from switchyard.queues.queries import holders_of
+from tests.factories.brokers import the_global_broker
 from tests.unit.operations.yards import running
 
 NOW = 1_800_000_000_000
@@ -53,11 +54,9 @@ def test_slots_of_a_pool_for_retries_are_not_counted_among_the_queues() -> None:
 
 @pytest.fixture
 def actors() -> Iterator[None]:
-    before, broker = dramatiq.get_broker(), StubBroker()
-    dramatiq.set_broker(broker)
-    dramatiq.actor(actor_name="export", queue_name="default", broker=broker)(line_of)
-    yield
-    dramatiq.set_broker(before)
+    with the_global_broker(StubBroker()):
+        dramatiq.actor(actor_name="export", queue_name="default")(line_of)
+        yield
 
 
 def test_the_line_names_the_queue_with_the_nearest_promise_that_fits(actors: None) -> None:

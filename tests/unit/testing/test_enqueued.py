@@ -229,10 +229,8 @@ def broker() -> Iterator[MemoryBroker]:
 
 
 @pytest.fixture
-def actors(broker: MemoryBroker) -> Iterator[Actors]:
-    yield Actors()
-    for name in ("member", "called"):
-        del broker.actors[name]
+def actors(broker: MemoryBroker) -> Actors:
+    return Actors()
 
 
 def test_members_run_and_then_the_callbacks(actors: Actors) -> None:

@@ -1,6 +1,5 @@
-"""Settings that a test changes, and a server that would drop work."""
+"""A server that would drop work."""
 
 from __future__ import annotations
 
-from tests.integration.doctor.conftest import configure as configure
 from tests.integration.operations.test_server_state import evicting as evicting

@@ -48,22 +48,18 @@ def test_a_late_queue_whose_slots_an_actor_holds_is_blocked(monkeypatch: pytest.
     assert (found.state.word, found.state.level, found.state.detail) == ("Blocked", "warn", "3.0 × its promise")
 
 
-def test_a_late_queue_full_of_one_owners_jobs_is_flooded(monkeypatch: pytest.MonkeyPatch) -> None:
-    waiting(monkeypatch, ["acme"] * 100, ["acme"] * 80 + ["globex"] * 20)
+@pytest.mark.parametrize(
+    ("behind", "detail"), [(80, "about 90 % of acme"), (30, "100 of the next 100 of acme")], ids=["all", "the next"]
+)
+def test_a_late_queue_full_of_one_owners_jobs_is_flooded(
+    monkeypatch: pytest.MonkeyPatch, behind: int, detail: str
+) -> None:
+    waiting(monkeypatch, ["acme"] * 100, ["acme"] * behind + ["globex"] * (100 - behind))
     row = late(waiting=5_000, age_ms=60_000)
 
     found = shown_row(row, of(row))
 
-    assert (found.state.word, found.state.level, found.state.detail) == ("Flooded", "bad", "about 90 % of acme")
-
-
-def test_a_queue_whose_next_jobs_are_one_owners_is_flooded_for_those_behind_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    waiting(monkeypatch, ["acme"] * 100, ["acme"] * 30 + ["globex"] * 70)
-    row = late(waiting=5_000, age_ms=60_000)
-
-    assert shown_row(row, of(row)).state.detail == "100 of the next 100 of acme"
+    assert (found.state.word, found.state.level, found.state.detail) == ("Flooded", "bad", detail)
 
 
 @pytest.mark.parametrize(
