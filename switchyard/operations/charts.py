@@ -1,10 +1,11 @@
-"""Charts of a queue, an actor or the yard over time, from the facts: drawn by the server."""
+"""Charts of a queue, an actor or the yard over time, from the facts, and a heat map of waits: drawn by the server."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any, Final
 
 from django.db import DatabaseError
@@ -16,7 +17,8 @@ from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores import yard_facts as facts
 from switchyard.broker.stores.yard_facts import Counts, ends, failures, merged, percentile_ms, sent, starts
-from switchyard.console.formatting import duration
+from switchyard.console.formatting import duration, iso
+from switchyard.console.links import jobs_url
 from switchyard.history.fact_keeper import hours_of
 from switchyard.history.models import FactHour
 from switchyard.operations.past import DATABASE_S
@@ -25,7 +27,7 @@ from switchyard.operations.timeouts import answers_within
 DAY_MS: Final = 24 * facts.HOUR_MS
 WIDTH, HEIGHT = 720, 120
 LABELS, MOST_MARKS = 5, 12
-# Rows of the table.
+# Rows of the table, and columns of the heat map.
 PARTS: Final = 24
 SHARES: Final = (("median", 0.5), ("95 %", 0.95))
 PAUSES: Final = ("queue.pause", "queue.resume", "actor.pause", "actor.resume")
@@ -122,16 +124,11 @@ def charts_of(subject: str, kind: str, chosen: str, *, target: str = "") -> dict
     over = [min(max(now - (begin + at * span.bin_ms), 0), span.bin_ms) for at in range(len(bins))]
     figures, size = _figures(kind), -(-len(bins) // PARTS)
     firsts = range(0, len(bins), size)
-    parts, main = (
-        [merged(bins[at : at + size]) for at in firsts],
-        [(title, of_chart[-1]) for title, of_chart in figures],
-    )
+    parts, starts = [merged(bins[at : at + size]) for at in firsts], [begin + at * span.bin_ms for at in firsts]
+    main, times = [(title, of_chart[-1]) for title, of_chart in figures], [_clock(at, span) for at in starts]
     rows = [
-        (
-            _clock(begin + at * span.bin_ms, span),
-            *(_text(figure, counts, sum(over[at : at + size])) for _, figure in main),
-        )
-        for at, counts in zip(firsts, parts, strict=True)
+        (time, *(_text(figure, counts, sum(over[at : at + size])) for _, figure in main))
+        for at, time, counts in zip(firsts, times, parts, strict=True)
     ]
     return {
         "span": span,
@@ -141,6 +138,7 @@ def charts_of(subject: str, kind: str, chosen: str, *, target: str = "") -> dict
         "axis": [_clock(begin + span.length_ms * at // (LABELS - 1), span) for at in range(LABELS)],
         "heads": [f"{title}, {each.title}" if each.title == "95 %" else title for title, each in main],
         "rows": rows,
+        "waits": heat_map(parts, starts, times, size * span.bin_ms, {kind: target} if target else {}),
     }
 
 
@@ -245,3 +243,56 @@ def releases(begin: int, end: int) -> list[tuple[str, int]]:
     # Of the release that ran when facts began it is not known when it came.
     since = begin if oldest is None else max(begin, (oldest + 1) * facts.HOUR_MS)
     return [(name, at) for name, at in found if since <= at < end]
+
+
+# First classes of the rows: each is of waits up to four times as long as in the one below.
+FIRSTS: Final = (0, *range(3, facts.CLASSES, 2))
+LEVELS: Final = 5
+
+
+def heat_map(
+    columns: Sequence[Counts], starts: Sequence[int], times: Sequence[str], column_ms: int, only: dict[str, str]
+) -> dict[str, Any] | None:
+    """Return the heat map of counts by columns, its rows of cells the longest waits first; ``None`` without a start.
+
+    A cell's ``level`` is from 0, for none, to 5, and its ``url`` that of the list of its jobs.
+
+    Args:
+        starts: Of the columns, ms since the epoch; ``times`` the same as words.
+        only: Filter of the jobs, such as their queue.
+    """
+    ranges = pairwise((*FIRSTS, facts.CLASSES))
+    counts = [[sum(column.get(facts.WAITS + n, 0) for n in range(*row)) for column in columns] for row in ranges]
+    filled = [at for at, row in enumerate(counts) if any(row)]
+    if not filled:
+        return None
+    most, rows = max(map(max, counts)), []
+    spans = [jobs_url(**only, since=iso(start, "seconds"), until=iso(start + column_ms, "seconds")) for start in starts]
+    for at in range(filled[-1], filled[0] - 1, -1):
+        (title, waited), cells = _row(at), []
+        for time, span, count in zip(times, spans, counts[at], strict=True):
+            level = math.ceil(LEVELS * math.log1p(count) / math.log1p(most))
+            url = f"{span}&waited={waited}" if count and span else ""
+            says = f"{time}: {count:,} waited {title}"
+            cells.append({"text": short(count), "level": level, "says": says, "url": url})
+        rows.append((title, cells))
+    return {"times": times, "rows": rows}
+
+
+def _row(at: int) -> tuple[str, str]:
+    """Return a row's title, and its filter of jobs."""
+    low = facts.LEAST_MS * 2 ** (FIRSTS[at] - 1) if at else 0
+    if at == len(FIRSTS) - 1:
+        return f"over {duration(low)}", f"{low}-"
+    high = facts.LEAST_MS * 2 ** (FIRSTS[at + 1] - 1)
+    return f"up to {duration(high)}", f"{low if at else ''}-{high}"
+
+
+def short(count: int) -> str:
+    """Return a count in at most four characters: ``812``, ``1.2k``, ``45k``, ``3.1M``; "" for none."""
+    value, unit = float(count), ""
+    for larger in "kMG":
+        if value < 999.5:
+            break
+        value, unit = value / 1_000, larger
+    return f"{value:.1f}{unit}" if unit and value < 9.95 else f"{value:.0f}{unit}" if count else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import dramatiq
 import msgspec
@@ -15,9 +16,11 @@ from django.urls import reverse
 from django.utils import timezone
 
 from switchyard.audit.models import AuditEntry
+from switchyard.broker.clock import datetime_of
 from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.stores.yard_facts import (
+    CLASSES,
     DEPTH,
     HOUR_MS,
     MINUTE_MS,
@@ -30,7 +33,8 @@ from switchyard.broker.stores.yard_facts import (
     span_of,
 )
 from switchyard.history.fact_keeper import store_hour
-from switchyard.operations.charts import DAY_MS, SPANS, charts_of, path_of
+from switchyard.history.filters import Filter
+from switchyard.operations.charts import DAY_MS, SPANS, charts_of, heat_map, path_of, short
 
 pytestmark = pytest.mark.django_db
 
@@ -117,7 +121,46 @@ def test_pages_have_the_charts_with_a_table(two_days: int, admin_client: Client)
     )
     assert "Nothing was counted yet" in shown["actor"]
     assert re.search(r'href="\?span=72h#sy-charts" aria-current="true"', shown["queue"])
+    assert 'class="sy-heat-5"' in shown["queue"] and "queue=default&amp;since=" in shown["queue"]
     assert "As a table (UTC)" in shown["queue"] and "Wait, 95 %" in shown["queue"]
+
+
+def test_waits_are_a_map_whose_numbers_open_their_jobs(two_days: int) -> None:
+    found = charts_of("q:default", "queue", "24h", target="default")
+
+    assert found is not None
+    [(title, cells)] = found["waits"]["rows"]
+    assert title == "up to 20 ms" and len(cells) == len(found["waits"]["times"]) == 24
+    # 60 a minute for an hour, but six a minute in the last two hours.
+    assert (cells[5]["text"], cells[5]["level"], cells[-1]["level"]) == ("3.6k", 5, 4)
+    query = parse_qs(urlsplit(cells[5]["url"]).query)
+    wanted = Filter.from_query(query)
+    assert (wanted.queue, wanted.span_ms("waited")) == ("default", (None, 20))
+    assert (wanted.until_ms or 0) - (wanted.since_ms or 0) == HOUR_MS
+    assert f"{datetime_of(wanted.since_ms or 0):%a %H:%M}" == found["waits"]["times"][5]
+
+
+def test_each_wait_is_in_one_row_of_the_map() -> None:
+    columns: list[dict[int, int]] = [{WAITS + number: 1 for number in range(CLASSES)}, {}, {WAITS + 18: 2_345}]
+
+    found = heat_map(columns, range(3), "abc", MINUTE_MS, {"actor": "a"})
+
+    assert found is not None
+    assert sum(int(cells[0]["text"]) for _, cells in found["rows"]) == CLASSES
+    assert [title for title, _ in found["rows"]][:2] == ["over 5 min 28 s", "up to 5 min 28 s"]
+    assert [cell["text"] for cell in found["rows"][0][1]] == ["2", "", "2.3k"]
+    assert [cell["url"] for cell in found["rows"][-1][1][1:]] == ["", ""]
+    ranges = [parse_qs(urlsplit(cells[0]["url"]).query)["waited"][0] for _, cells in found["rows"]]
+    assert ranges[0] == "327680-" and ranges[-1] == "-20"
+    assert [each.partition("-")[2] for each in ranges[1:]] == [each.partition("-")[0] for each in ranges[:-1]]
+    assert heat_map([{}, {}], range(2), "ab", MINUTE_MS, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, ""), (999, "999"), (1_000, "1.0k"), (9_949, "9.9k"), (45_400, "45k"), (3_100_000, "3.1M")]
+)
+def test_counts_of_the_map_are_short(count: int, text: str) -> None:
+    assert short(count) == text
 
 
 def test_without_a_server_a_page_has_no_chart(monkeypatch: Any, two_days: int) -> None:
