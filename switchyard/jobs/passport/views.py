@@ -134,7 +134,6 @@ def _context_of(request: HttpRequest, known: Passport) -> dict[str, Any]:
         "acts_on": job.queue,
         "may_run_now": _can_run_now(job) and holds(request.user, RUN, job.queue),
         "why": found,
-        "silent": None if found is None else found.silent,
     }
 
 
