@@ -86,12 +86,6 @@ def _by_message(message: Message[Any]) -> Job:
     return job_of_message(message.message_id, message.queue_name, codec.encode(message, grown=True), due_at=None)
 
 
-def owner_of(job_id: str) -> str | None:
-    """Return the owner of a job, with a record or without; ``None`` when there is none of this id."""
-    job = find_known(job_id) or find_untracked(job_id)
-    return None if job is None else job.owner
-
-
 def visible_job(job_id: str, *, owner: str, operator: bool) -> Job | None:
     """Return a job's record if the caller is its owner or an operator, otherwise ``None``."""
     job = find_known(job_id)
