@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dramatiq
@@ -30,6 +31,13 @@ def readable(message: dict[str, Any]) -> dict[str, Any]:
     arguments = by_name(actor, shown)
     options = {name: value for name, value in shown["options"].items() if name != "traceback"}
     return {"actor": message["actor_name"], "arguments": json_value(arguments), "options": json_value(options)}
+
+
+def shown_arguments(actor_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a message by name, those hidden that its actor redacts or whose name is a secret's."""
+    message = {"actor_name": actor_name, "args": list(args), "kwargs": dict(kwargs), "options": {}}
+    found: dict[str, Any] = readable(message)["arguments"]
+    return found
 
 
 def by_name(actor: Actor[..., Any] | None, message: dict[str, Any]) -> dict[str, Any]:

@@ -159,7 +159,7 @@ class RequestLimits:
         self.body_bytes, self.large_body_bytes = body_bytes, large_body_bytes
         self.timeout_s, self.large_timeout_s = timeout_s, large_timeout_s
         self.wait_s = wait_s
-        self._check_token = check_token or _scopes_of
+        self._check_token = check_token or sync_to_async(_scopes_of, thread_sensitive=False)
         self._places, self._large_places = Places(requests, share), Places(large_requests, share)
         # Apart, so that slow clients of a few addresses hold up nobody else.
         self._unknown_places = Places(unknown_requests, share)
@@ -256,11 +256,7 @@ def _readable(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return found
 
 
-async def _scopes_of(plain: str) -> Collection[str] | None:
-    return await sync_to_async(_find_and_close, thread_sensitive=False)(plain)
-
-
-def _find_and_close(plain: str) -> Collection[str] | None:
+def _scopes_of(plain: str) -> Collection[str] | None:
     # Imported here: models need settings, and an ``asgi.py`` imports this module before them.
     from switchyard.api.tokens import find_token
 

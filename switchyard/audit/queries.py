@@ -159,10 +159,6 @@ def conditions_of(query: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-LARGEST_ID = 2**63 - 1
-PAGE = 50
-
-
 def entries(asked: Mapping[str, str]) -> QuerySet[AuditEntry]:
     """Return the rows that match :func:`conditions_of`, newest first."""
     rows = AuditEntry.objects.filter(**{name: asked[name] for name in EXACT if name in asked})
@@ -172,12 +168,3 @@ def entries(asked: Mapping[str, str]) -> QuerySet[AuditEntry]:
         if (ms := time_ms(name, asked.get(name, ""))) is not None:
             rows = rows.filter(**{lookup: datetime_of(ms)})
     return rows
-
-
-def page(asked: Mapping[str, str], *, before: int | None = None) -> tuple[list[AuditEntry], int | None]:
-    """Return the newest rows that match, or those older than the row ``before``, and where the next page begins."""
-    rows = entries(asked)
-    if before is not None:
-        rows = rows.filter(pk__lt=min(before, LARGEST_ID))
-    found = list(rows[: PAGE + 1])
-    return found[:PAGE], found[PAGE - 1].pk if len(found) > PAGE else None

@@ -6,18 +6,20 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from switchyard.audit.models import AuditEntry
-from switchyard.audit.queries import ACTS, as_json, conditions_of, entries, page, shown
+from switchyard.audit.queries import ACTS, as_json, conditions_of, entries, shown
 from switchyard.console.export import MOST, export_of
 from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.console.room_view import RoomResponse, require
 from switchyard.middleware.redaction import HIDDEN
 
 RIGHT = "switchyard_audit.view_auditentry"
+PAGE = 50
 # Details with values of arguments: of an edit by name ("changes" up to 0.10), of a pause, in the filter of a bulk act.
 WITH_ARGUMENTS = ("changed", "changes", "argument", "filter")
 
@@ -29,15 +31,15 @@ def audit_log(request: HttpRequest) -> HttpResponse:
     if (file := export_of(request, "audit", lambda: _exported(request))) is not None:
         return file
     address, query, wrong = reverse("switchyard-audit"), dict[str, str](), ""
-    found, older = list[AuditEntry](), None
+    found = list[AuditEntry]()
     try:
         query = conditions_of(request.GET.dict())
-        found, older = page(query, before=_before(request.GET.get("before", "")))
+        found = list(_older(entries(query), request.GET.get("before", ""))[: PAGE + 1])
     except ValueError as error:
         wrong = str(error)
     context = {
         "title": "Audit log",
-        "rows": [_shown(entry, arguments=holds(request.user, ARGUMENTS)) for entry in found],
+        "rows": [_shown(entry, arguments=holds(request.user, ARGUMENTS)) for entry in found[:PAGE]],
         "given": request.GET if wrong else query,
         "wrong": wrong,
         "acts": ACTS,
@@ -45,7 +47,7 @@ def audit_log(request: HttpRequest) -> HttpResponse:
         "outcomes": AuditEntry.Outcome.choices,
         "address": address,
         "newest": f"{address}?{urlencode(query)}" if "before" in request.GET else "",
-        "older": f"{address}?{urlencode({**query, 'before': older})}" if older else "",
+        "older": f"{address}?{urlencode({**query, 'before': found[PAGE - 1].pk})}" if len(found) > PAGE else "",
     }
     return RoomResponse(request, "switchyard_audit/log.html", context, status=400 if wrong else 200)
 
@@ -57,12 +59,11 @@ def _exported(request: HttpRequest) -> Iterator[dict[str, Any]]:
     return ({**as_json(row["entry"]), "detail": row["detail"]} for row in listed)
 
 
-def _before(text: str) -> int | None:
-    if not text:
-        return None
-    if not (text.isascii() and text.isdecimal()):
-        raise ValueError(f"before: {text!r:.40} is not an id of a row; follow the link Older")
-    return int(text[:19])
+def _older(rows: QuerySet[AuditEntry], before: str) -> QuerySet[AuditEntry]:
+    """Return the rows that are older than the row of an id, all for ""; ``ValueError`` where it is none."""
+    if before and not (before.isascii() and before.isdecimal()):
+        raise ValueError(f"before: {before!r:.40} is not an id of a row; follow the link Older")
+    return rows.filter(pk__lt=int(before[:18])) if before else rows
 
 
 def _shown(entry: AuditEntry, *, arguments: bool) -> dict[str, Any]:

@@ -208,7 +208,7 @@ class Command(ActsCommand):
 
     def _show(self, options: dict[str, Any]) -> None:
         job_id = options["id"]
-        known = passport_of(job_id) if is_message_id(job_id) else None
+        known = passport_of(job_id)
         if known is None and (job := find_untracked(job_id)) is not None:
             raise CommandError(
                 f"job {job_id}: {printable(job.actor)} on {job.queue} keeps no record (track=False): "
@@ -225,8 +225,7 @@ class Command(ActsCommand):
 
     def _why(self, options: dict[str, Any]) -> None:
         job_id = options["id"]
-        known = unfinished(job_id) if is_message_id(job_id) else None
-        if known is None:
+        if (known := unfinished(job_id)) is None:
             raise _unknown(job_id)
         if (found := why(known, arguments=True)) is None:
             fact = f"job {job_id}: it has ended, {known.job.state}"

@@ -58,7 +58,7 @@ def status_lines(view: QueueView) -> list[str]:
     if view.held_back:
         lines.append(f"Scheduled: {view.held_back}.")
     for purge in view.purges:
-        lines.append(f"{purge.sentence} {purge.end}")
+        lines.append(f"{purge['sentence']} {purge['end']}")
     if view.pause is not None:
         lines.append(str(view.pause))
     lines += [f"{each.named}: {pause_facts(each)}" for each in view.paused_actors]

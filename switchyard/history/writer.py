@@ -29,7 +29,7 @@ from switchyard.loggers import get_logger
 from switchyard.long_running import HISTORY_WRITER, RENEW_S, Leadership, LogThrottle, run_until_signal
 from switchyard.middleware.redaction import HIDDEN
 from switchyard.outbox.relay import Relay
-from switchyard.payload import readable
+from switchyard.payload import shown_arguments
 
 LARGEST_ARGUMENTS_BYTES: Final = 1_024
 LARGEST_RESULT_BYTES: Final = 1_024
@@ -51,7 +51,8 @@ def rows_of(ended: EndedJob, queue: str) -> Rows:
         raise ValueError(f"state {ended.state!r:.50}, an id of {len(ended.id)} characters")
     message = fields_of(ended.body)
     options = _of_type(dict, message.get("options"))
-    shown = _shown(message)
+    args, kwargs = _of_type(list, message.get("args")), _of_type(dict, message.get("kwargs"))
+    shown = shown_arguments(str(message.get("actor", "")), args, kwargs) if args or kwargs else {}
     job = _job(ended, queue, message, options) | {"arguments": _cut_json(shown)}
     attempt = _attempt(ended) if ended.error is not None or ended.logs else None
     return Rows(job, attempt, list(dict.fromkeys(_search_values(shown, job["actor"], options))))
@@ -113,16 +114,6 @@ def _where_it_ran(ended: EndedJob) -> dict[str, Any]:
         "error_message": "" if error is None else _text(error.message, 500),
         "fingerprint": None if error is None else _text(error.fingerprint, 64) or None,
     }
-
-
-def _shown(message: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments by name, those hidden that the actor hides; all of an unknown actor."""
-    args, kwargs = _of_type(list, message.get("args")), _of_type(dict, message.get("kwargs"))
-    if not args and not kwargs:
-        return {}
-    called = {"actor_name": str(message.get("actor", "")), "args": args, "kwargs": kwargs, "options": {}}
-    arguments: dict[str, Any] = readable(called)["arguments"]
-    return arguments
 
 
 def _cut_json(shown: dict[str, Any]) -> str:

@@ -36,7 +36,7 @@ from switchyard.jobs.listing.pages import LIMIT, find_jobs
 from switchyard.jobs.live import free_database
 from switchyard.jobs.passport.why import unfinished, why, why_json
 from switchyard.jobs.presentation import job_json, result_file
-from switchyard.jobs.queries import holder_of_key, is_message_id, owner_of, stands_for, visible_job
+from switchyard.jobs.queries import find_known, find_untracked, holder_of_key, stands_for, visible_job
 from switchyard.jobs.results import open_download
 from switchyard.jobs.services import request_cancel, send_for
 
@@ -390,8 +390,7 @@ def explain_job(request: HttpRequest, job_id: str) -> dict[str, Any]:
 
     It tells of acts of people and of what other jobs do, so it needs the scope `operate`.
     """
-    known = unfinished(job_id) if is_message_id(job_id) else None
-    if known is None:
+    if (known := unfinished(job_id)) is None:
         raise Problem(404, UNKNOWN)
     found = why(known, arguments=_may_view_arguments(request, known.job.queue))
     if found is None:
@@ -413,9 +412,9 @@ def cancel_job(request: HttpRequest, job_id: str) -> Status[dict[str, str]]:
     A job without a record can be cancelled until it ends; its state cannot be read.
     """
     owner, operator = _caller(request)
-    found = owner_of(job_id)
-    is_own = bool(owner) and found == owner
-    if found is None or not (is_own or operator):
+    job = find_known(job_id) or find_untracked(job_id)
+    is_own = job is not None and bool(owner) and job.owner == owner
+    if job is None or not (is_own or operator):
         raise Problem(404, UNKNOWN)
     outcome = request_cancel(job_id, who=Who.of_request(request, own=is_own))
     if outcome == "unknown":

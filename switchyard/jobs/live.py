@@ -242,8 +242,7 @@ async def _ask(command: str, job: Job, *arguments: str | int) -> Any:
     )
 
 
-async def _find(job_id: str) -> Job | None:
-    return await sync_to_async(find_job, thread_sensitive=False)(job_id)
+_find = sync_to_async(find_job, thread_sensitive=False)
 
 
 def _sse(name: str, data: dict[str, Any], event_id: str) -> bytes:
@@ -301,9 +300,8 @@ class Stream:
                     del self._open[caller]
 
 
-async def free_database() -> None:
-    """Close this request's database connections, which Django would keep until the stream ends."""
-    await sync_to_async(connections.close_all)()
+# Closes this request's database connections, which Django would keep until the stream ends.
+free_database = sync_to_async(connections.close_all)
 
 
 async def _close(chunks: AsyncGenerator[bytes]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Final
 
@@ -16,16 +16,9 @@ from switchyard.broker.stores.job_record import Job
 from switchyard.console.formatting import cut
 from switchyard.jobs.results import is_result_name, safe_name
 from switchyard.middleware.redaction import HIDDEN
-from switchyard.payload import readable
+from switchyard.payload import shown_arguments
 
 LONGEST_EXCERPT, LONGEST_ERROR = 80, 120
-
-
-def shown_arguments(actor_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a message by name, those hidden that its actor redacts or whose name is a secret's."""
-    message = {"actor_name": actor_name, "args": list(args), "kwargs": dict(kwargs), "options": {}}
-    found: dict[str, Any] = readable(message)["arguments"]
-    return found
 
 
 def arguments_of(job: Job) -> Mapping[str, Any] | None:

@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import dramatiq
 from dramatiq.actor import Actor
@@ -21,9 +21,9 @@ from switchyard.broker.queue import codec
 from switchyard.broker.queue.codec import MESSAGE_ID
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.stores.job_record import Holder, Job, job_of_message, read_json
+from switchyard.broker.stores.job_record import Job, job_of_message, read_json
 from switchyard.broker.stores.job_records import ENDED
-from switchyard.broker.stores.pool_reports import SilentChild
+from switchyard.broker.stores.pool_reports import PoolReport, SilentChild
 from switchyard.conf import declared_yard
 from switchyard.history.queries import ended_job, find
 from switchyard.outbox.rows import waiting_job
@@ -84,12 +84,6 @@ def job_in_outbox(job_id: str) -> Job | None:
 
 def _by_message(message: Message[Any]) -> Job:
     return job_of_message(message.message_id, message.queue_name, codec.encode(message, grown=True), due_at=None)
-
-
-def owner_of(job_id: str) -> str | None:
-    """Return the owner of a job, with a record or without; ``None`` when there is none of this id."""
-    job = find_known(job_id) or find_untracked(job_id)
-    return None if job is None else job.owner
 
 
 def visible_job(job_id: str, *, owner: str, operator: bool) -> Job | None:
@@ -163,7 +157,9 @@ def running_jobs(*, queue: str = "", actor: str = "", pool: str = "", member: st
             continue
         found.append(job)
     records = records_of([job.id for job in found], queues=[family.keys.queue for family in asked])
-    silent = silent_children() if found else {}
+    silent: dict[tuple[str, int | None], SilentChild] = {}
+    with contextlib.suppress(BrokerError):
+        silent = silent_children(facilities().pools.read_all() if found else ())
     jobs = []
     for sent in found:
         record, child = records.get(sent.id), silent.get((sent.holder.member, sent.holder.child))
@@ -186,19 +182,8 @@ def running_or_none(**only: str) -> list[Job] | None:
         return None
 
 
-class SilentHolder(NamedTuple):
-    """A child that holds a job and answers nothing."""
-
-    holder: Holder
-    child: SilentChild
-
-
-def silent_children() -> dict[tuple[str, int | None], SilentChild]:
-    """Return the children that answer nothing, by supervisor and number; none while reports cannot be read."""
-    try:
-        reports = facilities().pools.read_all()
-    except BrokerError:
-        return {}
+def silent_children(reports: Iterable[PoolReport]) -> dict[tuple[str, int | None], SilentChild]:
+    """Return the children that answer nothing, by supervisor and number."""
     return {(report.member, child.number): child for report in reports for child in report.silent}
 
 

@@ -144,29 +144,17 @@ class SlotHolder:
         return f"holds {self.here:,} of {slots:,} slots{beside}{longest}"
 
 
-@dataclass(frozen=True, slots=True)
-class PurgeFacts:
-    """A purge whose messages are set aside, in words. While it is not being dropped it can be undone."""
+def purge_facts(purge: Purge) -> dict[str, Any]:
+    """Return a purge whose messages are set aside: who did it, when and why, and what becomes of them, as sentences.
 
-    purge: Purge
-
-    @property
-    def can_undo(self) -> bool:
-        return not self.purge.claim
-
-    @property
-    def sentence(self) -> str:
-        """Sentence of who set messages aside, when, and why."""
-        purge = self.purge
-        reason = f" Reason: {purge.reason}." if purge.reason else ""
-        return f"{counted(purge.count, 'message')} set aside {ago(datetime_of(purge.at))} by {purge.by}.{reason}"
-
-    @property
-    def end(self) -> str:
-        """Sentence of what becomes of them."""
-        if self.can_undo:
-            return f"The scheduler drops them after {datetime_of(self.purge.until):%H:%M:%S} UTC."
-        return "They are being put back." if self.purge.claim == "undo" else "They are being dropped."
+    While they are not being dropped it can be undone.
+    """
+    reason = f" Reason: {purge.reason}." if purge.reason else ""
+    end = f"The scheduler drops them after {datetime_of(purge.until):%H:%M:%S} UTC."
+    if purge.claim:
+        end = "They are being put back." if purge.claim == "undo" else "They are being dropped."
+    aside = f"{counted(purge.count, 'message')} set aside {ago(datetime_of(purge.at))} by {purge.by}.{reason}"
+    return {"purge": purge, "can_undo": not purge.claim, "sentence": aside, "end": end}
 
 
 def waiting_and_scheduled(stats: QueueStats) -> int:

@@ -32,13 +32,13 @@ from switchyard.operations.rows import AWAY, QUIETED, Row, yard_rows
 from switchyard.operations.timeouts import NoAnswer
 from switchyard.queues.facts import (
     EndedQueueJob,
-    PurgeFacts,
     SlotHolder,
     SlotRun,
     ended_jobs,
     line_of,
     percentiles,
     picture_of,
+    purge_facts,
     times_of,
     waiting_and_scheduled,
 )
@@ -96,7 +96,7 @@ class QueueView:
         self.node = ""
         self.next: Sequence[SeenMessage] = ()
         self.held: tuple[HeldGroup, ...] = ()
-        self.purges: Sequence[PurgeFacts] = ()
+        self.purges: list[dict[str, Any]] = []
         self.paused_actors: Sequence[ActorPause] = ()
         with suppress(BrokerError, LookupError, ForeignBroker):
             family = family_of(queue.name)
@@ -104,7 +104,7 @@ class QueueView:
             if self.stats is None:
                 return
             self.next = look(family, "live", "waiting", limit=NEXT).items
-            self.purges = [PurgeFacts(purge) for purge in purges(family)]
+            self.purges = [purge_facts(purge) for purge in purges(family)]
             self.held = held_groups(family)
             here = {name for name, actor in dramatiq.get_broker().actors.items() if actor.queue_name == queue.name}
             here |= {group.actor for group in self.held if group.due is None}

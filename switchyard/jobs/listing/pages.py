@@ -21,10 +21,10 @@ from switchyard.broker.stores.job_record import Job, job_of_message
 from switchyard.history.filters import Filter, search_text
 from switchyard.history.models import JobRow
 from switchyard.history.queries import Cursor, job_of_row, search, time_column
-from switchyard.jobs.presentation import shown_arguments
 from switchyard.jobs.queries import asked_families, records_of
 from switchyard.loggers import get_logger
 from switchyard.middleware.redaction import HIDDEN
+from switchyard.payload import shown_arguments
 
 LIMIT = 50
 

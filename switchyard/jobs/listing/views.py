@@ -41,7 +41,6 @@ from switchyard.jobs.queries import (
     find_untracked,
     holder_of_key,
     is_job_id,
-    is_message_id,
     records_of,
     written_id,
 )
@@ -215,7 +214,7 @@ def _searched(request: HttpRequest, asked: str, *, only_id: bool) -> HttpRespons
     job_id, found = written_id(asked), None
     is_id = only_id or is_job_id(job_id)
     try:
-        found = passport_of(job_id) if is_message_id(job_id) else None
+        found = passport_of(job_id)
     except BrokerError:
         if is_id:
             return without_broker(request)

@@ -21,10 +21,9 @@ from switchyard.dead_letters.models import DeadLetter
 from switchyard.history.queries import were_enqueued
 from switchyard.jobs.calls import CallArguments, checked
 from switchyard.jobs.passport.reading import Passport
-from switchyard.jobs.presentation import shown_arguments
 from switchyard.middleware.arguments import signature_of
 from switchyard.middleware.redaction import HIDDEN
-from switchyard.payload import CUT, NUMBERED, by_name, name_at, places_of
+from switchyard.payload import CUT, NUMBERED, by_name, name_at, places_of, shown_arguments
 
 LONGEST_NAME = 200
 # Of an argument that was not shown.

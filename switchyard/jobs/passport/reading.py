@@ -67,11 +67,13 @@ class Passport:
 
 
 def passport_of(job_id: str) -> Passport | None:
-    """Return a job's passport, or ``None`` when neither broker nor history knows the id.
+    """Return a job's passport, or ``None`` when neither broker nor history knows the id, or it is none.
 
     Raises:
         BrokerUnavailable: the broker did not answer, and the history has not got the job.
     """
+    if not is_message_id(job_id):
+        return None
     away: BrokerError | None = None
     record: Job | None = None
     try:
@@ -93,7 +95,7 @@ def passport_of(job_id: str) -> Passport | None:
     job = record or row
     if record is not None and row is not None:
         job = replace(record, **{name: getattr(row, name) for name in ADDED if not getattr(record, name)})
-    if job is None and not history_away and is_message_id(job_id):
+    if job is None and not history_away:
         job = job_in_outbox(job_id)
     if job is None:
         if away is not None:

@@ -40,9 +40,10 @@ from switchyard.jobs.passport.again import requeue_edited, run_again
 from switchyard.jobs.passport.reading import TONES, Passport, passport_json, passport_of
 from switchyard.jobs.passport.timeline import acts_on, picture_of, timeline_of
 from switchyard.jobs.passport.why import Why, why, why_json
-from switchyard.jobs.presentation import GOOD_OUTCOMES, OUTCOMES, public_result, shown_arguments
+from switchyard.jobs.presentation import GOOD_OUTCOMES, OUTCOMES, public_result
 from switchyard.jobs.queries import find_known, find_untracked, is_job_id, is_message_id, running_or_none
 from switchyard.jobs.services import request_cancel, start_now
+from switchyard.payload import shown_arguments
 
 GONE: Final = "No job has this id, or its record and its history have expired."
 NO_STREAMS: Final = (
@@ -134,7 +135,6 @@ def _context_of(request: HttpRequest, known: Passport) -> dict[str, Any]:
         "acts_on": job.queue,
         "may_run_now": _can_run_now(job) and holds(request.user, RUN, job.queue),
         "why": found,
-        "silent": None if found is None else found.silent,
     }
 
 

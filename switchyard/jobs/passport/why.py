@@ -35,7 +35,7 @@ from switchyard.console.pauses import pause_facts
 from switchyard.history.queries import recent_runs
 from switchyard.jobs.passport.reading import Passport, passport_of
 from switchyard.jobs.presentation import limit_words
-from switchyard.jobs.queries import SilentHolder, families, find_untracked, records_of
+from switchyard.jobs.queries import families, find_untracked, records_of, silent_children
 from switchyard.middleware.arguments import misfit, signature_of
 from switchyard.middleware.places import place_of as place_of_code
 from switchyard.outbox.rows import is_behind, waiting_row
@@ -97,7 +97,7 @@ class Why:
 
     ``causes`` are in the order in which the job meets them: the first one is where it stands now. ``starts`` is
     ``None`` where nobody knows, as while its queue is paused without an end; of a running job as well. ``wait`` has its
-    :data:`PARTS` in ms. ``silent`` is the child that holds it and answers nothing.
+    :data:`PARTS` in ms. ``silent`` is the child of its ``holder`` that answers nothing.
 
     ``lane`` is the name of the lane that it is in. ``place`` is ``None`` where a worker or the outbox holds it, and on
     a broker that cannot be browsed; ``held`` is the job as a worker holds it, ``running`` what runs in the slots that
@@ -126,7 +126,9 @@ class Why:
         served = {lane_of_name(name)[0] for pool in self.pools for name in yard.served_by(pool)} | {job.queue}
         self.held, self.running = _held_and_running(job.id, leased(families(served)) if own else (), names)
         self.place = None if self.held is not None else place
-        self.silent = _silent(self)
+        owner = "" if self.held is None else self.held.lease_owner.rpartition("/")[0]
+        self.holder = holder_of(owner or job.worker)
+        self.silent = silent_children(self.reports or ()).get((self.holder.member, self.holder.child))
         self.causes = _causes(self)
         self.wait, self.starts = _wait(self, self.causes), _starts(self, self.causes)
 
@@ -359,19 +361,15 @@ def _all_silent(seen: Why) -> Iterator[Cause]:
 
 
 def _held(seen: Why) -> Iterator[Cause]:
-    job, silent = seen.job, seen.silent
+    job, holder, silent = seen.job, seen.holder, seen.silent
     if silent is not None:
-        does = "runs" if job.id in silent.child.runs else "has fetched"
-        text = (
-            f"Child {silent.child.pid} of {silent.holder.pool} on {silent.holder.host} {does} it, and has answered "
-            f"nothing for {duration(silent.child.silent_ms)}."
-        )
-        yield Cause("silent", text)
+        does = "runs" if job.id in silent.runs else "has fetched"
+        child = f"Child {silent.pid} of {holder.pool} on {holder.host}"
+        yield Cause("silent", f"{child} {does} it, and has answered nothing for {duration(silent.silent_ms)}.")
     elif job.state == "running":
         ran = "" if job.started_at is None else f" for {duration(max(seen.at - job.started_at, 0))}"
         yield Cause("running", f"It runs{ran}, on {job.holder.name or 'a worker'}.", stops=False)
     elif seen.held is not None:
-        holder = holder_of(seen.held.lease_owner.rpartition("/")[0])
         when = f"as soon as one of its slots is free. {_busy(seen)}"
         if seen.taking and not seen.running:
             when = "at once, or in a process of its own where it ended its worker before."
@@ -403,16 +401,6 @@ def _busy(seen: Why) -> str:
     actors = Counter(job.actor for job in seen.running)
     with_ = f": {most_common(actors)}" if actors else ""
     return f"{min(len(seen.running), slots):,} of {counted(slots, 'slot')} of {seen.pool_names} are busy{with_}."
-
-
-def _silent(seen: Why) -> SilentHolder | None:
-    owner = "" if seen.held is None else seen.held.lease_owner.rpartition("/")[0]
-    holder = holder_of(owner or seen.job.worker)
-    for report in seen.reports or ():
-        for child in report.silent:
-            if (report.member, child.number) == (holder.member, holder.child):
-                return SilentHolder(holder, child)
-    return None
 
 
 def _causes(seen: Why) -> list[Cause]:

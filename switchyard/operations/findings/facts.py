@@ -32,7 +32,7 @@ from switchyard.broker.shapes import QueueStats, shown_json
 from switchyard.broker.stores.job_record import Job
 from switchyard.broker.stores.pool_reports import PoolReport, PoolReports
 from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.jobs.presentation import limit_words, shown_arguments
+from switchyard.jobs.presentation import limit_words
 from switchyard.jobs.queries import families, records_of, running_or_none
 from switchyard.middleware.arguments import signature_of
 from switchyard.operations.findings.actors import AllFailing, all_failing, is_plain
@@ -40,6 +40,7 @@ from switchyard.operations.queries import YardState, pool_state, supervisors_of
 from switchyard.operations.rows import Row, yard_rows
 from switchyard.operations.supervisors import ServerState
 from switchyard.operations.timeouts import answers_within
+from switchyard.payload import shown_arguments
 
 CRASH_NOTES = 1_000
 # Note of a suspect beside its message: time of the last change, its lone run, its counted lapses. It counts for 72 h.

@@ -30,7 +30,7 @@ from switchyard.dead_letters import acts, projection, reconcile
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.jobs.calls import CallArguments
 from switchyard.jobs.passport.again import edited_call, requeue_edited
-from switchyard.jobs.presentation import shown_arguments
+from switchyard.payload import shown_arguments
 from tests.factories.letters import letter
 from tests.waiting import wait_for
 
