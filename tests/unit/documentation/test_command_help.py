@@ -9,7 +9,7 @@ from argparse import ArgumentParser, _SubParsersAction
 import pytest
 from django.core.management import get_commands, load_command_class
 
-from switchyard.commands import MODULES
+from switchyard.commands import COMMANDS
 from switchyard.commands.management.commands.switchyard import load
 from tests.unit.documentation.pages import read
 from tests.unit.documentation.test_reference import own_commands
@@ -19,7 +19,7 @@ PLAIN = {"runscheduler", "seed"}
 
 
 def parser_of(command: str) -> ArgumentParser:
-    known = load(command) if command in MODULES else load_command_class(str(get_commands()[command]), command)
+    known = load(command) if command in COMMANDS else load_command_class(str(get_commands()[command]), command)
     return known.create_parser("manage.py", command)
 
 

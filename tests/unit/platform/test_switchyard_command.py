@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from switchyard.commands import MODULES
+from switchyard.commands import COMMANDS
 from tests.factories.commands import manage
 
 
@@ -37,4 +37,4 @@ def test_without_a_command_all_are_listed_and_the_exit_code_is_2() -> None:
 
     assert done.returncode == 2
     listed = [line.split()[0] for line in done.stdout.partition("commands:\n")[2].splitlines()]
-    assert listed == list(MODULES)
+    assert listed == list(COMMANDS)
