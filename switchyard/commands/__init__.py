@@ -5,6 +5,6 @@ NAMES = (
     *("queues", "workers", "jobs", "actors", "deadletters", "history", "batches", "bulk", "schedules", "alerts"),
     *("topology", "plan", "broker", "check_backlog", "tokens"),
 )
-# A module "actors" of an app declares actors.
-ELSEWHERE = {"run": "run.Run", "runpool": "run.RunPool", "runpools": "run.RunPools", "actors": "list_actors.Command"}
+ELSEWHERE = {"run": "run.Run", "runpool": "run.RunPool", "runpools": "run.RunPools", "history": "jobs.History"}
+ELSEWHERE |= {"actors": "list_actors.Command"}  # a module "actors" of an app declares actors
 COMMANDS = {name: f"{__name__}.{ELSEWHERE.get(name, f'{name}.Command')}" for name in NAMES}
