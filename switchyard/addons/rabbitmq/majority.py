@@ -79,8 +79,9 @@ def confirms(publishers: Publishers, queues: RabbitQueues, *, within_s: float = 
 def ask(url: str, prefix: str, kind: str, lanes: Iterable[str] = ()) -> tuple[float, bool, dict[str, int]]:
     """Return the ms that a connection took, whether quorum queues confirm, and counts of rejected messages by queue.
 
-    Has connections of its own. Declares the queues of ``lanes`` that exist: the server refuses those of another type. Lanes that are not reached
-    within 3.5 s are left out: all three together stay within the 4 s that the doctor gives a server that answers.
+    Has connections of its own. Declares the queues of ``lanes`` that exist: the server refuses those of another type.
+    Lanes that are not reached within 3.5 s are left out: all three together stay within the 4 s that the doctor gives a
+    server that answers.
 
     Raises:
         BrokerUnavailable, BrokerRefused: as :func:`confirms`, the latter also for a queue of a lane.
