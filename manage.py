@@ -16,9 +16,9 @@ def main() -> None:
         )
     from django.core.management import execute_from_command_line
 
-    from switchyard.commands import MODULES
+    from switchyard.commands import COMMANDS
 
-    if sys.argv[1:2] and sys.argv[1] in MODULES:
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
         sys.argv.insert(1, "switchyard")  # "manage.py doctor" is "manage.py switchyard doctor"
     try:
         execute_from_command_line(sys.argv)

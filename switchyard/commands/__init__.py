@@ -1,9 +1,10 @@
-"""Commands of ``manage.py switchyard``, each a module of this package with a class ``Command``."""
+"""Commands of ``manage.py switchyard``, each a class of a module of this package."""
 
 NAMES = (
     *("run", "runpools", "runpool", "runscheduler", "runhistory", "runweb", "status", "diagnose", "doctor"),
     *("queues", "workers", "jobs", "actors", "deadletters", "history", "batches", "bulk", "schedules", "alerts"),
     *("topology", "plan", "broker", "check_backlog", "tokens"),
 )
-# A module "actors" of an app declares actors.
-MODULES = {name: f"{__name__}.{'list_actors' if name == 'actors' else name}" for name in NAMES}
+ELSEWHERE = {"run": "run.Run", "runpool": "run.RunPool", "runpools": "run.RunPools", "history": "jobs.History"}
+ELSEWHERE |= {"actors": "list_actors.Command"}  # a module "actors" of an app declares actors
+COMMANDS = {name: f"{__name__}.{ELSEWHERE.get(name, f'{name}.Command')}" for name in NAMES}

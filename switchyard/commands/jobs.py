@@ -1,4 +1,4 @@
-"""``manage.py switchyard jobs``: list, show, cancel, run now, run again."""
+"""``manage.py switchyard jobs`` and ``history``: list, show, cancel, run now, run again; list those that ended."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from switchyard.conf import declared_yard
 from switchyard.console.commands import ActsCommand, database_trouble, number_within, table, wrong
 from switchyard.console.formatting import cut, duration
 from switchyard.history.filters import TEXTS, Filter, why_none_found
-from switchyard.history.queries import why_missing
+from switchyard.history.queries import Cursor, job_of_row, search, why_missing
 from switchyard.jobs.calls import read_json
 from switchyard.jobs.listing.pages import JobsPage, find_jobs
 from switchyard.jobs.passport.again import run_again
@@ -125,11 +125,12 @@ HELP: Final = {
     "ran": "milliseconds that its last attempt ran, as --waited",
 }
 
+MOST_LISTED: Final = 1_000
 # Names of the options that ``add_conditions`` adds.
 CONDITIONS: Final = ("state", *TEXTS, "argument", "since", "until", "failures")
 
 
-def add_conditions(listing: CommandParser, *, states: str, most: int) -> None:
+def add_conditions(listing: CommandParser, *, states: str) -> None:
     """Add the options of a list of jobs: its conditions (``states`` is a help), and place and length of a page."""
     listing.add_argument("--state", action="append", help=states)
     for name in TEXTS:
@@ -139,8 +140,8 @@ def add_conditions(listing: CommandParser, *, states: str, most: int) -> None:
     listing.add_argument("--until", help="as --since; the time itself is left out")
     listing.add_argument("--failures", action="store_true", help="with a failed attempt, also those retried")
     listing.add_argument("--after", default="", help="where the page before ended")
-    text = f"jobs of a page, 50, at most {most}"
-    listing.add_argument("--limit", type=number_within(1, most), default=50, help=text)
+    text = f"jobs of a page, 50, at most {MOST_LISTED}"
+    listing.add_argument("--limit", type=number_within(1, MOST_LISTED), default=50, help=text)
 
 
 EXAMPLES = """examples:
@@ -154,7 +155,6 @@ EXAMPLES = """examples:
   manage.py switchyard jobs run-now 0f8fad5b-d9cb-469f-a165-70867728950e    before its time, or before its retry
   manage.py switchyard jobs run-again 0f8fad5b-d9cb-469f-a165-70867728950e --set month='"2026-10"'"""
 
-MOST_LISTED = 1_000
 # As the room shows an id.
 BEGINNING = re.compile(r"[0-9a-f]{8}")
 
@@ -165,8 +165,7 @@ class Command(ActsCommand):
 
     def add_acts(self, add: Callable[..., CommandParser]) -> None:
         listing = add("list", help="jobs that match all conditions, newest first; scheduled by due time")
-        states = "state, repeatable or with commas: queued, running, dead"
-        add_conditions(listing, states=states, most=MOST_LISTED)
+        add_conditions(listing, states="state, repeatable or with commas: queued, running, dead")
         show = add("show", help="print what is known of a job, and what happened to it")
         reasons = add("why", help="print why a job has not run, its wait so far, and when it will start")
         cancel = add("cancel", help="cancel a job: at once when it waits, within 10 s when it runs")
@@ -276,6 +275,35 @@ class Command(ActsCommand):
         except ValueError as error:
             raise wrong(f"job {job_id}: {error}") from error
         self.answer(f"job {sent}: enqueued, {known.job.actor} again", {"id": sent, "of": job_id})
+
+
+class History(ActsCommand):
+    """List jobs of the history."""
+
+    help = "List jobs that ended, by any condition."
+    examples = """examples:
+  manage.py switchyard history list --failures --since 1h          the last hour's failures, those that were retried too
+  manage.py switchyard history list --state dead --queue default --json
+  manage.py switchyard history list --argument customer_id=42       an argument that its actor lists in search=(...)
+  manage.py switchyard history list --after 1763728200000-42        the next page, as the last line of a page says"""
+    subject = "history"
+
+    def add_acts(self, add: Callable[..., CommandParser]) -> None:
+        listing = add("list", help="jobs that match all conditions, newest end first")
+        add_conditions(listing, states="state, repeatable: succeeded, dead, cancelled, expired")
+
+    def _list(self, options: dict[str, Any]) -> None:
+        try:
+            wanted = Filter.from_query({name: options[name] for name in CONDITIONS})
+            after = Cursor.parse(options["after"]) if options["after"] else None
+        except ValueError as error:
+            raise wrong(str(error)) from error
+        page = search(wanted, after=after, limit=options["limit"])
+        jobs, following = tuple(map(job_of_row, page.rows)), str(page.after or "")
+        note = why_none_found(wanted.argument, wanted.actor)
+        lines = [*page_lines(JobsPage(jobs, following)), *([f"note: {note}"] if note else [])]
+        value = {"jobs": [job_json(job, arguments=True) for job in jobs], "after": following or None}
+        self.answer(lines, value, indent=2)
 
 
 def _pairs(option: str, given: list[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
+from functools import wraps
 from inspect import iscoroutinefunction
 from types import ModuleType
 from typing import Any, ClassVar, Final, NamedTuple
@@ -238,10 +238,10 @@ def actor_of(task: Task[..., Any], broker: Broker, **options: Any) -> Actor[...,
 
 def _function_of(task: Task[..., Any], broker: Broker) -> Callable[..., Any]:
     """Return a function with the name, place and parameters of a task's, that runs the task."""
-    run = partial(run_task, task, broker)
 
+    @wraps(task.func, ("__module__", "__name__", "__qualname__", "__doc__"), ())
     def function(*args: Any, **kwargs: Any) -> Any:
-        return run(args, kwargs)
+        return run_task(task, broker, args, kwargs)
 
     signature = inspect.signature(task.func)
     # Without annotations: a task gets its arguments as JSON has them, whatever it says of them.
@@ -249,9 +249,6 @@ def _function_of(task: Task[..., Any], broker: Broker) -> Callable[..., Any]:
     if task.takes_context:
         parameters = parameters[1:]
     function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    function.__wrapped__ = task.func  # type: ignore[attr-defined]
-    function.__module__, function.__qualname__ = task.func.__module__, task.func.__qualname__
-    function.__name__, function.__doc__ = task.func.__name__, task.func.__doc__
     return function
 
 

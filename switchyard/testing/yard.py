@@ -53,32 +53,27 @@ class MemoryTransport(PortableTransport):
     """The :class:`switchyard.broker.interface.Transport` of :class:`switchyard.testing.broker.MemoryBroker`."""
 
     finds_waiting = True
-
-    def __init__(
-        self, broker: MemoryBroker, yard: Yard, dead_lists: MemoryDeadLists, records: MemoryJobRecords
-    ) -> None:
-        super().__init__(broker, yard, dead_lists, MemoryQuarantine(), records)
-        self._memory = broker
+    _broker: MemoryBroker
 
     def _requeue(self, letter: DeadLetter, arguments: Arguments | None) -> bool:
         self._dead.remove(letter.queue, letter.id)
-        sent = len(self._memory.sent)
+        sent = len(self._broker.sent)
         try:
-            self._memory.enqueue(requeued_copy(letter, self._yard.queue_of(letter.queue).name, arguments))
+            self._broker.enqueue(requeued_copy(letter, self._yard.queue_of(letter.queue).name, arguments))
         except BaseException:
             self._dead.add(letter)
             raise
-        return len(self._memory.sent) > sent  # its id is known when it died again meanwhile
+        return len(self._broker.sent) > sent  # its id is known when it died again meanwhile
 
     def restore(self, letter: DeadLetter) -> bool:
         """Put a dropped dead letter back, unless its message was enqueued again."""
-        return not self._memory.knows(letter.id) and self._dead.add(letter)
+        return not self._broker.knows(letter.id) and self._dead.add(letter)
 
     def find_message(self, queue: str, message_id: str) -> Message[Any] | None:
-        family, stored = self._yard.queue_of(queue).name, self._memory.waiting.get(message_id)
+        family, stored = self._yard.queue_of(queue).name, self._broker.waiting.get(message_id)
         if stored is not None and lane_of_name(stored.lane)[0] == family:
             return stored.message()
-        held = self._memory.held.get(message_id)
+        held = self._broker.held.get(message_id)
         if held is None or lane_of_name(held.queue_name)[0] != family:
             return None
         found: Message[Any] = held.copy()  # of the message inside
@@ -86,29 +81,29 @@ class MemoryTransport(PortableTransport):
 
     def knows(self, queue: str, message_id: str) -> bool:
         """Whether a message of this id waits, runs or has ended; not one that is dead."""
-        return self._memory.knows(message_id) and message_id not in self._memory.dead
+        return self._broker.knows(message_id) and message_id not in self._broker.dead
 
     def cancel(self, queue: str, message_id: str, *, end: CancelRecord = NO_RECORD) -> str:
         if self.find_message(queue, message_id) is None:
             return "unknown"
-        if message_id in self._memory.held:
-            self._memory.held[message_id].cancel_requested = True
-            self._memory.stopping.add(message_id)
+        if message_id in self._broker.held:
+            self._broker.held[message_id].cancel_requested = True
+            self._broker.stopping.add(message_id)
             return "asked"
-        del self._memory.waiting[message_id]
-        self._memory.release_key(message_id)
-        self._memory.finished.add(message_id)
+        del self._broker.waiting[message_id]
+        self._broker.release_key(message_id)
+        self._broker.finished.add(message_id)
         return "cancelled"
 
     def due_now(self, queue: str, message_id: str) -> str:
         if self.find_message(queue, message_id) is None:
             return "unknown"
-        stored, now = self._memory.waiting.get(message_id), self._memory.now_ms()
+        stored, now = self._broker.waiting.get(message_id), self._broker.now_ms()
         if stored is None or stored.ready_ms <= now:
             return "waiting"
         message = stored.message()
         message.options["due_at"] = now
-        self._memory.waiting[message_id] = replace(stored, ready_ms=now, body=codec.encode(message, grown=True))
+        self._broker.waiting[message_id] = replace(stored, ready_ms=now, body=codec.encode(message, grown=True))
         return "due"
 
     def cancel_requested(self, held: Message[Any] | MessageProxy) -> bool:
@@ -148,7 +143,7 @@ def build(real: Broker) -> MemoryYard:
     batches = MemoryBatches(broker, records)
     facilities = Facilities(
         yard=yard,
-        transport=MemoryTransport(broker, yard, dead_lists, records),
+        transport=MemoryTransport(broker, yard, dead_lists, MemoryQuarantine(), records),
         records=records,
         barrier=AckBarrier(records),
         windows=windows,

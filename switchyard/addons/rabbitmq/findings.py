@@ -37,7 +37,7 @@ def look_at_rabbitmq() -> Iterator[Finding]:
     own, yard = switchyard_settings(), declared_yard()
     kind = own.place_options["queue_type"]
     try:
-        answer = majority.ask(own.place_url, yard.keys.prefix, kind, yard.lanes)
+        took_ms, confirms, rejected = majority.ask(own.place_url, yard.keys.prefix, kind, yard.lanes)
     except BrokerUnavailable as error:
         yield _away(error)
         return
@@ -47,11 +47,11 @@ def look_at_rabbitmq() -> Iterator[Finding]:
     except BrokerRefused as error:
         yield GROUP.error("refuses", f"RabbitMQ refuses: {error.cause}", OTHER_TYPE, QUEUE_REMEDY)
         return
-    yield GROUP.ok(f"RabbitMQ took a connection in {answer.took_ms:.0f} ms; queues are {kind}")
-    if answer.rejected:
-        queues = ", ".join(f"{count} in {name}" for name, count in answer.rejected.items())
+    yield GROUP.ok(f"RabbitMQ took a connection in {took_ms:.0f} ms; queues are {kind}")
+    if rejected:
+        queues = ", ".join(f"{count} in {name}" for name, count in rejected.items())
         yield GROUP.warning("rejected", f"RabbitMQ rejected messages: {queues}", REJECTED, REJECTED_REMEDY)
-    if not answer.confirms:
+    if not confirms:
         refusal, remedy = majority.UNCONFIRMED
         yield GROUP.error("takes_no_work", f"RabbitMQ accepts no work: {refusal}", MINORITY, remedy)
 

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from pika.exceptions import ChannelClosedByBroker
 
@@ -38,14 +38,6 @@ UNCONFIRMED: Final = (
 )
 # All of :func:`ask`, with time to close its connections.
 TOGETHER_S: Final = 3.5
-
-
-class RabbitAnswer(NamedTuple):
-    """Answer of a server: ms that a connection took, whether quorum queues confirm, and counts of rejected messages."""
-
-    took_ms: float
-    confirms: bool
-    rejected: dict[str, int]
 
 
 class RightMissing(BrokerRefused):
@@ -84,11 +76,12 @@ def confirms(publishers: Publishers, queues: RabbitQueues, *, within_s: float = 
         time.sleep(PAUSE_S)
 
 
-def ask(url: str, prefix: str, kind: str, lanes: Iterable[str] = ()) -> RabbitAnswer:
-    """Return what a server answers over connections of their own.
+def ask(url: str, prefix: str, kind: str, lanes: Iterable[str] = ()) -> tuple[float, bool, dict[str, int]]:
+    """Return the ms that a connection took, whether quorum queues confirm, and counts of rejected messages by queue.
 
-    Declares the queues of ``lanes`` that exist: the server refuses those of another type. Lanes that are not reached
-    within 3.5 s are left out: all three together stay within the 4 s that the doctor gives a server that answers.
+    Has connections of its own. Declares the queues of ``lanes`` that exist: the server refuses those of another type.
+    Lanes that are not reached within 3.5 s are left out: all three together stay within the 4 s that the doctor gives a
+    server that answers.
 
     Raises:
         BrokerUnavailable, BrokerRefused: as :func:`confirms`, the latter also for a queue of a lane.
@@ -108,7 +101,7 @@ def ask(url: str, prefix: str, kind: str, lanes: Iterable[str] = ()) -> RabbitAn
         left_s = began_s + TOGETHER_S - time.monotonic()
         if answer and left_s > 0:
             rejected = _declare_existing(connection, queues, lanes, within_s=left_s)
-        return RabbitAnswer(took_ms, answer, rejected)
+        return took_ms, answer, rejected
     finally:
         publishers.close()
         disconnect(connection)

@@ -20,7 +20,7 @@ from project.urls import PRODUCT_ROUTERS
 from switchyard.api.application import PLATFORM_ROUTERS
 from switchyard.broker.admin.purge import PURGED
 from switchyard.broker.topology import AlertRule, Dependency, Pool, Queue, RetryPolicy
-from switchyard.commands import MODULES
+from switchyard.commands import COMMANDS
 from switchyard.commands.management.commands.switchyard import load
 from switchyard.conf import KEYS
 from switchyard.dead_letters.views import REASONS
@@ -57,7 +57,7 @@ def first_column(page: str) -> set[str]:
 def own_commands() -> set[str]:
     """Return the names behind ``manage.py switchyard``, and the commands of products and development."""
     own = {config.name for config in apps.get_app_configs() if config.name.startswith(("apps.", "devtools"))}
-    return {*MODULES, *(name for name, app in get_commands().items() if app in own)}
+    return {*COMMANDS, *(name for name, app in get_commands().items() if app in own)}
 
 
 def test_every_key_of_the_librarys_settings_is_described_or_named_as_its_variable() -> None:
@@ -186,7 +186,7 @@ def test_every_field_of_a_log_line_is_described_and_no_other() -> None:
 
 
 def parser_of(command: str) -> ArgumentParser:
-    known = load(command) if command in MODULES else load_command_class(str(get_commands()[command]), command)
+    known = load(command) if command in COMMANDS else load_command_class(str(get_commands()[command]), command)
     return known.create_parser("manage.py", command)
 
 

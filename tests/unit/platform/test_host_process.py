@@ -14,7 +14,7 @@ from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
 from project.config import BASE_DIR
-from switchyard.commands import MODULES
+from switchyard.commands import COMMANDS
 from switchyard.serving import server
 from switchyard.workers import preflight
 from tests.factories.commands import manage
@@ -106,7 +106,7 @@ def test_without_a_command_all_are_listed_and_the_exit_code_is_2() -> None:
 
     assert done.returncode == 2
     listed = [line.split()[0] for line in done.stdout.partition("commands:\n")[2].splitlines()]
-    assert listed == list(MODULES)
+    assert listed == list(COMMANDS)
 
 
 def test_manage_py_test_is_refused_with_the_command_to_run() -> None:

@@ -33,7 +33,7 @@ from switchyard.broker.transport import RedisTransport
 from switchyard.middleware.arguments import knows
 from switchyard.middleware.envelope import Envelope
 from switchyard.testing.broker import MemoryBroker, MemoryCalls
-from switchyard.testing.stores import MemoryDeadLists, MemoryJobRecords
+from switchyard.testing.stores import MemoryDeadLists, MemoryJobRecords, MemoryQuarantine
 from switchyard.testing.yard import MemoryTransport
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
@@ -245,7 +245,7 @@ class Memory(Subject):
             self.dead_lists = MemoryDeadLists(self.memory)
             queues = (queue.name for queue in YARD.queues)
             self.records = MemoryJobRecords(MemoryCalls(), self.memory, self.dead_lists, queues)
-        return self.memory, MemoryTransport(self.memory, YARD, self.dead_lists, self.records)
+        return self.memory, MemoryTransport(self.memory, YARD, self.dead_lists, MemoryQuarantine(), self.records)
 
     def scheduled(self, **options: Any) -> set[str]:
         found = [stored.message() for stored in self.memory.waiting.values() if stored.ready_ms > now_ms()]
