@@ -11,7 +11,8 @@ import pytest
 import redis
 
 from switchyard.broker.admin.stats import family_stats
-from switchyard.broker.queue import administration
+from switchyard.broker.queue import administration, dead_moves
+from switchyard.broker.queue.dead_moves import StoredLetter
 from switchyard.broker.queue.operations import CRASH_WINDOW_MS, Entry, Grant, Lease, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.scripts import script
@@ -32,6 +33,38 @@ def grant(family: QueueOperations, owner: str) -> Grant:
     return found
 
 
+def test_a_crash_is_counted_with_its_cause_and_told_to_who_fetches_next(single: QueueOperations) -> None:
+    grant(single, "1/live")
+    single.reclaim("1/live", running=["a"], cause="SIGSEGV, pid 7")
+    again = grant(single, "2/live")
+    single.reclaim("2/live", running=["a"], cause="SIGKILL, pid 8")
+
+    third = grant(single, "3/live")
+
+    assert (again.crashes, again.cause, again.cancel_requested) == (1, "SIGSEGV, pid 7", False)
+    assert (third.crashes, third.cause) == (2, "SIGKILL, pid 8")
+
+
+def test_a_kill_for_the_limit_is_marked_but_no_crash(single: QueueOperations) -> None:
+    grant(single, "1/live")
+
+    single.reclaim("1/live", running=["a"], cause="limit 3000 ms")
+
+    found = grant(single, "2/live")
+    assert (found.crashes, found.cause) == (0, "limit 3000 ms")
+
+
+def test_what_was_moved_after_a_crash_still_runs_alone_but_has_no_limit_to_answer_for(single: QueueOperations) -> None:
+    grant(single, "1/live")
+    single.reclaim("1/live", running=["a"], cause="limit 3000 ms")
+    held = grant(single, "2/live")
+
+    single.move(held.lease, move="divert", lane="retry", body=b"B", delay_ms=0)
+
+    found = grant(single, "3/retry")
+    assert (found.crashes, found.cause, found.body) == (0, "alone", b"B")
+
+
 def test_an_isolated_message_waits_in_its_own_lane_with_its_count_and_counts_among_the_live(
     single: QueueOperations, valkey: redis.Redis
 ) -> None:
@@ -50,6 +83,16 @@ def test_an_isolated_message_waits_in_its_own_lane_with_its_count_and_counts_amo
     assert (found.lease.id, found.crashes, found.cause, found.body) == (b"a", 1, "SIGSEGV", b"A")
     assert family_stats(RedisCalls(valkey), single.keys).live.running == 1
     assert not single.isolate(Lease("2/live", b"a", b"1"))
+
+
+def test_success_clears_the_count(single: QueueOperations) -> None:
+    grant(single, "1/live")
+    single.reclaim("1/live", running=["a"], cause="SIGSEGV")
+    held = grant(single, "2/live")
+
+    single.ack("2/live", [held.lease])
+
+    assert single.calls.command("HLEN", single.keys.notes) == 0
 
 
 def test_what_runs_alone_can_be_cancelled_and_asked_to_stop(single: QueueOperations) -> None:
@@ -122,6 +165,59 @@ def test_the_stock_of_a_quiet_child_and_the_messages_of_an_owner_without_a_recor
 ) -> None:
     assert lapse(several, grants(several, "live", 4, work="0 0 host-1")) == []
     assert lapse(several, grants(several, "live", 4)) == []
+
+
+def test_a_supervisor_that_reclaims_a_child_makes_no_lapse_suspect(several: QueueOperations) -> None:
+    held = grants(several, "live", 4, work="2 0 host-1")
+
+    several.reclaim(held[0].lease.owner, running=["a"], cause="SIGSEGV")
+
+    assert set(lapses(several).values()) == {None}
+
+
+def test_only_a_lapse_of_a_suspect_that_ran_alone_is_counted_with_its_host(several: QueueOperations) -> None:
+    for work in ("1 1 host-1", "1 0 host-2", "1 1 host-3", "1 1 host-4"):
+        lapse(several, grants(several, "live", 1, work=work))
+
+    assert lapses(several)["a"] == ("host-3", "host-4")
+
+
+def test_a_sweep_that_is_repeated_counts_once(several: QueueOperations) -> None:
+    lapse(several, grants(several, "live", 1, work="1 1 host-1"))
+    held = grants(several, "live", 1, work="1 1 host-2")
+    lapse(several, held)
+
+    assert several.reclaim(held[0].lease.owner, only_lapsed=True) is None
+    assert lapses(several)["a"] == ("host-2",)
+
+
+@pytest.mark.parametrize("how", ["success", "dead letter", "requeued"])
+def test_an_end_clears_the_mark(several: QueueOperations, how: str) -> None:
+    lapse(several, grants(several, "live", 1, work="1 1 host-1"))
+    [held] = grants(several, "live", 1)
+    if how == "success":
+        several.ack(held.lease.owner, [held.lease])
+    else:
+        several.dead_letter(held.lease, b"{}")
+    if how == "requeued":
+        dead_moves.requeue(several, [StoredLetter("a", b"{}", None)], {"a": (b"{}", 2)}, nonce="n")
+        assert lapses(several)["a"] is None
+
+    assert several.calls.command("HGET", several.keys.notes, "crash:a") is None
+
+
+def test_a_move_and_an_isolation_keep_the_mark(several: QueueOperations) -> None:
+    lapse(several, grants(several, "live", 1, work="1 1 host-1"))
+    lapse(several, grants(several, "live", 1, work="1 1 host-2"))
+    [held] = grants(several, "live", 1)
+    several.move(held.lease, move="divert", lane="retry", body=b"{}", delay_ms=0)
+    [moved] = grants(several, "retry", 1)
+    several.isolate(moved.lease)
+
+    [found] = grants(several, "alone", 1)
+
+    assert (found.lapses or ("",))[0].endswith("@host-2")
+    assert (found.crashes, found.cause) == (0, "alone")
 
 
 def test_the_backlog_shows_suspects_that_wait_to_run_alone_and_pools_that_run_them(

@@ -163,6 +163,23 @@ def test_what_it_had_finished_is_forgotten_and_what_it_ran_is_kept_apart(family:
     assert not family.calls.command("HEXISTS", family.keys.bodies, "a")
 
 
+def test_a_repeated_reclaim_names_again_what_the_keeper_got(family: QueueOperations) -> None:
+    family.enqueue([Entry("a", b"A"), Entry("b", b"B")])
+    for owner in ("child.1/live", "suspects.1/live"):
+        family.join(owner)
+    family.fetch("child.1/live", 2, request=1)
+
+    first = family.reclaim("child.1/live", running=["a"], heir="suspects.1/live")
+    again = family.reclaim("child.1/live", running=["a"], heir="suspects.1/live")
+
+    assert first is not None
+    assert again is not None
+    assert (first.returned, again.returned) == (1, 0)
+    assert again.suspects == first.suspects
+    assert again.suspects[0].crashes == 1
+    assert family.reclaim("child.1/live") is None
+
+
 def test_a_child_that_finished_hundreds_unconfirmed_leaves_none_of_them_behind(
     family: QueueOperations, keeper: LeaseKeeper
 ) -> None:

@@ -14,9 +14,10 @@ from dramatiq.brokers.stub import StubBroker
 from switchyard.broker.admin.limits import key_page, limit_states, override_limit
 from switchyard.broker.admin.purge import set_aside, undo
 from switchyard.broker.clock import put_off_reason
+from switchyard.broker.keys import ALL_LANES
 from switchyard.broker.queue import administration, limits
 from switchyard.broker.queue.limits import Override
-from switchyard.broker.queue.operations import Entry, Lease
+from switchyard.broker.queue.operations import Entry, Lease, lane_of
 from switchyard.broker.topology import FairShare
 from tests.integration.broker.queue.conftest import ME, Family, pause
 from tests.waiting import wait_for
@@ -516,6 +517,86 @@ def test_a_key_of_a_wrong_type_loses_no_message(family: Family, name: str) -> No
     declare(family, concurrency=9)
 
     assert sorted([*family.next(), *family.next()]) == ["b", "c"]
+
+
+def wrong_places(family: Family, most: dict[str, int]) -> list[str]:
+    """Return what is wrong: too many places of a key, of ids that have left, or free ones that ids wait for."""
+    held = {str(lease.id, "ascii") for owner in family.owners() for lease in family.held(owner)}
+    lists = [key for lane in ALL_LANES for key in family.keys.waiting(lane)]
+    listed = {str(id_, "ascii") for key in lists for id_ in family.calls.command("LRANGE", key, 0, -1)}
+    dues = [family.calls.command("ZRANGE", family.keys.due(lane), 0, -1) for lane in ALL_LANES]
+    due = {str(id_, "ascii") for ids in dues for id_ in ids}
+    bodies = {str(id_, "ascii") for id_ in family.calls.command("HKEYS", family.keys.bodies)}
+    wrong = [f"{id_} is in no place" for id_ in bodies - held - listed - due]
+    has_place: set[str] = set()
+    for key, ids in places(family).items():
+        n = 1 if key.startswith("o ") else most[key.partition("=")[0]]
+        wrong += [f"{key} has {ids}"] if len(ids) > n else []
+        wrong += [f"{id_} of {key} has ended" for id_ in ids if id_ not in bodies]
+        if key.startswith("c "):
+            wrong += [f"{id_} of {key} is only scheduled" for id_ in ids if id_ not in held | listed]
+        has_place |= set(ids)
+    wrong += [f"{id_} is held without a place" for id_ in held - has_place]
+    for key, ids in waiting(family).items():
+        n = 1 if key.startswith("o ") else most[key.partition("=")[0]]
+        wrong += [f"{ids} wait for {key}, which is free"] if len(places(family).get(key, [])) < n else []
+        wrong += [f"{id_} waits and is not scheduled" for id_ in ids if id_ not in due]
+    return wrong
+
+
+LIMITS: list[tuple[dict[str, Any], dict[str, int]]] = [
+    ({"concurrency": 2}, {"c fan_out": 2}),
+    ({"concurrency": ["1 per host", "2 per customer_id"]}, {"c fan_out host": 1, "c fan_out customer_id": 2}),
+    ({"ordered_by": "customer_id"}, {}),
+    ({"ordered_by": "customer_id", "concurrency": "1 per host"}, {"c fan_out host": 1}),
+]
+ACTS = ["send", "send", "fetch", "fetch", "fetch", "ack", "ack", "retry", "release", "reclaim", "cancel", "isolate"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("options", "most"), LIMITS)
+def test_a_random_walk_gives_each_place_once_and_loses_none(
+    family: Family, options: dict[str, Any], most: dict[str, int], seed: int
+) -> None:
+    """After each move places and waits are right; at the end all messages have run."""
+    draw = random.Random(seed)
+    declare(family, **options)
+    owners, number = [ME, OTHER, RETRY, ALONE], 0
+    for step in range(150):
+        held = [lease for owner in owners for lease in family.held(owner)]
+        lease, act = draw.choice(held) if held else None, draw.choice(ACTS)
+        if act == "send":
+            for _ in range(draw.randint(1, 4)):
+                number += 1
+                family.send(f"m{number:04}", args=[draw.randint(1, 3), draw.choice("xy")])
+        elif act == "fetch":
+            family.next(draw.randint(1, 3), owner=draw.choice(owners))
+        elif act == "cancel" and number:
+            administration.cancel(family, {f"m{draw.randint(1, number):04}": b""})
+        elif lease is not None:
+            if act == "ack":
+                family.ack(lease.owner, [lease])
+            elif act == "retry":
+                move(family, lease, delay_ms=draw.choice([0, 1]))
+            elif act == "release":
+                family.release(lease.owner, [lease])
+            elif act == "isolate":
+                family.isolate(lease)
+            elif act == "reclaim":
+                family.reclaim(lease.owner)
+                owners = [owner for owner in owners if owner != lease.owner]
+                owners.append(f"o{step}/{lane_of(lease.owner)}")
+                family.join(owners[-1])
+        assert wrong_places(family, most) == [], (step, act)
+
+    def drained() -> bool:
+        for owner in owners:
+            family.ack(owner, family.held(owner))
+            family.next(owner=owner)
+        return family.calls.command("HLEN", family.keys.bodies) == 0
+
+    wait_for(drained)
+    assert not family.calls.command("EXISTS", family.keys.slots, family.keys.turns)
 
 
 def until(family: Family, ms: int) -> int:

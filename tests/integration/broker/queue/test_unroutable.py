@@ -64,6 +64,24 @@ def test_what_is_adopted_is_leased_and_neither_scheduled_nor_on_the_list(
     assert family.ack(ME, [grant.lease for grant in adopted.grants]) == []
 
 
+def test_an_adoption_whose_answer_was_lost_leases_nothing_twice(family: QueueOperations, lane: UnroutableLane) -> None:
+    ids = park(family, lane, "a")
+    first = lane.adopt(ME, CALL, ids)
+
+    again = lane.adopt(ME, CALL, ids)
+
+    assert again.grants == first.grants
+
+
+def test_of_two_who_saw_the_same_one_gets_it(family: QueueOperations, lane: UnroutableLane) -> None:
+    ids = park(family, lane, "a")
+
+    mine, others = lane.adopt(ME, CALL, ids), lane.adopt(SOMEBODY, CALL, ids)
+
+    assert (len(mine.grants), len(others.grants)) == (1, 0)
+    assert held(family, SOMEBODY) == set()
+
+
 def test_what_the_owner_fetched_when_it_was_due_is_not_handed_out_again(
     family: QueueOperations, lane: UnroutableLane
 ) -> None:
