@@ -27,8 +27,8 @@ KEPT, COVERING = 112, 112
 PATIENCE_MS = 60_000
 
 
-# Name -> path, with what the maker of letters answers in braces, and a pattern of the heading that the page must show, by a live
-# update if not at first; "" for any.
+# Name -> path, with what the maker of letters answers in braces, and a pattern of the heading that the page must show,
+# by a live update if not at first; "" for any.
 SHOTS = {
     "overview": ("/admin/operations/", "^default is .* behind .* the longest"),
     "queue": ("/admin/operations/queues/default/", ""),
