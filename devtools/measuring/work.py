@@ -42,7 +42,9 @@ def read_work(actor: str, arguments: str) -> Callable[[], Message[Any]]:
         raise ValueError(f"no actor {actor!r}; the project has {known}") from None
     try:
         given = json.loads(arguments or "[]")
-        args, kwargs = ([], given) if isinstance(given, dict) else ([*given], {})
+        if not isinstance(given, list | dict):
+            raise TypeError("neither a list nor an object")
+        args, kwargs = (given, {}) if isinstance(given, list) else ([], given)
         inspect.signature(found.fn).bind(*args, **kwargs)
     except (ValueError, TypeError) as error:
         remedy = "give a list or an object as JSON, for example '[1, 2]'"
