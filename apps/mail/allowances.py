@@ -12,7 +12,7 @@ import re
 import unicodedata
 from datetime import timedelta
 
-from django.db.models import F
+from django.db import transaction
 from django.utils.crypto import salted_hmac
 
 from apps.mail.models import UsedAllowance
@@ -34,21 +34,19 @@ def use(address: str) -> int:
     """Count a request for a mailbox; return 0 when it is allowed, otherwise the seconds until the window ends."""
     key = salted_hmac(f"switchyard allowance {NAME}", mailbox_of(address), algorithm="sha256").hexdigest()
     now = compared_now()
-    used = UsedAllowance.objects.filter(key=key)
-    current = used.filter(began_at__gt=now - WINDOW)
-    # Single statements: of concurrent requests no more than the limit are counted.
-    if current.filter(count__lt=LIMIT).update(count=F("count") + 1):
-        return 0
-    if used.filter(began_at__lte=now - WINDOW).update(began_at=now, count=1):
-        return 0
-    row, is_new = UsedAllowance.objects.get_or_create(key=key, defaults={"began_at": now, "count": 1})
-    if is_new:
-        if row.pk % PURGE_EVERY == 0:
-            purge()
-        return 0
-    if current.filter(count__lt=LIMIT).update(count=F("count") + 1):
-        return 0  # another request made the row meanwhile
-    return max(1, math.ceil((row.began_at + WINDOW - now).total_seconds()))
+    with transaction.atomic():
+        # Locked: of concurrent requests no more than the limit are counted.
+        locked = UsedAllowance.objects.select_for_update()
+        row, is_new = locked.get_or_create(key=key, defaults={"began_at": now, "count": 0})
+        if row.began_at <= now - WINDOW:
+            row.began_at, row.count = now, 0
+        if row.count >= LIMIT:
+            return max(1, math.ceil((row.began_at + WINDOW - now).total_seconds()))
+        row.count += 1
+        row.save()
+    if is_new and row.pk % PURGE_EVERY == 0:
+        purge()
+    return 0
 
 
 def require(address: str) -> None:

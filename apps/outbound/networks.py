@@ -6,12 +6,12 @@ Python's ``ipaddress`` calls several of these global (``64:ff9b::7f00:1``, ``200
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
 
 IPAddress = IPv4Address | IPv6Address
 
-_DENIED_V4: tuple[tuple[IPv4Network, str], ...] = tuple(
-    (IPv4Network(network), name)
+_DENIED = tuple(
+    (ip_network(network), name)
     for network, name in (
         ("0.0.0.0/8", "this network"),
         ("10.0.0.0/8", "private"),
@@ -30,12 +30,6 @@ _DENIED_V4: tuple[tuple[IPv4Network, str], ...] = tuple(
         ("224.0.0.0/4", "multicast"),
         ("255.255.255.255/32", "broadcast"),
         ("240.0.0.0/4", "reserved"),
-    )
-)
-
-_DENIED_V6: tuple[tuple[IPv6Network, str], ...] = tuple(
-    (IPv6Network(network), name)
-    for network, name in (
         ("::/128", "unspecified"),
         ("::1/128", "loopback"),
         ("::/96", "IPv4-compatible"),
@@ -66,23 +60,21 @@ _TEREDO = IPv6Network("2001::/32")
 def denial(address: IPAddress) -> str | None:
     """Return why an address is forbidden (``"loopback"``, ``"NAT64 of 10.0.0.1, private"``), or ``None``."""
     if isinstance(address, IPv4Address):
-        return _named(address, _DENIED_V4)
+        return _named(address)
     for kind, inner in _carried(address):
         reason = denial(inner)
         if reason is not None:
             return f"{kind} of {inner}, {reason}"
     if address in _MAPPED or address in _NAT64:
         return None
-    reason = _named(address, _DENIED_V6)
+    reason = _named(address)
     if reason is None and address not in _GLOBAL_UNICAST:
         return "not global unicast"
     return reason
 
 
-def _named(
-    address: IPAddress, table: tuple[tuple[IPv4Network, str], ...] | tuple[tuple[IPv6Network, str], ...]
-) -> str | None:
-    return next((name for network, name in table if address in network), None)
+def _named(address: IPAddress) -> str | None:
+    return next((name for network, name in _DENIED if address in network), None)
 
 
 def _carried(address: IPv6Address) -> list[tuple[str, IPv4Address]]:

@@ -13,7 +13,6 @@ from typing import Any
 from django.db.models import DecimalField, F, Q, QuerySet, Sum, Value
 from django.db.models.functions import Coalesce, TruncMonth
 
-from apps.reports import chart
 from apps.shop import months
 from apps.shop import queries as shop
 from apps.shop.models import Customer, Invoice, InvoiceStatus, Payment
@@ -59,7 +58,7 @@ def build(customer: Customer, month: str) -> dict[str, Any]:
         "ages": _ages(unpaid_main, after),
         "open_total": money(open_total),
         "unmatched": money(unmatched) if unmatched else "",
-        "chart": chart.bars(monthly_totals(customer, month, main), main),
+        "chart": monthly_totals(customer, month, main),
         "invoices": _invoices(customer, invoices, after, main),
         "payments": [_payment(payment, main) for payment in payments],
         "open": [_open(invoice, left, after, main) for invoice, left in unpaid],
@@ -191,8 +190,8 @@ def paid_until(customer: Customer, invoices: list[Invoice], after: datetime.date
     return {invoice: amount.quantize(ZERO) for invoice, amount in sums if invoice is not None}
 
 
-def monthly_totals(customer: Customer, month: str, currency: str) -> list[tuple[str, Decimal, Decimal]]:
-    """Return ``(month, invoiced, paid)`` for the twelve months that end with ``month``, oldest first."""
+def monthly_totals(customer: Customer, month: str, currency: str) -> list[dict[str, Any]]:
+    """Return what was invoiced and paid in each of the twelve months that end with ``month``, oldest first."""
     first, after = months.bounds(month)
     start = months.later(first, 1 - CHART_MONTHS)
     asked = _asked(customer, Q(issued_on__gte=start, issued_on__lt=after, currency=currency))
@@ -201,8 +200,15 @@ def monthly_totals(customer: Customer, month: str, currency: str) -> list[tuple[
     )
     invoiced_in = _by_month(asked.annotate(month=TruncMonth("issued_on")), "total")
     paid_in = _by_month(paid.annotate(month=TruncMonth("received_at", tzinfo=datetime.UTC)), "amount")
-    span = [months.month_of(months.later(start, number)) for number in range(CHART_MONTHS)]
-    return [(name, invoiced_in.get(name, ZERO), paid_in.get(name, ZERO)) for name in span]
+    return [
+        {
+            "month": f"{day:%b}",
+            "year": str(day.year),
+            "invoiced": float(invoiced_in.get(months.month_of(day), ZERO)),
+            "paid": float(paid_in.get(months.month_of(day), ZERO)),
+        }
+        for day in (months.later(start, number) for number in range(CHART_MONTHS))
+    ]
 
 
 def _asked(customer: Customer, when: Q) -> QuerySet[Invoice]:

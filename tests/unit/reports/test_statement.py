@@ -99,6 +99,21 @@ def test_money_that_no_open_invoice_accounts_for_is_explained(ada):
     )
 
 
+def test_the_chart_has_what_was_invoiced_and_paid_in_each_of_twelve_months(ada):
+    make_payment(
+        make_invoice(ada, total="300.00", issued_on="2025-11-03"), amount="100.00", received_at="2026-10-31T23:59:59Z"
+    )
+    make_invoice(ada, total="7.00", issued_on="2025-10-31")
+    make_invoice(ada, total="8.00", issued_on="2025-11-04", status=InvoiceStatus.VOID)
+
+    chart = statement.build(ada, MONTH)["chart"]
+
+    assert len(chart) == 12
+    assert chart[0] == {"month": "Nov", "year": "2025", "invoiced": 300.0, "paid": 0.0}
+    assert chart[-1] == {"month": "Oct", "year": "2026", "invoiced": 0.0, "paid": 100.0}
+    assert [month["invoiced"] + month["paid"] for month in chart[1:-1]] == [0.0] * 10
+
+
 def test_two_currencies_are_never_added(ada):
     make_invoice(ada, total="100.00")
     make_invoice(ada, total="50.00")
