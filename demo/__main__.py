@@ -13,6 +13,7 @@ from rich.console import Console
 
 from demo.addresses import RETRY_SPEED
 from demo.check import check
+from demo.job_lines import JobLines
 from demo.runner import StopRequest, end_leftovers
 from demo.sample import SampleRun
 from demo.state import DemoError, StateFolder, Stopped
@@ -79,8 +80,9 @@ def run(options: argparse.Namespace, stop: StopRequest, console: Console) -> int
 
 
 def show(yard: DemoYard, stop: StopRequest, console: Console, *, with_sample: bool) -> None:
-    """Print the addresses, send the sample work and print a line for each of its jobs until a stop is requested."""
+    """Print the addresses, send the sample work and print a line for each job until a stop is requested."""
     site, state = yard.addresses.site, yard.state
+    log = state.logs / "pools.log"
     for name, address in (
         ("Operations room", f"{site}   user {USERNAME}, password in {shortened(state.credentials)}"),
         ("Admin", f"{site}admin/"),
@@ -88,15 +90,17 @@ def show(yard: DemoYard, stop: StopRequest, console: Console, *, with_sample: bo
         ("API and its docs", f"{site}api/v1/docs"),
         ("Metrics", f"{site}metrics"),
         ("Commands", f". {shortened(state.environment)}; .venv/bin/python manage.py switchyard doctor"),
-        ("Log of the jobs", shortened(state.logs / "pools.log")),
+        ("Log of the jobs", shortened(log)),
     ):
         console.print(f"  {name:<18} {address}")
     console.print(f"ready: {site}")
     sample = SampleRun(yard, console.print, is_over=stop.wait)
     if with_sample:
         sample.start(SENT)
+    others = JobLines(log, console.print)
     while not stop.wait(POLL_S):
         yard.restart_dead()
+        others.read(job.job_id for job in sample.jobs())
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
