@@ -199,29 +199,6 @@ def test_all_or_none_of_what_is_sent_together_goes_into_a_queue_with_too_little_
     assert depth(broker) == 0
 
 
-def test_a_unique_key_stands_for_one_message_until_that_has_ended(build: Build, run_worker: Any) -> None:
-    broker = build()
-    runs: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def job(number: int) -> None:
-        runs.append(number)
-
-    first = broker.enqueue(message(1, unique_key="report"))
-    second = broker.enqueue(message(2, unique_key="report"))
-    other = broker.enqueue(message(3, unique_key="other"))
-    together = broker.enqueue_many([message(4, unique_key="new"), message(5, unique_key="new")])
-    with run_worker(broker=broker):
-        broker.join("work", timeout=60_000)
-        later = broker.enqueue(message(6, unique_key="report"))
-        broker.join("work", timeout=60_000)
-
-    assert second.message_id == first.message_id
-    assert len({one.message_id for one in together}) == 1
-    assert len({first.message_id, other.message_id, later.message_id}) == 3
-    assert sorted(runs) == [1, 3, 4, 6]
-
-
 def test_a_delayed_message_waits_for_its_time_and_no_longer(
     build: Build, run_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
