@@ -23,7 +23,8 @@ def main() -> None:
     try:
         execute_from_command_line(sys.argv)
     except ModuleNotFoundError as error:
-        if not hasattr(error, "__notes__"):
+        package = (error.name or "").partition(".")[0]
+        if package and find_spec(package) is None and not hasattr(error, "__notes__"):
             error.add_note("after a pull, run bin/demo, which installs requirements.txt again when it has changed")
         raise
 

@@ -327,38 +327,6 @@ def test_a_running_message_is_not_taken_for_lost(broker: RedisBroker, run_worker
     assert len(starts) == 2
 
 
-def test_a_consumer_that_stops_gives_back_what_it_had_not_handed_out(broker: RedisBroker) -> None:
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def job() -> None: ...
-
-    for _ in range(3):
-        job.send()
-    consumer = broker.consume("work", prefetch=3)
-    handed_out = next(consumer)
-    consumer.close()
-
-    assert handed_out is not None
-    live = facilities(broker).transport.stats("work").live
-    assert (live.waiting, live.running) == (2, 1)
-
-
-@pytest.mark.parametrize("option", ["attempts", "generation", "enqueued_at", "due_at"])
-def test_a_message_with_a_number_that_is_none_is_set_aside(broker: RedisBroker, run_worker: Any, option: str) -> None:
-    runs: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def broken() -> None:
-        runs.append(1)
-        raise RuntimeError("no")
-
-    broker.families["work"].enqueue([Entry("x", body(**{option: "many"}))])
-    with run_worker(broker=broker):
-        wait_for(lambda: facilities(broker).transport.stats("work").quarantined == 1)
-
-    assert runs == []
-
-
 def body(**options: Any) -> bytes:
     message: Message[Any] = Message("work", "broken", (), {}, options)
     return codec.encode(message)

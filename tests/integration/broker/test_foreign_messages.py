@@ -122,6 +122,13 @@ def test_an_eta_with_an_option_that_enqueue_refuses_blocks_nothing(
     assert (record.state, record.reason) == ("dead", "quarantined")
 
 
+UNUSABLE: list[tuple[str, Any]] = [
+    *(("max_retries", -1), ("time_limit", "5s"), ("time_limit", 0), ("time_limit", [1]), ("store_results", 1)),
+    *(("alert", {}), ("priority", "high"), ("unique_key", {"a": 1}), ("on_failure", ["tell"]), ("delay", "later")),
+    *(("permanent", "ValueError"), ("backoff", 5), ("rate_limit", "1/d")),
+]
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
@@ -134,6 +141,7 @@ def test_an_eta_with_an_option_that_enqueue_refuses_blocks_nothing(
         ({"attempts": 1.5}, "option attempts is 1.5, a float, not an int"),
         ({"deferred_by": ["x"]}, "option deferred_by is ['x'], not a text"),
         ({"pipe_target": "next"}, "pipe_target is 'next'; write a pipeline"),
+        *(({name: value}, f"{name} is {value!r}") for name, value in UNUSABLE),
     ],
     ids=str,
 )

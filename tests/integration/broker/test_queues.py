@@ -62,14 +62,6 @@ def depth(broker: RedisBroker) -> int:
     return int(broker.client.hlen(broker.families["work"].keys.bodies))
 
 
-def test_messages_come_in_the_order_they_were_sent(build: Build) -> None:
-    broker = build()
-    for number in range(20):
-        broker.enqueue(message(number))
-
-    assert numbers(broker, 20) == list(range(20))
-
-
 @pytest.mark.parametrize("with_actor", [True, False])
 def test_a_lower_priority_number_goes_first(build: Build, with_actor: bool) -> None:
     broker = build()
@@ -199,29 +191,6 @@ def test_all_or_none_of_what_is_sent_together_goes_into_a_queue_with_too_little_
     assert depth(broker) == 0
 
 
-def test_a_unique_key_stands_for_one_message_until_that_has_ended(build: Build, run_worker: Any) -> None:
-    broker = build()
-    runs: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def job(number: int) -> None:
-        runs.append(number)
-
-    first = broker.enqueue(message(1, unique_key="report"))
-    second = broker.enqueue(message(2, unique_key="report"))
-    other = broker.enqueue(message(3, unique_key="other"))
-    together = broker.enqueue_many([message(4, unique_key="new"), message(5, unique_key="new")])
-    with run_worker(broker=broker):
-        broker.join("work", timeout=60_000)
-        later = broker.enqueue(message(6, unique_key="report"))
-        broker.join("work", timeout=60_000)
-
-    assert second.message_id == first.message_id
-    assert len({one.message_id for one in together}) == 1
-    assert len({first.message_id, other.message_id, later.message_id}) == 3
-    assert sorted(runs) == [1, 3, 4, 6]
-
-
 def test_a_delayed_message_waits_for_its_time_and_no_longer(
     build: Build, run_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,23 +209,6 @@ def test_a_delayed_message_waits_for_its_time_and_no_longer(
         broker.join("work", timeout=60_000)
 
     assert started_s[0] - sent_s >= 0.399
-
-
-def test_delayed_messages_run_in_the_order_they_are_due(build: Build, run_worker: Any) -> None:
-    broker = build()
-    runs: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def job(number: int) -> None:
-        runs.append(number)
-
-    base_s = time.monotonic() + 3  # whatever time lies between two sends
-    for number, later_s in enumerate((1.2, 0.4, 0.8, 0.0)):
-        job.send_with_options(args=(number,), delay=int((base_s + later_s - time.monotonic()) * 1_000))
-    with run_worker(broker=broker, threads=1):
-        broker.join("work", timeout=60_000)
-
-    assert runs == [3, 1, 2, 0]
 
 
 def test_flushing_drops_what_waits_is_scheduled_or_held(build: Build) -> None:

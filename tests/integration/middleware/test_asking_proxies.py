@@ -8,13 +8,23 @@ from typing import Any
 
 import dramatiq
 import pytest
+from dramatiq import Actor
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware
 
+from switchyard.broker.interface import Facilities
 from switchyard.jobs.queries import find_job
 from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
 from tests.waiting import wait_for
+
+
+@pytest.fixture
+def succeed(facilities: Facilities) -> Iterator[Actor[[], None]]:
+    """An actor of the project's broker that does nothing."""
+    actor = dramatiq.actor(lambda: None, actor_name="succeed", queue_name="default")
+    yield actor
+    del actor.broker.actors["succeed"]
 
 
 @pytest.fixture
@@ -31,18 +41,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     yield names
 
 
-@pytest.mark.usefixtures("facilities")
-def test_no_hook_asks_a_message_that_succeeds_for_what_it_has_not(run_worker: RunWorker, asked: list[str]) -> None:
-    @dramatiq.actor(queue_name="default")
-    def succeed() -> None:
-        return None
-
-    try:
-        with run_worker("default"):
-            jobs = [submit(succeed, kwargs={}) for _ in range(3)]
-            wait_for(lambda: all((job := find_job(id_)) and job.state == "succeeded" for id_ in jobs), 30)
-    finally:
-        del dramatiq.get_broker().actors["succeed"]
+def test_no_hook_asks_a_message_that_succeeds_for_what_it_has_not(
+    succeed: Actor[[], None], run_worker: RunWorker, asked: list[str]
+) -> None:
+    with run_worker("default"):
+        jobs = [submit(succeed, kwargs={}) for _ in range(3)]
+        wait_for(lambda: all((job := find_job(id_)) and job.state == "succeeded" for id_ in jobs), 30)
 
     assert asked == []
 
@@ -62,22 +66,14 @@ def attributes(message: MessageProxy) -> list[object]:
     return [found for found in gc.get_referents(message) if isinstance(found, dict) and "message_id" in found]
 
 
-@pytest.mark.usefixtures("facilities")
-def test_no_hook_writes_what_a_message_has_no_place_for(run_worker: RunWorker) -> None:
+def test_no_hook_writes_what_a_message_has_no_place_for(succeed: Actor[[], None], run_worker: RunWorker) -> None:
     """One would cost each message a dictionary, and all that read its attributes afterwards more time."""
     keeps = Keeps()
 
-    @dramatiq.actor(queue_name="default")
-    def succeed() -> None:
-        return None
-
-    try:
-        with run_worker("default") as worker:
-            worker.broker.add_middleware(keeps)
-            submit(succeed, kwargs={})
-            wait_for(lambda: keeps.messages, 30)
-    finally:
-        del dramatiq.get_broker().actors["succeed"]
+    with run_worker("default") as worker:
+        worker.broker.add_middleware(keeps)
+        submit(succeed, kwargs={})
+        wait_for(lambda: keeps.messages, 30)
 
     [message] = keeps.messages
     assert attributes(message) == []

@@ -233,28 +233,6 @@ def test_news_of_the_sender_that_comes_late_does_not_hide_that_a_job_was_deferre
         assert _with_reason(records, sent.message_id, "rate_limit").state == "scheduled"
 
 
-def test_queued_and_scheduled_jobs_that_are_cancelled_never_start(broker: RedisBroker, run_worker: Any) -> None:
-    records = facilities(broker).records
-    runs: list[str] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def record_run(name: str) -> None:
-        runs.append(name)
-
-    queued = record_run.send("queued").message_id
-    scheduled = record_run.send_with_options(args=("scheduled",), delay=50).message_id
-    answers = [cancel(facilities(broker), job_id) for job_id in (queued, scheduled)]
-    last = record_run.send_with_options(args=("last",), delay=150).message_id
-    with run_worker(broker=broker):
-        wait_for(lambda: records.read(last).ended)
-
-    assert answers == ["cancelled", "cancelled"]
-    assert runs == ["last"]
-    assert [records.read(job_id).state for job_id in (queued, scheduled)] == ["cancelled", "cancelled"]
-    assert cancel(facilities(broker), queued) == "ended"
-    assert cancel(facilities(broker), "nobody") == "unknown"
-
-
 def test_a_running_job_stops_between_two_steps(broker: RedisBroker, run_worker: Any) -> None:
     records = facilities(broker).records
     started, steps = threading.Event(), []
@@ -315,25 +293,6 @@ def test_a_running_job_that_does_not_look_is_interrupted_within_a_second(
     assert metrics.messages.labels("work", name, state)._value.get() == 1
     stats = facilities(broker).transport.stats("work")
     assert (stats.dead, stats.retry.scheduled, stats.retry.waiting) == (0, 0, 0)
-
-
-def test_a_job_waiting_for_its_retry_can_be_cancelled(broker: RedisBroker, run_worker: Any) -> None:
-    records = facilities(broker).records
-    runs: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work", backoff=lambda retry: 60_000)
-    def failing() -> None:
-        runs.append(1)
-        raise RuntimeError("no")
-
-    with run_worker(broker=broker):
-        job_id = failing.send().message_id
-        wait_for(lambda: records.read(job_id).state == "retrying")
-        cancel(facilities(broker), job_id)
-        wait_for(lambda: facilities(broker).transport.stats("work").retry.scheduled == 0)
-
-    assert runs == [1]
-    assert records.read(job_id).state == "cancelled"
 
 
 def _with_reason(records: Any, job_id: str, reason: str) -> Any:

@@ -24,8 +24,6 @@ from tests.factories.letters import requeue
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
-NOW_MS = 1_800_000_000_000
-
 
 @pytest.mark.parametrize(("actors", "messages", "attempts"), [(5, 1, 2), (0, 2, 3), (5, 0, 1), (None, 1, 2)])
 def test_max_retries_of_a_message_goes_before_its_actors_and_its_queues(
@@ -94,35 +92,6 @@ def test_a_time_limit_of_a_message_goes_before_its_actors(yard_broker: BuildBrok
     assert 300 <= letter.duration_ms < 4_900, "the actor's own limit"
     with pytest.raises(InvalidOption, match=r"time_limit is 10000; .* below the queue's hard limit of 10000 ms"):
         endless.send_with_options(time_limit=10_000)
-
-
-@pytest.mark.parametrize(
-    "rubbish",
-    [
-        *({"max_retries": "5"}, {"max_retries": -1}, {"time_limit": "5s"}, {"time_limit": 0}, {"time_limit": [1]}),
-        *({"track": "no"}, {"store_results": 1}, {"alert": {}}, {"priority": "high"}, {"unique_key": {"a": 1}}),
-        *({"on_failure": ["tell"]}, {"pipe_target": "next"}, {"delay": "later"}, {"permanent": "ValueError"}),
-        *({"backoff": 5}, {"rate_limit": "1/d"}, {"redact": "all"}),
-    ],
-    ids=str,
-)
-def test_an_unusable_option_of_a_foreign_sender_sends_the_message_to_the_quarantine(
-    yard_broker: BuildBroker, run_worker: Any, rubbish: dict[str, Any]
-) -> None:
-    broker = yard_broker(small_yard(max_retries=1))
-    runs: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work", time_limit=4_000)
-    def job() -> None:
-        runs.append(1)
-
-    with run_worker(broker=broker):
-        job_id = broker.enqueue(Message("work", "job", (), {}, {"enqueued_at": NOW_MS, **rubbish})).message_id
-        found = wait_for(lambda: facilities(broker).transport.unreadable("work").items)
-
-    [name] = rubbish
-    assert [(item.id, f"{name} is {rubbish[name]!r}" in item.error) for item in found] == [(job_id, True)]
-    assert runs == []
 
 
 @pytest.mark.parametrize("delay_s", [10**15, -5])
@@ -304,27 +273,6 @@ def test_a_dead_letter_that_a_person_requeues_is_not_too_old(broker: RedisBroker
         wait_for(lambda: facilities(broker).records.read(sent.message_id).state == "succeeded")
 
 
-def test_after_the_last_retry_the_named_actor_gets_message_and_numbers(broker: RedisBroker, run_worker: Any) -> None:
-    told: list[Any] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def give_up(message: dict[str, Any], retries: dict[str, Any]) -> None:
-        told.append((message["message_id"], message["args"], message["options"]["retries"], retries))
-        assert "RuntimeError: no" in message["options"]["traceback"]
-
-    @dramatiq.actor(broker=broker, queue_name="work", on_retry_exhausted="give_up", throws=KeyError)
-    def broken(kind: str) -> None:
-        raise KeyError(kind) if kind == "expected" else RuntimeError("no")
-
-    with run_worker(broker=broker):
-        job_id = broken.send_with_options(args=("hard",), max_retries=2).message_id
-        broken.send("expected")
-        wait_for(lambda: told)
-        broker.join("work", timeout=60_000)
-
-    assert told == [(job_id, ["hard"], 3, {"retries": 2, "max_retries": 2})]
-
-
 def test_a_repeated_end_sends_its_callbacks_under_the_same_ids(broker: RedisBroker, run_worker: Any) -> None:
     told: list[str] = []
 
@@ -387,24 +335,6 @@ def test_a_task_that_asks_is_told_of_a_shutdown_and_runs_again(
         record = ended(broker, job_id)
 
     assert (record.state, record.attempts, told, len(runs)) == ("succeeded", 2, [1], 2)
-
-
-def test_a_running_message_says_how_often_it_was_retried(broker: RedisBroker, run_worker: Any) -> None:
-    seen: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work", max_retries=None, min_backoff=1, max_backoff=2)
-    def stubborn() -> None:
-        message = CurrentMessage.get_current_message()
-        assert message is not None
-        seen.append(message.options.get("retries", 0))
-        if len(seen) < 8:
-            raise RuntimeError("not yet")
-
-    with run_worker(broker=broker):
-        record = ended(broker, stubborn.send().message_id)
-
-    assert record.state == "succeeded"
-    assert seen == list(range(8))
 
 
 def test_an_actor_without_a_time_limit_is_interrupted_before_its_process_is_killed(

@@ -292,31 +292,3 @@ def test_a_message_for_an_actor_that_nobody_knows_in_time_is_a_dead_letter_and_b
     assert stats.quarantined == 0
     assert facilities(broker).records.read(orphan.message_id).state == "dead"
     assert len(facilities(broker).alerts.claim_due()) == 1
-
-
-def test_a_requeued_letter_runs_again_with_fresh_attempts(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard(max_retries=1))
-    mended: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def fixable() -> None:
-        if not mended:
-            raise RuntimeError("broken")
-
-    with run_worker(broker=broker):
-        job_id = fixable.send().message_id
-        wait_for(lambda: facilities(broker).transport.stats("work").dead == 1)
-        wait_for(lambda: facilities(broker).records.read(job_id).state == "dead")
-        mended.append(1)
-        assert requeue(facilities(broker).transport, "work", job_id) == "moved"
-        record = wait_for(lambda: _succeeded(broker, job_id))
-
-    assert record.attempts == 1
-    assert record.error is None
-    assert facilities(broker).transport.stats("work").dead == 0
-    assert requeue(facilities(broker).transport, "work", job_id) == "gone"
-
-
-def _succeeded(broker: RedisBroker, job_id: str) -> Any:
-    record = facilities(broker).records.read(job_id)
-    return record if record and record.state == "succeeded" else None

@@ -1,10 +1,11 @@
-"""A yard lists its lanes and the pools that serve them, and refuses invalid declarations."""
+"""A yard lists its lanes, the pools that serve them and their retries, and refuses invalid declarations."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from project.topology import YARD
 from switchyard.broker.errors import InvalidDeclaration
 from switchyard.broker.keys import Keys
-from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
+from switchyard.broker.topology import SUPERVISOR_BYTES, Pool, Queue, RetryPolicy, Yard
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -145,3 +146,100 @@ def test_a_name_is_taken_only_if_its_keys_are_its_own(name: str) -> None:
     keys = Keys("p").queue(name).all_keys()
     assert len(set(keys)) == len(keys)
     assert all(key.startswith(f"p:{{{name}}}:") and key.count("{") == key.count("}") == 1 for key in keys)
+
+
+MB = 1_000_000
+SUMS_QUEUE = Queue("sums", objective_ms=None, soft_limit_ms=1_000, hard_limit_ms=2_000)
+SUMS = Pool("sums", "processes", ("sums",), processes="cores", slots=1, isolated=2, memory_limit_bytes=100 * MB)
+FIXED = Pool("retries", "threads", (), processes=3, slots=2, shared_retries=True)
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory_bytes", "children"),
+    [
+        (8, None, 8),
+        (8, SUPERVISOR_BYTES + 7 * 100 * MB, 4),  # one successor and two isolated ones beside them
+        (8, SUPERVISOR_BYTES + 7 * 100 * MB - 1, 3),
+        (2, 10**12, 2),
+        (8, 10 * MB, 1),
+    ],
+)
+def test_there_are_as_many_children_as_cores_and_memory_carry_and_at_least_one(
+    cores: int, memory_bytes: int | None, children: int
+) -> None:
+    assert SUMS.children_on(cores, memory_bytes) == children
+
+
+def test_pinned_pool_has_no_more_children_than_cpus() -> None:
+    assert replace(SUMS, cpus=(2, 3)).children_on(8, None) == 2
+
+
+def test_pool_of_cores_is_resolved_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("switchyard.broker.topology.cores_here", lambda: 6)
+    monkeypatch.setattr("switchyard.broker.topology.memory_here", lambda: None)
+
+    assert (SUMS.children, SUMS.total_slots, SUMS.most_running, SUMS.most_children) == (6, 6, 9, 9)
+
+
+def test_yard_on_a_number_of_cores_resolves_only_the_pools_of_cores() -> None:
+    yard = Yard((SUMS_QUEUE,), (SUMS, FIXED)).with_cores(5)
+
+    assert [pool.children for pool in yard.pools] == [5, 3]
+    assert yard.pools[0].per_core and yard.pools[0].most_memory_bytes == SUPERVISOR_BYTES + 8 * 100 * MB
+    assert yard.pools[1] is FIXED and FIXED.most_memory_bytes is None
+
+
+def test_kind_decides_how_many_isolated_children_a_pool_may_have_that_says_nothing() -> None:
+    assert [replace(FIXED, kind=kind).most_isolated for kind in ("threads", "processes", "gevent")] == [4, 4, 2]
+
+
+HOUR = 3_600_000
+
+
+def test_the_default_lasts_for_hours() -> None:
+    policy = RetryPolicy()
+
+    least_ms, most_ms = policy.span_ms()
+
+    assert policy.retries == 12
+    assert policy.longest_ms(1) == 5_000
+    assert (least_ms, most_ms) == (6_157_500, 12_315_000)
+
+
+def test_named_delays_say_how_often_and_when() -> None:
+    policy = RetryPolicy(delays_ms=(5_000, 300_000))
+
+    assert policy.retries == 2
+    assert [policy.longest_ms(retry) for retry in (1, 2, 3)] == [5_000, 300_000, 300_000]
+    assert policy.span_ms() == (152_500, 305_000)
+    assert policy.span_ms(retries=3) == (302_500, 605_000)
+    assert policy.span_ms(retries=0) == (0, 0)
+
+
+def test_a_function_counts_as_it_answers_and_a_failing_one_as_the_policys_delays() -> None:
+    policy = RetryPolicy(max_retries=3, base_ms=1_000, backoff=lambda retry: retry * 10)
+
+    assert policy.span_ms() == (60, 60)
+    assert policy.span_ms(backoff=lambda retry: 5) == (15, 15)
+    assert RetryPolicy(max_retries=2, base_ms=1_000).span_ms(backoff=lambda retry: 1 // 0) == (1_500, 3_000)
+
+
+@pytest.mark.parametrize("value", [5_000, [5_000], (-1,), (1.5,), ("5000",), (True,), (10**15,), None])
+def test_delays_that_cannot_be_used_are_refused(value: Any) -> None:
+    with pytest.raises(InvalidDeclaration, match=r"delays_ms is .* one for each retry, such as"):
+        RetryPolicy(delays_ms=value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("max_retries", 3), ("base_ms", 1_000), ("cap_ms", HOUR * 2), ("backoff", lambda retry: 5)]
+)
+def test_what_named_delays_already_say_is_refused_beside_them(option: str, value: Any) -> None:
+    with pytest.raises(InvalidDeclaration, match=rf"{option} is .*leave it out: delays_ms already says"):
+        RetryPolicy(delays_ms=(5_000, 300_000), **{option: value})
+
+
+def test_what_a_queue_calls_is_a_text_and_the_speed_of_a_yard_a_number() -> None:
+    with pytest.raises(InvalidDeclaration, match="queue mail: calls is True"):
+        Queue("mail", 1_000, 1_000, 2_000, calls=True)  # type: ignore[arg-type]
+    with pytest.raises(InvalidDeclaration, match="yard: retry_speed is 0"):
+        Yard((), (), retry_speed=0)

@@ -1,7 +1,8 @@
-"""A process that would run in a wrong yard, or send mail that may wait for ever, exits 78 and says what to change."""
+"""A process that would run in a wrong yard, on absent CPUs or with endless mail exits 78 and says what to change."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from django.conf import UserSettingsHolder, global_settings, settings
 from django.db.migrations.loader import MigrationLoader
 from django.test import override_settings
 
-from switchyard.broker.topology import Yard
+from switchyard.broker.topology import Pool, Yard
 from switchyard.conf import read
+from switchyard.workers import preflight
 from switchyard.workers.checks import servers
 from switchyard.workers.checks.database import migrations_on_disk
 from switchyard.workers.checks.servers import endless_mail
+from switchyard.workers.child import spawn
 from switchyard.workers.preflight import refuse_if_unwritable, refuse_if_wrong, warn_if_too_small
 
 SOUND = settings.SWITCHYARD.topology
@@ -132,3 +135,52 @@ def test_files_name_the_migrations_that_django_loads() -> None:
 
     assert found == MigrationLoader(None, ignore_no_migrations=True).disk_migrations.keys()
     assert ("auth", "0001_initial") in found and apps.is_installed("switchyard.bulk")
+
+
+SLOW = settings.SWITCHYARD.topology.pool("slow")
+PINNED = replace(SLOW, cpus=(0, 7))
+
+
+def usable(monkeypatch: pytest.MonkeyPatch, *cpus: int) -> list[set[int]]:
+    """Have a machine with these CPUs; return the sets that processes are pinned to."""
+    pinned: list[set[int]] = []
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(cpus), raising=False)
+    monkeypatch.setattr("os.sched_setaffinity", lambda pid, to: pinned.append(set(to)), raising=False)
+    return pinned
+
+
+def test_a_cpu_that_is_not_there_is_refused_in_production_with_those_that_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usable(monkeypatch, 0, 1)
+
+    with override_settings(DEBUG=False), pytest.raises(SystemExit) as exit:
+        preflight.refuse_if_not_pinnable([SLOW, PINNED])
+
+    assert exit.value.code == 78
+    assert "pool slow: cpus names 7, this process may use 0, 1; name some of these" in capsys.readouterr().err
+
+
+def test_on_a_development_machine_a_pool_runs_on_the_cpus_that_are_there(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pinned = usable(monkeypatch, 0, 1)
+
+    with override_settings(DEBUG=True), caplog.at_level(logging.WARNING):
+        preflight.refuse_if_not_pinnable([PINNED])
+    spawn.pin(PINNED)
+
+    assert "cpus names 7" in caplog.text
+    assert pinned == [{0}]
+
+
+@pytest.mark.parametrize("pool", [PINNED, SLOW])
+def test_a_platform_without_pinning_warns_of_what_it_ignores(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, pool: Pool
+) -> None:
+    monkeypatch.delattr("os.sched_getaffinity")
+
+    preflight.refuse_if_not_pinnable([pool])
+    spawn.pin(pool)
+
+    assert ("pool slow: cpus is ignored" in caplog.text) is bool(pool.cpus)

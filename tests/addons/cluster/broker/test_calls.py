@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 
 from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved
+from switchyard.broker.admin.stats import pauses_in
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
 from switchyard.broker.keys import Keys
+from switchyard.broker.queue.administration import pause_actor, resume_actor
 from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls, call_together, calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.scripts import script
+from switchyard.broker.shapes import ActorPause
 from switchyard.broker.worker.wakeup import Wakeup
 from switchyard.operations.findings.examine import broker_away
 from switchyard.operations.findings.finding import FindingGroup
@@ -233,3 +236,24 @@ def test_a_node_that_has_left_is_asked_for_nothing(cluster: ClusterUnderTest, tm
     finally:
         calls.close()
         left.kill()
+
+
+BODY = b'{"actor":"fan_out","sent_at":1}'
+
+
+def test_queues_on_several_nodes_are_paused_and_resumed(calls: RedisCalls) -> None:
+    families = [QueueOperations(calls, Keys().queue(f"queue-{number}")) for number in range(6)]
+    for family in families:
+        family.join("me/live")
+        family.enqueue([Entry("one", BODY), Entry("two", b'{"actor":"mail","sent_at":1}')])
+
+    wanted = ActorPause(0, 0, 0, "fan_out", reason="it sends itself")
+    assert all(pause_actor(family, wanted) for family in families)
+    started = [[grant.lease.id for grant in family.fetch("me/live", 9, request=1).grants] for family in families]
+    assert started == [[b"two"]] * 6
+    assert [each.reason for each in pauses_in(families)] == ["it sends itself"]
+
+    assert all(resume_actor(family, "fan_out") for family in families)
+    started = [[grant.lease.id for grant in family.fetch("me/live", 9, request=2).grants] for family in families]
+    assert started == [[b"one"]] * 6
+    assert pauses_in(families) == []

@@ -1,8 +1,8 @@
-"""A master of a cluster that holds no queue and lost its keys: doctor and room name it until that is accepted."""
+"""Masters of a cluster that lost their keys, or that nothing could replace, are named until that is mended."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,13 +19,14 @@ from switchyard.broker.redis.connections import connect
 from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.operations.findings.examine import run_checks
 from switchyard.operations.findings.finding import Finding, FindingGroup
-from switchyard.operations.findings.servers import look_at_servers
+from switchyard.operations.findings.servers import GROUP, look_at_servers
 from switchyard.operations.overview import overview
 from switchyard.operations.supervisors import read_server_state
 from switchyard.wiring import build_yard
 from switchyard.workers.preflight import make_watch, mark_keyspace
 from tests.addons.cluster.nodes import ClusterUnderTest
 from tests.factories.brokers import the_global_broker
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -120,3 +121,25 @@ def test_a_master_with_too_few_slots_is_named_with_what_to_do(cluster: ClusterUn
     found = look()["no_marker"]
     assert bare.address in found.seen and "nor 512 slots in a row" in found.cause
     assert "slot group" in found.next
+
+
+def replica_findings() -> list[Finding]:
+    return [found for found in run_checks(GROUP, look_at_servers, 20.0) if found.code == "no_replica"]
+
+
+def test_masters_that_no_replica_follows_are_named(tmp_path: Path, configure: Callable[..., None]) -> None:
+    with ClusterUnderTest(tmp_path / "cluster", replicas=1) as cluster:
+        configure(broker_url=cluster.url)
+        assert replica_findings() == []
+
+        lone, kept, another = cluster.masters
+        cluster.replica_of(lone).kill()
+        [one] = wait_for(replica_findings)
+        cluster.replica_of(another).kill()
+        [two] = wait_for(lambda: [found for found in replica_findings() if another.address in found.seen])
+
+    assert (one.severity, one.group) == ("warning", "broker")
+    assert lone.address in one.seen and kept.address not in one.seen
+    assert lone.address in two.seen and kept.address not in two.seen
+    assert "its queues wait" in one.seen and "the queues of each wait" in two.seen
+    assert "--cluster-slave" in two.next

@@ -1,18 +1,25 @@
-"""Additions of the broker on RabbitMQ to its server: long delays, unique keys, levels, and deliveries that are lost."""
+"""Additions of the broker on RabbitMQ to its server: long delays, unique keys, levels, odd and ended deliveries."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import dramatiq
+import pika
 import pytest
+from pika.exceptions import ChannelClosedByBroker
 
+from switchyard.addons.rabbitmq import majority
 from switchyard.addons.rabbitmq.connections import Publishers, disconnect, parameters_of
+from switchyard.addons.rabbitmq.frames import CONTENT_TYPE
+from switchyard.addons.rabbitmq.queues import RabbitQueues
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable, QueueFull
 from switchyard.broker.queue.administration import DepthLimits
+from switchyard.broker.worker.prefetch import CELLS, HeldMarks
 from tests.chaos.fault_proxy import FaultProxy
 from tests.waiting import wait_for
 
@@ -296,3 +303,125 @@ def test_a_message_that_the_server_rejects_for_a_moment_is_sent_again(
     publishers.close()
 
     assert refused.value.outcome == "refused"
+
+
+QUEUE = "work"
+OURS = b'{"actor":"job","sent_at":1}'
+
+
+@pytest.mark.parametrize(
+    ("fields", "body"),
+    [
+        ({"content_type": CONTENT_TYPE, "message_id": "a", "correlation_id": "²"}, OURS),
+        ({"content_type": CONTENT_TYPE, "message_id": b"caf\xe9"}, OURS),
+        ({"message_id": b"caf\xe9"}, b"no message"),
+        ({}, b'{"queue_name":"work","actor_name":"job","args":[],"kwargs":{},"options":{},"message_id":5}'),
+        ({}, b"[" * 100_000),
+    ],
+    ids=["a number of other digits", "an id in Latin-1", "no message, of such an id", "a number as id", "nested"],
+)
+def test_the_message_behind_a_foreign_one_is_handed_out(rabbit_yard: Build, fields: Any, body: bytes) -> None:
+    broker = rabbit_yard()
+    broker.held_marks = HeldMarks(memoryview(bytearray(8 * CELLS)).cast("q"))  # as a pool's child has them
+    job = dramatiq.actor(lambda: None, broker=broker, queue_name=QUEUE, actor_name="job")
+    with broker.publishers.channel() as channel:
+        name = broker.server_queues.name(QUEUE)
+        broker.server_queues.declare(channel, QUEUE, name)
+        channel.basic_publish("", name, body, pika.BasicProperties(delivery_mode=2, **fields))
+    behind = job.send().message_id
+
+    consumer = broker.consume(QUEUE, prefetch=8, timeout=200)
+    found: list[str] = []
+
+    def handed_out() -> bool:
+        if (message := next(consumer)) is not None:
+            found.append(message.message_id)
+            consumer.ack(message)
+        return behind in found
+
+    wait_for(handed_out)
+    consumer.outgoing.send()
+    assert found in ([behind], ["a", behind], [r"caf\xe9", behind])
+
+
+def delete_its_queue(broker: Any, lane: str) -> None:
+    """Delete a queue as a person does, over another connection."""
+    with pika.BlockingConnection(broker.parameters) as connection:
+        connection.channel().queue_delete(broker.server_queues.name(lane))
+    broker.publishers.close()
+
+
+def close_its_channel(broker: Any, lane: str) -> None:
+    for each in broker._consumers:
+        unknown_tag = partial(each._channel._impl.basic_ack, 10_000)
+        each._connection.add_callback_threadsafe(unknown_tag)
+
+
+@pytest.mark.parametrize("queue_type", ["quorum", "classic"])
+@pytest.mark.parametrize("end", [delete_its_queue, close_its_channel])
+def test_work_goes_on(
+    end: Callable[..., None], queue_type: str, rabbit_yard: Any, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", 0.1)
+    broker, ran = rabbit_yard(keys=queue_type, queue_type=queue_type), set[int]()
+    job = dramatiq.actor(lambda n: ran.add(n), broker=broker, queue_name="work", actor_name="job")
+    with run_worker(broker=broker):
+        job.send(1)
+        wait_for(lambda: 1 in ran and not broker.in_flight)
+
+        end(broker, "work")
+        job.send(2)
+
+        wait_for(lambda: 2 in ran, timeout_s=30)
+
+
+QUEUES = RabbitQueues("test-existing")
+ALL = [name for lane in ("whole", "bare", "missing") for name in QUEUES.every(lane)]
+
+
+@pytest.fixture
+def connection(rabbitmq_server: Any) -> Iterator[Any]:
+    """A connection to a server that has the lane ``whole``, and the lane ``bare`` without its rejected messages."""
+    connection = pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url))
+    channel = connection.channel()
+    QUEUES.declare(channel, "bare", QUEUES.name("bare"))
+    channel.queue_delete(QUEUES.rejected("bare"))
+    QUEUES.declare(channel, "whole", QUEUES.name("whole"))
+    yield connection
+    channel = connection.channel()
+    for name in ALL:
+        channel.queue_delete(name)
+    connection.close()
+
+
+def existing(connection: Any) -> list[str]:
+    """Return the queues of all lanes that the server has."""
+    found = []
+    for name in ALL:
+        try:
+            connection.channel().queue_declare(name, passive=True)
+            found.append(name)
+        except ChannelClosedByBroker:
+            continue
+    return found
+
+
+def test_no_queue_is_created(connection: Any, rabbitmq_server: Any) -> None:
+    before = existing(connection)
+
+    majority.ask(rabbitmq_server.url, QUEUES.prefix, "quorum", ["missing", "bare", "whole"])
+
+    assert existing(connection) == before == [QUEUES.name("whole"), QUEUES.rejected("whole"), QUEUES.name("bare")]
+
+
+def test_a_lane_of_another_type_behind_a_missing_one_is_refused(connection: Any, rabbitmq_server: Any) -> None:
+    with pytest.raises(BrokerRefused, match="406"):
+        majority.ask(rabbitmq_server.url, QUEUES.prefix, "classic", ["missing", "whole"])
+
+
+def test_all_lanes_together_have_one_deadline(rabbitmq_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(majority, "TOGETHER_S", 1.0)
+
+    _, confirms, _ = majority.ask(rabbitmq_server.url, QUEUES.prefix, "quorum", (f"none-{n}" for n in range(100_000)))
+
+    assert confirms

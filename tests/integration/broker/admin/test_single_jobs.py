@@ -60,6 +60,7 @@ def test_a_cancellation_has_one_row(broker: RedisBroker, delay_ms: int | None) -
     assert cancel(parts, job_id) == "cancelled"
 
     assert [row[:2] for row in rows(parts)] == [(job_id, "cancelled")]
+    assert cancel(parts, "nobody") == "unknown"
 
 
 @pytest.mark.parametrize("delay_ms", [None, 500])

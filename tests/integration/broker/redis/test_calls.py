@@ -49,16 +49,16 @@ class Interrupted(BaseException):
     """Exception that another thread raises in this one, such as a time limit."""
 
 
-class FullAtSecondTry(RedisCalls):
-    """A calls whose server is full when a connection is asked for the second time."""
+class AtSecondTry(RedisCalls):
+    """A calls whose server is no longer there, or full, when a connection is asked for the second time."""
 
     tries = 0
-    fill: Callable[[], None]
+    befall: Callable[[], object]
 
     def acquire(self, key: str | bytes | None = None) -> Any:
         self.tries += 1
         if self.tries == 2:
-            self.fill()
+            self.befall()
         return super().acquire(key)
 
 
@@ -75,8 +75,8 @@ def test_a_full_server_does_not_hide_that_an_earlier_answer_was_lost(
 ) -> None:
     emptied.admin.script_load(script("enqueue").text)
     with FaultProxy(emptied.port) as proxy:
-        calls = FullAtSecondTry(connect(proxy.url))
-        calls.fill = lambda: emptied.config_set("maxmemory", 1)
+        calls = AtSecondTry(connect(proxy.url))
+        calls.befall = lambda: emptied.config_set("maxmemory", 1)
         proxy.drop_reply(1, of=b"lost")
 
         with pytest.raises(BrokerUnavailable) as raised:
@@ -88,24 +88,11 @@ def test_a_full_server_does_not_hide_that_an_earlier_answer_was_lost(
         calls.close()
 
 
-class AwayAtSecondTry(RedisCalls):
-    """A calls whose server listens no longer when a connection is asked for the second time."""
-
-    tries = 0
-    leave: Callable[[], None]
-
-    def acquire(self, key: str | bytes | None = None) -> Any:
-        self.tries += 1
-        if self.tries == 2:
-            self.leave()
-        return super().acquire(key)
-
-
 def test_a_server_that_left_does_not_hide_that_an_earlier_answer_was_lost(emptied: ServerUnderTest) -> None:
     emptied.admin.script_load(script("enqueue").text)
     with FaultProxy(emptied.port) as proxy:
-        calls = AwayAtSecondTry(connect(proxy.url))
-        calls.leave = proxy.close
+        calls = AtSecondTry(connect(proxy.url))
+        calls.befall = proxy.close
         proxy.drop_reply(1, of=b"lost")
 
         with pytest.raises(BrokerUnavailable) as raised:

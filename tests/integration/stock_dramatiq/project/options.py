@@ -91,7 +91,10 @@ def exhausted(number: int) -> None:
 @dramatiq.actor
 def note_exhausted(message: dict[str, Any], retries: dict[str, Any]) -> None:
     """Note what the message after the last retry holds."""
-    journal.note("on_retry_exhausted", (message["actor_name"], message["args"], message["options"]["retries"], retries))
+    said = message["options"]["traceback"].splitlines()[-1]
+    journal.note(
+        "on_retry_exhausted", (message["actor_name"], message["args"], message["options"]["retries"], retries, said)
+    )
 
 
 @dramatiq.actor(max_age=50)

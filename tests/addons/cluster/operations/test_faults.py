@@ -1,0 +1,265 @@
+"""A reshard is interrupted, or a master is killed: pages, doctor, metrics and commands name it, and no other."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dramatiq
+import pytest
+from django.conf import settings
+from django.core.management import call_command
+from django.test import Client, override_settings
+from django.urls import reverse
+from prometheus_client import CollectorRegistry, generate_latest
+
+from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved, slot_of
+from switchyard.broker.clock import now_ms
+from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.health.servers import servers_of
+from switchyard.broker.interface import Facilities, facilities
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.conf import declared_yard
+from switchyard.history.filters import Filter
+from switchyard.jobs import live
+from switchyard.jobs.listing.pages import find_jobs
+from switchyard.long_running import SCHEDULER, Leadership
+from switchyard.operations import views
+from switchyard.operations.findings.examine import examine
+from switchyard.operations.findings.finding import Finding
+from switchyard.operations.metrics import BrokerMetrics
+from switchyard.operations.overview import Room, overview
+from switchyard.operations.queries import yard_state
+from switchyard.wiring import build_yard
+from tests.addons.cluster.nodes import ClusterUnderTest, Node
+from tests.factories.brokers import the_global_broker
+from tests.factories.callers import Caller
+from tests.waiting import wait_for
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[ClusterUnderTest]:
+    """The project's yard is on three masters without replicas."""
+    with yard_on_cluster(tmp_path / "cluster") as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize("steps", [1, 2], ids=["no key moved", "all keys moved, the slot still open"])
+def test_a_slot_that_is_left_half_moved_is_named_with_its_queue(
+    cluster: ClusterUnderTest, watcher: Client, steps: int
+) -> None:
+    sent = fill(facilities())
+    key = declared_yard().keys.queue("default").bodies
+    source, slot = cluster.owner(key), slot_of(key)
+    moving = cluster.keys_moved_one_by_one(key, cluster.another(source))
+    for _ in range(steps):
+        next(moving)
+
+    fact = f"hash slot {slot} is half moved away from node {source.address}; default starts nothing"
+    step = f"--cluster fix {source.address}"
+    # A view that sends a job.
+    actor: Any = dramatiq.get_broker().actors["of_default"]
+    with pytest.raises(HashSlotHalfMoved, match=rf"hash slot {slot} is half moved.*{step}"):
+        actor.send()
+    # Pages: the finding, and every queue with its figures.
+    room = overview()
+    assert (room.verdict.label, room.verdict.level) == ("Slot half moved", "bad")
+    assert fact in room.verdict.sentence and step in room.verdict.then
+    assert {name for name, word in words(room).items() if word == "Half moved"} == {"default"}
+    assert {row.name: row.waiting for row, _ in room.rows if row.kind == "queue"} == dict.fromkeys(words(room), 1)
+    page = watcher.get(reverse("switchyard-queue", args=["default"])).content.decode()
+    assert "Half moved" in page
+    # Readiness, which is about this process, and metrics.
+    assert views._ask_broker() == ""
+    values = metrics()
+    assert {name for name in words(room) if values[f'switchyard_queue_away{{queue="{name}"}}']} == {"default"}
+    # Doctor.
+    told = by_name(examine())
+    assert fact in told["broker.half_moved"].seen
+    assert told["broker.half_moved"].severity == "error"
+    assert step in told["broker.half_moved"].next
+    assert not [name for name in told if name.endswith((".not_checked", ".away", ".broken"))]
+    assert "pools.ok" in told and [name for name in told if name.startswith("queues.")]
+    # The list of jobs has the others' jobs, and names what is missing.
+    jobs = find_jobs(Filter())
+    assert {line.id for line in jobs.jobs} == {id_ for name, id_ in sent.items() if name != "default"}
+    assert list(jobs.away) == ["default"] and not jobs.broker_error
+    # Commands.
+    assert output_of("queues", "status", "default")[0].startswith("default: half moved")
+    with pytest.raises(SystemExit, match="1"):
+        call_command("switchyard", "broker", "--json", stdout=(out := io.StringIO()))
+    [found] = [one for one in json.loads(out.getvalue())["findings"] if one["code"] == "half_moved"]
+    assert fact in found["seen"] and step in found["remedy"]
+
+    # The move ends, and nothing of it is said any more.
+    for _ in moving:
+        pass
+    cluster.wait_until_whole()
+    assert actor.send().message_id
+    assert "broker.half_moved" not in by_name(examine())
+
+
+def test_reports_of_pools_in_a_half_moved_slot_leave_the_queues_in_sight(cluster: ClusterUnderTest) -> None:
+    fill(facilities())
+    reports = declared_yard().keys.pool_reports()
+    moving = cluster.keys_moved_one_by_one(reports, cluster.another(cluster.owner(reports)))
+    next(moving)
+
+    room = overview()
+    [half_moved] = [ranked for ranked in room.verdict.findings if ranked.label == "Slot half moved"]
+    assert half_moved.level == "warn" and "which pools run is not known" in half_moved.finding.then
+    assert not room.away and not room.pools_known
+    assert not {word for word in words(room).values() if word in ("Half moved", "No pool", "Unknown")}
+    told = by_name(examine())
+    assert f"hash slot {slot_of(reports)} is half moved" in told["broker.half_moved"].seen
+    assert not [name for name in told if name.endswith((".not_checked", ".broken")) or name == "pools.down"]
+    assert views._ask_broker() == ""
+
+
+@contextmanager
+def yard_on_cluster(folder: Path) -> Iterator[ClusterUnderTest]:
+    """Start a cluster and put the project's yard on it."""
+    with ClusterUnderTest(folder) as cluster:
+        yard = declared_yard()
+        broker = build_yard(yard, connect(cluster.url), yard.keys)
+        broker.actors = dict(dramatiq.get_broker().actors)
+        own = replace(settings.SWITCHYARD, broker_url=cluster.url)
+        with override_settings(SWITCHYARD=own, DEBUG=True), the_global_broker(broker):
+            yield cluster
+
+
+def held_by(cluster: ClusterUnderTest, node: Node) -> list[str]:
+    keys = declared_yard().keys
+    return [queue.name for queue in declared_yard().queues if cluster.owner(keys.queue(queue.name).bodies) is node]
+
+
+def fill(found: Facilities) -> dict[str, str]:
+    """Send a job to every queue, let every pool report and a scheduler lead; return queue -> job."""
+    broker, sent = dramatiq.get_broker(), {}
+    queues = [queue.name for queue in declared_yard().queues]
+    servers_of(found.records.calls, found.records.keys, queues).keyspace().prepare()
+    for queue in declared_yard().queues:
+        actor: Any = dramatiq.actor(lambda: None, broker=broker, queue_name=queue.name, actor_name=f"of_{queue.name}")
+        sent[queue.name] = actor.send().message_id
+    report(found)
+    assert Leadership(found.records.calls, found.records.keys, SCHEDULER, lease_s=600).acquire_or_renew()
+    return sent
+
+
+def report(found: Facilities) -> None:
+    now = now_ms()
+    for pool in declared_yard().pools:
+        found.pools.write(
+            PoolReport(
+                pool=pool.name, host="h", pid=1, kind=pool.kind, slots=pool.total_slots, busy=0, started_at=now,
+                beat_at=now, state="up", restarts={},
+                children=[{"pid": 2, "ready": True, "busy": 0, "done": 0, "rss_bytes": 1}],
+            )
+        )  # fmt: skip
+
+
+def words(room: Room) -> dict[str, str]:
+    return {row.name: row.state.word for row, _ in room.rows if row.kind == "queue"}
+
+
+def by_name(findings: list[Finding]) -> dict[str, Finding]:
+    return {found.name: found for found in findings}
+
+
+def output_of(*command: str) -> tuple[str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    call_command("switchyard", *command, stdout=out, stderr=err)
+    return out.getvalue(), err.getvalue()
+
+
+def metrics() -> dict[str, float]:
+    registry = CollectorRegistry()
+    registry.register(BrokerMetrics())  # type: ignore[arg-type]
+    lines = [line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+def test_a_master_that_is_killed_takes_its_own_queues_away_only(cluster: ClusterUnderTest, watcher: Client) -> None:
+    found, keys, caller = facilities(), declared_yard().keys, Caller()
+    sent = fill(found)
+    shared = {cluster.owner(keys.pool_reports()), cluster.owner(keys.lock(SCHEDULER))}
+    nodes = {node: held_by(cluster, node) for node in cluster.masters}
+    dead = next(node for node, names in nodes.items() if names and node not in shared)
+    away = nodes[dead]
+    there = [name for name in sent if name not in away]
+
+    followed = {found.records.stream_key("j", name): "0-0" for name in (away[0], there[0])}
+    for key in followed:
+        found.records.calls.command("XADD", key, "*", "event", "progress", "data", "{}")
+
+    dead.kill()
+    room: Room = wait_for(lambda: (room := overview()).verdict.label == "Node away" and room, what="it is said")
+    report(found)
+    room = overview()
+
+    # The overview: the node and its queues by name; everything else is judged.
+    assert f"node {dead.address}: it does not answer; {', '.join(away)} start" in room.verdict.sentence
+    assert not room.away and room.pools_known and room.pools_up == len(declared_yard().pools)
+    assert {name for name, word in words(room).items() if word == "Away"} == set(away)
+    assert {row.name: row.waiting for row, _ in room.rows if row.name in there} == dict.fromkeys(there, 1)
+    assert "scheduler.down" not in {ranked.finding.name for ranked in room.verdict.findings}
+    # Pages.
+    for address in (
+        reverse("switchyard-operations"),
+        reverse("switchyard-queues"),
+        *(reverse("switchyard-queue", args=[name]) for name in (away[0], there[0])),
+    ):
+        page = watcher.get(address)
+        assert page.status_code == 200
+        assert "the broker does not answer" not in page.content.decode().lower()
+    page = watcher.get(reverse("switchyard-queue", args=[away[0]]))
+    assert "its node does not answer" in page.content.decode()
+    # The list of jobs has the others' jobs, and names what is missing.
+    page = find_jobs(Filter())
+    assert {line.id for line in page.jobs} == {sent[name] for name in there}
+    assert list(page.away) == away and not page.broker_error
+    assert found.records.read(sent[there[0]]) is not None
+    with pytest.raises(BrokerUnavailable):  # it may be there
+        found.records.read(sent[away[0]])
+    assert [bool(events) for events in live._read(followed)] == [False, True]
+    # API, readiness and metrics.
+    queues = caller.get("/queues").json()
+    assert (queues["away"], [queue["queue"] for queue in queues["queues"]]) == (away, there)
+    assert views._ask_broker() == ""
+    values = metrics()
+    assert values["switchyard_broker_up"] == 1
+    assert {name for name in sent if values[f'switchyard_queue_away{{queue="{name}"}}']} == set(away)
+    assert values[f'switchyard_queue_depth{{queue="{there[0]}",state="waiting"}}'] == 1
+    assert values["switchyard_scheduler_up"] == 1
+    # Doctor and commands.
+    told = by_name(examine())
+    assert dead.address in told["broker.node_away"].seen and away[0] in told["broker.node_away"].seen
+    assert not {"broker.away", "broker.hangs", "pools.not_checked", "queues.not_checked"} & set(told)
+    listed, sentences = output_of("queues")
+    assert there[0] in listed and dead.address in sentences
+    assert f"{away[0]}: away" in output_of("queues", "status", away[0])[0]
+    body = json.loads(output_of("jobs", "list", "--json")[0])
+    assert body["away"] == away and body["missing"] == []
+
+    # Another node, with the pools' reports: which pools run is unknown, and no pool is called down.
+    dead.start()
+    cluster.wait_until_whole()
+    other = cluster.owner(keys.pool_reports())
+    other.kill()
+    state = wait_for(lambda: not (state := yard_state()).server.pools_known and state, what="reports are unknown")
+    room = overview()
+
+    assert set(state.server.away.queues) == set(nodes[other])
+    assert not room.pools_known and "reports are on it" in room.verdict.then
+    assert not {name for ranked in room.verdict.findings if (name := ranked.finding.name).startswith("pools.")}
+    assert "No pool" not in words(room).values()
+    assert not [name for name in metrics() if name.startswith("switchyard_worker_up")]
+    assert not {name for name in by_name(examine()) if name in ("pools.down", "broker.away")}
