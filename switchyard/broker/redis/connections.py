@@ -1,4 +1,4 @@
-"""Connections to the Redis or Valkey server: one factory, three profiles.
+"""Connections to the Redis or Valkey server: one factory, two profiles.
 
 redis-py 8 retries ten times by default and abandons a blocking read after its socket timeout, which may lose what
 was popped; so nothing here uses its defaults.
@@ -6,7 +6,7 @@ was popped; so nothing here uses its defaults.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
@@ -18,23 +18,14 @@ from switchyard.broker.redis.addresses import SCHEMES, Absence
 from switchyard.broker.redis.sentinel import pool_options
 from switchyard.broker.redis.server_connection import NAMELESS
 
-Profile = Literal["quick", "normal", "blocking"]
+Profile = Literal["quick", "normal"]
 OWN_SCHEMES = ("redis", "rediss", "unix", *SCHEMES)
-
-
-def options(profile: Profile) -> dict[str, Any]:
-    """Return the connection options of a profile, for the plain and the asyncio client alike.
-
-    ``quick`` answers or fails within a second (health checks, reports). ``normal`` rides out a restart of the
-    server's connections, and gives up after 3 s on a server that hangs. ``blocking`` waits as long as the command
-    says and never repeats it.
-    """
-    times: dict[Profile, dict[str, Any]] = {
-        "quick": {"socket_timeout": 1.0, "socket_connect_timeout": 1.0},
-        "normal": {"socket_timeout": 3.0, "socket_connect_timeout": 2.0, "health_check_interval": 30},
-        "blocking": {"socket_timeout": None, "socket_connect_timeout": 2.0},
-    }
-    return {**times[profile], "protocol": 2, **NAMELESS}
+# ``quick`` answers or fails within a second (health checks, reports). ``normal`` rides out a restart of the server's
+# connections, and gives up after 3 s on a server that hangs.
+TIMES: Final[dict[Profile, dict[str, Any]]] = {
+    "quick": {"socket_timeout": 1.0, "socket_connect_timeout": 1.0},
+    "normal": {"socket_timeout": 3.0, "socket_connect_timeout": 2.0, "health_check_interval": 30},
+}
 
 
 class Client(redis.Redis):
@@ -77,7 +68,8 @@ def client_of(url: str, kind: type[T], *, profile: Profile, absence: Absence | N
     else:
         retry = Retry(NoBackoff(), 0)
     url, following = pool_options(url)
-    client: T = kind.from_url(url, retry=retry, **options(profile), **following)  # type: ignore[assignment]
+    options = {**TIMES[profile], "protocol": 2, **NAMELESS, **following}
+    client: T = kind.from_url(url, retry=retry, **options)  # type: ignore[assignment]
     client.absence = absence or client.absence
     return client
 

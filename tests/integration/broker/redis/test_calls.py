@@ -177,7 +177,7 @@ def test_such_a_socket_would_answer_a_command_with_its_words(port: int) -> None:
     assert client.execute_command("EVALSHA", "digest", 1) == [b"EVALSHA", b"digest", b"1"]
 
 
-@pytest.mark.parametrize("profile", ["quick", "normal", "blocking"])
+@pytest.mark.parametrize("profile", ["quick", "normal"])
 def test_a_connection_to_itself_is_refused_like_one_to_a_server_that_is_away(port: int, profile: Profile) -> None:
     client = connect(f"redis://{HOST}:{port}/0", profile=profile)
     with pytest.raises(redis.ConnectionError, match=f"Error 111 connecting to {HOST}:{port}. Connection refused"):
