@@ -38,11 +38,8 @@ def next_due(
     schedules = [_Schedule(family, lane) for family in families for lane in lanes]
     if not schedules:
         return
-    calls = families[0].calls
     start = None if after is None else (after[0], after[1].encode())
-    tied = [0] * len(schedules) if start is None else _tied_before(schedules, start)
-    reads = [schedule.read(start, skipped, count + 1) for schedule, skipped in zip(schedules, tied, strict=True)]
-    first = calls.look(reads)
+    first = families[0].calls.look([schedule.read(start, 0, count + 1) for schedule in schedules])
     walks = [schedule.walk(answer, start, count + 1) for schedule, answer in zip(schedules, first, strict=True)]
     entries = merge(*walks, key=_order)
     while chunk := list(islice(entries, count)):
@@ -66,44 +63,31 @@ class _Schedule:
 
     def walk(self, answer: list[bytes], start: tuple[int, bytes] | None, count: int) -> Iterator[Listed]:
         """Yield what an answer and the ones after it hold, behind the start."""
-        last = start
+        last, searched = start, False
         while True:
-            before = last
-            found = entries_of(self.family, self.lane, "scheduled", answer)
+            before, found = last, entries_of(self.family, self.lane, "scheduled", answer)
             for entry in found:
                 if last is None or _order(entry) > last:
                     last = _order(entry)
                     yield entry
-            if len(found) < count or last is None or last == before:
+            if len(found) < count or last is None or (searched and last == before):
                 return
             # Of the same time, those that were read stand before the others.
-            (skipped,) = _tied_before([self], last)
-            count = AT_ONCE
-            answer = self.family.calls.command(*self.read(last, skipped, count))
+            searched, count = True, AT_ONCE
+            answer = self.family.calls.command(*self.read(last, self._tied_before(*last), count))
 
+    def _tied_before(self, due_at: int, id_: bytes) -> int:
+        """Return how many ids it has at a time up to an id: a search by halves, in few round trips.
 
-def _tied_before(schedules: Sequence[_Schedule], start: tuple[int, bytes]) -> list[int]:
-    """Return how many ids each schedule has at a time up to an id: a search by halves, in few round trips.
-
-    A hundred thousand messages may be due in the same millisecond, such as those that are sent for midnight.
-    """
-    calls, (due_at, id_) = schedules[0].family.calls, start
-    low = [0] * len(schedules)
-    high = [int(count) for count in calls.pipeline([("ZCOUNT", one.key, due_at, due_at) for one in schedules])]
-    while open_ := [at for at in range(len(schedules)) if low[at] < high[at]]:
-        middle = [(low[at] + high[at]) // 2 for at in open_]
-        answers = calls.pipeline(
-            [
-                ("ZRANGEBYSCORE", schedules[at].key, due_at, due_at, "LIMIT", place, 1)
-                for at, place in zip(open_, middle, strict=True)
-            ]
-        )
-        for at, place, found in zip(open_, middle, answers, strict=True):
-            if found and found[0] <= id_:
-                low[at] = place + 1
-            else:
-                high[at] = place
-    return low
+        A hundred thousand messages may be due in the same millisecond, such as those that are sent for midnight.
+        """
+        command = self.family.calls.command
+        low, high = 0, int(command("ZCOUNT", self.key, due_at, due_at))
+        while low < high:
+            middle = (low + high) // 2
+            found = command("ZRANGEBYSCORE", self.key, due_at, due_at, "LIMIT", middle, 1)
+            low, high = (middle + 1, high) if found and found[0] <= id_ else (low, middle)
+        return low
 
 
 Answer = Literal["amended", "started", "waiting", "changed", "unknown"]

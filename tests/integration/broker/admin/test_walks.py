@@ -146,8 +146,8 @@ def test_a_page_of_a_long_schedule_costs_few_calls(broker: RedisBroker, monkeypa
     page = next(next_due(families_of(broker), after=(due_at, ids[14_999]), count=50))
 
     assert [seen.id for seen in page] == ids[15_000:15_050]
-    # A search by halves among 20,000 of one millisecond, one read of every schedule, one of the bodies.
-    assert len(asked) <= 18
+    # One read of every schedule, a search by halves among 20,000 of one millisecond, one read there, one of the bodies.
+    assert len(asked) <= 19
 
 
 def send(broker: RedisBroker, name: str, count: int, **options: Any) -> list[str]:
