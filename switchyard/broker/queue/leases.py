@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Literal
@@ -58,9 +58,6 @@ class ServedQueue:
     operations: QueueOperations
     due_s: dict[LeaseDuty, float] = field(default_factory=dict)
     refused: set[LeaseDuty] = field(default_factory=set)
-
-    def is_due(self, duty: LeaseDuty) -> bool:
-        return time.monotonic() >= self.due_s.get(duty, 0.0)
 
     def attempt(self, duty: LeaseDuty, act: Callable[[], None], *, again_s: float = 0.0) -> None:
         """Do a duty, due again in ``again_s``. One that the server refuses is logged once and due again in a second.
@@ -232,12 +229,7 @@ class LeaseKeeper:
         now_s = time.monotonic()
         if self._away_until_s is not None and self._away_until_s > now_s:
             return self._away_until_s - now_s
-        times = [queue.due_s.get("sweep", 0.0) for queue in self._queues.values()]
-        if self._children:
-            times += [queue.due_s.get("renewal", 0.0) for queue in self._queues.values()]
-        times += [self._queues[due.key[0]].due_s.get("reclaim", 0.0) for due in self._reclaims]
-        times += [self._queues[key[0]].due_s.get("join", 0.0) for _, _, key in self._unjoined()]
-        times += [self._queues[name].due_s.get("report", 0.0) for name in {key[0] for _, _, key in self._unreported()}]
+        times = [queue.due_s.get(duty, 0.0) for queue, duty, _, _ in self._duties()]
         return max(min(times, default=now_s + SWEEP_S) - now_s, 0.0)
 
     def tick(self) -> list[str]:
@@ -255,7 +247,7 @@ class LeaseKeeper:
         self._lost.pop(child, None)
         lanes = found.lanes if found is not None else self._lanes
         self._reclaims += [_Reclaim(child, key, (leftovers or {}).get(key, LaneLeftovers())) for key in lanes]
-        self._within_a_tick(self._reclaim_all)
+        self._within_a_tick(partial(self._work, only="reclaim"))
 
     def _within_a_tick(self, act: Callable[[TickBudget], None]) -> None:
         now_s = time.monotonic()
@@ -276,21 +268,27 @@ class LeaseKeeper:
             self._away_until_s = None
             self._unanswered = 0
 
-    def _work(self, budget: TickBudget) -> None:
-        # Renew before the sweep: after an outage the own leases may be among the lapsed ones.
-        for name, queue in self._queues.items():
-            if queue.is_due("renewal"):
-                queue.attempt("renewal", partial(self._renew, name, queue, budget), again_s=RENEW_S)
+    def _work(self, budget: TickBudget, *, only: LeaseDuty | None = None) -> None:
+        for queue, duty, again_s, act in self._duties():
+            if only in (None, duty) and time.monotonic() >= queue.due_s.get(duty, 0.0):
+                queue.attempt(duty, partial(act, budget), again_s=again_s)
+
+    def _duties(self) -> Iterator[tuple[ServedQueue, LeaseDuty, float, Callable[[TickBudget], None]]]:
+        """Yield what is to be done in the queues, each with the time after which it is due again.
+
+        Renewals come before the sweeps: after an outage the own leases may be among the lapsed ones.
+        """
+        if self._children:
+            for name, queue in self._queues.items():
+                yield queue, "renewal", RENEW_S, partial(self._renew, name, queue)
         for name, child, key in self._unjoined():
-            if (queue := self._queues[key[0]]).is_due("join"):
-                queue.attempt("join", partial(self._join, name, child, key, budget))
+            yield self._queues[key[0]], "join", 0.0, partial(self._join, name, child, key)
         for name in {key[0] for _, _, key in self._unreported()}:
-            if (queue := self._queues[name]).is_due("report"):
-                queue.attempt("report", partial(self._report, name, queue, budget), again_s=REPORT_S)
-        self._reclaim_all(budget)
+            yield self._queues[name], "report", REPORT_S, partial(self._report, name, self._queues[name])
+        for due in list(self._reclaims):
+            yield self._queues[due.key[0]], "reclaim", 0.0, partial(self._reclaim, due)
         for name, queue in self._queues.items():
-            if queue.is_due("sweep"):
-                queue.attempt("sweep", partial(self._sweep, name, queue, budget), again_s=SWEEP_S)
+            yield queue, "sweep", SWEEP_S, partial(self._sweep, name, queue)
 
     def _unjoined(self) -> list[tuple[str, _Child, LaneKey]]:
         return [
@@ -357,11 +355,6 @@ class LeaseKeeper:
                     "the lease of %s in %s lapsed; %d messages went back; %d of them ran, and run alone from now on",
                     owner, name, found.returned, len(found.suspects),
                 )  # fmt: skip
-
-    def _reclaim_all(self, budget: TickBudget) -> None:
-        for due in list(self._reclaims):
-            if (queue := self._queues[due.key[0]]).is_due("reclaim"):
-                queue.attempt("reclaim", partial(self._reclaim, due, budget))
 
     def _reclaim(self, due: _Reclaim, budget: TickBudget) -> None:
         queue, owner, leftovers = self._queues[due.key[0]].operations, owner_of(due.child, due.key), due.leftovers
