@@ -6,7 +6,6 @@ values (text, numbers, lists and dicts of these), a value is compared when it is
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import threading
@@ -325,21 +324,16 @@ class ArgumentType:
         Raises:
             Misfit: it cannot be converted.
         """
-        with contextlib.suppress(msgspec.ValidationError):
-            return self._received(value, path, strict=True)
-        try:
-            return self._received(value, path, strict=False)
-        except msgspec.ValidationError as error:
-            raise Misfit(self._fact(value, path, str(error))) from None
-
-    def _received(self, value: Any, path: str, *, strict: bool) -> Any:
-        try:
-            return self.read(value, strict=strict)
-        except msgspec.ValidationError:
-            raise
-        except Exception as error:
-            # A hook's own exception would only be logged, and the actor called with JSON.
-            raise Misfit(f"{self._expects(path)}; its own code raised {type(error).__name__}") from error
+        fault = ""
+        for strict in (True, False):
+            try:
+                return self.read(value, strict=strict)
+            except msgspec.ValidationError as error:
+                fault = str(error)
+            except Exception as error:
+                # A hook's own exception would only be logged, and the actor called with JSON.
+                raise Misfit(f"{self._expects(path)}; its own code raised {type(error).__name__}") from error
+        raise Misfit(self._fact(value, path, fault))
 
     def _expects(self, path: str) -> str:
         return f"argument {path} expects {self.written}"
