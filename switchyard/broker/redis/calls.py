@@ -527,31 +527,23 @@ class CallStream:
 Call = tuple[Sequence[str], Sequence[Word]]
 
 
-def call_together(
-    calls: RedisCalls,
-    operation: Script,
-    batches: Sequence[Call],
-    *,
-    commands: Sequence[Sequence[Word]] = (),
-    partly: bool = False,
-) -> list[Any]:
+def call_together(calls: RedisCalls, operation: Script, batches: Sequence[Call], *, partly: bool = False) -> list[Any]:
     """Run an operation that may be repeated once for each set of keys and arguments, and return the answers in order.
 
     Raises as :meth:`switchyard.broker.redis.calls.RedisCalls.call`, for the first call that failed. The others were
     run.
 
     Args:
-        commands: Plain commands that travel along; their answers follow. Their errors are returned, not raised.
         partly: Return the ``BrokerUnavailable`` of a node that does not answer, and the error for a key of a wrong
             type, in place of the answers as well.
     """
     by_name = [("EVALSHA", operation.sha, len(keys), *keys, *args) for keys, args in batches]
-    answers = calls.pipeline([*by_name, *commands], raise_errors=False)
+    answers = calls.pipeline(by_name, raise_errors=False)
     if any(isinstance(answer, BrokerError) and is_unknown_script(answer.__cause__) for answer in answers):
         # A server knows it for all calls or for none.
         whole = [("EVAL", operation.text, len(keys), *keys, *args) for keys, args in batches]
-        answers[: len(batches)] = calls.pipeline(whole, raise_errors=False)
-    for answer in answers[: len(batches)]:
+        answers = calls.pipeline(whole, raise_errors=False)
+    for answer in answers:
         tolerated = isinstance(answer, BrokerUnavailable) or (isinstance(answer, BrokerRefused) and answer.wrong_type)
         if isinstance(answer, BrokerError) and not (partly and tolerated):
             raise answer

@@ -203,13 +203,9 @@ class HistoryStreams:
             for queue, found in sizes.items()
             for start in range(0, len(found), AT_ONCE)
         ]
-        commands: list[Sequence[Word]] = []
-        for name, count in zip(COUNTS, (written, skipped), strict=True):
-            if count:
-                commands.append(("HINCRBY", self._keys.history_counts(), name, count))
-        for answer in call_together(self._calls, REMOVE, batches, commands=commands):
-            if isinstance(answer, BrokerError):
-                raise answer
+        call_together(self._calls, REMOVE, batches)
+        counts = [(name, count) for name, count in zip(COUNTS, (written, skipped), strict=True) if count]
+        self._calls.pipeline([("HINCRBY", self._keys.history_counts(), name, count) for name, count in counts])
 
     def counts(self) -> dict[str, int]:
         """Return how many rows were written, and how many were skipped because they could not be read."""
