@@ -340,8 +340,10 @@ def receive(grant: Grant, family: QueueOperations, lane_name: str, broker: Redis
         return None
     if "eta" in message.options and _scheduled(message, grant, family, broker):
         return None
-    known = grant.crashes, grant.cancel_requested, grant.cause, grant.lapses, grant.body
-    return HeldMessage(message, grant.lease, family, *known)
+    held = HeldMessage(message, grant.lease, family)
+    held.crashes, held.cancel_requested, held.cause = grant.crashes, grant.cancel_requested, grant.cause
+    held.lapses, held.body = grant.lapses, grant.body
+    return held
 
 
 def _scheduled(message: Message[Any], grant: Grant, family: QueueOperations, broker: RedisBroker) -> bool:

@@ -20,11 +20,9 @@ class HeldMessage(MessageProxy):
     message inside, which is slower and raises where nothing set it. An instance has room for 30; one more costs it a
     dictionary. ``shut_down`` is set only on those that a shutdown interrupted.
 
-    Args:
+    Attributes:
         crashes, cancel_requested, cause, lapses: See :class:`switchyard.broker.queue.operations.Grant`.
         body: The message as it came.
-
-    Attributes:
         has_credit: It counts against the prefetch credit of its worker.
         moved: It is in another place already; the worker's acknowledgement is not sent.
         runs_in: Ident of the thread or greenlet that runs it.
@@ -35,6 +33,8 @@ class HeldMessage(MessageProxy):
     """
 
     # Of the class: what is not set for each message costs none of them.
+    crashes, cancel_requested, cause, body = 0, False, "", b""
+    lapses: tuple[str, ...] | None = None
     moved = False
     given_back = False
     open = dead_lettered = False
@@ -50,17 +50,7 @@ class HeldMessage(MessageProxy):
     called: Any = None
     sql_s = 0.0
 
-    def __init__(
-        self,
-        message: Message[Any],
-        lease: Lease,
-        family: QueueOperations,
-        crashes: int = 0,
-        cancel_requested: bool = False,
-        cause: str = "",
-        lapses: tuple[str, ...] | None = None,
-        body: bytes = b"",
-    ) -> None:
+    def __init__(self, message: Message[Any], lease: Lease, family: QueueOperations) -> None:
         super().__init__(message)
         # Read several times for each message, and slow to reach through the proxy.
         self.queue_name, self.actor_name = message.queue_name, message.actor_name
@@ -68,11 +58,6 @@ class HeldMessage(MessageProxy):
         self.message_id, self.message_timestamp = message.message_id, message.message_timestamp
         self.lease = lease
         self.family = family
-        self.crashes = crashes
-        self.cancel_requested = cancel_requested
-        self.cause = cause
-        self.lapses = lapses
-        self.body = body
         self.has_credit = True
         self.runs_in = 0
 

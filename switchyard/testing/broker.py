@@ -358,8 +358,8 @@ class MemoryBroker(HookedBroker):
                 del self.unique[key]
             self._count += 1
             lease = Lease(OWNER, stored.id.encode(), str(self._count).encode())
-            held = HeldMessage(message, lease, cast(QueueOperations, None), body=stored.body)
-            held.cancel_requested = stored.id in self.stopping
+            held = HeldMessage(message, lease, cast(QueueOperations, None))
+            held.body, held.cancel_requested = stored.body, stored.id in self.stopping
             self.held[stored.id] = held
             return held
 

@@ -26,9 +26,8 @@ class RabbitMessage(HeldMessage):
     def __init__(
         self, message: Message[Any], lease: Lease, family: QueueOperations, *, source: object, tag: int, body: bytes
     ) -> None:
-        super().__init__(message, lease, family, body=body)
-        self.source = source
-        self.tag = tag
+        super().__init__(message, lease, family)
+        self.source, self.tag, self.body = source, tag, body
         self.received_s = time.monotonic()
 
 
