@@ -42,15 +42,11 @@ def read_work(actor: str, arguments: str) -> Callable[[], Message[Any]]:
         raise ValueError(f"no actor {actor!r}; the project has {known}") from None
     try:
         given = json.loads(arguments or "[]")
-    except ValueError as error:
-        raise ValueError(f"arguments {arguments!r} must be JSON ({error}); write for example '[1, 2]'") from None
-    if not isinstance(given, (list, dict)):
-        raise ValueError(  # noqa: TRY004  invalid value on a command line
-            f"arguments {arguments!r} must be a list or an object; write for example '[{arguments}]'"
-        )
-    args, kwargs = (given, {}) if isinstance(given, list) else ([], given)
-    try:
+        if not isinstance(given, list | dict):
+            raise TypeError("neither a list nor an object")
+        args, kwargs = (given, {}) if isinstance(given, list) else ([], given)
         inspect.signature(found.fn).bind(*args, **kwargs)
-    except TypeError as error:
-        raise ValueError(f"actor {actor} does not take these arguments: {error}") from None
+    except (ValueError, TypeError) as error:
+        remedy = "give a list or an object as JSON, for example '[1, 2]'"
+        raise ValueError(f"actor {actor} does not take the arguments {arguments!r} ({error}); {remedy}") from None
     return partial(found.message_with_options, args=args, kwargs=kwargs, max_retries=0)

@@ -28,16 +28,9 @@ def test_a_measured_pool_alone_serves_its_queue_in_a_sound_yard(queue: str) -> N
     assert yard.dependencies == own.dependencies != ()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ("[1", "must be JSON"),
-        ("7", "must be a list or an object"),
-        ('{"no_such_argument": 1}', "does not take these arguments"),
-    ],
-)
-def test_arguments_that_cannot_be_read_are_refused_with_an_example(arguments: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+@pytest.mark.parametrize("arguments", ["[1", "7", '{"no_such_argument": 1}'])
+def test_arguments_that_cannot_be_read_are_refused_with_an_example(arguments: str) -> None:
+    with pytest.raises(ValueError, match=r"does not take the arguments .*for example '\[1, 2\]'"):
         read_work(sorted(dramatiq.get_broker().actors)[0], arguments)
 
 
