@@ -229,7 +229,7 @@ def test_a_master_that_is_killed_takes_its_own_queues_away_only(cluster: Cluster
     assert found.records.read(sent[there[0]]) is not None
     with pytest.raises(BrokerUnavailable):  # it may be there
         found.records.read(sent[away[0]])
-    assert [bool(events) for events in live._read(followed)] == [False, True]
+    assert [bool(events) for events in live._read(list(followed.items()))] == [False, True]
     # API, readiness and metrics.
     queues = caller.get("/queues").json()
     assert (queues["away"], [queue["queue"] for queue in queues["queues"]]) == (away, there)
