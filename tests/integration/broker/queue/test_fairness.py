@@ -55,6 +55,14 @@ def one_by_one(family: Family, count: int) -> list[str]:
     return found
 
 
+def test_one_job_of_another_tenant_starts_in_the_next_turn(family: Family) -> None:
+    send(family, 1, 500)
+    assert tenants(one_by_one(family, 3)) == ["1"] * 3
+    send(family, 2, 1)
+
+    assert "2" in tenants(one_by_one(family, 2))
+
+
 def test_tenants_are_served_in_turn_and_each_in_its_order(family: Family) -> None:
     for tenant in (1, 2, 3):
         send(family, tenant, TURNS)
@@ -81,6 +89,16 @@ def test_tenants_get_as_much_as_they_weigh(family: Family) -> None:
     assert found["5"] == pytest.approx(50, rel=0.05)
 
 
+def test_one_that_sends_again_and_again_is_not_served_before_its_turn(family: Family) -> None:
+    send(family, 1, 100)
+    found = []
+    for number in range(20):
+        send(family, 2, 1, first=number)
+        found += one_by_one(family, 2)
+
+    assert Counter(tenants(found)) == {"1": 20, "2": 20}
+
+
 def test_a_tenant_alone_has_all_slots_and_owes_nothing_later(family: Family) -> None:
     send(family, 1, 50)
     assert len(family.next(50)) == 50
@@ -88,6 +106,13 @@ def test_a_tenant_alone_has_all_slots_and_owes_nothing_later(family: Family) -> 
     send(family, 2, 10)
 
     assert Counter(tenants(one_by_one(family, 10))) == {"1": 5, "2": 5}
+
+
+def test_a_fetch_of_many_takes_from_all_in_turn(family: Family) -> None:
+    for tenant in range(1, 6):
+        send(family, tenant, 20)
+
+    assert Counter(tenants(family.next(10))) == dict.fromkeys("12345", 2)
 
 
 def test_what_is_due_later_stands_in_line_then(family: Family) -> None:
@@ -109,6 +134,19 @@ def test_what_comes_back_goes_first_and_counts_no_further_turn(family: Family) -
     family.reclaim(ME)
     family.join("next/live")
     assert sorted(family.next(2, owner="next/live")) == sorted(got)
+
+
+def test_one_that_is_run_now_keeps_its_turn_in_its_line(family: Family) -> None:
+    send(family, 1, 3)
+    family.send("1.later", args=[1], delay_ms=60_000)
+    before = {id_: at for id_, at in family.due_times().items() if id_ != "1.later"}
+
+    for id_, answer in {"1.0000": 0, "1.later": 1}.items():
+        body = family.calls.command("HGET", family.keys.bodies, id_)
+        assert administration.due_now(family, id_, as_read=body, body=body) == answer
+
+    assert before.items() <= family.due_times().items()
+    assert one_by_one(family, 4) == ["1.0000", "1.0001", "1.0002", "1.later"]
 
 
 def test_a_tenant_whose_messages_a_limit_holds_gets_its_turns_alone(family: Family) -> None:

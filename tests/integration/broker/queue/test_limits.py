@@ -19,7 +19,7 @@ from switchyard.broker.queue import administration, limits
 from switchyard.broker.queue.limits import Override
 from switchyard.broker.queue.operations import Entry, Lease, lane_of
 from switchyard.broker.topology import FairShare
-from tests.integration.broker.queue.conftest import ME, Family
+from tests.integration.broker.queue.conftest import ME, Family, pause
 from tests.waiting import wait_for
 
 OTHER, RETRY, ALONE = "other/live", "me/retry", "me/alone"
@@ -179,6 +179,20 @@ def test_whatever_ends_a_message_its_place_goes_to_the_next_one(family: Family, 
     assert places(family) == {"c fan_out": ["b"]}
 
 
+def test_a_lease_that_expires_takes_the_place_with_it(family: Family) -> None:
+    declare(family, concurrency=1)
+    family.join("short/live", lease_ms=1)
+    family.send("a")
+    assert family.next(owner="short/live") == ["a"]
+    family.send("b")
+    assert family.next() == []
+
+    wait_for(lambda: family.lapsed() == ["short/live"])
+    assert family.reclaim("short/live", only_lapsed=True)
+
+    assert family.next(1) == ["b"]
+
+
 def test_messages_that_are_released_come_back_before_those_that_wait(family: Family) -> None:
     declare(family, concurrency=2)
     family.send("a", "b", "c", "d")
@@ -188,6 +202,21 @@ def test_messages_that_are_released_come_back_before_those_that_wait(family: Fam
 
     assert sorted(family.next()) == ["c", "d"]  # their places were passed on
     assert reasons(family) == {"a": "concurrency", "b": "concurrency"}
+
+
+def test_the_heir_of_a_crash_has_its_place(family: Family) -> None:
+    declare(family, concurrency=1)
+    family.send("a", "b")
+    assert family.next(owner=OTHER) == ["a"]
+
+    family.reclaim(OTHER, running=["a"], heir=ME)
+
+    assert places(family) == {"c fan_out": ["a"]}
+    assert family.next() == []
+    family.lapsed()
+    assert places(family) == {"c fan_out": ["a"]}
+    end(family, "a")
+    assert family.next() == ["b"]
 
 
 def test_a_place_whose_holder_is_gone_is_found_by_the_sweep(family: Family) -> None:
@@ -232,6 +261,76 @@ def test_a_place_that_its_lane_does_not_use_goes_to_another_lane(family: Family)
     assert family.next(owner=RETRY) == ["r"]
 
 
+def test_a_sequence_is_kept_through_retries_and_returns(family: Family) -> None:
+    declare(family, ordered_by="customer_id")
+    family.send("a", "b", args=[1])
+    family.send("z", args=[2])
+    assert family.next() == ["a", "z"]
+    assert reasons(family) == {"b": "order"}
+
+    move(family, lease_of(family, "a"), delay_ms=1)
+    family.send("c", args=[1])
+    assert family.next() == []
+    again: list[str] = []
+    wait_for(lambda: again.extend(family.next(owner=RETRY)) or again == ["a"])
+    assert family.next() == []
+    family.release(RETRY, [lease_of(family, "a")])
+    family.lapsed()
+    assert family.next() == []
+    assert family.next(owner=RETRY) == ["a"]
+    family.dead_letter(lease_of(family, "a"), b"{}")
+    assert family.next() == ["b"]
+    assert family.reclaim(ME) is not None
+    assert sorted(family.next(owner=OTHER)) == ["b", "z"]
+    end(family, "b")
+    assert family.next(owner=OTHER) == ["c"]
+
+
+def test_a_sequence_is_kept_while_its_first_one_waits_for_another_limit(family: Family) -> None:
+    declare(family, ordered_by="customer_id", concurrency=1)
+    family.send("x", args=[2])
+    assert family.next() == ["x"]
+    family.send("a", "b", args=[1])
+    assert family.next() == []
+    family.send("c", args=[1])
+    assert family.next() == []
+    order = []
+    for last in "xabc":
+        end(family, last)
+        order += family.next()
+    assert order == ["a", "b", "c"]
+
+
+def test_none_overtakes_a_first_one_that_waits_for_another_limit(family: Family) -> None:
+    declare(family, ordered_by="customer_id", concurrency="1 per host")
+    family.send("other", args=[2, "x"])
+    family.send("first", args=[1, "x"])
+    family.send("second", args=[1, "y"])
+
+    assert family.next() == ["other"]
+    assert reasons(family) == {"first": "concurrency", "second": "order"}
+    end(family, "other")
+    assert family.next() == ["first"]
+    end(family, "first")
+    assert family.next() == ["second"]
+
+
+@pytest.mark.parametrize("options", [{"ordered_by": "customer_id"}, {"concurrency": 1}], ids=["sequence", "limit"])
+def test_one_that_is_run_now_keeps_its_turn(family: Family, options: dict[str, Any]) -> None:
+    declare(family, **options)
+    family.send("a", "b", "c")
+    assert family.next() == ["a"]
+    body = family.calls.command("HGET", family.keys.bodies, "b")
+
+    assert administration.due_now(family, "b", as_read=body, body=body) == 0
+    end(family, "a")  # before the next fetch
+    family.send("d")
+
+    assert family.next() == ["b"]
+    end(family, "b")
+    assert family.next() == ["c"]
+
+
 def test_a_first_priority_goes_first_but_never_in_a_sequence(family: Family) -> None:
     for options, expected in (({"concurrency": 1}, ["high", "low"]), ({"ordered_by": "customer_id"}, ["low", "high"])):
         declare(family, **options)
@@ -248,6 +347,20 @@ def test_a_first_priority_goes_first_but_never_in_a_sequence(family: Family) -> 
         assert order == expected
         end(family, *order[-1:])
         family.calls.command("DEL", *family.keys.done, family.keys.limits)
+
+
+def test_one_that_waits_is_cancelled_like_any_scheduled_one(family: Family) -> None:
+    declare(family, concurrency=1)
+    family.send("a", "b", "c")
+    assert family.next() == ["a"]
+
+    assert administration.cancel(family, {"b": b""}) == {"b": "cancelled"}
+    end(family, "a")
+    assert administration.cancel(family, {"c": b""}) == {"c": "cancelled"}  # it has its place already
+    family.send("d")
+
+    assert family.next() == ["d"]
+    assert waiting(family) == {}
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -275,6 +388,52 @@ def test_one_whose_body_is_replaced_waits_by_its_new_value(family: Family) -> No
 
     assert family.next() == ["b"]
     assert places(family) == {"c fan_out customer_id=2": ["b"]}
+
+
+def test_one_whose_argument_changes_leaves_its_sequence_which_goes_on(family: Family) -> None:
+    declare(family, ordered_by="customer_id")
+    family.send("a", "b", "c", args=[1])
+    family.send("x", "y", args=[2])
+    assert family.next() == ["a", "x"]
+    as_read, body = family.calls.command("HMGET", family.keys.bodies, "b", "x")
+    assert administration.amend(family, "b", as_read=as_read, body=body) == 1
+
+    end(family, "a")
+
+    assert family.next() == ["c"]
+    end(family, "x")
+    assert family.next() == ["y"]
+    end(family, "y")
+    assert family.next() == ["b"]
+
+
+def test_a_pause_keeps_the_sequence(family: Family) -> None:
+    declare(family, ordered_by="customer_id")
+    made = pause(family)
+    family.send("d", "c", args=[1])
+    assert family.next() == []
+    assert reasons(family) == {"d": "actor_paused", "c": "order"}
+    family.send("b", args=[1])
+
+    administration.resume_actor(family, made.field)
+
+    order: list[str] = []
+    for _ in range(3):
+        order += family.next()
+        end(family, order[-1])
+    assert order == ["d", "c", "b"]
+
+
+def test_one_of_a_paused_actor_gives_its_place_up(family: Family) -> None:
+    declare(family, concurrency="1 per host")
+    family.send("a", "b", args=[1, "x"])
+    family.send("c", args=[2, "x"])
+    assert family.next() == ["a"]
+    pause(family, argument="customer_id", position=1, value=1)
+
+    end(family, "a")
+
+    assert family.next() == ["c"]
 
 
 def test_a_purge_leaves_the_places_of_what_runs_and_its_undo_the_sequence(family: Family) -> None:
