@@ -62,6 +62,14 @@ def depth(broker: RedisBroker) -> int:
     return int(broker.client.hlen(broker.families["work"].keys.bodies))
 
 
+def test_messages_come_in_the_order_they_were_sent(build: Build) -> None:
+    broker = build()
+    for number in range(20):
+        broker.enqueue(message(number))
+
+    assert numbers(broker, 20) == list(range(20))
+
+
 @pytest.mark.parametrize("with_actor", [True, False])
 def test_a_lower_priority_number_goes_first(build: Build, with_actor: bool) -> None:
     broker = build()
@@ -209,6 +217,23 @@ def test_a_delayed_message_waits_for_its_time_and_no_longer(
         broker.join("work", timeout=60_000)
 
     assert started_s[0] - sent_s >= 0.399
+
+
+def test_delayed_messages_run_in_the_order_they_are_due(build: Build, run_worker: Any) -> None:
+    broker = build()
+    runs: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job(number: int) -> None:
+        runs.append(number)
+
+    base_s = time.monotonic() + 3  # whatever time lies between two sends
+    for number, later_s in enumerate((1.2, 0.4, 0.8, 0.0)):
+        job.send_with_options(args=(number,), delay=int((base_s + later_s - time.monotonic()) * 1_000))
+    with run_worker(broker=broker, threads=1):
+        broker.join("work", timeout=60_000)
+
+    assert runs == [3, 1, 2, 0]
 
 
 def test_flushing_drops_what_waits_is_scheduled_or_held(build: Build) -> None:

@@ -132,6 +132,17 @@ def test_a_random_walk_finds_one_holder_of_a_key_and_a_free_key_after_start_end_
         walk.check()
 
 
+def test_a_message_that_a_killed_worker_had_started_does_not_get_its_key_back(broker: RedisBroker) -> None:
+    walk = Walk(broker.families["work"])
+    first = walk.send("a", KEEP)
+    walk.fetch(1)
+    second = walk.send("a", KEEP)
+    walk.killed()
+
+    assert walk.send("a", KEEP) == second
+    assert walk.fetch(2) == [first, second]
+
+
 @pytest.mark.parametrize("policy", [DONE, KEEP, REPLACE, DELAY])
 def test_a_send_that_is_repeated_once_its_holder_has_started_is_no_new_job(broker: RedisBroker, policy: str) -> None:
     walk = Walk(broker.families["work"])
