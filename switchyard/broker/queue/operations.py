@@ -260,7 +260,7 @@ class QueueOperations:
 
         standing: list[str] = []
         try:
-            if isinstance(entries, tuple):
+            if entries and isinstance(entries, tuple):
                 answers = iter([self.calls.call(script("enqueue"), *next(batches()), budget_s=budget_s)])
             else:
                 answers = self.calls.stream(script("enqueue"), batches(), budget_s=budget_s)
