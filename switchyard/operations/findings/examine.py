@@ -194,7 +194,7 @@ def _greeting() -> str:
         parts = urlsplit(server_url(switchyard_settings().broker_url))
         with socket.create_connection((str(parts.hostname), parts.port or 6379), 0.3) as peer:
             return peer.recv(200).decode(errors="replace")
-    except (OSError, redis.RedisError, ValueError):  # the address of a cluster names several ports
+    except (OSError, redis.RedisError, ValueError):  # an address may name several servers
         return ""
 
 
