@@ -238,8 +238,8 @@ class QueueOperations:
         """Put messages into a lane; an id that is known, waiting or finished, is not put there again.
 
         Args:
-            entries: Taken 500 at a time; the next ones are made while the server works on the last. A tuple is sent in
-                one call, without a stream's cost.
+            entries: Taken 500 at a time; the next ones are made while the server works on the last. A tuple of no more
+                is sent in one call, without a stream's cost.
             limit: Messages the lane may hold, waiting or scheduled; 0 for any number.
 
         Returns:
@@ -260,7 +260,7 @@ class QueueOperations:
 
         standing: list[str] = []
         try:
-            if entries and isinstance(entries, tuple):
+            if isinstance(entries, tuple) and 0 < len(entries) <= AT_ONCE:
                 answers = iter([self.calls.call(script("enqueue"), *next(batches()), budget_s=budget_s)])
             else:
                 answers = self.calls.stream(script("enqueue"), batches(), budget_s=budget_s)

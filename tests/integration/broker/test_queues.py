@@ -19,6 +19,7 @@ from switchyard.broker.enqueue_many import messages
 from switchyard.broker.errors import BrokerUnavailable, InvalidMessageId, PayloadTooLarge, QueueFull, UnencodablePayload
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.keys import Keys
+from switchyard.broker.queue.operations import AT_ONCE, Entry
 from switchyard.broker.queue.unroutable import UnroutableLane
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.middleware.metrics import Metrics
@@ -95,6 +96,16 @@ def test_many_are_enqueued_in_their_order_with_each_ones_id(build: Build) -> Non
     assert [answer.message_id for answer in answers] == [one.message_id for one in sent]
     assert depth(broker) == 1_200
     assert numbers(broker, 50) == list(range(50))
+
+
+def test_a_tuple_of_more_than_one_call_takes_is_enqueued_whole(build: Build) -> None:
+    broker = build()
+    ids = [f"message-{number}" for number in range(AT_ONCE + 1)]
+
+    standing = broker.families["work"].enqueue(tuple(Entry(id_, b"{}") for id_ in ids))
+
+    assert standing == ids
+    assert depth(broker) == len(ids)
 
 
 def test_the_same_id_is_enqueued_once_however_often_it_is_sent(build: Build, run_worker: Any) -> None:
