@@ -260,6 +260,8 @@ def refused_part(value: Any, path: str) -> tuple[str, str, str]:
         _Plain().copy(value, path, DEEPEST)
     except _Refused as refused:
         return refused.path, refused.fact, refused.remedy
+    except RecursionError:  # below a deep stack, before the walk is as deep as a value may be
+        return path, "is nested too deep", ""
     return path, "cannot be written as JSON", ""
 
 

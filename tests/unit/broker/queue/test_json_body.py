@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import inspect
 import json
 import logging
 import math
@@ -297,3 +298,12 @@ def test_the_path_of_a_deep_value_is_cut() -> None:
 
         assert (len(path), path[-1]) == (41, "…")
         assert fact.startswith("is nested deeper")
+
+
+def test_a_value_that_is_too_deep_for_what_is_left_of_the_stack_is_refused_whole() -> None:
+    def below(frames: int) -> tuple[str, str, str]:
+        return below(frames - 1) if frames else refused_part(CYCLE, "result")
+
+    left = sys.getrecursionlimit() - len(inspect.stack(0))
+
+    assert below(left - 200) == ("result", "is nested too deep", "")
