@@ -51,7 +51,7 @@ class Change:
 
 
 class Scripts:
-    """Stands in for :func:`switchyard.broker.redis.calls.script`, with the test's clock and with changes."""
+    """Stands in for :func:`switchyard.broker.redis.scripts.script`, with the test's clock and with changes."""
 
     def __init__(self, changes: Sequence[Change] = ()) -> None:
         self._changes = changes
