@@ -217,11 +217,12 @@ class Masters(Servers):
     def _bodies(self) -> dict[str, str]:
         return {self.keys.queue(queue).bodies: queue for queue in self.queues}
 
-    def probe(self) -> list[ServerFinding]:
+    def probes(self) -> list[tuple[Word, ...]]:
+        return [probe(key) for key in (*self._bodies(), *self.probed_keys())]
+
+    def judge_probes(self, answers: Sequence[Any]) -> list[ServerFinding]:
         names = self._bodies()
-        keys = (*names, *self.probed_keys())
-        answers = self.calls.pipeline([probe(key) for key in keys], raise_errors=False)
-        return half_moved(half_moved_slots(keys, answers, names))
+        return half_moved(half_moved_slots((*names, *self.probed_keys()), answers, names))
 
     def read(self, *, production: bool, away: AwayPart = NOTHING_AWAY) -> list[ServerLook]:
         """Read the facts of every master; the finding about one that does not answer names its queues."""

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from switchyard.addon import addons
 from switchyard.broker.errors import CHECK_THE_ADDRESS, BrokerError, BrokerRefused, BrokerUnavailable
 from switchyard.broker.keys import QueueKeys
-from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.calls import RedisCalls, Word
 from switchyard.broker.redis.own_keys import texts_of
 from switchyard.broker.redis.server_errors import reason
 
@@ -133,13 +133,18 @@ def away(error: BrokerError) -> ServerFinding:
     return ServerFinding("away", "warning", seen, f"{remedy[0].upper()}{remedy[1:]}.")
 
 
-def wrong_types(calls: RedisCalls, families: Iterable[QueueKeys]) -> list[ServerFinding]:
-    """Return the finding for keys of some families that are of another type than theirs; none for none."""
+def wrong_types(
+    calls: RedisCalls, families: Iterable[QueueKeys], *, also: Sequence[tuple[Word, ...]] = ()
+) -> list[ServerFinding]:
+    """Return the finding for keys of some families that are of another type than theirs; none for none.
+
+    ``also`` are commands that are sent before it in the same pipeline; their answers are not read.
+    """
     expected = [pair for keys in families for pair in keys.kinds()]
-    answers = calls.pipeline([("TYPE", key) for key, _ in expected], raise_errors=False)
+    answers = calls.pipeline([*also, *(("TYPE", key) for key, _ in expected)], raise_errors=False)
     wrong = [
         key
-        for (key, kind), answer in zip(expected, answers, strict=True)
+        for (key, kind), answer in zip(expected, answers[len(also) :], strict=True)
         if isinstance(answer, bytes) and answer not in (b"none", kind.encode())
     ]
     return foreign(wrong, "error")

@@ -17,7 +17,7 @@ from switchyard.broker.errors import ADDRESSES
 from switchyard.broker.health.keyspace_id import KeyspaceId
 from switchyard.broker.health.server import ServerFacts, ServerFinding, judge, read_facts
 from switchyard.broker.keys import Keys
-from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.redis.calls import RedisCalls, Word
 from switchyard.broker.redis.own_keys import texts_of
 from switchyard.broker.redis.sentinel import ALL_S, ONE_S, Sentinels, SentinelUrl
 
@@ -276,8 +276,12 @@ class Servers:
         """
         return NOTHING_AWAY
 
-    def probe(self) -> list[ServerFinding]:
-        """Look for keys that operations cannot use although every server answers; return the findings."""
+    def probes(self) -> list[tuple[Word, ...]]:
+        """Return commands that are sent with a look at the keyspace, and whose answers :meth:`judge_probes` reads."""
+        return []
+
+    def judge_probes(self, answers: Sequence[Any]) -> list[ServerFinding]:
+        """Return the findings in the answers to :meth:`probes`."""
         return []
 
     def read(self, *, production: bool, away: AwayPart = NOTHING_AWAY) -> list[ServerLook]:

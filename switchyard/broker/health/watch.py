@@ -101,10 +101,13 @@ class Watch:
 
     def _ask(self) -> list[ServerFinding]:
         looks = self._servers.read(production=self._production)
-        marked = self._calls.pipeline(self.generation.commands(), raise_errors=False)
+        markers, probes = self.generation.commands(), self._servers.probes()
+        # In one pipeline: each waits a second for a node that hangs, and the supervisor waits for the look.
+        answers = self._calls.pipeline([*markers, *probes], raise_errors=False)
+        marked, probed = answers[: len(markers)], answers[len(markers) :]
         if time.monotonic() >= self._types_at_s:
             self._look_at_keys()
-        found = self._servers.findings(looks) + self._servers.probe() + self._foreign
+        found = self._servers.findings(looks) + self._servers.judge_probes(probed) + self._foreign
         self._lost = finding(self.generation.look(marked), self.generation.where_lost())
         if (failed := self.generation.failure(marked)) is not None:
             # A replica that lost its primary still answers what the servers were asked before.
@@ -118,8 +121,7 @@ class Watch:
     def _look_at_keys(self) -> None:
         # A refusal that another client wrote without an end would hold for ever.
         expiries: list[tuple[Word, ...]] = [("PEXPIRE", each.refused, REFUSED_MS, "NX") for each in self._families]
-        self._calls.pipeline(expiries, raise_errors=False)
-        self._foreign = wrong_types(self._calls, self._families)
+        self._foreign = wrong_types(self._calls, self._families, also=expiries)
         self._types_at_s = 0.0 if self._foreign else time.monotonic() + TYPES_EVERY_S
 
     def _leave_word(self, looks: Sequence[ServerLook]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,6 +42,22 @@ def test_every_master_is_checked_and_named(cluster: ClusterUnderTest, calls: Red
     assert found.seen.startswith(f"node {wrong.address}: ")
     assert refused == [calls.place_of(KEYS.queue(queue).bodies) == wrong.address for queue in QUEUES]
     assert refused.count(True) == 1
+
+
+def test_a_look_waits_once_for_a_node_that_hangs(calls: RedisCalls, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch, trips, send = watch_on(calls), list[Any](), calls.pipeline
+    watch.generation.prepare()
+
+    def counted(commands: Any, **options: Any) -> list[Any]:
+        trips.append(commands)
+        return send(commands, **options)
+
+    monkeypatch.setattr(calls, "pipeline", counted)
+    watch.look()
+    with_types = len(trips)
+    watch.look()
+
+    assert (with_types, len(trips)) == (2, 3), "of its own keys, and once a minute of the types of all"
 
 
 def test_queues_are_listed_by_their_node(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
