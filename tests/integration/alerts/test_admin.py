@@ -5,14 +5,16 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import partial
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from switchyard.alerts import sending, views
+from switchyard.alerts import acts, resolution, sending, views
 from switchyard.alerts.models import Alert, Delivery, Silence
 from switchyard.audit.models import AuditEntry
+from switchyard.audit.services import Who
 from switchyard.broker.stores.alert_groups import AlertGroups
 from tests.factories.pages import text_of
 from tests.factories.staff import staff
@@ -124,6 +126,13 @@ def deliver(alert: Alert, channel: str, state: Delivery.State, **values: Any) ->
         alert=alert, channel=channel, reported=Delivery.objects.count(), count=1, state=state,
         next_try_at=timezone.now(), **values,
     )  # fmt: skip
+
+
+def test_an_act_that_fails_halfway_counts_what_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolution, "resolve", Mock(side_effect=[True, OSError]))
+    with pytest.raises(OSError):
+        acts.apply("resolve", [make(), make()], who=Who("a.lind", "page"))
+    assert AuditEntry.objects.values_list("count", "outcome").get() == (1, "failed")
 
 
 def test_channels_say_whether_they_deliver() -> None:
