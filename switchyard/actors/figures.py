@@ -121,7 +121,7 @@ def failures_of(actor: str, ended: Iterable[FailureGroup] | None, *, letters: bo
 
 
 def _open_letters(actor: str) -> list[FailureGroup]:
-    found = groups(of=listing().filter(actor=actor), limit=MOST_GROUPS)
+    found = groups(of=listing().filter(actor=actor), limit=MOST_GROUPS, order="-last_at")
     first = first_seen([group.fingerprint for group in found])
     return [
         FailureGroup(

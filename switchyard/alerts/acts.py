@@ -27,10 +27,9 @@ def apply(verb: str, alerts: Sequence[Alert], *, who: Who, reason: str = "") -> 
     ids = [alert.pk for alert in alerts]
     target, detail = (str(ids[0]), {}) if len(ids) == 1 else ("", {"ids": ids[:MOST_IDS], "chosen": len(ids)})
     with act(f"alert.{verb}", who=who, target=target, reason=reason, detail=detail) as entry:
-        if verb == "acknowledge":
-            entry.count = silences.acknowledge(*ids, by=who.signature)
-        else:
-            entry.count = sum(resolution.resolve(pk, by=who.name) for pk in ids)
+        entry.count = silences.acknowledge(*ids, by=who.signature) if verb == "acknowledge" else 0
+        for pk in ids if verb == "resolve" else ():  # each is committed, and counts where a later one fails
+            entry.count += resolution.resolve(pk, by=who.name)
         return entry.count
 
 

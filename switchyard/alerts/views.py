@@ -8,7 +8,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, Max, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.utils import timezone
@@ -58,6 +58,7 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
     newest = unresolved.prefetch_related("deliveries").order_by("-state", "-last_at", "-id")
     cards = notice.counted_now(newest[:MOST_CARDS])
     resolved = Alert.objects.filter(state=Alert.State.RESOLVED)
+    opened = matching(query).filter(state=Alert.State.OPEN)
     return {
         "silences": silences,
         "headline": notice.headline(),
@@ -74,7 +75,7 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
         "search": query.get("q", ""),
         # Without a query the unresolved ones are shown.
         "found": Paginator(matching(query), PER_PAGE).get_page(query.get("p", "1")) if query else None,
-        "open_count": matching(query).filter(state=Alert.State.OPEN).count(),
+        "opened": opened.aggregate(count=Count("pk"), newest=Max("pk")),
     }
 
 
@@ -126,11 +127,13 @@ def alerts(request: HttpRequest) -> HttpResponse:
     """Show unresolved alerts and silences in force; with a filter the alerts that match, to act on some or all."""
     require(request, VIEW)
     if request.method == "POST":
-        verb, _, of_all = request.POST.get("action", "").partition(" ")
+        verb, _, newest = request.POST.get("action", "").partition(" up to ")
         ids = [int(pk) for pk in request.POST.getlist("_selected_action") if pk.isdecimal() and len(pk) < 19]
         _require_act(request, verb)
-        matched = matching(request.GET.dict()).filter(state=Alert.State.OPEN)[:MOST]
-        if rows := list(matched if of_all else Alert.objects.filter(pk__in=ids)):
+        chosen = Alert.objects.filter(pk__in=ids)
+        if newest.isdecimal():  # all that match, but none that was raised after the page was shown
+            chosen = matching(request.GET.dict()).filter(state=Alert.State.OPEN, pk__lte=int(newest[:18]))[:MOST]
+        if rows := list(chosen):
             _apply(request, verb, rows)
         else:
             messages.warning(request, "Nothing was done: no alert was chosen.")

@@ -1,4 +1,4 @@
-"""Reads of the audit log, page by page by the id of a row: rows that are written meanwhile shift nothing."""
+"""Reads of the audit log: the acts that it knows, its rows as pages and JSON show them, and those that match."""
 
 from __future__ import annotations
 

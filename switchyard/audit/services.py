@@ -117,7 +117,7 @@ def act(
     whose process is killed leaves it as ``begun``.
 
     Args:
-        name: One of ``presentation.ACTS``.
+        name: One of ``queries.ACTS``.
         reason: Why, in the person's words; cut after 500 characters.
         detail: More of it as JSON: ids, filter, values before and after. Arguments of jobs only where the page hides
             them.

@@ -1,4 +1,4 @@
-"""The page of the audit log: only to read, with its filter in the address."""
+"""The page of the audit log: only to read, with its filter in the address. A page begins behind a row, by its id."""
 
 from __future__ import annotations
 

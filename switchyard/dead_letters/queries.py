@@ -89,8 +89,8 @@ def open_count(*, before: datetime | None = None) -> int:
     return (rows if before is None else rows.filter(died_at__lt=before)).count()
 
 
-def groups(*, of: QuerySet[DeadLetter] | None = None, limit: int = 20) -> list[LetterGroup]:
-    """Return the groups of letters, by default of the open ones, the largest first."""
+def groups(*, of: QuerySet[DeadLetter] | None = None, limit: int = 20, order: str = "-letters") -> list[LetterGroup]:
+    """Return the groups of letters, by default of the open ones, the largest first or in another order."""
     rows = list(
         (listing() if of is None else of)
         .order_by()
@@ -102,7 +102,7 @@ def groups(*, of: QuerySet[DeadLetter] | None = None, limit: int = 20) -> list[L
             last_at=Max("died_at"),
             sample=Max("id"),
         )
-        .order_by("-letters", "fingerprint")[:limit]
+        .order_by(order, "fingerprint")[:limit]
     )
     samples = DeadLetter.objects.only("exception", "error", "actor", "queue").in_bulk([row["sample"] for row in rows])
     return [

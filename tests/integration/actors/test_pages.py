@@ -118,18 +118,20 @@ def test_the_page_shows_code_options_with_their_rules_and_no_secret(actor: Any) 
     assert "<form" not in page.partition('id="failures"')[2].partition("</main>")[0] or send_to("charge") not in page
 
 
-def test_failures_link_their_letters(actor: Any) -> None:
-    when = "2026-11-21T10:00Z"
-    for number in range(3):
+def test_failures_link_their_letters_and_the_newest_are_left(actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, fingerprint in enumerate(("abc", "abc", "abc", "new")):
+        when = f"2026-11-2{number}T10:00Z"
         DeadLetter.objects.create(
             message_id=str(uuid.uuid4()), queue="billing", actor="charge" if number else "other", reason="exhausted",
-            exception="KeyError", error="'vat_rate'", traceback="", attempts=1, payload={}, fingerprint="abc",
+            exception="KeyError", error="'vat_rate'", traceback="", attempts=1, payload={}, fingerprint=fingerprint,
             enqueued_at=when, died_at=when, duration_ms=1, state_at=when,
         )  # fmt: skip
 
     page = staff("view_operations", "view_deadletter").get(page_of("charge")).content.decode()
+    monkeypatch.setattr(ended_jobs, "MOST_GROUPS", 1)
 
     assert '?fingerprint=abc">2</a>' in page and "KeyError" in page
+    assert [each.fingerprint for each in ended_jobs.failures_of("charge", None, letters=True)] == ["new"]
 
 
 def ended(number: int, **fields: Any) -> JobRow:

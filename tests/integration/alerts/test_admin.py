@@ -5,14 +5,16 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import partial
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from switchyard.alerts import sending, views
+from switchyard.alerts import acts, resolution, sending, views
 from switchyard.alerts.models import Alert, Delivery, Silence
 from switchyard.audit.models import AuditEntry
+from switchyard.audit.services import Who
 from switchyard.broker.stores.alert_groups import AlertGroups
 from tests.factories.pages import text_of
 from tests.factories.staff import staff
@@ -98,17 +100,16 @@ def test_unknown_alert_and_act_are_404(alert: Alert) -> None:
     assert client.get(one(alert, "resolve")).status_code == 405
 
 
-def test_all_open_alerts_that_match_are_acknowledged_at_once(alert: Alert) -> None:
+def test_all_open_alerts_that_match_and_were_there_are_acknowledged_at_once(alert: Alert) -> None:
     client = logged_in("view_alert", "acknowledge_alert")
-    known, alert.pk, alert.fingerprint, alert.queue = alert.fingerprint, None, "another", "elsewhere"
-    alert.save()
+    act = f"acknowledge up to {make(queue='elsewhere').pk}"
 
     page = client.get(LIST, {"queue": "elsewhere"}).content.decode()
-    client.post(f"{LIST}?queue=elsewhere", {"action": "acknowledge all"})
+    make(queue="elsewhere")
+    client.post(f"{LIST}?queue=elsewhere", {"action": act})
 
-    assert "Acknowledge all 1 open</button>" in page
-    assert set(Alert.objects.values_list("fingerprint", "state")) == {(known, "open"), ("another", "acknowledged")}
-    assert "Acknowledge all" not in client.get(LIST, {"queue": "elsewhere"}).content.decode()
+    assert f'value="{act}">Acknowledge all 1 open</button>' in page
+    assert [each.state for each in Alert.objects.order_by("pk")] == ["open", "acknowledged", "open"]
 
 
 def make(kind: str = "dead_letter", **values: Any) -> Alert:
@@ -124,6 +125,13 @@ def deliver(alert: Alert, channel: str, state: Delivery.State, **values: Any) ->
         alert=alert, channel=channel, reported=Delivery.objects.count(), count=1, state=state,
         next_try_at=timezone.now(), **values,
     )  # fmt: skip
+
+
+def test_an_act_that_fails_halfway_counts_what_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolution, "resolve", Mock(side_effect=[True, OSError]))
+    with pytest.raises(OSError):
+        acts.apply("resolve", [make(), make()], who=Who("a.lind", "page"))
+    assert AuditEntry.objects.values_list("count", "outcome").get() == (1, "failed")
 
 
 def test_channels_say_whether_they_deliver() -> None:
