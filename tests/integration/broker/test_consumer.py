@@ -264,12 +264,10 @@ def test_a_report_that_fails_costs_no_room(broker: RedisBroker, monkeypatch: pyt
     assert broker.credit_of("work")._free == free
 
 
-@pytest.fixture(autouse=True)
-def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_delayed_message_runs_although_the_server_was_away_meanwhile(
+    tmp_path: Path, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", 0.1)
-
-
-def test_a_delayed_message_runs_although_the_server_was_away_meanwhile(tmp_path: Path, run_worker: Any) -> None:
     server = EmbeddedServer(tmp_path / "valkey").start()
     try:
         broker = build_yard(small_yard(), connect(server.url), Keys("limbo"))
