@@ -325,6 +325,18 @@ def test_a_running_message_is_not_taken_for_lost(broker: RedisBroker, run_worker
     assert len(starts) == 2
 
 
+def test_a_consumer_that_stops_gives_back_what_it_had_not_handed_out(broker: RedisBroker) -> None:
+    for number in range(3):
+        put(broker, f"m{number}")
+    consumer = broker.consume("work", prefetch=3)
+    handed_out = next(consumer)
+    consumer.close()
+
+    assert handed_out is not None
+    live = facilities(broker).transport.stats("work").live
+    assert (live.waiting, live.running) == (2, 1)
+
+
 def body(**options: Any) -> bytes:
     message: Message[Any] = Message("work", "broken", (), {}, options)
     return codec.encode(message)
