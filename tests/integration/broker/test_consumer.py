@@ -296,7 +296,8 @@ def test_messages_whose_fetch_was_answered_into_nowhere_come_to_the_next_consume
     before = broker.consume(lane, prefetch=4, timeout=1)
     assert next(before) is None
     (owner,) = family.owners()
-    family.enqueue([Entry(f"job-{number}", body()) for number in range(2)], lane=which)
+    body = codec.encode(Message("work", "broken", (), {}, {}))
+    family.enqueue([Entry(f"job-{number}", body) for number in range(2)], lane=which)
     family.fetch(owner, 2, request=1)  # whose answer nobody reads; or that of the fetch which the consumer sent ahead
     wait_for(lambda: len(family.held(owner)) == 2)
 
@@ -335,8 +336,3 @@ def test_a_consumer_that_stops_gives_back_what_it_had_not_handed_out(broker: Red
     assert handed_out is not None
     live = facilities(broker).transport.stats("work").live
     assert (live.waiting, live.running) == (2, 1)
-
-
-def body(**options: Any) -> bytes:
-    message: Message[Any] = Message("work", "broken", (), {}, options)
-    return codec.encode(message)

@@ -20,11 +20,9 @@ from tests.waiting import wait_for
 
 
 @pytest.fixture
-def succeed(facilities: Facilities) -> Iterator[Actor[[], None]]:
+def succeed(facilities: Facilities) -> Actor[[], None]:
     """An actor of the project's broker that does nothing."""
-    actor = dramatiq.actor(lambda: None, actor_name="succeed", queue_name="default")
-    yield actor
-    del actor.broker.actors["succeed"]
+    return dramatiq.actor(lambda: None, actor_name="succeed", queue_name="default")
 
 
 @pytest.fixture
