@@ -100,14 +100,17 @@ def test_unknown_alert_and_act_are_404(alert: Alert) -> None:
 
 def test_all_open_alerts_that_match_are_acknowledged_at_once(alert: Alert) -> None:
     client = logged_in("view_alert", "acknowledge_alert")
-    known, alert.pk, alert.fingerprint, alert.queue = alert.fingerprint, None, "another", "elsewhere"
-    alert.save()
+    known, alert.queue = alert.fingerprint, "elsewhere"
+    for alert.pk, alert.fingerprint in ((None, "one"), (None, "two")):
+        alert.save()
 
     page = client.get(LIST, {"queue": "elsewhere"}).content.decode()
     client.post(f"{LIST}?queue=elsewhere", {"action": "acknowledge all"})
 
-    assert "Acknowledge all 1 open</button>" in page
-    assert set(Alert.objects.values_list("fingerprint", "state")) == {(known, "open"), ("another", "acknowledged")}
+    assert "Acknowledge all 2 open</button>" in page
+    found = set(Alert.objects.values_list("fingerprint", "state", "acknowledged_by"))
+    assert found == {(known, "open", ""), *((name, "acknowledged", "a.lind") for name in ("one", "two"))}
+    assert AuditEntry.objects.get().count == 2
     assert "Acknowledge all" not in client.get(LIST, {"queue": "elsewhere"}).content.decode()
 
 
