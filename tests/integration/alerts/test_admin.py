@@ -110,6 +110,7 @@ def test_all_open_alerts_that_match_and_were_there_are_acknowledged_at_once(aler
 
     assert f'value="{act}">Acknowledge all 1 open</button>' in page
     assert [each.state for each in Alert.objects.order_by("pk")] == ["open", "acknowledged", "open"]
+    assert Alert.objects.filter(acknowledged_by="a.lind").count() == AuditEntry.objects.get().count == 1
 
 
 def make(kind: str = "dead_letter", **values: Any) -> Alert:

@@ -37,8 +37,8 @@ def body(**changes: Any) -> bytes:
     return json.dumps({"type": "payment.received", "data": data | changes}).encode()
 
 
-def post(content: bytes, webhook_id: str = "evt_1", *, secret: str | None = None, **changes: str):
-    signed = signatures.signed_headers(secret or settings.PAYMENT_SECRET, webhook_id, content)
+def post(content: bytes, *, of: bytes = b"", secret: str = "", at_s: float | None = None, **changes: str):
+    signed = signatures.signed_headers(secret or settings.PAYMENT_SECRET, "evt_1", of or content, now_s=at_s)
     sent = {name: value for name, value in (signed | changes).items() if value}
     return Client().post(PATH, data=content, content_type="application/json", headers=sent)
 
@@ -85,9 +85,10 @@ def test_the_same_event_from_ten_senders_at_once_is_applied_once(facilities, run
         {"secret": "some other secret that nobody knows of"},
         {"webhook-id": "", "webhook-timestamp": "", "webhook-signature": ""},
         {"webhook-signature": "v1,AAAA"},
-        {"webhook-timestamp": str(int(time.time()) - 3_600)},
+        {"at_s": time.time() - 3_600},
+        {"of": b"no json "},
     ],
-    ids=["another secret", "no signature", "another signature", "of an hour ago"],
+    ids=["another secret", "no signature", "another signature", "of an hour ago", "of another body"],
 )
 def test_what_is_not_signed_is_refused_before_the_body_is_read(waiting, change):
     problem(post(b"no json", **change), 401)

@@ -264,12 +264,10 @@ def test_a_report_that_fails_costs_no_room(broker: RedisBroker, monkeypatch: pyt
     assert broker.credit_of("work")._free == free
 
 
-@pytest.fixture(autouse=True)
-def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_delayed_message_runs_although_the_server_was_away_meanwhile(
+    tmp_path: Path, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", 0.1)
-
-
-def test_a_delayed_message_runs_although_the_server_was_away_meanwhile(tmp_path: Path, run_worker: Any) -> None:
     server = EmbeddedServer(tmp_path / "valkey").start()
     try:
         broker = build_yard(small_yard(), connect(server.url), Keys("limbo"))
@@ -298,7 +296,8 @@ def test_messages_whose_fetch_was_answered_into_nowhere_come_to_the_next_consume
     before = broker.consume(lane, prefetch=4, timeout=1)
     assert next(before) is None
     (owner,) = family.owners()
-    family.enqueue([Entry(f"job-{number}", body()) for number in range(2)], lane=which)
+    body = codec.encode(Message("work", "broken", (), {}, {}))
+    family.enqueue([Entry(f"job-{number}", body) for number in range(2)], lane=which)
     family.fetch(owner, 2, request=1)  # whose answer nobody reads; or that of the fetch which the consumer sent ahead
     wait_for(lambda: len(family.held(owner)) == 2)
 
@@ -327,6 +326,13 @@ def test_a_running_message_is_not_taken_for_lost(broker: RedisBroker, run_worker
     assert len(starts) == 2
 
 
-def body(**options: Any) -> bytes:
-    message: Message[Any] = Message("work", "broken", (), {}, options)
-    return codec.encode(message)
+def test_a_consumer_that_stops_gives_back_what_it_had_not_handed_out(broker: RedisBroker) -> None:
+    for number in range(3):
+        put(broker, f"m{number}")
+    consumer = broker.consume("work", prefetch=3)
+    handed_out = next(consumer)
+    consumer.close()
+
+    assert handed_out is not None
+    live = facilities(broker).transport.stats("work").live
+    assert (live.waiting, live.running) == (2, 1)

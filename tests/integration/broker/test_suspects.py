@@ -27,9 +27,9 @@ def single(family: QueueOperations) -> QueueOperations:
 
 
 def grant(family: QueueOperations, owner: str) -> Grant:
-    """Return what a new owner fetches."""
+    """Return what a new owner fetches, which is one message."""
     family.join(owner)
-    [found] = family.fetch(owner, 1, request=1).grants
+    [found] = family.fetch(owner, 5, request=1).grants
     return found
 
 

@@ -8,7 +8,6 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from project.asgi import application
 from switchyard.api.tokens import create_token
 from switchyard.broker.interface import Facilities
 from switchyard.jobs.services import submit
@@ -28,6 +27,8 @@ def fresh_yard(facilities: Facilities) -> None:
 @pytest.fixture(scope="module")
 def web() -> Iterator[str]:
     """The address of the project's web, in this process."""
+    from project.asgi import application  # its checks ask PostgreSQL, which no test may yet when this file is loaded
+
     with serving(application) as address:
         yield address
 

@@ -270,7 +270,10 @@ def test_a_dead_letter_that_a_person_requeues_is_not_too_old(broker: RedisBroker
         wait_for(lambda: transport.stats("work").dead == 1)
         wait_for(lambda: time.time() * 1_000 > sent.message_timestamp + 3_000)  # it is too old
         requeue(transport, "work", sent.message_id)
-        wait_for(lambda: facilities(broker).records.read(sent.message_id).state == "succeeded")
+        records = facilities(broker).records
+        record = wait_for(lambda: (found := records.read(sent.message_id)).state == "succeeded" and found)
+
+    assert (record.attempts, record.error) == (1, None), "it is a new life"
 
 
 def test_a_repeated_end_sends_its_callbacks_under_the_same_ids(broker: RedisBroker, run_worker: Any) -> None:

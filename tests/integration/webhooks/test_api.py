@@ -1,9 +1,10 @@
-"""Endpoints and events through the API and in the admin, and the receiver of the demo."""
+"""Endpoints and events through the API and in the admin, the receiver of the demo, and a pool of greenlets."""
 
 from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,12 +19,14 @@ from django.test import Client
 from django.urls import reverse
 from PIL import Image
 
-from apps.webhooks import delivering, services
+from apps.webhooks import delivering, publishing, services
 from apps.webhooks.delivering import DeliveryFailed
-from apps.webhooks.models import Delivery, DeliveryState, Endpoint, Event
+from apps.webhooks.models import Attempt, Delivery, DeliveryState, Endpoint, Event
 from switchyard.api.request_jobs import RequestJobs, request_jobs
 from switchyard.broker.interface import facilities as facilities_of
 from tests.factories.staff import client_of, log_in
+from tests.integration.outbound.listener import dripping, listening
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
 ENDPOINTS = "/webhooks/endpoints"
@@ -31,6 +34,8 @@ EVENTS = "/webhooks/events"
 URL = "https://93.184.216.34/hook?key=1"
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "apps.webhooks.receiver"]
+HANGING = 50
+HEALTHY = 40
 
 
 def waiting() -> int:
@@ -272,3 +277,36 @@ def test_a_broken_signature_is_no_crash(receiver, signature: str) -> None:
 
     assert ask(receiver.url + "healthy", b"{}", **headers)[0] == 401
     assert len(receiver.log) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_fifty_endpoints_that_drip_do_not_delay_a_healthy_one(
+    receiver, make_delivery, facilities, process_environment, tmp_path
+):
+    with listening(dripping(b"HTTP/1.1 200 OK\r\n", b"X-Slow: 1\r\n", every_s=0.5)) as slow:
+        allowed = f"127.0.0.1:{slow.port} 127.0.0.1:{receiver.server_address[1]}"
+        hanging = [make_delivery(slow.url) for _ in range(HANGING)]
+        healthy = [make_delivery(receiver.url + "healthy") for _ in range(HEALTHY)]
+        with (tmp_path / "pool.log").open("wb") as log:
+            pool = subprocess.Popen(
+                [sys.executable, str(ROOT / "manage.py"), "runpool", "webhook"],
+                env=process_environment | {"SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES": allowed},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            wait_for(lambda: b"ready" in (tmp_path / "pool.log").read_bytes(), 60, what="the pool")
+            publishing.redeliver(delivery.pk for delivery in hanging)
+            wait_for(lambda: slow.accepted == HANGING, 60, what="every slow delivery to hang")
+            publishing.redeliver(delivery.pk for delivery in healthy)
+            succeeded = Delivery.objects.filter(state=DeliveryState.SUCCEEDED)
+            wait_for(lambda: succeeded.count() == HEALTHY, 60, what="the healthy deliveries")
+            none_given_up = not Attempt.objects.filter(delivery__in=hanging).exists()
+        finally:
+            os.killpg(pool.pid, signal.SIGKILL)
+            pool.wait(30)
+
+    durations_ms = sorted(Attempt.objects.values_list("duration_ms", flat=True))
+    assert none_given_up
+    assert durations_ms[int(HEALTHY * 0.95) - 1] < 8_000, "behind the slow ones they would take their 10 s"
