@@ -24,7 +24,7 @@ AWAY = ServerFinding("away", "warning", "the server does not answer", "Check tha
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Mock:
-    """What the checks of the server find: that it is away."""
+    """The checks of the server find that it is away."""
     watch = Mock()
     watch.look.return_value.findings = [AWAY]
     monkeypatch.setattr(lasting, "make_watch", lambda: watch)

@@ -1,4 +1,4 @@
-"""What failures and floods have in common: values, releases, processes, owners, and actors that send themselves."""
+"""Findings name the common part of failures and floods: a value, release, process or owner, or the actor itself."""
 
 from __future__ import annotations
 

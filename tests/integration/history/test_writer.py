@@ -261,7 +261,7 @@ def test_doctor_and_metrics_show_backlog_gap_and_skipped_rows(
 
 
 class _Registry:
-    """What a scrape reads of the history."""
+    """A registry with the history's metrics alone."""
 
     def collect(self) -> Any:
         return history_metrics()

@@ -1,4 +1,4 @@
-"""What a newcomer is told of mistakes in an ``actors.py`` by ``manage.py check``, and of absent tables at a start."""
+"""``manage.py check`` names mistakes in an ``actors.py`` and how to mend them; a start names absent tables."""
 
 from __future__ import annotations
 
