@@ -1,4 +1,4 @@
-"""A yard lists its lanes, the pools that serve them and their retries, and refuses invalid declarations."""
+"""A yard lists its lanes, pools and retries, refuses invalid declarations, and counts the cores and memory it has."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from project.topology import YARD
+from switchyard.broker.cores import cores_here, memory_here
 from switchyard.broker.errors import InvalidDeclaration
 from switchyard.broker.keys import Keys
 from switchyard.broker.topology import SUPERVISOR_BYTES, Pool, Queue, RetryPolicy, Yard
@@ -243,3 +244,53 @@ def test_what_a_queue_calls_is_a_text_and_the_speed_of_a_yard_a_number() -> None
         Queue("mail", 1_000, 1_000, 2_000, calls=True)  # type: ignore[arg-type]
     with pytest.raises(InvalidDeclaration, match="yard: retry_speed is 0"):
         Yard((), (), retry_speed=0)
+
+
+@pytest.fixture(autouse=True)
+def sixteen_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
+
+
+def machine(root: Path, **files: str) -> Path:
+    """Write files below ``root``; ``__`` in a name is a slash."""
+    for name, text in files.items():
+        file = root / name.replace("__", "/").replace("_dot_", ".")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text + "\n", encoding="ascii")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("max 100000", 16), ("400000 100000", 4), ("250000 100000", 2), ("50000 100000", 1), ("rubbish", 16), ("", 16)],
+)
+def test_quota_of_version_2_is_rounded_down_and_at_least_one(quota: str, cores: int, tmp_path: Path) -> None:
+    root = machine(tmp_path, proc__self__cgroup="0::/", sys__fs__cgroup__cpu_dot_max=quota)
+
+    assert cores_here(root) == cores
+
+
+def test_lowest_quota_of_all_groups_above_counts(tmp_path: Path) -> None:
+    root = machine(
+        tmp_path, proc__self__cgroup="0::/yard/pool", sys__fs__cgroup__yard__cpu_dot_max="300000 100000",
+        sys__fs__cgroup__yard__pool__cpu_dot_max="max 100000", sys__fs__cgroup__yard__memory_dot_max="2000000",
+        sys__fs__cgroup__yard__pool__memory_dot_max="max",
+    )  # fmt: skip
+
+    assert (cores_here(root), memory_here(root)) == (3, 2_000_000)
+
+
+def test_version_1_in_a_container_is_read_at_its_mounted_root(tmp_path: Path) -> None:
+    root = machine(
+        tmp_path,
+        proc__self__cgroup="5:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc",
+        sys__fs__cgroup__cpu__cpu_dot_cfs_quota_us="200000",
+        sys__fs__cgroup__cpu__cpu_dot_cfs_period_us="100000",
+        sys__fs__cgroup__memory__memory_dot_limit_in_bytes="1000000",
+    )
+
+    assert (cores_here(root), memory_here(root)) == (2, 1_000_000)
+
+
+def test_without_control_groups_the_affinity_counts(tmp_path: Path) -> None:
+    assert (cores_here(tmp_path), memory_here(tmp_path)) == (16, None)

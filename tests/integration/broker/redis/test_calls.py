@@ -6,7 +6,9 @@ import errno
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ import redis
 from switchyard.broker.errors import BrokerFull, BrokerUnavailable
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.operations import Entry, QueueOperations
-from switchyard.broker.redis.calls import ANSWER_S, RedisCalls
+from switchyard.broker.redis.calls import ANSWER_S, BUDGET_S, RedisCalls
 from switchyard.broker.redis.connections import Profile, connect
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.redis.server_connection import NAMELESS, ServerConnection, TlsConnection
@@ -211,3 +213,42 @@ def test_its_port_is_free_for_the_server_at_once(port: int, kind: type[ServerCon
         kind(host=HOST, port=port, socket_connect_timeout=1.0).connect()
     with socket.create_server((HOST, port)):
         pass
+
+
+def test_four_hundred_greenlets_get_a_connection_each(valkey_url: str) -> None:
+    calls = RedisCalls(connect(valkey_url))
+
+    taken = [calls.acquire() for _ in range(400)]
+
+    assert len({id(connection) for connection in taken}) == 400
+
+
+def test_a_wire_that_is_closed_again_and_again_connects_anew(valkey_url: str) -> None:
+    calls = RedisCalls(connect(valkey_url))
+
+    for _ in range(150):
+        assert calls.command("PING") == b"PONG"
+        calls.close()
+
+
+@pytest.mark.parametrize("late_s", [inf, pytest.param(0.4, marks=pytest.mark.long)])
+def test_a_server_that_hangs_ends_a_call_in_its_budget_on_old_and_on_new_connections(
+    emptied: ServerUnderTest, late_s: float
+) -> None:
+    calls = RedisCalls(connect(emptied.url))
+    family = QueueOperations(calls, Keys("hangs").queue("q"))
+    assert calls.command("PING") == b"PONG"
+    took_s = []
+
+    emptied.stop()
+    try:
+        for act in (*[lambda: family.enqueue([Entry("a", b"{}")])] * 2, family.owners):
+            started_s = time.monotonic()
+            with pytest.raises(BrokerUnavailable) as refused:
+                act()
+            took_s.append(time.monotonic() - started_s)
+            assert refused.value.outcome == "unknown"
+    finally:
+        emptied.cont()
+
+    assert max(took_s) < BUDGET_S + late_s

@@ -14,7 +14,7 @@ from tests.integration.wheel.environments import AWAY, run, uv
 
 LOCK = BASE_DIR / "requirements-oldest.txt"
 # An answer in time and none, of a call and of a lane that waits; TLS; a master that is replaced.
-DIFFERENT = ("conformance/test_moves.py", "redis/test_connections.py", "redis/test_tls.py", "redis/test_sentinel.py")
+DIFFERENT = ("conformance/test_moves.py", "redis/test_calls.py", "redis/test_tls.py", "redis/test_sentinel.py")
 
 
 def test_messages_move_over_the_oldest_client(tmp_path: Path) -> None:
