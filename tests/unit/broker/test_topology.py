@@ -43,46 +43,37 @@ POOL: dict[str, Any] = {"name": "work", "kind": "threads", "queues": ("work",), 
 WORK = Queue(**QUEUE)
 
 
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
+# By what the refusal names: how it is made, and options with values that cannot be used.
+REFUSED: dict[str, tuple[Any, list[tuple[str, Any]]]] = {
+    "retry policy": (RetryPolicy, [
         *(("max_retries", "5"), ("max_retries", -1), ("max_retries", True), ("max_retries", None), ("base_ms", -1)),
         *(("base_ms", 1.5), ("cap_ms", 999), ("cap_ms", "300000"), ("cap_ms", 10**15), ("backoff", 5)),
         *(("backoff", lambda: 5), ("backoff", lambda retry, error: 5)),
-    ],
-)
-def test_a_retry_policy_that_would_lose_retries_is_refused_when_it_is_declared(option: str, value: Any) -> None:
-    with pytest.raises(InvalidDeclaration, match=rf"^retry policy: {option} is .*; write "):
-        RetryPolicy(**{option: value})
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
+    ]),
+    "queue work": (lambda **changed: Queue(**QUEUE | changed), [
         *(("objective_ms", 0), ("objective_ms", "80"), ("done_objective_ms", 0), ("done_objective_ms", 1.5)),
         *(("soft_limit_ms", 0), ("soft_limit_ms", None), ("hard_limit_ms", 1_000), ("hard_limit_ms", 2_000.5)),
         *(("retry", {"max_retries": 3}), ("retry", 3), ("max_depth", 0), ("max_depth", -1), ("max_depth", True)),
-    ],
-)
-def test_an_option_of_a_queue_that_cannot_be_used_is_refused_by_name(option: str, value: Any) -> None:
-    with pytest.raises(InvalidDeclaration, match=rf"^queue work: {option} is .*; write "):
-        Queue(**QUEUE | {option: value})
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
+    ]),
+    "pool work": (lambda **changed: Pool(**POOL | changed), [
         *(("kind", "fibers"), ("kind", ["threads"]), ("queues", "work"), ("queues", ["work"])),
         *(("queues", ("work", "work")), ("queues", (WORK,)), ("processes", 0), ("processes", "core")),
         *(("processes", None), ("isolated", 0), ("cores", 0), ("cores", "2"), ("slots", 0), ("slots", True)),
         *(("slots", "4"), ("prefetch", 0), ("nice", -5), ("nice", 20), ("cpus", (0, 0)), ("cpus", (-1,)), ("cpus", 2)),
         *(("database_connections", 0), ("shared_retries", "yes"), ("recycle_after", 0), ("recycle_above_bytes", -1)),
         ("memory_limit_bytes", 1.5),
-    ],
+    ]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("named", "option", "value"), [(named, *option) for named, (_, options) in REFUSED.items() for option in options]
 )
-def test_an_option_of_a_pool_that_cannot_be_used_is_refused_by_name(option: str, value: Any) -> None:
-    with pytest.raises(InvalidDeclaration, match=rf"^pool work: {option} is .*; write "):
-        Pool(**POOL | {option: value})
+def test_an_option_that_cannot_be_used_is_refused_by_name_when_it_is_declared(
+    named: str, option: str, value: Any
+) -> None:
+    with pytest.raises(InvalidDeclaration, match=rf"^{named}: {option} is .*; write "):
+        REFUSED[named][0](**{option: value})
 
 
 @pytest.mark.parametrize("name", ["", "two words", 7, None, "../up"])
