@@ -55,6 +55,20 @@ def make(records: Records) -> AckBarrier:
     return AckBarrier(cast(JobRecords, records))
 
 
+@pytest.fixture
+def records() -> Records:
+    return Records()
+
+
+@pytest.fixture
+def steps(records: Records) -> AckBarrier:
+    return make(records)
+
+
+def away() -> None:
+    raise BrokerUnavailable("job_write", "away")
+
+
 def end(job_id: str, queue: str = "work") -> Step:
     return ended_step(queue, EndedJob(job_id, "succeeded", attempt=1))
 
@@ -87,15 +101,13 @@ def interrupt_at_each_line(make: Callable[[Records], AckBarrier], *moves: Callab
     assert line > 15
 
 
-def test_what_another_thread_could_not_write_does_not_count_as_written() -> None:
-    records = Records()
-    steps = make(records)
+def test_what_another_thread_could_not_write_does_not_count_as_written(records: Records, steps: AckBarrier) -> None:
     writes, fails = threading.Event(), threading.Event()
 
     def fail() -> None:
         writes.set()
         assert fails.wait(30)
-        raise BrokerUnavailable("job_write", "away")
+        away()
 
     def flush() -> None:
         with pytest.raises(BrokerUnavailable):
@@ -116,13 +128,13 @@ def test_what_another_thread_could_not_write_does_not_count_as_written() -> None
     assert steps.written == 2
 
 
-def test_the_background_goes_on_after_a_refusal(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_background_goes_on_after_a_refusal(
+    records: Records, steps: AckBarrier, caplog: pytest.LogCaptureFixture
+) -> None:
     def refuse() -> None:
         raise BrokerRefused("job_write", "NOPERM this user has no permissions to run the 'evalsha' command")
 
-    records = Records()
     records.instead = [refuse]
-    steps = make(records)
     steps.start()
     try:
         with caplog.at_level(logging.CRITICAL):
@@ -135,12 +147,10 @@ def test_the_background_goes_on_after_a_refusal(caplog: pytest.LogCaptureFixture
     assert "cannot be written now" in caplog.text
 
 
-def test_a_start_that_cannot_be_told_holds_up_no_other() -> None:
+def test_a_start_that_cannot_be_told_holds_up_no_other(records: Records, steps: AckBarrier) -> None:
     def fail(message: Any) -> Step:
         raise ValueError("generation is not a number")
 
-    records = Records()
-    steps = make(records)
     steps.begin(SimpleNamespace(message_id="bad"), fail)
     steps.add(end("good"))
     steps.flush()
@@ -149,9 +159,7 @@ def test_a_start_that_cannot_be_told_holds_up_no_other() -> None:
     assert not steps.pending
 
 
-def test_a_write_ends_although_others_note_without_a_pause() -> None:
-    records = Records()
-    steps = make(records)
+def test_a_write_ends_although_others_note_without_a_pause(records: Records, steps: AckBarrier) -> None:
 
     def note_more() -> None:
         assert len(records.written) < 5
@@ -182,9 +190,9 @@ class Participant:
         self.calls.append(f"confirmed {last_end}")
 
 
-def test_a_flush_writes_metrics_then_records_and_confirms_what_had_ended_before() -> None:
-    records = Records()
-    steps = make(records)
+def test_a_flush_writes_metrics_then_records_and_confirms_what_had_ended_before(
+    records: Records, steps: AckBarrier
+) -> None:
     calls: list[str] = []
     steps.metrics = steps.finished = Participant(calls)
     records.instead = [lambda: calls.append("records")]
@@ -195,12 +203,7 @@ def test_a_flush_writes_metrics_then_records_and_confirms_what_had_ended_before(
     assert calls == ["last end", "metrics", "records", "confirmed 7"]
 
 
-def test_a_flush_that_fails_confirms_nothing() -> None:
-    def away() -> None:
-        raise BrokerUnavailable("job_write", "away")
-
-    records = Records()
-    steps = make(records)
+def test_a_flush_that_fails_confirms_nothing(records: Records, steps: AckBarrier) -> None:
     calls: list[str] = []
     steps.metrics = steps.finished = Participant(calls)
     records.instead = [away]
