@@ -43,15 +43,17 @@ EVICTING = (
     "allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl",
 )  # fmt: skip
 
-MakeWatch = Callable[[], Watch]
+PAGE = Path(settings.BASE_DIR, "docs/how-to/back-up-and-restore.md")
+
+Make = Callable[..., Watch]
 
 
 @pytest.fixture
-def make_watch(emptied: ServerUnderTest) -> Iterator[MakeWatch]:
+def make(emptied: ServerUnderTest) -> Iterator[Make]:
     made: list[Watch] = []
 
-    def make() -> Watch:
-        made.append(Watch(RedisCalls(connect(emptied.url, profile="quick")), KEYS, QUEUES, production=True))
+    def make(url: str = emptied.url) -> Watch:
+        made.append(Watch(RedisCalls(connect(url, profile="quick")), KEYS, QUEUES, production=True))
         return made[-1]
 
     yield make
@@ -85,10 +87,10 @@ def test_each_evicting_policy_is_an_error_with_its_remedy(emptied: ServerUnderTe
 
 
 def test_a_policy_that_is_set_live_stops_enqueuing_and_nothing_else(
-    make_watch: MakeWatch, emptied: ServerUnderTest, family: QueueOperations, caplog: pytest.LogCaptureFixture
+    make: Make, emptied: ServerUnderTest, family: QueueOperations, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "switchyard.broker")
-    watch = make_watch()
+    watch = make()
     watch.look()
     enqueue(family, "before")
     family.join("w/live")
@@ -111,10 +113,10 @@ def test_a_policy_that_is_set_live_stops_enqueuing_and_nothing_else(
 
 
 def test_the_refusal_lapses_with_whoever_wrote_it(
-    make_watch: MakeWatch, emptied: ServerUnderTest, family: QueueOperations
+    make: Make, emptied: ServerUnderTest, family: QueueOperations
 ) -> None:
     emptied.config_set("maxmemory-policy", "allkeys-lru")
-    make_watch().look()
+    make().look()
 
     left_ms = emptied.admin.pttl(family.keys.refused)
 
@@ -122,27 +124,25 @@ def test_the_refusal_lapses_with_whoever_wrote_it(
     assert all(emptied.admin.exists(KEYS.queue(queue).refused) for queue in QUEUES)
 
 
-def test_a_refusal_without_an_end_gets_one(
-    make_watch: MakeWatch, emptied: ServerUnderTest, family: QueueOperations
-) -> None:
+def test_a_refusal_without_an_end_gets_one(make: Make, emptied: ServerUnderTest, family: QueueOperations) -> None:
     emptied.admin.set(family.keys.refused, "forged")
 
-    assert make_watch().look() == Health()
+    assert make().look() == Health()
     assert 0 < emptied.admin.pttl(family.keys.refused) <= 20_000
 
 
-def test_memory_that_runs_out_is_told_before_it_is_full(make_watch: MakeWatch, emptied: ServerUnderTest) -> None:
+def test_memory_that_runs_out_is_told_before_it_is_full(make: Make, emptied: ServerUnderTest) -> None:
     used_bytes = int(emptied.admin.info("memory")["used_memory"])  # type: ignore[index]
     emptied.config_set("maxmemory", int(used_bytes / 0.95))
 
-    health = make_watch().look()
+    health = make().look()
 
     assert codes(health) == ["nearly_full"] and not health.red
     assert re.search(r"uses 9\d % of its memory", health.findings[0].seen)
 
 
-def test_persistence_that_is_switched_off_is_red_in_production(make_watch: MakeWatch, emptied: ServerUnderTest) -> None:
-    watch = make_watch()
+def test_persistence_that_is_switched_off_is_red_in_production(make: Make, emptied: ServerUnderTest) -> None:
+    watch = make()
     emptied.config_set("appendonly", "no")
     assert codes(watch.look()) == ["nothing_kept"] and watch.health.red
 
@@ -168,9 +168,9 @@ def test_a_user_who_may_not_ask_cannot_verify(emptied: ServerUnderTest) -> None:
 
 @pytest.mark.parametrize("within_s", [inf, pytest.param(2.5, marks=pytest.mark.long)])
 def test_a_server_that_hangs_costs_a_look_two_seconds_at_most(
-    make_watch: MakeWatch, emptied: ServerUnderTest, within_s: float
+    make: Make, emptied: ServerUnderTest, within_s: float
 ) -> None:
-    watch = make_watch()
+    watch = make()
     watch.look()
     emptied.stop()
     try:
@@ -185,18 +185,18 @@ def test_a_server_that_hangs_costs_a_look_two_seconds_at_most(
     assert watch.look() == Health()
 
 
-def test_a_key_of_another_type_is_a_red_flag(make_watch: MakeWatch, emptied: ServerUnderTest) -> None:
+def test_a_key_of_another_type_is_a_red_flag(make: Make, emptied: ServerUnderTest) -> None:
     emptied.admin.set(KEYS.generation(), "text")
 
-    health = make_watch().look()
+    health = make().look()
 
     assert codes(health) == ["unreadable"] and health.red
 
 
 def test_a_queues_key_of_another_type_is_a_red_flag_that_names_it(
-    make_watch: MakeWatch, emptied: ServerUnderTest, family: QueueOperations
+    make: Make, emptied: ServerUnderTest, family: QueueOperations
 ) -> None:
-    watch = make_watch()
+    watch = make()
     emptied.admin.set(family.keys.bodies, "text")
 
     health = watch.look()
@@ -210,14 +210,14 @@ def test_a_queues_key_of_another_type_is_a_red_flag_that_names_it(
 
 
 def test_every_key_of_a_family_in_use_has_the_type_that_is_looked_for(
-    make_watch: MakeWatch, emptied: ServerUnderTest, family: QueueOperations
+    make: Make, emptied: ServerUnderTest, family: QueueOperations
 ) -> None:
     work_in(family)
     known = dict(family.keys.kinds())
 
     found = {str(key, "ascii"): str(emptied.admin.type(key), "ascii") for key in emptied.admin.scan_iter()}
 
-    assert make_watch().look() == Health()
+    assert make().look() == Health()
     assert {key: kind for key, kind in found.items() if key in known} == {
         key: known[key] for key in found if key in known
     }
@@ -253,28 +253,9 @@ def work_in(family: QueueOperations) -> None:
     family.lapsed()
 
 
-MARKED = Keys("marked")
-PAGE = Path(settings.BASE_DIR, "docs/how-to/back-up-and-restore.md")
-
-Make = Callable[..., Watch]
-
-
-@pytest.fixture
-def make(emptied: ServerUnderTest) -> Iterator[Make]:
-    made: list[Watch] = []
-
-    def make(url: str = emptied.url) -> Watch:
-        made.append(Watch(RedisCalls(connect(url, profile="quick")), MARKED, QUEUES, production=True))
-        return made[-1]
-
-    yield make
-    for watch in made:
-        watch.close()
-
-
 def enqueue_at(url: str) -> None:
     wire = RedisCalls(connect(url))
-    QueueOperations(wire, MARKED.queue("slow")).enqueue([Entry("a", b"{}")])
+    QueueOperations(wire, KEYS.queue("slow")).enqueue([Entry("a", b"{}")])
     wire.close()
 
 
@@ -284,7 +265,7 @@ def test_the_marker_is_made_once_and_by_whoever_comes_first(make: Make, emptied:
     made = first.prepare()
 
     assert made and second.prepare() == made == second.seen
-    assert emptied.admin.hget(MARKED.generation(), "id") == made.encode()
+    assert emptied.admin.hget(KEYS.generation(), "id") == made.encode()
 
 
 def test_what_is_not_ours_does_not_count_as_use(make: Make, emptied: ServerUnderTest) -> None:
@@ -297,7 +278,7 @@ def test_a_keyspace_in_use_is_not_marked(make: Make, emptied: ServerUnderTest) -
     enqueue_at(emptied.url)
 
     assert make().generation.prepare() == ""
-    assert not emptied.admin.exists(MARKED.generation())
+    assert not emptied.admin.exists(KEYS.generation())
     assert not make().look().pause  # who has seen no marker misses none
 
 
@@ -313,7 +294,7 @@ def test_those_who_saw_the_marker_pause_when_it_is_gone(make: Make, emptied: Ser
     assert "manage.py switchyard broker accept" in health.findings[0].remedy
     assert [item.code for item in health.news] == ["keyspace"]
     assert watch.look().news == ()
-    assert not emptied.admin.exists(MARKED.generation())
+    assert not emptied.admin.exists(KEYS.generation())
 
 
 def test_nobody_who_starts_later_makes_it_anew_or_goes_on(make: Make, emptied: ServerUnderTest) -> None:
@@ -414,7 +395,7 @@ def test_copy_that_is_restored_as_the_page_says_is_the_keyspace_with_its_message
     with ServerUnderTest(tmp_path, binary) as restored:
         for _ in range(2):  # the second time as its append-only file is after a kill
             assert make(restored.url).generation.prepare() == made
-            assert restored.admin.hgetall(MARKED.queue("slow").bodies) == {b"a": b"{}"}
+            assert restored.admin.hgetall(KEYS.queue("slow").bodies) == {b"a": b"{}"}
             restored.restart()
 
 
