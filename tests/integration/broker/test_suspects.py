@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -33,11 +33,16 @@ def grant(family: QueueOperations, owner: str) -> Grant:
     return found
 
 
+def crash(family: QueueOperations, owner: str, cause: str = "SIGSEGV") -> Grant:
+    """Have a new owner fetch the message and die of it; return what it fetched."""
+    found = grant(family, owner)
+    family.reclaim(owner, running=["a"], cause=cause)
+    return found
+
+
 def test_a_crash_is_counted_with_its_cause_and_told_to_who_fetches_next(single: QueueOperations) -> None:
-    grant(single, "1/live")
-    single.reclaim("1/live", running=["a"], cause="SIGSEGV, pid 7")
-    again = grant(single, "2/live")
-    single.reclaim("2/live", running=["a"], cause="SIGKILL, pid 8")
+    crash(single, "1/live", "SIGSEGV, pid 7")
+    again = crash(single, "2/live", "SIGKILL, pid 8")
 
     third = grant(single, "3/live")
 
@@ -46,17 +51,14 @@ def test_a_crash_is_counted_with_its_cause_and_told_to_who_fetches_next(single: 
 
 
 def test_a_kill_for_the_limit_is_marked_but_no_crash(single: QueueOperations) -> None:
-    grant(single, "1/live")
-
-    single.reclaim("1/live", running=["a"], cause="limit 3000 ms")
+    crash(single, "1/live", "limit 3000 ms")
 
     found = grant(single, "2/live")
     assert (found.crashes, found.cause) == (0, "limit 3000 ms")
 
 
 def test_what_was_moved_after_a_crash_still_runs_alone_but_has_no_limit_to_answer_for(single: QueueOperations) -> None:
-    grant(single, "1/live")
-    single.reclaim("1/live", running=["a"], cause="limit 3000 ms")
+    crash(single, "1/live", "limit 3000 ms")
     held = grant(single, "2/live")
 
     single.move(held.lease, move="divert", lane="retry", body=b"B", delay_ms=0)
@@ -68,13 +70,11 @@ def test_what_was_moved_after_a_crash_still_runs_alone_but_has_no_limit_to_answe
 def test_an_isolated_message_waits_in_its_own_lane_with_its_count_and_counts_among_the_live(
     single: QueueOperations, valkey: redis.Redis
 ) -> None:
-    grant(single, "1/live")
-    single.reclaim("1/live", running=["a"], cause="SIGSEGV")
+    crash(single, "1/live")
     held = grant(single, "2/live")
 
-    answers = [single.isolate(held.lease), single.isolate(held.lease)]
+    assert [single.isolate(held.lease), single.isolate(held.lease)] == [True, True]
 
-    assert answers == [True, True]
     single.join("3/live")
     assert single.fetch("3/live", 1, request=1).grants == []
     stats = family_stats(RedisCalls(valkey), single.keys)
@@ -86,8 +86,7 @@ def test_an_isolated_message_waits_in_its_own_lane_with_its_count_and_counts_amo
 
 
 def test_success_clears_the_count(single: QueueOperations) -> None:
-    grant(single, "1/live")
-    single.reclaim("1/live", running=["a"], cause="SIGSEGV")
+    crash(single, "1/live")
     held = grant(single, "2/live")
 
     single.ack("2/live", [held.lease])
@@ -98,14 +97,12 @@ def test_success_clears_the_count(single: QueueOperations) -> None:
 def test_what_runs_alone_can_be_cancelled_and_asked_to_stop(single: QueueOperations) -> None:
     held = grant(single, "1/live")
     single.isolate(held.lease)
-    grant(single, "2/alone")
-    single.reclaim("2/alone", running=["a"], cause="SIGSEGV")
+    crash(single, "2/alone")
     again = grant(single, "3/alone")
     single.move(again.lease, move="defer", lane="alone", body=b"A", delay_ms=60_000)
 
-    answer = administration.cancel(single, {"a": b""})["a"]
+    assert administration.cancel(single, {"a": b""})["a"] == "cancelled"
 
-    assert answer == "cancelled"
     assert single.calls.command("ZCARD", single.keys.due("alone")) == 0
 
 
@@ -132,8 +129,7 @@ def grants(family: QueueOperations, lane: str, count: int, *, work: str = "") ->
 def lapse(family: QueueOperations, found: Sequence[Grant]) -> list[str]:
     """Sweep the owner of what was fetched, and return the suspects."""
     reclaimed = family.reclaim(found[0].lease.owner, only_lapsed=True)
-    assert reclaimed is not None
-    assert reclaimed.returned == len(found)
+    assert reclaimed is not None and reclaimed.returned == len(found)
     return sorted(suspect.id for suspect in reclaimed.suspects)
 
 
@@ -220,9 +216,7 @@ def test_a_move_and_an_isolation_keep_the_mark(several: QueueOperations) -> None
     assert (found.crashes, found.cause) == (0, "alone")
 
 
-def test_the_backlog_shows_suspects_that_wait_to_run_alone_and_pools_that_run_them(
-    several: QueueOperations,
-) -> None:
+def test_the_backlog_shows_suspects_that_wait_to_run_alone_and_pools_that_run_them(several: QueueOperations) -> None:
     lapse(several, grants(several, "live", 2, work="2 1 host-1"))
     for held in grants(several, "live", 3):
         several.isolate(held.lease)
@@ -256,8 +250,7 @@ def test_a_crash_counts_for_72_hours_from_its_time(several: QueueOperations, ago
 
     reclaimed = several.reclaim(held.lease.owner, running=["a"], cause="SIGKILL, pid 7")
 
-    assert reclaimed is not None
-    assert [suspect.crashes for suspect in reclaimed.suspects] == [crashes]
+    assert reclaimed is not None and [suspect.crashes for suspect in reclaimed.suspects] == [crashes]
 
 
 def test_a_lapse_counts_for_72_hours(several: QueueOperations) -> None:
@@ -281,18 +274,25 @@ def unreadable(family: QueueOperations, valkey: redis.Redis) -> QueueOperations:
     return family
 
 
-def test_one_with_unreadable_notes_is_fetched_and_no_crash_is_known_of_it(unreadable: QueueOperations) -> None:
-    found = grant(unreadable, "1/live")
-
-    assert (found.body, found.crashes, found.cause) == (b"A", 0, "")
-
-
-def test_one_with_unreadable_notes_is_given_back(unreadable: QueueOperations) -> None:
+@pytest.mark.parametrize(
+    ("act", "lane", "crashes"),
+    [
+        (lambda family, lease: family.release("1/live", [lease]) == [], "live", 0),
+        (lambda family, lease: family.isolate(lease), "alone", 0),
+        (lambda family, lease: family.reclaim("1/live", running=["a"], cause="SIGSEGV").returned == 1, "live", 1),
+    ],
+    ids=["given back", "isolated", "of an owner that died"],
+)
+def test_one_with_unreadable_notes_is_fetched_and_comes_back(
+    unreadable: QueueOperations, act: Callable[[QueueOperations, Lease], bool], lane: str, crashes: int
+) -> None:
     held = grant(unreadable, "1/live")
+    assert (held.body, held.crashes, held.cause) == (b"A", 0, "")
 
-    assert unreadable.release("1/live", [held.lease]) == []
+    assert act(unreadable, held.lease)
 
-    assert grant(unreadable, "2/live").body == b"A"
+    found = grant(unreadable, f"2/{lane}")
+    assert (found.body, found.crashes) == (b"A", crashes)
 
 
 def test_one_with_unreadable_notes_becomes_due(unreadable: QueueOperations, valkey: redis.Redis) -> None:
@@ -300,35 +300,8 @@ def test_one_with_unreadable_notes_becomes_due(unreadable: QueueOperations, valk
     unreadable.move(held.lease, move="divert", lane="live", body=b"B", delay_ms=1, level=1)
     valkey.hset(unreadable.keys.notes, mapping=UNREADABLE)
     unreadable.join("2/live")
-    found: list[Grant] = []
-
-    def fetched() -> bool:
-        found.extend(unreadable.fetch("2/live", 5, request=next(requests)).grants)
-        return bool(found)
 
     requests = itertools.count(1)
-    wait_for(fetched)
+    found = wait_for(lambda: unreadable.fetch("2/live", 5, request=next(requests)).grants)
 
     assert [grant.body for grant in found] == [b"B"]
-
-
-def test_one_with_unreadable_notes_is_isolated(unreadable: QueueOperations) -> None:
-    held = grant(unreadable, "1/live")
-
-    assert unreadable.isolate(held.lease)
-
-    assert grant(unreadable, "2/alone").body == b"A"
-
-
-def test_one_with_unreadable_notes_comes_back_from_an_owner_that_died(
-    unreadable: QueueOperations, valkey: redis.Redis
-) -> None:
-    grant(unreadable, "1/live")
-
-    reclaimed = unreadable.reclaim("1/live", running=["a"], cause="SIGSEGV, pid 7")
-
-    assert reclaimed is not None
-    assert reclaimed.returned == 1
-
-    found = grant(unreadable, "2/live")
-    assert (found.body, found.crashes) == (b"A", 1)
