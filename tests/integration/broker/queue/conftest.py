@@ -15,6 +15,7 @@ from switchyard.broker.queue import administration
 from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.shapes import ActorPause
+from tests.waiting import wait_for
 
 ME = "me/live"
 
@@ -35,6 +36,12 @@ class Family(QueueOperations):
             administration.resume_actor(self)
             return self.next(count, owner)
         return [str(grant.lease.id, "ascii") for grant in found.grants]
+
+    def all_of(self, count: int, at_once: int = 500) -> list[str]:
+        """Fetch until there are so many; return their ids in that order."""
+        found: list[str] = []
+        wait_for(lambda: found.extend(self.next(at_once)) or len(found) == count)  # type: ignore[func-returns-value]
+        return found
 
     def due_times(self) -> dict[str, int]:
         pairs = self.calls.command("ZRANGE", self.keys.due("live"), 0, -1, "WITHSCORES")

@@ -36,8 +36,7 @@ def test_the_others_of_the_queue_start_and_those_of_the_actor_wait_in_their_orde
     assert sorted(family.put_off()) == ids
     assert family.calls.command("HLEN", family.keys.hold(ME)) == 2  # the number of the fetch, and the other one
     assert administration.resume_actor(family, made.field)
-    again = [*family.next(), *family.next(), *family.next(), *family.next(), *family.next(), *family.next()]
-    assert again == ids
+    assert [id_ for _ in range(6) for id_ in family.next()] == ids
     assert pauses_in([family]) == []
     assert not family.calls.command("EXISTS", family.keys.actor_pauses)
 
@@ -87,9 +86,7 @@ def test_it_ends_by_itself_and_a_consumer_hears_when(family: Family) -> None:
     family.requests = 1
 
     assert answer.grants == [] and answer.next_due_ms is not None and answer.next_due_ms <= 301
-    found: list[str] = []
-    wait_for(lambda: found.extend(family.next()) or len(found) == 2)
-    assert found == ["a", "b"]
+    assert family.all_of(2) == ["a", "b"]
     assert not family.calls.command("EXISTS", family.keys.actor_pauses)
 
 
@@ -256,21 +253,20 @@ def open_it(family: Family, circuit: Circuit = CIRCUIT) -> None:
 
 
 def probe(family: Family) -> str:
-    got: list[str] = []
-
-    def fetched() -> bool:
-        got.extend(family.next())
-        return bool(got)
-
-    wait_for(fetched)
-    assert len(got) == 1
-    return got[0]
+    return family.all_of(1)[0]
 
 
 def end(family: Family, id_: str) -> None:
     """Acknowledge a message with the next fetch of the owner."""
     [lease] = [lease for lease in family.held(ME) if str(lease.id, "ascii") == id_]
     family.ack(ME, [lease])
+
+
+def shift(family: Family, ms: int) -> None:
+    """Have the circuit opened so much later, as by a clock that was ahead."""
+    text = str(family.calls.command("HGET", family.keys.actor_pauses, CIRCUIT.field), "ascii")
+    later = re.sub(r'(?<="since":|"until":)\d+', lambda found: str(int(found[0]) + ms), text)
+    family.calls.command("HSET", family.keys.actor_pauses, CIRCUIT.field, later)
 
 
 def test_all_actors_that_call_it_wait_and_others_start(family: Family) -> None:
@@ -291,9 +287,7 @@ def test_a_clock_that_was_ahead_delays_no_probe(family: Family) -> None:
     family.send("p1", actor="pay")
     family.calls.command("SET", family.keys.swept, now_ms(family) + 86_400_000)
     open_it(family)
-    text = str(family.calls.command("HGET", family.keys.actor_pauses, CIRCUIT.field), "utf-8")
-    ahead = re.sub(r'"(since|until)":(\d+)', lambda time: f'"{time[1]}":{int(time[2]) + 86_400_000}', text, count=2)
-    family.calls.command("HSET", family.keys.actor_pauses, CIRCUIT.field, ahead)
+    shift(family, 86_400_000)
     family.calls.command("HSET", family.keys.actor_pauses, "x", "no circuit")  # of another program
 
     family.lapsed()
@@ -330,9 +324,7 @@ def test_one_message_probes_at_a_time_in_their_order_and_a_success_releases_the_
     assert (second, note(family, "ok", id_="x"), family.next()) == ("p001", "closed", [])
     assert note(family, "ok", id_=second) == "closed"
 
-    started: list[str] = []
-    wait_for(lambda: started.extend(family.next()) or len(started) == 18)  # type: ignore[func-returns-value]
-    assert started == ids[2:]
+    assert family.all_of(18) == ids[2:]
     assert not family.calls.command("EXISTS", family.keys.actor_pauses)
 
 
@@ -376,13 +368,6 @@ def test_a_probe_whose_worker_was_killed_starts_again(family: Family) -> None:
     family.join("other/live")
 
     assert family.next(owner="other/live") == ["p1"]
-
-
-def shift(family: Family, ms: int) -> None:
-    """Have the circuit opened so much later, as by a clock that was ahead."""
-    text = str(family.calls.command("HGET", family.keys.actor_pauses, CIRCUIT.field), "ascii")
-    later = re.sub(r'(?<="since":|"until":)\d+', lambda found: str(int(found[0]) + ms), text)
-    family.calls.command("HSET", family.keys.actor_pauses, CIRCUIT.field, later)
 
 
 @pytest.mark.parametrize(

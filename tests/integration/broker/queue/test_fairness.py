@@ -45,6 +45,11 @@ def tenants(ids: list[str]) -> list[str]:
     return [id_.partition(".")[0] for id_ in ids]
 
 
+def assert_in_order(ids: list[str]) -> None:
+    """Check that each tenant's messages started in the order of their numbers."""
+    assert sorted(ids, key=lambda id_: id_.partition(".")[0]) == sorted(ids)
+
+
 def one_by_one(family: Family, count: int) -> list[str]:
     """Return the ids of so many fetches of one message, each ended at once."""
     found = []
@@ -164,9 +169,7 @@ def test_a_tenant_whose_messages_a_limit_holds_gets_its_turns_alone(family: Fami
         started.append(running[-1])
 
     assert Counter(tenants(started)) == pytest.approx(dict.fromkeys("1234", 25), abs=1)
-    for name in "1234":
-        mine = [id_ for id_ in started if id_.startswith(f"{name}.")]
-        assert mine == sorted(mine)
+    assert_in_order(started)
 
 
 @pytest.mark.parametrize("weight", [1, 3])
@@ -187,14 +190,12 @@ def test_tenants_get_the_places_of_a_limit_that_they_share_in_turn(family: Famil
     started = []
     for _ in range(20 * (weight + 3)):
         end(family, running.pop(0))
-        [got] = family.next(5)
-        running.append(got)
-        started.append(got)
+        running += family.next(5)
+        assert len(running) == 2
+        started.append(running[-1])
 
     assert Counter(tenants(started)) == pytest.approx({"1": 20 * weight, "2": 20, "3": 20, "4": 20}, abs=3)
-    for name in "1234":
-        mine = [id_ for id_ in started if id_.startswith(f"{name}.")]
-        assert mine == sorted(mine)
+    assert_in_order(started)
 
 
 def test_a_retry_waits_for_a_limit_that_tenants_share_as_long_as_its_tenant(family: Family) -> None:
@@ -233,11 +234,7 @@ def test_a_message_in_line_is_cancelled_paused_and_limited_like_any(family: Fami
     made = pause(family, argument="customer_id", position=1, value=1)
 
     assert family.next() == ["2.0000"]
-    assert sorted(put_off_reason(due_at) for due_at in family.due_times().values()) == [
-        "actor_paused",
-        "actor_paused",
-        "concurrency",
-    ]
+    assert sorted(map(put_off_reason, family.due_times().values())) == [*["actor_paused"] * 2, "concurrency"]
     administration.resume_actor(family, made.field)
     assert family.next() == ["1.0001", "1.0002"]
     end(family, "2.0000")
@@ -284,10 +281,7 @@ def test_a_queue_that_is_fair_no_longer_serves_what_stood_in_line(family: Family
     send(family, 2, 1)
     be_fair(family, None)
 
-    found: list[str] = []
-    wait_for(lambda: found.extend(family.next()) or len(found) == 601)  # type: ignore[func-returns-value]
-
-    assert found[-1] == "2.0000"
+    assert family.all_of(601)[-1] == "2.0000"
     send(family, 3, 1)
     assert family.next() == ["3.0000"]
 
@@ -306,8 +300,7 @@ def test_a_kill_while_a_queue_stops_being_fair_loses_none(
 
     be_fair(family, again)  # as the next worker does when it starts
 
-    found: list[str] = []
-    wait_for(lambda: found.extend(family.next()) or len(found) == 1_200)  # type: ignore[func-returns-value]
+    found = family.all_of(1_200)
     assert found == sorted(found)
 
 
@@ -326,10 +319,7 @@ def test_many_tenants_and_stale_entries_cost_no_message(family: Family) -> None:
     for start in range(0, 700, 100):
         administration.cancel(family, dict.fromkeys(ids[start : start + 100], b""))
 
-    found: list[str] = []
-    wait_for(lambda: found.extend(family.next(50)) or len(found) == 300)  # type: ignore[func-returns-value]
-
-    assert sorted(map(int, tenants(found))) == list(range(700, 1_000))
+    assert sorted(map(int, tenants(family.all_of(300, 50)))) == list(range(700, 1_000))
 
 
 @pytest.mark.parametrize("place", [0, 1, 2], ids=["lines", "shares", "spent"])

@@ -39,12 +39,6 @@ RETRY: LaneKey = ("work", "retry")
 
 
 @pytest.fixture
-def family(valkey: redis.Redis) -> QueueOperations:
-    """A queue family of this test's own."""
-    return QueueOperations(RedisCalls(valkey), Keys(f"test-{uuid.uuid4().hex[:8]}").queue("work"))
-
-
-@pytest.fixture
 def keeper(family: QueueOperations) -> LeaseKeeper:
     """A keeper of both lanes."""
     return LeaseKeeper({"work": family}, [LIVE, RETRY])
@@ -61,6 +55,14 @@ def proxy(valkey_url: str) -> Iterator[FaultProxy]:
     """A way to the server that can be cut."""
     with FaultProxy(int(valkey_url.rsplit(":", 1)[1].split("/")[0])) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def remote(proxy: FaultProxy, family: QueueOperations) -> Iterator[QueueOperations]:
+    """The family by that way, in a hurry."""
+    wire = RedisCalls(connect(proxy.url, profile="quick"))
+    yield QueueOperations(wire, family.keys)
+    wire.close()
 
 
 def lease_of(family: QueueOperations, owner: str) -> float | None:
@@ -172,8 +174,7 @@ def test_a_repeated_reclaim_names_again_what_the_keeper_got(family: QueueOperati
     first = family.reclaim("child.1/live", running=["a"], heir="suspects.1/live")
     again = family.reclaim("child.1/live", running=["a"], heir="suspects.1/live")
 
-    assert first is not None
-    assert again is not None
+    assert first is not None and again is not None
     assert (first.returned, again.returned) == (1, 0)
     assert again.suspects == first.suspects
     assert again.suspects[0].crashes == 1
@@ -220,11 +221,14 @@ def test_an_own_lease_that_lapsed_unseen_is_renewed_not_swept(family: QueueOpera
 @pytest.mark.parametrize("within_s", [inf, pytest.param(1.9, marks=pytest.mark.long)])
 @pytest.mark.parametrize("fault", ["stall", "blackhole"])
 def test_a_server_that_is_away_costs_a_second_at_most_and_nothing_is_forgotten(
-    family: QueueOperations, proxy: FaultProxy, fault: str, within_s: float, caplog: pytest.LogCaptureFixture
+    family: QueueOperations,
+    remote: QueueOperations,
+    proxy: FaultProxy,
+    fault: str,
+    within_s: float,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    keeper = LeaseKeeper(
-        {"work": QueueOperations(RedisCalls(connect(proxy.url, profile="quick")), family.keys)}, [LIVE, RETRY]
-    )
+    keeper = LeaseKeeper({"work": remote}, [LIVE, RETRY])
     family.enqueue([Entry("a", b"")])
     keeper.adopt("child.1")
     keeper.tick()
@@ -246,13 +250,11 @@ def test_a_server_that_is_away_costs_a_second_at_most_and_nothing_is_forgotten(
     assert caplog.text.count("the broker does not answer") == 1
 
 
-def test_suspects_are_told_although_the_answer_was_lost(family: QueueOperations, proxy: FaultProxy) -> None:
+def test_suspects_are_told_although_the_answer_was_lost(
+    family: QueueOperations, remote: QueueOperations, proxy: FaultProxy
+) -> None:
     told: list[Reclaimed] = []
-    keeper = LeaseKeeper(
-        {"work": QueueOperations(RedisCalls(connect(proxy.url, profile="quick")), family.keys)},
-        [LIVE],
-        reclaimed=lambda child, key, answer: told.append(answer),
-    )
+    keeper = LeaseKeeper({"work": remote}, [LIVE], reclaimed=lambda child, key, answer: told.append(answer))
     family.enqueue([Entry("a", b"A")])
     keeper.adopt("child.1")
     keeper.adopt("suspects.1")
@@ -309,11 +311,8 @@ def test_a_keeper_says_until_when_a_childs_leases_last_for_sure(keeper: LeaseKee
 
 
 @pytest.mark.usefixtures("quick_renewals")
-def test_a_renewal_prolongs_what_is_sure_and_an_outage_does_not(
-    family: QueueOperations, proxy: FaultProxy, valkey_url: str
-) -> None:
-    wire = RedisCalls(connect(proxy.url, profile="quick"))
-    keeper = LeaseKeeper({"work": QueueOperations(wire, family.keys)}, [LIVE])
+def test_a_renewal_prolongs_what_is_sure_and_an_outage_does_not(remote: QueueOperations, proxy: FaultProxy) -> None:
+    keeper = LeaseKeeper({"work": remote}, [LIVE])
     keeper.adopt("child")
     keeper.tick()
     joined_s = keeper.leased_until_s("child")
@@ -326,16 +325,14 @@ def test_a_renewal_prolongs_what_is_sure_and_an_outage_does_not(
     assert renewed_s > joined_s
     assert keeper.leased_until_s("child") == renewed_s
     proxy.pass_()
-    wire.close()
 
 
 def test_a_keeper_in_a_hurry_knows_within_a_second_and_a_half_that_a_server_is_silent(
-    family: QueueOperations, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+    remote: QueueOperations, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("RENEW_S", "SWEEP_S"):  # when one that is in no hurry asks again
         monkeypatch.setattr(f"switchyard.broker.queue.leases.{name}", 60.0)
-    wire = RedisCalls(connect(proxy.url, profile="quick"))
-    keeper = LeaseKeeper({"work": QueueOperations(wire, family.keys)}, [LIVE])
+    keeper = LeaseKeeper({"work": remote}, [LIVE])
     keeper.tick()
     proxy.blackhole()
 
@@ -343,8 +340,6 @@ def test_a_keeper_in_a_hurry_knows_within_a_second_and_a_half_that_a_server_is_s
     wait_for(lambda: not keeper.tick() and keeper.silent)
     proxy.pass_()
     wait_for(lambda: not keeper.tick() and not keeper.silent)
-
-    wire.close()
 
 
 @pytest.fixture
@@ -401,10 +396,7 @@ def test_a_reclaim_takes_no_more_arguments_than_the_server_allows() -> None:
 
 
 def test_messages_that_wait_for_a_thread_are_not_started_once_their_lease_is_lost(
-    broker: RedisBroker,
-    run_worker: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    broker: RedisBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("switchyard.broker.queue.leases.RENEW_S", 0.05)
     started: Counter[int] = Counter()
@@ -433,26 +425,22 @@ def test_messages_that_wait_for_a_thread_are_not_started_once_their_lease_is_los
 
 
 def test_a_server_that_is_away_costs_one_tick_however_many_lanes_there_are(
-    valkey: redis.Redis, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+    remote: QueueOperations, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("switchyard.broker.queue.leases.RENEW_S", 0.05)
     keys = Keys(f"test-{uuid.uuid4().hex[:8]}")
-    with FaultProxy(int(valkey_url.rsplit(":", 1)[1].split("/")[0])) as proxy:
-        client = connect(proxy.url, profile="quick")
-        leases = SelfManagedLeases(client, lost=lambda owner: None)
-        calls = RedisCalls(client)
-        for number in range(8):
-            leases.owner(QueueOperations(calls, keys.queue(f"queue{number}")), "live")
-        proxy.blackhole()
+    leases = SelfManagedLeases(remote.calls.client, lost=lambda owner: None)
+    for number in range(8):
+        leases.owner(QueueOperations(remote.calls, keys.queue(f"queue{number}")), "live")
+    proxy.blackhole()
 
-        longest_s, until_s = 0.0, time.monotonic() + 2.5
-        while (began_s := time.monotonic()) < until_s:
-            leases.drop("of somebody else")
-            longest_s = max(longest_s, time.monotonic() - began_s)
+    longest_s, until_s = 0.0, time.monotonic() + 2.5
+    while (began_s := time.monotonic()) < until_s:
+        leases.drop("of somebody else")
+        longest_s = max(longest_s, time.monotonic() - began_s)
 
-        proxy.pass_()
-        leases.stop()
-        calls.close()
+    proxy.pass_()
+    leases.stop()
     assert longest_s < 4, "one lane after the other it takes 8 s"
 
 

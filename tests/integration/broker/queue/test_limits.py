@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from switchyard.broker.queue import administration, limits
 from switchyard.broker.queue.limits import Override
 from switchyard.broker.queue.operations import Entry, Lease, lane_of
 from switchyard.broker.topology import FairShare
-from tests.integration.broker.queue.conftest import ME, Family, pause
+from tests.integration.broker.queue.conftest import ME, Family, now_ms, pause
 from tests.waiting import wait_for
 
 OTHER, RETRY, ALONE = "other/live", "me/retry", "me/alone"
@@ -51,27 +51,31 @@ def end(family: Family, *ids: str) -> None:
         assert family.ack(lease.owner, [lease]) == []
 
 
+def ended_one_by_one(family: Family, ids: Iterable[str]) -> list[str]:
+    """End messages, and return the ids of those that each end lets start."""
+    return [started for id_ in ids for started in end(family, id_) or family.next()]
+
+
 def reasons(family: Family) -> dict[str, str]:
     return {id_: put_off_reason(due_at) for id_, due_at in family.due_times().items()}
 
 
-def places(family: Family) -> dict[str, list[str]]:
-    """Return the ids that have a place, by key."""
+def index(family: Family, *, has_place: bool) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for member in family.calls.command("ZRANGE", family.keys.turns, 0, -1):
         key, kind, id_ = str(member, "utf-8").split("\n")
-        if kind == "h":
+        if (kind == "h") is has_place:
             found.setdefault(key, []).append(id_)
     return found
+
+
+def places(family: Family) -> dict[str, list[str]]:
+    """Return the ids that have a place, by key."""
+    return index(family, has_place=True)
 
 
 def waiting(family: Family) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for member in family.calls.command("ZRANGE", family.keys.turns, 0, -1):
-        key, kind, id_ = str(member, "utf-8").split("\n")
-        if kind != "h":
-            found.setdefault(key, []).append(id_)
-    return found
+    return index(family, has_place=False)
 
 
 def test_no_more_of_an_actor_run_at_once_than_it_says_and_the_rest_come_in_their_turn(family: Family) -> None:
@@ -294,11 +298,7 @@ def test_a_sequence_is_kept_while_its_first_one_waits_for_another_limit(family: 
     assert family.next() == []
     family.send("c", args=[1])
     assert family.next() == []
-    order = []
-    for last in "xabc":
-        end(family, last)
-        order += family.next()
-    assert order == ["a", "b", "c"]
+    assert ended_one_by_one(family, "xabc") == ["a", "b", "c"]
 
 
 def test_none_overtakes_a_first_one_that_waits_for_another_limit(family: Family) -> None:
@@ -340,12 +340,8 @@ def test_a_first_priority_goes_first_but_never_in_a_sequence(family: Family) -> 
         for id_, level in (("low", 3), ("high", 1)):
             family.enqueue([Entry(id_, body)], level=level)
             assert family.next() == []
-        order = []
-        for last in ["a", *expected[:1]]:
-            end(family, last)
-            order += family.next()
-        assert order == expected
-        end(family, *order[-1:])
+        assert ended_one_by_one(family, ["a", *expected[:1]]) == expected
+        end(family, expected[-1])
         family.calls.command("DEL", *family.keys.done, family.keys.limits)
 
 
@@ -398,13 +394,7 @@ def test_one_whose_argument_changes_leaves_its_sequence_which_goes_on(family: Fa
     as_read, body = family.calls.command("HMGET", family.keys.bodies, "b", "x")
     assert administration.amend(family, "b", as_read=as_read, body=body) == 1
 
-    end(family, "a")
-
-    assert family.next() == ["c"]
-    end(family, "x")
-    assert family.next() == ["y"]
-    end(family, "y")
-    assert family.next() == ["b"]
+    assert ended_one_by_one(family, "axy") == ["c", "y", "b"]
 
 
 def test_a_pause_keeps_the_sequence(family: Family) -> None:
@@ -599,23 +589,17 @@ def test_a_random_walk_gives_each_place_once_and_loses_none(
     assert not family.calls.command("EXISTS", family.keys.slots, family.keys.turns)
 
 
-def until(family: Family, ms: int) -> int:
-    seconds, micros = family.calls.command("TIME")
-    return int(seconds) * 1_000 + int(micros) // 1_000 + ms
-
-
 def test_an_override_counts_for_what_waits_and_for_what_comes_until_its_time(family: Family) -> None:
     declare(family, concurrency="1 per customer_id")
     family.send("a", "b", "c", "d", args=[7])
     family.send("x", "y", "z", args=[8])
     assert sorted(family.next()) == ["a", "x"]
 
-    override_limit(family, "c fan_out customer_id", Override(3, until(family, 60_000)))
+    override_limit(family, "c fan_out customer_id", Override(3, now_ms(family) + 60_000))
     assert sorted(family.next()) == ["b", "c", "y", "z"]
     wait = limits.wait_of(family, "d")
-    assert wait is not None
-    assert (wait.n, wait.taken) == (3, 3)
-    override_limit(family, "c fan_out customer_id", Override(2, until(family, 60_000)))
+    assert wait is not None and (wait.n, wait.taken) == (3, 3)
+    override_limit(family, "c fan_out customer_id", Override(2, now_ms(family) + 60_000))
     end(family, "a")
     assert family.next() == []  # two run
     end(family, "b")
@@ -627,11 +611,11 @@ def test_an_override_counts_for_what_waits_and_for_what_comes_until_its_time(fam
 
 def test_a_lowered_limit_is_as_declared_again_at_its_time_without_anybody(family: Family) -> None:
     declare(family, concurrency=3)
-    override_limit(family, "c fan_out", Override(1, ends := until(family, 300)))
+    override_limit(family, "c fan_out", Override(1, ends := now_ms(family) + 300))
     family.send(*"abcd")
 
     assert family.next() == ["a"]
-    wait_for(lambda: until(family, 0) > ends)
+    wait_for(lambda: now_ms(family) > ends)
     assert [state.current for state in limit_states([family])] == [3]
     family.lapsed()  # as every supervisor asks it every two seconds
     assert sorted(family.next()) == ["b", "c"]
@@ -643,7 +627,7 @@ def test_an_override_reaches_thousands_of_keys_in_calls_of_bounded_length(family
         family.send(f"{customer}-a", f"{customer}-b", args=[customer])
     assert len(family.next(2_000)) + len(family.next(2_000)) == 450
 
-    override_limit(family, "c fan_out customer_id", Override(2, until(family, 60_000)))
+    override_limit(family, "c fan_out customer_id", Override(2, now_ms(family) + 60_000))
 
     assert len(family.next(2_000)) == 450
 
@@ -652,7 +636,7 @@ def test_an_override_whose_time_is_over_is_refused_and_changes_nothing(family: F
     declare(family, concurrency=1)
 
     with pytest.raises(ValueError, match="over by the server's clock"):
-        override_limit(family, "c fan_out", Override(5, until(family, -1)))
+        override_limit(family, "c fan_out", Override(5, now_ms(family) - 1))
 
     family.send(*"abc")
     assert family.next() == ["a"]
@@ -670,7 +654,9 @@ def test_limits_are_counted_as_their_index_says_whatever_becomes_of_the_messages
         elif act == "fetch":
             family.next(rng.randrange(1, 5))
         elif act == "override":
-            override_limit(family, "c fan_out", rng.choice([None, Override(rng.randrange(1, 9), until(family, 9_000))]))
+            override_limit(
+                family, "c fan_out", rng.choice([None, Override(rng.randrange(1, 9), now_ms(family) + 9_000)])
+            )
         elif act == "cancel" and ids:
             administration.cancel(family, {rng.choice(ids): b""})
         elif (held := family.held(ME)) and act == "end":
@@ -697,18 +683,17 @@ def test_keys_are_listed_by_page_and_the_largest_are_found_without_a_walk(family
         pass
     [state] = limit_states([family])
 
-    first = key_page(family, state, count=50)
-    second = key_page(family, state, after=first.after, count=50)
-    third = key_page(family, state, after=second.after, count=50)
+    pages = [first := key_page(family, state, count=50)]
+    for _ in range(2):
+        pages.append(key_page(family, state, after=pages[-1].after, count=50))
     from_77 = key_page(family, state, first="77", count=2)
 
-    values = [each.value for page in (first, second, third) for each in page.keys]
-    assert values == sorted(map(str, range(120)))
-    assert third.after == ""
+    assert [each.value for page in pages for each in page.keys] == sorted(map(str, range(120)))
+    assert pages[2].after == ""
     assert (state.taken, state.waiting) == (120, 160)
     assert first.largest[0].value == "55"
     assert (first.largest[0].taken, first.largest[0].waiting) == (1, 41)
-    assert second.largest == []
+    assert pages[1].largest == []
     assert [each.value for each in from_77.keys] == ["77", "78"]
     assert from_77.keys[0].next_job == "77-b"
     assert from_77.keys[0].since is not None
