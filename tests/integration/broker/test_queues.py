@@ -47,6 +47,43 @@ def build(valkey: redis.Redis) -> Iterator[Build]:
         broker.close()
 
 
+class Reports(Middleware):
+    """Notes ids of what is enqueued and asked to stop, and the queues of late ends."""
+
+    def __init__(self) -> None:
+        self.enqueued: list[str] = []
+        self.stopped: list[str] = []
+        self.lost: list[str] = []
+
+    def after_enqueue(self, broker: Any, message: Message[Any], delay: int | None) -> None:
+        self.enqueued.append(message.message_id)
+
+    def after_request_cancellation(self, broker: Any, held: HeldMessage) -> None:
+        self.stopped.append(held.message_id)
+
+    def after_stale_end(self, broker: Any, queue: str) -> None:
+        self.lost.append(queue)
+
+
+def recorded(broker: RedisBroker, **options: Any) -> tuple[Any, list[int]]:
+    """Declare an actor, and return it with the arguments of its runs to come."""
+    runs: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work", **options)
+    def job(number: int = 0) -> None:
+        runs.append(number)
+
+    return job, runs
+
+
+def holding(broker: RedisBroker, *, prefetch: int = 1) -> tuple[Any, HeldMessage]:
+    """Return a consumer and the message that it holds."""
+    consumer = broker.consume("work", prefetch=prefetch, timeout=30_000)
+    held = next(consumer)
+    assert isinstance(held, HeldMessage)
+    return consumer, held
+
+
 def message(number: int = 0, *, queue: str = "work", id_: str | None = None, **options: Any) -> Message[Any]:
     named = {"message_id": id_} if id_ is not None else {}
     return Message(queue, "job", (number,), {}, options, **named)
@@ -110,12 +147,7 @@ def test_a_tuple_of_more_than_one_call_takes_is_enqueued_whole(build: Build) -> 
 
 def test_the_same_id_is_enqueued_once_however_often_it_is_sent(build: Build, run_worker: Any) -> None:
     broker = build()
-    runs: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def job(number: int) -> None:
-        runs.append(number)
-
+    _, runs = recorded(broker)
     once = message(id_="once")
     broker.enqueue(once)
     broker.enqueue_many([once, once])
@@ -232,12 +264,7 @@ def test_a_delayed_message_waits_for_its_time_and_no_longer(
 
 def test_delayed_messages_run_in_the_order_they_are_due(build: Build, run_worker: Any) -> None:
     broker = build()
-    runs: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def job(number: int) -> None:
-        runs.append(number)
-
+    job, runs = recorded(broker)
     base_s = time.monotonic() + 3  # whatever time lies between two sends
     for number, later_s in enumerate((1.2, 0.4, 0.8, 0.0)):
         job.send_with_options(args=(number,), delay=int((base_s + later_s - time.monotonic()) * 1_000))
@@ -347,10 +374,8 @@ def test_who_acknowledges_while_its_worker_listens_says_so_before_it_sends(build
     broker.add_middleware(Hears())
     for number in range(2):
         broker.enqueue(message(number, id_=f"m{number}"))
-    consumer = broker.consume("work", prefetch=4, timeout=30_000)
-    first, second = next(consumer), next(consumer)
-    assert first is not None
-    assert second is not None
+    consumer, first = holding(broker, prefetch=4)
+    second = next(consumer)
 
     consumer.ack(first)
     quiet = list(said)
@@ -366,9 +391,7 @@ def test_who_acknowledges_while_its_worker_listens_says_so_before_it_sends(build
 def test_a_consumer_that_drains_acknowledges_what_ends_meanwhile(build: Build) -> None:
     broker = build()
     broker.enqueue(message(id_="m"))
-    consumer = broker.consume("work", prefetch=1, timeout=30_000)
-    held = next(consumer)
-    assert held is not None
+    consumer, held = holding(broker)
     broker.drain()
 
     consumer.ack(held)
@@ -389,9 +412,7 @@ def test_an_end_that_comes_too_late_is_counted(build: Build) -> None:
     metrics.stale.labels("work")  # reads the value that another test left in the file of this process
     before = stale_ends()
     broker.enqueue(message(id_="m"))
-    consumer = broker.consume("work", prefetch=1, timeout=30_000)
-    held = next(consumer)
-    assert isinstance(held, HeldMessage)
+    consumer, held = holding(broker)
     other = "other/live"
     held.family.join(other)
 
@@ -405,49 +426,29 @@ def test_an_end_that_comes_too_late_is_counted(build: Build) -> None:
 
 
 def test_a_message_that_was_lost_meanwhile_is_not_reported_as_enqueued_anew(build: Build) -> None:
-    enqueued: list[str] = []
-    lost: list[str] = []
-
-    class Reports(Middleware):
-        def after_enqueue(self, broker: Any, message: Message[Any], delay: int | None) -> None:
-            enqueued.append(message.message_id)
-
-        def after_stale_end(self, broker: Any, queue: str) -> None:
-            lost.append(queue)
-
-    broker = build()
+    broker, reports = build(), Reports()
     broker.enqueue(message(id_="m"))
-    broker.add_middleware(Reports())
-    held = next(broker.consume("work", prefetch=1, timeout=30_000))
-    assert isinstance(held, HeldMessage)
+    broker.add_middleware(reports)
+    _, held = holding(broker)
     broker.emit_before("process_message", held)
     held.family.reclaim(held.lease.owner)
 
     broker.enqueue(held.copy(), delay=60_000)
 
-    assert enqueued == []
-    assert lost == ["work"]
+    assert (reports.enqueued, reports.lost) == ([], ["work"])
     assert held.moved
 
 
 def test_a_rejected_message_that_was_lost_meanwhile_is_reported_as_lost(build: Build) -> None:
-    lost: list[str] = []
-
-    class Reports(Middleware):
-        def after_stale_end(self, broker: Any, queue: str) -> None:
-            lost.append(queue)
-
-    broker = build()
+    broker, reports = build(), Reports()
     broker.enqueue(message(id_="m"))
-    broker.add_middleware(Reports())
-    consumer = broker.consume("work", prefetch=1, timeout=30_000)
-    held = next(consumer)
-    assert isinstance(held, HeldMessage)
+    broker.add_middleware(reports)
+    consumer, held = holding(broker)
     held.family.reclaim(held.lease.owner)
 
     consumer.nack(held)
 
-    assert lost == ["work"]
+    assert reports.lost == ["work"]
     assert broker.client.llen(held.family.keys.dead) == 0
 
 
@@ -455,31 +456,24 @@ def test_messages_that_are_here_do_not_wait_for_a_slow_server(build: Build, monk
     broker = build()
     for number in range(2):
         broker.enqueue(message(number))
-    consumer = broker.consume("work", prefetch=2, timeout=30_000)
-    first = next(consumer)
+    consumer, _ = holding(broker, prefetch=2)
 
     def away(in_flight: Any) -> None:
         raise BrokerUnavailable("HMGET", "timed out")
 
     monkeypatch.setattr(broker.cancellations, "run", away)
-    second = next(consumer)
 
-    assert first is not None
-    assert second is not None
+    assert next(consumer) is not None
 
 
 def test_cancellations_are_read_by_one_thread_at_a_time(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("switchyard.broker.worker.wakeup.POLL_CANCELLATIONS_S", 0.0)
     broker = build()
     broker.enqueue(message(id_="m"))
-    held = next(broker.consume("work", prefetch=1, timeout=30_000))
+    holding(broker)
     entered, go_on = threading.Event(), threading.Event()
     reads: list[list[str]] = []
-    reported: list[str] = []
-
-    class Reports(Middleware):
-        def after_request_cancellation(self, broker: Any, held: HeldMessage) -> None:
-            reported.append(held.message_id)
+    reports = Reports()
 
     def read(ids: list[str]) -> tuple[set[str], dict[str, int]]:
         reads.append(ids)
@@ -487,7 +481,7 @@ def test_cancellations_are_read_by_one_thread_at_a_time(build: Build, monkeypatc
         assert go_on.wait(30)
         return set(ids), {}
 
-    broker.add_middleware(Reports())
+    broker.add_middleware(reports)
     monkeypatch.setattr(broker.families["work"], "read_acts", read)
     broker.cancellations.run(broker.in_flight)  # the next one is due
     thread = threading.Thread(target=broker.cancellations.run, args=(broker.in_flight,), daemon=True)
@@ -501,9 +495,8 @@ def test_cancellations_are_read_by_one_thread_at_a_time(build: Build, monkeypatc
     thread.join(30)
     second.join(30)
 
-    assert held is not None
     assert while_one_reads == 1
-    assert reported == ["m"]
+    assert reports.stopped == ["m"]
 
 
 def test_no_cancellation_is_read_while_the_first_message_begins(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -536,10 +529,7 @@ def test_a_broker_that_was_closed_after_a_drain_consumes_again(build: Build) -> 
     broker.drain()
     broker.close()
 
-    found = next(broker.consume("work", prefetch=1, timeout=30_000))
-
-    assert found is not None
-    assert found.message_id == "m"
+    assert holding(broker)[1].message_id == "m"
 
 
 def dead_count(broker: RedisBroker) -> int:
@@ -584,15 +574,11 @@ def test_dramatiqs_own_retries_give_up_and_the_message_is_a_dead_letter(build: B
 
 def test_the_default_middleware_runs_as_it_is(build: Build, run_worker: Any) -> None:
     broker = build(*(made() for made in default_middleware))
-    done: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def job(number: int) -> None:
-        done.append(number)
+    job, runs = recorded(broker)
 
     with run_worker(broker=broker):
         for number in range(20):
             job.send(number)
         broker.join("work", timeout=60_000)
 
-    assert sorted(done) == list(range(20))
+    assert sorted(runs) == list(range(20))
