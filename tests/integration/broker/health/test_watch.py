@@ -241,7 +241,6 @@ def test_work_in_one_family_touches_no_other(emptied: ServerUnderTest, family: Q
 
 
 def work_in(family: QueueOperations) -> None:
-    """Do something of everything in a family."""
     family.enqueue([Entry(f"{n}", b"{}", unique_key=f"key {n}") for n in range(4)])
     family.enqueue([Entry("late", b"{}")], delay_ms=60_000, lane="retry", level=1)
     family.join("w/live")
@@ -251,6 +250,13 @@ def work_in(family: QueueOperations) -> None:
     family.quarantine(grants[2].lease, b"{}")
     administration.pause(family)
     family.lapsed()
+
+
+def marked(make: Make) -> Watch:
+    """Return a watch that has seen the marker of the keyspace."""
+    watch = make()
+    watch.generation.prepare()
+    return watch
 
 
 def enqueue_at(url: str) -> None:
@@ -283,8 +289,7 @@ def test_a_keyspace_in_use_is_not_marked(make: Make, emptied: ServerUnderTest) -
 
 
 def test_those_who_saw_the_marker_pause_when_it_is_gone(make: Make, emptied: ServerUnderTest) -> None:
-    watch = make()
-    watch.generation.prepare()
+    watch = marked(make)
     assert watch.look().pause == ""
 
     emptied.admin.flushdb()
@@ -298,8 +303,7 @@ def test_those_who_saw_the_marker_pause_when_it_is_gone(make: Make, emptied: Ser
 
 
 def test_nobody_who_starts_later_makes_it_anew_or_goes_on(make: Make, emptied: ServerUnderTest) -> None:
-    watch = make()
-    watch.generation.prepare()
+    watch = marked(make)
     emptied.admin.flushdb()
     watch.look()
 
@@ -310,9 +314,7 @@ def test_nobody_who_starts_later_makes_it_anew_or_goes_on(make: Make, emptied: S
 
 
 def test_a_person_accepts_what_is_there_and_all_go_on(make: Make, emptied: ServerUnderTest) -> None:
-    watches = [make(), make()]
-    for watch in watches:
-        watch.generation.prepare()
+    watches = [marked(make), marked(make)]
     emptied.admin.flushdb()
     assert all(watch.look().pause for watch in watches)
 
@@ -325,11 +327,9 @@ def test_a_person_accepts_what_is_there_and_all_go_on(make: Make, emptied: Serve
 
 
 def test_another_marker_pauses_only_those_who_knew_the_first(make: Make, emptied: ServerUnderTest) -> None:
-    watch = make()
-    watch.generation.prepare()
+    watch = marked(make)
     emptied.admin.flushdb()
-    other = make()
-    other.generation.prepare()
+    other = marked(make)
 
     assert "another marker" in watch.look().pause
     assert not other.look().pause
@@ -339,8 +339,7 @@ def test_another_marker_pauses_only_those_who_knew_the_first(make: Make, emptied
 
 
 def test_another_database_of_the_server_is_noticed(make: Make, emptied: ServerUnderTest) -> None:
-    watch = make()
-    watch.generation.prepare()
+    watch = marked(make)
     moved = make(emptied.url.removesuffix("/0") + "/1")
     moved.generation.seen = watch.generation.seen  # the same process, led elsewhere
 
@@ -349,8 +348,7 @@ def test_another_database_of_the_server_is_noticed(make: Make, emptied: ServerUn
 
 
 def test_what_is_known_of_the_keyspace_holds_while_the_server_is_away(make: Make, emptied: ServerUnderTest) -> None:
-    watch = make()
-    watch.generation.prepare()
+    watch = marked(make)
     emptied.admin.flushdb()
     watch.look()
     emptied.kill()
@@ -415,7 +413,6 @@ def found() -> dict[str, Finding]:
 
 @contextlib.contextmanager
 def stopped(*processes: Sentinel) -> Iterator[None]:
-    """Stop sentinels for the time of the block."""
     for process in processes:
         process.signal(signal.SIGSTOP)
     try:

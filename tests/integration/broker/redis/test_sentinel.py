@@ -31,7 +31,6 @@ from tests.waiting import wait_for
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """A master with a replica and three sentinels."""
     with Watched(tmp_path_factory.mktemp("sentinels"), server_binary("redis-server")) as servers:
         yield servers
 
@@ -41,6 +40,13 @@ def settled(watched: Watched) -> Watched:
     """The same, after what the test before did."""
     watched.wait_until_settled()
     return watched
+
+
+@pytest.fixture
+def calls(settled: Watched) -> Iterator[RedisCalls]:
+    calls = RedisCalls(connect(settled.url))
+    yield calls
+    calls.close()
 
 
 @pytest.mark.parametrize("within_s", [inf, pytest.param(1.5, marks=pytest.mark.long)])
@@ -89,21 +95,18 @@ def test_an_unknown_master_and_absent_sentinels_are_said(settled: Watched) -> No
     assert refused.value.outcome == "refused"
 
 
-def test_threads_share_the_sentinels(settled: Watched) -> None:
-    calls = RedisCalls(connect(settled.url))
+def test_threads_share_the_sentinels(settled: Watched, calls: RedisCalls) -> None:
     threads = [threading.Thread(target=lambda: calls.command("INCR", "counted")) for _ in range(16)]
 
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    calls.close()
 
     assert settled.master.admin.get("counted") == b"16"
 
 
-def test_answers_that_are_to_come_are_not_mixed_up_when_the_master_is_replaced(settled: Watched) -> None:
-    calls = RedisCalls(connect(settled.url))
+def test_answers_that_are_to_come_are_not_mixed_up_when_the_master_is_replaced(calls: RedisCalls) -> None:
     operation = Script("echo", text := "return ARGV[1]", sha1(text.encode(), usedforsecurity=False).hexdigest())
     numbers = [str(number) for number in range(6)]
 
@@ -115,7 +118,6 @@ def test_answers_that_are_to_come_are_not_mixed_up_when_the_master_is_replaced(s
             yield [], [number]
 
     answers = [str(answer, "ascii") for answer in calls.stream(operation, batches())]  # type: ignore[arg-type]
-    calls.close()
 
     assert answers == numbers
 
@@ -139,8 +141,8 @@ def test_a_connection_to_a_demoted_master_is_dropped(tmp_path: Path) -> None:
     assert isinstance(answers[0], BrokerUnavailable) and answers[0].code == "READONLY"
 
 
-def test_calls_and_a_blocked_wait_go_on_at_the_new_master(settled: Watched) -> None:
-    calls, former = RedisCalls(connect(settled.url)), settled.master_port()
+def test_calls_and_a_blocked_wait_go_on_at_the_new_master(settled: Watched, calls: RedisCalls) -> None:
+    former = settled.master_port()
     wakeup = Wakeup(calls, "bell")
     wakeup.request()
     calls.command("SET", "before", "1")
@@ -156,7 +158,6 @@ def test_calls_and_a_blocked_wait_go_on_at_the_new_master(settled: Watched) -> N
     calls.command("RPUSH", "bell", "1")
     answer = wait_for(lambda: wakeup.wait(0.1))
     wakeup.disconnect()
-    calls.close()
 
     assert settled.master_port() != former
     assert settled.master.admin.mget("before", "after") == [b"1", b"2"]
@@ -164,8 +165,8 @@ def test_calls_and_a_blocked_wait_go_on_at_the_new_master(settled: Watched) -> N
 
 
 @pytest.mark.long
-def test_a_wait_on_a_hung_master_ends_when_another_call_found_the_new_one(settled: Watched) -> None:
-    calls, hung = RedisCalls(connect(settled.url)), settled.master
+def test_a_wait_on_a_hung_master_ends_when_another_call_found_the_new_one(settled: Watched, calls: RedisCalls) -> None:
+    hung = settled.master
     wakeup = Wakeup(calls, "bell")
     wakeup.request()
     calls.command("PING")
@@ -177,7 +178,6 @@ def test_a_wait_on_a_hung_master_ends_when_another_call_found_the_new_one(settle
             wait_for(lambda: wakeup.wait(0.05))
     finally:
         hung.cont()
-        calls.close()
 
 
 def test_an_emptied_new_master_is_told_as_what_it_is(settled: Watched, settings: Any) -> None:
