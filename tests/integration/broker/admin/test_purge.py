@@ -23,8 +23,7 @@ BODY = b'{"actor":"an_actor","sent_at":1}'
 WORKER = "worker/live"
 
 
-class Killed(BaseException):
-    """The process that relocates is killed."""
+class Killed(BaseException): ...
 
 
 class MortalCalls(RedisCalls):
@@ -40,7 +39,6 @@ class MortalCalls(RedisCalls):
         self._left, self._answered = last, answered
 
     def call(self, *args: Any, **options: Any) -> Any:
-        """Run an operation, unless the process is killed at it."""
         self._left -= 1
         if self._left == 0:
             if self._answered:
@@ -51,7 +49,6 @@ class MortalCalls(RedisCalls):
 
 @pytest.fixture
 def families(valkey: redis.Redis) -> tuple[QueueOperations, QueueOperations]:
-    """Two queue families, each with an owner :data:`WORKER`."""
     calls, keys = RedisCalls(valkey), Keys(prefix="relocated")
     source, target = (QueueOperations(calls, keys.queue(name)) for name in ("old", "new"))
     source.join(WORKER)
@@ -68,7 +65,6 @@ def move(source: QueueOperations, target: QueueOperations) -> int:
 
 
 def fetched(family: QueueOperations) -> list[Grant]:
-    """Return what waits in a family."""
     return family.fetch(WORKER, 10, request=1).grants
 
 
@@ -186,7 +182,6 @@ def stock(source: QueueOperations) -> None:
 def mortal(
     source: QueueOperations, target: QueueOperations, client: redis.Redis, last: int, *, answered: bool
 ) -> tuple[QueueOperations, QueueOperations]:
-    """Return both families as a process reaches them that is killed at a call."""
     calls = MortalCalls(client, last, answered=answered)
     return QueueOperations(calls, source.keys), QueueOperations(calls, target.keys)
 
@@ -215,7 +210,6 @@ RETRIES = "worker/retry"
 
 @pytest.fixture
 def family(valkey: redis.Redis) -> QueueOperations:
-    """A queue family with an owner in two lanes."""
     family = QueueOperations(RedisCalls(valkey), Keys(prefix="purged").queue("old"))
     family.join(WORKER)
     family.join(RETRIES)

@@ -189,7 +189,6 @@ def _fetched(family: Any) -> Any:
 
 @pytest.fixture
 def family(valkey: redis.Redis) -> QueueOperations:
-    """A queue family with one owner, ``worker/live``."""
     found = QueueOperations(RedisCalls(valkey), Keys(prefix="cancelled").queue("q"))
     found.join("worker/live")
     return found

@@ -36,14 +36,17 @@ from tests.waiting import wait_for
 
 
 def put(broker: RedisBroker, id_: str, *, lane: Any = "live") -> None:
-    """Put a message into a lane, past the middleware."""
     family = broker.families["work"]
     message: Message[Any] = Message(family.keys.lane_name(lane), "job", (), {}, {})
     family.enqueue([Entry(id_, codec.encode(message))], lane=lane)
 
 
+def held_of(broker: RedisBroker) -> list[Lease]:
+    family = broker.families["work"]
+    return [lease for owner in family.owners() for lease in family.held(owner)]
+
+
 def listening(consumer: Consumer) -> bool:
-    """Return whether a consumer waits for its bell."""
     return consumer._wakeup.pending
 
 
@@ -69,8 +72,7 @@ def test_a_lane_that_is_consumed_later_waits_for_no_room(broker: RedisBroker) ->
     put(broker, "last")
     thread.join(30)
 
-    assert found is not None
-    assert found.message_id == "retry-1"
+    assert found is not None and found.message_id == "retry-1"
 
 
 def test_what_only_the_former_server_acknowledged_is_released_to_its_lane(
@@ -80,8 +82,7 @@ def test_what_only_the_former_server_acknowledged_is_released_to_its_lane(
     put(broker, "held")
     put(broker, "forgotten")
     held, forgotten = next(consumer), next(consumer)
-    assert held is not None
-    assert forgotten is not None
+    assert held is not None and forgotten is not None
     del broker.in_flight["forgotten"]  # its acknowledgement went to the former server
     put(broker, "next")
 
@@ -194,13 +195,12 @@ def test_what_a_fetch_brought_in_the_moment_of_a_drain_goes_back(broker: RedisBr
     consumer = broker.consume("work", prefetch=4, timeout=50)
     listen(consumer)
     put(broker, "came")
-    family = broker.families["work"]
-    wait_for(lambda: [lease for owner in family.owners() for lease in family.held(owner)])
+    wait_for(lambda: held_of(broker))
 
     broker.drain()
 
     assert next(consumer) is None
-    assert [lease for owner in family.owners() for lease in family.held(owner)] == []
+    assert held_of(broker) == []
     assert facilities(broker).transport.stats("work").live.waiting == 1
 
 
@@ -208,14 +208,13 @@ def test_a_drain_that_cannot_ask_what_it_holds_asks_again(broker: RedisBroker, m
     consumer = broker.consume("work", prefetch=4, timeout=50)
     listen(consumer)
     put(broker, "came")
-    family = broker.families["work"]
-    wait_for(lambda: [lease for owner in family.owners() for lease in family.held(owner)])
+    wait_for(lambda: held_of(broker))
 
     def refuse(owner: str) -> None:
         raise BrokerUnavailable("held", "connection refused")
 
     with monkeypatch.context() as away:
-        away.setattr(family, "held", refuse)
+        away.setattr(broker.families["work"], "held", refuse)
         broker.drain()
         assert next(consumer) is None
     assert next(consumer) is None
@@ -264,8 +263,7 @@ def test_a_report_that_fails_costs_no_room(broker: RedisBroker, monkeypatch: pyt
     again = broker.consume("work", prefetch=4, timeout=30_000)
     found = next(again)
 
-    assert found is not None
-    assert found.message_id == "one"
+    assert found is not None and found.message_id == "one"
     again.requeue([found])
     again.close()
     assert broker.credit_of("work")._free == free
