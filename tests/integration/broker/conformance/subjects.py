@@ -129,10 +129,12 @@ class Subject(ABC):
             self._consumers[lane] = self._holder.consume(lane, prefetch=8, timeout=100)
         return wait_for(lambda: next(self._consumers[lane]))
 
+    def send_and_hold(self, number: int = 0) -> tuple[str, MessageProxy]:
+        return self.send(number), self.hold()
+
     def settle(self, held: MessageProxy) -> None:
         """Acknowledge a message, as its worker does when its task is over."""
-        consumer = self._consumers[held.queue_name]
-        consumer.ack(held)
+        self._consumers[held.queue_name].ack(held)
 
     def places(self, queue: str = "work") -> int:
         """Return in how many places messages are."""
@@ -141,11 +143,9 @@ class Subject(ABC):
         return lanes + stats.dead
 
     def at_rest(self) -> bool:
-        """Return whether nothing waits, is scheduled or runs."""
         return self.places() == self.transport.stats("work").dead
 
     def close(self) -> None:
-        """End both processes."""
         for consumer in self._consumers.values():
             consumer.close()
         self._holder.close()

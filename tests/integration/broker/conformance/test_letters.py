@@ -14,8 +14,7 @@ from tests.waiting import wait_for
 
 
 def dead_letter(subject: Subject, number: int = 0) -> DeadLetter:
-    id_ = subject.send(number)
-    held = subject.hold()
+    id_, held = subject.send_and_hold(number)
     made = letter(id=id_, queue="work", actor="job", message=payload_of(held))
     subject.transport.dead_letter(held, made)
     subject.settle(held)

@@ -16,8 +16,7 @@ CALL = '["job", 1, []]'
 
 
 def test_a_diverted_message_is_in_the_other_lane_with_its_options(subject: Subject) -> None:
-    id_ = subject.send(7)
-    held = subject.hold()
+    id_, held = subject.send_and_hold(7)
 
     subject.transport.divert(held, lane="work-retry", delay_ms=0, options={"attempts": 1})
     subject.settle(held)
@@ -30,8 +29,7 @@ def test_a_diverted_message_is_in_the_other_lane_with_its_options(subject: Subje
 
 
 def test_a_deferred_message_goes_back_to_where_it_came_from(subject: Subject) -> None:
-    id_ = subject.send()
-    held = subject.hold()
+    id_, held = subject.send_and_hold()
 
     subject.transport.defer(held, delay_ms=0, options={"deferred_by": "rate_limit"})
     subject.settle(held)
@@ -43,8 +41,7 @@ def test_a_deferred_message_goes_back_to_where_it_came_from(subject: Subject) ->
 
 
 def test_a_parked_message_is_scheduled_where_it_came_from_and_says_how_long_it_was_parked(subject: Subject) -> None:
-    id_ = subject.send(7)
-    held = subject.hold()
+    id_, held = subject.send_and_hold(7)
 
     delay_ms = subject.transport.park(held, call=CALL, parked_ms=0, options={})
     subject.settle(held)
@@ -58,8 +55,7 @@ def test_a_parked_message_is_scheduled_where_it_came_from_and_says_how_long_it_w
 
 
 def test_a_message_whose_actor_is_not_paused_stays_with_its_worker(subject: Subject) -> None:
-    subject.send()
-    held = subject.hold()
+    _, held = subject.send_and_hold()
 
     assert subject.transport.return_paused(held) is False
     assert not getattr(held, "moved", False)
@@ -67,8 +63,7 @@ def test_a_message_whose_actor_is_not_paused_stays_with_its_worker(subject: Subj
 
 
 def test_a_parked_message_runs_when_a_worker_knows_it(subject: Subject, run_worker: Any) -> None:
-    id_ = subject.send()
-    held = subject.hold()
+    id_, held = subject.send_and_hold()
     subject.transport.park(held, call=CALL, parked_ms=0, options={})
     subject.settle(held)
     ran = record_runs(subject)
@@ -84,8 +79,7 @@ def test_a_parked_message_runs_when_a_worker_knows_it(subject: Subject, run_work
 
 
 def test_a_worker_that_dies_after_parking_loses_nothing_and_doubles_no_more_than_promised(subject: Subject) -> None:
-    subject.send()
-    held = subject.hold()
+    _, held = subject.send_and_hold()
 
     subject.transport.park(held, call=CALL, parked_ms=0, options={})
     before_the_ack = subject.places()
@@ -96,8 +90,7 @@ def test_a_worker_that_dies_after_parking_loses_nothing_and_doubles_no_more_than
 
 
 def test_whether_a_worker_knows_a_call_is_told_where_that_is_promised(subject: Subject, run_worker: Any) -> None:
-    subject.send()
-    held = subject.hold()
+    _, held = subject.send_and_hold()
     subject.transport.park(held, call=CALL, parked_ms=0, options={})
 
     def known() -> bool:
@@ -113,8 +106,7 @@ def test_whether_a_worker_knows_a_call_is_told_where_that_is_promised(subject: S
 
 
 def test_a_message_moved_for_later_is_scheduled(subject: Subject) -> None:
-    subject.send()
-    held = subject.hold()
+    _, held = subject.send_and_hold()
 
     subject.transport.divert(held, lane="work-retry", delay_ms=60_000, options={})
     subject.settle(held)
@@ -126,8 +118,7 @@ def test_a_message_moved_for_later_is_scheduled(subject: Subject) -> None:
 
 def test_a_message_moved_for_later_runs_then_and_not_before(subject: Subject, run_worker: Any) -> None:
     ran = record_runs(subject)
-    subject.send()
-    held = subject.hold()
+    _, held = subject.send_and_hold()
 
     moved_s = time.time()
     subject.transport.defer(held, delay_ms=300, options={})
@@ -141,8 +132,7 @@ def test_a_message_moved_for_later_runs_then_and_not_before(subject: Subject, ru
 
 
 def test_a_moved_message_is_in_no_more_places_than_promised(subject: Subject) -> None:
-    subject.send()
-    held = subject.hold()
+    _, held = subject.send_and_hold()
 
     subject.transport.divert(held, lane="work-retry", delay_ms=0, options={})
     before_the_ack = subject.places()
@@ -156,8 +146,7 @@ def test_a_worker_that_dies_after_a_move_loses_nothing_and_doubles_no_more_than_
     subject: Subject, run_worker: Any
 ) -> None:
     ran = record_runs(subject)
-    id_ = subject.send()
-    held = subject.hold()
+    id_, held = subject.send_and_hold()
 
     subject.transport.divert(held, lane="work-retry", delay_ms=0, options={"attempts": 1})
     subject.crash()
@@ -182,8 +171,7 @@ def test_a_worker_that_dies_without_a_move_has_its_message_run_once(subject: Sub
 
 
 def test_a_buried_message_is_a_letter_and_nowhere_else(subject: Subject) -> None:
-    id_ = subject.send()
-    held = subject.hold()
+    id_, held = subject.send_and_hold()
 
     subject.transport.dead_letter(held, letter(id=id_, queue="work"))
     subject.transport.dead_letter(held, letter(id=id_, queue="work"))
@@ -192,16 +180,14 @@ def test_a_buried_message_is_a_letter_and_nowhere_else(subject: Subject) -> None
     wait_for(lambda: subject.places() == 1)
     found = subject.transport.find_dead_letter("work", id_)
     assert subject.transport.stats("work").dead == 1, "the same id twice is one letter"
-    assert found is not None
-    assert (found.id, found.reason) == (id_, "exhausted")
+    assert found is not None and (found.id, found.reason) == (id_, "exhausted")
 
 
 def test_a_worker_that_dies_after_a_burial_has_it_run_no_more_often_than_promised(
     subject: Subject, run_worker: Any
 ) -> None:
     ran = record_runs(subject)
-    id_ = subject.send()
-    held = subject.hold()
+    id_, held = subject.send_and_hold()
 
     subject.transport.dead_letter(held, letter(id=id_, queue="work"))
     subject.crash()
@@ -215,8 +201,7 @@ def test_a_worker_that_dies_after_a_burial_has_it_run_no_more_often_than_promise
 
 
 def test_a_message_is_isolated_where_that_is_promised(subject: Subject) -> None:
-    subject.send()
-    held = subject.hold()
+    _, held = subject.send_and_hold()
 
     moved = subject.transport.isolate(held)
     subject.settle(held)
