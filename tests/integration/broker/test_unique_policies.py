@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import dramatiq
@@ -14,7 +13,6 @@ import redis
 from dramatiq.message import Message
 
 from switchyard.broker.errors import QueueFull
-from switchyard.broker.keys import Keys
 from switchyard.broker.queue.administration import cancel
 from switchyard.broker.queue.operations import Entry, Grant, QueueOperations, policy_key
 from switchyard.broker.redis_broker import RedisBroker
@@ -23,14 +21,6 @@ from tests.waiting import wait_for
 KEYS = ("a", "b")
 KEEP, REPLACE, DELAY, DONE = "keep", "replace", "delay", "done"
 MINUTE = 60_000
-
-
-@pytest.fixture
-def broker(valkey: redis.Redis) -> Iterator[RedisBroker]:
-    broker = RedisBroker(valkey, Keys(f"test-{uuid.uuid4().hex[:8]}"), middleware=[])
-    broker.declare_queue("work")
-    yield broker
-    broker.close()
 
 
 def options_of(policy: str) -> dict[str, Any]:
@@ -111,11 +101,16 @@ class Walk:
         assert set(found.values()) <= self.bodies.keys()
 
 
+@pytest.fixture
+def walk(family: QueueOperations) -> Walk:
+    return Walk(family)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_random_walk_finds_one_holder_of_a_key_and_a_free_key_after_start_end_or_cancellation(
-    broker: RedisBroker, seed: int
+    walk: Walk, seed: int
 ) -> None:
-    walk, dice = Walk(broker.families["work"]), random.Random(seed)
+    dice = random.Random(seed)
     for _ in range(250):
         act = dice.choice(["send"] * 5 + ["fetch"] * 2 + ["end"] * 2 + ["killed", "cancel"])
         if act == "send":
@@ -132,8 +127,7 @@ def test_a_random_walk_finds_one_holder_of_a_key_and_a_free_key_after_start_end_
         walk.check()
 
 
-def test_a_message_that_a_killed_worker_had_started_does_not_get_its_key_back(broker: RedisBroker) -> None:
-    walk = Walk(broker.families["work"])
+def test_a_message_that_a_killed_worker_had_started_does_not_get_its_key_back(walk: Walk) -> None:
     first = walk.send("a", KEEP)
     walk.fetch(1)
     second = walk.send("a", KEEP)
@@ -144,12 +138,11 @@ def test_a_message_that_a_killed_worker_had_started_does_not_get_its_key_back(br
 
 
 @pytest.mark.parametrize("policy", [DONE, KEEP, REPLACE, DELAY])
-def test_a_send_that_is_repeated_once_its_holder_has_started_is_no_new_job(broker: RedisBroker, policy: str) -> None:
-    walk = Walk(broker.families["work"])
+def test_a_send_that_is_repeated_once_its_holder_has_started_is_no_new_job(walk: Walk, policy: str) -> None:
     first = walk.send("a", policy)
     entry = Entry("again", b'{"actor":"job","sent_at":2}', policy_key("a", options_of(policy)))
     assert walk.family.enqueue([entry]) == [first]
-    walk.bodies[first] = broker.client.hget(walk.family.keys.bodies, first)  # type: ignore[assignment]
+    walk.bodies[first] = walk.family.calls.command("HGET", walk.family.keys.bodies, first)
     assert walk.fetch(2) == [first]
 
     assert walk.family.enqueue([entry]) == [first]  # its answer was lost, or the relay sends it too
@@ -162,13 +155,11 @@ def test_a_send_that_is_repeated_once_its_holder_has_started_is_no_new_job(broke
     assert walk.held[later].body == body
 
 
-def test_a_delayed_send_moves_the_scheduled_one_later_and_never_earlier(broker: RedisBroker) -> None:
-    walk = Walk(broker.families["work"])
-    due = broker.families["work"].keys.due("live")
+def test_a_delayed_send_moves_the_scheduled_one_later_and_never_earlier(walk: Walk) -> None:
+    due = walk.family.keys.due("live")
 
     def due_ms() -> float:
-        found: float = broker.client.zscore(due, first)
-        return found
+        return float(walk.family.calls.command("ZSCORE", due, first))
 
     first = walk.send("a", DELAY, delay_ms=MINUTE)
     before = due_ms()
@@ -178,11 +169,11 @@ def test_a_delayed_send_moves_the_scheduled_one_later_and_never_earlier(broker: 
 
     assert later >= before + 9 * MINUTE
     assert due_ms() == later
-    assert broker.client.zcard(due) == 1
+    assert walk.family.calls.command("ZCARD", due) == 1
 
 
-def test_the_last_of_many_in_one_call_replaces_the_first(broker: RedisBroker) -> None:
-    walk, key = Walk(broker.families["work"]), policy_key("a", options_of(REPLACE))
+def test_the_last_of_many_in_one_call_replaces_the_first(walk: Walk) -> None:
+    key = policy_key("a", options_of(REPLACE))
     bodies = [json.dumps({"actor": "job", "sent_at": n}).encode() for n in range(3)]
 
     standing = walk.family.enqueue([Entry(f"x{n}", body, key) for n, body in enumerate(bodies)])
@@ -192,19 +183,20 @@ def test_the_last_of_many_in_one_call_replaces_the_first(broker: RedisBroker) ->
     assert (grant.lease.id, grant.body) == (b"x0", bodies[2])
 
 
-def test_a_refused_call_replaces_nothing(broker: RedisBroker) -> None:
-    walk = Walk(broker.families["work"])
+def test_a_refused_call_replaces_nothing(walk: Walk) -> None:
     first = walk.send("a", REPLACE)
     again = Entry("y0", b'{"actor":"job","sent_at":9}', policy_key("a", options_of(REPLACE)))
 
     with pytest.raises(QueueFull):
         walk.family.enqueue([again, Entry("y1", b"{}")], limit=1)
 
-    assert broker.client.hget(walk.family.keys.bodies, first) == walk.bodies[first]
+    assert walk.family.calls.command("HGET", walk.family.keys.bodies, first) == walk.bodies[first]
 
 
-def test_a_window_is_closed_to_the_end_whatever_becomes_of_its_message_and_then_open(broker: RedisBroker) -> None:
-    family, owner = broker.families["work"], "one/live"
+def test_a_window_is_closed_to_the_end_whatever_becomes_of_its_message_and_then_open(
+    family: QueueOperations, valkey: redis.Redis
+) -> None:
+    owner = "one/live"
     family.join(owner)
 
     def send(id_: str, window_ms: int) -> str:
@@ -216,12 +208,12 @@ def test_a_window_is_closed_to_the_end_whatever_becomes_of_its_message_and_then_
     [grant] = family.fetch(owner, 1, request=1).grants
     family.ack(owner, [grant.lease])
     assert send("again", 10 * MINUTE) == "w0"
-    assert 0 < broker.client.pttl(window) <= MINUTE  # a later message moves no end
-    broker.client.pexpire(window, 1)
-    wait_for(lambda: not broker.client.exists(window))
+    assert 0 < valkey.pttl(window) <= MINUTE  # a later message moves no end
+    valkey.pexpire(window, 1)
+    wait_for(lambda: not valkey.exists(window))
 
     assert send("w1", 10 * MINUTE) == "w1"
-    assert MINUTE < broker.client.pttl(window) <= 10 * MINUTE
+    assert MINUTE < valkey.pttl(window) <= 10 * MINUTE
     assert send("w1", MINUTE) == "w1"
     assert not family.calls.command("HLEN", family.keys.unique)
 
