@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from switchyard.broker.interface import facilities
-from switchyard.broker.keys import Keys, QueueKeys
+from switchyard.broker.keys import Keys
 from switchyard.broker.queue.operations import Entry, HistoryRow, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.scripts import source
@@ -27,18 +27,26 @@ BODY = b'{"actor":"a","sent_at":1,"args":["' + b"x" * 200 + b'"]}'
 QUEUE = "work"
 
 
-@pytest.fixture
-def keys() -> Keys:
-    return Keys(f"test-{uuid.uuid4().hex[:8]}")
+class Server:
+    """A client with keys of the test's own."""
+
+    def __init__(self, valkey: redis.Redis) -> None:
+        self.valkey, self.keys = valkey, Keys(f"test-{uuid.uuid4().hex[:8]}")
+        self.family = self.keys.queue(QUEUE)
+
+    def make(self, **limits: int) -> JobRecords:
+        return JobRecords(RedisCalls(self.valkey), self.keys, [QUEUE], limits=RecordLimits(**limits))
+
+    def figures(self) -> dict[str, int]:
+        return {name.decode(): int(value) for name, value in self.valkey.hgetall(self.family.ended).items()}
+
+    def buckets(self) -> list[bytes]:
+        return list(self.valkey.scan_iter(f"{self.family.ended}:*", count=10_000))
 
 
 @pytest.fixture
-def family(keys: Keys) -> QueueKeys:
-    return keys.queue(QUEUE)
-
-
-def make(valkey: redis.Redis, keys: Keys, **limits: int) -> JobRecords:
-    return JobRecords(RedisCalls(valkey), keys, [QUEUE], limits=RecordLimits(**limits))
+def server(valkey: redis.Redis) -> Server:
+    return Server(valkey)
 
 
 def ids(count: int, name: str = "job") -> Iterator[str]:
@@ -51,18 +59,10 @@ def end(records: JobRecords, names: list[str], *, at_once: int = 200) -> None:
         records.write([ended_step(QUEUE, job) for job in jobs])
 
 
-def figures(valkey: redis.Redis, family: QueueKeys) -> dict[str, int]:
-    return {name.decode(): int(value) for name, value in valkey.hgetall(family.ended).items()}
-
-
-def buckets(valkey: redis.Redis, family: QueueKeys) -> list[bytes]:
-    return list(valkey.scan_iter(f"{family.ended}:*", count=10_000))
-
-
-def test_the_oldest_leave_first_and_live_ones_never(valkey: redis.Redis, keys: Keys, family: QueueKeys) -> None:
-    records = make(valkey, keys, records_bytes=MEBIBYTE)
+def test_the_oldest_leave_first_and_live_ones_never(server: Server) -> None:
+    records = server.make(records_bytes=MEBIBYTE)
     live = list(ids(50, "live"))
-    queue = QueueOperations(records.calls, family)
+    queue = QueueOperations(records.calls, server.family)
     queue.enqueue([Entry(id_, BODY) for id_ in live])
     records.write([live_step(QUEUE, LiveJob(id_, "running", attempt=1)) for id_ in live])
 
@@ -73,120 +73,110 @@ def test_the_oldest_leave_first_and_live_ones_never(valkey: redis.Redis, keys: K
     assert known == sorted(known), "an older one is known, a newer one is not"
     assert not known[0] and known[-1]
     assert set(records.states(live)) == {"running"}
-    kept = sum(valkey.hlen(bucket) for bucket in buckets(valkey, family))
-    used = sum(valkey.memory_usage(bucket, samples=0) for bucket in buckets(valkey, family))
+    kept = sum(server.valkey.hlen(bucket) for bucket in server.buckets())
+    used = sum(server.valkey.memory_usage(bucket, samples=0) for bucket in server.buckets())
     assert kept > 1_000
     assert used < 1.35 * MEBIBYTE, "what is counted is what is used"
-    assert figures(valkey, family)["bytes"] <= MEBIBYTE
-    assert len(buckets(valkey, family)) <= 16
+    assert server.figures()["bytes"] <= MEBIBYTE
+    assert len(server.buckets()) <= 16
 
 
 @pytest.mark.parametrize("value", [b"9" * 19, b"1e308", b"inf", b"nan", b"-9e18", b"1.5", b"x"])
 @pytest.mark.parametrize("field", ["first", "last"])
-def test_numbers_of_another_hand_hold_nobody_up(
-    valkey: redis.Redis, keys: Keys, family: QueueKeys, field: str, value: bytes
-) -> None:
+def test_numbers_of_another_hand_hold_nobody_up(server: Server, field: str, value: bytes) -> None:
     """Each call would count from bucket to bucket for ever, and the server with it."""
-    records = make(valkey, keys)
+    records = server.make()
     end(records, ["before"])
     for name, size in (("a", 0), ("b", MEBIBYTE * 1024)):  # the second begins a bucket
-        valkey.hset(family.ended, mapping={field: value, "size": size})
+        server.valkey.hset(server.family.ended, mapping={field: value, "size": size})
         records.states(["before"])
         end(records, [name])
         assert records.states([name]) == ["succeeded"]
 
 
-def test_records_leave_after_their_time(valkey: redis.Redis, keys: Keys, family: QueueKeys) -> None:
-    records = make(valkey, keys, ended_ms=3_600_000)
+def test_records_leave_after_their_time(server: Server) -> None:
+    records = server.make(ended_ms=3_600_000)
 
     end(records, ["job"])
 
-    [bucket] = buckets(valkey, family)
-    assert 3_600_000 < valkey.pttl(bucket) <= 4_200_000
+    [bucket] = server.buckets()
+    assert 3_600_000 < server.valkey.pttl(bucket) <= 4_200_000
 
 
-def test_a_bucket_that_expired_is_no_longer_counted(valkey: redis.Redis, keys: Keys, family: QueueKeys) -> None:
-    records = make(valkey, keys)
+def test_a_bucket_that_expired_is_no_longer_counted(server: Server) -> None:
+    records = server.make()
     end(records, ["old"])
-    valkey.delete(*buckets(valkey, family))
-    valkey.hset(family.ended, "at", 1)
+    server.valkey.delete(*server.buckets())
+    server.valkey.hset(server.family.ended, "at", 1)
 
     end(records, ["new"])
 
-    found = figures(valkey, family)
+    found = server.figures()
     assert (found["first"], found["last"]) == (2, 2)
     assert found["bytes"] == found["size"]
     assert records.states(["old", "new"]) == [None, "succeeded"]
 
 
-def test_rows_over_the_budget_of_the_history_are_dropped_and_counted(
-    valkey: redis.Redis, keys: Keys, family: QueueKeys
-) -> None:
-    records = make(valkey, keys, history_bytes=MEBIBYTE)
+def test_rows_over_the_budget_of_the_history_are_dropped_and_counted(server: Server) -> None:
+    records = server.make(history_bytes=MEBIBYTE)
 
     end(records, list(ids(10_000)), at_once=100)
 
-    rows = [row.id for _, fields in valkey.xrange(family.history) for row in decode_rows(fields[b"rows"])]
-    found = figures(valkey, family)
+    rows = [row.id for _, fields in server.valkey.xrange(server.family.history) for row in decode_rows(fields[b"rows"])]
+    found = server.figures()
     assert rows == list(ids(10_000))[-len(rows) :], "the newest stay"
     assert len(rows) + found["dropped"] == 10_000
     assert found["history"] <= MEBIBYTE
-    assert valkey.memory_usage(family.history, samples=0) < 1.35 * MEBIBYTE
+    assert server.valkey.memory_usage(server.family.history, samples=0) < 1.35 * MEBIBYTE
 
 
-def test_entries_of_another_hand_are_dropped_like_others(
-    valkey: redis.Redis, keys: Keys, family: QueueKeys, caplog: pytest.LogCaptureFixture
-) -> None:
-    records = make(valkey, keys, history_bytes=MEBIBYTE)
+def test_entries_of_another_hand_are_dropped_like_others(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    records = server.make(history_bytes=MEBIBYTE)
     for fields in ({"n": "many", "rows": b""}, {"n": "1"}, {"other": ""}, {"n": "1e3", "rows": b""}, {"n": "9" * 30}):
-        valkey.xadd(family.history, fields)
+        server.valkey.xadd(server.family.history, fields)
 
     end(records, list(ids(10_000)), at_once=100)
 
-    rows = [row for _, fields in valkey.xrange(family.history) for row in decode_rows(fields[b"rows"])]
+    rows = [row for _, fields in server.valkey.xrange(server.family.history) for row in decode_rows(fields[b"rows"])]
     assert not caplog.records
-    assert len(rows) + figures(valkey, family)["dropped"] == 10_000 + 5
+    assert len(rows) + server.figures()["dropped"] == 10_000 + 5
 
 
-def test_what_the_history_took_over_is_no_longer_counted(valkey: redis.Redis, keys: Keys, family: QueueKeys) -> None:
-    records = make(valkey, keys)
+def test_what_the_history_took_over_is_no_longer_counted(server: Server) -> None:
+    records = server.make()
     end(records, list(ids(1_000)), at_once=30)
-    streams = HistoryStreams(records.calls, keys, [QUEUE])
+    streams = HistoryStreams(records.calls, server.keys, [QUEUE])
     entries = streams.read(limit=1_000)
 
     streams.remove(entries[:20], written=600, skipped=0)
     streams.remove(entries[:20], written=0, skipped=0)
-    left = figures(valkey, family)["history"]
+    left = server.figures()["history"]
     streams.remove(entries[20:], written=400, skipped=0)
 
     assert left > 0
-    assert figures(valkey, family)["history"] == 0
-    assert valkey.xlen(family.history) == 0
+    assert server.figures()["history"] == 0
+    assert server.valkey.xlen(server.family.history) == 0
 
 
-def test_rows_that_were_written_while_the_budget_removed_them_are_not_counted_as_dropped(
-    valkey: redis.Redis, keys: Keys, family: QueueKeys
-) -> None:
-    records = make(valkey, keys, history_bytes=MEBIBYTE)
-    streams = HistoryStreams(records.calls, keys, [QUEUE])
+def test_rows_that_were_written_while_the_budget_removed_them_are_not_counted_as_dropped(server: Server) -> None:
+    records = server.make(history_bytes=MEBIBYTE)
+    streams = HistoryStreams(records.calls, server.keys, [QUEUE])
     end(records, list(ids(2_000)), at_once=100)
     entries = streams.read(limit=1_000)
     end(records, [f"later-{number}" for number in range(10_000)], at_once=100)
-    dropped = figures(valkey, family)["dropped"]
-    there = {id_ for id_, _ in valkey.xrange(family.history)}
+    dropped = server.figures()["dropped"]
+    there = {id_ for id_, _ in server.valkey.xrange(server.family.history)}
 
     for _ in range(2):  # the second time after an answer that was lost
         streams.remove(entries, written=0, skipped=0)
-        assert figures(valkey, family)["dropped"] == dropped - sum(one.count for one in entries if one.id not in there)
+        assert server.figures()["dropped"] == dropped - sum(one.count for one in entries if one.id not in there)
     assert dropped > 2_000
     rest = [row for entry in streams.read(limit=1_000) for row in decode_rows(entry.rows)]
-    assert 2_000 + len(rest) + figures(valkey, family)["dropped"] == 12_000
+    assert 2_000 + len(rest) + server.figures()["dropped"] == 12_000
 
 
-def test_a_result_that_is_kept_for_longer_outlives_the_budget(
-    valkey: redis.Redis, keys: Keys, family: QueueKeys
-) -> None:
-    records = make(valkey, keys, records_bytes=MEBIBYTE)
+def test_a_result_that_is_kept_for_longer_outlives_the_budget(server: Server) -> None:
+    records = server.make(records_bytes=MEBIBYTE)
     records.write([ended_step(QUEUE, EndedJob("kept", "succeeded", result="42"), kept_ms=86_400_000)])
 
     end(records, list(ids(5_000)))
@@ -194,12 +184,12 @@ def test_a_result_that_is_kept_for_longer_outlives_the_budget(
     found = records.read("kept")
     assert found is not None
     assert found.result == 42
-    assert 0 < valkey.pttl(family.kept_result("kept")) <= 86_400_000
+    assert 0 < server.valkey.pttl(server.family.kept_result("kept")) <= 86_400_000
 
 
 @pytest.mark.parametrize("kept_ms", [0, 86_400_000])
-def test_a_mark_outlives_record_and_budget(valkey: redis.Redis, keys: Keys, family: QueueKeys, kept_ms: int) -> None:
-    records = make(valkey, keys, records_bytes=MEBIBYTE)
+def test_a_mark_outlives_record_and_budget(server: Server, kept_ms: int) -> None:
+    records = server.make(records_bytes=MEBIBYTE)
     steps = [
         ended_step(QUEUE, EndedJob("marked", "succeeded"), marked=True, kept_ms=kept_ms),
         live_step(QUEUE, LiveJob("lives", "running")),
@@ -209,14 +199,14 @@ def test_a_mark_outlives_record_and_budget(valkey: redis.Redis, keys: Keys, fami
     assert records.write(steps) == ["written", "late", "written"]
     end(records, list(ids(5_000)))
 
-    assert 0 < MARK_TTL_MS - valkey.pttl(family.ended_mark("marked")) < 60_000
-    both = JobRecords(records.calls, keys, [QUEUE, "another"])
+    assert 0 < MARK_TTL_MS - server.valkey.pttl(server.family.ended_mark("marked")) < 60_000
+    both = JobRecords(records.calls, server.keys, [QUEUE, "another"])
     assert [both.is_marked(id_) for id_ in ("marked", "lives", "other")] == [True, False, False]
     assert records.states(["other"]) == [None]
 
 
-def test_figures_stay_true_whatever_the_sizes(valkey: redis.Redis, keys: Keys, family: QueueKeys) -> None:
-    records, draws = make(valkey, keys, records_bytes=MEBIBYTE, history_bytes=MEBIBYTE), random.Random(7)
+def test_figures_stay_true_whatever_the_sizes(server: Server) -> None:
+    records, draws = server.make(records_bytes=MEBIBYTE, history_bytes=MEBIBYTE), random.Random(7)
     for number in range(300):
         jobs = [
             EndedJob(f"{number}-{n}", "succeeded", result="x" * draws.choice((0, 10, 5_000)))
@@ -224,38 +214,36 @@ def test_figures_stay_true_whatever_the_sizes(valkey: redis.Redis, keys: Keys, f
         ]
         records.write([ended_step(QUEUE, job) for job in jobs])
 
-    found = figures(valkey, family)
+    found = server.figures()
     real = sum(
         len(id_) + len(record) + 64
-        for bucket in buckets(valkey, family)
-        for id_, record in valkey.hgetall(bucket).items()
+        for bucket in server.buckets()
+        for id_, record in server.valkey.hgetall(bucket).items()
     )
-    streamed = sum(len(fields[b"rows"]) + 64 for _, fields in valkey.xrange(family.history))
+    streamed = sum(len(fields[b"rows"]) + 64 for _, fields in server.valkey.xrange(server.family.history))
     assert found["bytes"] == real <= MEBIBYTE
     assert found["history"] == streamed <= MEBIBYTE
 
 
-def test_a_key_of_a_wrong_type_costs_its_own_records_alone(
-    valkey: redis.Redis, keys: Keys, family: QueueKeys, caplog: pytest.LogCaptureFixture
-) -> None:
-    records = JobRecords(RedisCalls(valkey), keys, [QUEUE, "sound"])
-    valkey.set(family.history, "no stream")
+def test_a_key_of_a_wrong_type_costs_its_own_records_alone(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    records = JobRecords(RedisCalls(server.valkey), server.keys, [QUEUE, "sound"])
+    server.valkey.set(server.family.history, "no stream")
 
     answers = records.write([ended_step(queue, EndedJob(queue, "succeeded")) for queue in (QUEUE, "sound")])
 
     assert answers == ["refused", "written"]
     assert "job work of queue work is not recorded as succeeded" in caplog.text
-    assert len(HistoryStreams(records.calls, keys, ["sound"]).read(limit=10)) >= 1
+    assert len(HistoryStreams(records.calls, server.keys, ["sound"]).read(limit=10)) >= 1
 
 
 @pytest.mark.parametrize("garbage", [b"", b"0" * 20, b"0" * 20 + b"\xc1", b"0" * 20 + b"abc"])
 def test_a_live_record_that_cannot_be_read_costs_its_own_step_alone(
-    valkey: redis.Redis, keys: Keys, family: QueueKeys, caplog: pytest.LogCaptureFixture, garbage: bytes
+    server: Server, caplog: pytest.LogCaptureFixture, garbage: bytes
 ) -> None:
-    records = make(valkey, keys)
+    records = server.make()
     for name in ("bad", "sound"):
-        valkey.hset(family.bodies, name, BODY)
-    valkey.hset(family.jobs, "bad", garbage)
+        server.valkey.hset(server.family.bodies, name, BODY)
+    server.valkey.hset(server.family.jobs, "bad", garbage)
 
     answers = records.write([live_step(QUEUE, LiveJob(name, "running", attempt=1)) for name in ("bad", "sound")])
 
@@ -265,31 +253,31 @@ def test_a_live_record_that_cannot_be_read_costs_its_own_step_alone(
 
 
 @pytest.mark.parametrize("act", ["move", "dead_letter"])
-def test_a_message_moves_once_whatever_the_keys_of_the_history_are(
-    valkey: redis.Redis, family: QueueKeys, act: str
-) -> None:
-    queue, row = QueueOperations(RedisCalls(valkey), family), HistoryRow(b"\x90", MEBIBYTE)
+def test_a_message_moves_once_whatever_the_keys_of_the_history_are(server: Server, act: str) -> None:
+    queue, row = QueueOperations(RedisCalls(server.valkey), server.family), HistoryRow(b"\x90", MEBIBYTE)
     queue.join("worker/live")
     queue.enqueue([Entry("a", BODY)])
     [grant] = queue.fetch("worker/live", 1, request=1).grants
-    valkey.set(family.history, "no stream")
+    server.valkey.set(server.family.history, "no stream")
 
     if act == "move":
         assert queue.move(grant.lease, move="divert", lane="retry", body=BODY, delay_ms=0, row=row)
     else:
         assert queue.dead_letter(grant.lease, b"{}", row)
 
-    assert valkey.lrange(family.waiting("retry")[1] if act == "move" else family.dead, 0, -1) == [b"a"]
+    assert server.valkey.lrange(server.family.waiting("retry")[1] if act == "move" else server.family.dead, 0, -1) == [
+        b"a"
+    ]
     assert queue.held("worker/live") == []
 
 
-def test_states_of_many_jobs_are_read_in_short_calls(valkey: redis.Redis, keys: Keys, family: QueueKeys) -> None:
-    records, names = make(valkey, keys), list(ids(2_050))
+def test_states_of_many_jobs_are_read_in_short_calls(server: Server) -> None:
+    records, names = server.make(), list(ids(2_050))
     end(records, names)
 
-    before = scripts_called(valkey)
+    before = scripts_called(server.valkey)
     assert records.states([*names, "nobody"]) == ["succeeded"] * 2_050 + [None]
-    assert scripts_called(valkey) - before == 21
+    assert scripts_called(server.valkey) - before == 21
 
 
 def scripts_called(valkey: redis.Redis) -> int:
