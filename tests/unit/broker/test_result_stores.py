@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
@@ -49,18 +49,13 @@ class Store:
             raise self.error
 
 
-@pytest.fixture
-def one() -> Any:
-    store = Store()
-    yield store
-    store.answers.set()
+def store() -> Iterator[Store]:
+    made = Store()
+    yield made
+    made.answers.set()
 
 
-@pytest.fixture
-def two() -> Any:
-    store = Store()
-    yield store
-    store.answers.set()
+one, two = (pytest.fixture(store, name=name) for name in ("one", "two"))
 
 
 def test_without_stores_the_record_holds_every_result_up_to_its_limit() -> None:

@@ -160,19 +160,15 @@ def test_connections_follow_the_master_with_the_login_of_the_address() -> None:
     assert secure.connection_kwargs["ssl_ca_certs"] == "/ca.pem"
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.0.0.11", "::1"])
-def test_addresses_of_the_loopback_interface_are_this_machine(host: str) -> None:
-    assert is_loopback(host)
+LOOPBACK = ("localhost", "127.0.0.1", "127.0.0.11", "::1")
 
 
-@pytest.mark.parametrize("host", [None, "", "10.0.0.1", "valkey", "128.0.0.1", "127.example.com", "::2"])
-def test_other_hosts_are_not(host: str | None) -> None:
-    assert not is_loopback(host)
+@pytest.mark.parametrize("host", [*LOOPBACK, None, "", "10.0.0.1", "valkey", "128.0.0.1", "127.example.com", "::2"])
+def test_addresses_of_the_loopback_interface_alone_are_this_machine(host: str | None) -> None:
+    assert is_loopback(host) is (host in LOOPBACK)
 
 
 class Answering(Sentinels):
-    """Sentinels whose answers are given."""
-
     def __init__(self, answers: list[tuple[int, str]]) -> None:
         super().__init__(parse("redis+sentinel://a:1/yard/0"), {})
         self.answers = answers
