@@ -20,13 +20,11 @@ from tests.sentinels import Watched
 
 @pytest.fixture
 def broker(yard_broker: BuildBroker) -> RedisBroker:
-    """The broker of a small yard."""
     return yard_broker(small_yard())
 
 
 @pytest.fixture
 def family(valkey: redis.Redis) -> QueueOperations:
-    """A queue family with keys of this test's own."""
     return QueueOperations(RedisCalls(valkey), Keys(f"test-{uuid.uuid4().hex[:8]}").queue("work"))
 
 

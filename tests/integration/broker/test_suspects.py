@@ -21,7 +21,6 @@ from tests.waiting import wait_for
 
 @pytest.fixture
 def single(family: QueueOperations) -> QueueOperations:
-    """The family with a message."""
     family.enqueue([Entry("a", b"A")])
     return family
 
@@ -112,7 +111,6 @@ HOUR_MS = 3_600_000
 
 @pytest.fixture
 def several(family: QueueOperations) -> QueueOperations:
-    """The family with eight messages."""
     family.enqueue([Entry(name, b"{}") for name in "abcdefgh"])
     return family
 

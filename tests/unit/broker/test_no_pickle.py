@@ -27,7 +27,6 @@ FORBIDDEN_NAMES = frozenset({"PickleEncoder", "PickleSerializer"})
 
 
 def imported(source: str) -> set[str]:
-    """Return the modules and names that a source imports, wherever in it."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -42,8 +41,6 @@ def imported(source: str) -> set[str]:
 
 
 class Canary:
-    """Object whose unpickling creates a file."""
-
     def __init__(self, path: Path) -> None:
         self.path = path
 

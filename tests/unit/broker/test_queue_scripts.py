@@ -48,19 +48,16 @@ class Words:
     is_open: bool
 
     def fit(self, count: int) -> bool:
-        """Whether a call may pass so many."""
         return count == len(self.numbers) or (self.is_open and count >= len(self.numbers) - 1)
 
 
 def header(file: Path) -> str:
-    """Return the comment at the head of a script, includes left out."""
     lines = file.read_text().splitlines()[1:]
     end = next(n for n, line in enumerate(lines) if not line.startswith("--") or INCLUDE.match(line))
     return "\n".join(lines[:end])
 
 
 def code(file: Path) -> str:
-    """Return a script without its comments."""
     return re.sub(r"--.*", "", file.read_text())
 
 
@@ -132,7 +129,6 @@ class Recorder:
 
 @pytest.fixture
 def calls() -> list[tuple[str, list[str], list[Word]]]:
-    """Each operation of a family, called."""
     wire = Recorder()
     family = QueueOperations(wire, Keys("test").queue("mail"))  # type: ignore[arg-type]
     owner, lease = "child/live", Lease("child/live", b"id", b"1")
@@ -223,7 +219,6 @@ def test_queues_of_one_slot_group_share_a_slot_and_no_key() -> None:
 
 
 def slot_of(key: str) -> int:
-    """Return the slot of a key's hash tag."""
     return int(key_slot(key.encode()))
 
 

@@ -257,7 +257,6 @@ def probe(family: Family) -> str:
 
 
 def end(family: Family, id_: str) -> None:
-    """Acknowledge a message with the next fetch of the owner."""
     [lease] = [lease for lease in family.held(ME) if str(lease.id, "ascii") == id_]
     family.ack(ME, [lease])
 

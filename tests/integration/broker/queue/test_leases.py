@@ -40,7 +40,6 @@ RETRY: LaneKey = ("work", "retry")
 
 @pytest.fixture
 def keeper(family: QueueOperations) -> LeaseKeeper:
-    """A keeper of both lanes."""
     return LeaseKeeper({"work": family}, [LIVE, RETRY])
 
 

@@ -21,14 +21,12 @@ def family(family: QueueOperations) -> QueueOperations:
 
 @pytest.fixture
 def lane(family: QueueOperations) -> UnroutableLane:
-    """The list of its live lane."""
     return UnroutableLane(family, "live")
 
 
 def park(
     family: QueueOperations, lane: UnroutableLane, *ids: str, call: str = CALL, delay_ms: int = 60_000
 ) -> list[bytes]:
-    """Schedule messages and put them on the list."""
     family.enqueue([Entry(id_, b"{}") for id_ in ids], delay_ms=delay_ms)
     for id_ in ids:
         lane.add(id_, call)

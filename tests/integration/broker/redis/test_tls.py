@@ -23,7 +23,6 @@ USERS = re.sub(r"user (\S+) off", r"user \1 on >\1", acl.render())
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """The authority that clients trust."""
     return Authority(tmp_path_factory.mktemp("tls") / "authority")
 
 

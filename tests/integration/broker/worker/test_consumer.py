@@ -368,8 +368,7 @@ class Row:
         self._begin()
         return 0
 
-    def confirm_flush(self, last_end: int) -> None:
-        """Do nothing."""
+    def confirm_flush(self, last_end: int) -> None: ...
 
 
 @pytest.fixture
@@ -490,12 +489,11 @@ def start(buffer: AckBarrier) -> None:
     buffer.begin(SimpleNamespace(message_id="job"), lambda message: a_step("running", 1))
 
 
-def queue(buffer: AckBarrier) -> None:
-    buffer.add(a_step("queued", 0))
+def noted(state: str, attempts: int) -> Callable[[AckBarrier], None]:
+    return lambda buffer: buffer.add(a_step(state, attempts))
 
 
-def end(buffer: AckBarrier) -> None:
-    buffer.add(a_step("succeeded", 1))
+queue, end = noted("queued", 0), noted("succeeded", 1)
 
 
 @pytest.mark.parametrize(
@@ -512,10 +510,9 @@ def test_the_latest_step_is_written(records: JobRecords, steps: list[Callable[[A
     for act in steps:
         act(buffer)
     buffer.flush()
-    record = records.read("job")
 
-    assert record is not None
-    assert (record.state, record.attempts) == (state, 1)
+    record = records.read("job")
+    assert record is not None and (record.state, record.attempts) == (state, 1)
 
 
 def test_an_attempt_that_is_retried_leaves_its_row_beside_the_end(records: JobRecords) -> None:

@@ -43,7 +43,6 @@ class InterruptAt:
         self._moves = {move.__code__ for move in moves}
 
     def __call__(self, frame: FrameType, event: str, arg: object) -> InterruptAt:
-        """Count lines down."""
         if event == "line" and frame.f_code in self._moves:
             self.left -= 1
             if self.left == 0:
@@ -220,13 +219,10 @@ OWNER = "child/live"
 
 
 class Held:
-    """A family of which nothing is held."""
-
     def held(self, owner: str) -> list[Lease]:
         return []
 
-    def release(self, owner: str, leases: list[Lease]) -> None:
-        """Do nothing."""
+    def release(self, owner: str, leases: list[Lease]) -> None: ...
 
 
 def test_a_thread_may_acknowledge_while_unknown_ones_are_looked_for() -> None:

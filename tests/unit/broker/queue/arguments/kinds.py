@@ -14,30 +14,22 @@ from hypothesis import strategies as st
 
 
 class Colour(Enum):
-    """Names of their own."""
-
     RED = "red"
     BLUE = "blue"
 
 
 class Level(IntEnum):
-    """Numbers."""
-
     LOW = 1
     HIGH = 2
 
 
 class State(StrEnum):
-    """Texts."""
-
     PAID = "paid"
     OPEN = "open"
 
 
 @dataclass
 class Line:
-    """Part of an order."""
-
     article: UUID
     price: Decimal
     pieces: int = 1
@@ -45,8 +37,6 @@ class Line:
 
 @dataclass(frozen=True)
 class Order:
-    """Dataclass with others inside."""
-
     due: datetime.date
     lines: list[Line]
     note: str | None = None
@@ -54,29 +44,21 @@ class Order:
 
 
 class Area(msgspec.Struct):
-    """Structure."""
-
     since: datetime.datetime
     sides: tuple[float, float]
 
 
 class Point(NamedTuple):
-    """Tuple with names."""
-
     x: int
     at: datetime.date
 
 
 class Plan(TypedDict):
-    """Dict with names."""
-
     day: datetime.date
     colour: Colour
 
 
 class Flat(TypedDict, total=False):
-    """Dict with names whose values JSON has."""
-
     title: str
     pages: int
 

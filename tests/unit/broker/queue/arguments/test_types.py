@@ -43,51 +43,37 @@ LINE = {"article": str(UUID(int=1)), "price": "1"}
 
 
 class Status(TextChoices):
-    """Choices of a model's field."""
-
     PAID = "paid", "Paid"
 
 
-class LaterDay(datetime.date):
-    """Date of a library that moves the clock."""
+class LaterDay(datetime.date): ...
 
 
-class LaterTime(datetime.datetime):
-    """Time of such a library."""
+class LaterTime(datetime.datetime): ...
 
 
 class Moved(msgspec.Struct, tag=True, omit_defaults=True, rename="camel"):
-    """Structure with other names in JSON."""
-
     from_day: datetime.date
     days: int = 1
 
 
 class Trip(TypedDict, total=False):
-    """Dict whose names may be absent."""
-
     day: datetime.date
 
 
-class Pieces(int):
-    """Number of a subclass."""
+class Pieces(int): ...
 
 
-class Share(float):
-    """Fraction of a subclass."""
+class Share(float): ...
 
 
 @dataclass
 class Express(Line):
-    """Line with more fields than the annotation's."""
-
     hours: int = 1
 
 
 @dataclass
 class Even:
-    """Dataclass that checks itself."""
-
     number: int
 
     def __post_init__(self) -> None:
@@ -98,8 +84,6 @@ class Even:
 
 
 def with_annotation(annotation: Any, default: Any = ...) -> Callable[..., Any]:
-    """Return a function with one parameter, ``value``."""
-
     def function(value: Any) -> None: ...
 
     def with_default(value: Any = default) -> None: ...
@@ -110,7 +94,6 @@ def with_annotation(annotation: Any, default: Any = ...) -> Callable[..., Any]:
 
 
 def of(annotation: Any, default: Any = ...) -> ArgumentTypes:
-    """Return the types of such a function."""
     return ArgumentTypes(with_annotation(annotation, default))
 
 
