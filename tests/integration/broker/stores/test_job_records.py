@@ -182,8 +182,7 @@ def test_a_result_that_is_kept_for_longer_outlives_the_budget(server: Server) ->
     end(records, list(ids(5_000)))
 
     found = records.read("kept")
-    assert found is not None
-    assert found.result == 42
+    assert found is not None and found.result == 42
     assert 0 < server.valkey.pttl(server.family.kept_result("kept")) <= 86_400_000
 
 

@@ -539,7 +539,6 @@ def test_a_start_after_a_failure_keeps_the_failure(records: JobRecords) -> None:
 
     record = records.read("job")
 
-    assert record is not None
-    assert (record.state, record.attempts, record.next_attempt_at) == ("running", 2, None)
+    assert record is not None and (record.state, record.attempts, record.next_attempt_at) == ("running", 2, None)
     assert record.started_at == 1_700_000_000_123
     assert record.error == {"type": "E", "message": "no"}
