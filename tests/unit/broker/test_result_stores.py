@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -89,9 +88,7 @@ def test_the_next_store_takes_over_and_the_failed_one_is_left_out_for_a_while(on
     first, second = stores.keep("a", LARGE), stores.keep("b", "small")
     asked = one.asked
     one.error = None
-    deadline = time.monotonic() + 30
-    while stores.keep("c", "small") != "one:row-c":
-        assert time.monotonic() < deadline
+    wait_for(lambda: stores.keep("c", "small") == "one:row-c")
 
     assert (first, second) == ("two:row-a", "")
     assert asked == 1

@@ -61,11 +61,8 @@ def test_what_a_user_may_not_ask_is_taken_from_what_it_may() -> None:
     from_settings = facts_of(denied, [b"maxmemory-policy", b"allkeys-lru", b"appendonly", b"no", b"save", b""])
     from_info = facts_of(b"maxmemory_policy:allkeys-lru\r\naof_enabled:1\r\nredis_version:7.2.4\r\n", denied)
 
-    assert (from_settings.policy, from_settings.append_only, from_settings.hidden) == (
-        "allkeys-lru",
-        False,
-        denied.cause,
-    )
+    seen = (from_settings.policy, from_settings.append_only, from_settings.hidden)
+    assert seen == ("allkeys-lru", False, denied.cause)
     assert (from_info.policy, from_info.append_only, from_info.snapshots) == ("allkeys-lru", True, None)
     assert from_info.version == (7, 2, 4)
 

@@ -107,6 +107,19 @@ def test_the_end_wakes_threads_that_wait_for_work_and_those_that_come_later() ->
     assert woken == ["up"] * 3
 
 
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The clock's seconds, in a list that a test changes."""
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def finish(credit: PrefetchCredit, count: int) -> None:
+    for _ in range(count):
+        credit.release_finished()
+
+
 def take_all(credit: PrefetchCredit) -> int:
     return credit.acquire("somebody", timeout_s=1)
 
@@ -116,33 +129,25 @@ def test_without_stock_no_more_than_the_slots_are_ever_out() -> None:
     for _ in range(50):
         assert take_all(credit) == 4
         assert credit.acquire("somebody", timeout_s=0) == 0
-        for _ in range(4):
-            credit.release_finished()
+        finish(credit, 4)
 
 
-def test_stock_grows_with_short_tasks_and_shrinks_with_long_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+def test_stock_grows_with_short_tasks_and_shrinks_with_long_ones(now: list[float]) -> None:
     credit = PrefetchCredit(16, slots=8)
     assert take_all(credit) == 16
-    for _ in range(16):
-        credit.release_finished()
+    finish(credit, 16)
     now[0] += module.PREFETCHED_S
     assert take_all(credit) == 8 + 16
-    for _ in range(24):
-        credit.release_finished()
+    finish(credit, 24)
     now[0] += 60.0  # 24 in a minute
     assert take_all(credit) == 16
 
 
-def test_stock_is_bounded_for_each_slot(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+def test_stock_is_bounded_for_each_slot(now: list[float]) -> None:
     credit = PrefetchCredit(16, slots=8)
     out = take_all(credit)
     for _ in range(20):
-        for _ in range(out):
-            credit.release_finished()
+        finish(credit, out)
         now[0] += module.PREFETCHED_S
         out = take_all(credit)
     assert out <= 8 + module.PREFETCHED_A_SLOT * 8
@@ -174,9 +179,7 @@ def test_room_that_was_not_used_goes_to_another_in_a_fair_part() -> None:
     for waiter in waiters:
         waiter.start()
     barrier.wait()
-    deadline = time.monotonic() + 30
-    while len(credit._waiting) < 2:
-        assert time.monotonic() < deadline
+    wait_for(lambda: len(credit._waiting) == 2)
     credit.release(first)
     for waiter in waiters:
         waiter.join(30)
@@ -188,15 +191,9 @@ def test_room_that_was_not_used_goes_to_another_in_a_fair_part() -> None:
 def test_a_slot_is_kept_for_each_shorter_promise_whatever_the_longer_ones_hold_together() -> None:
     kept = KeptSlots(5, ranks=3)
 
-    assert kept.acquire(2, timeout_s=0) == 3
-    assert kept.acquire(2, timeout_s=0) == 0
-    assert kept.acquire(1, timeout_s=0) == 1
-    assert kept.acquire(1, timeout_s=0) == 0
-    assert kept.acquire(0, timeout_s=0) == 1
-    assert kept.acquire(0, timeout_s=0) == 0
+    assert [kept.acquire(rank, timeout_s=0) for rank in (2, 2, 1, 1, 0, 0)] == [3, 0, 1, 0, 1, 0]
     kept.release(0, 1)
-    assert kept.acquire(1, timeout_s=0) == 0
-    assert kept.acquire(0, timeout_s=0) == 1
+    assert [kept.acquire(rank, timeout_s=0) for rank in (1, 0)] == [0, 1]
     kept.release(2, 3)
     assert kept.acquire(1, timeout_s=0) == 3
 
