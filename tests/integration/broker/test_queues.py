@@ -100,14 +100,6 @@ def depth(broker: RedisBroker) -> int:
     return int(broker.client.hlen(broker.families["work"].keys.bodies))
 
 
-def test_messages_come_in_the_order_they_were_sent(build: Build) -> None:
-    broker = build()
-    for number in range(20):
-        broker.enqueue(message(number))
-
-    assert numbers(broker, 20) == list(range(20))
-
-
 @pytest.mark.parametrize("with_actor", [True, False])
 def test_a_lower_priority_number_goes_first(build: Build, with_actor: bool) -> None:
     broker = build()

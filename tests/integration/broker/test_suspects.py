@@ -84,15 +84,6 @@ def test_an_isolated_message_waits_in_its_own_lane_with_its_count_and_counts_amo
     assert not single.isolate(Lease("2/live", b"a", b"1"))
 
 
-def test_success_clears_the_count(single: QueueOperations) -> None:
-    crash(single, "1/live")
-    held = grant(single, "2/live")
-
-    single.ack("2/live", [held.lease])
-
-    assert single.calls.command("HLEN", single.keys.notes) == 0
-
-
 def test_what_runs_alone_can_be_cancelled_and_asked_to_stop(single: QueueOperations) -> None:
     held = grant(single, "1/live")
     single.isolate(held.lease)

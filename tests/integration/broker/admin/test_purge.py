@@ -93,18 +93,6 @@ def test_a_message_whose_unique_key_is_held_in_the_new_queue_moves_without_it(fa
     assert target.enqueue([Entry("third", BODY, "a-key")]) == ["second"], "the key is still its holder's"
 
 
-def test_a_request_to_cancel_moves_with_its_message(families: Families) -> None:
-    source, target = families
-    source.enqueue([Entry("asked", BODY)])
-    [grant] = fetched(source)
-    assert administration.cancel(source, {"asked": b""})["asked"] == "asked"
-    source.release(WORKER, [grant.lease])
-
-    assert move(source, target) == 1
-
-    assert [grant.cancel_requested for grant in fetched(target)] == [True]
-
-
 @pytest.mark.parametrize("step", ["place", "forget"])
 def test_a_request_to_cancel_that_comes_meanwhile_moves_too(
     families: Families, monkeypatch: pytest.MonkeyPatch, step: str

@@ -194,16 +194,6 @@ def family(valkey: redis.Redis) -> QueueOperations:
     return found
 
 
-def test_the_unique_key_of_a_cancelled_message_is_free(family: QueueOperations) -> None:
-    family.enqueue([Entry("first", b"1", "a-key")])
-
-    assert administration.cancel(family, {"first": b""})["first"] == "cancelled"
-
-    assert family.enqueue([Entry("second", b"2", "a-key")]) == ["second"]
-    assert [grant.lease.id for grant in family.fetch("worker/live", 5, request=1).grants] == [b"second"]
-    assert family.enqueue([Entry("third", b"3", "a-key")]) == ["second"]
-
-
 def test_a_long_row_of_cancelled_messages_is_dropped_in_bounded_calls(family: QueueOperations) -> None:
     ids = [f"message-{number}" for number in range(1_200)]
     family.enqueue([Entry(id_, b"") for id_ in ids])

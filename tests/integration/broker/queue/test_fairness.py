@@ -60,14 +60,6 @@ def one_by_one(family: Family, count: int) -> list[str]:
     return found
 
 
-def test_one_job_of_another_tenant_starts_in_the_next_turn(family: Family) -> None:
-    send(family, 1, 500)
-    assert tenants(one_by_one(family, 3)) == ["1"] * 3
-    send(family, 2, 1)
-
-    assert "2" in tenants(one_by_one(family, 2))
-
-
 def test_tenants_are_served_in_turn_and_each_in_its_order(family: Family) -> None:
     for tenant in (1, 2, 3):
         send(family, tenant, TURNS)
