@@ -55,9 +55,7 @@ def test_the_servers_clock_is_asked_for_once_in_ten_seconds(valkey: redis.Redis)
 
 
 def test_a_server_that_is_away_leaves_the_clock_as_it_is() -> None:
-    calls = calls_on(connect("redis://127.0.0.1:1/0"))
-
-    ServerClock(calls).compare()
+    ServerClock(calls_on(connect("redis://127.0.0.1:1/0"))).compare()
 
     assert CLOCK.ahead_ms is None
 
