@@ -66,8 +66,7 @@ def test_the_actor_is_found_however_a_sender_writes_json(family: Family, body: b
     pause(family)
     family.enqueue([Entry("one", body)])
 
-    assert family.next() == []
-    assert family.put_off() == ["one"]
+    assert (family.next(), family.put_off()) == ([], ["one"])
 
 
 @pytest.mark.parametrize("body", [b"", b"no json", b"[1]", b"null", b'{"actor":[7]}', b"[" * 2_000])
@@ -172,8 +171,7 @@ def test_put_off_messages_are_cancelled_exactly(family: Family) -> None:
         if after is None:
             break
 
-    assert sorted(seen) == ids
-    assert family.put_off() == []
+    assert (sorted(seen), family.put_off()) == (ids, [])
 
 
 def test_a_purge_that_is_undone_makes_what_was_put_off_due(family: Family) -> None:
@@ -185,8 +183,7 @@ def test_a_purge_that_is_undone_makes_what_was_put_off_due(family: Family) -> No
 
     undo(family, "p1")
 
-    assert family.put_off() == []
-    assert family.next() == ["a"]
+    assert (family.put_off(), family.next()) == ([], ["a"])
 
 
 def test_a_parked_message_of_a_paused_actor_is_not_adopted(family: Family) -> None:
@@ -270,9 +267,8 @@ def shift(family: Family, ms: int) -> None:
 
 def test_all_actors_that_call_it_wait_and_others_start(family: Family) -> None:
     open_it(family, LASTING)
-    family.send("p1", actor="pay")
-    family.send("r1", actor="refund")
-    family.send("m1", actor="mail")
+    for id_, actor in {"p1": "pay", "r1": "refund", "m1": "mail"}.items():
+        family.send(id_, actor=actor)
     family.calls.command("HSET", family.keys.actor_pauses, "x", "no circuit")  # of another program
 
     assert family.next() == ["m1"]
