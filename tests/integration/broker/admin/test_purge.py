@@ -182,13 +182,13 @@ def count_calls(source: QueueOperations, target: QueueOperations, client: redis.
     return before - counted._left
 
 
-def test_live_records_and_progress_do_not_stay_behind(families: tuple[QueueOperations, QueueOperations]) -> None:
+def test_live_records_and_progress_do_not_stay_behind(families: Families) -> None:
     source, target = families
     source.enqueue([Entry("a", BODY)])
     for key in (source.keys.jobs, source.keys.progress):
         source.calls.command("HSET", key, "a", "of an attempt before")
 
-    list(relocate(source, target, actor="an_actor"))
+    move(source, target)
 
     assert [source.calls.command("EXISTS", key) for key in (source.keys.jobs, source.keys.progress)] == [0, 0]
 

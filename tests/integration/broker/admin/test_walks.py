@@ -29,8 +29,6 @@ from tests.conftest import BuildBroker
 from tests.waiting import wait_for
 
 HOUR_MS = 3_600_000
-
-
 NAMES = ("first", "second", "third")
 
 
@@ -178,9 +176,8 @@ def test_each_message_has_its_own_body_however_it_is_read(
     assert len(looked.messages) == len(seen) == 20
     assert looked.cut == []
     for name, ids in waiting.items():
-        assert [(seen[id_].queue, seen[id_].lane, seen[id_].place, seen[id_].due_at) for id_ in ids] == [
-            (name, "live", "waiting", None)
-        ] * len(ids)
+        found = [(seen[id_].queue, seen[id_].lane, seen[id_].place, seen[id_].due_at) for id_ in ids]
+        assert found == [(name, "live", "waiting", None)] * len(ids)
         assert [argument_of(seen[id_].body) for id_ in ids] == [f"[{number}]" for number in range(len(ids))]
     assert [(seen[id_].place, seen[id_].due_at) for id_ in scheduled] == [("scheduled", due[id_]) for id_ in scheduled]
     assert [argument_of(seen[id_].body) for id_ in scheduled] == [f"[{number}]" for number in range(5)]
@@ -197,8 +194,7 @@ def test_a_message_that_leaves_between_its_id_and_its_body_is_left_out(broker: R
 
 
 def test_a_queue_with_more_messages_than_are_read_is_named(broker: RedisBroker) -> None:
-    first = send(broker, "first", 9)
-    second = send(broker, "second", 3)
+    first, second = send(broker, "first", 9), send(broker, "second", 3)
 
     looked = look_through(families_of(broker)[:2], most=5)
 
