@@ -1,25 +1,41 @@
-"""Calls that fit their actor: the quick look agrees with ``Signature.bind``; what code does not know is parked."""
+"""Calls of actors: their arguments, their origin, and those of async actors outside of a worker."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import itertools
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from inspect import Parameter
+from types import SimpleNamespace
 from typing import Any, cast
 
 import dramatiq
 import pytest
+from django.http import HttpRequest, HttpResponse
+from django.test import RequestFactory
 from dramatiq import Message
+from dramatiq.actor import Actor
 from dramatiq.broker import MessageProxy
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.errors import ActorNotFound
+from dramatiq.middleware import CurrentMessage
+from dramatiq.threading import Interrupt, raise_thread_exception
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from switchyard.jobs.request_origin import HEADER, request_origin
 from switchyard.middleware.arguments import MOST_SEEN, Arguments, call_of, calls_of, knows
-from switchyard.middleware.errors import ArgumentMismatch
+from switchyard.middleware.async_actors import AsyncActors, EventLoop
+from switchyard.middleware.envelope import LONGEST_VALUE, Envelope, Origin, following, sent_by_schedule
+from switchyard.middleware.errors import ArgumentMismatch, InvalidOption, MissingWorker
+from switchyard.middleware.options import Options, refuse_unknown
 from switchyard.middleware.parking import MOST_LOGGED, Parking
+from switchyard.workers.child.main import all_work
+from tests.waiting import wait_for
 
 NAMES = ("a", "b", "c", "d")
 PLAIN = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
@@ -182,3 +198,249 @@ def test_messages_with_ever_new_names_cost_a_bounded_number_of_lines_and_bytes(b
             parking.before_nack(broker, held)
 
     assert len(lines) == len(parking._logged_s) == MOST_LOGGED
+
+
+@pytest.fixture
+def origin_broker() -> StubBroker:
+    broker = StubBroker(middleware=[Options(), CurrentMessage(), Origin(), Envelope()])
+    refuse_unknown(broker)
+    return broker
+
+
+@pytest.fixture
+def actor(origin_broker: StubBroker) -> dramatiq.Actor[[], None]:
+    @dramatiq.actor(broker=origin_broker)
+    def actor() -> None: ...
+
+    return actor
+
+
+def test_nothing_is_added_outside_of_requests_schedules_and_jobs(actor: Any) -> None:
+    assert set(actor.send().options) == {"enqueued_at"}
+
+
+def test_the_schedule_that_sends_is_named(actor: Any) -> None:
+    with sent_by_schedule("close_day" * 100):
+        sent = actor.send()
+
+    assert sent.options["origin"] == {"schedule": ("close_day" * 100)[:LONGEST_VALUE]}
+    assert "origin" not in actor.send().options
+
+
+def test_the_job_that_sends_is_the_parent_and_so_is_the_one_that_a_step_follows(
+    origin_broker: StubBroker, actor: Any
+) -> None:
+    outer = actor.message()
+    current = next(entry for entry in origin_broker.middleware if isinstance(entry, CurrentMessage))
+    current.before_process_message(origin_broker, outer)
+    child = actor.send()
+    current.after_process_message(origin_broker, outer)
+    with following("0d6f"):
+        step = actor.send()
+
+    assert child.options["parent"] == outer.message_id
+    assert step.options["parent"] == "0d6f"
+
+
+def test_a_retry_keeps_what_the_first_send_wrote(origin_broker: StubBroker, actor: Any) -> None:
+    first = actor.send()
+    with sent_by_schedule("close_day"), following("0d6f"):
+        origin_broker.enqueue(first)
+
+    assert set(first.options) == {"enqueued_at"}
+
+
+def test_tags_of_actor_and_message_are_joined(origin_broker: StubBroker) -> None:
+    @dramatiq.actor(broker=origin_broker, tags=("invoices", "monthly"))
+    def tagged() -> None: ...
+
+    assert tagged.send().options["tags"] == ["invoices", "monthly"]
+    assert tagged.send_with_options(tags=["acme", "monthly"]).options["tags"] == ["acme", "monthly", "invoices"]
+
+
+@pytest.mark.parametrize("tags", ["invoices", [""], ["x" * 65], [7], ["a\nb"], ["t"] * 11, {"a": 1}])
+def test_tags_that_are_no_short_texts_are_refused(actor: Any, origin_broker: StubBroker, tags: Any) -> None:
+    with pytest.raises(InvalidOption, match="write at most 10 texts of 1 to 64 characters"):
+        actor.send_with_options(tags=tags)
+    with pytest.raises(InvalidOption, match="write at most 10 texts"):
+        dramatiq.actor(lambda: None, broker=origin_broker, actor_name="tagged", tags=tags)
+
+
+@pytest.mark.parametrize("origin", ["me", {"request": 1}, {"host": "a"}, {"user": "x" * 151}])
+def test_an_origin_of_a_foreign_form_is_refused(actor: Any, origin: Any) -> None:
+    with pytest.raises(InvalidOption, match="leave it out"):
+        actor.send_with_options(origin=origin)
+
+
+def handled(actor: Any, **fields: Any) -> tuple[dramatiq.Message[Any], HttpResponse]:
+    request: HttpRequest = RequestFactory().get("/", headers=fields.pop("headers", {}))
+    sent = []
+
+    def view(request: HttpRequest) -> HttpResponse:
+        for name, value in fields.items():
+            setattr(request, name, value)
+        sent.append(actor.send())
+        return HttpResponse()
+
+    response = request_origin(view)(request)
+    return sent[0], response
+
+
+def test_the_request_that_a_proxy_named_and_its_user_are_the_origin(actor: Any) -> None:
+    user = SimpleNamespace(is_authenticated=True, get_username=lambda: "mia")
+
+    sent, response = handled(actor, headers={HEADER: "7c1f-09"}, _cached_user=user)
+
+    assert sent.options["origin"] == {"request": "7c1f-09", "user": "mia"}
+    assert response[HEADER] == "7c1f-09"
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 65, "<script>"])
+def test_a_request_without_a_usable_id_gets_one(actor: Any, given: str) -> None:
+    sent, response = handled(actor, headers={HEADER: given})
+
+    assert sent.options["origin"] == {"request": response[HEADER]}
+    assert response[HEADER] != given
+
+
+def test_a_request_of_the_api_names_its_token(actor: Any) -> None:
+    sent, _ = handled(actor, auth=SimpleNamespace(prefix="ab12", name="nordwind-prod"))
+
+    assert sent.options["origin"]["user"] == "token nordwind-prod"
+
+
+@pytest.fixture
+def async_broker() -> StubBroker:
+    return StubBroker(middleware=[AsyncActors()])
+
+
+@pytest.fixture
+def worker(async_broker: StubBroker) -> Iterator[dramatiq.Worker]:
+    worker = dramatiq.Worker(async_broker, worker_threads=1, worker_timeout=10)
+    worker.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+
+
+def _double(async_broker: StubBroker) -> Actor[[int], int]:
+    @dramatiq.actor(broker=async_broker)
+    async def double(value: int) -> int:
+        await asyncio.sleep(0)
+        return 2 * value
+
+    return double
+
+
+def test_a_call_outside_of_a_worker_says_what_to_write(async_broker: StubBroker) -> None:
+    double = _double(async_broker)
+
+    words = (
+        r"^actor double: it is async \(tests/unit/middleware/test_arguments\.py:\d+\), and this process is not a "
+        r".*; write double\.send\(\.\.\.\), or asyncio\.run\(double\.fn\.__wrapped__\(\.\.\.\)\) to run it here$"
+    )
+    with pytest.raises(MissingWorker, match=words):
+        double(4)
+    assert asyncio.run(cast(Any, double.fn).__wrapped__(4)) == 8
+    assert inspect.signature(double.fn).parameters.keys() == {"value"}
+
+
+def test_a_worker_runs_it(async_broker: StubBroker, worker: dramatiq.Worker) -> None:
+    assert _double(async_broker)(4) == 8
+
+
+# asyncio ends a loop by the first two: it would be gone for every other coroutine of the process.
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit])
+def test_whatever_a_coroutine_raises_is_its_own_failure(
+    async_broker: StubBroker, worker: dramatiq.Worker, raised: type[BaseException]
+) -> None:
+    double = _double(async_broker)
+
+    @dramatiq.actor(broker=async_broker)
+    async def fails() -> None:
+        raise raised("no such customer")
+
+    with pytest.raises(raised, match="no such customer"):
+        fails()
+    assert double(4) == 8
+
+
+def test_a_loop_that_a_coroutine_stops_is_noticed(async_broker: StubBroker, worker: dramatiq.Worker) -> None:
+    @dramatiq.actor(broker=async_broker)
+    async def stops() -> None:
+        asyncio.get_running_loop().stop()
+
+    assert all_work(worker)
+    stops()
+    wait_for(lambda: not all_work(worker))
+    with pytest.raises(RuntimeError, match="the event loop of this worker has ended"):
+        _double(async_broker)(4)
+
+
+def test_an_interrupt_of_a_coroutine_that_has_not_begun_ends_its_call(
+    async_broker: StubBroker, worker: dramatiq.Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    occupied, leave, interrupts, waiting = threading.Event(), threading.Event(), [], []
+
+    @dramatiq.actor(broker=async_broker)
+    async def occupies() -> None:
+        occupied.set()
+        leave.wait(30)
+
+    def call() -> None:
+        with pytest.raises(Interrupt) as interrupt:
+            double(4)
+        interrupts.append(interrupt)
+
+    double = _double(async_broker)
+    [loop] = [thread.loop for thread in threading.enumerate() if isinstance(thread, EventLoop)]
+    put = loop.call_soon_threadsafe
+    monkeypatch.setattr(loop, "call_soon_threadsafe", lambda *args: waiting.append(put(*args)))
+    occupying, calling = (threading.Thread(target=target, daemon=True) for target in (occupies, call))
+    try:
+        occupying.start()
+        assert occupied.wait(30)
+        calling.start()
+        wait_for(lambda: len(waiting) == 2)
+        raise_thread_exception(cast(int, calling.ident), Interrupt)
+        wait_for(lambda: len(waiting) == 3)
+    finally:
+        leave.set()
+    for thread in (occupying, calling):
+        thread.join(30)
+
+    assert interrupts
+
+
+def test_what_a_coroutine_sets_on_the_loop_ends_with_it(async_broker: StubBroker, worker: dramatiq.Worker) -> None:
+    seen = []
+
+    @dramatiq.actor(broker=async_broker)
+    async def sets() -> None:
+        loop = asyncio.get_running_loop()
+        seen.append((loop.get_task_factory(), loop.get_exception_handler(), loop.get_debug()))
+        seen.append(await asyncio.to_thread(lambda: threading.current_thread().name.startswith("asyncio")))
+        loop.set_task_factory(lambda loop, coroutine: asyncio.Task(coroutine, loop=loop))
+        loop.set_exception_handler(lambda loop, context: loop.stop())
+        loop.set_debug(True)
+        loop.set_default_executor(ThreadPoolExecutor(1))
+
+    @dramatiq.actor(broker=async_broker)
+    async def shuts_down() -> None:
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+    [loop] = [thread for thread in threading.enumerate() if isinstance(thread, EventLoop)]
+    sets()
+    sets()
+    assert seen == [(None, None, False), True] * 2
+    assert not loop.executor.was_shut_down
+    shuts_down()
+    assert loop.executor.was_shut_down
+
+
+def test_other_actors_keep_their_function(async_broker: StubBroker) -> None:
+    def triple(value: int) -> int:
+        return 3 * value
+
+    assert dramatiq.actor(broker=async_broker)(triple).fn is triple
