@@ -1,26 +1,38 @@
-"""Contents of a job's record, and results that are too large for it; limits, cancellation and timing of jobs."""
+"""Records, results and log lines of jobs; their limits, cancellation and timing; proxies that hooks read and write."""
 
 from __future__ import annotations
 
+import gc
+import logging
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import dramatiq
 import pytest
+import structlog
+from dramatiq import Actor
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.middleware import Middleware, SkipMessage
 
+from switchyard.broker import consumer
 from switchyard.broker.admin.cancel import cancel
 from switchyard.broker.clock import now_ms
-from switchyard.broker.interface import facilities
+from switchyard.broker.held_message import HeldMessage
+from switchyard.broker.interface import Facilities, facilities
 from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.history_streams import LOGS_LIMIT_BYTES, EndedJob, decode_rows
 from switchyard.broker.stores.job_steps import LiveJob, live_step
 from switchyard.broker.stores.limit_counts import RateWindows
 from switchyard.broker.stores.result_stores import RECORD_LIMIT_BYTES as RESULT_LIMIT_BYTES
-from switchyard.jobs.services import report_progress
+from switchyard.jobs.queries import find_job
+from switchyard.jobs.services import report_progress, submit
 from switchyard.middleware.errors import CancelInterrupt
 from switchyard.middleware.metrics import Metrics
-from tests.conftest import BuildBroker
+from switchyard.middleware.status import Status
+from tests.conftest import BuildBroker, RunWorker
 from tests.factories.brokers import the_global_broker
 from tests.factories.yards import small_yard
 from tests.integration.broker.test_foreign_messages import put
@@ -323,3 +335,188 @@ def test_a_result_over_the_limit_is_not_stored(
     assert WHY in dropped.error["message"]
     assert "result is too large, not kept" in caplog.text
     assert broker.client.hstrlen(broker.keys.queue("work").ended_bucket(1), large.message_id) < 10_000
+
+
+def rows_of(broker: RedisBroker) -> list[EndedJob]:
+    entries = broker.client.xrange(broker.keys.queue("work").history)
+    return [row for _, fields in entries for row in decode_rows(fields[b"rows"])]
+
+
+def run(broker: RedisBroker, run_worker: Any, actor: dramatiq.Actor[..., Any], *args: Any) -> list[EndedJob]:
+    logging.getLogger().setLevel(logging.INFO)
+    with run_worker(broker=broker):
+        job_id = actor.send(*args).message_id
+        records = facilities(broker).records
+        wait_for(lambda: (found := records.read(job_id)) and found.ended)
+    return rows_of(broker)
+
+
+def test_each_failed_attempt_keeps_its_own_lines(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard(max_retries=1))
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def failing() -> None:
+        message = dramatiq.middleware.CurrentMessage.get_current_message()
+        logging.getLogger("shop").info(
+            "attempt with %s before", (message.options if message else {}).get("attempts", 0)
+        )
+        structlog.get_logger("shop").warning("stock is low", article=7)
+        raise RuntimeError("no")
+
+    first, last = run(broker, run_worker, failing)
+
+    assert (first.state, last.state) == ("retrying", "dead")
+    assert first.logs is not None and last.logs is not None
+    assert "info shop: attempt with 0 before" in first.logs and "attempt with 1 before" in last.logs
+    assert "attempt with 0" not in last.logs
+    assert "stock is low" in last.logs and "article" in last.logs
+    assert first.error is not None and len(first.error.fingerprint) == 16
+
+
+def test_a_retry_that_begins_before_its_first_attempts_hooks_end_keeps_its_own_lines(
+    yard_broker: BuildBroker, run_worker: Any
+) -> None:
+    broker, retried = yard_broker(small_yard(max_retries=1)), threading.Event()
+
+    class Slow(Middleware):
+        def after_process_message(self, broker: Any, message: Any, **ended: Any) -> None:
+            if not message.options.get("attempts"):
+                assert retried.wait(30)
+
+    # Its after-hook runs when the message has moved, and before that of Status.
+    broker.add_middleware(Slow(), after=Status)
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def failing() -> None:
+        [message] = [held for held in broker.in_flight.values() if held.runs_in == threading.get_ident()]
+        logging.getLogger("shop").info("attempt with %s before", message.options.get("attempts", 0))
+        if message.options.get("attempts"):
+            retried.set()
+        raise RuntimeError("no")
+
+    rows = run(broker, run_worker, failing)
+
+    by_state = {row.state: row.logs or "" for row in rows}
+    assert "attempt with 0" in by_state["retrying"] and "attempt with 1" not in by_state["retrying"]
+    assert "attempt with 1" in by_state["dead"] and "attempt with 0" not in by_state["dead"]
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(False, False), (True, True)])
+def test_a_success_keeps_its_lines_only_where_its_actor_asks(
+    broker: RedisBroker, run_worker: Any, keep: bool, kept: bool
+) -> None:
+
+    @dramatiq.actor(broker=broker, queue_name="work", keep_logs=keep)
+    def talking() -> None:
+        logging.getLogger("shop").info("done")
+
+    [row] = run(broker, run_worker, talking)
+
+    assert (row.logs is not None) == kept
+
+
+def test_lines_are_bounded_and_hide_secrets_and_hidden_arguments(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard(max_retries=0))
+
+    @dramatiq.actor(broker=broker, queue_name="work", redact=("card",))
+    def talking(card: str) -> None:
+        for number in range(2_000):
+            logging.getLogger("shop").info("line %05d", number)
+        logging.getLogger("shop").info("paid with %s, password=hunter2222", card)
+        raise RuntimeError("no")
+
+    [row] = run(broker, run_worker, talking, "4111-1111-1111-1111")
+
+    assert row.logs is not None
+    assert len(row.logs.encode()) <= LOGS_LIMIT_BYTES
+    assert "line 01999" in row.logs and "line 00000" not in row.logs
+    assert "4111" not in row.logs and "hunter2222" not in row.logs
+
+
+def test_lines_of_a_job_that_a_later_middleware_skips_are_forgotten(broker: RedisBroker, run_worker: Any) -> None:
+    skipped = threading.Event()
+    held: list[Any] = []
+
+    class Gate(Middleware):
+        def before_process_message(self, broker: Any, message: Any) -> None:
+            logging.getLogger("shop").warning("closed")
+            raise SkipMessage
+
+        def after_skip_message(self, broker: Any, message: Any) -> None:
+            held.append((message, kept.of(message, None)))
+            skipped.set()
+
+    broker.add_middleware(Gate())
+    actor = dramatiq.actor(lambda: None, actor_name="shut", broker=broker, queue_name="work")
+    [kept] = [each._logs for each in broker.middleware if isinstance(each, Status)]
+    with run_worker(broker=broker):
+        actor.send()
+        assert skipped.wait(30)
+        [(message, lines)] = held
+        wait_for(lambda: kept.of(message, None) is None)
+    assert "closed" in lines
+
+
+@pytest.fixture
+def succeed(facilities: Facilities) -> Actor[[], None]:
+    """An actor of the project's broker that does nothing."""
+    return dramatiq.actor(lambda: None, actor_name="succeed", queue_name="default")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Names that proxies passed on to the messages inside."""
+    names: list[str] = []
+    passed_on = MessageProxy.__getattr__
+
+    def note(proxy: MessageProxy, name: str) -> Any:
+        names.append(name)
+        return passed_on(proxy, name)
+
+    monkeypatch.setattr(MessageProxy, "__getattr__", note)
+    yield names
+
+
+def test_no_hook_asks_a_message_that_succeeds_for_what_it_has_not(
+    succeed: Actor[[], None], run_worker: RunWorker, asked: list[str]
+) -> None:
+    with run_worker("default"):
+        jobs = [submit(succeed, kwargs={}) for _ in range(3)]
+        wait_for(lambda: all((job := find_job(id_)) and job.state == "succeeded" for id_ in jobs), 30)
+
+    assert asked == []
+
+
+class Keeps(Middleware):
+    """Keeps what was worked off."""
+
+    def __init__(self) -> None:
+        self.messages: list[MessageProxy] = []
+
+    def after_ack(self, broker: Broker, message: MessageProxy) -> None:
+        self.messages.append(message)
+
+
+def attributes(message: MessageProxy) -> list[object]:
+    """Return the dictionary of a message's attributes, where the interpreter had to make one."""
+    return [found for found in gc.get_referents(message) if isinstance(found, dict) and "message_id" in found]
+
+
+def test_no_hook_writes_what_a_message_has_no_place_for(
+    succeed: Actor[[], None], run_worker: RunWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One would cost each message a dictionary, and all that read its attributes afterwards more time."""
+    keeps = Keeps()
+    # The places are those of a class, which the tests before have filled: rare hooks have names of their own.
+    monkeypatch.setattr(consumer, "HeldMessage", type("Fresh", (HeldMessage,), {}))
+
+    with run_worker("default") as worker:
+        worker.broker.add_middleware(keeps)
+        submit(succeed, kwargs={})
+        wait_for(lambda: keeps.messages, 30)
+
+    [message] = keeps.messages
+    assert attributes(message) == []
+    for number in range(30):
+        setattr(message, f"more_{number}", number)
+    assert attributes(message), "the look would not see it"
